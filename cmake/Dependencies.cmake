@@ -1,0 +1,20 @@
+# The libraries that mpilora stands on, gathered in one interface target.
+find_package(PkgConfig REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)
+find_package(OpenMP REQUIRED COMPONENTS C)
+find_package(HDF5 REQUIRED COMPONENTS C)
+find_package(OpenSSL REQUIRED)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+find_path(DNNL_INCLUDE_DIR dnnl.h)
+find_library(DNNL_LIBRARY dnnl)
+if(NOT DNNL_INCLUDE_DIR OR NOT DNNL_LIBRARY)
+  message(FATAL_ERROR "oneDNN is missing: install libdnnl-dev")
+endif()
+
+add_library(mpilora_dependencies INTERFACE)
+target_include_directories(mpilora_dependencies SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS} ${DNNL_INCLUDE_DIR})
+target_link_libraries(mpilora_dependencies INTERFACE MPI::MPI_C OpenMP::OpenMP_C ${HDF5_C_LIBRARIES} OpenSSL::Crypto PkgConfig::JANSSON
+                      PkgConfig::YAML PkgConfig::PCRE2 PkgConfig::OPENBLAS ${DNNL_LIBRARY} m)

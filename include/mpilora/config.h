@@ -1,0 +1,83 @@
+/* config: YAML run configurations and model descriptions, with --set overrides; see the design's section 8.
+ *
+ * Unknown keys (with the nearest known one), wrong types, values out of range and impossible combinations: ML_USAGE, one line with
+ * file, line and key. Strings are owned by the struct. A missing optional path is NULL.
+ */
+#ifndef MPILORA_CONFIG_H
+#define MPILORA_CONFIG_H
+
+#include "mpilora/base.h"
+#include "mpilora/model.h"
+
+typedef enum ml_method { ML_METHOD_LORA, ML_METHOD_FULL } ml_method;
+typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
+typedef enum ml_schedule { ML_SCHEDULE_CONSTANT, ML_SCHEDULE_LINEAR, ML_SCHEDULE_COSINE } ml_schedule;
+
+/* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
+typedef enum ml_target {
+    ML_TARGET_Q = 1,
+    ML_TARGET_K = 2,
+    ML_TARGET_V = 4,
+    ML_TARGET_O = 8,
+    ML_TARGET_FC = 16,
+    ML_TARGET_PROJ = 32,
+    ML_TARGET_GATE = 64,
+    ML_TARGET_UP = 128,
+    ML_TARGET_DOWN = 256,
+    ML_TARGET_QKV = 512, /* GPT-2's fused projection as one adapter */
+    ML_TARGET_ALL = 1024
+} ml_target;
+
+typedef struct ml_run_config {
+    char *path; /* of the YAML file, for messages */
+    char *run_dir;
+    uint64_t seed;
+    char *base; /* BASE.h5, or a model description *.yaml for plan */
+    struct {
+        ml_method name;
+        int64_t rank;
+        double alpha, dropout;
+        unsigned targets; /* ml_target bits */
+        ml_scaling scaling;
+        char *init; /* adapter.h5 or PEFT directory, or NULL */
+    } method;
+    struct {
+        char *train, *valid; /* valid may be NULL; train NULL is refused by train, allowed for plan and eval */
+        int64_t max_len;     /* 0: the model's context */
+        bool shuffle;
+    } data;
+    struct {
+        int64_t sequences, micro;
+    } batch;
+    struct {
+        double lr, beta1, beta2, eps, weight_decay;
+        double clip_norm; /* 0: off */
+        ml_schedule schedule;
+        int64_t warmup;
+        double label_smoothing;
+    } optim;
+    struct {
+        int64_t steps, eval_every, save_every, keep; /* 0: only at the end */
+    } train;
+    struct {
+        int64_t tp, pp;
+    } parallel;
+    ml_dtype precision;
+    char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */
+    char *vector_path;
+} ml_run_config;
+
+/* Reads `path`, applies `sets` ("key=value" with dotted keys, YAML values, later ones win), checks. Destroy with ml_run_config_destroy. */
+ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets, int64_t nsets) ML_NODISCARD;
+void ml_run_config_destroy(ml_run_config *config);
+/* The resolved configuration as YAML, every key present; reading it gives the same struct. */
+ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
+
+/* A model description: `{family: gpt2|llama, layers: …, …}`; see configs/models/. */
+ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
+
+/* Targets of `bits` that a family has, ML_TARGET_ALL resolved; ML_USAGE naming the first it lacks and those it has. */
+ml_status ml_targets_resolve(ml_family family, unsigned bits, unsigned *out) ML_NODISCARD;
+const char *ml_target_name(ml_target target);
+
+#endif

@@ -1,0 +1,78 @@
+/* data: byte-level BPE, tokenised data sets, the sampler.  */
+#ifndef MPILORA_DATA_H
+#define MPILORA_DATA_H
+
+#include "mpilora/base.h"
+
+/* ---- tokenizer --------------------------------------------------------------------------------------------------- */
+
+typedef struct ml_tokenizer ml_tokenizer;
+
+/* A tokenizer travels as one canonical JSON text (stored in base files; made by the readers below), so its SHA-256 names it. */
+ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t length) ML_NODISCARD;
+void ml_tokenizer_destroy(ml_tokenizer *tokenizer);
+
+/* tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe in `directory`, to the canonical JSON. ML_INPUT where none is
+ * there or it is malformed. *found false (and ML_OK) where the directory has no tokenizer at all. */
+ml_status ml_tokenizer_from_directory(const char *directory, ml_text *json, bool *found) ML_NODISCARD;
+
+/* From GGUF's metadata arrays. `pre` is tokenizer.ggml.pre ("gpt-2", "smollm", "llama-bpe", …); types as GGUF has them (3 = control). */
+typedef struct ml_gguf_vocabulary {
+    const char *model, *pre;
+    int64_t ntokens, nmerges;
+    const char *const *tokens;
+    const char *const *merges;
+    const int32_t *types; /* may be NULL */
+    int64_t bos, eos;     /* −1: none */
+    bool add_bos, add_space_prefix;
+} ml_gguf_vocabulary;
+ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
+
+/* Appends the ids of `bytes` to *ids (grown with ml_memory_resize, owned by the caller). `specials`: text that spells a special
+ * token becomes that token; false: it stays text. Never fails on any byte string, only for want of memory. */
+typedef struct ml_ids {
+    int32_t *data;
+    int64_t count, capacity;
+} ml_ids;
+ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length, bool specials, ml_ids *ids) ML_NODISCARD;
+/* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string. ML_INPUT for an id out of range. */
+ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count, ml_text *bytes) ML_NODISCARD;
+int64_t ml_tokenizer_size(const ml_tokenizer *tokenizer);        /* largest id + 1 */
+int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer); /* −1: none */
+bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id);
+void ml_ids_destroy(ml_ids *ids);
+
+/* ---- data sets ---------------------------------------------------------------------------------------------------- */
+
+typedef struct ml_dataset ml_dataset;
+
+/* Opens and checks a tokenised data set (*.h5), hashes its content against the stored hash. Local; ML_INPUT naming file and fault. */
+ml_status ml_dataset_open(ml_dataset **out, const char *path) ML_NODISCARD;
+void ml_dataset_destroy(ml_dataset *data);
+int64_t ml_dataset_sequences(const ml_dataset *data);
+int64_t ml_dataset_tokens(const ml_dataset *data);
+int64_t ml_dataset_vocab(const ml_dataset *data);              /* ids are < this */
+const char *ml_dataset_hash(const ml_dataset *data);           /* SHA-256 of the content, hex */
+const char *ml_dataset_tokenizer_hash(const ml_dataset *data); /* "" for ids without a tokenizer */
+/* Length and number of targets of sequence i cut to max_len tokens (targets: mask set at positions ≥ 1). */
+int64_t ml_dataset_length(const ml_dataset *data, int64_t i, int64_t max_len);
+int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len);
+/* Copies the first ml_dataset_length tokens and mask bytes (1: this token is a target). ML_INPUT on a read error. */
+ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens, uint8_t *mask) ML_NODISCARD;
+
+/* ---- sampler ------------------------------------------------------------------------------------------------------- */
+
+/* The order of the sequences: position p (from 0, unbounded) → sequence. Without shuffle p mod n over the n usable sequences (those with a
+ * target after cutting) in file order; with it a new keyed permutation each epoch (seed, epoch). A pure function of its arguments: the cursor of a
+ * run is one number, and nothing depends on the grid. */
+typedef struct ml_sampler ml_sampler;
+ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, bool shuffle, uint64_t seed) ML_NODISCARD;
+void ml_sampler_destroy(ml_sampler *sampler);
+int64_t ml_sampler_usable(const ml_sampler *sampler);  /* sequences with a target */
+int64_t ml_sampler_skipped(const ml_sampler *sampler); /* left without one by cutting */
+int64_t ml_sampler_cut(const ml_sampler *sampler);     /* sequences longer than max_len */
+int64_t ml_sampler_at(ml_sampler *sampler, int64_t position);
+/* The most tokens that `micro` usable sequences of this data set can have together after cutting: sizes the activations. */
+int64_t ml_sampler_most_tokens(const ml_sampler *sampler, int64_t micro);
+
+#endif

@@ -1,0 +1,56 @@
+/* grid: the process grid dp × tp (pp later) and its named collectives: the only MPI outside analyze/.
+ *
+ * World rank = (dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits inside a node. The library never
+ * calls MPI elsewhere: a parallel routine is its local function plus one named collective of this header.
+ *
+ * MPI's own errors are fatal (MPI_ERRORS_ARE_FATAL): collectives return void. Counts are int64_t and are cut into pieces that fit
+ * MPI's int.
+ */
+#ifndef MPILORA_GRID_H
+#define MPILORA_GRID_H
+
+#include "mpilora/base.h"
+
+typedef struct ml_grid ml_grid;
+
+/* Starts MPI where it is not started yet (a single process without mpirun is a world of one). Idempotent. */
+ml_status ml_grid_start(int *argc, char ***argv) ML_NODISCARD;
+void ml_grid_stop(void);      /* MPI_Finalize where ml_grid_start started it */
+void ml_grid_abort(int code); /* ends every rank at once with `code`; does not return where MPI runs */
+int ml_grid_world_rank(void); /* 0 before ml_grid_start */
+int ml_grid_world_size(void);
+
+/* Collective over the world. dp = size / tp. ML_USAGE where tp does not divide the number of ranks (both named). */
+ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
+void ml_grid_destroy(ml_grid *grid); /* collective */
+
+int ml_grid_rank(const ml_grid *grid);
+int ml_grid_size(const ml_grid *grid);
+int ml_grid_tp(const ml_grid *grid);
+int ml_grid_tp_rank(const ml_grid *grid);
+int ml_grid_dp(const ml_grid *grid);
+int ml_grid_dp_rank(const ml_grid *grid);
+int ml_grid_nodes(const ml_grid *grid);         /* distinct shared-memory nodes of the world */
+int ml_grid_ranks_on_node(const ml_grid *grid); /* the most on any node */
+
+/* The status of the lowest-numbered failing rank, on every rank, with its error text. Collective over the world: the way to
+ * turn a local result into a collective one. */
+ml_status ml_grid_agree(const ml_grid *grid, ml_status local) ML_NODISCARD;
+
+typedef enum ml_group { ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP } ml_group;
+
+void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n); /* in place, all ranks of the group get it */
+void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
+void ml_grid_sum_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
+void ml_grid_max_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
+void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
+void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
+void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n);
+void ml_grid_barrier(const ml_grid *grid);
+/* Point to point inside the world (checkpoints): bytes of any count. */
+void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
+void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
+
+double ml_grid_comm_seconds(const ml_grid *grid); /* time that this rank spent inside this header's collectives so far */
+
+#endif

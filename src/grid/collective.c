@@ -1,0 +1,91 @@
+/* The named collectives. */
+#include "grid/grid_private.h"
+
+/* MPI counts are int: larger ones go in pieces. */
+static const int64_t piece = (int64_t)1 << 30;
+
+static MPI_Comm communicator(const ml_grid *grid, ml_group group)
+{
+    return group == ML_GROUP_TP ? grid->tp_group : group == ML_GROUP_DP ? grid->dp_group : grid->world;
+}
+
+static int members(const ml_grid *grid, ml_group group)
+{
+    return group == ML_GROUP_TP ? grid->tp : group == ML_GROUP_DP ? grid->dp : grid->size;
+}
+
+/* The grid is const to callers; its clock is the one thing that a collective changes. */
+static void add_seconds(const ml_grid *grid, double since) { ((ml_grid *)(uintptr_t)grid)->seconds += ml_seconds() - since; }
+
+static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op operation)
+{
+    if (members(grid, group) == 1) return;
+    double since = ml_seconds();
+    for (int64_t at = 0; at < n; at += piece)
+        MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type, operation, communicator(grid, group));
+    add_seconds(grid, since);
+}
+
+void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
+}
+void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_FLOAT, MPI_MAX);
+}
+void ml_grid_sum_double(const ml_grid *grid, ml_group group, double *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM);
+}
+void ml_grid_max_double(const ml_grid *grid, ml_group group, double *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX);
+}
+void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_INT64_T, MPI_MAX);
+}
+void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n)
+{
+    reduce(grid, group, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
+}
+
+void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
+{
+    if (members(grid, group) == 1) return;
+    double since = ml_seconds();
+    for (int64_t at = 0; at < n; at += piece)
+        MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root, communicator(grid, group));
+    add_seconds(grid, since);
+}
+
+void ml_grid_barrier(const ml_grid *grid) { MPI_Barrier(grid->world); }
+
+enum { TAG = 7 };
+
+void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n)
+{
+    for (int64_t at = 0; at < n; at += piece)
+        MPI_Send((const char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, to, TAG, grid->world);
+}
+
+void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
+{
+    for (int64_t at = 0; at < n; at += piece)
+        MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->world, MPI_STATUS_IGNORE);
+}
+
+ml_status ml_grid_agree(const ml_grid *grid, ml_status local)
+{
+    int first = local == ML_OK ? grid->size : grid->rank, lowest = first;
+    MPI_Allreduce(&first, &lowest, 1, MPI_INT, MPI_MIN, grid->world);
+    if (lowest == grid->size) return ML_OK;
+    struct {
+        int status;
+        char text[2048];
+    } message = {(int)local, ""};
+    if (grid->rank == lowest) snprintf(message.text, sizeof message.text, "%s", ml_error_text());
+    MPI_Bcast(&message, (int)sizeof message, MPI_BYTE, lowest, grid->world);
+    return ml_fail((ml_status)message.status, "%s", message.text);
+}

@@ -1,0 +1,15 @@
+/* What the files of grid/ share. */
+#ifndef MPILORA_GRID_PRIVATE_H
+#define MPILORA_GRID_PRIVATE_H
+
+#include <mpi.h>
+
+#include "mpilora/grid.h"
+
+struct ml_grid {
+    MPI_Comm world, tp_group, dp_group;
+    int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
+    double seconds; /* inside collectives */
+};
+
+#endif
