@@ -1,6 +1,8 @@
 /* base: error text, accounted memory, random numbers, hashes, shards. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
 
