@@ -8,10 +8,10 @@
 
 #include "mpilora/base.h"
 #include "mpilora/model.h"
+#include "mpilora/optim.h"
 
 typedef enum ml_method { ML_METHOD_LORA, ML_METHOD_FULL } ml_method;
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
-typedef enum ml_schedule { ML_SCHEDULE_CONSTANT, ML_SCHEDULE_LINEAR, ML_SCHEDULE_COSINE } ml_schedule;
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
 typedef enum ml_target {

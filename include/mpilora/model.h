@@ -11,6 +11,7 @@
 
 #include "mpilora/base.h"
 #include "mpilora/kernels.h"
+#include "mpilora/linear.h"
 
 typedef enum ml_family { ML_FAMILY_GPT2, ML_FAMILY_LLAMA } ml_family;
 
@@ -46,5 +47,85 @@ typedef struct ml_model_tensor {
 int64_t ml_model_tensor_count(const ml_model_spec *spec);
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out);
 int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head counted once */
+
+/* ---- a model on one rank -------------------------------------------------------------------------------------------------
+ *
+ * Creating a model makes its structure for one rank of a tp group: layers, shapes, shards. It holds no weights yet. A method (peft/) may
+ * then attach to it; storage is bound last. So the same code that trains can be asked for sizes alone (plan).
+ *
+ * Letters: T tokens of a micro-batch, R rows of it whose next token is predicted (R ≤ T), d width, V vocabulary.
+ */
+
+/* One tensor of the base as this rank holds it. */
+typedef struct ml_model_slot {
+    char name[64];
+    int64_t rows, cols; /* global */
+    bool vector;        /* fp32 always; matrices have the model's dtype */
+    ml_shard shard;
+    int64_t count; /* elements of this rank */
+    ml_dtype dtype;
+    void *data;      /* this rank's part; NULL before ml_model_bind */
+    float *gradient; /* NULL: frozen; set through ml_model_train_slot */
+} ml_model_slot;
+
+typedef struct ml_norm {
+    const float *weight, *bias;             /* bias NULL for RMSNorm */
+    float *weight_gradient, *bias_gradient; /* NULL: frozen */
+} ml_norm;
+
+typedef struct ml_layer {
+    ml_norm norm1, norm2;
+    ml_linear qkv, o;   /* parts q, k, v */
+    ml_linear up, down; /* parts fc | gate, up; proj | down */
+} ml_layer;
+
+typedef struct ml_model ml_model;
+
+/* `grid` may be NULL for sizes alone (then tp, tp_rank name the rank meant) and in single-rank use (tp 1). ML_USAGE where tp does not divide the heads
+ * or key/value heads (both numbers named). Local. */
+ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp, int tp_rank, ml_dtype dtype) ML_NODISCARD;
+void ml_model_destroy(ml_model *model);
+const ml_model_spec *ml_model_get_spec(const ml_model *model);
+ml_layer *ml_model_layer(ml_model *model, int64_t layer); /* hooks are attached here */
+
+/* Slots in storage order: parts of one linear layer lie next to each other. */
+int64_t ml_model_slots(const ml_model *model);
+ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
+int64_t ml_model_weight_bytes(const ml_model *model); /* all slots of this rank */
+/* After slots' data (and gradients) were set: points the layers at them. Slots still without data get storage of `category`. Local. */
+ml_status ml_model_bind(ml_model *model, ml_category category) ML_NODISCARD;
+
+/* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤ 8). */
+enum { ML_MODEL_SHAPES = 8 };
+int64_t ml_model_shapes(const ml_model *model, ml_weight shapes[ML_MODEL_SHAPES]);
+void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_options *options, ml_weight shapes[ML_MODEL_SHAPES]);
+/* What the passes compute with. Borrowed; until destroyed or replaced. */
+void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels);
+
+/* ---- passes ------------------------------------------------------------------------------------------------------------- */
+
+/* Packed sequences without padding. Borrowed. */
+typedef struct ml_batch {
+    int64_t tokens;       /* T */
+    const int32_t *token; /* [T] */
+    ml_sequences sequences;
+    int64_t rows;                /* R */
+    const int64_t *row;          /* [R] ascending: the token whose successor is predicted */
+    const int32_t *target;       /* [R] the successor */
+    const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout; NULL: no dropout */
+} ml_batch;
+
+/* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward needs. Owned by the model; created once. */
+ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
+/* Bytes that ml_model_reserve accounts for in each category. */
+void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward, int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* loss_sum = Σ over rows of −log p(target), the same on every rank of a tp group, without label smoothing.
+ * With `backward` adds the gradients of scale·Σ (the loss with label smoothing ε: (1−ε)·nll + ε·mean over V of −log p) to everything that trains.
+ * Collective over tp; a model without finite numbers gives a loss that is not finite, no error. */
+void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum);
+
+/* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL. */
+const char *ml_model_find_nonfinite(const ml_model *model);
 
 #endif

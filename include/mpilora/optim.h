@@ -35,4 +35,48 @@ typedef struct ml_parameters {
     float *value, *gradient, *moment1, *moment2; /* [local] each, owned; NULL before ml_parameters_allocate */
 } ml_parameters;
 
+/* ---- the list ------------------------------------------------------------------------------------------------------------ */
+
+/* Appends a tensor; `shard` is this rank's part of rows × cols. Start from {0}. Returns its index in *index (may be NULL). Local. */
+ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols, bool vector, ml_shard shard,
+                            ml_gradient_kind kind, int64_t *index) ML_NODISCARD;
+/* After the last add: assigns offsets (replicated tensors first, each group in order) and counts; allocates nothing. */
+void ml_parameters_lay_out(ml_parameters *p);
+/* Allocates value (category trainable) and, with `training`, gradient and moments. Local; ML_RESOURCE. */
+ml_status ml_parameters_allocate(ml_parameters *p, bool training) ML_NODISCARD;
+/* The bytes that ml_parameters_allocate(training) accounts for. */
+void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
+void ml_parameters_destroy(ml_parameters *p);
+
+/* Tensor i of `buffer` (one of value, moment1, moment2), whole and row-major, into `whole` on world rank 0, from the ranks of dp replica 0. `whole` and
+ * the work space `part` hold rows × cols floats each on world rank 0 and are ignored elsewhere. Collective over the world. */
+void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i, const float *buffer, float *whole, float *part);
+
+/* ---- a step --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct ml_reduction {
+    int64_t payload_bytes; /* 4 × distinct trainable parameters of the whole grid: the same for every grid */
+    int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
+} ml_reduction;
+
+/* Gradients summed over the grid: replicated tensors over tp × dp (identical ones enter from tp rank 0 alone), sharded ones over dp; fp32, in place.
+ * Collective over the world. */
+ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
+
+/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double. Collective over the world. Not finite where a gradient
+ * is not. */
+double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels);
+
+/* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not finite; NULL: none. */
+const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values);
+
+/* torch.nn.utils.clip_grad_norm_: the factor min(1, clip / (norm + 1e−6)); 1 where clip is 0. */
+double ml_clip_factor(double clip, double norm);
+
+typedef enum ml_schedule { ML_SCHEDULE_CONSTANT, ML_SCHEDULE_LINEAR, ML_SCHEDULE_COSINE } ml_schedule;
+
+/* transformers' get_{constant,linear,cosine}_schedule_with_warmup: the factor f(done) that the update number done + 1 multiplies lr with; cosine with
+ * half a cycle. */
+double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps);
+
 #endif

@@ -1,0 +1,85 @@
+/* linear: column- and row-parallel linear layers with a frozen (or trained) weight and a hook for adapters.
+ *
+ * Letters: T tokens, in/out widths of the whole layer, tp ranks share it; r adapter rank.
+ *   column-parallel  W[out/tp, in]: y[T, out/tp] = x·Wᵀ + b; every rank has the whole x. Backward: dx = dy·W, summed over tp.
+ *   row-parallel     W[out, in/tp]: y = Σ_tp x·Wᵀ, then + b; every rank has its columns of x. Backward: dx[T, in/tp] = dy·W.
+ * (Shoeybi et al. 2019, arXiv:1909.08053.) A layer may be several projections of one input laid out one after the other in its
+ * output ("parts": q|k|v, gate|up): one product, one sum.
+ *
+ * All matrices here are contiguous, a row a token.
+ * An adapter enters through the hook, before the layer's own sum, so it adds no collective.
+ */
+#ifndef MPILORA_LINEAR_H
+#define MPILORA_LINEAR_H
+
+#include "mpilora/base.h"
+#include "mpilora/grid.h"
+#include "mpilora/kernels.h"
+#include "mpilora/shard.h"
+
+#define ML_LINEAR_PARTS ML_SHARD_PARTS
+
+typedef enum ml_linear_kind { ML_LINEAR_COLUMN, ML_LINEAR_ROW } ml_linear_kind;
+
+/* What a pass over a micro-batch hands to every layer. Borrowed pointers. */
+typedef struct ml_pass {
+    const ml_kernels *kernels;
+    const ml_grid *grid; /* NULL: one rank */
+    int64_t tokens;      /* T */
+    /* Where each token stands in the run, for dropout: the sampler's position of its sequence and the place in the sequence. NULL: no dropout. */
+    const int64_t *key_sequence;
+    const int32_t *key_position;
+    float *kept;    /* [T, hook.kept_per_token]: written by the hook's forward, read by its backward; NULL in evaluation */
+    float *scratch; /* [T · hook.scratch_per_token] */
+} ml_pass;
+
+/* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its local output before the sum over tp. */
+typedef struct ml_linear_hook {
+    void *self;             /* NULL: no adapter */
+    int64_t kept_per_token; /* floats */
+    int64_t scratch_per_token;
+    void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
+    /* Adds to its own gradients; dx += where dx is not NULL. */
+    void (*backward)(void *self, const ml_pass *pass, const float *x, const float *dy, float *dx);
+} ml_linear_hook;
+
+/* One projection of a layer: its name and which of its global rows (column-parallel) this rank holds. */
+typedef struct ml_linear_part {
+    char site[64];        /* "layers.3.attn.q" */
+    int64_t out;          /* global rows */
+    int64_t first, count; /* this rank's rows; 0, out for row-parallel */
+} ml_linear_part;
+
+typedef struct ml_linear {
+    ml_linear_kind kind;
+    int nparts;
+    ml_linear_part part[ML_LINEAR_PARTS];
+    int64_t global_in, first_in; /* this rank's input columns start there (row-parallel) */
+    int64_t in, out;             /* of this rank */
+    ml_weight weight;            /* [out, in]; borrowed */
+    const float *bias;           /* [out] or NULL; borrowed */
+    float *weight_gradient;      /* NULL: frozen. [out, in]; borrowed */
+    float *bias_gradient;
+    ml_linear_hook hook;
+} ml_linear;
+
+/* Fills kind, parts and sizes for tp_rank of tp. `sites` and `outs` have nparts entries; parts of a column-parallel layer are cut by
+ * ml_part_start over `units[i]` units (heads) of outs[i] / units[i] rows each, so a head is never cut; for a row-parallel layer the input is
+ * cut over `units[0]` units. Local; no errors. */
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites, const int64_t *outs, int64_t global_in,
+                        const int64_t *units, int tp, int tp_rank);
+
+/* This rank's part of projection `part`'s weight (out × in), and of its bias (out × 1; whole for row-parallel). */
+ml_shard ml_linear_weight_shard(const ml_linear *layer, int part);
+ml_shard ml_linear_bias_shard(const ml_linear *layer, int part);
+
+/* y[T, out] = the layer of x[T, in]; includes hook, sum over tp (row-parallel) and bias. Collective over tp where row-parallel. */
+void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y);
+
+/* Adds to the weight's, bias's and adapter's gradients where they train; dx[T, in] = the input's gradient, or NULL where nobody needs it.
+ * Needs x only where ml_linear_needs_input. Collective over tp where column-parallel and dx is not NULL. */
+void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x, const float *dy, float *dx);
+bool ml_linear_needs_input(const ml_linear *layer); /* its backward reads x */
+bool ml_linear_trains(const ml_linear *layer);      /* it has something to train */
+
+#endif

@@ -1,0 +1,72 @@
+/* Column- and row-parallel linear layers: the local product, the adapter's hook, one named sum. */
+#include "mpilora/linear.h"
+
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites, const int64_t *outs, int64_t global_in,
+                        const int64_t *units, int tp, int tp_rank)
+{
+    *layer = (ml_linear){.kind = kind, .nparts = nparts, .global_in = global_in, .in = global_in};
+    for (int i = 0; i < nparts; i++) {
+        ml_linear_part *part = &layer->part[i];
+        snprintf(part->site, sizeof part->site, "%s", sites[i]);
+        part->out = part->count = outs[i];
+        if (kind == ML_LINEAR_COLUMN) {
+            int64_t rows = outs[i] / units[i];
+            part->first = rows * ml_part_start(units[i], tp, tp_rank);
+            part->count = rows * ml_part_count(units[i], tp, tp_rank);
+        }
+        layer->out += part->count;
+    }
+    if (kind == ML_LINEAR_ROW) {
+        int64_t columns = global_in / units[0];
+        layer->first_in = columns * ml_part_start(units[0], tp, tp_rank);
+        layer->in = columns * ml_part_count(units[0], tp, tp_rank);
+    }
+}
+
+ml_shard ml_linear_weight_shard(const ml_linear *layer, int part)
+{
+    ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = 1};
+    shard.part[0].start = layer->part[part].first;
+    shard.part[0].count = layer->part[part].count;
+    if (layer->kind == ML_LINEAR_ROW) {
+        shard.dim = ML_SHARD_COLS;
+        shard.part[0].start = layer->first_in;
+        shard.part[0].count = layer->in;
+    }
+    return shard;
+}
+
+ml_shard ml_linear_bias_shard(const ml_linear *layer, int part)
+{
+    return layer->kind == ML_LINEAR_ROW ? (ml_shard){.dim = ML_SHARD_WHOLE} : ml_linear_weight_shard(layer, part);
+}
+
+bool ml_linear_needs_input(const ml_linear *layer) { return layer->hook.self || layer->weight_gradient; }
+
+bool ml_linear_trains(const ml_linear *layer) { return ml_linear_needs_input(layer) || layer->bias_gradient; }
+
+static void sum_over_tp(const ml_pass *pass, float *x, int64_t n)
+{
+    if (pass->grid) ml_grid_sum_float(pass->grid, ML_GROUP_TP, x, pass->tokens * n);
+}
+
+void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
+{
+    const ml_kernels *k = pass->kernels;
+    k->weight_forward(k, pass->tokens, x, layer->in, &layer->weight, 0.0F, y, layer->out);
+    if (layer->hook.self) layer->hook.forward(layer->hook.self, pass, x, y);
+    if (layer->kind == ML_LINEAR_ROW) sum_over_tp(pass, y, layer->out);
+    if (layer->bias) k->add_bias(pass->tokens, layer->out, layer->bias, y, layer->out);
+}
+
+void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x, const float *dy, float *dx)
+{
+    const ml_kernels *k = pass->kernels;
+    if (layer->bias_gradient) k->sum_rows(pass->tokens, layer->out, dy, layer->out, layer->bias_gradient);
+    if (layer->weight_gradient)
+        k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x, layer->in, 1.0F, layer->weight_gradient,
+                layer->in);
+    if (dx) k->weight_backward(k, pass->tokens, dy, layer->out, &layer->weight, 0.0F, dx, layer->in);
+    if (layer->hook.self) layer->hook.backward(layer->hook.self, pass, x, dy, dx);
+    if (dx && layer->kind == ML_LINEAR_COLUMN) sum_over_tp(pass, dx, layer->in);
+}

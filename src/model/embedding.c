@@ -1,0 +1,49 @@
+/* Token and position embedding, both cut by rows over tp: each rank adds the rows that it holds, one sum makes the whole. */
+#include "model/model_private.h"
+
+/* Row `index` of a slot held by this rank into (or onto) x; nothing where another rank holds it. */
+static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_t count, int64_t index, float *x)
+{
+    if (index < first || index >= first + count) return;
+    const ml_model_slot *slot = &m->slots[slot_index];
+    int64_t d = m->spec.width, at = (index - first) * d;
+    if (slot->dtype == ML_BF16) {
+        const uint16_t *row = (const uint16_t *)slot->data + at;
+        for (int64_t j = 0; j < d; j++) x[j] += ml_bf16_to_float(row[j]);
+    } else {
+        const float *row = (const float *)slot->data + at;
+        for (int64_t j = 0; j < d; j++) x[j] += row[j];
+    }
+}
+
+void embed_forward(ml_model *m, const ml_batch *batch)
+{
+    int64_t d = m->spec.width, T = batch->tokens;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float *x = m->act.x + t * d;
+        memset(x, 0, (size_t)d * sizeof *x);
+        add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], x);
+        if (m->position_slot >= 0) add_row(m, m->position_slot, m->position_first, m->position_count, m->act.position[t], x);
+    }
+    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, m->act.x, T * d);
+}
+
+static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, int64_t count, int64_t index, const float *dx)
+{
+    if (index < first || index >= first + count) return;
+    float *row = m->slots[slot_index].gradient + (index - first) * m->spec.width;
+    for (int64_t j = 0; j < m->spec.width; j++) row[j] += dx[j];
+}
+
+/* In the order of the tokens, by one thread: the same bits every time. */
+void embed_backward(ml_model *m, const ml_batch *batch)
+{
+    int64_t d = m->spec.width;
+    for (int64_t t = 0; t < batch->tokens; t++) {
+        const float *dx = m->act.x + t * d;
+        if (m->slots[m->embed_slot].gradient) add_gradient(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], dx);
+        if (m->position_slot >= 0 && m->slots[m->position_slot].gradient)
+            add_gradient(m, m->position_slot, m->position_first, m->position_count, m->act.position[t], dx);
+    }
+}

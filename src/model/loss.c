@@ -1,0 +1,46 @@
+/* A pass over a micro-batch: embedding, layers, head; then back as far as something trains. */
+#include "model/model_private.h"
+
+static void place_tokens(ml_model *m, const ml_batch *batch)
+{
+    activations *a = &m->act;
+    for (int64_t s = 0; s < batch->sequences.count; s++) {
+        int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
+        for (int64_t t = start; t < end; t++) {
+            a->position[t] = (int32_t)(t - start);
+            a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
+        }
+    }
+    for (int64_t i = 0; i < batch->rows; i++) {
+        a->row_position[i] = a->position[batch->row[i]];
+        a->row_key_sequence[i] = a->key_sequence[batch->row[i]];
+    }
+}
+
+static bool norm_trains(const ml_norm *norm) { return norm->weight_gradient || norm->bias_gradient; }
+
+/* The number of the first operation that has something to train; past the last one where nothing has. */
+static int64_t lowest_trained(const ml_model *m)
+{
+    if (m->slots[m->embed_slot].gradient || (m->position_slot >= 0 && m->slots[m->position_slot].gradient)) return OP_EMBEDDING;
+    for (int64_t l = 0; l < m->spec.layers; l++) {
+        const ml_layer *layer = &m->layers[l];
+        const bool trains[OPS_A_LAYER] = {norm_trains(&layer->norm1), ml_linear_trains(&layer->qkv), ml_linear_trains(&layer->o),
+                                          norm_trains(&layer->norm2), ml_linear_trains(&layer->up),  ml_linear_trains(&layer->down)};
+        for (int op = 0; op < OPS_A_LAYER; op++)
+            if (trains[op]) return l * OPS_A_LAYER + op;
+    }
+    return m->spec.layers * OPS_A_LAYER;
+}
+
+void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum)
+{
+    place_tokens(m, batch);
+    embed_forward(m, batch);
+    for (int64_t l = 0; l < m->spec.layers; l++) layer_forward(m, l, batch, backward);
+    *loss_sum = head_loss(m, batch, backward, scale, smoothing);
+    if (!backward) return;
+    int64_t lowest = lowest_trained(m);
+    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) layer_backward(m, l, batch, lowest);
+    if (lowest == OP_EMBEDDING) embed_backward(m, batch);
+}

@@ -1,0 +1,96 @@
+/* What the files of model/ share: the model's structure on one rank, its activations, and the order of its operations. */
+#ifndef MPILORA_MODEL_PRIVATE_H
+#define MPILORA_MODEL_PRIVATE_H
+
+#include "mpilora/model.h"
+
+/* The operations of a layer in forward order; operation `op` of layer l has the number l·ML_OPS + op. Backward needs an operation's input
+ * gradient only where something that trains comes before it. */
+enum { OP_NORM1, OP_QKV, OP_O, OP_NORM2, OP_UP, OP_DOWN, OPS_A_LAYER };
+enum { OP_EMBEDDING = -1 };
+
+/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation; all of the model's dtype. */
+typedef struct kept_layer {
+    void *x1, *qkv, *attention, *x2, *h;
+    float *mean1, *rstd1, *mean2, *rstd2, *lse;
+    float *hook_qkv, *hook_o, *hook_up, *hook_down;
+} kept_layer;
+
+/* Room for micro-batches of up to `tokens` tokens. The work buffers are fp32 and shared by all layers; forward and backward use them in
+ * turn (x holds the residual stream, then its gradient). */
+typedef struct activations {
+    int64_t tokens;
+    bool backward;
+    kept_layer *layers;                         /* [spec.layers]; all pointers NULL without backward */
+    float *x, *n, *y, *qkv, *attention, *h, *a; /* [T, d] ×3, [T, q+2kv], [T, q], [T, h], [T, f] */
+    float *dh, *d_mlp, *d_attention;            /* backward only: gradients of h, of a where gated, of the attention's output */
+    float *wide_x, *wide_qkv, *wide_attention;  /* backward in bf16 only: what was kept, widened (h is widened into h) */
+    float *mean, *rstd, *lse;                   /* where nothing is kept */
+    float *logits;                              /* [chunk, vocab_count] */
+    float *row_max, *row_sums;                  /* [chunk], [3·chunk]: Σ exp, target logit, Σ logits */
+    int64_t *chunk_target;
+    int64_t chunk;
+    float *scratch; /* of the hooks */
+    int32_t *position, *row_position;
+    int64_t *key_sequence, *row_key_sequence;
+    float *cosine, *sine; /* [positions, h/2] */
+    void *kept_storage, *work_storage;
+} activations;
+
+struct ml_model {
+    ml_model_spec spec;
+    const ml_grid *grid; /* NULL: sizes alone, or one rank */
+    int tp, tp_rank;
+    ml_dtype dtype;
+    int64_t heads, kv_heads; /* of this rank */
+    int64_t vocab_first, vocab_count, position_first, position_count;
+    ml_layer *layers;
+    ml_norm final_norm;
+    int64_t nslots, capacity;
+    ml_model_slot *slots;
+    bool *follows; /* slot i must lie right behind slot i − 1 */
+    int64_t embed_slot, position_slot, head_slot, final_norm_slot;
+    int64_t *layer_slot; /* [layers] first slot of each */
+    void *storage;
+    const ml_kernels *kernels;
+    activations act;
+};
+
+/* scale 1/√h */
+ml_attention_shape attention_shape(const ml_model *m);
+
+static inline int64_t qkv_width(const ml_model *m) { return (m->heads + 2 * m->kv_heads) * m->spec.head_dim; }
+static inline int64_t q_width(const ml_model *m) { return m->heads * m->spec.head_dim; }
+static inline int64_t kv_width(const ml_model *m) { return m->kv_heads * m->spec.head_dim; }
+static inline bool is_gated(const ml_model *m) { return m->spec.family == ML_FAMILY_LLAMA; }
+static inline int64_t h_width(const ml_model *m) { return m->layers[0].up.out; }  /* f, or 2f where gated */
+static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; } /* f */
+
+/* activations.c */
+void keep_rows(const ml_model *m, void *kept, const float *x, int64_t count);            /* x → kept, narrowed in bf16 */
+const float *kept_rows(const ml_model *m, const void *kept, float *wide, int64_t count); /* kept as fp32, widened into `wide` in bf16 */
+void release_activations(ml_model *m);
+
+/* rope.c */
+void fill_rope_table(const ml_model_spec *spec, int64_t positions, float *cosine, float *sine);
+
+/* embedding.c */
+void embed_forward(ml_model *m, const ml_batch *batch);
+void embed_backward(ml_model *m, const ml_batch *batch);
+
+/* norm.c */
+void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y, float *mean, float *rstd);
+void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, const float *mean, const float *rstd, const float *dy,
+                   float *dx, bool add);
+
+/* layer_forward.c, layer_backward.c */
+ml_pass pass_over(const ml_model *m, const ml_batch *batch, int64_t T, bool rows);
+void activate(const ml_model *m, int64_t T, const float *h, float *a); /* a = activation(h), gated or plain */
+void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
+void layer_forward(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
+void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t lowest);
+
+/* head.c */
+double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
+
+#endif
