@@ -1,0 +1,71 @@
+/* What the files of kernels/ share: the owner behind the public table, and the lists of paths to choose from.
+ *
+ * A product path fills weight_forward, weight_backward and gemm; a vector path fills everything else. Both are picked by
+ * ml_kernels_create (create.c, choose.c).
+ */
+#ifndef MPILORA_KERNELS_PRIVATE_H
+#define MPILORA_KERNELS_PRIVATE_H
+
+#include "mpilora/kernels.h"
+
+enum { ML_MAX_PATHS = 8 };
+
+/* One block of the category workspace: the table, what it measured, and the scratch memory behind it. */
+typedef struct ml_kernels_owner {
+    ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
+    int threads;
+    const struct ml_product_path *product;
+    ml_kernels_rate rates[ML_MAX_PATHS];
+    int64_t nrates;
+    void *product_state;     /* of the product path: cached primitives */
+    float *product_scratch;  /* widened panels, narrowed activations */
+    int64_t product_floats;  /* its size */
+    char *attention_scratch; /* see native/attention */
+} ml_kernels_owner;
+
+static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { return k->workspace; }
+
+typedef struct ml_product_path {
+    const char *name;
+    bool (*available)(ml_dtype dtype); /* can this processor and this build run it? */
+    int64_t (*scratch_floats)(const ml_kernels_options *options);
+    /* Fills the product entries of owner->table; product_scratch is there already. */
+    ml_status (*start)(ml_kernels_owner *owner, const ml_kernels_options *options);
+    void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
+} ml_product_path;
+
+extern const ml_product_path ml_product_path_ref, ml_product_path_blas, ml_product_path_onednn, ml_product_path_onednn_bf16;
+
+/* Overrides entries of the table; available() says whether the processor can run them. */
+typedef struct ml_vector_path {
+    const char *name;
+    bool (*available)(void);
+    void (*fill)(ml_kernels *table);
+} ml_vector_path;
+
+/* choose.c. Names: NULL and "auto" choose. */
+ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options) ML_NODISCARD;
+ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
+int64_t ml_product_scratch_floats(const ml_kernels_options *options); /* the most that a path which may be chosen needs */
+
+/* attention_scratch.c */
+int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
+
+/* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm` is the fp32 product of the path. */
+typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+                         int64_t ldb, float beta, float *c, int64_t ldc);
+int64_t ml_panel_scratch_floats(const ml_kernels_options *options);
+void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
+                      int64_t ldy);
+void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta,
+                       float *dx, int64_t ldx);
+
+/* ref/: each file fills its entries. */
+void ml_reference_products(ml_kernels *table);
+void ml_reference_norms(ml_kernels *table);
+void ml_reference_activations(ml_kernels *table);
+void ml_reference_attention(ml_kernels *table);
+void ml_reference_cross_entropy(ml_kernels *table);
+void ml_reference_vectors(ml_kernels *table);
+
+#endif

@@ -1,0 +1,80 @@
+/* Reference activations, in double with the C library's functions.
+ *   gelu (tanh): x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))    gelu (erf): x·Φ(x)    relu: max(x, 0)    silu: x/(1 + e^−x) */
+#include <math.h>
+
+#include "kernels/kernels_private.h"
+
+static const double cubic = 0.044715;
+
+static double value(ml_activation a, double x)
+{
+    switch (a) {
+    case ML_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + cubic * x * x * x)));
+    case ML_GELU_ERF:
+        return 0.5 * x * (1 + erf(x / M_SQRT2));
+    case ML_RELU:
+        return x < 0 ? 0 : x;
+    case ML_SILU:
+        return x / (1 + exp(-x));
+    }
+    return 0;
+}
+
+static double slope(ml_activation a, double x)
+{
+    switch (a) {
+    case ML_GELU_TANH: {
+        double h = tanh(sqrt(2 / M_PI) * (x + cubic * x * x * x));
+        return 0.5 * (1 + h) + 0.5 * x * (1 - h * h) * sqrt(2 / M_PI) * (1 + 3 * cubic * x * x);
+    }
+    case ML_GELU_ERF:
+        return 0.5 * (1 + erf(x / M_SQRT2)) + x * exp(-0.5 * x * x) / sqrt(2 * M_PI);
+    case ML_RELU:
+        return x > 0 ? 1 : 0;
+    case ML_SILU: {
+        double s = 1 / (1 + exp(-x));
+        return s * (1 + x * (1 - s));
+    }
+    }
+    return 0;
+}
+
+static void activation_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) y[t * ldy + i] = (float)value(a, (double)x[t * ldx + i]);
+}
+
+static void activation_backward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, const float *dy, int64_t lddy,
+                                float *dx, int64_t lddx)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) dx[t * lddx + i] = (float)((double)dy[t * lddy + i] * slope(a, (double)x[t * ldx + i]));
+}
+
+static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, float *y, int64_t ldy)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) y[t * ldy + i] = (float)(value(a, (double)gate[t * ldg + i]) * (double)up[t * ldg + i]);
+}
+
+/* gate and up are read before dgate and dup are written: these may be the same memory. */
+static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, const float *dy,
+                           int64_t lddy, float *dgate, float *dup, int64_t lddg)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) {
+            double g = (double)gate[t * ldg + i], u = (double)up[t * ldg + i], d = (double)dy[t * lddy + i];
+            dgate[t * lddg + i] = (float)(d * u * slope(a, g));
+            dup[t * lddg + i] = (float)(d * value(a, g));
+        }
+}
+
+void ml_reference_activations(ml_kernels *table)
+{
+    table->activation_forward = activation_forward;
+    table->activation_backward = activation_backward;
+    table->gated_forward = gated_forward;
+    table->gated_backward = gated_backward;
+}
