@@ -91,7 +91,9 @@ ml_layer *ml_model_layer(ml_model *model, int64_t layer); /* hooks are attached 
 /* Slots in storage order: parts of one linear layer lie next to each other. */
 int64_t ml_model_slots(const ml_model *model);
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
-int64_t ml_model_weight_bytes(const ml_model *model); /* all slots of this rank */
+/* What ml_model_bind allocates where the slots of other types have data already: for the slots of `dtype` alone, and for all slots. */
+int64_t ml_model_unbound_bytes(const ml_model *model, ml_dtype dtype);
+int64_t ml_model_weight_bytes(const ml_model *model);
 /* After slots' data (and gradients) were set: points the layers at them. Slots still without data get storage of `category`. Local. */
 ml_status ml_model_bind(ml_model *model, ml_category category) ML_NODISCARD;
 
@@ -101,6 +103,7 @@ int64_t ml_model_shapes(const ml_model *model, ml_weight shapes[ML_MODEL_SHAPES]
 void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_options *options, ml_weight shapes[ML_MODEL_SHAPES]);
 /* What the passes compute with. Borrowed; until destroyed or replaced. */
 void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels);
+const ml_kernels *ml_model_kernels(const ml_model *model);
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------- */
 

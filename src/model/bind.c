@@ -7,14 +7,16 @@ enum { ALIGNMENT = 64 };
 
 static int64_t slot_bytes(const ml_model_slot *slot) { return slot->count * (int64_t)ml_dtype_size(slot->dtype); }
 
-/* Where each slot without data lies in one block: slots that follow another lie right behind it. Returns the block's size; with a `block`
- * the slots are pointed into it. */
-static int64_t lay_out_slots(const ml_model *m, char *block)
+typedef bool (*slot_filter)(const ml_model_slot *slot);
+
+/* Where each chosen slot lies in one block: slots that follow another lie right behind it. Returns the block's size; with a `block` the slots are
+ * pointed into it (each is asked for before it is pointed). */
+static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
 {
     int64_t used = 0;
     for (int64_t i = 0; i < m->nslots; i++) {
         ml_model_slot *slot = &m->slots[i];
-        if (slot->data) continue;
+        if (!chosen(slot)) continue;
         if (!m->follows[i]) used = ml_round_up(used, ALIGNMENT);
         if (block) slot->data = block + used;
         used += slot_bytes(slot);
@@ -22,15 +24,13 @@ static int64_t lay_out_slots(const ml_model *m, char *block)
     return used;
 }
 
-int64_t ml_model_weight_bytes(const ml_model *model)
-{
-    int64_t used = 0;
-    for (int64_t i = 0; i < model->nslots; i++) {
-        if (!model->follows[i]) used = ml_round_up(used, ALIGNMENT);
-        used += slot_bytes(&model->slots[i]);
-    }
-    return used;
-}
+static bool is_bf16(const ml_model_slot *slot) { return slot->dtype == ML_BF16; }
+static bool is_fp32(const ml_model_slot *slot) { return slot->dtype == ML_FP32; }
+static bool is_any(const ml_model_slot *slot) { return slot != NULL; }
+static bool is_unbound(const ml_model_slot *slot) { return !slot->data; }
+
+int64_t ml_model_unbound_bytes(const ml_model *m, ml_dtype dtype) { return lay_out_slots(m, dtype == ML_BF16 ? is_bf16 : is_fp32, NULL); }
+int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_any, NULL); }
 
 static int64_t point_norm(const ml_model *m, ml_norm *norm, int64_t slot)
 {
@@ -71,12 +71,12 @@ static void point_layers(ml_model *m)
 ml_status ml_model_bind(ml_model *m, ml_category category)
 {
     ml_status st = ML_OK;
-    int64_t bytes = lay_out_slots(m, NULL);
+    int64_t bytes = lay_out_slots(m, is_unbound, NULL);
     if (bytes > 0) {
         char *block;
         ML_NEW(block, bytes, category, "the model's weights");
         m->storage = block;
-        lay_out_slots(m, block);
+        lay_out_slots(m, is_unbound, block);
     }
     point_layers(m);
 done:

@@ -1,0 +1,259 @@
+/* LoRA: which pairs there are, their tensors and shards, their first values. */
+#include <inttypes.h>
+#include <math.h>
+
+#include "peft/peft_private.h"
+
+/* ---- description ---- */
+
+static float scale_of(double alpha, int64_t rank, ml_scaling scaling)
+{
+    return (float)(alpha / (scaling == ML_SCALING_RSLORA ? sqrt((double)rank) : (double)rank));
+}
+
+/* B's part on this rank: the rows of one projection, or (part −1) of all projections of the layer one after the other. */
+static ml_shard output_shard(const ml_linear *layer, int part)
+{
+    if (layer->kind == ML_LINEAR_ROW) return (ml_shard){.dim = ML_SHARD_WHOLE};
+    if (part >= 0) return ml_linear_weight_shard(layer, part);
+    ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = layer->nparts};
+    int64_t before = 0;
+    for (int i = 0; i < layer->nparts; i++) {
+        shard.part[i].start = before + layer->part[i].first;
+        shard.part[i].count = layer->part[i].count;
+        before += layer->part[i].out;
+    }
+    return shard;
+}
+
+static void describe_pair(lora_group *group, const char *site, int part, int64_t rank, double alpha, float scale)
+{
+    const ml_linear *layer = group->layer;
+    lora_pair *pair = &group->pair[group->npairs++];
+    *pair = (lora_pair){.rank = rank, .alpha = alpha, .scale = scale};
+    snprintf(pair->site, sizeof pair->site, "%s", site);
+    for (int i = 0; i < layer->nparts; i++) {
+        if (part >= 0 && i < part) pair->start += layer->part[i].count;
+        if (part >= 0 && i != part) continue;
+        pair->count += layer->part[i].count;
+        pair->global_out += layer->part[i].out;
+    }
+    group->rank += rank;
+}
+
+/* All A's of the group, then all B's: the A's end up next to each other. */
+static ml_status add_parameters(ml_parameters *p, lora_group *group, const int *parts)
+{
+    ml_status st = ML_OK;
+    const ml_linear *layer = group->layer;
+    bool row = layer->kind == ML_LINEAR_ROW;
+    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
+    char name[96];
+    for (int i = 0; i < group->npairs; i++) {
+        lora_pair *pair = &group->pair[i];
+        snprintf(name, sizeof name, "%s.lora_A", pair->site);
+        ML_TRY(ml_parameters_add(p, name, pair->rank, layer->global_in, false, row ? ml_linear_weight_shard(layer, 0) : whole,
+                                 ML_GRADIENT_PARTIAL, &pair->parameter_a));
+    }
+    for (int i = 0; i < group->npairs; i++) {
+        lora_pair *pair = &group->pair[i];
+        snprintf(name, sizeof name, "%s.lora_B", pair->site);
+        ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false, output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
+                                 &pair->parameter_b));
+    }
+done:
+    return st;
+}
+
+/* "layers.3.attn.qkv" from "layers.3.attn.q". */
+static void fused_site(const ml_linear *layer, char site[64])
+{
+    const char *first = layer->part[0].site;
+    snprintf(site, 64, "%.*s.qkv", (int)(strrchr(first, '.') - first), first);
+}
+
+static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameters)
+{
+    ml_status st = ML_OK;
+    ml_peft *peft = NULL;
+    ML_NEW(peft, 1, ML_MEM_OTHER, "an adapter");
+    peft->operations = &lora_operations;
+    peft->model = model;
+    peft->parameters = parameters;
+    ML_NEW(peft->groups, 4 * ml_model_get_spec(model)->layers, ML_MEM_OTHER, "an adapter's layers");
+    *out = peft;
+    peft = NULL;
+done:
+    ml_memory_free(peft);
+    return st;
+}
+
+/* Finishes a group that describe_pair filled: nothing where it has no pair. */
+static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts)
+{
+    if (group->npairs == 0) return ML_OK;
+    group->dropout = peft->options.dropout;
+    for (int i = 0; i < group->npairs; i++) group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
+    lora_install(group);
+    peft->ngroups++;
+    return add_parameters(peft->parameters, group, parts);
+}
+
+static ml_linear *linear_of(ml_layer *layer, int i)
+{
+    ml_linear *const all[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
+    return all[i];
+}
+
+/* The target's bit of a projection, by the last word of its site. */
+static unsigned target_of(const char *site)
+{
+    static const struct {
+        const char *word;
+        ml_target target;
+    } table[] = {{"q", ML_TARGET_Q},       {"k", ML_TARGET_K},       {"v", ML_TARGET_V},   {"o", ML_TARGET_O},      {"fc", ML_TARGET_FC},
+                 {"proj", ML_TARGET_PROJ}, {"gate", ML_TARGET_GATE}, {"up", ML_TARGET_UP}, {"down", ML_TARGET_DOWN}};
+    const char *word = strrchr(site, '.') + 1;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (!strcmp(table[i].word, word)) return table[i].target;
+    return 0;
+}
+
+static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
+{
+    const ml_lora_options *o = &peft->options;
+    lora_group *group = &peft->groups[peft->ngroups];
+    int parts[PAIRS_A_LAYER];
+    float scale = scale_of(o->alpha, o->rank, o->scaling);
+    *group = (lora_group){.layer = layer};
+    if (has_qkv && (o->targets & ML_TARGET_QKV)) {
+        char site[64];
+        fused_site(layer, site);
+        parts[group->npairs] = -1;
+        describe_pair(group, site, -1, o->rank, o->alpha, scale);
+    }
+    for (int i = 0; i < layer->nparts; i++) {
+        if (!(o->targets & target_of(layer->part[i].site))) continue;
+        parts[group->npairs] = i;
+        describe_pair(group, layer->part[i].site, i, o->rank, o->alpha, scale);
+    }
+    return finish_group(peft, group, parts);
+}
+
+ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_lora_options *options)
+{
+    ml_status st = ML_OK;
+    ml_peft *peft = NULL;
+    ML_TRY(create(&peft, model, parameters));
+    peft->options = *options;
+    for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
+        for (int i = 0; i < 4; i++) ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i), i == 0));
+    *out = peft;
+    peft = NULL;
+done:
+    ml_peft_destroy(peft);
+    return st;
+}
+
+/* ---- an adapter that exists ---- */
+
+static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv, const ml_adapter *adapter, int64_t *used)
+{
+    lora_group *group = &peft->groups[peft->ngroups];
+    int parts[PAIRS_A_LAYER];
+    char fused[64] = "";
+    *group = (lora_group){.layer = layer};
+    if (has_qkv) fused_site(layer, fused);
+    for (int64_t j = 0; j < adapter->count; j++) {
+        const ml_adapter_pair *from = &adapter->pairs[j];
+        int part = !strcmp(from->site, fused) ? -1 : layer->nparts;
+        for (int i = 0; i < layer->nparts; i++)
+            if (!strcmp(from->site, layer->part[i].site)) part = i;
+        if (part == layer->nparts) continue;
+        if (group->npairs == PAIRS_A_LAYER) return ml_fail(ML_INPUT, "adapter: %s is adapted more than once", from->site);
+        parts[group->npairs] = part;
+        describe_pair(group, from->site, part, from->rank, from->alpha, from->scale);
+        ++*used;
+    }
+    return finish_group(peft, group, parts);
+}
+
+ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ml_peft *peft = NULL;
+    int64_t used = 0;
+    ML_TRY(create(&peft, model, parameters));
+    for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
+        for (int i = 0; i < 4; i++) ML_TRY(attach_pairs(peft, linear_of(ml_model_layer(model, l), i), i == 0, adapter, &used));
+    if (used != adapter->count) {
+        st = ml_fail(ML_INPUT,
+                     "adapter: %" PRId64 " of its %" PRId64 " pairs have no place in this model; is it an adapter of another base?",
+                     adapter->count - used, adapter->count);
+        goto done;
+    }
+    *out = peft;
+    peft = NULL;
+done:
+    ml_peft_destroy(peft);
+    return st;
+}
+
+/* ---- operations ---- */
+
+static void destroy(ml_peft *peft)
+{
+    for (int64_t g = 0; g < peft->ngroups; g++) peft->groups[g].layer->hook = (ml_linear_hook){0};
+}
+
+static void bind(ml_peft *peft)
+{
+    ml_parameters *p = peft->parameters;
+    for (int64_t g = 0; g < peft->ngroups; g++) {
+        for (int i = 0; i < peft->groups[g].npairs; i++) {
+            lora_pair *pair = &peft->groups[g].pair[i];
+            int64_t a = p->items[pair->parameter_a].offset, b = p->items[pair->parameter_b].offset;
+            pair->a = p->value + a;
+            pair->b = p->value + b;
+            pair->da = p->gradient ? p->gradient + a : NULL;
+            pair->db = p->gradient ? p->gradient + b : NULL;
+        }
+    }
+}
+
+static float *master(ml_peft *peft, int64_t index)
+{
+    (void)peft;
+    (void)index;
+    return NULL;
+}
+
+/* This rank's part of A; every number is a function of its global place. */
+static void initialise_a(const ml_parameter *item, uint64_t seed, float *a)
+{
+    ml_random_key key = ml_random_key_make(seed, item->name);
+    int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
+    int64_t cols = ml_shard_cols(&item->shard, item->cols);
+    double bound = 1.0 / sqrt((double)item->cols);
+    for (int64_t i = 0; i < item->rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            a[i * cols + j] = (float)((2.0 * ml_random_uniform(key, 0, (uint64_t)(i * item->cols + first + j)) - 1.0) * bound);
+}
+
+static void initialise(ml_peft *peft)
+{
+    const ml_parameters *p = peft->parameters;
+    for (int64_t g = 0; g < peft->ngroups; g++) {
+        for (int i = 0; i < peft->groups[g].npairs; i++) {
+            const lora_pair *pair = &peft->groups[g].pair[i];
+            initialise_a(&p->items[pair->parameter_a], peft->options.seed, pair->a);
+            memset(pair->b, 0, (size_t)p->items[pair->parameter_b].count * sizeof *pair->b);
+        }
+    }
+}
+
+static void after_update(ml_peft *peft) { (void)peft; }
+
+static int64_t weight_bytes(const ml_peft *peft) { return ml_model_weight_bytes(peft->model); }
+
+const peft_operations lora_operations = {destroy, bind, master, initialise, after_update, ML_MEM_FROZEN, weight_bytes};
