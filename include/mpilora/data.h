@@ -60,6 +60,17 @@ int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len);
 /* Copies the first ml_dataset_length tokens and mask bytes (1: this token is a target). ML_INPUT on a read error. */
 ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens, uint8_t *mask) ML_NODISCARD;
 
+/* Writing: create, add every sequence, finish. Nothing is seen under `path` until finish has renamed the synced file into place; a file
+ * that was there stays until then. Memory: the offsets and some buffers. `tokenizer_hash`: "" for ids without a tokenizer; `max_len`: that
+ * the sequences were made for, 0: none, kept for information. */
+typedef struct ml_dataset_writer ml_dataset_writer;
+ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, int64_t vocab, const char *tokenizer_hash,
+                                   int64_t max_len) ML_NODISCARD;
+/* One sequence of count ≥ 1 tokens; mask[t] ≠ 0: token t is a target. ML_INPUT for an id outside the vocabulary. */
+ml_status ml_dataset_writer_add(ml_dataset_writer *writer, const int32_t *tokens, const uint8_t *mask, int64_t count) ML_NODISCARD;
+ml_status ml_dataset_writer_finish(ml_dataset_writer *writer) ML_NODISCARD; /* and destroys it, also on failure */
+void ml_dataset_writer_discard(ml_dataset_writer *writer);                  /* NULL is fine */
+
 /* ---- sampler ------------------------------------------------------------------------------------------------------- */
 
 /* The order of the sequences: position p (from 0, unbounded) → sequence. Without shuffle p mod n over the n usable sequences (those with a
@@ -72,7 +83,8 @@ int64_t ml_sampler_usable(const ml_sampler *sampler);  /* sequences with a targe
 int64_t ml_sampler_skipped(const ml_sampler *sampler); /* left without one by cutting */
 int64_t ml_sampler_cut(const ml_sampler *sampler);     /* sequences longer than max_len */
 int64_t ml_sampler_at(ml_sampler *sampler, int64_t position);
-/* The most tokens that `micro` usable sequences of this data set can have together after cutting: sizes the activations. */
+/* The most tokens that the sequences at `micro` consecutive positions can have together after cutting: sizes the activations. Where two
+ * epochs meet a shuffled order may repeat a sequence, so the longest ones count twice. */
 int64_t ml_sampler_most_tokens(const ml_sampler *sampler, int64_t micro);
 
 #endif
