@@ -33,11 +33,12 @@ int ml_grid_dp_rank(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);         /* distinct shared-memory nodes of the world */
 int ml_grid_ranks_on_node(const ml_grid *grid); /* the most on any node */
 
-/* The status of the lowest-numbered failing rank, on every rank, with its error text. Collective over the world: the way to
- * turn a local result into a collective one. */
-ml_status ml_grid_agree(const ml_grid *grid, ml_status local) ML_NODISCARD;
-
 typedef enum ml_group { ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP } ml_group;
+
+/* The status of the group's lowest-numbered failing rank, on every rank of it, with its error text: the way to turn a local result into a collective
+ * one. Collective over the group; ml_grid_agree over the world. */
+ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local) ML_NODISCARD;
+ml_status ml_grid_agree(const ml_grid *grid, ml_status local) ML_NODISCARD;
 
 void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n); /* in place, all ranks of the group get it */
 void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n);

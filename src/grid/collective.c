@@ -76,16 +76,22 @@ void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
         MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->world, MPI_STATUS_IGNORE);
 }
 
-ml_status ml_grid_agree(const ml_grid *grid, ml_status local)
+ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
 {
-    int first = local == ML_OK ? grid->size : grid->rank, lowest = first;
-    MPI_Allreduce(&first, &lowest, 1, MPI_INT, MPI_MIN, grid->world);
-    if (lowest == grid->size) return ML_OK;
+    MPI_Comm comm = communicator(grid, group);
+    int size = members(grid, group), rank;
+    if (size == 1) return local;
+    MPI_Comm_rank(comm, &rank);
+    int first = local == ML_OK ? size : rank, lowest = first;
+    MPI_Allreduce(&first, &lowest, 1, MPI_INT, MPI_MIN, comm);
+    if (lowest == size) return ML_OK;
     struct {
         int status;
         char text[2048];
     } message = {(int)local, ""};
-    if (grid->rank == lowest) snprintf(message.text, sizeof message.text, "%s", ml_error_text());
-    MPI_Bcast(&message, (int)sizeof message, MPI_BYTE, lowest, grid->world);
+    if (rank == lowest) snprintf(message.text, sizeof message.text, "%s", ml_error_text());
+    MPI_Bcast(&message, (int)sizeof message, MPI_BYTE, lowest, comm);
     return ml_fail((ml_status)message.status, "%s", message.text);
 }
+
+ml_status ml_grid_agree(const ml_grid *grid, ml_status local) { return ml_grid_agree_in(grid, ML_GROUP_WORLD, local); }

@@ -1,0 +1,157 @@
+/* A small random model with a method attached, on any tp group: every number is a function of its tensor's name and global place, so that
+ * models on different grids are the same model. Biases and norms are not trivial. */
+#ifndef MPILORA_TESTS_FIXTURE_H
+#define MPILORA_TESTS_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "mpilora/peft.h"
+
+enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3 };
+
+typedef struct fixture {
+    ml_model *model;
+    ml_kernels *kernels;
+    ml_parameters parameters;
+    ml_peft *peft;
+} fixture;
+
+typedef struct fixture_options {
+    ml_family family;
+    bool full;
+    unsigned targets;
+    double dropout;
+    ml_dtype dtype;
+} fixture_options;
+
+static inline ml_model_spec fixture_spec(ml_family family)
+{
+    ml_model_spec s = {.family = family,
+                       .layers = 2,
+                       .width = 24,
+                       .mlp_width = 40,
+                       .heads = 4,
+                       .kv_heads = 4,
+                       .head_dim = 6,
+                       .vocab = 37,
+                       .context = 32,
+                       .activation = ML_GELU_TANH,
+                       .norm_eps = 1e-5,
+                       .tied_head = true,
+                       .qkv_bias = true,
+                       .o_bias = true,
+                       .mlp_bias = true};
+    if (family == ML_FAMILY_LLAMA) {
+        s.activation = ML_SILU;
+        s.heads = 8;
+        s.head_dim = 4;
+        s.rope_theta = 10000.0;
+        s.tied_head = false;
+        s.o_bias = s.mlp_bias = false;
+    }
+    return s;
+}
+
+/* This rank's part of a rows × cols tensor. */
+static inline void fixture_fill(const char *name, const ml_shard *shard, int64_t rows, int64_t cols, double deviation, double centre,
+                                float *local)
+{
+    float *whole = ml_memory_alloc(rows * cols, sizeof *whole, ML_MEM_OTHER, "test");
+    assert_non_null(whole);
+    ml_random_key key = ml_random_key_make(5, name);
+    for (int64_t i = 0; i < rows * cols; i++) whole[i] = (float)(centre + deviation * ml_random_normal(key, 1, (uint64_t)i));
+    ml_shard_take(shard, rows, cols, whole, local);
+    ml_memory_free(whole);
+}
+
+static inline void fixture_weights(fixture *f)
+{
+    for (int64_t i = 0; i < ml_model_slots(f->model); i++) {
+        ml_model_slot *slot = ml_model_slot_at(f->model, i);
+        bool norm = strstr(slot->name, "norm") && strstr(slot->name, "weight");
+        float *values = ml_memory_alloc(slot->count, sizeof *values, ML_MEM_OTHER, "test");
+        assert_non_null(values);
+        fixture_fill(slot->name, &slot->shard, slot->rows, slot->cols, 0.2, norm ? 1.0 : 0.0, values);
+        float *master = f->peft ? ml_peft_master(f->peft, i) : NULL;
+        if (master) memcpy(master, values, (size_t)slot->count * sizeof *values);
+        if (slot->dtype == ML_FP32)
+            memcpy(slot->data, values, (size_t)slot->count * sizeof *values);
+        else
+            f->kernels->narrow(slot->count, values, slot->data);
+        ml_memory_free(values);
+    }
+}
+
+static inline void fixture_create(fixture *f, const fixture_options *o, const ml_grid *grid, int tp, int tp_rank)
+{
+    ml_model_spec spec = fixture_spec(o->family);
+    ml_weight shapes[ML_MODEL_SHAPES];
+    ml_kernels_options kernels = {.product_path = "blas"};
+    *f = (fixture){0};
+    assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
+    const ml_lora_options lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .targets = o->targets, .seed = 3};
+    if (o->full)
+        assert_int_equal(ml_peft_attach_full(&f->peft, f->model, &f->parameters), ML_OK);
+    else
+        assert_int_equal(ml_peft_attach_lora(&f->peft, f->model, &f->parameters, &lora), ML_OK);
+    ml_parameters_lay_out(&f->parameters);
+    ml_model_kernel_options(f->model, FIXTURE_TOKENS, &kernels, shapes);
+    assert_int_equal(ml_kernels_create(&f->kernels, &kernels), ML_OK);
+    ml_model_use_kernels(f->model, f->kernels);
+    assert_int_equal(ml_parameters_allocate(&f->parameters, true), ML_OK);
+    ml_peft_bind(f->peft);
+    assert_int_equal(ml_model_bind(f->model, ML_MEM_FROZEN), ML_OK);
+    assert_int_equal(ml_model_reserve(f->model, FIXTURE_TOKENS, true), ML_OK);
+    fixture_weights(f);
+    if (o->full) return;
+    for (int64_t i = 0; i < f->parameters.count; i++) { /* B not zero, so that A has a gradient */
+        const ml_parameter *p = &f->parameters.items[i];
+        fixture_fill(p->name, &p->shard, p->rows, p->cols, 0.2, 0.0, f->parameters.value + p->offset);
+    }
+}
+
+static inline void fixture_destroy(fixture *f)
+{
+    ml_peft_destroy(f->peft);
+    ml_model_destroy(f->model);
+    ml_parameters_destroy(&f->parameters);
+    ml_kernels_destroy(f->kernels);
+}
+
+/* Three sequences of 9, 1 and 13 tokens; some tokens are not targets. */
+static inline ml_batch fixture_batch(void)
+{
+    static int32_t token[FIXTURE_TOKENS], target[FIXTURE_TOKENS];
+    static int64_t row[FIXTURE_TOKENS];
+    static const int64_t start[FIXTURE_SEQUENCES + 1] = {0, 9, 10, FIXTURE_TOKENS}, key[FIXTURE_SEQUENCES] = {4, 7, 2};
+    ml_batch batch = {.tokens = FIXTURE_TOKENS,
+                      .token = token,
+                      .sequences = {FIXTURE_SEQUENCES, start},
+                      .row = row,
+                      .target = target,
+                      .key_sequence = key};
+    for (int32_t t = 0; t < FIXTURE_TOKENS; t++) {
+        token[t] = (t * 7 + 3) % 37;
+        if (t % 4 == 1) continue;
+        row[batch.rows] = t;
+        target[batch.rows++] = (t * 11 + 5) % 37;
+    }
+    return batch;
+}
+
+/* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout where the method has it). */
+static inline double fixture_loss(fixture *f, bool backward, double smoothing)
+{
+    ml_batch batch = fixture_batch();
+    double loss;
+    if (backward) memset(f->parameters.gradient, 0, (size_t)f->parameters.local * sizeof *f->parameters.gradient);
+    ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
+    return loss / (double)batch.rows;
+}
+
+#endif

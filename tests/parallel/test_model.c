@@ -1,0 +1,148 @@
+/* The whole model: its gradient against finite differences, and its loss and gradients on every tp × dp grid against one rank. */
+#include "fixture.h"
+
+#include <math.h>
+
+#include "mpilora/grid.h"
+
+static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
+static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
+
+enum { CASES = 9 };
+
+static fixture_options case_number(int c)
+{
+    const fixture_options cases[CASES] = {
+        {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_Q | ML_TARGET_V},
+        {.family = ML_FAMILY_GPT2, .targets = gpt2_all},
+        {.family = ML_FAMILY_GPT2, .targets = gpt2_all, .dropout = 0.25},
+        {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_PROJ},
+        {.family = ML_FAMILY_GPT2, .full = true},
+        {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_Q | ML_TARGET_V},
+        {.family = ML_FAMILY_LLAMA, .targets = llama_all},
+        {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_O | ML_TARGET_GATE, .dropout = 0.25},
+        {.family = ML_FAMILY_LLAMA, .full = true},
+    };
+    return cases[c];
+}
+
+static float direction(int64_t i) { return (float)ml_random_normal(ml_random_key_make(9, "direction"), 0, (uint64_t)i); }
+
+/* (L(p + εv) − L(p − εv)) / 2ε, v random over one tensor of the list; the tensor is as before afterwards. */
+static double measured_slope(fixture *f, const ml_parameter *p)
+{
+    float *value = f->parameters.value + p->offset;
+    double size = 0.0, loss[2];
+    for (int64_t i = 0; i < p->count; i++) size += (double)direction(i) * (double)direction(i);
+    float eps = (float)(2e-2 / sqrt(size));
+    for (int side = 0; side < 2; side++) {
+        for (int64_t i = 0; i < p->count; i++) value[i] += (side ? -2.0F : 1.0F) * eps * direction(i);
+        loss[side] = fixture_loss(f, true, 0.0);
+    }
+    for (int64_t i = 0; i < p->count; i++) value[i] += eps * direction(i);
+    return (loss[0] - loss[1]) / (2.0 * (double)eps);
+}
+
+/* One tensor at a time, so that none hides behind another. */
+static void gradient_is_the_derivative(void **state)
+{
+    (void)state;
+    for (int c = 0; c < CASES; c++) {
+        fixture f;
+        fixture_options options = case_number(c);
+        fixture_create(&f, &options, NULL, 1, 0);
+        for (int64_t t = 0; t < f.parameters.count; t++) {
+            const ml_parameter *p = &f.parameters.items[t];
+            double slope = 0.0;
+            fixture_loss(&f, true, 0.0);
+            for (int64_t i = 0; i < p->count; i++) slope += (double)f.parameters.gradient[p->offset + i] * (double)direction(i);
+            double measured = measured_slope(&f, p);
+            if (!(fabs(measured - slope) <= 2e-3 + 1e-2 * fabs(slope)))
+                fail_msg("case %d, %s: difference %g, gradient %g", c, p->name, measured, slope);
+        }
+        fixture_destroy(&f);
+    }
+}
+
+/* Each tensor's gradient as one rank alone has it, against the reduced one of this rank's part. */
+static void compare_gradients(const fixture *one, const fixture *part, int number, int tp)
+{
+    for (int64_t t = 0; t < one->parameters.count; t++) {
+        const ml_parameter *whole = &one->parameters.items[t], *mine = &part->parameters.items[t];
+        float *expected = ml_memory_alloc(mine->count, sizeof *expected, ML_MEM_OTHER, "test");
+        assert_non_null(expected);
+        ml_shard_take(&mine->shard, whole->rows, whole->cols, one->parameters.gradient + whole->offset, expected);
+        const float *found = part->parameters.gradient + mine->offset;
+        double largest = 1e-3;
+        for (int64_t i = 0; i < mine->count; i++) largest = fmax(largest, fabs((double)expected[i]));
+        for (int64_t i = 0; i < mine->count; i++)
+            if (!(fabs((double)(expected[i] - found[i])) <= 2e-5 * largest))
+                fail_msg("case %d, tp %d, %s[%d]: one rank %g, this grid %g", number, tp, whole->name, (int)i, (double)expected[i],
+                         (double)found[i]);
+        ml_memory_free(expected);
+    }
+}
+
+/* Every dp replica sees the same batch, so the sum over dp is dp times the gradient: divided again here. */
+static void compare_grid(const ml_grid *grid, int c)
+{
+    fixture one, part;
+    fixture_options options = case_number(c);
+    int tp = ml_grid_tp(grid);
+    fixture_create(&one, &options, NULL, 1, 0);
+    fixture_create(&part, &options, grid, tp, ml_grid_tp_rank(grid));
+    double expected = fixture_loss(&one, true, 0.1), found = fixture_loss(&part, true, 0.1);
+    assert_true(fabs(expected - found) < 1e-6 * fabs(expected) + 1e-6);
+    ml_reduction r = ml_parameters_reduce(&part.parameters, grid);
+    assert_int_equal(r.payload_bytes, 4 * one.parameters.global);
+    assert_int_equal(part.parameters.global, one.parameters.global);
+    for (int64_t i = 0; i < part.parameters.local; i++) part.parameters.gradient[i] /= (float)ml_grid_dp(grid);
+    compare_gradients(&one, &part, c, tp);
+    double norm = ml_parameters_gradient_norm(&part.parameters, grid, part.kernels);
+    double alone = sqrt(one.kernels->sum_squares(one.parameters.local, one.parameters.gradient));
+    assert_true(fabs(norm - alone) < 1e-5 * alone);
+    fixture_destroy(&part);
+    fixture_destroy(&one);
+}
+
+static void every_grid_gives_the_same(void **state)
+{
+    (void)state;
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        for (int c = 0; c < CASES; c++) compare_grid(grid, c);
+        ml_grid_destroy(grid);
+    }
+}
+
+/* A rank holds 1/tp of every matrix, embedding and head included. */
+static void tp_divides_the_weights(void **state)
+{
+    (void)state;
+    ml_model_spec spec = fixture_spec(ML_FAMILY_LLAMA);
+    spec.vocab = 36;
+    ml_model *one, *half, *bad;
+    assert_int_equal(ml_model_create(&one, &spec, NULL, 1, 0, ML_BF16), ML_OK);
+    assert_int_equal(ml_model_create(&half, &spec, NULL, 2, 1, ML_BF16), ML_OK);
+    for (int64_t i = 0; i < ml_model_slots(one); i++) {
+        const ml_model_slot *whole = ml_model_slot_at(one, i), *part = ml_model_slot_at(half, i);
+        if (!whole->vector) assert_int_equal(2 * part->count, whole->count);
+    }
+    assert_int_equal(ml_model_create(&bad, &spec, NULL, 3, 0, ML_BF16), ML_USAGE);
+    ml_model_destroy(one);
+    ml_model_destroy(half);
+}
+
+int main(int argc, char **argv)
+{
+    if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradient_is_the_derivative),
+        cmocka_unit_test(every_grid_gives_the_same),
+        cmocka_unit_test(tp_divides_the_weights),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ml_grid_stop();
+    return failed;
+}
