@@ -6,7 +6,11 @@
 
 static const ml_product_path *const product_paths[] = {&ml_product_path_blas, &ml_product_path_ref, NULL};
 
-static const ml_vector_path *const vector_paths[] = {NULL};
+static const ml_vector_path *const vector_paths[] = {
+#ifdef MPILORA_NATIVE_X86
+    &ml_vector_path_avx512, &ml_vector_path_avx2,
+#endif
+    &ml_vector_path_generic, NULL}; /* the widest first */
 
 static bool is_auto(const char *name) { return !name || !strcmp(name, "auto"); }
 

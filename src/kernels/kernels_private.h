@@ -10,6 +10,17 @@
 
 enum { ML_MAX_PATHS = 8 };
 
+/* Blockwise attention works on blocks of queries × blocks of keys; a thread has SLABS matrices of a block of rows × the padded head
+ * dimension, two of block × block, and COLUMNS vectors of a block. */
+enum { ML_ATTENTION_BLOCK = 64, ML_ATTENTION_PAD = 16, ML_ATTENTION_SLABS = 8, ML_ATTENTION_COLUMNS = 4 };
+
+typedef struct ml_attention_scratch {
+    int64_t *block_start; /* [count + 1]: blocks of all sequences before sequence i */
+    float *row_dot;       /* [H, T]: D = rowsum(dO∘O) */
+    float *threads;       /* thread_floats for each thread */
+    int64_t thread_floats;
+} ml_attention_scratch;
+
 /* One block of the category workspace: the table, what it measured, and the scratch memory behind it. */
 typedef struct ml_kernels_owner {
     ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
@@ -17,10 +28,10 @@ typedef struct ml_kernels_owner {
     const struct ml_product_path *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
-    void *product_state;     /* of the product path: cached primitives */
-    float *product_scratch;  /* widened panels, narrowed activations */
-    int64_t product_floats;  /* its size */
-    char *attention_scratch; /* see native/attention */
+    void *product_state;    /* of the product path: cached primitives */
+    float *product_scratch; /* widened panels, narrowed activations */
+    int64_t product_floats; /* its size */
+    ml_attention_scratch attention;
 } ml_kernels_owner;
 
 static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { return k->workspace; }
@@ -43,6 +54,8 @@ typedef struct ml_vector_path {
     void (*fill)(ml_kernels *table);
 } ml_vector_path;
 
+extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2, ml_vector_path_avx512; /* the last two on x86-64 only */
+
 /* choose.c. Names: NULL and "auto" choose. */
 ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
@@ -50,6 +63,7 @@ int64_t ml_product_scratch_floats(const ml_kernels_options *options); /* the mos
 
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
+void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options, void *memory);
 
 /* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm` is the fp32 product of the path. */
 typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,

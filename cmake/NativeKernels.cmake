@@ -1,0 +1,20 @@
+# src/kernels/native/: the same sources compiled once for each instruction set, under names that end in the set's name. Which one runs is
+# decided when the program starts, so one build serves every processor.
+file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
+
+function(mpilora_native_kernels name)
+  set(target mpilora_native_${name})
+  add_library(${target} OBJECT ${MPILORA_NATIVE_SOURCES})
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_link_libraries(${target} PRIVATE mpilora_flags OpenMP::OpenMP_C)
+  target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast ${ARGN})
+  target_compile_definitions(${target} PRIVATE ML_NATIVE_NAME=${name})
+  target_sources(mpilora_lib PRIVATE $<TARGET_OBJECTS:${target}>)
+endfunction()
+
+mpilora_native_kernels(generic)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+  target_compile_definitions(mpilora_lib PRIVATE MPILORA_NATIVE_X86)
+  mpilora_native_kernels(avx2 -mavx2 -mfma -mf16c)
+  mpilora_native_kernels(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+endif()

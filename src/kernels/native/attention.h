@@ -1,0 +1,71 @@
+/* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK tokens of one sequence; query and key blocks
+ * of a sequence are cut at the same places, so only blocks on the diagonal are masked, and exactly along their diagonal. */
+#ifndef MPILORA_KERNELS_NATIVE_ATTENTION_H
+#define MPILORA_KERNELS_NATIVE_ATTENTION_H
+
+#include "kernels/native/native.h"
+
+enum { BLOCK = ML_ATTENTION_BLOCK };
+
+/* Which part of a product is needed, for blocks on the diagonal. */
+typedef enum part {
+    PART_ALL,
+    PART_RESULT_LOWER, /* only C[i][j] with j ≤ i is used */
+    PART_RESULT_UPPER, /* only C[i][j] with j ≥ i is used */
+    PART_A_LOWER,      /* A[i][l] is zero for l > i */
+    PART_A_UPPER       /* A[i][l] is zero for l < i */
+} part;
+
+/* C[m, n] (+)= A[m, k]·B[k, n]: A[i][l] is a[i·row + l·col]; B and C are row-major with n padded up to the vector length. */
+typedef struct operand {
+    const float *a;
+    int64_t row, col;
+} operand;
+void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c, int64_t ldc,
+                              bool add);
+
+/* Cuts the sequences into blocks: fills block_start, returns the number of blocks. */
+int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_start);
+
+/* One block of queries or keys of a sequence. */
+typedef struct block {
+    int64_t sequence, index; /* index: its place in the sequence */
+    int64_t first, rows;     /* tokens */
+} block;
+block ML_NATIVE(block_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t number);
+
+/* The index-th block of a sequence. */
+ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, int64_t index)
+{
+    int64_t first = sequences->start[sequence] + index * BLOCK;
+    return (block){sequence, index, first, ml_min(BLOCK, sequences->start[sequence + 1] - first)};
+}
+
+ML_INLINE int64_t padded_head(const ml_attention_shape *shape) { return ml_round_up(shape->head_dim, ML_ATTENTION_PAD); }
+
+/* rows × h of a matrix into a slab [BLOCK][padded]; columns from h on stay zero (prepared once a thread). */
+ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, float *to, int64_t padded)
+{
+    for (int64_t i = 0; i < rows; i++) {
+#pragma omp simd
+        for (int64_t c = 0; c < h; c++) to[i * padded + c] = x[i * ldx + c];
+    }
+}
+
+/* rows × h, multiplied by `factor`, into a slab [h][BLOCK]. */
+ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *x, int64_t ldx, float *to)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < h; c++) to[c * BLOCK + i] = factor * x[i * ldx + c];
+}
+
+void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
+                                  int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse);
+void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
+                                   int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
+                                   const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
+                                   int64_t lddkv);
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const float *q, const float *key,
+                                 const float *value, int64_t ldkv, float *o);
+
+#endif

@@ -1,0 +1,198 @@
+/* Attention backward. For a key block and a query block at or after it:
+ *   S = Q·Kᵀ, P = exp(scale·S − lse), dV += Pᵀ·dO, dP = dO·Vᵀ, dS = scale·P∘(dP − D), dK += dSᵀ·Q, dQ += dS·K.
+ * With enough heads and sequences a task is one (sequence, key/value head) and does all of it. Else the work is cut by blocks too:
+ * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a second time). Nothing is ever added by
+ * two threads, and each sum runs in one order. */
+#include <omp.h>
+
+#include "kernels/native/attention.h"
+
+typedef struct call {
+    const ml_attention_shape *shape;
+    const ml_sequences *sequences;
+    const float *q, *key, *value, *lse, *d_o, *row_dot;
+    int64_t ldq, ldkv, lddo, lddq, lddkv, T, padded;
+    float *dq, *dk, *dv;
+} call;
+
+typedef struct space {
+    float *keys_t, *values_t;             /* [h][BLOCK] */
+    float *keys;                          /* [BLOCK][padded] */
+    float *queries, *d_out;               /* [BLOCK][padded] */
+    float *d_queries, *d_keys, *d_values; /* [BLOCK][padded] */
+    float *p, *ds;                        /* [BLOCK queries][BLOCK keys] */
+} space;
+
+static space space_of(float *memory, int64_t padded)
+{
+    float *slab[ML_ATTENTION_SLABS];
+    for (int i = 0; i < ML_ATTENTION_SLABS; i++) slab[i] = memory + i * BLOCK * padded;
+    float *squares = memory + ML_ATTENTION_SLABS * BLOCK * padded;
+    return (space){slab[0], slab[1], slab[2], slab[3], slab[4], slab[5], slab[6], slab[7], squares, squares + BLOCK * BLOCK};
+}
+
+/* D[head][t] = Σ dO∘O. */
+static void fill_row_dot(const call *c, const float *o, int64_t ldo, float *row_dot)
+{
+    int64_t h = c->shape->head_dim, heads = c->shape->heads;
+#pragma omp parallel for schedule(static) if (c->T * heads * h >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < c->T; t++)
+        for (int64_t head = 0; head < heads; head++) {
+            const float *a = o + t * ldo + head * h, *b = c->d_o + t * c->lddo + head * h;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < h; i++) sum += a[i] * b[i];
+            row_dot[head * c->T + t] = sum;
+        }
+}
+
+static void load_keys(const call *c, const space *s, block keys, int64_t kv_head)
+{
+    int64_t h = c->shape->head_dim, at = keys.first * c->ldkv + kv_head * h;
+    copy_rows(keys.rows, h, c->key + at, c->ldkv, s->keys, c->padded);
+    copy_columns(keys.rows, h, 1, c->key + at, c->ldkv, s->keys_t);
+    copy_columns(keys.rows, h, 1, c->value + at, c->ldkv, s->values_t);
+}
+
+/* P and dS of a pair of blocks, from the loaded keys; queries and d_out are loaded here. */
+static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
+{
+    int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
+    bool diagonal = queries.index == keys.index;
+    part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
+    copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries, c->padded);
+    copy_rows(queries.rows, h, c->d_o + queries.first * c->lddo + head * h, c->lddo, s->d_out, c->padded);
+    ML_NATIVE(block_product)(which, queries.rows, n, h, (operand){s->queries, c->padded, 1}, s->keys_t, BLOCK, s->p, BLOCK, false);
+    ML_NATIVE(block_product)(which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK, false);
+    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first, *dot = c->row_dot + head * c->T + queries.first;
+    for (int64_t i = 0; i < queries.rows; i++) {
+        float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
+        int64_t end = diagonal ? i + 1 : keys.rows;
+        float l = lse[i], d = dot[i];
+#pragma omp simd
+        for (int64_t j = 0; j < end; j++) {
+            p[j] = ml_native_exp(scale * p[j] - l);
+            ds[j] = scale * p[j] * (ds[j] - d);
+        }
+        for (int64_t j = end; j < BLOCK; j++) p[j] = ds[j] = 0;
+    }
+}
+
+/* dK and dV of the loaded key block from a query block, added to d_keys and d_values. */
+static void add_key_gradients(const call *c, const space *s, block queries, block keys)
+{
+    part which = queries.index == keys.index ? PART_A_UPPER : PART_ALL;
+    ML_NATIVE(block_product)
+    (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded, s->d_values, c->padded, true);
+    ML_NATIVE(block_product)
+    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, 1, BLOCK}, s->queries, c->padded, s->d_keys, c->padded, true);
+}
+
+/* dQ of a query block from the loaded key block, set by the sequence's first key block and added to by the others. */
+static void add_query_gradients(const call *c, const space *s, block queries, block keys, int64_t head)
+{
+    part which = queries.index == keys.index ? PART_A_LOWER : PART_ALL;
+    ML_NATIVE(block_product)
+    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded, s->d_queries, c->padded, false);
+    for (int64_t i = 0; i < queries.rows; i++) {
+        float *dq = c->dq + (queries.first + i) * c->lddq + head * c->shape->head_dim;
+        const float *part_of = s->d_queries + i * c->padded;
+        if (keys.index == 0)
+            memcpy(dq, part_of, (size_t)c->shape->head_dim * sizeof *dq);
+        else {
+#pragma omp simd
+            for (int64_t x = 0; x < c->shape->head_dim; x++) dq[x] += part_of[x];
+        }
+    }
+}
+
+/* Everything that one key block of one key/value head takes part in. */
+static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+{
+    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
+    load_keys(c, s, keys, kv_head);
+    memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
+    memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (int64_t i = keys.index; c->sequences->start[keys.sequence] + i * BLOCK < c->sequences->start[keys.sequence + 1]; i++) {
+            block queries = sequence_block(c->sequences, keys.sequence, i);
+            probabilities(c, s, queries, keys, head);
+            add_key_gradients(c, s, queries, keys);
+            if (with_queries) add_query_gradients(c, s, queries, keys, head);
+        }
+    copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h, c->lddkv);
+    copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h, c->lddkv);
+}
+
+static void query_block(const call *c, const space *s, block queries, int64_t head)
+{
+    int64_t group = c->shape->heads / c->shape->kv_heads;
+    for (int64_t j = 0; j <= queries.index; j++) {
+        block keys = sequence_block(c->sequences, queries.sequence, j);
+        load_keys(c, s, keys, head / group);
+        probabilities(c, s, queries, keys, head);
+        add_query_gradients(c, s, queries, keys, head);
+    }
+}
+
+/* Called by every thread of a team: its share of the tasks. */
+static void by_heads(const call *c, const space *s)
+{
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < c->sequences->count * c->shape->kv_heads; task++) {
+        int64_t sequence = task / c->shape->kv_heads, kv_head = task % c->shape->kv_heads;
+        for (int64_t j = 0; c->sequences->start[sequence] + j * BLOCK < c->sequences->start[sequence + 1]; j++)
+            key_block(c, s, sequence_block(c->sequences, sequence, j), kv_head, true);
+    }
+}
+
+static void by_blocks(const call *c, const space *s, const int64_t *block_start)
+{
+    int64_t blocks = block_start[c->sequences->count];
+#pragma omp for schedule(dynamic) nowait
+    for (int64_t task = 0; task < blocks * c->shape->kv_heads; task++)
+        key_block(c, s, ML_NATIVE(block_at)(c->sequences, block_start, task / c->shape->kv_heads), task % c->shape->kv_heads, false);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = blocks * c->shape->heads - 1; task >= 0; task--)
+        query_block(c, s, ML_NATIVE(block_at)(c->sequences, block_start, task / c->shape->heads), task % c->shape->heads);
+}
+
+void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
+                                   int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
+                                   const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
+                                   int64_t lddkv)
+{
+    const ml_kernels_owner *owner = ml_kernels_owner_of(k);
+    const ml_attention_scratch *scratch = &owner->attention;
+    const call c = {shape,
+                    sequences,
+                    q,
+                    key,
+                    value,
+                    lse,
+                    d_o,
+                    scratch->row_dot,
+                    ldq,
+                    ldkv,
+                    lddo,
+                    lddq,
+                    lddkv,
+                    sequences->start[sequences->count],
+                    padded_head(shape),
+                    dq,
+                    dk,
+                    dv};
+    (void)ML_NATIVE(cut_blocks)(sequences, scratch->block_start);
+    fill_row_dot(&c, o, ldo, scratch->row_dot);
+    bool enough_heads = sequences->count * shape->kv_heads >= 2 * owner->threads || owner->threads == 1;
+#pragma omp parallel num_threads(owner->threads)
+    {
+        float *memory = scratch->threads + omp_get_thread_num() * scratch->thread_floats;
+        if (c.padded != shape->head_dim) memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
+        space s = space_of(memory, c.padded);
+        if (enough_heads)
+            by_heads(&c, &s);
+        else
+            by_blocks(&c, &s, scratch->block_start);
+    }
+}

@@ -1,0 +1,127 @@
+/* Attention forward: each (query block, query head) is one task. It runs over the key blocks up to its own with a running softmax:
+ *   Sᵀ = K·Qᵀ (keys × queries, so that a vector holds queries: maxima and sums need no horizontal step),
+ *   m' = max(m, max_j s), P = exp(S − m'), l = l·e^(m − m') + Σ_j P, O = O·e^(m − m') + P·V;  at the end O / l and lse = m + log l. */
+#include <math.h>
+#include <omp.h>
+
+#include "kernels/native/attention.h"
+
+typedef struct call {
+    const ml_attention_shape *shape;
+    const ml_sequences *sequences;
+    const float *q, *key, *value;
+    int64_t ldq, ldkv, ldo, T, padded;
+    float *o, *lse;
+} call;
+
+typedef struct space {
+    float *queries;          /* Qᵀ·scale [h][BLOCK] */
+    float *values, *out;     /* [BLOCK][padded] */
+    float *scores;           /* [BLOCK keys][BLOCK queries] */
+    float *top, *sum, *keep; /* [BLOCK] queries: m, l, e^(m − m') */
+} space;
+
+static space space_of(float *memory, int64_t padded)
+{
+    space s;
+    s.queries = memory;
+    s.values = s.queries + BLOCK * padded;
+    s.out = s.values + BLOCK * padded;
+    s.scores = s.out + BLOCK * padded;
+    s.top = s.scores + BLOCK * BLOCK;
+    s.sum = s.top + BLOCK;
+    s.keep = s.sum + BLOCK;
+    return s;
+}
+
+/* Keys after a query get −∞. */
+static void mask_diagonal(int64_t keys, float *scores)
+{
+    for (int64_t j = 1; j < keys; j++)
+        for (int64_t i = 0; i < j; i++) scores[j * BLOCK + i] = -INFINITY;
+}
+
+/* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
+static void softmax_step(const space *s, int64_t keys, int64_t n)
+{
+    float top[BLOCK], sum[BLOCK];
+    memcpy(top, s->top, sizeof top);
+    memcpy(sum, s->sum, sizeof sum);
+    for (int64_t j = 0; j < keys; j++) {
+        const float *row = s->scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) top[i] = row[i] > top[i] ? row[i] : top[i];
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        s->keep[i] = ml_native_exp(s->top[i] - top[i]);
+        sum[i] *= s->keep[i];
+    }
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = s->scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            row[i] = ml_native_exp(row[i] - top[i]);
+            sum[i] += row[i];
+        }
+    }
+    memcpy(s->top, top, sizeof top);
+    memcpy(s->sum, sum, sizeof sum);
+}
+
+static void key_block(const call *c, const space *s, block queries, block keys, const float *key, const float *value)
+{
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim;
+    bool diagonal = queries.index == keys.index, first = keys.index == 0;
+    ML_NATIVE(block_product)
+    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1}, s->queries, BLOCK, s->scores, BLOCK, false);
+    if (diagonal) mask_diagonal(keys.rows, s->scores);
+    softmax_step(s, keys.rows, n);
+    copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
+    for (int64_t i = 0; i < queries.rows && !first; i++) {
+#pragma omp simd
+        for (int64_t x = 0; x < c->padded; x++) s->out[i * c->padded + x] *= s->keep[i];
+    }
+    ML_NATIVE(block_product)
+    (diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows, (operand){s->scores, 1, BLOCK}, s->values, c->padded, s->out,
+     c->padded, !first);
+}
+
+static void query_block(const call *c, const space *s, block queries, int64_t head)
+{
+    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
+    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries);
+    for (int64_t i = 0; i < BLOCK; i++) {
+        s->top[i] = -1e30f;
+        s->sum[i] = 0;
+    }
+    for (int64_t j = 0; j <= queries.index; j++) {
+        block keys = sequence_block(c->sequences, queries.sequence, j);
+        int64_t at = keys.first * c->ldkv + head / group * h;
+        key_block(c, s, queries, keys, c->key + at, c->value + at);
+    }
+    for (int64_t i = 0; i < queries.rows; i++) {
+        float *o = c->o + (queries.first + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
+#pragma omp simd
+        for (int64_t x = 0; x < h; x++) o[x] = s->out[i * c->padded + x] * inverse;
+        c->lse[head * c->T + queries.first + i] = s->top[i] + logf(s->sum[i]);
+    }
+}
+
+void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
+                                  int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse)
+{
+    const ml_kernels_owner *owner = ml_kernels_owner_of(k);
+    const ml_attention_scratch *scratch = &owner->attention;
+    const call c = {shape, sequences, q, key, value, ldq, ldkv, ldo, sequences->start[sequences->count], padded_head(shape), o, lse};
+    int64_t blocks = ML_NATIVE(cut_blocks)(sequences, scratch->block_start), tasks = blocks * shape->heads;
+#pragma omp parallel num_threads(owner->threads)
+    {
+        float *memory = scratch->threads + omp_get_thread_num() * scratch->thread_floats;
+        if (c.padded != shape->head_dim) memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
+        space s = space_of(memory, c.padded);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = tasks - 1; task >= 0; task--) /* the long ones, late in a sequence, first */
+            query_block(&c, &s, ML_NATIVE(block_at)(sequences, scratch->block_start, task / shape->heads), task % shape->heads);
+    }
+}

@@ -1,0 +1,116 @@
+/* The small matrix product of attention, on operands that lie in the caches: a tile of TILE rows × two vectors of C stays in registers
+ * while l runs; A is read one element at a time (so a transposed A costs nothing), B by vectors. */
+#include "kernels/native/attention.h"
+
+#if defined(__AVX512F__)
+enum { TILE = 12 }; /* 24 of 32 registers */
+#else
+enum { TILE = 6 }; /* 12 of 16 registers */
+#endif
+
+typedef struct tile {
+    int64_t from, to; /* l runs over [from, to) */
+    operand a;        /* at the tile's first row */
+    const float *b;   /* at the tile's first column */
+    int64_t ldb;
+    float *c;
+    int64_t ldc;
+    bool add;
+} tile;
+
+ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
+{
+    ml_vector sum[TILE][2] = {{{0}}};
+    const float *a = t->a.a;
+    const int64_t row = t->a.row, col = t->a.col, ldb = t->ldb;
+    for (int64_t l = t->from; l < t->to; l++) {
+        ml_vector b[2];
+#pragma GCC unroll 2
+        for (int j = 0; j < vectors; j++) b[j] = *(const ml_vector *)(const void *)(t->b + l * ldb + j * ML_LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++) {
+            float x = a[i * row + l * col];
+#pragma GCC unroll 2
+            for (int j = 0; j < vectors; j++) sum[i][j] += x * b[j];
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < vectors; j++) {
+            ml_vector *to = (ml_vector *)(void *)(t->c + i * t->ldc + j * ML_LANES);
+            if (t->add) sum[i][j] += *to;
+            *to = sum[i][j];
+        }
+    }
+}
+
+/* Each number of rows and vectors has its own unrolled code. */
+static void tile_full_two(const tile *t) { multiply_tile(TILE, 2, t); }
+static void tile_full_one(const tile *t) { multiply_tile(TILE, 1, t); }
+static void tile_four_two(const tile *t) { multiply_tile(4, 2, t); }
+static void tile_four_one(const tile *t) { multiply_tile(4, 1, t); }
+static void tile_one_two(const tile *t) { multiply_tile(1, 2, t); }
+static void tile_one_one(const tile *t) { multiply_tile(1, 1, t); }
+
+static void multiply_rows(int64_t rows, bool two, const tile *t)
+{
+    if (rows == TILE)
+        (two ? tile_full_two : tile_full_one)(t);
+    else if (rows == 4)
+        (two ? tile_four_two : tile_four_one)(t);
+    else
+        (two ? tile_one_two : tile_one_one)(t);
+}
+
+/* Rows i … i+rows of C, all its columns. */
+static void multiply_band(part which, int64_t i, int64_t rows, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c,
+                          int64_t ldc, bool add)
+{
+    tile t = {.from = which == PART_A_UPPER ? ml_min(i, k) : 0,
+              .to = which == PART_A_LOWER ? ml_min(i + rows, k) : k,
+              .ldb = ldb,
+              .ldc = ldc,
+              .add = add,
+              .a = {a.a + i * a.row, a.row, a.col}};
+    int64_t end = which == PART_RESULT_LOWER ? ml_min(n, i + rows) : n;
+    int64_t first = which == PART_RESULT_UPPER ? i / ML_LANES * ML_LANES : 0;
+    for (int64_t j = first; j < end;) {
+        bool two = j + ML_LANES < end;
+        t.b = b + j;
+        t.c = c + i * ldc + j;
+        multiply_rows(rows, two, &t);
+        j += two ? 2 * ML_LANES : ML_LANES;
+    }
+}
+
+void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c, int64_t ldc,
+                              bool add)
+{
+    for (int64_t i = 0; i < m;) {
+        int64_t left = m - i, rows = left >= TILE ? TILE : left >= 4 ? 4 : 1;
+        multiply_band(which, i, rows, n, k, a, b, ldb, c, ldc, add);
+        i += rows;
+    }
+}
+
+int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_start)
+{
+    block_start[0] = 0;
+    for (int64_t i = 0; i < sequences->count; i++)
+        block_start[i + 1] = block_start[i] + (sequences->start[i + 1] - sequences->start[i] + BLOCK - 1) / BLOCK;
+    return block_start[sequences->count];
+}
+
+block ML_NATIVE(block_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t number)
+{
+    int64_t low = 0, high = sequences->count; /* block_start[low] ≤ number < block_start[high] */
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (block_start[middle] <= number)
+            low = middle;
+        else
+            high = middle;
+    }
+    return sequence_block(sequences, low, number - block_start[low]);
+}

@@ -1,0 +1,142 @@
+/* Norms and rotary embedding: rows in parallel, a row is read from the first-level cache after its first pass. The weights' gradients are
+ * summed by columns in strips, so that no two threads write the same sum and the order is fixed. */
+#include <math.h>
+
+#include "kernels/native/native.h"
+
+enum { STRIP = 64, RUN = 256 };
+
+/* Σ x and Σ (x − shift)² in float lanes: a row is at most some ten thousand elements. */
+ML_INLINE float row_sum(int64_t d, const float *x)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < d; i++) sum += x[i];
+    return sum;
+}
+
+ML_INLINE float row_squares(int64_t d, const float *x, float shift)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < d; i++) sum += (x[i] - shift) * (x[i] - shift);
+    return sum;
+}
+
+static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b, float eps, float *y, float *mean,
+                              float *rstd)
+{
+#pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) {
+        const float *in = x + t * d;
+        float *out = y + t * d;
+        float m = row_sum(d, in) / (float)d;
+        float r = 1 / sqrtf(row_squares(d, in, m) / (float)d + eps);
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) out[i] = (in[i] - m) * r * w[i] + b[i];
+        mean[t] = m;
+        rstd[t] = r;
+    }
+}
+
+static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps, float *y, float *rstd)
+{
+#pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) {
+        const float *in = x + t * d;
+        float *out = y + t * d;
+        float r = 1 / sqrtf(row_squares(d, in, 0) / (float)d + eps);
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) out[i] = in[i] * r * w[i];
+        rstd[t] = r;
+    }
+}
+
+/* With z = (x − m)·r and g = dy·w: dx = r·(g − average(g) − z·average(g·z)); RMS norm has no average(g). */
+static void backward_row(bool centred, int64_t d, const float *x, const float *w, float m, float r, const float *dy, float *dx, bool add)
+{
+    float g_sum = 0, gz_sum = 0;
+#pragma omp simd reduction(+ : g_sum, gz_sum)
+    for (int64_t i = 0; i < d; i++) {
+        float g = dy[i] * w[i];
+        g_sum += g;
+        gz_sum += g * ((x[i] - m) * r);
+    }
+    float g_mean = centred ? g_sum / (float)d : 0, gz_mean = gz_sum / (float)d;
+    if (!add) { /* what was there may be anything, NaN too */
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) dx[i] = r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) dx[i] += r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
+}
+
+/* dw += Σ dy·(x − mean)·rstd and db += Σ dy over the rows; mean and db may be NULL. */
+static void sum_weight_gradients(int64_t T, int64_t d, const float *x, const float *mean, const float *rstd, const float *dy, float *dw,
+                                 float *db)
+{
+#pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
+    for (int64_t first = 0; first < d; first += STRIP) {
+        int64_t width = ml_min(STRIP, d - first);
+        for (int64_t top = 0; top < T; top += RUN) {
+            float weight[STRIP] = {0}, bias[STRIP] = {0};
+            for (int64_t t = top; t < ml_min(T, top + RUN); t++) {
+                float m = mean ? mean[t] : 0, r = rstd[t];
+                const float *in = x + t * d + first, *out = dy + t * d + first;
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) {
+                    weight[i] += out[i] * ((in[i] - m) * r);
+                    bias[i] += out[i];
+                }
+            }
+            for (int64_t i = 0; dw && i < width; i++) dw[first + i] += weight[i];
+            for (int64_t i = 0; db && i < width; i++) db[first + i] += bias[i];
+        }
+    }
+}
+
+static void layernorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *mean, const float *rstd, const float *dy,
+                               float *dx, bool add, float *dw, float *db)
+{
+    if (dw || db) sum_weight_gradients(T, d, x, mean, rstd, dy, dw, db);
+#pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) backward_row(true, d, x + t * d, w, mean[t], rstd[t], dy + t * d, dx + t * d, add);
+}
+
+static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *rstd, const float *dy, float *dx, bool add,
+                             float *dw)
+{
+    if (dw) sum_weight_gradients(T, d, x, NULL, rstd, dy, dw, NULL);
+#pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) backward_row(false, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
+}
+
+static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx, const int32_t *position, const float *cosine,
+                 const float *sine, bool inverse)
+{
+    int64_t half = head_dim / 2;
+    float sign = inverse ? -1 : 1;
+#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) {
+        const float *c = cosine + position[t] * half, *s = sine + position[t] * half;
+        for (int64_t j = 0; j < heads; j++) {
+            float *first = x + t * ldx + j * head_dim, *second = first + half;
+#pragma omp simd
+            for (int64_t i = 0; i < half; i++) {
+                float a = first[i], b = second[i], turn = sign * s[i];
+                first[i] = a * c[i] - b * turn;
+                second[i] = b * c[i] + a * turn;
+            }
+        }
+    }
+}
+
+void ML_NATIVE(native_norms)(ml_kernels *table)
+{
+    table->layernorm_forward = layernorm_forward;
+    table->layernorm_backward = layernorm_backward;
+    table->rmsnorm_forward = rmsnorm_forward;
+    table->rmsnorm_backward = rmsnorm_backward;
+    table->rope = rope;
+}

@@ -1,0 +1,158 @@
+/* Blockwise attention of every vector path against the reference: short and long sequences, odd head sizes, grouped heads; one and several
+ * threads; twice the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <omp.h>
+
+#include "mpilora/kernels.h"
+
+enum { T_MOST = 400, GAP = 3 };
+#define COUNT(x) (sizeof(x) / sizeof *(x))
+
+static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
+static const ml_attention_shape shapes[] = {
+    {2, 2, 64, 0.125f}, {4, 2, 10, 0.3f}, {3, 1, 80, 0.11f}, {2, 1, 8, 0.35f}, {1, 1, 256, 0.0625f}};
+/* Packed sequences of one token, less than a block, exactly a block, several blocks. */
+static const int64_t starts[] = {0, 1, 8, 58, 122, 187, 387};
+static const ml_sequences packed = {COUNT(starts) - 1, starts}, one_long = {1, (const int64_t[]){0, 333}};
+
+typedef struct tensors {
+    int64_t T, ldq, ldkv, room;
+    float *q, *k, *v, *d_o; /* inputs */
+    float *o, *lse, *dq, *dk, *dv;
+} tensors;
+
+static float *fresh(int64_t n, const char *name)
+{
+    float *x = ml_memory_alloc(n, sizeof *x, ML_MEM_OTHER, name);
+    assert_non_null(x);
+    ml_random_key key = ml_random_key_make(5, name);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)ml_random_normal(key, 0, (uint64_t)i);
+    return x;
+}
+
+static tensors tensors_of(const ml_attention_shape *s, int64_t T)
+{
+    tensors t = {.T = T, .ldq = s->heads * s->head_dim + GAP, .ldkv = s->kv_heads * s->head_dim + GAP};
+    t.room = T_MOST * t.ldq;
+    t.q = fresh(t.room, "q");
+    t.k = fresh(t.room, "k");
+    t.v = fresh(t.room, "v");
+    t.d_o = fresh(t.room, "d_o");
+    t.o = fresh(t.room, "o");
+    t.lse = fresh(t.room, "lse");
+    t.dq = fresh(t.room, "dq");
+    t.dk = fresh(t.room, "dk");
+    t.dv = fresh(t.room, "dv");
+    return t;
+}
+
+static void release(tensors *t)
+{
+    float *const all[] = {t->q, t->k, t->v, t->d_o, t->o, t->lse, t->dq, t->dk, t->dv};
+    for (size_t i = 0; i < COUNT(all); i++) ml_memory_free(all[i]);
+}
+
+static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences, tensors *t)
+{
+    k->attention_forward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse);
+    k->attention_backward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse, t->d_o, t->ldq, t->dq, t->ldq, t->dk,
+                          t->dv, t->ldkv);
+}
+
+/* All of the memory, gaps and what lies behind the last row as well. */
+static void near(const char *what, const ml_kernels *k, const ml_attention_shape *s, int64_t n, const float *got, const float *want)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - (double)want[i]) <= 1e-5 * fmax(1, fabs((double)want[i]))))
+            fail_msg("%s (%s, head dimension %lld): element %lld is %.9g, the reference says %.9g", what, k->vector_path,
+                     (long long)s->head_dim, (long long)i, (double)got[i], (double)want[i]);
+}
+
+static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences)
+{
+    tensors got = tensors_of(s, sequences->start[sequences->count]), want = tensors_of(s, got.T), again = tensors_of(s, got.T);
+    run(k, s, sequences, &got);
+    run(k, s, sequences, &again);
+    run(ml_kernels_reference(), s, sequences, &want);
+    near("o", k, s, got.room, got.o, want.o);
+    near("lse", k, s, got.room, got.lse, want.lse);
+    near("dq", k, s, got.room, got.dq, want.dq);
+    near("dk", k, s, got.room, got.dk, want.dk);
+    near("dv", k, s, got.room, got.dv, want.dv);
+    assert_memory_equal(got.o, again.o, (size_t)got.room * sizeof(float));
+    assert_memory_equal(got.dq, again.dq, (size_t)got.room * sizeof(float));
+    assert_memory_equal(got.dk, again.dk, (size_t)got.room * sizeof(float));
+    assert_memory_equal(got.dv, again.dv, (size_t)got.room * sizeof(float));
+    release(&got);
+    release(&again);
+    release(&want);
+}
+
+/* The last token of a sequence alone, against all of it. */
+static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape *s)
+{
+    const int64_t n = one_long.start[1];
+    tensors t = tensors_of(s, n);
+    float *o = fresh(t.ldq, "one");
+    k->attention_forward(k, s, &one_long, t.q, t.ldq, t.k, t.v, t.ldkv, t.o, t.ldq, t.lse);
+    k->attention_decode(k, s, n, t.q + (n - 1) * t.ldq, t.k, t.v, t.ldkv, o);
+    near("decode", k, s, s->heads * s->head_dim, o, t.o + (n - 1) * t.ldq);
+    ml_memory_free(o);
+    release(&t);
+}
+
+static void every_shape(const char *vector_path)
+{
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        const ml_attention_shape *s = &shapes[i];
+        const ml_kernels_options options = {.product_path = "ref",
+                                            .vector_path = vector_path,
+                                            .tokens = T_MOST,
+                                            .head_dim = s->head_dim,
+                                            .heads = s->heads,
+                                            .kv_heads = s->kv_heads};
+        ml_kernels *k;
+        if (ml_kernels_create(&k, &options) != ML_OK) {
+            print_message("skipped: %s\n", ml_error_text());
+            return;
+        }
+        same_as_reference(k, s, &packed);
+        same_as_reference(k, s, &one_long);
+        decode_is_the_last_row(k, s);
+        ml_kernels_destroy(k);
+    }
+}
+
+static void with_threads(int threads)
+{
+    int before = omp_get_max_threads();
+    omp_set_num_threads(threads);
+    for (size_t p = 0; p < COUNT(vector_paths); p++) every_shape(vector_paths[p]);
+    omp_set_num_threads(before);
+}
+
+static void test_one_thread(void **state)
+{
+    (void)state;
+    with_threads(1);
+}
+
+/* More threads than heads: backward is cut by blocks. */
+static void test_many_threads(void **state)
+{
+    (void)state;
+    with_threads(5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread), cmocka_unit_test(test_many_threads)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,284 @@
+/* Every vector path against the reference table, on odd sizes; twice the same bits; what NaN does. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "mpilora/kernels.h"
+
+enum { T_MOST = 300, N_MOST = 700, ROOM = T_MOST * N_MOST };
+
+static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
+static const int64_t tokens[] = {1, 7, 129}, widths[] = {1, 5, 16, 67, 640};
+#define COUNT(x) (sizeof(x) / sizeof *(x))
+
+static float *fresh(const char *name, double size)
+{
+    float *x = ml_memory_alloc(ROOM, sizeof *x, ML_MEM_OTHER, name);
+    assert_non_null(x);
+    ml_random_key key = ml_random_key_make(11, name);
+    for (uint64_t i = 0; i < ROOM; i++) x[i] = (float)(size * ml_random_normal(key, 0, i));
+    return x;
+}
+
+static float *copy_of(const float *x)
+{
+    float *y = ml_memory_alloc(ROOM, sizeof *y, ML_MEM_OTHER, "a copy");
+    assert_non_null(y);
+    memcpy(y, x, ROOM * sizeof *y);
+    return y;
+}
+
+/* got against want, element by element: within `bound` of max(1, |want|). Compares the whole memory, so that a write beyond a row is seen. */
+static void near(const char *what, const ml_kernels *k, const float *got, const float *want, int64_t n, double bound)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - (double)want[i]) <= bound * fmax(1, fabs((double)want[i]))))
+            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->vector_path, (long long)i, (double)got[i],
+                     (double)want[i]);
+}
+
+/* A pair of equal buffers: one for the path, one for the reference. */
+typedef struct pair {
+    float *got, *want;
+} pair;
+
+static pair pair_of(const char *name, double size)
+{
+    float *x = fresh(name, size);
+    return (pair){x, copy_of(x)};
+}
+
+static void compare(const char *what, const ml_kernels *k, pair p, double bound) { near(what, k, p.got, p.want, ROOM, bound); }
+
+static void release(pair p)
+{
+    ml_memory_free(p.got);
+    ml_memory_free(p.want);
+}
+
+static void norms(const ml_kernels *k, int64_t T, int64_t d)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    float *x = fresh("x", 2), *w = fresh("w", 1), *b = fresh("b", 1), *dy = fresh("dy", 1);
+    pair y = pair_of("y", 1), mean = pair_of("mean", 1), rstd = pair_of("rstd", 1), dw = pair_of("dw", 1), db = pair_of("db", 1);
+    for (int64_t i = 0; i < ROOM; i++) x[i] += 1;
+    k->layernorm_forward(T, d, x, w, b, 1e-5f, y.got, mean.got, rstd.got);
+    ref->layernorm_forward(T, d, x, w, b, 1e-5f, y.want, mean.want, rstd.want);
+    compare("layernorm y", k, y, 4e-6);
+    compare("layernorm mean", k, mean, 1e-6);
+    compare("layernorm rstd", k, rstd, 4e-6);
+    for (int add = 0; add < 2; add++) {
+        k->layernorm_backward(T, d, x, w, mean.want, rstd.want, dy, y.got, add, dw.got, db.got);
+        ref->layernorm_backward(T, d, x, w, mean.want, rstd.want, dy, y.want, add, dw.want, db.want);
+        compare("layernorm dx", k, y, 1e-5);
+        compare("layernorm dw", k, dw, 1e-5);
+        compare("layernorm db", k, db, 1e-5);
+    }
+    k->rmsnorm_forward(T, d, x, w, 1e-5f, y.got, rstd.got);
+    ref->rmsnorm_forward(T, d, x, w, 1e-5f, y.want, rstd.want);
+    compare("rmsnorm y", k, y, 4e-6);
+    k->rmsnorm_backward(T, d, x, w, rstd.want, dy, y.got, true, dw.got);
+    ref->rmsnorm_backward(T, d, x, w, rstd.want, dy, y.want, true, dw.want);
+    compare("rmsnorm dx", k, y, 1e-5);
+    compare("rmsnorm dw", k, dw, 1e-5);
+    float *const single[] = {x, w, b, dy};
+    for (size_t i = 0; i < COUNT(single); i++) ml_memory_free(single[i]);
+    pair const pairs[] = {y, mean, rstd, dw, db};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+}
+
+/* The bounds that native/activations.c states; inputs from tiny to the far tails. */
+static void activations(const ml_kernels *k, int64_t T, int64_t n)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    int64_t ld = n + 3;
+    float *x = fresh("x", 6), *up = fresh("up", 1), *dy = fresh("dy", 1);
+    for (int64_t i = 0; i < ROOM; i += 5) x[i] *= 0.01f;
+    x[0] = -200;
+    pair y = pair_of("y", 1), z = pair_of("z", 1);
+    for (ml_activation a = ML_GELU_TANH; a <= ML_SILU; a++) {
+        k->activation_forward(a, T, n, x, ld, y.got, ld);
+        ref->activation_forward(a, T, n, x, ld, y.want, ld);
+        compare("activation", k, y, 3e-7);
+        k->activation_backward(a, T, n, x, ld, dy, ld, y.got, ld);
+        ref->activation_backward(a, T, n, x, ld, dy, ld, y.want, ld);
+        compare("activation backward", k, y, 2e-6);
+        k->gated_forward(a, T, n, x, up, ld, y.got, ld);
+        ref->gated_forward(a, T, n, x, up, ld, y.want, ld);
+        compare("gated", k, y, 1e-6);
+        k->gated_backward(a, T, n, x, up, ld, dy, ld, y.got, z.got, ld);
+        ref->gated_backward(a, T, n, x, up, ld, dy, ld, y.want, z.want, ld);
+        compare("gated dgate", k, y, 4e-6);
+        compare("gated dup", k, z, 1e-6);
+    }
+    ml_memory_free(x);
+    ml_memory_free(up);
+    ml_memory_free(dy);
+    release(y);
+    release(z);
+}
+
+static void vectors(const ml_kernels *k, int64_t T, int64_t n)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    int64_t ld = n + 1, all = T * n;
+    float *x = fresh("x", 1);
+    pair y = pair_of("y", 1), z = pair_of("z", 0.1), v = pair_of("v", 0.1);
+    k->add(all, x, y.got);
+    ref->add(all, x, y.want);
+    k->add_bias(T, n, x, y.got, ld);
+    ref->add_bias(T, n, x, y.want, ld);
+    compare("add", k, y, 0);
+    k->sum_rows(T, n, x, ld, y.got);
+    ref->sum_rows(T, n, x, ld, y.want);
+    compare("sum_rows", k, y, 4e-6);
+    k->narrow(all, x, (uint16_t *)(void *)z.got);
+    ref->narrow(all, x, (uint16_t *)(void *)z.want);
+    assert_memory_equal(z.got, z.want, ROOM * sizeof(float));
+    k->widen(all, (const uint16_t *)(const void *)z.want, y.got);
+    ref->widen(all, (const uint16_t *)(const void *)z.want, y.want);
+    compare("widen", k, y, 0);
+    double want = ref->sum_squares(all, x);
+    if (fabs(k->sum_squares(all, x) - want) > 1e-12 * want) fail_msg("sum_squares (%s)", k->vector_path);
+    for (int64_t i = 0; i < ROOM; i++) v.want[i] = v.got[i] = fabsf(v.got[i]);
+    const ml_adamw step = {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.1f, .grad_scale = 0.5f, .t = 3};
+    pair p = pair_of("p", 1), m = pair_of("m", 0.1);
+    k->adamw(&step, all, p.got, x, m.got, v.got);
+    ref->adamw(&step, all, p.want, x, m.want, v.want);
+    compare("adamw p", k, p, 3e-6);
+    compare("adamw m", k, m, 1e-6);
+    compare("adamw v", k, v, 1e-6);
+    ml_memory_free(x);
+    pair const pairs[] = {y, z, v, p, m};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+}
+
+static void rope(const ml_kernels *k, int64_t T, int64_t half)
+{
+    if (half > 100) return;
+    enum { HEADS = 3 };
+    int64_t ld = HEADS * 2 * half + 5;
+    static int32_t position[T_MOST];
+    for (int32_t t = 0; t < T; t++) position[t] = (3 * t) % 50;
+    float *cosine = fresh("cos", 1), *sine = fresh("sin", 1);
+    pair x = pair_of("x", 1);
+    for (int inverse = 0; inverse < 2; inverse++) {
+        k->rope(T, HEADS, 2 * half, x.got, ld, position, cosine, sine, inverse);
+        ml_kernels_reference()->rope(T, HEADS, 2 * half, x.want, ld, position, cosine, sine, inverse);
+        compare("rope", k, x, 4e-6);
+    }
+    ml_memory_free(cosine);
+    ml_memory_free(sine);
+    release(x);
+}
+
+static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    int64_t ld = V + 2, target[T_MOST];
+    for (int64_t c = 0; c < C; c++) target[c] = (7 * c) % (2 * V) - V / 2;
+    pair z = pair_of("z", 3), top = pair_of("top", 1), sum = pair_of("sum", 1), picked = pair_of("picked", 1), total = pair_of("total", 1);
+    k->xent_max(C, V, z.got, ld, top.got);
+    ref->xent_max(C, V, z.want, ld, top.want);
+    compare("xent_max", k, top, 0);
+    k->xent_sum(C, V, z.got, ld, top.got, target, sum.got, picked.got, total.got);
+    ref->xent_sum(C, V, z.want, ld, top.want, target, sum.want, picked.want, total.want);
+    compare("xent_sum", k, sum, 1e-6);
+    compare("xent_sum picked", k, picked, 0);
+    compare("xent_sum total", k, total, 4e-5); /* a sum of up to 640 numbers of size 3 */
+    k->xent_backward(C, V, z.got, ld, top.got, sum.want, target, 0.1f, 2 * V, 0.3f);
+    ref->xent_backward(C, V, z.want, ld, top.want, sum.want, target, 0.1f, 2 * V, 0.3f);
+    compare("xent_backward", k, z, 3e-7);
+    pair const pairs[] = {z, top, sum, picked, total};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+}
+
+static ml_kernels *created(const char *vector_path)
+{
+    ml_weight shape = {.rows = 8, .cols = 8};
+    ml_kernels_options options = {.product_path = "ref", .vector_path = vector_path, .tokens = T_MOST, .shapes = &shape, .nshapes = 1};
+    ml_kernels *k = NULL;
+    if (ml_kernels_create(&k, &options) != ML_OK) print_message("skipped: %s\n", ml_error_text());
+    return k;
+}
+
+static void every_size(void (*body)(const ml_kernels *k, int64_t T, int64_t n))
+{
+    for (size_t p = 0; p < COUNT(vector_paths); p++) {
+        ml_kernels *k = created(vector_paths[p]);
+        if (!k) continue;
+        for (size_t t = 0; t < COUNT(tokens); t++)
+            for (size_t n = 0; n < COUNT(widths); n++) body(k, tokens[t], widths[n]);
+        ml_kernels_destroy(k);
+    }
+}
+
+static void test_norms(void **state)
+{
+    (void)state;
+    every_size(norms);
+}
+
+static void test_activations(void **state)
+{
+    (void)state;
+    every_size(activations);
+}
+
+static void test_vectors(void **state)
+{
+    (void)state;
+    every_size(vectors);
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+    every_size(rope);
+}
+
+static void test_cross_entropy(void **state)
+{
+    (void)state;
+    every_size(cross_entropy);
+}
+
+static void not_a_number_is_never_lost(const ml_kernels *k, int64_t T, int64_t n)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    float *x = fresh("x", 1), *y = fresh("y", 1), sum[T_MOST], picked[T_MOST], total[T_MOST], top[T_MOST];
+    int64_t target[T_MOST] = {0}, last = T * n - 1;
+    x[last] = NAN;
+    assert_true(isnan(k->sum_squares(T * n, x)) && isnan(ref->sum_squares(T * n, x)));
+    k->xent_max(T, n, x, n, top);
+    k->xent_sum(T, n, x, n, top, target, sum, picked, total);
+    assert_true(isnan(sum[T - 1]));
+    for (ml_activation a = ML_GELU_TANH; a <= ML_SILU; a++) {
+        k->activation_forward(a, T, n, x, n, y, n);
+        assert_true(isnan(y[last]));
+    }
+    x[last] = INFINITY;
+    assert_true(isinf(k->sum_squares(T * n, x)));
+    ml_memory_free(x);
+    ml_memory_free(y);
+}
+
+static void test_not_a_number(void **state)
+{
+    (void)state;
+    every_size(not_a_number_is_never_lost);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_norms), cmocka_unit_test(test_activations),   cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_rope),  cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_not_a_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
