@@ -131,4 +131,36 @@ void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double
 /* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 
+/* ---- generation ------------------------------------------------------------------------------------------------------------ */
+
+/* Keys and values of several sequences ("slots") that grow token by token. */
+typedef struct ml_cache ml_cache;
+
+/* Room for `slots` sequences of at most `capacity` tokens. The model must be reserved for max(capacity, slots) tokens without backward. Owned. */
+ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity) ML_NODISCARD;
+void ml_cache_destroy(ml_cache *cache);
+int64_t ml_cache_length(const ml_cache *cache, int64_t slot);
+/* Slot `to` becomes a copy of slot `from`. */
+void ml_cache_copy(ml_cache *cache, int64_t from, int64_t to);
+
+/* logits[V] after n ≥ 1 tokens that start slot `slot` anew. Collective over tp; every rank gets all V. */
+void ml_model_prefill(ml_model *model, ml_cache *cache, int64_t slot, const int32_t *token, int64_t n, float *logits);
+/* logits[count, V] after one more token for each of `count` different slots. Collective over tp. */
+void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot, const int32_t *token, float *logits);
+
+typedef struct ml_generation {
+    int64_t max_new;    /* tokens at most */
+    int32_t end;        /* ends a continuation (and is not part of it); −1: none */
+    int64_t beams;      /* 1: greedy or sampling; more: beam search, length penalty 1, no early stopping (Hugging Face's defaults) */
+    double temperature; /* 0: greedy */
+    int64_t top_k;      /* 0: all */
+    double top_p;       /* 1: all */
+    uint64_t seed;
+} ml_generation;
+
+/* The continuation of prompt[n], without `end`, into `out` (room for max_new), its length into *count. The model must be reserved for max(n + max_new, beams)
+ * tokens. The same on every rank of the tp group. Collective over tp. ML_USAGE where n + max_new exceeds the context; ML_NUMERIC where logits are not finite. */
+ml_status ml_model_generate(ml_model *model, const int32_t *prompt, int64_t n, const ml_generation *options, int32_t *out,
+                            int64_t *count) ML_NODISCARD;
+
 #endif

@@ -27,22 +27,28 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
     for (int64_t i = 0; i < batch->rows; i++) memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
 }
 
-static void attention_block(ml_model *m, const ml_layer *layer, const ml_batch *batch, kept_layer *kept)
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, kept_layer *kept)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
-    float *key = a->qkv + q, *value = key + kv_width(m);
+    int64_t T = batch->tokens, width = qkv_width(m);
     if (kept) keep_rows(m, kept->x1, a->x, T * m->spec.width);
     norm_forward(m, &layer->norm1, T, a->x, a->n, kept ? kept->mean1 : a->mean, kept ? kept->rstd1 : a->rstd);
     ml_pass pass = pass_over(m, batch, T, false);
     pass.kept = kept ? kept->hook_qkv : NULL;
     ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv);
-    if (m->spec.family == ML_FAMILY_LLAMA) {
-        k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
-        k->rope(T, m->kv_heads, m->spec.head_dim, key, width, a->position, a->cosine, a->sine, false);
-    }
-    ml_attention_shape shape = attention_shape(m);
+    if (m->spec.family != ML_FAMILY_LLAMA) return;
+    k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
+    k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine, a->sine, false);
+}
+
+static void attend(ml_model *m, const ml_batch *batch, kept_layer *kept)
+{
+    activations *a = &m->act;
+    const ml_kernels *k = m->kernels;
+    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
+    const float *key = a->qkv + q, *value = key + kv_width(m);
+    const ml_attention_shape shape = attention_shape(m);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width, a->attention, q, kept ? kept->lse : a->lse);
     if (!kept) return;
     keep_rows(m, kept->qkv, a->qkv, T * width);
@@ -74,20 +80,27 @@ static void mlp_block(ml_model *m, const ml_layer *layer, ml_pass *pass, kept_la
     m->kernels->add(T * m->spec.width, a->y, a->x);
 }
 
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t T, bool rows, kept_layer *kept)
+{
+    activations *a = &m->act;
+    ml_pass pass = pass_over(m, batch, T, rows);
+    pass.kept = kept ? kept->hook_o : NULL;
+    ml_linear_forward(&layer->o, &pass, a->attention, a->y);
+    m->kernels->add(T * m->spec.width, a->y, a->x);
+    mlp_block(m, layer, &pass, kept);
+}
+
 void layer_forward(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     kept_layer *kept = backward ? &a->layers[l] : NULL;
     bool last = l == m->spec.layers - 1;
-    attention_block(m, layer, batch, kept);
+    project_qkv(m, layer, batch, kept);
+    attend(m, batch, kept);
     if (last) {
         gather_rows(batch, q_width(m), a->attention, a->attention);
         gather_rows(batch, m->spec.width, a->x, a->x);
     }
-    ml_pass pass = pass_over(m, batch, last ? batch->rows : batch->tokens, last);
-    pass.kept = kept ? kept->hook_o : NULL;
-    ml_linear_forward(&layer->o, &pass, a->attention, a->y);
-    m->kernels->add(pass.tokens * m->spec.width, a->y, a->x);
-    mlp_block(m, layer, &pass, kept);
+    finish_layer(m, layer, batch, last ? batch->rows : batch->tokens, last, kept);
 }

@@ -1,7 +1,7 @@
 /* A pass over a micro-batch: embedding, layers, head; then back as far as something trains. */
 #include "model/model_private.h"
 
-static void place_tokens(ml_model *m, const ml_batch *batch)
+void place_tokens(ml_model *m, const ml_batch *batch)
 {
     activations *a = &m->act;
     for (int64_t s = 0; s < batch->sequences.count; s++) {

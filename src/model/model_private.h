@@ -87,8 +87,14 @@ void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const floa
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, int64_t T, bool rows);
 void activate(const ml_model *m, int64_t T, const float *h, float *a); /* a = activation(h), gated or plain */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
+/* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer for T rows. `kept` NULL: nothing is kept. */
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, kept_layer *kept);
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t T, bool rows, kept_layer *kept);
 void layer_forward(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
 void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t lowest);
+
+/* loss.c */
+void place_tokens(ml_model *m, const ml_batch *batch); /* positions and dropout keys of every token */
 
 /* head.c */
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
