@@ -1,0 +1,34 @@
+/* durable: files that are there whole or not at all, and whole files in memory. Local; private to store/.
+ *
+ * Every failure to write is ML_RESOURCE, every failure to read ML_INPUT; both name the path.
+ */
+#ifndef MPILORA_STORE_DURABLE_H
+#define MPILORA_STORE_DURABLE_H
+
+#include "mpilora/base.h"
+
+enum { ML_DURABLE_PATH = 4096 };
+
+/* Writes `path` (over an older one): temporary file beside it, fallocate, write, fsync, close, read back and compare hashes, rename, fsync of the directory.
+ * On failure the older file is as it was and the temporary one is gone. `sha256` may be NULL; else it gets the content's hash. */
+ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, char *sha256) ML_NODISCARD;
+
+/* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files above `limit` bytes. */
+ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t *count) ML_NODISCARD;
+
+ml_status ml_durable_size(const char *path, int64_t *bytes) ML_NODISCARD; /* of a regular file */
+ml_status ml_durable_sync_directory(const char *path) ML_NODISCARD;
+/* Renames and syncs the directories of both. */
+ml_status ml_durable_rename(const char *from, const char *to) ML_NODISCARD;
+/* Creates a directory and the parents that are missing. */
+ml_status ml_durable_make_directories(const char *path) ML_NODISCARD;
+/* Whether a file name is one of ml_durable_write's temporary names. */
+bool ml_durable_is_temporary(const char *name);
+/* Removes temporary files that a killed process left in a directory; a directory that is not there is fine. */
+ml_status ml_durable_clean(const char *directory) ML_NODISCARD;
+/* Formats a path into `out`; ML_USAGE where it is too long. */
+ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...) ML_PRINTF(2, 3) ML_NODISCARD;
+/* Whether anything is there under this name (no link is followed). */
+bool ml_durable_exists(const char *path);
+
+#endif

@@ -1,0 +1,114 @@
+/* checkpoints: what any grid wrote any grid reads, the same bytes on disk. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "../checkpoint_case.h"
+
+static char directory[64];
+static char first_hash[ML_SHA256_HEX];
+
+static void make_directory(const ml_grid *grid)
+{
+    snprintf(directory, sizeof directory, "/tmp/mpilora-grid-XXXXXX");
+    if (ml_grid_rank(grid) == 0) assert_non_null(mkdtemp(directory));
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, directory, sizeof directory);
+}
+
+static void remove_directory(const ml_grid *grid)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", directory);
+    ml_grid_barrier(grid);
+    if (ml_grid_rank(grid) == 0) assert_int_equal(system(command), 0);
+}
+
+static void save_with(int tp, bool full)
+{
+    ml_grid *grid;
+    ml_run_directory *run;
+    ml_checkpoint_state state = case_state(4);
+    state.full = full;
+    assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+    make_directory(grid);
+    ml_parameters p = case_parameters(grid);
+    case_fill(&p, ml_grid_dp_rank(grid) != 0); /* only replica 0's copy counts */
+    assert_int_equal(ml_run_directory_open(&run, directory, false, grid), ML_OK);
+    assert_int_equal(ml_checkpoint_save(run, grid, &p, &state, 2, NULL), ML_OK);
+    ml_run_directory_close(run);
+    ml_parameters_destroy(&p);
+    ml_grid_destroy(grid);
+}
+
+static void load_with(int tp)
+{
+    ml_grid *grid;
+    ml_run_directory *run;
+    ml_checkpoint_state state = case_state(0);
+    bool found;
+    assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+    ml_parameters p = case_parameters(grid);
+    assert_int_equal(ml_run_directory_open(&run, directory, false, grid), ML_OK);
+    assert_int_equal(ml_checkpoint_find(run, grid, &state, &found), ML_OK);
+    assert_true(found);
+    assert_int_equal(state.progress.step, 4);
+    assert_int_equal(ml_checkpoint_load(run, grid, &p), ML_OK);
+    assert_int_equal(case_differences(&p), 0);
+    ml_run_directory_close(run);
+    remove_directory(grid);
+    ml_parameters_destroy(&p);
+    ml_grid_destroy(grid);
+}
+
+static void compare_state_file(void)
+{
+    char path[128], hash[ML_SHA256_HEX];
+    if (ml_grid_world_rank() != 0) return;
+    snprintf(path, sizeof path, "%s/checkpoints/step-00000004/state.h5", directory);
+    assert_int_equal(ml_sha256_of_file(path, hash), ML_OK);
+    if (first_hash[0]) assert_string_equal(hash, first_hash);
+    memcpy(first_hash, hash, sizeof hash);
+}
+
+static void any_grid_reads_any_other(void **state)
+{
+    (void)state;
+    int size = ml_grid_world_size();
+    for (int saved = 1; saved <= size; saved *= 2) {
+        for (int loaded = 1; loaded <= size; loaded *= 2) {
+            save_with(saved, false);
+            compare_state_file();
+            load_with(loaded);
+            save_with(saved, true);
+            load_with(loaded);
+        }
+    }
+}
+
+static void all_ranks_see_a_failure(void **state)
+{
+    (void)state;
+    ml_grid *grid;
+    ml_run_directory *run, *second = NULL;
+    assert_int_equal(ml_grid_create(&grid, 1), ML_OK);
+    make_directory(grid);
+    assert_int_equal(ml_run_directory_open(&run, directory, false, grid), ML_OK);
+    assert_int_equal(ml_run_directory_open(&second, directory, false, grid), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "in use by another job"));
+    ml_run_directory_close(run);
+    remove_directory(grid);
+    ml_grid_destroy(grid);
+}
+
+int main(int argc, char **argv)
+{
+    if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
+    ml_log_enable(ml_grid_world_rank() == 0);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_grid_reads_any_other), cmocka_unit_test(all_ranks_see_a_failure)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ml_grid_stop();
+    return failed;
+}

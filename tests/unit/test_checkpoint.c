@@ -1,0 +1,391 @@
+/* checkpoints on one rank: what is saved comes back; what is damaged is set aside; nothing is lost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "../checkpoint_case.h"
+
+typedef struct fixture {
+    char dir[64], run[96];
+    ml_grid *grid;
+    ml_parameters p;
+    ml_run_directory *open;
+} fixture;
+
+static void shell(const char *format, const char *argument)
+{
+    char command[512];
+    snprintf(command, sizeof command, format, argument);
+    assert_int_equal(system(command), 0);
+}
+
+static int set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    snprintf(f->dir, sizeof f->dir, "/tmp/mpilora-checkpoint-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(f->run, sizeof f->run, "%s/runs/one", f->dir);
+    assert_int_equal(ml_grid_create(&f->grid, 1), ML_OK);
+    f->p = case_parameters(f->grid);
+    case_fill(&f->p, false);
+    assert_int_equal(ml_run_directory_open(&f->open, f->run, false, f->grid), ML_OK);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    ml_run_directory_close(f->open);
+    ml_parameters_destroy(&f->p);
+    ml_grid_destroy(f->grid);
+    shell("rm -rf %s", f->dir);
+    free(f);
+    return 0;
+}
+
+static void reopen(fixture *f, bool fresh)
+{
+    ml_run_directory_close(f->open);
+    f->open = NULL;
+    assert_int_equal(ml_run_directory_open(&f->open, f->run, fresh, f->grid), ML_OK);
+}
+
+static void save(fixture *f, int64_t step)
+{
+    ml_checkpoint_state state = case_state(step);
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &state, 2, NULL), ML_OK);
+}
+
+/* The step found, −1 for none, −status for a failure. */
+static int64_t find(fixture *f)
+{
+    ml_checkpoint_state state = case_state(0);
+    bool found = false;
+    ml_status st = ml_checkpoint_find(f->open, f->grid, &state, &found);
+    return st != ML_OK ? -(int64_t)st : found ? state.progress.step : -1;
+}
+
+static bool exists(const fixture *f, const char *name)
+{
+    char path[256];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", f->run, name);
+    return stat(path, &info) == 0;
+}
+
+static void change_byte(const fixture *f, const char *name, long at)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", f->run, name);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    fseek(file, at, at < 0 ? SEEK_END : SEEK_SET);
+    int byte = fgetc(file);
+    fseek(file, -1, SEEK_CUR);
+    fputc(byte ^ 1, file);
+    fclose(file);
+}
+
+static void what_is_saved_comes_back(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_state saved = case_state(7), read = case_state(0);
+    ml_checkpoint_report report;
+    bool found = true;
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &read, &found), ML_OK);
+    assert_false(found);
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &saved, 2, &report), ML_OK);
+    assert_true(report.bytes > 12 * f->p.global);
+    case_fill(&f->p, true);
+    assert_true(case_differences(&f->p) > 0);
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &read, &found), ML_OK);
+    assert_true(found);
+    assert_int_equal(read.progress.cursor, 7 * 32);
+    assert_true(read.progress.loss_last == 1.0 / 3.0);
+    assert_true(isnan(read.progress.best_loss));
+    assert_string_equal(read.progress.product_path, "panels");
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_OK);
+    assert_int_equal(case_differences(&f->p), 0);
+}
+
+static void full_state_has_numbered_files(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_state saved = case_state(1);
+    saved.full = true;
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &saved, 2, NULL), ML_OK);
+    assert_true(exists(f, "checkpoints/step-00000001/state-0000.h5"));
+    case_fill(&f->p, true);
+    assert_int_equal(find(f), 1);
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_OK);
+    assert_int_equal(case_differences(&f->p), 0);
+}
+
+static void equal_state_is_equal_bytes(void **state)
+{
+    fixture *f = *state;
+    save(f, 5);
+    shell("cp %s/runs/one/checkpoints/step-00000005/state.h5 /tmp/mpilora-state-copy.h5", f->dir);
+    shell("rm -rf %s/runs/one/checkpoints", f->dir);
+    reopen(f, false);
+    save(f, 5);
+    shell("cmp %s/runs/one/checkpoints/step-00000005/state.h5 /tmp/mpilora-state-copy.h5 && rm /tmp/mpilora-state-copy.h5", f->dir);
+}
+
+static void the_oldest_go(void **state)
+{
+    fixture *f = *state;
+    for (int64_t step = 1; step <= 4; step++) save(f, step);
+    assert_false(exists(f, "checkpoints/step-00000002"));
+    assert_true(exists(f, "checkpoints/step-00000003/MANIFEST.json"));
+    assert_true(exists(f, "checkpoints/latest"));
+    assert_int_equal(find(f), 4);
+}
+
+static void a_bad_one_does_not_count_as_kept(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    save(f, 2);
+    change_byte(f, "checkpoints/step-00000002/state.h5", -5);
+    reopen(f, false); /* a new process has verified nothing */
+    save(f, 3);
+    assert_true(exists(f, "checkpoints/step-00000001/MANIFEST.json"));
+}
+
+static void any_changed_byte_is_found(void **state)
+{
+    fixture *f = *state;
+    char path[256];
+    struct stat info;
+    save(f, 1);
+    static const char *const names[] = {"checkpoints/step-00000002/state.h5", "checkpoints/step-00000002/MANIFEST.json"};
+    for (int n = 0; n < 2; n++) {
+        save(f, 2);
+        snprintf(path, sizeof path, "%s/%s", f->run, names[n]);
+        assert_int_equal(stat(path, &info), 0);
+        for (long at = n; at < info.st_size; at += info.st_size / 23) {
+            change_byte(f, names[n], at);
+            assert_int_equal(find(f), 1);
+            assert_false(exists(f, "checkpoints/step-00000002"));
+            save(f, 2);
+        }
+    }
+    assert_int_equal(find(f), 2);
+}
+
+static void damage_falls_back_to_the_older(void **state)
+{
+    fixture *f = *state;
+    static const char *const damages[] = {
+        "truncate -s 100 %s/runs/one/checkpoints/step-00000002/state.h5",
+        "truncate -s 0 %s/runs/one/checkpoints/step-00000002/MANIFEST.json",
+        "rm %s/runs/one/checkpoints/step-00000002/state.h5",
+        "echo >> %s/runs/one/checkpoints/step-00000002/MANIFEST.json",
+        "rm %s/runs/one/checkpoints/latest; exit 1",
+        "cd %s/runs/one/checkpoints; cp step-00000001/* step-00000002/",
+        "cd %s/runs/one/checkpoints; cp step-00000001/M* step-00000002/",
+    };
+    save(f, 1);
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        char command[512];
+        save(f, 2);
+        snprintf(command, sizeof command, damages[i], f->dir);
+        int64_t expected = system(command) == 0 ? 1 : 2; /* without `latest` nothing is lost */
+        assert_int_equal(find(f), expected);
+    }
+    shell("test $(ls %s/runs/one/checkpoints/set-aside | wc -l) = 2", f->dir);
+}
+
+static void all_bad_is_never_a_fresh_start(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    save(f, 2);
+    shell("truncate -s 9 %s/runs/one/checkpoints/step*/state.h5", f->dir);
+    assert_int_equal(find(f), -ML_INPUT);
+    assert_int_equal(find(f), -ML_INPUT); /* also when asked again */
+    shell("rm %s/runs/one/checkpoints/latest", f->dir);
+    assert_int_equal(find(f), -ML_INPUT);
+    reopen(f, true);
+    assert_int_equal(find(f), -1);
+}
+
+static void latest_alone_is_a_loss(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    shell("rm -r %s/runs/one/checkpoints/step*", f->dir);
+    assert_int_equal(find(f), -ML_INPUT);
+}
+
+static void fresh_sets_the_old_aside(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    save(f, 2);
+    reopen(f, true);
+    assert_int_equal(find(f), -1);
+    assert_true(exists(f, "checkpoints/set-aside/step-00000002.old-000002/MANIFEST.json"));
+    reopen(f, false);
+    assert_int_equal(find(f), -1);
+}
+
+static void leftovers_of_a_killed_save_are_removed(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    shell("cd %s/runs/one/checkpoints && mkdir step-00000002 && echo x > step-00000002/state.h5 && echo x > "
+          "step-00000001/MANIFEST.json.tmp-77 && "
+          "echo x > latest.tmp-5 && echo x > ../adapter.h5.tmp-123",
+          f->dir);
+    reopen(f, false);
+    assert_int_equal(find(f), 1);
+    assert_false(exists(f, "checkpoints/step-00000002"));
+    shell("test -z \"$(find %s -name '*.tmp-*')\"", f->dir);
+}
+
+static void another_identity_is_refused(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_identity other[3];
+    ml_checkpoint_state asked = case_state(0);
+    bool found;
+    save(f, 1);
+    memcpy(other, case_identity, sizeof other);
+    other[1].value = "4";
+    asked.identity = other;
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "method.rank: 4 here"));
+    assert_non_null(strstr(ml_error_text(), "with 8"));
+    assert_int_equal(find(f), 1); /* nothing was moved */
+}
+
+static void a_foreign_checkpoint_steps_aside(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_identity other[3];
+    ml_checkpoint_state foreign = case_state(9);
+    save(f, 1);
+    memcpy(other, case_identity, sizeof other);
+    other[0].value = "ffff";
+    foreign.identity = other;
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &foreign, 2, NULL), ML_OK);
+    assert_int_equal(find(f), 1);
+    assert_false(exists(f, "checkpoints/step-00000009"));
+}
+
+static void other_tensors_are_refused_by_name(void **state)
+{
+    fixture *f = *state;
+    save(f, 1);
+    assert_int_equal(find(f), 1);
+    snprintf(f->p.items[3].name, sizeof f->p.items[3].name, "layers.0.attn.k.A");
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "layers.0.attn.o.A"));
+    snprintf(f->p.items[3].name, sizeof f->p.items[3].name, "layers.0.attn.o.A");
+    f->p.items[3].rows = 1;
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "2 × 13"));
+    f->p.items[3].rows = 2;
+}
+
+static void the_same_step_again_keeps_the_state(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_state asked = case_state(3);
+    bool found;
+    save(f, 3);
+    asked.progress.finished = true;
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &asked, 2, NULL), ML_OK);
+    asked = case_state(0);
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_OK);
+    assert_true(asked.progress.finished);
+    assert_int_equal(asked.progress.step, 3);
+}
+
+static void a_second_run_is_refused(void **state)
+{
+    fixture *f = *state;
+    ml_run_directory *second;
+    char text[64];
+    assert_int_equal(ml_run_directory_open(&second, f->run, false, f->grid), ML_USAGE);
+    snprintf(text, sizeof text, "pid %ld", (long)getpid());
+    assert_non_null(strstr(ml_error_text(), text));
+}
+
+static void a_dead_run_leaves_no_lock(void **state)
+{
+    fixture *f = *state;
+    ml_run_directory_close(f->open);
+    shell("echo 'host elsewhere pid 99 job 12' > %s/runs/one/lock", f->dir);
+    assert_int_equal(ml_run_directory_open(&f->open, f->run, false, f->grid), ML_OK);
+}
+
+static void metrics_are_cut_at_a_step(void **state)
+{
+    fixture *f = *state;
+    char path[128], read[256] = "";
+    static const char kept[] = "{\"step\": 1, \"loss\": 2.5}\n{\"step\":2,\"x\":[1 ]}\n";
+    snprintf(path, sizeof path, "%s/metrics.jsonl", f->dir);
+    assert_int_equal(ml_metrics_cut(path, 3), ML_OK);
+    FILE *file = fopen(path, "w");
+    fprintf(file, "%s{\"step\": 3}\n{\"step\": 4", kept);
+    fclose(file);
+    assert_int_equal(ml_metrics_cut(path, 2), ML_OK);
+    file = fopen(path, "r");
+    size_t n = fread(read, 1, sizeof read - 1, file);
+    fclose(file);
+    assert_int_equal(n, strlen(kept));
+    assert_string_equal(read, kept);
+    assert_int_equal(ml_metrics_cut(path, 0), ML_OK);
+    assert_int_equal(truncate(path, 0), 0);
+}
+
+static void memory_needed_is_as_predicted(void **state)
+{
+    fixture *f = *state;
+    int64_t before = ml_memory_current(ML_MEM_OTHER);
+    save(f, 1);
+    int64_t predicted = ml_checkpoint_memory(&f->p, false);
+    assert_int_equal(ml_memory_current(ML_MEM_OTHER) - before, 16 * 8); /* the list of verified steps */
+    assert_true(predicted >= 12 * f->p.global && predicted < 12 * f->p.global + (2 << 20));
+}
+
+int main(int argc, char **argv)
+{
+    if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
+#define CASE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        CASE(what_is_saved_comes_back),
+        CASE(full_state_has_numbered_files),
+        CASE(equal_state_is_equal_bytes),
+        CASE(the_oldest_go),
+        CASE(a_bad_one_does_not_count_as_kept),
+        CASE(any_changed_byte_is_found),
+        CASE(damage_falls_back_to_the_older),
+        CASE(all_bad_is_never_a_fresh_start),
+        CASE(latest_alone_is_a_loss),
+        CASE(fresh_sets_the_old_aside),
+        CASE(leftovers_of_a_killed_save_are_removed),
+        CASE(another_identity_is_refused),
+        CASE(a_foreign_checkpoint_steps_aside),
+        CASE(other_tensors_are_refused_by_name),
+        CASE(the_same_step_again_keeps_the_state),
+        CASE(a_second_run_is_refused),
+        CASE(a_dead_run_leaves_no_lock),
+        CASE(metrics_are_cut_at_a_step),
+        CASE(memory_needed_is_as_predicted),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ml_grid_stop();
+    return failed;
+}
