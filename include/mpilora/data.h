@@ -29,16 +29,19 @@ typedef struct ml_gguf_vocabulary {
 ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
 /* Appends the ids of `bytes` to *ids (grown with ml_memory_resize, owned by the caller). `specials`: text that spells a special
- * token becomes that token; false: it stays text. Never fails on any byte string, only for want of memory. */
+ * token becomes that token; false: it stays text. Never fails on any byte string, only for want of memory. A byte for which the
+ * vocabulary has no token (SmolLM2 lacks 21 of the 256) is left out, as `tokenizers` does, and counted. */
 typedef struct ml_ids {
     int32_t *data;
     int64_t count, capacity;
 } ml_ids;
 ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length, bool specials, ml_ids *ids) ML_NODISCARD;
-/* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string. ML_INPUT for an id out of range. */
+int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer); /* bytes left out so far */
+/* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string of bytes that the vocabulary has. ML_INPUT for an id out of range. */
 ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count, ml_text *bytes) ML_NODISCARD;
-int64_t ml_tokenizer_size(const ml_tokenizer *tokenizer);        /* largest id + 1 */
-int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer); /* −1: none */
+int64_t ml_tokenizer_size(const ml_tokenizer *tokenizer);          /* largest id + 1 */
+int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer);   /* −1: none */
+int32_t ml_tokenizer_begin_of_text(const ml_tokenizer *tokenizer); /* what goes before every text (Llama-3); −1: nothing */
 bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id);
 void ml_ids_destroy(ml_ids *ids);
 
