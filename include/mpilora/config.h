@@ -73,6 +73,9 @@ void ml_run_config_destroy(ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
 
+/* What train alone needs: run.dir and data.train. ML_USAGE naming the missing key. */
+ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD;
+
 /* A model description: `{family: gpt2|llama, layers: …, …}`; see configs/models/. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
 

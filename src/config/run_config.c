@@ -1,0 +1,109 @@
+/* The keys of a run configuration. */
+#include <math.h>
+
+#include "config/table.h"
+#include "mpilora/config.h"
+
+static const char *const methods[] = {"lora", "full", NULL};
+static const char *const scalings[] = {"standard", "rslora", NULL};
+static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+static const char *const precisions[] = {"fp32", "bf16", NULL};
+
+#define AT(field) offsetof(ml_run_config, field)
+#define ANY_INT 9e18
+
+static const key table[] = {
+    {.path = "run.dir", .kind = KEY_TEXT, .offset = AT(run_dir), .nullable = true},
+    {.path = "run.seed", .kind = KEY_SEED, .offset = AT(seed)},
+    {.path = "base", .kind = KEY_TEXT, .offset = AT(base)},
+    {.path = "method.name", .kind = KEY_CHOICE, .offset = AT(method.name), .choices = methods},
+    {.path = "method.rank", .kind = KEY_INT, .offset = AT(method.rank), .least = 1, .most = 65536},
+    {.path = "method.alpha", .kind = KEY_REAL, .offset = AT(method.alpha), .least = 0, .open_least = true, .most = HUGE_VAL},
+    {.path = "method.dropout", .kind = KEY_REAL, .offset = AT(method.dropout), .least = 0, .most = 1, .open_most = true},
+    {.path = "method.targets", .kind = KEY_TARGETS, .offset = AT(method.targets)},
+    {.path = "method.scaling", .kind = KEY_CHOICE, .offset = AT(method.scaling), .choices = scalings},
+    {.path = "method.init", .kind = KEY_TEXT, .offset = AT(method.init), .nullable = true},
+    {.path = "data.train", .kind = KEY_TEXT, .offset = AT(data.train), .nullable = true},
+    {.path = "data.valid", .kind = KEY_TEXT, .offset = AT(data.valid), .nullable = true},
+    {.path = "data.max_len", .kind = KEY_INT, .offset = AT(data.max_len), .least = 0, .most = ANY_INT},
+    {.path = "data.shuffle", .kind = KEY_BOOL, .offset = AT(data.shuffle)},
+    {.path = "batch.sequences", .kind = KEY_INT, .offset = AT(batch.sequences), .least = 1, .most = 1 << 30},
+    {.path = "batch.micro", .kind = KEY_INT, .offset = AT(batch.micro), .least = 1, .most = 1 << 30},
+    {.path = "optim.lr", .kind = KEY_REAL, .offset = AT(optim.lr), .least = 0, .most = HUGE_VAL},
+    {.path = "optim.betas", .kind = KEY_PAIR, .offset = AT(optim.beta1), .least = 0, .most = 1, .open_most = true},
+    {.path = "optim.eps", .kind = KEY_REAL, .offset = AT(optim.eps), .least = 0, .open_least = true, .most = HUGE_VAL},
+    {.path = "optim.weight_decay", .kind = KEY_REAL, .offset = AT(optim.weight_decay), .least = 0, .most = HUGE_VAL},
+    {.path = "optim.clip_norm",
+     .kind = KEY_REAL,
+     .offset = AT(optim.clip_norm),
+     .least = 0,
+     .open_least = true,
+     .most = HUGE_VAL,
+     .nullable = true},
+    {.path = "optim.schedule", .kind = KEY_CHOICE, .offset = AT(optim.schedule), .choices = schedules},
+    {.path = "optim.warmup", .kind = KEY_INT, .offset = AT(optim.warmup), .least = 0, .most = ANY_INT},
+    {.path = "optim.label_smoothing", .kind = KEY_REAL, .offset = AT(optim.label_smoothing), .least = 0, .most = 1, .open_most = true},
+    {.path = "train.steps", .kind = KEY_INT, .offset = AT(train.steps), .least = 1, .most = ANY_INT},
+    {.path = "train.eval_every", .kind = KEY_INT, .offset = AT(train.eval_every), .least = 0, .most = ANY_INT},
+    {.path = "train.save_every", .kind = KEY_INT, .offset = AT(train.save_every), .least = 0, .most = ANY_INT},
+    {.path = "train.keep", .kind = KEY_INT, .offset = AT(train.keep), .least = 1, .most = ANY_INT},
+    {.path = "parallel.tp", .kind = KEY_INT, .offset = AT(parallel.tp), .least = 1, .most = 1 << 20},
+    {.path = "parallel.pp", .kind = KEY_INT, .offset = AT(parallel.pp), .least = 1, .most = 1 << 20},
+    {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
+    {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},
+    {.path = "kernels.vector", .kind = KEY_TEXT, .offset = AT(vector_path), .nullable = true},
+    {.path = NULL},
+};
+enum { KEYS = sizeof table / sizeof *table, DEFAULT_MICRO = 8 };
+
+static void set_defaults(ml_run_config *c)
+{
+    *c = (ml_run_config){.seed = 1,
+                         .method = {.rank = 8, .alpha = 16.0, .targets = ML_TARGET_Q | ML_TARGET_V},
+                         .data = {.shuffle = true},
+                         .batch = {.sequences = 32},
+                         .optim = {.lr = 2e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
+                         .train = {.steps = 1000, .keep = 2},
+                         .parallel = {1, 1},
+                         .precision = ML_BF16};
+}
+
+static ml_status check(ml_run_config *c)
+{
+    if (!c->base) return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)", c->path);
+    if (c->parallel.pp != 1) return ml_fail(ML_USAGE, "%s: parallel.pp: pipeline parallelism is not available; expected 1", c->path);
+    if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
+    return ML_OK;
+}
+
+ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets, int64_t nsets)
+{
+    ml_status st = ML_OK;
+    bool given[KEYS] = {false};
+    set_defaults(out);
+    out->path = ml_memory_string(path);
+    if (!out->path) return ML_RESOURCE;
+    ML_TRY(table_read_file(table, out, given, path));
+    for (int64_t i = 0; i < nsets; i++) ML_TRY(table_read_set(table, out, given, sets[i]));
+    ML_TRY(check(out));
+done:
+    if (st != ML_OK) ml_run_config_destroy(out);
+    return st;
+}
+
+void ml_run_config_destroy(ml_run_config *config)
+{
+    table_free_texts(table, config);
+    ml_memory_free(config->path);
+    config->path = NULL;
+}
+
+ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) { return table_write(table, config, out); }
+
+ml_status ml_run_config_check_training(const ml_run_config *c)
+{
+    if (!c->run_dir) return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to", c->path);
+    if (!c->data.train)
+        return ml_fail(ML_USAGE, "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)", c->path);
+    return ML_OK;
+}

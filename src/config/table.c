@@ -1,0 +1,230 @@
+/* Reading a YAML document by a table of keys, and writing it. */
+#include "config/table.h"
+
+#include <errno.h>
+#include <yaml.h>
+
+enum { FILE_LIMIT = 1 << 20, WHERE = 512, PATH = 128, KEYS = 64 };
+
+static bool is_section(const key *table, const char *path)
+{
+    size_t length = strlen(path);
+    for (; table->path; table++)
+        if (!strncmp(table->path, path, length) && table->path[length] == '.') return true;
+    return false;
+}
+
+static const key *find_key(const key *table, const char *path)
+{
+    for (; table->path; table++)
+        if (!strcmp(table->path, path)) return table;
+    return NULL;
+}
+
+static ml_status unknown_key(const key *table, const char *where, const char *path)
+{
+    const char *paths[KEYS + 1] = {NULL};
+    for (int i = 0; i < KEYS && table[i].path; i++) paths[i] = table[i].path;
+    const char *near = ml_nearest_word(path, paths);
+    return ml_fail(ML_USAGE, "%s: %s: unknown key%s%s%s", where, path, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+/* ---- one document ---- */
+
+typedef struct reader {
+    const key *table;
+    void *out;
+    bool *given;
+    yaml_document_t document;
+    const char *name; /* of the file, or "--set" */
+    bool from_file;
+} reader;
+
+static void place(const reader *r, const yaml_node_t *node, char where[WHERE])
+{
+    if (r->from_file)
+        snprintf(where, WHERE, "%s:%zu", r->name, node->start_mark.line + 1);
+    else
+        snprintf(where, WHERE, "%s", r->name);
+}
+
+static ml_status read_value(reader *r, const char *path, yaml_node_t *node, const char *where)
+{
+    const key *k = find_key(r->table, path);
+    if (!k) return unknown_key(r->table, where, path);
+    ml_status st = value_read(k, r->out, &r->document, node, where);
+    if (st == ML_OK) r->given[k - r->table] = true;
+    return st;
+}
+
+static ml_status check_repeated(const reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair, const char *word)
+{
+    for (const yaml_node_pair_t *other = mapping->data.mapping.pairs.start; other < pair; other++) {
+        const yaml_node_t *node = yaml_document_get_node((yaml_document_t *)(uintptr_t)&r->document, other->key);
+        if (strcmp((const char *)node->data.scalar.value, word) != 0) continue;
+        return ml_fail(ML_USAGE, "%s:%zu: %s: given twice in one mapping", r->name, node->start_mark.line + 1, word);
+    }
+    return ML_OK;
+}
+
+static ml_status read_mapping(reader *r, yaml_node_t *mapping, const char *section)
+{
+    ml_status st = ML_OK;
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++) {
+        yaml_node_t *name = yaml_document_get_node(&r->document, pair->key), *value = yaml_document_get_node(&r->document, pair->value);
+        char where[WHERE], path[PATH];
+        place(r, name, where);
+        if (name->type != YAML_SCALAR_NODE) return ml_fail(ML_USAGE, "%s: a key is a word, not a list or a mapping", where);
+        const char *word = (const char *)name->data.scalar.value;
+        ML_TRY(check_repeated(r, mapping, pair, word));
+        snprintf(path, sizeof path, "%s%s%s", section, *section ? "." : "", word);
+        if (*section || !is_section(r->table, path)) {
+            ML_TRY(read_value(r, path, value, where));
+        } else if (value->type == YAML_MAPPING_NODE) {
+            ML_TRY(read_mapping(r, value, path));
+        } else {
+            return ml_fail(ML_USAGE, "%s: %s: expected a mapping of keys, found a %s", where, path,
+                           value->type == YAML_SCALAR_NODE ? "scalar" : "list");
+        }
+    }
+done:
+    return st;
+}
+
+/* Anchors, aliases and tags have no place here; refused before the loader could follow one. */
+static ml_status scan(const char *name, const unsigned char *text, size_t length)
+{
+    yaml_parser_t parser;
+    ml_status st = ML_OK;
+    bool more = true;
+    if (!yaml_parser_initialize(&parser)) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
+    yaml_parser_set_input_string(&parser, text, length);
+    while (more && st == ML_OK) {
+        yaml_token_t token;
+        if (!yaml_parser_scan(&parser, &token)) {
+            st = ml_fail(ML_USAGE, "%s:%zu: not YAML: %s", name, parser.problem_mark.line + 1,
+                         parser.problem ? parser.problem : "out of memory");
+            break;
+        }
+        if (token.type == YAML_ALIAS_TOKEN || token.type == YAML_ANCHOR_TOKEN || token.type == YAML_TAG_TOKEN)
+            st = ml_fail(ML_USAGE, "%s:%zu: anchors, aliases and tags are not accepted; write the value out", name,
+                         token.start_mark.line + 1);
+        more = token.type != YAML_STREAM_END_TOKEN;
+        yaml_token_delete(&token);
+    }
+    yaml_parser_delete(&parser);
+    return st;
+}
+
+/* The one document of the text; destroy it where ML_OK. */
+static ml_status load(const char *name, const unsigned char *text, size_t length, yaml_document_t *out)
+{
+    yaml_parser_t parser;
+    yaml_document_t second;
+    ml_status st = scan(name, text, length);
+    if (st != ML_OK) return st;
+    if (!yaml_parser_initialize(&parser)) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
+    yaml_parser_set_input_string(&parser, text, length);
+    if (!yaml_parser_load(&parser, out)) {
+        st = ml_fail(ML_USAGE, "%s:%zu: not YAML: %s", name, parser.problem_mark.line + 1,
+                     parser.problem ? parser.problem : "out of memory");
+    } else {
+        bool more = yaml_parser_load(&parser, &second) && yaml_document_get_root_node(&second);
+        if (more) st = ml_fail(ML_USAGE, "%s: more than one YAML document; give one", name);
+        if (more) yaml_document_delete(&second);
+        if (more) yaml_document_delete(out);
+    }
+    yaml_parser_delete(&parser);
+    return st;
+}
+
+static ml_status read_text_file(const char *path, ml_text *out)
+{
+    ml_status st = ML_OK;
+    char piece[4096];
+    size_t got;
+    FILE *file = fopen(path, "rb");
+    if (!file) return ml_fail(ML_USAGE, "%s: the configuration cannot be opened: %s", path, strerror(errno));
+    while ((got = fread(piece, 1, sizeof piece, file)) > 0) {
+        ML_TRY(ml_text_add(out, piece, (int64_t)got));
+        if (out->length > FILE_LIMIT) {
+            st = ml_fail(ML_USAGE, "%s: larger than %d bytes: not a configuration", path, (int)FILE_LIMIT);
+            goto done;
+        }
+    }
+    if (ferror(file)) st = ml_fail(ML_USAGE, "%s: read error: %s", path, strerror(errno));
+done:
+    fclose(file);
+    return st;
+}
+
+ml_status table_read_file(const key *table, void *out, bool *given, const char *path)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    reader r = {.table = table, .out = out, .given = given, .name = path, .from_file = true};
+    ML_TRY(read_text_file(path, &text));
+    ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length, &r.document));
+    yaml_node_t *root = yaml_document_get_root_node(&r.document);
+    st = root && root->type == YAML_MAPPING_NODE ? read_mapping(&r, root, "") : ml_fail(ML_USAGE, "%s: expected a mapping of keys", path);
+    yaml_document_delete(&r.document);
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+ml_status table_read_set(const key *table, void *out, bool *given, const char *assignment)
+{
+    ml_status st = ML_OK;
+    const char *equals = strchr(assignment, '=');
+    char path[PATH];
+    reader r = {.table = table, .out = out, .given = given, .name = "--set"};
+    if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof path)
+        return ml_fail(ML_USAGE, "--set: \"%s\" is not key=value", assignment);
+    snprintf(path, sizeof path, "%.*s", (int)(equals - assignment), assignment);
+    if (!find_key(table, path)) return unknown_key(table, "--set", path);
+    ML_TRY(load("--set", (const unsigned char *)equals + 1, strlen(equals + 1), &r.document));
+    yaml_node_t *root = yaml_document_get_root_node(&r.document);
+    st = root ? read_value(&r, path, root, "--set") : ml_fail(ML_USAGE, "--set: %s: its value is missing", path);
+    yaml_document_delete(&r.document);
+done:
+    return st;
+}
+
+/* ---- writing ---- */
+
+/* Length of the section's name in a path; 0 where there is none. */
+static size_t section_length(const char *path)
+{
+    const char *dot = strchr(path, '.');
+    return dot ? (size_t)(dot - path) : 0;
+}
+
+ml_status table_write(const key *table, const void *in, ml_text *out)
+{
+    ml_status st = ML_OK;
+    const char *open = "";
+    size_t open_length = 0;
+    for (; table->path; table++) {
+        size_t length = section_length(table->path);
+        if (length && (length != open_length || strncmp(open, table->path, length) != 0))
+            ML_TRY(ml_text_printf(out, "%.*s:\n", (int)length, table->path));
+        open = table->path;
+        open_length = length;
+        ML_TRY(ml_text_printf(out, "%s%s: ", length ? "  " : "", table->path + (length ? length + 1 : 0)));
+        ML_TRY(value_write(table, in, out));
+        ML_TRY(ml_text_printf(out, "\n"));
+    }
+done:
+    return st;
+}
+
+void table_free_texts(const key *table, void *in)
+{
+    for (; table->path; table++) {
+        if (table->kind != KEY_TEXT) continue;
+        char **text = (char **)(void *)((char *)in + table->offset);
+        ml_memory_free(*text);
+        *text = NULL;
+    }
+}

@@ -1,0 +1,44 @@
+/* A configuration as a table of keys: one row a key says its path, type, range and place in a struct. Reading, --set, writing and messages all follow it. */
+#ifndef MPILORA_CONFIG_TABLE_H
+#define MPILORA_CONFIG_TABLE_H
+
+#include "mpilora/base.h"
+
+typedef enum key_kind {
+    KEY_INT,    /* int64_t */
+    KEY_SEED,   /* uint64_t */
+    KEY_REAL,   /* double; null gives 0 where nullable */
+    KEY_BOOL,   /* bool */
+    KEY_TEXT,   /* char *, owned; null gives NULL where nullable */
+    KEY_CHOICE, /* an enum: the index of the word in `choices` */
+    KEY_PAIR,   /* two doubles one after the other: [a, b] */
+    KEY_TARGETS /* unsigned: ml_target bits; a word or a list of words */
+} key_kind;
+
+typedef struct key {
+    const char *path; /* "method.rank"; one dot at most */
+    key_kind kind;
+    size_t offset;
+    double least, most; /* of numbers, inclusive; an open end excludes its bound */
+    bool open_least, open_most, nullable;
+    const char *const *choices; /* NULL-ended */
+} key;
+
+/* A table ends with a row whose path is NULL. `given[i]` is set where key i was in the file or on the command line. */
+ml_status table_read_file(const key *table, void *out, bool *given, const char *path) ML_NODISCARD;
+/* One "key=value"; the value is YAML. */
+ml_status table_read_set(const key *table, void *out, bool *given, const char *assignment) ML_NODISCARD;
+ml_status table_write(const key *table, const void *in, ml_text *out) ML_NODISCARD;
+void table_free_texts(const key *table, void *in);
+
+/* value.c: one value of the document into its place. `where` begins messages: "file:line" or "--set". */
+struct yaml_document_s;
+struct yaml_node_s;
+ml_status value_read(const key *key, void *out, struct yaml_document_s *document, struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+
+/* targets.c */
+unsigned target_bit(const char *word, size_t length); /* 0: unknown */
+extern const char *const target_words[];              /* NULL-ended */
+
+#endif

@@ -1,0 +1,267 @@
+/* One YAML value to C and back. Scalars are typed strictly: numbers are plain, finite and in range; booleans are true and false; null is null or ~. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <yaml.h>
+
+#include "config/table.h"
+
+static ml_status wrong(const key *key, const char *where, const char *expected, const char *found)
+{
+    return ml_fail(ML_USAGE, "%s: %s: expected %s, found %s", where, key->path, expected, found);
+}
+
+/* The text of a scalar node; NULL (after ml_fail) where it is a list or a mapping. */
+static const char *scalar(const key *key, const yaml_node_t *node, const char *where, const char *expected)
+{
+    if (node->type == YAML_SCALAR_NODE) {
+        const char *text = (const char *)node->data.scalar.value;
+        if (strlen(text) == node->data.scalar.length) return text;
+        (void)wrong(key, where, expected, "a text with a zero byte");
+        return NULL;
+    }
+    (void)wrong(key, where, expected, node->type == YAML_SEQUENCE_NODE ? "a list" : "a mapping");
+    return NULL;
+}
+
+static bool is_plain(const yaml_node_t *node)
+{
+    return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+}
+
+static bool is_null(const yaml_node_t *node)
+{
+    const char *text = (const char *)node->data.scalar.value;
+    return is_plain(node) && (!*text || !strcmp(text, "null") || !strcmp(text, "~"));
+}
+
+static ml_status out_of_range(const key *key, const char *where, const char *found)
+{
+    bool no_least = key->least <= -HUGE_VAL, no_most = key->most >= HUGE_VAL || key->most >= 9e18;
+    char range[96];
+    if (no_most)
+        snprintf(range, sizeof range, "a number %s %g", key->open_least ? ">" : ">=", key->least);
+    else if (no_least)
+        snprintf(range, sizeof range, "a number %s %g", key->open_most ? "<" : "<=", key->most);
+    else
+        snprintf(range, sizeof range, "a number in %c%g, %g%c", key->open_least ? '(' : '[', key->least, key->most,
+                 key->open_most ? ')' : ']');
+    return wrong(key, where, range, found);
+}
+
+static bool in_range(const key *key, double x)
+{
+    return (key->open_least ? x > key->least : x >= key->least) && (key->open_most ? x < key->most : x <= key->most);
+}
+
+static ml_status read_int(const key *key, void *out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "a whole number");
+    if (!text) return ML_USAGE;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (!is_plain(node) || end == text || *end) return wrong(key, where, "a whole number", text);
+    if (errno || !in_range(key, (double)value)) return out_of_range(key, where, text);
+    *(int64_t *)out = value;
+    return ML_OK;
+}
+
+static ml_status read_seed(const key *key, void *out, const yaml_node_t *node, const char *where)
+{
+    const char *expected = "a whole number from 0 to 2^64 - 1", *text = scalar(key, node, where, expected);
+    if (!text) return ML_USAGE;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (!is_plain(node) || end == text || *end || errno || text[0] == '-') return wrong(key, where, expected, text);
+    *(uint64_t *)out = value;
+    return ML_OK;
+}
+
+static ml_status read_real(const key *key, double *out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "a number");
+    if (!text) return ML_USAGE;
+    if (key->nullable && is_null(node)) {
+        *out = 0.0;
+        return ML_OK;
+    }
+    char *end;
+    double value = strtod(text, &end);
+    if (!is_plain(node) || end == text || *end || text[strspn(text, "+-.0123456789eE")]) return wrong(key, where, "a number", text);
+    if (!isfinite(value) || !in_range(key, value)) return out_of_range(key, where, text);
+    *out = value;
+    return ML_OK;
+}
+
+static ml_status read_bool(const key *key, bool *out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "true or false");
+    if (!text) return ML_USAGE;
+    bool yes = !strcmp(text, "true"), no = !strcmp(text, "false");
+    if (!is_plain(node) || (!yes && !no)) return wrong(key, where, "true or false", text);
+    *out = yes;
+    return ML_OK;
+}
+
+static ml_status read_text(const key *key, char **out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "a text");
+    if (!text) return ML_USAGE;
+    bool null = is_null(node);
+    if (null && !key->nullable) return wrong(key, where, "a text", "null");
+    if (!null && !*text) return wrong(key, where, "a text", "an empty one");
+    char *copy = null ? NULL : ml_memory_string(text);
+    if (!null && !copy) return ML_RESOURCE;
+    ml_memory_free(*out);
+    *out = copy;
+    return ML_OK;
+}
+
+static ml_status unknown_word(const key *key, const char *where, const char *word, const char *const *words)
+{
+    char list[256] = "";
+    size_t used = 0;
+    for (const char *const *w = words; *w && used < sizeof list; w++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", *w);
+    const char *near = ml_nearest_word(word, words);
+    return ml_fail(ML_USAGE, "%s: %s: \"%s\" is not one of %s%s%s%s", where, key->path, word, list, near ? "; did you mean " : "",
+                   near ? near : "", near ? "?" : "");
+}
+
+static ml_status read_choice(const key *key, int *out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "a word");
+    if (!text) return ML_USAGE;
+    for (int i = 0; key->choices[i]; i++) {
+        if (strcmp(key->choices[i], text) != 0) continue;
+        *out = i;
+        return ML_OK;
+    }
+    return unknown_word(key, where, text, key->choices);
+}
+
+static ml_status read_pair(const key *key, double *out, yaml_document_t *document, const yaml_node_t *node, const char *where)
+{
+    if (node->type != YAML_SEQUENCE_NODE || node->data.sequence.items.top - node->data.sequence.items.start != 2)
+        return wrong(key, where, "a list of two numbers", "something else");
+    double pair[2];
+    for (int i = 0; i < 2; i++) {
+        ml_status st = read_real(key, &pair[i], yaml_document_get_node(document, node->data.sequence.items.start[i]), where);
+        if (st != ML_OK) return st;
+    }
+    memcpy(out, pair, sizeof pair);
+    return ML_OK;
+}
+
+static ml_status add_target(const key *key, unsigned *bits, const yaml_node_t *node, const char *where)
+{
+    const char *word = scalar(key, node, where, "a target's name");
+    if (!word) return ML_USAGE;
+    unsigned bit = target_bit(word, strlen(word));
+    if (!bit) return unknown_word(key, where, word, target_words);
+    if (*bits & bit) return ml_fail(ML_USAGE, "%s: %s: %s is named twice", where, key->path, word);
+    *bits |= bit;
+    return ML_OK;
+}
+
+static ml_status read_targets(const key *key, unsigned *out, yaml_document_t *document, const yaml_node_t *node, const char *where)
+{
+    unsigned bits = 0;
+    ml_status st = ML_OK;
+    if (node->type != YAML_SEQUENCE_NODE) {
+        st = add_target(key, &bits, node, where);
+    } else {
+        for (const yaml_node_item_t *item = node->data.sequence.items.start; st == ML_OK && item < node->data.sequence.items.top; item++)
+            st = add_target(key, &bits, yaml_document_get_node(document, *item), where);
+        if (st == ML_OK && !bits) st = wrong(key, where, "at least one target", "an empty list");
+    }
+    if (st == ML_OK) *out = bits;
+    return st;
+}
+
+ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node, const char *where)
+{
+    void *place = (char *)out + key->offset;
+    switch (key->kind) {
+    case KEY_INT:
+        return read_int(key, place, node, where);
+    case KEY_SEED:
+        return read_seed(key, place, node, where);
+    case KEY_REAL:
+        return read_real(key, place, node, where);
+    case KEY_BOOL:
+        return read_bool(key, place, node, where);
+    case KEY_TEXT:
+        return read_text(key, place, node, where);
+    case KEY_CHOICE:
+        return read_choice(key, place, node, where);
+    case KEY_PAIR:
+        return read_pair(key, place, document, node, where);
+    case KEY_TARGETS:
+        return read_targets(key, place, document, node, where);
+    }
+    return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
+}
+
+/* ---- writing ---- */
+
+/* Double-quoted, as YAML and JSON both read it. */
+static ml_status write_text(const char *text, ml_text *out)
+{
+    ml_status st = ML_OK;
+    if (!text) return ml_text_printf(out, "null");
+    ML_TRY(ml_text_printf(out, "\""));
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        if (*c == '"' || *c == '\\')
+            ML_TRY(ml_text_printf(out, "\\%c", *c));
+        else if (*c < 0x20)
+            ML_TRY(ml_text_printf(out, "\\x%02x", *c));
+        else
+            ML_TRY(ml_text_add(out, c, 1));
+    }
+    ML_TRY(ml_text_printf(out, "\""));
+done:
+    return st;
+}
+
+static ml_status write_targets(unsigned bits, ml_text *out)
+{
+    ml_status st = ML_OK;
+    const char *before = "[";
+    for (int i = 0; target_words[i]; i++) {
+        if (!(bits & target_bit(target_words[i], strlen(target_words[i])))) continue;
+        ML_TRY(ml_text_printf(out, "%s%s", before, target_words[i]));
+        before = ", ";
+    }
+    ML_TRY(ml_text_printf(out, "]"));
+done:
+    return st;
+}
+
+ml_status value_write(const key *key, const void *in, ml_text *out)
+{
+    const void *place = (const char *)in + key->offset;
+    const double *real = place;
+    switch (key->kind) {
+    case KEY_INT:
+        return ml_text_printf(out, "%" PRId64, *(const int64_t *)place);
+    case KEY_SEED:
+        return ml_text_printf(out, "%" PRIu64, *(const uint64_t *)place);
+    case KEY_REAL:
+        return key->nullable && *real == 0.0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%.17g", *real);
+    case KEY_BOOL:
+        return ml_text_printf(out, "%s", *(const bool *)place ? "true" : "false");
+    case KEY_TEXT:
+        return write_text(*(char *const *)place, out);
+    case KEY_CHOICE:
+        return ml_text_printf(out, "%s", key->choices[*(const int *)place]);
+    case KEY_PAIR:
+        return ml_text_printf(out, "[%.17g, %.17g]", real[0], real[1]);
+    case KEY_TARGETS:
+        return write_targets(*(const unsigned *)place, out);
+    }
+    return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
+}
