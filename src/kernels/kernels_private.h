@@ -28,9 +28,10 @@ typedef struct ml_kernels_owner {
     const struct ml_product_path *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
-    void *product_state;    /* of the product path: cached primitives */
-    float *product_scratch; /* widened panels, narrowed activations */
-    int64_t product_floats; /* its size */
+    void *product_state;          /* of the product path: cached primitives */
+    float *product_scratch;       /* widened panels, narrowed activations */
+    int64_t product_floats;       /* its size */
+    int64_t product_chunk_floats; /* of each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
 } ml_kernels_owner;
 
@@ -45,7 +46,8 @@ typedef struct ml_product_path {
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
 } ml_product_path;
 
-extern const ml_product_path ml_product_path_ref, ml_product_path_blas, ml_product_path_onednn, ml_product_path_onednn_bf16;
+extern const ml_product_path ml_product_path_ref, ml_product_path_blas, ml_product_path_onednn, ml_product_path_onednn_matmul,
+    ml_product_path_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -61,6 +63,12 @@ ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_optio
 ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
 int64_t ml_product_scratch_floats(const ml_kernels_options *options); /* the most that a path which may be chosen needs */
 
+/* measure.c. *right: does the table compute what the reference does, on a small part of the run's first shape? */
+ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *options, bool *right) ML_NODISCARD;
+/* The best rates of some rounds in which `count` tables run in turn on the run's shapes; less than a second. */
+ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count, const ml_kernels *tables,
+                              ml_kernels_rate *rates) ML_NODISCARD;
+
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
 void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options, void *memory);
@@ -73,6 +81,14 @@ void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const floa
                       int64_t ldy);
 void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta,
                        float *dx, int64_t ldx);
+
+/* The fp32 products of OpenBLAS and oneDNN. */
+void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                   float beta, float *c, int64_t ldc);
+void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+                     int64_t ldb, float beta, float *c, int64_t ldc);
+void ml_onednn_gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc); /* the entry of the table */
 
 /* ref/: each file fills its entries. */
 void ml_reference_products(ml_kernels *table);

@@ -1,0 +1,233 @@
+/* Products with a weight: every path against the reference on odd sizes, the choice of a path, and the workspace. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+
+#include "mpilora/kernels.h"
+
+static const char *const product_paths[] = {"blas", "onednn", "onednn-matmul", "onednn-bf16"};
+static const int64_t tokens[] = {1, 2, 7, 64, 129};
+/* Less than a panel, several panels with a rest, not multiples of any vector. */
+static const ml_weight shapes[] = {
+    {.rows = 37, .cols = 65}, {.rows = 600, .cols = 50}, {.rows = 1, .cols = 300}, {.rows = 256, .cols = 33}};
+#define COUNT(x) (sizeof(x) / sizeof *(x))
+enum { T_MOST = 129, WIDEST = 600, GAP = 5, ROOM = T_MOST * (WIDEST + GAP) };
+
+static ml_kernels_options options_of(const char *path, ml_dtype dtype)
+{
+    return (ml_kernels_options){.product_path = path, .weight_dtype = dtype, .tokens = T_MOST, .shapes = shapes, .nshapes = COUNT(shapes)};
+}
+
+/* Normal numbers, made once; each name starts at another place. */
+static float *fresh(const char *name)
+{
+    static float numbers[ROOM + 256];
+    if (numbers[0] == 0)
+        for (int64_t i = 0; i < ROOM + 256; i++) numbers[i] = (float)ml_random_normal(ml_random_key_make(3, "numbers"), 0, (uint64_t)i);
+    float *x = ml_memory_alloc(ROOM, sizeof *x, ML_MEM_OTHER, name);
+    assert_non_null(x);
+    memcpy(x, numbers + (unsigned char)*name, ROOM * sizeof *x);
+    return x;
+}
+
+/* Numbers of size 1, sums of n of them; a path that narrows its activations has 2^−9 a factor. */
+static void near(const ml_kernels *k, const char *what, const float *got, const float *want, int64_t n)
+{
+    double bound = (!strcmp(k->product_path, "onednn-bf16") ? 1e-2 : 2e-6) * (1 + sqrt((double)n));
+    for (int64_t i = 0; i < ROOM; i++)
+        if (!(fabs((double)got[i] - (double)want[i]) <= bound))
+            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->product_path, (long long)i, (double)got[i],
+                     (double)want[i]);
+}
+
+static void weight_products(const ml_kernels *k, int64_t T, const ml_weight *w, float beta)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    float *x = fresh("x"), *got = fresh("y"), *want = fresh("y"), *again = fresh("y");
+    int64_t ldx = w->cols + GAP, ldy = w->rows + GAP;
+    k->weight_forward(k, T, x, ldx, w, beta, got, ldy);
+    k->weight_forward(k, T, x, ldx, w, beta, again, ldy);
+    ref->weight_forward(ref, T, x, ldx, w, beta, want, ldy);
+    near(k, "x·Wᵀ", got, want, w->cols);
+    assert_memory_equal(got, again, ROOM * sizeof *got);
+    k->weight_backward(k, T, x, ldy, w, beta, got, ldx);
+    ref->weight_backward(ref, T, x, ldy, w, beta, want, ldx);
+    near(k, "dy·W", got, want, 2 * w->rows + w->cols);
+    ml_memory_free(x);
+    ml_memory_free(got);
+    ml_memory_free(want);
+    ml_memory_free(again);
+}
+
+static void plain_products(const ml_kernels *k)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    float *a = fresh("a"), *b = fresh("b"), *got = fresh("c"), *want = fresh("c");
+    enum { M = 37, N = 8, L = 65, LD = 70 };
+    for (int which = 0; which < 8; which++) {
+        bool ta = which & 1, tb = which & 2;
+        float beta = which & 4 ? 1.0f : 0.0f;
+        k->gemm(k, ta, tb, M, N, L, 0.5f, a, LD, b, LD, beta, got, LD);
+        ref->gemm(ref, ta, tb, M, N, L, 0.5f, a, LD, b, LD, beta, want, LD);
+        near(k, "gemm", got, want, L);
+    }
+    ml_memory_free(a);
+    ml_memory_free(b);
+    ml_memory_free(got);
+    ml_memory_free(want);
+}
+
+static void path_is_right(const char *path, ml_dtype dtype)
+{
+    ml_kernels_options options = options_of(path, dtype);
+    ml_kernels *k;
+    if (ml_kernels_create(&k, &options) != ML_OK) {
+        print_message("skipped: %s\n", ml_error_text());
+        return;
+    }
+    assert_string_equal(k->product_path, path);
+    float *full = fresh("w");
+    uint16_t *narrow = ml_memory_alloc(ROOM, sizeof *narrow, ML_MEM_OTHER, "narrow");
+    assert_non_null(narrow);
+    k->narrow(ROOM, full, narrow);
+    for (size_t s = 0; s < COUNT(shapes); s++) {
+        ml_weight w = shapes[s];
+        w.dtype = dtype;
+        w.data = dtype == ML_BF16 ? (const void *)narrow : (const void *)full;
+        for (size_t t = 0; t < COUNT(tokens); t++)
+            for (int add = 0; add < 2; add++) weight_products(k, tokens[t], &w, (float)add);
+    }
+    plain_products(k);
+    ml_memory_free(full);
+    ml_memory_free(narrow);
+    ml_kernels_destroy(k);
+}
+
+static void every_path_is_right(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(product_paths); i++) {
+        path_is_right(product_paths[i], ML_FP32);
+        path_is_right(product_paths[i], ML_BF16);
+    }
+}
+
+/* With beta 0 the old content is never read. */
+static void old_content_is_not_read(void **state)
+{
+    (void)state;
+    float *w = fresh("w"), *x = fresh("x"), *y = fresh("y");
+    for (size_t i = 0; i < COUNT(product_paths); i++)
+        for (int64_t T = 1; T < 100; T += 49) {
+            ml_kernels_options options = options_of(product_paths[i], ML_FP32);
+            ml_weight weight = {w, ML_FP32, 37, 65};
+            ml_kernels *k;
+            if (ml_kernels_create(&k, &options) != ML_OK) continue;
+            for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
+            k->weight_forward(k, T, x, 65, &weight, 0, y, 37);
+            for (int64_t j = 0; j < T * 37; j++) assert_true(y[j] == y[j]);
+            for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
+            k->weight_backward(k, T, x, 37, &weight, 0, y, 65);
+            for (int64_t j = 0; j < T * 65; j++) assert_true(y[j] == y[j]);
+            ml_kernels_destroy(k);
+        }
+    ml_memory_free(w);
+    ml_memory_free(x);
+    ml_memory_free(y);
+}
+
+static void auto_measures_what_can_run(void **state)
+{
+    (void)state;
+    static const ml_weight large[] = {{.rows = 2304, .cols = 768}, {.rows = 768, .cols = 3072}};
+    for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
+        ml_kernels_options options = {.weight_dtype = dtype, .tokens = 2048, .shapes = large, .nshapes = 2};
+        ml_kernels *k;
+        const ml_kernels_rate *rates;
+        assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
+        int64_t count = ml_kernels_rates(k, &rates);
+        assert_true(count >= 2);
+        for (int64_t i = 0; i < count; i++) assert_true(rates[i].forward_gflops > 0 && rates[i].backward_gflops > 0);
+        ml_kernels_destroy(k);
+    }
+}
+
+static void unknown_paths_are_refused(void **state)
+{
+    (void)state;
+    ml_kernels *k;
+    ml_kernels_options options = options_of("blass", ML_BF16);
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "\"blass\""));
+    assert_non_null(strstr(ml_error_text(), "onednn"));
+    options = options_of("auto", ML_BF16);
+    options.vector_path = "sse9";
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "generic"));
+    options = options_of("onednn-bf16", ML_FP32); /* needs bf16 weights */
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+}
+
+static void environment_overrides_the_options(void **state)
+{
+    (void)state;
+    ml_kernels *k;
+    ml_kernels_options options = options_of("blas", ML_BF16);
+    options.vector_path = "generic";
+    setenv("MPILORA_PRODUCT_PATH", "onednn", 1);
+    setenv("MPILORA_VECTOR_PATH", "ref", 1);
+    assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
+    assert_string_equal(k->product_path, "onednn");
+    assert_string_equal(k->vector_path, "ref");
+    ml_kernels_destroy(k);
+    setenv("MPILORA_PRODUCT_PATH", "nothing", 1);
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    unsetenv("MPILORA_PRODUCT_PATH");
+    unsetenv("MPILORA_VECTOR_PATH");
+}
+
+/* What is predicted is what is taken, and nothing more is taken later. */
+static void workspace_is_as_predicted(void **state)
+{
+    (void)state;
+    static const char *const forced[] = {NULL, "blas", "onednn", "onednn-bf16", "onednn-matmul", "ref"};
+    for (size_t i = 0; i < COUNT(forced); i++)
+        for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
+            ml_kernels *k;
+            ml_kernels_options options = options_of(forced[i], dtype);
+            options.heads = 4;
+            options.kv_heads = 2;
+            options.head_dim = 24;
+            int64_t before = ml_memory_current(ML_MEM_WORKSPACE), other = ml_memory_current(ML_MEM_OTHER);
+            if (ml_kernels_create(&k, &options) != ML_OK) continue;
+            assert_int_equal(ml_memory_current(ML_MEM_WORKSPACE) - before, ml_kernels_workspace_bytes(&options, omp_get_max_threads()));
+            assert_int_equal(ml_memory_current(ML_MEM_OTHER), other);
+            int64_t allocations = ml_memory_allocations();
+            float x[65] = {1}, y[37], w[37 * 65] = {0};
+            ml_weight weight = {w, dtype, 37, 65};
+            k->weight_forward(k, 1, x, 65, &weight, 0, y, 37);
+            assert_int_equal(ml_memory_allocations(), allocations);
+            ml_kernels_destroy(k);
+            assert_int_equal(ml_memory_current(ML_MEM_WORKSPACE), before);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_path_is_right),
+        cmocka_unit_test(old_content_is_not_read),
+        cmocka_unit_test(auto_measures_what_can_run),
+        cmocka_unit_test(unknown_paths_are_refused),
+        cmocka_unit_test(environment_overrides_the_options),
+        cmocka_unit_test(workspace_is_as_predicted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
