@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds into build/, runs every test; ends with CTest's own summary and its exit code.
+# usage: bash tests/run.sh [options of ctest, such as -R checkpoint]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
+
+install_build_packages
+cores=$(nproc)
+cmake -S . -B build
+cmake --build build -j "$cores"
+exec ctest --test-dir build --output-on-failure -j "$cores" "$@"
