@@ -45,6 +45,10 @@ int32_t ml_tokenizer_begin_of_text(const ml_tokenizer *tokenizer); /* what goes 
 bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id);
 void ml_ids_destroy(ml_ids *ids);
 
+/* The same tokenizer as Hugging Face's tokenizer.json and tokenizer_config.json, appended to the two texts. */
+ml_status ml_tokenizer_to_huggingface(const char *json, int64_t length, ml_text *tokenizer_json,
+                                      ml_text *tokenizer_config_json) ML_NODISCARD;
+
 /* ---- data sets ---------------------------------------------------------------------------------------------------- */
 
 typedef struct ml_dataset ml_dataset;
@@ -73,6 +77,43 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
 ml_status ml_dataset_writer_add(ml_dataset_writer *writer, const int32_t *tokens, const uint8_t *mask, int64_t count) ML_NODISCARD;
 ml_status ml_dataset_writer_finish(ml_dataset_writer *writer) ML_NODISCARD; /* and destroys it, also on failure */
 void ml_dataset_writer_discard(ml_dataset_writer *writer);                  /* NULL is fine */
+
+/* ---- from a text file to a data set ----------------------------------------------------------------------------------- */
+
+typedef enum ml_text_format {
+    ML_FORMAT_GUESS, /* by the first line: ids or jsonl where it is a JSON object, e2e where it has "||", else text */
+    ML_FORMAT_JSONL, /* {"prompt": …, "completion": …} or {"text": …} a line */
+    ML_FORMAT_E2E,   /* prompt||completion a line */
+    ML_FORMAT_TEXT,  /* documents with an empty line between them; one longer than the limit becomes several sequences */
+    ML_FORMAT_IDS    /* {"input_ids": […], "labels": […]} a line, labels −100 or the token itself; without labels all are targets */
+} ml_text_format;
+
+typedef struct ml_tokenize_options {
+    const char *in, *out;
+    ml_text_format format;
+    ml_tokenizer *tokenizer;    /* NULL: ids only */
+    const char *tokenizer_hash; /* "" without a tokenizer */
+    int64_t vocab, context;     /* of the base */
+    int64_t max_len;            /* 0: the context */
+} ml_tokenize_options;
+
+typedef struct ml_tokenize_report {
+    ml_text_format format; /* as given or guessed */
+    int64_t sequences, tokens, targets;
+    int64_t shortest, longest, p95;
+    double median, mean;
+    int64_t limit;              /* max_len or the context */
+    int64_t longer, cut_tokens; /* sequences beyond the limit, which training cuts, and the tokens beyond it */
+    int64_t without_target;     /* of these: how many lose every target */
+    int64_t split_documents;    /* text: documents that became several sequences */
+    int64_t lost_bytes;         /* for which the vocabulary has no token */
+} ml_tokenize_report;
+
+const char *ml_text_format_name(ml_text_format format); /* "jsonl", "e2e", "text", "ids"; "guess" */
+/* Reads `in` as a stream and writes the data set `out`. Loss is on completions only, the end-of-text token after them included; text that
+ * spells a special token stays text. ML_INPUT naming file and line for bad input, and for a sequence without a target; ML_USAGE for
+ * a max_len beyond the context; nothing is written then. */
+ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_report *report) ML_NODISCARD;
 
 /* ---- sampler ------------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,170 @@
+/* A text file to a data set: chooses the format, keeps the figures of the report. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "data/tokenize_private.h"
+
+typedef struct format {
+    const char *name;
+    ml_status (*read)(ml_tokenize_job *job);
+} format;
+
+static const format formats[] = {
+    [ML_FORMAT_GUESS] = {"guess", NULL},        [ML_FORMAT_JSONL] = {"jsonl", ml_tokenize_jsonl},
+    [ML_FORMAT_E2E] = {"e2e", ml_tokenize_e2e}, [ML_FORMAT_TEXT] = {"text", ml_tokenize_text},
+    [ML_FORMAT_IDS] = {"ids", ml_tokenize_ids},
+};
+
+const char *ml_text_format_name(ml_text_format format) { return formats[format].name; }
+
+/* ---- sequences -------------------------------------------------------------------------------------------------------------- */
+
+ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count)
+{
+    ml_status st = ML_OK;
+    if (count <= job->mask_capacity) return ML_OK;
+    ml_memory_free(job->mask);
+    job->mask_capacity = 0;
+    ML_NEW(job->mask, 2 * count, ML_MEM_OTHER, "a sequence's mask");
+    job->mask_capacity = 2 * count;
+done:
+    return st;
+}
+
+static ml_status keep_length(ml_tokenize_job *job, int64_t length)
+{
+    ml_status st = ML_OK;
+    int64_t n = job->report->sequences;
+    if (!job->lengths) {
+        job->lengths_capacity = 1024;
+        ML_NEW(job->lengths, job->lengths_capacity, ML_MEM_OTHER, "sequence lengths");
+    } else if (n == job->lengths_capacity) {
+        int64_t *grown = ml_memory_resize(job->lengths, 2 * n, sizeof *grown, "sequence lengths");
+        if (!grown) return ML_RESOURCE;
+        job->lengths = grown;
+        job->lengths_capacity = 2 * n;
+    }
+    job->lengths[n] = length;
+done:
+    return st;
+}
+
+ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask, int64_t count)
+{
+    ml_tokenize_report *report = job->report;
+    int64_t targets = 0, kept = 0;
+    for (int64_t i = 1; i < count; i++) {
+        targets += mask[i] != 0;
+        if (i < report->limit) kept = targets;
+    }
+    if (!targets)
+        return ml_fail(ML_INPUT, "a sequence of %" PRId64 " tokens without a target: nothing in it can be learnt; leave it out", count);
+    ml_status st = ml_dataset_writer_add(job->writer, tokens, mask, count);
+    if (st == ML_OK) st = keep_length(job, count);
+    if (st != ML_OK) return st;
+    report->sequences++;
+    report->tokens += count;
+    report->targets += targets;
+    report->longer += count > report->limit;
+    report->cut_tokens += ml_max(0, count - report->limit);
+    report->without_target += !kept;
+    return ML_OK;
+}
+
+/* ---- the report ----------------------------------------------------------------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void summarise(ml_tokenize_job *job)
+{
+    ml_tokenize_report *report = job->report;
+    int64_t n = report->sequences, *lengths = job->lengths;
+    qsort(lengths, (size_t)n, sizeof *lengths, compare);
+    report->shortest = lengths[0];
+    report->longest = lengths[n - 1];
+    report->median = (double)(lengths[(n - 1) / 2] + lengths[n / 2]) / 2;
+    report->mean = (double)report->tokens / (double)n;
+    report->p95 = lengths[(n * 95 + 99) / 100 - 1]; /* nearest rank */
+}
+
+/* ---- the format ------------------------------------------------------------------------------------------------------------------- */
+
+static ml_text_format guess(const ml_text *line)
+{
+    const char *text = line->data + strspn(line->data, " \t");
+    if (*text == '{') return strstr(text, "\"input_ids\"") ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
+    return strstr(text, "||") ? ML_FORMAT_E2E : ML_FORMAT_TEXT;
+}
+
+/* Finds the first line that is not empty, where the format has to be guessed, and gives it back to the reader. */
+static ml_status choose_format(ml_tokenize_job *job)
+{
+    bool more = true;
+    job->report->format = job->options->format;
+    while (more && job->report->format == ML_FORMAT_GUESS) {
+        ml_status st = ml_line_reader_next(&job->reader, &more);
+        if (st != ML_OK) return st;
+        if (!more || !job->reader.line.length) continue;
+        job->report->format = guess(&job->reader.line);
+        job->reader.again = true;
+    }
+    if (job->report->format == ML_FORMAT_GUESS)
+        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one line", job->options->in);
+    if (job->report->format != ML_FORMAT_IDS && !job->options->tokenizer)
+        return ml_fail(ML_INPUT,
+                       "%s: the base file has no tokenizer, so only --format ids can be read (this is %s); import the model with its "
+                       "tokenizer files",
+                       job->options->in, ml_text_format_name(job->report->format));
+    return ML_OK;
+}
+
+static ml_status check_options(const ml_tokenize_options *options)
+{
+    struct stat in, out;
+    if (options->max_len < 0 || options->max_len == 1)
+        return ml_fail(ML_USAGE, "a max_len of %" PRId64 " leaves no token to be predicted; at least 2 are needed", options->max_len);
+    if (options->max_len > options->context)
+        return ml_fail(ML_USAGE, "max_len %" PRId64 " is beyond the model's context of %" PRId64 " tokens", options->max_len,
+                       options->context);
+    if (stat(options->in, &in) == 0 && stat(options->out, &out) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+        return ml_fail(ML_USAGE, "%s and %s are the same file; the data set needs a name of its own", options->in, options->out);
+    return ML_OK;
+}
+
+static ml_status read_all(ml_tokenize_job *job)
+{
+    ml_status st = formats[job->report->format].read(job);
+    if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, job->reader.number);
+    if (st == ML_OK && !job->report->sequences)
+        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence", job->options->in);
+    return st;
+}
+
+ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_report *report)
+{
+    ml_status st = ML_OK;
+    ml_tokenize_job job = {.options = options, .report = report};
+    int64_t lost = options->tokenizer ? ml_tokenizer_lost(options->tokenizer) : 0;
+    *report = (ml_tokenize_report){.limit = options->max_len ? options->max_len : options->context};
+    ML_TRY(check_options(options));
+    ML_TRY(ml_line_reader_open(&job.reader, options->in));
+    ML_TRY(choose_format(&job));
+    ML_TRY(ml_dataset_writer_create(&job.writer, options->out, options->vocab, options->tokenizer_hash, options->max_len));
+    ML_TRY(read_all(&job));
+    summarise(&job);
+    if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;
+    st = ml_dataset_writer_finish(job.writer);
+    job.writer = NULL;
+done:
+    ml_dataset_writer_discard(job.writer);
+    ml_line_reader_close(&job.reader);
+    ml_ids_destroy(&job.ids);
+    ml_memory_free(job.mask);
+    ml_memory_free(job.lengths);
+    return st;
+}

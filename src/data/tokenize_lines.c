@@ -1,0 +1,149 @@
+/* The formats with one sequence a line: jsonl, e2e, ids. Empty lines are skipped. */
+#include <inttypes.h>
+
+#include "data/tokenize_private.h"
+#include "data/tokenizer_private.h"
+
+/* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after it. */
+static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t prompt_length, const char *completion,
+                           int64_t completion_length)
+{
+    ml_status st = ML_OK;
+    ml_tokenizer *t = job->options->tokenizer;
+    int32_t begin = ml_tokenizer_begin_of_text(t), end = ml_tokenizer_end_of_text(t);
+    job->ids.count = 0;
+    if (begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
+    ML_TRY(ml_tokenizer_encode(t, prompt, prompt_length, false, &job->ids));
+    int64_t first_target = job->ids.count;
+    ML_TRY(ml_tokenizer_encode(t, completion, completion_length, false, &job->ids));
+    if (end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
+    ML_TRY(ml_tokenize_make_mask(job, job->ids.count));
+    for (int64_t i = 0; i < job->ids.count; i++) job->mask[i] = i >= first_target;
+    ML_TRY(ml_tokenize_emit(job, job->ids.data, job->mask, job->ids.count));
+done:
+    return st;
+}
+
+/* Calls `one` for every line that is not empty. */
+static ml_status for_lines(ml_tokenize_job *job, ml_status (*one)(ml_tokenize_job *job, const char *line, int64_t length))
+{
+    ml_status st = ML_OK;
+    bool more = true;
+    while (st == ML_OK) {
+        st = ml_line_reader_next(&job->reader, &more);
+        if (st != ML_OK || !more) break;
+        const ml_text *line = &job->reader.line;
+        if (line->length) st = one(job, line->data, line->length);
+    }
+    return st;
+}
+
+/* ---- e2e ------------------------------------------------------------------------------------------------------------------------ */
+
+static ml_status e2e_line(ml_tokenize_job *job, const char *line, int64_t length)
+{
+    const char *bars = memmem(line, (size_t)length, "||", 2);
+    if (!bars) return ml_fail(ML_INPUT, "there is no \"||\" between meaning representation and text");
+    return emit_pair(job, line, bars - line, bars + 2, length - (bars + 2 - line));
+}
+
+ml_status ml_tokenize_e2e(ml_tokenize_job *job) { return for_lines(job, e2e_line); }
+
+/* ---- jsonl ---------------------------------------------------------------------------------------------------------------------- */
+
+/* The line as a JSON object that has no keys but `keys`. */
+static ml_status read_object(json_t **out, const char *line, int64_t length, const char *const *keys, const char *hint)
+{
+    json_error_t error;
+    const char *key;
+    json_t *value;
+    *out = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (!*out) return ml_fail(ML_INPUT, "column %d: not valid JSON: %s", error.column, error.text);
+    if (!json_is_object(*out)) return ml_fail(ML_INPUT, "not a JSON object; %s", hint);
+    json_object_foreach(*out, key, value)
+    {
+        bool known = false;
+        for (int i = 0; keys[i]; i++) known = known || !strcmp(keys[i], key);
+        if (known) continue;
+        const char *near = ml_nearest_word(key, keys);
+        return ml_fail(ML_INPUT, "unknown key \"%s\"%s%s%s; %s", key, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "",
+                       hint);
+    }
+    return ML_OK;
+}
+
+static ml_status check_text(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return !value || json_is_string(value) ? ML_OK : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
+}
+
+static ml_status jsonl_line(ml_tokenize_job *job, const char *line, int64_t length)
+{
+    static const char *const keys[] = {"prompt", "completion", "text", NULL};
+    static const char hint[] = "expected {\"prompt\": …, \"completion\": …} or {\"text\": …}";
+    ml_status st = ML_OK;
+    json_t *object = NULL;
+    ML_TRY(read_object(&object, line, length, keys, hint));
+    for (int i = 0; keys[i]; i++) ML_TRY(check_text(object, keys[i]));
+    const json_t *prompt = json_object_get(object, "prompt"), *completion = json_object_get(object, "completion"),
+                 *text = json_object_get(object, "text");
+    if (text ? prompt || completion : !prompt || !completion) {
+        st = ml_fail(ML_INPUT, "%s", hint);
+        goto done;
+    }
+    if (text) completion = text;
+    st = emit_pair(job, prompt ? json_string_value(prompt) : "", (int64_t)json_string_length(prompt), json_string_value(completion),
+                   (int64_t)json_string_length(completion));
+done:
+    json_decref(object);
+    return st;
+}
+
+ml_status ml_tokenize_jsonl(ml_tokenize_job *job) { return for_lines(job, jsonl_line); }
+
+/* ---- ids ------------------------------------------------------------------------------------------------------------------------ */
+
+/* One token and its label; label −100: no target. */
+static ml_status take_id(ml_tokenize_job *job, const json_t *id, const json_t *labels, size_t i)
+{
+    const json_t *label = labels ? json_array_get(labels, i) : id;
+    if (!json_is_integer(id) || !json_is_integer(label)) return ml_fail(ML_INPUT, "element %zu is not a whole number", i);
+    json_int_t token = json_integer_value(id), value = json_integer_value(label);
+    if (token < 0 || token >= job->options->vocab)
+        return ml_fail(ML_INPUT, "input_ids[%zu] is %" JSON_INTEGER_FORMAT ", outside the vocabulary: ids go from 0 to %" PRId64, i, token,
+                       job->options->vocab - 1);
+    if (value != token && value != -100)
+        return ml_fail(ML_INPUT, "labels[%zu] is %" JSON_INTEGER_FORMAT "; it may be the token itself, %" JSON_INTEGER_FORMAT ", or -100",
+                       i, value, token);
+    job->mask[i] = value == token;
+    return ml_ids_add(&job->ids, (int32_t)token);
+}
+
+static ml_status ids_line(ml_tokenize_job *job, const char *line, int64_t length)
+{
+    static const char *const keys[] = {"input_ids", "labels", NULL};
+    static const char hint[] = "expected {\"input_ids\": […], \"labels\": […]}";
+    ml_status st = ML_OK;
+    json_t *object = NULL;
+    ML_TRY(read_object(&object, line, length, keys, hint));
+    const json_t *ids = json_object_get(object, "input_ids"), *labels = json_object_get(object, "labels");
+    if (!json_is_array(ids) || (labels && !json_is_array(labels))) {
+        st = ml_fail(ML_INPUT, "\"input_ids\" or \"labels\" is not a list; %s", hint);
+        goto done;
+    }
+    size_t count = json_array_size(ids);
+    if (labels && json_array_size(labels) != count) {
+        st = ml_fail(ML_INPUT, "there are %zu input_ids but %zu labels", count, json_array_size(labels));
+        goto done;
+    }
+    job->ids.count = 0;
+    ML_TRY(ml_tokenize_make_mask(job, (int64_t)count));
+    for (size_t i = 0; i < count; i++) ML_TRY(take_id(job, json_array_get(ids, i), labels, i));
+    ML_TRY(ml_tokenize_emit(job, job->ids.data, job->mask, job->ids.count));
+done:
+    json_decref(object);
+    return st;
+}
+
+ml_status ml_tokenize_ids(ml_tokenize_job *job) { return for_lines(job, ids_line); }

@@ -1,0 +1,32 @@
+/* What the formats share while a text file becomes a data set. */
+#ifndef MPILORA_DATA_TOKENIZE_PRIVATE_H
+#define MPILORA_DATA_TOKENIZE_PRIVATE_H
+
+#include "data/bpe.h"
+#include "data/line_reader.h"
+#include "mpilora/data.h"
+
+typedef struct ml_tokenize_job {
+    const ml_tokenize_options *options;
+    ml_tokenize_report *report;
+    ml_line_reader reader;
+    ml_dataset_writer *writer;
+    ml_ids ids; /* of the sequence in hand */
+    uint8_t *mask;
+    int64_t mask_capacity;
+    int64_t *lengths; /* of all sequences */
+    int64_t lengths_capacity;
+} ml_tokenize_job;
+
+/* Room for `count` mask bytes. */
+ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count) ML_NODISCARD;
+/* Writes one sequence. ML_INPUT where none of its tokens after the first is a target, or an id is outside the vocabulary. */
+ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask, int64_t count) ML_NODISCARD;
+
+/* The formats: each reads all of job->reader. Messages name the line but not the file. */
+ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;
+ml_status ml_tokenize_e2e(ml_tokenize_job *job) ML_NODISCARD;
+ml_status ml_tokenize_ids(ml_tokenize_job *job) ML_NODISCARD;
+ml_status ml_tokenize_text(ml_tokenize_job *job) ML_NODISCARD;
+
+#endif
