@@ -102,8 +102,8 @@ static ml_status send_group(load *s, hid_t file, int64_t kind)
     ml_status st = ML_OK;
     int64_t links;
     char name[sizeof s->p->items->name];
-    hid_t group = H5Gopen2(file, ml_state_kind[kind], H5P_DEFAULT);
-    if (group < 0) return ml_fail(ML_INPUT, "the group %s is missing", ml_state_kind[kind]);
+    hid_t group = -1;
+    ML_TRY(ml_image_get_group(file, ml_state_kind[kind], &group));
     ML_TRY(ml_image_links(group, &links));
     for (int64_t i = 0; i < links; i++) {
         ML_TRY(ml_image_link(group, i, name, sizeof name));

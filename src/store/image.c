@@ -7,6 +7,7 @@ struct ml_image {
     hid_t file;
     char *bytes; /* created: owned; opened: borrowed */
     int64_t count;
+    int64_t user_block;
     bool borrowed;
 };
 
@@ -81,6 +82,7 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     image->file = -1;
+    image->user_block = user_block;
     creation = H5Pcreate(H5P_FILE_CREATE);
     access = access_list(image, ml_round_up(expected + 1, step_bytes));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
@@ -108,7 +110,7 @@ ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int
     hid_t access = -1;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
-    *image = (ml_image){-1, (char *)(uintptr_t)bytes, count, true};
+    *image = (ml_image){.file = -1, .bytes = (char *)(uintptr_t)bytes, .count = count, .borrowed = true};
     access = access_list(image, step_bytes);
     if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
     if (image->file < 0) {
@@ -128,13 +130,13 @@ hid_t ml_image_file(const ml_image *image) { return image->file; }
 ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count)
 {
     if (H5Fflush(image->file, H5F_SCOPE_GLOBAL) < 0) return no_image("complete a file");
-    ssize_t size = H5Fget_file_image(image->file, NULL, 0);
+    ssize_t size = H5Fget_file_image(image->file, NULL, 0); /* without the user block */
     if (size <= 0) return no_image("measure a file");
     hid_t file = image->file;
     image->file = -1;
     if (H5Fclose(file) < 0) return no_image("close a file");
     *bytes = image->bytes;
-    *count = image->count = (int64_t)size;
+    *count = image->count = (int64_t)size + image->user_block;
     return ML_OK;
 }
 

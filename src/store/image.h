@@ -39,6 +39,8 @@ ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64
 ml_status ml_image_get_text(hid_t where, const char *name, char *value, size_t size) ML_NODISCARD;
 ml_status ml_image_get_int(hid_t where, const char *name, int64_t *value) ML_NODISCARD;
 ml_status ml_image_get_double(hid_t where, const char *name, double *value) ML_NODISCARD;
+/* Opens a group; the caller closes it with H5Gclose. */
+ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group) ML_NODISCARD;
 /* Opens a matrix and tells its shape; the caller closes it. */
 ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols, hid_t *dataset) ML_NODISCARD;
 ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols, float *values) ML_NODISCARD;

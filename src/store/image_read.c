@@ -75,13 +75,25 @@ static bool is_plain_matrix(hid_t dataset, hsize_t size[2])
     return plain;
 }
 
+/* Links that lead elsewhere, out of the file even, are never followed. */
+static bool is_hard_link(hid_t where, const char *name)
+{
+    H5L_info_t link;
+    return H5Lexists(where, name, H5P_DEFAULT) > 0 && H5Lget_info(where, name, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
+}
+
+ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group)
+{
+    if (!is_hard_link(where, name)) return not_there(name, "a group");
+    *group = H5Gopen2(where, name, H5P_DEFAULT);
+    return *group >= 0 ? ML_OK : not_there(name, "a group");
+}
+
 ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols, hid_t *dataset)
 {
     static const char expected[] = "a contiguous fp32 matrix";
-    H5L_info_t link;
     hsize_t size[2];
-    if (H5Lexists(where, name, H5P_DEFAULT) <= 0 || H5Lget_info(where, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
-        return not_there(name, expected);
+    if (!is_hard_link(where, name)) return not_there(name, expected);
     *dataset = H5Dopen2(where, name, H5P_DEFAULT);
     if (*dataset < 0) return not_there(name, expected);
     if (!is_plain_matrix(*dataset, size)) {

@@ -1,0 +1,179 @@
+/* Writing a PEFT directory: adapter_config.json and adapter_model.safetensors, as PEFT itself would save them. */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "store/durable.h"
+#include "store/peft_fuse.h"
+#include "store/safetensors_image.h"
+
+static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
+enum { PATH = 128 };
+
+typedef struct export
+{
+    const ml_adapter *adapter;
+    const ml_model_spec *spec;
+    ml_peft_module *modules;
+    int64_t count;
+    int64_t rank; /* of the configuration; modules that differ stand in the patterns */
+    double alpha;
+}
+export;
+
+static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: %s", config_name); }
+
+static json_t *number(double x) { return floor(x) == x && fabs(x) < 1e15 ? json_integer((json_int_t)x) : json_real(x); }
+
+/* Whether every layer has this module; with `alike` also with the same rank and alpha as m. */
+static bool in_every_layer(const export *e, const char *module, const ml_peft_module *alike)
+{
+    int64_t layers = 0;
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        if (strcmp(m->module, module) != 0) continue;
+        if (alike && (m->rank != alike->rank || m->alpha != alike->alpha)) return false;
+        layers++;
+    }
+    return layers == e->spec->layers;
+}
+
+/* The shortest name in target_modules that means exactly this module: of all layers, or its whole path. */
+static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
+{
+    if (!in_every_layer(e, m->module, NULL)) {
+        ml_peft_module_path(e->spec, m->layer, m->module, out, PATH);
+        return;
+    }
+    const char *last = strrchr(m->module, '.') + 1;
+    bool both = strcmp(last, "c_proj") != 0 || (in_every_layer(e, "attn.c_proj", NULL) && in_every_layer(e, "mlp.c_proj", NULL));
+    snprintf(out, PATH, "%s", both ? last : m->module);
+}
+
+static bool contains(const json_t *list, const char *word)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!strcmp(json_string_value(json_array_get(list, i)), word)) return true;
+    return false;
+}
+
+static json_t *target_modules(const export *e)
+{
+    json_t *list = json_array();
+    char name[PATH];
+    for (int64_t i = 0; i < e->count; i++) {
+        target_name(e, &e->modules[i], name);
+        if (!contains(list, name) && json_array_append_new(list, json_string(name))) break;
+    }
+    return list;
+}
+
+/* rank_pattern or alpha_pattern: the modules that differ from the configuration's own value. */
+static json_t *pattern(const export *e, bool rank)
+{
+    json_t *object = json_object();
+    char name[PATH];
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        if (rank ? m->rank == e->rank : m->alpha == e->alpha) continue;
+        if (in_every_layer(e, m->module, m))
+            snprintf(name, sizeof name, "%s", m->module);
+        else
+            ml_peft_module_path(e->spec, m->layer, m->module, name, sizeof name);
+        if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha))) break;
+    }
+    return object;
+}
+
+static ml_status config_text(const export *e, const char *base_name, ml_text *out)
+{
+    json_t *config = json_pack(
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:n,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "r",
+        (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
+        "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora", e->adapter->rslora, "use_dora", 0,
+        "inference_mode", 1, "base_model_name_or_path", base_name, "modules_to_save", "layers_to_transform", "layers_pattern",
+        "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+    char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
+    json_decref(config);
+    if (!text) return no_memory();
+    ml_status st = ml_text_printf(out, "%s\n", text);
+    free(text);
+    return st;
+}
+
+static ml_status tensors_bytes(const export *e, ml_text *out)
+{
+    ml_status st = ML_OK;
+    ml_safetensors_item *items = NULL;
+    char path[PATH];
+    ML_NEW(items, 2 * e->count, ML_MEM_OTHER, "exported tensors");
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        ml_safetensors_item *a = &items[2 * i], *b = a + 1;
+        *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
+        *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
+        ml_peft_module_path(e->spec, m->layer, m->module, path, sizeof path);
+        snprintf(a->name, sizeof a->name, "base_model.model.%s.lora_A.weight", path);
+        snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
+    }
+    ML_TRY(ml_safetensors_image(items, 2 * e->count, out));
+done:
+    ml_memory_free(items);
+    return st;
+}
+
+/* An existing directory may hold an earlier export and nothing else. */
+static ml_status check_directory(const char *directory)
+{
+    ml_status st = ML_OK;
+    if (!ml_durable_exists(directory)) return ML_OK;
+    DIR *dir = opendir(directory);
+    if (!dir) return ml_fail(ML_USAGE, "%s: is there and cannot be listed as a directory: %s", directory, strerror(errno));
+    const struct dirent *entry;
+    while (st == ML_OK && (entry = readdir(dir))) {
+        const char *name = entry->d_name;
+        if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, config_name) || !strcmp(name, tensors_name) ||
+            ml_durable_is_temporary(name))
+            continue;
+        st = ml_fail(ML_USAGE, "%s: holds %s; a PEFT directory is written into a new or empty directory, or over an earlier export",
+                     directory, name);
+    }
+    (void)closedir(dir);
+    return st;
+}
+
+static ml_status write_files(const export *e, const char *base_name, const char *directory)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    ml_text config = {0}, tensors = {0};
+    ML_TRY(config_text(e, base_name, &config));
+    ML_TRY(tensors_bytes(e, &tensors));
+    ML_TRY(ml_durable_make_directories(directory));
+    ML_TRY(ml_durable_path(path, "%s/%s", directory, tensors_name));
+    ML_TRY(ml_durable_write(path, tensors.data, tensors.length, NULL));
+    ML_TRY(ml_durable_path(path, "%s/%s", directory, config_name));
+    ML_TRY(ml_durable_write(path, config.data, config.length, NULL));
+done:
+    ml_text_destroy(&tensors);
+    ml_text_destroy(&config);
+    return st;
+}
+
+ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec, const char *base_name, const char *directory)
+{
+    ml_status st = ML_OK;
+    export e = {.adapter = adapter, .spec = spec};
+    if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
+    ML_TRY(check_directory(directory));
+    ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
+    e.rank = adapter->pairs[0].rank;
+    e.alpha = adapter->pairs[0].alpha;
+    ML_TRY(write_files(&e, base_name, directory));
+done:
+    ml_peft_modules_destroy(e.modules, e.count);
+    return st;
+}

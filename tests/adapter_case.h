@@ -1,0 +1,84 @@
+/* adapter_case: small models and adapters for them, filled with known numbers. */
+#ifndef MPILORA_TESTS_ADAPTER_CASE_H
+#define MPILORA_TESTS_ADAPTER_CASE_H
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "store/adapter.h"
+
+static const ml_model_spec tiny_gpt2 = {.family = ML_FAMILY_GPT2,
+                                        .layers = 2,
+                                        .width = 8,
+                                        .mlp_width = 32,
+                                        .heads = 2,
+                                        .kv_heads = 2,
+                                        .head_dim = 4,
+                                        .vocab = 50,
+                                        .context = 16,
+                                        .activation = ML_GELU_TANH,
+                                        .norm_eps = 1e-5,
+                                        .tied_head = true,
+                                        .qkv_bias = true,
+                                        .o_bias = true,
+                                        .mlp_bias = true};
+
+static const ml_model_spec tiny_llama = {.family = ML_FAMILY_LLAMA,
+                                         .layers = 2,
+                                         .width = 8,
+                                         .mlp_width = 12,
+                                         .heads = 4,
+                                         .kv_heads = 2,
+                                         .head_dim = 2,
+                                         .vocab = 50,
+                                         .context = 16,
+                                         .activation = ML_SILU,
+                                         .norm_eps = 1e-5,
+                                         .rope_theta = 10000.0,
+                                         .tied_head = true};
+
+/* An adapter with the named kinds ("attn.q", …) in layers [first, layers). */
+static ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds, int64_t first, int64_t rank, double alpha, bool rslora)
+{
+    ml_adapter adapter = {.rslora = rslora, .dropout = 0.125, .base_source_hash = "00ff"};
+    int64_t capacity = 0;
+    for (int64_t layer = first; layer < spec->layers; layer++) {
+        for (int k = 0; kinds[k]; k++) {
+            char site[64];
+            int64_t in, out;
+            ml_adapter_pair *pair;
+            snprintf(site, sizeof site, "layers.%lld.%s", (long long)layer, kinds[k]);
+            ml_site_shape(spec, kinds[k], &in, &out);
+            if (ml_adapter_add(&adapter, &capacity, site, rank, in, out, &pair) != ML_OK) abort();
+            pair->alpha = alpha;
+            pair->scale = ml_adapter_scale(alpha, rank, rslora);
+            for (int64_t i = 0; i < rank * in; i++) pair->a[i] = sinf((float)(i + 100 * layer + 7 * k));
+            for (int64_t i = 0; i < out * rank; i++) pair->b[i] = cosf((float)(3 * i + 50 * layer + 11 * k));
+        }
+    }
+    return adapter;
+}
+
+static const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *site)
+{
+    for (int64_t i = 0; i < adapter->count; i++)
+        if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
+    return NULL;
+}
+
+/* The largest |difference| of two adapters' pairs, scale included; infinite where sites or shapes differ. */
+static float adapter_distance(const ml_adapter *x, const ml_adapter *y)
+{
+    float most = 0.0F;
+    if (x->count != y->count) return INFINITY;
+    for (int64_t i = 0; i < x->count; i++) {
+        const ml_adapter_pair *p = &x->pairs[i], *q = pair_at(y, p->site);
+        if (!q || p->rank != q->rank || p->in != q->in || p->out != q->out) return INFINITY;
+        most = fmaxf(most, fabsf(p->scale - q->scale));
+        for (int64_t k = 0; k < p->rank * p->in; k++) most = fmaxf(most, fabsf(p->a[k] - q->a[k]));
+        for (int64_t k = 0; k < p->out * p->rank; k++) most = fmaxf(most, fabsf(p->b[k] - q->b[k]));
+    }
+    return most;
+}
+
+#endif
