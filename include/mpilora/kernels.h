@@ -146,6 +146,9 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
 void ml_kernels_destroy(ml_kernels *kernels);
 /* The measured rates of `kernels`; returns their number. Borrowed. */
 int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates);
+/* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s, measured now (some 10 ms) with the
+ * instructions of the vector path; 0 under "ref". */
+double ml_kernels_peak_gflops(const ml_kernels *kernels);
 /* Bytes of workspace that ml_kernels_create will account for (category workspace) for the path that needs most among those that
  * "auto" may choose, or for the forced one; allocates nothing. `threads`: OpenMP threads of the rank. */
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);

@@ -3,7 +3,8 @@
 #include "mpilora/grid.h"
 
 /* Each lives in the file of its name. */
-static const ml_command *const commands[] = {NULL};
+extern const ml_command ml_command_bench;
+static const ml_command *const commands[] = {&ml_command_bench, NULL};
 
 static const char *names[sizeof commands / sizeof *commands];
 

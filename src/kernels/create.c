@@ -75,3 +75,9 @@ int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rate
     *rates = owner->rates;
     return owner->nrates;
 }
+
+double ml_kernels_peak_gflops(const ml_kernels *kernels)
+{
+    const ml_kernels_owner *owner = ml_kernels_owner_of(kernels);
+    return owner->peak_gflops ? owner->peak_gflops(owner->threads) : 0;
+}

@@ -33,6 +33,9 @@ typedef struct ml_kernels_owner {
     int64_t product_floats;       /* its size */
     int64_t product_chunk_floats; /* of each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
+    /* From the vector path; NULL under "ref". */
+    void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
+    double (*peak_gflops)(int threads);
 } ml_kernels_owner;
 
 static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { return k->workspace; }
@@ -76,6 +79,7 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
 /* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm` is the fp32 product of the path. */
 typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
                          int64_t ldb, float beta, float *c, int64_t ldc);
+enum { ML_SMALL_TOKENS = 4 }; /* up to so many, ml_panel_forward reads the weight directly */
 int64_t ml_panel_scratch_floats(const ml_kernels_options *options);
 void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
                       int64_t ldy);

@@ -32,6 +32,11 @@ static const float *widened(const ml_kernels *k, const ml_weight *w, int64_t row
 void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
                       int64_t ldy)
 {
+    const ml_kernels_owner *owner = ml_kernels_owner_of(k);
+    if (T <= ML_SMALL_TOKENS && owner->small_forward) {
+        owner->small_forward(T, x, ldx, w, beta, y, ldy);
+        return;
+    }
     if (w->dtype == ML_FP32) {
         sgemm(false, true, T, w->rows, w->cols, 1, x, ldx, w->data, w->cols, beta, y, ldy);
         return;

@@ -32,7 +32,14 @@ typedef struct block {
     int64_t sequence, index; /* index: its place in the sequence */
     int64_t first, rows;     /* tokens */
 } block;
-block ML_NATIVE(block_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t number);
+
+/* Tasks 0 … blocks·heads − 1, one a block and head: sequence by sequence, head by head, the last block (the longest work) first, so that
+ * tasks that follow each other read the same keys and values. */
+typedef struct block_task {
+    block block;
+    int64_t head;
+} block_task;
+block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t heads, int64_t number);
 
 /* The index-th block of a sequence. */
 ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, int64_t index)

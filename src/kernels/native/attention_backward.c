@@ -148,13 +148,17 @@ static void by_heads(const call *c, const space *s)
 
 static void by_blocks(const call *c, const space *s, const int64_t *block_start)
 {
-    int64_t blocks = block_start[c->sequences->count];
+    int64_t blocks = block_start[c->sequences->count], heads = c->shape->heads, kv_heads = c->shape->kv_heads;
 #pragma omp for schedule(dynamic) nowait
-    for (int64_t task = 0; task < blocks * c->shape->kv_heads; task++)
-        key_block(c, s, ML_NATIVE(block_at)(c->sequences, block_start, task / c->shape->kv_heads), task % c->shape->kv_heads, false);
+    for (int64_t task = 0; task < blocks * kv_heads; task++) {
+        block_task t = ML_NATIVE(task_at)(c->sequences, block_start, kv_heads, task);
+        key_block(c, s, t.block, t.head, false);
+    }
 #pragma omp for schedule(dynamic)
-    for (int64_t task = blocks * c->shape->heads - 1; task >= 0; task--)
-        query_block(c, s, ML_NATIVE(block_at)(c->sequences, block_start, task / c->shape->heads), task % c->shape->heads);
+    for (int64_t task = 0; task < blocks * heads; task++) {
+        block_task t = ML_NATIVE(task_at)(c->sequences, block_start, heads, task);
+        query_block(c, s, t.block, t.head);
+    }
 }
 
 void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,

@@ -121,7 +121,9 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
         if (c.padded != shape->head_dim) memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
 #pragma omp for schedule(dynamic)
-        for (int64_t task = tasks - 1; task >= 0; task--) /* the long ones, late in a sequence, first */
-            query_block(&c, &s, ML_NATIVE(block_at)(sequences, scratch->block_start, task / shape->heads), task % shape->heads);
+        for (int64_t task = 0; task < tasks; task++) {
+            block_task t = ML_NATIVE(task_at)(sequences, scratch->block_start, shape->heads, task);
+            query_block(&c, &s, t.block, t.head);
+        }
     }
 }

@@ -22,7 +22,9 @@ ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
 {
     ml_vector sum[TILE][2] = {{{0}}};
     const float *a = t->a.a;
-    const int64_t row = t->a.row, col = t->a.col, ldb = t->ldb;
+    float *c = t->c;
+    const int64_t row = t->a.row, col = t->a.col, ldb = t->ldb, ldc = t->ldc;
+    const bool add = t->add;
     for (int64_t l = t->from; l < t->to; l++) {
         ml_vector b[2];
 #pragma GCC unroll 2
@@ -38,8 +40,8 @@ ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 2
         for (int j = 0; j < vectors; j++) {
-            ml_vector *to = (ml_vector *)(void *)(t->c + i * t->ldc + j * ML_LANES);
-            if (t->add) sum[i][j] += *to;
+            ml_vector *to = (ml_vector *)(void *)(c + i * ldc + j * ML_LANES);
+            if (add) sum[i][j] += *to;
             *to = sum[i][j];
         }
     }
@@ -102,15 +104,16 @@ int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_star
     return block_start[sequences->count];
 }
 
-block ML_NATIVE(block_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t number)
+block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t heads, int64_t number)
 {
-    int64_t low = 0, high = sequences->count; /* block_start[low] ≤ number < block_start[high] */
+    int64_t low = 0, high = sequences->count; /* heads·block_start[low] ≤ number < heads·block_start[high] */
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
-        if (block_start[middle] <= number)
+        if (heads * block_start[middle] <= number)
             low = middle;
         else
             high = middle;
     }
-    return sequence_block(sequences, low, number - block_start[low]);
+    int64_t blocks = block_start[low + 1] - block_start[low], within = number - heads * block_start[low];
+    return (block_task){sequence_block(sequences, low, blocks - 1 - within % blocks), within / blocks};
 }

@@ -25,6 +25,8 @@ static void fill(ml_kernels *table)
     table->attention_forward = ML_NATIVE(attention_forward);
     table->attention_backward = ML_NATIVE(attention_backward);
     table->attention_decode = ML_NATIVE(attention_decode);
+    ml_kernels_owner_of(table)->small_forward = ML_NATIVE(small_forward);
+    ml_kernels_owner_of(table)->peak_gflops = ML_NATIVE(peak_gflops);
 }
 
 const ml_vector_path ML_NATIVE(vector_path) = {ML_TEXT(ML_NATIVE_NAME), available, fill};

@@ -106,7 +106,7 @@ static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x
 static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
                            int64_t ldy)
 {
-    int64_t done = run(k, false, T, x, ldx, w, beta, y, ldy);
+    int64_t done = T <= ML_SMALL_TOKENS ? 0 : run(k, false, T, x, ldx, w, beta, y, ldy);
     if (done < T) ml_panel_forward(ml_onednn_sgemm, k, T - done, x + done * ldx, ldx, w, beta, y + done * ldy, ldy);
 }
 
