@@ -1,0 +1,21 @@
+/* Choosing tokens from logits. */
+#ifndef MPILORA_MODEL_SAMPLE_H
+#define MPILORA_MODEL_SAMPLE_H
+
+#include "mpilora/model.h"
+
+/* A token and its score (log-probability, or logit), of row `row`. */
+typedef struct candidate {
+    double score;
+    int64_t row;
+    int32_t token;
+} candidate;
+
+/* The smallest id among the largest logits. */
+int32_t greedy_token(const float *logits, int64_t V);
+/* The n best of `count` rows of V scores base[row] + log softmax(logits[row]), best first; among equals the smaller row, then the smaller id. */
+void best_candidates(const float *logits, int64_t count, int64_t V, const double *base, int64_t n, candidate *out);
+/* One draw: temperature, then top-k, then top-p, as Hugging Face orders them; number `step` of the seed's stream. `order` has room for V. */
+int32_t sample_token(const float *logits, int64_t V, const ml_generation *options, int64_t step, candidate *order);
+
+#endif
