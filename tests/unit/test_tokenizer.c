@@ -1,0 +1,434 @@
+/* tokenizer: ids as the `tokenizers` library has them (golden files), GPT-2's 44 vectors, every byte string there and back, special tokens,
+ * the sources and their faults, the export. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include <cmocka.h>
+
+#include "mpilora/data.h"
+
+static const char *const variants[] = {"gpt2", "smollm", "llama3", "other"};
+static char folder[64];
+
+/* ---- help ------------------------------------------------------------------------------------------------------------------ */
+
+static const char *golden_path(const char *name)
+{
+    static char path[4096];
+    const char *source = getenv("MPILORA_SOURCE_DIR");
+    snprintf(path, sizeof path, "%s/tests/golden/tokenizer/%s", source ? source : ".", name);
+    return path;
+}
+
+/* The folder of the real GPT-2 vocabulary, or NULL where it is absent. */
+static const char *gpt2_folder(void)
+{
+    static char path[4096];
+    const char *shared = getenv("MPILORA_SHARED_DATA"), *source = getenv("MPILORA_SOURCE_DIR");
+    if (shared)
+        snprintf(path, sizeof path, "%s/gpt2-bpe", shared);
+    else
+        snprintf(path, sizeof path, "%s/../shared/data/gpt2-bpe", source ? source : ".");
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
+static ml_tokenizer *tokenizer_of(const char *directory)
+{
+    ml_text json = {0};
+    bool found;
+    ml_tokenizer *tokenizer = NULL;
+    assert_int_equal(ml_tokenizer_from_directory(directory, &json, &found), ML_OK);
+    assert_true(found);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, json.data, json.length), ML_OK);
+    ml_text_destroy(&json);
+    return tokenizer;
+}
+
+static void encodes_to(ml_tokenizer *tokenizer, const json_t *text, bool specials, const json_t *wanted)
+{
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, json_string_value(text), (int64_t)json_string_length(text), specials, &ids), ML_OK);
+    if ((size_t)ids.count != json_array_size(wanted)) fail_msg("%lld ids for \"%s\"", (long long)ids.count, json_string_value(text));
+    for (int64_t i = 0; i < ids.count; i++) assert_int_equal(ids.data[i], json_integer_value(json_array_get(wanted, (size_t)i)));
+    ml_ids_destroy(&ids);
+}
+
+static void comes_back(ml_tokenizer *tokenizer, const char *bytes, int64_t length, bool specials)
+{
+    ml_ids ids = {0};
+    ml_text back = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, bytes, length, specials, &ids), ML_OK);
+    assert_int_equal(ml_tokenizer_decode(tokenizer, ids.data, ids.count, &back), ML_OK);
+    assert_int_equal(back.length, length);
+    assert_memory_equal(back.data, bytes, (size_t)length);
+    ml_ids_destroy(&ids);
+    ml_text_destroy(&back);
+}
+
+static void write_file(const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "test_tokenizer-%ld", (long)getpid());
+    return mkdir(folder, 0777);
+}
+
+static int empty_folder(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"};
+    for (size_t i = 0; i < 4; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    empty_folder(state);
+    return rmdir(folder);
+}
+
+/* ---- ids ------------------------------------------------------------------------------------------------------------------------ */
+
+static void ids_equal_the_tokenizers_library(void **state)
+{
+    (void)state;
+    json_t *golden = json_load_file(golden_path("golden.json"), JSON_ALLOW_NUL, NULL);
+    json_t *texts = json_object_get(golden, "texts"), *text;
+    assert_true(json_array_size(texts) > 150);
+    for (size_t v = 0; v < 4; v++) {
+        json_t *ids = json_object_get(json_object_get(golden, "ids"), variants[v]);
+        ml_tokenizer *tokenizer = tokenizer_of(golden_path(variants[v]));
+        size_t i;
+        json_array_foreach(texts, i, text) encodes_to(tokenizer, text, true, json_array_get(ids, i));
+        ml_tokenizer_destroy(tokenizer);
+    }
+    json_decref(golden);
+}
+
+static void gpt2_vectors(void **state)
+{
+    (void)state;
+    if (!gpt2_folder()) {
+        print_message("the real GPT-2 vocabulary is not here: skipped\n");
+        skip();
+    }
+    char path[4200];
+    snprintf(path, sizeof path, "%s/test_vectors.json", gpt2_folder());
+    json_t *vectors = json_load_file(path, JSON_ALLOW_NUL, NULL), *one;
+    assert_int_equal(json_array_size(vectors), 44);
+    ml_tokenizer *tokenizer = tokenizer_of(gpt2_folder());
+    size_t i;
+    json_array_foreach(vectors, i, one) encodes_to(tokenizer, json_object_get(one, "text"), false, json_object_get(one, "ids"));
+    assert_int_equal(ml_tokenizer_size(tokenizer), 50257);
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 50256);
+    assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), -1);
+    ml_tokenizer_destroy(tokenizer);
+    json_decref(vectors);
+}
+
+static void every_byte_string_comes_back(void **state)
+{
+    (void)state;
+    char bytes[400];
+    ml_random_key key = ml_random_key_make(1, "bytes");
+    for (size_t v = 0; v < 4; v++) {
+        ml_tokenizer *tokenizer = tokenizer_of(golden_path(variants[v]));
+        for (int i = 0; i < 256; i++) bytes[i] = (char)i;
+        comes_back(tokenizer, bytes, 256, true);
+        for (uint64_t round = 0; round < 500; round++) {
+            int64_t length = (int64_t)(ml_random_u64(key, round, 1000) % sizeof bytes);
+            for (int64_t i = 0; i < length; i++) {
+                uint64_t r = ml_random_u64(key, round, (uint64_t)i);
+                bytes[i] = (char)(round % 2 ? r : r % 3 ? 97 + r % 7 : 0xc0 + r % 64); /* also nearly valid UTF-8 */
+            }
+            comes_back(tokenizer, bytes, length, round % 3 == 0);
+        }
+        ml_tokenizer_destroy(tokenizer);
+    }
+}
+
+static void special_tokens_stay_text_unless_asked_for(void **state)
+{
+    (void)state;
+    static const char text[] = "the<|endoftext|> river";
+    ml_tokenizer *tokenizer = tokenizer_of(golden_path("gpt2"));
+    int32_t end = ml_tokenizer_end_of_text(tokenizer);
+    assert_int_equal(end, 0);
+    assert_true(ml_tokenizer_is_special(tokenizer, end));
+    assert_false(ml_tokenizer_is_special(tokenizer, 5));
+    assert_false(ml_tokenizer_is_special(tokenizer, -1));
+    for (int specials = 0; specials < 2; specials++) {
+        ml_ids ids = {0};
+        int seen = 0;
+        assert_int_equal(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), specials, &ids), ML_OK);
+        for (int64_t i = 0; i < ids.count; i++) seen += ids.data[i] == end;
+        assert_int_equal(seen, specials);
+        ml_ids_destroy(&ids);
+        comes_back(tokenizer, text, (int64_t)strlen(text), specials);
+    }
+    ml_text out = {0};
+    assert_int_equal(ml_tokenizer_decode(tokenizer, (int32_t[]){401}, 1, &out), ML_INPUT);
+    assert_int_equal(ml_tokenizer_decode(tokenizer, (int32_t[]){-1}, 1, &out), ML_INPUT);
+    ml_text_destroy(&out);
+    ml_tokenizer_destroy(tokenizer);
+}
+
+/* A megabyte without a blank: seconds would mean that the work grows with the square. */
+static void long_words_take_no_square_time(void **state)
+{
+    (void)state;
+    enum { LENGTH = 1000000 };
+    ml_tokenizer *tokenizer = tokenizer_of(golden_path("gpt2"));
+    char *bytes = ml_memory_alloc(LENGTH, 1, ML_MEM_OTHER, "test");
+    for (int i = 0; i < LENGTH; i++) bytes[i] = "there"[i % 5];
+    double start = ml_seconds();
+    comes_back(tokenizer, bytes, LENGTH, true);
+    assert_true(ml_seconds() - start < 20);
+    ml_memory_free(bytes);
+    ml_tokenizer_destroy(tokenizer);
+}
+
+/* ---- sources ---------------------------------------------------------------------------------------------------------------------- */
+
+/* A vocab.json of the small letters, "th" and "the", and `more`. */
+static void write_small_vocab(const char *more)
+{
+    ml_text json = {0};
+    (void)!ml_text_printf(&json, "{");
+    for (int c = 'a'; c <= 'z'; c++) (void)!ml_text_printf(&json, "\"%c\": %d, ", c, c - 'a');
+    (void)!ml_text_printf(&json, "\"th\": 26, \"the\": 27%s}", more);
+    write_file("vocab.json", json.data);
+    ml_text_destroy(&json);
+}
+
+static void refused(const char *part_of_message)
+{
+    ml_text json = {0};
+    bool found;
+    ml_error_clear();
+    assert_int_equal(ml_tokenizer_from_directory(folder, &json, &found), ML_INPUT);
+    if (!strstr(ml_error_text(), part_of_message)) fail_msg("\"%s\" says nothing of \"%s\"", ml_error_text(), part_of_message);
+    assert_non_null(strstr(ml_error_text(), folder));
+    ml_text_destroy(&json);
+}
+
+static void vocabulary_and_merges_files(void **state)
+{
+    (void)state;
+    write_small_vocab(", \"<end>\": 28, \"<|endoftext|>\": 29");
+    write_file("merges.txt", "#version: 0.2\nt h\nth e\n");
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 29);
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "thethx", 6, true, &ids), ML_OK);
+    assert_int_equal(ids.count, 3);
+    assert_int_equal(ids.data[0], 27);
+    assert_int_equal(ids.data[1], 26);
+    assert_int_equal(ids.data[2], 'x' - 'a');
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "A b", 3, true, &ids), ML_OK); /* two bytes that the vocabulary lacks */
+    assert_int_equal(ids.count, 4);
+    assert_int_equal(ml_tokenizer_lost(tokenizer), 2);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+    write_file("tokenizer_config.json", "{\"eos_token\": {\"content\": \"<end>\"}, \"bos_token\": \"a\", \"add_bos_token\": true}");
+    tokenizer = tokenizer_of(folder);
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 28);
+    assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), 0);
+    ml_tokenizer_destroy(tokenizer);
+}
+
+static void bad_vocabularies_are_refused(void **state)
+{
+    (void)state;
+    ml_text json = {0};
+    bool found = true;
+    assert_int_equal(ml_tokenizer_from_directory(folder, &json, &found), ML_OK);
+    assert_false(found);
+    write_small_vocab("");
+    refused("merges.txt");
+    write_file("merges.txt", "t h\nt\n");
+    refused("line 2");
+    write_file("merges.txt", "t h\nt e\n");
+    refused("makes no token");
+    write_file("merges.txt", "t é\n");
+    refused("no token");
+    write_file("merges.txt", "t h\n");
+    write_small_vocab(", \"x\": 28");
+    refused("duplicate");
+    write_small_vocab(", \"new\": 3");
+    refused("same id 3");
+    write_small_vocab(", \"new\": -3");
+    refused("-3");
+    write_small_vocab(", \"new\": 3000000000");
+    refused("3000000000");
+    write_small_vocab(", \"new\": 1.5");
+    refused("integer");
+    write_small_vocab(", ");
+    refused("JSON");
+}
+
+static void unknown_kinds_are_refused(void **state)
+{
+    (void)state;
+    static const char model[] = "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": []}";
+    static const char pre[] = "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}";
+    static const struct {
+        const char *first, *second, *message;
+    } bad[] = {
+        {model, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "Metaspace"},
+        {model, "\"pre_tokenizer\": null", "pre-tokenizer"},
+        {model, "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}", "add_prefix_space"},
+        {model, "\"pre_tokenizer\": {\"type\": \"Split\", \"behavior\": \"Removed\", \"pattern\": {\"Regex\": \"a\"}}", "Removed"},
+        {model,
+         "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": "
+         "{\"Regex\": \"(\"}}, {\"type\": \"ByteLevel\", \"use_regex\": false}]}",
+         "split pattern"},
+        {pre, "\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}", "WordPiece"},
+        {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": true}", "byte_fallback"},
+        {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}", "merge 0"},
+        {pre, "\"x\": 1", "model"},
+        {model, "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}", "NFC"},
+        {model, "\"added_tokens\": [{\"id\": 2, \"content\": \"<x>\", \"lstrip\": true}]", "lstrip"},
+        {model, "\"added_tokens\": [{\"id\": 0, \"content\": \"<x>\"}]", "same id 0"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char json[2048];
+        snprintf(json, sizeof json, "{%s, %s}", bad[i].first, bad[i].second);
+        write_file("tokenizer.json", json);
+        refused(bad[i].message);
+    }
+    write_file("tokenizer.json", "");
+    refused("JSON");
+}
+
+/* The golden tokenizer's arrays as GGUF has them. */
+static void gguf_arrays_give_the_same_ids(void **state)
+{
+    (void)state;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/tokenizer.json", golden_path("smollm"));
+    json_t *root = json_load_file(path, 0, NULL), *id, *merge;
+    json_t *model = json_object_get(root, "model");
+    const char *tokens[401] = {NULL}, *merges[401], *text;
+    char joined[401][64];
+    int32_t types[401] = {0};
+    json_object_foreach(json_object_get(model, "vocab"), text, id) tokens[json_integer_value(id)] = text;
+    tokens[400] = "<|user|>";
+    for (int i = 0; i <= 400; i++) types[i] = i == 0 || i == 400 ? 3 : 1;
+    size_t i;
+    json_array_foreach(json_object_get(model, "merges"), i, merge)
+    {
+        snprintf(joined[i], 64, "%s %s", json_string_value(json_array_get(merge, 0)), json_string_value(json_array_get(merge, 1)));
+        merges[i] = joined[i];
+    }
+    ml_gguf_vocabulary gguf = {.model = "gpt2",
+                               .pre = "smollm",
+                               .ntokens = 401,
+                               .tokens = tokens,
+                               .merges = merges,
+                               .types = types,
+                               .nmerges = (int64_t)json_array_size(json_object_get(model, "merges")),
+                               .bos = 400,
+                               .eos = 0,
+                               .add_bos = true};
+    ml_text a = {0};
+    ml_tokenizer *tokenizer = NULL;
+    assert_int_equal(ml_tokenizer_from_gguf(&gguf, &a), ML_OK);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, a.data, a.length), ML_OK);
+    assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), 400);
+    json_t *golden = json_load_file(golden_path("golden.json"), JSON_ALLOW_NUL, NULL), *one;
+    json_t *ids = json_object_get(json_object_get(golden, "ids"), "smollm");
+    json_array_foreach(json_object_get(golden, "texts"), i, one) encodes_to(tokenizer, one, true, json_array_get(ids, i));
+    ml_text again = {0};
+    gguf.model = "llama";
+    assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
+    gguf.model = "gpt2";
+    gguf.pre = "tekken";
+    assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
+    gguf.pre = "smollm";
+    gguf.eos = 401;
+    assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
+    ml_tokenizer_destroy(tokenizer);
+    ml_text_destroy(&a);
+    ml_text_destroy(&again);
+    json_decref(root);
+    json_decref(golden);
+}
+
+static void the_export_is_read_back_the_same(void **state)
+{
+    (void)state;
+    for (size_t v = 0; v < 4; v++) {
+        ml_text json = {0}, again = {0}, tokenizer = {0}, config = {0};
+        bool found;
+        assert_int_equal(ml_tokenizer_from_directory(golden_path(variants[v]), &json, &found), ML_OK);
+        assert_int_equal(ml_tokenizer_to_huggingface(json.data, json.length, &tokenizer, &config), ML_OK);
+        write_file("tokenizer.json", tokenizer.data);
+        write_file("tokenizer_config.json", config.data);
+        assert_int_equal(ml_tokenizer_from_directory(folder, &again, &found), ML_OK);
+        assert_string_equal(json.data, again.data);
+        ml_text_destroy(&json);
+        ml_text_destroy(&again);
+        ml_text_destroy(&tokenizer);
+        ml_text_destroy(&config);
+    }
+}
+
+static void a_damaged_canonical_text_is_refused(void **state)
+{
+    (void)state;
+    ml_text json = {0};
+    bool found;
+    ml_tokenizer *tokenizer = NULL;
+    assert_int_equal(ml_tokenizer_from_directory(golden_path("gpt2"), &json, &found), ML_OK);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, json.data, json.length / 2), ML_INPUT);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, "{}", 2), ML_INPUT);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, "[]", 2), ML_INPUT);
+    ml_random_key key = ml_random_key_make(2, "damage");
+    for (uint64_t i = 0; i < 300; i++) {
+        int64_t at = (int64_t)(ml_random_u64(key, 0, i) % (uint64_t)json.length);
+        char before = json.data[at];
+        json.data[at] = "0,]}\"x-[:9"[ml_random_u64(key, 1, i) % 10];
+        if (ml_tokenizer_create(&tokenizer, json.data, json.length) == ML_OK) ml_tokenizer_destroy(tokenizer);
+        json.data[at] = before;
+    }
+    ml_text_destroy(&json);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ids_equal_the_tokenizers_library),
+        cmocka_unit_test(gpt2_vectors),
+        cmocka_unit_test(every_byte_string_comes_back),
+        cmocka_unit_test(special_tokens_stay_text_unless_asked_for),
+        cmocka_unit_test(long_words_take_no_square_time),
+        cmocka_unit_test_teardown(vocabulary_and_merges_files, empty_folder),
+        cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),
+        cmocka_unit_test_teardown(unknown_kinds_are_refused, empty_folder),
+        cmocka_unit_test(gguf_arrays_give_the_same_ids),
+        cmocka_unit_test_teardown(the_export_is_read_back_the_same, empty_folder),
+        cmocka_unit_test(a_damaged_canonical_text_is_refused),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
