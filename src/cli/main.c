@@ -3,8 +3,9 @@
 #include "mpilora/grid.h"
 
 /* Each lives in the file of its name. */
-extern const ml_command ml_command_bench;
-static const ml_command *const commands[] = {&ml_command_bench, NULL};
+extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench;
+
+static const ml_command *const commands[] = {&ml_command_import, &ml_command_train, &ml_command_eval, &ml_command_bench, NULL};
 
 static const char *names[sizeof commands / sizeof *commands];
 

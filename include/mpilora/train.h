@@ -1,0 +1,24 @@
+/* train: a fine-tuning run and an evaluation, from a configuration to files.
+ *
+ * Loss of step s = Σ −log p(target) over the unmasked targets of the global batch ÷ their number, so neither the process grid nor the micro-batch size changes
+ * it. Step s takes the sampler's positions (s−1)·B … s·B−1; dp replica i the i-th part of them.
+ */
+#ifndef MPILORA_TRAIN_H
+#define MPILORA_TRAIN_H
+
+#include "mpilora/base.h"
+#include "mpilora/config.h"
+
+/* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`. Collective over the world. ML_STOPPED after a signal, with a
+ * checkpoint written; every other status with its text, the same on every rank. */
+ml_status ml_train_run(const ml_run_config *config, bool fresh) ML_NODISCARD;
+
+typedef struct ml_evaluation {
+    double loss; /* mean over target tokens, nats */
+    int64_t target_tokens;
+} ml_evaluation;
+
+/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a PEFT directory). Collective over the world. */
+ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, ml_evaluation *out) ML_NODISCARD;
+
+#endif

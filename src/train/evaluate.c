@@ -1,0 +1,53 @@
+/* Mean loss over a data set, without gradients. */
+#include "mpilora/train.h"
+#include "train/session.h"
+
+/* Σ −log p over this replica's sequences. */
+static ml_status local_loss(session *s, double *sum, double *targets)
+{
+    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
+    int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
+    for (int64_t at = first; at < end; at += s->config->batch.micro) {
+        ml_status st =
+            ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, ml_min(s->config->batch.micro, end - at), false));
+        if (st != ML_OK) return st;
+        double loss;
+        ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
+        *sum += loss;
+        *targets += (double)s->packer.batch.rows;
+    }
+    return ML_OK;
+}
+
+ml_status evaluate_session(session *s, double *loss, int64_t *targets)
+{
+    double sums[2] = {0.0, 0.0};
+    ml_status st = ml_grid_agree(s->grid, local_loss(s, &sums[0], &sums[1]));
+    if (st != ML_OK) return st;
+    ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, 2);
+    *loss = sums[0] / sums[1];
+    *targets = (int64_t)sums[1];
+    return ML_OK;
+}
+
+static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
+{
+    return path ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base)) : ML_OK;
+}
+
+ml_status ml_evaluate_run(const ml_run_config *config, const char *path, ml_evaluation *out)
+{
+    ml_status st = ML_OK;
+    session s;
+    ml_adapter adapter = {0};
+    ML_TRY(session_open(&s, config, false));
+    ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
+    ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
+    ML_TRY(session_build(&s, false, config->product_path, config->vector_path));
+    if (path) ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+    ML_TRY(evaluate_session(&s, &out->loss, &out->target_tokens));
+done:
+    ml_adapter_destroy(&adapter);
+    session_close(&s);
+    return st;
+}

@@ -1,0 +1,90 @@
+/* What a run leaves behind: adapter.h5, or, for full fine-tuning, a base file like any other. */
+#include "train/run.h"
+
+static ml_status write_adapter(run *r, const char *path)
+{
+    session *s = &r->session;
+    ml_adapter adapter = {0};
+    ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
+    if (st != ML_OK) return st;
+    st = ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+/* ---- method full ---- */
+
+typedef struct model_writer {
+    ml_base_writer *file;
+    float *whole, *part;
+} model_writer;
+
+static ml_status open_model(const session *s, const char *path, model_writer *w)
+{
+    ml_status st = ML_OK;
+    int64_t most = 0, length;
+    const char *tokenizer = ml_base_tokenizer(s->base, &length);
+    char identity[2 * ML_SHA256_HEX + 16], source[ML_SHA256_HEX];
+    for (int64_t i = 0; i < s->parameters.count; i++) most = ml_max(most, s->parameters.items[i].rows * s->parameters.items[i].cols);
+    ML_NEW(w->whole, most, ML_MEM_COMMUNICATION, "a gathered tensor");
+    ML_NEW(w->part, most, ML_MEM_COMMUNICATION, "a gathered tensor");
+    snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
+    ml_sha256_of(identity, strlen(identity), source);
+    ML_TRY(ml_base_writer_create(&w->file, path, ml_base_spec(s->base), s->config->precision, tokenizer, length, source));
+done:
+    return st;
+}
+
+static int64_t find_parameter(const ml_parameters *p, const char *name)
+{
+    for (int64_t i = 0; i < p->count; i++)
+        if (!strcmp(p->items[i].name, name)) return i;
+    return -1;
+}
+
+/* Tensors in the order that the file wants; rank 0 writes, all take part in the gathering even where writing has failed. */
+static ml_status write_tensors(session *s, model_writer *w)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(s->base);
+    bool writer = ml_grid_rank(s->grid) == 0;
+    for (int64_t t = 0; t < ml_model_tensor_count(spec); t++) {
+        ml_model_tensor tensor;
+        ml_model_tensor_at(spec, t, &tensor);
+        int64_t i = find_parameter(&s->parameters, tensor.name);
+        ml_parameters_gather(&s->parameters, s->grid, i, s->parameters.value, w->whole, w->part);
+        if (writer && st == ML_OK) st = ml_base_writer_rows(w->file, tensor.name, 0, tensor.rows, w->whole);
+    }
+    return st;
+}
+
+static ml_status write_model(run *r, const char *path)
+{
+    session *s = &r->session;
+    model_writer w = {0};
+    bool writer = ml_grid_rank(s->grid) == 0;
+    ml_status st = ml_grid_agree(s->grid, writer ? open_model(s, path, &w) : ML_OK);
+    if (st == ML_OK) {
+        st = write_tensors(s, &w);
+        if (writer && st == ML_OK) {
+            st = ml_base_writer_finish(w.file);
+            w.file = NULL;
+        }
+        st = ml_grid_agree(s->grid, st);
+    }
+    ml_base_writer_discard(w.file);
+    ml_memory_free(w.whole);
+    ml_memory_free(w.part);
+    return st;
+}
+
+ml_status write_result(run *r)
+{
+    ml_text path = {0};
+    bool full = r->config->method.name == ML_METHOD_FULL;
+    ml_status st = ml_text_printf(&path, "%s/%s", r->config->run_dir, full ? "model.h5" : "adapter.h5");
+    st = ml_grid_agree(r->session.grid, st);
+    if (st == ML_OK) st = full ? write_model(r, path.data) : write_adapter(r, path.data);
+    ml_text_destroy(&path);
+    return st;
+}

@@ -1,0 +1,62 @@
+/* What must be the same when a run is resumed, as (key, value) pairs of text. */
+#include <inttypes.h>
+
+#include "train/run.h"
+
+static const char *add(run *r, const char *key)
+{
+    ml_checkpoint_identity *pair = &r->identity[r->identities];
+    pair->key = key;
+    pair->value = r->identity_text[r->identities];
+    return pair->value;
+}
+
+#define ADD(key, ...)                                                                       \
+    do {                                                                                    \
+        add(r, key);                                                                        \
+        snprintf(r->identity_text[r->identities], sizeof r->identity_text[0], __VA_ARGS__); \
+        r->identities++;                                                                    \
+    } while (0)
+
+static void add_lora(run *r)
+{
+    const ml_run_config *c = r->config;
+    ADD("method.rank", "%" PRId64, c->method.rank);
+    ADD("method.alpha", "%.17g", c->method.alpha);
+    ADD("method.dropout", "%.17g", c->method.dropout);
+    ADD("method.scaling", "%s", c->method.scaling == ML_SCALING_RSLORA ? "rslora" : "standard");
+    ADD("method.init", "%s", c->method.init ? c->method.init : "null");
+    unsigned targets = 0;
+    ml_status st = ml_targets_resolve(ml_base_spec(r->session.base)->family, c->method.targets, &targets);
+    add(r, "method.targets");
+    char *text = r->identity_text[r->identities++];
+    size_t used = 0;
+    for (unsigned bit = 1; st == ML_OK && bit < ML_TARGET_ALL; bit *= 2)
+        if (targets & bit)
+            used +=
+                (size_t)snprintf(text + used, sizeof r->identity_text[0] - used, "%s%s", used ? " " : "", ml_target_name((ml_target)bit));
+}
+
+void describe_identity(run *r)
+{
+    const ml_run_config *c = r->config;
+    static const char *const schedules[] = {"constant", "linear", "cosine"};
+    r->identities = 0;
+    ADD("base", "%s", ml_base_content_hash(r->session.base));
+    ADD("data.train", "%s", ml_dataset_hash(r->session.train.dataset));
+    ADD("run.seed", "%" PRIu64, c->seed);
+    ADD("method.name", "%s", c->method.name == ML_METHOD_FULL ? "full" : "lora");
+    if (c->method.name == ML_METHOD_LORA) add_lora(r);
+    ADD("data.max_len", "%" PRId64, r->session.max_len);
+    ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
+    ADD("batch.sequences", "%" PRId64, c->batch.sequences);
+    ADD("optim.lr", "%.17g", c->optim.lr);
+    ADD("optim.betas", "%.17g, %.17g", c->optim.beta1, c->optim.beta2);
+    ADD("optim.eps", "%.17g", c->optim.eps);
+    ADD("optim.weight_decay", "%.17g", c->optim.weight_decay);
+    ADD("optim.clip_norm", "%.17g", c->optim.clip_norm);
+    ADD("optim.schedule", "%s", schedules[c->optim.schedule]);
+    ADD("optim.warmup", "%" PRId64, c->optim.warmup);
+    ADD("optim.label_smoothing", "%.17g", c->optim.label_smoothing);
+    ADD("precision", "%s", ml_dtype_name(c->precision));
+}

@@ -1,0 +1,232 @@
+/* A run from its start (or its newest checkpoint) to its end. */
+#include <inttypes.h>
+#include <math.h>
+
+#include "mpilora/train.h"
+#include "store/durable.h"
+#include "train/run.h"
+
+/* ---- checkpoints ---- */
+
+static ml_status save(run *r, bool finished)
+{
+    ml_text yaml = {0};
+    ml_checkpoint_report report = {0};
+    session *s = &r->session;
+    r->progress.step = r->step;
+    r->progress.cursor = r->step * r->config->batch.sequences;
+    r->progress.tokens = r->tokens;
+    r->progress.loss_first = r->loss_first;
+    r->progress.loss_last = r->loss_last;
+    r->progress.finished = finished;
+    snprintf(r->progress.product_path, sizeof r->progress.product_path, "%s", s->kernels->product_path);
+    snprintf(r->progress.vector_path, sizeof r->progress.vector_path, "%s", s->kernels->vector_path);
+    ml_status st = ml_grid_agree(s->grid, metrics_sync(r));
+    if (st == ML_OK) st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
+    if (st == ML_OK) {
+        const ml_checkpoint_state state = {.progress = r->progress,
+                                           .full = r->config->method.name == ML_METHOD_FULL,
+                                           .configuration = yaml.data,
+                                           .identities = r->identities,
+                                           .identity = r->identity};
+        st = ml_checkpoint_save(r->directory, s->grid, &s->parameters, &state, r->config->train.keep, &report);
+    }
+    if (st == ML_OK) r->checkpoint_bytes = report.bytes;
+    if (st == ML_OK) r->saved_step = r->step;
+    ml_text_destroy(&yaml);
+    return st;
+}
+
+/* The newest checkpoint's progress into r; *found false: a new run. */
+static ml_status look_for_checkpoint(run *r, bool *found)
+{
+    ml_checkpoint_state state = {.identities = r->identities, .identity = r->identity};
+    ml_status st = ml_checkpoint_find(r->directory, r->session.grid, &state, found);
+    if (st != ML_OK || !*found) return st;
+    r->progress = state.progress;
+    r->step = r->first_step = r->saved_step = state.progress.step;
+    r->tokens = state.progress.tokens;
+    r->loss_first = state.progress.loss_first;
+    r->loss_last = state.progress.loss_last;
+    if (r->step > r->config->train.steps)
+        return ml_fail(ML_USAGE, "train.steps: %" PRId64 ", but %s has a checkpoint of step %" PRId64 " already; steps may only go up",
+                       r->config->train.steps, r->config->run_dir, r->step);
+    return ML_OK;
+}
+
+/* ---- start ---- */
+
+static ml_status initial_values(run *r)
+{
+    session *s = &r->session;
+    const char *init = r->config->method.init;
+    ml_adapter adapter = {0};
+    ml_peft_initialise(s->peft);
+    if (!init || r->config->method.name != ML_METHOD_LORA) return ML_OK;
+    ml_status st = ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+/* Cuts metrics.jsonl to the steps that the checkpoint holds, and writes config.yaml as resolved. */
+static ml_status prepare_files(const run *r)
+{
+    ml_status st = ML_OK;
+    ml_text path = {0}, yaml = {0};
+    ML_TRY(ml_text_printf(&path, "%s/metrics.jsonl", r->config->run_dir));
+    ML_TRY(ml_metrics_cut(path.data, r->step));
+    path.length = 0;
+    ML_TRY(ml_text_printf(&path, "%s/evaluations.jsonl", r->config->run_dir));
+    ML_TRY(ml_metrics_cut(path.data, r->step));
+    path.length = 0;
+    ML_TRY(ml_text_printf(&path, "%s/config.yaml", r->config->run_dir));
+    ML_TRY(ml_run_config_write(r->config, &yaml));
+    ML_TRY(ml_durable_write(path.data, yaml.data, yaml.length, NULL));
+done:
+    ml_text_destroy(&path);
+    ml_text_destroy(&yaml);
+    return st;
+}
+
+static bool is_finished(const run *r) { return r->progress.finished && r->step == r->config->train.steps; }
+
+static ml_status start(run *r, bool fresh)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
+    bool found = false;
+    ML_TRY(ml_run_config_check_training(r->config));
+    ML_TRY(session_open(s, r->config, true));
+    ML_TRY(session_attach_method(s));
+    describe_identity(r);
+    ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, fresh, s->grid));
+    ML_TRY(look_for_checkpoint(r, &found));
+    if (is_finished(r)) {
+        ml_log("%s: finished at step %" PRId64 " already; nothing to do (raise train.steps, or start over with --fresh)",
+               r->config->run_dir, r->step);
+        return ML_OK;
+    }
+    const char *product = found ? r->progress.product_path : r->config->product_path;
+    const char *vector = found ? r->progress.vector_path : r->config->vector_path;
+    predict_memory(r);
+    ML_TRY(session_build(s, true, product, vector));
+    if (found)
+        ML_TRY(ml_checkpoint_load(r->directory, s->grid, &s->parameters));
+    else
+        ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
+    ml_peft_after_update(s->peft);
+    ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
+    ML_TRY(metrics_open(r));
+    if (ml_grid_rank(s->grid) == 0) progress_table(r);
+    if (found) ml_log("resumed from step %" PRId64, r->step);
+done:
+    return st;
+}
+
+/* ---- steps ---- */
+
+static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static ml_status one_step(run *r, step_result *result)
+{
+    ml_status st = run_step(r, result);
+    if (st != ML_OK) return st;
+    if (r->step == 0) r->loss_first = result->loss;
+    r->step++;
+    r->loss_last = result->loss;
+    r->tokens += result->tokens;
+    r->timed_tokens += result->tokens;
+    r->seconds += result->seconds;
+    r->reduction = result->reduction;
+    progress_step(r, result);
+    return ml_grid_agree(r->session.grid, metrics_step(r, result));
+}
+
+static ml_status evaluate(run *r)
+{
+    int64_t targets;
+    if (!r->session.valid.dataset) return ML_OK;
+    ml_status st = evaluate_session(&r->session, &r->valid_loss, &targets);
+    if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
+    progress_evaluation(r);
+    return st;
+}
+
+static ml_status stop_here(run *r)
+{
+    ml_status st = r->saved_step == r->step ? ML_OK : save(r, false);
+    if (st != ML_OK) return st;
+    progress_end(r);
+    return ml_fail(ML_STOPPED,
+                   "stopped by a signal after saving step %" PRId64 " of %" PRId64 " in %s; the same command goes on from there", r->step,
+                   r->config->train.steps, r->config->run_dir);
+}
+
+/* Whether a signal has reached any rank. Collective. */
+static bool anyone_stops(const run *r)
+{
+    double seen = signals_seen() ? 1.0 : 0.0;
+    ml_grid_sum_double(r->session.grid, ML_GROUP_WORLD, &seen, 1);
+    return seen > 0.0;
+}
+
+static ml_status steps(run *r)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = r->config;
+    bool stop = anyone_stops(r);
+    while (r->step < c->train.steps && !stop) {
+        step_result result;
+        ML_TRY(one_step(r, &result));
+        bool last = r->step == c->train.steps;
+        stop = result.stop;
+        if (!last && !stop && is_due(r->step, c->train.eval_every)) ML_TRY(evaluate(r));
+        if (!last && is_due(r->step, c->train.save_every)) ML_TRY(save(r, false));
+    }
+    if (r->step < c->train.steps) return stop_here(r);
+done:
+    return st;
+}
+
+/* The checkpoint first, so that a run killed from here on repeats no step; it is marked finished when everything else is written. */
+static ml_status finish(run *r)
+{
+    ml_status st = ML_OK;
+    if (r->saved_step != r->step) ML_TRY(save(r, false));
+    progress_end(r);
+    ML_TRY(evaluate(r));
+    ML_TRY(write_result(r));
+    ML_TRY(summary_write(r));
+    ML_TRY(save(r, true));
+    progress_summary(r);
+done:
+    return st;
+}
+
+static void close_run(run *r)
+{
+    if (r->metrics) fclose(r->metrics);
+    ml_run_directory_close(r->directory);
+    session_close(&r->session);
+}
+
+ml_status ml_train_run(const ml_run_config *config, bool fresh)
+{
+    ml_status st = ML_OK;
+    run *r = NULL;
+    signals_catch();
+    ML_NEW(r, 1, ML_MEM_OTHER, "a run");
+    r->config = config;
+    r->saved_step = -1;
+    r->loss_first = r->loss_last = r->valid_loss = NAN;
+    r->progress.best_loss = NAN;
+    ML_TRY(start(r, fresh));
+    if (is_finished(r)) goto done;
+    ML_TRY(steps(r));
+    ML_TRY(finish(r));
+done:
+    if (r) close_run(r);
+    ml_memory_free(r);
+    return st;
+}

@@ -1,0 +1,121 @@
+/* What a person sees: one table at the start, then a bar on a terminal or a line now and then elsewhere. Rank 0 alone. */
+#include <inttypes.h>
+#include <math.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include "train/run.h"
+
+static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
+
+static void print_kernels(const session *s)
+{
+    const ml_kernels_rate *rates;
+    int64_t n = ml_kernels_rates(s->kernels, &rates);
+    ml_log("  products     %s, vectors %s", s->kernels->product_path, s->kernels->vector_path);
+    for (int64_t i = 0; i < n; i++)
+        if (rates[i].forward_gflops > 0.0)
+            ml_log("               %-14s forward %.0f, backward %.0f GF/s a rank", rates[i].path, rates[i].forward_gflops,
+                   rates[i].backward_gflops);
+}
+
+static void print_data(const run *r)
+{
+    const session *s = &r->session;
+    const ml_sampler *sampler = s->train.sampler;
+    ml_log("  data         %" PRId64 " sequences, %" PRId64 " tokens; %" PRId64 " cut at %" PRId64 " tokens, %" PRId64
+           " left without a target and skipped",
+           ml_dataset_sequences(s->train.dataset), ml_dataset_tokens(s->train.dataset), ml_sampler_cut(sampler), s->max_len,
+           ml_sampler_skipped(sampler));
+}
+
+static void print_memory(const run *r)
+{
+    const session *s = &r->session;
+    int64_t total = 0;
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) {
+        int64_t bytes = ml_memory_current((ml_category)c);
+        total += bytes;
+        if (bytes >= 1 << 20) ml_log("    %-13s%10.1f MiB", ml_category_name((ml_category)c), mib(bytes));
+    }
+    ml_log("    %-13s%10.1f MiB a rank, %d ranks on a node", "total", mib(total), ml_grid_ranks_on_node(s->grid));
+}
+
+void progress_table(run *r)
+{
+    const session *s = &r->session;
+    const ml_run_config *c = r->config;
+    int64_t all = ml_model_parameters_total(ml_base_spec(s->base)), trained = s->parameters.global;
+    int threads = omp_get_max_threads();
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    ml_log("mpilora train: %s, %s, %s", c->base, c->method.name == ML_METHOD_FULL ? "full fine-tuning" : "LoRA",
+           ml_dtype_name(c->precision));
+    ml_log("  grid         %d ranks = dp %d x tp %d on %d node%s (%d a node), %d thread%s a rank", ml_grid_size(s->grid),
+           ml_grid_dp(s->grid), ml_grid_tp(s->grid), ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",
+           ml_grid_ranks_on_node(s->grid), threads, threads > 1 ? "s" : "");
+    if ((long)ml_grid_ranks_on_node(s->grid) * threads > cores)
+        ml_warn("%d ranks x %d threads on a node with %ld cores: set OMP_NUM_THREADS so that they fit", ml_grid_ranks_on_node(s->grid),
+                threads, cores);
+    print_kernels(s);
+    ml_log("  parameters   %" PRId64 " in the base, %" PRId64 " trained (%.3f %%); %.3f MB summed a step", all, trained,
+           100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
+    print_data(r);
+    ml_log("  memory (rank 0)");
+    print_memory(r);
+    r->progress_time = ml_seconds();
+}
+
+static void format_time(double seconds, char text[16])
+{
+    int64_t t = isfinite(seconds) && seconds < 3.6e8 ? (int64_t)(seconds + 0.5) : 0;
+    if (t >= 3600)
+        snprintf(text, 16, "%d:%02d:%02d", (int)(t / 3600), (int)(t / 60 % 60), (int)(t % 60));
+    else
+        snprintf(text, 16, "%d:%02d", (int)(t / 60), (int)(t % 60));
+}
+
+static void draw_bar(const run *r, const step_result *step, const char *left)
+{
+    enum { WIDTH = 30 };
+    char bar[WIDTH + 1];
+    int64_t full = WIDTH * r->step / r->config->train.steps;
+    for (int64_t i = 0; i < WIDTH; i++) bar[i] = i < full ? '#' : '.';
+    bar[WIDTH] = '\0';
+    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %s left \033[K", bar, r->step, r->config->train.steps,
+            step->loss, (double)r->timed_tokens / r->seconds, left);
+}
+
+void progress_step(run *r, const step_result *step)
+{
+    enum { LINE_SECONDS = 5 };
+    if (ml_grid_rank(r->session.grid) != 0) return;
+    char left[16];
+    double each = r->seconds / (double)(r->step - r->first_step);
+    format_time(each * (double)(r->config->train.steps - r->step), left);
+    bool ends = r->step == r->config->train.steps || r->step == r->first_step + 1;
+    if (isatty(STDERR_FILENO)) {
+        draw_bar(r, step, left);
+    } else if (ends || ml_seconds() - r->progress_time >= LINE_SECONDS) {
+        ml_log("step %" PRId64 "/%" PRId64 "  loss %.6f  lr %.3g  grad_norm %.4f  %.0f tokens/s  %s left", r->step, r->config->train.steps,
+               step->loss, step->lr, step->grad_norm, (double)r->timed_tokens / r->seconds, left);
+        r->progress_time = ml_seconds();
+    }
+}
+
+void progress_end(const run *r)
+{
+    if (ml_grid_rank(r->session.grid) == 0 && isatty(STDERR_FILENO)) fputc('\n', stderr);
+}
+
+void progress_evaluation(const run *r)
+{
+    if (isatty(STDERR_FILENO) && r->step < r->config->train.steps) progress_end(r);
+    ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss, exp(r->valid_loss));
+}
+
+void progress_summary(const run *r)
+{
+    bool full = r->config->method.name == ML_METHOD_FULL;
+    ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step, r->loss_first, r->loss_last,
+           (double)r->timed_tokens / r->seconds, r->config->run_dir, full ? "model.h5" : "adapter.h5");
+}

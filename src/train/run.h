@@ -1,0 +1,71 @@
+/* A training run in progress. */
+#ifndef MPILORA_TRAIN_RUN_H
+#define MPILORA_TRAIN_RUN_H
+
+#include "mpilora/checkpoint.h"
+#include "train/session.h"
+
+/* What one step gives. Times are this rank's. */
+typedef struct step_result {
+    double loss, lr, grad_norm;
+    int64_t tokens; /* of the global batch */
+    double seconds, comm_seconds;
+    ml_reduction reduction;
+    bool stop; /* a signal reached some rank */
+} step_result;
+
+enum { IDENTITIES = 32 };
+
+typedef struct run {
+    session session;
+    const ml_run_config *config;
+    ml_run_directory *directory;
+    int64_t step;                             /* done */
+    int64_t first_step;                       /* done before this start */
+    int64_t saved_step;                       /* of the newest checkpoint; −1: none */
+    int64_t tokens;                           /* since step 1 */
+    double loss_first, loss_last, valid_loss; /* NaN: not known */
+    double seconds;                           /* in steps of this start */
+    int64_t timed_tokens;                     /* in steps of this start */
+    ml_reduction reduction;
+    int64_t checkpoint_bytes;
+    FILE *metrics; /* rank 0 */
+    int64_t predicted[ML_MEM_CATEGORIES];
+    double progress_time; /* of the last line */
+    ml_checkpoint_progress progress;
+    int64_t identities;
+    ml_checkpoint_identity identity[IDENTITIES];
+    char identity_text[IDENTITIES][128];
+} run;
+
+/* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not finite (nothing is updated then). */
+ml_status run_step(run *r, step_result *out) ML_NODISCARD;
+
+/* signals.c: handlers for SIGTERM, SIGINT, SIGUSR1 set a flag and stay until the process ends. */
+void signals_catch(void);
+bool signals_seen(void);
+
+/* metrics.c: on rank 0; elsewhere they do nothing. */
+ml_status metrics_open(run *r) ML_NODISCARD; /* appends */
+ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
+ml_status metrics_evaluation(const run *r, double loss) ML_NODISCARD;
+ml_status metrics_sync(run *r) ML_NODISCARD;
+ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */
+
+/* identity.c: what a resumed run must have in common with its checkpoint. */
+void describe_identity(run *r);
+
+/* predict.c: this rank's memory by category, from the sizing functions that allocate. */
+void predict_memory(run *r);
+
+/* progress.c: rank 0 alone prints. */
+void progress_table(run *r);
+void progress_step(run *r, const step_result *step);
+void progress_evaluation(const run *r);
+void progress_end(const run *r); /* leaves the bar's line */
+void progress_summary(const run *r);
+
+/* finish.c: adapter.h5, or model.h5 of method full. Collective. */
+ml_status write_result(run *r) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,187 @@
+/* Opening a session: grid, base, data, model, method, kernels, weights, in that order; every step ends in an agreement of all ranks. */
+#include "train/session.h"
+
+#include <inttypes.h>
+
+/* ---- data ---- */
+
+static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
+{
+    const ml_model_spec *spec = ml_base_spec(s->base);
+    const char *want = ml_base_tokenizer_hash(s->base), *found = ml_dataset_tokenizer_hash(data);
+    if (ml_dataset_vocab(data) != spec->vocab)
+        return ml_fail(ML_INPUT,
+                       "%s: made for a vocabulary of %" PRId64 " tokens, but the base %s has %" PRId64 "; tokenize it again with this base",
+                       path, ml_dataset_vocab(data), ml_base_path(s->base), spec->vocab);
+    if (*want && *found && strcmp(want, found) != 0)
+        return ml_fail(ML_INPUT, "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it again with this base", path,
+                       found, ml_base_path(s->base), want);
+    return ML_OK;
+}
+
+static ml_status open_source(session *s, const char *path, bool shuffle, data_source *out)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_dataset_open(&out->dataset, path));
+    ML_TRY(check_data(s, path, out->dataset));
+    ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, shuffle, s->config->seed));
+    if (ml_sampler_usable(out->sampler) == 0)
+        st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path, s->max_len);
+done:
+    return st;
+}
+
+static void close_source(data_source *source)
+{
+    ml_sampler_destroy(source->sampler);
+    ml_dataset_destroy(source->dataset);
+}
+
+static ml_status open_files(session *s, bool training)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = s->config;
+    ML_TRY(ml_base_open(&s->base, c->base));
+    int64_t context = ml_base_spec(s->base)->context;
+    s->max_len = c->data.max_len ? c->data.max_len : context;
+    if (s->max_len > context)
+        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
+                       context, c->base);
+    if (!training && !c->data.valid) return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on", c->path);
+    if (training) ML_TRY(open_source(s, c->data.train, c->data.shuffle, &s->train));
+    if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
+    if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, c->batch.micro);
+    if (s->valid.sampler) s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->valid.sampler, c->batch.micro));
+done:
+    return st;
+}
+
+ml_status session_open(session *s, const ml_run_config *config, bool training)
+{
+    ml_status st = ML_OK;
+    *s = (session){.config = config};
+    ML_TRY(ml_grid_create(&s->grid, (int)config->parallel.tp));
+    if (training && config->batch.sequences < ml_grid_dp(s->grid)) {
+        st = ml_fail(ML_USAGE,
+                     "batch.sequences: %" PRId64 " is less than the %d data-parallel replicas; give each replica at least one sequence",
+                     config->batch.sequences, ml_grid_dp(s->grid));
+        goto done;
+    }
+    ML_TRY(ml_grid_agree(s->grid, open_files(s, training)));
+done:
+    return st;
+}
+
+/* ---- model and method ---- */
+
+static ml_status create_model(session *s)
+{
+    return ml_model_create(&s->model, ml_base_spec(s->base), s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
+}
+
+static ml_status attach_method(session *s)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = s->config;
+    ML_TRY(create_model(s));
+    if (c->method.name == ML_METHOD_FULL) return ml_peft_attach_full(&s->peft, s->model, &s->parameters);
+    ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
+    ML_TRY(ml_targets_resolve(ml_base_spec(s->base)->family, c->method.targets, &o.targets));
+    ML_TRY(ml_peft_attach_lora(&s->peft, s->model, &s->parameters, &o));
+done:
+    return st;
+}
+
+ml_status session_attach_method(session *s)
+{
+    ml_status st = ml_grid_agree(s->grid, attach_method(s));
+    if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
+    return st;
+}
+
+static ml_status attach_adapter(session *s, const ml_adapter *adapter)
+{
+    ml_status st = create_model(s);
+    if (st == ML_OK && adapter) st = ml_peft_attach_adapter(&s->peft, s->model, &s->parameters, adapter);
+    return st;
+}
+
+ml_status session_attach_adapter(session *s, const ml_adapter *adapter)
+{
+    ml_status st = ml_grid_agree(s->grid, attach_adapter(s, adapter));
+    if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
+    return st;
+}
+
+/* ---- kernels and weights ---- */
+
+/* Rank 0 measures, the others take its choice. */
+static ml_status create_kernels(session *s, const char *product_path, const char *vector_path)
+{
+    ml_status st = ML_OK;
+    ml_weight shapes[ML_MODEL_SHAPES];
+    ml_kernels_options o = {.product_path = product_path, .vector_path = vector_path};
+    struct {
+        char product[32], vector[32];
+    } choice = {"", ""};
+    ml_model_kernel_options(s->model, s->tokens, &o, shapes);
+    bool first = ml_grid_rank(s->grid) == 0;
+    ML_TRY(ml_grid_agree(s->grid, first ? ml_kernels_create(&s->kernels, &o) : ML_OK));
+    if (first) {
+        snprintf(choice.product, sizeof choice.product, "%s", s->kernels->product_path);
+        snprintf(choice.vector, sizeof choice.vector, "%s", s->kernels->vector_path);
+    }
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, &choice, (int64_t)sizeof choice);
+    o.product_path = choice.product;
+    o.vector_path = choice.vector;
+    ML_TRY(ml_grid_agree(s->grid, first ? ML_OK : ml_kernels_create(&s->kernels, &o)));
+    ml_model_use_kernels(s->model, s->kernels);
+done:
+    return st;
+}
+
+static ml_status read_weights(session *s)
+{
+    for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
+        ml_model_slot *slot = ml_model_slot_at(s->model, i);
+        float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
+        ml_status st = master ? ml_base_read(s->base, slot->name, &slot->shard, ML_FP32, master)
+                              : ml_base_read(s->base, slot->name, &slot->shard, slot->dtype, slot->data);
+        if (st != ML_OK) return st;
+    }
+    if (s->peft) ml_peft_after_update(s->peft);
+    return ML_OK;
+}
+
+static ml_status allocate(session *s, bool training)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_parameters_allocate(&s->parameters, training));
+    if (s->peft) ml_peft_bind(s->peft);
+    ML_TRY(ml_model_bind(s->model, s->peft ? ml_peft_weight_category(s->peft) : ML_MEM_FROZEN));
+    ML_TRY(ml_model_reserve(s->model, s->tokens, training));
+    ML_TRY(packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len));
+    ML_TRY(read_weights(s));
+done:
+    return st;
+}
+
+ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path)
+{
+    ml_status st = create_kernels(s, product_path, vector_path);
+    return st == ML_OK ? ml_grid_agree(s->grid, allocate(s, training)) : st;
+}
+
+void session_close(session *s)
+{
+    packer_destroy(&s->packer);
+    ml_peft_destroy(s->peft);
+    ml_model_destroy(s->model);
+    ml_parameters_destroy(&s->parameters);
+    ml_kernels_destroy(s->kernels);
+    close_source(&s->train);
+    close_source(&s->valid);
+    ml_base_close(s->base);
+    ml_grid_destroy(s->grid);
+    *s = (session){0};
+}

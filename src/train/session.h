@@ -1,0 +1,62 @@
+/* A session: everything that a pass over data needs, on one rank. Shared by training and evaluation. */
+#ifndef MPILORA_TRAIN_SESSION_H
+#define MPILORA_TRAIN_SESSION_H
+
+#include "mpilora/config.h"
+#include "mpilora/data.h"
+#include "mpilora/grid.h"
+#include "mpilora/kernels.h"
+#include "mpilora/model.h"
+#include "mpilora/optim.h"
+#include "mpilora/peft.h"
+#include "mpilora/store.h"
+
+/* One file of sequences and the order they are taken in. */
+typedef struct data_source {
+    ml_dataset *dataset;
+    ml_sampler *sampler;
+} data_source;
+
+/* A micro-batch under construction: buffers for `tokens` tokens and `sequences` sequences. */
+typedef struct packer {
+    int64_t capacity_tokens, capacity_sequences;
+    int32_t *token, *target, *sequence_token;
+    uint8_t *mask;
+    int64_t *start, *row, *key_sequence;
+    ml_batch batch;
+    int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
+} packer;
+
+typedef struct session {
+    const ml_run_config *config; /* borrowed */
+    ml_grid *grid;
+    ml_base *base;
+    int64_t max_len; /* resolved */
+    int64_t tokens;  /* of the largest micro-batch */
+    data_source train, valid;
+    ml_model *model;
+    ml_kernels *kernels;
+    ml_parameters parameters;
+    ml_peft *peft; /* NULL: the base alone */
+    packer packer;
+} session;
+
+/* Collective. session_open: grid, base, data (train where `training`, valid where configured); session_attach: model and method described;
+ * session_build: kernels, storage, weights. Each agrees on its status. Close with session_close. */
+ml_status session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
+ml_status session_attach_method(session *s) ML_NODISCARD;                             /* config.method */
+ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
+/* product and vector path: forced names from a checkpoint, or NULL. */
+ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
+void session_close(session *s);
+
+/* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch. Local. */
+ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len) ML_NODISCARD;
+void packer_destroy(packer *p);
+int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
+ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed) ML_NODISCARD;
+
+/* evaluate.c: mean loss over all usable sequences of s->valid. Collective. */
+ml_status evaluate_session(session *s, double *loss, int64_t *targets) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,82 @@
+/* summary.json: what a run was and what it took. */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "store/durable.h"
+#include "train/run.h"
+
+/* JSON has no NaN: what is not known is null. */
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static json_t *memory_table(const int64_t bytes[ML_MEM_CATEGORIES])
+{
+    json_t *table = json_object();
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) json_object_set_new(table, ml_category_name((ml_category)c), json_integer(bytes[c]));
+    return table;
+}
+
+static json_t *describe(const run *r, const int64_t peak[ML_MEM_CATEGORIES + 2])
+{
+    const session *s = &r->session;
+    json_t *o = json_object(), *predicted = memory_table(r->predicted), *memory = memory_table(peak);
+    int64_t total = 0;
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) total += r->predicted[c];
+    json_object_set_new(predicted, "total_bytes", json_integer(total));
+    json_object_set_new(memory, "total_peak_bytes", json_integer(peak[ML_MEM_CATEGORIES]));
+    json_object_set_new(memory, "process_peak_bytes", json_integer(peak[ML_MEM_CATEGORIES + 1]));
+    json_object_set_new(memory, "predicted", predicted);
+    json_object_set_new(o, "steps", json_integer(r->step));
+    json_object_set_new(o, "loss_first", number(r->loss_first));
+    json_object_set_new(o, "loss_last", number(r->loss_last));
+    json_object_set_new(o, "valid_loss", number(r->valid_loss));
+    json_object_set_new(o, "tokens", json_integer(r->tokens));
+    json_object_set_new(o, "tokens_per_s", number(r->seconds > 0.0 ? (double)r->timed_tokens / r->seconds : NAN));
+    json_object_set_new(o, "ranks", json_integer(ml_grid_size(s->grid)));
+    json_object_set_new(o, "dp", json_integer(ml_grid_dp(s->grid)));
+    json_object_set_new(o, "tp", json_integer(ml_grid_tp(s->grid)));
+    json_object_set_new(o, "pp", json_integer(1));
+    json_object_set_new(o, "params_total", json_integer(ml_model_parameters_total(ml_base_spec(s->base))));
+    json_object_set_new(o, "params_trainable", json_integer(s->parameters.global));
+    json_object_set_new(o, "allreduce_bytes_per_step", json_integer(r->reduction.payload_bytes));
+    json_object_set_new(o, "allreduce_bytes_passed_per_step", json_integer(r->reduction.passed_bytes));
+    json_object_set_new(o, "checkpoint_bytes", json_integer(r->checkpoint_bytes));
+    json_object_set_new(o, "product_path", json_string(s->kernels->product_path));
+    json_object_set_new(o, "vector_path", json_string(s->kernels->vector_path));
+    json_object_set_new(o, "memory", memory);
+    return o;
+}
+
+static ml_status write_json(const run *r, const json_t *object)
+{
+    ml_status st = ML_OK;
+    ml_text path = {0};
+    char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    ML_TRY(ml_text_printf(&path, "%s/summary.json", r->config->run_dir));
+    if (!text) {
+        st = ml_fail(ML_RESOURCE, "%s: out of memory", path.data);
+        goto done;
+    }
+    ML_TRY(ml_durable_write(path.data, text, (int64_t)strlen(text), NULL));
+done:
+    free(text);
+    ml_text_destroy(&path);
+    return st;
+}
+
+ml_status summary_write(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    int64_t peak[ML_MEM_CATEGORIES + 2];
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) peak[c] = ml_memory_peak((ml_category)c);
+    peak[ML_MEM_CATEGORIES] = ml_memory_peak_total();
+    peak[ML_MEM_CATEGORIES + 1] = ml_memory_process_peak();
+    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, peak, ML_MEM_CATEGORIES + 2);
+    if (ml_grid_rank(s->grid) == 0) {
+        json_t *object = describe(r, peak);
+        st = object ? write_json(r, object) : ml_fail(ML_RESOURCE, "summary.json: out of memory");
+        json_decref(object);
+    }
+    return ml_grid_agree(s->grid, st);
+}
