@@ -38,7 +38,8 @@ static const ml_model_spec tiny_llama = {.family = ML_FAMILY_LLAMA,
                                          .tied_head = true};
 
 /* An adapter with the named kinds ("attn.q", …) in layers [first, layers). */
-static ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds, int64_t first, int64_t rank, double alpha, bool rslora)
+static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds, int64_t first, int64_t rank, double alpha,
+                                      bool rslora)
 {
     ml_adapter adapter = {.rslora = rslora, .dropout = 0.125, .base_source_hash = "00ff"};
     int64_t capacity = 0;
@@ -59,7 +60,7 @@ static ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kin
     return adapter;
 }
 
-static const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *site)
+static inline const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *site)
 {
     for (int64_t i = 0; i < adapter->count; i++)
         if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
@@ -67,7 +68,7 @@ static const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *sit
 }
 
 /* The largest |difference| of two adapters' pairs, scale included; infinite where sites or shapes differ. */
-static float adapter_distance(const ml_adapter *x, const ml_adapter *y)
+static inline float adapter_distance(const ml_adapter *x, const ml_adapter *y)
 {
     float most = 0.0F;
     if (x->count != y->count) return INFINITY;

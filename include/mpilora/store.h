@@ -72,22 +72,4 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
 ml_status ml_adapter_split_qkv(ml_adapter *adapter, const ml_model_spec *spec, unsigned targets) ML_NODISCARD;
 void ml_adapter_destroy(ml_adapter *adapter);
 
-/* ---- merging ------------------------------------------------------------------------------------------------------------- */
-
-typedef struct ml_merge_options {
-    bool subtract; /* W − s·B·A instead of W + s·B·A */
-} ml_merge_options;
-
-typedef struct ml_merge_result {
-    int64_t matrices; /* that the adapter changed */
-    bool recovered;   /* subtract: the result is bit for bit the base that was once merged */
-} ml_merge_result;
-
-/* Writes a base file with W + s·B·A (in fp32, rounded once to the base's dtype) for every adapted matrix, all else copied, tensor by tensor in blocks of rows.
- * The result's source hash is made of the base's and the adapter's. Subtracting an adapter from the base it was merged into gives the original's source
- * hash back; its fp32 matrices are the original's within one rounding, its bf16 ones too, and where all bits agree the result says so. ML_USAGE where `path` exists.
- * Local. */
-ml_status ml_merge(ml_base *base, const ml_adapter *adapter, const ml_merge_options *options, const char *path,
-                   ml_merge_result *result) ML_NODISCARD;
-
 #endif

@@ -3,9 +3,10 @@
 #include "mpilora/grid.h"
 
 /* Each lives in the file of its name. */
-extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench;
+extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench, ml_command_merge, ml_command_export;
 
-static const ml_command *const commands[] = {&ml_command_import, &ml_command_train, &ml_command_eval, &ml_command_bench, NULL};
+static const ml_command *const commands[] = {
+    &ml_command_import, &ml_command_train, &ml_command_eval, &ml_command_bench, &ml_command_merge, &ml_command_export, NULL};
 
 static const char *names[sizeof commands / sizeof *commands];
 

@@ -1,0 +1,24 @@
+/* merge: an adapter's factors added into a base's weights, or taken out again. */
+#ifndef MPILORA_MERGE_H
+#define MPILORA_MERGE_H
+
+#include "mpilora/base.h"
+#include "mpilora/store.h"
+
+typedef struct ml_merge_result {
+    int64_t matrices; /* of the base that the adapter changed */
+    bool original;    /* subtract: the source hash is that of the base which was merged */
+} ml_merge_result;
+
+/* Writes a base file with W + s·B·A for every adapted matrix W (with `subtract` W − s·B·A), all else copied; s·B·A and the sum in fp32, rounded once to the base's
+ * dtype; block of rows by block of rows, so memory stays at the adapter + some 10 MB.
+ *
+ * The result is another base: its source hash is SHA-256("merge" ‖ base's source hash ‖ adapter's hash). Subtracting the same adapter file from it gives the
+ * original's source hash back. s·B·A is computed the same both ways, so what remains are the two roundings of the sums: the weights come back within
+ * 2⁻²³·(|W| + |s·B·A|) in fp32, 2⁻⁷·(|W| + |s·B·A|) in bf16, and in bf16 exactly wherever the merged weight has no larger exponent than W.
+ *
+ * ML_INPUT where the adapter belongs to another base: to merge, it must have been trained on this one (by source hash); to subtract, this must be the merge of
+ * that one with this very adapter. PEFT directories do not say where they belong: they are only checked by shape. ML_USAGE where `path` exists. Local. */
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, const char *path, ml_merge_result *result) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,154 @@
+/* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of s·B·A on the way. */
+#include "mpilora/merge.h"
+
+#include <inttypes.h>
+#include <unistd.h>
+
+static const int64_t block_floats = (8 << 20) / 4;
+
+typedef struct merge {
+    ml_base *base;
+    const ml_adapter *adapter;
+    ml_base_writer *writer;
+    float sign;
+    float *rows, *delta; /* a block of W; one row of B·A */
+} merge;
+
+/* ---- who belongs to whom ------------------------------------------------------------------------------------------------------- */
+
+static void merged_hash(const char *base_source, const char *adapter, char out[ML_SHA256_HEX])
+{
+    char text[3 * ML_SHA256_HEX];
+    int n = snprintf(text, sizeof text, "merge %s %s", base_source, adapter);
+    ml_sha256_of(text, (size_t)n, out);
+}
+
+/* The source hash of the result. */
+static ml_status name_result(const ml_base *base, const ml_adapter *adapter, bool subtract, char out[ML_SHA256_HEX], bool *original)
+{
+    const char *source = ml_base_source_hash(base), *home = adapter->base_source_hash;
+    char merged[ML_SHA256_HEX];
+    *original = false;
+    merged_hash(source, adapter->hash, out);
+    if (!home[0]) return ML_OK;
+    if (!subtract) {
+        if (!strcmp(home, source)) return ML_OK;
+        return ml_fail(ML_INPUT,
+                       "%s: the adapter belongs to another base: it was trained on %.16s…, this base is %.16s… (SHA-256 of the source)",
+                       ml_base_path(base), home, source);
+    }
+    merged_hash(home, adapter->hash, merged);
+    if (strcmp(merged, source) != 0)
+        return ml_fail(ML_INPUT, "%s: is not the merge of this adapter with its base (%.16s…), so nothing can be subtracted",
+                       ml_base_path(base), home);
+    memcpy(out, home, ML_SHA256_HEX);
+    *original = true;
+    return ML_OK;
+}
+
+/* ---- one matrix ------------------------------------------------------------------------------------------------------------------ */
+
+/* Where the rows of a base tensor begin in the B of a pair: 0, or within GPT-2's fused q|k|v; −1 where the pair is of another place. */
+static int64_t first_row_in(const ml_adapter_pair *pair, const ml_model_tensor *tensor)
+{
+    static const char *const parts[] = {"q", "k", "v"};
+    char name[sizeof tensor->name + 16];
+    snprintf(name, sizeof name, "%s.weight", pair->site);
+    if (!strcmp(name, tensor->name)) return 0;
+    size_t stem = strlen(pair->site) - 3;
+    if (strlen(pair->site) < 4 || strcmp(pair->site + stem, "qkv") != 0) return -1;
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "%.*s%s.weight", (int)stem, pair->site, parts[i]);
+        if (!strcmp(name, tensor->name)) return i * (pair->out / 3);
+    }
+    return -1;
+}
+
+/* rows[n, in] ± s·B[first …]·A */
+static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
+{
+    float scale = m->sign * pair->scale;
+    for (int64_t i = 0; i < n; i++) {
+        const float *b = pair->b + (first + i) * pair->rank;
+        float *row = m->rows + i * pair->in;
+        memset(m->delta, 0, (size_t)pair->in * sizeof *m->delta);
+        for (int64_t k = 0; k < pair->rank; k++)
+            for (int64_t j = 0; j < pair->in; j++) m->delta[j] += b[k] * pair->a[k * pair->in + j];
+        for (int64_t j = 0; j < pair->in; j++) row[j] += scale * m->delta[j];
+    }
+}
+
+static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
+{
+    ml_status st = ML_OK;
+    int64_t step = ml_max(1, block_floats / tensor->cols);
+    for (int64_t first = 0; first < tensor->rows; first += step) {
+        int64_t n = ml_min(step, tensor->rows - first);
+        ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
+        ML_TRY(ml_base_read(m->base, tensor->name, &rows, ML_FP32, m->rows));
+        for (int64_t i = 0; i < m->adapter->count; i++) {
+            int64_t start = first_row_in(&m->adapter->pairs[i], tensor);
+            if (start < 0) continue;
+            add_rows(m, &m->adapter->pairs[i], start + first, n);
+            *changed = true;
+        }
+        ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
+    }
+done:
+    return st;
+}
+
+static ml_status copy_all(const merge *m, int64_t *matrices)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(m->base);
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor tensor;
+        bool changed = false;
+        ml_model_tensor_at(spec, i, &tensor);
+        ML_TRY(copy_tensor(m, &tensor, &changed));
+        *matrices += changed;
+    }
+done:
+    return st;
+}
+
+/* Room for a block of the widest tensor. */
+static ml_status make_room(merge *m)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(m->base);
+    int64_t widest = 1;
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor tensor;
+        ml_model_tensor_at(spec, i, &tensor);
+        widest = ml_max(widest, tensor.cols);
+    }
+    ML_NEW(m->rows, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
+    ML_NEW(m->delta, widest, ML_MEM_OTHER, "a row of a matrix");
+done:
+    return st;
+}
+
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, const char *path, ml_merge_result *result)
+{
+    ml_status st = ML_OK;
+    merge m = {.base = base, .adapter = adapter, .sign = subtract ? -1.0F : 1.0F};
+    char source[ML_SHA256_HEX];
+    int64_t length;
+    const char *tokenizer = ml_base_tokenizer(base, &length);
+    *result = (ml_merge_result){0};
+    ML_TRY(name_result(base, adapter, subtract, source, &result->original));
+    if (access(path, F_OK) == 0) return ml_fail(ML_USAGE, "%s: is there already; nothing is overwritten, choose another name", path);
+    ML_TRY(make_room(&m));
+    ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base), tokenizer, length, source));
+    ML_TRY(copy_all(&m, &result->matrices));
+    ml_base_writer *writer = m.writer;
+    m.writer = NULL;
+    ML_TRY(ml_base_writer_finish(writer));
+done:
+    ml_base_writer_discard(m.writer);
+    ml_memory_free(m.rows);
+    ml_memory_free(m.delta);
+    return st;
+}
