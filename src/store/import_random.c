@@ -3,8 +3,8 @@
 #include <math.h>
 
 #include "mpilora/data.h"
-#include "mpilora/import.h"
 #include "store/base_private.h"
+#include "store/import_private.h"
 
 enum { PIECE = 1 << 20 }; /* values */
 
@@ -53,19 +53,6 @@ static ml_status read_tokenizer(const char *directory, ml_text *json)
     return ml_fail(ML_INPUT, "%s: no tokenizer there: expected tokenizer.json, or vocab.json and merges.txt", directory);
 }
 
-/* Ids that the model has no embedding for would fail at training. */
-static ml_status check_tokenizer(const ml_text *json, const ml_model_spec *spec)
-{
-    ml_tokenizer *tokenizer = NULL;
-    if (!json->length) return ML_OK;
-    ml_status st = ml_tokenizer_create(&tokenizer, json->data, json->length);
-    if (st == ML_OK && ml_tokenizer_size(tokenizer) > spec->vocab)
-        st = ml_fail(ML_INPUT, "the tokenizer has %" PRId64 " tokens, the model's vocabulary %" PRId64, ml_tokenizer_size(tokenizer),
-                     spec->vocab);
-    ml_tokenizer_destroy(tokenizer);
-    return st;
-}
-
 ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer, ml_dtype dtype, const char *out)
 {
     ml_status st = ML_OK;
@@ -75,7 +62,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     float *piece = NULL;
     int64_t room = ml_max(PIECE, spec->width);
     ML_TRY(read_tokenizer(tokenizer, &json));
-    ML_TRY(check_tokenizer(&json, spec));
+    ML_TRY(import_check_tokenizer(&json, spec));
     ML_TRY(source_hash(spec, seed, hash));
     room = ml_max(room, spec->mlp_width);
     ML_NEW(piece, room, ML_MEM_OTHER, "a piece of a tensor");
