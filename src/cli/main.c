@@ -3,10 +3,11 @@
 #include "mpilora/grid.h"
 
 /* Each lives in the file of its name. */
-extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench, ml_command_merge, ml_command_export;
+extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench, ml_command_merge, ml_command_export,
+    ml_command_tokenize;
 
-static const ml_command *const commands[] = {
-    &ml_command_import, &ml_command_train, &ml_command_eval, &ml_command_bench, &ml_command_merge, &ml_command_export, NULL};
+static const ml_command *const commands[] = {&ml_command_import, &ml_command_tokenize, &ml_command_train,  &ml_command_eval,
+                                             &ml_command_bench,  &ml_command_merge,    &ml_command_export, NULL};
 
 static const char *names[sizeof commands / sizeof *commands];
 

@@ -257,6 +257,25 @@ static void vocabulary_and_merges_files(void **state)
     ml_tokenizer_destroy(tokenizer);
 }
 
+/* An added token that is not special is found in any text, a special one only where it is asked for; the longest of several is taken. */
+static void added_tokens_are_found_by_kind(void **state)
+{
+    (void)state;
+    write_file("tokenizer.json",
+               "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<\": 0, \">\": 1, \"x\": 2}, \"merges\": []}, "
+               "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"added_tokens\": ["
+               "{\"id\": 3, \"content\": \"<x\", \"special\": false}, {\"id\": 4, \"content\": \"<x>\", \"special\": true}]}");
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "x<x>", 4, true, &ids), ML_OK);
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "x<x>", 4, false, &ids), ML_OK);
+    static const int32_t wanted[] = {2, 4, 2, 3, 1};
+    assert_int_equal(ids.count, 5);
+    assert_memory_equal(ids.data, wanted, sizeof wanted);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+}
+
 static void bad_vocabularies_are_refused(void **state)
 {
     (void)state;
@@ -424,6 +443,7 @@ int main(void)
         cmocka_unit_test(special_tokens_stay_text_unless_asked_for),
         cmocka_unit_test(long_words_take_no_square_time),
         cmocka_unit_test_teardown(vocabulary_and_merges_files, empty_folder),
+        cmocka_unit_test_teardown(added_tokens_are_found_by_kind, empty_folder),
         cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),
         cmocka_unit_test_teardown(unknown_kinds_are_refused, empty_folder),
         cmocka_unit_test(gguf_arrays_give_the_same_ids),

@@ -1,0 +1,109 @@
+"""mpilora tokenize: report, formats and exit codes on the command line, and a real text where it is there."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+MPILORA = os.environ["MPILORA"]
+SOURCE = os.environ["MPILORA_SOURCE_DIR"]
+SHARED = os.environ.get("MPILORA_SHARED_DATA", os.path.join(SOURCE, "..", "shared", "data"))
+MODEL = """family: llama
+layers: 1
+width: 16
+mlp_width: 32
+heads: 2
+kv_heads: 1
+head_dim: 8
+vocab: {vocab}
+context: 64
+"""
+
+
+def run(*words, code=0, says=""):
+    """Runs mpilora; returns its standard output; on another exit code, or without `says` in its one line of error, the test fails."""
+    done = subprocess.run([MPILORA, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+    if done.returncode != code:
+        sys.exit(f"mpilora {' '.join(words)}: exit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    if says not in done.stdout + done.stderr:
+        sys.exit(f"mpilora {' '.join(words)}: says nothing of {says!r}:\n{done.stdout}{done.stderr}")
+    if code and (done.stderr.count("\n") != 1 or done.stdout):
+        sys.exit(f"mpilora {' '.join(words)}: expected one line on standard error:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def write(name, text):
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def make_base(name, vocab, tokenizer=None):
+    write(name + ".yaml", MODEL.format(vocab=vocab))
+    extra = ["--tokenizer", tokenizer] if tokenizer else []
+    run("import", "--init", "random", "--config", name + ".yaml", *extra, name)
+
+
+def test_formats():
+    write("pairs.jsonl", '{"prompt": "the river", "completion": " runs"}\n{"text": "to the sea"}\n')
+    run("tokenize", "--base", "base.h5", "pairs.jsonl", "pairs.h5", says="2 sequences")
+    write("pairs.txt", "the river|| runs\n" * 20)
+    report = run("tokenize", "--base", "base.h5", "pairs.txt", "pairs.h5", "--max-len", "64", says="20 sequences")
+    assert "as e2e" in report and "nothing will be cut" in report, report
+    run("tokenize", "--base", "base.h5", "pairs.txt", "pairs.h5", "--format", "text", says="as text")
+    write("ids.jsonl", '{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}\n')
+    run("tokenize", "--base", "bare.h5", "ids.jsonl", "ids.h5", says="1 sequences, 3 tokens, 2 targets")
+    write("long.jsonl", '{"input_ids": [%s]}\n' % ", ".join(["7"] * 100))
+    run("tokenize", "--base", "bare.h5", "long.jsonl", "ids.h5", says="1 sequences are longer than 64 tokens (the model's context)")
+    assert "--format" in run("tokenize", "--help")
+
+
+def test_refusals():
+    before = open("pairs.h5", "rb").read()
+    tokenize = ["tokenize", "--base", "base.h5"]
+    run(*tokenize, "pairs.txt", "pairs.h5", "--max-len", "65", code=2, says="64")
+    run(*tokenize, "pairs.txt", "pairs.h5", "--max-len", "0", code=2, says="--max-len")
+    run(*tokenize, "pairs.txt", "pairs.h5", "--format", "csv", code=2, says="csv")
+    run(*tokenize, "pairs.txt", code=2, says="usage")
+    run(*tokenize, "pairs.txt", "pairs.txt", code=2, says="same file")
+    run(*tokenize, "pairs.txt", "base.h5", code=2, says="base file")
+    run("tokenize", "pairs.txt", "pairs.h5", code=2, says="--base")
+    run("tokenize", "--base", "bare.h5", "pairs.txt", "pairs.h5", code=3, says="tokenizer")
+    run("tokenize", "--base", "nowhere.h5", "pairs.txt", "pairs.h5", code=3, says="nowhere.h5")
+    run("tokenize", "--base", "pairs.h5", "pairs.txt", "x.h5", code=3, says="pairs.h5")
+    run(*tokenize, "nowhere.txt", "pairs.h5", code=3, says="nowhere.txt")
+    run(*tokenize, "pairs.txt", "nowhere/pairs.h5", code=4, says="nowhere")
+    write("bad.jsonl", '{"text": "a b c"}\n{"txet": "d"}\n')
+    run(*tokenize, "bad.jsonl", "pairs.h5", code=3, says="bad.jsonl: line 2")
+    write("bad.jsonl", '{"input_ids": [5, 401]}\n')
+    run(*tokenize, "bad.jsonl", "pairs.h5", code=3, says="401")
+    write("empty.txt", "")
+    run(*tokenize, "empty.txt", "pairs.h5", code=3, says="empty")
+    assert open("pairs.h5", "rb").read() == before
+    left = [name for name in os.listdir(".") if "tmp" in name or "spool" in name]
+    assert not left, left
+
+
+def test_real_text():
+    tokenizer, text = os.path.join(SHARED, "gpt2-bpe"), os.path.join(SHARED, "e2e", "valid.txt")
+    if not (os.path.isdir(tokenizer) and os.path.isfile(text)):
+        print("the real vocabulary and text are not here: that part is skipped")
+        return
+    make_base("gpt2.h5", 50257, tokenizer)
+    report = run("tokenize", "--base", "gpt2.h5", text, "valid.h5", says="4672 sequences")
+    tokens, targets = map(int, re.search(r"(\d+) tokens, (\d+) targets", report).groups())
+    assert 200000 < targets < tokens < 400000, report
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make_base("base.h5", 401, os.path.join(SOURCE, "tests", "golden", "tokenizer", "gpt2"))
+        make_base("bare.h5", 401)
+        test_formats()
+        test_refusals()
+        test_real_text()
+        os.chdir("/")
+
+
+main()
