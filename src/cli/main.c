@@ -3,11 +3,28 @@
 #include "mpilora/grid.h"
 
 /* Each lives in the file of its name. */
-extern const ml_command ml_command_import, ml_command_train, ml_command_eval, ml_command_bench, ml_command_merge, ml_command_export,
-    ml_command_tokenize;
+extern const ml_command ml_command_import;
+extern const ml_command ml_command_tokenize;
+extern const ml_command ml_command_train;
+extern const ml_command ml_command_eval;
+extern const ml_command ml_command_generate;
+extern const ml_command ml_command_merge;
+extern const ml_command ml_command_export;
+extern const ml_command ml_command_bench;
 
-static const ml_command *const commands[] = {&ml_command_import, &ml_command_tokenize, &ml_command_train,  &ml_command_eval,
-                                             &ml_command_bench,  &ml_command_merge,    &ml_command_export, NULL};
+/* clang-format off: one a line */
+static const ml_command *const commands[] = {
+    &ml_command_import,
+    &ml_command_tokenize,
+    &ml_command_train,
+    &ml_command_eval,
+    &ml_command_generate,
+    &ml_command_merge,
+    &ml_command_export,
+    &ml_command_bench,
+    NULL,
+};
+/* clang-format on */
 
 static const char *names[sizeof commands / sizeof *commands];
 

@@ -38,8 +38,9 @@ static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
 ml_status ml_evaluate_run(const ml_run_config *config, const char *path, ml_evaluation *out)
 {
     ml_status st = ML_OK;
-    session s;
+    session s = {0};
     ml_adapter adapter = {0};
+    if (!config->data.valid) return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on", config->path);
     ML_TRY(session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));

@@ -47,7 +47,6 @@ static ml_status open_files(session *s, bool training)
     if (s->max_len > context)
         return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
                        context, c->base);
-    if (!training && !c->data.valid) return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on", c->path);
     if (training) ML_TRY(open_source(s, c->data.train, c->data.shuffle, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
     if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, c->batch.micro);
