@@ -57,7 +57,7 @@ static ml_parameters case_parameters(const ml_grid *grid)
 }
 
 /* How many values differ from what case_fill put there. */
-static int64_t case_differences(const ml_parameters *p)
+static inline int64_t case_differences(const ml_parameters *p)
 {
     int64_t wrong = 0;
     ml_parameters expected = *p;
