@@ -28,12 +28,16 @@ typedef struct tensors {
     float *o, *lse, *dq, *dk, *dv;
 } tensors;
 
+/* Normal numbers, made once; each name starts at another place. */
 static float *fresh(int64_t n, const char *name)
 {
+    enum { MOST = T_MOST * (256 + GAP) };
+    static float numbers[MOST + 1024];
+    if (numbers[0] == 0)
+        for (int64_t i = 0; i < MOST + 1024; i++) numbers[i] = (float)ml_random_normal(ml_random_key_make(5, "numbers"), 0, (uint64_t)i);
     float *x = ml_memory_alloc(n, sizeof *x, ML_MEM_OTHER, name);
     assert_non_null(x);
-    ml_random_key key = ml_random_key_make(5, name);
-    for (int64_t i = 0; i < n; i++) x[i] = (float)ml_random_normal(key, 0, (uint64_t)i);
+    memcpy(x, numbers + (unsigned char)name[0] + 3 * (unsigned char)name[1], (size_t)n * sizeof *x);
     return x;
 }
 

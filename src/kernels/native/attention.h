@@ -59,12 +59,39 @@ ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, f
     }
 }
 
+/* Four rows × four columns turned in registers. */
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int four_places __attribute__((vector_size(16)));
+
+ML_INLINE void turn_four(const float *x, int64_t ldx, float factor, float *to)
+{
+    const four *r0 = (const four *)(const void *)x, *r1 = (const four *)(const void *)(x + ldx);
+    const four *r2 = (const four *)(const void *)(x + 2 * ldx), *r3 = (const four *)(const void *)(x + 3 * ldx);
+    const four_places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, firsts = {0, 1, 4, 5}, seconds = {2, 3, 6, 7};
+    four a = __builtin_shuffle(*r0, *r1, low), b = __builtin_shuffle(*r0, *r1, high);
+    four c = __builtin_shuffle(*r2, *r3, low), d = __builtin_shuffle(*r2, *r3, high);
+    *(four *)(void *)to = factor * __builtin_shuffle(a, c, firsts);
+    *(four *)(void *)(to + BLOCK) = factor * __builtin_shuffle(a, c, seconds);
+    *(four *)(void *)(to + 2 * BLOCK) = factor * __builtin_shuffle(b, d, firsts);
+    *(four *)(void *)(to + 3 * BLOCK) = factor * __builtin_shuffle(b, d, seconds);
+}
+
 /* rows × h, multiplied by `factor`, into a slab [h][BLOCK]. */
 ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *x, int64_t ldx, float *to)
 {
-    for (int64_t i = 0; i < rows; i++)
+    int64_t i = 0, whole = h / 4 * 4;
+    for (; i + 4 <= rows; i += 4) {
+        for (int64_t c = 0; c < whole; c += 4) turn_four(x + i * ldx + c, ldx, factor, to + c * BLOCK + i);
+        for (int64_t c = whole; c < h; c++)
+            for (int64_t r = i; r < i + 4; r++) to[c * BLOCK + r] = factor * x[r * ldx + c];
+    }
+    for (; i < rows; i++)
         for (int64_t c = 0; c < h; c++) to[c * BLOCK + i] = factor * x[i * ldx + c];
 }
+
+/* On the diagonal a product with P reads a few elements beyond it, at most the rows of a tile: these are made zero, the rest is left as it
+ * is. */
+enum { BEYOND_DIAGONAL = 16 };
 
 void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
                                   int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse);

@@ -67,14 +67,14 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first, *dot = c->row_dot + head * c->T + queries.first;
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
-        int64_t end = diagonal ? i + 1 : keys.rows;
+        int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
         float l = lse[i], d = dot[i];
 #pragma omp simd
         for (int64_t j = 0; j < end; j++) {
-            p[j] = ml_native_exp(scale * p[j] - l);
+            p[j] = ml_native_exp_small(scale * p[j] - l);
             ds[j] = scale * p[j] * (ds[j] - d);
         }
-        for (int64_t j = end; j < BLOCK; j++) p[j] = ds[j] = 0;
+        for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++) p[j] = ds[j] = 0;
     }
 }
 

@@ -34,15 +34,17 @@ static space space_of(float *memory, int64_t padded)
     return s;
 }
 
-/* Keys after a query get −∞. */
+/* The queries that come before key j do not attend to it; all but the last few of these are left out of every loop. */
+ML_INLINE int64_t first_query(bool diagonal, int64_t j) { return diagonal ? ml_max(0, j - BEYOND_DIAGONAL) / ML_LANES * ML_LANES : 0; }
+
 static void mask_diagonal(int64_t keys, float *scores)
 {
     for (int64_t j = 1; j < keys; j++)
-        for (int64_t i = 0; i < j; i++) scores[j * BLOCK + i] = -INFINITY;
+        for (int64_t i = first_query(true, j); i < j; i++) scores[j * BLOCK + i] = -INFINITY;
 }
 
 /* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
-static void softmax_step(const space *s, int64_t keys, int64_t n)
+static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
 {
     float top[BLOCK], sum[BLOCK];
     memcpy(top, s->top, sizeof top);
@@ -50,18 +52,18 @@ static void softmax_step(const space *s, int64_t keys, int64_t n)
     for (int64_t j = 0; j < keys; j++) {
         const float *row = s->scores + j * BLOCK;
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) top[i] = row[i] > top[i] ? row[i] : top[i];
+        for (int64_t i = first_query(diagonal, j); i < n; i++) top[i] = row[i] > top[i] ? row[i] : top[i];
     }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        s->keep[i] = ml_native_exp(s->top[i] - top[i]);
+        s->keep[i] = ml_native_exp_small(s->top[i] - top[i]);
         sum[i] *= s->keep[i];
     }
     for (int64_t j = 0; j < keys; j++) {
         float *row = s->scores + j * BLOCK;
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            row[i] = ml_native_exp(row[i] - top[i]);
+        for (int64_t i = first_query(diagonal, j); i < n; i++) {
+            row[i] = ml_native_exp_small(row[i] - top[i]);
             sum[i] += row[i];
         }
     }
@@ -76,7 +78,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     ML_NATIVE(block_product)
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1}, s->queries, BLOCK, s->scores, BLOCK, false);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
-    softmax_step(s, keys.rows, n);
+    softmax_step(s, diagonal, keys.rows, n);
     copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
     for (int64_t i = 0; i < queries.rows && !first; i++) {
 #pragma omp simd

@@ -39,15 +39,14 @@ ML_INLINE uint32_t ml_bits_of_float(float f)
     return bits;
 }
 
-/* e^x within 1.5e-7 relative; 0 below −87.33 (where the result would be denormal), Inf from 88.4 on, NaN for NaN.
+/* e^x for x ≤ 88 within 1.5e-7 relative; 0 below −87.33 (where the result would be denormal), NaN for NaN.
  * x = n·ln 2 + r, |r| ≤ ln 2/2; e^r = 1 + r + r²·P(r) with P fitted for the least largest error (3e-9). */
-ML_INLINE float ml_native_exp(float x)
+ML_INLINE float ml_native_exp_small(float x)
 {
     const float shifter = 12582912.0f; /* 1.5·2^23: adding it rounds to an integer in the low bits */
-    float c = x > 89.0f ? 89.0f : x;
-    float shifted = c * 1.44269504f + shifter;
+    float shifted = x * 1.44269504f + shifter;
     float n = shifted - shifter;
-    float r = c - n * 0.693145752f; /* ln 2 in two parts: the first has few digits, so the product is exact */
+    float r = x - n * 0.693145752f; /* ln 2 in two parts: the first has few digits, so the product is exact */
     r = r - n * 1.42860677e-6f;
     float p = 1.381446736e-3f;
     p = p * r + 8.368780775e-3f;
@@ -58,6 +57,9 @@ ML_INLINE float ml_native_exp(float x)
     float power = ml_float_of_bits((ml_bits_of_float(shifted) - ml_bits_of_float(shifter) + 127u) << 23); /* 2^n */
     return x < -87.33f ? 0.0f : p * power;
 }
+
+/* e^x for any x: Inf from 88.4 on. */
+ML_INLINE float ml_native_exp(float x) { return ml_native_exp_small(x > 89.0f ? 89.0f : x); }
 
 /* The largest of x[n], n ≥ 1. */
 ML_INLINE float ml_native_max(int64_t n, const float *x)
