@@ -7,6 +7,8 @@
 
 #include "store/adapter.h"
 
+#define SOURCE_HASH "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff"
+
 static const ml_model_spec tiny_gpt2 = {.family = ML_FAMILY_GPT2,
                                         .layers = 2,
                                         .width = 8,
@@ -41,7 +43,7 @@ static const ml_model_spec tiny_llama = {.family = ML_FAMILY_LLAMA,
 static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds, int64_t first, int64_t rank, double alpha,
                                       bool rslora)
 {
-    ml_adapter adapter = {.rslora = rslora, .dropout = 0.125, .base_source_hash = "00ff"};
+    ml_adapter adapter = {.rslora = rslora, .dropout = 0.125, .base_source_hash = SOURCE_HASH};
     int64_t capacity = 0;
     for (int64_t layer = first; layer < spec->layers; layer++) {
         for (int k = 0; kinds[k]; k++) {

@@ -18,7 +18,8 @@ typedef struct ml_merge_result {
  * 2⁻²³·(|W| + |s·B·A|) in fp32, 2⁻⁷·(|W| + |s·B·A|) in bf16, and in bf16 exactly wherever the merged weight has no larger exponent than W.
  *
  * ML_INPUT where the adapter belongs to another base: to merge, it must have been trained on this one (by source hash); to subtract, this must be the merge of
- * that one with this very adapter. PEFT directories do not say where they belong: they are only checked by shape. ML_USAGE where `path` exists. Local. */
+ * that one with this very adapter. PEFT directories do not say where they belong: they are only checked by shape. An existing `path` is
+ * replaced once the new file is whole; ML_USAGE where it is the base itself. Local. */
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, const char *path, ml_merge_result *result) ML_NODISCARD;
 
 #endif

@@ -2,6 +2,8 @@
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -11,13 +13,20 @@ static const char usage[] = "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--
 static const char help[] =
     "usage: mpilora merge --base BASE.h5 --adapter A OUT.h5 [--subtract]\n\n"
     "Writes OUT.h5, a base like any other with W + s*B*A in place of every adapted W: nothing else is needed to use it,\n"
-    "and it runs as fast as the base itself. A is an adapter.h5 or a PEFT directory. OUT.h5 must not exist.\n\n"
+    "and it runs as fast as the base itself. A is an adapter.h5 or a PEFT directory. An existing OUT.h5 is replaced once the new\n"
+    "one is whole; it cannot be BASE.h5 or A themselves.\n\n"
     "  --base BASE.h5   the base that the adapter was trained on (checked by the hash of its source)\n"
     "  --adapter A      what is merged\n"
     "  --subtract       BASE.h5 is the merge of A with some base: give that base back, W - s*B*A. With the same adapter.h5 the\n"
     "                   result counts as the original again (same source hash). Its weights are the original's within the\n"
     "                   rounding of the two sums: 2^-23 * (|W| + |s*B*A|) in fp32, 2^-7 * (|W| + |s*B*A|) in bf16.\n\n"
     "Sums are made in fp32 and rounded once to the dtype of the base.\n";
+
+static bool is_same_file(const char *one, const char *other)
+{
+    char a[PATH_MAX], b[PATH_MAX];
+    return realpath(one, a) && realpath(other, b) && !strcmp(a, b);
+}
 
 static ml_status merge(const char *base_path, const char *adapter_path, bool subtract, const char *out)
 {
@@ -47,6 +56,7 @@ static ml_status run(int argc, char **argv)
     ml_status st = options_read(argc, argv, table, 1, 1, &out, usage);
     if (st != ML_OK) return st;
     if (!base || !adapter) return ml_fail(ML_USAGE, "%s is missing; usage: %s", base ? "--adapter" : "--base", usage);
+    if (is_same_file(adapter, out)) return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name for the result", out);
     return merge(base, adapter, subtract, out);
 }
 

@@ -2,7 +2,7 @@
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static const int64_t block_floats = (8 << 20) / 4;
 
@@ -130,6 +130,12 @@ done:
     return st;
 }
 
+static bool is_same_file(const char *one, const char *other)
+{
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, const char *path, ml_merge_result *result)
 {
     ml_status st = ML_OK;
@@ -139,7 +145,8 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, cons
     const char *tokenizer = ml_base_tokenizer(base, &length);
     *result = (ml_merge_result){0};
     ML_TRY(name_result(base, adapter, subtract, source, &result->original));
-    if (access(path, F_OK) == 0) return ml_fail(ML_USAGE, "%s: is there already; nothing is overwritten, choose another name", path);
+    if (is_same_file(ml_base_path(base), path))
+        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result", path);
     ML_TRY(make_room(&m));
     ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base), tokenizer, length, source));
     ML_TRY(copy_all(&m, &result->matrices));

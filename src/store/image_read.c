@@ -53,10 +53,11 @@ ml_status ml_image_get_double(hid_t where, const char *name, double *value)
 
 ml_status ml_image_get_text(hid_t where, const char *name, char *value, size_t size)
 {
-    hid_t type, attribute = open_attribute(where, name, H5T_STRING, size - 1, &type);
+    hid_t type, attribute = open_attribute(where, name, H5T_STRING, size, &type);
     if (attribute < 0) return not_there(name, "a short text attribute");
     memset(value, 0, size);
     ml_status st = H5Aread(attribute, type, value) >= 0 ? ML_OK : not_there(name, "a short text attribute");
+    value[size - 1] = '\0'; /* the stored text ends with a zero, unless somebody else wrote it */
     H5Tclose(type);
     H5Aclose(attribute);
     return st;

@@ -41,7 +41,7 @@ static int tear_down(void **state)
 static void expect_refused(const char *path, const ml_model_spec *spec, const char *text)
 {
     ml_adapter adapter;
-    ml_status st = ml_adapter_read(&adapter, path, spec, "00ff");
+    ml_status st = ml_adapter_read(&adapter, path, spec, SOURCE_HASH);
     if (st != ML_INPUT || !strstr(ml_error_text(), text)) print_error("status %d: %s\n", (int)st, ml_error_text());
     assert_int_equal(st, ML_INPUT);
     assert_non_null(strstr(ml_error_text(), text));
@@ -58,7 +58,7 @@ static void adapter_file_comes_back(void **state)
     (void)state;
     ml_adapter read, adapter = make_adapter(&tiny_llama, all_llama, 0, 3, 6.5, true);
     assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
-    assert_int_equal(ml_adapter_read(&read, file, &tiny_llama, "00ff"), ML_OK);
+    assert_int_equal(ml_adapter_read(&read, file, &tiny_llama, SOURCE_HASH), ML_OK);
     assert_true(adapter_distance(&adapter, &read) == 0.0F);
     assert_true(read.rslora);
     assert_true(read.dropout == 0.125);
@@ -118,7 +118,7 @@ static void shapes_and_values_are_checked(void **state)
 static void export_and_read(const ml_adapter *adapter, const ml_model_spec *spec, ml_adapter *read)
 {
     assert_int_equal(ml_adapter_export_peft(adapter, spec, "base name", peft), ML_OK);
-    ml_status st = ml_adapter_read(read, peft, spec, "00ff");
+    ml_status st = ml_adapter_read(read, peft, spec, SOURCE_HASH);
     if (st != ML_OK) print_error("%s\n", ml_error_text());
     assert_int_equal(st, ML_OK);
 }

@@ -1,0 +1,93 @@
+"""merge and export on a real run: a merged base computes what base and adapter compute together, --subtract gives the base back, and a PEFT directory
+is as good as the adapter.h5 it was made of; what does not belong together is refused with the right exit code."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+MPILORA = os.environ["MPILORA"]
+MODELS = {
+    "llama": "family: llama\nlayers: 2\nwidth: 32\nmlp_width: 48\nheads: 4\nkv_heads: 2\nvocab: 64\ncontext: 32\ntied_head: true\n",
+    "gpt2": "family: gpt2\nlayers: 2\nwidth: 32\nheads: 4\nvocab: 64\ncontext: 32\n",
+}
+TARGETS = {"llama": "[q, k, v, o, gate, up, down]", "gpt2": "[q, v, o, proj]"}
+
+
+def call(*words, expect=0, contains=""):
+    done = subprocess.run([MPILORA, *map(str, words)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, f"{words}: exit {done.returncode}, expected {expect}: {done.stderr}"
+    assert contains in done.stderr, f"{words}: {done.stderr!r} lacks {contains!r}"
+    return done.stdout
+
+
+def train(folder, family, dtype):
+    (folder / "model.yaml").write_text(MODELS[family])
+    lines = [{"input_ids": [(7 * i + 3 * k) % 64 for k in range(12)]} for i in range(16)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    call("import", "--init", "random", "--config", folder / "model.yaml", "--dtype", dtype, folder / "base.h5")
+    call("tokenize", "--base", folder / "base.h5", folder / "data.jsonl", folder / "data.h5", "--format", "ids")
+    (folder / "run.yaml").write_text(
+        f"run: {{dir: {folder}/run}}\nbase: {folder}/base.h5\n"
+        f"method: {{name: lora, rank: 4, alpha: 8, targets: {TARGETS[family]}, scaling: rslora}}\n"
+        f"data: {{train: {folder}/data.h5, valid: {folder}/data.h5, max_len: 16}}\n"
+        "batch: {sequences: 8, micro: 8}\noptim: {lr: 1.0e-2, schedule: constant, warmup: 0}\n"
+        f"train: {{steps: 6}}\nprecision: {dtype}\n"
+    )
+    call("train", folder / "run.yaml")
+
+
+def loss(folder, base, *words):
+    return json.loads(call("eval", folder / "run.yaml", "--set", f"base={base}", "--json", *words))["loss"]
+
+
+def check_family(folder, family, dtype):
+    train(folder, family, dtype)
+    base, adapter, close = folder / "base.h5", folder / "run/adapter.h5", 1e-5 if dtype == "fp32" else 3e-2
+    call("merge", "--base", base, "--adapter", adapter, folder / "merged.h5")
+    call("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", adapter, folder / "back.h5", contains="counts as the original")
+    call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder / "peft")
+    plain, adapted = loss(folder, base), loss(folder, base, "--adapter", adapter)
+    merged, back = loss(folder, folder / "merged.h5"), loss(folder, folder / "back.h5")
+    peft = loss(folder, base, "--adapter", folder / "peft")
+    assert plain - adapted > 0.05, f"{family}: the adapter learnt nothing: {plain} → {adapted}"
+    assert abs(merged - adapted) < close, f"{family}: merged {merged}, with adapter {adapted}"
+    assert abs(back - plain) < close, f"{family}: subtracted {back}, base {plain}"
+    assert abs(peft - adapted) < 1e-5, f"{family}: PEFT directory {peft}, adapter.h5 {adapted}"
+    print(f"{family} {dtype}: base {plain:.5f}, adapter {adapted:.5f}, merged {merged:.5f}, subtracted {back:.5f}, PEFT directory {peft:.5f}")
+
+
+def check_refusals(folder, other):
+    base, adapter, out = folder / "base.h5", folder / "run/adapter.h5", folder / "out.h5"
+    call("merge", "--base", base, out, expect=2, contains="--adapter is missing")
+    call("merge", "--base", base, "--adaptor", adapter, out, expect=2, contains="--adapter")
+    call("merge", "--base", base, "--adapter", adapter, base, expect=2, contains="is the base itself")
+    call("merge", "--base", base, "--adapter", adapter, adapter, expect=2, contains="is the adapter itself")
+    call("merge", "--base", folder / "none.h5", "--adapter", adapter, out, expect=3, contains="none.h5")
+    call("merge", "--base", base, "--adapter", folder / "none.h5", out, expect=3, contains="none.h5")
+    call("merge", "--base", other / "base.h5", "--adapter", adapter, out, expect=3, contains="another base")
+    call("merge", "--base", folder / "merged.h5", "--adapter", adapter, out, expect=3, contains="another base")
+    call("merge", "--subtract", "--base", base, "--adapter", adapter, out, expect=3, contains="not the merge")
+    call("export", "--format", "pft", "--base", base, "--adapter", adapter, out, expect=2, contains="pft")
+    call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder, expect=2, contains="holds")
+    damaged = folder / "damaged.h5"
+    damaged.write_bytes(adapter.read_bytes()[:-7])
+    call("merge", "--base", base, "--adapter", damaged, out, expect=3, contains="is damaged")
+    assert not out.exists() and not list(folder.glob("*.tmp-*"))
+    call("merge", "--base", base, "--adapter", adapter, folder / "no/such/out.h5", expect=4, contains="no/such/out.h5")
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="mpilora-merge-") as name:
+        folders = {}
+        for family, dtype in (("llama", "fp32"), ("gpt2", "fp32"), ("gpt2", "bf16")):
+            folder = folders[family] = pathlib.Path(name) / f"{family}-{dtype}"
+            folder.mkdir()
+            check_family(folder, family, dtype)
+        check_refusals(folders["llama"], folders["gpt2"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Adapters between PEFT and mpilora: what either writes, the other reads, and the model computes the same.
+
+Needs torch, transformers, peft and h5py (exit 77 where they are missing). For small GPT-2 and Llama models with random weights:
+PEFT saves an adapter → `mpilora export` reads it and writes it again → PEFT's logits with both are equal; `mpilora merge` puts it into the base, and
+the merged weights are those of PEFT's merge_and_unload; `--subtract` gives the base back.
+"""
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import h5py
+    import peft
+    import torch
+    import transformers
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+
+MPILORA = os.environ["MPILORA"]
+VOCAB, CONTEXT = 50, 16
+
+
+def gpt2():
+    config = transformers.GPT2Config(
+        n_layer=2, n_embd=8, n_head=2, n_positions=CONTEXT, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def llama():
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2,
+        hidden_size=8,
+        intermediate_size=12,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=VOCAB,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+    )
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+CASES = {
+    "gpt2 fused": (gpt2, {"target_modules": ["c_attn"]}),
+    "gpt2 all": (gpt2, {"target_modules": "all-linear", "use_rslora": True}),
+    "gpt2 patterns": (
+        gpt2,
+        {
+            "target_modules": ["c_attn", "mlp.c_proj"],
+            "rank_pattern": {"mlp.c_proj": 5},
+            "alpha_pattern": {"h.1.attn.c_attn": 3},
+        },
+    ),
+    "gpt2 one layer": (gpt2, {"target_modules": r".*\.h\.1\.attn\.c_(attn|proj)"}),
+    "llama q v": (llama, {"target_modules": ["q_proj", "v_proj"], "use_rslora": True}),
+    "llama all": (llama, {"target_modules": "all-linear"}),
+    "llama layer 1": (llama, {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]}),
+    "llama excluded": (
+        llama,
+        {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.0.self_attn.v_proj"]},
+    ),
+}
+
+
+def mpilora(*words):
+    done = subprocess.run([MPILORA, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}: exit {done.returncode}: {done.stderr}"
+
+
+def base_weights(path):
+    with h5py.File(path) as file:
+        return {name: torch.tensor(file["tensors"][name][:]) for name in file["tensors"]}
+
+
+def largest_difference(one, other):
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def check_case(name, make, options, folder):
+    torch.manual_seed(1)
+    ids = torch.arange(12).reshape(1, 12)
+    model = make()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model")
+    plain = copy.deepcopy(model)
+    config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", fan_in_fan_out=make is gpt2, **options)
+    adapted = peft.get_peft_model(model, config).eval()
+    for parameter_name, parameter in adapted.named_parameters():
+        if "lora_" in parameter_name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(folder / "adapter")
+    expected = adapted(ids).logits.detach()
+    assert (plain(ids).logits - expected).abs().max() > 1e-2, f"{name}: the adapter does nothing"
+
+    mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
+    mpilora("export", "--format", "peft", "--base", folder / "base.h5", "--adapter", folder / "adapter", folder / "again")
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(plain), folder / "again").eval()(ids).logits.detach()
+    difference = (again - expected).abs().max().item()
+    assert difference < 1e-6, f"{name}: exported again, the logits differ by {difference}"
+
+    mpilora("merge", "--base", folder / "base.h5", "--adapter", folder / "adapter", folder / "merged.h5")
+    adapted.merge_and_unload().save_pretrained(folder / "merged")
+    mpilora("import", folder / "merged", folder / "expected.h5", "--dtype", "fp32")
+    merged = largest_difference(base_weights(folder / "merged.h5"), base_weights(folder / "expected.h5"))
+    assert merged < 2e-6, f"{name}: merged weights differ by {merged}"
+
+    mpilora("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", folder / "adapter", folder / "back.h5")
+    back = largest_difference(base_weights(folder / "back.h5"), base_weights(folder / "base.h5"))
+    assert back < 1e-6, f"{name}: subtracted weights differ by {back}"
+    print(f"{name}: logits {difference:.1e}, merged {merged:.1e}, back {back:.1e}")
+
+
+def main():
+    for name, (make, options) in CASES.items():
+        with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
+            check_case(name, make, options, pathlib.Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
