@@ -7,6 +7,7 @@ typedef struct token {
     int64_t at; /* in `bytes` */
     int32_t length, id;
     uint64_t hash;
+    bool special;
 } token;
 
 typedef struct merge {
@@ -118,13 +119,13 @@ static token *token_slot(const ml_bpe *bpe, const char *bytes, int64_t length, u
     }
 }
 
-ml_status ml_bpe_add_token(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length)
+ml_status ml_bpe_add_token(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length, bool special)
 {
     if (length < 1 || length > INT32_MAX) return ML_OK;
     uint64_t hash = hash_bytes(bytes, length);
     token *t = token_slot(bpe, bytes, length, hash);
     if (t->length) return ML_OK;
-    *t = (token){bpe->bytes.length, (int32_t)length, id, hash};
+    *t = (token){bpe->bytes.length, (int32_t)length, id, hash, special};
     if (length == 1) bpe->byte_id[(unsigned char)bytes[0]] = id;
     return ml_text_add(&bpe->bytes, bytes, length);
 }
@@ -276,8 +277,8 @@ void ml_ids_destroy(ml_ids *ids)
 ml_status ml_bpe_encode(ml_bpe *bpe, const char *piece, int64_t length, ml_ids *ids, int64_t *lost)
 {
     if (bpe->whole_pieces) {
-        int32_t id = ml_bpe_find(bpe, piece, length);
-        if (id >= 0) return ml_ids_add(ids, id);
+        const token *t = token_slot(bpe, piece, length, hash_bytes(piece, length));
+        if (t->length && !t->special) return ml_ids_add(ids, t->id);
     }
     if (length > CACHED_BYTES) return encode_by_merging(bpe, piece, length, ids, lost);
     cached *c = &bpe->cache[hash_bytes(piece, length) % CACHE_SLOTS];

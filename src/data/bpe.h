@@ -12,8 +12,8 @@ typedef struct ml_bpe ml_bpe;
 /* `whole_pieces`: a piece that is a token is that token, whatever the merges say (ignore_merges of `tokenizers`). */
 ml_status ml_bpe_create(ml_bpe **out, int64_t ntokens, int64_t nmerges, bool whole_pieces) ML_NODISCARD;
 void ml_bpe_destroy(ml_bpe *bpe);
-/* The bytes of a token; a later token of the same bytes is not found by them. */
-ml_status ml_bpe_add_token(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length) ML_NODISCARD;
+/* The bytes of a token; a later token of the same bytes is not found by them. `special`: only merges make it, never a whole piece. */
+ml_status ml_bpe_add_token(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length, bool special) ML_NODISCARD;
 /* The id of exactly these bytes, or −1. */
 int32_t ml_bpe_find(const ml_bpe *bpe, const char *bytes, int64_t length);
 /* left + right → the token of their joined bytes; merges come in order of their rank, and a pair that comes twice takes its later rank. */

@@ -63,7 +63,8 @@ done:
     return st;
 }
 
-/* Appends the bytes of one token to t->bytes and tells the encoder, unless it is an added one. */
+/* Appends the bytes of one token to t->bytes and tells the encoder those that are written in the byte-level alphabet. Added tokens are spelt
+ * as they are, and a merge may make one of them all the same. */
 static ml_status read_token(ml_tokenizer *t, int32_t id, const json_t *token)
 {
     ml_status st;
@@ -71,9 +72,10 @@ static ml_status read_token(ml_tokenizer *t, int32_t id, const json_t *token)
     const char *text = json_is_string(token) ? json_string_value(token) : "";
     int64_t length = json_is_string(token) ? (int64_t)json_string_length(token) : 0;
     t->offsets[id] = start;
-    if (!t->special[id] && ml_byte_level_decode(text, length, &t->bytes, &st))
-        return ml_bpe_add_token(t->bpe, id, t->bytes.data + start, t->bytes.length - start);
-    t->bytes.length = start; /* what was decoded before a character outside the alphabet */
+    bool decoded = ml_byte_level_decode(text, length, &t->bytes, &st);
+    if (decoded) st = ml_bpe_add_token(t->bpe, id, t->bytes.data + start, t->bytes.length - start, t->special[id] == 2);
+    if (st != ML_OK || (decoded && !t->special[id])) return st;
+    t->bytes.length = start; /* what was decoded, up to a character outside the alphabet */
     return ml_text_add(&t->bytes, text, length);
 }
 

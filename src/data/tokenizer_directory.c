@@ -120,7 +120,16 @@ static ml_status read_any(ml_vocabulary *vocabulary, const char *directory, bool
 
 /* ---- which tokens begin and end a text --------------------------------------------------------------------------------------------------- */
 
-/* A token as configurations name it: by text, by an object with "content", by id, or by a list of ids whose first counts; −1: not there. */
+static bool is_added(const ml_vocabulary *vocabulary, json_int_t id)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(vocabulary->added, i, one) if (json_integer_value(json_object_get(one, "id")) == id) return true;
+    return false;
+}
+
+/* A token as configurations name it: by text, by an object with "content", by id, or by a list of ids whose first counts; −1: not there.
+ * Ids come from the model's configuration, whose defaults may mean another tokenizer: they count only for added tokens. */
 static int32_t named_token(const ml_vocabulary *vocabulary, const json_t *config, const char *key)
 {
     const json_t *value = json_object_get(config, key);
@@ -128,7 +137,7 @@ static int32_t named_token(const ml_vocabulary *vocabulary, const json_t *config
     if (json_is_array(value)) value = json_array_get(value, 0);
     if (json_is_string(value)) return ml_vocabulary_find(vocabulary, json_string_value(value));
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
-    return id >= 0 && json_is_string(json_array_get(vocabulary->tokens, (size_t)id)) ? (int32_t)id : -1;
+    return is_added(vocabulary, id) ? (int32_t)id : -1;
 }
 
 static ml_status read_configs(ml_vocabulary *vocabulary, const char *directory)

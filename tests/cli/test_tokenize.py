@@ -1,7 +1,6 @@
 """mpilora tokenize: report, formats and exit codes on the command line, and a real text where it is there."""
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -90,9 +89,8 @@ def test_real_text():
         print("the real vocabulary and text are not here: that part is skipped")
         return
     make_base("gpt2.h5", 50257, tokenizer)
-    report = run("tokenize", "--base", "gpt2.h5", text, "valid.h5", says="4672 sequences")
-    tokens, targets = map(int, re.search(r"(\d+) tokens, (\d+) targets", report).groups())
-    assert 200000 < targets < tokens < 400000, report
+    # the figures of the `tokenizers` library with the same vocabulary
+    run("tokenize", "--base", "gpt2.h5", text, "valid.h5", says="4672 sequences, 277213 tokens, 134842 targets")
 
 
 def main():

@@ -92,8 +92,8 @@ static int make_folder(void **state)
 static int empty_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"};
-    for (size_t i = 0; i < 4; i++) {
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "config.json"};
+    for (size_t i = 0; i < 5; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         unlink(path);
@@ -340,6 +340,35 @@ static void unknown_kinds_are_refused(void **state)
     refused("JSON");
 }
 
+/* The default ids of a model's configuration may mean another tokenizer: an ordinary token does not become the end of texts by them. */
+static void configured_ids_count_for_added_tokens_only(void **state)
+{
+    (void)state;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/tokenizer.json", golden_path("gpt2"));
+    json_t *root = json_load_file(path, 0, NULL);
+    char *text = json_dumps(root, 0);
+    write_file("tokenizer.json", text);
+    write_file("tokenizer_config.json", "{}");
+    write_file("config.json", "{\"eos_token_id\": 2, \"bos_token_id\": 1}");
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 0);
+    ml_tokenizer_destroy(tokenizer);
+    write_file("config.json", "{\"eos_token_id\": [400, 0]}");
+    tokenizer = tokenizer_of(folder);
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 400);
+    ml_tokenizer_destroy(tokenizer);
+    write_file("tokenizer_config.json", "{\"eos_token\": \"he\"}"); /* an ordinary token, which merges go on making */
+    tokenizer = tokenizer_of(folder);
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, " the", 4, false, &ids), ML_OK);
+    assert_int_equal(ids.count, 1);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+    free(text);
+    json_decref(root);
+}
+
 /* The golden tokenizer's arrays as GGUF has them. */
 static void gguf_arrays_give_the_same_ids(void **state)
 {
@@ -446,6 +475,7 @@ int main(void)
         cmocka_unit_test_teardown(added_tokens_are_found_by_kind, empty_folder),
         cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),
         cmocka_unit_test_teardown(unknown_kinds_are_refused, empty_folder),
+        cmocka_unit_test_teardown(configured_ids_count_for_added_tokens_only, empty_folder),
         cmocka_unit_test(gguf_arrays_give_the_same_ids),
         cmocka_unit_test_teardown(the_export_is_read_back_the_same, empty_folder),
         cmocka_unit_test(a_damaged_canonical_text_is_refused),
