@@ -1,0 +1,85 @@
+"""What the script tests share: mpilora started alone or on several ranks, configurations, and checks that say what was found.
+
+CTest names the program in MPILORA and the sources in MPILORA_SOURCE_DIR.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+PROGRAM = os.environ["MPILORA"]
+SOURCE = os.environ["MPILORA_SOURCE_DIR"]
+
+
+def command(*words, ranks=0):
+    """ranks 0: the program alone, without mpirun."""
+    launcher = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks else []
+    return [*launcher, PROGRAM, *map(str, words)]
+
+
+def start(*words, ranks=0, timeout=120):
+    """The finished process, whatever its exit code; a hang ends the test."""
+    call = command(*words, ranks=ranks)
+    try:
+        return subprocess.run(call, text=True, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{shlex.join(call)}: still running after {timeout} s")
+
+
+def mpilora(*words, ranks=0, timeout=120):
+    """Standard output of a run that must succeed."""
+    done = start(*words, ranks=ranks, timeout=timeout)
+    if done.returncode:
+        call = shlex.join(command(*words, ranks=ranks))
+        sys.exit(f"{call} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def write_config(path, **sections):
+    """JSON is YAML, too."""
+    with open(path, "w") as file:
+        json.dump(sections, file, indent=1)
+    return path
+
+
+def read_metrics(run_dir):
+    with open(os.path.join(run_dir, "metrics.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
+def read_summary(run_dir):
+    with open(os.path.join(run_dir, "summary.json")) as file:
+        return json.load(file)
+
+
+class Checks:
+    """Collects what is wrong, so that one run of a test tells everything."""
+
+    def __init__(self):
+        self.count, self.faults = 0, []
+
+    def that(self, true, text):
+        self.count += 1
+        if not true:
+            self.faults.append(text)
+
+    def close(self, what, found, expected, bound):
+        """Relative difference of two numbers, or the largest of two lists of the same length."""
+        pairs = list(zip(found, expected)) if isinstance(found, list) else [(found, expected)]
+        if isinstance(found, list) and len(found) != len(expected):
+            self.that(False, f"{what}: {len(found)} values, expected {len(expected)}")
+            return float("inf")
+        differences = [abs(a - b) / max(abs(b), 1e-30) for a, b in pairs]
+        worst = max(range(len(pairs)), key=differences.__getitem__)
+        a, b = pairs[worst]
+        self.that(differences[worst] <= bound, f"{what}: {a} for {b} (number {worst + 1}), off by {differences[worst]:.3g}, bound {bound:g}")
+        return differences[worst]
+
+    def end(self):
+        """The test's last line and exit code."""
+        for fault in self.faults:
+            print("WRONG:", fault)
+        print(f"{self.count} checks, {len(self.faults)} wrong")
+        sys.exit(1 if self.faults else 0)
