@@ -112,9 +112,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
         for name, golden in curves.items():
-            for layout in LAYOUTS:
-                config, trained = check_run(checks, folder, name, golden, "fp32", layout)
-            check_files(checks, folder, name, golden, config, trained)
+            runs = [check_run(checks, folder, name, golden, "fp32", layout) for layout in LAYOUTS]
+            check_files(checks, folder, name, golden, *runs[0])
             for layout in BF16_LAYOUTS:
                 check_run(checks, folder, name, golden, "bf16", layout)
     checks.end()
