@@ -140,6 +140,7 @@ pretrained_model() {
   say "data: restaurant attributes → sentences"
   make_data prose prose
   write_config lora "$BASE" prose "{name: lora, rank: 8, alpha: 16, targets: [all]}" 40 2.0e-3 8
+  LORA_BASE=$BASE
   run lora adapter "$BASE"
 }
 
@@ -153,9 +154,10 @@ tiny_model() {
   make_data prose prose
   write_config full "$BASE" prose "{name: full}" 300 3.0e-3 16
   run full model "$BASE"
+  LORA_BASE=$HERE/full/model.h5
   make_data advert advert
-  write_config lora "$HERE/full/model.h5" advert "{name: lora, rank: 8, alpha: 16, targets: [all]}" 120 5.0e-3 16
-  run lora adapter "$HERE/full/model.h5"
+  write_config lora "$LORA_BASE" advert "{name: lora, rank: 8, alpha: 16, targets: [all]}" 120 5.0e-3 16
+  run lora adapter "$LORA_BASE"
 }
 
 tour=pretrained_model
@@ -176,4 +178,4 @@ cmake --build build -j "$(nproc)" >>build.log 2>&1 || fail "the build failed; se
 rm -f build.log
 "$tour"
 "$PROGRAM" plan "$HERE/lora.yaml" --ranks "$RANKS" --json >"$HERE/plan.json"
-python3 jobs/show_results.py table "$HERE" lora
+python3 jobs/show_results.py table "$HERE" lora "$LORA_BASE"

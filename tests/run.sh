@@ -8,6 +8,6 @@ source jobs/packages.sh
 
 install_build_packages
 cores=$(nproc)
-cmake -S . -B build
+cmake -S . -B build -DBUILD_TESTING=ON
 cmake --build build -j "$cores"
 exec ctest --test-dir build --output-on-failure -j "$cores" "$@"

@@ -1,7 +1,9 @@
 /* What a person sees: one table at the start, then a bar on a terminal or a line now and then elsewhere. Rank 0 alone. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "train/run.h"
@@ -74,6 +76,19 @@ static void format_time(double seconds, char text[16])
         snprintf(text, 16, "%d:%02d", (int)(t / 60), (int)(t % 60));
 }
 
+/* Whether a person sees standard error: a terminal of our own, or mpirun's, which passes on what we write (it is then our parent). */
+static bool on_terminal(void)
+{
+    char path[64];
+    if (isatty(STDERR_FILENO)) return true;
+    if (!getenv("OMPI_COMM_WORLD_SIZE")) return false;
+    snprintf(path, sizeof path, "/proc/%ld/fd/2", (long)getppid());
+    int parent = open(path, O_WRONLY | O_NOCTTY);
+    bool terminal = parent >= 0 && isatty(parent);
+    if (parent >= 0) close(parent);
+    return terminal;
+}
+
 static void draw_bar(const run *r, const step_result *step, const char *left)
 {
     enum { WIDTH = 30 };
@@ -93,7 +108,7 @@ void progress_step(run *r, const step_result *step)
     double each = r->seconds / (double)(r->step - r->first_step);
     format_time(each * (double)(r->config->train.steps - r->step), left);
     bool ends = r->step == r->config->train.steps || r->step == r->first_step + 1;
-    if (isatty(STDERR_FILENO)) {
+    if (on_terminal()) {
         draw_bar(r, step, left);
     } else if (ends || ml_seconds() - r->progress_time >= LINE_SECONDS) {
         ml_log("step %" PRId64 "/%" PRId64 "  loss %.6f  lr %.3g  grad_norm %.4f  %.0f tokens/s  %s left", r->step, r->config->train.steps,
@@ -104,12 +119,12 @@ void progress_step(run *r, const step_result *step)
 
 void progress_end(const run *r)
 {
-    if (ml_grid_rank(r->session.grid) == 0 && isatty(STDERR_FILENO)) fputc('\n', stderr);
+    if (ml_grid_rank(r->session.grid) == 0 && on_terminal()) fputc('\n', stderr);
 }
 
 void progress_evaluation(const run *r)
 {
-    if (isatty(STDERR_FILENO) && r->step < r->config->train.steps) progress_end(r);
+    if (on_terminal() && r->step < r->config->train.steps) progress_end(r);
     ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss, exp(r->valid_loss));
 }
 
