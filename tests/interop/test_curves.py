@@ -19,7 +19,8 @@ LAYOUTS = {  # name: (dp, tp, micro)
     "dp 2, tp 2": (2, 2, 1),
 }
 BF16_LAYOUTS = ["1 rank", "dp 2, tp 2"]
-BOUNDS = {"fp32": {"loss": 2e-5, "grad_norm": 1e-3}, "bf16": {"loss": 2e-2, "grad_norm": 0.2}}
+# What PyTorch in double precision differs by is 1e-7; fp32 on other processors may add a little.
+BOUNDS = {"fp32": {"loss": 5e-6, "grad_norm": 1e-4}, "bf16": {"loss": 2e-2, "grad_norm": 0.1}}
 
 
 def prepare(folder):
