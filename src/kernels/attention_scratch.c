@@ -25,4 +25,12 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
     next += ml_round_up(options->heads * options->tokens * (int64_t)sizeof(float), 64);
     scratch->threads = (float *)(void *)next;
     scratch->thread_floats = thread_floats(options->head_dim);
+    scratch->tokens = options->tokens;
+    scratch->heads = options->heads;
+    scratch->head_dim = options->head_dim;
+}
+
+bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape, int64_t T)
+{
+    return T <= scratch->tokens && shape->heads <= scratch->heads && shape->head_dim <= scratch->head_dim;
 }

@@ -51,6 +51,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     owner->threads = threads;
     owner->product_scratch = (float *)(void *)(block + s.owner);
     owner->product_floats = s.product / (int64_t)sizeof(float);
+    owner->panel_floats = ml_panel_scratch_floats(&o);
     ml_attention_scratch_place(&owner->attention, &o, block + s.owner + s.product);
     ML_TRY(ml_choose_vector_path(&owner->table, o.vector_path));
     ML_TRY(ml_choose_product_path(owner, &o));

@@ -19,6 +19,7 @@ typedef struct ml_attention_scratch {
     float *row_dot;       /* [H, T]: D = rowsum(dO∘O) */
     float *threads;       /* thread_floats for each thread */
     int64_t thread_floats;
+    int64_t tokens, heads, head_dim; /* the most that it is made for */
 } ml_attention_scratch;
 
 /* One block of the category workspace: the table, what it measured, and the scratch memory behind it. */
@@ -28,10 +29,11 @@ typedef struct ml_kernels_owner {
     const struct ml_product_path *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
-    void *product_state;          /* of the product path: cached primitives */
-    float *product_scratch;       /* widened panels, narrowed activations */
-    int64_t product_floats;       /* its size */
-    int64_t product_chunk_floats; /* of each of the two chunks of onednn/matmul.c */
+    void *product_state;    /* of the product path: cached primitives */
+    float *product_scratch; /* widened panels, narrowed activations */
+    int64_t product_floats; /* its size */
+    int64_t panel_floats;   /* of it, for panels: at its start */
+    int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
@@ -74,6 +76,7 @@ ml_status ml_measure_products(const ml_kernels_options *options, int threads, in
 
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
+bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape, int64_t T);
 void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options, void *memory);
 
 /* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm` is the fp32 product of the path. */

@@ -22,6 +22,12 @@ int64_t ml_panel_scratch_floats(const ml_kernels_options *options)
     return most;
 }
 
+/* Rows that fit into this rank's scratch memory: fewer than planned, or none, where the weight was not among the options' shapes. */
+static int64_t step_of(const ml_kernels *k, const ml_weight *w)
+{
+    return ml_min(panel_rows(w->rows, w->cols), ml_kernels_owner_of(k)->panel_floats / ml_max(1, w->cols));
+}
+
 static const float *widened(const ml_kernels *k, const ml_weight *w, int64_t row, int64_t rows)
 {
     float *panel = ml_kernels_owner_of(k)->product_scratch;
@@ -41,8 +47,9 @@ void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const floa
         sgemm(false, true, T, w->rows, w->cols, 1, x, ldx, w->data, w->cols, beta, y, ldy);
         return;
     }
-    int64_t step = panel_rows(w->rows, w->cols);
-    for (int64_t row = 0; row < w->rows; row += step) {
+    int64_t step = step_of(k, w);
+    if (step == 0) ml_kernels_reference()->weight_forward(k, T, x, ldx, w, beta, y, ldy);
+    for (int64_t row = 0; step > 0 && row < w->rows; row += step) {
         int64_t rows = ml_min(step, w->rows - row);
         sgemm(false, true, T, rows, w->cols, 1, x, ldx, widened(k, w, row, rows), w->cols, beta, y + row, ldy);
     }
@@ -55,8 +62,9 @@ void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const flo
         sgemm(false, false, T, w->cols, w->rows, 1, dy, ldy, w->data, w->cols, beta, dx, ldx);
         return;
     }
-    int64_t step = panel_rows(w->rows, w->cols);
-    for (int64_t row = 0; row < w->rows; row += step) {
+    int64_t step = step_of(k, w);
+    if (step == 0) ml_kernels_reference()->weight_backward(k, T, dy, ldy, w, beta, dx, ldx);
+    for (int64_t row = 0; step > 0 && row < w->rows; row += step) {
         int64_t rows = ml_min(step, w->rows - row);
         sgemm(false, false, T, w->cols, rows, 1, dy + row, ldy, widened(k, w, row, rows), w->cols, row ? 1 : beta, dx, ldx);
     }

@@ -134,6 +134,19 @@ static void every_shape(const char *vector_path)
     }
 }
 
+/* More tokens than the options said: slow, but right. */
+static void test_undeclared_length(void **state)
+{
+    (void)state;
+    const ml_attention_shape *s = &shapes[1];
+    const ml_kernels_options options = {
+        .product_path = "ref", .tokens = 16, .head_dim = s->head_dim, .heads = s->heads, .kv_heads = s->kv_heads};
+    ml_kernels *k;
+    assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
+    same_as_reference(k, s, &packed);
+    ml_kernels_destroy(k);
+}
+
 static void with_threads(int threads)
 {
     int before = omp_get_max_threads();
@@ -157,6 +170,7 @@ static void test_many_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread), cmocka_unit_test(test_many_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread), cmocka_unit_test(test_many_threads),
+                                       cmocka_unit_test(test_undeclared_length)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,31 @@ static void old_content_is_not_read(void **state)
     ml_memory_free(y);
 }
 
+/* A weight larger than any that the options named is slow, but right. */
+static void undeclared_weights_are_right(void **state)
+{
+    (void)state;
+    static const ml_weight small = {.rows = 8, .cols = 8};
+    for (size_t i = 0; i < COUNT(product_paths); i++)
+        for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
+            ml_kernels_options options = options_of(product_paths[i], dtype);
+            ml_kernels *k;
+            options.shapes = &small;
+            options.nshapes = 1;
+            if (ml_kernels_create(&k, &options) != ML_OK) continue;
+            float *w = fresh("w"), *place = fresh("place");
+            uint16_t *narrow = (uint16_t *)(void *)place;
+            k->narrow(37 * 65, w, narrow);
+            const void *data = dtype == ML_BF16 ? (const void *)narrow : (const void *)w;
+            ml_weight weight = {data, dtype, 37, 65}, wide = {data, dtype, 3, 600};
+            weight_products(k, 129, &weight, 1);
+            weight_products(k, 129, &wide, 0);
+            ml_memory_free(w);
+            ml_memory_free(place);
+            ml_kernels_destroy(k);
+        }
+}
+
 static void auto_measures_what_can_run(void **state)
 {
     (void)state;
@@ -222,11 +247,9 @@ static void workspace_is_as_predicted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_path_is_right),
-        cmocka_unit_test(old_content_is_not_read),
-        cmocka_unit_test(auto_measures_what_can_run),
-        cmocka_unit_test(unknown_paths_are_refused),
-        cmocka_unit_test(environment_overrides_the_options),
+        cmocka_unit_test(every_path_is_right),          cmocka_unit_test(old_content_is_not_read),
+        cmocka_unit_test(undeclared_weights_are_right), cmocka_unit_test(auto_measures_what_can_run),
+        cmocka_unit_test(unknown_paths_are_refused),    cmocka_unit_test(environment_overrides_the_options),
         cmocka_unit_test(workspace_is_as_predicted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

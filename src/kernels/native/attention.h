@@ -61,19 +61,17 @@ ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, f
 
 /* Four rows × four columns turned in registers. */
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int four_places __attribute__((vector_size(16)));
 
 ML_INLINE void turn_four(const float *x, int64_t ldx, float factor, float *to)
 {
     const four *r0 = (const four *)(const void *)x, *r1 = (const four *)(const void *)(x + ldx);
     const four *r2 = (const four *)(const void *)(x + 2 * ldx), *r3 = (const four *)(const void *)(x + 3 * ldx);
-    const four_places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, firsts = {0, 1, 4, 5}, seconds = {2, 3, 6, 7};
-    four a = __builtin_shuffle(*r0, *r1, low), b = __builtin_shuffle(*r0, *r1, high);
-    four c = __builtin_shuffle(*r2, *r3, low), d = __builtin_shuffle(*r2, *r3, high);
-    *(four *)(void *)to = factor * __builtin_shuffle(a, c, firsts);
-    *(four *)(void *)(to + BLOCK) = factor * __builtin_shuffle(a, c, seconds);
-    *(four *)(void *)(to + 2 * BLOCK) = factor * __builtin_shuffle(b, d, firsts);
-    *(four *)(void *)(to + 3 * BLOCK) = factor * __builtin_shuffle(b, d, seconds);
+    four a = __builtin_shufflevector(*r0, *r1, 0, 4, 1, 5), b = __builtin_shufflevector(*r0, *r1, 2, 6, 3, 7);
+    four c = __builtin_shufflevector(*r2, *r3, 0, 4, 1, 5), d = __builtin_shufflevector(*r2, *r3, 2, 6, 3, 7);
+    *(four *)(void *)to = factor * __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    *(four *)(void *)(to + BLOCK) = factor * __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    *(four *)(void *)(to + 2 * BLOCK) = factor * __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    *(four *)(void *)(to + 3 * BLOCK) = factor * __builtin_shufflevector(b, d, 2, 3, 6, 7);
 }
 
 /* rows × h, multiplied by `factor`, into a slab [h][BLOCK]. */

@@ -168,6 +168,11 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
+    if (!ml_attention_fits(scratch, shape, sequences->start[sequences->count])) { /* more than the options said */
+        ml_kernels_reference()->attention_backward(k, shape, sequences, q, ldq, key, value, ldkv, o, ldo, lse, d_o, lddo, dq, lddq, dk, dv,
+                                                   lddkv);
+        return;
+    }
     const call c = {shape,
                     sequences,
                     q,

@@ -115,6 +115,10 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
+    if (!ml_attention_fits(scratch, shape, sequences->start[sequences->count])) { /* more than the options said */
+        ml_kernels_reference()->attention_forward(k, shape, sequences, q, ldq, key, value, ldkv, o, ldo, lse);
+        return;
+    }
     const call c = {shape, sequences, q, key, value, ldq, ldkv, ldo, sequences->start[sequences->count], padded_head(shape), o, lse};
     int64_t blocks = ML_NATIVE(cut_blocks)(sequences, scratch->block_start), tasks = blocks * shape->heads;
 #pragma omp parallel num_threads(owner->threads)

@@ -6,45 +6,47 @@
  * its row distance and no row is filling; else it goes through scratch memory. */
 #include "kernels/onednn/primitives.h"
 
-enum { CHUNK_MOST = 1024, CHUNK_LEAST = 64 };
+enum { CHUNK_MOST = 512, CHUNK_LEAST = 64, CHUNK_ELEMENTS_MOST = 8 << 20 };
 
-/* product_scratch: panels for what oneDNN refuses share the place of the activations. */
+/* product_scratch: panels (for what oneDNN refuses), activations, results, cache. */
 typedef struct scratch {
     ml_matmul_cache *cache;
-    char *a;  /* [CHUNK_MOST][widest] of the weight's type */
-    float *c; /* [CHUNK_MOST][widest] */
+    char *a;  /* [chunk][in] of the weight's type */
+    float *c; /* [chunk][out] */
 } scratch;
 
-static int64_t widest(const ml_kernels_options *options)
+/* The largest chunk size that is not more than `left` tokens and whose rows of `widest` stay bounded; CHUNK_LEAST at the least. */
+static int64_t chunk_of(int64_t left, int64_t widest)
 {
-    int64_t most = 0;
-    for (int64_t i = 0; i < options->nshapes; i++) most = ml_max(most, ml_max(options->shapes[i].rows, options->shapes[i].cols));
-    return most;
+    int64_t chunk = CHUNK_LEAST, most = ml_min(CHUNK_MOST, CHUNK_ELEMENTS_MOST / ml_max(widest, 1));
+    while (2 * chunk <= ml_min(left, most)) chunk *= 2;
+    return chunk;
 }
 
-static int64_t chunk_most(int64_t tokens) { return ml_min(CHUNK_MOST, ml_round_up(ml_max(tokens, 1), CHUNK_LEAST)); }
+/* Elements of the largest chunk of any shape, a multiple of 32 so that every part starts at 64 bytes. */
+static int64_t chunk_elements(const ml_kernels_options *options)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < options->nshapes; i++) {
+        int64_t widest = ml_max(options->shapes[i].rows, options->shapes[i].cols);
+        most = ml_max(most, chunk_of(options->tokens, widest) * widest);
+    }
+    return ml_round_up(most, 32);
+}
 
 static int64_t cache_floats(void) { return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float); }
 
-static int64_t chunk_floats(const ml_kernels_options *options) { return chunk_most(options->tokens) * widest(options); }
+static int64_t narrow_floats(ml_dtype dtype, int64_t elements) { return dtype == ML_BF16 ? elements / 2 : elements; }
 
-/* Panels come first (ml_panel_* take the start of the scratch), then the two chunks, then the cache at the end. */
 static int64_t scratch_floats(const ml_kernels_options *options)
 {
-    return ml_round_up(ml_panel_scratch_floats(options), 16) + ml_round_up(2 * chunk_floats(options), 16) + cache_floats();
+    int64_t elements = chunk_elements(options);
+    return ml_round_up(ml_panel_scratch_floats(options), 16) + narrow_floats(options->weight_dtype, elements) + elements + cache_floats();
 }
 
 static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
 {
     return (ml_matmul_cache *)(void *)(owner->product_scratch + owner->product_floats - cache_floats());
-}
-
-/* The largest chunk size that fits into `left` tokens, or the least. */
-static int64_t chunk_of(int64_t left, int64_t most)
-{
-    int64_t chunk = CHUNK_LEAST;
-    while (2 * chunk <= left && 2 * chunk <= most) chunk *= 2;
-    return chunk;
 }
 
 static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows, int64_t filled, int64_t n, const float *x,
@@ -76,11 +78,15 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
 {
     int64_t in = backward ? w->rows : w->cols, out = backward ? w->cols : w->rows;
     ml_matmul_key key = {.m = chunk, .rows = w->rows, .cols = w->cols, .ldc = ldy, .backward = backward, .add = beta != 0};
-    copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
-    if (filled == chunk && ml_matmul_run(s->cache, &key, s->a, w->data, y)) return true;
+    const void *a = s->a;
+    if (w->dtype == ML_FP32 && filled == chunk && ldx == in)
+        a = x;
+    else
+        copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
+    if (filled == chunk && ml_matmul_run(s->cache, &key, a, w->data, y)) return true;
     key.ldc = out;
     key.add = false;
-    if (!ml_matmul_run(s->cache, &key, s->a, w->data, s->c)) return false;
+    if (!ml_matmul_run(s->cache, &key, a, w->data, s->c)) return false;
     put_results(filled, out, s->c, beta, y, ldy);
     return true;
 }
@@ -92,11 +98,12 @@ static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     ml_matmul_cache *cache = cache_of(owner);
     if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return 0;
-    float *chunks = (float *)(void *)cache - 2 * owner->product_chunk_floats;
-    const scratch s = {cache, (char *)(void *)chunks, chunks + owner->product_chunk_floats};
-    int64_t most = owner->product_chunk_floats / ml_max(w->rows, w->cols), t = 0;
+    int64_t widest = ml_max(w->rows, w->cols), t = 0;
+    if (chunk_of(T, widest) * widest > owner->chunk_elements) return 0; /* not among the options' shapes */
+    float *c = (float *)(void *)cache - owner->chunk_elements;
+    const scratch s = {cache, (char *)(void *)(c - narrow_floats(w->dtype, owner->chunk_elements)), c};
     while (t < T) {
-        int64_t chunk = chunk_of(T - t, ml_min(most, CHUNK_MOST)), filled = ml_min(chunk, T - t);
+        int64_t chunk = chunk_of(T - t, widest), filled = ml_min(chunk, T - t);
         if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy)) break;
         t += filled;
     }
@@ -119,7 +126,7 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    owner->product_chunk_floats = ml_round_up(2 * chunk_floats(options), 16) / 2;
+    owner->chunk_elements = chunk_elements(options);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
     owner->table.gemm = ml_onednn_gemm;
