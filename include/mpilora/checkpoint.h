@@ -50,7 +50,8 @@ typedef struct ml_checkpoint_identity {
 
 typedef struct ml_checkpoint_state {
     ml_checkpoint_progress progress;
-    bool full;                 /* method full: numbered state files */
+    bool full;          /* method full: numbered state files */
+    int64_t file_bytes; /* of tensors in one file at most; 0: 512 MiB (full) or 1000 MiB, beyond which adapters get numbered files too */
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */

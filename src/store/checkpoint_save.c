@@ -7,7 +7,7 @@
 
 /* At most so many bytes of tensors in one file. An adapter's state is one file where it fits. */
 static const int64_t file_bytes_full = (int64_t)512 << 20, file_bytes_adapter = (int64_t)1000 << 20;
-enum { DATASET_OVERHEAD = 1024, FILE_OVERHEAD = 64 << 10 };
+enum { DATASET_OVERHEAD = 1024, FILE_OVERHEAD = 64 << 10, READ_BACK = 4 << 20 /* ml_sha256_of_file's */ };
 
 /* ---- which rows of which tensor go into which file: the same walk on every rank ---------------------------------------------------- */
 
@@ -55,9 +55,10 @@ static int64_t total_bytes(const ml_parameters *p)
 
 static bool is_numbered(const ml_parameters *p, bool full) { return full || total_bytes(p) > file_bytes_adapter; }
 
-static walk start_walk(const ml_parameters *p, bool full)
+/* `file_bytes` 0: the limit above. */
+static walk start_walk(const ml_parameters *p, bool full, int64_t file_bytes)
 {
-    return (walk){.p = p, .limit = is_numbered(p, full) ? file_bytes_full : file_bytes_adapter};
+    return (walk){.p = p, .limit = file_bytes ? file_bytes : is_numbered(p, full) ? file_bytes_full : file_bytes_adapter};
 }
 
 /* Bytes of the file that begins with the next extent. */
@@ -76,9 +77,9 @@ int64_t ml_checkpoint_memory(const ml_parameters *p, bool full)
 {
     int64_t largest = 0;
     extent e;
-    for (walk w = start_walk(p, full), before = w; next_extent(&w, &e); before = w)
+    for (walk w = start_walk(p, full, 0), before = w; next_extent(&w, &e); before = w)
         if (e.opens_file) largest = ml_max(largest, image_bytes(before));
-    return largest + 2 * ml_block_floats(p) * (int64_t)sizeof(float);
+    return largest + 2 * ml_block_floats(p) * (int64_t)sizeof(float) + READ_BACK;
 }
 
 /* ---- one save ------------------------------------------------------------------------------------------------------------------------ */
@@ -227,7 +228,7 @@ static ml_status save_tensors(save *s)
     ml_status st = ML_OK;
     extent e;
     bool writer = ml_grid_rank(s->grid) == 0;
-    for (walk w = start_walk(s->p, s->state->full), before = w; next_extent(&w, &e); before = w) {
+    for (walk w = start_walk(s->p, s->state->full, s->state->file_bytes), before = w; next_extent(&w, &e); before = w) {
         if (e.opens_file) {
             if (writer && st == ML_OK) st = close_file(s);
             if (writer && st == ML_OK) st = open_file(s, image_bytes(before));

@@ -19,7 +19,7 @@ ml_status ml_run_directory_open(ml_run_directory **out, const char *path, bool f
     ml_run_directory *run = ml_memory_alloc(1, sizeof *run, ML_MEM_OTHER, "a run's directory");
     ML_TRY(ml_grid_agree(grid, run ? ML_OK : ML_RESOURCE));
     run->lock = -1;
-    st = ml_durable_path(run->path, "%s", path);
+    st = path[0] ? ml_durable_path(run->path, "%s", path) : ml_fail(ML_USAGE, "run.dir: is empty; name a directory");
     if (st == ML_OK) st = ml_durable_path(run->checkpoints, "%s/checkpoints", path);
     if (st == ML_OK && ml_grid_rank(grid) == 0) st = open_here(run, fresh);
     ML_TRY(ml_grid_agree(grid, st));
