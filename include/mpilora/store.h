@@ -28,6 +28,8 @@ const char *ml_base_tokenizer_hash(const ml_base *base);
  * `dtype`, into `out` (contiguous, the shard's ranges one after the other). Local. */
 ml_status ml_base_read(ml_base *base, const char *name, const ml_shard *shard, ml_dtype dtype, void *out) ML_NODISCARD;
 
+int64_t ml_base_read_bytes(void); /* the most that ml_base_read holds for a moment (category other) */
+
 /* Writing: create, then every tensor of the specification once, in its order, in pieces of whole rows; finish renames the temporary
  * file into place after fsync. `path` must not exist unless `replace`. Until finish nothing is seen under `path`. */
 typedef struct ml_base_writer ml_base_writer;

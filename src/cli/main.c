@@ -8,6 +8,7 @@ extern const ml_command ml_command_tokenize;
 extern const ml_command ml_command_train;
 extern const ml_command ml_command_eval;
 extern const ml_command ml_command_generate;
+extern const ml_command ml_command_plan;
 extern const ml_command ml_command_merge;
 extern const ml_command ml_command_export;
 extern const ml_command ml_command_bench;
@@ -19,6 +20,7 @@ static const ml_command *const commands[] = {
     &ml_command_train,
     &ml_command_eval,
     &ml_command_generate,
+    &ml_command_plan,
     &ml_command_merge,
     &ml_command_export,
     &ml_command_bench,

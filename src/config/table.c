@@ -129,10 +129,10 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
         st = ml_fail(ML_USAGE, "%s:%zu: not YAML: %s", name, parser.problem_mark.line + 1,
                      parser.problem ? parser.problem : "out of memory");
     } else {
-        bool more = yaml_parser_load(&parser, &second) && yaml_document_get_root_node(&second);
-        if (more) st = ml_fail(ML_USAGE, "%s: more than one YAML document; give one", name);
-        if (more) yaml_document_delete(&second);
-        if (more) yaml_document_delete(out);
+        bool loaded = yaml_parser_load(&parser, &second);
+        if (loaded && yaml_document_get_root_node(&second)) st = ml_fail(ML_USAGE, "%s: more than one YAML document; give one", name);
+        if (loaded) yaml_document_delete(&second);
+        if (st != ML_OK) yaml_document_delete(out);
     }
     yaml_parser_delete(&parser);
     return st;

@@ -199,7 +199,9 @@ const char *ml_base_tokenizer(const ml_base *b, int64_t *length)
 
 /* ---- reading ---- */
 
-enum { PIECE = 4 << 20 };
+enum { PIECE = 1 << 20 };
+
+int64_t ml_base_read_bytes(void) { return PIECE; }
 
 static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype wanted, void *to)
 {

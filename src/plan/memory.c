@@ -1,0 +1,24 @@
+/* One rank's memory, asked from the functions that allocate it. */
+#include "mpilora/checkpoint.h"
+#include "mpilora/plan.h"
+#include "train/session.h"
+
+/* What world rank 0 holds for a moment: reading weights while everything else is there, or a checkpoint's image. */
+static int64_t transient_bytes(const ml_peft *peft, const ml_parameters *parameters)
+{
+    bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
+    return ml_max(ml_base_read_bytes(), ml_checkpoint_memory(parameters, full));
+}
+
+void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
+                  int64_t bytes[ML_MEM_CATEGORIES])
+{
+    ml_weight shapes[ML_MODEL_SHAPES];
+    ml_kernels_options kernels = {.product_path = shape->product_path, .vector_path = shape->vector_path};
+    ml_model_kernel_options(model, shape->tokens, &kernels, shapes);
+    bytes[ml_peft_weight_category(peft)] += ml_peft_weight_bytes(peft);
+    ml_parameters_bytes(parameters, true, bytes);
+    ml_model_reserve_bytes(model, shape->tokens, true, bytes);
+    bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
+    bytes[ML_MEM_OTHER] += packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(peft, parameters);
+}

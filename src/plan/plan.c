@@ -1,0 +1,127 @@
+/* A plan: the run's model and methods are described, but nothing is allocated for them. */
+#include "mpilora/plan.h"
+
+#include <omp.h>
+
+#include "mpilora/checkpoint.h"
+#include "mpilora/data.h"
+#include "mpilora/store.h"
+
+/* What is read for the plan and stays open while it is made: the description, and the data sets where they are there. */
+typedef struct source {
+    ml_base *base;
+    ml_model_spec spec;
+    ml_dataset *data[2];
+    ml_sampler *sampler[2];
+    int64_t max_len, tokens;
+} source;
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+static ml_status read_spec(source *s, const ml_run_config *c)
+{
+    if (ends_with(c->base, ".yaml") || ends_with(c->base, ".yml")) return ml_model_spec_read(&s->spec, c->base);
+    ml_status st = ml_base_open(&s->base, c->base);
+    if (st == ML_OK) s->spec = *ml_base_spec(s->base);
+    return st;
+}
+
+static bool is_there(const char *path)
+{
+    FILE *file = path ? fopen(path, "rb") : NULL;
+    if (file) fclose(file);
+    return file != NULL;
+}
+
+static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path)
+{
+    ml_status st = ML_OK;
+    if (!is_there(path)) return ML_OK;
+    ML_TRY(ml_dataset_open(&s->data[which], path));
+    ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, c->data.shuffle && which == 0, c->seed));
+    s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], c->batch.micro));
+done:
+    return st;
+}
+
+static ml_status open_source(source *s, const ml_run_config *c)
+{
+    ml_status st = ML_OK;
+    ML_TRY(read_spec(s, c));
+    s->max_len = c->data.max_len ? c->data.max_len : s->spec.context;
+    if (s->max_len > s->spec.context)
+        return ml_fail(ML_USAGE, "data.max_len: %lld is more than the context of %lld of %s; choose at most that", (long long)s->max_len,
+                       (long long)s->spec.context, c->base);
+    ML_TRY(read_data(s, c, 0, c->data.train));
+    ML_TRY(read_data(s, c, 1, c->data.valid));
+    if (!s->sampler[0]) s->tokens = ml_max(s->tokens, c->batch.micro * s->max_len);
+done:
+    return st;
+}
+
+static void close_source(source *s)
+{
+    for (int i = 0; i < 2; i++) {
+        ml_sampler_destroy(s->sampler[i]);
+        ml_dataset_destroy(s->data[i]);
+    }
+    ml_base_close(s->base);
+}
+
+static ml_status attach(ml_peft **out, ml_method method, ml_model *model, ml_parameters *parameters, const ml_run_config *c)
+{
+    if (method == ML_METHOD_FULL) return ml_peft_attach_full(out, model, parameters);
+    ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
+    ml_status st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.targets);
+    return st == ML_OK ? ml_peft_attach_lora(out, model, parameters, &o) : st;
+}
+
+/* Rank 0 stands for all: no rank holds more. */
+static ml_status plan_method(ml_plan_method *out, ml_method method, const source *s, const ml_run_config *c, int ranks)
+{
+    ml_status st = ML_OK;
+    ml_model *model = NULL;
+    ml_peft *peft = NULL;
+    ml_parameters parameters = {0};
+    const ml_plan_shape shape = {s->tokens, c->batch.micro, s->max_len, c->product_path, c->vector_path, omp_get_max_threads()};
+    ML_TRY(ml_model_create(&model, &s->spec, NULL, (int)c->parallel.tp, 0, c->precision));
+    ML_TRY(attach(&peft, method, model, &parameters, c));
+    ml_parameters_lay_out(&parameters);
+    *out = (ml_plan_method){.name = method == ML_METHOD_FULL ? "full" : "lora",
+                            .params_total = ml_model_parameters_total(&s->spec),
+                            .params_trainable = parameters.global,
+                            .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
+                            .allreduce_bytes_per_step = 4 * parameters.global,
+                            .adapter_bytes_16bit = 2 * parameters.global};
+    ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
+    out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) out->total_bytes_per_rank += out->per_rank[i];
+    out->total_bytes = ranks * out->total_bytes_per_rank;
+done:
+    ml_peft_destroy(peft);
+    ml_parameters_destroy(&parameters);
+    ml_model_destroy(model);
+    return st;
+}
+
+ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks)
+{
+    ml_status st = ML_OK;
+    source s = {0};
+    int tp = (int)c->parallel.tp;
+    *out = (ml_plan){.ranks = ranks, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
+    if (ranks < 1 || ranks % tp != 0)
+        return ml_fail(ML_USAGE, "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp, ranks, tp);
+    out->dp = ranks / tp;
+    ML_TRY(open_source(&s, c));
+    out->tokens = s.tokens;
+    ML_TRY(plan_method(&out->method[0], ML_METHOD_LORA, &s, c, ranks));
+    ML_TRY(plan_method(&out->method[1], ML_METHOD_FULL, &s, c, ranks));
+done:
+    close_source(&s);
+    return st;
+}
