@@ -4,12 +4,16 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 
-static const char usage[] = "mpilora export --format peft --base BASE.h5 --adapter A DIR";
+static const char usage[] = "mpilora export --format peft --base BASE.h5 --adapter A DIR  |  mpilora export --format hf --base BASE.h5 DIR";
 
 static const char help[] =
-    "usage: mpilora export --format peft --base BASE.h5 --adapter A DIR\n\n"
+    "usage: mpilora export --format peft --base BASE.h5 --adapter A DIR\n"
+    "       mpilora export --format hf --base BASE.h5 DIR\n\n"
     "  --format peft       DIR becomes a PEFT adapter directory (adapter_config.json, adapter_model.safetensors). On GPT-2, q, k and v\n"
     "                      alone go out as one adapter of c_attn with the sum of their ranks: it computes the same.\n"
+    "  --format hf         DIR becomes a Hugging Face model directory (config.json, model.safetensors, the tokenizer's files). An adapter "
+    "goes\n"
+    "                      out with it after mpilora merge.\n"
     "  --base BASE.h5      the base\n"
     "  --adapter A         adapter.h5 or a PEFT directory\n"
     "  --base-name NAME    peft: what base_model_name_or_path says (default: the path of the base)\n\n"
@@ -18,7 +22,7 @@ static const char help[] =
 static const struct {
     const char *name;
     ml_status (*run)(const export_request *request);
-} formats[] = {{"peft", export_peft}};
+} formats[] = {{"peft", export_peft}, {"hf", export_hf}};
 
 static ml_status export(const char *format, export_request *request)
 {
@@ -29,7 +33,7 @@ static ml_status export(const char *format, export_request *request)
         ml_base_close(request->base);
         return st;
     }
-    return ml_fail(ML_USAGE, "--format: there is no \"%s\"; usage: %s", format, usage);
+    return ml_fail(ML_USAGE, "--format: there is no \"%s\", only peft and hf; usage: %s", format, usage);
 }
 
 static ml_status run(int argc, char **argv)

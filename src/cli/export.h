@@ -13,5 +13,7 @@ typedef struct export_request {
 
 /* export_peft.c: an adapter as a PEFT directory. */
 ml_status export_peft(const export_request *request) ML_NODISCARD;
+/* export_hf.c: a base as a directory that transformers loads. */
+ml_status export_hf(const export_request *request) ML_NODISCARD;
 
 #endif

@@ -1,16 +1,16 @@
 /* Writing a PEFT directory: adapter_config.json and adapter_model.safetensors, as PEFT itself would save them. */
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "store/durable.h"
+#include "store/export_directory.h"
 #include "store/peft_fuse.h"
 #include "store/safetensors_image.h"
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
+static const char *const own_names[] = {config_name, tensors_name, NULL};
 enum { PATH = 128 };
 
 typedef struct export
@@ -125,38 +125,15 @@ done:
     return st;
 }
 
-/* An existing directory may hold an earlier export and nothing else. */
-static ml_status check_directory(const char *directory)
-{
-    ml_status st = ML_OK;
-    if (!ml_durable_exists(directory)) return ML_OK;
-    DIR *dir = opendir(directory);
-    if (!dir) return ml_fail(ML_USAGE, "%s: is there and cannot be listed as a directory: %s", directory, strerror(errno));
-    const struct dirent *entry;
-    while (st == ML_OK && (entry = readdir(dir))) {
-        const char *name = entry->d_name;
-        if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, config_name) || !strcmp(name, tensors_name) ||
-            ml_durable_is_temporary(name))
-            continue;
-        st = ml_fail(ML_USAGE, "%s: holds %s; a PEFT directory is written into a new or empty directory, or over an earlier export",
-                     directory, name);
-    }
-    (void)closedir(dir);
-    return st;
-}
-
 static ml_status write_files(const export *e, const char *base_name, const char *directory)
 {
     ml_status st = ML_OK;
-    char path[ML_DURABLE_PATH];
     ml_text config = {0}, tensors = {0};
     ML_TRY(config_text(e, base_name, &config));
     ML_TRY(tensors_bytes(e, &tensors));
     ML_TRY(ml_durable_make_directories(directory));
-    ML_TRY(ml_durable_path(path, "%s/%s", directory, tensors_name));
-    ML_TRY(ml_durable_write(path, tensors.data, tensors.length, NULL));
-    ML_TRY(ml_durable_path(path, "%s/%s", directory, config_name));
-    ML_TRY(ml_durable_write(path, config.data, config.length, NULL));
+    ML_TRY(export_directory_put(directory, tensors_name, &tensors));
+    ML_TRY(export_directory_put(directory, config_name, &config));
 done:
     ml_text_destroy(&tensors);
     ml_text_destroy(&config);
@@ -168,7 +145,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
     if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
-    ML_TRY(check_directory(directory));
+    ML_TRY(export_directory_check(directory, own_names));
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;
