@@ -34,10 +34,14 @@ ALONE = {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_pml": "ob1", "OMPI_MC
 
 
 def start(run, steps, **fault):
-    environment = dict(os.environ, FAULT_ROOT=str(run), **ALONE)
+    session = run.parent / f"session-{run.name}"  # MPI's own files: isolated processes would share one place
+    session.mkdir(exist_ok=True)
+    environment = dict(os.environ, FAULT_ROOT=f"{run}/", OMPI_MCA_orte_tmpdir_base=str(session), **ALONE)
     if fault:
         environment.update({key: str(value) for key, value in fault.items()}, LD_PRELOAD=SHIM)
-    return subprocess.run([DRIVER, str(run), str(steps)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([DRIVER, str(run), str(steps)], env=environment, capture_output=True, text=True, timeout=60)
+    shutil.rmtree(session)
+    return done
 
 
 def digest(run):
@@ -62,7 +66,7 @@ def check_fault(template, work, reference, call, at, action):
     before = digest(run)[0]
     struck = start(run, STEPS, FAULT_CALL=call, FAULT_AT=at, FAULT_DO=action)
     if action in KILLS:
-        assert struck.returncode == -9, f"{name}: exit {struck.returncode}, expected to be killed"
+        assert struck.returncode == -9, f"{name}: exit {struck.returncode}, expected to be killed: {struck.stderr}"
     elif action in ("EINTR", "SHORT"):
         assert struck.returncode == 0, f"{name}: exit {struck.returncode}: {struck.stderr}"
     else:
