@@ -145,6 +145,7 @@ double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index);  /*
 
 /* ---- SHA-256 ------------------------------------------------------------------------------------------------------ */
 
+enum { ML_SHA256_PIECE = 256 << 10 };
 #define ML_SHA256_HEX 65 /* 64 digits and the ending zero */
 
 typedef struct ml_sha256 ml_sha256;
@@ -153,7 +154,7 @@ void ml_sha256_add(ml_sha256 *hash, const void *data, size_t bytes);
 void ml_sha256_finish(ml_sha256 *hash, char hex[ML_SHA256_HEX]); /* and destroys it */
 void ml_sha256_destroy(ml_sha256 *hash);                         /* unfinished ones; NULL is fine */
 void ml_sha256_of(const void *data, size_t bytes, char hex[ML_SHA256_HEX]);
-/* Hash of a whole file, read in 4 MiB pieces. ML_INPUT naming the file. */
+/* Hash of a whole file, read in pieces of ML_SHA256_PIECE bytes. ML_INPUT naming the file. */
 ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX]) ML_NODISCARD;
 
 /* ---- text ---------------------------------------------------------------------------------------------------------- */

@@ -50,15 +50,14 @@ void ml_sha256_of(const void *data, size_t bytes, char hex[ML_SHA256_HEX])
 ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
-    enum { PIECE = 4 << 20 };
     char *piece = NULL;
     ml_sha256 *hash = NULL;
     FILE *file = fopen(path, "rb");
     if (!file) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
-    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
+    ML_NEW(piece, ML_SHA256_PIECE, ML_MEM_OTHER, "a read buffer");
     ML_TRY(ml_sha256_create(&hash));
     size_t got;
-    while ((got = fread(piece, 1, PIECE, file)) > 0) ml_sha256_add(hash, piece, got);
+    while ((got = fread(piece, 1, ML_SHA256_PIECE, file)) > 0) ml_sha256_add(hash, piece, got);
     if (ferror(file)) {
         st = ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno));
         goto done;

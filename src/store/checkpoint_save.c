@@ -7,7 +7,7 @@
 
 /* At most so many bytes of tensors in one file. An adapter's state is one file where it fits. */
 static const int64_t file_bytes_full = (int64_t)512 << 20, file_bytes_adapter = (int64_t)1000 << 20;
-enum { DATASET_OVERHEAD = 1024, FILE_OVERHEAD = 64 << 10, READ_BACK = 4 << 20 /* ml_sha256_of_file's */ };
+enum { DATASET_OVERHEAD = 1024, FILE_OVERHEAD = 64 << 10 };
 
 /* ---- which rows of which tensor go into which file: the same walk on every rank ---------------------------------------------------- */
 
@@ -79,7 +79,7 @@ int64_t ml_checkpoint_memory(const ml_parameters *p, bool full)
     extent e;
     for (walk w = start_walk(p, full, 0), before = w; next_extent(&w, &e); before = w)
         if (e.opens_file) largest = ml_max(largest, image_bytes(before));
-    return largest + 2 * ml_block_floats(p) * (int64_t)sizeof(float) + READ_BACK;
+    return ml_round_up(largest, ML_IMAGE_STEP) + 2 * ml_block_floats(p) * (int64_t)sizeof(float) + ML_SHA256_PIECE;
 }
 
 /* ---- one save ------------------------------------------------------------------------------------------------------------------------ */

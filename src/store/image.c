@@ -11,8 +11,6 @@ struct ml_image {
     bool borrowed;
 };
 
-static const int64_t step_bytes = 1 << 20;
-
 /* ---- the core driver's memory: one accounted block, which outlives the file ----------------------------------------------------- */
 
 static void *image_malloc(size_t size, H5FD_file_image_op_t operation, void *self)
@@ -84,7 +82,7 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     image->file = -1;
     image->user_block = user_block;
     creation = H5Pcreate(H5P_FILE_CREATE);
-    access = access_list(image, ml_round_up(expected + 1, step_bytes));
+    access = access_list(image, ml_round_up(expected + 1, ML_IMAGE_STEP));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
         st = no_image("prepare a file");
         goto done;
@@ -111,7 +109,7 @@ ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     *image = (ml_image){.file = -1, .bytes = (char *)(uintptr_t)bytes, .count = count, .borrowed = true};
-    access = access_list(image, step_bytes);
+    access = access_list(image, ML_IMAGE_STEP);
     if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
     if (image->file < 0) {
         st = ml_fail(ML_INPUT, "%s: is not an HDF5 file", name);

@@ -13,6 +13,8 @@
 
 typedef struct ml_image ml_image;
 
+enum { ML_IMAGE_STEP = 1 << 20 }; /* bytes: images grow by multiples of it */
+
 /* A new, empty image; `expected` bytes are set aside for it at once; `user_block` bytes (0, or a power of two from 512) stay free at its start. */
 ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block) ML_NODISCARD;
 /* An image over bytes that stay borrowed and unchanged until the image is destroyed. ML_INPUT naming `name` where it is no HDF5 file. */
