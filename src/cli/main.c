@@ -11,6 +11,7 @@ extern const ml_command ml_command_generate;
 extern const ml_command ml_command_plan;
 extern const ml_command ml_command_merge;
 extern const ml_command ml_command_export;
+extern const ml_command ml_command_inspect;
 extern const ml_command ml_command_bench;
 
 /* clang-format off: one a line */
@@ -23,6 +24,7 @@ static const ml_command *const commands[] = {
     &ml_command_plan,
     &ml_command_merge,
     &ml_command_export,
+    &ml_command_inspect,
     &ml_command_bench,
     NULL,
 };
