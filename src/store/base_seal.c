@@ -67,8 +67,8 @@ done:
     return st;
 }
 
-/* The lines "offset bytes" of a block that ends in a zero byte; ascending, apart, inside the file. */
-static bool parse_extents(const char *text, int64_t user_block, int64_t bytes, extent *contents, int64_t n)
+/* The lines "offset bytes" of a block that ends in a zero byte; ascending, apart, inside the file; then only zero bytes up to `last`. */
+static bool parse_extents(const char *text, const char *last, int64_t user_block, int64_t bytes, extent *contents, int64_t n)
 {
     int64_t at = user_block, metadata = bytes - user_block;
     for (int64_t i = 0; i < n; i++) {
@@ -83,7 +83,8 @@ static bool parse_extents(const char *text, int64_t user_block, int64_t bytes, e
         at = contents[i].offset + contents[i].bytes;
         metadata -= contents[i].bytes;
     }
-    return metadata <= METADATA_LIMIT;
+    while (text < last && !*text) text++;
+    return text == last && metadata <= METADATA_LIMIT;
 }
 
 ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *n)
@@ -112,7 +113,7 @@ ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *
     ML_NEW(block, user_block + 1, ML_MEM_OTHER, "a user block");
     ML_NEW(*contents, *n, ML_MEM_OTHER, "places of tensors");
     ML_TRY(ml_file_read(fd, path, block, user_block, 0));
-    bool whole = parse_extents(block + used, user_block, bytes, *contents, *n);
+    bool whole = parse_extents(block + used, block + user_block, user_block, bytes, *contents, *n);
     if (whole) ML_TRY(base_seal_hash(fd, path, bytes, user_block, *contents, *n, found));
     if (!whole || strcmp(hex, found) != 0)
         st = ml_fail(ML_INPUT, "%s: damaged: its description does not have the hash that it was written with; import it again", path);

@@ -212,6 +212,12 @@ static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
     return good ? ML_OK : hdf5_failed(w);
 }
 
+static int by_offset(const void *a, const void *b)
+{
+    const extent *x = a, *y = b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
 static ml_status seal_and_rename(ml_base_writer *w)
 {
     ml_status st = ML_OK;
@@ -223,18 +229,13 @@ static ml_status seal_and_rename(ml_base_writer *w)
     if (w->tokenizer_length) ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length, w->place[w->ntensors].offset));
     ML_TRY(put_content_hash(w, hex));
     if (fstat(w->fd, &about)) return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
+    qsort(w->place, (size_t)w->nplaces, sizeof *w->place, by_offset);
     ML_TRY(base_seal_write(w->fd, w->temporary, about.st_size, w->place, w->nplaces));
     if (fsync(w->fd)) return ml_fail(ML_RESOURCE, "%s: fsync: %s", w->temporary, strerror(errno));
     ML_TRY(ml_durable_rename(w->temporary, w->path));
     w->made = false;
 done:
     return st;
-}
-
-static int by_offset(const void *a, const void *b)
-{
-    const extent *x = a, *y = b;
-    return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
 ml_status ml_base_writer_finish(ml_base_writer *w)
@@ -245,7 +246,6 @@ ml_status ml_base_writer_finish(ml_base_writer *w)
         ml_model_tensor_at(&w->spec, w->tensor, &t);
         st = ml_fail(ML_INTERNAL, "%s: tensor %s was not written", w->path, t.name);
     } else {
-        qsort(w->place, (size_t)w->ntensors, sizeof *w->place, by_offset); /* the tokenizer was laid out last */
         st = seal_and_rename(w);
     }
     ml_base_writer_discard(w);

@@ -101,6 +101,19 @@ done:
     return st;
 }
 
+/* Keys of models that compute something else. */
+static ml_status refuse_others(const gguf_source *g)
+{
+    static const char *const names[] = {"expert_count", "attention.sliding_window", "attention.scale", "rope.scale_linear",
+                                        "logit_scale",  "embedding_scale",          "residual_scale"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const gguf_value *v = find_own(g, names[i]);
+        if (v && v->real != 0.0)
+            return ml_fail(ML_INPUT, "%s: %s: this changes what the model computes and is not supported", g->file.path, v->key);
+    }
+    return ML_OK;
+}
+
 static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
@@ -113,10 +126,10 @@ static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
     if (rotated != s->head_dim)
         return ml_fail(ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported", g->file.path, rotated,
                        s->head_dim);
-    const gguf_value *scaling = find_own(g, "rope.scaling.type"), *experts = find_own(g, "expert_count");
+    ML_TRY(refuse_others(g));
+    const gguf_value *scaling = find_own(g, "rope.scaling.type");
     if (scaling && (scaling->kind != GGUF_TEXT || strcmp(scaling->text, "none") != 0))
         return ml_fail(ML_INPUT, "%s: rope.scaling.type: only none is supported (and Llama-3's factors)", g->file.path);
-    if (experts && experts->integer != 0) return ml_fail(ML_INPUT, "%s: expert_count: mixtures of experts are not supported", g->file.path);
     s->activation = ML_SILU;
     s->qkv_bias = gguf_find_tensor(&g->file, "blk.0.attn_q.bias") != NULL;
     s->o_bias = gguf_find_tensor(&g->file, "blk.0.attn_output.bias") != NULL;
@@ -294,6 +307,33 @@ done:
 
 /* ---- opening ---- */
 
+static bool is_expected(const gguf_source *g, const char *name)
+{
+    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight")) return true; /* read elsewhere */
+    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
+        ml_model_tensor t;
+        place p;
+        ml_model_tensor_at(g->spec, i, &t);
+        place_of(g, &t, &p);
+        if (!strcmp(p.name, name)) return true;
+    }
+    return false;
+}
+
+static ml_status check_tensors(const gguf_source *g)
+{
+    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(g->spec, i, &t);
+        ml_status st = check_tensor(g, &t);
+        if (st != ML_OK) return st;
+    }
+    for (int64_t i = 0; i < g->file.ntensors; i++)
+        if (!is_expected(g, g->file.tensors[i].name))
+            return ml_fail(ML_INPUT, "%s: tensor %s is not part of a %s model", g->file.path, g->file.tensors[i].name, g->architecture);
+    return ML_OK;
+}
+
 static ml_status read_description(gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
@@ -307,11 +347,7 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s)
     ML_TRY(find_head(g, &s->tied_head));
     st = ml_model_spec_check(s, ML_INPUT);
     if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);
-    for (int64_t i = 0; i < ml_model_tensor_count(s); i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(s, i, &t);
-        ML_TRY(check_tensor(g, &t));
-    }
+    ML_TRY(check_tensors(g));
 done:
     return st;
 }

@@ -1,0 +1,249 @@
+/* base files: what is written is what is read, whole or by shards, in both types; a file that fails to be written leaves the older one; damage of every
+ * byte of the description, and truncation, is refused without a crash. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mpilora/store.h"
+
+static const ml_model_spec spec = {.family = ML_FAMILY_LLAMA,
+                                   .layers = 2,
+                                   .width = 24,
+                                   .mlp_width = 40,
+                                   .heads = 4,
+                                   .kv_heads = 2,
+                                   .head_dim = 6,
+                                   .vocab = 37,
+                                   .context = 16,
+                                   .activation = ML_SILU,
+                                   .norm_eps = 1e-5,
+                                   .rope_theta = 1e4,
+                                   .rope_scaling = {8.0, 1.0, 4.0, 8},
+                                   .qkv_bias = true};
+static const char tokenizer[] = "{\"not\": \"looked into here\"}";
+static char directory[64], path[96];
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(directory, sizeof directory, "/tmp/mpilora-base-XXXXXX");
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/base.h5", directory);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", directory);
+    assert_int_equal(system(command), 0);
+    return 0;
+}
+
+static float value_at(int64_t tensor, int64_t i) { return sinf((float)(31 * tensor + 7 * i)); }
+
+static ml_status write_tensor(ml_base_writer *w, int64_t index)
+{
+    ml_model_tensor t;
+    ml_status st = ML_OK;
+    ml_model_tensor_at(&spec, index, &t);
+    float *rows = calloc((size_t)(t.rows * t.cols), sizeof *rows);
+    for (int64_t i = 0; i < t.rows * t.cols; i++) rows[i] = value_at(index, i);
+    for (int64_t row = 0; st == ML_OK && row < t.rows; row += 5) /* in pieces */
+        st = ml_base_writer_rows(w, t.name, row, ml_min(5, t.rows - row), rows + row * t.cols);
+    free(rows);
+    return st;
+}
+
+static void write_file(ml_dtype dtype)
+{
+    ml_base_writer *w;
+    char source[ML_SHA256_HEX];
+    ml_sha256_of("source", 6, source);
+    assert_int_equal(ml_base_writer_create(&w, path, &spec, dtype, tokenizer, (int64_t)strlen(tokenizer), source), ML_OK);
+    for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++) assert_int_equal(write_tensor(w, i), ML_OK);
+    assert_int_equal(ml_base_writer_finish(w), ML_OK);
+}
+
+/* ---- reading ---- */
+
+static float rounded(float x, bool bf16) { return bf16 ? ml_bf16_to_float(ml_bf16_from_float(x)) : x; }
+
+static void check_shard(ml_base *base, int64_t index, const ml_shard *shard, ml_dtype dtype)
+{
+    ml_model_tensor t;
+    ml_model_tensor_at(&spec, index, &t);
+    int64_t n = t.rows * t.cols, count = ml_shard_rows(shard, t.rows) * ml_shard_cols(shard, t.cols);
+    float *global = calloc((size_t)n, sizeof *global), *expected = calloc((size_t)count, sizeof *expected);
+    char *found = calloc((size_t)count, ml_dtype_size(dtype));
+    bool stored_bf16 = ml_base_dtype(base) == ML_BF16 && !t.norm_or_bias;
+    for (int64_t i = 0; i < n; i++) global[i] = rounded(value_at(index, i), stored_bf16 || dtype == ML_BF16);
+    ml_shard_take(shard, t.rows, t.cols, global, expected);
+    assert_int_equal(ml_base_read(base, t.name, shard, dtype, found), ML_OK);
+    for (int64_t i = 0; i < count; i++) {
+        float x = dtype == ML_FP32 ? ((float *)(void *)found)[i] : ml_bf16_to_float(((uint16_t *)(void *)found)[i]);
+        if (x != expected[i]) fail_msg("%s: element %d is %g, expected %g", t.name, (int)i, (double)x, (double)expected[i]);
+    }
+    free(found);
+    free(expected);
+    free(global);
+}
+
+static void check_tensor(ml_base *base, int64_t index, ml_dtype dtype)
+{
+    ml_model_tensor t;
+    ml_model_tensor_at(&spec, index, &t);
+    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
+    const ml_shard rows = {ML_SHARD_ROWS, 2, {{1, 2}, {t.rows - 3, 3}}}, columns = {ML_SHARD_COLS, 1, {{t.cols / 3, t.cols / 2}}};
+    check_shard(base, index, &whole, dtype);
+    check_shard(base, index, &rows, dtype);
+    if (!t.vector) check_shard(base, index, &columns, dtype);
+}
+
+static void what_is_written_is_read(void **state)
+{
+    (void)state;
+    for (int stored = 0; stored < 2; stored++) {
+        ml_base *base;
+        int64_t length;
+        char hash[ML_SHA256_HEX];
+        write_file(stored ? ML_BF16 : ML_FP32);
+        if (ml_base_open(&base, path) != ML_OK) fail_msg("%s", ml_error_text());
+        assert_int_equal(ml_base_dtype(base), stored ? ML_BF16 : ML_FP32);
+        assert_int_equal(ml_base_spec(base)->mlp_width, spec.mlp_width);
+        assert_true(ml_base_spec(base)->rope_scaling.factor == spec.rope_scaling.factor);
+        assert_string_equal(ml_base_tokenizer(base, &length), tokenizer);
+        ml_sha256_of(tokenizer, strlen(tokenizer), hash);
+        assert_string_equal(ml_base_tokenizer_hash(base), hash);
+        ml_sha256_of("source", 6, hash);
+        assert_string_equal(ml_base_source_hash(base), hash);
+        for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++)
+            for (int wanted = 0; wanted < 2; wanted++) check_tensor(base, i, wanted ? ML_BF16 : ML_FP32);
+        ml_base_close(base);
+    }
+}
+
+static void equal_content_has_equal_hashes(void **state)
+{
+    (void)state;
+    char hash[2][ML_SHA256_HEX];
+    const ml_dtype dtypes[] = {ML_FP32, ML_FP32, ML_BF16};
+    for (int i = 0; i < 3; i++) {
+        ml_base *base;
+        write_file(dtypes[i]);
+        assert_int_equal(ml_base_open(&base, path), ML_OK);
+        if (i < 2) snprintf(hash[i], sizeof hash[i], "%s", ml_base_content_hash(base));
+        if (i == 2) assert_string_not_equal(hash[0], ml_base_content_hash(base));
+        ml_base_close(base);
+    }
+    assert_string_equal(hash[0], hash[1]);
+}
+
+/* ---- failures ---- */
+
+static int64_t files_there(void)
+{
+    char command[128];
+    int64_t n = 0;
+    snprintf(command, sizeof command, "ls -A %s | wc -l", directory);
+    FILE *list = popen(command, "r");
+    assert_int_equal(fscanf(list, "%" SCNd64, &n), 1);
+    pclose(list);
+    return n;
+}
+
+static void an_unfinished_file_leaves_the_older_one(void **state)
+{
+    (void)state;
+    ml_base_writer *w;
+    char before[ML_SHA256_HEX], after[ML_SHA256_HEX];
+    write_file(ML_FP32);
+    assert_int_equal(ml_sha256_of_file(path, before), ML_OK);
+    for (int discard = 0; discard < 2; discard++) {
+        assert_int_equal(ml_base_writer_create(&w, path, &spec, ML_BF16, "", 0, ""), ML_OK);
+        assert_int_equal(write_tensor(w, 0), ML_OK);
+        assert_int_equal(write_tensor(w, 2), ML_INTERNAL); /* out of order */
+        if (discard)
+            ml_base_writer_discard(w);
+        else
+            assert_int_equal(ml_base_writer_finish(w), ML_INTERNAL);
+        assert_int_equal(files_there(), 1);
+    }
+    assert_int_equal(ml_sha256_of_file(path, after), ML_OK);
+    assert_string_equal(before, after);
+    assert_int_equal(ml_base_writer_create(&w, "/tmp/no/such/place/base.h5", &spec, ML_FP32, "", 0, ""), ML_RESOURCE);
+}
+
+static char *load(int64_t *bytes)
+{
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    *bytes = about.st_size;
+    char *content = malloc((size_t)*bytes);
+    FILE *file = fopen(path, "rb");
+    assert_int_equal(fread(content, 1, (size_t)*bytes, file), *bytes);
+    fclose(file);
+    return content;
+}
+
+static void save(const char *content, int64_t bytes)
+{
+    FILE *file = fopen(path, "wb");
+    assert_int_equal(fwrite(content, 1, (size_t)bytes, file), bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Bytes of the contents may change unseen (they are too large to be hashed at each start); nothing else may. */
+static void damage_is_refused(void **state)
+{
+    (void)state;
+    int64_t bytes, refused = 0, accepted = 0;
+    write_file(ML_BF16);
+    char *content = load(&bytes);
+    for (int64_t at = 0; at < bytes; at += 13) {
+        ml_base *base = NULL;
+        content[at] = (char)(content[at] ^ 0x41);
+        save(content, bytes);
+        content[at] = (char)(content[at] ^ 0x41);
+        ml_status st = ml_base_open(&base, path);
+        assert_true(st == ML_OK || st == ML_INPUT);
+        refused += st == ML_INPUT;
+        accepted += st == ML_OK;
+        ml_base_close(base);
+    }
+    int64_t contents = 0;
+    for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&spec, i, &t);
+        contents += t.rows * t.cols * (t.norm_or_bias ? 4 : 2);
+    }
+    assert_true(accepted <= contents / 13 + 2 * ml_model_tensor_count(&spec));
+    assert_true(refused > 0);
+    for (int64_t length = 0; length < bytes; length += length < 600 ? 7 : 501) {
+        ml_base *base = NULL;
+        save(content, length);
+        assert_int_equal(ml_base_open(&base, path), ML_INPUT);
+    }
+    free(content);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_is_written_is_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(equal_content_has_equal_hashes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_unfinished_file_leaves_the_older_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damage_is_refused, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
