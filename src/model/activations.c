@@ -40,11 +40,11 @@ static kept_layer lay_out_layer(const ml_model *m, const ml_layer *layer, int64_
     return k;
 }
 
-/* Logits of a chunk stay near 64 MiB whatever the vocabulary. */
+/* Logits of a chunk stay near 32 MiB whatever the vocabulary. */
 static int64_t chunk_tokens(const ml_model *m, int64_t T)
 {
     enum { LEAST = 32, MOST = 512 };
-    int64_t fit = ((int64_t)64 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1));
+    int64_t fit = ((int64_t)32 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1));
     return ml_min(T, ml_max(LEAST, ml_min(MOST, fit / LEAST * LEAST)));
 }
 
@@ -63,7 +63,7 @@ static void lay_out_backward(const ml_model *m, activations *a, int64_t T, curso
 {
     bool bf16 = m->dtype == ML_BF16;
     a->d_attention = take_floats(c, T * q_width(m));
-    a->dh = take_floats(c, T * h_width(m));
+    a->dh = bf16 ? take_floats(c, T * h_width(m)) : a->h; /* in fp32 backward reads h where it was kept */
     if (is_gated(m)) a->d_mlp = take_floats(c, T * a_width(m));
     if (bf16) a->wide_x = take_floats(c, T * m->spec.width);
     if (bf16) a->wide_qkv = take_floats(c, T * qkv_width(m));

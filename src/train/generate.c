@@ -4,7 +4,20 @@
 #include "mpilora/data.h"
 #include "train/session.h"
 
-/* The prompt's ids; special tokens that it spells are meant. */
+static ml_status add_begin(const ml_tokenizer *tokenizer, ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    enum { ROOM = 64 };
+    int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
+    if (begin < 0) return ML_OK;
+    ML_NEW(ids->data, ROOM, ML_MEM_OTHER, "a prompt");
+    ids->capacity = ROOM;
+    ids->data[ids->count++] = begin;
+done:
+    return st;
+}
+
+/* The prompt's ids, behind the token that begins a text where the tokenizer has one; special tokens that it spells are meant. */
 static ml_status encode(session *s, const ml_generate_options *o, ml_tokenizer **tokenizer, ml_ids *prompt)
 {
     ml_status st = ML_OK;
@@ -12,6 +25,7 @@ static ml_status encode(session *s, const ml_generate_options *o, ml_tokenizer *
     const char *json = ml_base_tokenizer(s->base, &length);
     if (!length) return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", o->base);
     ML_TRY(ml_tokenizer_create(tokenizer, json, length));
+    ML_TRY(add_begin(*tokenizer, prompt));
     ML_TRY(ml_tokenizer_encode(*tokenizer, o->prompt, (int64_t)strlen(o->prompt), true, prompt));
     if (prompt->count == 0) st = ml_fail(ML_USAGE, "--prompt: empty; give at least one token");
 done:
