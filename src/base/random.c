@@ -40,10 +40,35 @@ double ml_random_uniform(ml_random_key key, uint64_t stream, uint64_t index)
     return (double)(ml_random_u64(key, stream, index) >> 11) * 0x1p-53;
 }
 
-double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index)
+/* Box–Muller twice: the four words of a block give four numbers. */
+static void four_normals(ml_random_key key, uint64_t stream, uint64_t block, double out[4])
 {
     uint32_t word[4];
-    ml_random_block(key, stream, index, word);
-    double u = ((double)word[0] + 0.5) * 0x1p-32, angle = (double)word[1] * 0x1p-32 * 6.283185307179586;
-    return sqrt(-2.0 * log(u)) * cos(angle);
+    ml_random_block(key, stream, block, word);
+    for (int i = 0; i < 4; i += 2) {
+        double radius = sqrt(-2.0 * log(((double)word[i] + 0.5) * 0x1p-32)), angle = (double)word[i + 1] * 0x1p-32 * 6.283185307179586;
+        out[i] = radius * cos(angle);
+        out[i + 1] = radius * sin(angle);
+    }
+}
+
+double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index)
+{
+    double four[4];
+    four_normals(key, stream, index / 4, four);
+    return four[index % 4];
+}
+
+void ml_random_normals(ml_random_key key, uint64_t stream, uint64_t first, int64_t count, double deviation, float *out)
+{
+    uint64_t end = first + (uint64_t)count;
+#pragma omp parallel for schedule(static)
+    for (uint64_t block = first / 4; block < (end + 3) / 4; block++) {
+        double four[4];
+        four_normals(key, stream, block, four);
+        for (uint64_t i = 0; i < 4; i++) {
+            uint64_t index = 4 * block + i;
+            if (index >= first && index < end) out[index - first] = (float)(deviation * four[i]);
+        }
+    }
 }

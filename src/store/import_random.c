@@ -25,9 +25,8 @@ static ml_status write_tensor(ml_base_writer *w, const ml_model_spec *spec, cons
     float constant = strstr(t->name, "bias") ? 0.0F : 1.0F;
     for (int64_t row = 0; row < t->rows; row += step) {
         int64_t n = ml_min(step, t->rows - row), first = row * t->cols, count = n * t->cols;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; i++)
-            piece[i] = t->norm_or_bias ? constant : (float)(deviation * ml_random_normal(key, 0, (uint64_t)(first + i)));
+        for (int64_t i = 0; t->norm_or_bias && i < count; i++) piece[i] = constant;
+        if (!t->norm_or_bias) ml_random_normals(key, 0, (uint64_t)first, count, deviation, piece);
         ml_status st = ml_base_writer_rows(w, t->name, row, n, piece);
         if (st != ML_OK) return st;
     }

@@ -47,6 +47,29 @@ static void philox_has_its_known_answers(void **state)
     assert_int_equal(out[3], 0x6d5451fdu);
 }
 
+/* A run of normal numbers is the single ones, wherever it starts; mean 0 and deviation 1, neighbours apart from one another. */
+static void normals_are_the_single_ones(void **state)
+{
+    (void)state;
+    enum { COUNT = 40000 };
+    static float run[COUNT];
+    ml_random_key key = ml_random_key_make(7, "numbers");
+    for (uint64_t first = 0; first < 9; first++) {
+        ml_random_normals(key, 2, first, (int64_t)first + 3, 0.5, run);
+        for (uint64_t i = 0; i < first + 3; i++) assert_float_equal(run[i], (float)(0.5 * ml_random_normal(key, 2, first + i)), 0);
+    }
+    double sum = 0.0, squares = 0.0, neighbours = 0.0;
+    ml_random_normals(key, 2, 1, COUNT, 1.0, run);
+    for (int i = 0; i < COUNT; i++) {
+        sum += (double)run[i];
+        squares += (double)run[i] * (double)run[i];
+        neighbours += i ? (double)run[i] * (double)run[i - 1] : 0.0;
+    }
+    assert_true(-0.02 < sum / COUNT && sum / COUNT < 0.02);
+    assert_true(0.97 < squares / COUNT && squares / COUNT < 1.03);
+    assert_true(-0.02 < neighbours / COUNT && neighbours / COUNT < 0.02);
+}
+
 static void sha256_of_abc(void **state)
 {
     (void)state;
@@ -87,6 +110,7 @@ int main(void)
         cmocka_unit_test(error_text_is_kept_and_prefixed),
         cmocka_unit_test(memory_is_counted),
         cmocka_unit_test(philox_has_its_known_answers),
+        cmocka_unit_test(normals_are_the_single_ones),
         cmocka_unit_test(sha256_of_abc),
         cmocka_unit_test(shards_take_and_put),
         cmocka_unit_test(nearest_word_is_found),
