@@ -1,0 +1,299 @@
+"""Bad input to every command: the exit code of the contract, one line that names what is wrong, within seconds, and every file that existed as it was."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "..", "interop")]
+import broken_files
+import harness
+import reference_models as reference
+
+USAGE, INPUT, RESOURCE = 2, 3, 4
+SECONDS = 20
+
+
+class Cases:
+    def __init__(self, checks):
+        self.checks = checks
+
+    def fails(self, label, code, needles, *words, ranks=0):
+        """`code` exactly, and a last line of mpilora's own with all `needles`."""
+        done = harness.start(*words, ranks=ranks, timeout=SECONDS)
+        said = [line for line in done.stderr.splitlines() if line.startswith("mpilora")]
+        line = said[-1] if said else ""
+        right = done.returncode == code and all(needle.lower() in line.lower() for needle in needles)
+        found = f"exit code {done.returncode} and {line or done.stderr[-300:]!r}"
+        self.checks.that(right, f"{label} ({ranks or 1} ranks): {found}; expected {code} and {needles}")
+
+    def trains_not(self, label, code, needles, config, *words, ranks=(0, 2)):
+        for n in ranks:
+            self.fails(f"train, {label}", code, needles, "train", config, *words, ranks=n)
+
+
+def snapshot(folder):
+    """Every file with its bytes."""
+    files = {}
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(directory, name)
+            with open(path, "rb") as file:
+                files[path] = file.read()
+    return files
+
+
+def prepare(folder):
+    """Good files of all kinds, and a finished run."""
+    reference.write_model(f"{folder}/llama", "llama")
+    reference.write_model(f"{folder}/gpt2", "gpt2")
+    for name in ("llama", "gpt2"):
+        harness.mpilora("import", f"{folder}/{name}", f"{folder}/{name}.h5", "--dtype", "fp32")
+        reference.write_data(f"{folder}/data.jsonl", reference.TRAIN)
+        tokenize = ("tokenize", "--format", "ids", "--base", f"{folder}/{name}.h5")
+        harness.mpilora(*tokenize, f"{folder}/data.jsonl", f"{folder}/{name}-data.h5")
+    # the same shapes as llama, other weights
+    with open(f"{folder}/other.yaml", "w") as file:
+        file.write("{family: llama, layers: 3, width: 48, mlp_width: 112, heads: 4, kv_heads: 2, head_dim: 16, vocab: 203, context: 64, tied_head: false}")
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/other.yaml", f"{folder}/other.h5")
+    config = harness.write_config(f"{folder}/run.yaml", **sections(folder))
+    harness.mpilora("train", config)
+    return config
+
+
+def sections(folder, **changes):
+    return {
+        "run": {"dir": f"{folder}/run"},
+        "base": f"{folder}/llama.h5",
+        "method": {"name": "lora", "rank": 4, "alpha": 8, "targets": ["q", "v"]},
+        "data": {"train": f"{folder}/llama-data.h5", "valid": f"{folder}/llama-data.h5", "max_len": 64},
+        "batch": {"sequences": 4, "micro": 2},
+        "train": {"steps": 2},
+        "precision": "fp32",
+        **changes,
+    }
+
+
+def check_configurations(cases, folder):
+    new = ("--set", f"run.dir={folder}/never")
+    config = f"{folder}/run.yaml"
+    values = {  # key=value → words of the message
+        "optim.lrr=1": ["optim.lrr", "optim.lr"],
+        "optim.lr=fast": ["optim.lr", "fast"],
+        "optim.lr=-1": ["optim.lr", "-1"],
+        "optim.lr=nan": ["optim.lr"],
+        "optim.betas=[0.9]": ["optim.betas"],
+        "optim.betas=[1.5, 0.9]": ["optim.betas", "1.5"],
+        "optim.schedule=polynomial": ["optim.schedule", "polynomial", "cosine"],
+        "optim.clip_norm=-1": ["optim.clip_norm"],
+        "optim.label_smoothing=1": ["optim.label_smoothing"],
+        "method.name=lorra": ["method.name", "lorra", "lora"],
+        "method.rank=0": ["method.rank", "0"],
+        "method.rank=2.5": ["method.rank", "2.5"],
+        "method.dropout=1": ["method.dropout"],
+        "method.alpha=0": ["method.alpha"],
+        "method.targets=[q, w]": ["method.targets", "w"],
+        "method.targets=[]": ["method.targets"],
+        "method.targets=[fc]": ["fc", "gate"],
+        "method.scaling=rs": ["method.scaling", "rslora"],
+        "train.steps=0": ["train.steps"],
+        "train.steps=99999999999999999999": ["train.steps"],
+        "batch.sequences=0": ["batch.sequences"],
+        "batch.micro=-2": ["batch.micro"],
+        "precision=fp16": ["precision", "fp16"],
+        "data.max_len=65": ["data.max_len", "65", "64"],
+        "parallel.pp=0": ["parallel.pp"],
+        "run.seed=-3": ["run.seed"],
+        "kernels.product=magic": ["magic"],
+    }
+    for setting, needles in values.items():
+        cases.trains_not(setting, USAGE, needles, config, *new, "--set", setting)
+    cases.trains_not("--set without =", USAGE, ["optim.lr"], config, "--set", "optim.lr")
+    cases.trains_not("unknown option", USAGE, ["--frsh", "--fresh"], config, "--frsh")
+    cases.trains_not("fewer sequences than replicas", USAGE, ["batch.sequences", "1", "2"], config, *new, "--set", "batch.sequences=1", ranks=[2])
+    cases.trains_not("tp that does not divide the ranks", USAGE, ["2", "3"], config, *new, "--set", "parallel.tp=2", ranks=[3])
+    cases.trains_not("tp that does not divide the heads", USAGE, ["3", "4"], config, *new, "--set", "parallel.tp=3", ranks=[3])
+    cases.trains_not("tp beyond the key/value heads", USAGE, ["4", "2"], config, *new, "--set", "parallel.tp=4", ranks=[4])
+    cases.trains_not("tp beyond the ranks", USAGE, ["2", "1"], config, *new, "--set", "parallel.tp=2", ranks=[0])
+
+
+def check_configuration_files(cases, folder):
+    good = json.dumps(sections(folder, run={"dir": f"{folder}/never"}))
+    texts = {
+        "not YAML": ("run: {dir: x", "bad.yaml"),
+        "a list": ("- a\n- b\n", "bad.yaml"),
+        "empty": ("", "bad.yaml"),
+        "a key twice": (good[:-1] + ', "precision": "bf16"}', "precision"),
+        "a section that is a number": ("run: 3\n", "run"),
+        "an unknown section": (good[:-1] + ', "optimizer": {}}', "optimizer"),
+        "an alias that feeds on itself": ("run: &a {dir: *a}\n", "bad.yaml"),
+        "no base": ('{"run": {"dir": "x"}, "data": {"train": "x"}}', "base"),
+        "no data.train": (json.dumps(sections(folder, data={})), "data.train"),
+        "no run.dir": (json.dumps(sections(folder, run={})), "run.dir"),
+        "not UTF-8": (b"base: \xff\xfe\n", "bad.yaml"),
+    }
+    for label, (content, needle) in texts.items():
+        with open(f"{folder}/bad.yaml", "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+        cases.trains_not(f"configuration {label}", USAGE, [needle], f"{folder}/bad.yaml")
+    os.remove(f"{folder}/bad.yaml")
+    cases.trains_not("configuration missing", USAGE, ["none.yaml"], f"{folder}/none.yaml")
+
+
+def damaged(folder, name, change):
+    """A copy of a good file, changed."""
+    path = f"{folder}/damaged-{name}"
+    with open(f"{folder}/{name}", "rb") as source, open(path, "wb") as target:
+        target.write(change(source.read()))
+    return path
+
+
+def flip_a_bit(data):
+    middle = len(data) * 3 // 4
+    return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
+
+
+DAMAGES = {"cut": lambda data: data[: len(data) // 2], "empty": lambda data: b"", "text": lambda data: b"hello\n", "a flipped bit": flip_a_bit}
+
+
+def check_files_of_train(cases, folder):
+    config, new = f"{folder}/run.yaml", ("--set", f"run.dir={folder}/never", "--set")
+    cases.trains_not("base missing", INPUT, ["none.h5"], config, *new, f"base={folder}/none.h5")
+    cases.trains_not("data missing", INPUT, ["none.h5"], config, *new, f"data.train={folder}/none.h5")
+    cases.trains_not("valid missing", INPUT, ["none.h5"], config, *new, f"data.valid={folder}/none.h5")
+    cases.trains_not("a directory as base", INPUT, ["llama"], config, *new, f"base={folder}/llama")
+    cases.trains_not("data set as base", INPUT, ["llama-data.h5"], config, *new, f"base={folder}/llama-data.h5")
+    cases.trains_not("base as data set", INPUT, ["llama.h5"], config, *new, f"data.train={folder}/llama.h5")
+    cases.trains_not("data of another vocabulary", INPUT, ["211", "203"], config, *new, f"data.train={folder}/gpt2-data.h5")
+    for label, change in DAMAGES.items():
+        # a base is not hashed at each start, only its structure is checked: it can be hundreds of gigabytes
+        if label != "a flipped bit":
+            bad = damaged(folder, "llama.h5", change)
+            cases.trains_not(f"base: {label}", INPUT, ["damaged-llama.h5"], config, *new, f"base={bad}")
+            os.remove(bad)
+        bad = damaged(folder, "llama-data.h5", change)
+        cases.trains_not(f"data: {label}", INPUT, ["damaged-llama-data.h5"], config, *new, f"data.train={bad}")
+        os.remove(bad)
+    init = f"method.init={folder}/run/adapter.h5"
+    cases.trains_not("init missing", INPUT, ["none"], config, *new, f"method.init={folder}/none")
+    cases.trains_not("init of another rank", USAGE, ["4", "6"], config, *new, init, "--set", "method.rank=6")
+    cases.trains_not("init of another alpha", USAGE, ["8", "5"], config, *new, init, "--set", "method.alpha=5")
+    cases.trains_not("init of another base", INPUT, ["adapter.h5"], config, *new, init, "--set", f"base={folder}/other.h5")
+    with open(f"{folder}/a-file", "w") as file:
+        file.write("mine")
+    cases.trains_not("run.dir is a file", RESOURCE, ["a-file"], config, "--set", f"run.dir={folder}/a-file")
+    cases.trains_not("run.dir below a file", RESOURCE, ["a-file"], config, "--set", f"run.dir={folder}/a-file/run")
+
+
+def check_imports(cases, folder):
+    """Every bad source, over an existing base that must stay."""
+    out, source = f"{folder}/llama.h5", f"{folder}/bad-source"
+    for label, (write, needle) in broken_files.DIRECTORIES.items():
+        shutil.copytree(f"{folder}/llama", source)
+        write(source)
+        cases.fails(f"import, {label}", INPUT, [needle], "import", source, out)
+        shutil.rmtree(source)
+    for label, data in broken_files.GGUF.items():
+        with open(f"{folder}/bad.gguf", "wb") as file:
+            file.write(data)
+        cases.fails(f"import GGUF, {label}", INPUT, ["bad.gguf"], "import", f"{folder}/bad.gguf", out)
+    os.remove(f"{folder}/bad.gguf")
+    cases.fails("import, source missing", INPUT, ["none"], "import", f"{folder}/none", out)
+    cases.fails("import, dtype", USAGE, ["fp8"], "import", f"{folder}/llama", out, "--dtype", "fp8")
+    cases.fails("import, no words", USAGE, ["usage"], "import")
+    cases.fails("import, random without a description", USAGE, ["--config"], "import", "--init", "random", out)
+    cases.fails("import, a bad description", USAGE, ["run.yaml"], "import", "--init", "random", "--config", f"{folder}/run.yaml", out)
+    cases.fails("import, tokenizer missing", INPUT, ["none"], "import", "--init", "random", "--config", f"{folder}/other.yaml", "--tokenizer", f"{folder}/none", out)
+    cases.fails("import, no such folder", RESOURCE, ["none"], "import", f"{folder}/llama", f"{folder}/none/base.h5")
+
+
+def check_tokenize(cases, folder):
+    out, path = f"{folder}/llama-data.h5", f"{folder}/bad.jsonl"
+    lines = {
+        "id beyond the vocabulary": ('{"input_ids": [1, 203]}', ["203", "2"]),
+        "negative id": ('{"input_ids": [1, -1]}', ["-1", "2"]),
+        "id not whole": ('{"input_ids": [1, 2.5]}', ["2"]),
+        "no ids": ('{"input_ids": []}', ["2"]),
+        "label of another token": ('{"input_ids": [1, 2, 3], "labels": [-100, 2, 5]}', ["5", "2"]),
+        "fewer labels": ('{"input_ids": [1, 2, 3], "labels": [1, 2]}', ["3", "2"]),
+        "no target": ('{"input_ids": [1, 2, 3], "labels": [1, -100, -100]}', ["2"]),
+        "one token": ('{"input_ids": [1]}', ["2"]),
+        "no JSON": ("input_ids", ["2"]),
+        "a list": ("[1, 2]", ["2"]),
+        "another key": ('{"ids": [1, 2]}', ["input_ids", "2"]),
+        "a key twice": ('{"input_ids": [1, 2], "input_ids": [1, 2]}', ["2"]),
+        "nested deep": ('{"input_ids": ' + "[" * 100000, ["2"]),
+    }
+    command = ("tokenize", "--base", f"{folder}/llama.h5", "--format")
+    for label, (line, needles) in lines.items():
+        with open(path, "w") as file:
+            file.write('{"input_ids": [1, 2, 3]}\n' + line + "\n")
+        cases.fails(f"tokenize, {label}", INPUT, ["bad.jsonl", *needles], *command, "ids", path, out)
+    with open(path, "w"):
+        pass
+    cases.fails("tokenize, empty", INPUT, ["bad.jsonl"], *command, "ids", path, out)
+    os.remove(path)
+    cases.fails("tokenize, missing", INPUT, ["none.jsonl"], *command, "ids", f"{folder}/none.jsonl", out)
+    cases.fails("tokenize, base missing", INPUT, ["none.h5"], "tokenize", "--base", f"{folder}/none.h5", f"{folder}/data.jsonl", out)
+    cases.fails("tokenize, no base", USAGE, ["--base"], "tokenize", f"{folder}/data.jsonl", out)
+    cases.fails("tokenize, format", USAGE, ["csv"], *command, "csv", f"{folder}/data.jsonl", out)
+    cases.fails("tokenize, text without a tokenizer", INPUT, ["tokenizer"], *command, "text", f"{folder}/data.jsonl", out)
+
+
+def check_other_commands(cases, folder):
+    config, base, adapter = f"{folder}/run.yaml", f"{folder}/llama.h5", f"{folder}/run/adapter.h5"
+    other, out = f"{folder}/other.h5", f"{folder}/llama-data.h5"
+    broken = f"{folder}/broken-adapter.h5"
+    with open(adapter, "rb") as source, open(broken, "wb") as target:
+        target.write(flip_a_bit(source.read()))
+    for ranks in (0, 2):
+        cases.fails("eval, adapter missing", INPUT, ["none.h5"], "eval", config, "--adapter", f"{folder}/none.h5", ranks=ranks)
+        cases.fails("eval, adapter of another base", INPUT, ["adapter.h5"], "eval", config, "--adapter", adapter, "--set", f"base={other}", ranks=ranks)
+        cases.fails("eval, adapter with a flipped bit", INPUT, ["broken-adapter.h5"], "eval", config, "--adapter", broken, ranks=ranks)
+        cases.fails("eval, base as adapter", INPUT, ["llama.h5"], "eval", config, "--adapter", base, ranks=ranks)
+        cases.fails("eval, no valid data", USAGE, ["data.valid"], "eval", config, "--set", "data.valid=null", ranks=ranks)
+    cases.fails("merge, adapter of another base", INPUT, ["adapter.h5"], "merge", "--base", other, "--adapter", adapter, out)
+    cases.fails("merge, adapter missing", INPUT, ["none"], "merge", "--base", base, "--adapter", f"{folder}/none", out)
+    cases.fails("merge, adapter with a flipped bit", INPUT, ["broken-adapter.h5"], "merge", "--base", base, "--adapter", broken, out)
+    cases.fails("merge, no adapter", USAGE, ["--adapter"], "merge", "--base", base, out)
+    export = ("export", "--base", base, "--adapter", adapter)
+    cases.fails("export, format", USAGE, ["onnx"], *export, "--format", "onnx", f"{folder}/exported")
+    cases.fails("export, into another's directory", USAGE, ["llama"], *export, "--format", "peft", f"{folder}/llama")
+    generate = ("generate", "--base", base)
+    cases.fails("generate, no tokenizer", INPUT, ["tokenizer"], *generate, "--prompt", "a")
+    cases.fails("generate, no prompt", USAGE, ["--prompt"], *generate)
+    cases.fails("generate, temperature", USAGE, ["--temperature"], *generate, "--prompt", "a", "--temperature", "-1")
+    cases.fails("generate, max-new", USAGE, ["--max-new"], *generate, "--prompt", "a", "--max-new", "some")
+    cases.fails("plan, ranks", USAGE, ["2", "3"], "plan", config, "--ranks", "3", "--set", "parallel.tp=2")
+    cases.fails("plan, ranks 0", USAGE, ["--ranks"], "plan", config, "--ranks", "0")
+    cases.fails("plan, base missing", USAGE, ["none.yaml"], "plan", config, "--set", f"base={folder}/none.yaml")
+    cases.fails("inspect, missing", INPUT, ["none.h5"], "inspect", f"{folder}/none.h5")
+    cases.fails("inspect, a text", INPUT, ["run.yaml"], "inspect", config)
+    cases.fails("inspect, a flipped bit", INPUT, ["broken-adapter.h5"], "inspect", broken)
+    cases.fails("no such command", USAGE, ["trian", "train"], "trian")
+    os.remove(broken)
+
+
+def main():
+    checks = harness.Checks()
+    cases = Cases(checks)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+        before = snapshot(folder)
+        check_configurations(cases, folder)
+        check_configuration_files(cases, folder)
+        check_files_of_train(cases, folder)
+        check_imports(cases, folder)
+        check_tokenize(cases, folder)
+        check_other_commands(cases, folder)
+        after = snapshot(folder)
+        changed = [path for path in before if after.get(path) != before[path]]
+        checks.that(not changed, f"files were changed: {changed}")
+        left = [path for path in after if path not in before and os.path.basename(path) not in ("a-file", "lock")]
+        checks.that(not left, f"files were left behind: {left}")
+    checks.end()
+
+
+main()
