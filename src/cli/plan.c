@@ -67,7 +67,7 @@ static ml_status run(int argc, char **argv)
     ml_status st = ML_OK;
     const char *path = NULL;
     bool json = false;
-    int64_t ranks = 0;
+    int64_t ranks = -1; /* not given: the smallest grid */
     option_list sets = {0};
     ml_run_config config = {0};
     ml_plan plan;
@@ -75,8 +75,8 @@ static ml_status run(int argc, char **argv)
         {"--ranks", OPTION_INT, &ranks}, {"--set", OPTION_LIST, &sets}, {"--json", OPTION_FLAG, &json}, {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
-    if (ranks == 0) ranks = config.parallel.tp;
-    if (ranks < 0 || ranks > 1 << 24) {
+    if (ranks == -1) ranks = config.parallel.tp;
+    if (ranks < 1 || ranks > 1 << 24) {
         st = ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
         goto done;
     }
