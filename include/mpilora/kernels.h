@@ -39,7 +39,7 @@ typedef struct ml_attention_shape {
 /* Step of torch.optim.AdamW: p ← p·(1 − lr·decay); m, v moments; p ← p − lr/c1 · m/(√(v/c2) + eps) with
  * c1 = 1 − β1^t, c2 = 1 − β2^t. The gradient is multiplied by grad_scale first (clipping). */
 typedef struct ml_adamw {
-    float lr, beta1, beta2, eps, decay, grad_scale;
+    double lr, beta1, beta2, eps, decay, grad_scale;
     int64_t t; /* from 1 */
 } ml_adamw;
 

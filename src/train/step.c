@@ -67,12 +67,12 @@ static void update(run *r, step_result *out)
     const ml_run_config *c = r->config;
     ml_parameters *p = &s->parameters;
     out->lr = c->optim.lr * ml_schedule_factor(c->optim.schedule, r->step, c->optim.warmup, c->train.steps);
-    const ml_adamw step = {.lr = (float)out->lr,
-                           .beta1 = (float)c->optim.beta1,
-                           .beta2 = (float)c->optim.beta2,
-                           .eps = (float)c->optim.eps,
-                           .decay = (float)c->optim.weight_decay,
-                           .grad_scale = (float)ml_clip_factor(c->optim.clip_norm, out->grad_norm),
+    const ml_adamw step = {.lr = out->lr,
+                           .beta1 = c->optim.beta1,
+                           .beta2 = c->optim.beta2,
+                           .eps = c->optim.eps,
+                           .decay = c->optim.weight_decay,
+                           .grad_scale = ml_clip_factor(c->optim.clip_norm, out->grad_norm),
                            .t = r->step + 1};
     s->kernels->adamw(&step, p->local, p->value, p->gradient, p->moment1, p->moment2);
     ml_peft_after_update(s->peft);

@@ -116,6 +116,70 @@ static void every_grid_gives_the_same(void **state)
     }
 }
 
+/* Initial A is one tensor cut into parts: not scaled by a part's width, not the same on every part; B is zero. */
+static void initial_values_are_one_tensor(void **state)
+{
+    (void)state;
+    fixture_options options = case_number(6);
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        fixture one, part;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        fixture_create(&one, &options, NULL, 1, 0);
+        fixture_create(&part, &options, grid, tp, ml_grid_tp_rank(grid));
+        ml_peft_initialise(one.peft);
+        ml_peft_initialise(part.peft);
+        for (int64_t t = 0; t < one.parameters.count; t++) {
+            const ml_parameter *whole = &one.parameters.items[t], *mine = &part.parameters.items[t];
+            float expected[2048];
+            double bound = 1.0 / sqrt((double)whole->cols), most = 0.0;
+            assert_true(mine->count <= 2048);
+            ml_shard_take(&mine->shard, whole->rows, whole->cols, one.parameters.value + whole->offset, expected);
+            assert_memory_equal(expected, part.parameters.value + mine->offset, (size_t)mine->count * sizeof *expected);
+            for (int64_t i = 0; i < whole->count; i++) most = fmax(most, fabs((double)one.parameters.value[whole->offset + i]));
+            bool is_b = strstr(whole->name, "lora_B") != NULL;
+            assert_true(is_b ? most == 0.0 : most <= bound && most > 0.8 * bound);
+        }
+        fixture_destroy(&part);
+        fixture_destroy(&one);
+        ml_grid_destroy(grid);
+    }
+}
+
+/* What is collected for adapter.h5 holds every rank's part. */
+static void collected_adapter_is_whole(void **state)
+{
+    (void)state;
+    fixture_options options = case_number(1);
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        fixture one, part;
+        ml_adapter adapter;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        fixture_create(&one, &options, NULL, 1, 0);
+        fixture_create(&part, &options, grid, tp, ml_grid_tp_rank(grid));
+        assert_int_equal(ml_peft_collect(part.peft, grid, "", &adapter), ML_OK);
+        for (int64_t i = 0; i < adapter.count; i++) {
+            const ml_adapter_pair *pair = &adapter.pairs[i];
+            char name[96];
+            for (int64_t t = 0; t < one.parameters.count; t++) {
+                const ml_parameter *p = &one.parameters.items[t];
+                snprintf(name, sizeof name, "%s.lora_A", pair->site);
+                if (!strcmp(p->name, name))
+                    assert_memory_equal(pair->a, one.parameters.value + p->offset, (size_t)p->count * sizeof(float));
+                snprintf(name, sizeof name, "%s.lora_B", pair->site);
+                if (!strcmp(p->name, name))
+                    assert_memory_equal(pair->b, one.parameters.value + p->offset, (size_t)p->count * sizeof(float));
+            }
+        }
+        assert_int_equal(adapter.count, ml_grid_rank(grid) == 0 ? one.parameters.count / 2 : 0);
+        ml_adapter_destroy(&adapter);
+        fixture_destroy(&part);
+        fixture_destroy(&one);
+        ml_grid_destroy(grid);
+    }
+}
+
 /* A rank holds 1/tp of every matrix, embedding and head included. */
 static void tp_divides_the_weights(void **state)
 {
@@ -138,8 +202,8 @@ int main(int argc, char **argv)
 {
     if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradient_is_the_derivative),
-        cmocka_unit_test(every_grid_gives_the_same),
+        cmocka_unit_test(gradient_is_the_derivative),    cmocka_unit_test(every_grid_gives_the_same),
+        cmocka_unit_test(initial_values_are_one_tensor), cmocka_unit_test(collected_adapter_is_whole),
         cmocka_unit_test(tp_divides_the_weights),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -150,7 +150,7 @@ static void vectors(const ml_kernels *k, int64_t T, int64_t n)
     double want = ref->sum_squares(all, x);
     if (fabs(k->sum_squares(all, x) - want) > 1e-12 * want) fail_msg("sum_squares (%s)", k->vector_path);
     for (int64_t i = 0; i < ROOM; i++) v.want[i] = v.got[i] = fabsf(v.got[i]);
-    const ml_adamw step = {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.1f, .grad_scale = 0.5f, .t = 3};
+    const ml_adamw step = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.1, .grad_scale = 0.5, .t = 3};
     pair p = pair_of("p", 1), m = pair_of("m", 0.1);
     k->adamw(&step, all, p.got, x, m.got, v.got);
     ref->adamw(&step, all, p.want, x, m.want, v.want);

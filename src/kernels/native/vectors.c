@@ -85,18 +85,18 @@ static double sum_squares(int64_t n, const float *x)
 
 static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, float *m, float *v)
 {
-    const float b1 = step->beta1, b2 = step->beta2, eps = step->eps, scale = step->grad_scale;
-    const float keep = (float)(1 - (double)step->lr * (double)step->decay);
-    const double c1 = 1 - pow((double)b1, (double)step->t), c2 = 1 - pow((double)b2, (double)step->t);
-    const float rate = (float)((double)step->lr / c1), root = (float)(1 / sqrt(c2));
+    const float b1 = (float)step->beta1, b2 = (float)step->beta2, eps = (float)step->eps, scale = (float)step->grad_scale;
+    const float new1 = (float)(1 - step->beta1), new2 = (float)(1 - step->beta2), keep = (float)(1 - step->lr * step->decay);
+    const double c1 = 1 - pow(step->beta1, (double)step->t), c2 = 1 - pow(step->beta2, (double)step->t);
+    const float rate = (float)(step->lr / c1), root = (float)(1 / sqrt(c2));
     FOR_RANGES(n)
     {
         int64_t end = ml_min(n, first + RANGE);
 #pragma omp simd
         for (int64_t i = first; i < end; i++) {
             float g = grad[i] * scale;
-            m[i] = b1 * m[i] + (1 - b1) * g;
-            v[i] = b2 * v[i] + (1 - b2) * g * g;
+            m[i] = b1 * m[i] + new1 * g;
+            v[i] = b2 * v[i] + new2 * g * g;
             p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
         }
     }

@@ -42,14 +42,14 @@ static double sum_squares(int64_t n, const float *x)
 
 static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, float *m, float *v)
 {
-    double b1 = (double)step->beta1, b2 = (double)step->beta2, lr = (double)step->lr;
+    double b1 = step->beta1, b2 = step->beta2, lr = step->lr;
     double c1 = 1 - pow(b1, (double)step->t), c2 = 1 - pow(b2, (double)step->t);
     for (int64_t i = 0; i < n; i++) {
-        double g = (double)grad[i] * (double)step->grad_scale;
+        double g = (double)grad[i] * step->grad_scale;
         m[i] = (float)(b1 * (double)m[i] + (1 - b1) * g);
         v[i] = (float)(b2 * (double)v[i] + (1 - b2) * g * g);
-        double decayed = (double)p[i] * (1 - lr * (double)step->decay);
-        p[i] = (float)(decayed - lr / c1 * (double)m[i] / (sqrt((double)v[i] / c2) + (double)step->eps));
+        double decayed = (double)p[i] * (1 - lr * step->decay);
+        p[i] = (float)(decayed - lr / c1 * (double)m[i] / (sqrt((double)v[i] / c2) + step->eps));
     }
 }
 
