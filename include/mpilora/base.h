@@ -142,7 +142,8 @@ void ml_random_block(ml_random_key key, uint64_t stream, uint64_t index, uint32_
 uint64_t ml_random_u64(ml_random_key key, uint64_t stream, uint64_t index);
 double ml_random_uniform(ml_random_key key, uint64_t stream, uint64_t index); /* [0, 1), 53 bits */
 double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index);  /* mean 0, deviation 1 (Box–Muller) */
-/* out[i] = deviation · ml_random_normal(key, stream, first + i) for all i < count, several times faster; uses all threads. */
+/* out[i] = deviation times normal number first + i, for all i < count, of another sequence than ml_random_normal's: four numbers come from one block,
+ * so they cost a third. The same wherever a run starts. Uses all threads. */
 void ml_random_normals(ml_random_key key, uint64_t stream, uint64_t first, int64_t count, double deviation, float *out);
 
 /* ---- SHA-256 ------------------------------------------------------------------------------------------------------ */

@@ -40,6 +40,14 @@ double ml_random_uniform(ml_random_key key, uint64_t stream, uint64_t index)
     return (double)(ml_random_u64(key, stream, index) >> 11) * 0x1p-53;
 }
 
+double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index)
+{
+    uint32_t word[4];
+    ml_random_block(key, stream, index, word);
+    double u = ((double)word[0] + 0.5) * 0x1p-32, angle = (double)word[1] * 0x1p-32 * 6.283185307179586;
+    return sqrt(-2.0 * log(u)) * cos(angle);
+}
+
 /* Box–Muller twice: the four words of a block give four numbers. */
 static void four_normals(ml_random_key key, uint64_t stream, uint64_t block, double out[4])
 {
@@ -50,13 +58,6 @@ static void four_normals(ml_random_key key, uint64_t stream, uint64_t block, dou
         out[i] = radius * cos(angle);
         out[i + 1] = radius * sin(angle);
     }
-}
-
-double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index)
-{
-    double four[4];
-    four_normals(key, stream, index / 4, four);
-    return four[index % 4];
 }
 
 void ml_random_normals(ml_random_key key, uint64_t stream, uint64_t first, int64_t count, double deviation, float *out)
