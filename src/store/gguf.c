@@ -66,7 +66,7 @@ static ml_status take_count(cursor *c, int64_t size, const char *what, int64_t *
 static ml_status take_text(cursor *c, const char *what, char **out)
 {
     ml_status st = ML_OK;
-    int64_t n;
+    int64_t n = 0;
     ML_TRY(take_count(c, 1, what, &n));
     ML_NEW(*out, n + 1, ML_MEM_OTHER, "a text");
     ML_TRY(take(c, *out, n));

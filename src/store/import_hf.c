@@ -210,7 +210,7 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     hf_source *h = self;
     hf_place place;
     char name[128];
-    const ml_safetensors *file;
+    const ml_safetensors *file = NULL;
     hf_place_of(h->spec, t, &place);
     full_name(h, &place, name);
     const ml_safetensors_entry *entry = find(h, name, &file);
