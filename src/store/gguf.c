@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,8 +149,6 @@ static ml_status take_value(cursor *c, gguf_value *v)
     ML_TRY(take_text(c, "a key", &v->key));
     if (!*v->key || strlen(v->key) > KEY_LIMIT)
         return ml_fail(ML_INPUT, "%s: a key is empty or longer than %d bytes", path, (int)KEY_LIMIT);
-    for (const gguf_value *other = c->file->values; other < v; other++)
-        if (!strcmp(other->key, v->key)) return ml_fail(ML_INPUT, "%s: key %s stands twice", path, v->key);
     ML_TRY(take_u32(c, &type));
     if (type >= TYPES) return ml_fail(ML_INPUT, "%s: %s: type %" PRId64 " is not known", path, v->key, type);
     if (type == T_ARRAY) return take_array(c, v);
@@ -168,8 +167,6 @@ static ml_status take_tensor(cursor *c, gguf_tensor *t)
     int64_t dims, type, shape[4] = {1, 1, 1, 1}, rest = 1;
     uint64_t offset;
     ML_TRY(take_text(c, "a tensor's name", &t->name));
-    for (const gguf_tensor *other = c->file->tensors; other < t; other++)
-        if (!strcmp(other->name, t->name)) return ml_fail(ML_INPUT, "%s: tensor %s stands twice", path, t->name);
     ML_TRY(take_u32(c, &dims));
     if (dims < 1 || dims > 4) return ml_fail(ML_INPUT, "%s: %s: %" PRId64 " dimensions, expected 1 to 4", path, t->name, dims);
     for (int64_t i = 0; i < dims; i++) {
@@ -221,6 +218,28 @@ static ml_status place_tensors(cursor *c)
     return ML_OK;
 }
 
+/* ---- names, sorted: a hostile file has many ---- */
+
+static int by_key(const void *a, const void *b) { return strcmp(((const gguf_value *)a)->key, ((const gguf_value *)b)->key); }
+static int by_name(const void *a, const void *b) { return strcmp(((const gguf_tensor *)a)->name, ((const gguf_tensor *)b)->name); }
+
+static ml_status sort_values(gguf_file *f)
+{
+    qsort(f->values, (size_t)f->nvalues, sizeof *f->values, by_key);
+    for (int64_t i = 1; i < f->nvalues; i++)
+        if (by_key(&f->values[i - 1], &f->values[i]) == 0) return ml_fail(ML_INPUT, "%s: key %s stands twice", f->path, f->values[i].key);
+    return ML_OK;
+}
+
+static ml_status sort_tensors(gguf_file *f)
+{
+    qsort(f->tensors, (size_t)f->ntensors, sizeof *f->tensors, by_name);
+    for (int64_t i = 1; i < f->ntensors; i++)
+        if (by_name(&f->tensors[i - 1], &f->tensors[i]) == 0)
+            return ml_fail(ML_INPUT, "%s: tensor %s stands twice", f->path, f->tensors[i].name);
+    return ML_OK;
+}
+
 /* ---- opening ---- */
 
 static ml_status read_head(cursor *c)
@@ -244,6 +263,7 @@ static ml_status read_head(cursor *c)
         f->nvalues++; /* what it holds so far is released too */
         goto done;
     }
+    ML_TRY(sort_values(f));
     ML_NEW(f->tensors, ntensors, ML_MEM_OTHER, "a table of tensors");
     for (; f->ntensors < ntensors; f->ntensors++) {
         st = take_tensor(c, &f->tensors[f->ntensors]);
@@ -252,6 +272,7 @@ static ml_status read_head(cursor *c)
         goto done;
     }
     ML_TRY(place_tensors(c));
+    ML_TRY(sort_tensors(f));
 done:
     return st;
 }
@@ -295,16 +316,14 @@ void gguf_close(gguf_file *f)
 
 const gguf_value *gguf_find(const gguf_file *f, const char *key)
 {
-    for (int64_t i = 0; i < f->nvalues; i++)
-        if (!strcmp(f->values[i].key, key)) return &f->values[i];
-    return NULL;
+    const gguf_value wanted = {.key = (char *)(uintptr_t)key};
+    return bsearch(&wanted, f->values, (size_t)f->nvalues, sizeof wanted, by_key);
 }
 
 const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name)
 {
-    for (int64_t i = 0; i < f->ntensors; i++)
-        if (!strcmp(f->tensors[i].name, name)) return &f->tensors[i];
-    return NULL;
+    const gguf_tensor wanted = {.name = (char *)(uintptr_t)name};
+    return bsearch(&wanted, f->tensors, (size_t)f->ntensors, sizeof wanted, by_name);
 }
 
 ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count, float *out)

@@ -83,6 +83,8 @@ static ml_status read_rope_factors(const gguf_source *g, ml_model_spec *s)
         return ml_fail(ML_INPUT, "%s: rope_freqs.weight has %" PRId64 " factors, expected %" PRId64, g->file.path, t->rows * t->cols, half);
     ML_TRY(gguf_read_rows(&g->file, t, 0, 1, factor));
     ml_rope_scaling r = {(double)factor[half - 1], 1.0, 4.0, 8192};
+    if (!(r.factor >= 1.0 && r.factor < 1e6))
+        return ml_fail(ML_INPUT, "%s: rope_freqs.weight: the last factor is %g, expected 1 or more", g->file.path, r.factor);
     for (int64_t i = 0; i < half; i++) {
         double frequency = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_dim), wavelength = 6.283185307179586 / frequency,
                expected = 1.0;
@@ -92,7 +94,7 @@ static ml_status read_rope_factors(const gguf_source *g, ml_model_spec *s)
             expected = r.factor;
         else if (wavelength >= high)
             expected = 1.0 / ((1.0 - smooth) / r.factor + smooth);
-        if (fabs(expected - (double)factor[i]) > 1e-3 * expected)
+        if (!(fabs(expected - (double)factor[i]) <= 1e-3 * expected))
             return ml_fail(ML_INPUT, "%s: rope_freqs.weight: factor %" PRId64 " is %g, Llama-3's scaling expects %g: not supported",
                            g->file.path, i, (double)factor[i], expected);
     }
@@ -104,7 +106,7 @@ done:
 /* Keys of models that compute something else. */
 static ml_status refuse_others(const gguf_source *g)
 {
-    static const char *const names[] = {"expert_count", "attention.sliding_window", "attention.scale", "rope.scale_linear",
+    static const char *const names[] = {"expert_count", "attention.sliding_window", "attention.scale",
                                         "logit_scale",  "embedding_scale",          "residual_scale"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const gguf_value *v = find_own(g, names[i]);
@@ -117,17 +119,23 @@ static ml_status refuse_others(const gguf_source *g)
 static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    const double theta = 10000.0;
+    const double theta = 10000.0, plain = 1.0;
+    double linear;
     int64_t rotated;
     ML_TRY(read_sizes(g, s));
     ML_TRY(get_real(g, "attention.layer_norm_rms_epsilon", NULL, &s->norm_eps));
     ML_TRY(get_real(g, "rope.freq_base", &theta, &s->rope_theta));
+    ML_TRY(get_real(g, "rope.scale_linear", &plain, &linear));
+    if (linear != 0.0 && linear != 1.0) return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path, linear);
     ML_TRY(get_int(g, "rope.dimension_count", &s->head_dim, &rotated));
     if (rotated != s->head_dim)
         return ml_fail(ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported", g->file.path, rotated,
                        s->head_dim);
     ML_TRY(refuse_others(g));
-    const gguf_value *scaling = find_own(g, "rope.scaling.type");
+    const gguf_value *scaling = find_own(g, "rope.scaling.type"), *factor = find_own(g, "rope.scaling.factor");
+    if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)
+        return ml_fail(ML_INPUT, "%s: rope.scaling.factor: %g without a type means linear scaling: not supported", g->file.path,
+                       factor->real);
     if (scaling && (scaling->kind != GGUF_TEXT || strcmp(scaling->text, "none") != 0))
         return ml_fail(ML_INPUT, "%s: rope.scaling.type: only none is supported (and Llama-3's factors)", g->file.path);
     s->activation = ML_SILU;
@@ -144,6 +152,7 @@ static ml_status read_gpt2(const gguf_source *g, ml_model_spec *s)
     ml_status st = ML_OK;
     const double eps = 1e-5;
     ML_TRY(read_sizes(g, s));
+    ML_TRY(refuse_others(g));
     ML_TRY(get_real(g, "attention.layer_norm_epsilon", &eps, &s->norm_eps));
     s->activation = ML_GELU_TANH;
     s->qkv_bias = s->o_bias = s->mlp_bias = true;

@@ -18,7 +18,8 @@ typedef struct hf_source {
     int64_t nshards;
     ml_safetensors **shards;
     char **shard_names;
-    float *column; /* a stored row of a transposed tensor */
+    bool **expected; /* [nshards][tensors of the shard]: it is part of the model */
+    float *column;   /* a stored row of a transposed tensor */
 } hf_source;
 
 static void hf_close(void *self)
@@ -27,7 +28,9 @@ static void hf_close(void *self)
     for (int64_t i = 0; i < h->nshards; i++) {
         ml_safetensors_close(h->shards[i]);
         ml_memory_free(h->shard_names[i]);
+        ml_memory_free(h->expected[i]);
     }
+    ml_memory_free(h->expected);
     ml_memory_free(h->shards);
     ml_memory_free(h->shard_names);
     ml_memory_free(h->column);
@@ -55,9 +58,10 @@ static ml_status open_shard(hf_source *h, const char *name)
     if (h->nshards == SHARDS) return ml_fail(ML_INPUT, "%s: more than %d shards", h->directory, (int)SHARDS);
     ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
     ML_TRY(ml_safetensors_open(&h->shards[h->nshards], path.data));
-    h->shard_names[h->nshards] = ml_memory_string(name);
-    h->nshards++;
-    if (!h->shard_names[h->nshards - 1]) st = ML_RESOURCE;
+    int64_t i = h->nshards++;
+    h->shard_names[i] = ml_memory_string(name);
+    if (!h->shard_names[i]) st = ML_RESOURCE;
+    if (st == ML_OK) ML_NEW(h->expected[i], ml_safetensors_count(h->shards[i]), ML_MEM_OTHER, "a table of tensors");
 done:
     ml_text_destroy(&path);
     return st;
@@ -103,11 +107,10 @@ static ml_status open_weights(hf_source *h)
 
 /* ---- tensors ---- */
 
-static const ml_safetensors_entry *find(const hf_source *h, const char *name, const ml_safetensors **file)
+static const ml_safetensors_entry *find(const hf_source *h, const char *name, int64_t *shard)
 {
-    for (int64_t i = 0; i < h->nshards; i++) {
-        const ml_safetensors_entry *entry = ml_safetensors_find(h->shards[i], name);
-        if (entry && file) *file = h->shards[i];
+    for (*shard = 0; *shard < h->nshards; ++*shard) {
+        const ml_safetensors_entry *entry = ml_safetensors_find(h->shards[*shard], name);
         if (entry) return entry;
     }
     return NULL;
@@ -134,14 +137,17 @@ static ml_status check_shape(const hf_source *h, const ml_model_tensor *t, const
 
 static bool is_known_type(const char *dtype) { return !strcmp(dtype, "F32") || !strcmp(dtype, "F16") || !strcmp(dtype, "BF16"); }
 
-static ml_status check_tensor(const hf_source *h, const ml_model_tensor *t)
+/* And marks what it finds as expected. */
+static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
 {
     hf_place place;
     char name[128];
     hf_place_of(h->spec, t, &place);
     full_name(h, &place, name);
-    const ml_safetensors_entry *entry = find(h, name, NULL);
+    int64_t shard;
+    const ml_safetensors_entry *entry = find(h, name, &shard);
     if (!entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->directory, name);
+    h->expected[shard][entry - ml_safetensors_at(h->shards[shard], 0)] = true;
     if (!is_known_type(entry->dtype))
         return ml_fail(ML_INPUT, "%s: %s has type %s, expected F32, F16 or BF16", h->directory, name, entry->dtype);
     return check_shape(h, t, &place, entry);
@@ -160,21 +166,7 @@ static bool is_ignored(const hf_source *h, const char *name)
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
 }
 
-static bool is_expected(const hf_source *h, const char *name)
-{
-    for (int64_t i = 0; i < ml_model_tensor_count(h->spec); i++) {
-        ml_model_tensor t;
-        hf_place place;
-        char wanted[128];
-        ml_model_tensor_at(h->spec, i, &t);
-        hf_place_of(h->spec, &t, &place);
-        full_name(h, &place, wanted);
-        if (!strcmp(wanted, name)) return true;
-    }
-    return false;
-}
-
-static ml_status check_tensors(const hf_source *h)
+static ml_status check_tensors(hf_source *h)
 {
     for (int64_t i = 0; i < ml_model_tensor_count(h->spec); i++) {
         ml_model_tensor t;
@@ -185,8 +177,9 @@ static ml_status check_tensors(const hf_source *h)
     for (int64_t s = 0; s < h->nshards; s++) {
         for (int64_t i = 0; i < ml_safetensors_count(h->shards[s]); i++) {
             const char *name = ml_safetensors_at(h->shards[s], i)->name;
-            if (!is_ignored(h, name) && !is_expected(h, name))
-                return ml_fail(ML_INPUT, "%s: tensor %s is not part of the model that config.json describes", h->directory, name);
+            if (!is_ignored(h, name) && !h->expected[s][i])
+                return ml_fail(ML_INPUT, "%s: tensor %s is not part of the model that config.json describes, or stands in two files",
+                               h->directory, name);
         }
     }
     return ML_OK;
@@ -210,10 +203,11 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     hf_source *h = self;
     hf_place place;
     char name[128];
-    const ml_safetensors *file = NULL;
+    int64_t shard;
     hf_place_of(h->spec, t, &place);
     full_name(h, &place, name);
-    const ml_safetensors_entry *entry = find(h, name, &file);
+    const ml_safetensors_entry *entry = find(h, name, &shard);
+    const ml_safetensors *file = h->shards[shard];
     if (place.transposed) return read_transposed(h, file, entry, place.first + first, count, out);
     return ml_safetensors_read(file, entry, (place.first + first) * t->cols, count * t->cols, out);
 }
@@ -251,13 +245,14 @@ static ml_status find_prefix(hf_source *h)
     ml_model_tensor embed;
     hf_place place;
     char name[128];
+    int64_t shard;
     ml_model_tensor_at(h->spec, 0, &embed);
     hf_place_of(h->spec, &embed, &place);
     h->prefix = hf_prefix(h->spec);
     full_name(h, &place, name);
-    if (find(h, name, NULL)) return ML_OK;
+    if (find(h, name, &shard)) return ML_OK;
     h->prefix = "";
-    if (find(h, place.name, NULL)) return ML_OK;
+    if (find(h, place.name, &shard)) return ML_OK;
     return ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)", h->directory, name);
 }
 
@@ -275,6 +270,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     if (!h->directory) return ML_RESOURCE;
     ML_NEW(h->shards, SHARDS, ML_MEM_OTHER, "shards");
     ML_NEW(h->shard_names, SHARDS, ML_MEM_OTHER, "shards");
+    ML_NEW(h->expected, SHARDS, ML_MEM_OTHER, "shards");
     ML_TRY(hf_config_read(directory, &out->spec));
     ML_TRY(open_weights(h));
     ML_TRY(find_prefix(h));
