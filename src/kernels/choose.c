@@ -77,8 +77,10 @@ static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *o
     return st;
 }
 
+enum { ENOUGH_TOKENS = 128 };
+
 /* OpenBLAS takes an old kernel on a processor that it does not know. */
-static void warn_of_slow_blas(const ml_kernels_owner *owner)
+static void warn_of_slow_blas(const ml_kernels_owner *owner, int64_t tokens)
 {
     double blas = 0, other = 0;
     const char *name = "";
@@ -91,7 +93,7 @@ static void warn_of_slow_blas(const ml_kernels_owner *owner)
             name = r->path;
         }
     }
-    if (blas > 0 && blas < 0.5 * other)
+    if (tokens >= ENOUGH_TOKENS && blas > 0 && blas < 0.5 * other) /* a few tokens say little about a kernel */
         ml_warn("OpenBLAS is slow on this processor: its %s kernel reaches %.0f GF/s where %s reaches %.0f; OPENBLAS_CORETYPE=SkylakeX "
                 "(AVX-512) "
                 "or Haswell (AVX2) in the environment chooses another kernel",
@@ -154,7 +156,7 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
     if (options->nshapes > 0 && count > 1) {
         ML_TRY(ml_measure_products(options, owner->threads, count, tables, owner->rates));
         best = fastest(owner);
-        warn_of_slow_blas(owner);
+        warn_of_slow_blas(owner, options->tokens);
     }
 done:
     for (int64_t i = 0; i < count; i++)
