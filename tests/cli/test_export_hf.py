@@ -1,0 +1,179 @@
+"""export --format hf: the directory holds the tensors of the model that was imported (in bf16 the rounded matrices), under its names and in its layout, and
+is imported again as the same base, tokenizer included; what cannot be written leaves everything as it was. No torch here: interop/check_export.py loads such
+directories into transformers."""
+
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "..", "interop")]
+import broken_files
+import harness
+import reference_models as reference
+
+USAGE, INPUT, RESOURCE = 2, 3, 4
+# What must say the same in the configuration that is written; where the source leaves it out, transformers' own default.
+KEYS = {
+    "gpt2": ["n_layer", "n_embd", "n_head", "vocab_size", "n_positions", "activation_function", "layer_norm_epsilon"],
+    "llama": ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size"]
+    + ["max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "attention_bias", "mlp_bias"],
+}
+DEFAULTS = {"activation_function": "gelu_new", "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
+
+
+def inspect(path):
+    return json.loads(harness.mpilora("inspect", path, "--json"))
+
+
+def export(base, out):
+    harness.mpilora("export", "--format", "hf", "--base", base, out)
+
+
+def tensors(directory):
+    """name → (type, shape, bytes), without the prefix that old GPT-2 files lack."""
+    header, data = broken_files.read_safetensors(directory)
+    header.pop("__metadata__", None)
+    return {
+        name.removeprefix("transformer."): (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
+        for name, entry in header.items()
+    }
+
+
+def rounded(data):
+    """fp32 to bf16: to nearest, ties to even."""
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    return struct.pack(f"<{len(words)}H", *((w + 0x7FFF + (w >> 16 & 1)) >> 16 for w in words))
+
+
+def check_tensors(checks, label, dtype, source, out):
+    wanted, found = tensors(source), tensors(out)
+    checks.that(sorted(found) == sorted(wanted), f"{label}: other names: {sorted(set(found) ^ set(wanted))}")
+    for name in sorted(set(wanted) & set(found)):
+        _, shape, data = wanted[name]
+        narrow = dtype == "bf16" and len(shape) == 2
+        expected = ("BF16" if narrow else "F32", shape, rounded(data) if narrow else data)
+        checks.that(found[name] == expected, f"{label}: {name} differs: {found[name][:2]}, expected {expected[:2]}")
+
+
+def check_config(checks, label, source, out):
+    with open(f"{source}/config.json") as file:
+        wanted = json.load(file)
+    with open(f"{out}/config.json") as file:
+        found = json.load(file)
+    for key in KEYS[wanted["model_type"]]:
+        value = wanted.get(key, DEFAULTS.get(key))
+        checks.that(found.get(key) == value, f"{label}: {key} is {found.get(key)}, expected {value}")
+
+
+def check_again(checks, label, dtype, base, out):
+    """The export, imported, is the base."""
+    again = f"{base}.again.h5"
+    harness.mpilora("import", out, again, "--dtype", dtype)
+    first, second = inspect(base), inspect(again)
+    for key in ("architecture", "dtype", "content_sha256", "tokenizer_sha256", "tensors"):
+        checks.that(first[key] == second[key], f"{label}: {key} after the second import: {second[key]}, before {first[key]}")
+
+
+def check_models(checks, folder):
+    for name in reference.MODELS:
+        source = f"{folder}/{name}"
+        reference.write_model(source, name)
+        for dtype in ("fp32", "bf16"):
+            base, out, label = f"{source}-{dtype}.h5", f"{source}-{dtype}", f"{name} {dtype}"
+            harness.mpilora("import", source, base, "--dtype", dtype)
+            export(base, out)
+            check_tensors(checks, label, dtype, source, out)
+            check_config(checks, label, source, out)
+            check_again(checks, label, dtype, base, out)
+
+
+def byte_level_alphabet():
+    """The character that stands for each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def write_tokenizer(directory):
+    """All bytes, one merge, an end of text."""
+    os.makedirs(directory)
+    alphabet = byte_level_alphabet()
+    words = [alphabet[byte] for byte in range(256)] + ["th", "<|endoftext|>"]
+    reference.write_json(f"{directory}/vocab.json", {word: i for i, word in enumerate(words)})
+    with open(f"{directory}/merges.txt", "w") as file:
+        file.write("#version: 0.2\nt h\n")
+
+
+def check_tokenizer(checks, folder):
+    """A random base with a tokenizer; then one without over it: the tokenizer's files go."""
+    write_tokenizer(f"{folder}/tokenizer")
+    shape = "family: gpt2\nlayers: 2\nwidth: 40\nmlp_width: 56\nheads: 4\nvocab: 300\ncontext: 16\n"
+    with open(f"{folder}/random.yaml", "w") as file:
+        file.write(shape)
+    random = ("import", "--init", "random", "--config", f"{folder}/random.yaml")
+    base, bare, out = f"{folder}/random.h5", f"{folder}/bare.h5", f"{folder}/random"
+    harness.mpilora(*random, "--tokenizer", f"{folder}/tokenizer", base)
+    harness.mpilora(*random, bare)
+    export(base, out)
+    checks.that(inspect(base)["tokenizer_sha256"] is not None, "the random base has no tokenizer")
+    check_again(checks, "with a tokenizer", "bf16", base, out)
+    with open(f"{out}/config.json") as file:
+        end = json.load(file).get("eos_token_id")
+    checks.that(end == 257, f"eos_token_id {end}, expected 257")
+    everything = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    checks.that(sorted(os.listdir(out)) == everything, f"the export holds {sorted(os.listdir(out))}")
+    export(bare, out)
+    checks.that(sorted(os.listdir(out)) == everything[:2], f"an export without a tokenizer holds {sorted(os.listdir(out))}")
+
+
+def check_refusals(checks, folder):
+    base, out, taken = f"{folder}/llama-fp32.h5", f"{folder}/llama-fp32", f"{folder}/taken"
+    os.makedirs(taken)
+    with open(f"{taken}/thesis.tex", "w") as file:
+        file.write("mine")
+    cases = [
+        ("a directory with other files", USAGE, "thesis.tex", [base, taken]),
+        ("a file", USAGE, "random.yaml", [base, f"{folder}/random.yaml"]),
+        ("an adapter", USAGE, "merge", [base, f"{folder}/new", "--adapter", base]),
+        ("no base", INPUT, "none.h5", [f"{folder}/none.h5", f"{folder}/new"]),
+        ("no base file", INPUT, "random.yaml", [f"{folder}/random.yaml", f"{folder}/new"]),
+        ("below a file", RESOURCE, "random.yaml", [base, f"{folder}/random.yaml/new"]),
+    ]
+    for label, code, needle, words in cases:
+        done = harness.start("export", "--format", "hf", "--base", *words)
+        checks.that(done.returncode == code and needle in done.stderr, f"{label}: exit {done.returncode}: {done.stderr!r}, expected {code}")
+    checks.that(os.listdir(taken) == ["thesis.tex"], "files in the directory of somebody else")
+    checks.that(not os.path.exists(f"{folder}/new"), "a refused export made its directory")
+    check_full_disk(checks, base, out)
+
+
+def check_full_disk(checks, base, out):
+    """Files may not grow beyond some kB: exit 4, and the earlier export stays."""
+    before = tensors(out)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    words = harness.command("export", "--format", "hf", "--base", base, out)
+    done = subprocess.run(words, text=True, capture_output=True, preexec_fn=limit, restore_signals=False, timeout=120)
+    checks.that(done.returncode == RESOURCE and "model.safetensors" in done.stderr, f"a full disk: exit {done.returncode}: {done.stderr!r}")
+    checks.that(tensors(out) == before, "a full disk: the earlier export changed")
+    checks.that(sorted(os.listdir(out)) == ["config.json", "model.safetensors"], f"a full disk: left {sorted(os.listdir(out))}")
+
+
+def main():
+    checks = harness.Checks()
+    with tempfile.TemporaryDirectory(prefix="mpilora-export-") as folder:
+        check_models(checks, folder)
+        check_tokenizer(checks, folder)
+        check_refusals(checks, folder)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
