@@ -65,6 +65,20 @@ static ml_status run_command(const ml_command *command, int argc, char **argv)
     return command->run(argc, argv);
 }
 
+#ifdef MPILORA_CHECK_LEAKS
+/* In sanitizer builds: what a command has not given back is a fault, also where Open MPI keeps the leak checker from looking. */
+static ml_status check_leaks(const ml_command *command, ml_status st)
+{
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) {
+        long long left = (long long)ml_memory_current((ml_category)c);
+        if (left == 0) continue;
+        fprintf(stderr, "mpilora %s: %lld bytes of category %s were never freed\n", command->name, left, ml_category_name((ml_category)c));
+        st = ML_INTERNAL;
+    }
+    return st;
+}
+#endif
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -90,5 +104,8 @@ int main(int argc, char **argv)
     ml_status st = run_command(command, argc - 1, argv + 1);
     if (st != ML_OK && ml_grid_world_rank() == 0) fprintf(stderr, "mpilora %s: %s\n", command->name, ml_error_text());
     if (command->parallel) ml_grid_stop();
+#ifdef MPILORA_CHECK_LEAKS
+    st = check_leaks(command, st);
+#endif
     return (int)st;
 }
