@@ -152,11 +152,11 @@ tiny_model() {
   make_file "$BASE" "$PROGRAM" import --init random --config configs/models/tiny-llama.yaml --tokenizer "$HERE/tokenizer" --seed 1
   say "data: restaurant attributes → sentences, and → advertisements"
   make_data prose prose
-  write_config full "$BASE" prose "{name: full}" 300 3.0e-3 16
+  write_config full "$BASE" prose "{name: full}" 450 4.0e-3 8
   run full model "$BASE"
   LORA_BASE=$HERE/full/model.h5
   make_data advert advert
-  write_config lora "$LORA_BASE" advert "{name: lora, rank: 8, alpha: 16, targets: [all]}" 120 5.0e-3 16
+  write_config lora "$LORA_BASE" advert "{name: lora, rank: 8, alpha: 16, targets: [all]}" 160 5.0e-3 8
   run lora adapter "$LORA_BASE"
 }
 
