@@ -9,6 +9,10 @@
 #include "mpilora/base.h"
 #include "mpilora/config.h"
 
+/* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its step and gives ML_STOPPED. ml_train_run calls it; a program
+ * calls it earlier so that no signal is lost while MPI starts. */
+void ml_train_catch_signals(void);
+
 /* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`. Collective over the world. ML_STOPPED after a signal, with a
  * checkpoint written; every other status with its text, the same on every rank. */
 ml_status ml_train_run(const ml_run_config *config, bool fresh) ML_NODISCARD;

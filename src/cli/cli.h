@@ -9,7 +9,8 @@ typedef struct ml_command {
     const char *summary; /* one line for `mpilora --help` */
     const char *help;    /* the whole text of `mpilora NAME --help` */
     ml_status (*run)(int argc, char **argv);
-    bool parallel; /* runs under mpirun: main.c starts and stops MPI around it */
+    bool parallel;         /* runs under mpirun: main.c starts and stops MPI around it */
+    void (*prepare)(void); /* called before MPI starts; may be NULL */
 } ml_command;
 
 #endif

@@ -42,10 +42,13 @@ done:
 }
 
 const ml_command ml_command_eval = {
-    "eval", "mean loss and perplexity on data.valid",
+    "eval",
+    "mean loss and perplexity on data.valid",
     "usage: mpilora eval CONFIG.yaml [--adapter A] [--set key=value]... [--json]      (also under mpirun)\n"
     "\n"
     "Evaluates the base alone, or with the adapter A (adapter.h5 or a PEFT directory). The configuration's method is ignored.\n"
     "\n"
     "  --json  prints {\"loss\": mean over target tokens in nats, \"perplexity\": ..., \"target_tokens\": ...}\n",
-    run, true};
+    run,
+    true,
+    NULL};

@@ -51,4 +51,4 @@ static ml_status run(int argc, char **argv)
     return export(format, &request);
 }
 
-const ml_command ml_command_export = {"export", "a base or an adapter for other programs", help, run, false};
+const ml_command ml_command_export = {"export", "a base or an adapter for other programs", help, run, false, NULL};

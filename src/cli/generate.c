@@ -67,7 +67,8 @@ done:
 }
 
 const ml_command ml_command_generate = {
-    "generate", "the continuation of a prompt",
+    "generate",
+    "the continuation of a prompt",
     "usage: mpilora generate --base BASE.h5 [--adapter A] --prompt TEXT [--max-new N] [--beams N] [--temperature x] [--top-k N] [--top-p "
     "x]\n"
     "                        [--seed n] [--precision bf16|fp32]                    (under mpirun: tensor-parallel over all ranks)\n"
@@ -78,4 +79,6 @@ const ml_command ml_command_generate = {
     "  --adapter A   adapter.h5 or a PEFT directory\n"
     "  --beams N     beam search as Hugging Face's defaults: length penalty 1, no early stopping\n"
     "  --precision   what is computed with (bf16 unless told): bf16 keeps the weights in half the memory\n",
-    run, true};
+    run,
+    true,
+    NULL};

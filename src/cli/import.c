@@ -71,7 +71,8 @@ done:
 }
 
 const ml_command ml_command_import = {
-    "import", "pretrained weights to a base file",
+    "import",
+    "pretrained weights to a base file",
     "usage: mpilora import SRC BASE.h5 [--dtype bf16|fp32]\n"
     "       mpilora import --init random --config M.yaml [--seed n] [--tokenizer DIR] [--dtype bf16|fp32] BASE.h5\n"
     "\n"
@@ -82,4 +83,6 @@ const ml_command ml_command_import = {
     "one\n"
     "\n"
     "An existing BASE.h5 is replaced once the new one is whole; after a failure it is as it was.\n",
-    run, false};
+    run,
+    false,
+    NULL};

@@ -86,9 +86,12 @@ done:
 }
 
 const ml_command ml_command_inspect = {
-    "inspect", "what a base, data set, adapter, checkpoint or run holds",
+    "inspect",
+    "what a base, data set, adapter, checkpoint or run holds",
     "usage: mpilora inspect FILE.h5 [--json]\n\n"
     "FILE.h5 is a base, a data set, adapter.h5 or a checkpoint's state; a run's directory or one of its\n"
     "checkpoints may be given as well. Hashes are checked on the way: exit code 3 where a file is damaged.\n\n"
     "  --json   one JSON object on standard output\n",
-    run, false};
+    run,
+    false,
+    NULL};

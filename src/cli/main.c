@@ -59,6 +59,7 @@ static bool asks_help(int argc, char **argv)
 static ml_status run_command(const ml_command *command, int argc, char **argv)
 {
     if (!command->parallel) return command->run(argc, argv);
+    if (command->prepare) command->prepare();
     ml_status st = ml_grid_start(&argc, &argv);
     if (st != ML_OK) return st;
     ml_log_enable(ml_grid_world_rank() == 0);

@@ -60,4 +60,4 @@ static ml_status run(int argc, char **argv)
     return merge(base, adapter, subtract, out);
 }
 
-const ml_command ml_command_merge = {"merge", "an adapter into a base, or out of it again", help, run, false};
+const ml_command ml_command_merge = {"merge", "an adapter into a base, or out of it again", help, run, false, NULL};

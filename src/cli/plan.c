@@ -92,7 +92,8 @@ done:
 }
 
 const ml_command ml_command_plan = {
-    "plan", "memory of a run, LoRA beside full fine-tuning, without running it",
+    "plan",
+    "memory of a run, LoRA beside full fine-tuning, without running it",
     "usage: mpilora plan CONFIG.yaml [--ranks N] [--set key=value]... [--json]\n"
     "\n"
     "Predicts the memory of each rank by category from the sizing functions that training allocates with. `base` may be a base file or a\n"
@@ -101,4 +102,6 @@ const ml_command ml_command_plan = {
     "sets make them where these can be read, else batch.micro x data.max_len tokens. Nothing large is allocated, no weights are read.\n"
     "\n"
     "  --json  prints {\"methods\": [{name, params_total, params_trainable, checkpoint_bytes, allreduce_bytes_per_step, per_rank, ...}]}\n",
-    run, true};
+    run,
+    true,
+    NULL};

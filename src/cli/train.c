@@ -23,7 +23,8 @@ done:
 }
 
 const ml_command ml_command_train = {
-    "train", "fine-tune a base as a configuration says (under mpirun or srun)",
+    "train",
+    "fine-tune a base as a configuration says (under mpirun or srun)",
     "usage: mpirun -n RANKS mpilora train CONFIG.yaml [--set key=value]... [--fresh]\n"
     "\n"
     "Trains on any number of ranks: dp = ranks / parallel.tp. Writes run.dir/: metrics.jsonl (a line a step), summary.json, config.yaml\n"
@@ -35,4 +36,6 @@ const ml_command ml_command_train = {
     "Started again on the same run.dir it resumes from the newest valid checkpoint, on any grid. SIGTERM, SIGINT and SIGUSR1 save after "
     "the\n"
     "current step and end with code 75: start the same command again.\n",
-    run, true};
+    run,
+    true,
+    ml_train_catch_signals};

@@ -216,7 +216,7 @@ ml_status ml_train_run(const ml_run_config *config, bool fresh)
 {
     ml_status st = ML_OK;
     run *r = NULL;
-    signals_catch();
+    ml_train_catch_signals();
     ML_NEW(r, 1, ML_MEM_OTHER, "a run");
     r->config = config;
     r->saved_step = -1;

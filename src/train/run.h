@@ -41,8 +41,7 @@ typedef struct run {
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 
-/* signals.c: handlers for SIGTERM, SIGINT, SIGUSR1 set a flag and stay until the process ends. */
-void signals_catch(void);
+/* signals.c: a signal has reached this rank (see ml_train_catch_signals). */
 bool signals_seen(void);
 
 /* metrics.c: on rank 0; elsewhere they do nothing. */

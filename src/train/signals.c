@@ -1,6 +1,7 @@
 /* Signals that ask a run to save and end. Handlers only set a flag, which each step folds into its sum over all ranks. */
 #include <signal.h>
 
+#include "mpilora/train.h"
 #include "train/run.h"
 
 static volatile sig_atomic_t seen;
@@ -11,7 +12,7 @@ static void note(int signal)
     seen = 1;
 }
 
-void signals_catch(void)
+void ml_train_catch_signals(void)
 {
     struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
