@@ -28,41 +28,49 @@ typedef enum ml_target {
     ML_TARGET_ALL = 1024
 } ml_target;
 
+/* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
-    char *path; /* of the YAML file, for messages */
-    char *run_dir;
-    uint64_t seed;
-    char *base; /* BASE.h5, or a model description *.yaml for plan */
+    char *path;    /* of the YAML file, for messages */
+    char *run_dir; /* run.dir: NULL */
+    uint64_t seed; /* run.seed: 1 */
+    char *base;    /* BASE.h5, or a model description *.yaml for plan */
     struct {
-        ml_method name;
-        int64_t rank;
-        double alpha, dropout;
-        unsigned targets; /* ml_target bits */
-        ml_scaling scaling;
-        char *init; /* adapter.h5 or PEFT directory, or NULL */
+        ml_method name;     /* lora */
+        int64_t rank;       /* 8 */
+        double alpha;       /* 16 */
+        double dropout;     /* 0 */
+        unsigned targets;   /* ml_target bits: [q, v] */
+        ml_scaling scaling; /* standard */
+        char *init;         /* adapter.h5 or PEFT directory: NULL */
     } method;
     struct {
-        char *train, *valid; /* valid may be NULL; train NULL is refused by train, allowed for plan and eval */
+        char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without valid nothing is evaluated */
         int64_t max_len;     /* 0: the model's context */
-        bool shuffle;
+        bool shuffle;        /* true */
     } data;
     struct {
-        int64_t sequences, micro;
+        int64_t sequences; /* 32 */
+        int64_t micro;     /* the smaller of sequences and 8 */
     } batch;
     struct {
-        double lr, beta1, beta2, eps, weight_decay;
-        double clip_norm; /* 0: off */
-        ml_schedule schedule;
-        int64_t warmup;
-        double label_smoothing;
+        double lr;              /* 2e-4 */
+        double beta1, beta2;    /* optim.betas: [0.9, 0.999] */
+        double eps;             /* 1e-8 */
+        double weight_decay;    /* 0.01 */
+        double clip_norm;       /* 1; null in the file gives 0 here: off */
+        ml_schedule schedule;   /* constant */
+        int64_t warmup;         /* 0 */
+        double label_smoothing; /* 0 */
     } optim;
     struct {
-        int64_t steps, eval_every, save_every, keep; /* 0: only at the end */
+        int64_t steps;                  /* 1000 */
+        int64_t eval_every, save_every; /* 0: only at the end */
+        int64_t keep;                   /* 2 */
     } train;
     struct {
-        int64_t tp, pp;
+        int64_t tp, pp; /* 1, 1 */
     } parallel;
-    ml_dtype precision;
+    ml_dtype precision; /* bf16 */
     char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
 } ml_run_config;

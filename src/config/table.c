@@ -4,7 +4,14 @@
 #include <errno.h>
 #include <yaml.h>
 
-enum { FILE_LIMIT = 1 << 20, WHERE = 512, PATH = 128, KEYS = 64 };
+enum { FILE_LIMIT = 1 << 20, DEPTH_LIMIT = 8, WHERE = 512, PATH = 128, KEYS = 64 };
+
+/* Length of the section's name in a path; 0 where there is none. */
+static size_t section_length(const char *path)
+{
+    const char *dot = strchr(path, '.');
+    return dot ? (size_t)(dot - path) : 0;
+}
 
 static bool is_section(const key *table, const char *path)
 {
@@ -21,11 +28,20 @@ static const key *find_key(const key *table, const char *path)
     return NULL;
 }
 
-static ml_status unknown_key(const key *table, const char *where, const char *path)
+/* The nearest key goes with the message; with `sections`, as at the top of a file, it may be the name of a section, too. */
+static ml_status unknown_key(const key *table, const char *where, const char *path, bool sections)
 {
-    const char *paths[KEYS + 1] = {NULL};
-    for (int i = 0; i < KEYS && table[i].path; i++) paths[i] = table[i].path;
-    const char *near = ml_nearest_word(path, paths);
+    char section[KEYS][PATH];
+    const char *words[2 * KEYS + 1] = {NULL};
+    int n = 0;
+    for (int i = 0; i < KEYS && table[i].path; i++) {
+        int length = (int)section_length(table[i].path);
+        words[n++] = table[i].path;
+        if (!sections || !length) continue;
+        snprintf(section[i], PATH, "%.*s", length, table[i].path);
+        words[n++] = section[i];
+    }
+    const char *near = ml_nearest_word(path, words);
     return ml_fail(ML_USAGE, "%s: %s: unknown key%s%s%s", where, path, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
@@ -51,20 +67,36 @@ static void place(const reader *r, const yaml_node_t *node, char where[WHERE])
 static ml_status read_value(reader *r, const char *path, yaml_node_t *node, const char *where)
 {
     const key *k = find_key(r->table, path);
-    if (!k) return unknown_key(r->table, where, path);
+    if (!k) return unknown_key(r->table, where, path, r->from_file && !strchr(path, '.'));
     ml_status st = value_read(k, r->out, &r->document, node, where);
     if (st == ML_OK) r->given[k - r->table] = true;
     return st;
 }
 
-static ml_status check_repeated(const reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair, const char *word)
+static ml_status check_repeated(reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair, const char *word, const char *where)
 {
     for (const yaml_node_pair_t *other = mapping->data.mapping.pairs.start; other < pair; other++) {
-        const yaml_node_t *node = yaml_document_get_node((yaml_document_t *)(uintptr_t)&r->document, other->key);
+        const yaml_node_t *node = yaml_document_get_node(&r->document, other->key);
         if (strcmp((const char *)node->data.scalar.value, word) != 0) continue;
-        return ml_fail(ML_USAGE, "%s:%zu: %s: given twice in one mapping", r->name, node->start_mark.line + 1, word);
+        return ml_fail(ML_USAGE, "%s: %s: given twice in one mapping, first in line %zu", where, word, node->start_mark.line + 1);
     }
     return ML_OK;
+}
+
+/* The text of a key; NULL after ml_fail. A dot would let one key be given twice: as `a.b: …` and inside `a:`. */
+static const char *key_word(const yaml_node_t *name, const char *where)
+{
+    const char *word = (const char *)name->data.scalar.value;
+    if (name->type != YAML_SCALAR_NODE)
+        (void)ml_fail(ML_USAGE, "%s: a key is a word, not a list or a mapping", where);
+    else if (strlen(word) != name->data.scalar.length)
+        (void)ml_fail(ML_USAGE, "%s: %s: a key with a zero byte", where, word);
+    else if (strchr(word, '.'))
+        (void)ml_fail(ML_USAGE, "%s: %s: unknown key; in a file a key stands inside its section, only --set joins the two with a dot",
+                      where, word);
+    else
+        return word;
+    return NULL;
 }
 
 static ml_status read_mapping(reader *r, yaml_node_t *mapping, const char *section)
@@ -74,9 +106,9 @@ static ml_status read_mapping(reader *r, yaml_node_t *mapping, const char *secti
         yaml_node_t *name = yaml_document_get_node(&r->document, pair->key), *value = yaml_document_get_node(&r->document, pair->value);
         char where[WHERE], path[PATH];
         place(r, name, where);
-        if (name->type != YAML_SCALAR_NODE) return ml_fail(ML_USAGE, "%s: a key is a word, not a list or a mapping", where);
-        const char *word = (const char *)name->data.scalar.value;
-        ML_TRY(check_repeated(r, mapping, pair, word));
+        const char *word = key_word(name, where);
+        if (!word) return ML_USAGE;
+        ML_TRY(check_repeated(r, mapping, pair, word, where));
         snprintf(path, sizeof path, "%s%s%s", section, *section ? "." : "", word);
         if (*section || !is_section(r->table, path)) {
             ML_TRY(read_value(r, path, value, where));
@@ -91,12 +123,41 @@ done:
     return st;
 }
 
-/* Anchors, aliases and tags have no place here; refused before the loader could follow one. */
+/* By how much a token changes the depth of lists and mappings. */
+static int depth_step(yaml_token_type_t type)
+{
+    switch (type) {
+    case YAML_BLOCK_SEQUENCE_START_TOKEN:
+    case YAML_BLOCK_MAPPING_START_TOKEN:
+    case YAML_FLOW_SEQUENCE_START_TOKEN:
+    case YAML_FLOW_MAPPING_START_TOKEN:
+        return 1;
+    case YAML_BLOCK_END_TOKEN:
+    case YAML_FLOW_SEQUENCE_END_TOKEN:
+    case YAML_FLOW_MAPPING_END_TOKEN:
+        return -1;
+    default:
+        return 0;
+    }
+}
+
+static ml_status check_token(const char *name, const yaml_token_t *token, int *depth)
+{
+    size_t line = token->start_mark.line + 1;
+    if (token->type == YAML_ALIAS_TOKEN || token->type == YAML_ANCHOR_TOKEN || token->type == YAML_TAG_TOKEN)
+        return ml_fail(ML_USAGE, "%s:%zu: anchors, aliases and tags are not accepted; write the value out", name, line);
+    *depth += depth_step(token->type);
+    if (*depth > DEPTH_LIMIT) return ml_fail(ML_USAGE, "%s:%zu: lists and mappings nested deeper than %d", name, line, (int)DEPTH_LIMIT);
+    return ML_OK;
+}
+
+/* Anchors, aliases, tags and deep nesting have no place here; refused before the loader could follow one (its time grows with the square of the depth). */
 static ml_status scan(const char *name, const unsigned char *text, size_t length)
 {
     yaml_parser_t parser;
     ml_status st = ML_OK;
     bool more = true;
+    int depth = 0;
     if (!yaml_parser_initialize(&parser)) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
     yaml_parser_set_input_string(&parser, text, length);
     while (more && st == ML_OK) {
@@ -106,9 +167,7 @@ static ml_status scan(const char *name, const unsigned char *text, size_t length
                          parser.problem ? parser.problem : "out of memory");
             break;
         }
-        if (token.type == YAML_ALIAS_TOKEN || token.type == YAML_ANCHOR_TOKEN || token.type == YAML_TAG_TOKEN)
-            st = ml_fail(ML_USAGE, "%s:%zu: anchors, aliases and tags are not accepted; write the value out", name,
-                         token.start_mark.line + 1);
+        st = check_token(name, &token, &depth);
         more = token.type != YAML_STREAM_END_TOKEN;
         yaml_token_delete(&token);
     }
@@ -182,7 +241,8 @@ ml_status table_read_set(const key *table, void *out, bool *given, const char *a
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof path)
         return ml_fail(ML_USAGE, "--set: \"%s\" is not key=value", assignment);
     snprintf(path, sizeof path, "%.*s", (int)(equals - assignment), assignment);
-    if (!find_key(table, path)) return unknown_key(table, "--set", path);
+    if (is_section(table, path)) return ml_fail(ML_USAGE, "--set: %s: is a section; name one of its keys, as in %s.key=value", path, path);
+    if (!find_key(table, path)) return unknown_key(table, "--set", path, false);
     ML_TRY(load("--set", (const unsigned char *)equals + 1, strlen(equals + 1), &r.document));
     yaml_node_t *root = yaml_document_get_root_node(&r.document);
     st = root ? read_value(&r, path, root, "--set") : ml_fail(ML_USAGE, "--set: %s: its value is missing", path);
@@ -192,13 +252,6 @@ done:
 }
 
 /* ---- writing ---- */
-
-/* Length of the section's name in a path; 0 where there is none. */
-static size_t section_length(const char *path)
-{
-    const char *dot = strchr(path, '.');
-    return dot ? (size_t)(dot - path) : 0;
-}
 
 ml_status table_write(const key *table, const void *in, ml_text *out)
 {

@@ -38,7 +38,7 @@ static bool is_null(const yaml_node_t *node)
 
 static ml_status out_of_range(const key *key, const char *where, const char *found)
 {
-    bool no_least = key->least <= -HUGE_VAL, no_most = key->most >= HUGE_VAL || key->most >= 9e18;
+    bool no_least = key->least <= -HUGE_VAL, no_most = key->most >= HUGE_VAL;
     char range[96];
     if (no_most)
         snprintf(range, sizeof range, "a number %s %g", key->open_least ? ">" : ">=", key->least);

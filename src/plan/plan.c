@@ -80,6 +80,21 @@ static ml_status attach(ml_peft **out, ml_method method, ml_model *model, ml_par
     return st == ML_OK ? ml_peft_attach_lora(out, model, parameters, &o) : st;
 }
 
+/* The sizing functions count in 64 bits and do not check: a bound from above in floating point, before they are asked, keeps sizes that no machine has out. */
+static ml_status check_countable(const source *s, const ml_run_config *c)
+{
+    const ml_model_spec *m = &s->spec;
+    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width), layers = (double)m->layers;
+    double weights =
+        layers * wide * (2.0 * wide + 14.0 * (double)c->method.rank) + 2.0 * (double)(m->vocab + m->context) * (double)m->width;
+    double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
+    if (bytes < 0x1p62) return ML_OK;
+    return ml_fail(
+        ML_USAGE,
+        "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower batch.micro, data.max_len or the model's sizes",
+        c->base, (long long)s->tokens);
+}
+
 /* Rank 0 stands for all: no rank holds more. */
 static ml_status plan_method(ml_plan_method *out, ml_method method, const source *s, const ml_run_config *c, int ranks)
 {
@@ -100,7 +115,10 @@ static ml_status plan_method(ml_plan_method *out, ml_method method, const source
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) out->total_bytes_per_rank += out->per_rank[i];
-    out->total_bytes = ranks * out->total_bytes_per_rank;
+    if (!ml_multiply(ranks, out->total_bytes_per_rank, &out->total_bytes))
+        st = ml_fail(ML_USAGE,
+                     "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for fewer ranks or a larger parallel.tp",
+                     ranks, (long long)out->total_bytes_per_rank);
 done:
     ml_peft_destroy(peft);
     ml_parameters_destroy(&parameters);
@@ -118,6 +136,7 @@ ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks)
         return ml_fail(ML_USAGE, "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp, ranks, tp);
     out->dp = ranks / tp;
     ML_TRY(open_source(&s, c));
+    ML_TRY(check_countable(&s, c));
     out->tokens = s.tokens;
     ML_TRY(plan_method(&out->method[0], ML_METHOD_LORA, &s, c, ranks));
     ML_TRY(plan_method(&out->method[1], ML_METHOD_FULL, &s, c, ranks));

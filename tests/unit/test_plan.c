@@ -12,7 +12,7 @@
 #include "mpilora/plan.h"
 
 /* A configuration that names configs/models/NAME.yaml, planned. */
-static void make_plan(const char *model, const char *set, int ranks, ml_plan *out)
+static ml_status try_plan(const char *model, const char *set, int ranks, ml_plan *out)
 {
     const char *source = getenv("MPILORA_SOURCE_DIR");
     char path[64];
@@ -23,9 +23,15 @@ static void make_plan(const char *model, const char *set, int ranks, ml_plan *ou
     fclose(file);
     ml_run_config config;
     assert_int_equal(ml_run_config_read(&config, path, &set, 1), ML_OK);
-    assert_int_equal(ml_plan_create(out, &config, ranks), ML_OK);
+    ml_status st = ml_plan_create(out, &config, ranks);
     ml_run_config_destroy(&config);
     unlink(path);
+    return st;
+}
+
+static void make_plan(const char *model, const char *set, int ranks, ml_plan *out)
+{
+    assert_int_equal(try_plan(model, set, ranks, out), ML_OK);
 }
 
 /* Hu et al. 2021: GPT-3 175B trains 4.7 M (r = 1) and 37.7 M (r = 8) on q and v of 175,255.8 M; 35 MB at r = 4 in 16 bit. The total here is
@@ -82,13 +88,23 @@ static void nothing_large_is_allocated(void **state)
     assert_true(ml_memory_peak_total() < 16 << 20);
 }
 
+static void sizes_beyond_64_bits_are_refused(void **state)
+{
+    (void)state;
+    ml_plan plan;
+    assert_int_equal(try_plan("llama-3.1-8b", "batch.micro=1073741824", 1, &plan), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "64 bits"));
+    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=1", 1 << 24, &plan), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "--ranks"));
+    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=96", 1 << 20 | 1 << 19, &plan), ML_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt3_has_the_papers_figures),
-        cmocka_unit_test(gpt2_medium_has_the_papers_figures),
-        cmocka_unit_test(memory_goes_where_it_belongs),
-        cmocka_unit_test(nothing_large_is_allocated),
+        cmocka_unit_test(gpt3_has_the_papers_figures),      cmocka_unit_test(gpt2_medium_has_the_papers_figures),
+        cmocka_unit_test(memory_goes_where_it_belongs),     cmocka_unit_test(nothing_large_is_allocated),
+        cmocka_unit_test(sizes_beyond_64_bits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,263 @@
+/* config: defaults, every kind of value, what is refused and how, writing and reading again, model descriptions, targets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "mpilora/config.h"
+
+static char path[64];
+
+static void write_file(const char *text)
+{
+    snprintf(path, sizeof path, "test_config-%ld.yaml", (long)getpid());
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static ml_status read_text(const char *text, const char *const *sets, int64_t nsets, ml_run_config *out)
+{
+    write_file(text);
+    ml_status st = ml_run_config_read(out, path, sets, nsets);
+    unlink(path);
+    return st;
+}
+
+static void refused(const char *text, const char *needle)
+{
+    ml_run_config c;
+    int64_t before = ml_memory_current(ML_MEM_OTHER);
+    assert_int_equal(read_text(text, NULL, 0, &c), ML_USAGE);
+    if (!strstr(ml_error_text(), needle)) fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
+    assert_int_equal(ml_memory_current(ML_MEM_OTHER), before);
+}
+
+static void set_refused(const char *set, const char *needle)
+{
+    ml_run_config c;
+    assert_int_equal(read_text("base: b.h5\n", &set, 1, &c), ML_USAGE);
+    if (!strstr(ml_error_text(), needle)) fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
+    assert_non_null(strstr(ml_error_text(), "--set"));
+}
+
+static void what_is_not_given_has_a_default(void **state)
+{
+    (void)state;
+    ml_run_config c;
+    assert_int_equal(read_text("base: b.h5\nbatch: {sequences: 3}\n", NULL, 0, &c), ML_OK);
+    assert_string_equal(c.base, "b.h5");
+    assert_null(c.run_dir);
+    assert_int_equal(c.seed, 1);
+    assert_int_equal(c.method.name, ML_METHOD_LORA);
+    assert_int_equal(c.method.rank, 8);
+    assert_true(c.method.alpha == 16.0 && c.method.dropout == 0.0);
+    assert_int_equal(c.method.targets, ML_TARGET_Q | ML_TARGET_V);
+    assert_int_equal(c.data.max_len, 0);
+    assert_true(c.data.shuffle);
+    assert_int_equal(c.batch.micro, 3);
+    assert_true(c.optim.lr == 2e-4 && c.optim.beta1 == 0.9 && c.optim.beta2 == 0.999 && c.optim.eps == 1e-8);
+    assert_true(c.optim.weight_decay == 0.01 && c.optim.clip_norm == 1.0 && c.optim.label_smoothing == 0.0);
+    assert_int_equal(c.optim.schedule, ML_SCHEDULE_CONSTANT);
+    assert_int_equal(c.train.steps, 1000);
+    assert_int_equal(c.train.keep, 2);
+    assert_int_equal(c.precision, ML_BF16);
+    ml_run_config_destroy(&c);
+}
+
+static void training_needs_a_directory_and_data(void **state)
+{
+    (void)state;
+    ml_run_config c;
+    assert_int_equal(read_text("base: b.h5\ndata: {train: t.h5}\n", NULL, 0, &c), ML_OK);
+    assert_int_equal(ml_run_config_check_training(&c), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "run.dir"));
+    ml_run_config_destroy(&c);
+    assert_int_equal(read_text("base: b.h5\nrun: {dir: r}\n", NULL, 0, &c), ML_OK);
+    assert_int_equal(ml_run_config_check_training(&c), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "data.train"));
+    ml_run_config_destroy(&c);
+}
+
+/* The last --set wins over the earlier ones, and all over the file. */
+static void sets_win_over_the_file(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {
+        "method.rank=2",     "method.rank=5",    "method.targets=[k, o]", "optim.clip_norm=null", "optim.lr=.5e-3",
+        "data.valid=null",   "method.name=full", "optim.betas=[0, 0.5]",  "data.shuffle=false",   "run.seed=18446744073709551615",
+        "run.dir=\"a: #b\"", "precision=fp32"};
+    ml_run_config c;
+    assert_int_equal(read_text("base: b.h5\nmethod: {rank: 7}\ndata: {valid: v.h5}\n", sets, sizeof sets / sizeof *sets, &c), ML_OK);
+    assert_int_equal(c.method.rank, 5);
+    assert_int_equal(c.method.targets, ML_TARGET_K | ML_TARGET_O);
+    assert_true(c.optim.clip_norm == 0.0 && c.optim.lr == 5e-4 && c.optim.beta1 == 0.0 && c.optim.beta2 == 0.5);
+    assert_null(c.data.valid);
+    assert_int_equal(c.method.name, ML_METHOD_FULL);
+    assert_false(c.data.shuffle);
+    assert_true(c.seed == UINT64_MAX);
+    assert_string_equal(c.run_dir, "a: #b");
+    assert_int_equal(c.precision, ML_FP32);
+    ml_run_config_destroy(&c);
+}
+
+/* The resolved configuration, read again, gives the same bytes: doubles to the last bit, texts with every odd character. */
+static void what_is_written_reads_the_same(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"optim.lr=0.1e-3",
+                                       "optim.eps=1.0000000000000002e-7",
+                                       "optim.betas=[0.30000000000000004, 0.1]",
+                                       "optim.clip_norm=null",
+                                       "method.targets=all",
+                                       "optim.schedule=cosine",
+                                       "method.scaling=rslora",
+                                       "run.seed=18446744073709551615"};
+    ml_run_config first, second;
+    ml_text one = {0}, two = {0};
+    assert_int_equal(read_text("base: \"a \\\"b\\\" \\\\ \\t: {#\\u00e9\"\nrun: {dir: 'null'}\n", sets, sizeof sets / sizeof *sets, &first),
+                     ML_OK);
+    assert_int_equal(ml_run_config_write(&first, &one), ML_OK);
+    assert_int_equal(read_text(one.data, NULL, 0, &second), ML_OK);
+    assert_int_equal(ml_run_config_write(&second, &two), ML_OK);
+    assert_string_equal(one.data, two.data);
+    assert_string_equal(first.base, second.base);
+    assert_string_equal(second.run_dir, "null");
+    assert_null(second.method.init);
+    assert_true(first.optim.eps == second.optim.eps && first.optim.beta1 == second.optim.beta1 && second.optim.clip_norm == 0.0);
+    assert_true(second.seed == UINT64_MAX);
+    assert_int_equal(second.method.targets, ML_TARGET_ALL);
+    ml_text_destroy(&one);
+    ml_text_destroy(&two);
+    ml_run_config_destroy(&first);
+    ml_run_config_destroy(&second);
+}
+
+static void messages_name_line_key_and_the_nearest(void **state)
+{
+    (void)state;
+    refused("base: b.h5\nmethod:\n  rank: 4\n  rnak: 5\n", ".yaml:4: method.rnak: unknown key; did you mean method.rank?");
+    refused("base: b.h5\nmethd: {rank: 4}\n", ".yaml:2: methd: unknown key; did you mean method?");
+    refused("base: b.h5\nmethod: {rank: four}\n", ".yaml:2: method.rank: expected a whole number, found four");
+    refused("base: b.h5\nmethod: {name: lorra}\n", "did you mean lora?");
+    set_refused("method.rnak=3", "method.rnak: unknown key; did you mean method.rank?");
+    set_refused("method=3", "method: is a section");
+    set_refused("method.rank", "not key=value");
+    set_refused("method.rank=", "missing");
+    set_refused("train.steps=9223372036854775807", "9e+18]");
+}
+
+static void values_are_strict(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"method.rank=0",         "method.rank=2.0",        "method.rank=\"4\"", "method.rank=0x10",
+                                       "method.rank=null",      "method.alpha=0",         "method.dropout=1",  "method.targets=[]",
+                                       "method.targets=[q, q]", "method.targets=[x]",     "optim.lr=-1",       "optim.lr=nan",
+                                       "optim.lr=.inf",         "optim.lr=1e999",         "optim.lr=0x1p3",    "optim.betas=[1, 0]",
+                                       "optim.betas=0.9",       "optim.betas=[0.9]",      "optim.eps=0",       "optim.clip_norm=-1",
+                                       "optim.warmup=-1",       "data.shuffle=yes",       "data.shuffle=True", "data.shuffle=\"true\"",
+                                       "run.seed=-1",           "run.dir=\"\"",           "base=null",         "base=[a]",
+                                       "precision=fp16",        "parallel.tp=0",          "batch.micro=0",     "train.keep=0",
+                                       "train.steps=0",         "optim.label_smoothing=1"};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(sets[i], "="), sets[i]);
+        set_refused(sets[i], key);
+    }
+    refused("base: b.h5\nparallel: {pp: 2}\n", "parallel.pp");
+}
+
+static void documents_are_strict(void **state)
+{
+    (void)state;
+    refused("", "mapping");
+    refused("{}", "base: missing");
+    refused("- a\n", "mapping");
+    refused("base: b.h5\n---\nbase: c.h5\n", "more than one");
+    refused("base: b.h5\nbase: c.h5\n", ":2: base: given twice");
+    refused("base: b.h5\nmethod: {rank: 4}\nmethod: {alpha: 4}\n", ":3: method: given twice");
+    refused("base: b.h5\nmethod.rank: 4\n", ":2: method.rank: unknown key");
+    refused("base: b.h5\n\"precision\\0x\": bf16\n", "zero byte");
+    refused("base: \"a\\0b\"\n", "zero byte");
+    refused("base: &a b.h5\n", "anchors");
+    refused("base: !!str b.h5\n", "tags");
+    refused("base: b.h5\nmethod: 3\n", "method: expected a mapping");
+    refused("base: b.h5\n[a]: 3\n", "a key is a word");
+    refused("base: {dir: x\n", "not YAML");
+}
+
+/* Within a second: libyaml alone takes minutes over such a file. */
+static void deep_nesting_is_refused_at_once(void **state)
+{
+    (void)state;
+    enum { DEPTH = 400000 };
+    ml_run_config c;
+    char *text = malloc(DEPTH + 1);
+    assert_non_null(text);
+    memset(text, '[', DEPTH);
+    text[DEPTH] = '\0';
+    double start = ml_seconds();
+    refused(text, "nested deeper");
+    assert_true(ml_seconds() - start < 1.0);
+    free(text);
+    assert_int_equal(ml_run_config_read(&c, "/dev/zero", NULL, 0), ML_USAGE);
+    assert_int_equal(ml_run_config_read(&c, "no-such-file.yaml", NULL, 0), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "no-such-file.yaml"));
+}
+
+static void descriptions_follow_their_family(void **state)
+{
+    (void)state;
+    ml_model_spec s;
+    write_file("family: gpt2\nlayers: 2\nwidth: 64\nheads: 4\nvocab: 10\ncontext: 8\n");
+    assert_int_equal(ml_model_spec_read(&s, path), ML_OK);
+    assert_int_equal(s.mlp_width, 256);
+    assert_int_equal(s.kv_heads, 4);
+    assert_int_equal(s.head_dim, 16);
+    assert_true(s.tied_head && s.qkv_bias && s.o_bias && s.mlp_bias && s.norm_eps == 1e-5);
+    assert_int_equal(s.activation, ML_GELU_TANH);
+    write_file("family: llama\nlayers: 2\nwidth: 64\nheads: 4\nvocab: 10\ncontext: 8\n");
+    assert_int_equal(ml_model_spec_read(&s, path), ML_USAGE); /* mlp_width has no rule here */
+    assert_non_null(strstr(ml_error_text(), "mlp_width"));
+    write_file("family: gpt2\n");
+    assert_int_equal(ml_model_spec_read(&s, path), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "layers: missing"));
+    unlink(path);
+}
+
+static void targets_belong_to_a_family(void **state)
+{
+    (void)state;
+    unsigned bits = 0;
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(bits, ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(bits, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_QKV | ML_TARGET_Q, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_QKV, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_FC, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL | ML_TARGET_Q, &bits), ML_USAGE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_not_given_has_a_default),
+        cmocka_unit_test(training_needs_a_directory_and_data),
+        cmocka_unit_test(sets_win_over_the_file),
+        cmocka_unit_test(what_is_written_reads_the_same),
+        cmocka_unit_test(messages_name_line_key_and_the_nearest),
+        cmocka_unit_test(values_are_strict),
+        cmocka_unit_test(documents_are_strict),
+        cmocka_unit_test(deep_nesting_is_refused_at_once),
+        cmocka_unit_test(descriptions_follow_their_family),
+        cmocka_unit_test(targets_belong_to_a_family),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
