@@ -13,6 +13,8 @@ ml_status ml_fail(ml_status status, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' '; /* quoted input must not break the one line */
     memcpy(error_text, line, sizeof line);
     return status;
 }

@@ -15,6 +15,8 @@ static void error_text_is_kept_and_prefixed(void **state)
     assert_int_equal(ml_fail(ML_INPUT, "row %d", 3), ML_INPUT);
     assert_int_equal(ml_fail_within(ML_INPUT, "file %s", "x"), ML_INPUT);
     assert_string_equal(ml_error_text(), "file x: row 3");
+    assert_int_equal(ml_fail(ML_INPUT, "key \"%s\"", "a\nb"), ML_INPUT);
+    assert_string_equal(ml_error_text(), "key \"a b\"");
 }
 
 static void memory_is_counted(void **state)
