@@ -128,6 +128,10 @@ void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward
  * Collective over tp; a model without finite numbers gives a loss that is not finite, no error. */
 void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum);
 
+/* Seconds that ml_model_loss has spent on this rank so far, outside collectives. Backward contains what is computed again for it, and the head's gradient. */
+double ml_model_forward_seconds(const ml_model *model);
+double ml_model_backward_seconds(const ml_model *model);
+
 /* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 

@@ -17,6 +17,20 @@ void ml_train_catch_signals(void);
  * checkpoint written; every other status with its text, the same on every rank. */
 ml_status ml_train_run(const ml_run_config *config, bool fresh) ML_NODISCARD;
 
+/* What a step's time goes to. The phases of a rank add up to its step. Collectives count as communication wherever they are: sums inside forward and backward
+ * (tp), gradients, agreements; waiting for slower ranks is part of it. Recomputation counts as backward. */
+typedef enum ml_phase {
+    ML_PHASE_FORWARD,
+    ML_PHASE_BACKWARD,
+    ML_PHASE_COMM,
+    ML_PHASE_OPTIMIZER, /* gradients to zero, norm, clipping, AdamW, bf16 copies */
+    ML_PHASE_DATA,      /* reading and packing of the micro-batches */
+    ML_PHASE_OTHER,
+    ML_PHASES
+} ml_phase;
+
+const char *ml_phase_name(ml_phase phase); /* "forward", "backward", "comm", "optimizer", "data", "other" */
+
 typedef struct ml_evaluation {
     double loss; /* mean over target tokens, nats */
     int64_t target_tokens;

@@ -60,7 +60,12 @@ void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *byte
     add_seconds(grid, since);
 }
 
-void ml_grid_barrier(const ml_grid *grid) { MPI_Barrier(grid->world); }
+void ml_grid_barrier(const ml_grid *grid)
+{
+    double since = ml_seconds();
+    MPI_Barrier(grid->world);
+    add_seconds(grid, since);
+}
 
 enum { TAG = 7 };
 
@@ -76,13 +81,12 @@ void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
         MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->world, MPI_STATUS_IGNORE);
 }
 
-ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
+/* The status of the lowest-numbered failing member, with its text in `text`, or ML_OK. */
+static ml_status first_failure(MPI_Comm comm, int size, ml_status local, char text[2048])
 {
-    MPI_Comm comm = communicator(grid, group);
-    int size = members(grid, group), rank;
-    if (size == 1) return local;
+    int rank, lowest = size;
     MPI_Comm_rank(comm, &rank);
-    int first = local == ML_OK ? size : rank, lowest = first;
+    int first = local == ML_OK ? size : rank;
     MPI_Allreduce(&first, &lowest, 1, MPI_INT, MPI_MIN, comm);
     if (lowest == size) return ML_OK;
     struct {
@@ -91,7 +95,19 @@ ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
     } message = {(int)local, ""};
     if (rank == lowest) snprintf(message.text, sizeof message.text, "%s", ml_error_text());
     MPI_Bcast(&message, (int)sizeof message, MPI_BYTE, lowest, comm);
-    return ml_fail((ml_status)message.status, "%s", message.text);
+    memcpy(text, message.text, sizeof message.text);
+    return (ml_status)message.status;
+}
+
+ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
+{
+    char text[2048];
+    int size = members(grid, group);
+    if (size == 1) return local;
+    double since = ml_seconds();
+    ml_status st = first_failure(communicator(grid, group), size, local, text);
+    add_seconds(grid, since);
+    return st == ML_OK ? ML_OK : ml_fail(st, "%s", text);
 }
 
 ml_status ml_grid_agree(const ml_grid *grid, ml_status local) { return ml_grid_agree_in(grid, ML_GROUP_WORLD, local); }

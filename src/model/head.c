@@ -56,9 +56,13 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
         for (int64_t c = 0; c < C; c++) a->chunk_target[c] = batch->target[first + c] - m->vocab_first;
         k->weight_forward(k, C, a->n + first * d, d, &head, 0.0F, a->logits, m->vocab_count);
         loss += chunk_loss(m, C);
-        if (backward) chunk_backward(m, first, C, scale, smoothing);
+        if (!backward) continue;
+        pass_enter(m, PASS_BACKWARD);
+        chunk_backward(m, first, C, scale, smoothing);
+        pass_enter(m, PASS_FORWARD);
     }
     if (!backward) return loss;
+    pass_enter(m, PASS_BACKWARD);
     reduce_sum(m, a->y, R * d);
     norm_backward(m, &m->final_norm, R, a->x, a->mean, a->rstd, a->y, a->n, false);
     memcpy(a->x, a->n, (size_t)(R * d) * sizeof *a->x);

@@ -33,14 +33,21 @@ static int64_t lowest_trained(const ml_model *m)
     return m->spec.layers * OPS_A_LAYER;
 }
 
+static void go_back(ml_model *m, const ml_batch *batch)
+{
+    pass_enter(m, PASS_BACKWARD);
+    int64_t lowest = lowest_trained(m);
+    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) layer_backward(m, l, batch, lowest);
+    if (lowest == OP_EMBEDDING) embed_backward(m, batch);
+}
+
 void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum)
 {
+    pass_enter(m, PASS_FORWARD);
     place_tokens(m, batch);
     embed_forward(m, batch);
     for (int64_t l = 0; l < m->spec.layers; l++) layer_forward(m, l, batch, backward);
     *loss_sum = head_loss(m, batch, backward, scale, smoothing);
-    if (!backward) return;
-    int64_t lowest = lowest_trained(m);
-    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) layer_backward(m, l, batch, lowest);
-    if (lowest == OP_EMBEDDING) embed_backward(m, batch);
+    if (backward) go_back(m, batch);
+    pass_enter(m, PASS_NONE);
 }

@@ -37,6 +37,14 @@ typedef struct activations {
     void *kept_storage, *work_storage;
 } activations;
 
+/* What a pass is doing, and the time it has done so. */
+typedef enum pass_phase { PASS_NONE, PASS_FORWARD, PASS_BACKWARD, PASS_PHASES } pass_phase;
+
+typedef struct pass_clock {
+    pass_phase phase;
+    double since, seconds[PASS_PHASES];
+} pass_clock;
+
 struct ml_model {
     ml_model_spec spec;
     const ml_grid *grid; /* NULL: sizes alone, or one rank */
@@ -54,6 +62,7 @@ struct ml_model {
     void *storage;
     const ml_kernels *kernels;
     activations act;
+    pass_clock clock;
 };
 
 /* scale 1/√h */
@@ -70,6 +79,9 @@ static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; 
 void keep_rows(const ml_model *m, void *kept, const float *x, int64_t count);            /* x → kept, narrowed in bf16 */
 const float *kept_rows(const ml_model *m, const void *kept, float *wide, int64_t count); /* kept as fp32, widened into `wide` in bf16 */
 void release_activations(ml_model *m);
+
+/* pass_clock.c: from now on time belongs to `phase`. */
+void pass_enter(ml_model *m, pass_phase phase);
 
 /* rope.c */
 void fill_rope_table(const ml_model_spec *spec, int64_t positions, float *cosine, float *sine);

@@ -139,6 +139,8 @@ static ml_status one_step(run *r, step_result *result)
     r->tokens += result->tokens;
     r->timed_tokens += result->tokens;
     r->seconds += result->seconds;
+    r->wait_seconds += result->wait_seconds;
+    for (int p = 0; p < ML_PHASES; p++) r->phase[p] += result->phase[p];
     r->reduction = result->reduction;
     progress_step(r, result);
     return ml_grid_agree(r->session.grid, metrics_step(r, result));

@@ -33,14 +33,17 @@ static double wall_clock(void)
 ml_status metrics_step(run *r, const step_result *step)
 {
     if (!r->metrics) return ML_OK;
-    int written =
-        fprintf(r->metrics,
-                "{\"step\": %" PRId64 ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
-                ", \"tokens_per_s\": %.9g, \"step_s\": %.9g, \"comm_s\": %.9g, \"allreduce_bytes\": %" PRId64
-                ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
-                r->step, step->loss, step->lr, step->grad_norm, step->tokens, (double)step->tokens / step->seconds, step->seconds,
-                step->comm_seconds, step->reduction.payload_bytes, step->reduction.passed_bytes, ml_memory_peak_total(), wall_clock());
-    return written < 0 || fflush(r->metrics) ? write_failed(r) : ML_OK;
+    FILE *to = r->metrics;
+    fprintf(to,
+            "{\"step\": %" PRId64 ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
+            ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
+            r->step, step->loss, step->lr, step->grad_norm, step->tokens, (double)step->tokens / step->seconds, step->seconds);
+    for (int p = 0; p < ML_PHASES; p++) fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
+    fprintf(to,
+            ", \"wait_s\": %.9g, \"allreduce_bytes\": %" PRId64 ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64
+            ", \"time\": %.6f}\n",
+            step->wait_seconds, step->reduction.payload_bytes, step->reduction.passed_bytes, ml_memory_peak_total(), wall_clock());
+    return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */

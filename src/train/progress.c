@@ -128,8 +128,22 @@ void progress_evaluation(const run *r)
     ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss, exp(r->valid_loss));
 }
 
+/* Where the time went, as rank 0 saw it. */
+static void print_phases(const run *r)
+{
+    double steps = (double)(r->step - r->first_step);
+    if (ml_grid_rank(r->session.grid) != 0 || steps == 0.0) return;
+    ml_log("  a step       %10.4f s", r->seconds / steps);
+    for (int p = 0; p < ML_PHASES; p++)
+        ml_log("    %-11s%10.4f s  %5.1f %%", ml_phase_name((ml_phase)p), r->phase[p] / steps, 100.0 * r->phase[p] / r->seconds);
+    if (ml_grid_size(r->session.grid) > 1)
+        ml_log("    of comm, %.4f s (%.1f %%) were waiting for slower ranks", r->wait_seconds / steps,
+               100.0 * r->wait_seconds / r->seconds);
+}
+
 void progress_summary(const run *r)
 {
+    print_phases(r);
     bool full = r->config->method.name == ML_METHOD_FULL;
     ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step, r->loss_first, r->loss_last,
            (double)r->timed_tokens / r->seconds, r->config->run_dir, full ? "model.h5" : "adapter.h5");

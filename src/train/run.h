@@ -3,13 +3,15 @@
 #define MPILORA_TRAIN_RUN_H
 
 #include "mpilora/checkpoint.h"
+#include "mpilora/train.h"
 #include "train/session.h"
 
 /* What one step gives. Times are this rank's. */
 typedef struct step_result {
     double loss, lr, grad_norm;
     int64_t tokens; /* of the global batch */
-    double seconds, comm_seconds;
+    double seconds, phase[ML_PHASES];
+    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited least */
     ml_reduction reduction;
     bool stop; /* a signal reached some rank */
 } step_result;
@@ -25,8 +27,9 @@ typedef struct run {
     int64_t saved_step;                       /* of the newest checkpoint; −1: none */
     int64_t tokens;                           /* since step 1 */
     double loss_first, loss_last, valid_loss; /* NaN: not known */
-    double seconds;                           /* in steps of this start */
-    int64_t timed_tokens;                     /* in steps of this start */
+    double seconds;                           /* in steps of this start, as are the next two */
+    double phase[ML_PHASES], wait_seconds;
+    int64_t timed_tokens; /* in steps of this start */
     ml_reduction reduction;
     int64_t checkpoint_bytes;
     FILE *metrics; /* rank 0 */
@@ -37,6 +40,22 @@ typedef struct run {
     ml_checkpoint_identity identity[IDENTITIES];
     char identity_text[IDENTITIES][128];
 } run;
+
+/* phases.c: a step's clock. Times outside collectives are differences of busy_seconds. */
+typedef struct step_clock {
+    double started, comm, forward, backward;
+} step_clock;
+
+double busy_seconds(const session *s);
+step_clock step_clock_start(const session *s);
+void step_clock_stop(const step_clock *clock, const session *s,
+                     step_result *out);             /* fills in seconds and the phases that are not yet there */
+void find_wait(const session *s, step_result *out); /* collective */
+
+/* update.c: the parts of a step that come before and after its passes. The last two are collective. */
+void clear_gradients(session *s, step_result *out);
+void reduce_gradients(session *s, step_result *out); /* and their norm */
+void update_parameters(session *s, int64_t done, step_result *out);
 
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;

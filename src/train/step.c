@@ -5,19 +5,21 @@
 #include "train/run.h"
 
 /* Targets and tokens of the step's whole batch: every rank counts them, no rank asks another. */
-static void count_batch(const run *r, int64_t first, int64_t *targets, int64_t *tokens)
+static void count_batch(const run *r, int64_t first, int64_t *targets, step_result *out)
 {
     const session *s = &r->session;
-    *targets = *tokens = 0;
+    double since = busy_seconds(s);
+    *targets = 0;
     for (int64_t i = 0; i < r->config->batch.sequences; i++) {
         int64_t sequence = ml_sampler_at(s->train.sampler, first + i);
         *targets += ml_dataset_targets(s->train.dataset, sequence, s->max_len);
-        *tokens += ml_dataset_length(s->train.dataset, sequence, s->max_len);
+        out->tokens += ml_dataset_length(s->train.dataset, sequence, s->max_len);
     }
+    out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
 /* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, and Σ −log p. */
-static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum)
+static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum, step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
@@ -26,8 +28,10 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss
     *loss_sum = 0.0;
     for (; at < end; at += c->batch.micro) {
         bool keyed = c->method.name == ML_METHOD_LORA && c->method.dropout > 0.0;
+        double since = busy_seconds(s);
         ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->train, at, ml_min(c->batch.micro, end - at), keyed));
         if (st != ML_OK) return st;
+        out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
         double loss;
         ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing, &loss);
         *loss_sum += loss;
@@ -61,44 +65,26 @@ static ml_status not_finite(run *r, const step_result *out)
                    r->step + 1, out->loss, out->grad_norm);
 }
 
-static void update(run *r, step_result *out)
-{
-    session *s = &r->session;
-    const ml_run_config *c = r->config;
-    ml_parameters *p = &s->parameters;
-    out->lr = c->optim.lr * ml_schedule_factor(c->optim.schedule, r->step, c->optim.warmup, c->train.steps);
-    const ml_adamw step = {.lr = out->lr,
-                           .beta1 = c->optim.beta1,
-                           .beta2 = c->optim.beta2,
-                           .eps = c->optim.eps,
-                           .decay = c->optim.weight_decay,
-                           .grad_scale = ml_clip_factor(c->optim.clip_norm, out->grad_norm),
-                           .t = r->step + 1};
-    s->kernels->adamw(&step, p->local, p->value, p->gradient, p->moment1, p->moment2);
-    ml_peft_after_update(s->peft);
-}
-
 ml_status run_step(run *r, step_result *out)
 {
     session *s = &r->session;
-    double started = ml_seconds(), comm = ml_grid_comm_seconds(s->grid);
+    step_clock clock = step_clock_start(s);
     int64_t first = r->step * r->config->batch.sequences, targets;
-    *out = (step_result){0};
-    count_batch(r, first, &targets, &out->tokens);
-    memset(s->parameters.gradient, 0, (size_t)s->parameters.local * sizeof *s->parameters.gradient);
     double sums[2] = {0.0, 0.0};
-    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[0]));
+    *out = (step_result){0};
+    count_batch(r, first, &targets, out);
+    clear_gradients(s, out);
+    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[0], out));
     if (st != ML_OK) return st;
     if (ml_grid_tp_rank(s->grid) != 0) sums[0] = 0.0;
     sums[1] = signals_seen() ? 1.0 : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 2);
     out->loss = sums[0] / (double)targets;
     out->stop = sums[1] > 0.0;
-    out->reduction = ml_parameters_reduce(&s->parameters, s->grid);
-    out->grad_norm = ml_parameters_gradient_norm(&s->parameters, s->grid, s->kernels);
+    reduce_gradients(s, out);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return not_finite(r, out);
-    update(r, out);
-    out->seconds = ml_seconds() - started;
-    out->comm_seconds = ml_grid_comm_seconds(s->grid) - comm;
+    update_parameters(s, r->step, out);
+    step_clock_stop(&clock, s, out);
+    find_wait(s, out);
     return ML_OK;
 }

@@ -16,6 +16,21 @@ static json_t *memory_table(const int64_t bytes[ML_MEM_CATEGORIES])
     return table;
 }
 
+/* Seconds a step on rank 0, the mean over this start's steps; the phases add up to step_s. */
+static json_t *phase_table(const run *r)
+{
+    double steps = (double)(r->step - r->first_step);
+    char key[32];
+    json_t *table = json_object();
+    for (int p = 0; p < ML_PHASES; p++) {
+        snprintf(key, sizeof key, "%s_s", ml_phase_name((ml_phase)p));
+        json_object_set_new(table, key, number(r->phase[p] / steps));
+    }
+    json_object_set_new(table, "step_s", number(r->seconds / steps));
+    json_object_set_new(table, "wait_s", number(r->wait_seconds / steps));
+    return table;
+}
+
 static json_t *describe(const run *r, const int64_t peak[ML_MEM_CATEGORIES + 2])
 {
     const session *s = &r->session;
@@ -32,6 +47,7 @@ static json_t *describe(const run *r, const int64_t peak[ML_MEM_CATEGORIES + 2])
     json_object_set_new(o, "valid_loss", number(r->valid_loss));
     json_object_set_new(o, "tokens", json_integer(r->tokens));
     json_object_set_new(o, "tokens_per_s", number(r->seconds > 0.0 ? (double)r->timed_tokens / r->seconds : NAN));
+    json_object_set_new(o, "phases", phase_table(r));
     json_object_set_new(o, "ranks", json_integer(ml_grid_size(s->grid)));
     json_object_set_new(o, "dp", json_integer(ml_grid_dp(s->grid)));
     json_object_set_new(o, "tp", json_integer(ml_grid_tp(s->grid)));
