@@ -47,6 +47,8 @@ typedef struct ml_run_config {
         char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without valid nothing is evaluated */
         int64_t max_len;     /* 0: the model's context */
         bool shuffle;        /* true */
+        bool group_prompts;  /* false; true: sequences with equal prompts stay together */
+        bool share_prompts;  /* true: what sequences of a micro-batch begin with in common is computed once (never with dropout) */
     } data;
     struct {
         int64_t sequences; /* 32 */

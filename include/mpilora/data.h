@@ -119,9 +119,14 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
 
 /* The order of the sequences: position p (from 0, unbounded) → sequence. Without shuffle p mod n over the n usable sequences (those with a
  * target after cutting) in file order; with it a new keyed permutation each epoch (seed, epoch). A pure function of its arguments: the cursor of a
- * run is one number, and nothing depends on the grid. */
+ * run is one number, and nothing depends on the grid. With group_prompts the sequences of one prompt (the same tokens up to the first target)
+ * follow each other in file order, groups in the order of their first sequences, and a shuffle permutes the groups. */
 typedef struct ml_sampler ml_sampler;
-ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, bool shuffle, uint64_t seed) ML_NODISCARD;
+typedef struct ml_sampler_order {
+    bool shuffle, group_prompts;
+    uint64_t seed;
+} ml_sampler_order;
+ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, const ml_sampler_order *order) ML_NODISCARD;
 void ml_sampler_destroy(ml_sampler *sampler);
 int64_t ml_sampler_usable(const ml_sampler *sampler);  /* sequences with a target */
 int64_t ml_sampler_skipped(const ml_sampler *sampler); /* left without one by cutting */

@@ -25,11 +25,32 @@ typedef struct ml_weight {
 
 typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU } ml_activation;
 
-/* Packed sequences: tokens of sequence i are rows start[i] … start[i+1]−1 of every T-row matrix; start[count] = T. */
+/* Packed sequences: the own tokens of sequence i are rows start[i] … start[i+1]−1 (one at least) of every T-row matrix; start[count] = T.
+ * Sequences that begin alike may share these rows: the path of sequence i, its tokens by position, is the first shared[i] rows of the
+ * path of sequence i − 1 followed by its own rows. So sequences that share stand next to each other (a prefix tree in depth-first order, which
+ * sorting makes), shared[0] = 0, and sequence i is the root of a new tree where shared[i] = 0. `shared` NULL: nobody shares. */
 typedef struct ml_sequences {
     int64_t count;
     const int64_t *start;
+    const int64_t *shared;
 } ml_sequences;
+
+static inline int64_t ml_sequences_shared(const ml_sequences *sequences, int64_t i) { return sequences->shared ? sequences->shared[i] : 0; }
+
+/* The row that holds position `position` of sequence i's path. */
+static inline int64_t ml_sequences_row(const ml_sequences *sequences, int64_t i, int64_t position)
+{
+    while (position < ml_sequences_shared(sequences, i)) i--;
+    return sequences->start[i] + position - ml_sequences_shared(sequences, i);
+}
+
+/* What the rows of a matrix predict: row c the tokens token[start[c]] … token[start[c+1]−1], one at least, more where sequences that share
+ * the row go on differently. Column v of the matrix stands for token first + v; tokens outside its columns belong to other ranks. */
+typedef struct ml_targets {
+    const int64_t *start;
+    const int32_t *token;
+    int64_t first;
+} ml_targets;
 
 typedef struct ml_attention_shape {
     int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j / (heads / kv_heads) */
@@ -84,7 +105,7 @@ struct ml_kernels {
     void (*gated_backward)(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, const float *dy,
                            int64_t lddy, float *dgate, float *dup, int64_t lddg);
 
-    /* ---- causal attention inside each sequence (never across a border), blockwise with a running softmax (Dao et al. 2022).
+    /* ---- causal attention along the path of each sequence (never across to another), blockwise with a running softmax (Dao et al. 2022).
      * q[T, H·h] ldq; k, v[T, K·h] ldkv; o[T, H·h] ldo; lse[H, T] = log Σ exp(scale·q·k).
      * Backward writes (not adds) dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32 accumulators.
      * Work proportional to the unmasked blocks. Workspace comes from ml_kernels_create. */
@@ -98,15 +119,14 @@ struct ml_kernels {
     void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const float *q, const float *key,
                              const float *value, int64_t ldkv, float *o);
 
-    /* ---- vocabulary-parallel cross-entropy over a chunk of C tokens, logits z[C, V] (this rank's V columns). The caller reduces
-     * rowmax (max) and sum, target logit and plain sum of logits (sum) over the ranks between the calls.
-     * xent_max: rowmax[c] = max_v z. xent_sum: sum[c] = Σ exp(z − rowmax); picked[c] = z[target] where 0 ≤ target < V (target is already
-     * relative to this rank's first column), else 0; total[c] = Σ z (for label smoothing).
-     * xent_backward: z ← scale·(exp(z − rowmax)/sum − (1 − smoothing)·[v = target] − smoothing/V_all), in place. */
+    /* ---- vocabulary-parallel cross-entropy over a chunk of C rows, logits z[C, V] (this rank's V columns), n_c targets in row c. The caller
+     * reduces rowmax (max) and sum and picked (sum) over the ranks between the calls.
+     * xent_max: rowmax[c] = max_v z. xent_sum: sum[c] = Σ exp(z − rowmax); picked[c] = Σ z[target] over the targets among these columns.
+     * xent_backward: z ← scale·(n_c·(exp(z − rowmax)/sum − smoothing/V_all) − (1 − smoothing)·[how often v is a target]), in place. */
     void (*xent_max)(int64_t C, int64_t V, const float *z, int64_t ldz, float *rowmax);
-    void (*xent_sum)(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const int64_t *target, float *sum,
-                     float *picked, float *total);
-    void (*xent_backward)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const int64_t *target,
+    void (*xent_sum)(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const ml_targets *targets, float *sum,
+                     float *picked);
+    void (*xent_backward)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const ml_targets *targets,
                           float smoothing, int64_t V_all, float scale);
 
     /* ---- vectors of n */

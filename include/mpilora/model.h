@@ -107,15 +107,16 @@ const ml_kernels *ml_model_kernels(const ml_model *model);
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------- */
 
-/* Packed sequences without padding. Borrowed. */
+/* Packed sequences without padding, common beginnings perhaps only once (ml_sequences). Borrowed. */
 typedef struct ml_batch {
     int64_t tokens;       /* T */
     const int32_t *token; /* [T] */
     ml_sequences sequences;
-    int64_t rows;                /* R */
-    const int64_t *row;          /* [R] ascending: the token whose successor is predicted */
-    const int32_t *target;       /* [R] the successor */
-    const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout; NULL: no dropout */
+    int64_t rows;       /* R */
+    const int64_t *row; /* [R] strictly ascending: the tokens whose successors are predicted */
+    ml_targets targets; /* the successors of each of these rows; first 0 */
+    const int64_t
+        *key_sequence; /* [sequences.count] the sampler's position of each, for dropout (then nothing may be shared); NULL: no dropout */
 } ml_batch;
 
 /* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward needs. Owned by the model; created once. */

@@ -214,7 +214,7 @@ static ml_status prepare_attention(attention *a, const bench_options *o)
     for (int i = 0; i < TENSORS; i++) ML_TRY(random_floats(&a->t[i], sizes[i], names[i]));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
     for (int64_t i = 0; i <= count; i++) a->start[i] = ml_min(i * o->length, o->tokens);
-    a->sequences = (ml_sequences){count, a->start};
+    a->sequences = (ml_sequences){count, a->start, NULL};
 done:
     return st;
 }

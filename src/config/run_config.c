@@ -27,6 +27,8 @@ static const key table[] = {
     {.path = "data.valid", .kind = KEY_TEXT, .offset = AT(data.valid), .nullable = true},
     {.path = "data.max_len", .kind = KEY_INT, .offset = AT(data.max_len), .least = 0, .most = ANY_INT},
     {.path = "data.shuffle", .kind = KEY_BOOL, .offset = AT(data.shuffle)},
+    {.path = "data.group_prompts", .kind = KEY_BOOL, .offset = AT(data.group_prompts)},
+    {.path = "data.share_prompts", .kind = KEY_BOOL, .offset = AT(data.share_prompts)},
     {.path = "batch.sequences", .kind = KEY_INT, .offset = AT(batch.sequences), .least = 1, .most = 1 << 30},
     {.path = "batch.micro", .kind = KEY_INT, .offset = AT(batch.micro), .least = 1, .most = 1 << 30},
     {.path = "optim.lr", .kind = KEY_REAL, .offset = AT(optim.lr), .least = 0, .most = HUGE_VAL},
@@ -60,7 +62,7 @@ static void set_defaults(ml_run_config *c)
 {
     *c = (ml_run_config){.seed = 1,
                          .method = {.rank = 8, .alpha = 16.0, .targets = ML_TARGET_Q | ML_TARGET_V},
-                         .data = {.shuffle = true},
+                         .data = {.shuffle = true, .share_prompts = true},
                          .batch = {.sequences = 32},
                          .optim = {.lr = 2e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
                          .train = {.steps = 1000, .keep = 2},

@@ -1,5 +1,7 @@
-/* The order of the sequences. A shuffled epoch is a Fisher–Yates permutation drawn from the counter-based generator with the epoch
- * as its stream; the one epoch in use is kept, any other is made again when it is asked for. */
+/* The order of the sequences. A sequence stands alone or in the group of its prompt; a shuffled epoch is a Fisher–Yates permutation of
+ * the groups drawn from the counter-based generator with the epoch as its stream; the one epoch in use is kept, any other is made again when
+ * it is asked for. */
+#include "data/prompt_groups.h"
 #include "mpilora/data.h"
 
 struct ml_sampler {
@@ -7,9 +9,13 @@ struct ml_sampler {
     int64_t max_len, usable, skipped, cut, longest;
     bool shuffle;
     ml_random_key key;
-    int64_t epoch;      /* whose order is kept; −1: none yet */
-    int64_t *order;     /* [usable] */
-    int64_t *of_length; /* [longest + 1] how many usable sequences have this cut length */
+    int64_t epoch;        /* whose order is kept; −1: none yet */
+    int64_t *member;      /* [usable] the usable sequences, group by group */
+    int64_t *group_start; /* [groups + 1] into member */
+    int64_t groups;
+    int64_t *group_order; /* [groups] of the epoch */
+    int64_t *order;       /* [usable] of the epoch */
+    int64_t *of_length;   /* [longest + 1] how many usable sequences have this cut length */
 };
 
 static void count_sequences(ml_sampler *s)
@@ -26,30 +32,56 @@ static void count_sequences(ml_sampler *s)
     }
 }
 
-/* The usable sequences in file order. */
+/* The usable sequences in file order, each a group of its own. */
 static void list_usable(ml_sampler *s)
 {
-    int64_t n = 0;
     for (int64_t i = 0; i < ml_dataset_sequences(s->data); i++)
-        if (ml_dataset_targets(s->data, i, s->max_len) > 0) s->order[n++] = i;
+        if (ml_dataset_targets(s->data, i, s->max_len) > 0) {
+            s->group_start[s->groups] = s->groups;
+            s->member[s->groups++] = i;
+        }
+    s->group_start[s->groups] = s->usable;
 }
 
-ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, bool shuffle, uint64_t seed)
+static void order_members(ml_sampler *s)
+{
+    int64_t n = 0;
+    for (int64_t g = 0; g < s->groups; g++)
+        for (int64_t i = s->group_start[s->group_order[g]]; i < s->group_start[s->group_order[g] + 1]; i++) s->order[n++] = s->member[i];
+}
+
+static ml_status list_groups(ml_sampler *s, bool group_prompts)
+{
+    list_usable(s);
+    if (group_prompts) {
+        ml_status st = group_by_prompt(s->data, s->max_len, s->usable, s->member, s->group_start, &s->groups);
+        if (st != ML_OK) return st;
+    }
+    for (int64_t g = 0; g < s->groups; g++) s->group_order[g] = g;
+    order_members(s);
+    return ML_OK;
+}
+
+ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, const ml_sampler_order *order)
 {
     ml_status st = ML_OK;
     ml_sampler *s = NULL;
     ML_NEW(s, 1, ML_MEM_OTHER, "a sampler");
-    *s = (ml_sampler){.data = data, .max_len = max_len, .shuffle = shuffle, .key = ml_random_key_make(seed, "shuffle"), .epoch = -1};
+    *s = (ml_sampler){
+        .data = data, .max_len = max_len, .shuffle = order->shuffle, .key = ml_random_key_make(order->seed, "shuffle"), .epoch = -1};
     count_sequences(s);
     if (!s->usable) {
         st = ml_fail(ML_INPUT, "no sequence of the data set has a target within its first %lld tokens; raise data.max_len",
                      (long long)max_len);
         goto done;
     }
+    ML_NEW(s->member, s->usable, ML_MEM_OTHER, "the sequences");
+    ML_NEW(s->group_start, s->usable + 1, ML_MEM_OTHER, "the groups of the sequences");
+    ML_NEW(s->group_order, s->usable, ML_MEM_OTHER, "the order of the groups");
     ML_NEW(s->order, s->usable, ML_MEM_OTHER, "the order of the sequences");
     ML_NEW(s->of_length, s->longest + 1, ML_MEM_OTHER, "the lengths of the sequences");
-    list_usable(s);
-    for (int64_t i = 0; i < s->usable; i++) s->of_length[ml_dataset_length(data, s->order[i], max_len)]++;
+    ML_TRY(list_groups(s, order->group_prompts));
+    for (int64_t i = 0; i < s->usable; i++) s->of_length[ml_dataset_length(data, s->member[i], max_len)]++;
     *out = s;
     s = NULL;
 done:
@@ -60,6 +92,9 @@ done:
 void ml_sampler_destroy(ml_sampler *sampler)
 {
     if (!sampler) return;
+    ml_memory_free(sampler->member);
+    ml_memory_free(sampler->group_start);
+    ml_memory_free(sampler->group_order);
     ml_memory_free(sampler->order);
     ml_memory_free(sampler->of_length);
     ml_memory_free(sampler);
@@ -71,14 +106,15 @@ int64_t ml_sampler_cut(const ml_sampler *sampler) { return sampler->cut; }
 
 static void shuffle_epoch(ml_sampler *s, int64_t epoch)
 {
-    list_usable(s);
-    for (int64_t i = s->usable - 1; i > 0; i--) {
+    for (int64_t g = 0; g < s->groups; g++) s->group_order[g] = g;
+    for (int64_t i = s->groups - 1; i > 0; i--) {
         double u = ml_random_uniform(s->key, (uint64_t)epoch, (uint64_t)i);
         int64_t j = ml_min((int64_t)(u * (double)(i + 1)), i); /* the product may round up to i + 1 */
-        int64_t moved = s->order[i];
-        s->order[i] = s->order[j];
-        s->order[j] = moved;
+        int64_t moved = s->group_order[i];
+        s->group_order[i] = s->group_order[j];
+        s->group_order[j] = moved;
     }
+    order_members(s);
     s->epoch = epoch;
 }
 

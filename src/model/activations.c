@@ -86,8 +86,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->chunk = chunk_tokens(m, T);
     a->logits = take_floats(c, a->chunk * m->vocab_count);
     a->row_max = take_floats(c, a->chunk);
-    a->row_sums = take_floats(c, 3 * a->chunk);
-    a->chunk_target = take(c, a->chunk, sizeof *a->chunk_target);
+    a->row_sums = take_floats(c, 2 * a->chunk);
     a->scratch = take_floats(c, T * hook_scratch(m));
     a->position = take(c, T, sizeof *a->position);
     a->row_position = take(c, T, sizeof *a->row_position);

@@ -68,8 +68,7 @@ static void all_logits(ml_model *m, int64_t rows, float *logits)
 void ml_model_prefill(ml_model *m, ml_cache *c, int64_t slot, const int32_t *token, int64_t n, float *logits)
 {
     const int64_t start[2] = {0, n}, last = n - 1;
-    const int32_t no_target = 0;
-    const ml_batch batch = {.tokens = n, .token = token, .sequences = {1, start}, .rows = 1, .row = &last, .target = &no_target};
+    const ml_batch batch = {.tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
     place_tokens(m, &batch);
     embed_forward(m, &batch);
     for (int64_t l = 0; l < m->spec.layers; l++) {

@@ -14,31 +14,40 @@ static void reduce_sum(const ml_model *m, float *x, int64_t n)
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, n);
 }
 
+/* The targets of the rows from `first` on, relative to this rank's part of the vocabulary. */
+static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first)
+{
+    return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first};
+}
+
 /* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the gradient. */
-static double chunk_loss(const ml_model *m, int64_t C)
+static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t V = m->vocab_count;
-    float *sum = a->row_sums, *picked = sum + C, *total = picked + C;
+    float *sum = a->row_sums, *picked = sum + C;
     k->xent_max(C, V, a->logits, V, a->row_max);
     reduce_max(m, a->row_max, C);
-    k->xent_sum(C, V, a->logits, V, a->row_max, a->chunk_target, sum, picked, total);
-    reduce_sum(m, sum, 3 * C);
+    k->xent_sum(C, V, a->logits, V, a->row_max, targets, sum, picked);
+    reduce_sum(m, sum, 2 * C);
     double loss = 0.0;
-    for (int64_t c = 0; c < C; c++) loss += log((double)sum[c]) + (double)a->row_max[c] - (double)picked[c];
+    for (int64_t c = 0; c < C; c++) {
+        double count = (double)(targets->start[c + 1] - targets->start[c]);
+        loss += count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
+    }
     return loss;
 }
 
 /* Logits → gradient of the head's input, rows `first`… of a->y; adds to the head's own gradient where it trains. */
-static void chunk_backward(const ml_model *m, int64_t first, int64_t C, double scale, double smoothing)
+static void chunk_backward(const ml_model *m, const ml_targets *targets, int64_t first, int64_t C, double scale, double smoothing)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     const ml_model_slot *slot = &m->slots[m->head_slot];
     int64_t V = m->vocab_count, d = m->spec.width;
     const ml_weight head = {slot->data, m->dtype, V, d};
-    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, a->chunk_target, (float)smoothing, m->spec.vocab, (float)scale);
+    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing, m->spec.vocab, (float)scale);
     k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y + first * d, d);
     if (slot->gradient) k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n + first * d, d, 1.0F, slot->gradient, d);
 }
@@ -53,12 +62,12 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
     norm_forward(m, &m->final_norm, R, a->x, a->n, a->mean, a->rstd);
     for (int64_t first = 0; first < R; first += a->chunk) {
         int64_t C = ml_min(a->chunk, R - first);
-        for (int64_t c = 0; c < C; c++) a->chunk_target[c] = batch->target[first + c] - m->vocab_first;
+        const ml_targets targets = targets_from(m, batch, first);
         k->weight_forward(k, C, a->n + first * d, d, &head, 0.0F, a->logits, m->vocab_count);
-        loss += chunk_loss(m, C);
+        loss += chunk_loss(m, &targets, C);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
-        chunk_backward(m, first, C, scale, smoothing);
+        chunk_backward(m, &targets, first, C, scale, smoothing);
         pass_enter(m, PASS_FORWARD);
     }
     if (!backward) return loss;

@@ -7,7 +7,7 @@ void place_tokens(ml_model *m, const ml_batch *batch)
     for (int64_t s = 0; s < batch->sequences.count; s++) {
         int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
         for (int64_t t = start; t < end; t++) {
-            a->position[t] = (int32_t)(t - start);
+            a->position[t] = (int32_t)(ml_sequences_shared(&batch->sequences, s) + t - start);
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
         }
     }

@@ -27,8 +27,7 @@ typedef struct activations {
     float *wide_x, *wide_qkv, *wide_attention;  /* backward in bf16 only: what was kept, widened (h is widened into h) */
     float *mean, *rstd, *lse;                   /* where nothing is kept */
     float *logits;                              /* [chunk, vocab_count] */
-    float *row_max, *row_sums;                  /* [chunk], [3·chunk]: Σ exp, target logit, Σ logits */
-    int64_t *chunk_target;
+    float *row_max, *row_sums;                  /* [chunk], [2·chunk]: Σ exp, Σ target logits */
     int64_t chunk;
     float *scratch; /* of the hooks */
     int32_t *position, *row_position;

@@ -40,9 +40,10 @@ static bool is_there(const char *path)
 static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path)
 {
     ml_status st = ML_OK;
+    const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed};
     if (!is_there(path)) return ML_OK;
     ML_TRY(ml_dataset_open(&s->data[which], path));
-    ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, c->data.shuffle && which == 0, c->seed));
+    ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], c->batch.micro));
 done:
     return st;

@@ -14,7 +14,7 @@ static ml_status local_loss(session *s, double *sum, double *targets)
         double loss;
         ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
         *sum += loss;
-        *targets += (double)s->packer.batch.rows;
+        *targets += (double)s->packer.hits;
     }
     return ML_OK;
 }

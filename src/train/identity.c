@@ -49,6 +49,7 @@ void describe_identity(run *r)
     if (c->method.name == ML_METHOD_LORA) add_lora(r);
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
+    ADD("data.group_prompts", "%s", c->data.group_prompts ? "true" : "false");
     ADD("batch.sequences", "%" PRId64, c->batch.sequences);
     ADD("optim.lr", "%.17g", c->optim.lr);
     ADD("optim.betas", "%.17g, %.17g", c->optim.beta1, c->optim.beta2);

@@ -36,8 +36,9 @@ ml_status metrics_step(run *r, const step_result *step)
     FILE *to = r->metrics;
     fprintf(to,
             "{\"step\": %" PRId64 ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
-            ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
-            r->step, step->loss, step->lr, step->grad_norm, step->tokens, (double)step->tokens / step->seconds, step->seconds);
+            ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
+            r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens, (double)step->tokens / step->seconds,
+            step->seconds);
     for (int p = 0; p < ML_PHASES; p++) fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     fprintf(to,
             ", \"wait_s\": %.9g, \"allreduce_bytes\": %" PRId64 ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64

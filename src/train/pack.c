@@ -1,18 +1,30 @@
-/* Sequences of a file, one after the other without padding, with the rows whose successor is a target. */
+/* Sequences of a file, one after the other without padding, with the rows whose successor is a target.
+ *
+ * Sequences that begin alike share these rows: sorted by their tokens, each begins where it leaves the path of the one before it, which is
+ * the depth-first order of their prefix tree. A row then predicts one successor for every sequence that runs through it, so the loss and
+ * its gradients stay what they were; each common token is computed once. */
+#include <stdlib.h>
+
 #include "train/session.h"
+
+/* Shorter common beginnings are computed twice: they save less than the attention to one more piece of a path costs. */
+enum { LEAST_SHARED = 4 };
 
 ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
 {
     ml_status st = ML_OK;
-    p->capacity_tokens = tokens;
-    p->capacity_sequences = sequences;
     ML_NEW(p->token, tokens, ML_MEM_OTHER, "a micro-batch");
-    ML_NEW(p->target, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->row, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target_start, tokens + 1, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->hit, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->start, sequences + 1, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->shared, sequences, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->key_sequence, sequences, ML_MEM_OTHER, "a micro-batch");
-    ML_NEW(p->sequence_token, max_len, ML_MEM_OTHER, "a sequence");
-    ML_NEW(p->mask, max_len, ML_MEM_OTHER, "a sequence");
+    ML_NEW(p->read, sequences, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->path, max_len, ML_MEM_OTHER, "a path");
 done:
     return st;
 }
@@ -20,54 +32,127 @@ done:
 int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
 {
     const packer *p = NULL;
-    size_t a_token = sizeof *p->token + sizeof *p->target + sizeof *p->row;
-    size_t a_place = sizeof *p->sequence_token + sizeof *p->mask;
-    return tokens * (int64_t)a_token + (sequences + 1) * (int64_t)sizeof *p->start + sequences * (int64_t)sizeof *p->key_sequence +
-           max_len * (int64_t)a_place;
+    size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target + sizeof *p->target_start + sizeof *p->hit +
+                     sizeof *p->read_token + sizeof *p->read_mask;
+    size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence + sizeof *p->read;
+    return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start + sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
+           max_len * (int64_t)sizeof *p->path;
 }
 
 void packer_destroy(packer *p)
 {
     ml_memory_free(p->token);
-    ml_memory_free(p->target);
     ml_memory_free(p->row);
+    ml_memory_free(p->target);
+    ml_memory_free(p->target_start);
+    ml_memory_free(p->hit);
     ml_memory_free(p->start);
+    ml_memory_free(p->shared);
     ml_memory_free(p->key_sequence);
-    ml_memory_free(p->sequence_token);
-    ml_memory_free(p->mask);
+    ml_memory_free(p->read);
+    ml_memory_free(p->read_token);
+    ml_memory_free(p->read_mask);
+    ml_memory_free(p->path);
     *p = (packer){0};
 }
 
 /* Tokens after the last one whose successor is a target are no input to anything: they are left out. */
-static void append(packer *p, int64_t length)
+static int64_t count_inputs(const packed_sequence *sequence)
 {
-    int64_t first = p->batch.tokens, inputs = 0;
-    for (int64_t i = 0; i + 1 < length; i++) {
-        if (!p->mask[i + 1]) continue;
-        p->row[p->batch.rows] = first + i;
-        p->target[p->batch.rows++] = p->sequence_token[i + 1];
-        inputs = i + 1;
+    int64_t inputs = sequence->length - 1;
+    while (inputs > 0 && !sequence->mask[inputs]) inputs--;
+    return inputs;
+}
+
+static ml_status read_sequences(packer *p, const data_source *source, int64_t first, int64_t count, int64_t max_len)
+{
+    int64_t at = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t sequence = ml_sampler_at(source->sampler, first + i), length = ml_dataset_length(source->dataset, sequence, max_len);
+        ml_status st = ml_dataset_read(source->dataset, sequence, max_len, p->read_token + at, p->read_mask + at);
+        if (st != ML_OK) return st;
+        p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
+        p->read[i].inputs = count_inputs(&p->read[i]);
+        at += length;
     }
-    memcpy(p->token + first, p->sequence_token, (size_t)inputs * sizeof *p->token);
-    p->batch.tokens += inputs;
-    p->file_tokens += length;
+    p->file_tokens = at;
+    return ML_OK;
+}
+
+static int64_t common_inputs(const packed_sequence *a, const packed_sequence *b)
+{
+    int64_t least = ml_min(a->inputs, b->inputs), n = 0;
+    while (n < least && a->token[n] == b->token[n]) n++;
+    return n;
+}
+
+static int by_tokens(const void *left, const void *right)
+{
+    const packed_sequence *a = left, *b = right;
+    int64_t common = common_inputs(a, b);
+    bool a_ends = common == a->inputs, b_ends = common == b->inputs;
+    if (a_ends && b_ends) return a->position < b->position ? -1 : 1;
+    if (a_ends || b_ends) return a_ends ? -1 : 1;
+    return a->token[common] < b->token[common] ? -1 : 1;
+}
+
+/* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path becomes its path. */
+static void append(packer *p, const packed_sequence *sequence, int64_t shared)
+{
+    ml_batch *batch = &p->batch;
+    if (shared < sequence->inputs) {
+        p->start[batch->sequences.count] = batch->tokens;
+        p->shared[batch->sequences.count] = shared;
+        p->key_sequence[batch->sequences.count++] = sequence->position;
+    }
+    for (int64_t i = shared; i < sequence->inputs; i++) {
+        p->path[i] = batch->tokens;
+        p->token[batch->tokens++] = sequence->token[i];
+    }
+    for (int64_t i = 0; i < sequence->inputs; i++)
+        if (sequence->mask[i + 1]) p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1]};
+}
+
+/* The hits, row by row: rows that predict something, and what; p->target_start first counts by token. */
+static void collect_targets(packer *p)
+{
+    ml_batch *batch = &p->batch;
+    int64_t *count = p->target_start, next = 0;
+    memset(count, 0, (size_t)(batch->tokens + 1) * sizeof *count);
+    for (int64_t i = 0; i < p->hits; i++) count[p->hit[i].row]++;
+    for (int64_t t = 0; t < batch->tokens; t++) {
+        int64_t here = count[t];
+        count[t] = next;
+        next += here;
+    }
+    for (int64_t i = 0; i < p->hits; i++) p->target[count[p->hit[i].row]++] = p->hit[i].token;
+    /* count[t] is now where the targets of token t end */
+    for (int64_t t = 0, begin = 0; t < batch->tokens; t++) {
+        int64_t end = count[t];
+        if (end == begin) continue;
+        p->row[batch->rows] = t;
+        p->target_start[batch->rows++] = begin; /* batch->rows ≤ t: what it overwrites was read */
+        begin = end;
+    }
+    p->target_start[batch->rows] = p->hits;
 }
 
 ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed)
 {
     packer *p = &s->packer;
-    p->batch = (ml_batch){.token = p->token, .row = p->row, .target = p->target};
-    p->file_tokens = 0;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t sequence = ml_sampler_at(source->sampler, first + i);
-        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->sequence_token, p->mask);
-        if (st != ML_OK) return st;
-        p->start[i] = p->batch.tokens;
-        p->key_sequence[i] = first + i;
-        append(p, ml_dataset_length(source->dataset, sequence, s->max_len));
-    }
-    p->start[count] = p->batch.tokens;
-    p->batch.sequences = (ml_sequences){count, p->start};
+    bool share = s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
+    ml_status st = read_sequences(p, source, first, count, s->max_len);
+    if (st != ML_OK) return st;
+    p->batch = (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
+    p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
+    p->hits = 0;
+    if (share) qsort(p->read, (size_t)count, sizeof *p->read, by_tokens);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t common = share && i > 0 ? common_inputs(&p->read[i - 1], &p->read[i]) : 0;
+        append(p, &p->read[i], common < LEAST_SHARED ? 0 : common);
+    }
+    p->start[p->batch.sequences.count] = p->batch.tokens;
+    collect_targets(p);
     return ML_OK;
 }

@@ -9,7 +9,7 @@
 /* What one step gives. Times are this rank's. */
 typedef struct step_result {
     double loss, lr, grad_norm;
-    int64_t tokens; /* of the global batch */
+    int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings once, none that predicts nothing */
     double seconds, phase[ML_PHASES];
     double wait_seconds; /* of the communication: what it took beyond that of the rank that waited least */
     ml_reduction reduction;

@@ -19,12 +19,14 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
     return ML_OK;
 }
 
-static ml_status open_source(session *s, const char *path, bool shuffle, data_source *out)
+static ml_status open_source(session *s, const char *path, bool training, data_source *out)
 {
     ml_status st = ML_OK;
+    const ml_run_config *c = s->config;
+    const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed};
     ML_TRY(ml_dataset_open(&out->dataset, path));
     ML_TRY(check_data(s, path, out->dataset));
-    ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, shuffle, s->config->seed));
+    ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
     if (ml_sampler_usable(out->sampler) == 0)
         st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path, s->max_len);
 done:
@@ -47,7 +49,7 @@ static ml_status open_files(session *s, bool training)
     if (s->max_len > context)
         return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
                        context, c->base);
-    if (training) ML_TRY(open_source(s, c->data.train, c->data.shuffle, &s->train));
+    if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
     if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, c->batch.micro);
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->valid.sampler, c->batch.micro));

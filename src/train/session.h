@@ -17,12 +17,29 @@ typedef struct data_source {
     ml_sampler *sampler;
 } data_source;
 
-/* A micro-batch under construction: buffers for `tokens` tokens and `sequences` sequences. */
+/* A sequence as it was read; `inputs`: its tokens up to the last one whose successor is a target. */
+typedef struct packed_sequence {
+    int64_t position, length, inputs; /* position: the sampler's */
+    const int32_t *token;
+    const uint8_t *mask;
+} packed_sequence;
+
+/* `token` is predicted by `row`. */
+typedef struct packed_hit {
+    int64_t row;
+    int32_t token;
+} packed_hit;
+
+/* A micro-batch under construction. */
 typedef struct packer {
-    int64_t capacity_tokens, capacity_sequences;
-    int32_t *token, *target, *sequence_token;
-    uint8_t *mask;
-    int64_t *start, *row, *key_sequence;
+    packed_sequence *read; /* [sequences] */
+    int32_t *read_token;   /* [tokens] */
+    uint8_t *read_mask;    /* [tokens] */
+    int64_t *path;         /* [max_len] the rows of the last sequence's tokens */
+    packed_hit *hit;       /* [tokens] in the order of the sequences */
+    int64_t hits;
+    int32_t *token, *target;                                     /* [tokens] */
+    int64_t *row, *target_start, *start, *shared, *key_sequence; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×2 */
     ml_batch batch;
     int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
 } packer;
@@ -50,7 +67,8 @@ ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODIS
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
 
-/* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch. Local. */
+/* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch. Local. `keyed`: with dropout, so
+ * that nothing is shared. */
 ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len) ML_NODISCARD;
 void packer_destroy(packer *p);
 int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);

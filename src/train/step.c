@@ -18,14 +18,14 @@ static void count_batch(const run *r, int64_t first, int64_t *targets, step_resu
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
-/* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, and Σ −log p. */
-static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum, step_result *out)
+/* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, Σ −log p, and the rows computed. */
+static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum, double *computed, step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
     int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
     int64_t at = first + ml_part_start(c->batch.sequences, dp, mine), end = at + ml_part_count(c->batch.sequences, dp, mine);
-    *loss_sum = 0.0;
+    *loss_sum = *computed = 0.0;
     for (; at < end; at += c->batch.micro) {
         bool keyed = c->method.name == ML_METHOD_LORA && c->method.dropout > 0.0;
         double since = busy_seconds(s);
@@ -35,6 +35,7 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss
         double loss;
         ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing, &loss);
         *loss_sum += loss;
+        *computed += (double)s->packer.batch.tokens;
     }
     return ML_OK;
 }
@@ -70,17 +71,18 @@ ml_status run_step(run *r, step_result *out)
     session *s = &r->session;
     step_clock clock = step_clock_start(s);
     int64_t first = r->step * r->config->batch.sequences, targets;
-    double sums[2] = {0.0, 0.0};
+    double sums[3] = {0.0, 0.0, 0.0};
     *out = (step_result){0};
     count_batch(r, first, &targets, out);
     clear_gradients(s, out);
-    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[0], out));
+    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[0], &sums[1], out));
     if (st != ML_OK) return st;
-    if (ml_grid_tp_rank(s->grid) != 0) sums[0] = 0.0;
-    sums[1] = signals_seen() ? 1.0 : 0.0;
-    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 2);
+    if (ml_grid_tp_rank(s->grid) != 0) sums[0] = sums[1] = 0.0;
+    sums[2] = signals_seen() ? 1.0 : 0.0;
+    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 3);
     out->loss = sums[0] / (double)targets;
-    out->stop = sums[1] > 0.0;
+    out->computed_tokens = (int64_t)sums[1];
+    out->stop = sums[2] > 0.0;
     reduce_gradients(s, out);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return not_finite(r, out);
     update_parameters(s, r->step, out);

@@ -127,20 +127,22 @@ static inline void fixture_destroy(fixture *f)
 static inline ml_batch fixture_batch(void)
 {
     static int32_t token[FIXTURE_TOKENS], target[FIXTURE_TOKENS];
-    static int64_t row[FIXTURE_TOKENS];
+    static int64_t row[FIXTURE_TOKENS], target_start[FIXTURE_TOKENS + 1];
     static const int64_t start[FIXTURE_SEQUENCES + 1] = {0, 9, 10, FIXTURE_TOKENS}, key[FIXTURE_SEQUENCES] = {4, 7, 2};
     ml_batch batch = {.tokens = FIXTURE_TOKENS,
                       .token = token,
-                      .sequences = {FIXTURE_SEQUENCES, start},
+                      .sequences = {FIXTURE_SEQUENCES, start, NULL},
                       .row = row,
-                      .target = target,
+                      .targets = {target_start, target, 0},
                       .key_sequence = key};
     for (int32_t t = 0; t < FIXTURE_TOKENS; t++) {
         token[t] = (t * 7 + 3) % 37;
         if (t % 4 == 1) continue;
         row[batch.rows] = t;
+        target_start[batch.rows] = batch.rows;
         target[batch.rows++] = (t * 11 + 5) % 37;
     }
+    target_start[batch.rows] = batch.rows;
     return batch;
 }
 

@@ -20,7 +20,10 @@ static const ml_attention_shape shapes[] = {
     {2, 2, 64, 0.125f}, {4, 2, 10, 0.3f}, {3, 1, 80, 0.11f}, {2, 1, 8, 0.35f}, {1, 1, 256, 0.0625f}};
 /* Packed sequences of one token, less than a block, exactly a block, several blocks. */
 static const int64_t starts[] = {0, 1, 8, 58, 122, 187, 387};
-static const ml_sequences packed = {COUNT(starts) - 1, starts}, one_long = {1, (const int64_t[]){0, 333}};
+static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL}, one_long = {1, (const int64_t[]){0, 333}, NULL};
+/* Two trees; in the first, branches within a block, at a border of blocks, from a branch, and at the very end of a path. */
+static const int64_t tree_starts[] = {0, 100, 150, 151, 220, 230, 300, 333, 350}, tree_shared[] = {0, 70, 95, 64, 133, 3, 0, 33};
+static const ml_sequences trees = {COUNT(tree_shared), tree_starts, tree_shared};
 
 typedef struct tensors {
     int64_t T, ldq, ldkv, room;
@@ -99,6 +102,69 @@ static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s, 
     release(&want);
 }
 
+/* Row `row` of x, `n` columns, added to row `to` of y. */
+static void add_row(const float *x, int64_t row, float *y, int64_t to, int64_t n)
+{
+    for (int64_t c = 0; c < n; c++) y[to * n + c] += x[row * n + c];
+}
+
+/* The trees against the same sequences each written out whole: what a row gets there in several places adds up. The gradient of o counts once,
+ * where the row is a sequence's own. */
+static void test_trees_are_sequences_written_out(void **state)
+{
+    (void)state;
+    enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
+    const ml_attention_shape s = {4, 2, 10, 0.3f};
+    const ml_kernels *k = ml_kernels_reference();
+    int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim, KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
+    bool own[ROOM];
+    for (int64_t i = 0; i < SEQUENCES; i++) {
+        int64_t length = tree_shared[i] + tree_starts[i + 1] - tree_starts[i];
+        start[i + 1] = start[i] + length;
+        for (int64_t p = 0; p < length; p++) {
+            row[start[i] + p] = ml_sequences_row(&trees, i, p);
+            own[start[i] + p] = p >= tree_shared[i];
+        }
+    }
+    const ml_sequences whole = {SEQUENCES, start, NULL};
+    int64_t W = start[SEQUENCES];
+    assert_true(W <= ROOM);
+    tensors t = tensors_of(&s, T), w = tensors_of(&s, T), sum = tensors_of(&s, T);
+    t.ldq = Q, t.ldkv = KV;
+    run(k, &s, &trees, &t);
+    w.ldq = Q, w.ldkv = KV;
+    float **const wide[] = {&w.q, &w.k, &w.v, &w.d_o, &w.o, &w.lse, &w.dq, &w.dk, &w.dv};
+    for (size_t i = 0; i < COUNT(wide); i++) {
+        ml_memory_free(*wide[i]);
+        *wide[i] = ml_memory_alloc(ROOM * Q, sizeof **wide[i], ML_MEM_OTHER, "written out");
+        assert_non_null(*wide[i]);
+    }
+    for (int64_t i = 0; i < W; i++) {
+        add_row(t.q, row[i], w.q, i, Q);
+        add_row(t.k, row[i], w.k, i, KV);
+        add_row(t.v, row[i], w.v, i, KV);
+        if (own[i]) add_row(t.d_o, row[i], w.d_o, i, Q);
+    }
+    run(k, &s, &whole, &w);
+    memset(sum.o, 0, (size_t)sum.room * sizeof(float));
+    memset(sum.dq, 0, (size_t)sum.room * sizeof(float));
+    memset(sum.dk, 0, (size_t)sum.room * sizeof(float));
+    memset(sum.dv, 0, (size_t)sum.room * sizeof(float));
+    for (int64_t i = 0; i < W; i++) {
+        if (own[i]) add_row(w.o, i, sum.o, row[i], Q);
+        add_row(w.dq, i, sum.dq, row[i], Q);
+        add_row(w.dk, i, sum.dk, row[i], KV);
+        add_row(w.dv, i, sum.dv, row[i], KV);
+    }
+    near("o", k, &s, T * Q, t.o, sum.o);
+    near("dq", k, &s, T * Q, t.dq, sum.dq);
+    near("dk", k, &s, T * KV, t.dk, sum.dk);
+    near("dv", k, &s, T * KV, t.dv, sum.dv);
+    release(&t);
+    release(&w);
+    release(&sum);
+}
+
 /* The last token of a sequence alone, against all of it. */
 static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape *s)
 {
@@ -129,6 +195,7 @@ static void every_shape(const char *vector_path)
         }
         same_as_reference(k, s, &packed);
         same_as_reference(k, s, &one_long);
+        same_as_reference(k, s, &trees);
         decode_is_the_last_row(k, s);
         ml_kernels_destroy(k);
     }
@@ -171,6 +238,6 @@ static void test_many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread), cmocka_unit_test(test_many_threads),
-                                       cmocka_unit_test(test_undeclared_length)};
+                                       cmocka_unit_test(test_undeclared_length), cmocka_unit_test(test_trees_are_sequences_written_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

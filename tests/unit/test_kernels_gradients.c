@@ -21,7 +21,9 @@ typedef struct bench {
     ml_activation activation;
     float x[MOST], w[MOST], b[MOST], u[MOST], y[MOST], c[MOST], mean[T], rstd[T], lse[MOST];
     float dx[MOST], dw[MOST], db[MOST], du[MOST];
-    int64_t target[T];
+    int64_t target_start[T + 1];
+    int32_t target[2 * T];
+    ml_targets targets;
     ml_weight weight;
 } bench;
 
@@ -41,8 +43,10 @@ static void setup(bench *s, const ml_kernels *k)
     fill(s, s->b, "b", 0);
     fill(s, s->u, "u", 0);
     fill(s, s->c, "c", 0);
-    for (int t = 0; t < T; t++) s->target[t] = (3 * t) % V;
-    s->target[1] = -4; /* on another rank */
+    for (int t = 0; t < T; t++) s->target_start[t + 1] = s->target_start[t] + 1 + t % 2; /* one or two a row */
+    for (int i = 0; i < 2 * T; i++) s->target[i] = 100 + (3 * i) % V;
+    s->target[1] = 96; /* on another rank */
+    s->targets = (ml_targets){s->target_start, s->target, 100};
     s->weight = (ml_weight){s->w, ML_FP32, 7, D};
 }
 
@@ -168,8 +172,8 @@ static void activations(bench *s)
 }
 
 static const ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f};
-static const int64_t starts[] = {0, 3, T};
-static const ml_sequences packed = {2, starts};
+static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
+static const ml_sequences packed = {3, starts, shared};
 
 static double attention_loss(bench *s)
 {
@@ -189,25 +193,28 @@ static void attention(bench *s)
 
 enum { SMOOTHING_PERCENT = 10 };
 
-/* 0.7 · Σ_c (log Σ exp z − 0.9·z[target] − 0.1·average z) over the whole vocabulary of V. */
+/* 0.7 · Σ over targets of (log Σ exp z − 0.9·z[target] − 0.1·average z) over the whole vocabulary of V. */
 static double cross_entropy_loss(bench *s)
 {
-    float rowmax[T], sum[T], picked[T], total[T];
+    float rowmax[T], sum[T], picked[T];
     double loss = 0, smoothing = SMOOTHING_PERCENT / 100.0;
     s->k->xent_max(T, V, s->x, V, rowmax);
-    s->k->xent_sum(T, V, s->x, V, rowmax, s->target, sum, picked, total);
-    for (int t = 0; t < T; t++)
-        loss += (double)rowmax[t] + log((double)sum[t]) - (1 - smoothing) * (double)picked[t] - smoothing * (double)total[t] / V;
+    s->k->xent_sum(T, V, s->x, V, rowmax, &s->targets, sum, picked);
+    for (int t = 0; t < T; t++) {
+        double count = (double)(s->target_start[t + 1] - s->target_start[t]), average = 0;
+        for (int v = 0; v < V; v++) average += (double)s->x[t * V + v] / V;
+        loss += count * ((double)rowmax[t] + log((double)sum[t]) - smoothing * average) - (1 - smoothing) * (double)picked[t];
+    }
     return 0.7 * loss;
 }
 
 static void cross_entropy(bench *s)
 {
-    float sum[T], picked[T], total[T], rowmax[T];
+    float sum[T], picked[T], rowmax[T];
     s->k->xent_max(T, V, s->x, V, rowmax);
-    s->k->xent_sum(T, V, s->x, V, rowmax, s->target, sum, picked, total);
+    s->k->xent_sum(T, V, s->x, V, rowmax, &s->targets, sum, picked);
     memcpy(s->dx, s->x, sizeof s->dx);
-    s->k->xent_backward(T, V, s->dx, V, rowmax, sum, s->target, SMOOTHING_PERCENT / 100.0f, V, 0.7f);
+    s->k->xent_backward(T, V, s->dx, V, rowmax, sum, &s->targets, SMOOTHING_PERCENT / 100.0f, V, 0.7f);
     check(s, "cross-entropy", cross_entropy_loss, s->x, T * V, s->dx, 0);
 }
 

@@ -202,7 +202,7 @@ static void the_report_counts_what_will_be_cut(void **state)
     assert_int_equal(report.without_target, 102 - 64 - 1);
     assert_int_equal(ml_dataset_length(data, 99, 0), 102); /* stored whole */
     ml_sampler *sampler = NULL;
-    assert_int_equal(ml_sampler_create(&sampler, data, 64, false, 1), ML_OK);
+    assert_int_equal(ml_sampler_create(&sampler, data, 64, &(ml_sampler_order){.seed = 1}), ML_OK);
     assert_int_equal(ml_sampler_skipped(sampler), report.without_target);
     assert_int_equal(ml_sampler_cut(sampler), report.longer);
     ml_sampler_destroy(sampler);

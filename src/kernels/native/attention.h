@@ -1,5 +1,6 @@
-/* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK tokens of one sequence; query and key blocks
- * of a sequence are cut at the same places, so only blocks on the diagonal are masked, and exactly along their diagonal. */
+/* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK own tokens of one sequence; query and key blocks
+ * of a sequence are cut at the same places, so only blocks on the diagonal are masked, and exactly along their diagonal. Of an earlier
+ * sequence on the path a key block may be used in part: its first rows. */
 #ifndef MPILORA_KERNELS_NATIVE_ATTENTION_H
 #define MPILORA_KERNELS_NATIVE_ATTENTION_H
 
@@ -46,6 +47,36 @@ ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, 
 {
     int64_t first = sequences->start[sequence] + index * BLOCK;
     return (block){sequence, index, first, ml_min(BLOCK, sequences->start[sequence + 1] - first)};
+}
+
+ML_INLINE bool on_diagonal(block queries, block keys) { return queries.first == keys.first; }
+
+/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then those before it on the path, the
+ * nearest sequence first. */
+typedef struct key_walk {
+    const ml_sequences *sequences;
+    int64_t sequence, next, end; /* whose own tokens are under way, and which of them are left */
+} key_walk;
+
+ML_INLINE key_walk walk_keys(const ml_sequences *sequences, block queries)
+{
+    return (key_walk){sequences, queries.sequence, sequences->start[queries.sequence], queries.first + queries.rows};
+}
+
+ML_INLINE bool next_keys(key_walk *walk, block *keys)
+{
+    if (walk->next == walk->end) {
+        int64_t before = ml_sequences_shared(walk->sequences, walk->sequence);
+        if (before == 0) return false;
+        do walk->sequence--;
+        while (ml_sequences_shared(walk->sequences, walk->sequence) >= before);
+        walk->next = walk->sequences->start[walk->sequence];
+        walk->end = walk->next + before - ml_sequences_shared(walk->sequences, walk->sequence);
+    }
+    int64_t index = (walk->next - walk->sequences->start[walk->sequence]) / BLOCK;
+    *keys = (block){walk->sequence, index, walk->next, ml_min(BLOCK, walk->end - walk->next)};
+    walk->next += keys->rows;
+    return true;
 }
 
 ML_INLINE int64_t padded_head(const ml_attention_shape *shape) { return ml_round_up(shape->head_dim, ML_ATTENTION_PAD); }

@@ -1,6 +1,6 @@
-/* Attention backward. For a key block and a query block at or after it:
+/* Attention backward. For a key block and a query block that attends to it:
  *   S = Q·Kᵀ, P = exp(scale·S − lse), dV += Pᵀ·dO, dP = dO·Vᵀ, dS = scale·P∘(dP − D), dK += dSᵀ·Q, dQ += dS·K.
- * With enough heads and sequences a task is one (sequence, key/value head) and does all of it. Else the work is cut by blocks too:
+ * With enough heads and sequences a task is one (tree of sequences that share, key/value head) and does all of it. Else the work is cut by blocks too:
  * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a second time). Nothing is ever added by
  * two threads, and each sum runs in one order. */
 #include <omp.h>
@@ -58,7 +58,7 @@ static void load_keys(const call *c, const space *s, block keys, int64_t kv_head
 static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
 {
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
-    bool diagonal = queries.index == keys.index;
+    bool diagonal = on_diagonal(queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
     copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries, c->padded);
     copy_rows(queries.rows, h, c->d_o + queries.first * c->lddo + head * h, c->lddo, s->d_out, c->padded);
@@ -81,45 +81,61 @@ static void probabilities(const call *c, const space *s, block queries, block ke
 /* dK and dV of the loaded key block from a query block, added to d_keys and d_values. */
 static void add_key_gradients(const call *c, const space *s, block queries, block keys)
 {
-    part which = queries.index == keys.index ? PART_A_UPPER : PART_ALL;
+    part which = on_diagonal(queries, keys) ? PART_A_UPPER : PART_ALL;
     ML_NATIVE(block_product)
     (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded, s->d_values, c->padded, true);
     ML_NATIVE(block_product)
     (which, keys.rows, c->padded, queries.rows, (operand){s->ds, 1, BLOCK}, s->queries, c->padded, s->d_keys, c->padded, true);
 }
 
-/* dQ of a query block from the loaded key block, set by the sequence's first key block and added to by the others. */
+/* dQ of a query block from the loaded key block, added. */
 static void add_query_gradients(const call *c, const space *s, block queries, block keys, int64_t head)
 {
-    part which = queries.index == keys.index ? PART_A_LOWER : PART_ALL;
+    part which = on_diagonal(queries, keys) ? PART_A_LOWER : PART_ALL;
     ML_NATIVE(block_product)
     (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded, s->d_queries, c->padded, false);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *dq = c->dq + (queries.first + i) * c->lddq + head * c->shape->head_dim;
         const float *part_of = s->d_queries + i * c->padded;
-        if (keys.index == 0)
-            memcpy(dq, part_of, (size_t)c->shape->head_dim * sizeof *dq);
-        else {
 #pragma omp simd
-            for (int64_t x = 0; x < c->shape->head_dim; x++) dq[x] += part_of[x];
-        }
+        for (int64_t x = 0; x < c->shape->head_dim; x++) dq[x] += part_of[x];
     }
 }
 
-/* Everything that one key block of one key/value head takes part in. */
-static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+static void clear_query_gradients(const call *c, int64_t first, int64_t end, int64_t head, int64_t heads)
 {
-    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
-    load_keys(c, s, keys, kv_head);
-    memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
-    memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
+    int64_t h = c->shape->head_dim;
+    for (int64_t t = first; t < end; t++) memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
+}
+
+/* The loaded key block with all query blocks of a sequence from the index-th on, in every head of the group. */
+static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head, int64_t sequence, int64_t index, bool with_queries)
+{
+    int64_t group = c->shape->heads / c->shape->kv_heads, end = c->sequences->start[sequence + 1];
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int64_t i = keys.index; c->sequences->start[keys.sequence] + i * BLOCK < c->sequences->start[keys.sequence + 1]; i++) {
-            block queries = sequence_block(c->sequences, keys.sequence, i);
+        for (int64_t i = index; c->sequences->start[sequence] + i * BLOCK < end; i++) {
+            block queries = sequence_block(c->sequences, sequence, i);
             probabilities(c, s, queries, keys, head);
             add_key_gradients(c, s, queries, keys);
             if (with_queries) add_query_gradients(c, s, queries, keys, head);
         }
+}
+
+/* Everything that one key block of one key/value head takes part in: queries of its own sequence, and of those after it whose paths reach it. */
+static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+{
+    const ml_sequences *sequences = c->sequences;
+    int64_t h = c->shape->head_dim, position = ml_sequences_shared(sequences, keys.sequence) + keys.first - sequences->start[keys.sequence];
+    load_keys(c, s, keys, kv_head);
+    memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
+    memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
+    meet_queries(c, s, keys, kv_head, keys.sequence, keys.index, with_queries);
+    block reached = keys;
+    for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
+        reached.rows = ml_min(reached.rows, ml_sequences_shared(sequences, i) - position);
+        if (reached.rows <= 0) break;
+        meet_queries(c, s, reached, kv_head, i, 0, with_queries);
+    }
     copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h, c->lddkv);
     copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h, c->lddkv);
 }
@@ -127,12 +143,27 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
     int64_t group = c->shape->heads / c->shape->kv_heads;
-    for (int64_t j = 0; j <= queries.index; j++) {
-        block keys = sequence_block(c->sequences, queries.sequence, j);
+    key_walk walk = walk_keys(c->sequences, queries);
+    block keys;
+    clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
+    while (next_keys(&walk, &keys)) {
         load_keys(c, s, keys, head / group);
         probabilities(c, s, queries, keys, head);
         add_query_gradients(c, s, queries, keys, head);
     }
+}
+
+static bool is_root(const ml_sequences *sequences, int64_t i) { return ml_sequences_shared(sequences, i) == 0; }
+
+static void tree(const call *c, const space *s, int64_t root, int64_t kv_head)
+{
+    const ml_sequences *sequences = c->sequences;
+    int64_t group = c->shape->heads / c->shape->kv_heads, end = root + 1;
+    while (end < sequences->count && !is_root(sequences, end)) end++;
+    clear_query_gradients(c, sequences->start[root], sequences->start[end], kv_head * group, group);
+    for (int64_t i = root; i < end; i++)
+        for (int64_t j = 0; sequences->start[i] + j * BLOCK < sequences->start[i + 1]; j++)
+            key_block(c, s, sequence_block(sequences, i, j), kv_head, true);
 }
 
 /* Called by every thread of a team: its share of the tasks. */
@@ -140,9 +171,8 @@ static void by_heads(const call *c, const space *s)
 {
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < c->sequences->count * c->shape->kv_heads; task++) {
-        int64_t sequence = task / c->shape->kv_heads, kv_head = task % c->shape->kv_heads;
-        for (int64_t j = 0; c->sequences->start[sequence] + j * BLOCK < c->sequences->start[sequence + 1]; j++)
-            key_block(c, s, sequence_block(c->sequences, sequence, j), kv_head, true);
+        int64_t sequence = task / c->shape->kv_heads;
+        if (is_root(c->sequences, sequence)) tree(c, s, sequence, task % c->shape->kv_heads);
     }
 }
 
@@ -193,7 +223,9 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
                     dv};
     (void)ML_NATIVE(cut_blocks)(sequences, scratch->block_start);
     fill_row_dot(&c, o, ldo, scratch->row_dot);
-    bool enough_heads = sequences->count * shape->kv_heads >= 2 * owner->threads || owner->threads == 1;
+    int64_t trees = 0;
+    for (int64_t i = 0; i < sequences->count; i++) trees += is_root(sequences, i);
+    bool enough_heads = trees * shape->kv_heads >= 2 * owner->threads || owner->threads == 1;
 #pragma omp parallel num_threads(owner->threads)
     {
         float *memory = scratch->threads + omp_get_thread_num() * scratch->thread_floats;

@@ -1,4 +1,4 @@
-/* Attention forward: each (query block, query head) is one task. It runs over the key blocks up to its own with a running softmax:
+/* Attention forward: each (query block, query head) is one task. It runs over the key blocks on its path with a running softmax:
  *   Sᵀ = K·Qᵀ (keys × queries, so that a vector holds queries: maxima and sums need no horizontal step),
  *   m' = max(m, max_j s), P = exp(S − m'), l = l·e^(m − m') + Σ_j P, O = O·e^(m − m') + P·V;  at the end O / l and lse = m + log l. */
 #include <math.h>
@@ -71,10 +71,11 @@ static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
     memcpy(s->sum, sum, sizeof sum);
 }
 
-static void key_block(const call *c, const space *s, block queries, block keys, const float *key, const float *value)
+static void key_block(const call *c, const space *s, block queries, block keys, int64_t head, bool first)
 {
-    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim;
-    bool diagonal = queries.index == keys.index, first = keys.index == 0;
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
+    const float *key = c->key + keys.first * c->ldkv + head / group * h, *value = c->value + keys.first * c->ldkv + head / group * h;
+    bool diagonal = on_diagonal(queries, keys);
     ML_NATIVE(block_product)
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1}, s->queries, BLOCK, s->scores, BLOCK, false);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
@@ -91,17 +92,15 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
 
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
-    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
+    int64_t h = c->shape->head_dim;
     copy_columns(queries.rows, h, c->shape->scale, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries);
     for (int64_t i = 0; i < BLOCK; i++) {
         s->top[i] = -1e30f;
         s->sum[i] = 0;
     }
-    for (int64_t j = 0; j <= queries.index; j++) {
-        block keys = sequence_block(c->sequences, queries.sequence, j);
-        int64_t at = keys.first * c->ldkv + head / group * h;
-        key_block(c, s, queries, keys, c->key + at, c->value + at);
-    }
+    key_walk walk = walk_keys(c->sequences, queries);
+    block keys;
+    for (bool first = true; next_keys(&walk, &keys); first = false) key_block(c, s, queries, keys, head, first);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *o = c->o + (queries.first + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
 #pragma omp simd

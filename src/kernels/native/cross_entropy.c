@@ -10,44 +10,54 @@ static void xent_max(int64_t C, int64_t V, const float *z, int64_t ldz, float *r
     for (int64_t c = 0; c < C; c++) rowmax[c] = ml_native_max(V, z + c * ldz);
 }
 
-static void sum_row(int64_t V, const float *z, float top, float *sum, float *total)
+static float sum_row(int64_t V, const float *z, float top)
 {
-    double exps = 0, plain = 0;
+    double sum = 0;
     for (int64_t first = 0; first < V; first += RUN) {
         int64_t end = ml_min(V, first + RUN);
-        float run_exps = 0, run_plain = 0;
-#pragma omp simd reduction(+ : run_exps, run_plain)
-        for (int64_t v = first; v < end; v++) {
-            run_exps += ml_native_exp(z[v] - top);
-            run_plain += z[v];
-        }
-        exps += (double)run_exps;
-        plain += (double)run_plain;
+        float run = 0;
+#pragma omp simd reduction(+ : run)
+        for (int64_t v = first; v < end; v++) run += ml_native_exp(z[v] - top);
+        sum += (double)run;
     }
-    *sum = (float)exps;
-    *total = (float)plain;
+    return (float)sum;
 }
 
-static void xent_sum(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const int64_t *target, float *sum,
-                     float *picked, float *total)
+/* The column of the i-th target, or −1 where another rank has it. */
+ML_INLINE int64_t column(const ml_targets *targets, int64_t i, int64_t V)
+{
+    int64_t v = targets->token[i] - targets->first;
+    return v >= 0 && v < V ? v : -1;
+}
+
+static void xent_sum(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const ml_targets *targets, float *sum,
+                     float *picked)
 {
 #pragma omp parallel for schedule(static) if (C * V >= ML_PARALLEL_FROM)
     for (int64_t c = 0; c < C; c++) {
-        sum_row(V, z + c * ldz, rowmax[c], &sum[c], &total[c]);
-        picked[c] = target[c] >= 0 && target[c] < V ? z[c * ldz + target[c]] : 0;
+        sum[c] = sum_row(V, z + c * ldz, rowmax[c]);
+        picked[c] = 0;
+        for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
+            int64_t v = column(targets, i, V);
+            if (v >= 0) picked[c] += z[c * ldz + v];
+        }
     }
 }
 
-static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const int64_t *target,
+static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const ml_targets *targets,
                           float smoothing, int64_t V_all, float scale)
 {
-    float share = scale * smoothing / (float)V_all, hit = scale * (1 - smoothing);
+    float hit = scale * (1 - smoothing);
 #pragma omp parallel for schedule(static) if (C * V >= ML_PARALLEL_FROM)
     for (int64_t c = 0; c < C; c++) {
-        float *row = z + c * ldz, top = rowmax[c], factor = scale / sum[c];
+        float *row = z + c * ldz, top = rowmax[c], weight = scale * (float)(targets->start[c + 1] - targets->start[c]);
+        float factor = weight / sum[c], share = weight * smoothing / (float)V_all;
 #pragma omp simd
         for (int64_t v = 0; v < V; v++) row[v] = factor * ml_native_exp(row[v] - top) - share;
-        if (target[c] >= 0 && target[c] < V) row[target[c]] -= hit;
+        for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
+            int64_t v = column(targets, i, V);
+            if (v >= 0) row[v] -= hit;
+        }
     }
 }
 

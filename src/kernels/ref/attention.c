@@ -1,5 +1,5 @@
 /* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T × T matrix is needed.
- *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over j ≤ i in the same sequence
+ *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over the j at or before i on its path
  *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,  dv_j = Σ p_ij·dO_i */
 #include <math.h>
 
@@ -12,19 +12,34 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* One query over n keys; lse may be NULL. */
-static void attend(const ml_attention_shape *shape, int64_t n, const float *q, const float *key, const float *value, int64_t ldkv, float *o,
-                   float *lse)
+/* The keys that a query attends to: positions 0 … n−1 of a path, or n rows one after another (`sequences` NULL). */
+typedef struct keys {
+    const ml_sequences *sequences;
+    int64_t sequence, n;
+} keys;
+
+static int64_t key_row(const keys *k, int64_t j) { return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : j; }
+
+/* One query; lse may be NULL. */
+static void attend(const ml_attention_shape *shape, const keys *keys, const float *q, const float *key, const float *value, int64_t ldkv,
+                   float *o, float *lse)
 {
-    double top = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < n; j++) top = fmax(top, (double)shape->scale * dot(shape->head_dim, q, key + j * ldkv));
-    for (int64_t j = 0; j < n; j++) sum += exp((double)shape->scale * dot(shape->head_dim, q, key + j * ldkv) - top);
-    for (int64_t c = 0; c < shape->head_dim; c++) o[c] = 0;
+    double top = -INFINITY, sum = 0, scale = (double)shape->scale;
+    int64_t n = keys->n, h = shape->head_dim;
+    for (int64_t j = 0; j < n; j++) top = fmax(top, scale * dot(h, q, key + key_row(keys, j) * ldkv));
+    for (int64_t j = 0; j < n; j++) sum += exp(scale * dot(h, q, key + key_row(keys, j) * ldkv) - top);
+    for (int64_t c = 0; c < h; c++) o[c] = 0;
     for (int64_t j = 0; j < n; j++) {
-        double p = exp((double)shape->scale * dot(shape->head_dim, q, key + j * ldkv) - top) / sum;
-        for (int64_t c = 0; c < shape->head_dim; c++) o[c] += (float)(p * (double)value[j * ldkv + c]);
+        int64_t row = key_row(keys, j);
+        double p = exp(scale * dot(h, q, key + row * ldkv) - top) / sum;
+        for (int64_t c = 0; c < h; c++) o[c] += (float)(p * (double)value[row * ldkv + c]);
     }
     if (lse) *lse = (float)(top + log(sum));
+}
+
+static keys keys_of(const ml_sequences *sequences, int64_t s, int64_t row)
+{
+    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
@@ -34,27 +49,28 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
     int64_t T = sequences->start[sequences->count], h = shape->head_dim, group = shape->heads / shape->kv_heads;
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
-            for (int64_t first = sequences->start[s], i = first; i < sequences->start[s + 1]; i++) {
-                int64_t kv = first * ldkv + head / group * h;
-                attend(shape, i - first + 1, q + i * ldq + head * h, key + kv, value + kv, ldkv, o + i * ldo + head * h,
-                       lse + head * T + i);
+            for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
+                const keys keys = keys_of(sequences, s, i);
+                int64_t kv = head / group * h;
+                attend(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv, o + i * ldo + head * h, lse + head * T + i);
             }
 }
 
-/* All that query i of one head gives to dq, dk and dv. k, v, dk, dv start at the first key of the sequence. */
-static void attend_backward(const ml_attention_shape *shape, int64_t n, const float *q, const float *key, const float *value, int64_t ldkv,
-                            const float *o, float lse, const float *d_o, float *dq, float *dk, float *dv, int64_t lddkv)
+/* All that one query of one head gives to dq, dk and dv. */
+static void attend_backward(const ml_attention_shape *shape, const keys *keys, const float *q, const float *key, const float *value,
+                            int64_t ldkv, const float *o, float lse, const float *d_o, float *dq, float *dk, float *dv, int64_t lddkv)
 {
     int64_t h = shape->head_dim;
     double scale = (double)shape->scale, D = dot(h, d_o, o);
     for (int64_t c = 0; c < h; c++) dq[c] = 0;
-    for (int64_t j = 0; j < n; j++) {
-        double p = exp(scale * dot(h, q, key + j * ldkv) - (double)lse);
-        double ds = p * (dot(h, d_o, value + j * ldkv) - D) * scale;
+    for (int64_t j = 0; j < keys->n; j++) {
+        int64_t row = key_row(keys, j);
+        double p = exp(scale * dot(h, q, key + row * ldkv) - (double)lse);
+        double ds = p * (dot(h, d_o, value + row * ldkv) - D) * scale;
         for (int64_t c = 0; c < h; c++) {
-            dq[c] += (float)(ds * (double)key[j * ldkv + c]);
-            dk[j * lddkv + c] += (float)(ds * (double)q[c]);
-            dv[j * lddkv + c] += (float)(p * (double)d_o[c]);
+            dq[c] += (float)(ds * (double)key[row * ldkv + c]);
+            dk[row * lddkv + c] += (float)(ds * (double)q[c]);
+            dv[row * lddkv + c] += (float)(p * (double)d_o[c]);
         }
     }
 }
@@ -70,10 +86,11 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
         for (int64_t c = 0; c < shape->kv_heads * h; c++) dk[t * lddkv + c] = dv[t * lddkv + c] = 0;
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
-            for (int64_t first = sequences->start[s], i = first; i < sequences->start[s + 1]; i++) {
-                int64_t from = first * ldkv + head / group * h, to = first * lddkv + head / group * h;
-                attend_backward(shape, i - first + 1, q + i * ldq + head * h, key + from, value + from, ldkv, o + i * ldo + head * h,
-                                lse[head * T + i], d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + to, dv + to, lddkv);
+            for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
+                const keys keys = keys_of(sequences, s, i);
+                int64_t kv = head / group * h;
+                attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv, o + i * ldo + head * h, lse[head * T + i],
+                                d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + kv, dv + kv, lddkv);
             }
 }
 
@@ -82,8 +99,9 @@ static void attention_decode(const ml_kernels *k, const ml_attention_shape *shap
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
+    const keys keys = {.n = n};
     for (int64_t head = 0; head < shape->heads; head++)
-        attend(shape, n, q + head * h, key + head / group * h, value + head / group * h, ldkv, o + head * h, NULL);
+        attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv, o + head * h, NULL);
 }
 
 void ml_reference_attention(ml_kernels *table)
