@@ -52,6 +52,8 @@ void ml_grid_barrier(const ml_grid *grid);
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
 
+/* Bytes that this rank passed to sums and maxima over a group so far; nothing is passed in a group of one. */
+int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group);
 /* Time that this rank spent inside this header's collectives so far: moving data, and waiting for ranks that came later. */
 double ml_grid_comm_seconds(const ml_grid *grid);
 

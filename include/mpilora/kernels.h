@@ -169,6 +169,14 @@ int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rate
 /* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s, measured now (some 10 ms) with the
  * instructions of the vector path; 0 under "ref". */
 double ml_kernels_peak_gflops(const ml_kernels *kernels);
+/* A piece of memory. Borrowed. */
+typedef struct ml_memory_span {
+    const void *data;
+    int64_t bytes;
+} ml_memory_span;
+
+/* Seconds that all threads of this rank take to read these pieces once, each thread its part of every piece; 0 under "ref". */
+double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count, const ml_memory_span *spans);
 /* Bytes of workspace that ml_kernels_create will account for (category workspace) for the path that needs most among those that
  * "auto" may choose, or for the forced one; allocates nothing. `threads`: OpenMP threads of the rank. */
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);

@@ -44,6 +44,9 @@ void ml_peft_initialise(ml_peft *peft);
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 /* After an update or a load of values: bf16 copies follow their masters. */
 void ml_peft_after_update(ml_peft *peft);
+/* LoRA: adds s·B·A into the model's own weights (rounded once to their type) and takes the method's hooks out: the model computes what it did, without
+ * adapters. Only for a method whose weights are this model's own storage. Local. */
+void ml_peft_merge(ml_peft *peft);
 /* Bytes beyond parameters and slots that this method's weights need on this rank, into the category they are accounted in (full: its own bf16 copies
  * count as trainable and not as frozen). */
 ml_category ml_peft_weight_category(const ml_peft *peft);

@@ -14,8 +14,10 @@ static int members(const ml_grid *grid, ml_group group)
     return group == ML_GROUP_TP ? grid->tp : group == ML_GROUP_DP ? grid->dp : grid->size;
 }
 
-/* The grid is const to callers; its clock is the one thing that a collective changes. */
-static void add_seconds(const ml_grid *grid, double since) { ((ml_grid *)(uintptr_t)grid)->seconds += ml_seconds() - since; }
+/* The grid is const to callers; clock and counters are all that a collective changes. */
+static ml_grid *counters(const ml_grid *grid) { return (ml_grid *)(uintptr_t)grid; }
+
+static void add_seconds(const ml_grid *grid, double since) { counters(grid)->seconds += ml_seconds() - since; }
 
 static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op operation)
 {
@@ -24,6 +26,7 @@ static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size
     for (int64_t at = 0; at < n; at += piece)
         MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type, operation, communicator(grid, group));
     add_seconds(grid, since);
+    counters(grid)->summed[group] += n * (int64_t)size;
 }
 
 void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)

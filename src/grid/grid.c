@@ -101,4 +101,5 @@ int ml_grid_dp(const ml_grid *grid) { return grid->dp; }
 int ml_grid_dp_rank(const ml_grid *grid) { return grid->dp_rank; }
 int ml_grid_nodes(const ml_grid *grid) { return grid->nodes; }
 int ml_grid_ranks_on_node(const ml_grid *grid) { return grid->ranks_on_node; }
+int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group) { return grid->summed[group]; }
 double ml_grid_comm_seconds(const ml_grid *grid) { return grid->seconds; }

@@ -9,7 +9,8 @@
 struct ml_grid {
     MPI_Comm world, tp_group, dp_group;
     int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
-    double seconds; /* inside collectives */
+    double seconds;                  /* inside collectives */
+    int64_t summed[ML_GROUP_DP + 1]; /* bytes passed to sums and maxima of a group */
 };
 
 #endif

@@ -82,3 +82,12 @@ double ml_kernels_peak_gflops(const ml_kernels *kernels)
     const ml_kernels_owner *owner = ml_kernels_owner_of(kernels);
     return owner->peak_gflops ? owner->peak_gflops(owner->threads) : 0;
 }
+
+double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count, const ml_memory_span *spans)
+{
+    const ml_kernels_owner *owner = ml_kernels_owner_of(kernels);
+    if (!owner->read_memory) return 0;
+    double start = ml_seconds();
+    (void)owner->read_memory(owner->threads, count, spans); /* of another file: not optimised away */
+    return ml_seconds() - start;
+}

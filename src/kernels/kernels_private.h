@@ -38,6 +38,7 @@ typedef struct ml_kernels_owner {
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
     double (*peak_gflops)(int threads);
+    int64_t (*read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 } ml_kernels_owner;
 
 static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { return k->workspace; }

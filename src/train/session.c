@@ -44,7 +44,8 @@ static ml_status open_files(session *s, bool training)
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     ML_TRY(ml_base_open(&s->base, c->base));
-    int64_t context = ml_base_spec(s->base)->context;
+    s->spec = ml_base_spec(s->base);
+    int64_t context = s->spec->context;
     s->max_len = c->data.max_len ? c->data.max_len : context;
     if (s->max_len > context)
         return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
@@ -77,7 +78,7 @@ done:
 
 static ml_status create_model(session *s)
 {
-    return ml_model_create(&s->model, ml_base_spec(s->base), s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
+    return ml_model_create(&s->model, s->spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
 }
 
 static ml_status attach_method(session *s)
@@ -87,7 +88,7 @@ static ml_status attach_method(session *s)
     ML_TRY(create_model(s));
     if (c->method.name == ML_METHOD_FULL) return ml_peft_attach_full(&s->peft, s->model, &s->parameters);
     ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
-    ML_TRY(ml_targets_resolve(ml_base_spec(s->base)->family, c->method.targets, &o.targets));
+    ML_TRY(ml_targets_resolve(s->spec->family, c->method.targets, &o.targets));
     ML_TRY(ml_peft_attach_lora(&s->peft, s->model, &s->parameters, &o));
 done:
     return st;
@@ -150,7 +151,6 @@ static ml_status read_weights(session *s)
                               : ml_base_read(s->base, slot->name, &slot->shard, slot->dtype, slot->data);
         if (st != ML_OK) return st;
     }
-    if (s->peft) ml_peft_after_update(s->peft);
     return ML_OK;
 }
 
@@ -162,7 +162,8 @@ static ml_status allocate(session *s, bool training)
     ML_TRY(ml_model_bind(s->model, s->peft ? ml_peft_weight_category(s->peft) : ML_MEM_FROZEN));
     ML_TRY(ml_model_reserve(s->model, s->tokens, training));
     ML_TRY(packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len));
-    ML_TRY(read_weights(s));
+    ML_TRY(s->base ? read_weights(s) : draw_weights(s));
+    if (s->peft) ml_peft_after_update(s->peft);
 done:
     return st;
 }

@@ -47,9 +47,10 @@ typedef struct packer {
 typedef struct session {
     const ml_run_config *config; /* borrowed */
     ml_grid *grid;
-    ml_base *base;
-    int64_t max_len; /* resolved */
-    int64_t tokens;  /* of the largest micro-batch */
+    ml_base *base;             /* NULL: random weights */
+    const ml_model_spec *spec; /* borrowed: the base's, or a trial's */
+    int64_t max_len;           /* resolved */
+    int64_t tokens;            /* of the largest micro-batch */
     data_source train, valid;
     ml_model *model;
     ml_kernels *kernels;
@@ -73,6 +74,9 @@ ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t ma
 void packer_destroy(packer *p);
 int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
 ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed) ML_NODISCARD;
+
+/* random_weights.c: this rank's part of every weight, drawn. Local. */
+ml_status draw_weights(session *s) ML_NODISCARD;
 
 /* evaluate.c: mean loss over all usable sequences of s->valid. Collective. */
 ml_status evaluate_session(session *s, double *loss, int64_t *targets) ML_NODISCARD;

@@ -1,7 +1,8 @@
-"""mpilora bench: one JSON object with every path's rate and share of the peak; bad input is refused with code 2."""
+"""mpilora bench: one JSON object with rates, their shares of the peak, flops and bytes as counted here from the architecture; bad input is refused with code 2."""
 import json
 import os
 import subprocess
+import tempfile
 
 PROGRAM = os.environ["MPILORA"]
 
@@ -49,6 +50,132 @@ def test_bad_input():
     assert run.returncode == 2 and "sse9" in run.stderr, run
 
 
+MODEL = {"family": "llama", "layers": 3, "width": 64, "mlp_width": 96, "heads": 4, "kv_heads": 2, "vocab": 300, "context": 128}
+LINEAR = {"q": (64, 64), "k": (64, 32), "v": (64, 32), "o": (64, 64), "gate": (64, 96), "up": (64, 96), "down": (96, 64)}  # in, out
+PHASES = ("forward", "backward", "comm", "optimizer", "data", "other")
+
+
+def model_file(folder):
+    path = os.path.join(folder, "model.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(MODEL, file)
+    return path
+
+
+def run_json(*words, ranks=0, **environment):
+    launcher = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks else []
+    run = subprocess.run([*launcher, PROGRAM, "bench", *words, "--json"], capture_output=True, text=True, timeout=300,
+                         env={**os.environ, **environment})
+    assert run.returncode == 0, (words, run)
+    return json.loads(run.stdout)
+
+
+def step_gflop(method, targets, rank, sequences, length):
+    """2 flops a weight and token for each product that is needed."""
+    tokens, layers = sequences * length, MODEL["layers"]
+    pairs = sequences * length * (length + 1) / 2
+    attention = 4 * pairs * 64
+    weights = sum(i * o for i, o in LINEAR.values())
+    head = MODEL["vocab"] * MODEL["width"]
+    if method == "full":
+        return 1e-9 * (6 * tokens * (layers * weights + head) + 3 * layers * attention)
+    qkv = sum(LINEAR[name][0] * LINEAR[name][1] for name in "qkv")  # layer 0's needs no gradient of its input
+    flops = tokens * (4 * (layers * weights + head) - 2 * qkv) + 3 * layers * attention
+    if method == "lora":
+        adapters = layers * sum(6 * rank * sum(LINEAR[name]) for name in targets)
+        flops += tokens * (adapters - sum(2 * rank * LINEAR[name][0] for name in targets if name in "qkv"))
+    return 1e-9 * flops
+
+
+def check_method(result, method, targets, rank):
+    tokens = result["tokens"]
+    assert abs(sum(method["phases"][p + "_s"] for p in PHASES) - method["step_s"]) <= 0.02 * method["step_s"], method
+    assert abs(method["tokens_per_s"] * method["step_s"] - tokens) < 1e-3 * tokens, method
+    expected = step_gflop(method["method"], targets, rank, result["sequences"], result["length"])
+    assert abs(method["model_gflop"] - expected) < 1e-4 * expected, (method, expected)
+    assert abs(method["peak_share"] * result["fma_peak_gflops"] - method["gflops"]) < 1e-3 * method["gflops"], method
+    assert abs(method["gflops"] * method["step_s"] - expected) < 1e-3 * expected, method
+    assert method["tp_bytes"] == method["tp_bytes_expected"], method
+    trained = {"lora": MODEL["layers"] * rank * sum(sum(LINEAR[name]) for name in targets), "frozen": 0}.get(method["method"])
+    if trained is not None:
+        assert method["params_trainable"] == trained and method["allreduce_bytes"] == 4 * trained, method
+    if method["method"] == "lora" and result["tp"] == 1:  # value, gradient, two moments
+        assert method["state_bytes"] == 16 * trained, method
+
+
+def test_step():
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_file(folder)
+        common = ("--model", model, "--sequences", "3", "--length", "40", "--rounds", "2", "--seconds", "0", "--rank", "2")
+        for targets, precision in ((("q", "v"), "bf16"), (tuple(LINEAR), "fp32")):
+            words = ("--targets", ",".join(targets) if len(targets) < 7 else "all", "--precision", precision)
+            result = run_json("step", *common, *words, "--methods", "lora,full,frozen")
+            assert [m["method"] for m in result["methods"]] == ["lora", "full", "frozen"] and result["rounds"] == 2, result
+            for method in result["methods"]:
+                check_method(result, method, targets, 2)
+            lora, full, frozen = result["methods"]
+            assert full["state_bytes"] == full["params_trainable"] * (16 if precision == "fp32" else 18) - (0 if precision == "fp32" else 2 * 7 * 64), full
+            assert abs(lora["loss"] - frozen["loss"]) < 0.02 * frozen["loss"], (lora, frozen)
+            ratio = {c["method"]: c for c in result["comparisons"]}
+            assert set(ratio) == {"full", "frozen"} and ratio["full"]["to"] == "lora", ratio
+            assert abs(ratio["full"]["state_ratio"] * lora["state_bytes"] - full["state_bytes"]) < 1e-3 * full["state_bytes"], ratio
+        for ranks, tp in ((2, 1), (2, 2)):
+            result = run_json("step", *common, "--methods", "lora", "--targets", "all", "--tp", str(tp), ranks=ranks)
+            assert (result["dp"], result["tp"]) == (2 // tp, tp), result
+            check_method(result, result["methods"][0], tuple(LINEAR), 2)
+            # sums of T·d: embedding, two a layer forward, two a layer backward but for layer 0's q, k, v, head; and 3 numbers a row of the head
+            expected = 4 * 120 * ((1 + 6 + 5 + 1) * 64 + 3) if tp == 2 else 0
+            assert result["methods"][0]["tp_bytes"] == expected, (result, expected)
+        run = bench("step", *common, "--methods", "lora,full")
+        assert run.returncode == 0 and "full / lora: step" in run.stdout and "backward" in run.stdout, run
+
+
+def test_allreduce():
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_file(folder)
+        result = run_json("allreduce", "--model", model, "--rank", "2", "--largest", "70000", ranks=2)
+        lora, full = result["gradients"]["lora"], result["gradients"]["full"]
+        assert lora["bytes"] == 4 * 3 * 2 * (64 + 64 + 64 + 32) and not lora["extrapolated"], result
+        assert full["bytes"] == 4 * (3 * (sum(i * o for i, o in LINEAR.values()) + 2 * 64) + 64 + 300 * 64 * 2) and full["extrapolated"], result
+        sizes = [size["bytes"] for size in result["sizes"]]
+        assert sizes == [4 ** i for i in range(1, 9)] and all(size["seconds"] > 0 for size in result["sizes"]), result
+        assert result["latency_s"] > 0 and result["bus_bandwidth_bytes_per_s"] > 0, result
+        assert run_json("allreduce", "--model", model, "--largest", "70000")["ranks"] == 1
+
+
+def test_generate():
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_file(folder)
+        weights = 3 * sum(i * o for i, o in LINEAR.values()) + 300 * 64
+        for precision, size in (("bf16", 2), ("fp32", 4)):
+            result = run_json("generate", "--model", model, "--targets", "all", "--merged", "--tokens", "20", "--precision", precision,
+                              "--rounds", "2", "--seconds", "0")
+            assert result["weight_bytes"] == size * weights + 4 * 7 * 64, result
+            assert set(result["variants"]) == {"base", "unmerged", "merged"}, result
+            assert abs(result["bound_tokens_per_s"] * result["weight_bytes"] - result["memory_bytes_per_s"]) < 1e-3 * result["memory_bytes_per_s"]
+            for variant in result["variants"].values():
+                assert variant["tokens_per_s"] > 0 and variant["bound_share"] > 0 and variant["time_to_base"] > 0, result
+        result = run_json("generate", "--model", model, "--tokens", "20", "--rounds", "1", "--seconds", "0", ranks=2)
+        assert set(result["variants"]) == {"base"} and result["ranks"] == 2, result
+
+
+def test_bad_steps():
+    for words, expected in ((("step", "--methods", "lora,ful"), "ful"), (("step", "--methods", "lora,lora"), "twice"), (("step", "--targets", "q,gate"), "gate"),
+                            (("step", "--targets", "q,x"), "\"x\""), (("step", "--length", "1025"), "1024"), (("step", "--tokens", "100"), "multiple"),
+                            (("step", "--base", "a.h5", "--model", "b.yaml"), "one of them"), (("step", "--rounds", "65"), "--rounds"),
+                            (("step", "--sequences", "0"), "--sequences"), (("step", "--tp", "2"), "tp"), (("step", "--dropout", "1"), "--dropout"),
+                            (("allreduce", "--largest", "3"), "--largest"), (("allreduce", "--rank", "0"), "--rank"), (("generate", "--merged"), "--merged"),
+                            (("generate", "--adapter", "a"), "--base"), (("generate", "--tokens", "1024"), "1024"), (("--json",), "--json")):
+        run = bench(*words)
+        assert run.returncode == 2 and expected in run.stderr and run.stdout == "", (words, run)
+    run = bench("step", "--base", "/nonexistent.h5")
+    assert run.returncode == 3 and "nonexistent" in run.stderr, run
+
+
 test_json()
 test_table()
 test_bad_input()
+test_step()
+test_allreduce()
+test_generate()
+test_bad_steps()

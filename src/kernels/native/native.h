@@ -83,5 +83,6 @@ void ML_NATIVE(native_cross_entropy)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);
 void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
 double ML_NATIVE(peak_gflops)(int threads);
+int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 
 #endif

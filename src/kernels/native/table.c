@@ -27,6 +27,7 @@ static void fill(ml_kernels *table)
     table->attention_decode = ML_NATIVE(attention_decode);
     ml_kernels_owner_of(table)->small_forward = ML_NATIVE(small_forward);
     ml_kernels_owner_of(table)->peak_gflops = ML_NATIVE(peak_gflops);
+    ml_kernels_owner_of(table)->read_memory = ML_NATIVE(read_memory);
 }
 
 const ml_vector_path ML_NATIVE(vector_path) = {ML_TEXT(ML_NATIVE_NAME), available, fill};
