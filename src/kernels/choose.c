@@ -6,9 +6,13 @@
 
 #include "kernels/kernels_private.h"
 
-static const ml_product_path *const product_paths[] = {&ml_product_path_blas,          &ml_product_path_onednn,
-                                                       &ml_product_path_onednn_matmul, &ml_product_path_onednn_bf16,
-                                                       &ml_product_path_ref,           NULL};
+static const ml_product_path *const product_paths[] = {&ml_product_path_native,
+                                                       &ml_product_path_blas,
+                                                       &ml_product_path_onednn,
+                                                       &ml_product_path_onednn_matmul,
+                                                       &ml_product_path_onednn_bf16,
+                                                       &ml_product_path_ref,
+                                                       NULL};
 
 static const ml_vector_path *const vector_paths[] = {
 #ifdef MPILORA_NATIVE_X86
@@ -25,11 +29,11 @@ static bool is_candidate(const ml_product_path *path, const ml_kernels_options *
     return is_auto(options->product_path) ? path != &ml_product_path_ref : !strcmp(path->name, options->product_path);
 }
 
-int64_t ml_product_scratch_floats(const ml_kernels_options *options)
+int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t most = 0;
     for (const ml_product_path *const *p = product_paths; *p; p++)
-        if (is_candidate(*p, options)) most = ml_max(most, (*p)->scratch_floats(options));
+        if (is_candidate(*p, options)) most = ml_max(most, (*p)->scratch_floats(options, threads));
     return most;
 }
 

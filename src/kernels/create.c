@@ -11,7 +11,7 @@ typedef struct sizes {
 
 static sizes sizes_of(const ml_kernels_options *options, int threads)
 {
-    int64_t floats = ml_product_scratch_floats(options);
+    int64_t floats = ml_product_scratch_floats(options, threads);
     return (sizes){
         .owner = ml_round_up((int64_t)sizeof(ml_kernels_owner), 64),
         .product = ml_round_up(floats * (int64_t)sizeof(float), 64),
@@ -51,7 +51,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     owner->threads = threads;
     owner->product_scratch = (float *)(void *)(block + s.owner);
     owner->product_floats = s.product / (int64_t)sizeof(float);
-    owner->panel_floats = ml_panel_scratch_floats(&o);
+    owner->panel_floats = ml_panel_scratch_floats(&o, threads);
     ml_attention_scratch_place(&owner->attention, &o, block + s.owner + s.product);
     ML_TRY(ml_choose_vector_path(&owner->table, o.vector_path));
     ML_TRY(ml_choose_product_path(owner, &o));

@@ -6,6 +6,7 @@
 #ifndef MPILORA_KERNELS_PRIVATE_H
 #define MPILORA_KERNELS_PRIVATE_H
 
+#include "kernels/product.h"
 #include "mpilora/kernels.h"
 
 enum { ML_MAX_PATHS = 8 };
@@ -33,10 +34,12 @@ typedef struct ml_kernels_owner {
     float *product_scratch; /* widened panels, narrowed activations */
     int64_t product_floats; /* its size */
     int64_t panel_floats;   /* of it, for panels: at its start */
+    int64_t packed_rows;    /* of native_path.c */
     int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
+    ml_product_function product_function;
     double (*peak_gflops)(int threads);
     int64_t (*read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 } ml_kernels_owner;
@@ -46,14 +49,14 @@ static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { retur
 typedef struct ml_product_path {
     const char *name;
     bool (*available)(ml_dtype dtype); /* can this processor and this build run it? */
-    int64_t (*scratch_floats)(const ml_kernels_options *options);
+    int64_t (*scratch_floats)(const ml_kernels_options *options, int threads);
     /* Fills the product entries of owner->table; product_scratch is there already. */
     ml_status (*start)(ml_kernels_owner *owner, const ml_kernels_options *options);
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
 } ml_product_path;
 
-extern const ml_product_path ml_product_path_ref, ml_product_path_blas, ml_product_path_onednn, ml_product_path_onednn_matmul,
-    ml_product_path_onednn_bf16;
+extern const ml_product_path ml_product_path_ref, ml_product_path_native, ml_product_path_blas, ml_product_path_onednn,
+    ml_product_path_onednn_matmul, ml_product_path_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -67,7 +70,7 @@ extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2, ml_vect
 /* choose.c. Names: NULL and "auto" choose. */
 ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
-int64_t ml_product_scratch_floats(const ml_kernels_options *options); /* the most that a path which may be chosen needs */
+int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads); /* the most that a path which may be chosen needs */
 
 /* measure.c. *right: does the table compute what the reference does, on a small part of the run's first shape? */
 ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *options, bool *right) ML_NODISCARD;
@@ -84,7 +87,7 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
 typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
                          int64_t ldb, float beta, float *c, int64_t ldc);
 enum { ML_SMALL_TOKENS = 4 }; /* up to so many, ml_panel_forward reads the weight directly */
-int64_t ml_panel_scratch_floats(const ml_kernels_options *options);
+int64_t ml_panel_scratch_floats(const ml_kernels_options *options, int threads);
 void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
                       int64_t ldy);
 void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta,

@@ -11,8 +11,9 @@ static int64_t panel_rows(int64_t rows, int64_t cols)
     return ml_max(1, ml_min(rows, ml_min(PANEL_ROWS, most)));
 }
 
-int64_t ml_panel_scratch_floats(const ml_kernels_options *options)
+int64_t ml_panel_scratch_floats(const ml_kernels_options *options, int threads)
 {
+    (void)threads;
     if (options->weight_dtype != ML_BF16) return 0;
     int64_t most = 0;
     for (int64_t i = 0; i < options->nshapes; i++) {

@@ -38,10 +38,11 @@ static int64_t cache_floats(void) { return ml_round_up((int64_t)sizeof(ml_matmul
 
 static int64_t narrow_floats(ml_dtype dtype, int64_t elements) { return dtype == ML_BF16 ? elements / 2 : elements; }
 
-static int64_t scratch_floats(const ml_kernels_options *options)
+static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t elements = chunk_elements(options);
-    return ml_round_up(ml_panel_scratch_floats(options), 16) + narrow_floats(options->weight_dtype, elements) + elements + cache_floats();
+    return ml_round_up(ml_panel_scratch_floats(options, threads), 16) + narrow_floats(options->weight_dtype, elements) + elements +
+           cache_floats();
 }
 
 static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)

@@ -59,9 +59,10 @@ static bool always(ml_dtype dtype)
     return true;
 }
 
-static int64_t no_scratch(const ml_kernels_options *options)
+static int64_t no_scratch(const ml_kernels_options *options, int threads)
 {
     (void)options;
+    (void)threads;
     return 0;
 }
 

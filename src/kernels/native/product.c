@@ -1,0 +1,198 @@
+/* C = alpha·op(A)·op(B) + beta·C. The depth k is cut into parts; for each, all of A is packed once into panels of TILE_ROWS rows, by all threads.
+ * Then a task takes some columns of B: it packs them into its own L2 cache, and the register tile runs along them with one cache-sized
+ * block of A after another. Tasks are handed out as threads become free, so that a slow core holds nobody up; an element of C is always summed
+ * by one task and in the same order, so the result does not depend on who did it. */
+#include <omp.h>
+
+#include "kernels/native/pack.h"
+
+enum {
+    ROWS_IN_L2 = 96,      /* of packed A, a multiple of every TILE_ROWS */
+    TASKS_A_THREAD = 8,   /* at least, where the product is large enough */
+    LEAST_TASK_ROWS = 96, /* fewer make packing B too dear */
+    GROUP_COLUMNS = 64    /* of B in one task: whole cache lines of every row */
+};
+
+/* A tile: `depth` steps of rank one, then into C. */
+ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+{
+    ml_vector sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
+    for (int i = 0; i < rows; i++) { /* C is needed when the sums are done: it comes from far away meanwhile */
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
+    }
+    for (int64_t l = 0; l < depth; l++) {
+        ml_vector column[TILE_VECTORS];
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_VECTORS; j++) column[j] = *(const ml_vector *)(const void *)(b + l * TILE_COLUMNS + j * ML_LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++) {
+            float x = a[l * TILE_ROWS + i];
+#pragma GCC unroll 2
+            for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] += x * column[j];
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_VECTORS; j++) {
+            ml_vector *to = (ml_vector *)(void *)(c + i * ldc + j * ML_LANES);
+            if (beta != 0) sum[i][j] += beta * *to;
+            *to = sum[i][j];
+        }
+    }
+}
+
+static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+{
+    switch (rows) { /* each number of rows has its own unrolled code */
+    case 1:
+        multiply_tile(1, depth, a, b, c, ldc, beta);
+        break;
+    case 2:
+        multiply_tile(2, depth, a, b, c, ldc, beta);
+        break;
+    case 3:
+        multiply_tile(3, depth, a, b, c, ldc, beta);
+        break;
+    case 4:
+        multiply_tile(4, depth, a, b, c, ldc, beta);
+        break;
+    case 5:
+        multiply_tile(5, depth, a, b, c, ldc, beta);
+        break;
+    case 6:
+        multiply_tile(6, depth, a, b, c, ldc, beta);
+        break;
+#if defined(__AVX512F__)
+    case 7:
+        multiply_tile(7, depth, a, b, c, ldc, beta);
+        break;
+    case 8:
+        multiply_tile(8, depth, a, b, c, ldc, beta);
+        break;
+    case 9:
+        multiply_tile(9, depth, a, b, c, ldc, beta);
+        break;
+    case 10:
+        multiply_tile(10, depth, a, b, c, ldc, beta);
+        break;
+    case 11:
+        multiply_tile(11, depth, a, b, c, ldc, beta);
+        break;
+    case 12:
+        multiply_tile(12, depth, a, b, c, ldc, beta);
+        break;
+#endif
+    default:
+        break;
+    }
+}
+
+/* At the right edge of C: through a tile of memory. */
+static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+{
+    float tile[TILE_ROWS * TILE_COLUMNS];
+    tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) {
+            float *to = c + i * ldc + j;
+            *to = tile[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * *to);
+        }
+}
+
+/* What one part of the depth needs. */
+typedef struct pass {
+    const ml_product *product;
+    const ml_product_scratch *scratch;
+    int64_t row, rows;                      /* of C and A: packed at a time */
+    int64_t at, depth;                      /* of k */
+    float beta;                             /* the product's for the first part of the depth, then 1 */
+    int64_t row_parts, rows_a_part, groups; /* tasks: row_parts × groups */
+} pass;
+
+static void pack_panel_of_a(const pass *p, int64_t panel)
+{
+    const ml_product *x = p->product;
+    int64_t row = p->row + panel * TILE_ROWS;
+    const matrix_part part = {.data = (const char *)(x->a_turned ? x->a + p->at * x->lda + row : x->a + row * x->lda + p->at),
+                              .ld = x->lda,
+                              .lanes = ml_min(TILE_ROWS, p->row + p->rows - row),
+                              .depth = p->depth,
+                              .turned = x->a_turned};
+    ML_NATIVE(pack_rows)(&part, x->alpha, p->scratch->packed_a + panel * TILE_ROWS * p->depth);
+}
+
+static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
+{
+    const ml_product *x = p->product;
+    int64_t size = (int64_t)ml_dtype_size(x->b_dtype);
+    for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+        int64_t first = x->b_turned ? (column + j) * x->ldb + p->at : p->at * x->ldb + column + j;
+        const matrix_part part = {(const char *)x->b + first * size, x->b_dtype, x->ldb,
+                                  ml_min(TILE_COLUMNS, columns - j), p->depth,   x->b_turned};
+        ML_NATIVE(pack_columns)(&part, to + j * p->depth);
+    }
+}
+
+/* The packed group of B with the panels of A from row `from` to `end` (of those packed). */
+static void multiply_block(const pass *p, int64_t column, int64_t columns, const float *b, int64_t from, int64_t end)
+{
+    const ml_product *x = p->product;
+    for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
+        for (int64_t i = from; i < end; i += TILE_ROWS) {
+            const float *a = p->scratch->packed_a + i * p->depth;
+            float *c = x->c + (p->row + i) * x->ldc + column + j;
+            int64_t rows = ml_min(TILE_ROWS, end - i), wide = columns - j;
+            if (wide >= TILE_COLUMNS)
+                tile_of_rows(rows, p->depth, a, b + j * p->depth, c, x->ldc, p->beta);
+            else
+                edge_tile(rows, wide, p->depth, a, b + j * p->depth, c, x->ldc, p->beta);
+        }
+}
+
+static void run_task(const pass *p, int64_t task, float *packed_b)
+{
+    int64_t group = task / p->row_parts, part = task % p->row_parts;
+    int64_t column = group * GROUP_COLUMNS, columns = ml_min(GROUP_COLUMNS, p->product->n - column);
+    int64_t first = part * p->rows_a_part, end = ml_min(p->rows, first + p->rows_a_part);
+    pack_group_of_b(p, column, columns, packed_b);
+    for (int64_t i = first; i < end; i += ROWS_IN_L2) multiply_block(p, column, columns, packed_b, i, ml_min(end, i + ROWS_IN_L2));
+}
+
+/* Rows are cut where there are too few groups of columns to keep all threads busy to the end. */
+static void cut_tasks(pass *p, int threads)
+{
+    p->groups = (p->product->n + GROUP_COLUMNS - 1) / GROUP_COLUMNS;
+    int64_t wanted = threads > 1 ? (TASKS_A_THREAD * threads + p->groups - 1) / p->groups : 1;
+    int64_t parts = ml_max(1, ml_min(wanted, p->rows / LEAST_TASK_ROWS));
+    p->rows_a_part = ml_round_up((p->rows + parts - 1) / parts, TILE_ROWS);
+    p->row_parts = (p->rows + p->rows_a_part - 1) / p->rows_a_part;
+}
+
+/* Called by every thread of a team. */
+static void run_pass(const pass *p)
+{
+    float *packed_b = p->scratch->packed_b + omp_get_thread_num() * ML_PRODUCT_DEPTH * ML_PRODUCT_COLUMNS;
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < (p->rows + TILE_ROWS - 1) / TILE_ROWS; panel++) pack_panel_of_a(p, panel);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < p->row_parts * p->groups; task++) run_task(p, task, packed_b);
+}
+
+void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
+{
+    int64_t most = scratch->rows / TILE_ROWS * TILE_ROWS, parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
+    int64_t depth = ml_min(ML_PRODUCT_DEPTH, ml_round_up(ml_max(1, (x->k + parts - 1) / parts), 8));
+    bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
+    int threads = small ? 1 : scratch->threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    for (int64_t row = 0; row < x->m; row += most)
+        for (int64_t at = 0; at < ml_max(1, x->k); at += depth) {
+            pass p = {.product = x, .scratch = scratch, .row = row, .rows = ml_min(most, x->m - row), .at = at};
+            p.depth = ml_min(depth, x->k - at);
+            p.beta = at == 0 ? x->beta : 1;
+            cut_tasks(&p, threads);
+            run_pass(&p);
+        }
+}
