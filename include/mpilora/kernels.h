@@ -9,7 +9,7 @@
  * functions is collective.
  *
  * ml_kernels is a table: ref/ fills all of it with plain loops, native/ (the same vector source compiled for several
- * instruction sets) overrides the elementwise kernels and attention, blas/ and onednn/ override the products.
+ * instruction sets) overrides the elementwise kernels, attention and the products; blas/ and onednn/ have other products.
  */
 #ifndef MPILORA_KERNELS_H
 #define MPILORA_KERNELS_H
@@ -66,7 +66,7 @@ typedef struct ml_adamw {
 
 typedef struct ml_kernels ml_kernels;
 struct ml_kernels {
-    const char *product_path; /* e.g. "blas-panel", "onednn-bf16": who multiplies the weights */
+    const char *product_path; /* e.g. "native", "onednn-bf16": who multiplies the weights */
     const char *vector_path;  /* e.g. "avx2": who does the rest */
 
     /* ---- products with a weight: Y[T, rows] = beta·Y + X[T, cols]·Wᵀ and dX[T, cols] = beta·dX + dY[T, rows]·W (beta 0 or 1;
@@ -142,7 +142,7 @@ struct ml_kernels {
 };
 
 typedef struct ml_kernels_options {
-    const char *product_path; /* NULL or "auto": measured; else forced: "ref", "blas", "onednn", "onednn-bf16", …; the environment
+    const char *product_path; /* NULL or "auto": measured; else forced: "ref", "native", "blas", "onednn", "onednn-bf16", …; the environment
                                  variable MPILORA_PRODUCT_PATH overrides it */
     const char *vector_path;  /* NULL or "auto"; "ref", "generic", "avx2", "avx512"; MPILORA_VECTOR_PATH overrides it */
     ml_dtype weight_dtype;    /* of the weights that will be multiplied */
