@@ -77,6 +77,9 @@ void ml_memory_free(void *pointer);
 void *ml_memory_resize(void *pointer, int64_t count, size_t size, const char *what) ML_NODISCARD;
 char *ml_memory_string(const char *text) ML_NODISCARD; /* a copy, category other */
 
+/* Counts bytes that come from elsewhere (memory that ranks share) among those of a category; negative when they are given back. */
+void ml_memory_account(ml_category category, int64_t bytes);
+
 int64_t ml_memory_current(ml_category category);
 int64_t ml_memory_peak(ml_category category);
 int64_t ml_memory_peak_total(void);   /* peak of the sum over all categories */
@@ -114,8 +117,8 @@ static inline uint16_t ml_bf16_from_float(float f)
 {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 0x40u);
-    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    uint32_t nan = (u >> 16) | 0x40u, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded); /* both sides made, so that loops become vector code */
 }
 
 static inline int64_t ml_min(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -11,6 +11,7 @@
 #include "mpilora/optim.h"
 
 typedef enum ml_method { ML_METHOD_LORA, ML_METHOD_FULL } ml_method;
+typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
@@ -72,6 +73,9 @@ typedef struct ml_run_config {
     struct {
         int64_t tp, pp; /* 1, 1 */
     } parallel;
+    struct {
+        ml_share_frozen share_frozen; /* auto: replicas of a node hold one copy of the frozen weights where that can be */
+    } memory;
     ml_dtype precision; /* bf16 */
     char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
@@ -82,6 +86,9 @@ ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *c
 void ml_run_config_destroy(ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
+
+/* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro, or its share of a step where that is less. */
+int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 
 /* What train alone needs: run.dir and data.train. ML_USAGE naming the missing key. */
 ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD;

@@ -33,7 +33,11 @@ int ml_grid_dp_rank(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);         /* distinct shared-memory nodes of the world */
 int ml_grid_ranks_on_node(const ml_grid *grid); /* the most on any node */
 
-typedef enum ml_group { ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP } ml_group;
+/* NODE: the world's ranks on this rank's node. REPLICA: those of them that hold the same shard of the weights (the same tp rank). */
+typedef enum ml_group { ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP, ML_GROUP_NODE, ML_GROUP_REPLICA } ml_group;
+
+int ml_grid_members(const ml_grid *grid, ml_group group); /* how many ranks this rank's group has */
+int ml_grid_place(const ml_grid *grid, ml_group group);   /* this rank's number in it, from 0 */
 
 /* The status of the group's lowest-numbered failing rank, on every rank of it, with its error text: the way to turn a local result into a collective
  * one. Collective over the group; ml_grid_agree over the world. */
@@ -55,6 +59,24 @@ void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
 /* Bytes that this rank passed to sums and maxima over a group so far; nothing is passed in a group of one. */
 int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group);
 /* Time that this rank spent inside this header's collectives so far: moving data, and waiting for ranks that came later. */
+/* ---- memory that the replicas of a node hold together ------------------------------------------------------------------------ */
+
+/* One block, the same physical memory in every rank of the group REPLICA. */
+typedef struct ml_shared ml_shared;
+
+/* Not initialised; aligned to a page. The block is a memory file without a name, which ranks that cannot open each other's (user name spaces of
+ * their own) replace by an MPI-3 shared window; either way nothing is left behind however a rank ends. MPILORA_SHARED_MEMORY=file or =window in the
+ * environment takes one way alone. The group's first rank accounts for all bytes, the others for none, so that a node's sum counts them once.
+ * ML_RESOURCE on every rank of the group where neither way is open, with the bytes and the reason. Collective over REPLICA; owned by the caller. */
+ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category, const char *what) ML_NODISCARD;
+void *ml_shared_data(const ml_shared *shared);
+/* Takes the pages of this rank's part of the block, the place-th of as many equal ones as the group has ranks: in the domain of this rank's threads, as huge
+ * pages where possible, and so that memory that runs out is an error here and no signal later. ML_RESOURCE. Local. */
+ml_status ml_shared_take_pages(ml_shared *shared) ML_NODISCARD;
+/* All parts are written: from here on the block can only be read. Collective over REPLICA. */
+void ml_shared_seal(ml_shared *shared);
+void ml_shared_destroy(ml_shared *shared); /* collective over REPLICA; NULL is fine */
+
 double ml_grid_comm_seconds(const ml_grid *grid);
 
 #endif

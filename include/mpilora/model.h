@@ -96,6 +96,10 @@ int64_t ml_model_unbound_bytes(const ml_model *model, ml_dtype dtype);
 int64_t ml_model_weight_bytes(const ml_model *model);
 /* After slots' data (and gradients) were set: points the layers at them. Slots still without data get storage of `category`. Local. */
 ml_status ml_model_bind(ml_model *model, ml_category category) ML_NODISCARD;
+/* The same with the caller's memory for the slots without data: ml_model_storage_bytes, aligned to 64. Borrowed; it may be shared by ranks that hold the
+ * same shard, and be read-only once it is filled: passes never write to it. */
+int64_t ml_model_storage_bytes(const ml_model *model);
+void ml_model_bind_storage(ml_model *model, void *storage);
 
 /* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤ 8). */
 enum { ML_MODEL_SHAPES = 8 };

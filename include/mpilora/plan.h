@@ -16,7 +16,7 @@ typedef struct ml_plan_shape {
     int threads;
 } ml_plan_shape;
 
-/* Adds the bytes that training will account for on this rank, by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
+/* Adds the bytes that training will account for on this rank (the one that accounts for what a node shares), by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
  * buffers of packing and the most that reading weights or saving holds for a moment. The model's structure itself exists already and is not counted. */
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
                   int64_t bytes[ML_MEM_CATEGORIES]);
@@ -27,20 +27,22 @@ typedef struct ml_plan_method {
     int64_t checkpoint_bytes, allreduce_bytes_per_step;
     int64_t adapter_bytes_16bit; /* the trained tensors in 16 bit, as the paper counts them */
     int64_t per_rank[ML_MEM_CATEGORIES];
-    int64_t total_bytes_per_rank, total_bytes; /* total: all ranks */
+    int64_t total_bytes_per_rank;
+    int frozen_shared_by;            /* ranks of a node that hold one copy of the frozen weights; 1: none share */
+    int64_t node_bytes, total_bytes; /* the fullest node; all ranks. What ranks share is counted once */
 } ml_plan_method;
 
 enum { ML_PLAN_METHODS = 2 };
 
 typedef struct ml_plan {
-    int ranks, dp, tp;
+    int ranks, nodes, dp, tp;
     int64_t tokens;              /* of the largest micro-batch */
     int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not part of the totals */
     ml_plan_method method[ML_PLAN_METHODS];
 } ml_plan;
 
 /* config.base may be a base file or a model description (*.yaml). Micro-batches are as long as the data sets make them where these can be read, else
- * batch.micro × data.max_len. ML_USAGE, ML_INPUT. Local. */
-ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks) ML_NODISCARD;
+ * batch.micro × data.max_len. The ranks lie on `nodes` nodes in equal runs, one after the other. ML_USAGE, ML_INPUT. Local. */
+ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks, int nodes) ML_NODISCARD;
 
 #endif

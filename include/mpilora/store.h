@@ -28,7 +28,25 @@ const char *ml_base_tokenizer_hash(const ml_base *base);
  * `dtype`, into `out` (contiguous, the shard's ranges one after the other). Local. */
 ml_status ml_base_read(ml_base *base, const char *name, const ml_shard *shard, ml_dtype dtype, void *out) ML_NODISCARD;
 
-int64_t ml_base_read_bytes(void); /* the most that ml_base_read holds for a moment (category other) */
+/* ml_base_read of many tensors at once, by all threads. What is read are the contents as they stand: they are not hashed here (the file's description is, when
+ * it is opened; content_sha256 says what they were). */
+typedef struct ml_base_request {
+    const char *name;
+    const ml_shard *shard;
+    ml_dtype dtype;
+    void *out;
+} ml_base_request;
+
+/* How ranks that fill the same memory divide the work: each reads one of `parts` runs of about as many bytes. */
+typedef struct ml_base_division {
+    int part, parts;
+} ml_base_division;
+
+/* `division` NULL: everything. *bytes: how many of the file's were wanted and read. Local. */
+ml_status ml_base_load(ml_base *base, const ml_base_request *requests, int64_t count, const ml_base_division *division,
+                       int64_t *bytes) ML_NODISCARD;
+/* What ml_base_load of so many requests and the list of them hold for a moment (category other). */
+int64_t ml_base_load_bytes(int64_t count, int threads);
 
 /* Writing: create, then every tensor of the specification once, in its order, in pieces of whole rows; finish renames the temporary
  * file into place after fsync. `path` must not exist unless `replace`. Until finish nothing is seen under `path`. */

@@ -32,7 +32,7 @@ static void raise_peak(_Atomic int64_t *maximum, int64_t value)
     }
 }
 
-static void account(ml_category category, int64_t bytes)
+void ml_memory_account(ml_category category, int64_t bytes)
 {
     raise_peak(&peak[category], atomic_fetch_add(&current[category], bytes) + bytes);
     raise_peak(&total_peak, atomic_fetch_add(&total, bytes) + bytes);
@@ -69,7 +69,7 @@ void *ml_memory_alloc(int64_t count, size_t size, ml_category category, const ch
     }
     *header_of(block) = (header){start, bytes, category};
     atomic_fetch_add(&allocations, 1);
-    account(category, bytes);
+    ml_memory_account(category, bytes);
     return block;
 }
 
@@ -77,7 +77,7 @@ void ml_memory_free(void *pointer)
 {
     if (!pointer) return;
     header *h = header_of(pointer);
-    account(h->category, -h->bytes);
+    ml_memory_account(h->category, -h->bytes);
     free(h->start);
 }
 

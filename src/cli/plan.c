@@ -8,7 +8,7 @@
 #include "mpilora/grid.h"
 #include "mpilora/plan.h"
 
-static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--set key=value]... [--json]";
+static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--set key=value]... [--json]";
 
 static json_t *method_json(const ml_plan_method *m)
 {
@@ -22,14 +22,16 @@ static json_t *method_json(const ml_plan_method *m)
     json_object_set_new(o, "allreduce_bytes_per_step", json_integer(m->allreduce_bytes_per_step));
     json_object_set_new(o, "per_rank", rank);
     json_object_set_new(o, "total_bytes_per_rank", json_integer(m->total_bytes_per_rank));
+    json_object_set_new(o, "frozen_shared_by", json_integer(m->frozen_shared_by));
+    json_object_set_new(o, "node_bytes", json_integer(m->node_bytes));
     json_object_set_new(o, "total_bytes", json_integer(m->total_bytes));
     return o;
 }
 
 static ml_status print_json(const ml_plan *p)
 {
-    json_t *o = json_pack("{s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "dp", p->dp, "tp", p->tp, "micro_batch_tokens",
-                          (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
+    json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes", p->nodes, "dp", p->dp, "tp", p->tp,
+                          "micro_batch_tokens", (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
                           method_json(&p->method[0]), method_json(&p->method[1]));
     char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
@@ -41,10 +43,21 @@ static ml_status print_json(const ml_plan *p)
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 
+/* Sums over ranks, and how often they count the frozen weights. */
+static void print_sums(const ml_plan *p)
+{
+    const ml_plan_method *a = &p->method[0], *b = &p->method[1];
+    if (p->nodes > 1) printf("%-34s%16.1f%16.1f\n", "the fullest node, GiB", mib(a->node_bytes) / 1024.0, mib(b->node_bytes) / 1024.0);
+    printf("%-34s%16.1f%16.1f\n", "all ranks, GiB", mib(a->total_bytes) / 1024.0, mib(b->total_bytes) / 1024.0);
+    if (a->frozen_shared_by > 1)
+        printf("%s: up to %d ranks of a node hold one copy of the frozen weights; a node counts it once\n", a->name, a->frozen_shared_by);
+}
+
 static void print_table(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    printf("%d ranks = dp %d x tp %d; micro-batches of up to %" PRId64 " tokens\n", p->ranks, p->dp, p->tp, p->tokens);
+    printf("%d ranks = dp %d x tp %d on %d node%s; micro-batches of up to %" PRId64 " tokens\n", p->ranks, p->dp, p->tp, p->nodes,
+           p->nodes > 1 ? "s" : "", p->tokens);
     printf("%-34s%16s%16s\n", "", a->name, b->name);
     printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total, 1e-6 * (double)b->params_total);
     printf("%-34s%16.3f%16.3f\n", "  trained", 1e-6 * (double)a->params_trainable, 1e-6 * (double)b->params_trainable);
@@ -58,7 +71,7 @@ static void print_table(const ml_plan *p)
         if (a->per_rank[c] || b->per_rank[c])
             printf("  %-32s%16.1f%16.1f\n", ml_category_name((ml_category)c), mib(a->per_rank[c]), mib(b->per_rank[c]));
     printf("  %-32s%16.1f%16.1f\n", "total", mib(a->total_bytes_per_rank), mib(b->total_bytes_per_rank));
-    printf("%-34s%16.1f%16.1f\n", "all ranks, GiB", mib(a->total_bytes) / 1024.0, mib(b->total_bytes) / 1024.0);
+    print_sums(p);
     printf("beside it, each process: MPI and libraries, %.1f MiB here\n", mib(p->runtime_floor_bytes));
 }
 
@@ -68,11 +81,15 @@ static ml_status run(int argc, char **argv)
     const char *path = NULL;
     bool json = false;
     int64_t ranks = -1; /* not given: the smallest grid */
+    int64_t nodes = 1;
     option_list sets = {0};
     ml_run_config config = {0};
     ml_plan plan;
-    const option table[] = {
-        {"--ranks", OPTION_INT, &ranks}, {"--set", OPTION_LIST, &sets}, {"--json", OPTION_FLAG, &json}, {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {{"--ranks", OPTION_INT, &ranks},
+                            {"--nodes", OPTION_INT, &nodes},
+                            {"--set", OPTION_LIST, &sets},
+                            {"--json", OPTION_FLAG, &json},
+                            {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
     if (ranks == -1) ranks = config.parallel.tp;
@@ -80,7 +97,11 @@ static ml_status run(int argc, char **argv)
         st = ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
         goto done;
     }
-    ML_TRY(ml_plan_create(&plan, &config, (int)ranks));
+    if (nodes < 1 || nodes > ranks) {
+        st = ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64, nodes, ranks);
+        goto done;
+    }
+    ML_TRY(ml_plan_create(&plan, &config, (int)ranks, (int)nodes));
     if (ml_grid_world_rank() != 0) goto done;
     if (json)
         st = print_json(&plan);
@@ -94,7 +115,7 @@ done:
 const ml_command ml_command_plan = {
     "plan",
     "memory of a run, LoRA beside full fine-tuning, without running it",
-    "usage: mpilora plan CONFIG.yaml [--ranks N] [--set key=value]... [--json]\n"
+    "usage: mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--set key=value]... [--json]\n"
     "\n"
     "Predicts the memory of each rank by category from the sizing functions that training allocates with. `base` may be a base file or a\n"
     "model description (configs/models/NAME.yaml). dp = N / parallel.tp; N is parallel.tp unless told. Micro-batches are as long as the "

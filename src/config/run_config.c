@@ -7,6 +7,7 @@
 static const char *const methods[] = {"lora", "full", NULL};
 static const char *const scalings[] = {"standard", "rslora", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 
 #define AT(field) offsetof(ml_run_config, field)
@@ -51,6 +52,7 @@ static const key table[] = {
     {.path = "train.keep", .kind = KEY_INT, .offset = AT(train.keep), .least = 1, .most = ANY_INT},
     {.path = "parallel.tp", .kind = KEY_INT, .offset = AT(parallel.tp), .least = 1, .most = 1 << 20},
     {.path = "parallel.pp", .kind = KEY_INT, .offset = AT(parallel.pp), .least = 1, .most = 1 << 20},
+    {.path = "memory.share_frozen", .kind = KEY_CHOICE, .offset = AT(memory.share_frozen), .choices = shares},
     {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
     {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},
     {.path = "kernels.vector", .kind = KEY_TEXT, .offset = AT(vector_path), .nullable = true},
@@ -101,6 +103,11 @@ void ml_run_config_destroy(ml_run_config *config)
 }
 
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) { return table_write(table, config, out); }
+
+int64_t ml_run_config_micro(const ml_run_config *c, int dp)
+{
+    return ml_min(c->batch.micro, ml_max(1, ml_part_count(c->batch.sequences, dp, 0)));
+}
 
 ml_status ml_run_config_check_training(const ml_run_config *c)
 {

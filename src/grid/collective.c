@@ -4,16 +4,6 @@
 /* MPI counts are int: larger ones go in pieces. */
 static const int64_t piece = (int64_t)1 << 30;
 
-static MPI_Comm communicator(const ml_grid *grid, ml_group group)
-{
-    return group == ML_GROUP_TP ? grid->tp_group : group == ML_GROUP_DP ? grid->dp_group : grid->world;
-}
-
-static int members(const ml_grid *grid, ml_group group)
-{
-    return group == ML_GROUP_TP ? grid->tp : group == ML_GROUP_DP ? grid->dp : grid->size;
-}
-
 /* The grid is const to callers; clock and counters are all that a collective changes. */
 static ml_grid *counters(const ml_grid *grid) { return (ml_grid *)(uintptr_t)grid; }
 
@@ -21,10 +11,10 @@ static void add_seconds(const ml_grid *grid, double since) { counters(grid)->sec
 
 static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op operation)
 {
-    if (members(grid, group) == 1) return;
+    if (grid->members[group] == 1) return;
     double since = ml_seconds();
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type, operation, communicator(grid, group));
+        MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type, operation, grid->group[group]);
     add_seconds(grid, since);
     counters(grid)->summed[group] += n * (int64_t)size;
 }
@@ -56,17 +46,16 @@ void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
 {
-    if (members(grid, group) == 1) return;
+    if (grid->members[group] == 1) return;
     double since = ml_seconds();
-    for (int64_t at = 0; at < n; at += piece)
-        MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root, communicator(grid, group));
+    for (int64_t at = 0; at < n; at += piece) MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root, grid->group[group]);
     add_seconds(grid, since);
 }
 
 void ml_grid_barrier(const ml_grid *grid)
 {
     double since = ml_seconds();
-    MPI_Barrier(grid->world);
+    MPI_Barrier(grid->group[ML_GROUP_WORLD]);
     add_seconds(grid, since);
 }
 
@@ -75,13 +64,13 @@ enum { TAG = 7 };
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n)
 {
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Send((const char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, to, TAG, grid->world);
+        MPI_Send((const char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, to, TAG, grid->group[ML_GROUP_WORLD]);
 }
 
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
 {
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->world, MPI_STATUS_IGNORE);
+        MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->group[ML_GROUP_WORLD], MPI_STATUS_IGNORE);
 }
 
 /* The status of the lowest-numbered failing member, with its text in `text`, or ML_OK. */
@@ -105,10 +94,10 @@ static ml_status first_failure(MPI_Comm comm, int size, ml_status local, char te
 ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
 {
     char text[2048];
-    int size = members(grid, group);
+    int size = grid->members[group];
     if (size == 1) return local;
     double since = ml_seconds();
-    ml_status st = first_failure(communicator(grid, group), size, local, text);
+    ml_status st = first_failure(grid->group[group], size, local, text);
     add_seconds(grid, since);
     return st == ML_OK ? ML_OK : ml_fail(st, "%s", text);
 }

@@ -1,4 +1,4 @@
-/* The process grid: tp fastest, then dp; one communicator a group. */
+/* The process grid: tp fastest, then dp; one communicator a group, the groups of a node among them. */
 #include "grid/grid_private.h"
 
 static bool started_here;
@@ -47,17 +47,26 @@ int ml_grid_world_size(void)
     return size;
 }
 
+static void make_groups(ml_grid *grid)
+{
+    MPI_Comm *group = grid->group;
+    MPI_Comm_dup(MPI_COMM_WORLD, &group[ML_GROUP_WORLD]);
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->dp_rank, grid->tp_rank, &group[ML_GROUP_TP]);
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_DP]);
+    MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &group[ML_GROUP_NODE]);
+    MPI_Comm_split(group[ML_GROUP_NODE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_REPLICA]);
+    for (int g = 0; g < GROUPS; g++) {
+        MPI_Comm_size(group[g], &grid->members[g]);
+        MPI_Comm_rank(group[g], &grid->place[g]);
+    }
+}
+
 static void count_nodes(ml_grid *grid)
 {
-    MPI_Comm node;
-    MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-    int first, size;
-    MPI_Comm_rank(node, &first);
-    MPI_Comm_size(node, &size);
-    int leads = first == 0;
-    MPI_Allreduce(&leads, &grid->nodes, 1, MPI_INT, MPI_SUM, grid->world);
-    MPI_Allreduce(&size, &grid->ranks_on_node, 1, MPI_INT, MPI_MAX, grid->world);
-    MPI_Comm_free(&node);
+    MPI_Comm world = grid->group[ML_GROUP_WORLD];
+    int leads = grid->place[ML_GROUP_NODE] == 0;
+    MPI_Allreduce(&leads, &grid->nodes, 1, MPI_INT, MPI_SUM, world);
+    MPI_Allreduce(&grid->members[ML_GROUP_NODE], &grid->ranks_on_node, 1, MPI_INT, MPI_MAX, world);
 }
 
 ml_status ml_grid_create(ml_grid **out, int tp)
@@ -69,15 +78,13 @@ ml_status ml_grid_create(ml_grid **out, int tp)
         return ml_fail(ML_USAGE, "parallel.tp: %d does not divide the %d ranks of this job; start a multiple of %d ranks or change tp", tp,
                        size, tp);
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
-    MPI_Comm_dup(MPI_COMM_WORLD, &grid->world);
-    MPI_Comm_rank(grid->world, &grid->rank);
+    grid->rank = ml_grid_world_rank();
     grid->size = size;
     grid->tp = tp;
     grid->dp = size / tp;
     grid->tp_rank = grid->rank % tp;
     grid->dp_rank = grid->rank / tp;
-    MPI_Comm_split(grid->world, grid->dp_rank, grid->tp_rank, &grid->tp_group);
-    MPI_Comm_split(grid->world, grid->tp_rank, grid->dp_rank, &grid->dp_group);
+    make_groups(grid);
     count_nodes(grid);
     *out = grid;
 done:
@@ -87,9 +94,7 @@ done:
 void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
-    MPI_Comm_free(&grid->tp_group);
-    MPI_Comm_free(&grid->dp_group);
-    MPI_Comm_free(&grid->world);
+    for (int g = GROUPS - 1; g >= 0; g--) MPI_Comm_free(&grid->group[g]);
     ml_memory_free(grid);
 }
 
@@ -99,6 +104,8 @@ int ml_grid_tp(const ml_grid *grid) { return grid->tp; }
 int ml_grid_tp_rank(const ml_grid *grid) { return grid->tp_rank; }
 int ml_grid_dp(const ml_grid *grid) { return grid->dp; }
 int ml_grid_dp_rank(const ml_grid *grid) { return grid->dp_rank; }
+int ml_grid_members(const ml_grid *grid, ml_group group) { return grid->members[group]; }
+int ml_grid_place(const ml_grid *grid, ml_group group) { return grid->place[group]; }
 int ml_grid_nodes(const ml_grid *grid) { return grid->nodes; }
 int ml_grid_ranks_on_node(const ml_grid *grid) { return grid->ranks_on_node; }
 int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group) { return grid->summed[group]; }

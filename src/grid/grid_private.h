@@ -6,11 +6,14 @@
 
 #include "mpilora/grid.h"
 
+enum { GROUPS = ML_GROUP_REPLICA + 1 };
+
 struct ml_grid {
-    MPI_Comm world, tp_group, dp_group;
+    MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two */
+    int members[GROUPS], place[GROUPS];
     int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
-    double seconds;                  /* inside collectives */
-    int64_t summed[ML_GROUP_DP + 1]; /* bytes passed to sums and maxima of a group */
+    double seconds;         /* inside collectives */
+    int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
 };
 
 #endif

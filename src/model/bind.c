@@ -68,17 +68,24 @@ static void point_layers(ml_model *m)
     point_norm(m, &m->final_norm, m->final_norm_slot);
 }
 
+int64_t ml_model_storage_bytes(const ml_model *m) { return lay_out_slots(m, is_unbound, NULL); }
+
+void ml_model_bind_storage(ml_model *m, void *storage)
+{
+    lay_out_slots(m, is_unbound, storage);
+    point_layers(m);
+}
+
 ml_status ml_model_bind(ml_model *m, ml_category category)
 {
     ml_status st = ML_OK;
-    int64_t bytes = lay_out_slots(m, is_unbound, NULL);
+    int64_t bytes = ml_model_storage_bytes(m);
     if (bytes > 0) {
         char *block;
         ML_NEW(block, bytes, category, "the model's weights");
         m->storage = block;
-        lay_out_slots(m, is_unbound, block);
     }
-    point_layers(m);
+    ml_model_bind_storage(m, m->storage);
 done:
     return st;
 }

@@ -4,10 +4,10 @@
 #include "train/session.h"
 
 /* What world rank 0 holds for a moment: reading weights while everything else is there, or a checkpoint's image. */
-static int64_t transient_bytes(const ml_peft *peft, const ml_parameters *parameters)
+static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads)
 {
     bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
-    return ml_max(ml_base_read_bytes(), ml_checkpoint_memory(parameters, full));
+    return ml_max(ml_base_load_bytes(ml_model_slots(model), threads), ml_checkpoint_memory(parameters, full));
 }
 
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
@@ -20,5 +20,6 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
     ml_parameters_bytes(parameters, true, bytes);
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
-    bytes[ML_MEM_OTHER] += packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(peft, parameters);
+    bytes[ML_MEM_OTHER] +=
+        packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(model, peft, parameters, shape->threads);
 }

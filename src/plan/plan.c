@@ -37,29 +37,30 @@ static bool is_there(const char *path)
     return file != NULL;
 }
 
-static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path)
+static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path, int64_t micro)
 {
     ml_status st = ML_OK;
     const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed};
     if (!is_there(path)) return ML_OK;
     ML_TRY(ml_dataset_open(&s->data[which], path));
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
-    s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], c->batch.micro));
+    s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
 done:
     return st;
 }
 
-static ml_status open_source(source *s, const ml_run_config *c)
+static ml_status open_source(source *s, const ml_run_config *c, int dp)
 {
     ml_status st = ML_OK;
+    int64_t micro = ml_run_config_micro(c, dp);
     ML_TRY(read_spec(s, c));
     s->max_len = c->data.max_len ? c->data.max_len : s->spec.context;
     if (s->max_len > s->spec.context)
         return ml_fail(ML_USAGE, "data.max_len: %lld is more than the context of %lld of %s; choose at most that", (long long)s->max_len,
                        (long long)s->spec.context, c->base);
-    ML_TRY(read_data(s, c, 0, c->data.train));
-    ML_TRY(read_data(s, c, 1, c->data.valid));
-    if (!s->sampler[0]) s->tokens = ml_max(s->tokens, c->batch.micro * s->max_len);
+    ML_TRY(read_data(s, c, 0, c->data.train, micro));
+    ML_TRY(read_data(s, c, 1, c->data.valid, c->batch.micro));
+    if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);
 done:
     return st;
 }
@@ -96,8 +97,30 @@ static ml_status check_countable(const source *s, const ml_run_config *c)
         c->base, (long long)s->tokens);
 }
 
+/* What the ranks of node `node` hold together: copies of the frozen weights that replicas share count once. Consecutive ranks have different tp ranks. */
+static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, bool shared, int node)
+{
+    int64_t here = ml_part_count(plan->ranks, plan->nodes, node), copies = shared ? ml_min(here, plan->tp) : here;
+    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN];
+}
+
+static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const ml_run_config *c, bool frozen)
+{
+    int64_t all, most = ml_part_count(plan->ranks, plan->nodes, 0);
+    bool shared = frozen && c->memory.share_frozen != ML_SHARE_OFF && most > plan->tp;
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) m->total_bytes_per_rank += m->per_rank[i];
+    if (!ml_multiply(plan->ranks, m->total_bytes_per_rank, &all))
+        return ml_fail(ML_USAGE,
+                       "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for fewer ranks or a larger parallel.tp",
+                       plan->ranks, (long long)m->total_bytes_per_rank);
+    m->frozen_shared_by = shared ? (int)((most + plan->tp - 1) / plan->tp) : 1;
+    m->node_bytes = node_bytes(plan, m, shared, 0);
+    for (int node = 0; node < plan->nodes; node++) m->total_bytes += node_bytes(plan, m, shared, node);
+    return ML_OK;
+}
+
 /* Rank 0 stands for all: no rank holds more. */
-static ml_status plan_method(ml_plan_method *out, ml_method method, const source *s, const ml_run_config *c, int ranks)
+static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method, const source *s, const ml_run_config *c)
 {
     ml_status st = ML_OK;
     ml_model *model = NULL;
@@ -115,11 +138,7 @@ static ml_status plan_method(ml_plan_method *out, ml_method method, const source
                             .adapter_bytes_16bit = 2 * parameters.global};
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    for (int i = 0; i < ML_MEM_CATEGORIES; i++) out->total_bytes_per_rank += out->per_rank[i];
-    if (!ml_multiply(ranks, out->total_bytes_per_rank, &out->total_bytes))
-        st = ml_fail(ML_USAGE,
-                     "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for fewer ranks or a larger parallel.tp",
-                     ranks, (long long)out->total_bytes_per_rank);
+    st = add_up(out, plan, c, ml_peft_weight_category(peft) == ML_MEM_FROZEN);
 done:
     ml_peft_destroy(peft);
     ml_parameters_destroy(&parameters);
@@ -127,20 +146,21 @@ done:
     return st;
 }
 
-ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks)
+ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks, int nodes)
 {
     ml_status st = ML_OK;
     source s = {0};
     int tp = (int)c->parallel.tp;
-    *out = (ml_plan){.ranks = ranks, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
+    *out = (ml_plan){.ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
     if (ranks < 1 || ranks % tp != 0)
         return ml_fail(ML_USAGE, "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp, ranks, tp);
+    if (nodes < 1 || nodes > ranks) return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes, ranks);
     out->dp = ranks / tp;
-    ML_TRY(open_source(&s, c));
+    ML_TRY(open_source(&s, c, out->dp));
     ML_TRY(check_countable(&s, c));
     out->tokens = s.tokens;
-    ML_TRY(plan_method(&out->method[0], ML_METHOD_LORA, &s, c, ranks));
-    ML_TRY(plan_method(&out->method[1], ML_METHOD_FULL, &s, c, ranks));
+    ML_TRY(plan_method(out, &out->method[0], ML_METHOD_LORA, &s, c));
+    ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &s, c));
 done:
     close_source(&s);
     return st;

@@ -1,4 +1,4 @@
-/* Reading a base file: the seal first, then HDF5 for names, shapes and places, then plain reads of exactly the part that a rank holds. */
+/* Opening a base file: the seal first, then HDF5 for names, shapes and places; from then on HDF5 has no part in it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -6,20 +6,6 @@
 
 #include "data/hdf5_file.h"
 #include "store/base_private.h"
-
-struct ml_base {
-    char *path;
-    int fd;
-    ml_model_spec spec;
-    ml_dtype dtype;
-    char content[ML_SHA256_HEX], source[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
-    char *tokenizer;
-    int64_t tokenizer_length;
-    int64_t ntensors;
-    int64_t *offset; /* [ntensors] */
-};
-
-/* ---- opening ---- */
 
 /* A fixed-length text attribute of the root, at most size − 1 bytes. */
 static ml_status get_text(hid_t file, const char *name, char *out, size_t size)
@@ -195,89 +181,4 @@ const char *ml_base_tokenizer(const ml_base *b, int64_t *length)
 {
     *length = b->tokenizer_length;
     return b->tokenizer;
-}
-
-/* ---- reading ---- */
-
-enum { PIECE = 1 << 20 };
-
-int64_t ml_base_read_bytes(void) { return PIECE; }
-
-static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype wanted, void *to)
-{
-    if (stored == wanted)
-        memcpy(to, from, (size_t)count * ml_dtype_size(stored));
-    else if (wanted == ML_FP32)
-        for (int64_t i = 0; i < count; i++) ((float *)to)[i] = ml_bf16_to_float(((const uint16_t *)from)[i]);
-    else
-        for (int64_t i = 0; i < count; i++) ((uint16_t *)to)[i] = ml_bf16_from_float(((const float *)from)[i]);
-}
-
-/* `count` neighbouring elements from the file's place on; straight into `to` where nothing is converted. */
-static ml_status read_run(const ml_base *b, int64_t offset, ml_dtype stored, int64_t count, ml_dtype wanted, char *to, char *piece)
-{
-    int64_t size = (int64_t)ml_dtype_size(stored), step = PIECE / size;
-    if (stored == wanted) return ml_file_read(b->fd, b->path, to, count * size, offset);
-    for (int64_t at = 0; at < count; at += step) {
-        int64_t n = ml_min(step, count - at);
-        ml_status st = ml_file_read(b->fd, b->path, piece, n * size, offset + at * size);
-        if (st != ML_OK) return st;
-        convert(piece, stored, n, wanted, to + at * (int64_t)ml_dtype_size(wanted));
-    }
-    return ML_OK;
-}
-
-/* A range of columns: whole rows that fit a piece are read together and cut; where a row is wide, only its range is read. */
-static ml_status read_columns(const ml_base *b, int64_t offset, ml_dtype stored, const ml_model_tensor *t, int64_t first, int64_t count,
-                              ml_dtype wanted, char *to, char *piece)
-{
-    int64_t size = (int64_t)ml_dtype_size(stored), row = t->cols * size, out_row = count * (int64_t)ml_dtype_size(wanted);
-    int64_t step = ml_max(1, PIECE / row);
-    for (int64_t i = 0; i < t->rows; i += step) {
-        int64_t n = ml_min(step, t->rows - i);
-        if (row > PIECE) {
-            ml_status st = read_run(b, offset + i * row + first * size, stored, count, wanted, to + i * out_row, piece);
-            if (st != ML_OK) return st;
-            continue;
-        }
-        ml_status st = ml_file_read(b->fd, b->path, piece, n * row, offset + i * row);
-        if (st != ML_OK) return st;
-        for (int64_t j = 0; j < n; j++) convert(piece + j * row + first * size, stored, count, wanted, to + (i + j) * out_row);
-    }
-    return ML_OK;
-}
-
-static ml_status find_tensor(const ml_base *b, const char *name, int64_t *index, ml_model_tensor *t)
-{
-    for (*index = 0; *index < b->ntensors; ++*index) {
-        ml_model_tensor_at(&b->spec, *index, t);
-        if (!strcmp(t->name, name)) return ML_OK;
-    }
-    return ml_fail(ML_INPUT, "%s: tensor %s is missing", b->path, name);
-}
-
-ml_status ml_base_read(ml_base *b, const char *name, const ml_shard *shard, ml_dtype dtype, void *out)
-{
-    ml_status st = ML_OK;
-    ml_model_tensor t;
-    int64_t index;
-    char *piece = NULL, *to = out;
-    ML_TRY(find_tensor(b, name, &index, &t));
-    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
-    ml_dtype stored = t.norm_or_bias ? ML_FP32 : b->dtype;
-    if (shard->dim == ML_SHARD_COLS) {
-        st = read_columns(b, b->offset[index], stored, &t, shard->part[0].start, shard->part[0].count, dtype, to, piece);
-        goto done;
-    }
-    ml_shard whole = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{0, t.rows}}};
-    if (shard->dim == ML_SHARD_WHOLE) shard = &whole;
-    for (int i = 0; i < shard->nparts; i++) {
-        int64_t count = shard->part[i].count * t.cols;
-        ML_TRY(read_run(b, b->offset[index] + shard->part[i].start * t.cols * (int64_t)ml_dtype_size(stored), stored, count, dtype, to,
-                        piece));
-        to += count * (int64_t)ml_dtype_size(dtype);
-    }
-done:
-    ml_memory_free(piece);
-    return st;
 }

@@ -21,6 +21,12 @@ static void print_kernels(const session *s)
                    rates[i].backward_gflops);
 }
 
+static void print_load(const session *s)
+{
+    ml_log("  weights      %.1f MB read in %.2f s, %.2f GB/s (%d thread%s a rank)", 1e-6 * (double)s->load_bytes, s->load_seconds,
+           1e-9 * (double)s->load_bytes / s->load_seconds, omp_get_max_threads(), omp_get_max_threads() > 1 ? "s" : "");
+}
+
 static void print_data(const run *r)
 {
     const session *s = &r->session;
@@ -41,6 +47,9 @@ static void print_memory(const run *r)
         if (bytes >= 1 << 20) ml_log("    %-13s%10.1f MiB", ml_category_name((ml_category)c), mib(bytes));
     }
     ml_log("    %-13s%10.1f MiB a rank, %d ranks on a node", "total", mib(total), ml_grid_ranks_on_node(s->grid));
+    if (s->shared)
+        ml_log("                 the frozen weights are one copy for %d ranks of this node and count in rank 0 alone",
+               session_frozen_sharers(s));
 }
 
 void progress_table(run *r)
@@ -62,6 +71,7 @@ void progress_table(run *r)
     ml_log("  parameters   %" PRId64 " in the base, %" PRId64 " trained (%.3f %%); %.3f MB summed a step", all, trained,
            100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
     print_data(r);
+    print_load(s);
     ml_log("  memory (rank 0)");
     print_memory(r);
     r->progress_time = ml_seconds();

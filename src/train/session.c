@@ -52,7 +52,7 @@ static ml_status open_files(session *s, bool training)
                        context, c->base);
     if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
-    if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, c->batch.micro);
+    if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->valid.sampler, c->batch.micro));
 done:
     return st;
@@ -115,7 +115,7 @@ ml_status session_attach_adapter(session *s, const ml_adapter *adapter)
     return st;
 }
 
-/* ---- kernels and weights ---- */
+/* ---- kernels, then memory, then weights ---- */
 
 /* Rank 0 measures, the others take its choice. */
 static ml_status create_kernels(session *s, const char *product_path, const char *vector_path)
@@ -142,8 +142,9 @@ done:
     return st;
 }
 
-static ml_status read_weights(session *s)
+static ml_status allocate_parameters(session *s, bool training)
 {
+<<<<<<< HEAD
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         ml_model_slot *slot = ml_model_slot_at(s->model, i);
         float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
@@ -152,10 +153,16 @@ static ml_status read_weights(session *s)
         if (st != ML_OK) return st;
     }
     return ML_OK;
+=======
+    ml_status st = ml_parameters_allocate(&s->parameters, training);
+    if (st == ML_OK && s->peft) ml_peft_bind(s->peft);
+    return st;
+>>>>>>> c0d886c (Replicas of a node hold one copy of the frozen weights; weights are read by all threads)
 }
 
-static ml_status allocate(session *s, bool training)
+static ml_status allocate_passes(session *s, bool training)
 {
+<<<<<<< HEAD
     ml_status st = ML_OK;
     ML_TRY(ml_parameters_allocate(&s->parameters, training));
     if (s->peft) ml_peft_bind(s->peft);
@@ -166,12 +173,22 @@ static ml_status allocate(session *s, bool training)
     if (s->peft) ml_peft_after_update(s->peft);
 done:
     return st;
+=======
+    ml_status st = ml_model_reserve(s->model, s->tokens, training);
+    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len) : st;
+>>>>>>> c0d886c (Replicas of a node hold one copy of the frozen weights; weights are read by all threads)
 }
 
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path)
 {
-    ml_status st = create_kernels(s, product_path, vector_path);
-    return st == ML_OK ? ml_grid_agree(s->grid, allocate(s, training)) : st;
+    ml_status st = ML_OK;
+    ML_TRY(create_kernels(s, product_path, vector_path));
+    ML_TRY(ml_grid_agree(s->grid, allocate_parameters(s, training)));
+    ML_TRY(session_store_weights(s));
+    ML_TRY(ml_grid_agree(s->grid, allocate_passes(s, training)));
+    ML_TRY(session_read_weights(s));
+done:
+    return st;
 }
 
 void session_close(session *s)
@@ -179,6 +196,7 @@ void session_close(session *s)
     packer_destroy(&s->packer);
     ml_peft_destroy(s->peft);
     ml_model_destroy(s->model);
+    ml_shared_destroy(s->shared);
     ml_parameters_destroy(&s->parameters);
     ml_kernels_destroy(s->kernels);
     close_source(&s->train);

@@ -57,6 +57,9 @@ typedef struct session {
     ml_parameters parameters;
     ml_peft *peft; /* NULL: the base alone */
     packer packer;
+    ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL: each has its own */
+    double load_seconds; /* reading the weights took the slowest rank */
+    int64_t load_bytes;  /* that all ranks together read of the base */
 } session;
 
 /* Collective. session_open: grid, base, data (train where `training`, valid where configured); session_attach: model and method described;
@@ -67,6 +70,13 @@ ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODIS
 /* product and vector path: forced names from a checkpoint, or NULL. */
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
+
+/* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who would write weights needs memory.share_frozen: off. */
+ml_status session_store_weights(session *s) ML_NODISCARD;
+ml_status session_read_weights(session *s) ML_NODISCARD;
+bool session_shares_frozen(const session *s);     /* whether this rank's weights are to be shared; known before they are stored */
+int session_frozen_sharers(const session *s);     /* ranks that hold this rank's copy; 1: it is its own */
+int64_t session_borrowed_bytes(const session *s); /* of the copy, where another rank accounts for it */
 
 /* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch. Local. `keyed`: with dropout, so
  * that nothing is shared. */

@@ -31,16 +31,57 @@ static json_t *phase_table(const run *r)
     return table;
 }
 
-static json_t *describe(const run *r, const int64_t peak[ML_MEM_CATEGORIES + 2])
+/* What the ranks have in common: maxima over all of them, and sums over the fullest node. */
+typedef struct memory_figures {
+    int64_t peak[ML_MEM_CATEGORIES], total, process; /* of the largest rank */
+    int64_t node, node_process, node_predicted;      /* of all ranks of a node, what they share counted once */
+    int64_t sharers;
+} memory_figures;
+
+/* Collective. VmHWM counts shared pages in every rank that holds them: all but one of the holders take them out of the sum. */
+static memory_figures find_memory(const run *r)
 {
     const session *s = &r->session;
-    json_t *o = json_object(), *predicted = memory_table(r->predicted), *memory = memory_table(peak);
+    memory_figures m = {.total = ml_memory_peak_total(), .process = ml_memory_process_peak(), .sharers = session_frozen_sharers(s)};
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.peak[c] = ml_memory_peak((ml_category)c);
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.node_predicted += r->predicted[c];
+    m.node_predicted -= session_borrowed_bytes(s);
+    m.node = m.total;
+    m.node_process = m.process - session_borrowed_bytes(s);
+    ml_grid_sum_int64(s->grid, ML_GROUP_NODE, &m.node, 3);
+    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, (int64_t *)(void *)&m, (int64_t)(sizeof m / sizeof(int64_t)));
+    return m;
+}
+
+static json_t *describe_memory(const run *r, const memory_figures *m)
+{
+    json_t *predicted = memory_table(r->predicted), *memory = memory_table(m->peak);
     int64_t total = 0;
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) total += r->predicted[c];
     json_object_set_new(predicted, "total_bytes", json_integer(total));
-    json_object_set_new(memory, "total_peak_bytes", json_integer(peak[ML_MEM_CATEGORIES]));
-    json_object_set_new(memory, "process_peak_bytes", json_integer(peak[ML_MEM_CATEGORIES + 1]));
+    json_object_set_new(predicted, "node_bytes", json_integer(m->node_predicted));
+    json_object_set_new(memory, "total_peak_bytes", json_integer(m->total));
+    json_object_set_new(memory, "process_peak_bytes", json_integer(m->process));
+    json_object_set_new(memory, "frozen_shared_by", json_integer(m->sharers));
+    json_object_set_new(memory, "node_peak_bytes", json_integer(m->node));
+    json_object_set_new(memory, "node_process_peak_bytes", json_integer(m->node_process));
     json_object_set_new(memory, "predicted", predicted);
+    return memory;
+}
+
+static json_t *describe_load(const session *s)
+{
+    json_t *load = json_object();
+    json_object_set_new(load, "seconds", number(s->load_seconds));
+    json_object_set_new(load, "bytes", json_integer(s->load_bytes));
+    json_object_set_new(load, "gb_per_s", number(1e-9 * (double)s->load_bytes / s->load_seconds));
+    return load;
+}
+
+static json_t *describe(const run *r, const memory_figures *memory)
+{
+    const session *s = &r->session;
+    json_t *o = json_object();
     json_object_set_new(o, "steps", json_integer(r->step));
     json_object_set_new(o, "loss_first", number(r->loss_first));
     json_object_set_new(o, "loss_last", number(r->loss_last));
@@ -59,7 +100,8 @@ static json_t *describe(const run *r, const int64_t peak[ML_MEM_CATEGORIES + 2])
     json_object_set_new(o, "checkpoint_bytes", json_integer(r->checkpoint_bytes));
     json_object_set_new(o, "product_path", json_string(s->kernels->product_path));
     json_object_set_new(o, "vector_path", json_string(s->kernels->vector_path));
-    json_object_set_new(o, "memory", memory);
+    json_object_set_new(o, "load", describe_load(s));
+    json_object_set_new(o, "memory", describe_memory(r, memory));
     return o;
 }
 
@@ -84,13 +126,9 @@ ml_status summary_write(run *r)
 {
     ml_status st = ML_OK;
     const session *s = &r->session;
-    int64_t peak[ML_MEM_CATEGORIES + 2];
-    for (int c = 0; c < ML_MEM_CATEGORIES; c++) peak[c] = ml_memory_peak((ml_category)c);
-    peak[ML_MEM_CATEGORIES] = ml_memory_peak_total();
-    peak[ML_MEM_CATEGORIES + 1] = ml_memory_process_peak();
-    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, peak, ML_MEM_CATEGORIES + 2);
+    const memory_figures memory = find_memory(r);
     if (ml_grid_rank(s->grid) == 0) {
-        json_t *object = describe(r, peak);
+        json_t *object = describe(r, &memory);
         st = object ? write_json(r, object) : ml_fail(ML_RESOURCE, "summary.json: out of memory");
         json_decref(object);
     }

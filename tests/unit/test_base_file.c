@@ -133,6 +133,49 @@ static void what_is_written_is_read(void **state)
     }
 }
 
+/* Several ranks that fill one block: together they write each number once, and what ml_base_read gives. */
+static void divided_loading_reads_each_part_once(void **state)
+{
+    (void)state;
+    enum { MOST = 64, PARTS = 3 };
+    int64_t count = ml_model_tensor_count(&spec), all = 0, bytes;
+    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
+    ml_base_request requests[MOST];
+    char names[MOST][64];
+    ml_base *base;
+    write_file(ML_BF16);
+    assert_int_equal(ml_base_open(&base, path), ML_OK);
+    assert_true(count <= MOST);
+    for (int64_t i = 0; i < count; i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&spec, count - 1 - i, &t); /* not in the file's order */
+        snprintf(names[i], sizeof names[i], "%s", t.name);
+        requests[i] = (ml_base_request){names[i], &whole, ML_FP32, calloc((size_t)(t.rows * t.cols), sizeof(float))};
+    }
+    for (int part = 0; part < PARTS; part++) {
+        const ml_base_division division = {part, PARTS};
+        assert_int_equal(ml_base_load(base, requests, count, &division, &bytes), ML_OK);
+        assert_true(bytes > 0);
+        all += bytes;
+    }
+    assert_int_equal(ml_base_load(base, requests, 1, NULL, &bytes), ML_OK); /* the whole of one again: the same bytes */
+    for (int64_t i = 0, expected = 0; i < count; i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&spec, count - 1 - i, &t);
+        int64_t n = t.rows * t.cols;
+        float *found = calloc((size_t)n, sizeof *found);
+        assert_int_equal(ml_base_read(base, t.name, &whole, ML_FP32, found), ML_OK);
+        assert_memory_equal(found, requests[i].out, (size_t)n * sizeof *found);
+        expected += n * (t.norm_or_bias ? 4 : 2);
+        if (i == count - 1) assert_int_equal(all, expected);
+        free(found);
+        free(requests[i].out);
+    }
+    assert_int_equal(ml_base_load(base, &(ml_base_request){"no.such", &whole, ML_FP32, NULL}, 1, NULL, &bytes), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "no.such"));
+    ml_base_close(base);
+}
+
 static void equal_content_has_equal_hashes(void **state)
 {
     (void)state;
@@ -241,6 +284,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_written_is_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(divided_loading_reads_each_part_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(equal_content_has_equal_hashes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_unfinished_file_leaves_the_older_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damage_is_refused, set_up, tear_down),

@@ -12,27 +12,29 @@
 #include "mpilora/plan.h"
 
 /* A configuration that names configs/models/NAME.yaml, planned. */
-static ml_status try_plan(const char *model, const char *set, int ranks, ml_plan *out)
+static ml_status try_plan(const char *model, const char *set, int ranks, int nodes, ml_plan *out)
 {
     const char *source = getenv("MPILORA_SOURCE_DIR");
     char path[64];
     snprintf(path, sizeof path, "test_plan-%ld.yaml", (long)getpid());
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    fprintf(file, "base: %s/configs/models/%s.yaml\nbatch: {sequences: 8, micro: 1}\n", source ? source : ".", model);
+    fprintf(file, "base: %s/configs/models/%s.yaml\nbatch: {sequences: 1073741824, micro: 1}\n", source ? source : ".", model);
     fclose(file);
     ml_run_config config;
     assert_int_equal(ml_run_config_read(&config, path, &set, 1), ML_OK);
-    ml_status st = ml_plan_create(out, &config, ranks);
+    ml_status st = ml_plan_create(out, &config, ranks, nodes);
     ml_run_config_destroy(&config);
     unlink(path);
     return st;
 }
 
-static void make_plan(const char *model, const char *set, int ranks, ml_plan *out)
+static void make_plan_on(const char *model, const char *set, int ranks, int nodes, ml_plan *out)
 {
-    assert_int_equal(try_plan(model, set, ranks, out), ML_OK);
+    if (try_plan(model, set, ranks, nodes, out) != ML_OK) fail_msg("%s", ml_error_text());
 }
+
+static void make_plan(const char *model, const char *set, int ranks, ml_plan *out) { make_plan_on(model, set, ranks, 1, out); }
 
 /* Hu et al. 2021: GPT-3 175B trains 4.7 M (r = 1) and 37.7 M (r = 8) on q and v of 175,255.8 M; 35 MB at r = 4 in 16 bit. The total here is
  * 175,221.8 M with the head counted apart from the embedding: 0.02 % less than the paper's. */
@@ -79,6 +81,34 @@ static void memory_goes_where_it_belongs(void **state)
     assert_int_equal(two.method[0].allreduce_bytes_per_step, lora->allreduce_bytes_per_step);
 }
 
+/* Replicas of a node hold one copy of the frozen weights, which counts once in sums and whole in the rank that stands for all. */
+static void what_a_node_shares_counts_once(void **state)
+{
+    (void)state;
+    ml_plan shared, apart;
+    const struct {
+        const char *set;
+        int ranks, nodes, copies, sharers; /* of the fullest node */
+        int all_copies;
+    } cases[] = {{"parallel.tp=1", 4, 1, 1, 4, 1}, {"parallel.tp=2", 4, 1, 2, 2, 2}, {"parallel.tp=2", 8, 3, 2, 2, 6},
+                 {"parallel.tp=2", 4, 2, 2, 1, 4}, {"parallel.tp=4", 8, 4, 2, 1, 8}, {"memory.share_frozen=off", 4, 1, 4, 1, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        make_plan_on("gpt2-small", cases[i].set, cases[i].ranks, cases[i].nodes, &shared);
+        const ml_plan_method *m = &shared.method[0];
+        int64_t frozen = m->per_rank[ML_MEM_FROZEN], here = (cases[i].ranks + cases[i].nodes - 1) / cases[i].nodes;
+        assert_int_equal(m->frozen_shared_by, cases[i].sharers);
+        assert_int_equal(m->node_bytes, here * m->total_bytes_per_rank - (here - cases[i].copies) * frozen);
+        assert_int_equal(m->total_bytes, cases[i].ranks * m->total_bytes_per_rank - (cases[i].ranks - cases[i].all_copies) * frozen);
+        assert_int_equal(shared.method[1].frozen_shared_by, 1); /* full trains everything */
+        assert_int_equal(shared.method[1].total_bytes, cases[i].ranks * shared.method[1].total_bytes_per_rank);
+    }
+    make_plan_on("gpt2-small", "memory.share_frozen=off", 4, 1, &apart);
+    make_plan_on("gpt2-small", "memory.share_frozen=on", 4, 1, &shared);
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) assert_int_equal(apart.method[0].per_rank[c], shared.method[0].per_rank[c]);
+    assert_int_equal(try_plan("gpt2-small", "parallel.tp=1", 2, 3, &apart), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "--nodes"));
+}
+
 static void nothing_large_is_allocated(void **state)
 {
     (void)state;
@@ -92,19 +122,19 @@ static void sizes_beyond_64_bits_are_refused(void **state)
 {
     (void)state;
     ml_plan plan;
-    assert_int_equal(try_plan("llama-3.1-8b", "batch.micro=1073741824", 1, &plan), ML_USAGE);
+    assert_int_equal(try_plan("llama-3.1-8b", "batch.micro=1073741824", 1, 1, &plan), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "64 bits"));
-    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=1", 1 << 24, &plan), ML_USAGE);
+    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=1", 1 << 24, 1, &plan), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "--ranks"));
-    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=96", 1 << 20 | 1 << 19, &plan), ML_OK);
+    assert_int_equal(try_plan("gpt3-175b", "parallel.tp=96", 1 << 20 | 1 << 19, 1, &plan), ML_OK);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt3_has_the_papers_figures),      cmocka_unit_test(gpt2_medium_has_the_papers_figures),
-        cmocka_unit_test(memory_goes_where_it_belongs),     cmocka_unit_test(nothing_large_is_allocated),
-        cmocka_unit_test(sizes_beyond_64_bits_are_refused),
+        cmocka_unit_test(gpt3_has_the_papers_figures),    cmocka_unit_test(gpt2_medium_has_the_papers_figures),
+        cmocka_unit_test(memory_goes_where_it_belongs),   cmocka_unit_test(nothing_large_is_allocated),
+        cmocka_unit_test(what_a_node_shares_counts_once), cmocka_unit_test(sizes_beyond_64_bits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

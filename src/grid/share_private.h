@@ -1,0 +1,25 @@
+/* The two ways to a block that several ranks of a node hold together. */
+#ifndef MPILORA_GRID_SHARE_PRIVATE_H
+#define MPILORA_GRID_SHARE_PRIVATE_H
+
+#include "grid/grid_private.h"
+
+enum { SHARE_UNIT = 2 << 20 }; /* a huge page */
+
+struct ml_shared {
+    char *data;
+    int64_t bytes;
+    int64_t mapped;     /* of a memory file: whole huge pages; 0 for a window */
+    MPI_Win window;     /* MPI_WIN_NULL for a memory file */
+    MPI_Comm group;     /* borrowed from the grid */
+    bool accounts;      /* this rank counts the bytes */
+    int members, place; /* of the group and in it */
+    ml_category category;
+};
+
+/* share_file.c, share_window.c: data, mapped and window of a block whose other members are set. ML_RESOURCE with the reason, on every rank of the group;
+ * then nothing is left. Collective over REPLICA. */
+ml_status share_memory_file(ml_shared *shared, const ml_grid *grid) ML_NODISCARD;
+ml_status share_window(ml_shared *shared, const ml_grid *grid) ML_NODISCARD;
+
+#endif
