@@ -144,39 +144,15 @@ done:
 
 static ml_status allocate_parameters(session *s, bool training)
 {
-<<<<<<< HEAD
-    for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
-        ml_model_slot *slot = ml_model_slot_at(s->model, i);
-        float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
-        ml_status st = master ? ml_base_read(s->base, slot->name, &slot->shard, ML_FP32, master)
-                              : ml_base_read(s->base, slot->name, &slot->shard, slot->dtype, slot->data);
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-=======
     ml_status st = ml_parameters_allocate(&s->parameters, training);
     if (st == ML_OK && s->peft) ml_peft_bind(s->peft);
     return st;
->>>>>>> c0d886c (Replicas of a node hold one copy of the frozen weights; weights are read by all threads)
 }
 
 static ml_status allocate_passes(session *s, bool training)
 {
-<<<<<<< HEAD
-    ml_status st = ML_OK;
-    ML_TRY(ml_parameters_allocate(&s->parameters, training));
-    if (s->peft) ml_peft_bind(s->peft);
-    ML_TRY(ml_model_bind(s->model, s->peft ? ml_peft_weight_category(s->peft) : ML_MEM_FROZEN));
-    ML_TRY(ml_model_reserve(s->model, s->tokens, training));
-    ML_TRY(packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len));
-    ML_TRY(s->base ? read_weights(s) : draw_weights(s));
-    if (s->peft) ml_peft_after_update(s->peft);
-done:
-    return st;
-=======
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
     return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len) : st;
->>>>>>> c0d886c (Replicas of a node hold one copy of the frozen weights; weights are read by all threads)
 }
 
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path)

@@ -9,7 +9,7 @@ static bool has_frozen(const session *s) { return !s->peft || ml_peft_weight_cat
 
 bool session_shares_frozen(const session *s)
 {
-    return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
+    return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base && ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
 }
 
 int session_frozen_sharers(const session *s) { return s->shared ? ml_grid_members(s->grid, ML_GROUP_REPLICA) : 1; }
@@ -93,7 +93,6 @@ static ml_status load_all(session *s)
         ML_TRY(ml_shared_take_pages(s->shared));
         ML_TRY(load(s, true, requests));
     }
-    if (s->peft) ml_peft_after_update(s->peft);
 done:
     ml_memory_free(requests);
     return st;
@@ -102,8 +101,9 @@ done:
 ml_status session_read_weights(session *s)
 {
     double started = ml_seconds();
-    ml_status st = ml_grid_agree(s->grid, load_all(s));
+    ml_status st = ml_grid_agree(s->grid, s->base ? load_all(s) : draw_weights(s));
     if (st != ML_OK) return st;
+    if (s->peft) ml_peft_after_update(s->peft);
     if (s->shared) ml_shared_seal(s->shared);
     s->load_seconds = ml_seconds() - started;
     ml_grid_max_double(s->grid, ML_GROUP_WORLD, &s->load_seconds, 1);
