@@ -1,133 +1,86 @@
 #!/usr/bin/env python3
-"""A LoRA step of mpilora beside PyTorch + PEFT: alternating runs, ratios of each pair, peak memory of both. Not part of CTest.
+"""LoRA training by mpilora beside PyTorch + PEFT, in alternating runs: ratios of speed with their spread, shares of the multiply-add peak,
+peak memory of both sides.
 
-    python3 tests/bench/compare_torch.py --program build/mpilora [--pairs 5] [--row 1] [--precision fp32]
+    python3 tests/bench/compare_torch.py --program build/mpilora [--work rows lines] [--rows 1 2 3] [--files train valid] [--pairs 5] [--json]
 
-Needs torch, transformers and peft for the interpreter named by --python (default: this one), for example in a virtual environment:
-    python3 -m venv venv && venv/bin/pip install torch transformers peft && venv/bin/python tests/bench/compare_torch.py --program build/mpilora
-Rows: 1 GPT-2 124M, r = 8 on the fused q|k|v, 4 x 512 tokens; 2 SmolLM2-135M's shape, r = 8 on q and v, 4 x 512; 3 two layers of width 4096, 2 x 512.
+rows: dense steps at three shapes against every variant of PyTorch (fp32, compiled, two ranks by gloo, checkpointing, bf16). lines: 512 lines
+of E2E against padded batches, with the losses of both sides compared. Without --python a virtual environment with torch, transformers and peft
+is made beside the program and kept. A row takes about ten minutes on two cores, a file about fifteen. Not part of CTest.
 """
+
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import platform
+import signal
 import sys
 import tempfile
 
-SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROWS = {
-    1: {"model": "gpt2-small", "sequences": 4, "targets": "[qkv]", "vocab": 50257},
-    2: {"model": "smollm2-135m", "sequences": 4, "targets": "[q, v]", "vocab": 49152},
-    3: {"model": "llama-7b-2layers", "sequences": 2, "targets": "[q, v]", "vocab": 32000},
-}
-LENGTH = 512
+from torch_comparison import lines, rows, torch_environment
+from torch_comparison.our_side import SOURCE, Program
 
-TORCH_SIDE = r"""
-import resource, sys, time, torch
-from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-row, sequences, threads = (int(x) for x in sys.argv[1:4])
-torch.set_num_threads(threads)
-if row == 1:
-    model, targets = GPT2LMHeadModel(GPT2Config()), ["c_attn"]
-elif row == 2:
-    model, targets = LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True)), ["q_proj", "v_proj"]
-else:
-    model, targets = LlamaForCausalLM(LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=2,
-        num_attention_heads=32, max_position_embeddings=4096)), ["q_proj", "v_proj"]
-model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM", fan_in_fan_out=row == 1))
-optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-ids = torch.randint(0, model.config.vocab_size, (sequences, 512))
-model.train()
-for line in sys.stdin:
-    started = time.perf_counter()
-    optimizer.zero_grad()
-    model(input_ids=ids, labels=ids).loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-    optimizer.step()
-    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
-"""
+SHARED = os.environ.get("MPILORA_SHARED_DATA", os.path.join(os.path.dirname(SOURCE), "shared", "data"))
 
 
-def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr}")
-    return done.stdout
+def read_options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default=os.path.join(SOURCE, "build", "mpilora"))
+    parser.add_argument("--python", help="an interpreter that has torch, transformers and peft")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--work", nargs="+", choices=("rows", "lines"), default=["rows", "lines"])
+    parser.add_argument("--rows", nargs="+", type=int, choices=rows.ROWS, default=list(rows.ROWS))
+    parser.add_argument("--length", type=int, default=512, help="tokens of a row's sequences")
+    parser.add_argument("--variants", nargs="+", choices=rows.VARIANTS, default=rows.VARIANTS)
+    parser.add_argument("--files", nargs="+", choices=("train", "valid", "test"), default=["train", "valid"])
+    parser.add_argument("--lines", type=int, default=512)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="of mpilora")
+    parser.add_argument("--data-directory", default=os.path.join(SHARED, "e2e"), help="where train.txt and valid.txt of E2E are")
+    parser.add_argument("--tokenizer", default=os.path.join(SHARED, "gpt2-bpe"), help="a directory with GPT-2's tokenizer")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output; the tables go to standard error")
+    options = parser.parse_args()
+    for name, least in (("threads", 1), ("pairs", 1), ("length", 2), ("lines", lines.BATCH)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: expected at least {least}")
+    return options
 
 
-def prepare(program, folder, row):
-    """Base, data set and configuration of a row; returns the configuration's path."""
-    shape = ROWS[row]
-    base = os.path.join(folder, "base.h5")
-    run(program, "import", "--init", "random", "--config", f"{SOURCE}/configs/models/{shape['model']}.yaml", base)
-    lines = os.path.join(folder, "ids.jsonl")
-    with open(lines, "w", encoding="ascii") as file:
-        for i in range(shape["sequences"]):
-            file.write(json.dumps({"input_ids": [(i * 7919 + j * 104729) % shape["vocab"] for j in range(LENGTH)]}) + "\n")
-    data = os.path.join(folder, "ids.h5")
-    run(program, "tokenize", "--base", base, lines, data, "--format", "ids")
-    path = os.path.join(folder, "run.yaml")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(f"""run: {{dir: {folder}/run}}
-base: {base}
-method: {{rank: 8, alpha: 16, targets: {shape['targets']}}}
-data: {{train: {data}, max_len: {LENGTH}, shuffle: false}}
-batch: {{sequences: {shape['sequences']}, micro: {shape['sequences']}}}
-optim: {{lr: 1.0e-4}}
-train: {{steps: 3}}
-""")
-    return path
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
 
 
-def our_step(program, path, folder, precision, environment):
-    """Seconds of the best of steps 2 and 3, and the process's peak."""
-    run(program, "train", path, "--fresh", "--set", f"precision={precision}", env=environment)
-    with open(f"{folder}/run/metrics.jsonl", encoding="ascii") as file:
-        seconds = [json.loads(line)["step_s"] for line in file]
-    with open(f"{folder}/run/summary.json", encoding="ascii") as file:
-        peak = json.load(file)["memory"]["process_peak_bytes"]
-    return min(seconds[1:]), peak
-
-
-def torch_step(side):
-    """Seconds of the best of two steps, and the process's peak."""
-    answers = []
-    for _ in range(2):
-        side.stdin.write("step\n")
-        side.stdin.flush()
-        answers.append([float(x) for x in side.stdout.readline().split()])
-    return min(a[0] for a in answers), answers[-1][1]
+def compare_all(options, program, python):
+    """Everything that was asked for, as one dictionary."""
+    answer = {"processor": processor(), "threads": program.threads, "versions": json.loads(torch_environment.versions(python)), "rows": [], "lines": []}
+    print(f"{answer['processor']}, {answer['threads']} threads; {answer['versions']}", flush=True)
+    parts = [(rows.compare, number) for number in options.rows] if "rows" in options.work else []
+    parts += [(lines.compare, name) for name in options.files] if "lines" in options.work else []
+    for compare, what in parts:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(program.path)) as folder:
+            answer["rows" if compare is rows.compare else "lines"].append(compare(program, python, folder, options, what))
+    return answer
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--program", default="build/mpilora")
-    parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--row", type=int, default=1, choices=ROWS)
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    shape, ratios = ROWS[arguments.row], []
-    tokens = shape["sequences"] * LENGTH
-    with tempfile.TemporaryDirectory() as folder:
-        path = prepare(arguments.program, folder, arguments.row)
-        side = subprocess.Popen([arguments.python, "-c", TORCH_SIDE, str(arguments.row), str(shape["sequences"]), str(arguments.threads)],
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        torch_step(side)  # warm-up
-        for pair in range(arguments.pairs):
-            ours, our_peak = our_step(arguments.program, path, folder, arguments.precision, environment)
-            theirs, their_peak = torch_step(side)
-            ratios.append(theirs / ours)
-            print(f"pair {pair + 1}: mpilora {tokens / ours:.0f} tokens/s, torch {tokens / theirs:.0f} tokens/s, ratio {ratios[-1]:.2f}", flush=True)
-        side.stdin.close()
-        side.wait()
-    print(f"row {arguments.row}, {arguments.precision}, {arguments.threads} threads: median ratio {statistics.median(ratios):.2f} "
-          f"({min(ratios):.2f} to {max(ratios):.2f}); peak memory mpilora {our_peak / 1e9:.2f} GB, torch {their_peak / 1e9:.2f} GB")
+    options = read_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary folders go and PyTorch's processes end
+    for name in [os.path.join(options.data_directory, name + ".txt") for name in options.files] + [options.tokenizer]:
+        if "lines" in options.work and not os.path.exists(name):
+            sys.exit(f"{name}: there is no such file; name the folders with --data-directory and --tokenizer, or leave the lines out with --work rows")
+    program = Program(options.program, options.threads)
+    out = sys.stdout
+    if options.json:
+        sys.stdout = sys.stderr
+    python = torch_environment.interpreter(options.python, os.path.join(os.path.dirname(program.path), "torch-environment"))
+    answer = compare_all(options, program, python)
+    if options.json:
+        json.dump(answer, out)
+        out.write("\n")
+    wrong = [f"{found['file']}.txt, {precision}" for found in answer["lines"] for precision, ours in found["mpilora"].items() if not ours["same_losses"]]
+    if wrong:
+        sys.exit("the losses of the two sides differ: " + "; ".join(wrong))
 
 
 main()
