@@ -9,11 +9,18 @@ static const char usage[] =
 
 /* ---- measurement ---- */
 
-static ml_status create_trial(const step_options *o, int i, ml_trial **out)
+/* All methods multiply by the path that the first one chose. */
+static ml_status create_trial(step_bench *b, const step_options *o, int i)
 {
     ml_trial_options options = o->trial;
     options.method = o->method[i];
-    return ml_trial_create(out, &options);
+    options.product_path = b->product_path;
+    ml_status st = ml_trial_create(&b->trial[i], &options);
+    if (st != ML_OK || b->product_path) return st;
+    ml_trial_facts facts;
+    ml_trial_get_facts(b->trial[i], &facts);
+    b->product_path = facts.product_path;
+    return ML_OK;
 }
 
 static void destroy_trials(step_bench *b)
@@ -27,7 +34,7 @@ static void destroy_trials(step_bench *b)
 static ml_status create_trials(step_bench *b, const step_options *o)
 {
     ml_status st = ML_OK;
-    for (int i = 0; i < o->methods && st == ML_OK; i++) st = create_trial(o, i, &b->trial[i]);
+    for (int i = 0; i < o->methods && st == ML_OK; i++) st = create_trial(b, o, i);
     b->in_turn = st == ML_RESOURCE && o->methods > 1;
     if (st != ML_OK) destroy_trials(b);
     return b->in_turn ? ML_OK : st;
@@ -38,7 +45,7 @@ static ml_status one_step(step_bench *b, const step_options *o, int i, ml_trial_
 {
     ml_status st = ML_OK;
     if (b->in_turn) {
-        ML_TRY(create_trial(o, i, &b->trial[i]));
+        ML_TRY(create_trial(b, o, i));
         ml_trial_run(b->trial[i], step);
     }
     bench_add(&b->peaks, ml_trial_peak_gflops(b->trial[i]));

@@ -117,6 +117,7 @@ def test_step():
             assert full["state_bytes"] == full["params_trainable"] * (16 if precision == "fp32" else 18) - (0 if precision == "fp32" else 2 * 7 * 64), full
             assert abs(lora["loss"] - frozen["loss"]) < 0.02 * frozen["loss"], (lora, frozen)
             ratio = {c["method"]: c for c in result["comparisons"]}
+            assert len({m["product_path"] for m in result["methods"]}) == 1, result
             assert set(ratio) == {"full", "frozen"} and ratio["full"]["to"] == "lora", ratio
             assert abs(ratio["full"]["state_ratio"] * lora["state_bytes"] - full["state_bytes"]) < 1e-3 * full["state_bytes"], ratio
         for ranks, tp in ((2, 1), (2, 2)):
