@@ -120,6 +120,7 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
+    ML_TRY(print_binding(s));
     if (found) ml_log("resumed from step %" PRId64, r->step);
 done:
     return st;

@@ -58,15 +58,11 @@ void progress_table(run *r)
     const ml_run_config *c = r->config;
     int64_t all = ml_model_parameters_total(ml_base_spec(s->base)), trained = s->parameters.global;
     int threads = omp_get_max_threads();
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     ml_log("mpilora train: %s, %s, %s", c->base, c->method.name == ML_METHOD_FULL ? "full fine-tuning" : "LoRA",
            ml_dtype_name(c->precision));
     ml_log("  grid         %d ranks = dp %d x tp %d on %d node%s (%d a node), %d thread%s a rank", ml_grid_size(s->grid),
            ml_grid_dp(s->grid), ml_grid_tp(s->grid), ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",
            ml_grid_ranks_on_node(s->grid), threads, threads > 1 ? "s" : "");
-    if ((long)ml_grid_ranks_on_node(s->grid) * threads > cores)
-        ml_warn("%d ranks x %d threads on a node with %ld cores: set OMP_NUM_THREADS so that they fit", ml_grid_ranks_on_node(s->grid),
-                threads, cores);
     print_kernels(s);
     ml_log("  parameters   %" PRId64 " in the base, %" PRId64 " trained (%.3f %%); %.3f MB summed a step", all, trained,
            100.0 * (double)trained / (double)all, 4e-6 * (double)trained);

@@ -76,6 +76,9 @@ void describe_identity(run *r);
 /* predict.c: this rank's memory by category, from the sizing functions that allocate. */
 void predict_memory(run *r);
 
+/* binding.c: rank 0 prints where every rank computes, and warns where threads outnumber cores. Collective. */
+ml_status print_binding(const session *s) ML_NODISCARD;
+
 /* progress.c: rank 0 alone prints. */
 void progress_table(run *r);
 void progress_step(run *r, const step_result *step);

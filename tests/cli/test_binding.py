@@ -1,0 +1,57 @@
+"""A run says where its ranks compute, and warns where threads outnumber the cores that they may use: by rank, by host, under an affinity of the job."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+checks = harness.Checks()
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def prepare(folder):
+    model, base, lines, data = (os.path.join(folder, file) for file in ("model.yaml", "base.h5", "lines.jsonl", "data.h5"))
+    with open(model, "w") as file:
+        file.write("{family: llama, layers: 1, width: 32, mlp_width: 64, heads: 2, vocab: 64, context: 32}")
+    with open(lines, "w") as file:
+        for i in range(4):
+            file.write(json.dumps({"input_ids": [(i + j) % 64 for j in range(20)]}) + "\n")
+    harness.mpilora("import", "--init", "random", "--config", model, base)
+    harness.mpilora("tokenize", "--base", base, lines, data, "--format", "ids")
+    return harness.write_config(os.path.join(folder, "run.yaml"), run={"dir": os.path.join(folder, "run")}, base=base,
+                                data={"train": data, "max_len": 32}, batch={"sequences": 2}, train={"steps": 1}, kernels={"product": "blas"})
+
+
+def train(config, ranks, threads, cores):
+    """Standard error of a run whose processes may use `cores` of this job's cores and have `threads` threads a rank."""
+    call = harness.command("train", config, "--fresh", ranks=ranks)
+    done = subprocess.run(call, text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"},
+                          preexec_fn=lambda: os.sched_setaffinity(0, CORES[:cores]))
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stderr
+
+
+def bindings(text):
+    return [line.strip().removeprefix("binding").strip() for line in text.splitlines() if " core" in line and "rank " in line and ", core" in line]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    config = prepare(folder)
+    host = os.uname().nodename
+    text = train(config, 0, 1, 1)
+    checks.that(bindings(text) == [f"rank 0: {host}, core {CORES[0]}, 1 thread"], f"one core, one thread:\n{text}")
+    checks.that("warning" not in text, f"one thread on one core is no fault:\n{text}")
+    text = train(config, 0, 2, 1)
+    checks.that("rank 0 has 2 threads on 1 core: set OMP_NUM_THREADS to at most 1" in text, f"two threads on one core:\n{text}")
+    text = train(config, 2, 1, 1)
+    checks.that(bindings(text) == [f"rank {i}: {host}, core {CORES[0]}, 1 thread" for i in range(2)], f"two ranks on one core:\n{text}")
+    checks.that(f"2 ranks x 1 threads on {host}, which has 1 cores for them" in text, f"two ranks on one core:\n{text}")
+    text = train(config, len(CORES), 1, len(CORES))
+    checks.that(len(bindings(text)) == len(CORES) and "warning" not in text, f"as many ranks as cores:\n{text}")
+checks.end()
