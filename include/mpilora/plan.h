@@ -16,10 +16,13 @@ typedef struct ml_plan_shape {
     int threads;
 } ml_plan_shape;
 
-/* Adds the bytes that training will account for on this rank (the one that accounts for what a node shares), by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
+/* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
  * buffers of packing and the most that reading weights or saving holds for a moment. The model's structure itself exists already and is not counted. */
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
                   int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* What of it world rank 0 alone holds. */
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads);
 
 typedef struct ml_plan_method {
     const char *name; /* "lora", "full" */

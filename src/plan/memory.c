@@ -3,11 +3,17 @@
 #include "mpilora/plan.h"
 #include "train/session.h"
 
-/* What world rank 0 holds for a moment: reading weights while everything else is there, or a checkpoint's image. */
-static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads)
+/* What is held for a moment while everything else is there: reading weights, or on world rank 0 a checkpoint's image. */
+static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads, bool writer)
 {
     bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
-    return ml_max(ml_base_load_bytes(ml_model_slots(model), threads), ml_checkpoint_memory(parameters, full));
+    int64_t reading = ml_base_load_bytes(ml_model_slots(model), threads);
+    return writer ? ml_max(reading, ml_checkpoint_memory(parameters, full)) : reading;
+}
+
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads)
+{
+    return transient_bytes(model, peft, parameters, threads, true) - transient_bytes(model, peft, parameters, threads, false);
 }
 
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
@@ -21,5 +27,5 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
     bytes[ML_MEM_OTHER] +=
-        packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(model, peft, parameters, shape->threads);
+        packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(model, peft, parameters, shape->threads, true);
 }

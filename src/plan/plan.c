@@ -97,26 +97,38 @@ static ml_status check_countable(const source *s, const ml_run_config *c)
         c->base, (long long)s->tokens);
 }
 
-/* What the ranks of node `node` hold together: copies of the frozen weights that replicas share count once. Consecutive ranks have different tp ranks. */
-static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, bool shared, int node)
+/* What ranks hold together, beside what each holds for itself. */
+typedef struct common {
+    bool frozen;    /* replicas of a node share the frozen weights */
+    int64_t writer; /* bytes that world rank 0 alone holds */
+} common;
+
+/* All ranks of node `node`; what they share counts once. Consecutive ranks have different tp ranks. */
+static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, const common *c, int node)
 {
-    int64_t here = ml_part_count(plan->ranks, plan->nodes, node), copies = shared ? ml_min(here, plan->tp) : here;
-    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN];
+    int64_t here = ml_part_count(plan->ranks, plan->nodes, node), copies = c->frozen ? ml_min(here, plan->tp) : here;
+    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] - (here - (node == 0)) * c->writer;
 }
 
-static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const ml_run_config *c, bool frozen)
+static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
 {
     int64_t all, most = ml_part_count(plan->ranks, plan->nodes, 0);
-    bool shared = frozen && c->memory.share_frozen != ML_SHARE_OFF && most > plan->tp;
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) m->total_bytes_per_rank += m->per_rank[i];
     if (!ml_multiply(plan->ranks, m->total_bytes_per_rank, &all))
         return ml_fail(ML_USAGE,
                        "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for fewer ranks or a larger parallel.tp",
                        plan->ranks, (long long)m->total_bytes_per_rank);
-    m->frozen_shared_by = shared ? (int)((most + plan->tp - 1) / plan->tp) : 1;
-    m->node_bytes = node_bytes(plan, m, shared, 0);
-    for (int node = 0; node < plan->nodes; node++) m->total_bytes += node_bytes(plan, m, shared, node);
+    m->frozen_shared_by = c->frozen ? (int)((most + plan->tp - 1) / plan->tp) : 1;
+    m->node_bytes = node_bytes(plan, m, c, 0);
+    for (int node = 0; node < plan->nodes; node++) m->total_bytes += node_bytes(plan, m, c, node);
     return ML_OK;
+}
+
+static common find_common(const ml_plan *plan, const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                          const ml_run_config *c)
+{
+    bool frozen = ml_peft_weight_category(peft) == ML_MEM_FROZEN && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
+    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF, ml_plan_writer_bytes(model, peft, parameters, omp_get_max_threads())};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
@@ -138,7 +150,8 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
                             .adapter_bytes_16bit = 2 * parameters.global};
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    st = add_up(out, plan, c, ml_peft_weight_category(peft) == ML_MEM_FROZEN);
+    const common together = find_common(plan, model, peft, &parameters, c);
+    st = add_up(out, plan, &together);
 done:
     ml_peft_destroy(peft);
     ml_parameters_destroy(&parameters);

@@ -10,5 +10,6 @@ void predict_memory(run *r)
     const ml_plan_shape shape = {
         s->tokens, r->config->batch.micro, s->max_len, r->config->product_path, r->config->vector_path, omp_get_max_threads()};
     ml_plan_rank(s->model, s->peft, &s->parameters, &shape, r->predicted);
+    if (ml_grid_rank(s->grid) != 0) r->predicted[ML_MEM_OTHER] -= ml_plan_writer_bytes(s->model, s->peft, &s->parameters, shape.threads);
     r->predicted[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures: there already */
 }
