@@ -144,10 +144,10 @@ struct ml_kernels {
 typedef struct ml_kernels_options {
     const char *product_path; /* NULL or "auto": measured; else forced: "ref", "native", "blas", "onednn", "onednn-bf16", …; the environment
                                  variable MPILORA_PRODUCT_PATH overrides it */
-    const char *vector_path;  /* NULL or "auto"; "ref", "generic", "avx2", "avx512"; MPILORA_VECTOR_PATH overrides it */
-    ml_dtype weight_dtype;    /* of the weights that will be multiplied */
-    int64_t tokens;           /* the largest T */
-    const ml_weight *shapes;  /* data NULL: the rows × cols that will be multiplied; measured and used to size the workspace */
+    const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512"; MPILORA_VECTOR_PATH overrides it */
+    ml_dtype weight_dtype;   /* of the weights that will be multiplied */
+    int64_t tokens;          /* the largest T */
+    const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and used to size the workspace */
     int64_t nshapes;
     int64_t head_dim, heads, kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
 } ml_kernels_options;

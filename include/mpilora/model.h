@@ -123,6 +123,16 @@ typedef struct ml_batch {
         *key_sequence; /* [sequences.count] the sampler's position of each, for dropout (then nothing may be shared); NULL: no dropout */
 } ml_batch;
 
+/* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d, beside some statistics: full 20·d; selective 12·d: the MLP's
+ * up-product is computed again; checkpoint 2·d, and 10·d once: all but the MLP's down-product is (Chen et al. 2016, arXiv:1604.06174). Losses and gradients are
+ * the same, in fp32 bit for bit. */
+typedef enum ml_activation_mode { ML_ACTIVATIONS_FULL, ML_ACTIVATIONS_SELECTIVE, ML_ACTIVATIONS_CHECKPOINT } ml_activation_mode;
+enum { ML_ACTIVATION_MODES = 3 };
+const char *ml_activation_mode_name(ml_activation_mode mode); /* "full", "selective", "checkpoint" */
+void ml_model_set_activations(
+    ml_model *model, ml_activation_mode mode,
+    int64_t chunk); /* before ml_model_reserve. chunk: the most tokens that go through an MLP or a head together; 0: as many as are fast */
+
 /* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward needs. Owned by the model; created once. */
 ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
 /* Bytes that ml_model_reserve accounts for in each category. */

@@ -1,51 +1,66 @@
-/* The activations' memory: one function lays it out, once to count, once to point into it, so that plan and training cannot disagree. */
+/* The activations' memory: one function lays it out, once to count, once to point into it, so that plan and training cannot disagree.
+ *
+ * Kept for backward are per layer, as ml_activation_mode says. The work space is shared by all layers, and what is never needed at the same time lies in the same
+ * place: the matrices of attention, [T, …] each; those of the MLP, which goes chunk by chunk of the tokens; the logits, chunk by chunk, too. */
 #include "model/model_private.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, LEAST_CHUNK = 512 };
 
 /* A cursor over one block; with base NULL it only counts. */
 typedef struct cursor {
     char *base;
-    int64_t used;
+    int64_t used, most;
 } cursor;
 
 static void *take(cursor *c, int64_t count, size_t size)
 {
     void *at = c->base ? c->base + c->used : NULL;
     c->used = ml_round_up(c->used + count * (int64_t)size, ALIGNMENT);
+    c->most = ml_max(c->most, c->used);
     return at;
 }
 
 static float *take_floats(cursor *c, int64_t count) { return take(c, count, sizeof(float)); }
 
-static kept_layer lay_out_layer(const ml_model *m, const ml_layer *layer, int64_t T, cursor *c)
+/* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it: nothing else after x2 is. */
+static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, kept_layer *k, cursor *c)
 {
     size_t size = ml_dtype_size(m->dtype);
     bool means = m->spec.family == ML_FAMILY_GPT2;
-    kept_layer k = {0};
-    k.x1 = take(c, T * m->spec.width, size);
-    k.qkv = take(c, T * qkv_width(m), size);
-    k.attention = take(c, T * q_width(m), size);
-    k.x2 = take(c, T * m->spec.width, size);
-    k.h = take(c, T * layer->up.out, size);
-    if (means) k.mean1 = take_floats(c, T);
-    if (means) k.mean2 = take_floats(c, T);
-    k.rstd1 = take_floats(c, T);
-    k.rstd2 = take_floats(c, T);
-    k.lse = take_floats(c, T * m->heads);
-    k.hook_qkv = take_floats(c, T * layer->qkv.hook.kept_per_token);
-    k.hook_o = take_floats(c, T * layer->o.hook.kept_per_token);
-    k.hook_up = take_floats(c, T * layer->up.hook.kept_per_token);
-    k.hook_down = take_floats(c, T * layer->down.hook.kept_per_token);
-    return k;
+    k->qkv = take(c, T * qkv_width(m), size);
+    k->attention = take(c, T * q_width(m), size);
+    k->x2 = take(c, T * m->spec.width, size);
+    if (m->mode == ML_ACTIVATIONS_FULL) k->h = take(c, T * layer->up.out, size);
+    if (means) k->mean1 = take_floats(c, T);
+    if (means) k->mean2 = take_floats(c, T);
+    k->rstd1 = take_floats(c, T);
+    k->rstd2 = take_floats(c, T);
+    k->lse = take_floats(c, T * m->heads);
+    k->hook_qkv = take_floats(c, T * layer->qkv.hook.kept_per_token);
+    k->hook_o = take_floats(c, T * layer->o.hook.kept_per_token);
+    k->hook_up = take_floats(c, T * layer->up.hook.kept_per_token);
 }
 
-/* Logits of a chunk stay near 32 MiB whatever the vocabulary. */
-static int64_t chunk_tokens(const ml_model *m, int64_t T)
+/* In checkpoint mode every layer has its x1 and all share the rest. */
+static void lay_out_kept(const ml_model *m, activations *a, int64_t T, cursor *c)
 {
-    enum { LEAST = 32, MOST = 512 };
-    int64_t fit = ((int64_t)32 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1));
-    return ml_min(T, ml_max(LEAST, ml_min(MOST, fit / LEAST * LEAST)));
+    for (int64_t l = 0; l < m->spec.layers; l++) {
+        kept_layer k = {.x1 = take(c, T * m->spec.width, ml_dtype_size(m->dtype)),
+                        .hook_down = take_floats(c, T * m->layers[l].down.hook.kept_per_token)};
+        if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, &m->layers[l], T, &k, c);
+        if (a->layers) a->layers[l] = k;
+    }
+    int64_t shared = c->used;
+    for (int64_t l = 0; m->mode == ML_ACTIVATIONS_CHECKPOINT && l < m->spec.layers; l++) {
+        kept_layer k = {0};
+        c->used = shared;
+        lay_out_recomputed(m, &m->layers[l], T, &k, c);
+        if (!a->layers) continue;
+        k.x1 = a->layers[l].x1;
+        k.hook_down = a->layers[l].hook_down;
+        a->layers[l] = k;
+    }
+    c->used = c->most;
 }
 
 static int64_t hook_scratch(const ml_model *m)
@@ -59,35 +74,77 @@ static int64_t hook_scratch(const ml_model *m)
     return most;
 }
 
-static void lay_out_backward(const ml_model *m, activations *a, int64_t T, cursor *c)
+/* T tokens in chunks of at most `most`, about equally long. */
+static int64_t even_chunk(int64_t T, int64_t most)
 {
-    bool bf16 = m->dtype == ML_BF16;
-    a->d_attention = take_floats(c, T * q_width(m));
-    a->dh = bf16 ? take_floats(c, T * h_width(m)) : a->h; /* in fp32 backward reads h where it was kept */
-    if (is_gated(m)) a->d_mlp = take_floats(c, T * a_width(m));
-    if (bf16) a->wide_x = take_floats(c, T * m->spec.width);
-    if (bf16) a->wide_qkv = take_floats(c, T * qkv_width(m));
-    if (bf16) a->wide_attention = take_floats(c, T * q_width(m));
+    int64_t chunks = (T + most - 1) / ml_max(1, most);
+    return ml_min(T, ml_round_up((T + chunks - 1) / ml_max(1, chunks), 8));
+}
+
+static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)
+{
+    bool widen = backward && m->dtype == ML_BF16;
+    a->qkv = take_floats(c, T * qkv_width(m));
+    a->attention = take_floats(c, T * q_width(m));
+    if (backward) a->d_attention = take_floats(c, T * q_width(m));
+    if (widen) a->wide_qkv = take_floats(c, T * qkv_width(m));
+    if (widen) a->wide_attention = take_floats(c, T * q_width(m));
+}
+
+/* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is computed again it needs both. */
+static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor *c)
+{
+    bool h_is_kept = m->dtype == ML_FP32 && m->mode == ML_ACTIVATIONS_FULL;
+    a->h = take_floats(c, a->chunk * h_width(m));
+    a->a = take_floats(c, a->chunk * a_width(m));
+    if (!backward) return;
+    a->dh = h_is_kept ? a->h : take_floats(c, a->chunk * h_width(m));
+    if (is_gated(m)) a->d_mlp = take_floats(c, a->chunk * a_width(m));
+}
+
+static void lay_out_head(const ml_model *m, activations *a, cursor *c)
+{
+    a->logits = take_floats(c, a->head_chunk * m->vocab_count);
+    a->row_max = take_floats(c, a->head_chunk);
+    a->row_sums = take_floats(c, 2 * a->head_chunk);
+}
+
+/* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes good products. Logits may have 32 MiB in any case. */
+static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
+{
+    enum { LEAST_ROWS = 32, MOST_ROWS = 512 };
+    activations one = {.chunk = ALIGNMENT};
+    cursor c = {0};
+    lay_out_mlp(m, &one, backward, &c);
+    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ml_max(1, c.used / ALIGNMENT)));
+    int64_t rows = ml_max(room, (int64_t)32 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
+    if (m->chunk_most > 0) {
+        a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
+        return;
+    }
+    a->head_chunk = ml_min(T, ml_max(LEAST_ROWS, ml_min(MOST_ROWS, rows)));
 }
 
 static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)
 {
-    int64_t d = m->spec.width;
+    int64_t start = c->used, d = m->spec.width;
+    lay_out_attention(m, a, T, backward, c);
+    choose_chunks(m, a, T, c->used - start, backward);
+    c->used = start;
+    lay_out_mlp(m, a, backward, c);
+    c->used = start;
+    lay_out_head(m, a, c);
+    c->used = c->most;
     a->x = take_floats(c, T * d);
-    a->n = take_floats(c, T * d);
-    a->y = take_floats(c, T * d);
-    a->qkv = take_floats(c, T * qkv_width(m));
-    a->attention = take_floats(c, T * q_width(m));
-    a->h = take_floats(c, T * h_width(m));
-    a->a = take_floats(c, T * a_width(m));
-    a->mean = take_floats(c, T);
-    a->rstd = take_floats(c, T);
+    if (backward && m->mode == ML_ACTIVATIONS_CHECKPOINT) a->other_x = take_floats(c, T * d);
+    int64_t rows = ml_max(a->chunk, a->head_chunk);
+    a->n = take_floats(c, rows * d);
+    a->y = take_floats(c, rows * d);
+    if (backward && m->dtype == ML_BF16) a->wide_x = take_floats(c, a->chunk * d);
+    a->mean = take_floats(c, rows);
+    a->rstd = take_floats(c, rows);
     a->lse = take_floats(c, T * m->heads);
-    a->chunk = chunk_tokens(m, T);
-    a->logits = take_floats(c, a->chunk * m->vocab_count);
-    a->row_max = take_floats(c, a->chunk);
-    a->row_sums = take_floats(c, 2 * a->chunk);
-    a->scratch = take_floats(c, T * hook_scratch(m));
+    a->scratch = take_floats(c, a->chunk * hook_scratch(m));
     a->position = take(c, T, sizeof *a->position);
     a->row_position = take(c, T, sizeof *a->row_position);
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
@@ -97,17 +154,25 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
         a->cosine = take_floats(c, positions);
         a->sine = take_floats(c, positions);
     }
-    if (backward) lay_out_backward(m, a, T, c);
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
 static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward, cursor *kept, cursor *work)
 {
     lay_out_work(m, a, T, backward, work);
-    for (int64_t l = 0; backward && l < m->spec.layers; l++) {
-        kept_layer k = lay_out_layer(m, &m->layers[l], T, kept);
-        if (a->layers) a->layers[l] = k;
-    }
+    if (backward) lay_out_kept(m, a, T, kept);
+}
+
+const char *ml_activation_mode_name(ml_activation_mode mode)
+{
+    static const char *const names[ML_ACTIVATION_MODES] = {"full", "selective", "checkpoint"};
+    return names[mode];
+}
+
+void ml_model_set_activations(ml_model *m, ml_activation_mode mode, int64_t chunk)
+{
+    m->mode = mode;
+    m->chunk_most = chunk;
 }
 
 void ml_model_reserve_bytes(const ml_model *m, int64_t tokens, bool backward, int64_t bytes[ML_MEM_CATEGORIES])
@@ -132,7 +197,8 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     a->kept_storage = kept.base;
     ML_NEW(work.base, work.used, ML_MEM_WORKSPACE, "activations' work space");
     a->work_storage = work.base;
-    kept.used = work.used = 0;
+    kept = (cursor){.base = kept.base};
+    work = (cursor){.base = work.base};
     lay_out(m, a, tokens, backward, &kept, &work);
     a->tokens = tokens;
     a->backward = backward;
@@ -150,17 +216,17 @@ void release_activations(ml_model *m)
     m->act = (activations){0};
 }
 
-void keep_rows(const ml_model *m, void *kept, const float *x, int64_t count)
+void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x, int64_t count)
 {
     if (m->dtype == ML_BF16)
-        m->kernels->narrow(count, x, kept);
+        m->kernels->narrow(count, x, (uint16_t *)kept + first);
     else
-        memcpy(kept, x, (size_t)count * sizeof *x);
+        memcpy((float *)kept + first, x, (size_t)count * sizeof *x);
 }
 
-const float *kept_rows(const ml_model *m, const void *kept, float *wide, int64_t count)
+const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide, int64_t count)
 {
-    if (m->dtype != ML_BF16) return kept;
-    m->kernels->widen(count, kept, wide);
+    if (m->dtype != ML_BF16) return (const float *)kept + first;
+    m->kernels->widen(count, (const uint16_t *)kept + first, wide);
     return wide;
 }

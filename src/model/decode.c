@@ -59,9 +59,11 @@ static void all_logits(ml_model *m, int64_t rows, float *logits)
     const ml_kernels *k = m->kernels;
     int64_t d = m->spec.width, V = m->spec.vocab;
     const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
-    norm_forward(m, &m->final_norm, rows, a->x, a->n, a->mean, a->rstd);
     if (m->grid) memset(logits, 0, (size_t)(rows * V) * sizeof *logits);
-    k->weight_forward(k, rows, a->n, d, &head, 0.0F, logits + m->vocab_first, V);
+    for (chunk c = {.rows = rows}; next_chunk(m, &c);) {
+        norm_forward(m, &m->final_norm, c.count, a->x + c.first * d, a->n, a->mean, a->rstd);
+        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, logits + c.first * V + m->vocab_first, V);
+    }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, logits, rows * V);
 }
 
@@ -72,8 +74,9 @@ void ml_model_prefill(ml_model *m, ml_cache *c, int64_t slot, const int32_t *tok
     place_tokens(m, &batch);
     embed_forward(m, &batch);
     for (int64_t l = 0; l < m->spec.layers; l++) {
-        layer_forward(m, l, &batch, false);
+        layer_attend(m, l, &batch, false);
         store_tokens(m, c, l, slot, 0, 0, n);
+        layer_finish(m, l, &batch, false);
     }
     c->length[slot] = n;
     all_logits(m, 1, logits);

@@ -39,8 +39,8 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
     return loss;
 }
 
-/* Logits → gradient of the head's input, rows `first`… of a->y; adds to the head's own gradient where it trains. */
-static void chunk_backward(const ml_model *m, const ml_targets *targets, int64_t first, int64_t C, double scale, double smoothing)
+/* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm where these train. */
+static void chunk_backward(const ml_model *m, const ml_targets *targets, float *x, int64_t C, double scale, double smoothing)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -48,8 +48,11 @@ static void chunk_backward(const ml_model *m, const ml_targets *targets, int64_t
     int64_t V = m->vocab_count, d = m->spec.width;
     const ml_weight head = {slot->data, m->dtype, V, d};
     k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing, m->spec.vocab, (float)scale);
-    k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y + first * d, d);
-    if (slot->gradient) k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n + first * d, d, 1.0F, slot->gradient, d);
+    k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y, d);
+    if (slot->gradient) k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
+    reduce_sum(m, a->y, C * d);
+    norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
+    memcpy(x, a->n, (size_t)(C * d) * sizeof *x);
 }
 
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)
@@ -59,21 +62,16 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
     int64_t R = batch->rows, d = m->spec.width;
     const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
     double loss = 0.0;
-    norm_forward(m, &m->final_norm, R, a->x, a->n, a->mean, a->rstd);
-    for (int64_t first = 0; first < R; first += a->chunk) {
-        int64_t C = ml_min(a->chunk, R - first);
+    for (int64_t first = 0; first < R; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, R - first);
         const ml_targets targets = targets_from(m, batch, first);
-        k->weight_forward(k, C, a->n + first * d, d, &head, 0.0F, a->logits, m->vocab_count);
+        norm_forward(m, &m->final_norm, C, a->x + first * d, a->n, a->mean, a->rstd);
+        k->weight_forward(k, C, a->n, d, &head, 0.0F, a->logits, m->vocab_count);
         loss += chunk_loss(m, &targets, C);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
-        chunk_backward(m, &targets, first, C, scale, smoothing);
+        chunk_backward(m, &targets, a->x + first * d, C, scale, smoothing);
         pass_enter(m, PASS_FORWARD);
     }
-    if (!backward) return loss;
-    pass_enter(m, PASS_BACKWARD);
-    reduce_sum(m, a->y, R * d);
-    norm_backward(m, &m->final_norm, R, a->x, a->mean, a->rstd, a->y, a->n, false);
-    memcpy(a->x, a->n, (size_t)(R * d) * sizeof *a->x);
     return loss;
 }

@@ -27,24 +27,39 @@ static void activation_gradient(const ml_model *m, int64_t T, const float *h, fl
         k->activation_backward(m->spec.activation, T, f, h, width, da, f, a->dh, width);
 }
 
-static void mlp_backward(ml_model *m, int64_t l, ml_pass *pass, int64_t lowest)
+/* h of a chunk, and x2 and norm2(x2) (in a->n) where somebody needs them: as kept, or computed again. */
+static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk *c, const float *x2)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     const kept_layer *kept = &a->layers[l];
-    int64_t T = pass->tokens, d = m->spec.width, first = l * OPS_A_LAYER;
-    const float *h = kept_rows(m, kept->h, a->h, T * h_width(m));
-    if (ml_linear_needs_input(&layer->down)) activate(m, T, h, a->a);
-    float *da = is_gated(m) ? a->d_mlp : a->dh;
-    pass->kept = kept->hook_down;
-    ml_linear_backward(&layer->down, pass, a->a, a->x, lowest < first + OP_DOWN ? da : NULL);
+    if (!kept->h || ml_linear_needs_input(&layer->up))
+        norm_forward(m, &layer->norm2, c->count, x2, a->n, kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first);
+    if (kept->h) return kept_rows(m, kept->h, c->first * h_width(m), a->h, c->count * h_width(m));
+    pass->kept = hook_rows(kept->hook_up, &layer->up, c);
+    ml_linear_forward(&layer->up, pass, a->n, a->h);
+    return a->h;
+}
+
+static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const chunk *c, int64_t lowest)
+{
+    activations *a = &m->act;
+    const ml_layer *layer = &m->layers[l];
+    const kept_layer *kept = &a->layers[l];
+    int64_t d = m->spec.width, first = l * OPS_A_LAYER;
+    ml_pass pass = pass_over(m, batch, c);
+    float *dx = a->x + c->first * d, *da = is_gated(m) ? a->d_mlp : a->dh;
+    const float *x2 = kept_rows(m, kept->x2, c->first * d, a->wide_x, c->count * d);
+    const float *h = mlp_input(m, l, &pass, c, x2);
+    if (ml_linear_needs_input(&layer->down)) activate(m, c->count, h, a->a);
+    pass.kept = hook_rows(kept->hook_down, &layer->down, c);
+    ml_linear_backward(&layer->down, &pass, a->a, dx, lowest < first + OP_DOWN ? da : NULL);
     if (lowest >= first + OP_DOWN) return;
-    activation_gradient(m, T, h, da);
-    const float *x2 = kept_rows(m, kept->x2, a->wide_x, T * d);
-    if (ml_linear_needs_input(&layer->up)) norm_forward(m, &layer->norm2, T, x2, a->n, kept->mean2, kept->rstd2);
-    pass->kept = kept->hook_up;
-    ml_linear_backward(&layer->up, pass, a->n, a->dh, lowest < first + OP_UP ? a->y : NULL);
-    if (lowest < first + OP_UP) norm_backward(m, &layer->norm2, T, x2, kept->mean2, kept->rstd2, a->y, a->x, true);
+    activation_gradient(m, c->count, h, da);
+    pass.kept = hook_rows(kept->hook_up, &layer->up, c);
+    ml_linear_backward(&layer->up, &pass, a->n, a->dh, lowest < first + OP_UP ? a->y : NULL);
+    if (lowest < first + OP_UP)
+        norm_backward(m, &layer->norm2, c->count, x2, kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first, a->y, dx, true);
 }
 
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation (a->qkv). */
@@ -53,8 +68,8 @@ static void attention_gradient(ml_model *m, const kept_layer *kept, const ml_bat
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), kv = kv_width(m);
-    const float *qkv = kept_rows(m, kept->qkv, a->wide_qkv, T * width);
-    const float *o = kept_rows(m, kept->attention, a->wide_attention, T * q);
+    const float *qkv = kept_rows(m, kept->qkv, 0, a->wide_qkv, T * width);
+    const float *o = kept_rows(m, kept->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
     ml_attention_shape shape = attention_shape(m);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o, q, kept->lse, a->d_attention, q,
@@ -67,40 +82,58 @@ static void attention_gradient(ml_model *m, const kept_layer *kept, const ml_bat
 static const float *o_input(const ml_model *m, const kept_layer *kept, const ml_batch *batch, bool last)
 {
     const activations *a = &m->act;
-    const float *o = kept_rows(m, kept->attention, a->wide_attention, batch->tokens * q_width(m));
+    const float *o = kept_rows(m, kept->attention, 0, a->wide_attention, batch->tokens * q_width(m));
     if (!last) return o;
     gather_rows(batch, q_width(m), o, a->attention);
     return a->attention;
 }
 
-static void attention_block_backward(ml_model *m, int64_t l, const ml_batch *batch, ml_pass *pass, int64_t lowest)
+static void o_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t rows, int64_t lowest)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     const kept_layer *kept = &a->layers[l];
-    int64_t T = batch->tokens, d = m->spec.width, first = l * OPS_A_LAYER;
     bool last = l == m->spec.layers - 1;
     const float *o = ml_linear_needs_input(&layer->o) ? o_input(m, kept, batch, last) : NULL;
-    pass->kept = kept->hook_o;
-    ml_linear_backward(&layer->o, pass, o, a->x, lowest < first + OP_O ? a->d_attention : NULL);
-    if (lowest >= first + OP_O) return;
-    if (last) {
-        scatter_rows(batch, q_width(m), a->d_attention);
-        scatter_rows(batch, d, a->x);
+    for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);) {
+        ml_pass pass = pass_over(m, batch, &c);
+        int64_t at = c.first * q_width(m);
+        pass.kept = hook_rows(kept->hook_o, &layer->o, &c);
+        ml_linear_backward(&layer->o, &pass, o ? o + at : NULL, a->x + c.first * m->spec.width,
+                           lowest < l * OPS_A_LAYER + OP_O ? a->d_attention + at : NULL);
     }
-    attention_gradient(m, kept, batch);
-    const float *x1 = kept_rows(m, kept->x1, a->wide_x, T * d);
-    if (ml_linear_needs_input(&layer->qkv)) norm_forward(m, &layer->norm1, T, x1, a->n, kept->mean1, kept->rstd1);
-    ml_pass whole = pass_over(m, batch, T, false);
-    whole.kept = kept->hook_qkv;
-    ml_linear_backward(&layer->qkv, &whole, a->n, a->qkv, lowest < first + OP_QKV ? a->y : NULL);
-    if (lowest < first + OP_QKV) norm_backward(m, &layer->norm1, T, x1, kept->mean1, kept->rstd1, a->y, a->x, true);
+    if (lowest >= l * OPS_A_LAYER + OP_O || !last) return;
+    scatter_rows(batch, q_width(m), a->d_attention);
+    scatter_rows(batch, m->spec.width, a->x);
+}
+
+static void qkv_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t lowest)
+{
+    activations *a = &m->act;
+    const ml_layer *layer = &m->layers[l];
+    const kept_layer *kept = &a->layers[l];
+    int64_t d = m->spec.width;
+    bool below = lowest < l * OPS_A_LAYER + OP_QKV;
+    for (chunk c = {.rows = batch->tokens}; next_chunk(m, &c);) {
+        ml_pass pass = pass_over(m, batch, &c);
+        float *mean = kept->mean1 ? kept->mean1 + c.first : NULL, *rstd = kept->rstd1 + c.first;
+        const float *x1 = kept_rows(m, kept->x1, c.first * d, a->wide_x, c.count * d);
+        if (ml_linear_needs_input(&layer->qkv)) norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
+        pass.kept = hook_rows(kept->hook_qkv, &layer->qkv, &c);
+        ml_linear_backward(&layer->qkv, &pass, a->n, a->qkv + c.first * qkv_width(m), below ? a->y : NULL);
+        if (below) norm_backward(m, &layer->norm1, c.count, x1, mean, rstd, a->y, a->x + c.first * d, true);
+    }
 }
 
 void layer_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t lowest)
 {
     bool last = l == m->spec.layers - 1;
-    ml_pass pass = pass_over(m, batch, last ? batch->rows : batch->tokens, last);
-    mlp_backward(m, l, &pass, lowest);
-    if (lowest < l * OPS_A_LAYER + OP_NORM2) attention_block_backward(m, l, batch, &pass, lowest);
+    int64_t rows = last ? batch->rows : batch->tokens;
+    if (m->mode == ML_ACTIVATIONS_CHECKPOINT && !last) layer_recompute(m, l, batch);
+    for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);) mlp_backward(m, l, batch, &c, lowest);
+    if (lowest >= l * OPS_A_LAYER + OP_NORM2) return;
+    o_backward(m, l, batch, rows, lowest);
+    if (lowest >= l * OPS_A_LAYER + OP_O) return;
+    attention_gradient(m, &m->act.layers[l], batch);
+    qkv_backward(m, l, batch, lowest);
 }

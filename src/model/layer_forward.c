@@ -1,6 +1,7 @@
 /* One pre-norm layer, forward: x ← x + o(attention(norm1(x))); x ← x + down(activation(up(norm2(x)))).
  *
- * In the last layer only the rows whose successor is predicted go on after attention. */
+ * Everything but attention goes chunk by chunk of the rows, so that its work space does not grow with them and stays in the caches. In the last layer only the
+ * rows whose successor is predicted go on after attention. */
 #include <math.h>
 
 #include "model/model_private.h"
@@ -10,16 +11,25 @@ ml_attention_shape attention_shape(const ml_model *m)
     return (ml_attention_shape){m->heads, m->kv_heads, m->spec.head_dim, 1.0F / sqrtf((float)m->spec.head_dim)};
 }
 
-ml_pass pass_over(const ml_model *m, const ml_batch *batch, int64_t T, bool rows)
+bool next_chunk(const ml_model *m, chunk *c)
+{
+    c->first += c->count;
+    c->count = ml_min(m->act.chunk, c->rows - c->first);
+    return c->count > 0;
+}
+
+ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
 {
     const activations *a = &m->act;
-    ml_pass pass = {.kernels = m->kernels, .grid = m->grid, .tokens = T, .scratch = a->scratch};
+    ml_pass pass = {.kernels = m->kernels, .grid = m->grid, .tokens = c->count, .scratch = a->scratch};
     if (batch->key_sequence) {
-        pass.key_sequence = rows ? a->row_key_sequence : a->key_sequence;
-        pass.key_position = rows ? a->row_position : a->position;
+        pass.key_sequence = (c->predicted ? a->row_key_sequence : a->key_sequence) + c->first;
+        pass.key_position = (c->predicted ? a->row_position : a->position) + c->first;
     }
     return pass;
 }
+
+float *hook_rows(float *kept, const ml_linear *layer, const chunk *c) { return kept ? kept + c->first * layer->hook.kept_per_token : NULL; }
 
 /* to[i] = from[row[i]]; `to` may be `from`, since the rows ascend. */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to)
@@ -27,22 +37,25 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
     for (int64_t i = 0; i < batch->rows; i++) memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
 }
 
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, kept_layer *kept)
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    int64_t T = batch->tokens, width = qkv_width(m);
-    if (kept) keep_rows(m, kept->x1, a->x, T * m->spec.width);
-    norm_forward(m, &layer->norm1, T, a->x, a->n, kept ? kept->mean1 : a->mean, kept ? kept->rstd1 : a->rstd);
-    ml_pass pass = pass_over(m, batch, T, false);
-    pass.kept = kept ? kept->hook_qkv : NULL;
-    ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv);
+    int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
+    if (kept) keep_rows(m, kept->x1, 0, a->x, T * d);
+    for (chunk c = {.rows = T}; next_chunk(m, &c);) {
+        ml_pass pass = pass_over(m, batch, &c);
+        norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n, kept && kept->mean1 ? kept->mean1 + c.first : a->mean,
+                     kept ? kept->rstd1 + c.first : a->rstd);
+        pass.kept = hook_rows(kept ? kept->hook_qkv : NULL, &layer->qkv, &c);
+        ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
+    }
     if (m->spec.family != ML_FAMILY_LLAMA) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
     k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine, a->sine, false);
 }
 
-static void attend(ml_model *m, const ml_batch *batch, kept_layer *kept)
+static void attend(ml_model *m, const ml_batch *batch, const kept_layer *kept)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -51,8 +64,8 @@ static void attend(ml_model *m, const ml_batch *batch, kept_layer *kept)
     const ml_attention_shape shape = attention_shape(m);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width, a->attention, q, kept ? kept->lse : a->lse);
     if (!kept) return;
-    keep_rows(m, kept->qkv, a->qkv, T * width);
-    keep_rows(m, kept->attention, a->attention, T * q);
+    keep_rows(m, kept->qkv, 0, a->qkv, T * width);
+    keep_rows(m, kept->attention, 0, a->attention, T * q);
 }
 
 void activate(const ml_model *m, int64_t T, const float *h, float *a)
@@ -65,42 +78,81 @@ void activate(const ml_model *m, int64_t T, const float *h, float *a)
         k->activation_forward(m->spec.activation, T, f, h, width, a, f);
 }
 
-static void mlp_block(ml_model *m, const ml_layer *layer, ml_pass *pass, kept_layer *kept)
+/* x ← x + o(attention), which the MLP starts from: x2. */
+static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
 {
     activations *a = &m->act;
-    int64_t T = pass->tokens;
-    if (kept) keep_rows(m, kept->x2, a->x, T * m->spec.width);
-    norm_forward(m, &layer->norm2, T, a->x, a->n, kept ? kept->mean2 : a->mean, kept ? kept->rstd2 : a->rstd);
-    pass->kept = kept ? kept->hook_up : NULL;
-    ml_linear_forward(&layer->up, pass, a->n, a->h);
-    if (kept) keep_rows(m, kept->h, a->h, T * h_width(m));
-    activate(m, T, a->h, a->a);
-    pass->kept = kept ? kept->hook_down : NULL;
-    ml_linear_forward(&layer->down, pass, a->a, a->y);
-    m->kernels->add(T * m->spec.width, a->y, a->x);
-}
-
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t T, bool rows, kept_layer *kept)
-{
-    activations *a = &m->act;
-    ml_pass pass = pass_over(m, batch, T, rows);
-    pass.kept = kept ? kept->hook_o : NULL;
-    ml_linear_forward(&layer->o, &pass, a->attention, a->y);
-    m->kernels->add(T * m->spec.width, a->y, a->x);
-    mlp_block(m, layer, &pass, kept);
-}
-
-void layer_forward(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
-{
-    activations *a = &m->act;
-    const ml_layer *layer = &m->layers[l];
-    kept_layer *kept = backward ? &a->layers[l] : NULL;
-    bool last = l == m->spec.layers - 1;
-    project_qkv(m, layer, batch, kept);
-    attend(m, batch, kept);
-    if (last) {
-        gather_rows(batch, q_width(m), a->attention, a->attention);
-        gather_rows(batch, m->spec.width, a->x, a->x);
+    int64_t d = m->spec.width;
+    for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
+        ml_pass pass = pass_over(m, batch, &c);
+        pass.kept = hook_rows(kept ? kept->hook_o : NULL, &layer->o, &c);
+        ml_linear_forward(&layer->o, &pass, a->attention + c.first * q_width(m), a->y);
+        m->kernels->add(c.count * d, a->y, a->x + c.first * d);
     }
-    finish_layer(m, layer, batch, last ? batch->rows : batch->tokens, last, kept);
+    if (kept) keep_rows(m, kept->x2, 0, a->x, rows * d);
+}
+
+static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
+{
+    activations *a = &m->act;
+    int64_t d = m->spec.width;
+    for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
+        ml_pass pass = pass_over(m, batch, &c);
+        float *x = a->x + c.first * d;
+        norm_forward(m, &layer->norm2, c.count, x, a->n, kept && kept->mean2 ? kept->mean2 + c.first : a->mean,
+                     kept ? kept->rstd2 + c.first : a->rstd);
+        pass.kept = hook_rows(kept ? kept->hook_up : NULL, &layer->up, &c);
+        ml_linear_forward(&layer->up, &pass, a->n, a->h);
+        if (kept && kept->h) keep_rows(m, kept->h, c.first * h_width(m), a->h, c.count * h_width(m));
+        activate(m, c.count, a->h, a->a);
+        pass.kept = hook_rows(kept ? kept->hook_down : NULL, &layer->down, &c);
+        ml_linear_forward(&layer->down, &pass, a->a, a->y);
+        m->kernels->add(c.count * d, a->y, x);
+    }
+}
+
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
+{
+    add_attention(m, layer, batch, rows, predicted, kept);
+    add_mlp(m, layer, batch, rows, predicted, kept);
+}
+
+static bool is_last(const ml_model *m, int64_t l) { return l == m->spec.layers - 1; }
+
+void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
+{
+    const kept_layer *kept = backward ? &m->act.layers[l] : NULL;
+    project_qkv(m, &m->layers[l], batch, kept);
+    attend(m, batch, kept);
+}
+
+/* After attention only these rows go on; returns how many. */
+static int64_t rows_that_go_on(ml_model *m, int64_t l, const ml_batch *batch)
+{
+    activations *a = &m->act;
+    if (!is_last(m, l)) return batch->tokens;
+    gather_rows(batch, q_width(m), a->attention, a->attention);
+    gather_rows(batch, m->spec.width, a->x, a->x);
+    return batch->rows;
+}
+
+void layer_finish(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
+{
+    finish_layer(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l), backward ? &m->act.layers[l] : NULL);
+}
+
+void layer_recompute(ml_model *m, int64_t l, const ml_batch *batch)
+{
+    activations *a = &m->act;
+    const kept_layer *kept = &a->layers[l];
+    int64_t count = batch->tokens * m->spec.width;
+    float *gradient = a->x;
+    a->x = a->other_x;
+    a->other_x = gradient;
+    const float *x1 = kept_rows(m, kept->x1, 0, a->x, count);
+    if (x1 != a->x) memcpy(a->x, x1, (size_t)count * sizeof *x1);
+    layer_attend(m, l, batch, true);
+    add_attention(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l), kept);
+    a->other_x = a->x;
+    a->x = gradient;
 }

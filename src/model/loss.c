@@ -46,7 +46,10 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
     pass_enter(m, PASS_FORWARD);
     place_tokens(m, batch);
     embed_forward(m, batch);
-    for (int64_t l = 0; l < m->spec.layers; l++) layer_forward(m, l, batch, backward);
+    for (int64_t l = 0; l < m->spec.layers; l++) {
+        layer_attend(m, l, batch, backward);
+        layer_finish(m, l, batch, backward);
+    }
     *loss_sum = head_loss(m, batch, backward, scale, smoothing);
     if (backward) go_back(m, batch);
     pass_enter(m, PASS_NONE);

@@ -9,34 +9,34 @@
 enum { OP_NORM1, OP_QKV, OP_O, OP_NORM2, OP_UP, OP_DOWN, OPS_A_LAYER };
 enum { OP_EMBEDDING = -1 };
 
-/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation; all of the model's dtype. */
+/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation, NULL where it is computed again; all of the model's
+ * dtype. */
 typedef struct kept_layer {
     void *x1, *qkv, *attention, *x2, *h;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
 } kept_layer;
 
-/* Room for micro-batches of up to `tokens` tokens. The work buffers are fp32 and shared by all layers; forward and backward use them in
- * turn (x holds the residual stream, then its gradient). */
+/* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of the head. The work buffers are fp32 and shared by all
+ * layers; forward and backward use them in turn (x holds the residual stream, then its gradient). */
 typedef struct activations {
-    int64_t tokens;
+    int64_t tokens, chunk, head_chunk;
     bool backward;
-    kept_layer *layers;                         /* [spec.layers]; all pointers NULL without backward */
-    float *x, *n, *y, *qkv, *attention, *h, *a; /* [T, d] ×3, [T, q+2kv], [T, q], [T, h], [T, f] */
-    float *dh, *d_mlp, *d_attention;            /* backward only: gradients of h, of a where gated, of the attention's output */
-    float *wide_x, *wide_qkv, *wide_attention;  /* backward in bf16 only: what was kept, widened (h is widened into h) */
-    float *mean, *rstd, *lse;                   /* where nothing is kept */
-    float *logits;                              /* [chunk, vocab_count] */
-    float *row_max, *row_sums;                  /* [chunk], [2·chunk]: Σ exp, Σ target logits */
-    int64_t chunk;
-    float *scratch; /* of the hooks */
+    kept_layer *layers;                             /* [spec.layers]; all pointers NULL without backward */
+    float *x, *other_x;                             /* [T, d]; other_x: in checkpoint mode, what is computed again */
+    float *qkv, *attention;                         /* [T, q+2kv], [T, q] */
+    float *d_attention, *wide_qkv, *wide_attention; /* backward only; wide_: in bf16, what was kept, widened */
+    float *h, *a, *dh, *d_mlp;                      /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
+    float *logits, *row_max, *row_sums;             /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In attention's place */
+    float *n, *y, *wide_x;                          /* [max(C, R), d] ×2, [C, d] */
+    float *mean, *rstd, *lse;                       /* where nothing is kept */
+    float *scratch;                                 /* of the hooks */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
     float *cosine, *sine; /* [positions, h/2] */
     void *kept_storage, *work_storage;
 } activations;
 
-/* What a pass is doing, and the time it has done so. */
 typedef enum pass_phase { PASS_NONE, PASS_FORWARD, PASS_BACKWARD, PASS_PHASES } pass_phase;
 
 typedef struct pass_clock {
@@ -60,6 +60,8 @@ struct ml_model {
     int64_t *layer_slot; /* [layers] first slot of each */
     void *storage;
     const ml_kernels *kernels;
+    ml_activation_mode mode;
+    int64_t chunk_most; /* 0: chosen */
     activations act;
     pass_clock clock;
 };
@@ -74,9 +76,10 @@ static inline bool is_gated(const ml_model *m) { return m->spec.family == ML_FAM
 static inline int64_t h_width(const ml_model *m) { return m->layers[0].up.out; }  /* f, or 2f where gated */
 static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; } /* f */
 
-/* activations.c */
-void keep_rows(const ml_model *m, void *kept, const float *x, int64_t count);            /* x → kept, narrowed in bf16 */
-const float *kept_rows(const ml_model *m, const void *kept, float *wide, int64_t count); /* kept as fp32, widened into `wide` in bf16 */
+/* activations.c: `count` numbers from the `first` on. */
+void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x, int64_t count); /* x → kept, narrowed in bf16 */
+const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide,
+                       int64_t count); /* as fp32, widened into `wide` in bf16 */
 void release_activations(ml_model *m);
 
 /* pass_clock.c: from now on time belongs to `phase`. */
@@ -94,14 +97,26 @@ void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float
 void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, const float *mean, const float *rstd, const float *dy,
                    float *dx, bool add);
 
+/* Some of the rows that a pass goes over: all tokens, or those whose successor is predicted. Start with count 0. */
+typedef struct chunk {
+    int64_t rows, first, count;
+    bool predicted;
+} chunk;
+bool next_chunk(const ml_model *m, chunk *c);
+
 /* layer_forward.c, layer_backward.c */
-ml_pass pass_over(const ml_model *m, const ml_batch *batch, int64_t T, bool rows);
+ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c);
+float *hook_rows(float *kept, const ml_linear *layer, const chunk *c);
 void activate(const ml_model *m, int64_t T, const float *h, float *a); /* a = activation(h), gated or plain */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
-/* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer for T rows. `kept` NULL: nothing is kept. */
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, kept_layer *kept);
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t T, bool rows, kept_layer *kept);
-void layer_forward(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
+/* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL: nothing is kept. */
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept);
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept);
+/* The two halves of a layer; a->qkv lasts until the second. */
+void layer_attend(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
+void layer_finish(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
+/* From x1 what checkpoint mode did not keep; a->x stays. */
+void layer_recompute(ml_model *m, int64_t layer, const ml_batch *batch);
 void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t lowest);
 
 /* loss.c */

@@ -27,6 +27,8 @@ typedef struct fixture_options {
     unsigned targets;
     double dropout;
     ml_dtype dtype;
+    ml_activation_mode mode;
+    int64_t chunk;
 } fixture_options;
 
 static inline ml_model_spec fixture_spec(ml_family family)
@@ -106,6 +108,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     assert_int_equal(ml_parameters_allocate(&f->parameters, true), ML_OK);
     ml_peft_bind(f->peft);
     assert_int_equal(ml_model_bind(f->model, ML_MEM_FROZEN), ML_OK);
+    ml_model_set_activations(f->model, o->mode, o->chunk);
     assert_int_equal(ml_model_reserve(f->model, FIXTURE_TOKENS, true), ML_OK);
     fixture_weights(f);
     if (o->full) return;
