@@ -11,6 +11,8 @@
 #include "mpilora/optim.h"
 
 typedef enum ml_method { ML_METHOD_LORA, ML_METHOD_FULL } ml_method;
+/* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL on), or the choice of one. */
+typedef enum ml_keep_activations { ML_KEEP_AUTO, ML_KEEP_FULL, ML_KEEP_SELECTIVE, ML_KEEP_CHECKPOINT } ml_keep_activations;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
@@ -74,7 +76,9 @@ typedef struct ml_run_config {
         int64_t tp, pp; /* 1, 1 */
     } parallel;
     struct {
-        ml_share_frozen share_frozen; /* auto: replicas of a node hold one copy of the frozen weights where that can be */
+        ml_keep_activations activations; /* auto: the fastest mode that fits into the limit */
+        int64_t limit;                   /* bytes of one process; null in the file gives 0: none */
+        ml_share_frozen share_frozen;    /* auto: replicas of a node hold one copy of the frozen weights where that can be */
     } memory;
     ml_dtype precision; /* bf16 */
     char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */

@@ -24,11 +24,21 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
 /* What of it world rank 0 alone holds. */
 int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads);
 
+/* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in `other` already, and what this process has beside that (MPI, libraries). Leaves
+ * the model in the last mode. */
+void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
+                   int64_t need[ML_ACTIVATION_MODES]);
+/* memory.activations, where auto the fastest mode that needs at most memory.limit. False where none does; then the mode that needs least. */
+bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode);
+
 typedef struct ml_plan_method {
     const char *name; /* "lora", "full" */
     int64_t params_total, params_trainable;
     int64_t checkpoint_bytes, allreduce_bytes_per_step;
-    int64_t adapter_bytes_16bit; /* the trained tensors in 16 bit, as the paper counts them */
+    int64_t adapter_bytes_16bit;       /* the trained tensors in 16 bit, as the paper counts them */
+    ml_activation_mode activations;    /* chosen, and what per_rank is for */
+    bool fits;                         /* into memory.limit */
+    int64_t need[ML_ACTIVATION_MODES]; /* of a process, MPI and libraries included */
     int64_t per_rank[ML_MEM_CATEGORIES];
     int64_t total_bytes_per_rank;
     int frozen_shared_by;            /* ranks of a node that hold one copy of the frozen weights; 1: none share */

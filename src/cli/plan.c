@@ -12,7 +12,7 @@ static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [-
 
 static json_t *method_json(const ml_plan_method *m)
 {
-    json_t *o = json_object(), *rank = json_object();
+    json_t *o = json_object(), *rank = json_object(), *need = json_object();
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) json_object_set_new(rank, ml_category_name((ml_category)c), json_integer(m->per_rank[c]));
     json_object_set_new(o, "name", json_string(m->name));
     json_object_set_new(o, "params_total", json_integer(m->params_total));
@@ -20,6 +20,11 @@ static json_t *method_json(const ml_plan_method *m)
     json_object_set_new(o, "checkpoint_bytes", json_integer(m->checkpoint_bytes));
     json_object_set_new(o, "adapter_bytes_16bit", json_integer(m->adapter_bytes_16bit));
     json_object_set_new(o, "allreduce_bytes_per_step", json_integer(m->allreduce_bytes_per_step));
+    json_object_set_new(o, "activations", json_string(ml_activation_mode_name(m->activations)));
+    json_object_set_new(o, "fits", json_boolean(m->fits));
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
+        json_object_set_new(need, ml_activation_mode_name((ml_activation_mode)mode), json_integer(m->need[mode]));
+    json_object_set_new(o, "process_bytes_by_activations", need);
     json_object_set_new(o, "per_rank", rank);
     json_object_set_new(o, "total_bytes_per_rank", json_integer(m->total_bytes_per_rank));
     json_object_set_new(o, "frozen_shared_by", json_integer(m->frozen_shared_by));
@@ -42,6 +47,17 @@ static ml_status print_json(const ml_plan *p)
 }
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
+
+/* What is chosen, and what a process would need in each mode. */
+static void print_activations(const ml_plan *p)
+{
+    const ml_plan_method *a = &p->method[0], *b = &p->method[1];
+    printf("%-34s%16s%16s\n", "activations kept", a->fits ? ml_activation_mode_name(a->activations) : "does not fit",
+           b->fits ? ml_activation_mode_name(b->activations) : "does not fit");
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
+        printf("  a process with %-17s%16.1f%16.1f\n", ml_activation_mode_name((ml_activation_mode)mode), mib(a->need[mode]),
+               mib(b->need[mode]));
+}
 
 /* Sums over ranks, and how often they count the frozen weights. */
 static void print_sums(const ml_plan *p)
@@ -72,7 +88,8 @@ static void print_table(const ml_plan *p)
             printf("  %-32s%16.1f%16.1f\n", ml_category_name((ml_category)c), mib(a->per_rank[c]), mib(b->per_rank[c]));
     printf("  %-32s%16.1f%16.1f\n", "total", mib(a->total_bytes_per_rank), mib(b->total_bytes_per_rank));
     print_sums(p);
-    printf("beside it, each process: MPI and libraries, %.1f MiB here\n", mib(p->runtime_floor_bytes));
+    print_activations(p);
+    printf("beside the totals, each process: MPI and libraries, %.1f MiB here\n", mib(p->runtime_floor_bytes));
 }
 
 static ml_status run(int argc, char **argv)

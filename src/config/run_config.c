@@ -7,6 +7,7 @@
 static const char *const methods[] = {"lora", "full", NULL};
 static const char *const scalings[] = {"standard", "rslora", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 
@@ -52,6 +53,8 @@ static const key table[] = {
     {.path = "train.keep", .kind = KEY_INT, .offset = AT(train.keep), .least = 1, .most = ANY_INT},
     {.path = "parallel.tp", .kind = KEY_INT, .offset = AT(parallel.tp), .least = 1, .most = 1 << 20},
     {.path = "parallel.pp", .kind = KEY_INT, .offset = AT(parallel.pp), .least = 1, .most = 1 << 20},
+    {.path = "memory.activations", .kind = KEY_CHOICE, .offset = AT(memory.activations), .choices = activations},
+    {.path = "memory.limit", .kind = KEY_BYTES, .offset = AT(memory.limit), .least = 1, .most = ANY_INT, .nullable = true},
     {.path = "memory.share_frozen", .kind = KEY_CHOICE, .offset = AT(memory.share_frozen), .choices = shares},
     {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
     {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},

@@ -7,6 +7,7 @@
 typedef enum key_kind {
     KEY_INT,    /* int64_t */
     KEY_SEED,   /* uint64_t */
+    KEY_BYTES,  /* int64_t: 2200000000, 2.2G, 512MiB; null gives 0 where nullable */
     KEY_REAL,   /* double; null gives 0 where nullable */
     KEY_BOOL,   /* bool */
     KEY_TEXT,   /* char *, owned; null gives NULL where nullable */

@@ -68,6 +68,27 @@ static ml_status read_int(const key *key, void *out, const yaml_node_t *node, co
     return ML_OK;
 }
 
+static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *node, const char *where)
+{
+    static const char *const units[] = {"", "K", "M", "G", "T", "KiB", "MiB", "GiB", "TiB"};
+    static const double sizes[] = {1, 1e3, 1e6, 1e9, 1e12, 0x1p10, 0x1p20, 0x1p30, 0x1p40};
+    const char *expected = "a size as 2200000000, 2.2G or 512MiB", *text = scalar(key, node, where, expected);
+    if (!text) return ML_USAGE;
+    if (key->nullable && is_null(node)) {
+        *out = 0;
+        return ML_OK;
+    }
+    size_t digits = strspn(text, ".0123456789"), unit = 0;
+    char *end;
+    double value = strtod(text, &end);
+    while (unit < sizeof sizes / sizeof *sizes && strcmp(text + digits, units[unit]) != 0) unit++;
+    if (!is_plain(node) || digits == 0 || end != text + digits || unit == sizeof sizes / sizeof *sizes)
+        return wrong(key, where, expected, text);
+    if (!in_range(key, value * sizes[unit])) return out_of_range(key, where, text);
+    *out = (int64_t)(value * sizes[unit]);
+    return ML_OK;
+}
+
 static ml_status read_seed(const key *key, void *out, const yaml_node_t *node, const char *where)
 {
     const char *expected = "a whole number from 0 to 2^64 - 1", *text = scalar(key, node, where, expected);
@@ -190,6 +211,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return read_int(key, place, node, where);
     case KEY_SEED:
         return read_seed(key, place, node, where);
+    case KEY_BYTES:
+        return read_bytes(key, place, node, where);
     case KEY_REAL:
         return read_real(key, place, node, where);
     case KEY_BOOL:
@@ -245,9 +268,12 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
 {
     const void *place = (const char *)in + key->offset;
     const double *real = place;
+    const int64_t *whole = place;
     switch (key->kind) {
     case KEY_INT:
-        return ml_text_printf(out, "%" PRId64, *(const int64_t *)place);
+        return ml_text_printf(out, "%" PRId64, *whole);
+    case KEY_BYTES:
+        return key->nullable && *whole == 0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%" PRId64, *whole);
     case KEY_SEED:
         return ml_text_printf(out, "%" PRIu64, *(const uint64_t *)place);
     case KEY_REAL:

@@ -113,10 +113,9 @@ static void lay_out_head(const ml_model *m, activations *a, cursor *c)
 static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
 {
     enum { LEAST_ROWS = 32, MOST_ROWS = 512 };
-    activations one = {.chunk = ALIGNMENT};
-    cursor c = {0};
-    lay_out_mlp(m, &one, backward, &c);
-    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ml_max(1, c.used / ALIGNMENT)));
+    int64_t floats = h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
+    if (backward) floats += h_width(m) + (is_gated(m) ? a_width(m) : 0);
+    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
     int64_t rows = ml_max(room, (int64_t)32 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);

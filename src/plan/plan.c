@@ -148,6 +148,9 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
                             .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
                             .allreduce_bytes_per_step = 4 * parameters.global,
                             .adapter_bytes_16bit = 2 * parameters.global};
+    ml_plan_needs(model, peft, &parameters, &shape, out->need);
+    out->fits = ml_plan_choose(c, out->need, &out->activations);
+    ml_model_set_activations(model, out->activations, 0);
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, peft, &parameters, c);

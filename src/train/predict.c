@@ -1,14 +1,10 @@
 /* Memory that this rank is about to account for. */
-#include <omp.h>
-
-#include "mpilora/plan.h"
 #include "train/run.h"
 
 void predict_memory(run *r)
 {
     const session *s = &r->session;
-    const ml_plan_shape shape = {
-        s->tokens, r->config->batch.micro, s->max_len, r->config->product_path, r->config->vector_path, omp_get_max_threads()};
+    const ml_plan_shape shape = session_plan_shape(s);
     ml_plan_rank(s->model, s->peft, &s->parameters, &shape, r->predicted);
     if (ml_grid_rank(s->grid) != 0) r->predicted[ML_MEM_OTHER] -= ml_plan_writer_bytes(s->model, s->peft, &s->parameters, shape.threads);
     r->predicted[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures: there already */

@@ -68,6 +68,7 @@ void progress_table(run *r)
            100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
     print_data(r);
     print_load(s);
+    ml_log("  activations  kept: %s", ml_activation_mode_name(s->activations));
     ml_log("  memory (rank 0)");
     print_memory(r);
     r->progress_time = ml_seconds();

@@ -2,6 +2,7 @@
 #include "train/session.h"
 
 #include <inttypes.h>
+#include <omp.h>
 
 /* ---- data ---- */
 
@@ -94,11 +95,39 @@ done:
     return st;
 }
 
+ml_plan_shape session_plan_shape(const session *s)
+{
+    const ml_run_config *c = s->config;
+    return (ml_plan_shape){s->tokens, c->batch.micro, s->max_len, c->product_path, c->vector_path, omp_get_max_threads()};
+}
+
+/* The ranks' largest need decides, so that all take the same mode. */
+static ml_status choose_activations(session *s)
+{
+    const ml_run_config *c = s->config;
+    const ml_plan_shape shape = session_plan_shape(s);
+    int64_t need[ML_ACTIVATION_MODES];
+    ml_activation_mode mode;
+    ml_plan_needs(s->model, s->peft, &s->parameters, &shape, need);
+    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
+    if (!ml_plan_choose(c, need, &mode))
+        return ml_fail(ML_USAGE,
+                       "memory.limit: %" PRId64 " bytes, but a process needs %" PRId64
+                       " with memory.activations %s (MPI and libraries included)%s",
+                       c->memory.limit, need[mode], ml_activation_mode_name(mode),
+                       c->memory.activations == ML_KEEP_AUTO ? ", the least of all; lower batch.micro or data.max_len, or use more ranks"
+                                                             : "; choose auto, or raise the limit");
+    ml_model_set_activations(s->model, mode, 0);
+    s->activations = mode;
+    return ML_OK;
+}
+
 ml_status session_attach_method(session *s)
 {
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
-    if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
-    return st;
+    if (st != ML_OK) return st;
+    ml_parameters_lay_out(&s->parameters);
+    return choose_activations(s);
 }
 
 static ml_status attach_adapter(session *s, const ml_adapter *adapter)

@@ -9,6 +9,7 @@
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
+#include "mpilora/plan.h"
 #include "mpilora/store.h"
 
 /* One file of sequences and the order they are taken in. */
@@ -55,7 +56,8 @@ typedef struct session {
     ml_model *model;
     ml_kernels *kernels;
     ml_parameters parameters;
-    ml_peft *peft; /* NULL: the base alone */
+    ml_activation_mode activations; /* of training */
+    ml_peft *peft;                  /* NULL: the base alone */
     packer packer;
     ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL: each has its own */
     double load_seconds; /* reading the weights took the slowest rank */
@@ -70,6 +72,7 @@ ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODIS
 /* product and vector path: forced names from a checkpoint, or NULL. */
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
+ml_plan_shape session_plan_shape(const session *s); /* what decides the memory of this session's training */
 
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who would write weights needs memory.share_frozen: off. */
 ml_status session_store_weights(session *s) ML_NODISCARD;

@@ -100,6 +100,7 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "checkpoint_bytes", json_integer(r->checkpoint_bytes));
     json_object_set_new(o, "product_path", json_string(s->kernels->product_path));
     json_object_set_new(o, "vector_path", json_string(s->kernels->vector_path));
+    json_object_set_new(o, "activations", json_string(ml_activation_mode_name(s->activations)));
     json_object_set_new(o, "load", describe_load(s));
     json_object_set_new(o, "memory", describe_memory(r, memory));
     return o;

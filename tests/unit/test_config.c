@@ -47,6 +47,37 @@ static void set_refused(const char *set, const char *needle)
     assert_non_null(strstr(ml_error_text(), "--set"));
 }
 
+static void sizes_have_units(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } sizes[] = {{"memory.limit=1", 1},
+                 {"memory.limit=2.2G", 2200000000},
+                 {"memory.limit=512MiB", 512 << 20},
+                 {"memory.limit=900M", 900000000},
+                 {"memory.limit=null", 0},
+                 {"memory.limit=1.5TiB", 3 * (INT64_C(1) << 39)}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        ml_run_config c, again;
+        ml_text yaml = {0};
+        assert_int_equal(read_text("base: b.h5\n", &sizes[i].text, 1, &c), ML_OK);
+        assert_int_equal(c.memory.limit, sizes[i].bytes);
+        assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
+        assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
+        assert_int_equal(again.memory.limit, sizes[i].bytes);
+        ml_text_destroy(&yaml);
+        ml_run_config_destroy(&c);
+        ml_run_config_destroy(&again);
+    }
+    static const char *const bad[] = {"memory.limit=2.2 G",  "memory.limit=2.2g",       "memory.limit=-1",  "memory.limit=0",
+                                      "memory.limit=1.2.3G", "memory.limit=G",          "memory.limit=1e9", "memory.limit=inf",
+                                      "memory.limit=[1]",    "memory.limit=9999999999T"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], "memory.limit");
+    set_refused("memory.activations=most", "full, selective, checkpoint");
+}
+
 static void what_is_not_given_has_a_default(void **state)
 {
     (void)state;
@@ -249,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_given_has_a_default),
+        cmocka_unit_test(sizes_have_units),
         cmocka_unit_test(training_needs_a_directory_and_data),
         cmocka_unit_test(sets_win_over_the_file),
         cmocka_unit_test(what_is_written_reads_the_same),
