@@ -60,10 +60,9 @@ def check_modes(folder, precision, ranks, tp):
 def check_limit(folder):
     need = json.loads(call("plan", folder / "run.yaml", "--json"))["methods"][0]["process_bytes_by_activations"]
     assert need["full"] > need["selective"] > need["checkpoint"], need
-    for mode, limit in zip(MODES, (need["full"] + need["selective"], need["full"] + need["selective"], need["selective"] + need["checkpoint"])):
-        if mode == "full":
-            limit = 2 * need["full"]
-        plan = json.loads(call("plan", folder / "run.yaml", "--set", f"memory.limit={limit // 2}", "--json"))["methods"][0]
+    limits = {"full": 1.05 * need["full"], "selective": (need["full"] + need["selective"]) / 2, "checkpoint": (need["selective"] + need["checkpoint"]) / 2}
+    for mode, limit in limits.items():
+        plan = json.loads(call("plan", folder / "run.yaml", "--set", f"memory.limit={int(limit)}", "--json"))["methods"][0]
         assert (plan["activations"], plan["fits"]) == (mode, True), (mode, plan)
     assert train(folder)[1]["activations"] == "full"
     assert train(folder, "--set", "memory.limit=1G", ranks=2)[1]["activations"] == "full"
