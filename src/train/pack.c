@@ -3,8 +3,6 @@
  * Sequences that begin alike share these rows: sorted by their tokens, each begins where it leaves the path of the one before it, which is
  * the depth-first order of their prefix tree. A row then predicts one successor for every sequence that runs through it, so the loss and
  * its gradients stay what they were; each common token is computed once. */
-#include <stdlib.h>
-
 #include "train/session.h"
 
 /* Shorter common beginnings are computed twice: they save less than the attention to one more piece of a path costs. */
@@ -86,14 +84,31 @@ static int64_t common_inputs(const packed_sequence *a, const packed_sequence *b)
     return n;
 }
 
-static int by_tokens(const void *left, const void *right)
+static bool is_before(const packed_sequence *a, const packed_sequence *b)
 {
-    const packed_sequence *a = left, *b = right;
     int64_t common = common_inputs(a, b);
     bool a_ends = common == a->inputs, b_ends = common == b->inputs;
-    if (a_ends && b_ends) return a->position < b->position ? -1 : 1;
-    if (a_ends || b_ends) return a_ends ? -1 : 1;
-    return a->token[common] < b->token[common] ? -1 : 1;
+    if (a_ends && b_ends) return a->position < b->position;
+    if (a_ends || b_ends) return a_ends;
+    return a->token[common] < b->token[common];
+}
+
+/* In place, each inserted where it belongs among those before it: the C library's qsort asks for memory. */
+static void sort_by_tokens(packed_sequence *sequence, int64_t count)
+{
+    for (int64_t i = 1; i < count; i++) {
+        packed_sequence moving = sequence[i];
+        int64_t first = 0, end = i;
+        while (first < end) {
+            int64_t middle = first + (end - first) / 2;
+            if (is_before(&moving, &sequence[middle]))
+                end = middle;
+            else
+                first = middle + 1;
+        }
+        memmove(&sequence[first + 1], &sequence[first], (size_t)(i - first) * sizeof *sequence);
+        sequence[first] = moving;
+    }
 }
 
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path becomes its path. */
@@ -147,7 +162,7 @@ ml_status pack_sequences(session *s, const data_source *source, int64_t first, i
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
     p->hits = 0;
-    if (share) qsort(p->read, (size_t)count, sizeof *p->read, by_tokens);
+    if (share) sort_by_tokens(p->read, count);
     for (int64_t i = 0; i < count; i++) {
         int64_t common = share && i > 0 ? common_inputs(&p->read[i - 1], &p->read[i]) : 0;
         append(p, &p->read[i], common < LEAST_SHARED ? 0 : common);

@@ -111,6 +111,18 @@ static void what_a_node_shares_counts_once(void **state)
     assert_non_null(strstr(ml_error_text(), "--nodes"));
 }
 
+/* One layer of GPT-3 175B's width, 2048 tokens, bf16, on two ranks of a 16 GB machine. */
+static void a_layer_of_gpt3s_width_fits_16_gb(void **state)
+{
+    (void)state;
+    ml_plan plan;
+    make_plan("gpt3-175b-1layer", "parallel.tp=2", 2, &plan);
+    const ml_plan_method *lora = &plan.method[0];
+    assert_int_equal(lora->params_total, 12 * INT64_C(12288) * 12288 + 13 * 12288 + (2 * 50257 + 2048 + 2) * INT64_C(12288));
+    assert_true(lora->per_rank[ML_MEM_FROZEN] > lora->params_total); /* 2 bytes each, half of them here */
+    assert_true(lora->total_bytes < INT64_C(10000000000));           /* leaves room for the processes' own */
+}
+
 static void nothing_large_is_allocated(void **state)
 {
     (void)state;
@@ -134,9 +146,10 @@ static void sizes_beyond_64_bits_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt3_has_the_papers_figures),    cmocka_unit_test(gpt2_medium_has_the_papers_figures),
-        cmocka_unit_test(memory_goes_where_it_belongs),   cmocka_unit_test(nothing_large_is_allocated),
-        cmocka_unit_test(what_a_node_shares_counts_once), cmocka_unit_test(sizes_beyond_64_bits_are_refused),
+        cmocka_unit_test(gpt3_has_the_papers_figures),      cmocka_unit_test(gpt2_medium_has_the_papers_figures),
+        cmocka_unit_test(memory_goes_where_it_belongs),     cmocka_unit_test(a_layer_of_gpt3s_width_fits_16_gb),
+        cmocka_unit_test(nothing_large_is_allocated),       cmocka_unit_test(what_a_node_shares_counts_once),
+        cmocka_unit_test(sizes_beyond_64_bits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
