@@ -59,6 +59,8 @@ void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
 /* Bytes that this rank passed to sums and maxima over a group so far; nothing is passed in a group of one. */
 int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group);
 /* Time that this rank spent inside this header's collectives so far: moving data, and waiting for ranks that came later. */
+double ml_grid_comm_seconds(const ml_grid *grid);
+
 /* ---- memory that the replicas of a node hold together ------------------------------------------------------------------------ */
 
 /* One block, the same physical memory in every rank of the group REPLICA. */
@@ -76,7 +78,5 @@ ml_status ml_shared_take_pages(ml_shared *shared) ML_NODISCARD;
 /* All parts are written: from here on the block can only be read. Collective over REPLICA. */
 void ml_shared_seal(ml_shared *shared);
 void ml_shared_destroy(ml_shared *shared); /* collective over REPLICA; NULL is fine */
-
-double ml_grid_comm_seconds(const ml_grid *grid);
 
 #endif

@@ -45,48 +45,29 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
 
 static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
 {
+#define ROWS(n)                                      \
+    case n:                                          \
+        multiply_tile(n, depth, a, b, c, ldc, beta); \
+        break;
     switch (rows) { /* each number of rows has its own unrolled code */
-    case 1:
-        multiply_tile(1, depth, a, b, c, ldc, beta);
-        break;
-    case 2:
-        multiply_tile(2, depth, a, b, c, ldc, beta);
-        break;
-    case 3:
-        multiply_tile(3, depth, a, b, c, ldc, beta);
-        break;
-    case 4:
-        multiply_tile(4, depth, a, b, c, ldc, beta);
-        break;
-    case 5:
-        multiply_tile(5, depth, a, b, c, ldc, beta);
-        break;
-    case 6:
-        multiply_tile(6, depth, a, b, c, ldc, beta);
-        break;
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+        ROWS(5)
+        ROWS(6)
 #if defined(__AVX512F__)
-    case 7:
-        multiply_tile(7, depth, a, b, c, ldc, beta);
-        break;
-    case 8:
-        multiply_tile(8, depth, a, b, c, ldc, beta);
-        break;
-    case 9:
-        multiply_tile(9, depth, a, b, c, ldc, beta);
-        break;
-    case 10:
-        multiply_tile(10, depth, a, b, c, ldc, beta);
-        break;
-    case 11:
-        multiply_tile(11, depth, a, b, c, ldc, beta);
-        break;
-    case 12:
-        multiply_tile(12, depth, a, b, c, ldc, beta);
-        break;
+        ROWS(7)
+        ROWS(8)
+        ROWS(9)
+        ROWS(10)
+        ROWS(11)
+        ROWS(12)
 #endif
     default:
         break;
     }
+#undef ROWS
 }
 
 /* At the right edge of C: through a tile of memory. */
