@@ -39,6 +39,7 @@ typedef struct ml_checkpoint_progress {
     double loss_first, loss_last;
     double best_loss; /* of the evaluations so far */
     int64_t best_step;
+    int64_t evaluated_step; /* of the newest evaluation; an older one than is due: it was interrupted */
     bool finished;
     char product_path[ML_PATH_NAME], vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */
 } ml_checkpoint_progress;

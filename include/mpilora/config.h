@@ -33,10 +33,11 @@ typedef enum ml_target {
 
 /* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
-    char *path;    /* of the YAML file, for messages */
-    char *run_dir; /* run.dir: NULL */
-    uint64_t seed; /* run.seed: 1 */
-    char *base;    /* BASE.h5, or a model description *.yaml for plan */
+    char *path;        /* of the YAML file, for messages */
+    char *run_dir;     /* run.dir: NULL */
+    uint64_t seed;     /* run.seed: 1 */
+    double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends before, with a checkpoint */
+    char *base;        /* BASE.h5, or a model description *.yaml for plan */
     struct {
         ml_method name;     /* lora */
         int64_t rank;       /* 8 */

@@ -17,6 +17,13 @@ static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const key table[] = {
     {.path = "run.dir", .kind = KEY_TEXT, .offset = AT(run_dir), .nullable = true},
     {.path = "run.seed", .kind = KEY_SEED, .offset = AT(seed)},
+    {.path = "run.time_limit",
+     .kind = KEY_SECONDS,
+     .offset = AT(time_limit),
+     .least = 0,
+     .open_least = true,
+     .most = 1e9,
+     .nullable = true},
     {.path = "base", .kind = KEY_TEXT, .offset = AT(base)},
     {.path = "method.name", .kind = KEY_CHOICE, .offset = AT(method.name), .choices = methods},
     {.path = "method.rank", .kind = KEY_INT, .offset = AT(method.rank), .least = 1, .most = 65536},

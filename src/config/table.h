@@ -5,15 +5,16 @@
 #include "mpilora/base.h"
 
 typedef enum key_kind {
-    KEY_INT,    /* int64_t */
-    KEY_SEED,   /* uint64_t */
-    KEY_BYTES,  /* int64_t: 2200000000, 2.2G, 512MiB; null gives 0 where nullable */
-    KEY_REAL,   /* double; null gives 0 where nullable */
-    KEY_BOOL,   /* bool */
-    KEY_TEXT,   /* char *, owned; null gives NULL where nullable */
-    KEY_CHOICE, /* an enum: the index of the word in `choices` */
-    KEY_PAIR,   /* two doubles one after the other: [a, b] */
-    KEY_TARGETS /* unsigned: ml_target bits; a word or a list of words */
+    KEY_INT,     /* int64_t */
+    KEY_SEED,    /* uint64_t */
+    KEY_BYTES,   /* int64_t: 2200000000, 2.2G, 512MiB; null gives 0 where nullable */
+    KEY_SECONDS, /* double: 90, 15m, 11:30:00; null gives 0 where nullable */
+    KEY_REAL,    /* double; null gives 0 where nullable */
+    KEY_BOOL,    /* bool */
+    KEY_TEXT,    /* char *, owned; null gives NULL where nullable */
+    KEY_CHOICE,  /* an enum: the index of the word in `choices` */
+    KEY_PAIR,    /* two doubles one after the other: [a, b] */
+    KEY_TARGETS  /* unsigned: ml_target bits; a word or a list of words */
 } key_kind;
 
 typedef struct key {
@@ -37,6 +38,9 @@ struct yaml_document_s;
 struct yaml_node_s;
 ml_status value_read(const key *key, void *out, struct yaml_document_s *document, struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+
+/* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of these. */
+bool duration_read(const char *text, double *seconds);
 
 /* targets.c */
 unsigned target_bit(const char *word, size_t length); /* 0: unknown */

@@ -89,6 +89,18 @@ static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *nod
     return ML_OK;
 }
 
+static ml_status read_seconds(const key *key, double *out, const yaml_node_t *node, const char *where)
+{
+    const char *expected = "a time as 90, 15m, 2h or 11:30:00", *text = scalar(key, node, where, expected);
+    double value = 0.0;
+    if (!text) return ML_USAGE;
+    bool null = key->nullable && is_null(node);
+    if (!null && (!is_plain(node) || !duration_read(text, &value))) return wrong(key, where, expected, text);
+    if (!null && !in_range(key, value)) return out_of_range(key, where, text);
+    *out = value;
+    return ML_OK;
+}
+
 static ml_status read_seed(const key *key, void *out, const yaml_node_t *node, const char *where)
 {
     const char *expected = "a whole number from 0 to 2^64 - 1", *text = scalar(key, node, where, expected);
@@ -213,6 +225,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return read_seed(key, place, node, where);
     case KEY_BYTES:
         return read_bytes(key, place, node, where);
+    case KEY_SECONDS:
+        return read_seconds(key, place, node, where);
     case KEY_REAL:
         return read_real(key, place, node, where);
     case KEY_BOOL:
@@ -276,6 +290,7 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return key->nullable && *whole == 0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%" PRId64, *whole);
     case KEY_SEED:
         return ml_text_printf(out, "%" PRIu64, *(const uint64_t *)place);
+    case KEY_SECONDS:
     case KEY_REAL:
         return key->nullable && *real == 0.0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%.17g", *real);
     case KEY_BOOL:

@@ -19,10 +19,11 @@ static double number_from(const json_t *x) { return json_is_number(x) ? json_num
 
 static json_t *progress_to_json(const ml_checkpoint_progress *p)
 {
-    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step, "cursor", (json_int_t)p->cursor, "tokens",
-                     (json_int_t)p->tokens, "loss_first", number_or_null(p->loss_first), "loss_last", number_or_null(p->loss_last),
-                     "best_loss", number_or_null(p->best_loss), "best_step", (json_int_t)p->best_step, "finished", p->finished,
-                     "product_path", p->product_path, "vector_path", p->vector_path);
+    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step, "cursor", (json_int_t)p->cursor,
+                     "tokens", (json_int_t)p->tokens, "loss_first", number_or_null(p->loss_first), "loss_last",
+                     number_or_null(p->loss_last), "best_loss", number_or_null(p->best_loss), "best_step", (json_int_t)p->best_step,
+                     "evaluated_step", (json_int_t)p->evaluated_step, "finished", p->finished, "product_path", p->product_path,
+                     "vector_path", p->vector_path);
 }
 
 static json_t *identity_to_json(const ml_checkpoint_state *state)
@@ -258,6 +259,8 @@ void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *p)
                                   .best_loss = number_from(json_object_get(from, "best_loss")),
                                   .best_step = json_integer_value(json_object_get(from, "best_step")),
                                   .finished = json_is_true(json_object_get(from, "finished"))};
+    const json_t *evaluated = json_object_get(from, "evaluated_step"); /* manifests of earlier versions lack it */
+    p->evaluated_step = evaluated ? json_integer_value(evaluated) : p->step;
     copy_name(p->product_path, json_object_get(from, "product_path"));
     copy_name(p->vector_path, json_object_get(from, "vector_path"));
 }

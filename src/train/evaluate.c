@@ -2,27 +2,45 @@
 #include "mpilora/train.h"
 #include "train/session.h"
 
-/* Σ −log p over this replica's sequences. */
-static ml_status local_loss(session *s, double *sum, double *targets)
+static bool is_stopped(const session *s, const evaluation_stop *stop)
 {
-    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
-    int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
-    for (int64_t at = first; at < end; at += s->config->batch.micro) {
-        ml_status st =
-            ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, ml_min(s->config->batch.micro, end - at), false));
-        if (st != ML_OK) return st;
-        double loss;
-        ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
-        *sum += loss;
-        *targets += (double)s->packer.hits;
-    }
+    double wanted = stop && stop->wanted(stop->of) ? 1.0 : 0.0;
+    if (stop) ml_grid_sum_double(s->grid, ML_GROUP_WORLD, &wanted, 1);
+    return wanted > 0.0;
+}
+
+/* Adds one micro-batch: Σ −log p and the number of its targets. */
+static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
+{
+    double loss;
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, count, false));
+    if (st != ML_OK) return st;
+    ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
+    sums[0] += loss;
+    sums[1] += (double)s->packer.hits;
     return ML_OK;
 }
 
-ml_status evaluate_session(session *s, double *loss, int64_t *targets)
+/* This replica's sequences. All replicas go through as many rounds, also after a fault, since they ask each other before each. */
+static ml_status add_losses(session *s, const evaluation_stop *stop, double sums[2])
+{
+    ml_status st = ML_OK;
+    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
+            micro = s->config->batch.micro;
+    int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
+    int64_t most = ml_part_count(n, dp, 0);
+    for (int64_t done = 0; done < most; done += micro) {
+        int64_t at = first + done;
+        if (is_stopped(s, stop)) return ml_fail(ML_STOPPED, "the evaluation was interrupted");
+        if (st == ML_OK && at < end) st = add_loss(s, at, ml_min(micro, end - at), sums);
+    }
+    return st;
+}
+
+ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss, int64_t *targets)
 {
     double sums[2] = {0.0, 0.0};
-    ml_status st = ml_grid_agree(s->grid, local_loss(s, &sums[0], &sums[1]));
+    ml_status st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, 2);
     *loss = sums[0] / sums[1];
@@ -46,7 +64,7 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path, ml_eval
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
     ML_TRY(session_build(&s, false, config->product_path, config->vector_path));
     if (path) ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
-    ML_TRY(evaluate_session(&s, &out->loss, &out->target_tokens));
+    ML_TRY(evaluate_session(&s, NULL, &out->loss, &out->target_tokens));
 done:
     ml_adapter_destroy(&adapter);
     session_close(&s);

@@ -11,6 +11,7 @@
 static ml_status save(run *r, bool finished)
 {
     ml_text yaml = {0};
+    double since = ml_seconds();
     ml_checkpoint_report report = {0};
     session *s = &r->session;
     r->progress.step = r->step;
@@ -33,6 +34,7 @@ static ml_status save(run *r, bool finished)
     }
     if (st == ML_OK) r->checkpoint_bytes = report.bytes;
     if (st == ML_OK) r->saved_step = r->step;
+    r->deadline.save = fmax(r->deadline.save, ml_seconds() - since);
     ml_text_destroy(&yaml);
     return st;
 }
@@ -140,6 +142,7 @@ static ml_status one_step(run *r, step_result *result)
     r->tokens += result->tokens;
     r->timed_tokens += result->tokens;
     r->seconds += result->seconds;
+    r->deadline.step = fmax(r->deadline.step, result->seconds);
     r->wait_seconds += result->wait_seconds;
     for (int p = 0; p < ML_PHASES; p++) r->phase[p] += result->phase[p];
     r->reduction = result->reduction;
@@ -147,14 +150,31 @@ static ml_status one_step(run *r, step_result *result)
     return ml_grid_agree(r->session.grid, metrics_step(r, result));
 }
 
-static ml_status evaluate(run *r)
+static bool asked_to_stop(const void *of) { return wants_to_stop(of); }
+
+/* *stop where the run is to end before the evaluation does: it is done again by the next start. */
+static ml_status evaluate(run *r, bool *stop)
 {
     int64_t targets;
+    const evaluation_stop interruption = {asked_to_stop, r};
     if (!r->session.valid.dataset) return ML_OK;
-    ml_status st = evaluate_session(&r->session, &r->valid_loss, &targets);
+    ml_status st = evaluate_session(&r->session, &interruption, &r->valid_loss, &targets);
+    if (st == ML_STOPPED) {
+        *stop = true;
+        return ML_OK;
+    }
     if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
+    r->progress.evaluated_step = r->step;
     progress_evaluation(r);
     return st;
+}
+
+/* The one that belongs between two steps, unless it was done before this start. */
+static ml_status evaluate_where_due(run *r, bool *stop)
+{
+    const ml_run_config *c = r->config;
+    bool due = r->step > 0 && r->step < c->train.steps && is_due(r->step, c->train.eval_every);
+    return due && !*stop && r->progress.evaluated_step != r->step ? evaluate(r, stop) : ML_OK;
 }
 
 static ml_status stop_here(run *r)
@@ -162,15 +182,14 @@ static ml_status stop_here(run *r)
     ml_status st = r->saved_step == r->step ? ML_OK : save(r, false);
     if (st != ML_OK) return st;
     progress_end(r);
-    return ml_fail(ML_STOPPED,
-                   "stopped by a signal after saving step %" PRId64 " of %" PRId64 " in %s; the same command goes on from there", r->step,
-                   r->config->train.steps, r->config->run_dir);
+    return ml_fail(ML_STOPPED, "stopped by %s after saving step %" PRId64 " of %" PRId64 " in %s; the same command goes on from there",
+                   deadline_is_near(r) ? "its time limit" : "a signal", r->step, r->config->train.steps, r->config->run_dir);
 }
 
-/* Whether a signal has reached any rank. Collective. */
+/* Collective. */
 static bool anyone_stops(const run *r)
 {
-    double seen = signals_seen() ? 1.0 : 0.0;
+    double seen = wants_to_stop(r) ? 1.0 : 0.0;
     ml_grid_sum_double(r->session.grid, ML_GROUP_WORLD, &seen, 1);
     return seen > 0.0;
 }
@@ -180,13 +199,13 @@ static ml_status steps(run *r)
     ml_status st = ML_OK;
     const ml_run_config *c = r->config;
     bool stop = anyone_stops(r);
+    ML_TRY(evaluate_where_due(r, &stop));
     while (r->step < c->train.steps && !stop) {
         step_result result;
         ML_TRY(one_step(r, &result));
-        bool last = r->step == c->train.steps;
         stop = result.stop;
-        if (!last && !stop && is_due(r->step, c->train.eval_every)) ML_TRY(evaluate(r));
-        if (!last && is_due(r->step, c->train.save_every)) ML_TRY(save(r, false));
+        ML_TRY(evaluate_where_due(r, &stop));
+        if (r->step < c->train.steps && is_due(r->step, c->train.save_every)) ML_TRY(save(r, false));
     }
     if (r->step < c->train.steps) return stop_here(r);
 done:
@@ -197,9 +216,11 @@ done:
 static ml_status finish(run *r)
 {
     ml_status st = ML_OK;
+    bool stop = false;
     if (r->saved_step != r->step) ML_TRY(save(r, false));
     progress_end(r);
-    ML_TRY(evaluate(r));
+    ML_TRY(evaluate(r, &stop));
+    if (stop) return stop_here(r);
     ML_TRY(write_result(r));
     ML_TRY(summary_write(r));
     ML_TRY(save(r, true));
@@ -222,6 +243,7 @@ ml_status ml_train_run(const ml_run_config *config, bool fresh)
     ml_train_catch_signals();
     ML_NEW(r, 1, ML_MEM_OTHER, "a run");
     r->config = config;
+    deadline_start(r);
     r->saved_step = -1;
     r->loss_first = r->loss_last = r->valid_loss = NAN;
     r->progress.best_loss = NAN;

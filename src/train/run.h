@@ -16,6 +16,12 @@ typedef struct step_result {
     bool stop; /* a signal reached some rank */
 } step_result;
 
+/* deadline.c: when this start has to be over, and what the longest step and save took so far. Seconds. */
+typedef struct deadline {
+    double started, end; /* by ml_seconds; no end: infinite */
+    double step, save;
+} deadline;
+
 enum { IDENTITIES = 32 };
 
 typedef struct run {
@@ -35,6 +41,7 @@ typedef struct run {
     FILE *metrics; /* rank 0 */
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
+    deadline deadline;
     ml_checkpoint_progress progress;
     int64_t identities;
     ml_checkpoint_identity identity[IDENTITIES];
@@ -62,6 +69,12 @@ ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 
 /* signals.c: a signal has reached this rank (see ml_train_catch_signals). */
 bool signals_seen(void);
+
+/* deadline.c: the earlier of run.time_limit and SLURM_JOB_END_TIME. */
+void deadline_start(run *r);
+bool deadline_is_near(const run *r); /* on world rank 0: there is no room for one more step */
+/* Whether this rank would have the run save and end now: a signal, or no room for one more step. Local; the ranks' answers are summed. */
+bool wants_to_stop(const run *r);
 
 /* metrics.c: on rank 0; elsewhere they do nothing. */
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends */

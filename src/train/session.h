@@ -91,7 +91,13 @@ ml_status pack_sequences(session *s, const data_source *source, int64_t first, i
 /* random_weights.c: this rank's part of every weight, drawn. Local. */
 ml_status draw_weights(session *s) ML_NODISCARD;
 
-/* evaluate.c: mean loss over all usable sequences of s->valid. Collective. */
-ml_status evaluate_session(session *s, double *loss, int64_t *targets) ML_NODISCARD;
+/* What is asked on every rank before each micro-batch of an evaluation, which may take longer than a job has left. */
+typedef struct evaluation_stop {
+    bool (*wanted)(const void *of);
+    const void *of;
+} evaluation_stop;
+
+/* evaluate.c: mean loss over all usable sequences of s->valid. ML_STOPPED where `stop` (or NULL) says so on any rank. Collective. */
+ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss, int64_t *targets) ML_NODISCARD;
 
 #endif

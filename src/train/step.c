@@ -78,7 +78,7 @@ ml_status run_step(run *r, step_result *out)
     ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[0], &sums[1], out));
     if (st != ML_OK) return st;
     if (ml_grid_tp_rank(s->grid) != 0) sums[0] = sums[1] = 0.0;
-    sums[2] = signals_seen() ? 1.0 : 0.0;
+    sums[2] = wants_to_stop(r) ? 1.0 : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 3);
     out->loss = sums[0] / (double)targets;
     out->computed_tokens = (int64_t)sums[1];

@@ -47,6 +47,33 @@ static void set_refused(const char *set, const char *needle)
     assert_non_null(strstr(ml_error_text(), "--set"));
 }
 
+static void times_have_units(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double seconds;
+    } times[] = {{"run.time_limit=90", 90},          {"run.time_limit=0.5s", 0.5},          {"run.time_limit=15m", 900},
+                 {"run.time_limit=1.5h", 5400},      {"run.time_limit=2d", 172800},         {"run.time_limit=30:00", 1800},
+                 {"run.time_limit=11:30:00", 41400}, {"run.time_limit=1-12:00:05", 129605}, {"run.time_limit=null", 0}};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        ml_run_config c, again;
+        ml_text yaml = {0};
+        assert_int_equal(read_text("base: b.h5\n", &times[i].text, 1, &c), ML_OK);
+        assert_true(c.time_limit == times[i].seconds);
+        assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
+        assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
+        assert_true(again.time_limit == times[i].seconds);
+        ml_text_destroy(&yaml);
+        ml_run_config_destroy(&c);
+        ml_run_config_destroy(&again);
+    }
+    static const char *const bad[] = {"run.time_limit=-1",    "run.time_limit=0",          "run.time_limit=1x",  "run.time_limit=1:60",
+                                      "run.time_limit=1:2:3", "run.time_limit=1:00:00:00", "run.time_limit=1-2", "run.time_limit=1-02:03",
+                                      "run.time_limit=:30",   "run.time_limit=1.2.3h",     "run.time_limit=1 h", "run.time_limit=h"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], "run.time_limit");
+}
+
 static void sizes_have_units(void **state)
 {
     (void)state;
@@ -280,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_given_has_a_default),
+        cmocka_unit_test(times_have_units),
         cmocka_unit_test(sizes_have_units),
         cmocka_unit_test(training_needs_a_directory_and_data),
         cmocka_unit_test(sets_win_over_the_file),

@@ -1,0 +1,163 @@
+"""Signals that ask a run to save: whenever they come, to whichever rank, and however often, the run saves, ends with 75, and the next start ends with the
+results of a run that nothing stopped. Also the run's own time limit, and the end of time that a batch system names."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+STOPPED, STEPS, EVERY = 75, 24, 4
+MODEL = "{family: llama, layers: 3, width: 128, heads: 4, kv_heads: 2, mlp_width: 384, vocab: 257, context: 128}"
+checks = harness.Checks()
+
+
+def prepare(folder):
+    with open(f"{folder}/model.yaml", "w") as file:
+        file.write(MODEL)
+    base = f"{folder}/base.h5"
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", base)
+    for name, count in (("train", 50), ("valid", 120)):
+        with open(f"{folder}/{name}.jsonl", "w") as file:
+            for i in range(count):
+                file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(60 + i % 60)]}) + "\n")
+        harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
+
+
+def configure(folder, name, **run):
+    return harness.write_config(
+        f"{folder}/{name}.yaml", run={"dir": f"{folder}/{name}", **run}, base=f"{folder}/base.h5", method={"rank": 4, "dropout": 0.1},
+        data={"train": f"{folder}/train.h5", "valid": f"{folder}/valid.h5"}, batch={"sequences": 8, "micro": 2},
+        optim={"lr": 1e-3, "schedule": "cosine"}, train={"steps": STEPS, "eval_every": EVERY, "save_every": 3}, kernels={"product": "native"})
+
+
+def count_lines(path):
+    if not os.path.exists(path):
+        return 0
+    with open(path, "rb") as file:
+        return file.read().count(b"\n")
+
+
+def ranks_of(launcher):
+    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def start(config, ranks, **environment):
+    return subprocess.Popen(harness.command("train", config, ranks=ranks), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                            env=dict(os.environ, **environment))
+
+
+def wait_for(process, condition, what):
+    end = time.monotonic() + 60
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            sys.exit(f"{what}: never came; exit code {process.returncode}: {process.stderr.read()}")
+        time.sleep(0.002)
+
+
+def end_of(process, what):
+    try:
+        _, said = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        sys.exit(f"{what}: still running after 60 s")
+    return process.returncode, said
+
+
+def results(run_dir):
+    """What must not depend on interruptions."""
+    keep = ("step", "loss", "lr", "grad_norm", "tokens")
+    with open(f"{run_dir}/evaluations.jsonl") as file:
+        evaluations = [(line["step"], line["valid_loss"]) for line in map(json.loads, file)]
+    with open(f"{run_dir}/adapter.h5", "rb") as file:
+        return [[line[key] for key in keep] for line in harness.read_metrics(run_dir)], evaluations, file.read()
+
+
+def check_rest(what, folder, name, ranks, whole):
+    harness.mpilora("train", f"{folder}/{name}.yaml", ranks=ranks)
+    metrics, evaluations, adapter = results(f"{folder}/{name}")
+    checks.that(metrics == whole[0], f"{what}: metrics.jsonl differs from the run that nothing stopped")
+    checks.that(evaluations == whole[1], f"{what}: evaluations.jsonl: {evaluations}, expected {whole[1]}")
+    checks.that(adapter == whole[2], f"{what}: adapter.h5 differs from the run that nothing stopped")
+
+
+def check_signals(folder, ranks):
+    """(name, when, signals one after the other, to which ranks)"""
+    usr1, term, interrupt = signal.SIGUSR1, signal.SIGTERM, signal.SIGINT
+
+    def lines(name, count):
+        return lambda: count_lines(f"{folder}/{name}/metrics.jsonl") >= count
+
+    def started(name):
+        return lambda: os.path.exists(f"{folder}/{name}/lock")
+
+    def evaluating(name):  # the last step before an evaluation is done, its result is not there
+        return lambda: count_lines(f"{folder}/{name}/metrics.jsonl") == EVERY and count_lines(f"{folder}/{name}/evaluations.jsonl") == 0
+
+    def saving(name):  # a checkpoint's directory is there, its manifest is not
+        return lambda: os.path.isdir(f"{folder}/{name}/checkpoints/step-00000003")
+
+    harness.mpilora("train", configure(folder, f"whole{ranks}"), ranks=ranks)
+    whole = results(f"{folder}/whole{ranks}")
+    cases = [("startup", started, [term], "all"), ("twice", lambda n: lines(n, 5), [usr1, usr1, term, interrupt], "all"),
+             ("one", lambda n: lines(n, 2), [usr1], "last"), ("evaluation", evaluating, [term], "all"), ("save", saving, [term, usr1], "all")]
+    for case, when, numbers, whom in cases:
+        name, what = f"{case}{ranks}", f"{case}, {ranks} ranks"
+        process = start(configure(folder, name), ranks)
+        wait_for(process, when(name), what)
+        pids = ranks_of(process.pid) if ranks else [process.pid]
+        for number in numbers:
+            for pid in pids if whom == "all" else pids[-1:]:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.01)
+        code, said = end_of(process, what)
+        checks.that(code == STOPPED, f"{what}: exit code {code}, expected {STOPPED}: {said}")
+        checks.that("stopped by a signal after saving" in said, f"{what}: {said}")
+        check_rest(what, folder, name, ranks, whole)
+    return whole
+
+
+def check_time_limits(folder, ranks, whole):
+    """Limits shorter than the run: start after start brings it on."""
+    took = harness.read_summary(f"{folder}/whole{ranks}")["phases"]["step_s"] * STEPS
+    limit = max(0.5 * took, 0.2)
+    cases = [("limit", {"time_limit": round(limit, 2)}, {}), ("slurm", {}, {"SLURM_JOB_END_TIME": ""})]
+    for case, run, environment in cases:
+        name, what, starts, code = f"{case}{ranks}", f"{case}, {ranks} ranks", 0, STOPPED
+        config = configure(folder, name, **run)
+        while code == STOPPED and starts < 40:
+            if environment:
+                environment["SLURM_JOB_END_TIME"] = str(int(time.time()) + 2)
+            code, said = end_of(start(config, ranks, **environment), what)
+            starts += 1
+            if code == STOPPED:
+                checks.that("stopped by its time limit after saving" in said, f"{what}: {said}")
+        checks.that(code == 0, f"{what}: exit code {code} after {starts} starts: {said}")
+        if case == "limit":
+            checks.that(starts > 1, f"{what}: a run of {took:.2f} s ended within its limit of {limit:.2f} s")
+        check_rest(what, folder, name, ranks, whole)
+
+
+def check_bad_limits(folder):
+    for value in ("-1", "0", "10x", "1:60", "1:2:3", "soon", "1-2", "[1]", "1e9999", "1.2.3h"):
+        done = harness.start("train", configure(folder, "bad"), "--set", f"run.time_limit={value}")
+        checks.that(done.returncode == 2 and "run.time_limit" in done.stderr, f"run.time_limit={value}: exit code {done.returncode}: {done.stderr}")
+
+
+with tempfile.TemporaryDirectory() as folder:
+    prepare(folder)
+    check_bad_limits(folder)
+    for ranks in (0, 2):
+        whole = check_signals(folder, ranks)
+        check_time_limits(folder, ranks, whole)
+checks.end()
