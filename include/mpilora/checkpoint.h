@@ -24,7 +24,7 @@ typedef struct ml_run_directory ml_run_directory;
  * process left is taken over. With `fresh` the checkpoints that are there are set aside, to start over. Removes temporary files that a killed process left.
  * ML_RESOURCE where the directory cannot be made or written. Collective. */
 ml_status ml_run_directory_open(ml_run_directory **out, const char *path, bool fresh, const ml_grid *grid) ML_NODISCARD;
-void ml_run_directory_close(ml_run_directory *run); /* gives the lock back; NULL is fine. Local. */
+void ml_run_directory_close(ml_run_directory *run); /* waits for a save that is under way, gives the lock back; NULL is fine. Local. */
 const char *ml_run_directory_path(const ml_run_directory *run);
 
 /* ---- what a checkpoint says beside the tensors ------------------------------------------------------------------------------ */
@@ -56,13 +56,17 @@ typedef struct ml_checkpoint_state {
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */
+    ml_status (*before_commit)(
+        void *of); /* on world rank 0, maybe in another thread: syncs what must be on disk before the manifest is. NULL: nothing */
+    void *before_commit_of;
 } ml_checkpoint_state;
 
 /* ---- save, find, load --------------------------------------------------------------------------------------------------------- */
 
 typedef struct ml_checkpoint_report {
-    int64_t bytes; /* of all files of the checkpoint */
-    double seconds;
+    int64_t step, bytes;    /* bytes: of all files of the checkpoint */
+    bool again;             /* the step was committed already: only its manifest was written */
+    double seconds, waited; /* from its begin to its end; what of it world rank 0's caller waited */
 } ml_checkpoint_report;
 
 /* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0, gathered block by block; each file whole in memory, hashed, written
@@ -71,6 +75,15 @@ typedef struct ml_checkpoint_report {
  * `report` may be NULL. Collective. */
 ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
                              int64_t keep, ml_checkpoint_report *report) ML_NODISCARD;
+
+/* The same in two halves, so that training goes on between them. Begin returns when the state is gathered; with `beside` a thread of world rank 0 hashes, writes, reads
+ * back and commits it then, and `state->identity` and before_commit_of stay borrowed until settle. A state of more than one file, a manifest alone, and without `beside` everything:
+ * done when begin returns. Has_ended says on world rank 0 whether settle would not wait (false where none was begun, and on other ranks); settle waits and gives the save's result on every
+ * rank; where none was begun it does nothing and *report is zero. A save that ran beside training fails like any other, only later. Begin and settle are collective. */
+ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
+                              int64_t keep, bool beside) ML_NODISCARD;
+bool ml_checkpoint_has_ended(const ml_run_directory *run);
+ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_report *report) ML_NODISCARD;
 
 /* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file) and fills state->progress from it. Bad ones on the way are
  * set aside with a warning that says why. Where a whole one has another identity: an older one with the right identity is taken and the
@@ -86,7 +99,7 @@ ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_para
 
 /* Bytes of a checkpoint's state on disk for `global` trainable parameters: 12 each. */
 int64_t ml_checkpoint_bytes(int64_t global);
-/* Accounted bytes (category other) that world rank 0 holds for a moment while it saves; other ranks need none. */
+/* Accounted bytes (category other) that world rank 0 holds while it saves, beside training or not; other ranks need none. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full);
 
 /* ---- metrics ------------------------------------------------------------------------------------------------------------------- */

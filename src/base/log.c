@@ -10,9 +10,11 @@ void ml_log_enable(bool on) { enabled = on; }
 static void print_line(const char *prefix, const char *format, va_list arguments)
 {
     if (!enabled) return;
+    flockfile(stderr); /* a checkpoint's thread may warn while a line is written */
     fputs(prefix, stderr);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
+    funlockfile(stderr);
 }
 
 void ml_log(const char *format, ...)

@@ -1,9 +1,7 @@
-/* Saving: tensors gathered block by block to world rank 0, which makes files of them one after the other, then the manifest. */
+/* Saving: tensors gathered block by block to world rank 0, which makes images of files of them one after the other; the rest is writing.c's. */
 #include <inttypes.h>
-#include <unistd.h>
 
-#include "store/image.h"
-#include "store/run_directory.h"
+#include "store/writing.h"
 
 /* At most so many bytes of tensors in one file. An adapter's state is one file where it fits. */
 static const int64_t file_bytes_full = (int64_t)512 << 20, file_bytes_adapter = (int64_t)1000 << 20;
@@ -79,7 +77,7 @@ int64_t ml_checkpoint_memory(const ml_parameters *p, bool full)
     extent e;
     for (walk w = start_walk(p, full, 0), before = w; next_extent(&w, &e); before = w)
         if (e.opens_file) largest = ml_max(largest, image_bytes(before));
-    return ml_round_up(largest, ML_IMAGE_STEP) + 2 * ml_block_floats(p) * (int64_t)sizeof(float) + ML_SHA256_PIECE;
+    return ml_round_up(largest, ML_IMAGE_STEP) + ml_max(2 * ml_block_floats(p) * (int64_t)sizeof(float), ML_SHA256_PIECE);
 }
 
 /* ---- one save ------------------------------------------------------------------------------------------------------------------------ */
@@ -92,8 +90,7 @@ typedef struct save {
     float *whole, *part; /* world rank 0: two blocks */
     ml_image *image;     /* world rank 0: the file in work */
     hid_t dataset;
-    ml_manifest_file *files;
-    int64_t nfiles, capacity;
+    ml_writing *writing; /* world rank 0 */
 } save;
 
 typedef struct part_header {
@@ -155,38 +152,20 @@ done:
     return st;
 }
 
-static ml_status add_file(save *s, const char *name, int64_t bytes, const char *sha256)
-{
-    ml_status st = ML_OK;
-    if (!s->files) {
-        s->capacity = 8;
-        ML_NEW(s->files, s->capacity, ML_MEM_OTHER, "the files of a checkpoint");
-    } else if (s->nfiles == s->capacity) {
-        ml_manifest_file *grown = ml_memory_resize(s->files, 2 * s->capacity, sizeof *grown, "the files of a checkpoint");
-        if (!grown) return ML_RESOURCE;
-        s->files = grown;
-        s->capacity *= 2;
-    }
-    ml_manifest_file *file = &s->files[s->nfiles++];
-    file->bytes = bytes;
-    snprintf(file->name, sizeof file->name, "%s", name);
-    memcpy(file->sha256, sha256, ML_SHA256_HEX);
-done:
-    return st;
-}
-
 static ml_status close_file(save *s)
 {
     ml_status st = ML_OK;
-    char name[32] = "state.h5", path[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
-    char *bytes;
+    char name[32], *bytes;
     int64_t count;
     if (!s->image) return ML_OK;
-    if (is_numbered(s->p, s->state->full)) snprintf(name, sizeof name, "state-%04" PRId64 ".h5", s->nfiles);
+    if (!is_numbered(s->p, s->state->full)) {
+        st = ml_writing_hold(s->writing, "state.h5", s->image);
+        s->image = NULL;
+        return st;
+    }
+    snprintf(name, sizeof name, "state-%04" PRId64 ".h5", ml_writing_files(s->writing));
     ML_TRY(ml_image_finish(s->image, &bytes, &count));
-    ML_TRY(ml_step_path(s->run, s->state->progress.step, name, path));
-    ML_TRY(ml_durable_write(path, bytes, count, hash));
-    ML_TRY(add_file(s, name, count, hash));
+    ML_TRY(ml_writing_file(s->writing, name, bytes, count));
 done:
     ml_image_destroy(s->image);
     s->image = NULL;
@@ -241,43 +220,11 @@ static ml_status save_tensors(save *s)
     return ml_grid_agree(s->grid, st);
 }
 
-/* ---- around it: world rank 0 alone ----------------------------------------------------------------------------------------------------- */
+/* ---- a save, from begin to settle -------------------------------------------------------------------------------------------------- */
 
-/* A whole checkpoint of this step is kept as it is and its file list taken over; a bad one is set aside. */
-static ml_status look_for_committed(save *s, bool *committed)
+static ml_status make_room(save *s)
 {
     ml_status st = ML_OK;
-    int64_t step = s->state->progress.step;
-    char path[ML_DURABLE_PATH];
-    json_t *manifest = NULL;
-    *committed = false;
-    ML_TRY(ml_step_path(s->run, step, ml_manifest_name, path));
-    if (!ml_durable_exists(path)) return ML_OK;
-    st = ml_manifest_read(s->run, step, &manifest);
-    if (st == ML_OK) st = ml_manifest_verify(s->run, step, manifest);
-    if (st == ML_INPUT) {
-        ml_warn("checkpoint of step %" PRId64 ": %s; set aside", step, ml_error_text());
-        st = ml_step_set_aside(s->run, step, "bad");
-        goto done;
-    }
-    for (int64_t i = 0; st == ML_OK && i < ml_manifest_files(manifest); i++) {
-        ml_manifest_file file = ml_manifest_file_at(manifest, i);
-        st = add_file(s, file.name, file.bytes, file.sha256);
-    }
-    *committed = st == ML_OK;
-done:
-    json_decref(manifest);
-    return st;
-}
-
-static ml_status prepare(save *s, bool *committed)
-{
-    ml_status st = ML_OK;
-    char path[ML_DURABLE_PATH];
-    ML_TRY(look_for_committed(s, committed));
-    ML_TRY(ml_step_path(s->run, s->state->progress.step, "", path));
-    ML_TRY(ml_durable_make_directories(path));
-    if (*committed) return ML_OK;
     int64_t floats = ml_block_floats(s->p);
     ML_NEW(s->whole, floats, ML_MEM_OTHER, "a checkpoint's gather buffer");
     ML_NEW(s->part, floats, ML_MEM_OTHER, "a checkpoint's gather buffer");
@@ -285,67 +232,66 @@ done:
     return st;
 }
 
-static int64_t previous_step(const ml_run_directory *run, int64_t step)
-{
-    int64_t *steps = NULL, count = 0, previous = -1;
-    if (ml_steps_list(run, true, &steps, &count) != ML_OK) return -1;
-    for (int64_t i = 0; i < count; i++)
-        if (steps[i] < step) previous = steps[i];
-    ml_memory_free(steps);
-    return previous;
-}
-
-static ml_status commit(save *s)
+static ml_status prepare(save *s, int64_t keep, bool *committed)
 {
     ml_status st = ML_OK;
-    int64_t step = s->state->progress.step;
-    char path[ML_DURABLE_PATH], hint[32];
-    ml_text text = {0};
-    ML_TRY(ml_manifest_make(s->state, previous_step(s->run, step), s->files, s->nfiles, &text));
-    ML_TRY(ml_step_path(s->run, step, ml_manifest_name, path));
-    ML_TRY(ml_durable_write(path, text.data, text.length, NULL));
-    ML_TRY(ml_step_remember(s->run, step));
-    snprintf(hint, sizeof hint, "step-%08" PRId64 "\n", step);
-    ML_TRY(ml_durable_path(path, "%s/latest", s->run->checkpoints));
-    if (ml_durable_write(path, hint, (int64_t)strlen(hint), NULL) != ML_OK) ml_warn("%s; the checkpoint itself is whole", ml_error_text());
+    ML_TRY(ml_writing_create(&s->writing, s->run, s->state, keep));
+    *committed = ml_writing_is_committed(s->writing);
+    if (!*committed) ML_TRY(make_room(s));
 done:
-    ml_text_destroy(&text);
     return st;
 }
 
-/* What a failed save left must not stand in the way of the next one. */
-static void remove_uncommitted(const save *s)
-{
-    char path[ML_DURABLE_PATH], reason[2048];
-    if (ml_step_path(s->run, s->state->progress.step, ml_manifest_name, path) != ML_OK || ml_durable_exists(path)) return;
-    snprintf(reason, sizeof reason, "%s", ml_error_text());
-    if (ml_step_remove(s->run, s->state->progress.step) != ML_OK) ml_warn("%s", ml_error_text());
-    (void)ml_fail(ML_RESOURCE, "%s", reason);
-}
-
-ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
-                             int64_t keep, ml_checkpoint_report *report)
+/* Files that are not held in memory are written already: a state beyond one file would be held as a whole. Then nothing is left to do beside training but
+ * the manifest. */
+ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
+                              int64_t keep, bool beside)
 {
     ml_status st = ML_OK;
     double since = ml_seconds();
     bool committed = false;
     save s = {.run = run, .grid = grid, .p = parameters, .state = state};
     bool writer = ml_grid_rank(grid) == 0;
-    ML_TRY(ml_grid_agree(grid, writer ? prepare(&s, &committed) : ML_OK));
+    if (run->saving) return ml_fail(ML_INTERNAL, "a save was begun before the one before it was settled");
+    ML_TRY(ml_grid_agree(grid, writer ? prepare(&s, keep, &committed) : ML_OK));
     ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &committed, (int64_t)sizeof committed);
     if (!committed) ML_TRY(save_tensors(&s));
-    ML_TRY(ml_grid_agree(grid, writer ? commit(&s) : ML_OK));
-    if (writer) ml_steps_retain(run, keep);
-    if (report) {
-        *report = (ml_checkpoint_report){.seconds = ml_seconds() - since};
-        for (int64_t i = 0; i < s.nfiles; i++) report->bytes += s.files[i].bytes;
-        ml_grid_max_int64(grid, ML_GROUP_WORLD, &report->bytes, 1);
-    }
+    run->saving = true;
+    run->writing = s.writing;
+    if (writer) ml_writing_start(s.writing, beside && !committed && !is_numbered(parameters, state->full));
+    s.writing = NULL;
+    run->waited = ml_seconds() - since;
 done:
     ml_image_destroy(s.image);
-    if (st != ML_OK && writer) remove_uncommitted(&s);
-    ml_memory_free(s.files);
+    if (s.writing) st = ml_writing_end(s.writing, st, NULL);
     ml_memory_free(s.whole);
     ml_memory_free(s.part);
     return st;
+}
+
+bool ml_checkpoint_has_ended(const ml_run_directory *run) { return run->writing && ml_writing_has_ended(run->writing); }
+
+ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_report *report)
+{
+    ml_status st = ML_OK;
+    double since = ml_seconds();
+    ml_checkpoint_report own = {0};
+    if (report) *report = own;
+    if (!run->saving) return ML_OK;
+    if (run->writing) st = ml_writing_end(run->writing, ML_OK, &own);
+    run->writing = NULL;
+    run->saving = false;
+    st = ml_grid_agree(grid, st);
+    if (st != ML_OK) return st;
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &own, (int64_t)sizeof own);
+    own.waited = run->waited + ml_seconds() - since;
+    if (report) *report = own;
+    return ML_OK;
+}
+
+ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
+                             int64_t keep, ml_checkpoint_report *report)
+{
+    ml_status st = ml_checkpoint_begin(run, grid, parameters, state, keep, false);
+    return st == ML_OK ? ml_checkpoint_settle(run, grid, report) : st;
 }

@@ -1,5 +1,5 @@
 /* A run's directory: made, locked, cleared of what a killed process left. */
-#include "store/run_directory.h"
+#include "store/writing.h"
 
 static ml_status open_here(ml_run_directory *run, bool fresh)
 {
@@ -33,6 +33,7 @@ done:
 void ml_run_directory_close(ml_run_directory *run)
 {
     if (!run) return;
+    if (run->writing && ml_writing_end(run->writing, ML_INTERNAL, NULL) != ML_OK) ml_warn("%s", ml_error_text()); /* the run has failed */
     ml_lock_release(run);
     json_decref(run->chosen);
     ml_memory_free(run->verified);

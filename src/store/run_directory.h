@@ -7,13 +7,18 @@
 #include "mpilora/checkpoint.h"
 #include "store/durable.h"
 
+typedef struct ml_writing ml_writing;
+
 struct ml_run_directory {
     char path[ML_DURABLE_PATH];
     char checkpoints[ML_DURABLE_PATH];
     int lock;          /* world rank 0's file descriptor; −1 elsewhere */
     int64_t *verified; /* steps whose files this process has hashed */
     int64_t nverified, capacity;
-    json_t *chosen; /* manifest that ml_checkpoint_find took; world rank 0; owned */
+    json_t *chosen;      /* manifest that ml_checkpoint_find took; world rank 0; owned */
+    bool saving;         /* a save was begun and is not settled; on every rank */
+    ml_writing *writing; /* of that save, on world rank 0; owned */
+    double waited;       /* for it so far, seconds */
 };
 
 static const char ml_manifest_name[] = "MANIFEST.json";

@@ -8,37 +8,6 @@
 
 /* ---- checkpoints ---- */
 
-static ml_status save(run *r, bool finished)
-{
-    ml_text yaml = {0};
-    double since = ml_seconds();
-    ml_checkpoint_report report = {0};
-    session *s = &r->session;
-    r->progress.step = r->step;
-    r->progress.cursor = r->step * r->config->batch.sequences;
-    r->progress.tokens = r->tokens;
-    r->progress.loss_first = r->loss_first;
-    r->progress.loss_last = r->loss_last;
-    r->progress.finished = finished;
-    snprintf(r->progress.product_path, sizeof r->progress.product_path, "%s", s->kernels->product_path);
-    snprintf(r->progress.vector_path, sizeof r->progress.vector_path, "%s", s->kernels->vector_path);
-    ml_status st = ml_grid_agree(s->grid, metrics_sync(r));
-    if (st == ML_OK) st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
-    if (st == ML_OK) {
-        const ml_checkpoint_state state = {.progress = r->progress,
-                                           .full = r->config->method.name == ML_METHOD_FULL,
-                                           .configuration = yaml.data,
-                                           .identities = r->identities,
-                                           .identity = r->identity};
-        st = ml_checkpoint_save(r->directory, s->grid, &s->parameters, &state, r->config->train.keep, &report);
-    }
-    if (st == ML_OK) r->checkpoint_bytes = report.bytes;
-    if (st == ML_OK) r->saved_step = r->step;
-    r->deadline.save = fmax(r->deadline.save, ml_seconds() - since);
-    ml_text_destroy(&yaml);
-    return st;
-}
-
 /* The newest checkpoint's progress into r; *found false: a new run. */
 static ml_status look_for_checkpoint(run *r, bool *found)
 {
@@ -81,6 +50,9 @@ static ml_status prepare_files(const run *r)
     ML_TRY(ml_metrics_cut(path.data, r->step));
     path.length = 0;
     ML_TRY(ml_text_printf(&path, "%s/evaluations.jsonl", r->config->run_dir));
+    ML_TRY(ml_metrics_cut(path.data, r->step));
+    path.length = 0;
+    ML_TRY(ml_text_printf(&path, "%s/saves.jsonl", r->config->run_dir));
     ML_TRY(ml_metrics_cut(path.data, r->step));
     path.length = 0;
     ML_TRY(ml_text_printf(&path, "%s/config.yaml", r->config->run_dir));
@@ -179,7 +151,7 @@ static ml_status evaluate_where_due(run *r, bool *stop)
 
 static ml_status stop_here(run *r)
 {
-    ml_status st = r->saved_step == r->step ? ML_OK : save(r, false);
+    ml_status st = r->saved_step == r->step ? save_settle(r) : save_now(r, false);
     if (st != ML_OK) return st;
     progress_end(r);
     return ml_fail(ML_STOPPED, "stopped by %s after saving step %" PRId64 " of %" PRId64 " in %s; the same command goes on from there",
@@ -205,7 +177,8 @@ static ml_status steps(run *r)
         ML_TRY(one_step(r, &result));
         stop = result.stop;
         ML_TRY(evaluate_where_due(r, &stop));
-        if (r->step < c->train.steps && is_due(r->step, c->train.save_every)) ML_TRY(save(r, false));
+        if (result.saved) ML_TRY(save_settle(r));
+        if (r->step < c->train.steps && is_due(r->step, c->train.save_every)) ML_TRY(save_beside(r));
     }
     if (r->step < c->train.steps) return stop_here(r);
 done:
@@ -217,13 +190,13 @@ static ml_status finish(run *r)
 {
     ml_status st = ML_OK;
     bool stop = false;
-    if (r->saved_step != r->step) ML_TRY(save(r, false));
+    if (r->saved_step != r->step) ML_TRY(save_now(r, false));
     progress_end(r);
     ML_TRY(evaluate(r, &stop));
     if (stop) return stop_here(r);
     ML_TRY(write_result(r));
     ML_TRY(summary_write(r));
-    ML_TRY(save(r, true));
+    ML_TRY(save_now(r, true));
     progress_summary(r);
 done:
     return st;
@@ -231,8 +204,8 @@ done:
 
 static void close_run(run *r)
 {
-    if (r->metrics) fclose(r->metrics);
-    ml_run_directory_close(r->directory);
+    ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
+    metrics_close(r);
     session_close(&r->session);
 }
 

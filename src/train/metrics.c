@@ -1,4 +1,4 @@
-/* metrics.jsonl: a line a step, flushed when the step ends. */
+/* metrics.jsonl: a line a step, flushed when the step ends; evaluations.jsonl and saves.jsonl: a line each. */
 #include <errno.h>
 #include <inttypes.h>
 #include <time.h>
@@ -6,21 +6,47 @@
 
 #include "train/run.h"
 
-static ml_status write_failed(const run *r)
+static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl", saves_name[] = "saves.jsonl";
+
+static ml_status write_failed(const run *r, const char *name)
 {
-    return ml_fail(ML_RESOURCE, "%s/metrics.jsonl: cannot be written: %s", r->config->run_dir, strerror(errno));
+    return ml_fail(ML_RESOURCE, "%s/%s: cannot be written: %s", r->config->run_dir, name, strerror(errno));
 }
 
-ml_status metrics_open(run *r)
+static ml_status open_file(const run *r, const char *name, FILE **out)
+{
+    ml_text path = {0};
+    ml_status st = ml_text_printf(&path, "%s/%s", r->config->run_dir, name);
+    if (st == ML_OK && !(*out = fopen(path.data, "a"))) st = write_failed(r, name);
+    ml_text_destroy(&path);
+    return st;
+}
+
+static ml_status open_files(run *r)
 {
     ml_status st = ML_OK;
-    if (ml_grid_rank(r->session.grid) == 0) {
-        ml_text path = {0};
-        st = ml_text_printf(&path, "%s/metrics.jsonl", r->config->run_dir);
-        if (st == ML_OK && !(r->metrics = fopen(path.data, "a"))) st = write_failed(r);
-        ml_text_destroy(&path);
+    ML_TRY(open_file(r, metrics_name, &r->metrics));
+    ML_TRY(open_file(r, saves_name, &r->save_list));
+    if (r->config->data.valid) ML_TRY(open_file(r, evaluations_name, &r->evaluations));
+done:
+    return st;
+}
+
+ml_status metrics_open(run *r) { return ml_grid_agree(r->session.grid, ml_grid_rank(r->session.grid) == 0 ? open_files(r) : ML_OK); }
+
+void metrics_close(run *r)
+{
+    FILE **files[] = {&r->metrics, &r->save_list, &r->evaluations};
+    for (int i = 0; i < 3; i++) {
+        if (*files[i]) fclose(*files[i]); /* every line was flushed when it was written */
+        *files[i] = NULL;
     }
-    return ml_grid_agree(r->session.grid, st);
+}
+
+/* A line is written when it is whole: what a killed run leaves is cut by the next start. */
+static ml_status end_line(const run *r, FILE *file, const char *name)
+{
+    return fflush(file) || ferror(file) ? write_failed(r, name) : ML_OK;
 }
 
 static double wall_clock(void)
@@ -41,29 +67,38 @@ ml_status metrics_step(run *r, const step_result *step)
             step->seconds);
     for (int p = 0; p < ML_PHASES; p++) fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     fprintf(to,
-            ", \"wait_s\": %.9g, \"allreduce_bytes\": %" PRId64 ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64
-            ", \"time\": %.6f}\n",
-            step->wait_seconds, step->reduction.payload_bytes, step->reduction.passed_bytes, ml_memory_peak_total(), wall_clock());
-    return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
+            ", \"wait_s\": %.9g, \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64 ", \"allreduce_bytes_passed\": %" PRId64
+            ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
+            step->wait_seconds, r->save_wait, step->reduction.payload_bytes, step->reduction.passed_bytes, ml_memory_peak_total(),
+            wall_clock());
+    r->save_wait = 0.0;
+    return end_line(r, to, metrics_name);
 }
 
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */
 ml_status metrics_evaluation(const run *r, double loss)
 {
-    if (!r->metrics) return ML_OK;
-    ml_text path = {0};
-    ml_status st = ml_text_printf(&path, "%s/evaluations.jsonl", r->config->run_dir);
-    FILE *file = st == ML_OK ? fopen(path.data, "a") : NULL;
-    if (st == ML_OK &&
-        (!file || fprintf(file, "{\"step\": %" PRId64 ", \"valid_loss\": %.17g, \"time\": %.6f}\n", r->step, loss, wall_clock()) < 0))
-        st = ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path.data, strerror(errno));
-    if (file && fclose(file) && st == ML_OK) st = ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path.data, strerror(errno));
-    ml_text_destroy(&path);
-    return st;
+    if (!r->evaluations) return ML_OK;
+    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %.17g, \"time\": %.6f}\n", r->step, loss, wall_clock());
+    return end_line(r, r->evaluations, evaluations_name);
 }
 
-ml_status metrics_sync(run *r)
+ml_status metrics_save(const run *r, const ml_checkpoint_report *report)
 {
-    if (!r->metrics) return ML_OK;
-    return fflush(r->metrics) || fsync(fileno(r->metrics)) ? write_failed(r) : ML_OK;
+    if (!r->save_list) return ML_OK;
+    fprintf(r->save_list, "{\"step\": %" PRId64 ", \"bytes\": %" PRId64 ", \"seconds\": %.9g, \"waited_seconds\": %.9g, \"time\": %.6f}\n",
+            report->step, report->bytes, report->seconds, report->waited, wall_clock());
+    return end_line(r, r->save_list, saves_name);
+}
+
+ml_status metrics_sync(const run *r)
+{
+    ml_status st = ML_OK;
+    const struct {
+        FILE *file;
+        const char *name;
+    } files[] = {{r->metrics, metrics_name}, {r->evaluations, evaluations_name}, {r->save_list, saves_name}};
+    for (int i = 0; i < 3 && st == ML_OK; i++)
+        if (files[i].file && fsync(fileno(files[i].file))) st = write_failed(r, files[i].name);
+    return st;
 }

@@ -13,7 +13,8 @@ typedef struct step_result {
     double seconds, phase[ML_PHASES];
     double wait_seconds; /* of the communication: what it took beyond that of the rank that waited least */
     ml_reduction reduction;
-    bool stop; /* a signal reached some rank */
+    bool stop;  /* a signal reached some rank */
+    bool saved; /* the save beside training has ended */
 } step_result;
 
 /* deadline.c: when this start has to be over, and what the longest step and save took so far. Seconds. */
@@ -30,7 +31,7 @@ typedef struct run {
     ml_run_directory *directory;
     int64_t step;                             /* done */
     int64_t first_step;                       /* done before this start */
-    int64_t saved_step;                       /* of the newest checkpoint; −1: none */
+    int64_t saved_step;                       /* of the newest checkpoint, which may still be on its way; −1: none */
     int64_t tokens;                           /* since step 1 */
     double loss_first, loss_last, valid_loss; /* NaN: not known */
     double seconds;                           /* in steps of this start, as are the next two */
@@ -38,7 +39,10 @@ typedef struct run {
     int64_t timed_tokens; /* in steps of this start */
     ml_reduction reduction;
     int64_t checkpoint_bytes;
-    FILE *metrics; /* rank 0 */
+    int64_t saves;                           /* of this start, as are the next two */
+    double save_seconds, save_waited;        /* they took in all; training waited for them. Seconds of world rank 0 */
+    double save_wait;                        /* since the last line of metrics.jsonl */
+    FILE *metrics, *evaluations, *save_list; /* rank 0 */
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
     deadline deadline;
@@ -76,12 +80,21 @@ bool deadline_is_near(const run *r); /* on world rank 0: there is no room for on
 /* Whether this rank would have the run save and end now: a signal, or no room for one more step. Local; the ranks' answers are summed. */
 bool wants_to_stop(const run *r);
 
-/* metrics.c: on rank 0; elsewhere they do nothing. */
-ml_status metrics_open(run *r) ML_NODISCARD; /* appends */
+/* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do nothing. */
+ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
+void metrics_close(run *r);
 ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
 ml_status metrics_evaluation(const run *r, double loss) ML_NODISCARD;
-ml_status metrics_sync(run *r) ML_NODISCARD;
+ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
+ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
+
+/* summary.c */
 ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */
+
+/* save.c: checkpoints. Collective. */
+ml_status save_beside(run *r) ML_NODISCARD;             /* begins one that is written while training goes on, where that can be */
+ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this returns */
+ml_status save_settle(run *r) ML_NODISCARD;             /* waits for one that was begun: its result */
 
 /* identity.c: what a resumed run must have in common with its checkpoint. */
 void describe_identity(run *r);

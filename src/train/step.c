@@ -71,7 +71,7 @@ ml_status run_step(run *r, step_result *out)
     session *s = &r->session;
     step_clock clock = step_clock_start(s);
     int64_t first = r->step * r->config->batch.sequences, targets;
-    double sums[3] = {0.0, 0.0, 0.0};
+    double sums[4] = {0.0, 0.0, 0.0, 0.0};
     *out = (step_result){0};
     count_batch(r, first, &targets, out);
     clear_gradients(s, out);
@@ -79,10 +79,12 @@ ml_status run_step(run *r, step_result *out)
     if (st != ML_OK) return st;
     if (ml_grid_tp_rank(s->grid) != 0) sums[0] = sums[1] = 0.0;
     sums[2] = wants_to_stop(r) ? 1.0 : 0.0;
-    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 3);
+    sums[3] = r->directory && ml_checkpoint_has_ended(r->directory) ? 1.0 : 0.0;
+    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, 4);
     out->loss = sums[0] / (double)targets;
     out->computed_tokens = (int64_t)sums[1];
     out->stop = sums[2] > 0.0;
+    out->saved = sums[3] > 0.0;
     reduce_gradients(s, out);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return not_finite(r, out);
     update_parameters(s, r->step, out);

@@ -332,6 +332,71 @@ static void the_same_step_again_keeps_the_state(void **state)
     assert_int_equal(asked.progress.step, 3);
 }
 
+static void begin_beside(fixture *f, int64_t step)
+{
+    ml_checkpoint_state state = case_state(step);
+    assert_int_equal(ml_checkpoint_begin(f->open, f->grid, &f->p, &state, 2, true), ML_OK);
+}
+
+static void what_changes_beside_a_save_is_not_saved(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_report report;
+    assert_int_equal(ml_checkpoint_settle(f->open, f->grid, &report), ML_OK);
+    assert_int_equal(report.bytes, 0);
+    for (int64_t step = 1; step <= 3; step++) {
+        case_fill(&f->p, false);
+        begin_beside(f, step);
+        case_fill(&f->p, true);
+        assert_int_equal(ml_checkpoint_settle(f->open, f->grid, &report), ML_OK);
+        assert_int_equal(report.step, step);
+        assert_false(report.again);
+        assert_true(report.bytes > 12 * f->p.global && report.waited <= report.seconds + 0.5);
+    }
+    assert_false(exists(f, "checkpoints/step-00000001"));
+    assert_int_equal(find(f), 3);
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_OK);
+    assert_int_equal(case_differences(&f->p), 0);
+}
+
+static void a_save_under_way_ends_before_the_run(void **state)
+{
+    fixture *f = *state;
+    begin_beside(f, 8);
+    reopen(f, false);
+    assert_int_equal(find(f), 8);
+    ml_checkpoint_state asked = case_state(8);
+    ml_checkpoint_report report;
+    asked.progress.finished = true;
+    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &asked, 2, &report), ML_OK);
+    assert_true(report.again);
+}
+
+static ml_status refuse(void *of)
+{
+    (*(int *)of)++;
+    return ml_fail(ML_RESOURCE, "the metrics cannot be synced");
+}
+
+static void a_failure_beside_training_is_told_when_settled(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_state failing = case_state(2);
+    int calls = 0;
+    failing.before_commit = refuse;
+    failing.before_commit_of = &calls;
+    save(f, 1);
+    assert_int_equal(ml_checkpoint_begin(f->open, f->grid, &f->p, &failing, 2, true), ML_OK);
+    ml_error_clear();
+    assert_int_equal(ml_checkpoint_settle(f->open, f->grid, NULL), ML_RESOURCE);
+    assert_string_equal(ml_error_text(), "the metrics cannot be synced");
+    assert_int_equal(calls, 1);
+    assert_false(exists(f, "checkpoints/step-00000002"));
+    assert_int_equal(find(f), 1);
+    save(f, 2);
+    assert_int_equal(find(f), 2);
+}
+
 static void a_second_run_is_refused(void **state)
 {
     fixture *f = *state;
@@ -409,6 +474,9 @@ int main(int argc, char **argv)
         CASE(a_foreign_checkpoint_steps_aside),
         CASE(other_tensors_are_refused_by_name),
         CASE(the_same_step_again_keeps_the_state),
+        CASE(what_changes_beside_a_save_is_not_saved),
+        CASE(a_save_under_way_ends_before_the_run),
+        CASE(a_failure_beside_training_is_told_when_settled),
         CASE(a_second_run_is_refused),
         CASE(a_dead_run_leaves_no_lock),
         CASE(metrics_are_cut_at_a_step),

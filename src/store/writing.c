@@ -1,0 +1,244 @@
+/* From an image in memory to a committed checkpoint, beside training where that is wanted. */
+#include "store/writing.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* The thread shares the cores with those that compute: it gets the smaller part of one, and the rest when they wait for it. */
+enum { BACKGROUND_NICE = 10, TEXT_BYTES = 2048 };
+
+struct ml_writing {
+    ml_run_directory *run;     /* borrowed */
+    ml_checkpoint_state state; /* its configuration is ours */
+    int64_t keep;
+    bool committed; /* all files are there */
+    ml_manifest_file *files;
+    int64_t nfiles, capacity;
+    char held_name[32];
+    ml_image *held; /* the file that is still to be written; NULL: none */
+    const char *held_bytes;
+    int64_t held_count;
+    double since;
+    ml_checkpoint_report report;
+    bool started, threaded;
+    pthread_t thread;
+    atomic_bool ended;
+    ml_status status;
+    char text[TEXT_BYTES]; /* of a failure: error texts belong to their thread */
+};
+
+/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+
+static ml_status add_file(ml_writing *w, const char *name, int64_t bytes, const char *sha256)
+{
+    ml_status st = ML_OK;
+    if (!w->files) {
+        w->capacity = 8;
+        ML_NEW(w->files, w->capacity, ML_MEM_OTHER, "the files of a checkpoint");
+    } else if (w->nfiles == w->capacity) {
+        ml_manifest_file *grown = ml_memory_resize(w->files, 2 * w->capacity, sizeof *grown, "the files of a checkpoint");
+        if (!grown) return ML_RESOURCE;
+        w->files = grown;
+        w->capacity *= 2;
+    }
+    ml_manifest_file *file = &w->files[w->nfiles++];
+    file->bytes = bytes;
+    snprintf(file->name, sizeof file->name, "%s", name);
+    memcpy(file->sha256, sha256, ML_SHA256_HEX);
+done:
+    return st;
+}
+
+ml_status ml_writing_file(ml_writing *w, const char *name, const void *bytes, int64_t count)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
+    int64_t step = w->state.progress.step;
+    ML_TRY(ml_step_path(w->run, step, "", path));
+    ML_TRY(ml_durable_make_directories(path));
+    ML_TRY(ml_step_path(w->run, step, name, path));
+    ML_TRY(ml_durable_write(path, bytes, count, hash));
+    ML_TRY(add_file(w, name, count, hash));
+done:
+    return st;
+}
+
+ml_status ml_writing_hold(ml_writing *w, const char *name, ml_image *image)
+{
+    char *bytes;
+    w->held = image;
+    ml_status st = ml_image_finish(image, &bytes, &w->held_count);
+    if (st != ML_OK) return st;
+    w->held_bytes = bytes;
+    snprintf(w->held_name, sizeof w->held_name, "%s", name);
+    return ML_OK;
+}
+
+int64_t ml_writing_files(const ml_writing *w) { return w->nfiles; }
+
+/* ---- beginning -------------------------------------------------------------------------------------------------------------------- */
+
+/* A whole checkpoint of this step is kept as it is and its file list taken over; a bad one is set aside. */
+static ml_status look_for_committed(ml_writing *w)
+{
+    ml_status st = ML_OK;
+    int64_t step = w->state.progress.step;
+    char path[ML_DURABLE_PATH];
+    json_t *manifest = NULL;
+    ML_TRY(ml_step_path(w->run, step, ml_manifest_name, path));
+    if (!ml_durable_exists(path)) return ML_OK;
+    st = ml_manifest_read(w->run, step, &manifest);
+    if (st == ML_OK) st = ml_manifest_verify(w->run, step, manifest);
+    if (st == ML_INPUT) {
+        ml_warn("checkpoint of step %" PRId64 ": %s; set aside", step, ml_error_text());
+        st = ml_step_set_aside(w->run, step, "bad");
+        goto done;
+    }
+    for (int64_t i = 0; st == ML_OK && i < ml_manifest_files(manifest); i++) {
+        ml_manifest_file file = ml_manifest_file_at(manifest, i);
+        st = add_file(w, file.name, file.bytes, file.sha256);
+    }
+    w->committed = st == ML_OK;
+done:
+    json_decref(manifest);
+    return st;
+}
+
+static void destroy(ml_writing *w)
+{
+    ml_image_destroy(w->held);
+    ml_memory_free(w->files);
+    ml_memory_free((char *)(uintptr_t)w->state.configuration);
+    ml_memory_free(w);
+}
+
+ml_status ml_writing_create(ml_writing **out, ml_run_directory *run, const ml_checkpoint_state *state, int64_t keep)
+{
+    ml_status st = ML_OK;
+    ml_writing *w = ml_memory_alloc(1, sizeof *w, ML_MEM_OTHER, "a save");
+    if (!w) return ML_RESOURCE;
+    w->run = run;
+    w->state = *state;
+    w->keep = keep;
+    w->since = ml_seconds();
+    w->state.configuration = ml_memory_string(state->configuration);
+    st = w->state.configuration ? look_for_committed(w) : ML_RESOURCE;
+    if (st == ML_OK)
+        *out = w;
+    else
+        destroy(w);
+    return st;
+}
+
+bool ml_writing_is_committed(const ml_writing *w) { return w->committed; }
+
+/* ---- the end: manifest, hint, old ones ---------------------------------------------------------------------------------------------- */
+
+static int64_t previous_step(const ml_run_directory *run, int64_t step)
+{
+    int64_t *steps = NULL, count = 0, previous = -1;
+    if (ml_steps_list(run, true, &steps, &count) != ML_OK) return -1;
+    for (int64_t i = 0; i < count; i++)
+        if (steps[i] < step) previous = steps[i];
+    ml_memory_free(steps);
+    return previous;
+}
+
+static ml_status commit(ml_writing *w)
+{
+    ml_status st = ML_OK;
+    int64_t step = w->state.progress.step;
+    char path[ML_DURABLE_PATH], hint[32];
+    ml_text text = {0};
+    ML_TRY(ml_manifest_make(&w->state, previous_step(w->run, step), w->files, w->nfiles, &text));
+    ML_TRY(ml_step_path(w->run, step, ml_manifest_name, path));
+    ML_TRY(ml_durable_write(path, text.data, text.length, NULL));
+    ML_TRY(ml_step_remember(w->run, step));
+    snprintf(hint, sizeof hint, "step-%08" PRId64 "\n", step);
+    ML_TRY(ml_durable_path(path, "%s/latest", w->run->checkpoints));
+    if (ml_durable_write(path, hint, (int64_t)strlen(hint), NULL) != ML_OK) ml_warn("%s; the checkpoint itself is whole", ml_error_text());
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* What a failed save left must not stand in the way of the next one. */
+static void remove_uncommitted(const ml_writing *w, ml_status failure)
+{
+    char path[ML_DURABLE_PATH], reason[TEXT_BYTES];
+    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_exists(path)) return;
+    snprintf(reason, sizeof reason, "%s", ml_error_text());
+    if (ml_step_path(w->run, w->state.progress.step, "", path) == ML_OK && ml_durable_exists(path) &&
+        ml_step_remove(w->run, w->state.progress.step) != ML_OK)
+        ml_warn("%s", ml_error_text());
+    (void)ml_fail(failure, "%s", reason);
+}
+
+static ml_status write_all(ml_writing *w)
+{
+    ml_status st = ML_OK;
+    if (w->held) ML_TRY(ml_writing_file(w, w->held_name, w->held_bytes, w->held_count));
+    if (w->state.before_commit) ML_TRY(w->state.before_commit(w->state.before_commit_of));
+    ML_TRY(commit(w));
+    ml_steps_retain(w->run, w->keep);
+done:
+    return st;
+}
+
+/* ---- in a thread or not --------------------------------------------------------------------------------------------------------------- */
+
+static void run_writing(ml_writing *w)
+{
+    w->status = write_all(w);
+    if (w->status != ML_OK) {
+        remove_uncommitted(w, w->status);
+        snprintf(w->text, sizeof w->text, "%s", ml_error_text());
+    }
+    w->report = (ml_checkpoint_report){.step = w->state.progress.step, .again = w->committed, .seconds = ml_seconds() - w->since};
+    for (int64_t i = 0; i < w->nfiles; i++) w->report.bytes += w->files[i].bytes;
+    atomic_store(&w->ended, true);
+}
+
+static void *thread_main(void *argument)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), BACKGROUND_NICE); /* Linux: of this thread alone */
+    run_writing(argument);
+    return NULL;
+}
+
+/* Signals are for the thread that trains. */
+static bool start_thread(ml_writing *w)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool running = pthread_create(&w->thread, NULL, thread_main, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return running;
+}
+
+void ml_writing_start(ml_writing *w, bool beside)
+{
+    w->started = true;
+    w->threaded = beside && start_thread(w);
+    if (!w->threaded) run_writing(w);
+}
+
+bool ml_writing_has_ended(const ml_writing *w) { return atomic_load(&w->ended); }
+
+ml_status ml_writing_end(ml_writing *w, ml_status given_up, ml_checkpoint_report *report)
+{
+    ml_status st = given_up;
+    if (w->threaded) (void)pthread_join(w->thread, NULL);
+    if (w->started)
+        st = w->status == ML_OK ? ML_OK : ml_fail(w->status, "%s", w->text);
+    else
+        remove_uncommitted(w, given_up);
+    if (report) *report = w->report;
+    destroy(w);
+    return st;
+}

@@ -1,0 +1,81 @@
+/* Checkpoints of a run: begun after a step, settled when the ranks hear that they are written. */
+#include <math.h>
+
+#include "train/run.h"
+
+static ml_status sync_metrics(void *of) { return metrics_sync(of); }
+
+/* Settles what was begun; its line in saves.jsonl is part of what the next checkpoint makes durable. */
+ml_status save_settle(run *r)
+{
+    ml_checkpoint_report report;
+    ml_status st = ml_checkpoint_settle(r->directory, r->session.grid, &report);
+    if (st != ML_OK || report.bytes == 0) return st;
+    r->checkpoint_bytes = report.bytes;
+    r->deadline.save = fmax(r->deadline.save, report.seconds);
+    if (report.again) return ML_OK;
+    r->saves++;
+    r->save_seconds += report.seconds;
+    r->save_waited += report.waited;
+    return ml_grid_agree(r->session.grid, metrics_save(r, &report));
+}
+
+static void describe_progress(run *r, bool finished)
+{
+    const session *s = &r->session;
+    ml_checkpoint_progress *p = &r->progress;
+    p->step = r->step;
+    p->cursor = r->step * r->config->batch.sequences;
+    p->tokens = r->tokens;
+    p->loss_first = r->loss_first;
+    p->loss_last = r->loss_last;
+    p->finished = finished;
+    snprintf(p->product_path, sizeof p->product_path, "%s", s->kernels->product_path);
+    snprintf(p->vector_path, sizeof p->vector_path, "%s", s->kernels->vector_path);
+}
+
+static ml_status begin(run *r, bool finished, bool beside)
+{
+    ml_text yaml = {0};
+    const session *s = &r->session;
+    describe_progress(r, finished);
+    ml_status st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
+    if (st == ML_OK) {
+        const ml_checkpoint_state state = {.progress = r->progress,
+                                           .full = r->config->method.name == ML_METHOD_FULL,
+                                           .configuration = yaml.data,
+                                           .identities = r->identities,
+                                           .identity = r->identity,
+                                           .before_commit = sync_metrics,
+                                           .before_commit_of = r};
+        st = ml_checkpoint_begin(r->directory, s->grid, &s->parameters, &state, r->config->train.keep, beside);
+    }
+    if (st == ML_OK) r->saved_step = r->step;
+    ml_text_destroy(&yaml);
+    return st;
+}
+
+/* Full fine-tuning's state is as large as what the ranks hold anyway: no image of it could wait in memory until a thread has written it, so it is written at once, and so is a
+ * state whose step is committed already, of which only the manifest is written. */
+ml_status save_beside(run *r)
+{
+    ml_status st = ML_OK;
+    double since = ml_seconds();
+    ML_TRY(save_settle(r));
+    ML_TRY(begin(r, false, true));
+    if (r->config->method.name == ML_METHOD_FULL) ML_TRY(save_settle(r));
+done:
+    r->save_wait += ml_seconds() - since;
+    return st;
+}
+
+/* Where the run ends or stops there is nothing to go on with beside the save, and it may end only when the checkpoint is there. */
+ml_status save_now(run *r, bool finished)
+{
+    ml_status st = ML_OK;
+    ML_TRY(save_settle(r));
+    ML_TRY(begin(r, finished, false));
+    ML_TRY(save_settle(r));
+done:
+    return st;
+}

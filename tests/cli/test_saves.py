@@ -1,0 +1,118 @@
+"""Saves beside training: what they leave in the metrics, and what a save that fails there does to a run."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+STEPS = 20
+SHIM = os.environ.get("MPILORA_FAULT_SHIM", "")  # not in sanitizer builds
+MODEL = "{family: gpt2, layers: 2, width: 64, heads: 4, mlp_width: 128, vocab: 257, context: 64}\n"
+
+
+def prepare(folder):
+    with open(f"{folder}/model.yaml", "w") as file:
+        file.write(MODEL)
+    base = f"{folder}/base.h5"
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", base)
+    with open(f"{folder}/data.jsonl", "w") as file:
+        for i in range(24):
+            file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(20 + i)]}) + "\n")
+    harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+
+
+def write_config(folder, name, method="lora", **train):
+    return harness.write_config(
+        f"{folder}/{name}.yaml",
+        run={"dir": f"{folder}/{name}"},
+        base=f"{folder}/base.h5",
+        method={"name": method, "targets": ["all"], "rank": 16},
+        data={"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"},
+        batch={"sequences": 4},
+        train={"steps": STEPS, **train},
+        precision="fp32",
+        kernels={"product": "ref", "vector": "ref"},
+    )
+
+
+def read_lines(path):
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def bytes_of(run_dir, step):
+    folder = f"{run_dir}/checkpoints/step-{step:08d}"
+    return sum(os.path.getsize(f"{folder}/{name}") for name in os.listdir(folder) if name.endswith(".h5"))
+
+
+def check_metrics(checks, folder, method, ranks):
+    name = f"{method}-{ranks}"
+    label, run_dir = f"{method}, {ranks or 1} ranks", f"{folder}/{name}"
+    harness.mpilora("train", write_config(folder, name, method, save_every=3, keep=3), ranks=ranks)
+    saves, metrics, summary = read_lines(f"{run_dir}/saves.jsonl"), harness.read_metrics(run_dir), harness.read_summary(run_dir)
+    steps = [3, 6, 9, 12, 15, 18, STEPS]
+    checks.that([line["step"] for line in saves] == steps, f"{label}: saves.jsonl has steps {[line['step'] for line in saves]}, expected {steps}")
+    checks.that(saves[-1]["bytes"] == bytes_of(run_dir, STEPS), f"{label}: {saves[-1]['bytes']} bytes, on disk are {bytes_of(run_dir, STEPS)}")
+    checks.that(all(0 < line["waited_seconds"] <= line["seconds"] + 0.1 for line in saves), f"{label}: times {saves}")
+    waited = [line["step"] for line in metrics if line["save_s"] > 0]
+    checks.that(waited == [step + 1 for step in steps[:-1]], f"{label}: save_s in the lines of steps {waited}")
+    checks.that(summary["saves"] == len(steps), f"{label}: the summary says {summary['saves']} saves, expected {len(steps)}")
+    checks.close(f"{label}: save_seconds", summary["save_seconds"], sum(line["seconds"] for line in saves), 1e-6)
+    return run_dir
+
+
+def check_failure(checks, folder, whole):
+    """The disk is full when the first checkpoint is written: the run ends with 4 and one line, long before its last step; the next start makes it good."""
+    config, run_dir = write_config(folder, "failing", save_every=3, keep=3), f"{folder}/failing"
+    fault = {"LD_PRELOAD": SHIM, "FAULT_ROOT": f"{run_dir}/checkpoints/", "FAULT_CALL": "fallocate", "FAULT_AT": "1", "FAULT_DO": "ENOSPC"}
+    done = subprocess.run(harness.command("train", config), env={**os.environ, **fault}, capture_output=True, text=True, timeout=120)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: ") and "LoRA" not in line]
+    checks.that(done.returncode == 4 and len(errors) == 1 and "step-00000003/state.h5" in errors[0], f"a save that fails: code {done.returncode}: {done.stderr}")
+    steps = len(harness.read_metrics(run_dir))
+    checks.that(3 <= steps <= 6, f"a save that fails: {steps} steps were done, expected 3 to 6")
+    checks.that(os.listdir(f"{run_dir}/checkpoints") == [], f"a save that fails left {os.listdir(f'{run_dir}/checkpoints')}")
+    harness.mpilora("train", config)
+    with open(f"{run_dir}/adapter.h5", "rb") as found, open(f"{whole}/adapter.h5", "rb") as expected:
+        checks.that(found.read() == expected.read(), "after a save that failed: adapter.h5 differs from the undisturbed run's")
+
+
+def check_cut(checks, folder):
+    """saves.jsonl of a run that goes on from step 12 keeps the lines up to there."""
+    config, run_dir = write_config(folder, "cut", save_every=6), f"{folder}/cut"
+    harness.mpilora("train", config)
+    with open(f"{run_dir}/saves.jsonl") as file:
+        before = file.read().splitlines()
+    for step in (18, STEPS):
+        os.truncate(f"{run_dir}/checkpoints/step-{step:08d}/MANIFEST.json", 0)
+    done = harness.start("train", config)
+    checks.that(done.returncode == 3, f"no checkpoint left: code {done.returncode}, expected 3")
+    harness.mpilora("train", config, "--fresh", "--set", "train.keep=9")
+    for step in (18, STEPS):
+        os.truncate(f"{run_dir}/checkpoints/step-{step:08d}/MANIFEST.json", 0)
+    with open(f"{run_dir}/saves.jsonl") as file:
+        before = file.read().splitlines()
+    harness.mpilora("train", config)
+    with open(f"{run_dir}/saves.jsonl") as file:
+        after = file.read().splitlines()
+    checks.that(after[:2] == before[:2], "saves.jsonl: lines before the checkpoint were changed")
+    checks.that([json.loads(line)["step"] for line in after] == [6, 12, 18, STEPS], f"saves.jsonl after going on from step 12: {after}")
+
+
+def main():
+    checks = harness.Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+        whole = check_metrics(checks, folder, "lora", 0)
+        check_metrics(checks, folder, "lora", 2)
+        check_metrics(checks, folder, "full", 2)
+        if SHIM:
+            check_failure(checks, folder, whole)
+        check_cut(checks, folder)
+    checks.end()
+
+
+main()
