@@ -64,6 +64,45 @@ static void print_lines(const json_t *object)
     }
 }
 
+/* ---- a run: its checkpoints as a table ---- */
+
+static void format_age(const json_t *age, char *out, size_t size)
+{
+    double s = json_number_value(age);
+    if (!json_is_number(age))
+        snprintf(out, size, "-");
+    else if (s < 120.0)
+        snprintf(out, size, "%.0f s", s);
+    else if (s < 7200.0)
+        snprintf(out, size, "%.0f min", s / 60.0);
+    else if (s < 172800.0)
+        snprintf(out, size, "%.1f h", s / 3600.0);
+    else
+        snprintf(out, size, "%.1f days", s / 86400.0);
+}
+
+static void print_checkpoints(const json_t *list)
+{
+    char age[32], bytes[32];
+    printf("%10s  %10s  %14s  %s\n", "step", "age", "bytes", "verified");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i), *size = json_object_get(item, "bytes"), *fault = json_object_get(item, "fault");
+        format_age(json_object_get(item, "age_s"), age, sizeof age);
+        snprintf(bytes, sizeof bytes, json_is_integer(size) ? "%" PRId64 : "-", (int64_t)json_integer_value(size));
+        printf("%10" PRId64 "  %10s  %14s  %s%s\n", (int64_t)json_integer_value(json_object_get(item, "step")), age, bytes,
+               fault ? "no: " : "yes", fault ? json_string_value(fault) : "");
+    }
+}
+
+static void print_run(json_t *object)
+{
+    json_t *list = json_incref(json_object_get(object, "checkpoints"));
+    json_object_del(object, "checkpoints");
+    print_lines(object);
+    print_checkpoints(list);
+    json_decref(list);
+}
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
@@ -78,7 +117,10 @@ static ml_status run(int argc, char **argv)
         goto done;
     }
     json_t *object = json_loadb(text.data, (size_t)text.length, 0, NULL);
-    print_lines(object);
+    if (json_object_get(object, "checkpoints"))
+        print_run(object);
+    else
+        print_lines(object);
     json_decref(object);
 done:
     ml_text_destroy(&text);
@@ -90,7 +132,8 @@ const ml_command ml_command_inspect = {
     "what a base, data set, adapter, checkpoint or run holds",
     "usage: mpilora inspect FILE.h5 [--json]\n\n"
     "FILE.h5 is a base, a data set, adapter.h5 or a checkpoint's state; a run's directory or one of its\n"
-    "checkpoints may be given as well. Hashes are checked on the way: exit code 3 where a file is damaged.\n\n"
+    "checkpoints may be given as well. Hashes are checked on the way: exit code 3 where a file is damaged.\n"
+    "Of a run every checkpoint is listed with step, age, size and whether it is whole, or why not.\n\n"
     "  --json   one JSON object on standard output\n",
     run,
     false,

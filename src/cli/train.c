@@ -2,6 +2,7 @@
 #include "mpilora/train.h"
 
 #include "cli/cli.h"
+#include "cli/last_words.h"
 #include "cli/options.h"
 
 static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh]";
@@ -16,6 +17,7 @@ static ml_status run(int argc, char **argv)
     const option table[] = {{"--set", OPTION_LIST, &sets}, {"--fresh", OPTION_FLAG, &fresh}, {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
+    last_words_prepare();
     ML_TRY(ml_train_run(&config, fresh));
 done:
     ml_run_config_destroy(&config);

@@ -79,13 +79,15 @@ done:
 
 static ml_status check_hash(const char *path, const char *bytes, int64_t count)
 {
-    char hash[ML_SHA256_HEX];
+    char hash[ML_SHA256_HEX], first[USER_BLOCK] = {0};
     size_t prefix = strlen(first_line);
     if (count <= USER_BLOCK || memcmp(bytes, first_line, prefix) != 0)
         return ml_fail(ML_INPUT, "%s: is not an adapter of mpilora (adapter.h5) and not a PEFT directory", path);
     ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
     if (memcmp(bytes + prefix, hash, ML_SHA256_HEX - 1) != 0)
         return ml_fail(ML_INPUT, "%s: is damaged: its SHA-256 is %.12s…, its first block says %.12s…", path, hash, bytes + prefix);
+    snprintf(first, sizeof first, "%s%s\n", first_line, hash);
+    if (memcmp(bytes, first, USER_BLOCK) != 0) return ml_fail(ML_INPUT, "%s: is damaged: its first block is not as it was written", path);
     return ML_OK;
 }
 

@@ -12,13 +12,12 @@ typedef struct search {
     char refused[2048]; /* why the newest foreign one does not fit */
 } search;
 
-/* ML_OK: take it; ML_USAGE: whole, but of another run; ML_INPUT: bad. */
-static ml_status judge(search *s, int64_t step)
+/* ML_OK: take it; ML_USAGE: whole, but of another run; ML_INPUT with *bad: bad; any other failure says nothing about it. */
+static ml_status judge(search *s, int64_t step, bool *bad)
 {
     ml_status st = ML_OK;
     json_t *manifest = NULL;
-    ML_TRY(ml_manifest_read(s->run, step, &manifest));
-    ML_TRY(ml_manifest_verify(s->run, step, manifest));
+    ML_TRY(ml_step_check(s->run, step, &manifest, bad));
     ML_TRY(ml_manifest_compare(manifest, s->state));
     json_decref(s->run->chosen);
     s->run->chosen = manifest;
@@ -28,22 +27,34 @@ done:
     return st;
 }
 
+/* A checkpoint that cannot be read now may be read tomorrow: it is neither taken nor moved, and an older one would silently undo its steps. */
+static ml_status unreadable(int64_t step, ml_status st)
+{
+    char reason[1024];
+    snprintf(reason, sizeof reason, "%s", ml_error_text());
+    return ml_fail(st,
+                   "checkpoint of step %" PRId64
+                   " cannot be read now, and nothing was changed: %s; try again, or move its directory away to go on from an older one",
+                   step, reason);
+}
+
 static ml_status walk_down(search *s)
 {
     ml_status st = ML_OK;
     ML_NEW(s->verdict, s->count, ML_MEM_OTHER, "the list of checkpoints");
     for (int64_t i = s->count - 1; i >= 0 && s->chosen < 0; i--) {
-        st = judge(s, s->steps[i]);
+        bool bad = false;
+        st = judge(s, s->steps[i], &bad);
         if (st == ML_OK) {
             s->chosen = i;
         } else if (st == ML_USAGE) {
             s->verdict[i] = FOREIGN;
             if (!s->refused[0]) snprintf(s->refused, sizeof s->refused, "%s", ml_error_text());
-        } else if (st == ML_INPUT) {
+        } else if (bad) {
             s->verdict[i] = BAD;
             ml_warn("checkpoint of step %" PRId64 " is bad (%s): set aside", s->steps[i], ml_error_text());
         } else {
-            goto done;
+            return unreadable(s->steps[i], st);
         }
     }
     st = ML_OK;
@@ -70,16 +81,33 @@ done:
 /* Nothing to go on from: right only where nothing was ever committed. */
 static ml_status refuse_lost(const search *s)
 {
+    ml_status st = ML_OK;
     char latest[ML_DURABLE_PATH];
-    ml_status st = ml_durable_path(latest, "%s/latest", s->run->checkpoints);
-    if (st != ML_OK) return st;
-    if (s->count > 0 || ml_step_has_set_aside(s->run, "bad"))
+    bool aside, hint;
+    ML_TRY(ml_durable_path(latest, "%s/latest", s->run->checkpoints));
+    ML_TRY(ml_step_has_set_aside(s->run, "bad", &aside));
+    ML_TRY(ml_durable_find(latest, &hint));
+    if (s->count > 0 || aside)
         return ml_fail(ML_INPUT, "%s: all checkpoints are bad (see set-aside/ there); restore one, or use --fresh to start over",
                        s->run->checkpoints);
-    if (ml_durable_exists(latest))
+    if (hint)
         return ml_fail(ML_INPUT, "%s: `latest` names a checkpoint, but none is there; restore one, or use --fresh to start over",
                        s->run->checkpoints);
-    return ML_OK;
+done:
+    return st;
+}
+
+/* The step that `latest` names, or −1. It was committed: if its manifest is gone, it was lost, for what is deleted is older. */
+static int64_t named_step(const ml_run_directory *run)
+{
+    enum { LONGEST = 64 };
+    char path[ML_DURABLE_PATH], *text = NULL;
+    int64_t length;
+    long long step = -1;
+    if (ml_durable_path(path, "%s/latest", run->checkpoints) != ML_OK || ml_durable_read(path, LONGEST, &text, &length) != ML_OK) return -1;
+    if (sscanf(text, "step-%lld", &step) != 1) step = -1;
+    ml_memory_free(text);
+    return step;
 }
 
 /* What killed saves left: directories without a manifest, temporary files beside one. */
@@ -87,9 +115,16 @@ static ml_status clean_up(const ml_run_directory *run)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
-    int64_t *steps = NULL, count = 0;
+    int64_t *steps = NULL, count = 0, named = named_step(run);
     ML_TRY(ml_steps_list(run, false, &steps, &count));
-    for (int64_t i = 0; i < count; i++) ML_TRY(ml_step_remove(run, steps[i]));
+    for (int64_t i = 0; i < count; i++) {
+        if (steps[i] == named) {
+            ml_warn("checkpoint of step %" PRId64 " has lost its %s: set aside", steps[i], ml_manifest_name);
+            ML_TRY(ml_step_set_aside(run, steps[i], "bad"));
+        } else {
+            ML_TRY(ml_step_remove(run, steps[i]));
+        }
+    }
     ml_memory_free(steps);
     steps = NULL;
     ML_TRY(ml_steps_list(run, true, &steps, &count));

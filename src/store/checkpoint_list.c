@@ -1,8 +1,7 @@
 /* The checkpoints of a run as directories: listed, removed, set aside. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "store/run_directory.h"
 
@@ -42,20 +41,36 @@ static ml_status add_step(int64_t **steps, int64_t *count, int64_t *capacity, in
     return ML_OK;
 }
 
+/* A link or a file with a checkpoint's name counts as committed: it is judged, and never entered. */
+static ml_status is_committed(const ml_run_directory *run, int64_t step, bool *committed)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    struct stat info;
+    ML_TRY(ml_step_path(run, step, "", path));
+    *committed = true;
+    if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode)) return ML_OK;
+    ML_TRY(ml_step_path(run, step, ml_manifest_name, path));
+    ML_TRY(ml_durable_find(path, committed));
+done:
+    return st;
+}
+
 ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **out, int64_t *count)
 {
     ml_status st = ML_OK;
     int64_t capacity = 16, *steps = NULL, n = 0;
-    DIR *dir = opendir(run->checkpoints);
+    DIR *dir = ml_durable_list(run->checkpoints);
     if (!dir) return ml_fail(ML_INPUT, "%s: cannot be listed: %s", run->checkpoints, strerror(errno));
     ML_NEW(steps, capacity, ML_MEM_OTHER, "the list of checkpoints");
-    const struct dirent *entry;
-    while ((entry = readdir(dir))) {
-        char manifest[ML_DURABLE_PATH];
+    for (const struct dirent *entry;;) {
+        bool is;
+        ML_TRY(ml_durable_next(dir, run->checkpoints, &entry));
+        if (!entry) break;
         int64_t step = step_of(entry->d_name);
         if (step < 0) continue;
-        ML_TRY(ml_step_path(run, step, ml_manifest_name, manifest));
-        if (ml_durable_exists(manifest) == committed) ML_TRY(add_step(&steps, &n, &capacity, step));
+        ML_TRY(is_committed(run, step, &is));
+        if (is == committed) ML_TRY(add_step(&steps, &n, &capacity, step));
     }
     qsort(steps, (size_t)n, sizeof *steps, ascending);
     *out = steps;
@@ -67,34 +82,18 @@ done:
     return st;
 }
 
-static ml_status cannot_remove(const char *path) { return ml_fail(ML_RESOURCE, "%s: cannot be removed: %s", path, strerror(errno)); }
-
-static ml_status remove_files(const char *path)
-{
-    ml_status st = ML_OK;
-    DIR *dir = opendir(path);
-    if (!dir) return cannot_remove(path);
-    const struct dirent *entry;
-    while (st == ML_OK && (entry = readdir(dir))) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (unlinkat(dirfd(dir), entry->d_name, 0) && errno != ENOENT) st = cannot_remove(path);
-    }
-    (void)closedir(dir);
-    return st;
-}
-
 /* Manifest first, and that on disk before the rest goes: a half-deleted checkpoint is no checkpoint. */
 static ml_status remove_directory(const char *path)
 {
     ml_status st = ML_OK;
     char manifest[ML_DURABLE_PATH];
-    ML_TRY(ml_durable_path(manifest, "%s/%s", path, ml_manifest_name));
-    if (unlink(manifest) == 0)
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        ML_TRY(ml_durable_path(manifest, "%s/%s", path, ml_manifest_name));
+        ML_TRY(ml_durable_remove(manifest));
         ML_TRY(ml_durable_sync_directory(path));
-    else if (errno != ENOENT)
-        return cannot_remove(manifest);
-    ML_TRY(remove_files(path));
-    if (rmdir(path)) return cannot_remove(path);
+    }
+    ML_TRY(ml_durable_remove(path));
 done:
     return st;
 }
@@ -117,70 +116,78 @@ static int64_t aside_number(const char *name, const char *kind)
 }
 
 /* How many of the kind there are, the highest number, and the name with the lowest. */
-static int64_t survey(const ml_run_directory *run, const char *kind, int64_t *highest, char lowest[NAME])
+typedef struct aside {
+    int64_t count, highest;
+    char lowest[NAME];
+} aside;
+
+static ml_status survey(const ml_run_directory *run, const char *kind, aside *found)
 {
+    ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
-    int64_t count = 0, least = INT64_MAX;
-    *highest = 0;
-    if (ml_durable_path(path, "%s/%s", run->checkpoints, set_aside_name) != ML_OK) return 0;
-    DIR *dir = opendir(path);
-    if (!dir) return 0;
-    const struct dirent *entry;
-    while ((entry = readdir(dir))) {
+    int64_t least = INT64_MAX;
+    DIR *dir = NULL;
+    *found = (aside){0};
+    ML_TRY(ml_durable_path(path, "%s/%s", run->checkpoints, set_aside_name));
+    if (!(dir = ml_durable_list(path)))
+        return errno == ENOENT ? ML_OK : ml_fail(ML_INPUT, "%s: cannot be listed: %s", path, strerror(errno));
+    for (const struct dirent *entry;;) {
+        ML_TRY(ml_durable_next(dir, path, &entry));
+        if (!entry) break;
         int64_t number = aside_number(entry->d_name, kind);
         if (number < 0) continue;
-        count++;
-        *highest = ml_max(*highest, number);
-        if (number < least) {
-            least = number;
-            snprintf(lowest, NAME, "%.*s", NAME - 1, entry->d_name);
-        }
+        found->count++;
+        found->highest = ml_max(found->highest, number);
+        if (number < least) snprintf(found->lowest, NAME, "%.*s", NAME - 1, entry->d_name);
+        least = ml_min(least, number);
     }
-    (void)closedir(dir);
-    return count;
+done:
+    if (dir) (void)closedir(dir);
+    return st;
 }
 
-bool ml_step_has_set_aside(const ml_run_directory *run, const char *kind)
+ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind, bool *any)
 {
-    int64_t highest;
-    char lowest[NAME];
-    return survey(run, kind, &highest, lowest) > 0;
+    aside found;
+    ml_status st = survey(run, kind, &found);
+    *any = found.count > 0;
+    return st;
+}
+
+/* Of a kind, the oldest go until `keep` are left. */
+static ml_status thin_out(const ml_run_directory *run, const char *kind, int64_t keep)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    aside found;
+    for (;;) {
+        ML_TRY(survey(run, kind, &found));
+        if (found.count <= keep) break;
+        ML_TRY(ml_durable_path(path, "%s/%s/%s", run->checkpoints, set_aside_name, found.lowest));
+        ML_TRY(remove_directory(path));
+    }
+done:
+    return st;
 }
 
 ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step, const char *kind)
 {
     ml_status st = ML_OK;
-    char from[ML_DURABLE_PATH], to[ML_DURABLE_PATH], lowest[NAME];
-    int64_t highest;
+    char from[ML_DURABLE_PATH], to[ML_DURABLE_PATH];
+    aside found;
     ML_TRY(ml_durable_path(to, "%s/%s", run->checkpoints, set_aside_name));
     ML_TRY(ml_durable_make_directories(to));
-    survey(run, kind, &highest, lowest);
+    ML_TRY(survey(run, kind, &found));
     ML_TRY(ml_step_path(run, step, "", from));
     ML_TRY(ml_durable_path(to, "%s/%s/step-%08lld.%s-%06lld", run->checkpoints, set_aside_name, (long long)step, kind,
-                           (long long)highest + 1));
+                           (long long)found.highest + 1));
     ML_TRY(ml_durable_rename(from, to));
-    while (survey(run, kind, &highest, lowest) > KEPT_ASIDE) {
-        ML_TRY(ml_durable_path(to, "%s/%s/%s", run->checkpoints, set_aside_name, lowest));
-        ML_TRY(remove_directory(to));
-    }
+    ML_TRY(thin_out(run, kind, KEPT_ASIDE));
 done:
     return st;
 }
 
 /* Bad ones of earlier starts forbid a silent fresh start; one that was asked for needs them no more. */
-static ml_status remove_bad(const ml_run_directory *run)
-{
-    ml_status st = ML_OK;
-    char from[ML_DURABLE_PATH], lowest[NAME];
-    int64_t highest;
-    while (survey(run, "bad", &highest, lowest) > 0) {
-        ML_TRY(ml_durable_path(from, "%s/%s/%s", run->checkpoints, set_aside_name, lowest));
-        ML_TRY(remove_directory(from));
-    }
-done:
-    return st;
-}
-
 ml_status ml_steps_start_over(const ml_run_directory *run)
 {
     ml_status st = ML_OK;
@@ -188,9 +195,9 @@ ml_status ml_steps_start_over(const ml_run_directory *run)
     int64_t *steps = NULL, count = 0;
     ML_TRY(ml_steps_list(run, true, &steps, &count));
     for (int64_t i = 0; i < count; i++) ML_TRY(ml_step_set_aside(run, steps[i], "old"));
-    ML_TRY(remove_bad(run));
+    ML_TRY(thin_out(run, "bad", 0));
     ML_TRY(ml_durable_path(latest, "%s/latest", run->checkpoints));
-    if (unlink(latest) && errno != ENOENT) st = cannot_remove(latest);
+    ML_TRY(ml_durable_remove(latest));
 done:
     ml_memory_free(steps);
     return st;

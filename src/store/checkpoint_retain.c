@@ -7,11 +7,9 @@ enum { LEAST_KEPT = 2 };
 
 static bool is_whole(ml_run_directory *run, int64_t step)
 {
-    json_t *manifest = NULL;
+    bool bad;
     if (ml_step_is_verified(run, step)) return true;
-    ml_status st = ml_manifest_read(run, step, &manifest);
-    if (st == ML_OK) st = ml_manifest_verify(run, step, manifest);
-    json_decref(manifest);
+    ml_status st = ml_step_check(run, step, NULL, &bad);
     if (st != ML_OK) ml_warn("checkpoint of step %" PRId64 ": %s; it does not count as kept", step, ml_error_text());
     return st == ML_OK;
 }

@@ -1,9 +1,9 @@
 /* Durable files: a name holds the old content or the new one, whatever happens in between. */
 #include "store/durable.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <libgen.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -11,6 +11,14 @@
 
 static const char temporary_mark[] = ".tmp-";
 static const size_t piece = (size_t)64 << 20;
+enum { OPEN_DIRECTORIES = 16 };
+
+/* A call that a signal has interrupted is made again. */
+#define AGAIN(result, call)                     \
+    do {                                        \
+        do (result) = (call);                   \
+        while ((result) < 0 && errno == EINTR); \
+    } while (0)
 
 static ml_status cannot(const char *what, const char *path)
 {
@@ -25,6 +33,20 @@ ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...)
     va_end(arguments);
     if (n >= 0 && n < ML_DURABLE_PATH) return ML_OK;
     return ml_fail(ML_USAGE, "%.100s…: the path is longer than %d bytes", out, ML_DURABLE_PATH - 1);
+}
+
+static ml_status cannot_read(const char *what, const char *path)
+{
+    return ml_fail(ML_INPUT, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+static bool is_absence(int number) { return number == ENOENT || number == ENOTDIR; }
+
+ml_status ml_durable_find(const char *path, bool *there)
+{
+    struct stat info;
+    *there = lstat(path, &info) == 0;
+    return *there || is_absence(errno) ? ML_OK : cannot_read("be looked at", path);
 }
 
 bool ml_durable_exists(const char *path)
@@ -46,16 +68,21 @@ bool ml_durable_is_temporary(const char *name)
 static int open_new(const char *path)
 {
     int fd;
-    do fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    while (fd < 0 && errno == EINTR);
+    AGAIN(fd, open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     return fd;
 }
 
 static int sync_file(int fd)
 {
     int failed;
-    do failed = fsync(fd);
-    while (failed && errno == EINTR);
+    AGAIN(failed, fsync(fd));
+    return failed;
+}
+
+static int remove_file(const char *path)
+{
+    int failed;
+    AGAIN(failed, unlink(path));
     return failed;
 }
 
@@ -90,7 +117,7 @@ static ml_status fill_file(const char *path, const void *bytes, int64_t count)
     ml_status st = ML_OK;
     int fd = open_new(path);
     if (fd < 0 && errno == EEXIST) { /* left by a dead process of the same number */
-        (void)unlink(path);
+        (void)remove_file(path);
         fd = open_new(path);
     }
     if (fd < 0) return cannot("be created", path);
@@ -118,8 +145,7 @@ static ml_status read_back(const char *path, const char *expected)
 static int rename_file(const char *from, const char *to)
 {
     int failed;
-    do failed = rename(from, to);
-    while (failed && errno == EINTR);
+    AGAIN(failed, rename(from, to));
     return failed;
 }
 
@@ -140,7 +166,7 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, c
     if (st == ML_OK) st = read_back(temporary, hash);
     if (st == ML_OK && rename_file(temporary, path)) st = cannot("be renamed into place", path);
     if (st != ML_OK) {
-        (void)unlink(temporary);
+        (void)remove_file(temporary);
         goto done;
     }
     ML_TRY(sync_parent(path));
@@ -154,8 +180,7 @@ done:
 static int open_to_read(const char *path)
 {
     int fd;
-    do fd = open(path, O_RDONLY | O_CLOEXEC);
-    while (fd < 0 && errno == EINTR);
+    AGAIN(fd, open(path, O_RDONLY | O_CLOEXEC));
     return fd;
 }
 
@@ -171,12 +196,12 @@ static ml_status read_all(int fd, const char *path, char *bytes, int64_t count)
     return ML_OK;
 }
 
-ml_status ml_durable_size(const char *path, int64_t *bytes)
+ml_status ml_durable_measure(const char *path, int64_t *bytes)
 {
     struct stat info;
-    if (stat(path, &info)) return ml_fail(ML_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
-    *bytes = info.st_size;
+    *bytes = -1;
+    if (lstat(path, &info)) return is_absence(errno) ? ML_OK : cannot_read("be looked at", path);
+    if (S_ISREG(info.st_mode)) *bytes = info.st_size;
     return ML_OK;
 }
 
@@ -186,8 +211,12 @@ ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t
     char *data = NULL;
     struct stat info;
     int fd = open_to_read(path);
-    if (fd < 0) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
-    if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
+    if (fd < 0) return cannot_read("be opened for reading", path);
+    if (fstat(fd, &info)) {
+        st = cannot_read("be looked at", path);
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
         st = ml_fail(ML_INPUT, "%s: is not a regular file", path);
         goto done;
     }
@@ -211,7 +240,8 @@ done:
 
 ml_status ml_durable_sync_directory(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd;
+    AGAIN(fd, open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (fd < 0) return cannot("be opened to sync it", path);
     ml_status st = ML_OK;
     if (sync_file(fd) && errno != EINVAL) st = cannot("be synced to disk", path); /* EINVAL: this file system syncs no directories */
@@ -232,9 +262,12 @@ done:
 static ml_status make_one(const char *path)
 {
     struct stat info;
-    if (mkdir(path, 0777) == 0) return sync_parent(path);
+    int failed;
+    AGAIN(failed, mkdir(path, 0777));
+    if (failed == 0) return sync_parent(path);
     if (errno != EEXIST) return cannot("be created", path);
-    if (stat(path, &info) || !S_ISDIR(info.st_mode)) return ml_fail(ML_USAGE, "%s: is there and is not a directory", path);
+    if (stat(path, &info)) return cannot("be looked at", path);
+    if (!S_ISDIR(info.st_mode)) return ml_fail(ML_USAGE, "%s: is there and is not a directory", path);
     return ML_OK;
 }
 
@@ -254,16 +287,57 @@ done:
     return st;
 }
 
+DIR *ml_durable_list(const char *path)
+{
+    DIR *dir;
+    do dir = opendir(path);
+    while (!dir && errno == EINTR);
+    return dir;
+}
+
+ml_status ml_durable_next(DIR *dir, const char *path, const struct dirent **entry)
+{
+    do {
+        errno = 0;
+        *entry = readdir(dir);
+        if (!*entry && errno) return cannot_read("be listed", path);
+    } while (*entry && (!strcmp((*entry)->d_name, ".") || !strcmp((*entry)->d_name, "..")));
+    return ML_OK;
+}
+
 ml_status ml_durable_clean(const char *directory)
 {
     ml_status st = ML_OK;
-    DIR *dir = opendir(directory);
-    if (!dir) return ML_OK;
     const struct dirent *entry;
-    while (st == ML_OK && (entry = readdir(dir))) {
+    DIR *dir = ml_durable_list(directory);
+    if (!dir) return is_absence(errno) ? ML_OK : cannot_read("be listed", directory);
+    for (;;) {
+        int failed;
+        ML_TRY(ml_durable_next(dir, directory, &entry));
+        if (!entry) break;
         if (!ml_durable_is_temporary(entry->d_name)) continue;
-        if (unlinkat(dirfd(dir), entry->d_name, 0) && errno != ENOENT) st = cannot("be cleared of temporary files", directory);
+        AGAIN(failed, unlinkat(dirfd(dir), entry->d_name, 0));
+        if (failed && errno != ENOENT && errno != EISDIR) { /* a directory of such a name is none of ours */
+            st = cannot("be cleared of temporary files", directory);
+            goto done;
+        }
     }
+done:
     (void)closedir(dir);
     return st;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *place)
+{
+    int failed;
+    (void)info;
+    (void)place;
+    AGAIN(failed, kind == FTW_DP ? rmdir(path) : unlink(path));
+    return failed && errno != ENOENT ? -1 : 0;
+}
+
+ml_status ml_durable_remove(const char *path)
+{
+    if (nftw(path, remove_entry, OPEN_DIRECTORIES, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT) return ML_OK;
+    return cannot("be removed", path);
 }

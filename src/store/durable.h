@@ -5,6 +5,8 @@
 #ifndef MPILORA_STORE_DURABLE_H
 #define MPILORA_STORE_DURABLE_H
 
+#include <dirent.h>
+
 #include "mpilora/base.h"
 
 enum { ML_DURABLE_PATH = 4096 };
@@ -16,7 +18,8 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, c
 /* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files above `limit` bytes. */
 ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t *count) ML_NODISCARD;
 
-ml_status ml_durable_size(const char *path, int64_t *bytes) ML_NODISCARD; /* of a regular file */
+/* The size of a file; −1 where there is no regular file of this name (nothing, a link, a directory). ML_INPUT where that cannot be told. */
+ml_status ml_durable_measure(const char *path, int64_t *bytes) ML_NODISCARD;
 ml_status ml_durable_sync_directory(const char *path) ML_NODISCARD;
 /* Renames and syncs the directories of both. */
 ml_status ml_durable_rename(const char *from, const char *to) ML_NODISCARD;
@@ -28,7 +31,15 @@ bool ml_durable_is_temporary(const char *name);
 ml_status ml_durable_clean(const char *directory) ML_NODISCARD;
 /* Formats a path into `out`; ML_USAGE where it is too long. */
 ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...) ML_PRINTF(2, 3) ML_NODISCARD;
-/* Whether anything is there under this name (no link is followed). */
+/* Whether anything is there under this name (no link is followed). ML_INPUT where that cannot be told: a failing disk is not an empty one. */
+ml_status ml_durable_find(const char *path, bool *there) ML_NODISCARD;
+/* The same for messages and hints: what cannot be told is not there. */
 bool ml_durable_exists(const char *path);
+/* opendir, once more where a signal came in between; NULL with errno. */
+DIR *ml_durable_list(const char *path);
+/* The next entry of a directory, `.` and `..` left out; *entry NULL: no more. ML_INPUT naming `path` where it cannot be read to its end. */
+ml_status ml_durable_next(DIR *dir, const char *path, const struct dirent **entry) ML_NODISCARD;
+/* Removes a file, a link or a directory with all that is in it; no link is followed. Nothing there is fine. */
+ml_status ml_durable_remove(const char *path) ML_NODISCARD;
 
 #endif

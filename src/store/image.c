@@ -9,6 +9,7 @@ struct ml_image {
     int64_t count;
     int64_t user_block;
     bool borrowed;
+    bool counted; /* among those in work */
 };
 
 /* ---- the core driver's memory: one accounted block, which outlives the file ----------------------------------------------------- */
@@ -68,7 +69,19 @@ static hid_t access_list(ml_image *image, int64_t increment)
     return -1;
 }
 
+/* ---- images of this thread that HDF5 is at work on ------------------------------------------------------------------------------------ */
+
+static _Thread_local volatile int in_work;
+
+bool ml_image_in_work(void) { return in_work > 0; }
+
 /* ---- images ---------------------------------------------------------------------------------------------------------------------- */
+
+static void is_done(ml_image *image)
+{
+    in_work -= image->counted;
+    image->counted = false;
+}
 
 static ml_status no_image(const char *what) { return ml_fail(ML_RESOURCE, "HDF5 cannot %s in memory: out of memory?", what); }
 
@@ -77,10 +90,12 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     ml_status st = ML_OK;
     ml_image *image = NULL;
     hid_t creation = -1, access = -1;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     image->file = -1;
     image->user_block = user_block;
+    image->counted = true;
+    in_work++;
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     creation = H5Pcreate(H5P_FILE_CREATE);
     access = access_list(image, ml_round_up(expected + 1, ML_IMAGE_STEP));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
@@ -133,6 +148,7 @@ ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count)
     hid_t file = image->file;
     image->file = -1;
     if (H5Fclose(file) < 0) return no_image("close a file");
+    is_done(image);
     *bytes = image->bytes;
     *count = image->count = (int64_t)size + image->user_block;
     return ML_OK;
@@ -142,6 +158,7 @@ void ml_image_destroy(ml_image *image)
 {
     if (!image) return;
     if (image->file >= 0) H5Fclose(image->file);
+    is_done(image);
     if (!image->borrowed) ml_memory_free(image->bytes);
     ml_memory_free(image);
 }

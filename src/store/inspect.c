@@ -108,6 +108,14 @@ ml_status inspect_adapter(const char *path, json_t *out)
     return st;
 }
 
+/* A PEFT directory is understood with its base only. */
+static ml_status inspect_peft(const char *path, json_t *out)
+{
+    (void)out;
+    return ml_fail(ML_INPUT,
+                   "%s: is a PEFT adapter, no file of mpilora; mpilora verify checks it, adapter_config.json in it says what it is", path);
+}
+
 /* ---- which it is ---- */
 
 typedef struct kind {
@@ -121,7 +129,7 @@ static const kind kinds[] = {{"base", "mpilora-base", "mpilora-base ", inspect_b
                              {"adapter", "mpilora adapter", "mpilora adapter ", inspect_adapter},
                              {"checkpoint", "mpilora checkpoint", "\211HDF\r\n", inspect_checkpoint}};
 static const kind checkpoint_directory = {"checkpoint", "mpilora checkpoint", "", inspect_checkpoint},
-                  run_directory = {"run", "mpilora run", "", inspect_run};
+                  run_directory = {"run", "mpilora run", "", inspect_run}, peft_directory = {"peft", "PEFT adapter", "", inspect_peft};
 
 static ml_status find_kind_of_directory(const char *path, const kind **out)
 {
@@ -129,6 +137,8 @@ static ml_status find_kind_of_directory(const char *path, const kind **out)
     ml_status st = ml_durable_path(inside, "%s/%s", path, ml_manifest_name);
     *out = &run_directory;
     if (st == ML_OK && ml_durable_exists(inside)) *out = &checkpoint_directory;
+    if (st == ML_OK) st = ml_durable_path(inside, "%s/adapter_config.json", path);
+    if (st == ML_OK && ml_durable_exists(inside)) *out = &peft_directory;
     return st;
 }
 
@@ -151,6 +161,15 @@ static ml_status find_kind(const char *path, int64_t *bytes, const kind **out)
         return ML_OK;
     }
     return ml_fail(ML_INPUT, "%s: is no file of mpilora (base, data set, adapter.h5, checkpoint, run directory)", path);
+}
+
+ml_status inspect_find_kind(const char *path, const char **name)
+{
+    const kind *found;
+    int64_t bytes;
+    ml_status st = find_kind(path, &bytes, &found);
+    if (st == ML_OK) *name = found->name;
+    return st;
 }
 
 ml_status ml_inspect(const char *path, ml_text *json)

@@ -3,6 +3,7 @@
 #include <libgen.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "store/image.h"
 #include "store/inspect_private.h"
@@ -67,7 +68,7 @@ static ml_status describe_step(const ml_run_directory *run, int64_t step, json_t
     ml_status st = ML_OK;
     json_t *manifest = NULL, *tensors = json_array();
     char path[ML_DURABLE_PATH];
-    ML_TRY(ml_manifest_read(run, step, &manifest));
+    ML_TRY(ml_manifest_read(run, step, &manifest, NULL));
     for (int64_t i = 0; i < ml_manifest_files(manifest); i++) {
         ml_manifest_file file = ml_manifest_file_at(manifest, i);
         ML_TRY(ml_step_path(run, step, file.name, path));
@@ -107,12 +108,21 @@ done:
     return st;
 }
 
+/* Seconds since the manifest was written; null where there is none. */
+static json_t *age_of(const ml_run_directory *run, int64_t step)
+{
+    char path[ML_DURABLE_PATH];
+    struct stat about;
+    if (ml_step_path(run, step, ml_manifest_name, path) != ML_OK || lstat(path, &about)) return json_null();
+    return json_real(difftime(time(NULL), about.st_mtime));
+}
+
 static void add_step(ml_run_directory *run, int64_t step, json_t *list, json_t *out)
 {
-    json_t *manifest = NULL, *item = json_pack("{s:I}", "step", (json_int_t)step);
-    ml_status st = ml_manifest_read(run, step, &manifest);
-    if (st == ML_OK) json_object_set_new(item, "bytes", json_integer(bytes_of(manifest)));
-    if (st == ML_OK) st = ml_manifest_verify(run, step, manifest);
+    json_t *manifest = NULL, *item = json_pack("{s:I,s:o}", "step", (json_int_t)step, "age_s", age_of(run, step));
+    ml_status st = ml_manifest_read(run, step, &manifest, NULL);
+    json_object_set_new(item, "bytes", st == ML_OK ? json_integer(bytes_of(manifest)) : json_null());
+    if (st == ML_OK) st = ml_manifest_verify(run, step, manifest, NULL);
     json_object_set_new(item, "whole", json_boolean(st == ML_OK));
     if (st == ML_OK) { /* ascending: the last one that is whole is what a restart takes */
         json_object_set_new(out, "step", json_integer(step));
@@ -124,21 +134,36 @@ static void add_step(ml_run_directory *run, int64_t step, json_t *list, json_t *
     json_decref(manifest);
 }
 
+/* Saves that are in work or were broken off. */
+static ml_status add_uncommitted(const ml_run_directory *run, json_t *list)
+{
+    int64_t *steps = NULL, count = 0;
+    ml_status st = ml_steps_list(run, false, &steps, &count);
+    for (int64_t i = 0; i < count; i++)
+        json_array_append_new(list, json_pack("{s:I,s:n,s:n,s:b,s:s}", "step", (json_int_t)steps[i], "age_s", "bytes", "whole", false,
+                                              "fault", "not committed: a save in work, or one that was broken off"));
+    ml_memory_free(steps);
+    return st;
+}
+
 ml_status inspect_run(const char *path, json_t *out)
 {
     ml_status st = ML_OK;
     int64_t *steps = NULL, count = 0;
+    bool there;
     ml_run_directory *run = NULL;
+    json_t *list = json_array();
+    json_object_set_new(out, "checkpoints", list);
     ML_NEW(run, 1, ML_MEM_OTHER, "a run's directory");
     ML_TRY(ml_durable_path(run->checkpoints, "%s/checkpoints", path));
-    if (!ml_durable_exists(run->checkpoints)) {
+    ML_TRY(ml_durable_find(run->checkpoints, &there));
+    if (!there) {
         st = ml_fail(ML_INPUT, "%s: is neither a run's directory (no checkpoints/ in it) nor a checkpoint", path);
         goto done;
     }
     ML_TRY(ml_steps_list(run, true, &steps, &count));
-    json_t *list = json_array();
-    json_object_set_new(out, "checkpoints", list);
     for (int64_t i = 0; i < count; i++) add_step(run, steps[i], list, out);
+    ML_TRY(add_uncommitted(run, list));
 done:
     ml_memory_free(steps);
     if (run) ml_memory_free(run->verified);

@@ -13,6 +13,9 @@ ml_status inspect_adapter(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_checkpoint(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_run(const char *path, json_t *out) ML_NODISCARD;
 
+/* *name: base, dataset, adapter, checkpoint, run or peft (a PEFT directory). ML_INPUT where it is none of these. */
+ml_status inspect_find_kind(const char *path, const char **name) ML_NODISCARD;
+
 /* One element of "tensors". */
 void inspect_add_tensor(json_t *list, const char *name, int64_t rows, int64_t cols, const char *dtype);
 

@@ -1,8 +1,10 @@
 /* Manifests: the text that makes a checkpoint one. The field "sha256" is the hash of the text without it, and the text must be exactly what this file
  * would write, so any changed byte is found. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "store/run_directory.h"
 
@@ -15,7 +17,7 @@ static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : js
 
 static double number_from(const json_t *x) { return json_is_number(x) ? json_number_value(x) : NAN; }
 
-/* ---- making ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parts ------------------------------------------------------------------------------------------------------------------ */
 
 static json_t *progress_to_json(const ml_checkpoint_progress *p)
 {
@@ -70,33 +72,9 @@ static const char *base_of(const ml_checkpoint_state *state)
     return "";
 }
 
-ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous, const ml_manifest_file *files, int64_t nfiles, ml_text *out)
-{
-    ml_status st = ML_OK;
-    char hash[ML_SHA256_HEX], before[32] = "";
-    char *text = NULL;
-    if (previous >= 0) snprintf(before, sizeof before, "step-%08" PRId64, previous);
-    ml_sha256_of(state->configuration, strlen(state->configuration), hash);
-    json_t *m = json_pack("{s:s,s:i,s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "format", format_name, "schema", SCHEMA, "step",
-                          (json_int_t)state->progress.step, "previous", before, "configuration_sha256", hash, "base_sha256", base_of(state),
-                          "identity", identity_to_json(state), "progress", progress_to_json(&state->progress), "files",
-                          files_to_json(files, nfiles));
-    if (!m) return no_memory();
-    ML_TRY(hash_object(m, hash));
-    if (json_object_set_new(m, "sha256", json_string(hash)) || !(text = json_dumps(m, text_flags))) {
-        st = no_memory();
-        goto done;
-    }
-    ML_TRY(ml_text_printf(out, "%s\n", text));
-done:
-    free(text);
-    json_decref(m);
-    return st;
-}
+/* ---- checking ------------------------------------------------------------------------------------------------------------------ */
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------ */
-
-static ml_status bad(const char *why) { return ml_fail(ML_INPUT, "%s: %s", ml_manifest_name, why); }
+static ml_status not_as_made(const char *why) { return ml_fail(ML_INPUT, "%s: %s", ml_manifest_name, why); }
 
 static ml_status check_hash(json_t *m, const char *bytes, int64_t count)
 {
@@ -111,7 +89,7 @@ static ml_status check_hash(json_t *m, const char *bytes, int64_t count)
     free(text);
     json_object_del(m, "sha256");
     ML_TRY(hash_object(m, expected));
-    if (!exact || strcmp(found, expected) != 0) return bad("its own hash does not agree with its content");
+    if (!exact || strcmp(found, expected) != 0) return not_as_made("its own hash does not agree with its content");
 done:
     return st;
 }
@@ -143,30 +121,107 @@ static ml_status check_content(const json_t *m, int64_t step)
 {
     const char *format = json_string_value(json_object_get(m, "format"));
     if (!format || strcmp(format, format_name) != 0 || json_integer_value(json_object_get(m, "schema")) != SCHEMA)
-        return bad("is not of this program's kind and version");
-    if (json_integer_value(json_object_get(m, "step")) != step) return bad("names another step than its directory");
+        return not_as_made("is not of this program's kind and version");
+    if (json_integer_value(json_object_get(m, "step")) != step) return not_as_made("names another step than its directory");
     if (!good_files(json_object_get(m, "files")) || !json_is_object(json_object_get(m, "identity")) ||
         !json_is_object(json_object_get(m, "progress")))
-        return bad("lacks files, identity or progress");
+        return not_as_made("lacks files, identity or progress");
     return ML_OK;
 }
 
-ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out)
+/* ---- making ------------------------------------------------------------------------------------------------------------------ */
+
+/* Where memory runs out, jansson may leave something out of a text without a word: it is read again before anything is committed with it. */
+static ml_status check_made(const json_t *m, const ml_text *text)
+{
+    json_t *again = json_loadb(text->data, (size_t)text->length, JSON_REJECT_DUPLICATES, NULL);
+    ml_status st = json_equal(again, (json_t *)(uintptr_t)m) ? check_hash(again, text->data, text->length) : no_memory();
+    json_decref(again);
+    return st == ML_OK ? ML_OK : no_memory();
+}
+
+ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous, const ml_manifest_file *files, int64_t nfiles, ml_text *out)
+{
+    ml_status st = ML_OK;
+    char hash[ML_SHA256_HEX], before[32] = "";
+    char *text = NULL;
+    if (previous >= 0) snprintf(before, sizeof before, "step-%08" PRId64, previous);
+    ml_sha256_of(state->configuration, strlen(state->configuration), hash);
+    json_t *m = json_pack("{s:s,s:i,s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "format", format_name, "schema", SCHEMA, "step",
+                          (json_int_t)state->progress.step, "previous", before, "configuration_sha256", hash, "base_sha256", base_of(state),
+                          "identity", identity_to_json(state), "progress", progress_to_json(&state->progress), "files",
+                          files_to_json(files, nfiles));
+    if (!m) return no_memory();
+    ML_TRY(hash_object(m, hash));
+    if (json_object_set_new(m, "sha256", json_string(hash)) || !(text = json_dumps(m, text_flags))) {
+        st = no_memory();
+        goto done;
+    }
+    ML_TRY(ml_text_printf(out, "%s\n", text));
+    ML_TRY(check_made(m, out));
+done:
+    free(text);
+    json_decref(m);
+    return st;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------------ */
+
+/* A link or a file in a checkpoint's place is none. */
+static ml_status check_place(const ml_run_directory *run, int64_t step, bool *bad)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
+    struct stat info;
+    ML_TRY(ml_step_path(run, step, "", path));
+    if (lstat(path, &info)) return ml_fail(ML_INPUT, "%s: cannot be looked at: %s", path, strerror(errno));
+    *bad = !S_ISDIR(info.st_mode);
+    if (*bad) return ml_fail(ML_INPUT, "is no directory");
+done:
+    return st;
+}
+
+static ml_status read_text(const ml_run_directory *run, int64_t step, char **bytes, int64_t *count, bool *bad)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    ML_TRY(check_place(run, step, bad));
+    ML_TRY(ml_step_path(run, step, ml_manifest_name, path));
+    ML_TRY(ml_durable_measure(path, count));
+    *bad = *count < 0 || *count > largest_manifest;
+    if (*count < 0) return not_as_made("is missing or no regular file");
+    if (*count > largest_manifest) return not_as_made("is too large to be one");
+    ML_TRY(ml_durable_read(path, largest_manifest, bytes, count));
+done:
+    return st;
+}
+
+/* Without memory jansson gives nothing, too, and no reason. */
+static ml_status parse(const char *bytes, int64_t count, json_t **out, bool *bad)
+{
+    json_error_t error = {.text = ""};
+    if (count > 0) *out = json_loadb(bytes, (size_t)count, JSON_REJECT_DUPLICATES, &error);
+    if (json_is_object(*out)) return ML_OK;
+    if (count > 0 && !*out && !error.text[0]) return no_memory();
+    *bad = true;
+    return not_as_made(count > 0 ? "is not JSON" : "is empty");
+}
+
+ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out, bool *bad)
+{
+    ml_status st = ML_OK;
     char *bytes = NULL;
     int64_t count;
     json_t *m = NULL;
-    ML_TRY(ml_step_path(run, step, ml_manifest_name, path));
-    ML_TRY(ml_durable_read(path, largest_manifest, &bytes, &count));
-    if (count > 0) m = json_loadb(bytes, (size_t)count, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(m)) {
-        st = bad(count > 0 ? "is not JSON" : "is empty");
-        goto done;
-    }
-    ML_TRY(check_hash(m, bytes, count));
-    ML_TRY(check_content(m, step));
+    bool unused;
+    if (!bad) bad = &unused;
+    *bad = false;
+    ML_TRY(read_text(run, step, &bytes, &count, bad));
+    ML_TRY(parse(bytes, count, &m, bad));
+    st = check_hash(m, bytes, count);
+    if (st == ML_OK) st = check_content(m, step);
+    *bad = st == ML_INPUT;
+    if (st != ML_OK) goto done;
     *out = m;
     m = NULL;
 done:
@@ -186,31 +241,53 @@ ml_manifest_file ml_manifest_file_at(const json_t *manifest, int64_t index)
     return out;
 }
 
-static ml_status verify_file(const ml_run_directory *run, int64_t step, const ml_manifest_file *file)
+static ml_status verify_file(const ml_run_directory *run, int64_t step, const ml_manifest_file *file, bool *bad)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH], found[ML_SHA256_HEX];
     int64_t bytes;
     ML_TRY(ml_step_path(run, step, file->name, path));
-    ML_TRY(ml_durable_size(path, &bytes));
-    if (bytes != file->bytes)
-        return ml_fail(ML_INPUT, "%s: has %" PRId64 " bytes, the manifest says %" PRId64, file->name, bytes, file->bytes);
+    ML_TRY(ml_durable_measure(path, &bytes));
+    *bad = bytes != file->bytes;
+    if (bytes < 0) return ml_fail(ML_INPUT, "%s: is missing or no regular file", file->name);
+    if (*bad) return ml_fail(ML_INPUT, "%s: has %" PRId64 " bytes, the manifest says %" PRId64, file->name, bytes, file->bytes);
     ML_TRY(ml_sha256_of_file(path, found));
-    if (strcmp(found, file->sha256) != 0)
-        return ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", file->name, found, file->sha256);
+    *bad = strcmp(found, file->sha256) != 0;
+    if (*bad) return ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", file->name, found, file->sha256);
 done:
     return st;
 }
 
-ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest)
+ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest, bool *bad)
 {
     ml_status st = ML_OK;
+    bool unused;
+    if (!bad) bad = &unused;
+    *bad = false;
     for (int64_t i = 0; i < ml_manifest_files(manifest); i++) {
         ml_manifest_file file = ml_manifest_file_at(manifest, i);
-        ML_TRY(verify_file(run, step, &file));
+        ML_TRY(verify_file(run, step, &file, bad));
     }
     ML_TRY(ml_step_remember(run, step));
 done:
+    return st;
+}
+
+ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, bool *bad)
+{
+    enum { LOOKS = 2 };
+    ml_status st = ML_OK;
+    json_t *m = NULL;
+    for (int look = 0; look == 0 || (look < LOOKS && *bad); look++) {
+        json_decref(m);
+        m = NULL;
+        st = ml_manifest_read(run, step, &m, bad);
+        if (st == ML_OK) st = ml_manifest_verify(run, step, m, bad);
+    }
+    if (st == ML_OK && manifest)
+        *manifest = m;
+    else
+        json_decref(m);
     return st;
 }
 

@@ -44,7 +44,9 @@ ml_status ml_metrics_cut(const char *path, int64_t step)
     ml_status st = ML_OK;
     char *bytes = NULL;
     int64_t count;
-    if (!ml_durable_exists(path)) return ML_OK;
+    bool there;
+    ML_TRY(ml_durable_find(path, &there));
+    if (!there) return ML_OK;
     ML_TRY(ml_durable_read(path, largest_metrics, &bytes, &count));
     int64_t keep = bytes_to_keep(bytes, count, step);
     if (keep < count) ML_TRY(cut(path, keep));

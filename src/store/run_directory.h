@@ -12,8 +12,9 @@ typedef struct ml_writing ml_writing;
 struct ml_run_directory {
     char path[ML_DURABLE_PATH];
     char checkpoints[ML_DURABLE_PATH];
-    int lock;          /* world rank 0's file descriptor; −1 elsewhere */
-    int64_t *verified; /* steps whose files this process has hashed */
+    int lock;                  /* world rank 0's file descriptor; −1 elsewhere */
+    struct ml_lock_beat *beat; /* keeps the lock; world rank 0 */
+    int64_t *verified;         /* steps whose files this process has hashed */
     int64_t nverified, capacity;
     json_t *chosen;      /* manifest that ml_checkpoint_find took; world rank 0; owned */
     bool saving;         /* a save was begun and is not settled; on every rank */
@@ -24,11 +25,14 @@ struct ml_run_directory {
 static const char ml_manifest_name[] = "MANIFEST.json";
 
 ml_status ml_lock_take(ml_run_directory *run) ML_NODISCARD;
+/* ML_USAGE naming who has taken the lock over, as he may where this process stood still for a minute: before anything is committed. */
+ml_status ml_lock_check(const ml_run_directory *run) ML_NODISCARD;
 void ml_lock_release(ml_run_directory *run);
 
 /* ---- checkpoints of a run: local, on world rank 0 ------------------------------------------------------------------------------ */
 
-/* Steps of the directories step-%08d, ascending, owned by the caller; `committed`: those with a manifest, else those without. */
+/* Steps named step-%08d, ascending, owned by the caller; `committed`: those with a manifest (and what is no directory, to be judged), else those
+ * without. */
 ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **steps, int64_t *count) ML_NODISCARD;
 ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file, char out[ML_DURABLE_PATH]) ML_NODISCARD;
 /* Deletes a checkpoint, manifest first. */
@@ -36,7 +40,7 @@ ml_status ml_step_remove(const ml_run_directory *run, int64_t step) ML_NODISCARD
 /* Moves it to set-aside/ as KIND ("bad", "old"), where the newest two of the kind are kept. */
 ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step, const char *kind) ML_NODISCARD;
 /* Whether set-aside/ holds any of the kind. */
-bool ml_step_has_set_aside(const ml_run_directory *run, const char *kind);
+ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind, bool *any) ML_NODISCARD;
 /* What a fresh start does: everything becomes "old". */
 ml_status ml_steps_start_over(const ml_run_directory *run) ML_NODISCARD;
 
@@ -50,12 +54,15 @@ typedef struct ml_manifest_file {
 /* The text of a manifest; `previous` is a step or −1. */
 ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous, const ml_manifest_file *files, int64_t nfiles,
                            ml_text *out) ML_NODISCARD;
-/* Reads a step's manifest and checks its own hash, schema, step and file list: ML_INPUT with the reason. Owned by the caller (json_decref). */
-ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out) ML_NODISCARD;
+/* Reads a step's manifest and checks its own hash, schema, step and file list: ML_INPUT with the reason. Owned by the caller (json_decref).
+ * *bad (may be NULL): the checkpoint itself is at fault; else a failure says nothing about it, for it could not be read. */
+ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out, bool *bad) ML_NODISCARD;
 int64_t ml_manifest_files(const json_t *manifest);
 ml_manifest_file ml_manifest_file_at(const json_t *manifest, int64_t index);
-/* Sizes and SHA-256 of all files: ML_INPUT with the reason. Remembers the step as verified. */
-ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest) ML_NODISCARD;
+/* Sizes and SHA-256 of all files: ML_INPUT with the reason, *bad as above. Remembers the step as verified. */
+ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest, bool *bad) ML_NODISCARD;
+/* Both; `manifest` may be NULL. What looks bad is looked at a second time before *bad says so: the verdict moves it away for good. */
+ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, bool *bad) ML_NODISCARD;
 /* ML_USAGE naming the key and both values where the identity differs. */
 ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state *state) ML_NODISCARD;
 void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);

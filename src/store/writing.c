@@ -89,11 +89,12 @@ static ml_status look_for_committed(ml_writing *w)
     int64_t step = w->state.progress.step;
     char path[ML_DURABLE_PATH];
     json_t *manifest = NULL;
+    bool there, bad;
     ML_TRY(ml_step_path(w->run, step, ml_manifest_name, path));
-    if (!ml_durable_exists(path)) return ML_OK;
-    st = ml_manifest_read(w->run, step, &manifest);
-    if (st == ML_OK) st = ml_manifest_verify(w->run, step, manifest);
-    if (st == ML_INPUT) {
+    ML_TRY(ml_durable_find(path, &there));
+    if (!there) return ML_OK;
+    st = ml_step_check(w->run, step, &manifest, &bad);
+    if (bad) {
         ml_warn("checkpoint of step %" PRId64 ": %s; set aside", step, ml_error_text());
         st = ml_step_set_aside(w->run, step, "bad");
         goto done;
@@ -126,7 +127,8 @@ ml_status ml_writing_create(ml_writing **out, ml_run_directory *run, const ml_ch
     w->keep = keep;
     w->since = ml_seconds();
     w->state.configuration = ml_memory_string(state->configuration);
-    st = w->state.configuration ? look_for_committed(w) : ML_RESOURCE;
+    st = w->state.configuration ? ml_lock_check(run) : ML_RESOURCE;
+    if (st == ML_OK) st = look_for_committed(w);
     if (st == ML_OK)
         *out = w;
     else
@@ -138,23 +140,26 @@ bool ml_writing_is_committed(const ml_writing *w) { return w->committed; }
 
 /* ---- the end: manifest, hint, old ones ---------------------------------------------------------------------------------------------- */
 
-static int64_t previous_step(const ml_run_directory *run, int64_t step)
+static ml_status find_previous(const ml_run_directory *run, int64_t step, int64_t *previous)
 {
-    int64_t *steps = NULL, count = 0, previous = -1;
-    if (ml_steps_list(run, true, &steps, &count) != ML_OK) return -1;
+    int64_t *steps = NULL, count = 0;
+    ml_status st = ml_steps_list(run, true, &steps, &count);
+    *previous = -1;
     for (int64_t i = 0; i < count; i++)
-        if (steps[i] < step) previous = steps[i];
+        if (steps[i] < step) *previous = steps[i];
     ml_memory_free(steps);
-    return previous;
+    return st;
 }
 
 static ml_status commit(ml_writing *w)
 {
     ml_status st = ML_OK;
-    int64_t step = w->state.progress.step;
+    int64_t step = w->state.progress.step, previous;
     char path[ML_DURABLE_PATH], hint[32];
     ml_text text = {0};
-    ML_TRY(ml_manifest_make(&w->state, previous_step(w->run, step), w->files, w->nfiles, &text));
+    ML_TRY(ml_lock_check(w->run));
+    ML_TRY(find_previous(w->run, step, &previous));
+    ML_TRY(ml_manifest_make(&w->state, previous, w->files, w->nfiles, &text));
     ML_TRY(ml_step_path(w->run, step, ml_manifest_name, path));
     ML_TRY(ml_durable_write(path, text.data, text.length, NULL));
     ML_TRY(ml_step_remember(w->run, step));
@@ -166,12 +171,17 @@ done:
     return st;
 }
 
-/* What a failed save left must not stand in the way of the next one. */
+/* What a failed save left must not stand in the way of the next one. Where it cannot be told whether it was committed, it stays. */
 static void remove_uncommitted(const ml_writing *w, ml_status failure)
 {
     char path[ML_DURABLE_PATH], reason[TEXT_BYTES];
-    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_exists(path)) return;
+    bool there;
     snprintf(reason, sizeof reason, "%s", ml_error_text());
+    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_find(path, &there) != ML_OK) there = true;
+    if (there) {
+        (void)ml_fail(failure, "%s", reason);
+        return;
+    }
     if (ml_step_path(w->run, w->state.progress.step, "", path) == ML_OK && ml_durable_exists(path) &&
         ml_step_remove(w->run, w->state.progress.step) != ML_OK)
         ml_warn("%s", ml_error_text());

@@ -1,114 +1,139 @@
 """One save, and every call of it that can fail: made to fail, or to be the last thing that the process does.
 
 After each fault the next start must go on from a whole checkpoint and end with the bytes of the undisturbed run; a fault that is reported is
-exit code 4 with one line, and the older checkpoints are as they were. Each fault is a process of its own (tests/fault/shim.c, preloaded into
-tests/fault/driver.c).
+exit code 4 with one line (3 for what is read when a run starts), and the older checkpoints are as they were. Each fault is a process of its own
+(miniature.py); every call is struck: opening, reading, writing, syncing, closing, renaming, removing, making directories, reserving,
+cutting, asking for status, listing; and every request for memory of a save, HDF5's, OpenSSL's and jansson's with ours.
 """
+
+import collections
 import concurrent.futures
-import hashlib
-import os
 import pathlib
+import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 
-DRIVER = os.environ.get("MPILORA_FAULT_DRIVER", "")
-SHIM = os.environ.get("MPILORA_FAULT_SHIM", "")
+import miniature
+
 ERRORS = {
-    "open": ["ENOSPC"],
-    "look": ["EIO"],
-    "write": ["ENOSPC", "EIO", "EINTR", "SHORT"],
-    "fsync": ["EIO"],
-    "rename": ["EIO", "EINTR"],
-    "unlink": ["EACCES"],
-    "mkdir": ["EDQUOT"],
-    "fallocate": ["ENOSPC"],
-    "ftruncate": [],
+    "open": ["EIO", "ENOSPC", "EDQUOT", "EINTR", "EACCES"],
+    "look": ["EIO", "EINTR"],
+    "read": ["EIO", "EINTR", "SHORT", "FLIP"],
+    "write": ["EIO", "ENOSPC", "EDQUOT", "EINTR", "SHORT"],
+    "fsync": ["EIO", "ENOSPC", "EDQUOT", "EINTR"],
+    "close": ["EIO", "ENOSPC", "EDQUOT"],
+    "rename": ["EIO", "ENOSPC", "EDQUOT", "EINTR"],
+    "unlink": ["EIO", "EACCES", "EINTR"],
+    "mkdir": ["EIO", "ENOSPC", "EDQUOT"],
+    "rmdir": ["EIO", "EACCES"],
+    "fallocate": ["EIO", "ENOSPC", "EDQUOT", "EINTR"],
+    "ftruncate": ["EIO", "EINTR"],
+    "stat": ["EIO"],
+    "list": ["EIO"],
+    "malloc": ["ENOMEM"],
+    "hdf5": [],
 }
 KILLS = ["KILL_BEFORE", "KILL_AFTER"]
-KILLED = ["open", "write", "fsync", "rename", "unlink", "mkdir"]
-STEPS = 4
-# One process alone: MPI starts in some milliseconds without a daemon and without looking for networks.
-ALONE = {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self"}
+ASKING = ("look", "read", "stat", "list", "malloc", "hdf5")  # the disk is the same before and after: a kill there is the kill after the call before
+SURVIVED = ("EINTR", "SHORT")  # must not be noticed
+STEPS, KEPT = 4, 2
+FORMATS = {"one file": {}, "several files": {"DRIVER_FILE_BYTES": 400}}
 
 
-def start(run, steps, **fault):
-    session = run.parent / f"session-{run.name}"  # MPI's own files: isolated processes would share one place
-    session.mkdir(exist_ok=True)
-    environment = dict(os.environ, FAULT_ROOT=f"{run}/", OMPI_MCA_orte_tmpdir_base=str(session), **ALONE)
-    if fault:
-        environment.update({key: str(value) for key, value in fault.items()}, LD_PRELOAD=SHIM)
-    done = subprocess.run([DRIVER, str(run), str(steps)], env=environment, capture_output=True, text=True, timeout=60)
-    shutil.rmtree(session)
-    return done
-
-
-def digest(run):
-    """Hashes of all state files and the temporary files that are left."""
-    states = {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in run.glob("checkpoints/step-*/state.h5")}
-    return states, [str(p) for p in run.rglob("*.tmp-*")]
-
-
-def count_calls(template, work):
-    run = work / "count"
+def count_calls(driver, template, work, settings):
+    run, counts = work / "count", work / "counts"
     shutil.copytree(template, run)
-    counts = work / "counts"
-    done = start(run, STEPS, FAULT_COUNT=counts)
-    assert done.returncode == 0, done.stderr
-    return {line.split()[0]: int(line.split()[1]) for line in counts.read_text().splitlines()}, digest(run)[0]
-
-
-def check_fault(template, work, reference, call, at, action):
-    run = work / f"{call}-{at}-{action}"
-    name = run.name
-    shutil.copytree(template, run)
-    before = digest(run)[0]
-    struck = start(run, STEPS, FAULT_CALL=call, FAULT_AT=at, FAULT_DO=action)
-    if action in KILLS:
-        assert struck.returncode == -9, f"{name}: exit {struck.returncode}, expected to be killed: {struck.stderr}"
-    elif action in ("EINTR", "SHORT"):
-        assert struck.returncode == 0, f"{name}: exit {struck.returncode}: {struck.stderr}"
-    else:
-        allowed = (0, 3, 4) if call == "look" else (0, 4)
-        assert struck.returncode in allowed, f"{name}: exit {struck.returncode}: {struck.stderr}"
-    after = digest(run)[0]
-    if struck.returncode == 4:
-        errors = [line for line in struck.stderr.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1, f"{name}: {struck.stderr}"
-        known = {**before, **reference}
-        assert all(known[step] == after[step] for step in after), f"{name}: a checkpoint changed"
-    assert len(after) >= 2, f"{name}: {sorted(after)} are left"
-    again = start(run, STEPS)
-    assert again.returncode == 0, f"{name}: the next start: exit {again.returncode}: {again.stderr}"
-    assert again.stdout.split()[1] in ("2", "3", "4"), f"{name}: {again.stdout}"
-    states, temporary = digest(run)
-    assert not temporary, f"{name}: {temporary} are left"
-    assert {step: states.get(step) for step in reference} == reference, f"{name}: the end is not that of the undisturbed run"
+    code, said = driver.run(run, STEPS, FAULT_ROOT=f"{run}/", FAULT_COUNT=counts, **settings)
+    assert code == 0, said
+    found = {line.split()[0]: int(line.split()[1]) for line in counts.read_text().splitlines()}
+    reference = miniature.states(run)
     shutil.rmtree(run)
-    return struck.returncode
+    return found, reference
+
+
+def faults_of(counts):
+    for call, calls in counts.items():
+        for at in range(1, calls + 1):
+            for action in ERRORS[call] + ([] if call in ASKING else KILLS):
+                yield call, at, action
+
+
+def check_struck(call, action, code, said):
+    """What the struck process itself may do."""
+    if action in KILLS:
+        assert code == -9, f"exit {code}, expected to be killed: {said}"
+    elif action in SURVIVED:
+        assert code == 0, f"exit {code}, expected no more than a second try: {said}"
+    else:
+        assert code in ((0, 3, 4) if call in ASKING else (0, 4)), f"exit {code}: {said}"
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (code in (3, 4)), f"exit {code}: {said}"
+
+
+def check_fault(driver, template, work, reference, settings, call, at, action):
+    run = work / f"{call}-{at}-{action}"
+    shutil.copytree(template, run)
+    known = {**miniature.states(run), **reference}
+    code, said = driver.run(run, STEPS, FAULT_ROOT=f"{run}/", FAULT_CALL=call, FAULT_AT=at, FAULT_DO=action, **settings)
+    check_struck(call, action, code, said)
+    after = miniature.states(run)
+    whole = miniature.committed(run)
+    assert len(whole) >= KEPT, f"{whole} are left: {said}"
+    assert all(known[name] == after[name] for name in after if int(name[17:25]) in whole), f"a checkpoint changed: {said}"
+    newest = whole[-1]
+    code_again, said_again = driver.run(run, STEPS, **settings)
+    assert code_again == 0, f"the next start: exit {code_again}: {said_again}; before: {said}"
+    assert f"found {newest}\n" in said_again, f"the next start goes on from elsewhere than {newest}: {said_again}; before: {said}"
+    assert not (run / "checkpoints/set-aside").exists(), f"something was set aside: {said}{said_again}"
+    assert not miniature.temporary_files(run), f"{miniature.temporary_files(run)} are left: {said}{said_again}"
+    end = miniature.states(run)
+    assert {name: end.get(name) for name in reference} == reference, f"the end is not that of the undisturbed run: {said}{said_again}"
+    shutil.rmtree(run)
+    return code
+
+
+def check_format(name, settings, drivers, work):
+    """Every fault of one format of checkpoints; codes by how the struck processes ended, and what went wrong."""
+    work.mkdir()
+    template = work / "template"
+    code, said = drivers[0].run(template, KEPT, **settings)
+    assert code == 0, said
+    counts, reference = count_calls(drivers[0], template, work, settings)
+    print(f"{name}: calls of a start and two saves (malloc: of one save):", counts, flush=True)
+    free = queue.Queue()
+    for driver in drivers:
+        free.put(driver)
+
+    def one(fault):
+        driver = free.get()
+        try:
+            return check_fault(driver, template, work, reference, settings, *fault), None
+        except AssertionError as wrong:
+            text = f"{name}, {'-'.join(map(str, fault))}: {wrong}"
+            print("WRONG:", text, flush=True)
+            return None, text
+        finally:
+            free.put(driver)
+
+    with concurrent.futures.ThreadPoolExecutor(len(drivers)) as pool:
+        return list(pool.map(one, faults_of(counts)))
 
 
 def main():
-    if not DRIVER or not SHIM:
+    if not miniature.DRIVER or not miniature.SHIM:
         print("the driver or the shim was not built: skipped")
         return 77
-    with tempfile.TemporaryDirectory(prefix="mpilora-fault-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mpilora-fault-", dir=miniature.scratch_folder()) as folder:
         work = pathlib.Path(folder)
-        template = work / "template"
-        assert start(template, 2).returncode == 0
-        counts, reference = count_calls(template, work)
-        print("calls of a run of two saves:", counts)
-        faults = [
-            (call, at, action)
-            for call, calls in counts.items()
-            for at in range(1, calls + 1)
-            for action in ERRORS[call] + (KILLS if call in KILLED else [])
-        ]
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            codes = list(pool.map(lambda fault: check_fault(template, work, reference, *fault), faults))
-        print(f"{len(faults)} faults injected, {codes.count(4)} reported with exit code 4, none lost anything")
-    return 0
+        drivers = [miniature.Driver(work / f"driver-{i}") for i in range(2)]
+        results = [r for i, (name, settings) in enumerate(FORMATS.items()) for r in check_format(name, settings, drivers, work / f"format-{i}")]
+        for driver in drivers:
+            driver.end()
+    codes = collections.Counter(code for code, wrong in results)
+    wrong = [text for _, text in results if text]
+    print(f"{len(results)} faults injected: {codes[-9]} processes killed, {codes[4]} ended with exit code 4, {codes[3]} with 3, {codes[0]} went on; {len(wrong)} wrong")
+    return 1 if wrong or len(results) < 500 else 0
 
 
 if __name__ == "__main__":
