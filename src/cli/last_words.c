@@ -29,7 +29,7 @@ static void at_exit(void)
 /* A fault elsewhere goes to whoever was there before: the instruction is executed again. */
 static void on_signal(int number)
 {
-    if (ml_image_in_work()) end_here();
+    if (ml_image_in_work() || ml_image_has_failed()) end_here();
     for (int i = 0; i < SIGNALS; i++)
         if (signals[i] == number) sigaction(number, &before[i], NULL);
     if (number == SIGABRT) raise(number);

@@ -75,6 +75,10 @@ static _Thread_local volatile int in_work;
 
 bool ml_image_in_work(void) { return in_work > 0; }
 
+static volatile bool has_failed;
+
+bool ml_image_has_failed(void) { return has_failed; }
+
 /* ---- images ---------------------------------------------------------------------------------------------------------------------- */
 
 static void is_done(ml_image *image)
@@ -157,6 +161,7 @@ ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count)
 void ml_image_destroy(ml_image *image)
 {
     if (!image) return;
+    if (image->counted) has_failed = true;
     if (image->file >= 0) H5Fclose(image->file);
     is_done(image);
     if (!image->borrowed) ml_memory_free(image->bytes);

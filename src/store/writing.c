@@ -171,13 +171,16 @@ done:
     return st;
 }
 
-/* What a failed save left must not stand in the way of the next one. Where it cannot be told whether it was committed, it stays. */
+/* What a failed save left must not stand in the way of the next one. Where it cannot be told whether it was committed, or
+ * another job has taken the lock over, it stays. */
 static void remove_uncommitted(const ml_writing *w, ml_status failure)
 {
     char path[ML_DURABLE_PATH], reason[TEXT_BYTES];
     bool there;
     snprintf(reason, sizeof reason, "%s", ml_error_text());
-    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_find(path, &there) != ML_OK) there = true;
+    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_find(path, &there) != ML_OK ||
+        ml_lock_check(w->run) != ML_OK)
+        there = true;
     if (there) {
         (void)ml_fail(failure, "%s", reason);
         return;
