@@ -59,6 +59,7 @@ typedef struct ml_checkpoint_state {
     ml_status (*before_commit)(
         void *of); /* on world rank 0, maybe in another thread: syncs what must be on disk before the manifest is. NULL: nothing */
     void *before_commit_of;
+    int64_t keep_step; /* a checkpoint that stays beside the newest ones: that of the best validation loss; 0: none */
 } ml_checkpoint_state;
 
 /* ---- save, find, load --------------------------------------------------------------------------------------------------------- */
@@ -94,6 +95,9 @@ ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_chec
 /* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank (moments where allocated). Each file is hashed before HDF5
  * sees it. ML_INPUT naming the tensor where names or shapes are not those of `parameters`. Collective. */
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_parameters *parameters) ML_NODISCARD;
+
+/* Makes the checkpoint of a step the one that ml_checkpoint_load reads. ML_INPUT with the reason where it is not there or not whole. Collective. */
+ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64_t step) ML_NODISCARD;
 
 /* ---- sizes -------------------------------------------------------------------------------------------------------------------- */
 

@@ -31,6 +31,12 @@ typedef enum ml_target {
     ML_TARGET_ALL = 1024
 } ml_target;
 
+/* How often: every so many steps, or seconds by the clock; both 0: never. */
+typedef struct ml_interval {
+    int64_t steps;
+    double seconds;
+} ml_interval;
+
 /* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
@@ -69,9 +75,11 @@ typedef struct ml_run_config {
         double label_smoothing; /* 0 */
     } optim;
     struct {
-        int64_t steps;                  /* 1000 */
-        int64_t eval_every, save_every; /* 0: only at the end */
-        int64_t keep;                   /* 2 */
+        int64_t steps;          /* 1000 */
+        int64_t eval_every;     /* 0: only at the end */
+        ml_interval save_every; /* steps (200) or a time (10m); 0: only at the end */
+        int64_t keep;           /* 2 */
+        bool keep_best;         /* false; true: also the checkpoint of the best validation loss, saved when an evaluation finds it */
     } train;
     struct {
         int64_t tp, pp; /* 1, 1 */

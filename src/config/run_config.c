@@ -56,8 +56,9 @@ static const key table[] = {
     {.path = "optim.label_smoothing", .kind = KEY_REAL, .offset = AT(optim.label_smoothing), .least = 0, .most = 1, .open_most = true},
     {.path = "train.steps", .kind = KEY_INT, .offset = AT(train.steps), .least = 1, .most = ANY_INT},
     {.path = "train.eval_every", .kind = KEY_INT, .offset = AT(train.eval_every), .least = 0, .most = ANY_INT},
-    {.path = "train.save_every", .kind = KEY_INT, .offset = AT(train.save_every), .least = 0, .most = ANY_INT},
+    {.path = "train.save_every", .kind = KEY_EVERY, .offset = AT(train.save_every), .least = 0, .most = ANY_INT},
     {.path = "train.keep", .kind = KEY_INT, .offset = AT(train.keep), .least = 1, .most = ANY_INT},
+    {.path = "train.keep_best", .kind = KEY_BOOL, .offset = AT(train.keep_best)},
     {.path = "parallel.tp", .kind = KEY_INT, .offset = AT(parallel.tp), .least = 1, .most = 1 << 20},
     {.path = "parallel.pp", .kind = KEY_INT, .offset = AT(parallel.pp), .least = 1, .most = 1 << 20},
     {.path = "memory.activations", .kind = KEY_CHOICE, .offset = AT(memory.activations), .choices = activations},
@@ -124,5 +125,9 @@ ml_status ml_run_config_check_training(const ml_run_config *c)
     if (!c->run_dir) return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to", c->path);
     if (!c->data.train)
         return ml_fail(ML_USAGE, "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)", c->path);
+    if (c->train.keep_best && !c->data.valid)
+        return ml_fail(ML_USAGE,
+                       "%s: train.keep_best: true, but data.valid is missing, so nothing is evaluated; name the data set to evaluate on",
+                       c->path);
     return ML_OK;
 }

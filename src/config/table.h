@@ -9,6 +9,7 @@ typedef enum key_kind {
     KEY_SEED,    /* uint64_t */
     KEY_BYTES,   /* int64_t: 2200000000, 2.2G, 512MiB; null gives 0 where nullable */
     KEY_SECONDS, /* double: 90, 15m, 11:30:00; null gives 0 where nullable */
+    KEY_EVERY,   /* ml_interval: a whole number of steps, or a time with its unit: 10m, 1h; the range is the number's */
     KEY_REAL,    /* double; null gives 0 where nullable */
     KEY_BOOL,    /* bool */
     KEY_TEXT,    /* char *, owned; null gives NULL where nullable */

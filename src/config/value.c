@@ -6,6 +6,7 @@
 #include <yaml.h>
 
 #include "config/table.h"
+#include "mpilora/config.h"
 
 static ml_status wrong(const key *key, const char *where, const char *expected, const char *found)
 {
@@ -98,6 +99,23 @@ static ml_status read_seconds(const key *key, double *out, const yaml_node_t *no
     if (!null && (!is_plain(node) || !duration_read(text, &value))) return wrong(key, where, expected, text);
     if (!null && !in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
+    return ML_OK;
+}
+
+static ml_status read_every(const key *key, ml_interval *out, const yaml_node_t *node, const char *where)
+{
+    const char *expected = "a number of steps as 200, or a time as 30s, 10m, 1h", *text = scalar(key, node, where, expected);
+    static const double least = 1e-3, most = 1e9;
+    double seconds;
+    if (!text) return ML_USAGE;
+    if (!text[strspn(text, "+-.0123456789")]) {
+        ml_status st = read_int(key, &out->steps, node, where);
+        if (st == ML_OK) out->seconds = 0.0;
+        return st;
+    }
+    if (!duration_read(text, &seconds)) return wrong(key, where, expected, text); /* in quotes, too: JSON has no other way */
+    if (seconds < least || seconds > most) return wrong(key, where, "a time from 0.001s to 1000000000s", text);
+    *out = (ml_interval){.seconds = seconds};
     return ML_OK;
 }
 
@@ -227,6 +245,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return read_bytes(key, place, node, where);
     case KEY_SECONDS:
         return read_seconds(key, place, node, where);
+    case KEY_EVERY:
+        return read_every(key, place, node, where);
     case KEY_REAL:
         return read_real(key, place, node, where);
     case KEY_BOOL:
@@ -278,6 +298,11 @@ done:
     return st;
 }
 
+static ml_status write_every(const ml_interval *every, ml_text *out)
+{
+    return every->seconds > 0.0 ? ml_text_printf(out, "%.17gs", every->seconds) : ml_text_printf(out, "%" PRId64, every->steps);
+}
+
 ml_status value_write(const key *key, const void *in, ml_text *out)
 {
     const void *place = (const char *)in + key->offset;
@@ -293,6 +318,8 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
     case KEY_SECONDS:
     case KEY_REAL:
         return key->nullable && *real == 0.0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%.17g", *real);
+    case KEY_EVERY:
+        return write_every(place, out);
     case KEY_BOOL:
         return ml_text_printf(out, "%s", *(const bool *)place ? "true" : "false");
     case KEY_TEXT:

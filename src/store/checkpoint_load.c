@@ -193,6 +193,22 @@ done:
     return st;
 }
 
+static ml_status choose_here(ml_run_directory *run, int64_t step)
+{
+    json_t *manifest = NULL;
+    bool bad;
+    ml_status st = ml_step_check(run, step, &manifest, &bad);
+    if (st != ML_OK) return st;
+    json_decref(run->chosen);
+    run->chosen = manifest;
+    return ML_OK;
+}
+
+ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64_t step)
+{
+    return ml_grid_agree(grid, ml_grid_rank(grid) == 0 ? choose_here(run, step) : ML_OK);
+}
+
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_parameters *parameters)
 {
     load s = {.run = run, .grid = grid, .p = parameters};

@@ -67,9 +67,9 @@ ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, 
 ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state *state) ML_NODISCARD;
 void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);
 
-/* Deletes the oldest checkpoints beyond `keep` (at least two); those that stay and count are verified first. Faults are only warned of: the new
+/* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0: none); those that stay and count are verified first. Faults are only warned of: the new
  * checkpoint is safe. */
-void ml_steps_retain(ml_run_directory *run, int64_t keep);
+void ml_steps_retain(ml_run_directory *run, int64_t keep, int64_t keep_step);
 
 bool ml_step_is_verified(const ml_run_directory *run, int64_t step);
 ml_status ml_step_remember(ml_run_directory *run, int64_t step) ML_NODISCARD;

@@ -197,7 +197,7 @@ static ml_status write_all(ml_writing *w)
     if (w->held) ML_TRY(ml_writing_file(w, w->held_name, w->held_bytes, w->held_count));
     if (w->state.before_commit) ML_TRY(w->state.before_commit(w->state.before_commit_of));
     ML_TRY(commit(w));
-    ml_steps_retain(w->run, w->keep);
+    ml_steps_retain(w->run, w->keep, w->state.keep_step);
 done:
     return st;
 }

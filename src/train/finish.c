@@ -78,13 +78,46 @@ static ml_status write_model(run *r, const char *path)
     return st;
 }
 
-ml_status write_result(run *r)
+static ml_status write_as(run *r, const char *prefix)
 {
     ml_text path = {0};
     bool full = r->config->method.name == ML_METHOD_FULL;
-    ml_status st = ml_text_printf(&path, "%s/%s", r->config->run_dir, full ? "model.h5" : "adapter.h5");
+    ml_status st = ml_text_printf(&path, "%s/%s%s", r->config->run_dir, prefix, full ? "model.h5" : "adapter.h5");
     st = ml_grid_agree(r->session.grid, st);
     if (st == ML_OK) st = full ? write_model(r, path.data) : write_adapter(r, path.data);
     ml_text_destroy(&path);
     return st;
+}
+
+ml_status write_result(run *r) { return write_as(r, ""); }
+
+/* ---- the best step's ---- */
+
+/* Reads its values in the place of the last step's, which wait where the gradients were: nothing needs these any more. */
+static ml_status write_from_checkpoint(run *r)
+{
+    ml_parameters *p = &r->session.parameters;
+    float *moments[] = {p->moment1, p->moment2};
+    size_t bytes = (size_t)p->local * sizeof *p->value;
+    memcpy(p->gradient, p->value, bytes);
+    p->moment1 = p->moment2 = NULL; /* values alone are read */
+    ml_status st = ml_checkpoint_load(r->directory, r->session.grid, p);
+    p->moment1 = moments[0];
+    p->moment2 = moments[1];
+    if (st == ML_OK) st = write_as(r, "best-");
+    memcpy(p->value, p->gradient, bytes);
+    return st;
+}
+
+/* A best checkpoint that is gone (train.keep_best came later than it) or bad is no reason to fail at the end of a run. */
+ml_status write_best(run *r)
+{
+    const ml_checkpoint_progress *progress = &r->progress;
+    if (!r->config->train.keep_best || progress->best_step == 0) return ML_OK;
+    if (progress->best_step == r->step) return write_as(r, "best-");
+    ml_status st = ml_checkpoint_choose(r->directory, r->session.grid, progress->best_step);
+    if (st == ML_OK) return write_from_checkpoint(r);
+    if (st != ML_INPUT) return st;
+    ml_warn("nothing is written for the best step: %s", ml_error_text());
+    return ML_OK;
 }

@@ -137,6 +137,11 @@ static ml_status evaluate(run *r, bool *stop)
     }
     if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
     r->progress.evaluated_step = r->step;
+    if (r->valid_loss < r->progress.best_loss || (isnan(r->progress.best_loss) && isfinite(r->valid_loss))) {
+        r->progress.best_loss = r->valid_loss;
+        r->progress.best_step = r->step;
+        r->best_is_new = true;
+    }
     progress_evaluation(r);
     return st;
 }
@@ -147,6 +152,13 @@ static ml_status evaluate_where_due(run *r, bool *stop)
     const ml_run_config *c = r->config;
     bool due = r->step > 0 && r->step < c->train.steps && is_due(r->step, c->train.eval_every);
     return due && !*stop && r->progress.evaluated_step != r->step ? evaluate(r, stop) : ML_OK;
+}
+
+/* The run's last checkpoint is finish's. */
+static ml_status save_where_due(run *r, bool due)
+{
+    bool best = r->config->train.keep_best && r->best_is_new;
+    return r->step < r->config->train.steps && (due || best) ? save_beside(r) : ML_OK;
 }
 
 static ml_status stop_here(run *r)
@@ -171,14 +183,16 @@ static ml_status steps(run *r)
     ml_status st = ML_OK;
     const ml_run_config *c = r->config;
     bool stop = anyone_stops(r);
+    r->save_time = ml_seconds();
     ML_TRY(evaluate_where_due(r, &stop));
+    ML_TRY(save_where_due(r, false));
     while (r->step < c->train.steps && !stop) {
         step_result result;
         ML_TRY(one_step(r, &result));
         stop = result.stop;
         ML_TRY(evaluate_where_due(r, &stop));
         if (result.saved) ML_TRY(save_settle(r));
-        if (r->step < c->train.steps && is_due(r->step, c->train.save_every)) ML_TRY(save_beside(r));
+        ML_TRY(save_where_due(r, result.save || is_due(r->step, c->train.save_every.steps)));
     }
     if (r->step < c->train.steps) return stop_here(r);
 done:
@@ -195,6 +209,7 @@ static ml_status finish(run *r)
     ML_TRY(evaluate(r, &stop));
     if (stop) return stop_here(r);
     ML_TRY(write_result(r));
+    ML_TRY(write_best(r));
     ML_TRY(summary_write(r));
     ML_TRY(save_now(r, true));
     progress_summary(r);

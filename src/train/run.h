@@ -15,6 +15,7 @@ typedef struct step_result {
     ml_reduction reduction;
     bool stop;  /* a signal reached some rank */
     bool saved; /* the save beside training has ended */
+    bool save;  /* train.save_every is a time, and it has come */
 } step_result;
 
 /* deadline.c: when this start has to be over, and what the longest step and save took so far. Seconds. */
@@ -42,6 +43,8 @@ typedef struct run {
     int64_t saves;                           /* of this start, as are the next two */
     double save_seconds, save_waited;        /* they took in all; training waited for them. Seconds of world rank 0 */
     double save_wait;                        /* since the last line of metrics.jsonl */
+    double save_time;                        /* when the newest was begun */
+    bool best_is_new;                        /* the newest evaluation was the best so far, and is not in a checkpoint yet */
     FILE *metrics, *evaluations, *save_list; /* rank 0 */
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
@@ -91,7 +94,9 @@ ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's t
 /* summary.c */
 ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */
 
-/* save.c: checkpoints. Collective. */
+/* save.c: checkpoints. The first two are local, and true on world rank 0 alone; the others collective. */
+bool save_has_ended(const run *r);                      /* the one beside training */
+bool save_time_has_come(const run *r);                  /* by train.save_every as a time */
 ml_status save_beside(run *r) ML_NODISCARD;             /* begins one that is written while training goes on, where that can be */
 ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this returns */
 ml_status save_settle(run *r) ML_NODISCARD;             /* waits for one that was begun: its result */
@@ -112,7 +117,8 @@ void progress_evaluation(const run *r);
 void progress_end(const run *r); /* leaves the bar's line */
 void progress_summary(const run *r);
 
-/* finish.c: adapter.h5, or model.h5 of method full. Collective. */
+/* finish.c: adapter.h5, or model.h5 of method full; with train.keep_best also best-adapter.h5 or best-model.h5, from the checkpoint of the best step. Collective. */
 ml_status write_result(run *r) ML_NODISCARD;
+ml_status write_best(run *r) ML_NODISCARD;
 
 #endif

@@ -5,6 +5,14 @@
 
 static ml_status sync_metrics(void *of) { return metrics_sync(of); }
 
+bool save_has_ended(const run *r) { return r->directory && ml_checkpoint_has_ended(r->directory); }
+
+bool save_time_has_come(const run *r)
+{
+    double every = r->config->train.save_every.seconds;
+    return every > 0.0 && ml_grid_rank(r->session.grid) == 0 && ml_seconds() - r->save_time >= every;
+}
+
 /* Settles what was begun; its line in saves.jsonl is part of what the next checkpoint makes durable. */
 ml_status save_settle(run *r)
 {
@@ -38,6 +46,8 @@ static ml_status begin(run *r, bool finished, bool beside)
 {
     ml_text yaml = {0};
     const session *s = &r->session;
+    r->save_time = ml_seconds();
+    r->best_is_new = false;
     describe_progress(r, finished);
     ml_status st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
     if (st == ML_OK) {
@@ -47,7 +57,8 @@ static ml_status begin(run *r, bool finished, bool beside)
                                            .identities = r->identities,
                                            .identity = r->identity,
                                            .before_commit = sync_metrics,
-                                           .before_commit_of = r};
+                                           .before_commit_of = r,
+                                           .keep_step = r->config->train.keep_best ? r->progress.best_step : 0};
         st = ml_checkpoint_begin(r->directory, s->grid, &s->parameters, &state, r->config->train.keep, beside);
     }
     if (st == ML_OK) r->saved_step = r->step;

@@ -86,6 +86,8 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "loss_first", number(r->loss_first));
     json_object_set_new(o, "loss_last", number(r->loss_last));
     json_object_set_new(o, "valid_loss", number(r->valid_loss));
+    json_object_set_new(o, "best_step", isfinite(r->progress.best_loss) ? json_integer(r->progress.best_step) : json_null());
+    json_object_set_new(o, "best_loss", number(r->progress.best_loss));
     json_object_set_new(o, "tokens", json_integer(r->tokens));
     json_object_set_new(o, "tokens_per_s", number(r->seconds > 0.0 ? (double)r->timed_tokens / r->seconds : NAN));
     json_object_set_new(o, "phases", phase_table(r));

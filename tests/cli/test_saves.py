@@ -19,20 +19,22 @@ def prepare(folder):
         file.write(MODEL)
     base = f"{folder}/base.h5"
     harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", base)
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(24):
-            file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(20 + i)]}) + "\n")
-    harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    for name, factor in (("data", 7), ("other", 11)):
+        with open(f"{folder}/{name}.jsonl", "w") as file:
+            for i in range(24):
+                file.write(json.dumps({"input_ids": [(i * i + factor * j + j * j * i) % 257 for j in range(20 + i)]}) + "\n")
+        harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
 
 
-def write_config(folder, name, method="lora", **train):
+def write_config(folder, name, method="lora", lr=2e-4, valid="data", **train):
     return harness.write_config(
         f"{folder}/{name}.yaml",
         run={"dir": f"{folder}/{name}"},
         base=f"{folder}/base.h5",
         method={"name": method, "targets": ["all"], "rank": 16},
-        data={"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"},
+        data={"train": f"{folder}/data.h5", "valid": f"{folder}/{valid}.h5"},
         batch={"sequences": 4},
+        optim={"lr": lr},
         train={"steps": STEPS, **train},
         precision="fp32",
         kernels={"product": "ref", "vector": "ref"},
@@ -102,6 +104,50 @@ def check_cut(checks, folder):
     checks.that([json.loads(line)["step"] for line in after] == [6, 12, 18, STEPS], f"saves.jsonl after going on from step 12: {after}")
 
 
+def committed(run_dir):
+    return sorted(int(name[5:]) for name in os.listdir(f"{run_dir}/checkpoints") if name.startswith("step-"))
+
+
+def check_best(checks, folder, method, ranks=0):
+    """Trained on one data set, evaluated on another: at first that helps, then it harms. The best step's checkpoint is there at the end, and its result beside the last one's."""
+    label, name = f"keep_best, {method}", f"best-{method}"
+    config, run_dir = write_config(folder, name, method, lr=0.01, valid="other", eval_every=2, keep=2, keep_best=True), f"{folder}/{name}"
+    harness.mpilora("train", config, ranks=ranks)
+    evaluations, summary = read_lines(f"{run_dir}/evaluations.jsonl"), harness.read_summary(run_dir)
+    best = min(evaluations, key=lambda line: line["valid_loss"])
+    checks.that(summary["best_step"] == best["step"] and summary["best_loss"] == best["valid_loss"], f"{label}: the summary says {summary['best_step']}, {summary['best_loss']}, best is {best}")
+    checks.that(best["step"] < STEPS - 4, f"{label}: the data do not show anything: step {best['step']} is best")
+    checks.that(best["step"] in committed(run_dir), f"{label}: the checkpoint of step {best['step']} is gone, there are {committed(run_dir)}")
+    bests = [line["step"] for i, line in enumerate(evaluations) if line["valid_loss"] < min([e["valid_loss"] for e in evaluations[:i]], default=1e9)]
+    checks.that([line["step"] for line in read_lines(f"{run_dir}/saves.jsonl")] == bests + [STEPS], f"{label}: saves do not follow the best evaluations {bests}")
+    best_file = f"{run_dir}/best-adapter.h5" if method == "lora" else f"{run_dir}/best-model.h5"
+    extra = ["--adapter", best_file] if method == "lora" else ["--set", f"base={best_file}"]
+    again = json.loads(harness.mpilora("eval", config, "--json", *extra))["loss"]
+    checks.close(f"{label}: loss of {best_file}", again, best["valid_loss"], 1e-9)
+    harness.mpilora("train", config, "--set", f"train.steps={STEPS + 3}", "--set", "train.save_every=1", ranks=ranks)
+    checks.that(best["step"] in committed(run_dir), f"{label}: the best checkpoint went when the run went on: {committed(run_dir)}")
+
+
+def check_times(checks, folder):
+    """train.save_every as a time: every step is later than a millisecond after the save before, none is an hour later."""
+    for every, expected in (("1h", [STEPS]), ("0.001s", list(range(1, STEPS + 1)))):
+        harness.mpilora("train", write_config(folder, f"time-{every}", save_every=every), ranks=2)
+        found = [line["step"] for line in read_lines(f"{folder}/time-{every}/saves.jsonl")]
+        checks.that(found == expected, f"save_every {every}: saves at {found}, expected {expected}")
+
+
+def check_bad_values(checks, folder):
+    """Refused with file, line and key."""
+    for line in ("save_every: ten", "save_every: 10x", "save_every: -1", "save_every: 1.5", "save_every: 0s", "save_every: [1]", "save_every: 5m30", "keep_best: maybe", "keep_best: 1"):
+        path, key = f"{folder}/bad.yaml", line.split(":")[0]
+        with open(path, "w") as file:
+            file.write(f"run: {{dir: {folder}/bad}}\nbase: {folder}/base.h5\ndata: {{train: {folder}/data.h5}}\ntrain:\n  steps: 2\n  {line}\n")
+        done = harness.start("train", path)
+        checks.that(done.returncode == 2 and f"bad.yaml:6: train.{key}" in done.stderr, f"{line}: code {done.returncode}: {done.stderr}")
+    done = harness.start("train", write_config(folder, "blind", keep_best=True), "--set", "data.valid=null")
+    checks.that(done.returncode == 2 and "train.keep_best" in done.stderr, f"keep_best without data.valid: code {done.returncode}: {done.stderr}")
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +158,10 @@ def main():
         if SHIM:
             check_failure(checks, folder, whole)
         check_cut(checks, folder)
+        check_best(checks, folder, "lora")
+        check_best(checks, folder, "full", 2)
+        check_times(checks, folder)
+        check_bad_values(checks, folder)
     checks.end()
 
 

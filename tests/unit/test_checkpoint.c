@@ -170,6 +170,23 @@ static void the_oldest_go(void **state)
     assert_int_equal(find(f), 4);
 }
 
+static void one_that_is_to_stay_stays(void **state)
+{
+    fixture *f = *state;
+    for (int64_t step = 1; step <= 5; step++) {
+        ml_checkpoint_state saved = case_state(step);
+        saved.keep_step = step < 5 ? 1 : 4;
+        assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &saved, 2, NULL), ML_OK);
+        assert_int_equal(exists(f, "checkpoints/step-00000001/MANIFEST.json"), step < 5);
+    }
+    assert_false(exists(f, "checkpoints/step-00000003"));
+    assert_int_equal(ml_checkpoint_choose(f->open, f->grid, 4), ML_OK);
+    case_fill(&f->p, true);
+    assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_OK);
+    assert_int_equal(case_differences(&f->p), 0);
+    assert_int_equal(ml_checkpoint_choose(f->open, f->grid, 3), ML_INPUT);
+}
+
 static void a_bad_one_does_not_count_as_kept(void **state)
 {
     fixture *f = *state;
@@ -463,6 +480,7 @@ int main(int argc, char **argv)
         CASE(tensors_may_be_cut_over_files),
         CASE(equal_state_is_equal_bytes),
         CASE(the_oldest_go),
+        CASE(one_that_is_to_stay_stays),
         CASE(a_bad_one_does_not_count_as_kept),
         CASE(any_changed_byte_is_found),
         CASE(damage_falls_back_to_the_older),

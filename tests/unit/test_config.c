@@ -211,6 +211,35 @@ static void messages_name_line_key_and_the_nearest(void **state)
     set_refused("train.steps=9223372036854775807", "9e+18]");
 }
 
+static void intervals_are_steps_or_times(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set;
+        int64_t steps;
+        double seconds;
+    } cases[] = {{"train.save_every=200", 200, 0},     {"train.save_every=0", 0, 0},
+                 {"train.save_every=\"10m\"", 0, 600}, {"train.save_every=30s", 0, 30},
+                 {"train.save_every=1.5h", 0, 5400},   {"train.save_every=0.001s", 0, 0.001},
+                 {"train.save_every=01:30", 0, 90},    {"train.save_every=1000000000s", 0, 1e9}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ml_run_config c, again;
+        ml_text yaml = {0};
+        const char *sets[] = {"train.save_every=7s", cases[i].set};
+        assert_int_equal(read_text("base: b.h5\n", sets, 2, &c), ML_OK);
+        assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
+        assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
+        assert_true(c.train.save_every.steps == cases[i].steps && c.train.save_every.seconds == cases[i].seconds);
+        assert_true(again.train.save_every.steps == cases[i].steps && again.train.save_every.seconds == cases[i].seconds);
+        ml_text_destroy(&yaml);
+        ml_run_config_destroy(&c);
+        ml_run_config_destroy(&again);
+    }
+    static const char *const bad[] = {"train.save_every=-1",     "train.save_every=1.5",  "train.save_every=10x", "train.save_every=0s",
+                                      "train.save_every=\"10\"", "train.save_every=null", "train.keep_best=1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], i < 6 ? "train.save_every" : "train.keep_best");
+}
+
 static void values_are_strict(void **state)
 {
     (void)state;
@@ -313,6 +342,7 @@ int main(void)
         cmocka_unit_test(sets_win_over_the_file),
         cmocka_unit_test(what_is_written_reads_the_same),
         cmocka_unit_test(messages_name_line_key_and_the_nearest),
+        cmocka_unit_test(intervals_are_steps_or_times),
         cmocka_unit_test(values_are_strict),
         cmocka_unit_test(documents_are_strict),
         cmocka_unit_test(deep_nesting_is_refused_at_once),
