@@ -92,14 +92,19 @@ done:
     return st;
 }
 
+const ml_lock_owner *lock_beat_owner(const ml_lock_beat *b) { return &b->me; }
+
 void lock_beat_stop(ml_lock_beat *b)
 {
-    if (!b) return;
     pthread_mutex_lock(&b->mutex);
     b->stop = true;
     pthread_cond_signal(&b->wake);
     pthread_mutex_unlock(&b->mutex);
     pthread_join(b->thread, NULL);
+}
+
+void lock_beat_destroy(ml_lock_beat *b)
+{
     pthread_cond_destroy(&b->wake);
     pthread_mutex_destroy(&b->mutex);
     ml_memory_free(b);

@@ -34,6 +34,8 @@ lock_life lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me);
 /* lock_beat.c: a thread that raises the beat until the record is another's. */
 typedef struct ml_lock_beat ml_lock_beat;
 ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path, const ml_lock_owner *me) ML_NODISCARD;
-void lock_beat_stop(ml_lock_beat *beat); /* and destroys it; NULL is fine */
+const ml_lock_owner *lock_beat_owner(const ml_lock_beat *beat); /* borrowed; its beat is the thread's */
+void lock_beat_stop(ml_lock_beat *beat);                        /* once; waits for the thread */
+void lock_beat_destroy(ml_lock_beat *beat);                     /* after it was stopped */
 
 #endif
