@@ -14,11 +14,23 @@ extern const ml_command ml_command_export;
 extern const ml_command ml_command_inspect;
 extern const ml_command ml_command_verify;
 extern const ml_command ml_command_bench;
+extern const ml_command ml_command_scale;
 
-/* clang-format off: one a line */
+/* clang-format off */
 static const ml_command *const commands[] = {
-    &ml_command_import, &ml_command_tokenize, &ml_command_train,   &ml_command_eval,   &ml_command_generate, &ml_command_plan,
-    &ml_command_merge,  &ml_command_export,   &ml_command_inspect, &ml_command_verify, &ml_command_bench,    NULL,
+    &ml_command_import,
+    &ml_command_tokenize,
+    &ml_command_train,
+    &ml_command_eval,
+    &ml_command_generate,
+    &ml_command_plan,
+    &ml_command_merge,
+    &ml_command_export,
+    &ml_command_inspect,
+    &ml_command_verify,
+    &ml_command_bench,
+    &ml_command_scale,
+    NULL,
 };
 /* clang-format on */
 

@@ -1,0 +1,75 @@
+"""mpilora scale: every grid is a row, repetitions are in the spread, bytes are the formula's, memory is plan's, and a run that fails is a row that says why."""
+
+import csv
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+MODEL = "{family: llama, layers: 2, width: 64, heads: 4, kv_heads: 2, mlp_width: 128, vocab: 257, context: 64}"
+checks = harness.Checks()
+
+
+def prepare(folder):
+    with open(f"{folder}/model.yaml", "w") as file:
+        file.write(MODEL)
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", f"{folder}/base.h5")
+    with open(f"{folder}/data.jsonl", "w") as file:
+        for i in range(16):
+            file.write(json.dumps({"input_ids": [(7 * i + 11 * j) % 257 for j in range(40)]}) + "\n")
+    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    return harness.write_config(f"{folder}/run.yaml", run={"dir": f"{folder}/untouched"}, base=f"{folder}/base.h5", data={"train": f"{folder}/data.h5"},
+                                batch={"sequences": 4, "micro": 2}, train={"steps": 7})
+
+
+def check_table(folder, config):
+    out = f"{folder}/strong"
+    text = harness.mpilora("scale", config, "--grid", "1x1,2x1,1x2", "--methods", "lora,full", "--repetitions", 2, "--steps", 2, "--out", out)
+    with open(f"{out}/scaling.csv") as file:
+        rows = list(csv.DictReader(file))
+    checks.that([(row["method"], row["dp"], row["tp"]) for row in rows] == [(m, d, t) for m in ("lora", "full") for d, t in (("1", "1"), ("2", "1"), ("1", "2"))],
+                f"rows: {rows}")
+    for row in rows:
+        what = f"{row['method']} {row['dp']}x{row['tp']}"
+        checks.that(row["status"] == "ok" and row["repetitions"] == "2" and row["sequences"] == "4", f"{what}: {row}")
+        checks.that(row["allreduce_bytes"] == row["allreduce_bytes_expected"], f"{what}: {row['allreduce_bytes']} bytes, formula {row['allreduce_bytes_expected']}")
+        for part in ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace"):
+            checks.that(row[f"memory_{part}"] == row[f"planned_{part}"], f"{what}: {part}: {row[f'memory_{part}']}, planned {row[f'planned_{part}']}")
+        low, middle, high = (float(row[f"tokens_per_s{end}"]) for end in ("_min", "", "_max"))
+        checks.that(low <= middle <= high, f"{what}: {low}, {middle}, {high}")
+        phases = sum(float(row[f"{phase}_s"]) for phase in ("forward", "backward", "comm", "optimizer", "data", "other"))
+        checks.close(f"{what}: phases", phases, float(row["step_s"]), 0.3)  # of medians
+    first = {row["method"]: float(row["tokens_per_s"]) / int(row["ranks"]) for row in reversed(rows)}
+    for row in rows:
+        checks.close("efficiency", float(row["efficiency"]), float(row["tokens_per_s"]) / int(row["ranks"]) / first[row["method"]], 1e-6)
+    checks.that("scaling.csv" in text and os.path.getsize(f"{out}/scaling.h5") > 0, f"said: {text}")
+    checks.that(not os.path.exists(f"{folder}/untouched"), "the configuration's own run.dir was used")
+
+
+def check_weak(folder, config):
+    answer = json.loads(harness.mpilora("scale", config, "--ranks", "1,2", "--weak", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/weak", "--json"))
+    checks.that(answer["scaling"] == "weak" and [e["sequences"] for e in answer["experiments"]] == [4, 8], f"weak: {answer}")
+
+
+def check_failures(folder, config):
+    done = harness.start("scale", config, "--grid", "1x1,1x3", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/some", "--json")
+    bad = json.loads(done.stdout)["experiments"][1]
+    checks.that(done.returncode == 0 and bad["repetitions"] == 0 and bad["tokens_per_s"]["median"] is None and "exit code 2" in bad["status"], f"a bad grid: {bad}")
+    cases = [(["--ranks", "1,x"], 2, "--ranks"), (["--ranks", "0"], 2, "--ranks"), (["--grid", "2"], 2, "--grid"), (["--grid", "1x1,"], 2, "--grid"), ([], 2, "--ranks"),
+             (["--ranks", "1", "--methods", "lora,magic"], 2, "--methods"), (["--ranks", "1", "--weak", "--strong"], 2, "--weak"),
+             (["--ranks", "1", "--launcher", "no-such-launcher {ranks}"], 2, "no-such-launcher"), (["--ranks", "1", "--repetitions", "0"], 2, "--repetitions"),
+             (["--ranks", "3", "--set", "parallel.tp=3", "--repetitions", "1"], 3, "no run ended well")]
+    for words, code, needle in cases:
+        done = harness.start("scale", config, *words, "--out", f"{folder}/bad")
+        checks.that(done.returncode == code and needle in done.stderr, f"{words}: exit code {done.returncode}, expected {code}: {done.stderr}")
+
+
+with tempfile.TemporaryDirectory() as folder:
+    config = prepare(folder)
+    check_table(folder, config)
+    check_weak(folder, config)
+    check_failures(folder, config)
+checks.end()
