@@ -92,6 +92,18 @@ class Experiment:
         checks.close(f"{name}: losses", found, self.reference[:steps], bound)
 
 
+def resize(cluster, job):
+    """To two tasks on one node while the job waits; what is said while SLURM still ends the last start is lost, so it is said until it holds."""
+
+    def holds():
+        cluster.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=2", check=False)
+        time.sleep(0.5)
+        shown = cluster.run("scontrol", "show", "job", job)
+        return "JobState=PENDING" in shown and "Reason=BeginTime" in shown and "NumTasks=2" in shown
+
+    cluster.wait(holds, "the job's new size", 15)
+
+
 def check_together(e):
     """Four runs at once: the reference, one that runs into its time limit, one requeued at another size, one cancelled."""
     jobs = {"whole": e.submit("whole", *SIZE), "limit": e.submit("limit", *SIZE, "-t", "1", "--signal=B:USR1@5"),
@@ -100,7 +112,7 @@ def check_together(e):
     e.wait_for_steps("smaller", jobs["smaller"], 5)
     e.cluster.run("scancel", "--signal=USR1", "--batch", jobs["smaller"])
     e.cluster.wait_for(jobs["smaller"], ("PENDING",), "requeued")
-    e.cluster.run("scontrol", "update", f"JobId={jobs['smaller']}", "NumNodes=1", "NumTasks=2")
+    resize(e.cluster, jobs["smaller"])
     e.wait_for_steps("cancelled", jobs["cancelled"], 5)
     e.cluster.run("scancel", jobs["cancelled"])
     e.cluster.wait_for(jobs["cancelled"], ("CANCELLED",), "cancelled")
