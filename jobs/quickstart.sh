@@ -9,7 +9,7 @@
 #   --tiny   no download: trains a small model from nothing (method full), then adapts it with LoRA to a second way of writing
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=jobs/packages.sh
+# shellcheck source=jobs/packages.sh disable=SC1091
 source jobs/packages.sh
 
 RANKS=2
@@ -129,6 +129,36 @@ PYTHON
   rm -rf "$folder"
 }
 
+# python_with_matplotlib: its name, installed where that is possible; nothing where plots have to be left out.
+python_with_matplotlib() {
+  local python
+  (install_packages python3-matplotlib) >&2 || true
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c 'import matplotlib' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+}
+
+# plots: the loss curve, and one and two ranks, LoRA and full, beside each other.
+plots() {
+  local python
+  python=$(python_with_matplotlib)
+  if [ -z "$python" ]; then
+    echo "no matplotlib: plots are left out"
+    return
+  fi
+  say "one rank and two, LoRA and full fine-tuning, a few steps each"
+  if [ ! -e "$HERE/scaling/scaling.csv" ]; then
+    (unset OMP_NUM_THREADS && "$PROGRAM" scale "$HERE/lora.yaml" --ranks 1,2 --methods lora,full --steps 2 --repetitions 1 --set batch.sequences=4 \
+      --set batch.micro=2 --out "$HERE/scaling" 2>/dev/null) || echo "the scaling experiment failed; see $HERE/scaling/runs" >&2
+  fi
+  say "plots"
+  "$python" analysis/curves.py "$HERE/lora" --out "$HERE/curves.png" --title "LoRA on restaurant attributes"
+  [ ! -e "$HERE/scaling/scaling.csv" ] || "$python" analysis/scaling.py "$HERE/scaling/scaling.csv"
+}
+
 # ---- the two tours ----------------------------------------------------------------------------------------------------------
 
 pretrained_model() {
@@ -179,3 +209,4 @@ rm -f build.log
 "$tour"
 "$PROGRAM" plan "$HERE/lora.yaml" --ranks "$RANKS" --json >"$HERE/plan.json"
 python3 jobs/show_results.py table "$HERE" lora "$LORA_BASE"
+plots

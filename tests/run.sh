@@ -3,7 +3,7 @@
 # usage: bash tests/run.sh [options of ctest, such as -R checkpoint]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=jobs/packages.sh
+# shellcheck source=jobs/packages.sh disable=SC1091
 source jobs/packages.sh
 
 install_build_packages

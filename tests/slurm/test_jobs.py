@@ -1,6 +1,7 @@
 """The batch scripts of jobs/ on a cluster of two nodes: to the end; through a time limit, a requeue at another size, scancel, preemption and the loss of a node,
 each with the loss curve of a run that nothing disturbed; a chain of training and evaluation; a sweep."""
 
+import csv
 import json
 import math
 import os
@@ -164,6 +165,19 @@ def check_sweep(e):
     checks.that(count == 4 and len(table) == 5 and all(row[-4] for row in table[1:]), f"sweep: {count} runs, table {table}")
 
 
+def check_scaling(e):
+    """On one rank and four, each a job step of its own, beside the same for full fine-tuning by full.sbatch."""
+    job = e.submit("scaling", *SIZE, script="scaling", words=["--repetitions", "1", "--steps", "2"], OUT=f"{e.folder}/table", RANKS="1,4")
+    full = e.submit("full", "-n", "2", script="full", words=[f"run.dir={e.folder}/full", "train.steps=3", "train.save_every=0"])
+    for name, number in (("scaling", job), ("full", full)):
+        e.cluster.wait_for(number, ("COMPLETED", "FAILED"), name, 120)
+        checks.that(e.cluster.state(number)[0] == "COMPLETED", f"{name}: {e.said(name)}")
+    with open(f"{e.folder}/table/scaling.csv") as file:
+        rows = list(csv.DictReader(file))
+    checks.that([(row["ranks"], row["status"]) for row in rows] == [("1", "ok"), ("4", "ok")], f"scaling: {rows}")
+    checks.that(os.path.exists(f"{e.folder}/full/model.h5") and "params" in e.said("full").replace("parameters", "params"), f"full: {e.said('full')}")
+
+
 def main():
     reason = why_not()
     if reason:
@@ -174,7 +188,7 @@ def main():
         steps = count_steps(folder)
         with Cluster() as cluster:
             e = Experiment(cluster, folder, steps)
-            for check in (check_together, check_preemption, check_lost_node, check_sweep):
+            for check in (check_together, check_preemption, check_lost_node, check_sweep, check_scaling):
                 since = time.monotonic()
                 check(e)
                 print(f"{check.__name__}: {time.monotonic() - since:.0f} s", flush=True)

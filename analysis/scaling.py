@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Plots of a scaling experiment: speed with the ideal line, where the time goes, memory of LoRA beside full fine-tuning.
+
+    python3 analysis/scaling.py TABLE.csv [MORE.csv …] [--out PREFIX] [--format png|pdf]
+
+TABLE.csv is written by `mpilora scale` (strong or weak; several tables are put together). Makes PREFIX-speed, PREFIX-phases and PREFIX-memory beside the first
+table. Needs matplotlib.
+"""
+
+import argparse
+import csv
+import os
+import sys
+
+try:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import matplotlib.ticker
+except ImportError:
+    sys.exit("scaling.py: matplotlib is missing (Debian: python3-matplotlib)")
+
+PHASES = ("forward", "backward", "comm", "optimizer", "data", "other")
+COLOURS = ("#4477aa", "#66ccee", "#ee6677", "#228833", "#ccbb44", "#bbbbbb")
+PARTS = ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "other")
+PART_COLOURS = ("#88ccee", "#332288", "#cc6677", "#aa4499", "#117733", "#ddcc77", "#bbbbbb")
+MARKS = {"lora": ("o", "#4477aa"), "full": ("s", "#ee6677")}
+NAMES = {"lora": "LoRA", "full": "full"}
+
+
+def read_tables(paths):
+    """All rows that ended well, with numbers as numbers."""
+    rows = []
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row["repetitions"] != "0":
+                        rows.append({key: value if key in ("method", "scaling", "status") else float(value or "nan") for key, value in row.items()})
+        except (OSError, KeyError, ValueError) as fault:
+            sys.exit(f"scaling.py: {path}: is no table of mpilora scale: {fault}")
+    if not rows:
+        sys.exit("scaling.py: no experiment of the table ended well")
+    return rows
+
+
+def grid_name(row):
+    return f"{row['dp']:.0f}×{row['tp']:.0f}"
+
+
+def best_by_ranks(rows):
+    """The fastest grid of each number of ranks, ascending."""
+    best = {}
+    for row in rows:
+        if row["ranks"] not in best or row["tokens_per_s"] > best[row["ranks"]]["tokens_per_s"]:
+            best[row["ranks"]] = row
+    return [best[ranks] for ranks in sorted(best)]
+
+
+def finish(figure, path):
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    print(path)
+
+
+def plot_speed(rows, path):
+    """A panel for strong and one for weak scaling: tokens/s over ranks, bars from least to most, and what perfect scaling would be."""
+    kinds = [kind for kind in ("strong", "weak") if any(row["scaling"] == kind for row in rows)]
+    figure, panels = plt.subplots(1, len(kinds), figsize=(5.6 * len(kinds), 4.2), squeeze=False)
+    for panel, kind in zip(panels[0], kinds):
+        every_rank = sorted({row["ranks"] for row in rows if row["scaling"] == kind})
+        for method in MARKS:
+            line = best_by_ranks([row for row in rows if row["scaling"] == kind and row["method"] == method])
+            if not line:
+                continue
+            mark, colour = MARKS[method]
+            ranks, rates = [row["ranks"] for row in line], [row["tokens_per_s"] for row in line]
+            ends = [[rate - row["tokens_per_s_min"] for rate, row in zip(rates, line)], [row["tokens_per_s_max"] - rate for rate, row in zip(rates, line)]]
+            panel.plot(ranks, [rates[0] * r / ranks[0] for r in ranks], ":", color=colour, linewidth=1.2, label=f"{NAMES[method]}, ideal")
+            panel.errorbar(ranks, rates, yerr=ends, fmt=f"{mark}-", color=colour, capsize=3, label=NAMES[method])
+            for row in line:
+                panel.annotate(grid_name(row), (row["ranks"], row["tokens_per_s"]), textcoords="offset points", xytext=(7, -11), fontsize=8, color=colour)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log", base=2)
+        panel.set_xticks(every_rank, [f"{ranks:.0f}" for ranks in every_rank])
+        panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:g}"))
+        panel.set_xlabel("ranks (dp×tp beside the points)")
+        panel.set_ylabel("tokens/s")
+        panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))
+        panel.margins(0.12)
+        panel.grid(True, which="major", alpha=0.3)
+        panel.legend(fontsize=8, loc="upper left")
+    finish(figure, path)
+
+
+def bars(rows, parts, colours, value, names, unit, title):
+    """Stacked columns, one an experiment; `names` in the legend."""
+    figure, panel = plt.subplots(figsize=(max(5.5, 0.85 * len(rows) + 2.6), 4.2))
+    bottom = [0.0] * len(rows)
+    for part, colour, name in zip(parts, colours, names):
+        heights = [value(row, part) for row in rows]
+        panel.bar(range(len(rows)), heights, bottom=bottom, color=colour, label=name, width=0.7)
+        bottom = [a + b for a, b in zip(bottom, heights)]
+    panel.set_xticks(range(len(rows)), [f"{NAMES[row['method']]}\n{grid_name(row)}" for row in rows], fontsize=8)
+    panel.set_xlabel("method, dp×tp")
+    panel.set_ylabel(unit)
+    panel.set_title(title)
+    panel.grid(True, axis="y", alpha=0.3)
+    panel.set_axisbelow(True)
+    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return figure, panel
+
+
+def plot_phases(rows, path):
+    figure, _ = bars(rows, PHASES, COLOURS, lambda row, phase: row[f"{phase}_s"], PHASES, "seconds a step", "where a step's time goes")
+    finish(figure, path)
+
+
+def memory_part(row, part):
+    """MiB; `other` is what the peak has beyond the parts: buffers of packing, and what saving holds for a moment."""
+    bytes_of_parts = {name: row[f"memory_{name}"] for name in PARTS[:-1]}
+    return (row["memory_total"] - sum(bytes_of_parts.values()) if part == "other" else bytes_of_parts[part]) / 2**20
+
+
+def plot_memory(rows, path):
+    """Measured parts stacked; plan's total as a mark."""
+    figure, panel = bars(rows, PARTS, PART_COLOURS, memory_part, PARTS, "MiB a rank", "memory of a rank: measured, and as planned")
+    panel.plot(range(len(rows)), [row["planned_total"] / 2**20 for row in rows], "k_", markersize=16, label="plan's total")
+    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    finish(figure, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("tables", nargs="+", metavar="TABLE.csv")
+    parser.add_argument("--out", help="beginning of the plots' names; the first table's name without .csv")
+    parser.add_argument("--format", choices=("png", "pdf"), default="png")
+    arguments = parser.parse_args()
+    rows = read_tables(arguments.tables)
+    prefix = arguments.out or os.path.splitext(arguments.tables[0])[0]
+    plot_speed(rows, f"{prefix}-speed.{arguments.format}")
+    strong = [row for row in rows if row["scaling"] == "strong"] or rows
+    plot_phases(strong, f"{prefix}-phases.{arguments.format}")
+    plot_memory(strong, f"{prefix}-memory.{arguments.format}")
+
+
+main()
