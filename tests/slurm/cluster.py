@@ -142,9 +142,9 @@ class Cluster:
         self.wait(lambda: self.run("sinfo", "-h", "-o", "%D %t", check=False).split() == ["2", "idle"], "the nodes")
 
     def start_node(self, name):
-        """`name` as a host that has just been switched on: its own name, processes and /dev/shm, nothing of the past in its temporary files."""
-        shutil.rmtree(f"{self.folder}/tmp-{name}", ignore_errors=True)
+        """`name` as a host that has just been switched on: its own name, processes and /dev/shm, nothing of the past in its directories."""
         for kind in ("spool", "tmp"):
+            shutil.rmtree(f"{self.folder}/{kind}-{name}", ignore_errors=True)
             os.makedirs(f"{self.folder}/{kind}-{name}", exist_ok=True)
         self.nodes[name] = self.daemon(find("unshare"), "-m", "-u", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-c",
                                        f"hostname {name} && mount -t tmpfs tmpfs /dev/shm && exec {find('slurmd')} -D -N {name}")

@@ -97,7 +97,7 @@ def resize(cluster, job):
     """To two tasks on one node while the job waits; what is said while SLURM still ends the last start is lost, so it is said until it holds."""
 
     def holds():
-        cluster.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=2", check=False)
+        cluster.run("scontrol", "update", f"JobId={job}", "NumNodes=1-1", "NumTasks=2", check=False)
         time.sleep(0.5)
         shown = cluster.run("scontrol", "show", "job", job)
         return "JobState=PENDING" in shown and "Reason=BeginTime" in shown and "NumTasks=2" in shown

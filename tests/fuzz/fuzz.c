@@ -1,0 +1,274 @@
+/* fuzz: gives damaged inputs to one reader, one after the other, in one process.
+ *
+ *   fuzz READER FOLDER COUNT [FIRST]
+ *
+ * FOLDER holds valid inputs (test_fuzz.py makes them). Mutation number N of a reader is always the same. Whatever comes, a reader answers with a status that is
+ * good, usage, input or resource, within ten seconds, gives back all memory that it accounts for, and takes no more than a limit that follows from the
+ * input's size. FOLDER/current holds the number in work, so that a crash names it; the input that caused it stays in place.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "mpilora/config.h"
+#include "mpilora/data.h"
+#include "mpilora/grid.h"
+#include "mpilora/import.h"
+#include "mpilora/inspect.h"
+#include "mpilora/store.h"
+#include "mutate.h"
+
+enum { SECONDS = 10, PATH = 4096, LARGEST = 8 << 20 };
+static const int64_t memory_base = 160 << 20, memory_per_byte = 64; /* an import has buffers of 128 MiB, whatever it imports */
+static const char *folder;
+
+static const char *at(const char *name)
+{
+    static char path[2][PATH];
+    static int which;
+    which = 1 - which;
+    snprintf(path[which], PATH, "%s/%s", folder, name);
+    return path[which];
+}
+
+/* ---- readers: each gets the path of the input (a file, or the directory that it lies in) ---- */
+
+/* What an import made must be readable. */
+static ml_status read_model(const char *path)
+{
+    ml_base *base = NULL;
+    char out[PATH];
+    snprintf(out, sizeof out, "%s/out.h5", folder);
+    ml_status st = ml_import(path, ML_BF16, out);
+    if (st == ML_OK) st = ml_base_open(&base, out);
+    if (st == ML_OK) {
+        int64_t length;
+        ml_tokenizer *tokenizer = NULL;
+        ml_ids ids = {0};
+        const char *json = ml_base_tokenizer(base, &length), text[] = "a line, 12 words & \xe2\x82\xac\n  and <|endoftext|>";
+        if (json) st = ml_tokenizer_create(&tokenizer, json, length);
+        if (json && st == ML_OK) st = ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids);
+        ml_ids_destroy(&ids);
+        ml_tokenizer_destroy(tokenizer);
+    }
+    ml_base_close(base);
+    (void)unlink(out);
+    return st;
+}
+
+static ml_status read_adapter(const char *path)
+{
+    ml_base *base = NULL;
+    ml_adapter adapter = {0};
+    ml_status st = ml_base_open(&base, at("base.h5"));
+    if (st != ML_OK) return ML_INTERNAL;
+    st = ml_adapter_read(&adapter, path, ml_base_spec(base), ml_base_source_hash(base));
+    ml_adapter_destroy(&adapter);
+    ml_base_close(base);
+    return st;
+}
+
+static ml_status read_run_yaml(const char *path)
+{
+    ml_run_config config = {0};
+    ml_status st = ml_run_config_read(&config, path, NULL, 0);
+    if (st == ML_OK) ml_run_config_destroy(&config);
+    return st;
+}
+
+static ml_status read_model_yaml(const char *path)
+{
+    ml_model_spec spec;
+    return ml_model_spec_read(&spec, path);
+}
+
+static ml_status read_lines(const char *path, ml_text_format format)
+{
+    char base[PATH], out[PATH];
+    snprintf(base, sizeof base, "%s/base.h5", folder);
+    snprintf(out, sizeof out, "%s/out.h5", folder);
+    ml_tokenize_report report;
+    ml_base *model = NULL;
+    ml_tokenizer *tokenizer = NULL;
+    int64_t length;
+    ml_status st = ml_base_open(&model, base);
+    const char *json = st == ML_OK ? ml_base_tokenizer(model, &length) : NULL;
+    if (!json || ml_tokenizer_create(&tokenizer, json, length) != ML_OK) return ML_INTERNAL;
+    const ml_tokenize_options options = {path, out, format, tokenizer, ml_base_tokenizer_hash(model), ml_base_spec(model)->vocab, 64, 0};
+    st = ml_tokenize_file(&options, &report);
+    ml_tokenizer_destroy(tokenizer);
+    ml_base_close(model);
+    (void)unlink(out);
+    return st;
+}
+
+static ml_status read_jsonl(const char *path) { return read_lines(path, ML_FORMAT_JSONL); }
+static ml_status read_e2e(const char *path) { return read_lines(path, ML_FORMAT_E2E); }
+static ml_status read_text(const char *path) { return read_lines(path, ML_FORMAT_TEXT); }
+static ml_status read_ids(const char *path) { return read_lines(path, ML_FORMAT_IDS); }
+
+static ml_status read_dataset(const char *path)
+{
+    ml_dataset *data = NULL;
+    ml_status st = ml_dataset_open(&data, path);
+    for (int64_t i = 0; st == ML_OK && i < ml_dataset_sequences(data); i++) {
+        int32_t token[64];
+        uint8_t mask[64];
+        st = ml_dataset_read(data, i, 64, token, mask);
+    }
+    ml_dataset_destroy(data);
+    return st;
+}
+
+static ml_status read_base(const char *path)
+{
+    ml_base *base = NULL;
+    ml_text text = {0};
+    ml_status st = ml_base_open(&base, path);
+    ml_base_close(base);
+    if (st == ML_OK) st = ml_inspect(path, &text);
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* inspect reads manifest and state of a checkpoint as a resumed run does: hashes first. */
+static ml_status read_checkpoint(const char *path)
+{
+    ml_text text = {0};
+    ml_status st = ml_inspect(path, &text);
+    ml_text_destroy(&text);
+    return st;
+}
+
+typedef struct reader {
+    const char *name, *file, *path; /* what is damaged, what the reader is given */
+    mutate_kind kind;
+    ml_status (*read)(const char *path);
+} reader;
+
+static const reader readers[] = {
+    {"safetensors", "hf/model.safetensors", "hf", MUTATE_SAFETENSORS, read_model},
+    {"index", "sharded/model.safetensors.index.json", "sharded", MUTATE_TEXT, read_model},
+    {"config", "hf/config.json", "hf", MUTATE_TEXT, read_model},
+    {"tokenizer", "hf/tokenizer.json", "hf", MUTATE_TEXT, read_model},
+    {"vocab", "vocab/vocab.json", "vocab", MUTATE_TEXT, read_model},
+    {"merges", "vocab/merges.txt", "vocab", MUTATE_TEXT, read_model},
+    {"gguf", "model.gguf", "model.gguf", MUTATE_BINARY, read_model},
+    {"peft-config", "peft/adapter_config.json", "peft", MUTATE_TEXT, read_adapter},
+    {"peft-weights", "peft/adapter_model.safetensors", "peft", MUTATE_SAFETENSORS, read_adapter},
+    {"adapter", "adapter.h5", "adapter.h5", MUTATE_BINARY, read_adapter},
+    {"base", "other.h5", "other.h5", MUTATE_BINARY, read_base},
+    {"dataset", "data.h5", "data.h5", MUTATE_BINARY, read_dataset},
+    {"manifest", "run/checkpoints/step-00000002/MANIFEST.json", "run/checkpoints/step-00000002", MUTATE_TEXT, read_checkpoint},
+    {"state", "run/checkpoints/step-00000002/state.h5", "run/checkpoints/step-00000002", MUTATE_BINARY, read_checkpoint},
+    {"run-yaml", "run.yaml", "run.yaml", MUTATE_TEXT, read_run_yaml},
+    {"model-yaml", "model.yaml", "model.yaml", MUTATE_TEXT, read_model_yaml},
+    {"jsonl", "lines.jsonl", "lines.jsonl", MUTATE_TEXT, read_jsonl},
+    {"e2e", "lines.e2e", "lines.e2e", MUTATE_TEXT, read_e2e},
+    {"text", "lines.txt", "lines.txt", MUTATE_TEXT, read_text},
+    {"ids", "lines.ids", "lines.ids", MUTATE_TEXT, read_ids},
+};
+
+/* ---- the loop ---- */
+
+static void stop(const char *name, long number, const char *what)
+{
+    fprintf(stderr, "%s, mutation %ld: %s\n", name, number, what);
+    exit(1);
+}
+
+static void too_slow(int signal)
+{
+    static const char text[] = "fuzz: a reader took too long\n";
+    (void)signal;
+    (void)!write(2, text, sizeof text - 1);
+    _exit(1);
+}
+
+static size_t load(const char *path, unsigned char *bytes, size_t most)
+{
+    FILE *file = fopen(path, "rb");
+    size_t size = file ? fread(bytes, 1, most, file) : 0;
+    if (!file || size == most) stop(path, 0, "cannot be read, or is larger than expected");
+    fclose(file);
+    return size;
+}
+
+static void store(const char *path, const unsigned char *bytes, size_t size)
+{
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file)) stop(path, 0, "cannot be written");
+}
+
+static int64_t accounted(void)
+{
+    int64_t bytes = 0;
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) bytes += ml_memory_current((ml_category)c);
+    return bytes;
+}
+
+static void check(const reader *r, long number, ml_status st, int64_t before, size_t size)
+{
+    char text[256];
+    const char *said = ml_error_text();
+    if (st != ML_OK && st != ML_USAGE && st != ML_INPUT && st != ML_RESOURCE) {
+        snprintf(text, sizeof text, "status %d: %.200s", (int)st, said);
+        stop(r->name, number, text);
+    }
+    if (st != ML_OK && (!*said || strchr(said, '\n'))) stop(r->name, number, "the message is not one line");
+    if (accounted() != before) stop(r->name, number, "memory was not given back");
+    if (ml_memory_peak_total() > memory_base + memory_per_byte * (int64_t)size) {
+        snprintf(text, sizeof text, "%lld bytes were taken for an input of %zu", (long long)ml_memory_peak_total(), size);
+        stop(r->name, number, text);
+    }
+}
+
+static void run(const reader *r, long count, long first)
+{
+    static unsigned char good[LARGEST], bytes[LARGEST + MUTATE_ROOM];
+    char file[PATH], path[PATH], current[PATH];
+    long answers[8] = {0};
+    snprintf(file, sizeof file, "%s/%s", folder, r->file);
+    snprintf(path, sizeof path, "%s/%s", folder, r->path);
+    snprintf(current, sizeof current, "%s/current", folder);
+    size_t size = load(file, good, LARGEST);
+    ml_status st = r->read(path);
+    if (st != ML_OK) stop(r->name, -1, ml_error_text());
+    for (long number = first; number < first + count; number++) {
+        char text[32];
+        memcpy(bytes, good, size);
+        size_t damaged = mutate(r->kind, (uint64_t)number, bytes, size);
+        store(file, bytes, damaged);
+        store(current, (unsigned char *)text, (size_t)snprintf(text, sizeof text, "%ld\n", number));
+        int64_t before = accounted();
+        alarm(SECONDS);
+        st = r->read(path);
+        alarm(0);
+        check(r, number, st, before, damaged > size ? damaged : size);
+        answers[st & 7]++;
+    }
+    store(file, good, size);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    printf("%s: %ld mutations: %ld read, %ld usage, %ld input, %ld resource; %ld MiB at most\n", r->name, count, answers[ML_OK],
+           answers[ML_USAGE], answers[ML_INPUT], answers[ML_RESOURCE], usage.ru_maxrss >> 10);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4) return ML_USAGE;
+    folder = argv[2];
+    ml_log_enable(false);
+    signal(SIGALRM, too_slow);
+    for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
+        if (strcmp(readers[i].name, argv[1]) != 0) continue;
+        run(&readers[i], atol(argv[3]), argc > 4 ? atol(argv[4]) : 1);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) printf("%s\n", readers[i].name);
+    return argc > 1 && !strcmp(argv[1], "list") ? 0 : ML_USAGE;
+}
