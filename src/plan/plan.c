@@ -1,11 +1,10 @@
 /* A plan: the run's model and methods are described, but nothing is allocated for them. */
-#include "mpilora/plan.h"
-
 #include <omp.h>
 
 #include "mpilora/checkpoint.h"
 #include "mpilora/data.h"
 #include "mpilora/store.h"
+#include "plan/time.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets where they are there. */
 typedef struct source {
@@ -14,6 +13,7 @@ typedef struct source {
     ml_dataset *data[2];
     ml_sampler *sampler[2];
     int64_t max_len, tokens;
+    const ml_machine *machine; /* NULL: no times */
 } source;
 
 static bool ends_with(const char *text, const char *end)
@@ -80,6 +80,25 @@ static ml_status attach(ml_peft **out, ml_method method, ml_model *model, ml_par
     ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
     ml_status st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.targets);
     return st == ML_OK ? ml_peft_attach_lora(out, model, parameters, &o) : st;
+}
+
+/* The mean of the first sequences of the run; without data all have max_len tokens and predict at each. */
+static plan_sequence mean_sequence(const source *s)
+{
+    enum { MOST_READ = 4096 };
+    double n = (double)s->max_len;
+    plan_sequence sum = {n, n, n * (n + 1.0) / 2.0};
+    int64_t count = s->sampler[0] ? ml_min(MOST_READ, ml_sampler_usable(s->sampler[0])) : 0;
+    if (count == 0) return sum;
+    sum = (plan_sequence){0.0, 0.0, 0.0};
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = ml_sampler_at(s->sampler[0], i);
+        n = (double)ml_dataset_length(s->data[0], at, s->max_len);
+        sum.tokens += n / (double)count;
+        sum.rows += (double)ml_dataset_targets(s->data[0], at, s->max_len) / (double)count;
+        sum.pairs += n * (n + 1.0) / 2.0 / (double)count;
+    }
+    return sum;
 }
 
 /* The sizing functions count in 64 bits and do not check: a bound from above in floating point, before they are asked, keeps sizes that no machine has out. */
@@ -154,6 +173,10 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, peft, &parameters, c);
+    if (s->machine) {
+        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s)};
+        out->time = plan_time(&step, model, &parameters, method, out->activations);
+    }
     st = add_up(out, plan, &together);
 done:
     ml_peft_destroy(peft);
@@ -164,14 +187,26 @@ done:
 
 ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks, int nodes)
 {
+    return ml_plan_create_on(out, c, ranks, nodes, NULL, 0);
+}
+
+/* The cores of a node shared out among its ranks, one at least. */
+static int share_of_cores(const ml_machine *machine, int ranks, int nodes)
+{
+    return (int)ml_max(1, machine->cores / ml_part_count(ranks, nodes, 0));
+}
+
+ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes, const ml_machine *machine, int threads)
+{
     ml_status st = ML_OK;
-    source s = {0};
+    source s = {.machine = machine};
     int tp = (int)c->parallel.tp;
     *out = (ml_plan){.ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
     if (ranks < 1 || ranks % tp != 0)
         return ml_fail(ML_USAGE, "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp, ranks, tp);
     if (nodes < 1 || nodes > ranks) return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes, ranks);
     out->dp = ranks / tp;
+    if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
     ML_TRY(open_source(&s, c, out->dp));
     ML_TRY(check_countable(&s, c));
     out->tokens = s.tokens;

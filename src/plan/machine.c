@@ -1,0 +1,88 @@
+/* Machine files: a table of keys like every configuration; and the two formulas that everything else is made of. */
+#include <math.h>
+
+#include "config/table.h"
+#include "mpilora/plan.h"
+
+#define AT(field) offsetof(ml_machine, field)
+#define POSITIVE(name, field)                                                                                                    \
+    {                                                                                                                            \
+        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .open_least = true, .most = HUGE_VAL, .open_most = true \
+    }
+#define SOME(name, field)                                                                                    \
+    {                                                                                                        \
+        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .most = HUGE_VAL, .open_most = true \
+    }
+#define COST(name, kind) \
+    POSITIVE(name "_gflops", cost[kind].gflops), SOME(name "_weight_ns", cost[kind].weight_ns), SOME(name "_row_ns", cost[kind].row_ns)
+
+static const key table[] = {
+    {.path = "name", .kind = KEY_TEXT, .offset = AT(name)},
+    {.path = "cores", .kind = KEY_INT, .offset = AT(cores), .least = 1, .most = 1 << 16},
+    {.path = "domains", .kind = KEY_INT, .offset = AT(domains), .least = 1, .most = 1 << 10},
+    {.path = "memory", .kind = KEY_BYTES, .offset = AT(memory), .least = 1, .most = 0x1p60, .nullable = true},
+    POSITIVE("memory_bytes_per_s", memory_rate),
+    POSITIVE("peak_gflops", peak_gflops),
+    COST("products_bf16.forward", ML_COST_BF16_FORWARD),
+    COST("products_bf16.backward", ML_COST_BF16_BACKWARD),
+    COST("products_fp32.forward", ML_COST_FP32_FORWARD),
+    COST("products_fp32.backward", ML_COST_FP32_BACKWARD),
+    COST("products_fp32.gradient", ML_COST_WEIGHT_GRADIENT),
+    COST("adapter.forward", ML_COST_ADAPTER_FORWARD),
+    COST("adapter.backward", ML_COST_ADAPTER_BACKWARD),
+    COST("attention.forward", ML_COST_ATTENTION_FORWARD),
+    COST("attention.backward", ML_COST_ATTENTION_BACKWARD),
+    SOME("elements.norm_forward_ns", element_ns[ML_ELEMENT_NORM_FORWARD]),
+    SOME("elements.norm_backward_ns", element_ns[ML_ELEMENT_NORM_BACKWARD]),
+    SOME("elements.activation_forward_ns", element_ns[ML_ELEMENT_ACTIVATION_FORWARD]),
+    SOME("elements.activation_backward_ns", element_ns[ML_ELEMENT_ACTIVATION_BACKWARD]),
+    SOME("elements.gated_forward_ns", element_ns[ML_ELEMENT_GATED_FORWARD]),
+    SOME("elements.gated_backward_ns", element_ns[ML_ELEMENT_GATED_BACKWARD]),
+    SOME("elements.cross_entropy_ns", element_ns[ML_ELEMENT_CROSS_ENTROPY]),
+    SOME("elements.move_ns", element_ns[ML_ELEMENT_MOVE]),
+    SOME("elements.optimizer_ns", element_ns[ML_ELEMENT_OPTIMIZER]),
+    SOME("elements.dropout_ns", element_ns[ML_ELEMENT_DROPOUT]),
+    SOME("elements.data_ns", element_ns[ML_ELEMENT_DATA]),
+    SOME("network.inside_latency_s", inside_latency),
+    POSITIVE("network.inside_bytes_per_s", inside_bandwidth),
+    SOME("network.between_latency_s", between_latency),
+    POSITIVE("network.between_bytes_per_s", between_bandwidth),
+    {.path = NULL},
+};
+enum { KEYS = sizeof table / sizeof *table };
+
+ml_status ml_machine_read(ml_machine *out, const char *path)
+{
+    bool given[KEYS] = {false};
+    *out = (ml_machine){0};
+    ml_status st = table_read_file(table, out, given, path);
+    for (int i = 0; st == ML_OK && table[i].path; i++)
+        if (!given[i])
+            st = ml_fail(ML_USAGE, "%s: %s: missing; a machine file has every key, as `mpilora bench machine` writes it", path,
+                         table[i].path);
+    if (st != ML_OK) ml_machine_destroy(out);
+    return st;
+}
+
+void ml_machine_destroy(ml_machine *machine) { table_free_texts(table, machine); }
+
+ml_status ml_machine_write(const ml_machine *machine, ml_text *out) { return table_write(table, machine, out); }
+
+double ml_cost_seconds(const ml_cost *c, double flops, double weights, double numbers)
+{
+    return 1e-9 * ((c->gflops > 0.0 ? flops / c->gflops : 0.0) + c->weight_ns * weights + c->row_ns * numbers);
+}
+
+static double log2_up(double n) { return ceil(log2(fmax(n, 1.0)) - 1e-9); }
+
+double ml_sum_seconds(const ml_machine *m, const ml_sum_group *g, double calls, double bytes)
+{
+    double crowd = fmax(1.0, g->crowd), inside = fmax(1.0, ceil(g->ranks / g->nodes));
+    if (g->ranks <= 1.0) return 0.0;
+    double latency = m->inside_latency * log2_up(inside) * crowd, slowness = inside > 1.0 ? crowd / m->inside_bandwidth : 0.0;
+    if (g->nodes > 1.0) {
+        latency += m->between_latency * log2_up(g->nodes);
+        slowness = fmax(slowness, fmax(1.0, g->beside) / m->between_bandwidth);
+    }
+    return calls * latency + 2.0 * (g->ranks - 1.0) / g->ranks * bytes * slowness;
+}

@@ -1,0 +1,23 @@
+/* The time of a step, from a machine's rates. */
+#ifndef MPILORA_PLAN_TIME_H
+#define MPILORA_PLAN_TIME_H
+
+#include "mpilora/plan.h"
+
+/* What the data make of a sequence on average, after cutting: its tokens, those whose successor is predicted, and the pairs of tokens that attend. */
+typedef struct plan_sequence {
+    double tokens, rows, pairs;
+} plan_sequence;
+
+typedef struct plan_step {
+    const ml_machine *machine;
+    const ml_run_config *config;
+    int ranks, nodes, threads;
+    plan_sequence sequence;
+} plan_step;
+
+/* `model` in its activation mode, with the method attached and laid out. */
+ml_plan_time plan_time(const plan_step *step, ml_model *model, const ml_parameters *parameters, ml_method method,
+                       ml_activation_mode activations);
+
+#endif

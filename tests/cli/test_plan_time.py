@@ -1,0 +1,91 @@
+"""mpilora bench machine writes a file that mpilora plan --machine computes from; --search lists grids and reasons; bad input is refused with code 2."""
+import json
+import os
+import subprocess
+import tempfile
+
+PROGRAM, SOURCE = os.environ["MPILORA"], os.environ["MPILORA_SOURCE_DIR"]
+MACHINES = os.path.join(SOURCE, "configs", "machines")
+PHASES = ("forward_s", "backward_s", "comm_s", "optimizer_s", "data_s")
+
+
+def call(*words):
+    return subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+def plan(*words):
+    run = call("plan", *words, "--json")
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def config(folder, text):
+    path = os.path.join(folder, "run.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"base: {SOURCE}/configs/models/gpt3-175b.yaml\nbatch: {{sequences: 64, micro: 2}}\n{text}")
+    return path
+
+
+def check_times(result):
+    for method in result["methods"]:
+        time = method["time"]
+        assert all(time[phase] >= 0 for phase in PHASES) and time["forward_s"] > 0, time
+        assert abs(sum(time[phase] for phase in PHASES) - time["step_s"]) < 1e-6 * time["step_s"], time
+        assert time["tokens_per_s"] > 0
+
+
+def test_machine_file(folder):
+    path = os.path.join(folder, "here.yaml")
+    run = call("bench", "machine", "--out", path, "--name", "here", "--seconds", 0, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert result["name"] == "here" and result["file"] == path and result["bf16_forward_gflops"] > 0
+    assert result["inside_latency_s"] > 0 and result["inside_bytes_per_s"] > 0 and result["between_measured"] is False
+    check_times(plan(config(folder, ""), "--machine", path))
+    run = call("bench", "machine", "--out", os.path.join(folder, "none", "here.yaml"), "--seconds", 0)
+    assert run.returncode == 4 and "here.yaml" in run.stderr, run
+
+
+def test_committed_machines(folder):
+    for name in sorted(os.listdir(MACHINES)):
+        check_times(plan(config(folder, ""), "--machine", os.path.join(MACHINES, name), "--ranks", 8, "--nodes", 4, "--set", "parallel.tp=8"))
+    assert "time" not in plan(config(folder, ""))["methods"][0]
+
+
+def test_search(folder):
+    path = config(folder, "")
+    result = plan(path, "--search", "--nodes", 10, "--ranks-per-node", 4, "--memory-per-node", "200G", "--machine", f"{MACHINES}/cluster-2x32.yaml")
+    steps = [grid["step_s"] for grid in result["grids"]]
+    assert steps and steps == sorted(steps) and all(g["node_bytes"] <= 200e9 and g["dp"] * g["tp"] == 40 for g in result["grids"])
+    reasons = [grid["why"] for grid in result["rejected"]]
+    assert any("heads" in why for why in reasons) and any("GB more than there is" in why for why in reasons), reasons
+    table = call("plan", path, "--search", "--nodes", 2, "--machine", f"{MACHINES}/cluster-2x32.yaml")
+    assert table.returncode == 0 and "these do not fit" in table.stdout, table
+
+
+def test_bad_input(folder):
+    path, machine = config(folder, ""), os.path.join(folder, "bad.yaml")
+    with open(f"{MACHINES}/cluster-2x32.yaml", encoding="utf-8") as file:
+        text = file.read()
+    for change, expected in ((("cores: 64", "cores: 0"), "cores"), (("cores: 64 ", "#"), "cores: missing"), (("move_ns", "mov_ns"), "move_ns"),
+                             (("memory_bytes_per_s: 3.0e+11", "memory_bytes_per_s: -1"), "memory_bytes_per_s"),
+                             (("memory: 256GiB", "memory: [1]"), "memory")):
+        with open(machine, "w", encoding="utf-8") as file:
+            file.write(text.replace(*change))
+        run = call("plan", path, "--machine", machine)
+        assert run.returncode == 2 and expected in run.stderr and run.stderr.count("\n") == 1, (change, run)
+    good = f"{MACHINES}/cluster-2x32.yaml"
+    for words, expected in ((["--machine", "/nowhere.yaml"], "/nowhere.yaml"), (["--search"], "--machine"), (["--ranks-per-node", 2], "--search"),
+                            (["--search", "--machine", good, "--nodes", 0], "--nodes"),
+                            (["--search", "--machine", good, "--memory-per-node", "much"], "much"),
+                            (["--search", "--machine", good, "--ranks", 4], "--ranks"),
+                            (["--search", "--machine", good, "--ranks-per-node", 0], "--ranks-per-node")):
+        run = call("plan", path, *words)
+        assert run.returncode == 2 and expected in run.stderr and run.stdout == "", (words, run)
+    run = call("bench", "machine", "--seconds", -1)
+    assert run.returncode == 2 and "--seconds" in run.stderr, run
+
+
+with tempfile.TemporaryDirectory() as directory:
+    for test in (test_machine_file, test_committed_machines, test_search, test_bad_input):
+        test(directory)
