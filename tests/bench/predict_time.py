@@ -33,10 +33,10 @@ def measure(o, ranks, tp, threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=os.path.join(SOURCE, "configs", "models", "smollm2-135m.yaml"))
+    parser.add_argument("--model", default=os.path.join(SOURCE, "configs", "models", "gpt2-small.yaml"))
     parser.add_argument("--grids", default="1x1,2x1,1x2,4x1,2x2", help="dpxtp,…")
     parser.add_argument("--sequences", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--within", type=float)
