@@ -102,7 +102,7 @@ class Campaign:
         self.folder, self.name, self.method, self.ranks, self.tp = folder, name, method, ranks, tp
         self.run_dir, self.whole = f"{folder}/{name}", f"{folder}/{name}-whole"
         config = self.write(f"{name}-whole", {})
-        harness.mpilora("train", config, ranks=ranks)
+        harness.mpilora("train", config, ranks=ranks, timeout=600)
         summary = harness.read_summary(self.whole)
         self.kernels = {"product": summary["product_path"], "vector": summary["vector_path"]}  # measured anew, another path may win
         self.config = self.write(name, self.kernels)
@@ -139,7 +139,7 @@ class Campaign:
 
     def finish(self):
         """Starts it until its end; what differs from the undisturbed run."""
-        done = harness.start("train", self.config, ranks=self.ranks)
+        done = harness.start("train", self.config, ranks=self.ranks, timeout=600)
         if done.returncode:
             return f"the last start ended with {done.returncode}: {done.stderr}"
         numbers = [[[line[key] for key in NUMBERS] for line in harness.read_metrics(path)] for path in (self.run_dir, self.whole)]
