@@ -133,6 +133,16 @@ static void after(bool struck)
     if (struck && does("KILL_AFTER")) die();
 }
 
+/* Makes a call of a kind, where it `counts`, or fails in its place. */
+#define STRIKE(type, failure, counts, kind, call) \
+    do {                                          \
+        bool struck_ = (counts) && strikes(kind); \
+        if (fails(struck_)) return failure;       \
+        type result_ = (call);                    \
+        after(struck_);                           \
+        return result_;                           \
+    } while (0)
+
 /* ---- files -------------------------------------------------------------------------------------------------------------------------- */
 
 int open(const char *path, int flags, ...)
@@ -216,11 +226,7 @@ static int sync_as(const char *name, int fd)
 {
     int (*real)(int);
     REAL(real, name);
-    bool struck = is_ours(fd) && strikes(FSYNC);
-    if (fails(struck)) return -1;
-    int failed = real(fd);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, is_ours(fd), FSYNC, real(fd));
 }
 
 int fsync(int fd) { return sync_as("fsync", fd); }
@@ -243,31 +249,17 @@ int ftruncate(int fd, off_t length)
 {
     int (*real)(int, off_t);
     REAL(real, "ftruncate");
-    bool struck = is_ours(fd) && strikes(FTRUNCATE);
-    if (fails(struck)) return -1;
-    int failed = real(fd, length);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, is_ours(fd), FTRUNCATE, real(fd, length));
 }
 
 int posix_fallocate(int fd, off_t offset, off_t length)
 {
     int (*real)(int, off_t, off_t);
     REAL(real, "posix_fallocate");
-    bool struck = is_ours(fd) && strikes(FALLOCATE);
-    if (fails(struck)) return errno;
-    int code = real(fd, offset, length);
-    after(struck);
-    return code;
+    STRIKE(int, errno, is_ours(fd), FALLOCATE, real(fd, offset, length));
 }
 
 /* ---- names -------------------------------------------------------------------------------------------------------------------------- */
-
-static bool ends_with(const char *path, const char *name)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && !strcmp(slash + 1, name);
-}
 
 int rename(const char *from, const char *to)
 {
@@ -276,7 +268,7 @@ int rename(const char *from, const char *to)
     bool struck = under_root(to) && strikes(RENAME);
     if (fails(struck)) return -1;
     int failed = real(from, to);
-    if (under_root(to) && ends_with(to, "latest")) saving_here = false;
+    if (under_root(to) && strstr(to, "/checkpoints/latest")) saving_here = false;
     after(struck);
     return failed;
 }
@@ -300,11 +292,7 @@ static int remove_as(const char *name, call kind, const char *path)
 {
     int (*real)(const char *);
     REAL(real, name);
-    bool struck = under_root(path) && strikes(kind);
-    if (fails(struck)) return -1;
-    int failed = real(path);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, under_root(path), kind, real(path));
 }
 
 int unlink(const char *path) { return remove_as("unlink", UNLINK, path); }
@@ -322,22 +310,14 @@ int unlinkat(int directory, const char *path, int flags)
 {
     int (*real)(int, const char *, int);
     REAL(real, "unlinkat");
-    bool struck = is_directory_under_root(directory) && strikes(flags & AT_REMOVEDIR ? RMDIR : UNLINK);
-    if (fails(struck)) return -1;
-    int failed = real(directory, path, flags);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, is_directory_under_root(directory), flags &AT_REMOVEDIR ? RMDIR : UNLINK, real(directory, path, flags));
 }
 
 static int stat_as(const char *name, const char *path, struct stat *info)
 {
     int (*real)(const char *, struct stat *);
     REAL(real, name);
-    bool struck = under_root(path) && strikes(STAT);
-    if (fails(struck)) return -1;
-    int failed = real(path, info);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, under_root(path), STAT, real(path, info));
 }
 
 int stat(const char *restrict path, struct stat *restrict info) { return stat_as("stat", path, info); }
@@ -347,33 +327,21 @@ int fstat(int fd, struct stat *info)
 {
     int (*real)(int, struct stat *);
     REAL(real, "fstat");
-    bool struck = is_ours(fd) && strikes(STAT);
-    if (fails(struck)) return -1;
-    int failed = real(fd, info);
-    after(struck);
-    return failed;
+    STRIKE(int, -1, is_ours(fd), STAT, real(fd, info));
 }
 
 DIR *opendir(const char *path)
 {
     DIR *(*real)(const char *);
     REAL(real, "opendir");
-    bool struck = under_root(path) && strikes(LOOK);
-    if (fails(struck)) return NULL;
-    DIR *directory = real(path);
-    after(struck);
-    return directory;
+    STRIKE(DIR *, NULL, under_root(path), LOOK, real(path));
 }
 
 struct dirent *readdir(DIR *directory)
 {
     struct dirent *(*real)(DIR *);
     REAL(real, "readdir");
-    bool struck = is_directory_under_root(dirfd(directory)) && strikes(LIST);
-    if (fails(struck)) return NULL;
-    struct dirent *entry = real(directory);
-    after(struck);
-    return entry;
+    STRIKE(struct dirent *, NULL, is_directory_under_root(dirfd(directory)), LIST, real(directory));
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------------- */
