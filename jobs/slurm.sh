@@ -41,6 +41,19 @@ set_threads() {
   fi
 }
 
+# A job that was requeued at another size still has the first start's SLURM_NTASKS; the tasks of each node, "2(x3),1", are those of now.
+count_tasks() {
+  local part tasks=0
+  [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || return 0
+  for part in ${SLURM_TASKS_PER_NODE//,/ }; do
+    case $part in
+      *"(x"*) tasks=$((tasks + ${part%%(*} * $(echo "$part" | tr -dc '0-9(' | cut -d'(' -f2))) ;;
+      *) tasks=$((tasks + part)) ;;
+    esac
+  done
+  export SLURM_NTASKS=$tasks SLURM_NPROCS=$tasks
+}
+
 # sets KEY=VALUE…: fills SETS with --set options.
 sets() {
   local word
@@ -90,3 +103,4 @@ end_job() {
 [ -n "${SLURM_JOB_ID-}" ] || fail "is a batch script: sbatch jobs/$(basename "$0") …"
 find_program
 set_threads
+count_tasks
