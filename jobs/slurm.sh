@@ -46,10 +46,7 @@ count_tasks() {
   local part tasks=0
   [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || return 0
   for part in ${SLURM_TASKS_PER_NODE//,/ }; do
-    case $part in
-      *"(x"*) tasks=$((tasks + ${part%%(*} * $(echo "$part" | tr -dc '0-9(' | cut -d'(' -f2))) ;;
-      *) tasks=$((tasks + part)) ;;
-    esac
+    if [[ $part =~ ^([0-9]+)(\(x([0-9]+)\))?$ ]]; then tasks=$((tasks + BASH_REMATCH[1] * ${BASH_REMATCH[3]:-1})); fi
   done
   export SLURM_NTASKS=$tasks SLURM_NPROCS=$tasks
 }
