@@ -3,8 +3,10 @@
 Every process is a child of `unshare` with --kill-child or is ended by its pid; nothing of a SLURM that the machine itself may run is touched.
 """
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +34,11 @@ def why_not():
 
 def find(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def end_with_parent():
+    """The daemon gets a TERM when the test ends, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def free_ports(count):
@@ -111,7 +118,8 @@ class Cluster:
 
     def daemon(self, *words):
         log = open(f"{self.folder}/{os.path.basename(words[0])}-{len(self.daemons)}.out", "w")
-        process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                                   preexec_fn=end_with_parent)
         self.daemons.append(process)
         return process
 
