@@ -103,6 +103,8 @@ ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64
 
 /* Bytes of a checkpoint's state on disk for `global` trainable parameters: 12 each. */
 int64_t ml_checkpoint_bytes(int64_t global);
+/* Accounted bytes (category other) of an open run's directory and its lock on world rank 0. */
+int64_t ml_run_directory_bytes(void);
 /* Accounted bytes (category other) that world rank 0 holds while it saves, beside training or not; other ranks need none. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full);
 

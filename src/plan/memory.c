@@ -3,12 +3,12 @@
 #include "mpilora/plan.h"
 #include "train/session.h"
 
-/* What is held for a moment while everything else is there: reading weights, or on world rank 0 a checkpoint's image. */
+/* What is held for a moment while everything else is there: reading weights, or on world rank 0 a checkpoint's image, beside the run's directory. */
 static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads, bool writer)
 {
     bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
     int64_t reading = ml_base_load_bytes(ml_model_slots(model), threads);
-    return writer ? ml_max(reading, ml_checkpoint_memory(parameters, full)) : reading;
+    return writer ? ml_run_directory_bytes() + ml_max(reading, ml_checkpoint_memory(parameters, full)) : reading;
 }
 
 int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads)

@@ -72,6 +72,8 @@ static int start_thread(ml_lock_beat *b)
     return code;
 }
 
+int64_t lock_beat_bytes(void) { return (int64_t)sizeof(ml_lock_beat); }
+
 ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path, const ml_lock_owner *me)
 {
     ml_status st = ML_OK;

@@ -1,4 +1,5 @@
 /* A run's directory: made, locked, cleared of what a killed process left. */
+#include "store/run_lock.h"
 #include "store/writing.h"
 
 static ml_status open_here(ml_run_directory *run, bool fresh)
@@ -39,6 +40,8 @@ void ml_run_directory_close(ml_run_directory *run)
     ml_memory_free(run->verified);
     ml_memory_free(run);
 }
+
+int64_t ml_run_directory_bytes(void) { return (int64_t)sizeof(ml_run_directory) + lock_beat_bytes(); }
 
 const char *ml_run_directory_path(const ml_run_directory *run) { return run->path; }
 

@@ -36,6 +36,7 @@ typedef struct ml_lock_beat ml_lock_beat;
 ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path, const ml_lock_owner *me) ML_NODISCARD;
 const ml_lock_owner *lock_beat_owner(const ml_lock_beat *beat); /* borrowed; its beat is the thread's */
 void lock_beat_stop(ml_lock_beat *beat);                        /* once; waits for the thread */
+int64_t lock_beat_bytes(void);                                  /* accounted, of one */
 void lock_beat_destroy(ml_lock_beat *beat);                     /* after it was stopped */
 
 #endif
