@@ -44,6 +44,35 @@ def write_config(path, **sections):
     return path
 
 
+def make_base(folder, model, dtype="bf16"):
+    """FOLDER/base.h5: random weights of a description."""
+    with open(f"{folder}/model.yaml", "w") as file:
+        file.write(model)
+    mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", dtype, f"{folder}/base.h5")
+
+
+def make_data(folder, sequences, name="data"):
+    """FOLDER/NAME.h5: a data set of lists of ids, for the base of make_base."""
+    with open(f"{folder}/{name}.jsonl", "w") as file:
+        for ids in sequences:
+            file.write(json.dumps({"input_ids": ids}) + "\n")
+    mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
+
+
+def count_lines(path):
+    """0 where there is no file yet."""
+    if not os.path.exists(path):
+        return 0
+    with open(path, "rb") as file:
+        return file.read().count(b"\n")
+
+
+def ranks_of(launcher):
+    """Processes that mpirun started."""
+    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
 def read_metrics(run_dir):
     with open(os.path.join(run_dir, "metrics.jsonl")) as file:
         return [json.loads(line) for line in file]

@@ -20,8 +20,10 @@ static const int64_t largest_config = 1 << 20;
 
 /* ---- lines ---- */
 
-static void add_line(verify_list *list, const char *path, bool ok, const char *what)
+static void add_line(verify_list *list, const char *path, bool ok, const char *format, va_list arguments)
 {
+    char what[WHAT];
+    vsnprintf(what, sizeof what, format, arguments);
     json_t *text = json_string(what);
     json_array_append_new(list->checked, json_pack("{s:s,s:b,s:o}", "path", path, "ok", ok, "what", text ? text : json_null()));
     list->whole = list->whole && ok;
@@ -29,22 +31,18 @@ static void add_line(verify_list *list, const char *path, bool ok, const char *w
 
 void verify_right(verify_list *list, const char *path, const char *format, ...)
 {
-    char what[WHAT];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
+    add_line(list, path, true, format, arguments);
     va_end(arguments);
-    add_line(list, path, true, what);
 }
 
 void verify_wrong(verify_list *list, const char *path, const char *format, ...)
 {
-    char what[WHAT];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
+    add_line(list, path, false, format, arguments);
     va_end(arguments);
-    add_line(list, path, false, what);
 }
 
 bool verify_status(verify_list *list, const char *path, ml_status st)

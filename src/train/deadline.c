@@ -23,7 +23,8 @@ static double time_of_job(void)
 void deadline_start(run *r)
 {
     double limit = r->config->time_limit, left = fmin(limit > 0.0 ? limit : HUGE_VAL, time_of_job());
-    r->deadline = (deadline){.started = ml_seconds(), .end = ml_seconds() + left};
+    double now = ml_seconds();
+    r->deadline = (deadline){.started = now, .end = now + left};
     if (isfinite(left)) ml_log("this start has %.0f s, and saves before they are over", left);
 }
 

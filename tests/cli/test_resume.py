@@ -30,15 +30,8 @@ RESULT = {"lora": "adapter.h5", "full": "model.h5"}
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    base = f"{folder}/base.h5"
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", base)
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(50):
-            ids = [(i * i + 7 * j + j * j * i) % 257 for j in range(40 + i % 60)]
-            file.write(f'{{"input_ids": {ids}}}\n')
-    harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL, "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j + j * j * i) % 257 for j in range(40 + i % 60)] for i in range(50)])
 
 
 def write_config(folder, name, method, precision="fp32", kernels=None, tp=1):
@@ -63,24 +56,14 @@ def read_bytes(path):
         return file.read()
 
 
-def count_lines(path):
-    return read_bytes(path).count(b"\n") if os.path.exists(path) else 0
-
-
-def rank_processes(launcher):
-    """The ranks that mpirun started."""
-    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
-        return [int(pid) for pid in file.read().split()]
-
-
 def stop_at(config, run_dir, lines, number, ranks):
     """Starts training, sends the signal once metrics.jsonl has `lines` lines: the exit code and what was said. TERM goes to each rank as srun
     sends it, USR1 through mpirun."""
     process = subprocess.Popen(harness.command("train", config, ranks=ranks), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     end = time.monotonic() + 60
-    while count_lines(f"{run_dir}/metrics.jsonl") < lines and process.poll() is None and time.monotonic() < end:
+    while harness.count_lines(f"{run_dir}/metrics.jsonl") < lines and process.poll() is None and time.monotonic() < end:
         time.sleep(0.002)
-    for pid in rank_processes(process.pid) if ranks and number == signal.SIGTERM else [process.pid]:
+    for pid in harness.ranks_of(process.pid) if ranks and number == signal.SIGTERM else [process.pid]:
         os.kill(pid, number)
     try:
         _, said = process.communicate(timeout=60)
@@ -107,7 +90,7 @@ def check_same(checks, folder, method, precision, ranks=0, tp=1):
     for lines, number in ((9, signal.SIGTERM), (20, signal.SIGUSR1)):
         code, said = stop_at(config, run_dir, lines, number, ranks)
         checks.that(code == STOPPED, f"{label}: exit code {code} after signal {number}, expected {STOPPED}: {said}")
-        done = count_lines(f"{run_dir}/metrics.jsonl")
+        done = harness.count_lines(f"{run_dir}/metrics.jsonl")
         checks.that(lines <= done < STEPS, f"{label}: {done} lines in metrics.jsonl after a stop at line {lines}")
         before = read_bytes(f"{run_dir}/metrics.jsonl")
     harness.mpilora("train", config, ranks=ranks)

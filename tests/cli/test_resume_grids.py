@@ -24,13 +24,8 @@ checks = harness.Checks()
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", f"{folder}/base.h5")
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i, length in enumerate(LENGTHS):
-            file.write(f'{{"input_ids": {[(i * i + 7 * j + i * j * j) % 257 for j in range(length)]}}}\n')
-    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL, "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j + i * j * j) % 257 for j in range(length)] for i, length in enumerate(LENGTHS)])
 
 
 def write_config(folder, method, name, micro=1, **train):

@@ -14,13 +14,8 @@ checks = harness.Checks()
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", f"{folder}/base.h5")
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(16):
-            file.write(json.dumps({"input_ids": [(7 * i + 11 * j) % 257 for j in range(40)]}) + "\n")
-    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL)
+    harness.make_data(folder, [[(7 * i + 11 * j) % 257 for j in range(40)] for i in range(16)])
     return harness.write_config(f"{folder}/run.yaml", run={"dir": f"{folder}/untouched"}, base=f"{folder}/base.h5", data={"train": f"{folder}/data.h5"},
                                 batch={"sequences": 4, "micro": 2}, train={"steps": 7})
 

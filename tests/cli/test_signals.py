@@ -18,15 +18,9 @@ checks = harness.Checks()
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    base = f"{folder}/base.h5"
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", base)
+    harness.make_base(folder, MODEL)
     for name, count in (("train", 50), ("valid", 120)):
-        with open(f"{folder}/{name}.jsonl", "w") as file:
-            for i in range(count):
-                file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(60 + i % 60)]}) + "\n")
-        harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
+        harness.make_data(folder, [[(i * i + 7 * j + j * j * i) % 257 for j in range(60 + i % 60)] for i in range(count)], name)
 
 
 def configure(folder, name, **run):
@@ -34,18 +28,6 @@ def configure(folder, name, **run):
         f"{folder}/{name}.yaml", run={"dir": f"{folder}/{name}", **run}, base=f"{folder}/base.h5", method={"rank": 4, "dropout": 0.1},
         data={"train": f"{folder}/train.h5", "valid": f"{folder}/valid.h5"}, batch={"sequences": 8, "micro": 2},
         optim={"lr": 1e-3, "schedule": "cosine"}, train={"steps": STEPS, "eval_every": EVERY, "save_every": 3}, kernels={"product": "native"})
-
-
-def count_lines(path):
-    if not os.path.exists(path):
-        return 0
-    with open(path, "rb") as file:
-        return file.read().count(b"\n")
-
-
-def ranks_of(launcher):
-    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
-        return [int(pid) for pid in file.read().split()]
 
 
 def start(config, ranks, **environment):
@@ -93,13 +75,13 @@ def check_signals(folder, ranks):
     usr1, term, interrupt = signal.SIGUSR1, signal.SIGTERM, signal.SIGINT
 
     def lines(name, count):
-        return lambda: count_lines(f"{folder}/{name}/metrics.jsonl") >= count
+        return lambda: harness.count_lines(f"{folder}/{name}/metrics.jsonl") >= count
 
     def started(name):
         return lambda: os.path.exists(f"{folder}/{name}/lock")
 
     def evaluating(name):  # the last step before an evaluation is done, its result is not there
-        return lambda: count_lines(f"{folder}/{name}/metrics.jsonl") == EVERY and count_lines(f"{folder}/{name}/evaluations.jsonl") == 0
+        return lambda: harness.count_lines(f"{folder}/{name}/metrics.jsonl") == EVERY and harness.count_lines(f"{folder}/{name}/evaluations.jsonl") == 0
 
     def saving(name):  # a checkpoint's directory is there, its manifest is not
         return lambda: os.path.isdir(f"{folder}/{name}/checkpoints/step-00000003")
@@ -112,7 +94,7 @@ def check_signals(folder, ranks):
         name, what = f"{case}{ranks}", f"{case}, {ranks} ranks"
         process = start(configure(folder, name), ranks)
         wait_for(process, when(name), what)
-        pids = ranks_of(process.pid) if ranks else [process.pid]
+        pids = harness.ranks_of(process.pid) if ranks else [process.pid]
         for number in numbers:
             for pid in pids if whom == "all" else pids[-1:]:
                 try:

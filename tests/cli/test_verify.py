@@ -15,13 +15,8 @@ checks = harness.Checks()
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", f"{folder}/base.h5")
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(50):
-            file.write(f'{{"input_ids": {[(i * i + 7 * j) % 257 for j in range(20 + i % 30)]}}}\n')
-    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL, "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j) % 257 for j in range(20 + i % 30)] for i in range(50)])
     for name, method in (("lora", {"name": "lora", "targets": ["all"]}), ("full", {"name": "full"})):
         config = harness.write_config(
             f"{folder}/{name}.yaml",

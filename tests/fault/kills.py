@@ -20,13 +20,8 @@ NUMBERS = ("step", "loss", "lr", "grad_norm", "tokens")
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", f"{folder}/base.h5")
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(70):
-            file.write(f'{{"input_ids": {[(i * i + 7 * j + i * j * j) % 257 for j in range(30 + i % 50)]}}}\n')
-    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL, "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j + i * j * j) % 257 for j in range(30 + i % 50)] for i in range(70)])
 
 
 def read(path):

@@ -26,6 +26,7 @@ enum { SECONDS = 10, PATH = 4096, LARGEST = 8 << 20 };
 static const int64_t memory_base = 160 << 20, memory_per_byte = 64; /* an import has buffers of 128 MiB, whatever it imports */
 static const char *folder;
 
+/* A path in the folder; good for the next call, too. */
 static const char *at(const char *name)
 {
     static char path[2][PATH];
@@ -41,8 +42,7 @@ static const char *at(const char *name)
 static ml_status read_model(const char *path)
 {
     ml_base *base = NULL;
-    char out[PATH];
-    snprintf(out, sizeof out, "%s/out.h5", folder);
+    const char *out = at("out.h5");
     ml_status st = ml_import(path, ML_BF16, out);
     if (st == ML_OK) st = ml_base_open(&base, out);
     if (st == ML_OK) {
@@ -88,9 +88,7 @@ static ml_status read_model_yaml(const char *path)
 
 static ml_status read_lines(const char *path, ml_text_format format)
 {
-    char base[PATH], out[PATH];
-    snprintf(base, sizeof base, "%s/base.h5", folder);
-    snprintf(out, sizeof out, "%s/out.h5", folder);
+    const char *base = at("base.h5"), *out = at("out.h5");
     ml_tokenize_report report;
     ml_base *model = NULL;
     ml_tokenizer *tokenizer = NULL;

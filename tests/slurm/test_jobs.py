@@ -23,13 +23,8 @@ checks = harness.Checks()
 
 
 def prepare(folder):
-    with open(f"{folder}/model.yaml", "w") as file:
-        file.write(MODEL)
-    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", f"{folder}/base.h5")
-    with open(f"{folder}/data.jsonl", "w") as file:
-        for i in range(60):
-            file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(50 + i % 60)]}) + "\n")
-    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.make_base(folder, MODEL, "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j + j * j * i) % 257 for j in range(50 + i % 60)] for i in range(60)])
 
 
 def configure(folder, name, steps):
@@ -49,11 +44,7 @@ def count_steps(folder):
 
 
 def lines(run_dir):
-    try:
-        with open(f"{run_dir}/metrics.jsonl", "rb") as file:
-            return file.read().count(b"\n")
-    except OSError:
-        return 0
+    return harness.count_lines(f"{run_dir}/metrics.jsonl")
 
 
 def curve(run_dir):
