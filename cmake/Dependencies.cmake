@@ -13,8 +13,12 @@ find_library(DNNL_LIBRARY dnnl)
 if(NOT DNNL_INCLUDE_DIR OR NOT DNNL_LIBRARY)
   message(FATAL_ERROR "oneDNN is missing: install libdnnl-dev")
 endif()
+find_library(SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack-mpich scalapack)
+if(NOT SCALAPACK_LIBRARY)
+  message(FATAL_ERROR "ScaLAPACK is missing: install libscalapack-openmpi-dev")
+endif()
 
 add_library(mpilora_dependencies INTERFACE)
 target_include_directories(mpilora_dependencies SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS} ${DNNL_INCLUDE_DIR})
 target_link_libraries(mpilora_dependencies INTERFACE MPI::MPI_C OpenMP::OpenMP_C ${HDF5_C_LIBRARIES} OpenSSL::Crypto PkgConfig::JANSSON
-                      PkgConfig::YAML PkgConfig::PCRE2 PkgConfig::OPENBLAS ${DNNL_LIBRARY} m)
+                      PkgConfig::YAML PkgConfig::PCRE2 ${SCALAPACK_LIBRARY} PkgConfig::OPENBLAS ${DNNL_LIBRARY} m)

@@ -15,7 +15,7 @@ install(FILES ${PROJECT_BINARY_DIR}/mpiloraConfig.cmake ${PROJECT_BINARY_DIR}/mp
 
 # The library is static, so its users link what it stands on: by name where that has a pkg-config file, else by path.
 set(MPILORA_PC_REQUIRES jansson yaml-0.1 libpcre2-8 openblas libcrypto)
-set(MPILORA_PC_LIBRARIES ${MPI_C_LIBRARIES} ${HDF5_C_LIBRARIES} ${DNNL_LIBRARY} ${OpenMP_C_FLAGS} -lm)
+set(MPILORA_PC_LIBRARIES ${MPI_C_LIBRARIES} ${HDF5_C_LIBRARIES} ${SCALAPACK_LIBRARY} ${DNNL_LIBRARY} ${OpenMP_C_FLAGS} -lm)
 if(MPILORA_SANITIZE)
   list(APPEND MPILORA_PC_LIBRARIES -fsanitize=address,undefined)
 endif()

@@ -39,6 +39,8 @@ ml_status ml_image_put_long_text(hid_t where, const char *name, const char *valu
 ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, hid_t *dataset) ML_NODISCARD;
 ml_status ml_image_put_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols, const float *values) ML_NODISCARD;
 ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, const float *values) ML_NODISCARD;
+/* Numbers in double precision: [rows, cols], or a vector where cols is 0. */
+ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols, const double *values) ML_NODISCARD;
 
 /* ---- reading: anything but exactly what the functions above write is ML_INPUT naming it ------------------------------------------ */
 

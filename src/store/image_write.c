@@ -98,3 +98,14 @@ ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64
     H5Dclose(dataset);
     return st;
 }
+
+ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols, const double *values)
+{
+    hid_t space = H5Screate_simple(cols > 0 ? 2 : 1, (hsize_t[]){(hsize_t)rows, (hsize_t)cols}, NULL);
+    hid_t dataset = make_dataset(where, name, H5T_IEEE_F64LE, space);
+    ml_status st =
+        dataset >= 0 && H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0 ? ML_OK : cannot_put(name);
+    H5Dclose(dataset);
+    H5Sclose(space);
+    return st;
+}

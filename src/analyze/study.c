@@ -1,0 +1,218 @@
+/* What a study is about: base, adapters and sites, opened and checked against each other on every rank. */
+#include "analyze/study.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "mpilora/config.h"
+#include "store/adapter.h"
+
+/* ---- targets and layers ------------------------------------------------------------------------------------------------------------ */
+
+/* "attn.q" → "q" */
+static const char *target_of(const ml_site_kind *kind) { return strchr(kind->name, '.') + 1; }
+
+/* "q" → ML_TARGET_Q */
+static unsigned bit_of(const char *name)
+{
+    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
+        if (!strcmp(ml_target_name((ml_target)bit), name)) return bit;
+    return 0;
+}
+
+static bool layer_is_selected(const ml_selection *s, int64_t layer)
+{
+    for (int i = 0; i < s->ranges; i++)
+        if (layer >= s->range[i].first && layer <= s->range[i].last) return true;
+    return s->ranges == 0;
+}
+
+static ml_status check_selection(const ml_selection *s, const ml_model_spec *spec)
+{
+    unsigned has = 0;
+    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++) has |= bit_of(target_of(kind));
+    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
+        if (s->targets & ~has & bit)
+            return ml_fail(ML_USAGE, "--targets: the base has no %s: it is a model of the %s family", ml_target_name((ml_target)bit),
+                           spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
+    for (int i = 0; i < s->ranges; i++)
+        if (s->range[i].first < 0 || s->range[i].first > s->range[i].last || s->range[i].last >= spec->layers)
+            return ml_fail(ML_USAGE, "--layers: %" PRId64 "-%" PRId64 " is not a range of the base's layers 0-%" PRId64, s->range[i].first,
+                           s->range[i].last, spec->layers - 1);
+    return ML_OK;
+}
+
+/* ---- adapters ------------------------------------------------------------------------------------------------------------------------ */
+
+static unsigned targets_of(const ml_adapter *adapter, const ml_model_spec *spec)
+{
+    unsigned bits = 0;
+    for (int64_t i = 0; i < adapter->count; i++) {
+        int64_t layer;
+        bits |= bit_of(target_of(ml_site_parse(spec, adapter->pairs[i].site, &layer)));
+    }
+    return bits;
+}
+
+static ml_status read_adapters(ml_study *study, const ml_selection *selection)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(study->base);
+    for (int i = 0; i < study->adapters; i++)
+        ML_TRY(ml_adapter_read(&study->adapter[i], study->path[i], spec, ml_base_source_hash(study->base)));
+    for (int i = 0; i < study->adapters; i++) {
+        const ml_adapter *other = &study->adapter[study->adapters - 1 - i];
+        unsigned wanted = selection->targets ? selection->targets : targets_of(other, spec);
+        st = ml_adapter_split_qkv(&study->adapter[i], spec, wanted);
+        if (st != ML_OK) return ml_fail_within(ML_INPUT, "%s", study->path[i]);
+    }
+done:
+    return st;
+}
+
+static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *site)
+{
+    for (int64_t i = 0; i < adapter->count; i++)
+        if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
+    return NULL;
+}
+
+/* ---- sites ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* Fills in the adapters' pairs; *any: one of them has the site. */
+static ml_status find_pairs(const ml_study *study, ml_study_site *site, bool *any)
+{
+    const ml_adapter_pair *found = NULL;
+    for (int i = 0; i < study->adapters; i++) {
+        const ml_adapter_pair *p = site->pair[i] = find_pair(&study->adapter[i], site->name);
+        if (!p) continue;
+        found = p;
+        if (p->rank > p->in || p->rank > p->out)
+            return ml_fail(ML_INPUT, "%s: %s: rank %" PRId64 " exceeds a side of its %" PRId64 " × %" PRId64 " weight", study->path[i],
+                           site->name, p->rank, p->out, p->in);
+    }
+    *any = found != NULL;
+    for (int i = 0; i < study->adapters && found; i++)
+        if (!site->pair[i])
+            return ml_fail(ML_INPUT, "%s: has no pair at %s, but %s has: choose what both have by --targets and --layers", study->path[i],
+                           site->name, study->path[1 - i]);
+    return ML_OK;
+}
+
+/* A site of this kind in this layer, if it belongs to the study. */
+static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer, const ml_site_kind *kind)
+{
+    unsigned bit = bit_of(target_of(kind));
+    bool wanted = selection->targets == 0 || (selection->targets & bit);
+    if (!wanted || !layer_is_selected(selection, layer)) return ML_OK;
+    if (study->adapters == 0 && selection->targets == 0 && bit == ML_TARGET_QKV) return ML_OK; /* q, k and v stand for it */
+    ml_study_site site = {.layer = layer, .target = target_of(kind)};
+    snprintf(site.name, sizeof site.name, "layers.%" PRId64 ".%s", layer, kind->name);
+    ml_site_shape(ml_base_spec(study->base), kind->name, &site.in, &site.out);
+    bool any = true;
+    if (study->adapters > 0) {
+        ml_status st = find_pairs(study, &site, &any);
+        if (st != ML_OK) return st;
+    }
+    if (any) study->sites[study->count++] = site;
+    return ML_OK;
+}
+
+/* Every target that was asked for by name is somewhere. */
+static ml_status check_found(const ml_study *study, const ml_selection *selection)
+{
+    unsigned found = 0;
+    for (int64_t i = 0; i < study->count; i++) found |= bit_of(study->sites[i].target);
+    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
+        if (selection->targets & ~found & bit)
+            return ml_fail(ML_USAGE, "--targets: %s has no %s in the layers chosen", study->path[0], ml_target_name((ml_target)bit));
+    if (study->count > 0) return ML_OK;
+    return ml_fail(ML_USAGE, "--layers: %s has no pairs in the layers chosen", study->path[0]);
+}
+
+static ml_status list_sites(ml_study *study, const ml_selection *selection)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(study->base);
+    const ml_site_kind *kinds = ml_site_kinds(spec->family);
+    int64_t nkinds = 0;
+    while (kinds[nkinds].name) nkinds++;
+    ML_NEW(study->sites, spec->layers * nkinds, ML_MEM_OTHER, "a list of sites");
+    for (int64_t layer = 0; layer < spec->layers; layer++)
+        for (int64_t k = 0; k < nkinds; k++) ML_TRY(consider(study, selection, layer, &kinds[k]));
+    st = check_found(study, selection);
+done:
+    return st;
+}
+
+static ml_status open_here(ml_study *study, const char *base, const ml_selection *selection)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_base_open(&study->base, base));
+    ML_TRY(check_selection(selection, ml_base_spec(study->base)));
+    ML_TRY(read_adapters(study, selection));
+    st = list_sites(study, selection);
+done:
+    return st;
+}
+
+ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base, const char *const adapters[ML_STUDY_ADAPTERS],
+                        const ml_selection *selection)
+{
+    *out = (ml_study){.grid = grid};
+    while (out->adapters < ML_STUDY_ADAPTERS && adapters[out->adapters]) {
+        out->path[out->adapters] = adapters[out->adapters];
+        out->adapters++;
+    }
+    ml_status st = ml_grid_agree(grid, open_here(out, base, selection));
+    if (st != ML_OK) ml_study_close(out);
+    return st;
+}
+
+void ml_study_close(ml_study *study)
+{
+    for (int i = 0; i < study->adapters; i++) ml_adapter_destroy(&study->adapter[i]);
+    ml_memory_free(study->sites);
+    ml_base_close(study->base);
+    *study = (ml_study){0};
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------------------------------- */
+
+static ml_status check_finite(const float *x, int64_t first, int64_t rows, int64_t cols, const char *tensor, const char *path)
+{
+    for (int64_t i = 0; i < rows * cols; i++)
+        if (!isfinite(x[i]))
+            return ml_fail(ML_INPUT, "%s: %s[%" PRId64 ", %" PRId64 "] is %g", path, tensor, first + i / cols, i % cols, (double)x[i]);
+    return ML_OK;
+}
+
+/* Rows of one tensor. */
+static ml_status read_tensor(const weight_reader *w, const char *tensor, int64_t first, int64_t count, float *out)
+{
+    const ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, count}}};
+    ml_status st = ml_base_read(w->study->base, tensor, &rows, ML_FP32, out);
+    if (st != ML_OK) return st;
+    return check_finite(out, first, count, w->site->in, tensor, ml_base_path(w->study->base));
+}
+
+ml_status weight_reader_rows(void *context, int64_t first, int64_t count, float *out)
+{
+    const weight_reader *w = context;
+    const ml_model_spec *spec = ml_base_spec(w->study->base);
+    char tensor[96];
+    if (strcmp(w->site->target, "qkv") != 0) {
+        snprintf(tensor, sizeof tensor, "%s.weight", w->site->name);
+        return read_tensor(w, tensor, first, count, out);
+    }
+    static const char *const part[] = {"q", "k", "v"};
+    const int64_t kv = spec->kv_heads * spec->head_dim, rows[] = {spec->heads * spec->head_dim, kv, kv};
+    for (int64_t i = 0, start = 0; i < 3; start += rows[i++]) {
+        int64_t from = ml_max(first, start), end = ml_min(first + count, start + rows[i]);
+        if (from >= end) continue;
+        snprintf(tensor, sizeof tensor, "layers.%" PRId64 ".attn.%s.weight", w->site->layer, part[i]);
+        ml_status st = read_tensor(w, tensor, from - start, end - from, out + (from - first) * w->site->in);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
