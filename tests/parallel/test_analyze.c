@@ -1,0 +1,393 @@
+/* Singular values by all ranks against LAPACK's dgesvd on one; subspaces, amplification and spectra of a small base with known factors, against what dgesvd gives
+ * for matrices that are formed here. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <float.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "../adapter_case.h"
+#include "analyze/directions.h"
+#include "analyze/lapack.h"
+#include "analyze/singular_values.h"
+#include "mpilora/config.h"
+
+static ml_grid *grid;
+
+static double *numbers(int64_t n)
+{
+    double *x = ml_memory_alloc(n, sizeof *x, ML_MEM_OTHER, "test");
+    assert_non_null(x);
+    return x;
+}
+
+static void check_close(const double *found, const double *expected, int64_t n, double scale, const char *what)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs(found[i] - expected[i]) <= 1e-10 * scale))
+            fail_msg("%s: number %d is %.17g, expected %.17g", what, (int)i, found[i], expected[i]);
+}
+
+/* ---- singular values ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct matrix {
+    int64_t rows, cols, rank; /* rank 0: full */
+} matrix;
+
+/* Entry of a matrix that every rank knows. */
+static float entry(const matrix *m, int64_t i, int64_t j)
+{
+    ml_random_key key = ml_random_key_make(11, "matrix");
+    if (m->rank == 0) return (float)ml_random_normal(key, 1, (uint64_t)(i * m->cols + j));
+    double sum = 0.0;
+    for (int64_t k = 0; k < m->rank; k++) sum += ldexp(sin((double)(3 * i + 7 * k + 1)) * cos((double)(5 * j + 2 * k)), (int)-k);
+    return (float)sum;
+}
+
+static ml_status read_rows(void *context, int64_t first, int64_t count, float *out)
+{
+    const matrix *m = context;
+    assert_true(first >= 0 && count > 0 && first + count <= m->rows);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < m->cols; j++) out[i * m->cols + j] = entry(m, first + i, j);
+    return ML_OK;
+}
+
+static void check_matrix(matrix m)
+{
+    int64_t k = ml_min(m.rows, m.cols);
+    double *found = numbers(k), *expected = numbers(k), *a = numbers(m.rows * m.cols);
+    char what[64];
+    ml_svd_plan plan;
+    snprintf(what, sizeof what, "%d x %d of rank %d", (int)m.rows, (int)m.cols, (int)m.rank);
+    ml_svd_plan_make(&plan, m.rows, m.cols, ml_grid_size(grid));
+    if (ml_singular_values(found, &plan, grid, read_rows, &m) != ML_OK) fail_msg("%s: %s", what, ml_error_text());
+    for (int64_t i = 0; i < m.rows; i++)
+        for (int64_t j = 0; j < m.cols; j++) a[i * m.cols + j] = entry(&m, i, j);
+    assert_int_equal(lapack_svd(m.cols, m.rows, a, expected, NULL, NULL), ML_OK);
+    check_close(found, expected, k, expected[0], what);
+    ml_memory_free(found);
+    ml_memory_free(expected);
+    ml_memory_free(a);
+}
+
+/* Also such as leave ranks without a part, or with parts of very different sizes. */
+static void test_singular_values(void **state)
+{
+    (void)state;
+    const matrix shapes[] = {{1, 1, 0},   {1, 2, 0},   {2, 1, 0},    {2, 2, 0},    {3, 17, 0},   {15, 16, 0},   {16, 16, 0},   {16, 1, 0},
+                             {33, 17, 0}, {64, 64, 0}, {65, 130, 0}, {130, 65, 0}, {200, 40, 0}, {129, 129, 0}, {257, 193, 0}, {96, 80, 5}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_matrix(shapes[i]);
+}
+
+static ml_status fail_on_one(void *context, int64_t first, int64_t count, float *out)
+{
+    ml_status st = read_rows(context, first, count, out);
+    return first == 0 ? ml_fail(ML_INPUT, "a row that cannot be read") : st;
+}
+
+static void test_failing_reader(void **state)
+{
+    (void)state;
+    matrix m = {96, 96, 0};
+    double sigma[96];
+    ml_svd_plan plan;
+    ml_svd_plan_make(&plan, m.rows, m.cols, ml_grid_size(grid));
+    assert_int_equal(ml_singular_values(sigma, &plan, grid, fail_on_one, &m), ML_INPUT);
+    assert_string_equal(ml_error_text(), "a row that cannot be read");
+    check_matrix(m); /* and nothing is left behind that would be in the way */
+}
+
+static void test_plan(void **state)
+{
+    (void)state;
+    ml_svd_plan p;
+    const struct {
+        int ranks, rows, cols;
+    } grids[] = {{1, 1, 1}, {2, 1, 2}, {3, 1, 3}, {4, 2, 2}, {5, 2, 2}, {6, 2, 3}, {7, 2, 3}, {16, 4, 4}, {64, 8, 8}};
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+        ml_svd_plan_make(&p, 12288, 12288, grids[i].ranks);
+        assert_int_equal(p.process_rows, grids[i].rows);
+        assert_int_equal(p.process_cols, grids[i].cols);
+        assert_int_equal(p.block, 64);
+        assert_true(p.matrix_bytes * grids[i].rows * grids[i].cols >= INT64_C(8) * 12288 * 12288);
+        assert_true(p.bytes < INT64_C(8) * 12288 * 12288 / (grids[i].rows * grids[i].cols) * 3 / 2);
+    }
+    ml_svd_plan_make(&p, 20, 3000, 64); /* a block of 8 for each of two */
+    assert_int_equal(p.process_rows * p.process_cols, 4);
+    assert_int_equal(p.block, 10);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    ml_svd_plan p;
+    ml_svd_plan_make(&p, 12288, 12288, ml_grid_size(grid));
+    assert_int_equal(ml_svd_check(&p, grid, INT64_C(1) << 50), ML_OK);
+    assert_int_equal(ml_svd_check(&p, grid, INT64_C(1) << 30), ML_RESOURCE);
+    assert_non_null(strstr(ml_error_text(), "12288 × 12288"));
+    assert_non_null(strstr(ml_error_text(), "the node has 1024.0 MiB"));
+    ml_svd_plan_make(&p, 300000, 300000, ml_grid_size(grid));
+    assert_int_equal(ml_svd_check(&p, grid, INT64_C(1) << 60), ML_RESOURCE);
+    assert_non_null(strstr(ml_error_text(), "start more ranks"));
+    assert_int_equal(svd_info_status(0, 5), ML_OK);
+    assert_int_equal(svd_info_status(-3, 5), ML_INTERNAL);
+    assert_int_equal(svd_info_status(2, 5), ML_NUMERIC);
+    assert_int_equal(svd_info_status(6, 5), ML_INTERNAL);
+    assert_non_null(strstr(ml_error_text(), "different singular values"));
+}
+
+/* ---- studies ------------------------------------------------------------------------------------------------------------------------- */
+
+static char directory[64], base_path[96], a_path[96], b_path[96], out_path[96];
+
+static void write_base(const ml_model_spec *spec)
+{
+    ml_base_writer *writer;
+    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, ML_FP32, "", 0, SOURCE_HASH), ML_OK);
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(spec, i, &t);
+        float *values = ml_memory_alloc(t.rows * t.cols, sizeof *values, ML_MEM_OTHER, "test");
+        for (int64_t k = 0; k < t.rows * t.cols; k++) values[k] = sinf((float)(k * 17 + i * 31));
+        assert_int_equal(ml_base_writer_rows(writer, t.name, 0, t.rows, values), ML_OK);
+        ml_memory_free(values);
+    }
+    assert_int_equal(ml_base_writer_finish(writer), ML_OK);
+}
+
+/* Rank 0 writes; every rank knows where. */
+static void write_files(const ml_model_spec *spec, const char *const *kinds)
+{
+    snprintf(directory, sizeof directory, "/tmp/mpilora-analyze-XXXXXX");
+    bool writes = ml_grid_rank(grid) == 0;
+    if (writes) assert_non_null(mkdtemp(directory));
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, directory, (int64_t)sizeof directory);
+    snprintf(base_path, sizeof base_path, "%s/base.h5", directory);
+    snprintf(a_path, sizeof a_path, "%s/a.h5", directory);
+    snprintf(b_path, sizeof b_path, "%s/b.h5", directory);
+    snprintf(out_path, sizeof out_path, "%s/out.h5", directory);
+    if (writes) {
+        ml_adapter a = make_adapter(spec, kinds, 0, 2, 4.0, false), b = make_adapter(spec, kinds, 0, 3, 4.0, true);
+        write_base(spec);
+        assert_int_equal(ml_adapter_write(&a, a_path), ML_OK);
+        assert_int_equal(ml_adapter_write(&b, b_path), ML_OK);
+        ml_adapter_destroy(&a);
+        ml_adapter_destroy(&b);
+    }
+    ml_grid_barrier(grid);
+}
+
+static void remove_files(void)
+{
+    char command[96];
+    ml_grid_barrier(grid);
+    if (ml_grid_rank(grid) != 0) return;
+    snprintf(command, sizeof command, "rm -rf %s", directory);
+    assert_int_equal(system(command), 0);
+}
+
+/* W of a site, double, row-major; of the fused projection q, k and v below each other. */
+static double *read_weight(const ml_study *study, const ml_study_site *site)
+{
+    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
+    static const char *const fused[] = {"q", "k", "v", NULL};
+    const char *const single[] = {site->target, NULL}, *const *part = strcmp(site->target, "qkv") ? single : fused;
+    double *out = numbers(site->out * site->in);
+    float *values = ml_memory_alloc(site->out * site->in, sizeof *values, ML_MEM_OTHER, "test");
+    int64_t done = 0;
+    for (; *part; part++) {
+        char name[96];
+        int stem = (int)(strlen(site->name) - strlen(site->target));
+        snprintf(name, sizeof name, "%.*s%s.weight", stem, site->name, *part);
+        assert_int_equal(ml_base_read(study->base, name, &whole, ML_FP32, values), ML_OK);
+        int64_t n = site->out * site->in / (part == single ? 1 : !strcmp(site->target, "qkv") ? 3 : 1);
+        for (int64_t i = 0; i < n; i++) out[done + i] = values[i];
+        done += n;
+    }
+    ml_memory_free(values);
+    return out;
+}
+
+static double *form_delta(const ml_adapter_pair *p)
+{
+    double *d = numbers(p->out * p->in);
+    for (int64_t i = 0; i < p->out; i++)
+        for (int64_t k = 0; k < p->rank; k++)
+            for (int64_t j = 0; j < p->in; j++) d[i * p->in + j] += (double)p->scale * p->b[i * p->rank + k] * p->a[k * p->in + j];
+    return d;
+}
+
+/* ‖Uᵀ·W·V‖_F, U and V the first r singular vectors of X[out, in] (destroyed). */
+static double project(double *x, const double *w, int64_t out, int64_t in, int64_t r)
+{
+    int64_t k = ml_min(in, out);
+    double *sigma = numbers(k), *v = numbers(in * k), *u = numbers(k * out), sum = 0.0;
+    assert_int_equal(lapack_svd(in, out, x, sigma, v, u), ML_OK); /* of the transpose, so v is left: v[in, k] and u[k, out] column-major */
+    for (int64_t a = 0; a < r; a++)
+        for (int64_t b = 0; b < r; b++) {
+            double one = 0.0;
+            for (int64_t i = 0; i < out; i++)
+                for (int64_t j = 0; j < in; j++) one += u[i * k + a] * w[i * in + j] * v[b * in + j];
+            sum += one * one;
+        }
+    ml_memory_free(sigma);
+    ml_memory_free(u);
+    ml_memory_free(v);
+    return sqrt(sum);
+}
+
+static double norm(const double *x, int64_t n)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sqrt(sum);
+}
+
+static void check_amplification(const ml_study *study, const ml_amplification *a, const ml_study_site *site)
+{
+    int64_t n = site->out * site->in;
+    double *w = read_weight(study, site), *again = read_weight(study, site), *delta = form_delta(site->pair[0]);
+    const double expected[] = {norm(w, n), norm(delta, n), project(delta, w, site->out, site->in, a->rank),
+                               project(again, w, site->out, site->in, a->rank)};
+    const double found[] = {a->weight_norm, a->delta_norm, a->of_delta, a->of_weight}, factor = expected[1] / expected[2];
+    check_close(found, expected, 4, expected[0], site->name);
+    check_close(&a->factor, &factor, 1, factor, site->name);
+    assert_true(a->of_random > 0.0 && a->of_random < a->of_weight);
+    ml_memory_free(w);
+    ml_memory_free(again);
+    ml_memory_free(delta);
+}
+
+static void check_spectrum(const ml_study *study, const ml_spectrum *s, const ml_study_site *site)
+{
+    double *w = read_weight(study, site), *delta = form_delta(site->pair[0]), *sigma = numbers(s->weights);
+    assert_int_equal(s->weights, ml_min(site->in, site->out));
+    assert_int_equal(lapack_svd(site->in, site->out, w, sigma, NULL, NULL), ML_OK);
+    check_close(s->weight, sigma, s->weights, sigma[0], site->name);
+    assert_int_equal(lapack_svd(site->in, site->out, delta, sigma, NULL, NULL), ML_OK);
+    check_close(s->delta, sigma, s->deltas, sigma[0], site->name);
+    ml_memory_free(w);
+    ml_memory_free(delta);
+    ml_memory_free(sigma);
+}
+
+static void study_model(const ml_model_spec *spec, const char *const *kinds, int64_t sites)
+{
+    ml_study study;
+    const char *adapters[ML_STUDY_ADAPTERS] = {NULL};
+    write_files(spec, kinds);
+    adapters[0] = a_path;
+    assert_int_equal(ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}), ML_OK);
+    assert_int_equal(study.count, sites);
+    ml_amplification *a = ml_memory_alloc(sites, sizeof *a, ML_MEM_OTHER, "test");
+    ml_spectrum *s;
+    for (int64_t rank = 0; rank < 3; rank++) { /* 0: the pairs' own, 2 */
+        if (ml_amplification_compute(a, &study, rank, 1, 0) != ML_OK) fail_msg("%s", ml_error_text());
+        for (int64_t i = 0; i < sites; i++) check_amplification(&study, &a[i], &study.sites[i]);
+    }
+    assert_int_equal(ml_amplification_compute(a, &study, 3, 1, 0), ML_USAGE);
+    assert_int_equal(ml_spectra_compute(&s, &study, 0), ML_OK);
+    for (int64_t i = 0; i < sites; i++) check_spectrum(&study, &s[i], &study.sites[i]);
+    if (ml_grid_rank(grid) == 0) assert_int_equal(ml_spectra_write(out_path, &study, s), ML_OK);
+    ml_spectra_destroy(s, sites);
+    ml_memory_free(a);
+    ml_study_close(&study);
+    remove_files();
+}
+
+static void test_studies(void **state)
+{
+    (void)state;
+    const char *const llama[] = {"attn.q", "attn.v", "mlp.up", "mlp.down", NULL}, *const gpt2[] = {"attn.qkv", "attn.o", "mlp.fc", NULL};
+    study_model(&tiny_llama, llama, 8);
+    study_model(&tiny_gpt2, gpt2, 6);
+}
+
+/* φ of A against right-singular vectors of A as a whole matrix. */
+static void check_subspace(const ml_subspace *s, const ml_study_site *site)
+{
+    double *vt[2];
+    for (int i = 0; i < 2; i++) {
+        const ml_adapter_pair *p = site->pair[i];
+        double sigma[8], *a = numbers(p->rank * p->in);
+        vt[i] = numbers(p->in * p->rank);
+        for (int64_t k = 0; k < p->rank * p->in; k++) a[k] = p->a[k];
+        assert_int_equal(lapack_svd(p->in, p->rank, a, sigma, vt[i], NULL), ML_OK);
+        check_close(i ? s->sigma_b : s->sigma_a, sigma, p->rank, sigma[0], "singular values of A");
+        ml_memory_free(a);
+    }
+    assert_int_equal(s->na, 2);
+    assert_int_equal(s->nb, 3);
+    for (int64_t i = 1; i <= s->na; i++)
+        for (int64_t j = 1; j <= s->nb; j++) {
+            double sum = 0.0;
+            for (int64_t x = 0; x < i; x++)
+                for (int64_t y = 0; y < j; y++) {
+                    double dot = 0.0;
+                    for (int64_t k = 0; k < site->in; k++) dot += vt[0][x * site->in + k] * vt[1][y * site->in + k];
+                    sum += dot * dot;
+                }
+            sum /= (double)ml_min(i, j);
+            check_close(&s->phi[(i - 1) * s->nb + j - 1], &sum, 1, 1.0, "phi");
+        }
+    ml_memory_free(vt[0]);
+    ml_memory_free(vt[1]);
+}
+
+static void test_subspaces(void **state)
+{
+    (void)state;
+    ml_study study;
+    ml_subspace *s;
+    const char *const kinds[] = {"attn.q", "attn.v", NULL};
+    write_files(&tiny_llama, kinds);
+    const char *const adapters[] = {a_path, b_path};
+    assert_int_equal(ml_study_open(&study, grid, base_path, adapters, &(ml_selection){.targets = ML_TARGET_Q}), ML_OK);
+    assert_int_equal(study.count, 2);
+    assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_A, 1), ML_OK);
+    for (int64_t i = 0; i < study.count; i++) check_subspace(&s[i], &study.sites[i]);
+    ml_subspaces_destroy(s, study.count);
+    for (int64_t i = 0; i < study.adapters * study.sites[0].pair[0]->out; i++) study.adapter[0].pairs[0].b[i] = 0.0F;
+    assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_LEFT, 1), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "layers.0.attn.q: ΔW is zero"));
+    ml_study_close(&study);
+    remove_files();
+}
+
+/* Spans that are equal, orthogonal, and half of each. */
+static void test_known_subspaces(void **state)
+{
+    (void)state;
+    const double first[] = {1, 0, 0, 0, 0, 1, 0, 0}, turned[] = {0.6, 0.8, 0, 0, -0.8, 0.6, 0, 0}, other[] = {0, 0, 1, 0, 0, 0, 0, 1},
+                 half[] = {1, 0, 0, 0, 0, 0, 1, 0};
+    double phi[4];
+    ml_subspace_similarity(first, 2, turned, 2, 4, phi);
+    const double equal[] = {0.36, 1.0, 1.0, 1.0};
+    check_close(phi, equal, 4, 1.0, "equal spans");
+    ml_subspace_similarity(first, 2, other, 2, 4, phi);
+    const double nothing[] = {0.0, 0.0, 0.0, 0.0};
+    check_close(phi, nothing, 4, 1.0, "orthogonal spans");
+    ml_subspace_similarity(first, 2, half, 2, 4, phi);
+    const double halves[] = {1.0, 1.0, 1.0, 0.5};
+    check_close(phi, halves, 4, 1.0, "one of two directions");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known_subspaces), cmocka_unit_test(test_plan),
+                                       cmocka_unit_test(test_refusals),        cmocka_unit_test(test_singular_values),
+                                       cmocka_unit_test(test_failing_reader),  cmocka_unit_test(test_studies),
+                                       cmocka_unit_test(test_subspaces)};
+    if (ml_grid_start(&argc, &argv) != ML_OK || ml_grid_create(&grid, 1) != ML_OK) return 1;
+    ml_log_enable(false);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ml_grid_destroy(grid);
+    ml_grid_stop();
+    return failed;
+}
