@@ -6,8 +6,9 @@
  *   RUN/checkpoints/latest                    a hint only
  *   RUN/checkpoints/set-aside/                bad ones (.bad-…), and the old ones after a fresh start (.old-…); the newest two of each
  *
- * State holds global tensors under global names, so any process grid reads what any other wrote. World rank 0 writes and reads; all functions that
- * take a grid are collective over the world and return the same status on every rank.
+ * State holds global tensors, or rectangles of them, under global names, so any process grid reads what any other wrote. World rank 0 writes and reads an adapter's;
+ * a state beyond one file is written by the tp ranks of dp replica 0, each its own shards, and read by as many ranks. World rank 0 alone commits. All functions that take a
+ * grid are collective over the world and return the same status on every rank.
  */
 #ifndef MPILORA_CHECKPOINT_H
 #define MPILORA_CHECKPOINT_H
@@ -51,8 +52,9 @@ typedef struct ml_checkpoint_identity {
 
 typedef struct ml_checkpoint_state {
     ml_checkpoint_progress progress;
-    bool full;          /* method full: numbered state files */
-    int64_t file_bytes; /* of tensors in one file at most; 0: 512 MiB (full) or 1000 MiB, beyond which adapters get numbered files too */
+    bool full; /* method full: numbered state files */
+    int64_t
+        file_bytes; /* of tensors in one of several files at most; 0: 1 GiB for all writers together. An adapter of 1000 MiB and less is one file */
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */
@@ -70,7 +72,7 @@ typedef struct ml_checkpoint_report {
     double seconds, waited; /* from its begin to its end; what of it world rank 0's caller waited */
 } ml_checkpoint_report;
 
-/* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0, gathered block by block; each file whole in memory, hashed, written
+/* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0; each file whole in memory, hashed, written
  * to a temporary file, synced, read back, renamed; the manifest last. Then deletes the oldest beyond `keep`, never below two verified ones.
  * Where that step is committed already, only its manifest is written again. ML_RESOURCE: nothing changed and older checkpoints are untouched.
  * `report` may be NULL. Collective. */
@@ -105,8 +107,11 @@ ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64
 int64_t ml_checkpoint_bytes(int64_t global);
 /* Accounted bytes (category other) of an open run's directory and its lock on world rank 0. */
 int64_t ml_run_directory_bytes(void);
-/* Accounted bytes (category other) that world rank 0 holds while it saves, beside training or not; other ranks need none. */
-int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full);
+/* How many ranks write it, the first ones of the world: 1, or for a state beyond one file all tp ranks of dp replica 0, each its own shards. */
+int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
+/* Accounted bytes (category other) that a writer, world rank tp_rank, holds while it saves, beside training or not; other ranks hold none. At most 1 GiB and
+ * some overhead for all writers of a state beyond one file together. */
+int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
 
 /* ---- metrics ------------------------------------------------------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@ typedef struct ml_plan_shape {
     int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
     const char *product_path, *vector_path;
     int threads;
+    int tp, tp_rank;
 } ml_plan_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
@@ -22,8 +23,8 @@ typedef struct ml_plan_shape {
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
                   int64_t bytes[ML_MEM_CATEGORIES]);
 
-/* What of it world rank 0 alone holds. */
-int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads);
+/* What of it the ranks that write checkpoints hold, and the others do not. */
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape);
 
 /* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in `other` already, and what this process has beside that (MPI, libraries). Leaves
  * the model in the last mode. */

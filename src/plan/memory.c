@@ -3,17 +3,19 @@
 #include "mpilora/plan.h"
 #include "train/session.h"
 
-/* What is held for a moment while everything else is there: reading weights, or on world rank 0 a checkpoint's image, beside the run's directory. */
-static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads, bool writer)
+/* What is held for a moment while everything else is there: reading weights, or images of a checkpoint's files, on world rank 0 beside the run's directory. */
+static int64_t transient_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
+                               bool writer)
 {
     bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
-    int64_t reading = ml_base_load_bytes(ml_model_slots(model), threads);
-    return writer ? ml_run_directory_bytes() + ml_max(reading, ml_checkpoint_memory(parameters, full)) : reading;
+    int64_t reading = ml_base_load_bytes(ml_model_slots(model), shape->threads),
+            directory = shape->tp_rank == 0 ? ml_run_directory_bytes() : 0;
+    return writer ? directory + ml_max(reading, ml_checkpoint_memory(parameters, full, shape->tp, shape->tp_rank)) : reading;
 }
 
-int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, int threads)
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape)
 {
-    return transient_bytes(model, peft, parameters, threads, true) - transient_bytes(model, peft, parameters, threads, false);
+    return transient_bytes(model, peft, parameters, shape, true) - transient_bytes(model, peft, parameters, shape, false);
 }
 
 void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
@@ -27,5 +29,5 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
     bytes[ML_MEM_OTHER] +=
-        packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(model, peft, parameters, shape->threads, true);
+        packer_bytes(shape->tokens, shape->sequences, shape->max_len) + transient_bytes(model, peft, parameters, shape, true);
 }

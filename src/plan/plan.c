@@ -119,14 +119,16 @@ static ml_status check_countable(const source *s, const ml_run_config *c)
 /* What ranks hold together, beside what each holds for itself. */
 typedef struct common {
     bool frozen;    /* replicas of a node share the frozen weights */
-    int64_t writer; /* bytes that world rank 0 alone holds */
+    int writers;    /* the first ranks of the world, which write checkpoints */
+    int64_t writer; /* bytes that they hold for it, and the others do not */
 } common;
 
 /* All ranks of node `node`; what they share counts once. Consecutive ranks have different tp ranks. */
 static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, const common *c, int node)
 {
     int64_t here = ml_part_count(plan->ranks, plan->nodes, node), copies = c->frozen ? ml_min(here, plan->tp) : here;
-    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] - (here - (node == 0)) * c->writer;
+    int64_t writers = ml_min(here, ml_max(0, c->writers - ml_part_start(plan->ranks, plan->nodes, node)));
+    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] - (here - writers) * c->writer;
 }
 
 static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
@@ -144,10 +146,12 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
 }
 
 static common find_common(const ml_plan *plan, const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                          const ml_run_config *c)
+                          const ml_run_config *c, const ml_plan_shape *shape)
 {
+    bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
     bool frozen = ml_peft_weight_category(peft) == ML_MEM_FROZEN && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
-    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF, ml_plan_writer_bytes(model, peft, parameters, omp_get_max_threads())};
+    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF, ml_checkpoint_writers(parameters, full, plan->tp),
+                    ml_plan_writer_bytes(model, peft, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
@@ -157,7 +161,8 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_model *model = NULL;
     ml_peft *peft = NULL;
     ml_parameters parameters = {0};
-    const ml_plan_shape shape = {s->tokens, c->batch.micro, s->max_len, c->product_path, c->vector_path, omp_get_max_threads()};
+    const ml_plan_shape shape = {s->tokens,      c->batch.micro,        s->max_len,          c->product_path,
+                                 c->vector_path, omp_get_max_threads(), (int)c->parallel.tp, 0};
     ML_TRY(ml_model_create(&model, &s->spec, NULL, (int)c->parallel.tp, 0, c->precision));
     ML_TRY(attach(&peft, method, model, &parameters, c));
     ml_parameters_lay_out(&parameters);
@@ -172,7 +177,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_model_set_activations(model, out->activations, 0);
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    const common together = find_common(plan, model, peft, &parameters, c);
+    const common together = find_common(plan, model, peft, &parameters, c, &shape);
     if (s->machine) {
         const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s)};
         out->time = plan_time(&step, model, &parameters, method, out->activations);

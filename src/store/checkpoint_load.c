@@ -1,46 +1,51 @@
-/* Loading: world rank 0 reads the files one after the other and sends every block of rows to all; each rank takes its part. */
+/* Loading: the first ranks of the world read and hash files, each another one at the same time; then one after the other sends the blocks of its file to all,
+ * and each rank takes its part. Every file is read once. */
 #include <inttypes.h>
 
-#include "store/image.h"
-#include "store/run_directory.h"
+#include "store/extent.h"
 
-static const int64_t largest_file = (int64_t)4 << 30;
+static const int64_t largest_file = (int64_t)4 << 30, read_together = (int64_t)1 << 30;
 
-/* What goes before each block; tensor −1: no more. */
-typedef struct block_header {
-    int64_t tensor, first, rows;
-    int64_t kind;
-} block_header;
+/* What world rank 0 knows of the checkpoint. */
+typedef struct plan {
+    int64_t step, files, readers;
+} plan;
 
 typedef struct load {
     ml_run_directory *run;
     const ml_grid *grid;
     ml_parameters *p;
+    plan plan;
+    ml_manifest_file *file; /* [plan.files] */
     float *block;
-    int64_t *next; /* world rank 0: rows read so far, [tensor][kind] */
+    int64_t *covered; /* values read so far, [tensor][kind] */
+    char path[ML_DURABLE_PATH];
+    char *bytes; /* this rank's file in work */
+    int64_t count;
 } load;
 
-/* Both sides: rank 0 sends s->block, every rank keeps its rows. */
-static void hand_out(load *s, block_header h)
+/* ---- blocks: sent by one rank, taken by all ------------------------------------------------------------------------------------------ */
+
+/* The extent goes before its values; tensor −1: no more of this file. */
+static void announce(const load *s, int from, ml_extent *e) { ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, e, (int64_t)sizeof *e); }
+
+/* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so counting values is enough to miss none. */
+static void hand_out(load *s, int from, const ml_extent *e)
 {
-    const ml_parameter *item = &s->p->items[h.tensor];
-    ml_shard shard;
-    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, s->block, h.rows * item->cols * (int64_t)sizeof(float));
-    float *buffer = ml_state_buffer(s->p, (int)h.kind);
-    if (!buffer) return;
-    int64_t at = ml_block_shard(&item->shard, h.first, h.rows, item->cols, &shard);
-    ml_shard_take(&shard, h.rows, item->cols, s->block, buffer + item->offset + at);
+    const ml_parameter *item = &s->p->items[e->tensor];
+    float *buffer = ml_state_buffer(s->p, (int)e->kind);
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block, e->rows * e->cols * (int64_t)sizeof(float));
+    s->covered[e->tensor * ML_STATE_KINDS + e->kind] += e->rows * e->cols;
+    if (buffer) ml_extent_take(e, item, s->block, buffer + item->offset);
 }
 
-static void announce(load *s, block_header *h) { ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, h, (int64_t)sizeof *h); }
-
-static void receive_blocks(load *s)
+static void receive_blocks(load *s, int from)
 {
-    block_header h;
-    for (announce(s, &h); h.tensor >= 0; announce(s, &h)) hand_out(s, h);
+    ml_extent e;
+    for (announce(s, from, &e); e.tensor >= 0; announce(s, from, &e)) hand_out(s, from, &e);
 }
 
-/* ---- world rank 0 ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a reader's file -------------------------------------------------------------------------------------------------------------------- */
 
 static int64_t find_tensor(const ml_parameters *p, const char *name)
 {
@@ -49,49 +54,44 @@ static int64_t find_tensor(const ml_parameters *p, const char *name)
     return -1;
 }
 
-static ml_status check_rows(const load *s, int64_t tensor, int64_t kind, hid_t dataset, int64_t rows, int64_t cols)
+static ml_status send_rows(load *s, const ml_extent *whole, hid_t dataset)
 {
     ml_status st = ML_OK;
-    const ml_parameter *item = &s->p->items[tensor];
-    int64_t first, all;
-    ML_TRY(ml_image_get_int(dataset, "first_row", &first));
-    ML_TRY(ml_image_get_int(dataset, "rows", &all));
-    if (all != item->rows || cols != item->cols)
-        return ml_fail(ML_INPUT, "the checkpoint has %" PRId64 " × %" PRId64 ", this run has %" PRId64 " × %" PRId64, all, cols, item->rows,
-                       item->cols);
-    if (first != s->next[tensor * ML_STATE_KINDS + kind] || rows > all - first)
-        return ml_fail(ML_INPUT, "the checkpoint's rows begin at %" PRId64 " where %" PRId64 " was expected", first,
-                       s->next[tensor * ML_STATE_KINDS + kind]);
-done:
-    return st;
-}
-
-static ml_status send_rows(load *s, int64_t tensor, int64_t kind, hid_t dataset, int64_t rows)
-{
-    ml_status st = ML_OK;
-    const ml_parameter *item = &s->p->items[tensor];
-    int64_t *next = &s->next[tensor * ML_STATE_KINDS + kind];
+    const ml_parameter *item = &s->p->items[whole->tensor];
     int64_t most = ml_block_rows(item->rows, item->cols);
-    for (int64_t at = 0; at < rows; at += most) {
-        block_header h = {tensor, *next, ml_min(most, rows - at), kind};
-        ML_TRY(ml_image_get_rows(dataset, at, h.rows, item->cols, s->block));
-        announce(s, &h);
-        hand_out(s, h);
-        *next += h.rows;
+    for (int64_t at = 0; at < whole->rows; at += most) {
+        ml_extent e = *whole;
+        e.first_row += at;
+        e.rows = ml_min(most, whole->rows - at);
+        ML_TRY(ml_image_get_rows(dataset, at, e.rows, e.cols, s->block));
+        announce(s, ml_grid_rank(s->grid), &e);
+        hand_out(s, ml_grid_rank(s->grid), &e);
     }
 done:
     return st;
 }
 
-static ml_status send_dataset(load *s, hid_t group, int64_t kind, const char *name)
+static ml_status send_dataset(load *s, hid_t group, int64_t kind, char *name)
 {
     ml_status st = ML_OK;
     hid_t dataset = -1;
-    int64_t rows, cols, tensor = find_tensor(s->p, name);
-    if (tensor < 0) return ml_fail(ML_INPUT, "this run does not train it, the checkpoint has it");
+    int64_t rows, cols, all[2];
+    ml_extent e = {.kind = kind};
     ML_TRY(ml_image_get_matrix(group, name, &rows, &cols, &dataset));
-    ML_TRY(check_rows(s, tensor, kind, dataset, rows, cols));
-    ML_TRY(send_rows(s, tensor, kind, dataset, rows));
+    ml_extent_cut_name(name);
+    e.tensor = find_tensor(s->p, name);
+    if (e.tensor < 0) {
+        st = ml_fail(ML_INPUT, "this run does not train it, the checkpoint has it");
+        goto done;
+    }
+    ML_TRY(ml_extent_read(dataset, rows, cols, &e, all));
+    const ml_parameter *item = &s->p->items[e.tensor];
+    if (all[0] != item->rows || all[1] != item->cols) {
+        st = ml_fail(ML_INPUT, "the checkpoint has %" PRId64 " × %" PRId64 ", this run has %" PRId64 " × %" PRId64, all[0], all[1],
+                     item->rows, item->cols);
+        goto done;
+    }
+    ML_TRY(send_rows(s, &e, dataset));
 done:
     if (dataset >= 0) H5Dclose(dataset);
     return st;
@@ -101,7 +101,7 @@ static ml_status send_group(load *s, hid_t file, int64_t kind)
 {
     ml_status st = ML_OK;
     int64_t links;
-    char name[sizeof s->p->items->name];
+    char name[sizeof s->p->items->name + 32];
     hid_t group = -1;
     ML_TRY(ml_image_get_group(file, ml_state_kind[kind], &group));
     ML_TRY(ml_image_links(group, &links));
@@ -114,83 +114,98 @@ static ml_status send_group(load *s, hid_t file, int64_t kind)
         }
     }
 done:
-    H5Gclose(group);
+    if (group >= 0) H5Gclose(group);
     return st;
 }
 
-static ml_status send_image(load *s, const char *path, const char *bytes, int64_t count)
+/* The file that read_file has in memory. */
+static ml_status send_file(load *s)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
-    ML_TRY(ml_image_open(&image, path, bytes, count));
+    ml_extent end = {.tensor = -1};
+    ML_TRY(ml_image_open(&image, s->path, s->bytes, s->count));
     for (int64_t kind = 0; kind < ML_STATE_KINDS; kind++) {
         st = send_group(s, ml_image_file(image), kind);
         if (st != ML_OK) {
-            st = ml_fail_within(st, "%s", path);
+            st = ml_fail_within(st, "%s", s->path);
             goto done;
         }
     }
 done:
     ml_image_destroy(image);
+    announce(s, ml_grid_rank(s->grid), &end); /* also after a fault: the others wait for it */
     return st;
 }
 
-static ml_status send_file(load *s, const ml_manifest_file *file, int64_t step)
+static ml_status read_file(load *s, const ml_manifest_file *file)
 {
     ml_status st = ML_OK;
-    char path[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
-    char *bytes = NULL;
-    int64_t count;
-    ML_TRY(ml_step_path(s->run, step, file->name, path));
-    ML_TRY(ml_durable_read(path, largest_file, &bytes, &count));
-    ml_sha256_of(bytes, (size_t)count, hash);
-    if (strcmp(hash, file->sha256) != 0) {
-        st = ml_fail(ML_INPUT, "%s: has changed since its SHA-256 was checked", path);
-        goto done;
-    }
-    ML_TRY(send_image(s, path, bytes, count));
+    char hash[ML_SHA256_HEX];
+    ML_TRY(ml_step_path(s->run, s->plan.step, file->name, s->path));
+    ML_TRY(ml_durable_read(s->path, largest_file, &s->bytes, &s->count));
+    ml_sha256_of(s->bytes, (size_t)s->count, hash);
+    if (strcmp(hash, file->sha256) != 0) st = ml_fail(ML_INPUT, "%s: has changed since its SHA-256 was checked", s->path);
 done:
-    ml_memory_free(bytes);
+    return st;
+}
+
+/* One file for each reader, from file `first` on. */
+static ml_status load_round(load *s, int64_t first)
+{
+    ml_status st = ML_OK;
+    int64_t rank = ml_grid_rank(s->grid), files = ml_min(s->plan.readers, s->plan.files - first);
+    ML_TRY(ml_grid_agree(s->grid, rank < files ? read_file(s, &s->file[first + rank]) : ML_OK));
+    for (int reader = 0; reader < files; reader++) {
+        if (rank == reader)
+            st = send_file(s);
+        else
+            receive_blocks(s, reader);
+    }
+    ML_TRY(ml_grid_agree(s->grid, st));
+done:
+    ml_memory_free(s->bytes);
+    s->bytes = NULL;
+    return st;
+}
+
+/* ---- all of it ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* As many readers as there are tp ranks, which all may lie on one node: their files together stay below a bound. */
+static ml_status make_plan(load *s)
+{
+    int64_t largest = 1;
+    const json_t *manifest = s->run->chosen;
+    if (!manifest) return ml_fail(ML_INTERNAL, "ml_checkpoint_load before ml_checkpoint_find found anything");
+    s->plan.step = json_integer_value(json_object_get(manifest, "step"));
+    s->plan.files = ml_manifest_files(manifest);
+    for (int64_t i = 0; i < s->plan.files; i++) largest = ml_max(largest, ml_manifest_file_at(manifest, i).bytes);
+    s->plan.readers = ml_max(1, ml_min(ml_grid_tp(s->grid), read_together / largest));
+    return ML_OK;
+}
+
+static ml_status make_room(load *s)
+{
+    ml_status st = ML_OK;
+    ML_NEW(s->file, s->plan.files, ML_MEM_OTHER, "the files of a checkpoint");
+    ML_NEW(s->block, ml_block_floats(s->p), ML_MEM_OTHER, "a checkpoint's block");
+    ML_NEW(s->covered, s->p->count * ML_STATE_KINDS, ML_MEM_OTHER, "values read");
+done:
     return st;
 }
 
 static ml_status check_complete(const load *s)
 {
     for (int64_t i = 0; i < s->p->count; i++) {
+        const ml_parameter *item = &s->p->items[i];
         for (int kind = 0; kind < ML_STATE_KINDS; kind++) {
-            int64_t rows = s->next[i * ML_STATE_KINDS + kind];
-            if (rows != s->p->items[i].rows)
-                return ml_fail(ML_INPUT, "%s/%s: the checkpoint has %" PRId64 " of %" PRId64 " rows", ml_state_kind[kind],
-                               s->p->items[i].name, rows, s->p->items[i].rows);
+            int64_t found = s->covered[i * ML_STATE_KINDS + kind];
+            if (found != item->rows * item->cols)
+                return ml_fail(ML_INPUT, "%s/%s: the checkpoint has %" PRId64 " of %" PRId64 " values", ml_state_kind[kind], item->name,
+                               found, item->rows * item->cols);
         }
     }
     return ML_OK;
-}
-
-static ml_status send_all(load *s)
-{
-    ml_status st = ML_OK;
-    block_header end = {.tensor = -1};
-    int64_t step = json_integer_value(json_object_get(s->run->chosen, "step"));
-    for (int64_t i = 0; i < ml_manifest_files(s->run->chosen); i++) {
-        ml_manifest_file file = ml_manifest_file_at(s->run->chosen, i);
-        ML_TRY(send_file(s, &file, step));
-    }
-    ML_TRY(check_complete(s));
-done:
-    announce(s, &end); /* also after a fault: the others wait for it */
-    return st;
-}
-
-static ml_status make_room(load *s)
-{
-    ml_status st = ML_OK;
-    ML_NEW(s->block, ml_block_floats(s->p), ML_MEM_OTHER, "a checkpoint's block");
-    if (ml_grid_rank(s->grid) != 0) return ML_OK;
-    ML_NEW(s->next, s->p->count * ML_STATE_KINDS, ML_MEM_OTHER, "rows read");
-    if (!s->run->chosen) st = ml_fail(ML_INTERNAL, "ml_checkpoint_load before ml_checkpoint_find found anything");
-done:
-    return st;
 }
 
 static ml_status choose_here(ml_run_directory *run, int64_t step)
@@ -211,16 +226,19 @@ ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64
 
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_parameters *parameters)
 {
+    ml_status st = ML_OK;
     load s = {.run = run, .grid = grid, .p = parameters};
-    ml_status st = make_room(&s);
-    ML_TRY(ml_grid_agree(grid, st));
-    if (ml_grid_rank(grid) == 0)
-        st = send_all(&s);
-    else
-        receive_blocks(&s);
-    ML_TRY(ml_grid_agree(grid, st));
+    bool first = ml_grid_rank(grid) == 0;
+    ML_TRY(ml_grid_agree(grid, first ? make_plan(&s) : ML_OK));
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &s.plan, (int64_t)sizeof s.plan);
+    ML_TRY(ml_grid_agree(grid, make_room(&s)));
+    for (int64_t i = 0; first && i < s.plan.files; i++) s.file[i] = ml_manifest_file_at(run->chosen, i);
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, s.file, s.plan.files * (int64_t)sizeof *s.file);
+    for (int64_t i = 0; i < s.plan.files; i += s.plan.readers) ML_TRY(load_round(&s, i));
+    ML_TRY(check_complete(&s)); /* all ranks have counted the same */
 done:
+    ml_memory_free(s.file);
     ml_memory_free(s.block);
-    ml_memory_free(s.next);
+    ml_memory_free(s.covered);
     return st;
 }

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "store/image.h"
+#include "store/extent.h"
 #include "store/inspect_private.h"
 #include "store/run_directory.h"
 
@@ -18,20 +18,21 @@ static int64_t bytes_of(const json_t *manifest)
     return bytes;
 }
 
-/* Tensors whose first rows are in this file: a large one goes on in the next. */
+/* Tensors whose first row and column are in this file: a large one goes on in others. */
 static ml_status list_group(hid_t group, json_t *tensors)
 {
     ml_status st = ML_OK;
-    int64_t links, first, rows, some, cols;
-    char name[128];
+    int64_t links, rows, cols, all[2];
+    ml_extent extent;
+    char name[160];
     hid_t dataset = -1;
     ML_TRY(ml_image_links(group, &links));
     for (int64_t i = 0; i < links; i++) {
         ML_TRY(ml_image_link(group, i, name, sizeof name));
-        ML_TRY(ml_image_get_matrix(group, name, &some, &cols, &dataset));
-        ML_TRY(ml_image_get_int(dataset, "first_row", &first));
-        ML_TRY(ml_image_get_int(dataset, "rows", &rows));
-        if (first == 0) inspect_add_tensor(tensors, name, rows, cols, ml_dtype_name(ML_FP32));
+        ML_TRY(ml_image_get_matrix(group, name, &rows, &cols, &dataset));
+        ML_TRY(ml_extent_read(dataset, rows, cols, &extent, all));
+        ml_extent_cut_name(name);
+        if (extent.first_row == 0 && extent.first_col == 0) inspect_add_tensor(tensors, name, all[0], all[1], ml_dtype_name(ML_FP32));
         H5Dclose(dataset);
         dataset = -1;
     }

@@ -18,10 +18,9 @@ struct ml_writing {
     bool committed; /* all files are there */
     ml_manifest_file *files;
     int64_t nfiles, capacity;
-    char held_name[32];
     ml_image *held; /* the file that is still to be written; NULL: none */
     const char *held_bytes;
-    int64_t held_count;
+    ml_manifest_file held_file;
     double since;
     ml_checkpoint_report report;
     bool started, threaded;
@@ -33,7 +32,7 @@ struct ml_writing {
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */
 
-static ml_status add_file(ml_writing *w, const char *name, int64_t bytes, const char *sha256)
+ml_status ml_writing_add(ml_writing *w, const ml_manifest_file *file)
 {
     ml_status st = ML_OK;
     if (!w->files) {
@@ -45,24 +44,26 @@ static ml_status add_file(ml_writing *w, const char *name, int64_t bytes, const 
         w->files = grown;
         w->capacity *= 2;
     }
-    ml_manifest_file *file = &w->files[w->nfiles++];
-    file->bytes = bytes;
-    snprintf(file->name, sizeof file->name, "%s", name);
-    memcpy(file->sha256, sha256, ML_SHA256_HEX);
+    w->files[w->nfiles++] = *file;
 done:
     return st;
 }
 
-ml_status ml_writing_file(ml_writing *w, const char *name, const void *bytes, int64_t count)
+ml_status ml_writing_make_directory(const ml_writing *w)
+{
+    char path[ML_DURABLE_PATH];
+    ml_status st = ml_step_path(w->run, w->state.progress.step, "", path);
+    return st == ML_OK ? ml_durable_make_directories(path) : st;
+}
+
+static ml_status write_held(ml_writing *w)
 {
     ml_status st = ML_OK;
-    char path[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
-    int64_t step = w->state.progress.step;
-    ML_TRY(ml_step_path(w->run, step, "", path));
-    ML_TRY(ml_durable_make_directories(path));
-    ML_TRY(ml_step_path(w->run, step, name, path));
-    ML_TRY(ml_durable_write(path, bytes, count, hash));
-    ML_TRY(add_file(w, name, count, hash));
+    char path[ML_DURABLE_PATH];
+    ML_TRY(ml_writing_make_directory(w));
+    ML_TRY(ml_step_path(w->run, w->state.progress.step, w->held_file.name, path));
+    ML_TRY(ml_durable_write(path, w->held_bytes, w->held_file.bytes, w->held_file.sha256));
+    ML_TRY(ml_writing_add(w, &w->held_file));
 done:
     return st;
 }
@@ -71,14 +72,12 @@ ml_status ml_writing_hold(ml_writing *w, const char *name, ml_image *image)
 {
     char *bytes;
     w->held = image;
-    ml_status st = ml_image_finish(image, &bytes, &w->held_count);
+    ml_status st = ml_image_finish(image, &bytes, &w->held_file.bytes);
     if (st != ML_OK) return st;
     w->held_bytes = bytes;
-    snprintf(w->held_name, sizeof w->held_name, "%s", name);
+    snprintf(w->held_file.name, sizeof w->held_file.name, "%s", name);
     return ML_OK;
 }
-
-int64_t ml_writing_files(const ml_writing *w) { return w->nfiles; }
 
 /* ---- beginning -------------------------------------------------------------------------------------------------------------------- */
 
@@ -101,7 +100,7 @@ static ml_status look_for_committed(ml_writing *w)
     }
     for (int64_t i = 0; st == ML_OK && i < ml_manifest_files(manifest); i++) {
         ml_manifest_file file = ml_manifest_file_at(manifest, i);
-        st = add_file(w, file.name, file.bytes, file.sha256);
+        st = ml_writing_add(w, &file);
     }
     w->committed = st == ML_OK;
 done:
@@ -194,7 +193,7 @@ static void remove_uncommitted(const ml_writing *w, ml_status failure)
 static ml_status write_all(ml_writing *w)
 {
     ml_status st = ML_OK;
-    if (w->held) ML_TRY(ml_writing_file(w, w->held_name, w->held_bytes, w->held_count));
+    if (w->held) ML_TRY(write_held(w));
     if (w->state.before_commit) ML_TRY(w->state.before_commit(w->state.before_commit_of));
     ML_TRY(commit(w));
     ml_steps_retain(w->run, w->keep, w->state.keep_step);

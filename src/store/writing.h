@@ -15,11 +15,11 @@ ml_status ml_writing_create(ml_writing **out, ml_run_directory *run, const ml_ch
 /* A whole checkpoint of this step is there: only its manifest will be written again. A bad one was set aside. */
 bool ml_writing_is_committed(const ml_writing *writing);
 
-/* Writes one file of the checkpoint at once. */
-ml_status ml_writing_file(ml_writing *writing, const char *name, const void *bytes, int64_t count) ML_NODISCARD;
+ml_status ml_writing_make_directory(const ml_writing *writing) ML_NODISCARD; /* the checkpoint's */
+/* Adds a file that is written already to those that the manifest will name. */
+ml_status ml_writing_add(ml_writing *writing, const ml_manifest_file *file) ML_NODISCARD;
 /* Keeps a file for ml_writing_start: the image, finished, becomes the writing's own, whatever the result. */
 ml_status ml_writing_hold(ml_writing *writing, const char *name, ml_image *image) ML_NODISCARD;
-int64_t ml_writing_files(const ml_writing *writing); /* so far */
 
 /* Writes what is held, then the manifest, then deletes old checkpoints; with `beside` in a thread of its own, where one can be had. A save that fails leaves no trace of
  * itself. */

@@ -98,7 +98,8 @@ done:
 ml_plan_shape session_plan_shape(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (ml_plan_shape){s->tokens, c->batch.micro, s->max_len, c->product_path, c->vector_path, omp_get_max_threads()};
+    return (ml_plan_shape){s->tokens,      c->batch.micro,        s->max_len,          c->product_path,
+                           c->vector_path, omp_get_max_threads(), ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
 }
 
 /* The ranks' largest need decides, so that all take the same mode. */

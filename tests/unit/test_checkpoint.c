@@ -452,22 +452,55 @@ static void metrics_are_cut_at_a_step(void **state)
     assert_int_equal(truncate(path, 0), 0);
 }
 
-/* Four million parameters in one tensor: the peak is what was predicted. */
+/* Four million parameters in one tensor: the peak is what was predicted, written as they lie and gathered (which takes more: second). */
 static void memory_needed_is_as_predicted(void **state)
 {
     fixture *f = *state;
     ml_parameters p = {0};
-    ml_checkpoint_state saved = case_state(1);
     assert_int_equal(ml_parameters_add(&p, "large", 2000, 2000, false, (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_PARTIAL, NULL),
                      ML_OK);
     ml_parameters_lay_out(&p);
     assert_int_equal(ml_parameters_allocate(&p, true), ML_OK);
-    double before = (double)ml_memory_current(ML_MEM_OTHER), predicted = (double)ml_checkpoint_memory(&p, false);
-    assert_int_equal(ml_checkpoint_save(f->open, f->grid, &p, &saved, 2, NULL), ML_OK);
-    double measured = (double)ml_memory_peak(ML_MEM_OTHER) - before;
-    assert_true(predicted > (double)ml_checkpoint_bytes(p.global));
-    assert_true(fabs(measured - predicted) < 0.01 * predicted);
+    for (int gathered = 0; gathered < 2; gathered++) {
+        ml_checkpoint_state saved = case_state(1 + gathered);
+        saved.full = !gathered;
+        double before = (double)ml_memory_current(ML_MEM_OTHER), predicted = (double)ml_checkpoint_memory(&p, saved.full, 1, 0);
+        assert_int_equal(ml_checkpoint_save(f->open, f->grid, &p, &saved, 2, NULL), ML_OK);
+        double measured = (double)ml_memory_peak(ML_MEM_OTHER) - before;
+        assert_true(predicted > (double)ml_checkpoint_bytes(p.global));
+        assert_true(fabs(measured - predicted) < 0.01 * predicted);
+    }
     ml_parameters_destroy(&p);
+}
+
+/* Ten layers as wide as GPT-3 175B's, and its embedding: all writers of a node together. */
+static void writers_of_a_node_stay_below_their_bound(void **state)
+{
+    (void)state;
+    static const int64_t width = 12288;
+    for (int tp = 1; tp <= 64; tp *= 2) {
+        int64_t together = 0;
+        for (int rank = 0; rank < tp; rank++) {
+            ml_parameters p = {0};
+            const int64_t rows[] = {50257, 3 * width, width, 4 * width};
+            for (int i = 0; i < 40; i++) {
+                int64_t r = i ? rows[1 + i % 3] : rows[0];
+                ml_shard half = {i % 2 ? ML_SHARD_COLS : ML_SHARD_ROWS, 1, {{0, 0}}};
+                int64_t cut = half.dim == ML_SHARD_COLS ? width : r;
+                half.part[0].start = ml_part_start(cut, tp, rank);
+                half.part[0].count = ml_part_count(cut, tp, rank);
+                assert_int_equal(ml_parameters_add(&p, "a", r, width, false, half, ML_GRADIENT_PARTIAL, NULL), ML_OK);
+                assert_int_equal(ml_parameters_add(&p, "b", width, 1, true, (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL, NULL),
+                                 ML_OK);
+            }
+            ml_parameters_lay_out(&p);
+            together += ml_checkpoint_memory(&p, true, tp, rank);
+            assert_int_equal(ml_checkpoint_writers(&p, true, tp), tp);
+            ml_parameters_destroy(&p);
+        }
+        assert_true((double)together < 1.1 * 0x1p30);
+        assert_true((double)together > 0.4 * 0x1p30);
+    }
 }
 
 int main(int argc, char **argv)
@@ -499,6 +532,7 @@ int main(int argc, char **argv)
         CASE(a_dead_run_leaves_no_lock),
         CASE(metrics_are_cut_at_a_step),
         CASE(memory_needed_is_as_predicted),
+        CASE(writers_of_a_node_stay_below_their_bound),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ml_grid_stop();
