@@ -6,6 +6,7 @@ CTest names the program in MPILORA and the sources in MPILORA_SOURCE_DIR.
 import json
 import os
 import shlex
+import struct
 import subprocess
 import sys
 
@@ -57,6 +58,28 @@ def make_data(folder, sequences, name="data"):
         for ids in sequences:
             file.write(json.dumps({"input_ids": ids}) + "\n")
     mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
+
+
+def write_safetensors(path, tensors):
+    """tensors: name -> (shape, its numbers as little-endian fp32)."""
+    header, data = {}, b""
+    for name, (shape, raw) in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def make_peft(folder, rank, alpha, factors):
+    """A PEFT directory; factors: module -> (A, B), each (shape, numbers) as above. Returns the folder."""
+    os.makedirs(folder)
+    modules = sorted({name.rsplit(".", 1)[1] for name in factors})
+    write_config(f"{folder}/adapter_config.json", peft_type="LORA", task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none",
+                 target_modules=modules, fan_in_fan_out=False, inference_mode=True)
+    tensors = {f"base_model.model.{name}.lora_{letter}.weight": pair[i] for name, pair in factors.items() for i, letter in enumerate("AB")}
+    write_safetensors(f"{folder}/adapter_model.safetensors", tensors)
+    return folder
 
 
 def count_lines(path):

@@ -115,6 +115,15 @@ typedef struct ml_svd_plan {
 } ml_svd_plan;
 
 void ml_svd_plan_make(ml_svd_plan *out, int64_t rows, int64_t cols, int ranks);
+
+/* Of each kind of linear layer that `targets` (ml_target bits; 0: all) chooses, in the model's order. ML_USAGE where the family lacks one. Local. */
+enum { ML_SVD_KINDS = 8 };
+typedef struct ml_svd_kind {
+    const char *target; /* "q" */
+    ml_svd_plan plan;
+} ml_svd_kind;
+ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count, const ml_model_spec *spec, unsigned targets,
+                            int ranks) ML_NODISCARD;
 /* Logs the plan, and refuses with ML_RESOURCE, naming both, when the ranks of a node need more than the node has: `memory` bytes, or, where that is 0, what the
  * kernel says is available, or the job's cgroup allows. Also where a rank's part is beyond ScaLAPACK's 32-bit counts. Collective over the world. */
 ml_status ml_svd_check(const ml_svd_plan *plan, const ml_grid *grid, int64_t memory) ML_NODISCARD;

@@ -99,13 +99,15 @@ static ml_status find_pairs(const ml_study *study, ml_study_site *site, bool *an
     return ML_OK;
 }
 
+/* Without an adapter, q, k and v stand for the fused projection unless it is asked for. */
+static bool kind_is_chosen(unsigned targets, unsigned bit) { return targets ? (targets & bit) != 0 : bit != ML_TARGET_QKV; }
+
 /* A site of this kind in this layer, if it belongs to the study. */
 static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer, const ml_site_kind *kind)
 {
     unsigned bit = bit_of(target_of(kind));
-    bool wanted = selection->targets == 0 || (selection->targets & bit);
-    if (!wanted || !layer_is_selected(selection, layer)) return ML_OK;
-    if (study->adapters == 0 && selection->targets == 0 && bit == ML_TARGET_QKV) return ML_OK; /* q, k and v stand for it */
+    bool chosen = (study->adapters > 0 && selection->targets == 0) || kind_is_chosen(selection->targets, bit);
+    if (!chosen || !layer_is_selected(selection, layer)) return ML_OK;
     ml_study_site site = {.layer = layer, .target = target_of(kind)};
     snprintf(site.name, sizeof site.name, "layers.%" PRId64 ".%s", layer, kind->name);
     ml_site_shape(ml_base_spec(study->base), kind->name, &site.in, &site.out);
@@ -175,6 +177,23 @@ void ml_study_close(ml_study *study)
     ml_memory_free(study->sites);
     ml_base_close(study->base);
     *study = (ml_study){0};
+}
+
+ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count, const ml_model_spec *spec, unsigned targets, int ranks)
+{
+    ml_status st = check_selection(&(ml_selection){.targets = targets}, spec);
+    if (st != ML_OK) return st;
+    *count = 0;
+    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++) {
+        unsigned bit = bit_of(target_of(kind));
+        int64_t width, rows;
+        if (!kind_is_chosen(targets, bit)) continue;
+        ml_site_shape(spec, kind->name, &width, &rows);
+        ml_svd_kind *k = &out[(*count)++];
+        k->target = target_of(kind);
+        ml_svd_plan_make(&k->plan, rows, width, ranks);
+    }
+    return ML_OK;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------------------------------- */

@@ -32,7 +32,8 @@ const ml_command ml_command_analyze = {
     .help =
         "usage: mpilora analyze subspace A B       --base BASE.h5 [--of A|B|right|left] [options]\n"
         "       mpilora analyze amplification A    --base BASE.h5 [--rank R] [options]\n"
-        "       mpilora analyze spectrum           --base BASE.h5 [--adapter A] [options]                        (any mpirun)\n\n"
+        "       mpilora analyze spectrum           --base BASE.h5 [--adapter A] [options]                        (any mpirun)\n"
+        "       mpilora analyze spectrum           --base BASE.h5|MODEL.yaml --plan [--ranks N] [--targets q,v] [--json]\n\n"
         "The studies of section 7 of the LoRA paper, for every layer and target. A and B are adapters: adapter.h5 or a PEFT directory,\n"
         "two ranks or two seeds of one base. dW = s*B*A with the adapter's scale s; it is never formed.\n\n"
         "subspace       phi(i, j) = ||U_i' V_j||_F^2 / min(i, j) of the first i singular directions of the one adapter and the first j of\n"
@@ -51,7 +52,8 @@ const ml_command ml_command_analyze = {
         "  --memory GIB    what a node may use, in place of what it has available\n\n"
         "Singular values of W are computed by all ranks together (ScaLAPACK's pdgesvd, double precision), each of which reads its own "
         "part.\n"
-        "What a rank needs is said before that starts, and refused (exit code 4) where a node has less.\n",
+        "What a rank needs is said before that starts, and refused (exit code 4) where a node has less; --plan only says it, also for N "
+        "ranks.\n",
     .run = run,
     .parallel = true,
 };

@@ -36,6 +36,10 @@ ml_status analyze_open(analyze_run *run, const analyze_options *o, const char *c
 void analyze_close(analyze_run *run);
 int64_t analyze_memory(const analyze_options *o); /* bytes */
 
+/* What the spectra of a base, or of a description *.yaml, would need on `ranks` ranks; 0: those that run, and then whether their nodes have it. Collective over the
+ * world. */
+ml_status analyze_plan(const analyze_options *o, int64_t ranks, const char *usage) ML_NODISCARD;
+
 bool analyze_speaks(void); /* world rank 0 */
 /* {"kind", "base", "adapters", "sites": []}; the caller adds to the sites. */
 json_t *analyze_json(const ml_study *study, const char *kind);

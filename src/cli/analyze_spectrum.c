@@ -4,7 +4,8 @@
 
 #include "cli/analyze.h"
 
-static const char usage[] = "mpilora analyze spectrum --base BASE.h5 [--adapter A] [--targets q,v] [--layers 0-3] [--out F.h5] [--json]";
+static const char usage[] =
+    "mpilora analyze spectrum --base BASE.h5 [--adapter A] [--targets q,v] [--layers 0-3] [--out F.h5] [--json] [--plan]";
 
 /* How many of the largest hold nine tenths of Σσ². */
 static int64_t count_ninety(const double *sigma, int64_t n)
@@ -55,10 +56,15 @@ ml_status analyze_spectrum(int argc, char **argv)
     analyze_options o;
     const char *adapters[ML_STUDY_ADAPTERS] = {NULL}, *none;
     ml_spectrum *s = NULL;
+    bool plan = false;
+    int64_t ranks = 0;
     option table[ANALYZE_OPTIONS] = {{NULL, OPTION_FLAG, NULL}};
     analyze_common_options(table, &o);
     table[ANALYZE_COMMON] = (option){"--adapter", OPTION_TEXT, &adapters[0]};
+    table[ANALYZE_COMMON + 1] = (option){"--plan", OPTION_FLAG, &plan};
+    table[ANALYZE_COMMON + 2] = (option){"--ranks", OPTION_INT, &ranks};
     ML_TRY(options_read(argc, argv, table, 0, 0, &none, usage));
+    if (plan) return analyze_plan(&o, ranks, usage);
     ML_TRY(analyze_open(&run, &o, adapters, usage));
     ML_TRY(ml_spectra_compute(&s, &run.study, analyze_memory(&o)));
     if (o.out) st = analyze_speaks() ? ml_spectra_write(o.out, &run.study, s) : ML_OK;

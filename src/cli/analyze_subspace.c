@@ -45,20 +45,21 @@ static void print_means(const ml_study *study, const ml_subspace *s)
 {
     for (int64_t i = 0; i < study->count; i++) {
         const char *target = study->sites[i].target;
-        double phi = 0.0, chance = 0.0, first = 0.0;
+        double phi = 0.0, chance = 0.0, first = 0.0, first_chance = 0.0;
         int64_t n = 0;
         bool seen = false;
         for (int64_t j = 0; j < study->count; j++) {
             if (strcmp(study->sites[j].target, target) != 0) continue;
             seen = seen || j < i;
             first += phi_at(s[j].phi, &s[j], 1, 1);
+            first_chance += phi_at(s[j].phi_random, &s[j], 1, 1);
             phi += phi_at(s[j].phi, &s[j], s[j].na, s[j].nb);
             chance += phi_at(s[j].phi_random, &s[j], s[j].na, s[j].nb);
             n++;
         }
         if (!seen)
-            printf("mean of %-5s (%" PRId64 " layers): phi(1,1) %.4f, all directions %.4f, random %.4f\n", target, n, first / (double)n,
-                   phi / (double)n, chance / (double)n);
+            printf("mean of %-5s (%" PRId64 " layers): phi(1,1) %.4f (random %.4f), all directions %.4f (random %.4f)\n", target, n,
+                   first / (double)n, first_chance / (double)n, phi / (double)n, chance / (double)n);
     }
 }
 

@@ -8,22 +8,15 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.environ["MPILORA_SOURCE_DIR"], "tests"))
-from harness import Checks, make_base, mpilora, start  # noqa: E402
+from harness import Checks, make_base, make_peft, mpilora, start  # noqa: E402
 
 WIDTH, OUT, RANK = 32, 32, 4
 MODEL = f"family: llama\nlayers: 2\nwidth: {WIDTH}\nmlp_width: 48\nheads: 4\nkv_heads: 4\nvocab: 64\ncontext: 32\ntied_head: true\n"
 
 
-def write_safetensors(path, tensors):
-    """tensors: name → rows of numbers."""
-    header, data = {}, b""
-    for name, rows in tensors.items():
-        flat = struct.pack(f"<{len(rows) * len(rows[0])}f", *(x for row in rows for x in row))
-        header[name] = {"dtype": "F32", "shape": [len(rows), len(rows[0])], "data_offsets": [len(data), len(data) + len(flat)]}
-        data += flat
-    text = json.dumps(header).encode()
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + data)
+def stored(rows):
+    """As the harness writes it."""
+    return (len(rows), len(rows[0])), struct.pack(f"<{len(rows) * len(rows[0])}f", *(x for row in rows for x in row))
 
 
 def unit(place, length, size=1.0):
@@ -36,18 +29,8 @@ def transposed(rows):
 
 def make_adapter(path, a, b, modules=("q_proj", "v_proj"), layers=(0, 1), rank=RANK):
     """The same factors everywhere, with alpha = rank: dW = B·A."""
-    os.makedirs(path)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none",
-              "target_modules": list(modules), "fan_in_fan_out": False, "inference_mode": True}
-    with open(f"{path}/adapter_config.json", "w") as file:
-        json.dump(config, file)
-    tensors = {}
-    for layer in layers:
-        for module in modules:
-            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
-            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
-    write_safetensors(f"{path}/adapter_model.safetensors", tensors)
-    return path
+    names = [f"model.layers.{layer}.self_attn.{module}" for layer in layers for module in modules]
+    return make_peft(path, rank, rank, {name: (stored(a), stored(b)) for name in names})
 
 
 def make_adapters(folder):
@@ -121,6 +104,19 @@ def check_amplification(check, base, adapters):
         check.that(abs(site["weight_norm"] - norm) < 1e-12, f"||W|| {site['weight_norm']}, its singular values say {norm}")
 
 
+def check_plan(check, folder, base):
+    """Planned without a base for 16 ranks, and for the ranks that run."""
+    with open(f"{folder}/gpt3.yaml", "w") as file:
+        file.write("family: gpt2\nlayers: 96\nwidth: 12288\nheads: 96\nvocab: 50257\ncontext: 2048\n")
+    plan = json.loads(mpilora("analyze", "spectrum", "--plan", "--base", f"{folder}/gpt3.yaml", "--ranks", "16", "--targets", "q,fc", "--json"))["matrices"]
+    check.that([m["target"] for m in plan] == ["q", "fc"] and plan[0]["process_grid"] == [4, 4], f"plan {plan}")
+    check.that(plan[0]["matrix_bytes"] == 8 * 12288**2 // 16 < plan[0]["bytes_per_rank"] < 8 * 12288**2 // 14, f"plan {plan[0]}")
+    done = start("analyze", "spectrum", "--plan", "--base", base, "--targets", "q", ranks=2)
+    check.that(done.returncode == 0 and "1 x 2" in done.stdout and "a rank needs" in done.stderr, f"{done.stdout}{done.stderr}")
+    expect(check, 4, "12288 × 12288: the ranks of a node need 1167.8 MiB", "spectrum", "--plan", "--base", f"{folder}/gpt3.yaml", "--targets", "q", "--memory", "1")
+    expect(check, 2, "none.yaml", "spectrum", "--plan", "--base", f"{folder}/none.yaml")
+
+
 def expect(check, code, contains, *words, ranks=0):
     done = start("analyze", *words, ranks=ranks)
     lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora analyze:")]
@@ -188,6 +184,7 @@ def main():
         check_subspaces(check, base, adapters)
         check_amplification(check, base, adapters)
         check_grids(check, base, adapters)
+        check_plan(check, folder, base)
         check_refusals(check, folder, base, adapters)
     check.end()
 
