@@ -360,6 +360,36 @@ static void test_subspaces(void **state)
     remove_files();
 }
 
+/* q and v against the same adapter as PEFT has it: one pair of rank 2r on the fused projection. */
+static void test_fused(void **state)
+{
+    (void)state;
+    ml_study study;
+    ml_subspace *s;
+    const char *const kinds[] = {"attn.q", "attn.v", NULL};
+    write_files(&tiny_gpt2, kinds);
+    if (ml_grid_rank(grid) == 0) {
+        ml_adapter a;
+        assert_int_equal(ml_adapter_read(&a, a_path, &tiny_gpt2, NULL), ML_OK);
+        assert_int_equal(ml_adapter_export_peft(&a, &tiny_gpt2, "base", out_path), ML_OK);
+        ml_adapter_destroy(&a);
+    }
+    ml_grid_barrier(grid);
+    const char *const adapters[] = {a_path, out_path};
+    if (ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}) != ML_OK) fail_msg("%s", ml_error_text());
+    assert_int_equal(study.count, 4);
+    assert_string_equal(study.sites[0].target, "q");
+    assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_RIGHT, 1), ML_OK);
+    for (int64_t i = 0; i < study.count; i++) {
+        const double one = 1.0;
+        for (int64_t k = 0; k < s[i].na; k++) check_close(&s[i].phi[k * s[i].nb + k], &one, 1, 1.0, "phi of an adapter with itself");
+        check_close(s[i].sigma_a, s[i].sigma_b, s[i].na, s[i].sigma_a[0], "its singular values");
+    }
+    ml_subspaces_destroy(s, study.count);
+    ml_study_close(&study);
+    remove_files();
+}
+
 /* Spans that are equal, orthogonal, and half of each. */
 static void test_known_subspaces(void **state)
 {
@@ -383,7 +413,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_known_subspaces), cmocka_unit_test(test_plan),
                                        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_singular_values),
                                        cmocka_unit_test(test_failing_reader),  cmocka_unit_test(test_studies),
-                                       cmocka_unit_test(test_subspaces)};
+                                       cmocka_unit_test(test_subspaces),       cmocka_unit_test(test_fused)};
     if (ml_grid_start(&argc, &argv) != ML_OK || ml_grid_create(&grid, 1) != ML_OK) return 1;
     ml_log_enable(false);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
