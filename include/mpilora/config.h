@@ -10,7 +10,39 @@
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
 
-typedef enum ml_method { ML_METHOD_LORA, ML_METHOD_FULL } ml_method;
+typedef enum ml_method {
+    ML_METHOD_LORA,
+    ML_METHOD_FULL,
+    ML_METHOD_TOP,
+    ML_METHOD_BITFIT,
+    ML_METHOD_PREFIX_EMBED,
+    ML_METHOD_PREFIX_LAYER,
+    ML_METHOD_ADAPTER_H,
+    ML_METHOD_ADAPTER_L,
+    ML_METHOD_ADAPTER_P,
+    ML_METHOD_ADAPTER_DROP,
+    ML_METHOD_COMPACTER,
+    ML_METHOD_LORA_PREFIX_EMBED,
+    ML_METHOD_LORA_PREFIX_LAYER,
+    ML_METHODS
+} ml_method;
+/* As method.name has it: "lora", "full", …, "lora+prefix_layer". */
+const char *ml_method_name(ml_method method);
+bool ml_method_find(const char *name, ml_method *out);
+bool ml_method_has_lora(ml_method method);
+bool ml_method_has_prefix(ml_method method);
+bool ml_method_has_bottleneck(ml_method method);
+/* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's default. */
+typedef struct ml_method_sizes {
+    int64_t top;        /* method.top: 2, the last layers that train (top) */
+    int64_t prefix;     /* method.prefix: 8, trained positions before a sequence (prefix_embed, prefix_layer) */
+    int64_t infix;      /* method.infix: 0, and between prompt and completion */
+    int64_t bottleneck; /* method.bottleneck: 8, the width of adapter_h, adapter_l, adapter_p, adapter_drop and compacter */
+    int64_t drop;       /* method.drop: 0, the first layers without an adapter (adapter_drop) */
+    int64_t factors;    /* method.factors: 4, Kronecker terms (compacter) */
+    bool new_biases;    /* method.new_biases: false; true: biases that the model lacks are made, as zeros (bitfit) */
+} ml_method_sizes;
+
 /* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL on), or the choice of one. */
 typedef enum ml_keep_activations { ML_KEEP_AUTO, ML_KEEP_FULL, ML_KEEP_SELECTIVE, ML_KEEP_CHECKPOINT } ml_keep_activations;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
@@ -52,6 +84,7 @@ typedef struct ml_run_config {
         unsigned targets;   /* ml_target bits: [q, v] */
         ml_scaling scaling; /* standard */
         char *init;         /* adapter.h5 or PEFT directory: NULL */
+        ml_method_sizes sizes;
     } method;
     struct {
         char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without valid nothing is evaluated */

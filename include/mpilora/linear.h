@@ -41,6 +41,10 @@ typedef struct ml_linear_hook {
     void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
     /* Adds to its own gradients; dx += where dx is not NULL. */
     void (*backward)(void *self, const ml_pass *pass, const float *x, const float *dy, float *dx);
+    /* On the layer's output itself, after its sum and bias: y ← f(y); backward returns df/dyᵀ·dy, [T, out] in the pass's scratch, and leaves dy as it is. A hook has
+     * the pair above, or this one. */
+    void (*after_forward)(void *self, const ml_pass *pass, float *y);
+    const float *(*after_backward)(void *self, const ml_pass *pass, const float *dy);
 } ml_linear_hook;
 
 /* One projection of a layer: its name and which of its global rows (column-parallel) this rank holds. */

@@ -65,7 +65,8 @@ typedef struct ml_model_slot {
     int64_t count; /* elements of this rank */
     ml_dtype dtype;
     void *data;      /* this rank's part; NULL before ml_model_bind */
-    float *gradient; /* NULL: frozen; set through ml_model_train_slot */
+    float *gradient; /* NULL: frozen; set by the method before ml_model_bind */
+    bool apart;      /* its storage is the method's: it trains. Set when the method attaches */
 } ml_model_slot;
 
 typedef struct ml_norm {
@@ -91,14 +92,14 @@ ml_layer *ml_model_layer(ml_model *model, int64_t layer); /* hooks are attached 
 /* Slots in storage order: parts of one linear layer lie next to each other. */
 int64_t ml_model_slots(const ml_model *model);
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
-/* What ml_model_bind allocates where the slots of other types have data already: for the slots of `dtype` alone, and for all slots. */
-int64_t ml_model_unbound_bytes(const ml_model *model, ml_dtype dtype);
+/* What ml_model_bind allocates: for the slots that are not apart. 0: everything trains. */
 int64_t ml_model_weight_bytes(const ml_model *model);
-/* After slots' data (and gradients) were set: points the layers at them. Slots still without data get storage of `category`. Local. */
-ml_status ml_model_bind(ml_model *model, ml_category category) ML_NODISCARD;
-/* The same with the caller's memory for the slots without data: ml_model_storage_bytes, aligned to 64. Borrowed; it may be shared by ranks that hold the
+/* Room for the bf16 slots that are apart, in the order that layers need; with a `block` (aligned to 64) they are pointed into it. */
+int64_t ml_model_lay_out_apart(ml_model *model, void *block);
+/* After slots' data (and gradients) were set: points the layers at them. Slots that are not apart get storage (category frozen). Local. */
+ml_status ml_model_bind(ml_model *model) ML_NODISCARD;
+/* The same with the caller's memory for the slots that are not apart: ml_model_weight_bytes, aligned to 64. Borrowed; it may be shared by ranks that hold the
  * same shard, and be read-only once it is filled: passes never write to it. */
-int64_t ml_model_storage_bytes(const ml_model *model);
 void ml_model_bind_storage(ml_model *model, void *storage);
 
 /* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤ 8). */
@@ -108,6 +109,16 @@ void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_o
 /* What the passes compute with. Borrowed; until destroyed or replaced. */
 void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels);
 const ml_kernels *ml_model_kernels(const ml_model *model);
+
+/* Virtual tokens: those of a batch that are negative, −1 − j for the j-th. They have no word: at level 0 (the embedding's output, which holds their position alone) the
+ * hook adds what stands for one; at level l, 1 … layers − 1 (the output of layer l − 1), it may put something in the place of what came out. backward takes the
+ * gradient of x at that level, and clears it in rows that forward put. */
+typedef struct ml_virtual_hook {
+    void *self; /* NULL: none */
+    void (*forward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x);
+    void (*backward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *dx);
+} ml_virtual_hook;
+void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook);
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------- */
 

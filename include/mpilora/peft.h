@@ -3,7 +3,18 @@
  * LoRA (Hu et al. 2021, arXiv:2106.09685): y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with A[r, in], B[out, r], W frozen; s = α/r, or α/√r (rsLoRA, Kalajdzievski
  * 2023, arXiv:2312.03732). In a column-parallel layer A is replicated over tp and B cut by rows, in a row-parallel layer A is cut by columns and B
  * replicated; gradients of the replicated factors are partial sums.
- * full: every tensor of the base trains, with fp32 masters.
+ * The others, with the sizes of ml_method_sizes (parameter counts for d width, L layers; Hu et al., section 5.1):
+ *   full           every tensor of the base, with fp32 masters
+ *   top            the tensors of the last n layers (FT-Top2: n = 2)
+ *   bitfit         every bias, those of norms among them (Zaken et al. 2021, arXiv:2106.10199)
+ *   adapter_*      y ← y + U·gelu(D·y + b) + c with D[r, d], U[d, r] on the output of a sub-layer, before its residual sum: 2·d·r + r + d each.
+ *                  adapter_h after attention and MLP (Houlsby et al. 2019, arXiv:1902.00751), adapter_p after the MLP (Pfeiffer et al. 2021, arXiv:2005.00247),
+ *                  adapter_l the same behind a norm of its own, D·norm(y), 2·d more (Lin et al. 2020, arXiv:2004.03829), adapter_drop adapter_p without the first
+ *                  layers (Rücklé et al. 2020, arXiv:2010.11918). U starts as zero, so that the run starts as the base.
+ *   compacter      adapter_h with D and U = Σ_i A_i ⊗ (s_i·t_iᵀ), A_i[n, n] shared by all of them (Mahabadi et al. 2021, arXiv:2106.04647)
+ *   prefix_embed   trained embeddings of l_p positions before a sequence and l_i between prompt and completion: d·(l_p + l_i)
+ *   prefix_layer   also what these positions hold at the input of every further layer: L·d·(l_p + l_i)
+ *   lora+prefix_*  both (appendix E)
  *
  * Order of calls: attach (describes; no storage) → ml_parameters_lay_out → ml_parameters_allocate → ml_peft_bind → ml_model_bind → weights are read →
  * ml_peft_initialise or ml_peft_load. For sizes alone stop after lay_out.
@@ -29,30 +40,42 @@ typedef struct ml_lora_options {
 
 /* The model and the list are borrowed and must outlive the method. Local. */
 ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_lora_options *options) ML_NODISCARD;
-ml_status ml_peft_attach_full(ml_peft **out, ml_model *model, ml_parameters *parameters) ML_NODISCARD;
+/* Any method. `lora` is for those that have LoRA; ML_USAGE where the sizes do not fit the model (both numbers named). Local. */
+typedef struct ml_peft_options {
+    ml_method method;
+    ml_method_sizes sizes;
+    ml_lora_options lora;
+} ml_peft_options;
+ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+/* The same from a run's configuration, with LoRA's targets resolved; `method` instead of the configuration's own. */
+ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_run_config *config,
+                                    ml_method method) ML_NODISCARD;
+/* The specification of the model that a method trains: that of the base, but for the biases that bitfit makes. */
+ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method, const ml_method_sizes *sizes);
 /* An existing adapter, not to be trained: sites, ranks and scales are its own. ML_INPUT where it names a site that the model lacks. */
 ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter) ML_NODISCARD;
 void ml_peft_destroy(ml_peft *peft); /* takes its hooks out of the model; NULL is fine */
 
-/* Points hooks (or, for full, the model's slots) at the allocated buffers. Local. */
-void ml_peft_bind(ml_peft *peft);
-/* Where the fp32 master of slot `index` is kept apart from the slot's own data (full in bf16): base weights are read there; else NULL. */
+/* Points hooks, or the model's slots, at the allocated buffers; bf16 copies of trained weights and other things of the method's own are allocated. Local. */
+ml_status ml_peft_bind(ml_peft *peft) ML_NODISCARD;
+/* Where the fp32 master of slot `index` is kept apart from the slot's own data (in bf16): base weights are read there; else NULL. */
 float *ml_peft_master(ml_peft *peft, int64_t index);
-/* LoRA: A Kaiming-uniform with a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); B zero. full: nothing. */
+/* What is not of the base: matrices that go in (LoRA's A, D) Kaiming-uniform with a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); those that come
+ * out (B, U) zero; embeddings of virtual tokens normal with deviation 0.02. */
 void ml_peft_initialise(ml_peft *peft);
 /* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not those attached (both values named). Local. */
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
-/* After an update or a load of values: bf16 copies follow their masters. */
+/* After a pass's gradients are complete on this rank, before they are summed: gradients of what is made of parameters become those of the parameters. */
+void ml_peft_before_sum(ml_peft *peft);
+/* After an update or a load of values: bf16 copies, and what is made of parameters, follow. */
 void ml_peft_after_update(ml_peft *peft);
 /* LoRA: adds s·B·A into the model's own weights (rounded once to their type) and takes the method's hooks out: the model computes what it did, without
  * adapters. Only for a method whose weights are this model's own storage. Local. */
 void ml_peft_merge(ml_peft *peft);
-/* Bytes beyond parameters and slots that this method's weights need on this rank, into the category they are accounted in (full: its own bf16 copies
- * count as trainable and not as frozen). */
-ml_category ml_peft_weight_category(const ml_peft *peft);
-int64_t ml_peft_weight_bytes(const ml_peft *peft); /* what ml_model_bind will allocate */
+/* Adds what ml_peft_bind allocates. */
+void ml_peft_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
 
-/* The trained factors, whole, on world rank 0 (elsewhere `out` stays empty): collective; LoRA only. Destroy with ml_adapter_destroy. */
+/* What was trained, whole, on world rank 0 (elsewhere `out` stays empty): collective. Destroy with ml_adapter_destroy. */
 ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash, ml_adapter *out) ML_NODISCARD;
 
 #endif

@@ -24,7 +24,7 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
                   int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What of it the ranks that write checkpoints hold, and the others do not. */
-int64_t ml_plan_writer_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape);
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_parameters *parameters, const ml_plan_shape *shape);
 
 /* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in `other` already, and what this process has beside that (MPI, libraries). Leaves
  * the model in the last mode. */
@@ -113,7 +113,7 @@ typedef struct ml_plan_time {
 } ml_plan_time;
 
 typedef struct ml_plan_method {
-    const char *name; /* "lora", "full" */
+    const char *name; /* of the configuration's method, or "lora" where that is full; "full" */
     int64_t params_total, params_trainable;
     int64_t checkpoint_bytes, allreduce_bytes_per_step;
     int64_t adapter_bytes_16bit;       /* the trained tensors in 16 bit, as the paper counts them */

@@ -3,6 +3,7 @@
 #define MPILORA_STORE_H
 
 #include "mpilora/base.h"
+#include "mpilora/config.h"
 #include "mpilora/grid.h"
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
@@ -69,9 +70,21 @@ typedef struct ml_adapter_pair {
     float *b; /* [out, rank] */
 } ml_adapter_pair;
 
+/* A tensor that another method trained, whole, under the name that training has for it; a vector is n × 1. */
+typedef struct ml_adapter_tensor {
+    char name[96];
+    int64_t rows, cols;
+    float *value;
+} ml_adapter_tensor;
+
+/* What a method made: LoRA's pairs, the tensors of the others, or both (lora+prefix_embed). */
 typedef struct ml_adapter {
+    ml_method method;
+    ml_method_sizes sizes; /* of the method, where it is not LoRA alone */
     int64_t count;
     ml_adapter_pair *pairs;
+    int64_t ntensors;
+    ml_adapter_tensor *tensors;
     bool rslora;
     double dropout;
     char base_source_hash[ML_SHA256_HEX]; /* "" where unknown (PEFT) */

@@ -80,7 +80,7 @@ ml_status plan_search(const ml_run_config *config, const ml_machine *machine, in
     ml_status st = ML_OK;
     ml_plan_list list = {0};
     int64_t bytes = machine->memory, each = per_node == -1 ? ml_min(machine->domains, machine->cores) : per_node;
-    const char *method = config->method.name == ML_METHOD_FULL ? "full" : "lora";
+    const char *method = ml_method_name(config->method.name);
     if (memory) ML_TRY(read_bytes(memory, &bytes));
     if (bytes == 0) return ml_fail(ML_USAGE, "--memory-per-node: missing; the machine file does not say the memory of a node either");
     if (nodes < 1 || nodes > RANKS_MOST) return ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to %d", nodes, RANKS_MOST);

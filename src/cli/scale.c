@@ -81,15 +81,16 @@ static ml_status add_grids(plan *p, const char *method)
 
 static ml_status add_methods(plan *p)
 {
-    static const char *const known[] = {"lora", "full", NULL};
-    const char *text = p->words->methods ? p->words->methods : known[p->config->method.name];
+    const char *text = p->words->methods ? p->words->methods : ml_method_name(p->config->method.name);
     for (const char *at = text; *at;) {
         size_t length = strcspn(at, ",");
-        int which = 0;
-        while (known[which] && (strlen(known[which]) != length || strncmp(at, known[which], length) != 0)) which++;
-        if (!known[which]) return ml_fail(ML_USAGE, "--methods: \"%s\", expected lora, full or both", text);
+        ml_method method;
+        char name[32];
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        if (!ml_method_find(name, &method))
+            return ml_fail(ML_USAGE, "--methods: \"%s\" in %s, expected methods of method.name with commas between them", name, text);
         p->first_dp = 0;
-        ml_status st = add_grids(p, known[which]);
+        ml_status st = add_grids(p, ml_method_name(method));
         if (st != ML_OK) return st;
         at += length + (at[length] == ',');
     }
@@ -212,7 +213,7 @@ const ml_command ml_command_scale = {
     "  --grid 4x1,2x2     dp x tp of each grid instead\n"
     "  --strong           the same batch on every grid (the default)\n"
     "  --weak             batch.sequences grows with dp\n"
-    "  --methods M        lora, full, or lora,full; the configuration's unless told\n"
+    "  --methods M        lora,full,… as method.name has them; the configuration's unless told\n"
     "  --steps N          counted steps of a run, 5 unless told\n"
     "  --repetitions N    3 unless told\n"
     "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks\n"

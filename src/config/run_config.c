@@ -4,7 +4,6 @@
 #include "config/table.h"
 #include "mpilora/config.h"
 
-static const char *const methods[] = {"lora", "full", NULL};
 static const char *const scalings[] = {"standard", "rslora", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
@@ -25,13 +24,20 @@ static const key table[] = {
      .most = 1e9,
      .nullable = true},
     {.path = "base", .kind = KEY_TEXT, .offset = AT(base)},
-    {.path = "method.name", .kind = KEY_CHOICE, .offset = AT(method.name), .choices = methods},
+    {.path = "method.name", .kind = KEY_CHOICE, .offset = AT(method.name), .choices = method_words},
     {.path = "method.rank", .kind = KEY_INT, .offset = AT(method.rank), .least = 1, .most = 65536},
     {.path = "method.alpha", .kind = KEY_REAL, .offset = AT(method.alpha), .least = 0, .open_least = true, .most = HUGE_VAL},
     {.path = "method.dropout", .kind = KEY_REAL, .offset = AT(method.dropout), .least = 0, .most = 1, .open_most = true},
     {.path = "method.targets", .kind = KEY_TARGETS, .offset = AT(method.targets)},
     {.path = "method.scaling", .kind = KEY_CHOICE, .offset = AT(method.scaling), .choices = scalings},
     {.path = "method.init", .kind = KEY_TEXT, .offset = AT(method.init), .nullable = true},
+    {.path = "method.top", .kind = KEY_INT, .offset = AT(method.sizes.top), .least = 1, .most = 1 << 20},
+    {.path = "method.prefix", .kind = KEY_INT, .offset = AT(method.sizes.prefix), .least = 0, .most = 1 << 20},
+    {.path = "method.infix", .kind = KEY_INT, .offset = AT(method.sizes.infix), .least = 0, .most = 1 << 20},
+    {.path = "method.bottleneck", .kind = KEY_INT, .offset = AT(method.sizes.bottleneck), .least = 1, .most = 65536},
+    {.path = "method.drop", .kind = KEY_INT, .offset = AT(method.sizes.drop), .least = 0, .most = 1 << 20},
+    {.path = "method.factors", .kind = KEY_INT, .offset = AT(method.sizes.factors), .least = 1, .most = 256},
+    {.path = "method.new_biases", .kind = KEY_BOOL, .offset = AT(method.sizes.new_biases)},
     {.path = "data.train", .kind = KEY_TEXT, .offset = AT(data.train), .nullable = true},
     {.path = "data.valid", .kind = KEY_TEXT, .offset = AT(data.valid), .nullable = true},
     {.path = "data.max_len", .kind = KEY_INT, .offset = AT(data.max_len), .least = 0, .most = ANY_INT},
@@ -74,7 +80,10 @@ enum { KEYS = sizeof table / sizeof *table, DEFAULT_MICRO = 8 };
 static void set_defaults(ml_run_config *c)
 {
     *c = (ml_run_config){.seed = 1,
-                         .method = {.rank = 8, .alpha = 16.0, .targets = ML_TARGET_Q | ML_TARGET_V},
+                         .method = {.rank = 8,
+                                    .alpha = 16.0,
+                                    .targets = ML_TARGET_Q | ML_TARGET_V,
+                                    .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4}},
                          .data = {.shuffle = true, .share_prompts = true},
                          .batch = {.sequences = 32},
                          .optim = {.lr = 2e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
@@ -87,6 +96,9 @@ static ml_status check(ml_run_config *c)
 {
     if (!c->base) return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)", c->path);
     if (c->parallel.pp != 1) return ml_fail(ML_USAGE, "%s: parallel.pp: pipeline parallelism is not available; expected 1", c->path);
+    if (ml_method_has_prefix(c->method.name) && c->method.sizes.prefix + c->method.sizes.infix == 0)
+        return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
+                       ml_method_name(c->method.name));
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
     return ML_OK;
 }

@@ -43,6 +43,9 @@ ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD
 /* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of these. */
 bool duration_read(const char *text, double *seconds);
 
+/* methods.c: in the order of ml_method */
+extern const char *const method_words[]; /* NULL-ended */
+
 /* targets.c */
 unsigned target_bit(const char *word, size_t length); /* 0: unknown */
 extern const char *const target_words[];              /* NULL-ended */

@@ -10,7 +10,7 @@ static int64_t slot_bytes(const ml_model_slot *slot) { return slot->count * (int
 typedef bool (*slot_filter)(const ml_model_slot *slot);
 
 /* Where each chosen slot lies in one block: slots that follow another lie right behind it. Returns the block's size; with a `block` the slots are
- * pointed into it (each is asked for before it is pointed). */
+ * pointed into it. */
 static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
 {
     int64_t used = 0;
@@ -24,13 +24,11 @@ static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
     return used;
 }
 
-static bool is_bf16(const ml_model_slot *slot) { return slot->dtype == ML_BF16; }
-static bool is_fp32(const ml_model_slot *slot) { return slot->dtype == ML_FP32; }
-static bool is_any(const ml_model_slot *slot) { return slot != NULL; }
-static bool is_unbound(const ml_model_slot *slot) { return !slot->data; }
+static bool is_apart_bf16(const ml_model_slot *slot) { return slot->apart && slot->dtype == ML_BF16; }
+static bool is_ours(const ml_model_slot *slot) { return !slot->apart; }
 
-int64_t ml_model_unbound_bytes(const ml_model *m, ml_dtype dtype) { return lay_out_slots(m, dtype == ML_BF16 ? is_bf16 : is_fp32, NULL); }
-int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_any, NULL); }
+int64_t ml_model_lay_out_apart(ml_model *m, void *block) { return lay_out_slots(m, is_apart_bf16, block); }
+int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_ours, NULL); }
 
 static int64_t point_norm(const ml_model *m, ml_norm *norm, int64_t slot)
 {
@@ -68,21 +66,19 @@ static void point_layers(ml_model *m)
     point_norm(m, &m->final_norm, m->final_norm_slot);
 }
 
-int64_t ml_model_storage_bytes(const ml_model *m) { return lay_out_slots(m, is_unbound, NULL); }
-
 void ml_model_bind_storage(ml_model *m, void *storage)
 {
-    lay_out_slots(m, is_unbound, storage);
+    lay_out_slots(m, is_ours, storage);
     point_layers(m);
 }
 
-ml_status ml_model_bind(ml_model *m, ml_category category)
+ml_status ml_model_bind(ml_model *m)
 {
     ml_status st = ML_OK;
-    int64_t bytes = ml_model_storage_bytes(m);
+    int64_t bytes = ml_model_weight_bytes(m);
     if (bytes > 0) {
         char *block;
-        ML_NEW(block, bytes, category, "the model's weights");
+        ML_NEW(block, bytes, ML_MEM_FROZEN, "the model's weights");
         m->storage = block;
     }
     ml_model_bind_storage(m, m->storage);

@@ -73,10 +73,12 @@ void ml_model_prefill(ml_model *m, ml_cache *c, int64_t slot, const int32_t *tok
     const ml_batch batch = {.tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
     place_tokens(m, &batch);
     embed_forward(m, &batch);
+    virtual_forward(m, 0, n, token, m->act.x);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         layer_attend(m, l, &batch, false);
         store_tokens(m, c, l, slot, 0, 0, n);
         layer_finish(m, l, &batch, false);
+        virtual_forward(m, l + 1, n, token, m->act.x);
     }
     c->length[slot] = n;
     all_logits(m, 1, logits);

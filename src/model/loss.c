@@ -22,7 +22,8 @@ static bool norm_trains(const ml_norm *norm) { return norm->weight_gradient || n
 /* The number of the first operation that has something to train; past the last one where nothing has. */
 static int64_t lowest_trained(const ml_model *m)
 {
-    if (m->slots[m->embed_slot].gradient || (m->position_slot >= 0 && m->slots[m->position_slot].gradient)) return OP_EMBEDDING;
+    if (m->virtual_hook.self || m->slots[m->embed_slot].gradient || (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
+        return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
         const bool trains[OPS_A_LAYER] = {norm_trains(&layer->norm1), ml_linear_trains(&layer->qkv), ml_linear_trains(&layer->o),
@@ -33,12 +34,28 @@ static int64_t lowest_trained(const ml_model *m)
     return m->spec.layers * OPS_A_LAYER;
 }
 
+void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x)
+{
+    if (m->virtual_hook.self && level < m->spec.layers) m->virtual_hook.forward(m->virtual_hook.self, level, T, token, x);
+}
+
+static void virtual_backward(ml_model *m, int64_t level, const ml_batch *batch)
+{
+    if (m->virtual_hook.self && level < m->spec.layers)
+        m->virtual_hook.backward(m->virtual_hook.self, level, batch->tokens, batch->token, m->act.x);
+}
+
 static void go_back(ml_model *m, const ml_batch *batch)
 {
     pass_enter(m, PASS_BACKWARD);
     int64_t lowest = lowest_trained(m);
-    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) layer_backward(m, l, batch, lowest);
-    if (lowest == OP_EMBEDDING) embed_backward(m, batch);
+    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) {
+        virtual_backward(m, l + 1, batch);
+        layer_backward(m, l, batch, lowest);
+    }
+    if (lowest != OP_EMBEDDING) return;
+    virtual_backward(m, 0, batch);
+    embed_backward(m, batch);
 }
 
 void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum)
@@ -46,9 +63,11 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
     pass_enter(m, PASS_FORWARD);
     place_tokens(m, batch);
     embed_forward(m, batch);
+    virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         layer_attend(m, l, batch, backward);
         layer_finish(m, l, batch, backward);
+        virtual_forward(m, l + 1, batch->tokens, batch->token, m->act.x);
     }
     *loss_sum = head_loss(m, batch, backward, scale, smoothing);
     if (backward) go_back(m, batch);

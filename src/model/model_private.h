@@ -64,6 +64,7 @@ struct ml_model {
     int64_t chunk_most; /* 0: chosen */
     activations act;
     pass_clock clock;
+    ml_virtual_hook virtual_hook;
 };
 
 /* scale 1/√h */
@@ -121,6 +122,9 @@ void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t l
 
 /* loss.c */
 void place_tokens(ml_model *m, const ml_batch *batch); /* positions and dropout keys of every token */
+
+/* loss.c: what stands for virtual tokens, at a level */
+void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
 /* head.c */
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);

@@ -178,7 +178,7 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv, con
     return finish_group(peft, group, parts);
 }
 
-ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
+ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -206,7 +206,7 @@ static void destroy(ml_peft *peft)
     for (int64_t g = 0; g < peft->ngroups; g++) peft->groups[g].layer->hook = (ml_linear_hook){0};
 }
 
-static void bind(ml_peft *peft)
+static ml_status bind(ml_peft *peft)
 {
     ml_parameters *p = peft->parameters;
     for (int64_t g = 0; g < peft->ngroups; g++) {
@@ -219,25 +219,7 @@ static void bind(ml_peft *peft)
             pair->db = p->gradient ? p->gradient + b : NULL;
         }
     }
-}
-
-static float *master(ml_peft *peft, int64_t index)
-{
-    (void)peft;
-    (void)index;
-    return NULL;
-}
-
-/* This rank's part of A; every number is a function of its global place. */
-static void initialise_a(const ml_parameter *item, uint64_t seed, float *a)
-{
-    ml_random_key key = ml_random_key_make(seed, item->name);
-    int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
-    int64_t cols = ml_shard_cols(&item->shard, item->cols);
-    double bound = 1.0 / sqrt((double)item->cols);
-    for (int64_t i = 0; i < item->rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            a[i * cols + j] = (float)((2.0 * ml_random_uniform(key, 0, (uint64_t)(i * item->cols + first + j)) - 1.0) * bound);
+    return ML_OK;
 }
 
 static void initialise(ml_peft *peft)
@@ -246,14 +228,11 @@ static void initialise(ml_peft *peft)
     for (int64_t g = 0; g < peft->ngroups; g++) {
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
-            initialise_a(&p->items[pair->parameter_a], peft->options.seed, pair->a);
+            peft_draw_uniform(&p->items[pair->parameter_a], peft->options.seed, pair->a);
             memset(pair->b, 0, (size_t)p->items[pair->parameter_b].count * sizeof *pair->b);
         }
     }
 }
 
-static void after_update(ml_peft *peft) { (void)peft; }
-
-static int64_t weight_bytes(const ml_peft *peft) { return ml_model_weight_bytes(peft->model); }
-
-const peft_operations lora_operations = {destroy, bind, master, initialise, after_update, ML_MEM_FROZEN, weight_bytes};
+const peft_operations lora_operations = {
+    .destroy = destroy, .bind = bind, .initialise = initialise, .load = lora_load, .collect = lora_collect};

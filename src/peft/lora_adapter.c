@@ -30,7 +30,7 @@ static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found)
     return ML_OK;
 }
 
-ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
+ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
 {
     const ml_parameters *p = peft->parameters;
     int64_t used = 0;
@@ -83,12 +83,12 @@ done:
     return st;
 }
 
-ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash, ml_adapter *out)
+ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out)
 {
     const ml_parameters *p = peft->parameters;
     float *part = NULL;
-    *out = (ml_adapter){.rslora = peft->options.scaling == ML_SCALING_RSLORA, .dropout = peft->options.dropout};
-    snprintf(out->base_source_hash, sizeof out->base_source_hash, "%s", base_source_hash);
+    out->rslora = peft->options.scaling == ML_SCALING_RSLORA;
+    out->dropout = peft->options.dropout;
     bool writer = ml_grid_rank(grid) == 0;
     ml_status st = ml_grid_agree(grid, writer ? make_room(peft, out, &part) : ML_OK);
     if (st == ML_OK) {
@@ -102,6 +102,5 @@ ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *
         }
     }
     ml_memory_free(part);
-    if (st != ML_OK) ml_adapter_destroy(out);
     return st;
 }

@@ -108,5 +108,6 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
 void lora_install(lora_group *group)
 {
     int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
-    group->layer->hook = (ml_linear_hook){group, group->rank, group->rank + dropped, forward, backward};
+    group->layer->hook = (ml_linear_hook){
+        .self = group, .kept_per_token = group->rank, .scratch_per_token = group->rank + dropped, .forward = forward, .backward = backward};
 }

@@ -78,14 +78,54 @@ static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first,
     }
 }
 
+/* What a method trained of the base itself takes the tensor's place; NULL where it did not. */
+static const ml_adapter_tensor *find_trained(const ml_adapter *adapter, const char *name)
+{
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
+    return NULL;
+}
+
+/* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of a base. */
+static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter, bool subtract)
+{
+    int64_t found = 0;
+    const char *method = ml_method_name(adapter->method);
+    const ml_model_spec *spec = ml_base_spec(base);
+    if (adapter->ntensors > 0 && subtract)
+        return ml_fail(ML_USAGE, "--subtract: the adapter was made by method %s, which leaves nothing to subtract; take the original base",
+                       method);
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor tensor;
+        ml_model_tensor_at(spec, i, &tensor);
+        const ml_adapter_tensor *t = find_trained(adapter, tensor.name);
+        if (!t) continue;
+        found++;
+        if (t->rows != tensor.rows || t->cols != tensor.cols)
+            return ml_fail(ML_INPUT, "%s: is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64 " in the base", t->name,
+                           t->rows, t->cols, tensor.rows, tensor.cols);
+    }
+    if (found == adapter->ntensors) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "the adapter was made by method %s: %" PRId64
+                   " of its tensors are no part of a base file, so it cannot be merged; give it to "
+                   "eval and generate with --adapter",
+                   method, adapter->ntensors - found);
+}
+
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
 {
     ml_status st = ML_OK;
     int64_t step = ml_max(1, block_floats / tensor->cols);
+    const ml_adapter_tensor *trained = find_trained(m->adapter, tensor->name);
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
         ML_TRY(ml_base_read(m->base, tensor->name, &rows, ML_FP32, m->rows));
+        if (trained) {
+            memcpy(m->rows, trained->value + first * tensor->cols, (size_t)(n * tensor->cols) * sizeof *m->rows);
+            *changed = true;
+        }
         for (int64_t i = 0; i < m->adapter->count; i++) {
             int64_t start = first_row_in(&m->adapter->pairs[i], tensor);
             if (start < 0) continue;
@@ -144,6 +184,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, cons
     int64_t length;
     const char *tokenizer = ml_base_tokenizer(base, &length);
     *result = (ml_merge_result){0};
+    ML_TRY(check_mergeable(base, adapter, subtract));
     ML_TRY(name_result(base, adapter, subtract, source, &result->original));
     if (is_same_file(ml_base_path(base), path))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result", path);

@@ -1,17 +1,182 @@
-/* The method's interface: dispatch. */
+/* The method's interface: which method is what, and dispatch to it, or to both where it is two. */
 #include "peft/peft_private.h"
+
+#include <math.h>
+
+/* ---- attaching ---- */
+
+static ml_status lora_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+{
+    return ml_peft_attach_lora(out, model, parameters, &options->lora);
+}
+
+static const peft_attach made_of[ML_METHODS][2] = {
+    [ML_METHOD_LORA] = {lora_attach},
+    [ML_METHOD_FULL] = {full_attach},
+    [ML_METHOD_TOP] = {top_attach},
+    [ML_METHOD_BITFIT] = {bitfit_attach},
+    [ML_METHOD_PREFIX_EMBED] = {prefix_attach},
+    [ML_METHOD_PREFIX_LAYER] = {prefix_attach},
+    [ML_METHOD_ADAPTER_H] = {bottleneck_attach},
+    [ML_METHOD_ADAPTER_L] = {bottleneck_attach},
+    [ML_METHOD_ADAPTER_P] = {bottleneck_attach},
+    [ML_METHOD_ADAPTER_DROP] = {bottleneck_attach},
+    [ML_METHOD_COMPACTER] = {bottleneck_attach},
+    [ML_METHOD_LORA_PREFIX_EMBED] = {lora_attach, prefix_attach},
+    [ML_METHOD_LORA_PREFIX_LAYER] = {lora_attach, prefix_attach},
+};
+
+/* `adapter` NULL: to be trained from `options`. */
+static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options,
+                        const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ml_peft *first = NULL, **at = &first;
+    for (int i = 0; i < 2 && made_of[options->method][i]; i++) {
+        int64_t start = parameters->count;
+        peft_attach method = made_of[options->method][i];
+        ML_TRY(adapter && method == lora_attach ? lora_attach_adapter(at, model, parameters, adapter)
+                                                : method(at, model, parameters, options));
+        (*at)->chosen = *options;
+        (*at)->first_parameter = start;
+        (*at)->end_parameter = parameters->count;
+        at = &(*at)->next;
+    }
+    *out = first;
+    first = NULL;
+done:
+    ml_peft_destroy(first);
+    return st;
+}
+
+ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+{
+    return attach(out, model, parameters, options, NULL);
+}
+
+ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
+{
+    const ml_peft_options options = {.method = adapter->method, .sizes = adapter->sizes};
+    return attach(out, model, parameters, &options, adapter);
+}
+
+ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_run_config *c, ml_method method)
+{
+    ml_status st = ML_OK;
+    ml_peft_options o = {method, c->method.sizes, {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed}};
+    if (ml_method_has_lora(method)) st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.lora.targets);
+    return st == ML_OK ? ml_peft_attach(out, model, parameters, &o) : st;
+}
+
+ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method, const ml_method_sizes *sizes)
+{
+    ml_model_spec spec = *base;
+    if (method == ML_METHOD_BITFIT && sizes->new_biases) spec.qkv_bias = spec.o_bias = spec.mlp_bias = true;
+    return spec;
+}
+
+ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model, ml_parameters *parameters,
+                      const ml_peft_options *options)
+{
+    ml_status st = ML_OK;
+    ml_peft *peft;
+    ML_NEW(peft, 1, ML_MEM_OTHER, "a method");
+    peft->operations = operations;
+    peft->model = model;
+    peft->parameters = parameters;
+    peft->chosen = *options;
+    *out = peft;
+done:
+    return st;
+}
+
+/* ---- dispatch ---- */
 
 void ml_peft_destroy(ml_peft *peft)
 {
-    if (!peft) return;
-    peft->operations->destroy(peft);
-    ml_memory_free(peft->groups);
-    ml_memory_free(peft);
+    for (ml_peft *next; peft; peft = next) {
+        next = peft->next;
+        if (peft->operations->destroy) peft->operations->destroy(peft);
+        ml_memory_free(peft->own);
+        ml_memory_free(peft->groups);
+        ml_memory_free(peft);
+    }
 }
 
-void ml_peft_bind(ml_peft *peft) { peft->operations->bind(peft); }
-float *ml_peft_master(ml_peft *peft, int64_t index) { return peft->operations->master(peft, index); }
-void ml_peft_initialise(ml_peft *peft) { peft->operations->initialise(peft); }
-void ml_peft_after_update(ml_peft *peft) { peft->operations->after_update(peft); }
-ml_category ml_peft_weight_category(const ml_peft *peft) { return peft->operations->weight_category; }
-int64_t ml_peft_weight_bytes(const ml_peft *peft) { return peft->operations->weight_bytes(peft); }
+ml_status ml_peft_bind(ml_peft *peft)
+{
+    ml_status st = ML_OK;
+    for (; peft && st == ML_OK; peft = peft->next)
+        if (peft->operations->bind) st = peft->operations->bind(peft);
+    return st;
+}
+
+float *ml_peft_master(ml_peft *peft, int64_t index)
+{
+    float *master = NULL;
+    for (; peft && !master; peft = peft->next)
+        if (peft->operations->master) master = peft->operations->master(peft, index);
+    return master;
+}
+
+void ml_peft_initialise(ml_peft *peft)
+{
+    for (; peft; peft = peft->next) {
+        if (peft->operations->initialise) peft->operations->initialise(peft);
+        if (peft->operations->after_update) peft->operations->after_update(peft);
+    }
+}
+
+void ml_peft_before_sum(ml_peft *peft)
+{
+    for (; peft; peft = peft->next)
+        if (peft->operations->before_sum) peft->operations->before_sum(peft);
+}
+
+void ml_peft_after_update(ml_peft *peft)
+{
+    for (; peft; peft = peft->next)
+        if (peft->operations->after_update) peft->operations->after_update(peft);
+}
+
+void ml_peft_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES])
+{
+    for (; peft; peft = peft->next)
+        if (peft->operations->bytes) peft->operations->bytes(peft, training, bytes);
+}
+
+ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ml_method method = peft->chosen.method;
+    if (adapter->method != method)
+        return ml_fail(ML_USAGE, "method.init: the adapter was made by method %s, the configuration says %s",
+                       ml_method_name(adapter->method), ml_method_name(method));
+    for (ml_peft *p = peft; p && st == ML_OK; p = p->next) st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
+    if (st == ML_OK) ml_peft_after_update(peft);
+    return st;
+}
+
+ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash, ml_adapter *out)
+{
+    ml_status st = ML_OK;
+    *out = (ml_adapter){.method = peft->chosen.method, .sizes = peft->chosen.sizes};
+    snprintf(out->base_source_hash, sizeof out->base_source_hash, "%s", base_source_hash);
+    for (; peft && st == ML_OK; peft = peft->next)
+        st = (peft->operations->collect ? peft->operations->collect : tensors_collect)(peft, grid, out);
+    if (st != ML_OK) ml_adapter_destroy(out);
+    return st;
+}
+
+/* ---- for the methods ---- */
+
+void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)
+{
+    ml_random_key key = ml_random_key_make(seed, item->name);
+    int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
+    int64_t cols = ml_shard_cols(&item->shard, item->cols);
+    double bound = 1.0 / sqrt((double)item->cols);
+    for (int64_t i = 0; i < item->rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            values[i * cols + j] = (float)((2.0 * ml_random_uniform(key, 0, (uint64_t)(i * item->cols + first + j)) - 1.0) * bound);
+}

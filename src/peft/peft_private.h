@@ -4,14 +4,18 @@
 
 #include "mpilora/peft.h"
 
+/* NULL: nothing to do. */
 typedef struct peft_operations {
-    void (*destroy)(ml_peft *peft);
-    void (*bind)(ml_peft *peft);
+    void (*destroy)(ml_peft *peft); /* what is its own, and its hooks in the model */
+    ml_status (*bind)(ml_peft *peft);
     float *(*master)(ml_peft *peft, int64_t index);
     void (*initialise)(ml_peft *peft);
+    void (*before_sum)(ml_peft *peft);
     void (*after_update)(ml_peft *peft);
-    ml_category weight_category;
-    int64_t (*weight_bytes)(const ml_peft *peft);
+    void (*bytes)(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
+    /* LoRA's; the tensors of every other method are read and collected by their names (tensors.c). */
+    ml_status (*load)(ml_peft *peft, const ml_adapter *adapter);
+    ml_status (*collect)(const ml_peft *peft, const ml_grid *grid, ml_adapter *out);
 } peft_operations;
 
 /* One pair A[rank, in], B[out, rank] on this rank. */
@@ -41,16 +45,56 @@ struct ml_peft {
     const peft_operations *operations;
     ml_model *model;
     ml_parameters *parameters;
-    int64_t ngroups; /* LoRA */
+    ml_peft *next; /* of a method that is two */
+    ml_peft_options chosen;
+    int64_t first_parameter, end_parameter; /* its own, in the list */
+    void *own;                              /* of the method */
+    int64_t ngroups;                        /* LoRA */
     lora_group *groups;
     ml_lora_options options;
 };
 
 /* lora_hook.c */
 void lora_install(lora_group *group);
+/* lora.c: sites, ranks and scales are the adapter's own. */
+ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter) ML_NODISCARD;
+/* lora_adapter.c */
+ml_status lora_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 /* lora.c */
 extern const peft_operations lora_operations;
-/* full.c */
-extern const peft_operations full_operations;
+
+/* peft.c: a method of the model, empty. */
+ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model, ml_parameters *parameters,
+                      const ml_peft_options *options) ML_NODISCARD;
+/* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
+void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
+static inline float *peft_value(const ml_peft *peft, int64_t parameter)
+{
+    return peft->parameters->value + peft->parameters->items[parameter].offset;
+}
+/* NULL where nothing trains. */
+static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
+{
+    const ml_parameters *p = peft->parameters;
+    return p->gradient ? p->gradient + p->items[parameter].offset : NULL;
+}
+
+/* tensors.c */
+ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
+
+/* slots.c: the slots of the model that `chosen` names train. */
+typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes);
+ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options,
+                       slot_choice chosen) ML_NODISCARD;
+
+/* One file a method: full.c, top.c, bitfit.c, bottleneck.c, compacter.c, prefix.c. */
+typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options);
+ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 
 #endif

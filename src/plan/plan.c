@@ -74,14 +74,6 @@ static void close_source(source *s)
     ml_base_close(s->base);
 }
 
-static ml_status attach(ml_peft **out, ml_method method, ml_model *model, ml_parameters *parameters, const ml_run_config *c)
-{
-    if (method == ML_METHOD_FULL) return ml_peft_attach_full(out, model, parameters);
-    ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
-    ml_status st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.targets);
-    return st == ML_OK ? ml_peft_attach_lora(out, model, parameters, &o) : st;
-}
-
 /* The mean of the first sequences of the run; without data all have max_len tokens and predict at each. */
 static plan_sequence mean_sequence(const source *s)
 {
@@ -145,13 +137,13 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
     return ML_OK;
 }
 
-static common find_common(const ml_plan *plan, const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                          const ml_run_config *c, const ml_plan_shape *shape)
+static common find_common(const ml_plan *plan, const ml_model *model, const ml_parameters *parameters, const ml_run_config *c,
+                          const ml_plan_shape *shape)
 {
-    bool full = ml_peft_weight_category(peft) == ML_MEM_TRAINABLE;
-    bool frozen = ml_peft_weight_category(peft) == ML_MEM_FROZEN && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
+    bool full = ml_model_weight_bytes(model) == 0;
+    bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
     return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF, ml_checkpoint_writers(parameters, full, plan->tp),
-                    ml_plan_writer_bytes(model, peft, parameters, shape)};
+                    ml_plan_writer_bytes(model, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
@@ -161,12 +153,20 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_model *model = NULL;
     ml_peft *peft = NULL;
     ml_parameters parameters = {0};
-    const ml_plan_shape shape = {s->tokens,      c->batch.micro,        s->max_len,          c->product_path,
-                                 c->vector_path, omp_get_max_threads(), (int)c->parallel.tp, 0};
-    ML_TRY(ml_model_create(&model, &s->spec, NULL, (int)c->parallel.tp, 0, c->precision));
-    ML_TRY(attach(&peft, method, model, &parameters, c));
+    int64_t more = ml_method_has_prefix(method) ? c->method.sizes.prefix + c->method.sizes.infix : 0; /* tokens a sequence */
+    const ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
+    const ml_plan_shape shape = {s->tokens + c->batch.micro * more,
+                                 c->batch.micro,
+                                 s->max_len + more,
+                                 c->product_path,
+                                 c->vector_path,
+                                 omp_get_max_threads(),
+                                 (int)c->parallel.tp,
+                                 0};
+    ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
+    ML_TRY(ml_peft_attach_configured(&peft, model, &parameters, c, method));
     ml_parameters_lay_out(&parameters);
-    *out = (ml_plan_method){.name = method == ML_METHOD_FULL ? "full" : "lora",
+    *out = (ml_plan_method){.name = ml_method_name(method),
                             .params_total = ml_model_parameters_total(&s->spec),
                             .params_trainable = parameters.global,
                             .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
@@ -177,7 +177,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_model_set_activations(model, out->activations, 0);
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    const common together = find_common(plan, model, peft, &parameters, c, &shape);
+    const common together = find_common(plan, model, &parameters, c, &shape);
     if (s->machine) {
         const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s)};
         out->time = plan_time(&step, model, &parameters, method, out->activations);
@@ -215,7 +215,7 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     ML_TRY(open_source(&s, c, out->dp));
     ML_TRY(check_countable(&s, c));
     out->tokens = s.tokens;
-    ML_TRY(plan_method(out, &out->method[0], ML_METHOD_LORA, &s, c));
+    ML_TRY(plan_method(out, &out->method[0], c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, &s, c));
     ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &s, c));
 done:
     close_source(&s);

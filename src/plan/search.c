@@ -34,8 +34,6 @@ static void take_reason(ml_plan_candidate *c)
     ml_error_clear();
 }
 
-static const char *name_of(ml_method method) { return method == ML_METHOD_FULL ? "full" : "lora"; }
-
 /* Plans one candidate. Anything but a configuration that cannot be is passed on. */
 static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config, const ml_plan_site *site)
 {
@@ -55,7 +53,7 @@ static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config
     int64_t over = c->node_bytes - site->memory_per_node;
     c->fits = over <= 0 && m->fits;
     if (over > 0)
-        snprintf(c->why, sizeof c->why, "memory: %s needs %.2f GB a node, %.2f GB more than there is", name_of(config->method.name),
+        snprintf(c->why, sizeof c->why, "memory: %s needs %.2f GB a node, %.2f GB more than there is", ml_method_name(config->method.name),
                  1e-9 * (double)c->node_bytes, 1e-9 * (double)over);
     else if (!m->fits)
         snprintf(c->why, sizeof c->why, "memory: a process needs %.2f GB, more than memory.limit of %.2f GB",

@@ -13,6 +13,8 @@ void ml_adapter_destroy(ml_adapter *adapter)
         ml_memory_free(adapter->pairs[i].b);
     }
     ml_memory_free(adapter->pairs);
+    for (int64_t i = 0; i < adapter->ntensors; i++) ml_memory_free(adapter->tensors[i].value);
+    ml_memory_free(adapter->tensors);
     *adapter = (ml_adapter){0};
 }
 
@@ -80,7 +82,13 @@ static int in_model_order(const void *x, const void *y)
 
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
 {
-    if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs");
+    if (adapter->count == 0 && ml_method_has_lora(adapter->method)) return ml_fail(ML_INPUT, "the adapter has no pairs");
+    if (adapter->count > 0 && !ml_method_has_lora(adapter->method))
+        return ml_fail(ML_INPUT, "the adapter has pairs, but was made by method %s", ml_method_name(adapter->method));
+    for (int64_t i = 0; i < adapter->ntensors; i++) {
+        const ml_adapter_tensor *t = &adapter->tensors[i];
+        if (!all_finite(t->value, t->rows * t->cols)) return ml_fail(ML_INPUT, "%s: has a NaN or Inf", t->name);
+    }
     for (int64_t i = 0; i < adapter->count; i++) {
         ml_status st = check_pair(&adapter->pairs[i], spec);
         if (st != ML_OK) return st;

@@ -1,6 +1,8 @@
 /* adapter.h5: an HDF5 file behind a block of 512 bytes that holds the SHA-256 of the rest, checked before HDF5 sees a byte.
  *
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where unknown)
+ *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop, factors, new_biases
+ *   /tensors/NAME [rows, cols], what methods other than LoRA trained
  *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group
  */
 #include <inttypes.h>
@@ -13,6 +15,52 @@ enum { USER_BLOCK = 512, VERSION = 1 };
 static const char first_line[] = "mpilora adapter 1\nsha256 ";
 static const char format_name[] = "mpilora adapter";
 static const int64_t largest_adapter = (int64_t)64 << 30;
+
+/* ---- sizes of a method ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct size_key {
+    const char *name;
+    size_t offset;
+} size_key;
+
+static const size_key size_keys[] = {{"top", offsetof(ml_method_sizes, top)},     {"prefix", offsetof(ml_method_sizes, prefix)},
+                                     {"infix", offsetof(ml_method_sizes, infix)}, {"bottleneck", offsetof(ml_method_sizes, bottleneck)},
+                                     {"drop", offsetof(ml_method_sizes, drop)},   {"factors", offsetof(ml_method_sizes, factors)}};
+enum { SIZE_KEYS = sizeof size_keys / sizeof *size_keys, MOST_SIZE = 1 << 20 };
+
+static ml_status put_method(hid_t file, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_image_put_text(file, "method", ml_method_name(adapter->method)));
+    for (int i = 0; i < SIZE_KEYS; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)&adapter->sizes + size_keys[i].offset, sizeof value);
+        ML_TRY(ml_image_put_int(file, size_keys[i].name, value));
+    }
+    ML_TRY(ml_image_put_int(file, "new_biases", adapter->sizes.new_biases));
+done:
+    return st;
+}
+
+static ml_status get_method(hid_t file, ml_adapter *out)
+{
+    ml_status st = ML_OK;
+    char method[32];
+    int64_t value;
+    if (H5Aexists(file, "method") <= 0) return ML_OK;
+    ML_TRY(ml_image_get_text(file, "method", method, sizeof method));
+    if (!ml_method_find(method, &out->method)) return ml_fail(ML_INPUT, "method is \"%s\", which this version does not know", method);
+    for (int i = 0; i < SIZE_KEYS; i++) {
+        ML_TRY(ml_image_get_int(file, size_keys[i].name, &value));
+        if (value < 0 || value > MOST_SIZE)
+            return ml_fail(ML_INPUT, "%s is %" PRId64 ", expected 0 to %d", size_keys[i].name, value, MOST_SIZE);
+        memcpy((char *)&out->sizes + size_keys[i].offset, &value, sizeof value);
+    }
+    ML_TRY(ml_image_get_int(file, "new_biases", &value));
+    out->sizes.new_biases = value != 0;
+done:
+    return st;
+}
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------------- */
 
@@ -30,6 +78,21 @@ done:
     return st;
 }
 
+static ml_status put_tensors(hid_t file, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    hid_t group = -1;
+    ML_TRY(ml_image_make_group(file, "tensors"));
+    group = H5Gopen2(file, "tensors", H5P_DEFAULT);
+    for (int64_t i = 0; i < adapter->ntensors; i++) {
+        const ml_adapter_tensor *t = &adapter->tensors[i];
+        ML_TRY(ml_image_put_matrix(group, t->name, t->rows, t->cols, t->value));
+    }
+done:
+    H5Gclose(group);
+    return st;
+}
+
 static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
@@ -39,6 +102,10 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     ML_TRY(ml_image_put_text(file, "scaling", adapter->rslora ? "rslora" : "standard"));
     ML_TRY(ml_image_put_double(file, "dropout", adapter->dropout));
     ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
+    if (adapter->method != ML_METHOD_LORA) {
+        ML_TRY(put_method(file, adapter));
+        ML_TRY(put_tensors(file, adapter));
+    }
     ML_TRY(ml_image_make_group(file, "pairs"));
     pairs = H5Gopen2(file, "pairs", H5P_DEFAULT);
     for (int64_t i = 0; i < adapter->count; i++) ML_TRY(put_pair(pairs, &adapter->pairs[i]));
@@ -55,6 +122,8 @@ static int64_t expected_bytes(const ml_adapter *adapter)
         const ml_adapter_pair *p = &adapter->pairs[i];
         bytes += PAIR_OVERHEAD + p->rank * (p->in + p->out) * (int64_t)sizeof(float);
     }
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        bytes += PAIR_OVERHEAD + adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
     return bytes;
 }
 
@@ -139,6 +208,41 @@ done:
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", site);
 }
 
+static ml_status get_tensor(ml_adapter *out, hid_t group, const char *name)
+{
+    ml_status st = ML_OK;
+    ml_adapter_tensor *t = &out->tensors[out->ntensors];
+    hid_t dataset = -1;
+    ML_TRY(ml_image_get_matrix(group, name, &t->rows, &t->cols, &dataset));
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->value = ml_memory_alloc(t->rows * t->cols, sizeof *t->value, ML_MEM_OTHER, "an adapter");
+    if (!t->value) st = ML_RESOURCE;
+    out->ntensors++;
+    if (st == ML_OK) st = ml_image_get_rows(dataset, 0, t->rows, t->cols, t->value);
+done:
+    if (dataset >= 0) H5Dclose(dataset);
+    return st;
+}
+
+static ml_status get_tensors(ml_adapter *out, hid_t file)
+{
+    ml_status st = ML_OK;
+    int64_t links;
+    char name[sizeof out->tensors->name];
+    hid_t group = -1;
+    if (out->method == ML_METHOD_LORA) return ML_OK;
+    ML_TRY(ml_image_get_group(file, "tensors", &group));
+    ML_TRY(ml_image_links(group, &links));
+    ML_NEW(out->tensors, ml_max(1, links), ML_MEM_OTHER, "an adapter");
+    for (int64_t i = 0; i < links; i++) {
+        ML_TRY(ml_image_link(group, i, name, sizeof name));
+        ML_TRY(get_tensor(out, group, name));
+    }
+done:
+    H5Gclose(group);
+    return st;
+}
+
 static ml_status get_header(ml_adapter *out, hid_t file)
 {
     ml_status st = ML_OK;
@@ -154,6 +258,7 @@ static ml_status get_header(ml_adapter *out, hid_t file)
         return ml_fail(ML_INPUT, "scaling is \"%s\", expected standard or rslora", scaling);
     ML_TRY(ml_image_get_double(file, "dropout", &out->dropout));
     ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash, sizeof out->base_source_hash));
+    ML_TRY(get_method(file, out));
 done:
     return st;
 }
@@ -165,6 +270,7 @@ static ml_status get_adapter(ml_adapter *out, hid_t file)
     char site[sizeof out->pairs->site];
     hid_t pairs = -1;
     ML_TRY(get_header(out, file));
+    ML_TRY(get_tensors(out, file));
     ML_TRY(ml_image_get_group(file, "pairs", &pairs));
     ML_TRY(ml_image_links(pairs, &links));
     for (int64_t i = 0; i < links; i++) {

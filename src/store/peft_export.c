@@ -144,6 +144,9 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
 {
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
+    if (adapter->method != ML_METHOD_LORA)
+        return ml_fail(ML_USAGE, "the adapter was made by method %s; only LoRA's adapters are exported to PEFT",
+                       ml_method_name(adapter->method));
     if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
     ML_TRY(export_directory_check(directory, own_names));
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));

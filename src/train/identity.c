@@ -37,6 +37,20 @@ static void add_lora(run *r)
                 (size_t)snprintf(text + used, sizeof r->identity_text[0] - used, "%s%s", used ? " " : "", ml_target_name((ml_target)bit));
 }
 
+/* Those that the method reads. */
+static void add_sizes(run *r)
+{
+    const ml_method_sizes *s = &r->config->method.sizes;
+    ml_method method = r->config->method.name;
+    if (method == ML_METHOD_TOP) ADD("method.top", "%" PRId64, s->top);
+    if (ml_method_has_prefix(method)) ADD("method.prefix", "%" PRId64, s->prefix);
+    if (ml_method_has_prefix(method)) ADD("method.infix", "%" PRId64, s->infix);
+    if (ml_method_has_bottleneck(method)) ADD("method.bottleneck", "%" PRId64, s->bottleneck);
+    if (method == ML_METHOD_ADAPTER_DROP) ADD("method.drop", "%" PRId64, s->drop);
+    if (method == ML_METHOD_COMPACTER) ADD("method.factors", "%" PRId64, s->factors);
+    if (method == ML_METHOD_BITFIT) ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
+}
+
 void describe_identity(run *r)
 {
     const ml_run_config *c = r->config;
@@ -45,8 +59,9 @@ void describe_identity(run *r)
     ADD("base", "%s", ml_base_content_hash(r->session.base));
     ADD("data.train", "%s", ml_dataset_hash(r->session.train.dataset));
     ADD("run.seed", "%" PRIu64, c->seed);
-    ADD("method.name", "%s", c->method.name == ML_METHOD_FULL ? "full" : "lora");
-    if (c->method.name == ML_METHOD_LORA) add_lora(r);
+    ADD("method.name", "%s", ml_method_name(c->method.name));
+    if (ml_method_has_lora(c->method.name)) add_lora(r);
+    add_sizes(r);
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
     ADD("data.group_prompts", "%s", c->data.group_prompts ? "true" : "false");

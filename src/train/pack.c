@@ -62,18 +62,40 @@ static int64_t count_inputs(const packed_sequence *sequence)
     return inputs;
 }
 
-static ml_status read_sequences(packer *p, const data_source *source, int64_t first, int64_t count, int64_t max_len)
+/* `count` of them at `at`, from the `first` on, before the `behind` tokens that stand there. */
+static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_t first, int64_t count)
 {
+    memmove(token + count, token, (size_t)behind * sizeof *token);
+    memmove(mask + count, mask, (size_t)behind * sizeof *mask);
+    memset(mask, 0, (size_t)count * sizeof *mask);
+    for (int64_t j = 0; j < count; j++) token[j] = (int32_t)(-1 - first - j);
+}
+
+/* The infix ends the prompt: it stands before the first target. */
+static void add_virtual(const session *s, packed_sequence *sequence, int32_t *token, uint8_t *mask)
+{
+    int64_t prompt = 0;
+    while (prompt < sequence->length && !mask[prompt]) prompt++;
+    insert_virtual(token + prompt, mask + prompt, sequence->length - prompt, s->prefix, s->infix);
+    insert_virtual(token, mask, sequence->length + s->infix, 0, s->prefix);
+    sequence->length += s->prefix + s->infix;
+}
+
+static ml_status read_sequences(session *s, const data_source *source, int64_t first, int64_t count)
+{
+    packer *p = &s->packer;
     int64_t at = 0;
+    p->file_tokens = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t sequence = ml_sampler_at(source->sampler, first + i), length = ml_dataset_length(source->dataset, sequence, max_len);
-        ml_status st = ml_dataset_read(source->dataset, sequence, max_len, p->read_token + at, p->read_mask + at);
+        int64_t sequence = ml_sampler_at(source->sampler, first + i), length = ml_dataset_length(source->dataset, sequence, s->max_len);
+        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->read_token + at, p->read_mask + at);
         if (st != ML_OK) return st;
         p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
+        if (s->prefix + s->infix > 0) add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
         p->read[i].inputs = count_inputs(&p->read[i]);
-        at += length;
+        p->file_tokens += length;
+        at += p->read[i].length;
     }
-    p->file_tokens = at;
     return ML_OK;
 }
 
@@ -156,7 +178,7 @@ ml_status pack_sequences(session *s, const data_source *source, int64_t first, i
 {
     packer *p = &s->packer;
     bool share = s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
-    ml_status st = read_sequences(p, source, first, count, s->max_len);
+    ml_status st = read_sequences(s, source, first, count);
     if (st != ML_OK) return st;
     p->batch = (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};

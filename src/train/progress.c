@@ -58,7 +58,10 @@ void progress_table(run *r)
     const ml_run_config *c = r->config;
     int64_t all = ml_model_parameters_total(ml_base_spec(s->base)), trained = s->parameters.global;
     int threads = omp_get_max_threads();
-    ml_log("mpilora train: %s, %s, %s", c->base, c->method.name == ML_METHOD_FULL ? "full fine-tuning" : "LoRA",
+    ml_log("mpilora train: %s, %s, %s", c->base,
+           c->method.name == ML_METHOD_FULL   ? "full fine-tuning"
+           : c->method.name == ML_METHOD_LORA ? "LoRA"
+                                              : ml_method_name(c->method.name),
            ml_dtype_name(c->precision));
     ml_log("  grid         %d ranks = dp %d x tp %d on %d node%s (%d a node), %d thread%s a rank", ml_grid_size(s->grid),
            ml_grid_dp(s->grid), ml_grid_tp(s->grid), ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",

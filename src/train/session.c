@@ -40,21 +40,50 @@ static void close_source(data_source *source)
     ml_dataset_destroy(source->dataset);
 }
 
+/* Of a micro-batch. */
+static int64_t most_tokens(const session *s, const data_source *source, int64_t sequences)
+{
+    return ml_sampler_most_tokens(source->sampler, sequences) + sequences * (s->prefix + s->infix);
+}
+
+static ml_status check_length(const session *s)
+{
+    int64_t context = s->spec->context, more = s->prefix + s->infix;
+    if (s->max_len > 0 && s->max_len <= context - more) return ML_OK;
+    if (more == 0)
+        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
+                       context, s->config->base);
+    return ml_fail(ML_USAGE,
+                   "data.max_len: %" PRId64 " and the %" PRId64
+                   " virtual tokens of method.prefix and method.infix are more than the context of %" PRId64
+                   " of %s; choose at most that together",
+                   s->max_len, more, context, s->config->base);
+}
+
+ml_status session_add_virtual(session *s, const ml_method_sizes *sizes)
+{
+    int64_t context = s->spec->context;
+    if (sizes->prefix + sizes->infix >= context)
+        return ml_fail(ML_USAGE, "method.prefix and method.infix: %" PRId64 " virtual tokens, but the context of %s is %" PRId64,
+                       sizes->prefix + sizes->infix, s->config->base, context);
+    s->prefix = sizes->prefix;
+    s->infix = sizes->infix;
+    return ML_OK;
+}
+
 static ml_status open_files(session *s, bool training)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
-    int64_t context = s->spec->context;
-    s->max_len = c->data.max_len ? c->data.max_len : context;
-    if (s->max_len > context)
-        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
-                       context, c->base);
+    if (training && ml_method_has_prefix(c->method.name)) ML_TRY(session_add_virtual(s, &c->method.sizes));
+    s->max_len = c->data.max_len ? c->data.max_len : s->spec->context - s->prefix - s->infix;
+    ML_TRY(check_length(s));
     if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
-    if (s->train.sampler) s->tokens = ml_sampler_most_tokens(s->train.sampler, ml_run_config_micro(c, ml_grid_dp(s->grid)));
-    if (s->valid.sampler) s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->valid.sampler, c->batch.micro));
+    if (s->train.sampler) s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
+    if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));
 done:
     return st;
 }
@@ -77,20 +106,18 @@ done:
 
 /* ---- model and method ---- */
 
-static ml_status create_model(session *s)
+static ml_status create_model(session *s, ml_method method, const ml_method_sizes *sizes)
 {
-    return ml_model_create(&s->model, s->spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
+    const ml_model_spec spec = ml_peft_model_spec(s->spec, method, sizes);
+    return ml_model_create(&s->model, &spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
 }
 
 static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    ML_TRY(create_model(s));
-    if (c->method.name == ML_METHOD_FULL) return ml_peft_attach_full(&s->peft, s->model, &s->parameters);
-    ml_lora_options o = {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed};
-    ML_TRY(ml_targets_resolve(s->spec->family, c->method.targets, &o.targets));
-    ML_TRY(ml_peft_attach_lora(&s->peft, s->model, &s->parameters, &o));
+    ML_TRY(create_model(s, c->method.name, &c->method.sizes));
+    ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
     return st;
 }
@@ -98,8 +125,9 @@ done:
 ml_plan_shape session_plan_shape(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (ml_plan_shape){s->tokens,      c->batch.micro,        s->max_len,          c->product_path,
-                           c->vector_path, omp_get_max_threads(), ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
+    return (ml_plan_shape){s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
+                           c->product_path,     c->vector_path,          omp_get_max_threads(),
+                           ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
 }
 
 /* The ranks' largest need decides, so that all take the same mode. */
@@ -133,9 +161,35 @@ ml_status session_attach_method(session *s)
 
 static ml_status attach_adapter(session *s, const ml_adapter *adapter)
 {
-    ml_status st = create_model(s);
-    if (st == ML_OK && adapter) st = ml_peft_attach_adapter(&s->peft, s->model, &s->parameters, adapter);
+    ml_status st = ML_OK;
+    const ml_adapter none = {.method = ML_METHOD_LORA};
+    const ml_adapter *a = adapter ? adapter : &none;
+    ML_TRY(create_model(s, a->method, &a->sizes));
+    if (!adapter) return ML_OK;
+    if (ml_method_has_prefix(a->method)) {
+        ML_TRY(session_add_virtual(s, &a->sizes));
+        s->tokens += s->config->batch.micro * (s->prefix + s->infix);
+        if (s->valid.sampler) ML_TRY(check_length(s));
+    }
+    ML_TRY(ml_peft_attach_adapter(&s->peft, s->model, &s->parameters, adapter));
+done:
     return st;
+}
+
+ml_status session_dress_prompt(const session *s, ml_ids *prompt)
+{
+    int64_t count = s->prefix + prompt->count + s->infix;
+    if (count > prompt->capacity) {
+        int32_t *grown = ml_memory_resize(prompt->data, count, sizeof *grown, "a prompt");
+        if (!grown) return ML_RESOURCE;
+        prompt->data = grown;
+        prompt->capacity = count;
+    }
+    memmove(prompt->data + s->prefix, prompt->data, (size_t)prompt->count * sizeof *prompt->data);
+    for (int64_t j = 0; j < s->prefix; j++) prompt->data[j] = (int32_t)(-1 - j);
+    for (int64_t j = 0; j < s->infix; j++) prompt->data[count - s->infix + j] = (int32_t)(-1 - s->prefix - j);
+    prompt->count = count;
+    return ML_OK;
 }
 
 ml_status session_attach_adapter(session *s, const ml_adapter *adapter)
@@ -175,14 +229,13 @@ done:
 static ml_status allocate_parameters(session *s, bool training)
 {
     ml_status st = ml_parameters_allocate(&s->parameters, training);
-    if (st == ML_OK && s->peft) ml_peft_bind(s->peft);
-    return st;
+    return st == ML_OK && s->peft ? ml_peft_bind(s->peft) : st;
 }
 
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
-    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len) : st;
+    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len + s->prefix + s->infix) : st;
 }
 
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path)

@@ -50,7 +50,8 @@ typedef struct session {
     ml_grid *grid;
     ml_base *base;             /* NULL: random weights */
     const ml_model_spec *spec; /* borrowed: the base's, or a trial's */
-    int64_t max_len;           /* resolved */
+    int64_t max_len;           /* resolved: of a sequence as it stands in the file */
+    int64_t prefix, infix;     /* virtual tokens before a sequence, and between prompt and completion */
     int64_t tokens;            /* of the largest micro-batch */
     data_source train, valid;
     ml_model *model;
@@ -67,7 +68,11 @@ typedef struct session {
 /* Collective. session_open: grid, base, data (train where `training`, valid where configured); session_attach: model and method described;
  * session_build: kernels, storage, weights. Each agrees on its status. Close with session_close. */
 ml_status session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
-ml_status session_attach_method(session *s) ML_NODISCARD;                             /* config.method */
+ml_status session_attach_method(session *s) ML_NODISCARD; /* config.method */
+/* Makes room for virtual tokens in every sequence. Local. */
+ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
+/* The session's virtual tokens into a prompt: the prefix before it, the infix behind it. Local. */
+ml_status session_dress_prompt(const session *s, ml_ids *prompt) ML_NODISCARD;
 ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
 /* product and vector path: forced names from a checkpoint, or NULL. */
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;

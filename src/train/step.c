@@ -27,7 +27,7 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss
     int64_t at = first + ml_part_start(c->batch.sequences, dp, mine), end = at + ml_part_count(c->batch.sequences, dp, mine);
     *loss_sum = *computed = 0.0;
     for (; at < end; at += c->batch.micro) {
-        bool keyed = c->method.name == ML_METHOD_LORA && c->method.dropout > 0.0;
+        bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
         double since = busy_seconds(s);
         ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->train, at, ml_min(c->batch.micro, end - at), keyed));
         if (st != ML_OK) return st;

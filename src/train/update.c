@@ -11,6 +11,7 @@ void clear_gradients(session *s, step_result *out)
 void reduce_gradients(session *s, step_result *out)
 {
     double since = busy_seconds(s);
+    if (s->peft) ml_peft_before_sum(s->peft);
     out->reduction = ml_parameters_reduce(&s->parameters, s->grid);
     out->grad_norm = ml_parameters_gradient_norm(&s->parameters, s->grid, s->kernels);
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;

@@ -5,7 +5,7 @@
 
 /* ---- one copy or many ---- */
 
-static bool has_frozen(const session *s) { return !s->peft || ml_peft_weight_category(s->peft) == ML_MEM_FROZEN; }
+static bool has_frozen(const session *s) { return ml_model_weight_bytes(s->model) > 0; }
 
 bool session_shares_frozen(const session *s)
 {
@@ -38,7 +38,7 @@ static ml_status share_weights(session *s)
     ml_status st = ML_OK;
     warn_of_nothing(s);
     if (session_shares_frozen(s))
-        st = ml_grid_share(&s->shared, s->grid, ml_model_storage_bytes(s->model), ML_MEM_FROZEN, "the frozen weights");
+        st = ml_grid_share(&s->shared, s->grid, ml_model_weight_bytes(s->model), ML_MEM_FROZEN, "the frozen weights");
     st = ml_grid_agree(s->grid, st);
     if (st == ML_OK) return ML_OK;
     if (s->config->memory.share_frozen == ML_SHARE_ON)
@@ -54,7 +54,7 @@ ml_status session_store_weights(session *s)
     if (s->shared)
         ml_model_bind_storage(s->model, ml_shared_data(s->shared));
     else
-        st = ml_model_bind(s->model, has_frozen(s) ? ML_MEM_FROZEN : ml_peft_weight_category(s->peft));
+        st = ml_model_bind(s->model);
     return ml_grid_agree(s->grid, st);
 }
 
@@ -66,6 +66,18 @@ static bool is_shared(const session *s, const ml_model_slot *slot)
     return first && data >= first && data < first + ml_model_weight_bytes(s->model);
 }
 
+/* Not so with biases that the method made: they stay zero. */
+static bool is_in_base(const session *s, const ml_model_slot *slot)
+{
+    ml_model_tensor tensor;
+    if (ml_model_slots(s->model) == ml_model_tensor_count(s->spec)) return true;
+    for (int64_t i = 0; i < ml_model_tensor_count(s->spec); i++) {
+        ml_model_tensor_at(s->spec, i, &tensor);
+        if (!strcmp(tensor.name, slot->name)) return true;
+    }
+    return false;
+}
+
 /* The shared tensors, which the replicas read together, or this rank's own. */
 static ml_status load(session *s, bool shared, ml_base_request *requests)
 {
@@ -74,7 +86,7 @@ static ml_status load(session *s, bool shared, ml_base_request *requests)
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(s->model, i);
         float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
-        if (is_shared(s, slot) != shared) continue;
+        if (is_shared(s, slot) != shared || !is_in_base(s, slot)) continue;
         requests[count++] =
             (ml_base_request){slot->name, &slot->shard, master ? ML_FP32 : slot->dtype, master ? (void *)master : slot->data};
     }

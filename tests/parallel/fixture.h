@@ -19,11 +19,12 @@ typedef struct fixture {
     ml_kernels *kernels;
     ml_parameters parameters;
     ml_peft *peft;
+    bool virtual_tokens;
 } fixture;
 
 typedef struct fixture_options {
     ml_family family;
-    bool full;
+    ml_method method;
     unsigned targets;
     double dropout;
     ml_dtype dtype;
@@ -89,29 +90,33 @@ static inline void fixture_weights(fixture *f)
     }
 }
 
+static inline bool fixture_trains_base(ml_method method)
+{
+    return method == ML_METHOD_FULL || method == ML_METHOD_TOP || method == ML_METHOD_BITFIT;
+}
+
 static inline void fixture_create(fixture *f, const fixture_options *o, const ml_grid *grid, int tp, int tp_rank)
 {
     ml_model_spec spec = fixture_spec(o->family);
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.product_path = "blas"};
-    *f = (fixture){0};
+    *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
-    const ml_lora_options lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .targets = o->targets, .seed = 3};
-    if (o->full)
-        assert_int_equal(ml_peft_attach_full(&f->peft, f->model, &f->parameters), ML_OK);
-    else
-        assert_int_equal(ml_peft_attach_lora(&f->peft, f->model, &f->parameters, &lora), ML_OK);
+    const ml_peft_options options = {.method = o->method,
+                                     .sizes = {.top = 1, .prefix = 2, .infix = 1, .bottleneck = 4, .drop = 1, .factors = 2},
+                                     .lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .targets = o->targets, .seed = 3}};
+    assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
     ml_parameters_lay_out(&f->parameters);
     ml_model_kernel_options(f->model, FIXTURE_TOKENS, &kernels, shapes);
     assert_int_equal(ml_kernels_create(&f->kernels, &kernels), ML_OK);
     ml_model_use_kernels(f->model, f->kernels);
     assert_int_equal(ml_parameters_allocate(&f->parameters, true), ML_OK);
-    ml_peft_bind(f->peft);
-    assert_int_equal(ml_model_bind(f->model, ML_MEM_FROZEN), ML_OK);
+    assert_int_equal(ml_peft_bind(f->peft), ML_OK);
+    assert_int_equal(ml_model_bind(f->model), ML_OK);
     ml_model_set_activations(f->model, o->mode, o->chunk);
     assert_int_equal(ml_model_reserve(f->model, FIXTURE_TOKENS, true), ML_OK);
     fixture_weights(f);
-    if (o->full) return;
+    if (fixture_trains_base(o->method)) return;
     for (int64_t i = 0; i < f->parameters.count; i++) { /* B not zero, so that A has a gradient */
         const ml_parameter *p = &f->parameters.items[i];
         fixture_fill(p->name, &p->shard, p->rows, p->cols, 0.2, 0.0, f->parameters.value + p->offset);
@@ -126,8 +131,8 @@ static inline void fixture_destroy(fixture *f)
     ml_kernels_destroy(f->kernels);
 }
 
-/* Three sequences of 9, 1 and 13 tokens; some tokens are not targets. */
-static inline ml_batch fixture_batch(void)
+/* Three sequences of 9, 1 and 13 tokens; some tokens are not targets; with `virtual_tokens` some have no word. */
+static inline ml_batch fixture_batch(bool virtual_tokens)
 {
     static int32_t token[FIXTURE_TOKENS], target[FIXTURE_TOKENS];
     static int64_t row[FIXTURE_TOKENS], target_start[FIXTURE_TOKENS + 1];
@@ -140,6 +145,7 @@ static inline ml_batch fixture_batch(void)
                       .key_sequence = key};
     for (int32_t t = 0; t < FIXTURE_TOKENS; t++) {
         token[t] = (t * 7 + 3) % 37;
+        if (virtual_tokens && (t < 2 || t == 9 || t == 10 || t == 11 || t == 16)) token[t] = t == 16 ? -3 : -1 - (t % 2);
         if (t % 4 == 1) continue;
         row[batch.rows] = t;
         target_start[batch.rows] = batch.rows;
@@ -152,10 +158,12 @@ static inline ml_batch fixture_batch(void)
 /* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout where the method has it). */
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
 {
-    ml_batch batch = fixture_batch();
+    ml_batch batch = fixture_batch(f->virtual_tokens);
     double loss;
+    ml_peft_after_update(f->peft);
     if (backward) memset(f->parameters.gradient, 0, (size_t)f->parameters.local * sizeof *f->parameters.gradient);
     ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
+    if (backward) ml_peft_before_sum(f->peft);
     return loss / (double)batch.rows;
 }
 

@@ -8,7 +8,7 @@
 static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 9 };
+enum { CASES = 22 };
 
 static fixture_options case_number(int c)
 {
@@ -17,11 +17,24 @@ static fixture_options case_number(int c)
         {.family = ML_FAMILY_GPT2, .targets = gpt2_all},
         {.family = ML_FAMILY_GPT2, .targets = gpt2_all, .dropout = 0.25},
         {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_PROJ},
-        {.family = ML_FAMILY_GPT2, .full = true},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_FULL},
         {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_Q | ML_TARGET_V},
         {.family = ML_FAMILY_LLAMA, .targets = llama_all},
         {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_O | ML_TARGET_GATE, .dropout = 0.25},
-        {.family = ML_FAMILY_LLAMA, .full = true},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_FULL},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_TOP},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_TOP},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_BITFIT},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_BITFIT},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_PREFIX_EMBED},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_PREFIX_LAYER},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_H},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_L},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_ADAPTER_L},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_ADAPTER_P},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_DROP},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_COMPACTER},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_LORA_PREFIX_LAYER, .targets = gpt2_all},
     };
     return cases[c];
 }

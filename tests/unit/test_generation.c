@@ -55,7 +55,7 @@ static int open_world(void **state)
     ml_model_kernel_options(w.model, TOKENS, &options, shapes);
     assert_int_equal(ml_kernels_create(&w.kernels, &options), ML_OK);
     ml_model_use_kernels(w.model, w.kernels);
-    assert_int_equal(ml_model_bind(w.model, ML_MEM_FROZEN), ML_OK);
+    assert_int_equal(ml_model_bind(w.model), ML_OK);
     assert_int_equal(ml_model_reserve(w.model, TOKENS, false), ML_OK);
     for (int64_t i = 0; i < ml_model_slots(w.model); i++) {
         ml_model_slot *slot = ml_model_slot_at(w.model, i);

@@ -1,0 +1,97 @@
+/* Methods that train tensors of the base itself.
+ *
+ * Vectors, and in fp32 the matrices, lie in the parameters' buffer, which the model then computes with. In bf16 the buffer holds fp32 masters of the matrices; the model
+ * computes with bf16 copies of them, made anew after each update. */
+#include "peft/peft_private.h"
+
+/* Parameter first_parameter + i of the list is slot slot[i] of the model. */
+typedef struct slots {
+    int64_t count, *slot;
+    void *copies; /* of the bf16 slots */
+} slots;
+
+static ml_model_slot *slot_of(const ml_peft *peft, int64_t i)
+{
+    const slots *s = peft->own;
+    return ml_model_slot_at(peft->model, s->slot[i]);
+}
+
+static void destroy(ml_peft *peft)
+{
+    slots *s = peft->own;
+    if (!s) return;
+    ml_memory_free(s->slot);
+    ml_memory_free(s->copies);
+}
+
+static ml_status bind(ml_peft *peft)
+{
+    ml_status st = ML_OK;
+    slots *s = peft->own;
+    int64_t bytes = ml_model_lay_out_apart(peft->model, NULL);
+    if (bytes > 0) {
+        char *copies;
+        ML_NEW(copies, bytes, ML_MEM_TRAINABLE, "bf16 copies of trained weights");
+        s->copies = copies;
+        ml_model_lay_out_apart(peft->model, copies);
+    }
+    for (int64_t i = 0; i < s->count; i++) {
+        ml_model_slot *slot = slot_of(peft, i);
+        if (slot->dtype == ML_FP32) slot->data = peft_value(peft, peft->first_parameter + i);
+        slot->gradient = peft_gradient(peft, peft->first_parameter + i);
+    }
+done:
+    return st;
+}
+
+static float *master(ml_peft *peft, int64_t index)
+{
+    const slots *s = peft->own;
+    if (!ml_model_slot_at(peft->model, index)->apart || ml_model_slot_at(peft->model, index)->dtype == ML_FP32) return NULL;
+    for (int64_t i = 0; i < s->count; i++)
+        if (s->slot[i] == index) return peft_value(peft, peft->first_parameter + i);
+    return NULL;
+}
+
+static void after_update(ml_peft *peft)
+{
+    const slots *s = peft->own;
+    for (int64_t i = 0; i < s->count; i++) {
+        ml_model_slot *slot = slot_of(peft, i);
+        if (slot->dtype == ML_BF16)
+            ml_model_kernels(peft->model)->narrow(slot->count, peft_value(peft, peft->first_parameter + i), slot->data);
+    }
+}
+
+static void bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES])
+{
+    (void)training;
+    bytes[ML_MEM_TRAINABLE] += ml_model_lay_out_apart(peft->model, NULL);
+}
+
+static const peft_operations operations = {
+    .destroy = destroy, .bind = bind, .master = master, .after_update = after_update, .bytes = bytes};
+
+ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options, slot_choice chosen)
+{
+    ml_status st = ML_OK;
+    ml_peft *peft = NULL;
+    slots *s = NULL;
+    ML_TRY(peft_create(&peft, &operations, model, parameters, options));
+    ML_NEW(s, 1, ML_MEM_OTHER, "a method");
+    peft->own = s;
+    peft->first_parameter = parameters->count;
+    ML_NEW(s->slot, ml_model_slots(model), ML_MEM_OTHER, "a method's tensors");
+    for (int64_t i = 0; i < ml_model_slots(model); i++) {
+        ml_model_slot *slot = ml_model_slot_at(model, i);
+        if (!chosen(model, slot, &options->sizes)) continue;
+        slot->apart = true;
+        s->slot[s->count++] = i;
+        ML_TRY(ml_parameters_add(parameters, slot->name, slot->rows, slot->cols, slot->vector, slot->shard, ML_GRADIENT_IDENTICAL, NULL));
+    }
+    *out = peft;
+    peft = NULL;
+done:
+    ml_peft_destroy(peft);
+    return st;
+}

@@ -1,0 +1,64 @@
+/* Between a method's parameters and an adapter as files hold it: whole tensors, by their names. */
+#include <inttypes.h>
+
+#include "peft/peft_private.h"
+
+static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
+{
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
+    return NULL;
+}
+
+ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
+{
+    int64_t own = peft->end_parameter - peft->first_parameter;
+    for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
+        const ml_parameter *item = &peft->parameters->items[i];
+        const ml_adapter_tensor *from = find(adapter, item->name);
+        if (!from)
+            return ml_fail(ML_USAGE, "method.init: the adapter has no tensor %s, which method %s trains", item->name,
+                           ml_method_name(peft->chosen.method));
+        if (from->rows != item->rows || from->cols != item->cols)
+            return ml_fail(ML_USAGE,
+                           "method.init: %s is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64
+                           " here; give the method the adapter's own sizes",
+                           item->name, from->rows, from->cols, item->rows, item->cols);
+        ml_shard_take(&item->shard, item->rows, item->cols, from->value, peft_value(peft, i));
+    }
+    if (adapter->ntensors != own)
+        return ml_fail(ML_USAGE, "method.init: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here", adapter->ntensors,
+                       ml_method_name(peft->chosen.method), own);
+    return ML_OK;
+}
+
+/* On world rank 0: room for all of them, and for one more tensor. */
+static ml_status make_room(const ml_peft *peft, ml_adapter *out, float **part)
+{
+    ml_status st = ML_OK;
+    int64_t most = 1;
+    ML_NEW(out->tensors, peft->end_parameter - peft->first_parameter, ML_MEM_OTHER, "an adapter");
+    for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
+        const ml_parameter *item = &peft->parameters->items[i];
+        ml_adapter_tensor *to = &out->tensors[out->ntensors++];
+        *to = (ml_adapter_tensor){.rows = item->rows, .cols = item->cols};
+        memcpy(to->name, item->name, sizeof to->name);
+        ML_NEW(to->value, item->rows * item->cols, ML_MEM_OTHER, "an adapter");
+        most = ml_max(most, item->rows * item->cols);
+    }
+    ML_NEW(*part, most, ML_MEM_COMMUNICATION, "a gathered tensor");
+done:
+    return st;
+}
+
+ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out)
+{
+    const ml_parameters *p = peft->parameters;
+    float *part = NULL;
+    bool writer = ml_grid_rank(grid) == 0;
+    ml_status st = ml_grid_agree(grid, writer ? make_room(peft, out, &part) : ML_OK);
+    for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++)
+        ml_parameters_gather(p, grid, i, p->value, writer ? out->tensors[i - peft->first_parameter].value : NULL, part);
+    ml_memory_free(part);
+    return st;
+}
