@@ -80,7 +80,7 @@ void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_
 
 /* ‖Uᵀ·W·V‖_F with U, V the first r left- and right-singular vectors of ΔW, of W, and of a random matrix. */
 typedef struct ml_amplification {
-    int64_t rank;                          /* r */
+    int64_t rank;                          /* r, at most the numerical rank of ΔW */
     double of_delta, of_weight, of_random; /* the three projections */
     double weight_norm, delta_norm;        /* ‖W‖_F, ‖ΔW‖_F */
     double factor;                         /* ‖ΔW‖_F / of_delta */

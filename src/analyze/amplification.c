@@ -7,7 +7,7 @@
 
 #include "analyze/directions.h"
 #include "analyze/spectrum.h"
-#include "analyze/study.h"
+#include "analyze/weights.h"
 
 enum { STEP_ROWS = 256, PAIRS = 2 };
 
@@ -62,7 +62,8 @@ static ml_status find_directions(work *w, const ml_study_site *site, uint64_t se
     char name[96];
     frame *own = &w->frame[0], *chance = &w->frame[1];
     ML_TRY(directions_of_delta(&own->left, &own->right, site->pair[0]));
-    if (own->left.sigma[0] == 0.0) {
+    w->rank = ml_min(w->rank, directions_rank(&own->left, site->in));
+    if (w->rank == 0) {
         st = ml_fail(ML_INPUT, "%s: ΔW is zero, as before training, and so has no directions", site->name);
         goto done;
     }
@@ -112,13 +113,14 @@ static ml_status study_site(ml_amplification *out, const ml_study *study, const 
 {
     ml_status st = ML_OK;
     work w = {.rank = out->rank};
-    int64_t square = w.rank * w.rank;
-    st = make_room(&w, site);
-    if (st == ML_OK) st = find_directions(&w, site, seed);
+    st = find_directions(&w, site, seed);
+    if (st == ML_OK) st = make_room(&w, site);
     if (st == ML_OK) st = project_own(&w, study, site);
     ML_TRY(ml_grid_agree(study->grid, st));
+    int64_t square = w.rank * w.rank;
     ml_grid_sum_double(study->grid, ML_GROUP_WORLD, w.sums, PAIRS * square + 1);
     ML_TRY(spectrum_of_weight(study, site, w.sigma));
+    out->rank = w.rank;
     out->of_delta = norm_of(w.sums, square);
     out->of_random = norm_of(w.sums + square, square);
     out->of_weight = norm_of(w.sigma, w.rank);

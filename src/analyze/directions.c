@@ -120,14 +120,19 @@ done:
     return st;
 }
 
-/* Directions that only rounding made are none. */
-static ml_status keep_rank(directions *d, int64_t other_side, const char *site, const char *factor)
+int64_t directions_rank(const directions *d, int64_t other_side)
 {
     double least = (double)ml_max(d->length, other_side) * DBL_EPSILON * d->sigma[0];
     int64_t n = 0;
     while (n < d->count && d->sigma[n] > least) n++;
-    d->count = n;
-    if (n > 0) return ML_OK;
+    return n;
+}
+
+/* Directions that only rounding made are none. */
+static ml_status keep_rank(directions *d, int64_t other_side, const char *site, const char *factor)
+{
+    d->count = directions_rank(d, other_side);
+    if (d->count > 0) return ML_OK;
     return ml_fail(ML_INPUT, "%s: %s is zero, as before training, and so has no directions", site, factor);
 }
 

@@ -13,8 +13,10 @@ typedef struct directions {
 
 void directions_destroy(directions *d);
 
-/* The singular vectors of a pair's factor, as many as its numerical rank: those whose singular value exceeds max(rows, cols)·2⁻⁵²·(the largest). ML_INPUT naming
- * the site where that is none. */
+/* How many of the singular values are more than rounding: those above max(length, other side)·2⁻⁵²·(the largest). */
+int64_t directions_rank(const directions *d, int64_t other_side);
+
+/* The singular vectors of a pair's factor, as many as its numerical rank. ML_INPUT naming the site where that is none. */
 ml_status directions_of(directions *out, const ml_adapter_pair *pair, ml_factor factor) ML_NODISCARD;
 
 /* All r of ΔW = s·B·A, on both sides; count is r on both, whatever the numerical rank. */

@@ -1,7 +1,7 @@
 /* Singular values of W and of ΔW at every site. */
 #include "analyze/spectrum.h"
 #include "analyze/directions.h"
-#include "analyze/study.h"
+#include "analyze/weights.h"
 
 void ml_spectra_destroy(ml_spectrum *s, int64_t count)
 {

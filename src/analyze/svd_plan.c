@@ -8,7 +8,8 @@
 enum { BLOCK_MOST = 64, BLOCK_LEAST = 8 };
 
 /* P × Q ≤ ranks, neither above `most`: as many ranks as possible, and of these grids the squarest, with P ≤ Q. Grids more than four times as wide as high
- * move so much more that they leave ranks idle instead. */
+ * move so much more that they leave ranks idle instead. `most` sees to it that every process has a part: pdgesvd is known to hang on matrices smaller than
+ * its grid. */
 static void choose_processes(int64_t ranks, int64_t most, int *rows, int *cols)
 {
     *rows = *cols = 1;

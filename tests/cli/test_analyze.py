@@ -117,6 +117,15 @@ def check_plan(check, folder, base):
     expect(check, 2, "none.yaml", "spectrum", "--plan", "--base", f"{folder}/none.yaml")
 
 
+def check_low_rank(check, folder, base):
+    """Four pairs of vectors that make a dW of rank two: only two directions are real."""
+    twice = make_adapter(f"{folder}/twice", [unit(i % 2, WIDTH, 1.0 + i) for i in range(RANK)], transposed([unit(i % 2 + 5, OUT) for i in range(RANK)]))
+    for site in analyze("amplification", twice, "--base", base, ranks=2):
+        check.that(site["rank"] == 2 and abs(site["delta_norm"] - math.hypot(4, 6)) < 1e-6, f"dW of rank two: {site}")
+    for site in analyze("subspace", twice, twice, "--base", base, "--of", "left"):
+        check.that(len(site["phi"]) == 2 and abs(last(site) - 1) < 1e-12, f"dW of rank two: phi {site['phi']}")
+
+
 def expect(check, code, contains, *words, ranks=0):
     done = start("analyze", *words, ranks=ranks)
     lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora analyze:")]
@@ -183,6 +192,7 @@ def main():
         base, adapters = f"{folder}/base.h5", make_adapters(folder)
         check_subspaces(check, base, adapters)
         check_amplification(check, base, adapters)
+        check_low_rank(check, folder, base)
         check_grids(check, base, adapters)
         check_plan(check, folder, base)
         check_refusals(check, folder, base, adapters)

@@ -1,6 +1,6 @@
-/* study: reading the weights of a study's sites. Private to analyze/. */
-#ifndef MPILORA_ANALYZE_STUDY_H
-#define MPILORA_ANALYZE_STUDY_H
+/* weights: reading the weights of a study's sites. Private to analyze/. */
+#ifndef MPILORA_ANALYZE_WEIGHTS_H
+#define MPILORA_ANALYZE_WEIGHTS_H
 
 #include "mpilora/analyze.h"
 
