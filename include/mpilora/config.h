@@ -30,6 +30,8 @@ typedef enum ml_method {
 const char *ml_method_name(ml_method method);
 bool ml_method_find(const char *name, ml_method *out);
 bool ml_method_has_lora(ml_method method);
+/* "method.dora=false", …: what --set needs beside a method.name without LoRA where the file may have keys of LoRA's variants. NULL-ended. */
+extern const char *const ml_lora_variants_off[];
 bool ml_method_has_prefix(ml_method method);
 bool ml_method_has_bottleneck(ml_method method);
 /* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's default. */
@@ -63,6 +65,24 @@ typedef enum ml_target {
     ML_TARGET_ALL = 1024
 } ml_target;
 
+/* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */
+typedef struct ml_layer_ranges {
+    int64_t count;
+    struct {
+        int64_t first, last;
+    } * range;
+} ml_layer_ranges;
+
+/* method.rank_pattern, method.alpha_pattern: a site takes the value of the first name that is its own ("layers.0.attn.q") or its end behind a dot ("q",
+ * "attn.q"), as PEFT's patterns do with module names. */
+typedef struct ml_site_patterns {
+    int64_t count;
+    struct {
+        char site[64];
+        double value;
+    } * item;
+} ml_site_patterns;
+
 /* How often: every so many steps, or seconds by the clock; both 0: never. */
 typedef struct ml_interval {
     int64_t steps;
@@ -84,6 +104,9 @@ typedef struct ml_run_config {
         unsigned targets;   /* ml_target bits: [q, v] */
         ml_scaling scaling; /* standard */
         char *init;         /* adapter.h5 or PEFT directory: NULL */
+        double lora_plus; /* B's learning rate is that many times lr (Hayou et al. 2024, arXiv:2402.12354); null in the file gives 0: off */
+        ml_layer_ranges layers;
+        ml_site_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_method_sizes sizes;
     } method;
     struct {
@@ -132,6 +155,10 @@ ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *c
 void ml_run_config_destroy(ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
+
+/* As the file has them: [0, 2-5] and {"q": 4}; null where there are none. */
+ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
+ml_status ml_site_patterns_write(const ml_site_patterns *patterns, ml_text *out) ML_NODISCARD;
 
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro, or its share of a step where that is less. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);

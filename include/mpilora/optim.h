@@ -24,6 +24,7 @@ typedef struct ml_parameter {
     ml_shard shard; /* this rank's part; ML_SHARD_WHOLE: replicated over tp */
     ml_gradient_kind kind;
     int64_t offset, count; /* this rank's part in the buffers, in floats */
+    double lr_factor;      /* its learning rate is that of the step times this: 1 unless the method says otherwise */
 } ml_parameter;
 
 typedef struct ml_parameters {
@@ -66,6 +67,9 @@ ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 /* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double. Collective over the world. Not finite where a gradient
  * is not. */
 double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels);
+
+/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor. Local. */
+void ml_parameters_update(ml_parameters *p, const ml_kernels *kernels, const ml_adamw *step);
 
 /* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not finite; NULL: none. */
 const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values);

@@ -3,6 +3,8 @@
  * LoRA (Hu et al. 2021, arXiv:2106.09685): y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with A[r, in], B[out, r], W frozen; s = α/r, or α/√r (rsLoRA, Kalajdzievski
  * 2023, arXiv:2312.03732). In a column-parallel layer A is replicated over tp and B cut by rows, in a row-parallel layer A is cut by columns and B
  * replicated; gradients of the replicated factors are partial sums.
+ * LoRA+ (Hayou et al. 2024, arXiv:2402.12354) gives B a learning rate of its own. Layers, ranks and alphas by site are PEFT's layers_to_transform, rank_pattern and
+ * alpha_pattern.
  * The others, with the sizes of ml_method_sizes (parameter counts for d width, L layers; Hu et al., section 5.1):
  *   full           every tensor of the base, with fp32 masters
  *   top            the tensors of the last n layers (FT-Top2: n = 2)
@@ -34,11 +36,14 @@ typedef struct ml_lora_options {
     int64_t rank;
     double alpha, dropout;
     ml_scaling scaling;
-    unsigned targets; /* resolved for the family: ml_targets_resolve */
-    uint64_t seed;    /* of initial A and dropout */
+    unsigned targets;                             /* resolved for the family: ml_targets_resolve */
+    uint64_t seed;                                /* of initial A and dropout */
+    double lora_plus;                             /* B's learning rate is that many times the step's; 0: the same */
+    ml_layer_ranges layers;                       /* none: all */
+    ml_site_patterns rank_pattern, alpha_pattern; /* borrowed until the method is destroyed, as the layers are */
 } ml_lora_options;
 
-/* The model and the list are borrowed and must outlive the method. Local. */
+/* The model and the list are borrowed and must outlive the method. ML_USAGE where a layer or a name of a pattern is not there to be adapted. Local. */
 ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_lora_options *options) ML_NODISCARD;
 /* Any method. `lora` is for those that have LoRA; ML_USAGE where the sizes do not fit the model (both numbers named). Local. */
 typedef struct ml_peft_options {

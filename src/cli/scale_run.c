@@ -99,6 +99,19 @@ static void add_launcher(command *c, const char *launcher, int64_t ranks)
     }
 }
 
+/* One configuration serves all methods, also where it has keys that only LoRA's variants read. */
+static void add_method(command *c, const char *name)
+{
+    ml_method method;
+    bool other = ml_method_find(name, &method) && !ml_method_has_lora(method);
+    for (int i = 0; other && ml_lora_variants_off[i]; i++) {
+        add_word(c, "--set");
+        add_word(c, "%s", ml_lora_variants_off[i]);
+    }
+    add_word(c, "--set");
+    add_word(c, "method.name=%s", name);
+}
+
 static void make_command(const scale_options *o, const scale_experiment *e, const char *run_dir, command *c)
 {
     add_launcher(c, o->launcher, e->ranks);
@@ -119,8 +132,7 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     add_word(c, "run.dir=%s", run_dir);
     add_word(c, "--set");
     add_word(c, "train.steps=%" PRId64, o->steps + 1);
-    add_word(c, "--set");
-    add_word(c, "method.name=%s", e->method);
+    add_method(c, e->method);
     add_word(c, "--set");
     add_word(c, "parallel.tp=%" PRId64, e->tp);
     add_word(c, "--set");

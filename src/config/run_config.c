@@ -31,6 +31,21 @@ static const key table[] = {
     {.path = "method.targets", .kind = KEY_TARGETS, .offset = AT(method.targets)},
     {.path = "method.scaling", .kind = KEY_CHOICE, .offset = AT(method.scaling), .choices = scalings},
     {.path = "method.init", .kind = KEY_TEXT, .offset = AT(method.init), .nullable = true},
+    {.path = "method.lora_plus",
+     .kind = KEY_REAL,
+     .offset = AT(method.lora_plus),
+     .least = 0,
+     .open_least = true,
+     .most = HUGE_VAL,
+     .nullable = true},
+    {.path = "method.layers", .kind = KEY_LAYERS, .offset = AT(method.layers)},
+    {.path = "method.rank_pattern", .kind = KEY_SITES, .offset = AT(method.rank_pattern), .least = 1, .most = 65536, .whole = true},
+    {.path = "method.alpha_pattern",
+     .kind = KEY_SITES,
+     .offset = AT(method.alpha_pattern),
+     .least = 0,
+     .open_least = true,
+     .most = HUGE_VAL},
     {.path = "method.top", .kind = KEY_INT, .offset = AT(method.sizes.top), .least = 1, .most = 1 << 20},
     {.path = "method.prefix", .kind = KEY_INT, .offset = AT(method.sizes.prefix), .least = 0, .most = 1 << 20},
     {.path = "method.infix", .kind = KEY_INT, .offset = AT(method.sizes.infix), .least = 0, .most = 1 << 20},
@@ -92,6 +107,26 @@ static void set_defaults(ml_run_config *c)
                          .precision = ML_BF16};
 }
 
+const char *const ml_lora_variants_off[] = {"method.lora_plus=null", "method.layers=null", "method.rank_pattern=null",
+                                            "method.alpha_pattern=null", NULL};
+
+/* What only a method with LoRA reads would do nothing elsewhere. */
+static ml_status check_variants(const ml_run_config *c)
+{
+    const struct {
+        const char *key;
+        bool set;
+    } keys[] = {{"method.lora_plus", c->method.lora_plus > 0.0},
+                {"method.layers", c->method.layers.count > 0},
+                {"method.rank_pattern", c->method.rank_pattern.count > 0},
+                {"method.alpha_pattern", c->method.alpha_pattern.count > 0}};
+    for (size_t i = 0; !ml_method_has_lora(c->method.name) && i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].set)
+            return ml_fail(ML_USAGE, "%s: %s: is LoRA's, but method.name is %s; leave it out, or choose a method with LoRA", c->path,
+                           keys[i].key, ml_method_name(c->method.name));
+    return ML_OK;
+}
+
 static ml_status check(ml_run_config *c)
 {
     if (!c->base) return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)", c->path);
@@ -99,6 +134,8 @@ static ml_status check(ml_run_config *c)
     if (ml_method_has_prefix(c->method.name) && c->method.sizes.prefix + c->method.sizes.infix == 0)
         return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
                        ml_method_name(c->method.name));
+    ml_status st = check_variants(c);
+    if (st != ML_OK) return st;
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
     return ML_OK;
 }
@@ -120,7 +157,7 @@ done:
 
 void ml_run_config_destroy(ml_run_config *config)
 {
-    table_free_texts(table, config);
+    table_free_values(table, config);
     ml_memory_free(config->path);
     config->path = NULL;
 }

@@ -272,11 +272,13 @@ done:
     return st;
 }
 
-void table_free_texts(const key *table, void *in)
+void table_free_values(const key *table, void *in)
 {
     for (; table->path; table++) {
+        void *place = (char *)in + table->offset;
+        if (table->kind == KEY_LAYERS || table->kind == KEY_SITES) sites_free(table, place);
         if (table->kind != KEY_TEXT) continue;
-        char **text = (char **)(void *)((char *)in + table->offset);
+        char **text = place;
         ml_memory_free(*text);
         *text = NULL;
     }

@@ -259,6 +259,10 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return read_pair(key, place, document, node, where);
     case KEY_TARGETS:
         return read_targets(key, place, document, node, where);
+    case KEY_LAYERS:
+        return layers_read(key, place, document, node, where);
+    case KEY_SITES:
+        return sites_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -330,6 +334,10 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return ml_text_printf(out, "[%.17g, %.17g]", real[0], real[1]);
     case KEY_TARGETS:
         return write_targets(*(const unsigned *)place, out);
+    case KEY_LAYERS:
+        return ml_layer_ranges_write(place, out);
+    case KEY_SITES:
+        return ml_site_patterns_write(place, out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

@@ -25,7 +25,7 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
     if (st != ML_OK) return st;
     if (index) *index = p->count;
     ml_parameter *item = &p->items[p->count++];
-    *item = (ml_parameter){.rows = rows, .cols = cols, .vector = vector, .shard = shard, .kind = kind};
+    *item = (ml_parameter){.rows = rows, .cols = cols, .vector = vector, .shard = shard, .kind = kind, .lr_factor = 1.0};
     snprintf(item->name, sizeof item->name, "%s", name);
     item->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
     return ML_OK;

@@ -42,9 +42,10 @@ static void describe_pair(lora_group *group, const char *site, int part, int64_t
 }
 
 /* All A's of the group, then all B's: the A's end up next to each other. */
-static ml_status add_parameters(ml_parameters *p, lora_group *group, const int *parts)
+static ml_status add_parameters(ml_peft *peft, lora_group *group, const int *parts)
 {
     ml_status st = ML_OK;
+    ml_parameters *p = peft->parameters;
     const ml_linear *layer = group->layer;
     bool row = layer->kind == ML_LINEAR_ROW;
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
@@ -60,6 +61,7 @@ static ml_status add_parameters(ml_parameters *p, lora_group *group, const int *
         snprintf(name, sizeof name, "%s.lora_B", pair->site);
         ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false, output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
                                  &pair->parameter_b));
+        if (peft->options.lora_plus > 0.0) p->items[pair->parameter_b].lr_factor = peft->options.lora_plus;
     }
 done:
     return st;
@@ -96,7 +98,7 @@ static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts
     for (int i = 0; i < group->npairs; i++) group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
     lora_install(group);
     peft->ngroups++;
-    return add_parameters(peft->parameters, group, parts);
+    return add_parameters(peft, group, parts);
 }
 
 static ml_linear *linear_of(ml_layer *layer, int i)
@@ -119,24 +121,27 @@ static unsigned target_of(const char *site)
     return 0;
 }
 
+static void describe_configured(const ml_lora_options *o, lora_group *group, const char *site, int part, int parts[PAIRS_A_LAYER])
+{
+    int64_t rank = lora_rank_of(o, site);
+    double alpha = lora_alpha_of(o, site);
+    parts[group->npairs] = part;
+    describe_pair(group, site, part, rank, alpha, scale_of(alpha, rank, o->scaling));
+}
+
 static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
 {
     const ml_lora_options *o = &peft->options;
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
-    float scale = scale_of(o->alpha, o->rank, o->scaling);
     *group = (lora_group){.layer = layer};
     if (has_qkv && (o->targets & ML_TARGET_QKV)) {
         char site[64];
         fused_site(layer, site);
-        parts[group->npairs] = -1;
-        describe_pair(group, site, -1, o->rank, o->alpha, scale);
+        describe_configured(o, group, site, -1, parts);
     }
-    for (int i = 0; i < layer->nparts; i++) {
-        if (!(o->targets & target_of(layer->part[i].site))) continue;
-        parts[group->npairs] = i;
-        describe_pair(group, layer->part[i].site, i, o->rank, o->alpha, scale);
-    }
+    for (int i = 0; i < layer->nparts; i++)
+        if (o->targets & target_of(layer->part[i].site)) describe_configured(o, group, layer->part[i].site, i, parts);
     return finish_group(peft, group, parts);
 }
 
@@ -147,7 +152,9 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     ML_TRY(create(&peft, model, parameters));
     peft->options = *options;
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
-        for (int i = 0; i < 4; i++) ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i), i == 0));
+        for (int i = 0; i < 4 && lora_wants_layer(options, l); i++)
+            ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i), i == 0));
+    ML_TRY(lora_check_sites(peft));
     *out = peft;
     peft = NULL;
 done:

@@ -63,7 +63,17 @@ ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *
 ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_run_config *c, ml_method method)
 {
     ml_status st = ML_OK;
-    ml_peft_options o = {method, c->method.sizes, {c->method.rank, c->method.alpha, c->method.dropout, c->method.scaling, 0, c->seed}};
+    ml_peft_options o = {.method = method,
+                         .sizes = c->method.sizes,
+                         .lora = {.rank = c->method.rank,
+                                  .alpha = c->method.alpha,
+                                  .dropout = c->method.dropout,
+                                  .scaling = c->method.scaling,
+                                  .seed = c->seed,
+                                  .lora_plus = c->method.lora_plus,
+                                  .layers = c->method.layers,
+                                  .rank_pattern = c->method.rank_pattern,
+                                  .alpha_pattern = c->method.alpha_pattern}};
     if (ml_method_has_lora(method)) st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.lora.targets);
     return st == ML_OK ? ml_peft_attach(out, model, parameters, &o) : st;
 }

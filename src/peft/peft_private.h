@@ -54,6 +54,13 @@ struct ml_peft {
     ml_lora_options options;
 };
 
+/* lora_sites.c: what layers and patterns mean for a site. */
+bool lora_wants_layer(const ml_lora_options *options, int64_t layer);
+int64_t lora_rank_of(const ml_lora_options *options, const char *site);
+double lora_alpha_of(const ml_lora_options *options, const char *site);
+/* ML_USAGE where a layer is beyond the model, or a name in a pattern means none of the sites that were attached. */
+ml_status lora_check_sites(const ml_peft *peft) ML_NODISCARD;
+
 /* lora_hook.c */
 void lora_install(lora_group *group);
 /* lora.c: sites, ranks and scales are the adapter's own. */

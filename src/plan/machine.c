@@ -64,7 +64,7 @@ ml_status ml_machine_read(ml_machine *out, const char *path)
     return st;
 }
 
-void ml_machine_destroy(ml_machine *machine) { table_free_texts(table, machine); }
+void ml_machine_destroy(ml_machine *machine) { table_free_values(table, machine); }
 
 ml_status ml_machine_write(const ml_machine *machine, ml_text *out) { return table_write(table, machine, out); }
 

@@ -1,4 +1,5 @@
 /* A plan: the run's model and methods are described, but nothing is allocated for them. */
+#include <math.h>
 #include <omp.h>
 
 #include "mpilora/checkpoint.h"
@@ -97,9 +98,9 @@ static plan_sequence mean_sequence(const source *s)
 static ml_status check_countable(const source *s, const ml_run_config *c)
 {
     const ml_model_spec *m = &s->spec;
-    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width), layers = (double)m->layers;
-    double weights =
-        layers * wide * (2.0 * wide + 14.0 * (double)c->method.rank) + 2.0 * (double)(m->vocab + m->context) * (double)m->width;
+    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width), layers = (double)m->layers, rank = (double)c->method.rank;
+    for (int64_t i = 0; i < c->method.rank_pattern.count; i++) rank = fmax(rank, c->method.rank_pattern.item[i].value);
+    double weights = layers * wide * (2.0 * wide + 14.0 * rank) + 2.0 * (double)(m->vocab + m->context) * (double)m->width;
     double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
     if (bytes < 0x1p62) return ML_OK;
     return ml_fail(

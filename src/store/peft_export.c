@@ -21,6 +21,7 @@ typedef struct export
     int64_t count;
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
+    int64_t layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
 }
 export;
 
@@ -28,7 +29,36 @@ static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: %
 
 static json_t *number(double x) { return floor(x) == x && fabs(x) < 1e15 ? json_integer((json_int_t)x) : json_real(x); }
 
-/* Whether every layer has this module; with `alike` also with the same rank and alpha as m. */
+static int64_t count_of(const export *e, const char *module)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < e->count; i++) n += !strcmp(e->modules[i].module, module);
+    return n;
+}
+
+/* Modules stand in the model's order: whether another layer than before begins with the i-th. */
+static bool begins_layer(const export *e, int64_t i) { return i == 0 || e->modules[i].layer != e->modules[i - 1].layer; }
+
+/* Where some layers have the same modules and the others none, these layers can be listed. */
+static int64_t layers_meant(const export *e)
+{
+    int64_t layers = 0;
+    for (int64_t i = 0; i < e->count; i++) layers += begins_layer(e, i);
+    for (int64_t i = 0; i < e->count; i++)
+        if (count_of(e, e->modules[i].module) != layers) return e->spec->layers;
+    return layers;
+}
+
+static json_t *layers_to_transform(const export *e)
+{
+    if (e->layers == e->spec->layers) return json_null();
+    json_t *list = json_array();
+    for (int64_t i = 0; i < e->count; i++)
+        if (begins_layer(e, i) && json_array_append_new(list, json_integer(e->modules[i].layer))) break;
+    return list;
+}
+
+/* Whether all layers in question have this module; with `alike` also with the same rank and alpha as m. */
 static bool in_every_layer(const export *e, const char *module, const ml_peft_module *alike)
 {
     int64_t layers = 0;
@@ -38,7 +68,7 @@ static bool in_every_layer(const export *e, const char *module, const ml_peft_mo
         if (alike && (m->rank != alike->rank || m->alpha != alike->alpha)) return false;
         layers++;
     }
-    return layers == e->spec->layers;
+    return layers == e->layers;
 }
 
 /* The shortest name in target_modules that means exactly this module: of all layers, or its whole path. */
@@ -91,11 +121,11 @@ static json_t *pattern(const export *e, bool rank)
 static ml_status config_text(const export *e, const char *base_name, ml_text *out)
 {
     json_t *config = json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:n,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "r",
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "r",
         (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
         "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora", e->adapter->rslora, "use_dora", 0,
-        "inference_mode", 1, "base_model_name_or_path", base_name, "modules_to_save", "layers_to_transform", "layers_pattern",
-        "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+        "inference_mode", 1, "base_model_name_or_path", base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e),
+        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
     char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
     json_decref(config);
     if (!text) return no_memory();
@@ -152,6 +182,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;
+    e.layers = layers_meant(&e);
     ML_TRY(write_files(&e, base_name, directory));
 done:
     ml_peft_modules_destroy(e.modules, e.count);

@@ -37,6 +37,45 @@ static void add_lora(run *r)
                 (size_t)snprintf(text + used, sizeof r->identity_text[0] - used, "%s%s", used ? " " : "", ml_target_name((ml_target)bit));
 }
 
+/* A text of any length: where it is too long, its hash. */
+static void add_long(run *r, const char *key, const ml_text *text)
+{
+    char hash[ML_SHA256_HEX];
+    bool fits = text->length < (int64_t)sizeof r->identity_text[0];
+    if (!fits) ml_sha256_of(text->data, (size_t)text->length, hash);
+    ADD(key, "%s", fits ? text->data : hash);
+}
+
+static ml_status add_patterns(run *r, const char *key, const ml_site_patterns *patterns)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    if (patterns->count == 0) return ML_OK;
+    ML_TRY(ml_site_patterns_write(patterns, &text));
+    add_long(r, key, &text);
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* Those of LoRA's variants that are chosen. */
+static ml_status add_variants(run *r)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = r->config;
+    ml_text layers = {0};
+    if (c->method.lora_plus > 0.0) ADD("method.lora_plus", "%.17g", c->method.lora_plus);
+    if (c->method.layers.count > 0) {
+        ML_TRY(ml_layer_ranges_write(&c->method.layers, &layers));
+        add_long(r, "method.layers", &layers);
+    }
+    ML_TRY(add_patterns(r, "method.rank_pattern", &c->method.rank_pattern));
+    ML_TRY(add_patterns(r, "method.alpha_pattern", &c->method.alpha_pattern));
+done:
+    ml_text_destroy(&layers);
+    return st;
+}
+
 /* Those that the method reads. */
 static void add_sizes(run *r)
 {
@@ -51,8 +90,9 @@ static void add_sizes(run *r)
     if (method == ML_METHOD_BITFIT) ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
 }
 
-void describe_identity(run *r)
+ml_status describe_identity(run *r)
 {
+    ml_status st = ML_OK;
     const ml_run_config *c = r->config;
     static const char *const schedules[] = {"constant", "linear", "cosine"};
     r->identities = 0;
@@ -60,7 +100,10 @@ void describe_identity(run *r)
     ADD("data.train", "%s", ml_dataset_hash(r->session.train.dataset));
     ADD("run.seed", "%" PRIu64, c->seed);
     ADD("method.name", "%s", ml_method_name(c->method.name));
-    if (ml_method_has_lora(c->method.name)) add_lora(r);
+    if (ml_method_has_lora(c->method.name)) {
+        add_lora(r);
+        ML_TRY(add_variants(r));
+    }
     add_sizes(r);
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
@@ -75,4 +118,6 @@ void describe_identity(run *r)
     ADD("optim.warmup", "%" PRId64, c->optim.warmup);
     ADD("optim.label_smoothing", "%.17g", c->optim.label_smoothing);
     ADD("precision", "%s", ml_dtype_name(c->precision));
+done:
+    return st;
 }

@@ -74,7 +74,7 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(session_open(s, r->config, true));
     ML_TRY(session_attach_method(s));
-    describe_identity(r);
+    ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, fresh, s->grid));
     ML_TRY(look_for_checkpoint(r, &found));
     if (is_finished(r)) {

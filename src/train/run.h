@@ -24,7 +24,7 @@ typedef struct deadline {
     double step, save;
 } deadline;
 
-enum { IDENTITIES = 32 };
+enum { IDENTITIES = 40 };
 
 typedef struct run {
     session session;
@@ -102,7 +102,7 @@ ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this
 ml_status save_settle(run *r) ML_NODISCARD;             /* waits for one that was begun: its result */
 
 /* identity.c: what a resumed run must have in common with its checkpoint. */
-void describe_identity(run *r);
+ml_status describe_identity(run *r) ML_NODISCARD;
 
 /* predict.c: this rank's memory by category, from the sizing functions that allocate. */
 void predict_memory(run *r);

@@ -19,20 +19,25 @@ import torch_side
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "curves.json")
 
 
-def scheduler(optimizer, case):
+def scheduler(optimizer, case, steps):
     make = getattr(transformers, f"get_{case['schedule']}_schedule_with_warmup")
     if case["schedule"] == "constant":
         return make(optimizer, case["warmup"])
-    return make(optimizer, case["warmup"], reference.STEPS)
+    return make(optimizer, case["warmup"], steps)
 
 
-def train(model, case):
+def adamw(model, case):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=case["lr"], weight_decay=case["weight_decay"])
+
+
+def train(model, case, steps, make_optimizer):
     """(losses, gradient norms before clipping) of the steps, the losses before each update and without label smoothing."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=case["lr"], weight_decay=case["weight_decay"])
-    schedule = scheduler(optimizer, case)
+    optimizer = make_optimizer(model, case)
+    schedule = scheduler(optimizer, case, steps)
     losses, norms = [], []
-    for step in range(reference.STEPS):
+    for step in range(steps):
         first = step * reference.SEQUENCES
         batch = [reference.TRAIN[(first + i) % len(reference.TRAIN)] for i in range(reference.SEQUENCES)]
         optimizer.zero_grad()
@@ -51,10 +56,13 @@ def run_case(case, folder):
         adapter = os.path.join(folder, "adapter")
         reference.write_adapter(adapter, case)
         model = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    return {"base_loss": base_loss, **curve(model, case, reference.STEPS, adamw)}
+
+
+def curve(model, case, steps, make_optimizer):
     start_loss = torch_side.evaluate(model, case["max_len"])
-    losses, norms = train(model, case)
+    losses, norms = train(model, case, steps, make_optimizer)
     return {
-        "base_loss": base_loss,
         "start_loss": start_loss,
         "loss": losses,
         "grad_norm": norms,
@@ -63,15 +71,16 @@ def run_case(case, folder):
     }
 
 
-def main():
+def make(path, cases, run):
     curves = {}
-    for name, case in reference.CASES.items():
+    for name, case in cases.items():
         with tempfile.TemporaryDirectory() as folder:
-            curves[name] = run_case(case, folder)
+            curves[name] = run(case, folder)
         print(f"{name}: loss {curves[name]['loss'][0]:.4f} -> {curves[name]['loss'][-1]:.4f}, valid {curves[name]['valid_loss']:.4f}")
-    with open(GOLDEN, "w") as file:
+    with open(path, "w") as file:
         json.dump(curves, file, indent=1)
         file.write("\n")
 
 
-main()
+if __name__ == "__main__":
+    make(GOLDEN, reference.CASES, run_case)

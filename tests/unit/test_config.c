@@ -332,9 +332,65 @@ static void targets_belong_to_a_family(void **state)
     assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL | ML_TARGET_Q, &bits), ML_USAGE);
 }
 
+/* Written again: in order, joined, and read back the same. */
+static void check_written(const char *set, const char *line)
+{
+    ml_run_config c, again;
+    ml_text yaml = {0}, twice = {0};
+    assert_int_equal(read_text("base: b.h5\n", &set, 1, &c), ML_OK);
+    assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
+    if (!strstr(yaml.data, line)) fail_msg("%s: \"%s\" is not in\n%s", set, line, yaml.data);
+    assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
+    assert_int_equal(ml_run_config_write(&again, &twice), ML_OK);
+    assert_string_equal(yaml.data, twice.data);
+    ml_text_destroy(&yaml);
+    ml_text_destroy(&twice);
+    ml_run_config_destroy(&c);
+    ml_run_config_destroy(&again);
+}
+
+static void variants_of_lora(void **state)
+{
+    (void)state;
+    check_written("method.lora_plus=16", "lora_plus: 16\n");
+    check_written("method.lora_plus=null", "lora_plus: null\n");
+    check_written("method.layers=[5, 0, 2-3, 1]", "layers: [0-3, 5]\n");
+    check_written("method.layers=7", "layers: [7]\n");
+    check_written("method.layers=2-4", "layers: [2-4]\n");
+    check_written("method.layers=null", "layers: null\n");
+    check_written("method.rank_pattern={layers.0.attn.q: 4, \"q\": 16}", "rank_pattern: {\"layers.0.attn.q\": 4, \"q\": 16}\n");
+    check_written("method.rank_pattern={}", "rank_pattern: null\n");
+    check_written("method.alpha_pattern={mlp.down: 2.5}", "alpha_pattern: {\"mlp.down\": 2.5}\n");
+    static const char *const bad[][2] = {
+        {"method.lora_plus=0", "> 0"},
+        {"method.lora_plus=x", "method.lora_plus"},
+        {"method.layers=[]", "at least one layer"},
+        {"method.layers=[1, -2]", "found -2"},
+        {"method.layers=[3-1]", "found 3-1"},
+        {"method.layers=[1.5]", "found 1.5"},
+        {"method.layers=[99999999999999999999]", "found 999"},
+        {"method.layers=[[1]]", "a list"},
+        {"method.layers={a: 1}", "a list or a mapping"},
+        {"method.rank_pattern=[q]", "a mapping of sites"},
+        {"method.rank_pattern=4", "a mapping of sites"},
+        {"method.rank_pattern={q: 0}", "[1, 65536]"},
+        {"method.rank_pattern={q: 1.5}", "whole number"},
+        {"method.rank_pattern={q: 1, q: 2}", "twice"},
+        {"method.rank_pattern={\"\": 1}", "name of a site"},
+        {"method.rank_pattern={\"q.*\": 1}", "name of a site"},
+        {"method.rank_pattern={aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}", "name of a site"},
+        {"method.alpha_pattern={q: 0}", "> 0"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i][0], bad[i][1]);
+    refused("base: b.h5\nmethod: {name: full, lora_plus: 2}\n", "method.lora_plus");
+    refused("base: b.h5\nmethod: {name: bitfit, layers: [1]}\n", "method.layers");
+    refused("base: b.h5\nmethod: {name: top, rank_pattern: {q: 2}}\n", "method.rank_pattern");
+    refused("base: b.h5\nmethod: {name: full, alpha_pattern: {q: 2}}\n", "method.alpha_pattern");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(variants_of_lora),
         cmocka_unit_test(what_is_not_given_has_a_default),
         cmocka_unit_test(times_have_units),
         cmocka_unit_test(sizes_have_units),

@@ -1,0 +1,93 @@
+"""The variants of LoRA that PEFT has, as cases beside those of reference_models.py: what make_variants_golden.py (PyTorch + PEFT) and test_variants.py
+(mpilora) both train. A case's `method` holds mpilora's own keys, `peft` what PEFT's configuration says instead; the initial adapter is written as a PEFT
+directory, whose numbers come from the tensors' names."""
+
+import os
+import re
+
+import reference_models as reference
+
+STEPS = 10
+
+LORA = {**reference.DEFAULTS, "rank": 4, "alpha": 8}
+CASES = {
+    "lora-plus-gpt2": {"model": "gpt2", "targets": ["qkv", "proj"], "method": {"lora_plus": 16.0}},
+    "lora-plus-llama": {"model": "llama", "targets": ["q", "v"], "method": {"lora_plus": 4.0}, "weight_decay": 0.0},
+    "patterns-gpt2": {
+        "model": "gpt2",
+        "targets": ["qkv", "o", "proj"],
+        "method": {"rank_pattern": {"layers.1.attn.qkv": 7, "proj": 2}, "alpha_pattern": {"mlp.proj": 5, "attn.o": 3.5}},
+        "peft": {
+            "rank_pattern": {"h.1.attn.c_attn": 7, "mlp.c_proj": 2},
+            "alpha_pattern": {"mlp.c_proj": 5, "attn.c_proj": 3.5},
+        },
+    },
+    "patterns-llama": {
+        "model": "llama",
+        "targets": ["q", "v", "down"],
+        "scaling": "rslora",
+        "method": {"layers": [0, 2], "rank_pattern": {"layers.0.attn.q": 2, "q": 6}, "alpha_pattern": {"attn.v": 20}},
+        "peft": {
+            "layers_to_transform": [0, 2],
+            "rank_pattern": {"model.layers.0.self_attn.q_proj": 2, "q_proj": 6},
+            "alpha_pattern": {"self_attn.v_proj": 20},
+        },
+    },
+}
+CASES = {name: {**LORA, "peft": {}, **case} for name, case in CASES.items()}
+
+
+def has_initial_adapter(case):
+    return case["method"].get("init") is None
+
+
+# ---- the initial adapter --------------------------------------------------------------------------------------------------
+
+
+def of_pattern(pattern, path, otherwise):
+    """PEFT's rule: the first key that is the path or its end."""
+    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", path)), otherwise)
+
+
+def adapted(case):
+    """(path, in, out, rank) of every module."""
+    config = reference.MODELS[case["model"]]
+    gpt2 = config["model_type"] == "gpt2"
+    shapes = reference.gpt2_shapes(config) if gpt2 else reference.llama_shapes(config)
+    layers = case["peft"].get("layers_to_transform", range(config["n_layer"] if gpt2 else config["num_hidden_layers"]))
+    for layer in layers:
+        for module in reference.adapted_modules(case):
+            path = f"{'transformer.h' if gpt2 else 'model.layers'}.{layer}.{module}"
+            yield path, *shapes[module], of_pattern(case["peft"].get("rank_pattern", {}), path, case["rank"])
+
+
+def write_adapter(directory, case):
+    os.makedirs(directory)
+    t = reference.Tensors(f"{case['model']}:variant")
+    for path, inputs, outputs, rank in adapted(case):
+        name = f"base_model.model.{path}"
+        t.add(f"{name}.lora_A.weight", [rank, inputs], 0.2)
+        t.add(f"{name}.lora_B.weight", [outputs, rank], 0.05)
+        if case["method"].get("dora"):
+            t.add(f"{name}.lora_magnitude_vector", [outputs], 0.3, 1.0)
+    reference.write_json(f"{directory}/adapter_config.json", peft_config(case))
+    reference.write_safetensors(f"{directory}/adapter_model.safetensors", t)
+
+
+def peft_config(case):
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": case["rank"],
+        "lora_alpha": case["alpha"],
+        "lora_dropout": 0.0,
+        "target_modules": reference.adapted_modules(case),
+        "fan_in_fan_out": reference.MODELS[case["model"]]["model_type"] == "gpt2",
+        "bias": "none",
+        "use_rslora": case["scaling"] == "rslora",
+        "use_dora": bool(case["method"].get("dora")),
+        "inference_mode": True,
+        "base_model_name_or_path": None,
+        "modules_to_save": None,
+        **case["peft"],
+    }
