@@ -14,6 +14,7 @@ extern const ml_command ml_command_export;
 extern const ml_command ml_command_inspect;
 extern const ml_command ml_command_verify;
 extern const ml_command ml_command_bench;
+extern const ml_command ml_command_compare;
 extern const ml_command ml_command_scale;
 extern const ml_command ml_command_analyze;
 
@@ -30,6 +31,7 @@ static const ml_command *const commands[] = {
     &ml_command_inspect,
     &ml_command_verify,
     &ml_command_bench,
+    &ml_command_compare,
     &ml_command_scale,
     &ml_command_analyze,
     NULL,

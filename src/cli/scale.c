@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "store/durable.h"
 
@@ -29,15 +29,6 @@ typedef struct plan {
     int64_t count, first_dp;
 } plan;
 
-static int64_t threads_of(const plan *p, int64_t ranks)
-{
-    const char *given = getenv("OMP_NUM_THREADS");
-    int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (p->words->threads > 0) return p->words->threads;
-    if (given && atoll(given) > 0) return atoll(given);
-    return ml_max(1, cores / ranks);
-}
-
 static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t tp)
 {
     if (p->count == SCALE_EXPERIMENTS) return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
@@ -45,8 +36,13 @@ static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t
     int64_t sequences = p->config->batch.sequences;
     if (p->options->weak) sequences = ml_max(1, sequences * dp / p->first_dp);
     scale_experiment *e = &p->all[p->count++];
-    *e = (scale_experiment){
-        .method = method, .ranks = dp * tp, .dp = dp, .tp = tp, .threads = threads_of(p, dp * tp), .sequences = sequences, .status = "ok"};
+    *e = (scale_experiment){.method = method,
+                            .ranks = dp * tp,
+                            .dp = dp,
+                            .tp = tp,
+                            .threads = launch_threads(p->words->threads, dp * tp),
+                            .sequences = sequences,
+                            .status = "ok"};
     return ML_OK;
 }
 
@@ -99,12 +95,6 @@ static ml_status add_methods(plan *p)
 
 /* ---- running ---- */
 
-static const char *default_launcher(void)
-{
-    const char *job = getenv("SLURM_JOB_ID");
-    return job && *job ? "srun --mpi=pmix --exact -n {ranks}" : "mpirun --oversubscribe --bind-to none -n {ranks}";
-}
-
 static ml_status run_all(const plan *p)
 {
     ml_status st = ML_OK;
@@ -142,9 +132,7 @@ static ml_status experiment(plan *p, char *program)
 {
     ml_status st = ML_OK;
     char runs[SCALE_PATH];
-    ssize_t n = readlink("/proc/self/exe", program, SCALE_PATH - 1);
-    if (n <= 0) return ml_fail(ML_INTERNAL, "scale: /proc/self/exe cannot be read");
-    program[n] = '\0';
+    ML_TRY(launch_find_program(program));
     ML_NEW(p->all, SCALE_EXPERIMENTS, ML_MEM_OTHER, "the experiments");
     ML_TRY(add_methods(p));
     ML_TRY(ml_run_config_check_training(p->config));
@@ -166,7 +154,7 @@ static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     const char *path = NULL;
-    char program[SCALE_PATH];
+    char program[LAUNCH_PATH];
     option_list sets = {0};
     words w = {.out = "scaling"};
     scale_options o = {.steps = 5, .repetitions = 3};
@@ -189,7 +177,7 @@ static ml_status run(int argc, char **argv)
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
     o.config_path = path;
     o.out = w.out;
-    o.launcher = w.launcher ? w.launcher : default_launcher();
+    o.launcher = w.launcher ? w.launcher : launch_default();
     o.program = program;
     o.sets = sets.items;
     o.nsets = sets.count;

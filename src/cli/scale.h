@@ -2,10 +2,11 @@
 #ifndef MPILORA_CLI_SCALE_H
 #define MPILORA_CLI_SCALE_H
 
+#include "cli/table_file.h"
 #include "mpilora/base.h"
 #include "mpilora/config.h"
 
-enum { SCALE_EXPERIMENTS = 256, SCALE_REPETITIONS = 64, SCALE_STATUS = 256, SCALE_PATH = 4096 };
+enum { SCALE_EXPERIMENTS = 256, SCALE_REPETITIONS = 64, SCALE_STATUS = 256 /* LAUNCH_TEXT */, SCALE_PATH = 4096 };
 
 /* What a run says, by where it stands: steps' means are of metrics.jsonl without the first step (which warms up), the rest of summary.json. */
 typedef struct scale_column {
@@ -39,10 +40,7 @@ typedef struct scale_options {
 ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition) ML_NODISCARD;
 
 /* scale_table.c */
-typedef struct scale_spread {
-    double median, least, most; /* NaN: no repetition ended well */
-} scale_spread;
-scale_spread scale_spread_of(const scale_experiment *e, int column);
+table_spread scale_spread_of(const scale_experiment *e, int column);
 /* Tokens/s a rank, beside those of the method's first experiment that ended well. */
 double scale_efficiency(const scale_experiment *all, int64_t count, const scale_experiment *e);
 ml_status scale_write(const scale_options *o, const scale_experiment *all, int64_t count) ML_NODISCARD; /* scaling.csv, scaling.h5 */

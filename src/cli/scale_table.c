@@ -1,28 +1,14 @@
 /* The table of a scaling experiment: CSV with median, least and most of every figure, HDF5 with every repetition, and lines to read. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "cli/scale.h"
 #include "store/durable.h"
 #include "store/image.h"
 
-static int ascending(const void *a, const void *b)
+table_spread scale_spread_of(const scale_experiment *e, int column)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-scale_spread scale_spread_of(const scale_experiment *e, int column)
-{
-    double known[SCALE_REPETITIONS];
-    size_t n = 0;
-    for (int i = 0; i < SCALE_REPETITIONS; i++)
-        if (e->used[i] && isfinite(e->value[i][column])) known[n++] = e->value[i][column];
-    if (n == 0) return (scale_spread){NAN, NAN, NAN};
-    qsort(known, n, sizeof *known, ascending);
-    return (scale_spread){0.5 * (known[(n - 1) / 2] + known[n / 2]), known[0], known[n - 1]};
+    return table_spread_of(&e->value[0][column], SCALE_COLUMNS, e->used, SCALE_REPETITIONS);
 }
 
 double scale_efficiency(const scale_experiment *all, int64_t count, const scale_experiment *e)
@@ -41,24 +27,22 @@ static double expected_bytes(const scale_experiment *e) { return 4.0 * scale_spr
 
 /* ---- files ---- */
 
-static ml_status add_number(ml_text *text, double x) { return isfinite(x) ? ml_text_printf(text, ",%.9g", x) : ml_text_printf(text, ","); }
-
 static ml_status add_row(ml_text *text, const scale_options *o, const scale_experiment *all, int64_t count, const scale_experiment *e)
 {
     ml_status st = ML_OK;
     ML_TRY(ml_text_printf(text, "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64, o->weak ? "weak" : "strong",
                           e->method, e->ranks, e->dp, e->tp, e->threads, e->sequences, e->done));
-    ML_TRY(add_number(text, scale_efficiency(all, count, e)));
-    ML_TRY(add_number(text, expected_bytes(e)));
+    ML_TRY(table_add_number(text, scale_efficiency(all, count, e)));
+    ML_TRY(table_add_number(text, expected_bytes(e)));
     for (int i = 0; i < SCALE_COLUMNS; i++) {
-        scale_spread s = scale_spread_of(e, i);
-        ML_TRY(add_number(text, s.median));
-        ML_TRY(add_number(text, s.least));
-        ML_TRY(add_number(text, s.most));
+        table_spread s = scale_spread_of(e, i);
+        ML_TRY(table_add_number(text, s.median));
+        ML_TRY(table_add_number(text, s.least));
+        ML_TRY(table_add_number(text, s.most));
     }
-    ML_TRY(ml_text_printf(text, ",\""));
-    for (const char *c = e->status; *c; c++) ML_TRY(ml_text_printf(text, *c == '"' ? "\"\"" : "%c", *c));
-    ML_TRY(ml_text_printf(text, "\"\n"));
+    ML_TRY(ml_text_printf(text, ","));
+    ML_TRY(table_add_quoted(text, e->status));
+    ML_TRY(ml_text_printf(text, "\n"));
 done:
     return st;
 }
@@ -75,18 +59,6 @@ done:
     return st;
 }
 
-/* A column of 64-bit floats, [experiments, repetitions] or [experiments]. */
-static ml_status put_column(hid_t file, const char *name, int64_t rows, int64_t cols, const double *values)
-{
-    const hsize_t shape[] = {(hsize_t)rows, (hsize_t)cols};
-    hid_t space = H5Screate_simple(cols > 0 ? 2 : 1, shape, NULL);
-    hid_t dataset = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    bool written = dataset >= 0 && H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
-    if (dataset >= 0) H5Dclose(dataset);
-    H5Sclose(space);
-    return written ? ML_OK : ml_fail(ML_RESOURCE, "scaling.h5: column %s cannot be made", name);
-}
-
 static ml_status put_columns(hid_t file, const scale_options *o, const scale_experiment *all, int64_t count, double *work)
 {
     ml_status st = ML_OK;
@@ -97,15 +69,15 @@ static ml_status put_columns(hid_t file, const scale_options *o, const scale_exp
             const int64_t number[] = {e->ranks, e->dp, e->tp, e->threads, e->sequences, !strcmp(e->method, "full")};
             work[i] = (double)number[k];
         }
-        ML_TRY(put_column(file, grid[k], count, 0, work));
+        ML_TRY(table_put_column(file, grid[k], count, 0, work));
     }
     for (int64_t i = 0; i < count; i++) work[i] = scale_efficiency(all, count, &all[i]);
-    ML_TRY(put_column(file, "efficiency", count, 0, work));
+    ML_TRY(table_put_column(file, "efficiency", count, 0, work));
     for (int64_t i = 0; i < count; i++) work[i] = expected_bytes(&all[i]);
-    ML_TRY(put_column(file, "allreduce_bytes_expected", count, 0, work));
+    ML_TRY(table_put_column(file, "allreduce_bytes_expected", count, 0, work));
     for (int c = 0; c < SCALE_COLUMNS; c++) {
         for (int64_t i = 0; i < count * o->repetitions; i++) work[i] = all[i / o->repetitions].value[i % o->repetitions][c];
-        ML_TRY(put_column(file, scale_columns[c].name, count, o->repetitions, work));
+        ML_TRY(table_put_column(file, scale_columns[c].name, count, o->repetitions, work));
     }
 done:
     return st;
@@ -159,7 +131,7 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
            "tokens/s", "eff.", "forward", "backward", "comm", "other", "sum, bytes", "formula", "MiB/rank", "planned");
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
-        scale_spread rate = scale_spread_of(e, scale_column_find("tokens_per_s"));
+        table_spread rate = scale_spread_of(e, scale_column_find("tokens_per_s"));
         char grid[32], spread[48];
         snprintf(grid, sizeof grid, "%" PRId64 " x %" PRId64, e->dp, e->tp);
         snprintf(spread, sizeof spread, "%.1f (%.1f to %.1f)", rate.median, rate.least, rate.most);
@@ -180,8 +152,6 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
     printf("table: %s/scaling.csv, %s/scaling.h5; plots: python3 analysis/scaling.py %s/scaling.csv\n", o->out, o->out, o->out);
 }
 
-static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 ml_status scale_print_json(const scale_options *o, const scale_experiment *all, int64_t count)
 {
     json_t *list = json_array();
@@ -191,12 +161,12 @@ ml_status scale_print_json(const scale_options *o, const scale_experiment *all, 
             json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "method", e->method, "ranks", (json_int_t)e->ranks, "dp",
                       (json_int_t)e->dp, "tp", (json_int_t)e->tp, "threads", (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
                       "repetitions", (json_int_t)e->done, "status", e->status, "efficiency",
-                      number_or_null(scale_efficiency(all, count, e)), "allreduce_bytes_expected", number_or_null(expected_bytes(e)));
+                      table_json_number(scale_efficiency(all, count, e)), "allreduce_bytes_expected", table_json_number(expected_bytes(e)));
         for (int c = 0; item && c < SCALE_COLUMNS; c++) {
-            scale_spread s = scale_spread_of(e, c);
+            table_spread s = scale_spread_of(e, c);
             json_object_set_new(item, scale_columns[c].name,
-                                json_pack("{s:o,s:o,s:o}", "median", number_or_null(s.median), "min", number_or_null(s.least), "max",
-                                          number_or_null(s.most)));
+                                json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min", table_json_number(s.least), "max",
+                                          table_json_number(s.most)));
         }
         json_array_append_new(list, item);
     }

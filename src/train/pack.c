@@ -71,10 +71,11 @@ static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_
     for (int64_t j = 0; j < count; j++) token[j] = (int32_t)(-1 - first - j);
 }
 
-/* The infix ends the prompt: it stands before the first target. */
+/* The infix ends the prompt: it stands before the first target. A sequence's own first token is no target, though something stands before it now. */
 static void add_virtual(const session *s, packed_sequence *sequence, int32_t *token, uint8_t *mask)
 {
-    int64_t prompt = 0;
+    int64_t prompt = 1;
+    mask[0] = 0;
     while (prompt < sequence->length && !mask[prompt]) prompt++;
     insert_virtual(token + prompt, mask + prompt, sequence->length - prompt, s->prefix, s->infix);
     insert_virtual(token, mask, sequence->length + s->infix, 0, s->prefix);

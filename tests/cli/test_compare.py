@@ -1,0 +1,80 @@
+"""mpilora compare: the table of several methods and seeds, a method that fails, going on where it was stopped, and words that make no sense."""
+import csv
+import json
+import os
+import tempfile
+
+import harness
+
+MODEL = "{family: gpt2, layers: 2, width: 32, heads: 4, vocab: 61, context: 48}\n"
+
+
+def configuration(folder, **data):
+    return harness.write_config(
+        f"{folder}/run.yaml", run={"dir": f"{folder}/run"}, base=f"{folder}/base.h5", method={"rank": 2},
+        data={"train": f"{folder}/data.h5", **data}, batch={"sequences": 4, "micro": 4}, optim={"lr": 0.01}, train={"steps": 3}, precision="fp32")
+
+
+def check_table(checks, folder, path):
+    words = ("compare", path, "--methods", "lora,lora:rank=4:targets=[q,k,v],bitfit:optim.lr=0.02,full,top:top=9", "--seeds", "1,2", "--out", f"{folder}/out")
+    said = harness.mpilora(*words)
+    checks.that("method.top: 9" in said, f"the failing row does not say why: {said}")
+    with open(f"{folder}/out/compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    checks.that([row["seeds"] for row in rows] == ["2", "2", "2", "2", "0"], f"seeds {[row['seeds'] for row in rows]}")
+    checks.that([row["method"] for row in rows] == ["lora", "lora", "bitfit", "full", "top"], f"methods {rows}")
+    trained = [2 * 2 * 2 * 2 * 32, 2 * 3 * 2 * 4 * 32, 2 * 11 * 32 + 32]
+    checks.that([float(row["params_trainable"]) for row in rows[:3]] == trained, f"{[row['params_trainable'] for row in rows]}, expected {trained}")
+    for row in rows[:4]:
+        label = row["what"]
+        checks.close(f"{label}: bytes summed", float(row["allreduce_bytes_per_step"]), 4 * float(row["params_trainable"]), 0)
+        checks.close(f"{label}: memory beside the plan", float(row["memory_total"]), float(row["planned_total"]), 0.02)
+        checks.that(float(row["valid_loss_min"]) <= float(row["valid_loss"]) <= float(row["valid_loss_max"]), f"{label}: spread")
+        checks.that(float(row["valid_loss"]) < float(row["base_valid_loss"]), f"{label}: nothing was learned")
+    found = json.loads(harness.mpilora("eval", path, "--json"))["loss"]
+    checks.close("loss of the base", float(rows[0]["base_valid_loss"]), found, 1e-8)
+    with open(f"{folder}/out/runs/bitfit-optim.lr-0.02-seed2/summary.json") as file:
+        checks.that(json.load(file)["params_trainable"] == trained[2], "a run is not where it should be")
+    return words
+
+
+def check_going_on(checks, folder, words):
+    """Finished runs stay, one that is gone is made again."""
+    kept = f"{folder}/out/runs/lora-seed1/metrics.jsonl"
+    before = os.stat(kept).st_mtime_ns
+    os.rename(f"{folder}/out/runs/full-seed2", f"{folder}/gone")
+    table = json.loads(harness.mpilora(*words, "--json"))
+    checks.that(os.stat(kept).st_mtime_ns == before, "a finished run was run again")
+    checks.that(table["rows"][3]["seeds"] == 2 and os.path.exists(f"{folder}/out/runs/full-seed2/summary.json"), "the missing run was not made")
+
+
+def check_words(checks, folder, path):
+    for what, words, expected in (
+        ("an unknown method", ("--methods", "lora,adapterH"), "adapterH"),
+        ("a key without a value", ("--methods", "lora:rank"), "key=value"),
+        ("a method twice", ("--methods", "lora,lora"), "twice"),
+        ("an empty method", ("--methods", "lora,,full"), "--methods"),
+        ("seeds that are none", ("--methods", "lora", "--seeds", "1,x"), "--seeds"),
+        ("no method", (), "--methods is missing"),
+        ("no rank", ("--methods", "lora", "--ranks", "0"), "--ranks"),
+    ):
+        done = harness.start("compare", path, *words, "--out", f"{folder}/none")
+        lines = done.stderr.strip().splitlines()
+        checks.that(done.returncode == 2 and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+    configuration(folder)
+    done = harness.start("compare", path, "--methods", "lora", "--out", f"{folder}/none")
+    checks.that(done.returncode == 2 and "data.valid" in done.stderr, f"nothing to evaluate: exit {done.returncode}: {done.stderr}")
+
+
+def main():
+    checks = harness.Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        harness.make_base(folder, MODEL, "fp32")
+        harness.make_data(folder, [[(5 * i + 3 * j) % 61 for j in range(20)] for i in range(8)])
+        path = configuration(folder, valid=f"{folder}/data.h5")
+        check_going_on(checks, folder, check_table(checks, folder, path))
+        check_words(checks, folder, path)
+    checks.end()
+
+
+main()
