@@ -2,8 +2,10 @@
 import csv
 import json
 import os
+import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
 
 MODEL = "{family: gpt2, layers: 2, width: 32, heads: 4, vocab: 61, context: 48}\n"

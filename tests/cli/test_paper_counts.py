@@ -1,7 +1,10 @@
 """Trainable parameters of the methods as the paper counts them (Hu et al. 2021, tables 3 and 4, figure 2), asked of plan; where a row cannot be had, what it is instead."""
 import json
+import os
+import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
 
 M = 1e6
