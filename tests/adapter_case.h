@@ -62,6 +62,16 @@ static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *con
     return adapter;
 }
 
+/* DoRA's magnitudes for every pair. */
+static inline void add_magnitudes(ml_adapter *adapter)
+{
+    for (int64_t i = 0; i < adapter->count; i++) {
+        ml_adapter_pair *pair = &adapter->pairs[i];
+        if (ml_adapter_add_magnitudes(pair) != ML_OK) abort();
+        for (int64_t k = 0; k < pair->out; k++) pair->m[k] = 1.5F + sinf((float)(k + 13 * i));
+    }
+}
+
 static inline const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *site)
 {
     for (int64_t i = 0; i < adapter->count; i++)
@@ -80,6 +90,8 @@ static inline float adapter_distance(const ml_adapter *x, const ml_adapter *y)
         most = fmaxf(most, fabsf(p->scale - q->scale));
         for (int64_t k = 0; k < p->rank * p->in; k++) most = fmaxf(most, fabsf(p->a[k] - q->a[k]));
         for (int64_t k = 0; k < p->out * p->rank; k++) most = fmaxf(most, fabsf(p->b[k] - q->b[k]));
+        if ((p->m != NULL) != (q->m != NULL)) return INFINITY;
+        for (int64_t k = 0; p->m && k < p->out; k++) most = fmaxf(most, fabsf(p->m[k] - q->m[k]));
     }
     return most;
 }

@@ -104,6 +104,7 @@ typedef struct ml_run_config {
         unsigned targets;   /* ml_target bits: [q, v] */
         ml_scaling scaling; /* standard */
         char *init;         /* adapter.h5 or PEFT directory: NULL */
+        bool dora;          /* false */
         double lora_plus; /* B's learning rate is that many times lr (Hayou et al. 2024, arXiv:2402.12354); null in the file gives 0: off */
         ml_layer_ranges layers;
         ml_site_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */

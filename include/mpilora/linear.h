@@ -41,6 +41,10 @@ typedef struct ml_linear_hook {
     void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
     /* Adds to its own gradients; dx += where dx is not NULL. */
     void (*backward)(void *self, const ml_pass *pass, const float *x, const float *dy, float *dx);
+    /* Where forward also scales y's columns (DoRA): dy for what was scaled, in the pass's scratch; the weight's and the input's gradients and the backward above take
+     * it in the place of dy. NULL: dy itself. */
+    const float *(*scale_backward)(void *self, const ml_pass *pass, const float *dy);
+    int64_t scaled_per_token; /* of kept_per_token, what scale_backward needs */
     /* On the layer's output itself, after its sum and bias: y ← f(y); backward returns df/dyᵀ·dy, [T, out] in the pass's scratch, and leaves dy as it is. A hook has
      * the pair above, or this one. */
     void (*after_forward)(void *self, const ml_pass *pass, float *y);

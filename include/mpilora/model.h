@@ -87,6 +87,7 @@ typedef struct ml_model ml_model;
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp, int tp_rank, ml_dtype dtype) ML_NODISCARD;
 void ml_model_destroy(ml_model *model);
 const ml_model_spec *ml_model_get_spec(const ml_model *model);
+const ml_grid *ml_model_grid(const ml_model *model);      /* NULL: this rank has everything */
 ml_layer *ml_model_layer(ml_model *model, int64_t layer); /* hooks are attached here */
 
 /* Slots in storage order: parts of one linear layer lie next to each other. */

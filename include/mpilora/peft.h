@@ -3,6 +3,9 @@
  * LoRA (Hu et al. 2021, arXiv:2106.09685): y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with A[r, in], B[out, r], W frozen; s = α/r, or α/√r (rsLoRA, Kalajdzievski
  * 2023, arXiv:2312.03732). In a column-parallel layer A is replicated over tp and B cut by rows, in a row-parallel layer A is cut by columns and B
  * replicated; gradients of the replicated factors are partial sums.
+ * DoRA (Liu et al. 2024, arXiv:2402.09353): y = g∘(x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + b with g_i = m_i/‖W_i + s·(B·A)_i‖, a row i of W each; m[out] trains and starts as ‖W_i‖, the
+ * norm counts as a constant in the gradient (section 4.3), as PEFT has it. ΔW is never formed: ‖W_i + s·(BA)_i‖² = ‖W_i‖² + 2s·B_i·(W·Aᵀ)_i + s²·B_i·(A·Aᵀ)·B_iᵀ. In a
+ * row-parallel layer every term is a sum over the ranks' columns: one sum over tp of these numbers, 8·out bytes a layer, after each update.
  * LoRA+ (Hayou et al. 2024, arXiv:2402.12354) gives B a learning rate of its own. Layers, ranks and alphas by site are PEFT's layers_to_transform, rank_pattern and
  * alpha_pattern.
  * The others, with the sizes of ml_method_sizes (parameter counts for d width, L layers; Hu et al., section 5.1):
@@ -38,6 +41,7 @@ typedef struct ml_lora_options {
     ml_scaling scaling;
     unsigned targets;                             /* resolved for the family: ml_targets_resolve */
     uint64_t seed;                                /* of initial A and dropout */
+    bool dora;                                    /* without dropout */
     double lora_plus;                             /* B's learning rate is that many times the step's; 0: the same */
     ml_layer_ranges layers;                       /* none: all */
     ml_site_patterns rank_pattern, alpha_pattern; /* borrowed until the method is destroyed, as the layers are */
@@ -68,11 +72,12 @@ float *ml_peft_master(ml_peft *peft, int64_t index);
 /* What is not of the base: matrices that go in (LoRA's A, D) Kaiming-uniform with a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); those that come
  * out (B, U) zero; embeddings of virtual tokens normal with deviation 0.02. */
 void ml_peft_initialise(ml_peft *peft);
-/* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not those attached (both values named). Local. */
+/* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not those attached (both values named). Local; before the next pass
+ * comes ml_peft_after_update. */
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 /* After a pass's gradients are complete on this rank, before they are summed: gradients of what is made of parameters become those of the parameters. */
 void ml_peft_before_sum(ml_peft *peft);
-/* After an update or a load of values: bf16 copies, and what is made of parameters, follow. */
+/* After an update or a load of values: bf16 copies, and what is made of parameters, follow. Collective over tp, as ml_peft_initialise is (DoRA's norms). */
 void ml_peft_after_update(ml_peft *peft);
 /* LoRA: adds s·B·A into the model's own weights (rounded once to their type) and takes the method's hooks out: the model computes what it did, without
  * adapters. Only for a method whose weights are this model's own storage. Local. */

@@ -68,6 +68,7 @@ typedef struct ml_adapter_pair {
     float scale;
     float *a; /* [rank, in] */
     float *b; /* [out, rank] */
+    float *m; /* [out] DoRA's magnitudes, of all pairs; NULL: plain LoRA */
 } ml_adapter_pair;
 
 /* A tensor that another method trained, whole, under the name that training has for it; a vector is n × 1. */

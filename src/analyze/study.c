@@ -62,6 +62,9 @@ static ml_status read_adapters(ml_study *study, const ml_selection *selection)
         if (study->adapter[i].count == 0)
             return ml_fail(ML_INPUT, "%s: was made by method %s, which has no ΔW = s·B·A to study", study->path[i],
                            ml_method_name(study->adapter[i].method));
+        if (study->adapter[i].pairs[0].m)
+            return ml_fail(ML_INPUT, "%s: is a DoRA adapter: it scales the rows of W too, so its change is no ΔW = s·B·A to study",
+                           study->path[i]);
     }
     for (int i = 0; i < study->adapters; i++) {
         const ml_adapter *other = &study->adapter[study->adapters - 1 - i];

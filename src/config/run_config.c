@@ -31,6 +31,7 @@ static const key table[] = {
     {.path = "method.targets", .kind = KEY_TARGETS, .offset = AT(method.targets)},
     {.path = "method.scaling", .kind = KEY_CHOICE, .offset = AT(method.scaling), .choices = scalings},
     {.path = "method.init", .kind = KEY_TEXT, .offset = AT(method.init), .nullable = true},
+    {.path = "method.dora", .kind = KEY_BOOL, .offset = AT(method.dora)},
     {.path = "method.lora_plus",
      .kind = KEY_REAL,
      .offset = AT(method.lora_plus),
@@ -107,8 +108,8 @@ static void set_defaults(ml_run_config *c)
                          .precision = ML_BF16};
 }
 
-const char *const ml_lora_variants_off[] = {"method.lora_plus=null", "method.layers=null", "method.rank_pattern=null",
-                                            "method.alpha_pattern=null", NULL};
+const char *const ml_lora_variants_off[] = {"method.dora=false",        "method.lora_plus=null",     "method.layers=null",
+                                            "method.rank_pattern=null", "method.alpha_pattern=null", NULL};
 
 /* What only a method with LoRA reads would do nothing elsewhere. */
 static ml_status check_variants(const ml_run_config *c)
@@ -116,7 +117,8 @@ static ml_status check_variants(const ml_run_config *c)
     const struct {
         const char *key;
         bool set;
-    } keys[] = {{"method.lora_plus", c->method.lora_plus > 0.0},
+    } keys[] = {{"method.dora", c->method.dora},
+                {"method.lora_plus", c->method.lora_plus > 0.0},
                 {"method.layers", c->method.layers.count > 0},
                 {"method.rank_pattern", c->method.rank_pattern.count > 0},
                 {"method.alpha_pattern", c->method.alpha_pattern.count > 0}};
@@ -124,6 +126,10 @@ static ml_status check_variants(const ml_run_config *c)
         if (keys[i].set)
             return ml_fail(ML_USAGE, "%s: %s: is LoRA's, but method.name is %s; leave it out, or choose a method with LoRA", c->path,
                            keys[i].key, ml_method_name(c->method.name));
+    if (c->method.dora && c->method.dropout > 0.0)
+        return ml_fail(ML_USAGE,
+                       "%s: method.dropout: %g with method.dora: dropout would need another product with every weight; set it to 0",
+                       c->path, c->method.dropout);
     return ML_OK;
 }
 

@@ -65,6 +65,7 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
     const ml_kernels *k = pass->kernels;
     if (layer->hook.after_backward) dy = layer->hook.after_backward(layer->hook.self, pass, dy);
     if (layer->bias_gradient) k->sum_rows(pass->tokens, layer->out, dy, layer->out, layer->bias_gradient);
+    if (layer->hook.scale_backward) dy = layer->hook.scale_backward(layer->hook.self, pass, dy);
     if (layer->weight_gradient)
         k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x, layer->in, 1.0F, layer->weight_gradient,
                 layer->in);

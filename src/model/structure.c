@@ -160,6 +160,8 @@ void ml_model_destroy(ml_model *m)
 }
 
 const ml_model_spec *ml_model_get_spec(const ml_model *model) { return &model->spec; }
+const ml_grid *ml_model_grid(const ml_model *model) { return model->grid; }
+
 ml_layer *ml_model_layer(ml_model *model, int64_t layer) { return &model->layers[layer]; }
 int64_t ml_model_slots(const ml_model *model) { return model->nslots; }
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index) { return &model->slots[index]; }

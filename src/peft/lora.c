@@ -74,7 +74,7 @@ static void fused_site(const ml_linear *layer, char site[64])
     snprintf(site, 64, "%.*s.qkv", (int)(strrchr(first, '.') - first), first);
 }
 
-static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameters)
+static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameters, bool has_dora)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -83,9 +83,15 @@ static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameter
     peft->model = model;
     peft->parameters = parameters;
     ML_NEW(peft->groups, 4 * ml_model_get_spec(model)->layers, ML_MEM_OTHER, "an adapter's layers");
+    if (has_dora) {
+        dora *d;
+        ML_NEW(d, 1, ML_MEM_OTHER, "an adapter");
+        peft->own = d;
+    }
     *out = peft;
     peft = NULL;
 done:
+    if (peft) ml_memory_free(peft->groups);
     ml_memory_free(peft);
     return st;
 }
@@ -98,7 +104,8 @@ static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts
     for (int i = 0; i < group->npairs; i++) group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
     lora_install(group);
     peft->ngroups++;
-    return add_parameters(peft, group, parts);
+    ml_status st = add_parameters(peft, group, parts);
+    return st == ML_OK && peft->own ? dora_add(peft, group) : st;
 }
 
 static ml_linear *linear_of(ml_layer *layer, int i)
@@ -149,7 +156,7 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
-    ML_TRY(create(&peft, model, parameters));
+    ML_TRY(create(&peft, model, parameters, options->dora));
     peft->options = *options;
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
         for (int i = 0; i < 4 && lora_wants_layer(options, l); i++)
@@ -190,7 +197,7 @@ ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *par
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
     int64_t used = 0;
-    ML_TRY(create(&peft, model, parameters));
+    ML_TRY(create(&peft, model, parameters, adapter->count > 0 && adapter->pairs[0].m));
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
         for (int i = 0; i < 4; i++) ML_TRY(attach_pairs(peft, linear_of(ml_model_layer(model, l), i), i == 0, adapter, &used));
     if (used != adapter->count) {
@@ -211,6 +218,7 @@ done:
 static void destroy(ml_peft *peft)
 {
     for (int64_t g = 0; g < peft->ngroups; g++) peft->groups[g].layer->hook = (ml_linear_hook){0};
+    if (peft->own) dora_destroy(peft->own);
 }
 
 static ml_status bind(ml_peft *peft)
@@ -226,7 +234,7 @@ static ml_status bind(ml_peft *peft)
             pair->db = p->gradient ? p->gradient + b : NULL;
         }
     }
-    return ML_OK;
+    return peft->own ? dora_bind(peft) : ML_OK;
 }
 
 static void initialise(ml_peft *peft)
@@ -239,7 +247,24 @@ static void initialise(ml_peft *peft)
             memset(pair->b, 0, (size_t)p->items[pair->parameter_b].count * sizeof *pair->b);
         }
     }
+    if (peft->own) dora_initialise(peft);
 }
 
-const peft_operations lora_operations = {
-    .destroy = destroy, .bind = bind, .initialise = initialise, .load = lora_load, .collect = lora_collect};
+static void after_update(ml_peft *peft)
+{
+    if (peft->own) dora_renew(peft);
+}
+
+static void bytes_of(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES])
+{
+    (void)training;
+    if (peft->own) dora_bytes(peft, bytes);
+}
+
+const peft_operations lora_operations = {.destroy = destroy,
+                                         .bind = bind,
+                                         .initialise = initialise,
+                                         .after_update = after_update,
+                                         .bytes = bytes_of,
+                                         .load = lora_load,
+                                         .collect = lora_collect};

@@ -11,7 +11,7 @@ static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *s
     return NULL;
 }
 
-static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found)
+static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found, bool dora)
 {
     if (!found)
         return ml_fail(ML_USAGE, "method.init: the adapter has no pair for %s, which method.targets names; give the adapter's own targets",
@@ -27,6 +27,9 @@ static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found)
                        "method.init: scaling of %s makes a scale of %g in the adapter, %g in the configuration (standard: alpha/rank; "
                        "rslora: alpha/√rank)",
                        want->site, (double)found->scale, (double)want->scale);
+    if (dora != (found->m != NULL))
+        return ml_fail(ML_USAGE, "method.init: %s has %s magnitudes in the adapter, method.dora is %s in the configuration", want->site,
+                       found->m ? "DoRA's" : "no", dora ? "true" : "false");
     return ML_OK;
 }
 
@@ -38,11 +41,15 @@ ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
             const ml_adapter_pair *from = find_pair(adapter, pair->site);
-            ml_status st = check_pair(pair, from);
+            ml_status st = check_pair(pair, from, peft->own != NULL);
             if (st != ML_OK) return st;
             const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
             ml_shard_take(&a->shard, a->rows, a->cols, from->a, pair->a);
             ml_shard_take(&b->shard, b->rows, b->cols, from->b, pair->b);
+            if (pair->m) {
+                const ml_parameter *m = &p->items[pair->parameter_m];
+                ml_shard_take(&m->shard, m->rows, 1, from->m, pair->m);
+            }
             used++;
         }
     }
@@ -75,6 +82,7 @@ static ml_status make_room(const ml_peft *peft, ml_adapter *out, float **part)
             memcpy(to->site, pair->site, sizeof to->site);
             ML_NEW(to->a, a->rows * a->cols, ML_MEM_OTHER, "an adapter");
             ML_NEW(to->b, b->rows * b->cols, ML_MEM_OTHER, "an adapter");
+            if (pair->m) ML_NEW(to->m, b->rows, ML_MEM_OTHER, "an adapter");
             most = ml_max(most, ml_max(a->rows * a->cols, b->rows * b->cols));
         }
     }
@@ -98,6 +106,7 @@ ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out
                 const lora_pair *pair = &peft->groups[g].pair[i];
                 ml_parameters_gather(p, grid, pair->parameter_a, p->value, writer ? out->pairs[n].a : NULL, part);
                 ml_parameters_gather(p, grid, pair->parameter_b, p->value, writer ? out->pairs[n].b : NULL, part);
+                if (pair->m) ml_parameters_gather(p, grid, pair->parameter_m, p->value, writer ? out->pairs[n].m : NULL, part);
             }
         }
     }

@@ -58,6 +58,7 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
         }
     }
     add_outputs(group, pass, h, y);
+    if (group->dora) dora_scale(group, pass, y);
 }
 
 /* dB of every pair, and dH[T, R]. */

@@ -16,17 +16,19 @@ static void store(const ml_weight *w, int64_t i, float value)
         ((float *)data)[i] = value;
 }
 
-/* Rows of W that the pair adds to: W += s·B·A. */
-static void merge_pair(const ml_linear *layer, const lora_pair *pair)
+/* Rows of W that the pair adds to: W += s·B·A, and with DoRA W_i times its gain. */
+static void merge_pair(const lora_group *group, const lora_pair *pair)
 {
+    const ml_linear *layer = group->layer;
     int64_t in = layer->in, r = pair->rank;
+    const float *gain = group->dora ? group->dora->gain + pair->first_row : NULL;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < pair->count; i++)
         for (int64_t j = 0; j < in; j++) {
             float delta = 0.0F;
             for (int64_t k = 0; k < r; k++) delta += pair->b[i * r + k] * pair->a[k * in + j];
             int64_t at = (pair->start + i) * in + j;
-            store(&layer->weight, at, load(&layer->weight, at) + pair->scale * delta);
+            store(&layer->weight, at, (gain ? gain[i] : 1.0F) * (load(&layer->weight, at) + pair->scale * delta));
         }
 }
 
@@ -34,7 +36,7 @@ void ml_peft_merge(ml_peft *peft)
 {
     for (int64_t g = 0; g < peft->ngroups; g++) {
         lora_group *group = &peft->groups[g];
-        for (int i = 0; i < group->npairs; i++) merge_pair(group->layer, &group->pair[i]);
+        for (int i = 0; i < group->npairs; i++) merge_pair(group, &group->pair[i]);
         group->layer->hook = (ml_linear_hook){0};
     }
 }

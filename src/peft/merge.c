@@ -2,6 +2,7 @@
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <sys/stat.h>
 
 static const int64_t block_floats = (8 << 20) / 4;
@@ -64,7 +65,16 @@ static int64_t first_row_in(const ml_adapter_pair *pair, const ml_model_tensor *
     return -1;
 }
 
-/* rows[n, in] ± s·B[first …]·A */
+/* DoRA: the row gets its magnitude. */
+static void set_norm(float norm, int64_t n, float *row)
+{
+    double sum = 0.0;
+    for (int64_t j = 0; j < n; j++) sum += (double)row[j] * (double)row[j];
+    float gain = sum > 0.0 ? (float)((double)norm / sqrt(sum)) : 0.0F;
+    for (int64_t j = 0; j < n; j++) row[j] *= gain;
+}
+
+/* rows[n, in] ± s·B[first …]·A, and with DoRA its magnitudes */
 static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
 {
     float scale = m->sign * pair->scale;
@@ -75,6 +85,7 @@ static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first,
         for (int64_t k = 0; k < pair->rank; k++)
             for (int64_t j = 0; j < pair->in; j++) m->delta[j] += b[k] * pair->a[k * pair->in + j];
         for (int64_t j = 0; j < pair->in; j++) row[j] += scale * m->delta[j];
+        if (pair->m) set_norm(pair->m[first + i], pair->in, row);
     }
 }
 
@@ -95,6 +106,9 @@ static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter,
     if (adapter->ntensors > 0 && subtract)
         return ml_fail(ML_USAGE, "--subtract: the adapter was made by method %s, which leaves nothing to subtract; take the original base",
                        method);
+    if (subtract && adapter->count > 0 && adapter->pairs[0].m)
+        return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and the merged ones do not say by how much; "
+                                 "take the original base");
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, i, &tensor);

@@ -70,6 +70,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .dropout = c->method.dropout,
                                   .scaling = c->method.scaling,
                                   .seed = c->seed,
+                                  .dora = c->method.dora,
                                   .lora_plus = c->method.lora_plus,
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,
@@ -163,7 +164,6 @@ ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
         return ml_fail(ML_USAGE, "method.init: the adapter was made by method %s, the configuration says %s",
                        ml_method_name(adapter->method), ml_method_name(method));
     for (ml_peft *p = peft; p && st == ML_OK; p = p->next) st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
-    if (st == ML_OK) ml_peft_after_update(peft);
     return st;
 }
 

@@ -28,6 +28,8 @@ typedef struct lora_pair {
     int64_t parameter_a, parameter_b; /* in the list */
     float *a, *b, *da, *db;           /* this rank's parts; gradients NULL where it does not train */
     ml_random_key dropout_key;
+    int64_t parameter_m, first_row; /* DoRA: its magnitudes in the list; its rows among those of struct dora */
+    float *m, *dm;
 } lora_pair;
 
 enum { PAIRS_A_LAYER = ML_LINEAR_PARTS + 1 };
@@ -39,6 +41,7 @@ typedef struct lora_group {
     lora_pair pair[PAIRS_A_LAYER];
     int64_t rank; /* of all pairs together */
     double dropout;
+    struct dora *dora; /* NULL: plain LoRA. Borrowed */
 } lora_group;
 
 struct ml_peft {
@@ -53,6 +56,23 @@ struct ml_peft {
     lora_group *groups;
     ml_lora_options options;
 };
+
+/* lora_dora.c: what DoRA has beside the factors, of all adapted rows of this rank. */
+typedef struct dora {
+    int64_t rows, partial; /* the first `partial` are row-parallel: each tp rank knows a part of their sums */
+    double *square;        /* [rows] ‖W_i‖² of this rank's columns; known after the first renewal */
+    double *norm;          /* [rows] ‖W_i + s·(B·A)_i‖ */
+    float *gain, *inverse; /* [rows] m/norm, 1/norm */
+    float *work;           /* W·Aᵀ of one layer, or A·Aᵀ */
+    bool measured;
+} dora;
+ml_status dora_add(ml_peft *peft, lora_group *group) ML_NODISCARD; /* magnitudes of every pair, and the hook's part */
+ml_status dora_bind(ml_peft *peft) ML_NODISCARD;
+void dora_destroy(dora *d);
+void dora_renew(ml_peft *peft);      /* norms and gains of the weights and factors as they are; collective over tp */
+void dora_initialise(ml_peft *peft); /* m = norm; collective over tp */
+void dora_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
+void dora_scale(const lora_group *group, const ml_pass *pass, float *y); /* forward's end */
 
 /* lora_sites.c: what layers and patterns mean for a site. */
 bool lora_wants_layer(const ml_lora_options *options, int64_t layer);

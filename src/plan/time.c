@@ -40,7 +40,7 @@ static void tp_sum(tally *t, double calls, double numbers)
     t->tp_bytes += calls > 0.0 ? numbers * (double)sizeof(float) : 0.0;
 }
 
-static int64_t adapter_width(const tally *t, const ml_linear *l) { return t->full ? 0 : l->hook.kept_per_token; }
+static int64_t adapter_width(const tally *t, const ml_linear *l) { return t->full ? 0 : l->hook.kept_per_token - l->hook.scaled_per_token; }
 
 /* Without the sum over tp. */
 static double linear_forward(const tally *t, const ml_linear *l, double T, double calls)

@@ -11,6 +11,7 @@ void ml_adapter_destroy(ml_adapter *adapter)
     for (int64_t i = 0; i < adapter->count; i++) {
         ml_memory_free(adapter->pairs[i].a);
         ml_memory_free(adapter->pairs[i].b);
+        ml_memory_free(adapter->pairs[i].m);
     }
     ml_memory_free(adapter->pairs);
     for (int64_t i = 0; i < adapter->ntensors; i++) ml_memory_free(adapter->tensors[i].value);
@@ -45,6 +46,14 @@ done:
     return st;
 }
 
+ml_status ml_adapter_add_magnitudes(ml_adapter_pair *pair)
+{
+    ml_status st = ML_OK;
+    ML_NEW(pair->m, pair->out, ML_MEM_OTHER, "an adapter");
+done:
+    return st;
+}
+
 /* ---- checks -------------------------------------------------------------------------------------------------------------------- */
 
 static bool all_finite(const float *x, int64_t n)
@@ -70,6 +79,7 @@ static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
     if (!isfinite(p->alpha) || !isfinite(p->scale)) return ml_fail(ML_INPUT, "%s: alpha is not a finite number", p->site);
     if (!all_finite(p->a, p->rank * p->in)) return ml_fail(ML_INPUT, "%s: A has a NaN or Inf", p->site);
     if (!all_finite(p->b, p->out * p->rank)) return ml_fail(ML_INPUT, "%s: B has a NaN or Inf", p->site);
+    if (p->m && !all_finite(p->m, p->out)) return ml_fail(ML_INPUT, "%s: the magnitudes have a NaN or Inf", p->site);
     return ML_OK;
 }
 
@@ -78,6 +88,24 @@ static int in_model_order(const void *x, const void *y)
     const ml_adapter_pair *a = x, *b = y;
     long long i = strtoll(a->site + 7, NULL, 10), j = strtoll(b->site + 7, NULL, 10); /* behind "layers." */
     return i != j ? (i > j) - (i < j) : strcmp(a->site, b->site);
+}
+
+/* DoRA scales a row once: not for a fused projection and for its part. */
+static ml_status check_magnitudes(const ml_adapter *adapter)
+{
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const ml_adapter_pair *p = &adapter->pairs[i];
+        size_t stem = strlen(p->site) - strlen("qkv");
+        if ((p->m != NULL) != (adapter->pairs[0].m != NULL))
+            return ml_fail(ML_INPUT, "%s and %s: one has DoRA's magnitudes and the other has none", p->site, adapter->pairs[0].site);
+        if (!p->m || strcmp(p->site + stem, "qkv") != 0) continue;
+        for (int64_t j = 0; j < adapter->count; j++) {
+            const char *other = adapter->pairs[j].site;
+            if (strlen(other) == stem + 1 && !strncmp(other, p->site, stem) && strchr("qkv", other[stem]))
+                return ml_fail(ML_INPUT, "%s and %s: DoRA's magnitudes of both would scale the same rows", p->site, other);
+        }
+    }
+    return ML_OK;
 }
 
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
@@ -93,6 +121,8 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
         ml_status st = check_pair(&adapter->pairs[i], spec);
         if (st != ML_OK) return st;
     }
+    ml_status good = check_magnitudes(adapter);
+    if (good != ML_OK) return good;
     qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
     for (int64_t i = 1; i < adapter->count; i++)
         if (!strcmp(adapter->pairs[i].site, adapter->pairs[i - 1].site))

@@ -25,6 +25,8 @@ float ml_adapter_scale(double alpha, int64_t rank, bool rslora);
 /* Appends a pair with room for its factors; *pair stays valid until the next call. */
 ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *site, int64_t rank, int64_t in, int64_t out,
                          ml_adapter_pair **pair) ML_NODISCARD;
+/* Room for a pair's magnitudes. */
+ml_status ml_adapter_add_magnitudes(ml_adapter_pair *pair) ML_NODISCARD;
 /* Sites, shapes, ranks and values of all pairs: ML_INPUT naming site, found and expected. Sorts the pairs into the model's order. */
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec) ML_NODISCARD;
 

@@ -3,7 +3,7 @@
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where unknown)
  *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop, factors, new_biases
  *   /tensors/NAME [rows, cols], what methods other than LoRA trained
- *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group
+ *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group; /pairs/SITE/M [out, 1], DoRA's magnitudes
  */
 #include <inttypes.h>
 
@@ -73,6 +73,7 @@ static ml_status put_pair(hid_t pairs, const ml_adapter_pair *p)
     ML_TRY(ml_image_put_double(group, "alpha", p->alpha));
     ML_TRY(ml_image_put_matrix(group, "A", p->rank, p->in, p->a));
     ML_TRY(ml_image_put_matrix(group, "B", p->out, p->rank, p->b));
+    if (p->m) ML_TRY(ml_image_put_matrix(group, "M", p->out, 1, p->m));
 done:
     H5Gclose(group);
     return st;
@@ -120,7 +121,7 @@ static int64_t expected_bytes(const ml_adapter *adapter)
     int64_t bytes = FILE_OVERHEAD;
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *p = &adapter->pairs[i];
-        bytes += PAIR_OVERHEAD + p->rank * (p->in + p->out) * (int64_t)sizeof(float);
+        bytes += PAIR_OVERHEAD + (p->rank * (p->in + p->out) + (p->m ? p->out : 0)) * (int64_t)sizeof(float);
     }
     for (int64_t i = 0; i < adapter->ntensors; i++)
         bytes += PAIR_OVERHEAD + adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
@@ -203,6 +204,10 @@ static ml_status get_pair(ml_adapter *out, int64_t *capacity, hid_t pairs, const
     p->scale = ml_adapter_scale(p->alpha, rank, out->rslora);
     ML_TRY(read_factor(group, "A", rank, in, p->a));
     ML_TRY(read_factor(group, "B", width, rank, p->b));
+    if (H5Lexists(group, "M", H5P_DEFAULT) > 0) {
+        ML_TRY(ml_adapter_add_magnitudes(p));
+        ML_TRY(read_factor(group, "M", width, 1, p->m));
+    }
 done:
     H5Gclose(group);
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", site);

@@ -86,6 +86,9 @@ static ml_status split_all(ml_adapter *adapter, const ml_model_spec *spec, const
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *pair = &adapter->pairs[i];
         if (!is_fused(pair)) continue;
+        if (pair->m)
+            return ml_fail(ML_USAGE, "%s: DoRA's magnitudes belong to the fused projection and are not split; give method.targets qkv",
+                           pair->site);
         if (pair->rank % p->count != 0 || !is_block_diagonal(pair, p))
             return ml_fail(ML_USAGE,
                            "%s: this adapter of the fused projection (rank %" PRId64

@@ -40,7 +40,7 @@ static const struct {
     {"qalora_group_size", ANYTHING}, /* used with use_qalora only */
     {"ensure_weight_tying", ANYTHING},
     {"init_lora_weights", PLAIN},
-    {"use_dora", OFF},
+    {"use_dora", ANYTHING},
     {"modules_to_save", OFF},
 };
 
@@ -72,10 +72,11 @@ static ml_status check_keys(const json_t *json)
     {
         demand demand = demand_of(key);
         if (demand == ANYTHING || (demand == OFF && is_off(value)) || (demand == PLAIN && is_plain(value))) continue;
-        return ml_fail(ML_INPUT,
-                       "%.60s: is set; this changes what the adapter computes and is not supported: only plain LoRA is (merge it into the "
-                       "base with PEFT first)",
-                       key);
+        return ml_fail(
+            ML_INPUT,
+            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA and DoRA are (merge it into the "
+            "base with PEFT first)",
+            key);
     }
     return ML_OK;
 }
@@ -129,6 +130,9 @@ static ml_status read_values(ml_peft_config *c)
     if (dropout) ML_TRY(get_number(dropout, "lora_dropout", &c->dropout));
     if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora)) return ml_fail(ML_INPUT, "use_rslora: is neither true nor false");
     c->rslora = json_is_true(rslora);
+    const json_t *dora = json_object_get(c->json, "use_dora");
+    if (dora && !json_is_boolean(dora) && !json_is_null(dora)) return ml_fail(ML_INPUT, "use_dora: is neither true nor false");
+    c->dora = json_is_true(dora);
     ML_TRY(check_patterns(c->json));
 done:
     return st;

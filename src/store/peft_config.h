@@ -10,7 +10,7 @@ typedef struct ml_peft_config {
     json_t *json; /* owned */
     int64_t rank;
     double alpha, dropout;
-    bool rslora;
+    bool rslora, dora;
 } ml_peft_config;
 
 /* ML_INPUT naming the key where it is not a plain LoRA adapter: what changes the mathematics and is not known here is refused, never ignored. */

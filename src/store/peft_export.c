@@ -11,7 +11,7 @@
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
 static const char *const own_names[] = {config_name, tensors_name, NULL};
-enum { PATH = 128 };
+enum { PATH = 112 };
 
 typedef struct export
 {
@@ -120,12 +120,13 @@ static json_t *pattern(const export *e, bool rank)
 
 static ml_status config_text(const export *e, const char *base_name, ml_text *out)
 {
-    json_t *config = json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "r",
-        (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
-        "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora", e->adapter->rslora, "use_dora", 0,
-        "inference_mode", 1, "base_model_name_or_path", base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e),
-        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+    json_t *config =
+        json_pack("{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type",
+                  "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
+                  "target_modules", target_modules(e), "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora",
+                  e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path", base_name,
+                  "modules_to_save", "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern", pattern(e, true),
+                  "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
     char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
     json_decref(config);
     if (!text) return no_memory();
@@ -139,17 +140,22 @@ static ml_status tensors_bytes(const export *e, ml_text *out)
     ml_status st = ML_OK;
     ml_safetensors_item *items = NULL;
     char path[PATH];
-    ML_NEW(items, 2 * e->count, ML_MEM_OTHER, "exported tensors");
+    int64_t count = 0;
+    ML_NEW(items, 3 * e->count, ML_MEM_OTHER, "exported tensors");
     for (int64_t i = 0; i < e->count; i++) {
         const ml_peft_module *m = &e->modules[i];
-        ml_safetensors_item *a = &items[2 * i], *b = a + 1;
+        ml_safetensors_item *a = &items[count++], *b = &items[count++];
         *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
         *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
         ml_peft_module_path(e->spec, m->layer, m->module, path, sizeof path);
         snprintf(a->name, sizeof a->name, "base_model.model.%s.lora_A.weight", path);
         snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
+        if (!m->m) continue;
+        ml_safetensors_item *magnitudes = &items[count++];
+        *magnitudes = (ml_safetensors_item){.rows = m->out, .cols = 1, .vector = true, .values = m->m};
+        snprintf(magnitudes->name, sizeof magnitudes->name, "base_model.model.%s.lora_magnitude_vector", path);
     }
-    ML_TRY(ml_safetensors_image(items, 2 * e->count, out));
+    ML_TRY(ml_safetensors_image(items, count, out));
 done:
     ml_memory_free(items);
     return st;

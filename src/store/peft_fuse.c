@@ -20,6 +20,7 @@ static float b_factor(const ml_adapter *adapter, const ml_adapter_pair *pair, co
 static void place(const ml_adapter *adapter, const ml_adapter_pair *pair, int64_t first_row, int64_t first_rank, ml_peft_module *m)
 {
     float factor = b_factor(adapter, pair, m);
+    if (pair->m) memcpy(m->m + first_row, pair->m, (size_t)pair->out * sizeof *m->m);
     memcpy(m->a + first_rank * m->in, pair->a, (size_t)(pair->rank * m->in) * sizeof *m->a);
     for (int64_t i = 0; i < pair->out; i++)
         for (int64_t j = 0; j < pair->rank; j++) m->b[(first_row + i) * m->rank + first_rank + j] = factor * pair->b[i * pair->rank + j];
@@ -43,6 +44,7 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
 {
     ml_status st = ML_OK;
     const ml_adapter_pair *lead = &adapter->pairs[first];
+    int64_t rows = 0;
     const ml_site_kind *kind = ml_site_parse(spec, lead->site, &m->layer);
     bool fused = spec->family == ML_FAMILY_GPT2 && !strcmp(kind->module, "attn.c_attn");
     m->module = kind->module;
@@ -50,6 +52,16 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
     m->alpha = adapter->rslora ? lead->alpha : lead->alpha / (double)lead->rank * (double)m->rank;
     ML_NEW(m->a, m->rank * m->in, ML_MEM_OTHER, "an exported adapter");
     ML_NEW(m->b, m->out * m->rank, ML_MEM_OTHER, "an exported adapter");
+    if (lead->m) {
+        for (int64_t i = 0; i < n; i++) rows += lead[i].out;
+        if (rows != m->out)
+            return ml_fail(
+                ML_USAGE,
+                "%s: PEFT's DoRA scales all rows of c_attn, this adapter has q, k or v alone; train it with method.targets qkv to "
+                "export it, or merge it",
+                lead->site);
+        ML_NEW(m->m, m->out, ML_MEM_OTHER, "an exported adapter");
+    }
     for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++) {
         int64_t layer;
         place(adapter, &lead[i], ml_site_first_row(spec, ml_site_parse(spec, lead[i].site, &layer)->name), at, m);
@@ -103,6 +115,7 @@ void ml_peft_modules_destroy(ml_peft_module *modules, int64_t count)
     for (int64_t i = 0; modules && i < count; i++) {
         ml_memory_free(modules[i].a);
         ml_memory_free(modules[i].b);
+        ml_memory_free(modules[i].m);
     }
     ml_memory_free(modules);
 }

@@ -11,6 +11,7 @@ typedef struct ml_peft_module {
     int64_t rank, in, out;
     double alpha;
     float *a, *b; /* [rank, in], [out, rank] */
+    float *m;     /* [out] DoRA's magnitudes; NULL: plain LoRA */
 } ml_peft_module;
 
 /* "transformer.h.3.attn.c_attn" */

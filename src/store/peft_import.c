@@ -11,6 +11,7 @@
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
 static const int64_t largest_config = 1 << 20;
+static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, without ".weight" */
 enum { PATH = 128, MODULES_A_LAYER = 7 };
 
 typedef struct import {
@@ -39,7 +40,7 @@ static bool is_factor(const ml_model_spec *spec, const char *name, const char *p
     size_t n = strlen(path), m = strlen(factor);
     if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0) return false;
     const char *rest = name + n + 1 + m;
-    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight");
+    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") || (!strcmp(factor, magnitude) && !*rest);
 }
 
 static ml_status find_factor(import *in, const char *path, const char *factor, const ml_safetensors_entry **found)
@@ -66,6 +67,21 @@ static ml_status check_shape(const ml_safetensors_entry *e, int64_t rows, int64_
                    e->name, found_rows, found_cols, e->dims, rows, cols);
 }
 
+static ml_status read_magnitudes(import *in, const char *path, ml_adapter_pair *pair)
+{
+    ml_status st = ML_OK;
+    const ml_safetensors_entry *m;
+    ML_TRY(find_factor(in, path, magnitude, &m));
+    if (!m) return ml_fail(ML_INPUT, "%s: use_dora is true, but %s of %s is missing", tensors_name, magnitude, path);
+    if (m->dims != 1 || m->shape[0] != pair->out)
+        return ml_fail(ML_INPUT, "%s: has %d dimensions and %" PRId64 " numbers, expected a vector of %" PRId64, m->name, m->dims, m->count,
+                       pair->out);
+    ML_TRY(ml_adapter_add_magnitudes(pair));
+    ML_TRY(ml_safetensors_read(in->tensors, m, 0, m->count, pair->m));
+done:
+    return st;
+}
+
 static ml_status read_pair(import *in, const ml_site_kind *kind, int64_t layer, const char *path, const ml_safetensors_entry *a,
                            const ml_safetensors_entry *b)
 {
@@ -85,6 +101,7 @@ static ml_status read_pair(import *in, const ml_site_kind *kind, int64_t layer, 
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
     ML_TRY(ml_safetensors_read(in->tensors, b, 0, b->count, pair->b));
+    if (in->config.dora) ML_TRY(read_magnitudes(in, path, pair));
 done:
     return st;
 }
@@ -162,7 +179,7 @@ static ml_status open_tensors(import *in, const char *directory, ml_sha256 *hash
                        "%s: is a pickle, which could run anything when it is read; load it with PEFT and save it again: PEFT writes %s",
                        pickle, tensors_name);
     ML_TRY(ml_safetensors_open(&in->tensors, path));
-    if (ml_safetensors_count(in->tensors) > 2 * MODULES_A_LAYER * in->spec->layers)
+    if (ml_safetensors_count(in->tensors) > 3 * MODULES_A_LAYER * in->spec->layers)
         return ml_fail(ML_INPUT, "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors", path,
                        ml_safetensors_count(in->tensors), in->spec->layers);
     ML_TRY(ml_sha256_of_file(path, content));

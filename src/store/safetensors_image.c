@@ -10,9 +10,9 @@ static ml_status header_text(const ml_safetensors_item *items, int64_t count, ml
     ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
     for (int64_t i = 0; i < count; i++) {
         int64_t end = at + items[i].rows * items[i].cols * (int64_t)sizeof(float);
-        ML_TRY(ml_text_printf(text,
-                              ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64 ",%" PRId64 "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}",
-                              items[i].name, items[i].rows, items[i].cols, at, end));
+        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, items[i].name, items[i].rows));
+        if (!items[i].vector) ML_TRY(ml_text_printf(text, ",%" PRId64, items[i].cols));
+        ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, end));
         at = end;
     }
     ML_TRY(ml_text_printf(text, "}"));

@@ -4,10 +4,11 @@
 
 #include "mpilora/base.h"
 
-/* One fp32 matrix to be written; borrowed. */
+/* One fp32 matrix, or vector of `rows`, to be written; borrowed. */
 typedef struct ml_safetensors_item {
     char name[160];
     int64_t rows, cols;
+    bool vector; /* cols 1 */
     const float *values;
 } ml_safetensors_item;
 

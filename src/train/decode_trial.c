@@ -62,6 +62,7 @@ static ml_status build(ml_decode_trial *t)
         ML_TRY(ml_grid_agree(s->grid, ml_peft_load(s->peft, &t->adapter)));
     else if (adapted)
         ml_peft_initialise(s->peft);
+    if (adapted) ml_peft_after_update(s->peft);
     if (t->options.how == ML_DECODE_MERGED) ml_peft_merge(s->peft);
     ML_TRY(ml_grid_agree(s->grid, list_spans(t)));
     ML_NEW(t->out, t->options.tokens, ML_MEM_OTHER, "a continuation");

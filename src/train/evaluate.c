@@ -63,7 +63,10 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path, ml_eval
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
     ML_TRY(session_build(&s, false, config->product_path, config->vector_path));
-    if (path) ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+    if (path) {
+        ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+        ml_peft_after_update(s.peft);
+    }
     ML_TRY(evaluate_session(&s, NULL, &out->loss, &out->target_tokens));
 done:
     ml_adapter_destroy(&adapter);

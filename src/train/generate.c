@@ -71,7 +71,10 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out)
     ML_TRY(session_attach_adapter(&s, o->adapter ? &adapter : NULL));
     ML_TRY(ml_grid_agree(s.grid, session_dress_prompt(&s, &prompt)));
     ML_TRY(session_build(&s, false, NULL, NULL));
-    if (o->adapter) ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+    if (o->adapter) {
+        ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+        ml_peft_after_update(s.peft);
+    }
     ML_TRY(ml_grid_agree(s.grid, generate(&s, o, tokenizer, &prompt, out)));
 done:
     ml_adapter_destroy(&adapter);

@@ -64,6 +64,7 @@ static ml_status add_variants(run *r)
     ml_status st = ML_OK;
     const ml_run_config *c = r->config;
     ml_text layers = {0};
+    if (c->method.dora) ADD("method.dora", "true");
     if (c->method.lora_plus > 0.0) ADD("method.lora_plus", "%.17g", c->method.lora_plus);
     if (c->method.layers.count > 0) {
         ML_TRY(ml_layer_ranges_write(&c->method.layers, &layers));

@@ -33,6 +33,14 @@ CASES = {
             "alpha_pattern": {"self_attn.v_proj": 20},
         },
     },
+    "dora-gpt2": {"model": "gpt2", "targets": ["qkv", "o", "proj"], "method": {"dora": True}},
+    "dora-llama": {"model": "llama", "targets": ["all"], "rank": 3, "scaling": "rslora", "method": {"dora": True, "lora_plus": 2.0}},
+    "dora-scaled": {
+        "model": "llama-scaled",
+        "targets": ["v", "o", "down"],
+        "method": {"dora": True, "layers": [1], "rank_pattern": {"down": 6}},
+        "peft": {"layers_to_transform": [1], "rank_pattern": {"down_proj": 6}},
+    },
 }
 CASES = {name: {**LORA, "peft": {}, **case} for name, case in CASES.items()}
 

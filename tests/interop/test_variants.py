@@ -96,6 +96,7 @@ def check_files(checks, folder, name, golden, config, run_dir):
     for key, value in variants.CASES[name]["peft"].items():
         if key == "layers_to_transform":
             checks.that(config[key] == value, f"{name}: exported {key} {config[key]}, expected {value}")
+    checks.that(config["use_dora"] == variants.CASES[name]["method"].get("dora", False), f"{name}: exported use_dora {config['use_dora']}")
 
 
 def train_for(folder, name, label, *steps, ranks=1, layout="1 rank"):
@@ -136,6 +137,9 @@ CHANGES = {
     "lora-plus-gpt2": ["method.lora_plus=8", "method.lora_plus=null"],
     "lora-plus-llama": [],
     "patterns-gpt2": ["method.rank_pattern={layers.1.attn.qkv: 7}", "method.alpha_pattern=null"],
+    "dora-gpt2": ["method.dora=false"],
+    "dora-llama": ["method.lora_plus=null"],
+    "dora-scaled": [],
     "patterns-llama": ["method.layers=[0]", "method.layers=null"],
 }
 

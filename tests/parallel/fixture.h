@@ -20,6 +20,7 @@ typedef struct fixture {
     ml_parameters parameters;
     ml_peft *peft;
     bool virtual_tokens;
+    bool hold; /* what is made of the parameters stays as it was */
 } fixture;
 
 typedef struct fixture_options {
@@ -27,6 +28,7 @@ typedef struct fixture_options {
     ml_method method;
     unsigned targets;
     double dropout;
+    bool dora;
     ml_dtype dtype;
     ml_activation_mode mode;
     int64_t chunk;
@@ -102,9 +104,10 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     ml_kernels_options kernels = {.product_path = "blas"};
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
-    const ml_peft_options options = {.method = o->method,
-                                     .sizes = {.top = 1, .prefix = 2, .infix = 1, .bottleneck = 4, .drop = 1, .factors = 2},
-                                     .lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .targets = o->targets, .seed = 3}};
+    const ml_peft_options options = {
+        .method = o->method,
+        .sizes = {.top = 1, .prefix = 2, .infix = 1, .bottleneck = 4, .drop = 1, .factors = 2},
+        .lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .dora = o->dora, .targets = o->targets, .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
     ml_parameters_lay_out(&f->parameters);
     ml_model_kernel_options(f->model, FIXTURE_TOKENS, &kernels, shapes);
@@ -160,7 +163,7 @@ static inline double fixture_loss(fixture *f, bool backward, double smoothing)
 {
     ml_batch batch = fixture_batch(f->virtual_tokens);
     double loss;
-    ml_peft_after_update(f->peft);
+    if (!f->hold) ml_peft_after_update(f->peft);
     if (backward) memset(f->parameters.gradient, 0, (size_t)f->parameters.local * sizeof *f->parameters.gradient);
     ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
     if (backward) ml_peft_before_sum(f->peft);

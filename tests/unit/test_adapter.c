@@ -147,6 +147,49 @@ static void peft_directory_comes_back(void **state)
     }
 }
 
+static void magnitudes_come_back(void **state)
+{
+    (void)state;
+    const struct {
+        const ml_model_spec *spec;
+        const char *const *kinds;
+    } cases[] = {{&tiny_llama, all_llama}, {&tiny_gpt2, all_gpt2}, {&tiny_gpt2, (const char *const[]){"attn.q", "attn.k", "attn.v", NULL}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ml_adapter read, adapter = make_adapter(cases[i].spec, cases[i].kinds, 0, 3, 6, false);
+        add_magnitudes(&adapter);
+        assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+        assert_int_equal(ml_adapter_read(&read, file, cases[i].spec, SOURCE_HASH), ML_OK);
+        assert_true(adapter_distance(&adapter, &read) == 0.0F);
+        ml_adapter_destroy(&read);
+        export_and_read(&adapter, cases[i].spec, &read);
+        if (i < 2) assert_true(adapter_distance(&adapter, &read) == 0.0F);
+        for (int64_t k = 0; i == 2 && k < 24; k++) /* q, k and v one below the other in c_attn */
+            assert_true(read.pairs[0].m[k] == adapter.pairs[k / 8].m[k % 8]);
+        if (i == 2) assert_int_equal(ml_adapter_split_qkv(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V), ML_USAGE);
+        ml_adapter_destroy(&read);
+        ml_adapter_destroy(&adapter);
+    }
+}
+
+static void magnitudes_are_checked(void **state)
+{
+    (void)state;
+    static const char *const both[] = {"attn.qkv", "attn.v", NULL};
+    ml_adapter adapter = make_adapter(&tiny_gpt2, q_and_v, 0, 3, 6, false);
+    add_magnitudes(&adapter);
+    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_gpt2, "b", peft), ML_USAGE); /* rows of k would have none */
+    ml_memory_free(adapter.pairs[1].m);
+    adapter.pairs[1].m = NULL;
+    assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+    expect_refused(file, &tiny_gpt2, "the other has none");
+    ml_adapter_destroy(&adapter);
+    adapter = make_adapter(&tiny_gpt2, both, 0, 3, 6, false);
+    add_magnitudes(&adapter);
+    assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+    expect_refused(file, &tiny_gpt2, "the same rows");
+    ml_adapter_destroy(&adapter);
+}
+
 static void ranks_of_their_own_come_back(void **state)
 {
     (void)state;
@@ -337,6 +380,8 @@ int main(void)
         CASE(a_damaged_file_is_refused),
         CASE(shapes_and_values_are_checked),
         CASE(peft_directory_comes_back),
+        CASE(magnitudes_come_back),
+        CASE(magnitudes_are_checked),
         CASE(ranks_of_their_own_come_back),
         CASE(gpt2_parts_are_fused_exactly),
         CASE(what_is_not_made_of_parts_is_not_split),

@@ -151,8 +151,37 @@ static void every_kind_is_merged(void **state)
     }
 }
 
+/* Every row has its magnitude as its norm and the direction of W + s·B·A. */
+static void magnitudes_are_merged(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"attn.qkv", NULL};
+    ml_merge_result result;
+    ml_adapter adapter = make_adapter(&tiny_gpt2, kinds, 0, 3, 1.5, false);
+    add_magnitudes(&adapter);
+    write_base(&tiny_gpt2, ML_FP32);
+    assert_int_equal(ml_adapter_write(&adapter, adapter_path), ML_OK);
+    assert_int_equal(merge_file(base_path, false, merged_path, &result), ML_OK);
+    const char *name = "layers.1.attn.v.weight";
+    float *w = read_tensor(base_path, name, 64), *merged = read_tensor(merged_path, name, 64);
+    for (int64_t i = 0; i < 8; i++) {
+        double norm = 0.0, sum[8];
+        for (int64_t j = 0; j < 8; j++) {
+            sum[j] = (double)w[8 * i + j] + delta_of(&adapter, &tiny_gpt2, name, i, j);
+            norm += sum[j] * sum[j];
+        }
+        for (int64_t j = 0; j < 8; j++)
+            assert_true(fabs((double)merged[8 * i + j] - (double)adapter.pairs[1].m[16 + i] * sum[j] / sqrt(norm)) < 1e-6);
+    }
+    assert_int_equal(merge_file(merged_path, true, back_path, &result), ML_USAGE);
+    free(w);
+    free(merged);
+    ml_adapter_destroy(&adapter);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(every_kind_is_merged, set_up, tear_down)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(every_kind_is_merged, set_up, tear_down),
+                                       cmocka_unit_test_setup_teardown(magnitudes_are_merged, set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
