@@ -67,6 +67,30 @@ typedef struct ml_trial_facts {
 
 void ml_trial_get_facts(const ml_trial *trial, ml_trial_facts *out);
 
+/* ---- forward passes ---- */
+
+/* A model that computes the logits of every token of a batch, under no adapter or one with random values that nothing trains. */
+typedef struct ml_forward_options {
+    const char *base;          /* NULL: `spec` with random weights. Borrowed, as is the next. */
+    const ml_model_spec *spec; /* not read where `base` is given */
+    bool adapted;              /* false: the base alone, which a merged adapter is as fast as */
+    ml_method method;
+    ml_method_sizes sizes;
+    unsigned targets; /* of LoRA, as is rank */
+    int64_t rank;
+    int64_t sequences, length; /* the most of a batch */
+    ml_dtype precision;
+} ml_forward_options;
+
+typedef struct ml_forward_trial ml_forward_trial;
+
+/* tp = all ranks. Collective over the world; the same status on every rank. */
+ml_status ml_forward_trial_create(ml_forward_trial **out, const ml_forward_options *options) ML_NODISCARD;
+void ml_forward_trial_destroy(ml_forward_trial *trial); /* NULL is fine */
+/* Seconds of one pass over `sequences` sequences of `length` random tokens, all ranks starting together. Collective. */
+double ml_forward_trial_run(ml_forward_trial *trial, int64_t sequences, int64_t length);
+int64_t ml_forward_trial_parameters(const ml_forward_trial *trial); /* of the adapter */
+
 /* ---- generation ---- */
 
 typedef enum ml_decode_adapter { ML_DECODE_BASE, ML_DECODE_ADAPTED, ML_DECODE_MERGED } ml_decode_adapter;

@@ -15,6 +15,7 @@ ml_status bench_attention(int argc, char **argv) ML_NODISCARD;
 ml_status bench_step(int argc, char **argv) ML_NODISCARD;
 ml_status bench_allreduce(int argc, char **argv) ML_NODISCARD;
 ml_status bench_generate(int argc, char **argv) ML_NODISCARD;
+ml_status bench_latency(int argc, char **argv) ML_NODISCARD;
 ml_status bench_machine(int argc, char **argv) ML_NODISCARD;
 
 /* ---- measurements of some rounds: seconds, or rates ---- */

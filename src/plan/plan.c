@@ -75,18 +75,18 @@ static void close_source(source *s)
     ml_base_close(s->base);
 }
 
-/* The mean of the first sequences of the run; without data all have max_len tokens and predict at each. */
-static plan_sequence mean_sequence(const source *s)
+/* The mean of the first sequences of the run, `more` virtual tokens with each; without data all have max_len tokens and predict at each. */
+static plan_sequence mean_sequence(const source *s, int64_t more)
 {
     enum { MOST_READ = 4096 };
-    double n = (double)s->max_len;
+    double n = (double)(s->max_len + more);
     plan_sequence sum = {n, n, n * (n + 1.0) / 2.0};
     int64_t count = s->sampler[0] ? ml_min(MOST_READ, ml_sampler_usable(s->sampler[0])) : 0;
     if (count == 0) return sum;
     sum = (plan_sequence){0.0, 0.0, 0.0};
     for (int64_t i = 0; i < count; i++) {
         int64_t at = ml_sampler_at(s->sampler[0], i);
-        n = (double)ml_dataset_length(s->data[0], at, s->max_len);
+        n = (double)(ml_dataset_length(s->data[0], at, s->max_len) + more);
         sum.tokens += n / (double)count;
         sum.rows += (double)ml_dataset_targets(s->data[0], at, s->max_len) / (double)count;
         sum.pairs += n * (n + 1.0) / 2.0 / (double)count;
@@ -180,7 +180,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, &parameters, c, &shape);
     if (s->machine) {
-        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s)};
+        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s, more)};
         out->time = plan_time(&step, model, &parameters, method, out->activations);
     }
     st = add_up(out, plan, &together);

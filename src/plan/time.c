@@ -9,7 +9,9 @@
 typedef struct tally {
     const plan_step *step;
     const ml_model_spec *spec;
-    bool full;
+    ml_model *model;
+    ml_method method;
+    bool full; /* every tensor trains */
     ml_dtype dtype;
     double forward, backward;
     double tp_calls, tp_bytes;
@@ -40,7 +42,31 @@ static void tp_sum(tally *t, double calls, double numbers)
     t->tp_bytes += calls > 0.0 ? numbers * (double)sizeof(float) : 0.0;
 }
 
-static int64_t adapter_width(const tally *t, const ml_linear *l) { return t->full ? 0 : l->hook.kept_per_token - l->hook.scaled_per_token; }
+static int64_t adapter_width(const tally *t, const ml_linear *l)
+{
+    return t->full || !l->hook.forward ? 0 : l->hook.kept_per_token - l->hook.scaled_per_token;
+}
+
+/* What a method of the model's own tensors trains of this layer: its weight, or a bias. */
+static bool trains(const tally *t, const ml_linear *l, const char *what)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", l->part[0].site, what);
+    for (int64_t i = 0; i < ml_model_slots(t->model); i++) {
+        const ml_model_slot *slot = ml_model_slot_at(t->model, i);
+        if (!strcmp(slot->name, name)) return slot->apart;
+    }
+    return false;
+}
+
+/* A bottleneck adapter on the layer's output: products with D and U, and backward twice as many. */
+static double bottleneck(const tally *t, const ml_linear *l, ml_cost_kind kind, double T, double products)
+{
+    if (!l->hook.after_forward) return 0.0;
+    double d = (double)l->out, r = (double)t->step->config->method.sizes.bottleneck;
+    return ml_cost_seconds(&t->step->machine->cost[kind], 2.0 * products * T * d * r, 0.0, products * T * (d + r)) +
+           elements(t, ML_ELEMENT_MOVE, T * d);
+}
 
 /* Without the sum over tp. */
 static double linear_forward(const tally *t, const ml_linear *l, double T, double calls)
@@ -49,6 +75,7 @@ static double linear_forward(const tally *t, const ml_linear *l, double T, doubl
            pairs = r / (double)ml_max(1, t->step->config->method.rank);
     double seconds = product(t, forward_kind(t), T, out, in, calls);
     if (t->spec->qkv_bias) seconds += elements(t, ML_ELEMENT_MOVE, T * out);
+    seconds += bottleneck(t, l, ML_COST_ADAPTER_FORWARD, T, 2.0);
     if (r <= 0.0) return seconds;
     seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_FORWARD], 2.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
                                T * (in + out * pairs / (double)l->nparts));
@@ -60,7 +87,9 @@ static double linear_backward(const tally *t, const ml_linear *l, double T, doub
     double in = (double)l->in, out = (double)l->out, r = (double)adapter_width(t, l),
            pairs = r / (double)ml_max(1, t->step->config->method.rank);
     double seconds = goes_on ? product(t, backward_kind(t), T, out, in, calls) : 0.0;
-    if (t->full) return seconds + product(t, ML_COST_WEIGHT_GRADIENT, T, out, in, calls);
+    seconds += bottleneck(t, l, ML_COST_ADAPTER_BACKWARD, T, 4.0);
+    if (trains(t, l, "bias")) seconds += elements(t, ML_ELEMENT_MOVE, T * out);
+    if (trains(t, l, "weight")) seconds += product(t, ML_COST_WEIGHT_GRADIENT, T, out, in, calls);
     if (r <= 0.0) return seconds;
     seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_BACKWARD], 4.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
                                T * (in + out * pairs / (double)l->nparts));
@@ -133,13 +162,13 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
     if (mode == ML_ACTIVATIONS_CHECKPOINT && !last) t->backward += attend(t, l, b) + project(t, l, T, calls);
 }
 
-/* The first linear layer of layer 0 that trains: before it no gradient is needed. */
+/* The first linear layer of a layer that trains: in the first layer that has one, no gradient is needed before it. LINEARS: none; −1: what is before them all. */
 static int first_trained(const tally *t, const ml_layer *l)
 {
     const ml_linear *const all[LINEARS] = {&l->qkv, &l->o, &l->up, &l->down};
     int i = 0;
-    if (t->full) return -1;
-    while (i < DOWN && !adapter_width(t, all[i])) i++;
+    if (t->full || ml_method_has_prefix(t->method)) return -1;
+    while (i < LINEARS && !all[i]->hook.self && !trains(t, all[i], "bias") && !trains(t, all[i], "weight")) i++;
     return i;
 }
 
@@ -177,6 +206,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
 {
     micro b = *batch;
     double vocab = (double)((t->spec->vocab + t->step->config->parallel.tp - 1) / t->step->config->parallel.tp);
+    bool goes_back = false; /* a layer before this one trains */
     find_chunks(t, ml_model_layer(model, 0), vocab, &b);
     t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
     tp_sum(t, 1.0, b.tokens * (double)t->spec->width);
@@ -185,8 +215,11 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
         bool last = i == t->spec->layers - 1;
         double T = last ? b.rows : b.tokens, calls = last ? b.last_chunks : b.chunks;
         layer_forward(t, l, &b, T, calls);
+        int stop = goes_back ? -1 : first_trained(t, l);
+        if (stop == LINEARS) continue;
         layer_again(t, l, &b, T, calls, mode, last);
-        layer_backward(t, l, &b, T, calls, i == 0 ? first_trained(t, l) : -1);
+        layer_backward(t, l, &b, T, calls, stop);
+        goes_back = true;
     }
     head(t, vocab, &b);
 }
@@ -219,7 +252,12 @@ static double gradient_sums(const plan_step *s, const ml_parameters *p, double t
 ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p, ml_method method, ml_activation_mode mode)
 {
     const ml_run_config *c = s->config;
-    tally t = {.step = s, .spec = ml_model_get_spec(model), .full = method == ML_METHOD_FULL, .dtype = c->precision};
+    tally t = {.step = s,
+               .spec = ml_model_get_spec(model),
+               .model = model,
+               .method = method,
+               .full = method == ML_METHOD_FULL,
+               .dtype = c->precision};
     double tp = (double)c->parallel.tp, on_node = ceil((double)s->ranks / s->nodes);
     double cores = least(s->threads, (double)s->machine->cores / on_node);
     int64_t dp = s->ranks / c->parallel.tp, most = ml_part_count(c->batch.sequences, dp, 0), size = ml_run_config_micro(c, (int)dp);

@@ -47,29 +47,34 @@ static ml_status check(ml_trial *t)
     return ml_targets_resolve(t->spec.family, o->targets, &o->targets);
 }
 
-/* This replica's sequences in one micro-batch: token t is followed by token t + 1, the last one by the first. */
-static void fill_batch(ml_trial *t)
+void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, int64_t n)
 {
-    session *s = &t->session;
     packer *p = &s->packer;
-    int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), n = t->options.length;
-    int64_t count = ml_part_count(t->options.sequences, dp, mine), first = ml_part_start(t->options.sequences, dp, mine);
-    ml_random_key key = ml_random_key_make(t->config.seed, "tokens");
     p->batch = (ml_batch){.tokens = count * n, .token = p->token, .rows = count * n, .row = p->row};
     p->batch.targets = (ml_targets){p->target_start, p->target, 0};
+    ml_random_key key = ml_random_key_make(1, "tokens");
     for (int64_t i = 0; i < count; i++) {
         p->start[i] = i * n;
         p->key_sequence[i] = first + i;
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
             p->row[at] = p->target_start[at] = at;
-            p->token[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)j) % (uint64_t)t->spec.vocab);
-            p->target[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)((j + 1) % n)) % (uint64_t)t->spec.vocab);
+            p->token[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)j) % (uint64_t)vocab);
+            p->target[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)((j + 1) % n)) % (uint64_t)vocab);
         }
     }
     p->start[count] = p->target_start[count * n] = count * n;
     p->batch.sequences = (ml_sequences){count, p->start, NULL};
-    p->batch.key_sequence = t->options.dropout > 0.0 ? p->key_sequence : NULL;
+}
+
+/* This replica's sequences in one micro-batch. */
+static void fill_batch(ml_trial *t)
+{
+    session *s = &t->session;
+    int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
+    trial_fill_batch(s, t->spec.vocab, ml_part_start(t->options.sequences, dp, mine), ml_part_count(t->options.sequences, dp, mine),
+                     t->options.length);
+    s->packer.batch.key_sequence = t->options.dropout > 0.0 ? s->packer.key_sequence : NULL;
 }
 
 static ml_status open_base(ml_trial *t)

@@ -160,13 +160,25 @@ def test_generate():
         assert set(result["variants"]) == {"base"} and result["ranks"] == 2, result
 
 
+def test_latency():
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_json("latency", "--model", model_file(folder), "--batches", "3,1", "--lengths", "8,16", "--bottleneck", "4", "--rounds", "2", ranks=2)
+        assert [(shape["batch"], shape["length"]) for shape in result["shapes"]] == [(3, 8), (1, 16)] and result["ranks"] == 2, result
+        for shape in result["shapes"]:
+            variants = shape["variants"]
+            assert set(variants) == {"merged LoRA", "unmerged LoRA", "AdapterL", "AdapterH"}, variants
+            assert all(variant["ms"] > 0 and variant["beside_merged"] > 0 for variant in variants.values()), variants
+            assert variants["merged LoRA"]["beside_merged"] == 1 and variants["AdapterH"]["parameters"] > variants["AdapterL"]["parameters"], variants
+
+
 def test_bad_steps():
     for words, expected in ((("step", "--methods", "lora,ful"), "ful"), (("step", "--methods", "lora,lora"), "twice"), (("step", "--targets", "q,gate"), "gate"),
                             (("step", "--targets", "q,x"), "\"x\""), (("step", "--length", "1025"), "1024"), (("step", "--tokens", "100"), "multiple"),
                             (("step", "--base", "a.h5", "--model", "b.yaml"), "one of them"), (("step", "--rounds", "65"), "--rounds"),
                             (("step", "--sequences", "0"), "--sequences"), (("step", "--tp", "2"), "tp"), (("step", "--dropout", "1"), "--dropout"),
                             (("allreduce", "--largest", "3"), "--largest"), (("allreduce", "--rank", "0"), "--rank"), (("generate", "--merged"), "--merged"),
-                            (("generate", "--adapter", "a"), "--base"), (("generate", "--tokens", "1024"), "1024"), (("--json",), "--json")):
+                            (("latency", "--batches", "1,2"), "--lengths"), (("latency", "--batches", "0", "--lengths", "8"), "--batches"),
+                            (("latency", "--batches", "1", "--lengths", "2000"), "1024"), (("generate", "--adapter", "a"), "--base"), (("generate", "--tokens", "1024"), "1024"), (("--json",), "--json")):
         run = bench(*words)
         assert run.returncode == 2 and expected in run.stderr and run.stdout == "", (words, run)
     run = bench("step", "--base", "/nonexistent.h5")
@@ -179,4 +191,5 @@ test_bad_input()
 test_step()
 test_allreduce()
 test_generate()
+test_latency()
 test_bad_steps()
