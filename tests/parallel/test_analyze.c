@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <hdf5.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -35,10 +36,10 @@ static void check_close(const double *found, const double *expected, int64_t n, 
 
 static char directory[64], base_path[96], a_path[96], b_path[96], out_path[96];
 
-static void write_base(const ml_model_spec *spec)
+static void write_base(const ml_model_spec *spec, ml_dtype dtype)
 {
     ml_base_writer *writer;
-    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, ML_FP32, "", 0, SOURCE_HASH), ML_OK);
+    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH), ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
@@ -63,7 +64,7 @@ static void write_files(const ml_model_spec *spec, const char *const *kinds)
     snprintf(out_path, sizeof out_path, "%s/out.h5", directory);
     if (writes) {
         ml_adapter a = make_adapter(spec, kinds, 0, 2, 4.0, false), b = make_adapter(spec, kinds, 0, 3, 4.0, true);
-        write_base(spec);
+        write_base(spec, spec->family == ML_FAMILY_GPT2 ? ML_BF16 : ML_FP32);
         assert_int_equal(ml_adapter_write(&a, a_path), ML_OK);
         assert_int_equal(ml_adapter_write(&b, b_path), ML_OK);
         ml_adapter_destroy(&a);
@@ -166,6 +167,52 @@ static void check_spectrum(const ml_study *study, const ml_spectrum *s, const ml
     ml_memory_free(sigma);
 }
 
+/* The numbers of a data set of the result file. */
+static void check_stored(const char *site, const char *name, const double *expected, int64_t count)
+{
+    char path[160];
+    double *found = numbers(count);
+    hid_t file = H5Fopen(out_path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    snprintf(path, sizeof path, "sites/%s/%s", site, name);
+    hid_t set = H5Dopen2(file, path, H5P_DEFAULT), space = H5Dget_space(set);
+    assert_int_equal(H5Sget_simple_extent_npoints(space), count);
+    assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, found) >= 0);
+    assert_memory_equal(found, expected, (size_t)count * sizeof *found);
+    H5Sclose(space);
+    H5Dclose(set);
+    H5Fclose(file);
+    ml_memory_free(found);
+}
+
+static double stored_attribute(const char *site, const char *name)
+{
+    char path[160];
+    double value;
+    hid_t file = H5Fopen(out_path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    snprintf(path, sizeof path, "sites/%s", site);
+    hid_t attribute = H5Aopen_by_name(file, path, name, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value) >= 0);
+    H5Aclose(attribute);
+    H5Fclose(file);
+    return value;
+}
+
+static void check_files(const ml_study *study, const ml_amplification *a, const ml_spectrum *s)
+{
+    if (ml_grid_rank(grid) != 0) return;
+    assert_int_equal(ml_spectra_write(out_path, study, s), ML_OK);
+    for (int64_t i = 0; i < study->count; i++) {
+        check_stored(study->sites[i].name, "weight", s[i].weight, s[i].weights);
+        check_stored(study->sites[i].name, "delta", s[i].delta, s[i].deltas);
+    }
+    assert_int_equal(ml_amplification_write(out_path, study, 1, a), ML_OK); /* in place of the other */
+    for (int64_t i = 0; i < study->count; i++) {
+        assert_true(stored_attribute(study->sites[i].name, "amplification") == a[i].factor);
+        assert_true(stored_attribute(study->sites[i].name, "projected_on_random") == a[i].of_random);
+        assert_true(stored_attribute(study->sites[i].name, "layer") == (double)study->sites[i].layer);
+    }
+}
+
 static void study_model(const ml_model_spec *spec, const char *const *kinds, int64_t sites)
 {
     ml_study study;
@@ -183,7 +230,8 @@ static void study_model(const ml_model_spec *spec, const char *const *kinds, int
     assert_int_equal(ml_amplification_compute(a, &study, 3, 1, 0), ML_USAGE);
     assert_int_equal(ml_spectra_compute(&s, &study, 0), ML_OK);
     for (int64_t i = 0; i < sites; i++) check_spectrum(&study, &s[i], &study.sites[i]);
-    if (ml_grid_rank(grid) == 0) assert_int_equal(ml_spectra_write(out_path, &study, s), ML_OK);
+    assert_int_equal(ml_amplification_compute(a, &study, 0, 1, 0), ML_OK);
+    check_files(&study, a, s);
     ml_spectra_destroy(s, sites);
     ml_memory_free(a);
     ml_study_close(&study);
@@ -241,6 +289,12 @@ static void test_subspaces(void **state)
     assert_int_equal(study.count, 2);
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_A, 1), ML_OK);
     for (int64_t i = 0; i < study.count; i++) check_subspace(&s[i], &study.sites[i]);
+    if (ml_grid_rank(grid) == 0) {
+        assert_int_equal(ml_subspaces_write(out_path, &study, ML_FACTOR_A, 1, s), ML_OK);
+        check_stored(study.sites[1].name, "phi", s[1].phi, s[1].na * s[1].nb);
+        check_stored(study.sites[1].name, "phi_random", s[1].phi_random, s[1].na * s[1].nb);
+        check_stored(study.sites[1].name, "sigma1", s[1].sigma_b, s[1].nb);
+    }
     ml_subspaces_destroy(s, study.count);
     for (int64_t i = 0; i < study.adapters * study.sites[0].pair[0]->out; i++) study.adapter[0].pairs[0].b[i] = 0.0F;
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_LEFT, 1), ML_INPUT);
