@@ -32,7 +32,7 @@ static int64_t bytes_to_keep(const char *bytes, int64_t count, int64_t step)
 
 static ml_status cut(const char *path, int64_t bytes)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
     bool done = fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fsync(fd) == 0;
     ml_status st = done ? ML_OK : ml_fail(ML_RESOURCE, "%s: cannot be cut to %lld bytes: %s", path, (long long)bytes, strerror(errno));
     if (fd >= 0) (void)close(fd);

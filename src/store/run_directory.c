@@ -1,10 +1,22 @@
 /* A run's directory: made, locked, cleared of what a killed process left. */
+#include <sys/stat.h>
+
 #include "store/run_lock.h"
 #include "store/writing.h"
+
+/* run.dir may be a link, or lie behind one: that is the user's choice of a place. What is in it may not lead out of it, since old checkpoints are deleted there. */
+static ml_status check_no_link(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) || !S_ISLNK(info.st_mode)) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "%s: is a symbolic link, which would lead out of the run's directory; make run.dir itself the link, or remove it", path);
+}
 
 static ml_status open_here(ml_run_directory *run, bool fresh)
 {
     ml_status st = ML_OK;
+    ML_TRY(check_no_link(run->checkpoints));
     ML_TRY(ml_durable_make_directories(run->checkpoints));
     ML_TRY(ml_lock_take(run));
     ML_TRY(ml_durable_clean(run->path));

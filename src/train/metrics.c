@@ -1,5 +1,6 @@
 /* metrics.jsonl: a line a step, flushed when the step ends; evaluations.jsonl and saves.jsonl: a line each. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +18,10 @@ static ml_status open_file(const run *r, const char *name, FILE **out)
 {
     ml_text path = {0};
     ml_status st = ml_text_printf(&path, "%s/%s", r->config->run_dir, name);
-    if (st == ML_OK && !(*out = fopen(path.data, "a"))) st = write_failed(r, name);
+    /* no link leads out of run.dir */
+    int fd = st == ML_OK ? open(path.data, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666) : -1;
+    if (st == ML_OK && (fd < 0 || !(*out = fdopen(fd, "a")))) st = write_failed(r, name);
+    if (fd >= 0 && !*out) (void)close(fd);
     ml_text_destroy(&path);
     return st;
 }
