@@ -1,0 +1,91 @@
+"""mpilora score: figures computed by hand, figures that well-kept Python libraries gave for real texts (tests/interop/check_score.py), and bad input."""
+import json
+import math
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+ALL = "bleu,nist,meteor,rouge_l,cider,rouge,rouge_stem,exact"
+checks = harness.Checks()
+
+
+def figures(folder, items, metrics=ALL):
+    with open(f"{folder}/out.jsonl", "w") as file:
+        file.writelines(json.dumps({"prompt": "x", "output": output, "references": references}) + "\n" for output, references in items)
+    return json.loads(harness.mpilora("score", f"{folder}/out.jsonl", "--metrics", metrics, "--json"))
+
+
+def check_by_hand(folder):
+    same = figures(folder, [("The cat sat on the mat .", ["The cat sat on the mat ."]), ("A dog barks loudly .", ["A dog barks loudly .", "x"])])
+    for name in ("bleu", "rouge_l", "rouge1_f1", "rouge2_f1", "rougeL_f1", "exact"):
+        checks.close(f"equal texts: {name}", same[name], 1.0, 1e-9)
+    # 4 of 4 words, 3 of 3, 2 of 2, 1 of 1; 4 words beside 8: exp(1 - 8/4)
+    short = figures(folder, [("a b c d", ["a b c d e f g h"])])
+    checks.close("brevity penalty", short["bleu"], math.exp(-1), 1e-9)
+    # P = 1, R = 1/2: F1 = 2/3; LCS with beta 1.2: (1 + 1.44) * 0.5 / (0.5 + 1.44)
+    checks.close("ROUGE-1", short["rouge1_f1"], 2 / 3, 1e-9)
+    checks.close("ROUGE-L", short["rouge_l"], 2.44 * 0.5 / (0.5 + 1.44), 1e-9)
+    # one chunk of 4 matches: F = 0.5 / (0.85 + 0.15 * 0.5), penalty 0.6 * (1/4)^0.2
+    checks.close("METEOR", short["meteor"], 0.5 / (0.85 + 0.075) * (1 - 0.6 * 0.25**0.2), 1e-9)
+    # "cats" and "cat" have one stem: m = 1.6, P = R = 0.8, one chunk of 2
+    stem = figures(folder, [("two cats", ["two cat"])], "meteor")
+    checks.close("METEOR of a stem", stem["meteor"], 0.8 * (1 - 0.6 * 0.5**0.2), 1e-9)
+    # reference of 3 words, output of 2 of them: info(a) = log2(3), penalty 1/2 at 2/3
+    nist = figures(folder, [("a b", ["a b c"])], "nist")
+    checks.close("NIST", nist["nist"], 0.5 * (2 * math.log2(3) / 2 + 0.0), 1e-9)
+    exact = figures(folder, [("SELECT  a", ["select a"]), ("yes", ["no", " yes "])], "exact")
+    checks.that(exact["exact"] == 0.5 and exact["exact_any_case"] == 1.0, f"exact match: {exact}")
+
+
+def check_golden(folder):
+    with open(os.path.join(harness.SOURCE, "tests", "golden", "score.json")) as file:
+        golden = json.load(file)
+    found = figures(folder, golden["items"])
+    for name, expected in golden["figures"].items():
+        checks.that(abs(found[name] - expected) < 5e-5, f"{name}: {found[name]}, the library says {expected}")
+
+
+def check_files(folder):
+    with open(f"{folder}/out.txt", "w") as file:
+        file.write("a b c d\ne f\n")
+    with open(f"{folder}/ref.txt", "w") as file:
+        file.write("a b c d\na b\n\ne f\n")
+    found = json.loads(harness.mpilora("score", "--outputs", f"{folder}/out.txt", "--references", f"{folder}/ref.txt", "--json"))
+    checks.that(found["items"] == 2 and found["references"] == 3 and abs(found["bleu"] - 1) < 1e-9, f"files: {found}")
+    checks.that("bleu" in harness.mpilora("score", "--outputs", f"{folder}/out.txt", "--references", f"{folder}/ref.txt"), "the table has no bleu")
+
+
+def refused(folder, what, text, code, expected, *words):
+    with open(f"{folder}/bad", "wb") as file:
+        file.write(text)
+    done = harness.start("score", *(words or (f"{folder}/bad",)))
+    lines = done.stderr.strip().splitlines()
+    checks.that(done.returncode == code and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+
+
+def check_bad_input(folder):
+    refused(folder, "an empty file", b"", 3, "nothing to score")
+    refused(folder, "no JSON", b"x\n", 3, "line 1")
+    refused(folder, "no output", b'{"references": ["a"]}\n', 3, "output")
+    refused(folder, "no references", b'{"output": "a"}\n', 3, "references")
+    refused(folder, "an empty list", b'{"output": "a", "references": []}\n', 3, "references")
+    refused(folder, "bytes that are no UTF-8", b'{"output": "\xff", "references": ["a"]}\n', 3, "UTF-8")
+    refused(folder, "no such file", b"", 3, "nothing.jsonl", f"{folder}/nothing.jsonl")
+    refused(folder, "another metric", b'{"output": "a", "references": ["a"]}\n', 2, "spice", f"{folder}/bad", "--metrics", "bleu,spice")
+    refused(folder, "no references at all", b"a\n", 2, "--references", "--outputs", f"{folder}/bad")
+    refused(folder, "other counts", b"a\nb\nc\n", 3, "bad", "--outputs", f"{folder}/bad", "--references", f"{folder}/ref.txt")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        check_by_hand(folder)
+        check_golden(folder)
+        check_files(folder)
+        check_bad_input(folder)
+    checks.end()
+
+
+main()
