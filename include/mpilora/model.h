@@ -180,12 +180,14 @@ void ml_model_prefill(ml_model *model, ml_cache *cache, int64_t slot, const int3
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot, const int32_t *token, float *logits);
 
 typedef struct ml_generation {
-    int64_t max_new;    /* tokens at most */
-    int32_t end;        /* ends a continuation (and is not part of it); −1: none */
-    int64_t beams;      /* 1: greedy or sampling; more: beam search, length penalty 1, no early stopping (Hugging Face's defaults) */
-    double temperature; /* 0: greedy */
-    int64_t top_k;      /* 0: all */
-    double top_p;       /* 1: all */
+    int64_t max_new;         /* tokens at most */
+    int32_t end;             /* ends a continuation (and is not part of it); −1: none */
+    int64_t beams;           /* 1: greedy or sampling; more: beam search without early stopping */
+    double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end included; Hugging Face's default is 1 */
+    int64_t no_repeat_ngram; /* n: no n tokens stand twice in prompt and continuation (Hugging Face's no_repeat_ngram_size); 0: off */
+    double temperature;      /* 0: greedy */
+    int64_t top_k;           /* 0: all */
+    double top_p;            /* 1: all */
     uint64_t seed;
 } ml_generation;
 

@@ -6,7 +6,8 @@
 #include "mpilora/generate.h"
 
 static const char usage[] =
-    "mpilora generate --base BASE.h5 [--adapter A]... --prompt TEXT [--max-new N] [--beams N] [--temperature x] [--top-k N] "
+    "mpilora generate --base BASE.h5 [--adapter A]... --prompt TEXT [--max-new N] [--beams N] [--length-penalty x] [--no-repeat-ngram N] "
+    "[--temperature x] [--top-k N] "
     "[--top-p x] [--seed n] [--precision bf16|fp32]";
 
 static ml_status check(const ml_generate_options *o, const char *precision)
@@ -18,6 +19,10 @@ static ml_status check(const ml_generate_options *o, const char *precision)
     const ml_generation *g = &o->generation;
     if (g->max_new < 0) return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is negative", g->max_new);
     if (g->beams < 1 || g->beams > 256) return ml_fail(ML_USAGE, "--beams: %" PRId64 ", expected 1 to 256", g->beams);
+    if (g->length_penalty != 1.0 && g->beams == 1) return ml_fail(ML_USAGE, "--length-penalty: needs --beams of at least 2");
+    if (!(g->length_penalty >= -10.0 && g->length_penalty <= 10.0))
+        return ml_fail(ML_USAGE, "--length-penalty: %g, expected -10 to 10", g->length_penalty);
+    if (g->no_repeat_ngram < 0) return ml_fail(ML_USAGE, "--no-repeat-ngram: %" PRId64 " is negative", g->no_repeat_ngram);
     if (g->temperature < 0.0) return ml_fail(ML_USAGE, "--temperature: %g is negative", g->temperature);
     if (g->beams > 1 && g->temperature > 0.0)
         return ml_fail(ML_USAGE, "--beams and --temperature: a beam search does not sample; give one of them");
@@ -34,13 +39,15 @@ static ml_status run(int argc, char **argv)
     const char *precision = "bf16";
     option_list adapters = {0};
     int64_t seed = 1;
-    ml_generate_options o = {.generation = {.max_new = 64, .beams = 1, .top_p = 1.0}};
+    ml_generate_options o = {.generation = {.max_new = 64, .beams = 1, .length_penalty = 1.0, .top_p = 1.0}};
     ml_text out = {0};
     const option table[] = {{"--base", OPTION_TEXT, &o.base},
                             {"--adapter", OPTION_LIST, &adapters},
                             {"--prompt", OPTION_TEXT, &o.prompt},
                             {"--max-new", OPTION_INT, &o.generation.max_new},
                             {"--beams", OPTION_INT, &o.generation.beams},
+                            {"--length-penalty", OPTION_NUMBER, &o.generation.length_penalty},
+                            {"--no-repeat-ngram", OPTION_INT, &o.generation.no_repeat_ngram},
                             {"--temperature", OPTION_NUMBER, &o.generation.temperature},
                             {"--top-k", OPTION_INT, &o.generation.top_k},
                             {"--top-p", OPTION_NUMBER, &o.generation.top_p},
@@ -78,6 +85,8 @@ const ml_command ml_command_generate = {
     "\n"
     "  --adapter A   adapter.h5 or a PEFT directory\n"
     "  --beams N     beam search as Hugging Face's defaults: length penalty 1, no early stopping\n"
+    "  --length-penalty x    of beams: log-probability / length^x counts\n"
+    "  --no-repeat-ngram N   no N tokens stand twice in prompt and continuation\n"
     "  --precision   what is computed with (bf16 unless told): bf16 keeps the weights in half the memory\n",
     run,
     true,

@@ -15,6 +15,8 @@ typedef struct generator {
     int64_t *slot;     /* [beams] cache slot of each beam */
     int32_t *token;    /* [beams] the newest of each */
     double *score;     /* [beams] Σ log p */
+    double *base;      /* [beams] score, less the logits' normaliser */
+    int32_t *sequence; /* [prompt + max_new] the prompt, then the continuation that is looked at */
     int32_t *text;     /* [beams, max_new] continuation of each */
     int32_t *new_text; /* the same, of the next step */
     int64_t finished;  /* hypotheses that ended, best first, ≤ beams */
@@ -26,12 +28,12 @@ typedef struct generator {
 static void destroy(generator *g)
 {
     ml_cache_destroy(g->cache);
-    void *const all[] = {g->logits, g->order,    g->slot,           g->token,           g->score,
-                         g->text,   g->new_text, g->finished_score, g->finished_length, g->finished_text};
+    void *const all[] = {g->base, g->sequence, g->logits,         g->order,           g->slot,         g->token, g->score,
+                         g->text, g->new_text, g->finished_score, g->finished_length, g->finished_text};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ml_memory_free(all[i]);
 }
 
-static ml_status create(generator *g, ml_model *model, int64_t prompt, const ml_generation *o)
+static ml_status create(generator *g, ml_model *model, const int32_t *text, int64_t prompt, const ml_generation *o)
 {
     ml_status st = ML_OK;
     int64_t B = o->beams, room = B * ml_max(1, o->max_new);
@@ -42,6 +44,9 @@ static ml_status create(generator *g, ml_model *model, int64_t prompt, const ml_
     ML_NEW(g->slot, B, ML_MEM_OTHER, "beams");
     ML_NEW(g->token, B, ML_MEM_OTHER, "beams");
     ML_NEW(g->score, B, ML_MEM_OTHER, "beams");
+    ML_NEW(g->base, B, ML_MEM_OTHER, "beams");
+    ML_NEW(g->sequence, prompt + o->max_new, ML_MEM_OTHER, "a sequence");
+    memcpy(g->sequence, text, (size_t)prompt * sizeof *text);
     ML_NEW(g->text, room, ML_MEM_OTHER, "beams");
     ML_NEW(g->new_text, room, ML_MEM_OTHER, "beams");
     ML_NEW(g->finished_score, B, ML_MEM_OTHER, "beams");
@@ -59,6 +64,14 @@ static ml_status check_logits(const generator *g, int64_t rows)
     return ML_OK;
 }
 
+/* What would repeat too much after prompt and continuation. */
+static void forbid(generator *g, int64_t row, const int32_t *text, int64_t length)
+{
+    if (g->options->no_repeat_ngram == 0) return;
+    memcpy(g->sequence + g->prompt, text, (size_t)length * sizeof *text);
+    forbid_repeats(g->logits + row * g->V, g->sequence, g->prompt + length, g->options->no_repeat_ngram);
+}
+
 /* ---- one sequence ---- */
 
 static ml_status generate_one(generator *g, int32_t *out, int64_t *count)
@@ -69,6 +82,7 @@ static ml_status generate_one(generator *g, int32_t *out, int64_t *count)
     while (*count < o->max_new) {
         ml_status st = check_logits(g, 1);
         if (st != ML_OK) return st;
+        forbid(g, 0, out, *count);
         int32_t token = o->temperature > 0.0 ? sample_token(g->logits, g->V, o, *count, g->order) : greedy_token(g->logits, g->V);
         if (token == o->end) break;
         out[(*count)++] = token;
@@ -77,11 +91,13 @@ static ml_status generate_one(generator *g, int32_t *out, int64_t *count)
     return ML_OK;
 }
 
-/* ---- beam search, as Hugging Face's with length penalty 1 and early_stopping False ---- */
+/* ---- beam search, as Hugging Face's with early_stopping False ---- */
+
+static double penalised(const generator *g, double sum, int64_t length) { return sum / pow((double)length, g->options->length_penalty); }
 
 static void keep_finished(generator *g, double sum, int64_t length, const int32_t *text, int64_t tokens)
 {
-    double score = sum / (double)length;
+    double score = penalised(g, sum, length);
     int64_t at = g->finished, width = g->options->max_new;
     if (at == g->beams && score <= g->finished_score[at - 1]) return;
     if (at == g->beams) at--;
@@ -148,7 +164,7 @@ static void choose_beams(generator *g, int64_t length)
 /* No running beam can still beat the worst finished one. */
 static bool is_settled(const generator *g, int64_t length)
 {
-    return g->finished == g->beams && g->finished_score[g->beams - 1] >= g->score[0] / (double)length;
+    return g->finished == g->beams && g->finished_score[g->beams - 1] >= penalised(g, g->score[0], length);
 }
 
 static ml_status generate_beams(generator *g, int32_t *out, int64_t *count)
@@ -159,7 +175,11 @@ static ml_status generate_beams(generator *g, int32_t *out, int64_t *count)
         int64_t rows = length == 0 ? 1 : B; /* the first step has one beam: the prompt */
         ml_status st = check_logits(g, rows);
         if (st != ML_OK) return st;
-        best_candidates(g->logits, rows, g->V, g->score, 2 * B, g->order);
+        for (int64_t row = 0; row < rows; row++) {
+            g->base[row] = g->score[row] - log_sum_exp(g->logits + row * g->V, g->V);
+            forbid(g, row, g->text + row * g->options->max_new, length);
+        }
+        best_candidates(g->logits, rows, g->V, g->base, 2 * B, g->order);
         choose_beams(g, length);
         if (is_settled(g, length + 1) || length + 1 == g->options->max_new) break;
         ml_model_decode(g->model, g->cache, B, g->slot, g->token, g->logits);
@@ -179,7 +199,7 @@ ml_status ml_model_generate(ml_model *model, const int32_t *prompt, int64_t n, c
                        options->max_new, context);
     *count = 0;
     if (options->max_new == 0) return ML_OK;
-    ML_TRY(create(&g, model, n, options));
+    ML_TRY(create(&g, model, prompt, n, options));
     ml_model_prefill(model, g.cache, 0, prompt, n, g.logits);
     st = options->beams > 1 ? generate_beams(&g, out, count) : generate_one(&g, out, count);
 done:

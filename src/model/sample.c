@@ -12,7 +12,7 @@ int32_t greedy_token(const float *logits, int64_t V)
     return best;
 }
 
-static double log_sum_exp(const float *logits, int64_t V)
+double log_sum_exp(const float *logits, int64_t V)
 {
     double most = (double)logits[greedy_token(logits, V)], sum = 0.0;
     for (int64_t v = 0; v < V; v++) sum += exp((double)logits[v] - most);
@@ -30,15 +30,23 @@ void best_candidates(const float *logits, int64_t count, int64_t V, const double
     int64_t have = 0;
     for (int64_t row = 0; row < count; row++) {
         const float *z = logits + row * V;
-        double normaliser = log_sum_exp(z, V);
         for (int64_t v = 0; v < V; v++) {
-            candidate c = {base[row] + ((double)z[v] - normaliser), row, (int32_t)v};
+            candidate c = {base[row] + (double)z[v], row, (int32_t)v};
             if (have == n && !is_better(&c, &out[n - 1])) continue;
             int64_t at = have < n ? have++ : n - 1;
             for (; at > 0 && is_better(&c, &out[at - 1]); at--) out[at] = out[at - 1];
             out[at] = c;
         }
     }
+}
+
+void forbid_repeats(float *logits, const int32_t *sequence, int64_t length, int64_t n)
+{
+    if (n < 1 || length < n) return;
+    const int32_t *newest = sequence + length - (n - 1);
+    for (int64_t i = 0; i + n <= length; i++)
+        if (!memcmp(sequence + i, newest, (size_t)(n - 1) * sizeof *sequence) && sequence[i + n - 1] >= 0)
+            logits[sequence[i + n - 1]] = -INFINITY;
 }
 
 static int descending(const void *a, const void *b)

@@ -89,7 +89,11 @@ static void check_continuation(world *w, const json_t *item, int64_t beams)
 {
     int32_t prompt[TOKENS], expected[TOKENS], found[TOKENS];
     int64_t n = read_ids(json_object_get(item, "input_ids"), prompt), all = read_ids(json_object_get(item, "expected"), expected), count;
-    ml_generation g = {.max_new = json_integer_value(json_object_get(item, "max_length")) - n, .end = -1, .beams = beams, .top_p = 1.0};
+    ml_generation g = {.max_new = json_integer_value(json_object_get(item, "max_length")) - n,
+                       .end = -1,
+                       .beams = beams,
+                       .length_penalty = 1.0,
+                       .top_p = 1.0};
     assert_int_equal(ml_model_generate(w->model, prompt, n, &g, found, &count), ML_OK);
     assert_int_equal(count, all - n);
     assert_memory_equal(found, expected + n, (size_t)count * sizeof *found);
@@ -114,6 +118,44 @@ static void beams_are_as_expected(void **state)
     json_array_foreach(json_object_get(w->expected, "beam4"), i, item)
         check_continuation(w, item, json_integer_value(json_object_get(item, "num_beams")));
     assert_true(i > 0);
+}
+
+static double number_of(const json_t *item, const char *key, double otherwise)
+{
+    const json_t *value = json_object_get(item, key);
+    return value ? json_number_value(value) : otherwise;
+}
+
+/* Length penalties, ends and forbidden repeats, as transformers has them (tests/interop/make_beams_golden.py). */
+static void penalties_are_as_expected(void **state)
+{
+    if (!*state) skip();
+    world *w = *state;
+    char path[1100];
+    const char *source = getenv("MPILORA_SOURCE_DIR");
+    snprintf(path, sizeof path, "%s/tests/golden/beams.json", source ? source : ".");
+    json_t *cases = json_load_file(path, 0, NULL), *item;
+    size_t i;
+    assert_non_null(cases);
+    json_array_foreach(cases, i, item)
+    {
+        int32_t prompt[TOKENS], expected[TOKENS], found[TOKENS];
+        int64_t n = read_ids(json_object_get(item, "prompt"), prompt), count;
+        json_t *list = json_object_get(item, "expected");
+        int64_t all = json_array_size(list) ? read_ids(list, expected) : 0;
+        ml_generation g = {.max_new = 16,
+                           .end = (int32_t)number_of(item, "end", -1),
+                           .beams = (int64_t)number_of(item, "num_beams", 1),
+                           .length_penalty = number_of(item, "length_penalty", 1.0),
+                           .no_repeat_ngram = (int64_t)number_of(item, "no_repeat_ngram_size", 0),
+                           .top_p = 1.0};
+        assert_int_equal(ml_model_generate(w->model, prompt, n, &g, found, &count), ML_OK);
+        if (count != all || memcmp(found, expected, (size_t)count * sizeof *found) != 0) {
+            for (int64_t t = 0; t < ml_max(count, all); t++) print_message("%d/%d ", t < count ? found[t] : -1, t < all ? expected[t] : -1);
+            fail_msg("case %d: found / expected differ", (int)i);
+        }
+    }
+    json_decref(cases);
 }
 
 static void last_logits_are_as_expected(void **state)
@@ -176,8 +218,8 @@ static void sampling_follows_its_seed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(last_logits_are_as_expected), cmocka_unit_test(greedy_is_as_expected),     cmocka_unit_test(beams_are_as_expected),
-        cmocka_unit_test(cache_gives_the_same),        cmocka_unit_test(sampling_follows_its_seed),
+        cmocka_unit_test(last_logits_are_as_expected), cmocka_unit_test(greedy_is_as_expected), cmocka_unit_test(beams_are_as_expected),
+        cmocka_unit_test(penalties_are_as_expected),   cmocka_unit_test(cache_gives_the_same),  cmocka_unit_test(sampling_follows_its_seed),
     };
     return cmocka_run_group_tests(tests, open_world, close_world);
 }
