@@ -95,6 +95,7 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
     ML_TRY(print_binding(s));
+    r->reduction.payload_bytes = 4 * s->parameters.global; /* known before the first step, which may have been done by an earlier start */
     if (found) ml_log("resumed from step %" PRId64, r->step);
 done:
     return st;

@@ -155,6 +155,10 @@ void progress_summary(const run *r)
 {
     print_phases(r);
     bool full = r->config->method.name == ML_METHOD_FULL;
-    ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step, r->loss_first, r->loss_last,
-           (double)r->timed_tokens / r->seconds, r->config->run_dir, full ? "model.h5" : "adapter.h5");
+    const char *result = full ? "model.h5" : "adapter.h5";
+    if (r->step == r->first_step) /* all steps were done before this start */
+        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f; %s/%s", r->step, r->loss_first, r->loss_last, r->config->run_dir, result);
+    else
+        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step, r->loss_first, r->loss_last,
+               (double)r->timed_tokens / r->seconds, r->config->run_dir, result);
 }
