@@ -17,40 +17,24 @@ typedef struct product {
 
 static int64_t factors(const ml_peft *peft) { return peft->chosen.sizes.factors; }
 
-static product down_of(const bottleneck *s)
+/* D of a site, or U. */
+static product product_of(const bottleneck *s, bool up)
 {
     const ml_peft *peft = s->peft;
     const bottlenecks *all = peft->own;
-    int64_t n = factors(peft), l = s->parameter[DOWN_LEFT], r = s->parameter[DOWN_RIGHT];
-    return (product){n,
-                     s->rank / n,
-                     s->width / n,
-                     peft_value(peft, all->rule),
-                     peft_value(peft, l),
-                     peft_value(peft, r),
-                     peft_gradient(peft, all->rule),
-                     peft_gradient(peft, l),
-                     peft_gradient(peft, r),
-                     s->down,
-                     s->d_down};
-}
-
-static product up_of(const bottleneck *s)
-{
-    const ml_peft *peft = s->peft;
-    const bottlenecks *all = peft->own;
-    int64_t n = factors(peft), l = s->parameter[UP_LEFT], r = s->parameter[UP_RIGHT];
-    return (product){n,
-                     s->width / n,
-                     s->rank / n,
-                     peft_value(peft, all->rule),
-                     peft_value(peft, l),
-                     peft_value(peft, r),
-                     peft_gradient(peft, all->rule),
-                     peft_gradient(peft, l),
-                     peft_gradient(peft, r),
-                     s->up,
-                     s->d_up};
+    int64_t n = factors(peft), rows = up ? s->width : s->rank, cols = up ? s->rank : s->width;
+    int64_t left = s->parameter[up ? UP_LEFT : DOWN_LEFT], right = s->parameter[up ? UP_RIGHT : DOWN_RIGHT];
+    return (product){.n = n,
+                     .p = rows / n,
+                     .q = cols / n,
+                     .rule = peft_value(peft, all->rule),
+                     .left = peft_value(peft, left),
+                     .right = peft_value(peft, right),
+                     .d_rule = peft_gradient(peft, all->rule),
+                     .d_left = peft_gradient(peft, left),
+                     .d_right = peft_gradient(peft, right),
+                     .made = up ? s->up : s->down,
+                     .d_made = up ? s->d_up : s->d_down};
 }
 
 /* W[a·p + x, b·q + y] = Σ_i A_i[a, b]·s_i[x]·t_i[y] */
@@ -166,7 +150,7 @@ void compacter_before_sum(ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
     for (int64_t i = 0; i < all->count; i++) {
-        const product down = down_of(&all->site[i]), up = up_of(&all->site[i]);
+        const product down = product_of(&all->site[i], false), up = product_of(&all->site[i], true);
         contract(&down);
         contract(&up);
     }
@@ -177,7 +161,7 @@ void compacter_after_update(ml_peft *peft)
     const bottlenecks *all = peft->own;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < all->count; i++) {
-        const product down = down_of(&all->site[i]), up = up_of(&all->site[i]);
+        const product down = product_of(&all->site[i], false), up = product_of(&all->site[i], true);
         make(&down);
         make(&up);
     }
