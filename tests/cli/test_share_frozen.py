@@ -123,8 +123,9 @@ def check_small_shm(folder, files):
 
 
 def children(pid):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(child) for child in found]
+    """Those that run: a dead one that mpirun has not waited for does not."""
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(pid)], capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in found if not line.split()[1].startswith("Z")]
 
 
 def kill(pids):
