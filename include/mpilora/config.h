@@ -103,7 +103,7 @@ typedef struct ml_run_config {
         double dropout;     /* 0 */
         unsigned targets;   /* ml_target bits: [q, v] */
         ml_scaling scaling; /* standard */
-        char *init;         /* adapter.h5 or PEFT directory: NULL */
+        char *init;         /* adapter.h5 or PEFT directory, or pissa: NULL */
         bool dora;          /* false */
         double lora_plus; /* B's learning rate is that many times lr (Hayou et al. 2024, arXiv:2402.12354); null in the file gives 0: off */
         ml_layer_ranges layers;
@@ -160,6 +160,9 @@ ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODI
 /* As the file has them: [0, 2-5] and {"q": 4}; null where there are none. */
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
 ml_status ml_site_patterns_write(const ml_site_patterns *patterns, ml_text *out) ML_NODISCARD;
+
+/* method.init: pissa. */
+bool ml_run_config_is_pissa(const ml_run_config *config);
 
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro, or its share of a step where that is less. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);

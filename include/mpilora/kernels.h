@@ -181,6 +181,12 @@ double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count, const m
  * "auto" may choose, or for the forced one; allocates nothing. `threads`: OpenMP threads of the rank. */
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);
 
+/* w[rows, cols] ≈ left[rows, rank]·diag(sigma[rank])·right[rank, cols]: its largest singular values and their vectors, by LAPACK in double precision on one rank.
+ * ML_USAGE beyond LAPACK's 32-bit counts (rows × cols < 2³¹), ML_NUMERIC where it does not converge. rank ≤ rows, cols. */
+ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left, float *sigma, float *right) ML_NODISCARD;
+/* Bytes (category workspace) that it holds for a moment. */
+int64_t ml_svd_bytes(int64_t rows, int64_t cols);
+
 /* The reference table alone: plain loops, always built, needs no workspace. Borrowed; never destroyed. */
 const ml_kernels *ml_kernels_reference(void);
 

@@ -6,6 +6,8 @@
  * DoRA (Liu et al. 2024, arXiv:2402.09353): y = g∘(x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + b with g_i = m_i/‖W_i + s·(B·A)_i‖, a row i of W each; m[out] trains and starts as ‖W_i‖, the
  * norm counts as a constant in the gradient (section 4.3), as PEFT has it. ΔW is never formed: ‖W_i + s·(BA)_i‖² = ‖W_i‖² + 2s·B_i·(W·Aᵀ)_i + s²·B_i·(A·Aᵀ)·B_iᵀ. In a
  * row-parallel layer every term is a sum over the ranks' columns: one sum over tp of these numbers, 8·out bytes a layer, after each update.
+ * PiSSA (Meng et al. 2024, arXiv:2404.02948): A and B start as the leading singular vectors of W, s·B0·A0 = U_r·S_r·V_rᵀ, and W as what they leave; what is
+ * collected is the adapter of rank 2r that says the same for W as it was: s·[B, −B0]·[A; A0], as PEFT's path_initial_model_for_weight_conversion makes it.
  * LoRA+ (Hayou et al. 2024, arXiv:2402.12354) gives B a learning rate of its own. Layers, ranks and alphas by site are PEFT's layers_to_transform, rank_pattern and
  * alpha_pattern.
  * The others, with the sizes of ml_method_sizes (parameter counts for d width, L layers; Hu et al., section 5.1):
@@ -42,6 +44,7 @@ typedef struct ml_lora_options {
     unsigned targets;                             /* resolved for the family: ml_targets_resolve */
     uint64_t seed;                                /* of initial A and dropout */
     bool dora;                                    /* without dropout */
+    bool pissa;                                   /* without dora; LoRA alone */
     double lora_plus;                             /* B's learning rate is that many times the step's; 0: the same */
     ml_layer_ranges layers;                       /* none: all */
     ml_site_patterns rank_pattern, alpha_pattern; /* borrowed until the method is destroyed, as the layers are */
@@ -82,7 +85,12 @@ void ml_peft_after_update(ml_peft *peft);
 /* LoRA: adds s·B·A into the model's own weights (rounded once to their type) and takes the method's hooks out: the model computes what it did, without
  * adapters. Only for a method whose weights are this model's own storage. Local. */
 void ml_peft_merge(ml_peft *peft);
-/* Adds what ml_peft_bind allocates. */
+/* PiSSA: the factors of every W from the whole matrices in the base. Collective over the world. */
+ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, const ml_grid *grid) ML_NODISCARD;
+/* PiSSA: the factors as they are count as the initial ones from here on, and are taken out of the model's weights, which are this model's own storage. Once; local. */
+ml_status ml_peft_take_out(ml_peft *peft) ML_NODISCARD;
+bool ml_peft_changes_weights(const ml_peft *peft); /* PiSSA: no rank can share its frozen weights */
+/* Adds what ml_peft_bind allocates, and what PiSSA's start holds. */
 void ml_peft_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What was trained, whole, on world rank 0 (elsewhere `out` stays empty): collective. Destroy with ml_adapter_destroy. */

@@ -111,6 +111,19 @@ static void set_defaults(ml_run_config *c)
 const char *const ml_lora_variants_off[] = {"method.dora=false",        "method.lora_plus=null",     "method.layers=null",
                                             "method.rank_pattern=null", "method.alpha_pattern=null", NULL};
 
+bool ml_run_config_is_pissa(const ml_run_config *c) { return c->method.init && !strcmp(c->method.init, "pissa"); }
+
+static ml_status check_pissa(const ml_run_config *c)
+{
+    if (!ml_run_config_is_pissa(c)) return ML_OK;
+    if (c->method.name != ML_METHOD_LORA)
+        return ml_fail(ML_USAGE, "%s: method.init: pissa is for method.name lora, not for %s", c->path, ml_method_name(c->method.name));
+    if (c->method.dora) return ml_fail(ML_USAGE, "%s: method.init: pissa and method.dora do not go together; choose one", c->path);
+    if (c->memory.share_frozen == ML_SHARE_ON)
+        return ml_fail(ML_USAGE, "%s: memory.share_frozen: on, but pissa changes the weights of each rank; set it to auto", c->path);
+    return ML_OK;
+}
+
 /* What only a method with LoRA reads would do nothing elsewhere. */
 static ml_status check_variants(const ml_run_config *c)
 {
@@ -141,6 +154,7 @@ static ml_status check(ml_run_config *c)
         return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
                        ml_method_name(c->method.name));
     ml_status st = check_variants(c);
+    if (st == ML_OK) st = check_pissa(c);
     if (st != ML_OK) return st;
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
     return ML_OK;

@@ -259,6 +259,7 @@ static void bytes_of(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CA
 {
     (void)training;
     if (peft->own) dora_bytes(peft, bytes);
+    pissa_bytes(peft, bytes);
 }
 
 const peft_operations lora_operations = {.destroy = destroy,

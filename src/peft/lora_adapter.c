@@ -110,6 +110,7 @@ ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out
             }
         }
     }
+    if (st == ML_OK && peft->initial) st = pissa_collect(peft, grid, out, part);
     ml_memory_free(part);
     return st;
 }

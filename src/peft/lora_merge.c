@@ -16,8 +16,7 @@ static void store(const ml_weight *w, int64_t i, float value)
         ((float *)data)[i] = value;
 }
 
-/* Rows of W that the pair adds to: W += s·B·A, and with DoRA W_i times its gain. */
-static void merge_pair(const lora_group *group, const lora_pair *pair)
+void lora_merge_pair(const lora_group *group, const lora_pair *pair)
 {
     const ml_linear *layer = group->layer;
     int64_t in = layer->in, r = pair->rank;
@@ -36,7 +35,7 @@ void ml_peft_merge(ml_peft *peft)
 {
     for (int64_t g = 0; g < peft->ngroups; g++) {
         lora_group *group = &peft->groups[g];
-        for (int i = 0; i < group->npairs; i++) merge_pair(group, &group->pair[i]);
+        for (int i = 0; i < group->npairs; i++) lora_merge_pair(group, &group->pair[i]);
         group->layer->hook = (ml_linear_hook){0};
     }
 }

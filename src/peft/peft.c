@@ -71,6 +71,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .scaling = c->method.scaling,
                                   .seed = c->seed,
                                   .dora = c->method.dora,
+                                  .pissa = ml_run_config_is_pissa(c),
                                   .lora_plus = c->method.lora_plus,
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,
@@ -110,6 +111,7 @@ void ml_peft_destroy(ml_peft *peft)
         if (peft->operations->destroy) peft->operations->destroy(peft);
         ml_memory_free(peft->own);
         ml_memory_free(peft->groups);
+        ml_memory_free(peft->initial);
         ml_memory_free(peft);
     }
 }

@@ -54,6 +54,7 @@ struct ml_peft {
     void *own;                              /* of the method */
     int64_t ngroups;                        /* LoRA */
     lora_group *groups;
+    float *initial; /* PiSSA: what the values were at first, laid out as they are; NULL until they are taken out of W */
     ml_lora_options options;
 };
 
@@ -73,6 +74,14 @@ void dora_renew(ml_peft *peft);      /* norms and gains of the weights and facto
 void dora_initialise(ml_peft *peft); /* m = norm; collective over tp */
 void dora_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
 void dora_scale(const lora_group *group, const ml_pass *pass, float *y); /* forward's end */
+
+/* lora_merge.c: W += s·B·A in the layer's weights, and with DoRA the rows get their magnitudes. */
+void lora_merge_pair(const lora_group *group, const lora_pair *pair);
+
+/* lora_pissa.c */
+void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
+/* The collected adapter, of twice its rank for W as it was. `part`: work space for a tensor, on world rank 0. Collective. */
+ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out, float *part) ML_NODISCARD;
 
 /* lora_sites.c: what layers and patterns mean for a site. */
 bool lora_wants_layer(const ml_lora_options *options, int64_t layer);

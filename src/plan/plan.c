@@ -143,8 +143,8 @@ static common find_common(const ml_plan *plan, const ml_model *model, const ml_p
 {
     bool full = ml_model_weight_bytes(model) == 0;
     bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
-    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF, ml_checkpoint_writers(parameters, full, plan->tp),
-                    ml_plan_writer_bytes(model, parameters, shape)};
+    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF && !ml_run_config_is_pissa(c),
+                    ml_checkpoint_writers(parameters, full, plan->tp), ml_plan_writer_bytes(model, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */

@@ -86,9 +86,11 @@ static ml_status start(run *r, bool fresh)
     const char *vector = found ? r->progress.vector_path : r->config->vector_path;
     predict_memory(r);
     ML_TRY(session_build(s, true, product, vector));
+    bool pissa = ml_run_config_is_pissa(r->config);
+    if (pissa) ML_TRY(start_pissa(r, found));
     if (found)
         ML_TRY(ml_checkpoint_load(r->directory, s->grid, &s->parameters));
-    else
+    else if (!pissa)
         ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
     ml_peft_after_update(s->peft);
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));

@@ -71,6 +71,9 @@ void clear_gradients(session *s, step_result *out);
 void reduce_gradients(session *s, step_result *out); /* and their norm */
 void update_parameters(session *s, int64_t done, step_result *out);
 
+/* pissa.c: the factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a resumed run. Collective. */
+ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
+
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 

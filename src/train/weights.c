@@ -9,6 +9,7 @@ static bool has_frozen(const session *s) { return ml_model_weight_bytes(s->model
 
 bool session_shares_frozen(const session *s)
 {
+    if (s->peft && ml_peft_changes_weights(s->peft)) return false;
     return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base && ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
 }
 

@@ -41,6 +41,19 @@ CASES = {
         "method": {"dora": True, "layers": [1], "rank_pattern": {"down": 6}},
         "peft": {"layers_to_transform": [1], "rank_pattern": {"down_proj": 6}},
     },
+    "pissa-gpt2": {
+        "model": "gpt2",
+        "targets": ["qkv", "o", "proj"],
+        "method": {"init": "pissa"},
+        "peft": {"init_lora_weights": "pissa"},
+    },
+    "pissa-llama": {
+        "model": "llama",
+        "targets": ["all"],
+        "scaling": "rslora",
+        "method": {"init": "pissa", "rank_pattern": {"down": 2}, "lora_plus": 2.0},
+        "peft": {"init_lora_weights": "pissa", "rank_pattern": {"down_proj": 2}},
+    },
 }
 CASES = {name: {**LORA, "peft": {}, **case} for name, case in CASES.items()}
 

@@ -66,7 +66,8 @@ def check_run(checks, folder, name, golden, layout):
     checks.that(summary["params_trainable"] == golden["trainable"], f"{label}: {summary['params_trainable']} parameters, PEFT {golden['trainable']}")
     for category in ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace"):
         measured, planned = summary["memory"][category], summary["memory"]["predicted"][category]
-        checks.that(measured == planned, f"{label}: {category}: {measured} bytes, planned {planned}")
+        start = category == "workspace" and not variants.has_initial_adapter(variants.CASES[name])  # decompositions, divided among the ranks
+        checks.that(measured == planned or (start and measured < planned), f"{label}: {category}: {measured} bytes, planned {planned}")
     print(f"{label}: loss {worst:.2g}, grad_norm {norm:.2g}, valid {valid:.2g}", flush=True)
     return config, run_dir
 
@@ -140,6 +141,8 @@ CHANGES = {
     "dora-gpt2": ["method.dora=false"],
     "dora-llama": ["method.lora_plus=null"],
     "dora-scaled": [],
+    "pissa-gpt2": ["method.init=null"],
+    "pissa-llama": ["method.rank=5"],
     "patterns-llama": ["method.layers=[0]", "method.layers=null"],
 }
 
