@@ -50,6 +50,13 @@ def check_going_on(checks, folder, words):
     checks.that(table["rows"][3]["seeds"] == 2 and os.path.exists(f"{folder}/out/runs/full-seed2/summary.json"), "the missing run was not made")
 
 
+def check_variants(checks, folder, path):
+    """A configuration with LoRA's variants serves the others as well."""
+    sets = [word for key in ("init=pissa", "lora_plus=4", "layers=[1]") for word in ("--set", f"method.{key}")]
+    table = json.loads(harness.mpilora("compare", path, "--methods", "lora,bitfit,lora+prefix_embed", *sets, "--out", f"{folder}/variants", "--json"))
+    checks.that([row["seeds"] for row in table["rows"]] == [1, 1, 1], f"with LoRA's variants: {table['rows']}")
+
+
 def check_words(checks, folder, path):
     for what, words, expected in (
         ("an unknown method", ("--methods", "lora,adapterH"), "adapterH"),
@@ -75,6 +82,7 @@ def main():
         harness.make_data(folder, [[(5 * i + 3 * j) % 61 for j in range(20)] for i in range(8)])
         path = configuration(folder, valid=f"{folder}/data.h5")
         check_going_on(checks, folder, check_table(checks, folder, path))
+        check_variants(checks, folder, path)
         check_words(checks, folder, path)
     checks.end()
 
