@@ -11,6 +11,7 @@ static const char help[] =
     "       mpilora export --format hf --base BASE.h5 DIR\n\n"
     "  --format peft       DIR becomes a PEFT adapter directory (adapter_config.json, adapter_model.safetensors). On GPT-2, q, k and v\n"
     "                      alone go out as one adapter of c_attn with the sum of their ranks: it computes the same.\n"
+    "                      An adapter of prefix_embed without infix goes out as prompt tuning (PROMPT_TUNING).\n"
     "  --format hf         DIR becomes a Hugging Face model directory (config.json, model.safetensors, the tokenizer's files). An adapter "
     "goes\n"
     "                      out with it after mpilora merge.\n"

@@ -5,17 +5,19 @@
 
 enum { LARGEST_RANK = 1 << 20 };
 
-/* What a key's value must be so that the adapter is plain LoRA. */
+/* What a key's value must be so that the adapter computes what is known here. */
 typedef enum demand {
     ANYTHING, /* says nothing about the mathematics, or is read elsewhere */
     OFF,      /* null, false, empty */
     PLAIN     /* OFF, true or a name of an initialisation that leaves the base alone */
 } demand;
 
-static const struct {
+typedef struct known_key {
     const char *key;
     demand demand;
-} known[] = {
+} known_key;
+
+static const known_key lora_keys[] = {
     {"peft_type", ANYTHING},
     {"task_type", ANYTHING},
     {"r", ANYTHING},
@@ -42,13 +44,34 @@ static const struct {
     {"init_lora_weights", PLAIN},
     {"use_dora", ANYTHING},
     {"modules_to_save", OFF},
+    {NULL, OFF},
+};
+
+static const known_key prompt_keys[] = {
+    {"peft_type", ANYTHING},
+    {"task_type", ANYTHING},
+    {"num_virtual_tokens", ANYTHING},
+    {"token_dim", ANYTHING},
+    {"num_transformer_submodules", ANYTHING},
+    {"num_attention_heads", ANYTHING}, /* used by prefix tuning only, as the next */
+    {"num_layers", ANYTHING},
+    {"prompt_tuning_init", ANYTHING}, /* how the embeddings began, as all of the next three */
+    {"prompt_tuning_init_text", ANYTHING},
+    {"tokenizer_name_or_path", ANYTHING},
+    {"tokenizer_kwargs", ANYTHING},
+    {"auto_mapping", ANYTHING},
+    {"base_model_name_or_path", ANYTHING},
+    {"revision", ANYTHING},
+    {"inference_mode", ANYTHING},
+    {"peft_version", ANYTHING},
+    {NULL, OFF},
 };
 
 /* Keys not in the table are allowed where their value switches them off. */
-static demand demand_of(const char *key)
+static demand demand_of(const known_key *known, const char *key)
 {
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (!strcmp(known[i].key, key)) return known[i].demand;
+    for (; known->key; known++)
+        if (!strcmp(known->key, key)) return known->demand;
     return OFF;
 }
 
@@ -64,28 +87,40 @@ static bool is_plain(const json_t *v)
     return is_off(v) || json_is_true(v) || (name && (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
 }
 
-static ml_status check_keys(const json_t *json)
+static ml_status check_keys(const json_t *json, const known_key *known)
 {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)json, key, value)
     {
-        demand demand = demand_of(key);
+        demand demand = demand_of(known, key);
         if (demand == ANYTHING || (demand == OFF && is_off(value)) || (demand == PLAIN && is_plain(value))) continue;
         return ml_fail(
             ML_INPUT,
-            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA and DoRA are (merge it into the "
-            "base with PEFT first)",
+            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA, DoRA and prompt tuning are (LoRA: "
+            "merge it into the base with PEFT first)",
             key);
     }
     return ML_OK;
 }
 
+static ml_status check_type(const char *type)
+{
+    if (type && (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING"))) return ML_OK;
+    if (type && !strcmp(type, "PREFIX_TUNING"))
+        return ml_fail(
+            ML_INPUT,
+            "peft_type: is PREFIX_TUNING, which trains keys and values of its own; prefix_layer trains the activations they are made "
+            "of, and most keys and values come from none: expected LORA or PROMPT_TUNING");
+    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA or PROMPT_TUNING", type ? type : "missing");
+}
+
 static ml_status check_names(const json_t *json)
 {
-    const char *type = json_string_value(json_object_get(json, "peft_type")), *bias = json_string_value(json_object_get(json, "bias"));
+    const char *bias = json_string_value(json_object_get(json, "bias"));
     const json_t *task = json_object_get(json, "task_type");
-    if (!type || strcmp(type, "LORA") != 0) return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA", type ? type : "missing");
+    ml_status st = check_type(json_string_value(json_object_get(json, "peft_type")));
+    if (st != ML_OK) return st;
     if (task && !json_is_null(task) && (!json_is_string(task) || strcmp(json_string_value(task), "CAUSAL_LM") != 0))
         return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM",
                        json_is_string(task) ? json_string_value(task) : "not a string");
@@ -121,7 +156,29 @@ done:
     return st;
 }
 
-static ml_status read_values(ml_peft_config *c)
+/* A whole number from 1, or where `optional` null or missing. */
+static ml_status get_size(const json_t *json, const char *key, bool optional, int64_t *value)
+{
+    const json_t *v = json_object_get(json, key);
+    *value = json_integer_value(v);
+    if (optional && (!v || json_is_null(v))) return ML_OK;
+    if (json_is_integer(v) && *value >= 1 && *value <= LARGEST_RANK) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: is missing or no whole number from 1 to %d", key, LARGEST_RANK);
+}
+
+static ml_status read_prompt_values(ml_peft_config *c)
+{
+    ml_status st = ML_OK;
+    int64_t submodules;
+    ML_TRY(get_size(c->json, "num_virtual_tokens", false, &c->tokens));
+    ML_TRY(get_size(c->json, "token_dim", true, &c->width));
+    ML_TRY(get_size(c->json, "num_transformer_submodules", true, &submodules));
+    if (submodules > 1) st = ml_fail(ML_INPUT, "num_transformer_submodules: is %lld, expected 1: a decoder alone", (long long)submodules);
+done:
+    return st;
+}
+
+static ml_status read_lora_values(ml_peft_config *c)
 {
     ml_status st = ML_OK;
     const json_t *dropout = json_object_get(c->json, "lora_dropout"), *rslora = json_object_get(c->json, "use_rslora");
@@ -145,8 +202,9 @@ ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t le
     ml_status st = ML_OK;
     if (!json_is_object(out->json)) st = ml_fail(ML_INPUT, "is not a JSON object");
     if (st == ML_OK) st = check_names(out->json);
-    if (st == ML_OK) st = check_keys(out->json);
-    if (st == ML_OK) st = read_values(out);
+    bool prompt = st == ML_OK && !strcmp(json_string_value(json_object_get(out->json, "peft_type")), "PROMPT_TUNING");
+    if (st == ML_OK) st = check_keys(out->json, prompt ? prompt_keys : lora_keys);
+    if (st == ML_OK) st = prompt ? read_prompt_values(out) : read_lora_values(out);
     if (st != ML_OK) ml_peft_config_destroy(out);
     return st;
 }

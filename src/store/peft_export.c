@@ -6,8 +6,8 @@
 
 #include "store/durable.h"
 #include "store/export_directory.h"
+#include "store/peft_export.h"
 #include "store/peft_fuse.h"
-#include "store/safetensors_image.h"
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
 static const char *const own_names[] = {config_name, tensors_name, NULL};
@@ -118,15 +118,18 @@ static json_t *pattern(const export *e, bool rank)
     return object;
 }
 
-static ml_status config_text(const export *e, const char *base_name, ml_text *out)
+static json_t *lora_config(const export *e, const char *base_name)
 {
-    json_t *config =
-        json_pack("{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type",
-                  "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
-                  "target_modules", target_modules(e), "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora",
-                  e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path", base_name,
-                  "modules_to_save", "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern", pattern(e, true),
-                  "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+    return json_pack("{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type",
+                     "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
+                     "target_modules", target_modules(e), "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora",
+                     e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
+                     base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
+                     pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+}
+
+static ml_status config_text(json_t *config, ml_text *out)
+{
     char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
     json_decref(config);
     if (!text) return no_memory();
@@ -135,7 +138,22 @@ static ml_status config_text(const export *e, const char *base_name, ml_text *ou
     return st;
 }
 
-static ml_status tensors_bytes(const export *e, ml_text *out)
+ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items, int64_t count)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0}, tensors = {0};
+    ML_TRY(config_text(config, &text));
+    ML_TRY(ml_safetensors_image(items, count, &tensors));
+    ML_TRY(ml_durable_make_directories(directory));
+    ML_TRY(export_directory_put(directory, tensors_name, &tensors));
+    ML_TRY(export_directory_put(directory, config_name, &text));
+done:
+    ml_text_destroy(&tensors);
+    ml_text_destroy(&text);
+    return st;
+}
+
+static ml_status write_modules(const export *e, const char *base_name, const char *directory)
 {
     ml_status st = ML_OK;
     ml_safetensors_item *items = NULL;
@@ -155,24 +173,9 @@ static ml_status tensors_bytes(const export *e, ml_text *out)
         *magnitudes = (ml_safetensors_item){.rows = m->out, .cols = 1, .vector = true, .values = m->m};
         snprintf(magnitudes->name, sizeof magnitudes->name, "base_model.model.%s.lora_magnitude_vector", path);
     }
-    ML_TRY(ml_safetensors_image(items, count, out));
+    ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
 done:
     ml_memory_free(items);
-    return st;
-}
-
-static ml_status write_files(const export *e, const char *base_name, const char *directory)
-{
-    ml_status st = ML_OK;
-    ml_text config = {0}, tensors = {0};
-    ML_TRY(config_text(e, base_name, &config));
-    ML_TRY(tensors_bytes(e, &tensors));
-    ML_TRY(ml_durable_make_directories(directory));
-    ML_TRY(export_directory_put(directory, tensors_name, &tensors));
-    ML_TRY(export_directory_put(directory, config_name, &config));
-done:
-    ml_text_destroy(&tensors);
-    ml_text_destroy(&config);
     return st;
 }
 
@@ -180,16 +183,17 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
 {
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
+    ML_TRY(export_directory_check(directory, own_names));
+    if (adapter->method == ML_METHOD_PREFIX_EMBED) return ml_peft_export_prompt(adapter, spec, base_name, directory);
     if (adapter->method != ML_METHOD_LORA)
-        return ml_fail(ML_USAGE, "the adapter was made by method %s; only LoRA's adapters are exported to PEFT",
+        return ml_fail(ML_USAGE, "the adapter was made by method %s; only those of lora and prefix_embed are exported to PEFT",
                        ml_method_name(adapter->method));
     if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
-    ML_TRY(export_directory_check(directory, own_names));
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;
     e.layers = layers_meant(&e);
-    ML_TRY(write_files(&e, base_name, directory));
+    ML_TRY(write_modules(&e, base_name, directory));
 done:
     ml_peft_modules_destroy(e.modules, e.count);
     return st;

@@ -114,6 +114,41 @@ def check_refusals(checks, folder):
     checks.that(done.returncode == 2 and "adapter_p" in done.stderr, f"merge of what cannot be merged: exit {done.returncode}: {done.stderr[:300]}")
 
 
+def check_prompt_tuning(checks, folder):
+    """prefix_embed is PEFT's prompt tuning: out, in again with the same loss, and directories that are not right."""
+    peft, options = f"{folder}/prompt", f"{folder}/prompt/adapter_config.json"
+    words = ("export", "--format", "peft", "--base", f"{folder}/base.h5", "--adapter", f"{folder}/run/adapter.h5", peft)
+    config(folder, "prefix_embed")
+    train(folder)
+    done = harness.start(*words)
+    checks.that(done.returncode == 2 and "method.infix" in done.stderr, f"export with an infix: exit {done.returncode}: {done.stderr[:300]}")
+    config(folder, "prefix_embed", method={"infix": 0})
+    _, summary = train(folder)
+    harness.mpilora(*words)
+    found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--adapter", peft, "--json"))["loss"]
+    checks.close("prompt tuning: loss of the exported directory", found, summary["valid_loss"], 1e-6)
+    with open(options) as file:
+        good = json.load(file)
+    for change, expected in (
+            ({"num_virtual_tokens": 4}, "expected 4"), ({"num_virtual_tokens": 0}, "num_virtual_tokens"), ({"num_virtual_tokens": "3"}, "num_virtual_tokens"),
+            ({"token_dim": WIDTH + 1}, "token_dim"), ({"num_transformer_submodules": 2}, "num_transformer_submodules"), ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING"),
+            ({"peft_type": "P_TUNING"}, "P_TUNING"), ({"peft_type": "LORA"}, "mpilora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save")):
+        with open(options, "w") as file:
+            json.dump({**good, **change}, file)
+        refuse_prompt(checks, folder, f"{change}", expected)
+    with open(options, "w") as file:
+        json.dump(good, file)
+    for name, expected in (("other", "prompt_embeddings is missing"), ("prompt_embeddings", "expected 3")):
+        harness.write_safetensors(f"{peft}/adapter_model.safetensors", {name: ([2, WIDTH], bytes(8 * WIDTH))})
+        refuse_prompt(checks, folder, f"tensor {name}", expected)
+
+
+def refuse_prompt(checks, folder, what, expected):
+    done = harness.start("eval", f"{folder}/run.yaml", "--adapter", f"{folder}/prompt")
+    lines = done.stderr.splitlines()
+    checks.that(done.returncode == 3 and len(lines) == 1 and expected in lines[0], f"prompt tuning, {what}: exit {done.returncode}: {done.stderr[:300]}")
+
+
 def check_merge(checks, folder, name):
     """Tensors of the base that were trained stand in the merged base."""
     config(folder, name)
@@ -138,6 +173,7 @@ def main():
                 check_method(checks, folder, model, name, {"new_biases": True} if (model, name) == ("llama", "bitfit") else {})
             if model == "gpt2":
                 check_refusals(checks, folder)
+                check_prompt_tuning(checks, folder)
                 check_merge(checks, folder, "top")
                 check_merge(checks, folder, "bitfit")
             else:

@@ -2,9 +2,11 @@
 
 Needs torch, transformers, peft and h5py (exit 77 where they are missing). For small GPT-2 and Llama models with random weights:
 PEFT saves an adapter → `mpilora export` reads it and writes it again → PEFT's logits with both are equal; `mpilora merge` puts it into the base, and
-the merged weights are those of PEFT's merge_and_unload; `--subtract` gives the base back.
+the merged weights are those of PEFT's merge_and_unload; `--subtract` gives the base back. Prompt tuning: logits likewise, and `mpilora eval` of what PEFT
+saved has PEFT's loss.
 """
 import copy
+import json
 import os
 import pathlib
 import subprocess
@@ -121,7 +123,47 @@ def check_case(name, make, options, folder):
     print(f"{name}: logits {difference:.1e}, merged {merged:.1e}, back {back:.1e}")
 
 
+def eval_loss(folder, sequence):
+    """Of one sequence, with the adapter that PEFT saved."""
+    (folder / "data.jsonl").write_text(json.dumps({"input_ids": sequence, "labels": sequence}) + "\n")
+    mpilora("tokenize", "--base", folder / "base.h5", "--format", "ids", folder / "data.jsonl", folder / "data.h5")
+    sections = {"run": {"dir": f"{folder}/run"}, "base": f"{folder}/base.h5", "data": {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5", "max_len": 12},
+                "method": {"name": "prefix_embed"}, "batch": {"sequences": 1}, "train": {"steps": 1}, "precision": "fp32"}
+    (folder / "run.yaml").write_text(json.dumps(sections))
+    done = subprocess.run([MPILORA, "eval", folder / "run.yaml", "--adapter", folder / "adapter", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["loss"]
+
+
+def check_prompt(name, make, folder):
+    torch.manual_seed(2)
+    ids = torch.arange(3, 13).reshape(1, 10)
+    model = make()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model")
+    plain = copy.deepcopy(model)
+    adapted = peft.get_peft_model(model, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+    torch.nn.init.normal_(adapted.prompt_encoder["default"].embedding.weight, std=0.5)
+    adapted.save_pretrained(folder / "adapter")
+    labels = ids.clone()
+    labels[0, 0] = -100  # PEFT would predict the first word from the last virtual token
+    expected = adapted(input_ids=ids, labels=labels)
+    mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
+    mpilora("export", "--format", "peft", "--base", folder / "base.h5", "--adapter", folder / "adapter", folder / "again")
+    again = peft.PeftModel.from_pretrained(plain, folder / "again").eval()(input_ids=ids).logits
+    difference = (again - expected.logits).abs().max().item()
+    assert difference < 1e-6, f"{name}: exported again, the logits differ by {difference}"
+    loss = eval_loss(folder, ids[0].tolist())
+    apart = abs(loss - expected.loss.item())
+    assert apart < 1e-5, f"{name}: eval's loss is {loss}, PEFT's {expected.loss.item()}"
+    print(f"{name}: logits {difference:.1e}, loss {apart:.1e}")
+
+
 def main():
+    for name, make in (("gpt2 prompt", gpt2), ("llama prompt", llama)):
+        with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
+            check_prompt(name, make, pathlib.Path(folder))
     for name, (make, options) in CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_case(name, make, options, pathlib.Path(folder))
