@@ -1,19 +1,38 @@
-/* generate: from a prompt's text to a continuation's text, on one tensor-parallel group of all ranks. */
+/* generate: from prompts' texts to continuations' texts, on one tensor-parallel group of all ranks. */
 #ifndef MPILORA_GENERATE_H
 #define MPILORA_GENERATE_H
 
+#include "mpilora/bank.h"
 #include "mpilora/base.h"
 #include "mpilora/grid.h"
 #include "mpilora/model.h"
 
+typedef struct ml_prompt {
+    const char *text;
+    int64_t adapter; /* a number in the list of adapters; −1: the base alone */
+} ml_prompt;
+
 typedef struct ml_generate_options {
-    const char *base, *adapter, *prompt; /* adapter: adapter.h5, a PEFT directory, or NULL */
+    const char *base;
     ml_dtype precision;
     ml_generation generation; /* `end` is taken from the tokenizer */
+    int64_t together;         /* prompts at a time, at most */
+    int64_t nadapters;
+    const char *const *adapters; /* each an adapter.h5 or a PEFT directory */
+    int64_t count;
+    const ml_prompt *prompts;
 } ml_generate_options;
 
-/* Appends the continuation's bytes to *out, the same on every rank. tp = all ranks. ML_USAGE, ML_INPUT (no tokenizer, bad files), ML_RESOURCE, ML_NUMERIC.
+/* Seconds of the slowest rank. */
+typedef struct ml_generate_report {
+    double base_seconds, adapter_seconds; /* reading the base's weights; reading all adapters and putting them in place */
+    double seconds;                       /* of generation */
+    int64_t tokens;                       /* generated */
+    ml_bank_switches switches;
+} ml_generate_report;
+
+/* Appends the bytes of continuation i to out[i], the same on every rank. tp = all ranks. ML_USAGE, ML_INPUT (no tokenizer, bad files), ML_RESOURCE, ML_NUMERIC.
  * Collective over the world. */
-ml_status ml_generate_run(const ml_generate_options *options, ml_text *out) ML_NODISCARD;
+ml_status ml_generate_run(const ml_generate_options *options, ml_text *out, ml_generate_report *report) ML_NODISCARD;
 
 #endif

@@ -115,9 +115,9 @@ struct ml_kernels {
                                int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
                                const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
                                int64_t lddkv);
-    /* One new token against a cache: q[H·h], keys and values [n, K·h] with ldkv; o[H·h]. For generation. */
-    void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const float *q, const float *key,
-                             const float *value, int64_t ldkv, float *o);
+    /* One new token against a cache: q[H·h]; the key and the value of position j < n are row row[j] of [rows, K·h] with ldkv; o[H·h]. For generation. */
+    void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
+                             const float *key, const float *value, int64_t ldkv, float *o);
 
     /* ---- vocabulary-parallel cross-entropy over a chunk of C rows, logits z[C, V] (this rank's V columns), n_c targets in row c. The caller
      * reduces rowmax (max) and sum and picked (sum) over the ranks between the calls.

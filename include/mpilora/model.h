@@ -102,6 +102,8 @@ ml_status ml_model_bind(ml_model *model) ML_NODISCARD;
 /* The same with the caller's memory for the slots that are not apart: ml_model_weight_bytes, aligned to 64. Borrowed; it may be shared by ranks that hold the
  * same shard, and be read-only once it is filled: passes never write to it. */
 void ml_model_bind_storage(ml_model *model, void *storage);
+/* Slots' data (or gradients) have changed: points the layers at them again. */
+void ml_model_point(ml_model *model);
 
 /* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤ 8). */
 enum { ML_MODEL_SHAPES = 8 };
@@ -120,6 +122,7 @@ typedef struct ml_virtual_hook {
     void (*backward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *dx);
 } ml_virtual_hook;
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook);
+ml_virtual_hook ml_model_virtual(const ml_model *model);
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------- */
 
@@ -164,18 +167,22 @@ const char *ml_model_find_nonfinite(const ml_model *model);
 
 /* ---- generation ------------------------------------------------------------------------------------------------------------ */
 
-/* Keys and values of several sequences ("slots") that grow token by token. */
+/* Keys and values of several sequences ("slots") that grow token by token; what sequences have in common from the beginning lies in memory once. */
 typedef struct ml_cache ml_cache;
 
-/* Room for `slots` sequences of at most `capacity` tokens. The model must be reserved for max(capacity, slots) tokens without backward. Owned. */
-ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity) ML_NODISCARD;
+/* Room for `slots` sequences of at most `capacity` tokens, `rows` different tokens together. The model must be reserved for max(capacity, slots) tokens without
+ * backward. Owned. */
+ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity, int64_t rows) ML_NODISCARD;
 void ml_cache_destroy(ml_cache *cache);
 int64_t ml_cache_length(const ml_cache *cache, int64_t slot);
-/* Slot `to` becomes a copy of slot `from`. */
-void ml_cache_copy(ml_cache *cache, int64_t from, int64_t to);
+int64_t ml_cache_spare(const ml_cache *cache); /* tokens that there is room for */
+void ml_cache_clear(ml_cache *cache, int64_t slot);
+/* Slot `to` becomes the first n tokens of slot `from`, another one. */
+void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
 
-/* logits[V] after n ≥ 1 tokens that start slot `slot` anew. Collective over tp; every rank gets all V. */
-void ml_model_prefill(ml_model *model, ml_cache *cache, int64_t slot, const int32_t *token, int64_t n, float *logits);
+/* The batch's sequences start slots anew, slot[i] the i-th; logits[batch->rows, V]. Needs a spare token for each of the batch's. Collective over tp; every rank gets
+ * all V. */
+void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch, float *logits);
 /* logits[count, V] after one more token for each of `count` different slots. Collective over tp. */
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot, const int32_t *token, float *logits);
 
@@ -191,9 +198,29 @@ typedef struct ml_generation {
     uint64_t seed;
 } ml_generation;
 
-/* The continuation of prompt[n], without `end`, into `out` (room for max_new), its length into *count. The model must be reserved for max(n + max_new, beams)
- * tokens. The same on every rank of the tp group. Collective over tp. ML_USAGE where n + max_new exceeds the context; ML_NUMERIC where logits are not finite. */
-ml_status ml_model_generate(ml_model *model, const int32_t *prompt, int64_t n, const ml_generation *options, int32_t *out,
-                            int64_t *count) ML_NODISCARD;
+/* A prompt and its continuation, without `end`. */
+typedef struct ml_request {
+    const int32_t *prompt; /* [length], virtual tokens among them; borrowed */
+    int64_t length;
+    int64_t adapter; /* a number that means something to the router */
+    int32_t *out;    /* room for max_new; borrowed */
+    int64_t count;   /* set: tokens in `out` */
+} ml_request;
+
+/* Who sends the rows of a pass through their adapters. Before each pass route gets the adapter of every row, equal ones next to each other; with count 1 it is that of
+ * all rows. may_meet: rows of both may be in one pass. */
+typedef struct ml_router {
+    void *self;
+    void (*route)(void *self, int64_t count, const int64_t *adapter);
+    bool (*may_meet)(void *self, int64_t a, int64_t b);
+} ml_router;
+
+/* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts that begin alike share that beginning where they begin at the same
+ * time. A continuation depends on its own request (and sampling on its number) alone, but for rounding. The model must be reserved for ml_generation_tokens.
+ * The same on every rank of the tp group. Collective over tp. `router` NULL: the model as it is. ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC
+ * where logits are not finite; ML_RESOURCE. */
+ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count, ml_request *requests, int64_t together,
+                            const ml_router *router) ML_NODISCARD;
+int64_t ml_generation_tokens(const ml_generation *options, int64_t count, const ml_request *requests, int64_t together);
 
 #endif

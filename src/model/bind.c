@@ -51,7 +51,7 @@ static int64_t point_linear(const ml_model *m, ml_linear *linear, int64_t slot, 
     return slot + linear->nparts;
 }
 
-static void point_layers(ml_model *m)
+void ml_model_point(ml_model *m)
 {
     const ml_model_spec *s = &m->spec;
     for (int64_t l = 0; l < s->layers; l++) {
@@ -69,7 +69,7 @@ static void point_layers(ml_model *m)
 void ml_model_bind_storage(ml_model *m, void *storage)
 {
     lay_out_slots(m, is_ours, storage);
-    point_layers(m);
+    ml_model_point(m);
 }
 
 ml_status ml_model_bind(ml_model *m)

@@ -1,207 +1,302 @@
-/* Continuations of a prompt: greedy, sampling, beam search. */
+/* Many continuations: requests wait in order of their prompts, prompts that begin alike go through the model together, then every request's rows take one token a pass. Where a
+ * search ends its place is taken by a waiting request. */
 #include <inttypes.h>
-#include <math.h>
+#include <stdlib.h>
 
-#include "model/sample.h"
+#include "model/model_private.h"
+#include "model/search.h"
 
-/* Everything one continuation needs; `beams` rows. */
+/* A request under way; its rows' slots are place·beams …. */
+typedef struct running {
+    search search;
+    ml_request *request;
+    int64_t place;
+    int64_t *slot; /* [beams] of each row */
+} running;
+
 typedef struct generator {
     ml_model *model;
     const ml_generation *options;
-    int64_t beams, V, prompt;
+    const ml_router *router;
+    int64_t beams, V, places;
+    ml_request **waiting; /* [count] in the order in which they begin */
+    ml_request *first;    /* of the caller's array */
+    int64_t count, next;
     ml_cache *cache;
-    float *logits;     /* [beams, V] */
-    candidate *order;  /* [max(V, 2·beams)] */
-    int64_t *slot;     /* [beams] cache slot of each beam */
-    int32_t *token;    /* [beams] the newest of each */
-    double *score;     /* [beams] Σ log p */
-    double *base;      /* [beams] score, less the logits' normaliser */
-    int32_t *sequence; /* [prompt + max_new] the prompt, then the continuation that is looked at */
-    int32_t *text;     /* [beams, max_new] continuation of each */
-    int32_t *new_text; /* the same, of the next step */
-    int64_t finished;  /* hypotheses that ended, best first, ≤ beams */
-    double *finished_score;
-    int64_t *finished_length;
-    int32_t *finished_text; /* [beams, max_new] */
+    running **under_way; /* [places] in the order in which they began */
+    int64_t running;
+    bool *taken;      /* [places] */
+    float *logits;    /* [places · beams, V] */
+    candidate *order; /* of a search */
+    int64_t *slot, *adapter, *start, *shared, *row;
+    int32_t *token; /* of a pass */
 } generator;
+
+/* ---- before and after ---- */
+
+/* Prompts of one adapter that begin alike next to each other, equal requests as they came. */
+static int by_prompt(const void *left, const void *right)
+{
+    const ml_request *a = *(const ml_request *const *)left, *b = *(const ml_request *const *)right;
+    if (a->adapter != b->adapter) return a->adapter < b->adapter ? -1 : 1;
+    for (int64_t i = 0; i < ml_min(a->length, b->length); i++)
+        if (a->prompt[i] != b->prompt[i]) return a->prompt[i] < b->prompt[i] ? -1 : 1;
+    if (a->length != b->length) return a->length < b->length ? -1 : 1;
+    return a < b ? -1 : a > b;
+}
+
+static int64_t longest_prompt(int64_t count, const ml_request *requests)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < count; i++) longest = ml_max(longest, requests[i].length);
+    return longest;
+}
+
+int64_t ml_generation_tokens(const ml_generation *o, int64_t count, const ml_request *requests, int64_t together)
+{
+    enum { A_PASS = 256 }; /* products of so many rows are about as fast as they get */
+    int64_t all = 0;
+    for (int64_t i = 0; i < count; i++) all += requests[i].length;
+    return ml_max(ml_min(A_PASS, all), ml_max(longest_prompt(count, requests) + o->max_new, ml_min(count, together) * o->beams));
+}
 
 static void destroy(generator *g)
 {
+    for (int64_t i = 0; g->under_way && i < g->running; i++) {
+        search_destroy(&g->under_way[i]->search);
+        ml_memory_free(g->under_way[i]->slot);
+        ml_memory_free(g->under_way[i]);
+    }
     ml_cache_destroy(g->cache);
-    void *const all[] = {g->base, g->sequence, g->logits,         g->order,           g->slot,         g->token, g->score,
-                         g->text, g->new_text, g->finished_score, g->finished_length, g->finished_text};
+    void *const all[] = {g->waiting, g->under_way, g->taken,  g->logits, g->order, g->slot,
+                         g->adapter, g->start,     g->shared, g->row,    g->token};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ml_memory_free(all[i]);
 }
 
-static ml_status create(generator *g, ml_model *model, const int32_t *text, int64_t prompt, const ml_generation *o)
+static ml_status create(generator *g)
 {
     ml_status st = ML_OK;
-    int64_t B = o->beams, room = B * ml_max(1, o->max_new);
-    *g = (generator){.model = model, .options = o, .beams = B, .V = ml_model_get_spec(model)->vocab, .prompt = prompt};
-    ML_TRY(ml_cache_create(&g->cache, model, B, prompt + o->max_new));
-    ML_NEW(g->logits, B * g->V, ML_MEM_WORKSPACE, "logits");
-    ML_NEW(g->order, ml_max(g->V, 2 * B), ML_MEM_WORKSPACE, "candidates");
-    ML_NEW(g->slot, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->token, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->score, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->base, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->sequence, prompt + o->max_new, ML_MEM_OTHER, "a sequence");
-    memcpy(g->sequence, text, (size_t)prompt * sizeof *text);
-    ML_NEW(g->text, room, ML_MEM_OTHER, "beams");
-    ML_NEW(g->new_text, room, ML_MEM_OTHER, "beams");
-    ML_NEW(g->finished_score, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->finished_length, B, ML_MEM_OTHER, "beams");
-    ML_NEW(g->finished_text, room, ML_MEM_OTHER, "beams");
+    int64_t rows = g->places * g->beams, longest = longest_prompt(g->count, g->first), new_tokens = g->options->max_new;
+    ML_TRY(ml_cache_create(&g->cache, g->model, rows, longest + new_tokens, g->places * (longest + g->beams * new_tokens)));
+    ML_NEW(g->waiting, g->count, ML_MEM_OTHER, "requests");
+    ML_NEW(g->under_way, g->places, ML_MEM_OTHER, "requests");
+    ML_NEW(g->taken, g->places, ML_MEM_OTHER, "requests");
+    ML_NEW(g->logits, rows * g->V, ML_MEM_WORKSPACE, "logits");
+    ML_NEW(g->order, search_candidates(g->options, g->V), ML_MEM_WORKSPACE, "candidates");
+    ML_NEW(g->slot, rows, ML_MEM_OTHER, "a pass");
+    ML_NEW(g->adapter, rows, ML_MEM_OTHER, "a pass");
+    ML_NEW(g->start, g->places + 1, ML_MEM_OTHER, "a pass");
+    ML_NEW(g->shared, g->places, ML_MEM_OTHER, "a pass");
+    ML_NEW(g->row, g->places, ML_MEM_OTHER, "a pass");
+    ML_NEW(g->token, ml_max(g->model->act.tokens, rows), ML_MEM_OTHER, "a pass");
+    for (int64_t i = 0; i < g->count; i++) g->waiting[i] = &g->first[i];
+    qsort(g->waiting, (size_t)g->count, sizeof *g->waiting, by_prompt);
 done:
     return st;
 }
 
-static ml_status check_logits(const generator *g, int64_t rows)
+static ml_status check(const ml_model *model, const ml_generation *o, int64_t count, const ml_request *requests)
 {
-    for (int64_t i = 0; i < rows * g->V; i++)
-        if (!isfinite(g->logits[i]))
-            return ml_fail(ML_NUMERIC, "generation: a logit is not finite; the base or the adapter holds NaN or Inf");
+    int64_t context = model->spec.context;
+    for (int64_t i = 0; i < count; i++)
+        if (requests[i].length + o->max_new > context)
+            return ml_fail(ML_USAGE,
+                           "generation: prompt %" PRId64 " has %" PRId64 " tokens, with %" PRId64
+                           " new ones more than the context of %" PRId64,
+                           i + 1, requests[i].length, o->max_new, context);
     return ML_OK;
 }
 
-/* What would repeat too much after prompt and continuation. */
-static void forbid(generator *g, int64_t row, const int32_t *text, int64_t length)
+/* ---- requests that begin ---- */
+
+static void route(const generator *g, int64_t count, const int64_t *adapter)
 {
-    if (g->options->no_repeat_ngram == 0) return;
-    memcpy(g->sequence + g->prompt, text, (size_t)length * sizeof *text);
-    forbid_repeats(g->logits + row * g->V, g->sequence, g->prompt + length, g->options->no_repeat_ngram);
+    if (g->router) g->router->route(g->router->self, count, adapter);
 }
 
-/* ---- one sequence ---- */
-
-static ml_status generate_one(generator *g, int32_t *out, int64_t *count)
+static bool may_begin(const generator *g, const ml_request *request)
 {
-    const ml_generation *o = g->options;
-    const int64_t slot = 0;
-    *count = 0;
-    while (*count < o->max_new) {
-        ml_status st = check_logits(g, 1);
-        if (st != ML_OK) return st;
-        forbid(g, 0, out, *count);
-        int32_t token = o->temperature > 0.0 ? sample_token(g->logits, g->V, o, *count, g->order) : greedy_token(g->logits, g->V);
-        if (token == o->end) break;
-        out[(*count)++] = token;
-        if (*count < o->max_new) ml_model_decode(g->model, g->cache, 1, &slot, &token, g->logits);
+    if (g->running == 0 || !g->router) return true;
+    return g->router->may_meet(g->router->self, g->under_way[g->running - 1]->request->adapter, request->adapter);
+}
+
+static int64_t common_beginning(const ml_request *a, const ml_request *b)
+{
+    int64_t least = ml_min(a->length, b->length), n = 0;
+    while (n < least && a->prompt[n] == b->prompt[n]) n++;
+    return n;
+}
+
+/* How many of those that wait go through the model in one pass from now on: of one adapter, as many as there is room for. Their sequences are described. */
+static int64_t pack_prompts(generator *g)
+{
+    int64_t n = 0, free_places = g->places - g->running, used = 0;
+    while (n < free_places && g->next + n < g->count) {
+        const ml_request *request = g->waiting[g->next + n], *before = n ? g->waiting[g->next + n - 1] : NULL;
+        if (before ? before->adapter != request->adapter : !may_begin(g, request)) break;
+        int64_t shared = before ? ml_min(common_beginning(before, request), request->length - 1) : 0, own = request->length - shared;
+        if (used + own > g->model->act.tokens) break;
+        g->start[n] = used;
+        g->shared[n] = shared;
+        memcpy(g->token + used, request->prompt + shared, (size_t)own * sizeof *g->token);
+        used += own;
+        g->row[n++] = used - 1;
     }
-    return ML_OK;
+    g->start[n] = used;
+    return n;
 }
 
-/* ---- beam search, as Hugging Face's with early_stopping False ---- */
-
-static double penalised(const generator *g, double sum, int64_t length) { return sum / pow((double)length, g->options->length_penalty); }
-
-static void keep_finished(generator *g, double sum, int64_t length, const int32_t *text, int64_t tokens)
+static int64_t take_place(generator *g)
 {
-    double score = penalised(g, sum, length);
-    int64_t at = g->finished, width = g->options->max_new;
-    if (at == g->beams && score <= g->finished_score[at - 1]) return;
-    if (at == g->beams) at--;
-    for (; at > 0 && score > g->finished_score[at - 1]; at--) {
-        g->finished_score[at] = g->finished_score[at - 1];
-        g->finished_length[at] = g->finished_length[at - 1];
-        memcpy(g->finished_text + at * width, g->finished_text + (at - 1) * width, (size_t)width * sizeof *text);
-    }
-    g->finished_score[at] = score;
-    g->finished_length[at] = tokens;
-    memcpy(g->finished_text + at * width, text, (size_t)tokens * sizeof *text);
-    if (g->finished < g->beams) g->finished++;
+    int64_t place = 0;
+    while (g->taken[place]) place++;
+    g->taken[place] = true;
+    return place;
 }
 
-/* The beams' next caches: a beam's first child inherits its slot, further children copy it into slots of beams that have none. */
-static void move_slots(generator *g, const int64_t *parent)
+static ml_status start_search(generator *g, ml_request *request)
 {
-    int64_t B = g->beams, *slot = g->slot;
+    ml_status st = ML_OK;
+    running *r;
+    ML_NEW(r, 1, ML_MEM_OTHER, "a request");
+    g->under_way[g->running++] = r;
+    r->request = request;
+    ML_NEW(r->slot, g->beams, ML_MEM_OTHER, "a request");
+    r->place = take_place(g);
+    for (int64_t i = 0; i < g->beams; i++) r->slot[i] = r->place * g->beams + i;
+    ML_TRY(search_create(&r->search, g->options, g->V, request->prompt, request->length, request - g->first));
+done:
+    return st;
+}
+
+/* Every row goes on from its parent: the first child takes the parent's slot, further ones share what it holds in slots of rows that have none. */
+static void follow_parents(generator *g, running *r)
+{
+    int64_t rows = r->search.rows, *slot = r->slot, B = g->beams;
+    const int64_t *parent = r->search.parent;
     int64_t next[B];
     bool inherited[B];
+    if (B == 1) return;
     memset(inherited, 0, sizeof inherited);
-    for (int64_t i = 0; i < B; i++) {
+    for (int64_t i = 0; i < rows; i++) {
         next[i] = inherited[parent[i]] ? -1 : slot[parent[i]];
         inherited[parent[i]] = true;
     }
-    int64_t free_beam = 0;
-    for (int64_t i = 0; i < B; i++) {
+    int64_t spare = 0;
+    for (int64_t i = 0; i < rows; i++) {
         if (next[i] >= 0) continue;
-        while (inherited[free_beam]) free_beam++;
-        next[i] = slot[free_beam++];
-        ml_cache_copy(g->cache, slot[parent[i]], next[i]);
+        while (inherited[spare]) spare++;
+        next[i] = slot[spare++];
+        ml_cache_share(g->cache, slot[parent[i]], next[i], ml_cache_length(g->cache, slot[parent[i]]));
     }
-    memcpy(slot, next, sizeof next);
+    memcpy(slot, next, (size_t)rows * sizeof *slot);
 }
 
-/* Chooses the next beams from 2B candidates after `length` new tokens; candidates that end go to the finished ones where they are among the first B. */
-static void choose_beams(generator *g, int64_t length)
+static ml_status advance(generator *g, running *r, float *logits)
 {
-    int64_t B = g->beams, width = g->options->max_new, chosen = 0;
-    int64_t parent[B];
-    double score[B];
-    bool last = length + 1 == width;
-    for (int64_t c = 0; c < 2 * B && chosen < B; c++) {
-        const candidate *from = &g->order[c];
-        const int32_t *text = g->text + from->row * width;
-        if (from->token == g->options->end) {
-            if (c < B) keep_finished(g, from->score, length + 1, text, length);
+    ml_status st = search_advance(&r->search, logits, g->order);
+    if (st == ML_OK && r->search.rows > 0) follow_parents(g, r);
+    return st;
+}
+
+/* Prompts of one pass. *began: how many. */
+static ml_status begin_some(generator *g, int64_t *began)
+{
+    ml_status st = ML_OK;
+    int64_t n = pack_prompts(g), first = g->running;
+    *began = n;
+    if (n == 0) return ML_OK;
+    for (int64_t i = 0; i < n; i++) {
+        ML_TRY(start_search(g, g->waiting[g->next + i]));
+        g->slot[i] = g->under_way[first + i]->slot[0];
+    }
+    const ml_batch batch = {
+        .tokens = g->start[n], .token = g->token, .sequences = {n, g->start, g->shared}, .rows = n, .row = g->row};
+    route(g, 1, &g->waiting[g->next]->adapter);
+    ml_model_prefill(g->model, g->cache, g->slot, &batch, g->logits);
+    for (int64_t i = 0; i < n; i++) ML_TRY(advance(g, g->under_way[first + i], g->logits + i * g->V));
+    g->next += n;
+done:
+    return st;
+}
+
+/* ---- requests that go on and end ---- */
+
+static void end_finished(generator *g)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < g->running; i++) {
+        running *r = g->under_way[i];
+        if (r->search.rows > 0) {
+            g->under_way[kept++] = r;
             continue;
         }
-        int32_t *to = g->new_text + chosen * width;
-        memcpy(to, text, (size_t)length * sizeof *to);
-        to[length] = g->token[chosen] = from->token;
-        if (last && c < B) keep_finished(g, from->score, length + 1, to, length + 1);
-        parent[chosen] = from->row;
-        score[chosen++] = from->score;
+        r->request->count = search_result(&r->search, r->request->out);
+        for (int64_t b = 0; b < g->beams; b++) ml_cache_clear(g->cache, r->place * g->beams + b);
+        g->taken[r->place] = false;
+        search_destroy(&r->search);
+        ml_memory_free(r->slot);
+        ml_memory_free(r);
     }
-    memcpy(g->score, score, sizeof score);
-    int32_t *swap = g->text;
-    g->text = g->new_text;
-    g->new_text = swap;
-    move_slots(g, parent);
+    g->running = kept;
 }
 
-/* No running beam can still beat the worst finished one. */
-static bool is_settled(const generator *g, int64_t length)
+/* Few places at a time are not worth a pass of their own. */
+static ml_status begin(generator *g)
 {
-    return g->finished == g->beams && g->finished_score[g->beams - 1] >= penalised(g, g->score[0], length);
-}
-
-static ml_status generate_beams(generator *g, int32_t *out, int64_t *count)
-{
-    int64_t B = g->beams;
-    for (int64_t i = 0; i < B; i++) g->slot[i] = i;
-    for (int64_t length = 0; length < g->options->max_new; length++) {
-        int64_t rows = length == 0 ? 1 : B; /* the first step has one beam: the prompt */
-        ml_status st = check_logits(g, rows);
+    int64_t began = 1;
+    while (began > 0 && g->next < g->count && (g->running == 0 || g->places - g->running >= (g->places + 3) / 4)) {
+        ml_status st = begin_some(g, &began);
         if (st != ML_OK) return st;
-        for (int64_t row = 0; row < rows; row++) {
-            g->base[row] = g->score[row] - log_sum_exp(g->logits + row * g->V, g->V);
-            forbid(g, row, g->text + row * g->options->max_new, length);
-        }
-        best_candidates(g->logits, rows, g->V, g->base, 2 * B, g->order);
-        choose_beams(g, length);
-        if (is_settled(g, length + 1) || length + 1 == g->options->max_new) break;
-        ml_model_decode(g->model, g->cache, B, g->slot, g->token, g->logits);
+        end_finished(g);
     }
-    *count = g->finished ? g->finished_length[0] : 0;
-    memcpy(out, g->finished_text, (size_t)*count * sizeof *out);
     return ML_OK;
 }
 
-ml_status ml_model_generate(ml_model *model, const int32_t *prompt, int64_t n, const ml_generation *options, int32_t *out, int64_t *count)
+static ml_status one_token(generator *g)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < g->running; i++) {
+        const running *r = g->under_way[i];
+        for (int64_t b = 0; b < r->search.rows; b++, rows++) {
+            g->slot[rows] = r->slot[b];
+            g->token[rows] = r->search.token[b];
+            g->adapter[rows] = r->request->adapter;
+        }
+    }
+    route(g, rows, g->adapter);
+    ml_model_decode(g->model, g->cache, rows, g->slot, g->token, g->logits);
+    float *logits = g->logits;
+    for (int64_t i = 0; i < g->running; i++) {
+        int64_t taken = g->under_way[i]->search.rows;
+        ml_status st = advance(g, g->under_way[i], logits);
+        if (st != ML_OK) return st;
+        logits += taken * g->V;
+    }
+    end_finished(g);
+    return ML_OK;
+}
+
+ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count, ml_request *requests, int64_t together,
+                            const ml_router *router)
 {
     ml_status st = ML_OK;
-    generator g = {0};
-    int64_t context = ml_model_get_spec(model)->context;
-    if (n + options->max_new > context)
-        return ml_fail(ML_USAGE, "generation: a prompt of %" PRId64 " tokens and %" PRId64 " new ones exceed the context of %" PRId64, n,
-                       options->max_new, context);
-    *count = 0;
-    if (options->max_new == 0) return ML_OK;
-    ML_TRY(create(&g, model, prompt, n, options));
-    ml_model_prefill(model, g.cache, 0, prompt, n, g.logits);
-    st = options->beams > 1 ? generate_beams(&g, out, count) : generate_one(&g, out, count);
+    generator g = {.model = model,
+                   .options = options,
+                   .router = router,
+                   .beams = options->beams,
+                   .V = model->spec.vocab,
+                   .places = ml_min(count, together),
+                   .first = requests,
+                   .count = count};
+    ML_TRY(check(model, options, count, requests));
+    for (int64_t i = 0; i < count; i++) requests[i].count = 0;
+    if (count == 0 || options->max_new == 0) return ML_OK;
+    ML_TRY(create(&g));
+    while (g.next < count || g.running > 0) {
+        ML_TRY(begin(&g));
+        if (g.running > 0) ML_TRY(one_token(&g));
+    }
 done:
     destroy(&g);
     return st;

@@ -21,7 +21,7 @@ bool next_chunk(const ml_model *m, chunk *c)
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
 {
     const activations *a = &m->act;
-    ml_pass pass = {.kernels = m->kernels, .grid = m->grid, .tokens = c->count, .scratch = a->scratch};
+    ml_pass pass = {.kernels = m->kernels, .grid = m->grid, .tokens = c->count, .first = c->first, .scratch = a->scratch};
     if (batch->key_sequence) {
         pass.key_sequence = (c->predicted ? a->row_key_sequence : a->key_sequence) + c->first;
         pass.key_position = (c->predicted ? a->row_position : a->position) + c->first;

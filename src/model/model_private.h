@@ -126,6 +126,20 @@ void place_tokens(ml_model *m, const ml_batch *batch); /* positions and dropout 
 /* loss.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
+/* cache.c */
+struct ml_cache {
+    int64_t slots, capacity, rows, width; /* width: keys and values of one token, 2·kv heads·h */
+    int64_t *length;                      /* [slots] */
+    int32_t *path;                        /* [slots, capacity] the rows of each sequence's tokens */
+    int32_t *uses;                        /* [rows] sequences that list it */
+    int32_t *spare;                       /* [spares] rows that none lists */
+    int64_t spares;
+    float *data; /* [layers, rows, width] */
+};
+void cache_append(ml_cache *c, int64_t slot); /* a spare row */
+static inline int32_t *cache_path(const ml_cache *c, int64_t slot) { return c->path + slot * c->capacity; }
+static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row) { return c->data + (layer * c->rows + row) * c->width; }
+
 /* head.c */
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 

@@ -55,7 +55,7 @@ static int descending(const void *a, const void *b)
     return is_better(x, y) ? -1 : 1;
 }
 
-int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int64_t step, candidate *order)
+int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int64_t stream, int64_t step, candidate *order)
 {
     for (int64_t v = 0; v < V; v++) order[v] = (candidate){(double)logits[v] / o->temperature, 0, (int32_t)v};
     qsort(order, (size_t)V, sizeof *order, descending);
@@ -66,7 +66,7 @@ int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int
         kept += order[i].score;
         if (kept >= o->top_p * sum) keep = i + 1;
     }
-    double left = ml_random_uniform(ml_random_key_make(o->seed, "generate"), 0, (uint64_t)step) * kept;
+    double left = ml_random_uniform(ml_random_key_make(o->seed, "generate"), (uint64_t)stream, (uint64_t)step) * kept;
     for (int64_t i = 0; i < keep; i++) {
         left -= order[i].score;
         if (left < 0.0) return order[i].token;

@@ -166,5 +166,6 @@ ml_layer *ml_model_layer(ml_model *model, int64_t layer) { return &model->layers
 int64_t ml_model_slots(const ml_model *model) { return model->nslots; }
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index) { return &model->slots[index]; }
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook) { model->virtual_hook = hook; }
+ml_virtual_hook ml_model_virtual(const ml_model *model) { return model->virtual_hook; }
 void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels) { model->kernels = kernels; }
 const ml_kernels *ml_model_kernels(const ml_model *model) { return model->kernels; }

@@ -107,10 +107,10 @@ ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
 {
     const int32_t first = 0;
     const ml_generation greedy = {.max_new = t->options.tokens, .end = -1, .beams = 1, .top_p = 1.0};
-    int64_t count;
+    ml_request request = {.prompt = &first, .length = 1, .out = t->out};
     ml_grid_barrier(t->session.grid);
     double start = ml_seconds();
-    ml_status st = ml_model_generate(t->session.model, &first, 1, &greedy, t->out, &count);
+    ml_status st = ml_model_generate(t->session.model, &greedy, 1, &request, 1, NULL);
     *seconds = ml_seconds() - start;
     return ml_grid_agree(t->session.grid, st);
 }

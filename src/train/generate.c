@@ -1,85 +1,106 @@
-/* A prompt's continuation: the session of a single request. */
+/* Continuations of texts, each under its own adapter: the session of one set of prompts. */
 #include "mpilora/generate.h"
 
-#include "mpilora/data.h"
+#include "train/requests.h"
 #include "train/session.h"
 
-static ml_status add_begin(const ml_tokenizer *tokenizer, ml_ids *ids)
+typedef struct job {
+    const ml_generate_options *options;
+    session session;
+    requests requests;
+    ml_adapter *adapters;
+    ml_generation generation;
+} job;
+
+static ml_status read_adapters(job *j)
 {
     ml_status st = ML_OK;
-    enum { ROOM = 64 };
-    int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
-    if (begin < 0) return ML_OK;
-    ML_NEW(ids->data, ROOM, ML_MEM_OTHER, "a prompt");
-    ids->capacity = ROOM;
-    ids->data[ids->count++] = begin;
+    const ml_generate_options *o = j->options;
+    const ml_base *base = j->session.base;
+    ML_NEW(j->adapters, o->nadapters, ML_MEM_OTHER, "adapters");
+    for (int64_t i = 0; i < o->nadapters; i++)
+        ML_TRY(ml_adapter_read(&j->adapters[i], o->adapters[i], ml_base_spec(base), ml_base_source_hash(base)));
 done:
     return st;
 }
 
-/* The prompt's ids, behind the token that begins a text where the tokenizer has one; special tokens that it spells are meant. */
-static ml_status encode(session *s, const ml_generate_options *o, ml_tokenizer **tokenizer, ml_ids *prompt)
+static ml_status encode_prompts(job *j)
 {
     ml_status st = ML_OK;
-    int64_t length;
-    const char *json = ml_base_tokenizer(s->base, &length);
-    if (!length) return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", o->base);
-    ML_TRY(ml_tokenizer_create(tokenizer, json, length));
-    ML_TRY(add_begin(*tokenizer, prompt));
-    ML_TRY(ml_tokenizer_encode(*tokenizer, o->prompt, (int64_t)strlen(o->prompt), true, prompt));
-    if (prompt->count == 0) st = ml_fail(ML_USAGE, "--prompt: empty; give at least one token");
+    const ml_generate_options *o = j->options;
+    ML_TRY(requests_create(&j->requests, j->session.base, o->count, o->generation.max_new));
+    j->generation.end = ml_tokenizer_end_of_text(j->requests.tokenizer);
+    for (int64_t i = 0; i < o->count; i++) {
+        const ml_prompt *prompt = &o->prompts[i];
+        const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];
+        bool dressed = adapter && ml_method_has_prefix(adapter->method);
+        ML_TRY(requests_encode(&j->requests, i, prompt->text));
+        ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0, dressed ? adapter->sizes.infix : 0));
+    }
+    j->session.tokens = ml_generation_tokens(&j->generation, o->count, j->requests.request, o->together);
 done:
     return st;
 }
 
-static ml_status generate(session *s, const ml_generate_options *o, const ml_tokenizer *tokenizer, const ml_ids *prompt, ml_text *out)
+static ml_status prepare(job *j, double *seconds)
 {
-    ml_status st = ML_OK;
-    int32_t *ids = NULL;
-    int64_t count;
-    ml_generation g = o->generation;
-    g.end = ml_tokenizer_end_of_text(tokenizer);
-    ML_NEW(ids, ml_max(1, g.max_new), ML_MEM_OTHER, "a continuation");
-    ML_TRY(ml_model_generate(s->model, prompt->data, prompt->count, &g, ids, &count));
-    ML_TRY(ml_tokenizer_decode(tokenizer, ids, count, out));
-done:
-    ml_memory_free(ids);
+    double start = ml_seconds();
+    ml_status st = read_adapters(j);
+    *seconds = ml_seconds() - start;
+    return st == ML_OK ? encode_prompts(j) : st;
+}
+
+static ml_status settle_adapters(job *j, double *seconds)
+{
+    double start = ml_seconds();
+    ml_status st = ml_grid_agree(j->session.grid, ml_bank_load(j->session.bank, j->adapters));
+    if (st == ML_OK) ml_bank_settle(j->session.bank);
+    *seconds += ml_seconds() - start;
     return st;
 }
 
-static ml_status prepare(session *s, const ml_generate_options *o, ml_tokenizer **tokenizer, ml_ids *prompt, ml_adapter *adapter)
+static ml_status generate(job *j, ml_text *out)
 {
-    ml_status st = ML_OK;
-    ML_TRY(encode(s, o, tokenizer, prompt));
-    s->tokens = ml_max(prompt->count + o->generation.max_new, o->generation.beams);
-    if (o->adapter) ML_TRY(ml_adapter_read(adapter, o->adapter, ml_base_spec(s->base), ml_base_source_hash(s->base)));
-done:
+    const ml_generate_options *o = j->options;
+    const ml_router router = ml_bank_router(j->session.bank);
+    ml_status st =
+        ml_model_generate(j->session.model, &j->generation, o->count, j->requests.request, o->together, &router);
+    for (int64_t i = 0; i < o->count && st == ML_OK; i++) st = requests_decode(&j->requests, i, &out[i]);
     return st;
 }
 
-ml_status ml_generate_run(const ml_generate_options *o, ml_text *out)
+static void describe(const job *j, ml_generate_report *report)
+{
+    double seconds[] = {report->adapter_seconds, report->seconds};
+    report->base_seconds = j->session.load_seconds;
+    report->switches = ml_bank_count_switches(j->session.bank);
+    report->tokens = 0;
+    for (int64_t i = 0; i < j->options->count; i++) report->tokens += j->requests.request[i].count;
+    ml_grid_max_double(j->session.grid, ML_GROUP_WORLD, seconds, 2);
+    report->adapter_seconds = seconds[0];
+    report->seconds = seconds[1];
+}
+
+ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generate_report *report)
 {
     ml_status st = ML_OK;
-    session s = {0};
-    ml_tokenizer *tokenizer = NULL;
-    ml_ids prompt = {0};
-    ml_adapter adapter = {0};
+    job j = {.options = o, .generation = o->generation};
+    session *s = &j.session;
     ml_run_config config = {
         .base = (char *)(uintptr_t)o->base, .batch = {1, 1}, .parallel = {ml_grid_world_size(), 1}, .precision = o->precision};
-    ML_TRY(session_open(&s, &config, false));
-    ML_TRY(ml_grid_agree(s.grid, prepare(&s, o, &tokenizer, &prompt, &adapter)));
-    ML_TRY(session_attach_adapter(&s, o->adapter ? &adapter : NULL));
-    ML_TRY(ml_grid_agree(s.grid, session_dress_prompt(&s, &prompt)));
-    ML_TRY(session_build(&s, false, NULL, NULL));
-    if (o->adapter) {
-        ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
-        ml_peft_after_update(s.peft);
-    }
-    ML_TRY(ml_grid_agree(s.grid, generate(&s, o, tokenizer, &prompt, out)));
+    ML_TRY(session_open(s, &config, false));
+    ML_TRY(ml_grid_agree(s->grid, prepare(&j, &report->adapter_seconds)));
+    ML_TRY(session_attach_bank(s, o->nadapters, j.adapters));
+    ML_TRY(session_build(s, false, NULL, NULL));
+    ML_TRY(settle_adapters(&j, &report->adapter_seconds));
+    double start = ml_seconds();
+    ML_TRY(ml_grid_agree(s->grid, generate(&j, out)));
+    report->seconds = ml_seconds() - start;
+    describe(&j, report);
 done:
-    ml_adapter_destroy(&adapter);
-    ml_ids_destroy(&prompt);
-    ml_tokenizer_destroy(tokenizer);
-    session_close(&s);
+    for (int64_t i = 0; j.adapters && i < o->nadapters; i++) ml_adapter_destroy(&j.adapters[i]);
+    ml_memory_free(j.adapters);
+    requests_destroy(&j.requests);
+    session_close(s);
     return st;
 }

@@ -106,17 +106,17 @@ done:
 
 /* ---- model and method ---- */
 
-static ml_status create_model(session *s, ml_method method, const ml_method_sizes *sizes)
+static ml_status create_model(session *s, const ml_model_spec *spec)
 {
-    const ml_model_spec spec = ml_peft_model_spec(s->spec, method, sizes);
-    return ml_model_create(&s->model, &spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
+    return ml_model_create(&s->model, spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
 }
 
 static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    ML_TRY(create_model(s, c->method.name, &c->method.sizes));
+    const ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
+    ML_TRY(create_model(s, &spec));
     ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
     return st;
@@ -164,7 +164,8 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     ml_status st = ML_OK;
     const ml_adapter none = {.method = ML_METHOD_LORA};
     const ml_adapter *a = adapter ? adapter : &none;
-    ML_TRY(create_model(s, a->method, &a->sizes));
+    const ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
+    ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {
         ML_TRY(session_add_virtual(s, &a->sizes));
@@ -176,27 +177,23 @@ done:
     return st;
 }
 
-ml_status session_dress_prompt(const session *s, ml_ids *prompt)
-{
-    int64_t count = s->prefix + prompt->count + s->infix;
-    if (count > prompt->capacity) {
-        int32_t *grown = ml_memory_resize(prompt->data, count, sizeof *grown, "a prompt");
-        if (!grown) return ML_RESOURCE;
-        prompt->data = grown;
-        prompt->capacity = count;
-    }
-    memmove(prompt->data + s->prefix, prompt->data, (size_t)prompt->count * sizeof *prompt->data);
-    for (int64_t j = 0; j < s->prefix; j++) prompt->data[j] = (int32_t)(-1 - j);
-    for (int64_t j = 0; j < s->infix; j++) prompt->data[count - s->infix + j] = (int32_t)(-1 - s->prefix - j);
-    prompt->count = count;
-    return ML_OK;
-}
-
 ml_status session_attach_adapter(session *s, const ml_adapter *adapter)
 {
     ml_status st = ml_grid_agree(s->grid, attach_adapter(s, adapter));
     if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
     return st;
+}
+
+static ml_status attach_bank(session *s, int64_t count, const ml_adapter *adapters)
+{
+    const ml_model_spec spec = ml_bank_model_spec(s->spec, count, adapters);
+    ml_status st = create_model(s, &spec);
+    return st == ML_OK ? ml_bank_create(&s->bank, s->model, s->spec, count, adapters) : st;
+}
+
+ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters)
+{
+    return ml_grid_agree(s->grid, attach_bank(s, count, adapters));
 }
 
 /* ---- kernels, then memory, then weights ---- */
@@ -254,6 +251,7 @@ void session_close(session *s)
 {
     packer_destroy(&s->packer);
     ml_peft_destroy(s->peft);
+    ml_bank_destroy(s->bank);
     ml_model_destroy(s->model);
     ml_shared_destroy(s->shared);
     ml_parameters_destroy(&s->parameters);

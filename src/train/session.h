@@ -2,6 +2,7 @@
 #ifndef MPILORA_TRAIN_SESSION_H
 #define MPILORA_TRAIN_SESSION_H
 
+#include "mpilora/bank.h"
 #include "mpilora/config.h"
 #include "mpilora/data.h"
 #include "mpilora/grid.h"
@@ -58,7 +59,8 @@ typedef struct session {
     ml_kernels *kernels;
     ml_parameters parameters;
     ml_activation_mode activations; /* of training */
-    ml_peft *peft;                  /* NULL: the base alone */
+    ml_peft *peft;                  /* NULL: the base alone, or a bank */
+    ml_bank *bank;                  /* of several adapters, for generation */
     packer packer;
     ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL: each has its own */
     double load_seconds; /* reading the weights took the slowest rank */
@@ -71,9 +73,8 @@ ml_status session_open(session *s, const ml_run_config *config, bool training) M
 ml_status session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* Makes room for virtual tokens in every sequence. Local. */
 ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
-/* The session's virtual tokens into a prompt: the prefix before it, the infix behind it. Local. */
-ml_status session_dress_prompt(const session *s, ml_ids *prompt) ML_NODISCARD;
 ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
+ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters) ML_NODISCARD;
 /* product and vector path: forced names from a checkpoint, or NULL. */
 ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
 void session_close(session *s);

@@ -85,6 +85,22 @@ static int64_t read_ids(const json_t *list, int32_t *ids)
     return n;
 }
 
+static ml_status continue_one(world *w, const int32_t *prompt, int64_t n, const ml_generation *g, int32_t *out, int64_t *count)
+{
+    ml_request request = {.prompt = prompt, .length = n, .out = out};
+    ml_status st = ml_model_generate(w->model, g, 1, &request, 1, NULL);
+    *count = request.count;
+    return st;
+}
+
+/* The only sequence of a batch. */
+static void prefill(world *w, ml_cache *cache, int64_t slot, const int32_t *token, int64_t n, float *logits)
+{
+    const int64_t start[2] = {0, n}, last = n - 1;
+    const ml_batch batch = {.tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
+    ml_model_prefill(w->model, cache, &slot, &batch, logits);
+}
+
 static void check_continuation(world *w, const json_t *item, int64_t beams)
 {
     int32_t prompt[TOKENS], expected[TOKENS], found[TOKENS];
@@ -94,7 +110,7 @@ static void check_continuation(world *w, const json_t *item, int64_t beams)
                        .beams = beams,
                        .length_penalty = 1.0,
                        .top_p = 1.0};
-    assert_int_equal(ml_model_generate(w->model, prompt, n, &g, found, &count), ML_OK);
+    assert_int_equal(continue_one(w, prompt, n, &g, found, &count), ML_OK);
     assert_int_equal(count, all - n);
     assert_memory_equal(found, expected + n, (size_t)count * sizeof *found);
 }
@@ -149,7 +165,7 @@ static void penalties_are_as_expected(void **state)
                            .length_penalty = number_of(item, "length_penalty", 1.0),
                            .no_repeat_ngram = (int64_t)number_of(item, "no_repeat_ngram_size", 0),
                            .top_p = 1.0};
-        assert_int_equal(ml_model_generate(w->model, prompt, n, &g, found, &count), ML_OK);
+        assert_int_equal(continue_one(w, prompt, n, &g, found, &count), ML_OK);
         if (count != all || memcmp(found, expected, (size_t)count * sizeof *found) != 0) {
             for (int64_t t = 0; t < ml_max(count, all); t++) print_message("%d/%d ", t < count ? found[t] : -1, t < all ? expected[t] : -1);
             fail_msg("case %d: found / expected differ", (int)i);
@@ -170,8 +186,8 @@ static void last_logits_are_as_expected(void **state)
         int32_t prompt[TOKENS];
         ml_cache *cache;
         int64_t n = read_ids(json_object_get(item, "input_ids"), prompt);
-        assert_int_equal(ml_cache_create(&cache, w->model, 1, TOKENS), ML_OK);
-        ml_model_prefill(w->model, cache, 0, prompt, n, logits);
+        assert_int_equal(ml_cache_create(&cache, w->model, 1, TOKENS, TOKENS), ML_OK);
+        prefill(w, cache, 0, prompt, n, logits);
         json_array_foreach(json_object_get(item, "logits"), v, number)
             assert_true(fabs(json_number_value(number) - (double)logits[v]) < 2e-6);
         ml_cache_destroy(cache);
@@ -190,9 +206,9 @@ static void cache_gives_the_same(void **state)
     ml_cache *cache;
     const int64_t slot = 0;
     for (int32_t i = 0; i < N; i++) token[i] = (i * 37 + 11) % V;
-    assert_int_equal(ml_cache_create(&cache, w->model, 2, TOKENS), ML_OK);
-    ml_model_prefill(w->model, cache, 1, token, N, whole);
-    ml_model_prefill(w->model, cache, 0, token, 1, grown);
+    assert_int_equal(ml_cache_create(&cache, w->model, 2, TOKENS, 2 * TOKENS), ML_OK);
+    prefill(w, cache, 1, token, N, whole);
+    prefill(w, cache, 0, token, 1, grown);
     for (int i = 1; i < N; i++) ml_model_decode(w->model, cache, 1, &slot, &token[i], grown);
     for (int v = 0; v < V; v++) assert_true(fabsf(whole[v] - grown[v]) < 2e-6F);
     ml_cache_destroy(cache);
@@ -205,14 +221,14 @@ static void sampling_follows_its_seed(void **state)
     int32_t prompt[3] = {5, 6, 7}, a[20], b[20], c[20];
     int64_t n;
     ml_generation g = {.max_new = 20, .end = -1, .beams = 1, .temperature = 1.0, .top_k = 50, .top_p = 0.9, .seed = 4};
-    assert_int_equal(ml_model_generate(w->model, prompt, 3, &g, a, &n), ML_OK);
-    assert_int_equal(ml_model_generate(w->model, prompt, 3, &g, b, &n), ML_OK);
+    assert_int_equal(continue_one(w, prompt, 3, &g, a, &n), ML_OK);
+    assert_int_equal(continue_one(w, prompt, 3, &g, b, &n), ML_OK);
     g.seed = 5;
-    assert_int_equal(ml_model_generate(w->model, prompt, 3, &g, c, &n), ML_OK);
+    assert_int_equal(continue_one(w, prompt, 3, &g, c, &n), ML_OK);
     assert_memory_equal(a, b, sizeof a);
     assert_memory_not_equal(a, c, sizeof a);
     g.max_new = 1000;
-    assert_int_equal(ml_model_generate(w->model, prompt, 3, &g, c, &n), ML_USAGE);
+    assert_int_equal(continue_one(w, prompt, 3, &g, c, &n), ML_USAGE);
 }
 
 int main(void)

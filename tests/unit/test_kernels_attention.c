@@ -165,16 +165,24 @@ static void test_trees_are_sequences_written_out(void **state)
     release(&sum);
 }
 
-/* The last token of a sequence alone, against all of it. */
+/* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way round. */
 static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape *s)
 {
     const int64_t n = one_long.start[1];
     tensors t = tensors_of(s, n);
-    float *o = fresh(t.ldq, "one");
+    float *o = fresh(t.ldq, "one"), *key = fresh(n * t.ldkv, "keys"), *value = fresh(n * t.ldkv, "values");
+    int32_t row[T_MOST];
+    for (int64_t j = 0; j < n; j++) {
+        row[j] = (int32_t)(n - 1 - j);
+        memcpy(key + row[j] * t.ldkv, t.k + j * t.ldkv, (size_t)t.ldkv * sizeof *key);
+        memcpy(value + row[j] * t.ldkv, t.v + j * t.ldkv, (size_t)t.ldkv * sizeof *value);
+    }
     k->attention_forward(k, s, &one_long, t.q, t.ldq, t.k, t.v, t.ldkv, t.o, t.ldq, t.lse);
-    k->attention_decode(k, s, n, t.q + (n - 1) * t.ldq, t.k, t.v, t.ldkv, o);
+    k->attention_decode(k, s, n, row, t.q + (n - 1) * t.ldq, key, value, t.ldkv, o);
     near("decode", k, s, s->heads * s->head_dim, o, t.o + (n - 1) * t.ldq);
     ml_memory_free(o);
+    ml_memory_free(key);
+    ml_memory_free(value);
     release(&t);
 }
 

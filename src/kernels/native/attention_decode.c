@@ -14,12 +14,12 @@ typedef struct running {
 } running;
 
 /* Adds the keys of one block to o (not yet divided by the sum). */
-static void decode_block(const ml_attention_shape *shape, int64_t keys, const float *q, const float *key, const float *value, int64_t ldkv,
-                         running *r, float *o)
+static void decode_block(const ml_attention_shape *shape, int64_t keys, const int32_t *row, const float *q, const float *key,
+                         const float *value, int64_t ldkv, running *r, float *o)
 {
     float p[BLOCK];
     int64_t h = shape->head_dim;
-    for (int64_t j = 0; j < keys; j++) p[j] = shape->scale * dot(h, q, key + j * ldkv);
+    for (int64_t j = 0; j < keys; j++) p[j] = shape->scale * dot(h, q, key + row[j] * ldkv);
     float top = ml_native_max(keys, p), keep;
     top = top > r->top ? top : r->top;
     keep = ml_native_exp(r->top - top);
@@ -31,12 +31,12 @@ static void decode_block(const ml_attention_shape *shape, int64_t keys, const fl
         float weight = ml_native_exp(p[j] - top);
         r->sum += weight;
 #pragma omp simd
-        for (int64_t x = 0; x < h; x++) o[x] += weight * value[j * ldkv + x];
+        for (int64_t x = 0; x < h; x++) o[x] += weight * value[row[j] * ldkv + x];
     }
 }
 
-void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const float *q, const float *key,
-                                 const float *value, int64_t ldkv, float *o)
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row,
+                                 const float *q, const float *key, const float *value, int64_t ldkv, float *o)
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
@@ -45,10 +45,9 @@ void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *
         float *out = o + head * h;
         running r = {-1e30f, 0};
         for (int64_t x = 0; x < h; x++) out[x] = 0;
-        for (int64_t j = 0; j < n; j += BLOCK) {
-            int64_t at = j * ldkv + head / group * h;
-            decode_block(shape, ml_min(BLOCK, n - j), q + head * h, key + at, value + at, ldkv, &r, out);
-        }
+        int64_t at = head / group * h;
+        for (int64_t j = 0; j < n; j += BLOCK)
+            decode_block(shape, ml_min(BLOCK, n - j), row + j, q + head * h, key + at, value + at, ldkv, &r, out);
         for (int64_t x = 0; x < h; x++) out[x] /= r.sum;
     }
 }

@@ -12,13 +12,14 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* The keys that a query attends to: positions 0 … n−1 of a path, or n rows one after another (`sequences` NULL). */
+/* The keys that a query attends to: positions 0 … n−1 of a path, or the rows of a list (`sequences` NULL). */
 typedef struct keys {
     const ml_sequences *sequences;
     int64_t sequence, n;
+    const int32_t *row;
 } keys;
 
-static int64_t key_row(const keys *k, int64_t j) { return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : j; }
+static int64_t key_row(const keys *k, int64_t j) { return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : k->row[j]; }
 
 /* One query; lse may be NULL. */
 static void attend(const ml_attention_shape *shape, const keys *keys, const float *q, const float *key, const float *value, int64_t ldkv,
@@ -39,7 +40,7 @@ static void attend(const ml_attention_shape *shape, const keys *keys, const floa
 
 static keys keys_of(const ml_sequences *sequences, int64_t s, int64_t row)
 {
-    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1};
+    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1, NULL};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
@@ -94,12 +95,12 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
             }
 }
 
-static void attention_decode(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const float *q, const float *key,
-                             const float *value, int64_t ldkv, float *o)
+static void attention_decode(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
+                             const float *key, const float *value, int64_t ldkv, float *o)
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
-    const keys keys = {.n = n};
+    const keys keys = {.n = n, .row = row};
     for (int64_t head = 0; head < shape->heads; head++)
         attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv, o + head * h, NULL);
 }

@@ -1,0 +1,284 @@
+/* Several adapters on one model: each is attached as if it were alone, then its hooks go into exchanges that send every row to its own. */
+#include "mpilora/bank.h"
+
+enum { LINEARS_A_LAYER = 4 };
+
+/* A tensor of the base in whose place an adapter has its own. */
+typedef struct replaced {
+    ml_model_slot *slot;
+    void *base, *own;
+} replaced;
+
+typedef struct tenant {
+    ml_peft *peft;
+    ml_parameters parameters;
+    ml_virtual_hook virtual_hook;
+    int64_t nreplaced;
+    replaced *replaced;
+} tenant;
+
+/* The hook of one linear layer. */
+typedef struct exchange {
+    const ml_bank *bank;
+    ml_linear *layer;
+    ml_linear_hook *hook; /* [tenants] */
+} exchange;
+
+struct ml_bank {
+    ml_model *model;
+    int64_t count, nexchanges;
+    tenant *tenants;
+    exchange *exchanges;
+    ml_linear_hook *hooks; /* of all exchanges */
+    int64_t rows;          /* of the next pass, or 1: all */
+    const int64_t *adapter;
+    int64_t last, replacing; /* adapter of the last row of the last pass; the one whose tensors the model computes with */
+    ml_bank_switches switches;
+};
+
+/* ---- rows on their way ---- */
+
+/* Rows of a pass that have one adapter; start with count 0. */
+typedef struct run {
+    int64_t first, count, adapter;
+} run;
+
+static bool next_run(const ml_bank *bank, const ml_pass *pass, run *r)
+{
+    r->first += r->count;
+    if (r->first == pass->tokens) return false;
+    if (bank->rows == 1) {
+        *r = (run){0, pass->tokens, bank->adapter[0]};
+        return true;
+    }
+    const int64_t *adapter = bank->adapter + pass->first;
+    r->adapter = adapter[r->first];
+    for (r->count = 1; r->first + r->count < pass->tokens && adapter[r->first + r->count] == r->adapter;) r->count++;
+    return true;
+}
+
+static void forward(void *self, const ml_pass *pass, const float *x, float *y)
+{
+    const exchange *e = self;
+    for (run r = {0}; next_run(e->bank, pass, &r);) {
+        if (r.adapter < 0 || !e->hook[r.adapter].forward) continue;
+        const ml_linear_hook *hook = &e->hook[r.adapter];
+        ml_pass part = *pass;
+        part.tokens = r.count;
+        hook->forward(hook->self, &part, x + r.first * e->layer->in, y + r.first * e->layer->out);
+    }
+}
+
+static void after_forward(void *self, const ml_pass *pass, float *y)
+{
+    const exchange *e = self;
+    for (run r = {0}; next_run(e->bank, pass, &r);) {
+        if (r.adapter < 0 || !e->hook[r.adapter].after_forward) continue;
+        const ml_linear_hook *hook = &e->hook[r.adapter];
+        ml_pass part = *pass;
+        part.tokens = r.count;
+        hook->after_forward(hook->self, &part, y + r.first * e->layer->out);
+    }
+}
+
+/* Only prompts have virtual tokens, and those of a pass have one adapter. */
+static void virtual_forward(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x)
+{
+    const ml_bank *bank = self;
+    if (bank->adapter[0] < 0) return;
+    const ml_virtual_hook *hook = &bank->tenants[bank->adapter[0]].virtual_hook;
+    if (hook->self) hook->forward(hook->self, level, tokens, token, x);
+}
+
+/* ---- tensors in the place of the base's ---- */
+
+static void point_at(const tenant *t, bool own)
+{
+    for (int64_t i = 0; i < t->nreplaced; i++) t->replaced[i].slot->data = own ? t->replaced[i].own : t->replaced[i].base;
+}
+
+static void replace(ml_bank *bank, int64_t adapter)
+{
+    int64_t wanted = adapter >= 0 && bank->tenants[adapter].nreplaced > 0 ? adapter : -1;
+    if (wanted == bank->replacing) return;
+    if (bank->replacing >= 0) point_at(&bank->tenants[bank->replacing], false);
+    if (wanted >= 0) point_at(&bank->tenants[wanted], true);
+    bank->replacing = wanted;
+    ml_model_point(bank->model);
+}
+
+/* ---- routing ---- */
+
+static void route(void *self, int64_t count, const int64_t *adapter)
+{
+    ml_bank *bank = self;
+    bool another = adapter[0] != bank->last;
+    double start = another ? ml_seconds() : 0.0;
+    bank->rows = count;
+    bank->adapter = adapter;
+    bank->last = adapter[count - 1];
+    replace(bank, adapter[0]);
+    if (!another) return;
+    bank->switches.count++;
+    bank->switches.seconds += ml_seconds() - start;
+}
+
+static bool is_alone(const ml_bank *bank, int64_t adapter) { return adapter >= 0 && bank->tenants[adapter].nreplaced > 0; }
+
+static bool may_meet(void *self, int64_t a, int64_t b) { return a == b || (!is_alone(self, a) && !is_alone(self, b)); }
+
+ml_router ml_bank_router(ml_bank *bank) { return (ml_router){bank, route, may_meet}; }
+ml_bank_switches ml_bank_count_switches(const ml_bank *bank) { return bank->switches; }
+
+/* ---- making ---- */
+
+ml_model_spec ml_bank_model_spec(const ml_model_spec *base, int64_t count, const ml_adapter *adapters)
+{
+    ml_model_spec spec = *base;
+    for (int64_t i = 0; i < count; i++) spec = ml_peft_model_spec(&spec, adapters[i].method, &adapters[i].sizes);
+    return spec;
+}
+
+/* Methods that choose among the model's tensors must find those that they were trained on, not biases that another adapter brings. */
+static ml_status check_biases(const ml_model_spec *base, const ml_model_spec *model, int64_t count, const ml_adapter *adapters)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const ml_model_spec own = ml_peft_model_spec(base, adapters[i].method, &adapters[i].sizes);
+        bool chooses = adapters[i].method == ML_METHOD_BITFIT || adapters[i].method == ML_METHOD_TOP;
+        if (chooses && (own.qkv_bias != model->qkv_bias || own.o_bias != model->o_bias || own.mlp_bias != model->mlp_bias))
+            return ml_fail(ML_USAGE,
+                           "adapter %lld, of method %s, cannot be used beside one of bitfit that made new biases; give them one at a time",
+                           (long long)i + 1, ml_method_name(adapters[i].method));
+    }
+    return ML_OK;
+}
+
+static ml_linear *linear_of(ml_model *model, int64_t i)
+{
+    ml_layer *layer = ml_model_layer(model, i / LINEARS_A_LAYER);
+    ml_linear *const all[LINEARS_A_LAYER] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
+    return all[i % LINEARS_A_LAYER];
+}
+
+/* The slots that a method has marked as its own; to the model they are the base's again. */
+static ml_status list_replaced(const ml_bank *bank, tenant *t)
+{
+    ml_status st = ML_OK;
+    int64_t n = 0, slots = ml_model_slots(bank->model);
+    for (int64_t i = 0; i < slots; i++) n += ml_model_slot_at(bank->model, i)->apart;
+    if (n > 0) ML_NEW(t->replaced, n, ML_MEM_OTHER, "an adapter's tensors");
+    for (int64_t i = 0; i < slots; i++) {
+        ml_model_slot *slot = ml_model_slot_at(bank->model, i);
+        if (!slot->apart) continue;
+        t->replaced[t->nreplaced++].slot = slot;
+        slot->apart = false;
+    }
+done:
+    return st;
+}
+
+/* Adapter i attaches to the model, and its hooks are taken out of it. */
+static ml_status admit(ml_bank *bank, int64_t i, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    tenant *t = &bank->tenants[i];
+    ML_TRY(ml_peft_attach_adapter(&t->peft, bank->model, &t->parameters, adapter));
+    ml_parameters_lay_out(&t->parameters);
+    for (int64_t e = 0; e < bank->nexchanges; e++) {
+        bank->exchanges[e].hook[i] = bank->exchanges[e].layer->hook;
+        bank->exchanges[e].layer->hook = (ml_linear_hook){0};
+    }
+    t->virtual_hook = ml_model_virtual(bank->model);
+    ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
+    ML_TRY(list_replaced(bank, t));
+done:
+    return st;
+}
+
+static void install(ml_bank *bank)
+{
+    for (int64_t e = 0; e < bank->nexchanges; e++) {
+        ml_linear_hook hook = {.self = &bank->exchanges[e], .forward = forward, .after_forward = after_forward};
+        for (int64_t i = 0; i < bank->count; i++)
+            hook.scratch_per_token = ml_max(hook.scratch_per_token, bank->exchanges[e].hook[i].scratch_per_token);
+        bank->exchanges[e].layer->hook = hook;
+    }
+    ml_model_set_virtual(bank->model, (ml_virtual_hook){.self = bank, .forward = virtual_forward});
+}
+
+ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *base, int64_t count, const ml_adapter *adapters)
+{
+    ml_status st = ML_OK;
+    ml_bank *bank = NULL;
+    ML_TRY(check_biases(base, ml_model_get_spec(model), count, adapters));
+    ML_NEW(bank, 1, ML_MEM_OTHER, "adapters");
+    *bank = (ml_bank){.model = model, .count = count, .last = -1, .replacing = -1};
+    bank->nexchanges = LINEARS_A_LAYER * ml_model_get_spec(model)->layers;
+    ML_NEW(bank->tenants, count, ML_MEM_OTHER, "adapters");
+    ML_NEW(bank->exchanges, bank->nexchanges, ML_MEM_OTHER, "adapters");
+    ML_NEW(bank->hooks, count * bank->nexchanges, ML_MEM_OTHER, "adapters");
+    for (int64_t e = 0; e < bank->nexchanges; e++)
+        bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
+    for (int64_t i = 0; i < count; i++) ML_TRY(admit(bank, i, &adapters[i]));
+    install(bank);
+    *out = bank;
+    bank = NULL;
+done:
+    ml_bank_destroy(bank);
+    return st;
+}
+
+void ml_bank_destroy(ml_bank *bank)
+{
+    if (!bank) return;
+    if (bank->replacing >= 0) replace(bank, -1);
+    for (int64_t i = 0; bank->tenants && i < bank->count; i++) {
+        ml_peft_destroy(bank->tenants[i].peft);
+        ml_parameters_destroy(&bank->tenants[i].parameters);
+        ml_memory_free(bank->tenants[i].replaced);
+    }
+    for (int64_t e = 0; bank->exchanges && e < bank->nexchanges; e++) linear_of(bank->model, e)->hook = (ml_linear_hook){0};
+    ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
+    ml_memory_free(bank->tenants);
+    ml_memory_free(bank->exchanges);
+    ml_memory_free(bank->hooks);
+    ml_memory_free(bank);
+}
+
+/* ---- contents ---- */
+
+/* Binding points the slots at the adapter's own tensors; the base's wait in the list. */
+static ml_status load(tenant *t, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_parameters_allocate(&t->parameters, false));
+    for (int64_t i = 0; i < t->nreplaced; i++) {
+        t->replaced[i].base = t->replaced[i].slot->data;
+        t->replaced[i].slot->apart = true;
+    }
+    st = ml_peft_bind(t->peft);
+    for (int64_t i = 0; i < t->nreplaced; i++) {
+        t->replaced[i].own = t->replaced[i].slot->data;
+        t->replaced[i].slot->apart = false;
+    }
+    point_at(t, false);
+    if (st == ML_OK) st = ml_peft_load(t->peft, adapter);
+done:
+    return st;
+}
+
+ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < bank->count && st == ML_OK; i++) st = load(&bank->tenants[i], &adapters[i]);
+    return st;
+}
+
+void ml_bank_settle(ml_bank *bank)
+{
+    for (int64_t i = 0; i < bank->count; i++) {
+        replace(bank, i);
+        ml_peft_after_update(bank->tenants[i].peft);
+    }
+    replace(bank, -1);
+}
