@@ -203,6 +203,7 @@ typedef struct ml_request {
     const int32_t *prompt; /* [length], virtual tokens among them; borrowed */
     int64_t length;
     int64_t adapter; /* a number that means something to the router */
+    int64_t number;  /* its stream of random numbers, where it samples */
     int32_t *out;    /* room for max_new; borrowed */
     int64_t count;   /* set: tokens in `out` */
 } ml_request;
@@ -216,7 +217,7 @@ typedef struct ml_router {
 } ml_router;
 
 /* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts that begin alike share that beginning where they begin at the same
- * time. A continuation depends on its own request (and sampling on its number) alone, but for rounding. The model must be reserved for ml_generation_tokens.
+ * time. A continuation depends on its own request alone, but for rounding. The model must be reserved for ml_generation_tokens.
  * The same on every rank of the tp group. Collective over tp. `router` NULL: the model as it is. ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC
  * where logits are not finite; ML_RESOURCE. */
 ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count, ml_request *requests, int64_t together,

@@ -8,6 +8,7 @@
 
 #include "mpilora/base.h"
 #include "mpilora/config.h"
+#include "mpilora/model.h"
 
 /* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its step and gives ML_STOPPED. ml_train_run calls it; a program
  * calls it earlier so that no signal is lost while MPI starts. */
@@ -34,9 +35,20 @@ const char *ml_phase_name(ml_phase phase); /* "forward", "backward", "comm", "op
 typedef struct ml_evaluation {
     double loss; /* mean over target tokens, nats */
     int64_t target_tokens;
+    int64_t outputs, output_tokens; /* generated */
+    double output_seconds;
 } ml_evaluation;
 
-/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a PEFT directory). Collective over the world. */
-ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, ml_evaluation *out) ML_NODISCARD;
+/* What to generate beside the loss: a continuation of every prompt of data.valid (equal prompts once), each a line {"prompt": …, "output": …, "references": [ … ]} of the
+ * file `path`, which `mpilora score` reads. Replicas share the prompts. */
+typedef struct ml_output_options {
+    const char *path;
+    ml_generation generation; /* `end` is taken from the tokenizer */
+    int64_t together;         /* prompts at a time, at most, on each replica */
+} ml_output_options;
+
+/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a PEFT directory); `outputs` may be NULL. Collective over the world. */
+ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, const ml_output_options *outputs,
+                          ml_evaluation *out) ML_NODISCARD;
 
 #endif

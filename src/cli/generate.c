@@ -20,13 +20,10 @@ typedef struct words {
 
 static ml_status read_words(int argc, char **argv, words *w)
 {
-    option table[8 + GENERATION_OPTIONS] = {{"--base", OPTION_TEXT, &w->base},
-                                            {"--adapter", OPTION_LIST, &w->adapters},
-                                            {"--prompt", OPTION_LIST, &w->prompts},
-                                            {"--prompts", OPTION_TEXT, &w->file},
-                                            {"--out", OPTION_TEXT, &w->out},
-                                            {"--json", OPTION_FLAG, &w->json},
-                                            {"--precision", OPTION_TEXT, &w->precision}};
+    option table[8 + GENERATION_OPTIONS] = {
+        {"--base", OPTION_TEXT, &w->base},          {"--adapter", OPTION_LIST, &w->adapters}, {"--prompt", OPTION_LIST, &w->prompts},
+        {"--prompts", OPTION_TEXT, &w->file},       {"--out", OPTION_TEXT, &w->out},          {"--json", OPTION_FLAG, &w->json},
+        {"--precision", OPTION_TEXT, &w->precision}};
     generation_add_options(&w->generation, table + 7);
     ml_status st = options_read(argc, argv, table, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
@@ -148,7 +145,8 @@ const ml_command ml_command_generate = {
     "next to nothing, which is told at the end.\n"
     "\n"
     "  --adapter [NAME=]A    adapter.h5 or a PEFT directory; of any method\n"
-    "  --prompts FILE.jsonl  lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name that --adapter gave\n"
+    "  --prompts FILE.jsonl  lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name that --adapter "
+    "gave\n"
     "                        it or by its path; null is the base alone. Results are JSON lines\n"
     "  --out FILE.jsonl      where the JSON lines go, in the order of the prompts; else to standard output\n"
     "  --json                JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt\n"

@@ -38,8 +38,7 @@ static void store_prompts(const ml_model *m, ml_cache *c, int64_t layer, const i
 {
     for (int64_t s = 0; s < sequences->count; s++) {
         const int32_t *own = cache_path(c, slot[s]) + ml_sequences_shared(sequences, s);
-        for (int64_t t = sequences->start[s]; t < sequences->start[s + 1]; t++)
-            store_token(m, c, layer, own[t - sequences->start[s]], t);
+        for (int64_t t = sequences->start[s]; t < sequences->start[s + 1]; t++) store_token(m, c, layer, own[t - sequences->start[s]], t);
     }
 }
 

@@ -164,7 +164,7 @@ static ml_status start_search(generator *g, ml_request *request)
     ML_NEW(r->slot, g->beams, ML_MEM_OTHER, "a request");
     r->place = take_place(g);
     for (int64_t i = 0; i < g->beams; i++) r->slot[i] = r->place * g->beams + i;
-    ML_TRY(search_create(&r->search, g->options, g->V, request->prompt, request->length, request - g->first));
+    ML_TRY(search_create(&r->search, g->options, g->V, request->prompt, request->length, request->number));
 done:
     return st;
 }
@@ -210,8 +210,7 @@ static ml_status begin_some(generator *g, int64_t *began)
         ML_TRY(start_search(g, g->waiting[g->next + i]));
         g->slot[i] = g->under_way[first + i]->slot[0];
     }
-    const ml_batch batch = {
-        .tokens = g->start[n], .token = g->token, .sequences = {n, g->start, g->shared}, .rows = n, .row = g->row};
+    const ml_batch batch = {.tokens = g->start[n], .token = g->token, .sequences = {n, g->start, g->shared}, .rows = n, .row = g->row};
     route(g, 1, &g->waiting[g->next]->adapter);
     ml_model_prefill(g->model, g->cache, g->slot, &batch, g->logits);
     for (int64_t i = 0; i < n; i++) ML_TRY(advance(g, g->under_way[first + i], g->logits + i * g->V));

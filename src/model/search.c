@@ -5,8 +5,8 @@
 
 void search_destroy(search *s)
 {
-    void *const all[] = {s->token, s->parent,   s->score,          s->base,            s->sequence,
-                         s->text,  s->new_text, s->finished_score, s->finished_length, s->finished_text};
+    void *const all[] = {s->token,    s->parent,         s->score,           s->base,         s->sequence, s->text,
+                         s->new_text, s->finished_score, s->finished_length, s->finished_text};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ml_memory_free(all[i]);
     *s = (search){0};
 }
@@ -36,8 +36,7 @@ int64_t search_candidates(const ml_generation *o, int64_t V) { return ml_max(V, 
 static ml_status check_logits(const search *s, const float *logits)
 {
     for (int64_t i = 0; i < s->rows * s->V; i++)
-        if (!isfinite(logits[i]))
-            return ml_fail(ML_NUMERIC, "generation: a logit is not finite; the base or the adapter holds NaN or Inf");
+        if (!isfinite(logits[i])) return ml_fail(ML_NUMERIC, "generation: a logit is not finite; the base or the adapter holds NaN or Inf");
     return ML_OK;
 }
 
@@ -121,10 +120,9 @@ static bool is_settled(const search *s)
 static void advance_beams(search *s, float *logits, candidate *order)
 {
     int64_t B = s->options->beams;
-    for (int64_t row = 0; row < s->rows; row++) {
-        s->base[row] = s->score[row] - log_sum_exp(logits + row * s->V, s->V);
-        forbid(s, row, logits);
-    }
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < s->rows; row++) s->base[row] = s->score[row] - log_sum_exp(logits + row * s->V, s->V);
+    for (int64_t row = 0; row < s->rows; row++) forbid(s, row, logits);
     best_candidates(logits, s->rows, s->V, s->base, 2 * B, order);
     choose_beams(s, order);
     s->length++;

@@ -63,8 +63,7 @@ static ml_status generate(job *j, ml_text *out)
 {
     const ml_generate_options *o = j->options;
     const ml_router router = ml_bank_router(j->session.bank);
-    ml_status st =
-        ml_model_generate(j->session.model, &j->generation, o->count, j->requests.request, o->together, &router);
+    ml_status st = ml_model_generate(j->session.model, &j->generation, o->count, j->requests.request, o->together, &router);
     for (int64_t i = 0; i < o->count && st == ML_OK; i++) st = requests_decode(&j->requests, i, &out[i]);
     return st;
 }

@@ -19,8 +19,7 @@ ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64
     int64_t length, tokens;
     const char *json = ml_base_tokenizer(base, &length);
     *r = (requests){.count = count, .max_new = max_new};
-    if (!length)
-        return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", ml_base_path(base));
+    if (!length) return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", ml_base_path(base));
     if (!ml_multiply(count, ml_max(1, max_new), &tokens)) return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is too large", max_new);
     ML_TRY(ml_tokenizer_create(&r->tokenizer, json, length));
     ML_NEW(r->prompt, count, ML_MEM_OTHER, "prompts");
@@ -75,6 +74,7 @@ ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix
     r->request[i].prompt = ids->data;
     r->request[i].length = count;
     r->request[i].adapter = adapter;
+    r->request[i].number = i;
     return ML_OK;
 }
 

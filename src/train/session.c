@@ -20,16 +20,27 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
     return ML_OK;
 }
 
-static ml_status open_source(session *s, const char *path, bool training, data_source *out)
+/* The sequences as s->max_len cuts them. */
+static ml_status cut_source(session *s, const char *path, bool training, data_source *out)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed};
-    ML_TRY(ml_dataset_open(&out->dataset, path));
-    ML_TRY(check_data(s, path, out->dataset));
+    ml_sampler_destroy(out->sampler);
+    out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
     if (ml_sampler_usable(out->sampler) == 0)
         st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path, s->max_len);
+done:
+    return st;
+}
+
+static ml_status open_source(session *s, const char *path, bool training, data_source *out)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_dataset_open(&out->dataset, path));
+    ML_TRY(check_data(s, path, out->dataset));
+    ML_TRY(cut_source(s, path, training, out));
 done:
     return st;
 }
@@ -159,6 +170,20 @@ ml_status session_attach_method(session *s)
     return choose_activations(s);
 }
 
+/* In the sequences of data.valid, where the file was opened before it was known that an adapter has some. */
+static ml_status make_room_for_virtual(session *s)
+{
+    ml_status st = ML_OK;
+    if (!s->config->data.max_len) {
+        s->max_len = s->spec->context - s->prefix - s->infix;
+        ML_TRY(cut_source(s, s->config->data.valid, false, &s->valid));
+    }
+    ML_TRY(check_length(s));
+    s->tokens = most_tokens(s, &s->valid, s->config->batch.micro);
+done:
+    return st;
+}
+
 static ml_status attach_adapter(session *s, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
@@ -169,8 +194,7 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {
         ML_TRY(session_add_virtual(s, &a->sizes));
-        s->tokens += s->config->batch.micro * (s->prefix + s->infix);
-        if (s->valid.sampler) ML_TRY(check_length(s));
+        if (s->valid.sampler) ML_TRY(make_room_for_virtual(s));
     }
     ML_TRY(ml_peft_attach_adapter(&s->peft, s->model, &s->parameters, adapter));
 done:
