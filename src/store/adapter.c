@@ -123,7 +123,7 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
     }
     ml_status good = check_magnitudes(adapter);
     if (good != ML_OK) return good;
-    qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
+    if (adapter->count > 0) qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
     for (int64_t i = 1; i < adapter->count; i++)
         if (!strcmp(adapter->pairs[i].site, adapter->pairs[i - 1].site))
             return ml_fail(ML_INPUT, "%s: stands in the adapter twice", adapter->pairs[i].site);

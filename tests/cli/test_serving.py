@@ -56,6 +56,8 @@ def alone(folder, search, prompts=PROMPTS):
         for prompt in prompts:
             words = ("--adapter", f"{folder}/{task}/adapter.h5") if task else ()
             done = generate(folder, *words, "--prompt", prompt, "--json", *search)
+            if done.returncode:
+                sys.exit(f"generate under {task}: exit {done.returncode}: {done.stderr}")
             outputs[task, prompt] = json.loads(done.stdout)["output"]
     return outputs
 
@@ -73,6 +75,15 @@ def check_all_adapters(checks, folder, expected, label, search, ranks, texts=PRO
     checks.that(found == wanted, f"{label}: {[pair for pair in zip(found, wanted) if pair[0] != pair[1]][:3]} {done.stderr[-300:]}")
     told = re.search(r"(\d+) switches, .* each \(([\d.e+-]+) % of reading the base\)", done.stderr)
     checks.that(told and int(told[1]) >= len(TASKS) and float(told[2]) <= 1.0, f"{label}: what a switch costs: {done.stderr}")
+
+
+def check_wide_passes(checks, folder):
+    """So many rows at once (64 requests, 10 beams) that the model goes through them in several chunks."""
+    adapters = [word for task in TASKS for word in ("--adapter", f"{task}={folder}/{task}/adapter.h5")]
+    prompts = [word for prompt in 2 * PROMPTS for word in ("--prompt", prompt)]
+    few, many = (generate(folder, *adapters, *prompts, "--beams", "10", "--max-new", "4", "--json", "--batch", batch).stdout for batch in (3, 64))
+    different = [pair for pair in zip(read_lines(few), read_lines(many)) if pair[0] != pair[1]]
+    checks.that(few and not different, f"3 requests at once and 64: {different[:3]}")
 
 
 def check_prompts_file(checks, folder, expected):
@@ -147,6 +158,7 @@ def main():
         check_all_adapters(checks, folder, greedy, "greedy, 4 ranks", ("--batch", "32"), 4)
         beams = ("--beams", "4", "--length-penalty", "0.8", "--no-repeat-ngram", "2")
         check_all_adapters(checks, folder, alone(folder, beams, PROMPTS[:2]), "beams", beams, 0, PROMPTS[:2])
+        check_wide_passes(checks, folder)
         check_prompts_file(checks, folder, greedy)
         check_outputs(checks, folder, greedy, "lora")
         check_outputs(checks, folder, greedy, "prefix_layer")
