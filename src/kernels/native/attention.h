@@ -128,7 +128,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
                                    int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
                                    const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
                                    int64_t lddkv);
-void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row,
-                                 const float *q, const float *key, const float *value, int64_t ldkv, float *o);
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
+                                 const float *key, const float *value, int64_t ldkv, float *o);
 
 #endif
