@@ -1,4 +1,5 @@
-/* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of s·B·A on the way. */
+/* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of s·B·A on the way. Where the original base is there, subtracting is to merge it
+ * once more, to see that this gives the merged one, and to write the original. */
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
@@ -8,11 +9,12 @@
 static const int64_t block_floats = (8 << 20) / 4;
 
 typedef struct merge {
-    ml_base *base;
+    ml_base *base, *original; /* original NULL: there is none */
     const ml_adapter *adapter;
     ml_base_writer *writer;
     float sign;
     float *rows, *delta; /* a block of W; one row of B·A */
+    float *merged;       /* with an original: the block as it is in the base */
 } merge;
 
 /* ---- who belongs to whom ------------------------------------------------------------------------------------------------------- */
@@ -22,6 +24,22 @@ static void merged_hash(const char *base_source, const char *adapter, char out[M
     char text[3 * ML_SHA256_HEX];
     int n = snprintf(text, sizeof text, "merge %s %s", base_source, adapter);
     ml_sha256_of(text, (size_t)n, out);
+}
+
+/* The source hash of the result, where the original says it. */
+static ml_status name_original(const ml_base *base, const ml_adapter *adapter, const ml_base *original, char out[ML_SHA256_HEX])
+{
+    char merged[ML_SHA256_HEX];
+    const char *source = ml_base_source_hash(original);
+    merged_hash(source, adapter->hash, merged);
+    if (strcmp(merged, ml_base_source_hash(base)) != 0)
+        return ml_fail(ML_INPUT, "%s: is not the merge of this adapter with %s; give the base that was merged", ml_base_path(base),
+                       ml_base_path(original));
+    if (ml_base_dtype(original) != ml_base_dtype(base))
+        return ml_fail(ML_INPUT, "%s: is %s, but %s is %s; give the file that was merged", ml_base_path(original),
+                       ml_dtype_name(ml_base_dtype(original)), ml_base_path(base), ml_dtype_name(ml_base_dtype(base)));
+    memcpy(out, source, ML_SHA256_HEX);
+    return ML_OK;
 }
 
 /* The source hash of the result. */
@@ -127,25 +145,56 @@ static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter,
                    method, adapter->ntensors - found);
 }
 
+/* What the adapter makes of rows first … first + n − 1, in m->rows. */
+static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t first, int64_t n)
+{
+    bool changed = false;
+    const ml_adapter_tensor *trained = find_trained(m->adapter, tensor->name);
+    if (trained) {
+        memcpy(m->rows, trained->value + first * tensor->cols, (size_t)(n * tensor->cols) * sizeof *m->rows);
+        changed = true;
+    }
+    for (int64_t i = 0; i < m->adapter->count; i++) {
+        int64_t start = first_row_in(&m->adapter->pairs[i], tensor);
+        if (start < 0) continue;
+        add_rows(m, &m->adapter->pairs[i], start + first, n);
+        changed = true;
+    }
+    return changed;
+}
+
+/* The original's rows, merged again, must be the base's: else something else was done to it, which would be lost. m->rows: the original's. */
+static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows, bool *changed)
+{
+    ml_status st = ML_OK;
+    int64_t first = rows->part[0].start, n = rows->part[0].count;
+    bool narrow = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
+    ML_TRY(ml_base_read(m->base, tensor->name, rows, ML_FP32, m->merged));
+    *changed = change_rows(m, tensor, first, n) || *changed;
+    for (int64_t i = 0; i < n * tensor->cols; i++) {
+        float merged = narrow ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
+        if (memcmp(&merged, &m->merged[i], sizeof merged) == 0) continue;
+        st = ml_fail(ML_INPUT, "%s: row %" PRId64 " of %s is not what the merge of %s makes of it: the file was changed afterwards",
+                     ml_base_path(m->base), first + i / tensor->cols, tensor->name, ml_base_path(m->original));
+        goto done;
+    }
+    ML_TRY(ml_base_read(m->original, tensor->name, rows, ML_FP32, m->rows));
+done:
+    return st;
+}
+
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
 {
     ml_status st = ML_OK;
     int64_t step = ml_max(1, block_floats / tensor->cols);
-    const ml_adapter_tensor *trained = find_trained(m->adapter, tensor->name);
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
-        ML_TRY(ml_base_read(m->base, tensor->name, &rows, ML_FP32, m->rows));
-        if (trained) {
-            memcpy(m->rows, trained->value + first * tensor->cols, (size_t)(n * tensor->cols) * sizeof *m->rows);
-            *changed = true;
-        }
-        for (int64_t i = 0; i < m->adapter->count; i++) {
-            int64_t start = first_row_in(&m->adapter->pairs[i], tensor);
-            if (start < 0) continue;
-            add_rows(m, &m->adapter->pairs[i], start + first, n);
-            *changed = true;
-        }
+        ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32, m->rows));
+        if (m->original)
+            ML_TRY(compare_rows(m, tensor, &rows, changed));
+        else
+            *changed = change_rows(m, tensor, first, n) || *changed;
         ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
     }
 done:
@@ -179,6 +228,7 @@ static ml_status make_room(merge *m)
         widest = ml_max(widest, tensor.cols);
     }
     ML_NEW(m->rows, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
+    if (m->original) ML_NEW(m->merged, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
     ML_NEW(m->delta, widest, ML_MEM_OTHER, "a row of a matrix");
 done:
     return st;
@@ -190,17 +240,19 @@ static bool is_same_file(const char *one, const char *other)
     return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, const char *path, ml_merge_result *result)
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original, const char *path, ml_merge_result *result)
 {
     ml_status st = ML_OK;
-    merge m = {.base = base, .adapter = adapter, .sign = subtract ? -1.0F : 1.0F};
+    merge m = {.base = base, .original = original, .adapter = adapter, .sign = subtract && !original ? -1.0F : 1.0F};
     char source[ML_SHA256_HEX];
     int64_t length;
     const char *tokenizer = ml_base_tokenizer(base, &length);
     *result = (ml_merge_result){0};
-    ML_TRY(check_mergeable(base, adapter, subtract));
-    ML_TRY(name_result(base, adapter, subtract, source, &result->original));
-    if (is_same_file(ml_base_path(base), path))
+    ML_TRY(check_mergeable(base, adapter, subtract && !original));
+    if (original) ML_TRY(name_original(base, adapter, original, source));
+    result->original = original != NULL;
+    if (!original) ML_TRY(name_result(base, adapter, subtract, source, &result->original));
+    if (is_same_file(ml_base_path(base), path) || (original && is_same_file(ml_base_path(original), path)))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result", path);
     ML_TRY(make_room(&m));
     ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base), tokenizer, length, source));
@@ -212,5 +264,6 @@ done:
     ml_base_writer_discard(m.writer);
     ml_memory_free(m.rows);
     ml_memory_free(m.delta);
+    ml_memory_free(m.merged);
     return st;
 }

@@ -47,6 +47,8 @@ def check_family(folder, family, dtype):
     base, adapter, close = folder / "base.h5", folder / "run/adapter.h5", 1e-5 if dtype == "fp32" else 3e-2
     call("merge", "--base", base, "--adapter", adapter, folder / "merged.h5")
     call("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", adapter, folder / "back.h5", contains="counts as the original")
+    call("merge", "--subtract", "--original", base, "--base", folder / "merged.h5", "--adapter", adapter, folder / "same.h5", contains="bit for bit")
+    assert (folder / "same.h5").read_bytes() == base.read_bytes(), f"{family}: the original is there, but what was subtracted differs from it"
     call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder / "peft")
     plain, adapted = loss(folder, base), loss(folder, base, "--adapter", adapter)
     merged, back = loss(folder, folder / "merged.h5"), loss(folder, folder / "back.h5")
@@ -56,6 +58,21 @@ def check_family(folder, family, dtype):
     assert abs(back - plain) < close, f"{family}: subtracted {back}, base {plain}"
     assert abs(peft - adapted) < 1e-5, f"{family}: PEFT directory {peft}, adapter.h5 {adapted}"
     print(f"{family} {dtype}: base {plain:.5f}, adapter {adapted:.5f}, merged {merged:.5f}, subtracted {back:.5f}, PEFT directory {peft:.5f}")
+
+
+def check_original(folder, other):
+    """--original must be what was merged, and the merged base as the merge left it."""
+    base, adapter, merged, out = folder / "base.h5", folder / "run/adapter.h5", folder / "merged.h5", folder / "out.h5"
+    subtract = ("merge", "--subtract", "--adapter", adapter)
+    call("merge", "--original", base, "--base", merged, "--adapter", adapter, out, expect=2, contains="--subtract")
+    call(*subtract, "--original", other / "base.h5", "--base", merged, out, expect=3)
+    call(*subtract, "--original", merged, "--base", merged, out, expect=3, contains="not the merge")
+    call(*subtract, "--original", base, "--base", merged, base, expect=2, contains="is the base itself")
+    call(*subtract, "--original", folder / "none.h5", "--base", merged, out, expect=3, contains="none.h5")
+    content = bytearray(merged.read_bytes())
+    content[len(content) // 2] ^= 0x01  # of a weight
+    (folder / "touched.h5").write_bytes(content)
+    call(*subtract, "--original", base, "--base", folder / "touched.h5", out, expect=3, contains="changed afterwards")
 
 
 def check_refusals(folder, other):
@@ -69,6 +86,7 @@ def check_refusals(folder, other):
     call("merge", "--base", other / "base.h5", "--adapter", adapter, out, expect=3, contains="another base")
     call("merge", "--base", folder / "merged.h5", "--adapter", adapter, out, expect=3, contains="another base")
     call("merge", "--subtract", "--base", base, "--adapter", adapter, out, expect=3, contains="not the merge")
+    check_original(folder, other)
     call("export", "--format", "pft", "--base", base, "--adapter", adapter, out, expect=2, contains="pft")
     call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder, expect=2, contains="holds")
     damaged = folder / "damaged.h5"

@@ -158,6 +158,9 @@ def check_merge(checks, folder, name):
     harness.mpilora("merge", "--base", f"{folder}/base.h5", "--adapter", f"{folder}/run/adapter.h5", f"{folder}/merged.h5")
     found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--set", f"base={folder}/merged.h5", "--json"))["loss"]
     checks.close(f"{name}: merged", found, summary["valid_loss"], 1e-6)
+    harness.mpilora("merge", "--subtract", "--original", f"{folder}/base.h5", "--base", f"{folder}/merged.h5", "--adapter", f"{folder}/run/adapter.h5", f"{folder}/back.h5")
+    with open(f"{folder}/base.h5", "rb") as base, open(f"{folder}/back.h5", "rb") as back:
+        checks.that(base.read() == back.read(), f"{name}: subtracted with the original beside it: not the original")
 
 
 def main():

@@ -35,8 +35,8 @@ static void decode_block(const ml_attention_shape *shape, int64_t keys, const in
     }
 }
 
-void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row,
-                                 const float *q, const float *key, const float *value, int64_t ldkv, float *o)
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
+                                 const float *key, const float *value, int64_t ldkv, float *o)
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
