@@ -1,4 +1,7 @@
-/* NIST over a set: n-grams count by how much they say, which the references tell. */
+/* NIST over a set: n-grams count by how much they say, which the references tell.
+ *
+ * As the E2E challenge's script has it, so not as NLTK: an output is compared with all its references together (NLTK takes the one that fits best), their mean length counts,
+ * and an output of fewer than n − 1 words takes some off the number of n-grams. */
 #include <math.h>
 
 #include "score/ngrams.h"
@@ -71,7 +74,7 @@ ml_status ml_score_nist(const ml_score_set *set, ml_nist *out)
         double gain = 0, total = 0;
         for (int64_t i = 0; i < c.items; i++) {
             ML_TRY(add_hits(&tables, &c, i, n, &gain));
-            total += (double)ml_max(0, corpus_length(&c, c.item[i]) - n + 1);
+            total += (double)(corpus_length(&c, c.item[i]) - n + 1);
         }
         out->gain[n - 1] = total > 0 ? gain / total : 0;
         sum += out->gain[n - 1];

@@ -2,10 +2,13 @@
 import json
 import math
 import os
+import random
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import e2e_scores
 import harness
 
 ALL = "bleu,nist,meteor,rouge_l,cider,rouge,rouge_stem,exact"
@@ -48,6 +51,28 @@ def check_golden(folder):
         checks.that(abs(found[name] - expected) < 5e-5, f"{name}: {found[name]}, the library says {expected}")
 
 
+def e2e_text(source):
+    words = [source.choice(("The", "Eagle", "is", "a", "child-friendly", "pub", "£20-25", "less than £20", "near", "Café Rouge", "7 p.m.", "1,000", "O'Neil", "(cheap)",
+                            "rated 5 out of 5", "it's", "&quot;The Mill&quot;", "riverside,", "and", "serves", "food", "U.K.")) for _ in range(source.randint(1, 14))]
+    return " ".join(words) + source.choice((".", " .", "!", ""))
+
+
+def check_e2e(folder):
+    """BLEU and NIST beside the definition of the E2E challenge's scripts, written anew: marks, numbers, capitals, and outputs of a word or two."""
+    source = random.Random(11)
+    for size in (1, 5, 40):
+        items = []
+        for _ in range(size):
+            references = [e2e_text(source) for _ in range(source.randint(1, 6))]
+            output = source.choice(references).split()
+            output[source.randrange(len(output))] = source.choice(("pub", "The", "."))
+            items.append((" ".join(output[source.randint(0, 3) :] or ["food"]), references))
+        items[0] = (" ".join(items[0][1]), items[0][1])
+        found = figures(folder, items)
+        for name, expected in (("bleu", e2e_scores.bleu(items)), ("nist", e2e_scores.nist(items))):
+            checks.that(abs(found[name] - expected) < 1e-6 * max(1.0, expected), f"{name} of {size} items: {found[name]}, by the definition {expected}")
+
+
 def check_files(folder):
     with open(f"{folder}/out.txt", "w") as file:
         file.write("a b c d\ne f\n")
@@ -83,6 +108,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check_by_hand(folder)
         check_golden(folder)
+        check_e2e(folder)
         check_files(folder)
         check_bad_input(folder)
     checks.end()
