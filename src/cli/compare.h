@@ -8,13 +8,8 @@
 
 enum { COMPARE_ROWS = 256, COMPARE_SEEDS = 64, COMPARE_SETS = 16, COMPARE_WORDS = 256 };
 
-/* A figure of summary.json: at its top, or in one of its objects. */
-typedef struct compare_column {
-    const char *name, *object, *key;
-} compare_column;
-
 enum { COMPARE_COLUMNS = 23 };
-extern const compare_column compare_columns[COMPARE_COLUMNS];
+extern const table_column compare_columns[COMPARE_COLUMNS];
 int compare_column_find(const char *name);
 
 /* "lora:rank=4:targets=[q,k]": a method and what it changes of the configuration. */

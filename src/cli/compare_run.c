@@ -6,26 +6,24 @@
 #include "cli/compare.h"
 #include "store/durable.h"
 
-#define MEMORY(name) \
-    {"memory_" name, "memory", name}, { "planned_" name, "predicted", name }
-const compare_column compare_columns[COMPARE_COLUMNS] = {
-    {"params_trainable", NULL, "params_trainable"},
-    {"checkpoint_bytes", NULL, "checkpoint_bytes"},
-    {"allreduce_bytes_per_step", NULL, "allreduce_bytes_per_step"},
-    {"tokens_per_s", NULL, "tokens_per_s"},
-    {"loss_first", NULL, "loss_first"},
-    {"loss_last", NULL, "loss_last"},
-    {"valid_loss", NULL, "valid_loss"},
-    MEMORY("frozen"),
-    MEMORY("trainable"),
-    MEMORY("gradient"),
-    MEMORY("optimizer"),
-    MEMORY("activation"),
-    MEMORY("workspace"),
-    {"memory_total", "memory", "total_peak_bytes"},
-    {"planned_total", "predicted", "total_bytes"},
-    {"process_peak_bytes", "memory", "process_peak_bytes"},
-    {"ranks", NULL, "ranks"},
+const table_column compare_columns[COMPARE_COLUMNS] = {
+    TABLE_TOP("params_trainable"),
+    TABLE_TOP("checkpoint_bytes"),
+    TABLE_TOP("allreduce_bytes_per_step"),
+    TABLE_TOP("tokens_per_s"),
+    TABLE_TOP("loss_first"),
+    TABLE_TOP("loss_last"),
+    TABLE_TOP("valid_loss"),
+    TABLE_MEMORY("frozen"),
+    TABLE_MEMORY("trainable"),
+    TABLE_MEMORY("gradient"),
+    TABLE_MEMORY("optimizer"),
+    TABLE_MEMORY("activation"),
+    TABLE_MEMORY("workspace"),
+    {"memory_total", "memory", "total_peak_bytes", NULL},
+    {"planned_total", "predicted", "total_bytes", NULL},
+    {"process_peak_bytes", "memory", "process_peak_bytes", NULL},
+    TABLE_TOP("ranks"),
 };
 
 int compare_column_find(const char *name)
@@ -33,27 +31,6 @@ int compare_column_find(const char *name)
     for (int i = 0; i < COMPARE_COLUMNS; i++)
         if (!strcmp(compare_columns[i].name, name)) return i;
     return -1;
-}
-
-static double member(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-static bool read_summary(const char *run_dir, double *value)
-{
-    char path[LAUNCH_PATH + 16];
-    snprintf(path, sizeof path, "%s/summary.json", run_dir);
-    json_t *summary = json_load_file(path, 0, NULL);
-    const json_t *memory = json_object_get(summary, "memory");
-    for (int i = 0; summary && i < COMPARE_COLUMNS; i++) {
-        const compare_column *c = &compare_columns[i];
-        const json_t *from = !c->object ? summary : !strcmp(c->object, "memory") ? memory : json_object_get(memory, c->object);
-        value[i] = member(from, c->key);
-    }
-    json_decref(summary);
-    return summary != NULL;
 }
 
 static void begin(const compare_options *o, const char *what, launch *c)
@@ -80,7 +57,7 @@ ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
     launch_add_method(&c, ml_method_name(row->method));
     for (int i = 0; i < row->nsets; i++) launch_add_set(&c, "%s", row->set[i]);
     ML_TRY(launch_run(&c, log, o->threads, &code));
-    row->used[seed] = code == 0 && read_summary(run_dir, row->value[seed]);
+    row->used[seed] = code == 0 && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS, row->value[seed]);
     if (row->used[seed])
         row->done++;
     else if (!strcmp(row->status, "ok"))
@@ -104,7 +81,7 @@ ml_status compare_base(compare_options *o)
     char line[4096];
     while (file && fgets(line, sizeof line, file)) {
         json_t *found = line[0] == '{' ? json_loads(line, 0, NULL) : NULL;
-        if (found) o->base_loss = member(found, "loss");
+        if (found) o->base_loss = table_member(found, "loss");
         json_decref(found);
     }
     if (file) fclose(file);

@@ -46,13 +46,11 @@ done:
     return st;
 }
 
-static ml_status write_hdf5(const compare_options *o, const compare_row *rows, int64_t count, const char *csv, const char *path)
+static ml_status write_hdf5(const compare_options *o, const compare_row *rows, int64_t count, const char *csv)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
     double *work = NULL;
-    char *bytes;
-    int64_t length;
     ML_NEW(work, ml_max(count, 1) * ml_max(o->nseeds, 1), ML_MEM_OTHER, "a table's column");
     ML_TRY(ml_image_create(&image, 1 << 20, 0));
     ML_TRY(ml_image_put_text(ml_image_file(image), "format", "mpilora comparison"));
@@ -63,8 +61,7 @@ static ml_status write_hdf5(const compare_options *o, const compare_row *rows, i
         for (int64_t i = 0; i < count * o->nseeds; i++) work[i] = rows[i / o->nseeds].value[i % o->nseeds][c];
         ML_TRY(table_put_column(ml_image_file(image), compare_columns[c].name, count, o->nseeds, work));
     }
-    ML_TRY(ml_image_finish(image, &bytes, &length));
-    ML_TRY(ml_durable_write(path, bytes, length, NULL));
+    ML_TRY(table_write_image(o->out, "compare", image));
 done:
     ml_image_destroy(image);
     ml_memory_free(work);
@@ -75,12 +72,9 @@ ml_status compare_write(const compare_options *o, const compare_row *rows, int64
 {
     ml_status st = ML_OK;
     ml_text csv = {0};
-    char path[ML_DURABLE_PATH];
     ML_TRY(make_csv(o, rows, count, &csv));
-    ML_TRY(ml_durable_path(path, "%s/compare.csv", o->out));
-    ML_TRY(ml_durable_write(path, csv.data, csv.length, NULL));
-    ML_TRY(ml_durable_path(path, "%s/compare.h5", o->out));
-    ML_TRY(write_hdf5(o, rows, count, csv.data, path));
+    ML_TRY(table_write_csv(o->out, "compare", &csv));
+    ML_TRY(write_hdf5(o, rows, count, csv.data));
 done:
     ml_text_destroy(&csv);
     return st;
@@ -121,10 +115,7 @@ ml_status compare_print_json(const compare_options *o, const compare_row *rows, 
         json_t *item = json_pack("{s:s,s:s,s:I,s:s}", "what", row->words, "method", ml_method_name(row->method), "seeds",
                                  (json_int_t)row->done, "status", row->status);
         for (int c = 0; item && c < COMPARE_COLUMNS; c++) {
-            table_spread s = spread_at(row, c);
-            json_object_set_new(item, compare_columns[c].name,
-                                json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min", table_json_number(s.least), "max",
-                                          table_json_number(s.most)));
+            json_object_set_new(item, compare_columns[c].name, table_json_spread(spread_at(row, c)));
         }
         json_array_append_new(list, item);
     }

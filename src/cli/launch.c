@@ -34,13 +34,10 @@ ml_status launch_find_program(char path[LAUNCH_PATH])
     return ML_OK;
 }
 
-void launch_add_word(launch *c, const char *format, ...)
+static void add(launch *c, const char *format, va_list arguments)
 {
     char piece[LAUNCH_PATH];
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(piece, sizeof piece, format, arguments);
-    va_end(arguments);
     char *copy = c->count < LAUNCH_WORDS ? ml_memory_string(piece) : NULL;
     if (copy)
         c->words[c->count++] = copy;
@@ -48,15 +45,21 @@ void launch_add_word(launch *c, const char *format, ...)
         c->full = true;
 }
 
-void launch_add_set(launch *c, const char *format, ...)
+void launch_add_word(launch *c, const char *format, ...)
 {
-    char piece[LAUNCH_PATH];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(piece, sizeof piece, format, arguments);
+    add(c, format, arguments);
     va_end(arguments);
+}
+
+void launch_add_set(launch *c, const char *format, ...)
+{
+    va_list arguments;
     launch_add_word(c, "--set");
-    launch_add_word(c, "%s", piece);
+    va_start(arguments, format);
+    add(c, format, arguments);
+    va_end(arguments);
 }
 
 void launch_add_method(launch *c, const char *name)

@@ -8,16 +8,9 @@
 
 enum { SCALE_EXPERIMENTS = 256, SCALE_REPETITIONS = 64, SCALE_STATUS = 256 /* LAUNCH_TEXT */, SCALE_PATH = 4096 };
 
-/* What a run says, by where it stands: steps' means are of metrics.jsonl without the first step (which warms up), the rest of summary.json. */
-typedef struct scale_column {
-    const char *name;
-    const char *member; /* of the step's line; NULL: from the summary */
-    const char *object; /* of the summary: the object in it, or NULL */
-    const char *key;
-} scale_column;
-
+/* Means of steps are without the first one, which warms up. */
 enum { SCALE_COLUMNS = 28 };
-extern const scale_column scale_columns[SCALE_COLUMNS];
+extern const table_column scale_columns[SCALE_COLUMNS];
 int scale_column_find(const char *name);
 
 typedef struct scale_experiment {

@@ -6,39 +6,29 @@
 #include "cli/launch.h"
 #include "cli/scale.h"
 
-#define STEP(name)             \
-    {                          \
-        name, name, NULL, NULL \
-    }
-#define SUM(name)              \
-    {                          \
-        name, NULL, NULL, name \
-    }
-#define MEMORY(name) \
-    {"memory_" name, NULL, "memory", name}, { "planned_" name, NULL, "predicted", name }
-const scale_column scale_columns[SCALE_COLUMNS] = {
-    STEP("tokens_per_s"),
-    STEP("step_s"),
-    STEP("forward_s"),
-    STEP("backward_s"),
-    STEP("comm_s"),
-    STEP("optimizer_s"),
-    STEP("data_s"),
-    STEP("other_s"),
-    STEP("wait_s"),
-    STEP("allreduce_bytes"),
-    STEP("allreduce_bytes_passed"),
-    SUM("params_trainable"),
-    MEMORY("frozen"),
-    MEMORY("trainable"),
-    MEMORY("gradient"),
-    MEMORY("optimizer"),
-    MEMORY("activation"),
-    MEMORY("workspace"),
-    {"memory_total", NULL, "memory", "total_peak_bytes"},
-    {"planned_total", NULL, "predicted", "total_bytes"},
-    {"process_peak_bytes", NULL, "memory", "process_peak_bytes"},
-    {"node_peak_bytes", NULL, "memory", "node_peak_bytes"},
+const table_column scale_columns[SCALE_COLUMNS] = {
+    TABLE_STEP("tokens_per_s"),
+    TABLE_STEP("step_s"),
+    TABLE_STEP("forward_s"),
+    TABLE_STEP("backward_s"),
+    TABLE_STEP("comm_s"),
+    TABLE_STEP("optimizer_s"),
+    TABLE_STEP("data_s"),
+    TABLE_STEP("other_s"),
+    TABLE_STEP("wait_s"),
+    TABLE_STEP("allreduce_bytes"),
+    TABLE_STEP("allreduce_bytes_passed"),
+    TABLE_TOP("params_trainable"),
+    TABLE_MEMORY("frozen"),
+    TABLE_MEMORY("trainable"),
+    TABLE_MEMORY("gradient"),
+    TABLE_MEMORY("optimizer"),
+    TABLE_MEMORY("activation"),
+    TABLE_MEMORY("workspace"),
+    {"memory_total", "memory", "total_peak_bytes", NULL},
+    {"planned_total", "predicted", "total_bytes", NULL},
+    {"process_peak_bytes", "memory", "process_peak_bytes", NULL},
+    {"node_peak_bytes", "memory", "node_peak_bytes", NULL},
 };
 
 int scale_column_find(const char *name)
@@ -69,12 +59,6 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
 
 /* ---- what it says ---- */
 
-static double member(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 /* Means over the steps after the first. */
 static bool read_steps(const char *run_dir, double *value)
 {
@@ -87,28 +71,13 @@ static bool read_steps(const char *run_dir, double *value)
         json_t *step = json_loads(line, 0, NULL);
         if (lines++ > 0)
             for (int i = 0; i < SCALE_COLUMNS; i++)
-                if (scale_columns[i].member) sum[i] += member(step, scale_columns[i].member);
+                if (scale_columns[i].member) sum[i] += table_member(step, scale_columns[i].member);
         json_decref(step);
     }
     if (file) fclose(file);
     for (int i = 0; lines > 1 && i < SCALE_COLUMNS; i++)
         if (scale_columns[i].member) value[i] = sum[i] / (double)(lines - 1);
     return lines > 1;
-}
-
-static bool read_summary(const char *run_dir, double *value)
-{
-    char path[SCALE_PATH + 16];
-    snprintf(path, sizeof path, "%s/summary.json", run_dir);
-    json_t *summary = json_load_file(path, 0, NULL);
-    const json_t *memory = json_object_get(summary, "memory");
-    for (int i = 0; summary && i < SCALE_COLUMNS; i++) {
-        const scale_column *c = &scale_columns[i];
-        const json_t *from = !c->object ? summary : !strcmp(c->object, "memory") ? memory : json_object_get(memory, c->object);
-        if (!c->member) value[i] = member(from, c->key);
-    }
-    json_decref(summary);
-    return summary != NULL;
 }
 
 ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition)
@@ -122,7 +91,8 @@ ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetit
     for (int i = 0; i < SCALE_COLUMNS; i++) e->value[repetition][i] = NAN;
     make_command(o, e, run_dir, &c);
     ML_TRY(launch_run(&c, log, e->threads, &code));
-    if (code == 0 && read_summary(run_dir, e->value[repetition]) && read_steps(run_dir, e->value[repetition]))
+    if (code == 0 && table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]) &&
+        read_steps(run_dir, e->value[repetition]))
         e->done++, e->used[repetition] = true;
     else if (strcmp(e->status, "ok") == 0)
         launch_explain(log, code, e->status);

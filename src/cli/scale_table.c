@@ -83,21 +83,18 @@ done:
     return st;
 }
 
-static ml_status write_hdf5(const scale_options *o, const scale_experiment *all, int64_t count, const char *csv, const char *path)
+static ml_status write_hdf5(const scale_options *o, const scale_experiment *all, int64_t count, const char *csv)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
     double *work = NULL;
-    char *bytes;
-    int64_t length;
     ML_NEW(work, count * o->repetitions, ML_MEM_OTHER, "a table's column");
     ML_TRY(ml_image_create(&image, 1 << 20, 0));
     ML_TRY(ml_image_put_text(ml_image_file(image), "format", "mpilora scaling"));
     ML_TRY(ml_image_put_text(ml_image_file(image), "scaling", o->weak ? "weak" : "strong"));
     ML_TRY(ml_image_put_long_text(ml_image_file(image), "csv", csv));
     ML_TRY(put_columns(ml_image_file(image), o, all, count, work));
-    ML_TRY(ml_image_finish(image, &bytes, &length));
-    ML_TRY(ml_durable_write(path, bytes, length, NULL));
+    ML_TRY(table_write_image(o->out, "scaling", image));
 done:
     ml_image_destroy(image);
     ml_memory_free(work);
@@ -108,12 +105,9 @@ ml_status scale_write(const scale_options *o, const scale_experiment *all, int64
 {
     ml_status st = ML_OK;
     ml_text csv = {0};
-    char path[SCALE_PATH];
     ML_TRY(make_csv(o, all, count, &csv));
-    ML_TRY(ml_durable_path(path, "%s/scaling.csv", o->out));
-    ML_TRY(ml_durable_write(path, csv.data, csv.length, NULL));
-    ML_TRY(ml_durable_path(path, "%s/scaling.h5", o->out));
-    ML_TRY(write_hdf5(o, all, count, csv.data, path));
+    ML_TRY(table_write_csv(o->out, "scaling", &csv));
+    ML_TRY(write_hdf5(o, all, count, csv.data));
 done:
     ml_text_destroy(&csv);
     return st;
@@ -163,10 +157,7 @@ ml_status scale_print_json(const scale_options *o, const scale_experiment *all, 
                       "repetitions", (json_int_t)e->done, "status", e->status, "efficiency",
                       table_json_number(scale_efficiency(all, count, e)), "allreduce_bytes_expected", table_json_number(expected_bytes(e)));
         for (int c = 0; item && c < SCALE_COLUMNS; c++) {
-            table_spread s = scale_spread_of(e, c);
-            json_object_set_new(item, scale_columns[c].name,
-                                json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min", table_json_number(s.least), "max",
-                                          table_json_number(s.most)));
+            json_object_set_new(item, scale_columns[c].name, table_json_spread(scale_spread_of(e, c)));
         }
         json_array_append_new(list, item);
     }

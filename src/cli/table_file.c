@@ -4,7 +4,30 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "store/durable.h"
+
 enum { MOST = 64 };
+
+double table_member(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+bool table_read_summary(const char *run_dir, const table_column *columns, int count, double *value)
+{
+    char path[ML_DURABLE_PATH + 16];
+    snprintf(path, sizeof path, "%s/summary.json", run_dir);
+    json_t *summary = json_load_file(path, 0, NULL);
+    const json_t *memory = json_object_get(summary, "memory");
+    for (int i = 0; summary && i < count; i++) {
+        const table_column *c = &columns[i];
+        const json_t *from = !c->object ? summary : !strcmp(c->object, "memory") ? memory : json_object_get(memory, c->object);
+        if (!c->member) value[i] = table_member(from, c->key);
+    }
+    json_decref(summary);
+    return summary != NULL;
+}
 
 static int ascending(const void *a, const void *b)
 {
@@ -43,4 +66,30 @@ ml_status table_put_column(hid_t file, const char *name, int64_t rows, int64_t c
     if (dataset >= 0) H5Dclose(dataset);
     H5Sclose(space);
     return written ? ML_OK : ml_fail(ML_RESOURCE, "a table's column %s cannot be made", name);
+}
+
+json_t *table_json_spread(table_spread s)
+{
+    return json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min", table_json_number(s.least), "max",
+                     table_json_number(s.most));
+}
+
+static ml_status write_file(const char *out, const char *name, const char *ending, const char *bytes, int64_t length)
+{
+    char path[ML_DURABLE_PATH];
+    ml_status st = ml_durable_path(path, "%s/%s.%s", out, name, ending);
+    return st == ML_OK ? ml_durable_write(path, bytes, length, NULL) : st;
+}
+
+ml_status table_write_csv(const char *out, const char *name, const ml_text *csv)
+{
+    return write_file(out, name, "csv", csv->data, csv->length);
+}
+
+ml_status table_write_image(const char *out, const char *name, ml_image *image)
+{
+    char *bytes;
+    int64_t length;
+    ml_status st = ml_image_finish(image, &bytes, &length);
+    return st == ML_OK ? write_file(out, name, "h5", bytes, length) : st;
 }
