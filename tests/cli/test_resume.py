@@ -1,6 +1,7 @@
 """Stopping and going on: a run that signals stopped, started again by the same command, ends with the same bytes as one that was never stopped."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,21 +57,38 @@ def read_bytes(path):
         return file.read()
 
 
-def stop_at(config, run_dir, lines, number, ranks):
-    """Starts training, sends the signal once metrics.jsonl has `lines` lines: the exit code and what was said. TERM goes to each rank as srun
-    sends it, USR1 through mpirun."""
+def try_to_stop(config, run_dir, lines, number, ranks):
+    """None where the run was through before the signal came: a busy machine."""
     process = subprocess.Popen(harness.command("train", config, ranks=ranks), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     end = time.monotonic() + 60
     while harness.count_lines(f"{run_dir}/metrics.jsonl") < lines and process.poll() is None and time.monotonic() < end:
         time.sleep(0.002)
-    for pid in harness.ranks_of(process.pid) if ranks and number == signal.SIGTERM else [process.pid]:
+    late = process.poll() == 0
+    for pid in [] if late else harness.ranks_of(process.pid) if ranks and number == signal.SIGTERM else [process.pid]:
         os.kill(pid, number)
     try:
         _, said = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         sys.exit(f"{config}: still running 60 s after signal {number}")
-    return process.returncode, said
+    return None if late else (process.returncode, said)
+
+
+def stop_at(config, run_dir, lines, number, ranks):
+    """Starts training, sends the signal once metrics.jsonl has `lines` lines: the exit code and what was said. TERM goes to each rank as srun
+    sends it, USR1 through mpirun."""
+    before = f"{run_dir}.before"
+    if os.path.exists(run_dir):
+        shutil.copytree(run_dir, before)
+    for _ in range(5):
+        stopped = try_to_stop(config, run_dir, lines, number, ranks)
+        if stopped:
+            break
+        shutil.rmtree(run_dir)
+        if os.path.exists(before):
+            shutil.copytree(before, run_dir)
+    shutil.rmtree(before, ignore_errors=True)
+    return stopped or sys.exit(f"{config}: five times the run was through before line {lines} was seen")
 
 
 def numbers(run_dir):
