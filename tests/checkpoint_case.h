@@ -40,7 +40,8 @@ static void case_fill(ml_parameters *p, bool zero)
     }
 }
 
-static ml_parameters case_parameters(const ml_grid *grid)
+/* Without storage. */
+static ml_parameters case_list(const ml_grid *grid)
 {
     static const char *const names[] = {"layers.0.attn.q.A", "layers.0.attn.q.B", "layers.0.attn.qkv.B", "layers.0.attn.o.A",
                                         "norm.weight"};
@@ -51,8 +52,15 @@ static ml_parameters case_parameters(const ml_grid *grid)
     for (int i = 0; i < 5; i++)
         fine = fine && ml_parameters_add(&p, names[i], rows[i], cols[i], i == 4, case_shard(i, rows[i], cols[i], tp, rank),
                                          ML_GRADIENT_PARTIAL, NULL) == ML_OK;
+    if (!fine) abort();
     ml_parameters_lay_out(&p);
-    if (!fine || ml_parameters_allocate(&p, true) != ML_OK) abort();
+    return p;
+}
+
+static inline ml_parameters case_parameters(const ml_grid *grid)
+{
+    ml_parameters p = case_list(grid);
+    if (ml_parameters_allocate(&p, true) != ML_OK) abort();
     return p;
 }
 

@@ -145,6 +145,7 @@ typedef struct ml_run_config {
         ml_keep_activations activations; /* auto: the fastest mode that fits into the limit */
         int64_t limit;                   /* bytes of one process; null in the file gives 0: none */
         ml_share_frozen share_frozen;    /* auto: replicas of a node hold one copy of the frozen weights where that can be */
+        bool shard_optimizer;            /* false; true: the replicas divide the optimizer's moments (ZeRO's first stage) */
     } memory;
     ml_dtype precision; /* bf16 */
     char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */

@@ -52,6 +52,10 @@ void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n);
 void ml_grid_barrier(const ml_grid *grid);
+/* The two halves of a sum, over the group's parts of x: of its members, the place-th has the ml_part_count numbers from ml_part_start. Scatter_sum leaves the sum of
+ * its own part with each (the rest of x is undefined then); gather_parts gives every part to all. n < 2³¹. */
+void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
+void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 /* Point to point inside the world (checkpoints): bytes of any count. */
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);

@@ -2,6 +2,10 @@
  *
  * All trainable tensors of a rank lie in one contiguous fp32 buffer: first those replicated over tp, then the sharded ones.
  * Gradients and moments have the same layout. Global (unsharded) names and shapes make checkpoints independent of the grid.
+ *
+ * Moments divided over dp (ZeRO's first stage, Rajbhandari et al. 2020, arXiv:1910.02054): replicas hold the same values, so each keeps the moments of a part of them
+ * alone, updates that part, and gets the others' from those who have them. Gradients are then summed by a scatter instead of to all, as many bytes as before in both
+ * halves together. The buffer is cut into pieces, so that what MPI holds meanwhile stays small, and of each piece every replica has one part.
  */
 #ifndef MPILORA_OPTIM_H
 #define MPILORA_OPTIM_H
@@ -33,7 +37,9 @@ typedef struct ml_parameters {
     int64_t replicated;                          /* floats of the replicated tensors, at the buffers' start */
     int64_t local;                               /* floats of this rank */
     int64_t global;                              /* distinct trainable parameters of the whole grid */
-    float *value, *gradient, *moment1, *moment2; /* [local] each, owned; NULL before ml_parameters_allocate */
+    int dp, dp_rank;                             /* the replicas that the moments are divided over; dp 1: each has all */
+    int64_t piece, held;                         /* floats of a piece; moments of each kind that this rank holds */
+    float *value, *gradient, *moment1, *moment2; /* [local], moments [held]; owned; NULL before ml_parameters_allocate */
 } ml_parameters;
 
 /* ---- the list ------------------------------------------------------------------------------------------------------------ */
@@ -43,15 +49,32 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
                             ml_gradient_kind kind, int64_t *index) ML_NODISCARD;
 /* After the last add: assigns offsets (replicated tensors first, each group in order) and counts; allocates nothing. */
 void ml_parameters_lay_out(ml_parameters *p);
+/* After lay_out, before allocate: this rank's moments are its share of dp. piece: floats; 0: 4 Mi. */
+void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece);
 /* Allocates value (category trainable) and, with `training`, gradient and moments. Local; ML_RESOURCE. */
 ml_status ml_parameters_allocate(ml_parameters *p, bool training) ML_NODISCARD;
 /* The bytes that ml_parameters_allocate(training) accounts for. */
 void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
 void ml_parameters_destroy(ml_parameters *p);
 
-/* Tensor i of `buffer` (one of value, moment1, moment2), whole and row-major, into `whole` on world rank 0, from the ranks of dp replica 0. `whole` and
+/* Tensor i of `buffer` (the values, or what is laid out like them), whole and row-major, into `whole` on world rank 0, from the ranks of dp replica 0. `whole` and
  * the work space `part` hold rows × cols floats each on world rank 0 and are ignored elsewhere. Collective over the world. */
 void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i, const float *buffer, float *whole, float *part);
+
+/* ---- moments, whole or divided --------------------------------------------------------------------------------------------- */
+
+/* What replica `place` holds of a piece: floats [first, first + count) of the buffers, from `at` on in its moments. Undivided there is one piece. */
+typedef struct ml_share {
+    int64_t first, count, at;
+} ml_share;
+int64_t ml_parameters_pieces(const ml_parameters *p);
+ml_share ml_parameters_share(const ml_parameters *p, int64_t piece, int place);
+
+/* Values at [at, at + n) of `buffer` (one of value, moment1, moment2, or NULL: nothing happens): this rank's share of them. Local. */
+void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values, int64_t n);
+/* Where floats [at, at + n) of `buffer` can be read on dp rank 0, counted from the buffer's start: the buffer itself, or the gradients' place, whose contents are lost then.
+ * Collective over dp where moments are divided. */
+const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid, const float *buffer, int64_t at, int64_t n);
 
 /* ---- a step --------------------------------------------------------------------------------------------------------------- */
 
@@ -61,15 +84,15 @@ typedef struct ml_reduction {
 } ml_reduction;
 
 /* Gradients summed over the grid: replicated tensors over tp × dp (identical ones enter from tp rank 0 alone), sharded ones over dp; fp32, in place.
- * Collective over the world. */
+ * With divided moments the sums of this rank's share alone are there. Collective over the world. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
 /* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double. Collective over the world. Not finite where a gradient
  * is not. */
 double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels);
 
-/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor. Local. */
-void ml_parameters_update(ml_parameters *p, const ml_kernels *kernels, const ml_adamw *step);
+/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor. Collective over dp where moments are divided, else local. */
+void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels, const ml_adamw *step);
 
 /* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not finite; NULL: none. */
 const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values);

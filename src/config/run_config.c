@@ -86,6 +86,7 @@ static const key table[] = {
     {.path = "memory.activations", .kind = KEY_CHOICE, .offset = AT(memory.activations), .choices = activations},
     {.path = "memory.limit", .kind = KEY_BYTES, .offset = AT(memory.limit), .least = 1, .most = ANY_INT, .nullable = true},
     {.path = "memory.share_frozen", .kind = KEY_CHOICE, .offset = AT(memory.share_frozen), .choices = shares},
+    {.path = "memory.shard_optimizer", .kind = KEY_BOOL, .offset = AT(memory.shard_optimizer)},
     {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
     {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},
     {.path = "kernels.vector", .kind = KEY_TEXT, .offset = AT(vector_path), .nullable = true},

@@ -52,6 +52,37 @@ void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *byte
     add_seconds(grid, since);
 }
 
+static void find_parts(const ml_grid *grid, ml_group group, int64_t n)
+{
+    int64_t members = grid->members[group];
+    for (int64_t i = 0; i < members; i++) {
+        grid->count[i] = (int)ml_part_count(n, members, i);
+        grid->start[i] = (int)ml_part_start(n, members, i);
+    }
+}
+
+/* MPI leaves the sum where x begins. */
+void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    int mine = grid->place[group];
+    if (grid->members[group] == 1 || n == 0) return;
+    double since = ml_seconds();
+    find_parts(grid, group, n);
+    MPI_Reduce_scatter(MPI_IN_PLACE, x, grid->count, MPI_FLOAT, MPI_SUM, grid->group[group]);
+    memmove(x + grid->start[mine], x, (size_t)grid->count[mine] * sizeof *x);
+    add_seconds(grid, since);
+    counters(grid)->summed[group] += n * (int64_t)sizeof *x;
+}
+
+void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    if (grid->members[group] == 1 || n == 0) return;
+    double since = ml_seconds();
+    find_parts(grid, group, n);
+    MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT, grid->group[group]);
+    add_seconds(grid, since);
+}
+
 void ml_grid_barrier(const ml_grid *grid)
 {
     double since = ml_seconds();

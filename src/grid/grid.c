@@ -73,6 +73,14 @@ static void count_nodes(ml_grid *grid)
     MPI_Allreduce(&grid->members[ML_GROUP_NODE], &grid->ranks_on_node, 1, MPI_INT, MPI_MAX, world);
 }
 
+static void free_memory(ml_grid *grid)
+{
+    if (!grid) return;
+    ml_memory_free(grid->count);
+    ml_memory_free(grid->start);
+    ml_memory_free(grid);
+}
+
 ml_status ml_grid_create(ml_grid **out, int tp)
 {
     ml_status st = ML_OK;
@@ -82,6 +90,8 @@ ml_status ml_grid_create(ml_grid **out, int tp)
         return ml_fail(ML_USAGE, "parallel.tp: %d does not divide the %d ranks of this job; start a multiple of %d ranks or change tp", tp,
                        size, tp);
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
+    ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
+    ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");
     grid->rank = ml_grid_world_rank();
     grid->size = size;
     grid->tp = tp;
@@ -91,7 +101,9 @@ ml_status ml_grid_create(ml_grid **out, int tp)
     make_groups(grid);
     count_nodes(grid);
     *out = grid;
+    grid = NULL;
 done:
+    free_memory(grid);
     return st;
 }
 
@@ -99,7 +111,7 @@ void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
     for (int g = GROUPS - 1; g >= 0; g--) MPI_Comm_free(&grid->group[g]);
-    ml_memory_free(grid);
+    free_memory(grid);
 }
 
 int ml_grid_rank(const ml_grid *grid) { return grid->rank; }

@@ -12,6 +12,7 @@ struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two */
     int members[GROUPS], place[GROUPS];
     int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
+    int *count, *start;     /* [size] each: parts of an array, while a collective runs */
     double seconds;         /* inside collectives */
     int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
 };

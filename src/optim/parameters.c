@@ -46,6 +46,7 @@ void ml_parameters_lay_out(ml_parameters *p)
         }
         if (!sharded) p->replicated = p->local;
     }
+    ml_parameters_divide_moments(p, 1, 0, 0);
 }
 
 void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML_MEM_CATEGORIES])
@@ -54,7 +55,7 @@ void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML
     bytes[ML_MEM_TRAINABLE] += one;
     if (!training) return;
     bytes[ML_MEM_GRADIENT] += one;
-    bytes[ML_MEM_OPTIMIZER] += 2 * one;
+    bytes[ML_MEM_OPTIMIZER] += 2 * p->held * (int64_t)sizeof(float);
 }
 
 ml_status ml_parameters_allocate(ml_parameters *p, bool training)
@@ -63,8 +64,8 @@ ml_status ml_parameters_allocate(ml_parameters *p, bool training)
     ML_NEW(p->value, p->local, ML_MEM_TRAINABLE, "trainable parameters");
     if (!training) return ML_OK;
     ML_NEW(p->gradient, p->local, ML_MEM_GRADIENT, "gradients");
-    ML_NEW(p->moment1, p->local, ML_MEM_OPTIMIZER, "AdamW's first moments");
-    ML_NEW(p->moment2, p->local, ML_MEM_OPTIMIZER, "AdamW's second moments");
+    ML_NEW(p->moment1, p->held, ML_MEM_OPTIMIZER, "AdamW's first moments");
+    ML_NEW(p->moment2, p->held, ML_MEM_OPTIMIZER, "AdamW's second moments");
 done:
     return st;
 }

@@ -167,6 +167,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
     ML_TRY(ml_peft_attach_configured(&peft, model, &parameters, c, method));
     ml_parameters_lay_out(&parameters);
+    if (c->memory.shard_optimizer) ml_parameters_divide_moments(&parameters, plan->dp, 0, 0);
     *out = (ml_plan_method){.name = ml_method_name(method),
                             .params_total = ml_model_parameters_total(&s->spec),
                             .params_trainable = parameters.global,

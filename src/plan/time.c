@@ -271,7 +271,7 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
     ml_plan_time out = {.forward_s = t.forward / cores,
                         .backward_s = t.backward / cores,
                         .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) + gradient_sums(s, p, tp),
-                        .optimizer_s = optimizer(&t, (double)p->local, cores, on_node),
+                        .optimizer_s = optimizer(&t, (double)p->held, cores, on_node),
                         .data_s = elements(&t, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
     out.step_s = out.forward_s + out.backward_s + out.comm_s + out.optimizer_s + out.data_s;
     out.tokens_per_s = tokens / out.step_s;

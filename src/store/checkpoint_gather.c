@@ -74,9 +74,10 @@ static ml_status gather_tensor(gather *g, int64_t tensor, int kind, ml_status st
     g->dataset = -1;
     if (writer && st == ML_OK) st = open_dataset(g, item, kind);
     int64_t step = ml_block_rows(item->rows, item->cols);
+    const float *buffer = ml_parameters_assemble(g->save->p, g->save->grid, ml_state_buffer(g->save->p, kind), item->offset, item->count);
     for (int64_t done = 0; done < item->rows; done += step) {
         int64_t rows = ml_min(step, item->rows - done);
-        gather_block(g, item, ml_state_buffer(g->save->p, kind), done, rows);
+        gather_block(g, item, buffer, done, rows);
         if (writer && st == ML_OK) st = ml_image_put_rows(g->dataset, done, rows, item->cols, g->whole);
     }
     if (g->dataset >= 0) H5Dclose(g->dataset);

@@ -32,11 +32,9 @@ static void announce(const load *s, int from, ml_extent *e) { ml_grid_broadcast(
 /* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so counting values is enough to miss none. */
 static void hand_out(load *s, int from, const ml_extent *e)
 {
-    const ml_parameter *item = &s->p->items[e->tensor];
-    float *buffer = ml_state_buffer(s->p, (int)e->kind);
     ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block, e->rows * e->cols * (int64_t)sizeof(float));
     s->covered[e->tensor * ML_STATE_KINDS + e->kind] += e->rows * e->cols;
-    if (buffer) ml_extent_take(e, item, s->block, buffer + item->offset);
+    ml_extent_take(e, s->p, s->block);
 }
 
 static void receive_blocks(load *s, int from)

@@ -1,5 +1,5 @@
 /* A state that is too large for one file: each tp rank of dp replica 0 writes its own shards, straight from where they are, file by file; what all tp ranks hold, the first
- * one writes. Files are numbered so that nobody has to ask: the k-th of tp rank t is number k·tp + t. */
+ * one writes, and moments that are divided over the replicas come from them. Files are numbered so that nobody has to ask: the k-th of tp rank t is number k·tp + t. */
 #include <inttypes.h>
 
 #include "store/state_file.h"
@@ -7,6 +7,7 @@
 typedef struct file_list {
     ml_manifest_file *file;
     int64_t count, capacity;
+    int64_t assembled; /* extents whose moments the replicas have sent */
 } file_list;
 
 int64_t ml_save_parts_limit(int tp)
@@ -31,14 +32,21 @@ int64_t ml_save_parts_memory(const ml_parameters *p, int tp, int tp_rank)
     return largest ? ml_round_up(largest, ML_IMAGE_STEP) + ML_SHA256_PIECE : 0;
 }
 
-static ml_status put_extent(const ml_save *s, ml_image *image, const ml_extent *e, int64_t offset)
+static const float *assemble(const ml_save *s, const ml_extent *e, int64_t offset)
+{
+    return ml_parameters_assemble(s->p, s->grid, ml_state_buffer(s->p, (int)e->kind), offset, e->rows * e->cols) + offset;
+}
+
+static ml_status put_extent(const ml_save *s, ml_image *image, const ml_extent *e, int64_t offset, file_list *list)
 {
     ml_status st = ML_OK;
     hid_t dataset;
     const ml_parameter *item = &s->p->items[e->tensor];
+    const float *values = assemble(s, e, offset);
+    list->assembled++;
     bool again = item->shard.dim == ML_SHARD_ROWS && item->shard.nparts > 1; /* another part of it may be in the file */
     ML_TRY(ml_extent_make(image, s->p, e, again && e->first_row > 0, &dataset));
-    ML_TRY(ml_image_put_rows(dataset, 0, e->rows, e->cols, ml_state_buffer(s->p, (int)e->kind) + offset));
+    ML_TRY(ml_image_put_rows(dataset, 0, e->rows, e->cols, values));
 done:
     if (dataset >= 0) H5Dclose(dataset);
     return st;
@@ -92,7 +100,7 @@ static ml_status write_file(const ml_save *s, ml_extent_walk *w, file_list *list
             *w = before;
             break;
         }
-        ML_TRY(put_extent(s, image, &e, offset));
+        ML_TRY(put_extent(s, image, &e, offset, list));
     }
     ML_TRY(write_image(s, image, list));
 done:
@@ -100,11 +108,17 @@ done:
     return st;
 }
 
+static ml_extent_walk walk_of(const ml_save *s)
+{
+    int tp = ml_grid_tp(s->grid);
+    return start_walk(s->p, s->state->file_bytes ? s->state->file_bytes : ml_save_parts_limit(tp), ml_grid_tp_rank(s->grid));
+}
+
 static ml_status write_own(const ml_save *s, file_list *list)
 {
     ml_status st = ML_OK;
-    int64_t limit = s->state->file_bytes ? s->state->file_bytes : ml_save_parts_limit(ml_grid_tp(s->grid)), offset;
-    ml_extent_walk w = start_walk(s->p, limit, ml_grid_tp_rank(s->grid)), ahead = w;
+    int64_t offset;
+    ml_extent_walk w = walk_of(s), ahead = w;
     ml_extent e;
     bool opens;
     while (ml_extent_next(&ahead, &e, &offset, &opens)) {
@@ -112,6 +126,24 @@ static ml_status write_own(const ml_save *s, file_list *list)
         ahead = w;
     }
 done:
+    return st;
+}
+
+/* What a replica without files does; and a writer that failed, whom the others still send theirs. */
+static void assemble_rest(const ml_save *s, int64_t assembled)
+{
+    ml_extent_walk w = walk_of(s);
+    ml_extent e;
+    int64_t offset;
+    bool opens;
+    for (int64_t i = 0; ml_extent_next(&w, &e, &offset, &opens); i++)
+        if (i >= assembled) assemble(s, &e, offset);
+}
+
+static ml_status write_or_send(const ml_save *s, file_list *list)
+{
+    ml_status st = ml_grid_dp_rank(s->grid) == 0 ? write_own(s, list) : ML_OK;
+    assemble_rest(s, list->assembled);
     return st;
 }
 
@@ -142,7 +174,7 @@ ml_status ml_save_parts(ml_save *s)
 {
     file_list own = {0};
     ml_status st = ml_grid_agree(s->grid, s->writing ? ml_writing_make_directory(s->writing) : ML_OK);
-    if (st == ML_OK) st = ml_grid_agree(s->grid, ml_grid_dp_rank(s->grid) == 0 ? write_own(s, &own) : ML_OK);
+    if (st == ML_OK) st = ml_grid_agree(s->grid, write_or_send(s, &own));
     if (st == ML_OK) st = ml_grid_agree(s->grid, collect_lists(s, &own));
     ml_memory_free(own.file);
     return st;

@@ -118,27 +118,27 @@ void ml_extent_cut_name(char *name)
     if (end) *end = '\0';
 }
 
-/* Where a rank's rows [start, start + count) meet those of the extent, copies the columns that both have. */
-static void take_rows(const ml_extent *e, const ml_parameter *item, int64_t start, int64_t count, const float *values, float *local)
+/* Where a rank's rows [start, start + count), which lie at `local` in its buffer, meet those of the extent, copies the columns that both have. */
+static void take_rows(const ml_extent *e, const ml_parameters *p, int64_t start, int64_t count, const float *values, int64_t local)
 {
+    const ml_parameter *item = &p->items[e->tensor];
     const ml_shard *shard = &item->shard;
     int64_t col = shard->dim == ML_SHARD_COLS ? shard->part[0].start : 0, cols = ml_shard_cols(shard, item->cols);
     int64_t top = ml_max(start, e->first_row), bottom = ml_min(start + count, e->first_row + e->rows);
     int64_t left = ml_max(col, e->first_col), right = ml_min(col + cols, e->first_col + e->cols);
     for (int64_t row = top; row < bottom && left < right; row++)
-        memcpy(local + (row - start) * cols + left - col, values + (row - e->first_row) * e->cols + left - e->first_col,
-               (size_t)(right - left) * sizeof *local);
+        ml_parameters_put(p, ml_state_buffer(p, (int)e->kind), local + (row - start) * cols + left - col,
+                          values + (row - e->first_row) * e->cols + left - e->first_col, right - left);
 }
 
-void ml_extent_take(const ml_extent *e, const ml_parameter *item, const float *values, float *local)
+void ml_extent_take(const ml_extent *e, const ml_parameters *p, const float *values)
 {
+    const ml_parameter *item = &p->items[e->tensor];
     const ml_shard *shard = &item->shard;
     if (shard->dim != ML_SHARD_ROWS) {
-        take_rows(e, item, 0, item->rows, values, local);
+        take_rows(e, p, 0, item->rows, values, item->offset);
         return;
     }
-    for (int i = 0; i < shard->nparts; i++) {
-        take_rows(e, item, shard->part[i].start, shard->part[i].count, values, local);
-        local += shard->part[i].count * item->cols;
-    }
+    for (int64_t i = 0, local = item->offset; i < shard->nparts; local += shard->part[i].count * item->cols, i++)
+        take_rows(e, p, shard->part[i].start, shard->part[i].count, values, local);
 }

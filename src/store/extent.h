@@ -39,7 +39,7 @@ ml_status ml_extent_make(const ml_image *image, const ml_parameters *p, const ml
 ml_status ml_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_extent *extent, int64_t all[2]) ML_NODISCARD;
 /* Cuts a dataset's name behind the tensor's. */
 void ml_extent_cut_name(char *name);
-/* Copies what a rank holds of the extent, whose rows × cols floats are `values`, into its local tensor. */
-void ml_extent_take(const ml_extent *extent, const ml_parameter *item, const float *values, float *local);
+/* Copies what a rank holds of the extent, whose rows × cols floats are `values`, into its buffer of that kind. */
+void ml_extent_take(const ml_extent *extent, const ml_parameters *p, const float *values);
 
 #endif

@@ -167,6 +167,7 @@ ml_status session_attach_method(session *s)
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
     ml_parameters_lay_out(&s->parameters);
+    if (s->config->memory.shard_optimizer) ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid), 0);
     return choose_activations(s);
 }
 

@@ -30,7 +30,7 @@ void update_parameters(session *s, int64_t done, step_result *out)
                            .decay = c->optim.weight_decay,
                            .grad_scale = ml_clip_factor(c->optim.clip_norm, out->grad_norm),
                            .t = done + 1};
-    ml_parameters_update(p, s->kernels, &step);
+    ml_parameters_update(p, s->grid, s->kernels, &step);
     if (s->peft) ml_peft_after_update(s->peft);
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
 }
