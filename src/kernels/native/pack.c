@@ -2,7 +2,7 @@
  * the matrix does not have are zero. A bf16 matrix is widened on the way. */
 #include "kernels/native/pack.h"
 
-typedef uint32_t four_words __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint32_t four_words __attribute__((vector_size(16), aligned(2), may_alias)); /* rows of bf16 may begin at any number */
 typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
 
 ML_INLINE void turn_words(const void *const row[4], four_words out[4])
