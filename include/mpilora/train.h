@@ -11,7 +11,7 @@
 #include "mpilora/model.h"
 
 /* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its step and gives ML_STOPPED. ml_train_run calls it; a program
- * calls it earlier so that no signal is lost while MPI starts. */
+ * calls it earlier so that no signal is lost while MPI starts. They are blocked in this thread and those it starts. */
 void ml_train_catch_signals(void);
 
 /* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`. Collective over the world. ML_STOPPED after a signal, with a
