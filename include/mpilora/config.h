@@ -17,6 +17,7 @@ typedef enum ml_method {
     ML_METHOD_BITFIT,
     ML_METHOD_PREFIX_EMBED,
     ML_METHOD_PREFIX_LAYER,
+    ML_METHOD_PREFIX_KV,
     ML_METHOD_ADAPTER_H,
     ML_METHOD_ADAPTER_L,
     ML_METHOD_ADAPTER_P,
@@ -24,21 +25,23 @@ typedef enum ml_method {
     ML_METHOD_COMPACTER,
     ML_METHOD_LORA_PREFIX_EMBED,
     ML_METHOD_LORA_PREFIX_LAYER,
+    ML_METHOD_LORA_PREFIX_KV,
     ML_METHODS
 } ml_method;
-/* As method.name has it: "lora", "full", …, "lora+prefix_layer". */
+/* As method.name has it: "lora", "full", …, "lora+prefix_kv". */
 const char *ml_method_name(ml_method method);
 bool ml_method_find(const char *name, ml_method *out);
 bool ml_method_has_lora(ml_method method);
 /* "method.dora=false", …: what --set needs beside a method.name without LoRA where the file may have keys of LoRA's variants. NULL-ended. */
 extern const char *const ml_lora_variants_off[];
-bool ml_method_has_prefix(ml_method method);
+bool ml_method_has_prefix(ml_method method); /* virtual tokens */
+bool ml_method_has_keys(ml_method method);   /* of these, only keys and values count: prefix_kv */
 bool ml_method_has_bottleneck(ml_method method);
 /* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's default. */
 typedef struct ml_method_sizes {
     int64_t top;        /* method.top: 2, the last layers that train (top) */
-    int64_t prefix;     /* method.prefix: 8, trained positions before a sequence (prefix_embed, prefix_layer) */
-    int64_t infix;      /* method.infix: 0, and between prompt and completion */
+    int64_t prefix;     /* method.prefix: 8, trained positions before a sequence (prefix_embed, prefix_layer, prefix_kv) */
+    int64_t infix;      /* method.infix: 0, and between prompt and completion (prefix_embed, prefix_layer) */
     int64_t bottleneck; /* method.bottleneck: 8, the width of adapter_h, adapter_l, adapter_p, adapter_drop and compacter */
     int64_t drop;       /* method.drop: 0, the first layers without an adapter (adapter_drop) */
     int64_t factors;    /* method.factors: 4, Kronecker terms (compacter) */

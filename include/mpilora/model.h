@@ -115,11 +115,15 @@ const ml_kernels *ml_model_kernels(const ml_model *model);
 
 /* Virtual tokens: those of a batch that are negative, −1 − j for the j-th. They have no word: at level 0 (the embedding's output, which holds their position alone) the
  * hook adds what stands for one; at level l, 1 … layers − 1 (the output of layer l − 1), it may put something in the place of what came out. backward takes the
- * gradient of x at that level, and clears it in rows that forward put. */
+ * gradient of x at that level, and clears it in rows that forward put.
+ * keys_forward may do so with the keys and values of a layer as attention takes them, keys after their rotation: kv + t·stride has those of token t, this rank's
+ * heads of the key and then of the value. keys_backward takes their gradient, and clears it in rows that keys_forward put. Each pair may be NULL. */
 typedef struct ml_virtual_hook {
     void *self; /* NULL: none */
     void (*forward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x);
     void (*backward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *dx);
+    void (*keys_forward)(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv, int64_t stride);
+    void (*keys_backward)(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *dkv, int64_t stride);
 } ml_virtual_hook;
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook);
 ml_virtual_hook ml_model_virtual(const ml_model *model);

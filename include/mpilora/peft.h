@@ -21,6 +21,8 @@
  *   compacter      adapter_h with D and U = Σ_i A_i ⊗ (s_i·t_iᵀ), A_i[n, n] shared by all of them (Mahabadi et al. 2021, arXiv:2106.04647)
  *   prefix_embed   trained embeddings of l_p positions before a sequence and l_i between prompt and completion: d·(l_p + l_i)
  *   prefix_layer   also what these positions hold at the input of every further layer: L·d·(l_p + l_i)
+ *   prefix_kv      keys and values of l_p positions before a sequence, in every layer; keys are not rotated, and what follows stands at positions from l_p on, as
+ *                  PEFT's prefix tuning has it (Li and Liang 2021, arXiv:2101.00190): 2·L·l_p·(key/value heads × h)
  *   lora+prefix_*  both (appendix E)
  *
  * Order of calls: attach (describes; no storage) → ml_parameters_lay_out → ml_parameters_allocate → ml_peft_bind → ml_model_bind → weights are read →
@@ -73,7 +75,7 @@ ml_status ml_peft_bind(ml_peft *peft) ML_NODISCARD;
 /* Where the fp32 master of slot `index` is kept apart from the slot's own data (in bf16): base weights are read there; else NULL. */
 float *ml_peft_master(ml_peft *peft, int64_t index);
 /* What is not of the base: matrices that go in (LoRA's A, D) Kaiming-uniform with a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); those that come
- * out (B, U) zero; embeddings of virtual tokens normal with deviation 0.02. */
+ * out (B, U) zero; what stands for virtual tokens normal with deviation 0.02. */
 void ml_peft_initialise(ml_peft *peft);
 /* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not those attached (both values named). Local; before the next pass
  * comes ml_peft_after_update. */

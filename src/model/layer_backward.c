@@ -63,9 +63,11 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
 }
 
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation (a->qkv). */
-static void attention_gradient(ml_model *m, const kept_layer *kept, const ml_batch *batch)
+static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
+    const kept_layer *kept = &a->layers[l];
+    const ml_virtual_hook *hook = &m->virtual_hook;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), kv = kv_width(m);
     const float *qkv = kept_rows(m, kept->qkv, 0, a->wide_qkv, T * width);
@@ -74,6 +76,7 @@ static void attention_gradient(ml_model *m, const kept_layer *kept, const ml_bat
     ml_attention_shape shape = attention_shape(m);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o, q, kept->lse, a->d_attention, q,
                           a->qkv, width, dk, dv, width);
+    if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);
     if (m->spec.family != ML_FAMILY_LLAMA) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, true);
     k->rope(T, m->kv_heads, m->spec.head_dim, dk, width, a->position, a->cosine, a->sine, true);
@@ -134,6 +137,6 @@ void layer_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t lowes
     if (lowest >= l * OPS_A_LAYER + OP_NORM2) return;
     o_backward(m, l, batch, rows, lowest);
     if (lowest >= l * OPS_A_LAYER + OP_O) return;
-    attention_gradient(m, &m->act.layers[l], batch);
+    attention_gradient(m, l, batch);
     qkv_backward(m, l, batch, lowest);
 }

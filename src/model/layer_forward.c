@@ -122,7 +122,9 @@ static bool is_last(const ml_model *m, int64_t l) { return l == m->spec.layers -
 void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
     const kept_layer *kept = backward ? &m->act.layers[l] : NULL;
+    const ml_virtual_hook *hook = &m->virtual_hook;
     project_qkv(m, &m->layers[l], batch, kept);
+    if (hook->keys_forward) hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m), qkv_width(m));
     attend(m, batch, kept);
 }
 

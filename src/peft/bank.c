@@ -87,7 +87,15 @@ static void virtual_forward(void *self, int64_t level, int64_t tokens, const int
     const ml_bank *bank = self;
     if (bank->adapter[0] < 0) return;
     const ml_virtual_hook *hook = &bank->tenants[bank->adapter[0]].virtual_hook;
-    if (hook->self) hook->forward(hook->self, level, tokens, token, x);
+    if (hook->forward) hook->forward(hook->self, level, tokens, token, x);
+}
+
+static void virtual_keys(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv, int64_t stride)
+{
+    const ml_bank *bank = self;
+    if (bank->adapter[0] < 0) return;
+    const ml_virtual_hook *hook = &bank->tenants[bank->adapter[0]].virtual_hook;
+    if (hook->keys_forward) hook->keys_forward(hook->self, layer, tokens, token, kv, stride);
 }
 
 /* ---- tensors in the place of the base's ---- */
@@ -203,7 +211,7 @@ static void install(ml_bank *bank)
             hook.scratch_per_token = ml_max(hook.scratch_per_token, bank->exchanges[e].hook[i].scratch_per_token);
         bank->exchanges[e].layer->hook = hook;
     }
-    ml_model_set_virtual(bank->model, (ml_virtual_hook){.self = bank, .forward = virtual_forward});
+    ml_model_set_virtual(bank->model, (ml_virtual_hook){.self = bank, .forward = virtual_forward, .keys_forward = virtual_keys});
 }
 
 ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *base, int64_t count, const ml_adapter *adapters)

@@ -17,6 +17,7 @@ static const peft_attach made_of[ML_METHODS][2] = {
     [ML_METHOD_BITFIT] = {bitfit_attach},
     [ML_METHOD_PREFIX_EMBED] = {prefix_attach},
     [ML_METHOD_PREFIX_LAYER] = {prefix_attach},
+    [ML_METHOD_PREFIX_KV] = {prefix_kv_attach},
     [ML_METHOD_ADAPTER_H] = {bottleneck_attach},
     [ML_METHOD_ADAPTER_L] = {bottleneck_attach},
     [ML_METHOD_ADAPTER_P] = {bottleneck_attach},
@@ -24,6 +25,7 @@ static const peft_attach made_of[ML_METHODS][2] = {
     [ML_METHOD_COMPACTER] = {bottleneck_attach},
     [ML_METHOD_LORA_PREFIX_EMBED] = {lora_attach, prefix_attach},
     [ML_METHOD_LORA_PREFIX_LAYER] = {lora_attach, prefix_attach},
+    [ML_METHOD_LORA_PREFIX_KV] = {lora_attach, prefix_kv_attach},
 };
 
 /* `adapter` NULL: to be trained from `options`. */
@@ -182,13 +184,29 @@ ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *
 
 /* ---- for the methods ---- */
 
-void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)
+/* One number for each place of the whole tensor. */
+typedef double (*draw)(ml_random_key key, uint64_t place);
+
+static double draw_uniform(ml_random_key key, uint64_t place) { return 2.0 * ml_random_uniform(key, 0, place) - 1.0; }
+static double draw_normal(ml_random_key key, uint64_t place) { return ml_random_normal(key, 0, place); }
+
+static void fill(const ml_parameter *item, uint64_t seed, draw number, double size, float *values)
 {
     ml_random_key key = ml_random_key_make(seed, item->name);
     int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
     int64_t cols = ml_shard_cols(&item->shard, item->cols);
-    double bound = 1.0 / sqrt((double)item->cols);
     for (int64_t i = 0; i < item->rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            values[i * cols + j] = (float)((2.0 * ml_random_uniform(key, 0, (uint64_t)(i * item->cols + first + j)) - 1.0) * bound);
+        for (int64_t j = 0; j < cols; j++) values[i * cols + j] = (float)(number(key, (uint64_t)(i * item->cols + first + j)) * size);
+}
+
+void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)
+{
+    fill(item, seed, draw_uniform, 1.0 / sqrt((double)item->cols), values);
+}
+
+void peft_draw_virtual(ml_peft *peft)
+{
+    const double deviation = 0.02; /* of GPT-2's own embeddings */
+    for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++)
+        fill(&peft->parameters->items[i], peft->chosen.lora.seed, draw_normal, deviation, peft_value(peft, i));
 }

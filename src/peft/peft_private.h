@@ -105,6 +105,8 @@ ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model
                       const ml_peft_options *options) ML_NODISCARD;
 /* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
+/* What stands for virtual tokens: all of the method's parameters normal, with deviation 0.02; keyed in the same way. */
+void peft_draw_virtual(ml_peft *peft);
 static inline float *peft_value(const ml_peft *peft, int64_t parameter)
 {
     return peft->parameters->value + peft->parameters->items[parameter].offset;
@@ -125,12 +127,13 @@ typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, co
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options,
                        slot_choice chosen) ML_NODISCARD;
 
-/* One file a method: full.c, top.c, bitfit.c, bottleneck.c, compacter.c, prefix.c. */
+/* One file a method: full.c, top.c, bitfit.c, bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
 typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options);
 ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+ml_status prefix_kv_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 
 #endif

@@ -45,19 +45,7 @@ static void backward(void *self, int64_t level, int64_t tokens, const int32_t *t
 
 static void destroy(ml_peft *peft) { ml_model_set_virtual(peft->model, (ml_virtual_hook){0}); }
 
-static void initialise(ml_peft *peft)
-{
-    const prefix *p = peft->own;
-    const double deviation = 0.02; /* of GPT-2's own embeddings */
-    for (int64_t l = 0; l < p->levels; l++) {
-        const ml_parameter *item = &peft->parameters->items[p->first + l];
-        ml_random_key key = ml_random_key_make(peft->chosen.lora.seed, item->name);
-        float *value = peft_value(peft, p->first + l);
-        for (int64_t i = 0; i < item->count; i++) value[i] = (float)(deviation * ml_random_normal(key, 0, (uint64_t)i));
-    }
-}
-
-static const peft_operations operations = {.destroy = destroy, .initialise = initialise};
+static const peft_operations operations = {.destroy = destroy, .initialise = peft_draw_virtual};
 
 ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
 {
@@ -76,7 +64,7 @@ ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
         ML_TRY(ml_parameters_add(parameters, name, options->sizes.prefix + options->sizes.infix, spec->width, false,
                                  (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL, NULL));
     }
-    ml_model_set_virtual(model, (ml_virtual_hook){peft, forward, backward});
+    ml_model_set_virtual(model, (ml_virtual_hook){.self = peft, .forward = forward, .backward = backward});
     *out = peft;
     peft = NULL;
 done:

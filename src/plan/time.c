@@ -167,6 +167,7 @@ static int first_trained(const tally *t, const ml_layer *l)
 {
     const ml_linear *const all[LINEARS] = {&l->qkv, &l->o, &l->up, &l->down};
     int i = 0;
+    if (ml_method_has_keys(t->method)) return QKV;
     if (t->full || ml_method_has_prefix(t->method)) return -1;
     while (i < LINEARS && !all[i]->hook.self && !trains(t, all[i], "bias") && !trains(t, all[i], "weight")) i++;
     return i;

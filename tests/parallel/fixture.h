@@ -102,11 +102,12 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     ml_model_spec spec = fixture_spec(o->family);
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.product_path = "blas"};
+    int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
     const ml_peft_options options = {
         .method = o->method,
-        .sizes = {.top = 1, .prefix = 2, .infix = 1, .bottleneck = 4, .drop = 1, .factors = 2},
+        .sizes = {.top = 1, .prefix = 3 - infix, .infix = infix, .bottleneck = 4, .drop = 1, .factors = 2},
         .lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .dora = o->dora, .targets = o->targets, .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
     ml_parameters_lay_out(&f->parameters);

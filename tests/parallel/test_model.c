@@ -8,7 +8,7 @@
 static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 24 };
+enum { CASES = 27 };
 
 static fixture_options case_number(int c)
 {
@@ -37,6 +37,9 @@ static fixture_options case_number(int c)
         {.family = ML_FAMILY_GPT2, .method = ML_METHOD_LORA_PREFIX_LAYER, .targets = gpt2_all},
         {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_PROJ, .dora = true},
         {.family = ML_FAMILY_LLAMA, .targets = llama_all, .dora = true},
+        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_PREFIX_KV},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_PREFIX_KV},
+        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_LORA_PREFIX_KV, .targets = ML_TARGET_Q | ML_TARGET_K},
     };
     return cases[c];
 }
