@@ -3,8 +3,8 @@
 #include "mpilora/config.h"
 
 const char *const method_words[] = {
-    "lora",      "full",         "top",       "bitfit",            "prefix_embed",      "prefix_layer",   "prefix_kv", "adapter_h", "adapter_l",
-    "adapter_p", "adapter_drop", "compacter", "lora+prefix_embed", "lora+prefix_layer", "lora+prefix_kv", NULL};
+    "lora",      "full",      "top",          "bitfit",    "prefix_embed",      "prefix_layer",      "prefix_kv",      "adapter_h",
+    "adapter_l", "adapter_p", "adapter_drop", "compacter", "lora+prefix_embed", "lora+prefix_layer", "lora+prefix_kv", NULL};
 
 const char *ml_method_name(ml_method method) { return method_words[method]; }
 

@@ -26,9 +26,9 @@ static int64_t lowest_trained(const ml_model *m)
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
-        const bool trains[OPS_A_LAYER] = {
-            norm_trains(&layer->norm1), ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward, ml_linear_trains(&layer->o),
-            norm_trains(&layer->norm2), ml_linear_trains(&layer->up), ml_linear_trains(&layer->down)};
+        const bool trains[OPS_A_LAYER] = {norm_trains(&layer->norm1),   ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward,
+                                          ml_linear_trains(&layer->o),  norm_trains(&layer->norm2),
+                                          ml_linear_trains(&layer->up), ml_linear_trains(&layer->down)};
         for (int op = 0; op < OPS_A_LAYER; op++)
             if (trains[op]) return l * OPS_A_LAYER + op;
     }

@@ -225,8 +225,7 @@ ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *ba
     ML_NEW(bank->tenants, count, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->exchanges, bank->nexchanges, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->hooks, count * bank->nexchanges, ML_MEM_OTHER, "adapters");
-    for (int64_t e = 0; e < bank->nexchanges; e++)
-        bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
+    for (int64_t e = 0; e < bank->nexchanges; e++) bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
     for (int64_t i = 0; i < count; i++) ML_TRY(admit(bank, i, &adapters[i]));
     install(bank);
     *out = bank;

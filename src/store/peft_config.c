@@ -53,8 +53,11 @@ static const known_key prompt_keys[] = {
     {"num_virtual_tokens", ANYTHING},
     {"token_dim", ANYTHING},
     {"num_transformer_submodules", ANYTHING},
-    {"num_attention_heads", ANYTHING}, /* used by prefix tuning only, as the next */
+    {"num_attention_heads", ANYTHING}, /* how prefix tuning cuts its rows, as the next: the base says the same */
     {"num_layers", ANYTHING},
+    {"prefix_projection", ANYTHING}, /* how keys and values were trained, as the next: the file has what came out */
+    {"encoder_hidden_size", ANYTHING},
+    {"init_weights", ANYTHING},
     {"prompt_tuning_init", ANYTHING}, /* how the embeddings began, as all of the next three */
     {"prompt_tuning_init_text", ANYTHING},
     {"tokenizer_name_or_path", ANYTHING},
@@ -97,8 +100,8 @@ static ml_status check_keys(const json_t *json, const known_key *known)
         if (demand == ANYTHING || (demand == OFF && is_off(value)) || (demand == PLAIN && is_plain(value))) continue;
         return ml_fail(
             ML_INPUT,
-            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA, DoRA and prompt tuning are (LoRA: "
-            "merge it into the base with PEFT first)",
+            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA, DoRA, prompt tuning and prefix tuning "
+            "are (LoRA: merge it into the base with PEFT first)",
             key);
     }
     return ML_OK;
@@ -106,13 +109,8 @@ static ml_status check_keys(const json_t *json, const known_key *known)
 
 static ml_status check_type(const char *type)
 {
-    if (type && (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING"))) return ML_OK;
-    if (type && !strcmp(type, "PREFIX_TUNING"))
-        return ml_fail(
-            ML_INPUT,
-            "peft_type: is PREFIX_TUNING, which trains keys and values of its own; prefix_layer trains the activations they are made "
-            "of, and most keys and values come from none: expected LORA or PROMPT_TUNING");
-    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA or PROMPT_TUNING", type ? type : "missing");
+    if (type && (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING") || !strcmp(type, "PREFIX_TUNING"))) return ML_OK;
+    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA, PROMPT_TUNING or PREFIX_TUNING", type ? type : "missing");
 }
 
 static ml_status check_names(const json_t *json)
@@ -202,7 +200,9 @@ ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t le
     ml_status st = ML_OK;
     if (!json_is_object(out->json)) st = ml_fail(ML_INPUT, "is not a JSON object");
     if (st == ML_OK) st = check_names(out->json);
-    bool prompt = st == ML_OK && !strcmp(json_string_value(json_object_get(out->json, "peft_type")), "PROMPT_TUNING");
+    const char *type = st == ML_OK ? json_string_value(json_object_get(out->json, "peft_type")) : "";
+    bool prompt = strcmp(type, "LORA") != 0;
+    out->keys = !strcmp(type, "PREFIX_TUNING");
     if (st == ML_OK) st = check_keys(out->json, prompt ? prompt_keys : lora_keys);
     if (st == ML_OK) st = prompt ? read_prompt_values(out) : read_lora_values(out);
     if (st != ML_OK) ml_peft_config_destroy(out);

@@ -8,14 +8,15 @@
 
 typedef struct ml_peft_config {
     json_t *json;   /* owned */
-    int64_t tokens; /* of prompt tuning; 0: LoRA */
-    int64_t width;  /* of them; 0: not said */
+    int64_t tokens; /* of prompt or prefix tuning; 0: LoRA */
+    bool keys;      /* prefix tuning */
+    int64_t width;  /* of them (token_dim); 0: not said */
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
 } ml_peft_config;
 
-/* ML_INPUT naming the key where it is neither LoRA nor prompt tuning: what changes the mathematics and is not known here is refused, never ignored. */
+/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the mathematics and is not known here is refused, never ignored. */
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 void ml_peft_config_destroy(ml_peft_config *config);
 

@@ -8,6 +8,7 @@
 #include "store/export_directory.h"
 #include "store/peft_export.h"
 #include "store/peft_fuse.h"
+#include "store/peft_prompt.h"
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
 static const char *const own_names[] = {config_name, tensors_name, NULL};
@@ -184,9 +185,10 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
     ML_TRY(export_directory_check(directory, own_names));
-    if (adapter->method == ML_METHOD_PREFIX_EMBED) return ml_peft_export_prompt(adapter, spec, base_name, directory);
+    if (adapter->method == ML_METHOD_PREFIX_EMBED || adapter->method == ML_METHOD_PREFIX_KV)
+        return ml_peft_prompt_write(adapter, spec, base_name, directory);
     if (adapter->method != ML_METHOD_LORA)
-        return ml_fail(ML_USAGE, "the adapter was made by method %s; only those of lora and prefix_embed are exported to PEFT",
+        return ml_fail(ML_USAGE, "the adapter was made by method %s; only those of lora, prefix_embed and prefix_kv are exported to PEFT",
                        ml_method_name(adapter->method));
     if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));

@@ -10,8 +10,4 @@
 /* The directory's two files. Takes `config` over; NULL counts as out of memory. */
 ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items, int64_t count) ML_NODISCARD;
 
-/* prefix_embed as PROMPT_TUNING. ML_USAGE where it has tokens between prompt and completion. */
-ml_status ml_peft_export_prompt(const ml_adapter *adapter, const ml_model_spec *spec, const char *base_name,
-                                const char *directory) ML_NODISCARD;
-
 #endif

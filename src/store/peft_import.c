@@ -1,4 +1,4 @@
-/* Reading a PEFT directory: LoRA's factors, or the embeddings of prompt tuning. Every module that the configuration means must have both factors, and every tensor must belong to one of them: nothing is
+/* Reading a PEFT directory: LoRA's factors, the embeddings of prompt tuning, or the keys and values of prefix tuning. Every module that the configuration means must have both factors, and every tensor must belong to one of them: nothing is
  * dropped, nothing stays silently zero. */
 #include <inttypes.h>
 #include <math.h>
@@ -7,6 +7,7 @@
 #include "store/durable.h"
 #include "store/peft_config.h"
 #include "store/peft_fuse.h"
+#include "store/peft_prompt.h"
 #include "store/safetensors.h"
 
 static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
@@ -150,36 +151,6 @@ done:
     return st;
 }
 
-/* ---- prompt tuning ------------------------------------------------------------------------------------------------------------------ */
-
-static ml_status read_prompt(import *in)
-{
-    static const char name[] = "prompt_embeddings";
-    ml_status st = ML_OK;
-    int64_t tokens = in->config.tokens, width = in->spec->width;
-    const ml_safetensors_entry *e = ml_safetensors_find(in->tensors, name);
-    if (in->config.width > 0 && in->config.width != width)
-        return ml_fail(ML_INPUT, "%s: token_dim: is %" PRId64 ", the base's width is %" PRId64, config_name, in->config.width, width);
-    if (!e) return ml_fail(ML_INPUT, "%s: %s is missing", tensors_name, name);
-    if (ml_safetensors_count(in->tensors) > 1)
-        return ml_fail(ML_INPUT, "%s: has %" PRId64 " tensors, expected %s alone", tensors_name, ml_safetensors_count(in->tensors), name);
-    if (e->dims != 2 || e->shape[0] != tokens || e->shape[1] != width)
-        return ml_fail(ML_INPUT,
-                       "%s: is %" PRId64 " × %" PRId64 " (%d dimensions), expected %" PRId64 " × %" PRId64
-                       " (num_virtual_tokens and the base's width)",
-                       name, e->dims > 0 ? e->shape[0] : 0, e->dims > 1 ? e->shape[1] : 0, e->dims, tokens, width);
-    in->out->method = ML_METHOD_PREFIX_EMBED;
-    in->out->sizes.prefix = tokens;
-    ML_NEW(in->out->tensors, 1, ML_MEM_OTHER, "an adapter");
-    in->out->ntensors = 1;
-    ml_adapter_tensor *to = in->out->tensors;
-    *to = (ml_adapter_tensor){.name = "embed.prefix", .rows = tokens, .cols = width};
-    ML_NEW(to->value, tokens * width, ML_MEM_OTHER, "an adapter");
-    ML_TRY(ml_safetensors_read(in->tensors, e, 0, e->count, to->value));
-done:
-    return st;
-}
-
 /* ---- the directory ------------------------------------------------------------------------------------------------------------------- */
 
 static ml_status read_config(import *in, const char *directory, ml_sha256 *hash)
@@ -229,7 +200,7 @@ import in = {.spec = spec, .out = out };
     out->rslora = in.config.rslora;
     out->dropout = in.config.dropout;
     ML_TRY(open_tensors(&in, directory, hash));
-    ML_TRY(in.config.tokens ? read_prompt(&in) : read_modules(&in));
+    ML_TRY(in.config.tokens ? ml_peft_prompt_read(out, &in.config, in.tensors, spec) : read_modules(&in));
     ml_sha256_finish(hash, out->hash);
     hash = NULL;
 done:

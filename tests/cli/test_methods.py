@@ -23,6 +23,7 @@ PARAMETERS = {
     "bitfit": LAYERS * 11 * WIDTH + WIDTH,
     "prefix_embed": WIDTH * 5,
     "prefix_layer": LAYERS * WIDTH * 5,
+    "prefix_kv": 2 * LAYERS * WIDTH * 3,
     "adapter_h": 2 * LAYERS * BOTTLENECK,
     "adapter_l": LAYERS * (BOTTLENECK + 2 * WIDTH),
     "adapter_p": LAYERS * BOTTLENECK,
@@ -30,7 +31,9 @@ PARAMETERS = {
     "compacter": 2 * LAYERS * COMPACT + 2**3,
     "lora+prefix_embed": LAYERS * 2 * (2 * 2 * WIDTH) + WIDTH * 5,
     "lora+prefix_layer": LAYERS * 2 * (2 * 2 * WIDTH) + LAYERS * WIDTH * 5,
+    "lora+prefix_kv": LAYERS * 2 * (2 * 2 * WIDTH) + 2 * LAYERS * WIDTH * 3,
 }
+MORE = {("gpt2", "prefix_kv"): {"infix": 0}, ("gpt2", "lora+prefix_kv"): {"infix": 0}, ("llama", "prefix_kv"): {"infix": 0}, ("llama", "bitfit"): {"new_biases": True}}
 
 
 def sequences(seed):
@@ -97,6 +100,7 @@ def check_refusals(checks, folder):
     refused(checks, folder, "factors that divide nothing", "compacter", 2, "method.factors: 3", method={"factors": 3})
     refused(checks, folder, "no virtual token", "prefix_embed", 2, "method.prefix", method={"prefix": 0, "infix": 0})
     refused(checks, folder, "virtual tokens beyond the context", "prefix_layer", 2, "virtual tokens", method={"prefix": 30})
+    refused(checks, folder, "keys and values behind the prompt", "prefix_kv", 2, "method.infix: 2", method={"infix": 2})
     refused(checks, folder, "an unknown method", "adapterH", 2, "method.name")
     config(folder, "adapter_p")
     train(folder)
@@ -115,38 +119,43 @@ def check_refusals(checks, folder):
 
 
 def check_prompt_tuning(checks, folder):
-    """prefix_embed is PEFT's prompt tuning: out, in again with the same loss, and directories that are not right."""
+    """prefix_embed is PEFT's prompt tuning, prefix_kv its prefix tuning: out, in again with the same loss, and directories that are not right."""
     peft, options = f"{folder}/prompt", f"{folder}/prompt/adapter_config.json"
     words = ("export", "--format", "peft", "--base", f"{folder}/base.h5", "--adapter", f"{folder}/run/adapter.h5", peft)
     config(folder, "prefix_embed")
     train(folder)
     done = harness.start(*words)
     checks.that(done.returncode == 2 and "method.infix" in done.stderr, f"export with an infix: exit {done.returncode}: {done.stderr[:300]}")
-    config(folder, "prefix_embed", method={"infix": 0})
-    _, summary = train(folder)
-    harness.mpilora(*words)
-    found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--adapter", peft, "--json"))["loss"]
-    checks.close("prompt tuning: loss of the exported directory", found, summary["valid_loss"], 1e-6)
-    with open(options) as file:
-        good = json.load(file)
-    for change, expected in (
-            ({"num_virtual_tokens": 4}, "expected 4"), ({"num_virtual_tokens": 0}, "num_virtual_tokens"), ({"num_virtual_tokens": "3"}, "num_virtual_tokens"),
-            ({"token_dim": WIDTH + 1}, "token_dim"), ({"num_transformer_submodules": 2}, "num_transformer_submodules"), ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING"),
-            ({"peft_type": "P_TUNING"}, "P_TUNING"), ({"peft_type": "LORA"}, "mpilora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save")):
+    for name, other in (("prefix_embed", "PREFIX_TUNING"), ("prefix_kv", "PROMPT_TUNING")):
+        shutil.rmtree(peft, ignore_errors=True)
+        config(folder, name, method={"infix": 0})
+        _, summary = train(folder)
+        harness.mpilora(*words)
+        found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--adapter", peft, "--json"))["loss"]
+        checks.close(f"{name}: loss of the exported directory", found, summary["valid_loss"], 1e-6)
+        config(folder, name, method={"infix": 0, "init": peft}, train={"steps": 1})
+        losses, again = train(folder)
+        checks.that(losses[0] < summary["loss_first"], f"{name}: started from the exported directory: loss {losses[0]}, at first {summary['loss_first']}")
+        with open(options) as file:
+            good = json.load(file)
+        for change, expected in (
+                ({"num_virtual_tokens": 4}, "expected 4"), ({"num_virtual_tokens": 0}, "num_virtual_tokens"), ({"num_virtual_tokens": "3"}, "num_virtual_tokens"),
+                ({"token_dim": WIDTH + 1}, "token_dim"), ({"num_transformer_submodules": 2}, "num_transformer_submodules"), ({"peft_type": other}, "expected 3"),
+                ({"peft_type": "P_TUNING"}, "P_TUNING"), ({"peft_type": "LORA"}, "mpilora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save")):
+            with open(options, "w") as file:
+                json.dump({**good, **change}, file)
+            refuse_prompt(checks, folder, f"{name}, {change}", expected)
         with open(options, "w") as file:
-            json.dump({**good, **change}, file)
-        refuse_prompt(checks, folder, f"{change}", expected)
-    with open(options, "w") as file:
-        json.dump(good, file)
-    for name, expected in (("other", "prompt_embeddings is missing"), ("prompt_embeddings", "expected 3")):
-        harness.write_safetensors(f"{peft}/adapter_model.safetensors", {name: ([2, WIDTH], bytes(8 * WIDTH))})
-        refuse_prompt(checks, folder, f"tensor {name}", expected)
+            json.dump(good, file)
+        for tensor, expected in (("other", "prompt_embeddings is missing"), ("prompt_embeddings", "expected 3")):
+            harness.write_safetensors(f"{peft}/adapter_model.safetensors", {tensor: ([2, WIDTH], bytes(8 * WIDTH))})
+            refuse_prompt(checks, folder, f"{name}, tensor {tensor}", expected)
 
 
 def refuse_prompt(checks, folder, what, expected):
     done = harness.start("eval", f"{folder}/run.yaml", "--adapter", f"{folder}/prompt")
     lines = done.stderr.splitlines()
-    checks.that(done.returncode == 3 and len(lines) == 1 and expected in lines[0], f"prompt tuning, {what}: exit {done.returncode}: {done.stderr[:300]}")
+    checks.that(done.returncode == 3 and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr[:300]}")
 
 
 def check_merge(checks, folder, name):
@@ -171,9 +180,9 @@ def main():
             harness.make_data(folder, sequences(1))
             harness.make_data(folder, sequences(2), "valid")
             for name in PARAMETERS:
-                if model == "llama" and name not in ("bitfit", "top", "prefix_layer", "compacter"):
-                    continue  # the family touches biases, layers and the two sub-layers' outputs; the rest differs from these in none of them
-                check_method(checks, folder, model, name, {"new_biases": True} if (model, name) == ("llama", "bitfit") else {})
+                if model == "llama" and name not in ("bitfit", "top", "prefix_layer", "prefix_kv", "compacter"):
+                    continue  # the family touches biases, layers, keys and the two sub-layers' outputs; the rest differs from these in none of them
+                check_method(checks, folder, model, name, MORE.get((model, name), {}))
             if model == "gpt2":
                 check_refusals(checks, folder)
                 check_prompt_tuning(checks, folder)

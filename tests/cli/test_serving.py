@@ -19,6 +19,7 @@ TASKS = {
     "adapter_l": {"lr": 0.05, "bottleneck": 6},
     "compacter": {"lr": 0.002, "bottleneck": 4, "factors": 2},
     "prefix_layer": {"lr": 0.05, "prefix": 3, "infix": 2},
+    "prefix_kv": {"lr": 0.1, "prefix": 4},
     "lora+prefix_embed": {"lr": 0.006, "rank": 2, "prefix": 2, "infix": 0},
     "top": {"lr": 0.02, "top": 1},
     "bitfit": {"lr": 0.002},

@@ -2,8 +2,8 @@
 
 Needs torch, transformers, peft and h5py (exit 77 where they are missing). For small GPT-2 and Llama models with random weights:
 PEFT saves an adapter → `mpilora export` reads it and writes it again → PEFT's logits with both are equal; `mpilora merge` puts it into the base, and
-the merged weights are those of PEFT's merge_and_unload; `--subtract` gives the base back. Prompt tuning: logits likewise, and `mpilora eval` of what PEFT
-saved has PEFT's loss.
+the merged weights are those of PEFT's merge_and_unload; `--subtract` gives the base back. Prompt and prefix tuning: logits likewise, and `mpilora eval` of
+what PEFT saved has PEFT's loss.
 """
 import copy
 import json
@@ -71,6 +71,16 @@ CASES = {
 }
 
 
+VIRTUAL_CASES = {  # of 3 tokens each
+    "gpt2 prompt": (gpt2, peft.PromptTuningConfig, {}),
+    "llama prompt": (llama, peft.PromptTuningConfig, {}),
+    "gpt2 prefix": (gpt2, peft.PrefixTuningConfig, {}),
+    "llama prefix": (llama, peft.PrefixTuningConfig, {}),
+    "gpt2 projected prefix": (gpt2, peft.PrefixTuningConfig, {"prefix_projection": True, "encoder_hidden_size": 5}),
+    "llama projected prefix": (llama, peft.PrefixTuningConfig, {"prefix_projection": True}),
+}
+
+
 def mpilora(*words):
     done = subprocess.run([MPILORA, *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, f"{words}: exit {done.returncode}: {done.stderr}"
@@ -135,7 +145,7 @@ def eval_loss(folder, sequence):
     return json.loads(done.stdout)["loss"]
 
 
-def check_prompt(name, make, folder):
+def check_virtual(name, make, kind, options, folder):
     torch.manual_seed(2)
     ids = torch.arange(3, 13).reshape(1, 10)
     model = make()
@@ -143,12 +153,14 @@ def check_prompt(name, make, folder):
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder / "model")
     plain = copy.deepcopy(model)
-    adapted = peft.get_peft_model(model, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
-    torch.nn.init.normal_(adapted.prompt_encoder["default"].embedding.weight, std=0.5)
+    adapted = peft.get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=3, **options)).eval()
+    for parameter in adapted.prompt_encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
     adapted.save_pretrained(folder / "adapter")
     labels = ids.clone()
-    labels[0, 0] = -100  # PEFT would predict the first word from the last virtual token
+    labels[0, 0] = -100  # with prompt tuning PEFT would predict the first word from the last virtual token
     expected = adapted(input_ids=ids, labels=labels)
+    assert (copy.deepcopy(plain)(ids).logits - expected.logits[:, -ids.shape[1] :]).abs().max() > 1e-2, f"{name}: the tokens do nothing"
     mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
     mpilora("export", "--format", "peft", "--base", folder / "base.h5", "--adapter", folder / "adapter", folder / "again")
     again = peft.PeftModel.from_pretrained(plain, folder / "again").eval()(input_ids=ids).logits
@@ -161,9 +173,9 @@ def check_prompt(name, make, folder):
 
 
 def main():
-    for name, make in (("gpt2 prompt", gpt2), ("llama prompt", llama)):
+    for name, (make, kind, options) in VIRTUAL_CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
-            check_prompt(name, make, pathlib.Path(folder))
+            check_virtual(name, make, kind, options, pathlib.Path(folder))
     for name, (make, options) in CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_case(name, make, options, pathlib.Path(folder))
