@@ -51,6 +51,9 @@ typedef struct ml_method_sizes {
 /* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL on), or the choice of one. */
 typedef enum ml_keep_activations { ML_KEEP_AUTO, ML_KEEP_FULL, ML_KEEP_SELECTIVE, ML_KEEP_CHECKPOINT } ml_keep_activations;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
+/* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or those of a text, are to the base. */
+typedef enum ml_prefix_init { ML_PREFIX_RANDOM, ML_PREFIX_VOCABULARY, ML_PREFIX_TEXT } ml_prefix_init;
+const char *ml_prefix_init_name(ml_prefix_init init); /* "random", … */
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
@@ -112,6 +115,8 @@ typedef struct ml_run_config {
         ml_layer_ranges layers;
         ml_site_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_method_sizes sizes;
+        ml_prefix_init prefix_init; /* vocabulary */
+        char *prefix_text;          /* with prefix_init text, repeated or cut to the number of virtual tokens: NULL */
     } method;
     struct {
         char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without valid nothing is evaluated */

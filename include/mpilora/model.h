@@ -162,6 +162,9 @@ void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward
  * Collective over tp; a model without finite numbers gives a loss that is not finite, no error. */
 void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum);
 
+/* out[count, d]: the embeddings of these tokens, without their positions'. Collective over tp; every rank gets them whole. */
+void ml_model_embed(const ml_model *model, int64_t count, const int32_t *token, float *out);
+
 /* Seconds that ml_model_loss has spent on this rank so far, outside collectives. Backward contains what is computed again for it, and the head's gradient. */
 double ml_model_forward_seconds(const ml_model *model);
 double ml_model_backward_seconds(const ml_model *model);

@@ -77,6 +77,11 @@ float *ml_peft_master(ml_peft *peft, int64_t index);
 /* What is not of the base: matrices that go in (LoRA's A, D) Kaiming-uniform with a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); those that come
  * out (B, U) zero; what stands for virtual tokens normal with deviation 0.02. */
 void ml_peft_initialise(ml_peft *peft);
+/* Then what stands for virtual tokens starts as what `token`, one for each (those of the infix last), are to the base: prefix_embed as their embeddings, prefix_layer
+ * also as what the layers make of them, prefix_kv as their keys and values, so that the loss is at first that of the base with these tokens there (but for the infix
+ * of prefix_layer, whose tokens are taken to follow the prefix: no prompt is known yet). One pass over the model, which has its weights, kernels and room for as
+ * many tokens. Collective over tp. */
+void ml_peft_start_virtual(ml_peft *peft, const int32_t *token);
 /* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not those attached (both values named). Local; before the next pass
  * comes ml_peft_after_update. */
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;

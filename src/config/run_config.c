@@ -5,6 +5,7 @@
 #include "mpilora/config.h"
 
 static const char *const scalings[] = {"standard", "rslora", NULL};
+static const char *const prefix_inits[] = {"random", "vocabulary", "text", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
@@ -50,6 +51,8 @@ static const key table[] = {
     {.path = "method.top", .kind = KEY_INT, .offset = AT(method.sizes.top), .least = 1, .most = 1 << 20},
     {.path = "method.prefix", .kind = KEY_INT, .offset = AT(method.sizes.prefix), .least = 0, .most = 1 << 20},
     {.path = "method.infix", .kind = KEY_INT, .offset = AT(method.sizes.infix), .least = 0, .most = 1 << 20},
+    {.path = "method.prefix_init", .kind = KEY_CHOICE, .offset = AT(method.prefix_init), .choices = prefix_inits},
+    {.path = "method.prefix_text", .kind = KEY_TEXT, .offset = AT(method.prefix_text), .nullable = true},
     {.path = "method.bottleneck", .kind = KEY_INT, .offset = AT(method.sizes.bottleneck), .least = 1, .most = 65536},
     {.path = "method.drop", .kind = KEY_INT, .offset = AT(method.sizes.drop), .least = 0, .most = 1 << 20},
     {.path = "method.factors", .kind = KEY_INT, .offset = AT(method.sizes.factors), .least = 1, .most = 256},
@@ -100,7 +103,8 @@ static void set_defaults(ml_run_config *c)
                          .method = {.rank = 8,
                                     .alpha = 16.0,
                                     .targets = ML_TARGET_Q | ML_TARGET_V,
-                                    .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4}},
+                                    .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
+                                    .prefix_init = ML_PREFIX_VOCABULARY},
                          .data = {.shuffle = true, .share_prompts = true},
                          .batch = {.sequences = 32},
                          .optim = {.lr = 2e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
@@ -147,14 +151,30 @@ static ml_status check_variants(const ml_run_config *c)
     return ML_OK;
 }
 
+const char *ml_prefix_init_name(ml_prefix_init init) { return prefix_inits[init]; }
+
+static ml_status check_prefix(const ml_run_config *c)
+{
+    bool text = c->method.prefix_init == ML_PREFIX_TEXT;
+    if (!ml_method_has_prefix(c->method.name)) return ML_OK;
+    if (c->method.sizes.prefix + c->method.sizes.infix == 0)
+        return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
+                       ml_method_name(c->method.name));
+    if (text && !c->method.prefix_text)
+        return ml_fail(ML_USAGE, "%s: method.prefix_text: missing; method.prefix_init is text, so name the text to start from", c->path);
+    if (!text && c->method.prefix_text)
+        return ml_fail(ML_USAGE,
+                       "%s: method.prefix_text: is read where method.prefix_init is text, but that is %s; change it, or leave the text out",
+                       c->path, ml_prefix_init_name(c->method.prefix_init));
+    return ML_OK;
+}
+
 static ml_status check(ml_run_config *c)
 {
     if (!c->base) return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)", c->path);
     if (c->parallel.pp != 1) return ml_fail(ML_USAGE, "%s: parallel.pp: pipeline parallelism is not available; expected 1", c->path);
-    if (ml_method_has_prefix(c->method.name) && c->method.sizes.prefix + c->method.sizes.infix == 0)
-        return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
-                       ml_method_name(c->method.name));
-    ml_status st = check_variants(c);
+    ml_status st = check_prefix(c);
+    if (st == ML_OK) st = check_variants(c);
     if (st == ML_OK) st = check_pissa(c);
     if (st != ML_OK) return st;
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);

@@ -16,6 +16,14 @@ static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_
     }
 }
 
+void ml_model_embed(const ml_model *m, int64_t count, const int32_t *token, float *out)
+{
+    int64_t d = m->spec.width;
+    memset(out, 0, (size_t)(count * d) * sizeof *out);
+    for (int64_t i = 0; i < count; i++) add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, token[i], out + i * d);
+    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, out, count * d);
+}
+
 void embed_forward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width, T = batch->tokens;

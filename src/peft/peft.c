@@ -142,6 +142,12 @@ void ml_peft_initialise(ml_peft *peft)
     }
 }
 
+void ml_peft_start_virtual(ml_peft *peft, const int32_t *token)
+{
+    for (; peft; peft = peft->next)
+        if (peft->operations->start_virtual) peft->operations->start_virtual(peft, token);
+}
+
 void ml_peft_before_sum(ml_peft *peft)
 {
     for (; peft; peft = peft->next)
@@ -209,4 +215,17 @@ void peft_draw_virtual(ml_peft *peft)
     const double deviation = 0.02; /* of GPT-2's own embeddings */
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++)
         fill(&peft->parameters->items[i], peft->chosen.lora.seed, draw_normal, deviation, peft_value(peft, i));
+}
+
+void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook)
+{
+    const ml_virtual_hook own = ml_model_virtual(peft->model);
+    const int64_t count = peft->chosen.sizes.prefix + peft->chosen.sizes.infix, start[] = {0, count}, row[] = {count - 1},
+                  target_start[] = {0, 1};
+    const ml_batch batch = {
+        .tokens = count, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = row, .targets = {target_start, token, 0}};
+    double loss;
+    ml_model_set_virtual(peft->model, hook);
+    ml_model_loss(peft->model, &batch, false, 1.0, 0.0, &loss);
+    ml_model_set_virtual(peft->model, own);
 }

@@ -10,6 +10,7 @@ typedef struct peft_operations {
     ml_status (*bind)(ml_peft *peft);
     float *(*master)(ml_peft *peft, int64_t index);
     void (*initialise)(ml_peft *peft);
+    void (*start_virtual)(ml_peft *peft, const int32_t *token);
     void (*before_sum)(ml_peft *peft);
     void (*after_update)(ml_peft *peft);
     void (*bytes)(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
@@ -107,6 +108,8 @@ ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
 /* What stands for virtual tokens: all of the method's parameters normal, with deviation 0.02; keyed in the same way. */
 void peft_draw_virtual(ml_peft *peft);
+/* A pass over these tokens, as many as the method has virtual ones, which the hook looks at in the place of the model's own. */
+void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook);
 static inline float *peft_value(const ml_peft *peft, int64_t parameter)
 {
     return peft->parameters->value + peft->parameters->items[parameter].offset;

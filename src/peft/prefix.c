@@ -45,7 +45,22 @@ static void backward(void *self, int64_t level, int64_t tokens, const int32_t *t
 
 static void destroy(ml_peft *peft) { ml_model_set_virtual(peft->model, (ml_virtual_hook){0}); }
 
-static const peft_operations operations = {.destroy = destroy, .initialise = peft_draw_virtual};
+static void record(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x)
+{
+    const ml_peft *peft = self;
+    const prefix *p = peft->own;
+    (void)token;
+    if (level > 0 && level < p->levels) memcpy(peft_value(peft, p->first + level), x, (size_t)(tokens * p->width) * sizeof *x);
+}
+
+static void start_virtual(ml_peft *peft, const int32_t *token)
+{
+    const prefix *p = peft->own;
+    ml_model_embed(peft->model, peft->chosen.sizes.prefix + peft->chosen.sizes.infix, token, peft_value(peft, p->first));
+    if (p->levels > 1) peft_watch(peft, token, (ml_virtual_hook){.self = peft, .forward = record});
+}
+
+static const peft_operations operations = {.destroy = destroy, .initialise = peft_draw_virtual, .start_virtual = start_virtual};
 
 ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
 {

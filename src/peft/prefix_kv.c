@@ -43,7 +43,24 @@ static void backward(void *self, int64_t layer, int64_t tokens, const int32_t *t
 
 static void destroy(ml_peft *peft) { ml_model_set_virtual(peft->model, (ml_virtual_hook){0}); }
 
-static const peft_operations operations = {.destroy = destroy, .initialise = peft_draw_virtual};
+static void record(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv, int64_t stride)
+{
+    const ml_peft *peft = self;
+    int64_t width = key_width(peft), parameter = key_parameter(peft, layer);
+    float *key = peft_value(peft, parameter), *value = peft_value(peft, parameter + 1);
+    (void)token;
+    for (int64_t t = 0; t < tokens; t++) {
+        memcpy(key + t * width, kv + t * stride, (size_t)width * sizeof *kv);
+        memcpy(value + t * width, kv + t * stride + width, (size_t)width * sizeof *kv);
+    }
+}
+
+static void start_virtual(ml_peft *peft, const int32_t *token)
+{
+    peft_watch(peft, token, (ml_virtual_hook){.self = peft, .keys_forward = record});
+}
+
+static const peft_operations operations = {.destroy = destroy, .initialise = peft_draw_virtual, .start_virtual = start_virtual};
 
 static ml_status check_sizes(const ml_peft_options *options)
 {

@@ -85,10 +85,24 @@ static void add_sizes(run *r)
     if (method == ML_METHOD_TOP) ADD("method.top", "%" PRId64, s->top);
     if (ml_method_has_prefix(method)) ADD("method.prefix", "%" PRId64, s->prefix);
     if (ml_method_has_prefix(method)) ADD("method.infix", "%" PRId64, s->infix);
+    if (ml_method_has_prefix(method)) ADD("method.prefix_init", "%s", ml_prefix_init_name(r->config->method.prefix_init));
     if (ml_method_has_bottleneck(method)) ADD("method.bottleneck", "%" PRId64, s->bottleneck);
     if (method == ML_METHOD_ADAPTER_DROP) ADD("method.drop", "%" PRId64, s->drop);
     if (method == ML_METHOD_COMPACTER) ADD("method.factors", "%" PRId64, s->factors);
     if (method == ML_METHOD_BITFIT) ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
+}
+
+static ml_status add_prefix_text(run *r)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    const char *words = r->config->method.prefix_text;
+    if (!ml_method_has_prefix(r->config->method.name) || !words) return ML_OK;
+    ML_TRY(ml_text_printf(&text, "%s", words));
+    add_long(r, "method.prefix_text", &text);
+done:
+    ml_text_destroy(&text);
+    return st;
 }
 
 ml_status describe_identity(run *r)
@@ -106,6 +120,7 @@ ml_status describe_identity(run *r)
         ML_TRY(add_variants(r));
     }
     add_sizes(r);
+    ML_TRY(add_prefix_text(r));
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
     ADD("data.group_prompts", "%s", c->data.group_prompts ? "true" : "false");

@@ -33,6 +33,7 @@ static ml_status initial_values(run *r)
     const char *init = r->config->method.init;
     ml_adapter adapter = {0};
     ml_peft_initialise(s->peft);
+    start_virtual(r);
     if (!init || r->config->method.name == ML_METHOD_FULL) return ML_OK;
     ml_status st = ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
     if (st == ML_OK) st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
@@ -85,6 +86,7 @@ static ml_status start(run *r, bool fresh)
     const char *product = found ? r->progress.product_path : r->config->product_path;
     const char *vector = found ? r->progress.vector_path : r->config->vector_path;
     predict_memory(r);
+    if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
     ML_TRY(session_build(s, true, product, vector));
     bool pissa = ml_run_config_is_pissa(r->config);
     if (pissa) ML_TRY(start_pissa(r, found));
@@ -225,6 +227,7 @@ static void close_run(run *r)
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
     session_close(&r->session);
+    ml_memory_free(r->start_token);
 }
 
 ml_status ml_train_run(const ml_run_config *config, bool fresh)

@@ -50,6 +50,7 @@ typedef struct run {
     double progress_time; /* of the last line */
     deadline deadline;
     ml_checkpoint_progress progress;
+    int32_t *start_token; /* [virtual tokens], owned; NULL: they start otherwise */
     int64_t identities;
     ml_checkpoint_identity identity[IDENTITIES];
     char identity_text[IDENTITIES][128];
@@ -70,6 +71,11 @@ void find_wait(const session *s, step_result *out); /* collective */
 void clear_gradients(session *s, step_result *out);
 void reduce_gradients(session *s, step_result *out); /* and their norm */
 void update_parameters(session *s, int64_t done, step_result *out);
+
+/* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the configuration says so: local. Then, when the weights are there, their parameters;
+ * collective. */
+ml_status choose_start_tokens(run *r) ML_NODISCARD;
+void start_virtual(run *r);
 
 /* pissa.c: the factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a resumed run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;

@@ -223,6 +223,52 @@ static void magnitudes_start_as_norms(void **state)
     }
 }
 
+/* Two sequences that begin with the virtual tokens, or with these words. */
+static double loss_behind(fixture *f, const int32_t begin[3])
+{
+    enum { FIRST = 9, TOKENS = 21 };
+    int32_t token[TOKENS], target[TOKENS];
+    int64_t row[TOKENS], target_start[TOKENS + 1];
+    const int64_t start[] = {0, FIRST, TOKENS};
+    ml_batch batch = {.tokens = TOKENS, .token = token, .sequences = {2, start, NULL}, .row = row, .targets = {target_start, target, 0}};
+    double loss;
+    for (int32_t t = 0; t < TOKENS; t++) {
+        int32_t place = t < FIRST ? t : t - FIRST;
+        token[t] = place < 3 ? begin[place] : (t * 7 + 3) % 37;
+        target_start[batch.rows] = batch.rows;
+        if (place < 3) continue;
+        row[batch.rows] = t;
+        target[batch.rows++] = (t * 11 + 5) % 37;
+    }
+    target_start[batch.rows] = batch.rows;
+    ml_model_loss(f->model, &batch, false, 1.0, 0.0, &loss);
+    return loss / (double)batch.rows;
+}
+
+/* Virtual tokens that start as words are to the model what these words are, whatever a method trains of them. */
+static void virtual_tokens_start_as_words(void **state)
+{
+    (void)state;
+    static const int32_t words[] = {31, 4, 17}, virtual[] = {-1, -2, -3};
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        for (int c = 0; c < CASES; c++) {
+            fixture f;
+            fixture_options options = case_number(c);
+            if (!ml_method_has_prefix(options.method)) continue;
+            fixture_create(&f, &options, grid, tp, ml_grid_tp_rank(grid));
+            double expected = loss_behind(&f, words), before = loss_behind(&f, virtual);
+            ml_peft_start_virtual(f.peft, words);
+            double found = loss_behind(&f, virtual);
+            if (!(fabs(found - expected) < 1e-6 * expected && fabs(before - expected) > 1e-3))
+                fail_msg("case %d, tp %d: loss %.9g with these words, %.9g as virtual tokens, %g before", c, tp, expected, found, before);
+            fixture_destroy(&f);
+        }
+        ml_grid_destroy(grid);
+    }
+}
+
 /* What is collected for adapter.h5 holds every rank's part. */
 static void collected_adapter_is_whole(void **state)
 {
@@ -282,7 +328,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradient_is_the_derivative),    cmocka_unit_test(every_grid_gives_the_same),
         cmocka_unit_test(initial_values_are_one_tensor), cmocka_unit_test(collected_adapter_is_whole),
         cmocka_unit_test(magnitudes_start_as_norms),     cmocka_unit_test(tp_divides_the_weights),
-        cmocka_unit_test(modes_change_nothing),
+        cmocka_unit_test(modes_change_nothing),          cmocka_unit_test(virtual_tokens_start_as_words),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ml_grid_stop();

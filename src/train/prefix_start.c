@@ -1,0 +1,60 @@
+/* The start of a run with virtual tokens: which tokens of the vocabulary they begin as. */
+#include "train/run.h"
+
+/* Each anywhere in the vocabulary; the same on every grid. */
+static void draw_tokens(const session *s, int64_t count, int32_t *token)
+{
+    ml_random_key key = ml_random_key_make(s->config->seed, "prefix.tokens");
+    for (int64_t i = 0; i < count; i++) token[i] = (int32_t)(ml_random_uniform(key, 0, (uint64_t)i) * (double)s->spec->vocab);
+}
+
+/* Those of the text with what goes before every text, from its beginning again where it is too short: PEFT's TEXT. */
+static ml_status read_tokens(const session *s, int64_t count, int32_t *token)
+{
+    ml_status st = ML_OK;
+    const char *text = s->config->method.prefix_text;
+    int64_t length;
+    ml_ids ids = {0};
+    ml_tokenizer *tokenizer = NULL;
+    const char *json = ml_base_tokenizer(s->base, &length);
+    if (!length)
+        return ml_fail(ML_INPUT, "method.prefix_init: text, but the base %s has no tokenizer; import it from a source that has one",
+                       ml_base_path(s->base));
+    ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
+    ML_TRY(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids));
+    if (ids.count == 0) st = ml_fail(ML_USAGE, "method.prefix_text: has no token; give at least one word");
+    int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
+    for (int64_t i = 0, first = begin >= 0; st == ML_OK && i < count; i++) {
+        int64_t at = i % (first + ids.count);
+        token[i] = at < first ? begin : ids.data[at - first];
+    }
+done:
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+    return st;
+}
+
+ml_status choose_start_tokens(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    int64_t count = s->prefix + s->infix;
+    ml_prefix_init init = r->config->method.prefix_init;
+    if (count == 0 || init == ML_PREFIX_RANDOM || r->config->method.init) return ML_OK;
+    ML_NEW(r->start_token, count, ML_MEM_OTHER, "tokens to start from");
+    if (init == ML_PREFIX_TEXT)
+        st = read_tokens(s, count, r->start_token);
+    else
+        draw_tokens(s, count, r->start_token);
+done:
+    return st;
+}
+
+/* Every replica takes the first one's numbers: processors may differ in the last bit of theirs. */
+void start_virtual(run *r)
+{
+    ml_parameters *p = &r->session.parameters;
+    if (!r->start_token) return;
+    ml_peft_start_virtual(r->session.peft, r->start_token);
+    ml_grid_broadcast(r->session.grid, ML_GROUP_DP, 0, p->value, p->local * (int64_t)sizeof *p->value);
+}
