@@ -1,7 +1,9 @@
-"""Makes tests/golden/methods.json: 10 training steps of every case of method_cases.py with PyTorch in fp32. For developers, like make_golden.py; it needs the same."""
+"""Makes tests/golden/methods.json: 10 training steps of every case of method_cases.py with PyTorch in fp32; with names of cases, those alone anew. For developers, like
+make_golden.py; it needs the same."""
 
 import json
 import os
+import sys
 import tempfile
 
 import torch
@@ -46,12 +48,16 @@ def run_case(case, folder):
 
 def main():
     curves = {}
-    for name, case in cases.CASES.items():
+    if sys.argv[1:]:
+        with open(GOLDEN) as file:
+            curves = json.load(file)
+    for name in sys.argv[1:] or cases.CASES:
+        case = cases.CASES[name]
         with tempfile.TemporaryDirectory() as folder:
             curves[name] = run_case(case, folder)
         print(f"{name}: loss {curves[name]['loss'][0]:.4f} -> {curves[name]['loss'][-1]:.4f}, {curves[name]['trainable']} trained", flush=True)
     with open(GOLDEN, "w") as file:
-        json.dump(curves, file, indent=1)
+        json.dump({name: curves[name] for name in cases.CASES}, file, indent=1)
         file.write("\n")
 
 

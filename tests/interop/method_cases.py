@@ -13,6 +13,9 @@ CASES = {
     "gpt2-bitfit": {"model": "gpt2", "method": "bitfit", "sizes": {}},
     "gpt2-prefix_embed": {"model": "gpt2", "method": "prefix_embed", "sizes": {"prefix": 4, "infix": 0}, "max_len": 50, "lr": 2e-2},
     "gpt2-prefix_layer": {"model": "gpt2", "method": "prefix_layer", "sizes": {"prefix": 3, "infix": 2}, "max_len": 59, "lr": 2e-2},
+    "gpt2-prefix_kv": {"model": "gpt2", "method": "prefix_kv", "sizes": {"prefix": 4}, "max_len": 50, "lr": 2e-2},
+    "gpt2-prefix_layer-words": {"model": "gpt2", "method": "prefix_layer", "sizes": {"prefix": 3, "infix": 2}, "prefix_init": "vocabulary", "max_len": 59, "lr": 2e-2},
+    "gpt2-prefix_embed-words": {"model": "gpt2", "method": "prefix_embed", "sizes": {"prefix": 2, "infix": 1}, "prefix_init": "vocabulary", "max_len": 59, "lr": 2e-2},
     "gpt2-adapter_h": {"model": "gpt2", "method": "adapter_h", "sizes": {"bottleneck": 5}},
     "gpt2-adapter_l": {"model": "gpt2", "method": "adapter_l", "sizes": {"bottleneck": 6}},
     "gpt2-adapter_drop": {"model": "gpt2", "method": "adapter_drop", "sizes": {"bottleneck": 4, "drop": 1}},
@@ -21,12 +24,14 @@ CASES = {
     "llama-top": {"model": "llama", "method": "top", "sizes": {"top": 1}, "lr": 1e-3},
     "llama-bitfit": {"model": "llama", "method": "bitfit", "sizes": {"new_biases": True}},
     "llama-prefix_layer": {"model": "llama", "method": "prefix_layer", "sizes": {"prefix": 4, "infix": 1}, "max_len": 57, "lr": 2e-2},
+    "llama-prefix_kv": {"model": "llama", "method": "prefix_kv", "sizes": {"prefix": 5}, "max_len": 57, "lr": 2e-2},
+    "llama-prefix_kv-words": {"model": "llama", "method": "prefix_kv", "sizes": {"prefix": 3}, "prefix_init": "vocabulary", "max_len": 57, "lr": 2e-2},
     "llama-adapter_p": {"model": "llama", "method": "adapter_p", "sizes": {"bottleneck": 6}},
     "llama-adapter_l": {"model": "llama", "method": "adapter_l", "sizes": {"bottleneck": 3}},
     "llama-compacter": {"model": "llama", "method": "compacter", "sizes": {"bottleneck": 4, "factors": 2}},
     "llama-lora+prefix_embed": {"model": "llama", "method": "lora+prefix_embed", "targets": ["q", "v"], "sizes": {"prefix": 2, "infix": 2}, "max_len": 60},
 }
-CASES = {name: {**DEFAULTS, **case} for name, case in CASES.items()}
+CASES = {name: {**DEFAULTS, "prefix_init": "random", **case} for name, case in CASES.items()}
 
 M32, M64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
@@ -56,11 +61,21 @@ def fp32(x):
     return struct.unpack("<f", struct.pack("<f", x))[0]
 
 
+def uniform_doubles(name, count):
+    """In [0, 1)."""
+    words = (block(key(name), i) for i in range(count))
+    return [((w[1] << 32 | w[0]) >> 11) * 2.0**-53 for w in words]
+
+
+def start_tokens(case, vocab):
+    """The tokens that virtual ones start as."""
+    return [int(x * vocab) for x in uniform_doubles("prefix.tokens", case["sizes"]["prefix"] + case["sizes"].get("infix", 0))]
+
+
 def uniform(name, rows, cols):
     """In ±1/√cols, row-major."""
-    keys, bound = key(name), 1.0 / math.sqrt(cols)
-    words = (block(keys, i) for i in range(rows * cols))
-    return [fp32((2.0 * ((w[1] << 32 | w[0]) >> 11) * 2.0**-53 - 1.0) * bound) for w in words]
+    bound = 1.0 / math.sqrt(cols)
+    return [fp32((2.0 * x - 1.0) * bound) for x in uniform_doubles(name, rows * cols)]
 
 
 def normal(name, rows, cols, deviation):

@@ -82,9 +82,14 @@ class Virtual(torch.nn.Module):
         self.model, self.prefix, self.infix = model, case["sizes"]["prefix"], case["sizes"]["infix"]
         d, count, layers = width_of(inner), self.prefix + self.infix, layers_of(inner)
         levels = len(layers) if case["method"].endswith("prefix_layer") else 1
-        self.value = torch.nn.ParameterList(
-            parameter(cases.normal("embed.prefix" if level == 0 else f"layers.{level}.prefix", count, d, 0.02), count, d) for level in range(levels)
-        )
+        if case["prefix_init"] == "random":
+            values = [cases.normal("embed.prefix" if level == 0 else f"layers.{level}.prefix", count, d, 0.02) for level in range(levels)]
+        else:
+            words = torch.tensor([cases.start_tokens(case, inner.config.vocab_size)])
+            with torch.no_grad():
+                states = inner(input_ids=words, output_hidden_states=True).hidden_states  # the embedding's output, with positions, and each layer's
+                values = [inner.get_input_embeddings()(words)[0].tolist(), *(x[0].tolist() for x in states[1:levels])]
+        self.value = torch.nn.ParameterList(parameter(x, count, d) for x in values)
         self.embed, self.places = inner.get_input_embeddings(), None
         for level in range(1, levels):
             layers[level - 1].register_forward_hook(lambda _module, _inputs, out, level=level: self.replace(out, level))
@@ -104,6 +109,22 @@ class Virtual(torch.nn.Module):
         logits = self.model(inputs_embeds=x[None]).logits[0]
         before = [self.prefix + i + (self.infix if i >= prompt else 0) - 1 for i in range(1, len(labels))]
         return logits[before]
+
+
+def add_keys(model, case):
+    """PEFT's prefix tuning, from mpilora's initial keys and values: a row of PEFT's matrix has a token's key and value of every layer, one after the other."""
+    count, config = case["sizes"]["prefix"], model.config
+    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    if case["prefix_init"] == "random":
+        names = [f"layers.{layer}.prefix_{part}" for layer in range(len(layers_of(model))) for part in ("key", "value")]
+        values = [torch.tensor(cases.normal(name, count, width, 0.02)).reshape(count, width) for name in names]
+    else:
+        cache = model(input_ids=torch.tensor([cases.start_tokens(case, config.vocab_size)]), use_cache=True).past_key_values
+        values = [x[0].transpose(0, 1).reshape(count, width).detach() for layer in cache.layers for x in (layer.keys, layer.values)]
+    wrapped = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=count))
+    wrapped.prompt_encoder["default"].embedding.weight.data = torch.cat(values, dim=1)
+    return wrapped
 
 
 def add_lora(model, case):
@@ -132,6 +153,10 @@ def prepare(model, case):
             if case["sizes"].get("new_biases") and isinstance(module, torch.nn.Linear) and module is not model.lm_head and module.bias is None:
                 module.bias = parameter([0.0] * module.out_features, module.out_features)
         trained = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    elif method == "prefix_kv":
+        wrapped = add_keys(model, case)
+        trained = list(wrapped.prompt_encoder.parameters())
+        plain = lambda ids, labels: wrapped(input_ids=ids).logits[0, :-1]
     elif "prefix" in method:
         wrapped = add_lora(model, case) if method.startswith("lora+") else model
         virtual = Virtual(wrapped, model, case)

@@ -21,7 +21,7 @@ def write_config(folder, name):
         f"{folder}/{name}.yaml",
         run={"dir": f"{folder}/{name}", "seed": cases.SEED},
         base=f"{folder}/{case['model']}.h5",
-        method={"name": case["method"], **case["sizes"], **({key: case[key] for key in ("rank", "alpha", "targets")} if case["targets"] else {})},
+        method={"name": case["method"], "prefix_init": case["prefix_init"], **case["sizes"], **({key: case[key] for key in ("rank", "alpha", "targets")} if case["targets"] else {})},
         data={"train": f"{folder}/{case['model']}-train.h5", "valid": f"{folder}/{case['model']}-valid.h5", "max_len": case["max_len"], "shuffle": False},
         batch={"sequences": reference.SEQUENCES, "micro": 4},
         optim={key: case[key] for key in ("lr", "weight_decay", "clip_norm", "schedule", "warmup")},
