@@ -126,6 +126,20 @@ def check_outputs(checks, folder, expected, task):
     checks.that(0.0 <= scores["bleu"] <= 1.0, f"{task}: score of the outputs: {scores}")
 
 
+def check_text_start(checks, folder):
+    """A prefix that starts as a text, repeated and cut to its length, and does not train, is to a prompt what that text before it is."""
+    prompt, text = " is the", "?x?x?"  # a token each
+    expected = json.loads(generate(folder, "--prompt", text + prompt, "--json").stdout)["output"]
+    checks.that(expected != json.loads(generate(folder, "--prompt", prompt, "--json").stdout)["output"], "the text changes nothing")
+    for method in ("prefix_embed", "prefix_layer", "prefix_kv"):
+        config = harness.write_config(
+            f"{folder}/text.yaml", run={"dir": f"{folder}/text-{method}"}, base=f"{folder}/spoken.h5", data={"train": f"{folder}/data.h5"}, batch={"sequences": 4},
+            method={"name": method, "prefix": 5, "prefix_init": "text", "prefix_text": "?x"}, optim={"lr": 0.0}, train={"steps": 1}, precision="fp32")
+        harness.mpilora("train", config, ranks=2 if method == "prefix_kv" else 0)
+        done = generate(folder, "--adapter", f"{folder}/text-{method}/adapter.h5", "--prompt", prompt, "--json")
+        checks.that(done.returncode == 0 and json.loads(done.stdout)["output"] == expected, f"{method} as a text: {done.stdout}{done.stderr}, expected {expected}")
+
+
 def check_refusals(checks, folder):
     lora = f"{folder}/lora/adapter.h5"
     with open(f"{folder}/bad.jsonl", "w") as file:
@@ -163,6 +177,7 @@ def main():
         check_prompts_file(checks, folder, greedy)
         check_outputs(checks, folder, greedy, "lora")
         check_outputs(checks, folder, greedy, "prefix_layer")
+        check_text_start(checks, folder)
         check_refusals(checks, folder)
     checks.end()
 
