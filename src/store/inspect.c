@@ -90,20 +90,27 @@ ml_status inspect_adapter(const char *path, json_t *out)
 {
     ml_adapter adapter = {0};
     ml_status st = ml_adapter_read_file(&adapter, path);
-    json_t *pairs = json_array();
+    json_t *pairs = json_array(), *tensors = json_array();
     int64_t parameters = 0;
     for (int64_t i = 0; st == ML_OK && i < adapter.count; i++) {
         const ml_adapter_pair *p = &adapter.pairs[i];
-        parameters += p->rank * (p->in + p->out);
+        parameters += p->rank * (p->in + p->out) + (p->m ? p->out : 0);
         json_array_append_new(pairs, json_pack("{s:s,s:I,s:f,s:I,s:I}", "site", p->site, "rank", (json_int_t)p->rank, "alpha", p->alpha,
                                                "in", (json_int_t)p->in, "out", (json_int_t)p->out));
     }
+    for (int64_t i = 0; st == ML_OK && i < adapter.ntensors; i++) {
+        const ml_adapter_tensor *t = &adapter.tensors[i];
+        parameters += t->rows * t->cols;
+        inspect_add_tensor(tensors, t->name, t->rows, t->cols, "fp32");
+    }
+    set_text(out, "method", ml_method_name(adapter.method));
     set_int(out, "params_trainable", parameters);
     set_text(out, "scaling", adapter.rslora ? "rslora" : "standard");
     json_object_set_new(out, "dropout", json_real(adapter.dropout));
     set_text(out, "base_source_sha256", adapter.base_source_hash);
     set_text(out, "sha256", adapter.hash);
     json_object_set_new(out, "pairs", pairs);
+    json_object_set_new(out, "tensors", tensors);
     ml_adapter_destroy(&adapter);
     return st;
 }

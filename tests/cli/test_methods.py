@@ -65,6 +65,8 @@ def check_method(checks, folder, model, name, more):
         checks.that(summary["params_trainable"] == PARAMETERS[name], f"{title}: {summary['params_trainable']} parameters, formula {PARAMETERS[name]}")
     plan = json.loads(harness.mpilora("plan", f"{folder}/run.yaml", "--json"))["methods"][0]
     checks.that(plan["name"] == name and plan["params_trainable"] == summary["params_trainable"], f"{title}: plan says {plan['name']}, {plan['params_trainable']}")
+    told = json.loads(harness.mpilora("inspect", f"{folder}/run/adapter.h5", "--json"))
+    checks.that((told["method"], told["params_trainable"]) == (name, summary["params_trainable"]), f"{title}: inspect says {told['method']}, {told['params_trainable']}")
     found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--adapter", f"{folder}/run/adapter.h5", "--json", ranks=2))["loss"]
     checks.close(f"{title}: eval with its adapter", found, summary["valid_loss"], 1e-5)
     for ranks, tp in ((2, 2), (4, 2)):
