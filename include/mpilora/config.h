@@ -53,7 +53,7 @@ typedef enum ml_keep_activations { ML_KEEP_AUTO, ML_KEEP_FULL, ML_KEEP_SELECTIVE
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
 /* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or those of a text, are to the base. */
 typedef enum ml_prefix_init { ML_PREFIX_RANDOM, ML_PREFIX_VOCABULARY, ML_PREFIX_TEXT } ml_prefix_init;
-const char *ml_prefix_init_name(ml_prefix_init init); /* "random", … */
+const char *ml_prefix_init_name(ml_prefix_init init);                          /* "random", … */
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
