@@ -13,12 +13,12 @@ static ml_status join(ml_text *path, const char *directory, const char *name)
 }
 
 /* The JSON file `name` of the directory, or NULL in *out where there is none. */
-static ml_status read_optional(json_t **out, const char *directory, const char *name)
+static ml_status read_optional(json_t **out, const char *directory, const char *name, bool reals)
 {
     ml_text path = {0};
     *out = NULL;
     ml_status st = join(&path, directory, name);
-    if (st == ML_OK && access(path.data, F_OK) == 0) st = ml_json_read_file(out, path.data);
+    if (st == ML_OK && access(path.data, F_OK) == 0) st = ml_json_read_file(out, path.data, reals);
     ml_text_destroy(&path);
     return st;
 }
@@ -58,7 +58,7 @@ static ml_status read_vocab(ml_vocabulary *vocabulary, const char *path)
     ml_status st = ML_OK;
     json_t *vocab = NULL, *id;
     const char *text;
-    ML_TRY(ml_json_read_file(&vocab, path));
+    ML_TRY(ml_json_read_file(&vocab, path, false));
     if (!json_is_object(vocab)) {
         st = ml_fail(ML_INPUT, "%s: is not an object of tokens and their ids", path);
         goto done;
@@ -105,7 +105,7 @@ done:
 static ml_status read_any(ml_vocabulary *vocabulary, const char *directory, bool *found)
 {
     json_t *root;
-    ml_status st = read_optional(&root, directory, "tokenizer.json");
+    ml_status st = read_optional(&root, directory, "tokenizer.json", false);
     if (st != ML_OK) return st;
     if (root) {
         *found = true;
@@ -144,15 +144,16 @@ static ml_status read_configs(ml_vocabulary *vocabulary, const char *directory)
 {
     static const struct {
         const char *file, *end, *begin;
-    } sources[] = {{"tokenizer_config.json", "eos_token", "bos_token"},
-                   {"special_tokens_map.json", "eos_token", "bos_token"},
-                   {"generation_config.json", "eos_token_id", "bos_token_id"},
-                   {"config.json", "eos_token_id", "bos_token_id"}};
+        bool ids; /* tokens are named by numbers, not by their text */
+    } sources[] = {{"tokenizer_config.json", "eos_token", "bos_token", false},
+                   {"special_tokens_map.json", "eos_token", "bos_token", false},
+                   {"generation_config.json", "eos_token_id", "bos_token_id", true},
+                   {"config.json", "eos_token_id", "bos_token_id", true}};
     bool add_begin = false;
     int32_t begin = -1;
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
         json_t *config;
-        ml_status st = read_optional(&config, directory, sources[i].file);
+        ml_status st = read_optional(&config, directory, sources[i].file, !sources[i].ids);
         if (st != ML_OK) return st;
         if (vocabulary->end < 0) vocabulary->end = named_token(vocabulary, config, sources[i].end);
         if (begin < 0) begin = named_token(vocabulary, config, sources[i].begin);

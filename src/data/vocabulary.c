@@ -120,15 +120,17 @@ done:
 
 /* ---- reading JSON ---------------------------------------------------------------------------------------------------------- */
 
-ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length)
+static ml_status parse(json_t **out, const char *name, const char *text, int64_t length, size_t flags)
 {
     json_error_t error;
-    *out = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    *out = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
     if (!*out) return ml_fail(ML_INPUT, "%s: line %d, column %d: not valid JSON: %s", name, error.line, error.column, error.text);
     return ML_OK;
 }
 
-ml_status ml_json_read_file(json_t **out, const char *path)
+ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length) { return parse(out, name, text, length, 0); }
+
+ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
@@ -145,7 +147,7 @@ ml_status ml_json_read_file(json_t **out, const char *path)
                           : ml_fail(ML_INPUT, "%s: is larger than the %" PRId64 " bytes that a JSON file may have here", path, most);
         goto done;
     }
-    ML_TRY(ml_json_read(out, path, text.length ? text.data : "", text.length));
+    ML_TRY(parse(out, path, text.length ? text.data : "", text.length, reals ? JSON_DECODE_INT_AS_REAL : 0));
 done:
     fclose(file);
     ml_memory_free(piece);

@@ -177,7 +177,7 @@ ml_status hf_config_read(const char *directory, ml_model_spec *out)
     json_t *root = NULL;
     *out = (ml_model_spec){0};
     ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
-    ML_TRY(ml_json_read_file(&root, path.data));
+    ML_TRY(ml_json_read_file(&root, path.data, false));
     const json_t *kind = json_object_get(root, "model_type");
     const char *word = kind ? json_string_value(kind) : NULL;
     if (word && !strcmp(word, "gpt2")) {

@@ -76,7 +76,7 @@ static ml_status open_index(hf_source *h, const char *name)
     json_t *root = NULL, *file;
     const char *tensor;
     ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
-    ML_TRY(ml_json_read_file(&root, path.data));
+    ML_TRY(ml_json_read_file(&root, path.data, false));
     json_t *map = json_object_get(root, "weight_map");
     if (!json_is_object(map)) st = ml_fail(ML_INPUT, "%s: weight_map: expected an object", path.data);
     json_object_foreach(map, tensor, file)
