@@ -22,7 +22,7 @@ static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found,
     if (fabs(found->alpha - want->alpha) > 1e-9 * fabs(want->alpha))
         return ml_fail(ML_USAGE, "method.init: alpha of %s is %g in the adapter, %g in the configuration", want->site, found->alpha,
                        want->alpha);
-    if (fabsf(found->scale - want->scale) > 1e-5F * want->scale)
+    if (fabsf(found->scale - want->scale) > 1e-5F * fabsf(want->scale))
         return ml_fail(ML_USAGE,
                        "method.init: scaling of %s makes a scale of %g in the adapter, %g in the configuration (standard: alpha/rank; "
                        "rslora: alpha/√rank)",

@@ -56,6 +56,14 @@ static ml_status list_or_expression(const char *key, const json_t *value, const 
     return ML_OK;
 }
 
+/* PEFT's layers_to_transform does not hold for a module that target_modules names by its whole path. */
+static bool names_path(const json_t *targets, const char *path)
+{
+    for (size_t i = 0; i < json_array_size(targets); i++)
+        if (!strcmp(json_string_value(json_array_get(targets, i)), path)) return true;
+    return false;
+}
+
 static ml_status layer_is_meant(const json_t *layers, int64_t layer, bool *yes)
 {
     *yes = true;
@@ -84,7 +92,7 @@ ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path,
     if (!all) ML_TRY(list_or_expression("target_modules", targets, path, yes));
     ML_TRY(layer_is_meant(json_object_get(config->json, "layers_to_transform"), layer, &in_layer));
     if (excluded && !json_is_null(excluded)) ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
-    *yes = *yes && in_layer && !out;
+    *yes = *yes && (in_layer || names_path(targets, path)) && !out;
 done:
     return st;
 }

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import struct
 import sys
 import tempfile
 
@@ -182,6 +183,17 @@ def check_merge(checks, folder, name):
         checks.that(base.read() == back.read(), f"{name}: subtracted with the original beside it: not the original")
 
 
+def check_negative_alpha(checks, folder):
+    """PEFT allows it: alpha −a with B is alpha a with −B."""
+    config(folder, "lora")
+    losses = []
+    for sign in (1.0, -1.0):
+        a, b = (struct.pack(f"<{2 * WIDTH}f", *[side * 0.1 * (i % 7 - 3) for i in range(2 * WIDTH)]) for side in (1.0, sign))
+        peft = harness.make_peft(f"{folder}/alpha{sign}", 2, 4 * sign, {f"model.layers.{i}.self_attn.q_proj": (([2, WIDTH], a), ([WIDTH, 2], b)) for i in range(LAYERS)})
+        losses.append(json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--adapter", peft, "--json"))["loss"])
+    checks.close("negative alpha", losses[1], losses[0], 1e-7)
+
+
 def main():
     checks = harness.Checks()
     for model, text in MODELS.items():
@@ -200,6 +212,7 @@ def main():
                 check_merge(checks, folder, "bitfit")
             else:
                 refused(checks, folder, "biases that are not there", "bitfit", 2, "method.new_biases")
+                check_negative_alpha(checks, folder)
     checks.end()
 
 

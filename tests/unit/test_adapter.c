@@ -314,6 +314,22 @@ static void a_pattern_may_name_the_modules(void **state)
     expect_refused(peft, &tiny_llama, "no regular expression");
 }
 
+/* As in PEFT, layers_to_transform is for names without a layer only; and alpha may be negative. */
+static void a_whole_path_means_its_module_in_any_layer(void **state)
+{
+    (void)state;
+    ml_adapter adapter;
+    write_peft();
+    shell("sed -i -z 's/\"layers_to_transform\": null/\"layers_to_transform\": [1]/; s/\"lora_alpha\": 4/\"lora_alpha\": -4/; "
+          "s/\\[[^]]*_proj[^]]*\\]/[\"model.layers.0.self_attn.q_proj\", \"model.layers.0.self_attn.v_proj\", \"q_proj\", \"v_proj\"]/' "
+          "%s/peft/adapter_config.json",
+          directory);
+    assert_int_equal(ml_adapter_read(&adapter, peft, &tiny_llama, NULL), ML_OK);
+    assert_int_equal(adapter.count, 4);
+    assert_true(adapter.pairs[0].scale == -2.0F);
+    ml_adapter_destroy(&adapter);
+}
+
 static void names_are_read_in_all_their_forms(void **state)
 {
     (void)state;
@@ -388,6 +404,7 @@ int main(void)
         CASE(a_directory_with_other_files_is_left_alone),
         CASE(configurations_that_are_not_plain_lora_are_refused),
         CASE(a_pattern_may_name_the_modules),
+        CASE(a_whole_path_means_its_module_in_any_layer),
         CASE(names_are_read_in_all_their_forms),
         CASE(a_pickle_is_refused_with_advice),
         CASE(any_changed_header_is_refused_or_harmless),
