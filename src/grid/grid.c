@@ -5,15 +5,31 @@
 
 static bool started_here;
 
+/* A process without a launcher. Open MPI would start a daemon for it, only needed to start more processes, and wait for it (0.15 s of 0.5 s); without the daemon all
+ * such processes of a user share one session directory, and one that ends removes it while another is starting: they get none. Not for processes that are
+ * started from here later, mpirun above all. */
+static bool start_alone(int *argc, char ***argv)
+{
+    static const char *const settings[][2] = {{"OMPI_MCA_ess_singleton_isolated", "1"}, {"OMPI_MCA_orte_create_session_dirs", "0"}};
+    enum { SETTINGS = sizeof settings / sizeof *settings };
+    bool set[SETTINGS];
+    int provided;
+    for (int i = 0; i < SETTINGS; i++) set[i] = !getenv(settings[i][0]) && setenv(settings[i][0], settings[i][1], 0) == 0;
+    bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS;
+    for (int i = 0; i < SETTINGS; i++)
+        if (set[i]) unsetenv(settings[i][0]);
+    return started;
+}
+
 ml_status ml_grid_start(int *argc, char ***argv)
 {
     int running = 0;
     MPI_Initialized(&running);
     if (running) return ML_OK;
     int provided;
-    /* A process without a launcher: Open MPI would start a daemon for it, only needed to start more processes, and wait for it (0.15 s of 0.5 s). */
-    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return ml_fail(ML_INTERNAL, "MPI does not start");
+    bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
+    if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS : start_alone(argc, argv)))
+        return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
     return ML_OK;
 }

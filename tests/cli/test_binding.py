@@ -54,4 +54,7 @@ with tempfile.TemporaryDirectory() as folder:
     checks.that(f"2 ranks x 1 threads on {host}, which has 1 cores for them" in text, f"two ranks on one core:\n{text}")
     text = train(config, len(CORES), 1, len(CORES))
     checks.that(len(bindings(text)) == len(CORES) and "warning" not in text, f"as many ranks as cores:\n{text}")
+    # Processes alone would share Open MPI's session directory and take it away from each other: they have none.
+    done = subprocess.run(harness.command("plan", config), text=True, capture_output=True, timeout=120, env={**os.environ, "OMPI_MCA_orte_tmpdir_base": "/dev/null"})
+    checks.that(done.returncode == 0, f"a process alone, where no session directory can be: exit {done.returncode}: {done.stderr[:300]}")
 checks.end()
