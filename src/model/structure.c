@@ -27,7 +27,7 @@ static void add_norm(ml_model *m, const char *prefix)
 /* Weights of all parts, then biases of all parts: each kind contiguous. */
 static void add_linear(ml_model *m, const ml_linear *linear, bool bias)
 {
-    char name[sizeof m->slots->name];
+    char name[sizeof linear->part->site + sizeof ".weight"];
     for (int i = 0; i < linear->nparts; i++) {
         snprintf(name, sizeof name, "%s.weight", linear->part[i].site);
         add_slot(m, name, linear->part[i].out, linear->global_in, false, ml_linear_weight_shard(linear, i), i > 0);
