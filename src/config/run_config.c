@@ -215,6 +215,10 @@ ml_status ml_run_config_check_training(const ml_run_config *c)
     if (!c->run_dir) return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to", c->path);
     if (!c->data.train)
         return ml_fail(ML_USAGE, "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)", c->path);
+    if (c->method.init && c->method.name == ML_METHOD_FULL)
+        return ml_fail(ML_USAGE,
+                       "%s: method.init: is an adapter, which method full has not; it goes on from a base file: set base to its model.h5",
+                       c->path);
     if (c->train.keep_best && !c->data.valid)
         return ml_fail(ML_USAGE,
                        "%s: train.keep_best: true, but data.valid is missing, so nothing is evaluated; name the data set to evaluate on",

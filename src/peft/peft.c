@@ -42,6 +42,7 @@ static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameter
         (*at)->chosen = *options;
         (*at)->first_parameter = start;
         (*at)->end_parameter = parameters->count;
+        if (adapter && !(*at)->operations->load) ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
         at = &(*at)->next;
     }
     *out = first;
@@ -59,7 +60,8 @@ ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *paramete
 ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
 {
     const ml_peft_options options = {.method = adapter->method, .sizes = adapter->sizes};
-    return attach(out, model, parameters, &options, adapter);
+    ml_status st = attach(out, model, parameters, &options, adapter);
+    return st == ML_USAGE ? ml_fail_within(ML_INPUT, "adapter") : st; /* its sizes are not the user's, but the file's */
 }
 
 ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_run_config *c, ml_method method)

@@ -123,6 +123,8 @@ static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
 
 /* tensors.c */
 ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+/* Whether the adapter has these tensors and no others; `bad` with a text that begins with `who` where not. */
+ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad, const char *who) ML_NODISCARD;
 ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 
 /* slots.c: the slots of the model that `chosen` names train. */

@@ -10,26 +10,35 @@ static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name
     return NULL;
 }
 
-ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
+ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad, const char *who)
 {
     int64_t own = peft->end_parameter - peft->first_parameter;
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
         const ml_adapter_tensor *from = find(adapter, item->name);
         if (!from)
-            return ml_fail(ML_USAGE, "method.init: the adapter has no tensor %s, which method %s trains", item->name,
+            return ml_fail(bad, "%s: the adapter has no tensor %s, which method %s trains", who, item->name,
                            ml_method_name(peft->chosen.method));
         if (from->rows != item->rows || from->cols != item->cols)
-            return ml_fail(ML_USAGE,
-                           "method.init: %s is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64
+            return ml_fail(bad,
+                           "%s: %s is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64
                            " here; give the method the adapter's own sizes",
-                           item->name, from->rows, from->cols, item->rows, item->cols);
-        ml_shard_take(&item->shard, item->rows, item->cols, from->value, peft_value(peft, i));
+                           who, item->name, from->rows, from->cols, item->rows, item->cols);
     }
     if (adapter->ntensors != own)
-        return ml_fail(ML_USAGE, "method.init: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here", adapter->ntensors,
+        return ml_fail(bad, "%s: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here", who, adapter->ntensors,
                        ml_method_name(peft->chosen.method), own);
     return ML_OK;
+}
+
+ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
+{
+    ml_status st = tensors_check(peft, adapter, ML_USAGE, "method.init");
+    for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++) {
+        const ml_parameter *item = &peft->parameters->items[i];
+        ml_shard_take(&item->shard, item->rows, item->cols, find(adapter, item->name)->value, peft_value(peft, i));
+    }
+    return st;
 }
 
 /* On world rank 0: room for all of them, and for one more tensor. */

@@ -42,6 +42,24 @@ done:
     return st;
 }
 
+/* What the method divides by, or has at least one of. */
+static ml_status check_sizes(const ml_adapter *adapter)
+{
+    const ml_method_sizes *s = &adapter->sizes;
+    const struct {
+        const char *name;
+        bool needed;
+        int64_t value;
+    } sizes[] = {{"top", adapter->method == ML_METHOD_TOP, s->top},
+                 {"prefix and infix", ml_method_has_prefix(adapter->method), s->prefix + s->infix},
+                 {"bottleneck", ml_method_has_bottleneck(adapter->method), s->bottleneck},
+                 {"factors", adapter->method == ML_METHOD_COMPACTER, s->factors}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].needed && sizes[i].value < 1)
+            return ml_fail(ML_INPUT, "%s is 0, expected at least 1 for method %s", sizes[i].name, ml_method_name(adapter->method));
+    return ML_OK;
+}
+
 static ml_status get_method(hid_t file, ml_adapter *out)
 {
     ml_status st = ML_OK;
@@ -58,6 +76,7 @@ static ml_status get_method(hid_t file, ml_adapter *out)
     }
     ML_TRY(ml_image_get_int(file, "new_biases", &value));
     out->sizes.new_biases = value != 0;
+    ML_TRY(check_sizes(out));
 done:
     return st;
 }

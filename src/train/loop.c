@@ -34,7 +34,7 @@ static ml_status initial_values(run *r)
     ml_adapter adapter = {0};
     ml_peft_initialise(s->peft);
     start_virtual(r);
-    if (!init || r->config->method.name == ML_METHOD_FULL) return ML_OK;
+    if (!init) return ML_OK;
     ml_status st = ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
     if (st == ML_OK) st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
     if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);

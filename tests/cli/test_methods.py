@@ -112,6 +112,7 @@ def check_refusals(checks, folder):
     train(folder)
     shutil.copy(f"{folder}/run/adapter.h5", f"{folder}/other.h5")
     refused(checks, folder, "another method's adapter", "bitfit", 2, "adapter_p", method={"init": f"{folder}/other.h5"})
+    refused(checks, folder, "an adapter for full fine-tuning", "full", 2, "method.init", method={"init": f"{folder}/other.h5"})
     refused(checks, folder, "another size's adapter", "adapter_p", 2, "method.init", method={"init": f"{folder}/other.h5", "bottleneck": 8})
     config(folder, "adapter_p")
     train(folder)

@@ -10,6 +10,7 @@
 
 #include "../adapter_case.h"
 #include "mpilora/config.h"
+#include "mpilora/peft.h"
 
 static char directory[64], peft[96], file[96];
 
@@ -168,6 +169,31 @@ static void magnitudes_come_back(void **state)
         if (i == 2) assert_int_equal(ml_adapter_split_qkv(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V), ML_USAGE);
         ml_adapter_destroy(&read);
         ml_adapter_destroy(&adapter);
+    }
+}
+
+/* The sizes in a file are not the user's: what does not fit is a bad file, before anything is divided by it. */
+static void sizes_are_checked(void **state)
+{
+    (void)state;
+    ml_adapter adapter = {.method = ML_METHOD_COMPACTER, .sizes = {.bottleneck = 4}};
+    assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+    expect_refused(file, &tiny_gpt2, "factors is 0");
+    adapter.sizes = (ml_method_sizes){.factors = 2};
+    assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+    expect_refused(file, &tiny_gpt2, "bottleneck is 0");
+    adapter.sizes = (ml_method_sizes){.factors = 3, .bottleneck = 6}; /* the width is 8 */
+    static const char *const texts[] = {"must divide", "has no tensor compacter.rule"};
+    for (int i = 0; i < 2; i++) {
+        ml_model *model;
+        ml_peft *attached;
+        ml_parameters parameters = {0};
+        assert_int_equal(ml_model_create(&model, &tiny_gpt2, NULL, 1, 0, ML_FP32), ML_OK);
+        assert_int_equal(ml_peft_attach_adapter(&attached, model, &parameters, &adapter), ML_INPUT);
+        assert_non_null(strstr(ml_error_text(), texts[i]));
+        ml_parameters_destroy(&parameters);
+        ml_model_destroy(model);
+        adapter.sizes.factors = 2;
     }
 }
 
@@ -397,6 +423,7 @@ int main(void)
         CASE(shapes_and_values_are_checked),
         CASE(peft_directory_comes_back),
         CASE(magnitudes_come_back),
+        CASE(sizes_are_checked),
         CASE(magnitudes_are_checked),
         CASE(ranks_of_their_own_come_back),
         CASE(gpt2_parts_are_fused_exactly),
