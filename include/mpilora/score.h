@@ -7,8 +7,8 @@
  *   mteval   BLEU, NIST. NIST's mteval-v13a for western languages, as the E2E challenge's Python version has it: "<skipped>" is dropped, "-" before
  *            a line end joins, line ends are blanks, &quot; &amp; &lt; &gt; are decoded; punctuation other than ' , - . stands alone; . and , stand alone
  *            unless between digits; - stands alone after a digit. Lower case, as the challenge's scripts compare.
- *   ptb      METEOR, ROUGE-L, CIDEr. The Penn Treebank tokens of Stanford's PTBTokenizer in lower case without punctuation, as the MS COCO caption
- *            evaluation has it; src/score/ptb.c says which of its rules are here.
+ *   ptb      METEOR, ROUGE-L, CIDEr. The Penn Treebank tokens of Stanford's PTBTokenizer in lower case (n't, 's, can not, # for a pound, -lrb- for a bracket, mr. and
+ *            p.m. with their stops) without . ? ! , : ; - -- ... and quotes, as the MS COCO caption evaluation has it; the rules stand in src/score/ptb_rules.c.
  *   rouge    ROUGE-1/2/L for summaries. Lower case, then runs of a–z and 0–9; with stemming, words of more than three letters are Porter-stemmed.
  *
  * Every function that computes a figure returns ML_INPUT where the set has no item or an item has no reference, ML_RESOURCE without memory.
@@ -44,7 +44,7 @@ enum { ML_BLEU_ORDER = 4, ML_NIST_ORDER = 5 };
 /* Papineni et al. 2002, over the corpus: BP · exp(¼ Σ_n log p_n), p_n = hits_n / total_n. hits: n-grams of the outputs, each counted at most as often as in the one reference of
  * its item that has it most often. BP = exp(1 − r/c) where c ≤ r, else 1; c: tokens of the outputs; r: tokens of the reference nearest in
  * length, the shorter of two equally near. Not smoothed, but where hits_n is 0 it counts as 1e-15 and total_n 0 as 1e-9, so the figure
- * is near 0 and never undefined. An empty text is one empty token. */
+ * is near 0 and never undefined. With outputs that are all empty it is 0. */
 typedef struct ml_bleu {
     double score; /* 0 to 1 */
     double brevity_penalty;

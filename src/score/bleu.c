@@ -1,5 +1,5 @@
-/* BLEU over a set. As the E2E challenge's script has it but for outputs of fewer than n − 1 words, which there take some off the number of n-grams (so that a set of short
- * outputs can have a BLEU above 1): here they have none, as in sacrebleu. */
+/* BLEU over a set. As mteval-v13a and sacrebleu have it; the E2E challenge's Python script differs for outputs of fewer than n − 1 words, which there take some off the number
+ * of n-grams (so that a set of short outputs can have a BLEU above 1), and makes an empty text one token: here neither has any. */
 #include <math.h>
 
 #include "score/ngrams.h"
@@ -42,9 +42,10 @@ ml_status ml_score_bleu(const ml_score_set *set, ml_bleu *out)
     corpus c = {0};
     ngram_table references = {0}, own = {0};
     *out = (ml_bleu){0};
-    ML_TRY(corpus_make(&c, set, cut_mteval));
+    ML_TRY(corpus_make(&c, set, &mteval_words));
     for (int64_t i = 0; i < c.items; i++) ML_TRY(add_item(out, &c, i, &references, &own));
-    double sum = 0, ratio = (double)out->reference_length / (double)out->output_length; /* an empty text is a token, so lengths are not 0 */
+    if (out->output_length == 0) goto done; /* only empty outputs: 0 */
+    double sum = 0, ratio = (double)out->reference_length / (double)out->output_length;
     for (int n = 0; n < ML_BLEU_ORDER; n++) sum += log(fmax((double)out->hits[n], 1e-15) / fmax((double)out->total[n], 1e-9));
     out->brevity_penalty = ratio >= 1 ? exp(1 - ratio) : 1;
     out->score = out->brevity_penalty * exp(sum / ML_BLEU_ORDER);

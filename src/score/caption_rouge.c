@@ -23,7 +23,7 @@ ml_status ml_score_rouge_l(const ml_score_set *set, double *out)
     corpus c = {0};
     int64_t *row = NULL;
     double sum = 0;
-    ML_TRY(corpus_make(&c, set, cut_ptb));
+    ML_TRY(corpus_make(&c, set, &ptb_words));
     row = common_subsequence_row(&c, set->texts);
     if (!row) {
         st = ML_RESOURCE;

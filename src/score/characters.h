@@ -10,7 +10,7 @@ int64_t utf8_invalid(const char *text, int64_t length);
 int32_t utf8_at(const char *text, int64_t at, int *size);
 /* What Unicode calls white space. */
 bool is_blank(int32_t character);
-/* Appends the lower case of text: Latin with its supplements, Greek and Cyrillic letters; others stay as they are. */
+/* Appends the lower case of text: Latin letters with their supplements, full-width ones, Greek, Cyrillic and Armenian; others stay as they are. */
 ml_status add_lower(ml_text *out, const char *text, int64_t length) ML_NODISCARD;
 /* Drops the blanks at both ends. */
 void trim(const char **text, int64_t *length);

@@ -85,7 +85,7 @@ ml_status ml_score_cider(const ml_score_set *set, double *out)
     corpus c = {0};
     cider_tables tables = {0};
     double sum = 0, one;
-    ML_TRY(corpus_make(&c, set, cut_ptb));
+    ML_TRY(corpus_make(&c, set, &ptb_words));
     ML_TRY(count_documents(&tables, &c));
     tables.log_items = log((double)c.items);
     for (int64_t i = 0; i < c.items; i++) {

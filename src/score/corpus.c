@@ -81,22 +81,25 @@ done:
     return st;
 }
 
-ml_status corpus_make(corpus *out, const ml_score_set *set, tokenizer *cut)
+ml_status corpus_make(corpus *out, const ml_score_set *set, const tokenizer *words)
 {
     ml_status st = ML_OK;
+    void *rules = NULL;
     token_list list = {.c = out, .capacity = 1024, .word_capacity = 256};
     *out = (corpus){.items = set->items, .item = set->item};
     ML_TRY(score_set_check(set));
     ML_NEW(out->token, list.capacity, ML_MEM_OTHER, "tokens of texts");
     ML_NEW(out->word, list.word_capacity, ML_MEM_OTHER, "the words of texts");
     ML_NEW(out->text, set->texts + 1, ML_MEM_OTHER, "tokens of texts");
+    if (words->open) ML_TRY(words->open(&rules));
     for (int64_t t = 0; t < set->texts; t++) {
         int64_t length;
         const char *text = score_set_text(set, t, &length);
-        ML_TRY(cut(&list, text, length));
+        ML_TRY(words->cut(&list, text, length, rules));
         out->text[t + 1] = list.count;
     }
 done:
+    if (rules) words->close(rules);
     ml_memory_free(list.slot);
     if (st != ML_OK) corpus_destroy(out);
     return st;

@@ -6,8 +6,12 @@
 
 typedef struct token_list token_list;
 
-/* Appends the tokens of a text to `list` with token_list_add. */
-typedef ml_status tokenizer(token_list *list, const char *text, int64_t length);
+typedef struct tokenizer {
+    /* Appends the tokens of a text to `list` with token_list_add. */
+    ml_status (*cut)(token_list *list, const char *text, int64_t length, const void *rules);
+    ml_status (*open)(void **rules); /* what cutting needs; NULL: nothing */
+    void (*close)(void *rules);
+} tokenizer;
 
 ml_status token_list_add(token_list *list, const char *token, int64_t length) ML_NODISCARD;
 
@@ -22,11 +26,12 @@ typedef struct corpus {
 } corpus;
 
 /* Checks the set and cuts its texts. */
-ml_status corpus_make(corpus *out, const ml_score_set *set, tokenizer *cut) ML_NODISCARD;
+ml_status corpus_make(corpus *out, const ml_score_set *set, const tokenizer *words) ML_NODISCARD;
 void corpus_destroy(corpus *c); /* a zero one is fine */
 
 static inline int64_t corpus_length(const corpus *c, int64_t text) { return c->text[text + 1] - c->text[text]; }
 
-tokenizer cut_mteval, cut_ptb, cut_rouge, cut_rouge_stem;
+/* mteval_never_none: an empty text is one empty token */
+extern const tokenizer mteval_words, mteval_never_none, ptb_words, rouge_words, rouge_stems;
 
 #endif

@@ -106,7 +106,7 @@ ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *p
     counts sum = {0};
     int64_t longest = 1;
     *out = (ml_meteor){0};
-    ML_TRY(corpus_make(&c, set, cut_ptb));
+    ML_TRY(corpus_make(&c, set, &ptb_words));
     for (int64_t t = 0; t < c.item[c.items]; t++) longest = ml_max(longest, corpus_length(&c, t));
     ML_NEW(a.to, longest, ML_MEM_OTHER, "an alignment");
     ML_NEW(a.taken, longest, ML_MEM_OTHER, "an alignment");

@@ -89,25 +89,24 @@ done:
     return st;
 }
 
-/* The words between blanks; one empty word where there are only blanks. */
-static ml_status split(token_list *list, const ml_text *text)
+/* The words between blanks; *any: there is one. */
+static ml_status split(token_list *list, const ml_text *text, bool *any)
 {
     ml_status st = ML_OK;
     int64_t begin = 0;
-    bool any = false;
+    *any = false;
     int size;
     for (int64_t at = 0; at < text->length; at += size) {
         if (!is_blank(utf8_at(text->data, at, &size))) continue;
         if (at > begin) ML_TRY(token_list_add(list, text->data + begin, at - begin));
-        any = any || at > begin;
+        *any = *any || at > begin;
         begin = at + size;
     }
-    if (!any) ML_TRY(token_list_add(list, "", 0));
 done:
     return st;
 }
 
-ml_status cut_mteval(token_list *list, const char *text, int64_t length)
+static ml_status cut_text(token_list *list, const char *text, int64_t length, bool *any)
 {
     ml_status st = ML_OK;
     ml_text work = {0}, lower = {0};
@@ -117,9 +116,26 @@ ml_status cut_mteval(token_list *list, const char *text, int64_t length)
     ML_TRY(add_lower(&lower, work.data, work.length));
     ML_TRY(ml_text_add(&lower, " ", 1));
     for (rule r = 0; r < RULES; r++) ML_TRY(apply(r, &lower));
-    ML_TRY(split(list, &lower));
+    ML_TRY(split(list, &lower, any));
 done:
     ml_text_destroy(&work);
     ml_text_destroy(&lower);
     return st;
 }
+
+static ml_status cut(token_list *list, const char *text, int64_t length, const void *rules)
+{
+    bool any;
+    (void)rules;
+    return cut_text(list, text, length, &any);
+}
+
+static ml_status cut_never_none(token_list *list, const char *text, int64_t length, const void *rules)
+{
+    bool any;
+    (void)rules;
+    ml_status st = cut_text(list, text, length, &any);
+    return st == ML_OK && !any ? token_list_add(list, "", 0) : st;
+}
+
+const tokenizer mteval_words = {cut, NULL, NULL}, mteval_never_none = {cut_never_none, NULL, NULL};

@@ -1,7 +1,7 @@
 /* NIST over a set: n-grams count by how much they say, which the references tell.
  *
  * As the E2E challenge's script has it, so not as NLTK: an output is compared with all its references together (NLTK takes the one that fits best), their mean length counts,
- * and an output of fewer than n − 1 words takes some off the number of n-grams. */
+ * an output of fewer than n − 1 words takes some off the number of n-grams, and an empty text is one empty token. */
 #include <math.h>
 
 #include "score/ngrams.h"
@@ -68,7 +68,7 @@ ml_status ml_score_nist(const ml_score_set *set, ml_nist *out)
     nist_tables tables = {0};
     double outputs = 0, references = 0, sum = 0;
     *out = (ml_nist){0};
-    ML_TRY(corpus_make(&c, set, cut_mteval));
+    ML_TRY(corpus_make(&c, set, &mteval_never_none));
     ML_TRY(count_references(&tables, &c));
     for (int n = 1; n <= ML_NIST_ORDER; n++) {
         double gain = 0, total = 0;

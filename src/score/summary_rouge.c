@@ -12,7 +12,7 @@ static ml_status add_word(token_list *list, char *word, int64_t length, bool ste
     return token_list_add(list, word, length);
 }
 
-static ml_status cut(token_list *list, const char *text, int64_t length, bool stem)
+static ml_status cut_words(token_list *list, const char *text, int64_t length, bool stem)
 {
     ml_status st = ML_OK;
     ml_text lower = {0};
@@ -28,8 +28,19 @@ done:
     return st;
 }
 
-ml_status cut_rouge(token_list *list, const char *text, int64_t length) { return cut(list, text, length, false); }
-ml_status cut_rouge_stem(token_list *list, const char *text, int64_t length) { return cut(list, text, length, true); }
+static ml_status cut(token_list *list, const char *text, int64_t length, const void *rules)
+{
+    (void)rules;
+    return cut_words(list, text, length, false);
+}
+
+static ml_status cut_stems(token_list *list, const char *text, int64_t length, const void *rules)
+{
+    (void)rules;
+    return cut_words(list, text, length, true);
+}
+
+const tokenizer rouge_words = {cut, NULL, NULL}, rouge_stems = {cut_stems, NULL, NULL};
 
 static double f1(int64_t hits, int64_t output, int64_t reference)
 {
@@ -85,7 +96,7 @@ ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out)
     ngram_table own = {0}, other = {0};
     int64_t *row = NULL;
     *out = (ml_rouge){0};
-    ML_TRY(corpus_make(&c, set, stem ? cut_rouge_stem : cut_rouge));
+    ML_TRY(corpus_make(&c, set, stem ? &rouge_stems : &rouge_words));
     row = common_subsequence_row(&c, set->texts);
     if (!row) {
         st = ML_RESOURCE;
