@@ -85,6 +85,7 @@ typedef struct ml_meteor_parameters {
     double alpha, beta, gamma, stem_weight;
 } ml_meteor_parameters;
 #define ML_METEOR_15 ((ml_meteor_parameters){0.85, 0.2, 0.6, 0.6})
+#define ML_METEOR_NLTK ((ml_meteor_parameters){0.9, 3.0, 0.5, 1.0})
 
 typedef struct ml_meteor {
     double score; /* of the sums over all items, as METEOR 1.5 gives it for a system */

@@ -15,16 +15,21 @@ typedef struct words {
     const char *base, *file, *out, *precision;
     option_list adapters, prompts;
     bool json;
+    int64_t tp;
     generation_options generation;
 } words;
 
 static ml_status read_words(int argc, char **argv, words *w)
 {
-    option table[8 + GENERATION_OPTIONS] = {
-        {"--base", OPTION_TEXT, &w->base},          {"--adapter", OPTION_LIST, &w->adapters}, {"--prompt", OPTION_LIST, &w->prompts},
-        {"--prompts", OPTION_TEXT, &w->file},       {"--out", OPTION_TEXT, &w->out},          {"--json", OPTION_FLAG, &w->json},
-        {"--precision", OPTION_TEXT, &w->precision}};
-    generation_add_options(&w->generation, table + 7);
+    option table[9 + GENERATION_OPTIONS] = {{"--base", OPTION_TEXT, &w->base},
+                                            {"--adapter", OPTION_LIST, &w->adapters},
+                                            {"--prompt", OPTION_LIST, &w->prompts},
+                                            {"--prompts", OPTION_TEXT, &w->file},
+                                            {"--out", OPTION_TEXT, &w->out},
+                                            {"--json", OPTION_FLAG, &w->json},
+                                            {"--precision", OPTION_TEXT, &w->precision},
+                                            {"--tp", OPTION_INT, &w->tp}};
+    generation_add_options(&w->generation, table + 8);
     ml_status st = options_read(argc, argv, table, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
     if (!w->base) return ml_fail(ML_USAGE, "--base: missing; usage: %s", usage);
@@ -32,6 +37,7 @@ static ml_status read_words(int argc, char **argv, words *w)
     if (w->file && w->prompts.count > 0) return ml_fail(ML_USAGE, "--prompt and --prompts: give one of them");
     if (strcmp(w->precision, "bf16") != 0 && strcmp(w->precision, "fp32") != 0)
         return ml_fail(ML_USAGE, "--precision: \"%s\" is not one of bf16, fp32", w->precision);
+    if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
     return generation_check(&w->generation);
 }
 
@@ -103,10 +109,12 @@ static ml_status generate(const words *w, const prompts *p)
                                    .precision = strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
                                    .generation = w->generation.generation,
                                    .together = w->generation.together,
+                                   .tp = w->tp,
                                    .nadapters = p->nadapters,
                                    .adapters = paths,
                                    .count = p->count,
-                                   .prompts = p->items};
+                                   .prompts = p->items,
+                                   .file = w->file};
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");
     ML_TRY(ml_generate_run(&o, outputs, &report));
     if (ml_grid_world_rank() == 0) {
@@ -138,7 +146,7 @@ const ml_command ml_command_generate = {
     "generate",
     "continuations of prompts, under one or several adapters",
     "usage: mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt TEXT... | --prompts FILE.jsonl [option]...\n"
-    "                                                                              (under mpirun: tensor-parallel over all ranks)\n"
+    "                                                                                                        (also under mpirun)\n"
     "\n"
     "Prints only the continuation. Greedy unless --temperature or --beams is given; ends at end-of-text or after N new tokens. Several\n"
     "prompts and adapters: every prompt under every adapter, adapter by adapter. The base is read once; to change the adapter costs\n"
@@ -156,7 +164,9 @@ const ml_command ml_command_generate = {
     "  --length-penalty x    of beams: log-probability / length^x counts\n"
     "  --no-repeat-ngram N   no N tokens stand twice in prompt and continuation\n"
     "  --temperature x       sampling; with --top-k N, --top-p x, --seed n\n"
-    "  --batch N             prompts at a time, 8 unless told; each with its own beams\n",
+    "  --batch N             prompts at a time in each replica, 8 unless told; each with its own beams\n"
+    "  --tp N                ranks that share a replica's weights; as many as divide the model's heads unless told. The replicas share\n"
+    "                        the prompts\n",
     run,
     true,
     NULL};

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "data/line_reader.h"
 
@@ -75,14 +76,15 @@ done:
     return st;
 }
 
-static ml_status add_prompt(prompts *p, const char *text, int64_t adapter)
+/* line: of the file, or its number on the command line */
+static ml_status add_prompt(prompts *p, const char *text, int64_t adapter, int64_t line)
 {
     ml_status st = make_room(p);
     if (st != ML_OK) return st;
     char *copy = ml_memory_string(text);
     if (!copy) return ML_RESOURCE;
     p->texts[p->count] = copy;
-    p->items[p->count++] = (ml_prompt){copy, adapter};
+    p->items[p->count++] = (ml_prompt){copy, adapter, line};
     return ML_OK;
 }
 
@@ -91,7 +93,7 @@ ml_status prompts_add_texts(prompts *p, const option_list *texts)
     ml_status st = ML_OK;
     int64_t first = p->nadapters ? 0 : -1, end = p->nadapters ? p->nadapters : 0;
     for (int64_t adapter = first; adapter < end; adapter++)
-        for (int64_t i = 0; i < texts->count && st == ML_OK; i++) st = add_prompt(p, texts->items[i], adapter);
+        for (int64_t i = 0; i < texts->count && st == ML_OK; i++) st = add_prompt(p, texts->items[i], adapter, i + 1);
     return st;
 }
 
@@ -109,6 +111,8 @@ static ml_status read_adapter(prompts *p, const json_t *line, const char *path, 
     const char *text = json_string_value(name);
     *adapter = find_adapter(p, text);
     if (*adapter >= 0) return ML_OK;
+    if (access(text, F_OK) != 0)
+        return ml_fail(ML_INPUT, "%s:%" PRId64 ": adapter \"%s\" is no name that --adapter gave, and no file", path, number, text);
     *adapter = p->nadapters;
     return add_adapter(p, text, (int64_t)strlen(text), text);
 }
@@ -126,7 +130,7 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
         st = ml_fail(ML_INPUT, "%s:%" PRId64 ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}", path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
-    if (st == ML_OK) st = add_prompt(p, json_string_value(prompt), adapter);
+    if (st == ML_OK) st = add_prompt(p, json_string_value(prompt), adapter, number);
     json_decref(line);
     return st;
 }

@@ -8,7 +8,7 @@
 #include "cli/options.h"
 
 static const char usage[] = "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
-                            "bleu,nist,meteor,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
+                            "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
 
 typedef struct figures {
     json_t *object;
@@ -49,6 +49,14 @@ static ml_status meteor(const ml_score_set *set, const figures *f)
     put(f, "meteor", m.score);
     put(f, "meteor_mean", m.mean);
     return ML_OK;
+}
+
+static ml_status meteor_nltk(const ml_score_set *set, const figures *f)
+{
+    ml_meteor m;
+    ml_status st = ml_score_meteor(set, &ML_METEOR_NLTK, &m);
+    if (st == ML_OK) put(f, "meteor_nltk", m.mean);
+    return st;
 }
 
 static ml_status rouge_l(const ml_score_set *set, const figures *f)
@@ -96,8 +104,9 @@ static ml_status exact(const ml_score_set *set, const figures *f)
 static const struct {
     const char *name;
     ml_status (*compute)(const ml_score_set *set, const figures *f);
-} metrics[] = {{"bleu", bleu},   {"nist", nist},   {"meteor", meteor},         {"rouge_l", rouge_l},
-               {"cider", cider}, {"rouge", rouge}, {"rouge_stem", rouge_stem}, {"exact", exact}};
+} metrics[] = {{"bleu", bleu},       {"nist", nist},   {"meteor", meteor}, {"meteor_nltk", meteor_nltk},
+               {"rouge_l", rouge_l}, {"cider", cider}, {"rouge", rouge},   {"rouge_stem", rouge_stem},
+               {"exact", exact}};
 enum { METRICS = sizeof metrics / sizeof *metrics };
 
 /* Those that `words` names, as bits. */
@@ -109,9 +118,10 @@ static ml_status choose(const char *words, unsigned *chosen)
         unsigned i = 0;
         while (i < METRICS && (strlen(metrics[i].name) != length || strncmp(at, metrics[i].name, length) != 0)) i++;
         if (i == METRICS)
-            return ml_fail(ML_USAGE,
-                           "--metrics: \"%.*s\" is not known; bleu, nist, meteor, rouge_l, cider, rouge, rouge_stem and exact are",
-                           (int)length, at);
+            return ml_fail(
+                ML_USAGE,
+                "--metrics: \"%.*s\" is not known; bleu, nist, meteor, meteor_nltk, rouge_l, cider, rouge, rouge_stem and exact are",
+                (int)length, at);
         *chosen |= 1U << i;
         at += length;
         if (!*at) return ML_OK;

@@ -111,7 +111,7 @@ done:
 ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *options)
 {
     ml_status st = ML_OK;
-    int64_t sequences = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), place = ml_grid_dp_rank(s->grid);
+    int64_t sequences = ml_sampler_usable(s->valid.sampler);
     o->generation = options->generation;
     o->together = options->together;
     ML_TRY(requests_create(&o->requests, s->base, sequences, o->generation.max_new));
@@ -120,39 +120,12 @@ ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *optio
     ML_NEW(o->references, sequences, ML_MEM_OTHER, "references");
     ML_TRY(read_prompts(o, s));
     for (int64_t i = 0; i < o->requests.count; i++) ML_TRY(requests_dress(&o->requests, i, 0, s->prefix, s->infix));
-    o->mine = ml_part_start(o->requests.count, dp, place);
-    o->end = o->mine + ml_part_count(o->requests.count, dp, place);
     s->tokens = ml_max(s->tokens, ml_generation_tokens(&o->generation, o->requests.count, o->requests.request, o->together));
 done:
     return st;
 }
 
 /* ---- results ---- */
-
-/* All replicas' continuations to all ranks: each knows its own, the others' are zero. */
-static ml_status exchange(outputs *o, const session *s)
-{
-    ml_status st = ML_OK;
-    int64_t n = o->requests.count, width = o->requests.max_new + 1, *all = NULL;
-    ML_NEW(all, n * width, ML_MEM_COMMUNICATION, "continuations");
-    for (int64_t i = o->mine; i < o->end; i++) {
-        const ml_request *request = &o->requests.request[i];
-        all[i * width] = request->count;
-        for (int64_t t = 0; t < request->count; t++) all[i * width + 1 + t] = request->out[t];
-    }
-done:
-    st = ml_grid_agree(s->grid, st);
-    if (st == ML_OK) {
-        ml_grid_sum_int64(s->grid, ML_GROUP_DP, all, n * width);
-        for (int64_t i = 0; i < n; i++) {
-            ml_request *request = &o->requests.request[i];
-            request->count = all[i * width];
-            for (int64_t t = 0; t < request->count; t++) request->out[t] = (int32_t)all[i * width + 1 + t];
-        }
-    }
-    ml_memory_free(all);
-    return st;
-}
 
 static ml_status write_file(const outputs *o, const char *path)
 {
@@ -172,8 +145,6 @@ done:
 
 ml_status outputs_write(outputs *o, const session *s, const char *path)
 {
-    ml_status st = ml_grid_agree(
-        s->grid, ml_model_generate(s->model, &o->generation, o->end - o->mine, o->requests.request + o->mine, o->together, NULL));
-    if (st == ML_OK) st = exchange(o, s);
+    ml_status st = requests_generate(&o->requests, s->grid, s->model, &o->generation, o->together, NULL);
     return st == ML_OK ? ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? write_file(o, path) : ML_OK) : st;
 }

@@ -10,7 +10,6 @@ typedef struct outputs {
     requests requests;
     ml_generation generation;
     int64_t together;
-    int64_t mine, end;            /* the prompts of this replica */
     ml_text *prompt, *references; /* [requests.count] a string and a list of JSON */
 } outputs;
 

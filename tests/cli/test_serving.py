@@ -144,14 +144,22 @@ def check_refusals(checks, folder):
     lora = f"{folder}/lora/adapter.h5"
     with open(f"{folder}/bad.jsonl", "w") as file:
         file.write('{"prompt": "x"}\n{"prompt": 7}\n')
+    for name, line in (("strange", {"prompt": "x", "adapter": "nobody"}), ("empty", {"prompt": ""}), ("long", {"prompt": "1 " * 60})):
+        with open(f"{folder}/{name}.jsonl", "w") as file:
+            file.write(json.dumps({"prompt": "x"}) + "\n" + json.dumps(line) + "\n")
     for what, words, code, expected in (
+        ("an adapter that nobody named", ("--adapter", f"a={lora}", "--prompts", f"{folder}/strange.jsonl"), 3, "strange.jsonl:2: adapter \"nobody\""),
+        ("an empty prompt in a file", ("--prompts", f"{folder}/empty.jsonl"), 3, "empty.jsonl:2"),
+        ("a prompt of a file beyond the context", ("--prompts", f"{folder}/long.jsonl"), 3, "long.jsonl:2"),
+        ("more new tokens than the context", ("--prompt", "x", "--max-new", "99999999999999"), 2, "--max-new"),
+        ("a group that the heads cannot be divided among", ("--prompt", "x", "--tp", "3"), 2, "--tp"),
         ("a prompt that is a number", ("--prompts", f"{folder}/bad.jsonl"), 3, "bad.jsonl:2"),
         ("a file that is not there", ("--prompts", f"{folder}/none.jsonl"), 3, "none.jsonl"),
         ("both kinds of prompts", ("--prompts", f"{folder}/bad.jsonl", "--prompt", "x"), 2, "--prompts"),
         ("a name twice", ("--adapter", f"a={lora}", "--adapter", f"a={lora}", "--prompt", "x"), 2, "twice"),
         ("an adapter that is not there", ("--adapter", lora, "--adapter", f"b={folder}/none.h5", "--prompt", "x"), 3, "none.h5"),
         ("none at a time", ("--prompt", "x", "--batch", "0"), 2, "--batch"),
-        ("a prompt beyond the context", ("--prompt", "x", "--prompt", "1 " * 60), 2, "prompt 2"),
+        ("a prompt beyond the context", ("--prompt", "x", "--prompt", "1 " * 60), 2, "number 2"),
         ("an empty prompt", ("--prompt", "x", "--prompt", ""), 2, "prompt"),
     ):
         done = generate(folder, *words, ranks=2 if "at a time" in what else 0)
@@ -171,6 +179,8 @@ def main():
         check_all_adapters(checks, folder, greedy, "greedy", (), 0)
         check_all_adapters(checks, folder, greedy, "greedy, 2 ranks", (), 2)
         check_all_adapters(checks, folder, greedy, "greedy, 4 ranks", ("--batch", "32"), 4)
+        check_all_adapters(checks, folder, greedy, "greedy, 3 replicas", ("--batch", "5"), 3)  # 4 heads: no group of 3
+        check_all_adapters(checks, folder, greedy, "greedy, 2 groups of 2", ("--tp", "2"), 4)
         beams = ("--beams", "4", "--length-penalty", "0.8", "--no-repeat-ngram", "2")
         check_all_adapters(checks, folder, alone(folder, beams, PROMPTS[:2]), "beams", beams, 0, PROMPTS[:2])
         check_wide_passes(checks, folder)
