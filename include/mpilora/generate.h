@@ -24,6 +24,7 @@ typedef struct ml_generate_options {
     int64_t count;
     const ml_prompt *prompts;
     const char *file; /* what the prompts are from, for messages; NULL: the command line */
+    const char *out;  /* where the results are to go: looked at before anything is computed; may be NULL */
 } ml_generate_options;
 
 /* Seconds of the slowest rank. */

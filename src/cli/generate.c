@@ -114,7 +114,8 @@ static ml_status generate(const words *w, const prompts *p)
                                    .adapters = paths,
                                    .count = p->count,
                                    .prompts = p->items,
-                                   .file = w->file};
+                                   .file = w->file,
+                                   .out = w->out};
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");
     ML_TRY(ml_generate_run(&o, outputs, &report));
     if (ml_grid_world_rank() == 0) {

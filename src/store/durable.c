@@ -175,6 +175,18 @@ done:
     return st;
 }
 
+ml_status ml_durable_may_write(const char *path)
+{
+    ml_status st = ML_OK;
+    char directory[ML_DURABLE_PATH];
+    ML_TRY(ml_durable_path(directory, "%s", path));
+    char *slash = strrchr(directory, '/');
+    if (slash) slash[slash == directory] = '\0';
+    if (access(slash ? directory : ".", W_OK | X_OK) != 0) st = cannot("be created", path);
+done:
+    return st;
+}
+
 /* ---- reading ---------------------------------------------------------------------------------------------------------------- */
 
 static int open_to_read(const char *path)

@@ -15,6 +15,10 @@ enum { ML_DURABLE_PATH = 4096 };
  * On failure the older file is as it was and the temporary one is gone. `sha256` may be NULL; else it gets the content's hash. */
 ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, char *sha256) ML_NODISCARD;
 
+/* Whether a file of this name can be written where it is to go, before the work whose result it holds is done: ML_RESOURCE naming the path where the directory is not there or
+ * refuses. No more than a guess: the disk may fill up. */
+ml_status ml_durable_may_write(const char *path) ML_NODISCARD;
+
 /* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files above `limit` bytes. */
 ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t *count) ML_NODISCARD;
 

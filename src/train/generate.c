@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "store/durable.h"
 #include "train/requests.h"
 #include "train/session.h"
 
@@ -66,8 +67,10 @@ done:
 
 static ml_status prepare(job *j, double *seconds)
 {
+    const char *out = j->options->out;
     double start = ml_seconds();
-    ml_status st = read_adapters(j);
+    ml_status st = out && ml_grid_rank(j->session.grid) == 0 ? ml_durable_may_write(out) : ML_OK;
+    if (st == ML_OK) st = read_adapters(j);
     *seconds = ml_seconds() - start;
     return st == ML_OK ? encode_prompts(j) : st;
 }
