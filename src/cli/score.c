@@ -181,13 +181,13 @@ const ml_command ml_command_score = {
     "the\n"
     "references of each, a line each, an empty line between two outputs (the E2E challenge's files).\n"
     "\n"
-    "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), rouge, rouge_stem, exact\n"
+    "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), meteor_nltk, rouge, rouge_stem, exact\n"
     "  --json        one JSON object\n"
     "\n"
-    "bleu, nist: mteval-v13a's tokens, lower case; nist with the original length penalty. meteor: METEOR 1.5's parameters, exact and stem\n"
-    "matches, no function words or synonyms. rouge_l, cider: as the MS COCO caption evaluation. rouge, rouge_stem: F1 of ROUGE-1, -2, -L "
-    "as\n"
-    "rouge-score. exact: blanks apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
+    "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length penalty. meteor: METEOR 1.5 with exact and stem\n"
+    "matches, of the set and the mean of its items; without its list of function words (-p \"0.85 0.2 0.6 0.5\"). meteor_nltk: NLTK's\n"
+    "meteor_score without WordNet. rouge_l, cider: as the MS COCO caption evaluation, Stanford's Penn Treebank tokens. rouge, rouge_stem:\n"
+    "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
     run,
     false,
     NULL};

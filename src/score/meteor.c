@@ -1,70 +1,84 @@
 /* METEOR, exact and stem matches. */
 #include <math.h>
+#include <stdlib.h>
 
-#include "score/corpus.h"
+#include "score/alignment.h"
+#include "score/english_stem.h"
 #include "score/porter.h"
 
-/* Room for one output and one reference. */
-typedef struct alignment {
-    int64_t *to;   /* [output] the reference's token that it is matched with; −1: none */
-    bool *taken;   /* [reference] */
+/* What aligning needs: one of the two ways, and the stems. */
+typedef struct aligner {
+    const ml_meteor_parameters *parameters;
     int32_t *stem; /* [words] the number of the first word with the same stem */
-    int64_t exact, stems, chunks;
-} alignment;
+    beam_aligner *beam;
+    int64_t *to;
+    bool *taken;
+} aligner;
 
-/* Words by their stems: sorted is not needed, sets are small. A stem that is a word of the set stands for itself. */
-static ml_status find_stems(const corpus *c, alignment *a)
+typedef struct spelled {
+    int64_t begin; /* of the stem in a text */
+    int32_t word;
+} spelled;
+
+/* In the order of their stems. */
+static int by_stem(const void *left, const void *right, void *stems)
+{
+    const spelled *a = left, *b = right;
+    int order = strcmp((char *)stems + a->begin, (char *)stems + b->begin);
+    return order ? order : a->word - b->word;
+}
+
+static ml_status add_stem(const ml_meteor_parameters *p, const char *word, ml_text *stems)
+{
+    int64_t length = (int64_t)strlen(word), begin = stems->length;
+    ml_status st = ml_text_add(stems, word, length + 1);
+    if (st != ML_OK) return st;
+    length = p->nltk ? porter_stem(stems->data + begin, length) : english_stem(stems->data + begin, length);
+    stems->data[begin + length] = '\0';
+    return ML_OK;
+}
+
+static ml_status find_stems(const corpus *c, aligner *a)
 {
     ml_status st = ML_OK;
     ml_text stems = {0};
-    int64_t *begin = NULL;
-    ML_NEW(begin, (int64_t)c->words + 1, ML_MEM_OTHER, "stems");
+    spelled *words = NULL;
+    ML_NEW(words, (int64_t)c->words + 1, ML_MEM_OTHER, "stems");
     ML_NEW(a->stem, (int64_t)c->words + 1, ML_MEM_OTHER, "stems");
     for (int32_t w = 0; w < c->words; w++) {
-        begin[w] = stems.length;
-        const char *word = c->spelling.data + c->word[w];
-        ML_TRY(ml_text_add(&stems, word, (int64_t)strlen(word) + 1));
-        int64_t length = porter_stem(stems.data + begin[w], (int64_t)strlen(word));
-        stems.data[begin[w] + length] = '\0';
-        a->stem[w] = w;
-        for (int32_t other = 0; other < w && a->stem[w] == w; other++)
-            if (!strcmp(stems.data + begin[other], stems.data + begin[w])) a->stem[w] = a->stem[other];
+        words[w] = (spelled){stems.length, w};
+        ML_TRY(add_stem(a->parameters, c->spelling.data + c->word[w], &stems));
+    }
+    if (c->words > 0) qsort_r(words, (size_t)c->words, sizeof *words, by_stem, stems.data);
+    for (int32_t i = 0; i < c->words; i++) {
+        bool same = i > 0 && !strcmp(stems.data + words[i - 1].begin, stems.data + words[i].begin);
+        a->stem[words[i].word] = same ? a->stem[words[i - 1].word] : words[i].word;
     }
 done:
-    ml_memory_free(begin);
+    ml_memory_free(words);
     ml_text_destroy(&stems);
     return st;
 }
 
-/* From the end: each token of the output with the last free one of the reference that is the same. */
-static int64_t match(const corpus *c, int64_t output, int64_t reference, bool stems, alignment *a)
+static ml_status create(aligner *a, const corpus *c)
 {
-    int64_t found = 0;
-    const int32_t *x = c->token + c->text[output], *y = c->token + c->text[reference];
-    for (int64_t i = corpus_length(c, output) - 1; i >= 0; i--) {
-        for (int64_t j = corpus_length(c, reference) - 1; j >= 0 && a->to[i] < 0; j--) {
-            if (a->taken[j] || (stems ? a->stem[x[i]] != a->stem[y[j]] : x[i] != y[j])) continue;
-            a->to[i] = j;
-            a->taken[j] = true;
-            found++;
-        }
-    }
-    return found;
+    ml_status st = ML_OK;
+    int64_t longest = 1;
+    for (int64_t t = 0; t < c->item[c->items]; t++) longest = ml_max(longest, corpus_length(c, t));
+    if (!a->parameters->nltk) ML_TRY(beam_aligner_create(&a->beam, longest));
+    ML_NEW(a->to, longest, ML_MEM_OTHER, "an alignment");
+    ML_NEW(a->taken, longest, ML_MEM_OTHER, "an alignment");
+    ML_TRY(find_stems(c, a));
+done:
+    return st;
 }
 
-static void align(const corpus *c, int64_t output, int64_t reference, alignment *a)
+static void destroy(aligner *a)
 {
-    for (int64_t i = 0; i < corpus_length(c, output); i++) a->to[i] = -1;
-    memset(a->taken, 0, (size_t)corpus_length(c, reference) * sizeof *a->taken);
-    a->exact = match(c, output, reference, false, a);
-    a->stems = match(c, output, reference, true, a);
-    a->chunks = 0;
-    for (int64_t i = 0, last = -1; i < corpus_length(c, output); i++) { /* last: of the matched token before */
-        if (a->to[i] < 0) continue;
-        bool goes_on = last >= 0 && last == i - 1 && a->to[i] == a->to[last] + 1;
-        a->chunks += !goes_on;
-        last = i;
-    }
+    beam_aligner_destroy(a->beam);
+    ml_memory_free(a->to);
+    ml_memory_free(a->taken);
+    ml_memory_free(a->stem);
 }
 
 static double score_of(const ml_meteor_parameters *p, double weighted, double matches, double chunks, double output, double reference)
@@ -80,19 +94,25 @@ typedef struct counts {
     double score, weighted, matches, chunks, output, reference;
 } counts;
 
-static counts best_of(const corpus *c, int64_t item, const ml_meteor_parameters *p, alignment *a)
+static counts count(const corpus *c, int64_t output, int64_t reference, aligner *a)
+{
+    const ml_meteor_parameters *p = a->parameters;
+    const stemmed s = {c, a->stem};
+    matches m = p->nltk ? align_from_the_end(&s, output, reference, a->to, a->taken) : align_by_beam(a->beam, &s, output, reference);
+    int64_t all = m.exact + m.stems, length = corpus_length(c, output), other = corpus_length(c, reference);
+    bool whole = !p->nltk && m.chunks == 1 && all == length && all == other; /* is not in pieces */
+    counts one = {
+        0, (double)m.exact + p->stem_weight * (double)m.stems, (double)all, whole ? 0.0 : (double)m.chunks, (double)length, (double)other};
+    one.score = score_of(p, one.weighted, one.matches, one.chunks, one.output, one.reference);
+    return one;
+}
+
+static counts best_of(const corpus *c, int64_t item, aligner *a)
 {
     counts best = {.score = -1.0};
     int64_t output = c->item[item];
     for (int64_t text = output + 1; text < c->item[item + 1]; text++) {
-        align(c, output, text, a);
-        counts one = {0,
-                      (double)a->exact + p->stem_weight * (double)a->stems,
-                      (double)(a->exact + a->stems),
-                      (double)a->chunks,
-                      (double)corpus_length(c, output),
-                      (double)corpus_length(c, text)};
-        one.score = score_of(p, one.weighted, one.matches, one.chunks, one.output, one.reference);
+        counts one = count(c, output, text, a);
         if (one.score > best.score) best = one;
     }
     return best;
@@ -102,17 +122,13 @@ ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *p
 {
     ml_status st = ML_OK;
     corpus c = {0};
-    alignment a = {0};
+    aligner a = {.parameters = parameters};
     counts sum = {0};
-    int64_t longest = 1;
     *out = (ml_meteor){0};
     ML_TRY(corpus_make(&c, set, &ptb_words));
-    for (int64_t t = 0; t < c.item[c.items]; t++) longest = ml_max(longest, corpus_length(&c, t));
-    ML_NEW(a.to, longest, ML_MEM_OTHER, "an alignment");
-    ML_NEW(a.taken, longest, ML_MEM_OTHER, "an alignment");
-    ML_TRY(find_stems(&c, &a));
+    ML_TRY(create(&a, &c));
     for (int64_t i = 0; i < c.items; i++) {
-        counts one = best_of(&c, i, parameters, &a);
+        counts one = best_of(&c, i, &a);
         out->mean += one.score / (double)c.items;
         sum.weighted += one.weighted;
         sum.matches += one.matches;
@@ -122,9 +138,7 @@ ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *p
     }
     out->score = score_of(parameters, sum.weighted, sum.matches, sum.chunks, sum.output, sum.reference);
 done:
-    ml_memory_free(a.to);
-    ml_memory_free(a.taken);
-    ml_memory_free(a.stem);
+    destroy(&a);
     corpus_destroy(&c);
     return st;
 }

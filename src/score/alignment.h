@@ -1,0 +1,26 @@
+/* Which tokens of an output are matched with which of a reference, for METEOR. */
+#ifndef MPILORA_SCORE_ALIGNMENT_H
+#define MPILORA_SCORE_ALIGNMENT_H
+
+#include "score/corpus.h"
+
+/* Tokens as one sees them while aligning: equal stems have equal numbers. */
+typedef struct stemmed {
+    const corpus *c;
+    const int32_t *stem; /* [words] */
+} stemmed;
+
+typedef struct matches {
+    int64_t exact, stems, chunks; /* chunks: runs of matches that stand next to each other in both texts */
+} matches;
+
+/* As NLTK: first equal tokens, then equal stems, each from the end with the last free one. to[output], taken[reference]: room. */
+matches align_from_the_end(const stemmed *s, int64_t output, int64_t reference, int64_t *to, bool *taken);
+
+/* As METEOR 1.5: of all matches of tokens and stems those with most equal tokens, then fewest chunks, then the shortest ways, by a beam search along the reference. */
+typedef struct beam_aligner beam_aligner;
+ml_status beam_aligner_create(beam_aligner **out, int64_t longest) ML_NODISCARD; /* longest: tokens of a text, at most */
+void beam_aligner_destroy(beam_aligner *a);                                      /* NULL is fine */
+matches align_by_beam(beam_aligner *a, const stemmed *s, int64_t output, int64_t reference);
+
+#endif
