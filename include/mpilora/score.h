@@ -79,16 +79,18 @@ ml_status ml_score_cider(const ml_score_set *set, double *out) ML_NODISCARD;
 /* ---- METEOR, exact and stem matches ---------------------------------------------------------------------------------------------- */
 
 /* Banerjee and Lavie 2005 in two forms. Tokens are ptb's; tokens are matched that are equal or have equal stems. m: matches, those by stem counting stem_weight;
- * P = m/|output|, R = m/|reference|, F = P·R/(αP + (1 − α)R), score = F·(1 − γ·(chunks/matches)^β); of the best reference.
- *   ML_METEOR_15    METEOR 1.5 (Denkowski and Lavie 2014) for English with -m "exact stem" and a δ of ½, which gives function words the weight of others (its list of them
- *                   is not here): Snowball's English stems, its aligner's beam search (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
+ * P = m/|output|, R = m/|reference|, where a function word weighs 1 − δ, any other δ, F = P·R/(αP + (1 − α)R), score = F·(1 − γ·(chunks/matches)^β); of the best reference.
+ *   ML_METEOR_15    METEOR 1.5 (Denkowski and Lavie 2014) for English with -m "exact stem"; its δ is ¾, but without a list of function words, which is not here, all
+ *                   words weigh the same: Snowball's English stems, its aligner's beam search (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
  *   ML_METEOR_NLTK  NLTK's meteor_score without WordNet: its Porter stems, its alignment from the end. */
 typedef struct ml_meteor_parameters {
     double alpha, beta, gamma, stem_weight;
     bool nltk;
+    double delta;
+    const char *function_words; /* a lower-case word a line; NULL: none. Borrowed */
 } ml_meteor_parameters;
-#define ML_METEOR_15 ((ml_meteor_parameters){0.85, 0.2, 0.6, 0.6, false})
-#define ML_METEOR_NLTK ((ml_meteor_parameters){0.9, 3.0, 0.5, 1.0, true})
+#define ML_METEOR_15 ((ml_meteor_parameters){0.85, 0.2, 0.6, 0.6, false, 0.75, NULL})
+#define ML_METEOR_NLTK ((ml_meteor_parameters){0.9, 3.0, 0.5, 1.0, true, 0.5, NULL})
 
 typedef struct ml_meteor {
     double score; /* of the sums over all items, as METEOR 1.5 gives it for a system */

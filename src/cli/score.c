@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "store/durable.h"
 
 static const char usage[] = "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
                             "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
@@ -13,6 +14,7 @@ static const char usage[] = "mpilora score OUTPUTS.jsonl | --outputs FILE --refe
 typedef struct figures {
     json_t *object;
     bool json;
+    const char *function_words; /* of METEOR */
 } figures;
 
 static void put(const figures *f, const char *name, double value)
@@ -44,7 +46,9 @@ static ml_status nist(const ml_score_set *set, const figures *f)
 static ml_status meteor(const ml_score_set *set, const figures *f)
 {
     ml_meteor m;
-    ml_status st = ml_score_meteor(set, &ML_METEOR_15, &m);
+    ml_meteor_parameters parameters = ML_METEOR_15;
+    parameters.function_words = f->function_words;
+    ml_status st = ml_score_meteor(set, &parameters, &m);
     if (st != ML_OK) return st;
     put(f, "meteor", m.score);
     put(f, "meteor_mean", m.mean);
@@ -130,10 +134,10 @@ static ml_status choose(const char *words, unsigned *chosen)
 
 /* ---- command line ---------------------------------------------------------------------------------------------------------------- */
 
-static ml_status score(const ml_score_set *set, unsigned chosen, bool json)
+static ml_status score(const ml_score_set *set, unsigned chosen, bool json, const char *function_words)
 {
     ml_status st = ML_OK;
-    figures f = {json ? json_object() : NULL, json};
+    figures f = {json ? json_object() : NULL, json, function_words};
     if (json)
         json_object_update_new(f.object, json_pack("{s:I,s:I}", "items", (json_int_t)ml_score_set_items(set), "references",
                                                    (json_int_t)ml_score_set_references(set)));
@@ -152,22 +156,23 @@ static ml_status score(const ml_score_set *set, unsigned chosen, bool json)
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *outputs = NULL, *references = NULL, *words = "bleu,nist,meteor,rouge_l,cider";
+    const char *path = NULL, *outputs = NULL, *references = NULL, *function_words = NULL, *words = "bleu,nist,meteor,rouge_l,cider";
     bool json = false;
     unsigned chosen;
     ml_score_set *set = NULL;
-    const option table[] = {{"--outputs", OPTION_TEXT, &outputs},
-                            {"--references", OPTION_TEXT, &references},
-                            {"--metrics", OPTION_TEXT, &words},
-                            {"--json", OPTION_FLAG, &json},
-                            {NULL, OPTION_FLAG, NULL}};
+    char *function_text = NULL;
+    const option table[] = {{"--outputs", OPTION_TEXT, &outputs}, {"--references", OPTION_TEXT, &references},
+                            {"--metrics", OPTION_TEXT, &words},   {"--function-words", OPTION_TEXT, &function_words},
+                            {"--json", OPTION_FLAG, &json},       {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 0, 1, &path, usage));
     if (path ? outputs || references : !outputs || !references)
         return ml_fail(ML_USAGE, "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
     ML_TRY(choose(words, &chosen));
     ML_TRY(path ? ml_score_set_read_jsonl(&set, path) : ml_score_set_read_files(&set, outputs, references));
-    ML_TRY(score(set, chosen, json));
+    if (function_words) ML_TRY(ml_durable_read(function_words, 1 << 20, &function_text, &(int64_t){0}));
+    ML_TRY(score(set, chosen, json, function_text));
 done:
+    ml_memory_free(function_text);
     ml_score_set_destroy(set);
     return st;
 }
@@ -175,19 +180,21 @@ done:
 const ml_command ml_command_score = {
     "score",
     "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts",
-    "usage: mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics M] [--json]\n"
+    "usage: mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics M] [option]... [--json]\n"
     "\n"
     "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", ...]}. --outputs has a text a line, --references "
     "the\n"
     "references of each, a line each, an empty line between two outputs (the E2E challenge's files).\n"
     "\n"
     "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), meteor_nltk, rouge, rouge_stem, exact\n"
+    "  --function-words FILE   METEOR's list, a word a line (function.words of its release): they weigh a third of the others. Without\n"
+    "                it all words weigh the same, as with -p \"0.85 0.2 0.6 0.5\"\n"
     "  --json        one JSON object\n"
     "\n"
     "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length penalty. meteor: METEOR 1.5 with exact and stem\n"
-    "matches, of the set and the mean of its items; without its list of function words (-p \"0.85 0.2 0.6 0.5\"). meteor_nltk: NLTK's\n"
-    "meteor_score without WordNet. rouge_l, cider: as the MS COCO caption evaluation, Stanford's Penn Treebank tokens. rouge, rouge_stem:\n"
-    "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
+    "matches, of the set and the mean of its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the MS COCO\n"
+    "caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks\n"
+    "apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
     run,
     false,
     NULL};

@@ -7,12 +7,23 @@
 /* Tokens as one sees them while aligning: equal stems have equal numbers. */
 typedef struct stemmed {
     const corpus *c;
-    const int32_t *stem; /* [words] */
+    const int32_t *stem;  /* [words] */
+    const double *weight; /* [words] */
+    double stem_weight;   /* of a match by stem, of an equal one 1 */
 } stemmed;
 
 typedef struct matches {
-    int64_t exact, stems, chunks; /* chunks: runs of matches that stand next to each other in both texts */
+    int64_t count, chunks;    /* chunks: runs of matches that stand next to each other in both texts */
+    double output, reference; /* the matches' weights, each times that of its word in the one text and in the other */
 } matches;
+
+static inline void add_match(matches *m, const stemmed *s, int32_t x, int32_t y)
+{
+    double weight = x == y ? 1.0 : s->stem_weight;
+    m->count++;
+    m->output += weight * s->weight[x];
+    m->reference += weight * s->weight[y];
+}
 
 /* As NLTK: first equal tokens, then equal stems, each from the end with the last free one. to[output], taken[reference]: room. */
 matches align_from_the_end(const stemmed *s, int64_t output, int64_t reference, int64_t *to, bool *taken);

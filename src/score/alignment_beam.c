@@ -189,9 +189,7 @@ matches align_by_beam(beam_aligner *a, const stemmed *s, int64_t output, int64_t
     const int32_t *to = search(a, &p);
     for (int64_t j = 0, last = -1; j < p.ny; last = to[j++]) {
         if (to[j] < 0) continue;
-        bool equal = p.x[to[j]] == p.y[j];
-        m.exact += equal;
-        m.stems += !equal;
+        add_match(&m, s, p.x[to[j]], p.y[j]);
         m.chunks += last < 0 || to[j] != last + 1;
     }
     return m;

@@ -9,7 +9,8 @@
 /* What aligning needs: one of the two ways, and the stems. */
 typedef struct aligner {
     const ml_meteor_parameters *parameters;
-    int32_t *stem; /* [words] the number of the first word with the same stem */
+    int32_t *stem;  /* [words] the number of the first word with the same stem */
+    double *weight; /* [words] */
     beam_aligner *beam;
     int64_t *to;
     bool *taken;
@@ -60,6 +61,26 @@ done:
     return st;
 }
 
+/* Whether a word is one of the lines. */
+static bool is_line(const char *lines, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = lines; (at = strstr(at, word)); at++)
+        if ((at == lines || at[-1] == '\n') && (at[length] == '\n' || at[length] == '\r' || at[length] == '\0')) return true;
+    return false;
+}
+
+static ml_status find_weights(const corpus *c, aligner *a)
+{
+    ml_status st = ML_OK;
+    const ml_meteor_parameters *p = a->parameters;
+    ML_NEW(a->weight, (int64_t)c->words + 1, ML_MEM_OTHER, "weights of words");
+    for (int32_t w = 0; w < c->words; w++)
+        a->weight[w] = p->function_words && is_line(p->function_words, c->spelling.data + c->word[w]) ? 1.0 - p->delta : p->delta;
+done:
+    return st;
+}
+
 static ml_status create(aligner *a, const corpus *c)
 {
     ml_status st = ML_OK;
@@ -69,6 +90,7 @@ static ml_status create(aligner *a, const corpus *c)
     ML_NEW(a->to, longest, ML_MEM_OTHER, "an alignment");
     ML_NEW(a->taken, longest, ML_MEM_OTHER, "an alignment");
     ML_TRY(find_stems(c, a));
+    ML_TRY(find_weights(c, a));
 done:
     return st;
 }
@@ -79,31 +101,38 @@ static void destroy(aligner *a)
     ml_memory_free(a->to);
     ml_memory_free(a->taken);
     ml_memory_free(a->stem);
+    ml_memory_free(a->weight);
 }
 
-static double score_of(const ml_meteor_parameters *p, double weighted, double matches, double chunks, double output, double reference)
-{
-    if (matches <= 0.0 || output <= 0.0 || reference <= 0.0) return 0.0;
-    double precision = weighted / output, recall = weighted / reference;
-    double mean = precision * recall / (p->alpha * precision + (1.0 - p->alpha) * recall);
-    return mean * (1.0 - p->gamma * pow(chunks / matches, p->beta));
-}
-
-/* Of the reference that gives the item most. */
+/* Of the reference that gives the item most; weights, but matches and chunks, which are numbers. */
 typedef struct counts {
-    double score, weighted, matches, chunks, output, reference;
+    double score, matched_output, matched_reference, output, reference, matches, chunks;
 } counts;
+
+static double score_of(const ml_meteor_parameters *p, const counts *n)
+{
+    if (n->matches <= 0.0 || n->output <= 0.0 || n->reference <= 0.0) return 0.0;
+    double precision = n->matched_output / n->output, recall = n->matched_reference / n->reference;
+    double mean = precision * recall / (p->alpha * precision + (1.0 - p->alpha) * recall);
+    return mean * (1.0 - p->gamma * pow(n->chunks / n->matches, p->beta));
+}
+
+static double weigh(const corpus *c, int64_t text, const double *weight)
+{
+    double sum = 0;
+    for (int64_t at = c->text[text]; at < c->text[text + 1]; at++) sum += weight[c->token[at]];
+    return sum;
+}
 
 static counts count(const corpus *c, int64_t output, int64_t reference, aligner *a)
 {
     const ml_meteor_parameters *p = a->parameters;
-    const stemmed s = {c, a->stem};
+    const stemmed s = {c, a->stem, a->weight, p->stem_weight};
     matches m = p->nltk ? align_from_the_end(&s, output, reference, a->to, a->taken) : align_by_beam(a->beam, &s, output, reference);
-    int64_t all = m.exact + m.stems, length = corpus_length(c, output), other = corpus_length(c, reference);
-    bool whole = !p->nltk && m.chunks == 1 && all == length && all == other; /* is not in pieces */
-    counts one = {
-        0, (double)m.exact + p->stem_weight * (double)m.stems, (double)all, whole ? 0.0 : (double)m.chunks, (double)length, (double)other};
-    one.score = score_of(p, one.weighted, one.matches, one.chunks, one.output, one.reference);
+    bool whole = m.chunks == 1 && m.count == corpus_length(c, output) && m.count == corpus_length(c, reference);
+    counts one = {0, m.output, m.reference, weigh(c, output, a->weight), weigh(c, reference, a->weight), (double)m.count, (double)m.chunks};
+    if (whole && !p->nltk) one.chunks = 0; /* nothing is in pieces */
+    one.score = score_of(p, &one);
     return one;
 }
 
@@ -130,13 +159,14 @@ ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *p
     for (int64_t i = 0; i < c.items; i++) {
         counts one = best_of(&c, i, &a);
         out->mean += one.score / (double)c.items;
-        sum.weighted += one.weighted;
-        sum.matches += one.matches;
-        sum.chunks += one.chunks;
+        sum.matched_output += one.matched_output;
+        sum.matched_reference += one.matched_reference;
         sum.output += one.output;
         sum.reference += one.reference;
+        sum.matches += one.matches;
+        sum.chunks += one.chunks;
     }
-    out->score = score_of(parameters, sum.weighted, sum.matches, sum.chunks, sum.output, sum.reference);
+    out->score = score_of(parameters, &sum);
 done:
     destroy(&a);
     corpus_destroy(&c);

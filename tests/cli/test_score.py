@@ -36,6 +36,12 @@ def check_by_hand(folder):
     # "cats" and "cat" have one stem: m = 1.6, P = R = 0.8; texts that are matched as a whole are not in pieces
     stem = figures(folder, [("two cats", ["two cat"])], "meteor,meteor_nltk")
     checks.close("METEOR of a stem", stem["meteor"], 0.8, 1e-9)
+    # "the" is a function word: P = R = (3/4) / (3/4 + 1/4), one chunk of one match
+    with open(f"{folder}/words", "w") as file:
+        file.write("a\nthe\n")
+    with_words = ("score", f"{folder}/out.jsonl", "--metrics", "meteor", "--function-words", f"{folder}/words", "--json")
+    figures(folder, [("the cat", ["cat a"])], "meteor")
+    checks.close("METEOR with function words", json.loads(harness.mpilora(*with_words))["meteor"], 0.75 * (1 - 0.6), 1e-9)
     # NLTK's: m = 2, one chunk of 2
     checks.close("NLTK's METEOR of a stem", stem["meteor_nltk"], 1 - 0.5 * 0.5**3, 1e-9)
     # reference of 3 words, output of 2 of them: info(a) = log2(3), penalty 1/2 at 2/3

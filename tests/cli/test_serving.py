@@ -167,7 +167,7 @@ def check_refusals(checks, folder):
         checks.that(done.returncode == code and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
     for command in (("eval", f"{folder}/lora.yaml", "--generate"), ("generate", "--base", f"{folder}/spoken.h5", "--prompt", "x", "--out")):
         done = harness.start(*command, f"{folder}/no/such/x.jsonl", ranks=2)
-        checks.that(done.returncode == 4 and "no/such/x.jsonl" in done.stderr and "tmp" not in done.stderr, f"{command[0]}: a place that is not there: {done.stderr}")
+        checks.that(done.returncode == 4 and "no/such/x.jsonl" in done.stderr and ".tmp-" not in done.stderr, f"{command[0]}: a place that is not there: {done.stderr}")
     done = harness.start("eval", f"{folder}/lora.yaml", "--generate", f"{folder}/x.jsonl", "--beams", "0")
     checks.that(done.returncode == 2 and "--beams" in done.stderr, f"eval with no beam: exit {done.returncode}: {done.stderr}")
 
