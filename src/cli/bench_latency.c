@@ -123,20 +123,6 @@ static void print_table(const latency_bench *b, const latency_options *o)
 
 /* ---- command line ---- */
 
-static ml_status read_list(const char *option, const char *text, int64_t *out, int64_t *count)
-{
-    char *end = NULL;
-    *count = 0;
-    for (const char *at = text; at; at = *end ? end + 1 : NULL) {
-        long long value = strtoll(at, &end, 10);
-        if (end == at || (*end && *end != ',') || value < 1 || value > 1 << 20 || *count == SHAPES)
-            return ml_fail(ML_USAGE, "%s: \"%s\", expected up to %d whole numbers of at least 1 with commas between them", option, text,
-                           SHAPES);
-        out[(*count)++] = value;
-    }
-    return ML_OK;
-}
-
 static ml_status read_options(int argc, char **argv, latency_options *o)
 {
     ml_status st = ML_OK;
@@ -156,8 +142,8 @@ static ml_status read_options(int argc, char **argv, latency_options *o)
         {"--rank", o->rank, 1 << 16}, {"--bottleneck", o->bottleneck, 1 << 16}, {"--rounds", o->rounds, BENCH_ROUNDS_MOST}, {NULL, 0, 0}};
     ML_TRY(bench_check_sizes(sizes));
     ML_TRY(bench_check_dtype("--precision", o->precision, &o->dtype));
-    ML_TRY(read_list("--batches", o->batches, o->sequences, &o->shapes));
-    ML_TRY(read_list("--lengths", o->lengths, o->length, &lengths));
+    ML_TRY(options_read_numbers("--batches", o->batches, SHAPES, o->sequences, &o->shapes));
+    ML_TRY(options_read_numbers("--lengths", o->lengths, SHAPES, o->length, &lengths));
     if (lengths != o->shapes)
         return ml_fail(
             ML_USAGE, "--batches and --lengths: %" PRId64 " and %" PRId64 " numbers; the first batch goes with the first length, and so on",

@@ -3,6 +3,7 @@
 #define MPILORA_CLI_COMPARE_H
 
 #include "cli/launch.h"
+#include "cli/options.h"
 #include "cli/table_file.h"
 #include "mpilora/config.h"
 
@@ -33,6 +34,34 @@ typedef struct compare_options {
     uint64_t seed[COMPARE_SEEDS];
     double base_loss; /* on data.valid, before any training; NaN: nothing to evaluate */
 } compare_options;
+
+/* What compare and sweep are told alike, and the lines of an option table that fill it. */
+typedef struct compare_words {
+    const char *seeds, *launcher, *out;
+    int64_t ranks, threads;
+    option_list sets;
+    bool json;
+} compare_words;
+/* clang-format off */
+#define COMPARE_OPTIONS(w) \
+    {"--ranks", OPTION_INT, &(w).ranks}, {"--seeds", OPTION_TEXT, &(w).seeds}, {"--threads", OPTION_INT, &(w).threads}, \
+    {"--launcher", OPTION_TEXT, &(w).launcher}, {"--set", OPTION_LIST, &(w).sets}, {"--out", OPTION_TEXT, &(w).out}, \
+    {"--json", OPTION_FLAG, &(w).json}
+/* clang-format on */
+#define COMPARE_HELP                                                                                                                   \
+    "  --ranks N          of every run, 1 unless told; parallel.tp is the configuration's\n"                                           \
+    "  --seeds 1,2,3      run.seed of the repetitions; the configuration's unless told\n"                                              \
+    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks\n"                                 \
+    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else \"mpirun --oversubscribe --bind-to none -n " \
+    "{ranks}\"\n"                                                                                                                      \
+    "  --set key=value    as in train\n"
+
+/* compare.c. Borrows `path` and `words`; `config` is the caller's to destroy, as is *out with ml_memory_free. */
+ml_status compare_options_read(compare_options **out, ml_run_config *config, const char *path, const compare_words *words) ML_NODISCARD;
+/* Every row with every seed, those that ended before left alone; the table is written after each seed. */
+ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows, int64_t count) ML_NODISCARD;
+/* ML_INPUT where no run ended well. */
+ml_status compare_check_done(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
 
 /* compare_rows.c: the methods between commas (those in brackets do not count), seeds likewise. ML_USAGE naming what is wrong. */
 ml_status compare_rows_read(compare_row *rows, int64_t *count, const char *words) ML_NODISCARD;

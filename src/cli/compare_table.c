@@ -82,28 +82,52 @@ done:
 
 /* ---- to read ---- */
 
-static double mib(const compare_row *row, const char *column) { return compare_spread(row, column).median / (1 << 20); }
+static double median(const compare_row *row, const char *column) { return compare_spread(row, column).median; }
+
+static void print_runs(const compare_row *rows, int64_t count)
+{
+    printf("%-32s %12s %13s %13s %9s %17s %9s  %s\n", "method", "trained", "checkpoint, B", "summed, B", "tokens/s", "training loss",
+           "valid", "(least to most)");
+    for (int64_t i = 0; i < count; i++) {
+        const compare_row *row = &rows[i];
+        table_spread valid = compare_spread(row, "valid_loss");
+        printf("%-32s ", row->words);
+        if (row->done > 0)
+            printf("%12.0f %13.0f %13.0f %9.1f %7.4f -> %6.4f %9.4f  (%.4f to %.4f)", median(row, "params_trainable"),
+                   median(row, "checkpoint_bytes"), median(row, "allreduce_bytes_per_step"), median(row, "tokens_per_s"),
+                   median(row, "loss_first"), median(row, "loss_last"), valid.median, valid.least, valid.most);
+        if (strcmp(row->status, "ok")) printf("%s%s", row->done > 0 ? "  a seed failed: " : "", row->status);
+        printf("\n");
+    }
+}
+
+/* Measured / planned. */
+static void print_memory(const compare_row *rows, int64_t count)
+{
+    static const char *const categories[] = {"frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "total"};
+    enum { CATEGORIES = sizeof categories / sizeof *categories };
+    printf("%-32s", "MiB a rank, measured/planned");
+    for (int c = 0; c < CATEGORIES; c++) printf(" %15s", categories[c]);
+    printf("\n");
+    for (int64_t i = 0; i < count; i++) {
+        if (rows[i].done == 0) continue;
+        printf("%-32s", rows[i].words);
+        for (int c = 0; c < CATEGORIES; c++) {
+            char measured[32], planned[32];
+            snprintf(measured, sizeof measured, "memory_%s", categories[c]);
+            snprintf(planned, sizeof planned, "planned_%s", categories[c]);
+            printf(" %7.1f/%7.1f", median(&rows[i], measured) / (1 << 20), median(&rows[i], planned) / (1 << 20));
+        }
+        printf("\n");
+    }
+}
 
 void compare_print(const compare_options *o, const compare_row *rows, int64_t count)
 {
-    printf("%s on %" PRId64 " ranks, %" PRId64 " seed%s; medians. Validation loss of the base alone: %.4f\n", o->config_path, o->ranks,
-           o->nseeds, o->nseeds > 1 ? "s" : "", o->base_loss);
-    printf("%-28s %12s %13s %13s %9s %9s %9s %17s %9s %10s %10s %10s\n", "method", "trained", "checkpoint, B", "summed, B", "MiB/rank",
-           "planned", "tokens/s", "loss", "valid", "(least", "to most)", "opt. MiB");
-    for (int64_t i = 0; i < count; i++) {
-        const compare_row *row = &rows[i];
-        if (row->done == 0) {
-            printf("%-28s %s\n", row->words, row->status);
-            continue;
-        }
-        table_spread valid = compare_spread(row, "valid_loss");
-        printf("%-28s %12.0f %13.0f %13.0f %9.1f %9.1f %9.1f %7.4f -> %6.4f %9.4f %10.4f %10.4f %10.2f%s%s\n", row->words,
-               compare_spread(row, "params_trainable").median, compare_spread(row, "checkpoint_bytes").median,
-               compare_spread(row, "allreduce_bytes_per_step").median, mib(row, "memory_total"), mib(row, "planned_total"),
-               compare_spread(row, "tokens_per_s").median, compare_spread(row, "loss_first").median,
-               compare_spread(row, "loss_last").median, valid.median, valid.least, valid.most, mib(row, "memory_optimizer"),
-               strcmp(row->status, "ok") ? "  a seed failed: " : "", strcmp(row->status, "ok") ? row->status : "");
-    }
+    printf("%s on %" PRId64 " rank%s, %" PRId64 " seed%s; medians. Validation loss of the base alone: %.4f\n", o->config_path, o->ranks,
+           o->ranks > 1 ? "s" : "", o->nseeds, o->nseeds > 1 ? "s" : "", o->base_loss);
+    print_runs(rows, count);
+    print_memory(rows, count);
     printf("table: %s/compare.csv, %s/compare.h5; plot: python3 analysis/compare.py %s/compare.csv\n", o->out, o->out, o->out);
 }
 

@@ -15,6 +15,7 @@ extern const ml_command ml_command_inspect;
 extern const ml_command ml_command_verify;
 extern const ml_command ml_command_bench;
 extern const ml_command ml_command_compare;
+extern const ml_command ml_command_sweep;
 extern const ml_command ml_command_scale;
 extern const ml_command ml_command_score;
 extern const ml_command ml_command_analyze;
@@ -33,6 +34,7 @@ static const ml_command *const commands[] = {
     &ml_command_verify,
     &ml_command_bench,
     &ml_command_compare,
+    &ml_command_sweep,
     &ml_command_scale,
     &ml_command_score,
     &ml_command_analyze,

@@ -100,3 +100,17 @@ ml_status options_read(int argc, char **argv, const option *table, int least, in
     if (found < least) return ml_fail(ML_USAGE, "%d of %d words are missing; usage: %s", least - found, least, usage);
     return ML_OK;
 }
+
+ml_status options_read_numbers(const char *name, const char *text, int64_t most, int64_t *out, int64_t *count)
+{
+    char *end = NULL;
+    *count = 0;
+    for (const char *at = text; at; at = *end ? end + 1 : NULL) {
+        long long value = strtoll(at, &end, 10);
+        if (end == at || (*end && *end != ',') || value < 1 || value > 1 << 20 || *count == most)
+            return ml_fail(ML_USAGE, "%s: \"%s\", expected up to %lld whole numbers of at least 1 with commas between them", name, text,
+                           (long long)most);
+        out[(*count)++] = value;
+    }
+    return ML_OK;
+}

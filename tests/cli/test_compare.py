@@ -21,6 +21,8 @@ def check_table(checks, folder, path):
     words = ("compare", path, "--methods", "lora,lora:rank=4:targets=[q,k,v],bitfit:optim.lr=0.02,full,top:top=9", "--seeds", "1,2", "--out", f"{folder}/out")
     said = harness.mpilora(*words)
     checks.that("method.top: 9" in said, f"the failing row does not say why: {said}")
+    full = [line.split() for line in said.splitlines() if line.startswith("full ")]
+    checks.that(len(full) == 2 and len(full[1]) == 15, f"a method has a line of its run and one of its memory in 7 pairs: {full}")
     with open(f"{folder}/out/compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     checks.that([row["seeds"] for row in rows] == ["2", "2", "2", "2", "0"], f"seeds {[row['seeds'] for row in rows]}")
