@@ -16,10 +16,13 @@ try:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 except ImportError:
     sys.exit("compare.py: matplotlib is missing (Debian: python3-matplotlib)")
 
-CATEGORIES = ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace")
+PARTS = ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "other")
+PART_COLOURS = ("#88ccee", "#332288", "#cc6677", "#aa4499", "#117733", "#ddcc77", "#bbbbbb")
+MARKS = "osD^v<>ph*Xd"
 
 
 def read(path):
@@ -38,32 +41,45 @@ def number(row, column):
 
 
 def plot_losses(panel, rows):
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for place, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: number(row, "params_trainable"))
         x, y = [number(row, "params_trainable") for row in own], [number(row, "valid_loss") for row in own]
         below = [max(0.0, a - number(row, "valid_loss_min")) for a, row in zip(y, own)]
         above = [max(0.0, number(row, "valid_loss_max") - a) for a, row in zip(y, own)]
-        panel.errorbar(x, y, yerr=[below, above], marker="o", markersize=4, capsize=2, linewidth=1.2, label=method)
+        panel.errorbar(x, y, yerr=[below, above], marker=MARKS[place % len(MARKS)], markersize=5, capsize=2, linewidth=1.2, label=method)
     base = number(rows[0], "base_valid_loss")
     panel.axhline(base, color="black", linestyle=":", linewidth=1)
     panel.annotate("base", (0.01, base), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     panel.set_xscale("log")
+    least, most = panel.get_xlim()
+    wider = max(1.0, (20 * least / most) ** 0.5)  # a decade at least, or ticks would crowd
+    panel.set_xlim(least / wider, most * wider)
+    panel.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=" "))
+    panel.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     panel.set_xlabel("trained parameters")
     panel.set_ylabel("validation loss, nats a token")
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
 
 
+def memory_part(row, part):
+    """MiB; `other` is what the peak has beyond the parts."""
+    if part != "other":
+        return number(row, f"memory_{part}") / 2**20
+    return max(0.0, number(row, "memory_total") / 2**20 - sum(memory_part(row, name) for name in PARTS[:-1]))
+
+
 def plot_memory(panel, rows):
-    names, left = [row["what"] for row in rows], [0.0] * len(rows)
-    for category in CATEGORIES:
-        values = [number(row, f"memory_{category}") / 2**20 for row in rows]
-        panel.barh(names, values, left=left, label=category)
+    places, left = range(len(rows)), [0.0] * len(rows)
+    for part, colour in zip(PARTS, PART_COLOURS):
+        values = [memory_part(row, part) for row in rows]
+        panel.barh(places, values, left=left, color=colour, label=part)
         left = [a + b for a, b in zip(left, values)]
+    panel.plot([number(row, "planned_total") / 2**20 for row in rows], places, "k|", markersize=10, label="plan's total")
+    panel.set_yticks(places, [row["what"] for row in rows], fontsize=7)
     panel.invert_yaxis()
     panel.set_xlabel("MiB a rank")
-    panel.tick_params(axis="y", labelsize=6)
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def main():
@@ -73,7 +89,7 @@ def main():
     parser.add_argument("--title")
     arguments = parser.parse_args()
     rows = read(arguments.table)
-    figure, panels = plt.subplots(1, 2, figsize=(13, max(4.5, 0.28 * len(rows))))
+    figure, panels = plt.subplots(1, 2, figsize=(13, max(5, 0.28 * len(rows))))
     plot_losses(panels[0], rows)
     plot_memory(panels[1], rows)
     if arguments.title:
@@ -83,4 +99,5 @@ def main():
     print(arguments.out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -80,6 +80,7 @@ typedef struct ml_forward_options {
     int64_t rank;
     int64_t sequences, length; /* the most of a batch */
     ml_dtype precision;
+    const char *product_path; /* NULL: chosen; borrowed */
 } ml_forward_options;
 
 typedef struct ml_forward_trial ml_forward_trial;
@@ -90,6 +91,7 @@ void ml_forward_trial_destroy(ml_forward_trial *trial); /* NULL is fine */
 /* Seconds of one pass over `sequences` sequences of `length` random tokens, all ranks starting together. Collective. */
 double ml_forward_trial_run(ml_forward_trial *trial, int64_t sequences, int64_t length);
 int64_t ml_forward_trial_parameters(const ml_forward_trial *trial); /* of the adapter */
+const char *ml_forward_trial_product_path(const ml_forward_trial *trial);
 
 /* ---- generation ---- */
 

@@ -88,7 +88,8 @@ ml_status compare_base(compare_options *o)
     if (code != 0) {
         char why[LAUNCH_TEXT];
         launch_explain(log, code, why);
-        st = ml_fail((ml_status)(code < 128 ? code : ML_INTERNAL), "the base alone cannot be evaluated: %s; its output is in %s", why, log);
+        st = ml_fail((ml_status)(code > 1 && code < 128 ? code : ML_INTERNAL), /* 1 is the launcher's */
+                     "the base alone cannot be evaluated: %s; its output is in %s", why, log);
     }
 done:
     launch_destroy(&c);

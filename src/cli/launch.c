@@ -118,7 +118,8 @@ void launch_explain(const char *log, int code, char text[LAUNCH_TEXT])
     char line[1024], last[LAUNCH_TEXT - 32] = "";
     FILE *file = fopen(log, "r");
     while (file && fgets(line, sizeof line, file))
-        if (strstr(line, "mpilora") || !last[0]) snprintf(last, sizeof last, "%.*s", (int)strcspn(line, "\n"), line);
+        if (strstr(line, "mpilora") || (!last[0] && line[strspn(line, "- \n")])) /* Open MPI begins with a line of dashes */
+            snprintf(last, sizeof last, "%.*s", (int)strcspn(line, "\n"), line);
     if (file) fclose(file);
     snprintf(text, LAUNCH_TEXT, "exit code %d: %s", code, last);
 }

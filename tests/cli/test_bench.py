@@ -162,13 +162,19 @@ def test_generate():
 
 def test_latency():
     with tempfile.TemporaryDirectory() as folder:
-        result = run_json("latency", "--model", model_file(folder), "--batches", "3,1", "--lengths", "8,16", "--bottleneck", "4", "--rounds", "2", ranks=2)
+        result = run_json("latency", "--model", model_file(folder), "--batches", "3,1", "--lengths", "8,16", "--bottleneck", "4,6", "--rounds", "2", ranks=2)
         assert [(shape["batch"], shape["length"]) for shape in result["shapes"]] == [(3, 8), (1, 16)] and result["ranks"] == 2, result
         for shape in result["shapes"]:
             variants = shape["variants"]
             assert set(variants) == {"merged LoRA", "unmerged LoRA", "AdapterL", "AdapterH"}, variants
             assert all(variant["ms"] > 0 and variant["beside_merged"] > 0 for variant in variants.values()), variants
-            assert variants["merged LoRA"]["beside_merged"] == 1 and variants["AdapterH"]["parameters"] > variants["AdapterL"]["parameters"], variants
+            assert variants["merged LoRA"]["beside_merged"] == 1 and variants["merged LoRA"]["parameters"] == 0, variants
+            width = 4 if shape["length"] == 8 else 6
+            assert variants["AdapterL"]["parameters"] == 3 * (2 * 64 * width + width + 3 * 64), variants
+            assert variants["AdapterH"]["parameters"] == 3 * 2 * (64 * width + width // 2 + 64), variants
+        result = run_json("latency", "--model", model_file(folder), "--batches", "2,1", "--lengths", "8,16", "--every", "--rounds", "1", "--cpu-time")
+        assert [(shape["batch"], shape["length"]) for shape in result["shapes"]] == [(2, 8), (2, 16), (1, 8), (1, 16)], result
+        assert result["cpu_time"] and "--cpu-time" in bench("latency", "--cpu-time", OMP_NUM_THREADS="2").stderr, result
 
 
 def test_bad_steps():
@@ -177,7 +183,8 @@ def test_bad_steps():
                             (("step", "--base", "a.h5", "--model", "b.yaml"), "one of them"), (("step", "--rounds", "65"), "--rounds"),
                             (("step", "--sequences", "0"), "--sequences"), (("step", "--tp", "2"), "tp"), (("step", "--dropout", "1"), "--dropout"),
                             (("allreduce", "--largest", "3"), "--largest"), (("allreduce", "--rank", "0"), "--rank"), (("generate", "--merged"), "--merged"),
-                            (("latency", "--batches", "1,2"), "--lengths"), (("latency", "--batches", "0", "--lengths", "8"), "--batches"),
+                            (("latency", "--batches", "1,2"), "--lengths"), (("latency", "--bottleneck", "4,5"), "--bottleneck"),
+                            (("latency", "--rounds", "0"), "--rounds"), (("latency", "--batches", "0", "--lengths", "8"), "--batches"),
                             (("latency", "--batches", "1", "--lengths", "2000"), "1024"), (("generate", "--adapter", "a"), "--base"), (("generate", "--tokens", "1024"), "1024"), (("--json",), "--json")):
         run = bench(*words)
         assert run.returncode == 2 and expected in run.stderr and run.stdout == "", (words, run)
