@@ -85,7 +85,7 @@ def plot_speed(rows, path):
         panel.set_xscale("log", base=2)
         panel.set_yscale("log", base=2)
         panel.set_xticks(every_rank, [f"{ranks:.0f}" for ranks in every_rank])
-        panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:g}"))
+        panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:,.10g}"))
         panel.set_xlabel("ranks (dp×tp beside the points)")
         panel.set_ylabel("tokens/s")
         panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))

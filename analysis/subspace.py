@@ -85,12 +85,15 @@ def draw_map(panel, phi, most, title, file):
 
 def draw_maps(file, sites):
     most = max(float(g["phi"][...].max()) for _, _, g in sites)
-    figure, panels = plt.subplots(len(sites), 3, figsize=(9.6, 2.3 * len(sites) + 0.6), squeeze=False, layout="constrained")
+    corner = any(max(g["phi"].shape) > NEAR for _, _, g in sites)  # else the corner is the whole
+    columns = 2 + corner
+    figure, panels = plt.subplots(len(sites), columns, figsize=(3.2 * columns, 2.3 * len(sites) + 0.6), squeeze=False, layout="constrained")
     for row, (layer, target, group) in zip(panels, sites):
         phi, chance = group["phi"][...], group["phi_random"][...]
         image = draw_map(row[0], phi, most, f"layer {layer}, {target}: all directions", file)
-        draw_map(row[1], phi[:NEAR, :NEAR], most, f"layer {layer}, {target}: the first {NEAR}", file)
-        draw_map(row[2], chance, most, "random matrices", file)
+        if corner:
+            draw_map(row[1], phi[:NEAR, :NEAR], most, f"layer {layer}, {target}: the first {NEAR}", file)
+        draw_map(row[-1], chance, most, "random matrices", file)
     figure.colorbar(image, ax=panels, label="phi(i, j)", shrink=0.8)
     figure.suptitle(f"subspaces in common: {DIRECTIONS[text(file.attrs['of'])]}", fontsize=10)
     return figure
@@ -112,7 +115,8 @@ def draw_over_layers(files, layers, targets):
         panel.set_xlabel("layer")
         panel.grid(True, alpha=0.3)
         panel.set_ylim(bottom=0)
-    panels[0].legend(fontsize=7)
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=7, loc="outside lower center", ncols=2)
     return figure
 
 
