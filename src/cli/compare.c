@@ -42,6 +42,7 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
         st = ml_fail(ML_USAGE, "%s: data.valid: missing; methods are compared by their loss on it", config->path);
         goto done;
     }
+    for (int64_t i = 0; i < count; i++) ML_TRY(compare_row_check(o, &rows[i]));
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
     ML_TRY(ml_durable_make_directories(runs));
@@ -53,8 +54,7 @@ done:
 
 ml_status compare_check_done(const compare_options *o, const compare_row *rows, int64_t count)
 {
-    for (int64_t i = 0; i < count; i++)
-        if (rows[i].done > 0) return ML_OK;
+    if (compare_any_done(rows, count)) return ML_OK;
     return ml_fail(ML_INPUT, "no run ended well; what each said is in %s/runs", o->out);
 }
 

@@ -69,11 +69,14 @@ ml_status compare_seeds_read(compare_options *o, const char *words) ML_NODISCARD
 
 /* compare_run.c: what fails is noted in the row; only what concerns all of them is a status. A run that was finished before is not run again. */
 ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed) ML_NODISCARD;
+/* ML_USAGE where the configuration with the row's keys is none: a slip of the pen is said before anything has run. */
+ml_status compare_row_check(const compare_options *o, const compare_row *row) ML_NODISCARD;
 ml_status compare_base(compare_options *o) ML_NODISCARD; /* base_loss */
 
 /* compare_table.c: OUT/compare.csv, OUT/compare.h5 */
 table_spread compare_spread(const compare_row *row, const char *column);
 ml_status compare_write(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
+bool compare_any_done(const compare_row *rows, int64_t count);
 void compare_print(const compare_options *o, const compare_row *rows, int64_t count);
 ml_status compare_print_json(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
 

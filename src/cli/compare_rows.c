@@ -1,5 +1,6 @@
 /* What is to be compared, as the command line says it. */
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -65,9 +66,13 @@ ml_status compare_seeds_read(compare_options *o, const char *words)
     char *end = NULL;
     for (const char *at = words; at; at = *end ? end + 1 : NULL) {
         if (o->nseeds == COMPARE_SEEDS) return ml_fail(ML_USAGE, "--seeds: more than %d", COMPARE_SEEDS);
-        o->seed[o->nseeds++] = strtoull(at, &end, 10);
-        if (end == at || !isdigit((unsigned char)*at) || (*end && *end != ','))
-            return ml_fail(ML_USAGE, "--seeds: \"%s\", expected whole numbers with commas between them", words);
+        errno = 0;
+        uint64_t seed = strtoull(at, &end, 10);
+        if (end == at || !isdigit((unsigned char)*at) || (*end && *end != ',') || errno)
+            return ml_fail(ML_USAGE, "--seeds: \"%s\", expected whole numbers below 2^64 with commas between them", words);
+        for (int64_t i = 0; i < o->nseeds; i++)
+            if (o->seed[i] == seed) return ml_fail(ML_USAGE, "--seeds: %" PRIu64 " stands there twice", seed);
+        o->seed[o->nseeds++] = seed;
     }
     return ML_OK;
 }

@@ -42,6 +42,32 @@ static void begin(const compare_options *o, const char *what, launch *c)
     for (int64_t i = 0; i < o->nsets; i++) launch_add_set(c, "%s", o->sets[i]);
 }
 
+static void add_row(const compare_row *row, launch *c)
+{
+    launch_add_method(c, ml_method_name(row->method));
+    for (int i = 0; i < row->nsets; i++) launch_add_set(c, "%s", row->set[i]);
+}
+
+ml_status compare_row_check(const compare_options *o, const compare_row *row)
+{
+    launch c = {0};
+    const char *sets[LAUNCH_WORDS];
+    char why[1024];
+    int64_t count = 0;
+    ml_run_config config = {0};
+    for (int64_t i = 0; i < o->nsets; i++) launch_add_set(&c, "%s", o->sets[i]);
+    add_row(row, &c);
+    for (int i = 1; i < c.count; i += 2) sets[count++] = c.words[i]; /* those behind a --set */
+    ml_status st = ml_run_config_read(&config, o->config_path, sets, count);
+    if (st != ML_OK) {
+        snprintf(why, sizeof why, "%s", ml_error_text());
+        st = ml_fail(st, "--methods: %s: %s", row->words, why);
+    }
+    ml_run_config_destroy(&config);
+    launch_destroy(&c);
+    return st;
+}
+
 ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
 {
     ml_status st = ML_OK;
@@ -54,8 +80,7 @@ ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
     begin(o, "train", &c);
     launch_add_set(&c, "run.dir=%s", run_dir);
     launch_add_set(&c, "run.seed=%" PRIu64, o->seed[seed]);
-    launch_add_method(&c, ml_method_name(row->method));
-    for (int i = 0; i < row->nsets; i++) launch_add_set(&c, "%s", row->set[i]);
+    add_row(row, &c);
     ML_TRY(launch_run(&c, log, o->threads, &code));
     row->used[seed] = code == 0 && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS, row->value[seed]);
     if (row->used[seed])

@@ -101,6 +101,13 @@ static void print_runs(const compare_row *rows, int64_t count)
     }
 }
 
+bool compare_any_done(const compare_row *rows, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (rows[i].done > 0) return true;
+    return false;
+}
+
 /* Measured / planned. */
 static void print_memory(const compare_row *rows, int64_t count)
 {
@@ -127,7 +134,7 @@ void compare_print(const compare_options *o, const compare_row *rows, int64_t co
     printf("%s on %" PRId64 " rank%s, %" PRId64 " seed%s; medians. Validation loss of the base alone: %.4f\n", o->config_path, o->ranks,
            o->ranks > 1 ? "s" : "", o->nseeds, o->nseeds > 1 ? "s" : "", o->base_loss);
     print_runs(rows, count);
-    print_memory(rows, count);
+    if (compare_any_done(rows, count)) print_memory(rows, count);
     printf("table: %s/compare.csv, %s/compare.h5; plot: python3 analysis/compare.py %s/compare.csv\n", o->out, o->out, o->out);
 }
 

@@ -66,12 +66,19 @@ def check_words(checks, folder, path):
         ("a method twice", ("--methods", "lora,lora"), "twice"),
         ("an empty method", ("--methods", "lora,,full"), "--methods"),
         ("seeds that are none", ("--methods", "lora", "--seeds", "1,x"), "--seeds"),
+        ("a seed twice", ("--methods", "lora", "--seeds", "1,2,1"), "twice"),
+        ("a seed beyond 64 bits", ("--methods", "lora", "--seeds", "99999999999999999999"), "--seeds"),
+        ("a value of the wrong type", ("--methods", "lora,full:optim.lr=x"), "full:optim.lr=x"),
+        ("a key that is none", ("--methods", "lora:ranks=4"), "method.ranks"),
         ("no method", (), "--methods is missing"),
         ("no rank", ("--methods", "lora", "--ranks", "0"), "--ranks"),
     ):
         done = harness.start("compare", path, *words, "--out", f"{folder}/none")
         lines = done.stderr.strip().splitlines()
         checks.that(done.returncode == 2 and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+    done = harness.start("compare", path, "--methods", "lora", "--out", f"{folder}/none", ranks=2)
+    checks.that(done.returncode == 2 and "start it alone" in done.stderr, f"under mpirun: exit {done.returncode}: {done.stderr}")
+    checks.that(not os.path.exists(f"{folder}/none"), "something was begun")
     configuration(folder)
     done = harness.start("compare", path, "--methods", "lora", "--out", f"{folder}/none")
     checks.that(done.returncode == 2 and "data.valid" in done.stderr, f"nothing to evaluate: exit {done.returncode}: {done.stderr}")
