@@ -103,6 +103,8 @@ def check_refusals(checks, folder):
     refused(checks, folder, "factors that divide nothing", "compacter", 2, "method.factors: 3", method={"factors": 3})
     refused(checks, folder, "no virtual token", "prefix_embed", 2, "method.prefix", method={"prefix": 0, "infix": 0})
     refused(checks, folder, "virtual tokens beyond the context", "prefix_layer", 2, "virtual tokens", method={"prefix": 30})
+    done = harness.start("plan", f"{folder}/run.yaml")
+    checks.that(done.returncode == 2 and "virtual tokens" in done.stderr, f"plan of virtual tokens beyond the context: exit {done.returncode}: {done.stderr[:300]}")
     refused(checks, folder, "keys and values behind the prompt", "prefix_kv", 2, "method.infix: 2", method={"infix": 2})
     refused(checks, folder, "a text that is missing", "prefix_embed", 2, "method.prefix_text: missing", method={"prefix_init": "text"})
     refused(checks, folder, "a text that nobody reads", "prefix_embed", 2, "method.prefix_text", method={"prefix_text": "a"})
