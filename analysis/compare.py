@@ -3,8 +3,8 @@
 
     python3 analysis/compare.py COMPARE.csv [--out compare.png] [--title TEXT]
 
-COMPARE.csv is what `mpilora compare` wrote. Each method is a line over its sizes; bars span the seeds; the dotted line is the base without any training. A second panel has
-memory a rank by category, measured. Needs matplotlib.
+COMPARE.csv is what `mpilora compare` wrote. Each method is a line over its sizes; bars span the seeds; the dotted line is the base without any training, said in words
+where it is far above. A second panel has memory a rank by category, measured, with the plan's total as a mark. Needs matplotlib.
 """
 
 import argparse
@@ -48,8 +48,12 @@ def plot_losses(panel, rows):
         above = [max(0.0, number(row, "valid_loss_max") - a) for a, row in zip(y, own)]
         panel.errorbar(x, y, yerr=[below, above], marker=MARKS[place % len(MARKS)], markersize=5, capsize=2, linewidth=1.2, label=method)
     base = number(rows[0], "base_valid_loss")
-    panel.axhline(base, color="black", linestyle=":", linewidth=1)
-    panel.annotate("base", (0.01, base), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    least, most = panel.get_ylim()
+    if base > 2 * most - least:  # so far above that it would press the lines together
+        panel.annotate(f"base: {base:.3f}, above", (0.01, 0.99), xycoords="axes fraction", va="top", fontsize=8)
+    else:
+        panel.axhline(base, color="black", linestyle=":", linewidth=1)
+        panel.annotate("base", (0.01, base), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     panel.set_xscale("log")
     least, most = panel.get_xlim()
     wider = max(1.0, (20 * least / most) ** 0.5)  # a decade at least, or ticks would crowd
