@@ -163,6 +163,9 @@ typedef struct ml_run_config {
 /* Reads `path`, applies `sets` ("key=value" with dotted keys, YAML values, later ones win), checks. Destroy with ml_run_config_destroy. */
 ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets, int64_t nsets) ML_NODISCARD;
 void ml_run_config_destroy(ml_run_config *config);
+void ml_run_config_set_defaults(ml_run_config *out); /* what an empty file gives; nothing in it is owned */
+/* A warning for each key that is not at its default and belongs to a method other than method.name. */
+void ml_run_config_warn_unread(const ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
 

@@ -17,6 +17,7 @@ static ml_status run(int argc, char **argv)
     const option table[] = {{"--set", OPTION_LIST, &sets}, {"--fresh", OPTION_FLAG, &fresh}, {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
+    ml_run_config_warn_unread(&config);
     last_words_prepare();
     ML_TRY(ml_train_run(&config, fresh));
 done:

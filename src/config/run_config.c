@@ -97,7 +97,7 @@ static const key table[] = {
 };
 enum { KEYS = sizeof table / sizeof *table, DEFAULT_MICRO = 8 };
 
-static void set_defaults(ml_run_config *c)
+void ml_run_config_set_defaults(ml_run_config *c)
 {
     *c = (ml_run_config){.seed = 1,
                          .method = {.rank = 8,
@@ -185,7 +185,7 @@ ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *c
 {
     ml_status st = ML_OK;
     bool given[KEYS] = {false};
-    set_defaults(out);
+    ml_run_config_set_defaults(out);
     out->path = ml_memory_string(path);
     if (!out->path) return ML_RESOURCE;
     ML_TRY(table_read_file(table, out, given, path));

@@ -15,6 +15,7 @@ MODELS = {
 }
 LAYERS, WIDTH = 3, 32
 SIZES = {"top": 1, "prefix": 3, "infix": 2, "bottleneck": 4, "drop": 1, "factors": 2, "rank": 2}
+DEFAULTS = {"top": 2, "prefix": 8, "infix": 0, "bottleneck": 8, "drop": 0, "factors": 4, "rank": 8}
 BOTTLENECK = 2 * WIDTH * 4 + 4 + WIDTH
 COMPACT = 2 * (4 + WIDTH) + 4 + WIDTH
 # method -> trainable parameters of the GPT-2 above, by the formulas of the paper's section 5.1
@@ -110,6 +111,9 @@ def check_refusals(checks, folder):
     refused(checks, folder, "a text that nobody reads", "prefix_embed", 2, "method.prefix_text", method={"prefix_text": "a"})
     refused(checks, folder, "a text without a tokenizer", "prefix_embed", 3, "has no tokenizer", method={"prefix_init": "text", "prefix_text": "a"})
     refused(checks, folder, "an unknown method", "adapterH", 2, "method.name")
+    config(folder, "adapter_p", method={**DEFAULTS, "rank": 16, "bottleneck": 4})
+    said = harness.start("train", f"{folder}/run.yaml", ranks=2).stderr
+    checks.that(said.count("does not read it") == 1 and "method.rank: is set, but method adapter_p" in said, f"a key of another method: {said[:300]}")
     config(folder, "adapter_p")
     train(folder)
     shutil.copy(f"{folder}/run/adapter.h5", f"{folder}/other.h5")
