@@ -6,6 +6,7 @@
 #include "mpilora/data.h"
 #include "mpilora/store.h"
 #include "plan/time.h"
+#include "train/session.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets where they are there. */
 typedef struct source {
@@ -56,27 +57,12 @@ static int64_t virtual_tokens(const ml_run_config *c, ml_method method)
     return ml_method_has_prefix(method) ? c->method.sizes.prefix + c->method.sizes.infix : 0;
 }
 
-static ml_status find_length(source *s, const ml_run_config *c)
-{
-    int64_t more = virtual_tokens(c, c->method.name), context = s->spec.context;
-    s->max_len = c->data.max_len ? c->data.max_len : context - more;
-    if (s->max_len > 0 && s->max_len <= context - more) return ML_OK;
-    if (more == 0)
-        return ml_fail(ML_USAGE, "data.max_len: %lld is more than the context of %lld of %s; choose at most that", (long long)s->max_len,
-                       (long long)context, c->base);
-    return ml_fail(
-        ML_USAGE,
-        "method.prefix and method.infix: with %lld virtual tokens there are %lld of the context of %lld of %s left for data.max_len; "
-        "choose at most that",
-        (long long)more, (long long)ml_max(0, context - more), (long long)context, c->base);
-}
-
 static ml_status open_source(source *s, const ml_run_config *c, int dp)
 {
     ml_status st = ML_OK;
     int64_t micro = ml_run_config_micro(c, dp);
     ML_TRY(read_spec(s, c));
-    ML_TRY(find_length(s, c));
+    ML_TRY(session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, c->data.train, micro));
     ML_TRY(read_data(s, c, 1, c->data.valid, c->batch.micro));
     if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);

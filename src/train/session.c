@@ -57,29 +57,35 @@ static int64_t most_tokens(const session *s, const data_source *source, int64_t 
     return ml_sampler_most_tokens(source->sampler, sequences) + sequences * (s->prefix + s->infix);
 }
 
-static ml_status check_length(const session *s)
+static ml_status check_virtual(const ml_run_config *c, const ml_model_spec *spec, int64_t more)
 {
-    int64_t context = s->spec->context, more = s->prefix + s->infix;
-    if (s->max_len > 0 && s->max_len <= context - more) return ML_OK;
+    if (more < spec->context) return ML_OK;
+    return ml_fail(ML_USAGE, "method.prefix and method.infix: %" PRId64 " virtual tokens, but the context of %s is %" PRId64, more, c->base,
+                   spec->context);
+}
+
+ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more, int64_t *max_len)
+{
+    ml_status st = check_virtual(c, spec, more);
+    if (st != ML_OK) return st;
+    int64_t context = spec->context;
+    *max_len = c->data.max_len ? c->data.max_len : context - more;
+    if (*max_len <= context - more) return ML_OK;
     if (more == 0)
-        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", s->max_len,
-                       context, s->config->base);
+        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", *max_len,
+                       context, c->base);
     return ml_fail(ML_USAGE,
                    "data.max_len: %" PRId64 " and the %" PRId64
                    " virtual tokens of method.prefix and method.infix are more than the context of %" PRId64
                    " of %s; choose at most that together",
-                   s->max_len, more, context, s->config->base);
+                   *max_len, more, context, c->base);
 }
 
 ml_status session_add_virtual(session *s, const ml_method_sizes *sizes)
 {
-    int64_t context = s->spec->context;
-    if (sizes->prefix + sizes->infix >= context)
-        return ml_fail(ML_USAGE, "method.prefix and method.infix: %" PRId64 " virtual tokens, but the context of %s is %" PRId64,
-                       sizes->prefix + sizes->infix, s->config->base, context);
     s->prefix = sizes->prefix;
     s->infix = sizes->infix;
-    return ML_OK;
+    return check_virtual(s->config, s->spec, s->prefix + s->infix);
 }
 
 static ml_status open_files(session *s, bool training)
@@ -89,8 +95,7 @@ static ml_status open_files(session *s, bool training)
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
     if (training && ml_method_has_prefix(c->method.name)) ML_TRY(session_add_virtual(s, &c->method.sizes));
-    s->max_len = c->data.max_len ? c->data.max_len : s->spec->context - s->prefix - s->infix;
-    ML_TRY(check_length(s));
+    ML_TRY(session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
     if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
     if (s->train.sampler) s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
@@ -175,11 +180,8 @@ ml_status session_attach_method(session *s)
 static ml_status make_room_for_virtual(session *s)
 {
     ml_status st = ML_OK;
-    if (!s->config->data.max_len) {
-        s->max_len = s->spec->context - s->prefix - s->infix;
-        ML_TRY(cut_source(s, s->config->data.valid, false, &s->valid));
-    }
-    ML_TRY(check_length(s));
+    ML_TRY(session_find_length(s->config, s->spec, s->prefix + s->infix, &s->max_len));
+    if (!s->config->data.max_len) ML_TRY(cut_source(s, s->config->data.valid, false, &s->valid));
     s->tokens = most_tokens(s, &s->valid, s->config->batch.micro);
 done:
     return st;

@@ -71,6 +71,8 @@ typedef struct session {
  * session_build: kernels, storage, weights. Each agrees on its status. Close with session_close. */
 ml_status session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
 ml_status session_attach_method(session *s) ML_NODISCARD; /* config.method */
+/* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of the context. ML_USAGE where the context is too short. Local. */
+ml_status session_find_length(const ml_run_config *config, const ml_model_spec *spec, int64_t more, int64_t *max_len) ML_NODISCARD;
 /* Makes room for virtual tokens in every sequence. Local. */
 ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
 ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
