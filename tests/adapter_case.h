@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "store/adapter.h"
+#include "store/adapter/adapter.h"
 
 #define SOURCE_HASH "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff"
 

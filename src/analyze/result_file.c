@@ -4,8 +4,8 @@
  *   /sites/NAME     attributes layer, target, out, in, and the rank and scale of each adapter's pair; the kind's numbers
  */
 #include "mpilora/analyze.h"
-#include "store/durable.h"
-#include "store/image.h"
+#include "io/durable.h"
+#include "io/image.h"
 
 enum { VERSION = 1, FILE_BYTES = 64 << 10, SITE_BYTES = 8 << 10 };
 

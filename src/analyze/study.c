@@ -4,7 +4,7 @@
 #include <inttypes.h>
 
 #include "mpilora/config.h"
-#include "store/adapter.h"
+#include "store/adapter/adapter.h"
 
 /* ---- targets and layers ------------------------------------------------------------------------------------------------------------ */
 

@@ -3,10 +3,10 @@
  * A data set is a sealed HDF5 file with tokens [T] int32, offsets [n + 1] int64 and mask [T] uint8 (1: a target), all contiguous, and
  * the attributes format, version, vocab_size, max_len, tokenizer_sha256 and content_sha256. The content hash is over vocabulary,
  * tokenizer hash, tokens, offsets and mask: the same content has the same hash whatever file it lies in. */
-#ifndef MPILORA_DATASET_PRIVATE_H
-#define MPILORA_DATASET_PRIVATE_H
+#ifndef MPILORA_DATA_DATASET_PRIVATE_H
+#define MPILORA_DATA_DATASET_PRIVATE_H
 
-#include "data/hdf5_file.h"
+#include "io/hdf5_file.h"
 
 #define ML_DATASET_KIND "mpilora-dataset"
 

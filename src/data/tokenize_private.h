@@ -3,7 +3,7 @@
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
 #include "data/bpe.h"
-#include "data/line_reader.h"
+#include "io/line_reader.h"
 #include "mpilora/data.h"
 
 typedef struct ml_tokenize_job {

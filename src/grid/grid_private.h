@@ -1,6 +1,6 @@
 /* What the files of grid/ share. */
-#ifndef MPILORA_GRID_PRIVATE_H
-#define MPILORA_GRID_PRIVATE_H
+#ifndef MPILORA_GRID_GRID_PRIVATE_H
+#define MPILORA_GRID_GRID_PRIVATE_H
 
 #include <mpi.h>
 

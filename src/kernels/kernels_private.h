@@ -3,8 +3,8 @@
  * A product path fills weight_forward, weight_backward and gemm; a vector path fills everything else. Both are picked by
  * ml_kernels_create (create.c, choose.c).
  */
-#ifndef MPILORA_KERNELS_PRIVATE_H
-#define MPILORA_KERNELS_PRIVATE_H
+#ifndef MPILORA_KERNELS_KERNELS_PRIVATE_H
+#define MPILORA_KERNELS_KERNELS_PRIVATE_H
 
 #include "kernels/product.h"
 #include "mpilora/kernels.h"

@@ -1,6 +1,6 @@
 /* What the files of model/ share: the model's structure on one rank, its activations, and the order of its operations. */
-#ifndef MPILORA_MODEL_PRIVATE_H
-#define MPILORA_MODEL_PRIVATE_H
+#ifndef MPILORA_MODEL_MODEL_PRIVATE_H
+#define MPILORA_MODEL_MODEL_PRIVATE_H
 
 #include "mpilora/model.h"
 

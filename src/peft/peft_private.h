@@ -1,6 +1,6 @@
 /* A method's operations, and LoRA's own structures. */
-#ifndef MPILORA_PEFT_PRIVATE_H
-#define MPILORA_PEFT_PRIVATE_H
+#ifndef MPILORA_PEFT_PEFT_PRIVATE_H
+#define MPILORA_PEFT_PEFT_PRIVATE_H
 
 #include "mpilora/peft.h"
 

@@ -1,7 +1,7 @@
 /* One rank's memory, asked from the functions that allocate it. */
 #include "mpilora/checkpoint.h"
 #include "mpilora/plan.h"
-#include "train/session.h"
+#include "session/session.h"
 
 /* What is held for a moment while everything else is there: reading weights, or images of a checkpoint's files, on world rank 0 beside the run's directory. */
 static int64_t transient_bytes(const ml_model *model, const ml_parameters *parameters, const ml_plan_shape *shape, bool writer)

@@ -6,7 +6,7 @@
 #include "mpilora/data.h"
 #include "mpilora/store.h"
 #include "plan/time.h"
-#include "train/session.h"
+#include "session/session.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets where they are there. */
 typedef struct source {

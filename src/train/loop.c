@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "mpilora/train.h"
-#include "store/durable.h"
+#include "io/durable.h"
 #include "train/run.h"
 
 /* ---- checkpoints ---- */

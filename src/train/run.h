@@ -4,7 +4,7 @@
 
 #include "mpilora/checkpoint.h"
 #include "mpilora/train.h"
-#include "train/session.h"
+#include "session/session.h"
 
 /* What one step gives. Times are this rank's. */
 typedef struct step_result {

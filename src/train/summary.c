@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "store/durable.h"
+#include "io/durable.h"
 #include "train/run.h"
 
 /* JSON has no NaN: what is not known is null. */

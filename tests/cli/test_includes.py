@@ -4,10 +4,10 @@ import os
 import re
 import sys
 
-LEVEL = {"base": 0, "kernels": 1, "grid": 1, "linear": 2, "optim": 3, "data": 3, "store": 3, "model": 3, "peft": 3, "config": 3, "score": 3, "train": 4, "plan": 4,
-         "analyze": 4, "cli": 5}
+LEVEL = {"base": 0, "io": 0, "kernels": 1, "grid": 1, "linear": 2, "optim": 3, "data": 3, "store": 3, "model": 3, "peft": 3, "config": 3, "score": 3, "session": 4, "train": 4, "serve": 4, "bench": 4,
+         "plan": 4, "analyze": 4, "cli": 5}
 # Public headers that are part of a module of another name.
-MODULE = {"shard": "base", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "train", "trial": "train"}
+MODULE = {"shard": "base", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve", "trial": "bench"}
 
 FORBIDDEN = [
     (re.compile(r"\bMPI_[A-Z][a-z]"), {"grid", "analyze"}, "MPI outside grid/"),

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "../checkpoint_case.h"
-#include "cli/last_words.h"
+#include "cli/support/last_words.h"
 
 /* The shim's, where it is preloaded. */
 extern void fault_saving(bool on) __attribute__((weak));

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "mpilora/import.h"
-#include "store/gguf.h"
+#include "store/formats/gguf/gguf.h"
 
 /* ---- blocks ---- */
 

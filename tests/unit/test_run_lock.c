@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "store/run_lock.h"
+#include "store/checkpoint/run_lock.h"
 
 static char folder[64];
 static int flock_error; /* what flock fails with; 0: it succeeds */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "store/safetensors.h"
+#include "store/formats/safetensors/safetensors.h"
 
 static char path[64];
 

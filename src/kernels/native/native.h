@@ -1,8 +1,8 @@
 /* What the native kernels share. This folder is compiled once for each instruction set (cmake/NativeKernels.cmake); ML_NATIVE(name) is the
  * name with the set's name behind it. Loops are plain C that the compiler turns into vector code; only the small matrix products of
  * attention are written with vector types. */
-#ifndef MPILORA_KERNELS_NATIVE_H
-#define MPILORA_KERNELS_NATIVE_H
+#ifndef MPILORA_KERNELS_NATIVE_NATIVE_H
+#define MPILORA_KERNELS_NATIVE_NATIVE_H
 
 #include "kernels/kernels_private.h"
 

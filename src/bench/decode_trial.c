@@ -1,0 +1,127 @@
+/* Generation in memory, to be measured: one sequence, greedy, beside a plain read of the same weights. */
+#include "mpilora/trial.h"
+#include "session/session.h"
+
+struct ml_decode_trial {
+    session session;
+    ml_run_config config;
+    ml_model_spec spec;
+    ml_decode_options options;
+    ml_adapter adapter;
+    int64_t count, bytes;
+    ml_memory_span *spans;
+    int32_t *out;
+};
+
+static ml_status open_model(ml_decode_trial *t)
+{
+    ml_status st = ML_OK;
+    session *s = &t->session;
+    const ml_decode_options *o = &t->options;
+    if (o->base) ML_TRY(ml_base_open(&s->base, o->base));
+    t->spec = s->base ? *ml_base_spec(s->base) : *o->spec;
+    s->spec = &t->spec;
+    s->max_len = 1;
+    s->tokens = o->tokens + 1;
+    if (s->tokens > t->spec.context)
+        return ml_fail(ML_USAGE, "tokens: %lld and the first one are more than the model's context of %lld", (long long)o->tokens,
+                       (long long)t->spec.context);
+    if (o->adapter) ML_TRY(ml_adapter_read(&t->adapter, o->adapter, s->spec, s->base ? ml_base_source_hash(s->base) : NULL));
+done:
+    return st;
+}
+
+/* The weights that every token is multiplied with: a row of the embedding is nothing beside them. */
+static ml_status list_spans(ml_decode_trial *t)
+{
+    ml_status st = ML_OK;
+    int64_t slots = ml_model_slots(t->session.model);
+    ML_NEW(t->spans, slots, ML_MEM_OTHER, "a list of weights");
+    for (int64_t i = 0; i < slots; i++) {
+        const ml_model_slot *slot = ml_model_slot_at(t->session.model, i);
+        bool looked_up = !strcmp(slot->name, "position.weight") || (!strcmp(slot->name, "embed.weight") && !t->spec.tied_head);
+        if (looked_up) continue;
+        t->spans[t->count] = (ml_memory_span){slot->data, slot->count * (int64_t)ml_dtype_size(slot->dtype)};
+        t->bytes += t->spans[t->count++].bytes;
+    }
+done:
+    return st;
+}
+
+static ml_status build(ml_decode_trial *t)
+{
+    ml_status st = ML_OK;
+    session *s = &t->session;
+    bool adapted = t->options.how != ML_DECODE_BASE;
+    if (adapted && !t->options.adapter)
+        ML_TRY(session_attach_method(s));
+    else
+        ML_TRY(session_attach_adapter(s, adapted ? &t->adapter : NULL));
+    ML_TRY(session_build(s, false, NULL, NULL));
+    if (adapted && t->options.adapter)
+        ML_TRY(ml_grid_agree(s->grid, ml_peft_load(s->peft, &t->adapter)));
+    else if (adapted)
+        ml_peft_initialise(s->peft);
+    if (adapted) ml_peft_after_update(s->peft);
+    if (t->options.how == ML_DECODE_MERGED) ml_peft_merge(s->peft);
+    ML_TRY(ml_grid_agree(s->grid, list_spans(t)));
+    ML_NEW(t->out, t->options.tokens, ML_MEM_OTHER, "a continuation");
+done:
+    return st;
+}
+
+ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options *options)
+{
+    ml_status st = ML_OK;
+    ml_decode_trial *t = NULL;
+    ML_NEW(t, 1, ML_MEM_OTHER, "a trial");
+    t->options = *options;
+    t->config = (ml_run_config){.base = (char *)(uintptr_t)options->base,
+                                .seed = 1,
+                                .method = {.rank = options->rank, .alpha = 2.0 * (double)options->rank, .targets = options->targets},
+                                .batch = {1, 1},
+                                .parallel = {ml_grid_world_size(), 1},
+                                .precision = options->precision};
+    t->session.config = &t->config;
+    ML_TRY(ml_grid_create(&t->session.grid, ml_grid_world_size()));
+    ML_TRY(ml_grid_agree(t->session.grid, open_model(t)));
+    ML_TRY(build(t));
+    *out = t;
+    t = NULL;
+done:
+    ml_decode_trial_destroy(t);
+    return st;
+}
+
+void ml_decode_trial_destroy(ml_decode_trial *t)
+{
+    if (!t) return;
+    ml_adapter_destroy(&t->adapter);
+    session_close(&t->session);
+    ml_memory_free(t->spans);
+    ml_memory_free(t->out);
+    ml_memory_free(t);
+}
+
+ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
+{
+    const int32_t first = 0;
+    const ml_generation greedy = {.max_new = t->options.tokens, .end = -1, .beams = 1, .top_p = 1.0};
+    ml_request request = {.prompt = &first, .length = 1, .out = t->out};
+    ml_grid_barrier(t->session.grid);
+    double start = ml_seconds();
+    ml_status st = ml_model_generate(t->session.model, &greedy, 1, &request, 1, NULL);
+    *seconds = ml_seconds() - start;
+    return ml_grid_agree(t->session.grid, st);
+}
+
+double ml_decode_trial_read(ml_decode_trial *t)
+{
+    ml_grid_barrier(t->session.grid);
+    double seconds = ml_kernels_read_seconds(t->session.kernels, t->count, t->spans);
+    ml_grid_max_double(t->session.grid, ML_GROUP_WORLD, &seconds, 1);
+    return seconds;
+}
+
+int64_t ml_decode_trial_bytes(const ml_decode_trial *t) { return t->bytes; }
+const char *ml_decode_trial_vector_path(const ml_decode_trial *t) { return t->session.kernels->vector_path; }

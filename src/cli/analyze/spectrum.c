@@ -1,0 +1,77 @@
+/* mpilora analyze spectrum: singular values of W and of dW. */
+#include <inttypes.h>
+#include <math.h>
+
+#include "cli/analyze/analyze.h"
+
+static const char usage[] =
+    "mpilora analyze spectrum --base BASE.h5 [--adapter A] [--targets q,v] [--layers 0-3] [--out F.h5] [--json] [--plan]";
+
+/* How many of the largest hold nine tenths of Σσ². */
+static int64_t count_ninety(const double *sigma, int64_t n)
+{
+    double all = 0.0, sum = 0.0;
+    int64_t k = 0;
+    for (int64_t i = 0; i < n; i++) all += sigma[i] * sigma[i];
+    while (k < n && sum < 0.9 * all) {
+        sum += sigma[k] * sigma[k];
+        k++;
+    }
+    return k;
+}
+
+static void print_values(const char *name, const char *of, const double *sigma, int64_t n)
+{
+    double squares = 0.0;
+    for (int64_t i = 0; i < n; i++) squares += sigma[i] * sigma[i];
+    printf("%-22s %-3s %6" PRId64 " %10.5g %10.5g %10.5g %10.5g %10.5g %8" PRId64 "\n", name, of, n, sigma[0], sigma[ml_min(1, n - 1)],
+           sigma[n / 2], sigma[n - 1], sqrt(squares), count_ninety(sigma, n));
+}
+
+static void print_table(const ml_study *study, const ml_spectrum *s)
+{
+    printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "site", "of", "values", "first", "second", "middle", "last", "norm", "for 90%");
+    for (int64_t i = 0; i < study->count; i++) {
+        print_values(study->sites[i].name, "W", s[i].weight, s[i].weights);
+        if (s[i].deltas > 0) print_values("", "dW", s[i].delta, s[i].deltas);
+    }
+}
+
+static void print_json(const ml_study *study, const ml_spectrum *s)
+{
+    json_t *result = analyze_json(study, "spectrum"), *sites = json_object_get(result, "sites");
+    for (int64_t i = 0; i < study->count; i++) {
+        json_t *site = analyze_json_site(&study->sites[i]);
+        json_object_set_new(site, "weight", analyze_json_numbers(s[i].weight, s[i].weights));
+        if (s[i].deltas > 0) json_object_set_new(site, "delta", analyze_json_numbers(s[i].delta, s[i].deltas));
+        json_array_append_new(sites, site);
+    }
+    analyze_print_json(result);
+}
+
+ml_status analyze_spectrum(int argc, char **argv)
+{
+    ml_status st = ML_OK;
+    analyze_run run = {0};
+    analyze_options o;
+    const char *adapters[ML_STUDY_ADAPTERS] = {NULL}, *none;
+    ml_spectrum *s = NULL;
+    bool plan = false;
+    int64_t ranks = 0;
+    option table[ANALYZE_OPTIONS] = {{NULL, OPTION_FLAG, NULL}};
+    analyze_common_options(table, &o);
+    table[ANALYZE_COMMON] = (option){"--adapter", OPTION_TEXT, &adapters[0]};
+    table[ANALYZE_COMMON + 1] = (option){"--plan", OPTION_FLAG, &plan};
+    table[ANALYZE_COMMON + 2] = (option){"--ranks", OPTION_INT, &ranks};
+    ML_TRY(options_read(argc, argv, table, 0, 0, &none, usage));
+    if (plan) return analyze_plan(&o, ranks, usage);
+    ML_TRY(analyze_open(&run, &o, adapters, usage));
+    ML_TRY(ml_spectra_compute(&s, &run.study, analyze_memory(&o)));
+    if (o.out) st = analyze_speaks() ? ml_spectra_write(o.out, &run.study, s) : ML_OK;
+    ML_TRY(ml_grid_agree(run.grid, st));
+    if (analyze_speaks()) (o.json ? print_json : print_table)(&run.study, s);
+done:
+    ml_spectra_destroy(s, run.study.count);
+    analyze_close(&run);
+    return st;
+}

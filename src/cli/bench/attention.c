@@ -1,0 +1,121 @@
+/* mpilora bench attention: the rate of causal attention, forward and backward, beside the multiply-add peak of the same run. */
+#include <inttypes.h>
+#include <math.h>
+
+#include "cli/bench/bench.h"
+
+static const double seconds_wanted = 2, most_elements = 1e10;
+
+typedef struct attention_options {
+    bool json;
+    int64_t tokens, length, heads, kv_heads, head_dim;
+} attention_options;
+
+enum { Q, K, V, O, LSE, DO, DQ, DK, DV, TENSORS };
+
+typedef struct attention {
+    ml_kernels *k;
+    ml_attention_shape shape;
+    ml_sequences sequences;
+    int64_t *start;
+    float *t[TENSORS];
+} attention;
+
+static ml_status prepare_attention(attention *a, const attention_options *o)
+{
+    ml_status st = ML_OK;
+    static const char *const names[TENSORS] = {"q", "k", "v", "o", "log-sum-exp", "do", "dq", "dk", "dv"};
+    int64_t query = o->tokens * o->heads * o->head_dim, key = o->tokens * o->kv_heads * o->head_dim;
+    const int64_t sizes[TENSORS] = {query, key, key, query, o->tokens * o->heads, query, query, key, key};
+    const ml_kernels_options options = {
+        .product_path = "blas", .tokens = o->tokens, .head_dim = o->head_dim, .heads = o->heads, .kv_heads = o->kv_heads};
+    int64_t count = (o->tokens + o->length - 1) / o->length;
+    a->shape = (ml_attention_shape){o->heads, o->kv_heads, o->head_dim, 1 / sqrtf((float)o->head_dim)};
+    ML_TRY(ml_kernels_create(&a->k, &options));
+    for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
+    ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
+    for (int64_t i = 0; i <= count; i++) a->start[i] = ml_min(i * o->length, o->tokens);
+    a->sequences = (ml_sequences){count, a->start, NULL};
+done:
+    return st;
+}
+
+/* 4·h a head and a pair of tokens that attend: two products forward, five backward. */
+static double attention_gflops(const attention *a)
+{
+    double pairs = 0;
+    for (int64_t i = 0; i < a->sequences.count; i++) {
+        double n = (double)(a->start[i + 1] - a->start[i]);
+        pairs += n * (n + 1) / 2;
+    }
+    return 4e-9 * pairs * (double)(a->shape.heads * a->shape.head_dim);
+}
+
+static double run_attention(const attention *a, bool backward)
+{
+    const ml_attention_shape *s = &a->shape;
+    int64_t ldq = s->heads * s->head_dim, ldkv = s->kv_heads * s->head_dim;
+    float *const *t = a->t;
+    double start = ml_seconds();
+    if (backward)
+        a->k->attention_backward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq, t[LSE], t[DO], ldq, t[DQ], ldq, t[DK],
+                                 t[DV], ldkv);
+    else
+        a->k->attention_forward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq, t[LSE]);
+    return ml_seconds() - start;
+}
+
+static ml_status measure(const attention_options *o)
+{
+    ml_status st = ML_OK;
+    attention a = {.k = NULL};
+    static bench_times forward, backward, peaks;
+    ML_TRY(prepare_attention(&a, o));
+    double start = ml_seconds(), gflops = attention_gflops(&a);
+    for (int64_t round = -1; bench_goes_on(NULL, round, 3, start, seconds_wanted); round++) {
+        bench_add(&peaks, ml_kernels_peak_gflops(a.k));
+        double f = run_attention(&a, false), b = run_attention(&a, true);
+        if (round < 0) continue;
+        bench_add(&forward, f);
+        bench_add(&backward, b);
+    }
+    char title[160];
+    snprintf(title, sizeof title, "attention, %" PRId64 " tokens in sequences of %" PRId64 ", %" PRId64 " heads (%" PRId64 ") × %" PRId64,
+             o->tokens, o->length, o->heads, o->kv_heads, o->head_dim);
+    bench_rate r = {.path = "blockwise", .forward = gflops / bench_median(&forward), .backward = 2.5 * gflops / bench_median(&backward)};
+    bench_report_rates(o->json,
+                       json_pack("{s:I, s:I, s:I, s:I, s:I}", "tokens", (json_int_t)o->tokens, "length", (json_int_t)o->length, "heads",
+                                 (json_int_t)o->heads, "kv_heads", (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim),
+                       title, bench_largest(&peaks), a.k, &r, 1);
+done:
+    ml_kernels_destroy(a.k);
+    for (int i = 0; i < TENSORS; i++) ml_memory_free(a.t[i]);
+    ml_memory_free(a.start);
+    return st;
+}
+
+ml_status bench_attention(int argc, char **argv)
+{
+    attention_options o = {.tokens = 2048, .length = 512, .heads = 12, .kv_heads = INT64_MIN, .head_dim = 64};
+    const option table[] = {{"--json", OPTION_FLAG, &o.json},
+                            {"--tokens", OPTION_INT, &o.tokens},
+                            {"--heads", OPTION_INT, &o.heads},
+                            {"--kv-heads", OPTION_INT, &o.kv_heads},
+                            {"--head-dim", OPTION_INT, &o.head_dim},
+                            {"--length", OPTION_INT, &o.length},
+                            {NULL, OPTION_FLAG, NULL}};
+    ml_status st = options_read(argc, argv, table, 0, 0, NULL,
+                                "mpilora bench attention [--json] [--tokens T] [--length N] [--heads H] [--kv-heads K] [--head-dim D]");
+    if (st != ML_OK) return st;
+    if (o.kv_heads == INT64_MIN) o.kv_heads = o.heads;
+    const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24},     {"--length", o.length, 1 << 24}, {"--heads", o.heads, 1 << 16},
+                                {"--kv-heads", o.kv_heads, 1 << 16}, {"--head-dim", o.head_dim, 256}, {NULL, 0, 0}};
+    st = bench_check_sizes(sizes);
+    if (st != ML_OK) return st;
+    if (o.heads % o.kv_heads != 0)
+        return ml_fail(ML_USAGE, "--kv-heads: %" PRId64 " does not divide --heads %" PRId64, o.kv_heads, o.heads);
+    if ((double)o.tokens * (double)o.heads * (double)o.head_dim > most_elements)
+        return ml_fail(ML_USAGE, "--tokens, --heads, --head-dim: a matrix of more than %.0f elements is too large to be measured here",
+                       most_elements);
+    return measure(&o);
+}

@@ -1,0 +1,67 @@
+/* What the subjects of `mpilora bench` share: rounds of measurements, and one object or table on standard output. */
+#ifndef MPILORA_CLI_BENCH_BENCH_H
+#define MPILORA_CLI_BENCH_BENCH_H
+
+#include <jansson.h>
+
+#include "cli/support/options.h"
+#include "mpilora/config.h"
+#include "mpilora/grid.h"
+#include "mpilora/kernels.h"
+
+/* Each takes argv with argv[0] = its own name. Rank 0 alone prints. */
+ml_status bench_gemm(int argc, char **argv) ML_NODISCARD;
+ml_status bench_attention(int argc, char **argv) ML_NODISCARD;
+ml_status bench_step(int argc, char **argv) ML_NODISCARD;
+ml_status bench_allreduce(int argc, char **argv) ML_NODISCARD;
+ml_status bench_generate(int argc, char **argv) ML_NODISCARD;
+ml_status bench_latency(int argc, char **argv) ML_NODISCARD;
+ml_status bench_machine(int argc, char **argv) ML_NODISCARD;
+
+/* ---- measurements of some rounds: seconds, or rates ---- */
+
+enum { BENCH_ROUNDS_MOST = 64 };
+
+typedef struct bench_times {
+    int64_t count;
+    double values[BENCH_ROUNDS_MOST];
+} bench_times;
+
+void bench_add(bench_times *times, double value); /* nothing where there are BENCH_ROUNDS_MOST already */
+double bench_median(const bench_times *times);    /* NaN of none */
+double bench_largest(const bench_times *times);   /* of peaks: a disturbed round says nothing about what is possible */
+/* Is another round due? At least `least`, then until `seconds` since `start` have passed. With a grid rank 0 decides for all: collective over the world. */
+bool bench_goes_on(const ml_grid *grid, int64_t round, int64_t least, double start, double seconds);
+
+/* ---- input ---- */
+
+typedef struct bench_size {
+    const char *name;
+    int64_t value, most;
+} bench_size;
+
+/* ML_USAGE where a value is not in 1 … most. The table ends with a NULL name. */
+ml_status bench_check_sizes(const bench_size *sizes) ML_NODISCARD;
+ml_status bench_check_dtype(const char *name, const char *text, ml_dtype *out) ML_NODISCARD;
+/* "q,v" or "all" → ml_target bits. */
+ml_status bench_read_targets(const char *text, unsigned *out) ML_NODISCARD;
+/* The architecture of a base file or of a description (one of them NULL), or GPT-2's of 124 M where neither is given. */
+ml_status bench_read_model(const char *base, const char *model, ml_model_spec *out) ML_NODISCARD;
+ml_status bench_new_floats(float **out, int64_t n, const char *name) ML_NODISCARD; /* category other; values in ±0.5 */
+
+/* ---- output ---- */
+
+bool bench_speaks(void);              /* world rank 0 */
+void bench_print_json(json_t *facts); /* consumed; on world rank 0 alone */
+
+/* One path's rates in GF/s. */
+typedef struct bench_rate {
+    char path[32];
+    double forward, backward;
+} bench_rate;
+
+/* `facts`: what was measured; consumed. */
+void bench_report_rates(bool json, json_t *facts, const char *title, double peak, const ml_kernels *k, const bench_rate *rates,
+                        int64_t count);
+
+#endif

@@ -1,0 +1,102 @@
+/* One run of an experiment: the launcher as a child process, its output in a file, then its metrics and summary. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+
+#include "cli/support/launch.h"
+#include "cli/experiment/scale.h"
+
+const table_column scale_columns[SCALE_COLUMNS] = {
+    TABLE_STEP("tokens_per_s"),
+    TABLE_STEP("step_s"),
+    TABLE_STEP("forward_s"),
+    TABLE_STEP("backward_s"),
+    TABLE_STEP("comm_s"),
+    TABLE_STEP("optimizer_s"),
+    TABLE_STEP("data_s"),
+    TABLE_STEP("other_s"),
+    TABLE_STEP("wait_s"),
+    TABLE_STEP("allreduce_bytes"),
+    TABLE_STEP("allreduce_bytes_passed"),
+    TABLE_TOP("params_trainable"),
+    TABLE_MEMORY("frozen"),
+    TABLE_MEMORY("trainable"),
+    TABLE_MEMORY("gradient"),
+    TABLE_MEMORY("optimizer"),
+    TABLE_MEMORY("activation"),
+    TABLE_MEMORY("workspace"),
+    {"memory_total", "memory", "total_peak_bytes", NULL},
+    {"planned_total", "predicted", "total_bytes", NULL},
+    {"process_peak_bytes", "memory", "process_peak_bytes", NULL},
+    {"node_peak_bytes", "memory", "node_peak_bytes", NULL},
+};
+
+int scale_column_find(const char *name)
+{
+    for (int i = 0; i < SCALE_COLUMNS; i++)
+        if (!strcmp(scale_columns[i].name, name)) return i;
+    return -1;
+}
+
+/* ---- the child ---------------------------------------------------------------------------------------------------------------- */
+
+static void make_command(const scale_options *o, const scale_experiment *e, const char *run_dir, launch *c)
+{
+    launch_add_launcher(c, o->launcher, e->ranks);
+    launch_add_word(c, "%s", o->program);
+    launch_add_word(c, "train");
+    launch_add_word(c, "%s", o->config_path);
+    launch_add_word(c, "--fresh");
+    for (int64_t i = 0; i < o->nsets; i++) launch_add_set(c, "%s", o->sets[i]);
+    const char *const fixed[] = {"train.save_every=0", "train.eval_every=0", "data.valid=null", NULL};
+    for (int i = 0; fixed[i]; i++) launch_add_set(c, "%s", fixed[i]);
+    launch_add_set(c, "run.dir=%s", run_dir);
+    launch_add_set(c, "train.steps=%" PRId64, o->steps + 1);
+    launch_add_method(c, e->method);
+    launch_add_set(c, "parallel.tp=%" PRId64, e->tp);
+    launch_add_set(c, "batch.sequences=%" PRId64, e->sequences);
+}
+
+/* ---- what it says ---- */
+
+/* Means over the steps after the first. */
+static bool read_steps(const char *run_dir, double *value)
+{
+    char path[SCALE_PATH + 16], line[8192];
+    int64_t lines = 0;
+    double sum[SCALE_COLUMNS] = {0};
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        json_t *step = json_loads(line, 0, NULL);
+        if (lines++ > 0)
+            for (int i = 0; i < SCALE_COLUMNS; i++)
+                if (scale_columns[i].member) sum[i] += table_member(step, scale_columns[i].member);
+        json_decref(step);
+    }
+    if (file) fclose(file);
+    for (int i = 0; lines > 1 && i < SCALE_COLUMNS; i++)
+        if (scale_columns[i].member) value[i] = sum[i] / (double)(lines - 1);
+    return lines > 1;
+}
+
+ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition)
+{
+    ml_status st = ML_OK;
+    launch c = {0};
+    int code;
+    char run_dir[SCALE_PATH], log[SCALE_PATH + 8];
+    snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "-%" PRId64, o->out, e->method, e->dp, e->tp, repetition + 1);
+    snprintf(log, sizeof log, "%s.log", run_dir);
+    for (int i = 0; i < SCALE_COLUMNS; i++) e->value[repetition][i] = NAN;
+    make_command(o, e, run_dir, &c);
+    ML_TRY(launch_run(&c, log, e->threads, &code));
+    if (code == 0 && table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]) &&
+        read_steps(run_dir, e->value[repetition]))
+        e->done++, e->used[repetition] = true;
+    else if (strcmp(e->status, "ok") == 0)
+        launch_explain(log, code, e->status);
+done:
+    launch_destroy(&c);
+    return st;
+}

@@ -1,0 +1,35 @@
+/* Table-driven command lines: positional words and --options, checked before anything is done. */
+#ifndef MPILORA_CLI_SUPPORT_OPTIONS_H
+#define MPILORA_CLI_SUPPORT_OPTIONS_H
+
+#include "mpilora/base.h"
+
+enum { OPTION_REPEATS = 64 };
+
+typedef enum option_kind {
+    OPTION_FLAG,  /* --fresh            → bool */
+    OPTION_TEXT,  /* --adapter PATH     → const char * */
+    OPTION_LIST,  /* --set k=v, again and again → option_list */
+    OPTION_INT,   /* --ranks N          → int64_t */
+    OPTION_NUMBER /* --temperature x    → double */
+} option_kind;
+
+typedef struct option_list {
+    int64_t count;
+    const char *items[OPTION_REPEATS];
+} option_list;
+
+typedef struct option {
+    const char *name; /* "--adapter"; NULL ends a table */
+    option_kind kind;
+    void *value; /* of the kind's type; unchanged where the option is not given */
+} option;
+
+/* Fills the options' values and up to `most` positional words (borrowed from argv). ML_USAGE naming an unknown option (and the nearest), a missing or malformed
+ * value, or fewer than `least` or more than `most` words; `usage` is the line that the message ends with. */
+ml_status options_read(int argc, char **argv, const option *table, int least, int most, const char **words, const char *usage) ML_NODISCARD;
+
+/* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them. ML_USAGE naming `option`. */
+ml_status options_read_numbers(const char *option, const char *text, int64_t most, int64_t *out, int64_t *count) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,31 @@
+/* The prompts and adapters of `generate`: from the command line or a file of JSON lines. */
+#ifndef MPILORA_CLI_SUPPORT_PROMPTS_H
+#define MPILORA_CLI_SUPPORT_PROMPTS_H
+
+#include "cli/support/options.h"
+#include "mpilora/generate.h"
+
+/* An adapter as it is called here and where it is. */
+typedef struct named_adapter {
+    char *name, *path;
+} named_adapter;
+
+typedef struct prompts {
+    int64_t given, nadapters, count, capacity; /* given: adapters of the command line, the first ones */
+    named_adapter adapters[OPTION_REPEATS];
+    ml_prompt *items;
+    char **texts; /* [count] what the items' texts point to */
+} prompts;
+
+/* Each word is NAME=PATH or PATH, its own name. ML_USAGE where a name comes twice. */
+ml_status prompts_name_adapters(prompts *p, const option_list *words) ML_NODISCARD;
+/* Every text under every adapter, adapter by adapter; without adapters under the base alone. */
+ml_status prompts_add_texts(prompts *p, const option_list *texts) ML_NODISCARD;
+/* Lines {"prompt": …, "adapter": NAME}; "adapter": null is the base alone, without the member the one adapter that was named, or the base. A name that was not given is
+ * the path of an adapter that is there. ML_INPUT naming file and line. */
+ml_status prompts_read(prompts *p, const char *path) ML_NODISCARD;
+/* NULL: the base alone. */
+const char *prompts_adapter_name(const prompts *p, int64_t i);
+void prompts_destroy(prompts *p);
+
+#endif

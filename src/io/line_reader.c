@@ -1,0 +1,74 @@
+/* Lines out of a stream. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "io/line_reader.h"
+
+enum { BUFFER = 1 << 18, LONGEST = 256 << 20 };
+
+static ml_status fill(ml_line_reader *reader)
+{
+    reader->used = 0;
+    reader->filled = fread(reader->buffer, 1, BUFFER, reader->file);
+    if (!reader->filled && ferror(reader->file)) return ml_fail(ML_INPUT, "%s: read error: %s", reader->path, strerror(errno));
+    return ML_OK;
+}
+
+ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
+{
+    ml_status st = ML_OK;
+    *reader = (ml_line_reader){.path = path};
+    reader->file = fopen(path, "rb");
+    if (!reader->file) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    ML_NEW(reader->buffer, BUFFER, ML_MEM_OTHER, "a read buffer");
+    ML_TRY(fill(reader));
+    if (reader->filled >= 3 && !memcmp(reader->buffer, "\xef\xbb\xbf", 3)) reader->used = 3;
+done:
+    if (st != ML_OK) ml_line_reader_close(reader);
+    return st;
+}
+
+void ml_line_reader_close(ml_line_reader *reader)
+{
+    if (reader->file) fclose(reader->file);
+    ml_memory_free(reader->buffer);
+    ml_text_destroy(&reader->line);
+    *reader = (ml_line_reader){0};
+}
+
+/* Appends what the buffer has of the line; *whole where its end was found. */
+static ml_status take(ml_line_reader *reader, bool *whole)
+{
+    const char *start = reader->buffer + reader->used;
+    size_t left = reader->filled - reader->used;
+    const char *end = memchr(start, '\n', left);
+    *whole = end != NULL;
+    size_t count = end ? (size_t)(end - start) : left;
+    reader->used += count + (end ? 1 : 0);
+    if (reader->line.length + (int64_t)count > LONGEST)
+        return ml_fail(ML_INPUT, "%s: line %" PRId64 " is longer than %d bytes", reader->path, reader->number, LONGEST);
+    return ml_text_add(&reader->line, start, (int64_t)count);
+}
+
+ml_status ml_line_reader_next(ml_line_reader *reader, bool *more)
+{
+    ml_status st = ML_OK;
+    *more = true;
+    if (reader->again) {
+        reader->again = false;
+        return ML_OK;
+    }
+    reader->line.length = 0;
+    reader->number++;
+    bool whole = false, any = false;
+    while (!whole) {
+        if (reader->used == reader->filled) ML_TRY(fill(reader));
+        if (!reader->filled) break;
+        any = true;
+        ML_TRY(take(reader, &whole));
+    }
+    *more = any;
+    if (whole && reader->line.length && reader->line.data[reader->line.length - 1] == '\r') reader->line.data[--reader->line.length] = '\0';
+done:
+    return st;
+}

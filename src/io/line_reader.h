@@ -1,0 +1,23 @@
+/* A text file line by line, with bounded memory. */
+#ifndef MPILORA_IO_LINE_READER_H
+#define MPILORA_IO_LINE_READER_H
+
+#include "mpilora/base.h"
+
+typedef struct ml_line_reader {
+    const char *path; /* borrowed */
+    FILE *file;
+    char *buffer;
+    size_t filled, used;
+    ml_text line;   /* the line in hand, without its line end (LF or CR LF) */
+    int64_t number; /* its number, from 1 */
+    bool again;     /* next gives the line in hand once more */
+} ml_line_reader;
+
+/* ML_INPUT naming `path`. A byte order mark at the file's beginning is skipped. */
+ml_status ml_line_reader_open(ml_line_reader *reader, const char *path) ML_NODISCARD;
+void ml_line_reader_close(ml_line_reader *reader); /* one that is zero or failed to open is fine */
+/* The next line into reader->line; *more false at the end. A line beyond 256 MiB is refused. */
+ml_status ml_line_reader_next(ml_line_reader *reader, bool *more) ML_NODISCARD;
+
+#endif

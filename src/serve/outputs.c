@@ -1,0 +1,151 @@
+/* Continuations of a data set's prompts. The prompt of a sequence are its tokens before the first target, its reference those from there on, without the end of text. */
+#include "serve/outputs.h"
+
+#include "io/json_text.h"
+#include "io/durable.h"
+
+void outputs_destroy(outputs *o)
+{
+    for (int64_t i = 0; o->prompt && i < o->requests.count; i++) ml_text_destroy(&o->prompt[i]);
+    for (int64_t i = 0; o->references && i < o->requests.count; i++) ml_text_destroy(&o->references[i]);
+    ml_memory_free(o->prompt);
+    ml_memory_free(o->references);
+    requests_destroy(&o->requests);
+}
+
+/* ---- prompts and references ---- */
+
+typedef struct reading {
+    ml_sampler *sampler;
+    int32_t *token;
+    uint8_t *mask;
+    int64_t length, prompt; /* of the sequence in hand */
+} reading;
+
+static void close_reading(reading *r)
+{
+    ml_sampler_destroy(r->sampler);
+    ml_memory_free(r->token);
+    ml_memory_free(r->mask);
+}
+
+/* Sequences of one prompt follow each other. */
+static ml_status open_reading(reading *r, const session *s)
+{
+    ml_status st = ML_OK;
+    const ml_sampler_order order = {.group_prompts = true};
+    ML_TRY(ml_sampler_create(&r->sampler, s->valid.dataset, s->max_len, &order));
+    ML_NEW(r->token, s->max_len, ML_MEM_OTHER, "a sequence");
+    ML_NEW(r->mask, s->max_len, ML_MEM_OTHER, "a sequence");
+done:
+    return st;
+}
+
+static ml_status read_sequence(reading *r, const session *s, int64_t position)
+{
+    int64_t i = ml_sampler_at(r->sampler, position);
+    r->length = ml_dataset_length(s->valid.dataset, i, s->max_len);
+    ml_status st = ml_dataset_read(s->valid.dataset, i, s->max_len, r->token, r->mask);
+    for (r->prompt = 1; r->prompt < r->length && !r->mask[r->prompt];) r->prompt++;
+    return st;
+}
+
+static bool is_prompt(const reading *r, const ml_ids *ids)
+{
+    return ids->count == r->prompt && !memcmp(ids->data, r->token, (size_t)r->prompt * sizeof *r->token);
+}
+
+/* The decoded tokens as a JSON string. */
+static ml_status add_string(const ml_tokenizer *tokenizer, const int32_t *token, int64_t count, ml_text *json)
+{
+    ml_text text = {0};
+    ml_status st = ml_tokenizer_decode(tokenizer, token, count, &text);
+    if (st == ML_OK) st = json_text_add(json, text.data ? text.data : "", text.length);
+    ml_text_destroy(&text);
+    return st;
+}
+
+static ml_status add_reference(outputs *o, int64_t i, const reading *r)
+{
+    int64_t end = r->length;
+    const ml_tokenizer *tokenizer = o->requests.tokenizer;
+    if (end > r->prompt && r->token[end - 1] == ml_tokenizer_end_of_text(tokenizer)) end--;
+    ml_status st = ml_text_printf(&o->references[i], o->references[i].length ? ", " : "[");
+    return st == ML_OK ? add_string(tokenizer, r->token + r->prompt, end - r->prompt, &o->references[i]) : st;
+}
+
+static ml_status add_prompt(outputs *o, int64_t i, const reading *r)
+{
+    ml_status st = ML_OK;
+    ml_ids *ids = &o->requests.prompt[i];
+    bool begins = r->token[0] == ml_tokenizer_begin_of_text(o->requests.tokenizer);
+    ML_NEW(ids->data, r->prompt, ML_MEM_OTHER, "a prompt");
+    ids->count = ids->capacity = r->prompt;
+    memcpy(ids->data, r->token, (size_t)r->prompt * sizeof *r->token);
+    st = add_string(o->requests.tokenizer, r->token + begins, r->prompt - begins, &o->prompt[i]);
+done:
+    return st;
+}
+
+/* Room is made for as many prompts as there are sequences; those that are the same become one. */
+static ml_status read_prompts(outputs *o, const session *s)
+{
+    ml_status st = ML_OK;
+    reading r = {0};
+    int64_t sequences = o->requests.count, n = 0;
+    o->requests.count = 0;
+    ML_TRY(open_reading(&r, s));
+    for (int64_t position = 0; position < sequences; position++) {
+        ML_TRY(read_sequence(&r, s, position));
+        if (n == 0 || !is_prompt(&r, &o->requests.prompt[n - 1])) {
+            o->requests.count = ++n;
+            ML_TRY(add_prompt(o, n - 1, &r));
+        }
+        ML_TRY(add_reference(o, n - 1, &r));
+    }
+done:
+    close_reading(&r);
+    return st;
+}
+
+ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *options)
+{
+    ml_status st = ML_OK;
+    int64_t sequences = ml_sampler_usable(s->valid.sampler);
+    o->generation = options->generation;
+    o->together = options->together;
+    if (ml_grid_rank(s->grid) == 0) ML_TRY(ml_durable_may_write(options->path));
+    ML_TRY(requests_create(&o->requests, s->base, sequences, o->generation.max_new));
+    o->generation.end = ml_tokenizer_end_of_text(o->requests.tokenizer);
+    ML_NEW(o->prompt, sequences, ML_MEM_OTHER, "prompts");
+    ML_NEW(o->references, sequences, ML_MEM_OTHER, "references");
+    ML_TRY(read_prompts(o, s));
+    for (int64_t i = 0; i < o->requests.count; i++) ML_TRY(requests_dress(&o->requests, i, 0, s->prefix, s->infix));
+    s->tokens = ml_max(s->tokens, ml_generation_tokens(&o->generation, o->requests.count, o->requests.request, o->together));
+done:
+    return st;
+}
+
+/* ---- results ---- */
+
+static ml_status write_file(const outputs *o, const char *path)
+{
+    ml_status st = ML_OK;
+    ml_text all = {0};
+    for (int64_t i = 0; i < o->requests.count; i++) {
+        const ml_request *request = &o->requests.request[i];
+        ML_TRY(ml_text_printf(&all, "{\"prompt\": %s, \"output\": ", o->prompt[i].data));
+        ML_TRY(add_string(o->requests.tokenizer, request->out, request->count, &all));
+        ML_TRY(ml_text_printf(&all, ", \"references\": %s]}\n", o->references[i].data));
+    }
+    st = ml_durable_write(path, all.data, all.length, NULL);
+done:
+    ml_text_destroy(&all);
+    return st;
+}
+
+ml_status outputs_write(outputs *o, const session *s, const char *path)
+{
+    ml_status st = requests_generate(&o->requests, s->grid, s->model, &o->generation, o->together, NULL);
+    return st == ML_OK ? ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? write_file(o, path) : ML_OK) : st;
+}

@@ -1,0 +1,120 @@
+/* Requests for continuations. */
+#include "serve/requests.h"
+
+#include <inttypes.h>
+
+void requests_destroy(requests *r)
+{
+    for (int64_t i = 0; r->prompt && i < r->count; i++) ml_ids_destroy(&r->prompt[i]);
+    ml_memory_free(r->prompt);
+    ml_memory_free(r->request);
+    ml_memory_free(r->continuation);
+    ml_tokenizer_destroy(r->tokenizer);
+    *r = (requests){0};
+}
+
+ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64_t max_new)
+{
+    ml_status st = ML_OK;
+    int64_t length, tokens;
+    const char *json = ml_base_tokenizer(base, &length);
+    *r = (requests){.count = count, .max_new = max_new};
+    int64_t context = ml_base_spec(base)->context;
+    if (max_new > context)
+        return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is more than the context of the model, %" PRId64 " tokens", max_new, context);
+    if (!length) return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", ml_base_path(base));
+    if (!ml_multiply(count, ml_max(1, max_new), &tokens)) return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is too large", max_new);
+    ML_TRY(ml_tokenizer_create(&r->tokenizer, json, length));
+    ML_NEW(r->prompt, count, ML_MEM_OTHER, "prompts");
+    ML_NEW(r->request, count, ML_MEM_OTHER, "prompts");
+    ML_NEW(r->continuation, tokens, ML_MEM_OTHER, "continuations");
+    for (int64_t i = 0; i < count; i++) r->request[i].out = r->continuation + i * max_new;
+done:
+    return st;
+}
+
+static ml_status make_room(ml_ids *ids, int64_t count)
+{
+    ml_status st = ML_OK;
+    if (count <= ids->capacity) return ML_OK;
+    if (!ids->data) {
+        ML_NEW(ids->data, count, ML_MEM_OTHER, "a prompt");
+    } else {
+        int32_t *grown = ml_memory_resize(ids->data, count, sizeof *grown, "a prompt");
+        if (!grown) return ML_RESOURCE;
+        ids->data = grown;
+    }
+    ids->capacity = count;
+done:
+    return st;
+}
+
+ml_status requests_encode(requests *r, int64_t i, const char *text)
+{
+    ml_status st = ML_OK;
+    ml_ids *ids = &r->prompt[i];
+    int32_t begin = ml_tokenizer_begin_of_text(r->tokenizer);
+    if (begin >= 0) {
+        ML_TRY(make_room(ids, 1));
+        ids->data[ids->count++] = begin;
+    }
+    ML_TRY(ml_tokenizer_encode(r->tokenizer, text, (int64_t)strlen(text), true, ids));
+done:
+    return st;
+}
+
+ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix, int64_t infix)
+{
+    ml_ids *ids = &r->prompt[i];
+    int64_t count = prefix + ids->count + infix;
+    ml_status st = make_room(ids, count);
+    if (st != ML_OK) return st;
+    memmove(ids->data + prefix, ids->data, (size_t)ids->count * sizeof *ids->data);
+    for (int64_t j = 0; j < prefix; j++) ids->data[j] = (int32_t)(-1 - j);
+    for (int64_t j = 0; j < infix; j++) ids->data[count - infix + j] = (int32_t)(-1 - prefix - j);
+    ids->count = count;
+    r->request[i].prompt = ids->data;
+    r->request[i].length = count;
+    r->request[i].adapter = adapter;
+    r->request[i].number = i;
+    return ML_OK;
+}
+
+/* All replicas' continuations to all ranks: each knows its own, mine … end − 1, the others' are zero. */
+static ml_status exchange(requests *r, const ml_grid *grid, int64_t mine, int64_t end)
+{
+    ml_status st = ML_OK;
+    int64_t n = r->count, width = r->max_new + 1, *all = NULL;
+    ML_NEW(all, n * width, ML_MEM_COMMUNICATION, "continuations");
+    for (int64_t i = mine; i < end; i++) {
+        const ml_request *request = &r->request[i];
+        all[i * width] = request->count;
+        for (int64_t t = 0; t < request->count; t++) all[i * width + 1 + t] = request->out[t];
+    }
+done:
+    st = ml_grid_agree(grid, st);
+    if (st == ML_OK) {
+        ml_grid_sum_int64(grid, ML_GROUP_DP, all, n * width);
+        for (int64_t i = 0; i < n; i++) {
+            ml_request *request = &r->request[i];
+            request->count = all[i * width];
+            for (int64_t t = 0; t < request->count; t++) request->out[t] = (int32_t)all[i * width + 1 + t];
+        }
+    }
+    ml_memory_free(all);
+    return st;
+}
+
+ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model, const ml_generation *generation, int64_t together,
+                            const ml_router *router)
+{
+    int64_t dp = ml_grid_dp(grid), place = ml_grid_dp_rank(grid);
+    int64_t mine = ml_part_start(r->count, dp, place), end = mine + ml_part_count(r->count, dp, place);
+    ml_status st = ml_grid_agree(grid, ml_model_generate(model, generation, end - mine, r->request + mine, together, router));
+    return st == ML_OK && dp > 1 ? exchange(r, grid, mine, end) : st;
+}
+
+ml_status requests_decode(const requests *r, int64_t i, ml_text *out)
+{
+    return ml_tokenizer_decode(r->tokenizer, r->request[i].out, r->request[i].count, out);
+}

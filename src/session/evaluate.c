@@ -1,0 +1,91 @@
+/* Mean loss over a data set, without gradients, and continuations of its prompts. */
+#include "mpilora/train.h"
+#include "serve/outputs.h"
+
+static bool is_stopped(const session *s, const evaluation_stop *stop)
+{
+    double wanted = stop && stop->wanted(stop->of) ? 1.0 : 0.0;
+    if (stop) ml_grid_sum_double(s->grid, ML_GROUP_WORLD, &wanted, 1);
+    return wanted > 0.0;
+}
+
+/* Adds one micro-batch: Σ −log p and the number of its targets. */
+static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
+{
+    double loss;
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, count, false));
+    if (st != ML_OK) return st;
+    ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
+    sums[0] += loss;
+    sums[1] += (double)s->packer.hits;
+    return ML_OK;
+}
+
+/* This replica's sequences. All replicas go through as many rounds, also after a fault, since they ask each other before each. */
+static ml_status add_losses(session *s, const evaluation_stop *stop, double sums[2])
+{
+    ml_status st = ML_OK;
+    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
+            micro = s->config->batch.micro;
+    int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
+    int64_t most = ml_part_count(n, dp, 0);
+    for (int64_t done = 0; done < most; done += micro) {
+        int64_t at = first + done;
+        if (is_stopped(s, stop)) return ml_fail(ML_STOPPED, "the evaluation was interrupted");
+        if (st == ML_OK && at < end) st = add_loss(s, at, ml_min(micro, end - at), sums);
+    }
+    return st;
+}
+
+ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss, int64_t *targets)
+{
+    double sums[2] = {0.0, 0.0};
+    ml_status st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
+    if (st != ML_OK) return st;
+    ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, 2);
+    *loss = sums[0] / sums[1];
+    *targets = (int64_t)sums[1];
+    return ML_OK;
+}
+
+static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
+{
+    return path ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base)) : ML_OK;
+}
+
+static ml_status generate(session *s, outputs *o, const char *path, ml_evaluation *out)
+{
+    double start = ml_seconds();
+    ml_status st = outputs_write(o, s, path);
+    if (st != ML_OK) return st;
+    out->output_seconds = ml_seconds() - start;
+    out->outputs = o->requests.count;
+    for (int64_t i = 0; i < o->requests.count; i++) out->output_tokens += o->requests.request[i].count;
+    return ML_OK;
+}
+
+ml_status ml_evaluate_run(const ml_run_config *config, const char *path, const ml_output_options *wanted, ml_evaluation *out)
+{
+    ml_status st = ML_OK;
+    session s = {0};
+    outputs outputs = {0};
+    ml_adapter adapter = {0};
+    *out = (ml_evaluation){0};
+    if (!config->data.valid) return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on", config->path);
+    ML_TRY(session_open(&s, config, false));
+    ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
+    ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
+    if (wanted) ML_TRY(ml_grid_agree(s.grid, outputs_prepare(&outputs, &s, wanted)));
+    ML_TRY(session_build(&s, false, config->product_path, config->vector_path));
+    if (path) {
+        ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
+        ml_peft_after_update(s.peft);
+    }
+    ML_TRY(evaluate_session(&s, NULL, &out->loss, &out->target_tokens));
+    if (wanted) ML_TRY(generate(&s, &outputs, wanted->path, out));
+done:
+    outputs_destroy(&outputs);
+    ml_adapter_destroy(&adapter);
+    session_close(&s);
+    return st;
+}

@@ -1,0 +1,196 @@
+/* Sequences of a file, one after the other without padding, with the rows whose successor is a target.
+ *
+ * Sequences that begin alike share these rows: sorted by their tokens, each begins where it leaves the path of the one before it, which is
+ * the depth-first order of their prefix tree. A row then predicts one successor for every sequence that runs through it, so the loss and
+ * its gradients stay what they were; each common token is computed once. */
+#include "session/session.h"
+
+/* Shorter common beginnings are computed twice: they save less than the attention to one more piece of a path costs. */
+enum { LEAST_SHARED = 4 };
+
+ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
+{
+    ml_status st = ML_OK;
+    ML_NEW(p->token, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->row, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target_start, tokens + 1, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->hit, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->start, sequences + 1, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->shared, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->key_sequence, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->read, sequences, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
+    ML_NEW(p->path, max_len, ML_MEM_OTHER, "a path");
+done:
+    return st;
+}
+
+int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
+{
+    const packer *p = NULL;
+    size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target + sizeof *p->target_start + sizeof *p->hit +
+                     sizeof *p->read_token + sizeof *p->read_mask;
+    size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence + sizeof *p->read;
+    return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start + sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
+           max_len * (int64_t)sizeof *p->path;
+}
+
+void packer_destroy(packer *p)
+{
+    ml_memory_free(p->token);
+    ml_memory_free(p->row);
+    ml_memory_free(p->target);
+    ml_memory_free(p->target_start);
+    ml_memory_free(p->hit);
+    ml_memory_free(p->start);
+    ml_memory_free(p->shared);
+    ml_memory_free(p->key_sequence);
+    ml_memory_free(p->read);
+    ml_memory_free(p->read_token);
+    ml_memory_free(p->read_mask);
+    ml_memory_free(p->path);
+    *p = (packer){0};
+}
+
+/* Tokens after the last one whose successor is a target are no input to anything: they are left out. */
+static int64_t count_inputs(const packed_sequence *sequence)
+{
+    int64_t inputs = sequence->length - 1;
+    while (inputs > 0 && !sequence->mask[inputs]) inputs--;
+    return inputs;
+}
+
+/* `count` of them at `at`, from the `first` on, before the `behind` tokens that stand there. */
+static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_t first, int64_t count)
+{
+    memmove(token + count, token, (size_t)behind * sizeof *token);
+    memmove(mask + count, mask, (size_t)behind * sizeof *mask);
+    memset(mask, 0, (size_t)count * sizeof *mask);
+    for (int64_t j = 0; j < count; j++) token[j] = (int32_t)(-1 - first - j);
+}
+
+/* The infix ends the prompt: it stands before the first target. A sequence's own first token is no target, though something stands before it now. */
+static void add_virtual(const session *s, packed_sequence *sequence, int32_t *token, uint8_t *mask)
+{
+    int64_t prompt = 1;
+    mask[0] = 0;
+    while (prompt < sequence->length && !mask[prompt]) prompt++;
+    insert_virtual(token + prompt, mask + prompt, sequence->length - prompt, s->prefix, s->infix);
+    insert_virtual(token, mask, sequence->length + s->infix, 0, s->prefix);
+    sequence->length += s->prefix + s->infix;
+}
+
+static ml_status read_sequences(session *s, const data_source *source, int64_t first, int64_t count)
+{
+    packer *p = &s->packer;
+    int64_t at = 0;
+    p->file_tokens = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t sequence = ml_sampler_at(source->sampler, first + i), length = ml_dataset_length(source->dataset, sequence, s->max_len);
+        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->read_token + at, p->read_mask + at);
+        if (st != ML_OK) return st;
+        p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
+        if (s->prefix + s->infix > 0) add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
+        p->read[i].inputs = count_inputs(&p->read[i]);
+        p->file_tokens += length;
+        at += p->read[i].length;
+    }
+    return ML_OK;
+}
+
+static int64_t common_inputs(const packed_sequence *a, const packed_sequence *b)
+{
+    int64_t least = ml_min(a->inputs, b->inputs), n = 0;
+    while (n < least && a->token[n] == b->token[n]) n++;
+    return n;
+}
+
+static bool is_before(const packed_sequence *a, const packed_sequence *b)
+{
+    int64_t common = common_inputs(a, b);
+    bool a_ends = common == a->inputs, b_ends = common == b->inputs;
+    if (a_ends && b_ends) return a->position < b->position;
+    if (a_ends || b_ends) return a_ends;
+    return a->token[common] < b->token[common];
+}
+
+/* In place, each inserted where it belongs among those before it: the C library's qsort asks for memory. */
+static void sort_by_tokens(packed_sequence *sequence, int64_t count)
+{
+    for (int64_t i = 1; i < count; i++) {
+        packed_sequence moving = sequence[i];
+        int64_t first = 0, end = i;
+        while (first < end) {
+            int64_t middle = first + (end - first) / 2;
+            if (is_before(&moving, &sequence[middle]))
+                end = middle;
+            else
+                first = middle + 1;
+        }
+        memmove(&sequence[first + 1], &sequence[first], (size_t)(i - first) * sizeof *sequence);
+        sequence[first] = moving;
+    }
+}
+
+/* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path becomes its path. */
+static void append(packer *p, const packed_sequence *sequence, int64_t shared)
+{
+    ml_batch *batch = &p->batch;
+    if (shared < sequence->inputs) {
+        p->start[batch->sequences.count] = batch->tokens;
+        p->shared[batch->sequences.count] = shared;
+        p->key_sequence[batch->sequences.count++] = sequence->position;
+    }
+    for (int64_t i = shared; i < sequence->inputs; i++) {
+        p->path[i] = batch->tokens;
+        p->token[batch->tokens++] = sequence->token[i];
+    }
+    for (int64_t i = 0; i < sequence->inputs; i++)
+        if (sequence->mask[i + 1]) p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1]};
+}
+
+/* The hits, row by row: rows that predict something, and what; p->target_start first counts by token. */
+static void collect_targets(packer *p)
+{
+    ml_batch *batch = &p->batch;
+    int64_t *count = p->target_start, next = 0;
+    memset(count, 0, (size_t)(batch->tokens + 1) * sizeof *count);
+    for (int64_t i = 0; i < p->hits; i++) count[p->hit[i].row]++;
+    for (int64_t t = 0; t < batch->tokens; t++) {
+        int64_t here = count[t];
+        count[t] = next;
+        next += here;
+    }
+    for (int64_t i = 0; i < p->hits; i++) p->target[count[p->hit[i].row]++] = p->hit[i].token;
+    /* count[t] is now where the targets of token t end */
+    for (int64_t t = 0, begin = 0; t < batch->tokens; t++) {
+        int64_t end = count[t];
+        if (end == begin) continue;
+        p->row[batch->rows] = t;
+        p->target_start[batch->rows++] = begin; /* batch->rows ≤ t: what it overwrites was read */
+        begin = end;
+    }
+    p->target_start[batch->rows] = p->hits;
+}
+
+ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed)
+{
+    packer *p = &s->packer;
+    bool share = s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
+    ml_status st = read_sequences(s, source, first, count);
+    if (st != ML_OK) return st;
+    p->batch = (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
+    p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
+    p->batch.key_sequence = keyed ? p->key_sequence : NULL;
+    p->hits = 0;
+    if (share) sort_by_tokens(p->read, count);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t common = share && i > 0 ? common_inputs(&p->read[i - 1], &p->read[i]) : 0;
+        append(p, &p->read[i], common < LEAST_SHARED ? 0 : common);
+    }
+    p->start[p->batch.sequences.count] = p->batch.tokens;
+    collect_targets(p);
+    return ML_OK;
+}

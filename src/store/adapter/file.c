@@ -1,0 +1,324 @@
+/* adapter.h5: an HDF5 file behind a block of 512 bytes that holds the SHA-256 of the rest, checked before HDF5 sees a byte.
+ *
+ *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where unknown)
+ *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop, factors, new_biases
+ *   /tensors/NAME [rows, cols], what methods other than LoRA trained
+ *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group; /pairs/SITE/M [out, 1], DoRA's magnitudes
+ */
+#include <inttypes.h>
+
+#include "store/adapter/adapter.h"
+#include "io/durable.h"
+#include "io/image.h"
+
+enum { USER_BLOCK = 512, VERSION = 1 };
+static const char first_line[] = "mpilora adapter 1\nsha256 ";
+static const char format_name[] = "mpilora adapter";
+static const int64_t largest_adapter = (int64_t)64 << 30;
+
+/* ---- sizes of a method ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct size_key {
+    const char *name;
+    size_t offset;
+} size_key;
+
+static const size_key size_keys[] = {{"top", offsetof(ml_method_sizes, top)},     {"prefix", offsetof(ml_method_sizes, prefix)},
+                                     {"infix", offsetof(ml_method_sizes, infix)}, {"bottleneck", offsetof(ml_method_sizes, bottleneck)},
+                                     {"drop", offsetof(ml_method_sizes, drop)},   {"factors", offsetof(ml_method_sizes, factors)}};
+enum { SIZE_KEYS = sizeof size_keys / sizeof *size_keys, MOST_SIZE = 1 << 20 };
+
+static ml_status put_method(hid_t file, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_image_put_text(file, "method", ml_method_name(adapter->method)));
+    for (int i = 0; i < SIZE_KEYS; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)&adapter->sizes + size_keys[i].offset, sizeof value);
+        ML_TRY(ml_image_put_int(file, size_keys[i].name, value));
+    }
+    ML_TRY(ml_image_put_int(file, "new_biases", adapter->sizes.new_biases));
+done:
+    return st;
+}
+
+/* What the method divides by, or has at least one of. */
+static ml_status check_sizes(const ml_adapter *adapter)
+{
+    const ml_method_sizes *s = &adapter->sizes;
+    const struct {
+        const char *name;
+        bool needed;
+        int64_t value;
+    } sizes[] = {{"top", adapter->method == ML_METHOD_TOP, s->top},
+                 {"prefix and infix", ml_method_has_prefix(adapter->method), s->prefix + s->infix},
+                 {"bottleneck", ml_method_has_bottleneck(adapter->method), s->bottleneck},
+                 {"factors", adapter->method == ML_METHOD_COMPACTER, s->factors}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].needed && sizes[i].value < 1)
+            return ml_fail(ML_INPUT, "%s is 0, expected at least 1 for method %s", sizes[i].name, ml_method_name(adapter->method));
+    return ML_OK;
+}
+
+static ml_status get_method(hid_t file, ml_adapter *out)
+{
+    ml_status st = ML_OK;
+    char method[32];
+    int64_t value;
+    if (H5Aexists(file, "method") <= 0) return ML_OK;
+    ML_TRY(ml_image_get_text(file, "method", method, sizeof method));
+    if (!ml_method_find(method, &out->method)) return ml_fail(ML_INPUT, "method is \"%s\", which this version does not know", method);
+    for (int i = 0; i < SIZE_KEYS; i++) {
+        ML_TRY(ml_image_get_int(file, size_keys[i].name, &value));
+        if (value < 0 || value > MOST_SIZE)
+            return ml_fail(ML_INPUT, "%s is %" PRId64 ", expected 0 to %d", size_keys[i].name, value, MOST_SIZE);
+        memcpy((char *)&out->sizes + size_keys[i].offset, &value, sizeof value);
+    }
+    ML_TRY(ml_image_get_int(file, "new_biases", &value));
+    out->sizes.new_biases = value != 0;
+    ML_TRY(check_sizes(out));
+done:
+    return st;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+
+static ml_status put_pair(hid_t pairs, const ml_adapter_pair *p)
+{
+    ml_status st = ML_OK;
+    hid_t group = -1;
+    ML_TRY(ml_image_make_group(pairs, p->site));
+    group = H5Gopen2(pairs, p->site, H5P_DEFAULT);
+    ML_TRY(ml_image_put_double(group, "alpha", p->alpha));
+    ML_TRY(ml_image_put_matrix(group, "A", p->rank, p->in, p->a));
+    ML_TRY(ml_image_put_matrix(group, "B", p->out, p->rank, p->b));
+    if (p->m) ML_TRY(ml_image_put_matrix(group, "M", p->out, 1, p->m));
+done:
+    H5Gclose(group);
+    return st;
+}
+
+static ml_status put_tensors(hid_t file, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    hid_t group = -1;
+    ML_TRY(ml_image_make_group(file, "tensors"));
+    group = H5Gopen2(file, "tensors", H5P_DEFAULT);
+    for (int64_t i = 0; i < adapter->ntensors; i++) {
+        const ml_adapter_tensor *t = &adapter->tensors[i];
+        ML_TRY(ml_image_put_matrix(group, t->name, t->rows, t->cols, t->value));
+    }
+done:
+    H5Gclose(group);
+    return st;
+}
+
+static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    hid_t pairs = -1;
+    ML_TRY(ml_image_put_text(file, "format", format_name));
+    ML_TRY(ml_image_put_int(file, "version", VERSION));
+    ML_TRY(ml_image_put_text(file, "scaling", adapter->rslora ? "rslora" : "standard"));
+    ML_TRY(ml_image_put_double(file, "dropout", adapter->dropout));
+    ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
+    if (adapter->method != ML_METHOD_LORA) {
+        ML_TRY(put_method(file, adapter));
+        ML_TRY(put_tensors(file, adapter));
+    }
+    ML_TRY(ml_image_make_group(file, "pairs"));
+    pairs = H5Gopen2(file, "pairs", H5P_DEFAULT);
+    for (int64_t i = 0; i < adapter->count; i++) ML_TRY(put_pair(pairs, &adapter->pairs[i]));
+done:
+    H5Gclose(pairs);
+    return st;
+}
+
+static int64_t expected_bytes(const ml_adapter *adapter)
+{
+    enum { FILE_OVERHEAD = 64 << 10, PAIR_OVERHEAD = 4096 };
+    int64_t bytes = FILE_OVERHEAD;
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const ml_adapter_pair *p = &adapter->pairs[i];
+        bytes += PAIR_OVERHEAD + (p->rank * (p->in + p->out) + (p->m ? p->out : 0)) * (int64_t)sizeof(float);
+    }
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        bytes += PAIR_OVERHEAD + adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
+    return bytes;
+}
+
+ml_status ml_adapter_write(const ml_adapter *adapter, const char *path)
+{
+    ml_status st = ML_OK;
+    ml_image *image = NULL;
+    char *bytes, hash[ML_SHA256_HEX];
+    int64_t count;
+    ML_TRY(ml_image_create(&image, expected_bytes(adapter), USER_BLOCK));
+    ML_TRY(put_adapter(ml_image_file(image), adapter));
+    ML_TRY(ml_image_finish(image, &bytes, &count));
+    ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
+    snprintf(bytes, USER_BLOCK, "%s%s\n", first_line, hash);
+    ML_TRY(ml_durable_write(path, bytes, count, NULL));
+done:
+    ml_image_destroy(image);
+    return st;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+
+static ml_status check_hash(const char *path, const char *bytes, int64_t count)
+{
+    char hash[ML_SHA256_HEX], first[USER_BLOCK] = {0};
+    size_t prefix = strlen(first_line);
+    if (count <= USER_BLOCK || memcmp(bytes, first_line, prefix) != 0)
+        return ml_fail(ML_INPUT, "%s: is not an adapter of mpilora (adapter.h5) and not a PEFT directory", path);
+    ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
+    if (memcmp(bytes + prefix, hash, ML_SHA256_HEX - 1) != 0)
+        return ml_fail(ML_INPUT, "%s: is damaged: its SHA-256 is %.12s…, its first block says %.12s…", path, hash, bytes + prefix);
+    snprintf(first, sizeof first, "%s%s\n", first_line, hash);
+    if (memcmp(bytes, first, USER_BLOCK) != 0) return ml_fail(ML_INPUT, "%s: is damaged: its first block is not as it was written", path);
+    return ML_OK;
+}
+
+static ml_status read_factor(hid_t group, const char *name, int64_t rows, int64_t cols, float *values)
+{
+    ml_status st = ML_OK;
+    int64_t found_rows, found_cols;
+    hid_t dataset;
+    ML_TRY(ml_image_get_matrix(group, name, &found_rows, &found_cols, &dataset));
+    if (found_rows != rows || found_cols != cols)
+        st =
+            ml_fail(ML_INPUT, "%s is %" PRId64 " × %" PRId64 ", expected %" PRId64 " × %" PRId64, name, found_rows, found_cols, rows, cols);
+    else
+        st = ml_image_get_rows(dataset, 0, rows, cols, values);
+    H5Dclose(dataset);
+done:
+    return st;
+}
+
+/* Rank and widths come from the datasets themselves. */
+static ml_status get_sizes(hid_t group, int64_t *rank, int64_t *in, int64_t *out)
+{
+    ml_status st = ML_OK;
+    hid_t dataset;
+    int64_t again;
+    ML_TRY(ml_image_get_matrix(group, "A", rank, in, &dataset));
+    H5Dclose(dataset);
+    ML_TRY(ml_image_get_matrix(group, "B", out, &again, &dataset));
+    H5Dclose(dataset);
+done:
+    return st;
+}
+
+static ml_status get_pair(ml_adapter *out, int64_t *capacity, hid_t pairs, const char *site)
+{
+    ml_status st = ML_OK;
+    ml_adapter_pair *p;
+    int64_t rank, in, width;
+    hid_t group = -1;
+    ML_TRY(ml_image_get_group(pairs, site, &group));
+    ML_TRY(get_sizes(group, &rank, &in, &width));
+    ML_TRY(ml_adapter_add(out, capacity, site, rank, in, width, &p));
+    ML_TRY(ml_image_get_double(group, "alpha", &p->alpha));
+    p->scale = ml_adapter_scale(p->alpha, rank, out->rslora);
+    ML_TRY(read_factor(group, "A", rank, in, p->a));
+    ML_TRY(read_factor(group, "B", width, rank, p->b));
+    if (H5Lexists(group, "M", H5P_DEFAULT) > 0) {
+        ML_TRY(ml_adapter_add_magnitudes(p));
+        ML_TRY(read_factor(group, "M", width, 1, p->m));
+    }
+done:
+    H5Gclose(group);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", site);
+}
+
+static ml_status get_tensor(ml_adapter *out, hid_t group, const char *name)
+{
+    ml_status st = ML_OK;
+    ml_adapter_tensor *t = &out->tensors[out->ntensors];
+    hid_t dataset = -1;
+    ML_TRY(ml_image_get_matrix(group, name, &t->rows, &t->cols, &dataset));
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->value = ml_memory_alloc(t->rows * t->cols, sizeof *t->value, ML_MEM_OTHER, "an adapter");
+    if (!t->value) st = ML_RESOURCE;
+    out->ntensors++;
+    if (st == ML_OK) st = ml_image_get_rows(dataset, 0, t->rows, t->cols, t->value);
+done:
+    if (dataset >= 0) H5Dclose(dataset);
+    return st;
+}
+
+static ml_status get_tensors(ml_adapter *out, hid_t file)
+{
+    ml_status st = ML_OK;
+    int64_t links;
+    char name[sizeof out->tensors->name];
+    hid_t group = -1;
+    if (out->method == ML_METHOD_LORA) return ML_OK;
+    ML_TRY(ml_image_get_group(file, "tensors", &group));
+    ML_TRY(ml_image_links(group, &links));
+    ML_NEW(out->tensors, ml_max(1, links), ML_MEM_OTHER, "an adapter");
+    for (int64_t i = 0; i < links; i++) {
+        ML_TRY(ml_image_link(group, i, name, sizeof name));
+        ML_TRY(get_tensor(out, group, name));
+    }
+done:
+    H5Gclose(group);
+    return st;
+}
+
+static ml_status get_header(ml_adapter *out, hid_t file)
+{
+    ml_status st = ML_OK;
+    char format[32], scaling[16];
+    int64_t version;
+    ML_TRY(ml_image_get_text(file, "format", format, sizeof format));
+    ML_TRY(ml_image_get_int(file, "version", &version));
+    if (strcmp(format, format_name) != 0 || version != VERSION)
+        return ml_fail(ML_INPUT, "is \"%s\" version %" PRId64 ", expected \"%s\" version %d", format, version, format_name, VERSION);
+    ML_TRY(ml_image_get_text(file, "scaling", scaling, sizeof scaling));
+    out->rslora = !strcmp(scaling, "rslora");
+    if (!out->rslora && strcmp(scaling, "standard") != 0)
+        return ml_fail(ML_INPUT, "scaling is \"%s\", expected standard or rslora", scaling);
+    ML_TRY(ml_image_get_double(file, "dropout", &out->dropout));
+    ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash, sizeof out->base_source_hash));
+    ML_TRY(get_method(file, out));
+done:
+    return st;
+}
+
+static ml_status get_adapter(ml_adapter *out, hid_t file)
+{
+    ml_status st = ML_OK;
+    int64_t links, capacity = 0;
+    char site[sizeof out->pairs->site];
+    hid_t pairs = -1;
+    ML_TRY(get_header(out, file));
+    ML_TRY(get_tensors(out, file));
+    ML_TRY(ml_image_get_group(file, "pairs", &pairs));
+    ML_TRY(ml_image_links(pairs, &links));
+    for (int64_t i = 0; i < links; i++) {
+        ML_TRY(ml_image_link(pairs, i, site, sizeof site));
+        ML_TRY(get_pair(out, &capacity, pairs, site));
+    }
+done:
+    H5Gclose(pairs);
+    return st;
+}
+
+ml_status ml_adapter_read_file(ml_adapter *out, const char *path)
+{
+    ml_status st = ML_OK;
+    char *bytes = NULL;
+    int64_t count;
+    ml_image *image = NULL;
+    ML_TRY(ml_durable_read(path, largest_adapter, &bytes, &count));
+    ML_TRY(check_hash(path, bytes, count));
+    ml_sha256_of(bytes, (size_t)count, out->hash);
+    ML_TRY(ml_image_open(&image, path, bytes, count));
+    ML_TRY(get_adapter(out, ml_image_file(image)));
+done:
+    ml_image_destroy(image);
+    ml_memory_free(bytes);
+    return st;
+}

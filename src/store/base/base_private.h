@@ -1,0 +1,66 @@
+/* The layout of a base file, shared by its writer and its reader.
+ *
+ *   user block      magic, seal, and one line "offset bytes" for every tensor (and the tokenizer): where contents lie in the file
+ *   HDF5            /tensors/<name> contiguous, /tokenizer (canonical JSON, bytes); attributes of the root: format, version, architecture (JSON), dtype,
+ *                   source_sha256, content_sha256, tokenizer_sha256
+ *
+ * A malformed file can crash the HDF5 library. The contents are too large to be hashed at each start, so the seal is the SHA-256 of everything else: the
+ * user block's lines and all bytes outside the contents. It is checked before HDF5 sees the file.
+ */
+#ifndef MPILORA_STORE_BASE_BASE_PRIVATE_H
+#define MPILORA_STORE_BASE_BASE_PRIVATE_H
+
+#include <hdf5.h>
+
+#include "mpilora/store.h"
+
+#define BASE_FORMAT "mpilora-base"
+enum { BASE_VERSION = 1, BASE_PATH = 4096, BASE_PIECE = 256 << 10 /* what is read at once to be converted */ };
+
+typedef struct extent {
+    int64_t offset, bytes;
+} extent;
+
+struct ml_base {
+    char *path;
+    int fd;
+    ml_model_spec spec;
+    ml_dtype dtype;
+    char content[ML_SHA256_HEX], source[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
+    char *tokenizer;
+    int64_t tokenizer_length;
+    int64_t ntensors;
+    int64_t *offset; /* [ntensors] */
+};
+
+/* spec_json.c */
+ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;
+ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD;
+
+/* base_seal.c */
+int64_t base_user_block(int64_t extents); /* its size: a power of two ≥ 512 */
+/* The seal's hash of an open file of `bytes` bytes; extents ascend and do not overlap. */
+ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_block, const extent *contents, int64_t n,
+                         char hex[ML_SHA256_HEX]) ML_NODISCARD;
+ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents, int64_t n) ML_NODISCARD;
+/* Checks an open file; *contents (owned by the caller) and *n as written. ML_INPUT naming `path`. */
+ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *n) ML_NODISCARD;
+
+/* base_read.c: a request in numbers, and rows of it. */
+typedef struct base_slice {
+    int64_t offset, rows, cols; /* of the whole tensor in the file */
+    ml_dtype stored, wanted;
+    const ml_shard *shard; /* borrowed */
+} base_slice;
+
+/* *near: the tensor's number where the search begins, and where it ended. */
+ml_status base_slice_find(const ml_base *b, const ml_base_request *request, int64_t *near, base_slice *out) ML_NODISCARD;
+int64_t base_slice_rows(const base_slice *s); /* of the part that is wanted */
+int64_t base_slice_row(const base_slice *s);  /* elements of each */
+/* Rows [first, first + rows) of the wanted part into `to`; `piece` has BASE_PIECE bytes. Thread-safe. */
+ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows, void *to, char *piece) ML_NODISCARD;
+
+/* base_type.c: the file's type of a dtype; closed by the caller. */
+hid_t base_file_type(ml_dtype dtype);
+
+#endif

@@ -1,0 +1,23 @@
+/* What importers share. An internal module. */
+#ifndef MPILORA_STORE_BASE_IMPORT_PRIVATE_H
+#define MPILORA_STORE_BASE_IMPORT_PRIVATE_H
+
+#include "mpilora/import.h"
+
+/* A source of weights: what it is and rows [first, first + count) of each of its tensors, as mpilora lays them out (out × in), in fp32. */
+typedef struct import_source {
+    void *self;
+    ml_model_spec spec;
+    ml_text tokenizer; /* canonical JSON; empty: none. Owned */
+    char hash[ML_SHA256_HEX];
+    ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count, float *out);
+    void (*close)(void *self);
+} import_source;
+
+ml_status import_open_huggingface(import_source *out, const char *directory) ML_NODISCARD;
+ml_status import_open_gguf(import_source *out, const char *path) ML_NODISCARD;
+
+/* ML_INPUT where the tokenizer has more tokens than the model's vocabulary. */
+ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,253 @@
+/* Writing a base file: HDF5 lays out the file and closes it; the contents are written at their places by plain calls, since HDF5 1.10 does not survive a
+ * full disk; then the hash, the seal, fsync, rename. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/hdf5_file.h"
+#include "store/base/base_private.h"
+#include "io/durable.h"
+
+struct ml_base_writer {
+    char path[BASE_PATH], temporary[BASE_PATH + 32];
+    ml_model_spec spec;
+    ml_dtype dtype;
+    int fd;
+    bool made;                     /* the temporary file is there */
+    int64_t ntensors, tensor, row; /* the next row expected */
+    int64_t nplaces;               /* the tensors', and the tokenizer's where there is one */
+    extent *place;                 /* [nplaces] */
+    char *tokenizer;
+    int64_t tokenizer_length;
+    ml_sha256 *content;
+    uint16_t *narrow; /* a piece in bf16 */
+};
+
+enum { NARROW = 1 << 18 };
+
+static ml_status hdf5_failed(const ml_base_writer *w) { return ml_fail(ML_RESOURCE, "%s: HDF5 cannot lay out the file", w->temporary); }
+
+/* ---- layout ---- */
+
+static bool put_text(hid_t file, const char *name, const char *text)
+{
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR), attribute = -1;
+    bool good = type >= 0 && space >= 0 && H5Tset_size(type, strlen(text) + 1) >= 0;
+    if (good) attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    good = attribute >= 0 && H5Awrite(attribute, type, text) >= 0;
+    if (attribute >= 0) H5Aclose(attribute);
+    if (space >= 0) H5Sclose(space);
+    if (type >= 0) H5Tclose(type);
+    return good;
+}
+
+static bool put_dataset(hid_t where, const char *name, hid_t type, int rank, const hsize_t *dims, extent *place)
+{
+    hid_t space = H5Screate_simple(rank, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE), set = -1;
+    bool good = space >= 0 && list >= 0 && H5Pset_layout(list, H5D_CONTIGUOUS) >= 0 && H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) >= 0 &&
+                H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0 && H5Pset_obj_track_times(list, false) >= 0;
+    if (good) set = H5Dcreate2(where, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    haddr_t offset = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
+    place->offset = (int64_t)offset;
+    place->bytes = (int64_t)H5Tget_size(type);
+    for (int i = 0; i < rank; i++) place->bytes *= (int64_t)dims[i];
+    if (set >= 0) H5Dclose(set);
+    if (list >= 0) H5Pclose(list);
+    if (space >= 0) H5Sclose(space);
+    return offset != HADDR_UNDEF;
+}
+
+static bool put_tensors(ml_base_writer *w, hid_t file)
+{
+    hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+          types[2] = {base_file_type(ML_FP32), base_file_type(w->dtype)};
+    bool good = group >= 0 && types[0] >= 0 && types[1] >= 0;
+    for (int64_t i = 0; good && i < w->ntensors; i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&w->spec, i, &t);
+        hsize_t dims[2] = {(hsize_t)t.rows, (hsize_t)t.cols};
+        good = put_dataset(group, t.name, types[!t.norm_or_bias], t.vector ? 1 : 2, dims, &w->place[i]);
+    }
+    hsize_t length = (hsize_t)w->tokenizer_length;
+    if (w->tokenizer_length) good = good && put_dataset(file, "tokenizer", H5T_STD_U8LE, 1, &length, &w->place[w->ntensors]);
+    for (int i = 0; i < 2; i++)
+        if (types[i] >= 0) H5Tclose(types[i]);
+    if (group >= 0) H5Gclose(group);
+    return good;
+}
+
+static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture, const char *source)
+{
+    char tokenizer[ML_SHA256_HEX] = "", version[16], unknown[ML_SHA256_HEX];
+    if (w->tokenizer_length) ml_sha256_of(w->tokenizer, (size_t)w->tokenizer_length, tokenizer);
+    snprintf(version, sizeof version, "%d", (int)BASE_VERSION);
+    snprintf(unknown, sizeof unknown, "%064d", 0); /* filled in at the end */
+    return put_text(file, "format", BASE_FORMAT) && put_text(file, "version", version) && put_text(file, "architecture", architecture) &&
+           put_text(file, "dtype", ml_dtype_name(w->dtype)) && put_text(file, "source_sha256", source) &&
+           put_text(file, "tokenizer_sha256", tokenizer) && put_text(file, "content_sha256", unknown);
+}
+
+static ml_status lay_out(ml_base_writer *w, const char *architecture, const char *source)
+{
+    hid_t create = H5Pcreate(H5P_FILE_CREATE), file = -1;
+    bool good = create >= 0 && H5Pset_userblock(create, (hsize_t)base_user_block(w->nplaces)) >= 0;
+    if (good) file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
+    w->made = file >= 0;
+    good = file >= 0 && put_tensors(w, file) && put_attributes(w, file, architecture, source);
+    if (file >= 0 && H5Fclose(file) < 0) good = false;
+    if (create >= 0) H5Pclose(create);
+    return good ? ML_OK : hdf5_failed(w);
+}
+
+/* ---- create ---- */
+
+static ml_status open_contents(ml_base_writer *w)
+{
+    struct stat about;
+    w->fd = open(w->temporary, O_RDWR | O_CLOEXEC);
+    if (w->fd < 0 || fstat(w->fd, &about)) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", w->temporary, strerror(errno));
+    int error = posix_fallocate(w->fd, 0, about.st_size);
+    if (error && error != EOPNOTSUPP && error != EINVAL)
+        return ml_fail(ML_RESOURCE, "%s: no room for %" PRId64 " bytes: %s", w->temporary, (int64_t)about.st_size, strerror(error));
+    return ML_OK;
+}
+
+ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec, ml_dtype dtype, const char *tokenizer,
+                                int64_t tokenizer_length, const char *source_hash)
+{
+    ml_status st = ML_OK;
+    ml_base_writer *w = NULL;
+    ml_text architecture = {0};
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    ML_NEW(w, 1, ML_MEM_OTHER, "a base writer");
+    w->fd = -1;
+    w->spec = *spec;
+    w->dtype = dtype;
+    w->ntensors = ml_model_tensor_count(spec);
+    w->tokenizer_length = tokenizer_length;
+    w->nplaces = w->ntensors + (tokenizer_length > 0);
+    if (snprintf(w->path, sizeof w->path, "%s", path) >= (int)sizeof w->path) {
+        st = ml_fail(ML_USAGE, "%.64s…: the path is too long", path);
+        goto done;
+    }
+    snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
+    (void)unlink(w->temporary); /* left by a killed process that had this number */
+    ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
+    ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
+    if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
+    if (dtype == ML_BF16) ML_NEW(w->narrow, NARROW, ML_MEM_OTHER, "a write buffer");
+    ML_TRY(base_spec_to_json(spec, &architecture));
+    ML_TRY(ml_sha256_create(&w->content));
+    ml_sha256_add(w->content, architecture.data, (size_t)architecture.length);
+    ML_TRY(lay_out(w, architecture.data, source_hash));
+    ML_TRY(open_contents(w));
+    *out = w;
+    w = NULL;
+done:
+    ml_text_destroy(&architecture);
+    ml_base_writer_discard(w);
+    return st;
+}
+
+void ml_base_writer_discard(ml_base_writer *w)
+{
+    if (!w) return;
+    if (w->fd >= 0) close(w->fd);
+    if (w->made) unlink(w->temporary);
+    ml_sha256_destroy(w->content);
+    ml_memory_free(w->narrow);
+    ml_memory_free(w->tokenizer);
+    ml_memory_free(w->place);
+    ml_memory_free(w);
+}
+
+/* ---- contents ---- */
+
+static ml_status put_values(ml_base_writer *w, const float *values, int64_t count, bool bf16, int64_t offset)
+{
+    for (int64_t at = 0; at < count; at += NARROW) {
+        int64_t n = ml_min(NARROW, count - at), size = bf16 ? 2 : 4;
+        const void *data = values + at;
+        for (int64_t i = 0; bf16 && i < n; i++) w->narrow[i] = ml_bf16_from_float(values[at + i]);
+        if (bf16) data = w->narrow;
+        ml_sha256_add(w->content, data, (size_t)(n * size));
+        ml_status st = ml_file_write(w->fd, w->temporary, data, n * size, offset + at * size);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows, const float *rows)
+{
+    ml_model_tensor t = {.name = "nothing more"};
+    if (w->tensor < w->ntensors) ml_model_tensor_at(&w->spec, w->tensor, &t);
+    if (strcmp(t.name, name) != 0 || first_row != w->row || nrows > t.rows - first_row)
+        return ml_fail(ML_INTERNAL, "%s: rows %" PRId64 "+%" PRId64 " of %s come where row %" PRId64 " of %s is due", w->path, first_row,
+                       nrows, name, w->row, t.name);
+    bool bf16 = w->dtype == ML_BF16 && !t.norm_or_bias;
+    if (first_row == 0) ml_sha256_add(w->content, t.name, strlen(t.name) + 1);
+    ml_status st = put_values(w, rows, nrows * t.cols, bf16, w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
+    w->row += nrows;
+    if (w->row == t.rows) {
+        w->row = 0;
+        w->tensor++;
+    }
+    return st;
+}
+
+/* ---- finish ---- */
+
+static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
+{
+    hid_t file = H5Fopen(w->temporary, H5F_ACC_RDWR, H5P_DEFAULT);
+    hid_t attribute = file >= 0 ? H5Aopen(file, "content_sha256", H5P_DEFAULT) : -1;
+    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
+    bool good = type >= 0 && H5Awrite(attribute, type, hex) >= 0;
+    if (type >= 0) H5Tclose(type);
+    if (attribute >= 0) H5Aclose(attribute);
+    if (file >= 0 && H5Fclose(file) < 0) good = false;
+    return good ? ML_OK : hdf5_failed(w);
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const extent *x = a, *y = b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static ml_status seal_and_rename(ml_base_writer *w)
+{
+    ml_status st = ML_OK;
+    struct stat about;
+    char hex[ML_SHA256_HEX];
+    ml_sha256_add(w->content, w->tokenizer, (size_t)w->tokenizer_length);
+    ml_sha256_finish(w->content, hex);
+    w->content = NULL;
+    if (w->tokenizer_length) ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length, w->place[w->ntensors].offset));
+    ML_TRY(put_content_hash(w, hex));
+    if (fstat(w->fd, &about)) return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
+    qsort(w->place, (size_t)w->nplaces, sizeof *w->place, by_offset);
+    ML_TRY(base_seal_write(w->fd, w->temporary, about.st_size, w->place, w->nplaces));
+    if (fsync(w->fd)) return ml_fail(ML_RESOURCE, "%s: fsync: %s", w->temporary, strerror(errno));
+    ML_TRY(ml_durable_rename(w->temporary, w->path));
+    w->made = false;
+done:
+    return st;
+}
+
+ml_status ml_base_writer_finish(ml_base_writer *w)
+{
+    ml_status st = ML_OK;
+    if (w->tensor < w->ntensors) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&w->spec, w->tensor, &t);
+        st = ml_fail(ML_INTERNAL, "%s: tensor %s was not written", w->path, t.name);
+    } else {
+        st = seal_and_rename(w);
+    }
+    ml_base_writer_discard(w);
+    return st;
+}

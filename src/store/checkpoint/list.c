@@ -1,0 +1,204 @@
+/* The checkpoints of a run as directories: listed, removed, set aside. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "store/checkpoint/run_directory.h"
+
+enum { KEPT_ASIDE = 2, NAME = 64 };
+static const char set_aside_name[] = "set-aside";
+
+ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file, char out[ML_DURABLE_PATH])
+{
+    return ml_durable_path(out, "%s/step-%08lld%s%s", run->checkpoints, (long long)step, *file ? "/" : "", file);
+}
+
+/* The step of a directory's name; −1 where it is none of ours. */
+static int64_t step_of(const char *name)
+{
+    char again[NAME];
+    if (strncmp(name, "step-", 5) != 0) return -1;
+    long long step = strtoll(name + 5, NULL, 10);
+    snprintf(again, sizeof again, "step-%08lld", step);
+    return step >= 0 && !strcmp(name, again) ? step : -1;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static ml_status add_step(int64_t **steps, int64_t *count, int64_t *capacity, int64_t step)
+{
+    if (*count == *capacity) {
+        int64_t *grown = ml_memory_resize(*steps, 2 * *capacity, sizeof *grown, "the list of checkpoints");
+        if (!grown) return ML_RESOURCE;
+        *steps = grown;
+        *capacity *= 2;
+    }
+    (*steps)[(*count)++] = step;
+    return ML_OK;
+}
+
+/* A link or a file with a checkpoint's name counts as committed: it is judged, and never entered. */
+static ml_status is_committed(const ml_run_directory *run, int64_t step, bool *committed)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    struct stat info;
+    ML_TRY(ml_step_path(run, step, "", path));
+    *committed = true;
+    if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode)) return ML_OK;
+    ML_TRY(ml_step_path(run, step, ml_manifest_name, path));
+    ML_TRY(ml_durable_find(path, committed));
+done:
+    return st;
+}
+
+ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **out, int64_t *count)
+{
+    ml_status st = ML_OK;
+    int64_t capacity = 16, *steps = NULL, n = 0;
+    DIR *dir = ml_durable_list(run->checkpoints);
+    if (!dir) return ml_fail(ML_INPUT, "%s: cannot be listed: %s", run->checkpoints, strerror(errno));
+    ML_NEW(steps, capacity, ML_MEM_OTHER, "the list of checkpoints");
+    for (const struct dirent *entry;;) {
+        bool is;
+        ML_TRY(ml_durable_next(dir, run->checkpoints, &entry));
+        if (!entry) break;
+        int64_t step = step_of(entry->d_name);
+        if (step < 0) continue;
+        ML_TRY(is_committed(run, step, &is));
+        if (is == committed) ML_TRY(add_step(&steps, &n, &capacity, step));
+    }
+    qsort(steps, (size_t)n, sizeof *steps, ascending);
+    *out = steps;
+    *count = n;
+    steps = NULL;
+done:
+    ml_memory_free(steps);
+    (void)closedir(dir);
+    return st;
+}
+
+/* Manifest first, and that on disk before the rest goes: a half-deleted checkpoint is no checkpoint. */
+static ml_status remove_directory(const char *path)
+{
+    ml_status st = ML_OK;
+    char manifest[ML_DURABLE_PATH];
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        ML_TRY(ml_durable_path(manifest, "%s/%s", path, ml_manifest_name));
+        ML_TRY(ml_durable_remove(manifest));
+        ML_TRY(ml_durable_sync_directory(path));
+    }
+    ML_TRY(ml_durable_remove(path));
+done:
+    return st;
+}
+
+ml_status ml_step_remove(const ml_run_directory *run, int64_t step)
+{
+    char path[ML_DURABLE_PATH];
+    ml_status st = ml_step_path(run, step, "", path);
+    return st != ML_OK ? st : remove_directory(path);
+}
+
+/* ---- set-aside/: step-%08d.KIND-%06d, numbered upwards ---------------------------------------------------------------------------- */
+
+static int64_t aside_number(const char *name, const char *kind)
+{
+    char mark[16];
+    snprintf(mark, sizeof mark, ".%s-", kind);
+    const char *found = strstr(name, mark);
+    return found && !strncmp(name, "step-", 5) ? strtoll(found + strlen(mark), NULL, 10) : -1;
+}
+
+/* How many of the kind there are, the highest number, and the name with the lowest. */
+typedef struct aside {
+    int64_t count, highest;
+    char lowest[NAME];
+} aside;
+
+static ml_status survey(const ml_run_directory *run, const char *kind, aside *found)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    int64_t least = INT64_MAX;
+    DIR *dir = NULL;
+    *found = (aside){0};
+    ML_TRY(ml_durable_path(path, "%s/%s", run->checkpoints, set_aside_name));
+    if (!(dir = ml_durable_list(path)))
+        return errno == ENOENT ? ML_OK : ml_fail(ML_INPUT, "%s: cannot be listed: %s", path, strerror(errno));
+    for (const struct dirent *entry;;) {
+        ML_TRY(ml_durable_next(dir, path, &entry));
+        if (!entry) break;
+        int64_t number = aside_number(entry->d_name, kind);
+        if (number < 0) continue;
+        found->count++;
+        found->highest = ml_max(found->highest, number);
+        if (number < least) snprintf(found->lowest, NAME, "%.*s", NAME - 1, entry->d_name);
+        least = ml_min(least, number);
+    }
+done:
+    if (dir) (void)closedir(dir);
+    return st;
+}
+
+ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind, bool *any)
+{
+    aside found;
+    ml_status st = survey(run, kind, &found);
+    *any = found.count > 0;
+    return st;
+}
+
+/* Of a kind, the oldest go until `keep` are left. */
+static ml_status thin_out(const ml_run_directory *run, const char *kind, int64_t keep)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    aside found;
+    for (;;) {
+        ML_TRY(survey(run, kind, &found));
+        if (found.count <= keep) break;
+        ML_TRY(ml_durable_path(path, "%s/%s/%s", run->checkpoints, set_aside_name, found.lowest));
+        ML_TRY(remove_directory(path));
+    }
+done:
+    return st;
+}
+
+ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step, const char *kind)
+{
+    ml_status st = ML_OK;
+    char from[ML_DURABLE_PATH], to[ML_DURABLE_PATH];
+    aside found;
+    ML_TRY(ml_durable_path(to, "%s/%s", run->checkpoints, set_aside_name));
+    ML_TRY(ml_durable_make_directories(to));
+    ML_TRY(survey(run, kind, &found));
+    ML_TRY(ml_step_path(run, step, "", from));
+    ML_TRY(ml_durable_path(to, "%s/%s/step-%08lld.%s-%06lld", run->checkpoints, set_aside_name, (long long)step, kind,
+                           (long long)found.highest + 1));
+    ML_TRY(ml_durable_rename(from, to));
+    ML_TRY(thin_out(run, kind, KEPT_ASIDE));
+done:
+    return st;
+}
+
+/* Bad ones of earlier starts forbid a silent fresh start; one that was asked for needs them no more. */
+ml_status ml_steps_start_over(const ml_run_directory *run)
+{
+    ml_status st = ML_OK;
+    char latest[ML_DURABLE_PATH];
+    int64_t *steps = NULL, count = 0;
+    ML_TRY(ml_steps_list(run, true, &steps, &count));
+    for (int64_t i = 0; i < count; i++) ML_TRY(ml_step_set_aside(run, steps[i], "old"));
+    ML_TRY(thin_out(run, "bad", 0));
+    ML_TRY(ml_durable_path(latest, "%s/latest", run->checkpoints));
+    ML_TRY(ml_durable_remove(latest));
+done:
+    ml_memory_free(steps);
+    return st;
+}

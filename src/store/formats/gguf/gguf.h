@@ -1,0 +1,61 @@
+/* GGUF, versions 2 and 3: metadata, tensor table, contents dequantised to fp32. An internal module.
+ *
+ * Everything is checked when the file is opened: every count and length against the bytes that are left before anything is allocated, keys unique and not empty,
+ * no nested arrays, alignment a power of two, shapes without overflow, rows of whole blocks, data inside the file. ML_INPUT naming file and key or tensor.
+ */
+#ifndef MPILORA_STORE_FORMATS_GGUF_GGUF_H
+#define MPILORA_STORE_FORMATS_GGUF_GGUF_H
+
+#include "mpilora/base.h"
+
+typedef enum gguf_kind { GGUF_NUMBER, GGUF_TEXT, GGUF_TEXTS, GGUF_NUMBERS } gguf_kind;
+
+/* One metadata entry. Numbers are kept as double, and as int64_t where they are whole. */
+typedef struct gguf_value {
+    char *key;
+    gguf_kind kind;
+    bool whole;
+    int64_t integer;
+    double real;
+    char *text;
+    int64_t count; /* of an array */
+    char **texts;
+    double *reals;
+} gguf_value;
+
+typedef struct gguf_type {
+    int number;
+    const char *name;
+    int64_t block, bytes; /* elements and bytes of a block */
+    void (*widen)(const uint8_t *block, float *out);
+} gguf_type;
+
+typedef struct gguf_tensor {
+    char *name;
+    const gguf_type *type;
+    int64_t rows, cols; /* a vector: 1 row */
+    int dims;
+    int64_t offset, bytes; /* in the file */
+} gguf_tensor;
+
+typedef struct gguf_file {
+    char *path;
+    int fd;
+    int64_t bytes;
+    int64_t nvalues, ntensors;
+    gguf_value *values;
+    gguf_tensor *tensors;
+} gguf_file;
+
+/* Local. Close with gguf_close, also after a failure. */
+ml_status gguf_open(gguf_file *out, const char *path) ML_NODISCARD;
+void gguf_close(gguf_file *file);
+const gguf_value *gguf_find(const gguf_file *file, const char *key);          /* NULL: not there */
+const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name); /* NULL: not there */
+/* Rows [first, first + count) as fp32. */
+ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64_t first, int64_t count, float *out) ML_NODISCARD;
+
+/* gguf_types.c: NULL where the number is not one of the supported types. */
+const gguf_type *gguf_type_of(int64_t number);
+
+#endif

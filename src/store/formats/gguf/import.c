@@ -1,0 +1,380 @@
+/* A GGUF file as a source of weights: the Llama and GPT-2 types, tokenizer inside. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "io/hdf5_file.h"
+#include "mpilora/data.h"
+#include "store/formats/gguf/gguf.h"
+#include "store/base/import_private.h"
+
+typedef struct gguf_source {
+    gguf_file file;
+    const ml_model_spec *spec;
+    const char *architecture; /* "llama" or "gpt2" */
+} gguf_source;
+
+static void source_close(void *self)
+{
+    gguf_source *g = self;
+    gguf_close(&g->file);
+    ml_memory_free(g);
+}
+
+/* ---- metadata ---- */
+
+static const gguf_value *find_own(const gguf_source *g, const char *name)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", g->architecture, name);
+    return gguf_find(&g->file, key);
+}
+
+static ml_status get_int(const gguf_source *g, const char *name, const int64_t *otherwise, int64_t *out)
+{
+    const gguf_value *v = find_own(g, name);
+    if (!v && !otherwise) return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
+    if (v && (v->kind != GGUF_NUMBER || !v->whole)) return ml_fail(ML_INPUT, "%s: key %s: expected a whole number", g->file.path, v->key);
+    *out = v ? v->integer : *otherwise;
+    return ML_OK;
+}
+
+static ml_status get_real(const gguf_source *g, const char *name, const double *otherwise, double *out)
+{
+    const gguf_value *v = find_own(g, name);
+    if (!v && !otherwise) return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
+    if (v && v->kind != GGUF_NUMBER) return ml_fail(ML_INPUT, "%s: key %s: expected a number", g->file.path, v->key);
+    *out = v ? v->real : *otherwise;
+    return ML_OK;
+}
+
+static ml_status read_sizes(const gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    ML_TRY(get_int(g, "block_count", NULL, &s->layers));
+    ML_TRY(get_int(g, "embedding_length", NULL, &s->width));
+    ML_TRY(get_int(g, "feed_forward_length", NULL, &s->mlp_width));
+    ML_TRY(get_int(g, "attention.head_count", NULL, &s->heads));
+    ML_TRY(get_int(g, "attention.head_count_kv", &s->heads, &s->kv_heads));
+    ML_TRY(get_int(g, "context_length", NULL, &s->context));
+    if (s->heads < 1) return ml_fail(ML_INPUT, "%s: attention.head_count: %" PRId64, g->file.path, s->heads);
+    int64_t head_dim = s->width / s->heads, value_length;
+    ML_TRY(get_int(g, "attention.key_length", &head_dim, &s->head_dim));
+    ML_TRY(get_int(g, "attention.value_length", &s->head_dim, &value_length));
+    if (value_length != s->head_dim)
+        return ml_fail(ML_INPUT, "%s: attention.value_length %" PRId64 " differs from key_length %" PRId64 ": not supported", g->file.path,
+                       value_length, s->head_dim);
+    const gguf_tensor *embed = gguf_find_tensor(&g->file, "token_embd.weight");
+    if (!embed) return ml_fail(ML_INPUT, "%s: tensor token_embd.weight is missing", g->file.path);
+    s->vocab = embed->rows;
+done:
+    return st;
+}
+
+/* Llama-3's factors come as a tensor; they must be those of its scaling rule. */
+static ml_status read_rope_factors(const gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    float factor[512];
+    const gguf_tensor *t = gguf_find_tensor(&g->file, "rope_freqs.weight");
+    int64_t half = s->head_dim / 2;
+    if (!t) return ML_OK;
+    if (t->rows != 1 || t->cols != half || half > 512)
+        return ml_fail(ML_INPUT, "%s: rope_freqs.weight has %" PRId64 " factors, expected %" PRId64, g->file.path, t->rows * t->cols, half);
+    ML_TRY(gguf_read_rows(&g->file, t, 0, 1, factor));
+    ml_rope_scaling r = {(double)factor[half - 1], 1.0, 4.0, 8192};
+    if (!(r.factor >= 1.0 && r.factor < 1e6))
+        return ml_fail(ML_INPUT, "%s: rope_freqs.weight: the last factor is %g, expected 1 or more", g->file.path, r.factor);
+    for (int64_t i = 0; i < half; i++) {
+        double frequency = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_dim), wavelength = 6.283185307179586 / frequency,
+               expected = 1.0;
+        double low = (double)r.original_context / r.low_freq_factor, high = (double)r.original_context / r.high_freq_factor;
+        double smooth = ((double)r.original_context / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+        if (wavelength > low)
+            expected = r.factor;
+        else if (wavelength >= high)
+            expected = 1.0 / ((1.0 - smooth) / r.factor + smooth);
+        if (!(fabs(expected - (double)factor[i]) <= 1e-3 * expected))
+            return ml_fail(ML_INPUT, "%s: rope_freqs.weight: factor %" PRId64 " is %g, Llama-3's scaling expects %g: not supported",
+                           g->file.path, i, (double)factor[i], expected);
+    }
+    s->rope_scaling = r;
+done:
+    return st;
+}
+
+/* Keys of models that compute something else. */
+static ml_status refuse_others(const gguf_source *g)
+{
+    static const char *const names[] = {"expert_count", "attention.sliding_window", "attention.scale",
+                                        "logit_scale",  "embedding_scale",          "residual_scale"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const gguf_value *v = find_own(g, names[i]);
+        if (v && v->real != 0.0)
+            return ml_fail(ML_INPUT, "%s: %s: this changes what the model computes and is not supported", g->file.path, v->key);
+    }
+    return ML_OK;
+}
+
+static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    const double theta = 10000.0, plain = 1.0;
+    double linear;
+    int64_t rotated;
+    ML_TRY(read_sizes(g, s));
+    ML_TRY(get_real(g, "attention.layer_norm_rms_epsilon", NULL, &s->norm_eps));
+    ML_TRY(get_real(g, "rope.freq_base", &theta, &s->rope_theta));
+    ML_TRY(get_real(g, "rope.scale_linear", &plain, &linear));
+    if (linear != 0.0 && linear != 1.0) return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path, linear);
+    ML_TRY(get_int(g, "rope.dimension_count", &s->head_dim, &rotated));
+    if (rotated != s->head_dim)
+        return ml_fail(ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported", g->file.path, rotated,
+                       s->head_dim);
+    ML_TRY(refuse_others(g));
+    const gguf_value *scaling = find_own(g, "rope.scaling.type"), *factor = find_own(g, "rope.scaling.factor");
+    if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)
+        return ml_fail(ML_INPUT, "%s: rope.scaling.factor: %g without a type means linear scaling: not supported", g->file.path,
+                       factor->real);
+    if (scaling && (scaling->kind != GGUF_TEXT || strcmp(scaling->text, "none") != 0))
+        return ml_fail(ML_INPUT, "%s: rope.scaling.type: only none is supported (and Llama-3's factors)", g->file.path);
+    s->activation = ML_SILU;
+    s->qkv_bias = gguf_find_tensor(&g->file, "blk.0.attn_q.bias") != NULL;
+    s->o_bias = gguf_find_tensor(&g->file, "blk.0.attn_output.bias") != NULL;
+    s->mlp_bias = gguf_find_tensor(&g->file, "blk.0.ffn_up.bias") != NULL;
+    ML_TRY(read_rope_factors(g, s));
+done:
+    return st;
+}
+
+static ml_status read_gpt2(const gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    const double eps = 1e-5;
+    ML_TRY(read_sizes(g, s));
+    ML_TRY(refuse_others(g));
+    ML_TRY(get_real(g, "attention.layer_norm_epsilon", &eps, &s->norm_eps));
+    s->activation = ML_GELU_TANH;
+    s->qkv_bias = s->o_bias = s->mlp_bias = true;
+done:
+    return st;
+}
+
+/* ---- tensors ---- */
+
+typedef struct place {
+    char name[96];
+    int64_t first; /* row of the stored tensor */
+    int64_t total; /* rows of the stored tensor */
+} place;
+
+static void place_of(const gguf_source *g, const ml_model_tensor *t, place *out)
+{
+    static const struct {
+        const char *ours, *theirs;
+    } whole[] = {{"embed", "token_embd"}, {"position", "position_embd"}, {"norm", "output_norm"}, {"head", "output"}},
+      layer[] = {{"norm1", "attn_norm"},   {"norm2", "ffn_norm"},     {"attn.q", "attn_q"},     {"attn.k", "attn_k"},
+                 {"attn.v", "attn_v"},     {"attn.o", "attn_output"}, {"mlp.gate", "ffn_gate"}, {"mlp.up", "ffn_up"},
+                 {"mlp.down", "ffn_down"}, {"mlp.fc", "ffn_up"},      {"mlp.proj", "ffn_down"}};
+    *out = (place){.total = t->rows};
+    const char *kind = strrchr(t->name, '.');
+    char *word = NULL;
+    if (strncmp(t->name, "layers.", 7) != 0) {
+        for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+            if (strlen(whole[i].ours) == (size_t)(kind - t->name) && !strncmp(t->name, whole[i].ours, strlen(whole[i].ours)))
+                snprintf(out->name, sizeof out->name, "%s%s", whole[i].theirs, kind);
+        return;
+    }
+    long number = strtol(t->name + 7, &word, 10);
+    word++;
+    size_t length = (size_t)(kind - word);
+    for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
+        if (strlen(layer[i].ours) == length && !strncmp(word, layer[i].ours, length))
+            snprintf(out->name, sizeof out->name, "blk.%ld.%s%s", number, layer[i].theirs, kind);
+    if (g->spec->family == ML_FAMILY_GPT2 && length == 6 && !strncmp(word, "attn.", 5) && word[5] != 'o') {
+        snprintf(out->name, sizeof out->name, "blk.%ld.attn_qkv%s", number, kind);
+        out->first = (word[5] == 'q' ? 0 : word[5] == 'k' ? 1 : 2) * t->rows;
+        out->total = 3 * t->rows;
+    }
+}
+
+static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
+{
+    place p;
+    place_of(g, t, &p);
+    const gguf_tensor *found = gguf_find_tensor(&g->file, p.name);
+    if (!found) return ml_fail(ML_INPUT, "%s: tensor %s is missing", g->file.path, p.name);
+    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == 1 : found->rows == p.total && found->cols == t->cols;
+    if (!good)
+        return ml_fail(ML_INPUT, "%s: %s is %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64, g->file.path, p.name, found->rows,
+                       found->cols, t->vector ? 1 : p.total, t->vector ? p.total : t->cols);
+    return ML_OK;
+}
+
+/* Llama's GGUF has the rows of each q and k head as pairs (i, i + h/2) next to each other; Hugging Face has the first halves first. */
+static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_t row)
+{
+    bool q_or_k = strstr(t->name, "attn.q.") || strstr(t->name, "attn.k.");
+    if (g->spec->family != ML_FAMILY_LLAMA || !q_or_k) return row;
+    int64_t h = g->spec->head_dim, in_head = row % h, half = h / 2;
+    return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored, const ml_model_tensor *t, const place *p, int64_t first,
+                             int64_t count, float *out)
+{
+    ml_status st = ML_OK;
+    float *whole = NULL;
+    ML_NEW(whole, stored->cols, ML_MEM_OTHER, "a vector");
+    ML_TRY(gguf_read_rows(&g->file, stored, 0, 1, whole));
+    for (int64_t i = 0; i < count; i++) out[i] = whole[p->first + stored_row(g, t, first + i)];
+done:
+    ml_memory_free(whole);
+    return st;
+}
+
+static ml_status read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count, float *out)
+{
+    const gguf_source *g = self;
+    place p;
+    place_of(g, t, &p);
+    const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
+    if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
+    if (stored_row(g, t, 1) == 1) return gguf_read_rows(&g->file, stored, p.first + first, count, out);
+    for (int64_t i = 0; i < count; i++) {
+        ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1, out + i * t->cols);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+/* No head of its own, or one that is the embedding byte for byte. */
+static ml_status find_head(const gguf_source *g, bool *tied)
+{
+    ml_status st = ML_OK;
+    enum { PIECE = 1 << 20 };
+    const gguf_tensor *head = gguf_find_tensor(&g->file, "output.weight"), *embed = gguf_find_tensor(&g->file, "token_embd.weight");
+    char *a = NULL, *b = NULL;
+    *tied = !head || (head->type == embed->type && head->bytes == embed->bytes);
+    if (!head) return ML_OK;
+    ML_NEW(a, PIECE, ML_MEM_OTHER, "a read buffer");
+    ML_NEW(b, PIECE, ML_MEM_OTHER, "a read buffer");
+    for (int64_t at = 0; *tied && at < head->bytes; at += PIECE) {
+        int64_t n = ml_min(PIECE, head->bytes - at);
+        ML_TRY(ml_file_read(g->file.fd, g->file.path, a, n, head->offset + at));
+        ML_TRY(ml_file_read(g->file.fd, g->file.path, b, n, embed->offset + at));
+        *tied = memcmp(a, b, (size_t)n) == 0;
+    }
+done:
+    ml_memory_free(a);
+    ml_memory_free(b);
+    return st;
+}
+
+/* ---- tokenizer ---- */
+
+static int64_t token_id(const gguf_source *g, const char *key)
+{
+    const gguf_value *v = gguf_find(&g->file, key);
+    return v && v->kind == GGUF_NUMBER && v->whole ? v->integer : -1;
+}
+
+static ml_status read_tokenizer(const gguf_source *g, ml_text *json)
+{
+    ml_status st = ML_OK;
+    int32_t *types = NULL;
+    const gguf_value *model = gguf_find(&g->file, "tokenizer.ggml.model"), *tokens = gguf_find(&g->file, "tokenizer.ggml.tokens");
+    const gguf_value *merges = gguf_find(&g->file, "tokenizer.ggml.merges"), *kinds = gguf_find(&g->file, "tokenizer.ggml.token_type");
+    const gguf_value *pre = gguf_find(&g->file, "tokenizer.ggml.pre"), *begin = gguf_find(&g->file, "tokenizer.ggml.add_bos_token");
+    if (!model || model->kind != GGUF_TEXT || strcmp(model->text, "gpt2") != 0) {
+        ml_warn("%s: no byte-level BPE tokenizer inside (%s): the base gets none", g->file.path,
+                model && model->text ? model->text : "none at all");
+        return ML_OK;
+    }
+    if (!tokens || tokens->kind != GGUF_TEXTS || !merges || merges->kind != GGUF_TEXTS)
+        return ml_fail(ML_INPUT, "%s: tokenizer.ggml.tokens or .merges is missing or no array of texts", g->file.path);
+    if (kinds && (kinds->kind != GGUF_NUMBERS || kinds->count != tokens->count))
+        return ml_fail(ML_INPUT, "%s: tokenizer.ggml.token_type does not fit the %" PRId64 " tokens", g->file.path, tokens->count);
+    if (kinds) ML_NEW(types, kinds->count, ML_MEM_OTHER, "token types");
+    for (int64_t i = 0; kinds && i < kinds->count; i++) types[i] = fabs(kinds->reals[i]) < 1e6 ? (int32_t)kinds->reals[i] : 0;
+    const ml_gguf_vocabulary vocabulary = {.model = model->text,
+                                           .pre = pre && pre->kind == GGUF_TEXT ? pre->text : "default",
+                                           .ntokens = tokens->count,
+                                           .nmerges = merges->count,
+                                           .tokens = (const char *const *)tokens->texts,
+                                           .merges = (const char *const *)merges->texts,
+                                           .types = types,
+                                           .bos = token_id(g, "tokenizer.ggml.bos_token_id"),
+                                           .eos = token_id(g, "tokenizer.ggml.eos_token_id"),
+                                           .add_bos = begin && begin->integer != 0};
+    st = ml_tokenizer_from_gguf(&vocabulary, json);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", g->file.path);
+done:
+    ml_memory_free(types);
+    return st;
+}
+
+/* ---- opening ---- */
+
+static bool is_expected(const gguf_source *g, const char *name)
+{
+    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight")) return true; /* read elsewhere */
+    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
+        ml_model_tensor t;
+        place p;
+        ml_model_tensor_at(g->spec, i, &t);
+        place_of(g, &t, &p);
+        if (!strcmp(p.name, name)) return true;
+    }
+    return false;
+}
+
+static ml_status check_tensors(const gguf_source *g)
+{
+    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(g->spec, i, &t);
+        ml_status st = check_tensor(g, &t);
+        if (st != ML_OK) return st;
+    }
+    for (int64_t i = 0; i < g->file.ntensors; i++)
+        if (!is_expected(g, g->file.tensors[i].name))
+            return ml_fail(ML_INPUT, "%s: tensor %s is not part of a %s model", g->file.path, g->file.tensors[i].name, g->architecture);
+    return ML_OK;
+}
+
+static ml_status read_description(gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    const gguf_value *v = gguf_find(&g->file, "general.architecture");
+    if (!v || v->kind != GGUF_TEXT || (strcmp(v->text, "llama") != 0 && strcmp(v->text, "gpt2") != 0))
+        return ml_fail(ML_INPUT, "%s: general.architecture: \"%s\" is not supported, only llama and gpt2", g->file.path,
+                       v && v->text ? v->text : "(missing)");
+    g->architecture = v->text;
+    s->family = strcmp(v->text, "gpt2") == 0 ? ML_FAMILY_GPT2 : ML_FAMILY_LLAMA;
+    ML_TRY(s->family == ML_FAMILY_GPT2 ? read_gpt2(g, s) : read_llama(g, s));
+    ML_TRY(find_head(g, &s->tied_head));
+    st = ml_model_spec_check(s, ML_INPUT);
+    if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);
+    ML_TRY(check_tensors(g));
+done:
+    return st;
+}
+
+ml_status import_open_gguf(import_source *out, const char *path)
+{
+    ml_status st = ML_OK;
+    gguf_source *g = NULL;
+    ML_NEW(g, 1, ML_MEM_OTHER, "a source");
+    g->file.fd = -1;
+    g->spec = &out->spec;
+    out->self = g;
+    out->close = source_close;
+    out->read_rows = read_rows;
+    ML_TRY(gguf_open(&g->file, path));
+    ML_TRY(read_description(g, &out->spec));
+    ML_TRY(read_tokenizer(g, &out->tokenizer));
+    ML_TRY(ml_sha256_of_file(path, out->hash));
+done:
+    return st;
+}

@@ -1,0 +1,193 @@
+/* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the base, or of q, k and v side by side (GPT-2's c_attn);
+ * GPT-2's matrices are stored in × out, so a block of their rows is a block of the base's columns. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "io/hdf5_file.h"
+#include "io/durable.h"
+#include "store/formats/huggingface/export.h"
+#include "store/formats/huggingface/huggingface.h"
+
+enum { PARTS = 3, BLOCK = 16 << 20 }; /* values in memory at once: 64 MiB, twice */
+
+typedef struct stored {
+    char name[128];
+    int nparts;
+    ml_model_tensor part[PARTS];
+    bool transposed, vector;
+    int64_t total, cols; /* outputs of all parts, inputs */
+    ml_dtype dtype;
+    int64_t bytes;
+} stored;
+
+typedef struct writer {
+    ml_base *base;
+    const char *path; /* of the temporary file */
+    int fd;
+    int64_t at; /* next byte */
+    int64_t count;
+    stored *list;
+    float *block, *columns; /* [BLOCK] or one row where that is longer */
+} writer;
+
+/* ---- the list ---- */
+
+static void add_part(writer *w, const ml_model_tensor *t)
+{
+    const ml_model_spec *spec = ml_base_spec(w->base);
+    hf_place place;
+    hf_place_of(spec, t, &place);
+    if (place.first == 0) {
+        stored *s = &w->list[w->count++];
+        snprintf(s->name, sizeof s->name, "%s%s", place.outside ? "" : hf_prefix(spec), place.name);
+        s->transposed = place.transposed;
+        s->vector = t->vector;
+        s->total = place.total;
+        s->cols = t->cols;
+        s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
+        s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
+    }
+    stored *s = &w->list[w->count - 1]; /* the parts of a fused tensor follow one another */
+    s->part[s->nparts++] = *t;
+}
+
+static ml_status header_text(const writer *w, ml_text *text)
+{
+    ml_status st = ML_OK;
+    int64_t at = 0;
+    ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
+    for (int64_t i = 0; i < w->count; i++) {
+        const stored *s = &w->list[i];
+        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name, s->dtype == ML_BF16 ? "BF16" : "F32",
+                              s->transposed ? s->cols : s->total));
+        if (!s->vector) ML_TRY(ml_text_printf(text, ",%" PRId64, s->transposed ? s->total : s->cols));
+        ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, at + s->bytes));
+        at += s->bytes;
+    }
+    ML_TRY(ml_text_printf(text, "}"));
+    while (text->length % 8 != 0) ML_TRY(ml_text_add(text, " ", 1));
+done:
+    return st;
+}
+
+static ml_status put(writer *w, const void *data, int64_t bytes)
+{
+    ml_status st = ml_file_write(w->fd, w->path, data, bytes, w->at);
+    w->at += bytes;
+    return st;
+}
+
+static ml_status put_header(writer *w)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    unsigned char length[8];
+    ML_TRY(header_text(w, &text));
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)text.length >> (8 * i));
+    ML_TRY(put(w, length, sizeof length));
+    ML_TRY(put(w, text.data, text.length));
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* ---- contents ---- */
+
+/* The block's values, narrowed in their own place where the tensor is bf16. */
+static ml_status put_values(writer *w, ml_dtype dtype, int64_t count)
+{
+    unsigned char *bytes = (unsigned char *)w->block;
+    for (int64_t i = 0; dtype == ML_BF16 && i < count; i++) {
+        uint16_t narrow = ml_bf16_from_float(w->block[i]);
+        memcpy(bytes + 2 * i, &narrow, sizeof narrow);
+    }
+    return put(w, bytes, count * (int64_t)ml_dtype_size(dtype));
+}
+
+static ml_status put_rows(writer *w, const stored *s, const ml_model_tensor *t)
+{
+    int64_t step = ml_max(1, BLOCK / t->cols);
+    for (int64_t row = 0; row < t->rows; row += step) {
+        int64_t n = ml_min(step, t->rows - row);
+        const ml_shard shard = {ML_SHARD_ROWS, 1, {{row, n}}};
+        ml_status st = ml_base_read(w->base, t->name, &shard, ML_FP32, w->block);
+        if (st == ML_OK) st = put_values(w, s->dtype, n * t->cols);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+static ml_status put_transposed(writer *w, const stored *s)
+{
+    int64_t step = ml_max(1, BLOCK / s->total);
+    for (int64_t col = 0; col < s->cols; col += step) {
+        int64_t n = ml_min(step, s->cols - col), first = 0;
+        const ml_shard shard = {ML_SHARD_COLS, 1, {{col, n}}};
+        for (int p = 0; p < s->nparts; p++) {
+            int64_t rows = s->part[p].rows;
+            ml_status st = ml_base_read(w->base, s->part[p].name, &shard, ML_FP32, w->columns);
+            if (st != ML_OK) return st;
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t o = 0; o < rows; o++) w->block[i * s->total + first + o] = w->columns[o * n + i];
+            first += rows;
+        }
+        ml_status st = put_values(w, s->dtype, n * s->total);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+static ml_status put_contents(writer *w)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < w->count; i++) {
+        const stored *s = &w->list[i];
+        if (s->transposed) ML_TRY(put_transposed(w, s));
+        for (int p = 0; !s->transposed && p < s->nparts; p++) ML_TRY(put_rows(w, s, &s->part[p]));
+    }
+done:
+    return st;
+}
+
+/* ---- the file ---- */
+
+static ml_status fill(writer *w)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec *spec = ml_base_spec(w->base);
+    int64_t tensors = ml_model_tensor_count(spec), room = BLOCK;
+    ML_NEW(w->list, tensors, ML_MEM_OTHER, "exported tensors");
+    for (int64_t i = 0; i < tensors; i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(spec, i, &t);
+        add_part(w, &t);
+    }
+    for (int64_t i = 0; i < w->count; i++) room = ml_max(room, ml_max(w->list[i].cols, w->list[i].total));
+    ML_NEW(w->block, room, ML_MEM_OTHER, "a block of rows");
+    ML_NEW(w->columns, room, ML_MEM_OTHER, "a block of columns");
+    ML_TRY(put_header(w));
+    ML_TRY(put_contents(w));
+    if (fsync(w->fd)) st = ml_fail(ML_RESOURCE, "%s: fsync: %s", w->path, strerror(errno));
+done:
+    ml_memory_free(w->columns);
+    ml_memory_free(w->block);
+    ml_memory_free(w->list);
+    return st;
+}
+
+ml_status export_hf_weights(ml_base *base, const char *path)
+{
+    char temporary[ML_DURABLE_PATH];
+    ml_status st = ml_durable_path(temporary, "%s.tmp-%ld", path, (long)getpid());
+    if (st != ML_OK) return st;
+    writer w = {.base = base, .path = temporary};
+    w.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (w.fd < 0) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
+    st = fill(&w);
+    if (close(w.fd) && st == ML_OK) st = ml_fail(ML_RESOURCE, "%s: close: %s", temporary, strerror(errno));
+    if (st == ML_OK) st = ml_durable_rename(temporary, path);
+    if (st != ML_OK) (void)unlink(temporary);
+    return st;
+}

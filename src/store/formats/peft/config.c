@@ -1,0 +1,216 @@
+/* adapter_config.json: which keys may stand there, and with which values. */
+#include "store/formats/peft/config.h"
+
+#include <math.h>
+
+enum { LARGEST_RANK = 1 << 20 };
+
+/* What a key's value must be so that the adapter computes what is known here. */
+typedef enum demand {
+    ANYTHING, /* says nothing about the mathematics, or is read elsewhere */
+    OFF,      /* null, false, empty */
+    PLAIN     /* OFF, true or a name of an initialisation that leaves the base alone */
+} demand;
+
+typedef struct known_key {
+    const char *key;
+    demand demand;
+} known_key;
+
+static const known_key lora_keys[] = {
+    {"peft_type", ANYTHING},
+    {"task_type", ANYTHING},
+    {"r", ANYTHING},
+    {"lora_alpha", ANYTHING},
+    {"lora_dropout", ANYTHING},
+    {"target_modules", ANYTHING},
+    {"exclude_modules", ANYTHING},
+    {"layers_to_transform", ANYTHING},
+    {"layers_pattern", ANYTHING},
+    {"rank_pattern", ANYTHING},
+    {"alpha_pattern", ANYTHING},
+    {"use_rslora", ANYTHING},
+    {"bias", ANYTHING},
+    {"fan_in_fan_out", ANYTHING}, /* how the base's own weight lies; A and B are the same either way */
+    {"auto_mapping", ANYTHING},
+    {"base_model_name_or_path", ANYTHING},
+    {"revision", ANYTHING},
+    {"inference_mode", ANYTHING},
+    {"peft_version", ANYTHING},
+    {"runtime_config", ANYTHING},
+    {"megatron_core", ANYTHING},
+    {"qalora_group_size", ANYTHING}, /* used with use_qalora only */
+    {"ensure_weight_tying", ANYTHING},
+    {"init_lora_weights", PLAIN},
+    {"use_dora", ANYTHING},
+    {"modules_to_save", OFF},
+    {NULL, OFF},
+};
+
+static const known_key prompt_keys[] = {
+    {"peft_type", ANYTHING},
+    {"task_type", ANYTHING},
+    {"num_virtual_tokens", ANYTHING},
+    {"token_dim", ANYTHING},
+    {"num_transformer_submodules", ANYTHING},
+    {"num_attention_heads", ANYTHING}, /* how prefix tuning cuts its rows, as the next: the base says the same */
+    {"num_layers", ANYTHING},
+    {"prefix_projection", ANYTHING}, /* how keys and values were trained, as the next: the file has what came out */
+    {"encoder_hidden_size", ANYTHING},
+    {"init_weights", ANYTHING},
+    {"prompt_tuning_init", ANYTHING}, /* how the embeddings began, as all of the next three */
+    {"prompt_tuning_init_text", ANYTHING},
+    {"tokenizer_name_or_path", ANYTHING},
+    {"tokenizer_kwargs", ANYTHING},
+    {"auto_mapping", ANYTHING},
+    {"base_model_name_or_path", ANYTHING},
+    {"revision", ANYTHING},
+    {"inference_mode", ANYTHING},
+    {"peft_version", ANYTHING},
+    {NULL, OFF},
+};
+
+/* Keys not in the table are allowed where their value switches them off. */
+static demand demand_of(const known_key *known, const char *key)
+{
+    for (; known->key; known++)
+        if (!strcmp(known->key, key)) return known->demand;
+    return OFF;
+}
+
+static bool is_off(const json_t *v)
+{
+    return json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0);
+}
+
+static bool is_plain(const json_t *v)
+{
+    const char *name = json_string_value(v);
+    return is_off(v) || json_is_true(v) || (name && (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
+}
+
+static ml_status check_keys(const json_t *json, const known_key *known)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)json, key, value)
+    {
+        demand demand = demand_of(known, key);
+        if (demand == ANYTHING || (demand == OFF && is_off(value)) || (demand == PLAIN && is_plain(value))) continue;
+        return ml_fail(
+            ML_INPUT,
+            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA, DoRA, prompt tuning and prefix tuning "
+            "are (LoRA: merge it into the base with PEFT first)",
+            key);
+    }
+    return ML_OK;
+}
+
+static ml_status check_type(const char *type)
+{
+    if (type && (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING") || !strcmp(type, "PREFIX_TUNING"))) return ML_OK;
+    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA, PROMPT_TUNING or PREFIX_TUNING", type ? type : "missing");
+}
+
+static ml_status check_names(const json_t *json)
+{
+    const char *bias = json_string_value(json_object_get(json, "bias"));
+    const json_t *task = json_object_get(json, "task_type");
+    ml_status st = check_type(json_string_value(json_object_get(json, "peft_type")));
+    if (st != ML_OK) return st;
+    if (task && !json_is_null(task) && (!json_is_string(task) || strcmp(json_string_value(task), "CAUSAL_LM") != 0))
+        return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM",
+                       json_is_string(task) ? json_string_value(task) : "not a string");
+    if (json_object_get(json, "bias") && (!bias || strcmp(bias, "none") != 0))
+        return ml_fail(ML_INPUT, "bias: is %.40s, expected none: trained biases are not supported", bias ? bias : "not a string");
+    return ML_OK;
+}
+
+static ml_status get_rank(const json_t *v, const char *key, int64_t *rank)
+{
+    *rank = json_integer_value(v);
+    if (json_is_integer(v) && *rank >= 1 && *rank <= LARGEST_RANK) return ML_OK;
+    return ml_fail(ML_INPUT, "%.80s: is %s%lld, expected a rank from 1", key,
+                   json_is_integer(v) ? "" : "no whole number: ", (long long)*rank);
+}
+
+static ml_status get_number(const json_t *v, const char *key, double *x)
+{
+    *x = json_number_value(v);
+    return json_is_number(v) && isfinite(*x) ? ML_OK : ml_fail(ML_INPUT, "%.80s: is missing or no number", key);
+}
+
+static ml_status check_patterns(const json_t *json)
+{
+    const char *key;
+    json_t *value;
+    int64_t rank;
+    double alpha;
+    ml_status st = ML_OK;
+    json_object_foreach(json_object_get(json, "rank_pattern"), key, value) ML_TRY(get_rank(value, key, &rank));
+    json_object_foreach(json_object_get(json, "alpha_pattern"), key, value) ML_TRY(get_number(value, key, &alpha));
+done:
+    return st;
+}
+
+/* A whole number from 1, or where `optional` null or missing. */
+static ml_status get_size(const json_t *json, const char *key, bool optional, int64_t *value)
+{
+    const json_t *v = json_object_get(json, key);
+    *value = json_integer_value(v);
+    if (optional && (!v || json_is_null(v))) return ML_OK;
+    if (json_is_integer(v) && *value >= 1 && *value <= LARGEST_RANK) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: is missing or no whole number from 1 to %d", key, LARGEST_RANK);
+}
+
+static ml_status read_prompt_values(ml_peft_config *c)
+{
+    ml_status st = ML_OK;
+    int64_t submodules;
+    ML_TRY(get_size(c->json, "num_virtual_tokens", false, &c->tokens));
+    ML_TRY(get_size(c->json, "token_dim", true, &c->width));
+    ML_TRY(get_size(c->json, "num_transformer_submodules", true, &submodules));
+    if (submodules > 1) st = ml_fail(ML_INPUT, "num_transformer_submodules: is %lld, expected 1: a decoder alone", (long long)submodules);
+done:
+    return st;
+}
+
+static ml_status read_lora_values(ml_peft_config *c)
+{
+    ml_status st = ML_OK;
+    const json_t *dropout = json_object_get(c->json, "lora_dropout"), *rslora = json_object_get(c->json, "use_rslora");
+    ML_TRY(get_rank(json_object_get(c->json, "r"), "r", &c->rank));
+    ML_TRY(get_number(json_object_get(c->json, "lora_alpha"), "lora_alpha", &c->alpha));
+    if (dropout) ML_TRY(get_number(dropout, "lora_dropout", &c->dropout));
+    if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora)) return ml_fail(ML_INPUT, "use_rslora: is neither true nor false");
+    c->rslora = json_is_true(rslora);
+    const json_t *dora = json_object_get(c->json, "use_dora");
+    if (dora && !json_is_boolean(dora) && !json_is_null(dora)) return ml_fail(ML_INPUT, "use_dora: is neither true nor false");
+    c->dora = json_is_true(dora);
+    ML_TRY(check_patterns(c->json));
+done:
+    return st;
+}
+
+ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length)
+{
+    json_error_t error;
+    *out = (ml_peft_config){.json = length > 0 ? json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &error) : NULL};
+    ml_status st = ML_OK;
+    if (!json_is_object(out->json)) st = ml_fail(ML_INPUT, "is not a JSON object");
+    if (st == ML_OK) st = check_names(out->json);
+    const char *type = st == ML_OK ? json_string_value(json_object_get(out->json, "peft_type")) : "";
+    bool prompt = strcmp(type, "LORA") != 0;
+    out->keys = !strcmp(type, "PREFIX_TUNING");
+    if (st == ML_OK) st = check_keys(out->json, prompt ? prompt_keys : lora_keys);
+    if (st == ML_OK) st = prompt ? read_prompt_values(out) : read_lora_values(out);
+    if (st != ML_OK) ml_peft_config_destroy(out);
+    return st;
+}
+
+void ml_peft_config_destroy(ml_peft_config *config)
+{
+    json_decref(config->json);
+    *config = (ml_peft_config){0};
+}

@@ -1,0 +1,28 @@
+/* peft_config: adapter_config.json, read strictly. An internal module. */
+#ifndef MPILORA_STORE_FORMATS_PEFT_CONFIG_H
+#define MPILORA_STORE_FORMATS_PEFT_CONFIG_H
+
+#include <jansson.h>
+
+#include "mpilora/base.h"
+
+typedef struct ml_peft_config {
+    json_t *json;   /* owned */
+    int64_t tokens; /* of prompt or prefix tuning; 0: LoRA */
+    bool keys;      /* prefix tuning */
+    int64_t width;  /* of them (token_dim); 0: not said */
+    int64_t rank;
+    double alpha, dropout;
+    bool rslora, dora;
+} ml_peft_config;
+
+/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the mathematics and is not known here is refused, never ignored. */
+ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
+void ml_peft_config_destroy(ml_peft_config *config);
+
+/* Whether PEFT would adapt the module of this full path, and with which rank and alpha. ML_INPUT where a pattern is no regular expression. */
+ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer, bool *yes) ML_NODISCARD;
+ml_status ml_peft_config_rank(const ml_peft_config *config, const char *path, int64_t *rank) ML_NODISCARD;
+ml_status ml_peft_config_alpha(const ml_peft_config *config, const char *path, double *alpha) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,202 @@
+/* Writing a PEFT directory: adapter_config.json and adapter_model.safetensors, as PEFT itself would save them. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "io/durable.h"
+#include "store/formats/huggingface/export_directory.h"
+#include "store/formats/peft/export.h"
+#include "store/formats/peft/fuse.h"
+#include "store/formats/peft/prompt.h"
+
+static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
+static const char *const own_names[] = {config_name, tensors_name, NULL};
+enum { PATH = 112 };
+
+typedef struct export
+{
+    const ml_adapter *adapter;
+    const ml_model_spec *spec;
+    ml_peft_module *modules;
+    int64_t count;
+    int64_t rank; /* of the configuration; modules that differ stand in the patterns */
+    double alpha;
+    int64_t layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
+}
+export;
+
+static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: %s", config_name); }
+
+static json_t *number(double x) { return floor(x) == x && fabs(x) < 1e15 ? json_integer((json_int_t)x) : json_real(x); }
+
+static int64_t count_of(const export *e, const char *module)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < e->count; i++) n += !strcmp(e->modules[i].module, module);
+    return n;
+}
+
+/* Modules stand in the model's order: whether another layer than before begins with the i-th. */
+static bool begins_layer(const export *e, int64_t i) { return i == 0 || e->modules[i].layer != e->modules[i - 1].layer; }
+
+/* Where some layers have the same modules and the others none, these layers can be listed. */
+static int64_t layers_meant(const export *e)
+{
+    int64_t layers = 0;
+    for (int64_t i = 0; i < e->count; i++) layers += begins_layer(e, i);
+    for (int64_t i = 0; i < e->count; i++)
+        if (count_of(e, e->modules[i].module) != layers) return e->spec->layers;
+    return layers;
+}
+
+static json_t *layers_to_transform(const export *e)
+{
+    if (e->layers == e->spec->layers) return json_null();
+    json_t *list = json_array();
+    for (int64_t i = 0; i < e->count; i++)
+        if (begins_layer(e, i) && json_array_append_new(list, json_integer(e->modules[i].layer))) break;
+    return list;
+}
+
+/* Whether all layers in question have this module; with `alike` also with the same rank and alpha as m. */
+static bool in_every_layer(const export *e, const char *module, const ml_peft_module *alike)
+{
+    int64_t layers = 0;
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        if (strcmp(m->module, module) != 0) continue;
+        if (alike && (m->rank != alike->rank || m->alpha != alike->alpha)) return false;
+        layers++;
+    }
+    return layers == e->layers;
+}
+
+/* The shortest name in target_modules that means exactly this module: of all layers, or its whole path. */
+static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
+{
+    if (!in_every_layer(e, m->module, NULL)) {
+        ml_peft_module_path(e->spec, m->layer, m->module, out, PATH);
+        return;
+    }
+    const char *last = strrchr(m->module, '.') + 1;
+    bool both = strcmp(last, "c_proj") != 0 || (in_every_layer(e, "attn.c_proj", NULL) && in_every_layer(e, "mlp.c_proj", NULL));
+    snprintf(out, PATH, "%s", both ? last : m->module);
+}
+
+static bool contains(const json_t *list, const char *word)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!strcmp(json_string_value(json_array_get(list, i)), word)) return true;
+    return false;
+}
+
+static json_t *target_modules(const export *e)
+{
+    json_t *list = json_array();
+    char name[PATH];
+    for (int64_t i = 0; i < e->count; i++) {
+        target_name(e, &e->modules[i], name);
+        if (!contains(list, name) && json_array_append_new(list, json_string(name))) break;
+    }
+    return list;
+}
+
+/* rank_pattern or alpha_pattern: the modules that differ from the configuration's own value. */
+static json_t *pattern(const export *e, bool rank)
+{
+    json_t *object = json_object();
+    char name[PATH];
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        if (rank ? m->rank == e->rank : m->alpha == e->alpha) continue;
+        if (in_every_layer(e, m->module, m))
+            snprintf(name, sizeof name, "%s", m->module);
+        else
+            ml_peft_module_path(e->spec, m->layer, m->module, name, sizeof name);
+        if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha))) break;
+    }
+    return object;
+}
+
+static json_t *lora_config(const export *e, const char *base_name)
+{
+    return json_pack("{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type",
+                     "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
+                     "target_modules", target_modules(e), "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora",
+                     e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
+                     base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
+                     pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+}
+
+static ml_status config_text(json_t *config, ml_text *out)
+{
+    char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
+    json_decref(config);
+    if (!text) return no_memory();
+    ml_status st = ml_text_printf(out, "%s\n", text);
+    free(text);
+    return st;
+}
+
+ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items, int64_t count)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0}, tensors = {0};
+    ML_TRY(config_text(config, &text));
+    ML_TRY(ml_safetensors_image(items, count, &tensors));
+    ML_TRY(ml_durable_make_directories(directory));
+    ML_TRY(export_directory_put(directory, tensors_name, &tensors));
+    ML_TRY(export_directory_put(directory, config_name, &text));
+done:
+    ml_text_destroy(&tensors);
+    ml_text_destroy(&text);
+    return st;
+}
+
+static ml_status write_modules(const export *e, const char *base_name, const char *directory)
+{
+    ml_status st = ML_OK;
+    ml_safetensors_item *items = NULL;
+    char path[PATH];
+    int64_t count = 0;
+    ML_NEW(items, 3 * e->count, ML_MEM_OTHER, "exported tensors");
+    for (int64_t i = 0; i < e->count; i++) {
+        const ml_peft_module *m = &e->modules[i];
+        ml_safetensors_item *a = &items[count++], *b = &items[count++];
+        *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
+        *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
+        ml_peft_module_path(e->spec, m->layer, m->module, path, sizeof path);
+        snprintf(a->name, sizeof a->name, "base_model.model.%s.lora_A.weight", path);
+        snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
+        if (!m->m) continue;
+        ml_safetensors_item *magnitudes = &items[count++];
+        *magnitudes = (ml_safetensors_item){.rows = m->out, .cols = 1, .vector = true, .values = m->m};
+        snprintf(magnitudes->name, sizeof magnitudes->name, "base_model.model.%s.lora_magnitude_vector", path);
+    }
+    ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
+done:
+    ml_memory_free(items);
+    return st;
+}
+
+ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec, const char *base_name, const char *directory)
+{
+    ml_status st = ML_OK;
+    export e = {.adapter = adapter, .spec = spec};
+    ML_TRY(export_directory_check(directory, own_names));
+    if (adapter->method == ML_METHOD_PREFIX_EMBED || adapter->method == ML_METHOD_PREFIX_KV)
+        return ml_peft_prompt_write(adapter, spec, base_name, directory);
+    if (adapter->method != ML_METHOD_LORA)
+        return ml_fail(ML_USAGE, "the adapter was made by method %s; only those of lora, prefix_embed and prefix_kv are exported to PEFT",
+                       ml_method_name(adapter->method));
+    if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
+    ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
+    e.rank = adapter->pairs[0].rank;
+    e.alpha = adapter->pairs[0].alpha;
+    e.layers = layers_meant(&e);
+    ML_TRY(write_modules(&e, base_name, directory));
+done:
+    ml_peft_modules_destroy(e.modules, e.count);
+    return st;
+}

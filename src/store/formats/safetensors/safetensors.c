@@ -1,0 +1,150 @@
+/* Reading safetensors files: the header at once, tensors as they are asked for, by pread. */
+#include "store/formats/safetensors/safetensors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/formats/safetensors/header.h"
+
+static const int64_t largest_header = 100000000;
+enum { LENGTH_BYTES = 8, PIECE = 1 << 16 };
+
+struct ml_safetensors {
+    int fd;
+    char *path;
+    json_t *header;
+    ml_safetensors_entry *entries;
+    int64_t count, size;
+};
+
+static ml_status read_at(const ml_safetensors *file, int64_t at, void *bytes, int64_t count)
+{
+    for (int64_t done = 0; done < count;) {
+        ssize_t n = pread(file->fd, (char *)bytes + done, (size_t)(count - done), (off_t)(at + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return ml_fail(ML_INPUT, "read error at byte %" PRId64 ": %s", at + done, strerror(errno));
+        if (n == 0) return ml_fail(ML_INPUT, "ends at byte %" PRId64 " while it is read", at + done);
+        done += n;
+    }
+    return ML_OK;
+}
+
+static ml_status read_header(ml_safetensors *file)
+{
+    ml_status st = ML_OK;
+    unsigned char length[LENGTH_BYTES];
+    uint64_t n = 0;
+    char *text = NULL;
+    json_error_t error;
+    if (file->size < LENGTH_BYTES) return ml_fail(ML_INPUT, "has %" PRId64 " bytes: not a safetensors file", file->size);
+    ML_TRY(read_at(file, 0, length, sizeof length));
+    for (int i = LENGTH_BYTES - 1; i >= 0; i--) n = n << 8 | length[i];
+    if (n < 2 || n > (uint64_t)largest_header || (int64_t)n > file->size - LENGTH_BYTES)
+        return ml_fail(ML_INPUT, "its header says %" PRIu64 " bytes in a file of %" PRId64 ": not a safetensors file, or truncated", n,
+                       file->size);
+    ML_NEW(text, (int64_t)n + 1, ML_MEM_OTHER, "a safetensors header");
+    ML_TRY(read_at(file, LENGTH_BYTES, text, (int64_t)n));
+    file->header = text[0] == '{' ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error) : NULL;
+    if (!json_is_object(file->header)) {
+        st = ml_fail(ML_INPUT, "its header is not a JSON object without duplicate keys");
+        goto done;
+    }
+    ML_TRY(ml_safetensors_entries(file->header, LENGTH_BYTES + (int64_t)n, file->size, &file->entries, &file->count));
+done:
+    ml_memory_free(text);
+    return st;
+}
+
+static ml_status open_file(ml_safetensors *file)
+{
+    struct stat info;
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0) return ml_fail(ML_INPUT, "cannot be opened for reading: %s", strerror(errno));
+    if (fstat(file->fd, &info) || !S_ISREG(info.st_mode)) return ml_fail(ML_INPUT, "is not a regular file");
+    file->size = info.st_size;
+    return read_header(file);
+}
+
+ml_status ml_safetensors_open(ml_safetensors **out, const char *path)
+{
+    ml_status st = ML_OK;
+    ml_safetensors *file = NULL;
+    ML_NEW(file, 1, ML_MEM_OTHER, "a safetensors file");
+    file->fd = -1;
+    if (!(file->path = ml_memory_string(path))) {
+        st = ML_RESOURCE;
+        goto done;
+    }
+    st = open_file(file);
+    if (st != ML_OK) {
+        st = ml_fail_within(st, "%s", path);
+        goto done;
+    }
+    *out = file;
+    file = NULL;
+done:
+    ml_safetensors_close(file);
+    return st;
+}
+
+void ml_safetensors_close(ml_safetensors *file)
+{
+    if (!file) return;
+    if (file->fd >= 0) (void)close(file->fd);
+    json_decref(file->header);
+    ml_memory_free(file->entries);
+    ml_memory_free(file->path);
+    ml_memory_free(file);
+}
+
+int64_t ml_safetensors_count(const ml_safetensors *file) { return file->count; }
+const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index) { return &file->entries[index]; }
+
+const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file, const char *name)
+{
+    for (int64_t i = 0; i < file->count; i++)
+        if (!strcmp(file->entries[i].name, name)) return &file->entries[i];
+    return NULL;
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------------------- */
+
+static float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3ffu, u;
+    if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
+        float tiny = (float)fraction * 0x1p-24F;
+        return sign ? -tiny : tiny;
+    }
+    u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static void widen(const uint16_t *from, int64_t count, bool half, float *to)
+{
+    for (int64_t i = 0; i < count; i++) to[i] = half ? half_to_float(from[i]) : ml_bf16_to_float(from[i]);
+}
+
+ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *e, int64_t first, int64_t count, float *out)
+{
+    ml_status st = ML_OK;
+    uint16_t piece[PIECE / 2];
+    bool half = !strcmp(e->dtype, "F16");
+    if (!strcmp(e->dtype, "F32")) {
+        st = read_at(file, e->offset + first * (int64_t)sizeof *out, out, count * (int64_t)sizeof *out);
+    } else if (half || !strcmp(e->dtype, "BF16")) {
+        for (int64_t at = 0, n; st == ML_OK && at < count; at += n) {
+            n = ml_min(count - at, PIECE / 2);
+            st = read_at(file, e->offset + (first + at) * 2, piece, n * 2);
+            if (st == ML_OK) widen(piece, n, half, out + at);
+        }
+    } else {
+        st = ml_fail(ML_INPUT, "has type %s, expected F32, F16 or BF16", e->dtype);
+    }
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", file->path, e->name);
+}
