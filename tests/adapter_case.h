@@ -40,8 +40,8 @@ static const ml_model_spec tiny_llama = {.family = ML_FAMILY_LLAMA,
                                          .tied_head = true};
 
 /* An adapter with the named kinds ("attn.q", …) in layers [first, layers). */
-static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds, int64_t first, int64_t rank, double alpha,
-                                      bool rslora)
+static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *const *kinds,
+                                      int64_t first, int64_t rank, double alpha, bool rslora)
 {
     ml_adapter adapter = {.rslora = rslora, .dropout = 0.125, .base_source_hash = SOURCE_HASH};
     int64_t capacity = 0;
@@ -55,8 +55,10 @@ static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *con
             if (ml_adapter_add(&adapter, &capacity, site, rank, in, out, &pair) != ML_OK) abort();
             pair->alpha = alpha;
             pair->scale = ml_adapter_scale(alpha, rank, rslora);
-            for (int64_t i = 0; i < rank * in; i++) pair->a[i] = sinf((float)(i + 100 * layer + 7 * k));
-            for (int64_t i = 0; i < out * rank; i++) pair->b[i] = cosf((float)(3 * i + 50 * layer + 11 * k));
+            for (int64_t i = 0; i < rank * in; i++)
+                pair->a[i] = sinf((float)(i + 100 * layer + 7 * k));
+            for (int64_t i = 0; i < out * rank; i++)
+                pair->b[i] = cosf((float)(3 * i + 50 * layer + 11 * k));
         }
     }
     return adapter;
@@ -79,7 +81,8 @@ static inline const ml_adapter_pair *pair_at(const ml_adapter *adapter, const ch
     return NULL;
 }
 
-/* The largest |difference| of two adapters' pairs, scale included; infinite where sites or shapes differ. */
+/* The largest |difference| of two adapters' pairs, scale included; infinite where sites or shapes
+ * differ. */
 static inline float adapter_distance(const ml_adapter *x, const ml_adapter *y)
 {
     float most = 0.0F;

@@ -1,4 +1,5 @@
-/* checkpoint_case: a small set of trainable tensors, cut in every way there is, for the checkpoint tests. */
+/* checkpoint_case: a small set of trainable tensors, cut in every way there is, for the checkpoint
+ * tests. */
 #ifndef MPILORA_TESTS_CHECKPOINT_CASE_H
 #define MPILORA_TESTS_CHECKPOINT_CASE_H
 
@@ -12,18 +13,25 @@ static ml_shard case_shard(int i, int64_t rows, int64_t cols, int tp, int rank)
 {
     ml_shard shard = {.dim = ML_SHARD_WHOLE};
     if (i == 1) /* rows */
-        shard = (ml_shard){ML_SHARD_ROWS, 1, {{ml_part_start(rows, tp, rank), ml_part_count(rows, tp, rank)}}};
+        shard = (ml_shard){
+            ML_SHARD_ROWS, 1, {{ml_part_start(rows, tp, rank), ml_part_count(rows, tp, rank)}}};
     if (i == 2) /* q, k and v in one tensor, each cut for itself */
-        shard = (ml_shard){ML_SHARD_ROWS,
-                           3,
-                           {{ml_part_start(8, tp, rank), ml_part_count(8, tp, rank)},
-                            {8 + ml_part_start(4, tp, rank), ml_part_count(4, tp, rank)},
-                            {12 + ml_part_start(rows - 12, tp, rank), ml_part_count(rows - 12, tp, rank)}}};
-    if (i == 3) shard = (ml_shard){ML_SHARD_COLS, 1, {{ml_part_start(cols, tp, rank), ml_part_count(cols, tp, rank)}}};
+        shard = (ml_shard){
+            ML_SHARD_ROWS,
+            3,
+            {{ml_part_start(8, tp, rank), ml_part_count(8, tp, rank)},
+             {8 + ml_part_start(4, tp, rank), ml_part_count(4, tp, rank)},
+             {12 + ml_part_start(rows - 12, tp, rank), ml_part_count(rows - 12, tp, rank)}}};
+    if (i == 3)
+        shard = (ml_shard){
+            ML_SHARD_COLS, 1, {{ml_part_start(cols, tp, rank), ml_part_count(cols, tp, rank)}}};
     return shard;
 }
 
-static float case_value(int64_t tensor, int kind, int64_t index) { return sinf((float)(tensor * 1000 + kind * 100) + (float)index); }
+static float case_value(int64_t tensor, int kind, int64_t index)
+{
+    return sinf((float)(tensor * 1000 + kind * 100) + (float)index);
+}
 
 /* Fills every buffer of this rank with the global tensors' values (or zeros). */
 static void case_fill(ml_parameters *p, bool zero)
@@ -33,8 +41,10 @@ static void case_fill(ml_parameters *p, bool zero)
         const ml_parameter *item = &p->items[i];
         float *whole = calloc((size_t)(item->rows * item->cols), sizeof *whole);
         for (int kind = 0; kind < 3; kind++) {
-            for (int64_t k = 0; !zero && k < item->rows * item->cols; k++) whole[k] = case_value(i, kind, k);
-            ml_shard_take(&item->shard, item->rows, item->cols, whole, buffers[kind] + item->offset);
+            for (int64_t k = 0; !zero && k < item->rows * item->cols; k++)
+                whole[k] = case_value(i, kind, k);
+            ml_shard_take(&item->shard, item->rows, item->cols, whole,
+                          buffers[kind] + item->offset);
         }
         free(whole);
     }
@@ -43,14 +53,15 @@ static void case_fill(ml_parameters *p, bool zero)
 /* Without storage. */
 static ml_parameters case_list(const ml_grid *grid)
 {
-    static const char *const names[] = {"layers.0.attn.q.A", "layers.0.attn.q.B", "layers.0.attn.qkv.B", "layers.0.attn.o.A",
-                                        "norm.weight"};
+    static const char *const names[] = {"layers.0.attn.q.A", "layers.0.attn.q.B",
+                                        "layers.0.attn.qkv.B", "layers.0.attn.o.A", "norm.weight"};
     static const int64_t rows[] = {3, 11, 19, 2, 7}, cols[] = {10, 3, 2, 13, 1};
     ml_parameters p = {0};
     int tp = ml_grid_tp(grid), rank = ml_grid_tp_rank(grid);
     bool fine = true;
     for (int i = 0; i < 5; i++)
-        fine = fine && ml_parameters_add(&p, names[i], rows[i], cols[i], i == 4, case_shard(i, rows[i], cols[i], tp, rank),
+        fine = fine && ml_parameters_add(&p, names[i], rows[i], cols[i], i == 4,
+                                         case_shard(i, rows[i], cols[i], tp, rank),
                                          ML_GRADIENT_PARTIAL, NULL) == ML_OK;
     if (!fine) abort();
     ml_parameters_lay_out(&p);
@@ -76,13 +87,15 @@ static inline int64_t case_differences(const ml_parameters *p)
     expected.moment2 = buffers[2];
     case_fill(&expected, false);
     for (int kind = 0; kind < 3; kind++) {
-        for (int64_t i = 0; i < p->local; i++) wrong += memcmp(&found[kind][i], &buffers[kind][i], sizeof(float)) != 0;
+        for (int64_t i = 0; i < p->local; i++)
+            wrong += memcmp(&found[kind][i], &buffers[kind][i], sizeof(float)) != 0;
         free(buffers[kind]);
     }
     return wrong;
 }
 
-static const ml_checkpoint_identity case_identity[] = {{"base", "0123abcd"}, {"method.rank", "8"}, {"run.seed", "1"}};
+static const ml_checkpoint_identity case_identity[] = {
+    {"base", "0123abcd"}, {"method.rank", "8"}, {"run.seed", "1"}};
 
 static ml_checkpoint_state case_state(int64_t step)
 {

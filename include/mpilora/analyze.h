@@ -1,9 +1,13 @@
-/* analyze: what LoRA learns (Hu et al. 2021, arXiv:2106.09685, section 7): subspaces of adapters, what they amplify, spectra of W and ΔW.
+/* analyze: what LoRA learns (Hu et al. 2021, arXiv:2106.09685, section 7): subspaces of adapters,
+ * what they amplify, spectra of W and ΔW.
  *
- * ΔW = s·B·A of a site, with A[r, in], B[out, r] and the adapter's scale s; W[out, in] is the base's weight there. ΔW is never formed: with B = Q_B·R_B and
- * Aᵀ = Q_A·R_A its singular vectors are those of the r × r matrix s·R_B·R_Aᵀ, turned by Q_B and Q_A. Everything is computed in double precision.
+ * ΔW = s·B·A of a site, with A[r, in], B[out, r] and the adapter's scale s; W[out, in] is the
+ * base's weight there. ΔW is never formed: with B = Q_B·R_B and Aᵀ = Q_A·R_A its singular vectors
+ * are those of the r × r matrix s·R_B·R_Aᵀ, turned by Q_B and Q_A. Everything is computed in
+ * double precision.
  *
- * Beside grid/ the only module with MPI: ScaLAPACK works on a process grid P × Q of its own, over the world's ranks.
+ * Beside grid/ the only module with MPI: ScaLAPACK works on a process grid P × Q of its own, over
+ * the world's ranks.
  *
  * Letters: r rank, k = min(out, in) singular values of W, φ similarity of subspaces.
  */
@@ -14,7 +18,7 @@
 #include "mpilora/grid.h"
 #include "mpilora/store.h"
 
-/* ---- a study: a base, one or two adapters, and the sites looked at ------------------------------------------------------------- */
+/* ---- a study: a base, one or two adapters, and the sites looked at ------------------------- */
 
 enum { ML_SELECTION_RANGES = 64, ML_STUDY_ADAPTERS = 2 };
 
@@ -32,7 +36,8 @@ typedef struct ml_study_site {
     int64_t layer;
     const char *target; /* "q" */
     int64_t in, out;
-    const ml_adapter_pair *pair[ML_STUDY_ADAPTERS]; /* borrowed from the adapters; NULL where there is none */
+    const ml_adapter_pair
+        *pair[ML_STUDY_ADAPTERS]; /* borrowed from the adapters; NULL where there is none */
 } ml_study_site;
 
 typedef struct ml_study {
@@ -45,40 +50,50 @@ typedef struct ml_study {
     ml_study_site *sites; /* in the model's order */
 } ml_study;
 
-/* Opens the base and the adapters (adapter.h5 or PEFT directories; NULL: none) and lists the sites that are selected: those of the adapters, or without any all
- * linear layers. GPT-2's fused pairs become q, k and v again where the selection or the other adapter has these. ML_INPUT where an adapter belongs to another base,
- * where one adapter has a site that the other lacks, or where a rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there.
+/* Opens the base and the adapters (adapter.h5 or PEFT directories; NULL: none) and lists the sites
+ * that are selected: those of the adapters, or without any all linear layers. GPT-2's fused pairs
+ * become q, k and v again where the selection or the other adapter has these. ML_INPUT where an
+ * adapter belongs to another base, where one adapter has a site that the other lacks, or where a
+ * rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there.
  * Collective over the world. */
-ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base, const char *const adapters[ML_STUDY_ADAPTERS],
+ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
+                        const char *const adapters[ML_STUDY_ADAPTERS],
                         const ml_selection *selection) ML_NODISCARD;
 void ml_study_close(ml_study *study);
 
-/* ---- subspaces (section 7.2, figures 3 and 4) -------------------------------------------------------------------------------------- */
+/* ---- subspaces (section 7.2, figures 3 and 4) ---------------------------------------------- */
 
-/* Whose directions span the subspaces: A's right-singular ones (the paper's), B's left-singular ones, or ΔW's on either side. */
+/* Whose directions span the subspaces: A's right-singular ones (the paper's), B's left-singular
+ * ones, or ΔW's on either side. */
 typedef enum ml_factor { ML_FACTOR_A, ML_FACTOR_B, ML_FACTOR_RIGHT, ML_FACTOR_LEFT } ml_factor;
 enum { ML_FACTORS = 4 };
 const char *ml_factor_name(ml_factor factor); /* "A", "B", "right", "left" */
 
-/* φ(i, j) = ‖U_iᵀ·V_j‖²_F / min(i, j) of the first i directions of the one and the first j of the other: 0 orthogonal, 1 one contains the other. */
+/* φ(i, j) = ‖U_iᵀ·V_j‖²_F / min(i, j) of the first i directions of the one and the first j of the
+ * other: 0 orthogonal, 1 one contains the other. */
 typedef struct ml_subspace {
     int64_t na, nb;            /* directions of each: the numerical rank of what they are of */
     double *sigma_a, *sigma_b; /* [na], [nb] its singular values */
     double *phi;               /* [na, nb]; φ(i, j) at (i − 1, j − 1) */
-    double *phi_random;        /* [na, nb] the same of two matrices of Gaussian numbers in these shapes */
+    double *phi_random; /* [na, nb] the same of two matrices of Gaussian numbers in these shapes */
 } ml_subspace;
 
-/* One for each site of a study with two adapters; owned by the caller, who ends them with ml_subspaces_destroy. `seed`: of the random matrices. The sites are
- * dealt out among the ranks; every rank gets all results. Collective over the world. ML_INPUT where a factor is zero and so has no directions. */
-ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor, uint64_t seed) ML_NODISCARD;
+/* One for each site of a study with two adapters; owned by the caller, who ends them with
+ * ml_subspaces_destroy. `seed`: of the random matrices. The sites are dealt out among the ranks;
+ * every rank gets all results. Collective over the world. ML_INPUT where a factor is zero and so
+ * has no directions. */
+ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor,
+                               uint64_t seed) ML_NODISCARD;
 void ml_subspaces_destroy(ml_subspace *subspaces, int64_t count); /* NULL is fine */
 
 /* phi[na, nb] of given directions, orthonormal rows u[na, length] and v[nb, length]. Local. */
-void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb, int64_t length, double *phi);
+void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb,
+                            int64_t length, double *phi);
 
-/* ---- amplification (section 7.3, table 7) --------------------------------------------------------------------------------------------- */
+/* ---- amplification (section 7.3, table 7) -------------------------------------------------- */
 
-/* ‖Uᵀ·W·V‖_F with U, V the first r left- and right-singular vectors of ΔW, of W, and of a random matrix. */
+/* ‖Uᵀ·W·V‖_F with U, V the first r left- and right-singular vectors of ΔW, of W, and of a random
+ * matrix. */
 typedef struct ml_amplification {
     int64_t rank;                          /* r, at most the numerical rank of ΔW */
     double of_delta, of_weight, of_random; /* the three projections */
@@ -86,12 +101,15 @@ typedef struct ml_amplification {
     double factor;                         /* ‖ΔW‖_F / of_delta */
 } ml_amplification;
 
-/* out[study.count] of a study with one adapter, with `rank` directions (0: each pair's rank). For W's own directions ‖Uᵀ·W·V‖²_F is the sum of its r largest
- * squared singular values, so only these are computed, by ScaLAPACK. The random directions are Haar-distributed, as those of a Gaussian matrix are.
- * `memory`: see ml_svd_check. Collective over the world. ML_USAGE where `rank` exceeds a pair's; ML_INPUT where ΔW is zero or a weight is not finite. */
-ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank, uint64_t seed, int64_t memory) ML_NODISCARD;
+/* out[study.count] of a study with one adapter, with `rank` directions (0: each pair's rank). For
+ * W's own directions ‖Uᵀ·W·V‖²_F is the sum of its r largest squared singular values, so only
+ * these are computed, by ScaLAPACK. The random directions are Haar-distributed, as those of a
+ * Gaussian matrix are. `memory`: see ml_svd_check. Collective over the world. ML_USAGE where
+ * `rank` exceeds a pair's; ML_INPUT where ΔW is zero or a weight is not finite. */
+ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank,
+                                   uint64_t seed, int64_t memory) ML_NODISCARD;
 
-/* ---- spectra --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- spectra ------------------------------------------------------------------------------- */
 
 typedef struct ml_spectrum {
     int64_t weights, deltas;
@@ -99,13 +117,15 @@ typedef struct ml_spectrum {
     double *delta;  /* [deltas] of ΔW; none without an adapter */
 } ml_spectrum;
 
-/* One for each site; owned by the caller, who ends them with ml_spectra_destroy. `memory`: see ml_svd_check. Collective over the world. */
+/* One for each site; owned by the caller, who ends them with ml_spectra_destroy. `memory`: see
+ * ml_svd_check. Collective over the world. */
 ml_status ml_spectra_compute(ml_spectrum **out, const ml_study *study, int64_t memory) ML_NODISCARD;
 void ml_spectra_destroy(ml_spectrum *spectra, int64_t count); /* NULL is fine */
 
-/* ---- singular values by ScaLAPACK ---------------------------------------------------------------------------------------------------------- */
+/* ---- singular values by ScaLAPACK ---------------------------------------------------------- */
 
-/* How a matrix is spread: block-cyclic over P × Q of the ranks, each of which gets at least a block; small matrices use fewer ranks. */
+/* How a matrix is spread: block-cyclic over P × Q of the ranks, each of which gets at least a
+ * block; small matrices use fewer ranks. */
 typedef struct ml_svd_plan {
     int64_t rows, cols;             /* of W */
     int process_rows, process_cols; /* P cut W's columns, Q its rows */
@@ -116,33 +136,41 @@ typedef struct ml_svd_plan {
 
 void ml_svd_plan_make(ml_svd_plan *out, int64_t rows, int64_t cols, int ranks);
 
-/* Of each kind of linear layer that `targets` (ml_target bits; 0: all) chooses, in the model's order. ML_USAGE where the family lacks one. Local. */
+/* Of each kind of linear layer that `targets` (ml_target bits; 0: all) chooses, in the model's
+ * order. ML_USAGE where the family lacks one. Local. */
 enum { ML_SVD_KINDS = 8 };
 typedef struct ml_svd_kind {
     const char *target; /* "q" */
     ml_svd_plan plan;
 } ml_svd_kind;
-ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count, const ml_model_spec *spec, unsigned targets,
-                            int ranks) ML_NODISCARD;
-/* Logs the plan, and refuses with ML_RESOURCE, naming both, when the ranks of a node need more than the node has: `memory` bytes, or, where that is 0, what the
- * kernel says is available, or the job's cgroup allows. Also where a rank's part is beyond ScaLAPACK's 32-bit counts. Collective over the world. */
+ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
+                            const ml_model_spec *spec, unsigned targets, int ranks) ML_NODISCARD;
+/* Logs the plan, and refuses with ML_RESOURCE, naming both, when the ranks of a node need more
+ * than the node has: `memory` bytes, or, where that is 0, what the kernel says is available, or
+ * the job's cgroup allows. Also where a rank's part is beyond ScaLAPACK's 32-bit counts.
+ * Collective over the world. */
 ml_status ml_svd_check(const ml_svd_plan *plan, const ml_grid *grid, int64_t memory) ML_NODISCARD;
 
 /* Rows [first, first + count) of a matrix, row-major fp32. */
 typedef ml_status (*ml_rows_reader)(void *context, int64_t first, int64_t count, float *out);
 
-/* sigma[min(rows, cols)], descending, the same on every rank, by pdgesvd in double precision; every rank reads the rows that it has a part of, block by
- * block. ML_NUMERIC where the iteration does not converge; ML_INTERNAL where ranks
- * found different values (processors that round differently). Collective over the world. */
-ml_status ml_singular_values(double *sigma, const ml_svd_plan *plan, const ml_grid *grid, ml_rows_reader read, void *context) ML_NODISCARD;
+/* sigma[min(rows, cols)], descending, the same on every rank, by pdgesvd in double precision;
+ * every rank reads the rows that it has a part of, block by block. ML_NUMERIC where the iteration
+ * does not converge; ML_INTERNAL where ranks found different values (processors that round
+ * differently). Collective over the world. */
+ml_status ml_singular_values(double *sigma, const ml_svd_plan *plan, const ml_grid *grid,
+                             ml_rows_reader read, void *context) ML_NODISCARD;
 
-/* ---- results as files ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- results as files ---------------------------------------------------------------------- */
 
-/* HDF5: attributes `format` ("mpilora analysis"), `version`, `kind` and what was studied; a group sites/NAME for each site with the numbers in double
- * precision. Over an older file, whole or not at all. Local. */
-ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor, uint64_t seed,
-                             const ml_subspace *subspaces) ML_NODISCARD;
-ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed, const ml_amplification *results) ML_NODISCARD;
-ml_status ml_spectra_write(const char *path, const ml_study *study, const ml_spectrum *spectra) ML_NODISCARD;
+/* HDF5: attributes `format` ("mpilora analysis"), `version`, `kind` and what was studied; a group
+ * sites/NAME for each site with the numbers in double precision. Over an older file, whole or not
+ * at all. Local. */
+ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor,
+                             uint64_t seed, const ml_subspace *subspaces) ML_NODISCARD;
+ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed,
+                                 const ml_amplification *results) ML_NODISCARD;
+ml_status ml_spectra_write(const char *path, const ml_study *study,
+                           const ml_spectrum *spectra) ML_NODISCARD;
 
 #endif

@@ -1,14 +1,19 @@
 /* checkpoint: run directories and durable checkpoints of a training run.
  *
  *   RUN/lock                                  who runs here: host, pid, job
- *   RUN/checkpoints/step-%08d/state.h5        trainable tensors and moments (method full: state-0000.h5, …)
- *   RUN/checkpoints/step-%08d/MANIFEST.json   step, schema, identity, files with sizes and SHA-256; its rename is the commit
+ *   RUN/checkpoints/step-%08d/state.h5        trainable tensors and moments (method full:
+ *     state-0000.h5, …)
+ *   RUN/checkpoints/step-%08d/MANIFEST.json   step, schema, identity, files with sizes and SHA-256;
+ *     its rename is the commit
  *   RUN/checkpoints/latest                    a hint only
- *   RUN/checkpoints/set-aside/                bad ones (.bad-…), and the old ones after a fresh start (.old-…); the newest two of each
+ *   RUN/checkpoints/set-aside/                bad ones (.bad-…), and the old ones after a fresh
+ *     start (.old-…); the newest two of each
  *
- * State holds global tensors, or rectangles of them, under global names, so any process grid reads what any other wrote. World rank 0 writes and reads an adapter's;
- * a state beyond one file is written by the tp ranks of dp replica 0, each its own shards, and read by as many ranks. World rank 0 alone commits. All functions that take a
- * grid are collective over the world and return the same status on every rank.
+ * State holds global tensors, or rectangles of them, under global names, so any process grid reads
+ * what any other wrote. World rank 0 writes and reads an adapter's; a state beyond one file is
+ * written by the tp ranks of dp replica 0, each its own shards, and read by as many ranks. World
+ * rank 0 alone commits. All functions that take a grid are collective over the world and return
+ * the same status on every rank.
  */
 #ifndef MPILORA_CHECKPOINT_H
 #define MPILORA_CHECKPOINT_H
@@ -17,18 +22,21 @@
 #include "mpilora/grid.h"
 #include "mpilora/optim.h"
 
-/* ---- the directory of a run ----------------------------------------------------------------------------------------------- */
+/* ---- the directory of a run ---------------------------------------------------------------- */
 
 typedef struct ml_run_directory ml_run_directory;
 
-/* Creates `path` and its parents where they are missing, and takes its lock. A live run there: ML_USAGE naming host, pid and job. A lock that a dead
- * process left is taken over. With `fresh` the checkpoints that are there are set aside, to start over. Removes temporary files that a killed process left.
- * ML_RESOURCE where the directory cannot be made or written. Collective. */
-ml_status ml_run_directory_open(ml_run_directory **out, const char *path, bool fresh, const ml_grid *grid) ML_NODISCARD;
-void ml_run_directory_close(ml_run_directory *run); /* waits for a save that is under way, gives the lock back; NULL is fine. Local. */
+/* Creates `path` and its parents where they are missing, and takes its lock. A live run there:
+ * ML_USAGE naming host, pid and job. A lock that a dead process left is taken over. With `fresh`
+ * the checkpoints that are there are set aside, to start over. Removes temporary files that a
+ * killed process left. ML_RESOURCE where the directory cannot be made or written. Collective. */
+ml_status ml_run_directory_open(ml_run_directory **out, const char *path, bool fresh,
+                                const ml_grid *grid) ML_NODISCARD;
+void ml_run_directory_close(ml_run_directory *run); /* waits for a save that is under way, gives the
+                                                       lock back; NULL is fine. Local. */
 const char *ml_run_directory_path(const ml_run_directory *run);
 
-/* ---- what a checkpoint says beside the tensors ------------------------------------------------------------------------------ */
+/* ---- what a checkpoint says beside the tensors --------------------------------------------- */
 
 enum { ML_PATH_NAME = 32 };
 
@@ -40,31 +48,36 @@ typedef struct ml_checkpoint_progress {
     double loss_first, loss_last;
     double best_loss; /* of the evaluations so far */
     int64_t best_step;
-    int64_t evaluated_step; /* of the newest evaluation; an older one than is due: it was interrupted */
+    int64_t
+        evaluated_step; /* of the newest evaluation; an older one than is due: it was interrupted */
     bool finished;
-    char product_path[ML_PATH_NAME], vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */
+    char product_path[ML_PATH_NAME],
+        vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */
 } ml_checkpoint_progress;
 
-/* What must be the same when a run is resumed: "base" → its hash, "method.rank" → "8", …. Borrowed strings. */
+/* What must be the same when a run is resumed: "base" → its hash, "method.rank" → "8", …. Borrowed
+ * strings. */
 typedef struct ml_checkpoint_identity {
     const char *key, *value;
 } ml_checkpoint_identity;
 
 typedef struct ml_checkpoint_state {
     ml_checkpoint_progress progress;
-    bool full; /* method full: numbered state files */
-    int64_t
-        file_bytes; /* of tensors in one of several files at most; 0: 1 GiB for all writers together. An adapter of 1000 MiB and less is one file */
+    bool full;          /* method full: numbered state files */
+    int64_t file_bytes; /* of tensors in one of several files at most; 0: 1 GiB for all writers
+                           together. An adapter of 1000 MiB and less is one file */
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */
     ml_status (*before_commit)(
-        void *of); /* on world rank 0, maybe in another thread: syncs what must be on disk before the manifest is. NULL: nothing */
+        void *of); /* on world rank 0, maybe in another thread: syncs what must be on disk before
+                      the manifest is. NULL: nothing */
     void *before_commit_of;
-    int64_t keep_step; /* a checkpoint that stays beside the newest ones: that of the best validation loss; 0: none */
+    int64_t keep_step; /* a checkpoint that stays beside the newest ones: that of the best
+                          validation loss; 0: none */
 } ml_checkpoint_state;
 
-/* ---- save, find, load --------------------------------------------------------------------------------------------------------- */
+/* ---- save, find, load ---------------------------------------------------------------------- */
 
 typedef struct ml_checkpoint_report {
     int64_t step, bytes;    /* bytes: of all files of the checkpoint */
@@ -72,50 +85,68 @@ typedef struct ml_checkpoint_report {
     double seconds, waited; /* from its begin to its end; what of it world rank 0's caller waited */
 } ml_checkpoint_report;
 
-/* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0; each file whole in memory, hashed, written
- * to a temporary file, synced, read back, renamed; the manifest last. Then deletes the oldest beyond `keep`, never below two verified ones.
- * Where that step is committed already, only its manifest is written again. ML_RESOURCE: nothing changed and older checkpoints are untouched.
- * `report` may be NULL. Collective. */
-ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
+/* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0; each file
+ * whole in memory, hashed, written to a temporary file, synced, read back, renamed; the manifest
+ * last. Then deletes the oldest beyond `keep`, never below two verified ones. Where that step is
+ * committed already, only its manifest is written again. ML_RESOURCE: nothing changed and older
+ * checkpoints are untouched. `report` may be NULL. Collective. */
+ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid,
+                             const ml_parameters *parameters, const ml_checkpoint_state *state,
                              int64_t keep, ml_checkpoint_report *report) ML_NODISCARD;
 
-/* The same in two halves, so that training goes on between them. Begin returns when the state is gathered; with `beside` a thread of world rank 0 hashes, writes, reads
- * back and commits it then, and `state->identity` and before_commit_of stay borrowed until settle. A state of more than one file, a manifest alone, and without `beside` everything:
- * done when begin returns. Has_ended says on world rank 0 whether settle would not wait (false where none was begun, and on other ranks); settle waits and gives the save's result on every
- * rank; where none was begun it does nothing and *report is zero. A save that ran beside training fails like any other, only later. Begin and settle are collective. */
-ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid, const ml_parameters *parameters, const ml_checkpoint_state *state,
+/* The same in two halves, so that training goes on between them. Begin returns when the state is
+ * gathered; with `beside` a thread of world rank 0 hashes, writes, reads back and commits it then,
+ * and `state->identity` and before_commit_of stay borrowed until settle. A state of more than one
+ * file, a manifest alone, and without `beside` everything:
+ * done when begin returns. Has_ended says on world rank 0 whether settle would not wait (false
+ * where none was begun, and on other ranks); settle waits and gives the save's result on every
+ * rank; where none was begun it does nothing and *report is zero. A save that ran beside training
+ * fails like any other, only later. Begin and settle are collective. */
+ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid,
+                              const ml_parameters *parameters, const ml_checkpoint_state *state,
                               int64_t keep, bool beside) ML_NODISCARD;
 bool ml_checkpoint_has_ended(const ml_run_directory *run);
-ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_report *report) ML_NODISCARD;
+ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid,
+                               ml_checkpoint_report *report) ML_NODISCARD;
 
-/* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file) and fills state->progress from it. Bad ones on the way are
- * set aside with a warning that says why. Where a whole one has another identity: an older one with the right identity is taken and the
- * other set aside; without one ML_USAGE naming key and both values, and nothing is moved. *found false: no checkpoint was ever committed here. Only bad ones, now
- * or at an earlier start: ML_INPUT. Collective. */
-ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state, bool *found) ML_NODISCARD;
+/* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file)
+ * and fills state->progress from it. Bad ones on the way are set aside with a warning that says
+ * why. Where a whole one has another identity: an older one with the right identity is taken and
+ * the other set aside; without one ML_USAGE naming key and both values, and nothing is moved.
+ * *found false: no checkpoint was ever committed here. Only bad ones, now or at an earlier start:
+ * ML_INPUT. Collective. */
+ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state,
+                             bool *found) ML_NODISCARD;
 
-/* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank (moments where allocated). Each file is hashed before HDF5
- * sees it. ML_INPUT naming the tensor where names or shapes are not those of `parameters`. Collective. */
-ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_parameters *parameters) ML_NODISCARD;
+/* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank
+ * (moments where allocated). Each file is hashed before HDF5 sees it. ML_INPUT naming the tensor
+ * where names or shapes are not those of `parameters`. Collective. */
+ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid,
+                             ml_parameters *parameters) ML_NODISCARD;
 
-/* Makes the checkpoint of a step the one that ml_checkpoint_load reads. ML_INPUT with the reason where it is not there or not whole. Collective. */
-ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64_t step) ML_NODISCARD;
+/* Makes the checkpoint of a step the one that ml_checkpoint_load reads. ML_INPUT with the reason
+ * where it is not there or not whole. Collective. */
+ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid,
+                               int64_t step) ML_NODISCARD;
 
-/* ---- sizes -------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes --------------------------------------------------------------------------------- */
 
 /* Bytes of a checkpoint's state on disk for `global` trainable parameters: 12 each. */
 int64_t ml_checkpoint_bytes(int64_t global);
 /* Accounted bytes (category other) of an open run's directory and its lock on world rank 0. */
 int64_t ml_run_directory_bytes(void);
-/* How many ranks write it, the first ones of the world: 1, or for a state beyond one file all tp ranks of dp replica 0, each its own shards. */
+/* How many ranks write it, the first ones of the world: 1, or for a state beyond one file all tp
+ * ranks of dp replica 0, each its own shards. */
 int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
-/* Accounted bytes (category other) that a writer, world rank tp_rank, holds while it saves, beside training or not; other ranks hold none. At most 1 GiB and
- * some overhead for all writers of a state beyond one file together. */
+/* Accounted bytes (category other) that a writer, world rank tp_rank, holds while it saves, beside
+ * training or not; other ranks hold none. At most 1 GiB and some overhead for all writers of a
+ * state beyond one file together. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
 
-/* ---- metrics ------------------------------------------------------------------------------------------------------------------- */
+/* ---- metrics ------------------------------------------------------------------------------- */
 
-/* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step ≤ `step`; what stays is not touched. No file:
+/* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step
+ * ≤ `step`; what stays is not touched. No file:
  * nothing to do. ML_INPUT where it cannot be read, ML_RESOURCE where it cannot be cut. Local. */
 ml_status ml_metrics_cut(const char *path, int64_t step) ML_NODISCARD;
 

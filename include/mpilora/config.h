@@ -1,7 +1,9 @@
-/* config: YAML run configurations and model descriptions, with --set overrides; see the design's section 8.
+/* config: YAML run configurations and model descriptions, with --set overrides; see the design's
+ * section 8.
  *
- * Unknown keys (with the nearest known one), wrong types, values out of range and impossible combinations: ML_USAGE, one line with
- * file, line and key. Strings are owned by the struct. A missing optional path is NULL.
+ * Unknown keys (with the nearest known one), wrong types, values out of range and impossible
+ * combinations: ML_USAGE, one line with file, line and key. Strings are owned by the struct. A
+ * missing optional path is NULL.
  */
 #ifndef MPILORA_CONFIG_H
 #define MPILORA_CONFIG_H
@@ -32,31 +34,49 @@ typedef enum ml_method {
 const char *ml_method_name(ml_method method);
 bool ml_method_find(const char *name, ml_method *out);
 bool ml_method_has_lora(ml_method method);
-/* "method.dora=false", …: what --set needs beside a method.name without LoRA where the file may have keys of LoRA's variants. NULL-ended. */
+/* "method.dora=false", …: what --set needs beside a method.name without LoRA where the file may
+ * have keys of LoRA's variants. NULL-ended. */
 extern const char *const ml_lora_variants_off[];
 bool ml_method_has_prefix(ml_method method); /* virtual tokens */
 bool ml_method_has_keys(ml_method method);   /* of these, only keys and values count: prefix_kv */
 bool ml_method_has_bottleneck(ml_method method);
-/* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's default. */
+/* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's
+ * default. */
 typedef struct ml_method_sizes {
-    int64_t top;        /* method.top: 2, the last layers that train (top) */
-    int64_t prefix;     /* method.prefix: 8, trained positions before a sequence (prefix_embed, prefix_layer, prefix_kv) */
-    int64_t infix;      /* method.infix: 0, and between prompt and completion (prefix_embed, prefix_layer) */
-    int64_t bottleneck; /* method.bottleneck: 8, the width of adapter_h, adapter_l, adapter_p, adapter_drop and compacter */
+    int64_t top;    /* method.top: 2, the last layers that train (top) */
+    int64_t prefix; /* method.prefix: 8, trained positions before a sequence (prefix_embed,
+                       prefix_layer, prefix_kv) */
+    int64_t
+        infix; /* method.infix: 0, and between prompt and completion (prefix_embed, prefix_layer) */
+    int64_t bottleneck; /* method.bottleneck: 8, the width of adapter_h, adapter_l, adapter_p,
+                           adapter_drop and compacter */
     int64_t drop;       /* method.drop: 0, the first layers without an adapter (adapter_drop) */
     int64_t factors;    /* method.factors: 4, Kronecker terms (compacter) */
-    bool new_biases;    /* method.new_biases: false; true: biases that the model lacks are made, as zeros (bitfit) */
+    bool new_biases;    /* method.new_biases: false; true: biases that the model lacks are made, as
+                           zeros (bitfit) */
 } ml_method_sizes;
 
-/* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL on), or the choice of one. */
-typedef enum ml_keep_activations { ML_KEEP_AUTO, ML_KEEP_FULL, ML_KEEP_SELECTIVE, ML_KEEP_CHECKPOINT } ml_keep_activations;
+/* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL
+ * on), or the choice of one. */
+typedef enum ml_keep_activations {
+    ML_KEEP_AUTO,
+    ML_KEEP_FULL,
+    ML_KEEP_SELECTIVE,
+    ML_KEEP_CHECKPOINT
+} ml_keep_activations;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
-/* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or those of a text, are to the base. */
-typedef enum ml_prefix_init { ML_PREFIX_RANDOM, ML_PREFIX_VOCABULARY, ML_PREFIX_TEXT } ml_prefix_init;
+/* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or
+ * those of a text, are to the base. */
+typedef enum ml_prefix_init {
+    ML_PREFIX_RANDOM,
+    ML_PREFIX_VOCABULARY,
+    ML_PREFIX_TEXT
+} ml_prefix_init;
 const char *ml_prefix_init_name(ml_prefix_init init);                          /* "random", … */
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
-/* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands for "every linear". */
+/* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
+ * for "every linear". */
 typedef enum ml_target {
     ML_TARGET_Q = 1,
     ML_TARGET_K = 2,
@@ -79,8 +99,9 @@ typedef struct ml_layer_ranges {
     } * range;
 } ml_layer_ranges;
 
-/* method.rank_pattern, method.alpha_pattern: a site takes the value of the first name that is its own ("layers.0.attn.q") or its end behind a dot ("q",
- * "attn.q"), as PEFT's patterns do with module names. */
+/* method.rank_pattern, method.alpha_pattern: a site takes the value of the first name that is its
+ * own ("layers.0.attn.q") or its end behind a dot ("q", "attn.q"), as PEFT's patterns do with
+ * module names. */
 typedef struct ml_site_patterns {
     int64_t count;
     struct {
@@ -100,7 +121,8 @@ typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
     char *run_dir;     /* run.dir: NULL */
     uint64_t seed;     /* run.seed: 1 */
-    double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends before, with a checkpoint */
+    double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
+                          before, with a checkpoint */
     char *base;        /* BASE.h5, or a model description *.yaml for plan */
     struct {
         ml_method name;     /* lora */
@@ -111,19 +133,23 @@ typedef struct ml_run_config {
         ml_scaling scaling; /* standard */
         char *init;         /* adapter.h5 or PEFT directory, or pissa: NULL */
         bool dora;          /* false */
-        double lora_plus; /* B's learning rate is that many times lr (Hayou et al. 2024, arXiv:2402.12354); null in the file gives 0: off */
+        double lora_plus;   /* B's learning rate is that many times lr (Hayou et al. 2024,
+                               arXiv:2402.12354); null in the file gives 0: off */
         ml_layer_ranges layers;
         ml_site_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_method_sizes sizes;
         ml_prefix_init prefix_init; /* vocabulary */
-        char *prefix_text;          /* with prefix_init text, repeated or cut to the number of virtual tokens: NULL */
+        char *prefix_text; /* with prefix_init text, repeated or cut to the number of virtual
+                              tokens: NULL */
     } method;
     struct {
-        char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without valid nothing is evaluated */
+        char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without
+                                valid nothing is evaluated */
         int64_t max_len;     /* 0: the model's context */
         bool shuffle;        /* true */
         bool group_prompts;  /* false; true: sequences with equal prompts stay together */
-        bool share_prompts;  /* true: what sequences of a micro-batch begin with in common is computed once (never with dropout) */
+        bool share_prompts;  /* true: what sequences of a micro-batch begin with in common is
+                                computed once (never with dropout) */
     } data;
     struct {
         int64_t sequences; /* 32 */
@@ -144,7 +170,8 @@ typedef struct ml_run_config {
         int64_t eval_every;     /* 0: only at the end */
         ml_interval save_every; /* steps (200) or a time (10m); 0: only at the end */
         int64_t keep;           /* 2 */
-        bool keep_best;         /* false; true: also the checkpoint of the best validation loss, saved when an evaluation finds it */
+        bool keep_best; /* false; true: also the checkpoint of the best validation loss, saved when
+                           an evaluation finds it */
     } train;
     struct {
         int64_t tp, pp; /* 1, 1 */
@@ -152,19 +179,25 @@ typedef struct ml_run_config {
     struct {
         ml_keep_activations activations; /* auto: the fastest mode that fits into the limit */
         int64_t limit;                   /* bytes of one process; null in the file gives 0: none */
-        ml_share_frozen share_frozen;    /* auto: replicas of a node hold one copy of the frozen weights where that can be */
-        bool shard_optimizer;            /* false; true: the replicas divide the optimizer's moments (ZeRO's first stage) */
+        ml_share_frozen share_frozen;    /* auto: replicas of a node hold one copy of the frozen
+                                            weights where that can be */
+        bool shard_optimizer; /* false; true: the replicas divide the optimizer's moments (ZeRO's
+                                 first stage) */
     } memory;
     ml_dtype precision; /* bf16 */
     char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
 } ml_run_config;
 
-/* Reads `path`, applies `sets` ("key=value" with dotted keys, YAML values, later ones win), checks. Destroy with ml_run_config_destroy. */
-ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets, int64_t nsets) ML_NODISCARD;
+/* Reads `path`, applies `sets` ("key=value" with dotted keys, YAML values, later ones win),
+ * checks. Destroy with ml_run_config_destroy. */
+ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets,
+                             int64_t nsets) ML_NODISCARD;
 void ml_run_config_destroy(ml_run_config *config);
-void ml_run_config_set_defaults(ml_run_config *out); /* what an empty file gives; nothing in it is owned */
-/* A warning for each key that is not at its default and belongs to a method other than method.name. */
+void ml_run_config_set_defaults(
+    ml_run_config *out); /* what an empty file gives; nothing in it is owned */
+/* A warning for each key that is not at its default and belongs to a method other than
+ * method.name. */
 void ml_run_config_warn_unread(const ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
@@ -176,7 +209,8 @@ ml_status ml_site_patterns_write(const ml_site_patterns *patterns, ml_text *out)
 /* method.init: pissa. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
 
-/* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro, or its share of a step where that is less. */
+/* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro,
+ * or its share of a step where that is less. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 
 /* What train alone needs: run.dir and data.train. ML_USAGE naming the missing key. */
@@ -185,7 +219,8 @@ ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD
 /* A model description: `{family: gpt2|llama, layers: …, …}`; see configs/models/. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
 
-/* Targets of `bits` that a family has, ML_TARGET_ALL resolved; ML_USAGE naming the first it lacks and those it has. */
+/* Targets of `bits` that a family has, ML_TARGET_ALL resolved; ML_USAGE naming the first it lacks
+ * and those it has. */
 ml_status ml_targets_resolve(ml_family family, unsigned bits, unsigned *out) ML_NODISCARD;
 const char *ml_target_name(ml_target target);
 

@@ -1,4 +1,5 @@
-/* generate: from prompts' texts to continuations' texts. The ranks are replicas, each a tensor-parallel group, that share the prompts. */
+/* generate: from prompts' texts to continuations' texts. The ranks are replicas, each a
+ * tensor-parallel group, that share the prompts. */
 #ifndef MPILORA_GENERATE_H
 #define MPILORA_GENERATE_H
 
@@ -18,25 +19,30 @@ typedef struct ml_generate_options {
     ml_dtype precision;
     ml_generation generation; /* `end` is taken from the tokenizer */
     int64_t together;         /* prompts at a time in each replica, at most */
-    int64_t tp;               /* ranks of a tensor-parallel group; 0: as many as the model's heads can be divided among */
+    int64_t tp; /* ranks of a tensor-parallel group; 0: as many as the model's heads can be divided
+                   among */
     int64_t nadapters;
     const char *const *adapters; /* each an adapter.h5 or a PEFT directory */
     int64_t count;
     const ml_prompt *prompts;
     const char *file; /* what the prompts are from, for messages; NULL: the command line */
-    const char *out;  /* where the results are to go: looked at before anything is computed; may be NULL */
+    const char
+        *out; /* where the results are to go: looked at before anything is computed; may be NULL */
 } ml_generate_options;
 
 /* Seconds of the slowest rank. */
 typedef struct ml_generate_report {
-    double base_seconds, adapter_seconds; /* reading the base's weights; reading all adapters and putting them in place */
+    double base_seconds, adapter_seconds; /* reading the base's weights; reading all adapters and
+                                             putting them in place */
     double seconds;                       /* of generation */
     int64_t tokens;                       /* generated */
     ml_bank_switches switches;
 } ml_generate_report;
 
-/* Appends the bytes of continuation i to out[i], the same on every rank. ML_USAGE, ML_INPUT (no tokenizer, bad files; a prompt of `file` that is empty or too long, else ML_USAGE), ML_RESOURCE, ML_NUMERIC.
- * Collective over the world. */
-ml_status ml_generate_run(const ml_generate_options *options, ml_text *out, ml_generate_report *report) ML_NODISCARD;
+/* Appends the bytes of continuation i to out[i], the same on every rank. ML_USAGE, ML_INPUT (no
+ * tokenizer, bad files; a prompt of `file` that is empty or too long, else ML_USAGE), ML_RESOURCE,
+ * ML_NUMERIC. Collective over the world. */
+ml_status ml_generate_run(const ml_generate_options *options, ml_text *out,
+                          ml_generate_report *report) ML_NODISCARD;
 
 #endif

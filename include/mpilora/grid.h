@@ -1,10 +1,12 @@
-/* grid: the process grid dp × tp (pp later) and its named collectives: the only MPI outside analyze/.
+/* grid: the process grid dp × tp (pp later) and its named collectives: the only MPI outside
+ * analyze/.
  *
- * World rank = (dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits inside a node. The library never
- * calls MPI elsewhere: a parallel routine is its local function plus one named collective of this header.
+ * World rank = (dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits inside a node.
+ * The library never calls MPI elsewhere: a parallel routine is its local function plus one named
+ * collective of this header.
  *
- * MPI's own errors are fatal (MPI_ERRORS_ARE_FATAL): collectives return void. Counts are int64_t and are cut into pieces that fit
- * MPI's int.
+ * MPI's own errors are fatal (MPI_ERRORS_ARE_FATAL): collectives return void. Counts are int64_t
+ * and are cut into pieces that fit MPI's int.
  */
 #ifndef MPILORA_GRID_H
 #define MPILORA_GRID_H
@@ -13,14 +15,17 @@
 
 typedef struct ml_grid ml_grid;
 
-/* Starts MPI where it is not started yet (a single process without mpirun is a world of one). Idempotent. */
+/* Starts MPI where it is not started yet (a single process without mpirun is a world of one).
+ * Idempotent. */
 ml_status ml_grid_start(int *argc, char ***argv) ML_NODISCARD;
-void ml_grid_stop(void);      /* MPI_Finalize where ml_grid_start started it */
-void ml_grid_abort(int code); /* ends every rank at once with `code`; does not return where MPI runs */
+void ml_grid_stop(void); /* MPI_Finalize where ml_grid_start started it */
+void ml_grid_abort(
+    int code); /* ends every rank at once with `code`; does not return where MPI runs */
 int ml_grid_world_rank(void); /* 0 before ml_grid_start */
 int ml_grid_world_size(void);
 
-/* Collective over the world. dp = size / tp. ML_USAGE where tp does not divide the number of ranks (both named). */
+/* Collective over the world. dp = size / tp. ML_USAGE where tp does not divide the number of ranks
+ * (both named). */
 ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
 void ml_grid_destroy(ml_grid *grid); /* collective */
 
@@ -33,18 +38,27 @@ int ml_grid_dp_rank(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);         /* distinct shared-memory nodes of the world */
 int ml_grid_ranks_on_node(const ml_grid *grid); /* the most on any node */
 
-/* NODE: the world's ranks on this rank's node. REPLICA: those of them that hold the same shard of the weights (the same tp rank). */
-typedef enum ml_group { ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP, ML_GROUP_NODE, ML_GROUP_REPLICA } ml_group;
+/* NODE: the world's ranks on this rank's node. REPLICA: those of them that hold the same shard of
+ * the weights (the same tp rank). */
+typedef enum ml_group {
+    ML_GROUP_WORLD,
+    ML_GROUP_TP,
+    ML_GROUP_DP,
+    ML_GROUP_NODE,
+    ML_GROUP_REPLICA
+} ml_group;
 
 int ml_grid_members(const ml_grid *grid, ml_group group); /* how many ranks this rank's group has */
 int ml_grid_place(const ml_grid *grid, ml_group group);   /* this rank's number in it, from 0 */
 
-/* The status of the group's lowest-numbered failing rank, on every rank of it, with its error text: the way to turn a local result into a collective
- * one. Collective over the group; ml_grid_agree over the world. */
+/* The status of the group's lowest-numbered failing rank, on every rank of it, with its error
+ * text: the way to turn a local result into a collective one. Collective over the group;
+ * ml_grid_agree over the world. */
 ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local) ML_NODISCARD;
 ml_status ml_grid_agree(const ml_grid *grid, ml_status local) ML_NODISCARD;
 
-void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n); /* in place, all ranks of the group get it */
+void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x,
+                       int64_t n); /* in place, all ranks of the group get it */
 void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 void ml_grid_sum_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
 void ml_grid_max_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
@@ -52,32 +66,40 @@ void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n);
 void ml_grid_barrier(const ml_grid *grid);
-/* The two halves of a sum, over the group's parts of x: of its members, the place-th has the ml_part_count numbers from ml_part_start. Scatter_sum leaves the sum of
- * its own part with each (the rest of x is undefined then); gather_parts gives every part to all. n < 2³¹. */
+/* The two halves of a sum, over the group's parts of x: of its members, the place-th has the
+ * ml_part_count numbers from ml_part_start. Scatter_sum leaves the sum of its own part with each
+ * (the rest of x is undefined then); gather_parts gives every part to all. n < 2³¹. */
 void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 /* Point to point inside the world (checkpoints): bytes of any count. */
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
 
-/* Bytes that this rank passed to sums and maxima over a group so far; nothing is passed in a group of one. */
+/* Bytes that this rank passed to sums and maxima over a group so far; nothing is passed in a group
+ * of one. */
 int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group);
-/* Time that this rank spent inside this header's collectives so far: moving data, and waiting for ranks that came later. */
+/* Time that this rank spent inside this header's collectives so far: moving data, and waiting for
+ * ranks that came later. */
 double ml_grid_comm_seconds(const ml_grid *grid);
 
-/* ---- memory that the replicas of a node hold together ------------------------------------------------------------------------ */
+/* ---- memory that the replicas of a node hold together -------------------------------------- */
 
 /* One block, the same physical memory in every rank of the group REPLICA. */
 typedef struct ml_shared ml_shared;
 
-/* Not initialised; aligned to a page. The block is a memory file without a name, which ranks that cannot open each other's (user name spaces of
- * their own) replace by an MPI-3 shared window; either way nothing is left behind however a rank ends. MPILORA_SHARED_MEMORY=file or =window in the
- * environment takes one way alone. The group's first rank accounts for all bytes, the others for none, so that a node's sum counts them once.
- * ML_RESOURCE on every rank of the group where neither way is open, with the bytes and the reason. Collective over REPLICA; owned by the caller. */
-ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category, const char *what) ML_NODISCARD;
+/* Not initialised; aligned to a page. The block is a memory file without a name, which ranks that
+ * cannot open each other's (user name spaces of their own) replace by an MPI-3 shared window;
+ * either way nothing is left behind however a rank ends. MPILORA_SHARED_MEMORY=file or =window in
+ * the environment takes one way alone. The group's first rank accounts for all bytes, the others
+ * for none, so that a node's sum counts them once. ML_RESOURCE on every rank of the group where
+ * neither way is open, with the bytes and the reason. Collective over REPLICA; owned by the
+ * caller. */
+ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
+                        const char *what) ML_NODISCARD;
 void *ml_shared_data(const ml_shared *shared);
-/* Takes the pages of this rank's part of the block, the place-th of as many equal ones as the group has ranks: in the domain of this rank's threads, as huge
- * pages where possible, and so that memory that runs out is an error here and no signal later. ML_RESOURCE. Local. */
+/* Takes the pages of this rank's part of the block, the place-th of as many equal ones as the
+ * group has ranks: in the domain of this rank's threads, as huge pages where possible, and so that
+ * memory that runs out is an error here and no signal later. ML_RESOURCE. Local. */
 ml_status ml_shared_take_pages(ml_shared *shared) ML_NODISCARD;
 /* All parts are written: from here on the block can only be read. Collective over REPLICA. */
 void ml_shared_seal(ml_shared *shared);

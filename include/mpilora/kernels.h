@@ -1,22 +1,27 @@
-/* kernels: the local mathematics of one rank. No MPI, no files, no allocation after ml_kernels_create.
+/* kernels: the local mathematics of one rank. No MPI, no files, no allocation after
+ * ml_kernels_create.
  *
- * Letters: T tokens, d model width, f MLP width, V vocabulary (here: this rank's rows of it), H query heads, K key/value
- * heads (here: this rank's), h head dimension, r adapter rank, W a weight, out × in, row-major.
+ * Letters: T tokens, d model width, f MLP width, V vocabulary (here: this rank's rows of it), H
+ * query heads, K key/value heads (here: this rank's), h head dimension, r adapter rank, W a
+ * weight, out × in, row-major.
  *
- * All computation is in fp32; only weights (ml_weight) and what is kept for backward may be bf16. All matrices are row-major with
- * a leading dimension ("ld", in elements). Every kernel is deterministic for a given number of threads (no atomics, fixed
- * order of summation), so that a resumed run repeats a run bit by bit. OpenMP threads are used inside; none of the
- * functions is collective.
+ * All computation is in fp32; only weights (ml_weight) and what is kept for backward may be bf16.
+ * All matrices are row-major with a leading dimension ("ld", in elements). Every kernel is
+ * deterministic for a given number of threads (no atomics, fixed order of summation), so that a
+ * resumed run repeats a run bit by bit. OpenMP threads are used inside; none of the functions is
+ * collective.
  *
- * ml_kernels is a table: ref/ fills all of it with plain loops, native/ (the same vector source compiled for several
- * instruction sets) overrides the elementwise kernels, attention and the products; blas/ and onednn/ have other products.
+ * ml_kernels is a table: ref/ fills all of it with plain loops, native/ (the same vector source
+ * compiled for several instruction sets) overrides the elementwise kernels, attention and the
+ * products; blas/ and onednn/ have other products.
  */
 #ifndef MPILORA_KERNELS_H
 #define MPILORA_KERNELS_H
 
 #include "mpilora/base.h"
 
-/* A matrix whose rows are outputs and columns inputs, W[rows, cols], contiguous, fp32 or bf16. Borrowed. */
+/* A matrix whose rows are outputs and columns inputs, W[rows, cols], contiguous, fp32 or bf16.
+ * Borrowed. */
 typedef struct ml_weight {
     const void *data;
     ml_dtype dtype;
@@ -25,17 +30,22 @@ typedef struct ml_weight {
 
 typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU } ml_activation;
 
-/* Packed sequences: the own tokens of sequence i are rows start[i] … start[i+1]−1 (one at least) of every T-row matrix; start[count] = T.
- * Sequences that begin alike may share these rows: the path of sequence i, its tokens by position, is the first shared[i] rows of the
- * path of sequence i − 1 followed by its own rows. So sequences that share stand next to each other (a prefix tree in depth-first order, which
- * sorting makes), shared[0] = 0, and sequence i is the root of a new tree where shared[i] = 0. `shared` NULL: nobody shares. */
+/* Packed sequences: the own tokens of sequence i are rows start[i] … start[i+1]−1 (one at least)
+ * of every T-row matrix; start[count] = T. Sequences that begin alike may share these rows: the
+ * path of sequence i, its tokens by position, is the first shared[i] rows of the path of sequence
+ * i − 1 followed by its own rows. So sequences that share stand next to each other (a prefix tree
+ * in depth-first order, which sorting makes), shared[0] = 0, and sequence i is the root of a new
+ * tree where shared[i] = 0. `shared` NULL: nobody shares. */
 typedef struct ml_sequences {
     int64_t count;
     const int64_t *start;
     const int64_t *shared;
 } ml_sequences;
 
-static inline int64_t ml_sequences_shared(const ml_sequences *sequences, int64_t i) { return sequences->shared ? sequences->shared[i] : 0; }
+static inline int64_t ml_sequences_shared(const ml_sequences *sequences, int64_t i)
+{
+    return sequences->shared ? sequences->shared[i] : 0;
+}
 
 /* The row that holds position `position` of sequence i's path. */
 static inline int64_t ml_sequences_row(const ml_sequences *sequences, int64_t i, int64_t position)
@@ -44,8 +54,9 @@ static inline int64_t ml_sequences_row(const ml_sequences *sequences, int64_t i,
     return sequences->start[i] + position - ml_sequences_shared(sequences, i);
 }
 
-/* What the rows of a matrix predict: row c the tokens token[start[c]] … token[start[c+1]−1], one at least, more where sequences that share
- * the row go on differently. Column v of the matrix stands for token first + v; tokens outside its columns belong to other ranks. */
+/* What the rows of a matrix predict: row c the tokens token[start[c]] … token[start[c+1]−1], one
+ * at least, more where sequences that share the row go on differently. Column v of the matrix
+ * stands for token first + v; tokens outside its columns belong to other ranks. */
 typedef struct ml_targets {
     const int64_t *start;
     const int32_t *token;
@@ -53,12 +64,13 @@ typedef struct ml_targets {
 } ml_targets;
 
 typedef struct ml_attention_shape {
-    int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j / (heads / kv_heads) */
+    int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j
+                                          / (heads / kv_heads) */
     float scale;                       /* usually 1/√h */
 } ml_attention_shape;
 
-/* Step of torch.optim.AdamW: p ← p·(1 − lr·decay); m, v moments; p ← p − lr/c1 · m/(√(v/c2) + eps) with
- * c1 = 1 − β1^t, c2 = 1 − β2^t. The gradient is multiplied by grad_scale first (clipping). */
+/* Step of torch.optim.AdamW: p ← p·(1 − lr·decay); m, v moments; p ← p − lr/c1 · m/(√(v/c2) + eps)
+ * with c1 = 1 − β1^t, c2 = 1 − β2^t. The gradient is multiplied by grad_scale first (clipping). */
 typedef struct ml_adamw {
     double lr, beta1, beta2, eps, decay, grad_scale;
     int64_t t; /* from 1 */
@@ -69,71 +81,95 @@ struct ml_kernels {
     const char *product_path; /* e.g. "native", "onednn-bf16": who multiplies the weights */
     const char *vector_path;  /* e.g. "avx2": who does the rest */
 
-    /* ---- products with a weight: Y[T, rows] = beta·Y + X[T, cols]·Wᵀ and dX[T, cols] = beta·dX + dY[T, rows]·W (beta 0 or 1;
-     * with 0 the old content is never read). A bf16 W is widened in panels inside or multiplied as it is (see product_path). */
-    void (*weight_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                           int64_t ldy);
-    void (*weight_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta, float *dx,
-                            int64_t ldx);
+    /* ---- products with a weight: Y[T, rows] = beta·Y + X[T, cols]·Wᵀ and dX[T, cols] = beta·dX +
+     * dY[T, rows]·W (beta 0 or 1; with 0 the old content is never read). A bf16 W is widened in
+     * panels inside or multiplied as it is (see product_path). */
+    void (*weight_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                           const ml_weight *w, float beta, float *y, int64_t ldy);
+    void (*weight_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx);
 
-    /* ---- C[m, n] = alpha·op(A)·op(B) + beta·C, fp32; op(A) is m × k: A is [m, k], or [k, m] where ta; the same for B. */
-    void (*gemm)(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+    /* ---- C[m, n] = alpha·op(A)·op(B) + beta·C, fp32; op(A) is m × k: A is [m, k], or [k, m]
+     * where ta; the same for B. */
+    void (*gemm)(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk,
+                 float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                 float *c, int64_t ldc);
 
-    /* ---- norms over rows of d. Forward keeps the statistics (mean, rstd = 1/√(var + eps) or 1/√(mean square + eps)), [T] each.
-     * y = (x − mean)·rstd·w + b; RMS: y = x·rstd·w (mean and b unused, may be NULL).
+    /* ---- norms over rows of d. Forward keeps the statistics (mean, rstd = 1/√(var + eps) or
+     * 1/√(mean square + eps)), [T] each. y = (x − mean)·rstd·w + b; RMS: y = x·rstd·w (mean and b
+     * unused, may be NULL).
      * Backward: dx (+)= …; dw, db (+)= sums over T, each may be NULL. `add`: dx += instead of =. */
-    void (*layernorm_forward)(int64_t T, int64_t d, const float *x, const float *w, const float *b, float eps, float *y, float *mean,
-                              float *rstd);
-    void (*layernorm_backward)(int64_t T, int64_t d, const float *x, const float *w, const float *mean, const float *rstd, const float *dy,
-                               float *dx, bool add, float *dw, float *db);
-    void (*rmsnorm_forward)(int64_t T, int64_t d, const float *x, const float *w, float eps, float *y, float *rstd);
-    void (*rmsnorm_backward)(int64_t T, int64_t d, const float *x, const float *w, const float *rstd, const float *dy, float *dx, bool add,
-                             float *dw);
+    void (*layernorm_forward)(int64_t T, int64_t d, const float *x, const float *w, const float *b,
+                              float eps, float *y, float *mean, float *rstd);
+    void (*layernorm_backward)(int64_t T, int64_t d, const float *x, const float *w,
+                               const float *mean, const float *rstd, const float *dy, float *dx,
+                               bool add, float *dw, float *db);
+    void (*rmsnorm_forward)(int64_t T, int64_t d, const float *x, const float *w, float eps,
+                            float *y, float *rstd);
+    void (*rmsnorm_backward)(int64_t T, int64_t d, const float *x, const float *w,
+                             const float *rstd, const float *dy, float *dx, bool add, float *dw);
 
-    /* ---- rotary embedding (Su et al. 2021), pairs (i, i + h/2) of each head as Hugging Face has them, in place on x[T, heads·h], ldx:
-     * (a, b) → (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, h/2]; inverse: sin negated (the backward). */
-    void (*rope)(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx, const int32_t *position, const float *cosine,
-                 const float *sine, bool inverse);
+    /* ---- rotary embedding (Su et al. 2021), pairs (i, i + h/2) of each head as Hugging Face has
+     * them, in place on x[T, heads·h], ldx:
+     * (a, b) → (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, h/2]; inverse: sin negated
+     * (the backward). */
+    void (*rope)(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                 const int32_t *position, const float *cosine, const float *sine, bool inverse);
 
     /* ---- activations, rows of n; plain: y = a(x); backward dx = dy·a'(x) (dx may be dy).
-     * Gated: y = a(gate)·up; backward dgate = dy·up·a'(gate), dup = dy·a(gate) (dgate, dup may not be dy). gate, up, dgate, dup use ldg. */
-    void (*activation_forward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy);
-    void (*activation_backward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, const float *dy, int64_t lddy,
-                                float *dx, int64_t lddx);
-    void (*gated_forward)(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, float *y, int64_t ldy);
-    void (*gated_backward)(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, const float *dy,
-                           int64_t lddy, float *dgate, float *dup, int64_t lddg);
+     * Gated: y = a(gate)·up; backward dgate = dy·up·a'(gate), dup = dy·a(gate) (dgate, dup may not
+     * be dy). gate, up, dgate, dup use ldg. */
+    void (*activation_forward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                               float *y, int64_t ldy);
+    void (*activation_backward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                                const float *dy, int64_t lddy, float *dx, int64_t lddx);
+    void (*gated_forward)(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
+                          int64_t ldg, float *y, int64_t ldy);
+    void (*gated_backward)(ml_activation a, int64_t T, int64_t n, const float *gate,
+                           const float *up, int64_t ldg, const float *dy, int64_t lddy,
+                           float *dgate, float *dup, int64_t lddg);
 
-    /* ---- causal attention along the path of each sequence (never across to another), blockwise with a running softmax (Dao et al. 2022).
-     * q[T, H·h] ldq; k, v[T, K·h] ldkv; o[T, H·h] ldo; lse[H, T] = log Σ exp(scale·q·k).
-     * Backward writes (not adds) dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32 accumulators.
-     * Work proportional to the unmasked blocks. Workspace comes from ml_kernels_create. */
-    void (*attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                              int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse);
-    void (*attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                               int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
-                               const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
-                               int64_t lddkv);
-    /* One new token against a cache: q[H·h]; the key and the value of position j < n are row row[j] of [rows, K·h] with ldkv; o[H·h]. For generation. */
-    void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
-                             const float *key, const float *value, int64_t ldkv, float *o);
+    /* ---- causal attention along the path of each sequence (never across to another), blockwise
+     * with a running softmax (Dao et al. 2022). q[T, H·h] ldq; k, v[T, K·h] ldkv; o[T, H·h] ldo;
+     * lse[H, T] = log Σ exp(scale·q·k).
+     * Backward writes (not adds) dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and
+     * over blocks; fp32 accumulators. Work proportional to the unmasked blocks. Workspace comes
+     * from ml_kernels_create. */
+    void (*attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
+                              const ml_sequences *sequences, const float *q, int64_t ldq,
+                              const float *key, const float *value, int64_t ldkv, float *o,
+                              int64_t ldo, float *lse);
+    void (*attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
+                               const ml_sequences *sequences, const float *q, int64_t ldq,
+                               const float *key, const float *value, int64_t ldkv, const float *o,
+                               int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
+                               float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv);
+    /* One new token against a cache: q[H·h]; the key and the value of position j < n are row
+     * row[j] of [rows, K·h] with ldkv; o[H·h]. For generation. */
+    void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
+                             const int32_t *row, const float *q, const float *key,
+                             const float *value, int64_t ldkv, float *o);
 
-    /* ---- vocabulary-parallel cross-entropy over a chunk of C rows, logits z[C, V] (this rank's V columns), n_c targets in row c. The caller
-     * reduces rowmax (max) and sum and picked (sum) over the ranks between the calls.
-     * xent_max: rowmax[c] = max_v z. xent_sum: sum[c] = Σ exp(z − rowmax); picked[c] = Σ z[target] over the targets among these columns.
-     * xent_backward: z ← scale·(n_c·(exp(z − rowmax)/sum − smoothing/V_all) − (1 − smoothing)·[how often v is a target]), in place. */
+    /* ---- vocabulary-parallel cross-entropy over a chunk of C rows, logits z[C, V] (this rank's V
+     * columns), n_c targets in row c. The caller reduces rowmax (max) and sum and picked (sum)
+     * over the ranks between the calls.
+     * xent_max: rowmax[c] = max_v z. xent_sum: sum[c] = Σ exp(z − rowmax); picked[c] = Σ z[target]
+     * over the targets among these columns. xent_backward: z ← scale·(n_c·(exp(z − rowmax)/sum −
+     * smoothing/V_all) − (1 − smoothing)·[how often v is a target]), in place. */
     void (*xent_max)(int64_t C, int64_t V, const float *z, int64_t ldz, float *rowmax);
-    void (*xent_sum)(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const ml_targets *targets, float *sum,
-                     float *picked);
-    void (*xent_backward)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const ml_targets *targets,
-                          float smoothing, int64_t V_all, float scale);
+    void (*xent_sum)(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax,
+                     const ml_targets *targets, float *sum, float *picked);
+    void (*xent_backward)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
+                          const float *sum, const ml_targets *targets, float smoothing,
+                          int64_t V_all, float scale);
 
     /* ---- vectors of n */
-    void (*add)(int64_t n, const float *x, float *y);                                 /* y += x */
-    void (*add_bias)(int64_t T, int64_t n, const float *bias, float *y, int64_t ldy); /* each row of y += bias */
-    void (*sum_rows)(int64_t T, int64_t n, const float *x, int64_t ldx, float *sum);  /* sum[n] += Σ_T x (a bias's gradient) */
-    void (*narrow)(int64_t n, const float *x, uint16_t *y);                           /* to bf16, nearest even */
+    void (*add)(int64_t n, const float *x, float *y); /* y += x */
+    void (*add_bias)(int64_t T, int64_t n, const float *bias, float *y,
+                     int64_t ldy); /* each row of y += bias */
+    void (*sum_rows)(int64_t T, int64_t n, const float *x, int64_t ldx,
+                     float *sum); /* sum[n] += Σ_T x (a bias's gradient) */
+    void (*narrow)(int64_t n, const float *x, uint16_t *y); /* to bf16, nearest even */
     void (*widen)(int64_t n, const uint16_t *x, float *y);
     double (*sum_squares)(int64_t n, const float *x); /* in double; Inf or NaN where x has one */
     void (*adamw)(const ml_adamw *step, int64_t n, float *p, const float *grad, float *m, float *v);
@@ -142,14 +178,18 @@ struct ml_kernels {
 };
 
 typedef struct ml_kernels_options {
-    const char *product_path; /* NULL or "auto": measured; else forced: "ref", "native", "blas", "onednn", "onednn-bf16", …; the environment
-                                 variable MPILORA_PRODUCT_PATH overrides it */
-    const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512"; MPILORA_VECTOR_PATH overrides it */
-    ml_dtype weight_dtype;   /* of the weights that will be multiplied */
-    int64_t tokens;          /* the largest T */
-    const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and used to size the workspace */
+    const char *product_path; /* NULL or "auto": measured; else forced: "ref", "native", "blas",
+                                 "onednn", "onednn-bf16", …; the environment variable
+                                 MPILORA_PRODUCT_PATH overrides it */
+    const char *vector_path;  /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
+                                 MPILORA_VECTOR_PATH overrides it */
+    ml_dtype weight_dtype;    /* of the weights that will be multiplied */
+    int64_t tokens;           /* the largest T */
+    const ml_weight *shapes;  /* data NULL: the rows × cols that will be multiplied; measured and
+                                 used to size the workspace */
     int64_t nshapes;
-    int64_t head_dim, heads, kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
+    int64_t head_dim, heads,
+        kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
 } ml_kernels_options;
 
 /* One line a candidate path: what ml_kernels_create measured (0 where it was not run). */
@@ -158,16 +198,18 @@ typedef struct ml_kernels_rate {
     double forward_gflops, backward_gflops; /* this rank, all its threads */
 } ml_kernels_rate;
 
-/* Creates the table for this processor and these shapes. Measures the product paths for < 1 s unless one is forced, and checks the chosen
- * one against ref/ on a small product (a library that computes wrong results is left out with a warning). A forced path that
- * this processor or build lacks: ML_USAGE naming the paths that it has. Not collective: to give all ranks one path, create
- * on rank 0 with "auto", broadcast its product_path and vector_path, and force these on the others. Destroy with ml_kernels_destroy. */
+/* Creates the table for this processor and these shapes. Measures the product paths for < 1 s
+ * unless one is forced, and checks the chosen one against ref/ on a small product (a library that
+ * computes wrong results is left out with a warning). A forced path that this processor or build
+ * lacks: ML_USAGE naming the paths that it has. Not collective: to give all ranks one path, create
+ * on rank 0 with "auto", broadcast its product_path and vector_path, and force these on the
+ * others. Destroy with ml_kernels_destroy. */
 ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options) ML_NODISCARD;
 void ml_kernels_destroy(ml_kernels *kernels);
 /* The measured rates of `kernels`; returns their number. Borrowed. */
 int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates);
-/* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s, measured now (some 10 ms) with the
- * instructions of the vector path; 0 under "ref". */
+/* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s,
+ * measured now (some 10 ms) with the instructions of the vector path; 0 under "ref". */
 double ml_kernels_peak_gflops(const ml_kernels *kernels);
 /* A piece of memory. Borrowed. */
 typedef struct ml_memory_span {
@@ -175,19 +217,25 @@ typedef struct ml_memory_span {
     int64_t bytes;
 } ml_memory_span;
 
-/* Seconds that all threads of this rank take to read these pieces once, each thread its part of every piece; 0 under "ref". */
-double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count, const ml_memory_span *spans);
-/* Bytes of workspace that ml_kernels_create will account for (category workspace) for the path that needs most among those that
- * "auto" may choose, or for the forced one; allocates nothing. `threads`: OpenMP threads of the rank. */
+/* Seconds that all threads of this rank take to read these pieces once, each thread its part of
+ * every piece; 0 under "ref". */
+double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count,
+                               const ml_memory_span *spans);
+/* Bytes of workspace that ml_kernels_create will account for (category workspace) for the path
+ * that needs most among those that "auto" may choose, or for the forced one; allocates nothing.
+ * `threads`: OpenMP threads of the rank. */
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);
 
-/* w[rows, cols] ≈ left[rows, rank]·diag(sigma[rank])·right[rank, cols]: its largest singular values and their vectors, by LAPACK in double precision on one rank.
- * ML_USAGE beyond LAPACK's 32-bit counts (rows × cols < 2³¹), ML_NUMERIC where it does not converge. rank ≤ rows, cols. */
-ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left, float *sigma, float *right) ML_NODISCARD;
+/* w[rows, cols] ≈ left[rows, rank]·diag(sigma[rank])·right[rank, cols]: its largest singular
+ * values and their vectors, by LAPACK in double precision on one rank. ML_USAGE beyond LAPACK's
+ * 32-bit counts (rows × cols < 2³¹), ML_NUMERIC where it does not converge. rank ≤ rows, cols. */
+ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left,
+                         float *sigma, float *right) ML_NODISCARD;
 /* Bytes (category workspace) that it holds for a moment. */
 int64_t ml_svd_bytes(int64_t rows, int64_t cols);
 
-/* The reference table alone: plain loops, always built, needs no workspace. Borrowed; never destroyed. */
+/* The reference table alone: plain loops, always built, needs no workspace. Borrowed; never
+ * destroyed. */
 const ml_kernels *ml_kernels_reference(void);
 
 #endif

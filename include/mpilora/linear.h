@@ -1,10 +1,13 @@
-/* linear: column- and row-parallel linear layers with a frozen (or trained) weight and a hook for adapters.
+/* linear: column- and row-parallel linear layers with a frozen (or trained) weight and a hook for
+ * adapters.
  *
  * Letters: T tokens, in/out widths of the whole layer, tp ranks share it; r adapter rank.
- *   column-parallel  W[out/tp, in]: y[T, out/tp] = x·Wᵀ + b; every rank has the whole x. Backward: dx = dy·W, summed over tp.
- *   row-parallel     W[out, in/tp]: y = Σ_tp x·Wᵀ, then + b; every rank has its columns of x. Backward: dx[T, in/tp] = dy·W.
- * (Shoeybi et al. 2019, arXiv:1909.08053.) A layer may be several projections of one input laid out one after the other in its
- * output ("parts": q|k|v, gate|up): one product, one sum.
+ *   column-parallel  W[out/tp, in]: y[T, out/tp] = x·Wᵀ + b; every rank has the whole x. Backward:
+ *     dx = dy·W, summed over tp.
+ *   row-parallel     W[out, in/tp]: y = Σ_tp x·Wᵀ, then + b; every rank has its columns of x.
+ *     Backward: dx[T, in/tp] = dy·W.
+ * (Shoeybi et al. 2019, arXiv:1909.08053.) A layer may be several projections of one input laid
+ * out one after the other in its output ("parts": q|k|v, gate|up): one product, one sum.
  *
  * All matrices here are contiguous, a row a token.
  * An adapter enters through the hook, before the layer's own sum, so it adds no collective.
@@ -26,15 +29,19 @@ typedef struct ml_pass {
     const ml_kernels *kernels;
     const ml_grid *grid; /* NULL: one rank */
     int64_t tokens;      /* T */
-    int64_t first;       /* of the micro-batch's rows that are gone through, the number of the first of these */
-    /* Where each token stands in the run, for dropout: the sampler's position of its sequence and the place in the sequence. NULL: no dropout. */
+    int64_t first; /* of the micro-batch's rows that are gone through, the number of the first of
+                      these */
+    /* Where each token stands in the run, for dropout: the sampler's position of its sequence and
+     * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;
     const int32_t *key_position;
-    float *kept;    /* [T, hook.kept_per_token]: written by the hook's forward, read by its backward; NULL in evaluation */
+    float *kept; /* [T, hook.kept_per_token]: written by the hook's forward, read by its backward;
+                    NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
 } ml_pass;
 
-/* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its local output before the sum over tp. */
+/* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its
+ * local output before the sum over tp. */
 typedef struct ml_linear_hook {
     void *self;             /* NULL: no adapter */
     int64_t kept_per_token; /* floats */
@@ -42,17 +49,20 @@ typedef struct ml_linear_hook {
     void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
     /* Adds to its own gradients; dx += where dx is not NULL. */
     void (*backward)(void *self, const ml_pass *pass, const float *x, const float *dy, float *dx);
-    /* Where forward also scales y's columns (DoRA): dy for what was scaled, in the pass's scratch; the weight's and the input's gradients and the backward above take
-     * it in the place of dy. NULL: dy itself. */
+    /* Where forward also scales y's columns (DoRA): dy for what was scaled, in the pass's scratch;
+     * the weight's and the input's gradients and the backward above take it in the place of dy.
+     * NULL: dy itself. */
     const float *(*scale_backward)(void *self, const ml_pass *pass, const float *dy);
     int64_t scaled_per_token; /* of kept_per_token, what scale_backward needs */
-    /* On the layer's output itself, after its sum and bias: y ← f(y); backward returns df/dyᵀ·dy, [T, out] in the pass's scratch, and leaves dy as it is. A hook has
-     * the pair above, or this one. */
+    /* On the layer's output itself, after its sum and bias: y ← f(y); backward returns df/dyᵀ·dy,
+     * [T, out] in the pass's scratch, and leaves dy as it is. A hook has the pair above, or this
+     * one. */
     void (*after_forward)(void *self, const ml_pass *pass, float *y);
     const float *(*after_backward)(void *self, const ml_pass *pass, const float *dy);
 } ml_linear_hook;
 
-/* One projection of a layer: its name and which of its global rows (column-parallel) this rank holds. */
+/* One projection of a layer: its name and which of its global rows (column-parallel) this rank
+ * holds. */
 typedef struct ml_linear_part {
     char site[64];        /* "layers.3.attn.q" */
     int64_t out;          /* global rows */
@@ -72,22 +82,28 @@ typedef struct ml_linear {
     ml_linear_hook hook;
 } ml_linear;
 
-/* Fills kind, parts and sizes for tp_rank of tp. `sites` and `outs` have nparts entries; parts of a column-parallel layer are cut by
- * ml_part_start over `units[i]` units (heads) of outs[i] / units[i] rows each, so a head is never cut; for a row-parallel layer the input is
- * cut over `units[0]` units. Local; no errors. */
-void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites, const int64_t *outs, int64_t global_in,
-                        const int64_t *units, int tp, int tp_rank);
+/* Fills kind, parts and sizes for tp_rank of tp. `sites` and `outs` have nparts entries; parts of
+ * a column-parallel layer are cut by ml_part_start over `units[i]` units (heads) of outs[i] /
+ * units[i] rows each, so a head is never cut; for a row-parallel layer the input is cut over
+ * `units[0]` units. Local; no errors. */
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites,
+                        const int64_t *outs, int64_t global_in, const int64_t *units, int tp,
+                        int tp_rank);
 
-/* This rank's part of projection `part`'s weight (out × in), and of its bias (out × 1; whole for row-parallel). */
+/* This rank's part of projection `part`'s weight (out × in), and of its bias (out × 1; whole for
+ * row-parallel). */
 ml_shard ml_linear_weight_shard(const ml_linear *layer, int part);
 ml_shard ml_linear_bias_shard(const ml_linear *layer, int part);
 
-/* y[T, out] = the layer of x[T, in]; includes hook, sum over tp (row-parallel) and bias. Collective over tp where row-parallel. */
+/* y[T, out] = the layer of x[T, in]; includes hook, sum over tp (row-parallel) and bias.
+ * Collective over tp where row-parallel. */
 void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y);
 
-/* Adds to the weight's, bias's and adapter's gradients where they train; dx[T, in] = the input's gradient, or NULL where nobody needs it.
- * Needs x only where ml_linear_needs_input. Collective over tp where column-parallel and dx is not NULL. */
-void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x, const float *dy, float *dx);
+/* Adds to the weight's, bias's and adapter's gradients where they train; dx[T, in] = the input's
+ * gradient, or NULL where nobody needs it. Needs x only where ml_linear_needs_input. Collective
+ * over tp where column-parallel and dx is not NULL. */
+void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x,
+                        const float *dy, float *dx);
 bool ml_linear_needs_input(const ml_linear *layer); /* its backward reads x */
 bool ml_linear_trains(const ml_linear *layer);      /* it has something to train */
 

@@ -10,20 +10,25 @@ typedef struct ml_merge_result {
     bool original;    /* subtract: the source hash is that of the base which was merged */
 } ml_merge_result;
 
-/* Writes a base file with W + s·B·A for every adapted matrix W (with `subtract` W − s·B·A), all else copied; s·B·A and the sum in fp32, rounded once to the base's
- * dtype; block of rows by block of rows, so memory stays at the adapter + some 10 MB.
+/* Writes a base file with W + s·B·A for every adapted matrix W (with `subtract` W − s·B·A), all
+ * else copied; s·B·A and the sum in fp32, rounded once to the base's dtype; block of rows by block
+ * of rows, so memory stays at the adapter + some 10 MB.
  *
- * The result is another base: its source hash is SHA-256("merge" ‖ base's source hash ‖ adapter's hash). Subtracting the same adapter file from it gives the
- * original's source hash back. s·B·A is computed the same both ways, so what remains are the two roundings of the sums: the weights come back within
- * 2⁻²³·(|W| + |s·B·A|) in fp32, 2⁻⁷·(|W| + |s·B·A|) in bf16, and in bf16 exactly wherever the merged weight has no larger exponent than W.
+ * The result is another base: its source hash is SHA-256("merge" ‖ base's source hash ‖ adapter's
+ * hash). Subtracting the same adapter file from it gives the original's source hash back. s·B·A is
+ * computed the same both ways, so what remains are the two roundings of the sums: the weights come
+ * back within 2⁻²³·(|W| + |s·B·A|) in fp32, 2⁻⁷·(|W| + |s·B·A|) in bf16, and in bf16 exactly
+ * wherever the merged weight has no larger exponent than W.
  *
- * `original` (only with `subtract`; else NULL) is the base that was merged: then the result is that base bit for bit, whatever the method (DoRA, top, bitfit, too). It
- * is merged again block by block; ML_INPUT where that is not what `base` holds, or by its source hash it is another base.
+ * `original` (only with `subtract`; else NULL) is the base that was merged: then the result is
+ * that base bit for bit, whatever the method (DoRA, top, bitfit, too). It is merged again block by
+ * block; ML_INPUT where that is not what `base` holds, or by its source hash it is another base.
  *
- * ML_INPUT where the adapter belongs to another base: to merge, it must have been trained on this one (by source hash); to subtract, this must be the merge of
- * that one with this very adapter. PEFT directories do not say where they belong: they are only checked by shape. An existing `path` is
- * replaced once the new file is whole; ML_USAGE where it is the base itself. Local. */
-ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original, const char *path,
-                   ml_merge_result *result) ML_NODISCARD;
+ * ML_INPUT where the adapter belongs to another base: to merge, it must have been trained on this
+ * one (by source hash); to subtract, this must be the merge of that one with this very adapter.
+ * PEFT directories do not say where they belong: they are only checked by shape. An existing
+ * `path` is replaced once the new file is whole; ML_USAGE where it is the base itself. Local. */
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
+                   const char *path, ml_merge_result *result) ML_NODISCARD;
 
 #endif

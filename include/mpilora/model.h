@@ -1,10 +1,15 @@
 /* model: what a model is (ml_model_spec) and its forward and backward pass.
  *
- * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from 0; all matrices out × in):
- *   embed.weight [V, d]    position.weight [context, d] (GPT-2 family)    norm.weight, norm.bias [d]    head.weight [V, d] (untied)
- *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias   layers.N.norm2.weight/.bias
- *   layers.N.mlp.{fc,proj}.weight/.bias (GPT-2 family)   layers.N.mlp.{gate,up,down}.weight/.bias (Llama family)
- * GPT-2's fused c_attn is stored as q, k and v. Rotary q and k rows are in Hugging Face's order (pairs i, i + h/2).
+ * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from
+ * 0; all matrices out × in):
+ *   embed.weight [V, d]    position.weight [context, d] (GPT-2 family)    norm.weight, norm.bias
+ *     [d]    head.weight [V, d] (untied)
+ *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
+ *     layers.N.norm2.weight/.bias
+ *   layers.N.mlp.{fc,proj}.weight/.bias (GPT-2 family)   layers.N.mlp.{gate,up,down}.weight/.bias
+ *     (Llama family)
+ * GPT-2's fused c_attn is stored as q, k and v. Rotary q and k rows are in Hugging Face's order
+ * (pairs i, i + h/2).
  */
 #ifndef MPILORA_MODEL_H
 #define MPILORA_MODEL_H
@@ -31,8 +36,9 @@ typedef struct ml_model_spec {
     bool qkv_bias, o_bias, mlp_bias; /* GPT-2 family: all true */
 } ml_model_spec;
 
-/* ML_INPUT or ML_USAGE are the caller's choice: returns `bad` with a text naming the field, where a value is out of range or two
- * contradict each other (heads % kv_heads, width of an odd head, …). */
+/* ML_INPUT or ML_USAGE are the caller's choice: returns `bad` with a text naming the field, where
+ * a value is out of range or two contradict each other (heads % kv_heads, width of an odd head,
+ * …). */
 ml_status ml_model_spec_check(const ml_model_spec *spec, ml_status bad) ML_NODISCARD;
 
 /* One base tensor as the specification wants it. */
@@ -43,17 +49,20 @@ typedef struct ml_model_tensor {
     bool norm_or_bias; /* always stored fp32 */
 } ml_model_tensor;
 
-/* Tensors are numbered 0 … ml_model_tensor_count − 1 in a fixed order: embed, position, layers, norm, head. */
+/* Tensors are numbered 0 … ml_model_tensor_count − 1 in a fixed order: embed, position, layers,
+ * norm, head. */
 int64_t ml_model_tensor_count(const ml_model_spec *spec);
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out);
 int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head counted once */
 
-/* ---- a model on one rank -------------------------------------------------------------------------------------------------
+/* ---- a model on one rank ----------------------------------------------------------------------
  *
- * Creating a model makes its structure for one rank of a tp group: layers, shapes, shards. It holds no weights yet. A method (peft/) may
- * then attach to it; storage is bound last. So the same code that trains can be asked for sizes alone (plan).
+ * Creating a model makes its structure for one rank of a tp group: layers, shapes, shards. It
+ * holds no weights yet. A method (peft/) may then attach to it; storage is bound last. So the same
+ * code that trains can be asked for sizes alone (plan).
  *
- * Letters: T tokens of a micro-batch, R rows of it whose next token is predicted (R ≤ T), d width, V vocabulary.
+ * Letters: T tokens of a micro-batch, R rows of it whose next token is predicted (R ≤ T), d width,
+ * V vocabulary.
  */
 
 /* One tensor of the base as this rank holds it. */
@@ -82,9 +91,11 @@ typedef struct ml_layer {
 
 typedef struct ml_model ml_model;
 
-/* `grid` may be NULL for sizes alone (then tp, tp_rank name the rank meant) and in single-rank use (tp 1). ML_USAGE where tp does not divide the heads
- * or key/value heads (both numbers named). Local. */
-ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp, int tp_rank, ml_dtype dtype) ML_NODISCARD;
+/* `grid` may be NULL for sizes alone (then tp, tp_rank name the rank meant) and in single-rank use
+ * (tp 1). ML_USAGE where tp does not divide the heads or key/value heads (both numbers named).
+ * Local. */
+ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
+                          int tp_rank, ml_dtype dtype) ML_NODISCARD;
 void ml_model_destroy(ml_model *model);
 const ml_model_spec *ml_model_get_spec(const ml_model *model);
 const ml_grid *ml_model_grid(const ml_model *model);      /* NULL: this rank has everything */
@@ -95,42 +106,54 @@ int64_t ml_model_slots(const ml_model *model);
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
 /* What ml_model_bind allocates: for the slots that are not apart. 0: everything trains. */
 int64_t ml_model_weight_bytes(const ml_model *model);
-/* Room for the bf16 slots that are apart, in the order that layers need; with a `block` (aligned to 64) they are pointed into it. */
+/* Room for the bf16 slots that are apart, in the order that layers need; with a `block` (aligned
+ * to 64) they are pointed into it. */
 int64_t ml_model_lay_out_apart(ml_model *model, void *block);
-/* After slots' data (and gradients) were set: points the layers at them. Slots that are not apart get storage (category frozen). Local. */
+/* After slots' data (and gradients) were set: points the layers at them. Slots that are not apart
+ * get storage (category frozen). Local. */
 ml_status ml_model_bind(ml_model *model) ML_NODISCARD;
-/* The same with the caller's memory for the slots that are not apart: ml_model_weight_bytes, aligned to 64. Borrowed; it may be shared by ranks that hold the
- * same shard, and be read-only once it is filled: passes never write to it. */
+/* The same with the caller's memory for the slots that are not apart: ml_model_weight_bytes,
+ * aligned to 64. Borrowed; it may be shared by ranks that hold the same shard, and be read-only
+ * once it is filled: passes never write to it. */
 void ml_model_bind_storage(ml_model *model, void *storage);
 /* Slots' data (or gradients) have changed: points the layers at them again. */
 void ml_model_point(ml_model *model);
 
-/* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤ 8). */
+/* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤
+ * 8). */
 enum { ML_MODEL_SHAPES = 8 };
 int64_t ml_model_shapes(const ml_model *model, ml_weight shapes[ML_MODEL_SHAPES]);
-void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_options *options, ml_weight shapes[ML_MODEL_SHAPES]);
+void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_options *options,
+                             ml_weight shapes[ML_MODEL_SHAPES]);
 /* What the passes compute with. Borrowed; until destroyed or replaced. */
 void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels);
 const ml_kernels *ml_model_kernels(const ml_model *model);
 
-/* Virtual tokens: those of a batch that are negative, −1 − j for the j-th. They have no word: at level 0 (the embedding's output, which holds their position alone) the
- * hook adds what stands for one; at level l, 1 … layers − 1 (the output of layer l − 1), it may put something in the place of what came out. backward takes the
- * gradient of x at that level, and clears it in rows that forward put.
- * keys_forward may do so with the keys and values of a layer as attention takes them, keys after their rotation: kv + t·stride has those of token t, this rank's
- * heads of the key and then of the value. keys_backward takes their gradient, and clears it in rows that keys_forward put. Each pair may be NULL. */
+/* Virtual tokens: those of a batch that are negative, −1 − j for the j-th. They have no word: at
+ * level 0 (the embedding's output, which holds their position alone) the hook adds what stands for
+ * one; at level l, 1 … layers − 1 (the output of layer l − 1), it may put something in the place
+ * of what came out. backward takes the gradient of x at that level, and clears it in rows that
+ * forward put.
+ * keys_forward may do so with the keys and values of a layer as attention takes them, keys after
+ * their rotation: kv + t·stride has those of token t, this rank's heads of the key and then of the
+ * value. keys_backward takes their gradient, and clears it in rows that keys_forward put. Each
+ * pair may be NULL. */
 typedef struct ml_virtual_hook {
     void *self; /* NULL: none */
     void (*forward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x);
     void (*backward)(void *self, int64_t level, int64_t tokens, const int32_t *token, float *dx);
-    void (*keys_forward)(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv, int64_t stride);
-    void (*keys_backward)(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *dkv, int64_t stride);
+    void (*keys_forward)(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv,
+                         int64_t stride);
+    void (*keys_backward)(void *self, int64_t layer, int64_t tokens, const int32_t *token,
+                          float *dkv, int64_t stride);
 } ml_virtual_hook;
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook);
 ml_virtual_hook ml_model_virtual(const ml_model *model);
 
-/* ---- passes ------------------------------------------------------------------------------------------------------------- */
+/* ---- passes -------------------------------------------------------------------------------- */
 
-/* Packed sequences without padding, common beginnings perhaps only once (ml_sequences). Borrowed. */
+/* Packed sequences without padding, common beginnings perhaps only once (ml_sequences).
+ * Borrowed. */
 typedef struct ml_batch {
     int64_t tokens;       /* T */
     const int32_t *token; /* [T] */
@@ -138,48 +161,63 @@ typedef struct ml_batch {
     int64_t rows;       /* R */
     const int64_t *row; /* [R] strictly ascending: the tokens whose successors are predicted */
     ml_targets targets; /* the successors of each of these rows; first 0 */
-    const int64_t
-        *key_sequence; /* [sequences.count] the sampler's position of each, for dropout (then nothing may be shared); NULL: no dropout */
+    const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout
+                                    (then nothing may be shared); NULL: no dropout */
 } ml_batch;
 
-/* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d, beside some statistics: full 20·d; selective 12·d: the MLP's
- * up-product is computed again; checkpoint 2·d, and 10·d once: all but the MLP's down-product is (Chen et al. 2016, arXiv:1604.06174). Losses and gradients are
- * the same, in fp32 bit for bit. */
-typedef enum ml_activation_mode { ML_ACTIVATIONS_FULL, ML_ACTIVATIONS_SELECTIVE, ML_ACTIVATIONS_CHECKPOINT } ml_activation_mode;
+/* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,
+ * beside some statistics: full 20·d; selective 12·d: the MLP's up-product is computed again;
+ * checkpoint 2·d, and 10·d once: all but the MLP's down-product is (Chen et al. 2016,
+ * arXiv:1604.06174). Losses and gradients are the same, in fp32 bit for bit. */
+typedef enum ml_activation_mode {
+    ML_ACTIVATIONS_FULL,
+    ML_ACTIVATIONS_SELECTIVE,
+    ML_ACTIVATIONS_CHECKPOINT
+} ml_activation_mode;
 enum { ML_ACTIVATION_MODES = 3 };
-const char *ml_activation_mode_name(ml_activation_mode mode); /* "full", "selective", "checkpoint" */
+const char *
+ml_activation_mode_name(ml_activation_mode mode); /* "full", "selective", "checkpoint" */
 void ml_model_set_activations(
     ml_model *model, ml_activation_mode mode,
-    int64_t chunk); /* before ml_model_reserve. chunk: the most tokens that go through an MLP or a head together; 0: as many as are fast */
+    int64_t chunk); /* before ml_model_reserve. chunk: the most tokens that go through an MLP or a
+                       head together; 0: as many as are fast */
 
-/* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward needs. Owned by the model; created once. */
+/* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward
+ * needs. Owned by the model; created once. */
 ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
 /* Bytes that ml_model_reserve accounts for in each category. */
-void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward, int64_t bytes[ML_MEM_CATEGORIES]);
+void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward,
+                            int64_t bytes[ML_MEM_CATEGORIES]);
 
-/* loss_sum = Σ over rows of −log p(target), the same on every rank of a tp group, without label smoothing.
- * With `backward` adds the gradients of scale·Σ (the loss with label smoothing ε: (1−ε)·nll + ε·mean over V of −log p) to everything that trains.
- * Collective over tp; a model without finite numbers gives a loss that is not finite, no error. */
-void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum);
+/* loss_sum = Σ over rows of −log p(target), the same on every rank of a tp group, without label
+ * smoothing. With `backward` adds the gradients of scale·Σ (the loss with label smoothing ε:
+ * (1−ε)·nll + ε·mean over V of −log p) to everything that trains. Collective over tp; a model
+ * without finite numbers gives a loss that is not finite, no error. */
+void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale,
+                   double smoothing, double *loss_sum);
 
-/* out[count, d]: the embeddings of these tokens, without their positions'. Collective over tp; every rank gets them whole. */
+/* out[count, d]: the embeddings of these tokens, without their positions'. Collective over tp;
+ * every rank gets them whole. */
 void ml_model_embed(const ml_model *model, int64_t count, const int32_t *token, float *out);
 
-/* Seconds that ml_model_loss has spent on this rank so far, outside collectives. Backward contains what is computed again for it, and the head's gradient. */
+/* Seconds that ml_model_loss has spent on this rank so far, outside collectives. Backward contains
+ * what is computed again for it, and the head's gradient. */
 double ml_model_forward_seconds(const ml_model *model);
 double ml_model_backward_seconds(const ml_model *model);
 
 /* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 
-/* ---- generation ------------------------------------------------------------------------------------------------------------ */
+/* ---- generation ---------------------------------------------------------------------------- */
 
-/* Keys and values of several sequences ("slots") that grow token by token; what sequences have in common from the beginning lies in memory once. */
+/* Keys and values of several sequences ("slots") that grow token by token; what sequences have in
+ * common from the beginning lies in memory once. */
 typedef struct ml_cache ml_cache;
 
-/* Room for `slots` sequences of at most `capacity` tokens, `rows` different tokens together. The model must be reserved for max(capacity, slots) tokens without
- * backward. Owned. */
-ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity, int64_t rows) ML_NODISCARD;
+/* Room for `slots` sequences of at most `capacity` tokens, `rows` different tokens together. The
+ * model must be reserved for max(capacity, slots) tokens without backward. Owned. */
+ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity,
+                          int64_t rows) ML_NODISCARD;
 void ml_cache_destroy(ml_cache *cache);
 int64_t ml_cache_length(const ml_cache *cache, int64_t slot);
 int64_t ml_cache_spare(const ml_cache *cache); /* tokens that there is room for */
@@ -187,18 +225,22 @@ void ml_cache_clear(ml_cache *cache, int64_t slot);
 /* Slot `to` becomes the first n tokens of slot `from`, another one. */
 void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
 
-/* The batch's sequences start slots anew, slot[i] the i-th; logits[batch->rows, V]. Needs a spare token for each of the batch's. Collective over tp; every rank gets
- * all V. */
-void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch, float *logits);
+/* The batch's sequences start slots anew, slot[i] the i-th; logits[batch->rows, V]. Needs a spare
+ * token for each of the batch's. Collective over tp; every rank gets all V. */
+void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch,
+                      float *logits);
 /* logits[count, V] after one more token for each of `count` different slots. Collective over tp. */
-void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot, const int32_t *token, float *logits);
+void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
+                     const int32_t *token, float *logits);
 
 typedef struct ml_generation {
     int64_t max_new;         /* tokens at most */
     int32_t end;             /* ends a continuation (and is not part of it); −1: none */
     int64_t beams;           /* 1: greedy or sampling; more: beam search without early stopping */
-    double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end included; Hugging Face's default is 1 */
-    int64_t no_repeat_ngram; /* n: no n tokens stand twice in prompt and continuation (Hugging Face's no_repeat_ngram_size); 0: off */
+    double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end
+                                included; Hugging Face's default is 1 */
+    int64_t no_repeat_ngram; /* n: no n tokens stand twice in prompt and continuation (Hugging
+                                Face's no_repeat_ngram_size); 0: off */
     double temperature;      /* 0: greedy */
     int64_t top_k;           /* 0: all */
     double top_p;            /* 1: all */
@@ -215,20 +257,25 @@ typedef struct ml_request {
     int64_t count;   /* set: tokens in `out` */
 } ml_request;
 
-/* Who sends the rows of a pass through their adapters. Before each pass route gets the adapter of every row, equal ones next to each other; with count 1 it is that of
- * all rows. may_meet: rows of both may be in one pass. */
+/* Who sends the rows of a pass through their adapters. Before each pass route gets the adapter of
+ * every row, equal ones next to each other; with count 1 it is that of all rows. may_meet: rows of
+ * both may be in one pass. */
 typedef struct ml_router {
     void *self;
     void (*route)(void *self, int64_t count, const int64_t *adapter);
     bool (*may_meet)(void *self, int64_t a, int64_t b);
 } ml_router;
 
-/* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts that begin alike share that beginning where they begin at the same
- * time. A continuation depends on its own request alone, but for rounding. The model must be reserved for ml_generation_tokens.
- * The same on every rank of the tp group. Collective over tp. `router` NULL: the model as it is. ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC
- * where logits are not finite; ML_RESOURCE. */
-ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count, ml_request *requests, int64_t together,
+/* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts
+ * that begin alike share that beginning where they begin at the same time. A continuation depends
+ * on its own request alone, but for rounding. The model must be reserved for ml_generation_tokens.
+ * The same on every rank of the tp group. Collective over tp. `router` NULL: the model as it is.
+ * ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC where logits are not finite;
+ * ML_RESOURCE. */
+ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count,
+                            ml_request *requests, int64_t together,
                             const ml_router *router) ML_NODISCARD;
-int64_t ml_generation_tokens(const ml_generation *options, int64_t count, const ml_request *requests, int64_t together);
+int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
+                             const ml_request *requests, int64_t together);
 
 #endif

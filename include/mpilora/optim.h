@@ -1,11 +1,16 @@
-/* optim: the trainable parameters of a run, AdamW over them, schedules, clipping, gradient reduction.
+/* optim: the trainable parameters of a run, AdamW over them, schedules, clipping, gradient
+ * reduction.
  *
- * All trainable tensors of a rank lie in one contiguous fp32 buffer: first those replicated over tp, then the sharded ones.
- * Gradients and moments have the same layout. Global (unsharded) names and shapes make checkpoints independent of the grid.
+ * All trainable tensors of a rank lie in one contiguous fp32 buffer: first those replicated over
+ * tp, then the sharded ones. Gradients and moments have the same layout. Global (unsharded) names
+ * and shapes make checkpoints independent of the grid.
  *
- * Moments divided over dp (ZeRO's first stage, Rajbhandari et al. 2020, arXiv:1910.02054): replicas hold the same values, so each keeps the moments of a part of them
- * alone, updates that part, and gets the others' from those who have them. Gradients are then summed by a scatter instead of to all, as many bytes as before in both
- * halves together. The buffer is cut into pieces, so that what MPI holds meanwhile stays small, and of each piece every replica has one part.
+ * Moments divided over dp (ZeRO's first stage, Rajbhandari et al. 2020, arXiv:1910.02054):
+ * replicas hold the same values, so each keeps the moments of a part of them alone, updates that
+ * part, and gets the others' from those who have them. Gradients are then summed by a scatter
+ * instead of to all, as many bytes as before in both halves together. The buffer is cut into
+ * pieces, so that what MPI holds meanwhile stays small, and of each piece every replica has one
+ * part.
  */
 #ifndef MPILORA_OPTIM_H
 #define MPILORA_OPTIM_H
@@ -18,7 +23,8 @@
 /* How a replicated tensor's gradient arises on the ranks of a tp group. */
 typedef enum ml_gradient_kind {
     ML_GRADIENT_PARTIAL,  /* each rank has a partial sum (LoRA's A of a column-parallel layer) */
-    ML_GRADIENT_IDENTICAL /* each rank has the whole (a norm's weight): tp rank 0's alone enters the sum */
+    ML_GRADIENT_IDENTICAL /* each rank has the whole (a norm's weight): tp rank 0's alone enters the
+                             sum */
 } ml_gradient_kind;
 
 typedef struct ml_parameter {
@@ -28,82 +34,106 @@ typedef struct ml_parameter {
     ml_shard shard; /* this rank's part; ML_SHARD_WHOLE: replicated over tp */
     ml_gradient_kind kind;
     int64_t offset, count; /* this rank's part in the buffers, in floats */
-    double lr_factor;      /* its learning rate is that of the step times this: 1 unless the method says otherwise */
+    double lr_factor; /* its learning rate is that of the step times this: 1 unless the method says
+                         otherwise */
 } ml_parameter;
 
 typedef struct ml_parameters {
     int64_t count, capacity;
     ml_parameter *items;
-    int64_t replicated;                          /* floats of the replicated tensors, at the buffers' start */
-    int64_t local;                               /* floats of this rank */
-    int64_t global;                              /* distinct trainable parameters of the whole grid */
-    int dp, dp_rank;                             /* the replicas that the moments are divided over; dp 1: each has all */
-    int64_t piece, held;                         /* floats of a piece; moments of each kind that this rank holds */
-    float *value, *gradient, *moment1, *moment2; /* [local], moments [held]; owned; NULL before ml_parameters_allocate */
+    int64_t replicated;  /* floats of the replicated tensors, at the buffers' start */
+    int64_t local;       /* floats of this rank */
+    int64_t global;      /* distinct trainable parameters of the whole grid */
+    int dp, dp_rank;     /* the replicas that the moments are divided over; dp 1: each has all */
+    int64_t piece, held; /* floats of a piece; moments of each kind that this rank holds */
+    float *value, *gradient, *moment1,
+        *moment2; /* [local], moments [held]; owned; NULL before ml_parameters_allocate */
 } ml_parameters;
 
-/* ---- the list ------------------------------------------------------------------------------------------------------------ */
+/* ---- the list ------------------------------------------------------------------------------ */
 
-/* Appends a tensor; `shard` is this rank's part of rows × cols. Start from {0}. Returns its index in *index (may be NULL). Local. */
-ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols, bool vector, ml_shard shard,
-                            ml_gradient_kind kind, int64_t *index) ML_NODISCARD;
-/* After the last add: assigns offsets (replicated tensors first, each group in order) and counts; allocates nothing. */
+/* Appends a tensor; `shard` is this rank's part of rows × cols. Start from {0}. Returns its index
+ * in *index (may be NULL). Local. */
+ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols,
+                            bool vector, ml_shard shard, ml_gradient_kind kind,
+                            int64_t *index) ML_NODISCARD;
+/* After the last add: assigns offsets (replicated tensors first, each group in order) and counts;
+ * allocates nothing. */
 void ml_parameters_lay_out(ml_parameters *p);
-/* After lay_out, before allocate: this rank's moments are its share of dp. piece: floats; 0: 4 Mi. */
+/* After lay_out, before allocate: this rank's moments are its share of dp. piece: floats; 0: 4
+ * Mi. */
 void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece);
-/* Allocates value (category trainable) and, with `training`, gradient and moments. Local; ML_RESOURCE. */
+/* Allocates value (category trainable) and, with `training`, gradient and moments. Local;
+ * ML_RESOURCE. */
 ml_status ml_parameters_allocate(ml_parameters *p, bool training) ML_NODISCARD;
 /* The bytes that ml_parameters_allocate(training) accounts for. */
 void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
 void ml_parameters_destroy(ml_parameters *p);
 
-/* Tensor i of `buffer` (the values, or what is laid out like them), whole and row-major, into `whole` on world rank 0, from the ranks of dp replica 0. `whole` and
- * the work space `part` hold rows × cols floats each on world rank 0 and are ignored elsewhere. Collective over the world. */
-void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i, const float *buffer, float *whole, float *part);
+/* Tensor i of `buffer` (the values, or what is laid out like them), whole and row-major, into
+ * `whole` on world rank 0, from the ranks of dp replica 0. `whole` and the work space `part` hold
+ * rows × cols floats each on world rank 0 and are ignored elsewhere. Collective over the world. */
+void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i,
+                          const float *buffer, float *whole, float *part);
 
-/* ---- moments, whole or divided --------------------------------------------------------------------------------------------- */
+/* ---- moments, whole or divided ------------------------------------------------------------- */
 
-/* What replica `place` holds of a piece: floats [first, first + count) of the buffers, from `at` on in its moments. Undivided there is one piece. */
+/* What replica `place` holds of a piece: floats [first, first + count) of the buffers, from `at`
+ * on in its moments. Undivided there is one piece. */
 typedef struct ml_share {
     int64_t first, count, at;
 } ml_share;
 int64_t ml_parameters_pieces(const ml_parameters *p);
 ml_share ml_parameters_share(const ml_parameters *p, int64_t piece, int place);
 
-/* Values at [at, at + n) of `buffer` (one of value, moment1, moment2, or NULL: nothing happens): this rank's share of them. Local. */
-void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values, int64_t n);
-/* Where floats [at, at + n) of `buffer` can be read on dp rank 0, counted from the buffer's start: the buffer itself, or the gradients' place, whose contents are lost then.
- * Collective over dp where moments are divided. */
-const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid, const float *buffer, int64_t at, int64_t n);
+/* Values at [at, at + n) of `buffer` (one of value, moment1, moment2, or NULL: nothing happens):
+ * this rank's share of them. Local. */
+void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values,
+                       int64_t n);
+/* Where floats [at, at + n) of `buffer` can be read on dp rank 0, counted from the buffer's start:
+ * the buffer itself, or the gradients' place, whose contents are lost then. Collective over dp
+ * where moments are divided. */
+const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
+                                    const float *buffer, int64_t at, int64_t n);
 
-/* ---- a step --------------------------------------------------------------------------------------------------------------- */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 typedef struct ml_reduction {
-    int64_t payload_bytes; /* 4 × distinct trainable parameters of the whole grid: the same for every grid */
+    int64_t payload_bytes; /* 4 × distinct trainable parameters of the whole grid: the same for
+                              every grid */
     int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
 } ml_reduction;
 
-/* Gradients summed over the grid: replicated tensors over tp × dp (identical ones enter from tp rank 0 alone), sharded ones over dp; fp32, in place.
- * With divided moments the sums of this rank's share alone are there. Collective over the world. */
+/* Gradients summed over the grid: replicated tensors over tp × dp (identical ones enter from tp
+ * rank 0 alone), sharded ones over dp; fp32, in place. With divided moments the sums of this
+ * rank's share alone are there. Collective over the world. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
-/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double. Collective over the world. Not finite where a gradient
- * is not. */
-double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels);
+/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double.
+ * Collective over the world. Not finite where a gradient is not. */
+double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
+                                   const ml_kernels *kernels);
 
-/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor. Collective over dp where moments are divided, else local. */
-void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels, const ml_adamw *step);
+/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor.
+ * Collective over dp where moments are divided, else local. */
+void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels,
+                          const ml_adamw *step);
 
-/* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not finite; NULL: none. */
+/* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not
+ * finite; NULL: none. */
 const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values);
 
 /* torch.nn.utils.clip_grad_norm_: the factor min(1, clip / (norm + 1e−6)); 1 where clip is 0. */
 double ml_clip_factor(double clip, double norm);
 
-typedef enum ml_schedule { ML_SCHEDULE_CONSTANT, ML_SCHEDULE_LINEAR, ML_SCHEDULE_COSINE } ml_schedule;
+typedef enum ml_schedule {
+    ML_SCHEDULE_CONSTANT,
+    ML_SCHEDULE_LINEAR,
+    ML_SCHEDULE_COSINE
+} ml_schedule;
 
-/* transformers' get_{constant,linear,cosine}_schedule_with_warmup: the factor f(done) that the update number done + 1 multiplies lr with; cosine with
- * half a cycle. */
+/* transformers' get_{constant,linear,cosine}_schedule_with_warmup: the factor f(done) that the
+ * update number done + 1 multiplies lr with; cosine with half a cycle. */
 double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps);
 
 #endif

@@ -1,5 +1,6 @@
-/* plan: memory and time of a run before it is run: memory by the sizing functions that training allocates with, time from what was measured of a machine. Nothing
- * large is allocated, no weights are read. */
+/* plan: memory and time of a run before it is run: memory by the sizing functions that training
+ * allocates with, time from what was measured of a machine. Nothing large is allocated, no weights
+ * are read. */
 #ifndef MPILORA_PLAN_H
 #define MPILORA_PLAN_H
 
@@ -18,24 +19,31 @@ typedef struct ml_plan_shape {
     int tp, tp_rank;
 } ml_plan_shape;
 
-/* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by category: weights, parameters, gradients, moments, activations, work space, and in `other` the
- * buffers of packing and the most that reading weights or saving holds for a moment. The model's structure itself exists already and is not counted. */
-void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
-                  int64_t bytes[ML_MEM_CATEGORIES]);
+/* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
+ * category: weights, parameters, gradients, moments, activations, work space, and in `other` the
+ * buffers of packing and the most that reading weights or saving holds for a moment. The model's
+ * structure itself exists already and is not counted. */
+void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                  const ml_plan_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What of it the ranks that write checkpoints hold, and the others do not. */
-int64_t ml_plan_writer_bytes(const ml_model *model, const ml_parameters *parameters, const ml_plan_shape *shape);
+int64_t ml_plan_writer_bytes(const ml_model *model, const ml_parameters *parameters,
+                             const ml_plan_shape *shape);
 
-/* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in `other` already, and what this process has beside that (MPI, libraries). Leaves
- * the model in the last mode. */
-void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
-                   int64_t need[ML_ACTIVATION_MODES]);
-/* memory.activations, where auto the fastest mode that needs at most memory.limit. False where none does; then the mode that needs least. */
-bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode);
+/* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in
+ * `other` already, and what this process has beside that (MPI, libraries). Leaves the model in the
+ * last mode. */
+void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                   const ml_plan_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
+/* memory.activations, where auto the fastest mode that needs at most memory.limit. False where
+ * none does; then the mode that needs least. */
+bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES],
+                    ml_activation_mode *mode);
 
-/* ---- machines ------------------------------------------------------------------------------------------------------------- */
+/* ---- machines ------------------------------------------------------------------------------ */
 
-/* What a machine has a rate for. Products with a weight W[m, n] of T rows, by the weight's type; a weight's own gradient; the narrow products of an adapter; attention. */
+/* What a machine has a rate for. Products with a weight W[m, n] of T rows, by the weight's type; a
+ * weight's own gradient; the narrow products of an adapter; attention. */
 typedef enum ml_cost_kind {
     ML_COST_BF16_FORWARD,
     ML_COST_BF16_BACKWARD,
@@ -49,8 +57,9 @@ typedef enum ml_cost_kind {
     ML_COSTS
 } ml_cost_kind;
 
-/* Seconds of one core: 1e-9·(flops / gflops + weight_ns·(numbers of W) + row_ns·(numbers that go in and come out)). So thin slices, few tokens and small models come out
- * slower than large products, as they are. */
+/* Seconds of one core: 1e-9·(flops / gflops + weight_ns·(numbers of W) + row_ns·(numbers that go
+ * in and come out)). So thin slices, few tokens and small models come out slower than large
+ * products, as they are. */
 typedef struct ml_cost {
     double gflops, weight_ns, row_ns;
 } ml_cost;
@@ -76,10 +85,11 @@ typedef struct ml_machine {
     char *name;                     /* owned */
     int64_t cores, domains, memory; /* of a node: cores, memory domains, bytes (0: not said) */
     double memory_rate;             /* bytes a second that all cores of a node read together */
-    double peak_gflops;             /* fp32 multiply-adds of one core; for comparison, not computed with */
+    double peak_gflops; /* fp32 multiply-adds of one core; for comparison, not computed with */
     ml_cost cost[ML_COSTS];
     double element_ns[ML_ELEMENTS];
-    double inside_latency, inside_bandwidth;   /* between ranks of a node: seconds of a smallest sum of two ranks, bytes/s a rank */
+    double inside_latency, inside_bandwidth;   /* between ranks of a node: seconds of a smallest sum
+                                                  of two ranks, bytes/s a rank */
     double between_latency, between_bandwidth; /* between nodes, bytes/s a node */
 } ml_machine;
 
@@ -90,8 +100,9 @@ ml_status ml_machine_write(const ml_machine *machine, ml_text *out) ML_NODISCARD
 
 /* Seconds of one core. */
 double ml_cost_seconds(const ml_cost *cost, double flops, double weights, double numbers);
-/* The cost that comes nearest to `count` measurements in the sum of squared relative errors, no part of it negative: seconds[i] of one core for flops, weights
- * and numbers x[i]. What no measurement has stays 0. */
+/* The cost that comes nearest to `count` measurements in the sum of squared relative errors, no
+ * part of it negative: seconds[i] of one core for flops, weights and numbers x[i]. What no
+ * measurement has stays 0. */
 ml_cost ml_cost_fit(int64_t count, const double x[][3], const double *seconds);
 
 /* Ranks that sum, and what they have in common with others. */
@@ -101,13 +112,16 @@ typedef struct ml_sum_group {
     double crowd;        /* threads of a node for each of its cores where these are more; else 1 */
 } ml_sum_group;
 
-/* Seconds of `calls` sums of `bytes` altogether: ⌈log2⌉ latencies a call inside and between nodes, and 2·(p − 1)/p of the bytes at the slower of the two
- * bandwidths (Thakur, Rabenseifner and Gropp 2005). 0 of one rank. */
-double ml_sum_seconds(const ml_machine *machine, const ml_sum_group *group, double calls, double bytes);
+/* Seconds of `calls` sums of `bytes` altogether: ⌈log2⌉ latencies a call inside and between nodes,
+ * and 2·(p − 1)/p of the bytes at the slower of the two bandwidths (Thakur, Rabenseifner and Gropp
+ * 2005). 0 of one rank. */
+double ml_sum_seconds(const ml_machine *machine, const ml_sum_group *group, double calls,
+                      double bytes);
 
-/* ---- plans ---------------------------------------------------------------------------------------------------------------- */
+/* ---- plans --------------------------------------------------------------------------------- */
 
-/* One step as its slowest rank sees it. forward and backward as in metrics.jsonl: what is computed again and the head's gradient are backward. */
+/* One step as its slowest rank sees it. forward and backward as in metrics.jsonl: what is computed
+ * again and the head's gradient are backward. */
 typedef struct ml_plan_time {
     double forward_s, backward_s, comm_s, optimizer_s, data_s, step_s, tokens_per_s;
 } ml_plan_time;
@@ -122,9 +136,11 @@ typedef struct ml_plan_method {
     int64_t need[ML_ACTIVATION_MODES]; /* of a process, MPI and libraries included */
     int64_t per_rank[ML_MEM_CATEGORIES];
     int64_t total_bytes_per_rank;
-    int frozen_shared_by;            /* ranks of a node that hold one copy of the frozen weights; 1: none share */
-    int64_t node_bytes, total_bytes; /* the fullest node; all ranks. What ranks share is counted once */
-    ml_plan_time time;               /* 0 without a machine */
+    int frozen_shared_by; /* ranks of a node that hold one copy of the frozen weights; 1: none share
+                           */
+    int64_t node_bytes,
+        total_bytes;   /* the fullest node; all ranks. What ranks share is counted once */
+    ml_plan_time time; /* 0 without a machine */
 } ml_plan_method;
 
 enum { ML_PLAN_METHODS = 2 };
@@ -133,18 +149,22 @@ typedef struct ml_plan {
     int ranks, nodes, dp, tp;
     int threads;                 /* of a rank, where a machine is given */
     int64_t tokens;              /* of the largest micro-batch */
-    int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not part of the totals */
+    int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not
+                                    part of the totals */
     ml_plan_method method[ML_PLAN_METHODS];
 } ml_plan;
 
-/* config.base may be a base file or a model description (*.yaml). Micro-batches are as long as the data sets make them where these can be read, else
- * batch.micro × data.max_len. The ranks lie on `nodes` nodes in equal runs, one after the other. ML_USAGE, ML_INPUT. Local. */
-ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks, int nodes) ML_NODISCARD;
-/* The same with the time of a step on `machine` (NULL: none); threads of a rank, 0: the cores of a node shared out. */
-ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *config, int ranks, int nodes, const ml_machine *machine,
-                            int threads) ML_NODISCARD;
+/* config.base may be a base file or a model description (*.yaml). Micro-batches are as long as the
+ * data sets make them where these can be read, else batch.micro × data.max_len. The ranks lie on
+ * `nodes` nodes in equal runs, one after the other. ML_USAGE, ML_INPUT. Local. */
+ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks,
+                         int nodes) ML_NODISCARD;
+/* The same with the time of a step on `machine` (NULL: none); threads of a rank, 0: the cores of a
+ * node shared out. */
+ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *config, int ranks, int nodes,
+                            const ml_machine *machine, int threads) ML_NODISCARD;
 
-/* ---- search --------------------------------------------------------------------------------------------------------------- */
+/* ---- search -------------------------------------------------------------------------------- */
 
 typedef struct ml_plan_site {
     int nodes, ranks_per_node;
@@ -168,9 +188,12 @@ typedef struct ml_plan_list {
     ml_plan_candidate *items; /* owned: those that fit, fastest first, then the others */
 } ml_plan_list;
 
-/* Every tp that divides the ranks, every activation mode that config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for
- * config's method. Each process counts with what this one has beside accounted memory (MPI and libraries). Start from {0}; destroy with ml_plan_list_destroy. */
-ml_status ml_plan_search(ml_plan_list *out, const ml_run_config *config, const ml_plan_site *site) ML_NODISCARD;
+/* Every tp that divides the ranks, every activation mode that config.memory.activations allows,
+ * and micro-batches of 1, 2, 4 … up to batch.micro, for config's method. Each process counts with
+ * what this one has beside accounted memory (MPI and libraries). Start from {0}; destroy with
+ * ml_plan_list_destroy. */
+ml_status ml_plan_search(ml_plan_list *out, const ml_run_config *config,
+                         const ml_plan_site *site) ML_NODISCARD;
 void ml_plan_list_destroy(ml_plan_list *list);
 
 #endif

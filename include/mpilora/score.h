@@ -1,50 +1,65 @@
 /* score: how near generated texts are to reference texts. One process, no MPI.
  *
- * Words. An item is one output (a generated text) with its references (texts that people wrote for the same input); a set is a list of items.
- * Figures are of the whole set. Texts are UTF-8.
+ * Words. An item is one output (a generated text) with its references (texts that people wrote for
+ * the same input); a set is a list of items. Figures are of the whole set. Texts are UTF-8.
  *
  * Three tokenisations, each the one of the scripts that defined the figure:
- *   mteval   BLEU, NIST. NIST's mteval-v13a for western languages, as the E2E challenge's Python version has it: "<skipped>" is dropped, "-" before
- *            a line end joins, line ends are blanks, &quot; &amp; &lt; &gt; are decoded; punctuation other than ' , - . stands alone; . and , stand alone
- *            unless between digits; - stands alone after a digit. Lower case, as the challenge's scripts compare.
- *   ptb      METEOR, ROUGE-L, CIDEr. The Penn Treebank tokens of Stanford's PTBTokenizer in lower case (n't, 's, can not, # for a pound, -lrb- for a bracket, mr. and
- *            p.m. with their stops) without . ? ! , : ; - -- ... and quotes, as the MS COCO caption evaluation has it; the rules stand in src/score/ptb_rules.c.
- *   rouge    ROUGE-1/2/L for summaries. Lower case, then runs of a–z and 0–9; with stemming, words of more than three letters are Porter-stemmed.
+ *   mteval   BLEU, NIST. NIST's mteval-v13a for western languages, as the E2E challenge's Python
+ *     version has it: "<skipped>" is dropped, "-" before
+ *            a line end joins, line ends are blanks, &quot; &amp; &lt; &gt; are decoded;
+ *              punctuation other than ' , - . stands alone; . and , stand alone
+ *            unless between digits; - stands alone after a digit. Lower case, as the challenge's
+ *              scripts compare.
+ *   ptb      METEOR, ROUGE-L, CIDEr. The Penn Treebank tokens of Stanford's PTBTokenizer in lower
+ *     case (n't, 's, can not, # for a pound, -lrb- for a bracket, mr. and
+ *            p.m. with their stops) without . ? ! , : ; - -- ... and quotes, as the MS COCO caption
+ *              evaluation has it; the rules stand in src/score/ptb_rules.c.
+ *   rouge    ROUGE-1/2/L for summaries. Lower case, then runs of a–z and 0–9; with stemming, words
+ *     of more than three letters are Porter-stemmed.
  *
- * Every function that computes a figure returns ML_INPUT where the set has no item or an item has no reference, ML_RESOURCE without memory.
+ * Every function that computes a figure returns ML_INPUT where the set has no item or an item has
+ * no reference, ML_RESOURCE without memory.
  */
 #ifndef MPILORA_SCORE_H
 #define MPILORA_SCORE_H
 
 #include "mpilora/base.h"
 
-/* ---- sets ------------------------------------------------------------------------------------------------------------------ */
+/* ---- sets ---------------------------------------------------------------------------------- */
 
 typedef struct ml_score_set ml_score_set;
 
 ml_status ml_score_set_create(ml_score_set **out) ML_NODISCARD;
 void ml_score_set_destroy(ml_score_set *set); /* NULL is fine */
-/* Begins an item; the references added after it are its own. The text is copied. ML_INPUT where it is not valid UTF-8. */
+/* Begins an item; the references added after it are its own. The text is copied. ML_INPUT where it
+ * is not valid UTF-8. */
 ml_status ml_score_set_add_output(ml_score_set *set, const char *text, int64_t length) ML_NODISCARD;
-ml_status ml_score_set_add_reference(ml_score_set *set, const char *text, int64_t length) ML_NODISCARD;
+ml_status ml_score_set_add_reference(ml_score_set *set, const char *text,
+                                     int64_t length) ML_NODISCARD;
 int64_t ml_score_set_items(const ml_score_set *set);
 int64_t ml_score_set_references(const ml_score_set *set); /* of all items together */
 
-/* A line an item: {"output": …, "references": [ … ]}; other keys ("prompt") are passed over, empty lines skipped. ML_INPUT naming file and line: no item,
- * not JSON, a key missing or of another type, no reference. */
+/* A line an item: {"output": …, "references": [ … ]}; other keys ("prompt") are passed over, empty
+ * lines skipped. ML_INPUT naming file and line: no item, not JSON, a key missing or of another
+ * type, no reference. */
 ml_status ml_score_set_read_jsonl(ml_score_set **out, const char *path) ML_NODISCARD;
-/* The E2E challenge's files. outputs: a line a text (an empty line is an empty text). references: a line a text, an empty line between items; a file without an empty line
- * has one reference an item. Blanks at both ends of a line are dropped. ML_INPUT naming file and line: no item, not UTF-8, an empty group, other counts. */
-ml_status ml_score_set_read_files(ml_score_set **out, const char *outputs, const char *references) ML_NODISCARD;
+/* The E2E challenge's files. outputs: a line a text (an empty line is an empty text). references:
+ * a line a text, an empty line between items; a file without an empty line has one reference an
+ * item. Blanks at both ends of a line are dropped. ML_INPUT naming file and line: no item, not
+ * UTF-8, an empty group, other counts. */
+ml_status ml_score_set_read_files(ml_score_set **out, const char *outputs,
+                                  const char *references) ML_NODISCARD;
 
-/* ---- n-gram overlap: BLEU, NIST ---------------------------------------------------------------------------------------------- */
+/* ---- n-gram overlap: BLEU, NIST ------------------------------------------------------------ */
 
 enum { ML_BLEU_ORDER = 4, ML_NIST_ORDER = 5 };
 
-/* Papineni et al. 2002, over the corpus: BP · exp(¼ Σ_n log p_n), p_n = hits_n / total_n. hits: n-grams of the outputs, each counted at most as often as in the one reference of
- * its item that has it most often. BP = exp(1 − r/c) where c ≤ r, else 1; c: tokens of the outputs; r: tokens of the reference nearest in
- * length, the shorter of two equally near. Not smoothed, but where hits_n is 0 it counts as 1e-15 and total_n 0 as 1e-9, so the figure
- * is near 0 and never undefined. With outputs that are all empty it is 0. */
+/* Papineni et al. 2002, over the corpus: BP · exp(¼ Σ_n log p_n), p_n = hits_n / total_n. hits:
+ * n-grams of the outputs, each counted at most as often as in the one reference of its item that
+ * has it most often. BP = exp(1 − r/c) where c ≤ r, else 1; c: tokens of the outputs; r: tokens of
+ * the reference nearest in length, the shorter of two equally near. Not smoothed, but where hits_n
+ * is 0 it counts as 1e-15 and total_n 0 as 1e-9, so the figure is near 0 and never undefined. With
+ * outputs that are all empty it is 0. */
 typedef struct ml_bleu {
     double score; /* 0 to 1 */
     double brevity_penalty;
@@ -54,9 +69,10 @@ typedef struct ml_bleu {
 
 ml_status ml_score_bleu(const ml_score_set *set, ml_bleu *out) ML_NODISCARD;
 
-/* Doddington 2002: penalty · Σ_n (Σ over hits of info(w_1…w_n)) / total_n, info = log2(count(w_1…w_(n−1)) / count(w_1…w_n)) with counts over all references of the set
- * (count of no word: all their words). hits as in BLEU. penalty = exp(−β log²(min(c/r, 1))), β = log 2 / log² 1.5, so c/r = 2/3 gives ½; r: the sum over items of
- * the mean length of their references. */
+/* Doddington 2002: penalty · Σ_n (Σ over hits of info(w_1…w_n)) / total_n, info =
+ * log2(count(w_1…w_(n−1)) / count(w_1…w_n)) with counts over all references of the set (count of
+ * no word: all their words). hits as in BLEU. penalty = exp(−β log²(min(c/r, 1))), β = log 2 /
+ * log² 1.5, so c/r = 2/3 gives ½; r: the sum over items of the mean length of their references. */
 typedef struct ml_nist {
     double score;
     double length_penalty;
@@ -65,24 +81,31 @@ typedef struct ml_nist {
 
 ml_status ml_score_nist(const ml_score_set *set, ml_nist *out) ML_NODISCARD;
 
-/* ---- caption evaluation's: ROUGE-L, CIDEr ------------------------------------------------------------------------------------- */
+/* ---- caption evaluation's: ROUGE-L, CIDEr -------------------------------------------------- */
 
-/* Lin 2004 as the MS COCO caption evaluation has it: mean over items of (1 + β²) P R / (R + β² P), β = 1.2, where P is the largest of LCS/|output| and R the largest of
- * LCS/|reference| over the references, apart from each other; 0 where either is 0. */
+/* Lin 2004 as the MS COCO caption evaluation has it: mean over items of (1 + β²) P R / (R + β² P),
+ * β = 1.2, where P is the largest of LCS/|output| and R the largest of LCS/|reference| over the
+ * references, apart from each other; 0 where either is 0. */
 ml_status ml_score_rouge_l(const ml_score_set *set, double *out) ML_NODISCARD;
 
-/* CIDEr-D (Vedantam et al. 2015): for n = 1 … 4 vectors of tf · idf, idf = log(items) − log(max(1, items whose references have the n-gram)); per reference
- * Σ min(output, reference) · reference / (norms' product) · exp(−(difference of the numbers of bigrams)² / 2σ²), σ = 6; mean over n, references and items,
- * times 10. With a single item every idf, and so the figure, is 0. */
+/* CIDEr-D (Vedantam et al. 2015): for n = 1 … 4 vectors of tf · idf, idf = log(items) − log(max(1,
+ * items whose references have the n-gram)); per reference Σ min(output, reference) · reference /
+ * (norms' product) · exp(−(difference of the numbers of bigrams)² / 2σ²), σ = 6; mean over n,
+ * references and items, times 10. With a single item every idf, and so the figure, is 0. */
 ml_status ml_score_cider(const ml_score_set *set, double *out) ML_NODISCARD;
 
-/* ---- METEOR, exact and stem matches ---------------------------------------------------------------------------------------------- */
+/* ---- METEOR, exact and stem matches -------------------------------------------------------- */
 
-/* Banerjee and Lavie 2005 in two forms. Tokens are ptb's; tokens are matched that are equal or have equal stems. m: matches, those by stem counting stem_weight;
- * P = m/|output|, R = m/|reference|, where a function word weighs 1 − δ, any other δ, F = P·R/(αP + (1 − α)R), score = F·(1 − γ·(chunks/matches)^β); of the best reference.
- *   ML_METEOR_15    METEOR 1.5 (Denkowski and Lavie 2014) for English with -m "exact stem"; its δ is ¾, but without a list of function words, which is not here, all
- *                   words weigh the same: Snowball's English stems, its aligner's beam search (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
- *   ML_METEOR_NLTK  NLTK's meteor_score without WordNet: its Porter stems, its alignment from the end. */
+/* Banerjee and Lavie 2005 in two forms. Tokens are ptb's; tokens are matched that are equal or
+ * have equal stems. m: matches, those by stem counting stem_weight; P = m/|output|, R =
+ * m/|reference|, where a function word weighs 1 − δ, any other δ, F = P·R/(αP + (1 − α)R), score =
+ * F·(1 − γ·(chunks/matches)^β); of the best reference.
+ *   ML_METEOR_15    METEOR 1.5 (Denkowski and Lavie 2014) for English with -m "exact stem"; its δ
+ *     is ¾, but without a list of function words, which is not here, all
+ *                   words weigh the same: Snowball's English stems, its aligner's beam search
+ *                     (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
+ *   ML_METEOR_NLTK  NLTK's meteor_score without WordNet: its Porter stems, its alignment from the
+ *     end. */
 typedef struct ml_meteor_parameters {
     double alpha, beta, gamma, stem_weight;
     bool nltk;
@@ -97,21 +120,24 @@ typedef struct ml_meteor {
     double mean;  /* of the items' scores */
 } ml_meteor;
 
-ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *parameters, ml_meteor *out) ML_NODISCARD;
+ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *parameters,
+                          ml_meteor *out) ML_NODISCARD;
 
-/* ---- summaries: ROUGE-1, ROUGE-2, ROUGE-L -------------------------------------------------------------------------------------- */
+/* ---- summaries: ROUGE-1, ROUGE-2, ROUGE-L -------------------------------------------------- */
 
-/* Means over items of F1 = 2PR/(P + R), of the reference with the largest for each figure, as Google's rouge-score computes them. */
+/* Means over items of F1 = 2PR/(P + R), of the reference with the largest for each figure, as
+ * Google's rouge-score computes them. */
 typedef struct ml_rouge {
     double rouge1, rouge2, rouge_l;
 } ml_rouge;
 
 ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out) ML_NODISCARD;
 
-/* ---- tasks with one right answer ------------------------------------------------------------------------------------------------ */
+/* ---- tasks with one right answer ----------------------------------------------------------- */
 
-/* The part of items whose output is one of its references, after blanks at both ends are dropped and runs of blanks inside are one; with ignore_case in lower
- * case. The accuracy of WikiSQL-type and, with labels as texts, MNLI-type tasks. */
+/* The part of items whose output is one of its references, after blanks at both ends are dropped
+ * and runs of blanks inside are one; with ignore_case in lower case. The accuracy of WikiSQL-type
+ * and, with labels as texts, MNLI-type tasks. */
 ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out) ML_NODISCARD;
 
 #endif

@@ -1,8 +1,9 @@
 /* shard: which part of a global tensor one tensor-parallel rank holds.
  *
- * A tensor is rows × cols, row-major (a vector is n × 1). A rank holds it whole, or some row ranges (dimension 0; several
- * ranges where a fused tensor such as q|k|v is cut inside each part), or one column range (dimension 1). The local tensor is
- * the chosen ranges one after the other, contiguous, row-major.
+ * A tensor is rows × cols, row-major (a vector is n × 1). A rank holds it whole, or some row
+ * ranges (dimension 0; several ranges where a fused tensor such as q|k|v is cut inside each part),
+ * or one column range (dimension 1). The local tensor is the chosen ranges one after the other,
+ * contiguous, row-major.
  */
 #ifndef MPILORA_SHARD_H
 #define MPILORA_SHARD_H
@@ -11,7 +12,11 @@
 
 #define ML_SHARD_PARTS 3
 
-typedef enum ml_shard_dim { ML_SHARD_WHOLE = -1, ML_SHARD_ROWS = 0, ML_SHARD_COLS = 1 } ml_shard_dim;
+typedef enum ml_shard_dim {
+    ML_SHARD_WHOLE = -1,
+    ML_SHARD_ROWS = 0,
+    ML_SHARD_COLS = 1
+} ml_shard_dim;
 
 typedef struct ml_shard {
     ml_shard_dim dim;
@@ -21,11 +26,14 @@ typedef struct ml_shard {
     } part[ML_SHARD_PARTS];
 } ml_shard;
 
-int64_t ml_shard_rows(const ml_shard *shard, int64_t rows); /* rows of the local tensor, given those of the global one */
+int64_t ml_shard_rows(const ml_shard *shard,
+                      int64_t rows); /* rows of the local tensor, given those of the global one */
 int64_t ml_shard_cols(const ml_shard *shard, int64_t cols);
 
 /* Copies between a global row-major tensor (rows × cols) and the local part; fp32. */
-void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global, float *local);
-void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local, float *global);
+void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global,
+                   float *local);
+void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local,
+                  float *global);
 
 #endif

@@ -1,7 +1,8 @@
 /* train: a fine-tuning run and an evaluation, from a configuration to files.
  *
- * Loss of step s = Σ −log p(target) over the unmasked targets of the global batch ÷ their number, so neither the process grid nor the micro-batch size changes
- * it. Step s takes the sampler's positions (s−1)·B … s·B−1; dp replica i the i-th part of them.
+ * Loss of step s = Σ −log p(target) over the unmasked targets of the global batch ÷ their number,
+ * so neither the process grid nor the micro-batch size changes it. Step s takes the sampler's
+ * positions (s−1)·B … s·B−1; dp replica i the i-th part of them.
  */
 #ifndef MPILORA_TRAIN_H
 #define MPILORA_TRAIN_H
@@ -10,16 +11,19 @@
 #include "mpilora/config.h"
 #include "mpilora/model.h"
 
-/* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its step and gives ML_STOPPED. ml_train_run calls it; a program
- * calls it earlier so that no signal is lost while MPI starts. They are blocked in this thread and those it starts. */
+/* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its
+ * step and gives ML_STOPPED. ml_train_run calls it; a program calls it earlier so that no signal
+ * is lost while MPI starts. They are blocked in this thread and those it starts. */
 void ml_train_catch_signals(void);
 
-/* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`. Collective over the world. ML_STOPPED after a signal, with a
- * checkpoint written; every other status with its text, the same on every rank. */
+/* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`.
+ * Collective over the world. ML_STOPPED after a signal, with a checkpoint written; every other
+ * status with its text, the same on every rank. */
 ml_status ml_train_run(const ml_run_config *config, bool fresh) ML_NODISCARD;
 
-/* What a step's time goes to. The phases of a rank add up to its step. Collectives count as communication wherever they are: sums inside forward and backward
- * (tp), gradients, agreements; waiting for slower ranks is part of it. Recomputation counts as backward. */
+/* What a step's time goes to. The phases of a rank add up to its step. Collectives count as
+ * communication wherever they are: sums inside forward and backward (tp), gradients, agreements;
+ * waiting for slower ranks is part of it. Recomputation counts as backward. */
 typedef enum ml_phase {
     ML_PHASE_FORWARD,
     ML_PHASE_BACKWARD,
@@ -30,7 +34,8 @@ typedef enum ml_phase {
     ML_PHASES
 } ml_phase;
 
-const char *ml_phase_name(ml_phase phase); /* "forward", "backward", "comm", "optimizer", "data", "other" */
+const char *
+ml_phase_name(ml_phase phase); /* "forward", "backward", "comm", "optimizer", "data", "other" */
 
 typedef struct ml_evaluation {
     double loss; /* mean over target tokens, nats */
@@ -39,16 +44,18 @@ typedef struct ml_evaluation {
     double output_seconds;
 } ml_evaluation;
 
-/* What to generate beside the loss: a continuation of every prompt of data.valid (equal prompts once), each a line {"prompt": …, "output": …, "references": [ … ]} of the
- * file `path`, which `mpilora score` reads. Replicas share the prompts. */
+/* What to generate beside the loss: a continuation of every prompt of data.valid (equal prompts
+ * once), each a line {"prompt": …, "output": …, "references": [ … ]} of the file `path`, which
+ * `mpilora score` reads. Replicas share the prompts. */
 typedef struct ml_output_options {
     const char *path;
     ml_generation generation; /* `end` is taken from the tokenizer */
     int64_t together;         /* prompts at a time, at most, on each replica */
 } ml_output_options;
 
-/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a PEFT directory); `outputs` may be NULL. Collective over the world. */
-ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, const ml_output_options *outputs,
-                          ml_evaluation *out) ML_NODISCARD;
+/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a
+ * PEFT directory); `outputs` may be NULL. Collective over the world. */
+ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter,
+                          const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
 
 #endif

@@ -1,6 +1,8 @@
-/* trial: training steps in memory, to be measured: a base's weights or random ones, random tokens, every token predicts; nothing is written.
+/* trial: training steps in memory, to be measured: a base's weights or random ones, random tokens,
+ * every token predicts; nothing is written.
  *
- * Letters: T tokens of a step of the whole job, S sequences, n their length (T = S·n), d width, L layers, V vocabulary, r rank.
+ * Letters: T tokens of a step of the whole job, S sequences, n their length (T = S·n), d width, L
+ * layers, V vocabulary, r rank.
  */
 #ifndef MPILORA_TRIAL_H
 #define MPILORA_TRIAL_H
@@ -11,7 +13,8 @@
 typedef enum ml_trial_method {
     ML_TRIAL_LORA,
     ML_TRIAL_FULL,
-    ML_TRIAL_FROZEN, /* LoRA's passes without LoRA: the same products with the frozen weights, forward and back to the first layer that `targets` names */
+    ML_TRIAL_FROZEN, /* LoRA's passes without LoRA: the same products with the frozen weights,
+                        forward and back to the first layer that `targets` names */
     ML_TRIAL_METHODS
 } ml_trial_method;
 
@@ -32,26 +35,33 @@ typedef struct ml_trial_options {
 
 typedef struct ml_trial ml_trial;
 
-/* Collective over the world; the same status on every rank. ML_USAGE (S < dp, n beyond the context, targets that the family lacks), ML_INPUT, ML_RESOURCE. */
+/* Collective over the world; the same status on every rank. ML_USAGE (S < dp, n beyond the
+ * context, targets that the family lacks), ML_INPUT, ML_RESOURCE. */
 ml_status ml_trial_create(ml_trial **out, const ml_trial_options *options) ML_NODISCARD;
 void ml_trial_destroy(ml_trial *trial); /* NULL is fine */
 
 typedef struct ml_trial_step {
     double loss;
     double seconds, phase[ML_PHASES];
-    double gradient_seconds; /* of the communication: the sum of the gradients, ranks together at its start */
+    double gradient_seconds; /* of the communication: the sum of the gradients, ranks together at
+                                its start */
 } ml_trial_step;
 
 /* One update, all ranks starting together. Times are this rank's. Collective. */
 void ml_trial_run(ml_trial *trial, ml_trial_step *out);
-/* The fp32 multiply-add peak of all ranks at once, measured now, in GF/s; 0 under the vector path "ref". Collective. */
+/* The fp32 multiply-add peak of all ranks at once, measured now, in GF/s; 0 under the vector path
+ * "ref". Collective. */
 double ml_trial_peak_gflops(ml_trial *trial);
 
-/* What a step is and needs. Flops count a product of an m × k and a k × n matrix as 2·m·k·n, and each only where it is needed:
- *   forward 2 a weight and token; backward 2 more for the input's gradient, except before the first adapter, and 2 more for a weight that trains;
- *   LoRA's pair: 2·r·(in + out) forward, twice that backward; attention: 4·h a head and pair of tokens that attend forward, twice that backward.
- * For LoRA on a model of P weights that is 4P + 6·r·(in + out) of every pair + attention a token, less what lies before the first adapter; for full 6P.
- * Norms, activations, the optimizer and everything computed a second time count as nothing. */
+/* What a step is and needs. Flops count a product of an m × k and a k × n matrix as 2·m·k·n, and
+ * each only where it is needed:
+ *   forward 2 a weight and token; backward 2 more for the input's gradient, except before the first
+ *     adapter, and 2 more for a weight that trains;
+ *   LoRA's pair: 2·r·(in + out) forward, twice that backward; attention: 4·h a head and pair of
+ *     tokens that attend forward, twice that backward.
+ * For LoRA on a model of P weights that is 4P + 6·r·(in + out) of every pair + attention a token,
+ * less what lies before the first adapter; for full 6P. Norms, activations, the optimizer and
+ * everything computed a second time count as nothing. */
 typedef struct ml_trial_facts {
     const char *product_path, *vector_path;
     int ranks, dp, tp;
@@ -61,15 +71,16 @@ typedef struct ml_trial_facts {
     int64_t frozen_bytes;     /* accounted on this rank */
     int64_t allreduce_bytes;  /* payload of the gradients' sum */
     int64_t tp_bytes;         /* that this rank passed to sums over its tp group in the last step */
-    int64_t
-        tp_bytes_expected; /* 4·(T·d for the embedding, 2 sums of T·d forward and 2 backward a layer, less what is not needed, T·(d + 3) for the head) */
+    int64_t tp_bytes_expected; /* 4·(T·d for the embedding, 2 sums of T·d forward and 2 backward a
+                                  layer, less what is not needed, T·(d + 3) for the head) */
 } ml_trial_facts;
 
 void ml_trial_get_facts(const ml_trial *trial, ml_trial_facts *out);
 
-/* ---- forward passes ---- */
+/* ---- forward passes ------------------------------------------------------------------------ */
 
-/* A model that computes the logits of every token of a batch, under no adapter or one with random values that nothing trains. */
+/* A model that computes the logits of every token of a batch, under no adapter or one with random
+ * values that nothing trains. */
 typedef struct ml_forward_options {
     const char *base;          /* NULL: `spec` with random weights. Borrowed, as is the next. */
     const ml_model_spec *spec; /* not read where `base` is given */
@@ -86,21 +97,28 @@ typedef struct ml_forward_options {
 typedef struct ml_forward_trial ml_forward_trial;
 
 /* tp = all ranks. Collective over the world; the same status on every rank. */
-ml_status ml_forward_trial_create(ml_forward_trial **out, const ml_forward_options *options) ML_NODISCARD;
+ml_status ml_forward_trial_create(ml_forward_trial **out,
+                                  const ml_forward_options *options) ML_NODISCARD;
 void ml_forward_trial_destroy(ml_forward_trial *trial); /* NULL is fine */
-/* Seconds of one pass over `sequences` sequences of `length` random tokens, all ranks starting together. Collective. */
+/* Seconds of one pass over `sequences` sequences of `length` random tokens, all ranks starting
+ * together. Collective. */
 double ml_forward_trial_run(ml_forward_trial *trial, int64_t sequences, int64_t length);
 int64_t ml_forward_trial_parameters(const ml_forward_trial *trial); /* of the adapter */
 const char *ml_forward_trial_product_path(const ml_forward_trial *trial);
 
-/* ---- generation ---- */
+/* ---- generation ---------------------------------------------------------------------------- */
 
-typedef enum ml_decode_adapter { ML_DECODE_BASE, ML_DECODE_ADAPTED, ML_DECODE_MERGED } ml_decode_adapter;
+typedef enum ml_decode_adapter {
+    ML_DECODE_BASE,
+    ML_DECODE_ADAPTED,
+    ML_DECODE_MERGED
+} ml_decode_adapter;
 
 typedef struct ml_decode_options {
-    const char *base;          /* NULL: `spec` with random weights. Borrowed, as are the next two. */
+    const char *base; /* NULL: `spec` with random weights. Borrowed, as are the next two. */
     const ml_model_spec *spec; /* not read where `base` is given */
-    const char *adapter;       /* adapter.h5 or a PEFT directory; NULL: random factors on `targets`, of `rank` */
+    const char
+        *adapter; /* adapter.h5 or a PEFT directory; NULL: random factors on `targets`, of `rank` */
     ml_decode_adapter how;
     unsigned targets;
     int64_t rank;
@@ -112,11 +130,14 @@ typedef struct ml_decode_options {
 typedef struct ml_decode_trial ml_decode_trial;
 
 /* Collective over the world; the same status on every rank. */
-ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options *options) ML_NODISCARD;
+ml_status ml_decode_trial_create(ml_decode_trial **out,
+                                 const ml_decode_options *options) ML_NODISCARD;
 void ml_decode_trial_destroy(ml_decode_trial *trial); /* NULL is fine */
-/* Generates `tokens` tokens after one, as `mpilora generate` does; *seconds of all of them together. Collective. */
+/* Generates `tokens` tokens after one, as `mpilora generate` does; *seconds of all of them
+ * together. Collective. */
 ml_status ml_decode_trial_run(ml_decode_trial *trial, double *seconds) ML_NODISCARD;
-/* Seconds in which every rank's threads read its weights once: all that a token needs (linear layers, norms, head). Collective. */
+/* Seconds in which every rank's threads read its weights once: all that a token needs (linear
+ * layers, norms, head). Collective. */
 double ml_decode_trial_read(ml_decode_trial *trial);
 int64_t ml_decode_trial_bytes(const ml_decode_trial *trial); /* of these weights on this rank */
 const char *ml_decode_trial_vector_path(const ml_decode_trial *trial);

@@ -1,6 +1,7 @@
 /* What ΔW amplifies: W seen through the singular directions of ΔW, of its own, and of chance.
  *
- * Rank p of R has the p-th of R equal runs of W's rows: its part of ‖W‖²_F and of Uᵀ·W·V is a local sum; one sum over the ranks follows for each site.
+ * Rank p of R has the p-th of R equal runs of W's rows: its part of ‖W‖²_F and of Uᵀ·W·V is a
+ * local sum; one sum over the ranks follows for each site.
  */
 #include <cblas.h>
 #include <math.h>
@@ -64,7 +65,8 @@ static ml_status find_directions(work *w, const ml_study_site *site, uint64_t se
     ML_TRY(directions_of_delta(&own->left, &own->right, site->pair[0]));
     w->rank = ml_min(w->rank, directions_rank(&own->left, site->in));
     if (w->rank == 0) {
-        st = ml_fail(ML_INPUT, "%s: ΔW is zero, as before training, and so has no directions", site->name);
+        st = ml_fail(ML_INPUT, "%s: ΔW is zero, as before training, and so has no directions",
+                     site->name);
         goto done;
     }
     snprintf(name, sizeof name, "analyze.amplification.left.%s", site->name);
@@ -79,25 +81,31 @@ done:
 static void project_rows(work *w, const frame *f, int64_t first, int64_t count, double *sums)
 {
     int n = (int)count, r = (int)w->rank, in = (int)f->right.length;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, r, in, 1.0, w->wide, in, f->right.vector, in, 0.0, w->turned, r);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, r, in, 1.0, w->wide, in,
+                f->right.vector, in, 0.0, w->turned, r);
     for (int64_t i = 0; i < count; i++)
-        for (int64_t k = 0; k < w->rank; k++) w->left[i * w->rank + k] = f->left.vector[k * f->left.length + first + i];
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, r, r, n, 1.0, w->left, r, w->turned, r, 1.0, sums, r);
+        for (int64_t k = 0; k < w->rank; k++)
+            w->left[i * w->rank + k] = f->left.vector[k * f->left.length + first + i];
+    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, r, r, n, 1.0, w->left, r, w->turned, r,
+                1.0, sums, r);
 }
 
 /* This rank's rows. */
 static ml_status project_own(work *w, const ml_study *study, const ml_study_site *site)
 {
     weight_reader reader = {study, site};
-    int64_t square = w->rank * w->rank, ranks = ml_grid_size(study->grid), me = ml_grid_rank(study->grid);
-    int64_t first = ml_part_start(site->out, ranks, me), end = first + ml_part_count(site->out, ranks, me);
+    int64_t square = w->rank * w->rank, ranks = ml_grid_size(study->grid),
+            me = ml_grid_rank(study->grid);
+    int64_t first = ml_part_start(site->out, ranks, me),
+            end = first + ml_part_count(site->out, ranks, me);
     for (; first < end; first += STEP_ROWS) {
         int64_t n = ml_min(STEP_ROWS, end - first);
         ml_status st = weight_reader_rows(&reader, first, n, w->rows);
         if (st != ML_OK) return st;
         for (int64_t i = 0; i < n * site->in; i++) w->wide[i] = w->rows[i];
         w->sums[PAIRS * square] += cblas_ddot((int)(n * site->in), w->wide, 1, w->wide, 1);
-        for (int i = 0; i < PAIRS; i++) project_rows(w, &w->frame[i], first, n, w->sums + i * square);
+        for (int i = 0; i < PAIRS; i++)
+            project_rows(w, &w->frame[i], first, n, w->sums + i * square);
     }
     return ML_OK;
 }
@@ -109,7 +117,8 @@ static double norm_of(const double *x, int64_t n)
     return sqrt(sum);
 }
 
-static ml_status study_site(ml_amplification *out, const ml_study *study, const ml_study_site *site, uint64_t seed)
+static ml_status study_site(ml_amplification *out, const ml_study *study, const ml_study_site *site,
+                            uint64_t seed)
 {
     ml_status st = ML_OK;
     work w = {.rank = out->rank};
@@ -137,16 +146,19 @@ static ml_status choose_rank(ml_amplification *out, const ml_study_site *site, i
     int64_t own = site->pair[0]->rank;
     out->rank = rank > 0 ? rank : own;
     if (out->rank <= own) return ML_OK;
-    return ml_fail(ML_USAGE, "--rank: %lld directions are more than ΔW has at %s, which is of rank %lld", (long long)rank, site->name,
-                   (long long)own);
+    return ml_fail(ML_USAGE,
+                   "--rank: %lld directions are more than ΔW has at %s, which is of rank %lld",
+                   (long long)rank, site->name, (long long)own);
 }
 
-ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank, uint64_t seed, int64_t memory)
+ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank,
+                                   uint64_t seed, int64_t memory)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; i < study->count; i++) ML_TRY(choose_rank(&out[i], &study->sites[i], rank));
     ML_TRY(spectrum_check_memory(study, memory));
-    for (int64_t i = 0; i < study->count; i++) ML_TRY(study_site(&out[i], study, &study->sites[i], seed));
+    for (int64_t i = 0; i < study->count; i++)
+        ML_TRY(study_site(&out[i], study, &study->sites[i], seed));
 done:
     return st;
 }

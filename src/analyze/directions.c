@@ -1,4 +1,5 @@
-/* Singular vectors by way of thin QR factorisations: a factor is long and narrow, and ΔW = s·B·A = Q_B·(s·R_B·R_Aᵀ)·Q_Aᵀ has those of an r × r matrix. */
+/* Singular vectors by way of thin QR factorisations: a factor is long and narrow, and ΔW = s·B·A =
+ * Q_B·(s·R_B·R_Aᵀ)·Q_Aᵀ has those of an r × r matrix. */
 #include "analyze/directions.h"
 
 #include <cblas.h>
@@ -26,17 +27,23 @@ done:
     return st;
 }
 
-/* d's vectors become Q of the rows that stand there, r[count, count] its R (column-major): the rows are Rᵀ·Qᵀ. */
-static ml_status orthogonalise(directions *d, double *r) { return lapack_qr(d->length, d->count, d->vector, r); }
+/* d's vectors become Q of the rows that stand there, r[count, count] its R (column-major): the
+ * rows are Rᵀ·Qᵀ. */
+static ml_status orthogonalise(directions *d, double *r)
+{
+    return lapack_qr(d->length, d->count, d->vector, r);
+}
 
-/* vector ← turn·vector: row k of the result is Σ turn[k, j]·(row j), turn[count, count] row-major. */
+/* vector ← turn·vector: row k of the result is Σ turn[k, j]·(row j), turn[count, count]
+ * row-major. */
 static ml_status turn(directions *d, const double *turning)
 {
     ml_status st = ML_OK;
     double *turned = NULL;
     int n = (int)d->count, length = (int)d->length;
     ML_NEW(turned, d->count * d->length, ML_MEM_WORKSPACE, what);
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, length, n, 1.0, turning, n, d->vector, length, 0.0, turned, length);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, length, n, 1.0, turning, n, d->vector,
+                length, 0.0, turned, length);
     ml_memory_free(d->vector);
     d->vector = turned;
 done:
@@ -52,7 +59,9 @@ static ml_status find_own(directions *d)
     ML_NEW(r, n * n, ML_MEM_WORKSPACE, what);
     ML_NEW(u, n * n, ML_MEM_WORKSPACE, what);
     ML_TRY(orthogonalise(d, r));
-    ML_TRY(lapack_svd(n, n, r, d->sigma, u, NULL)); /* R = U·Σ·Vᵀ: the rows are V·Σ·(Q·U)ᵀ; column-major U is row-major Uᵀ */
+    ML_TRY(
+        lapack_svd(n, n, r, d->sigma, u,
+                   NULL)); /* R = U·Σ·Vᵀ: the rows are V·Σ·(Q·U)ᵀ; column-major U is row-major Uᵀ */
     st = turn(d, u);
 done:
     ml_memory_free(r);
@@ -77,15 +86,18 @@ static ml_status take_b(directions *d, const ml_adapter_pair *p)
     return st;
 }
 
-/* core = s·R_B·R_Aᵀ = U·Σ·Vᵀ, all r × r and column-major: u gets U (row-major Uᵀ), v Vᵀ transposed into row-major Vᵀ. */
-static ml_status factorise_core(int64_t r, double scale, const double *rb, const double *ra, double *sigma, double *u, double *v)
+/* core = s·R_B·R_Aᵀ = U·Σ·Vᵀ, all r × r and column-major: u gets U (row-major Uᵀ), v Vᵀ transposed
+ * into row-major Vᵀ. */
+static ml_status factorise_core(int64_t r, double scale, const double *rb, const double *ra,
+                                double *sigma, double *u, double *v)
 {
     ml_status st = ML_OK;
     int n = (int)r;
     double *core = NULL, *vt = NULL;
     ML_NEW(core, r * r, ML_MEM_WORKSPACE, what);
     ML_NEW(vt, r * r, ML_MEM_WORKSPACE, what);
-    cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, n, n, n, scale, rb, n, ra, n, 0.0, core, n);
+    cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, n, n, n, scale, rb, n, ra, n, 0.0, core,
+                n);
     ML_TRY(lapack_svd(r, r, core, sigma, u, vt));
     for (int64_t i = 0; i < r; i++)
         for (int64_t j = 0; j < r; j++) v[i * r + j] = vt[j * r + i];
@@ -133,7 +145,8 @@ static ml_status keep_rank(directions *d, int64_t other_side, const char *site, 
 {
     d->count = directions_rank(d, other_side);
     if (d->count > 0) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: %s is zero, as before training, and so has no directions", site, factor);
+    return ml_fail(ML_INPUT, "%s: %s is zero, as before training, and so has no directions", site,
+                   factor);
 }
 
 ml_status directions_of(directions *out, const ml_adapter_pair *p, ml_factor factor)
@@ -162,10 +175,12 @@ done:
     return st;
 }
 
-ml_status directions_random(directions *out, int64_t count, int64_t length, uint64_t seed, const char *name)
+ml_status directions_random(directions *out, int64_t count, int64_t length, uint64_t seed,
+                            const char *name)
 {
     ml_random_key key = ml_random_key_make(seed, name);
     ml_status st = make_room(out, count, length);
-    for (int64_t i = 0; st == ML_OK && i < count * length; i++) out->vector[i] = ml_random_normal(key, 0, (uint64_t)i);
+    for (int64_t i = 0; st == ML_OK && i < count * length; i++)
+        out->vector[i] = ml_random_normal(key, 0, (uint64_t)i);
     return st == ML_OK ? find_own(out) : st;
 }

@@ -1,6 +1,8 @@
-/* fortran: the routines of LAPACK, ScaLAPACK and the BLACS that analyze/ calls, as their Fortran and C interfaces have them. Private to analyze/.
+/* fortran: the routines of LAPACK, ScaLAPACK and the BLACS that analyze/ calls, as their Fortran
+ * and C interfaces have them. Private to analyze/.
  *
- * Fortran's integers are 32 bits here; characters are followed by their lengths at the end of the list, as gfortran passes them.
+ * Fortran's integers are 32 bits here; characters are followed by their lengths at the end of the
+ * list, as gfortran passes them.
  */
 #ifndef MPILORA_ANALYZE_FORTRAN_H
 #define MPILORA_ANALYZE_FORTRAN_H
@@ -9,20 +11,25 @@
 #include <stddef.h>
 
 /* LAPACK */
-void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work, const int *lwork, int *info);
-void dorgqr_(const int *m, const int *n, const int *k, double *a, const int *lda, const double *tau, double *work, const int *lwork,
-             int *info);
-void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a, const int *lda, double *s, double *u,
-             const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork, int *info, size_t jobu_length,
-             size_t jobvt_length);
+void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
+             const int *lwork, int *info);
+void dorgqr_(const int *m, const int *n, const int *k, double *a, const int *lda, const double *tau,
+             double *work, const int *lwork, int *info);
+void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
+             const int *lda, double *s, double *u, const int *ldu, double *vt, const int *ldvt,
+             double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
 
 /* ScaLAPACK */
-int numroc_(const int *n, const int *block, const int *process, const int *first, const int *processes);
-void descinit_(int *descriptor, const int *m, const int *n, const int *mb, const int *nb, const int *first_row, const int *first_col,
-               const int *context, const int *leading, int *info);
-void pdgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a, const int *ia, const int *ja, const int *desca,
-              double *s, double *u, const int *iu, const int *ju, const int *descu, double *vt, const int *ivt, const int *jvt,
-              const int *descvt, double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
+int numroc_(const int *n, const int *block, const int *process, const int *first,
+            const int *processes);
+void descinit_(int *descriptor, const int *m, const int *n, const int *mb, const int *nb,
+               const int *first_row, const int *first_col, const int *context, const int *leading,
+               int *info);
+void pdgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
+              const int *ia, const int *ja, const int *desca, double *s, double *u, const int *iu,
+              const int *ju, const int *descu, double *vt, const int *ivt, const int *jvt,
+              const int *descvt, double *work, const int *lwork, int *info, size_t jobu_length,
+              size_t jobvt_length);
 
 /* BLACS */
 int Csys2blacs_handle(MPI_Comm communicator);

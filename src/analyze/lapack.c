@@ -9,14 +9,18 @@
 static ml_status check_sides(int64_t m, int64_t n)
 {
     if (m <= INT_MAX && n <= INT_MAX) return ML_OK;
-    return ml_fail(ML_USAGE, "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts", m, n);
+    return ml_fail(ML_USAGE,
+                   "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts", m, n);
 }
 
 static ml_status check_info(const char *routine, int info)
 {
     if (info == 0) return ML_OK;
     if (info > 0)
-        return ml_fail(ML_NUMERIC, "%s: %d superdiagonals did not converge: the matrix has values out of all proportion", routine, info);
+        return ml_fail(
+            ML_NUMERIC,
+            "%s: %d superdiagonals did not converge: the matrix has values out of all proportion",
+            routine, info);
     return ml_fail(ML_INTERNAL, "%s: argument %d is not accepted", routine, -info);
 }
 
@@ -69,9 +73,11 @@ ml_status lapack_svd(int64_t rows, int64_t cols, double *a, double *sigma, doubl
     int m = (int)rows, n = (int)cols, k = (int)ml_min(rows, cols), info, count = -1;
     const char *left = u ? "S" : "N", *right = vt ? "S" : "N";
     ML_TRY(check_sides(rows, cols));
-    dgesvd_(left, right, &m, &n, a, &m, sigma, u ? u : &none, &m, vt ? vt : &none, &k, &wanted, &count, &info, 1, 1);
+    dgesvd_(left, right, &m, &n, a, &m, sigma, u ? u : &none, &m, vt ? vt : &none, &k, &wanted,
+            &count, &info, 1, 1);
     ML_TRY(make_work(wanted, &work, &count));
-    dgesvd_(left, right, &m, &n, a, &m, sigma, u ? u : &none, &m, vt ? vt : &none, &k, work, &count, &info, 1, 1);
+    dgesvd_(left, right, &m, &n, a, &m, sigma, u ? u : &none, &m, vt ? vt : &none, &k, work, &count,
+            &info, 1, 1);
     st = check_info("dgesvd", info);
 done:
     ml_memory_free(work);

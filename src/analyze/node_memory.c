@@ -29,7 +29,8 @@ static int64_t left_in_cgroup(void)
     group[strcspn(group, "\n")] = '\0';
     for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
         *end = '\0';
-        int64_t limit = read_number(group, "memory.max"), used = read_number(group, "memory.current");
+        int64_t limit = read_number(group, "memory.max"),
+                used = read_number(group, "memory.current");
         if (limit >= 0 && used >= 0) least = ml_min(least, ml_max(0, limit - used));
     }
     return least;

@@ -1,16 +1,19 @@
 /* Results as HDF5: made in memory, written whole.
  *
- *   attributes      format, version, kind (subspace | amplification | spectrum), base_source_sha256, adapter0, adapter1 (paths) and their hashes, seed, of
- *   /sites/NAME     attributes layer, target, out, in, and the rank and scale of each adapter's pair; the kind's numbers
+ *   attributes      format, version, kind (subspace | amplification | spectrum),
+ *     base_source_sha256, adapter0, adapter1 (paths) and their hashes, seed, of
+ *   /sites/NAME     attributes layer, target, out, in, and the rank and scale of each adapter's
+ *     pair; the kind's numbers
  */
-#include "mpilora/analyze.h"
 #include "io/durable.h"
 #include "io/image.h"
+#include "mpilora/analyze.h"
 
 enum { VERSION = 1, FILE_BYTES = 64 << 10, SITE_BYTES = 8 << 10 };
 
 /* Puts one site's numbers into its group. */
-typedef ml_status (*site_writer)(hid_t group, const ml_study *study, int64_t index, const void *results);
+typedef ml_status (*site_writer)(hid_t group, const ml_study *study, int64_t index,
+                                 const void *results);
 
 static ml_status put_header(hid_t file, const ml_study *study, const char *kind)
 {
@@ -49,7 +52,8 @@ done:
     return st;
 }
 
-static ml_status put_sites(hid_t file, const ml_study *study, site_writer writer, const void *results)
+static ml_status put_sites(hid_t file, const ml_study *study, site_writer writer,
+                           const void *results)
 {
     ml_status st = ML_OK;
     hid_t sites = -1, group = -1;
@@ -69,7 +73,8 @@ done:
     return st;
 }
 
-/* `numbers`: how many there are in all, for the image's size. `seed` and `of` go with the kinds that have them. */
+/* `numbers`: how many there are in all, for the image's size. `seed` and `of` go with the kinds
+ * that have them. */
 typedef struct result_file {
     const char *path, *kind, *of;
     const uint64_t *seed;
@@ -84,7 +89,8 @@ static ml_status write_file(const result_file *f, const ml_study *study)
     ml_image *image = NULL;
     char *bytes;
     int64_t count;
-    ML_TRY(ml_image_create(&image, FILE_BYTES + study->count * SITE_BYTES + f->numbers * (int64_t)sizeof(double), 0));
+    ML_TRY(ml_image_create(
+        &image, FILE_BYTES + study->count * SITE_BYTES + f->numbers * (int64_t)sizeof(double), 0));
     ML_TRY(put_header(ml_image_file(image), study, f->kind));
     if (f->of) ML_TRY(ml_image_put_text(ml_image_file(image), "of", f->of));
     if (f->seed) ML_TRY(ml_image_put_int(ml_image_file(image), "seed", (int64_t)*f->seed));
@@ -96,9 +102,10 @@ done:
     return st;
 }
 
-/* ---- the kinds -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the kinds ----------------------------------------------------------------------------- */
 
-static ml_status put_subspace(hid_t group, const ml_study *study, int64_t index, const void *results)
+static ml_status put_subspace(hid_t group, const ml_study *study, int64_t index,
+                              const void *results)
 {
     ml_status st = ML_OK;
     const ml_subspace *s = (const ml_subspace *)results + index;
@@ -111,14 +118,18 @@ done:
     return st;
 }
 
-ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor, uint64_t seed, const ml_subspace *s)
+ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor,
+                             uint64_t seed, const ml_subspace *s)
 {
     int64_t numbers = 0;
     for (int64_t i = 0; i < study->count; i++) numbers += s[i].na + s[i].nb + 2 * s[i].na * s[i].nb;
-    return write_file(&(result_file){path, "subspace", ml_factor_name(factor), &seed, numbers, put_subspace, s}, study);
+    return write_file(
+        &(result_file){path, "subspace", ml_factor_name(factor), &seed, numbers, put_subspace, s},
+        study);
 }
 
-static ml_status put_amplification(hid_t group, const ml_study *study, int64_t index, const void *results)
+static ml_status put_amplification(hid_t group, const ml_study *study, int64_t index,
+                                   const void *results)
 {
     ml_status st = ML_OK;
     const ml_amplification *a = (const ml_amplification *)results + index;
@@ -134,17 +145,21 @@ done:
     return st;
 }
 
-ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed, const ml_amplification *results)
+ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed,
+                                 const ml_amplification *results)
 {
-    return write_file(&(result_file){path, "amplification", NULL, &seed, 0, put_amplification, results}, study);
+    return write_file(
+        &(result_file){path, "amplification", NULL, &seed, 0, put_amplification, results}, study);
 }
 
-static ml_status put_spectrum(hid_t group, const ml_study *study, int64_t index, const void *results)
+static ml_status put_spectrum(hid_t group, const ml_study *study, int64_t index,
+                              const void *results)
 {
     const ml_spectrum *s = (const ml_spectrum *)results + index;
     (void)study;
     ml_status st = ml_image_put_doubles(group, "weight", s->weights, 0, s->weight);
-    if (st == ML_OK && s->deltas > 0) st = ml_image_put_doubles(group, "delta", s->deltas, 0, s->delta);
+    if (st == ML_OK && s->deltas > 0)
+        st = ml_image_put_doubles(group, "delta", s->deltas, 0, s->delta);
     return st;
 }
 
@@ -152,5 +167,6 @@ ml_status ml_spectra_write(const char *path, const ml_study *study, const ml_spe
 {
     int64_t numbers = 0;
     for (int64_t i = 0; i < study->count; i++) numbers += s[i].weights + s[i].deltas;
-    return write_file(&(result_file){path, "spectrum", NULL, NULL, numbers, put_spectrum, s}, study);
+    return write_file(&(result_file){path, "spectrum", NULL, NULL, numbers, put_spectrum, s},
+                      study);
 }

@@ -1,7 +1,8 @@
 /* Singular values of one large matrix by all ranks: pdgesvd on a block-cyclic grid.
  *
- * The ranks 0 … P·Q − 1 form the grid in row order; W's transpose is what ScaLAPACK sees, column-major, so a row of W is a contiguous column of it. Each rank reads
- * the blocks of rows that it has a part of and keeps its columns; nothing is sent before ScaLAPACK starts.
+ * The ranks 0 … P·Q − 1 form the grid in row order; W's transpose is what ScaLAPACK sees,
+ * column-major, so a row of W is a contiguous column of it. Each rank reads the blocks of rows
+ * that it has a part of and keeps its columns; nothing is sent before ScaLAPACK starts.
  */
 #include "analyze/singular_values.h"
 
@@ -55,7 +56,8 @@ static ml_status read_part(const part *t, const ml_svd_plan *p, ml_rows_reader r
     for (int64_t first = t->col * p->block; first < p->rows; first += p->process_cols * p->block) {
         int64_t n = ml_min(p->block, p->rows - first);
         ML_TRY(read(context, first, n, rows));
-        for (int64_t i = 0; i < n; i++, out += t->local_m) keep_columns(t, p, rows + i * p->cols, out);
+        for (int64_t i = 0; i < n; i++, out += t->local_m)
+            keep_columns(t, p, rows + i * p->cols, out);
     }
 done:
     ml_memory_free(rows);
@@ -77,26 +79,30 @@ ml_status svd_info_status(int info, int64_t count)
     if (info == 0) return ML_OK;
     if (info < 0) return ml_fail(ML_INTERNAL, "pdgesvd: argument %d is not accepted", -info);
     if (info == count + 1)
-        return ml_fail(
-            ML_INTERNAL,
-            "pdgesvd: the ranks found different singular values, as on processors that round differently: run on nodes of one kind");
-    return ml_fail(ML_NUMERIC, "pdgesvd: %d of %" PRId64 " singular values did not converge", info, count);
+        return ml_fail(ML_INTERNAL, "pdgesvd: the ranks found different singular values, as on "
+                                    "processors that round differently: run on nodes of one kind");
+    return ml_fail(ML_NUMERIC, "pdgesvd: %d of %" PRId64 " singular values did not converge", info,
+                   count);
 }
 
-/* Collective over the grid's ranks, all of which have room for the workspace when the second call is made. */
-static ml_status call_pdgesvd(const part *t, const ml_svd_plan *p, double *sigma, double *work, int count)
+/* Collective over the grid's ranks, all of which have room for the workspace when the second call
+ * is made. */
+static ml_status call_pdgesvd(const part *t, const ml_svd_plan *p, double *sigma, double *work,
+                              int count)
 {
-    const int m = (int)p->cols, n = (int)p->rows, block = (int)p->block, zero = 0, one = 1, leading = at_least_one(t->local_m);
+    const int m = (int)p->cols, n = (int)p->rows, block = (int)p->block, zero = 0, one = 1,
+              leading = at_least_one(t->local_m);
     int descriptor[9], info;
     double none = 0.0;
     descinit_(descriptor, &m, &n, &block, &block, &zero, &zero, &t->context, &leading, &info);
     if (info != 0) return ml_fail(ML_INTERNAL, "descinit: argument %d is not accepted", -info);
-    pdgesvd_("N", "N", &m, &n, t->a, &one, &one, descriptor, sigma, &none, &one, &one, descriptor, &none, &one, &one, descriptor, work,
-             &count, &info, 1, 1);
+    pdgesvd_("N", "N", &m, &n, t->a, &one, &one, descriptor, sigma, &none, &one, &one, descriptor,
+             &none, &one, &one, descriptor, work, &count, &info, 1, 1);
     return svd_info_status(info, ml_min(p->rows, p->cols));
 }
 
-static ml_status make_work(const part *t, const ml_svd_plan *p, double *sigma, double **work, int *count)
+static ml_status make_work(const part *t, const ml_svd_plan *p, double *sigma, double **work,
+                           int *count)
 {
     double wanted = 0.0;
     if (t->row < 0) return ML_OK;
@@ -107,7 +113,8 @@ static ml_status make_work(const part *t, const ml_svd_plan *p, double *sigma, d
     return *work ? ML_OK : ML_RESOURCE;
 }
 
-ml_status ml_singular_values(double *sigma, const ml_svd_plan *p, const ml_grid *grid, ml_rows_reader read, void *context)
+ml_status ml_singular_values(double *sigma, const ml_svd_plan *p, const ml_grid *grid,
+                             ml_rows_reader read, void *context)
 {
     ml_status st = ML_OK;
     part t = {0};
@@ -117,7 +124,8 @@ ml_status ml_singular_values(double *sigma, const ml_svd_plan *p, const ml_grid 
     ML_TRY(ml_grid_agree(grid, load(&t, p, read, context)));
     ML_TRY(ml_grid_agree(grid, make_work(&t, p, sigma, &work, &count)));
     ML_TRY(ml_grid_agree(grid, t.row < 0 ? ML_OK : call_pdgesvd(&t, p, sigma, work, count)));
-    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, sigma, ml_min(p->rows, p->cols) * (int64_t)sizeof *sigma);
+    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, sigma,
+                      ml_min(p->rows, p->cols) * (int64_t)sizeof *sigma);
 done:
     ml_memory_free(work);
     ml_memory_free(t.a);

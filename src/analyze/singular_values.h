@@ -4,7 +4,8 @@
 
 #include "mpilora/analyze.h"
 
-/* What pdgesvd's INFO means, of `count` singular values: ML_NUMERIC (not converged), ML_INTERNAL (ranks disagree, or a bad argument). */
+/* What pdgesvd's INFO means, of `count` singular values: ML_NUMERIC (not converged), ML_INTERNAL
+ * (ranks disagree, or a bad argument). */
 ml_status svd_info_status(int info, int64_t count) ML_NODISCARD;
 
 #endif

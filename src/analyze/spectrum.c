@@ -70,7 +70,8 @@ ml_status ml_spectra_compute(ml_spectrum **out, const ml_study *study, int64_t m
     if (st != ML_OK) return st;
     ml_spectrum *s = ml_memory_alloc(study->count, sizeof *s, ML_MEM_OTHER, "spectra");
     ML_TRY(ml_grid_agree(study->grid, s ? prepare(s, study) : ML_RESOURCE));
-    for (int64_t i = 0; i < study->count; i++) ML_TRY(spectrum_of_weight(study, &study->sites[i], s[i].weight));
+    for (int64_t i = 0; i < study->count; i++)
+        ML_TRY(spectrum_of_weight(study, &study->sites[i], s[i].weight));
     *out = s;
     s = NULL;
 done:

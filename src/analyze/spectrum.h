@@ -8,6 +8,7 @@
 ml_status spectrum_check_memory(const ml_study *study, int64_t memory) ML_NODISCARD;
 
 /* sigma[min(in, out)]. Collective over the world. */
-ml_status spectrum_of_weight(const ml_study *study, const ml_study_site *site, double *sigma) ML_NODISCARD;
+ml_status spectrum_of_weight(const ml_study *study, const ml_study_site *site,
+                             double *sigma) ML_NODISCARD;
 
 #endif

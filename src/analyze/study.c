@@ -1,4 +1,5 @@
-/* What a study is about: base, adapters and sites, opened and checked against each other on every rank. */
+/* What a study is about: base, adapters and sites, opened and checked against each other on every
+ * rank. */
 #include "mpilora/analyze.h"
 
 #include <inttypes.h>
@@ -6,7 +7,7 @@
 #include "mpilora/config.h"
 #include "store/adapter/adapter.h"
 
-/* ---- targets and layers ------------------------------------------------------------------------------------------------------------ */
+/* ---- targets and layers -------------------------------------------------------------------- */
 
 /* "attn.q" → "q" */
 static const char *target_of(const ml_site_kind *kind) { return strchr(kind->name, '.') + 1; }
@@ -29,19 +30,24 @@ static bool layer_is_selected(const ml_selection *s, int64_t layer)
 static ml_status check_selection(const ml_selection *s, const ml_model_spec *spec)
 {
     unsigned has = 0;
-    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++) has |= bit_of(target_of(kind));
+    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++)
+        has |= bit_of(target_of(kind));
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (s->targets & ~has & bit)
-            return ml_fail(ML_USAGE, "--targets: the base has no %s: it is a model of the %s family", ml_target_name((ml_target)bit),
-                           spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
+            return ml_fail(
+                ML_USAGE, "--targets: the base has no %s: it is a model of the %s family",
+                ml_target_name((ml_target)bit), spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
     for (int i = 0; i < s->ranges; i++)
-        if (s->range[i].first < 0 || s->range[i].first > s->range[i].last || s->range[i].last >= spec->layers)
-            return ml_fail(ML_USAGE, "--layers: %" PRId64 "-%" PRId64 " is not a range of the base's layers 0-%" PRId64, s->range[i].first,
-                           s->range[i].last, spec->layers - 1);
+        if (s->range[i].first < 0 || s->range[i].first > s->range[i].last ||
+            s->range[i].last >= spec->layers)
+            return ml_fail(ML_USAGE,
+                           "--layers: %" PRId64 "-%" PRId64
+                           " is not a range of the base's layers 0-%" PRId64,
+                           s->range[i].first, s->range[i].last, spec->layers - 1);
     return ML_OK;
 }
 
-/* ---- adapters ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- adapters ------------------------------------------------------------------------------ */
 
 static unsigned targets_of(const ml_adapter *adapter, const ml_model_spec *spec)
 {
@@ -58,13 +64,17 @@ static ml_status read_adapters(ml_study *study, const ml_selection *selection)
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(study->base);
     for (int i = 0; i < study->adapters; i++) {
-        ML_TRY(ml_adapter_read(&study->adapter[i], study->path[i], spec, ml_base_source_hash(study->base)));
+        ML_TRY(ml_adapter_read(&study->adapter[i], study->path[i], spec,
+                               ml_base_source_hash(study->base)));
         if (study->adapter[i].count == 0)
-            return ml_fail(ML_INPUT, "%s: was made by method %s, which has no ΔW = s·B·A to study", study->path[i],
-                           ml_method_name(study->adapter[i].method));
-        if (study->adapter[i].pairs[0].m) ml_warn("%s: is DoRA: ΔW is taken as s·B·A, without the magnitudes", study->path[i]);
+            return ml_fail(ML_INPUT, "%s: was made by method %s, which has no ΔW = s·B·A to study",
+                           study->path[i], ml_method_name(study->adapter[i].method));
         if (study->adapter[i].pairs[0].m)
-            return ml_fail(ML_INPUT, "%s: is a DoRA adapter: it scales the rows of W too, so its change is no ΔW = s·B·A to study",
+            ml_warn("%s: is DoRA: ΔW is taken as s·B·A, without the magnitudes", study->path[i]);
+        if (study->adapter[i].pairs[0].m)
+            return ml_fail(ML_INPUT,
+                           "%s: is a DoRA adapter: it scales the rows of W too, so its change is "
+                           "no ΔW = s·B·A to study",
                            study->path[i]);
     }
     for (int i = 0; i < study->adapters; i++) {
@@ -84,7 +94,7 @@ static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *s
     return NULL;
 }
 
-/* ---- sites ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sites --------------------------------------------------------------------------------- */
 
 /* Fills in the adapters' pairs; *any: one of them has the site. */
 static ml_status find_pairs(const ml_study *study, ml_study_site *site, bool *any)
@@ -95,25 +105,34 @@ static ml_status find_pairs(const ml_study *study, ml_study_site *site, bool *an
         if (!p) continue;
         found = p;
         if (p->rank > p->in || p->rank > p->out)
-            return ml_fail(ML_INPUT, "%s: %s: rank %" PRId64 " exceeds a side of its %" PRId64 " × %" PRId64 " weight", study->path[i],
-                           site->name, p->rank, p->out, p->in);
+            return ml_fail(ML_INPUT,
+                           "%s: %s: rank %" PRId64 " exceeds a side of its %" PRId64 " × %" PRId64
+                           " weight",
+                           study->path[i], site->name, p->rank, p->out, p->in);
     }
     *any = found != NULL;
     for (int i = 0; i < study->adapters && found; i++)
         if (!site->pair[i])
-            return ml_fail(ML_INPUT, "%s: has no pair at %s, but %s has: choose what both have by --targets and --layers", study->path[i],
-                           site->name, study->path[1 - i]);
+            return ml_fail(ML_INPUT,
+                           "%s: has no pair at %s, but %s has: choose what both have by --targets "
+                           "and --layers",
+                           study->path[i], site->name, study->path[1 - i]);
     return ML_OK;
 }
 
 /* Without an adapter, q, k and v stand for the fused projection unless it is asked for. */
-static bool kind_is_chosen(unsigned targets, unsigned bit) { return targets ? (targets & bit) != 0 : bit != ML_TARGET_QKV; }
+static bool kind_is_chosen(unsigned targets, unsigned bit)
+{
+    return targets ? (targets & bit) != 0 : bit != ML_TARGET_QKV;
+}
 
 /* A site of this kind in this layer, if it belongs to the study. */
-static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer, const ml_site_kind *kind)
+static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer,
+                          const ml_site_kind *kind)
 {
     unsigned bit = bit_of(target_of(kind));
-    bool chosen = (study->adapters > 0 && selection->targets == 0) || kind_is_chosen(selection->targets, bit);
+    bool chosen =
+        (study->adapters > 0 && selection->targets == 0) || kind_is_chosen(selection->targets, bit);
     if (!chosen || !layer_is_selected(selection, layer)) return ML_OK;
     ml_study_site site = {.layer = layer, .target = target_of(kind)};
     snprintf(site.name, sizeof site.name, "layers.%" PRId64 ".%s", layer, kind->name);
@@ -134,7 +153,8 @@ static ml_status check_found(const ml_study *study, const ml_selection *selectio
     for (int64_t i = 0; i < study->count; i++) found |= bit_of(study->sites[i].target);
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (selection->targets & ~found & bit)
-            return ml_fail(ML_USAGE, "--targets: %s has no %s in the layers chosen", study->path[0], ml_target_name((ml_target)bit));
+            return ml_fail(ML_USAGE, "--targets: %s has no %s in the layers chosen", study->path[0],
+                           ml_target_name((ml_target)bit));
     if (study->count > 0) return ML_OK;
     return ml_fail(ML_USAGE, "--layers: %s has no pairs in the layers chosen", study->path[0]);
 }
@@ -165,7 +185,8 @@ done:
     return st;
 }
 
-ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base, const char *const adapters[ML_STUDY_ADAPTERS],
+ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
+                        const char *const adapters[ML_STUDY_ADAPTERS],
                         const ml_selection *selection)
 {
     *out = (ml_study){.grid = grid};
@@ -186,7 +207,8 @@ void ml_study_close(ml_study *study)
     *study = (ml_study){0};
 }
 
-ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count, const ml_model_spec *spec, unsigned targets, int ranks)
+ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
+                            const ml_model_spec *spec, unsigned targets, int ranks)
 {
     ml_status st = check_selection(&(ml_selection){.targets = targets}, spec);
     if (st != ML_OK) return st;

@@ -1,4 +1,5 @@
-/* φ(i, j): how much of the first i directions of one adapter lies in the span of the first j of another. */
+/* φ(i, j): how much of the first i directions of one adapter lies in the span of the first j of
+ * another. */
 #include <cblas.h>
 
 #include "analyze/directions.h"
@@ -20,10 +21,11 @@ void ml_subspaces_destroy(ml_subspace *s, int64_t count)
     ml_memory_free(s);
 }
 
-void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb, int64_t length, double *phi)
+void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb,
+                            int64_t length, double *phi)
 {
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)na, (int)nb, (int)length, 1.0, u, (int)length, v, (int)length, 0.0, phi,
-                (int)nb);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)na, (int)nb, (int)length, 1.0, u,
+                (int)length, v, (int)length, 0.0, phi, (int)nb);
     for (int64_t i = 0; i < na; i++) { /* squared sums over the upper left corners */
         double row = 0.0;
         for (int64_t j = 0; j < nb; j++) {
@@ -35,7 +37,7 @@ void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_
         for (int64_t j = 0; j < nb; j++) phi[i * nb + j] /= (double)(ml_min(i, j) + 1);
 }
 
-/* ---- one site ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one site ------------------------------------------------------------------------------ */
 
 static ml_status make_room(ml_subspace *s)
 {
@@ -48,7 +50,8 @@ done:
     return st;
 }
 
-/* The baseline: what two matrices of the same shapes have in common that know nothing of each other. */
+/* The baseline: what two matrices of the same shapes have in common that know nothing of each
+ * other. */
 static ml_status compare_random(ml_subspace *s, int64_t length, uint64_t seed, const char *site)
 {
     ml_status st = ML_OK;
@@ -65,7 +68,8 @@ done:
     return st;
 }
 
-static ml_status compare_site(ml_subspace *s, const ml_study *study, const ml_study_site *site, ml_factor factor, uint64_t seed)
+static ml_status compare_site(ml_subspace *s, const ml_study *study, const ml_study_site *site,
+                              ml_factor factor, uint64_t seed)
 {
     ml_status st = ML_OK;
     directions d[ML_STUDY_ADAPTERS] = {{0}};
@@ -88,12 +92,13 @@ done:
     return st;
 }
 
-/* ---- all sites: rank p has those with index ≡ p ------------------------------------------------------------------------------------ */
+/* ---- all sites: rank p has those with index ≡ p -------------------------------------------- */
 
 static ml_status compare_own(ml_subspace *s, const ml_study *study, ml_factor factor, uint64_t seed)
 {
     ml_status st = ML_OK;
-    for (int64_t i = ml_grid_rank(study->grid); i < study->count && st == ML_OK; i += ml_grid_size(study->grid))
+    for (int64_t i = ml_grid_rank(study->grid); i < study->count && st == ML_OK;
+         i += ml_grid_size(study->grid))
         st = compare_site(&s[i], study, &study->sites[i], factor, seed);
     return st;
 }
@@ -125,7 +130,8 @@ static void share_numbers(ml_subspace *s, const ml_study *study)
     }
 }
 
-ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor, uint64_t seed)
+ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor,
+                               uint64_t seed)
 {
     ml_status st = ML_OK;
     ml_subspace *s = ml_memory_alloc(study->count, sizeof *s, ML_MEM_OTHER, "results");

@@ -10,7 +10,8 @@ typedef struct weight_reader {
     const ml_study_site *site;
 } weight_reader;
 
-/* An ml_rows_reader of a site's W: of GPT-2's fused projection the rows of q, k and v one after the other. ML_INPUT naming the place of a NaN or Inf. */
+/* An ml_rows_reader of a site's W: of GPT-2's fused projection the rows of q, k and v one after
+ * the other. ML_INPUT naming the place of a NaN or Inf. */
 ml_status weight_reader_rows(void *context, int64_t first, int64_t count, float *out) ML_NODISCARD;
 
 #endif

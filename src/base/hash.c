@@ -1,4 +1,5 @@
-/* SHA-256, by OpenSSL's older functions: unlike EVP's they ask for no memory and cannot fail, so that a hash is never a wrong one. */
+/* SHA-256, by OpenSSL's older functions: unlike EVP's they ask for no memory and cannot fail, so
+ * that a hash is never a wrong one. */
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,10 @@ done:
     return st;
 }
 
-void ml_sha256_add(ml_sha256 *hash, const void *data, size_t bytes) { SHA256_Update(&hash->context, data, bytes); }
+void ml_sha256_add(ml_sha256 *hash, const void *data, size_t bytes)
+{
+    SHA256_Update(&hash->context, data, bytes);
+}
 
 static void finish(SHA256_CTX *context, char hex[ML_SHA256_HEX])
 {
@@ -56,7 +60,8 @@ ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX])
     int file;
     do file = open(path, O_RDONLY | O_CLOEXEC);
     while (file < 0 && errno == EINTR);
-    if (file < 0) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    if (file < 0)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     ML_NEW(piece, ML_SHA256_PIECE, ML_MEM_OTHER, "a read buffer");
     ML_TRY(ml_sha256_create(&hash));
     while ((got = read(file, piece, ML_SHA256_PIECE)) > 0 || (got < 0 && errno == EINTR))

@@ -16,12 +16,14 @@ typedef struct header {
 } header;
 _Static_assert(sizeof(header) <= ALIGNMENT, "the header fits before an aligned block");
 
-static _Atomic int64_t current[ML_MEM_CATEGORIES], peak[ML_MEM_CATEGORIES], total, total_peak, allocations;
+static _Atomic int64_t current[ML_MEM_CATEGORIES], peak[ML_MEM_CATEGORIES], total, total_peak,
+    allocations;
 
 const char *ml_category_name(ml_category category)
 {
-    static const char *const names[ML_MEM_CATEGORIES] = {"frozen",     "trainable", "gradient",      "optimizer",
-                                                         "activation", "workspace", "communication", "other"};
+    static const char *const names[ML_MEM_CATEGORIES] = {"frozen",        "trainable",  "gradient",
+                                                         "optimizer",     "activation", "workspace",
+                                                         "communication", "other"};
     return names[category];
 }
 
@@ -49,7 +51,8 @@ static void *zeroed(int64_t bytes, size_t alignment, void **start)
     *start = raw;
     uintptr_t first = ((uintptr_t)raw + ALIGNMENT + alignment - 1) / alignment * alignment;
     char *block = raw + (first - (uintptr_t)raw);
-    if (alignment == HUGE_PAGE) (void)madvise(block, (size_t)(bytes / HUGE_PAGE * HUGE_PAGE), MADV_HUGEPAGE);
+    if (alignment == HUGE_PAGE)
+        (void)madvise(block, (size_t)(bytes / HUGE_PAGE * HUGE_PAGE), MADV_HUGEPAGE);
     return block;
 }
 
@@ -57,14 +60,16 @@ void *ml_memory_alloc(int64_t count, size_t size, ml_category category, const ch
 {
     int64_t bytes;
     if (!ml_multiply(count, (int64_t)size, &bytes) || bytes > INT64_MAX / 2) {
-        (void)ml_fail(ML_RESOURCE, "%s: %" PRId64 " × %zu bytes is not a possible amount of memory", what, count, size);
+        (void)ml_fail(ML_RESOURCE, "%s: %" PRId64 " × %zu bytes is not a possible amount of memory",
+                      what, count, size);
         return NULL;
     }
     void *start = NULL;
     void *block = zeroed(bytes, bytes >= huge_from ? HUGE_PAGE : ALIGNMENT, &start);
     if (!block) {
-        (void)ml_fail(ML_RESOURCE, "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64, what, bytes,
-                      ml_category_name(category), atomic_load(&total));
+        (void)ml_fail(ML_RESOURCE,
+                      "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64,
+                      what, bytes, ml_category_name(category), atomic_load(&total));
         return NULL;
     }
     *header_of(block) = (header){start, bytes, category};

@@ -8,11 +8,19 @@ static int64_t held(const ml_shard *shard)
     return sum;
 }
 
-int64_t ml_shard_rows(const ml_shard *shard, int64_t rows) { return shard->dim == ML_SHARD_ROWS ? held(shard) : rows; }
-int64_t ml_shard_cols(const ml_shard *shard, int64_t cols) { return shard->dim == ML_SHARD_COLS ? held(shard) : cols; }
+int64_t ml_shard_rows(const ml_shard *shard, int64_t rows)
+{
+    return shard->dim == ML_SHARD_ROWS ? held(shard) : rows;
+}
+int64_t ml_shard_cols(const ml_shard *shard, int64_t cols)
+{
+    return shard->dim == ML_SHARD_COLS ? held(shard) : cols;
+}
 
-/* Walks over the contiguous pieces of the local tensor; `take` copies global → local, else local → global. */
-static void copy_pieces(const ml_shard *shard, int64_t rows, int64_t cols, float *global, float *local, bool take)
+/* Walks over the contiguous pieces of the local tensor; `take` copies global → local, else local →
+ * global. */
+static void copy_pieces(const ml_shard *shard, int64_t rows, int64_t cols, float *global,
+                        float *local, bool take)
 {
     ml_shard whole = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{0, rows}}};
     if (shard->dim == ML_SHARD_WHOLE) shard = &whole;
@@ -29,12 +37,14 @@ static void copy_pieces(const ml_shard *shard, int64_t rows, int64_t cols, float
     }
 }
 
-void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global, float *local)
+void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global,
+                   float *local)
 {
     copy_pieces(shard, rows, cols, (float *)(uintptr_t)global, local, true);
 }
 
-void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local, float *global)
+void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local,
+                  float *global)
 {
     copy_pieces(shard, rows, cols, global, (float *)(uintptr_t)local, false);
 }

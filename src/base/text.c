@@ -39,7 +39,9 @@ ml_status ml_text_printf(ml_text *text, const char *format, ...)
     va_copy(again, arguments);
     int need = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
-    ml_status st = need < 0 ? ml_fail(ML_INTERNAL, "text: the format \"%s\" cannot be printed", format) : reserve(text, need);
+    ml_status st = need < 0
+                       ? ml_fail(ML_INTERNAL, "text: the format \"%s\" cannot be printed", format)
+                       : reserve(text, need);
     if (st == ML_OK) {
         vsnprintf(text->data + text->length, (size_t)need + 1, format, again);
         text->length += need;

@@ -1,4 +1,5 @@
-/* Generation in memory, to be measured: one sequence, greedy, beside a plain read of the same weights. */
+/* Generation in memory, to be measured: one sequence, greedy, beside a plain read of the same
+ * weights. */
 #include "mpilora/trial.h"
 #include "session/session.h"
 
@@ -24,14 +25,18 @@ static ml_status open_model(ml_decode_trial *t)
     s->max_len = 1;
     s->tokens = o->tokens + 1;
     if (s->tokens > t->spec.context)
-        return ml_fail(ML_USAGE, "tokens: %lld and the first one are more than the model's context of %lld", (long long)o->tokens,
-                       (long long)t->spec.context);
-    if (o->adapter) ML_TRY(ml_adapter_read(&t->adapter, o->adapter, s->spec, s->base ? ml_base_source_hash(s->base) : NULL));
+        return ml_fail(ML_USAGE,
+                       "tokens: %lld and the first one are more than the model's context of %lld",
+                       (long long)o->tokens, (long long)t->spec.context);
+    if (o->adapter)
+        ML_TRY(ml_adapter_read(&t->adapter, o->adapter, s->spec,
+                               s->base ? ml_base_source_hash(s->base) : NULL));
 done:
     return st;
 }
 
-/* The weights that every token is multiplied with: a row of the embedding is nothing beside them. */
+/* The weights that every token is multiplied with: a row of the embedding is nothing beside
+ * them. */
 static ml_status list_spans(ml_decode_trial *t)
 {
     ml_status st = ML_OK;
@@ -39,9 +44,11 @@ static ml_status list_spans(ml_decode_trial *t)
     ML_NEW(t->spans, slots, ML_MEM_OTHER, "a list of weights");
     for (int64_t i = 0; i < slots; i++) {
         const ml_model_slot *slot = ml_model_slot_at(t->session.model, i);
-        bool looked_up = !strcmp(slot->name, "position.weight") || (!strcmp(slot->name, "embed.weight") && !t->spec.tied_head);
+        bool looked_up = !strcmp(slot->name, "position.weight") ||
+                         (!strcmp(slot->name, "embed.weight") && !t->spec.tied_head);
         if (looked_up) continue;
-        t->spans[t->count] = (ml_memory_span){slot->data, slot->count * (int64_t)ml_dtype_size(slot->dtype)};
+        t->spans[t->count] =
+            (ml_memory_span){slot->data, slot->count * (int64_t)ml_dtype_size(slot->dtype)};
         t->bytes += t->spans[t->count++].bytes;
     }
 done:
@@ -78,7 +85,9 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
     t->options = *options;
     t->config = (ml_run_config){.base = (char *)(uintptr_t)options->base,
                                 .seed = 1,
-                                .method = {.rank = options->rank, .alpha = 2.0 * (double)options->rank, .targets = options->targets},
+                                .method = {.rank = options->rank,
+                                           .alpha = 2.0 * (double)options->rank,
+                                           .targets = options->targets},
                                 .batch = {1, 1},
                                 .parallel = {ml_grid_world_size(), 1},
                                 .precision = options->precision};
@@ -106,7 +115,8 @@ void ml_decode_trial_destroy(ml_decode_trial *t)
 ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
 {
     const int32_t first = 0;
-    const ml_generation greedy = {.max_new = t->options.tokens, .end = -1, .beams = 1, .top_p = 1.0};
+    const ml_generation greedy = {
+        .max_new = t->options.tokens, .end = -1, .beams = 1, .top_p = 1.0};
     ml_request request = {.prompt = &first, .length = 1, .out = t->out};
     ml_grid_barrier(t->session.grid);
     double start = ml_seconds();
@@ -124,4 +134,7 @@ double ml_decode_trial_read(ml_decode_trial *t)
 }
 
 int64_t ml_decode_trial_bytes(const ml_decode_trial *t) { return t->bytes; }
-const char *ml_decode_trial_vector_path(const ml_decode_trial *t) { return t->session.kernels->vector_path; }
+const char *ml_decode_trial_vector_path(const ml_decode_trial *t)
+{
+    return t->session.kernels->vector_path;
+}

@@ -1,7 +1,7 @@
 /* Forward passes to be measured: a model under no adapter, or under one that nothing trains. */
+#include "bench/trial.h"
 #include "mpilora/trial.h"
 #include "session/session.h"
-#include "bench/trial.h"
 
 struct ml_forward_trial {
     ml_forward_options options;
@@ -12,14 +12,17 @@ struct ml_forward_trial {
 
 static ml_run_config configure(const ml_forward_options *o)
 {
-    return (ml_run_config){
-        .base = (char *)(uintptr_t)o->base,
-        .seed = 1,
-        .method = {.name = o->method, .rank = o->rank, .alpha = 2.0 * (double)o->rank, .targets = o->targets, .sizes = o->sizes},
-        .data = {.max_len = o->length},
-        .batch = {o->sequences, o->sequences},
-        .parallel = {ml_grid_world_size(), 1},
-        .precision = o->precision};
+    return (ml_run_config){.base = (char *)(uintptr_t)o->base,
+                           .seed = 1,
+                           .method = {.name = o->method,
+                                      .rank = o->rank,
+                                      .alpha = 2.0 * (double)o->rank,
+                                      .targets = o->targets,
+                                      .sizes = o->sizes},
+                           .data = {.max_len = o->length},
+                           .batch = {o->sequences, o->sequences},
+                           .parallel = {ml_grid_world_size(), 1},
+                           .precision = o->precision};
 }
 
 static ml_status open_base(ml_forward_trial *t)
@@ -32,10 +35,12 @@ static ml_status open_base(ml_forward_trial *t)
     s->max_len = t->options.length;
     s->tokens = t->options.sequences * t->options.length;
     if (s->max_len <= t->spec.context) return ML_OK;
-    return ml_fail(ML_USAGE, "length: %lld is more than the model's context of %lld", (long long)s->max_len, (long long)t->spec.context);
+    return ml_fail(ML_USAGE, "length: %lld is more than the model's context of %lld",
+                   (long long)s->max_len, (long long)t->spec.context);
 }
 
-/* U and B are zero at first, and products with zeros are as slow as others; but what adds nothing could be left out one day. */
+/* U and B are zero at first, and products with zeros are as slow as others; but what adds nothing
+ * could be left out one day. */
 static void draw_adapter(session *s)
 {
     ml_peft_initialise(s->peft);
@@ -88,6 +93,12 @@ double ml_forward_trial_run(ml_forward_trial *t, int64_t sequences, int64_t leng
     return ml_seconds() - since;
 }
 
-int64_t ml_forward_trial_parameters(const ml_forward_trial *t) { return t->session.parameters.global; }
+int64_t ml_forward_trial_parameters(const ml_forward_trial *t)
+{
+    return t->session.parameters.global;
+}
 
-const char *ml_forward_trial_product_path(const ml_forward_trial *t) { return t->session.kernels->product_path; }
+const char *ml_forward_trial_product_path(const ml_forward_trial *t)
+{
+    return t->session.kernels->product_path;
+}

@@ -11,39 +11,50 @@ const char *ml_trial_method_name(ml_trial_method method)
 
 int first_adapted(unsigned targets)
 {
-    static const unsigned of[TRIAL_LINEARS] = {ML_TARGET_QKV | ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V, ML_TARGET_O,
-                                               ML_TARGET_FC | ML_TARGET_GATE | ML_TARGET_UP, ML_TARGET_PROJ | ML_TARGET_DOWN};
+    static const unsigned of[TRIAL_LINEARS] = {
+        ML_TARGET_QKV | ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V, ML_TARGET_O,
+        ML_TARGET_FC | ML_TARGET_GATE | ML_TARGET_UP, ML_TARGET_PROJ | ML_TARGET_DOWN};
     int linear = 0;
     while (linear < TRIAL_DOWN && !(targets & of[linear])) linear++;
     return linear;
 }
 
-/* ---- creation ---- */
+/* ---- creation ------------------------------------------------------------------------------ */
 
 static ml_run_config configure(const ml_trial_options *o)
 {
-    return (ml_run_config){.base = (char *)(uintptr_t)o->base,
-                           .seed = 1,
-                           .method = {.name = o->method == ML_TRIAL_FULL ? ML_METHOD_FULL : ML_METHOD_LORA,
-                                      .rank = o->rank,
-                                      .alpha = 2.0 * (double)o->rank,
-                                      .dropout = o->dropout,
-                                      .targets = o->targets},
-                           .data = {.max_len = o->length},
-                           .batch = {o->sequences, o->sequences},
-                           .optim = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
-                           .train = {.steps = INT64_MAX},
-                           .parallel = {o->tp, 1},
-                           .precision = o->precision};
+    return (ml_run_config){
+        .base = (char *)(uintptr_t)o->base,
+        .seed = 1,
+        .method = {.name = o->method == ML_TRIAL_FULL ? ML_METHOD_FULL : ML_METHOD_LORA,
+                   .rank = o->rank,
+                   .alpha = 2.0 * (double)o->rank,
+                   .dropout = o->dropout,
+                   .targets = o->targets},
+        .data = {.max_len = o->length},
+        .batch = {o->sequences, o->sequences},
+        .optim = {.lr = 1e-4,
+                  .beta1 = 0.9,
+                  .beta2 = 0.999,
+                  .eps = 1e-8,
+                  .weight_decay = 0.01,
+                  .clip_norm = 1.0},
+        .train = {.steps = INT64_MAX},
+        .parallel = {o->tp, 1},
+        .precision = o->precision};
 }
 
 static ml_status check(ml_trial *t)
 {
     ml_trial_options *o = &t->options;
     int dp = ml_grid_dp(t->session.grid);
-    if (o->sequences < dp) return ml_fail(ML_USAGE, "sequences: %" PRId64 " is less than the %d data-parallel replicas", o->sequences, dp);
+    if (o->sequences < dp)
+        return ml_fail(ML_USAGE,
+                       "sequences: %" PRId64 " is less than the %d data-parallel replicas",
+                       o->sequences, dp);
     if (o->length > t->spec.context)
-        return ml_fail(ML_USAGE, "length: %" PRId64 " is more than the model's context of %" PRId64, o->length, t->spec.context);
+        return ml_fail(ML_USAGE, "length: %" PRId64 " is more than the model's context of %" PRId64,
+                       o->length, t->spec.context);
     return ml_targets_resolve(t->spec.family, o->targets, &o->targets);
 }
 
@@ -59,8 +70,11 @@ void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, i
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
             p->row[at] = p->target_start[at] = at;
-            p->token[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)j) % (uint64_t)vocab);
-            p->target[at] = (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)((j + 1) % n)) % (uint64_t)vocab);
+            p->token[at] =
+                (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)j) % (uint64_t)vocab);
+            p->target[at] =
+                (int32_t)(ml_random_u64(key, (uint64_t)(first + i), (uint64_t)((j + 1) % n)) %
+                          (uint64_t)vocab);
         }
     }
     p->start[count] = p->target_start[count * n] = count * n;
@@ -72,8 +86,8 @@ static void fill_batch(ml_trial *t)
 {
     session *s = &t->session;
     int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
-    trial_fill_batch(s, t->spec.vocab, ml_part_start(t->options.sequences, dp, mine), ml_part_count(t->options.sequences, dp, mine),
-                     t->options.length);
+    trial_fill_batch(s, t->spec.vocab, ml_part_start(t->options.sequences, dp, mine),
+                     ml_part_count(t->options.sequences, dp, mine), t->options.length);
     s->packer.batch.key_sequence = t->options.dropout > 0.0 ? s->packer.key_sequence : NULL;
 }
 
@@ -91,7 +105,8 @@ static ml_status open_base(ml_trial *t)
     return st;
 }
 
-/* Frozen: the first layer that LoRA would adapt trains its bias, so that backward goes exactly as far as LoRA's. */
+/* Frozen: the first layer that LoRA would adapt trains its bias, so that backward goes exactly as
+ * far as LoRA's. */
 static ml_status train_one_bias(ml_trial *t)
 {
     ml_status st = ML_OK;
@@ -106,7 +121,8 @@ done:
 
 static int64_t state_bytes(void)
 {
-    return ml_memory_current(ML_MEM_TRAINABLE) + ml_memory_current(ML_MEM_GRADIENT) + ml_memory_current(ML_MEM_OPTIMIZER);
+    return ml_memory_current(ML_MEM_TRAINABLE) + ml_memory_current(ML_MEM_GRADIENT) +
+           ml_memory_current(ML_MEM_OPTIMIZER);
 }
 
 static ml_status build(ml_trial *t)
@@ -114,10 +130,12 @@ static ml_status build(ml_trial *t)
     ml_status st = ML_OK;
     session *s = &t->session;
     int64_t state = state_bytes(), frozen = ml_memory_current(ML_MEM_FROZEN);
-    ML_TRY(t->options.method == ML_TRIAL_FROZEN ? session_attach_adapter(s, NULL) : session_attach_method(s));
+    ML_TRY(t->options.method == ML_TRIAL_FROZEN ? session_attach_adapter(s, NULL)
+                                                : session_attach_method(s));
     ML_TRY(session_build(s, true, t->options.product_path, t->options.vector_path));
     if (s->peft) ml_peft_initialise(s->peft);
-    ML_TRY(ml_grid_agree(s->grid, t->options.method == ML_TRIAL_FROZEN ? train_one_bias(t) : ML_OK));
+    ML_TRY(
+        ml_grid_agree(s->grid, t->options.method == ML_TRIAL_FROZEN ? train_one_bias(t) : ML_OK));
     t->state_bytes = state_bytes() - state;
     t->frozen_bytes = ml_memory_current(ML_MEM_FROZEN) - frozen;
     fill_batch(t);
@@ -151,7 +169,7 @@ void ml_trial_destroy(ml_trial *t)
     ml_memory_free(t);
 }
 
-/* ---- a step ---- */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 void ml_trial_run(ml_trial *t, ml_trial_step *out)
 {

@@ -26,7 +26,8 @@ int first_adapted(unsigned targets);
 double trial_flops(const ml_trial *trial);
 int64_t trial_tp_bytes(const ml_trial *trial); /* of this rank in one step */
 
-/* trial.c: `count` sequences of n random tokens, of which every one predicts the next, from sequence `first` on: the session's batch. */
+/* trial.c: `count` sequences of n random tokens, of which every one predicts the next, from
+ * sequence `first` on: the session's batch. */
 void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, int64_t n);
 
 #endif

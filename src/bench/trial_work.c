@@ -8,7 +8,8 @@ typedef struct linear_shape {
 
 static void shapes_of(const ml_model_spec *m, linear_shape shapes[TRIAL_LINEARS])
 {
-    double d = (double)m->width, f = (double)m->mlp_width, h = (double)m->head_dim, q = (double)m->heads * h, kv = (double)m->kv_heads * h;
+    double d = (double)m->width, f = (double)m->mlp_width, h = (double)m->head_dim,
+           q = (double)m->heads * h, kv = (double)m->kv_heads * h;
     shapes[TRIAL_QKV] = (linear_shape){d, q + 2.0 * kv};
     shapes[TRIAL_O] = (linear_shape){q, d};
     shapes[TRIAL_UP] = (linear_shape){d, m->family == ML_FAMILY_LLAMA ? 2.0 * f : f};
@@ -18,7 +19,8 @@ static void shapes_of(const ml_model_spec *m, linear_shape shapes[TRIAL_LINEARS]
 /* Number of pairs on a linear layer, and the width of all their outputs together. */
 static int pairs_of(const ml_model_spec *m, unsigned targets, int linear, double *out)
 {
-    double h = (double)m->head_dim, q = (double)m->heads * h, kv = (double)m->kv_heads * h, d = (double)m->width, f = (double)m->mlp_width;
+    double h = (double)m->head_dim, q = (double)m->heads * h, kv = (double)m->kv_heads * h,
+           d = (double)m->width, f = (double)m->mlp_width;
     const struct {
         int linear;
         ml_target target;
@@ -46,7 +48,8 @@ static int pairs_of(const ml_model_spec *m, unsigned targets, int linear, double
 /* Does backward compute the gradient of this layer's input? */
 static bool needs_input_gradient(const ml_trial *t, int64_t layer, int linear)
 {
-    return t->options.method == ML_TRIAL_FULL || layer > 0 || linear > first_adapted(t->options.targets);
+    return t->options.method == ML_TRIAL_FULL || layer > 0 ||
+           linear > first_adapted(t->options.targets);
 }
 
 /* A token's flops in one linear layer. */
@@ -57,39 +60,49 @@ static double linear_flops(const ml_trial *t, const linear_shape *shape, int64_t
     if (goes_on) flops += 2.0 * weights;
     if (t->options.method == ML_TRIAL_FULL) flops += 2.0 * weights;
     if (t->options.method != ML_TRIAL_LORA) return flops;
-    double pairs = (double)pairs_of(&t->spec, t->options.targets, linear, &out), r = (double)t->options.rank;
-    flops += 2.0 * r * (pairs * shape->in + out);                               /* forward */
-    flops += 2.0 * r * (2.0 * out + (goes_on ? 2.0 : 1.0) * pairs * shape->in); /* dB, dH; dA, and dx where it goes on */
+    double pairs = (double)pairs_of(&t->spec, t->options.targets, linear, &out),
+           r = (double)t->options.rank;
+    flops += 2.0 * r * (pairs * shape->in + out); /* forward */
+    flops += 2.0 * r *
+             (2.0 * out +
+              (goes_on ? 2.0 : 1.0) * pairs * shape->in); /* dB, dH; dA, and dx where it goes on */
     return flops;
 }
 
-/* Of all layers and the whole step. Backward reaches layer 0's attention where its input has something that trains. */
+/* Of all layers and the whole step. Backward reaches layer 0's attention where its input has
+ * something that trains. */
 static double attention_flops(const ml_trial *t)
 {
-    double n = (double)t->options.length, pairs = (double)t->options.sequences * n * (n + 1.0) / 2.0;
-    double forward = 4.0 * pairs * (double)(t->spec.heads * t->spec.head_dim), layers = (double)t->spec.layers;
-    bool to_the_end = t->options.method == ML_TRIAL_FULL || first_adapted(t->options.targets) == TRIAL_QKV;
+    double n = (double)t->options.length,
+           pairs = (double)t->options.sequences * n * (n + 1.0) / 2.0;
+    double forward = 4.0 * pairs * (double)(t->spec.heads * t->spec.head_dim),
+           layers = (double)t->spec.layers;
+    bool to_the_end =
+        t->options.method == ML_TRIAL_FULL || first_adapted(t->options.targets) == TRIAL_QKV;
     return forward * (layers + 2.0 * (to_the_end ? layers : layers - 1.0));
 }
 
 double trial_flops(const ml_trial *t)
 {
     linear_shape shapes[TRIAL_LINEARS];
-    double token = (t->options.method == ML_TRIAL_FULL ? 6.0 : 4.0) * (double)t->spec.vocab * (double)t->spec.width;
+    double token = (t->options.method == ML_TRIAL_FULL ? 6.0 : 4.0) * (double)t->spec.vocab *
+                   (double)t->spec.width;
     shapes_of(&t->spec, shapes);
     for (int64_t l = 0; l < t->spec.layers; l++)
         for (int i = 0; i < TRIAL_LINEARS; i++) token += linear_flops(t, &shapes[i], l, i);
     return token * (double)(t->options.sequences * t->options.length) + attention_flops(t);
 }
 
-/* Sums of T·d: the embedding, two a layer forward, and backward one for each gradient of a column-parallel layer's input; of the head's rows (all tokens
- * here) the gradient of its input, the largest logit and two sums of the cross-entropy. */
+/* Sums of T·d: the embedding, two a layer forward, and backward one for each gradient of a
+ * column-parallel layer's input; of the head's rows (all tokens here) the gradient of its input,
+ * the largest logit and two sums of the cross-entropy. */
 int64_t trial_tp_bytes(const ml_trial *t)
 {
     const session *s = &t->session;
     int64_t T = s->packer.batch.tokens, d = t->spec.width, sums = 1 + 2 * t->spec.layers + 1;
     if (ml_grid_tp(s->grid) == 1) return 0;
     for (int64_t l = 0; l < t->spec.layers; l++)
-        sums += (needs_input_gradient(t, l, TRIAL_QKV) ? 1 : 0) + (needs_input_gradient(t, l, TRIAL_UP) ? 1 : 0);
+        sums += (needs_input_gradient(t, l, TRIAL_QKV) ? 1 : 0) +
+                (needs_input_gradient(t, l, TRIAL_UP) ? 1 : 0);
     return (int64_t)sizeof(float) * T * (sums * d + 3);
 }

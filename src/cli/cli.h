@@ -1,4 +1,5 @@
-/* cli: one file a subcommand. A command takes argv with argv[0] = its own name and returns a status; its error text is printed by main.c. */
+/* cli: one file a subcommand. A command takes argv with argv[0] = its own name and returns a
+ * status; its error text is printed by main.c. */
 #ifndef MPILORA_CLI_CLI_H
 #define MPILORA_CLI_CLI_H
 

@@ -1,4 +1,5 @@
-/* mpilora: finds the subcommand, runs it, prints one line where it fails; the status is the exit code. */
+/* mpilora: finds the subcommand, runs it, prints one line where it fails; the status is the exit
+ * code. */
 #include "cli/cli.h"
 #include "mpilora/grid.h"
 
@@ -46,12 +47,17 @@ static const char *names[sizeof commands / sizeof *commands];
 
 static void print_help(FILE *to)
 {
-    fputs("mpilora fine-tunes GPT-type language models on CPU clusters with LoRA.\n\nusage: mpilora COMMAND …\n\n", to);
-    for (const ml_command *const *c = commands; *c; c++) fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
-    fputs("\nmpilora COMMAND --help says more.\nExit codes: 0 done; 2 usage or configuration; 3 bad or missing input; 4 out of memory or "
-          "disk;\n"
-          "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).\n",
+    fputs("mpilora fine-tunes GPT-type language models on CPU clusters with LoRA.\n\nusage: "
+          "mpilora COMMAND …\n\n",
           to);
+    for (const ml_command *const *c = commands; *c; c++)
+        fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
+    fputs(
+        "\nmpilora COMMAND --help says more.\nExit codes: 0 done; 2 usage or configuration; 3 bad "
+        "or missing input; 4 out of memory or "
+        "disk;\n"
+        "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).\n",
+        to);
 }
 
 static const ml_command *find_command(const char *name)
@@ -79,13 +85,15 @@ static ml_status run_command(const ml_command *command, int argc, char **argv)
 }
 
 #ifdef MPILORA_CHECK_LEAKS
-/* In sanitizer builds: what a command has not given back is a fault, also where Open MPI keeps the leak checker from looking. */
+/* In sanitizer builds: what a command has not given back is a fault, also where Open MPI keeps the
+ * leak checker from looking. */
 static ml_status check_leaks(const ml_command *command, ml_status st)
 {
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) {
         long long left = (long long)ml_memory_current((ml_category)c);
         if (left == 0) continue;
-        fprintf(stderr, "mpilora %s: %lld bytes of category %s were never freed\n", command->name, left, ml_category_name((ml_category)c));
+        fprintf(stderr, "mpilora %s: %lld bytes of category %s were never freed\n", command->name,
+                left, ml_category_name((ml_category)c));
         st = ML_INTERNAL;
     }
     return st;
@@ -106,8 +114,8 @@ int main(int argc, char **argv)
     if (!command) {
         for (size_t i = 0; commands[i]; i++) names[i] = commands[i]->name;
         const char *near = ml_nearest_word(argv[1], names);
-        fprintf(stderr, "mpilora: there is no command \"%s\"%s%s%s; see mpilora --help\n", argv[1], near ? "; did you mean \"" : "",
-                near ? near : "", near ? "\"?" : "");
+        fprintf(stderr, "mpilora: there is no command \"%s\"%s%s%s; see mpilora --help\n", argv[1],
+                near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
         return ML_USAGE;
     }
     if (asks_help(argc - 1, argv + 1)) {
@@ -115,7 +123,8 @@ int main(int argc, char **argv)
         return ML_OK;
     }
     ml_status st = run_command(command, argc - 1, argv + 1);
-    if (st != ML_OK && ml_grid_world_rank() == 0) fprintf(stderr, "mpilora %s: %s\n", command->name, ml_error_text());
+    if (st != ML_OK && ml_grid_world_rank() == 0)
+        fprintf(stderr, "mpilora %s: %s\n", command->name, ml_error_text());
     if (command->parallel) ml_grid_stop();
 #ifdef MPILORA_CHECK_LEAKS
     st = check_leaks(command, st);

@@ -1,4 +1,5 @@
-/* Lengths of time as people and batch systems write them: 90, 90s, 15m, 1.5h, 2d, 30:00, 11:30:00, 1-12:00:00. */
+/* Lengths of time as people and batch systems write them: 90, 90s, 15m, 1.5h, 2d, 30:00, 11:30:00,
+ * 1-12:00:00. */
 #include <stdlib.h>
 
 #include "config/table.h"
@@ -31,7 +32,9 @@ static bool read_clock(const char *text, double *seconds)
     if (strchr(text, '-') && (sscanf(text, "%5u-%n", &days, &used) != 1 || used == 0)) return false;
     for (const char *at = text + used;;) {
         int length = 0;
-        if (parts == 3 || strspn(at, "0123456789") == 0 || sscanf(at, "%7u%n", &part[parts], &length) != 1) return false;
+        if (parts == 3 || strspn(at, "0123456789") == 0 ||
+            sscanf(at, "%7u%n", &part[parts], &length) != 1)
+            return false;
         if (parts > 0 && (length != 2 || part[parts] > 59)) return false;
         parts++;
         at += length;
@@ -40,7 +43,8 @@ static bool read_clock(const char *text, double *seconds)
     }
     if (parts < 2 || (used && parts != 3)) return false;
     *seconds = 86400.0 * days;
-    for (int i = 0, unit = parts == 3 ? 3600 : 60; i < parts; i++, unit /= 60) *seconds += (double)part[i] * unit;
+    for (int i = 0, unit = parts == 3 ? 3600 : 60; i < parts; i++, unit /= 60)
+        *seconds += (double)part[i] * unit;
     return true;
 }
 

@@ -27,10 +27,23 @@ static const key table[] = {
     {.path = "base", .kind = KEY_TEXT, .offset = AT(base)},
     {.path = "method.name", .kind = KEY_CHOICE, .offset = AT(method.name), .choices = method_words},
     {.path = "method.rank", .kind = KEY_INT, .offset = AT(method.rank), .least = 1, .most = 65536},
-    {.path = "method.alpha", .kind = KEY_REAL, .offset = AT(method.alpha), .least = 0, .open_least = true, .most = HUGE_VAL},
-    {.path = "method.dropout", .kind = KEY_REAL, .offset = AT(method.dropout), .least = 0, .most = 1, .open_most = true},
+    {.path = "method.alpha",
+     .kind = KEY_REAL,
+     .offset = AT(method.alpha),
+     .least = 0,
+     .open_least = true,
+     .most = HUGE_VAL},
+    {.path = "method.dropout",
+     .kind = KEY_REAL,
+     .offset = AT(method.dropout),
+     .least = 0,
+     .most = 1,
+     .open_most = true},
     {.path = "method.targets", .kind = KEY_TARGETS, .offset = AT(method.targets)},
-    {.path = "method.scaling", .kind = KEY_CHOICE, .offset = AT(method.scaling), .choices = scalings},
+    {.path = "method.scaling",
+     .kind = KEY_CHOICE,
+     .offset = AT(method.scaling),
+     .choices = scalings},
     {.path = "method.init", .kind = KEY_TEXT, .offset = AT(method.init), .nullable = true},
     {.path = "method.dora", .kind = KEY_BOOL, .offset = AT(method.dora)},
     {.path = "method.lora_plus",
@@ -41,34 +54,95 @@ static const key table[] = {
      .most = HUGE_VAL,
      .nullable = true},
     {.path = "method.layers", .kind = KEY_LAYERS, .offset = AT(method.layers)},
-    {.path = "method.rank_pattern", .kind = KEY_SITES, .offset = AT(method.rank_pattern), .least = 1, .most = 65536, .whole = true},
+    {.path = "method.rank_pattern",
+     .kind = KEY_SITES,
+     .offset = AT(method.rank_pattern),
+     .least = 1,
+     .most = 65536,
+     .whole = true},
     {.path = "method.alpha_pattern",
      .kind = KEY_SITES,
      .offset = AT(method.alpha_pattern),
      .least = 0,
      .open_least = true,
      .most = HUGE_VAL},
-    {.path = "method.top", .kind = KEY_INT, .offset = AT(method.sizes.top), .least = 1, .most = 1 << 20},
-    {.path = "method.prefix", .kind = KEY_INT, .offset = AT(method.sizes.prefix), .least = 0, .most = 1 << 20},
-    {.path = "method.infix", .kind = KEY_INT, .offset = AT(method.sizes.infix), .least = 0, .most = 1 << 20},
-    {.path = "method.prefix_init", .kind = KEY_CHOICE, .offset = AT(method.prefix_init), .choices = prefix_inits},
-    {.path = "method.prefix_text", .kind = KEY_TEXT, .offset = AT(method.prefix_text), .nullable = true},
-    {.path = "method.bottleneck", .kind = KEY_INT, .offset = AT(method.sizes.bottleneck), .least = 1, .most = 65536},
-    {.path = "method.drop", .kind = KEY_INT, .offset = AT(method.sizes.drop), .least = 0, .most = 1 << 20},
-    {.path = "method.factors", .kind = KEY_INT, .offset = AT(method.sizes.factors), .least = 1, .most = 256},
+    {.path = "method.top",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.top),
+     .least = 1,
+     .most = 1 << 20},
+    {.path = "method.prefix",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.prefix),
+     .least = 0,
+     .most = 1 << 20},
+    {.path = "method.infix",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.infix),
+     .least = 0,
+     .most = 1 << 20},
+    {.path = "method.prefix_init",
+     .kind = KEY_CHOICE,
+     .offset = AT(method.prefix_init),
+     .choices = prefix_inits},
+    {.path = "method.prefix_text",
+     .kind = KEY_TEXT,
+     .offset = AT(method.prefix_text),
+     .nullable = true},
+    {.path = "method.bottleneck",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.bottleneck),
+     .least = 1,
+     .most = 65536},
+    {.path = "method.drop",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.drop),
+     .least = 0,
+     .most = 1 << 20},
+    {.path = "method.factors",
+     .kind = KEY_INT,
+     .offset = AT(method.sizes.factors),
+     .least = 1,
+     .most = 256},
     {.path = "method.new_biases", .kind = KEY_BOOL, .offset = AT(method.sizes.new_biases)},
     {.path = "data.train", .kind = KEY_TEXT, .offset = AT(data.train), .nullable = true},
     {.path = "data.valid", .kind = KEY_TEXT, .offset = AT(data.valid), .nullable = true},
-    {.path = "data.max_len", .kind = KEY_INT, .offset = AT(data.max_len), .least = 0, .most = ANY_INT},
+    {.path = "data.max_len",
+     .kind = KEY_INT,
+     .offset = AT(data.max_len),
+     .least = 0,
+     .most = ANY_INT},
     {.path = "data.shuffle", .kind = KEY_BOOL, .offset = AT(data.shuffle)},
     {.path = "data.group_prompts", .kind = KEY_BOOL, .offset = AT(data.group_prompts)},
     {.path = "data.share_prompts", .kind = KEY_BOOL, .offset = AT(data.share_prompts)},
-    {.path = "batch.sequences", .kind = KEY_INT, .offset = AT(batch.sequences), .least = 1, .most = 1 << 30},
-    {.path = "batch.micro", .kind = KEY_INT, .offset = AT(batch.micro), .least = 1, .most = 1 << 30},
+    {.path = "batch.sequences",
+     .kind = KEY_INT,
+     .offset = AT(batch.sequences),
+     .least = 1,
+     .most = 1 << 30},
+    {.path = "batch.micro",
+     .kind = KEY_INT,
+     .offset = AT(batch.micro),
+     .least = 1,
+     .most = 1 << 30},
     {.path = "optim.lr", .kind = KEY_REAL, .offset = AT(optim.lr), .least = 0, .most = HUGE_VAL},
-    {.path = "optim.betas", .kind = KEY_PAIR, .offset = AT(optim.beta1), .least = 0, .most = 1, .open_most = true},
-    {.path = "optim.eps", .kind = KEY_REAL, .offset = AT(optim.eps), .least = 0, .open_least = true, .most = HUGE_VAL},
-    {.path = "optim.weight_decay", .kind = KEY_REAL, .offset = AT(optim.weight_decay), .least = 0, .most = HUGE_VAL},
+    {.path = "optim.betas",
+     .kind = KEY_PAIR,
+     .offset = AT(optim.beta1),
+     .least = 0,
+     .most = 1,
+     .open_most = true},
+    {.path = "optim.eps",
+     .kind = KEY_REAL,
+     .offset = AT(optim.eps),
+     .least = 0,
+     .open_least = true,
+     .most = HUGE_VAL},
+    {.path = "optim.weight_decay",
+     .kind = KEY_REAL,
+     .offset = AT(optim.weight_decay),
+     .least = 0,
+     .most = HUGE_VAL},
     {.path = "optim.clip_norm",
      .kind = KEY_REAL,
      .offset = AT(optim.clip_norm),
@@ -76,19 +150,62 @@ static const key table[] = {
      .open_least = true,
      .most = HUGE_VAL,
      .nullable = true},
-    {.path = "optim.schedule", .kind = KEY_CHOICE, .offset = AT(optim.schedule), .choices = schedules},
-    {.path = "optim.warmup", .kind = KEY_INT, .offset = AT(optim.warmup), .least = 0, .most = ANY_INT},
-    {.path = "optim.label_smoothing", .kind = KEY_REAL, .offset = AT(optim.label_smoothing), .least = 0, .most = 1, .open_most = true},
-    {.path = "train.steps", .kind = KEY_INT, .offset = AT(train.steps), .least = 1, .most = ANY_INT},
-    {.path = "train.eval_every", .kind = KEY_INT, .offset = AT(train.eval_every), .least = 0, .most = ANY_INT},
-    {.path = "train.save_every", .kind = KEY_EVERY, .offset = AT(train.save_every), .least = 0, .most = ANY_INT},
+    {.path = "optim.schedule",
+     .kind = KEY_CHOICE,
+     .offset = AT(optim.schedule),
+     .choices = schedules},
+    {.path = "optim.warmup",
+     .kind = KEY_INT,
+     .offset = AT(optim.warmup),
+     .least = 0,
+     .most = ANY_INT},
+    {.path = "optim.label_smoothing",
+     .kind = KEY_REAL,
+     .offset = AT(optim.label_smoothing),
+     .least = 0,
+     .most = 1,
+     .open_most = true},
+    {.path = "train.steps",
+     .kind = KEY_INT,
+     .offset = AT(train.steps),
+     .least = 1,
+     .most = ANY_INT},
+    {.path = "train.eval_every",
+     .kind = KEY_INT,
+     .offset = AT(train.eval_every),
+     .least = 0,
+     .most = ANY_INT},
+    {.path = "train.save_every",
+     .kind = KEY_EVERY,
+     .offset = AT(train.save_every),
+     .least = 0,
+     .most = ANY_INT},
     {.path = "train.keep", .kind = KEY_INT, .offset = AT(train.keep), .least = 1, .most = ANY_INT},
     {.path = "train.keep_best", .kind = KEY_BOOL, .offset = AT(train.keep_best)},
-    {.path = "parallel.tp", .kind = KEY_INT, .offset = AT(parallel.tp), .least = 1, .most = 1 << 20},
-    {.path = "parallel.pp", .kind = KEY_INT, .offset = AT(parallel.pp), .least = 1, .most = 1 << 20},
-    {.path = "memory.activations", .kind = KEY_CHOICE, .offset = AT(memory.activations), .choices = activations},
-    {.path = "memory.limit", .kind = KEY_BYTES, .offset = AT(memory.limit), .least = 1, .most = ANY_INT, .nullable = true},
-    {.path = "memory.share_frozen", .kind = KEY_CHOICE, .offset = AT(memory.share_frozen), .choices = shares},
+    {.path = "parallel.tp",
+     .kind = KEY_INT,
+     .offset = AT(parallel.tp),
+     .least = 1,
+     .most = 1 << 20},
+    {.path = "parallel.pp",
+     .kind = KEY_INT,
+     .offset = AT(parallel.pp),
+     .least = 1,
+     .most = 1 << 20},
+    {.path = "memory.activations",
+     .kind = KEY_CHOICE,
+     .offset = AT(memory.activations),
+     .choices = activations},
+    {.path = "memory.limit",
+     .kind = KEY_BYTES,
+     .offset = AT(memory.limit),
+     .least = 1,
+     .most = ANY_INT,
+     .nullable = true},
+    {.path = "memory.share_frozen",
+     .kind = KEY_CHOICE,
+     .offset = AT(memory.share_frozen),
+     .choices = shares},
     {.path = "memory.shard_optimizer", .kind = KEY_BOOL, .offset = AT(memory.shard_optimizer)},
     {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
     {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},
@@ -107,25 +224,41 @@ void ml_run_config_set_defaults(ml_run_config *c)
                                     .prefix_init = ML_PREFIX_VOCABULARY},
                          .data = {.shuffle = true, .share_prompts = true},
                          .batch = {.sequences = 32},
-                         .optim = {.lr = 2e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip_norm = 1.0},
+                         .optim = {.lr = 2e-4,
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.999,
+                                   .eps = 1e-8,
+                                   .weight_decay = 0.01,
+                                   .clip_norm = 1.0},
                          .train = {.steps = 1000, .keep = 2},
                          .parallel = {1, 1},
                          .precision = ML_BF16};
 }
 
-const char *const ml_lora_variants_off[] = {"method.dora=false",        "method.lora_plus=null",     "method.layers=null",
-                                            "method.rank_pattern=null", "method.alpha_pattern=null", NULL};
+const char *const ml_lora_variants_off[] = {"method.dora=false",         "method.lora_plus=null",
+                                            "method.layers=null",        "method.rank_pattern=null",
+                                            "method.alpha_pattern=null", NULL};
 
-bool ml_run_config_is_pissa(const ml_run_config *c) { return c->method.init && !strcmp(c->method.init, "pissa"); }
+bool ml_run_config_is_pissa(const ml_run_config *c)
+{
+    return c->method.init && !strcmp(c->method.init, "pissa");
+}
 
 static ml_status check_pissa(const ml_run_config *c)
 {
     if (!ml_run_config_is_pissa(c)) return ML_OK;
     if (c->method.name != ML_METHOD_LORA)
-        return ml_fail(ML_USAGE, "%s: method.init: pissa is for method.name lora, not for %s", c->path, ml_method_name(c->method.name));
-    if (c->method.dora) return ml_fail(ML_USAGE, "%s: method.init: pissa and method.dora do not go together; choose one", c->path);
+        return ml_fail(ML_USAGE, "%s: method.init: pissa is for method.name lora, not for %s",
+                       c->path, ml_method_name(c->method.name));
+    if (c->method.dora)
+        return ml_fail(ML_USAGE,
+                       "%s: method.init: pissa and method.dora do not go together; choose one",
+                       c->path);
     if (c->memory.share_frozen == ML_SHARE_ON)
-        return ml_fail(ML_USAGE, "%s: memory.share_frozen: on, but pissa changes the weights of each rank; set it to auto", c->path);
+        return ml_fail(ML_USAGE,
+                       "%s: memory.share_frozen: on, but pissa changes the weights of each rank; "
+                       "set it to auto",
+                       c->path);
     return ML_OK;
 }
 
@@ -142,11 +275,14 @@ static ml_status check_variants(const ml_run_config *c)
                 {"method.alpha_pattern", c->method.alpha_pattern.count > 0}};
     for (size_t i = 0; !ml_method_has_lora(c->method.name) && i < sizeof keys / sizeof *keys; i++)
         if (keys[i].set)
-            return ml_fail(ML_USAGE, "%s: %s: is LoRA's, but method.name is %s; leave it out, or choose a method with LoRA", c->path,
-                           keys[i].key, ml_method_name(c->method.name));
+            return ml_fail(ML_USAGE,
+                           "%s: %s: is LoRA's, but method.name is %s; leave it out, or choose a "
+                           "method with LoRA",
+                           c->path, keys[i].key, ml_method_name(c->method.name));
     if (c->method.dora && c->method.dropout > 0.0)
         return ml_fail(ML_USAGE,
-                       "%s: method.dropout: %g with method.dora: dropout would need another product with every weight; set it to 0",
+                       "%s: method.dropout: %g with method.dora: dropout would need another "
+                       "product with every weight; set it to 0",
                        c->path, c->method.dropout);
     return ML_OK;
 }
@@ -158,21 +294,32 @@ static ml_status check_prefix(const ml_run_config *c)
     bool text = c->method.prefix_init == ML_PREFIX_TEXT;
     if (!ml_method_has_prefix(c->method.name)) return ML_OK;
     if (c->method.sizes.prefix + c->method.sizes.infix == 0)
-        return ml_fail(ML_USAGE, "%s: method.prefix and method.infix: both 0, so method %s trains nothing; give one of them", c->path,
-                       ml_method_name(c->method.name));
+        return ml_fail(ML_USAGE,
+                       "%s: method.prefix and method.infix: both 0, so method %s trains nothing; "
+                       "give one of them",
+                       c->path, ml_method_name(c->method.name));
     if (text && !c->method.prefix_text)
-        return ml_fail(ML_USAGE, "%s: method.prefix_text: missing; method.prefix_init is text, so name the text to start from", c->path);
+        return ml_fail(ML_USAGE,
+                       "%s: method.prefix_text: missing; method.prefix_init is text, so name the "
+                       "text to start from",
+                       c->path);
     if (!text && c->method.prefix_text)
         return ml_fail(ML_USAGE,
-                       "%s: method.prefix_text: is read where method.prefix_init is text, but that is %s; change it, or leave the text out",
+                       "%s: method.prefix_text: is read where method.prefix_init is text, but that "
+                       "is %s; change it, or leave the text out",
                        c->path, ml_prefix_init_name(c->method.prefix_init));
     return ML_OK;
 }
 
 static ml_status check(ml_run_config *c)
 {
-    if (!c->base) return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)", c->path);
-    if (c->parallel.pp != 1) return ml_fail(ML_USAGE, "%s: parallel.pp: pipeline parallelism is not available; expected 1", c->path);
+    if (!c->base)
+        return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)",
+                       c->path);
+    if (c->parallel.pp != 1)
+        return ml_fail(ML_USAGE,
+                       "%s: parallel.pp: pipeline parallelism is not available; expected 1",
+                       c->path);
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_variants(c);
     if (st == ML_OK) st = check_pissa(c);
@@ -181,7 +328,8 @@ static ml_status check(ml_run_config *c)
     return ML_OK;
 }
 
-ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets, int64_t nsets)
+ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets,
+                             int64_t nsets)
 {
     ml_status st = ML_OK;
     bool given[KEYS] = {false};
@@ -203,7 +351,10 @@ void ml_run_config_destroy(ml_run_config *config)
     config->path = NULL;
 }
 
-ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) { return table_write(table, config, out); }
+ml_status ml_run_config_write(const ml_run_config *config, ml_text *out)
+{
+    return table_write(table, config, out);
+}
 
 int64_t ml_run_config_micro(const ml_run_config *c, int dp)
 {
@@ -212,16 +363,23 @@ int64_t ml_run_config_micro(const ml_run_config *c, int dp)
 
 ml_status ml_run_config_check_training(const ml_run_config *c)
 {
-    if (!c->run_dir) return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to", c->path);
+    if (!c->run_dir)
+        return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to",
+                       c->path);
     if (!c->data.train)
-        return ml_fail(ML_USAGE, "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)", c->path);
+        return ml_fail(
+            ML_USAGE,
+            "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)",
+            c->path);
     if (c->method.init && c->method.name == ML_METHOD_FULL)
         return ml_fail(ML_USAGE,
-                       "%s: method.init: is an adapter, which method full has not; it goes on from a base file: set base to its model.h5",
+                       "%s: method.init: is an adapter, which method full has not; it goes on from "
+                       "a base file: set base to its model.h5",
                        c->path);
     if (c->train.keep_best && !c->data.valid)
         return ml_fail(ML_USAGE,
-                       "%s: train.keep_best: true, but data.valid is missing, so nothing is evaluated; name the data set to evaluate on",
+                       "%s: train.keep_best: true, but data.valid is missing, so nothing is "
+                       "evaluated; name the data set to evaluate on",
                        c->path);
     return ML_OK;
 }

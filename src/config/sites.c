@@ -16,7 +16,7 @@ static bool is_null(const yaml_node_t *node)
            (!*text || !strcmp(text, "null") || !strcmp(text, "~"));
 }
 
-/* ---- layers ---- */
+/* ---- layers -------------------------------------------------------------------------------- */
 
 /* A number without a sign from *text on, which moves behind it. */
 static bool read_layer(const char **text, int64_t *layer)
@@ -28,10 +28,12 @@ static bool read_layer(const char **text, int64_t *layer)
     return *layer < MOST_LAYERS;
 }
 
-static ml_status read_range(const key *key, const yaml_node_t *node, const char *where, ml_layer_ranges *out)
+static ml_status read_range(const key *key, const yaml_node_t *node, const char *where,
+                            ml_layer_ranges *out)
 {
     bool scalar = node->type == YAML_SCALAR_NODE;
-    const char *text = scalar ? (const char *)node->data.scalar.value : "a list or a mapping", *rest = text;
+    const char *text = scalar ? (const char *)node->data.scalar.value : "a list or a mapping",
+               *rest = text;
     int64_t first = 0, last = 0;
     bool good = scalar && strlen(text) == node->data.scalar.length && read_layer(&rest, &first);
     last = first;
@@ -39,7 +41,9 @@ static ml_status read_range(const key *key, const yaml_node_t *node, const char 
         rest++;
         good = read_layer(&rest, &last) && last >= first;
     }
-    if (!good || *rest) return ml_fail(ML_USAGE, "%s: %s: expected layers from 0 as 5 or 2-7, found %.40s", where, key->path, text);
+    if (!good || *rest)
+        return ml_fail(ML_USAGE, "%s: %s: expected layers from 0 as 5 or 2-7, found %.40s", where,
+                       key->path, text);
     out->range[out->count].first = first;
     out->range[out->count++].last = last;
     return ML_OK;
@@ -65,18 +69,22 @@ static void tidy(ml_layer_ranges *r)
     r->count = kept + 1;
 }
 
-ml_status layers_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node, const char *where)
+ml_status layers_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
+                      const char *where)
 {
     ml_status st = ML_OK;
     ml_layer_ranges read = {0};
     bool list = node->type == YAML_SEQUENCE_NODE;
     if (!list && is_null(node)) goto done;
     int64_t count = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
-    if (count == 0) return ml_fail(ML_USAGE, "%s: %s: expected at least one layer, or null for all of them", where, key->path);
+    if (count == 0)
+        return ml_fail(ML_USAGE, "%s: %s: expected at least one layer, or null for all of them",
+                       where, key->path);
     ML_NEW(read.range, count, ML_MEM_OTHER, "a list of layers");
     if (!list) ML_TRY(read_range(key, node, where, &read));
     for (int64_t i = 0; list && i < count; i++)
-        ML_TRY(read_range(key, yaml_document_get_node(document, node->data.sequence.items.start[i]), where, &read));
+        ML_TRY(read_range(key, yaml_document_get_node(document, node->data.sequence.items.start[i]),
+                          where, &read));
     tidy(&read);
 done:
     if (st != ML_OK) {
@@ -102,47 +110,59 @@ done:
     return st;
 }
 
-/* ---- patterns ---- */
+/* ---- patterns ------------------------------------------------------------------------------ */
 
-static ml_status read_name(const key *key, const yaml_node_t *node, const char *where, ml_site_patterns *out)
+static ml_status read_name(const key *key, const yaml_node_t *node, const char *where,
+                           ml_site_patterns *out)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_.";
     bool scalar = node->type == YAML_SCALAR_NODE;
     const char *text = scalar ? (const char *)node->data.scalar.value : "";
     size_t length = strlen(text);
-    if (length == 0 || length >= sizeof out->item->site || strspn(text, letters) != node->data.scalar.length)
-        return ml_fail(ML_USAGE, "%s: %s: expected the name of a site or its end, as layers.0.attn.q, attn.q or q, found \"%.80s\"", where,
-                       key->path, text);
+    if (length == 0 || length >= sizeof out->item->site ||
+        strspn(text, letters) != node->data.scalar.length)
+        return ml_fail(ML_USAGE,
+                       "%s: %s: expected the name of a site or its end, as layers.0.attn.q, attn.q "
+                       "or q, found \"%.80s\"",
+                       where, key->path, text);
     for (int64_t i = 0; i < out->count; i++)
-        if (!strcmp(out->item[i].site, text)) return ml_fail(ML_USAGE, "%s: %s: %s is named twice", where, key->path, text);
+        if (!strcmp(out->item[i].site, text))
+            return ml_fail(ML_USAGE, "%s: %s: %s is named twice", where, key->path, text);
     snprintf(out->item[out->count].site, sizeof out->item->site, "%s", text);
     return ML_OK;
 }
 
-static ml_status read_number(const key *of, double *out, yaml_document_t *document, yaml_node_t *node, const char *where)
+static ml_status read_number(const key *of, double *out, yaml_document_t *document,
+                             yaml_node_t *node, const char *where)
 {
     key number = *of;
     int64_t whole;
     number.offset = 0;
     number.kind = of->whole ? KEY_INT : KEY_REAL;
-    ml_status st = value_read(&number, of->whole ? (void *)&whole : (void *)out, document, node, where);
+    ml_status st =
+        value_read(&number, of->whole ? (void *)&whole : (void *)out, document, node, where);
     if (st == ML_OK && of->whole) *out = (double)whole;
     return st;
 }
 
-ml_status sites_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node, const char *where)
+ml_status sites_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
+                     const char *where)
 {
     ml_status st = ML_OK;
     ml_site_patterns read = {0};
     if (is_null(node)) goto done;
     if (node->type != YAML_MAPPING_NODE)
-        return ml_fail(ML_USAGE, "%s: %s: expected a mapping of sites to numbers, as {layers.0.attn.q: 4, q: 16}", where, key->path);
+        return ml_fail(
+            ML_USAGE,
+            "%s: %s: expected a mapping of sites to numbers, as {layers.0.attn.q: 4, q: 16}", where,
+            key->path);
     int64_t count = node->data.mapping.pairs.top - node->data.mapping.pairs.start;
     if (count > 0) ML_NEW(read.item, count, ML_MEM_OTHER, "a pattern");
     for (int64_t i = 0; i < count; i++) {
         const yaml_node_pair_t *pair = &node->data.mapping.pairs.start[i];
         ML_TRY(read_name(key, yaml_document_get_node(document, pair->key), where, &read));
-        ML_TRY(read_number(key, &read.item[read.count].value, document, yaml_document_get_node(document, pair->value), where));
+        ML_TRY(read_number(key, &read.item[read.count].value, document,
+                           yaml_document_get_node(document, pair->value), where));
         read.count++;
     }
 done:
@@ -160,7 +180,8 @@ ml_status ml_site_patterns_write(const ml_site_patterns *p, ml_text *out)
     ml_status st = ML_OK;
     if (p->count == 0) return ml_text_printf(out, "null");
     for (int64_t i = 0; i < p->count; i++)
-        ML_TRY(ml_text_printf(out, "%s\"%s\": %.17g", i ? ", " : "{", p->item[i].site, p->item[i].value));
+        ML_TRY(ml_text_printf(out, "%s\"%s\": %.17g", i ? ", " : "{", p->item[i].site,
+                              p->item[i].value));
     ML_TRY(ml_text_printf(out, "}"));
 done:
     return st;

@@ -28,7 +28,8 @@ static const key *find_key(const key *table, const char *path)
     return NULL;
 }
 
-/* The nearest key goes with the message; with `sections`, as at the top of a file, it may be the name of a section, too. */
+/* The nearest key goes with the message; with `sections`, as at the top of a file, it may be the
+ * name of a section, too. */
 static ml_status unknown_key(const key *table, const char *where, const char *path, bool sections)
 {
     char section[KEYS][PATH];
@@ -42,10 +43,11 @@ static ml_status unknown_key(const key *table, const char *where, const char *pa
         words[n++] = section[i];
     }
     const char *near = ml_nearest_word(path, words);
-    return ml_fail(ML_USAGE, "%s: %s: unknown key%s%s%s", where, path, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    return ml_fail(ML_USAGE, "%s: %s: unknown key%s%s%s", where, path,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-/* ---- one document ---- */
+/* ---- one document -------------------------------------------------------------------------- */
 
 typedef struct reader {
     const key *table;
@@ -73,17 +75,20 @@ static ml_status read_value(reader *r, const char *path, yaml_node_t *node, cons
     return st;
 }
 
-static ml_status check_repeated(reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair, const char *word, const char *where)
+static ml_status check_repeated(reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair,
+                                const char *word, const char *where)
 {
     for (const yaml_node_pair_t *other = mapping->data.mapping.pairs.start; other < pair; other++) {
         const yaml_node_t *node = yaml_document_get_node(&r->document, other->key);
         if (strcmp((const char *)node->data.scalar.value, word) != 0) continue;
-        return ml_fail(ML_USAGE, "%s: %s: given twice in one mapping, first in line %zu", where, word, node->start_mark.line + 1);
+        return ml_fail(ML_USAGE, "%s: %s: given twice in one mapping, first in line %zu", where,
+                       word, node->start_mark.line + 1);
     }
     return ML_OK;
 }
 
-/* The text of a key; NULL after ml_fail. A dot would let one key be given twice: as `a.b: …` and inside `a:`. */
+/* The text of a key; NULL after ml_fail. A dot would let one key be given twice: as `a.b: …` and
+ * inside `a:`. */
 static const char *key_word(const yaml_node_t *name, const char *where)
 {
     const char *word = (const char *)name->data.scalar.value;
@@ -92,7 +97,9 @@ static const char *key_word(const yaml_node_t *name, const char *where)
     else if (strlen(word) != name->data.scalar.length)
         (void)ml_fail(ML_USAGE, "%s: %s: a key with a zero byte", where, word);
     else if (strchr(word, '.'))
-        (void)ml_fail(ML_USAGE, "%s: %s: unknown key; in a file a key stands inside its section, only --set joins the two with a dot",
+        (void)ml_fail(ML_USAGE,
+                      "%s: %s: unknown key; in a file a key stands inside its section, only --set "
+                      "joins the two with a dot",
                       where, word);
     else
         return word;
@@ -102,8 +109,10 @@ static const char *key_word(const yaml_node_t *name, const char *where)
 static ml_status read_mapping(reader *r, yaml_node_t *mapping, const char *section)
 {
     ml_status st = ML_OK;
-    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++) {
-        yaml_node_t *name = yaml_document_get_node(&r->document, pair->key), *value = yaml_document_get_node(&r->document, pair->value);
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start;
+         pair < mapping->data.mapping.pairs.top; pair++) {
+        yaml_node_t *name = yaml_document_get_node(&r->document, pair->key),
+                    *value = yaml_document_get_node(&r->document, pair->value);
         char where[WHERE], path[PATH];
         place(r, name, where);
         const char *word = key_word(name, where);
@@ -144,14 +153,20 @@ static int depth_step(yaml_token_type_t type)
 static ml_status check_token(const char *name, const yaml_token_t *token, int *depth)
 {
     size_t line = token->start_mark.line + 1;
-    if (token->type == YAML_ALIAS_TOKEN || token->type == YAML_ANCHOR_TOKEN || token->type == YAML_TAG_TOKEN)
-        return ml_fail(ML_USAGE, "%s:%zu: anchors, aliases and tags are not accepted; write the value out", name, line);
+    if (token->type == YAML_ALIAS_TOKEN || token->type == YAML_ANCHOR_TOKEN ||
+        token->type == YAML_TAG_TOKEN)
+        return ml_fail(ML_USAGE,
+                       "%s:%zu: anchors, aliases and tags are not accepted; write the value out",
+                       name, line);
     *depth += depth_step(token->type);
-    if (*depth > DEPTH_LIMIT) return ml_fail(ML_USAGE, "%s:%zu: lists and mappings nested deeper than %d", name, line, (int)DEPTH_LIMIT);
+    if (*depth > DEPTH_LIMIT)
+        return ml_fail(ML_USAGE, "%s:%zu: lists and mappings nested deeper than %d", name, line,
+                       (int)DEPTH_LIMIT);
     return ML_OK;
 }
 
-/* Anchors, aliases, tags and deep nesting have no place here; refused before the loader could follow one (its time grows with the square of the depth). */
+/* Anchors, aliases, tags and deep nesting have no place here; refused before the loader could
+ * follow one (its time grows with the square of the depth). */
 static ml_status scan(const char *name, const unsigned char *text, size_t length)
 {
     yaml_parser_t parser;
@@ -176,7 +191,8 @@ static ml_status scan(const char *name, const unsigned char *text, size_t length
 }
 
 /* The one document of the text; destroy it where ML_OK. */
-static ml_status load(const char *name, const unsigned char *text, size_t length, yaml_document_t *out)
+static ml_status load(const char *name, const unsigned char *text, size_t length,
+                      yaml_document_t *out)
 {
     yaml_parser_t parser;
     yaml_document_t second;
@@ -189,7 +205,8 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
                      parser.problem ? parser.problem : "out of memory");
     } else {
         bool loaded = yaml_parser_load(&parser, &second);
-        if (loaded && yaml_document_get_root_node(&second)) st = ml_fail(ML_USAGE, "%s: more than one YAML document; give one", name);
+        if (loaded && yaml_document_get_root_node(&second))
+            st = ml_fail(ML_USAGE, "%s: more than one YAML document; give one", name);
         if (loaded) yaml_document_delete(&second);
         if (st != ML_OK) yaml_document_delete(out);
     }
@@ -203,11 +220,14 @@ static ml_status read_text_file(const char *path, ml_text *out)
     char piece[4096];
     size_t got;
     FILE *file = fopen(path, "rb");
-    if (!file) return ml_fail(ML_USAGE, "%s: the configuration cannot be opened: %s", path, strerror(errno));
+    if (!file)
+        return ml_fail(ML_USAGE, "%s: the configuration cannot be opened: %s", path,
+                       strerror(errno));
     while ((got = fread(piece, 1, sizeof piece, file)) > 0) {
         ML_TRY(ml_text_add(out, piece, (int64_t)got));
         if (out->length > FILE_LIMIT) {
-            st = ml_fail(ML_USAGE, "%s: larger than %d bytes: not a configuration", path, (int)FILE_LIMIT);
+            st = ml_fail(ML_USAGE, "%s: larger than %d bytes: not a configuration", path,
+                         (int)FILE_LIMIT);
             goto done;
         }
     }
@@ -223,9 +243,12 @@ ml_status table_read_file(const key *table, void *out, bool *given, const char *
     ml_text text = {0};
     reader r = {.table = table, .out = out, .given = given, .name = path, .from_file = true};
     ML_TRY(read_text_file(path, &text));
-    ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length, &r.document));
+    ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length,
+                &r.document));
     yaml_node_t *root = yaml_document_get_root_node(&r.document);
-    st = root && root->type == YAML_MAPPING_NODE ? read_mapping(&r, root, "") : ml_fail(ML_USAGE, "%s: expected a mapping of keys", path);
+    st = root && root->type == YAML_MAPPING_NODE
+             ? read_mapping(&r, root, "")
+             : ml_fail(ML_USAGE, "%s: expected a mapping of keys", path);
     yaml_document_delete(&r.document);
 done:
     ml_text_destroy(&text);
@@ -241,17 +264,21 @@ ml_status table_read_set(const key *table, void *out, bool *given, const char *a
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof path)
         return ml_fail(ML_USAGE, "--set: \"%s\" is not key=value", assignment);
     snprintf(path, sizeof path, "%.*s", (int)(equals - assignment), assignment);
-    if (is_section(table, path)) return ml_fail(ML_USAGE, "--set: %s: is a section; name one of its keys, as in %s.key=value", path, path);
+    if (is_section(table, path))
+        return ml_fail(ML_USAGE,
+                       "--set: %s: is a section; name one of its keys, as in %s.key=value", path,
+                       path);
     if (!find_key(table, path)) return unknown_key(table, "--set", path, false);
     ML_TRY(load("--set", (const unsigned char *)equals + 1, strlen(equals + 1), &r.document));
     yaml_node_t *root = yaml_document_get_root_node(&r.document);
-    st = root ? read_value(&r, path, root, "--set") : ml_fail(ML_USAGE, "--set: %s: its value is missing", path);
+    st = root ? read_value(&r, path, root, "--set")
+              : ml_fail(ML_USAGE, "--set: %s: its value is missing", path);
     yaml_document_delete(&r.document);
 done:
     return st;
 }
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 ml_status table_write(const key *table, const void *in, ml_text *out)
 {
@@ -264,7 +291,8 @@ ml_status table_write(const key *table, const void *in, ml_text *out)
             ML_TRY(ml_text_printf(out, "%.*s:\n", (int)length, table->path));
         open = table->path;
         open_length = length;
-        ML_TRY(ml_text_printf(out, "%s%s: ", length ? "  " : "", table->path + (length ? length + 1 : 0)));
+        ML_TRY(ml_text_printf(out, "%s%s: ", length ? "  " : "",
+                              table->path + (length ? length + 1 : 0)));
         ML_TRY(value_write(table, in, out));
         ML_TRY(ml_text_printf(out, "\n"));
     }

@@ -1,4 +1,5 @@
-/* A configuration as a table of keys: one row a key says its path, type, range and place in a struct. Reading, --set, writing and messages all follow it. */
+/* A configuration as a table of keys: one row a key says its path, type, range and place in a
+ * struct. Reading, --set, writing and messages all follow it. */
 #ifndef MPILORA_CONFIG_TABLE_H
 #define MPILORA_CONFIG_TABLE_H
 
@@ -9,46 +10,53 @@ typedef enum key_kind {
     KEY_SEED,    /* uint64_t */
     KEY_BYTES,   /* int64_t: 2200000000, 2.2G, 512MiB; null gives 0 where nullable */
     KEY_SECONDS, /* double: 90, 15m, 11:30:00; null gives 0 where nullable */
-    KEY_EVERY,   /* ml_interval: a whole number of steps, or a time with its unit: 10m, 1h; the range is the number's */
-    KEY_REAL,    /* double; null gives 0 where nullable */
-    KEY_BOOL,    /* bool */
-    KEY_TEXT,    /* char *, owned; null gives NULL where nullable */
-    KEY_CHOICE,  /* an enum: the index of the word in `choices` */
-    KEY_PAIR,    /* two doubles one after the other: [a, b] */
+    KEY_EVERY,  /* ml_interval: a whole number of steps, or a time with its unit: 10m, 1h; the range
+                   is the number's */
+    KEY_REAL,   /* double; null gives 0 where nullable */
+    KEY_BOOL,   /* bool */
+    KEY_TEXT,   /* char *, owned; null gives NULL where nullable */
+    KEY_CHOICE, /* an enum: the index of the word in `choices` */
+    KEY_PAIR,   /* two doubles one after the other: [a, b] */
     KEY_TARGETS, /* unsigned: ml_target bits; a word or a list of words */
     KEY_LAYERS,  /* ml_layer_ranges: [0, 3, 6-9]; null gives none */
-    KEY_SITES    /* ml_site_patterns: {name: number, …}; null gives none; the range is the numbers' */
+    KEY_SITES /* ml_site_patterns: {name: number, …}; null gives none; the range is the numbers' */
 } key_kind;
 
 typedef struct key {
     const char *path; /* "method.rank"; one dot at most */
     key_kind kind;
     size_t offset;
-    double least, most;                          /* of numbers, inclusive; an open end excludes its bound */
+    double least, most; /* of numbers, inclusive; an open end excludes its bound */
     bool open_least, open_most, nullable, whole; /* whole: KEY_SITES of whole numbers */
     const char *const *choices;                  /* NULL-ended */
 } key;
 
-/* A table ends with a row whose path is NULL. `given[i]` is set where key i was in the file or on the command line. */
+/* A table ends with a row whose path is NULL. `given[i]` is set where key i was in the file or on
+ * the command line. */
 ml_status table_read_file(const key *table, void *out, bool *given, const char *path) ML_NODISCARD;
 /* One "key=value"; the value is YAML. */
-ml_status table_read_set(const key *table, void *out, bool *given, const char *assignment) ML_NODISCARD;
+ml_status table_read_set(const key *table, void *out, bool *given,
+                         const char *assignment) ML_NODISCARD;
 ml_status table_write(const key *table, const void *in, ml_text *out) ML_NODISCARD;
 void table_free_values(const key *table, void *in); /* texts and lists */
 
-/* value.c: one value of the document into its place. `where` begins messages: "file:line" or "--set". */
+/* value.c: one value of the document into its place. `where` begins messages: "file:line" or
+ * "--set". */
 struct yaml_document_s;
 struct yaml_node_s;
-ml_status value_read(const key *key, void *out, struct yaml_document_s *document, struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status value_read(const key *key, void *out, struct yaml_document_s *document,
+                     struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
 
 /* sites.c */
-ml_status layers_read(const key *key, void *out, struct yaml_document_s *document, struct yaml_node_s *node,
-                      const char *where) ML_NODISCARD;
-ml_status sites_read(const key *key, void *out, struct yaml_document_s *document, struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status layers_read(const key *key, void *out, struct yaml_document_s *document,
+                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status sites_read(const key *key, void *out, struct yaml_document_s *document,
+                     struct yaml_node_s *node, const char *where) ML_NODISCARD;
 void sites_free(const key *key, void *in); /* of either kind */
 
-/* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of these. */
+/* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of
+ * these. */
 bool duration_read(const char *text, double *seconds);
 
 /* methods.c: in the order of ml_method */

@@ -1,4 +1,5 @@
-/* Keys of methods that the chosen method does not read. They are not refused: one file serves several methods, whose name is set on the command line. */
+/* Keys of methods that the chosen method does not read. They are not refused: one file serves
+ * several methods, whose name is set on the command line. */
 #include "config/table.h"
 #include "mpilora/config.h"
 
@@ -6,7 +7,10 @@ static bool is_top(ml_method method) { return method == ML_METHOD_TOP; }
 static bool is_bitfit(ml_method method) { return method == ML_METHOD_BITFIT; }
 static bool is_drop(ml_method method) { return method == ML_METHOD_ADAPTER_DROP; }
 static bool is_compacter(ml_method method) { return method == ML_METHOD_COMPACTER; }
-static bool has_infix(ml_method method) { return ml_method_has_prefix(method) && !ml_method_has_keys(method); }
+static bool has_infix(ml_method method)
+{
+    return ml_method_has_prefix(method) && !ml_method_has_keys(method);
+}
 
 typedef struct reader {
     const char *key;
@@ -16,20 +20,21 @@ typedef struct reader {
 
 #define OF(field) offsetof(ml_run_config, method.field), sizeof((ml_run_config *)NULL)->method.field
 
-static const reader readers[] = {{"method.rank", OF(rank), ml_method_has_lora},
-                                 {"method.alpha", OF(alpha), ml_method_has_lora},
-                                 {"method.dropout", OF(dropout), ml_method_has_lora},
-                                 {"method.targets", OF(targets), ml_method_has_lora},
-                                 {"method.scaling", OF(scaling), ml_method_has_lora},
-                                 {"method.top", OF(sizes.top), is_top},
-                                 {"method.prefix", OF(sizes.prefix), ml_method_has_prefix},
-                                 {"method.infix", OF(sizes.infix), has_infix},
-                                 {"method.prefix_init", OF(prefix_init), ml_method_has_prefix},
-                                 {"method.prefix_text", OF(prefix_text), ml_method_has_prefix},
-                                 {"method.bottleneck", OF(sizes.bottleneck), ml_method_has_bottleneck},
-                                 {"method.drop", OF(sizes.drop), is_drop},
-                                 {"method.factors", OF(sizes.factors), is_compacter},
-                                 {"method.new_biases", OF(sizes.new_biases), is_bitfit}};
+static const reader readers[] = {
+    {"method.rank", OF(rank), ml_method_has_lora},
+    {"method.alpha", OF(alpha), ml_method_has_lora},
+    {"method.dropout", OF(dropout), ml_method_has_lora},
+    {"method.targets", OF(targets), ml_method_has_lora},
+    {"method.scaling", OF(scaling), ml_method_has_lora},
+    {"method.top", OF(sizes.top), is_top},
+    {"method.prefix", OF(sizes.prefix), ml_method_has_prefix},
+    {"method.infix", OF(sizes.infix), has_infix},
+    {"method.prefix_init", OF(prefix_init), ml_method_has_prefix},
+    {"method.prefix_text", OF(prefix_text), ml_method_has_prefix},
+    {"method.bottleneck", OF(sizes.bottleneck), ml_method_has_bottleneck},
+    {"method.drop", OF(sizes.drop), is_drop},
+    {"method.factors", OF(sizes.factors), is_compacter},
+    {"method.new_biases", OF(sizes.new_biases), is_bitfit}};
 
 void ml_run_config_warn_unread(const ml_run_config *c)
 {
@@ -37,7 +42,10 @@ void ml_run_config_warn_unread(const ml_run_config *c)
     ml_run_config_set_defaults(&usual);
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
         const reader *r = &readers[i];
-        if (r->reads(c->method.name) || !memcmp((const char *)c + r->offset, (const char *)&usual + r->offset, r->size)) continue;
-        ml_warn("%s: %s: is set, but method %s does not read it", c->path, r->key, ml_method_name(c->method.name));
+        if (r->reads(c->method.name) ||
+            !memcmp((const char *)c + r->offset, (const char *)&usual + r->offset, r->size))
+            continue;
+        ml_warn("%s: %s: is set, but method %s does not read it", c->path, r->key,
+                ml_method_name(c->method.name));
     }
 }

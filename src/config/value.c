@@ -1,4 +1,5 @@
-/* One YAML value to C and back. Scalars are typed strictly: numbers are plain, finite and in range; booleans are true and false; null is null or ~. */
+/* One YAML value to C and back. Scalars are typed strictly: numbers are plain, finite and in
+ * range; booleans are true and false; null is null or ~. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -14,7 +15,8 @@ static ml_status wrong(const key *key, const char *where, const char *expected, 
 }
 
 /* The text of a scalar node; NULL (after ml_fail) where it is a list or a mapping. */
-static const char *scalar(const key *key, const yaml_node_t *node, const char *where, const char *expected)
+static const char *scalar(const key *key, const yaml_node_t *node, const char *where,
+                          const char *expected)
 {
     if (node->type == YAML_SCALAR_NODE) {
         const char *text = (const char *)node->data.scalar.value;
@@ -46,14 +48,15 @@ static ml_status out_of_range(const key *key, const char *where, const char *fou
     else if (no_least)
         snprintf(range, sizeof range, "a number %s %g", key->open_most ? "<" : "<=", key->most);
     else
-        snprintf(range, sizeof range, "a number in %c%g, %g%c", key->open_least ? '(' : '[', key->least, key->most,
-                 key->open_most ? ')' : ']');
+        snprintf(range, sizeof range, "a number in %c%g, %g%c", key->open_least ? '(' : '[',
+                 key->least, key->most, key->open_most ? ')' : ']');
     return wrong(key, where, range, found);
 }
 
 static bool in_range(const key *key, double x)
 {
-    return (key->open_least ? x > key->least : x >= key->least) && (key->open_most ? x < key->most : x <= key->most);
+    return (key->open_least ? x > key->least : x >= key->least) &&
+           (key->open_most ? x < key->most : x <= key->most);
 }
 
 static ml_status read_int(const key *key, void *out, const yaml_node_t *node, const char *where)
@@ -69,11 +72,13 @@ static ml_status read_int(const key *key, void *out, const yaml_node_t *node, co
     return ML_OK;
 }
 
-static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *node, const char *where)
+static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *node,
+                            const char *where)
 {
     static const char *const units[] = {"", "K", "M", "G", "T", "KiB", "MiB", "GiB", "TiB"};
     static const double sizes[] = {1, 1e3, 1e6, 1e9, 1e12, 0x1p10, 0x1p20, 0x1p30, 0x1p40};
-    const char *expected = "a size as 2200000000, 2.2G or 512MiB", *text = scalar(key, node, where, expected);
+    const char *expected = "a size as 2200000000, 2.2G or 512MiB",
+               *text = scalar(key, node, where, expected);
     if (!text) return ML_USAGE;
     if (key->nullable && is_null(node)) {
         *out = 0;
@@ -83,28 +88,34 @@ static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *nod
     char *end;
     double value = strtod(text, &end);
     while (unit < sizeof sizes / sizeof *sizes && strcmp(text + digits, units[unit]) != 0) unit++;
-    if (!is_plain(node) || digits == 0 || end != text + digits || unit == sizeof sizes / sizeof *sizes)
+    if (!is_plain(node) || digits == 0 || end != text + digits ||
+        unit == sizeof sizes / sizeof *sizes)
         return wrong(key, where, expected, text);
     if (!in_range(key, value * sizes[unit])) return out_of_range(key, where, text);
     *out = (int64_t)(value * sizes[unit]);
     return ML_OK;
 }
 
-static ml_status read_seconds(const key *key, double *out, const yaml_node_t *node, const char *where)
+static ml_status read_seconds(const key *key, double *out, const yaml_node_t *node,
+                              const char *where)
 {
-    const char *expected = "a time as 90, 15m, 2h or 11:30:00", *text = scalar(key, node, where, expected);
+    const char *expected = "a time as 90, 15m, 2h or 11:30:00",
+               *text = scalar(key, node, where, expected);
     double value = 0.0;
     if (!text) return ML_USAGE;
     bool null = key->nullable && is_null(node);
-    if (!null && (!is_plain(node) || !duration_read(text, &value))) return wrong(key, where, expected, text);
+    if (!null && (!is_plain(node) || !duration_read(text, &value)))
+        return wrong(key, where, expected, text);
     if (!null && !in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
     return ML_OK;
 }
 
-static ml_status read_every(const key *key, ml_interval *out, const yaml_node_t *node, const char *where)
+static ml_status read_every(const key *key, ml_interval *out, const yaml_node_t *node,
+                            const char *where)
 {
-    const char *expected = "a number of steps as 200, or a time as 30s, 10m, 1h", *text = scalar(key, node, where, expected);
+    const char *expected = "a number of steps as 200, or a time as 30s, 10m, 1h",
+               *text = scalar(key, node, where, expected);
     static const double least = 1e-3, most = 1e9;
     double seconds;
     if (!text) return ML_USAGE;
@@ -113,20 +124,24 @@ static ml_status read_every(const key *key, ml_interval *out, const yaml_node_t 
         if (st == ML_OK) out->seconds = 0.0;
         return st;
     }
-    if (!duration_read(text, &seconds)) return wrong(key, where, expected, text); /* in quotes, too: JSON has no other way */
-    if (seconds < least || seconds > most) return wrong(key, where, "a time from 0.001s to 1000000000s", text);
+    if (!duration_read(text, &seconds))
+        return wrong(key, where, expected, text); /* in quotes, too: JSON has no other way */
+    if (seconds < least || seconds > most)
+        return wrong(key, where, "a time from 0.001s to 1000000000s", text);
     *out = (ml_interval){.seconds = seconds};
     return ML_OK;
 }
 
 static ml_status read_seed(const key *key, void *out, const yaml_node_t *node, const char *where)
 {
-    const char *expected = "a whole number from 0 to 2^64 - 1", *text = scalar(key, node, where, expected);
+    const char *expected = "a whole number from 0 to 2^64 - 1",
+               *text = scalar(key, node, where, expected);
     if (!text) return ML_USAGE;
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (!is_plain(node) || end == text || *end || errno || text[0] == '-') return wrong(key, where, expected, text);
+    if (!is_plain(node) || end == text || *end || errno || text[0] == '-')
+        return wrong(key, where, expected, text);
     *(uint64_t *)out = value;
     return ML_OK;
 }
@@ -141,7 +156,8 @@ static ml_status read_real(const key *key, double *out, const yaml_node_t *node,
     }
     char *end;
     double value = strtod(text, &end);
-    if (!is_plain(node) || end == text || *end || text[strspn(text, "+-.0123456789eE")]) return wrong(key, where, "a number", text);
+    if (!is_plain(node) || end == text || *end || text[strspn(text, "+-.0123456789eE")])
+        return wrong(key, where, "a number", text);
     if (!isfinite(value) || !in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
     return ML_OK;
@@ -171,15 +187,16 @@ static ml_status read_text(const key *key, char **out, const yaml_node_t *node, 
     return ML_OK;
 }
 
-static ml_status unknown_word(const key *key, const char *where, const char *word, const char *const *words)
+static ml_status unknown_word(const key *key, const char *where, const char *word,
+                              const char *const *words)
 {
     char list[256] = "";
     size_t used = 0;
     for (const char *const *w = words; *w && used < sizeof list; w++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", *w);
     const char *near = ml_nearest_word(word, words);
-    return ml_fail(ML_USAGE, "%s: %s: \"%s\" is not one of %s%s%s%s", where, key->path, word, list, near ? "; did you mean " : "",
-                   near ? near : "", near ? "?" : "");
+    return ml_fail(ML_USAGE, "%s: %s: \"%s\" is not one of %s%s%s%s", where, key->path, word, list,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
 static ml_status read_choice(const key *key, int *out, const yaml_node_t *node, const char *where)
@@ -194,20 +211,25 @@ static ml_status read_choice(const key *key, int *out, const yaml_node_t *node, 
     return unknown_word(key, where, text, key->choices);
 }
 
-static ml_status read_pair(const key *key, double *out, yaml_document_t *document, const yaml_node_t *node, const char *where)
+static ml_status read_pair(const key *key, double *out, yaml_document_t *document,
+                           const yaml_node_t *node, const char *where)
 {
-    if (node->type != YAML_SEQUENCE_NODE || node->data.sequence.items.top - node->data.sequence.items.start != 2)
+    if (node->type != YAML_SEQUENCE_NODE ||
+        node->data.sequence.items.top - node->data.sequence.items.start != 2)
         return wrong(key, where, "a list of two numbers", "something else");
     double pair[2];
     for (int i = 0; i < 2; i++) {
-        ml_status st = read_real(key, &pair[i], yaml_document_get_node(document, node->data.sequence.items.start[i]), where);
+        ml_status st =
+            read_real(key, &pair[i],
+                      yaml_document_get_node(document, node->data.sequence.items.start[i]), where);
         if (st != ML_OK) return st;
     }
     memcpy(out, pair, sizeof pair);
     return ML_OK;
 }
 
-static ml_status add_target(const key *key, unsigned *bits, const yaml_node_t *node, const char *where)
+static ml_status add_target(const key *key, unsigned *bits, const yaml_node_t *node,
+                            const char *where)
 {
     const char *word = scalar(key, node, where, "a target's name");
     if (!word) return ML_USAGE;
@@ -218,14 +240,16 @@ static ml_status add_target(const key *key, unsigned *bits, const yaml_node_t *n
     return ML_OK;
 }
 
-static ml_status read_targets(const key *key, unsigned *out, yaml_document_t *document, const yaml_node_t *node, const char *where)
+static ml_status read_targets(const key *key, unsigned *out, yaml_document_t *document,
+                              const yaml_node_t *node, const char *where)
 {
     unsigned bits = 0;
     ml_status st = ML_OK;
     if (node->type != YAML_SEQUENCE_NODE) {
         st = add_target(key, &bits, node, where);
     } else {
-        for (const yaml_node_item_t *item = node->data.sequence.items.start; st == ML_OK && item < node->data.sequence.items.top; item++)
+        for (const yaml_node_item_t *item = node->data.sequence.items.start;
+             st == ML_OK && item < node->data.sequence.items.top; item++)
             st = add_target(key, &bits, yaml_document_get_node(document, *item), where);
         if (st == ML_OK && !bits) st = wrong(key, where, "at least one target", "an empty list");
     }
@@ -233,7 +257,8 @@ static ml_status read_targets(const key *key, unsigned *out, yaml_document_t *do
     return st;
 }
 
-ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node, const char *where)
+ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
+                     const char *where)
 {
     void *place = (char *)out + key->offset;
     switch (key->kind) {
@@ -267,7 +292,7 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* Double-quoted, as YAML and JSON both read it. */
 static ml_status write_text(const char *text, ml_text *out)
@@ -304,7 +329,8 @@ done:
 
 static ml_status write_every(const ml_interval *every, ml_text *out)
 {
-    return every->seconds > 0.0 ? ml_text_printf(out, "%.17gs", every->seconds) : ml_text_printf(out, "%" PRId64, every->steps);
+    return every->seconds > 0.0 ? ml_text_printf(out, "%.17gs", every->seconds)
+                                : ml_text_printf(out, "%" PRId64, every->steps);
 }
 
 ml_status value_write(const key *key, const void *in, ml_text *out)
@@ -316,12 +342,14 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
     case KEY_INT:
         return ml_text_printf(out, "%" PRId64, *whole);
     case KEY_BYTES:
-        return key->nullable && *whole == 0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%" PRId64, *whole);
+        return key->nullable && *whole == 0 ? ml_text_printf(out, "null")
+                                            : ml_text_printf(out, "%" PRId64, *whole);
     case KEY_SEED:
         return ml_text_printf(out, "%" PRIu64, *(const uint64_t *)place);
     case KEY_SECONDS:
     case KEY_REAL:
-        return key->nullable && *real == 0.0 ? ml_text_printf(out, "null") : ml_text_printf(out, "%.17g", *real);
+        return key->nullable && *real == 0.0 ? ml_text_printf(out, "null")
+                                             : ml_text_printf(out, "%.17g", *real);
     case KEY_EVERY:
         return write_every(place, out);
     case KEY_BOOL:

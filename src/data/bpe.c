@@ -47,7 +47,7 @@ struct ml_bpe {
     int64_t room, heap_count;
 };
 
-/* ---- hashing ------------------------------------------------------------------------------------------------------------ */
+/* ---- hashing ------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t h)
 {
@@ -75,7 +75,7 @@ static uint64_t table_size(int64_t entries)
     return size;
 }
 
-/* ---- the vocabulary ------------------------------------------------------------------------------------------------------- */
+/* ---- the vocabulary ------------------------------------------------------------------------ */
 
 ml_status ml_bpe_create(ml_bpe **out, int64_t ntokens, int64_t nmerges, bool whole_pieces)
 {
@@ -115,7 +115,9 @@ static token *token_slot(const ml_bpe *bpe, const char *bytes, int64_t length, u
     for (uint64_t i = hash;; i++) {
         token *t = &bpe->tokens[i & bpe->token_mask];
         if (!t->length) return t;
-        if (t->hash == hash && t->length == length && !memcmp(bpe->bytes.data + t->at, bytes, (size_t)length)) return t;
+        if (t->hash == hash && t->length == length &&
+            !memcmp(bpe->bytes.data + t->at, bytes, (size_t)length))
+            return t;
     }
 }
 
@@ -147,12 +149,16 @@ static merge *merge_slot(const ml_bpe *bpe, int32_t left, int32_t right)
 
 void ml_bpe_add_merge(ml_bpe *bpe, int32_t left, int32_t right, int32_t joined)
 {
-    *merge_slot(bpe, left, right) = (merge){(uint64_t)left << 32 | (uint32_t)right, bpe->nmerges++, joined};
+    *merge_slot(bpe, left, right) =
+        (merge){(uint64_t)left << 32 | (uint32_t)right, bpe->nmerges++, joined};
 }
 
-/* ---- the heap of candidates ------------------------------------------------------------------------------------------------- */
+/* ---- the heap of candidates ---------------------------------------------------------------- */
 
-static bool goes_before(const candidate *a, const candidate *b) { return a->rank != b->rank ? a->rank < b->rank : a->left < b->left; }
+static bool goes_before(const candidate *a, const candidate *b)
+{
+    return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
+}
 
 static void push(ml_bpe *bpe, candidate c)
 {
@@ -187,20 +193,23 @@ static void push_pair(ml_bpe *bpe, int32_t left)
     if (m->pair != UINT64_MAX) push(bpe, (candidate){m->rank, left, left_id, right_id, m->joined});
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 static ml_status make_room(ml_bpe *bpe, int64_t length)
 {
     ml_status st = ML_OK;
     if (length <= bpe->room) return ML_OK;
-    if (length > INT32_MAX / 4) return ml_fail(ML_RESOURCE, "a piece of %lld bytes without a break is too long", (long long)length);
+    if (length > INT32_MAX / 4)
+        return ml_fail(ML_RESOURCE, "a piece of %lld bytes without a break is too long",
+                       (long long)length);
     int64_t room = ml_max(length, 2 * bpe->room);
     bpe->room = 0;
     ml_memory_free(bpe->symbols);
     ml_memory_free(bpe->heap);
     bpe->heap = NULL;
     ML_NEW(bpe->symbols, room, ML_MEM_OTHER, "the symbols of a piece");
-    ML_NEW(bpe->heap, 3 * room, ML_MEM_OTHER, "the pairs of a piece"); /* n − 1 at first, and two for each of < n merges */
+    ML_NEW(bpe->heap, 3 * room, ML_MEM_OTHER,
+           "the pairs of a piece"); /* n − 1 at first, and two for each of < n merges */
     bpe->room = room;
 done:
     return st;
@@ -226,7 +235,8 @@ static int32_t list_symbols(ml_bpe *bpe, const char *piece, int64_t length, int6
 static void apply(ml_bpe *bpe, const candidate *c)
 {
     symbol *left = &bpe->symbols[c->left];
-    if (left->id != c->left_id || left->next < 0 || bpe->symbols[left->next].id != c->right_id) return; /* merged otherwise since */
+    if (left->id != c->left_id || left->next < 0 || bpe->symbols[left->next].id != c->right_id)
+        return; /* merged otherwise since */
     symbol *right = &bpe->symbols[left->next];
     left->id = c->joined;
     left->next = right->next;
@@ -236,7 +246,8 @@ static void apply(ml_bpe *bpe, const candidate *c)
     push_pair(bpe, c->left);
 }
 
-static ml_status encode_by_merging(ml_bpe *bpe, const char *piece, int64_t length, ml_ids *ids, int64_t *lost)
+static ml_status encode_by_merging(ml_bpe *bpe, const char *piece, int64_t length, ml_ids *ids,
+                                   int64_t *lost)
 {
     ml_status st = make_room(bpe, length);
     if (st != ML_OK) return st;
@@ -247,7 +258,8 @@ static ml_status encode_by_merging(ml_bpe *bpe, const char *piece, int64_t lengt
         candidate c = pop(bpe);
         apply(bpe, &c);
     }
-    for (int32_t i = n ? 0 : -1; i >= 0 && st == ML_OK; i = bpe->symbols[i].next) st = ml_ids_add(ids, bpe->symbols[i].id);
+    for (int32_t i = n ? 0 : -1; i >= 0 && st == ML_OK; i = bpe->symbols[i].next)
+        st = ml_ids_add(ids, bpe->symbols[i].id);
     return st;
 }
 

@@ -1,18 +1,15 @@
-/* The byte-level alphabet of GPT-2: each of the 256 bytes is written as one printable character, so that vocabularies can be kept as
- * text. Printable Latin-1 bytes stand for themselves, the others are U+0100 and up in their order (the blank is U+0120, "Ġ"). */
+/* The byte-level alphabet of GPT-2: each of the 256 bytes is written as one printable character,
+ * so that vocabularies can be kept as text. Printable Latin-1 bytes stand for themselves, the
+ * others are U+0100 and up in their order (the blank is U+0120, "Ġ"). */
 #ifndef MPILORA_DATA_BYTE_LEVEL_H
 #define MPILORA_DATA_BYTE_LEVEL_H
 
+#include "base/utf8.h"
 #include "mpilora/base.h"
 
-/* The next character of valid or invalid UTF-8 at bytes[at] and its length in bytes; −1 and 1 where it is not valid (overlong,
- * surrogate, beyond U+10FFFF, cut short). */
-int32_t ml_utf8_next(const char *bytes, int64_t length, int64_t at, int *size);
-
-/* The UTF-8 form of a character; returns its 1 to 4 bytes. */
-size_t ml_utf8_put(int32_t character, char bytes[4]);
-
-/* Appends the bytes that `text` stands for; false where a character is outside the alphabet (*status may be ML_RESOURCE then). */
-bool ml_byte_level_decode(const char *text, int64_t length, ml_text *bytes, ml_status *status) ML_NODISCARD;
+/* Appends the bytes that `text` stands for; false where a character is outside the alphabet
+ * (*status may be ML_RESOURCE then). */
+bool ml_byte_level_decode(const char *text, int64_t length, ml_text *bytes,
+                          ml_status *status) ML_NODISCARD;
 
 #endif

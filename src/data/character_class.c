@@ -22,11 +22,13 @@ ml_status ml_class_table_create(ml_class_table **out)
     PCRE2_SIZE where;
     ml_class_table *table;
     ML_NEW(table, 1, ML_MEM_OTHER, "character classes");
-    table->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &where, NULL);
+    table->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &where, NULL);
     table->match = table->code ? pcre2_match_data_create_from_pattern(table->code, NULL) : NULL;
     if (!table->match) {
         ml_class_table_destroy(table);
-        return ml_fail(ML_INTERNAL, "PCRE2 has no Unicode classes; a PCRE2 with Unicode support is needed");
+        return ml_fail(ML_INTERNAL,
+                       "PCRE2 has no Unicode classes; a PCRE2 with Unicode support is needed");
     }
     *out = table;
 done:
@@ -46,7 +48,8 @@ static void learn_page(ml_class_table *table, int32_t page)
     for (int32_t c = page * PAGE; c < (page + 1) * PAGE; c++) {
         char one[4];
         size_t size = ml_utf8_put(c, one);
-        /* the highest group that took part is the one alternative that matched; for surrogates the match fails */
+        /* the highest group that took part is the one alternative that matched; for surrogates the
+         * match fails */
         int groups = pcre2_match(table->code, (PCRE2_SPTR)one, size, 0, 0, table->match, NULL);
         table->of[c] = (uint8_t)(groups > 1 ? groups : ML_CLASS_OTHER);
     }

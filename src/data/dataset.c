@@ -1,6 +1,8 @@
-/* Reading a tokenised data set: everything is checked when it is opened, later reads are plain pread calls.
+/* Reading a tokenised data set: everything is checked when it is opened, later reads are plain
+ * pread calls.
  *
- * In memory stay the offsets of the sequences and one bit a token (is it a target), so lengths and targets cost no reading. */
+ * In memory stay the offsets of the sequences and one bit a token (is it a target), so lengths and
+ * targets cost no reading. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,19 +23,21 @@ struct ml_dataset {
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
 };
 
-/* ---- attributes ---------------------------------------------------------------------------------------------------- */
+/* ---- attributes ---------------------------------------------------------------------------- */
 
 static ml_status read_integer(hid_t file, const char *path, const char *name, int64_t *out)
 {
     hid_t attribute = H5Aexists(file, name) > 0 ? H5Aopen(file, name, H5P_DEFAULT) : -1;
     hid_t space = attribute >= 0 ? H5Aget_space(attribute) : -1;
     hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
-    bool good = space >= 0 && type >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(type) == H5T_INTEGER &&
-                H5Aread(attribute, H5T_NATIVE_INT64, out) >= 0;
+    bool good = space >= 0 && type >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
+                H5Tget_class(type) == H5T_INTEGER && H5Aread(attribute, H5T_NATIVE_INT64, out) >= 0;
     if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
     if (attribute >= 0) H5Aclose(attribute);
-    return good ? ML_OK : ml_fail(ML_INPUT, "%s: attribute \"%s\" is missing or is not one integer", path, name);
+    return good ? ML_OK
+                : ml_fail(ML_INPUT, "%s: attribute \"%s\" is missing or is not one integer", path,
+                          name);
 }
 
 /* A hash of 64 digits, or "". */
@@ -43,7 +47,8 @@ static ml_status read_hash(hid_t file, const char *path, const char *name, char 
     hid_t space = attribute >= 0 ? H5Aget_space(attribute) : -1;
     hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
     hid_t wanted = ml_dataset_hash_type();
-    bool good = wanted >= 0 && space >= 0 && type >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tequal(type, wanted) > 0 &&
+    bool good = wanted >= 0 && space >= 0 && type >= 0 &&
+                H5Sget_simple_extent_npoints(space) == 1 && H5Tequal(type, wanted) > 0 &&
                 H5Aread(attribute, wanted, out) >= 0;
     out[ML_SHA256_HEX - 1] = '\0';
     size_t length = good ? strspn(out, "0123456789abcdef") : 0;
@@ -52,20 +57,25 @@ static ml_status read_hash(hid_t file, const char *path, const char *name, char 
     if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
     if (attribute >= 0) H5Aclose(attribute);
-    return good ? ML_OK : ml_fail(ML_INPUT, "%s: attribute \"%s\" is missing or is not a SHA-256", path, name);
+    return good ? ML_OK
+                : ml_fail(ML_INPUT, "%s: attribute \"%s\" is missing or is not a SHA-256", path,
+                          name);
 }
 
-/* ---- contents ------------------------------------------------------------------------------------------------------- */
+/* ---- contents ------------------------------------------------------------------------------ */
 
 static ml_status check_offsets(ml_dataset *data)
 {
     if (data->offsets[0] != 0 || data->offsets[data->sequences] != data->tokens)
-        return ml_fail(ML_INPUT, "%s: offsets go from %" PRId64 " to %" PRId64 ", expected 0 to the %" PRId64 " tokens", data->path,
-                       data->offsets[0], data->offsets[data->sequences], data->tokens);
+        return ml_fail(ML_INPUT,
+                       "%s: offsets go from %" PRId64 " to %" PRId64 ", expected 0 to the %" PRId64
+                       " tokens",
+                       data->path, data->offsets[0], data->offsets[data->sequences], data->tokens);
     for (int64_t i = 0; i < data->sequences; i++)
         if (data->offsets[i + 1] <= data->offsets[i])
-            return ml_fail(ML_INPUT, "%s: sequence %" PRId64 " goes from token %" PRId64 " to %" PRId64, data->path, i, data->offsets[i],
-                           data->offsets[i + 1]);
+            return ml_fail(ML_INPUT,
+                           "%s: sequence %" PRId64 " goes from token %" PRId64 " to %" PRId64,
+                           data->path, i, data->offsets[i], data->offsets[i + 1]);
     return ML_OK;
 }
 
@@ -76,12 +86,14 @@ static ml_status check_tokens(ml_dataset *data)
     ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
     for (int64_t first = 0; first < data->tokens; first += PIECE) {
         int64_t n = ml_min(PIECE, data->tokens - first);
-        ML_TRY(ml_file_read(data->fd, data->path, piece, n * (int64_t)sizeof *piece, data->tokens_at + first * (int64_t)sizeof *piece));
+        ML_TRY(ml_file_read(data->fd, data->path, piece, n * (int64_t)sizeof *piece,
+                            data->tokens_at + first * (int64_t)sizeof *piece));
         for (int64_t i = 0; i < n; i++)
             if (piece[i] < 0 || piece[i] >= data->vocab) {
-                st =
-                    ml_fail(ML_INPUT, "%s: token %" PRId64 " is %" PRId32 ", expected an id from 0 to %" PRId64 " (vocabulary %" PRId64 ")",
-                            data->path, first + i, piece[i], data->vocab - 1, data->vocab);
+                st = ml_fail(ML_INPUT,
+                             "%s: token %" PRId64 " is %" PRId32
+                             ", expected an id from 0 to %" PRId64 " (vocabulary %" PRId64 ")",
+                             data->path, first + i, piece[i], data->vocab - 1, data->vocab);
                 goto done;
             }
     }
@@ -101,7 +113,8 @@ static ml_status load_mask(ml_dataset *data, int64_t mask_at)
         ML_TRY(ml_file_read(data->fd, data->path, piece, n, mask_at + first));
         for (int64_t i = 0; i < n; i++) {
             if (piece[i] > 1) {
-                st = ml_fail(ML_INPUT, "%s: the mask of token %" PRId64 " is %d, expected 0 or 1", data->path, first + i, piece[i]);
+                st = ml_fail(ML_INPUT, "%s: the mask of token %" PRId64 " is %d, expected 0 or 1",
+                             data->path, first + i, piece[i]);
                 goto done;
             }
             data->targets[(first + i) / 64] |= (uint64_t)piece[i] << ((first + i) % 64);
@@ -121,20 +134,27 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes)
     ML_TRY(read_hash(file, data->path, "content_sha256", data->hash));
     ML_TRY(read_hash(file, data->path, "tokenizer_sha256", data->tokenizer_hash));
     if (data->vocab < 1 || data->vocab > INT32_MAX || !data->hash[0]) {
-        st = ml_fail(ML_INPUT, "%s: a vocabulary of %" PRId64 " or an empty content hash makes no sense", data->path, data->vocab);
+        st = ml_fail(ML_INPUT,
+                     "%s: a vocabulary of %" PRId64 " or an empty content hash makes no sense",
+                     data->path, data->vocab);
         goto done;
     }
-    ML_TRY(ml_hdf5_locate(file, data->path, "tokens", H5T_NATIVE_INT32, bytes, &data->tokens, &data->tokens_at));
-    ML_TRY(ml_hdf5_locate(file, data->path, "offsets", H5T_NATIVE_INT64, bytes, &noffsets, &offsets_at));
+    ML_TRY(ml_hdf5_locate(file, data->path, "tokens", H5T_NATIVE_INT32, bytes, &data->tokens,
+                          &data->tokens_at));
+    ML_TRY(ml_hdf5_locate(file, data->path, "offsets", H5T_NATIVE_INT64, bytes, &noffsets,
+                          &offsets_at));
     ML_TRY(ml_hdf5_locate(file, data->path, "mask", H5T_NATIVE_UINT8, bytes, &nmask, &mask_at));
     if (noffsets < 2 || nmask != data->tokens) {
-        st = ml_fail(ML_INPUT, "%s: %" PRId64 " tokens, %" PRId64 " mask bytes and %" PRId64 " offsets do not belong together", data->path,
-                     data->tokens, nmask, noffsets);
+        st = ml_fail(ML_INPUT,
+                     "%s: %" PRId64 " tokens, %" PRId64 " mask bytes and %" PRId64
+                     " offsets do not belong together",
+                     data->path, data->tokens, nmask, noffsets);
         goto done;
     }
     data->sequences = noffsets - 1;
     ML_NEW(data->offsets, noffsets, ML_MEM_OTHER, "the data set's offsets");
-    ML_TRY(ml_file_read(data->fd, data->path, data->offsets, noffsets * (int64_t)sizeof *data->offsets, offsets_at));
+    ML_TRY(ml_file_read(data->fd, data->path, data->offsets,
+                        noffsets * (int64_t)sizeof *data->offsets, offsets_at));
     ML_TRY(check_offsets(data));
     ML_TRY(check_tokens(data));
     ML_TRY(load_mask(data, mask_at));
@@ -164,7 +184,10 @@ ml_status ml_dataset_open(ml_dataset **out, const char *path)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0) {
-        st = ml_fail(ML_INPUT, "%s: HDF5 cannot open it (where file locks are refused, set HDF5_USE_FILE_LOCKING=FALSE)", path);
+        st = ml_fail(ML_INPUT,
+                     "%s: HDF5 cannot open it (where file locks are refused, set "
+                     "HDF5_USE_FILE_LOCKING=FALSE)",
+                     path);
         goto done;
     }
     ML_TRY(load(data, file, bytes));
@@ -218,9 +241,12 @@ int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len)
     return count_bits(data->targets, first + 1, first + ml_dataset_length(data, i, max_len));
 }
 
-ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens, uint8_t *mask)
+ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens,
+                          uint8_t *mask)
 {
     int64_t first = data->offsets[i], length = ml_dataset_length(data, i, max_len);
-    for (int64_t t = 0; t < length; t++) mask[t] = (uint8_t)(data->targets[(first + t) / 64] >> ((first + t) % 64) & 1);
-    return ml_file_read(data->fd, data->path, tokens, length * (int64_t)sizeof *tokens, data->tokens_at + first * (int64_t)sizeof *tokens);
+    for (int64_t t = 0; t < length; t++)
+        mask[t] = (uint8_t)(data->targets[(first + t) / 64] >> ((first + t) % 64) & 1);
+    return ml_file_read(data->fd, data->path, tokens, length * (int64_t)sizeof *tokens,
+                        data->tokens_at + first * (int64_t)sizeof *tokens);
 }

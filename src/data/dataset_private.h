@@ -1,8 +1,9 @@
 /* What reader and writer of data sets agree on.
  *
- * A data set is a sealed HDF5 file with tokens [T] int32, offsets [n + 1] int64 and mask [T] uint8 (1: a target), all contiguous, and
- * the attributes format, version, vocab_size, max_len, tokenizer_sha256 and content_sha256. The content hash is over vocabulary,
- * tokenizer hash, tokens, offsets and mask: the same content has the same hash whatever file it lies in. */
+ * A data set is a sealed HDF5 file with tokens [T] int32, offsets [n + 1] int64 and mask [T] uint8
+ * (1: a target), all contiguous, and the attributes format, version, vocab_size, max_len,
+ * tokenizer_sha256 and content_sha256. The content hash is over vocabulary, tokenizer hash,
+ * tokens, offsets and mask: the same content has the same hash whatever file it lies in. */
 #ifndef MPILORA_DATA_DATASET_PRIVATE_H
 #define MPILORA_DATA_DATASET_PRIVATE_H
 
@@ -10,7 +11,8 @@
 
 #define ML_DATASET_KIND "mpilora-dataset"
 
-/* The HDF5 type of a hash attribute (64 digits and a zero); the caller closes it; negative on failure. */
+/* The HDF5 type of a hash attribute (64 digits and a zero); the caller closes it; negative on
+ * failure. */
 static inline hid_t ml_dataset_hash_type(void)
 {
     hid_t type = H5Tcopy(H5T_C_S1);

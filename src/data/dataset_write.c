@@ -1,8 +1,9 @@
 /* Writing a tokenised data set of unknown length with bounded memory.
  *
- * Tokens go to a nameless spool file beside the output (a token that is no target as its complement), offsets stay in memory. At the end
- * HDF5 makes a temporary file with the metadata alone; the contents are written into it by plain calls, since HDF5 does not survive a
- * full disk; it is sealed, synced and renamed, so an older file stays until the new one is whole. */
+ * Tokens go to a nameless spool file beside the output (a token that is no target as its
+ * complement), offsets stay in memory. At the end HDF5 makes a temporary file with the metadata
+ * alone; the contents are written into it by plain calls, since HDF5 does not survive a full disk;
+ * it is sealed, synced and renamed, so an older file stays until the new one is whole. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -48,7 +49,8 @@ static int open_spool(const char *path)
     return fd;
 }
 
-ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, int64_t vocab, const char *tokenizer_hash, int64_t max_len)
+ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, int64_t vocab,
+                                   const char *tokenizer_hash, int64_t max_len)
 {
     ml_status st = ML_OK;
     ml_dataset_writer *w = NULL;
@@ -70,7 +72,8 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
     }
     w->spool = open_spool(path);
     if (w->spool < 0) {
-        st = ml_fail(ML_RESOURCE, "%s: no file can be written beside it: %s", path, strerror(errno));
+        st =
+            ml_fail(ML_RESOURCE, "%s: no file can be written beside it: %s", path, strerror(errno));
         goto done;
     }
     *out = w;
@@ -97,23 +100,29 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
 static ml_status spool_piece(ml_dataset_writer *w)
 {
     int64_t bytes = w->filled * (int64_t)sizeof *w->piece;
-    ml_status st = ml_file_write(w->spool, w->path, w->piece, bytes, (w->tokens - w->filled) * (int64_t)sizeof *w->piece);
+    ml_status st = ml_file_write(w->spool, w->path, w->piece, bytes,
+                                 (w->tokens - w->filled) * (int64_t)sizeof *w->piece);
     w->filled = 0;
     return st;
 }
 
-ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, const uint8_t *mask, int64_t count)
+ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, const uint8_t *mask,
+                                int64_t count)
 {
     if (count < 1) return ml_fail(ML_INTERNAL, "%s: an empty sequence cannot be stored", w->path);
     if (w->sequences + 2 > w->capacity) {
-        int64_t *grown = ml_memory_resize(w->offsets, w->capacity * 2, sizeof *grown, "sequence offsets");
+        int64_t *grown =
+            ml_memory_resize(w->offsets, w->capacity * 2, sizeof *grown, "sequence offsets");
         if (!grown) return ML_RESOURCE;
         w->offsets = grown;
         w->capacity *= 2;
     }
     for (int64_t i = 0; i < count; i++) {
         if (tokens[i] < 0 || tokens[i] >= w->vocab)
-            return ml_fail(ML_INPUT, "token id %" PRId32 " is outside the vocabulary: ids go from 0 to %" PRId64, tokens[i], w->vocab - 1);
+            return ml_fail(ML_INPUT,
+                           "token id %" PRId32
+                           " is outside the vocabulary: ids go from 0 to %" PRId64,
+                           tokens[i], w->vocab - 1);
         w->piece[w->filled++] = mask[i] ? tokens[i] : ~tokens[i];
         w->tokens++;
         if (w->filled < PIECE) continue;
@@ -124,7 +133,7 @@ ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, con
     return ML_OK;
 }
 
-/* ---- the three parts, piece by piece ---------------------------------------------------------------------------------- */
+/* ---- the three parts, piece by piece ------------------------------------------------------- */
 
 typedef ml_status (*part_sink)(ml_dataset_writer *w, const void *data, int64_t bytes);
 
@@ -136,7 +145,8 @@ static ml_status stream_spool(ml_dataset_writer *w, int part, part_sink sink)
     ML_NEW(mask, PIECE, ML_MEM_OTHER, "a mask buffer");
     for (int64_t first = 0; first < w->tokens; first += PIECE) {
         int64_t n = ml_min(PIECE, w->tokens - first);
-        ML_TRY(ml_file_read(w->spool, w->path, w->piece, n * (int64_t)sizeof *w->piece, first * (int64_t)sizeof *w->piece));
+        ML_TRY(ml_file_read(w->spool, w->path, w->piece, n * (int64_t)sizeof *w->piece,
+                            first * (int64_t)sizeof *w->piece));
         for (int64_t i = 0; i < n; i++) {
             mask[i] = w->piece[i] >= 0;
             if (w->piece[i] < 0) w->piece[i] = ~w->piece[i];
@@ -154,7 +164,8 @@ done:
 
 static ml_status stream_part(ml_dataset_writer *w, int part, part_sink sink)
 {
-    return part == OFFSETS ? sink(w, w->offsets, w->part[OFFSETS].bytes) : stream_spool(w, part, sink);
+    return part == OFFSETS ? sink(w, w->offsets, w->part[OFFSETS].bytes)
+                           : stream_spool(w, part, sink);
 }
 
 static ml_status hash_sink(ml_dataset_writer *w, const void *data, int64_t bytes)
@@ -174,8 +185,10 @@ static ml_status hash_content(ml_dataset_writer *w)
 {
     ml_status st = ML_OK;
     char head[256];
-    int n = snprintf(head, sizeof head, ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "\n", w->vocab,
-                     w->tokenizer_hash, w->sequences);
+    int n =
+        snprintf(head, sizeof head,
+                 ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "\n",
+                 w->vocab, w->tokenizer_hash, w->sequences);
     ML_TRY(ml_sha256_create(&w->hash));
     ml_sha256_add(w->hash, head, (size_t)n);
     for (int p = 0; p < PARTS; p++) ML_TRY(stream_part(w, p, hash_sink));
@@ -185,7 +198,7 @@ done:
     return st;
 }
 
-/* ---- the skeleton ---------------------------------------------------------------------------------------------------- */
+/* ---- the skeleton -------------------------------------------------------------------------- */
 
 static bool put_attribute(hid_t file, const char *name, hid_t type, const void *value)
 {
@@ -202,10 +215,12 @@ static bool put_attributes(hid_t file, const ml_dataset_writer *w)
     const int64_t version = 1;
     char format[ML_SHA256_HEX] = ML_DATASET_KIND;
     hid_t text = ml_dataset_hash_type();
-    bool good =
-        text >= 0 && put_attribute(file, "format", text, format) && put_attribute(file, "version", H5T_NATIVE_INT64, &version) &&
-        put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) && put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
-        put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) && put_attribute(file, "content_sha256", text, w->content_hash);
+    bool good = text >= 0 && put_attribute(file, "format", text, format) &&
+                put_attribute(file, "version", H5T_NATIVE_INT64, &version) &&
+                put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) &&
+                put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
+                put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) &&
+                put_attribute(file, "content_sha256", text, w->content_hash);
     if (text >= 0) H5Tclose(text);
     return good;
 }
@@ -217,8 +232,10 @@ static bool put_dataset(hid_t file, const char *name, hid_t type, extent *part)
     hid_t space = H5Screate_simple(1, &count, NULL);
     hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
     hid_t set = -1;
-    if (space >= 0 && plist >= 0 && H5Pset_layout(plist, H5D_CONTIGUOUS) >= 0 && H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY) >= 0 &&
-        H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER) >= 0 && H5Pset_obj_track_times(plist, false) >= 0)
+    if (space >= 0 && plist >= 0 && H5Pset_layout(plist, H5D_CONTIGUOUS) >= 0 &&
+        H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY) >= 0 &&
+        H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER) >= 0 &&
+        H5Pset_obj_track_times(plist, false) >= 0)
         set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
     haddr_t place = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
     part->at = place == HADDR_UNDEF ? -1 : (int64_t)place;
@@ -232,7 +249,8 @@ static ml_status reserve_room(const ml_dataset_writer *w, int fd, int64_t bytes)
 {
     int error = posix_fallocate(fd, 0, bytes);
     if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO)
-        return ml_fail(ML_RESOURCE, "%s: no room for its %" PRId64 " bytes: %s", w->path, bytes, strerror(error));
+        return ml_fail(ML_RESOURCE, "%s: no room for its %" PRId64 " bytes: %s", w->path, bytes,
+                       strerror(error));
     return ML_OK; /* where a file system cannot reserve, writing will tell */
 }
 
@@ -242,39 +260,46 @@ static ml_status try_room(const ml_dataset_writer *w)
     int64_t bytes = METADATA_BYTES;
     for (int p = 0; p < PARTS; p++) bytes += w->part[p].bytes;
     int fd = open(w->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return ml_fail(ML_RESOURCE, "%s: cannot be created: %s", w->temporary, strerror(errno));
+    if (fd < 0)
+        return ml_fail(ML_RESOURCE, "%s: cannot be created: %s", w->temporary, strerror(errno));
     ml_status st = reserve_room(w, fd, bytes);
     close(fd);
     unlink(w->temporary);
     return st;
 }
 
-/* Makes the temporary file with all its metadata and the places of the parts, but not their contents. */
+/* Makes the temporary file with all its metadata and the places of the parts, but not their
+ * contents. */
 static ml_status make_skeleton(ml_dataset_writer *w)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t create = H5Pcreate(H5P_FILE_CREATE);
     hid_t file = -1;
-    if (create >= 0 && H5Pset_userblock(create, ML_SEAL_BYTES) >= 0 && H5Pset_obj_track_times(create, false) >= 0)
+    if (create >= 0 && H5Pset_userblock(create, ML_SEAL_BYTES) >= 0 &&
+        H5Pset_obj_track_times(create, false) >= 0)
         file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
     if (file >= 0) w->made = true;
-    bool good = file >= 0 && put_attributes(file, w) && put_dataset(file, "tokens", H5T_NATIVE_INT32, &w->part[TOKENS]) &&
+    bool good = file >= 0 && put_attributes(file, w) &&
+                put_dataset(file, "tokens", H5T_NATIVE_INT32, &w->part[TOKENS]) &&
                 put_dataset(file, "offsets", H5T_NATIVE_INT64, &w->part[OFFSETS]) &&
                 put_dataset(file, "mask", H5T_NATIVE_UINT8, &w->part[MASK]);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
     if (good) w->out = open(w->temporary, O_RDWR | O_CLOEXEC);
-    return w->out >= 0 ? ML_OK : ml_fail(ML_RESOURCE, "%s: cannot be made by HDF5: %s", w->temporary, strerror(errno));
+    return w->out >= 0 ? ML_OK
+                       : ml_fail(ML_RESOURCE, "%s: cannot be made by HDF5: %s", w->temporary,
+                                 strerror(errno));
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------------- */
+/* ---- the file ------------------------------------------------------------------------------ */
 
 static ml_status fill_file(ml_dataset_writer *w)
 {
     ml_status st = ML_OK;
     char hex[ML_SHA256_HEX], block[ML_SEAL_BYTES];
     struct stat about;
-    if (fstat(w->out, &about) != 0) return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
+    if (fstat(w->out, &about) != 0)
+        return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
     ML_TRY(reserve_room(w, w->out, about.st_size));
     for (int p = 0; p < PARTS; p++) {
         w->written = w->part[p].at;
@@ -296,14 +321,18 @@ static ml_status sync_folder(const char *path)
     bool good = folder >= 0 && (fsync(folder) == 0 || errno == EINVAL);
     int error = errno;
     if (folder >= 0) close(folder);
-    return good ? ML_OK : ml_fail(ML_RESOURCE, "%s: its folder cannot be synced: %s", path, strerror(error));
+    return good
+               ? ML_OK
+               : ml_fail(ML_RESOURCE, "%s: its folder cannot be synced: %s", path, strerror(error));
 }
 
 static ml_status put_in_place(ml_dataset_writer *w)
 {
-    if (fsync(w->out) != 0) return ml_fail(ML_RESOURCE, "%s: cannot be synced to disk: %s", w->path, strerror(errno));
+    if (fsync(w->out) != 0)
+        return ml_fail(ML_RESOURCE, "%s: cannot be synced to disk: %s", w->path, strerror(errno));
     if (rename(w->temporary, w->path) != 0)
-        return ml_fail(ML_RESOURCE, "%s: cannot be renamed to from %s: %s", w->path, w->temporary, strerror(errno));
+        return ml_fail(ML_RESOURCE, "%s: cannot be renamed to from %s: %s", w->path, w->temporary,
+                       strerror(errno));
     w->made = false;
     return sync_folder(w->path);
 }

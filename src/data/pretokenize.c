@@ -1,4 +1,5 @@
-/* Split patterns: hand-written scanners for GPT-2, Llama-3 and single digits, PCRE2 for anything else. */
+/* Split patterns: hand-written scanners for GPT-2, Llama-3 and single digits, PCRE2 for anything
+ * else. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -25,22 +26,28 @@ struct ml_splitter {
     ml_class_table *classes;
 };
 
-/* ---- what the scanners are made of ------------------------------------------------------------------------------------ */
+/* ---- what the scanners are made of --------------------------------------------------------- */
 
-static ml_character_class class_at(const step *s, const char *text, int64_t length, int64_t at, int *size)
+static ml_character_class class_at(const step *s, const char *text, int64_t length, int64_t at,
+                                   int *size)
 {
     static const uint8_t ascii[128] = {
-        1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* control */
-        4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 1, 1, 1, 1, 1, 1, /* blank, digits */
-        1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, /* capitals */
-        1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, /* small letters */
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* control */
+        4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 1, 1, 1, 1, 1, 1, /* blank, digits */
+        1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, /* capitals */
+        1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, /* small letters */
     };
     *size = 1;
     if (!(text[at] & 0x80)) return (ml_character_class)ascii[(unsigned char)text[at]];
     return ml_class_of(s->classes, ml_utf8_next(text, length, at, size));
 }
 
-static int64_t end_of_run(const step *s, const char *text, int64_t length, int64_t at, ml_character_class of)
+static int64_t end_of_run(const step *s, const char *text, int64_t length, int64_t at,
+                          ml_character_class of)
 {
     int size;
     while (at < length && class_at(s, text, length, at, &size) == of) at += size;
@@ -59,7 +66,8 @@ static int64_t end_of_blanks(const step *s, const char *text, int64_t length, in
     return end < length && last > at ? last : end;
 }
 
-/* The end of 's, 't, 'm, 'd, 're, 've or 'll at `at`, or `at`; `fold`: in any case, with ſ for s. */
+/* The end of 's, 't, 'm, 'd, 're, 've or 'll at `at`, or `at`; `fold`: in any case, with ſ for
+ * s. */
 static int64_t end_of_contraction(const char *text, int64_t length, int64_t at, bool fold)
 {
     if (text[at] != '\'' || at + 1 >= length) return at;
@@ -74,7 +82,7 @@ static int64_t end_of_contraction(const char *text, int64_t length, int64_t at, 
     return at;
 }
 
-/* ---- the known patterns ------------------------------------------------------------------------------------------------- */
+/* ---- the known patterns -------------------------------------------------------------------- */
 
 static int64_t scan_gpt2(const step *s, const char *text, int64_t length, int64_t at)
 {
@@ -94,7 +102,8 @@ static int64_t end_of_newlines(const step *s, const char *text, int64_t length, 
 {
     int size;
     int64_t end = at;
-    for (int64_t i = at; i < length && class_at(s, text, length, i, &size) == ML_CLASS_SPACE; i += size)
+    for (int64_t i = at; i < length && class_at(s, text, length, i, &size) == ML_CLASS_SPACE;
+         i += size)
         if (is_newline(text[i])) end = i + 1;
     return end;
 }
@@ -102,7 +111,9 @@ static int64_t end_of_newlines(const step *s, const char *text, int64_t length, 
 static int64_t end_of_three_numbers(const step *s, const char *text, int64_t length, int64_t at)
 {
     int size;
-    for (int i = 0; i < 3 && at < length && class_at(s, text, length, at, &size) == ML_CLASS_NUMBER; i++) at += size;
+    for (int i = 0; i < 3 && at < length && class_at(s, text, length, at, &size) == ML_CLASS_NUMBER;
+         i++)
+        at += size;
     return at;
 }
 
@@ -113,7 +124,8 @@ static int64_t scan_llama3(const step *s, const char *text, int64_t length, int6
     if (contraction > at) return contraction;
     ml_character_class class = class_at(s, text, length, at, &size);
     int64_t next = at + size;
-    ml_character_class following = next < length ? class_at(s, text, length, next, &next_size) : ML_CLASS_SPACE;
+    ml_character_class following =
+        next < length ? class_at(s, text, length, next, &next_size) : ML_CLASS_SPACE;
     if (class == ML_CLASS_NUMBER) return end_of_three_numbers(s, text, length, at);
     if (class == ML_CLASS_LETTER || (following == ML_CLASS_LETTER && !is_newline(text[at])))
         return end_of_run(s, text, length, next, ML_CLASS_LETTER);
@@ -134,12 +146,13 @@ static int64_t scan_digit(const step *s, const char *text, int64_t length, int64
     return at;
 }
 
-/* ---- any other pattern ---------------------------------------------------------------------------------------------------- */
+/* ---- any other pattern --------------------------------------------------------------------- */
 
 static int64_t scan_pattern(const step *s, const char *text, int64_t length, int64_t at)
 {
     const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-    int found = pcre2_match(s->code, (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)at, options, s->match, NULL);
+    int found = pcre2_match(s->code, (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)at, options,
+                            s->match, NULL);
     if (found < 0) return length; /* no match, or one that costs too much: one piece to the end */
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match);
     int64_t start = (int64_t)span[0], end = (int64_t)span[1];
@@ -152,19 +165,23 @@ static ml_status compile(step *s, const char *pattern)
     int error;
     PCRE2_SIZE where;
     s->scan = scan_pattern;
-    s->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &where, NULL);
+    s->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                            &error, &where, NULL);
     if (!s->code) {
         char reason[128];
         pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
-        return ml_fail(ML_INPUT, "tokenizer: the split pattern \"%s\" is not understood at its byte %zu: %s", pattern, (size_t)where,
-                       reason);
+        return ml_fail(ML_INPUT,
+                       "tokenizer: the split pattern \"%s\" is not understood at its byte %zu: %s",
+                       pattern, (size_t)where, reason);
     }
-    (void)pcre2_jit_compile(s->code, PCRE2_JIT_COMPLETE); /* without it matching is slow, not wrong */
+    (void)pcre2_jit_compile(s->code,
+                            PCRE2_JIT_COMPLETE); /* without it matching is slow, not wrong */
     s->match = pcre2_match_data_create_from_pattern(s->code, NULL);
-    return s->match ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
+    return s->match ? ML_OK
+                    : ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
 }
 
-/* ---- the splitter ---------------------------------------------------------------------------------------------------------- */
+/* ---- the splitter -------------------------------------------------------------------------- */
 
 static scanner known_scanner(const char *pattern)
 {
@@ -174,12 +191,14 @@ static scanner known_scanner(const char *pattern)
     return NULL;
 }
 
-ml_status ml_splitter_create(ml_splitter **out, const char *const *patterns, int64_t count, bool scanners)
+ml_status ml_splitter_create(ml_splitter **out, const char *const *patterns, int64_t count,
+                             bool scanners)
 {
     ml_status st = ML_OK;
     ml_splitter *splitter = NULL;
     if (count < 1 || count > MOST_STEPS)
-        return ml_fail(ML_INPUT, "tokenizer: it has %lld split patterns, expected 1 to %d", (long long)count, MOST_STEPS);
+        return ml_fail(ML_INPUT, "tokenizer: it has %lld split patterns, expected 1 to %d",
+                       (long long)count, MOST_STEPS);
     ML_NEW(splitter, 1, ML_MEM_OTHER, "a splitter");
     ML_TRY(ml_class_table_create(&splitter->classes));
     for (int64_t i = 0; i < count; i++) {
@@ -206,7 +225,8 @@ void ml_splitter_destroy(ml_splitter *splitter)
     ml_memory_free(splitter);
 }
 
-static ml_status run_from(const ml_splitter *splitter, int64_t first, const char *text, int64_t length, ml_piece_sink piece, void *context)
+static ml_status run_from(const ml_splitter *splitter, int64_t first, const char *text,
+                          int64_t length, ml_piece_sink piece, void *context)
 {
     if (first == splitter->count) return piece(context, text, length);
     const step *s = &splitter->steps[first];
@@ -218,7 +238,8 @@ static ml_status run_from(const ml_splitter *splitter, int64_t first, const char
     return ML_OK;
 }
 
-ml_status ml_splitter_run(ml_splitter *splitter, const char *text, int64_t length, ml_piece_sink piece, void *context)
+ml_status ml_splitter_run(ml_splitter *splitter, const char *text, int64_t length,
+                          ml_piece_sink piece, void *context)
 {
     return run_from(splitter, 0, text, length, piece, context);
 }

@@ -1,4 +1,5 @@
-/* Prompts are compared by their SHA-256: two sorts, one that brings equal ones together, one that puts the groups in file order. */
+/* Prompts are compared by their SHA-256: two sorts, one that brings equal ones together, one that
+ * puts the groups in file order. */
 #include "data/prompt_groups.h"
 
 #include <stdlib.h>
@@ -24,13 +25,15 @@ static int by_leader(const void *left, const void *right)
     return order ? order : compare(a->sequence, b->sequence);
 }
 
-static ml_status hash_prompts(const ml_dataset *data, int64_t max_len, int64_t n, const int64_t *member, entry *entries)
+static ml_status hash_prompts(const ml_dataset *data, int64_t max_len, int64_t n,
+                              const int64_t *member, entry *entries)
 {
     ml_status st = ML_OK;
     int32_t *tokens = NULL;
     uint8_t *mask = NULL;
     int64_t longest = 0;
-    for (int64_t i = 0; i < n; i++) longest = ml_max(longest, ml_dataset_length(data, member[i], max_len));
+    for (int64_t i = 0; i < n; i++)
+        longest = ml_max(longest, ml_dataset_length(data, member[i], max_len));
     ML_NEW(tokens, longest, ML_MEM_OTHER, "a sequence");
     ML_NEW(mask, longest, ML_MEM_OTHER, "a sequence");
     for (int64_t i = 0; i < n; i++) {
@@ -46,7 +49,8 @@ done:
     return st;
 }
 
-ml_status group_by_prompt(const ml_dataset *data, int64_t max_len, int64_t n, int64_t *member, int64_t *start, int64_t *groups)
+ml_status group_by_prompt(const ml_dataset *data, int64_t max_len, int64_t n, int64_t *member,
+                          int64_t *start, int64_t *groups)
 {
     ml_status st = ML_OK;
     entry *entries = NULL;
@@ -54,7 +58,8 @@ ml_status group_by_prompt(const ml_dataset *data, int64_t max_len, int64_t n, in
     ML_TRY(hash_prompts(data, max_len, n, member, entries));
     qsort(entries, (size_t)n, sizeof *entries, by_prompt);
     for (int64_t i = 1; i < n; i++)
-        if (!memcmp(entries[i].hash, entries[i - 1].hash, sizeof entries[i].hash)) entries[i].leader = entries[i - 1].leader;
+        if (!memcmp(entries[i].hash, entries[i - 1].hash, sizeof entries[i].hash))
+            entries[i].leader = entries[i - 1].leader;
     qsort(entries, (size_t)n, sizeof *entries, by_leader);
     *groups = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -1,6 +1,7 @@
-/* The order of the sequences. A sequence stands alone or in the group of its prompt; a shuffled epoch is a Fisher–Yates permutation of
- * the groups drawn from the counter-based generator with the epoch as its stream; the one epoch in use is kept, any other is made again when
- * it is asked for. */
+/* The order of the sequences. A sequence stands alone or in the group of its prompt; a shuffled
+ * epoch is a Fisher–Yates permutation of the groups drawn from the counter-based generator with
+ * the epoch as its stream; the one epoch in use is kept, any other is made again when it is asked
+ * for. */
 #include "data/prompt_groups.h"
 #include "mpilora/data.h"
 
@@ -47,14 +48,17 @@ static void order_members(ml_sampler *s)
 {
     int64_t n = 0;
     for (int64_t g = 0; g < s->groups; g++)
-        for (int64_t i = s->group_start[s->group_order[g]]; i < s->group_start[s->group_order[g] + 1]; i++) s->order[n++] = s->member[i];
+        for (int64_t i = s->group_start[s->group_order[g]];
+             i < s->group_start[s->group_order[g] + 1]; i++)
+            s->order[n++] = s->member[i];
 }
 
 static ml_status list_groups(ml_sampler *s, bool group_prompts)
 {
     list_usable(s);
     if (group_prompts) {
-        ml_status st = group_by_prompt(s->data, s->max_len, s->usable, s->member, s->group_start, &s->groups);
+        ml_status st =
+            group_by_prompt(s->data, s->max_len, s->usable, s->member, s->group_start, &s->groups);
         if (st != ML_OK) return st;
     }
     for (int64_t g = 0; g < s->groups; g++) s->group_order[g] = g;
@@ -62,16 +66,22 @@ static ml_status list_groups(ml_sampler *s, bool group_prompts)
     return ML_OK;
 }
 
-ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len, const ml_sampler_order *order)
+ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len,
+                            const ml_sampler_order *order)
 {
     ml_status st = ML_OK;
     ml_sampler *s = NULL;
     ML_NEW(s, 1, ML_MEM_OTHER, "a sampler");
-    *s = (ml_sampler){
-        .data = data, .max_len = max_len, .shuffle = order->shuffle, .key = ml_random_key_make(order->seed, "shuffle"), .epoch = -1};
+    *s = (ml_sampler){.data = data,
+                      .max_len = max_len,
+                      .shuffle = order->shuffle,
+                      .key = ml_random_key_make(order->seed, "shuffle"),
+                      .epoch = -1};
     count_sequences(s);
     if (!s->usable) {
-        st = ml_fail(ML_INPUT, "no sequence of the data set has a target within its first %lld tokens; raise data.max_len",
+        st = ml_fail(ML_INPUT,
+                     "no sequence of the data set has a target within its first %lld tokens; raise "
+                     "data.max_len",
                      (long long)max_len);
         goto done;
     }
@@ -81,7 +91,8 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
     ML_NEW(s->order, s->usable, ML_MEM_OTHER, "the order of the sequences");
     ML_NEW(s->of_length, s->longest + 1, ML_MEM_OTHER, "the lengths of the sequences");
     ML_TRY(list_groups(s, order->group_prompts));
-    for (int64_t i = 0; i < s->usable; i++) s->of_length[ml_dataset_length(data, s->member[i], max_len)]++;
+    for (int64_t i = 0; i < s->usable; i++)
+        s->of_length[ml_dataset_length(data, s->member[i], max_len)]++;
     *out = s;
     s = NULL;
 done:
@@ -109,7 +120,8 @@ static void shuffle_epoch(ml_sampler *s, int64_t epoch)
     for (int64_t g = 0; g < s->groups; g++) s->group_order[g] = g;
     for (int64_t i = s->groups - 1; i > 0; i--) {
         double u = ml_random_uniform(s->key, (uint64_t)epoch, (uint64_t)i);
-        int64_t j = ml_min((int64_t)(u * (double)(i + 1)), i); /* the product may round up to i + 1 */
+        int64_t j =
+            ml_min((int64_t)(u * (double)(i + 1)), i); /* the product may round up to i + 1 */
         int64_t moved = s->group_order[i];
         s->group_order[i] = s->group_order[j];
         s->group_order[j] = moved;
@@ -125,8 +137,8 @@ int64_t ml_sampler_at(ml_sampler *sampler, int64_t position)
     return sampler->order[position % sampler->usable];
 }
 
-/* How often one sequence can stand among `n` consecutive positions: a shuffled order may end one epoch with the sequence that begins
- * the next. */
+/* How often one sequence can stand among `n` consecutive positions: a shuffled order may end one
+ * epoch with the sequence that begins the next. */
 static int64_t most_repeats(const ml_sampler *s, int64_t n)
 {
     if (n < 2) return n;

@@ -18,7 +18,7 @@ static const format formats[] = {
 
 const char *ml_text_format_name(ml_text_format format) { return formats[format].name; }
 
-/* ---- sequences -------------------------------------------------------------------------------------------------------------- */
+/* ---- sequences ----------------------------------------------------------------------------- */
 
 ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count)
 {
@@ -50,7 +50,8 @@ done:
     return st;
 }
 
-ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask, int64_t count)
+ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask,
+                           int64_t count)
 {
     ml_tokenize_report *report = job->report;
     int64_t targets = 0, kept = 0;
@@ -59,7 +60,10 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
         if (i < report->limit) kept = targets;
     }
     if (!targets)
-        return ml_fail(ML_INPUT, "a sequence of %" PRId64 " tokens without a target: nothing in it can be learnt; leave it out", count);
+        return ml_fail(ML_INPUT,
+                       "a sequence of %" PRId64
+                       " tokens without a target: nothing in it can be learnt; leave it out",
+                       count);
     ml_status st = ml_dataset_writer_add(job->writer, tokens, mask, count);
     if (st == ML_OK) st = keep_length(job, count);
     if (st != ML_OK) return st;
@@ -72,7 +76,7 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
     return ML_OK;
 }
 
-/* ---- the report ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the report ---------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -92,7 +96,7 @@ static void summarise(ml_tokenize_job *job)
     report->p95 = lengths[(n * 95 + 99) / 100 - 1]; /* nearest rank */
 }
 
-/* ---- the format ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the format ---------------------------------------------------------------------------- */
 
 static ml_text_format guess(const ml_text *line)
 {
@@ -101,7 +105,8 @@ static ml_text_format guess(const ml_text *line)
     return strstr(text, "||") ? ML_FORMAT_E2E : ML_FORMAT_TEXT;
 }
 
-/* Finds the first line that is not empty, where the format has to be guessed, and gives it back to the reader. */
+/* Finds the first line that is not empty, where the format has to be guessed, and gives it back to
+ * the reader. */
 static ml_status choose_format(ml_tokenize_job *job)
 {
     bool more = true;
@@ -114,10 +119,12 @@ static ml_status choose_format(ml_tokenize_job *job)
         job->reader.again = true;
     }
     if (job->report->format == ML_FORMAT_GUESS)
-        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one line", job->options->in);
+        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one line",
+                       job->options->in);
     if (job->report->format != ML_FORMAT_IDS && !job->options->tokenizer)
         return ml_fail(ML_INPUT,
-                       "%s: the base file has no tokenizer, so only --format ids can be read (this is %s); import the model with its "
+                       "%s: the base file has no tokenizer, so only --format ids can be read (this "
+                       "is %s); import the model with its "
                        "tokenizer files",
                        job->options->in, ml_text_format_name(job->report->format));
     return ML_OK;
@@ -127,21 +134,30 @@ static ml_status check_options(const ml_tokenize_options *options)
 {
     struct stat in, out;
     if (options->max_len < 0 || options->max_len == 1)
-        return ml_fail(ML_USAGE, "a max_len of %" PRId64 " leaves no token to be predicted; at least 2 are needed", options->max_len);
+        return ml_fail(ML_USAGE,
+                       "a max_len of %" PRId64
+                       " leaves no token to be predicted; at least 2 are needed",
+                       options->max_len);
     if (options->max_len > options->context)
-        return ml_fail(ML_USAGE, "max_len %" PRId64 " is beyond the model's context of %" PRId64 " tokens", options->max_len,
-                       options->context);
-    if (stat(options->in, &in) == 0 && stat(options->out, &out) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-        return ml_fail(ML_USAGE, "%s and %s are the same file; the data set needs a name of its own", options->in, options->out);
+        return ml_fail(ML_USAGE,
+                       "max_len %" PRId64 " is beyond the model's context of %" PRId64 " tokens",
+                       options->max_len, options->context);
+    if (stat(options->in, &in) == 0 && stat(options->out, &out) == 0 && in.st_dev == out.st_dev &&
+        in.st_ino == out.st_ino)
+        return ml_fail(ML_USAGE,
+                       "%s and %s are the same file; the data set needs a name of its own",
+                       options->in, options->out);
     return ML_OK;
 }
 
 static ml_status read_all(ml_tokenize_job *job)
 {
     ml_status st = formats[job->report->format].read(job);
-    if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, job->reader.number);
+    if (st == ML_INPUT)
+        return ml_fail_within(st, "%s: line %" PRId64, job->options->in, job->reader.number);
     if (st == ML_OK && !job->report->sequences)
-        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence", job->options->in);
+        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence",
+                       job->options->in);
     return st;
 }
 
@@ -154,7 +170,8 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     ML_TRY(check_options(options));
     ML_TRY(ml_line_reader_open(&job.reader, options->in));
     ML_TRY(choose_format(&job));
-    ML_TRY(ml_dataset_writer_create(&job.writer, options->out, options->vocab, options->tokenizer_hash, options->max_len));
+    ML_TRY(ml_dataset_writer_create(&job.writer, options->out, options->vocab,
+                                    options->tokenizer_hash, options->max_len));
     ML_TRY(read_all(&job));
     summarise(&job);
     if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;

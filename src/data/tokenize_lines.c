@@ -4,9 +4,10 @@
 #include "data/tokenize_private.h"
 #include "data/tokenizer_private.h"
 
-/* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after it. */
-static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t prompt_length, const char *completion,
-                           int64_t completion_length)
+/* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after
+ * it. */
+static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t prompt_length,
+                           const char *completion, int64_t completion_length)
 {
     ml_status st = ML_OK;
     ml_tokenizer *t = job->options->tokenizer;
@@ -25,7 +26,8 @@ done:
 }
 
 /* Calls `one` for every line that is not empty. */
-static ml_status for_lines(ml_tokenize_job *job, ml_status (*one)(ml_tokenize_job *job, const char *line, int64_t length))
+static ml_status for_lines(ml_tokenize_job *job,
+                           ml_status (*one)(ml_tokenize_job *job, const char *line, int64_t length))
 {
     ml_status st = ML_OK;
     bool more = true;
@@ -38,21 +40,23 @@ static ml_status for_lines(ml_tokenize_job *job, ml_status (*one)(ml_tokenize_jo
     return st;
 }
 
-/* ---- e2e ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- e2e ----------------------------------------------------------------------------------- */
 
 static ml_status e2e_line(ml_tokenize_job *job, const char *line, int64_t length)
 {
     const char *bars = memmem(line, (size_t)length, "||", 2);
-    if (!bars) return ml_fail(ML_INPUT, "there is no \"||\" between meaning representation and text");
+    if (!bars)
+        return ml_fail(ML_INPUT, "there is no \"||\" between meaning representation and text");
     return emit_pair(job, line, bars - line, bars + 2, length - (bars + 2 - line));
 }
 
 ml_status ml_tokenize_e2e(ml_tokenize_job *job) { return for_lines(job, e2e_line); }
 
-/* ---- jsonl ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- jsonl --------------------------------------------------------------------------------- */
 
 /* The line as a JSON object that has no keys but `keys`. */
-static ml_status read_object(json_t **out, const char *line, int64_t length, const char *const *keys, const char *hint)
+static ml_status read_object(json_t **out, const char *line, int64_t length,
+                             const char *const *keys, const char *hint)
 {
     json_error_t error;
     const char *key;
@@ -66,8 +70,8 @@ static ml_status read_object(json_t **out, const char *line, int64_t length, con
         for (int i = 0; keys[i]; i++) known = known || !strcmp(keys[i], key);
         if (known) continue;
         const char *near = ml_nearest_word(key, keys);
-        return ml_fail(ML_INPUT, "unknown key \"%s\"%s%s%s; %s", key, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "",
-                       hint);
+        return ml_fail(ML_INPUT, "unknown key \"%s\"%s%s%s; %s", key,
+                       near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", hint);
     }
     return ML_OK;
 }
@@ -75,7 +79,8 @@ static ml_status read_object(json_t **out, const char *line, int64_t length, con
 static ml_status check_text(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
-    return !value || json_is_string(value) ? ML_OK : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
+    return !value || json_is_string(value) ? ML_OK
+                                           : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
 }
 
 static ml_status jsonl_line(ml_tokenize_job *job, const char *line, int64_t length)
@@ -86,15 +91,17 @@ static ml_status jsonl_line(ml_tokenize_job *job, const char *line, int64_t leng
     json_t *object = NULL;
     ML_TRY(read_object(&object, line, length, keys, hint));
     for (int i = 0; keys[i]; i++) ML_TRY(check_text(object, keys[i]));
-    const json_t *prompt = json_object_get(object, "prompt"), *completion = json_object_get(object, "completion"),
+    const json_t *prompt = json_object_get(object, "prompt"),
+                 *completion = json_object_get(object, "completion"),
                  *text = json_object_get(object, "text");
     if (text ? prompt || completion : !prompt || !completion) {
         st = ml_fail(ML_INPUT, "%s", hint);
         goto done;
     }
     if (text) completion = text;
-    st = emit_pair(job, prompt ? json_string_value(prompt) : "", (int64_t)json_string_length(prompt), json_string_value(completion),
-                   (int64_t)json_string_length(completion));
+    st =
+        emit_pair(job, prompt ? json_string_value(prompt) : "", (int64_t)json_string_length(prompt),
+                  json_string_value(completion), (int64_t)json_string_length(completion));
 done:
     json_decref(object);
     return st;
@@ -102,19 +109,24 @@ done:
 
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) { return for_lines(job, jsonl_line); }
 
-/* ---- ids ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- ids ----------------------------------------------------------------------------------- */
 
 /* One token and its label; label −100: no target. */
 static ml_status take_id(ml_tokenize_job *job, const json_t *id, const json_t *labels, size_t i)
 {
     const json_t *label = labels ? json_array_get(labels, i) : id;
-    if (!json_is_integer(id) || !json_is_integer(label)) return ml_fail(ML_INPUT, "element %zu is not a whole number", i);
+    if (!json_is_integer(id) || !json_is_integer(label))
+        return ml_fail(ML_INPUT, "element %zu is not a whole number", i);
     json_int_t token = json_integer_value(id), value = json_integer_value(label);
     if (token < 0 || token >= job->options->vocab)
-        return ml_fail(ML_INPUT, "input_ids[%zu] is %" JSON_INTEGER_FORMAT ", outside the vocabulary: ids go from 0 to %" PRId64, i, token,
-                       job->options->vocab - 1);
+        return ml_fail(ML_INPUT,
+                       "input_ids[%zu] is %" JSON_INTEGER_FORMAT
+                       ", outside the vocabulary: ids go from 0 to %" PRId64,
+                       i, token, job->options->vocab - 1);
     if (value != token && value != -100)
-        return ml_fail(ML_INPUT, "labels[%zu] is %" JSON_INTEGER_FORMAT "; it may be the token itself, %" JSON_INTEGER_FORMAT ", or -100",
+        return ml_fail(ML_INPUT,
+                       "labels[%zu] is %" JSON_INTEGER_FORMAT
+                       "; it may be the token itself, %" JSON_INTEGER_FORMAT ", or -100",
                        i, value, token);
     job->mask[i] = value == token;
     return ml_ids_add(&job->ids, (int32_t)token);
@@ -127,14 +139,16 @@ static ml_status ids_line(ml_tokenize_job *job, const char *line, int64_t length
     ml_status st = ML_OK;
     json_t *object = NULL;
     ML_TRY(read_object(&object, line, length, keys, hint));
-    const json_t *ids = json_object_get(object, "input_ids"), *labels = json_object_get(object, "labels");
+    const json_t *ids = json_object_get(object, "input_ids"),
+                 *labels = json_object_get(object, "labels");
     if (!json_is_array(ids) || (labels && !json_is_array(labels))) {
         st = ml_fail(ML_INPUT, "\"input_ids\" or \"labels\" is not a list; %s", hint);
         goto done;
     }
     size_t count = json_array_size(ids);
     if (labels && json_array_size(labels) != count) {
-        st = ml_fail(ML_INPUT, "there are %zu input_ids but %zu labels", count, json_array_size(labels));
+        st = ml_fail(ML_INPUT, "there are %zu input_ids but %zu labels", count,
+                     json_array_size(labels));
         goto done;
     }
     job->ids.count = 0;

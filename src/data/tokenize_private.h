@@ -20,8 +20,10 @@ typedef struct ml_tokenize_job {
 
 /* Room for `count` mask bytes. */
 ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count) ML_NODISCARD;
-/* Writes one sequence. ML_INPUT where none of its tokens after the first is a target, or an id is outside the vocabulary. */
-ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask, int64_t count) ML_NODISCARD;
+/* Writes one sequence. ML_INPUT where none of its tokens after the first is a target, or an id is
+ * outside the vocabulary. */
+ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask,
+                           int64_t count) ML_NODISCARD;
 
 /* The formats: each reads all of job->reader. Messages name the line but not the file. */
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;

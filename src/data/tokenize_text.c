@@ -1,6 +1,7 @@
-/* Plain text: documents with an empty line between them, each followed by end-of-text. A document longer than the limit becomes several
- * sequences. Documents of any length are read with bounded memory: part of one is encoded when it has grown, cut where the next line
- * begins with something visible, which is where the split patterns cut as well. */
+/* Plain text: documents with an empty line between them, each followed by end-of-text. A document
+ * longer than the limit becomes several sequences. Documents of any length are read with bounded
+ * memory: part of one is encoded when it has grown, cut where the next line begins with something
+ * visible, which is where the split patterns cut as well. */
 #include "data/tokenize_private.h"
 
 enum { PART = 4 << 20, LONGEST_PART = 64 << 20 };
@@ -11,8 +12,8 @@ typedef struct document {
     bool several; /* it has been cut */
 } document;
 
-/* Writes sequences of at most `limit` tokens until at most `keep` tokens are left. A last token alone would have no target, so the piece
- * before it leaves it one more. */
+/* Writes sequences of at most `limit` tokens until at most `keep` tokens are left. A last token
+ * alone would have no target, so the piece before it leaves it one more. */
 static ml_status emit_pieces(ml_tokenize_job *job, document *doc, int64_t keep)
 {
     ml_status st = ML_OK;
@@ -26,7 +27,8 @@ static ml_status emit_pieces(ml_tokenize_job *job, document *doc, int64_t keep)
             doc->several = true;
             job->report->split_documents++;
         }
-        if (count == 1 && doc->several) break; /* limit 2 and an odd number of tokens: the last one is no target anyhow */
+        if (count == 1 && doc->several)
+            break; /* limit 2 and an odd number of tokens: the last one is no target anyhow */
         ML_TRY(ml_tokenize_emit(job, job->ids.data + start, job->mask, count));
         start += count;
     }
@@ -38,7 +40,8 @@ done:
 
 static ml_status encode_part(ml_tokenize_job *job, document *doc)
 {
-    ml_status st = ml_tokenizer_encode(job->options->tokenizer, doc->text.data, doc->text.length, false, &job->ids);
+    ml_status st = ml_tokenizer_encode(job->options->tokenizer, doc->text.data, doc->text.length,
+                                       false, &job->ids);
     doc->text.length = 0;
     return st;
 }
@@ -57,7 +60,10 @@ done:
     return st;
 }
 
-static bool is_blank(char c) { return c == ' ' || c == '\t' || (c >= '\n' && c <= '\r') || (c & 0x80); }
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || (c >= '\n' && c <= '\r') || (c & 0x80);
+}
 
 static ml_status add_line(ml_tokenize_job *job, document *doc)
 {

@@ -16,7 +16,8 @@ typedef struct added_token {
 
 struct ml_tokenizer {
     int64_t size;
-    int64_t *offsets; /* [size + 1] the bytes of token i are bytes.data[offsets[i] … offsets[i + 1]) */
+    int64_t
+        *offsets; /* [size + 1] the bytes of token i are bytes.data[offsets[i] … offsets[i + 1]) */
     ml_text bytes;
     added_token *added; /* [nadded] the longest first */
     int64_t nadded;
@@ -29,7 +30,7 @@ struct ml_tokenizer {
     int64_t lost;
 };
 
-/* ---- making it from the canonical JSON ------------------------------------------------------------------------------------ */
+/* ---- making it from the canonical JSON ----------------------------------------------------- */
 
 /* The member of the right type, or NULL after ml_fail. */
 static json_t *member(const json_t *root, const char *key, json_type type)
@@ -47,24 +48,30 @@ static ml_status read_added(ml_tokenizer *t, const json_t *added)
     size_t i;
     json_t *one;
     if (json_array_size(added) > MOST_ADDED)
-        return ml_fail(ML_INPUT, "tokenizer: it has %zu added tokens, expected at most %d", json_array_size(added), MOST_ADDED);
+        return ml_fail(ML_INPUT, "tokenizer: it has %zu added tokens, expected at most %d",
+                       json_array_size(added), MOST_ADDED);
     ML_NEW(t->added, (int64_t)json_array_size(added), ML_MEM_OTHER, "the added tokens");
     json_array_foreach(added, i, one)
     {
         json_t *id = member(one, "id", JSON_INTEGER), *special = member(one, "special", JSON_TRUE);
         if (!id || !special) return ML_INPUT;
         if (json_integer_value(id) < 0 || json_integer_value(id) >= t->size)
-            return ml_fail(ML_INPUT, "tokenizer: an added token has the id %" JSON_INTEGER_FORMAT " of %" PRId64, json_integer_value(id),
-                           t->size);
-        t->added[t->nadded++] = (added_token){.id = (int32_t)json_integer_value(id), .special = json_is_true(special)};
-        t->special[json_integer_value(id)] = json_is_true(special) ? 2 : 1; /* for now: 1 marks added, 2 special */
+            return ml_fail(ML_INPUT,
+                           "tokenizer: an added token has the id %" JSON_INTEGER_FORMAT
+                           " of %" PRId64,
+                           json_integer_value(id), t->size);
+        t->added[t->nadded++] =
+            (added_token){.id = (int32_t)json_integer_value(id), .special = json_is_true(special)};
+        t->special[json_integer_value(id)] =
+            json_is_true(special) ? 2 : 1; /* for now: 1 marks added, 2 special */
     }
 done:
     return st;
 }
 
-/* Appends the bytes of one token to t->bytes and tells the encoder those that are written in the byte-level alphabet. Added tokens are spelt
- * as they are, and a merge may make one of them all the same. */
+/* Appends the bytes of one token to t->bytes and tells the encoder those that are written in the
+ * byte-level alphabet. Added tokens are spelt as they are, and a merge may make one of them all
+ * the same. */
 static ml_status read_token(ml_tokenizer *t, int32_t id, const json_t *token)
 {
     ml_status st;
@@ -73,7 +80,9 @@ static ml_status read_token(ml_tokenizer *t, int32_t id, const json_t *token)
     int64_t length = json_is_string(token) ? (int64_t)json_string_length(token) : 0;
     t->offsets[id] = start;
     bool decoded = ml_byte_level_decode(text, length, &t->bytes, &st);
-    if (decoded) st = ml_bpe_add_token(t->bpe, id, t->bytes.data + start, t->bytes.length - start, t->special[id] == 2);
+    if (decoded)
+        st = ml_bpe_add_token(t->bpe, id, t->bytes.data + start, t->bytes.length - start,
+                              t->special[id] == 2);
     if (st != ML_OK || (decoded && !t->special[id])) return st;
     t->bytes.length = start; /* what was decoded, up to a character outside the alphabet */
     return ml_text_add(&t->bytes, text, length);
@@ -84,34 +93,44 @@ static ml_status read_tokens(ml_tokenizer *t, const json_t *tokens)
     ml_status st = ML_OK;
     ML_NEW(t->offsets, t->size + 1, ML_MEM_OTHER, "the vocabulary");
     ML_TRY(ml_text_add(&t->bytes, "", 0)); /* so that an empty token has an address */
-    for (int64_t id = 0; id < t->size; id++) ML_TRY(read_token(t, (int32_t)id, json_array_get(tokens, (size_t)id)));
+    for (int64_t id = 0; id < t->size; id++)
+        ML_TRY(read_token(t, (int32_t)id, json_array_get(tokens, (size_t)id)));
     t->offsets[t->size] = t->bytes.length;
 done:
     return st;
 }
 
 /* The id of a merge's part, written in the byte-level alphabet. */
-static ml_status find_part(const ml_tokenizer *t, const char *text, int64_t length, ml_text *joined, int32_t *id)
+static ml_status find_part(const ml_tokenizer *t, const char *text, int64_t length, ml_text *joined,
+                           int32_t *id)
 {
     ml_status st;
     int64_t start = joined->length;
     *id = -1;
-    if (ml_byte_level_decode(text, length, joined, &st)) *id = ml_bpe_find(t->bpe, joined->data + start, joined->length - start);
+    if (ml_byte_level_decode(text, length, joined, &st))
+        *id = ml_bpe_find(t->bpe, joined->data + start, joined->length - start);
     if (st != ML_OK) return st;
-    return *id >= 0 ? ML_OK : ml_fail(ML_INPUT, "tokenizer: a merge has the part \"%.*s\", which is no token", (int)length, text);
+    return *id >= 0
+               ? ML_OK
+               : ml_fail(ML_INPUT, "tokenizer: a merge has the part \"%.*s\", which is no token",
+                         (int)length, text);
 }
 
 static ml_status read_merge(ml_tokenizer *t, const char *merge, ml_text *joined)
 {
     int32_t left, right;
     const char *blank = merge ? strchr(merge, ' ') : NULL;
-    if (!blank) return ml_fail(ML_INPUT, "tokenizer: the merge \"%s\" has no blank", merge ? merge : "(no text)");
+    if (!blank)
+        return ml_fail(ML_INPUT, "tokenizer: the merge \"%s\" has no blank",
+                       merge ? merge : "(no text)");
     joined->length = 0;
     ml_status st = find_part(t, merge, blank - merge, joined, &left);
     if (st == ML_OK) st = find_part(t, blank + 1, (int64_t)strlen(blank + 1), joined, &right);
     if (st != ML_OK) return st;
     int32_t whole = ml_bpe_find(t->bpe, joined->data, joined->length);
-    if (whole < 0) return ml_fail(ML_INPUT, "tokenizer: the merge \"%s\" makes no token of the vocabulary", merge);
+    if (whole < 0)
+        return ml_fail(ML_INPUT, "tokenizer: the merge \"%s\" makes no token of the vocabulary",
+                       merge);
     ml_bpe_add_merge(t->bpe, left, right, whole);
     return ML_OK;
 }
@@ -136,24 +155,28 @@ static ml_status read_split(ml_tokenizer *t, const json_t *split)
     json_t *one;
     json_array_foreach(split, i, one)
     {
-        if (!json_is_string(one) || count == 64) return ml_fail(ML_INPUT, "tokenizer: its \"split\" is not a short list of patterns");
+        if (!json_is_string(one) || count == 64)
+            return ml_fail(ML_INPUT, "tokenizer: its \"split\" is not a short list of patterns");
         patterns[count++] = json_string_value(one);
     }
     return ml_splitter_create(&t->splitter, patterns, count, true);
 }
 
-/* The spellings of added tokens, once all bytes have their final place; the longest first, so that it is found first. */
+/* The spellings of added tokens, once all bytes have their final place; the longest first, so that
+ * it is found first. */
 static ml_status settle_added(ml_tokenizer *t)
 {
     for (int64_t i = 0; i < t->nadded; i++) {
         added_token a = t->added[i];
         a.text = t->bytes.data + t->offsets[a.id];
         a.length = t->offsets[a.id + 1] - t->offsets[a.id];
-        if (!a.length) return ml_fail(ML_INPUT, "tokenizer: the added token %" PRId32 " has no text", a.id);
+        if (!a.length)
+            return ml_fail(ML_INPUT, "tokenizer: the added token %" PRId32 " has no text", a.id);
         t->begins_added[(unsigned char)a.text[0]] = true;
         if (!a.special) t->begins_content[(unsigned char)a.text[0]] = true;
         int64_t place = i;
-        for (; place > 0 && t->added[place - 1].length < a.length; place--) t->added[place] = t->added[place - 1];
+        for (; place > 0 && t->added[place - 1].length < a.length; place--)
+            t->added[place] = t->added[place - 1];
         t->added[place] = a;
     }
     for (int64_t i = 0; i < t->size; i++) t->special[i] = t->special[i] == 2;
@@ -163,15 +186,21 @@ static ml_status settle_added(ml_tokenizer *t)
 static ml_status read_all(ml_tokenizer *t, const json_t *root)
 {
     ml_status st = ML_OK;
-    const json_t *tokens = member(root, "tokens", JSON_ARRAY), *added = member(root, "added", JSON_ARRAY),
-                 *merges = member(root, "merges", JSON_ARRAY), *split = member(root, "split", JSON_ARRAY),
-                 *whole = member(root, "whole_pieces", JSON_TRUE), *begin = member(root, "begin", JSON_INTEGER),
+    const json_t *tokens = member(root, "tokens", JSON_ARRAY),
+                 *added = member(root, "added", JSON_ARRAY),
+                 *merges = member(root, "merges", JSON_ARRAY),
+                 *split = member(root, "split", JSON_ARRAY),
+                 *whole = member(root, "whole_pieces", JSON_TRUE),
+                 *begin = member(root, "begin", JSON_INTEGER),
                  *end = member(root, "end", JSON_INTEGER);
     if (!tokens || !added || !merges || !split || !whole || !begin || !end) return ML_INPUT;
     t->size = (int64_t)json_array_size(tokens);
     int64_t begin_id = json_integer_value(begin), end_id = json_integer_value(end);
-    if (t->size < 1 || t->size > ML_LARGEST_VOCABULARY || begin_id < -1 || begin_id >= t->size || end_id < -1 || end_id >= t->size)
-        return ml_fail(ML_INPUT, "tokenizer: %" PRId64 " tokens, text begins with %" PRId64 " and ends with %" PRId64 ": not possible",
+    if (t->size < 1 || t->size > ML_LARGEST_VOCABULARY || begin_id < -1 || begin_id >= t->size ||
+        end_id < -1 || end_id >= t->size)
+        return ml_fail(ML_INPUT,
+                       "tokenizer: %" PRId64 " tokens, text begins with %" PRId64
+                       " and ends with %" PRId64 ": not possible",
                        t->size, begin_id, end_id);
     t->begin = (int32_t)begin_id;
     t->end = (int32_t)end_id;
@@ -193,7 +222,8 @@ ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t leng
     json_t *root = NULL;
     ML_TRY(ml_json_read(&root, "tokenizer", json, length));
     const char *format = json_string_value(json_object_get(root, "format"));
-    if (!format || strcmp(format, "mpilora-tokenizer") != 0 || json_integer_value(json_object_get(root, "version")) != 1) {
+    if (!format || strcmp(format, "mpilora-tokenizer") != 0 ||
+        json_integer_value(json_object_get(root, "version")) != 1) {
         st = ml_fail(ML_INPUT, "tokenizer: it is not a mpilora-tokenizer of version 1");
         goto done;
     }
@@ -219,7 +249,7 @@ void ml_tokenizer_destroy(ml_tokenizer *tokenizer)
     ml_memory_free(tokenizer);
 }
 
-/* ---- encoding ---------------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 typedef struct target {
     ml_tokenizer *tokenizer;
@@ -248,26 +278,30 @@ static ml_status encode_text(ml_tokenizer *t, const char *bytes, int64_t length,
     bool valid;
     for (int64_t at = 0, end; at < length; at = end) {
         end = end_of_validity(bytes, length, at, &valid);
-        ml_status st =
-            valid ? ml_splitter_run(t->splitter, bytes + at, end - at, encode_piece, &to) : encode_piece(&to, bytes + at, end - at);
+        ml_status st = valid ? ml_splitter_run(t->splitter, bytes + at, end - at, encode_piece, &to)
+                             : encode_piece(&to, bytes + at, end - at);
         if (st != ML_OK) return st;
     }
     return ML_OK;
 }
 
 /* The longest added token that is spelt at bytes[at], or NULL. */
-static const added_token *added_at(const ml_tokenizer *t, const char *bytes, int64_t length, int64_t at, bool specials)
+static const added_token *added_at(const ml_tokenizer *t, const char *bytes, int64_t length,
+                                   int64_t at, bool specials)
 {
     const bool *begins = specials ? t->begins_added : t->begins_content;
     if (!begins[(unsigned char)bytes[at]]) return NULL;
     for (int64_t i = 0; i < t->nadded; i++) {
         const added_token *a = &t->added[i];
-        if ((specials || !a->special) && a->length <= length - at && !memcmp(a->text, bytes + at, (size_t)a->length)) return a;
+        if ((specials || !a->special) && a->length <= length - at &&
+            !memcmp(a->text, bytes + at, (size_t)a->length))
+            return a;
     }
     return NULL;
 }
 
-ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length, bool specials, ml_ids *ids)
+ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length,
+                              bool specials, ml_ids *ids)
 {
     ml_status st = ML_OK;
     int64_t start = 0; /* of the text that is not encoded yet */
@@ -285,17 +319,21 @@ ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_
     return st == ML_OK ? encode_text(tokenizer, bytes + start, length - start, ids) : st;
 }
 
-/* ---- decoding and properties ---------------------------------------------------------------------------------------------------- */
+/* ---- decoding and properties --------------------------------------------------------------- */
 
-ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count, ml_text *bytes)
+ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                              ml_text *bytes)
 {
     ml_status st = ml_text_add(bytes, "", 0);
     for (int64_t i = 0; i < count && st == ML_OK; i++) {
         if (ids[i] < 0 || ids[i] >= tokenizer->size)
-            return ml_fail(ML_INPUT, "token id %" PRId32 " is outside the tokenizer: ids go from 0 to %" PRId64, ids[i],
-                           tokenizer->size - 1);
+            return ml_fail(ML_INPUT,
+                           "token id %" PRId32
+                           " is outside the tokenizer: ids go from 0 to %" PRId64,
+                           ids[i], tokenizer->size - 1);
         int64_t start = tokenizer->offsets[ids[i]];
-        st = ml_text_add(bytes, tokenizer->bytes.data + start, tokenizer->offsets[ids[i] + 1] - start);
+        st = ml_text_add(bytes, tokenizer->bytes.data + start,
+                         tokenizer->offsets[ids[i] + 1] - start);
     }
     return st;
 }

@@ -1,5 +1,6 @@
-/* The tokenizer of a model directory: tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe; and what the configuration
- * files beside it say about the tokens that begin and end a text. */
+/* The tokenizer of a model directory: tokenizer.json, or vocab.json + merges.txt, or encoder.json
+ * + vocab.bpe; and what the configuration files beside it say about the tokens that begin and end
+ * a text. */
 #include <errno.h>
 #include <inttypes.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@ static ml_status read_optional(json_t **out, const char *directory, const char *
     return st;
 }
 
-/* ---- merges.txt ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- merges.txt ---------------------------------------------------------------------------- */
 
 static ml_status read_merge_line(ml_vocabulary *vocabulary, char *line, int64_t number)
 {
@@ -31,7 +32,10 @@ static ml_status read_merge_line(ml_vocabulary *vocabulary, char *line, int64_t 
     line[length] = '\0';
     if (!length || (number == 1 && !strncmp(line, "#version", 8))) return ML_OK;
     const char *blank = strchr(line, ' ');
-    if (!blank) return ml_fail(ML_INPUT, "line %" PRId64 ": \"%.80s\" is not two tokens with one blank between them", number, line);
+    if (!blank)
+        return ml_fail(ML_INPUT,
+                       "line %" PRId64 ": \"%.80s\" is not two tokens with one blank between them",
+                       number, line);
     return ml_vocabulary_merge(vocabulary, line, (size_t)(blank - line), blank + 1);
 }
 
@@ -41,7 +45,8 @@ static ml_status read_merges(ml_vocabulary *vocabulary, const char *path)
     enum { LONGEST = 4096 };
     char line[LONGEST];
     FILE *file = fopen(path, "rb");
-    if (!file) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    if (!file)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     for (int64_t number = 1; st == ML_OK && fgets(line, sizeof line, file); number++) {
         if (strlen(line) == LONGEST - 1)
             st = ml_fail(ML_INPUT, "line %" PRId64 " is longer than %d bytes", number, LONGEST - 2);
@@ -65,8 +70,9 @@ static ml_status read_vocab(ml_vocabulary *vocabulary, const char *path)
     }
     json_object_foreach(vocab, text, id)
     {
-        st = json_is_integer(id) ? ml_vocabulary_set(vocabulary, json_integer_value(id), text)
-                                 : ml_fail(ML_INPUT, "the id of token \"%s\" is not an integer", text);
+        st = json_is_integer(id)
+                 ? ml_vocabulary_set(vocabulary, json_integer_value(id), text)
+                 : ml_fail(ML_INPUT, "the id of token \"%s\" is not an integer", text);
         if (st != ML_OK) {
             st = ml_fail_within(st, "%s", path);
             goto done;
@@ -77,19 +83,21 @@ done:
     return st;
 }
 
-/* ---- the three kinds ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the three kinds ----------------------------------------------------------------------- */
 
-static ml_status read_pair(ml_vocabulary *vocabulary, const char *directory, const char *vocab, const char *merges, bool *found)
+static ml_status read_pair(ml_vocabulary *vocabulary, const char *directory, const char *vocab,
+                           const char *merges, bool *found)
 {
     ml_status st = ML_OK;
     ml_text vocab_path = {0}, merges_path = {0};
     ML_TRY(join(&vocab_path, directory, vocab));
     ML_TRY(join(&merges_path, directory, merges));
-    bool has_vocab = access(vocab_path.data, F_OK) == 0, has_merges = access(merges_path.data, F_OK) == 0;
+    bool has_vocab = access(vocab_path.data, F_OK) == 0,
+         has_merges = access(merges_path.data, F_OK) == 0;
     *found = has_vocab && has_merges;
     if (has_vocab != has_merges) {
-        st = ml_fail(ML_INPUT, "%s: there is %s but no %s; a tokenizer needs both", directory, has_vocab ? vocab : merges,
-                     has_vocab ? merges : vocab);
+        st = ml_fail(ML_INPUT, "%s: there is %s but no %s; a tokenizer needs both", directory,
+                     has_vocab ? vocab : merges, has_vocab ? merges : vocab);
         goto done;
     }
     if (!*found) goto done;
@@ -114,22 +122,25 @@ static ml_status read_any(ml_vocabulary *vocabulary, const char *directory, bool
         return st == ML_OK ? ML_OK : ml_fail_within(st, "%s/tokenizer.json", directory);
     }
     st = read_pair(vocabulary, directory, "vocab.json", "merges.txt", found);
-    if (st == ML_OK && !*found) st = read_pair(vocabulary, directory, "encoder.json", "vocab.bpe", found);
+    if (st == ML_OK && !*found)
+        st = read_pair(vocabulary, directory, "encoder.json", "vocab.bpe", found);
     return st;
 }
 
-/* ---- which tokens begin and end a text --------------------------------------------------------------------------------------------------- */
+/* ---- which tokens begin and end a text ----------------------------------------------------- */
 
 static bool is_added(const ml_vocabulary *vocabulary, json_int_t id)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(vocabulary->added, i, one) if (json_integer_value(json_object_get(one, "id")) == id) return true;
+    json_array_foreach(vocabulary->added, i,
+                       one) if (json_integer_value(json_object_get(one, "id")) == id) return true;
     return false;
 }
 
-/* A token as configurations name it: by text, by an object with "content", by id, or by a list of ids whose first counts; −1: not there.
- * Ids come from the model's configuration, whose defaults may mean another tokenizer: they count only for added tokens. */
+/* A token as configurations name it: by text, by an object with "content", by id, or by a list of
+ * ids whose first counts; −1: not there. Ids come from the model's configuration, whose defaults
+ * may mean another tokenizer: they count only for added tokens. */
 static int32_t named_token(const ml_vocabulary *vocabulary, const json_t *config, const char *key)
 {
     const json_t *value = json_object_get(config, key);

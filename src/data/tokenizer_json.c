@@ -1,4 +1,5 @@
-/* tokenizer.json of Hugging Face's `tokenizers`: byte-level BPE alone; whatever would change the ids and is not known is refused. */
+/* tokenizer.json of Hugging Face's `tokenizers`: byte-level BPE alone; whatever would change the
+ * ids and is not known is refused. */
 #include <inttypes.h>
 
 #include "data/tokenizer_private.h"
@@ -13,10 +14,11 @@ static const char *text_of(const json_t *object, const char *key)
 static bool is_nothing(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
-    return !value || json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0);
+    return !value || json_is_null(value) ||
+           (json_is_string(value) && json_string_length(value) == 0);
 }
 
-/* ---- model ------------------------------------------------------------------------------------------------------------------- */
+/* ---- model --------------------------------------------------------------------------------- */
 
 static ml_status check_model(const json_t *model)
 {
@@ -24,13 +26,17 @@ static ml_status check_model(const json_t *model)
     const char *type = text_of(model, "type");
     /* older files leave the type out */
     if (*type && strcmp(type, "BPE") != 0)
-        return ml_fail(ML_INPUT, "the model is of type \"%s\"; only byte-level \"BPE\" is supported", type);
-    if (!json_is_object(json_object_get(model, "vocab")) || !json_is_array(json_object_get(model, "merges")))
+        return ml_fail(ML_INPUT,
+                       "the model is of type \"%s\"; only byte-level \"BPE\" is supported", type);
+    if (!json_is_object(json_object_get(model, "vocab")) ||
+        !json_is_array(json_object_get(model, "merges")))
         return ml_fail(ML_INPUT, "the model has no \"vocab\" and \"merges\" of a BPE");
     if (!is_nothing(model, "continuing_subword_prefix") || !is_nothing(model, "end_of_word_suffix"))
-        return ml_fail(ML_INPUT, "the model has a sub-word prefix or suffix; that is not supported");
+        return ml_fail(ML_INPUT,
+                       "the model has a sub-word prefix or suffix; that is not supported");
     if (json_is_true(json_object_get(model, "byte_fallback")))
-        return ml_fail(ML_INPUT, "the model has \"byte_fallback\" (a SentencePiece vocabulary); only byte-level BPE is supported");
+        return ml_fail(ML_INPUT, "the model has \"byte_fallback\" (a SentencePiece vocabulary); "
+                                 "only byte-level BPE is supported");
     if (json_number_value(json_object_get(model, "dropout")) > 0)
         return ml_fail(ML_INPUT, "the model has BPE dropout; that is not supported");
     return ML_OK;
@@ -42,7 +48,8 @@ static ml_status read_vocab(ml_vocabulary *vocabulary, const json_t *vocab)
     json_t *id;
     json_object_foreach((json_t *)vocab, text, id)
     {
-        if (!json_is_integer(id)) return ml_fail(ML_INPUT, "the id of token \"%s\" is not an integer", text);
+        if (!json_is_integer(id))
+            return ml_fail(ML_INPUT, "the id of token \"%s\" is not an integer", text);
         ml_status st = ml_vocabulary_set(vocabulary, json_integer_value(id), text);
         if (st != ML_OK) return st;
     }
@@ -56,17 +63,22 @@ static ml_status read_merges(ml_vocabulary *vocabulary, const json_t *merges)
     json_array_foreach(merges, i, one)
     {
         const char *left = json_string_value(json_is_array(one) ? json_array_get(one, 0) : one);
-        const char *right = json_is_array(one) && json_array_size(one) == 2 ? json_string_value(json_array_get(one, 1)) : NULL;
+        const char *right = json_is_array(one) && json_array_size(one) == 2
+                                ? json_string_value(json_array_get(one, 1))
+                                : NULL;
         const char *blank = json_is_string(one) ? strchr(left, ' ') : NULL;
         if (blank) right = blank + 1;
-        if (!left || !right) return ml_fail(ML_INPUT, "merge %zu is neither \"left right\" nor [\"left\", \"right\"]", i);
-        ml_status st = ml_vocabulary_merge(vocabulary, left, blank ? (size_t)(blank - left) : strlen(left), right);
+        if (!left || !right)
+            return ml_fail(ML_INPUT,
+                           "merge %zu is neither \"left right\" nor [\"left\", \"right\"]", i);
+        ml_status st = ml_vocabulary_merge(vocabulary, left,
+                                           blank ? (size_t)(blank - left) : strlen(left), right);
         if (st != ML_OK) return st;
     }
     return ML_OK;
 }
 
-/* ---- added tokens ---------------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens -------------------------------------------------------------------------- */
 
 static ml_status read_added(ml_vocabulary *vocabulary, const json_t *added)
 {
@@ -77,25 +89,34 @@ static ml_status read_added(ml_vocabulary *vocabulary, const json_t *added)
     {
         const json_t *id = json_object_get(one, "id");
         const char *text = json_string_value(json_object_get(one, "content"));
-        if (!json_is_integer(id) || !text) return ml_fail(ML_INPUT, "added token %zu has no \"id\" or no \"content\"", i);
+        if (!json_is_integer(id) || !text)
+            return ml_fail(ML_INPUT, "added token %zu has no \"id\" or no \"content\"", i);
         for (size_t s = 0; s < sizeof strips / sizeof *strips; s++)
             if (json_is_true(json_object_get(one, strips[s])))
-                return ml_fail(ML_INPUT, "added token \"%s\" has \"%s\": true; that is not supported", text, strips[s]);
-        ml_status st = ml_vocabulary_add(vocabulary, json_integer_value(id), text, json_is_true(json_object_get(one, "special")));
+                return ml_fail(ML_INPUT,
+                               "added token \"%s\" has \"%s\": true; that is not supported", text,
+                               strips[s]);
+        ml_status st = ml_vocabulary_add(vocabulary, json_integer_value(id), text,
+                                         json_is_true(json_object_get(one, "special")));
         if (st != ML_OK) return st;
     }
     return ML_OK;
 }
 
-/* ---- pre-tokenizer ------------------------------------------------------------------------------------------------------------------ */
+/* ---- pre-tokenizer ------------------------------------------------------------------------- */
 
 static ml_status read_split(ml_vocabulary *vocabulary, const json_t *step)
 {
     const json_t *pattern = json_object_get(step, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex")), *behavior = text_of(step, "behavior");
+    const char *regex = json_string_value(json_object_get(pattern, "Regex")),
+               *behavior = text_of(step, "behavior");
     if (strcmp(behavior, "Isolated") != 0)
-        return ml_fail(ML_INPUT, "a pre-tokenizer \"Split\" has the behavior \"%s\"; only \"Isolated\" is supported", behavior);
-    if (!regex) return ml_fail(ML_INPUT, "a pre-tokenizer \"Split\" has no pattern of the kind \"Regex\"");
+        return ml_fail(
+            ML_INPUT,
+            "a pre-tokenizer \"Split\" has the behavior \"%s\"; only \"Isolated\" is supported",
+            behavior);
+    if (!regex)
+        return ml_fail(ML_INPUT, "a pre-tokenizer \"Split\" has no pattern of the kind \"Regex\"");
     return ml_vocabulary_split(vocabulary, regex);
 }
 
@@ -103,19 +124,27 @@ static ml_status read_split(ml_vocabulary *vocabulary, const json_t *step)
 static ml_status read_pre_step(ml_vocabulary *vocabulary, const json_t *step, bool *byte_level)
 {
     const char *type = text_of(step, "type");
-    if (*byte_level) return ml_fail(ML_INPUT, "the pre-tokenizer \"%s\" comes after \"ByteLevel\"; that is not supported", type);
+    if (*byte_level)
+        return ml_fail(ML_INPUT,
+                       "the pre-tokenizer \"%s\" comes after \"ByteLevel\"; that is not supported",
+                       type);
     if (!strcmp(type, "Split")) return read_split(vocabulary, step);
     if (!strcmp(type, "Digits")) {
         bool single = json_is_true(json_object_get(step, "individual_digits"));
         return ml_vocabulary_split(vocabulary, single ? ML_PATTERN_DIGIT : ML_PATTERN_DIGIT "+");
     }
     if (strcmp(type, "ByteLevel") != 0)
-        return ml_fail(ML_INPUT, "the pre-tokenizer \"%s\" is not supported (Sequence, Split, Digits and ByteLevel are)", type);
+        return ml_fail(
+            ML_INPUT,
+            "the pre-tokenizer \"%s\" is not supported (Sequence, Split, Digits and ByteLevel are)",
+            type);
     if (json_is_true(json_object_get(step, "add_prefix_space")))
-        return ml_fail(ML_INPUT, "the pre-tokenizer \"ByteLevel\" has \"add_prefix_space\": true; that is not supported");
+        return ml_fail(ML_INPUT, "the pre-tokenizer \"ByteLevel\" has \"add_prefix_space\": true; "
+                                 "that is not supported");
     *byte_level = true;
     const json_t *use_regex = json_object_get(step, "use_regex");
-    return use_regex && json_is_false(use_regex) ? ML_OK : ml_vocabulary_split(vocabulary, ML_PATTERN_GPT2);
+    return use_regex && json_is_false(use_regex) ? ML_OK
+                                                 : ml_vocabulary_split(vocabulary, ML_PATTERN_GPT2);
 }
 
 static ml_status read_pre(ml_vocabulary *vocabulary, const json_t *pre)
@@ -133,23 +162,27 @@ static ml_status read_pre(ml_vocabulary *vocabulary, const json_t *pre)
         ml_status st = read_pre_step(vocabulary, one, &byte_level);
         if (st != ML_OK) return st;
     }
-    if (!byte_level) return ml_fail(ML_INPUT, "the pre-tokenizer has no \"ByteLevel\"; only byte-level BPE is supported");
+    if (!byte_level)
+        return ml_fail(ML_INPUT,
+                       "the pre-tokenizer has no \"ByteLevel\"; only byte-level BPE is supported");
     if (json_array_size(vocabulary->split) == 0) return ml_vocabulary_split(vocabulary, "(?s).+");
     return ML_OK;
 }
 
-/* ---- what goes before a text ------------------------------------------------------------------------------------------------------------ */
+/* ---- what goes before a text --------------------------------------------------------------- */
 
-/* A TemplateProcessing that puts a special token before the text, alone or inside a Sequence. What it puts after the text is left to the
- * program, which ends texts by itself. */
+/* A TemplateProcessing that puts a special token before the text, alone or inside a Sequence. What
+ * it puts after the text is left to the program, which ends texts by itself. */
 static void read_post(ml_vocabulary *vocabulary, const json_t *post)
 {
     size_t i;
     json_t *one;
     json_array_foreach(json_object_get(post, "processors"), i, one) read_post(vocabulary, one);
     const json_t *first = json_array_get(json_object_get(post, "single"), 0);
-    const char *name = json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
-    if (!strcmp(text_of(post, "type"), "TemplateProcessing") && name) vocabulary->begin = ml_vocabulary_find(vocabulary, name);
+    const char *name =
+        json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
+    if (!strcmp(text_of(post, "type"), "TemplateProcessing") && name)
+        vocabulary->begin = ml_vocabulary_find(vocabulary, name);
 }
 
 static ml_status check_normalizer(const json_t *normalizer)
@@ -157,8 +190,10 @@ static ml_status check_normalizer(const json_t *normalizer)
     if (!normalizer || json_is_null(normalizer)) return ML_OK;
     const json_t *steps = json_object_get(normalizer, "normalizers");
     const char *type = text_of(normalizer, "type");
-    if (!strcmp(type, "Sequence") && json_is_array(steps) && json_array_size(steps) == 0) return ML_OK;
-    return ml_fail(ML_INPUT, "the normalizer \"%s\" is not supported (it would change the text)", type);
+    if (!strcmp(type, "Sequence") && json_is_array(steps) && json_array_size(steps) == 0)
+        return ML_OK;
+    return ml_fail(ML_INPUT, "the normalizer \"%s\" is not supported (it would change the text)",
+                   type);
 }
 
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root)

@@ -1,8 +1,10 @@
 /* The canonical tokenizer, between its sources, the encoder and its export.
  *
  * {"format": "mpilora-tokenizer", "version": 1,
- *  "tokens": [text or null, …]      by id; in the byte-level alphabet, added tokens as they are spelt; null: no such id
- *  "added": [{"id": n, "special": true}, …]   tokens that are found in text by their spelling, not by merging
+ *  "tokens": [text or null, …]      by id; in the byte-level alphabet, added tokens as they are
+ *    spelt; null: no such id
+ *  "added": [{"id": n, "special": true}, …]   tokens that are found in text by their spelling, not
+ *    by merging
  *  "merges": ["left right", …]      in order of rank
  *  "split": [pattern, …]            see pretokenize.h
  *  "whole_pieces": false            see bpe.h
@@ -27,20 +29,27 @@ typedef struct ml_vocabulary {
 
 ml_status ml_vocabulary_create(ml_vocabulary *out) ML_NODISCARD;
 void ml_vocabulary_destroy(ml_vocabulary *vocabulary);
-/* Puts `text` at `id`; ML_INPUT where another text is there already or the id is negative or absurd. */
+/* Puts `text` at `id`; ML_INPUT where another text is there already or the id is negative or
+ * absurd. */
 ml_status ml_vocabulary_set(ml_vocabulary *vocabulary, int64_t id, const char *text) ML_NODISCARD;
-ml_status ml_vocabulary_add(ml_vocabulary *vocabulary, int64_t id, const char *text, bool special) ML_NODISCARD;
-ml_status ml_vocabulary_merge(ml_vocabulary *vocabulary, const char *left, size_t left_length, const char *right) ML_NODISCARD;
+ml_status ml_vocabulary_add(ml_vocabulary *vocabulary, int64_t id, const char *text,
+                            bool special) ML_NODISCARD;
+ml_status ml_vocabulary_merge(ml_vocabulary *vocabulary, const char *left, size_t left_length,
+                              const char *right) ML_NODISCARD;
 ml_status ml_vocabulary_split(ml_vocabulary *vocabulary, const char *pattern) ML_NODISCARD;
 /* The id of a token by its text, or −1. */
 int32_t ml_vocabulary_find(const ml_vocabulary *vocabulary, const char *text);
-/* Settles `end` where it is still −1, checks that a tokenizer can be made of it, and appends the canonical JSON to *json. */
+/* Settles `end` where it is still −1, checks that a tokenizer can be made of it, and appends the
+ * canonical JSON to *json. */
 ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
-/* A JSON file or text of at most 256 MiB, duplicates refused; ML_INPUT naming `name`. The caller ends it with json_decref. `reals`: every number is read as a
- * real, for files that may hold integers beyond 64 bits: transformers writes 10^30 for "no limit" (model_max_length of tokenizer_config.json). */
+/* A JSON file or text of at most 256 MiB, duplicates refused; ML_INPUT naming `name`. The caller
+ * ends it with json_decref. `reals`: every number is read as a real, for files that may hold
+ * integers beyond 64 bits: transformers writes 10^30 for "no limit" (model_max_length of
+ * tokenizer_config.json). */
 ml_status ml_json_read_file(json_t **out, const char *path, bool reals) ML_NODISCARD;
-ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length) ML_NODISCARD;
+ml_status ml_json_read(json_t **out, const char *name, const char *text,
+                       int64_t length) ML_NODISCARD;
 
 /* tokenizer.json (Hugging Face) into an empty vocabulary; `path` for messages. */
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root) ML_NODISCARD;

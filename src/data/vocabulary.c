@@ -26,12 +26,14 @@ void ml_vocabulary_destroy(ml_vocabulary *vocabulary)
 ml_status ml_vocabulary_set(ml_vocabulary *vocabulary, int64_t id, const char *text)
 {
     if (id < 0 || id >= ML_LARGEST_VOCABULARY)
-        return ml_fail(ML_INPUT, "token \"%s\" has the id %" PRId64 ", expected 0 to %d", text, id, ML_LARGEST_VOCABULARY - 1);
+        return ml_fail(ML_INPUT, "token \"%s\" has the id %" PRId64 ", expected 0 to %d", text, id,
+                       ML_LARGEST_VOCABULARY - 1);
     while (json_array_size(vocabulary->tokens) <= (size_t)id)
         if (json_array_append_new(vocabulary->tokens, json_null()) != 0) return no_memory();
     const char *before = json_string_value(json_array_get(vocabulary->tokens, (size_t)id));
     if (before && strcmp(before, text) != 0)
-        return ml_fail(ML_INPUT, "the tokens \"%s\" and \"%s\" have the same id %" PRId64, before, text, id);
+        return ml_fail(ML_INPUT, "the tokens \"%s\" and \"%s\" have the same id %" PRId64, before,
+                       text, id);
     json_t *string = json_string(text);
     if (!string) return ml_fail(ML_INPUT, "token %" PRId64 " is not valid UTF-8", id);
     return json_array_set_new(vocabulary->tokens, (size_t)id, string) == 0 ? ML_OK : no_memory();
@@ -39,20 +41,24 @@ ml_status ml_vocabulary_set(ml_vocabulary *vocabulary, int64_t id, const char *t
 
 ml_status ml_vocabulary_add(ml_vocabulary *vocabulary, int64_t id, const char *text, bool special)
 {
-    if (!*text) return ml_fail(ML_INPUT, "the added token with id %" PRId64 " is an empty text", id);
+    if (!*text)
+        return ml_fail(ML_INPUT, "the added token with id %" PRId64 " is an empty text", id);
     ml_status st = ml_vocabulary_set(vocabulary, id, text);
     if (st != ML_OK) return st;
     size_t i;
     json_t *one;
-    json_array_foreach(vocabulary->added, i, one) if (json_integer_value(json_object_get(one, "id")) ==
-                                                      id) return json_object_set_new(one, "special", json_boolean(special)) == 0
+    json_array_foreach(vocabulary->added, i,
+                       one) if (json_integer_value(json_object_get(one, "id")) ==
+                                id) return json_object_set_new(one, "special",
+                                                               json_boolean(special)) == 0
         ? ML_OK
         : no_memory();
     one = json_pack("{s:I, s:b}", "id", (json_int_t)id, "special", special);
     return json_array_append_new(vocabulary->added, one) == 0 ? ML_OK : no_memory();
 }
 
-ml_status ml_vocabulary_merge(ml_vocabulary *vocabulary, const char *left, size_t left_length, const char *right)
+ml_status ml_vocabulary_merge(ml_vocabulary *vocabulary, const char *left, size_t left_length,
+                              const char *right)
 {
     size_t number = json_array_size(vocabulary->merges);
     if (!left_length || !*right || memchr(left, ' ', left_length) || strchr(right, ' '))
@@ -64,14 +70,17 @@ ml_status ml_vocabulary_merge(ml_vocabulary *vocabulary, const char *left, size_
 
 ml_status ml_vocabulary_split(ml_vocabulary *vocabulary, const char *pattern)
 {
-    return json_array_append_new(vocabulary->split, json_string(pattern)) == 0 ? ML_OK : no_memory();
+    return json_array_append_new(vocabulary->split, json_string(pattern)) == 0 ? ML_OK
+                                                                               : no_memory();
 }
 
 int32_t ml_vocabulary_find(const ml_vocabulary *vocabulary, const char *text)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(vocabulary->tokens, i, one) if (json_is_string(one) && !strcmp(json_string_value(one), text)) return (int32_t)i;
+    json_array_foreach(vocabulary->tokens, i,
+                       one) if (json_is_string(one) &&
+                                !strcmp(json_string_value(one), text)) return (int32_t)i;
     return -1;
 }
 
@@ -87,7 +96,11 @@ static void settle_end(ml_vocabulary *vocabulary)
 static ml_status mark_special(ml_vocabulary *vocabulary, int32_t id)
 {
     const char *text = json_string_value(json_array_get(vocabulary->tokens, (size_t)id));
-    if (!text) return ml_fail(ML_INPUT, "the token with id %" PRId32 " that begins or ends a text is not in the vocabulary", id);
+    if (!text)
+        return ml_fail(ML_INPUT,
+                       "the token with id %" PRId32
+                       " that begins or ends a text is not in the vocabulary",
+                       id);
     return ml_vocabulary_add(vocabulary, id, text, true);
 }
 
@@ -101,9 +114,10 @@ ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json)
     settle_end(vocabulary);
     if (vocabulary->end >= 0) ML_TRY(mark_special(vocabulary, vocabulary->end));
     if (vocabulary->begin >= 0) ML_TRY(mark_special(vocabulary, vocabulary->begin));
-    root = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:b, s:i, s:i}", "format", "mpilora-tokenizer", "version", 1, "tokens",
-                     vocabulary->tokens, "added", vocabulary->added, "merges", vocabulary->merges, "split", vocabulary->split,
-                     "whole_pieces", vocabulary->whole_pieces, "begin", vocabulary->begin, "end", vocabulary->end);
+    root = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:b, s:i, s:i}", "format", "mpilora-tokenizer",
+                     "version", 1, "tokens", vocabulary->tokens, "added", vocabulary->added,
+                     "merges", vocabulary->merges, "split", vocabulary->split, "whole_pieces",
+                     vocabulary->whole_pieces, "begin", vocabulary->begin, "end", vocabulary->end);
     text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     if (!text) {
         st = no_memory();
@@ -118,17 +132,24 @@ done:
     return st;
 }
 
-/* ---- reading JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- reading JSON -------------------------------------------------------------------------- */
 
-static ml_status parse(json_t **out, const char *name, const char *text, int64_t length, size_t flags)
+static ml_status parse(json_t **out, const char *name, const char *text, int64_t length,
+                       size_t flags)
 {
     json_error_t error;
-    *out = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
-    if (!*out) return ml_fail(ML_INPUT, "%s: line %d, column %d: not valid JSON: %s", name, error.line, error.column, error.text);
+    *out =
+        json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
+    if (!*out)
+        return ml_fail(ML_INPUT, "%s: line %d, column %d: not valid JSON: %s", name, error.line,
+                       error.column, error.text);
     return ML_OK;
 }
 
-ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length) { return parse(out, name, text, length, 0); }
+ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length)
+{
+    return parse(out, name, text, length, 0);
+}
 
 ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
 {
@@ -139,15 +160,21 @@ ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
     char *piece = NULL;
     size_t got;
     FILE *file = fopen(path, "rb");
-    if (!file) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    if (!file)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
-    while ((got = fread(piece, 1, PIECE, file)) > 0 && text.length <= most) ML_TRY(ml_text_add(&text, piece, (int64_t)got));
+    while ((got = fread(piece, 1, PIECE, file)) > 0 && text.length <= most)
+        ML_TRY(ml_text_add(&text, piece, (int64_t)got));
     if (ferror(file) || text.length > most) {
         st = ferror(file) ? ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno))
-                          : ml_fail(ML_INPUT, "%s: is larger than the %" PRId64 " bytes that a JSON file may have here", path, most);
+                          : ml_fail(ML_INPUT,
+                                    "%s: is larger than the %" PRId64
+                                    " bytes that a JSON file may have here",
+                                    path, most);
         goto done;
     }
-    ML_TRY(parse(out, path, text.length ? text.data : "", text.length, reals ? JSON_DECODE_INT_AS_REAL : 0));
+    ML_TRY(parse(out, path, text.length ? text.data : "", text.length,
+                 reals ? JSON_DECODE_INT_AS_REAL : 0));
 done:
     fclose(file);
     ml_memory_free(piece);

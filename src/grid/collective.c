@@ -7,14 +7,19 @@ static const int64_t piece = (int64_t)1 << 30;
 /* The grid is const to callers; clock and counters are all that a collective changes. */
 static ml_grid *counters(const ml_grid *grid) { return (ml_grid *)(uintptr_t)grid; }
 
-static void add_seconds(const ml_grid *grid, double since) { counters(grid)->seconds += ml_seconds() - since; }
+static void add_seconds(const ml_grid *grid, double since)
+{
+    counters(grid)->seconds += ml_seconds() - since;
+}
 
-static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op operation)
+static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size,
+                   MPI_Datatype type, MPI_Op operation)
 {
     if (grid->members[group] == 1) return;
     double since = ml_seconds();
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type, operation, grid->group[group]);
+        MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type,
+                      operation, grid->group[group]);
     add_seconds(grid, since);
     counters(grid)->summed[group] += n * (int64_t)size;
 }
@@ -48,7 +53,9 @@ void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *byte
 {
     if (grid->members[group] == 1) return;
     double since = ml_seconds();
-    for (int64_t at = 0; at < n; at += piece) MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root, grid->group[group]);
+    for (int64_t at = 0; at < n; at += piece)
+        MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root,
+                  grid->group[group]);
     add_seconds(grid, since);
 }
 
@@ -79,7 +86,8 @@ void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, i
     if (grid->members[group] == 1 || n == 0) return;
     double since = ml_seconds();
     find_parts(grid, group, n);
-    MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT, grid->group[group]);
+    MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT,
+                   grid->group[group]);
     add_seconds(grid, since);
 }
 
@@ -95,13 +103,15 @@ enum { TAG = 7 };
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n)
 {
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Send((const char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, to, TAG, grid->group[ML_GROUP_WORLD]);
+        MPI_Send((const char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, to, TAG,
+                 grid->group[ML_GROUP_WORLD]);
 }
 
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
 {
     for (int64_t at = 0; at < n; at += piece)
-        MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG, grid->group[ML_GROUP_WORLD], MPI_STATUS_IGNORE);
+        MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG,
+                 grid->group[ML_GROUP_WORLD], MPI_STATUS_IGNORE);
 }
 
 /* The status of the lowest-numbered failing member, with its text in `text`, or ML_OK. */
@@ -133,4 +143,7 @@ ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
     return st == ML_OK ? ML_OK : ml_fail(st, "%s", text);
 }
 
-ml_status ml_grid_agree(const ml_grid *grid, ml_status local) { return ml_grid_agree_in(grid, ML_GROUP_WORLD, local); }
+ml_status ml_grid_agree(const ml_grid *grid, ml_status local)
+{
+    return ml_grid_agree_in(grid, ML_GROUP_WORLD, local);
+}

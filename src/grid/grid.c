@@ -1,20 +1,24 @@
-/* The process grid: tp fastest, then dp; one communicator a group, the groups of a node among them. */
+/* The process grid: tp fastest, then dp; one communicator a group, the groups of a node among
+ * them. */
 #include <stdlib.h>
 
 #include "grid/grid_private.h"
 
 static bool started_here;
 
-/* A process without a launcher. Open MPI would start a daemon for it, only needed to start more processes, and wait for it (0.15 s of 0.5 s); without the daemon all
- * such processes of a user share one session directory, and one that ends removes it while another is starting: they get none. Not for processes that are
- * started from here later, mpirun above all. */
+/* A process without a launcher. Open MPI would start a daemon for it, only needed to start more
+ * processes, and wait for it (0.15 s of 0.5 s); without the daemon all such processes of a user
+ * share one session directory, and one that ends removes it while another is starting: they get
+ * none. Not for processes that are started from here later, mpirun above all. */
 static bool start_alone(int *argc, char ***argv)
 {
-    static const char *const settings[][2] = {{"OMPI_MCA_ess_singleton_isolated", "1"}, {"OMPI_MCA_orte_create_session_dirs", "0"}};
+    static const char *const settings[][2] = {{"OMPI_MCA_ess_singleton_isolated", "1"},
+                                              {"OMPI_MCA_orte_create_session_dirs", "0"}};
     enum { SETTINGS = sizeof settings / sizeof *settings };
     bool set[SETTINGS];
     int provided;
-    for (int i = 0; i < SETTINGS; i++) set[i] = !getenv(settings[i][0]) && setenv(settings[i][0], settings[i][1], 0) == 0;
+    for (int i = 0; i < SETTINGS; i++)
+        set[i] = !getenv(settings[i][0]) && setenv(settings[i][0], settings[i][1], 0) == 0;
     bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS;
     for (int i = 0; i < SETTINGS; i++)
         if (set[i]) unsetenv(settings[i][0]);
@@ -28,7 +32,8 @@ ml_status ml_grid_start(int *argc, char ***argv)
     if (running) return ML_OK;
     int provided;
     bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
-    if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS : start_alone(argc, argv)))
+    if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS
+                   : start_alone(argc, argv)))
         return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
     return ML_OK;
@@ -73,7 +78,8 @@ static void make_groups(ml_grid *grid)
     MPI_Comm_dup(MPI_COMM_WORLD, &group[ML_GROUP_WORLD]);
     MPI_Comm_split(group[ML_GROUP_WORLD], grid->dp_rank, grid->tp_rank, &group[ML_GROUP_TP]);
     MPI_Comm_split(group[ML_GROUP_WORLD], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_DP]);
-    MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &group[ML_GROUP_NODE]);
+    MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
+                        &group[ML_GROUP_NODE]);
     MPI_Comm_split(group[ML_GROUP_NODE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_REPLICA]);
     for (int g = 0; g < GROUPS; g++) {
         MPI_Comm_size(group[g], &grid->members[g]);
@@ -103,8 +109,10 @@ ml_status ml_grid_create(ml_grid **out, int tp)
     ml_grid *grid = NULL;
     int size = ml_grid_world_size();
     if (tp < 1 || size % tp != 0)
-        return ml_fail(ML_USAGE, "parallel.tp: %d does not divide the %d ranks of this job; start a multiple of %d ranks or change tp", tp,
-                       size, tp);
+        return ml_fail(ML_USAGE,
+                       "parallel.tp: %d does not divide the %d ranks of this job; start a multiple "
+                       "of %d ranks or change tp",
+                       tp, size, tp);
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");

@@ -25,21 +25,24 @@ static ml_status make_block(ml_shared *shared, const ml_grid *grid)
     ml_grid_broadcast(grid, ML_GROUP_REPLICA, 0, allowed, (int64_t)sizeof allowed);
     ml_status st = allowed[0] ? share_memory_file(shared, grid) : ML_RESOURCE;
     if (st == ML_OK || !allowed[1]) return st;
-    snprintf(reason, sizeof reason, "%s", allowed[0] ? ml_error_text() : "no memory file was asked for");
+    snprintf(reason, sizeof reason, "%s",
+             allowed[0] ? ml_error_text() : "no memory file was asked for");
     shared->mapped = 0;
     st = share_window(shared, grid);
     return st == ML_OK ? ML_OK : ml_fail(st, "%s; %s", reason, ml_error_text());
 }
 
-static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char *what, ml_status st)
+static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char *what,
+                                  ml_status st)
 {
     char node[128] = "";
     (void)gethostname(node, sizeof node - 1);
-    return ml_fail_within(st, "%s: %" PRId64 " bytes that %d ranks of node %s would share", what, bytes, grid->members[ML_GROUP_REPLICA],
-                          node);
+    return ml_fail_within(st, "%s: %" PRId64 " bytes that %d ranks of node %s would share", what,
+                          bytes, grid->members[ML_GROUP_REPLICA], node);
 }
 
-ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category, const char *what)
+ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
+                        const char *what)
 {
     ml_status st = ML_OK;
     ml_shared *shared = ml_memory_alloc(1, sizeof *shared, ML_MEM_COMMUNICATION, "a shared block");
@@ -66,8 +69,9 @@ done:
 
 void *ml_shared_data(const ml_shared *shared) { return shared->data; }
 
-/* Huge pages instead of small ones, whatever the system does by itself: far fewer faults, and as fast to read later as private memory. The kernel wants one
- * page of each to be there. One call for all of them: it waits for every processor once. */
+/* Huge pages instead of small ones, whatever the system does by itself: far fewer faults, and as
+ * fast to read later as private memory. The kernel wants one page of each to be there. One call
+ * for all of them: it waits for every processor once. */
 static void take_huge_pages(const ml_shared *shared, int64_t first, int64_t end)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -92,15 +96,21 @@ static bool take_pages(const ml_shared *shared, int64_t first, int64_t end)
 ml_status ml_shared_take_pages(ml_shared *shared)
 {
     int64_t units = ml_round_up(shared->bytes, SHARE_UNIT) / SHARE_UNIT, failed = 0;
-    int64_t start = ml_part_start(units, shared->members, shared->place), count = ml_part_count(units, shared->members, shared->place);
+    int64_t start = ml_part_start(units, shared->members, shared->place),
+            count = ml_part_count(units, shared->members, shared->place);
 #pragma omp parallel reduction(+ : failed)
     {
-        int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num(), first = start + ml_part_start(count, threads, thread);
-        if (!take_pages(shared, first * SHARE_UNIT, (first + ml_part_count(count, threads, thread)) * SHARE_UNIT)) failed = 1;
+        int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num(),
+                first = start + ml_part_start(count, threads, thread);
+        if (!take_pages(shared, first * SHARE_UNIT,
+                        (first + ml_part_count(count, threads, thread)) * SHARE_UNIT))
+            failed = 1;
     }
     if (!failed) return ML_OK;
-    return ml_fail(ML_RESOURCE, "out of memory: no pages for this rank's part of %" PRId64 " bytes that %d ranks share", shared->bytes,
-                   shared->members);
+    return ml_fail(ML_RESOURCE,
+                   "out of memory: no pages for this rank's part of %" PRId64
+                   " bytes that %d ranks share",
+                   shared->bytes, shared->members);
 }
 
 /* The block's whole pages: a window's neighbours are MPI's. */
@@ -108,7 +118,8 @@ static char *inner_pages(const ml_shared *shared, size_t *bytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)shared->data;
     uintptr_t first = (data + page - 1) / page * page,
-              end = (data + (uintptr_t)(shared->mapped ? shared->mapped : shared->bytes)) / page * page;
+              end = (data + (uintptr_t)(shared->mapped ? shared->mapped : shared->bytes)) / page *
+                    page;
     *bytes = end > first ? end - first : 0;
     return shared->data + (first - data);
 }
@@ -119,7 +130,8 @@ void ml_shared_seal(ml_shared *shared)
     char *pages = inner_pages(shared, &bytes);
     MPI_Barrier(shared->group);
     if (bytes == 0) return;
-    (void)madvise(pages, bytes, MADV_POPULATE_READ); /* what others wrote, mapped now and not in the first step */
+    (void)madvise(pages, bytes,
+                  MADV_POPULATE_READ); /* what others wrote, mapped now and not in the first step */
     (void)mprotect(pages, bytes, PROT_READ);
 }
 

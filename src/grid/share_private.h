@@ -17,8 +17,9 @@ struct ml_shared {
     ml_category category;
 };
 
-/* share_file.c, share_window.c: data, mapped and window of a block whose other members are set. ML_RESOURCE with the reason, on every rank of the group;
- * then nothing is left. Collective over REPLICA. */
+/* share_file.c, share_window.c: data, mapped and window of a block whose other members are set.
+ * ML_RESOURCE with the reason, on every rank of the group; then nothing is left. Collective over
+ * REPLICA. */
 ml_status share_memory_file(ml_shared *shared, const ml_grid *grid) ML_NODISCARD;
 ml_status share_window(ml_shared *shared, const ml_grid *grid) ML_NODISCARD;
 

@@ -63,7 +63,7 @@ bool ml_durable_is_temporary(const char *name)
     return *digits && strspn(digits, "0123456789") == strlen(digits);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 static int open_new(const char *path)
 {
@@ -137,7 +137,9 @@ static ml_status read_back(const char *path, const char *expected)
     ml_status st = ml_sha256_of_file(path, found);
     if (st != ML_OK) return ml_fail_within(ML_RESOURCE, "reading back what was just written");
     if (strcmp(found, expected) != 0)
-        return ml_fail(ML_RESOURCE, "%s: reads back other bytes than were written (SHA-256 %.12s…, expected %.12s…): the disk is failing",
+        return ml_fail(ML_RESOURCE,
+                       "%s: reads back other bytes than were written (SHA-256 %.12s…, expected "
+                       "%.12s…): the disk is failing",
                        path, found, expected);
     return ML_OK;
 }
@@ -187,7 +189,7 @@ done:
     return st;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static int open_to_read(const char *path)
 {
@@ -202,7 +204,9 @@ static ml_status read_all(int fd, const char *path, char *bytes, int64_t count)
         ssize_t n = read(fd, bytes + at, (size_t)ml_min(count - at, (int64_t)piece));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno));
-        if (n == 0) return ml_fail(ML_INPUT, "%s: ends at byte %lld, expected %lld", path, (long long)at, (long long)count);
+        if (n == 0)
+            return ml_fail(ML_INPUT, "%s: ends at byte %lld, expected %lld", path, (long long)at,
+                           (long long)count);
         at += n;
     }
     return ML_OK;
@@ -233,8 +237,8 @@ ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t
         goto done;
     }
     if (info.st_size > limit) {
-        st = ml_fail(ML_INPUT, "%s: has %lld bytes, at most %lld are expected of such a file", path, (long long)info.st_size,
-                     (long long)limit);
+        st = ml_fail(ML_INPUT, "%s: has %lld bytes, at most %lld are expected of such a file", path,
+                     (long long)info.st_size, (long long)limit);
         goto done;
     }
     ML_NEW(data, info.st_size + 1, ML_MEM_OTHER, "a file");
@@ -248,7 +252,7 @@ done:
     return st;
 }
 
-/* ---- directories ------------------------------------------------------------------------------------------------------------ */
+/* ---- directories --------------------------------------------------------------------------- */
 
 ml_status ml_durable_sync_directory(const char *path)
 {
@@ -256,7 +260,8 @@ ml_status ml_durable_sync_directory(const char *path)
     AGAIN(fd, open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (fd < 0) return cannot("be opened to sync it", path);
     ml_status st = ML_OK;
-    if (sync_file(fd) && errno != EINVAL) st = cannot("be synced to disk", path); /* EINVAL: this file system syncs no directories */
+    if (sync_file(fd) && errno != EINVAL)
+        st = cannot("be synced to disk", path); /* EINVAL: this file system syncs no directories */
     (void)close(fd);
     return st;
 }
@@ -279,7 +284,8 @@ static ml_status make_one(const char *path)
     if (failed == 0) return sync_parent(path);
     if (errno != EEXIST) return cannot("be created", path);
     if (stat(path, &info)) return cannot("be looked at", path);
-    if (!S_ISDIR(info.st_mode)) return ml_fail(ML_USAGE, "%s: is there and is not a directory", path);
+    if (!S_ISDIR(info.st_mode))
+        return ml_fail(ML_USAGE, "%s: is there and is not a directory", path);
     return ML_OK;
 }
 
@@ -329,7 +335,8 @@ ml_status ml_durable_clean(const char *directory)
         if (!entry) break;
         if (!ml_durable_is_temporary(entry->d_name)) continue;
         AGAIN(failed, unlinkat(dirfd(dir), entry->d_name, 0));
-        if (failed && errno != ENOENT && errno != EISDIR) { /* a directory of such a name is none of ours */
+        if (failed && errno != ENOENT &&
+            errno != EISDIR) { /* a directory of such a name is none of ours */
             st = cannot("be cleared of temporary files", directory);
             goto done;
         }
@@ -350,6 +357,7 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 ml_status ml_durable_remove(const char *path)
 {
-    if (nftw(path, remove_entry, OPEN_DIRECTORIES, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT) return ML_OK;
+    if (nftw(path, remove_entry, OPEN_DIRECTORIES, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT)
+        return ML_OK;
     return cannot("be removed", path);
 }

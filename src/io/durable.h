@@ -1,4 +1,5 @@
-/* durable: files that are there whole or not at all, and whole files in memory. Local; an internal module.
+/* durable: files that are there whole or not at all, and whole files in memory. Local; an internal
+ * module.
  *
  * Every failure to write is ML_RESOURCE, every failure to read ML_INPUT; both name the path.
  */
@@ -11,18 +12,24 @@
 
 enum { ML_DURABLE_PATH = 4096 };
 
-/* Writes `path` (over an older one): temporary file beside it, fallocate, write, fsync, close, read back and compare hashes, rename, fsync of the directory.
- * On failure the older file is as it was and the temporary one is gone. `sha256` may be NULL; else it gets the content's hash. */
-ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, char *sha256) ML_NODISCARD;
+/* Writes `path` (over an older one): temporary file beside it, fallocate, write, fsync, close,
+ * read back and compare hashes, rename, fsync of the directory. On failure the older file is as it
+ * was and the temporary one is gone. `sha256` may be NULL; else it gets the content's hash. */
+ml_status ml_durable_write(const char *path, const void *bytes, int64_t count,
+                           char *sha256) ML_NODISCARD;
 
-/* Whether a file of this name can be written where it is to go, before the work whose result it holds is done: ML_RESOURCE naming the path where the directory is not there or
- * refuses. No more than a guess: the disk may fill up. */
+/* Whether a file of this name can be written where it is to go, before the work whose result it
+ * holds is done: ML_RESOURCE naming the path where the directory is not there or refuses. No more
+ * than a guess: the disk may fill up. */
 ml_status ml_durable_may_write(const char *path) ML_NODISCARD;
 
-/* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files above `limit` bytes. */
-ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t *count) ML_NODISCARD;
+/* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files
+ * above `limit` bytes. */
+ml_status ml_durable_read(const char *path, int64_t limit, char **bytes,
+                          int64_t *count) ML_NODISCARD;
 
-/* The size of a file; −1 where there is no regular file of this name (nothing, a link, a directory). ML_INPUT where that cannot be told. */
+/* The size of a file; −1 where there is no regular file of this name (nothing, a link, a
+ * directory). ML_INPUT where that cannot be told. */
 ml_status ml_durable_measure(const char *path, int64_t *bytes) ML_NODISCARD;
 ml_status ml_durable_sync_directory(const char *path) ML_NODISCARD;
 /* Renames and syncs the directories of both. */
@@ -31,19 +38,24 @@ ml_status ml_durable_rename(const char *from, const char *to) ML_NODISCARD;
 ml_status ml_durable_make_directories(const char *path) ML_NODISCARD;
 /* Whether a file name is one of ml_durable_write's temporary names. */
 bool ml_durable_is_temporary(const char *name);
-/* Removes temporary files that a killed process left in a directory; a directory that is not there is fine. */
+/* Removes temporary files that a killed process left in a directory; a directory that is not there
+ * is fine. */
 ml_status ml_durable_clean(const char *directory) ML_NODISCARD;
 /* Formats a path into `out`; ML_USAGE where it is too long. */
-ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...) ML_PRINTF(2, 3) ML_NODISCARD;
-/* Whether anything is there under this name (no link is followed). ML_INPUT where that cannot be told: a failing disk is not an empty one. */
+ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...)
+    ML_PRINTF(2, 3) ML_NODISCARD;
+/* Whether anything is there under this name (no link is followed). ML_INPUT where that cannot be
+ * told: a failing disk is not an empty one. */
 ml_status ml_durable_find(const char *path, bool *there) ML_NODISCARD;
 /* The same for messages and hints: what cannot be told is not there. */
 bool ml_durable_exists(const char *path);
 /* opendir, once more where a signal came in between; NULL with errno. */
 DIR *ml_durable_list(const char *path);
-/* The next entry of a directory, `.` and `..` left out; *entry NULL: no more. ML_INPUT naming `path` where it cannot be read to its end. */
+/* The next entry of a directory, `.` and `..` left out; *entry NULL: no more. ML_INPUT naming
+ * `path` where it cannot be read to its end. */
 ml_status ml_durable_next(DIR *dir, const char *path, const struct dirent **entry) ML_NODISCARD;
-/* Removes a file, a link or a directory with all that is in it; no link is followed. Nothing there is fine. */
+/* Removes a file, a link or a directory with all that is in it; no link is followed. Nothing there
+ * is fine. */
 ml_status ml_durable_remove(const char *path) ML_NODISCARD;
 
 #endif

@@ -14,8 +14,13 @@ ml_status ml_file_read(int fd, const char *path, void *out, int64_t bytes, int64
     while (bytes > 0) {
         ssize_t got = pread(fd, to, (size_t)ml_min(bytes, 1 << 30), offset);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return ml_fail(ML_INPUT, "%s: read error at byte %" PRId64 ": %s", path, offset, strerror(errno));
-        if (got == 0) return ml_fail(ML_INPUT, "%s: the file ends at byte %" PRId64 ", %" PRId64 " bytes too early", path, offset, bytes);
+        if (got < 0)
+            return ml_fail(ML_INPUT, "%s: read error at byte %" PRId64 ": %s", path, offset,
+                           strerror(errno));
+        if (got == 0)
+            return ml_fail(ML_INPUT,
+                           "%s: the file ends at byte %" PRId64 ", %" PRId64 " bytes too early",
+                           path, offset, bytes);
         to += got;
         offset += got;
         bytes -= got;
@@ -29,7 +34,9 @@ ml_status ml_file_write(int fd, const char *path, const void *data, int64_t byte
     while (bytes > 0) {
         ssize_t put = pwrite(fd, from, (size_t)ml_min(bytes, 1 << 30), offset);
         if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) return ml_fail(ML_RESOURCE, "%s: write error at byte %" PRId64 ": %s", path, offset, strerror(errno));
+        if (put <= 0)
+            return ml_fail(ML_RESOURCE, "%s: write error at byte %" PRId64 ": %s", path, offset,
+                           strerror(errno));
         from += put;
         offset += put;
         bytes -= put;
@@ -40,10 +47,12 @@ ml_status ml_file_write(int fd, const char *path, const void *data, int64_t byte
 void ml_seal_make(char block[ML_SEAL_BYTES], const char *kind, const char *hex)
 {
     memset(block, 0, ML_SEAL_BYTES);
-    snprintf(block, ML_SEAL_BYTES, "%s 1\nsha256 %s\nan HDF5 file follows after %d bytes\n", kind, hex, ML_SEAL_BYTES);
+    snprintf(block, ML_SEAL_BYTES, "%s 1\nsha256 %s\nan HDF5 file follows after %d bytes\n", kind,
+             hex, ML_SEAL_BYTES);
 }
 
-ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t bytes, char hex[ML_SHA256_HEX])
+ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t bytes,
+                       char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
     char *piece = NULL;
@@ -66,7 +75,8 @@ done:
 ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t *bytes)
 {
     struct stat about;
-    if (fstat(fd, &about) != 0) return ml_fail(ML_INPUT, "%s: cannot be examined: %s", path, strerror(errno));
+    if (fstat(fd, &about) != 0)
+        return ml_fail(ML_INPUT, "%s: cannot be examined: %s", path, strerror(errno));
     if (!S_ISREG(about.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
     *bytes = about.st_size;
     char found[ML_SEAL_BYTES] = {0}, wanted[ML_SEAL_BYTES], hex[ML_SHA256_HEX];
@@ -76,21 +86,27 @@ ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t *byt
     }
     size_t name = strlen(kind);
     if (strncmp(found, kind, name) != 0 || found[name] != ' ')
-        return ml_fail(ML_INPUT, "%s: is not a file of the kind %s (%" PRId64 " bytes); mpilora tokenize makes data sets", path, kind,
-                       *bytes);
+        return ml_fail(ML_INPUT,
+                       "%s: is not a file of the kind %s (%" PRId64
+                       " bytes); mpilora tokenize makes data sets",
+                       path, kind, *bytes);
     if (strncmp(found + name, " 1\n", 3) != 0)
-        return ml_fail(ML_INPUT, "%s: is a %s of another version; this program reads version 1", path, kind);
+        return ml_fail(ML_INPUT, "%s: is a %s of another version; this program reads version 1",
+                       path, kind);
     ml_status st = ml_file_hash(fd, path, ML_SEAL_BYTES, *bytes, hex);
     if (st != ML_OK) return st;
     ml_seal_make(wanted, kind, hex);
     if (memcmp(found, wanted, ML_SEAL_BYTES) != 0)
-        return ml_fail(ML_INPUT, "%s: is damaged: its %" PRId64 " bytes have the SHA-256 %s, but it was written with %.64s; make it again",
+        return ml_fail(ML_INPUT,
+                       "%s: is damaged: its %" PRId64
+                       " bytes have the SHA-256 %s, but it was written with %.64s; make it again",
                        path, *bytes - ML_SEAL_BYTES, hex, found + name + strlen(" 1\nsha256 "));
     return ML_OK;
 }
 
 /* What is wrong with an open dataset, or NULL. */
-static const char *dataset_fault(hid_t set, hid_t type, hid_t *space, hsize_t *count, hid_t *found_type, hid_t *plist)
+static const char *dataset_fault(hid_t set, hid_t type, hid_t *space, hsize_t *count,
+                                 hid_t *found_type, hid_t *plist)
 {
     *space = H5Dget_space(set);
     *found_type = H5Dget_type(set);
@@ -99,22 +115,25 @@ static const char *dataset_fault(hid_t set, hid_t type, hid_t *space, hsize_t *c
     if (H5Tequal(*found_type, type) <= 0) return "has another element type";
     if (H5Sget_simple_extent_ndims(*space) != 1) return "is not one-dimensional";
     if (H5Sget_simple_extent_dims(*space, count, NULL) != 1) return "has no extent";
-    if (H5Pget_layout(*plist) != H5D_CONTIGUOUS || H5Pget_external_count(*plist) != 0) return "is not stored contiguously in the file";
+    if (H5Pget_layout(*plist) != H5D_CONTIGUOUS || H5Pget_external_count(*plist) != 0)
+        return "is not stored contiguously in the file";
     return NULL;
 }
 
-ml_status ml_hdf5_locate(hid_t file, const char *path, const char *name, hid_t type, int64_t bytes, int64_t *count, int64_t *offset)
+ml_status ml_hdf5_locate(hid_t file, const char *path, const char *name, hid_t type, int64_t bytes,
+                         int64_t *count, int64_t *offset)
 {
     hid_t set = -1, space = -1, found_type = -1, plist = -1;
     hsize_t n = 0;
     const char *fault = "is missing";
     H5L_info_t link;
-    if (H5Lget_info(file, name, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD) set = H5Dopen2(file, name, H5P_DEFAULT);
+    if (H5Lget_info(file, name, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD)
+        set = H5Dopen2(file, name, H5P_DEFAULT);
     if (set >= 0) fault = dataset_fault(set, type, &space, &n, &found_type, &plist);
     int64_t size;
     haddr_t place = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
-    if (!fault && (n > INT64_MAX || !ml_multiply((int64_t)n, (int64_t)H5Tget_size(type), &size) || place == HADDR_UNDEF ||
-                   place > (haddr_t)bytes || size > bytes - (int64_t)place))
+    if (!fault && (n > INT64_MAX || !ml_multiply((int64_t)n, (int64_t)H5Tget_size(type), &size) ||
+                   place == HADDR_UNDEF || place > (haddr_t)bytes || size > bytes - (int64_t)place))
         fault = "does not lie inside the file";
     if (plist >= 0) H5Pclose(plist);
     if (found_type >= 0) H5Tclose(found_type);

@@ -1,4 +1,5 @@
-/* HDF5 images in memory: the core driver without a file behind it, over one buffer that is never copied. */
+/* HDF5 images in memory: the core driver without a file behind it, over one buffer that is never
+ * copied. */
 #include "io/image.h"
 
 #include <H5FDcore.h>
@@ -12,7 +13,7 @@ struct ml_image {
     bool counted; /* among those in work */
 };
 
-/* ---- the core driver's memory: one accounted block, which outlives the file ----------------------------------------------------- */
+/* ---- the core driver's memory: one accounted block, which outlives the file ---------------- */
 
 static void *image_malloc(size_t size, H5FD_file_image_op_t operation, void *self)
 {
@@ -21,7 +22,8 @@ static void *image_malloc(size_t size, H5FD_file_image_op_t operation, void *sel
     return ((ml_image *)self)->bytes; /* opening: HDF5 looks at our bytes instead of at a copy */
 }
 
-static void *image_copy(void *to, const void *from, size_t size, H5FD_file_image_op_t operation, void *self)
+static void *image_copy(void *to, const void *from, size_t size, H5FD_file_image_op_t operation,
+                        void *self)
 {
     (void)from;
     (void)size;
@@ -35,8 +37,8 @@ static void *image_grow(void *old, size_t size, H5FD_file_image_op_t operation, 
     (void)operation;
     ml_image *image = self;
     if (image->borrowed) return NULL;
-    void *grown =
-        old ? ml_memory_resize(old, (int64_t)size, 1, "an HDF5 image") : ml_memory_alloc((int64_t)size, 1, ML_MEM_OTHER, "an HDF5 image");
+    void *grown = old ? ml_memory_resize(old, (int64_t)size, 1, "an HDF5 image")
+                      : ml_memory_alloc((int64_t)size, 1, ML_MEM_OTHER, "an HDF5 image");
     if (grown) image->bytes = grown;
     return grown;
 }
@@ -59,17 +61,19 @@ static herr_t keep_self(void *self)
 
 static hid_t access_list(ml_image *image, int64_t increment)
 {
-    H5FD_file_image_callbacks_t callbacks = {image_malloc, image_copy, image_grow, image_free, same_self, keep_self, image};
+    H5FD_file_image_callbacks_t callbacks = {image_malloc, image_copy, image_grow, image_free,
+                                             same_self,    keep_self,  image};
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     if (list < 0) return list;
-    if (H5Pset_fapl_core(list, (size_t)increment, false) >= 0 && H5Pset_file_image_callbacks(list, &callbacks) >= 0 &&
+    if (H5Pset_fapl_core(list, (size_t)increment, false) >= 0 &&
+        H5Pset_file_image_callbacks(list, &callbacks) >= 0 &&
         (!image->borrowed || H5Pset_file_image(list, image->bytes, (size_t)image->count) >= 0))
         return list;
     H5Pclose(list);
     return -1;
 }
 
-/* ---- images of this thread that HDF5 is at work on ------------------------------------------------------------------------------------ */
+/* ---- images of this thread that HDF5 is at work on ----------------------------------------- */
 
 static _Thread_local volatile int in_work;
 
@@ -79,7 +83,7 @@ static volatile bool has_failed;
 
 bool ml_image_has_failed(void) { return has_failed; }
 
-/* ---- images ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- images -------------------------------------------------------------------------------- */
 
 static void is_done(ml_image *image)
 {
@@ -87,7 +91,10 @@ static void is_done(ml_image *image)
     image->counted = false;
 }
 
-static ml_status no_image(const char *what) { return ml_fail(ML_RESOURCE, "HDF5 cannot %s in memory: out of memory?", what); }
+static ml_status no_image(const char *what)
+{
+    return ml_fail(ML_RESOURCE, "HDF5 cannot %s in memory: out of memory?", what);
+}
 
 ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
 {
@@ -127,7 +134,8 @@ ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int
     hid_t access = -1;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
-    *image = (ml_image){.file = -1, .bytes = (char *)(uintptr_t)bytes, .count = count, .borrowed = true};
+    *image =
+        (ml_image){.file = -1, .bytes = (char *)(uintptr_t)bytes, .count = count, .borrowed = true};
     access = access_list(image, ML_IMAGE_STEP);
     if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
     if (image->file < 0) {

@@ -1,8 +1,8 @@
 /* image: HDF5 files that exist in memory only. Local; an internal module.
  *
- * HDF5 never touches the disk through this module: what it builds is written by durable.c, what it reads was hashed before.
- * Matrices are contiguous little-endian fp32 datasets [rows, cols]; texts are fixed-length strings; nothing carries a time stamp, so equal content
- * is equal bytes.
+ * HDF5 never touches the disk through this module: what it builds is written by durable.c, what it
+ * reads was hashed before. Matrices are contiguous little-endian fp32 datasets [rows, cols]; texts
+ * are fixed-length strings; nothing carries a time stamp, so equal content is equal bytes.
  */
 #ifndef MPILORA_IO_IMAGE_H
 #define MPILORA_IO_IMAGE_H
@@ -15,34 +15,46 @@ typedef struct ml_image ml_image;
 
 enum { ML_IMAGE_STEP = 1 << 20 }; /* bytes: images grow by multiples of it */
 
-/* A new, empty image; `expected` bytes are set aside for it at once; `user_block` bytes (0, or a power of two from 512) stay free at its start. */
+/* A new, empty image; `expected` bytes are set aside for it at once; `user_block` bytes (0, or a
+ * power of two from 512) stay free at its start. */
 ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block) ML_NODISCARD;
-/* An image over bytes that stay borrowed and unchanged until the image is destroyed. ML_INPUT naming `name` where it is no HDF5 file. */
-ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int64_t count) ML_NODISCARD;
+/* An image over bytes that stay borrowed and unchanged until the image is destroyed. ML_INPUT
+ * naming `name` where it is no HDF5 file. */
+ml_status ml_image_open(ml_image **out, const char *name, const char *bytes,
+                        int64_t count) ML_NODISCARD;
 hid_t ml_image_file(const ml_image *image);
-/* Closes a created image and gives its bytes: owned by `image` until it is destroyed; the user block may be written by the caller. */
+/* Closes a created image and gives its bytes: owned by `image` until it is destroyed; the user
+ * block may be written by the caller. */
 ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count) ML_NODISCARD;
 void ml_image_destroy(ml_image *image); /* NULL is fine */
-/* Whether this thread has an image that was created and is not finished: a process that ends now was ended by HDF5. Asked by cli/last_words.c, in signal handlers, too. */
+/* Whether this thread has an image that was created and is not finished: a process that ends now
+ * was ended by HDF5. Asked by cli/last_words.c, in signal handlers, too. */
 bool ml_image_in_work(void);
-/* Whether HDF5 ever failed to make an image: for want of memory, which can leave the heap damaged behind it. */
+/* Whether HDF5 ever failed to make an image: for want of memory, which can leave the heap damaged
+ * behind it. */
 bool ml_image_has_failed(void);
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 ml_status ml_image_make_group(hid_t where, const char *name) ML_NODISCARD;
-ml_status ml_image_put_text(hid_t where, const char *name, const char *value) ML_NODISCARD; /* attributes */
+ml_status ml_image_put_text(hid_t where, const char *name,
+                            const char *value) ML_NODISCARD; /* attributes */
 ml_status ml_image_put_int(hid_t where, const char *name, int64_t value) ML_NODISCARD;
 ml_status ml_image_put_double(hid_t where, const char *name, double value) ML_NODISCARD;
-ml_status ml_image_put_long_text(hid_t where, const char *name, const char *value) ML_NODISCARD; /* a dataset */
+ml_status ml_image_put_long_text(hid_t where, const char *name,
+                                 const char *value) ML_NODISCARD; /* a dataset */
 /* Creates a matrix; *dataset is closed by the caller with H5Dclose. Then row blocks of it. */
-ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, hid_t *dataset) ML_NODISCARD;
-ml_status ml_image_put_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols, const float *values) ML_NODISCARD;
-ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, const float *values) ML_NODISCARD;
+ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int64_t cols,
+                               hid_t *dataset) ML_NODISCARD;
+ml_status ml_image_put_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols,
+                            const float *values) ML_NODISCARD;
+ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64_t cols,
+                              const float *values) ML_NODISCARD;
 /* Numbers in double precision: [rows, cols], or a vector where cols is 0. */
-ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols, const double *values) ML_NODISCARD;
+ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols,
+                               const double *values) ML_NODISCARD;
 
-/* ---- reading: anything but exactly what the functions above write is ML_INPUT naming it ------------------------------------------ */
+/* ---- reading: anything but exactly what the functions above write is ML_INPUT naming it ---- */
 
 ml_status ml_image_get_text(hid_t where, const char *name, char *value, size_t size) ML_NODISCARD;
 ml_status ml_image_get_int(hid_t where, const char *name, int64_t *value) ML_NODISCARD;
@@ -50,8 +62,10 @@ ml_status ml_image_get_double(hid_t where, const char *name, double *value) ML_N
 /* Opens a group; the caller closes it with H5Gclose. */
 ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group) ML_NODISCARD;
 /* Opens a matrix and tells its shape; the caller closes it. */
-ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols, hid_t *dataset) ML_NODISCARD;
-ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols, float *values) ML_NODISCARD;
+ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols,
+                              hid_t *dataset) ML_NODISCARD;
+ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols,
+                            float *values) ML_NODISCARD;
 /* Names of a group's links, by index in name order. */
 ml_status ml_image_links(hid_t group, int64_t *count) ML_NODISCARD;
 ml_status ml_image_link(hid_t group, int64_t index, char *name, size_t size) ML_NODISCARD;

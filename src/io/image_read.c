@@ -17,21 +17,24 @@ static bool is_scalar(hid_t attribute)
 }
 
 /* A scalar attribute of the class; −1 where there is none. */
-static hid_t open_attribute(hid_t where, const char *name, H5T_class_t class, size_t size, hid_t *type)
+static hid_t open_attribute(hid_t where, const char *name, H5T_class_t class, size_t size,
+                            hid_t *type)
 {
     *type = -1;
     if (H5Aexists(where, name) <= 0) return -1;
     hid_t attribute = H5Aopen(where, name, H5P_DEFAULT);
     if (attribute < 0) return -1;
     *type = H5Aget_type(attribute);
-    bool fits = is_scalar(attribute) && H5Tget_class(*type) == class && H5Tis_variable_str(*type) <= 0 && H5Tget_size(*type) <= size;
+    bool fits = is_scalar(attribute) && H5Tget_class(*type) == class &&
+                H5Tis_variable_str(*type) <= 0 && H5Tget_size(*type) <= size;
     if (fits) return attribute;
     H5Tclose(*type);
     H5Aclose(attribute);
     return -1;
 }
 
-static ml_status read_attribute(hid_t where, const char *name, H5T_class_t class, hid_t wanted, const char *expected, void *value)
+static ml_status read_attribute(hid_t where, const char *name, H5T_class_t class, hid_t wanted,
+                                const char *expected, void *value)
 {
     hid_t type, attribute = open_attribute(where, name, class, sizeof(int64_t), &type);
     if (attribute < 0) return not_there(name, expected);
@@ -43,7 +46,8 @@ static ml_status read_attribute(hid_t where, const char *name, H5T_class_t class
 
 ml_status ml_image_get_int(hid_t where, const char *name, int64_t *value)
 {
-    return read_attribute(where, name, H5T_INTEGER, H5T_NATIVE_INT64, "an integer attribute", value);
+    return read_attribute(where, name, H5T_INTEGER, H5T_NATIVE_INT64, "an integer attribute",
+                          value);
 }
 
 ml_status ml_image_get_double(hid_t where, const char *name, double *value)
@@ -56,7 +60,8 @@ ml_status ml_image_get_text(hid_t where, const char *name, char *value, size_t s
     hid_t type, attribute = open_attribute(where, name, H5T_STRING, size, &type);
     if (attribute < 0) return not_there(name, "a short text attribute");
     memset(value, 0, size);
-    ml_status st = H5Aread(attribute, type, value) >= 0 ? ML_OK : not_there(name, "a short text attribute");
+    ml_status st =
+        H5Aread(attribute, type, value) >= 0 ? ML_OK : not_there(name, "a short text attribute");
     value[size - 1] = '\0'; /* the stored text ends with a zero, unless somebody else wrote it */
     H5Tclose(type);
     H5Aclose(attribute);
@@ -65,10 +70,12 @@ ml_status ml_image_get_text(hid_t where, const char *name, char *value, size_t s
 
 static bool is_plain_matrix(hid_t dataset, hsize_t size[2])
 {
-    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset), list = H5Dget_create_plist(dataset);
+    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset),
+          list = H5Dget_create_plist(dataset);
     bool plain = H5Tequal(type, H5T_IEEE_F32LE) > 0 && H5Sget_simple_extent_ndims(space) == 2 &&
-                 H5Sget_simple_extent_dims(space, size, NULL) == 2 && H5Pget_layout(list) == H5D_CONTIGUOUS &&
-                 H5Pget_external_count(list) == 0 && size[0] > 0 && size[1] > 0 && size[0] < INT32_MAX && size[1] < INT32_MAX &&
+                 H5Sget_simple_extent_dims(space, size, NULL) == 2 &&
+                 H5Pget_layout(list) == H5D_CONTIGUOUS && H5Pget_external_count(list) == 0 &&
+                 size[0] > 0 && size[1] > 0 && size[0] < INT32_MAX && size[1] < INT32_MAX &&
                  H5Dget_storage_size(dataset) == size[0] * size[1] * sizeof(float);
     H5Pclose(list);
     H5Sclose(space);
@@ -80,7 +87,8 @@ static bool is_plain_matrix(hid_t dataset, hsize_t size[2])
 static bool is_hard_link(hid_t where, const char *name)
 {
     H5L_info_t link;
-    return H5Lexists(where, name, H5P_DEFAULT) > 0 && H5Lget_info(where, name, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
+    return H5Lexists(where, name, H5P_DEFAULT) > 0 &&
+           H5Lget_info(where, name, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
 }
 
 ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group)
@@ -90,7 +98,8 @@ ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group)
     return *group >= 0 ? ML_OK : not_there(name, "a group");
 }
 
-ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols, hid_t *dataset)
+ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols,
+                              hid_t *dataset)
 {
     static const char expected[] = "a contiguous fp32 matrix";
     hsize_t size[2];
@@ -114,7 +123,9 @@ ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t 
                 H5Dread(dataset, H5T_NATIVE_FLOAT, memory, file, H5P_DEFAULT, values) >= 0;
     H5Sclose(memory);
     H5Sclose(file);
-    return read ? ML_OK : ml_fail(ML_INPUT, "rows %" PRId64 " … %" PRId64 " of a matrix cannot be read", first, first + rows - 1);
+    return read ? ML_OK
+                : ml_fail(ML_INPUT, "rows %" PRId64 " … %" PRId64 " of a matrix cannot be read",
+                          first, first + rows - 1);
 }
 
 ml_status ml_image_links(hid_t group, int64_t *count)
@@ -127,7 +138,8 @@ ml_status ml_image_links(hid_t group, int64_t *count)
 
 ml_status ml_image_link(hid_t group, int64_t index, char *name, size_t size)
 {
-    ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, (hsize_t)index, name, size, H5P_DEFAULT);
+    ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, (hsize_t)index, name,
+                                   size, H5P_DEFAULT);
     if (n > 0 && (size_t)n < size) return ML_OK;
     return ml_fail(ML_INPUT, "link %" PRId64 " of a group has no usable name", index);
 }

@@ -1,7 +1,10 @@
 /* Writing into HDF5 images. */
 #include "io/image.h"
 
-static ml_status cannot_put(const char *name) { return ml_fail(ML_RESOURCE, "%s: HDF5 cannot write it to memory: out of memory?", name); }
+static ml_status cannot_put(const char *name)
+{
+    return ml_fail(ML_RESOURCE, "%s: HDF5 cannot write it to memory: out of memory?", name);
+}
 
 ml_status ml_image_make_group(hid_t where, const char *name)
 {
@@ -11,11 +14,13 @@ ml_status ml_image_make_group(hid_t where, const char *name)
     return ML_OK;
 }
 
-static ml_status put_attribute(hid_t where, const char *name, hid_t stored, hid_t given, const void *value)
+static ml_status put_attribute(hid_t where, const char *name, hid_t stored, hid_t given,
+                               const void *value)
 {
     hid_t space = H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(where, name, stored, space, H5P_DEFAULT, H5P_DEFAULT);
-    ml_status st = attribute >= 0 && H5Awrite(attribute, given, value) >= 0 ? ML_OK : cannot_put(name);
+    ml_status st =
+        attribute >= 0 && H5Awrite(attribute, given, value) >= 0 ? ML_OK : cannot_put(name);
     H5Aclose(attribute);
     H5Sclose(space);
     return st;
@@ -61,14 +66,18 @@ ml_status ml_image_put_long_text(hid_t where, const char *name, const char *valu
 {
     hid_t type = text_type(value), space = H5Screate(H5S_SCALAR);
     hid_t dataset = make_dataset(where, name, type, space);
-    ml_status st = dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value) >= 0 ? ML_OK : cannot_put(name);
+    ml_status st =
+        dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value) >= 0
+            ? ML_OK
+            : cannot_put(name);
     H5Dclose(dataset);
     H5Sclose(space);
     H5Tclose(type);
     return st;
 }
 
-ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, hid_t *dataset)
+ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int64_t cols,
+                               hid_t *dataset)
 {
     hid_t space = H5Screate_simple(2, (hsize_t[]){(hsize_t)rows, (hsize_t)cols}, NULL);
     *dataset = make_dataset(where, name, H5T_IEEE_F32LE, space);
@@ -76,20 +85,23 @@ ml_status ml_image_make_matrix(hid_t where, const char *name, int64_t rows, int6
     return *dataset >= 0 ? ML_OK : cannot_put(name);
 }
 
-ml_status ml_image_put_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols, const float *values)
+ml_status ml_image_put_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols,
+                            const float *values)
 {
     const hsize_t start[] = {(hsize_t)first, 0}, count[] = {(hsize_t)rows, (hsize_t)cols};
     hid_t file = H5Dget_space(dataset), memory = H5Screate_simple(2, count, NULL);
-    ml_status st = H5Sselect_hyperslab(file, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
-                           H5Dwrite(dataset, H5T_NATIVE_FLOAT, memory, file, H5P_DEFAULT, values) >= 0
-                       ? ML_OK
-                       : cannot_put("a matrix");
+    ml_status st =
+        H5Sselect_hyperslab(file, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
+                H5Dwrite(dataset, H5T_NATIVE_FLOAT, memory, file, H5P_DEFAULT, values) >= 0
+            ? ML_OK
+            : cannot_put("a matrix");
     H5Sclose(memory);
     H5Sclose(file);
     return st;
 }
 
-ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64_t cols, const float *values)
+ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64_t cols,
+                              const float *values)
 {
     hid_t dataset;
     ml_status st = ml_image_make_matrix(where, name, rows, cols, &dataset);
@@ -99,12 +111,16 @@ ml_status ml_image_put_matrix(hid_t where, const char *name, int64_t rows, int64
     return st;
 }
 
-ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols, const double *values)
+ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int64_t cols,
+                               const double *values)
 {
-    hid_t space = H5Screate_simple(cols > 0 ? 2 : 1, (hsize_t[]){(hsize_t)rows, (hsize_t)cols}, NULL);
+    hid_t space =
+        H5Screate_simple(cols > 0 ? 2 : 1, (hsize_t[]){(hsize_t)rows, (hsize_t)cols}, NULL);
     hid_t dataset = make_dataset(where, name, H5T_IEEE_F64LE, space);
-    ml_status st =
-        dataset >= 0 && H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0 ? ML_OK : cannot_put(name);
+    ml_status st = dataset >= 0 && H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL,
+                                            H5P_DEFAULT, values) >= 0
+                       ? ML_OK
+                       : cannot_put(name);
     H5Dclose(dataset);
     H5Sclose(space);
     return st;

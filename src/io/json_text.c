@@ -1,7 +1,7 @@
 /* Strings of JSON: valid UTF-8 as it is, but for quotes, backslashes and control characters. */
 #include "io/json_text.h"
 
-#include "data/byte_level.h"
+#include "base/utf8.h"
 
 static ml_status add_character(ml_text *json, int32_t c, const char *bytes, int size)
 {

@@ -10,7 +10,8 @@ static ml_status fill(ml_line_reader *reader)
 {
     reader->used = 0;
     reader->filled = fread(reader->buffer, 1, BUFFER, reader->file);
-    if (!reader->filled && ferror(reader->file)) return ml_fail(ML_INPUT, "%s: read error: %s", reader->path, strerror(errno));
+    if (!reader->filled && ferror(reader->file))
+        return ml_fail(ML_INPUT, "%s: read error: %s", reader->path, strerror(errno));
     return ML_OK;
 }
 
@@ -19,7 +20,8 @@ ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
     ml_status st = ML_OK;
     *reader = (ml_line_reader){.path = path};
     reader->file = fopen(path, "rb");
-    if (!reader->file) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    if (!reader->file)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     ML_NEW(reader->buffer, BUFFER, ML_MEM_OTHER, "a read buffer");
     ML_TRY(fill(reader));
     if (reader->filled >= 3 && !memcmp(reader->buffer, "\xef\xbb\xbf", 3)) reader->used = 3;
@@ -46,7 +48,8 @@ static ml_status take(ml_line_reader *reader, bool *whole)
     size_t count = end ? (size_t)(end - start) : left;
     reader->used += count + (end ? 1 : 0);
     if (reader->line.length + (int64_t)count > LONGEST)
-        return ml_fail(ML_INPUT, "%s: line %" PRId64 " is longer than %d bytes", reader->path, reader->number, LONGEST);
+        return ml_fail(ML_INPUT, "%s: line %" PRId64 " is longer than %d bytes", reader->path,
+                       reader->number, LONGEST);
     return ml_text_add(&reader->line, start, (int64_t)count);
 }
 
@@ -68,7 +71,8 @@ ml_status ml_line_reader_next(ml_line_reader *reader, bool *more)
         ML_TRY(take(reader, &whole));
     }
     *more = any;
-    if (whole && reader->line.length && reader->line.data[reader->line.length - 1] == '\r') reader->line.data[--reader->line.length] = '\0';
+    if (whole && reader->line.length && reader->line.data[reader->line.length - 1] == '\r')
+        reader->line.data[--reader->line.length] = '\0';
 done:
     return st;
 }

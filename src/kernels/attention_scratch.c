@@ -4,7 +4,8 @@
 static int64_t thread_floats(int64_t head_dim)
 {
     int64_t padded = ml_round_up(head_dim, ML_ATTENTION_PAD);
-    return ML_ATTENTION_BLOCK * (ML_ATTENTION_SLABS * padded + 2 * ML_ATTENTION_BLOCK + ML_ATTENTION_COLUMNS);
+    return ML_ATTENTION_BLOCK *
+           (ML_ATTENTION_SLABS * padded + 2 * ML_ATTENTION_BLOCK + ML_ATTENTION_COLUMNS);
 }
 
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads)
@@ -15,7 +16,8 @@ int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int thread
            threads * thread_floats(options->head_dim) * (int64_t)sizeof(float);
 }
 
-void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options, void *memory)
+void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options,
+                                void *memory)
 {
     if (options->heads == 0) return;
     char *next = memory;
@@ -30,7 +32,9 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
     scratch->head_dim = options->head_dim;
 }
 
-bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape, int64_t T)
+bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape,
+                       int64_t T)
 {
-    return T <= scratch->tokens && shape->heads <= scratch->heads && shape->head_dim <= scratch->head_dim;
+    return T <= scratch->tokens && shape->heads <= scratch->heads &&
+           shape->head_dim <= scratch->head_dim;
 }

@@ -1,7 +1,8 @@
-/* Chooses the product path by measuring the candidates (measure.c) and the vector path by what the processor can run.
+/* Chooses the product path by measuring the candidates (measure.c) and the vector path by what the
+ * processor can run.
  *
- * Flags do not tell which product is fastest: a library may not know the processor, and a bf16 instruction can be half as fast
- * as fp32. */
+ * Flags do not tell which product is fastest: a library may not know the processor, and a bf16
+ * instruction can be half as fast as fp32. */
 #include <cblas.h>
 
 #include "kernels/kernels_private.h"
@@ -26,7 +27,8 @@ static bool is_auto(const char *name) { return !name || !strcmp(name, "auto"); }
 static bool is_candidate(const ml_product_path *path, const ml_kernels_options *options)
 {
     if (!path->available(options->weight_dtype)) return false;
-    return is_auto(options->product_path) ? path != &ml_product_path_ref : !strcmp(path->name, options->product_path);
+    return is_auto(options->product_path) ? path != &ml_product_path_ref
+                                          : !strcmp(path->name, options->product_path);
 }
 
 int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads)
@@ -51,7 +53,9 @@ ml_status ml_choose_vector_path(ml_kernels *table, const char *name)
         size_t used = strlen(text);
         snprintf(text + used, sizeof text - used, ", %s", (*v)->name);
     }
-    return ml_fail(ML_USAGE, "vector path \"%s\" cannot run here; this processor and build have: auto, %s", name, text);
+    return ml_fail(ML_USAGE,
+                   "vector path \"%s\" cannot run here; this processor and build have: auto, %s",
+                   name, text);
 }
 
 static ml_status no_such_path(const ml_kernels_options *options)
@@ -59,10 +63,13 @@ static ml_status no_such_path(const ml_kernels_options *options)
     char text[128] = "auto";
     for (const ml_product_path *const *p = product_paths; *p; p++) {
         size_t used = strlen(text);
-        if ((*p)->available(options->weight_dtype)) snprintf(text + used, sizeof text - used, ", %s", (*p)->name);
+        if ((*p)->available(options->weight_dtype))
+            snprintf(text + used, sizeof text - used, ", %s", (*p)->name);
     }
-    return ml_fail(ML_USAGE, "product path \"%s\" cannot run here with %s weights; this processor and build have: %s",
-                   options->product_path, ml_dtype_name(options->weight_dtype), text);
+    return ml_fail(
+        ML_USAGE,
+        "product path \"%s\" cannot run here with %s weights; this processor and build have: %s",
+        options->product_path, ml_dtype_name(options->weight_dtype), text);
 }
 
 static void stop_path(ml_kernels_owner *owner, const ml_product_path *path)
@@ -71,7 +78,8 @@ static void stop_path(ml_kernels_owner *owner, const ml_product_path *path)
 }
 
 /* Fills the table's products; *right: they are what the reference computes. */
-static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *options, const ml_product_path *path, bool *right)
+static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *options,
+                            const ml_product_path *path, bool *right)
 {
     ml_status st = path->start(owner, options);
     owner->table.product_path = path->name;
@@ -97,8 +105,10 @@ static void warn_of_slow_blas(const ml_kernels_owner *owner, int64_t tokens)
             name = r->path;
         }
     }
-    if (tokens >= ENOUGH_TOKENS && blas > 0 && blas < 0.5 * other) /* a few tokens say little about a kernel */
-        ml_warn("OpenBLAS is slow on this processor: its %s kernel reaches %.0f GF/s where %s reaches %.0f; OPENBLAS_CORETYPE=SkylakeX "
+    if (tokens >= ENOUGH_TOKENS && blas > 0 &&
+        blas < 0.5 * other) /* a few tokens say little about a kernel */
+        ml_warn("OpenBLAS is slow on this processor: its %s kernel reaches %.0f GF/s where %s "
+                "reaches %.0f; OPENBLAS_CORETYPE=SkylakeX "
                 "(AVX-512) "
                 "or Haswell (AVX2) in the environment chooses another kernel",
                 openblas_get_corename(), blas, name, other);
@@ -114,7 +124,10 @@ static ml_status choose_forced(ml_kernels_owner *owner, const ml_kernels_options
     ml_status st = start_path(owner, options, path, &right);
     if (st != ML_OK) return st;
     if (!right)
-        return ml_fail(ML_INTERNAL, "product path \"%s\" computes wrong products on this processor; choose another, or auto", path->name);
+        return ml_fail(ML_INTERNAL,
+                       "product path \"%s\" computes wrong products on this processor; choose "
+                       "another, or auto",
+                       path->name);
     owner->product = path;
     owner->rates[0] = (ml_kernels_rate){.path = path->name};
     owner->nrates = 1;
@@ -126,13 +139,16 @@ static int64_t fastest(const ml_kernels_owner *owner)
     int64_t best = 0;
     for (int64_t i = 1; i < owner->nrates; i++) {
         const ml_kernels_rate *a = &owner->rates[i], *b = &owner->rates[best];
-        if (1 / a->forward_gflops + 1 / a->backward_gflops < 1 / b->forward_gflops + 1 / b->backward_gflops) best = i;
+        if (1 / a->forward_gflops + 1 / a->backward_gflops <
+            1 / b->forward_gflops + 1 / b->backward_gflops)
+            best = i;
     }
     return best;
 }
 
-/* All candidates are started side by side, each with its copy of the table, so that they can run in turn; they may share the scratch
- * memory, since only one works at a time and only one of them keeps primitives there. */
+/* All candidates are started side by side, each with its copy of the table, so that they can run
+ * in turn; they may share the scratch memory, since only one works at a time and only one of them
+ * keeps primitives there. */
 static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     const ml_product_path *candidate[ML_MAX_PATHS];
@@ -144,7 +160,8 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
         if (!is_candidate(*p, options)) continue;
         ML_TRY(start_path(owner, options, *p, &right));
         if (!right) {
-            ml_warn("product path \"%s\" computes wrong products on this processor and is left out", (*p)->name);
+            ml_warn("product path \"%s\" computes wrong products on this processor and is left out",
+                    (*p)->name);
             continue;
         }
         tables[count] = owner->table;
@@ -152,8 +169,8 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
         candidate[count++] = *p;
     }
     if (count == 0) {
-        st = ml_fail(ML_INTERNAL,
-                     "every product path computes wrong products on this processor; MPILORA_PRODUCT_PATH=ref is slow but right");
+        st = ml_fail(ML_INTERNAL, "every product path computes wrong products on this processor; "
+                                  "MPILORA_PRODUCT_PATH=ref is slow but right");
         goto done;
     }
     owner->nrates = count;
@@ -173,5 +190,6 @@ done:
 
 ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return is_auto(options->product_path) ? choose_measured(owner, options) : choose_forced(owner, options);
+    return is_auto(options->product_path) ? choose_measured(owner, options)
+                                          : choose_forced(owner, options);
 }

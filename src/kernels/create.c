@@ -1,5 +1,5 @@
-/* Makes the table of a rank: one block that holds the owner and all scratch memory, the vector path, then the product path.
- * ml_kernels_workspace_bytes adds up the same sizes. */
+/* Makes the table of a rank: one block that holds the owner and all scratch memory, the vector
+ * path, then the product path. ml_kernels_workspace_bytes adds up the same sizes. */
 #include <omp.h>
 #include <stdlib.h>
 
@@ -83,11 +83,13 @@ double ml_kernels_peak_gflops(const ml_kernels *kernels)
     return owner->peak_gflops ? owner->peak_gflops(owner->threads) : 0;
 }
 
-double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count, const ml_memory_span *spans)
+double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count,
+                               const ml_memory_span *spans)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(kernels);
     if (!owner->read_memory) return 0;
     double start = ml_seconds();
-    (void)owner->read_memory(owner->threads, count, spans); /* of another file: not optimised away */
+    (void)owner->read_memory(owner->threads, count,
+                             spans); /* of another file: not optimised away */
     return ml_seconds() - start;
 }

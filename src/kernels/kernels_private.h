@@ -1,7 +1,8 @@
-/* What the files of kernels/ share: the owner behind the public table, and the lists of paths to choose from.
+/* What the files of kernels/ share: the owner behind the public table, and the lists of paths to
+ * choose from.
  *
- * A product path fills weight_forward, weight_backward and gemm; a vector path fills everything else. Both are picked by
- * ml_kernels_create (create.c, choose.c).
+ * A product path fills weight_forward, weight_backward and gemm; a vector path fills everything
+ * else. Both are picked by ml_kernels_create (create.c, choose.c).
  */
 #ifndef MPILORA_KERNELS_KERNELS_PRIVATE_H
 #define MPILORA_KERNELS_KERNELS_PRIVATE_H
@@ -11,9 +12,15 @@
 
 enum { ML_MAX_PATHS = 8 };
 
-/* Blockwise attention works on blocks of queries × blocks of keys; a thread has SLABS matrices of a block of rows × the padded head
- * dimension, two of block × block, and COLUMNS vectors of a block. */
-enum { ML_ATTENTION_BLOCK = 64, ML_ATTENTION_PAD = 16, ML_ATTENTION_SLABS = 8, ML_ATTENTION_COLUMNS = 4 };
+/* Blockwise attention works on blocks of queries × blocks of keys; a thread has SLABS matrices of
+ * a block of rows × the padded head dimension, two of block × block, and COLUMNS vectors of a
+ * block. */
+enum {
+    ML_ATTENTION_BLOCK = 64,
+    ML_ATTENTION_PAD = 16,
+    ML_ATTENTION_SLABS = 8,
+    ML_ATTENTION_COLUMNS = 4
+};
 
 typedef struct ml_attention_scratch {
     int64_t *block_start; /* [count + 1]: blocks of all sequences before sequence i */
@@ -23,7 +30,8 @@ typedef struct ml_attention_scratch {
     int64_t tokens, heads, head_dim; /* the most that it is made for */
 } ml_attention_scratch;
 
-/* One block of the category workspace: the table, what it measured, and the scratch memory behind it. */
+/* One block of the category workspace: the table, what it measured, and the scratch memory behind
+ * it. */
 typedef struct ml_kernels_owner {
     ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
     int threads;
@@ -38,7 +46,8 @@ typedef struct ml_kernels_owner {
     int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
     /* From the vector path; NULL under "ref". */
-    void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
+    void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta,
+                          float *y, int64_t ldy);
     ml_product_function product_function;
     double (*peak_gflops)(int threads);
     int64_t (*read_memory)(int threads, int64_t count, const ml_memory_span *spans);
@@ -55,8 +64,8 @@ typedef struct ml_product_path {
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
 } ml_product_path;
 
-extern const ml_product_path ml_product_path_ref, ml_product_path_native, ml_product_path_blas, ml_product_path_onednn,
-    ml_product_path_onednn_matmul, ml_product_path_onednn_bf16;
+extern const ml_product_path ml_product_path_ref, ml_product_path_native, ml_product_path_blas,
+    ml_product_path_onednn, ml_product_path_onednn_matmul, ml_product_path_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -65,41 +74,52 @@ typedef struct ml_vector_path {
     void (*fill)(ml_kernels *table);
 } ml_vector_path;
 
-extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2, ml_vector_path_avx512; /* the last two on x86-64 only */
+extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
+    ml_vector_path_avx512; /* the last two on x86-64 only */
 
 /* choose.c. Names: NULL and "auto" choose. */
-ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options) ML_NODISCARD;
+ml_status ml_choose_product_path(ml_kernels_owner *owner,
+                                 const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
-int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads); /* the most that a path which may be chosen needs */
+int64_t ml_product_scratch_floats(const ml_kernels_options *options,
+                                  int threads); /* the most that a path which may be chosen needs */
 
-/* measure.c. *right: does the table compute what the reference does, on a small part of the run's first shape? */
-ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *options, bool *right) ML_NODISCARD;
-/* The best rates of some rounds in which `count` tables run in turn on the run's shapes; less than a second. */
-ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count, const ml_kernels *tables,
-                              ml_kernels_rate *rates) ML_NODISCARD;
+/* measure.c. *right: does the table compute what the reference does, on a small part of the run's
+ * first shape? */
+ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *options,
+                            bool *right) ML_NODISCARD;
+/* The best rates of some rounds in which `count` tables run in turn on the run's shapes; less than
+ * a second. */
+ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count,
+                              const ml_kernels *tables, ml_kernels_rate *rates) ML_NODISCARD;
 
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
-bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape, int64_t T);
-void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options, void *memory);
+bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape,
+                       int64_t T);
+void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options,
+                                void *memory);
 
-/* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm` is the fp32 product of the path. */
-typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                         int64_t ldb, float beta, float *c, int64_t ldc);
+/* panel.c: products with a weight as plain fp32 products, a panel of its rows at a time. `sgemm`
+ * is the fp32 product of the path. */
+typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
+                         const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                         float *c, int64_t ldc);
 enum { ML_SMALL_TOKENS = 4 }; /* up to so many, ml_panel_forward reads the weight directly */
 int64_t ml_panel_scratch_floats(const ml_kernels_options *options, int threads);
-void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                      int64_t ldy);
-void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta,
-                       float *dx, int64_t ldx);
+void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                      const ml_weight *w, float beta, float *y, int64_t ldy);
+void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                       const ml_weight *w, float beta, float *dx, int64_t ldx);
 
 /* The fp32 products of OpenBLAS and oneDNN. */
-void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                   float beta, float *c, int64_t ldc);
-void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                     int64_t ldb, float beta, float *c, int64_t ldc);
-void ml_onednn_gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc); /* the entry of the table */
+void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                   int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                     int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+void ml_onednn_gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                    float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                    float beta, float *c, int64_t ldc); /* the entry of the table */
 
 /* ref/: each file fills its entries. */
 void ml_reference_products(ml_kernels *table);

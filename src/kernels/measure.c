@@ -1,10 +1,18 @@
-/* How fast the product paths are on the run's own shapes, cut down so that all of it stays well below a second, and whether a path computes
- * what the reference does. */
+/* How fast the product paths are on the run's own shapes, cut down so that all of it stays well
+ * below a second, and whether a path computes what the reference does. */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
 
-enum { SHAPES_MOST = 3, ROUNDS = 3, TOKENS_MOST = 512, COLS_MOST = 1024, CHECK_TOKENS = 70, CHECK_ROWS = 70, CHECK_COLS = 65 };
+enum {
+    SHAPES_MOST = 3,
+    ROUNDS = 3,
+    TOKENS_MOST = 512,
+    COLS_MOST = 1024,
+    CHECK_TOKENS = 70,
+    CHECK_ROWS = 70,
+    CHECK_COLS = 65
+};
 static const double flops_most = 4e8; /* a product, for each thread */
 static const double seconds_most = 0.6;
 
@@ -21,8 +29,9 @@ static float number_at(int64_t i) { return (float)((i * 7919) % 128 - 64) / 128;
 static ml_status make_sample(sample *s, int64_t T, int64_t rows, int64_t cols, ml_dtype dtype)
 {
     int64_t weight_floats = ml_round_up(rows * cols, 16);
-    float *block = ml_memory_alloc(ml_round_up(2 * T * cols, 16) + ml_round_up(T * rows, 16) + weight_floats, sizeof *block, ML_MEM_OTHER,
-                                   "matrices to measure products with");
+    float *block =
+        ml_memory_alloc(ml_round_up(2 * T * cols, 16) + ml_round_up(T * rows, 16) + weight_floats,
+                        sizeof *block, ML_MEM_OTHER, "matrices to measure products with");
     if (!block) return ML_RESOURCE;
     for (int64_t i = 0; i < rows * cols; i++) {
         if (dtype == ML_BF16)
@@ -65,8 +74,10 @@ ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *optio
     const ml_kernels *ref = ml_kernels_reference();
     sample got = {.T = 0}, want = {.T = 0};
     const ml_weight *w = &options->shapes[0];
-    int64_t T = ml_min(CHECK_TOKENS, options->tokens), rows = ml_min(CHECK_ROWS, w->rows), cols = ml_min(CHECK_COLS, w->cols);
-    const double tolerance = options->weight_dtype == ML_BF16 ? 1e-2 : 1e-5; /* a path may narrow the activations, too */
+    int64_t T = ml_min(CHECK_TOKENS, options->tokens), rows = ml_min(CHECK_ROWS, w->rows),
+            cols = ml_min(CHECK_COLS, w->cols);
+    const double tolerance =
+        options->weight_dtype == ML_BF16 ? 1e-2 : 1e-5; /* a path may narrow the activations, too */
     ML_TRY(make_sample(&got, T, rows, cols, options->weight_dtype));
     ML_TRY(make_sample(&want, T, rows, cols, options->weight_dtype));
     *right = true;
@@ -75,7 +86,8 @@ ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *optio
         ref->weight_forward(ref, T, want.x, cols, &want.w, (float)add, want.y, rows);
         k->weight_backward(k, T, want.y, rows, &got.w, (float)add, got.dx, cols);
         ref->weight_backward(ref, T, want.y, rows, &want.w, (float)add, want.dx, cols);
-        *right = *right && agree(T * rows, got.y, want.y, tolerance, cols) && agree(T * cols, got.dx, want.dx, tolerance, rows * cols);
+        *right = *right && agree(T * rows, got.y, want.y, tolerance, cols) &&
+                 agree(T * cols, got.dx, want.dx, tolerance, rows * cols);
     }
 done:
     free_sample(&got);
@@ -91,7 +103,8 @@ static int64_t pick_shapes(const ml_kernels_options *options, const ml_weight *p
         const ml_weight *best = NULL;
         for (int64_t i = 0; i < options->nshapes; i++) {
             const ml_weight *w = &options->shapes[i];
-            bool smaller = count == 0 || w->rows * w->cols < picked[count - 1]->rows * picked[count - 1]->cols;
+            bool smaller =
+                count == 0 || w->rows * w->cols < picked[count - 1]->rows * picked[count - 1]->cols;
             if (smaller && (!best || w->rows * w->cols > best->rows * best->cols)) best = w;
         }
         if (!best) break;
@@ -100,7 +113,8 @@ static int64_t pick_shapes(const ml_kernels_options *options, const ml_weight *p
     return count;
 }
 
-static ml_status make_samples(const ml_kernels_options *options, int threads, sample samples[SHAPES_MOST], int64_t *count)
+static ml_status make_samples(const ml_kernels_options *options, int threads,
+                              sample samples[SHAPES_MOST], int64_t *count)
 {
     ml_status st = ML_OK;
     const ml_weight *picked[SHAPES_MOST];
@@ -108,7 +122,8 @@ static ml_status make_samples(const ml_kernels_options *options, int threads, sa
     for (int64_t i = 0; i < *count; i++) {
         int64_t T = ml_min(TOKENS_MOST, options->tokens), cols = ml_min(COLS_MOST, picked[i]->cols);
         int64_t most = (int64_t)(flops_most * threads / (2.0 * (double)(T * cols)));
-        ML_TRY(make_sample(&samples[i], T, ml_min(picked[i]->rows, ml_max(most, 64)), cols, options->weight_dtype));
+        ML_TRY(make_sample(&samples[i], T, ml_min(picked[i]->rows, ml_max(most, 64)), cols,
+                           options->weight_dtype));
     }
 done:
     return st;
@@ -128,16 +143,18 @@ static double time_once(const ml_kernels *k, const sample *samples, int64_t coun
     return ml_seconds() - start;
 }
 
-ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count, const ml_kernels *tables,
-                              ml_kernels_rate *rates)
+ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count,
+                              const ml_kernels *tables, ml_kernels_rate *rates)
 {
     ml_status st = ML_OK;
     sample samples[SHAPES_MOST] = {{.T = 0}};
     double seconds[ML_MAX_PATHS][2], flops = 0, start = ml_seconds();
     int64_t nsamples = 0;
     ML_TRY(make_samples(options, threads, samples, &nsamples));
-    for (int64_t i = 0; i < nsamples; i++) flops += 2.0 * (double)(samples[i].T * samples[i].w.rows * samples[i].w.cols);
-    for (int round = 0; round <= ROUNDS && (round < 2 || ml_seconds() - start < seconds_most); round++)
+    for (int64_t i = 0; i < nsamples; i++)
+        flops += 2.0 * (double)(samples[i].T * samples[i].w.rows * samples[i].w.cols);
+    for (int round = 0; round <= ROUNDS && (round < 2 || ml_seconds() - start < seconds_most);
+         round++)
         for (int64_t p = 0; p < count; p++)
             for (int backward = 0; backward < 2; backward++) {
                 double t = time_once(&tables[p], samples, nsamples, backward);
@@ -145,7 +162,8 @@ ml_status ml_measure_products(const ml_kernels_options *options, int threads, in
                 seconds[p][backward] = first || t < seconds[p][backward] ? t : seconds[p][backward];
             }
     for (int64_t p = 0; p < count; p++)
-        rates[p] = (ml_kernels_rate){tables[p].product_path, flops / seconds[p][0] * 1e-9, flops / seconds[p][1] * 1e-9};
+        rates[p] = (ml_kernels_rate){tables[p].product_path, flops / seconds[p][0] * 1e-9,
+                                     flops / seconds[p][1] * 1e-9};
 done:
     for (int i = 0; i < SHAPES_MOST; i++) free_sample(&samples[i]);
     return st;

@@ -1,4 +1,5 @@
-/* The product path "native": the project's own product, with the instructions of the vector path. A bf16 weight is widened while it is packed. */
+/* The product path "native": the project's own product, with the instructions of the vector path.
+ * A bf16 weight is widened while it is packed. */
 #include "kernels/kernels_private.h"
 #include "kernels/product.h"
 
@@ -16,13 +17,14 @@ static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 static void multiply(const ml_kernels *k, const ml_product *product)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    const ml_product_scratch scratch = {owner->product_scratch, owner->product_scratch + ML_PRODUCT_DEPTH * owner->packed_rows,
-                                        owner->packed_rows, owner->threads};
+    const ml_product_scratch scratch = {
+        owner->product_scratch, owner->product_scratch + ML_PRODUCT_DEPTH * owner->packed_rows,
+        owner->packed_rows, owner->threads};
     if (product->m > 0 && product->n > 0) owner->product_function(product, &scratch);
 }
 
-static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                           int64_t ldy)
+static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                           const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     if (T <= ML_SMALL_TOKENS && owner->small_forward) {
@@ -44,8 +46,8 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
                               .ldc = ldy});
 }
 
-static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta, float *dx,
-                            int64_t ldx)
+static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     multiply(k, &(ml_product){.m = T,
                               .n = w->cols,
@@ -61,8 +63,9 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
                               .ldc = ldx});
 }
 
-static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk,
+                 float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                 float *c, int64_t ldc)
 {
     multiply(k, &(ml_product){.m = m,
                               .n = n,
@@ -89,7 +92,8 @@ static bool available(ml_dtype dtype)
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     owner->packed_rows = packed_rows(options);
-    if (!owner->product_function) owner->product_function = ml_product_generic; /* vector path "ref" */
+    if (!owner->product_function)
+        owner->product_function = ml_product_generic; /* vector path "ref" */
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
     owner->table.gemm = gemm;

@@ -1,5 +1,6 @@
-/* Products with a weight, made of fp32 products: a bf16 weight is widened a panel of rows at a time into scratch memory that stays in
- * the cache, so it runs at the fp32 rate from half the memory; an fp32 weight is one product. */
+/* Products with a weight, made of fp32 products: a bf16 weight is widened a panel of rows at a
+ * time into scratch memory that stays in the cache, so it runs at the fp32 rate from half the
+ * memory; an fp32 weight is one product. */
 #include "kernels/kernels_private.h"
 
 enum { PANEL_ROWS = 256, PANEL_FLOATS_MOST = 4 << 20 };
@@ -23,10 +24,12 @@ int64_t ml_panel_scratch_floats(const ml_kernels_options *options, int threads)
     return most;
 }
 
-/* Rows that fit into this rank's scratch memory: fewer than planned, or none, where the weight was not among the options' shapes. */
+/* Rows that fit into this rank's scratch memory: fewer than planned, or none, where the weight was
+ * not among the options' shapes. */
 static int64_t step_of(const ml_kernels *k, const ml_weight *w)
 {
-    return ml_min(panel_rows(w->rows, w->cols), ml_kernels_owner_of(k)->panel_floats / ml_max(1, w->cols));
+    return ml_min(panel_rows(w->rows, w->cols),
+                  ml_kernels_owner_of(k)->panel_floats / ml_max(1, w->cols));
 }
 
 static const float *widened(const ml_kernels *k, const ml_weight *w, int64_t row, int64_t rows)
@@ -36,8 +39,8 @@ static const float *widened(const ml_kernels *k, const ml_weight *w, int64_t row
     return panel;
 }
 
-void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                      int64_t ldy)
+void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                      const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     if (T <= ML_SMALL_TOKENS && owner->small_forward) {
@@ -52,12 +55,13 @@ void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const floa
     if (step == 0) ml_kernels_reference()->weight_forward(k, T, x, ldx, w, beta, y, ldy);
     for (int64_t row = 0; step > 0 && row < w->rows; row += step) {
         int64_t rows = ml_min(step, w->rows - row);
-        sgemm(false, true, T, rows, w->cols, 1, x, ldx, widened(k, w, row, rows), w->cols, beta, y + row, ldy);
+        sgemm(false, true, T, rows, w->cols, 1, x, ldx, widened(k, w, row, rows), w->cols, beta,
+              y + row, ldy);
     }
 }
 
-void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta,
-                       float *dx, int64_t ldx)
+void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                       const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     if (w->dtype == ML_FP32) {
         sgemm(false, false, T, w->cols, w->rows, 1, dy, ldy, w->data, w->cols, beta, dx, ldx);
@@ -67,6 +71,7 @@ void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const flo
     if (step == 0) ml_kernels_reference()->weight_backward(k, T, dy, ldy, w, beta, dx, ldx);
     for (int64_t row = 0; step > 0 && row < w->rows; row += step) {
         int64_t rows = ml_min(step, w->rows - row);
-        sgemm(false, false, T, w->cols, rows, 1, dy + row, ldy, widened(k, w, row, rows), w->cols, row ? 1 : beta, dx, ldx);
+        sgemm(false, false, T, w->cols, rows, 1, dy + row, ldy, widened(k, w, row, rows), w->cols,
+              row ? 1 : beta, dx, ldx);
     }
 }

@@ -1,12 +1,14 @@
-/* The project's own product, C = alpha·op(A)·op(B) + beta·C, in the manner of Goto and van de Geijn (2008) and BLIS: operands are packed
- * into panels that stay in the caches, and a register tile of C runs along them. native/product.c does it, once for each instruction set. */
+/* The project's own product, C = alpha·op(A)·op(B) + beta·C, in the manner of Goto and van de
+ * Geijn (2008) and BLIS: operands are packed into panels that stay in the caches, and a register
+ * tile of C runs along them. native/product.c does it, once for each instruction set. */
 #ifndef MPILORA_KERNELS_PRODUCT_H
 #define MPILORA_KERNELS_PRODUCT_H
 
 #include "mpilora/kernels.h"
 
-/* op(A) is m × k: A is [m, k], or [k, m] where a_turned; op(B) is k × n: B is [k, n], or [n, k] where b_turned. B may be bf16, widened as it is packed.
- * beta is 0 (C is never read) or anything else. */
+/* op(A) is m × k: A is [m, k], or [k, m] where a_turned; op(B) is k × n: B is [k, n], or [n, k]
+ * where b_turned. B may be bf16, widened as it is packed. beta is 0 (C is never read) or anything
+ * else. */
 typedef struct ml_product {
     int64_t m, n, k;
     float alpha, beta;
@@ -18,10 +20,12 @@ typedef struct ml_product {
     int64_t lda, ldb, ldc;
 } ml_product;
 
-/* Depth of the panels, the most rows of A packed at a time, columns of B that a thread packs at a time. */
+/* Depth of the panels, the most rows of A packed at a time, columns of B that a thread packs at a
+ * time. */
 enum { ML_PRODUCT_DEPTH = 768, ML_PRODUCT_ROWS = 2040, ML_PRODUCT_COLUMNS = 128 };
 
-/* Scratch memory for products with up to `rows` rows at full speed (with more they run in several rounds). */
+/* Scratch memory for products with up to `rows` rows at full speed (with more they run in several
+ * rounds). */
 typedef struct ml_product_scratch {
     float *packed_a; /* [rows][ML_PRODUCT_DEPTH] */
     float *packed_b; /* [threads][ML_PRODUCT_DEPTH][ML_PRODUCT_COLUMNS] */

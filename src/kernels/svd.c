@@ -5,8 +5,9 @@
 #include "mpilora/kernels.h"
 
 /* LAPACK's, as gfortran passes it: the character's length stands at the end. */
-void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s, double *u, const int *ldu, double *vt,
-             const int *ldvt, double *work, const int *lwork, int *iwork, int *info, size_t job_length);
+void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
+             double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
+             int *iwork, int *info, size_t job_length);
 
 /* Column-major, W[rows, cols] is its own transposed: cols × rows. */
 typedef struct workspace {
@@ -25,7 +26,8 @@ static double wanted_work(int64_t rows, int64_t cols)
 int64_t ml_svd_bytes(int64_t rows, int64_t cols)
 {
     int64_t k = ml_min(rows, cols);
-    return (rows * cols + k * (rows + cols + 1) + (int64_t)wanted_work(rows, cols)) * (int64_t)sizeof(double) +
+    return (rows * cols + k * (rows + cols + 1) + (int64_t)wanted_work(rows, cols)) *
+               (int64_t)sizeof(double) +
            8 * k * (int64_t)sizeof(int);
 }
 
@@ -39,14 +41,17 @@ static void free_workspace(workspace *w)
     ml_memory_free(w->index);
 }
 
-ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left, float *sigma, float *right)
+ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left,
+                         float *sigma, float *right)
 {
     ml_status st = ML_OK;
     workspace s = {0};
     int64_t k = ml_min(rows, cols);
     double count = rows <= INT_MAX && cols <= INT_MAX ? wanted_work(rows, cols) : 0.0;
     if (count <= 0.0 || count > INT_MAX || (double)rows * (double)cols > INT_MAX)
-        return ml_fail(ML_USAGE, "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts", rows, cols);
+        return ml_fail(ML_USAGE,
+                       "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts",
+                       rows, cols);
     int m = (int)cols, n = (int)rows, side = (int)k, room = (int)count, info;
     ML_NEW(s.a, rows * cols, ML_MEM_WORKSPACE, "a matrix to be decomposed");
     ML_NEW(s.sigma, k, ML_MEM_WORKSPACE, "singular values");
@@ -57,8 +62,10 @@ ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t ran
     for (int64_t i = 0; i < rows * cols; i++) s.a[i] = (double)w[i];
     dgesdd_("S", &m, &n, s.a, &m, s.sigma, s.u, &m, s.vt, &side, s.work, &room, s.index, &info, 1);
     if (info != 0) {
-        st = ml_fail(ML_NUMERIC, "the singular values of a matrix of %" PRId64 " × %" PRId64 " do not converge (dgesdd: %d)", rows, cols,
-                     info);
+        st = ml_fail(ML_NUMERIC,
+                     "the singular values of a matrix of %" PRId64 " × %" PRId64
+                     " do not converge (dgesdd: %d)",
+                     rows, cols, info);
         goto done;
     }
     for (int64_t j = 0; j < rank; j++) sigma[j] = (float)s.sigma[j];

@@ -1,8 +1,9 @@
 /* Column- and row-parallel linear layers: the local product, the adapter's hook, one named sum. */
 #include "mpilora/linear.h"
 
-void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites, const int64_t *outs, int64_t global_in,
-                        const int64_t *units, int tp, int tp_rank)
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites,
+                        const int64_t *outs, int64_t global_in, const int64_t *units, int tp,
+                        int tp_rank)
 {
     *layer = (ml_linear){.kind = kind, .nparts = nparts, .global_in = global_in, .in = global_in};
     for (int i = 0; i < nparts; i++) {
@@ -38,12 +39,19 @@ ml_shard ml_linear_weight_shard(const ml_linear *layer, int part)
 
 ml_shard ml_linear_bias_shard(const ml_linear *layer, int part)
 {
-    return layer->kind == ML_LINEAR_ROW ? (ml_shard){.dim = ML_SHARD_WHOLE} : ml_linear_weight_shard(layer, part);
+    return layer->kind == ML_LINEAR_ROW ? (ml_shard){.dim = ML_SHARD_WHOLE}
+                                        : ml_linear_weight_shard(layer, part);
 }
 
-bool ml_linear_needs_input(const ml_linear *layer) { return layer->hook.backward || layer->weight_gradient; }
+bool ml_linear_needs_input(const ml_linear *layer)
+{
+    return layer->hook.backward || layer->weight_gradient;
+}
 
-bool ml_linear_trains(const ml_linear *layer) { return layer->hook.self || layer->weight_gradient || layer->bias_gradient; }
+bool ml_linear_trains(const ml_linear *layer)
+{
+    return layer->hook.self || layer->weight_gradient || layer->bias_gradient;
+}
 
 static void sum_over_tp(const ml_pass *pass, float *x, int64_t n)
 {
@@ -60,16 +68,19 @@ void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float 
     if (layer->hook.after_forward) layer->hook.after_forward(layer->hook.self, pass, y);
 }
 
-void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x, const float *dy, float *dx)
+void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x,
+                        const float *dy, float *dx)
 {
     const ml_kernels *k = pass->kernels;
     if (layer->hook.after_backward) dy = layer->hook.after_backward(layer->hook.self, pass, dy);
-    if (layer->bias_gradient) k->sum_rows(pass->tokens, layer->out, dy, layer->out, layer->bias_gradient);
+    if (layer->bias_gradient)
+        k->sum_rows(pass->tokens, layer->out, dy, layer->out, layer->bias_gradient);
     if (layer->hook.scale_backward) dy = layer->hook.scale_backward(layer->hook.self, pass, dy);
     if (layer->weight_gradient)
-        k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x, layer->in, 1.0F, layer->weight_gradient,
-                layer->in);
-    if (dx) k->weight_backward(k, pass->tokens, dy, layer->out, &layer->weight, 0.0F, dx, layer->in);
+        k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x,
+                layer->in, 1.0F, layer->weight_gradient, layer->in);
+    if (dx)
+        k->weight_backward(k, pass->tokens, dy, layer->out, &layer->weight, 0.0F, dx, layer->in);
     if (layer->hook.backward) layer->hook.backward(layer->hook.self, pass, x, dy, dx);
     if (dx && layer->kind == ML_LINEAR_COLUMN) sum_over_tp(pass, dx, layer->in);
 }

@@ -1,7 +1,10 @@
-/* The activations' memory: one function lays it out, once to count, once to point into it, so that plan and training cannot disagree.
+/* The activations' memory: one function lays it out, once to count, once to point into it, so that
+ * plan and training cannot disagree.
  *
- * Kept for backward are per layer, as ml_activation_mode says. The work space is shared by all layers, and what is never needed at the same time lies in the same
- * place: the matrices of attention, [T, …] each; those of the MLP, which goes chunk by chunk of the tokens; the logits, chunk by chunk, too. */
+ * Kept for backward are per layer, as ml_activation_mode says. The work space is shared by all
+ * layers, and what is never needed at the same time lies in the same place: the matrices of
+ * attention, [T, …] each; those of the MLP, which goes chunk by chunk of the tokens; the logits,
+ * chunk by chunk, too. */
 #include "model/model_private.h"
 
 enum { ALIGNMENT = 64, LEAST_CHUNK = 512 };
@@ -22,8 +25,10 @@ static void *take(cursor *c, int64_t count, size_t size)
 
 static float *take_floats(cursor *c, int64_t count) { return take(c, count, sizeof(float)); }
 
-/* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it: nothing else after x2 is. */
-static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, kept_layer *k, cursor *c)
+/* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
+ * nothing else after x2 is. */
+static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, kept_layer *k,
+                               cursor *c)
 {
     size_t size = ml_dtype_size(m->dtype);
     bool means = m->spec.family == ML_FAMILY_GPT2;
@@ -81,7 +86,8 @@ static int64_t even_chunk(int64_t T, int64_t most)
     return ml_min(T, ml_round_up((T + chunks - 1) / ml_max(1, chunks), 8));
 }
 
-static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)
+static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward,
+                              cursor *c)
 {
     bool widen = backward && m->dtype == ML_BF16;
     a->qkv = take_floats(c, T * qkv_width(m));
@@ -91,7 +97,8 @@ static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool
     if (widen) a->wide_attention = take_floats(c, T * q_width(m));
 }
 
-/* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is computed again it needs both. */
+/* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is
+ * computed again it needs both. */
 static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor *c)
 {
     bool h_is_kept = m->dtype == ML_FP32 && m->mode == ML_ACTIVATIONS_FULL;
@@ -109,14 +116,17 @@ static void lay_out_head(const ml_model *m, activations *a, cursor *c)
     a->row_sums = take_floats(c, 2 * a->head_chunk);
 }
 
-/* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes good products. Logits may have 32 MiB in any case. */
+/* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes
+ * good products. Logits may have 32 MiB in any case. */
 static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
 {
     enum { LEAST_ROWS = 32, MOST_ROWS = 512 };
-    int64_t floats = h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
+    int64_t floats =
+        h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
     if (backward) floats += h_width(m) + (is_gated(m) ? a_width(m) : 0);
     a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
-    int64_t rows = ml_max(room, (int64_t)32 << 20) / ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
+    int64_t rows = ml_max(room, (int64_t)32 << 20) /
+                   ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
@@ -156,7 +166,8 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
-static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward, cursor *kept, cursor *work)
+static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward, cursor *kept,
+                    cursor *work)
 {
     lay_out_work(m, a, T, backward, work);
     if (backward) lay_out_kept(m, a, T, kept);
@@ -174,7 +185,8 @@ void ml_model_set_activations(ml_model *m, ml_activation_mode mode, int64_t chun
     m->chunk_most = chunk;
 }
 
-void ml_model_reserve_bytes(const ml_model *m, int64_t tokens, bool backward, int64_t bytes[ML_MEM_CATEGORIES])
+void ml_model_reserve_bytes(const ml_model *m, int64_t tokens, bool backward,
+                            int64_t bytes[ML_MEM_CATEGORIES])
 {
     activations a = {0};
     cursor kept = {0}, work = {0};
@@ -223,7 +235,8 @@ void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x, int
         memcpy((float *)kept + first, x, (size_t)count * sizeof *x);
 }
 
-const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide, int64_t count)
+const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide,
+                       int64_t count)
 {
     if (m->dtype != ML_BF16) return (const float *)kept + first;
     m->kernels->widen(count, (const uint16_t *)kept + first, wide);

@@ -5,12 +5,15 @@
 
 enum { ALIGNMENT = 64 };
 
-static int64_t slot_bytes(const ml_model_slot *slot) { return slot->count * (int64_t)ml_dtype_size(slot->dtype); }
+static int64_t slot_bytes(const ml_model_slot *slot)
+{
+    return slot->count * (int64_t)ml_dtype_size(slot->dtype);
+}
 
 typedef bool (*slot_filter)(const ml_model_slot *slot);
 
-/* Where each chosen slot lies in one block: slots that follow another lie right behind it. Returns the block's size; with a `block` the slots are
- * pointed into it. */
+/* Where each chosen slot lies in one block: slots that follow another lie right behind it. Returns
+ * the block's size; with a `block` the slots are pointed into it. */
 static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
 {
     int64_t used = 0;
@@ -24,10 +27,16 @@ static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
     return used;
 }
 
-static bool is_apart_bf16(const ml_model_slot *slot) { return slot->apart && slot->dtype == ML_BF16; }
+static bool is_apart_bf16(const ml_model_slot *slot)
+{
+    return slot->apart && slot->dtype == ML_BF16;
+}
 static bool is_ours(const ml_model_slot *slot) { return !slot->apart; }
 
-int64_t ml_model_lay_out_apart(ml_model *m, void *block) { return lay_out_slots(m, is_apart_bf16, block); }
+int64_t ml_model_lay_out_apart(ml_model *m, void *block)
+{
+    return lay_out_slots(m, is_apart_bf16, block);
+}
 int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_ours, NULL); }
 
 static int64_t point_norm(const ml_model *m, ml_norm *norm, int64_t slot)
@@ -96,7 +105,8 @@ int64_t ml_model_shapes(const ml_model *m, ml_weight shapes[ML_MODEL_SHAPES])
     return n;
 }
 
-void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_options *options, ml_weight shapes[ML_MODEL_SHAPES])
+void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_options *options,
+                             ml_weight shapes[ML_MODEL_SHAPES])
 {
     options->weight_dtype = m->dtype;
     options->tokens = tokens;
@@ -110,7 +120,8 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
 static bool is_finite(const ml_model_slot *slot)
 {
     for (int64_t i = 0; i < slot->count; i++) {
-        float x = slot->dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)slot->data)[i]) : ((const float *)slot->data)[i];
+        float x = slot->dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)slot->data)[i])
+                                         : ((const float *)slot->data)[i];
         if (!isfinite(x)) return false;
     }
     return true;

@@ -1,7 +1,8 @@
 /* Keys and values of tokens, and the sequences that are made of them.
  *
- * A token lies in one row of a pool; a sequence is the list of its tokens' rows. Sequences that begin alike list the same rows: a beam that goes on in two ways costs a copy of
- * the list, and the prompt lies in memory once. A row is free again when no sequence lists it. */
+ * A token lies in one row of a pool; a sequence is the list of its tokens' rows. Sequences that
+ * begin alike list the same rows: a beam that goes on in two ways costs a copy of the list, and
+ * the prompt lies in memory once. A row is free again when no sequence lists it. */
 #include "model/model_private.h"
 
 void ml_cache_destroy(ml_cache *c)
@@ -12,17 +13,23 @@ void ml_cache_destroy(ml_cache *c)
     ml_memory_free(c);
 }
 
-ml_status ml_cache_create(ml_cache **out, const ml_model *m, int64_t slots, int64_t capacity, int64_t rows)
+ml_status ml_cache_create(ml_cache **out, const ml_model *m, int64_t slots, int64_t capacity,
+                          int64_t rows)
 {
     ml_status st = ML_OK;
     ml_cache *c = NULL;
     ML_NEW(c, 1, ML_MEM_OTHER, "a cache");
-    *c = (ml_cache){.slots = slots, .capacity = capacity, .rows = rows, .width = 2 * kv_width(m), .spares = rows};
+    *c = (ml_cache){.slots = slots,
+                    .capacity = capacity,
+                    .rows = rows,
+                    .width = 2 * kv_width(m),
+                    .spares = rows};
     ML_NEW(c->length, slots, ML_MEM_OTHER, "a cache");
     ML_NEW(c->path, slots * capacity, ML_MEM_OTHER, "a cache");
     ML_NEW(c->uses, rows, ML_MEM_OTHER, "a cache");
     ML_NEW(c->spare, rows, ML_MEM_OTHER, "a cache");
-    ML_NEW(c->data, m->spec.layers * rows * c->width, ML_MEM_ACTIVATION, "keys and values of the sequences");
+    ML_NEW(c->data, m->spec.layers * rows * c->width, ML_MEM_ACTIVATION,
+           "keys and values of the sequences");
     for (int64_t i = 0; i < rows; i++) c->spare[i] = (int32_t)(rows - 1 - i);
     *out = c;
     c = NULL;

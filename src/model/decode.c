@@ -1,9 +1,11 @@
-/* Passes with a cache of keys and values: prompts at once, then one token for each of several sequences. */
+/* Passes with a cache of keys and values: prompts at once, then one token for each of several
+ * sequences. */
 #include "model/model_private.h"
 
 static void store_token(const ml_model *m, ml_cache *c, int64_t layer, int32_t row, int64_t token)
 {
-    memcpy(cache_row(c, layer, row), m->act.qkv + token * qkv_width(m) + q_width(m), (size_t)c->width * sizeof(float));
+    memcpy(cache_row(c, layer, row), m->act.qkv + token * qkv_width(m) + q_width(m),
+           (size_t)c->width * sizeof(float));
 }
 
 /* Final norm and head of the first `rows` rows of a->x; every rank gets all columns. */
@@ -16,7 +18,8 @@ static void all_logits(ml_model *m, int64_t rows, float *logits)
     if (m->grid) memset(logits, 0, (size_t)(rows * V) * sizeof *logits);
     for (chunk c = {.rows = rows}; next_chunk(m, &c);) {
         norm_forward(m, &m->final_norm, c.count, a->x + c.first * d, a->n, a->mean, a->rstd);
-        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, logits + c.first * V + m->vocab_first, V);
+        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, logits + c.first * V + m->vocab_first,
+                          V);
     }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, logits, rows * V);
 }
@@ -25,7 +28,8 @@ static void all_logits(ml_model *m, int64_t rows, float *logits)
 static void place_prompts(ml_cache *c, const int64_t *slot, const ml_sequences *sequences)
 {
     for (int64_t s = 0; s < sequences->count; s++) {
-        int64_t shared = ml_sequences_shared(sequences, s), own = sequences->start[s + 1] - sequences->start[s];
+        int64_t shared = ml_sequences_shared(sequences, s),
+                own = sequences->start[s + 1] - sequences->start[s];
         if (shared > 0)
             ml_cache_share(c, slot[s - 1], slot[s], shared);
         else
@@ -34,15 +38,18 @@ static void place_prompts(ml_cache *c, const int64_t *slot, const ml_sequences *
     }
 }
 
-static void store_prompts(const ml_model *m, ml_cache *c, int64_t layer, const int64_t *slot, const ml_sequences *sequences)
+static void store_prompts(const ml_model *m, ml_cache *c, int64_t layer, const int64_t *slot,
+                          const ml_sequences *sequences)
 {
     for (int64_t s = 0; s < sequences->count; s++) {
         const int32_t *own = cache_path(c, slot[s]) + ml_sequences_shared(sequences, s);
-        for (int64_t t = sequences->start[s]; t < sequences->start[s + 1]; t++) store_token(m, c, layer, own[t - sequences->start[s]], t);
+        for (int64_t t = sequences->start[s]; t < sequences->start[s + 1]; t++)
+            store_token(m, c, layer, own[t - sequences->start[s]], t);
     }
 }
 
-void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_batch *batch, float *logits)
+void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_batch *batch,
+                      float *logits)
 {
     int64_t T = batch->tokens;
     place_prompts(c, slot, &batch->sequences);
@@ -69,11 +76,13 @@ static void attend(ml_model *m, ml_cache *c, int64_t layer, int64_t count, const
         const int32_t *path = cache_path(c, slot[i]);
         int64_t n = c->length[slot[i]];
         store_token(m, c, layer, path[n - 1], i);
-        k->attention_decode(k, &shape, n, path, a->qkv + i * qkv_width(m), key, value, c->width, a->attention + i * q_width(m));
+        k->attention_decode(k, &shape, n, path, a->qkv + i * qkv_width(m), key, value, c->width,
+                            a->attention + i * q_width(m));
     }
 }
 
-void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slot, const int32_t *token, float *logits)
+void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slot,
+                     const int32_t *token, float *logits)
 {
     activations *a = &m->act;
     const ml_batch batch = {.tokens = count, .token = token, .rows = count};

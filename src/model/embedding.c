@@ -1,8 +1,10 @@
-/* Token and position embedding, both cut by rows over tp: each rank adds the rows that it holds, one sum makes the whole. */
+/* Token and position embedding, both cut by rows over tp: each rank adds the rows that it holds,
+ * one sum makes the whole. */
 #include "model/model_private.h"
 
 /* Row `index` of a slot held by this rank into (or onto) x; nothing where another rank holds it. */
-static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_t count, int64_t index, float *x)
+static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_t count,
+                    int64_t index, float *x)
 {
     if (index < first || index >= first + count) return;
     const ml_model_slot *slot = &m->slots[slot_index];
@@ -20,7 +22,8 @@ void ml_model_embed(const ml_model *m, int64_t count, const int32_t *token, floa
 {
     int64_t d = m->spec.width;
     memset(out, 0, (size_t)(count * d) * sizeof *out);
-    for (int64_t i = 0; i < count; i++) add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, token[i], out + i * d);
+    for (int64_t i = 0; i < count; i++)
+        add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, token[i], out + i * d);
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, out, count * d);
 }
 
@@ -32,12 +35,15 @@ void embed_forward(ml_model *m, const ml_batch *batch)
         float *x = m->act.x + t * d;
         memset(x, 0, (size_t)d * sizeof *x);
         add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], x);
-        if (m->position_slot >= 0) add_row(m, m->position_slot, m->position_first, m->position_count, m->act.position[t], x);
+        if (m->position_slot >= 0)
+            add_row(m, m->position_slot, m->position_first, m->position_count, m->act.position[t],
+                    x);
     }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, m->act.x, T * d);
 }
 
-static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, int64_t count, int64_t index, const float *dx)
+static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, int64_t count,
+                         int64_t index, const float *dx)
 {
     if (index < first || index >= first + count) return;
     float *row = m->slots[slot_index].gradient + (index - first) * m->spec.width;
@@ -50,8 +56,10 @@ void embed_backward(ml_model *m, const ml_batch *batch)
     int64_t d = m->spec.width;
     for (int64_t t = 0; t < batch->tokens; t++) {
         const float *dx = m->act.x + t * d;
-        if (m->slots[m->embed_slot].gradient) add_gradient(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], dx);
+        if (m->slots[m->embed_slot].gradient)
+            add_gradient(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], dx);
         if (m->position_slot >= 0 && m->slots[m->position_slot].gradient)
-            add_gradient(m, m->position_slot, m->position_first, m->position_count, m->act.position[t], dx);
+            add_gradient(m, m->position_slot, m->position_first, m->position_count,
+                         m->act.position[t], dx);
     }
 }

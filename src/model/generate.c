@@ -1,5 +1,6 @@
-/* Many continuations: requests wait in order of their prompts, prompts that begin alike go through the model together, then every request's rows take one token a pass. Where a
- * search ends its place is taken by a waiting request. */
+/* Many continuations: requests wait in order of their prompts, prompts that begin alike go through
+ * the model together, then every request's rows take one token a pass. Where a search ends its
+ * place is taken by a waiting request. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -32,7 +33,7 @@ typedef struct generator {
     int32_t *token; /* of a pass */
 } generator;
 
-/* ---- before and after ---- */
+/* ---- before and after ---------------------------------------------------------------------- */
 
 /* Prompts of one adapter that begin alike next to each other, equal requests as they came. */
 static int by_prompt(const void *left, const void *right)
@@ -52,12 +53,14 @@ static int64_t longest_prompt(int64_t count, const ml_request *requests)
     return longest;
 }
 
-int64_t ml_generation_tokens(const ml_generation *o, int64_t count, const ml_request *requests, int64_t together)
+int64_t ml_generation_tokens(const ml_generation *o, int64_t count, const ml_request *requests,
+                             int64_t together)
 {
     enum { A_PASS = 256 }; /* products of so many rows are about as fast as they get */
     int64_t all = 0;
     for (int64_t i = 0; i < count; i++) all += requests[i].length;
-    return ml_max(ml_min(A_PASS, all), ml_max(longest_prompt(count, requests) + o->max_new, ml_min(count, together) * o->beams));
+    return ml_max(ml_min(A_PASS, all), ml_max(longest_prompt(count, requests) + o->max_new,
+                                              ml_min(count, together) * o->beams));
 }
 
 static void destroy(generator *g)
@@ -76,8 +79,10 @@ static void destroy(generator *g)
 static ml_status create(generator *g)
 {
     ml_status st = ML_OK;
-    int64_t rows = g->places * g->beams, longest = longest_prompt(g->count, g->first), new_tokens = g->options->max_new;
-    ML_TRY(ml_cache_create(&g->cache, g->model, rows, longest + new_tokens, g->places * (longest + g->beams * new_tokens)));
+    int64_t rows = g->places * g->beams, longest = longest_prompt(g->count, g->first),
+            new_tokens = g->options->max_new;
+    ML_TRY(ml_cache_create(&g->cache, g->model, rows, longest + new_tokens,
+                           g->places * (longest + g->beams * new_tokens)));
     ML_NEW(g->waiting, g->count, ML_MEM_OTHER, "requests");
     ML_NEW(g->under_way, g->places, ML_MEM_OTHER, "requests");
     ML_NEW(g->taken, g->places, ML_MEM_OTHER, "requests");
@@ -95,7 +100,8 @@ done:
     return st;
 }
 
-static ml_status check(const ml_model *model, const ml_generation *o, int64_t count, const ml_request *requests)
+static ml_status check(const ml_model *model, const ml_generation *o, int64_t count,
+                       const ml_request *requests)
 {
     int64_t context = model->spec.context;
     for (int64_t i = 0; i < count; i++)
@@ -107,7 +113,7 @@ static ml_status check(const ml_model *model, const ml_generation *o, int64_t co
     return ML_OK;
 }
 
-/* ---- requests that begin ---- */
+/* ---- requests that begin ------------------------------------------------------------------- */
 
 static void route(const generator *g, int64_t count, const int64_t *adapter)
 {
@@ -117,7 +123,8 @@ static void route(const generator *g, int64_t count, const int64_t *adapter)
 static bool may_begin(const generator *g, const ml_request *request)
 {
     if (g->running == 0 || !g->router) return true;
-    return g->router->may_meet(g->router->self, g->under_way[g->running - 1]->request->adapter, request->adapter);
+    return g->router->may_meet(g->router->self, g->under_way[g->running - 1]->request->adapter,
+                               request->adapter);
 }
 
 static int64_t common_beginning(const ml_request *a, const ml_request *b)
@@ -127,14 +134,18 @@ static int64_t common_beginning(const ml_request *a, const ml_request *b)
     return n;
 }
 
-/* How many of those that wait go through the model in one pass from now on: of one adapter, as many as there is room for. Their sequences are described. */
+/* How many of those that wait go through the model in one pass from now on: of one adapter, as
+ * many as there is room for. Their sequences are described. */
 static int64_t pack_prompts(generator *g)
 {
     int64_t n = 0, free_places = g->places - g->running, used = 0;
     while (n < free_places && g->next + n < g->count) {
-        const ml_request *request = g->waiting[g->next + n], *before = n ? g->waiting[g->next + n - 1] : NULL;
+        const ml_request *request = g->waiting[g->next + n],
+                         *before = n ? g->waiting[g->next + n - 1] : NULL;
         if (before ? before->adapter != request->adapter : !may_begin(g, request)) break;
-        int64_t shared = before ? ml_min(common_beginning(before, request), request->length - 1) : 0, own = request->length - shared;
+        int64_t shared =
+                    before ? ml_min(common_beginning(before, request), request->length - 1) : 0,
+                own = request->length - shared;
         if (used + own > g->model->act.tokens) break;
         g->start[n] = used;
         g->shared[n] = shared;
@@ -164,12 +175,14 @@ static ml_status start_search(generator *g, ml_request *request)
     ML_NEW(r->slot, g->beams, ML_MEM_OTHER, "a request");
     r->place = take_place(g);
     for (int64_t i = 0; i < g->beams; i++) r->slot[i] = r->place * g->beams + i;
-    ML_TRY(search_create(&r->search, g->options, g->V, request->prompt, request->length, request->number));
+    ML_TRY(search_create(&r->search, g->options, g->V, request->prompt, request->length,
+                         request->number));
 done:
     return st;
 }
 
-/* Every row goes on from its parent: the first child takes the parent's slot, further ones share what it holds in slots of rows that have none. */
+/* Every row goes on from its parent: the first child takes the parent's slot, further ones share
+ * what it holds in slots of rows that have none. */
 static void follow_parents(generator *g, running *r)
 {
     int64_t rows = r->search.rows, *slot = r->slot, B = g->beams;
@@ -187,7 +200,8 @@ static void follow_parents(generator *g, running *r)
         if (next[i] >= 0) continue;
         while (inherited[spare]) spare++;
         next[i] = slot[spare++];
-        ml_cache_share(g->cache, slot[parent[i]], next[i], ml_cache_length(g->cache, slot[parent[i]]));
+        ml_cache_share(g->cache, slot[parent[i]], next[i],
+                       ml_cache_length(g->cache, slot[parent[i]]));
     }
     memcpy(slot, next, (size_t)rows * sizeof *slot);
 }
@@ -210,16 +224,21 @@ static ml_status begin_some(generator *g, int64_t *began)
         ML_TRY(start_search(g, g->waiting[g->next + i]));
         g->slot[i] = g->under_way[first + i]->slot[0];
     }
-    const ml_batch batch = {.tokens = g->start[n], .token = g->token, .sequences = {n, g->start, g->shared}, .rows = n, .row = g->row};
+    const ml_batch batch = {.tokens = g->start[n],
+                            .token = g->token,
+                            .sequences = {n, g->start, g->shared},
+                            .rows = n,
+                            .row = g->row};
     route(g, 1, &g->waiting[g->next]->adapter);
     ml_model_prefill(g->model, g->cache, g->slot, &batch, g->logits);
-    for (int64_t i = 0; i < n; i++) ML_TRY(advance(g, g->under_way[first + i], g->logits + i * g->V));
+    for (int64_t i = 0; i < n; i++)
+        ML_TRY(advance(g, g->under_way[first + i], g->logits + i * g->V));
     g->next += n;
 done:
     return st;
 }
 
-/* ---- requests that go on and end ---- */
+/* ---- requests that go on and end ----------------------------------------------------------- */
 
 static void end_finished(generator *g)
 {
@@ -244,7 +263,8 @@ static void end_finished(generator *g)
 static ml_status begin(generator *g)
 {
     int64_t began = 1;
-    while (began > 0 && g->next < g->count && (g->running == 0 || g->places - g->running >= (g->places + 3) / 4)) {
+    while (began > 0 && g->next < g->count &&
+           (g->running == 0 || g->places - g->running >= (g->places + 3) / 4)) {
         ml_status st = begin_some(g, &began);
         if (st != ML_OK) return st;
         end_finished(g);
@@ -276,8 +296,8 @@ static ml_status one_token(generator *g)
     return ML_OK;
 }
 
-ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count, ml_request *requests, int64_t together,
-                            const ml_router *router)
+ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count,
+                            ml_request *requests, int64_t together, const ml_router *router)
 {
     ml_status st = ML_OK;
     generator g = {.model = model,

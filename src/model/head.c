@@ -1,5 +1,6 @@
-/* The end of the model: final norm, vocabulary-parallel head and cross-entropy in chunks of tokens, with the gradient of the head's input in the
- * same pass: nobody ever holds T × V logits. (Megatron-LM's loss, arXiv:1909.08053 section 3; Wijmans et al. 2024, arXiv:2411.09009.) */
+/* The end of the model: final norm, vocabulary-parallel head and cross-entropy in chunks of
+ * tokens, with the gradient of the head's input in the same pass: nobody ever holds T × V logits.
+ * (Megatron-LM's loss, arXiv:1909.08053 section 3; Wijmans et al. 2024, arXiv:2411.09009.) */
 #include <math.h>
 
 #include "model/model_private.h"
@@ -20,7 +21,8 @@ static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t
     return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first};
 }
 
-/* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the gradient. */
+/* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
+ * gradient. */
 static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)
 {
     const activations *a = &m->act;
@@ -39,17 +41,21 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
     return loss;
 }
 
-/* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm where these train. */
-static void chunk_backward(const ml_model *m, const ml_targets *targets, float *x, int64_t C, double scale, double smoothing)
+/* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
+ * where these train. */
+static void chunk_backward(const ml_model *m, const ml_targets *targets, float *x, int64_t C,
+                           double scale, double smoothing)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     const ml_model_slot *slot = &m->slots[m->head_slot];
     int64_t V = m->vocab_count, d = m->spec.width;
     const ml_weight head = {slot->data, m->dtype, V, d};
-    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing, m->spec.vocab, (float)scale);
+    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
+                     m->spec.vocab, (float)scale);
     k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y, d);
-    if (slot->gradient) k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
+    if (slot->gradient)
+        k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
     reduce_sum(m, a->y, C * d);
     norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
     memcpy(x, a->n, (size_t)(C * d) * sizeof *x);

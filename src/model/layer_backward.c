@@ -1,5 +1,6 @@
-/* One layer, backward. a->x holds the gradient of the layer's output and then of its input. Inputs of linear layers are recomputed from what
- * was kept, and only where an adapter or a trained weight needs them. `lowest` is the first operation that trains: nothing before it is computed. */
+/* One layer, backward. a->x holds the gradient of the layer's output and then of its input. Inputs
+ * of linear layers are recomputed from what was kept, and only where an adapter or a trained
+ * weight needs them. `lowest` is the first operation that trains: nothing before it is computed. */
 #include "model/model_private.h"
 
 /* Rows 0 … R−1 of x to their places among T rows, zeros between; from the end, since row[i] ≥ i. */
@@ -22,26 +23,31 @@ static void activation_gradient(const ml_model *m, int64_t T, const float *h, fl
     const ml_kernels *k = m->kernels;
     int64_t f = a_width(m), width = h_width(m);
     if (is_gated(m))
-        k->gated_backward(m->spec.activation, T, f, h, h + f, width, da, f, a->dh, a->dh + f, width);
+        k->gated_backward(m->spec.activation, T, f, h, h + f, width, da, f, a->dh, a->dh + f,
+                          width);
     else
         k->activation_backward(m->spec.activation, T, f, h, width, da, f, a->dh, width);
 }
 
-/* h of a chunk, and x2 and norm2(x2) (in a->n) where somebody needs them: as kept, or computed again. */
-static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk *c, const float *x2)
+/* h of a chunk, and x2 and norm2(x2) (in a->n) where somebody needs them: as kept, or computed
+ * again. */
+static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk *c,
+                              const float *x2)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     const kept_layer *kept = &a->layers[l];
     if (!kept->h || ml_linear_needs_input(&layer->up))
-        norm_forward(m, &layer->norm2, c->count, x2, a->n, kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first);
+        norm_forward(m, &layer->norm2, c->count, x2, a->n,
+                     kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first);
     if (kept->h) return kept_rows(m, kept->h, c->first * h_width(m), a->h, c->count * h_width(m));
     pass->kept = hook_rows(kept->hook_up, &layer->up, c);
     ml_linear_forward(&layer->up, pass, a->n, a->h);
     return a->h;
 }
 
-static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const chunk *c, int64_t lowest)
+static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const chunk *c,
+                         int64_t lowest)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
@@ -59,10 +65,12 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     pass.kept = hook_rows(kept->hook_up, &layer->up, c);
     ml_linear_backward(&layer->up, &pass, a->n, a->dh, lowest < first + OP_UP ? a->y : NULL);
     if (lowest < first + OP_UP)
-        norm_backward(m, &layer->norm2, c->count, x2, kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first, a->y, dx, true);
+        norm_backward(m, &layer->norm2, c->count, x2, kept->mean2 ? kept->mean2 + c->first : NULL,
+                      kept->rstd2 + c->first, a->y, dx, true);
 }
 
-/* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation (a->qkv). */
+/* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation
+ * (a->qkv). */
 static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
@@ -74,18 +82,20 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     const float *o = kept_rows(m, kept->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
     ml_attention_shape shape = attention_shape(m);
-    k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o, q, kept->lse, a->d_attention, q,
-                          a->qkv, width, dk, dv, width);
+    k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
+                          q, kept->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
     if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);
     if (m->spec.family != ML_FAMILY_LLAMA) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, true);
     k->rope(T, m->kv_heads, m->spec.head_dim, dk, width, a->position, a->cosine, a->sine, true);
 }
 
-static const float *o_input(const ml_model *m, const kept_layer *kept, const ml_batch *batch, bool last)
+static const float *o_input(const ml_model *m, const kept_layer *kept, const ml_batch *batch,
+                            bool last)
 {
     const activations *a = &m->act;
-    const float *o = kept_rows(m, kept->attention, 0, a->wide_attention, batch->tokens * q_width(m));
+    const float *o =
+        kept_rows(m, kept->attention, 0, a->wide_attention, batch->tokens * q_width(m));
     if (!last) return o;
     gather_rows(batch, q_width(m), o, a->attention);
     return a->attention;
@@ -121,10 +131,14 @@ static void qkv_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t 
         ml_pass pass = pass_over(m, batch, &c);
         float *mean = kept->mean1 ? kept->mean1 + c.first : NULL, *rstd = kept->rstd1 + c.first;
         const float *x1 = kept_rows(m, kept->x1, c.first * d, a->wide_x, c.count * d);
-        if (ml_linear_needs_input(&layer->qkv)) norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
+        if (ml_linear_needs_input(&layer->qkv))
+            norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
         pass.kept = hook_rows(kept->hook_qkv, &layer->qkv, &c);
-        ml_linear_backward(&layer->qkv, &pass, a->n, a->qkv + c.first * qkv_width(m), below ? a->y : NULL);
-        if (below) norm_backward(m, &layer->norm1, c.count, x1, mean, rstd, a->y, a->x + c.first * d, true);
+        ml_linear_backward(&layer->qkv, &pass, a->n, a->qkv + c.first * qkv_width(m),
+                           below ? a->y : NULL);
+        if (below)
+            norm_backward(m, &layer->norm1, c.count, x1, mean, rstd, a->y, a->x + c.first * d,
+                          true);
     }
 }
 
@@ -133,7 +147,8 @@ void layer_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t lowes
     bool last = l == m->spec.layers - 1;
     int64_t rows = last ? batch->rows : batch->tokens;
     if (m->mode == ML_ACTIVATIONS_CHECKPOINT && !last) layer_recompute(m, l, batch);
-    for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);) mlp_backward(m, l, batch, &c, lowest);
+    for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);)
+        mlp_backward(m, l, batch, &c, lowest);
     if (lowest >= l * OPS_A_LAYER + OP_NORM2) return;
     o_backward(m, l, batch, rows, lowest);
     if (lowest >= l * OPS_A_LAYER + OP_O) return;

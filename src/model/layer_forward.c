@@ -1,14 +1,17 @@
-/* One pre-norm layer, forward: x ← x + o(attention(norm1(x))); x ← x + down(activation(up(norm2(x)))).
+/* One pre-norm layer, forward: x ← x + o(attention(norm1(x))); x ← x +
+ * down(activation(up(norm2(x)))).
  *
- * Everything but attention goes chunk by chunk of the rows, so that its work space does not grow with them and stays in the caches. In the last layer only the
- * rows whose successor is predicted go on after attention. */
+ * Everything but attention goes chunk by chunk of the rows, so that its work space does not grow
+ * with them and stays in the caches. In the last layer only the rows whose successor is predicted
+ * go on after attention. */
 #include <math.h>
 
 #include "model/model_private.h"
 
 ml_attention_shape attention_shape(const ml_model *m)
 {
-    return (ml_attention_shape){m->heads, m->kv_heads, m->spec.head_dim, 1.0F / sqrtf((float)m->spec.head_dim)};
+    return (ml_attention_shape){m->heads, m->kv_heads, m->spec.head_dim,
+                                1.0F / sqrtf((float)m->spec.head_dim)};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)
@@ -21,7 +24,11 @@ bool next_chunk(const ml_model *m, chunk *c)
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
 {
     const activations *a = &m->act;
-    ml_pass pass = {.kernels = m->kernels, .grid = m->grid, .tokens = c->count, .first = c->first, .scratch = a->scratch};
+    ml_pass pass = {.kernels = m->kernels,
+                    .grid = m->grid,
+                    .tokens = c->count,
+                    .first = c->first,
+                    .scratch = a->scratch};
     if (batch->key_sequence) {
         pass.key_sequence = (c->predicted ? a->row_key_sequence : a->key_sequence) + c->first;
         pass.key_position = (c->predicted ? a->row_position : a->position) + c->first;
@@ -29,12 +36,16 @@ ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
     return pass;
 }
 
-float *hook_rows(float *kept, const ml_linear *layer, const chunk *c) { return kept ? kept + c->first * layer->hook.kept_per_token : NULL; }
+float *hook_rows(float *kept, const ml_linear *layer, const chunk *c)
+{
+    return kept ? kept + c->first * layer->hook.kept_per_token : NULL;
+}
 
 /* to[i] = from[row[i]]; `to` may be `from`, since the rows ascend. */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to)
 {
-    for (int64_t i = 0; i < batch->rows; i++) memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
+    for (int64_t i = 0; i < batch->rows; i++)
+        memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
 }
 
 void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept)
@@ -45,14 +56,16 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, cons
     if (kept) keep_rows(m, kept->x1, 0, a->x, T * d);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
-        norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n, kept && kept->mean1 ? kept->mean1 + c.first : a->mean,
+        norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n,
+                     kept && kept->mean1 ? kept->mean1 + c.first : a->mean,
                      kept ? kept->rstd1 + c.first : a->rstd);
         pass.kept = hook_rows(kept ? kept->hook_qkv : NULL, &layer->qkv, &c);
         ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
     }
     if (m->spec.family != ML_FAMILY_LLAMA) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
-    k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine, a->sine, false);
+    k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine,
+            a->sine, false);
 }
 
 static void attend(ml_model *m, const ml_batch *batch, const kept_layer *kept)
@@ -62,7 +75,8 @@ static void attend(ml_model *m, const ml_batch *batch, const kept_layer *kept)
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
     const float *key = a->qkv + q, *value = key + kv_width(m);
     const ml_attention_shape shape = attention_shape(m);
-    k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width, a->attention, q, kept ? kept->lse : a->lse);
+    k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width,
+                         a->attention, q, kept ? kept->lse : a->lse);
     if (!kept) return;
     keep_rows(m, kept->qkv, 0, a->qkv, T * width);
     keep_rows(m, kept->attention, 0, a->attention, T * q);
@@ -79,7 +93,8 @@ void activate(const ml_model *m, int64_t T, const float *h, float *a)
 }
 
 /* x ← x + o(attention), which the MLP starts from: x2. */
-static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
+static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                          bool predicted, const kept_layer *kept)
 {
     activations *a = &m->act;
     int64_t d = m->spec.width;
@@ -92,18 +107,21 @@ static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *ba
     if (kept) keep_rows(m, kept->x2, 0, a->x, rows * d);
 }
 
-static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
+static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                    bool predicted, const kept_layer *kept)
 {
     activations *a = &m->act;
     int64_t d = m->spec.width;
     for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         float *x = a->x + c.first * d;
-        norm_forward(m, &layer->norm2, c.count, x, a->n, kept && kept->mean2 ? kept->mean2 + c.first : a->mean,
+        norm_forward(m, &layer->norm2, c.count, x, a->n,
+                     kept && kept->mean2 ? kept->mean2 + c.first : a->mean,
                      kept ? kept->rstd2 + c.first : a->rstd);
         pass.kept = hook_rows(kept ? kept->hook_up : NULL, &layer->up, &c);
         ml_linear_forward(&layer->up, &pass, a->n, a->h);
-        if (kept && kept->h) keep_rows(m, kept->h, c.first * h_width(m), a->h, c.count * h_width(m));
+        if (kept && kept->h)
+            keep_rows(m, kept->h, c.first * h_width(m), a->h, c.count * h_width(m));
         activate(m, c.count, a->h, a->a);
         pass.kept = hook_rows(kept ? kept->hook_down : NULL, &layer->down, &c);
         ml_linear_forward(&layer->down, &pass, a->a, a->y);
@@ -111,7 +129,8 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
     }
 }
 
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept)
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                  bool predicted, const kept_layer *kept)
 {
     add_attention(m, layer, batch, rows, predicted, kept);
     add_mlp(m, layer, batch, rows, predicted, kept);
@@ -124,7 +143,9 @@ void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
     const kept_layer *kept = backward ? &m->act.layers[l] : NULL;
     const ml_virtual_hook *hook = &m->virtual_hook;
     project_qkv(m, &m->layers[l], batch, kept);
-    if (hook->keys_forward) hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m), qkv_width(m));
+    if (hook->keys_forward)
+        hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m),
+                           qkv_width(m));
     attend(m, batch, kept);
 }
 
@@ -140,7 +161,8 @@ static int64_t rows_that_go_on(ml_model *m, int64_t l, const ml_batch *batch)
 
 void layer_finish(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
-    finish_layer(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l), backward ? &m->act.layers[l] : NULL);
+    finish_layer(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l),
+                 backward ? &m->act.layers[l] : NULL);
 }
 
 void layer_recompute(ml_model *m, int64_t l, const ml_batch *batch)

@@ -17,18 +17,27 @@ void place_tokens(ml_model *m, const ml_batch *batch)
     }
 }
 
-static bool norm_trains(const ml_norm *norm) { return norm->weight_gradient || norm->bias_gradient; }
+static bool norm_trains(const ml_norm *norm)
+{
+    return norm->weight_gradient || norm->bias_gradient;
+}
 
-/* The number of the first operation that has something to train; past the last one where nothing has. */
+/* The number of the first operation that has something to train; past the last one where nothing
+ * has. */
 static int64_t lowest_trained(const ml_model *m)
 {
-    if (m->virtual_hook.backward || m->slots[m->embed_slot].gradient || (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
+    if (m->virtual_hook.backward || m->slots[m->embed_slot].gradient ||
+        (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
-        const bool trains[OPS_A_LAYER] = {norm_trains(&layer->norm1),   ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward,
-                                          ml_linear_trains(&layer->o),  norm_trains(&layer->norm2),
-                                          ml_linear_trains(&layer->up), ml_linear_trains(&layer->down)};
+        const bool trains[OPS_A_LAYER] = {
+            norm_trains(&layer->norm1),
+            ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward,
+            ml_linear_trains(&layer->o),
+            norm_trains(&layer->norm2),
+            ml_linear_trains(&layer->up),
+            ml_linear_trains(&layer->down)};
         for (int op = 0; op < OPS_A_LAYER; op++)
             if (trains[op]) return l * OPS_A_LAYER + op;
     }
@@ -37,13 +46,15 @@ static int64_t lowest_trained(const ml_model *m)
 
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x)
 {
-    if (m->virtual_hook.forward && level < m->spec.layers) m->virtual_hook.forward(m->virtual_hook.self, level, T, token, x);
+    if (m->virtual_hook.forward && level < m->spec.layers)
+        m->virtual_hook.forward(m->virtual_hook.self, level, T, token, x);
 }
 
 static void virtual_backward(ml_model *m, int64_t level, const ml_batch *batch)
 {
     if (m->virtual_hook.backward && level < m->spec.layers)
-        m->virtual_hook.backward(m->virtual_hook.self, level, batch->tokens, batch->token, m->act.x);
+        m->virtual_hook.backward(m->virtual_hook.self, level, batch->tokens, batch->token,
+                                 m->act.x);
 }
 
 static void go_back(ml_model *m, const ml_batch *batch)
@@ -59,7 +70,8 @@ static void go_back(ml_model *m, const ml_batch *batch)
     embed_backward(m, batch);
 }
 
-void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing, double *loss_sum)
+void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale,
+                   double smoothing, double *loss_sum)
 {
     pass_enter(m, PASS_FORWARD);
     place_tokens(m, batch);

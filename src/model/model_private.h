@@ -1,36 +1,42 @@
-/* What the files of model/ share: the model's structure on one rank, its activations, and the order of its operations. */
+/* What the files of model/ share: the model's structure on one rank, its activations, and the
+ * order of its operations. */
 #ifndef MPILORA_MODEL_MODEL_PRIVATE_H
 #define MPILORA_MODEL_MODEL_PRIVATE_H
 
 #include "mpilora/model.h"
 
-/* The operations of a layer in forward order; operation `op` of layer l has the number l·ML_OPS + op. Backward needs an operation's input
- * gradient only where something that trains comes before it. */
+/* The operations of a layer in forward order; operation `op` of layer l has the number l·ML_OPS +
+ * op. Backward needs an operation's input gradient only where something that trains comes before
+ * it. */
 enum { OP_NORM1, OP_QKV, OP_O, OP_NORM2, OP_UP, OP_DOWN, OPS_A_LAYER };
 enum { OP_EMBEDDING = -1 };
 
-/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation, NULL where it is computed again; all of the model's
- * dtype. */
+/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation,
+ * NULL where it is computed again; all of the model's dtype. */
 typedef struct kept_layer {
     void *x1, *qkv, *attention, *x2, *h;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
 } kept_layer;
 
-/* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of the head. The work buffers are fp32 and shared by all
- * layers; forward and backward use them in turn (x holds the residual stream, then its gradient). */
+/* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of
+ * the head. The work buffers are fp32 and shared by all layers; forward and backward use them in
+ * turn (x holds the residual stream, then its gradient). */
 typedef struct activations {
     int64_t tokens, chunk, head_chunk;
     bool backward;
-    kept_layer *layers;                             /* [spec.layers]; all pointers NULL without backward */
-    float *x, *other_x;                             /* [T, d]; other_x: in checkpoint mode, what is computed again */
-    float *qkv, *attention;                         /* [T, q+2kv], [T, q] */
-    float *d_attention, *wide_qkv, *wide_attention; /* backward only; wide_: in bf16, what was kept, widened */
-    float *h, *a, *dh, *d_mlp;                      /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
-    float *logits, *row_max, *row_sums;             /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In attention's place */
-    float *n, *y, *wide_x;                          /* [max(C, R), d] ×2, [C, d] */
-    float *mean, *rstd, *lse;                       /* where nothing is kept */
-    float *scratch;                                 /* of the hooks */
+    kept_layer *layers;     /* [spec.layers]; all pointers NULL without backward */
+    float *x, *other_x;     /* [T, d]; other_x: in checkpoint mode, what is computed again */
+    float *qkv, *attention; /* [T, q+2kv], [T, q] */
+    float *d_attention, *wide_qkv,
+        *wide_attention; /* backward only; wide_: in bf16, what was kept, widened */
+    float *h, *a, *dh,
+        *d_mlp; /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
+    float *logits, *row_max,
+        *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In attention's place */
+    float *n, *y, *wide_x;    /* [max(C, R), d] ×2, [C, d] */
+    float *mean, *rstd, *lse; /* where nothing is kept */
+    float *scratch;           /* of the hooks */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
     float *cosine, *sine; /* [positions, h/2] */
@@ -70,15 +76,22 @@ struct ml_model {
 /* scale 1/√h */
 ml_attention_shape attention_shape(const ml_model *m);
 
-static inline int64_t qkv_width(const ml_model *m) { return (m->heads + 2 * m->kv_heads) * m->spec.head_dim; }
+static inline int64_t qkv_width(const ml_model *m)
+{
+    return (m->heads + 2 * m->kv_heads) * m->spec.head_dim;
+}
 static inline int64_t q_width(const ml_model *m) { return m->heads * m->spec.head_dim; }
 static inline int64_t kv_width(const ml_model *m) { return m->kv_heads * m->spec.head_dim; }
 static inline bool is_gated(const ml_model *m) { return m->spec.family == ML_FAMILY_LLAMA; }
-static inline int64_t h_width(const ml_model *m) { return m->layers[0].up.out; }  /* f, or 2f where gated */
+static inline int64_t h_width(const ml_model *m)
+{
+    return m->layers[0].up.out;
+} /* f, or 2f where gated */
 static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; } /* f */
 
 /* activations.c: `count` numbers from the `first` on. */
-void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x, int64_t count); /* x → kept, narrowed in bf16 */
+void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x,
+               int64_t count); /* x → kept, narrowed in bf16 */
 const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide,
                        int64_t count); /* as fp32, widened into `wide` in bf16 */
 void release_activations(ml_model *m);
@@ -94,11 +107,13 @@ void embed_forward(ml_model *m, const ml_batch *batch);
 void embed_backward(ml_model *m, const ml_batch *batch);
 
 /* norm.c */
-void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y, float *mean, float *rstd);
-void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, const float *mean, const float *rstd, const float *dy,
-                   float *dx, bool add);
+void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y,
+                  float *mean, float *rstd);
+void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                   const float *mean, const float *rstd, const float *dy, float *dx, bool add);
 
-/* Some of the rows that a pass goes over: all tokens, or those whose successor is predicted. Start with count 0. */
+/* Some of the rows that a pass goes over: all tokens, or those whose successor is predicted. Start
+ * with count 0. */
 typedef struct chunk {
     int64_t rows, first, count;
     bool predicted;
@@ -108,11 +123,14 @@ bool next_chunk(const ml_model *m, chunk *c);
 /* layer_forward.c, layer_backward.c */
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c);
 float *hook_rows(float *kept, const ml_linear *layer, const chunk *c);
-void activate(const ml_model *m, int64_t T, const float *h, float *a); /* a = activation(h), gated or plain */
+void activate(const ml_model *m, int64_t T, const float *h,
+              float *a); /* a = activation(h), gated or plain */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
-/* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL: nothing is kept. */
+/* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL:
+ * nothing is kept. */
 void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept);
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows, bool predicted, const kept_layer *kept);
+void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                  bool predicted, const kept_layer *kept);
 /* The two halves of a layer; a->qkv lasts until the second. */
 void layer_attend(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
 void layer_finish(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
@@ -121,7 +139,8 @@ void layer_recompute(ml_model *m, int64_t layer, const ml_batch *batch);
 void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t lowest);
 
 /* loss.c */
-void place_tokens(ml_model *m, const ml_batch *batch); /* positions and dropout keys of every token */
+void place_tokens(ml_model *m,
+                  const ml_batch *batch); /* positions and dropout keys of every token */
 
 /* loss.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
@@ -137,8 +156,14 @@ struct ml_cache {
     float *data; /* [layers, rows, width] */
 };
 void cache_append(ml_cache *c, int64_t slot); /* a spare row */
-static inline int32_t *cache_path(const ml_cache *c, int64_t slot) { return c->path + slot * c->capacity; }
-static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row) { return c->data + (layer * c->rows + row) * c->width; }
+static inline int32_t *cache_path(const ml_cache *c, int64_t slot)
+{
+    return c->path + slot * c->capacity;
+}
+static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
+{
+    return c->data + (layer * c->rows + row) * c->width;
+}
 
 /* head.c */
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);

@@ -1,7 +1,8 @@
 /* The family's norm: LayerNorm or RMSNorm. */
 #include "model/model_private.h"
 
-void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y, float *mean, float *rstd)
+void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y,
+                  float *mean, float *rstd)
 {
     const ml_kernels *k = m->kernels;
     float eps = (float)m->spec.norm_eps;
@@ -11,12 +12,14 @@ void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float
         k->rmsnorm_forward(T, m->spec.width, x, norm->weight, eps, y, rstd);
 }
 
-void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, const float *mean, const float *rstd, const float *dy,
-                   float *dx, bool add)
+void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                   const float *mean, const float *rstd, const float *dy, float *dx, bool add)
 {
     const ml_kernels *k = m->kernels;
     if (m->spec.family == ML_FAMILY_GPT2)
-        k->layernorm_backward(T, m->spec.width, x, norm->weight, mean, rstd, dy, dx, add, norm->weight_gradient, norm->bias_gradient);
+        k->layernorm_backward(T, m->spec.width, x, norm->weight, mean, rstd, dy, dx, add,
+                              norm->weight_gradient, norm->bias_gradient);
     else
-        k->rmsnorm_backward(T, m->spec.width, x, norm->weight, rstd, dy, dx, add, norm->weight_gradient);
+        k->rmsnorm_backward(T, m->spec.width, x, norm->weight, rstd, dy, dx, add,
+                            norm->weight_gradient);
 }

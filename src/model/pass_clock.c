@@ -1,7 +1,11 @@
-/* How long passes go forward and how long backward. The clock stands still inside collectives: their time is the grid's. */
+/* How long passes go forward and how long backward. The clock stands still inside collectives:
+ * their time is the grid's. */
 #include "model/model_private.h"
 
-static double busy_seconds(const ml_model *m) { return ml_seconds() - (m->grid ? ml_grid_comm_seconds(m->grid) : 0.0); }
+static double busy_seconds(const ml_model *m)
+{
+    return ml_seconds() - (m->grid ? ml_grid_comm_seconds(m->grid) : 0.0);
+}
 
 void pass_enter(ml_model *m, pass_phase phase)
 {

@@ -1,5 +1,6 @@
-/* Rotary tables, with Llama-3's scaling of the frequencies (as in Hugging Face's modeling_rope_utils: low frequencies are divided by `factor`,
- * high ones stay, those between are interpolated). Frequencies and angles are fp32 as there, so that long positions agree. */
+/* Rotary tables, with Llama-3's scaling of the frequencies (as in Hugging Face's
+ * modeling_rope_utils: low frequencies are divided by `factor`, high ones stay, those between are
+ * interpolated). Frequencies and angles are fp32 as there, so that long positions agree. */
 #include <math.h>
 
 #include "model/model_private.h"
@@ -12,7 +13,8 @@ static double scaled_frequency(const ml_rope_scaling *s, double frequency)
     double context = (double)s->original_context, wavelength = two_pi / frequency;
     if (wavelength < context / s->high_freq_factor) return frequency;
     if (wavelength > context / s->low_freq_factor) return frequency / s->factor;
-    double smooth = (context / wavelength - s->low_freq_factor) / (s->high_freq_factor - s->low_freq_factor);
+    double smooth =
+        (context / wavelength - s->low_freq_factor) / (s->high_freq_factor - s->low_freq_factor);
     return (1.0 - smooth) * frequency / s->factor + smooth * frequency;
 }
 

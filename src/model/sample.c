@@ -25,7 +25,8 @@ static bool is_better(const candidate *a, const candidate *b)
     return a->row != b->row ? a->row < b->row : a->token < b->token;
 }
 
-void best_candidates(const float *logits, int64_t count, int64_t V, const double *base, int64_t n, candidate *out)
+void best_candidates(const float *logits, int64_t count, int64_t V, const double *base, int64_t n,
+                     candidate *out)
 {
     int64_t have = 0;
     for (int64_t row = 0; row < count; row++) {
@@ -45,7 +46,8 @@ void forbid_repeats(float *logits, const int32_t *sequence, int64_t length, int6
     if (n < 1 || length < n) return;
     const int32_t *newest = sequence + length - (n - 1);
     for (int64_t i = 0; i + n <= length; i++)
-        if (!memcmp(sequence + i, newest, (size_t)(n - 1) * sizeof *sequence) && sequence[i + n - 1] >= 0)
+        if (!memcmp(sequence + i, newest, (size_t)(n - 1) * sizeof *sequence) &&
+            sequence[i + n - 1] >= 0)
             logits[sequence[i + n - 1]] = -INFINITY;
 }
 
@@ -55,9 +57,11 @@ static int descending(const void *a, const void *b)
     return is_better(x, y) ? -1 : 1;
 }
 
-int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int64_t stream, int64_t step, candidate *order)
+int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int64_t stream,
+                     int64_t step, candidate *order)
 {
-    for (int64_t v = 0; v < V; v++) order[v] = (candidate){(double)logits[v] / o->temperature, 0, (int32_t)v};
+    for (int64_t v = 0; v < V; v++)
+        order[v] = (candidate){(double)logits[v] / o->temperature, 0, (int32_t)v};
     qsort(order, (size_t)V, sizeof *order, descending);
     int64_t keep = o->top_k > 0 ? ml_min(o->top_k, V) : V;
     double sum = 0.0, kept = 0.0, most = order[0].score;
@@ -66,7 +70,9 @@ int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int
         kept += order[i].score;
         if (kept >= o->top_p * sum) keep = i + 1;
     }
-    double left = ml_random_uniform(ml_random_key_make(o->seed, "generate"), (uint64_t)stream, (uint64_t)step) * kept;
+    double left = ml_random_uniform(ml_random_key_make(o->seed, "generate"), (uint64_t)stream,
+                                    (uint64_t)step) *
+                  kept;
     for (int64_t i = 0; i < keep; i++) {
         left -= order[i].score;
         if (left < 0.0) return order[i].token;

@@ -5,17 +5,20 @@
 
 void search_destroy(search *s)
 {
-    void *const all[] = {s->token,    s->parent,         s->score,           s->base,         s->sequence, s->text,
-                         s->new_text, s->finished_score, s->finished_length, s->finished_text};
+    void *const all[] = {s->token,           s->parent,       s->score,    s->base,
+                         s->sequence,        s->text,         s->new_text, s->finished_score,
+                         s->finished_length, s->finished_text};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ml_memory_free(all[i]);
     *s = (search){0};
 }
 
-ml_status search_create(search *s, const ml_generation *o, int64_t V, const int32_t *prompt, int64_t length, int64_t number)
+ml_status search_create(search *s, const ml_generation *o, int64_t V, const int32_t *prompt,
+                        int64_t length, int64_t number)
 {
     ml_status st = ML_OK;
     int64_t B = o->beams, room = B * ml_max(1, o->max_new);
-    *s = (search){.options = o, .V = V, .number = number, .prompt = length, .rows = o->max_new > 0 ? 1 : 0};
+    *s = (search){
+        .options = o, .V = V, .number = number, .prompt = length, .rows = o->max_new > 0 ? 1 : 0};
     ML_NEW(s->token, B, ML_MEM_OTHER, "beams");
     ML_NEW(s->parent, B, ML_MEM_OTHER, "beams");
     ML_NEW(s->score, B, ML_MEM_OTHER, "beams");
@@ -36,7 +39,10 @@ int64_t search_candidates(const ml_generation *o, int64_t V) { return ml_max(V, 
 static ml_status check_logits(const search *s, const float *logits)
 {
     for (int64_t i = 0; i < s->rows * s->V; i++)
-        if (!isfinite(logits[i])) return ml_fail(ML_NUMERIC, "generation: a logit is not finite; the base or the adapter holds NaN or Inf");
+        if (!isfinite(logits[i]))
+            return ml_fail(
+                ML_NUMERIC,
+                "generation: a logit is not finite; the base or the adapter holds NaN or Inf");
     return ML_OK;
 }
 
@@ -44,17 +50,21 @@ static ml_status check_logits(const search *s, const float *logits)
 static void forbid(search *s, int64_t row, float *logits)
 {
     if (s->options->no_repeat_ngram == 0) return;
-    memcpy(s->sequence + s->prompt, s->text + row * s->options->max_new, (size_t)s->length * sizeof *s->text);
-    forbid_repeats(logits + row * s->V, s->sequence, s->prompt + s->length, s->options->no_repeat_ngram);
+    memcpy(s->sequence + s->prompt, s->text + row * s->options->max_new,
+           (size_t)s->length * sizeof *s->text);
+    forbid_repeats(logits + row * s->V, s->sequence, s->prompt + s->length,
+                   s->options->no_repeat_ngram);
 }
 
-/* ---- one row ---- */
+/* ---- one row ------------------------------------------------------------------------------- */
 
 static void advance_one(search *s, float *logits, candidate *order)
 {
     const ml_generation *o = s->options;
     forbid(s, 0, logits);
-    int32_t token = o->temperature > 0.0 ? sample_token(logits, s->V, o, s->number, s->length, order) : greedy_token(logits, s->V);
+    int32_t token = o->temperature > 0.0
+                        ? sample_token(logits, s->V, o, s->number, s->length, order)
+                        : greedy_token(logits, s->V);
     if (token == o->end) {
         s->rows = 0;
         return;
@@ -63,11 +73,15 @@ static void advance_one(search *s, float *logits, candidate *order)
     if (s->length == o->max_new) s->rows = 0;
 }
 
-/* ---- beams ---- */
+/* ---- beams --------------------------------------------------------------------------------- */
 
-static double penalised(const search *s, double sum, int64_t length) { return sum / pow((double)length, s->options->length_penalty); }
+static double penalised(const search *s, double sum, int64_t length)
+{
+    return sum / pow((double)length, s->options->length_penalty);
+}
 
-static void keep_finished(search *s, double sum, int64_t length, const int32_t *text, int64_t tokens)
+static void keep_finished(search *s, double sum, int64_t length, const int32_t *text,
+                          int64_t tokens)
 {
     double score = penalised(s, sum, length);
     int64_t at = s->finished, width = s->options->max_new, B = s->options->beams;
@@ -76,7 +90,8 @@ static void keep_finished(search *s, double sum, int64_t length, const int32_t *
     for (; at > 0 && score > s->finished_score[at - 1]; at--) {
         s->finished_score[at] = s->finished_score[at - 1];
         s->finished_length[at] = s->finished_length[at - 1];
-        memcpy(s->finished_text + at * width, s->finished_text + (at - 1) * width, (size_t)width * sizeof *text);
+        memcpy(s->finished_text + at * width, s->finished_text + (at - 1) * width,
+               (size_t)width * sizeof *text);
     }
     s->finished_score[at] = score;
     s->finished_length[at] = tokens;
@@ -84,7 +99,8 @@ static void keep_finished(search *s, double sum, int64_t length, const int32_t *
     if (s->finished < B) s->finished++;
 }
 
-/* The next beams from 2B candidates; candidates that end go to the finished ones where they are among the first B. */
+/* The next beams from 2B candidates; candidates that end go to the finished ones where they are
+ * among the first B. */
 static void choose_beams(search *s, const candidate *order)
 {
     int64_t B = s->options->beams, width = s->options->max_new, length = s->length, chosen = 0;
@@ -121,7 +137,8 @@ static void advance_beams(search *s, float *logits, candidate *order)
 {
     int64_t B = s->options->beams;
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < s->rows; row++) s->base[row] = s->score[row] - log_sum_exp(logits + row * s->V, s->V);
+    for (int64_t row = 0; row < s->rows; row++)
+        s->base[row] = s->score[row] - log_sum_exp(logits + row * s->V, s->V);
     for (int64_t row = 0; row < s->rows; row++) forbid(s, row, logits);
     best_candidates(logits, s->rows, s->V, s->base, 2 * B, order);
     choose_beams(s, order);
@@ -129,7 +146,7 @@ static void advance_beams(search *s, float *logits, candidate *order)
     s->rows = is_settled(s) || s->length == s->options->max_new ? 0 : B;
 }
 
-/* ---- both ---- */
+/* ---- both ---------------------------------------------------------------------------------- */
 
 ml_status search_advance(search *s, float *logits, candidate *order)
 {

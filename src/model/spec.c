@@ -3,7 +3,7 @@
 
 #include "mpilora/model.h"
 
-/* ---- checks ---- */
+/* ---- checks -------------------------------------------------------------------------------- */
 
 enum { LARGEST = 1 << 26 };
 
@@ -18,14 +18,17 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
     const struct {
         const char *field;
         int64_t value;
-    } sizes[] = {{"layers", s->layers},     {"width", s->width},       {"mlp_width", s->mlp_width}, {"heads", s->heads},
-                 {"kv_heads", s->kv_heads}, {"head_dim", s->head_dim}, {"vocab", s->vocab},         {"context", s->context}};
+    } sizes[] = {{"layers", s->layers}, {"width", s->width},       {"mlp_width", s->mlp_width},
+                 {"heads", s->heads},   {"kv_heads", s->kv_heads}, {"head_dim", s->head_dim},
+                 {"vocab", s->vocab},   {"context", s->context}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         ml_status st = check_size(bad, sizes[i].field, sizes[i].value);
         if (st != ML_OK) return st;
     }
-    if (s->layers > 10000) return ml_fail(bad, "model: layers is %" PRId64 ", expected at most 10000", s->layers);
-    if (s->head_dim > 1024) return ml_fail(bad, "model: head_dim is %" PRId64 ", expected at most 1024", s->head_dim);
+    if (s->layers > 10000)
+        return ml_fail(bad, "model: layers is %" PRId64 ", expected at most 10000", s->layers);
+    if (s->head_dim > 1024)
+        return ml_fail(bad, "model: head_dim is %" PRId64 ", expected at most 1024", s->head_dim);
     return ML_OK;
 }
 
@@ -33,21 +36,31 @@ static ml_status check_family(const ml_model_spec *s, ml_status bad)
 {
     if (s->family == ML_FAMILY_GPT2) {
         if (s->kv_heads != s->heads)
-            return ml_fail(bad, "model: the GPT-2 family has as many key/value heads as heads, found %" PRId64 " and %" PRId64, s->kv_heads,
-                           s->heads);
+            return ml_fail(
+                bad,
+                "model: the GPT-2 family has as many key/value heads as heads, found %" PRId64
+                " and %" PRId64,
+                s->kv_heads, s->heads);
         if (s->heads * s->head_dim != s->width)
-            return ml_fail(bad, "model: in the GPT-2 family width = heads x head_dim, found %" PRId64 " and %" PRId64 " x %" PRId64,
+            return ml_fail(bad,
+                           "model: in the GPT-2 family width = heads x head_dim, found %" PRId64
+                           " and %" PRId64 " x %" PRId64,
                            s->width, s->heads, s->head_dim);
-        if (!s->qkv_bias || !s->o_bias || !s->mlp_bias) return ml_fail(bad, "model: every linear layer of the GPT-2 family has a bias");
+        if (!s->qkv_bias || !s->o_bias || !s->mlp_bias)
+            return ml_fail(bad, "model: every linear layer of the GPT-2 family has a bias");
         return ML_OK;
     }
-    if (s->head_dim % 2 != 0) return ml_fail(bad, "model: rotary embedding needs an even head_dim, found %" PRId64, s->head_dim);
-    if (!(s->rope_theta > 0.0)) return ml_fail(bad, "model: rope_theta is %g, expected > 0", s->rope_theta);
+    if (s->head_dim % 2 != 0)
+        return ml_fail(bad, "model: rotary embedding needs an even head_dim, found %" PRId64,
+                       s->head_dim);
+    if (!(s->rope_theta > 0.0))
+        return ml_fail(bad, "model: rope_theta is %g, expected > 0", s->rope_theta);
     const ml_rope_scaling *r = &s->rope_scaling;
-    if (r->factor != 0.0 &&
-        !(r->factor >= 1.0 && r->low_freq_factor > 0.0 && r->high_freq_factor > r->low_freq_factor && r->original_context > 0))
+    if (r->factor != 0.0 && !(r->factor >= 1.0 && r->low_freq_factor > 0.0 &&
+                              r->high_freq_factor > r->low_freq_factor && r->original_context > 0))
         return ml_fail(bad,
-                       "model: rope_scaling {factor %g, low_freq_factor %g, high_freq_factor %g, original_context %" PRId64
+                       "model: rope_scaling {factor %g, low_freq_factor %g, high_freq_factor %g, "
+                       "original_context %" PRId64
                        "}: expected factor >= 1, 0 < low < high, context > 0",
                        r->factor, r->low_freq_factor, r->high_freq_factor, r->original_context);
     return ML_OK;
@@ -58,12 +71,15 @@ ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
     ml_status st = check_sizes(s, bad);
     if (st != ML_OK) return st;
     if (s->heads % s->kv_heads != 0)
-        return ml_fail(bad, "model: %" PRId64 " heads are not a multiple of %" PRId64 " key/value heads", s->heads, s->kv_heads);
-    if (!(s->norm_eps > 0.0 && s->norm_eps < 1.0)) return ml_fail(bad, "model: norm_eps is %g, expected between 0 and 1", s->norm_eps);
+        return ml_fail(bad,
+                       "model: %" PRId64 " heads are not a multiple of %" PRId64 " key/value heads",
+                       s->heads, s->kv_heads);
+    if (!(s->norm_eps > 0.0 && s->norm_eps < 1.0))
+        return ml_fail(bad, "model: norm_eps is %g, expected between 0 and 1", s->norm_eps);
     return check_family(s, bad);
 }
 
-/* ---- tensors ---- */
+/* ---- tensors ------------------------------------------------------------------------------- */
 
 typedef struct shape {
     const char *word; /* within its layer, or whole */
@@ -114,7 +130,8 @@ static int64_t front_shapes(const ml_model_spec *s, shape out[2])
 {
     int64_t n = 0;
     out[n++] = (shape){"embed.weight", s->vocab, s->width, false};
-    if (s->family == ML_FAMILY_GPT2) out[n++] = (shape){"position.weight", s->context, s->width, false};
+    if (s->family == ML_FAMILY_GPT2)
+        out[n++] = (shape){"position.weight", s->context, s->width, false};
     return n;
 }
 
@@ -130,7 +147,8 @@ static int64_t back_shapes(const ml_model_spec *s, shape out[3])
 int64_t ml_model_tensor_count(const ml_model_spec *spec)
 {
     shape unused[22];
-    return front_shapes(spec, unused) + spec->layers * all_layer_shapes(spec, unused) + back_shapes(spec, unused);
+    return front_shapes(spec, unused) + spec->layers * all_layer_shapes(spec, unused) +
+           back_shapes(spec, unused);
 }
 
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out)
@@ -146,9 +164,13 @@ void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tenso
         found = &layer[in_layers % nlayer];
     else
         found = &back[in_layers - spec->layers * nlayer];
-    *out = (ml_model_tensor){.rows = found->rows, .cols = found->cols, .vector = found->vector, .norm_or_bias = found->vector};
+    *out = (ml_model_tensor){.rows = found->rows,
+                             .cols = found->cols,
+                             .vector = found->vector,
+                             .norm_or_bias = found->vector};
     if (in_layers >= 0 && in_layers < spec->layers * nlayer)
-        snprintf(out->name, sizeof out->name, "layers.%" PRId64 ".%s", in_layers / nlayer, found->word);
+        snprintf(out->name, sizeof out->name, "layers.%" PRId64 ".%s", in_layers / nlayer,
+                 found->word);
     else
         snprintf(out->name, sizeof out->name, "%s", found->word);
 }

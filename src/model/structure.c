@@ -3,11 +3,16 @@
 
 #include "model/model_private.h"
 
-static ml_model_slot *add_slot(ml_model *m, const char *name, int64_t rows, int64_t cols, bool vector, ml_shard shard, bool follows)
+static ml_model_slot *add_slot(ml_model *m, const char *name, int64_t rows, int64_t cols,
+                               bool vector, ml_shard shard, bool follows)
 {
     ml_model_slot *slot = &m->slots[m->nslots];
     m->follows[m->nslots++] = follows;
-    *slot = (ml_model_slot){.rows = rows, .cols = cols, .vector = vector, .shard = shard, .dtype = vector ? ML_FP32 : m->dtype};
+    *slot = (ml_model_slot){.rows = rows,
+                            .cols = cols,
+                            .vector = vector,
+                            .shard = shard,
+                            .dtype = vector ? ML_FP32 : m->dtype};
     snprintf(slot->name, sizeof slot->name, "%s", name);
     slot->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
     return slot;
@@ -30,7 +35,8 @@ static void add_linear(ml_model *m, const ml_linear *linear, bool bias)
     char name[sizeof linear->part->site + sizeof ".weight"];
     for (int i = 0; i < linear->nparts; i++) {
         snprintf(name, sizeof name, "%s.weight", linear->part[i].site);
-        add_slot(m, name, linear->part[i].out, linear->global_in, false, ml_linear_weight_shard(linear, i), i > 0);
+        add_slot(m, name, linear->part[i].out, linear->global_in, false,
+                 ml_linear_weight_shard(linear, i), i > 0);
     }
     for (int i = 0; bias && i < linear->nparts; i++) {
         snprintf(name, sizeof name, "%s.bias", linear->part[i].site);
@@ -38,8 +44,9 @@ static void add_linear(ml_model *m, const ml_linear *linear, bool bias)
     }
 }
 
-static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_linear_kind kind, const char *const *parts,
-                            const int64_t *outs, const int64_t *units, int64_t in)
+static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_linear_kind kind,
+                            const char *const *parts, const int64_t *outs, const int64_t *units,
+                            int64_t in)
 {
     char text[ML_LINEAR_PARTS][64];
     const char *sites[ML_LINEAR_PARTS];
@@ -56,29 +63,39 @@ static void describe_layer(ml_model *m, int64_t l)
     const ml_model_spec *s = &m->spec;
     ml_layer *layer = &m->layers[l];
     int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, f = s->mlp_width;
-    describe_linear(m, &layer->qkv, l, ML_LINEAR_COLUMN, (const char *[]){"attn.q", "attn.k", "attn.v"}, (int64_t[]){q, kv, kv},
+    describe_linear(m, &layer->qkv, l, ML_LINEAR_COLUMN,
+                    (const char *[]){"attn.q", "attn.k", "attn.v"}, (int64_t[]){q, kv, kv},
                     (int64_t[]){s->heads, s->kv_heads, s->kv_heads}, s->width);
-    describe_linear(m, &layer->o, l, ML_LINEAR_ROW, (const char *[]){"attn.o", NULL}, (int64_t[]){s->width}, (int64_t[]){s->heads}, q);
+    describe_linear(m, &layer->o, l, ML_LINEAR_ROW, (const char *[]){"attn.o", NULL},
+                    (int64_t[]){s->width}, (int64_t[]){s->heads}, q);
     if (is_gated(m))
-        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN, (const char *[]){"mlp.gate", "mlp.up", NULL}, (int64_t[]){f, f},
+        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN,
+                        (const char *[]){"mlp.gate", "mlp.up", NULL}, (int64_t[]){f, f},
                         (int64_t[]){f, f}, s->width);
     else
-        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN, (const char *[]){"mlp.fc", NULL}, (int64_t[]){f}, (int64_t[]){f}, s->width);
-    describe_linear(m, &layer->down, l, ML_LINEAR_ROW, (const char *[]){is_gated(m) ? "mlp.down" : "mlp.proj", NULL}, (int64_t[]){s->width},
-                    (int64_t[]){f}, f);
+        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN, (const char *[]){"mlp.fc", NULL},
+                        (int64_t[]){f}, (int64_t[]){f}, s->width);
+    describe_linear(m, &layer->down, l, ML_LINEAR_ROW,
+                    (const char *[]){is_gated(m) ? "mlp.down" : "mlp.proj", NULL},
+                    (int64_t[]){s->width}, (int64_t[]){f}, f);
 }
 
-static ml_shard row_shard(int64_t first, int64_t count) { return (ml_shard){.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, count}}}; }
+static ml_shard row_shard(int64_t first, int64_t count)
+{
+    return (ml_shard){.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, count}}};
+}
 
 static void add_slots(ml_model *m)
 {
     const ml_model_spec *s = &m->spec;
     m->embed_slot = m->nslots;
-    add_slot(m, "embed.weight", s->vocab, s->width, false, row_shard(m->vocab_first, m->vocab_count), false);
+    add_slot(m, "embed.weight", s->vocab, s->width, false,
+             row_shard(m->vocab_first, m->vocab_count), false);
     m->position_slot = -1;
     if (s->family == ML_FAMILY_GPT2) {
         m->position_slot = m->nslots;
-        add_slot(m, "position.weight", s->context, s->width, false, row_shard(m->position_first, m->position_count), false);
+        add_slot(m, "position.weight", s->context, s->width, false,
+                 row_shard(m->position_first, m->position_count), false);
     }
     for (int64_t l = 0; l < s->layers; l++) {
         ml_layer *layer = &m->layers[l];
@@ -98,7 +115,8 @@ static void add_slots(ml_model *m)
     m->head_slot = m->embed_slot;
     if (!s->tied_head) {
         m->head_slot = m->nslots;
-        add_slot(m, "head.weight", s->vocab, s->width, false, row_shard(m->vocab_first, m->vocab_count), false);
+        add_slot(m, "head.weight", s->vocab, s->width, false,
+                 row_shard(m->vocab_first, m->vocab_count), false);
     }
 }
 
@@ -106,17 +124,20 @@ static ml_status check_tp(const ml_model_spec *spec, int tp)
 {
     if (spec->heads % tp != 0)
         return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide the model's %" PRId64 " heads; choose a divisor of both heads and key/value heads",
+                       "parallel.tp: %d does not divide the model's %" PRId64
+                       " heads; choose a divisor of both heads and key/value heads",
                        tp, spec->heads);
     if (spec->kv_heads % tp != 0)
         return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide the model's %" PRId64 " key/value heads; choose a divisor of both heads and "
+                       "parallel.tp: %d does not divide the model's %" PRId64
+                       " key/value heads; choose a divisor of both heads and "
                        "key/value heads",
                        tp, spec->kv_heads);
     return ML_OK;
 }
 
-ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp, int tp_rank, ml_dtype dtype)
+ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
+                          int tp_rank, ml_dtype dtype)
 {
     ml_status st = ML_OK;
     ml_model *m = NULL;

@@ -8,15 +8,20 @@ void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t
     p->dp_rank = dp_rank;
     p->piece = dp == 1 ? ml_max(1, p->local) : piece ? piece : usual;
     p->held = 0;
-    for (int64_t i = 0; i < ml_parameters_pieces(p); i++) p->held += ml_parameters_share(p, i, dp_rank).count;
+    for (int64_t i = 0; i < ml_parameters_pieces(p); i++)
+        p->held += ml_parameters_share(p, i, dp_rank).count;
 }
 
-int64_t ml_parameters_pieces(const ml_parameters *p) { return (p->local + p->piece - 1) / p->piece; }
+int64_t ml_parameters_pieces(const ml_parameters *p)
+{
+    return (p->local + p->piece - 1) / p->piece;
+}
 
 ml_share ml_parameters_share(const ml_parameters *p, int64_t piece, int place)
 {
     int64_t start = piece * p->piece, floats = ml_min(p->piece, p->local - start);
-    return (ml_share){start + ml_part_start(floats, p->dp, place), ml_part_count(floats, p->dp, place),
+    return (ml_share){start + ml_part_start(floats, p->dp, place),
+                      ml_part_count(floats, p->dp, place),
                       piece * ml_part_count(p->piece, p->dp, place)};
 }
 
@@ -27,7 +32,8 @@ static ml_share cut(ml_share share, int64_t at, int64_t n)
     return (ml_share){first, ml_max(0, end - first), share.at + first - share.first};
 }
 
-void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values, int64_t n)
+void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values,
+                       int64_t n)
 {
     if (!buffer) return;
     if (buffer == p->value) {
@@ -36,11 +42,13 @@ void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const 
     }
     for (int64_t i = at / p->piece; i * p->piece < at + n; i++) {
         ml_share mine = cut(ml_parameters_share(p, i, p->dp_rank), at, n);
-        if (mine.count > 0) memcpy(buffer + mine.at, values + mine.first - at, (size_t)mine.count * sizeof *buffer);
+        if (mine.count > 0)
+            memcpy(buffer + mine.at, values + mine.first - at, (size_t)mine.count * sizeof *buffer);
     }
 }
 
-const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid, const float *buffer, int64_t at, int64_t n)
+const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
+                                    const float *buffer, int64_t at, int64_t n)
 {
     if (p->dp == 1 || buffer == p->value) return buffer;
     for (int64_t i = at / p->piece; i * p->piece < at + n; i++) {
@@ -51,7 +59,8 @@ const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
             if (p->dp_rank != 0)
                 ml_grid_send(grid, ml_grid_tp_rank(grid), buffer + part.at, bytes);
             else if (place != 0)
-                ml_grid_receive(grid, place * ml_grid_tp(grid) + ml_grid_tp_rank(grid), p->gradient + part.first, bytes);
+                ml_grid_receive(grid, place * ml_grid_tp(grid) + ml_grid_tp_rank(grid),
+                                p->gradient + part.first, bytes);
             else
                 memcpy(p->gradient + part.first, buffer + part.at, (size_t)bytes);
         }

@@ -9,7 +9,8 @@ static ml_status grow(ml_parameters *p)
     if (!p->items) {
         ML_NEW(p->items, capacity, ML_MEM_OTHER, "the list of trainable tensors");
     } else {
-        ml_parameter *items = ml_memory_resize(p->items, capacity, sizeof *items, "the list of trainable tensors");
+        ml_parameter *items =
+            ml_memory_resize(p->items, capacity, sizeof *items, "the list of trainable tensors");
         if (!items) return ML_RESOURCE;
         p->items = items;
     }
@@ -18,14 +19,19 @@ done:
     return st;
 }
 
-ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols, bool vector, ml_shard shard,
-                            ml_gradient_kind kind, int64_t *index)
+ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols,
+                            bool vector, ml_shard shard, ml_gradient_kind kind, int64_t *index)
 {
     ml_status st = grow(p);
     if (st != ML_OK) return st;
     if (index) *index = p->count;
     ml_parameter *item = &p->items[p->count++];
-    *item = (ml_parameter){.rows = rows, .cols = cols, .vector = vector, .shard = shard, .kind = kind, .lr_factor = 1.0};
+    *item = (ml_parameter){.rows = rows,
+                           .cols = cols,
+                           .vector = vector,
+                           .shard = shard,
+                           .kind = kind,
+                           .lr_factor = 1.0};
     snprintf(item->name, sizeof item->name, "%s", name);
     item->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
     return ML_OK;

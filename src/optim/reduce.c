@@ -26,7 +26,8 @@ static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
 {
     ml_grid_sum_float(grid, ML_GROUP_TP, p->gradient, p->replicated);
     for (int64_t at = 0; at < p->local; at += p->piece)
-        ml_grid_scatter_sum_float(grid, ML_GROUP_DP, p->gradient + at, ml_min(p->piece, p->local - at));
+        ml_grid_scatter_sum_float(grid, ML_GROUP_DP, p->gradient + at,
+                                  ml_min(p->piece, p->local - at));
     return (ml_grid_tp(grid) > 1 ? p->replicated : 0) + p->local;
 }
 
@@ -34,16 +35,19 @@ ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid)
 {
     if (ml_grid_tp_rank(grid) != 0) drop_copies(p);
     int64_t passed = p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid);
-    return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float), .passed_bytes = passed * (int64_t)sizeof(float)};
+    return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float),
+                          .passed_bytes = passed * (int64_t)sizeof(float)};
 }
 
-double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels)
+double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
+                                   const ml_kernels *kernels)
 {
     enum { ONCE, SHARDED, SUMS };
     double sum[SUMS] = {0.0};
     for (int64_t i = 0; i < ml_parameters_pieces(p); i++) {
         ml_share mine = ml_parameters_share(p, i, p->dp_rank);
-        int64_t end = mine.first + mine.count, border = ml_max(mine.first, ml_min(end, p->replicated));
+        int64_t end = mine.first + mine.count,
+                border = ml_max(mine.first, ml_min(end, p->replicated));
         sum[ONCE] += kernels->sum_squares(border - mine.first, p->gradient + mine.first);
         sum[SHARDED] += kernels->sum_squares(end - border, p->gradient + border);
     }

@@ -1,4 +1,5 @@
-/* Several adapters on one model: each is attached as if it were alone, then its hooks go into exchanges that send every row to its own. */
+/* Several adapters on one model: each is attached as if it were alone, then its hooks go into
+ * exchanges that send every row to its own. */
 #include "mpilora/bank.h"
 
 enum { LINEARS_A_LAYER = 4 };
@@ -32,11 +33,12 @@ struct ml_bank {
     ml_linear_hook *hooks; /* of all exchanges */
     int64_t rows;          /* of the next pass, or 1: all */
     const int64_t *adapter;
-    int64_t last, replacing; /* adapter of the last row of the last pass; the one whose tensors the model computes with */
+    int64_t last, replacing; /* adapter of the last row of the last pass; the one whose tensors the
+                                model computes with */
     ml_bank_switches switches;
 };
 
-/* ---- rows on their way ---- */
+/* ---- rows on their way --------------------------------------------------------------------- */
 
 /* Rows of a pass that have one adapter; start with count 0. */
 typedef struct run {
@@ -53,7 +55,9 @@ static bool next_run(const ml_bank *bank, const ml_pass *pass, run *r)
     }
     const int64_t *adapter = bank->adapter + pass->first;
     r->adapter = adapter[r->first];
-    for (r->count = 1; r->first + r->count < pass->tokens && adapter[r->first + r->count] == r->adapter;) r->count++;
+    for (r->count = 1;
+         r->first + r->count < pass->tokens && adapter[r->first + r->count] == r->adapter;)
+        r->count++;
     return true;
 }
 
@@ -82,7 +86,8 @@ static void after_forward(void *self, const ml_pass *pass, float *y)
 }
 
 /* Only prompts have virtual tokens, and those of a pass have one adapter. */
-static void virtual_forward(void *self, int64_t level, int64_t tokens, const int32_t *token, float *x)
+static void virtual_forward(void *self, int64_t level, int64_t tokens, const int32_t *token,
+                            float *x)
 {
     const ml_bank *bank = self;
     if (bank->adapter[0] < 0) return;
@@ -90,7 +95,8 @@ static void virtual_forward(void *self, int64_t level, int64_t tokens, const int
     if (hook->forward) hook->forward(hook->self, level, tokens, token, x);
 }
 
-static void virtual_keys(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv, int64_t stride)
+static void virtual_keys(void *self, int64_t layer, int64_t tokens, const int32_t *token, float *kv,
+                         int64_t stride)
 {
     const ml_bank *bank = self;
     if (bank->adapter[0] < 0) return;
@@ -98,11 +104,12 @@ static void virtual_keys(void *self, int64_t layer, int64_t tokens, const int32_
     if (hook->keys_forward) hook->keys_forward(hook->self, layer, tokens, token, kv, stride);
 }
 
-/* ---- tensors in the place of the base's ---- */
+/* ---- tensors in the place of the base's ---------------------------------------------------- */
 
 static void point_at(const tenant *t, bool own)
 {
-    for (int64_t i = 0; i < t->nreplaced; i++) t->replaced[i].slot->data = own ? t->replaced[i].own : t->replaced[i].base;
+    for (int64_t i = 0; i < t->nreplaced; i++)
+        t->replaced[i].slot->data = own ? t->replaced[i].own : t->replaced[i].base;
 }
 
 static void replace(ml_bank *bank, int64_t adapter)
@@ -115,7 +122,7 @@ static void replace(ml_bank *bank, int64_t adapter)
     ml_model_point(bank->model);
 }
 
-/* ---- routing ---- */
+/* ---- routing ------------------------------------------------------------------------------- */
 
 static void route(void *self, int64_t count, const int64_t *adapter)
 {
@@ -131,31 +138,44 @@ static void route(void *self, int64_t count, const int64_t *adapter)
     bank->switches.seconds += ml_seconds() - start;
 }
 
-static bool is_alone(const ml_bank *bank, int64_t adapter) { return adapter >= 0 && bank->tenants[adapter].nreplaced > 0; }
+static bool is_alone(const ml_bank *bank, int64_t adapter)
+{
+    return adapter >= 0 && bank->tenants[adapter].nreplaced > 0;
+}
 
-static bool may_meet(void *self, int64_t a, int64_t b) { return a == b || (!is_alone(self, a) && !is_alone(self, b)); }
+static bool may_meet(void *self, int64_t a, int64_t b)
+{
+    return a == b || (!is_alone(self, a) && !is_alone(self, b));
+}
 
 ml_router ml_bank_router(ml_bank *bank) { return (ml_router){bank, route, may_meet}; }
 ml_bank_switches ml_bank_count_switches(const ml_bank *bank) { return bank->switches; }
 
-/* ---- making ---- */
+/* ---- making -------------------------------------------------------------------------------- */
 
-ml_model_spec ml_bank_model_spec(const ml_model_spec *base, int64_t count, const ml_adapter *adapters)
+ml_model_spec ml_bank_model_spec(const ml_model_spec *base, int64_t count,
+                                 const ml_adapter *adapters)
 {
     ml_model_spec spec = *base;
-    for (int64_t i = 0; i < count; i++) spec = ml_peft_model_spec(&spec, adapters[i].method, &adapters[i].sizes);
+    for (int64_t i = 0; i < count; i++)
+        spec = ml_peft_model_spec(&spec, adapters[i].method, &adapters[i].sizes);
     return spec;
 }
 
-/* Methods that choose among the model's tensors must find those that they were trained on, not biases that another adapter brings. */
-static ml_status check_biases(const ml_model_spec *base, const ml_model_spec *model, int64_t count, const ml_adapter *adapters)
+/* Methods that choose among the model's tensors must find those that they were trained on, not
+ * biases that another adapter brings. */
+static ml_status check_biases(const ml_model_spec *base, const ml_model_spec *model, int64_t count,
+                              const ml_adapter *adapters)
 {
     for (int64_t i = 0; i < count; i++) {
         const ml_model_spec own = ml_peft_model_spec(base, adapters[i].method, &adapters[i].sizes);
-        bool chooses = adapters[i].method == ML_METHOD_BITFIT || adapters[i].method == ML_METHOD_TOP;
-        if (chooses && (own.qkv_bias != model->qkv_bias || own.o_bias != model->o_bias || own.mlp_bias != model->mlp_bias))
+        bool chooses =
+            adapters[i].method == ML_METHOD_BITFIT || adapters[i].method == ML_METHOD_TOP;
+        if (chooses && (own.qkv_bias != model->qkv_bias || own.o_bias != model->o_bias ||
+                        own.mlp_bias != model->mlp_bias))
             return ml_fail(ML_USAGE,
-                           "adapter %lld, of method %s, cannot be used beside one of bitfit that made new biases; give them one at a time",
+                           "adapter %lld, of method %s, cannot be used beside one of bitfit that "
+                           "made new biases; give them one at a time",
                            (long long)i + 1, ml_method_name(adapters[i].method));
     }
     return ML_OK;
@@ -206,15 +226,20 @@ done:
 static void install(ml_bank *bank)
 {
     for (int64_t e = 0; e < bank->nexchanges; e++) {
-        ml_linear_hook hook = {.self = &bank->exchanges[e], .forward = forward, .after_forward = after_forward};
+        ml_linear_hook hook = {
+            .self = &bank->exchanges[e], .forward = forward, .after_forward = after_forward};
         for (int64_t i = 0; i < bank->count; i++)
-            hook.scratch_per_token = ml_max(hook.scratch_per_token, bank->exchanges[e].hook[i].scratch_per_token);
+            hook.scratch_per_token =
+                ml_max(hook.scratch_per_token, bank->exchanges[e].hook[i].scratch_per_token);
         bank->exchanges[e].layer->hook = hook;
     }
-    ml_model_set_virtual(bank->model, (ml_virtual_hook){.self = bank, .forward = virtual_forward, .keys_forward = virtual_keys});
+    ml_model_set_virtual(
+        bank->model,
+        (ml_virtual_hook){.self = bank, .forward = virtual_forward, .keys_forward = virtual_keys});
 }
 
-ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *base, int64_t count, const ml_adapter *adapters)
+ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *base, int64_t count,
+                         const ml_adapter *adapters)
 {
     ml_status st = ML_OK;
     ml_bank *bank = NULL;
@@ -225,7 +250,8 @@ ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *ba
     ML_NEW(bank->tenants, count, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->exchanges, bank->nexchanges, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->hooks, count * bank->nexchanges, ML_MEM_OTHER, "adapters");
-    for (int64_t e = 0; e < bank->nexchanges; e++) bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
+    for (int64_t e = 0; e < bank->nexchanges; e++)
+        bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
     for (int64_t i = 0; i < count; i++) ML_TRY(admit(bank, i, &adapters[i]));
     install(bank);
     *out = bank;
@@ -244,7 +270,8 @@ void ml_bank_destroy(ml_bank *bank)
         ml_parameters_destroy(&bank->tenants[i].parameters);
         ml_memory_free(bank->tenants[i].replaced);
     }
-    for (int64_t e = 0; bank->exchanges && e < bank->nexchanges; e++) linear_of(bank->model, e)->hook = (ml_linear_hook){0};
+    for (int64_t e = 0; bank->exchanges && e < bank->nexchanges; e++)
+        linear_of(bank->model, e)->hook = (ml_linear_hook){0};
     ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
     ml_memory_free(bank->tenants);
     ml_memory_free(bank->exchanges);
@@ -252,7 +279,7 @@ void ml_bank_destroy(ml_bank *bank)
     ml_memory_free(bank);
 }
 
-/* ---- contents ---- */
+/* ---- contents ------------------------------------------------------------------------------ */
 
 /* Binding points the slots at the adapter's own tensors; the base's wait in the list. */
 static ml_status load(tenant *t, const ml_adapter *adapter)
@@ -277,7 +304,8 @@ done:
 ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters)
 {
     ml_status st = ML_OK;
-    for (int64_t i = 0; i < bank->count && st == ML_OK; i++) st = load(&bank->tenants[i], &adapters[i]);
+    for (int64_t i = 0; i < bank->count && st == ML_OK; i++)
+        st = load(&bank->tenants[i], &adapters[i]);
     return st;
 }
 

@@ -9,10 +9,12 @@ static bool is_bias(const ml_model *model, const ml_model_slot *slot, const ml_m
     return dot && !strcmp(dot, ".bias");
 }
 
-ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options)
 {
     const ml_model_spec *spec = ml_model_get_spec(model);
     if (spec->family != ML_FAMILY_GPT2 && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
-        return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; method.new_biases: true makes some, as zeros");
+        return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; "
+                                 "method.new_biases: true makes some, as zeros");
     return slots_attach(out, model, parameters, options, is_bias);
 }

@@ -1,16 +1,19 @@
 /* Bottleneck adapters on the output y of a sub-layer, after its sum over tp and its bias:
  *
  *   forward   n = y (adapter_l: norm(y)),  h = n·Dᵀ + b,  y += gelu(h)·Uᵀ + c
- *   backward  dU += dyᵀ·gelu(h),  dh = (dy·U)∘gelu'(h),  dD += dhᵀ·n,  dy += dh·D (adapter_l: through the norm)
+ *   backward  dU += dyᵀ·gelu(h),  dh = (dy·U)∘gelu'(h),  dD += dhᵀ·n,  dy += dh·D (adapter_l:
+ *     through the norm)
  *
- * y[T, d], D[r, d], U[d, r]. All tensors are replicated over tp, and so is y: every rank of a group computes the same. y and h are kept for backward. */
+ * y[T, d], D[r, d], U[d, r]. All tensors are replicated over tp, and so is y: every rank of a
+ * group computes the same. y and h are kept for backward. */
 #include <inttypes.h>
 #include <math.h>
 
 #include "peft/bottleneck.h"
 
-static const char *const words[BOTTLENECK_TENSORS] = {"down.weight", "down.bias", "up.weight",  "up.bias", "norm.weight",
-                                                      "norm.bias",   "down.left", "down.right", "up.left", "up.right"};
+static const char *const words[BOTTLENECK_TENSORS] = {
+    "down.weight", "down.bias", "up.weight",  "up.bias", "norm.weight",
+    "norm.bias",   "down.left", "down.right", "up.left", "up.right"};
 
 /* Where the adapters of a method are: always after the MLP. */
 static const struct {
@@ -21,7 +24,7 @@ static const struct {
     [ML_METHOD_COMPACTER] = {.attention = true, .compact = true},
 };
 
-/* ---- the hook ---- */
+/* ---- the hook ------------------------------------------------------------------------------ */
 
 /* Of one call: matrices of T rows in what is kept and in the scratch. */
 typedef struct rows {
@@ -29,7 +32,10 @@ typedef struct rows {
     float *n, *mean, *rstd, *g, *dh, *dn; /* scratch; dn is the result of backward */
 } rows;
 
-static int64_t scratch_floats(const bottleneck *s, bool norm) { return (norm ? 3 : 1) * s->width + 2 * s->rank + (norm ? 2 : 0); }
+static int64_t scratch_floats(const bottleneck *s, bool norm)
+{
+    return (norm ? 3 : 1) * s->width + 2 * s->rank + (norm ? 2 : 0);
+}
 
 static bool has_norm(const bottleneck *s) { return ((const bottlenecks *)s->peft->own)->norm; }
 
@@ -54,9 +60,10 @@ static rows find_rows(const bottleneck *s, const ml_pass *pass)
 static const float *input(const bottleneck *s, const ml_pass *pass, const rows *f, const float *y)
 {
     if (!has_norm(s)) return y;
-    pass->kernels->layernorm_forward(pass->tokens, s->width, y, peft_value(s->peft, s->parameter[NORM_WEIGHT]),
-                                     peft_value(s->peft, s->parameter[NORM_BIAS]), (float)ml_model_get_spec(s->peft->model)->norm_eps, f->n,
-                                     f->mean, f->rstd);
+    pass->kernels->layernorm_forward(
+        pass->tokens, s->width, y, peft_value(s->peft, s->parameter[NORM_WEIGHT]),
+        peft_value(s->peft, s->parameter[NORM_BIAS]),
+        (float)ml_model_get_spec(s->peft->model)->norm_eps, f->n, f->mean, f->rstd);
     return f->n;
 }
 
@@ -81,8 +88,10 @@ static void norm_gradient(const bottleneck *s, const ml_pass *pass, const rows *
     int64_t T = pass->tokens, d = s->width;
     float *through = f->n + T * d;
     k->gemm(k, false, false, T, d, s->rank, 1.0F, f->dh, s->rank, s->down, d, 0.0F, through, d);
-    k->layernorm_backward(T, d, f->y, peft_value(s->peft, s->parameter[NORM_WEIGHT]), f->mean, f->rstd, through, f->dn, true,
-                          peft_gradient(s->peft, s->parameter[NORM_WEIGHT]), peft_gradient(s->peft, s->parameter[NORM_BIAS]));
+    k->layernorm_backward(T, d, f->y, peft_value(s->peft, s->parameter[NORM_WEIGHT]), f->mean,
+                          f->rstd, through, f->dn, true,
+                          peft_gradient(s->peft, s->parameter[NORM_WEIGHT]),
+                          peft_gradient(s->peft, s->parameter[NORM_BIAS]));
 }
 
 static const float *backward(void *self, const ml_pass *pass, const float *dy)
@@ -107,13 +116,15 @@ static const float *backward(void *self, const ml_pass *pass, const float *dy)
     return f.dn;
 }
 
-/* ---- description ---- */
+/* ---- description --------------------------------------------------------------------------- */
 
-ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows, int64_t cols)
+ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows,
+                         int64_t cols)
 {
     char name[96];
     snprintf(name, sizeof name, "%s.%s", place, words[which]);
-    return ml_parameters_add(site->peft->parameters, name, rows, cols, cols == 1, (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL,
+    return ml_parameters_add(site->peft->parameters, name, rows, cols, cols == 1,
+                             (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL,
                              &site->parameter[which]);
 }
 
@@ -145,7 +156,7 @@ done:
     return st;
 }
 
-/* ---- operations ---- */
+/* ---- operations ---------------------------------------------------------------------------- */
 
 static void destroy(ml_peft *peft)
 {
@@ -178,13 +189,16 @@ static void initialise(ml_peft *peft)
     for (int64_t i = 0; i < all->count; i++) {
         const bottleneck *s = &all->site[i];
         if (kinds[peft->chosen.method].compact) continue;
-        peft_draw_uniform(&peft->parameters->items[s->parameter[DOWN_WEIGHT]], peft->chosen.lora.seed, s->down);
-        for (int64_t j = 0; all->norm && j < s->width; j++) peft_value(peft, s->parameter[NORM_WEIGHT])[j] = 1.0F;
+        peft_draw_uniform(&peft->parameters->items[s->parameter[DOWN_WEIGHT]],
+                          peft->chosen.lora.seed, s->down);
+        for (int64_t j = 0; all->norm && j < s->width; j++)
+            peft_value(peft, s->parameter[NORM_WEIGHT])[j] = 1.0F;
     }
     if (kinds[peft->chosen.method].compact) compacter_initialise(peft);
 }
 
-static const peft_operations operations = {.destroy = destroy, .bind = bind, .initialise = initialise};
+static const peft_operations operations = {
+    .destroy = destroy, .bind = bind, .initialise = initialise};
 static const peft_operations compact_operations = {.destroy = destroy,
                                                    .bind = compacter_bind,
                                                    .initialise = initialise,
@@ -192,16 +206,22 @@ static const peft_operations compact_operations = {.destroy = destroy,
                                                    .after_update = compacter_after_update,
                                                    .bytes = compacter_bytes};
 
-ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                            const ml_peft_options *options)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
     bottlenecks *all = NULL;
-    int64_t layers = ml_model_get_spec(model)->layers, drop = options->method == ML_METHOD_ADAPTER_DROP ? options->sizes.drop : 0;
+    int64_t layers = ml_model_get_spec(model)->layers,
+            drop = options->method == ML_METHOD_ADAPTER_DROP ? options->sizes.drop : 0;
     bool compact = kinds[options->method].compact;
     if (drop >= layers)
-        return ml_fail(ML_USAGE, "method.drop: %" PRId64 " layers are to have no adapter, the model has %" PRId64, drop, layers);
-    ML_TRY(peft_create(&peft, compact ? &compact_operations : &operations, model, parameters, options));
+        return ml_fail(ML_USAGE,
+                       "method.drop: %" PRId64
+                       " layers are to have no adapter, the model has %" PRId64,
+                       drop, layers);
+    ML_TRY(peft_create(&peft, compact ? &compact_operations : &operations, model, parameters,
+                       options));
     ML_NEW(all, 1, ML_MEM_OTHER, "a method");
     peft->own = all;
     all->norm = kinds[options->method].norm;

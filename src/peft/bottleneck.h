@@ -37,9 +37,11 @@ typedef struct bottlenecks {
 } bottlenecks;
 
 /* bottleneck.c */
-ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows, int64_t cols) ML_NODISCARD;
+ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows,
+                         int64_t cols) ML_NODISCARD;
 
-/* compacter.c: its operations in the place of bottleneck.c's. D and U of a site follow each other in `made`. */
+/* compacter.c: its operations in the place of bottleneck.c's. D and U of a site follow each other
+ * in `made`. */
 ml_status compacter_check(const ml_peft *peft) ML_NODISCARD;
 ml_status compacter_add_rule(ml_peft *peft) ML_NODISCARD;
 ml_status compacter_add(bottleneck *site, const char *place) ML_NODISCARD;

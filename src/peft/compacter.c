@@ -1,8 +1,11 @@
-/* Compacter (Mahabadi et al. 2021, arXiv:2106.04647): an adapter's D[r, d] and U[d, r] are made of factors,
+/* Compacter (Mahabadi et al. 2021, arXiv:2106.04647): an adapter's D[r, d] and U[d, r] are made of
+ * factors,
  *
- *   D = Σ_i A_i ⊗ (s_i·t_iᵀ),  A_i[n, n] shared by all of them, s_i[r/n] and t_i[d/n] its own,  i = 1 … n
+ *   D = Σ_i A_i ⊗ (s_i·t_iᵀ),  A_i[n, n] shared by all of them, s_i[r/n] and t_i[d/n] its own,  i =
+ *     1 … n
  *
- * and U likewise. D and U are made anew after each update; their gradients are gathered over the micro-batches and go on to the factors before the ranks' sum. */
+ * and U likewise. D and U are made anew after each update; their gradients are gathered over the
+ * micro-batches and go on to the factors before the ranks' sum. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -23,7 +26,8 @@ static product product_of(const bottleneck *s, bool up)
     const ml_peft *peft = s->peft;
     const bottlenecks *all = peft->own;
     int64_t n = factors(peft), rows = up ? s->width : s->rank, cols = up ? s->rank : s->width;
-    int64_t left = s->parameter[up ? UP_LEFT : DOWN_LEFT], right = s->parameter[up ? UP_RIGHT : DOWN_RIGHT];
+    int64_t left = s->parameter[up ? UP_LEFT : DOWN_LEFT],
+            right = s->parameter[up ? UP_RIGHT : DOWN_RIGHT];
     return (product){.n = n,
                      .p = rows / n,
                      .q = cols / n,
@@ -46,7 +50,8 @@ static void make(const product *w)
             float *to = w->made + row * cols + b * w->q;
             memset(to, 0, (size_t)w->q * sizeof *to);
             for (int64_t i = 0; i < n; i++) {
-                float factor = w->rule[(i * n + row / w->p) * n + b] * w->left[i * w->p + row % w->p];
+                float factor =
+                    w->rule[(i * n + row / w->p) * n + b] * w->left[i * w->p + row % w->p];
                 for (int64_t y = 0; y < w->q; y++) to[y] += factor * w->right[i * w->q + y];
             }
         }
@@ -62,7 +67,8 @@ static void contract(const product *w)
             for (int64_t i = 0; i < n; i++) {
                 int64_t rule = (i * n + row / w->p) * n + b, left = i * w->p + row % w->p;
                 const float *right = w->right + i * w->q;
-                float *d_right = w->d_right + i * w->q, along = 0.0F, factor = w->rule[rule] * w->left[left];
+                float *d_right = w->d_right + i * w->q, along = 0.0F,
+                      factor = w->rule[rule] * w->left[left];
                 for (int64_t y = 0; y < w->q; y++) along += from[y] * right[y];
                 for (int64_t y = 0; y < w->q; y++) d_right[y] += factor * from[y];
                 w->d_rule[rule] += w->left[left] * along;
@@ -72,21 +78,25 @@ static void contract(const product *w)
     memset(w->d_made, 0, (size_t)(n * w->p * cols) * sizeof *w->d_made);
 }
 
-/* ---- description ---- */
+/* ---- description --------------------------------------------------------------------------- */
 
 ml_status compacter_check(const ml_peft *peft)
 {
-    int64_t n = factors(peft), r = peft->chosen.sizes.bottleneck, d = ml_model_get_spec(peft->model)->width;
+    int64_t n = factors(peft), r = peft->chosen.sizes.bottleneck,
+            d = ml_model_get_spec(peft->model)->width;
     if (r % n == 0 && d % n == 0) return ML_OK;
-    return ml_fail(ML_USAGE, "method.factors: %" PRId64 " must divide method.bottleneck, %" PRId64 ", and the model's width, %" PRId64, n,
-                   r, d);
+    return ml_fail(ML_USAGE,
+                   "method.factors: %" PRId64 " must divide method.bottleneck, %" PRId64
+                   ", and the model's width, %" PRId64,
+                   n, r, d);
 }
 
 ml_status compacter_add_rule(ml_peft *peft)
 {
     bottlenecks *all = peft->own;
-    return ml_parameters_add(peft->parameters, "compacter.rule", factors(peft) * factors(peft), factors(peft), false,
-                             (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL, &all->rule);
+    return ml_parameters_add(peft->parameters, "compacter.rule", factors(peft) * factors(peft),
+                             factors(peft), false, (ml_shard){.dim = ML_SHARD_WHOLE},
+                             ML_GRADIENT_IDENTICAL, &all->rule);
 }
 
 ml_status compacter_add(bottleneck *s, const char *place)
@@ -101,7 +111,7 @@ done:
     return st;
 }
 
-/* ---- operations ---- */
+/* ---- operations ---------------------------------------------------------------------------- */
 
 /* D and U of all sites. */
 static int64_t made_floats(const ml_peft *peft)
@@ -121,7 +131,8 @@ ml_status compacter_bind(ml_peft *peft)
     bottlenecks *all = peft->own;
     int64_t all_floats = made_floats(peft), one = all_floats / ml_max(1, 2 * all->count);
     bool training = peft->parameters->gradient != NULL;
-    ML_NEW(all->made, (training ? 2 : 1) * all_floats, ML_MEM_TRAINABLE, "matrices made of factors");
+    ML_NEW(all->made, (training ? 2 : 1) * all_floats, ML_MEM_TRAINABLE,
+           "matrices made of factors");
     for (int64_t i = 0; i < all->count; i++) {
         bottleneck *s = &all->site[i];
         s->down = all->made + 2 * i * one;
@@ -138,11 +149,13 @@ void compacter_initialise(ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
     static const bottleneck_tensor drawn[] = {DOWN_LEFT, DOWN_RIGHT, UP_RIGHT};
-    peft_draw_uniform(&peft->parameters->items[all->rule], peft->chosen.lora.seed, peft_value(peft, all->rule));
+    peft_draw_uniform(&peft->parameters->items[all->rule], peft->chosen.lora.seed,
+                      peft_value(peft, all->rule));
     for (int64_t i = 0; i < all->count; i++)
         for (int j = 0; j < 3; j++) {
             int64_t parameter = all->site[i].parameter[drawn[j]];
-            peft_draw_uniform(&peft->parameters->items[parameter], peft->chosen.lora.seed, peft_value(peft, parameter));
+            peft_draw_uniform(&peft->parameters->items[parameter], peft->chosen.lora.seed,
+                              peft_value(peft, parameter));
         }
 }
 

@@ -4,14 +4,15 @@
 
 #include "peft/peft_private.h"
 
-/* ---- description ---- */
+/* ---- description --------------------------------------------------------------------------- */
 
 static float scale_of(double alpha, int64_t rank, ml_scaling scaling)
 {
     return (float)(alpha / (scaling == ML_SCALING_RSLORA ? sqrt((double)rank) : (double)rank));
 }
 
-/* B's part on this rank: the rows of one projection, or (part −1) of all projections of the layer one after the other. */
+/* B's part on this rank: the rows of one projection, or (part −1) of all projections of the layer
+ * one after the other. */
 static ml_shard output_shard(const ml_linear *layer, int part)
 {
     if (layer->kind == ML_LINEAR_ROW) return (ml_shard){.dim = ML_SHARD_WHOLE};
@@ -26,7 +27,8 @@ static ml_shard output_shard(const ml_linear *layer, int part)
     return shard;
 }
 
-static void describe_pair(lora_group *group, const char *site, int part, int64_t rank, double alpha, float scale)
+static void describe_pair(lora_group *group, const char *site, int part, int64_t rank, double alpha,
+                          float scale)
 {
     const ml_linear *layer = group->layer;
     lora_pair *pair = &group->pair[group->npairs++];
@@ -53,15 +55,18 @@ static ml_status add_parameters(ml_peft *peft, lora_group *group, const int *par
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
         snprintf(name, sizeof name, "%s.lora_A", pair->site);
-        ML_TRY(ml_parameters_add(p, name, pair->rank, layer->global_in, false, row ? ml_linear_weight_shard(layer, 0) : whole,
+        ML_TRY(ml_parameters_add(p, name, pair->rank, layer->global_in, false,
+                                 row ? ml_linear_weight_shard(layer, 0) : whole,
                                  ML_GRADIENT_PARTIAL, &pair->parameter_a));
     }
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
         snprintf(name, sizeof name, "%s.lora_B", pair->site);
-        ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false, output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
+        ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false,
+                                 output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
                                  &pair->parameter_b));
-        if (peft->options.lora_plus > 0.0) p->items[pair->parameter_b].lr_factor = peft->options.lora_plus;
+        if (peft->options.lora_plus > 0.0)
+            p->items[pair->parameter_b].lr_factor = peft->options.lora_plus;
     }
 done:
     return st;
@@ -101,7 +106,8 @@ static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts
 {
     if (group->npairs == 0) return ML_OK;
     group->dropout = peft->options.dropout;
-    for (int i = 0; i < group->npairs; i++) group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
+    for (int i = 0; i < group->npairs; i++)
+        group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
     lora_install(group);
     peft->ngroups++;
     ml_status st = add_parameters(peft, group, parts);
@@ -120,15 +126,17 @@ static unsigned target_of(const char *site)
     static const struct {
         const char *word;
         ml_target target;
-    } table[] = {{"q", ML_TARGET_Q},       {"k", ML_TARGET_K},       {"v", ML_TARGET_V},   {"o", ML_TARGET_O},      {"fc", ML_TARGET_FC},
-                 {"proj", ML_TARGET_PROJ}, {"gate", ML_TARGET_GATE}, {"up", ML_TARGET_UP}, {"down", ML_TARGET_DOWN}};
+    } table[] = {{"q", ML_TARGET_Q},       {"k", ML_TARGET_K},   {"v", ML_TARGET_V},
+                 {"o", ML_TARGET_O},       {"fc", ML_TARGET_FC}, {"proj", ML_TARGET_PROJ},
+                 {"gate", ML_TARGET_GATE}, {"up", ML_TARGET_UP}, {"down", ML_TARGET_DOWN}};
     const char *word = strrchr(site, '.') + 1;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(table[i].word, word)) return table[i].target;
     return 0;
 }
 
-static void describe_configured(const ml_lora_options *o, lora_group *group, const char *site, int part, int parts[PAIRS_A_LAYER])
+static void describe_configured(const ml_lora_options *o, lora_group *group, const char *site,
+                                int part, int parts[PAIRS_A_LAYER])
 {
     int64_t rank = lora_rank_of(o, site);
     double alpha = lora_alpha_of(o, site);
@@ -148,11 +156,13 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
         describe_configured(o, group, site, -1, parts);
     }
     for (int i = 0; i < layer->nparts; i++)
-        if (o->targets & target_of(layer->part[i].site)) describe_configured(o, group, layer->part[i].site, i, parts);
+        if (o->targets & target_of(layer->part[i].site))
+            describe_configured(o, group, layer->part[i].site, i, parts);
     return finish_group(peft, group, parts);
 }
 
-ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_lora_options *options)
+ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                              const ml_lora_options *options)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -169,9 +179,10 @@ done:
     return st;
 }
 
-/* ---- an adapter that exists ---- */
+/* ---- an adapter that exists ---------------------------------------------------------------- */
 
-static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv, const ml_adapter *adapter, int64_t *used)
+static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv,
+                              const ml_adapter *adapter, int64_t *used)
 {
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
@@ -184,7 +195,8 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv, con
         for (int i = 0; i < layer->nparts; i++)
             if (!strcmp(from->site, layer->part[i].site)) part = i;
         if (part == layer->nparts) continue;
-        if (group->npairs == PAIRS_A_LAYER) return ml_fail(ML_INPUT, "adapter: %s is adapted more than once", from->site);
+        if (group->npairs == PAIRS_A_LAYER)
+            return ml_fail(ML_INPUT, "adapter: %s is adapted more than once", from->site);
         parts[group->npairs] = part;
         describe_pair(group, from->site, part, from->rank, from->alpha, from->scale);
         ++*used;
@@ -192,17 +204,21 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv, con
     return finish_group(peft, group, parts);
 }
 
-ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
+ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                              const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
     int64_t used = 0;
     ML_TRY(create(&peft, model, parameters, adapter->count > 0 && adapter->pairs[0].m));
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
-        for (int i = 0; i < 4; i++) ML_TRY(attach_pairs(peft, linear_of(ml_model_layer(model, l), i), i == 0, adapter, &used));
+        for (int i = 0; i < 4; i++)
+            ML_TRY(
+                attach_pairs(peft, linear_of(ml_model_layer(model, l), i), i == 0, adapter, &used));
     if (used != adapter->count) {
         st = ml_fail(ML_INPUT,
-                     "adapter: %" PRId64 " of its %" PRId64 " pairs have no place in this model; is it an adapter of another base?",
+                     "adapter: %" PRId64 " of its %" PRId64
+                     " pairs have no place in this model; is it an adapter of another base?",
                      adapter->count - used, adapter->count);
         goto done;
     }
@@ -213,7 +229,7 @@ done:
     return st;
 }
 
-/* ---- operations ---- */
+/* ---- operations ---------------------------------------------------------------------------- */
 
 static void destroy(ml_peft *peft)
 {

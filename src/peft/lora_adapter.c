@@ -1,4 +1,5 @@
-/* Between the pairs of a run and an adapter as files hold it: global factors in, global factors out. */
+/* Between the pairs of a run and an adapter as files hold it: global factors in, global factors
+ * out. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -14,22 +15,30 @@ static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *s
 static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found, bool dora)
 {
     if (!found)
-        return ml_fail(ML_USAGE, "method.init: the adapter has no pair for %s, which method.targets names; give the adapter's own targets",
+        return ml_fail(ML_USAGE,
+                       "method.init: the adapter has no pair for %s, which method.targets names; "
+                       "give the adapter's own targets",
                        want->site);
     if (found->rank != want->rank)
-        return ml_fail(ML_USAGE, "method.init: rank of %s is %" PRId64 " in the adapter, %" PRId64 " in the configuration", want->site,
-                       found->rank, want->rank);
+        return ml_fail(ML_USAGE,
+                       "method.init: rank of %s is %" PRId64 " in the adapter, %" PRId64
+                       " in the configuration",
+                       want->site, found->rank, want->rank);
     if (fabs(found->alpha - want->alpha) > 1e-9 * fabs(want->alpha))
-        return ml_fail(ML_USAGE, "method.init: alpha of %s is %g in the adapter, %g in the configuration", want->site, found->alpha,
-                       want->alpha);
+        return ml_fail(ML_USAGE,
+                       "method.init: alpha of %s is %g in the adapter, %g in the configuration",
+                       want->site, found->alpha, want->alpha);
     if (fabsf(found->scale - want->scale) > 1e-5F * fabsf(want->scale))
         return ml_fail(ML_USAGE,
-                       "method.init: scaling of %s makes a scale of %g in the adapter, %g in the configuration (standard: alpha/rank; "
+                       "method.init: scaling of %s makes a scale of %g in the adapter, %g in the "
+                       "configuration (standard: alpha/rank; "
                        "rslora: alpha/√rank)",
                        want->site, (double)found->scale, (double)want->scale);
     if (dora != (found->m != NULL))
-        return ml_fail(ML_USAGE, "method.init: %s has %s magnitudes in the adapter, method.dora is %s in the configuration", want->site,
-                       found->m ? "DoRA's" : "no", dora ? "true" : "false");
+        return ml_fail(ML_USAGE,
+                       "method.init: %s has %s magnitudes in the adapter, method.dora is %s in the "
+                       "configuration",
+                       want->site, found->m ? "DoRA's" : "no", dora ? "true" : "false");
     return ML_OK;
 }
 
@@ -56,10 +65,12 @@ ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
     for (int64_t i = 0; used != adapter->count && i < adapter->count; i++) {
         bool known = false;
         for (int64_t g = 0; g < peft->ngroups; g++)
-            for (int j = 0; j < peft->groups[g].npairs; j++) known = known || !strcmp(peft->groups[g].pair[j].site, adapter->pairs[i].site);
+            for (int j = 0; j < peft->groups[g].npairs; j++)
+                known = known || !strcmp(peft->groups[g].pair[j].site, adapter->pairs[i].site);
         if (!known)
             return ml_fail(ML_USAGE,
-                           "method.init: the adapter also adapts %s, which method.targets does not name; give the adapter's own targets",
+                           "method.init: the adapter also adapts %s, which method.targets does not "
+                           "name; give the adapter's own targets",
                            adapter->pairs[i].site);
     }
     return ML_OK;
@@ -78,7 +89,11 @@ static ml_status make_room(const ml_peft *peft, ml_adapter *out, float **part)
         for (int i = 0; i < peft->groups[g].npairs; i++, to++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
             const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
-            *to = (ml_adapter_pair){.rank = pair->rank, .in = a->cols, .out = b->rows, .alpha = pair->alpha, .scale = pair->scale};
+            *to = (ml_adapter_pair){.rank = pair->rank,
+                                    .in = a->cols,
+                                    .out = b->rows,
+                                    .alpha = pair->alpha,
+                                    .scale = pair->scale};
             memcpy(to->site, pair->site, sizeof to->site);
             ML_NEW(to->a, a->rows * a->cols, ML_MEM_OTHER, "an adapter");
             ML_NEW(to->b, b->rows * b->cols, ML_MEM_OTHER, "an adapter");
@@ -104,9 +119,13 @@ ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out
         for (int64_t g = 0; g < peft->ngroups; g++) {
             for (int i = 0; i < peft->groups[g].npairs; i++, n++) {
                 const lora_pair *pair = &peft->groups[g].pair[i];
-                ml_parameters_gather(p, grid, pair->parameter_a, p->value, writer ? out->pairs[n].a : NULL, part);
-                ml_parameters_gather(p, grid, pair->parameter_b, p->value, writer ? out->pairs[n].b : NULL, part);
-                if (pair->m) ml_parameters_gather(p, grid, pair->parameter_m, p->value, writer ? out->pairs[n].m : NULL, part);
+                ml_parameters_gather(p, grid, pair->parameter_a, p->value,
+                                     writer ? out->pairs[n].a : NULL, part);
+                ml_parameters_gather(p, grid, pair->parameter_b, p->value,
+                                     writer ? out->pairs[n].b : NULL, part);
+                if (pair->m)
+                    ml_parameters_gather(p, grid, pair->parameter_m, p->value,
+                                         writer ? out->pairs[n].m : NULL, part);
             }
         }
     }

@@ -3,14 +3,15 @@
  *   forward   z = x·Wᵀ + s·H·Bᵀ (LoRA's, kept),  y = g∘z,  g_i = m_i/n_i,  n_i = ‖W_i + s·(B·A)_i‖
  *   backward  dm_i += Σ_t dy_ti·z_ti/n_i,  dz = g∘dy; n counts as a constant
  *
- * g stays the same from one update to the next. In a row-parallel layer z is this rank's part of a sum, and so is dm. */
+ * g stays the same from one update to the next. In a row-parallel layer z is this rank's part of a
+ * sum, and so is dm. */
 #include <math.h>
 
 #include "peft/peft_private.h"
 
 enum { BLOCK = 64 };
 
-/* ---- description ---- */
+/* ---- description --------------------------------------------------------------------------- */
 
 static int64_t columns_of(const lora_group *group)
 {
@@ -31,8 +32,11 @@ ml_status dora_add(ml_peft *peft, lora_group *group)
         lora_pair *pair = &group->pair[i];
         ml_shard shard = p->items[pair->parameter_b].shard;
         snprintf(name, sizeof name, "%s.lora_magnitude", pair->site);
-        ML_TRY(ml_parameters_add(p, name, pair->global_out, 1, true, shard, ML_GRADIENT_PARTIAL, &pair->parameter_m));
-        if (peft->options.lora_plus > 0.0) p->items[pair->parameter_m].lr_factor = peft->options.lora_plus; /* with B, as PEFT has it */
+        ML_TRY(ml_parameters_add(p, name, pair->global_out, 1, true, shard, ML_GRADIENT_PARTIAL,
+                                 &pair->parameter_m));
+        if (peft->options.lora_plus > 0.0)
+            p->items[pair->parameter_m].lr_factor =
+                peft->options.lora_plus; /* with B, as PEFT has it */
     }
     ml_linear_hook *hook = &group->layer->hook;
     hook->scale_backward = scale_backward;
@@ -43,7 +47,8 @@ done:
     return st;
 }
 
-/* Rows of the adapted projections, those of row-parallel layers apart, and the largest work space. */
+/* Rows of the adapted projections, those of row-parallel layers apart, and the largest work
+ * space. */
 static void count(const ml_peft *peft, int64_t *rows, int64_t *partial, int64_t *work)
 {
     *rows = *partial = *work = 0;
@@ -60,7 +65,8 @@ void dora_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
 {
     int64_t rows, partial, work;
     count(peft, &rows, &partial, &work);
-    bytes[ML_MEM_WORKSPACE] += rows * (int64_t)(2 * sizeof(double) + 2 * sizeof(float)) + work * (int64_t)sizeof(float);
+    bytes[ML_MEM_WORKSPACE] +=
+        rows * (int64_t)(2 * sizeof(double) + 2 * sizeof(float)) + work * (int64_t)sizeof(float);
 }
 
 ml_status dora_bind(ml_peft *peft)
@@ -99,13 +105,14 @@ void dora_destroy(dora *d)
     ml_memory_free(d->work);
 }
 
-/* ---- norms ---- */
+/* ---- norms --------------------------------------------------------------------------------- */
 
 static double row_square(const ml_weight *w, int64_t row)
 {
     double sum = 0.0;
     for (int64_t j = row * w->cols; j < (row + 1) * w->cols; j++) {
-        double x = w->dtype == ML_BF16 ? (double)ml_bf16_to_float(((const uint16_t *)w->data)[j]) : (double)((const float *)w->data)[j];
+        double x = w->dtype == ML_BF16 ? (double)ml_bf16_to_float(((const uint16_t *)w->data)[j])
+                                       : (double)((const float *)w->data)[j];
         sum += x * x;
     }
     return sum;
@@ -114,11 +121,14 @@ static double row_square(const ml_weight *w, int64_t row)
 static void measure(const dora *d, const lora_group *group, const lora_pair *pair)
 {
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < pair->count; i++) d->square[pair->first_row + i] = row_square(&group->layer->weight, pair->start + i);
+    for (int64_t i = 0; i < pair->count; i++)
+        d->square[pair->first_row + i] = row_square(&group->layer->weight, pair->start + i);
 }
 
-/* This rank's part of n² for the rows of one pair: `product` W·Aᵀ, turned, [rank, out]; `inner` A·Aᵀ. */
-static void add_up(const dora *d, const lora_group *group, const lora_pair *pair, const float *product, const float *inner)
+/* This rank's part of n² for the rows of one pair: `product` W·Aᵀ, turned, [rank, out]; `inner`
+ * A·Aᵀ. */
+static void add_up(const dora *d, const lora_group *group, const lora_pair *pair,
+                   const float *product, const float *inner)
 {
     int64_t r = pair->rank, out = group->layer->out;
     double s = (double)pair->scale;
@@ -140,7 +150,8 @@ static void renew_group(const dora *d, const ml_kernels *k, const lora_group *gr
 {
     int64_t in = group->layer->in, out = group->layer->out, at = 0;
     float *product = d->work, *inner = d->work + group->rank * out;
-    k->weight_forward(k, group->rank, group->pair[0].a, in, &group->layer->weight, 0.0F, product, out);
+    k->weight_forward(k, group->rank, group->pair[0].a, in, &group->layer->weight, 0.0F, product,
+                      out);
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         int64_t r = pair->rank;
@@ -183,16 +194,18 @@ void dora_initialise(ml_peft *peft)
     for (int64_t g = 0; g < peft->ngroups; g++) {
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
-            for (int64_t j = 0; j < pair->count; j++) pair->m[j] = (float)d->norm[pair->first_row + j];
+            for (int64_t j = 0; j < pair->count; j++)
+                pair->m[j] = (float)d->norm[pair->first_row + j];
         }
     }
 }
 
-/* ---- the hook ---- */
+/* ---- the hook ------------------------------------------------------------------------------ */
 
 void dora_scale(const lora_group *group, const ml_pass *pass, float *y)
 {
-    int64_t T = pass->tokens, out = group->layer->out, columns = group->layer->hook.scaled_per_token, at = 0;
+    int64_t T = pass->tokens, out = group->layer->out,
+            columns = group->layer->hook.scaled_per_token, at = 0;
     float *kept = pass->kept ? pass->kept + T * group->rank : NULL;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
@@ -208,14 +221,16 @@ void dora_scale(const lora_group *group, const ml_pass *pass, float *y)
 }
 
 /* dm of a pair's columns [first, last), from z. */
-static void magnitude_gradient(const lora_group *group, const lora_pair *pair, int64_t T, const float *z, const float *dy, int64_t first,
-                               int64_t last)
+static void magnitude_gradient(const lora_group *group, const lora_pair *pair, int64_t T,
+                               const float *z, const float *dy, int64_t first, int64_t last)
 {
     double sum[BLOCK] = {0.0};
     int64_t out = group->layer->out, columns = group->layer->hook.scaled_per_token;
     for (int64_t t = 0; t < T; t++)
-        for (int64_t j = first; j < last; j++) sum[j - first] += (double)dy[t * out + pair->start + j] * (double)z[t * columns + j];
-    for (int64_t j = first; j < last; j++) pair->dm[j] += (float)(sum[j - first] * (double)group->dora->inverse[pair->first_row + j]);
+        for (int64_t j = first; j < last; j++)
+            sum[j - first] += (double)dy[t * out + pair->start + j] * (double)z[t * columns + j];
+    for (int64_t j = first; j < last; j++)
+        pair->dm[j] += (float)(sum[j - first] * (double)group->dora->inverse[pair->first_row + j]);
 }
 
 static const float *scale_backward(void *self, const ml_pass *pass, const float *dy)
@@ -230,7 +245,8 @@ static const float *scale_backward(void *self, const ml_pass *pass, const float 
         const float *gain = group->dora->gain + pair->first_row;
 #pragma omp parallel for schedule(static)
         for (int64_t first = 0; first < pair->count; first += BLOCK)
-            magnitude_gradient(group, pair, T, kept + at, dy, first, ml_min(first + BLOCK, pair->count));
+            magnitude_gradient(group, pair, T, kept + at, dy, first,
+                               ml_min(first + BLOCK, pair->count));
 #pragma omp parallel for schedule(static)
         for (int64_t t = 0; t < T; t++)
             for (int64_t j = 0; j < pair->count; j++) dz[t * out + pair->start + j] *= gain[j];

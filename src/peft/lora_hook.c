@@ -3,14 +3,19 @@
  *   forward   H = D∘x·Aᵀ,  y += s·H·Bᵀ
  *   backward  dB += s·dyᵀ·H,  dH = s·dy·B,  dA += dHᵀ·(D∘x),  dx += D∘(dH·A)
  *
- * T tokens; H[T, R] of all pairs side by side, R the sum of their ranks. Without dropout (D = 1) the A's of all pairs, one below the other, make one
- * product. D is drawn from the counter-based generator by (pair, sequence, position, column): the same on any grid and after a resume. */
+ * T tokens; H[T, R] of all pairs side by side, R the sum of their ranks. Without dropout (D = 1)
+ * the A's of all pairs, one below the other, make one product. D is drawn from the counter-based
+ * generator by (pair, sequence, position, column): the same on any grid and after a resume. */
 #include "peft/peft_private.h"
 
-static bool drops(const lora_group *group, const ml_pass *pass) { return group->dropout > 0.0 && pass->key_sequence; }
+static bool drops(const lora_group *group, const ml_pass *pass)
+{
+    return group->dropout > 0.0 && pass->key_sequence;
+}
 
 /* out = D∘x (or, with `add`, out += D∘x), columns `first`… of the layer's whole input. */
-static void apply_dropout(const lora_group *group, const lora_pair *pair, const ml_pass *pass, const float *x, float *out, bool add)
+static void apply_dropout(const lora_group *group, const lora_pair *pair, const ml_pass *pass,
+                          const float *x, float *out, bool add)
 {
     int64_t in = group->layer->in, first = group->layer->first_in;
     uint64_t blocks = (uint64_t)(group->layer->global_in + 3) / 4;
@@ -22,7 +27,9 @@ static void apply_dropout(const lora_group *group, const lora_pair *pair, const 
         uint32_t word[4] = {0};
         for (int64_t j = 0; j < in; j++) {
             uint64_t column = (uint64_t)(first + j);
-            if (j == 0 || column % 4 == 0) ml_random_block(pair->dropout_key, (uint64_t)pass->key_sequence[t], row + column / 4, word);
+            if (j == 0 || column % 4 == 0)
+                ml_random_block(pair->dropout_key, (uint64_t)pass->key_sequence[t],
+                                row + column / 4, word);
             float d = word[column % 4] < below ? 0.0F : keep * x[t * in + j];
             out[t * in + j] = add ? out[t * in + j] + d : d;
         }
@@ -35,8 +42,8 @@ static void add_outputs(const lora_group *group, const ml_pass *pass, const floa
     int64_t at = 0;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
-        k->gemm(k, false, true, pass->tokens, pair->count, pair->rank, pair->scale, h + at, group->rank, pair->b, pair->rank, 1.0F,
-                y + pair->start, group->layer->out);
+        k->gemm(k, false, true, pass->tokens, pair->count, pair->rank, pair->scale, h + at,
+                group->rank, pair->b, pair->rank, 1.0F, y + pair->start, group->layer->out);
         at += pair->rank;
     }
 }
@@ -53,7 +60,8 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
         for (int i = 0; i < group->npairs; i++) {
             const lora_pair *pair = &group->pair[i];
             apply_dropout(group, pair, pass, x, dropped, false);
-            k->gemm(k, false, true, T, pair->rank, in, 1.0F, dropped, in, pair->a, in, 0.0F, h + at, R);
+            k->gemm(k, false, true, T, pair->rank, in, 1.0F, dropped, in, pair->a, in, 0.0F, h + at,
+                    R);
             at += pair->rank;
         }
     }
@@ -62,29 +70,35 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
 }
 
 /* dB of every pair, and dH[T, R]. */
-static void output_gradients(const lora_group *group, const ml_pass *pass, const float *dy, float *dh)
+static void output_gradients(const lora_group *group, const ml_pass *pass, const float *dy,
+                             float *dh)
 {
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, out = group->layer->out, R = group->rank, at = 0;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         const float *dy_pair = dy + pair->start;
-        k->gemm(k, true, false, pair->count, pair->rank, T, pair->scale, dy_pair, out, pass->kept + at, R, 1.0F, pair->db, pair->rank);
-        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b, pair->rank, 0.0F, dh + at, R);
+        k->gemm(k, true, false, pair->count, pair->rank, T, pair->scale, dy_pair, out,
+                pass->kept + at, R, 1.0F, pair->db, pair->rank);
+        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
+                pair->rank, 0.0F, dh + at, R);
         at += pair->rank;
     }
 }
 
-static void backward_dropped(const lora_group *group, const ml_pass *pass, const float *x, const float *dh, float *dropped, float *dx)
+static void backward_dropped(const lora_group *group, const ml_pass *pass, const float *x,
+                             const float *dh, float *dropped, float *dx)
 {
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         apply_dropout(group, pair, pass, x, dropped, false);
-        k->gemm(k, true, false, pair->rank, in, T, 1.0F, dh + at, R, dropped, in, 1.0F, pair->da, in);
+        k->gemm(k, true, false, pair->rank, in, T, 1.0F, dh + at, R, dropped, in, 1.0F, pair->da,
+                in);
         if (dx) {
-            k->gemm(k, false, false, T, in, pair->rank, 1.0F, dh + at, R, pair->a, in, 0.0F, dropped, in);
+            k->gemm(k, false, false, T, in, pair->rank, 1.0F, dh + at, R, pair->a, in, 0.0F,
+                    dropped, in);
             apply_dropout(group, pair, pass, dropped, dx, true);
         }
         at += pair->rank;
@@ -109,6 +123,9 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
 void lora_install(lora_group *group)
 {
     int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
-    group->layer->hook = (ml_linear_hook){
-        .self = group, .kept_per_token = group->rank, .scratch_per_token = group->rank + dropped, .forward = forward, .backward = backward};
+    group->layer->hook = (ml_linear_hook){.self = group,
+                                          .kept_per_token = group->rank,
+                                          .scratch_per_token = group->rank + dropped,
+                                          .forward = forward,
+                                          .backward = backward};
 }

@@ -2,8 +2,9 @@
  *
  *   W = U·S·Vᵀ,  B0 = U_r·√(S_r/s),  A0 = √(S_r/s)·V_rᵀ,  W ← W − s·B0·A0
  *
- * For the base as it was, the same adapter has twice the rank: s·B·A − s·B0·A0 = s·[B, −B0]·[A; A0]. That is what is written. The decompositions are divided among
- * all ranks, a whole matrix each. */
+ * For the base as it was, the same adapter has twice the rank: s·B·A − s·B0·A0 = s·[B, −B0]·[A;
+ * A0]. That is what is written. The decompositions are divided among all ranks, a whole matrix
+ * each. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -19,13 +20,15 @@ void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
             int64_t rows = pair->global_out, cols = peft->groups[g].layer->global_in;
-            most = ml_max(most, ml_svd_bytes(rows, cols) + (rows * cols + pair->rank) * (int64_t)sizeof(float));
+            most = ml_max(most, ml_svd_bytes(rows, cols) +
+                                    (rows * cols + pair->rank) * (int64_t)sizeof(float));
         }
     bytes[ML_MEM_WORKSPACE] += most;
-    if (peft->options.pissa) bytes[ML_MEM_FROZEN] += peft->parameters->local * (int64_t)sizeof(float);
+    if (peft->options.pissa)
+        bytes[ML_MEM_FROZEN] += peft->parameters->local * (int64_t)sizeof(float);
 }
 
-/* ---- one matrix ---- */
+/* ---- one matrix ---------------------------------------------------------------------------- */
 
 static bool is_fused(const lora_pair *pair) { return !strcmp(strrchr(pair->site, '.'), ".qkv"); }
 
@@ -47,15 +50,18 @@ done:
 }
 
 /* A0[r, in], then B0[out, r], into `factors`. */
-static ml_status decompose(ml_base *base, const ml_linear *layer, const lora_pair *pair, float *factors)
+static ml_status decompose(ml_base *base, const ml_linear *layer, const lora_pair *pair,
+                           float *factors)
 {
     ml_status st = ML_OK;
     float *w = NULL, *sigma = NULL;
     int64_t out = pair->global_out, in = layer->global_in, r = pair->rank;
     float *a = factors, *b = factors + r * in;
     if (r > ml_min(out, in))
-        return ml_fail(ML_USAGE, "method.init: pissa: rank %" PRId64 " of %s is more than its matrix of %" PRId64 " × %" PRId64 " has", r,
-                       pair->site, out, in);
+        return ml_fail(ML_USAGE,
+                       "method.init: pissa: rank %" PRId64
+                       " of %s is more than its matrix of %" PRId64 " × %" PRId64 " has",
+                       r, pair->site, out, in);
     ML_NEW(w, out * in, ML_MEM_WORKSPACE, "a matrix to be decomposed");
     ML_NEW(sigma, r, ML_MEM_WORKSPACE, "singular values");
     ML_TRY(read_weight(base, layer, pair, w));
@@ -71,7 +77,7 @@ done:
     return st;
 }
 
-/* ---- all of them ---- */
+/* ---- all of them --------------------------------------------------------------------------- */
 
 /* The n-th pair and its layer; NULL beyond the last. */
 static const lora_pair *pair_at(const ml_peft *peft, int64_t n, const ml_linear **layer)
@@ -97,13 +103,15 @@ static int64_t most_floats(const ml_peft *peft)
 
 static void take(const ml_peft *peft, const lora_pair *pair, const float *factors)
 {
-    const ml_parameter *a = &peft->parameters->items[pair->parameter_a], *b = &peft->parameters->items[pair->parameter_b];
+    const ml_parameter *a = &peft->parameters->items[pair->parameter_a],
+                       *b = &peft->parameters->items[pair->parameter_b];
     ml_shard_take(&a->shard, a->rows, a->cols, factors, pair->a);
     ml_shard_take(&b->shard, b->rows, b->cols, factors + a->rows * a->cols, pair->b);
 }
 
 /* The pairs from `first` on, one a rank; then each rank's goes to all. */
-static ml_status one_round(ml_peft *peft, ml_base *base, const ml_grid *grid, int64_t first, float *mine, float *any)
+static ml_status one_round(ml_peft *peft, ml_base *base, const ml_grid *grid, int64_t first,
+                           float *mine, float *any)
 {
     const ml_linear *layer;
     const lora_pair *own = pair_at(peft, first + ml_grid_rank(grid), &layer);
@@ -113,7 +121,8 @@ static ml_status one_round(ml_peft *peft, ml_base *base, const ml_grid *grid, in
         if (!pair) break;
         float *factors = root == ml_grid_rank(grid) ? mine : any;
         ml_grid_broadcast(grid, ML_GROUP_WORLD, root, factors,
-                          pair->rank * (pair->global_out + layer->global_in) * (int64_t)sizeof *factors);
+                          pair->rank * (pair->global_out + layer->global_in) *
+                              (int64_t)sizeof *factors);
         take(peft, pair, factors);
     }
     return st;
@@ -129,7 +138,8 @@ ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, const ml_grid *grid)
     ML_NEW(any, most, ML_MEM_COMMUNICATION, "singular vectors");
 done:
     st = ml_grid_agree(grid, st);
-    for (int64_t first = 0; st == ML_OK && pair_at(peft, first, &layer); first += ml_grid_size(grid))
+    for (int64_t first = 0; st == ML_OK && pair_at(peft, first, &layer);
+         first += ml_grid_size(grid))
         st = one_round(peft, base, grid, first, mine, any);
     ml_memory_free(mine);
     ml_memory_free(any);
@@ -140,7 +150,8 @@ ml_status ml_peft_take_out(ml_peft *peft)
 {
     ml_status st = ML_OK;
     ML_NEW(peft->initial, peft->parameters->local, ML_MEM_FROZEN, "PiSSA's initial factors");
-    memcpy(peft->initial, peft->parameters->value, (size_t)peft->parameters->local * sizeof *peft->initial);
+    memcpy(peft->initial, peft->parameters->value,
+           (size_t)peft->parameters->local * sizeof *peft->initial);
     for (int64_t g = 0; g < peft->ngroups; g++)
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             lora_pair taken = peft->groups[g].pair[i];
@@ -151,7 +162,7 @@ done:
     return st;
 }
 
-/* ---- what is written ---- */
+/* ---- what is written ----------------------------------------------------------------------- */
 
 /* Room for twice the rank, A and B at its beginning; and for B0. */
 static ml_status widen(ml_adapter_pair *p, bool rslora, float **b0)
@@ -189,7 +200,8 @@ ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *ou
         int64_t r = pair->rank;
         st = ml_grid_agree(grid, writer ? widen(to, out->rslora, &b0) : ML_OK);
         if (st == ML_OK) {
-            ml_parameters_gather(p, grid, pair->parameter_a, peft->initial, writer ? to->a + r * to->in : NULL, part);
+            ml_parameters_gather(p, grid, pair->parameter_a, peft->initial,
+                                 writer ? to->a + r * to->in : NULL, part);
             ml_parameters_gather(p, grid, pair->parameter_b, peft->initial, b0, part);
         }
         for (int64_t i = 0; st == ML_OK && writer && i < to->out; i++)

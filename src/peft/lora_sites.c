@@ -1,4 +1,5 @@
-/* Which layers LoRA adapts, and with which rank and alpha a site: method.layers, method.rank_pattern and method.alpha_pattern. */
+/* Which layers LoRA adapts, and with which rank and alpha a site: method.layers,
+ * method.rank_pattern and method.alpha_pattern. */
 #include <inttypes.h>
 
 #include "peft/peft_private.h"
@@ -7,7 +8,8 @@ bool lora_wants_layer(const ml_lora_options *options, int64_t layer)
 {
     const ml_layer_ranges *layers = &options->layers;
     bool wanted = layers->count == 0;
-    for (int64_t i = 0; i < layers->count; i++) wanted = wanted || (layers->range[i].first <= layer && layer <= layers->range[i].last);
+    for (int64_t i = 0; i < layers->count; i++)
+        wanted = wanted || (layers->range[i].first <= layer && layer <= layers->range[i].last);
     return wanted;
 }
 
@@ -30,7 +32,10 @@ int64_t lora_rank_of(const ml_lora_options *options, const char *site)
     return (int64_t)value_of(&options->rank_pattern, site, (double)options->rank);
 }
 
-double lora_alpha_of(const ml_lora_options *options, const char *site) { return value_of(&options->alpha_pattern, site, options->alpha); }
+double lora_alpha_of(const ml_lora_options *options, const char *site)
+{
+    return value_of(&options->alpha_pattern, site, options->alpha);
+}
 
 static bool means_any(const ml_peft *peft, const char *name)
 {
@@ -40,13 +45,15 @@ static bool means_any(const ml_peft *peft, const char *name)
     return false;
 }
 
-static ml_status check_patterns(const ml_peft *peft, const char *key, const ml_site_patterns *patterns)
+static ml_status check_patterns(const ml_peft *peft, const char *key,
+                                const ml_site_patterns *patterns)
 {
     for (int64_t i = 0; i < patterns->count; i++)
         if (!means_any(peft, patterns->item[i].site))
             return ml_fail(ML_USAGE,
-                           "%s: %s means no site that method.targets and method.layers adapt; sites are named as %s, or by their end", key,
-                           patterns->item[i].site, peft->groups[0].pair[0].site);
+                           "%s: %s means no site that method.targets and method.layers adapt; "
+                           "sites are named as %s, or by their end",
+                           key, patterns->item[i].site, peft->groups[0].pair[0].site);
     return ML_OK;
 }
 
@@ -55,8 +62,9 @@ ml_status lora_check_sites(const ml_peft *peft)
     const ml_lora_options *o = &peft->options;
     int64_t layers = ml_model_get_spec(peft->model)->layers, n = o->layers.count;
     if (n > 0 && o->layers.range[n - 1].last >= layers)
-        return ml_fail(ML_USAGE, "method.layers: layer %" PRId64 " is named, the model has 0 to %" PRId64, o->layers.range[n - 1].last,
-                       layers - 1);
+        return ml_fail(ML_USAGE,
+                       "method.layers: layer %" PRId64 " is named, the model has 0 to %" PRId64,
+                       o->layers.range[n - 1].last, layers - 1);
     ml_status st = check_patterns(peft, "method.rank_pattern", &o->rank_pattern);
     return st == ML_OK ? check_patterns(peft, "method.alpha_pattern", &o->alpha_pattern) : st;
 }

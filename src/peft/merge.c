@@ -1,5 +1,6 @@
-/* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of s·B·A on the way. Where the original base is there, subtracting is to merge it
- * once more, to see that this gives the merged one, and to write the original. */
+/* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of
+ * s·B·A on the way. Where the original base is there, subtracting is to merge it once more, to see
+ * that this gives the merged one, and to write the original. */
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
@@ -17,7 +18,7 @@ typedef struct merge {
     float *merged;       /* with an original: the block as it is in the base */
 } merge;
 
-/* ---- who belongs to whom ------------------------------------------------------------------------------------------------------- */
+/* ---- who belongs to whom ------------------------------------------------------------------- */
 
 static void merged_hash(const char *base_source, const char *adapter, char out[ML_SHA256_HEX])
 {
@@ -27,23 +28,27 @@ static void merged_hash(const char *base_source, const char *adapter, char out[M
 }
 
 /* The source hash of the result, where the original says it. */
-static ml_status name_original(const ml_base *base, const ml_adapter *adapter, const ml_base *original, char out[ML_SHA256_HEX])
+static ml_status name_original(const ml_base *base, const ml_adapter *adapter,
+                               const ml_base *original, char out[ML_SHA256_HEX])
 {
     char merged[ML_SHA256_HEX];
     const char *source = ml_base_source_hash(original);
     merged_hash(source, adapter->hash, merged);
     if (strcmp(merged, ml_base_source_hash(base)) != 0)
-        return ml_fail(ML_INPUT, "%s: is not the merge of this adapter with %s; give the base that was merged", ml_base_path(base),
-                       ml_base_path(original));
+        return ml_fail(
+            ML_INPUT, "%s: is not the merge of this adapter with %s; give the base that was merged",
+            ml_base_path(base), ml_base_path(original));
     if (ml_base_dtype(original) != ml_base_dtype(base))
-        return ml_fail(ML_INPUT, "%s: is %s, but %s is %s; give the file that was merged", ml_base_path(original),
-                       ml_dtype_name(ml_base_dtype(original)), ml_base_path(base), ml_dtype_name(ml_base_dtype(base)));
+        return ml_fail(ML_INPUT, "%s: is %s, but %s is %s; give the file that was merged",
+                       ml_base_path(original), ml_dtype_name(ml_base_dtype(original)),
+                       ml_base_path(base), ml_dtype_name(ml_base_dtype(base)));
     memcpy(out, source, ML_SHA256_HEX);
     return ML_OK;
 }
 
 /* The source hash of the result. */
-static ml_status name_result(const ml_base *base, const ml_adapter *adapter, bool subtract, char out[ML_SHA256_HEX], bool *original)
+static ml_status name_result(const ml_base *base, const ml_adapter *adapter, bool subtract,
+                             char out[ML_SHA256_HEX], bool *original)
 {
     const char *source = ml_base_source_hash(base), *home = adapter->base_source_hash;
     char merged[ML_SHA256_HEX];
@@ -53,21 +58,25 @@ static ml_status name_result(const ml_base *base, const ml_adapter *adapter, boo
     if (!subtract) {
         if (!strcmp(home, source)) return ML_OK;
         return ml_fail(ML_INPUT,
-                       "%s: the adapter belongs to another base: it was trained on %.16s…, this base is %.16s… (SHA-256 of the source)",
+                       "%s: the adapter belongs to another base: it was trained on %.16s…, this "
+                       "base is %.16s… (SHA-256 of the source)",
                        ml_base_path(base), home, source);
     }
     merged_hash(home, adapter->hash, merged);
     if (strcmp(merged, source) != 0)
-        return ml_fail(ML_INPUT, "%s: is not the merge of this adapter with its base (%.16s…), so nothing can be subtracted",
+        return ml_fail(ML_INPUT,
+                       "%s: is not the merge of this adapter with its base (%.16s…), so nothing "
+                       "can be subtracted",
                        ml_base_path(base), home);
     memcpy(out, home, ML_SHA256_HEX);
     *original = true;
     return ML_OK;
 }
 
-/* ---- one matrix ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one matrix ---------------------------------------------------------------------------- */
 
-/* Where the rows of a base tensor begin in the B of a pair: 0, or within GPT-2's fused q|k|v; −1 where the pair is of another place. */
+/* Where the rows of a base tensor begin in the B of a pair: 0, or within GPT-2's fused q|k|v; −1
+ * where the pair is of another place. */
 static int64_t first_row_in(const ml_adapter_pair *pair, const ml_model_tensor *tensor)
 {
     static const char *const parts[] = {"q", "k", "v"};
@@ -115,17 +124,21 @@ static const ml_adapter_tensor *find_trained(const ml_adapter *adapter, const ch
     return NULL;
 }
 
-/* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of a base. */
+/* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of
+ * a base. */
 static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter, bool subtract)
 {
     int64_t found = 0;
     const char *method = ml_method_name(adapter->method);
     const ml_model_spec *spec = ml_base_spec(base);
     if (adapter->ntensors > 0 && subtract)
-        return ml_fail(ML_USAGE, "--subtract: the adapter was made by method %s, which leaves nothing to subtract; take the original base",
+        return ml_fail(ML_USAGE,
+                       "--subtract: the adapter was made by method %s, which leaves nothing to "
+                       "subtract; take the original base",
                        method);
     if (subtract && adapter->count > 0 && adapter->pairs[0].m)
-        return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and the merged ones do not say by how much; "
+        return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and "
+                                 "the merged ones do not say by how much; "
                                  "take the original base");
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
@@ -134,8 +147,10 @@ static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter,
         if (!t) continue;
         found++;
         if (t->rows != tensor.rows || t->cols != tensor.cols)
-            return ml_fail(ML_INPUT, "%s: is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64 " in the base", t->name,
-                           t->rows, t->cols, tensor.rows, tensor.cols);
+            return ml_fail(ML_INPUT,
+                           "%s: is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64
+                           " in the base",
+                           t->name, t->rows, t->cols, tensor.rows, tensor.cols);
     }
     if (found == adapter->ntensors) return ML_OK;
     return ml_fail(ML_USAGE,
@@ -151,7 +166,8 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
     bool changed = false;
     const ml_adapter_tensor *trained = find_trained(m->adapter, tensor->name);
     if (trained) {
-        memcpy(m->rows, trained->value + first * tensor->cols, (size_t)(n * tensor->cols) * sizeof *m->rows);
+        memcpy(m->rows, trained->value + first * tensor->cols,
+               (size_t)(n * tensor->cols) * sizeof *m->rows);
         changed = true;
     }
     for (int64_t i = 0; i < m->adapter->count; i++) {
@@ -163,8 +179,10 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
     return changed;
 }
 
-/* The original's rows, merged again, must be the base's: else something else was done to it, which would be lost. m->rows: the original's. */
-static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows, bool *changed)
+/* The original's rows, merged again, must be the base's: else something else was done to it, which
+ * would be lost. m->rows: the original's. */
+static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows,
+                              bool *changed)
 {
     ml_status st = ML_OK;
     int64_t first = rows->part[0].start, n = rows->part[0].count;
@@ -174,8 +192,12 @@ static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, con
     for (int64_t i = 0; i < n * tensor->cols; i++) {
         float merged = narrow ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
         if (memcmp(&merged, &m->merged[i], sizeof merged) == 0) continue;
-        st = ml_fail(ML_INPUT, "%s: row %" PRId64 " of %s is not what the merge of %s makes of it: the file was changed afterwards",
-                     ml_base_path(m->base), first + i / tensor->cols, tensor->name, ml_base_path(m->original));
+        st = ml_fail(
+            ML_INPUT,
+            "%s: row %" PRId64
+            " of %s is not what the merge of %s makes of it: the file was changed afterwards",
+            ml_base_path(m->base), first + i / tensor->cols, tensor->name,
+            ml_base_path(m->original));
         goto done;
     }
     ML_TRY(ml_base_read(m->original, tensor->name, rows, ML_FP32, m->rows));
@@ -190,7 +212,8 @@ static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
-        ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32, m->rows));
+        ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32,
+                            m->rows));
         if (m->original)
             ML_TRY(compare_rows(m, tensor, &rows, changed));
         else
@@ -228,7 +251,8 @@ static ml_status make_room(merge *m)
         widest = ml_max(widest, tensor.cols);
     }
     ML_NEW(m->rows, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
-    if (m->original) ML_NEW(m->merged, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
+    if (m->original)
+        ML_NEW(m->merged, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
     ML_NEW(m->delta, widest, ML_MEM_OTHER, "a row of a matrix");
 done:
     return st;
@@ -237,13 +261,18 @@ done:
 static bool is_same_file(const char *one, const char *other)
 {
     struct stat a, b;
-    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
-ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original, const char *path, ml_merge_result *result)
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
+                   const char *path, ml_merge_result *result)
 {
     ml_status st = ML_OK;
-    merge m = {.base = base, .original = original, .adapter = adapter, .sign = subtract && !original ? -1.0F : 1.0F};
+    merge m = {.base = base,
+               .original = original,
+               .adapter = adapter,
+               .sign = subtract && !original ? -1.0F : 1.0F};
     char source[ML_SHA256_HEX];
     int64_t length;
     const char *tokenizer = ml_base_tokenizer(base, &length);
@@ -252,10 +281,13 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     if (original) ML_TRY(name_original(base, adapter, original, source));
     result->original = original != NULL;
     if (!original) ML_TRY(name_result(base, adapter, subtract, source, &result->original));
-    if (is_same_file(ml_base_path(base), path) || (original && is_same_file(ml_base_path(original), path)))
-        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result", path);
+    if (is_same_file(ml_base_path(base), path) ||
+        (original && is_same_file(ml_base_path(original), path)))
+        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
+                       path);
     ML_TRY(make_room(&m));
-    ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base), tokenizer, length, source));
+    ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base),
+                                 tokenizer, length, source));
     ML_TRY(copy_all(&m, &result->matrices));
     ml_base_writer *writer = m.writer;
     m.writer = NULL;

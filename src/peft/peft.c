@@ -3,9 +3,10 @@
 
 #include <math.h>
 
-/* ---- attaching ---- */
+/* ---- attaching ----------------------------------------------------------------------------- */
 
-static ml_status lora_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+static ml_status lora_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                             const ml_peft_options *options)
 {
     return ml_peft_attach_lora(out, model, parameters, &options->lora);
 }
@@ -29,20 +30,22 @@ static const peft_attach made_of[ML_METHODS][2] = {
 };
 
 /* `adapter` NULL: to be trained from `options`. */
-static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options,
-                        const ml_adapter *adapter)
+static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
     ml_peft *first = NULL, **at = &first;
     for (int i = 0; i < 2 && made_of[options->method][i]; i++) {
         int64_t start = parameters->count;
         peft_attach method = made_of[options->method][i];
-        ML_TRY(adapter && method == lora_attach ? lora_attach_adapter(at, model, parameters, adapter)
-                                                : method(at, model, parameters, options));
+        ML_TRY(adapter && method == lora_attach
+                   ? lora_attach_adapter(at, model, parameters, adapter)
+                   : method(at, model, parameters, options));
         (*at)->chosen = *options;
         (*at)->first_parameter = start;
         (*at)->end_parameter = parameters->count;
-        if (adapter && !(*at)->operations->load) ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
+        if (adapter && !(*at)->operations->load)
+            ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
         at = &(*at)->next;
     }
     *out = first;
@@ -52,19 +55,23 @@ done:
     return st;
 }
 
-ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options)
+ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                         const ml_peft_options *options)
 {
     return attach(out, model, parameters, options, NULL);
 }
 
-ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter)
+ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                                 const ml_adapter *adapter)
 {
     const ml_peft_options options = {.method = adapter->method, .sizes = adapter->sizes};
     ml_status st = attach(out, model, parameters, &options, adapter);
-    return st == ML_USAGE ? ml_fail_within(ML_INPUT, "adapter") : st; /* its sizes are not the user's, but the file's */
+    return st == ML_USAGE ? ml_fail_within(ML_INPUT, "adapter")
+                          : st; /* its sizes are not the user's, but the file's */
 }
 
-ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_run_config *c, ml_method method)
+ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                                    const ml_run_config *c, ml_method method)
 {
     ml_status st = ML_OK;
     ml_peft_options o = {.method = method,
@@ -80,19 +87,23 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,
                                   .alpha_pattern = c->method.alpha_pattern}};
-    if (ml_method_has_lora(method)) st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets, &o.lora.targets);
+    if (ml_method_has_lora(method))
+        st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets,
+                                &o.lora.targets);
     return st == ML_OK ? ml_peft_attach(out, model, parameters, &o) : st;
 }
 
-ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method, const ml_method_sizes *sizes)
+ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
+                                 const ml_method_sizes *sizes)
 {
     ml_model_spec spec = *base;
-    if (method == ML_METHOD_BITFIT && sizes->new_biases) spec.qkv_bias = spec.o_bias = spec.mlp_bias = true;
+    if (method == ML_METHOD_BITFIT && sizes->new_biases)
+        spec.qkv_bias = spec.o_bias = spec.mlp_bias = true;
     return spec;
 }
 
-ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model, ml_parameters *parameters,
-                      const ml_peft_options *options)
+ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model,
+                      ml_parameters *parameters, const ml_peft_options *options)
 {
     ml_status st = ML_OK;
     ml_peft *peft;
@@ -106,7 +117,7 @@ done:
     return st;
 }
 
-/* ---- dispatch ---- */
+/* ---- dispatch ------------------------------------------------------------------------------ */
 
 void ml_peft_destroy(ml_peft *peft)
 {
@@ -173,30 +184,40 @@ ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
     ml_status st = ML_OK;
     ml_method method = peft->chosen.method;
     if (adapter->method != method)
-        return ml_fail(ML_USAGE, "method.init: the adapter was made by method %s, the configuration says %s",
+        return ml_fail(ML_USAGE,
+                       "method.init: the adapter was made by method %s, the configuration says %s",
                        ml_method_name(adapter->method), ml_method_name(method));
-    for (ml_peft *p = peft; p && st == ML_OK; p = p->next) st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
+    for (ml_peft *p = peft; p && st == ML_OK; p = p->next)
+        st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
     return st;
 }
 
-ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash, ml_adapter *out)
+ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash,
+                          ml_adapter *out)
 {
     ml_status st = ML_OK;
     *out = (ml_adapter){.method = peft->chosen.method, .sizes = peft->chosen.sizes};
     snprintf(out->base_source_hash, sizeof out->base_source_hash, "%s", base_source_hash);
     for (; peft && st == ML_OK; peft = peft->next)
-        st = (peft->operations->collect ? peft->operations->collect : tensors_collect)(peft, grid, out);
+        st = (peft->operations->collect ? peft->operations->collect : tensors_collect)(peft, grid,
+                                                                                       out);
     if (st != ML_OK) ml_adapter_destroy(out);
     return st;
 }
 
-/* ---- for the methods ---- */
+/* ---- for the methods ----------------------------------------------------------------------- */
 
 /* One number for each place of the whole tensor. */
 typedef double (*draw)(ml_random_key key, uint64_t place);
 
-static double draw_uniform(ml_random_key key, uint64_t place) { return 2.0 * ml_random_uniform(key, 0, place) - 1.0; }
-static double draw_normal(ml_random_key key, uint64_t place) { return ml_random_normal(key, 0, place); }
+static double draw_uniform(ml_random_key key, uint64_t place)
+{
+    return 2.0 * ml_random_uniform(key, 0, place) - 1.0;
+}
+static double draw_normal(ml_random_key key, uint64_t place)
+{
+    return ml_random_normal(key, 0, place);
+}
 
 static void fill(const ml_parameter *item, uint64_t seed, draw number, double size, float *values)
 {
@@ -204,7 +225,9 @@ static void fill(const ml_parameter *item, uint64_t seed, draw number, double si
     int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
     int64_t cols = ml_shard_cols(&item->shard, item->cols);
     for (int64_t i = 0; i < item->rows; i++)
-        for (int64_t j = 0; j < cols; j++) values[i * cols + j] = (float)(number(key, (uint64_t)(i * item->cols + first + j)) * size);
+        for (int64_t j = 0; j < cols; j++)
+            values[i * cols + j] =
+                (float)(number(key, (uint64_t)(i * item->cols + first + j)) * size);
 }
 
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)
@@ -216,16 +239,21 @@ void peft_draw_virtual(ml_peft *peft)
 {
     const double deviation = 0.02; /* of GPT-2's own embeddings */
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++)
-        fill(&peft->parameters->items[i], peft->chosen.lora.seed, draw_normal, deviation, peft_value(peft, i));
+        fill(&peft->parameters->items[i], peft->chosen.lora.seed, draw_normal, deviation,
+             peft_value(peft, i));
 }
 
 void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook)
 {
     const ml_virtual_hook own = ml_model_virtual(peft->model);
-    const int64_t count = peft->chosen.sizes.prefix + peft->chosen.sizes.infix, start[] = {0, count}, row[] = {count - 1},
-                  target_start[] = {0, 1};
-    const ml_batch batch = {
-        .tokens = count, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = row, .targets = {target_start, token, 0}};
+    const int64_t count = peft->chosen.sizes.prefix + peft->chosen.sizes.infix,
+                  start[] = {0, count}, row[] = {count - 1}, target_start[] = {0, 1};
+    const ml_batch batch = {.tokens = count,
+                            .token = token,
+                            .sequences = {1, start, NULL},
+                            .rows = 1,
+                            .row = row,
+                            .targets = {target_start, token, 0}};
     double loss;
     ml_model_set_virtual(peft->model, hook);
     ml_model_loss(peft->model, &batch, false, 1.0, 0.0, &loss);

@@ -14,7 +14,8 @@ typedef struct peft_operations {
     void (*before_sum)(ml_peft *peft);
     void (*after_update)(ml_peft *peft);
     void (*bytes)(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
-    /* LoRA's; the tensors of every other method are read and collected by their names (tensors.c). */
+    /* LoRA's; the tensors of every other method are read and collected by their names
+     * (tensors.c). */
     ml_status (*load)(ml_peft *peft, const ml_adapter *adapter);
     ml_status (*collect)(const ml_peft *peft, const ml_grid *grid, ml_adapter *out);
 } peft_operations;
@@ -27,15 +28,17 @@ typedef struct lora_pair {
     float scale;
     int64_t start, count;             /* columns of the layer's local output that it adds to */
     int64_t parameter_a, parameter_b; /* in the list */
-    float *a, *b, *da, *db;           /* this rank's parts; gradients NULL where it does not train */
+    float *a, *b, *da, *db; /* this rank's parts; gradients NULL where it does not train */
     ml_random_key dropout_key;
-    int64_t parameter_m, first_row; /* DoRA: its magnitudes in the list; its rows among those of struct dora */
+    int64_t parameter_m,
+        first_row; /* DoRA: its magnitudes in the list; its rows among those of struct dora */
     float *m, *dm;
 } lora_pair;
 
 enum { PAIRS_A_LAYER = ML_LINEAR_PARTS + 1 };
 
-/* The pairs of one linear layer: they share its input, so their A's lie one below the other and make one product. */
+/* The pairs of one linear layer: they share its input, so their A's lie one below the other and
+ * make one product. */
 typedef struct lora_group {
     ml_linear *layer;
     int npairs;
@@ -55,23 +58,27 @@ struct ml_peft {
     void *own;                              /* of the method */
     int64_t ngroups;                        /* LoRA */
     lora_group *groups;
-    float *initial; /* PiSSA: what the values were at first, laid out as they are; NULL until they are taken out of W */
+    float *initial; /* PiSSA: what the values were at first, laid out as they are; NULL until they
+                       are taken out of W */
     ml_lora_options options;
 };
 
 /* lora_dora.c: what DoRA has beside the factors, of all adapted rows of this rank. */
 typedef struct dora {
-    int64_t rows, partial; /* the first `partial` are row-parallel: each tp rank knows a part of their sums */
-    double *square;        /* [rows] ‖W_i‖² of this rank's columns; known after the first renewal */
-    double *norm;          /* [rows] ‖W_i + s·(B·A)_i‖ */
+    int64_t rows,
+        partial; /* the first `partial` are row-parallel: each tp rank knows a part of their sums */
+    double *square; /* [rows] ‖W_i‖² of this rank's columns; known after the first renewal */
+    double *norm;   /* [rows] ‖W_i + s·(B·A)_i‖ */
     float *gain, *inverse; /* [rows] m/norm, 1/norm */
     float *work;           /* W·Aᵀ of one layer, or A·Aᵀ */
     bool measured;
 } dora;
-ml_status dora_add(ml_peft *peft, lora_group *group) ML_NODISCARD; /* magnitudes of every pair, and the hook's part */
+ml_status dora_add(ml_peft *peft, lora_group *group)
+    ML_NODISCARD; /* magnitudes of every pair, and the hook's part */
 ml_status dora_bind(ml_peft *peft) ML_NODISCARD;
 void dora_destroy(dora *d);
-void dora_renew(ml_peft *peft);      /* norms and gains of the weights and factors as they are; collective over tp */
+void dora_renew(
+    ml_peft *peft); /* norms and gains of the weights and factors as they are; collective over tp */
 void dora_initialise(ml_peft *peft); /* m = norm; collective over tp */
 void dora_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
 void dora_scale(const lora_group *group, const ml_pass *pass, float *y); /* forward's end */
@@ -81,20 +88,24 @@ void lora_merge_pair(const lora_group *group, const lora_pair *pair);
 
 /* lora_pissa.c */
 void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
-/* The collected adapter, of twice its rank for W as it was. `part`: work space for a tensor, on world rank 0. Collective. */
-ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out, float *part) ML_NODISCARD;
+/* The collected adapter, of twice its rank for W as it was. `part`: work space for a tensor, on
+ * world rank 0. Collective. */
+ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out,
+                        float *part) ML_NODISCARD;
 
 /* lora_sites.c: what layers and patterns mean for a site. */
 bool lora_wants_layer(const ml_lora_options *options, int64_t layer);
 int64_t lora_rank_of(const ml_lora_options *options, const char *site);
 double lora_alpha_of(const ml_lora_options *options, const char *site);
-/* ML_USAGE where a layer is beyond the model, or a name in a pattern means none of the sites that were attached. */
+/* ML_USAGE where a layer is beyond the model, or a name in a pattern means none of the sites that
+ * were attached. */
 ml_status lora_check_sites(const ml_peft *peft) ML_NODISCARD;
 
 /* lora_hook.c */
 void lora_install(lora_group *group);
 /* lora.c: sites, ranks and scales are the adapter's own. */
-ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_adapter *adapter) ML_NODISCARD;
+ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                              const ml_adapter *adapter) ML_NODISCARD;
 /* lora_adapter.c */
 ml_status lora_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
@@ -102,13 +113,15 @@ ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out
 extern const peft_operations lora_operations;
 
 /* peft.c: a method of the model, empty. */
-ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model, ml_parameters *parameters,
-                      const ml_peft_options *options) ML_NODISCARD;
+ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model,
+                      ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 /* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
-/* What stands for virtual tokens: all of the method's parameters normal, with deviation 0.02; keyed in the same way. */
+/* What stands for virtual tokens: all of the method's parameters normal, with deviation 0.02;
+ * keyed in the same way. */
 void peft_draw_virtual(ml_peft *peft);
-/* A pass over these tokens, as many as the method has virtual ones, which the hook looks at in the place of the model's own. */
+/* A pass over these tokens, as many as the method has virtual ones, which the hook looks at in the
+ * place of the model's own. */
 void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook);
 static inline float *peft_value(const ml_peft *peft, int64_t parameter)
 {
@@ -123,22 +136,32 @@ static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
 
 /* tensors.c */
 ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
-/* Whether the adapter has these tensors and no others; `bad` with a text that begins with `who` where not. */
-ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad, const char *who) ML_NODISCARD;
+/* Whether the adapter has these tensors and no others; `bad` with a text that begins with `who`
+ * where not. */
+ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
+                        const char *who) ML_NODISCARD;
 ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 
 /* slots.c: the slots of the model that `chosen` names train. */
-typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes);
-ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options,
-                       slot_choice chosen) ML_NODISCARD;
+typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot,
+                            const ml_method_sizes *sizes);
+ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                       const ml_peft_options *options, slot_choice chosen) ML_NODISCARD;
 
 /* One file a method: full.c, top.c, bitfit.c, bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
-typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options);
-ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
-ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
-ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
-ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
-ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
-ml_status prefix_kv_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
+typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                                 const ml_peft_options *options);
+ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                      const ml_peft_options *options) ML_NODISCARD;
+ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                     const ml_peft_options *options) ML_NODISCARD;
+ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options) ML_NODISCARD;
+ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                            const ml_peft_options *options) ML_NODISCARD;
+ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options) ML_NODISCARD;
+ml_status prefix_kv_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                           const ml_peft_options *options) ML_NODISCARD;
 
 #endif

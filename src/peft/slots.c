@@ -1,7 +1,8 @@
 /* Methods that train tensors of the base itself.
  *
- * Vectors, and in fp32 the matrices, lie in the parameters' buffer, which the model then computes with. In bf16 the buffer holds fp32 masters of the matrices; the model
- * computes with bf16 copies of them, made anew after each update. */
+ * Vectors, and in fp32 the matrices, lie in the parameters' buffer, which the model then computes
+ * with. In bf16 the buffer holds fp32 masters of the matrices; the model computes with bf16 copies
+ * of them, made anew after each update. */
 #include "peft/peft_private.h"
 
 /* Parameter first_parameter + i of the list is slot slot[i] of the model. */
@@ -47,7 +48,9 @@ done:
 static float *master(ml_peft *peft, int64_t index)
 {
     const slots *s = peft->own;
-    if (!ml_model_slot_at(peft->model, index)->apart || ml_model_slot_at(peft->model, index)->dtype == ML_FP32) return NULL;
+    if (!ml_model_slot_at(peft->model, index)->apart ||
+        ml_model_slot_at(peft->model, index)->dtype == ML_FP32)
+        return NULL;
     for (int64_t i = 0; i < s->count; i++)
         if (s->slot[i] == index) return peft_value(peft, peft->first_parameter + i);
     return NULL;
@@ -59,7 +62,8 @@ static void after_update(ml_peft *peft)
     for (int64_t i = 0; i < s->count; i++) {
         ml_model_slot *slot = slot_of(peft, i);
         if (slot->dtype == ML_BF16)
-            ml_model_kernels(peft->model)->narrow(slot->count, peft_value(peft, peft->first_parameter + i), slot->data);
+            ml_model_kernels(peft->model)
+                ->narrow(slot->count, peft_value(peft, peft->first_parameter + i), slot->data);
     }
 }
 
@@ -69,10 +73,14 @@ static void bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEG
     bytes[ML_MEM_TRAINABLE] += ml_model_lay_out_apart(peft->model, NULL);
 }
 
-static const peft_operations operations = {
-    .destroy = destroy, .bind = bind, .master = master, .after_update = after_update, .bytes = bytes};
+static const peft_operations operations = {.destroy = destroy,
+                                           .bind = bind,
+                                           .master = master,
+                                           .after_update = after_update,
+                                           .bytes = bytes};
 
-ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters, const ml_peft_options *options, slot_choice chosen)
+ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                       const ml_peft_options *options, slot_choice chosen)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -87,7 +95,8 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
         if (!chosen(model, slot, &options->sizes)) continue;
         slot->apart = true;
         s->slot[s->count++] = i;
-        ML_TRY(ml_parameters_add(parameters, slot->name, slot->rows, slot->cols, slot->vector, slot->shard, ML_GRADIENT_IDENTICAL, NULL));
+        ML_TRY(ml_parameters_add(parameters, slot->name, slot->rows, slot->cols, slot->vector,
+                                 slot->shard, ML_GRADIENT_IDENTICAL, NULL));
     }
     *out = peft;
     peft = NULL;

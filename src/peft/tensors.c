@@ -10,24 +10,26 @@ static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name
     return NULL;
 }
 
-ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad, const char *who)
+ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
+                        const char *who)
 {
     int64_t own = peft->end_parameter - peft->first_parameter;
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
         const ml_adapter_tensor *from = find(adapter, item->name);
         if (!from)
-            return ml_fail(bad, "%s: the adapter has no tensor %s, which method %s trains", who, item->name,
-                           ml_method_name(peft->chosen.method));
+            return ml_fail(bad, "%s: the adapter has no tensor %s, which method %s trains", who,
+                           item->name, ml_method_name(peft->chosen.method));
         if (from->rows != item->rows || from->cols != item->cols)
             return ml_fail(bad,
-                           "%s: %s is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64 " × %" PRId64
-                           " here; give the method the adapter's own sizes",
+                           "%s: %s is %" PRId64 " × %" PRId64 " in the adapter, %" PRId64
+                           " × %" PRId64 " here; give the method the adapter's own sizes",
                            who, item->name, from->rows, from->cols, item->rows, item->cols);
     }
     if (adapter->ntensors != own)
-        return ml_fail(bad, "%s: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here", who, adapter->ntensors,
-                       ml_method_name(peft->chosen.method), own);
+        return ml_fail(bad,
+                       "%s: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here",
+                       who, adapter->ntensors, ml_method_name(peft->chosen.method), own);
     return ML_OK;
 }
 
@@ -36,7 +38,8 @@ ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
     ml_status st = tensors_check(peft, adapter, ML_USAGE, "method.init");
     for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
-        ml_shard_take(&item->shard, item->rows, item->cols, find(adapter, item->name)->value, peft_value(peft, i));
+        ml_shard_take(&item->shard, item->rows, item->cols, find(adapter, item->name)->value,
+                      peft_value(peft, i));
     }
     return st;
 }
@@ -67,7 +70,8 @@ ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *
     bool writer = ml_grid_rank(grid) == 0;
     ml_status st = ml_grid_agree(grid, writer ? make_room(peft, out, &part) : ML_OK);
     for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++)
-        ml_parameters_gather(p, grid, i, p->value, writer ? out->tensors[i - peft->first_parameter].value : NULL, part);
+        ml_parameters_gather(p, grid, i, p->value,
+                             writer ? out->tensors[i - peft->first_parameter].value : NULL, part);
     ml_memory_free(part);
     return st;
 }

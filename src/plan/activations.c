@@ -1,8 +1,8 @@
 /* Which activation mode a run takes: the fastest that fits. */
 #include "mpilora/plan.h"
 
-void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters, const ml_plan_shape *shape,
-                   int64_t need[ML_ACTIVATION_MODES])
+void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                   const ml_plan_shape *shape, int64_t need[ML_ACTIVATION_MODES])
 {
     int64_t accounted = 0, beside = ml_memory_process_now();
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) accounted += ml_memory_current((ml_category)c);
@@ -15,7 +15,8 @@ void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *pa
     }
 }
 
-bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode)
+bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES],
+                    ml_activation_mode *mode)
 {
     int64_t limit = config->memory.limit;
     if (config->memory.activations != ML_KEEP_AUTO) {

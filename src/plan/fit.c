@@ -1,4 +1,5 @@
-/* Rates from measurements: least squares with no negative part, in relative errors, by going through the parts one by one until they rest. */
+/* Rates from measurements: least squares with no negative part, in relative errors, by going
+ * through the parts one by one until they rest. */
 #include "mpilora/plan.h"
 
 enum { PARTS = 3, SWEEPS = 4000 };
@@ -9,7 +10,8 @@ ml_cost ml_cost_fit(int64_t count, const double x[][PARTS], const double *second
     for (int64_t i = 0; i < count; i++)
         for (int a = 0; a < PARTS; a++) {
             right[a] += 1e-9 * x[i][a] / seconds[i];
-            for (int b = 0; b < PARTS; b++) normal[a][b] += 1e-18 * x[i][a] / seconds[i] * (x[i][b] / seconds[i]);
+            for (int b = 0; b < PARTS; b++)
+                normal[a][b] += 1e-18 * x[i][a] / seconds[i] * (x[i][b] / seconds[i]);
         }
     for (int sweep = 0; sweep < SWEEPS; sweep++)
         for (int a = 0; a < PARTS; a++) {

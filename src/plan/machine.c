@@ -1,26 +1,35 @@
-/* Machine files: a table of keys like every configuration; and the two formulas that everything else is made of. */
+/* Machine files: a table of keys like every configuration; and the two formulas that everything
+ * else is made of. */
 #include <math.h>
 
 #include "config/table.h"
 #include "mpilora/plan.h"
 
 #define AT(field) offsetof(ml_machine, field)
-#define POSITIVE(name, field)                                                                                                    \
-    {                                                                                                                            \
-        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .open_least = true, .most = HUGE_VAL, .open_most = true \
+#define POSITIVE(name, field)                                                                \
+    {                                                                                        \
+        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .open_least = true, \
+        .most = HUGE_VAL, .open_most = true                                                  \
     }
-#define SOME(name, field)                                                                                    \
-    {                                                                                                        \
-        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .most = HUGE_VAL, .open_most = true \
+#define SOME(name, field)                                                                  \
+    {                                                                                      \
+        .path = name, .kind = KEY_REAL, .offset = AT(field), .least = 0, .most = HUGE_VAL, \
+        .open_most = true                                                                  \
     }
-#define COST(name, kind) \
-    POSITIVE(name "_gflops", cost[kind].gflops), SOME(name "_weight_ns", cost[kind].weight_ns), SOME(name "_row_ns", cost[kind].row_ns)
+#define COST(name, kind)                                                                        \
+    POSITIVE(name "_gflops", cost[kind].gflops), SOME(name "_weight_ns", cost[kind].weight_ns), \
+        SOME(name "_row_ns", cost[kind].row_ns)
 
 static const key table[] = {
     {.path = "name", .kind = KEY_TEXT, .offset = AT(name)},
     {.path = "cores", .kind = KEY_INT, .offset = AT(cores), .least = 1, .most = 1 << 16},
     {.path = "domains", .kind = KEY_INT, .offset = AT(domains), .least = 1, .most = 1 << 10},
-    {.path = "memory", .kind = KEY_BYTES, .offset = AT(memory), .least = 1, .most = 0x1p60, .nullable = true},
+    {.path = "memory",
+     .kind = KEY_BYTES,
+     .offset = AT(memory),
+     .least = 1,
+     .most = 0x1p60,
+     .nullable = true},
     POSITIVE("memory_bytes_per_s", memory_rate),
     POSITIVE("peak_gflops", peak_gflops),
     COST("products_bf16.forward", ML_COST_BF16_FORWARD),
@@ -58,19 +67,25 @@ ml_status ml_machine_read(ml_machine *out, const char *path)
     ml_status st = table_read_file(table, out, given, path);
     for (int i = 0; st == ML_OK && table[i].path; i++)
         if (!given[i])
-            st = ml_fail(ML_USAGE, "%s: %s: missing; a machine file has every key, as `mpilora bench machine` writes it", path,
-                         table[i].path);
+            st = ml_fail(ML_USAGE,
+                         "%s: %s: missing; a machine file has every key, as `mpilora bench "
+                         "machine` writes it",
+                         path, table[i].path);
     if (st != ML_OK) ml_machine_destroy(out);
     return st;
 }
 
 void ml_machine_destroy(ml_machine *machine) { table_free_values(table, machine); }
 
-ml_status ml_machine_write(const ml_machine *machine, ml_text *out) { return table_write(table, machine, out); }
+ml_status ml_machine_write(const ml_machine *machine, ml_text *out)
+{
+    return table_write(table, machine, out);
+}
 
 double ml_cost_seconds(const ml_cost *c, double flops, double weights, double numbers)
 {
-    return 1e-9 * ((c->gflops > 0.0 ? flops / c->gflops : 0.0) + c->weight_ns * weights + c->row_ns * numbers);
+    return 1e-9 * ((c->gflops > 0.0 ? flops / c->gflops : 0.0) + c->weight_ns * weights +
+                   c->row_ns * numbers);
 }
 
 static double log2_up(double n) { return ceil(log2(fmax(n, 1.0)) - 1e-9); }
@@ -79,7 +94,8 @@ double ml_sum_seconds(const ml_machine *m, const ml_sum_group *g, double calls, 
 {
     double crowd = fmax(1.0, g->crowd), inside = fmax(1.0, ceil(g->ranks / g->nodes));
     if (g->ranks <= 1.0) return 0.0;
-    double latency = m->inside_latency * log2_up(inside) * crowd, slowness = inside > 1.0 ? crowd / m->inside_bandwidth : 0.0;
+    double latency = m->inside_latency * log2_up(inside) * crowd,
+           slowness = inside > 1.0 ? crowd / m->inside_bandwidth : 0.0;
     if (g->nodes > 1.0) {
         latency += m->between_latency * log2_up(g->nodes);
         slowness = fmax(slowness, fmax(1.0, g->beside) / m->between_bandwidth);

@@ -8,7 +8,8 @@
 #include "plan/time.h"
 #include "session/session.h"
 
-/* What is read for the plan and stays open while it is made: the description, and the data sets where they are there. */
+/* What is read for the plan and stays open while it is made: the description, and the data sets
+ * where they are there. */
 typedef struct source {
     ml_base *base;
     ml_model_spec spec;
@@ -26,7 +27,8 @@ static bool ends_with(const char *text, const char *end)
 
 static ml_status read_spec(source *s, const ml_run_config *c)
 {
-    if (ends_with(c->base, ".yaml") || ends_with(c->base, ".yml")) return ml_model_spec_read(&s->spec, c->base);
+    if (ends_with(c->base, ".yaml") || ends_with(c->base, ".yml"))
+        return ml_model_spec_read(&s->spec, c->base);
     ml_status st = ml_base_open(&s->base, c->base);
     if (st == ML_OK) s->spec = *ml_base_spec(s->base);
     return st;
@@ -39,7 +41,8 @@ static bool is_there(const char *path)
     return file != NULL;
 }
 
-static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path, int64_t micro)
+static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path,
+                           int64_t micro)
 {
     ml_status st = ML_OK;
     const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed};
@@ -79,7 +82,8 @@ static void close_source(source *s)
     ml_base_close(s->base);
 }
 
-/* The mean of the first sequences of the run, `more` virtual tokens with each; without data all have max_len tokens and predict at each. */
+/* The mean of the first sequences of the run, `more` virtual tokens with each; without data all
+ * have max_len tokens and predict at each. */
 static plan_sequence mean_sequence(const source *s, int64_t more)
 {
     enum { MOST_READ = 4096 };
@@ -98,19 +102,23 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
     return sum;
 }
 
-/* The sizing functions count in 64 bits and do not check: a bound from above in floating point, before they are asked, keeps sizes that no machine has out. */
+/* The sizing functions count in 64 bits and do not check: a bound from above in floating point,
+ * before they are asked, keeps sizes that no machine has out. */
 static ml_status check_countable(const source *s, const ml_run_config *c)
 {
     const ml_model_spec *m = &s->spec;
-    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width), layers = (double)m->layers, rank = (double)c->method.rank;
-    for (int64_t i = 0; i < c->method.rank_pattern.count; i++) rank = fmax(rank, c->method.rank_pattern.item[i].value);
-    double weights = layers * wide * (2.0 * wide + 14.0 * rank) + 2.0 * (double)(m->vocab + m->context) * (double)m->width;
+    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width),
+           layers = (double)m->layers, rank = (double)c->method.rank;
+    for (int64_t i = 0; i < c->method.rank_pattern.count; i++)
+        rank = fmax(rank, c->method.rank_pattern.item[i].value);
+    double weights = layers * wide * (2.0 * wide + 14.0 * rank) +
+                     2.0 * (double)(m->vocab + m->context) * (double)m->width;
     double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
     if (bytes < 0x1p62) return ML_OK;
-    return ml_fail(
-        ML_USAGE,
-        "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower batch.micro, data.max_len or the model's sizes",
-        c->base, (long long)s->tokens);
+    return ml_fail(ML_USAGE,
+                   "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower "
+                   "batch.micro, data.max_len or the model's sizes",
+                   c->base, (long long)s->tokens);
 }
 
 /* What ranks hold together, beside what each holds for itself. */
@@ -120,12 +128,16 @@ typedef struct common {
     int64_t writer; /* bytes that they hold for it, and the others do not */
 } common;
 
-/* All ranks of node `node`; what they share counts once. Consecutive ranks have different tp ranks. */
+/* All ranks of node `node`; what they share counts once. Consecutive ranks have different tp
+ * ranks. */
 static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, const common *c, int node)
 {
-    int64_t here = ml_part_count(plan->ranks, plan->nodes, node), copies = c->frozen ? ml_min(here, plan->tp) : here;
-    int64_t writers = ml_min(here, ml_max(0, c->writers - ml_part_start(plan->ranks, plan->nodes, node)));
-    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] - (here - writers) * c->writer;
+    int64_t here = ml_part_count(plan->ranks, plan->nodes, node),
+            copies = c->frozen ? ml_min(here, plan->tp) : here;
+    int64_t writers =
+        ml_min(here, ml_max(0, c->writers - ml_part_start(plan->ranks, plan->nodes, node)));
+    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] -
+           (here - writers) * c->writer;
 }
 
 static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
@@ -134,7 +146,8 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) m->total_bytes_per_rank += m->per_rank[i];
     if (!ml_multiply(plan->ranks, m->total_bytes_per_rank, &all))
         return ml_fail(ML_USAGE,
-                       "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for fewer ranks or a larger parallel.tp",
+                       "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for "
+                       "fewer ranks or a larger parallel.tp",
                        plan->ranks, (long long)m->total_bytes_per_rank);
     m->frozen_shared_by = c->frozen ? (int)((most + plan->tp - 1) / plan->tp) : 1;
     m->node_bytes = node_bytes(plan, m, c, 0);
@@ -142,17 +155,20 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
     return ML_OK;
 }
 
-static common find_common(const ml_plan *plan, const ml_model *model, const ml_parameters *parameters, const ml_run_config *c,
+static common find_common(const ml_plan *plan, const ml_model *model,
+                          const ml_parameters *parameters, const ml_run_config *c,
                           const ml_plan_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
     bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
     return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF && !ml_run_config_is_pissa(c),
-                    ml_checkpoint_writers(parameters, full, plan->tp), ml_plan_writer_bytes(model, parameters, shape)};
+                    ml_checkpoint_writers(parameters, full, plan->tp),
+                    ml_plan_writer_bytes(model, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
-static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method, const source *s, const ml_run_config *c)
+static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
+                             const source *s, const ml_run_config *c)
 {
     ml_status st = ML_OK;
     ml_model *model = NULL;
@@ -182,10 +198,12 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     out->fits = ml_plan_choose(c, out->need, &out->activations);
     ml_model_set_activations(model, out->activations, 0);
     ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
-    out->per_rank[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
+    out->per_rank[ML_MEM_OTHER] +=
+        ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, &parameters, c, &shape);
     if (s->machine) {
-        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s, more)};
+        const plan_step step = {
+            s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s, more)};
         out->time = plan_time(&step, model, &parameters, method, out->activations);
     }
     st = add_up(out, plan, &together);
@@ -207,21 +225,28 @@ static int share_of_cores(const ml_machine *machine, int ranks, int nodes)
     return (int)ml_max(1, machine->cores / ml_part_count(ranks, nodes, 0));
 }
 
-ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes, const ml_machine *machine, int threads)
+ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes,
+                            const ml_machine *machine, int threads)
 {
     ml_status st = ML_OK;
     source s = {.machine = machine};
     int tp = (int)c->parallel.tp;
-    *out = (ml_plan){.ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
+    *out = (ml_plan){
+        .ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
     if (ranks < 1 || ranks % tp != 0)
-        return ml_fail(ML_USAGE, "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp, ranks, tp);
-    if (nodes < 1 || nodes > ranks) return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes, ranks);
+        return ml_fail(ML_USAGE,
+                       "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp,
+                       ranks, tp);
+    if (nodes < 1 || nodes > ranks)
+        return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes,
+                       ranks);
     out->dp = ranks / tp;
     if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
     ML_TRY(open_source(&s, c, out->dp));
     ML_TRY(check_countable(&s, c));
     out->tokens = s.tokens;
-    ML_TRY(plan_method(out, &out->method[0], c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, &s, c));
+    ML_TRY(plan_method(out, &out->method[0],
+                       c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, &s, c));
     ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &s, c));
 done:
     close_source(&s);

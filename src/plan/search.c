@@ -35,7 +35,8 @@ static void take_reason(ml_plan_candidate *c)
 }
 
 /* Plans one candidate. Anything but a configuration that cannot be is passed on. */
-static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config, const ml_plan_site *site)
+static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config,
+                               const ml_plan_site *site)
 {
     ml_plan plan;
     ml_run_config tried = *config;
@@ -53,29 +54,36 @@ static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config
     int64_t over = c->node_bytes - site->memory_per_node;
     c->fits = over <= 0 && m->fits;
     if (over > 0)
-        snprintf(c->why, sizeof c->why, "memory: %s needs %.2f GB a node, %.2f GB more than there is", ml_method_name(config->method.name),
-                 1e-9 * (double)c->node_bytes, 1e-9 * (double)over);
+        snprintf(
+            c->why, sizeof c->why, "memory: %s needs %.2f GB a node, %.2f GB more than there is",
+            ml_method_name(config->method.name), 1e-9 * (double)c->node_bytes, 1e-9 * (double)over);
     else if (!m->fits)
-        snprintf(c->why, sizeof c->why, "memory: a process needs %.2f GB, more than memory.limit of %.2f GB",
+        snprintf(c->why, sizeof c->why,
+                 "memory: a process needs %.2f GB, more than memory.limit of %.2f GB",
                  1e-9 * (double)m->need[c->activations], 1e-9 * (double)config->memory.limit);
     return ML_OK;
 }
 
 /* One tp: all modes and micro-batches, or the one reason why it cannot be. */
-static ml_status try_grid(ml_plan_list *list, const ml_run_config *config, const ml_plan_site *site, int tp)
+static ml_status try_grid(ml_plan_list *list, const ml_run_config *config, const ml_plan_site *site,
+                          int tp)
 {
     ml_status st = ML_OK;
     int dp = site->nodes * site->ranks_per_node / tp;
     ml_plan_candidate c = {.tp = tp, .dp = dp, .micro = 1};
     if (config->batch.sequences < dp) {
-        snprintf(c.why, sizeof c.why, "batch.sequences: %" PRId64 " are fewer than the %d replicas", config->batch.sequences, dp);
+        snprintf(c.why, sizeof c.why, "batch.sequences: %" PRId64 " are fewer than the %d replicas",
+                 config->batch.sequences, dp);
         return add(list, &c);
     }
     int64_t most = ml_run_config_micro(config, dp);
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) {
-        if (config->memory.activations != ML_KEEP_AUTO && (int)config->memory.activations != ML_KEEP_FULL + mode) continue;
+        if (config->memory.activations != ML_KEEP_AUTO &&
+            (int)config->memory.activations != ML_KEEP_FULL + mode)
+            continue;
         for (int64_t micro = 1;; micro = ml_min(2 * micro, most)) {
-            c = (ml_plan_candidate){.tp = tp, .dp = dp, .micro = micro, .activations = (ml_activation_mode)mode};
+            c = (ml_plan_candidate){
+                .tp = tp, .dp = dp, .micro = micro, .activations = (ml_activation_mode)mode};
             st = try_candidate(&c, config, site);
             if (st != ML_OK && st != ML_USAGE) return st;
             bool impossible = st == ML_USAGE;
@@ -94,7 +102,8 @@ static int compare(const void *a, const void *b)
     if (x->fits != y->fits) return x->fits ? -1 : 1;
     if (x->fits && x->step_s != y->step_s) return x->step_s < y->step_s ? -1 : 1;
     if (x->tp != y->tp) return x->tp - y->tp;
-    return x->activations != y->activations ? (int)x->activations - (int)y->activations : (x->micro > y->micro) - (x->micro < y->micro);
+    return x->activations != y->activations ? (int)x->activations - (int)y->activations
+                                            : (x->micro > y->micro) - (x->micro < y->micro);
 }
 
 ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config, const ml_plan_site *site)
@@ -104,7 +113,9 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config, const 
     ml_plan probe;
     ml_run_config whole = *config;
     whole.parallel.tp = 1;
-    ML_TRY(ml_plan_create(&probe, &whole, ranks, site->nodes)); /* what is wrong with the configuration itself is no grid's fault */
+    ML_TRY(ml_plan_create(
+        &probe, &whole, ranks,
+        site->nodes)); /* what is wrong with the configuration itself is no grid's fault */
     for (int tp = 1; tp <= ranks; tp++)
         if (ranks % tp == 0) ML_TRY(try_grid(list, config, site, tp));
     if (list->count > 1) qsort(list->items, (size_t)list->count, sizeof *list->items, compare);

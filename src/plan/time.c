@@ -1,6 +1,8 @@
-/* A step as the rank with the most sequences sees it: every operation of the passes, in their order, at the machine's rates.
+/* A step as the rank with the most sequences sees it: every operation of the passes, in their
+ * order, at the machine's rates.
  *
- * Letters as in model.h: T tokens and R predicted rows of a micro-batch, d width, f MLP width, V this rank's part of the vocabulary. */
+ * Letters as in model.h: T tokens and R predicted rows of a micro-batch, d width, f MLP width, V
+ * this rank's part of the vocabulary. */
 #include "plan/time.h"
 
 #include <math.h>
@@ -21,20 +23,31 @@ enum { QKV, O, UP, DOWN, LINEARS };
 
 static double least(double a, double b) { return a < b ? a : b; }
 
-/* ---- operations ---- */
+/* ---- operations ---------------------------------------------------------------------------- */
 
 static double product(const tally *t, ml_cost_kind kind, double T, double m, double n, double calls)
 {
     const ml_machine *machine = t->step->machine;
-    double bytes = calls * m * n * (t->dtype == ML_BF16 && kind <= ML_COST_BF16_BACKWARD ? 2.0 : 4.0);
-    double computing = ml_cost_seconds(&machine->cost[kind], 2.0 * T * m * n, calls * m * n, T * (m + n));
+    double bytes =
+        calls * m * n * (t->dtype == ML_BF16 && kind <= ML_COST_BF16_BACKWARD ? 2.0 : 4.0);
+    double computing =
+        ml_cost_seconds(&machine->cost[kind], 2.0 * T * m * n, calls * m * n, T * (m + n));
     return fmax(computing, bytes / machine->memory_rate * (double)machine->cores);
 }
 
-static double elements(const tally *t, ml_element_kind kind, double n) { return 1e-9 * t->step->machine->element_ns[kind] * n; }
+static double elements(const tally *t, ml_element_kind kind, double n)
+{
+    return 1e-9 * t->step->machine->element_ns[kind] * n;
+}
 
-static ml_cost_kind forward_kind(const tally *t) { return t->dtype == ML_BF16 ? ML_COST_BF16_FORWARD : ML_COST_FP32_FORWARD; }
-static ml_cost_kind backward_kind(const tally *t) { return t->dtype == ML_BF16 ? ML_COST_BF16_BACKWARD : ML_COST_FP32_BACKWARD; }
+static ml_cost_kind forward_kind(const tally *t)
+{
+    return t->dtype == ML_BF16 ? ML_COST_BF16_FORWARD : ML_COST_FP32_FORWARD;
+}
+static ml_cost_kind backward_kind(const tally *t)
+{
+    return t->dtype == ML_BF16 ? ML_COST_BF16_BACKWARD : ML_COST_FP32_BACKWARD;
+}
 
 static void tp_sum(tally *t, double calls, double numbers)
 {
@@ -60,11 +73,13 @@ static bool trains(const tally *t, const ml_linear *l, const char *what)
 }
 
 /* A bottleneck adapter on the layer's output: products with D and U, and backward twice as many. */
-static double bottleneck(const tally *t, const ml_linear *l, ml_cost_kind kind, double T, double products)
+static double bottleneck(const tally *t, const ml_linear *l, ml_cost_kind kind, double T,
+                         double products)
 {
     if (!l->hook.after_forward) return 0.0;
     double d = (double)l->out, r = (double)t->step->config->method.sizes.bottleneck;
-    return ml_cost_seconds(&t->step->machine->cost[kind], 2.0 * products * T * d * r, 0.0, products * T * (d + r)) +
+    return ml_cost_seconds(&t->step->machine->cost[kind], 2.0 * products * T * d * r, 0.0,
+                           products * T * (d + r)) +
            elements(t, ML_ELEMENT_MOVE, T * d);
 }
 
@@ -77,12 +92,16 @@ static double linear_forward(const tally *t, const ml_linear *l, double T, doubl
     if (t->spec->qkv_bias) seconds += elements(t, ML_ELEMENT_MOVE, T * out);
     seconds += bottleneck(t, l, ML_COST_ADAPTER_FORWARD, T, 2.0);
     if (r <= 0.0) return seconds;
-    seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_FORWARD], 2.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
+    seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_FORWARD],
+                               2.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
                                T * (in + out * pairs / (double)l->nparts));
-    return seconds + (t->step->config->method.dropout > 0.0 ? elements(t, ML_ELEMENT_DROPOUT, T * in * pairs) : 0.0);
+    return seconds + (t->step->config->method.dropout > 0.0
+                          ? elements(t, ML_ELEMENT_DROPOUT, T * in * pairs)
+                          : 0.0);
 }
 
-static double linear_backward(const tally *t, const ml_linear *l, double T, double calls, bool goes_on)
+static double linear_backward(const tally *t, const ml_linear *l, double T, double calls,
+                              bool goes_on)
 {
     double in = (double)l->in, out = (double)l->out, r = (double)adapter_width(t, l),
            pairs = r / (double)ml_max(1, t->step->config->method.rank);
@@ -91,25 +110,32 @@ static double linear_backward(const tally *t, const ml_linear *l, double T, doub
     if (trains(t, l, "bias")) seconds += elements(t, ML_ELEMENT_MOVE, T * out);
     if (trains(t, l, "weight")) seconds += product(t, ML_COST_WEIGHT_GRADIENT, T, out, in, calls);
     if (r <= 0.0) return seconds;
-    seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_BACKWARD], 4.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
+    seconds += ml_cost_seconds(&t->step->machine->cost[ML_COST_ADAPTER_BACKWARD],
+                               4.0 * T * (r * in + r * out / (double)l->nparts), 0.0,
                                T * (in + out * pairs / (double)l->nparts));
-    return seconds + (t->step->config->method.dropout > 0.0 ? elements(t, ML_ELEMENT_DROPOUT, 2.0 * T * in * pairs) : 0.0);
+    return seconds + (t->step->config->method.dropout > 0.0
+                          ? elements(t, ML_ELEMENT_DROPOUT, 2.0 * T * in * pairs)
+                          : 0.0);
 }
 
-/* ---- a micro-batch ---- */
+/* ---- a micro-batch ------------------------------------------------------------------------- */
 
 typedef struct micro {
     double tokens, rows, pairs;
     double chunks, last_chunks, head_chunks;
 } micro;
 
-/* The chunks that the activations' layout makes: as long as attention's room allows, 512 at least; logits of 32 MiB at least, 32 to 512 rows. */
+/* The chunks that the activations' layout makes: as long as attention's room allows, 512 at least;
+ * logits of 32 MiB at least, 32 to 512 rows. */
 static void find_chunks(const tally *t, const ml_layer *l, double vocab, micro *b)
 {
     bool gated = t->spec->family == ML_FAMILY_LLAMA, wide = t->dtype == ML_BF16;
-    double q = (double)l->o.in, qkv = (double)l->qkv.out, f = (double)l->down.in, h = (double)l->up.out;
-    double room = b->tokens * (qkv + 2.0 * q + (wide ? qkv + q : 0.0)), floats = 2.0 * h + f + (gated ? f : 0.0);
-    double chunk = fmax(512.0, room / floats), head = fmax(32.0, least(512.0, fmax(room, (double)(1 << 23)) / vocab));
+    double q = (double)l->o.in, qkv = (double)l->qkv.out, f = (double)l->down.in,
+           h = (double)l->up.out;
+    double room = b->tokens * (qkv + 2.0 * q + (wide ? qkv + q : 0.0)),
+           floats = 2.0 * h + f + (gated ? f : 0.0);
+    double chunk = fmax(512.0, room / floats),
+           head = fmax(32.0, least(512.0, fmax(room, (double)(1 << 23)) / vocab));
     b->chunks = ceil(b->tokens / chunk);
     b->last_chunks = ceil(b->rows / chunk);
     b->head_chunks = ceil(b->rows / head);
@@ -118,8 +144,10 @@ static void find_chunks(const tally *t, const ml_layer *l, double vocab, micro *
 static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, const micro *b)
 {
     double width = (double)l->o.in;
-    double seconds = ml_cost_seconds(&t->step->machine->cost[kind], 4.0 * b->pairs * width, 0.0, b->tokens * width);
-    if (t->spec->family == ML_FAMILY_LLAMA) seconds += elements(t, ML_ELEMENT_MOVE, 2.0 * b->tokens * (double)l->qkv.out);
+    double seconds = ml_cost_seconds(&t->step->machine->cost[kind], 4.0 * b->pairs * width, 0.0,
+                                     b->tokens * width);
+    if (t->spec->family == ML_FAMILY_LLAMA)
+        seconds += elements(t, ML_ELEMENT_MOVE, 2.0 * b->tokens * (double)l->qkv.out);
     return seconds;
 }
 
@@ -135,13 +163,15 @@ static double attend(tally *t, const ml_layer *l, const micro *b)
 {
     double T = b->tokens, d = (double)t->spec->width;
     return elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->qkv, T, b->chunks) +
-           attention(t, ML_COST_ATTENTION_FORWARD, l, b) + elements(t, ML_ELEMENT_MOVE, T * (d + (double)(l->qkv.out + l->o.in)));
+           attention(t, ML_COST_ATTENTION_FORWARD, l, b) +
+           elements(t, ML_ELEMENT_MOVE, T * (d + (double)(l->qkv.out + l->o.in)));
 }
 
 static double project(tally *t, const ml_layer *l, double T, double calls)
 {
     tp_sum(t, calls, T * (double)t->spec->width);
-    return linear_forward(t, &l->o, T, calls) + elements(t, ML_ELEMENT_MOVE, 2.0 * T * (double)t->spec->width);
+    return linear_forward(t, &l->o, T, calls) +
+           elements(t, ML_ELEMENT_MOVE, 2.0 * T * (double)t->spec->width);
 }
 
 static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T, double calls)
@@ -149,44 +179,56 @@ static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T,
     double d = (double)t->spec->width;
     t->forward += attend(t, l, b) + project(t, l, T, calls);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->up, T, calls);
-    t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) + activation(t, false, T * (double)l->down.in);
+    t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) +
+                  activation(t, false, T * (double)l->down.in);
     t->forward += linear_forward(t, &l->down, T, calls);
     tp_sum(t, calls, T * d);
 }
 
 /* What the activation mode did not keep. */
-static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, double calls, ml_activation_mode mode, bool last)
+static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, double calls,
+                        ml_activation_mode mode, bool last)
 {
     if (mode == ML_ACTIVATIONS_FULL) return;
-    t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) + linear_forward(t, &l->up, T, calls);
-    if (mode == ML_ACTIVATIONS_CHECKPOINT && !last) t->backward += attend(t, l, b) + project(t, l, T, calls);
+    t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) +
+                   linear_forward(t, &l->up, T, calls);
+    if (mode == ML_ACTIVATIONS_CHECKPOINT && !last)
+        t->backward += attend(t, l, b) + project(t, l, T, calls);
 }
 
-/* The first linear layer of a layer that trains: in the first layer that has one, no gradient is needed before it. LINEARS: none; −1: what is before them all. */
+/* The first linear layer of a layer that trains: in the first layer that has one, no gradient is
+ * needed before it. LINEARS: none; −1: what is before them all. */
 static int first_trained(const tally *t, const ml_layer *l)
 {
     const ml_linear *const all[LINEARS] = {&l->qkv, &l->o, &l->up, &l->down};
     int i = 0;
     if (ml_method_has_keys(t->method)) return QKV;
     if (t->full || ml_method_has_prefix(t->method)) return -1;
-    while (i < LINEARS && !all[i]->hook.self && !trains(t, all[i], "bias") && !trains(t, all[i], "weight")) i++;
+    while (i < LINEARS && !all[i]->hook.self && !trains(t, all[i], "bias") &&
+           !trains(t, all[i], "weight"))
+        i++;
     return i;
 }
 
 /* stop: operations of this layer up to this one need no input gradient; −1: all need it. */
-static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T, double calls, int stop)
+static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T, double calls,
+                           int stop)
 {
     double d = (double)t->spec->width, all = b->tokens;
-    t->backward += linear_backward(t, &l->down, T, calls, stop < DOWN) + elements(t, ML_ELEMENT_MOVE, T * (d + (double)l->up.out));
+    t->backward += linear_backward(t, &l->down, T, calls, stop < DOWN) +
+                   elements(t, ML_ELEMENT_MOVE, T * (d + (double)l->up.out));
     if (stop >= DOWN) return;
-    t->backward += activation(t, true, T * (double)l->down.in) + linear_backward(t, &l->up, T, calls, stop < UP);
+    t->backward += activation(t, true, T * (double)l->down.in) +
+                   linear_backward(t, &l->up, T, calls, stop < UP);
     if (stop >= UP) return;
     tp_sum(t, calls, T * d);
-    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) + linear_backward(t, &l->o, T, calls, stop < O);
+    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) +
+                   linear_backward(t, &l->o, T, calls, stop < O);
     if (stop >= O) return;
-    t->backward +=
-        attention(t, ML_COST_ATTENTION_BACKWARD, l, b) + elements(t, ML_ELEMENT_MOVE, all * (d + (double)(l->qkv.out + l->o.in)));
-    t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, all * d) + linear_backward(t, &l->qkv, all, b->chunks, stop < QKV);
+    t->backward += attention(t, ML_COST_ATTENTION_BACKWARD, l, b) +
+                   elements(t, ML_ELEMENT_MOVE, all * (d + (double)(l->qkv.out + l->o.in)));
+    t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, all * d) +
+                   linear_backward(t, &l->qkv, all, b->chunks, stop < QKV);
     if (stop >= QKV) return;
     tp_sum(t, b->chunks, all * d);
     t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, all * d);
@@ -195,9 +237,11 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
 static void head(tally *t, double vocab, const micro *b)
 {
     double d = (double)t->spec->width, R = b->rows;
-    t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d) + product(t, forward_kind(t), R, vocab, d, b->head_chunks);
+    t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d) +
+                  product(t, forward_kind(t), R, vocab, d, b->head_chunks);
     t->forward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab);
-    t->backward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab) + product(t, backward_kind(t), R, vocab, d, b->head_chunks);
+    t->backward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab) +
+                   product(t, backward_kind(t), R, vocab, d, b->head_chunks);
     if (t->full) t->backward += product(t, ML_COST_WEIGHT_GRADIENT, R, vocab, d, b->head_chunks);
     t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, R * d);
     tp_sum(t, 3.0 * b->head_chunks, R * (d + 3.0));
@@ -206,7 +250,8 @@ static void head(tally *t, double vocab, const micro *b)
 static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activation_mode mode)
 {
     micro b = *batch;
-    double vocab = (double)((t->spec->vocab + t->step->config->parallel.tp - 1) / t->step->config->parallel.tp);
+    double vocab = (double)((t->spec->vocab + t->step->config->parallel.tp - 1) /
+                            t->step->config->parallel.tp);
     bool goes_back = false; /* a layer before this one trains */
     find_chunks(t, ml_model_layer(model, 0), vocab, &b);
     t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
@@ -225,18 +270,21 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
     head(t, vocab, &b);
 }
 
-/* ---- a step ---- */
+/* ---- a step -------------------------------------------------------------------------------- */
 
-/* Seconds of this rank: computing, or reading and writing master, gradient and both moments, of which all ranks of a node do their part. */
+/* Seconds of this rank: computing, or reading and writing master, gradient and both moments, of
+ * which all ranks of a node do their part. */
 static double optimizer(const tally *t, double trained, double cores, double on_node)
 {
     enum { BYTES = 38 };
-    return fmax(elements(t, ML_ELEMENT_OPTIMIZER, trained) / cores, BYTES * trained * on_node / t->step->machine->memory_rate);
+    return fmax(elements(t, ML_ELEMENT_OPTIMIZER, trained) / cores,
+                BYTES * trained * on_node / t->step->machine->memory_rate);
 }
 
 static ml_sum_group group_of(const plan_step *s, double members, double stride)
 {
-    double on_node = ceil((double)s->ranks / s->nodes), inside = least(members, fmax(1.0, floor(on_node / stride)));
+    double on_node = ceil((double)s->ranks / s->nodes),
+           inside = least(members, fmax(1.0, floor(on_node / stride)));
     double crowd = on_node * s->threads / (double)s->machine->cores;
     return (ml_sum_group){members, ceil(members / inside), on_node / inside, fmax(1.0, crowd)};
 }
@@ -244,13 +292,16 @@ static ml_sum_group group_of(const plan_step *s, double members, double stride)
 static double gradient_sums(const plan_step *s, const ml_parameters *p, double tp)
 {
     enum { SMALL_SUMS = 8 }; /* agreements, losses, norms */
-    const ml_sum_group world = group_of(s, s->ranks, 1.0), dp = group_of(s, (double)s->ranks / tp, tp);
+    const ml_sum_group world = group_of(s, s->ranks, 1.0),
+                       dp = group_of(s, (double)s->ranks / tp, tp);
     double replicated = 4.0 * (double)p->replicated, own = 4.0 * (double)(p->local - p->replicated);
-    return ml_sum_seconds(s->machine, &world, SMALL_SUMS + (replicated > 0.0 ? 1.0 : 0.0), replicated) +
+    return ml_sum_seconds(s->machine, &world, SMALL_SUMS + (replicated > 0.0 ? 1.0 : 0.0),
+                          replicated) +
            ml_sum_seconds(s->machine, &dp, own > 0.0 ? 1.0 : 0.0, own);
 }
 
-ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p, ml_method method, ml_activation_mode mode)
+ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p,
+                       ml_method method, ml_activation_mode mode)
 {
     const ml_run_config *c = s->config;
     tally t = {.step = s,
@@ -261,17 +312,21 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
                .dtype = c->precision};
     double tp = (double)c->parallel.tp, on_node = ceil((double)s->ranks / s->nodes);
     double cores = least(s->threads, (double)s->machine->cores / on_node);
-    int64_t dp = s->ranks / c->parallel.tp, most = ml_part_count(c->batch.sequences, dp, 0), size = ml_run_config_micro(c, (int)dp);
+    int64_t dp = s->ranks / c->parallel.tp, most = ml_part_count(c->batch.sequences, dp, 0),
+            size = ml_run_config_micro(c, (int)dp);
     for (int64_t at = 0; at < most; at += size) {
         double n = (double)ml_min(size, most - at);
-        const micro b = {.tokens = n * s->sequence.tokens, .rows = n * s->sequence.rows, .pairs = n * s->sequence.pairs};
+        const micro b = {.tokens = n * s->sequence.tokens,
+                         .rows = n * s->sequence.rows,
+                         .pairs = n * s->sequence.pairs};
         micro_batch(&t, model, &b, mode);
     }
     const ml_sum_group over_tp = group_of(s, tp, 1.0);
     double tokens = (double)c->batch.sequences * s->sequence.tokens;
     ml_plan_time out = {.forward_s = t.forward / cores,
                         .backward_s = t.backward / cores,
-                        .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) + gradient_sums(s, p, tp),
+                        .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) +
+                                  gradient_sums(s, p, tp),
                         .optimizer_s = optimizer(&t, (double)p->held, cores, on_node),
                         .data_s = elements(&t, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
     out.step_s = out.forward_s + out.backward_s + out.comm_s + out.optimizer_s + out.data_s;

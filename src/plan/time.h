@@ -4,7 +4,8 @@
 
 #include "mpilora/plan.h"
 
-/* What the data make of a sequence on average, after cutting: its tokens, those whose successor is predicted, and the pairs of tokens that attend. */
+/* What the data make of a sequence on average, after cutting: its tokens, those whose successor is
+ * predicted, and the pairs of tokens that attend. */
 typedef struct plan_sequence {
     double tokens, rows, pairs;
 } plan_sequence;
@@ -17,7 +18,7 @@ typedef struct plan_step {
 } plan_step;
 
 /* `model` in its activation mode, with the method attached and laid out. */
-ml_plan_time plan_time(const plan_step *step, ml_model *model, const ml_parameters *parameters, ml_method method,
-                       ml_activation_mode activations);
+ml_plan_time plan_time(const plan_step *step, ml_model *model, const ml_parameters *parameters,
+                       ml_method method, ml_activation_mode activations);
 
 #endif

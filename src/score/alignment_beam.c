@@ -1,5 +1,6 @@
-/* Alignments as METEOR 1.5's aligner makes them. The search is its own in every detail that shows: the beam, the order of equal paths, a distance that counts the ways that
- * were tried, and matches of stems that count nothing while paths are compared. */
+/* Alignments as METEOR 1.5's aligner makes them. The search is its own in every detail that shows:
+ * the beam, the order of equal paths, a distance that counts the ways that were tried, and matches
+ * of stems that count nothing while paths are compared. */
 #include <stdlib.h>
 
 #include "score/alignment.h"
@@ -9,7 +10,7 @@ enum { BEAM = 40 };
 /* The tokens of the reference up to some place, matched. */
 typedef struct path {
     int64_t equal, chunks, distance; /* equal tokens; chunks that are closed */
-    int64_t last;                    /* the output's token behind the newest match; −1: the newest token has none */
+    int64_t last; /* the output's token behind the newest match; −1: the newest token has none */
 } path;
 
 /* How a path goes on: from path `parent` with the output's token `at`, or −1. */
@@ -22,10 +23,12 @@ struct beam_aligner {
     int64_t longest, paths, steps;
     path path[BEAM];
     step step[BEAM]; /* the best so far, best first */
-    int32_t *to[2];  /* [BEAM, longest] by the reference's tokens; those of the paths and of the next ones */
-    bool *taken[2];  /* [BEAM, longest] by the output's tokens */
-    int64_t *fixed;  /* [longest] by the reference's tokens: the output's token that has no other match, or −1 */
-    int64_t *ways;   /* [longest] matches of an output's token */
+    int32_t *to[2]; /* [BEAM, longest] by the reference's tokens; those of the paths and of the next
+                       ones */
+    bool *taken[2]; /* [BEAM, longest] by the output's tokens */
+    int64_t *fixed; /* [longest] by the reference's tokens: the output's token that has no other
+                       match, or −1 */
+    int64_t *ways;  /* [longest] matches of an output's token */
 };
 
 ml_status beam_aligner_create(beam_aligner **out, int64_t longest)
@@ -60,7 +63,7 @@ void beam_aligner_destroy(beam_aligner *a)
     ml_memory_free(a);
 }
 
-/* ---- two texts ---- */
+/* ---- two texts ----------------------------------------------------------------------------- */
 
 typedef struct pair {
     const int32_t *stem, *x, *y; /* tokens of output and reference */
@@ -86,7 +89,7 @@ static void find_fixed(beam_aligner *a, const pair *p)
     }
 }
 
-/* ---- the search ---- */
+/* ---- the search ---------------------------------------------------------------------------- */
 
 static bool is_better(const path *a, const path *b)
 {
@@ -142,8 +145,10 @@ static void take_steps(beam_aligner *a, int64_t j)
 {
     for (int64_t k = 0; k < a->steps; k++) {
         const step *s = &a->step[k];
-        memcpy(a->to[1] + k * a->longest, a->to[0] + s->parent * a->longest, (size_t)j * sizeof *a->to[1]);
-        memcpy(a->taken[1] + k * a->longest, a->taken[0] + s->parent * a->longest, (size_t)a->longest * sizeof *a->taken[1]);
+        memcpy(a->to[1] + k * a->longest, a->to[0] + s->parent * a->longest,
+               (size_t)j * sizeof *a->to[1]);
+        memcpy(a->taken[1] + k * a->longest, a->taken[0] + s->parent * a->longest,
+               (size_t)a->longest * sizeof *a->taken[1]);
         a->to[1][k * a->longest + j] = (int32_t)s->at;
         if (s->at >= 0) a->taken[1][k * a->longest + s->at] = true;
         a->path[k] = s->path;
@@ -168,7 +173,8 @@ static const int32_t *search(beam_aligner *a, const pair *p)
         if (a->fixed[j] >= 0) a->taken[0][a->fixed[j]] = true;
     for (int64_t j = 0; j < p->ny; j++) {
         a->steps = 0;
-        for (int64_t parent = 0; parent < a->paths; parent++) a->fixed[j] >= 0 ? take_fixed(a, p, parent, j) : try_matches(a, p, parent, j);
+        for (int64_t parent = 0; parent < a->paths; parent++)
+            a->fixed[j] >= 0 ? take_fixed(a, p, parent, j) : try_matches(a, p, parent, j);
         take_steps(a, j);
     }
     for (int64_t k = 0; k < a->paths; k++) {
@@ -182,7 +188,11 @@ matches align_by_beam(beam_aligner *a, const stemmed *s, int64_t output, int64_t
 {
     matches m = {0};
     const corpus *c = s->c;
-    pair p = {s->stem, c->token + c->text[output], c->token + c->text[reference], corpus_length(c, output), corpus_length(c, reference),
+    pair p = {s->stem,
+              c->token + c->text[output],
+              c->token + c->text[reference],
+              corpus_length(c, output),
+              corpus_length(c, reference),
               false};
     p.same = p.nx == p.ny && (p.nx == 0 || !memcmp(p.x, p.y, (size_t)p.nx * sizeof *p.x));
     find_fixed(a, &p);

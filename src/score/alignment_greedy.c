@@ -1,7 +1,8 @@
 /* Alignments as NLTK makes them. */
 #include "score/alignment.h"
 
-static void match(const stemmed *s, int64_t output, int64_t reference, bool stems, int64_t *to, bool *taken)
+static void match(const stemmed *s, int64_t output, int64_t reference, bool stems, int64_t *to,
+                  bool *taken)
 {
     const corpus *c = s->c;
     const int32_t *x = c->token + c->text[output], *y = c->token + c->text[reference];
@@ -14,7 +15,8 @@ static void match(const stemmed *s, int64_t output, int64_t reference, bool stem
     }
 }
 
-matches align_from_the_end(const stemmed *s, int64_t output, int64_t reference, int64_t *to, bool *taken)
+matches align_from_the_end(const stemmed *s, int64_t output, int64_t reference, int64_t *to,
+                           bool *taken)
 {
     matches m = {0};
     const int32_t *x = s->c->token + s->c->text[output], *y = s->c->token + s->c->text[reference];

@@ -1,5 +1,7 @@
-/* BLEU over a set. As mteval-v13a and sacrebleu have it; the E2E challenge's Python script differs for outputs of fewer than n − 1 words, which there take some off the number
- * of n-grams (so that a set of short outputs can have a BLEU above 1), and makes an empty text one token: here neither has any. */
+/* BLEU over a set. As mteval-v13a and sacrebleu have it; the E2E challenge's Python script differs
+ * for outputs of fewer than n − 1 words, which there take some off the number of n-grams (so that
+ * a set of short outputs can have a BLEU above 1), and makes an empty text one token: here neither
+ * has any. */
 #include <math.h>
 
 #include "score/ngrams.h"
@@ -11,13 +13,15 @@ static int64_t nearest_length(const corpus *c, int64_t item)
 {
     int64_t output = c->item[item], length = corpus_length(c, output), best = -1;
     for (int64_t text = output + 1; text < c->item[item + 1]; text++) {
-        int64_t other = corpus_length(c, text), gain = best < 0 ? 1 : distance(best, length) - distance(other, length);
+        int64_t other = corpus_length(c, text),
+                gain = best < 0 ? 1 : distance(best, length) - distance(other, length);
         if (gain > 0 || (gain == 0 && other < best)) best = other;
     }
     return best;
 }
 
-static ml_status add_item(ml_bleu *out, const corpus *c, int64_t item, ngram_table *references, ngram_table *own)
+static ml_status add_item(ml_bleu *out, const corpus *c, int64_t item, ngram_table *references,
+                          ngram_table *own)
 {
     ml_status st = ML_OK;
     int64_t output = c->item[item], length = corpus_length(c, output);
@@ -46,7 +50,8 @@ ml_status ml_score_bleu(const ml_score_set *set, ml_bleu *out)
     for (int64_t i = 0; i < c.items; i++) ML_TRY(add_item(out, &c, i, &references, &own));
     if (out->output_length == 0) goto done; /* only empty outputs: 0 */
     double sum = 0, ratio = (double)out->reference_length / (double)out->output_length;
-    for (int n = 0; n < ML_BLEU_ORDER; n++) sum += log(fmax((double)out->hits[n], 1e-15) / fmax((double)out->total[n], 1e-9));
+    for (int n = 0; n < ML_BLEU_ORDER; n++)
+        sum += log(fmax((double)out->hits[n], 1e-15) / fmax((double)out->total[n], 1e-9));
     out->brevity_penalty = ratio >= 1 ? exp(1 - ratio) : 1;
     out->score = out->brevity_penalty * exp(sum / ML_BLEU_ORDER);
 done:

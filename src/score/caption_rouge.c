@@ -9,12 +9,17 @@ static double of_item(const corpus *c, int64_t item, int64_t *row)
     for (int64_t text = output + 1; text < c->item[item + 1]; text++) {
         int64_t a = corpus_length(c, output), b = corpus_length(c, text);
         double common =
-            a == 0 && b == 0 ? 1 : (double)common_subsequence(c, output, text, row); /* there, an empty text is an empty token */
+            a == 0 && b == 0
+                ? 1
+                : (double)common_subsequence(c, output, text,
+                                             row); /* there, an empty text is an empty token */
         double p = common / (double)ml_max(a, 1), r = common / (double)ml_max(b, 1);
         precision = p > precision ? p : precision;
         recall = r > recall ? r : recall;
     }
-    return precision > 0 && recall > 0 ? (1 + beta2) * precision * recall / (recall + beta2 * precision) : 0;
+    return precision > 0 && recall > 0
+               ? (1 + beta2) * precision * recall / (recall + beta2 * precision)
+               : 0;
 }
 
 ml_status ml_score_rouge_l(const ml_score_set *set, double *out)

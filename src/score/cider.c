@@ -70,7 +70,8 @@ static ml_status of_item(cider_tables *t, const corpus *c, int64_t item, double 
         ML_TRY(count_text(&t->output, c, output, n));
         for (int64_t text = output + 1; text < c->item[item + 1]; text++) {
             ML_TRY(count_text(&t->reference, c, text, n));
-            double difference = (double)(ml_max(corpus_length(c, output) - 1, 0) - ml_max(corpus_length(c, text) - 1, 0));
+            double difference = (double)(ml_max(corpus_length(c, output) - 1, 0) -
+                                         ml_max(corpus_length(c, text) - 1, 0));
             sum += similarity(t) * exp(-difference * difference / (2 * sigma * sigma));
         }
     }

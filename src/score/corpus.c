@@ -22,8 +22,10 @@ static int32_t *find(const token_list *list, const char *token, int64_t length)
     for (uint64_t at = hash_of(token, length) & mask;; at = (at + 1) & mask) {
         int32_t *slot = &list->slot[at];
         if (*slot == 0) return slot;
-        int64_t begin = c->word[*slot - 1], end = *slot < c->words ? c->word[*slot] : c->spelling.length;
-        if (end - begin - 1 == length && !memcmp(c->spelling.data + begin, token, (size_t)length)) return slot;
+        int64_t begin = c->word[*slot - 1],
+                end = *slot < c->words ? c->word[*slot] : c->spelling.length;
+        if (end - begin - 1 == length && !memcmp(c->spelling.data + begin, token, (size_t)length))
+            return slot;
     }
 }
 
@@ -48,7 +50,8 @@ static ml_status add_word(token_list *list, const char *token, int64_t length)
     corpus *c = list->c;
     if (c->words == INT32_MAX) return ml_fail(ML_INPUT, "more than %d different tokens", INT32_MAX);
     if (c->words == list->word_capacity) {
-        int64_t *grown = ml_memory_resize(c->word, list->word_capacity * 2, sizeof *grown, "the words of texts");
+        int64_t *grown =
+            ml_memory_resize(c->word, list->word_capacity * 2, sizeof *grown, "the words of texts");
         if (!grown) return ML_RESOURCE;
         c->word = grown;
         list->word_capacity *= 2;
@@ -65,7 +68,8 @@ ml_status token_list_add(token_list *list, const char *token, int64_t length)
 {
     ml_status st = ML_OK;
     if (list->count == list->capacity) {
-        int32_t *grown = ml_memory_resize(list->c->token, list->capacity * 2, sizeof *grown, "tokens of texts");
+        int32_t *grown =
+            ml_memory_resize(list->c->token, list->capacity * 2, sizeof *grown, "tokens of texts");
         if (!grown) return ML_RESOURCE;
         list->c->token = grown;
         list->capacity *= 2;

@@ -29,7 +29,10 @@ typedef struct corpus {
 ml_status corpus_make(corpus *out, const ml_score_set *set, const tokenizer *words) ML_NODISCARD;
 void corpus_destroy(corpus *c); /* a zero one is fine */
 
-static inline int64_t corpus_length(const corpus *c, int64_t text) { return c->text[text + 1] - c->text[text]; }
+static inline int64_t corpus_length(const corpus *c, int64_t text)
+{
+    return c->text[text + 1] - c->text[text];
+}
 
 /* mteval_never_none: an empty text is one empty token */
 extern const tokenizer mteval_words, mteval_never_none, ptb_words, rouge_words, rouge_stems;

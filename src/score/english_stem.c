@@ -1,5 +1,5 @@
-/* Porter's second algorithm. r1 is what follows the first consonant behind a vowel, r2 the same of r1; y is a consonant, and then written Y, where it begins a word or
- * stands behind a vowel. */
+/* Porter's second algorithm. r1 is what follows the first consonant behind a vowel, r2 the same of
+ * r1; y is a consonant, and then written Y, where it begins a word or stands behind a vowel. */
 #include "score/english_stem.h"
 
 typedef struct stem {
@@ -15,7 +15,10 @@ static bool ends(const stem *s, const char *suffix)
     return s->n >= length && !memcmp(s->word + s->n - length, suffix, (size_t)length);
 }
 
-static bool is(const stem *s, const char *word) { return s->n == (int64_t)strlen(word) && ends(s, word); }
+static bool is(const stem *s, const char *word)
+{
+    return s->n == (int64_t)strlen(word) && ends(s, word);
+}
 
 static void replace(stem *s, int64_t from, const char *text)
 {
@@ -81,7 +84,8 @@ static void plurals(stem *s)
 
 static void past_and_progressive(stem *s)
 {
-    static const char *const suffixes[] = {"eedly", "ingly", "edly", "eed", "ing", "ed"}; /* longest first */
+    static const char *const suffixes[] = {"eedly", "ingly", "edly",
+                                           "eed",   "ing",   "ed"}; /* longest first */
     static const char *const doubles[] = {"bb", "dd", "ff", "gg", "mm", "nn", "pp", "rr", "tt"};
     size_t i = 0;
     while (i < 6 && !ends(s, suffixes[i])) i++;
@@ -106,10 +110,12 @@ static void past_and_progressive(stem *s)
 }
 
 typedef struct suffix_rule {
-    const char *suffix, *becomes, *behind; /* behind: one of these letters must stand before it, NULL: any */
+    const char *suffix, *becomes,
+        *behind; /* behind: one of these letters must stand before it, NULL: any */
 } suffix_rule;
 
-/* The first of the rules, longest first, whose suffix the word has, if the suffix stands in the region that begins at `from`. */
+/* The first of the rules, longest first, whose suffix the word has, if the suffix stands in the
+ * region that begins at `from`. */
 static void apply(stem *s, const suffix_rule *rules, int64_t from)
 {
     for (const suffix_rule *r = rules; r->suffix; r++) {
@@ -124,20 +130,26 @@ static void apply(stem *s, const suffix_rule *rules, int64_t from)
 static void derivations(stem *s)
 {
     static const suffix_rule second[] = {
-        {"ization", "ize", NULL}, {"ational", "ate", NULL}, {"fulness", "ful", NULL}, {"ousness", "ous", NULL}, {"iveness", "ive", NULL},
-        {"tional", "tion", NULL}, {"biliti", "ble", NULL},  {"lessli", "less", NULL}, {"entli", "ent", NULL},   {"ation", "ate", NULL},
-        {"alism", "al", NULL},    {"aliti", "al", NULL},    {"ousli", "ous", NULL},   {"iviti", "ive", NULL},   {"fulli", "ful", NULL},
-        {"enci", "ence", NULL},   {"anci", "ance", NULL},   {"abli", "able", NULL},   {"izer", "ize", NULL},    {"ator", "ate", NULL},
-        {"alli", "al", NULL},     {"bli", "ble", NULL},     {"ogi", "og", "l"},       {"li", "", "cdeghkmnrt"}, {NULL, NULL, NULL}};
-    static const suffix_rule third[] = {{"ational", "ate", NULL}, {"tional", "tion", NULL}, {"alize", "al", NULL},
-                                        {"icate", "ic", NULL},    {"iciti", "ic", NULL},    {"ical", "ic", NULL},
-                                        {"ness", "", NULL},       {"ful", "", NULL},        {NULL, NULL, NULL}};
+        {"ization", "ize", NULL}, {"ational", "ate", NULL}, {"fulness", "ful", NULL},
+        {"ousness", "ous", NULL}, {"iveness", "ive", NULL}, {"tional", "tion", NULL},
+        {"biliti", "ble", NULL},  {"lessli", "less", NULL}, {"entli", "ent", NULL},
+        {"ation", "ate", NULL},   {"alism", "al", NULL},    {"aliti", "al", NULL},
+        {"ousli", "ous", NULL},   {"iviti", "ive", NULL},   {"fulli", "ful", NULL},
+        {"enci", "ence", NULL},   {"anci", "ance", NULL},   {"abli", "able", NULL},
+        {"izer", "ize", NULL},    {"ator", "ate", NULL},    {"alli", "al", NULL},
+        {"bli", "ble", NULL},     {"ogi", "og", "l"},       {"li", "", "cdeghkmnrt"},
+        {NULL, NULL, NULL}};
+    static const suffix_rule third[] = {
+        {"ational", "ate", NULL}, {"tional", "tion", NULL}, {"alize", "al", NULL},
+        {"icate", "ic", NULL},    {"iciti", "ic", NULL},    {"ical", "ic", NULL},
+        {"ness", "", NULL},       {"ful", "", NULL},        {NULL, NULL, NULL}};
     static const suffix_rule ative[] = {{"ative", "", NULL}, {NULL, NULL, NULL}};
-    static const suffix_rule fourth[] = {{"ement", "", NULL}, {"ance", "", NULL}, {"ence", "", NULL}, {"able", "", NULL},
-                                         {"ible", "", NULL},  {"ment", "", NULL}, {"ant", "", NULL},  {"ent", "", NULL},
-                                         {"ism", "", NULL},   {"ate", "", NULL},  {"iti", "", NULL},  {"ous", "", NULL},
-                                         {"ive", "", NULL},   {"ize", "", NULL},  {"ion", "", "st"},  {"al", "", NULL},
-                                         {"er", "", NULL},    {"ic", "", NULL},   {NULL, NULL, NULL}};
+    static const suffix_rule fourth[] = {
+        {"ement", "", NULL}, {"ance", "", NULL}, {"ence", "", NULL}, {"able", "", NULL},
+        {"ible", "", NULL},  {"ment", "", NULL}, {"ant", "", NULL},  {"ent", "", NULL},
+        {"ism", "", NULL},   {"ate", "", NULL},  {"iti", "", NULL},  {"ous", "", NULL},
+        {"ive", "", NULL},   {"ize", "", NULL},  {"ion", "", "st"},  {"al", "", NULL},
+        {"er", "", NULL},    {"ic", "", NULL},   {NULL, NULL, NULL}};
     apply(s, second, s->r1);
     if (ends(s, "ative"))
         apply(s, ative, s->r2);
@@ -159,9 +171,11 @@ static void tidy(stem *s)
 static const char *irregular(const stem *s)
 {
     static const char *const pairs[][2] = {
-        {"skis", "ski"},     {"skies", "sky"}, {"dying", "die"},   {"lying", "lie"},     {"tying", "tie"},    {"idly", "idl"},
-        {"gently", "gentl"}, {"ugly", "ugli"}, {"early", "earli"}, {"only", "onli"},     {"singly", "singl"}, {"sky", "sky"},
-        {"news", "news"},    {"howe", "howe"}, {"atlas", "atlas"}, {"cosmos", "cosmos"}, {"bias", "bias"},    {"andes", "andes"}};
+        {"skis", "ski"},    {"skies", "sky"},  {"dying", "die"},    {"lying", "lie"},
+        {"tying", "tie"},   {"idly", "idl"},   {"gently", "gentl"}, {"ugly", "ugli"},
+        {"early", "earli"}, {"only", "onli"},  {"singly", "singl"}, {"sky", "sky"},
+        {"news", "news"},   {"howe", "howe"},  {"atlas", "atlas"},  {"cosmos", "cosmos"},
+        {"bias", "bias"},   {"andes", "andes"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         if (is(s, pairs[i][0])) return pairs[i][1];
     return NULL;
@@ -170,7 +184,8 @@ static const char *irregular(const stem *s)
 /* Without its plural: nothing more is taken off. */
 static bool is_whole(const stem *s)
 {
-    static const char *const words[] = {"inning", "outing", "canning", "herring", "earring", "proceed", "exceed", "succeed"};
+    static const char *const words[] = {"inning",  "outing",  "canning", "herring",
+                                        "earring", "proceed", "exceed",  "succeed"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (is(s, words[i])) return true;
     return false;
@@ -188,7 +203,8 @@ int64_t english_stem(char *word, int64_t n)
     plurals(&s);
     if (!is_whole(&s)) {
         past_and_progressive(&s);
-        if (s.n > 2 && (ends(&s, "y") || ends(&s, "Y")) && !is_vowel(word[s.n - 2])) word[s.n - 1] = 'i';
+        if (s.n > 2 && (ends(&s, "y") || ends(&s, "Y")) && !is_vowel(word[s.n - 2]))
+            word[s.n - 1] = 'i';
         derivations(&s);
     }
     tidy(&s);

@@ -4,7 +4,8 @@
 
 #include "mpilora/base.h"
 
-/* "Porter2" (Porter 2001), for a word in lower case: changes it in place, gives the new length, which is never larger. */
+/* "Porter2" (Porter 2001), for a word in lower case: changes it in place, gives the new length,
+ * which is never larger. */
 int64_t english_stem(char *word, int64_t length);
 
 #endif

@@ -34,7 +34,9 @@ ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out)
         for (int64_t t = set->item[i] + 1; t < set->item[i + 1] && !same; t++) {
             text = score_set_text(set, t, &length);
             ML_TRY(plain(&reference, text, length, ignore_case));
-            same = output.length == reference.length && (output.length == 0 || !memcmp(output.data, reference.data, (size_t)output.length));
+            same =
+                output.length == reference.length &&
+                (output.length == 0 || !memcmp(output.data, reference.data, (size_t)output.length));
         }
         right += same;
     }

@@ -34,7 +34,8 @@ static ml_status add_stem(const ml_meteor_parameters *p, const char *word, ml_te
     int64_t length = (int64_t)strlen(word), begin = stems->length;
     ml_status st = ml_text_add(stems, word, length + 1);
     if (st != ML_OK) return st;
-    length = p->nltk ? porter_stem(stems->data + begin, length) : english_stem(stems->data + begin, length);
+    length = p->nltk ? porter_stem(stems->data + begin, length)
+                     : english_stem(stems->data + begin, length);
     stems->data[begin + length] = '\0';
     return ML_OK;
 }
@@ -66,7 +67,9 @@ static bool is_line(const char *lines, const char *word)
 {
     size_t length = strlen(word);
     for (const char *at = lines; (at = strstr(at, word)); at++)
-        if ((at == lines || at[-1] == '\n') && (at[length] == '\n' || at[length] == '\r' || at[length] == '\0')) return true;
+        if ((at == lines || at[-1] == '\n') &&
+            (at[length] == '\n' || at[length] == '\r' || at[length] == '\0'))
+            return true;
     return false;
 }
 
@@ -76,7 +79,10 @@ static ml_status find_weights(const corpus *c, aligner *a)
     const ml_meteor_parameters *p = a->parameters;
     ML_NEW(a->weight, (int64_t)c->words + 1, ML_MEM_OTHER, "weights of words");
     for (int32_t w = 0; w < c->words; w++)
-        a->weight[w] = p->function_words && is_line(p->function_words, c->spelling.data + c->word[w]) ? 1.0 - p->delta : p->delta;
+        a->weight[w] =
+            p->function_words && is_line(p->function_words, c->spelling.data + c->word[w])
+                ? 1.0 - p->delta
+                : p->delta;
 done:
     return st;
 }
@@ -128,9 +134,17 @@ static counts count(const corpus *c, int64_t output, int64_t reference, aligner 
 {
     const ml_meteor_parameters *p = a->parameters;
     const stemmed s = {c, a->stem, a->weight, p->stem_weight};
-    matches m = p->nltk ? align_from_the_end(&s, output, reference, a->to, a->taken) : align_by_beam(a->beam, &s, output, reference);
-    bool whole = m.chunks == 1 && m.count == corpus_length(c, output) && m.count == corpus_length(c, reference);
-    counts one = {0, m.output, m.reference, weigh(c, output, a->weight), weigh(c, reference, a->weight), (double)m.count, (double)m.chunks};
+    matches m = p->nltk ? align_from_the_end(&s, output, reference, a->to, a->taken)
+                        : align_by_beam(a->beam, &s, output, reference);
+    bool whole = m.chunks == 1 && m.count == corpus_length(c, output) &&
+                 m.count == corpus_length(c, reference);
+    counts one = {0,
+                  m.output,
+                  m.reference,
+                  weigh(c, output, a->weight),
+                  weigh(c, reference, a->weight),
+                  (double)m.count,
+                  (double)m.chunks};
     if (whole && !p->nltk) one.chunks = 0; /* nothing is in pieces */
     one.score = score_of(p, &one);
     return one;
@@ -147,7 +161,8 @@ static counts best_of(const corpus *c, int64_t item, aligner *a)
     return best;
 }
 
-ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *parameters, ml_meteor *out)
+ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *parameters,
+                          ml_meteor *out)
 {
     ml_status st = ML_OK;
     corpus c = {0};

@@ -1,5 +1,6 @@
-/* The tokens of NIST's mteval-v13a for western languages, rule after rule as the header says; each rule goes over the whole text from left to right and what it
- * matched is not looked at again by the same rule. */
+/* The tokens of NIST's mteval-v13a for western languages, rule after rule as the header says; each
+ * rule goes over the whole text from left to right and what it matched is not looked at again by
+ * the same rule. */
 #include "score/characters.h"
 #include "score/corpus.h"
 
@@ -9,8 +10,8 @@ static bool is_stop(char c) { return c == '.' || c == ','; }
 /* Visible ASCII but letters, digits and ' , - . */
 static bool stands_alone(char c)
 {
-    return (c >= '!' && c <= '&') || (c >= '(' && c <= '+') || c == '/' || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
-           (c >= '{' && c <= '~');
+    return (c >= '!' && c <= '&') || (c >= '(' && c <= '+') || c == '/' || (c >= ':' && c <= '@') ||
+           (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
 }
 
 static ml_status replace(ml_text *text, const char *from, const char *to)
@@ -36,10 +37,12 @@ done:
 
 static ml_status plain(ml_text *text)
 {
-    static const char *const rules[][2] = {{"<skipped>", ""}, {"-\n", ""},   {"\n", " "},  {"&quot;", "\""},
-                                           {"&amp;", "&"},    {"&lt;", "<"}, {"&gt;", ">"}};
+    static const char *const rules[][2] = {{"<skipped>", ""}, {"-\n", ""},    {"\n", " "},
+                                           {"&quot;", "\""},  {"&amp;", "&"}, {"&lt;", "<"},
+                                           {"&gt;", ">"}};
     ml_status st = ML_OK;
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) ML_TRY(replace(text, rules[i][0], rules[i][1]));
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        ML_TRY(replace(text, rules[i][0], rules[i][1]));
 done:
     return st;
 }
@@ -52,7 +55,8 @@ typedef enum rule {
     RULES
 } rule;
 
-/* How many bytes at `t` (of `left`) the rule takes, 0 where it does not hold; *before, *between, *behind: where it puts blanks. */
+/* How many bytes at `t` (of `left`) the rule takes, 0 where it does not hold; *before, *between,
+ * *behind: where it puts blanks. */
 static int matches(rule r, const char *t, int64_t left, bool *before, bool *between, bool *behind)
 {
     *before = r == PUNCTUATION || r == STOP_BEFORE_OTHER;
@@ -130,7 +134,8 @@ static ml_status cut(token_list *list, const char *text, int64_t length, const v
     return cut_text(list, text, length, &any);
 }
 
-static ml_status cut_never_none(token_list *list, const char *text, int64_t length, const void *rules)
+static ml_status cut_never_none(token_list *list, const char *text, int64_t length,
+                                const void *rules)
 {
     bool any;
     (void)rules;

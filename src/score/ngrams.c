@@ -1,4 +1,5 @@
-/* Open addressing over entries that stand in the order in which they came, so that sums over a table never depend on the hash. */
+/* Open addressing over entries that stand in the order in which they came, so that sums over a
+ * table never depend on the hash. */
 #include "score/ngrams.h"
 
 void ngram_table_destroy(ngram_table *table)
@@ -21,11 +22,13 @@ ngram ngram_of(const int32_t *token, int n)
     return key;
 }
 
-/* The slot that has the key, or the free one where it would stand; *slot: entry number + 1, 0 where free. */
+/* The slot that has the key, or the free one where it would stand; *slot: entry number + 1, 0
+ * where free. */
 static int32_t *find_slot(const ngram_table *table, const ngram *key)
 {
     uint64_t h = 0, mask = (uint64_t)table->slot_count - 1;
-    for (int i = 0; i < NGRAM_MOST; i++) h = (h ^ (uint32_t)key->token[i]) * 0x9e3779b97f4a7c15u, h ^= h >> 32;
+    for (int i = 0; i < NGRAM_MOST; i++)
+        h = (h ^ (uint32_t)key->token[i]) * 0x9e3779b97f4a7c15u, h ^= h >> 32;
     for (uint64_t at = h & mask;; at = (at + 1) & mask) {
         int32_t *slot = &table->slot[at];
         if (*slot == 0 || !memcmp(&table->entry[*slot - 1].key, key, sizeof *key)) return slot;
@@ -43,7 +46,8 @@ static ml_status grow(ngram_table *table)
 {
     ml_status st = ML_OK;
     int64_t capacity = ml_max(256, table->capacity * 2);
-    if (capacity > INT32_MAX) return ml_fail(ML_INPUT, "more than %d different n-grams", INT32_MAX / 2);
+    if (capacity > INT32_MAX)
+        return ml_fail(ML_INPUT, "more than %d different n-grams", INT32_MAX / 2);
     if (table->entry) {
         ngram_entry *grown = ml_memory_resize(table->entry, capacity, sizeof *grown, "n-grams");
         if (!grown) return ML_RESOURCE;
@@ -56,7 +60,8 @@ static ml_status grow(ngram_table *table)
     table->slot = NULL;
     table->slot_count = 2 * capacity;
     ML_NEW(table->slot, table->slot_count, ML_MEM_OTHER, "n-grams");
-    for (int64_t i = 0; i < table->count; i++) *find_slot(table, &table->entry[i].key) = (int32_t)(i + 1);
+    for (int64_t i = 0; i < table->count; i++)
+        *find_slot(table, &table->entry[i].key) = (int32_t)(i + 1);
 done:
     return st;
 }

@@ -36,7 +36,9 @@ ml_status ngram_entry_of(ngram_table *table, const ngram *key, ngram_entry **out
 
 /* Adds the n-grams of a text to `count`. */
 ml_status ngram_count(ngram_table *table, const corpus *c, int64_t text, int n) ML_NODISCARD;
-/* Clears the table; then `most` of each n-gram: how often the one text of first … end − 1 has it that has it most often. */
-ml_status ngram_most(ngram_table *table, const corpus *c, int64_t first, int64_t end, int n) ML_NODISCARD;
+/* Clears the table; then `most` of each n-gram: how often the one text of first … end − 1 has it
+ * that has it most often. */
+ml_status ngram_most(ngram_table *table, const corpus *c, int64_t first, int64_t end,
+                     int n) ML_NODISCARD;
 
 #endif

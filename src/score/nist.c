@@ -1,13 +1,15 @@
 /* NIST over a set: n-grams count by how much they say, which the references tell.
  *
- * As the E2E challenge's script has it, so not as NLTK: an output is compared with all its references together (NLTK takes the one that fits best), their mean length counts,
- * an output of fewer than n − 1 words takes some off the number of n-grams, and an empty text is one empty token. */
+ * As the E2E challenge's script has it, so not as NLTK: an output is compared with all its
+ * references together (NLTK takes the one that fits best), their mean length counts, an output of
+ * fewer than n − 1 words takes some off the number of n-grams, and an empty text is one empty
+ * token. */
 #include <math.h>
 
 #include "score/ngrams.h"
 
 typedef struct nist_tables {
-    ngram_table all;             /* count: in all references, n = 0 … 5; n = 0 stands for every word */
+    ngram_table all; /* count: in all references, n = 0 … 5; n = 0 stands for every word */
     ngram_table references, own; /* of one item */
 } nist_tables;
 
@@ -43,7 +45,9 @@ static ml_status add_hits(nist_tables *t, const corpus *c, int64_t item, int n, 
     ML_TRY(ngram_most(&t->own, c, output, output + 1, n));
     for (int64_t i = 0; i < t->own.count; i++) {
         const ngram_entry *hit = ngram_find(&t->references, &t->own.entry[i].key);
-        if (hit) *sum += (double)ml_min(t->own.entry[i].most, hit->most) * information(&t->all, hit->key, n);
+        if (hit)
+            *sum +=
+                (double)ml_min(t->own.entry[i].most, hit->most) * information(&t->all, hit->key, n);
     }
 done:
     return st;

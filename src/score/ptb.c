@@ -1,5 +1,7 @@
-/* Penn Treebank tokens as Stanford's PTBTokenizer cuts them, in lower case, without those that the MS COCO caption evaluation leaves out (quotes, . ? ! , : ; - -- and
- * three dots). Brackets stay as -lrb- …, pounds are #: the evaluation's own list has them in capitals, its tokens are in lower case. */
+/* Penn Treebank tokens as Stanford's PTBTokenizer cuts them, in lower case, without those that the
+ * MS COCO caption evaluation leaves out (quotes, . ? ! , : ; - -- and three dots). Brackets stay
+ * as -lrb- …, pounds are #: the evaluation's own list has them in capitals, its tokens are in
+ * lower case. */
 #include "score/characters.h"
 #include "score/corpus.h"
 #include "score/ptb_rules.h"
@@ -9,7 +11,10 @@ static void close(void *rules) { ptb_rules_destroy(rules); }
 
 static ml_status add(token_list *list, ml_text *lower, const char *text, const ptb_token *token)
 {
-    if (token->becomes) return *token->becomes ? token_list_add(list, token->becomes, (int64_t)strlen(token->becomes)) : ML_OK;
+    if (token->becomes)
+        return *token->becomes
+                   ? token_list_add(list, token->becomes, (int64_t)strlen(token->becomes))
+                   : ML_OK;
     lower->length = 0;
     ml_status st = add_lower(lower, text, token->length);
     return st == ML_OK ? token_list_add(list, lower->data, lower->length) : st;

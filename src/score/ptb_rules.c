@@ -1,5 +1,6 @@
-/* The rules of the Penn Treebank's tokens, as patterns. A rule's group 1 is the token, where it has one; the rest of what it matches only counts for its length, as do
- * the lexers' trailing contexts. */
+/* The rules of the Penn Treebank's tokens, as patterns. A rule's group 1 is the token, where it
+ * has one; the rest of what it matches only counts for its length, as do the lexers' trailing
+ * contexts. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -37,15 +38,15 @@ static const struct {
     {"(" WORD ")" CLITIC, NULL},
     {"(" LETTER "+)" NOT, NULL},
     {WORD, NULL},
-    {QUOTE "[nN]" QUOTE "?|[lLdDjJ]" QUOTE "|" QUOTE "[eE][mM]|" QUOTE "[2-9]0s|(?i)o" QUOTE "clock|c" QUOTE "mon|ma" QUOTE "am|" QUOTE
-           "till?|" QUOTE "cause",
+    {QUOTE "[nN]" QUOTE "?|[lLdDjJ]" QUOTE "|" QUOTE "[eE][mM]|" QUOTE "[2-9]0s|(?i)o" QUOTE
+           "clock|c" QUOTE "mon|ma" QUOTE "am|" QUOTE "till?|" QUOTE "cause",
      NULL},
     {"(" CLITIC ")(?![A-Za-z])", NULL},
     {"(" NOT ")(?![A-Za-z])", NULL},
     /* addresses */
     {"https?://" NO_MARK "+" NO_STOP, NULL},
-    {"(?:www\\.(?:[^\\s\"<>|.!?(){},]+\\.)+[a-zA-Z]{2,4}|(?:[^\\s\"`'<>|.!?(){},\\-_$]+\\.)+(?:com|net|org|edu))(?:/" NO_MARK "+" NO_STOP
-     ")?",
+    {"(?:www\\.(?:[^\\s\"<>|.!?(){},]+\\.)+[a-zA-Z]{2,4}|(?:[^\\s\"`'<>|.!?(){},\\-_$]+\\.)+(?:com|"
+     "net|org|edu))(?:/" NO_MARK "+" NO_STOP ")?",
      NULL},
     {"[a-zA-Z0-9][^\\s\"<>|(){}]*@(?:[^\\s\"<>|(){}.]+\\.)+[a-zA-Z]{2,4}", NULL},
     {"@[A-Za-z_][A-Za-z_0-9]*|#" LETTER "+", NULL},
@@ -69,9 +70,11 @@ static const struct {
     /* abbreviations */
     {"(?:[A-Za-z]\\.){2,}|[A-HJ-Za-z]\\.|I\\.(?!\\s+[A-Z])", NULL},
     {"(" WORD "\\.)[,;:]", NULL},
-    {"(?:Mr|Mrs|Ms|Drs?|Profs?|Gov|Gen|Sen|Rep|Lt|Col|Sgt|Rev|Hon|Capt|Cmdr|Pres|Maj|Messrs|Jr|Sr|Bros|Blvd|Rd|Esq|Ave|Mt|Ft|St|Inc|Cos?|"
+    {"(?:Mr|Mrs|Ms|Drs?|Profs?|Gov|Gen|Sen|Rep|Lt|Col|Sgt|Rev|Hon|Capt|Cmdr|Pres|Maj|Messrs|Jr|Sr|"
+     "Bros|Blvd|Rd|Esq|Ave|Mt|Ft|St|Inc|Cos?|"
      "Corp|Ltd|Plc|Bancorp|"
-     "Dept|Assn|Univ|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mon|Tues?|Wed|Thu|Thurs|Fri|vs|etc|est|dept|st|mr|mrs|ms|dr|rd|ave|inc|"
+     "Dept|Assn|Univ|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mon|Tues?|Wed|Thu|Thurs|Fri|vs|"
+     "etc|est|dept|st|mr|mrs|ms|dr|rd|ave|inc|"
      "co|ltd|corp)\\.",
      NULL},
     {"(?i)nos?\\.(?=\\s*\\p{Nd})", NULL},
@@ -103,7 +106,9 @@ static ml_status compile(pcre2_code **out, const char *pattern)
     PCRE2_SIZE where;
     const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK;
     *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, options, &error, &where, NULL);
-    if (!*out) return ml_fail(ML_INTERNAL, "the rule \"%s\" for tokens is not understood at byte %zu", pattern, (size_t)where);
+    if (!*out)
+        return ml_fail(ML_INTERNAL, "the rule \"%s\" for tokens is not understood at byte %zu",
+                       pattern, (size_t)where);
     (void)pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without it matching is slow, not wrong */
     return ML_OK;
 }
@@ -139,7 +144,8 @@ ptb_token ptb_rules_match(const ptb_rules *r, const char *text, int64_t length, 
     int64_t most = 0;
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(r->match);
     for (int i = 0; i < RULES; i++) {
-        int groups = pcre2_match(r->code[i], (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)at, PCRE2_NO_UTF_CHECK, r->match, NULL);
+        int groups = pcre2_match(r->code[i], (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)at,
+                                 PCRE2_NO_UTF_CHECK, r->match, NULL);
         if (groups < 1 || (int64_t)span[1] - at <= most) continue;
         most = (int64_t)span[1] - at;
         best = (ptb_token){(int64_t)(groups > 1 ? span[3] : span[1]) - at, rules[i].becomes};

@@ -13,7 +13,8 @@ typedef struct ptb_token {
 
 ml_status ptb_rules_create(ptb_rules **out) ML_NODISCARD;
 void ptb_rules_destroy(ptb_rules *rules); /* NULL is fine */
-/* At text[at], which is no blank: of all rules the one that looks at most bytes, the first of several. */
+/* At text[at], which is no blank: of all rules the one that looks at most bytes, the first of
+ * several. */
 ptb_token ptb_rules_match(const ptb_rules *rules, const char *text, int64_t length, int64_t at);
 
 #endif

@@ -1,4 +1,5 @@
-/* Sets out of two files, as the E2E challenge has them: a line an output; references in groups between empty lines. */
+/* Sets out of two files, as the E2E challenge has them: a line an output; references in groups
+ * between empty lines. */
 #include <inttypes.h>
 
 #include "score/characters.h"
@@ -8,21 +9,26 @@
 typedef struct pair_reader {
     const char *output_path, *reference_path;
     text_lines outputs, references;
-    bool grouped; /* empty lines stand between groups; else a line is the one reference of an output */
+    bool grouped; /* empty lines stand between groups; else a line is the one reference of an output
+                   */
 } pair_reader;
 
 /* The next line without blanks at its ends; *more false at the end. */
-static ml_status next_line(text_lines *file, const char *path, const char **line, int64_t *length, bool *more)
+static ml_status next_line(text_lines *file, const char *path, const char **line, int64_t *length,
+                           bool *more)
 {
     *more = text_lines_next(file, line, length);
     if (!*more) return ML_OK;
     int64_t wrong = utf8_invalid(*line, *length);
-    if (wrong >= 0) return ml_fail(ML_INPUT, "%s: line %" PRId64 ": byte %" PRId64 " is not valid UTF-8", path, file->number, wrong + 1);
+    if (wrong >= 0)
+        return ml_fail(ML_INPUT, "%s: line %" PRId64 ": byte %" PRId64 " is not valid UTF-8", path,
+                       file->number, wrong + 1);
     trim(line, length);
     return ML_OK;
 }
 
-/* Whether an empty line stands in the file with a text somewhere behind it; counts its groups and lines of text. */
+/* Whether an empty line stands in the file with a text somewhere behind it; counts its groups and
+ * lines of text. */
 static ml_status survey(text_lines *file, const char *path, int64_t *groups, int64_t *texts)
 {
     ml_status st = ML_OK;
@@ -56,8 +62,10 @@ static ml_status add_group(ml_score_set *set, pair_reader *r)
         if (!r->grouped) break;
     }
     if (count == 0)
-        st = ml_fail(ML_INPUT, "%s: line %" PRId64 " is empty where a reference of output %" PRId64 " is expected", r->reference_path,
-                     r->references.number, ml_score_set_items(set));
+        st = ml_fail(ML_INPUT,
+                     "%s: line %" PRId64 " is empty where a reference of output %" PRId64
+                     " is expected",
+                     r->reference_path, r->references.number, ml_score_set_items(set));
 done:
     return st;
 }
@@ -69,7 +77,8 @@ static ml_status count_outputs(const pair_reader *r, int64_t *count)
     int64_t length;
     bool more = true;
     text_lines look = r->outputs;
-    for (*count = 0; more; *count += more) ML_TRY(next_line(&look, r->output_path, &line, &length, &more));
+    for (*count = 0; more; *count += more)
+        ML_TRY(next_line(&look, r->output_path, &line, &length, &more));
 done:
     return st;
 }
@@ -83,11 +92,15 @@ static ml_status check_counts(pair_reader *r)
     r->grouped = groups != 1 || outputs == 1;
     int64_t expected = r->grouped ? groups : texts;
     if (texts == 0)
-        st = ml_fail(ML_INPUT, "%s: no line has a text; there is nothing to score against", r->reference_path);
+        st = ml_fail(ML_INPUT, "%s: no line has a text; there is nothing to score against",
+                     r->reference_path);
     else if (expected != outputs)
-        st = ml_fail(ML_INPUT, "%s has %" PRId64 " outputs (lines), but %s has references for %" PRId64 " (%s); they must be as many",
+        st = ml_fail(ML_INPUT,
+                     "%s has %" PRId64 " outputs (lines), but %s has references for %" PRId64
+                     " (%s); they must be as many",
                      r->output_path, outputs, r->reference_path, expected,
-                     r->grouped ? "groups between empty lines" : "lines: without an empty line, one each");
+                     r->grouped ? "groups between empty lines"
+                                : "lines: without an empty line, one each");
 done:
     return st;
 }

@@ -9,13 +9,20 @@
 static ml_status add_references(ml_score_set *set, const json_t *references)
 {
     ml_status st = ML_OK;
-    if (!references) return ml_fail(ML_INPUT, "there is no \"references\"; expected {\"output\": …, \"references\": [ … ]}");
-    if (!json_is_array(references)) return ml_fail(ML_INPUT, "\"references\" is not a list of strings");
-    if (json_array_size(references) == 0) return ml_fail(ML_INPUT, "\"references\" is empty; an output needs at least one to be scored");
+    if (!references)
+        return ml_fail(
+            ML_INPUT,
+            "there is no \"references\"; expected {\"output\": …, \"references\": [ … ]}");
+    if (!json_is_array(references))
+        return ml_fail(ML_INPUT, "\"references\" is not a list of strings");
+    if (json_array_size(references) == 0)
+        return ml_fail(ML_INPUT,
+                       "\"references\" is empty; an output needs at least one to be scored");
     for (size_t i = 0; i < json_array_size(references); i++) {
         const json_t *one = json_array_get(references, i);
         if (!json_is_string(one)) return ml_fail(ML_INPUT, "references[%zu] is not a string", i);
-        ML_TRY(ml_score_set_add_reference(set, json_string_value(one), (int64_t)json_string_length(one)));
+        ML_TRY(ml_score_set_add_reference(set, json_string_value(one),
+                                          (int64_t)json_string_length(one)));
     }
 done:
     return st;
@@ -29,16 +36,20 @@ static ml_status add_line(ml_score_set *set, const char *line, int64_t length)
     int64_t wrong = utf8_invalid(line, length);
     if (wrong >= 0) return ml_fail(ML_INPUT, "column %" PRId64 ": not valid UTF-8", wrong + 1);
     object = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (!object) return ml_fail(ML_INPUT, "column %d: not valid JSON: %s", error.column, error.text);
+    if (!object)
+        return ml_fail(ML_INPUT, "column %d: not valid JSON: %s", error.column, error.text);
     const json_t *output = json_object_get(object, "output");
     if (!json_is_object(object)) {
-        st = ml_fail(ML_INPUT, "not a JSON object; expected {\"output\": …, \"references\": [ … ]}");
+        st =
+            ml_fail(ML_INPUT, "not a JSON object; expected {\"output\": …, \"references\": [ … ]}");
     } else if (!output) {
-        st = ml_fail(ML_INPUT, "there is no \"output\"; expected {\"output\": …, \"references\": [ … ]}");
+        st = ml_fail(ML_INPUT,
+                     "there is no \"output\"; expected {\"output\": …, \"references\": [ … ]}");
     } else if (!json_is_string(output)) {
         st = ml_fail(ML_INPUT, "\"output\" is not a string");
     } else {
-        ML_TRY(ml_score_set_add_output(set, json_string_value(output), (int64_t)json_string_length(output)));
+        ML_TRY(ml_score_set_add_output(set, json_string_value(output),
+                                       (int64_t)json_string_length(output)));
         ML_TRY(add_references(set, json_object_get(object, "references")));
     }
 done:
@@ -64,7 +75,8 @@ ml_status ml_score_set_read_jsonl(ml_score_set **out, const char *path)
         if (st == ML_INPUT) st = ml_fail_within(st, "%s: line %" PRId64, path, file.number);
         if (st != ML_OK) goto done;
     }
-    if (ml_score_set_items(set) == 0) st = ml_fail(ML_INPUT, "%s: no line has an output; there is nothing to score", path);
+    if (ml_score_set_items(set) == 0)
+        st = ml_fail(ML_INPUT, "%s: no line has an output; there is nothing to score", path);
 done:
     text_lines_close(&file);
     if (st != ML_OK) {

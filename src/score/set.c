@@ -45,7 +45,8 @@ static ml_status add_text(ml_score_set *set, const char *text, int64_t length)
 {
     ml_status st = ML_OK;
     int64_t wrong = utf8_invalid(text, length);
-    if (wrong >= 0) return ml_fail(ML_INPUT, "not valid UTF-8 at byte %" PRId64 " of the text", wrong + 1);
+    if (wrong >= 0)
+        return ml_fail(ML_INPUT, "not valid UTF-8 at byte %" PRId64 " of the text", wrong + 1);
     ML_TRY(reserve(&set->text, &set->text_capacity, set->texts + 1));
     ML_TRY(ml_text_add(&set->bytes, text, length));
     set->text[++set->texts] = set->bytes.length;
@@ -76,8 +77,10 @@ int64_t ml_score_set_references(const ml_score_set *set) { return set->texts - s
 
 ml_status score_set_check(const ml_score_set *set)
 {
-    if (set->items == 0) return ml_fail(ML_INPUT, "there is nothing to score: the set has no output");
+    if (set->items == 0)
+        return ml_fail(ML_INPUT, "there is nothing to score: the set has no output");
     for (int64_t i = 0; i < set->items; i++)
-        if (set->item[i + 1] - set->item[i] < 2) return ml_fail(ML_INPUT, "output %" PRId64 " has no reference", i + 1);
+        if (set->item[i + 1] - set->item[i] < 2)
+            return ml_fail(ML_INPUT, "output %" PRId64 " has no reference", i + 1);
     return ML_OK;
 }

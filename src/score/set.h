@@ -1,4 +1,5 @@
-/* How a set is stored: all texts one behind the other; of each item first the output, then its references. */
+/* How a set is stored: all texts one behind the other; of each item first the output, then its
+ * references. */
 #ifndef MPILORA_SCORE_SET_H
 #define MPILORA_SCORE_SET_H
 

@@ -44,12 +44,14 @@ const tokenizer rouge_words = {cut, NULL, NULL}, rouge_stems = {cut_stems, NULL,
 
 static double f1(int64_t hits, int64_t output, int64_t reference)
 {
-    double precision = (double)hits / (double)ml_max(output, 1), recall = (double)hits / (double)ml_max(reference, 1);
+    double precision = (double)hits / (double)ml_max(output, 1),
+           recall = (double)hits / (double)ml_max(reference, 1);
     return precision + recall > 0 ? 2 * precision * recall / (precision + recall) : 0;
 }
 
 /* own: the output's n-grams, counted. */
-static ml_status overlap(const ngram_table *own, ngram_table *other, const corpus *c, int64_t output, int64_t text, int n, double *out)
+static ml_status overlap(const ngram_table *own, ngram_table *other, const corpus *c,
+                         int64_t output, int64_t text, int n, double *out)
 {
     ml_status st = ML_OK;
     int64_t hits = 0;
@@ -63,7 +65,8 @@ done:
     return st;
 }
 
-static ml_status best_overlap(ngram_table *own, ngram_table *other, const corpus *c, int64_t item, int n, double *sum)
+static ml_status best_overlap(ngram_table *own, ngram_table *other, const corpus *c, int64_t item,
+                              int n, double *sum)
 {
     ml_status st = ML_OK;
     int64_t output = c->item[item];
@@ -83,7 +86,8 @@ static double best_subsequence(const corpus *c, int64_t item, int64_t *row)
     int64_t output = c->item[item];
     double best = 0;
     for (int64_t text = output + 1; text < c->item[item + 1]; text++) {
-        double one = f1(common_subsequence(c, output, text, row), corpus_length(c, output), corpus_length(c, text));
+        double one = f1(common_subsequence(c, output, text, row), corpus_length(c, output),
+                        corpus_length(c, text));
         best = one > best ? one : best;
     }
     return best;

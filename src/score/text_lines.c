@@ -16,7 +16,10 @@ static ml_status read_all(text_lines *file, FILE *from, const char *path)
         got = fread(buffer, 1, (size_t)size, from);
         ML_TRY(ml_text_add(&file->bytes, buffer, (int64_t)got));
         if (file->bytes.length > largest) {
-            st = ml_fail(ML_INPUT, "%s: larger than %" PRId64 " bytes, which is more than texts to score can be", path, largest);
+            st = ml_fail(ML_INPUT,
+                         "%s: larger than %" PRId64
+                         " bytes, which is more than texts to score can be",
+                         path, largest);
             goto done;
         }
     }
@@ -30,10 +33,12 @@ ml_status text_lines_open(text_lines *file, const char *path)
 {
     *file = (text_lines){0};
     FILE *from = fopen(path, "rb");
-    if (!from) return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    if (!from)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     ml_status st = read_all(file, from, path);
     fclose(from);
-    if (st == ML_OK && file->bytes.length == 0) st = ml_fail(ML_INPUT, "%s: the file is empty; there is nothing to score", path);
+    if (st == ML_OK && file->bytes.length == 0)
+        st = ml_fail(ML_INPUT, "%s: the file is empty; there is nothing to score", path);
     if (st != ML_OK) {
         text_lines_close(file);
         return st;

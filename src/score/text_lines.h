@@ -9,7 +9,8 @@ typedef struct text_lines {
     int64_t next, number; /* where the next line begins; the number of the line in hand, from 1 */
 } text_lines;
 
-/* ML_INPUT naming the file: not there, not readable, empty, larger than 1 GiB. A byte order mark is passed over. */
+/* ML_INPUT naming the file: not there, not readable, empty, larger than 1 GiB. A byte order mark
+ * is passed over. */
 ml_status text_lines_open(text_lines *file, const char *path) ML_NODISCARD;
 void text_lines_close(text_lines *file); /* a zero one is fine */
 /* The next line without its end (LF or CR LF) or false; borrowed from the file. */

@@ -22,7 +22,8 @@ static ml_status read_adapters(job *j)
     const ml_base *base = j->session.base;
     ML_NEW(j->adapters, o->nadapters, ML_MEM_OTHER, "adapters");
     for (int64_t i = 0; i < o->nadapters; i++)
-        ML_TRY(ml_adapter_read(&j->adapters[i], o->adapters[i], ml_base_spec(base), ml_base_source_hash(base)));
+        ML_TRY(ml_adapter_read(&j->adapters[i], o->adapters[i], ml_base_spec(base),
+                               ml_base_source_hash(base)));
 done:
     return st;
 }
@@ -32,14 +33,16 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
 {
     const ml_generate_options *o = j->options;
     const ml_prompt *prompt = &o->prompts[i];
-    int64_t length = j->requests.request[i].length, context = ml_base_spec(j->session.base)->context;
+    int64_t length = j->requests.request[i].length,
+            context = ml_base_spec(j->session.base)->context;
     ml_status st = ML_OK;
     if (tokens == 0)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE, "the prompt is empty; give at least one token");
     else if (length + o->generation.max_new > context)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
-                     "the prompt has %" PRId64 " tokens, with %" PRId64 " new ones more than the context of %" PRId64, length,
-                     o->generation.max_new, context);
+                     "the prompt has %" PRId64 " tokens, with %" PRId64
+                     " new ones more than the context of %" PRId64,
+                     length, o->generation.max_new, context);
     if (st == ML_OK) return ML_OK;
     return o->file ? ml_fail_within(st, "%s:%" PRId64, o->file, prompt->line)
                    : ml_fail_within(st, "--prompt, number %" PRId64, prompt->line);
@@ -57,10 +60,12 @@ static ml_status encode_prompts(job *j)
         bool dressed = adapter && ml_method_has_prefix(adapter->method);
         ML_TRY(requests_encode(&j->requests, i, prompt->text));
         int64_t tokens = j->requests.prompt[i].count;
-        ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0, dressed ? adapter->sizes.infix : 0));
+        ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0,
+                              dressed ? adapter->sizes.infix : 0));
         ML_TRY(check_prompt(j, i, tokens));
     }
-    j->session.tokens = ml_generation_tokens(&j->generation, o->count, j->requests.request, o->together);
+    j->session.tokens =
+        ml_generation_tokens(&j->generation, o->count, j->requests.request, o->together);
 done:
     return st;
 }
@@ -88,8 +93,10 @@ static ml_status generate(job *j, ml_text *out)
 {
     const ml_generate_options *o = j->options;
     const ml_router router = ml_bank_router(j->session.bank);
-    ml_status st = requests_generate(&j->requests, j->session.grid, j->session.model, &j->generation, o->together, &router);
-    for (int64_t i = 0; i < o->count && st == ML_OK; i++) st = requests_decode(&j->requests, i, &out[i]);
+    ml_status st = requests_generate(&j->requests, j->session.grid, j->session.model,
+                                     &j->generation, o->together, &router);
+    for (int64_t i = 0; i < o->count && st == ML_OK; i++)
+        st = requests_decode(&j->requests, i, &out[i]);
     return st;
 }
 
@@ -105,7 +112,8 @@ static void describe(const job *j, ml_generate_report *report)
     report->seconds = seconds[1];
 }
 
-/* The largest divisor of the ranks that divides the model's heads; what is left of the ranks are replicas. */
+/* The largest divisor of the ranks that divides the model's heads; what is left of the ranks are
+ * replicas. */
 static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
 {
     ml_status st = ML_OK;
@@ -113,7 +121,9 @@ static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
     ml_base *base = NULL;
     int64_t ranks = *tp = ml_grid_world_size();
     if (o->tp > 0) *tp = o->tp;
-    if (ranks % *tp != 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %" PRId64 " ranks", *tp, ranks);
+    if (ranks % *tp != 0)
+        return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %" PRId64 " ranks", *tp,
+                       ranks);
     if (ranks == 1 || o->tp > 0) return ML_OK;
     ML_TRY(ml_grid_create(&world, 1));
     ML_TRY(ml_grid_agree(world, ml_base_open(&base, o->base)));
@@ -130,7 +140,10 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
     ml_status st = ML_OK;
     job j = {.options = o, .generation = o->generation};
     session *s = &j.session;
-    ml_run_config config = {.base = (char *)(uintptr_t)o->base, .batch = {1, 1}, .parallel = {1, 1}, .precision = o->precision};
+    ml_run_config config = {.base = (char *)(uintptr_t)o->base,
+                            .batch = {1, 1},
+                            .parallel = {1, 1},
+                            .precision = o->precision};
     ML_TRY(choose_tp(o, &config.parallel.tp));
     ML_TRY(session_open(s, &config, false));
     ML_TRY(ml_grid_agree(s->grid, prepare(&j, &report->adapter_seconds)));

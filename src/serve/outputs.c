@@ -1,19 +1,21 @@
-/* Continuations of a data set's prompts. The prompt of a sequence are its tokens before the first target, its reference those from there on, without the end of text. */
+/* Continuations of a data set's prompts. The prompt of a sequence are its tokens before the first
+ * target, its reference those from there on, without the end of text. */
 #include "serve/outputs.h"
 
-#include "io/json_text.h"
 #include "io/durable.h"
+#include "io/json_text.h"
 
 void outputs_destroy(outputs *o)
 {
     for (int64_t i = 0; o->prompt && i < o->requests.count; i++) ml_text_destroy(&o->prompt[i]);
-    for (int64_t i = 0; o->references && i < o->requests.count; i++) ml_text_destroy(&o->references[i]);
+    for (int64_t i = 0; o->references && i < o->requests.count; i++)
+        ml_text_destroy(&o->references[i]);
     ml_memory_free(o->prompt);
     ml_memory_free(o->references);
     requests_destroy(&o->requests);
 }
 
-/* ---- prompts and references ---- */
+/* ---- prompts and references ---------------------------------------------------------------- */
 
 typedef struct reading {
     ml_sampler *sampler;
@@ -52,11 +54,13 @@ static ml_status read_sequence(reading *r, const session *s, int64_t position)
 
 static bool is_prompt(const reading *r, const ml_ids *ids)
 {
-    return ids->count == r->prompt && !memcmp(ids->data, r->token, (size_t)r->prompt * sizeof *r->token);
+    return ids->count == r->prompt &&
+           !memcmp(ids->data, r->token, (size_t)r->prompt * sizeof *r->token);
 }
 
 /* The decoded tokens as a JSON string. */
-static ml_status add_string(const ml_tokenizer *tokenizer, const int32_t *token, int64_t count, ml_text *json)
+static ml_status add_string(const ml_tokenizer *tokenizer, const int32_t *token, int64_t count,
+                            ml_text *json)
 {
     ml_text text = {0};
     ml_status st = ml_tokenizer_decode(tokenizer, token, count, &text);
@@ -71,7 +75,9 @@ static ml_status add_reference(outputs *o, int64_t i, const reading *r)
     const ml_tokenizer *tokenizer = o->requests.tokenizer;
     if (end > r->prompt && r->token[end - 1] == ml_tokenizer_end_of_text(tokenizer)) end--;
     ml_status st = ml_text_printf(&o->references[i], o->references[i].length ? ", " : "[");
-    return st == ML_OK ? add_string(tokenizer, r->token + r->prompt, end - r->prompt, &o->references[i]) : st;
+    return st == ML_OK
+               ? add_string(tokenizer, r->token + r->prompt, end - r->prompt, &o->references[i])
+               : st;
 }
 
 static ml_status add_prompt(outputs *o, int64_t i, const reading *r)
@@ -120,13 +126,15 @@ ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *optio
     ML_NEW(o->prompt, sequences, ML_MEM_OTHER, "prompts");
     ML_NEW(o->references, sequences, ML_MEM_OTHER, "references");
     ML_TRY(read_prompts(o, s));
-    for (int64_t i = 0; i < o->requests.count; i++) ML_TRY(requests_dress(&o->requests, i, 0, s->prefix, s->infix));
-    s->tokens = ml_max(s->tokens, ml_generation_tokens(&o->generation, o->requests.count, o->requests.request, o->together));
+    for (int64_t i = 0; i < o->requests.count; i++)
+        ML_TRY(requests_dress(&o->requests, i, 0, s->prefix, s->infix));
+    s->tokens = ml_max(s->tokens, ml_generation_tokens(&o->generation, o->requests.count,
+                                                       o->requests.request, o->together));
 done:
     return st;
 }
 
-/* ---- results ---- */
+/* ---- results ------------------------------------------------------------------------------- */
 
 static ml_status write_file(const outputs *o, const char *path)
 {
@@ -146,6 +154,9 @@ done:
 
 ml_status outputs_write(outputs *o, const session *s, const char *path)
 {
-    ml_status st = requests_generate(&o->requests, s->grid, s->model, &o->generation, o->together, NULL);
-    return st == ML_OK ? ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? write_file(o, path) : ML_OK) : st;
+    ml_status st =
+        requests_generate(&o->requests, s->grid, s->model, &o->generation, o->together, NULL);
+    return st == ML_OK
+               ? ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? write_file(o, path) : ML_OK)
+               : st;
 }

@@ -21,9 +21,16 @@ ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64
     *r = (requests){.count = count, .max_new = max_new};
     int64_t context = ml_base_spec(base)->context;
     if (max_new > context)
-        return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is more than the context of the model, %" PRId64 " tokens", max_new, context);
-    if (!length) return ml_fail(ML_INPUT, "%s: the base has no tokenizer; import it from a source that has one", ml_base_path(base));
-    if (!ml_multiply(count, ml_max(1, max_new), &tokens)) return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is too large", max_new);
+        return ml_fail(ML_USAGE,
+                       "--max-new: %" PRId64 " is more than the context of the model, %" PRId64
+                       " tokens",
+                       max_new, context);
+    if (!length)
+        return ml_fail(ML_INPUT,
+                       "%s: the base has no tokenizer; import it from a source that has one",
+                       ml_base_path(base));
+    if (!ml_multiply(count, ml_max(1, max_new), &tokens))
+        return ml_fail(ML_USAGE, "--max-new: %" PRId64 " is too large", max_new);
     ML_TRY(ml_tokenizer_create(&r->tokenizer, json, length));
     ML_NEW(r->prompt, count, ML_MEM_OTHER, "prompts");
     ML_NEW(r->request, count, ML_MEM_OTHER, "prompts");
@@ -80,7 +87,8 @@ ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix
     return ML_OK;
 }
 
-/* All replicas' continuations to all ranks: each knows its own, mine … end − 1, the others' are zero. */
+/* All replicas' continuations to all ranks: each knows its own, mine … end − 1, the others' are
+ * zero. */
 static ml_status exchange(requests *r, const ml_grid *grid, int64_t mine, int64_t end)
 {
     ml_status st = ML_OK;
@@ -98,19 +106,23 @@ done:
         for (int64_t i = 0; i < n; i++) {
             ml_request *request = &r->request[i];
             request->count = all[i * width];
-            for (int64_t t = 0; t < request->count; t++) request->out[t] = (int32_t)all[i * width + 1 + t];
+            for (int64_t t = 0; t < request->count; t++)
+                request->out[t] = (int32_t)all[i * width + 1 + t];
         }
     }
     ml_memory_free(all);
     return st;
 }
 
-ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model, const ml_generation *generation, int64_t together,
+ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
+                            const ml_generation *generation, int64_t together,
                             const ml_router *router)
 {
     int64_t dp = ml_grid_dp(grid), place = ml_grid_dp_rank(grid);
-    int64_t mine = ml_part_start(r->count, dp, place), end = mine + ml_part_count(r->count, dp, place);
-    ml_status st = ml_grid_agree(grid, ml_model_generate(model, generation, end - mine, r->request + mine, together, router));
+    int64_t mine = ml_part_start(r->count, dp, place),
+            end = mine + ml_part_count(r->count, dp, place);
+    ml_status st = ml_grid_agree(grid, ml_model_generate(model, generation, end - mine,
+                                                         r->request + mine, together, router));
     return st == ML_OK && dp > 1 ? exchange(r, grid, mine, end) : st;
 }
 

@@ -16,15 +16,22 @@ typedef struct requests {
 } requests;
 
 /* With the base's tokenizer. ML_INPUT where it has none. Local, as all of these. */
-ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64_t max_new) ML_NODISCARD;
+ml_status requests_create(requests *r, const ml_base *base, int64_t count,
+                          int64_t max_new) ML_NODISCARD;
 void requests_destroy(requests *r);
-/* Prompt i from a text, behind the token that begins a text where the tokenizer has one; special tokens that it spells are meant. */
+/* Prompt i from a text, behind the token that begins a text where the tokenizer has one; special
+ * tokens that it spells are meant. */
 ml_status requests_encode(requests *r, int64_t i, const char *text) ML_NODISCARD;
-/* Prompt i as it goes to the model: virtual tokens, `prefix` of them before it and `infix` behind it. */
-ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix, int64_t infix) ML_NODISCARD;
-/* The replicas of the grid do a part each, and all ranks get all continuations. Collective over the grid. */
-ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model, const ml_generation *generation, int64_t together,
+/* Prompt i as it goes to the model: virtual tokens, `prefix` of them before it and `infix` behind
+ * it. */
+ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix,
+                         int64_t infix) ML_NODISCARD;
+/* The replicas of the grid do a part each, and all ranks get all continuations. Collective over
+ * the grid. */
+ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
+                            const ml_generation *generation, int64_t together,
                             const ml_router *router) ML_NODISCARD;
-ml_status requests_decode(const requests *r, int64_t i, ml_text *out) ML_NODISCARD; /* continuation i */
+ml_status requests_decode(const requests *r, int64_t i,
+                          ml_text *out) ML_NODISCARD; /* continuation i */
 
 #endif

@@ -13,7 +13,8 @@ static bool is_stopped(const session *s, const evaluation_stop *stop)
 static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
 {
     double loss;
-    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, count, false));
+    ml_status st =
+        ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, count, false));
     if (st != ML_OK) return st;
     ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
     sums[0] += loss;
@@ -21,12 +22,13 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
     return ML_OK;
 }
 
-/* This replica's sequences. All replicas go through as many rounds, also after a fault, since they ask each other before each. */
+/* This replica's sequences. All replicas go through as many rounds, also after a fault, since they
+ * ask each other before each. */
 static ml_status add_losses(session *s, const evaluation_stop *stop, double sums[2])
 {
     ml_status st = ML_OK;
-    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
-            micro = s->config->batch.micro;
+    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid),
+            mine = ml_grid_dp_rank(s->grid), micro = s->config->batch.micro;
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
     int64_t most = ml_part_count(n, dp, 0);
     for (int64_t done = 0; done < most; done += micro) {
@@ -50,7 +52,9 @@ ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss
 
 static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
 {
-    return path ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base)) : ML_OK;
+    return path
+               ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base))
+               : ML_OK;
 }
 
 static ml_status generate(session *s, outputs *o, const char *path, ml_evaluation *out)
@@ -60,18 +64,22 @@ static ml_status generate(session *s, outputs *o, const char *path, ml_evaluatio
     if (st != ML_OK) return st;
     out->output_seconds = ml_seconds() - start;
     out->outputs = o->requests.count;
-    for (int64_t i = 0; i < o->requests.count; i++) out->output_tokens += o->requests.request[i].count;
+    for (int64_t i = 0; i < o->requests.count; i++)
+        out->output_tokens += o->requests.request[i].count;
     return ML_OK;
 }
 
-ml_status ml_evaluate_run(const ml_run_config *config, const char *path, const ml_output_options *wanted, ml_evaluation *out)
+ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
+                          const ml_output_options *wanted, ml_evaluation *out)
 {
     ml_status st = ML_OK;
     session s = {0};
     outputs outputs = {0};
     ml_adapter adapter = {0};
     *out = (ml_evaluation){0};
-    if (!config->data.valid) return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on", config->path);
+    if (!config->data.valid)
+        return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on",
+                       config->path);
     ML_TRY(session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));

@@ -1,11 +1,14 @@
-/* Sequences of a file, one after the other without padding, with the rows whose successor is a target.
+/* Sequences of a file, one after the other without padding, with the rows whose successor is a
+ * target.
  *
- * Sequences that begin alike share these rows: sorted by their tokens, each begins where it leaves the path of the one before it, which is
- * the depth-first order of their prefix tree. A row then predicts one successor for every sequence that runs through it, so the loss and
- * its gradients stay what they were; each common token is computed once. */
+ * Sequences that begin alike share these rows: sorted by their tokens, each begins where it leaves
+ * the path of the one before it, which is the depth-first order of their prefix tree. A row then
+ * predicts one successor for every sequence that runs through it, so the loss and its gradients
+ * stay what they were; each common token is computed once. */
 #include "session/session.h"
 
-/* Shorter common beginnings are computed twice: they save less than the attention to one more piece of a path costs. */
+/* Shorter common beginnings are computed twice: they save less than the attention to one more
+ * piece of a path costs. */
 enum { LEAST_SHARED = 4 };
 
 ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
@@ -30,10 +33,13 @@ done:
 int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
 {
     const packer *p = NULL;
-    size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target + sizeof *p->target_start + sizeof *p->hit +
-                     sizeof *p->read_token + sizeof *p->read_mask;
-    size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence + sizeof *p->read;
-    return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start + sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
+    size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
+                     sizeof *p->target_start + sizeof *p->hit + sizeof *p->read_token +
+                     sizeof *p->read_mask;
+    size_t a_sequence =
+        sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence + sizeof *p->read;
+    return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
+           sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
            max_len * (int64_t)sizeof *p->path;
 }
 
@@ -54,7 +60,8 @@ void packer_destroy(packer *p)
     *p = (packer){0};
 }
 
-/* Tokens after the last one whose successor is a target are no input to anything: they are left out. */
+/* Tokens after the last one whose successor is a target are no input to anything: they are left
+ * out. */
 static int64_t count_inputs(const packed_sequence *sequence)
 {
     int64_t inputs = sequence->length - 1;
@@ -63,7 +70,8 @@ static int64_t count_inputs(const packed_sequence *sequence)
 }
 
 /* `count` of them at `at`, from the `first` on, before the `behind` tokens that stand there. */
-static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_t first, int64_t count)
+static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_t first,
+                           int64_t count)
 {
     memmove(token + count, token, (size_t)behind * sizeof *token);
     memmove(mask + count, mask, (size_t)behind * sizeof *mask);
@@ -71,7 +79,8 @@ static void insert_virtual(int32_t *token, uint8_t *mask, int64_t behind, int64_
     for (int64_t j = 0; j < count; j++) token[j] = (int32_t)(-1 - first - j);
 }
 
-/* The infix ends the prompt: it stands before the first target. A sequence's own first token is no target, though something stands before it now. */
+/* The infix ends the prompt: it stands before the first target. A sequence's own first token is no
+ * target, though something stands before it now. */
 static void add_virtual(const session *s, packed_sequence *sequence, int32_t *token, uint8_t *mask)
 {
     int64_t prompt = 1;
@@ -88,11 +97,14 @@ static ml_status read_sequences(session *s, const data_source *source, int64_t f
     int64_t at = 0;
     p->file_tokens = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t sequence = ml_sampler_at(source->sampler, first + i), length = ml_dataset_length(source->dataset, sequence, s->max_len);
-        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->read_token + at, p->read_mask + at);
+        int64_t sequence = ml_sampler_at(source->sampler, first + i),
+                length = ml_dataset_length(source->dataset, sequence, s->max_len);
+        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->read_token + at,
+                                       p->read_mask + at);
         if (st != ML_OK) return st;
         p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
-        if (s->prefix + s->infix > 0) add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
+        if (s->prefix + s->infix > 0)
+            add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
         p->read[i].inputs = count_inputs(&p->read[i]);
         p->file_tokens += length;
         at += p->read[i].length;
@@ -116,7 +128,8 @@ static bool is_before(const packed_sequence *a, const packed_sequence *b)
     return a->token[common] < b->token[common];
 }
 
-/* In place, each inserted where it belongs among those before it: the C library's qsort asks for memory. */
+/* In place, each inserted where it belongs among those before it: the C library's qsort asks for
+ * memory. */
 static void sort_by_tokens(packed_sequence *sequence, int64_t count)
 {
     for (int64_t i = 1; i < count; i++) {
@@ -134,7 +147,8 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
     }
 }
 
-/* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path becomes its path. */
+/* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path
+ * becomes its path. */
 static void append(packer *p, const packed_sequence *sequence, int64_t shared)
 {
     ml_batch *batch = &p->batch;
@@ -148,10 +162,12 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared)
         p->token[batch->tokens++] = sequence->token[i];
     }
     for (int64_t i = 0; i < sequence->inputs; i++)
-        if (sequence->mask[i + 1]) p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1]};
+        if (sequence->mask[i + 1])
+            p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1]};
 }
 
-/* The hits, row by row: rows that predict something, and what; p->target_start first counts by token. */
+/* The hits, row by row: rows that predict something, and what; p->target_start first counts by
+ * token. */
 static void collect_targets(packer *p)
 {
     ml_batch *batch = &p->batch;
@@ -175,13 +191,16 @@ static void collect_targets(packer *p)
     p->target_start[batch->rows] = p->hits;
 }
 
-ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed)
+ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count,
+                         bool keyed)
 {
     packer *p = &s->packer;
-    bool share = s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
+    bool share =
+        s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
     ml_status st = read_sequences(s, source, first, count);
     if (st != ML_OK) return st;
-    p->batch = (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
+    p->batch =
+        (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
     p->hits = 0;

@@ -1,4 +1,5 @@
-/* Weights of a trial: normal numbers like those of a model before training, drawn by each rank for itself; norms are 1, biases 0. */
+/* Weights of a trial: normal numbers like those of a model before training, drawn by each rank for
+ * itself; norms are 1, biases 0. */
 #include "session/session.h"
 
 enum { PIECE = 1 << 20 }; /* values drawn at a time */
@@ -10,13 +11,15 @@ static void fill_vector(const ml_model_slot *slot, float *to)
 }
 
 /* Into `wide`, or narrowed into `narrow` where that is not NULL. */
-static void fill_matrix(const session *s, const ml_model_slot *slot, float *wide, uint16_t *narrow, float *piece)
+static void fill_matrix(const session *s, const ml_model_slot *slot, float *wide, uint16_t *narrow,
+                        float *piece)
 {
     const double deviation = 0.02;
     ml_random_key key = ml_random_key_make(s->config->seed, slot->name);
     for (int64_t at = 0; at < slot->count; at += PIECE) {
         int64_t n = ml_min(PIECE, slot->count - at);
-        ml_random_normals(key, (uint64_t)ml_grid_tp_rank(s->grid), (uint64_t)at, n, deviation, narrow ? piece : wide + at);
+        ml_random_normals(key, (uint64_t)ml_grid_tp_rank(s->grid), (uint64_t)at, n, deviation,
+                          narrow ? piece : wide + at);
         if (narrow) s->kernels->narrow(n, piece, narrow + at);
     }
 }

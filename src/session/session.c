@@ -1,10 +1,11 @@
-/* Opening a session: grid, base, data, model, method, kernels, weights, in that order; every step ends in an agreement of all ranks. */
+/* Opening a session: grid, base, data, model, method, kernels, weights, in that order; every step
+ * ends in an agreement of all ranks. */
 #include "session/session.h"
 
 #include <inttypes.h>
 #include <omp.h>
 
-/* ---- data ---- */
+/* ---- data ---------------------------------------------------------------------------------- */
 
 static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
 {
@@ -12,11 +13,14 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
     const char *want = ml_base_tokenizer_hash(s->base), *found = ml_dataset_tokenizer_hash(data);
     if (ml_dataset_vocab(data) != spec->vocab)
         return ml_fail(ML_INPUT,
-                       "%s: made for a vocabulary of %" PRId64 " tokens, but the base %s has %" PRId64 "; tokenize it again with this base",
+                       "%s: made for a vocabulary of %" PRId64
+                       " tokens, but the base %s has %" PRId64 "; tokenize it again with this base",
                        path, ml_dataset_vocab(data), ml_base_path(s->base), spec->vocab);
     if (*want && *found && strcmp(want, found) != 0)
-        return ml_fail(ML_INPUT, "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it again with this base", path,
-                       found, ml_base_path(s->base), want);
+        return ml_fail(ML_INPUT,
+                       "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
+                       "again with this base",
+                       path, found, ml_base_path(s->base), want);
     return ML_OK;
 }
 
@@ -30,7 +34,8 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
     out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
     if (ml_sampler_usable(out->sampler) == 0)
-        st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path, s->max_len);
+        st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path,
+                     s->max_len);
 done:
     return st;
 }
@@ -60,11 +65,14 @@ static int64_t most_tokens(const session *s, const data_source *source, int64_t 
 static ml_status check_virtual(const ml_run_config *c, const ml_model_spec *spec, int64_t more)
 {
     if (more < spec->context) return ML_OK;
-    return ml_fail(ML_USAGE, "method.prefix and method.infix: %" PRId64 " virtual tokens, but the context of %s is %" PRId64, more, c->base,
-                   spec->context);
+    return ml_fail(ML_USAGE,
+                   "method.prefix and method.infix: %" PRId64
+                   " virtual tokens, but the context of %s is %" PRId64,
+                   more, c->base, spec->context);
 }
 
-ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more, int64_t *max_len)
+ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more,
+                              int64_t *max_len)
 {
     ml_status st = check_virtual(c, spec, more);
     if (st != ML_OK) return st;
@@ -72,13 +80,16 @@ ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec,
     *max_len = c->data.max_len ? c->data.max_len : context - more;
     if (*max_len <= context - more) return ML_OK;
     if (more == 0)
-        return ml_fail(ML_USAGE, "data.max_len: %" PRId64 " is more than the context of %" PRId64 " of %s; choose at most that", *max_len,
-                       context, c->base);
-    return ml_fail(ML_USAGE,
-                   "data.max_len: %" PRId64 " and the %" PRId64
-                   " virtual tokens of method.prefix and method.infix are more than the context of %" PRId64
-                   " of %s; choose at most that together",
-                   *max_len, more, context, c->base);
+        return ml_fail(ML_USAGE,
+                       "data.max_len: %" PRId64 " is more than the context of %" PRId64
+                       " of %s; choose at most that",
+                       *max_len, context, c->base);
+    return ml_fail(
+        ML_USAGE,
+        "data.max_len: %" PRId64 " and the %" PRId64
+        " virtual tokens of method.prefix and method.infix are more than the context of %" PRId64
+        " of %s; choose at most that together",
+        *max_len, more, context, c->base);
 }
 
 ml_status session_add_virtual(session *s, const ml_method_sizes *sizes)
@@ -94,11 +105,13 @@ static ml_status open_files(session *s, bool training)
     const ml_run_config *c = s->config;
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
-    if (training && ml_method_has_prefix(c->method.name)) ML_TRY(session_add_virtual(s, &c->method.sizes));
+    if (training && ml_method_has_prefix(c->method.name))
+        ML_TRY(session_add_virtual(s, &c->method.sizes));
     ML_TRY(session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
     if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
     if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
-    if (s->train.sampler) s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
+    if (s->train.sampler)
+        s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));
 done:
     return st;
@@ -110,9 +123,11 @@ ml_status session_open(session *s, const ml_run_config *config, bool training)
     *s = (session){.config = config};
     ML_TRY(ml_grid_create(&s->grid, (int)config->parallel.tp));
     if (training && config->batch.sequences < ml_grid_dp(s->grid)) {
-        st = ml_fail(ML_USAGE,
-                     "batch.sequences: %" PRId64 " is less than the %d data-parallel replicas; give each replica at least one sequence",
-                     config->batch.sequences, ml_grid_dp(s->grid));
+        st = ml_fail(
+            ML_USAGE,
+            "batch.sequences: %" PRId64
+            " is less than the %d data-parallel replicas; give each replica at least one sequence",
+            config->batch.sequences, ml_grid_dp(s->grid));
         goto done;
     }
     ML_TRY(ml_grid_agree(s->grid, open_files(s, training)));
@@ -120,11 +135,12 @@ done:
     return st;
 }
 
-/* ---- model and method ---- */
+/* ---- model and method ---------------------------------------------------------------------- */
 
 static ml_status create_model(session *s, const ml_model_spec *spec)
 {
-    return ml_model_create(&s->model, spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid), s->config->precision);
+    return ml_model_create(&s->model, spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid),
+                           s->config->precision);
 }
 
 static ml_status attach_method(session *s)
@@ -141,9 +157,10 @@ done:
 ml_plan_shape session_plan_shape(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (ml_plan_shape){s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
-                           c->product_path,     c->vector_path,          omp_get_max_threads(),
-                           ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
+    return (ml_plan_shape){
+        s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
+        c->product_path,     c->vector_path,          omp_get_max_threads(),
+        ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
 }
 
 /* The ranks' largest need decides, so that all take the same mode. */
@@ -156,12 +173,14 @@ static ml_status choose_activations(session *s)
     ml_plan_needs(s->model, s->peft, &s->parameters, &shape, need);
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
     if (!ml_plan_choose(c, need, &mode))
-        return ml_fail(ML_USAGE,
-                       "memory.limit: %" PRId64 " bytes, but a process needs %" PRId64
-                       " with memory.activations %s (MPI and libraries included)%s",
-                       c->memory.limit, need[mode], ml_activation_mode_name(mode),
-                       c->memory.activations == ML_KEEP_AUTO ? ", the least of all; lower batch.micro or data.max_len, or use more ranks"
-                                                             : "; choose auto, or raise the limit");
+        return ml_fail(
+            ML_USAGE,
+            "memory.limit: %" PRId64 " bytes, but a process needs %" PRId64
+            " with memory.activations %s (MPI and libraries included)%s",
+            c->memory.limit, need[mode], ml_activation_mode_name(mode),
+            c->memory.activations == ML_KEEP_AUTO
+                ? ", the least of all; lower batch.micro or data.max_len, or use more ranks"
+                : "; choose auto, or raise the limit");
     ml_model_set_activations(s->model, mode, 0);
     s->activations = mode;
     return ML_OK;
@@ -172,11 +191,14 @@ ml_status session_attach_method(session *s)
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
     ml_parameters_lay_out(&s->parameters);
-    if (s->config->memory.shard_optimizer) ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid), 0);
+    if (s->config->memory.shard_optimizer)
+        ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
+                                     0);
     return choose_activations(s);
 }
 
-/* In the sequences of data.valid, where the file was opened before it was known that an adapter has some. */
+/* In the sequences of data.valid, where the file was opened before it was known that an adapter
+ * has some. */
 static ml_status make_room_for_virtual(session *s)
 {
     ml_status st = ML_OK;
@@ -223,7 +245,7 @@ ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapt
     return ml_grid_agree(s->grid, attach_bank(s, count, adapters));
 }
 
-/* ---- kernels, then memory, then weights ---- */
+/* ---- kernels, then memory, then weights ---------------------------------------------------- */
 
 /* Rank 0 measures, the others take its choice. */
 static ml_status create_kernels(session *s, const char *product_path, const char *vector_path)
@@ -259,10 +281,13 @@ static ml_status allocate_parameters(session *s, bool training)
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
-    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro, s->max_len + s->prefix + s->infix) : st;
+    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro,
+                                       s->max_len + s->prefix + s->infix)
+                       : st;
 }
 
-ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path)
+ml_status session_build(session *s, bool training, const char *product_path,
+                        const char *vector_path)
 {
     ml_status st = ML_OK;
     ML_TRY(create_kernels(s, product_path, vector_path));

@@ -1,4 +1,5 @@
-/* A session: everything that a pass over data needs, on one rank. Shared by training and evaluation. */
+/* A session: everything that a pass over data needs, on one rank. Shared by training and
+ * evaluation. */
 #ifndef MPILORA_SESSION_SESSION_H
 #define MPILORA_SESSION_SESSION_H
 
@@ -19,7 +20,8 @@ typedef struct data_source {
     ml_sampler *sampler;
 } data_source;
 
-/* A sequence as it was read; `inputs`: its tokens up to the last one whose successor is a target. */
+/* A sequence as it was read; `inputs`: its tokens up to the last one whose successor is a
+ * target. */
 typedef struct packed_sequence {
     int64_t position, length, inputs; /* position: the sampler's */
     const int32_t *token;
@@ -40,8 +42,9 @@ typedef struct packer {
     int64_t *path;         /* [max_len] the rows of the last sequence's tokens */
     packed_hit *hit;       /* [tokens] in the order of the sequences */
     int64_t hits;
-    int32_t *token, *target;                                     /* [tokens] */
-    int64_t *row, *target_start, *start, *shared, *key_sequence; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×2 */
+    int32_t *token, *target; /* [tokens] */
+    int64_t *row, *target_start, *start, *shared,
+        *key_sequence; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×2 */
     ml_batch batch;
     int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
 } packer;
@@ -52,8 +55,8 @@ typedef struct session {
     ml_base *base;             /* NULL: random weights */
     const ml_model_spec *spec; /* borrowed: the base's, or a trial's */
     int64_t max_len;           /* resolved: of a sequence as it stands in the file */
-    int64_t prefix, infix;     /* virtual tokens before a sequence, and between prompt and completion */
-    int64_t tokens;            /* of the largest micro-batch */
+    int64_t prefix, infix; /* virtual tokens before a sequence, and between prompt and completion */
+    int64_t tokens;        /* of the largest micro-batch */
     data_source train, valid;
     ml_model *model;
     ml_kernels *kernels;
@@ -62,50 +65,65 @@ typedef struct session {
     ml_peft *peft;                  /* NULL: the base alone, or a bank */
     ml_bank *bank;                  /* of several adapters, for generation */
     packer packer;
-    ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL: each has its own */
+    ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL:
+                            each has its own */
     double load_seconds; /* reading the weights took the slowest rank */
     int64_t load_bytes;  /* that all ranks together read of the base */
 } session;
 
-/* Collective. session_open: grid, base, data (train where `training`, valid where configured); session_attach: model and method described;
- * session_build: kernels, storage, weights. Each agrees on its status. Close with session_close. */
+/* Collective. session_open: grid, base, data (train where `training`, valid where configured);
+ * session_attach: model and method described; session_build: kernels, storage, weights. Each
+ * agrees on its status. Close with session_close. */
 ml_status session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
 ml_status session_attach_method(session *s) ML_NODISCARD; /* config.method */
-/* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of the context. ML_USAGE where the context is too short. Local. */
-ml_status session_find_length(const ml_run_config *config, const ml_model_spec *spec, int64_t more, int64_t *max_len) ML_NODISCARD;
+/* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of
+ * the context. ML_USAGE where the context is too short. Local. */
+ml_status session_find_length(const ml_run_config *config, const ml_model_spec *spec, int64_t more,
+                              int64_t *max_len) ML_NODISCARD;
 /* Makes room for virtual tokens in every sequence. Local. */
 ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
-ml_status session_attach_adapter(session *s, const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
+ml_status session_attach_adapter(session *s,
+                                 const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
 ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters) ML_NODISCARD;
 /* product and vector path: forced names from a checkpoint, or NULL. */
-ml_status session_build(session *s, bool training, const char *product_path, const char *vector_path) ML_NODISCARD;
+ml_status session_build(session *s, bool training, const char *product_path,
+                        const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
-ml_plan_shape session_plan_shape(const session *s); /* what decides the memory of this session's training */
+ml_plan_shape
+session_plan_shape(const session *s); /* what decides the memory of this session's training */
 
-/* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who would write weights needs memory.share_frozen: off. */
+/* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
+ * would write weights needs memory.share_frozen: off. */
 ml_status session_store_weights(session *s) ML_NODISCARD;
 ml_status session_read_weights(session *s) ML_NODISCARD;
-bool session_shares_frozen(const session *s);     /* whether this rank's weights are to be shared; known before they are stored */
-int session_frozen_sharers(const session *s);     /* ranks that hold this rank's copy; 1: it is its own */
-int64_t session_borrowed_bytes(const session *s); /* of the copy, where another rank accounts for it */
+bool session_shares_frozen(const session *s); /* whether this rank's weights are to be shared; known
+                                                 before they are stored */
+int session_frozen_sharers(
+    const session *s); /* ranks that hold this rank's copy; 1: it is its own */
+int64_t
+session_borrowed_bytes(const session *s); /* of the copy, where another rank accounts for it */
 
-/* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch. Local. `keyed`: with dropout, so
- * that nothing is shared. */
+/* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch.
+ * Local. `keyed`: with dropout, so that nothing is shared. */
 ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len) ML_NODISCARD;
 void packer_destroy(packer *p);
 int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
-ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count, bool keyed) ML_NODISCARD;
+ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count,
+                         bool keyed) ML_NODISCARD;
 
 /* random_weights.c: this rank's part of every weight, drawn. Local. */
 ml_status draw_weights(session *s) ML_NODISCARD;
 
-/* What is asked on every rank before each micro-batch of an evaluation, which may take longer than a job has left. */
+/* What is asked on every rank before each micro-batch of an evaluation, which may take longer than
+ * a job has left. */
 typedef struct evaluation_stop {
     bool (*wanted)(const void *of);
     const void *of;
 } evaluation_stop;
 
-/* evaluate.c: mean loss over all usable sequences of s->valid. ML_STOPPED where `stop` (or NULL) says so on any rank. Collective. */
-ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss, int64_t *targets) ML_NODISCARD;
+/* evaluate.c: mean loss over all usable sequences of s->valid. ML_STOPPED where `stop` (or NULL)
+ * says so on any rank. Collective. */
+ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss,
+                           int64_t *targets) ML_NODISCARD;
 
 #endif

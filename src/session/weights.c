@@ -1,35 +1,45 @@
-/* A session's weights: where they lie (private, or one copy for the replicas of a node) and how they get there. */
+/* A session's weights: where they lie (private, or one copy for the replicas of a node) and how
+ * they get there. */
 #include <inttypes.h>
 
 #include "session/session.h"
 
-/* ---- one copy or many ---- */
+/* ---- one copy or many ---------------------------------------------------------------------- */
 
 static bool has_frozen(const session *s) { return ml_model_weight_bytes(s->model) > 0; }
 
 bool session_shares_frozen(const session *s)
 {
     if (s->peft && ml_peft_changes_weights(s->peft)) return false;
-    return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base && ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
+    return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base &&
+           ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
 }
 
-int session_frozen_sharers(const session *s) { return s->shared ? ml_grid_members(s->grid, ML_GROUP_REPLICA) : 1; }
+int session_frozen_sharers(const session *s)
+{
+    return s->shared ? ml_grid_members(s->grid, ML_GROUP_REPLICA) : 1;
+}
 
 int64_t session_borrowed_bytes(const session *s)
 {
-    return s->shared && ml_grid_place(s->grid, ML_GROUP_REPLICA) > 0 ? ml_model_weight_bytes(s->model) : 0;
+    return s->shared && ml_grid_place(s->grid, ML_GROUP_REPLICA) > 0
+               ? ml_model_weight_bytes(s->model)
+               : 0;
 }
 
-/* Asked for where it cannot be: said, since the same configuration serves other grids and methods. */
+/* Asked for where it cannot be: said, since the same configuration serves other grids and
+ * methods. */
 static void warn_of_nothing(const session *s)
 {
     int64_t sharers = ml_grid_members(s->grid, ML_GROUP_REPLICA);
     if (s->config->memory.share_frozen != ML_SHARE_ON) return;
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &sharers, 1);
     if (!has_frozen(s))
-        ml_warn("memory.share_frozen: on, but this method leaves no weight frozen: nothing is shared");
+        ml_warn(
+            "memory.share_frozen: on, but this method leaves no weight frozen: nothing is shared");
     else if (sharers == 1)
-        ml_warn("memory.share_frozen: on, but no two ranks of a node hold the same shard (dp %d, tp %d): nothing is shared",
+        ml_warn("memory.share_frozen: on, but no two ranks of a node hold the same shard (dp %d, "
+                "tp %d): nothing is shared",
                 ml_grid_dp(s->grid), ml_grid_tp(s->grid));
 }
 
@@ -39,11 +49,15 @@ static ml_status share_weights(session *s)
     ml_status st = ML_OK;
     warn_of_nothing(s);
     if (session_shares_frozen(s))
-        st = ml_grid_share(&s->shared, s->grid, ml_model_weight_bytes(s->model), ML_MEM_FROZEN, "the frozen weights");
+        st = ml_grid_share(&s->shared, s->grid, ml_model_weight_bytes(s->model), ML_MEM_FROZEN,
+                           "the frozen weights");
     st = ml_grid_agree(s->grid, st);
     if (st == ML_OK) return ML_OK;
     if (s->config->memory.share_frozen == ML_SHARE_ON)
-        return ml_fail(st, "memory.share_frozen: on, but it cannot be: %s; set it to auto for a copy in every rank", ml_error_text());
+        return ml_fail(st,
+                       "memory.share_frozen: on, but it cannot be: %s; set it to auto for a copy "
+                       "in every rank",
+                       ml_error_text());
     ml_warn("%s; these ranks keep a copy each", ml_error_text());
     return ML_OK;
 }
@@ -59,7 +73,7 @@ ml_status session_store_weights(session *s)
     return ml_grid_agree(s->grid, st);
 }
 
-/* ---- contents ---- */
+/* ---- contents ------------------------------------------------------------------------------ */
 
 static bool is_shared(const session *s, const ml_model_slot *slot)
 {
@@ -82,14 +96,16 @@ static bool is_in_base(const session *s, const ml_model_slot *slot)
 /* The shared tensors, which the replicas read together, or this rank's own. */
 static ml_status load(session *s, bool shared, ml_base_request *requests)
 {
-    const ml_base_division together = {ml_grid_place(s->grid, ML_GROUP_REPLICA), ml_grid_members(s->grid, ML_GROUP_REPLICA)};
+    const ml_base_division together = {ml_grid_place(s->grid, ML_GROUP_REPLICA),
+                                       ml_grid_members(s->grid, ML_GROUP_REPLICA)};
     int64_t count = 0, bytes;
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(s->model, i);
         float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
         if (is_shared(s, slot) != shared || !is_in_base(s, slot)) continue;
         requests[count++] =
-            (ml_base_request){slot->name, &slot->shard, master ? ML_FP32 : slot->dtype, master ? (void *)master : slot->data};
+            (ml_base_request){slot->name, &slot->shard, master ? ML_FP32 : slot->dtype,
+                              master ? (void *)master : slot->data};
     }
     ml_status st = ml_base_load(s->base, requests, count, shared ? &together : NULL, &bytes);
     s->load_bytes += bytes;

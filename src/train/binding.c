@@ -1,7 +1,9 @@
-/* Where the ranks of a run compute: host, cores that a rank may use, threads; and a warning where threads outnumber cores.
+/* Where the ranks of a run compute: host, cores that a rank may use, threads; and a warning where
+ * threads outnumber cores.
  *
- * A launcher may bind a rank to one core (Open MPI does so with two ranks or fewer), and a job may be allowed less time than its cores have (cgroups): both are
- * counted, not only the cores of the machine. */
+ * A launcher may bind a rank to one core (Open MPI does so with two ranks or fewer), and a job may
+ * be allowed less time than its cores have (cgroups): both are counted, not only the cores of the
+ * machine. */
 #include <math.h>
 #include <omp.h>
 #include <sched.h>
@@ -17,7 +19,7 @@ typedef struct binding {
     double quota; /* cores' worth of time that the job's cgroup allows; Inf: no limit */
 } binding;
 
-/* ---- this rank ---- */
+/* ---- this rank ----------------------------------------------------------------------------- */
 
 /* The limit in one cpu.max: "max 100000" or "150000 100000". */
 static double read_quota(const char *path)
@@ -26,7 +28,8 @@ static double read_quota(const char *path)
     double period, quota = INFINITY;
     FILE *file = fopen(path, "r");
     if (!file) return INFINITY;
-    if (fscanf(file, "%31s %lf", limit, &period) == 2 && strcmp(limit, "max") != 0 && period > 0.0) quota = strtod(limit, NULL) / period;
+    if (fscanf(file, "%31s %lf", limit, &period) == 2 && strcmp(limit, "max") != 0 && period > 0.0)
+        quota = strtod(limit, NULL) / period;
     fclose(file);
     return quota > 0.0 ? quota : INFINITY;
 }
@@ -56,7 +59,8 @@ static binding describe_rank(void)
     if (gethostname(b.host, sizeof b.host - 1) != 0) snprintf(b.host, sizeof b.host, "?");
     if (sched_getaffinity(0, sizeof b.cores, &b.cores) == 0) return b;
     CPU_ZERO(&b.cores); /* more processors than the set has room for */
-    for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++) CPU_SET((size_t)i, &b.cores);
+    for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++)
+        CPU_SET((size_t)i, &b.cores);
     return b;
 }
 
@@ -69,12 +73,13 @@ static void list_cores(const cpu_set_t *set, char *text, size_t size)
         if (!CPU_ISSET((size_t)i, set)) continue;
         int last = i;
         while (last + 1 < CPU_SETSIZE && CPU_ISSET((size_t)last + 1, set)) last++;
-        used += (size_t)snprintf(text + used, size - used, last > i ? "%s%d-%d" : "%s%d", used ? "," : "", i, last);
+        used += (size_t)snprintf(text + used, size - used, last > i ? "%s%d-%d" : "%s%d",
+                                 used ? "," : "", i, last);
         i = last;
     }
 }
 
-/* ---- all ranks, on rank 0 ---- */
+/* ---- all ranks, on rank 0 ------------------------------------------------------------------ */
 
 static void print_ranks(const binding *all, int ranks)
 {
@@ -82,8 +87,9 @@ static void print_ranks(const binding *all, int ranks)
     char cores[128];
     for (int i = 0; i < ranks && i < MOST; i++) {
         list_cores(&all[i].cores, cores, sizeof cores);
-        ml_log("  %-12s rank %d: %s, core%s %s, %d thread%s", i == 0 ? "binding" : "", i, all[i].host,
-               CPU_COUNT(&all[i].cores) > 1 ? "s" : "", cores, all[i].threads, all[i].threads > 1 ? "s" : "");
+        ml_log("  %-12s rank %d: %s, core%s %s, %d thread%s", i == 0 ? "binding" : "", i,
+               all[i].host, CPU_COUNT(&all[i].cores) > 1 ? "s" : "", cores, all[i].threads,
+               all[i].threads > 1 ? "s" : "");
     }
     if (ranks > MOST) ml_log("               and %d more", ranks - MOST);
 }
@@ -94,16 +100,18 @@ static bool warn_of_rank(const binding *all, int ranks)
     for (int i = 0; i < ranks; i++) {
         int cores = CPU_COUNT(&all[i].cores);
         if (all[i].threads <= cores) continue;
-        ml_warn(
-            "rank %d has %d threads on %d core%s: set OMP_NUM_THREADS to at most %d, or give each rank more cores (mpirun --bind-to none, "
-            "or --map-by slot:PE=%d; srun --cpus-per-task=%d)",
-            i, all[i].threads, cores, cores > 1 ? "s" : "", cores, all[i].threads, all[i].threads);
+        ml_warn("rank %d has %d threads on %d core%s: set OMP_NUM_THREADS to at most %d, or give "
+                "each rank more cores (mpirun --bind-to none, "
+                "or --map-by slot:PE=%d; srun --cpus-per-task=%d)",
+                i, all[i].threads, cores, cores > 1 ? "s" : "", cores, all[i].threads,
+                all[i].threads);
         return true;
     }
     return false;
 }
 
-/* The first host whose ranks have more threads than all their cores together, or than their cgroup gives time for. */
+/* The first host whose ranks have more threads than all their cores together, or than their cgroup
+ * gives time for. */
 static void warn_of_host(const binding *all, int ranks)
 {
     for (int i = 0; i < ranks; i++) {
@@ -118,8 +126,9 @@ static void warn_of_host(const binding *all, int ranks)
         }
         double cores = fmin((double)CPU_COUNT(&together), all[i].quota);
         if ((double)threads <= cores) continue;
-        ml_warn("%d ranks x %d threads on %s, which has %g cores for them: set OMP_NUM_THREADS so that they fit", members, all[i].threads,
-                all[i].host, cores);
+        ml_warn("%d ranks x %d threads on %s, which has %g cores for them: set OMP_NUM_THREADS so "
+                "that they fit",
+                members, all[i].threads, all[i].host, cores);
         return;
     }
 }

@@ -7,12 +7,13 @@ static ml_status write_adapter(run *r, const char *path)
     ml_adapter adapter = {0};
     ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
     if (st != ML_OK) return st;
-    st = ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
+    st = ml_grid_agree(s->grid,
+                       ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
     ml_adapter_destroy(&adapter);
     return st;
 }
 
-/* ---- method full ---- */
+/* ---- method full --------------------------------------------------------------------------- */
 
 typedef struct model_writer {
     ml_base_writer *file;
@@ -25,12 +26,14 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     int64_t most = 0, length;
     const char *tokenizer = ml_base_tokenizer(s->base, &length);
     char identity[2 * ML_SHA256_HEX + 16], source[ML_SHA256_HEX];
-    for (int64_t i = 0; i < s->parameters.count; i++) most = ml_max(most, s->parameters.items[i].rows * s->parameters.items[i].cols);
+    for (int64_t i = 0; i < s->parameters.count; i++)
+        most = ml_max(most, s->parameters.items[i].rows * s->parameters.items[i].cols);
     ML_NEW(w->whole, most, ML_MEM_COMMUNICATION, "a gathered tensor");
     ML_NEW(w->part, most, ML_MEM_COMMUNICATION, "a gathered tensor");
     snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
     ml_sha256_of(identity, strlen(identity), source);
-    ML_TRY(ml_base_writer_create(&w->file, path, ml_base_spec(s->base), s->config->precision, tokenizer, length, source));
+    ML_TRY(ml_base_writer_create(&w->file, path, ml_base_spec(s->base), s->config->precision,
+                                 tokenizer, length, source));
 done:
     return st;
 }
@@ -42,7 +45,8 @@ static int64_t find_parameter(const ml_parameters *p, const char *name)
     return -1;
 }
 
-/* Tensors in the order that the file wants; rank 0 writes, all take part in the gathering even where writing has failed. */
+/* Tensors in the order that the file wants; rank 0 writes, all take part in the gathering even
+ * where writing has failed. */
 static ml_status write_tensors(session *s, model_writer *w)
 {
     ml_status st = ML_OK;
@@ -53,7 +57,8 @@ static ml_status write_tensors(session *s, model_writer *w)
         ml_model_tensor_at(spec, t, &tensor);
         int64_t i = find_parameter(&s->parameters, tensor.name);
         ml_parameters_gather(&s->parameters, s->grid, i, s->parameters.value, w->whole, w->part);
-        if (writer && st == ML_OK) st = ml_base_writer_rows(w->file, tensor.name, 0, tensor.rows, w->whole);
+        if (writer && st == ML_OK)
+            st = ml_base_writer_rows(w->file, tensor.name, 0, tensor.rows, w->whole);
     }
     return st;
 }
@@ -82,7 +87,8 @@ static ml_status write_as(run *r, const char *prefix)
 {
     ml_text path = {0};
     bool full = r->config->method.name == ML_METHOD_FULL;
-    ml_status st = ml_text_printf(&path, "%s/%s%s", r->config->run_dir, prefix, full ? "model.h5" : "adapter.h5");
+    ml_status st = ml_text_printf(&path, "%s/%s%s", r->config->run_dir, prefix,
+                                  full ? "model.h5" : "adapter.h5");
     st = ml_grid_agree(r->session.grid, st);
     if (st == ML_OK) st = full ? write_model(r, path.data) : write_adapter(r, path.data);
     ml_text_destroy(&path);
@@ -91,9 +97,10 @@ static ml_status write_as(run *r, const char *prefix)
 
 ml_status write_result(run *r) { return write_as(r, ""); }
 
-/* ---- the best step's ---- */
+/* ---- the best step's ----------------------------------------------------------------------- */
 
-/* Reads its values in the place of the last step's, which wait where the gradients were: nothing needs these any more. */
+/* Reads its values in the place of the last step's, which wait where the gradients were: nothing
+ * needs these any more. */
 static ml_status write_from_checkpoint(run *r)
 {
     ml_parameters *p = &r->session.parameters;
@@ -109,7 +116,8 @@ static ml_status write_from_checkpoint(run *r)
     return st;
 }
 
-/* A best checkpoint that is gone (train.keep_best came later than it) or bad is no reason to fail at the end of a run. */
+/* A best checkpoint that is gone (train.keep_best came later than it) or bad is no reason to fail
+ * at the end of a run. */
 ml_status write_best(run *r)
 {
     const ml_checkpoint_progress *progress = &r->progress;

@@ -27,14 +27,15 @@ static void add_lora(run *r)
     ADD("method.scaling", "%s", c->method.scaling == ML_SCALING_RSLORA ? "rslora" : "standard");
     ADD("method.init", "%s", c->method.init ? c->method.init : "null");
     unsigned targets = 0;
-    ml_status st = ml_targets_resolve(ml_base_spec(r->session.base)->family, c->method.targets, &targets);
+    ml_status st =
+        ml_targets_resolve(ml_base_spec(r->session.base)->family, c->method.targets, &targets);
     add(r, "method.targets");
     char *text = r->identity_text[r->identities++];
     size_t used = 0;
     for (unsigned bit = 1; st == ML_OK && bit < ML_TARGET_ALL; bit *= 2)
         if (targets & bit)
-            used +=
-                (size_t)snprintf(text + used, sizeof r->identity_text[0] - used, "%s%s", used ? " " : "", ml_target_name((ml_target)bit));
+            used += (size_t)snprintf(text + used, sizeof r->identity_text[0] - used, "%s%s",
+                                     used ? " " : "", ml_target_name((ml_target)bit));
 }
 
 /* A text of any length: where it is too long, its hash. */
@@ -85,11 +86,13 @@ static void add_sizes(run *r)
     if (method == ML_METHOD_TOP) ADD("method.top", "%" PRId64, s->top);
     if (ml_method_has_prefix(method)) ADD("method.prefix", "%" PRId64, s->prefix);
     if (ml_method_has_prefix(method)) ADD("method.infix", "%" PRId64, s->infix);
-    if (ml_method_has_prefix(method)) ADD("method.prefix_init", "%s", ml_prefix_init_name(r->config->method.prefix_init));
+    if (ml_method_has_prefix(method))
+        ADD("method.prefix_init", "%s", ml_prefix_init_name(r->config->method.prefix_init));
     if (ml_method_has_bottleneck(method)) ADD("method.bottleneck", "%" PRId64, s->bottleneck);
     if (method == ML_METHOD_ADAPTER_DROP) ADD("method.drop", "%" PRId64, s->drop);
     if (method == ML_METHOD_COMPACTER) ADD("method.factors", "%" PRId64, s->factors);
-    if (method == ML_METHOD_BITFIT) ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
+    if (method == ML_METHOD_BITFIT)
+        ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
 }
 
 static ml_status add_prefix_text(run *r)

@@ -2,11 +2,11 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "mpilora/train.h"
 #include "io/durable.h"
+#include "mpilora/train.h"
 #include "train/run.h"
 
-/* ---- checkpoints ---- */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 
 /* The newest checkpoint's progress into r; *found false: a new run. */
 static ml_status look_for_checkpoint(run *r, bool *found)
@@ -20,12 +20,14 @@ static ml_status look_for_checkpoint(run *r, bool *found)
     r->loss_first = state.progress.loss_first;
     r->loss_last = state.progress.loss_last;
     if (r->step > r->config->train.steps)
-        return ml_fail(ML_USAGE, "train.steps: %" PRId64 ", but %s has a checkpoint of step %" PRId64 " already; steps may only go up",
+        return ml_fail(ML_USAGE,
+                       "train.steps: %" PRId64 ", but %s has a checkpoint of step %" PRId64
+                       " already; steps may only go up",
                        r->config->train.steps, r->config->run_dir, r->step);
     return ML_OK;
 }
 
-/* ---- start ---- */
+/* ---- start --------------------------------------------------------------------------------- */
 
 static ml_status initial_values(run *r)
 {
@@ -35,8 +37,10 @@ static ml_status initial_values(run *r)
     ml_peft_initialise(s->peft);
     start_virtual(r);
     if (!init) return ML_OK;
-    ml_status st = ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
-    if (st == ML_OK) st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
+    ml_status st =
+        ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    if (st == ML_OK)
+        st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
     if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
     ml_adapter_destroy(&adapter);
     return st;
@@ -65,7 +69,10 @@ done:
     return st;
 }
 
-static bool is_finished(const run *r) { return r->progress.finished && r->step == r->config->train.steps; }
+static bool is_finished(const run *r)
+{
+    return r->progress.finished && r->step == r->config->train.steps;
+}
 
 static ml_status start(run *r, bool fresh)
 {
@@ -79,7 +86,8 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, fresh, s->grid));
     ML_TRY(look_for_checkpoint(r, &found));
     if (is_finished(r)) {
-        ml_log("%s: finished at step %" PRId64 " already; nothing to do (raise train.steps, or start over with --fresh)",
+        ml_log("%s: finished at step %" PRId64
+               " already; nothing to do (raise train.steps, or start over with --fresh)",
                r->config->run_dir, r->step);
         return ML_OK;
     }
@@ -99,13 +107,16 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
     ML_TRY(print_binding(s));
-    r->reduction.payload_bytes = 4 * s->parameters.global; /* known before the first step, which may have been done by an earlier start */
+    r->reduction.payload_bytes =
+        4 *
+        s->parameters
+            .global; /* known before the first step, which may have been done by an earlier start */
     if (found) ml_log("resumed from step %" PRId64, r->step);
 done:
     return st;
 }
 
-/* ---- steps ---- */
+/* ---- steps --------------------------------------------------------------------------------- */
 
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
@@ -142,7 +153,8 @@ static ml_status evaluate(run *r, bool *stop)
     }
     if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
     r->progress.evaluated_step = r->step;
-    if (r->valid_loss < r->progress.best_loss || (isnan(r->progress.best_loss) && isfinite(r->valid_loss))) {
+    if (r->valid_loss < r->progress.best_loss ||
+        (isnan(r->progress.best_loss) && isfinite(r->valid_loss))) {
         r->progress.best_loss = r->valid_loss;
         r->progress.best_step = r->step;
         r->best_is_new = true;
@@ -171,8 +183,11 @@ static ml_status stop_here(run *r)
     ml_status st = r->saved_step == r->step ? save_settle(r) : save_now(r, false);
     if (st != ML_OK) return st;
     progress_end(r);
-    return ml_fail(ML_STOPPED, "stopped by %s after saving step %" PRId64 " of %" PRId64 " in %s; the same command goes on from there",
-                   deadline_is_near(r) ? "its time limit" : "a signal", r->step, r->config->train.steps, r->config->run_dir);
+    return ml_fail(ML_STOPPED,
+                   "stopped by %s after saving step %" PRId64 " of %" PRId64
+                   " in %s; the same command goes on from there",
+                   deadline_is_near(r) ? "its time limit" : "a signal", r->step,
+                   r->config->train.steps, r->config->run_dir);
 }
 
 /* Collective. */
@@ -204,7 +219,8 @@ done:
     return st;
 }
 
-/* The checkpoint first, so that a run killed from here on repeats no step; it is marked finished when everything else is written. */
+/* The checkpoint first, so that a run killed from here on repeats no step; it is marked finished
+ * when everything else is written. */
 static ml_status finish(run *r)
 {
     ml_status st = ML_OK;

@@ -1,4 +1,5 @@
-/* metrics.jsonl: a line a step, flushed when the step ends; evaluations.jsonl and saves.jsonl: a line each. */
+/* metrics.jsonl: a line a step, flushed when the step ends; evaluations.jsonl and saves.jsonl: a
+ * line each. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -7,11 +8,13 @@
 
 #include "train/run.h"
 
-static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl", saves_name[] = "saves.jsonl";
+static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
+                  saves_name[] = "saves.jsonl";
 
 static ml_status write_failed(const run *r, const char *name)
 {
-    return ml_fail(ML_RESOURCE, "%s/%s: cannot be written: %s", r->config->run_dir, name, strerror(errno));
+    return ml_fail(ML_RESOURCE, "%s/%s: cannot be written: %s", r->config->run_dir, name,
+                   strerror(errno));
 }
 
 static ml_status open_file(const run *r, const char *name, FILE **out)
@@ -19,7 +22,9 @@ static ml_status open_file(const run *r, const char *name, FILE **out)
     ml_text path = {0};
     ml_status st = ml_text_printf(&path, "%s/%s", r->config->run_dir, name);
     /* no link leads out of run.dir */
-    int fd = st == ML_OK ? open(path.data, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666) : -1;
+    int fd = st == ML_OK
+                 ? open(path.data, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666)
+                 : -1;
     if (st == ML_OK && (fd < 0 || !(*out = fdopen(fd, "a")))) st = write_failed(r, name);
     if (fd >= 0 && !*out) (void)close(fd);
     ml_text_destroy(&path);
@@ -36,7 +41,11 @@ done:
     return st;
 }
 
-ml_status metrics_open(run *r) { return ml_grid_agree(r->session.grid, ml_grid_rank(r->session.grid) == 0 ? open_files(r) : ML_OK); }
+ml_status metrics_open(run *r)
+{
+    return ml_grid_agree(r->session.grid,
+                         ml_grid_rank(r->session.grid) == 0 ? open_files(r) : ML_OK);
+}
 
 void metrics_close(run *r)
 {
@@ -65,16 +74,19 @@ ml_status metrics_step(run *r, const step_result *step)
     if (!r->metrics) return ML_OK;
     FILE *to = r->metrics;
     fprintf(to,
-            "{\"step\": %" PRId64 ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
+            "{\"step\": %" PRId64
+            ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
             ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
-            r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens, (double)step->tokens / step->seconds,
-            step->seconds);
-    for (int p = 0; p < ML_PHASES; p++) fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
+            r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens,
+            (double)step->tokens / step->seconds, step->seconds);
+    for (int p = 0; p < ML_PHASES; p++)
+        fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     fprintf(to,
-            ", \"wait_s\": %.9g, \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64 ", \"allreduce_bytes_passed\": %" PRId64
-            ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
-            step->wait_seconds, r->save_wait, step->reduction.payload_bytes, step->reduction.passed_bytes, ml_memory_peak_total(),
-            wall_clock());
+            ", \"wait_s\": %.9g, \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64
+            ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64
+            ", \"time\": %.6f}\n",
+            step->wait_seconds, r->save_wait, step->reduction.payload_bytes,
+            step->reduction.passed_bytes, ml_memory_peak_total(), wall_clock());
     r->save_wait = 0.0;
     return end_line(r, to, metrics_name);
 }
@@ -83,14 +95,17 @@ ml_status metrics_step(run *r, const step_result *step)
 ml_status metrics_evaluation(const run *r, double loss)
 {
     if (!r->evaluations) return ML_OK;
-    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %.17g, \"time\": %.6f}\n", r->step, loss, wall_clock());
+    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %.17g, \"time\": %.6f}\n",
+            r->step, loss, wall_clock());
     return end_line(r, r->evaluations, evaluations_name);
 }
 
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report)
 {
     if (!r->save_list) return ML_OK;
-    fprintf(r->save_list, "{\"step\": %" PRId64 ", \"bytes\": %" PRId64 ", \"seconds\": %.9g, \"waited_seconds\": %.9g, \"time\": %.6f}\n",
+    fprintf(r->save_list,
+            "{\"step\": %" PRId64 ", \"bytes\": %" PRId64
+            ", \"seconds\": %.9g, \"waited_seconds\": %.9g, \"time\": %.6f}\n",
             report->step, report->bytes, report->seconds, report->waited, wall_clock());
     return end_line(r, r->save_list, saves_name);
 }
@@ -101,7 +116,8 @@ ml_status metrics_sync(const run *r)
     const struct {
         FILE *file;
         const char *name;
-    } files[] = {{r->metrics, metrics_name}, {r->evaluations, evaluations_name}, {r->save_list, saves_name}};
+    } files[] = {
+        {r->metrics, metrics_name}, {r->evaluations, evaluations_name}, {r->save_list, saves_name}};
     for (int i = 0; i < 3 && st == ML_OK; i++)
         if (files[i].file && fsync(fileno(files[i].file))) st = write_failed(r, files[i].name);
     return st;

@@ -1,5 +1,5 @@
-/* The start of a run with PiSSA. A new one decomposes the weights and keeps the factors in its directory; a resumed one reads them there, so that it trains beside
- * exactly the same weights. */
+/* The start of a run with PiSSA. A new one decomposes the weights and keeps the factors in its
+ * directory; a resumed one reads them there, so that it trains beside exactly the same weights. */
 #include "train/run.h"
 
 static ml_status write_initial(run *r, const char *path)
@@ -8,7 +8,8 @@ static ml_status write_initial(run *r, const char *path)
     ml_adapter adapter = {0};
     ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
     if (st != ML_OK) return st;
-    st = ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
+    st = ml_grid_agree(s->grid,
+                       ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
     ml_adapter_destroy(&adapter);
     return st;
 }
@@ -17,7 +18,8 @@ static ml_status read_initial(run *r, const char *path)
 {
     session *s = &r->session;
     ml_adapter adapter = {0};
-    ml_status st = ml_adapter_read(&adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    ml_status st =
+        ml_adapter_read(&adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base));
     if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
     ml_adapter_destroy(&adapter);
     return st;
@@ -28,7 +30,8 @@ ml_status start_pissa(run *r, bool resumed)
     ml_status st = ML_OK;
     session *s = &r->session;
     ml_text path = {0};
-    ML_TRY(ml_grid_agree(s->grid, ml_text_printf(&path, "%s/initial-adapter.h5", r->config->run_dir)));
+    ML_TRY(
+        ml_grid_agree(s->grid, ml_text_printf(&path, "%s/initial-adapter.h5", r->config->run_dir)));
     if (resumed) {
         ML_TRY(ml_grid_agree(s->grid, read_initial(r, path.data)));
     } else {

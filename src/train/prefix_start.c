@@ -5,10 +5,12 @@
 static void draw_tokens(const session *s, int64_t count, int32_t *token)
 {
     ml_random_key key = ml_random_key_make(s->config->seed, "prefix.tokens");
-    for (int64_t i = 0; i < count; i++) token[i] = (int32_t)(ml_random_uniform(key, 0, (uint64_t)i) * (double)s->spec->vocab);
+    for (int64_t i = 0; i < count; i++)
+        token[i] = (int32_t)(ml_random_uniform(key, 0, (uint64_t)i) * (double)s->spec->vocab);
 }
 
-/* Those of the text with what goes before every text, from its beginning again where it is too short: PEFT's TEXT. */
+/* Those of the text with what goes before every text, from its beginning again where it is too
+ * short: PEFT's TEXT. */
 static ml_status read_tokens(const session *s, int64_t count, int32_t *token)
 {
     ml_status st = ML_OK;
@@ -18,11 +20,14 @@ static ml_status read_tokens(const session *s, int64_t count, int32_t *token)
     ml_tokenizer *tokenizer = NULL;
     const char *json = ml_base_tokenizer(s->base, &length);
     if (!length)
-        return ml_fail(ML_INPUT, "method.prefix_init: text, but the base %s has no tokenizer; import it from a source that has one",
+        return ml_fail(ML_INPUT,
+                       "method.prefix_init: text, but the base %s has no tokenizer; import it from "
+                       "a source that has one",
                        ml_base_path(s->base));
     ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
     ML_TRY(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids));
-    if (ids.count == 0) st = ml_fail(ML_USAGE, "method.prefix_text: has no token; give at least one word");
+    if (ids.count == 0)
+        st = ml_fail(ML_USAGE, "method.prefix_text: has no token; give at least one word");
     int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
     for (int64_t i = 0, first = begin >= 0; st == ML_OK && i < count; i++) {
         int64_t at = i % (first + ids.count);
@@ -56,5 +61,6 @@ void start_virtual(run *r)
     ml_parameters *p = &r->session.parameters;
     if (!r->start_token) return;
     ml_peft_start_virtual(r->session.peft, r->start_token);
-    ml_grid_broadcast(r->session.grid, ML_GROUP_DP, 0, p->value, p->local * (int64_t)sizeof *p->value);
+    ml_grid_broadcast(r->session.grid, ML_GROUP_DP, 0, p->value,
+                      p->local * (int64_t)sizeof *p->value);
 }

@@ -1,4 +1,5 @@
-/* What a person sees: one table at the start, then a bar on a terminal or a line now and then elsewhere. Rank 0 alone. */
+/* What a person sees: one table at the start, then a bar on a terminal or a line now and then
+ * elsewhere. Rank 0 alone. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
@@ -17,24 +18,26 @@ static void print_kernels(const session *s)
     ml_log("  products     %s, vectors %s", s->kernels->product_path, s->kernels->vector_path);
     for (int64_t i = 0; i < n; i++)
         if (rates[i].forward_gflops > 0.0)
-            ml_log("               %-14s forward %.0f, backward %.0f GF/s a rank", rates[i].path, rates[i].forward_gflops,
-                   rates[i].backward_gflops);
+            ml_log("               %-14s forward %.0f, backward %.0f GF/s a rank", rates[i].path,
+                   rates[i].forward_gflops, rates[i].backward_gflops);
 }
 
 static void print_load(const session *s)
 {
-    ml_log("  weights      %.1f MB read in %.2f s, %.2f GB/s (%d thread%s a rank)", 1e-6 * (double)s->load_bytes, s->load_seconds,
-           1e-9 * (double)s->load_bytes / s->load_seconds, omp_get_max_threads(), omp_get_max_threads() > 1 ? "s" : "");
+    ml_log("  weights      %.1f MB read in %.2f s, %.2f GB/s (%d thread%s a rank)",
+           1e-6 * (double)s->load_bytes, s->load_seconds,
+           1e-9 * (double)s->load_bytes / s->load_seconds, omp_get_max_threads(),
+           omp_get_max_threads() > 1 ? "s" : "");
 }
 
 static void print_data(const run *r)
 {
     const session *s = &r->session;
     const ml_sampler *sampler = s->train.sampler;
-    ml_log("  data         %" PRId64 " sequences, %" PRId64 " tokens; %" PRId64 " cut at %" PRId64 " tokens, %" PRId64
-           " left without a target and skipped",
-           ml_dataset_sequences(s->train.dataset), ml_dataset_tokens(s->train.dataset), ml_sampler_cut(sampler), s->max_len,
-           ml_sampler_skipped(sampler));
+    ml_log("  data         %" PRId64 " sequences, %" PRId64 " tokens; %" PRId64 " cut at %" PRId64
+           " tokens, %" PRId64 " left without a target and skipped",
+           ml_dataset_sequences(s->train.dataset), ml_dataset_tokens(s->train.dataset),
+           ml_sampler_cut(sampler), s->max_len, ml_sampler_skipped(sampler));
 }
 
 static void print_memory(const run *r)
@@ -44,11 +47,14 @@ static void print_memory(const run *r)
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) {
         int64_t bytes = ml_memory_current((ml_category)c);
         total += bytes;
-        if (bytes >= 1 << 20) ml_log("    %-13s%10.1f MiB", ml_category_name((ml_category)c), mib(bytes));
+        if (bytes >= 1 << 20)
+            ml_log("    %-13s%10.1f MiB", ml_category_name((ml_category)c), mib(bytes));
     }
-    ml_log("    %-13s%10.1f MiB a rank, %d ranks on a node", "total", mib(total), ml_grid_ranks_on_node(s->grid));
+    ml_log("    %-13s%10.1f MiB a rank, %d ranks on a node", "total", mib(total),
+           ml_grid_ranks_on_node(s->grid));
     if (s->shared)
-        ml_log("                 the frozen weights are one copy for %d ranks of this node and count in rank 0 alone",
+        ml_log("                 the frozen weights are one copy for %d ranks of this node and "
+               "count in rank 0 alone",
                session_frozen_sharers(s));
 }
 
@@ -63,12 +69,14 @@ void progress_table(run *r)
            : c->method.name == ML_METHOD_LORA ? "LoRA"
                                               : ml_method_name(c->method.name),
            ml_dtype_name(c->precision));
-    ml_log("  grid         %d ranks = dp %d x tp %d on %d node%s (%d a node), %d thread%s a rank", ml_grid_size(s->grid),
-           ml_grid_dp(s->grid), ml_grid_tp(s->grid), ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",
-           ml_grid_ranks_on_node(s->grid), threads, threads > 1 ? "s" : "");
+    ml_log("  grid         %d ranks = dp %d x tp %d on %d node%s (%d a node), %d thread%s a rank",
+           ml_grid_size(s->grid), ml_grid_dp(s->grid), ml_grid_tp(s->grid), ml_grid_nodes(s->grid),
+           ml_grid_nodes(s->grid) > 1 ? "s" : "", ml_grid_ranks_on_node(s->grid), threads,
+           threads > 1 ? "s" : "");
     print_kernels(s);
-    ml_log("  parameters   %" PRId64 " in the base, %" PRId64 " trained (%.3f %%); %.3f MB summed a step", all, trained,
-           100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
+    ml_log("  parameters   %" PRId64 " in the base, %" PRId64
+           " trained (%.3f %%); %.3f MB summed a step",
+           all, trained, 100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
     print_data(r);
     print_load(s);
     ml_log("  activations  kept: %s", ml_activation_mode_name(s->activations));
@@ -86,7 +94,8 @@ static void format_time(double seconds, char text[16])
         snprintf(text, 16, "%d:%02d", (int)(t / 60), (int)(t % 60));
 }
 
-/* Whether a person sees standard error: a terminal of our own, or mpirun's, which passes on what we write (it is then our parent). */
+/* Whether a person sees standard error: a terminal of our own, or mpirun's, which passes on what
+ * we write (it is then our parent). */
 static bool on_terminal(void)
 {
     char path[64];
@@ -106,8 +115,9 @@ static void draw_bar(const run *r, const step_result *step, const char *left)
     int64_t full = WIDTH * r->step / r->config->train.steps;
     for (int64_t i = 0; i < WIDTH; i++) bar[i] = i < full ? '#' : '.';
     bar[WIDTH] = '\0';
-    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %s left \033[K", bar, r->step, r->config->train.steps,
-            step->loss, (double)r->timed_tokens / r->seconds, left);
+    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %s left \033[K", bar,
+            r->step, r->config->train.steps, step->loss, (double)r->timed_tokens / r->seconds,
+            left);
 }
 
 void progress_step(run *r, const step_result *step)
@@ -121,8 +131,10 @@ void progress_step(run *r, const step_result *step)
     if (on_terminal()) {
         draw_bar(r, step, left);
     } else if (ends || ml_seconds() - r->progress_time >= LINE_SECONDS) {
-        ml_log("step %" PRId64 "/%" PRId64 "  loss %.6f  lr %.3g  grad_norm %.4f  %.0f tokens/s  %s left", r->step, r->config->train.steps,
-               step->loss, step->lr, step->grad_norm, (double)r->timed_tokens / r->seconds, left);
+        ml_log("step %" PRId64 "/%" PRId64
+               "  loss %.6f  lr %.3g  grad_norm %.4f  %.0f tokens/s  %s left",
+               r->step, r->config->train.steps, step->loss, step->lr, step->grad_norm,
+               (double)r->timed_tokens / r->seconds, left);
         r->progress_time = ml_seconds();
     }
 }
@@ -135,7 +147,8 @@ void progress_end(const run *r)
 void progress_evaluation(const run *r)
 {
     if (on_terminal() && r->step < r->config->train.steps) progress_end(r);
-    ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss, exp(r->valid_loss));
+    ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss,
+           exp(r->valid_loss));
 }
 
 /* Where the time went, as rank 0 saw it. */
@@ -145,10 +158,11 @@ static void print_phases(const run *r)
     if (ml_grid_rank(r->session.grid) != 0 || steps == 0.0) return;
     ml_log("  a step       %10.4f s", r->seconds / steps);
     for (int p = 0; p < ML_PHASES; p++)
-        ml_log("    %-11s%10.4f s  %5.1f %%", ml_phase_name((ml_phase)p), r->phase[p] / steps, 100.0 * r->phase[p] / r->seconds);
+        ml_log("    %-11s%10.4f s  %5.1f %%", ml_phase_name((ml_phase)p), r->phase[p] / steps,
+               100.0 * r->phase[p] / r->seconds);
     if (ml_grid_size(r->session.grid) > 1)
-        ml_log("    of comm, %.4f s (%.1f %%) were waiting for slower ranks", r->wait_seconds / steps,
-               100.0 * r->wait_seconds / r->seconds);
+        ml_log("    of comm, %.4f s (%.1f %%) were waiting for slower ranks",
+               r->wait_seconds / steps, 100.0 * r->wait_seconds / r->seconds);
 }
 
 void progress_summary(const run *r)
@@ -157,8 +171,10 @@ void progress_summary(const run *r)
     bool full = r->config->method.name == ML_METHOD_FULL;
     const char *result = full ? "model.h5" : "adapter.h5";
     if (r->step == r->first_step) /* all steps were done before this start */
-        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f; %s/%s", r->step, r->loss_first, r->loss_last, r->config->run_dir, result);
+        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f; %s/%s", r->step, r->loss_first,
+               r->loss_last, r->config->run_dir, result);
     else
-        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step, r->loss_first, r->loss_last,
-               (double)r->timed_tokens / r->seconds, r->config->run_dir, result);
+        ml_log("done: %" PRId64 " steps, loss %.4f -> %.4f, %.0f tokens/s; %s/%s", r->step,
+               r->loss_first, r->loss_last, (double)r->timed_tokens / r->seconds,
+               r->config->run_dir, result);
 }

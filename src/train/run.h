@@ -9,16 +9,19 @@
 /* What one step gives. Times are this rank's. */
 typedef struct step_result {
     double loss, lr, grad_norm;
-    int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings once, none that predicts nothing */
+    int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings
+                                        once, none that predicts nothing */
     double seconds, phase[ML_PHASES];
-    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited least */
+    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited
+                            least */
     ml_reduction reduction;
     bool stop;  /* a signal reached some rank */
     bool saved; /* the save beside training has ended */
     bool save;  /* train.save_every is a time, and it has come */
 } step_result;
 
-/* deadline.c: when this start has to be over, and what the longest step and save took so far. Seconds. */
+/* deadline.c: when this start has to be over, and what the longest step and save took so far.
+ * Seconds. */
 typedef struct deadline {
     double started, end; /* by ml_seconds; no end: infinite */
     double step, save;
@@ -30,21 +33,23 @@ typedef struct run {
     session session;
     const ml_run_config *config;
     ml_run_directory *directory;
-    int64_t step;                             /* done */
-    int64_t first_step;                       /* done before this start */
-    int64_t saved_step;                       /* of the newest checkpoint, which may still be on its way; −1: none */
-    int64_t tokens;                           /* since step 1 */
+    int64_t step;       /* done */
+    int64_t first_step; /* done before this start */
+    int64_t saved_step; /* of the newest checkpoint, which may still be on its way; −1: none */
+    int64_t tokens;     /* since step 1 */
     double loss_first, loss_last, valid_loss; /* NaN: not known */
     double seconds;                           /* in steps of this start, as are the next two */
     double phase[ML_PHASES], wait_seconds;
     int64_t timed_tokens; /* in steps of this start */
     ml_reduction reduction;
     int64_t checkpoint_bytes;
-    int64_t saves;                           /* of this start, as are the next two */
-    double save_seconds, save_waited;        /* they took in all; training waited for them. Seconds of world rank 0 */
-    double save_wait;                        /* since the last line of metrics.jsonl */
-    double save_time;                        /* when the newest was begun */
-    bool best_is_new;                        /* the newest evaluation was the best so far, and is not in a checkpoint yet */
+    int64_t saves; /* of this start, as are the next two */
+    double save_seconds,
+        save_waited;  /* they took in all; training waited for them. Seconds of world rank 0 */
+    double save_wait; /* since the last line of metrics.jsonl */
+    double save_time; /* when the newest was begun */
+    bool
+        best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
     FILE *metrics, *evaluations, *save_list; /* rank 0 */
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
@@ -64,23 +69,26 @@ typedef struct step_clock {
 double busy_seconds(const session *s);
 step_clock step_clock_start(const session *s);
 void step_clock_stop(const step_clock *clock, const session *s,
-                     step_result *out);             /* fills in seconds and the phases that are not yet there */
+                     step_result *out); /* fills in seconds and the phases that are not yet there */
 void find_wait(const session *s, step_result *out); /* collective */
 
-/* update.c: the parts of a step that come before and after its passes. The last two are collective. */
+/* update.c: the parts of a step that come before and after its passes. The last two are
+ * collective. */
 void clear_gradients(session *s, step_result *out);
 void reduce_gradients(session *s, step_result *out); /* and their norm */
 void update_parameters(session *s, int64_t done, step_result *out);
 
-/* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the configuration says so: local. Then, when the weights are there, their parameters;
- * collective. */
+/* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the
+ * configuration says so: local. Then, when the weights are there, their parameters; collective. */
 ml_status choose_start_tokens(run *r) ML_NODISCARD;
 void start_virtual(run *r);
 
-/* pissa.c: the factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a resumed run. Collective. */
+/* pissa.c: the factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a
+ * resumed run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 
-/* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not finite (nothing is updated then). */
+/* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
+ * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 
 /* signals.c: a signal has reached this rank (see ml_train_catch_signals). */
@@ -89,10 +97,12 @@ bool signals_seen(void);
 /* deadline.c: the earlier of run.time_limit and SLURM_JOB_END_TIME. */
 void deadline_start(run *r);
 bool deadline_is_near(const run *r); /* on world rank 0: there is no room for one more step */
-/* Whether this rank would have the run save and end now: a signal, or no room for one more step. Local; the ranks' answers are summed. */
+/* Whether this rank would have the run save and end now: a signal, or no room for one more step.
+ * Local; the ranks' answers are summed. */
 bool wants_to_stop(const run *r);
 
-/* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do nothing. */
+/* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do
+ * nothing. */
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
 ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
@@ -103,12 +113,14 @@ ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's t
 /* summary.c */
 ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */
 
-/* save.c: checkpoints. The first two are local, and true on world rank 0 alone; the others collective. */
-bool save_has_ended(const run *r);                      /* the one beside training */
-bool save_time_has_come(const run *r);                  /* by train.save_every as a time */
-ml_status save_beside(run *r) ML_NODISCARD;             /* begins one that is written while training goes on, where that can be */
+/* save.c: checkpoints. The first two are local, and true on world rank 0 alone; the others
+ * collective. */
+bool save_has_ended(const run *r);     /* the one beside training */
+bool save_time_has_come(const run *r); /* by train.save_every as a time */
+ml_status save_beside(run *r)
+    ML_NODISCARD; /* begins one that is written while training goes on, where that can be */
 ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this returns */
-ml_status save_settle(run *r) ML_NODISCARD;             /* waits for one that was begun: its result */
+ml_status save_settle(run *r) ML_NODISCARD; /* waits for one that was begun: its result */
 
 /* identity.c: what a resumed run must have in common with its checkpoint. */
 ml_status describe_identity(run *r) ML_NODISCARD;
@@ -116,7 +128,8 @@ ml_status describe_identity(run *r) ML_NODISCARD;
 /* predict.c: this rank's memory by category, from the sizing functions that allocate. */
 void predict_memory(run *r);
 
-/* binding.c: rank 0 prints where every rank computes, and warns where threads outnumber cores. Collective. */
+/* binding.c: rank 0 prints where every rank computes, and warns where threads outnumber cores.
+ * Collective. */
 ml_status print_binding(const session *s) ML_NODISCARD;
 
 /* progress.c: rank 0 alone prints. */
@@ -126,7 +139,8 @@ void progress_evaluation(const run *r);
 void progress_end(const run *r); /* leaves the bar's line */
 void progress_summary(const run *r);
 
-/* finish.c: adapter.h5, or model.h5 of method full; with train.keep_best also best-adapter.h5 or best-model.h5, from the checkpoint of the best step. Collective. */
+/* finish.c: adapter.h5, or model.h5 of method full; with train.keep_best also best-adapter.h5 or
+ * best-model.h5, from the checkpoint of the best step. Collective. */
 ml_status write_result(run *r) ML_NODISCARD;
 ml_status write_best(run *r) ML_NODISCARD;
 

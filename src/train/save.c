@@ -10,10 +10,12 @@ bool save_has_ended(const run *r) { return r->directory && ml_checkpoint_has_end
 bool save_time_has_come(const run *r)
 {
     double every = r->config->train.save_every.seconds;
-    return every > 0.0 && ml_grid_rank(r->session.grid) == 0 && ml_seconds() - r->save_time >= every;
+    return every > 0.0 && ml_grid_rank(r->session.grid) == 0 &&
+           ml_seconds() - r->save_time >= every;
 }
 
-/* Settles what was begun; its line in saves.jsonl is part of what the next checkpoint makes durable. */
+/* Settles what was begun; its line in saves.jsonl is part of what the next checkpoint makes
+ * durable. */
 ml_status save_settle(run *r)
 {
     ml_checkpoint_report report;
@@ -51,23 +53,26 @@ static ml_status begin(run *r, bool finished, bool beside)
     describe_progress(r, finished);
     ml_status st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
     if (st == ML_OK) {
-        const ml_checkpoint_state state = {.progress = r->progress,
-                                           .full = r->config->method.name == ML_METHOD_FULL,
-                                           .configuration = yaml.data,
-                                           .identities = r->identities,
-                                           .identity = r->identity,
-                                           .before_commit = sync_metrics,
-                                           .before_commit_of = r,
-                                           .keep_step = r->config->train.keep_best ? r->progress.best_step : 0};
-        st = ml_checkpoint_begin(r->directory, s->grid, &s->parameters, &state, r->config->train.keep, beside);
+        const ml_checkpoint_state state = {
+            .progress = r->progress,
+            .full = r->config->method.name == ML_METHOD_FULL,
+            .configuration = yaml.data,
+            .identities = r->identities,
+            .identity = r->identity,
+            .before_commit = sync_metrics,
+            .before_commit_of = r,
+            .keep_step = r->config->train.keep_best ? r->progress.best_step : 0};
+        st = ml_checkpoint_begin(r->directory, s->grid, &s->parameters, &state,
+                                 r->config->train.keep, beside);
     }
     if (st == ML_OK) r->saved_step = r->step;
     ml_text_destroy(&yaml);
     return st;
 }
 
-/* Full fine-tuning's state is as large as what the ranks hold anyway: no image of it could wait in memory until a thread has written it, so it is written at once, and so is a
- * state whose step is committed already, of which only the manifest is written. */
+/* Full fine-tuning's state is as large as what the ranks hold anyway: no image of it could wait in
+ * memory until a thread has written it, so it is written at once, and so is a state whose step is
+ * committed already, of which only the manifest is written. */
 ml_status save_beside(run *r)
 {
     ml_status st = ML_OK;
@@ -80,7 +85,8 @@ done:
     return st;
 }
 
-/* Where the run ends or stops there is nothing to go on with beside the save, and it may end only when the checkpoint is there. */
+/* Where the run ends or stops there is nothing to go on with beside the save, and it may end only
+ * when the checkpoint is there. */
 ml_status save_now(run *r, bool finished)
 {
     ml_status st = ML_OK;

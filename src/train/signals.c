@@ -1,6 +1,8 @@
-/* Signals that ask a run to save and end. They are blocked, and each step asks whether one is pending and folds the answer into its sum over all ranks: no handler
- * runs on a thread that computes. oneDNN's fp32 products move the stack pointer into their own memory, where a handler's frame would overwrite the heap
- * (uxlfoundation/oneDNN#4845). A thread that was there before and has them not blocked notes them by a handler. */
+/* Signals that ask a run to save and end. They are blocked, and each step asks whether one is
+ * pending and folds the answer into its sum over all ranks: no handler runs on a thread that
+ * computes. oneDNN's fp32 products move the stack pointer into their own memory, where a handler's
+ * frame would overwrite the heap (uxlfoundation/oneDNN#4845). A thread that was there before and
+ * has them not blocked notes them by a handler. */
 #include <pthread.h>
 #include <signal.h>
 

@@ -18,29 +18,36 @@ static void count_batch(const run *r, int64_t first, int64_t *targets, step_resu
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
-/* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, Σ −log p, and the rows computed. */
-static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum, double *computed, step_result *out)
+/* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, Σ
+ * −log p, and the rows computed. */
+static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum,
+                            double *computed, step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
     int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
-    int64_t at = first + ml_part_start(c->batch.sequences, dp, mine), end = at + ml_part_count(c->batch.sequences, dp, mine);
+    int64_t at = first + ml_part_start(c->batch.sequences, dp, mine),
+            end = at + ml_part_count(c->batch.sequences, dp, mine);
     *loss_sum = *computed = 0.0;
     for (; at < end; at += c->batch.micro) {
         bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
         double since = busy_seconds(s);
-        ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->train, at, ml_min(c->batch.micro, end - at), keyed));
+        ml_status st = ml_grid_agree_in(
+            s->grid, ML_GROUP_TP,
+            pack_sequences(s, &s->train, at, ml_min(c->batch.micro, end - at), keyed));
         if (st != ML_OK) return st;
         out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
         double loss;
-        ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing, &loss);
+        ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets,
+                      c->optim.label_smoothing, &loss);
         *loss_sum += loss;
         *computed += (double)s->packer.batch.tokens;
     }
     return ML_OK;
 }
 
-/* Names the step and the first tensor that is not finite, the cause before its effects: weights, then parameters, then gradients. */
+/* Names the step and the first tensor that is not finite, the cause before its effects: weights,
+ * then parameters, then gradients. */
 static ml_status not_finite(run *r, const step_result *out)
 {
     session *s = &r->session;
@@ -53,16 +60,18 @@ static ml_status not_finite(run *r, const step_result *out)
         kind = "gradient of";
         name = ml_parameters_find_nonfinite(&s->parameters, false);
     }
-    ml_status local = name ? ml_fail(ML_NUMERIC,
-                                     "step %" PRId64
-                                     ": loss %g, gradient norm %g; the first tensor that is not finite: %s %s; nothing was updated: lower "
-                                     "optim.lr, set optim.clip_norm, or check the base",
-                                     r->step + 1, out->loss, out->grad_norm, kind, name)
-                           : ML_OK;
+    ml_status local =
+        name ? ml_fail(ML_NUMERIC,
+                       "step %" PRId64 ": loss %g, gradient norm %g; the first tensor that is not "
+                       "finite: %s %s; nothing was updated: lower "
+                       "optim.lr, set optim.clip_norm, or check the base",
+                       r->step + 1, out->loss, out->grad_norm, kind, name)
+             : ML_OK;
     ml_status st = ml_grid_agree(s->grid, local);
     if (st != ML_OK) return st;
     return ml_fail(ML_NUMERIC,
-                   "step %" PRId64 ": loss %g, gradient norm %g, though every tensor is finite: an activation overflows; lower optim.lr",
+                   "step %" PRId64 ": loss %g, gradient norm %g, though every tensor is finite: an "
+                   "activation overflows; lower optim.lr",
                    r->step + 1, out->loss, out->grad_norm);
 }
 
@@ -76,7 +85,8 @@ ml_status run_step(run *r, step_result *out)
     *out = (step_result){0};
     count_batch(r, first, &targets, out);
     clear_gradients(s, out);
-    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[LOSS], &sums[COMPUTED], out));
+    ml_status st =
+        ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[LOSS], &sums[COMPUTED], out));
     if (st != ML_OK) return st;
     if (ml_grid_tp_rank(s->grid) != 0) sums[LOSS] = sums[COMPUTED] = 0.0;
     sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;

@@ -12,7 +12,8 @@ static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(
 static json_t *memory_table(const int64_t bytes[ML_MEM_CATEGORIES])
 {
     json_t *table = json_object();
-    for (int c = 0; c < ML_MEM_CATEGORIES; c++) json_object_set_new(table, ml_category_name((ml_category)c), json_integer(bytes[c]));
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++)
+        json_object_set_new(table, ml_category_name((ml_category)c), json_integer(bytes[c]));
     return table;
 }
 
@@ -34,22 +35,27 @@ static json_t *phase_table(const run *r)
 /* What the ranks have in common: maxima over all of them, and sums over the fullest node. */
 typedef struct memory_figures {
     int64_t peak[ML_MEM_CATEGORIES], total, process; /* of the largest rank */
-    int64_t node, node_process, node_predicted;      /* of all ranks of a node, what they share counted once */
+    int64_t node, node_process,
+        node_predicted; /* of all ranks of a node, what they share counted once */
     int64_t sharers;
 } memory_figures;
 
-/* Collective. VmHWM counts shared pages in every rank that holds them: all but one of the holders take them out of the sum. */
+/* Collective. VmHWM counts shared pages in every rank that holds them: all but one of the holders
+ * take them out of the sum. */
 static memory_figures find_memory(const run *r)
 {
     const session *s = &r->session;
-    memory_figures m = {.total = ml_memory_peak_total(), .process = ml_memory_process_peak(), .sharers = session_frozen_sharers(s)};
+    memory_figures m = {.total = ml_memory_peak_total(),
+                        .process = ml_memory_process_peak(),
+                        .sharers = session_frozen_sharers(s)};
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.peak[c] = ml_memory_peak((ml_category)c);
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.node_predicted += r->predicted[c];
     m.node_predicted -= session_borrowed_bytes(s);
     m.node = m.total;
     m.node_process = m.process - session_borrowed_bytes(s);
     ml_grid_sum_int64(s->grid, ML_GROUP_NODE, &m.node, 3);
-    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, (int64_t *)(void *)&m, (int64_t)(sizeof m / sizeof(int64_t)));
+    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, (int64_t *)(void *)&m,
+                      (int64_t)(sizeof m / sizeof(int64_t)));
     return m;
 }
 
@@ -86,19 +92,24 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "loss_first", number(r->loss_first));
     json_object_set_new(o, "loss_last", number(r->loss_last));
     json_object_set_new(o, "valid_loss", number(r->valid_loss));
-    json_object_set_new(o, "best_step", isfinite(r->progress.best_loss) ? json_integer(r->progress.best_step) : json_null());
+    json_object_set_new(o, "best_step",
+                        isfinite(r->progress.best_loss) ? json_integer(r->progress.best_step)
+                                                        : json_null());
     json_object_set_new(o, "best_loss", number(r->progress.best_loss));
     json_object_set_new(o, "tokens", json_integer(r->tokens));
-    json_object_set_new(o, "tokens_per_s", number(r->seconds > 0.0 ? (double)r->timed_tokens / r->seconds : NAN));
+    json_object_set_new(o, "tokens_per_s",
+                        number(r->seconds > 0.0 ? (double)r->timed_tokens / r->seconds : NAN));
     json_object_set_new(o, "phases", phase_table(r));
     json_object_set_new(o, "ranks", json_integer(ml_grid_size(s->grid)));
     json_object_set_new(o, "dp", json_integer(ml_grid_dp(s->grid)));
     json_object_set_new(o, "tp", json_integer(ml_grid_tp(s->grid)));
     json_object_set_new(o, "pp", json_integer(1));
-    json_object_set_new(o, "params_total", json_integer(ml_model_parameters_total(ml_base_spec(s->base))));
+    json_object_set_new(o, "params_total",
+                        json_integer(ml_model_parameters_total(ml_base_spec(s->base))));
     json_object_set_new(o, "params_trainable", json_integer(s->parameters.global));
     json_object_set_new(o, "allreduce_bytes_per_step", json_integer(r->reduction.payload_bytes));
-    json_object_set_new(o, "allreduce_bytes_passed_per_step", json_integer(r->reduction.passed_bytes));
+    json_object_set_new(o, "allreduce_bytes_passed_per_step",
+                        json_integer(r->reduction.passed_bytes));
     json_object_set_new(o, "checkpoint_bytes", json_integer(r->checkpoint_bytes));
     json_object_set_new(o, "saves", json_integer(r->saves));
     json_object_set_new(o, "save_seconds", number(r->save_seconds));

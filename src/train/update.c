@@ -22,7 +22,8 @@ void update_parameters(session *s, int64_t done, step_result *out)
     const ml_run_config *c = s->config;
     ml_parameters *p = &s->parameters;
     double since = busy_seconds(s);
-    out->lr = c->optim.lr * ml_schedule_factor(c->optim.schedule, done, c->optim.warmup, c->train.steps);
+    out->lr =
+        c->optim.lr * ml_schedule_factor(c->optim.schedule, done, c->optim.warmup, c->train.steps);
     const ml_adamw step = {.lr = out->lr,
                            .beta1 = c->optim.beta1,
                            .beta2 = c->optim.beta2,

@@ -1,11 +1,14 @@
-/* allocation shim: preloaded into `mpilora train`, it counts what asks for memory between two steps, by the library that asks.
+/* allocation shim: preloaded into `mpilora train`, it counts what asks for memory between two
+ * steps, by the library that asks.
  *
- *   ALLOCATIONS_FILE  gets, when the process ends, a line "CALLS LIBRARY +OFFSET" for each place that asked (addr2line -e LIBRARY OFFSET names
+ *   ALLOCATIONS_FILE  gets, when the process ends, a line "CALLS LIBRARY +OFFSET" for each place
+ *     that asked (addr2line -e LIBRARY OFFSET names
  *                     it), and a last line "steps N": the ends of a step that were seen
  *   ALLOCATIONS_TO    the step at whose end counting stops; it begins at the end of the first
  *
- * A step ends where the program flushes its line of metrics.jsonl: rank 0 does, so only rank 0 counts and writes. The C library's own
- * functions stay in charge under their second names, so that nothing here needs memory.
+ * A step ends where the program flushes its line of metrics.jsonl: rank 0 does, so only rank 0
+ * counts and writes. The C library's own functions stay in charge under their second names, so
+ * that nothing here needs memory.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -34,14 +37,16 @@ static place places[PLACES];
 static _Atomic bool counting;
 static long steps;
 
-/* A caller has its own slot, or the next free one; where all are taken, the last one's count says that there was more. */
+/* A caller has its own slot, or the next free one; where all are taken, the last one's count says
+ * that there was more. */
 static void count(void *caller)
 {
     uintptr_t address = (uintptr_t)caller;
     if (!atomic_load(&counting)) return;
     for (int i = 0; i < PLACES; i++) {
         uintptr_t none = 0;
-        if (atomic_compare_exchange_strong(&places[i].caller, &none, address) || none == address || i == PLACES - 1) {
+        if (atomic_compare_exchange_strong(&places[i].caller, &none, address) || none == address ||
+            i == PLACES - 1) {
             atomic_fetch_add(&places[i].calls, 1);
             return;
         }
@@ -118,7 +123,8 @@ __attribute__((destructor)) static void report(void)
         Dl_info about = {.dli_fname = "unknown"};
         uintptr_t caller = places[i].caller;
         (void)dladdr((void *)caller, &about); /* NOLINT */
-        fprintf(to, "%ld %s +0x%lx\n", places[i].calls, about.dli_fname, (unsigned long)(caller - (uintptr_t)about.dli_fbase));
+        fprintf(to, "%ld %s +0x%lx\n", places[i].calls, about.dli_fname,
+                (unsigned long)(caller - (uintptr_t)about.dli_fbase));
     }
     fprintf(to, "steps %ld\n", steps);
     fclose(to);

@@ -1,7 +1,9 @@
-/* fault driver: a run in miniature. Each line on standard input, `RUN STEPS OUTPUT [NAME=VALUE]…`, is a process of its own with these environment
- * variables: it goes on from the newest checkpoint of RUN, checks that its tensors are those of its step, and saves every step up to STEPS. It prints
- * "found STEP" (or "found none") to OUTPUT and an error there, too; its exit code is the status. The driver answers each line with the exit code, or
- * minus the signal. MPI starts once; what is forked uses none of it, for a world of one rank needs none. */
+/* fault driver: a run in miniature. Each line on standard input, `RUN STEPS OUTPUT [NAME=VALUE]…`,
+ * is a process of its own with these environment variables: it goes on from the newest checkpoint
+ * of RUN, checks that its tensors are those of its step, and saves every step up to STEPS. It
+ * prints "found STEP" (or "found none") to OUTPUT and an error there, too; its exit code is the
+ * status. The driver answers each line with the exit code, or minus the signal. MPI starts once;
+ * what is forked uses none of it, for a world of one rank needs none. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,13 +66,15 @@ done:
 static ml_status save(ml_run_directory *run, const ml_grid *grid, ml_parameters *p, int64_t step)
 {
     ml_checkpoint_state state = state_of(step);
-    const char *file_bytes = getenv("DRIVER_FILE_BYTES"); /* tensors cut over several files, as method full has them */
+    const char *file_bytes =
+        getenv("DRIVER_FILE_BYTES"); /* tensors cut over several files, as method full has them */
     state.full = file_bytes != NULL;
     state.file_bytes = file_bytes ? atoll(file_bytes) : 0;
     case_fill(p, false);
     move(p, (float)step);
     if (fault_saving) fault_saving(step == FIRST_MEASURED);
-    bool beside = getenv("DRIVER_BESIDE") != NULL; /* in a thread of its own, as adapters are saved */
+    bool beside =
+        getenv("DRIVER_BESIDE") != NULL; /* in a thread of its own, as adapters are saved */
     ml_status st = ml_checkpoint_begin(run, grid, p, &state, 2, beside);
     if (st == ML_OK) st = ml_checkpoint_settle(run, grid, NULL);
     if (fault_saving) fault_saving(false);
@@ -103,7 +107,8 @@ static ml_status work(const char *path, int64_t steps, const ml_grid *grid)
 
 static void child(char *line, const ml_grid *grid)
 {
-    char *run = strtok(line, " \n"), *steps = strtok(NULL, " \n"), *output = strtok(NULL, " \n"), *setting;
+    char *run = strtok(line, " \n"), *steps = strtok(NULL, " \n"), *output = strtok(NULL, " \n"),
+         *setting;
     int to = output ? open(output, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666) : -1;
     if (to < 0 || dup2(to, STDOUT_FILENO) < 0 || dup2(to, STDERR_FILENO) < 0) _exit(ML_USAGE);
     alarm(PATIENCE_S);

@@ -1,16 +1,21 @@
-/* fault shim: preloaded into a program, it makes the n-th call of one kind that concerns files under a directory fail, or the last thing that
- * the process does. Calls are counted over all threads.
+/* fault shim: preloaded into a program, it makes the n-th call of one kind that concerns files
+ * under a directory fail, or the last thing that the process does. Calls are counted over all
+ * threads.
  *
  *   FAULT_ROOT   only paths under it (and files opened there) count
- *   FAULT_CALL   a kind of call_name below; none: nothing fails. "open" is to write, "look" to read (files and directories), "malloc" whatever asks
- *                for memory while a checkpoint is saved; "hdf5" (files that HDF5 opens, images in memory with them) is counted only
+ *   FAULT_CALL   a kind of call_name below; none: nothing fails. "open" is to write, "look" to read
+ *     (files and directories), "malloc" whatever asks
+ *                for memory while a checkpoint is saved; "hdf5" (files that HDF5 opens, images in
+ *                  memory with them) is counted only
  *   FAULT_AT     which call of the kind, from 1
- *   FAULT_DO     EIO, ENOSPC, EDQUOT, EINTR, EACCES, ENOMEM; SHORT (half of a read or write); FLIP (a read's first byte is another one); KILL_BEFORE,
+ *   FAULT_DO     EIO, ENOSPC, EDQUOT, EINTR, EACCES, ENOMEM; SHORT (half of a read or write); FLIP
+ *     (a read's first byte is another one); KILL_BEFORE,
  *                KILL_AFTER
  *   FAULT_COUNT  a file that gets a line "KIND CALLS" for each kind when the process ends
  *
- * A program that knows when it saves says so through fault_saving and may ask for the counts through fault_report (both weak in it); for another one
- * a save is what the thread that makes a directory step-… does until it has renamed something to `latest`.
+ * A program that knows when it saves says so through fault_saving and may ask for the counts
+ * through fault_report (both weak in it); for another one a save is what the thread that makes a
+ * directory step-… does until it has renamed something to `latest`.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -47,15 +52,17 @@ typedef enum call {
     HDF5,
     CALLS
 } call;
-static const char *const call_name[CALLS] = {"open",  "look",  "read",      "write",     "fsync", "close", "rename", "unlink",
-                                             "mkdir", "rmdir", "fallocate", "ftruncate", "stat",  "list",  "malloc", "hdf5"};
+static const char *const call_name[CALLS] = {
+    "open",  "look",  "read",      "write",     "fsync", "close", "rename", "unlink",
+    "mkdir", "rmdir", "fallocate", "ftruncate", "stat",  "list",  "malloc", "hdf5"};
 
 enum { FILES = 1024 };
 static _Atomic long calls[CALLS];
 static _Atomic bool ours[FILES]; /* file descriptors that were opened under the root */
 static _Atomic bool saving;      /* said by the program */
 static _Thread_local bool saving_here;
-static _Atomic long malloc_at; /* which one fails; 0: none. Set when a save begins: malloc itself cannot look */
+static _Atomic long
+    malloc_at; /* which one fails; 0: none. Set when a save begins: malloc itself cannot look */
 
 void fault_saving(bool on);
 void fault_report(void);
@@ -65,7 +72,8 @@ extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t bytes);
 extern void *__libc_memalign(size_t alignment, size_t bytes);
 
-/* The function that the library has; ISO C has no cast from an object pointer to a function pointer. */
+/* The function that the library has; ISO C has no cast from an object pointer to a function
+ * pointer. */
 #define REAL(pointer, name)                         \
     do {                                            \
         void *found_ = dlsym(RTLD_NEXT, name);      \
@@ -99,7 +107,10 @@ static long struck_call(call kind)
 }
 
 /* Counts the call; true where this is the one. */
-static bool strikes(call kind) { return atomic_fetch_add(&calls[kind], 1) + 1 == struck_call(kind); }
+static bool strikes(call kind)
+{
+    return atomic_fetch_add(&calls[kind], 1) + 1 == struck_call(kind);
+}
 
 static void die(void)
 {
@@ -112,7 +123,8 @@ static int error_number(void)
     static const struct {
         const char *name;
         int number;
-    } errors[] = {{"EIO", EIO}, {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EINTR", EINTR}, {"EACCES", EACCES}, {"ENOMEM", ENOMEM}};
+    } errors[] = {{"EIO", EIO},     {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT},
+                  {"EINTR", EINTR}, {"EACCES", EACCES}, {"ENOMEM", ENOMEM}};
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (does(errors[i].name)) return errors[i].number;
     return 0;
@@ -143,7 +155,7 @@ static void after(bool struck)
         return result_;                           \
     } while (0)
 
-/* ---- files -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------- */
 
 int open(const char *path, int flags, ...)
 {
@@ -156,7 +168,8 @@ int open(const char *path, int flags, ...)
         mode = va_arg(arguments, mode_t);
         va_end(arguments);
     }
-    bool here = under_root(path), struck = here && strikes((flags & (O_ACCMODE | O_DIRECTORY)) == O_RDONLY ? LOOK : OPEN);
+    bool here = under_root(path),
+         struck = here && strikes((flags & (O_ACCMODE | O_DIRECTORY)) == O_RDONLY ? LOOK : OPEN);
     if (fails(struck)) return -1;
     int fd = real(path, flags, mode);
     note(fd, here);
@@ -259,7 +272,7 @@ int posix_fallocate(int fd, off_t offset, off_t length)
     STRIKE(int, errno, is_ours(fd), FALLOCATE, real(fd, offset, length));
 }
 
-/* ---- names -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 int rename(const char *from, const char *to)
 {
@@ -310,7 +323,8 @@ int unlinkat(int directory, const char *path, int flags)
 {
     int (*real)(int, const char *, int);
     REAL(real, "unlinkat");
-    STRIKE(int, -1, is_directory_under_root(directory), flags &AT_REMOVEDIR ? RMDIR : UNLINK, real(directory, path, flags));
+    STRIKE(int, -1, is_directory_under_root(directory), flags &AT_REMOVEDIR ? RMDIR : UNLINK,
+           real(directory, path, flags));
 }
 
 static int stat_as(const char *name, const char *path, struct stat *info)
@@ -320,8 +334,14 @@ static int stat_as(const char *name, const char *path, struct stat *info)
     STRIKE(int, -1, under_root(path), STAT, real(path, info));
 }
 
-int stat(const char *restrict path, struct stat *restrict info) { return stat_as("stat", path, info); }
-int lstat(const char *restrict path, struct stat *restrict info) { return stat_as("lstat", path, info); }
+int stat(const char *restrict path, struct stat *restrict info)
+{
+    return stat_as("stat", path, info);
+}
+int lstat(const char *restrict path, struct stat *restrict info)
+{
+    return stat_as("lstat", path, info);
+}
 
 int fstat(int fd, struct stat *info)
 {
@@ -344,7 +364,7 @@ struct dirent *readdir(DIR *directory)
     STRIKE(struct dirent *, NULL, is_directory_under_root(dirfd(directory)), LIST, real(directory));
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------- */
 
 void fault_saving(bool on)
 {
@@ -363,7 +383,10 @@ static bool no_memory(void)
 void *malloc(size_t bytes) { return no_memory() ? NULL : __libc_malloc(bytes); }
 void *calloc(size_t count, size_t size) { return no_memory() ? NULL : __libc_calloc(count, size); }
 void *realloc(void *old, size_t bytes) { return no_memory() ? NULL : __libc_realloc(old, bytes); }
-void *aligned_alloc(size_t alignment, size_t bytes) { return no_memory() ? NULL : __libc_memalign(alignment, bytes); }
+void *aligned_alloc(size_t alignment, size_t bytes)
+{
+    return no_memory() ? NULL : __libc_memalign(alignment, bytes);
+}
 
 int posix_memalign(void **out, size_t alignment, size_t bytes)
 {
@@ -371,7 +394,7 @@ int posix_memalign(void **out, size_t alignment, size_t bytes)
     return 0;
 }
 
-/* ---- HDF5 --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- HDF5 ---------------------------------------------------------------------------------- */
 
 int64_t H5Fopen(const char *path, unsigned flags, int64_t list);
 int64_t H5Fopen(const char *path, unsigned flags, int64_t list)
@@ -382,7 +405,7 @@ int64_t H5Fopen(const char *path, unsigned flags, int64_t list)
     return real(path, flags, list);
 }
 
-/* ---- counts ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- counts -------------------------------------------------------------------------------- */
 
 /* MPI's helper processes inherit the shim and count nothing. */
 __attribute__((destructor)) void fault_report(void)

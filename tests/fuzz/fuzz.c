@@ -2,9 +2,11 @@
  *
  *   fuzz READER FOLDER COUNT [FIRST]
  *
- * FOLDER holds valid inputs (test_fuzz.py makes them). Mutation number N of a reader is always the same. Whatever comes, a reader answers with a status that is
- * good, usage, input or resource, within ten seconds, gives back all memory that it accounts for, and takes no more than a limit that follows from the
- * input's size. FOLDER/current holds the number in work, so that a crash names it; the input that caused it stays in place.
+ * FOLDER holds valid inputs (test_fuzz.py makes them). Mutation number N of a reader is always the
+ * same. Whatever comes, a reader answers with a status that is good, usage, input or resource,
+ * within ten seconds, gives back all memory that it accounts for, and takes no more than a limit
+ * that follows from the input's size. FOLDER/current holds the number in work, so that a crash
+ * names it; the input that caused it stays in place.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -23,7 +25,9 @@
 #include "mutate.h"
 
 enum { SECONDS = 10, PATH = 4096, LARGEST = 8 << 20 };
-static const int64_t memory_base = 160 << 20, memory_per_byte = 64; /* an import has buffers of 128 MiB, whatever it imports */
+static const int64_t memory_base = 160 << 20,
+                     memory_per_byte =
+                         64; /* an import has buffers of 128 MiB, whatever it imports */
 static const char *folder;
 
 /* A path in the folder; good for the next call, too. */
@@ -49,9 +53,11 @@ static ml_status read_model(const char *path)
         int64_t length;
         ml_tokenizer *tokenizer = NULL;
         ml_ids ids = {0};
-        const char *json = ml_base_tokenizer(base, &length), text[] = "a line, 12 words & \xe2\x82\xac\n  and <|endoftext|>";
+        const char *json = ml_base_tokenizer(base, &length),
+                   text[] = "a line, 12 words & \xe2\x82\xac\n  and <|endoftext|>";
         if (json) st = ml_tokenizer_create(&tokenizer, json, length);
-        if (json && st == ML_OK) st = ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids);
+        if (json && st == ML_OK)
+            st = ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids);
         ml_ids_destroy(&ids);
         ml_tokenizer_destroy(tokenizer);
     }
@@ -96,7 +102,9 @@ static ml_status read_lines(const char *path, ml_text_format format)
     ml_status st = ml_base_open(&model, base);
     const char *json = st == ML_OK ? ml_base_tokenizer(model, &length) : NULL;
     if (!json || ml_tokenizer_create(&tokenizer, json, length) != ML_OK) return ML_INTERNAL;
-    const ml_tokenize_options options = {path, out, format, tokenizer, ml_base_tokenizer_hash(model), ml_base_spec(model)->vocab, 64, 0};
+    const ml_tokenize_options options = {
+        path, out, format, tokenizer, ml_base_tokenizer_hash(model), ml_base_spec(model)->vocab,
+        64,   0};
     st = ml_tokenize_file(&options, &report);
     ml_tokenizer_destroy(tokenizer);
     ml_base_close(model);
@@ -161,8 +169,10 @@ static const reader readers[] = {
     {"adapter", "adapter.h5", "adapter.h5", MUTATE_BINARY, read_adapter},
     {"base", "other.h5", "other.h5", MUTATE_BINARY, read_base},
     {"dataset", "data.h5", "data.h5", MUTATE_BINARY, read_dataset},
-    {"manifest", "run/checkpoints/step-00000002/MANIFEST.json", "run/checkpoints/step-00000002", MUTATE_TEXT, read_checkpoint},
-    {"state", "run/checkpoints/step-00000002/state.h5", "run/checkpoints/step-00000002", MUTATE_BINARY, read_checkpoint},
+    {"manifest", "run/checkpoints/step-00000002/MANIFEST.json", "run/checkpoints/step-00000002",
+     MUTATE_TEXT, read_checkpoint},
+    {"state", "run/checkpoints/step-00000002/state.h5", "run/checkpoints/step-00000002",
+     MUTATE_BINARY, read_checkpoint},
     {"run-yaml", "run.yaml", "run.yaml", MUTATE_TEXT, read_run_yaml},
     {"model-yaml", "model.yaml", "model.yaml", MUTATE_TEXT, read_model_yaml},
     {"jsonl", "lines.jsonl", "lines.jsonl", MUTATE_TEXT, read_jsonl},
@@ -171,7 +181,7 @@ static const reader readers[] = {
     {"ids", "lines.ids", "lines.ids", MUTATE_TEXT, read_ids},
 };
 
-/* ---- the loop ---- */
+/* ---- the loop ------------------------------------------------------------------------------ */
 
 static void stop(const char *name, long number, const char *what)
 {
@@ -199,7 +209,8 @@ static size_t load(const char *path, unsigned char *bytes, size_t most)
 static void store(const char *path, const unsigned char *bytes, size_t size)
 {
     FILE *file = fopen(path, "wb");
-    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file)) stop(path, 0, "cannot be written");
+    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file))
+        stop(path, 0, "cannot be written");
 }
 
 static int64_t accounted(void)
@@ -217,10 +228,12 @@ static void check(const reader *r, long number, ml_status st, int64_t before, si
         snprintf(text, sizeof text, "status %d: %.200s", (int)st, said);
         stop(r->name, number, text);
     }
-    if (st != ML_OK && (!*said || strchr(said, '\n'))) stop(r->name, number, "the message is not one line");
+    if (st != ML_OK && (!*said || strchr(said, '\n')))
+        stop(r->name, number, "the message is not one line");
     if (accounted() != before) stop(r->name, number, "memory was not given back");
     if (ml_memory_peak_total() > memory_base + memory_per_byte * (int64_t)size) {
-        snprintf(text, sizeof text, "%lld bytes were taken for an input of %zu", (long long)ml_memory_peak_total(), size);
+        snprintf(text, sizeof text, "%lld bytes were taken for an input of %zu",
+                 (long long)ml_memory_peak_total(), size);
         stop(r->name, number, text);
     }
 }
@@ -252,8 +265,9 @@ static void run(const reader *r, long count, long first)
     store(file, good, size);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("%s: %ld mutations: %ld read, %ld usage, %ld input, %ld resource; %ld MiB at most\n", r->name, count, answers[ML_OK],
-           answers[ML_USAGE], answers[ML_INPUT], answers[ML_RESOURCE], usage.ru_maxrss >> 10);
+    printf("%s: %ld mutations: %ld read, %ld usage, %ld input, %ld resource; %ld MiB at most\n",
+           r->name, count, answers[ML_OK], answers[ML_USAGE], answers[ML_INPUT],
+           answers[ML_RESOURCE], usage.ru_maxrss >> 10);
 }
 
 int main(int argc, char **argv)

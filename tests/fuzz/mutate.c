@@ -1,4 +1,5 @@
-/* Mutations. An input gets one to four of them, one after the other; text is changed token by token as often as byte by byte. */
+/* Mutations. An input gets one to four of them, one after the other; text is changed token by
+ * token as often as byte by byte. */
 #include "mutate.h"
 
 #include <ctype.h>
@@ -35,7 +36,7 @@ static void replace(work *w, size_t at, size_t gone, const void *with, size_t le
     w->size -= gone;
 }
 
-/* ---- bytes ---- */
+/* ---- bytes --------------------------------------------------------------------------------- */
 
 static void flip_bit(work *w)
 {
@@ -44,7 +45,8 @@ static void flip_bit(work *w)
 
 static void odd_byte(work *w)
 {
-    static const unsigned char odd[] = {0, 0xff, 0x7f, 0x80, '"', '{', '}', '[', ']', '\\', ',', ':', '\n', ' ', '-', 0xc0, 0xed};
+    static const unsigned char odd[] = {0,    0xff, 0x7f, 0x80, '"', '{', '}',  '[', ']',
+                                        '\\', ',',  ':',  '\n', ' ', '-', 0xc0, 0xed};
     if (w->size) w->bytes[below(w, w->size)] = odd[below(w, sizeof odd)];
 }
 
@@ -108,9 +110,10 @@ static void insert_bytes(work *w)
     replace(w, at, 0, piece, length);
 }
 
-/* ---- text ---- */
+/* ---- text ---------------------------------------------------------------------------------- */
 
-/* Begin and end of a token around or after a place: a quoted string, a number or word, or one sign. */
+/* Begin and end of a token around or after a place: a quoted string, a number or word, or one
+ * sign. */
 static size_t token(const work *w, size_t at, size_t *length)
 {
     while (at < w->size && isspace(w->bytes[at])) at++;
@@ -192,7 +195,9 @@ static void change_number(work *w)
     size_t end = at;
     while (end < w->size && isdigit(w->bytes[end])) end++;
     char text[32];
-    int length = snprintf(text, sizeof text, "%lld", (long long)(below(w, 2) ? (int64_t)draw(w) : (int64_t)below(w, 300) - 20));
+    int length =
+        snprintf(text, sizeof text, "%lld",
+                 (long long)(below(w, 2) ? (int64_t)draw(w) : (int64_t)below(w, 300) - 20));
     replace(w, at, end - at, text, (size_t)length);
 }
 
@@ -225,8 +230,10 @@ static void heap(work *w)
 }
 
 typedef void operation(work *w);
-static operation *const bytewise[] = {flip_bit, odd_byte, odd_number, odd_number, cut, leave_out, repeat_range, insert_bytes};
-static operation *const textwise[] = {odd_token, odd_token, odd_token, change_number, change_number, member, member, heap};
+static operation *const bytewise[] = {flip_bit, odd_byte,  odd_number,   odd_number,
+                                      cut,      leave_out, repeat_range, insert_bytes};
+static operation *const textwise[] = {odd_token,     odd_token, odd_token, change_number,
+                                      change_number, member,    member,    heap};
 
 static void apply(work *w, bool text)
 {

@@ -1,4 +1,5 @@
-/* mutate: damages bytes in ways that readers of text, of binary heads and of safetensors have to survive. The same number gives the same damage. */
+/* mutate: damages bytes in ways that readers of text, of binary heads and of safetensors have to
+ * survive. The same number gives the same damage. */
 #ifndef MPILORA_TESTS_MUTATE_H
 #define MPILORA_TESTS_MUTATE_H
 

@@ -1,5 +1,6 @@
-/* A small random model with a method attached, on any tp group: every number is a function of its tensor's name and global place, so that
- * models on different grids are the same model. Biases and norms are not trivial. */
+/* A small random model with a method attached, on any tp group: every number is a function of its
+ * tensor's name and global place, so that models on different grids are the same model. Biases and
+ * norms are not trivial. */
 #ifndef MPILORA_TESTS_FIXTURE_H
 #define MPILORA_TESTS_FIXTURE_H
 
@@ -63,13 +64,14 @@ static inline ml_model_spec fixture_spec(ml_family family)
 }
 
 /* This rank's part of a rows × cols tensor. */
-static inline void fixture_fill(const char *name, const ml_shard *shard, int64_t rows, int64_t cols, double deviation, double centre,
-                                float *local)
+static inline void fixture_fill(const char *name, const ml_shard *shard, int64_t rows, int64_t cols,
+                                double deviation, double centre, float *local)
 {
     float *whole = ml_memory_alloc(rows * cols, sizeof *whole, ML_MEM_OTHER, "test");
     assert_non_null(whole);
     ml_random_key key = ml_random_key_make(5, name);
-    for (int64_t i = 0; i < rows * cols; i++) whole[i] = (float)(centre + deviation * ml_random_normal(key, 1, (uint64_t)i));
+    for (int64_t i = 0; i < rows * cols; i++)
+        whole[i] = (float)(centre + deviation * ml_random_normal(key, 1, (uint64_t)i));
     ml_shard_take(shard, rows, cols, whole, local);
     ml_memory_free(whole);
 }
@@ -81,7 +83,8 @@ static inline void fixture_weights(fixture *f)
         bool norm = strstr(slot->name, "norm") && strstr(slot->name, "weight");
         float *values = ml_memory_alloc(slot->count, sizeof *values, ML_MEM_OTHER, "test");
         assert_non_null(values);
-        fixture_fill(slot->name, &slot->shard, slot->rows, slot->cols, 0.2, norm ? 1.0 : 0.0, values);
+        fixture_fill(slot->name, &slot->shard, slot->rows, slot->cols, 0.2, norm ? 1.0 : 0.0,
+                     values);
         float *master = f->peft ? ml_peft_master(f->peft, i) : NULL;
         if (master) memcpy(master, values, (size_t)slot->count * sizeof *values);
         if (slot->dtype == ML_FP32)
@@ -97,7 +100,8 @@ static inline bool fixture_trains_base(ml_method method)
     return method == ML_METHOD_FULL || method == ML_METHOD_TOP || method == ML_METHOD_BITFIT;
 }
 
-static inline void fixture_create(fixture *f, const fixture_options *o, const ml_grid *grid, int tp, int tp_rank)
+static inline void fixture_create(fixture *f, const fixture_options *o, const ml_grid *grid, int tp,
+                                  int tp_rank)
 {
     ml_model_spec spec = fixture_spec(o->family);
     ml_weight shapes[ML_MODEL_SHAPES];
@@ -105,10 +109,19 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
-    const ml_peft_options options = {
-        .method = o->method,
-        .sizes = {.top = 1, .prefix = 3 - infix, .infix = infix, .bottleneck = 4, .drop = 1, .factors = 2},
-        .lora = {.rank = 3, .alpha = 6.0, .dropout = o->dropout, .dora = o->dora, .targets = o->targets, .seed = 3}};
+    const ml_peft_options options = {.method = o->method,
+                                     .sizes = {.top = 1,
+                                               .prefix = 3 - infix,
+                                               .infix = infix,
+                                               .bottleneck = 4,
+                                               .drop = 1,
+                                               .factors = 2},
+                                     .lora = {.rank = 3,
+                                              .alpha = 6.0,
+                                              .dropout = o->dropout,
+                                              .dora = o->dora,
+                                              .targets = o->targets,
+                                              .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
     ml_parameters_lay_out(&f->parameters);
     ml_model_kernel_options(f->model, FIXTURE_TOKENS, &kernels, shapes);
@@ -123,7 +136,8 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     if (fixture_trains_base(o->method)) return;
     for (int64_t i = 0; i < f->parameters.count; i++) { /* B not zero, so that A has a gradient */
         const ml_parameter *p = &f->parameters.items[i];
-        fixture_fill(p->name, &p->shard, p->rows, p->cols, 0.2, 0.0, f->parameters.value + p->offset);
+        fixture_fill(p->name, &p->shard, p->rows, p->cols, 0.2, 0.0,
+                     f->parameters.value + p->offset);
     }
 }
 
@@ -135,12 +149,14 @@ static inline void fixture_destroy(fixture *f)
     ml_kernels_destroy(f->kernels);
 }
 
-/* Three sequences of 9, 1 and 13 tokens; some tokens are not targets; with `virtual_tokens` some have no word. */
+/* Three sequences of 9, 1 and 13 tokens; some tokens are not targets; with `virtual_tokens` some
+ * have no word. */
 static inline ml_batch fixture_batch(bool virtual_tokens)
 {
     static int32_t token[FIXTURE_TOKENS], target[FIXTURE_TOKENS];
     static int64_t row[FIXTURE_TOKENS], target_start[FIXTURE_TOKENS + 1];
-    static const int64_t start[FIXTURE_SEQUENCES + 1] = {0, 9, 10, FIXTURE_TOKENS}, key[FIXTURE_SEQUENCES] = {4, 7, 2};
+    static const int64_t start[FIXTURE_SEQUENCES + 1] = {0, 9, 10, FIXTURE_TOKENS},
+                                                   key[FIXTURE_SEQUENCES] = {4, 7, 2};
     ml_batch batch = {.tokens = FIXTURE_TOKENS,
                       .token = token,
                       .sequences = {FIXTURE_SEQUENCES, start, NULL},
@@ -149,7 +165,8 @@ static inline ml_batch fixture_batch(bool virtual_tokens)
                       .key_sequence = key};
     for (int32_t t = 0; t < FIXTURE_TOKENS; t++) {
         token[t] = (t * 7 + 3) % 37;
-        if (virtual_tokens && (t < 2 || t == 9 || t == 10 || t == 11 || t == 16)) token[t] = t == 16 ? -3 : -1 - (t % 2);
+        if (virtual_tokens && (t < 2 || t == 9 || t == 10 || t == 11 || t == 16))
+            token[t] = t == 16 ? -3 : -1 - (t % 2);
         if (t % 4 == 1) continue;
         row[batch.rows] = t;
         target_start[batch.rows] = batch.rows;
@@ -159,13 +176,16 @@ static inline ml_batch fixture_batch(bool virtual_tokens)
     return batch;
 }
 
-/* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout where the method has it). */
+/* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout
+ * where the method has it). */
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
 {
     ml_batch batch = fixture_batch(f->virtual_tokens);
     double loss;
     if (!f->hold) ml_peft_after_update(f->peft);
-    if (backward) memset(f->parameters.gradient, 0, (size_t)f->parameters.local * sizeof *f->parameters.gradient);
+    if (backward)
+        memset(f->parameters.gradient, 0,
+               (size_t)f->parameters.local * sizeof *f->parameters.gradient);
     ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
     if (backward) ml_peft_before_sum(f->peft);
     return loss / (double)batch.rows;

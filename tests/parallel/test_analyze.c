@@ -1,5 +1,5 @@
-/* Subspaces, amplification and spectra of a small base with known factors, against what dgesvd gives
- * for matrices that are formed here. */
+/* Subspaces, amplification and spectra of a small base with known factors, against what dgesvd
+ * gives for matrices that are formed here. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,21 +25,23 @@ static double *numbers(int64_t n)
     return x;
 }
 
-static void check_close(const double *found, const double *expected, int64_t n, double scale, const char *what)
+static void check_close(const double *found, const double *expected, int64_t n, double scale,
+                        const char *what)
 {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs(found[i] - expected[i]) <= 1e-10 * scale))
             fail_msg("%s: number %d is %.17g, expected %.17g", what, (int)i, found[i], expected[i]);
 }
 
-/* ---- studies ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- studies ------------------------------------------------------------------------------- */
 
 static char directory[64], base_path[96], a_path[96], b_path[96], out_path[96];
 
 static void write_base(const ml_model_spec *spec, ml_dtype dtype)
 {
     ml_base_writer *writer;
-    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH), ML_OK);
+    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH),
+                     ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
@@ -63,7 +65,8 @@ static void write_files(const ml_model_spec *spec, const char *const *kinds)
     snprintf(b_path, sizeof b_path, "%s/b.h5", directory);
     snprintf(out_path, sizeof out_path, "%s/out.h5", directory);
     if (writes) {
-        ml_adapter a = make_adapter(spec, kinds, 0, 2, 4.0, false), b = make_adapter(spec, kinds, 0, 3, 4.0, true);
+        ml_adapter a = make_adapter(spec, kinds, 0, 2, 4.0, false),
+                   b = make_adapter(spec, kinds, 0, 3, 4.0, true);
         write_base(spec, spec->family == ML_FAMILY_GPT2 ? ML_BF16 : ML_FP32);
         assert_int_equal(ml_adapter_write(&a, a_path), ML_OK);
         assert_int_equal(ml_adapter_write(&b, b_path), ML_OK);
@@ -87,7 +90,9 @@ static double *read_weight(const ml_study *study, const ml_study_site *site)
 {
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
     static const char *const fused[] = {"q", "k", "v", NULL};
-    const char *const single[] = {site->target, NULL}, *const *part = strcmp(site->target, "qkv") ? single : fused;
+    const char *const single[] = {site->target, NULL}, *const *part = strcmp(site->target, "qkv")
+                                                                          ? single
+                                                                          : fused;
     double *out = numbers(site->out * site->in);
     float *values = ml_memory_alloc(site->out * site->in, sizeof *values, ML_MEM_OTHER, "test");
     int64_t done = 0;
@@ -96,7 +101,10 @@ static double *read_weight(const ml_study *study, const ml_study_site *site)
         int stem = (int)(strlen(site->name) - strlen(site->target));
         snprintf(name, sizeof name, "%.*s%s.weight", stem, site->name, *part);
         assert_int_equal(ml_base_read(study->base, name, &whole, ML_FP32, values), ML_OK);
-        int64_t n = site->out * site->in / (part == single ? 1 : !strcmp(site->target, "qkv") ? 3 : 1);
+        int64_t n = site->out * site->in /
+                    (part == single                 ? 1
+                     : !strcmp(site->target, "qkv") ? 3
+                                                    : 1);
         for (int64_t i = 0; i < n; i++) out[done + i] = values[i];
         done += n;
     }
@@ -109,7 +117,8 @@ static double *form_delta(const ml_adapter_pair *p)
     double *d = numbers(p->out * p->in);
     for (int64_t i = 0; i < p->out; i++)
         for (int64_t k = 0; k < p->rank; k++)
-            for (int64_t j = 0; j < p->in; j++) d[i * p->in + j] += (double)p->scale * p->b[i * p->rank + k] * p->a[k * p->in + j];
+            for (int64_t j = 0; j < p->in; j++)
+                d[i * p->in + j] += (double)p->scale * p->b[i * p->rank + k] * p->a[k * p->in + j];
     return d;
 }
 
@@ -118,12 +127,15 @@ static double project(double *x, const double *w, int64_t out, int64_t in, int64
 {
     int64_t k = ml_min(in, out);
     double *sigma = numbers(k), *v = numbers(in * k), *u = numbers(k * out), sum = 0.0;
-    assert_int_equal(lapack_svd(in, out, x, sigma, v, u), ML_OK); /* of the transpose, so v is left: v[in, k] and u[k, out] column-major */
+    assert_int_equal(
+        lapack_svd(in, out, x, sigma, v, u),
+        ML_OK); /* of the transpose, so v is left: v[in, k] and u[k, out] column-major */
     for (int64_t a = 0; a < r; a++)
         for (int64_t b = 0; b < r; b++) {
             double one = 0.0;
             for (int64_t i = 0; i < out; i++)
-                for (int64_t j = 0; j < in; j++) one += u[i * k + a] * w[i * in + j] * v[b * in + j];
+                for (int64_t j = 0; j < in; j++)
+                    one += u[i * k + a] * w[i * in + j] * v[b * in + j];
             sum += one * one;
         }
     ml_memory_free(sigma);
@@ -139,13 +151,17 @@ static double norm(const double *x, int64_t n)
     return sqrt(sum);
 }
 
-static void check_amplification(const ml_study *study, const ml_amplification *a, const ml_study_site *site)
+static void check_amplification(const ml_study *study, const ml_amplification *a,
+                                const ml_study_site *site)
 {
     int64_t n = site->out * site->in;
-    double *w = read_weight(study, site), *again = read_weight(study, site), *delta = form_delta(site->pair[0]);
-    const double expected[] = {norm(w, n), norm(delta, n), project(delta, w, site->out, site->in, a->rank),
+    double *w = read_weight(study, site), *again = read_weight(study, site),
+           *delta = form_delta(site->pair[0]);
+    const double expected[] = {norm(w, n), norm(delta, n),
+                               project(delta, w, site->out, site->in, a->rank),
                                project(again, w, site->out, site->in, a->rank)};
-    const double found[] = {a->weight_norm, a->delta_norm, a->of_delta, a->of_weight}, factor = expected[1] / expected[2];
+    const double found[] = {a->weight_norm, a->delta_norm, a->of_delta, a->of_weight},
+                 factor = expected[1] / expected[2];
     check_close(found, expected, 4, expected[0], site->name);
     check_close(&a->factor, &factor, 1, factor, site->name);
     assert_true(a->of_random > 0.0 && a->of_random < a->of_weight);
@@ -156,7 +172,8 @@ static void check_amplification(const ml_study *study, const ml_amplification *a
 
 static void check_spectrum(const ml_study *study, const ml_spectrum *s, const ml_study_site *site)
 {
-    double *w = read_weight(study, site), *delta = form_delta(site->pair[0]), *sigma = numbers(s->weights);
+    double *w = read_weight(study, site), *delta = form_delta(site->pair[0]),
+           *sigma = numbers(s->weights);
     assert_int_equal(s->weights, ml_min(site->in, site->out));
     assert_int_equal(lapack_svd(site->in, site->out, w, sigma, NULL, NULL), ML_OK);
     check_close(s->weight, sigma, s->weights, sigma[0], site->name);
@@ -205,11 +222,14 @@ static void check_files(const ml_study *study, const ml_amplification *a, const 
         check_stored(study->sites[i].name, "weight", s[i].weight, s[i].weights);
         check_stored(study->sites[i].name, "delta", s[i].delta, s[i].deltas);
     }
-    assert_int_equal(ml_amplification_write(out_path, study, 1, a), ML_OK); /* in place of the other */
+    assert_int_equal(ml_amplification_write(out_path, study, 1, a),
+                     ML_OK); /* in place of the other */
     for (int64_t i = 0; i < study->count; i++) {
         assert_true(stored_attribute(study->sites[i].name, "amplification") == a[i].factor);
-        assert_true(stored_attribute(study->sites[i].name, "projected_on_random") == a[i].of_random);
-        assert_true(stored_attribute(study->sites[i].name, "layer") == (double)study->sites[i].layer);
+        assert_true(stored_attribute(study->sites[i].name, "projected_on_random") ==
+                    a[i].of_random);
+        assert_true(stored_attribute(study->sites[i].name, "layer") ==
+                    (double)study->sites[i].layer);
     }
 }
 
@@ -224,7 +244,8 @@ static void study_model(const ml_model_spec *spec, const char *const *kinds, int
     ml_amplification *a = ml_memory_alloc(sites, sizeof *a, ML_MEM_OTHER, "test");
     ml_spectrum *s;
     for (int64_t rank = 0; rank < 3; rank++) { /* 0: the pairs' own, 2 */
-        if (ml_amplification_compute(a, &study, rank, 1, 0) != ML_OK) fail_msg("%s", ml_error_text());
+        if (ml_amplification_compute(a, &study, rank, 1, 0) != ML_OK)
+            fail_msg("%s", ml_error_text());
         for (int64_t i = 0; i < sites; i++) check_amplification(&study, &a[i], &study.sites[i]);
     }
     assert_int_equal(ml_amplification_compute(a, &study, 3, 1, 0), ML_USAGE);
@@ -241,7 +262,11 @@ static void study_model(const ml_model_spec *spec, const char *const *kinds, int
 static void test_studies(void **state)
 {
     (void)state;
-    const char *const llama[] = {"attn.q", "attn.v", "mlp.up", "mlp.down", NULL}, *const gpt2[] = {"attn.qkv", "attn.o", "mlp.fc", NULL};
+    const char *const llama[] = {"attn.q", "attn.v", "mlp.up", "mlp.down", NULL}, *const gpt2[] = {
+                                                                                      "attn.qkv",
+                                                                                      "attn.o",
+                                                                                      "mlp.fc",
+                                                                                      NULL};
     study_model(&tiny_llama, llama, 8);
     study_model(&tiny_gpt2, gpt2, 6);
 }
@@ -267,7 +292,8 @@ static void check_subspace(const ml_subspace *s, const ml_study_site *site)
             for (int64_t x = 0; x < i; x++)
                 for (int64_t y = 0; y < j; y++) {
                     double dot = 0.0;
-                    for (int64_t k = 0; k < site->in; k++) dot += vt[0][x * site->in + k] * vt[1][y * site->in + k];
+                    for (int64_t k = 0; k < site->in; k++)
+                        dot += vt[0][x * site->in + k] * vt[1][y * site->in + k];
                     sum += dot * dot;
                 }
             sum /= (double)ml_min(i, j);
@@ -285,7 +311,9 @@ static void test_subspaces(void **state)
     const char *const kinds[] = {"attn.q", "attn.v", NULL};
     write_files(&tiny_llama, kinds);
     const char *const adapters[] = {a_path, b_path};
-    assert_int_equal(ml_study_open(&study, grid, base_path, adapters, &(ml_selection){.targets = ML_TARGET_Q}), ML_OK);
+    assert_int_equal(
+        ml_study_open(&study, grid, base_path, adapters, &(ml_selection){.targets = ML_TARGET_Q}),
+        ML_OK);
     assert_int_equal(study.count, 2);
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_A, 1), ML_OK);
     for (int64_t i = 0; i < study.count; i++) check_subspace(&s[i], &study.sites[i]);
@@ -296,7 +324,8 @@ static void test_subspaces(void **state)
         check_stored(study.sites[1].name, "sigma1", s[1].sigma_b, s[1].nb);
     }
     ml_subspaces_destroy(s, study.count);
-    for (int64_t i = 0; i < study.adapters * study.sites[0].pair[0]->out; i++) study.adapter[0].pairs[0].b[i] = 0.0F;
+    for (int64_t i = 0; i < study.adapters * study.sites[0].pair[0]->out; i++)
+        study.adapter[0].pairs[0].b[i] = 0.0F;
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_LEFT, 1), ML_INPUT);
     assert_non_null(strstr(ml_error_text(), "layers.0.attn.q: ΔW is zero"));
     ml_study_close(&study);
@@ -319,13 +348,15 @@ static void test_fused(void **state)
     }
     ml_grid_barrier(grid);
     const char *const adapters[] = {a_path, out_path};
-    if (ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}) != ML_OK) fail_msg("%s", ml_error_text());
+    if (ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}) != ML_OK)
+        fail_msg("%s", ml_error_text());
     assert_int_equal(study.count, 4);
     assert_string_equal(study.sites[0].target, "q");
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_RIGHT, 1), ML_OK);
     for (int64_t i = 0; i < study.count; i++) {
         const double one = 1.0;
-        for (int64_t k = 0; k < s[i].na; k++) check_close(&s[i].phi[k * s[i].nb + k], &one, 1, 1.0, "phi of an adapter with itself");
+        for (int64_t k = 0; k < s[i].na; k++)
+            check_close(&s[i].phi[k * s[i].nb + k], &one, 1, 1.0, "phi of an adapter with itself");
         check_close(s[i].sigma_a, s[i].sigma_b, s[i].na, s[i].sigma_a[0], "its singular values");
     }
     ml_subspaces_destroy(s, study.count);
@@ -337,8 +368,8 @@ static void test_fused(void **state)
 static void test_known_subspaces(void **state)
 {
     (void)state;
-    const double first[] = {1, 0, 0, 0, 0, 1, 0, 0}, turned[] = {0.6, 0.8, 0, 0, -0.8, 0.6, 0, 0}, other[] = {0, 0, 1, 0, 0, 0, 0, 1},
-                 half[] = {1, 0, 0, 0, 0, 0, 1, 0};
+    const double first[] = {1, 0, 0, 0, 0, 1, 0, 0}, turned[] = {0.6, 0.8, 0, 0, -0.8, 0.6, 0, 0},
+                 other[] = {0, 0, 1, 0, 0, 0, 0, 1}, half[] = {1, 0, 0, 0, 0, 0, 1, 0};
     double phi[4];
     ml_subspace_similarity(first, 2, turned, 2, 4, phi);
     const double equal[] = {0.36, 1.0, 1.0, 1.0};
@@ -353,8 +384,9 @@ static void test_known_subspaces(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known_subspaces), cmocka_unit_test(test_studies),
-                                       cmocka_unit_test(test_subspaces), cmocka_unit_test(test_fused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_known_subspaces), cmocka_unit_test(test_studies),
+        cmocka_unit_test(test_subspaces), cmocka_unit_test(test_fused)};
     if (ml_grid_start(&argc, &argv) != ML_OK || ml_grid_create(&grid, 1) != ML_OK) return 1;
     ml_log_enable(false);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,7 +173,8 @@ static void a_failed_save_of_divided_moments_ends(void **state)
     ml_parameters p = parameters_with(grid, 64);
     assert_int_equal(ml_run_directory_open(&run, directory, false, grid), ML_OK);
     snprintf(path, sizeof path, "%s/checkpoints/step-00000004/state-0003.h5", directory);
-    if (ml_grid_rank(grid) == 0) { /* where the fourth file would be is a folder that is not empty */
+    if (ml_grid_rank(grid) ==
+        0) { /* where the fourth file would be is a folder that is not empty */
         char command[192];
         snprintf(command, sizeof command, "mkdir -p %s/in-the-way", path);
         assert_int_equal(system(command), 0);
@@ -205,9 +206,11 @@ int main(int argc, char **argv)
 {
     if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
     ml_log_enable(ml_grid_world_rank() == 0);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(any_grid_reads_any_other),
-                                       cmocka_unit_test(divided_moments_are_read_whole_and_whole_ones_divided),
-                                       cmocka_unit_test(a_failed_save_of_divided_moments_ends), cmocka_unit_test(all_ranks_see_a_failure)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_grid_reads_any_other),
+        cmocka_unit_test(divided_moments_are_read_whole_and_whole_ones_divided),
+        cmocka_unit_test(a_failed_save_of_divided_moments_ends),
+        cmocka_unit_test(all_ranks_see_a_failure)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ml_grid_stop();
     return failed;

@@ -1,4 +1,5 @@
-/* The whole model: its gradient against finite differences, and its loss and gradients on every tp × dp grid against one rank. */
+/* The whole model: its gradient against finite differences, and its loss and gradients on every tp
+ * × dp grid against one rank. */
 #include "fixture.h"
 
 #include <math.h>
@@ -6,7 +7,8 @@
 #include "mpilora/grid.h"
 
 static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
-static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
+static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
+                                  ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
 enum { CASES = 27 };
 
@@ -35,18 +37,26 @@ static fixture_options case_number(int c)
         {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_DROP},
         {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_COMPACTER},
         {.family = ML_FAMILY_GPT2, .method = ML_METHOD_LORA_PREFIX_LAYER, .targets = gpt2_all},
-        {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_PROJ, .dora = true},
+        {.family = ML_FAMILY_GPT2,
+         .targets = ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_PROJ,
+         .dora = true},
         {.family = ML_FAMILY_LLAMA, .targets = llama_all, .dora = true},
         {.family = ML_FAMILY_GPT2, .method = ML_METHOD_PREFIX_KV},
         {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_PREFIX_KV},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_LORA_PREFIX_KV, .targets = ML_TARGET_Q | ML_TARGET_K},
+        {.family = ML_FAMILY_LLAMA,
+         .method = ML_METHOD_LORA_PREFIX_KV,
+         .targets = ML_TARGET_Q | ML_TARGET_K},
     };
     return cases[c];
 }
 
-static float direction(int64_t i) { return (float)ml_random_normal(ml_random_key_make(9, "direction"), 0, (uint64_t)i); }
+static float direction(int64_t i)
+{
+    return (float)ml_random_normal(ml_random_key_make(9, "direction"), 0, (uint64_t)i);
+}
 
-/* (L(p + εv) − L(p − εv)) / 2ε, v random over one tensor of the list; the tensor is as before afterwards. */
+/* (L(p + εv) − L(p − εv)) / 2ε, v random over one tensor of the list; the tensor is as before
+ * afterwards. */
 static double measured_slope(fixture *f, const ml_parameter *p)
 {
     float *value = f->parameters.value + p->offset;
@@ -54,7 +64,8 @@ static double measured_slope(fixture *f, const ml_parameter *p)
     for (int64_t i = 0; i < p->count; i++) size += (double)direction(i) * (double)direction(i);
     float eps = (float)(2e-2 / sqrt(size));
     for (int side = 0; side < 2; side++) {
-        for (int64_t i = 0; i < p->count; i++) value[i] += (side ? -2.0F : 1.0F) * eps * direction(i);
+        for (int64_t i = 0; i < p->count; i++)
+            value[i] += (side ? -2.0F : 1.0F) * eps * direction(i);
         loss[side] = fixture_loss(f, true, 0.0);
     }
     for (int64_t i = 0; i < p->count; i++) value[i] += eps * direction(i);
@@ -73,8 +84,10 @@ static void gradient_is_the_derivative(void **state)
             const ml_parameter *p = &f.parameters.items[t];
             double slope = 0.0;
             fixture_loss(&f, true, 0.0);
-            for (int64_t i = 0; i < p->count; i++) slope += (double)f.parameters.gradient[p->offset + i] * (double)direction(i);
-            f.hold = options.dora && !strstr(p->name, "magnitude"); /* DoRA's norms count as constants */
+            for (int64_t i = 0; i < p->count; i++)
+                slope += (double)f.parameters.gradient[p->offset + i] * (double)direction(i);
+            f.hold =
+                options.dora && !strstr(p->name, "magnitude"); /* DoRA's norms count as constants */
             double measured = measured_slope(&f, p);
             f.hold = false;
             if (!(fabs(measured - slope) <= 2e-3 + 1e-2 * fabs(slope)))
@@ -91,19 +104,22 @@ static void compare_gradients(const fixture *one, const fixture *part, int numbe
         const ml_parameter *whole = &one->parameters.items[t], *mine = &part->parameters.items[t];
         float *expected = ml_memory_alloc(mine->count, sizeof *expected, ML_MEM_OTHER, "test");
         assert_non_null(expected);
-        ml_shard_take(&mine->shard, whole->rows, whole->cols, one->parameters.gradient + whole->offset, expected);
+        ml_shard_take(&mine->shard, whole->rows, whole->cols,
+                      one->parameters.gradient + whole->offset, expected);
         const float *found = part->parameters.gradient + mine->offset;
         double largest = 1e-3;
-        for (int64_t i = 0; i < mine->count; i++) largest = fmax(largest, fabs((double)expected[i]));
+        for (int64_t i = 0; i < mine->count; i++)
+            largest = fmax(largest, fabs((double)expected[i]));
         for (int64_t i = 0; i < mine->count; i++)
             if (!(fabs((double)(expected[i] - found[i])) <= 2e-5 * largest))
-                fail_msg("case %d, tp %d, %s[%d]: one rank %g, this grid %g", number, tp, whole->name, (int)i, (double)expected[i],
-                         (double)found[i]);
+                fail_msg("case %d, tp %d, %s[%d]: one rank %g, this grid %g", number, tp,
+                         whole->name, (int)i, (double)expected[i], (double)found[i]);
         ml_memory_free(expected);
     }
 }
 
-/* Every dp replica sees the same batch, so the sum over dp is dp times the gradient: divided again here. */
+/* Every dp replica sees the same batch, so the sum over dp is dp times the gradient: divided again
+ * here. */
 static void compare_grid(const ml_grid *grid, int c, ml_activation_mode mode, int64_t chunk)
 {
     fixture one, part;
@@ -118,7 +134,8 @@ static void compare_grid(const ml_grid *grid, int c, ml_activation_mode mode, in
     ml_reduction r = ml_parameters_reduce(&part.parameters, grid);
     assert_int_equal(r.payload_bytes, 4 * one.parameters.global);
     assert_int_equal(part.parameters.global, one.parameters.global);
-    for (int64_t i = 0; i < part.parameters.local; i++) part.parameters.gradient[i] /= (float)ml_grid_dp(grid);
+    for (int64_t i = 0; i < part.parameters.local; i++)
+        part.parameters.gradient[i] /= (float)ml_grid_dp(grid);
     compare_gradients(&one, &part, c, tp);
     double norm = ml_parameters_gradient_norm(&part.parameters, grid, part.kernels);
     double alone = sqrt(one.kernels->sum_squares(one.parameters.local, one.parameters.gradient));
@@ -134,14 +151,17 @@ static void every_grid_gives_the_same(void **state)
         ml_grid *grid;
         assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
         for (int c = 0; c < CASES; c++)
-            for (ml_activation_mode mode = ML_ACTIVATIONS_FULL; mode <= ML_ACTIVATIONS_CHECKPOINT; mode++)
+            for (ml_activation_mode mode = ML_ACTIVATIONS_FULL; mode <= ML_ACTIVATIONS_CHECKPOINT;
+                 mode++)
                 for (int64_t chunk = 0; chunk < 10; chunk += 7) compare_grid(grid, c, mode, chunk);
         ml_grid_destroy(grid);
     }
 }
 
-/* Initial A is one tensor cut into parts: not scaled by a part's width, not the same on every part; B is zero. */
-/* What is computed again is what was computed before: in fp32 the same bits, in bf16 nearly, since it starts from a narrowed input. */
+/* Initial A is one tensor cut into parts: not scaled by a part's width, not the same on every
+ * part; B is zero. */
+/* What is computed again is what was computed before: in fp32 the same bits, in bf16 nearly, since
+ * it starts from a narrowed input. */
 static void modes_change_nothing(void **state)
 {
     (void)state;
@@ -152,18 +172,21 @@ static void modes_change_nothing(void **state)
         options.chunk = 6;
         fixture_create(&kept, &options, NULL, 1, 0);
         double loss = fixture_loss(&kept, true, 0.1);
-        for (ml_activation_mode mode = ML_ACTIVATIONS_SELECTIVE; mode <= ML_ACTIVATIONS_CHECKPOINT; mode++) {
+        for (ml_activation_mode mode = ML_ACTIVATIONS_SELECTIVE; mode <= ML_ACTIVATIONS_CHECKPOINT;
+             mode++) {
             options.mode = mode;
             fixture_create(&again, &options, NULL, 1, 0);
             assert_true(fixture_loss(&again, true, 0.1) == loss);
             double sum = 0, off = 0;
             for (int64_t i = 0; i < kept.parameters.local; i++) {
-                double a = (double)kept.parameters.gradient[i], b = (double)again.parameters.gradient[i];
+                double a = (double)kept.parameters.gradient[i],
+                       b = (double)again.parameters.gradient[i];
                 sum += a * a;
                 off += (a - b) * (a - b);
             }
             if (!(off <= (options.dtype == ML_FP32 ? 0.0 : 1e-4 * sum)))
-                fail_msg("case %d, %s: gradients differ by %g of their size", c, ml_activation_mode_name(mode), sqrt(off / sum));
+                fail_msg("case %d, %s: gradients differ by %g of their size", c,
+                         ml_activation_mode_name(mode), sqrt(off / sum));
             fixture_destroy(&again);
         }
         fixture_destroy(&kept);
@@ -187,9 +210,12 @@ static void initial_values_are_one_tensor(void **state)
             float expected[2048];
             double bound = 1.0 / sqrt((double)whole->cols), most = 0.0;
             assert_true(mine->count <= 2048);
-            ml_shard_take(&mine->shard, whole->rows, whole->cols, one.parameters.value + whole->offset, expected);
-            assert_memory_equal(expected, part.parameters.value + mine->offset, (size_t)mine->count * sizeof *expected);
-            for (int64_t i = 0; i < whole->count; i++) most = fmax(most, fabs((double)one.parameters.value[whole->offset + i]));
+            ml_shard_take(&mine->shard, whole->rows, whole->cols,
+                          one.parameters.value + whole->offset, expected);
+            assert_memory_equal(expected, part.parameters.value + mine->offset,
+                                (size_t)mine->count * sizeof *expected);
+            for (int64_t i = 0; i < whole->count; i++)
+                most = fmax(most, fabs((double)one.parameters.value[whole->offset + i]));
             bool is_b = strstr(whole->name, "lora_B") != NULL;
             assert_true(is_b ? most == 0.0 : most <= bound && most > 0.8 * bound);
         }
@@ -230,7 +256,11 @@ static double loss_behind(fixture *f, const int32_t begin[3])
     int32_t token[TOKENS], target[TOKENS];
     int64_t row[TOKENS], target_start[TOKENS + 1];
     const int64_t start[] = {0, FIRST, TOKENS};
-    ml_batch batch = {.tokens = TOKENS, .token = token, .sequences = {2, start, NULL}, .row = row, .targets = {target_start, target, 0}};
+    ml_batch batch = {.tokens = TOKENS,
+                      .token = token,
+                      .sequences = {2, start, NULL},
+                      .row = row,
+                      .targets = {target_start, target, 0}};
     double loss;
     for (int32_t t = 0; t < TOKENS; t++) {
         int32_t place = t < FIRST ? t : t - FIRST;
@@ -245,7 +275,8 @@ static double loss_behind(fixture *f, const int32_t begin[3])
     return loss / (double)batch.rows;
 }
 
-/* Virtual tokens that start as words are to the model what these words are, whatever a method trains of them. */
+/* Virtual tokens that start as words are to the model what these words are, whatever a method
+ * trains of them. */
 static void virtual_tokens_start_as_words(void **state)
 {
     (void)state;
@@ -262,7 +293,9 @@ static void virtual_tokens_start_as_words(void **state)
             ml_peft_start_virtual(f.peft, words);
             double found = loss_behind(&f, virtual);
             if (!(fabs(found - expected) < 1e-6 * expected && fabs(before - expected) > 1e-3))
-                fail_msg("case %d, tp %d: loss %.9g with these words, %.9g as virtual tokens, %g before", c, tp, expected, found, before);
+                fail_msg(
+                    "case %d, tp %d: loss %.9g with these words, %.9g as virtual tokens, %g before",
+                    c, tp, expected, found, before);
             fixture_destroy(&f);
         }
         ml_grid_destroy(grid);
@@ -289,10 +322,12 @@ static void collected_adapter_is_whole(void **state)
                 const ml_parameter *p = &one.parameters.items[t];
                 snprintf(name, sizeof name, "%s.lora_A", pair->site);
                 if (!strcmp(p->name, name))
-                    assert_memory_equal(pair->a, one.parameters.value + p->offset, (size_t)p->count * sizeof(float));
+                    assert_memory_equal(pair->a, one.parameters.value + p->offset,
+                                        (size_t)p->count * sizeof(float));
                 snprintf(name, sizeof name, "%s.lora_B", pair->site);
                 if (!strcmp(p->name, name))
-                    assert_memory_equal(pair->b, one.parameters.value + p->offset, (size_t)p->count * sizeof(float));
+                    assert_memory_equal(pair->b, one.parameters.value + p->offset,
+                                        (size_t)p->count * sizeof(float));
             }
         }
         assert_int_equal(adapter.count, ml_grid_rank(grid) == 0 ? one.parameters.count / 2 : 0);
@@ -325,10 +360,14 @@ int main(int argc, char **argv)
 {
     if (ml_grid_start(&argc, &argv) != ML_OK) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradient_is_the_derivative),    cmocka_unit_test(every_grid_gives_the_same),
-        cmocka_unit_test(initial_values_are_one_tensor), cmocka_unit_test(collected_adapter_is_whole),
-        cmocka_unit_test(magnitudes_start_as_norms),     cmocka_unit_test(tp_divides_the_weights),
-        cmocka_unit_test(modes_change_nothing),          cmocka_unit_test(virtual_tokens_start_as_words),
+        cmocka_unit_test(gradient_is_the_derivative),
+        cmocka_unit_test(every_grid_gives_the_same),
+        cmocka_unit_test(initial_values_are_one_tensor),
+        cmocka_unit_test(collected_adapter_is_whole),
+        cmocka_unit_test(magnitudes_start_as_norms),
+        cmocka_unit_test(tp_divides_the_weights),
+        cmocka_unit_test(modes_change_nothing),
+        cmocka_unit_test(virtual_tokens_start_as_words),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ml_grid_stop();

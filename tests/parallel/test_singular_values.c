@@ -1,4 +1,5 @@
-/* Singular values by all ranks against LAPACK's dgesvd on one: shapes that leave ranks without a part, failures on one rank, memory beside the plan, refusals. */
+/* Singular values by all ranks against LAPACK's dgesvd on one: shapes that leave ranks without a
+ * part, failures on one rank, memory beside the plan, refusals. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +31,8 @@ static float entry(const matrix *m, int64_t i, int64_t j)
     ml_random_key key = ml_random_key_make(11, "matrix");
     if (m->rank == 0) return (float)ml_random_normal(key, 1, (uint64_t)(i * m->cols + j));
     double sum = 0.0;
-    for (int64_t k = 0; k < m->rank; k++) sum += ldexp(sin((double)(3 * i + 7 * k + 1)) * cos((double)(5 * j + 2 * k)), (int)-k);
+    for (int64_t k = 0; k < m->rank; k++)
+        sum += ldexp(sin((double)(3 * i + 7 * k + 1)) * cos((double)(5 * j + 2 * k)), (int)-k);
     return (float)sum;
 }
 
@@ -51,7 +53,8 @@ static void check_matrix(matrix m)
     ml_svd_plan plan;
     snprintf(what, sizeof what, "%d x %d of rank %d", (int)m.rows, (int)m.cols, (int)m.rank);
     ml_svd_plan_make(&plan, m.rows, m.cols, ml_grid_size(grid));
-    if (ml_singular_values(found, &plan, grid, read_rows, &m) != ML_OK) fail_msg("%s: %s", what, ml_error_text());
+    if (ml_singular_values(found, &plan, grid, read_rows, &m) != ML_OK)
+        fail_msg("%s: %s", what, ml_error_text());
     for (int64_t i = 0; i < m.rows; i++)
         for (int64_t j = 0; j < m.cols; j++) a[i * m.cols + j] = entry(&m, i, j);
     assert_int_equal(lapack_svd(m.cols, m.rows, a, expected, NULL, NULL), ML_OK);
@@ -67,8 +70,9 @@ static void check_matrix(matrix m)
 static void test_singular_values(void **state)
 {
     (void)state;
-    const matrix shapes[] = {{1, 1, 0},  {1, 2, 0},   {2, 1, 0},   {2, 2, 0},    {3, 17, 0},   {15, 16, 0},   {16, 16, 0},
-                             {16, 1, 0}, {33, 17, 0}, {64, 64, 0}, {65, 130, 0}, {130, 65, 0}, {129, 129, 0}, {96, 80, 5}};
+    const matrix shapes[] = {{1, 1, 0},    {1, 2, 0},    {2, 1, 0},     {2, 2, 0},   {3, 17, 0},
+                             {15, 16, 0},  {16, 16, 0},  {16, 1, 0},    {33, 17, 0}, {64, 64, 0},
+                             {65, 130, 0}, {130, 65, 0}, {129, 129, 0}, {96, 80, 5}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_matrix(shapes[i]);
 }
 
@@ -96,7 +100,8 @@ static void test_plan(void **state)
     ml_svd_plan p;
     const struct {
         int ranks, rows, cols;
-    } grids[] = {{1, 1, 1}, {2, 1, 2}, {3, 1, 3}, {4, 2, 2}, {5, 2, 2}, {6, 2, 3}, {7, 2, 3}, {16, 4, 4}, {64, 8, 8}};
+    } grids[] = {{1, 1, 1}, {2, 1, 2}, {3, 1, 3},  {4, 2, 2}, {5, 2, 2},
+                 {6, 2, 3}, {7, 2, 3}, {16, 4, 4}, {64, 8, 8}};
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
         ml_svd_plan_make(&p, 12288, 12288, grids[i].ranks);
         assert_int_equal(p.process_rows, grids[i].rows);
@@ -150,8 +155,9 @@ static void test_memory(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_singular_values), cmocka_unit_test(test_failing_reader)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_singular_values), cmocka_unit_test(test_failing_reader)};
     if (ml_grid_start(&argc, &argv) != ML_OK || ml_grid_create(&grid, 1) != ML_OK) return 1;
     ml_log_enable(false);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

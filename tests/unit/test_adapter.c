@@ -1,4 +1,5 @@
-/* adapters: adapter.h5 and PEFT directories, both ways; nothing is dropped on the way, nothing bad is taken. */
+/* adapters: adapter.h5 and PEFT directories, both ways; nothing is dropped on the way, nothing bad
+ * is taken. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,13 +44,15 @@ static void expect_refused(const char *path, const ml_model_spec *spec, const ch
 {
     ml_adapter adapter;
     ml_status st = ml_adapter_read(&adapter, path, spec, SOURCE_HASH);
-    if (st != ML_INPUT || !strstr(ml_error_text(), text)) print_error("status %d: %s\n", (int)st, ml_error_text());
+    if (st != ML_INPUT || !strstr(ml_error_text(), text))
+        print_error("status %d: %s\n", (int)st, ml_error_text());
     assert_int_equal(st, ML_INPUT);
     assert_non_null(strstr(ml_error_text(), text));
     assert_null(adapter.pairs);
 }
 
-static const char *const all_llama[] = {"attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down", NULL};
+static const char *const all_llama[] = {"attn.q",   "attn.k", "attn.v",   "attn.o",
+                                        "mlp.gate", "mlp.up", "mlp.down", NULL};
 static const char *const all_gpt2[] = {"attn.qkv", "attn.o", "mlp.fc", "mlp.proj", NULL};
 static const char *const q_and_v[] = {"attn.q", "attn.v", NULL};
 static const char *const only_o[] = {"attn.o", NULL};
@@ -108,7 +111,13 @@ static void shapes_and_values_are_checked(void **state)
     expect_refused(file, &wider, "A is 2 × 8 and B 8 × 2, the base expects A 2 × 16");
     shallow.layers = 1;
     expect_refused(file, &shallow, "layers.1.attn.q");
-    expect_refused(file, &(ml_model_spec){.family = ML_FAMILY_GPT2, .layers = 2, .width = 4, .heads = 1, .kv_heads = 1, .head_dim = 4},
+    expect_refused(file,
+                   &(ml_model_spec){.family = ML_FAMILY_GPT2,
+                                    .layers = 2,
+                                    .width = 4,
+                                    .heads = 1,
+                                    .kv_heads = 1,
+                                    .head_dim = 4},
                    "expects");
     adapter.pairs[1].b[3] = NAN;
     assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
@@ -138,7 +147,8 @@ static void peft_directory_comes_back(void **state)
                  {&tiny_gpt2, only_o, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (int rslora = 0; rslora < 2; rslora++) {
-            ml_adapter read, adapter = make_adapter(cases[i].spec, cases[i].kinds, cases[i].first, 3, 6, rslora);
+            ml_adapter read,
+                adapter = make_adapter(cases[i].spec, cases[i].kinds, cases[i].first, 3, 6, rslora);
             export_and_read(&adapter, cases[i].spec, &read);
             assert_true(adapter_distance(&adapter, &read) == 0.0F);
             assert_int_equal(read.rslora, rslora);
@@ -154,7 +164,9 @@ static void magnitudes_come_back(void **state)
     const struct {
         const ml_model_spec *spec;
         const char *const *kinds;
-    } cases[] = {{&tiny_llama, all_llama}, {&tiny_gpt2, all_gpt2}, {&tiny_gpt2, (const char *const[]){"attn.q", "attn.k", "attn.v", NULL}}};
+    } cases[] = {{&tiny_llama, all_llama},
+                 {&tiny_gpt2, all_gpt2},
+                 {&tiny_gpt2, (const char *const[]){"attn.q", "attn.k", "attn.v", NULL}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ml_adapter read, adapter = make_adapter(cases[i].spec, cases[i].kinds, 0, 3, 6, false);
         add_magnitudes(&adapter);
@@ -166,13 +178,17 @@ static void magnitudes_come_back(void **state)
         if (i < 2) assert_true(adapter_distance(&adapter, &read) == 0.0F);
         for (int64_t k = 0; i == 2 && k < 24; k++) /* q, k and v one below the other in c_attn */
             assert_true(read.pairs[0].m[k] == adapter.pairs[k / 8].m[k % 8]);
-        if (i == 2) assert_int_equal(ml_adapter_split_qkv(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V), ML_USAGE);
+        if (i == 2)
+            assert_int_equal(
+                ml_adapter_split_qkv(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V),
+                ML_USAGE);
         ml_adapter_destroy(&read);
         ml_adapter_destroy(&adapter);
     }
 }
 
-/* The sizes in a file are not the user's: what does not fit is a bad file, before anything is divided by it. */
+/* The sizes in a file are not the user's: what does not fit is a bad file, before anything is
+ * divided by it. */
 static void sizes_are_checked(void **state)
 {
     (void)state;
@@ -203,7 +219,8 @@ static void magnitudes_are_checked(void **state)
     static const char *const both[] = {"attn.qkv", "attn.v", NULL};
     ml_adapter adapter = make_adapter(&tiny_gpt2, q_and_v, 0, 3, 6, false);
     add_magnitudes(&adapter);
-    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_gpt2, "b", peft), ML_USAGE); /* rows of k would have none */
+    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_gpt2, "b", peft),
+                     ML_USAGE); /* rows of k would have none */
     ml_memory_free(adapter.pairs[1].m);
     adapter.pairs[1].m = NULL;
     assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
@@ -223,7 +240,8 @@ static void ranks_of_their_own_come_back(void **state)
     ml_adapter_pair *pair;
     ml_adapter read, adapter = make_adapter(&tiny_llama, q_and_v, 0, 3, 6, false);
     ml_site_shape(&tiny_llama, "mlp.down", &in, &out);
-    assert_int_equal(ml_adapter_add(&adapter, &capacity, "layers.1.mlp.down", 5, in, out, &pair), ML_OK);
+    assert_int_equal(ml_adapter_add(&adapter, &capacity, "layers.1.mlp.down", 5, in, out, &pair),
+                     ML_OK);
     pair->alpha = 2.5;
     pair->scale = 0.5F;
     pair->b[0] = 1.0F;
@@ -237,15 +255,18 @@ static void ranks_of_their_own_come_back(void **state)
 static float delta(const ml_adapter_pair *p, int64_t row, int64_t col)
 {
     double sum = 0.0;
-    for (int64_t k = 0; k < p->rank; k++) sum += (double)p->b[row * p->rank + k] * (double)p->a[k * p->in + col];
+    for (int64_t k = 0; k < p->rank; k++)
+        sum += (double)p->b[row * p->rank + k] * (double)p->a[k * p->in + col];
     return (float)(p->scale * sum);
 }
 
 static void gpt2_parts_are_fused_exactly(void **state)
 {
     (void)state;
-    static const char *const subsets[][4] = {{"attn.q", "attn.v", NULL}, {"attn.k", NULL}, {"attn.q", "attn.k", "attn.v", NULL}};
-    static const unsigned bits[] = {ML_TARGET_Q | ML_TARGET_V, ML_TARGET_K, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V};
+    static const char *const subsets[][4] = {
+        {"attn.q", "attn.v", NULL}, {"attn.k", NULL}, {"attn.q", "attn.k", "attn.v", NULL}};
+    static const unsigned bits[] = {ML_TARGET_Q | ML_TARGET_V, ML_TARGET_K,
+                                    ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V};
     for (int s = 0; s < 3; s++) {
         for (int rslora = 0; rslora < 2; rslora++) {
             ml_adapter read, adapter = make_adapter(&tiny_gpt2, subsets[s], 0, 3, 6, rslora);
@@ -253,11 +274,13 @@ static void gpt2_parts_are_fused_exactly(void **state)
             const ml_adapter_pair *fused = pair_at(&read, "layers.1.attn.qkv");
             assert_non_null(fused);
             for (int part = 0; part < 3; part++) {
-                static const char *const sites[] = {"layers.1.attn.q", "layers.1.attn.k", "layers.1.attn.v"};
+                static const char *const sites[] = {"layers.1.attn.q", "layers.1.attn.k",
+                                                    "layers.1.attn.v"};
                 const ml_adapter_pair *own = pair_at(&adapter, sites[part]);
                 for (int64_t i = 0; i < 8; i++)
                     for (int64_t j = 0; j < 8; j++)
-                        assert_float_equal(delta(fused, part * 8 + i, j), (own ? delta(own, i, j) : 0.0F), 1e-5F);
+                        assert_float_equal(delta(fused, part * 8 + i, j),
+                                           (own ? delta(own, i, j) : 0.0F), 1e-5F);
             }
             assert_int_equal(ml_adapter_split_qkv(&read, &tiny_gpt2, bits[s]), ML_OK);
             assert_true(adapter_distance(&adapter, &read) <= (rslora ? 1e-6F : 0.0F));
@@ -272,7 +295,8 @@ static void what_is_not_made_of_parts_is_not_split(void **state)
     (void)state;
     static const char *const fused[] = {"attn.qkv", "mlp.fc", NULL};
     ml_adapter adapter = make_adapter(&tiny_gpt2, fused, 0, 4, 6, false);
-    assert_int_equal(ml_adapter_split_qkv(&adapter, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_V), ML_USAGE);
+    assert_int_equal(ml_adapter_split_qkv(&adapter, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_V),
+                     ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "layers.0.attn.qkv"));
     assert_int_equal(ml_adapter_split_qkv(&adapter, &tiny_gpt2, ML_TARGET_QKV), ML_OK);
     assert_int_equal(adapter.count, 4);
@@ -321,7 +345,8 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         char command[512];
         write_peft();
-        snprintf(command, sizeof command, "sed -i '%s' %s/adapter_config.json", changes[i][0], peft);
+        snprintf(command, sizeof command, "sed -i '%s' %s/adapter_config.json", changes[i][0],
+                 peft);
         assert_int_equal(system(command), 0);
         expect_refused(peft, &tiny_llama, changes[i][1]);
     }
@@ -332,7 +357,9 @@ static void a_pattern_may_name_the_modules(void **state)
     (void)state;
     ml_adapter adapter;
     write_peft();
-    shell("sed -i -z 's/\\[[^]]*_proj[^]]*\\]/\".*_attn[.](q|v)_proj\"/' %s/peft/adapter_config.json", directory);
+    shell(
+        "sed -i -z 's/\\[[^]]*_proj[^]]*\\]/\".*_attn[.](q|v)_proj\"/' %s/peft/adapter_config.json",
+        directory);
     assert_int_equal(ml_adapter_read(&adapter, peft, &tiny_llama, NULL), ML_OK);
     assert_int_equal(adapter.count, 4);
     ml_adapter_destroy(&adapter);
@@ -346,8 +373,10 @@ static void a_whole_path_means_its_module_in_any_layer(void **state)
     (void)state;
     ml_adapter adapter;
     write_peft();
-    shell("sed -i -z 's/\"layers_to_transform\": null/\"layers_to_transform\": [1]/; s/\"lora_alpha\": 4/\"lora_alpha\": -4/; "
-          "s/\\[[^]]*_proj[^]]*\\]/[\"model.layers.0.self_attn.q_proj\", \"model.layers.0.self_attn.v_proj\", \"q_proj\", \"v_proj\"]/' "
+    shell("sed -i -z 's/\"layers_to_transform\": null/\"layers_to_transform\": [1]/; "
+          "s/\"lora_alpha\": 4/\"lora_alpha\": -4/; "
+          "s/\\[[^]]*_proj[^]]*\\]/[\"model.layers.0.self_attn.q_proj\", "
+          "\"model.layers.0.self_attn.v_proj\", \"q_proj\", \"v_proj\"]/' "
           "%s/peft/adapter_config.json",
           directory);
     assert_int_equal(ml_adapter_read(&adapter, peft, &tiny_llama, NULL), ML_OK);
@@ -363,13 +392,16 @@ static void names_are_read_in_all_their_forms(void **state)
     ml_adapter with, without;
     write_peft();
     assert_int_equal(ml_adapter_read(&with, peft, &tiny_llama, NULL), ML_OK);
-    shell("sed -i 's/\"base_model.model.model.layers/                 \"model.layers/g' %s/peft/adapter_model.safetensors", directory);
+    shell("sed -i 's/\"base_model.model.model.layers/                 \"model.layers/g' "
+          "%s/peft/adapter_model.safetensors",
+          directory);
     assert_int_equal(ml_adapter_read(&without, peft, &tiny_llama, NULL), ML_OK);
     assert_true(adapter_distance(&with, &without) == 0.0F);
     assert_string_not_equal(with.hash, without.hash);
     ml_adapter_destroy(&without);
     write_peft();
-    shell("sed -i 's/\"base_model.model.model\\.layers\\([^\"]*\\)lora_\\(.\\).weight/         \"model.layers\\1lora_\\2.default.weight/g' "
+    shell("sed -i 's/\"base_model.model.model\\.layers\\([^\"]*\\)lora_\\(.\\).weight/         "
+          "\"model.layers\\1lora_\\2.default.weight/g' "
           "%s/peft/adapter_model.safetensors",
           directory);
     assert_int_equal(ml_adapter_read(&without, peft, &tiny_llama, NULL), ML_OK);
@@ -377,7 +409,9 @@ static void names_are_read_in_all_their_forms(void **state)
     ml_adapter_destroy(&without);
     ml_adapter_destroy(&with);
     write_peft();
-    shell("sed -i 's/base_model.model.model.layers.1/base_model.model.wrong.layers.1/' %s/peft/adapter_model.safetensors", directory);
+    shell("sed -i 's/base_model.model.model.layers.1/base_model.model.wrong.layers.1/' "
+          "%s/peft/adapter_model.safetensors",
+          directory);
     expect_refused(peft, &tiny_llama, "is missing");
 }
 

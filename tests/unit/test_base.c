@@ -49,7 +49,8 @@ static void philox_has_its_known_answers(void **state)
     assert_int_equal(out[3], 0x6d5451fdu);
 }
 
-/* A number is the same wherever a run starts; mean 0 and deviation 1, neighbours apart from one another. */
+/* A number is the same wherever a run starts; mean 0 and deviation 1, neighbours apart from one
+ * another. */
 static void runs_of_normals_agree(void **state)
 {
     (void)state;

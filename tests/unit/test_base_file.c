@@ -1,5 +1,6 @@
-/* base files: what is written is what is read, whole or by shards, in both types; a file that fails to be written leaves the older one; damage of every
- * byte of the description, and truncation, is refused without a crash. */
+/* base files: what is written is what is read, whole or by shards, in both types; a file that
+ * fails to be written leaves the older one; damage of every byte of the description, and
+ * truncation, is refused without a crash. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -70,29 +71,41 @@ static void write_file(ml_dtype dtype)
     ml_base_writer *w;
     char source[ML_SHA256_HEX];
     ml_sha256_of("source", 6, source);
-    assert_int_equal(ml_base_writer_create(&w, path, &spec, dtype, tokenizer, (int64_t)strlen(tokenizer), source), ML_OK);
-    for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++) assert_int_equal(write_tensor(w, i), ML_OK);
+    assert_int_equal(ml_base_writer_create(&w, path, &spec, dtype, tokenizer,
+                                           (int64_t)strlen(tokenizer), source),
+                     ML_OK);
+    for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++)
+        assert_int_equal(write_tensor(w, i), ML_OK);
     assert_int_equal(ml_base_writer_finish(w), ML_OK);
 }
 
-/* ---- reading ---- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
-static float rounded(float x, bool bf16) { return bf16 ? ml_bf16_to_float(ml_bf16_from_float(x)) : x; }
+static float rounded(float x, bool bf16)
+{
+    return bf16 ? ml_bf16_to_float(ml_bf16_from_float(x)) : x;
+}
 
 static void check_shard(ml_base *base, int64_t index, const ml_shard *shard, ml_dtype dtype)
 {
     ml_model_tensor t;
     ml_model_tensor_at(&spec, index, &t);
-    int64_t n = t.rows * t.cols, count = ml_shard_rows(shard, t.rows) * ml_shard_cols(shard, t.cols);
-    float *global = calloc((size_t)n, sizeof *global), *expected = calloc((size_t)count, sizeof *expected);
+    int64_t n = t.rows * t.cols,
+            count = ml_shard_rows(shard, t.rows) * ml_shard_cols(shard, t.cols);
+    float *global = calloc((size_t)n, sizeof *global),
+          *expected = calloc((size_t)count, sizeof *expected);
     char *found = calloc((size_t)count, ml_dtype_size(dtype));
     bool stored_bf16 = ml_base_dtype(base) == ML_BF16 && !t.norm_or_bias;
-    for (int64_t i = 0; i < n; i++) global[i] = rounded(value_at(index, i), stored_bf16 || dtype == ML_BF16);
+    for (int64_t i = 0; i < n; i++)
+        global[i] = rounded(value_at(index, i), stored_bf16 || dtype == ML_BF16);
     ml_shard_take(shard, t.rows, t.cols, global, expected);
     assert_int_equal(ml_base_read(base, t.name, shard, dtype, found), ML_OK);
     for (int64_t i = 0; i < count; i++) {
-        float x = dtype == ML_FP32 ? ((float *)(void *)found)[i] : ml_bf16_to_float(((uint16_t *)(void *)found)[i]);
-        if (x != expected[i]) fail_msg("%s: element %d is %g, expected %g", t.name, (int)i, (double)x, (double)expected[i]);
+        float x = dtype == ML_FP32 ? ((float *)(void *)found)[i]
+                                   : ml_bf16_to_float(((uint16_t *)(void *)found)[i]);
+        if (x != expected[i])
+            fail_msg("%s: element %d is %g, expected %g", t.name, (int)i, (double)x,
+                     (double)expected[i]);
     }
     free(found);
     free(expected);
@@ -104,7 +117,8 @@ static void check_tensor(ml_base *base, int64_t index, ml_dtype dtype)
     ml_model_tensor t;
     ml_model_tensor_at(&spec, index, &t);
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
-    const ml_shard rows = {ML_SHARD_ROWS, 2, {{1, 2}, {t.rows - 3, 3}}}, columns = {ML_SHARD_COLS, 1, {{t.cols / 3, t.cols / 2}}};
+    const ml_shard rows = {ML_SHARD_ROWS, 2, {{1, 2}, {t.rows - 3, 3}}},
+                   columns = {ML_SHARD_COLS, 1, {{t.cols / 3, t.cols / 2}}};
     check_shard(base, index, &whole, dtype);
     check_shard(base, index, &rows, dtype);
     if (!t.vector) check_shard(base, index, &columns, dtype);
@@ -128,12 +142,14 @@ static void what_is_written_is_read(void **state)
         ml_sha256_of("source", 6, hash);
         assert_string_equal(ml_base_source_hash(base), hash);
         for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++)
-            for (int wanted = 0; wanted < 2; wanted++) check_tensor(base, i, wanted ? ML_BF16 : ML_FP32);
+            for (int wanted = 0; wanted < 2; wanted++)
+                check_tensor(base, i, wanted ? ML_BF16 : ML_FP32);
         ml_base_close(base);
     }
 }
 
-/* Several ranks that fill one block: together they write each number once, and what ml_base_read gives. */
+/* Several ranks that fill one block: together they write each number once, and what ml_base_read
+ * gives. */
 static void divided_loading_reads_each_part_once(void **state)
 {
     (void)state;
@@ -150,7 +166,8 @@ static void divided_loading_reads_each_part_once(void **state)
         ml_model_tensor t;
         ml_model_tensor_at(&spec, count - 1 - i, &t); /* not in the file's order */
         snprintf(names[i], sizeof names[i], "%s", t.name);
-        requests[i] = (ml_base_request){names[i], &whole, ML_FP32, calloc((size_t)(t.rows * t.cols), sizeof(float))};
+        requests[i] = (ml_base_request){names[i], &whole, ML_FP32,
+                                        calloc((size_t)(t.rows * t.cols), sizeof(float))};
     }
     for (int part = 0; part < PARTS; part++) {
         const ml_base_division division = {part, PARTS};
@@ -158,7 +175,8 @@ static void divided_loading_reads_each_part_once(void **state)
         assert_true(bytes > 0);
         all += bytes;
     }
-    assert_int_equal(ml_base_load(base, requests, 1, NULL, &bytes), ML_OK); /* the whole of one again: the same bytes */
+    assert_int_equal(ml_base_load(base, requests, 1, NULL, &bytes),
+                     ML_OK); /* the whole of one again: the same bytes */
     for (int64_t i = 0, expected = 0; i < count; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&spec, count - 1 - i, &t);
@@ -171,7 +189,9 @@ static void divided_loading_reads_each_part_once(void **state)
         free(found);
         free(requests[i].out);
     }
-    assert_int_equal(ml_base_load(base, &(ml_base_request){"no.such", &whole, ML_FP32, NULL}, 1, NULL, &bytes), ML_INPUT);
+    assert_int_equal(
+        ml_base_load(base, &(ml_base_request){"no.such", &whole, ML_FP32, NULL}, 1, NULL, &bytes),
+        ML_INPUT);
     assert_non_null(strstr(ml_error_text(), "no.such"));
     ml_base_close(base);
 }
@@ -192,7 +212,7 @@ static void equal_content_has_equal_hashes(void **state)
     assert_string_equal(hash[0], hash[1]);
 }
 
-/* ---- failures ---- */
+/* ---- failures ------------------------------------------------------------------------------ */
 
 static int64_t files_there(void)
 {
@@ -224,7 +244,9 @@ static void an_unfinished_file_leaves_the_older_one(void **state)
     }
     assert_int_equal(ml_sha256_of_file(path, after), ML_OK);
     assert_string_equal(before, after);
-    assert_int_equal(ml_base_writer_create(&w, "/tmp/no/such/place/base.h5", &spec, ML_FP32, "", 0, ""), ML_RESOURCE);
+    assert_int_equal(
+        ml_base_writer_create(&w, "/tmp/no/such/place/base.h5", &spec, ML_FP32, "", 0, ""),
+        ML_RESOURCE);
 }
 
 static char *load(int64_t *bytes)
@@ -246,7 +268,8 @@ static void save(const char *content, int64_t bytes)
     assert_int_equal(fclose(file), 0);
 }
 
-/* Bytes of the contents may change unseen (they are too large to be hashed at each start); nothing else may. */
+/* Bytes of the contents may change unseen (they are too large to be hashed at each start); nothing
+ * else may. */
 static void damage_is_refused(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* checkpoints on one rank: what is saved comes back; what is damaged is set aside; nothing is lost. */
+/* checkpoints on one rank: what is saved comes back; what is damaged is set aside; nothing is
+ * lost. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -129,7 +130,8 @@ static void full_state_has_numbered_files(void **state)
     assert_int_equal(case_differences(&f->p), 0);
 }
 
-/* Files so small that tensors are cut: the pieces come back together, and a missing one is noticed. */
+/* Files so small that tensors are cut: the pieces come back together, and a missing one is
+ * noticed. */
 static void tensors_may_be_cut_over_files(void **state)
 {
     fixture *f = *state;
@@ -157,7 +159,9 @@ static void equal_state_is_equal_bytes(void **state)
     shell("rm -rf %s/runs/one/checkpoints", f->dir);
     reopen(f, false);
     save(f, 5);
-    shell("cmp %s/runs/one/checkpoints/step-00000005/state.h5 /tmp/mpilora-state-copy.h5 && rm /tmp/mpilora-state-copy.h5", f->dir);
+    shell("cmp %s/runs/one/checkpoints/step-00000005/state.h5 /tmp/mpilora-state-copy.h5 && rm "
+          "/tmp/mpilora-state-copy.h5",
+          f->dir);
 }
 
 static void the_oldest_go(void **state)
@@ -204,7 +208,8 @@ static void any_changed_byte_is_found(void **state)
     char path[256];
     struct stat info;
     save(f, 1);
-    static const char *const names[] = {"checkpoints/step-00000002/state.h5", "checkpoints/step-00000002/MANIFEST.json"};
+    static const char *const names[] = {"checkpoints/step-00000002/state.h5",
+                                        "checkpoints/step-00000002/MANIFEST.json"};
     for (int n = 0; n < 2; n++) {
         save(f, 2);
         snprintf(path, sizeof path, "%s/%s", f->run, names[n]);
@@ -280,7 +285,8 @@ static void leftovers_of_a_killed_save_are_removed(void **state)
 {
     fixture *f = *state;
     save(f, 1);
-    shell("cd %s/runs/one/checkpoints && mkdir step-00000002 && echo x > step-00000002/state.h5 && echo x > "
+    shell("cd %s/runs/one/checkpoints && mkdir step-00000002 && echo x > step-00000002/state.h5 && "
+          "echo x > "
           "step-00000001/MANIFEST.json.tmp-77 && "
           "echo x > latest.tmp-5 && echo x > ../adapter.h5.tmp-123",
           f->dir);
@@ -452,19 +458,23 @@ static void metrics_are_cut_at_a_step(void **state)
     assert_int_equal(truncate(path, 0), 0);
 }
 
-/* Four million parameters in one tensor: the peak is what was predicted, written as they lie and gathered (which takes more: second). */
+/* Four million parameters in one tensor: the peak is what was predicted, written as they lie and
+ * gathered (which takes more: second). */
 static void memory_needed_is_as_predicted(void **state)
 {
     fixture *f = *state;
     ml_parameters p = {0};
-    assert_int_equal(ml_parameters_add(&p, "large", 2000, 2000, false, (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_PARTIAL, NULL),
+    assert_int_equal(ml_parameters_add(&p, "large", 2000, 2000, false,
+                                       (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_PARTIAL,
+                                       NULL),
                      ML_OK);
     ml_parameters_lay_out(&p);
     assert_int_equal(ml_parameters_allocate(&p, true), ML_OK);
     for (int gathered = 0; gathered < 2; gathered++) {
         ml_checkpoint_state saved = case_state(1 + gathered);
         saved.full = !gathered;
-        double before = (double)ml_memory_current(ML_MEM_OTHER), predicted = (double)ml_checkpoint_memory(&p, saved.full, 1, 0);
+        double before = (double)ml_memory_current(ML_MEM_OTHER),
+               predicted = (double)ml_checkpoint_memory(&p, saved.full, 1, 0);
         assert_int_equal(ml_checkpoint_save(f->open, f->grid, &p, &saved, 2, NULL), ML_OK);
         double measured = (double)ml_memory_peak(ML_MEM_OTHER) - before;
         assert_true(predicted > (double)ml_checkpoint_bytes(p.global));
@@ -489,8 +499,12 @@ static void writers_of_a_node_stay_below_their_bound(void **state)
                 int64_t cut = half.dim == ML_SHARD_COLS ? width : r;
                 half.part[0].start = ml_part_start(cut, tp, rank);
                 half.part[0].count = ml_part_count(cut, tp, rank);
-                assert_int_equal(ml_parameters_add(&p, "a", r, width, false, half, ML_GRADIENT_PARTIAL, NULL), ML_OK);
-                assert_int_equal(ml_parameters_add(&p, "b", width, 1, true, (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL, NULL),
+                assert_int_equal(
+                    ml_parameters_add(&p, "a", r, width, false, half, ML_GRADIENT_PARTIAL, NULL),
+                    ML_OK);
+                assert_int_equal(ml_parameters_add(&p, "b", width, 1, true,
+                                                   (ml_shard){.dim = ML_SHARD_WHOLE},
+                                                   ML_GRADIENT_IDENTICAL, NULL),
                                  ML_OK);
             }
             ml_parameters_lay_out(&p);

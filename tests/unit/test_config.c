@@ -1,4 +1,5 @@
-/* config: defaults, every kind of value, what is refused and how, writing and reading again, model descriptions, targets. */
+/* config: defaults, every kind of value, what is refused and how, writing and reading again, model
+ * descriptions, targets. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +23,8 @@ static void write_file(const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-static ml_status read_text(const char *text, const char *const *sets, int64_t nsets, ml_run_config *out)
+static ml_status read_text(const char *text, const char *const *sets, int64_t nsets,
+                           ml_run_config *out)
 {
     write_file(text);
     ml_status st = ml_run_config_read(out, path, sets, nsets);
@@ -35,7 +37,8 @@ static void refused(const char *text, const char *needle)
     ml_run_config c;
     int64_t before = ml_memory_current(ML_MEM_OTHER);
     assert_int_equal(read_text(text, NULL, 0, &c), ML_USAGE);
-    if (!strstr(ml_error_text(), needle)) fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
+    if (!strstr(ml_error_text(), needle))
+        fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
     assert_int_equal(ml_memory_current(ML_MEM_OTHER), before);
 }
 
@@ -43,7 +46,8 @@ static void set_refused(const char *set, const char *needle)
 {
     ml_run_config c;
     assert_int_equal(read_text("base: b.h5\n", &set, 1, &c), ML_USAGE);
-    if (!strstr(ml_error_text(), needle)) fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
+    if (!strstr(ml_error_text(), needle))
+        fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
     assert_non_null(strstr(ml_error_text(), "--set"));
 }
 
@@ -53,9 +57,11 @@ static void times_have_units(void **state)
     static const struct {
         const char *text;
         double seconds;
-    } times[] = {{"run.time_limit=90", 90},          {"run.time_limit=0.5s", 0.5},          {"run.time_limit=15m", 900},
-                 {"run.time_limit=1.5h", 5400},      {"run.time_limit=2d", 172800},         {"run.time_limit=30:00", 1800},
-                 {"run.time_limit=11:30:00", 41400}, {"run.time_limit=1-12:00:05", 129605}, {"run.time_limit=null", 0}};
+    } times[] = {{"run.time_limit=90", 90},          {"run.time_limit=0.5s", 0.5},
+                 {"run.time_limit=15m", 900},        {"run.time_limit=1.5h", 5400},
+                 {"run.time_limit=2d", 172800},      {"run.time_limit=30:00", 1800},
+                 {"run.time_limit=11:30:00", 41400}, {"run.time_limit=1-12:00:05", 129605},
+                 {"run.time_limit=null", 0}};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
         ml_run_config c, again;
         ml_text yaml = {0};
@@ -68,9 +74,11 @@ static void times_have_units(void **state)
         ml_run_config_destroy(&c);
         ml_run_config_destroy(&again);
     }
-    static const char *const bad[] = {"run.time_limit=-1",    "run.time_limit=0",          "run.time_limit=1x",  "run.time_limit=1:60",
-                                      "run.time_limit=1:2:3", "run.time_limit=1:00:00:00", "run.time_limit=1-2", "run.time_limit=1-02:03",
-                                      "run.time_limit=:30",   "run.time_limit=1.2.3h",     "run.time_limit=1 h", "run.time_limit=h"};
+    static const char *const bad[] = {
+        "run.time_limit=-1",     "run.time_limit=0",       "run.time_limit=1x",
+        "run.time_limit=1:60",   "run.time_limit=1:2:3",   "run.time_limit=1:00:00:00",
+        "run.time_limit=1-2",    "run.time_limit=1-02:03", "run.time_limit=:30",
+        "run.time_limit=1.2.3h", "run.time_limit=1 h",     "run.time_limit=h"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], "run.time_limit");
 }
 
@@ -98,9 +106,10 @@ static void sizes_have_units(void **state)
         ml_run_config_destroy(&c);
         ml_run_config_destroy(&again);
     }
-    static const char *const bad[] = {"memory.limit=2.2 G",  "memory.limit=2.2g",       "memory.limit=-1",  "memory.limit=0",
-                                      "memory.limit=1.2.3G", "memory.limit=G",          "memory.limit=1e9", "memory.limit=inf",
-                                      "memory.limit=[1]",    "memory.limit=9999999999T"};
+    static const char *const bad[] = {
+        "memory.limit=2.2 G",  "memory.limit=2.2g",       "memory.limit=-1",  "memory.limit=0",
+        "memory.limit=1.2.3G", "memory.limit=G",          "memory.limit=1e9", "memory.limit=inf",
+        "memory.limit=[1]",    "memory.limit=9999999999T"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], "memory.limit");
     set_refused("memory.activations=most", "full, selective, checkpoint");
 }
@@ -120,8 +129,10 @@ static void what_is_not_given_has_a_default(void **state)
     assert_int_equal(c.data.max_len, 0);
     assert_true(c.data.shuffle);
     assert_int_equal(c.batch.micro, 3);
-    assert_true(c.optim.lr == 2e-4 && c.optim.beta1 == 0.9 && c.optim.beta2 == 0.999 && c.optim.eps == 1e-8);
-    assert_true(c.optim.weight_decay == 0.01 && c.optim.clip_norm == 1.0 && c.optim.label_smoothing == 0.0);
+    assert_true(c.optim.lr == 2e-4 && c.optim.beta1 == 0.9 && c.optim.beta2 == 0.999 &&
+                c.optim.eps == 1e-8);
+    assert_true(c.optim.weight_decay == 0.01 && c.optim.clip_norm == 1.0 &&
+                c.optim.label_smoothing == 0.0);
     assert_int_equal(c.optim.schedule, ML_SCHEDULE_CONSTANT);
     assert_int_equal(c.train.steps, 1000);
     assert_int_equal(c.train.keep, 2);
@@ -147,15 +158,20 @@ static void training_needs_a_directory_and_data(void **state)
 static void sets_win_over_the_file(void **state)
 {
     (void)state;
-    static const char *const sets[] = {
-        "method.rank=2",     "method.rank=5",    "method.targets=[k, o]", "optim.clip_norm=null", "optim.lr=.5e-3",
-        "data.valid=null",   "method.name=full", "optim.betas=[0, 0.5]",  "data.shuffle=false",   "run.seed=18446744073709551615",
-        "run.dir=\"a: #b\"", "precision=fp32"};
+    static const char *const sets[] = {"method.rank=2",         "method.rank=5",
+                                       "method.targets=[k, o]", "optim.clip_norm=null",
+                                       "optim.lr=.5e-3",        "data.valid=null",
+                                       "method.name=full",      "optim.betas=[0, 0.5]",
+                                       "data.shuffle=false",    "run.seed=18446744073709551615",
+                                       "run.dir=\"a: #b\"",     "precision=fp32"};
     ml_run_config c;
-    assert_int_equal(read_text("base: b.h5\nmethod: {rank: 7}\ndata: {valid: v.h5}\n", sets, sizeof sets / sizeof *sets, &c), ML_OK);
+    assert_int_equal(read_text("base: b.h5\nmethod: {rank: 7}\ndata: {valid: v.h5}\n", sets,
+                               sizeof sets / sizeof *sets, &c),
+                     ML_OK);
     assert_int_equal(c.method.rank, 5);
     assert_int_equal(c.method.targets, ML_TARGET_K | ML_TARGET_O);
-    assert_true(c.optim.clip_norm == 0.0 && c.optim.lr == 5e-4 && c.optim.beta1 == 0.0 && c.optim.beta2 == 0.5);
+    assert_true(c.optim.clip_norm == 0.0 && c.optim.lr == 5e-4 && c.optim.beta1 == 0.0 &&
+                c.optim.beta2 == 0.5);
     assert_null(c.data.valid);
     assert_int_equal(c.method.name, ML_METHOD_FULL);
     assert_false(c.data.shuffle);
@@ -165,7 +181,8 @@ static void sets_win_over_the_file(void **state)
     ml_run_config_destroy(&c);
 }
 
-/* The resolved configuration, read again, gives the same bytes: doubles to the last bit, texts with every odd character. */
+/* The resolved configuration, read again, gives the same bytes: doubles to the last bit, texts
+ * with every odd character. */
 static void what_is_written_reads_the_same(void **state)
 {
     (void)state;
@@ -179,7 +196,8 @@ static void what_is_written_reads_the_same(void **state)
                                        "run.seed=18446744073709551615"};
     ml_run_config first, second;
     ml_text one = {0}, two = {0};
-    assert_int_equal(read_text("base: \"a \\\"b\\\" \\\\ \\t: {#\\u00e9\"\nrun: {dir: 'null'}\n", sets, sizeof sets / sizeof *sets, &first),
+    assert_int_equal(read_text("base: \"a \\\"b\\\" \\\\ \\t: {#\\u00e9\"\nrun: {dir: 'null'}\n",
+                               sets, sizeof sets / sizeof *sets, &first),
                      ML_OK);
     assert_int_equal(ml_run_config_write(&first, &one), ML_OK);
     assert_int_equal(read_text(one.data, NULL, 0, &second), ML_OK);
@@ -188,7 +206,8 @@ static void what_is_written_reads_the_same(void **state)
     assert_string_equal(first.base, second.base);
     assert_string_equal(second.run_dir, "null");
     assert_null(second.method.init);
-    assert_true(first.optim.eps == second.optim.eps && first.optim.beta1 == second.optim.beta1 && second.optim.clip_norm == 0.0);
+    assert_true(first.optim.eps == second.optim.eps && first.optim.beta1 == second.optim.beta1 &&
+                second.optim.clip_norm == 0.0);
     assert_true(second.seed == UINT64_MAX);
     assert_int_equal(second.method.targets, ML_TARGET_ALL);
     ml_text_destroy(&one);
@@ -200,9 +219,11 @@ static void what_is_written_reads_the_same(void **state)
 static void messages_name_line_key_and_the_nearest(void **state)
 {
     (void)state;
-    refused("base: b.h5\nmethod:\n  rank: 4\n  rnak: 5\n", ".yaml:4: method.rnak: unknown key; did you mean method.rank?");
+    refused("base: b.h5\nmethod:\n  rank: 4\n  rnak: 5\n",
+            ".yaml:4: method.rnak: unknown key; did you mean method.rank?");
     refused("base: b.h5\nmethd: {rank: 4}\n", ".yaml:2: methd: unknown key; did you mean method?");
-    refused("base: b.h5\nmethod: {rank: four}\n", ".yaml:2: method.rank: expected a whole number, found four");
+    refused("base: b.h5\nmethod: {rank: four}\n",
+            ".yaml:2: method.rank: expected a whole number, found four");
     refused("base: b.h5\nmethod: {name: lorra}\n", "did you mean lora?");
     set_refused("method.rnak=3", "method.rnak: unknown key; did you mean method.rank?");
     set_refused("method=3", "method: is a section");
@@ -229,29 +250,59 @@ static void intervals_are_steps_or_times(void **state)
         assert_int_equal(read_text("base: b.h5\n", sets, 2, &c), ML_OK);
         assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
         assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
-        assert_true(c.train.save_every.steps == cases[i].steps && c.train.save_every.seconds == cases[i].seconds);
-        assert_true(again.train.save_every.steps == cases[i].steps && again.train.save_every.seconds == cases[i].seconds);
+        assert_true(c.train.save_every.steps == cases[i].steps &&
+                    c.train.save_every.seconds == cases[i].seconds);
+        assert_true(again.train.save_every.steps == cases[i].steps &&
+                    again.train.save_every.seconds == cases[i].seconds);
         ml_text_destroy(&yaml);
         ml_run_config_destroy(&c);
         ml_run_config_destroy(&again);
     }
-    static const char *const bad[] = {"train.save_every=-1",     "train.save_every=1.5",  "train.save_every=10x", "train.save_every=0s",
-                                      "train.save_every=\"10\"", "train.save_every=null", "train.keep_best=1"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], i < 6 ? "train.save_every" : "train.keep_best");
+    static const char *const bad[] = {"train.save_every=-1",     "train.save_every=1.5",
+                                      "train.save_every=10x",    "train.save_every=0s",
+                                      "train.save_every=\"10\"", "train.save_every=null",
+                                      "train.keep_best=1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        set_refused(bad[i], i < 6 ? "train.save_every" : "train.keep_best");
 }
 
 static void values_are_strict(void **state)
 {
     (void)state;
-    static const char *const sets[] = {"method.rank=0",         "method.rank=2.0",        "method.rank=\"4\"", "method.rank=0x10",
-                                       "method.rank=null",      "method.alpha=0",         "method.dropout=1",  "method.targets=[]",
-                                       "method.targets=[q, q]", "method.targets=[x]",     "optim.lr=-1",       "optim.lr=nan",
-                                       "optim.lr=.inf",         "optim.lr=1e999",         "optim.lr=0x1p3",    "optim.betas=[1, 0]",
-                                       "optim.betas=0.9",       "optim.betas=[0.9]",      "optim.eps=0",       "optim.clip_norm=-1",
-                                       "optim.warmup=-1",       "data.shuffle=yes",       "data.shuffle=True", "data.shuffle=\"true\"",
-                                       "run.seed=-1",           "run.dir=\"\"",           "base=null",         "base=[a]",
-                                       "precision=fp16",        "parallel.tp=0",          "batch.micro=0",     "train.keep=0",
-                                       "train.steps=0",         "optim.label_smoothing=1"};
+    static const char *const sets[] = {"method.rank=0",
+                                       "method.rank=2.0",
+                                       "method.rank=\"4\"",
+                                       "method.rank=0x10",
+                                       "method.rank=null",
+                                       "method.alpha=0",
+                                       "method.dropout=1",
+                                       "method.targets=[]",
+                                       "method.targets=[q, q]",
+                                       "method.targets=[x]",
+                                       "optim.lr=-1",
+                                       "optim.lr=nan",
+                                       "optim.lr=.inf",
+                                       "optim.lr=1e999",
+                                       "optim.lr=0x1p3",
+                                       "optim.betas=[1, 0]",
+                                       "optim.betas=0.9",
+                                       "optim.betas=[0.9]",
+                                       "optim.eps=0",
+                                       "optim.clip_norm=-1",
+                                       "optim.warmup=-1",
+                                       "data.shuffle=yes",
+                                       "data.shuffle=True",
+                                       "data.shuffle=\"true\"",
+                                       "run.seed=-1",
+                                       "run.dir=\"\"",
+                                       "base=null",
+                                       "base=[a]",
+                                       "precision=fp16",
+                                       "parallel.tp=0",
+                                       "batch.micro=0",
+                                       "train.keep=0",
+                                       "train.steps=0",
+                                       "optim.label_smoothing=1"};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         char key[32];
         snprintf(key, sizeof key, "%.*s", (int)strcspn(sets[i], "="), sets[i]);
@@ -325,11 +376,14 @@ static void targets_belong_to_a_family(void **state)
     assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL, &bits), ML_OK);
     assert_int_equal(bits, ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ);
     assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_ALL, &bits), ML_OK);
-    assert_int_equal(bits, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_QKV | ML_TARGET_Q, &bits), ML_USAGE);
+    assert_int_equal(bits, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE |
+                               ML_TARGET_UP | ML_TARGET_DOWN);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_QKV | ML_TARGET_Q, &bits),
+                     ML_USAGE);
     assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_QKV, &bits), ML_USAGE);
     assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_FC, &bits), ML_USAGE);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL | ML_TARGET_Q, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL | ML_TARGET_Q, &bits),
+                     ML_USAGE);
 }
 
 /* Written again: in order, joined, and read back the same. */
@@ -357,14 +411,16 @@ static void variants_of_lora(void **state)
     refused("base: b.h5\nmethod: {dora: true, dropout: 0.1}\n", "method.dropout");
     refused("base: b.h5\nmethod: {name: full, init: pissa}\n", "pissa");
     refused("base: b.h5\nmethod: {dora: true, init: pissa}\n", "pissa");
-    refused("base: b.h5\nmethod: {init: pissa}\nmemory: {share_frozen: on}\n", "memory.share_frozen");
+    refused("base: b.h5\nmethod: {init: pissa}\nmemory: {share_frozen: on}\n",
+            "memory.share_frozen");
     check_written("method.lora_plus=16", "lora_plus: 16\n");
     check_written("method.lora_plus=null", "lora_plus: null\n");
     check_written("method.layers=[5, 0, 2-3, 1]", "layers: [0-3, 5]\n");
     check_written("method.layers=7", "layers: [7]\n");
     check_written("method.layers=2-4", "layers: [2-4]\n");
     check_written("method.layers=null", "layers: null\n");
-    check_written("method.rank_pattern={layers.0.attn.q: 4, \"q\": 16}", "rank_pattern: {\"layers.0.attn.q\": 4, \"q\": 16}\n");
+    check_written("method.rank_pattern={layers.0.attn.q: 4, \"q\": 16}",
+                  "rank_pattern: {\"layers.0.attn.q\": 4, \"q\": 16}\n");
     check_written("method.rank_pattern={}", "rank_pattern: null\n");
     check_written("method.alpha_pattern={mlp.down: 2.5}", "alpha_pattern: {\"mlp.down\": 2.5}\n");
     static const char *const bad[][2] = {
@@ -384,7 +440,9 @@ static void variants_of_lora(void **state)
         {"method.rank_pattern={q: 1, q: 2}", "twice"},
         {"method.rank_pattern={\"\": 1}", "name of a site"},
         {"method.rank_pattern={\"q.*\": 1}", "name of a site"},
-        {"method.rank_pattern={aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}", "name of a site"},
+        {"method.rank_pattern={"
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}",
+         "name of a site"},
         {"method.alpha_pattern={q: 0}", "> 0"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i][0], bad[i][1]);
     refused("base: b.h5\nmethod: {name: full, lora_plus: 2}\n", "method.lora_plus");

@@ -1,4 +1,5 @@
-/* data sets: what was written is read back; damaged, cut and foreign files are refused; an older file survives a failure. */
+/* data sets: what was written is read back; damaged, cut and foreign files are refused; an older
+ * file survives a failure. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,8 @@ static char path[64], other[64];
 static ml_dataset_writer *writer_of_three(const char *to)
 {
     ml_dataset_writer *writer = NULL;
-    int32_t short_one[3] = {5, 0, 299999}, *long_one = ml_memory_alloc(LONG, sizeof *long_one, ML_MEM_OTHER, "test");
+    int32_t short_one[3] = {5, 0, 299999},
+            *long_one = ml_memory_alloc(LONG, sizeof *long_one, ML_MEM_OTHER, "test");
     uint8_t short_mask[3] = {1, 0, 1}, *long_mask = ml_memory_alloc(LONG, 1, ML_MEM_OTHER, "test");
     for (int i = 0; i < LONG; i++) {
         long_one[i] = i;
@@ -69,7 +71,8 @@ static void what_was_written_is_read(void **state)
     assert_int_equal(ml_dataset_targets(data, 0, 0), 1); /* the first token never is one */
     assert_int_equal(ml_dataset_targets(data, 2, 0), 0);
     assert_int_equal(ml_dataset_targets(data, 1, 0), (LONG + 2) / 3 - 1);
-    for (int64_t cut = 1; cut < 1000; cut++) assert_int_equal(ml_dataset_targets(data, 1, cut), (cut + 2) / 3 - 1);
+    for (int64_t cut = 1; cut < 1000; cut++)
+        assert_int_equal(ml_dataset_targets(data, 1, cut), (cut + 2) / 3 - 1);
     assert_int_equal(ml_dataset_read(data, 1, 1000, tokens, mask), ML_OK);
     for (int i = 0; i < 1000; i++) {
         assert_int_equal(tokens[i], i);
@@ -86,7 +89,8 @@ static void what_was_written_is_read(void **state)
 static void hdf5_reads_it(void **state)
 {
     (void)state;
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), set = H5Dopen2(file, "tokens", H5P_DEFAULT);
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT),
+          set = H5Dopen2(file, "tokens", H5P_DEFAULT);
     int32_t *tokens = ml_memory_alloc(LONG + 5, sizeof *tokens, ML_MEM_OTHER, "test");
     assert_true(H5Dread(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens) >= 0);
     assert_int_equal(tokens[2], 299999);
@@ -170,10 +174,12 @@ static void bad_ids_are_refused_when_written(void **state)
     ml_dataset_writer_discard(writer);
     assert_int_equal(ml_dataset_writer_create(&writer, other, 10, "", 0), ML_OK);
     assert_int_equal(ml_dataset_writer_finish(writer), ML_INPUT); /* nothing in it */
-    assert_int_equal(ml_dataset_writer_create(&writer, "/nowhere/at/all.h5", 10, "", 0), ML_RESOURCE);
+    assert_int_equal(ml_dataset_writer_create(&writer, "/nowhere/at/all.h5", 10, "", 0),
+                     ML_RESOURCE);
 }
 
-/* A disk that ends, played by the limit on file sizes: one clean error, and the file that was there is still whole. */
+/* A disk that ends, played by the limit on file sizes: one clean error, and the file that was
+ * there is still whole. */
 static void an_older_file_survives_a_full_disk(void **state)
 {
     (void)state;
@@ -199,9 +205,12 @@ static void an_older_file_survives_a_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_was_written_is_read),         cmocka_unit_test(hdf5_reads_it),
-        cmocka_unit_test(the_hash_is_of_the_content),       cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(bad_ids_are_refused_when_written), cmocka_unit_test(an_older_file_survives_a_full_disk),
+        cmocka_unit_test(what_was_written_is_read),
+        cmocka_unit_test(hdf5_reads_it),
+        cmocka_unit_test(the_hash_is_of_the_content),
+        cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(bad_ids_are_refused_when_written),
+        cmocka_unit_test(an_older_file_survives_a_full_disk),
     };
     return cmocka_run_group_tests(tests, make_file, remove_files);
 }

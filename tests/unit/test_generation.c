@@ -1,5 +1,6 @@
-/* Import, forward pass and generation of a real GPT-2-type model with random weights, against the outputs that come with it: last logits, greedy and
- * beam-search continuations. Skipped where the data folder is not there. */
+/* Import, forward pass and generation of a real GPT-2-type model with random weights, against the
+ * outputs that come with it: last logits, greedy and beam-search continuations. Skipped where the
+ * data folder is not there. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -59,7 +60,8 @@ static int open_world(void **state)
     assert_int_equal(ml_model_reserve(w.model, TOKENS, false), ML_OK);
     for (int64_t i = 0; i < ml_model_slots(w.model); i++) {
         ml_model_slot *slot = ml_model_slot_at(w.model, i);
-        assert_int_equal(ml_base_read(w.base, slot->name, &slot->shard, ML_FP32, slot->data), ML_OK);
+        assert_int_equal(ml_base_read(w.base, slot->name, &slot->shard, ML_FP32, slot->data),
+                         ML_OK);
     }
     *state = &w;
     return 0;
@@ -81,11 +83,13 @@ static int64_t read_ids(const json_t *list, int32_t *ids)
 {
     int64_t n = (int64_t)json_array_size(list);
     assert_true(n > 0 && n <= TOKENS);
-    for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)json_integer_value(json_array_get(list, (size_t)i));
+    for (int64_t i = 0; i < n; i++)
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, (size_t)i));
     return n;
 }
 
-static ml_status continue_one(world *w, const int32_t *prompt, int64_t n, const ml_generation *g, int32_t *out, int64_t *count)
+static ml_status continue_one(world *w, const int32_t *prompt, int64_t n, const ml_generation *g,
+                              int32_t *out, int64_t *count)
 {
     ml_request request = {.prompt = prompt, .length = n, .out = out};
     ml_status st = ml_model_generate(w->model, g, 1, &request, 1, NULL);
@@ -94,17 +98,20 @@ static ml_status continue_one(world *w, const int32_t *prompt, int64_t n, const 
 }
 
 /* The only sequence of a batch. */
-static void prefill(world *w, ml_cache *cache, int64_t slot, const int32_t *token, int64_t n, float *logits)
+static void prefill(world *w, ml_cache *cache, int64_t slot, const int32_t *token, int64_t n,
+                    float *logits)
 {
     const int64_t start[2] = {0, n}, last = n - 1;
-    const ml_batch batch = {.tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
+    const ml_batch batch = {
+        .tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
     ml_model_prefill(w->model, cache, &slot, &batch, logits);
 }
 
 static void check_continuation(world *w, const json_t *item, int64_t beams)
 {
     int32_t prompt[TOKENS], expected[TOKENS], found[TOKENS];
-    int64_t n = read_ids(json_object_get(item, "input_ids"), prompt), all = read_ids(json_object_get(item, "expected"), expected), count;
+    int64_t n = read_ids(json_object_get(item, "input_ids"), prompt),
+            all = read_ids(json_object_get(item, "expected"), expected), count;
     ml_generation g = {.max_new = json_integer_value(json_object_get(item, "max_length")) - n,
                        .end = -1,
                        .beams = beams,
@@ -121,7 +128,8 @@ static void greedy_is_as_expected(void **state)
     world *w = *state;
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(w->expected, "greedy"), i, item) check_continuation(w, item, 1);
+    json_array_foreach(json_object_get(w->expected, "greedy"), i, item)
+        check_continuation(w, item, 1);
     assert_true(i > 0);
 }
 
@@ -142,7 +150,8 @@ static double number_of(const json_t *item, const char *key, double otherwise)
     return value ? json_number_value(value) : otherwise;
 }
 
-/* Length penalties, ends and forbidden repeats, as transformers has them (tests/interop/make_beams_golden.py). */
+/* Length penalties, ends and forbidden repeats, as transformers has them
+ * (tests/interop/make_beams_golden.py). */
 static void penalties_are_as_expected(void **state)
 {
     if (!*state) skip();
@@ -167,7 +176,8 @@ static void penalties_are_as_expected(void **state)
                            .top_p = 1.0};
         assert_int_equal(continue_one(w, prompt, n, &g, found, &count), ML_OK);
         if (count != all || memcmp(found, expected, (size_t)count * sizeof *found) != 0) {
-            for (int64_t t = 0; t < ml_max(count, all); t++) print_message("%d/%d ", t < count ? found[t] : -1, t < all ? expected[t] : -1);
+            for (int64_t t = 0; t < ml_max(count, all); t++)
+                print_message("%d/%d ", t < count ? found[t] : -1, t < all ? expected[t] : -1);
             fail_msg("case %d: found / expected differ", (int)i);
         }
     }
@@ -220,7 +230,13 @@ static void sampling_follows_its_seed(void **state)
     world *w = *state;
     int32_t prompt[3] = {5, 6, 7}, a[20], b[20], c[20];
     int64_t n;
-    ml_generation g = {.max_new = 20, .end = -1, .beams = 1, .temperature = 1.0, .top_k = 50, .top_p = 0.9, .seed = 4};
+    ml_generation g = {.max_new = 20,
+                       .end = -1,
+                       .beams = 1,
+                       .temperature = 1.0,
+                       .top_k = 50,
+                       .top_p = 0.9,
+                       .seed = 4};
     assert_int_equal(continue_one(w, prompt, 3, &g, a, &n), ML_OK);
     assert_int_equal(continue_one(w, prompt, 3, &g, b, &n), ML_OK);
     g.seed = 5;
@@ -234,8 +250,9 @@ static void sampling_follows_its_seed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(last_logits_are_as_expected), cmocka_unit_test(greedy_is_as_expected), cmocka_unit_test(beams_are_as_expected),
-        cmocka_unit_test(penalties_are_as_expected),   cmocka_unit_test(cache_gives_the_same),  cmocka_unit_test(sampling_follows_its_seed),
+        cmocka_unit_test(last_logits_are_as_expected), cmocka_unit_test(greedy_is_as_expected),
+        cmocka_unit_test(beams_are_as_expected),       cmocka_unit_test(penalties_are_as_expected),
+        cmocka_unit_test(cache_gives_the_same),        cmocka_unit_test(sampling_follows_its_seed),
     };
     return cmocka_run_group_tests(tests, open_world, close_world);
 }

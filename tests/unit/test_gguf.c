@@ -1,5 +1,6 @@
-/* GGUF: blocks of every quantised type against values of the gguf package (tests/interop/check_gguf.py --golden), the head's rules, and files cut at every length
- * or with every byte changed: read or refused, never a crash. */
+/* GGUF: blocks of every quantised type against values of the gguf package
+ * (tests/interop/check_gguf.py --golden), the head's rules, and files cut at every length or with
+ * every byte changed: read or refused, never a crash. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +15,7 @@
 #include "mpilora/import.h"
 #include "store/formats/gguf/gguf.h"
 
-/* ---- blocks ---- */
+/* ---- blocks -------------------------------------------------------------------------------- */
 
 typedef struct golden {
     int type;
@@ -27,9 +28,26 @@ typedef struct golden {
 } golden;
 
 static const golden goldens[] = {
-    {8, {0, -1}, {{0, 0x1.3dfep+0F}, {1, -0x1.0ec4p+0F}, {15, 0x1.5408p+0F}, {16, -0x1.2e4p-5F}, {31, 0x1.6a12p+0F}}, 9.211639404296875},
-    {2, {0, -1}, {{0, -0x1.2e4p-5F}, {1, 0x1.93p-6F}, {15, 0x1.93p-5F}, {16, -0x1.93p-6F}, {31, -0x1.93p-6F}}, -0.012298583984375},
-    {3, {0, 2}, {{0, 0x1.9718p-3F}, {1, 0x1.64b8p-3F}, {15, 0x1.d48p-7F}, {16, 0x1.b3cp-6F}, {31, 0x1.b3cp-6F}}, 3.569061279296875},
+    {8,
+     {0, -1},
+     {{0, 0x1.3dfep+0F},
+      {1, -0x1.0ec4p+0F},
+      {15, 0x1.5408p+0F},
+      {16, -0x1.2e4p-5F},
+      {31, 0x1.6a12p+0F}},
+     9.211639404296875},
+    {2,
+     {0, -1},
+     {{0, -0x1.2e4p-5F}, {1, 0x1.93p-6F}, {15, 0x1.93p-5F}, {16, -0x1.93p-6F}, {31, -0x1.93p-6F}},
+     -0.012298583984375},
+    {3,
+     {0, 2},
+     {{0, 0x1.9718p-3F},
+      {1, 0x1.64b8p-3F},
+      {15, 0x1.d48p-7F},
+      {16, 0x1.b3cp-6F},
+      {31, 0x1.b3cp-6F}},
+     3.569061279296875},
     {12,
      {0, 2},
      {{0, 0x1.87ap+1F},
@@ -86,15 +104,15 @@ static void blocks_widen_as_gguf_says(void **state)
         type->widen(block, out);
         for (int i = 0; i < 12 && (i == 0 || want->chosen[i].at > 0); i++)
             if (out[want->chosen[i].at] != want->chosen[i].value)
-                fail_msg("%s: value %d is %a, expected %a", type->name, want->chosen[i].at, (double)out[want->chosen[i].at],
-                         (double)want->chosen[i].value);
+                fail_msg("%s: value %d is %a, expected %a", type->name, want->chosen[i].at,
+                         (double)out[want->chosen[i].at], (double)want->chosen[i].value);
         for (int64_t i = 0; i < type->block; i++) sum += (double)out[i];
         assert_true(fabs(sum - want->sum) < 1e-3);
     }
     assert_null(gguf_type_of(7));
 }
 
-/* ---- a small file ---- */
+/* ---- a small file -------------------------------------------------------------------------- */
 
 static char path[64], out_path[80];
 
@@ -117,7 +135,10 @@ static int tear_down(void **state)
     return unlink(path);
 }
 
-static void add(ml_text *f, const void *bytes, size_t n) { assert_int_equal(ml_text_add(f, bytes, (int64_t)n), ML_OK); }
+static void add(ml_text *f, const void *bytes, size_t n)
+{
+    assert_int_equal(ml_text_add(f, bytes, (int64_t)n), ML_OK);
+}
 static void add_u32(ml_text *f, uint32_t x) { add(f, &x, sizeof x); }
 static void add_u64(ml_text *f, uint64_t x) { add(f, &x, sizeof x); }
 
@@ -161,10 +182,12 @@ static void add_head(ml_text *f, uint32_t version, uint64_t tensors, uint64_t ke
 static const struct {
     const char *name;
     uint64_t cols, rows;
-} tensors[] = {{"token_embd.weight", 4, 3},        {"output_norm.weight", 4, 0},    {"blk.0.attn_norm.weight", 4, 0},
-               {"blk.0.ffn_norm.weight", 4, 0},    {"blk.0.attn_q.weight", 4, 4},   {"blk.0.attn_k.weight", 4, 4},
-               {"blk.0.attn_v.weight", 4, 4},      {"blk.0.ffn_gate.weight", 4, 8}, {"blk.0.ffn_up.weight", 4, 8},
-               {"blk.0.attn_output.weight", 4, 4}, {"blk.0.ffn_down.weight", 8, 4}};
+} tensors[] = {{"token_embd.weight", 4, 3},      {"output_norm.weight", 4, 0},
+               {"blk.0.attn_norm.weight", 4, 0}, {"blk.0.ffn_norm.weight", 4, 0},
+               {"blk.0.attn_q.weight", 4, 4},    {"blk.0.attn_k.weight", 4, 4},
+               {"blk.0.attn_v.weight", 4, 4},    {"blk.0.ffn_gate.weight", 4, 8},
+               {"blk.0.ffn_up.weight", 4, 8},    {"blk.0.attn_output.weight", 4, 4},
+               {"blk.0.ffn_down.weight", 8, 4}};
 enum { TENSORS = sizeof tensors / sizeof *tensors };
 
 static void make_model(ml_text *f)
@@ -187,7 +210,8 @@ static void make_model(ml_text *f)
     add_u64(f, 7);
     for (int i = 0; i < TENSORS; i++) {
         add_tensor(f, tensors[i].name, tensors[i].cols, tensors[i].rows, at);
-        at += (uint64_t)ml_round_up((int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4), 32);
+        at += (uint64_t)ml_round_up(
+            (int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4), 32);
     }
     while (f->length % 32) add(f, "", 1);
     for (uint64_t i = 0; i < at / 4; i++) {
@@ -222,12 +246,13 @@ static void a_model_is_imported(void **state)
     assert_int_equal(ml_base_read(base, "layers.0.attn.q.weight", &whole, ML_FP32, q), ML_OK);
     for (int i = 0; i < 12; i++) assert_true(embed[i] == (float)i);
     float first = q[0];
-    assert_true(q[4] == first + 8 && q[8] == first + 4 && q[12] == first + 12 && q[15] == first + 15);
+    assert_true(q[4] == first + 8 && q[8] == first + 4 && q[12] == first + 12 &&
+                q[15] == first + 15);
     ml_base_close(base);
     ml_text_destroy(&f);
 }
 
-/* ---- what is refused ---- */
+/* ---- what is refused ----------------------------------------------------------------------- */
 
 static void refuses(ml_text *f, const char *why)
 {
@@ -322,7 +347,8 @@ static void damaged_files_do_no_harm(void **state)
     static const char changes[] = {1, 16, -128, 127};
     make_model(&f);
     int64_t contents = 0;
-    for (int i = 0; i < TENSORS; i++) contents += (int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4);
+    for (int i = 0; i < TENSORS; i++)
+        contents += (int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4);
     for (int64_t length = 0; length < f.length; length++) {
         save(f.data, length);
         assert_int_equal(ml_import(path, ML_FP32, out_path), ML_INPUT);

@@ -1,4 +1,5 @@
-/* Hugging Face's GPT-2: each part of the fused c_attn, and every transposed matrix, lands where mpilora has it. */
+/* Hugging Face's GPT-2: each part of the fused c_attn, and every transposed matrix, lands where
+ * mpilora has it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -55,11 +56,14 @@ static void save_weights(void)
     int64_t at = 0;
     for (int t = 0; t < STORED; t++) {
         int64_t n = stored[t].rows * ml_max(1, stored[t].cols);
-        assert_int_equal(
-            ml_text_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, t ? "," : "{", stored[t].name, stored[t].rows),
-            ML_OK);
-        if (stored[t].cols) assert_int_equal(ml_text_printf(&header, ",%" PRId64, stored[t].cols), ML_OK);
-        assert_int_equal(ml_text_printf(&header, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, at + 4 * n), ML_OK);
+        assert_int_equal(ml_text_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64,
+                                        t ? "," : "{", stored[t].name, stored[t].rows),
+                         ML_OK);
+        if (stored[t].cols)
+            assert_int_equal(ml_text_printf(&header, ",%" PRId64, stored[t].cols), ML_OK);
+        assert_int_equal(ml_text_printf(&header, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}",
+                                        at, at + 4 * n),
+                         ML_OK);
         at += 4 * n;
     }
     assert_int_equal(ml_text_printf(&header, "}"), ML_OK);
@@ -79,8 +83,8 @@ static void save_weights(void)
 static int set_up(void **state)
 {
     (void)state;
-    static const char config[] =
-        "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_embd\":4,\"n_head\":2,\"vocab_size\":5,\"n_positions\":3,\"n_inner\":null}";
+    static const char config[] = "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_embd\":4,\"n_head\":2,"
+                                 "\"vocab_size\":5,\"n_positions\":3,\"n_inner\":null}";
     snprintf(directory, sizeof directory, "/tmp/mpilora-hf-XXXXXX");
     assert_non_null(mkdtemp(directory));
     snprintf(base_path, sizeof base_path, "%s/base.h5", directory);
@@ -101,15 +105,18 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Element [o, i] of `name` is the stored tensor's element [i, first + o] where that is in × out, else [first + o, i]. */
-static void check(const char *name, int64_t rows, int64_t cols, int tensor, int64_t first, bool transposed)
+/* Element [o, i] of `name` is the stored tensor's element [i, first + o] where that is in × out,
+ * else [first + o, i]. */
+static void check(const char *name, int64_t rows, int64_t cols, int tensor, int64_t first,
+                  bool transposed)
 {
     float *found = calloc((size_t)(rows * cols), sizeof *found);
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
     assert_int_equal(ml_base_read(base, name, &whole, ML_FP32, found), ML_OK);
     for (int64_t o = 0; o < rows; o++) {
         for (int64_t i = 0; i < cols; i++) {
-            int64_t place = transposed ? i * stored[tensor].cols + first + o : (first + o) * cols + i;
+            int64_t place =
+                transposed ? i * stored[tensor].cols + first + o : (first + o) * cols + i;
             if (found[o * cols + i] != (float)(1000 * tensor + place))
                 fail_msg("%s[%d, %d] is %g", name, (int)o, (int)i, (double)found[o * cols + i]);
         }
@@ -141,6 +148,7 @@ static void every_tensor_lies_in_its_place(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(every_tensor_lies_in_its_place, set_up, tear_down)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_tensor_lies_in_its_place, set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

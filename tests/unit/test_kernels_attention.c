@@ -1,5 +1,5 @@
-/* Blockwise attention of every vector path against the reference: short and long sequences, odd head sizes, grouped heads; one and several
- * threads; twice the same bits. */
+/* Blockwise attention of every vector path against the reference: short and long sequences, odd
+ * head sizes, grouped heads; one and several threads; twice the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,13 +16,19 @@ enum { T_MOST = 400, GAP = 3 };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
 static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
-static const ml_attention_shape shapes[] = {
-    {2, 2, 64, 0.125f}, {4, 2, 10, 0.3f}, {3, 1, 80, 0.11f}, {2, 1, 8, 0.35f}, {1, 1, 256, 0.0625f}};
+static const ml_attention_shape shapes[] = {{2, 2, 64, 0.125f},
+                                            {4, 2, 10, 0.3f},
+                                            {3, 1, 80, 0.11f},
+                                            {2, 1, 8, 0.35f},
+                                            {1, 1, 256, 0.0625f}};
 /* Packed sequences of one token, less than a block, exactly a block, several blocks. */
 static const int64_t starts[] = {0, 1, 8, 58, 122, 187, 387};
-static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL}, one_long = {1, (const int64_t[]){0, 333}, NULL};
-/* Two trees; in the first, branches within a block, at a border of blocks, from a branch, and at the very end of a path. */
-static const int64_t tree_starts[] = {0, 100, 150, 151, 220, 230, 300, 333, 350}, tree_shared[] = {0, 70, 95, 64, 133, 3, 0, 33};
+static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL},
+                          one_long = {1, (const int64_t[]){0, 333}, NULL};
+/* Two trees; in the first, branches within a block, at a border of blocks, from a branch, and at
+ * the very end of a path. */
+static const int64_t tree_starts[] = {0, 100, 150, 151, 220, 230, 300, 333, 350},
+                     tree_shared[] = {0, 70, 95, 64, 133, 3, 0, 33};
 static const ml_sequences trees = {COUNT(tree_shared), tree_starts, tree_shared};
 
 typedef struct tensors {
@@ -37,7 +43,8 @@ static float *fresh(int64_t n, const char *name)
     enum { MOST = T_MOST * (256 + GAP) };
     static float numbers[MOST + 1024];
     if (numbers[0] == 0)
-        for (int64_t i = 0; i < MOST + 1024; i++) numbers[i] = (float)ml_random_normal(ml_random_key_make(5, "numbers"), 0, (uint64_t)i);
+        for (int64_t i = 0; i < MOST + 1024; i++)
+            numbers[i] = (float)ml_random_normal(ml_random_key_make(5, "numbers"), 0, (uint64_t)i);
     float *x = ml_memory_alloc(n, sizeof *x, ML_MEM_OTHER, name);
     assert_non_null(x);
     memcpy(x, numbers + (unsigned char)name[0] + 3 * (unsigned char)name[1], (size_t)n * sizeof *x);
@@ -46,7 +53,8 @@ static float *fresh(int64_t n, const char *name)
 
 static tensors tensors_of(const ml_attention_shape *s, int64_t T)
 {
-    tensors t = {.T = T, .ldq = s->heads * s->head_dim + GAP, .ldkv = s->kv_heads * s->head_dim + GAP};
+    tensors t = {
+        .T = T, .ldq = s->heads * s->head_dim + GAP, .ldkv = s->kv_heads * s->head_dim + GAP};
     t.room = T_MOST * t.ldq;
     t.q = fresh(t.room, "q");
     t.k = fresh(t.room, "k");
@@ -66,25 +74,30 @@ static void release(tensors *t)
     for (size_t i = 0; i < COUNT(all); i++) ml_memory_free(all[i]);
 }
 
-static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences, tensors *t)
+static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences,
+                tensors *t)
 {
     k->attention_forward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse);
-    k->attention_backward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse, t->d_o, t->ldq, t->dq, t->ldq, t->dk,
-                          t->dv, t->ldkv);
+    k->attention_backward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse,
+                          t->d_o, t->ldq, t->dq, t->ldq, t->dk, t->dv, t->ldkv);
 }
 
 /* All of the memory, gaps and what lies behind the last row as well. */
-static void near(const char *what, const ml_kernels *k, const ml_attention_shape *s, int64_t n, const float *got, const float *want)
+static void near(const char *what, const ml_kernels *k, const ml_attention_shape *s, int64_t n,
+                 const float *got, const float *want)
 {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= 1e-5 * fmax(1, fabs((double)want[i]))))
-            fail_msg("%s (%s, head dimension %lld): element %lld is %.9g, the reference says %.9g", what, k->vector_path,
-                     (long long)s->head_dim, (long long)i, (double)got[i], (double)want[i]);
+            fail_msg("%s (%s, head dimension %lld): element %lld is %.9g, the reference says %.9g",
+                     what, k->vector_path, (long long)s->head_dim, (long long)i, (double)got[i],
+                     (double)want[i]);
 }
 
-static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences)
+static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s,
+                              const ml_sequences *sequences)
 {
-    tensors got = tensors_of(s, sequences->start[sequences->count]), want = tensors_of(s, got.T), again = tensors_of(s, got.T);
+    tensors got = tensors_of(s, sequences->start[sequences->count]), want = tensors_of(s, got.T),
+            again = tensors_of(s, got.T);
     run(k, s, sequences, &got);
     run(k, s, sequences, &again);
     run(ml_kernels_reference(), s, sequences, &want);
@@ -108,15 +121,16 @@ static void add_row(const float *x, int64_t row, float *y, int64_t to, int64_t n
     for (int64_t c = 0; c < n; c++) y[to * n + c] += x[row * n + c];
 }
 
-/* The trees against the same sequences each written out whole: what a row gets there in several places adds up. The gradient of o counts once,
- * where the row is a sequence's own. */
+/* The trees against the same sequences each written out whole: what a row gets there in several
+ * places adds up. The gradient of o counts once, where the row is a sequence's own. */
 static void test_trees_are_sequences_written_out(void **state)
 {
     (void)state;
     enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
     const ml_attention_shape s = {4, 2, 10, 0.3f};
     const ml_kernels *k = ml_kernels_reference();
-    int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim, KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
+    int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim,
+                              KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
     bool own[ROOM];
     for (int64_t i = 0; i < SEQUENCES; i++) {
         int64_t length = tree_shared[i] + tree_starts[i + 1] - tree_starts[i];
@@ -165,12 +179,14 @@ static void test_trees_are_sequences_written_out(void **state)
     release(&sum);
 }
 
-/* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way round. */
+/* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way
+ * round. */
 static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape *s)
 {
     const int64_t n = one_long.start[1];
     tensors t = tensors_of(s, n);
-    float *o = fresh(t.ldq, "one"), *key = fresh(n * t.ldkv, "keys"), *value = fresh(n * t.ldkv, "values");
+    float *o = fresh(t.ldq, "one"), *key = fresh(n * t.ldkv, "keys"),
+          *value = fresh(n * t.ldkv, "values");
     int32_t row[T_MOST];
     for (int64_t j = 0; j < n; j++) {
         row[j] = (int32_t)(n - 1 - j);
@@ -214,8 +230,11 @@ static void test_undeclared_length(void **state)
 {
     (void)state;
     const ml_attention_shape *s = &shapes[1];
-    const ml_kernels_options options = {
-        .product_path = "ref", .tokens = 16, .head_dim = s->head_dim, .heads = s->heads, .kv_heads = s->kv_heads};
+    const ml_kernels_options options = {.product_path = "ref",
+                                        .tokens = 16,
+                                        .head_dim = s->head_dim,
+                                        .heads = s->heads,
+                                        .kv_heads = s->kv_heads};
     ml_kernels *k;
     assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
     same_as_reference(k, s, &packed);
@@ -245,7 +264,9 @@ static void test_many_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread), cmocka_unit_test(test_many_threads),
-                                       cmocka_unit_test(test_undeclared_length), cmocka_unit_test(test_trees_are_sequences_written_out)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread),
+                                       cmocka_unit_test(test_many_threads),
+                                       cmocka_unit_test(test_undeclared_length),
+                                       cmocka_unit_test(test_trees_are_sequences_written_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

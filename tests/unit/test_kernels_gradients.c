@@ -1,5 +1,5 @@
-/* Every backward kernel of every vector path against central differences of its forward kernel. The loss is Σ c·y with fixed
- * random c, added up in double. */
+/* Every backward kernel of every vector path against central differences of its forward kernel.
+ * The loss is Σ c·y with fixed random c, added up in double. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +11,17 @@
 
 #include "mpilora/kernels.h"
 
-enum { T = 5, D = 11, HEADS = 4, KV = 2, HEAD_DIM = 6, Q = HEADS * HEAD_DIM, KVD = KV * HEAD_DIM, V = 13, MOST = 512 };
+enum {
+    T = 5,
+    D = 11,
+    HEADS = 4,
+    KV = 2,
+    HEAD_DIM = 6,
+    Q = HEADS * HEAD_DIM,
+    KVD = KV * HEAD_DIM,
+    V = 13,
+    MOST = 512
+};
 
 static const char *const vector_paths[] = {"ref", "generic", "avx2", "avx512"};
 
@@ -43,7 +53,8 @@ static void setup(bench *s, const ml_kernels *k)
     fill(s, s->b, "b", 0);
     fill(s, s->u, "u", 0);
     fill(s, s->c, "c", 0);
-    for (int t = 0; t < T; t++) s->target_start[t + 1] = s->target_start[t] + 1 + t % 2; /* one or two a row */
+    for (int t = 0; t < T; t++)
+        s->target_start[t + 1] = s->target_start[t] + 1 + t % 2; /* one or two a row */
     for (int i = 0; i < 2 * T; i++) s->target[i] = 100 + (3 * i) % V;
     s->target[1] = 96; /* on another rank */
     s->targets = (ml_targets){s->target_start, s->target, 100};
@@ -60,7 +71,8 @@ static double weighted(const bench *s, const float *y, int64_t n)
 typedef double (*loss_function)(bench *s);
 
 /* Each gradient[i] − before against the slope of the loss along x[i]. */
-static void check(bench *s, const char *what, loss_function loss, float *x, int64_t n, const float *gradient, float before)
+static void check(bench *s, const char *what, loss_function loss, float *x, int64_t n,
+                  const float *gradient, float before)
 {
     for (int64_t i = 0; i < n; i++) {
         const float step = 1.0f / 128, old = x[i];
@@ -71,7 +83,8 @@ static void check(bench *s, const char *what, loss_function loss, float *x, int6
         x[i] = old;
         double slope = (up - down) / (2 * (double)step), got = (double)gradient[i] - (double)before;
         if (fabs(slope - got) > 5e-4 * fmax(1, fabs(slope)))
-            fail_msg("%s (%s): gradient %lld is %.7g, the differences say %.7g", what, s->k->vector_path, (long long)i, got, slope);
+            fail_msg("%s (%s): gradient %lld is %.7g, the differences say %.7g", what,
+                     s->k->vector_path, (long long)i, got, slope);
     }
 }
 
@@ -177,15 +190,16 @@ static const ml_sequences packed = {3, starts, shared};
 
 static double attention_loss(bench *s)
 {
-    s->k->attention_forward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q, s->lse);
+    s->k->attention_forward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q,
+                            s->lse);
     return weighted(s, s->y, T * Q);
 }
 
 static void attention(bench *s)
 {
     (void)attention_loss(s);
-    s->k->attention_backward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q, s->lse, s->c, Q, s->dx, Q, s->dw, s->du,
-                             KVD);
+    s->k->attention_backward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q,
+                             s->lse, s->c, Q, s->dx, Q, s->dw, s->du, KVD);
     check(s, "attention dq", attention_loss, s->x, T * Q, s->dx, 0);
     check(s, "attention dk", attention_loss, s->w, T * KVD, s->dw, 0);
     check(s, "attention dv", attention_loss, s->u, T * KVD, s->du, 0);
@@ -193,7 +207,8 @@ static void attention(bench *s)
 
 enum { SMOOTHING_PERCENT = 10 };
 
-/* 0.7 · Σ over targets of (log Σ exp z − 0.9·z[target] − 0.1·average z) over the whole vocabulary of V. */
+/* 0.7 · Σ over targets of (log Σ exp z − 0.9·z[target] − 0.1·average z) over the whole vocabulary
+ * of V. */
 static double cross_entropy_loss(bench *s)
 {
     float rowmax[T], sum[T], picked[T];
@@ -203,7 +218,8 @@ static double cross_entropy_loss(bench *s)
     for (int t = 0; t < T; t++) {
         double count = (double)(s->target_start[t + 1] - s->target_start[t]), average = 0;
         for (int v = 0; v < V; v++) average += (double)s->x[t * V + v] / V;
-        loss += count * ((double)rowmax[t] + log((double)sum[t]) - smoothing * average) - (1 - smoothing) * (double)picked[t];
+        loss += count * ((double)rowmax[t] + log((double)sum[t]) - smoothing * average) -
+                (1 - smoothing) * (double)picked[t];
     }
     return 0.7 * loss;
 }
@@ -214,7 +230,8 @@ static void cross_entropy(bench *s)
     s->k->xent_max(T, V, s->x, V, rowmax);
     s->k->xent_sum(T, V, s->x, V, rowmax, &s->targets, sum, picked);
     memcpy(s->dx, s->x, sizeof s->dx);
-    s->k->xent_backward(T, V, s->dx, V, rowmax, sum, &s->targets, SMOOTHING_PERCENT / 100.0f, V, 0.7f);
+    s->k->xent_backward(T, V, s->dx, V, rowmax, sum, &s->targets, SMOOTHING_PERCENT / 100.0f, V,
+                        0.7f);
     check(s, "cross-entropy", cross_entropy_loss, s->x, T * V, s->dx, 0);
 }
 
@@ -272,8 +289,9 @@ TEST_ON_EVERY_PATH(weight_product)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layernorm),      cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_activations),    cmocka_unit_test(test_attention), cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_layernorm),      cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_attention),      cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_weight_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

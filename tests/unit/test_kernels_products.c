@@ -1,4 +1,5 @@
-/* Products with a weight: every path against the reference on odd sizes, the choice of a path, and the workspace. */
+/* Products with a weight: every path against the reference on odd sizes, the choice of a path, and
+ * the workspace. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,17 +13,24 @@
 
 #include "mpilora/kernels.h"
 
-static const char *const product_paths[] = {"native", "blas", "onednn", "onednn-matmul", "onednn-bf16"};
+static const char *const product_paths[] = {"native", "blas", "onednn", "onednn-matmul",
+                                            "onednn-bf16"};
 static const int64_t tokens[] = {1, 2, 7, 64, 129};
 /* Less than a panel, several panels with a rest, not multiples of any vector. */
-static const ml_weight shapes[] = {
-    {.rows = 37, .cols = 65}, {.rows = 600, .cols = 50}, {.rows = 1, .cols = 300}, {.rows = 256, .cols = 33}};
+static const ml_weight shapes[] = {{.rows = 37, .cols = 65},
+                                   {.rows = 600, .cols = 50},
+                                   {.rows = 1, .cols = 300},
+                                   {.rows = 256, .cols = 33}};
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 enum { T_MOST = 129, WIDEST = 600, GAP = 5, ROOM = T_MOST * (WIDEST + GAP) };
 
 static ml_kernels_options options_of(const char *path, ml_dtype dtype)
 {
-    return (ml_kernels_options){.product_path = path, .weight_dtype = dtype, .tokens = T_MOST, .shapes = shapes, .nshapes = COUNT(shapes)};
+    return (ml_kernels_options){.product_path = path,
+                                .weight_dtype = dtype,
+                                .tokens = T_MOST,
+                                .shapes = shapes,
+                                .nshapes = COUNT(shapes)};
 }
 
 /* Normal numbers, made once; each name starts at another place. */
@@ -30,22 +38,24 @@ static float *fresh(const char *name)
 {
     static float numbers[ROOM + 256];
     if (numbers[0] == 0)
-        for (int64_t i = 0; i < ROOM + 256; i++) numbers[i] = (float)ml_random_normal(ml_random_key_make(3, "numbers"), 0, (uint64_t)i);
+        for (int64_t i = 0; i < ROOM + 256; i++)
+            numbers[i] = (float)ml_random_normal(ml_random_key_make(3, "numbers"), 0, (uint64_t)i);
     float *x = ml_memory_alloc(ROOM, sizeof *x, ML_MEM_OTHER, name);
     assert_non_null(x);
     memcpy(x, numbers + (unsigned char)*name, ROOM * sizeof *x);
     return x;
 }
 
-/* Numbers of size 1, sums of n of them that wander as far as 65 while float keeps 2^−24 of that; a path that narrows its activations has 2^−9 a
- * factor. */
-static void near(const ml_kernels *k, const char *what, const float *got, const float *want, int64_t n)
+/* Numbers of size 1, sums of n of them that wander as far as 65 while float keeps 2^−24 of that; a
+ * path that narrows its activations has 2^−9 a factor. */
+static void near(const ml_kernels *k, const char *what, const float *got, const float *want,
+                 int64_t n)
 {
     double bound = (!strcmp(k->product_path, "onednn-bf16") ? 1e-2 : 4e-6) * (1 + sqrt((double)n));
     for (int64_t i = 0; i < ROOM; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= bound))
-            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->product_path, (long long)i, (double)got[i],
-                     (double)want[i]);
+            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what,
+                     k->product_path, (long long)i, (double)got[i], (double)want[i]);
 }
 
 static void weight_products(const ml_kernels *k, int64_t T, const ml_weight *w, float beta)
@@ -174,13 +184,15 @@ static void auto_measures_what_can_run(void **state)
     (void)state;
     static const ml_weight large[] = {{.rows = 2304, .cols = 768}, {.rows = 768, .cols = 3072}};
     for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
-        ml_kernels_options options = {.weight_dtype = dtype, .tokens = 2048, .shapes = large, .nshapes = 2};
+        ml_kernels_options options = {
+            .weight_dtype = dtype, .tokens = 2048, .shapes = large, .nshapes = 2};
         ml_kernels *k;
         const ml_kernels_rate *rates;
         assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
         int64_t count = ml_kernels_rates(k, &rates);
         assert_true(count >= 2);
-        for (int64_t i = 0; i < count; i++) assert_true(rates[i].forward_gflops > 0 && rates[i].backward_gflops > 0);
+        for (int64_t i = 0; i < count; i++)
+            assert_true(rates[i].forward_gflops > 0 && rates[i].backward_gflops > 0);
         ml_kernels_destroy(k);
     }
 }
@@ -223,7 +235,8 @@ static void environment_overrides_the_options(void **state)
 static void workspace_is_as_predicted(void **state)
 {
     (void)state;
-    static const char *const forced[] = {NULL, "native", "blas", "onednn", "onednn-bf16", "onednn-matmul", "ref"};
+    static const char *const forced[] = {NULL,          "native",        "blas", "onednn",
+                                         "onednn-bf16", "onednn-matmul", "ref"};
     for (size_t i = 0; i < COUNT(forced); i++)
         for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
             ml_kernels *k;
@@ -231,9 +244,11 @@ static void workspace_is_as_predicted(void **state)
             options.heads = 4;
             options.kv_heads = 2;
             options.head_dim = 24;
-            int64_t before = ml_memory_current(ML_MEM_WORKSPACE), other = ml_memory_current(ML_MEM_OTHER);
+            int64_t before = ml_memory_current(ML_MEM_WORKSPACE),
+                    other = ml_memory_current(ML_MEM_OTHER);
             if (ml_kernels_create(&k, &options) != ML_OK) continue;
-            assert_int_equal(ml_memory_current(ML_MEM_WORKSPACE) - before, ml_kernels_workspace_bytes(&options, omp_get_max_threads()));
+            assert_int_equal(ml_memory_current(ML_MEM_WORKSPACE) - before,
+                             ml_kernels_workspace_bytes(&options, omp_get_max_threads()));
             assert_int_equal(ml_memory_current(ML_MEM_OTHER), other);
             int64_t allocations = ml_memory_allocations();
             float x[65] = {1}, y[37], w[37 * 65] = {0};
@@ -248,9 +263,12 @@ static void workspace_is_as_predicted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_path_is_right),          cmocka_unit_test(old_content_is_not_read),
-        cmocka_unit_test(undeclared_weights_are_right), cmocka_unit_test(auto_measures_what_can_run),
-        cmocka_unit_test(unknown_paths_are_refused),    cmocka_unit_test(environment_overrides_the_options),
+        cmocka_unit_test(every_path_is_right),
+        cmocka_unit_test(old_content_is_not_read),
+        cmocka_unit_test(undeclared_weights_are_right),
+        cmocka_unit_test(auto_measures_what_can_run),
+        cmocka_unit_test(unknown_paths_are_refused),
+        cmocka_unit_test(environment_overrides_the_options),
         cmocka_unit_test(workspace_is_as_predicted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* Every vector path against the reference table, on odd sizes; twice the same bits; what NaN does. */
+/* Every vector path against the reference table, on odd sizes; twice the same bits; what NaN
+ * does. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,8 @@ static float *fresh(const char *name, double size)
 {
     static float numbers[ROOM + 1024];
     if (numbers[0] == 0)
-        for (int64_t i = 0; i < ROOM + 1024; i++) numbers[i] = (float)ml_random_normal(ml_random_key_make(11, "numbers"), 0, (uint64_t)i);
+        for (int64_t i = 0; i < ROOM + 1024; i++)
+            numbers[i] = (float)ml_random_normal(ml_random_key_make(11, "numbers"), 0, (uint64_t)i);
     float *x = ml_memory_alloc(ROOM, sizeof *x, ML_MEM_OTHER, name);
     assert_non_null(x);
     const float *from = numbers + (unsigned char)name[0] + 3 * (unsigned char)name[1];
@@ -37,13 +39,15 @@ static float *copy_of(const float *x)
     return y;
 }
 
-/* got against want, element by element: within `bound` of max(1, |want|). Compares the whole memory, so that a write beyond a row is seen. */
-static void near(const char *what, const ml_kernels *k, const float *got, const float *want, int64_t n, double bound)
+/* got against want, element by element: within `bound` of max(1, |want|). Compares the whole
+ * memory, so that a write beyond a row is seen. */
+static void near(const char *what, const ml_kernels *k, const float *got, const float *want,
+                 int64_t n, double bound)
 {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= bound * fmax(1, fabs((double)want[i]))))
-            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->vector_path, (long long)i, (double)got[i],
-                     (double)want[i]);
+            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->vector_path,
+                     (long long)i, (double)got[i], (double)want[i]);
 }
 
 /* A pair of equal buffers: one for the path, one for the reference. */
@@ -57,7 +61,10 @@ static pair pair_of(const char *name, double size)
     return (pair){x, copy_of(x)};
 }
 
-static void compare(const char *what, const ml_kernels *k, pair p, double bound) { near(what, k, p.got, p.want, ROOM, bound); }
+static void compare(const char *what, const ml_kernels *k, pair p, double bound)
+{
+    near(what, k, p.got, p.want, ROOM, bound);
+}
 
 static void release(pair p)
 {
@@ -69,7 +76,8 @@ static void norms(const ml_kernels *k, int64_t T, int64_t d)
 {
     const ml_kernels *ref = ml_kernels_reference();
     float *x = fresh("x", 2), *w = fresh("w", 1), *b = fresh("b", 1), *dy = fresh("dy", 1);
-    pair y = pair_of("y", 1), mean = pair_of("mean", 1), rstd = pair_of("rstd", 1), dw = pair_of("dw", 1), db = pair_of("db", 1);
+    pair y = pair_of("y", 1), mean = pair_of("mean", 1), rstd = pair_of("rstd", 1),
+         dw = pair_of("dw", 1), db = pair_of("db", 1);
     for (int64_t i = 0; i < ROOM; i++) x[i] += 1;
     k->layernorm_forward(T, d, x, w, b, 0.1f, y.got, mean.got, rstd.got);
     ref->layernorm_forward(T, d, x, w, b, 0.1f, y.want, mean.want, rstd.want);
@@ -78,7 +86,8 @@ static void norms(const ml_kernels *k, int64_t T, int64_t d)
     compare("layernorm rstd", k, rstd, 4e-6);
     for (int add = 0; add < 2; add++) {
         k->layernorm_backward(T, d, x, w, mean.want, rstd.want, dy, y.got, add, dw.got, db.got);
-        ref->layernorm_backward(T, d, x, w, mean.want, rstd.want, dy, y.want, add, dw.want, db.want);
+        ref->layernorm_backward(T, d, x, w, mean.want, rstd.want, dy, y.want, add, dw.want,
+                                db.want);
         compare("layernorm dx", k, y, 1e-5);
         compare("layernorm dw", k, dw, 1e-5);
         compare("layernorm db", k, db, 1e-5);
@@ -103,7 +112,8 @@ static void activations(const ml_kernels *k, int64_t T, int64_t n)
     int64_t ld = n + 3;
     float *x = fresh("x", 6), *up = fresh("up", 1), *dy = fresh("dy", 1);
     for (int64_t i = 0; i < ROOM; i += 5) x[i] *= 0.01f;
-    for (int64_t i = 0; i < ROOM; i++) dy[i] = fmaxf(-1, fminf(1, dy[i])); /* so that the bound is the slope's own */
+    for (int64_t i = 0; i < ROOM; i++)
+        dy[i] = fmaxf(-1, fminf(1, dy[i])); /* so that the bound is the slope's own */
     x[0] = -200;
     pair y = pair_of("y", 1), z = pair_of("z", 1);
     for (ml_activation a = ML_GELU_TANH; a <= ML_SILU; a++) {
@@ -149,9 +159,16 @@ static void vectors(const ml_kernels *k, int64_t T, int64_t n)
     ref->widen(all, (const uint16_t *)(const void *)z.want, y.want);
     compare("widen", k, y, 0);
     double want = ref->sum_squares(all, x);
-    if (fabs(k->sum_squares(all, x) - want) > 1e-12 * want) fail_msg("sum_squares (%s)", k->vector_path);
+    if (fabs(k->sum_squares(all, x) - want) > 1e-12 * want)
+        fail_msg("sum_squares (%s)", k->vector_path);
     for (int64_t i = 0; i < ROOM; i++) v.want[i] = v.got[i] = fabsf(v.got[i]);
-    const ml_adamw step = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.1, .grad_scale = 0.5, .t = 3};
+    const ml_adamw step = {.lr = 0.01,
+                           .beta1 = 0.9,
+                           .beta2 = 0.999,
+                           .eps = 1e-8,
+                           .decay = 0.1,
+                           .grad_scale = 0.5,
+                           .t = 3};
     pair p = pair_of("p", 1), m = pair_of("m", 0.1);
     k->adamw(&step, all, p.got, x, m.got, v.got);
     ref->adamw(&step, all, p.want, x, m.want, v.want);
@@ -174,7 +191,8 @@ static void rope(const ml_kernels *k, int64_t T, int64_t half)
     pair x = pair_of("x", 1);
     for (int inverse = 0; inverse < 2; inverse++) {
         k->rope(T, HEADS, 2 * half, x.got, ld, position, cosine, sine, inverse);
-        ml_kernels_reference()->rope(T, HEADS, 2 * half, x.want, ld, position, cosine, sine, inverse);
+        ml_kernels_reference()->rope(T, HEADS, 2 * half, x.want, ld, position, cosine, sine,
+                                     inverse);
         compare("rope", k, x, 4e-6);
     }
     ml_memory_free(cosine);
@@ -190,7 +208,8 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
     for (int64_t c = 0; c < C; c++) start[c + 1] = start[c] + 1 + c % 3;
     for (int64_t i = 0; i < start[C]; i++) target[i] = (int32_t)((7 * i) % (2 * V));
     const ml_targets targets = {start, target, V / 2};
-    pair z = pair_of("z", 3), top = pair_of("top", 1), sum = pair_of("sum", 1), picked = pair_of("picked", 1);
+    pair z = pair_of("z", 3), top = pair_of("top", 1), sum = pair_of("sum", 1),
+         picked = pair_of("picked", 1);
     k->xent_max(C, V, z.got, ld, top.got);
     ref->xent_max(C, V, z.want, ld, top.want);
     compare("xent_max", k, top, 0);
@@ -208,7 +227,11 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
 static ml_kernels *created(const char *vector_path)
 {
     ml_weight shape = {.rows = 8, .cols = 8};
-    ml_kernels_options options = {.product_path = "ref", .vector_path = vector_path, .tokens = T_MOST, .shapes = &shape, .nshapes = 1};
+    ml_kernels_options options = {.product_path = "ref",
+                                  .vector_path = vector_path,
+                                  .tokens = T_MOST,
+                                  .shapes = &shape,
+                                  .nshapes = 1};
     ml_kernels *k = NULL;
     if (ml_kernels_create(&k, &options) != ML_OK) print_message("skipped: %s\n", ml_error_text());
     return k;
@@ -285,8 +308,9 @@ static void test_not_a_number(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms), cmocka_unit_test(test_activations),   cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_rope),  cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_norms),         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_vectors),       cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,8 @@ static int tear_down(void **state)
 static void write_base(const ml_model_spec *spec, ml_dtype dtype)
 {
     ml_base_writer *writer;
-    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH), ML_OK);
+    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH),
+                     ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
@@ -60,7 +61,8 @@ static float *read_tensor(const char *path, const char *name, int64_t count)
     return values;
 }
 
-static ml_status merge_file(const char *from, bool subtract, const char *to, ml_merge_result *result)
+static ml_status merge_file(const char *from, bool subtract, const char *to,
+                            ml_merge_result *result)
 {
     ml_base *base;
     ml_adapter adapter;
@@ -73,7 +75,8 @@ static ml_status merge_file(const char *from, bool subtract, const char *to, ml_
 }
 
 /* s·(B·A)[row, col] of all pairs that reach the base tensor. */
-static double delta_of(const ml_adapter *adapter, const ml_model_spec *spec, const char *tensor, int64_t row, int64_t col)
+static double delta_of(const ml_adapter *adapter, const ml_model_spec *spec, const char *tensor,
+                       int64_t row, int64_t col)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < adapter->count; i++) {
@@ -90,7 +93,8 @@ static double delta_of(const ml_adapter *adapter, const ml_model_spec *spec, con
             first = ml_site_first_row(spec, parts[k]);
         }
         for (int64_t k = 0; here && k < p->rank; k++)
-            sum += (double)p->scale * (double)p->b[(first + row) * p->rank + k] * (double)p->a[k * p->in + col];
+            sum += (double)p->scale * (double)p->b[(first + row) * p->rank + k] *
+                   (double)p->a[k * p->in + col];
     }
     return sum;
 }
@@ -105,9 +109,12 @@ static void compare(const ml_adapter *adapter, const ml_model_spec *spec, ml_dty
         float *w = read_tensor(base_path, t.name, n), *merged = read_tensor(merged_path, t.name, n),
               *back = read_tensor(back_path, t.name, n);
         for (int64_t k = 0; k < n; k++) {
-            double d = t.vector ? 0.0 : delta_of(adapter, spec, t.name, k / t.cols, k % t.cols), expected = (double)w[k] + d;
-            assert_true(fabs((double)merged[k] - expected) <= unit * (fabs((double)w[k]) + fabs(d) + 1.0)); /* the products reach 1 */
-            assert_true(fabs((double)back[k] - (double)w[k]) <= (dtype == ML_BF16 ? 0x1p-7 : 0x1p-23) * (fabs((double)w[k]) + fabs(d)));
+            double d = t.vector ? 0.0 : delta_of(adapter, spec, t.name, k / t.cols, k % t.cols),
+                   expected = (double)w[k] + d;
+            assert_true(fabs((double)merged[k] - expected) <=
+                        unit * (fabs((double)w[k]) + fabs(d) + 1.0)); /* the products reach 1 */
+            assert_true(fabs((double)back[k] - (double)w[k]) <=
+                        (dtype == ML_BF16 ? 0x1p-7 : 0x1p-23) * (fabs((double)w[k]) + fabs(d)));
         }
         free(w);
         free(merged);
@@ -115,7 +122,8 @@ static void compare(const ml_adapter *adapter, const ml_model_spec *spec, ml_dty
     }
 }
 
-static void merges_and_goes_back(const ml_model_spec *spec, const char *const *kinds, ml_dtype dtype, int64_t matrices)
+static void merges_and_goes_back(const ml_model_spec *spec, const char *const *kinds,
+                                 ml_dtype dtype, int64_t matrices)
 {
     ml_merge_result result;
     ml_base *base;
@@ -131,8 +139,10 @@ static void merges_and_goes_back(const ml_model_spec *spec, const char *const *k
     assert_int_equal(ml_base_dtype(base), dtype);
     ml_base_close(base);
     compare(&adapter, spec, dtype);
-    assert_int_equal(merge_file(merged_path, false, back_path, &result), ML_INPUT); /* another base now */
-    assert_int_equal(merge_file(base_path, true, back_path, &result), ML_INPUT);    /* was never merged */
+    assert_int_equal(merge_file(merged_path, false, back_path, &result),
+                     ML_INPUT); /* another base now */
+    assert_int_equal(merge_file(base_path, true, back_path, &result),
+                     ML_INPUT); /* was never merged */
     assert_int_equal(merge_file(base_path, false, base_path, &result), ML_USAGE);
     assert_int_equal(unlink(merged_path) | unlink(back_path) | unlink(base_path), 0);
     ml_adapter_destroy(&adapter);
@@ -141,7 +151,8 @@ static void merges_and_goes_back(const ml_model_spec *spec, const char *const *k
 static void every_kind_is_merged(void **state)
 {
     (void)state;
-    static const char *const llama[] = {"attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down", NULL};
+    static const char *const llama[] = {"attn.q",   "attn.k", "attn.v",   "attn.o",
+                                        "mlp.gate", "mlp.up", "mlp.down", NULL};
     static const char *const gpt2[] = {"attn.qkv", "attn.o", "mlp.fc", "mlp.proj", NULL};
     static const char *const parts[] = {"attn.qkv", "attn.v", NULL};
     for (int dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
@@ -171,7 +182,8 @@ static void magnitudes_are_merged(void **state)
             norm += sum[j] * sum[j];
         }
         for (int64_t j = 0; j < 8; j++)
-            assert_true(fabs((double)merged[8 * i + j] - (double)adapter.pairs[1].m[16 + i] * sum[j] / sqrt(norm)) < 1e-6);
+            assert_true(fabs((double)merged[8 * i + j] -
+                             (double)adapter.pairs[1].m[16 + i] * sum[j] / sqrt(norm)) < 1e-6);
     }
     assert_int_equal(merge_file(merged_path, true, back_path, &result), ML_USAGE);
     free(w);
@@ -181,7 +193,8 @@ static void magnitudes_are_merged(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(every_kind_is_merged, set_up, tear_down),
-                                       cmocka_unit_test_setup_teardown(magnitudes_are_merged, set_up, tear_down)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_kind_is_merged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(magnitudes_are_merged, set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

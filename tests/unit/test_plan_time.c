@@ -14,14 +14,17 @@
 
 static void near(double found, double expected)
 {
-    if (fabs(found - expected) > 1e-6 * fabs(expected)) fail_msg("%g, expected %g", found, expected);
+    if (fabs(found - expected) > 1e-6 * fabs(expected))
+        fail_msg("%g, expected %g", found, expected);
 }
 
-/* Measurements that are made of three parts give these parts back; a part that would be negative is none. */
+/* Measurements that are made of three parts give these parts back; a part that would be negative
+ * is none. */
 static void a_fit_finds_its_parts(void **state)
 {
     (void)state;
-    const double x[][3] = {{1e9, 1e6, 2e6}, {8e9, 1e6, 4e6}, {1e8, 2e6, 1e5}, {5e8, 1e4, 6e6}, {2e9, 4e6, 1e5}};
+    const double x[][3] = {
+        {1e9, 1e6, 2e6}, {8e9, 1e6, 4e6}, {1e8, 2e6, 1e5}, {5e8, 1e4, 6e6}, {2e9, 4e6, 1e5}};
     double seconds[5], flat[5];
     const ml_cost real = {50.0, 0.5, 1.5};
     for (int i = 0; i < 5; i++) {
@@ -39,14 +42,18 @@ static void a_fit_finds_its_parts(void **state)
 static void a_sum_takes_latency_and_bandwidth(void **state)
 {
     (void)state;
-    const ml_machine m = {.inside_latency = 1e-6, .inside_bandwidth = 2e9, .between_latency = 1e-5, .between_bandwidth = 1e9};
+    const ml_machine m = {.inside_latency = 1e-6,
+                          .inside_bandwidth = 2e9,
+                          .between_latency = 1e-5,
+                          .between_bandwidth = 1e9};
     ml_sum_group g = {1.0, 1.0, 1.0, 1.0};
     assert_true(ml_sum_seconds(&m, &g, 5.0, 1e9) == 0.0);
     g.ranks = 4.0;
     near(ml_sum_seconds(&m, &g, 3.0, 1e9), 3.0 * 2e-6 + 1.5 * 0.5);
     g.crowd = 2.0;
     near(ml_sum_seconds(&m, &g, 3.0, 1e9), 3.0 * 4e-6 + 1.5 * 1.0);
-    g = (ml_sum_group){8.0, 4.0, 3.0, 1.0}; /* two ranks on each of four nodes, three groups over one link */
+    g = (ml_sum_group){8.0, 4.0, 3.0,
+                       1.0}; /* two ranks on each of four nodes, three groups over one link */
     near(ml_sum_seconds(&m, &g, 1.0, 1e9), 1e-6 + 2e-5 + 1.75 * 3.0);
 }
 
@@ -57,11 +64,13 @@ static void read_inputs(ml_run_config *config, ml_machine *machine, const char *
     snprintf(path, sizeof path, "test_plan_time-%ld.yaml", (long)getpid());
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    fprintf(file, "base: %s/configs/models/gpt3-175b.yaml\nbatch: {sequences: 64, micro: 2}\n", source ? source : ".");
+    fprintf(file, "base: %s/configs/models/gpt3-175b.yaml\nbatch: {sequences: 64, micro: 2}\n",
+            source ? source : ".");
     fclose(file);
     if (ml_run_config_read(config, path, &set, 1) != ML_OK) fail_msg("%s", ml_error_text());
     unlink(path);
-    snprintf(file_name, sizeof file_name, "%s/configs/machines/cluster-2x32.yaml", source ? source : ".");
+    snprintf(file_name, sizeof file_name, "%s/configs/machines/cluster-2x32.yaml",
+             source ? source : ".");
     if (ml_machine_read(machine, file_name) != ML_OK) fail_msg("%s", ml_error_text());
 }
 
@@ -71,18 +80,22 @@ static ml_plan_time time_of(const char *set, int ranks, int nodes, int method)
     ml_machine machine;
     ml_plan plan;
     read_inputs(&config, &machine, set);
-    if (ml_plan_create_on(&plan, &config, ranks, nodes, &machine, 0) != ML_OK) fail_msg("%s", ml_error_text());
+    if (ml_plan_create_on(&plan, &config, ranks, nodes, &machine, 0) != ML_OK)
+        fail_msg("%s", ml_error_text());
     ml_run_config_destroy(&config);
     ml_machine_destroy(&machine);
     return plan.method[method].time;
 }
 
-/* 175 B on 64 nodes: 4 flops a weight and token at the machine's rate, full 6; twice the nodes nearly half the time; what is computed again costs. */
+/* 175 B on 64 nodes: 4 flops a weight and token at the machine's rate, full 6; twice the nodes
+ * nearly half the time; what is computed again costs. */
 static void the_largest_model_has_a_time(void **state)
 {
     (void)state;
-    ml_plan_time lora = time_of("parallel.tp=16", 64, 16, 0), full = time_of("parallel.tp=16", 64, 16, 1);
-    ml_plan_time more = time_of("parallel.tp=16", 128, 32, 0), again = time_of("memory.activations=checkpoint", 64, 16, 0);
+    ml_plan_time lora = time_of("parallel.tp=16", 64, 16, 0),
+                 full = time_of("parallel.tp=16", 64, 16, 1);
+    ml_plan_time more = time_of("parallel.tp=16", 128, 32, 0),
+                 again = time_of("memory.activations=checkpoint", 64, 16, 0);
     ml_plan_time kept = time_of("memory.activations=full", 64, 16, 0);
     double ideal = 4.0 * 175e9 * 64 * 2048 / (16 * 64 * 64e9);
     double computing = lora.forward_s + lora.backward_s;
@@ -91,7 +104,8 @@ static void the_largest_model_has_a_time(void **state)
     assert_true(ratio > 1.4 && ratio < 1.6);
     ratio = more.step_s / lora.step_s;
     assert_true(ratio > 0.45 && ratio < 0.6);
-    assert_true(again.backward_s > 1.4 * kept.backward_s && fabs(again.forward_s - kept.forward_s) < 1e-9);
+    assert_true(again.backward_s > 1.4 * kept.backward_s &&
+                fabs(again.forward_s - kept.forward_s) < 1e-9);
     near(lora.tokens_per_s, 64 * 2048 / lora.step_s);
     assert_true(lora.comm_s > 0.0 && full.optimizer_s > 100.0 * lora.optimizer_s);
 }
@@ -104,12 +118,15 @@ static void a_search_sorts_and_says_why(void **state)
     ml_plan_list list = {0};
     int heads = 0, memory = 0, fits = 0;
     read_inputs(&config, &machine, "batch.micro=2");
-    const ml_plan_site site = {10, 4, (int64_t)200e9, &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
+    const ml_plan_site site = {10, 4, (int64_t)200e9,
+                               &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
     if (ml_plan_search(&list, &config, &site) != ML_OK) fail_msg("%s", ml_error_text());
     for (int64_t i = 0; i < list.count; i++) {
         const ml_plan_candidate *c = &list.items[i];
         fits += c->fits;
-        if (c->fits) assert_true(i == fits - 1 && c->node_bytes <= site.memory_per_node && !*c->why && c->step_s > 0.0);
+        if (c->fits)
+            assert_true(i == fits - 1 && c->node_bytes <= site.memory_per_node && !*c->why &&
+                        c->step_s > 0.0);
         if (c->fits && i > 0) assert_true(c->step_s >= list.items[i - 1].step_s);
         heads += strstr(c->why, "heads") && c->tp % 5 == 0;
         memory += strstr(c->why, "GB more than there is") && c->node_bytes > site.memory_per_node;

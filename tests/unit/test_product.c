@@ -1,5 +1,6 @@
-/* The project's own product with every instruction set: sizes around each border (register tile, group of columns, block of rows, depth of a part, rows
- * packed at a time), every layout, bf16 and fp32, against sums in double; nothing outside C is touched, no bit depends on the threads. */
+/* The project's own product with every instruction set: sizes around each border (register tile,
+ * group of columns, block of rows, depth of a part, rows packed at a time), every layout, bf16 and
+ * fp32, against sums in double; nothing outside C is touched, no bit depends on the threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,9 +17,10 @@
 enum { GAP = 3, TOKENS = 150 };
 
 static const char *const vector_paths[] = {"ref", "generic", "avx2", "avx512"};
-static const int64_t sizes[][3] = {{1, 1, 1},      {5, 3, 0},      {6, 16, 8},    {7, 17, 9},     {12, 32, 767},
-                                   {13, 33, 768},  {96, 64, 769},  {97, 65, 100}, {149, 130, 31}, {151, 70, 40},
-                                   {300, 5, 1600}, {5, 300, 1600}, {450, 90, 70}};
+static const int64_t sizes[][3] = {{1, 1, 1},      {5, 3, 0},     {6, 16, 8},     {7, 17, 9},
+                                   {12, 32, 767},  {13, 33, 768}, {96, 64, 769},  {97, 65, 100},
+                                   {149, 130, 31}, {151, 70, 40}, {300, 5, 1600}, {5, 300, 1600},
+                                   {450, 90, 70}};
 
 /* Small numbers that bf16 holds exactly, no two neighbours alike. */
 static float number_at(int64_t i) { return (float)((i * 7919 + i / 64) % 255 - 127) / 128; }
@@ -38,24 +40,30 @@ static double sum_of(const float *a, int64_t along_a, const float *b, int64_t al
     return sum;
 }
 
-static void compare(const char *what, const ml_kernels *k, const int64_t *size, int64_t ldc, const float *got, const float *want)
+static void compare(const char *what, const ml_kernels *k, const int64_t *size, int64_t ldc,
+                    const float *got, const float *want)
 {
     for (int64_t i = 0; i < (size[0] + 1) * ldc; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= 2e-6 * (1 + sqrt((double)size[2]))))
-            fail_msg("%s (%s, %d threads) %lld × %lld × %lld: element %lld is %.9g, expected %.9g", what, k->vector_path,
-                     omp_get_max_threads(), (long long)size[0], (long long)size[1], (long long)size[2], (long long)i, (double)got[i],
+            fail_msg("%s (%s, %d threads) %lld × %lld × %lld: element %lld is %.9g, expected %.9g",
+                     what, k->vector_path, omp_get_max_threads(), (long long)size[0],
+                     (long long)size[1], (long long)size[2], (long long)i, (double)got[i],
                      (double)want[i]);
 }
 
-static void plain(const ml_kernels *k, const int64_t *size, bool ta, bool tb, float alpha, float beta)
+static void plain(const ml_kernels *k, const int64_t *size, bool ta, bool tb, float alpha,
+                  float beta)
 {
-    int64_t m = size[0], n = size[1], depth = size[2], lda = (ta ? m : depth) + GAP, ldb = (tb ? depth : n) + GAP, ldc = n + GAP;
+    int64_t m = size[0], n = size[1], depth = size[2], lda = (ta ? m : depth) + GAP,
+            ldb = (tb ? depth : n) + GAP, ldc = n + GAP;
     float *a = numbers((ta ? depth : m) * lda + GAP), *b = numbers((tb ? n : depth) * ldb + GAP);
     float *got = numbers((m + 1) * ldc), *want = numbers((m + 1) * ldc);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
-            double sum = sum_of(ta ? a + i : a + i * lda, ta ? lda : 1, tb ? b + j * ldb : b + j, tb ? 1 : ldb, depth);
-            want[i * ldc + j] = (float)((double)alpha * sum + (double)beta * (double)want[i * ldc + j]);
+            double sum = sum_of(ta ? a + i : a + i * lda, ta ? lda : 1, tb ? b + j * ldb : b + j,
+                                tb ? 1 : ldb, depth);
+            want[i * ldc + j] =
+                (float)((double)alpha * sum + (double)beta * (double)want[i * ldc + j]);
             if (beta == 0) got[i * ldc + j] = NAN;
         }
     k->gemm(k, ta, tb, m, n, depth, alpha, a, lda, b, ldb, beta, got, ldc);
@@ -71,14 +79,16 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
     int64_t m = size[0], n = size[1], depth = size[2], lda = depth + GAP, ldc = n + GAP;
     if (depth == 0) return;
     ml_weight w = {NULL, ML_BF16, backward ? depth : n, backward ? n : depth};
-    float *a = numbers(m * lda), *wide = numbers(n * depth), *got = numbers((m + 1) * ldc), *want = numbers((m + 1) * ldc);
+    float *a = numbers(m * lda), *wide = numbers(n * depth), *got = numbers((m + 1) * ldc),
+          *want = numbers((m + 1) * ldc);
     uint16_t *narrow = ml_memory_alloc(n * depth, sizeof *narrow, ML_MEM_OTHER, "numbers");
     assert_non_null(narrow);
     k->narrow(n * depth, wide, narrow);
     w.data = narrow;
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++)
-            want[i * ldc + j] += (float)sum_of(a + i * lda, 1, backward ? wide + j : wide + j * depth, backward ? n : 1, depth);
+            want[i * ldc + j] += (float)sum_of(
+                a + i * lda, 1, backward ? wide + j : wide + j * depth, backward ? n : 1, depth);
     (backward ? k->weight_backward : k->weight_forward)(k, m, a, lda, &w, 1, got, ldc);
     compare(backward ? "dy·W" : "x·Wᵀ", k, size, ldc, got, want);
     ml_memory_free(a);
@@ -90,7 +100,8 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
 
 static ml_kernels *kernels(const char *vector_path)
 {
-    const ml_kernels_options options = {.product_path = "native", .vector_path = vector_path, .tokens = TOKENS};
+    const ml_kernels_options options = {
+        .product_path = "native", .vector_path = vector_path, .tokens = TOKENS};
     ml_kernels *k = NULL;
     if (ml_kernels_create(&k, &options) != ML_OK) print_message("skipped: %s\n", ml_error_text());
     return k;
@@ -153,7 +164,8 @@ static void threads_change_no_bit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_thread), cmocka_unit_test(several_threads),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_thread),
+                                       cmocka_unit_test(several_threads),
                                        cmocka_unit_test(threads_change_no_bit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

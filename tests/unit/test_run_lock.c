@@ -1,5 +1,6 @@
-/* The lock of a run's directory where flock says nothing: other nodes, other boots, pids that were given out again, and two who start at once. The C library's
- * flock is replaced by one that this file decides on; times are short. */
+/* The lock of a run's directory where flock says nothing: other nodes, other boots, pids that were
+ * given out again, and two who start at once. The C library's flock is replaced by one that this
+ * file decides on; times are short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -162,7 +163,8 @@ static void an_old_record_needs_no_watching(void **state)
     assert_true(seconds < ml_lock_clock.stale_s);
 }
 
-/* A child takes the lock and beats; its record says another boot, so that only the beat speaks for it. */
+/* A child takes the lock and beats; its record says another boot, so that only the beat speaks for
+ * it. */
 static void a_beating_owner_elsewhere_is_refused(void **state)
 {
     (void)state;
@@ -172,7 +174,9 @@ static void a_beating_owner_elsewhere_is_refused(void **state)
         ml_lock_owner me = lock_myself();
         int fd = open(lock_path(), O_RDWR | O_CREAT, 0666);
         snprintf(me.boot, sizeof me.boot, "another-boot");
-        if (lock_write(fd, lock_path(), &me) != ML_OK || lock_beat_start(&beat, fd, lock_path(), &me) != ML_OK) _exit(1);
+        if (lock_write(fd, lock_path(), &me) != ML_OK ||
+            lock_beat_start(&beat, fd, lock_path(), &me) != ML_OK)
+            _exit(1);
         sleep(3);
         _exit(0);
     }
@@ -183,7 +187,8 @@ static void a_beating_owner_elsewhere_is_refused(void **state)
     assert_int_equal(take(NULL), ML_OK); /* it is dead now */
 }
 
-/* Without flock, and with flock that knows nothing of other nodes: exactly one of several wins, whatever the moment. */
+/* Without flock, and with flock that knows nothing of other nodes: exactly one of several wins,
+ * whatever the moment. */
 static void of_several_who_start_at_once_one_wins(void **state)
 {
     enum { RIVALS = 5, ROUNDS = 3 };

@@ -1,5 +1,5 @@
-/* safetensors: values of the three types, and every rule of the header; files cut at every length and with every byte changed are read or refused, never
- * a crash. */
+/* safetensors: values of the three types, and every rule of the header; files cut at every length
+ * and with every byte changed are read or refused, never a crash. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,10 +48,12 @@ static int64_t compose(char *out, const char *header, const void *data, int64_t 
     return 8 + n + bytes;
 }
 
-static const char good[] = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[8,12]},"
+static const char good[] = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"BF16\","
+                           "\"shape\":[2],\"data_offsets\":[8,12]},"
                            "\"a\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
                            "\"c\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[12,18]}}  ";
-static const unsigned char data[18] = {0, 0, 0xc0, 0x3f, 0, 0, 0, 0xc0, 0x80, 0x3f, 0x49, 0xc0, 0, 0x3c, 1, 0, 0xff, 0xfb};
+static const unsigned char data[18] = {0,    0,    0xc0, 0x3f, 0,    0, 0, 0xc0, 0x80,
+                                       0x3f, 0x49, 0xc0, 0,    0x3c, 1, 0, 0xff, 0xfb};
 
 static void values_are_read(void **state)
 {
@@ -82,7 +84,8 @@ static void refuses(const char *header, const char *why)
     ml_safetensors *file = NULL;
     save(bytes, compose(bytes, header, data, 8));
     if (ml_safetensors_open(&file, path) != ML_INPUT) fail_msg("not refused: %s", header);
-    if (!strstr(ml_error_text(), why)) fail_msg("%s: \"%s\" lacks \"%s\"", header, ml_error_text(), why);
+    if (!strstr(ml_error_text(), why))
+        fail_msg("%s: \"%s\" lacks \"%s\"", header, ml_error_text(), why);
     assert_non_null(strstr(ml_error_text(), path));
 }
 
@@ -94,24 +97,29 @@ static void every_rule_is_kept(void **state)
     refuses("{\"a\":1} x", "JSON");
     refuses("{\"\xff\":1}", "JSON");
     refuses("{}", "end at byte");
-    refuses(
-        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
-        "JSON");
-    refuses("{\"__metadata__\":{\"x\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "no string");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":"
+            "\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+            "JSON");
+    refuses("{\"__metadata__\":{\"x\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":["
+            "0,8]}}",
+            "no string");
     refuses("{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", "F99");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", "number");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", "number");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", "counted");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2305843009213693954],\"data_offsets\":[0,8]}}", "counted");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}",
+            "counted");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2305843009213693954],\"data_offsets\":[0,8]}}",
+            "counted");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", "needs 12 bytes");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}", "truncated");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "gap");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "end at byte");
-    refuses(
-        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
-        "overlap");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":"
+            "\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+            "overlap");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", "truncated");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"more\":1}}", "not {dtype");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"more\":1}}",
+            "not {dtype");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", "not {dtype");
 }
 

@@ -1,4 +1,5 @@
-/* sampler: every epoch is a permutation, a pure function of seed and position; cutting; the bound on tokens. */
+/* sampler: every epoch is a permutation, a pure function of seed and position; cutting; the bound
+ * on tokens. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,7 +44,8 @@ static int drop_data(void **state)
 static ml_sampler *sampler(int64_t max_len, bool shuffle, uint64_t seed)
 {
     ml_sampler *s = NULL;
-    assert_int_equal(ml_sampler_create(&s, data, max_len, &(ml_sampler_order){shuffle, false, seed}), ML_OK);
+    assert_int_equal(
+        ml_sampler_create(&s, data, max_len, &(ml_sampler_order){shuffle, false, seed}), ML_OK);
     return s;
 }
 
@@ -80,7 +82,8 @@ static void the_order_depends_on_seed_and_position_only(void **state)
     ml_sampler *a = sampler(100, true, 7), *b = sampler(100, true, 7), *c = sampler(100, true, 8);
     int different = 0, repeated = 0;
     for (int64_t p = 3 * N - 1; p >= 0; p--) {
-        assert_int_equal(ml_sampler_at(a, 3 * N - 1 - p), ml_sampler_at(b, 3 * N - 1 - p)); /* a also goes back and forth */
+        assert_int_equal(ml_sampler_at(a, 3 * N - 1 - p),
+                         ml_sampler_at(b, 3 * N - 1 - p)); /* a also goes back and forth */
         different += ml_sampler_at(a, p) != ml_sampler_at(c, p);
         repeated += ml_sampler_at(a, p) == ml_sampler_at(a, p + N);
     }
@@ -94,13 +97,15 @@ static void the_order_depends_on_seed_and_position_only(void **state)
 static void cutting_skips_sequences_without_a_target(void **state)
 {
     (void)state;
-    ml_sampler *s = sampler(4, true, 1); /* lengths 2 to 8, the last token the only target: 5 and longer lose it */
+    ml_sampler *s = sampler(
+        4, true, 1); /* lengths 2 to 8, the last token the only target: 5 and longer lose it */
     int64_t usable = 0;
     for (int i = 0; i < N; i++) usable += i % 7 + 2 <= 4;
     assert_int_equal(ml_sampler_usable(s), usable);
     assert_int_equal(ml_sampler_skipped(s), N - usable);
     assert_int_equal(ml_sampler_cut(s), N - usable);
-    for (int64_t p = 0; p < 2 * usable; p++) assert_in_range(ml_dataset_length(data, ml_sampler_at(s, p), 0), 2, 4);
+    for (int64_t p = 0; p < 2 * usable; p++)
+        assert_in_range(ml_dataset_length(data, ml_sampler_at(s, p), 0), 2, 4);
     ml_sampler_destroy(s);
     assert_int_equal(ml_sampler_create(&s, data, 1, &(ml_sampler_order){true, false, 1}), ML_INPUT);
 }

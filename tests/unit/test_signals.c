@@ -1,4 +1,5 @@
-/* Signals that ask a run to save: seen whoever they are sent to, and never handled on a thread that computes, where a handler's frame could lie in a product's memory. */
+/* Signals that ask a run to save: seen whoever they are sent to, and never handled on a thread
+ * that computes, where a handler's frame could lie in a product's memory. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -52,7 +53,8 @@ static void *note_by_handler(void *unused)
     sigset_t open;
     sigemptyset(&open);
     sigaddset(&open, SIGUSR1);
-    pthread_sigmask(SIG_UNBLOCK, &open, NULL); /* as a thread that was there before; what is pending comes now */
+    pthread_sigmask(SIG_UNBLOCK, &open,
+                    NULL); /* as a thread that was there before; what is pending comes now */
     return unused;
 }
 

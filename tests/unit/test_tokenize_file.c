@@ -1,4 +1,5 @@
-/* from text files to data sets: the formats, what is a target, the report, and every kind of bad line. */
+/* from text files to data sets: the formats, what is a target, the report, and every kind of bad
+ * line. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,7 +47,10 @@ static void write_in(const char *text, size_t length)
     fclose(file);
 }
 
-static ml_tokenize_options options_for(ml_text_format format) { return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0}; }
+static ml_tokenize_options options_for(ml_text_format format)
+{
+    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0};
+}
 
 /* Tokenises `text` and opens the data set. */
 static ml_dataset *dataset_of(const char *text, ml_text_format format, ml_tokenize_report *report)
@@ -60,7 +64,8 @@ static ml_dataset *dataset_of(const char *text, ml_text_format format, ml_tokeni
     return data;
 }
 
-/* Sequence i is the bytes of `text` (◊ stands for end-of-text), of which those from `first` on are targets. */
+/* Sequence i is the bytes of `text` (◊ stands for end-of-text), of which those from `first` on are
+ * targets. */
 static void sequence_is(const ml_dataset *data, int64_t i, const char *text, const char *targets)
 {
     int32_t tokens[256];
@@ -69,7 +74,8 @@ static void sequence_is(const ml_dataset *data, int64_t i, const char *text, con
     assert_int_equal(ml_dataset_read(data, i, 256, tokens, mask), ML_OK);
     for (int64_t t = 0; t < ml_dataset_length(data, i, 256); t++) {
         assert_int_equal(ml_tokenizer_decode(tokenizer, &tokens[t], 1, &whole), ML_OK);
-        if (mask[t]) assert_int_equal(ml_tokenizer_decode(tokenizer, &tokens[t], 1, &learnt), ML_OK);
+        if (mask[t])
+            assert_int_equal(ml_tokenizer_decode(tokenizer, &tokens[t], 1, &learnt), ML_OK);
     }
     assert_string_equal(whole.data, text);
     assert_string_equal(learnt.data, targets);
@@ -83,7 +89,8 @@ static void e2e_lines(void **state)
 {
     (void)state;
     ml_tokenize_report report;
-    ml_dataset *data = dataset_of("name : A | area : B||There is A . \r\n\nname||x||y", ML_FORMAT_GUESS, &report);
+    ml_dataset *data =
+        dataset_of("name : A | area : B||There is A . \r\n\nname||x||y", ML_FORMAT_GUESS, &report);
     assert_int_equal(report.format, ML_FORMAT_E2E);
     assert_int_equal(report.sequences, 2);
     sequence_is(data, 0, "name : A | area : BThere is A . " EOT, "There is A . " EOT);
@@ -95,9 +102,10 @@ static void jsonl_lines(void **state)
 {
     (void)state;
     ml_tokenize_report report;
-    ml_dataset *data = dataset_of("\xef\xbb\xbf{\"prompt\": \"the river\\n\", \"completion\": \" runs\\u0000\\u00e9\"}\n"
-                                  "{\"text\": \"in " EOT " it\"}\n{\"completion\": \"x\", \"prompt\": \"\"}\n",
-                                  ML_FORMAT_GUESS, &report);
+    ml_dataset *data = dataset_of(
+        "\xef\xbb\xbf{\"prompt\": \"the river\\n\", \"completion\": \" runs\\u0000\\u00e9\"}\n"
+        "{\"text\": \"in " EOT " it\"}\n{\"completion\": \"x\", \"prompt\": \"\"}\n",
+        ML_FORMAT_GUESS, &report);
     assert_int_equal(report.format, ML_FORMAT_JSONL);
     assert_int_equal(report.sequences, 3);
     sequence_is(data, 1, "in " EOT " it" EOT, "in " EOT " it" EOT);
@@ -106,7 +114,8 @@ static void jsonl_lines(void **state)
     uint8_t mask[64];
     int64_t length = ml_dataset_length(data, 1, 0);
     assert_int_equal(ml_dataset_read(data, 1, 64, tokens, mask), ML_OK);
-    for (int64_t t = 0; t < length; t++) assert_int_equal(tokens[t] == 0, t == length - 1); /* spelt, it stays text */
+    for (int64_t t = 0; t < length; t++)
+        assert_int_equal(tokens[t] == 0, t == length - 1); /* spelt, it stays text */
     ml_dataset_destroy(data);
 }
 
@@ -116,7 +125,8 @@ static void the_parts_are_tokenised_apart(void **state)
     (void)state;
     ml_tokenize_report report;
     ml_ids whole = {0};
-    ml_dataset *data = dataset_of("{\"prompt\": \" valle\", \"completion\": \"y\"}", ML_FORMAT_JSONL, &report);
+    ml_dataset *data =
+        dataset_of("{\"prompt\": \" valle\", \"completion\": \"y\"}", ML_FORMAT_JSONL, &report);
     assert_int_equal(ml_tokenizer_encode(tokenizer, " valley", 7, false, &whole), ML_OK);
     assert_int_equal(whole.count, 1);
     assert_int_equal(ml_dataset_length(data, 0, 0), 3); /* valle, y, end */
@@ -131,7 +141,8 @@ static void ids_lines(void **state)
     ml_tokenize_report report;
     int32_t tokens[8];
     uint8_t mask[8];
-    ml_dataset *data = dataset_of("{\"input_ids\": [5, 400, 0, 7], \"labels\": [-100, -100, 0, 7]}\n{\"input_ids\": [1, 2, 3]}\n",
+    ml_dataset *data = dataset_of("{\"input_ids\": [5, 400, 0, 7], \"labels\": [-100, -100, 0, "
+                                  "7]}\n{\"input_ids\": [1, 2, 3]}\n",
                                   ML_FORMAT_GUESS, &report);
     assert_int_equal(report.format, ML_FORMAT_IDS);
     assert_int_equal(report.targets, 4);
@@ -147,7 +158,8 @@ static void text_documents(void **state)
 {
     (void)state;
     ml_tokenize_report report;
-    ml_dataset *data = dataset_of("\n\nThe river\nruns.\n\n  \nthe sea\r\n", ML_FORMAT_GUESS, &report);
+    ml_dataset *data =
+        dataset_of("\n\nThe river\nruns.\n\n  \nthe sea\r\n", ML_FORMAT_GUESS, &report);
     assert_int_equal(report.format, ML_FORMAT_TEXT);
     assert_int_equal(report.sequences, 2);
     assert_int_equal(report.split_documents, 0);
@@ -156,7 +168,8 @@ static void text_documents(void **state)
     ml_dataset_destroy(data);
 }
 
-/* 64 tokens are the context: a document of digits, a token each, is cut into pieces and none is lost, whatever its length. */
+/* 64 tokens are the context: a document of digits, a token each, is cut into pieces and none is
+ * lost, whatever its length. */
 static void long_documents_become_several_sequences(void **state)
 {
     (void)state;
@@ -210,7 +223,7 @@ static void the_report_counts_what_will_be_cut(void **state)
     ml_text_destroy(&text);
 }
 
-/* ---- bad input ------------------------------------------------------------------------------------------------------------------ */
+/* ---- bad input ----------------------------------------------------------------------------- */
 
 static void refused(const char *text, ml_text_format format, const char *part_of_message)
 {
@@ -219,7 +232,8 @@ static void refused(const char *text, ml_text_format format, const char *part_of
     write_in(text, strlen(text));
     ml_error_clear();
     assert_int_equal(ml_tokenize_file(&options, &report), ML_INPUT);
-    if (!strstr(ml_error_text(), part_of_message)) fail_msg("\"%s\" says nothing of \"%s\"", ml_error_text(), part_of_message);
+    if (!strstr(ml_error_text(), part_of_message))
+        fail_msg("\"%s\" says nothing of \"%s\"", ml_error_text(), part_of_message);
     assert_non_null(strstr(ml_error_text(), in));
     assert_null(strchr(ml_error_text(), '\n'));
     assert_int_not_equal(access(out, F_OK), 0);
@@ -235,8 +249,10 @@ static void bad_lines_are_refused_by_number(void **state)
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\"}", "expected"},
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": 3}", "not a string"},
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": null}", "not a string"},
-        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}", "expected"},
-        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completoin\": \"b\"}", "did you mean \"completion\""},
+        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}",
+         "expected"},
+        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completoin\": \"b\"}",
+         "did you mean \"completion\""},
         {ML_FORMAT_JSONL, "{\"text\": \"a\", \"text\": \"b\"}", "duplicate"},
         {ML_FORMAT_JSONL, "{\"text\": \"a\"", "JSON"},
         {ML_FORMAT_JSONL, "{\"text\": \"a\"} x", "JSON"},
@@ -263,12 +279,14 @@ static void bad_lines_are_refused_by_number(void **state)
         {ML_FORMAT_IDS, "{\"input_ids\": []}", "without a target"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"label\": [1, 2]}", "did you mean \"labels\""},
     };
-    static const char *const good[] = {
-        [ML_FORMAT_JSONL] = "{\"text\": \"ab\"}", [ML_FORMAT_E2E] = "a||b", [ML_FORMAT_IDS] = "{\"input_ids\": [1, 2]}"};
+    static const char *const good[] = {[ML_FORMAT_JSONL] = "{\"text\": \"ab\"}",
+                                       [ML_FORMAT_E2E] = "a||b",
+                                       [ML_FORMAT_IDS] = "{\"input_ids\": [1, 2]}"};
     unlink(out);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[512];
-        snprintf(text, sizeof text, "%s\n\n%s\n%s\n", good[bad[i].format], bad[i].line, good[bad[i].format]);
+        snprintf(text, sizeof text, "%s\n\n%s\n%s\n", good[bad[i].format], bad[i].line,
+                 good[bad[i].format]);
         refused(text, bad[i].format, bad[i].message);
         assert_non_null(strstr(ml_error_text(), "line 3"));
     }

@@ -1,5 +1,5 @@
-/* tokenizer: ids as the `tokenizers` library has them (golden files), GPT-2's 44 vectors, every byte string there and back, special tokens,
- * the sources and their faults, the export. */
+/* tokenizer: ids as the `tokenizers` library has them (golden files), GPT-2's 44 vectors, every
+ * byte string there and back, special tokens, the sources and their faults, the export. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@
 static const char *const variants[] = {"gpt2", "smollm", "llama3", "other"};
 static char folder[64];
 
-/* ---- help ------------------------------------------------------------------------------------------------------------------ */
+/* ---- help ---------------------------------------------------------------------------------- */
 
 static const char *golden_path(const char *name)
 {
@@ -51,12 +51,17 @@ static ml_tokenizer *tokenizer_of(const char *directory)
     return tokenizer;
 }
 
-static void encodes_to(ml_tokenizer *tokenizer, const json_t *text, bool specials, const json_t *wanted)
+static void encodes_to(ml_tokenizer *tokenizer, const json_t *text, bool specials,
+                       const json_t *wanted)
 {
     ml_ids ids = {0};
-    assert_int_equal(ml_tokenizer_encode(tokenizer, json_string_value(text), (int64_t)json_string_length(text), specials, &ids), ML_OK);
-    if ((size_t)ids.count != json_array_size(wanted)) fail_msg("%lld ids for \"%s\"", (long long)ids.count, json_string_value(text));
-    for (int64_t i = 0; i < ids.count; i++) assert_int_equal(ids.data[i], json_integer_value(json_array_get(wanted, (size_t)i)));
+    assert_int_equal(ml_tokenizer_encode(tokenizer, json_string_value(text),
+                                         (int64_t)json_string_length(text), specials, &ids),
+                     ML_OK);
+    if ((size_t)ids.count != json_array_size(wanted))
+        fail_msg("%lld ids for \"%s\"", (long long)ids.count, json_string_value(text));
+    for (int64_t i = 0; i < ids.count; i++)
+        assert_int_equal(ids.data[i], json_integer_value(json_array_get(wanted, (size_t)i)));
     ml_ids_destroy(&ids);
 }
 
@@ -92,7 +97,8 @@ static int make_folder(void **state)
 static int empty_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "config.json"};
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt",
+                                        "tokenizer_config.json", "config.json"};
     for (size_t i = 0; i < 5; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -107,7 +113,7 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
-/* ---- ids ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- ids ----------------------------------------------------------------------------------- */
 
 static void ids_equal_the_tokenizers_library(void **state)
 {
@@ -119,7 +125,8 @@ static void ids_equal_the_tokenizers_library(void **state)
         json_t *ids = json_object_get(json_object_get(golden, "ids"), variants[v]);
         ml_tokenizer *tokenizer = tokenizer_of(golden_path(variants[v]));
         size_t i;
-        json_array_foreach(texts, i, text) encodes_to(tokenizer, text, true, json_array_get(ids, i));
+        json_array_foreach(texts, i, text)
+            encodes_to(tokenizer, text, true, json_array_get(ids, i));
         ml_tokenizer_destroy(tokenizer);
     }
     json_decref(golden);
@@ -138,7 +145,8 @@ static void gpt2_vectors(void **state)
     assert_int_equal(json_array_size(vectors), 44);
     ml_tokenizer *tokenizer = tokenizer_of(gpt2_folder());
     size_t i;
-    json_array_foreach(vectors, i, one) encodes_to(tokenizer, json_object_get(one, "text"), false, json_object_get(one, "ids"));
+    json_array_foreach(vectors, i, one)
+        encodes_to(tokenizer, json_object_get(one, "text"), false, json_object_get(one, "ids"));
     assert_int_equal(ml_tokenizer_size(tokenizer), 50257);
     assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 50256);
     assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), -1);
@@ -159,7 +167,9 @@ static void every_byte_string_comes_back(void **state)
             int64_t length = (int64_t)(ml_random_u64(key, round, 1000) % sizeof bytes);
             for (int64_t i = 0; i < length; i++) {
                 uint64_t r = ml_random_u64(key, round, (uint64_t)i);
-                bytes[i] = (char)(round % 2 ? r : r % 3 ? 97 + r % 7 : 0xc0 + r % 64); /* also nearly valid UTF-8 */
+                bytes[i] = (char)(round % 2 ? r
+                                  : r % 3   ? 97 + r % 7
+                                            : 0xc0 + r % 64); /* also nearly valid UTF-8 */
             }
             comes_back(tokenizer, bytes, length, round % 3 == 0);
         }
@@ -180,7 +190,8 @@ static void special_tokens_stay_text_unless_asked_for(void **state)
     for (int specials = 0; specials < 2; specials++) {
         ml_ids ids = {0};
         int seen = 0;
-        assert_int_equal(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), specials, &ids), ML_OK);
+        assert_int_equal(
+            ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), specials, &ids), ML_OK);
         for (int64_t i = 0; i < ids.count; i++) seen += ids.data[i] == end;
         assert_int_equal(seen, specials);
         ml_ids_destroy(&ids);
@@ -208,7 +219,7 @@ static void long_words_take_no_square_time(void **state)
     ml_tokenizer_destroy(tokenizer);
 }
 
-/* ---- sources ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------------------------- */
 
 /* A vocab.json of the small letters, "th" and "the", and `more`. */
 static void write_small_vocab(const char *more)
@@ -227,7 +238,8 @@ static void refused(const char *part_of_message)
     bool found;
     ml_error_clear();
     assert_int_equal(ml_tokenizer_from_directory(folder, &json, &found), ML_INPUT);
-    if (!strstr(ml_error_text(), part_of_message)) fail_msg("\"%s\" says nothing of \"%s\"", ml_error_text(), part_of_message);
+    if (!strstr(ml_error_text(), part_of_message))
+        fail_msg("\"%s\" says nothing of \"%s\"", ml_error_text(), part_of_message);
     assert_non_null(strstr(ml_error_text(), folder));
     ml_text_destroy(&json);
 }
@@ -245,27 +257,33 @@ static void vocabulary_and_merges_files(void **state)
     assert_int_equal(ids.data[0], 27);
     assert_int_equal(ids.data[1], 26);
     assert_int_equal(ids.data[2], 'x' - 'a');
-    assert_int_equal(ml_tokenizer_encode(tokenizer, "A b", 3, true, &ids), ML_OK); /* two bytes that the vocabulary lacks */
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "A b", 3, true, &ids),
+                     ML_OK); /* two bytes that the vocabulary lacks */
     assert_int_equal(ids.count, 4);
     assert_int_equal(ml_tokenizer_lost(tokenizer), 2);
     ml_ids_destroy(&ids);
     ml_tokenizer_destroy(tokenizer);
-    write_file("tokenizer_config.json", "{\"eos_token\": {\"content\": \"<end>\"}, \"bos_token\": \"a\", \"add_bos_token\": true,"
-                                        " \"model_max_length\": 1000000000000000019884624838656}"); /* transformers: no limit */
+    write_file(
+        "tokenizer_config.json",
+        "{\"eos_token\": {\"content\": \"<end>\"}, \"bos_token\": \"a\", \"add_bos_token\": true,"
+        " \"model_max_length\": 1000000000000000019884624838656}"); /* transformers: no limit */
     tokenizer = tokenizer_of(folder);
     assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 28);
     assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), 0);
     ml_tokenizer_destroy(tokenizer);
 }
 
-/* An added token that is not special is found in any text, a special one only where it is asked for; the longest of several is taken. */
+/* An added token that is not special is found in any text, a special one only where it is asked
+ * for; the longest of several is taken. */
 static void added_tokens_are_found_by_kind(void **state)
 {
     (void)state;
-    write_file("tokenizer.json",
-               "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<\": 0, \">\": 1, \"x\": 2}, \"merges\": []}, "
-               "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"added_tokens\": ["
-               "{\"id\": 3, \"content\": \"<x\", \"special\": false}, {\"id\": 4, \"content\": \"<x>\", \"special\": true}]}");
+    write_file("tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<\": 0, \">\": 1, "
+                                 "\"x\": 2}, \"merges\": []}, "
+                                 "\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+                                 "\"add_prefix_space\": false}, \"added_tokens\": ["
+                                 "{\"id\": 3, \"content\": \"<x\", \"special\": false}, {\"id\": "
+                                 "4, \"content\": \"<x>\", \"special\": true}]}");
     ml_tokenizer *tokenizer = tokenizer_of(folder);
     ml_ids ids = {0};
     assert_int_equal(ml_tokenizer_encode(tokenizer, "x<x>", 4, true, &ids), ML_OK);
@@ -310,25 +328,38 @@ static void bad_vocabularies_are_refused(void **state)
 static void unknown_kinds_are_refused(void **state)
 {
     (void)state;
-    static const char model[] = "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": []}";
-    static const char pre[] = "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}";
+    static const char model[] =
+        "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": []}";
+    static const char pre[] =
+        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}";
     static const struct {
         const char *first, *second, *message;
     } bad[] = {
         {model, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "Metaspace"},
         {model, "\"pre_tokenizer\": null", "pre-tokenizer"},
-        {model, "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}", "add_prefix_space"},
-        {model, "\"pre_tokenizer\": {\"type\": \"Split\", \"behavior\": \"Removed\", \"pattern\": {\"Regex\": \"a\"}}", "Removed"},
+        {model, "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}",
+         "add_prefix_space"},
         {model,
-         "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": "
+         "\"pre_tokenizer\": {\"type\": \"Split\", \"behavior\": \"Removed\", \"pattern\": "
+         "{\"Regex\": \"a\"}}",
+         "Removed"},
+        {model,
+         "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", "
+         "\"behavior\": \"Isolated\", \"pattern\": "
          "{\"Regex\": \"(\"}}, {\"type\": \"ByteLevel\", \"use_regex\": false}]}",
          "split pattern"},
         {pre, "\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}", "WordPiece"},
-        {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": true}", "byte_fallback"},
-        {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}", "merge 0"},
+        {pre,
+         "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": "
+         "true}",
+         "byte_fallback"},
+        {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}",
+         "merge 0"},
         {pre, "\"x\": 1", "model"},
-        {model, "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}", "NFC"},
-        {model, "\"added_tokens\": [{\"id\": 2, \"content\": \"<x>\", \"lstrip\": true}]", "lstrip"},
+        {model, "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}",
+         "NFC"},
+        {model, "\"added_tokens\": [{\"id\": 2, \"content\": \"<x>\", \"lstrip\": true}]",
+         "lstrip"},
         {model, "\"added_tokens\": [{\"id\": 0, \"content\": \"<x>\"}]", "same id 0"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -341,7 +372,8 @@ static void unknown_kinds_are_refused(void **state)
     refused("JSON");
 }
 
-/* The default ids of a model's configuration may mean another tokenizer: an ordinary token does not become the end of texts by them. */
+/* The default ids of a model's configuration may mean another tokenizer: an ordinary token does
+ * not become the end of texts by them. */
 static void configured_ids_count_for_added_tokens_only(void **state)
 {
     (void)state;
@@ -359,7 +391,8 @@ static void configured_ids_count_for_added_tokens_only(void **state)
     tokenizer = tokenizer_of(folder);
     assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 400);
     ml_tokenizer_destroy(tokenizer);
-    write_file("tokenizer_config.json", "{\"eos_token\": \"he\"}"); /* an ordinary token, which merges go on making */
+    write_file("tokenizer_config.json",
+               "{\"eos_token\": \"he\"}"); /* an ordinary token, which merges go on making */
     tokenizer = tokenizer_of(folder);
     ml_ids ids = {0};
     assert_int_equal(ml_tokenizer_encode(tokenizer, " the", 4, false, &ids), ML_OK);
@@ -381,13 +414,15 @@ static void gguf_arrays_give_the_same_ids(void **state)
     const char *tokens[401] = {NULL}, *merges[401], *text;
     char joined[401][64];
     int32_t types[401] = {0};
-    json_object_foreach(json_object_get(model, "vocab"), text, id) tokens[json_integer_value(id)] = text;
+    json_object_foreach(json_object_get(model, "vocab"), text, id) tokens[json_integer_value(id)] =
+        text;
     tokens[400] = "<|user|>";
     for (int i = 0; i <= 400; i++) types[i] = i == 0 || i == 400 ? 3 : 1;
     size_t i;
     json_array_foreach(json_object_get(model, "merges"), i, merge)
     {
-        snprintf(joined[i], 64, "%s %s", json_string_value(json_array_get(merge, 0)), json_string_value(json_array_get(merge, 1)));
+        snprintf(joined[i], 64, "%s %s", json_string_value(json_array_get(merge, 0)),
+                 json_string_value(json_array_get(merge, 1)));
         merges[i] = joined[i];
     }
     ml_gguf_vocabulary gguf = {.model = "gpt2",
@@ -396,7 +431,8 @@ static void gguf_arrays_give_the_same_ids(void **state)
                                .tokens = tokens,
                                .merges = merges,
                                .types = types,
-                               .nmerges = (int64_t)json_array_size(json_object_get(model, "merges")),
+                               .nmerges =
+                                   (int64_t)json_array_size(json_object_get(model, "merges")),
                                .bos = 400,
                                .eos = 0,
                                .add_bos = true};
@@ -407,7 +443,8 @@ static void gguf_arrays_give_the_same_ids(void **state)
     assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), 400);
     json_t *golden = json_load_file(golden_path("golden.json"), JSON_ALLOW_NUL, NULL), *one;
     json_t *ids = json_object_get(json_object_get(golden, "ids"), "smollm");
-    json_array_foreach(json_object_get(golden, "texts"), i, one) encodes_to(tokenizer, one, true, json_array_get(ids, i));
+    json_array_foreach(json_object_get(golden, "texts"), i, one)
+        encodes_to(tokenizer, one, true, json_array_get(ids, i));
     ml_text again = {0};
     gguf.model = "llama";
     assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
@@ -430,8 +467,10 @@ static void the_export_is_read_back_the_same(void **state)
     for (size_t v = 0; v < 4; v++) {
         ml_text json = {0}, again = {0}, tokenizer = {0}, config = {0};
         bool found;
-        assert_int_equal(ml_tokenizer_from_directory(golden_path(variants[v]), &json, &found), ML_OK);
-        assert_int_equal(ml_tokenizer_to_huggingface(json.data, json.length, &tokenizer, &config), ML_OK);
+        assert_int_equal(ml_tokenizer_from_directory(golden_path(variants[v]), &json, &found),
+                         ML_OK);
+        assert_int_equal(ml_tokenizer_to_huggingface(json.data, json.length, &tokenizer, &config),
+                         ML_OK);
         write_file("tokenizer.json", tokenizer.data);
         write_file("tokenizer_config.json", config.data);
         assert_int_equal(ml_tokenizer_from_directory(folder, &again, &found), ML_OK);
@@ -458,7 +497,8 @@ static void a_damaged_canonical_text_is_refused(void **state)
         int64_t at = (int64_t)(ml_random_u64(key, 0, i) % (uint64_t)json.length);
         char before = json.data[at];
         json.data[at] = "0,]}\"x-[:9"[ml_random_u64(key, 1, i) % 10];
-        if (ml_tokenizer_create(&tokenizer, json.data, json.length) == ML_OK) ml_tokenizer_destroy(tokenizer);
+        if (ml_tokenizer_create(&tokenizer, json.data, json.length) == ML_OK)
+            ml_tokenizer_destroy(tokenizer);
         json.data[at] = before;
     }
     ml_text_destroy(&json);

@@ -1,4 +1,5 @@
-/* split patterns: the scanners written by hand cut as PCRE2 does, on random text of all the characters that the patterns tell apart. */
+/* split patterns: the scanners written by hand cut as PCRE2 does, on random text of all the
+ * characters that the patterns tell apart. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,9 +28,11 @@ static ml_status keep(void *context, const char *piece, int64_t length)
 }
 
 static const char *const parts[] = {
-    " ",      " ",    "  ", "\n", "\r",     "\t",       "a",      "Z",      "'s",     "'S",   "'t",   "'ll",    "'LL", "'re", "'vE", "'d",
-    "'m",     "'",    "'ſ", "7",  "12",     "1999",     "½",      "Ⅷ",      "٣",      "é",    "ж",    "海",     "ª",   "!",   "...", "_",
-    "\u0301", "🙂", "𐐀",  "𝟘",  "\u00a0", "\xc2\x85", "\u2003", "\u2028", "\u3000", "\x1c", "\x7f", "\u200b", "'l",  "'r",  "€"};
+    " ",      " ",    "  ",     "\n",     "\r",  "\t", "a",      "Z",        "'s",     "'S",
+    "'t",     "'ll",  "'LL",    "'re",    "'vE", "'d", "'m",     "'",        "'ſ",     "7",
+    "12",     "1999", "½",      "Ⅷ",      "٣",   "é",  "ж",      "海",       "ª",      "!",
+    "...",    "_",    "\u0301", "🙂",   "𐐀",   "𝟘",  "\u00a0", "\xc2\x85", "\u2003", "\u2028",
+    "\u3000", "\x1c", "\x7f",   "\u200b", "'l",  "'r", "€"};
 
 static void compare_on(const char *const *patterns, int64_t count, const char *name)
 {
@@ -51,7 +54,8 @@ static void compare_on(const char *const *patterns, int64_t count, const char *n
         assert_int_equal(ml_splitter_run(reference, text, length, keep, &b), ML_OK);
         assert_ptr_equal(a.next, text + length);
         assert_ptr_equal(b.next, text + length);
-        if (a.count != b.count || memcmp(a.length, b.length, (size_t)a.count * sizeof *a.length) != 0)
+        if (a.count != b.count ||
+            memcmp(a.length, b.length, (size_t)a.count * sizeof *a.length) != 0)
             fail_msg("%s cuts \"%.*s\" otherwise than PCRE2", name, (int)length, text);
     }
     ml_splitter_destroy(scanner);
@@ -89,9 +93,17 @@ static void bad_patterns_are_refused(void **state)
 static void utf8_is_read_and_written(void **state)
 {
     (void)state;
-    static const char *const bad[] = {
-        "\x80",     "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-        "\xe4\xb8", "\xff",     "\xc3("};
+    static const char *const bad[] = {"\x80",
+                                      "\xc0\x80",
+                                      "\xc1\xbf",
+                                      "\xe0\x80\x80",
+                                      "\xed\xa0\x80",
+                                      "\xf0\x80\x80\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xe4\xb8",
+                                      "\xff",
+                                      "\xc3("};
     int size;
     char bytes[4];
     for (int32_t c = 0; c < 0x110000; c++) {
@@ -108,8 +120,9 @@ static void utf8_is_read_and_written(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2_cuts_as_pcre2),       cmocka_unit_test(smollm_cuts_as_pcre2),     cmocka_unit_test(llama3_cuts_as_pcre2),
-        cmocka_unit_test(bad_patterns_are_refused), cmocka_unit_test(utf8_is_read_and_written),
+        cmocka_unit_test(gpt2_cuts_as_pcre2),       cmocka_unit_test(smollm_cuts_as_pcre2),
+        cmocka_unit_test(llama3_cuts_as_pcre2),     cmocka_unit_test(bad_patterns_are_refused),
+        cmocka_unit_test(utf8_is_read_and_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,13 +31,14 @@ typedef struct analyze_run {
 } analyze_run;
 
 /* Checks the options and opens the study. `usage` ends the messages. Collective over the world. */
-ml_status analyze_open(analyze_run *run, const analyze_options *o, const char *const adapters[ML_STUDY_ADAPTERS],
+ml_status analyze_open(analyze_run *run, const analyze_options *o,
+                       const char *const adapters[ML_STUDY_ADAPTERS],
                        const char *usage) ML_NODISCARD;
 void analyze_close(analyze_run *run);
 int64_t analyze_memory(const analyze_options *o); /* bytes */
 
-/* What the spectra of a base, or of a description *.yaml, would need on `ranks` ranks; 0: those that run, and then whether their nodes have it. Collective over the
- * world. */
+/* What the spectra of a base, or of a description *.yaml, would need on `ranks` ranks; 0: those
+ * that run, and then whether their nodes have it. Collective over the world. */
 ml_status analyze_plan(const analyze_options *o, int64_t ranks, const char *usage) ML_NODISCARD;
 
 bool analyze_speaks(void); /* world rank 0 */

@@ -12,17 +12,21 @@
 
 void analyze_common_options(option table[ANALYZE_OPTIONS], analyze_options *o)
 {
-    const option common[ANALYZE_COMMON] = {{"--base", OPTION_TEXT, &o->base},       {"--out", OPTION_TEXT, &o->out},
-                                           {"--targets", OPTION_TEXT, &o->targets}, {"--layers", OPTION_TEXT, &o->layers},
-                                           {"--json", OPTION_FLAG, &o->json},       {"--seed", OPTION_INT, &o->seed},
-                                           {"--memory", OPTION_NUMBER, &o->memory}};
+    const option common[ANALYZE_COMMON] = {
+        {"--base", OPTION_TEXT, &o->base},       {"--out", OPTION_TEXT, &o->out},
+        {"--targets", OPTION_TEXT, &o->targets}, {"--layers", OPTION_TEXT, &o->layers},
+        {"--json", OPTION_FLAG, &o->json},       {"--seed", OPTION_INT, &o->seed},
+        {"--memory", OPTION_NUMBER, &o->memory}};
     *o = (analyze_options){.seed = 1};
     memcpy(table, common, sizeof common);
 }
 
-int64_t analyze_memory(const analyze_options *o) { return (int64_t)(o->memory * (double)(1 << 30)); }
+int64_t analyze_memory(const analyze_options *o)
+{
+    return (int64_t)(o->memory * (double)(1 << 30));
+}
 
-/* ---- options ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------- */
 
 /* "3" or "0-3" at *text; *text moves behind it. */
 static bool read_range(const char **text, int64_t *first, int64_t *last)
@@ -43,7 +47,8 @@ static bool read_range(const char **text, int64_t *first, int64_t *last)
 static ml_status read_layers(const char *text, ml_selection *out)
 {
     for (const char *at = text;; at++) {
-        if (out->ranges == ML_SELECTION_RANGES) return ml_fail(ML_USAGE, "--layers: more than %d ranges", ML_SELECTION_RANGES);
+        if (out->ranges == ML_SELECTION_RANGES)
+            return ml_fail(ML_USAGE, "--layers: more than %d ranges", ML_SELECTION_RANGES);
         if (!read_range(&at, &out->range[out->ranges].first, &out->range[out->ranges].last))
             return ml_fail(ML_USAGE, "--layers: \"%s\" is no list of layers like 0-3,7", text);
         out->ranges++;
@@ -59,7 +64,8 @@ static ml_status read_selection(const analyze_options *o, ml_selection *out)
     if (out->targets & ML_TARGET_ALL) out->targets = 0;
     if (o->layers) ML_TRY(read_layers(o->layers, out));
     if (o->seed < 0) return ml_fail(ML_USAGE, "--seed: %" PRId64 " is negative", o->seed);
-    if (o->memory < 0.0 || o->memory > 1e6) return ml_fail(ML_USAGE, "--memory: %g GiB is out of range", o->memory);
+    if (o->memory < 0.0 || o->memory > 1e6)
+        return ml_fail(ML_USAGE, "--memory: %g GiB is out of range", o->memory);
 done:
     return st;
 }
@@ -67,27 +73,32 @@ done:
 static bool is_same_file(const char *one, const char *other)
 {
     struct stat a, b;
-    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 /* Before hours of work: can the result be written, and does it replace nothing that is studied? */
-static ml_status check_out(const char *out, const char *base, const char *const adapters[ML_STUDY_ADAPTERS])
+static ml_status check_out(const char *out, const char *base,
+                           const char *const adapters[ML_STUDY_ADAPTERS])
 {
     char copy[PATH_MAX];
     struct stat info;
     if (is_same_file(out, base)) return ml_fail(ML_USAGE, "--out: %s is the base itself", out);
     for (int i = 0; i < ML_STUDY_ADAPTERS && adapters[i]; i++)
-        if (is_same_file(out, adapters[i])) return ml_fail(ML_USAGE, "--out: %s is the adapter itself", out);
-    if (stat(out, &info) == 0 && !S_ISREG(info.st_mode)) return ml_fail(ML_USAGE, "--out: %s is there and is no file", out);
+        if (is_same_file(out, adapters[i]))
+            return ml_fail(ML_USAGE, "--out: %s is the adapter itself", out);
+    if (stat(out, &info) == 0 && !S_ISREG(info.st_mode))
+        return ml_fail(ML_USAGE, "--out: %s is there and is no file", out);
     if (strlen(out) >= sizeof copy) return ml_fail(ML_USAGE, "--out: the path is too long");
     snprintf(copy, sizeof copy, "%s", out);
     if (access(dirname(copy), W_OK) == 0) return ML_OK;
     return ml_fail(ML_RESOURCE, "--out: %s cannot be written: %s", out, strerror(errno));
 }
 
-/* ---- the study --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the study ----------------------------------------------------------------------------- */
 
-ml_status analyze_open(analyze_run *run, const analyze_options *o, const char *const adapters[ML_STUDY_ADAPTERS], const char *usage)
+ml_status analyze_open(analyze_run *run, const analyze_options *o,
+                       const char *const adapters[ML_STUDY_ADAPTERS], const char *usage)
 {
     ml_status st = ML_OK;
     ml_selection selection;
@@ -95,7 +106,9 @@ ml_status analyze_open(analyze_run *run, const analyze_options *o, const char *c
     if (!o->base) return ml_fail(ML_USAGE, "--base is missing; usage: %s", usage);
     ML_TRY(read_selection(o, &selection));
     ML_TRY(ml_grid_create(&run->grid, 1));
-    if (o->out) ML_TRY(ml_grid_agree(run->grid, analyze_speaks() ? check_out(o->out, o->base, adapters) : ML_OK));
+    if (o->out)
+        ML_TRY(ml_grid_agree(run->grid,
+                             analyze_speaks() ? check_out(o->out, o->base, adapters) : ML_OK));
     st = ml_study_open(&run->study, run->grid, o->base, adapters, &selection);
 done:
     return st;
@@ -107,21 +120,24 @@ void analyze_close(analyze_run *run)
     ml_grid_destroy(run->grid);
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- output -------------------------------------------------------------------------------- */
 
 bool analyze_speaks(void) { return ml_grid_world_rank() == 0; }
 
 json_t *analyze_json(const ml_study *study, const char *kind)
 {
     json_t *adapters = json_array();
-    for (int i = 0; i < study->adapters; i++) json_array_append_new(adapters, json_string(study->path[i]));
-    return json_pack("{s:s, s:s, s:o, s:[]}", "kind", kind, "base", ml_base_path(study->base), "adapters", adapters, "sites");
+    for (int i = 0; i < study->adapters; i++)
+        json_array_append_new(adapters, json_string(study->path[i]));
+    return json_pack("{s:s, s:s, s:o, s:[]}", "kind", kind, "base", ml_base_path(study->base),
+                     "adapters", adapters, "sites");
 }
 
 json_t *analyze_json_site(const ml_study_site *site)
 {
-    return json_pack("{s:s, s:I, s:s, s:I, s:I}", "site", site->name, "layer", (json_int_t)site->layer, "target", site->target, "out",
-                     (json_int_t)site->out, "in", (json_int_t)site->in);
+    return json_pack("{s:s, s:I, s:s, s:I, s:I}", "site", site->name, "layer",
+                     (json_int_t)site->layer, "target", site->target, "out", (json_int_t)site->out,
+                     "in", (json_int_t)site->in);
 }
 
 json_t *analyze_json_numbers(const double *x, int64_t n)

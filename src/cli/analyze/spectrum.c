@@ -4,8 +4,8 @@
 
 #include "cli/analyze/analyze.h"
 
-static const char usage[] =
-    "mpilora analyze spectrum --base BASE.h5 [--adapter A] [--targets q,v] [--layers 0-3] [--out F.h5] [--json] [--plan]";
+static const char usage[] = "mpilora analyze spectrum --base BASE.h5 [--adapter A] [--targets q,v] "
+                            "[--layers 0-3] [--out F.h5] [--json] [--plan]";
 
 /* How many of the largest hold nine tenths of Σσ². */
 static int64_t count_ninety(const double *sigma, int64_t n)
@@ -24,13 +24,15 @@ static void print_values(const char *name, const char *of, const double *sigma, 
 {
     double squares = 0.0;
     for (int64_t i = 0; i < n; i++) squares += sigma[i] * sigma[i];
-    printf("%-22s %-3s %6" PRId64 " %10.5g %10.5g %10.5g %10.5g %10.5g %8" PRId64 "\n", name, of, n, sigma[0], sigma[ml_min(1, n - 1)],
-           sigma[n / 2], sigma[n - 1], sqrt(squares), count_ninety(sigma, n));
+    printf("%-22s %-3s %6" PRId64 " %10.5g %10.5g %10.5g %10.5g %10.5g %8" PRId64 "\n", name, of, n,
+           sigma[0], sigma[ml_min(1, n - 1)], sigma[n / 2], sigma[n - 1], sqrt(squares),
+           count_ninety(sigma, n));
 }
 
 static void print_table(const ml_study *study, const ml_spectrum *s)
 {
-    printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "site", "of", "values", "first", "second", "middle", "last", "norm", "for 90%");
+    printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "site", "of", "values", "first",
+           "second", "middle", "last", "norm", "for 90%");
     for (int64_t i = 0; i < study->count; i++) {
         print_values(study->sites[i].name, "W", s[i].weight, s[i].weights);
         if (s[i].deltas > 0) print_values("", "dW", s[i].delta, s[i].deltas);
@@ -43,7 +45,8 @@ static void print_json(const ml_study *study, const ml_spectrum *s)
     for (int64_t i = 0; i < study->count; i++) {
         json_t *site = analyze_json_site(&study->sites[i]);
         json_object_set_new(site, "weight", analyze_json_numbers(s[i].weight, s[i].weights));
-        if (s[i].deltas > 0) json_object_set_new(site, "delta", analyze_json_numbers(s[i].delta, s[i].deltas));
+        if (s[i].deltas > 0)
+            json_object_set_new(site, "delta", analyze_json_numbers(s[i].delta, s[i].deltas));
         json_array_append_new(sites, site);
     }
     analyze_print_json(result);

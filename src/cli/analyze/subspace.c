@@ -3,8 +3,8 @@
 
 #include "cli/analyze/analyze.h"
 
-static const char usage[] =
-    "mpilora analyze subspace A B --base BASE.h5 [--of A|B|right|left] [--targets q,v] [--layers 0-3] [--out F.h5] [--json]";
+static const char usage[] = "mpilora analyze subspace A B --base BASE.h5 [--of A|B|right|left] "
+                            "[--targets q,v] [--layers 0-3] [--out F.h5] [--json]";
 
 enum { COLUMNS = 6 };
 
@@ -19,14 +19,18 @@ static ml_status read_factor(const char *text, ml_factor *out)
 
 static const char *describe(ml_factor factor)
 {
-    static const char *const text[ML_FACTORS] = {"right-singular directions of A", "left-singular directions of B",
-                                                 "right-singular directions of dW", "left-singular directions of dW"};
+    static const char *const text[ML_FACTORS] = {
+        "right-singular directions of A", "left-singular directions of B",
+        "right-singular directions of dW", "left-singular directions of dW"};
     return text[factor];
 }
 
-/* ---- table: φ(n, n) for n = 1, 2, 4, …, then φ of all directions, and chance ---- */
+/* ---- table: φ(n, n) for n = 1, 2, 4, …, then φ of all directions, and chance --------------- */
 
-static double phi_at(const double *phi, const ml_subspace *s, int64_t i, int64_t j) { return phi[(i - 1) * s->nb + j - 1]; }
+static double phi_at(const double *phi, const ml_subspace *s, int64_t i, int64_t j)
+{
+    return phi[(i - 1) * s->nb + j - 1];
+}
 
 static void print_row(const ml_study_site *site, const ml_subspace *s, int columns)
 {
@@ -38,7 +42,8 @@ static void print_row(const ml_study_site *site, const ml_subspace *s, int colum
         else
             printf("  %8.4f", phi_at(s->phi, s, INT64_C(1) << c, INT64_C(1) << c));
     }
-    printf("  %8.4f  %8.4f\n", phi_at(s->phi, s, s->na, s->nb), phi_at(s->phi_random, s, s->na, s->nb));
+    printf("  %8.4f  %8.4f\n", phi_at(s->phi, s, s->na, s->nb),
+           phi_at(s->phi_random, s, s->na, s->nb));
 }
 
 static void print_means(const ml_study *study, const ml_subspace *s)
@@ -58,8 +63,10 @@ static void print_means(const ml_study *study, const ml_subspace *s)
             n++;
         }
         if (!seen)
-            printf("mean of %-5s (%" PRId64 " layers): phi(1,1) %.4f (random %.4f), all directions %.4f (random %.4f)\n", target, n,
-                   first / (double)n, first_chance / (double)n, phi / (double)n, chance / (double)n);
+            printf("mean of %-5s (%" PRId64
+                   " layers): phi(1,1) %.4f (random %.4f), all directions %.4f (random %.4f)\n",
+                   target, n, first / (double)n, first_chance / (double)n, phi / (double)n,
+                   chance / (double)n);
     }
 }
 
@@ -77,12 +84,13 @@ static void print_table(const ml_study *study, const ml_subspace *s, ml_factor f
     print_means(study, s);
 }
 
-/* ---- JSON ---- */
+/* ---- JSON ---------------------------------------------------------------------------------- */
 
 static json_t *matrix(const double *x, int64_t rows, int64_t cols)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < rows; i++) json_array_append_new(list, analyze_json_numbers(x + i * cols, cols));
+    for (int64_t i = 0; i < rows; i++)
+        json_array_append_new(list, analyze_json_numbers(x + i * cols, cols));
     return list;
 }
 
@@ -116,7 +124,9 @@ ml_status analyze_subspace(int argc, char **argv)
     ML_TRY(read_factor(of, &factor));
     ML_TRY(analyze_open(&run, &o, adapters, usage));
     ML_TRY(ml_subspaces_compute(&s, &run.study, factor, (uint64_t)o.seed));
-    if (o.out) st = analyze_speaks() ? ml_subspaces_write(o.out, &run.study, factor, (uint64_t)o.seed, s) : ML_OK;
+    if (o.out)
+        st = analyze_speaks() ? ml_subspaces_write(o.out, &run.study, factor, (uint64_t)o.seed, s)
+                              : ML_OK;
     ML_TRY(ml_grid_agree(run.grid, st));
     if (analyze_speaks()) (o.json ? print_json : print_table)(&run.study, s, factor);
 done:

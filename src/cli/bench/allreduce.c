@@ -1,14 +1,16 @@
-/* mpilora bench allreduce: sums over all ranks, as the gradients are summed once a step: at their sizes, and from 4 bytes up.
+/* mpilora bench allreduce: sums over all ranks, as the gradients are summed once a step: at their
+ * sizes, and from 4 bytes up.
  *
- * Formula: t(n) = α + 2·(p − 1)/p · n/β for n bytes on p ranks (what a ring or a reduce-scatter with an all-gather has to move). α is the time of 4 bytes, β is
- * taken from the largest size; what the sizes between take beside it shows where the library changes its method. */
+ * Formula: t(n) = α + 2·(p − 1)/p · n/β for n bytes on p ranks (what a ring or a reduce-scatter
+ * with an all-gather has to move). α is the time of 4 bytes, β is taken from the largest size;
+ * what the sizes between take beside it shows where the library changes its method. */
 #include <inttypes.h>
 
 #include "cli/bench/bench.h"
 #include "mpilora/peft.h"
 
-static const char usage[] =
-    "mpilora bench allreduce [--json] [--base BASE.h5 | --model MODEL.yaml] [--targets q,v] [--rank R] [--largest BYTES]";
+static const char usage[] = "mpilora bench allreduce [--json] [--base BASE.h5 | --model "
+                            "MODEL.yaml] [--targets q,v] [--rank R] [--largest BYTES]";
 
 enum { SIZES_MOST = 24, ROUNDS_LEAST = 5, CALLS_MOST = 256 };
 static const double seconds_wanted = 5, seconds_a_size = 0.02;
@@ -36,7 +38,7 @@ typedef struct allreduce {
     size_result sizes[SIZES_MOST];
 } allreduce;
 
-/* ---- sizes ---- */
+/* ---- sizes --------------------------------------------------------------------------------- */
 
 /* Parameters that LoRA trains: Σ r·(in + out). */
 static ml_status count_lora(const allreduce_options *o, int64_t *count)
@@ -60,7 +62,8 @@ done:
 
 static void add_size(allreduce *a, const allreduce_options *o, const char *name, int64_t bytes)
 {
-    a->sizes[a->count++] = (size_result){.name = name, .bytes = bytes, .measured = ml_min(bytes, o->largest / 4 * 4)};
+    a->sizes[a->count++] =
+        (size_result){.name = name, .bytes = bytes, .measured = ml_min(bytes, o->largest / 4 * 4)};
 }
 
 static ml_status list_sizes(allreduce *a, const allreduce_options *o)
@@ -68,21 +71,23 @@ static ml_status list_sizes(allreduce *a, const allreduce_options *o)
     int64_t lora, most = 0;
     ml_status st = count_lora(o, &lora);
     if (st != ML_OK) return st;
-    for (int64_t bytes = 4; bytes <= o->largest && bytes <= 1 << 28; bytes *= 4) add_size(a, o, "", bytes);
+    for (int64_t bytes = 4; bytes <= o->largest && bytes <= 1 << 28; bytes *= 4)
+        add_size(a, o, "", bytes);
     add_size(a, o, "lora", 4 * lora);
     add_size(a, o, "full", 4 * ml_model_parameters_total(&o->spec));
     for (int64_t i = 0; i < a->count; i++) most = ml_max(most, a->sizes[i].measured);
     return bench_new_floats(&a->buffer, most / 4, "a buffer to be summed");
 }
 
-/* ---- measurement ---- */
+/* ---- measurement --------------------------------------------------------------------------- */
 
 /* Seconds of one sum, the slowest rank's. */
 static double time_sums(const allreduce *a, const size_result *s, int64_t calls)
 {
     ml_grid_barrier(a->grid);
     double start = ml_seconds();
-    for (int64_t i = 0; i < calls; i++) ml_grid_sum_float(a->grid, ML_GROUP_WORLD, a->buffer, s->measured / 4);
+    for (int64_t i = 0; i < calls; i++)
+        ml_grid_sum_float(a->grid, ML_GROUP_WORLD, a->buffer, s->measured / 4);
     double seconds = (ml_seconds() - start) / (double)calls;
     ml_grid_max_double(a->grid, ML_GROUP_WORLD, &seconds, 1);
     memset(a->buffer, 0, (size_t)s->measured); /* no overflow to infinity */
@@ -95,14 +100,17 @@ static void measure(allreduce *a)
         double once = time_sums(a, &a->sizes[i], 2);
         a->sizes[i].calls = once > 0.0 ? (int64_t)(seconds_a_size / once) : 1;
         a->sizes[i].calls = ml_max(1, ml_min(CALLS_MOST, a->sizes[i].calls));
-        ml_grid_broadcast(a->grid, ML_GROUP_WORLD, 0, &a->sizes[i].calls, (int64_t)sizeof a->sizes[i].calls);
+        ml_grid_broadcast(a->grid, ML_GROUP_WORLD, 0, &a->sizes[i].calls,
+                          (int64_t)sizeof a->sizes[i].calls);
     }
     double start = ml_seconds();
-    for (int64_t round = 0; bench_goes_on(a->grid, round, ROUNDS_LEAST, start, seconds_wanted); round++)
-        for (int64_t i = 0; i < a->count; i++) bench_add(&a->sizes[i].seconds, time_sums(a, &a->sizes[i], a->sizes[i].calls));
+    for (int64_t round = 0; bench_goes_on(a->grid, round, ROUNDS_LEAST, start, seconds_wanted);
+         round++)
+        for (int64_t i = 0; i < a->count; i++)
+            bench_add(&a->sizes[i].seconds, time_sums(a, &a->sizes[i], a->sizes[i].calls));
 }
 
-/* ---- report ---- */
+/* ---- report -------------------------------------------------------------------------------- */
 
 /* α and β of the formula. */
 typedef struct line {
@@ -114,7 +122,8 @@ static line fit(const allreduce *a)
     const size_result *largest = &a->sizes[0];
     for (int64_t i = 1; i < a->count; i++)
         if (a->sizes[i].measured > largest->measured) largest = &a->sizes[i];
-    double p = (double)ml_grid_size(a->grid), latency = bench_median(&a->sizes[0].seconds), moved = 2.0 * (p - 1.0) / p;
+    double p = (double)ml_grid_size(a->grid), latency = bench_median(&a->sizes[0].seconds),
+           moved = 2.0 * (p - 1.0) / p;
     double rest = bench_median(&largest->seconds) - latency;
     return (line){latency, rest > 0.0 ? moved * (double)largest->measured / rest : 0.0, moved};
 }
@@ -127,7 +136,8 @@ static double formula(const line *l, int64_t bytes)
 /* A size beyond the largest that is measured is so many times that one. */
 static double seconds_of(const size_result *s)
 {
-    return bench_median(&s->seconds) * (s->measured > 0 ? (double)s->bytes / (double)s->measured : 1.0);
+    return bench_median(&s->seconds) *
+           (s->measured > 0 ? (double)s->bytes / (double)s->measured : 1.0);
 }
 
 static json_t *describe(const allreduce *a, const allreduce_options *o, const line *l)
@@ -136,9 +146,11 @@ static json_t *describe(const allreduce *a, const allreduce_options *o, const li
     for (int64_t i = 0; i < a->count; i++) {
         const size_result *s = &a->sizes[i];
         double seconds = seconds_of(s);
-        json_t *entry = json_pack("{s:I, s:f, s:f, s:f, s:b}", "bytes", (json_int_t)s->bytes, "seconds", seconds, "formula_seconds",
-                                  formula(l, s->bytes), "bus_bytes_per_s", seconds > 0.0 ? l->share * (double)s->bytes / seconds : 0.0,
-                                  "extrapolated", (int)(s->measured < s->bytes));
+        json_t *entry =
+            json_pack("{s:I, s:f, s:f, s:f, s:b}", "bytes", (json_int_t)s->bytes, "seconds",
+                      seconds, "formula_seconds", formula(l, s->bytes), "bus_bytes_per_s",
+                      seconds > 0.0 ? l->share * (double)s->bytes / seconds : 0.0, "extrapolated",
+                      (int)(s->measured < s->bytes));
         if (*s->name)
             json_object_set_new(gradients, s->name, entry);
         else
@@ -148,26 +160,35 @@ static json_t *describe(const allreduce *a, const allreduce_options *o, const li
                      o->base    ? o->base
                      : o->model ? o->model
                                 : "gpt2-small",
-                     "ranks", ml_grid_size(a->grid), "nodes", ml_grid_nodes(a->grid), "rank", (json_int_t)o->rank, "latency_s", l->latency,
-                     "bus_bandwidth_bytes_per_s", l->bandwidth, "gradients", gradients, "sizes", sizes);
+                     "ranks", ml_grid_size(a->grid), "nodes", ml_grid_nodes(a->grid), "rank",
+                     (json_int_t)o->rank, "latency_s", l->latency, "bus_bandwidth_bytes_per_s",
+                     l->bandwidth, "gradients", gradients, "sizes", sizes);
 }
 
 static void print_table(const allreduce *a, const allreduce_options *o, const line *l)
 {
-    printf("sums over %d ranks on %d node%s: latency %.1f us, bandwidth %.2f GB/s a rank; t(n) = latency + %.2f n / bandwidth\n",
-           ml_grid_size(a->grid), ml_grid_nodes(a->grid), ml_grid_nodes(a->grid) > 1 ? "s" : "", 1e6 * l->latency, 1e-9 * l->bandwidth,
-           l->share);
+    printf("sums over %d ranks on %d node%s: latency %.1f us, bandwidth %.2f GB/s a rank; t(n) = "
+           "latency + %.2f n / bandwidth\n",
+           ml_grid_size(a->grid), ml_grid_nodes(a->grid), ml_grid_nodes(a->grid) > 1 ? "s" : "",
+           1e6 * l->latency, 1e-9 * l->bandwidth, l->share);
     for (int64_t i = 0; i < a->count; i++) {
         const size_result *s = &a->sizes[i];
         char name[64] = "";
-        if (*s->name) snprintf(name, sizeof name, "  gradients of %s%s", s->name, s->measured < s->bytes ? ", from the largest" : "");
-        printf("  %12" PRId64 " bytes  %12.2f us  (formula %12.2f us)  %7.2f GB/s%s\n", s->bytes, 1e6 * seconds_of(s),
-               1e6 * formula(l, s->bytes), seconds_of(s) > 0.0 ? 1e-9 * l->share * (double)s->bytes / seconds_of(s) : 0.0, name);
+        if (*s->name)
+            snprintf(name, sizeof name, "  gradients of %s%s", s->name,
+                     s->measured < s->bytes ? ", from the largest" : "");
+        printf("  %12" PRId64 " bytes  %12.2f us  (formula %12.2f us)  %7.2f GB/s%s\n", s->bytes,
+               1e6 * seconds_of(s), 1e6 * formula(l, s->bytes),
+               seconds_of(s) > 0.0 ? 1e-9 * l->share * (double)s->bytes / seconds_of(s) : 0.0,
+               name);
     }
-    printf("lora: r = %" PRId64 "; both of %s\n", o->rank, o->base ? o->base : o->model ? o->model : "gpt2-small");
+    printf("lora: r = %" PRId64 "; both of %s\n", o->rank,
+           o->base    ? o->base
+           : o->model ? o->model
+                      : "gpt2-small");
 }
 
-/* ---- command line ---- */
+/* ---- command line -------------------------------------------------------------------------- */
 
 static ml_status read_options(int argc, char **argv, allreduce_options *o)
 {
@@ -181,10 +202,12 @@ static ml_status read_options(int argc, char **argv, allreduce_options *o)
                             {"--largest", OPTION_INT, &o->largest},
                             {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
-    const bench_size sizes[] = {{"--rank", o->rank, 1 << 16}, {"--largest", o->largest, (int64_t)1 << 40}, {NULL, 0, 0}};
+    const bench_size sizes[] = {
+        {"--rank", o->rank, 1 << 16}, {"--largest", o->largest, (int64_t)1 << 40}, {NULL, 0, 0}};
     ML_TRY(bench_check_sizes(sizes));
     if (o->largest < 4) {
-        st = ml_fail(ML_USAGE, "--largest: %" PRId64 " bytes are less than one number of 4", o->largest);
+        st = ml_fail(ML_USAGE, "--largest: %" PRId64 " bytes are less than one number of 4",
+                     o->largest);
         goto done;
     }
     ML_TRY(bench_read_targets(targets, &o->targets));

@@ -1,4 +1,5 @@
-/* mpilora bench attention: the rate of causal attention, forward and backward, beside the multiply-add peak of the same run. */
+/* mpilora bench attention: the rate of causal attention, forward and backward, beside the
+ * multiply-add peak of the same run. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -24,13 +25,19 @@ typedef struct attention {
 static ml_status prepare_attention(attention *a, const attention_options *o)
 {
     ml_status st = ML_OK;
-    static const char *const names[TENSORS] = {"q", "k", "v", "o", "log-sum-exp", "do", "dq", "dk", "dv"};
+    static const char *const names[TENSORS] = {"q",  "k",  "v",  "o", "log-sum-exp",
+                                               "do", "dq", "dk", "dv"};
     int64_t query = o->tokens * o->heads * o->head_dim, key = o->tokens * o->kv_heads * o->head_dim;
-    const int64_t sizes[TENSORS] = {query, key, key, query, o->tokens * o->heads, query, query, key, key};
-    const ml_kernels_options options = {
-        .product_path = "blas", .tokens = o->tokens, .head_dim = o->head_dim, .heads = o->heads, .kv_heads = o->kv_heads};
+    const int64_t sizes[TENSORS] = {query, key,   key, query, o->tokens * o->heads,
+                                    query, query, key, key};
+    const ml_kernels_options options = {.product_path = "blas",
+                                        .tokens = o->tokens,
+                                        .head_dim = o->head_dim,
+                                        .heads = o->heads,
+                                        .kv_heads = o->kv_heads};
     int64_t count = (o->tokens + o->length - 1) / o->length;
-    a->shape = (ml_attention_shape){o->heads, o->kv_heads, o->head_dim, 1 / sqrtf((float)o->head_dim)};
+    a->shape =
+        (ml_attention_shape){o->heads, o->kv_heads, o->head_dim, 1 / sqrtf((float)o->head_dim)};
     ML_TRY(ml_kernels_create(&a->k, &options));
     for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
@@ -58,10 +65,11 @@ static double run_attention(const attention *a, bool backward)
     float *const *t = a->t;
     double start = ml_seconds();
     if (backward)
-        a->k->attention_backward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq, t[LSE], t[DO], ldq, t[DQ], ldq, t[DK],
-                                 t[DV], ldkv);
+        a->k->attention_backward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq,
+                                 t[LSE], t[DO], ldq, t[DQ], ldq, t[DK], t[DV], ldkv);
     else
-        a->k->attention_forward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq, t[LSE]);
+        a->k->attention_forward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq,
+                                t[LSE]);
     return ml_seconds() - start;
 }
 
@@ -80,12 +88,18 @@ static ml_status measure(const attention_options *o)
         bench_add(&backward, b);
     }
     char title[160];
-    snprintf(title, sizeof title, "attention, %" PRId64 " tokens in sequences of %" PRId64 ", %" PRId64 " heads (%" PRId64 ") × %" PRId64,
+    snprintf(title, sizeof title,
+             "attention, %" PRId64 " tokens in sequences of %" PRId64 ", %" PRId64
+             " heads (%" PRId64 ") × %" PRId64,
              o->tokens, o->length, o->heads, o->kv_heads, o->head_dim);
-    bench_rate r = {.path = "blockwise", .forward = gflops / bench_median(&forward), .backward = 2.5 * gflops / bench_median(&backward)};
+    bench_rate r = {.path = "blockwise",
+                    .forward = gflops / bench_median(&forward),
+                    .backward = 2.5 * gflops / bench_median(&backward)};
     bench_report_rates(o->json,
-                       json_pack("{s:I, s:I, s:I, s:I, s:I}", "tokens", (json_int_t)o->tokens, "length", (json_int_t)o->length, "heads",
-                                 (json_int_t)o->heads, "kv_heads", (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim),
+                       json_pack("{s:I, s:I, s:I, s:I, s:I}", "tokens", (json_int_t)o->tokens,
+                                 "length", (json_int_t)o->length, "heads", (json_int_t)o->heads,
+                                 "kv_heads", (json_int_t)o->kv_heads, "head_dim",
+                                 (json_int_t)o->head_dim),
                        title, bench_largest(&peaks), a.k, &r, 1);
 done:
     ml_kernels_destroy(a.k);
@@ -96,7 +110,8 @@ done:
 
 ml_status bench_attention(int argc, char **argv)
 {
-    attention_options o = {.tokens = 2048, .length = 512, .heads = 12, .kv_heads = INT64_MIN, .head_dim = 64};
+    attention_options o = {
+        .tokens = 2048, .length = 512, .heads = 12, .kv_heads = INT64_MIN, .head_dim = 64};
     const option table[] = {{"--json", OPTION_FLAG, &o.json},
                             {"--tokens", OPTION_INT, &o.tokens},
                             {"--heads", OPTION_INT, &o.heads},
@@ -105,17 +120,23 @@ ml_status bench_attention(int argc, char **argv)
                             {"--length", OPTION_INT, &o.length},
                             {NULL, OPTION_FLAG, NULL}};
     ml_status st = options_read(argc, argv, table, 0, 0, NULL,
-                                "mpilora bench attention [--json] [--tokens T] [--length N] [--heads H] [--kv-heads K] [--head-dim D]");
+                                "mpilora bench attention [--json] [--tokens T] [--length N] "
+                                "[--heads H] [--kv-heads K] [--head-dim D]");
     if (st != ML_OK) return st;
     if (o.kv_heads == INT64_MIN) o.kv_heads = o.heads;
-    const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24},     {"--length", o.length, 1 << 24}, {"--heads", o.heads, 1 << 16},
-                                {"--kv-heads", o.kv_heads, 1 << 16}, {"--head-dim", o.head_dim, 256}, {NULL, 0, 0}};
+    const bench_size sizes[] = {
+        {"--tokens", o.tokens, 1 << 24}, {"--length", o.length, 1 << 24},
+        {"--heads", o.heads, 1 << 16},   {"--kv-heads", o.kv_heads, 1 << 16},
+        {"--head-dim", o.head_dim, 256}, {NULL, 0, 0}};
     st = bench_check_sizes(sizes);
     if (st != ML_OK) return st;
     if (o.heads % o.kv_heads != 0)
-        return ml_fail(ML_USAGE, "--kv-heads: %" PRId64 " does not divide --heads %" PRId64, o.kv_heads, o.heads);
+        return ml_fail(ML_USAGE, "--kv-heads: %" PRId64 " does not divide --heads %" PRId64,
+                       o.kv_heads, o.heads);
     if ((double)o.tokens * (double)o.heads * (double)o.head_dim > most_elements)
-        return ml_fail(ML_USAGE, "--tokens, --heads, --head-dim: a matrix of more than %.0f elements is too large to be measured here",
+        return ml_fail(ML_USAGE,
+                       "--tokens, --heads, --head-dim: a matrix of more than %.0f elements is too "
+                       "large to be measured here",
                        most_elements);
     return measure(&o);
 }

@@ -1,4 +1,5 @@
-/* What the subjects of `mpilora bench` share: rounds of measurements, and one object or table on standard output. */
+/* What the subjects of `mpilora bench` share: rounds of measurements, and one object or table on
+ * standard output. */
 #ifndef MPILORA_CLI_BENCH_BENCH_H
 #define MPILORA_CLI_BENCH_BENCH_H
 
@@ -18,7 +19,7 @@ ml_status bench_generate(int argc, char **argv) ML_NODISCARD;
 ml_status bench_latency(int argc, char **argv) ML_NODISCARD;
 ml_status bench_machine(int argc, char **argv) ML_NODISCARD;
 
-/* ---- measurements of some rounds: seconds, or rates ---- */
+/* ---- measurements of some rounds: seconds, or rates ---------------------------------------- */
 
 enum { BENCH_ROUNDS_MOST = 64 };
 
@@ -27,13 +28,16 @@ typedef struct bench_times {
     double values[BENCH_ROUNDS_MOST];
 } bench_times;
 
-void bench_add(bench_times *times, double value); /* nothing where there are BENCH_ROUNDS_MOST already */
-double bench_median(const bench_times *times);    /* NaN of none */
-double bench_largest(const bench_times *times);   /* of peaks: a disturbed round says nothing about what is possible */
-/* Is another round due? At least `least`, then until `seconds` since `start` have passed. With a grid rank 0 decides for all: collective over the world. */
+void bench_add(bench_times *times,
+               double value); /* nothing where there are BENCH_ROUNDS_MOST already */
+double bench_median(const bench_times *times); /* NaN of none */
+double bench_largest(
+    const bench_times *times); /* of peaks: a disturbed round says nothing about what is possible */
+/* Is another round due? At least `least`, then until `seconds` since `start` have passed. With a
+ * grid rank 0 decides for all: collective over the world. */
 bool bench_goes_on(const ml_grid *grid, int64_t round, int64_t least, double start, double seconds);
 
-/* ---- input ---- */
+/* ---- input --------------------------------------------------------------------------------- */
 
 typedef struct bench_size {
     const char *name;
@@ -45,11 +49,13 @@ ml_status bench_check_sizes(const bench_size *sizes) ML_NODISCARD;
 ml_status bench_check_dtype(const char *name, const char *text, ml_dtype *out) ML_NODISCARD;
 /* "q,v" or "all" → ml_target bits. */
 ml_status bench_read_targets(const char *text, unsigned *out) ML_NODISCARD;
-/* The architecture of a base file or of a description (one of them NULL), or GPT-2's of 124 M where neither is given. */
+/* The architecture of a base file or of a description (one of them NULL), or GPT-2's of 124 M
+ * where neither is given. */
 ml_status bench_read_model(const char *base, const char *model, ml_model_spec *out) ML_NODISCARD;
-ml_status bench_new_floats(float **out, int64_t n, const char *name) ML_NODISCARD; /* category other; values in ±0.5 */
+ml_status bench_new_floats(float **out, int64_t n,
+                           const char *name) ML_NODISCARD; /* category other; values in ±0.5 */
 
-/* ---- output ---- */
+/* ---- output -------------------------------------------------------------------------------- */
 
 bool bench_speaks(void);              /* world rank 0 */
 void bench_print_json(json_t *facts); /* consumed; on world rank 0 alone */
@@ -61,7 +67,7 @@ typedef struct bench_rate {
 } bench_rate;
 
 /* `facts`: what was measured; consumed. */
-void bench_report_rates(bool json, json_t *facts, const char *title, double peak, const ml_kernels *k, const bench_rate *rates,
-                        int64_t count);
+void bench_report_rates(bool json, json_t *facts, const char *title, double peak,
+                        const ml_kernels *k, const bench_rate *rates, int64_t count);
 
 #endif

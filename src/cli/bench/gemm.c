@@ -1,4 +1,5 @@
-/* mpilora bench gemm: the rate of a product with a weight by every path, beside the multiply-add peak of the same run. */
+/* mpilora bench gemm: the rate of a product with a weight by every path, beside the multiply-add
+ * peak of the same run. */
 #include <inttypes.h>
 
 #include "cli/bench/bench.h"
@@ -44,7 +45,8 @@ static ml_status prepare_gemm(gemm *g, const gemm_options *o)
     ml_status st = ML_OK;
     int64_t n = o->rows * o->cols;
     g->w = (ml_weight){NULL, o->dtype, o->rows, o->cols};
-    ml_kernels_options options = {.weight_dtype = g->w.dtype, .tokens = o->tokens, .shapes = &g->w, .nshapes = 1};
+    ml_kernels_options options = {
+        .weight_dtype = g->w.dtype, .tokens = o->tokens, .shapes = &g->w, .nshapes = 1};
     ML_TRY(create_paths(g, &options));
     ML_TRY(bench_new_floats(&g->full, n, "the weight"));
     ML_TRY(bench_new_floats(&g->x, o->tokens * o->cols, "activations"));
@@ -76,26 +78,30 @@ static ml_status measure(const gemm_options *o)
     static bench_times forward[PATHS_MOST], backward[PATHS_MOST], peaks;
     bench_rate results[PATHS_MOST];
     ML_TRY(prepare_gemm(&g, o));
-    double start = ml_seconds(), flops = 2e-9 * (double)o->tokens * (double)o->rows * (double)o->cols;
+    double start = ml_seconds(),
+           flops = 2e-9 * (double)o->tokens * (double)o->rows * (double)o->cols;
     for (int64_t round = -1; bench_goes_on(NULL, round, 3, start, seconds_wanted); round++) {
         bench_add(&peaks, ml_kernels_peak_gflops(g.paths[0]));
         for (int64_t p = 0; p < g.count; p++) {
-            double f = run_gemm(&g, g.paths[p], o->tokens, false), b = run_gemm(&g, g.paths[p], o->tokens, true);
+            double f = run_gemm(&g, g.paths[p], o->tokens, false),
+                   b = run_gemm(&g, g.paths[p], o->tokens, true);
             if (round < 0) continue;
             bench_add(&forward[p], f);
             bench_add(&backward[p], b);
         }
     }
     for (int64_t p = 0; p < g.count; p++) {
-        results[p] = (bench_rate){.forward = flops / bench_median(&forward[p]), .backward = flops / bench_median(&backward[p])};
+        results[p] = (bench_rate){.forward = flops / bench_median(&forward[p]),
+                                  .backward = flops / bench_median(&backward[p])};
         snprintf(results[p].path, sizeof results[p].path, "%s", g.paths[p]->product_path);
     }
     char title[128];
-    snprintf(title, sizeof title, "%" PRId64 " tokens × W[%" PRId64 ", %" PRId64 "] %s", o->tokens, o->rows, o->cols,
-             ml_dtype_name(o->dtype));
+    snprintf(title, sizeof title, "%" PRId64 " tokens × W[%" PRId64 ", %" PRId64 "] %s", o->tokens,
+             o->rows, o->cols, ml_dtype_name(o->dtype));
     bench_report_rates(o->json,
-                       json_pack("{s:I, s:I, s:I, s:s}", "tokens", (json_int_t)o->tokens, "rows", (json_int_t)o->rows, "cols",
-                                 (json_int_t)o->cols, "dtype", ml_dtype_name(o->dtype)),
+                       json_pack("{s:I, s:I, s:I, s:s}", "tokens", (json_int_t)o->tokens, "rows",
+                                 (json_int_t)o->rows, "cols", (json_int_t)o->cols, "dtype",
+                                 ml_dtype_name(o->dtype)),
                        title, bench_largest(&peaks), g.paths[0], results, g.count);
 done:
     for (int64_t p = 0; p < g.count; p++) ml_kernels_destroy(g.paths[p]);
@@ -110,16 +116,24 @@ ml_status bench_gemm(int argc, char **argv)
 {
     gemm_options o = {.tokens = 2048, .rows = 2304, .cols = 768};
     const char *dtype = "bf16";
-    const option table[] = {{"--json", OPTION_FLAG, &o.json}, {"--tokens", OPTION_INT, &o.tokens}, {"--rows", OPTION_INT, &o.rows},
-                            {"--cols", OPTION_INT, &o.cols},  {"--dtype", OPTION_TEXT, &dtype},    {NULL, OPTION_FLAG, NULL}};
-    ml_status st =
-        options_read(argc, argv, table, 0, 0, NULL, "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype bf16|fp32]");
+    const option table[] = {{"--json", OPTION_FLAG, &o.json}, {"--tokens", OPTION_INT, &o.tokens},
+                            {"--rows", OPTION_INT, &o.rows},  {"--cols", OPTION_INT, &o.cols},
+                            {"--dtype", OPTION_TEXT, &dtype}, {NULL, OPTION_FLAG, NULL}};
+    ml_status st = options_read(
+        argc, argv, table, 0, 0, NULL,
+        "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype bf16|fp32]");
     if (st == ML_OK) st = bench_check_dtype("--dtype", dtype, &o.dtype);
-    const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24}, {"--rows", o.rows, 1 << 24}, {"--cols", o.cols, 1 << 24}, {NULL, 0, 0}};
+    const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24},
+                                {"--rows", o.rows, 1 << 24},
+                                {"--cols", o.cols, 1 << 24},
+                                {NULL, 0, 0}};
     if (st == ML_OK) st = bench_check_sizes(sizes);
     if (st != ML_OK) return st;
-    if ((double)o.rows * (double)o.cols > most_elements || (double)o.tokens * (double)ml_max(o.rows, o.cols) > most_elements)
-        return ml_fail(ML_USAGE, "--tokens, --rows, --cols: a matrix of more than %.0f elements is too large to be measured here",
+    if ((double)o.rows * (double)o.cols > most_elements ||
+        (double)o.tokens * (double)ml_max(o.rows, o.cols) > most_elements)
+        return ml_fail(ML_USAGE,
+                       "--tokens, --rows, --cols: a matrix of more than %.0f elements is too large "
+                       "to be measured here",
                        most_elements);
     return measure(&o);
 }

@@ -1,14 +1,15 @@
-/* mpilora bench generate: tokens a second of one sequence, beside what reading the weights once a token allows. The base, the base with an adapter beside
- * it, the base with the adapter merged into it, and plain reads of the same weights take turns. */
+/* mpilora bench generate: tokens a second of one sequence, beside what reading the weights once a
+ * token allows. The base, the base with an adapter beside it, the base with the adapter merged
+ * into it, and plain reads of the same weights take turns. */
 #include <inttypes.h>
 #include <omp.h>
 
 #include "cli/bench/bench.h"
 #include "mpilora/trial.h"
 
-static const char usage[] =
-    "mpilora bench generate [--json] [--base BASE.h5 | --model MODEL.yaml] [--adapter A | --targets q,v [--rank R]] [--merged] "
-    "[--tokens N] [--precision bf16|fp32] [--rounds N] [--seconds X]";
+static const char usage[] = "mpilora bench generate [--json] [--base BASE.h5 | --model MODEL.yaml] "
+                            "[--adapter A | --targets q,v [--rank R]] [--merged] "
+                            "[--tokens N] [--precision bf16|fp32] [--rounds N] [--seconds X]";
 
 enum { VARIANTS = 3 };
 static const char *const variant_names[VARIANTS] = {"base", "unmerged", "merged"};
@@ -30,7 +31,7 @@ typedef struct generate_bench {
     bench_times read;
 } generate_bench;
 
-/* ---- measurement ---- */
+/* ---- measurement --------------------------------------------------------------------------- */
 
 static ml_status create_trials(generate_bench *b, const generate_options *o)
 {
@@ -68,9 +69,12 @@ done:
     return st;
 }
 
-/* ---- report ---- */
+/* ---- report -------------------------------------------------------------------------------- */
 
-static const char *model_name(const generate_options *o) { return o->base ? o->base : o->model ? o->model : "gpt2-small"; }
+static const char *model_name(const generate_options *o)
+{
+    return o->base ? o->base : o->model ? o->model : "gpt2-small";
+}
 
 static json_t *describe(const generate_bench *b, const generate_options *o)
 {
@@ -80,31 +84,37 @@ static json_t *describe(const generate_bench *b, const generate_options *o)
         if (!b->trial[v]) continue;
         double seconds = bench_median(&b->seconds[v]);
         json_object_set_new(variants, variant_names[v],
-                            json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", 1.0 / seconds, "token_s", seconds, "bound_share",
-                                      bench_median(&b->share[v]), "time_to_base", bench_median(&b->ratio[v])));
+                            json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", 1.0 / seconds,
+                                      "token_s", seconds, "bound_share", bench_median(&b->share[v]),
+                                      "time_to_base", bench_median(&b->ratio[v])));
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "model", model_name(o), "precision",
-                     ml_dtype_name(o->trial.precision), "ranks", ml_grid_size(b->grid), "threads", omp_get_max_threads(), "tokens",
-                     (json_int_t)o->trial.tokens, "rounds", (json_int_t)b->seconds[0].count, "vector_path",
-                     ml_decode_trial_vector_path(b->trial[0]), "weight_bytes", (json_int_t)ml_decode_trial_bytes(b->trial[0]),
-                     "memory_bytes_per_s", bytes / read, "bound_tokens_per_s", 1.0 / read, "variants", variants);
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "model",
+                     model_name(o), "precision", ml_dtype_name(o->trial.precision), "ranks",
+                     ml_grid_size(b->grid), "threads", omp_get_max_threads(), "tokens",
+                     (json_int_t)o->trial.tokens, "rounds", (json_int_t)b->seconds[0].count,
+                     "vector_path", ml_decode_trial_vector_path(b->trial[0]), "weight_bytes",
+                     (json_int_t)ml_decode_trial_bytes(b->trial[0]), "memory_bytes_per_s",
+                     bytes / read, "bound_tokens_per_s", 1.0 / read, "variants", variants);
 }
 
 static void print_table(const generate_bench *b, const generate_options *o)
 {
     double read = bench_median(&b->read), bytes = (double)ml_decode_trial_bytes(b->trial[0]);
-    printf("%s, %s; %" PRId64 " tokens of one sequence; %d rank%s of %d thread%s, %s\n", model_name(o), ml_dtype_name(o->trial.precision),
-           o->trial.tokens, ml_grid_size(b->grid), ml_grid_size(b->grid) > 1 ? "s" : "", omp_get_max_threads(),
+    printf("%s, %s; %" PRId64 " tokens of one sequence; %d rank%s of %d thread%s, %s\n",
+           model_name(o), ml_dtype_name(o->trial.precision), o->trial.tokens, ml_grid_size(b->grid),
+           ml_grid_size(b->grid) > 1 ? "s" : "", omp_get_max_threads(),
            omp_get_max_threads() > 1 ? "s" : "", ml_decode_trial_vector_path(b->trial[0]));
-    printf("a token reads %.1f MB a rank; a plain read of them: %.2f GB/s, which allows %.1f tokens/s\n", 1e-6 * bytes, 1e-9 * bytes / read,
-           1.0 / read);
+    printf("a token reads %.1f MB a rank; a plain read of them: %.2f GB/s, which allows %.1f "
+           "tokens/s\n",
+           1e-6 * bytes, 1e-9 * bytes / read, 1.0 / read);
     for (int v = 0; v < VARIANTS; v++)
         if (b->trial[v])
-            printf("  %-9s %8.2f tokens/s, %5.1f %% of the bound, time beside the base %.3f\n", variant_names[v],
-                   1.0 / bench_median(&b->seconds[v]), 100.0 * bench_median(&b->share[v]), bench_median(&b->ratio[v]));
+            printf("  %-9s %8.2f tokens/s, %5.1f %% of the bound, time beside the base %.3f\n",
+                   variant_names[v], 1.0 / bench_median(&b->seconds[v]),
+                   100.0 * bench_median(&b->share[v]), bench_median(&b->ratio[v]));
 }
 
-/* ---- command line ---- */
+/* ---- command line -------------------------------------------------------------------------- */
 
 static ml_status check(const generate_options *o)
 {
@@ -112,9 +122,13 @@ static ml_status check(const generate_options *o)
                                 {"--rank", o->trial.rank, 1 << 16},
                                 {"--rounds", o->rounds, BENCH_ROUNDS_MOST},
                                 {NULL, 0, 0}};
-    if (o->adapter && o->targets) return ml_fail(ML_USAGE, "--adapter and --targets: give one of them; an adapter has its own targets");
-    if (o->adapter && !o->base) return ml_fail(ML_USAGE, "--adapter: needs --base, the base that it belongs to");
-    if (o->merged && !o->adapter && !o->targets) return ml_fail(ML_USAGE, "--merged: needs --adapter, or --targets for a random adapter");
+    if (o->adapter && o->targets)
+        return ml_fail(ML_USAGE,
+                       "--adapter and --targets: give one of them; an adapter has its own targets");
+    if (o->adapter && !o->base)
+        return ml_fail(ML_USAGE, "--adapter: needs --base, the base that it belongs to");
+    if (o->merged && !o->adapter && !o->targets)
+        return ml_fail(ML_USAGE, "--merged: needs --adapter, or --targets for a random adapter");
     if (!(o->seconds >= 0.0)) return ml_fail(ML_USAGE, "--seconds: %g is negative", o->seconds);
     return bench_check_sizes(sizes);
 }
@@ -125,10 +139,12 @@ static ml_status read_options(int argc, char **argv, generate_options *o)
     const char *precision = "bf16";
     ml_decode_options *t = &o->trial;
     const option table[] = {
-        {"--json", OPTION_FLAG, &o->json},       {"--base", OPTION_TEXT, &o->base},         {"--model", OPTION_TEXT, &o->model},
-        {"--adapter", OPTION_TEXT, &o->adapter}, {"--targets", OPTION_TEXT, &o->targets},   {"--rank", OPTION_INT, &t->rank},
-        {"--merged", OPTION_FLAG, &o->merged},   {"--tokens", OPTION_INT, &t->tokens},      {"--precision", OPTION_TEXT, &precision},
-        {"--rounds", OPTION_INT, &o->rounds},    {"--seconds", OPTION_NUMBER, &o->seconds}, {NULL, OPTION_FLAG, NULL}};
+        {"--json", OPTION_FLAG, &o->json},         {"--base", OPTION_TEXT, &o->base},
+        {"--model", OPTION_TEXT, &o->model},       {"--adapter", OPTION_TEXT, &o->adapter},
+        {"--targets", OPTION_TEXT, &o->targets},   {"--rank", OPTION_INT, &t->rank},
+        {"--merged", OPTION_FLAG, &o->merged},     {"--tokens", OPTION_INT, &t->tokens},
+        {"--precision", OPTION_TEXT, &precision},  {"--rounds", OPTION_INT, &o->rounds},
+        {"--seconds", OPTION_NUMBER, &o->seconds}, {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
     ML_TRY(check(o));
     if (o->targets) ML_TRY(bench_read_targets(o->targets, &t->targets));

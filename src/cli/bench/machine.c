@@ -8,7 +8,8 @@
 
 #include "cli/bench/machine.h"
 
-static const char usage[] = "mpilora bench machine [--out FILE.yaml] [--name NAME] [--seconds X] [--json]";
+static const char usage[] =
+    "mpilora bench machine [--out FILE.yaml] [--name NAME] [--seconds X] [--json]";
 
 typedef struct machine_options {
     bool json;
@@ -55,7 +56,8 @@ static ml_status describe_node(const machine_options *o, ml_machine *out)
     out->cores = ml_max(1, sysconf(_SC_NPROCESSORS_ONLN));
     out->domains = count_domains();
     out->memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    out->element_ns[ML_ELEMENT_DATA] = 100.0; /* a token out of the page cache; far below everything else */
+    out->element_ns[ML_ELEMENT_DATA] =
+        100.0; /* a token out of the page cache; far below everything else */
     name_processor(name, sizeof name, out->cores);
     if (o->name) snprintf(name, sizeof name, "%s", o->name);
     ML_NEW(out->name, (int64_t)strlen(name) + 1, ML_MEM_OTHER, "a name");
@@ -73,30 +75,39 @@ static ml_status write_file(const char *path, const ml_text *text)
     return bad ? ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path, strerror(errno)) : ML_OK;
 }
 
-static json_t *describe(const ml_machine *m, const ml_grid *grid, bool inside, bool between, const char *path)
+static json_t *describe(const ml_machine *m, const ml_grid *grid, bool inside, bool between,
+                        const char *path)
 {
     const ml_cost *c = m->cost;
-    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b, s:b, s:s?}", "name",
-                     m->name, "cores", (json_int_t)m->cores, "domains", (json_int_t)m->domains, "memory", (json_int_t)m->memory, "ranks",
-                     ml_grid_size(grid), "threads", omp_get_max_threads(), "peak_gflops", m->peak_gflops, "bf16_forward_gflops",
-                     c[ML_COST_BF16_FORWARD].gflops, "bf16_backward_gflops", c[ML_COST_BF16_BACKWARD].gflops, "fp32_forward_gflops",
-                     c[ML_COST_FP32_FORWARD].gflops, "fp32_backward_gflops", c[ML_COST_FP32_BACKWARD].gflops, "attention_forward_gflops",
-                     c[ML_COST_ATTENTION_FORWARD].gflops, "memory_bytes_per_s", m->memory_rate, "inside_latency_s", m->inside_latency,
-                     "inside_bytes_per_s", m->inside_bandwidth, "between_latency_s", m->between_latency, "between_bytes_per_s",
-                     m->between_bandwidth, "inside_measured", (int)inside, "between_measured", (int)between, "file", path);
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+        "s:b, s:b, s:s?}",
+        "name", m->name, "cores", (json_int_t)m->cores, "domains", (json_int_t)m->domains, "memory",
+        (json_int_t)m->memory, "ranks", ml_grid_size(grid), "threads", omp_get_max_threads(),
+        "peak_gflops", m->peak_gflops, "bf16_forward_gflops", c[ML_COST_BF16_FORWARD].gflops,
+        "bf16_backward_gflops", c[ML_COST_BF16_BACKWARD].gflops, "fp32_forward_gflops",
+        c[ML_COST_FP32_FORWARD].gflops, "fp32_backward_gflops", c[ML_COST_FP32_BACKWARD].gflops,
+        "attention_forward_gflops", c[ML_COST_ATTENTION_FORWARD].gflops, "memory_bytes_per_s",
+        m->memory_rate, "inside_latency_s", m->inside_latency, "inside_bytes_per_s",
+        m->inside_bandwidth, "between_latency_s", m->between_latency, "between_bytes_per_s",
+        m->between_bandwidth, "inside_measured", (int)inside, "between_measured", (int)between,
+        "file", path);
 }
 
-static ml_status report(const machine_options *o, const ml_machine *m, const ml_grid *grid, bool inside, bool between)
+static ml_status report(const machine_options *o, const ml_machine *m, const ml_grid *grid,
+                        bool inside, bool between)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
-    ML_TRY(ml_text_printf(
-        &text,
-        "# Written by `mpilora bench machine` with %d rank(s) of %d thread(s). Rates are those of one core while all of these work;\n"
-        "# seconds of a product of T rows with W[m, n]: 1e-9 * (2 T m n / gflops + weight_ns m n + row_ns T (m + n)).\n"
-        "# network: inside a node %s, between nodes %s.\n",
-        ml_grid_size(grid), omp_get_max_threads(), inside ? "measured" : "a default, not measured",
-        between ? "measured" : "a default, not measured"));
+    ML_TRY(ml_text_printf(&text,
+                          "# Written by `mpilora bench machine` with %d rank(s) of %d thread(s). "
+                          "Rates are those of one core while all of these work;\n"
+                          "# seconds of a product of T rows with W[m, n]: 1e-9 * (2 T m n / gflops "
+                          "+ weight_ns m n + row_ns T (m + n)).\n"
+                          "# network: inside a node %s, between nodes %s.\n",
+                          ml_grid_size(grid), omp_get_max_threads(),
+                          inside ? "measured" : "a default, not measured",
+                          between ? "measured" : "a default, not measured"));
     ML_TRY(ml_machine_write(m, &text));
     if (o->out) ML_TRY(write_file(o->out, &text));
     if (o->json)
@@ -104,8 +115,10 @@ static ml_status report(const machine_options *o, const ml_machine *m, const ml_
     else if (!o->out)
         fputs(text.data, stdout);
     else
-        printf("%s: %.1f GF/s a core in bf16 products, memory %.1f GB/s, ranks %.1f us and %.2f GB/s\n", o->out,
-               m->cost[ML_COST_BF16_FORWARD].gflops, 1e-9 * m->memory_rate, 1e6 * m->inside_latency, 1e-9 * m->inside_bandwidth);
+        printf("%s: %.1f GF/s a core in bf16 products, memory %.1f GB/s, ranks %.1f us and %.2f "
+               "GB/s\n",
+               o->out, m->cost[ML_COST_BF16_FORWARD].gflops, 1e-9 * m->memory_rate,
+               1e6 * m->inside_latency, 1e-9 * m->inside_bandwidth);
 done:
     ml_text_destroy(&text);
     return st;
@@ -129,7 +142,8 @@ ml_status bench_machine(int argc, char **argv)
     ML_TRY(ml_grid_agree(grid, describe_node(&o, &machine)));
     ML_TRY(bench_machine_compute(grid, o.seconds, &machine));
     ML_TRY(bench_machine_network(grid, &machine, &inside, &between));
-    ML_TRY(ml_grid_agree(grid, bench_speaks() ? report(&o, &machine, grid, inside, between) : ML_OK));
+    ML_TRY(
+        ml_grid_agree(grid, bench_speaks() ? report(&o, &machine, grid, inside, between) : ML_OK));
 done:
     ml_machine_destroy(&machine);
     ml_grid_destroy(grid);

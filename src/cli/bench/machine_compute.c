@@ -1,12 +1,21 @@
-/* The rates of one core: products of several shapes, attention, and what goes over numbers once, in turn, with all threads at work.
+/* The rates of one core: products of several shapes, attention, and what goes over numbers once,
+ * in turn, with all threads at work.
  *
- * A probe is one operation of one size. The median of its rounds and its flops and numbers are one equation; ml_cost_fit solves those of one kind together. */
+ * A probe is one operation of one size. The median of its rounds and its flops and numbers are one
+ * equation; ml_cost_fit solves those of one kind together. */
 #include <math.h>
 #include <omp.h>
 
 #include "cli/bench/machine.h"
 
-enum { PROBES_MOST = 64, ROUNDS_LEAST = 3, FLOATS = 1 << 22, WIDTH = 1024, HEADS = 12, HEAD_DIM = 64 };
+enum {
+    PROBES_MOST = 64,
+    ROUNDS_LEAST = 3,
+    FLOATS = 1 << 22,
+    WIDTH = 1024,
+    HEADS = 12,
+    HEAD_DIM = 64
+};
 
 typedef struct probe {
     int kind; /* ml_cost_kind, or ML_COSTS + ml_element_kind */
@@ -23,7 +32,8 @@ typedef struct lab {
 } lab;
 
 /* Rows and columns of weights: of small models, of tp's slices, of heads. */
-static const int64_t shapes[][2] = {{576, 576}, {192, 576}, {1536, 576}, {768, 768}, {2304, 768}, {3072, 768}, {768, 3072}, {2048, 2048}};
+static const int64_t shapes[][2] = {{576, 576},  {192, 576},  {1536, 576}, {768, 768},
+                                    {2304, 768}, {3072, 768}, {768, 3072}, {2048, 2048}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static void add(lab *l, int kind, int64_t T, int64_t m, int64_t n)
@@ -36,18 +46,20 @@ static void list_probes(lab *l)
 {
     for (int kind = ML_COST_BF16_FORWARD; kind <= ML_COST_WEIGHT_GRADIENT; kind++) {
         for (int i = 0; i < SHAPES; i++)
-            if (kind <= ML_COST_BF16_BACKWARD || i % 2) add(l, kind, 512, shapes[i][0], shapes[i][1]);
+            if (kind <= ML_COST_BF16_BACKWARD || i % 2)
+                add(l, kind, 512, shapes[i][0], shapes[i][1]);
         add(l, kind, 64, 2304, 768);
     }
     for (int kind = ML_COST_ADAPTER_FORWARD; kind <= ML_COST_ADAPTER_BACKWARD; kind++)
         for (int64_t r = 8; r <= 64; r *= 8) add(l, kind, 512, r, 768);
     for (int kind = ML_COST_ATTENTION_FORWARD; kind <= ML_COST_ATTENTION_BACKWARD; kind++)
-        for (int64_t length = 64; length <= 1024; length *= 4) add(l, kind, 1024, length, HEADS * HEAD_DIM);
+        for (int64_t length = 64; length <= 1024; length *= 4)
+            add(l, kind, 1024, length, HEADS * HEAD_DIM);
     for (int kind = 0; kind < ML_ELEMENT_DROPOUT; kind++) add(l, ML_COSTS + kind, 512, 1, WIDTH);
     add(l, ML_COSTS + ML_ELEMENT_DROPOUT, 512, 1, WIDTH);
 }
 
-/* ---- one run of a probe ---- */
+/* ---- one run of a probe -------------------------------------------------------------------- */
 
 static void run_product(const lab *l, const probe *p)
 {
@@ -87,10 +99,11 @@ static void run_attention(const lab *l, const probe *p)
     for (int64_t i = 0; i <= count; i++) start[i] = i * p->m;
     const ml_sequences s = {count, start, NULL};
     if (p->kind == ML_COST_ATTENTION_FORWARD)
-        k->attention_forward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q, l->lse);
+        k->attention_forward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
+                             l->lse);
     else
-        k->attention_backward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q, l->lse, l->c, q, l->d, width, l->d + q,
-                              l->d + 2 * q, width);
+        k->attention_backward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
+                              l->lse, l->c, q, l->d, width, l->d + q, l->d + 2 * q, width);
 }
 
 static void draw(const lab *l, int64_t n)
@@ -100,7 +113,8 @@ static void draw(const lab *l, int64_t n)
     for (int64_t i = 0; i < n / 4; i++) {
         uint32_t word[4];
         ml_random_block(key, 0, (uint64_t)i, word);
-        for (int64_t j = 0; j < 4; j++) l->c[4 * i + j] = word[j] < 429496730U ? 0.0F : 1.1F * l->b[4 * i + j];
+        for (int64_t j = 0; j < 4; j++)
+            l->c[4 * i + j] = word[j] < 429496730U ? 0.0F : 1.1F * l->b[4 * i + j];
     }
 }
 
@@ -173,14 +187,16 @@ static double run_probe(const lab *l, const probe *p)
     return ml_seconds() - start;
 }
 
-/* ---- from probes to rates ---- */
+/* ---- from probes to rates ------------------------------------------------------------------ */
 
 /* What plan counts for the same operation. */
 static void features(const probe *p, double x[3])
 {
     double T = (double)p->T, m = (double)p->m, n = (double)p->n;
     bool attention = p->kind >= ML_COST_ATTENTION_FORWARD;
-    double share = p->kind == ML_COST_ADAPTER_BACKWARD ? 8.0 : p->kind == ML_COST_ADAPTER_FORWARD ? 4.0 : 2.0;
+    double share = p->kind == ML_COST_ADAPTER_BACKWARD  ? 8.0
+                   : p->kind == ML_COST_ADAPTER_FORWARD ? 4.0
+                                                        : 2.0;
     x[0] = attention ? 4.0 * T * (m + 1.0) / 2.0 * n : share * T * m * n;
     x[1] = p->kind <= ML_COST_WEIGHT_GRADIENT ? m * n : 0.0;
     x[2] = attention ? T * n : p->kind <= ML_COST_WEIGHT_GRADIENT ? T * (m + n) : 2.0 * T * n;
@@ -201,7 +217,9 @@ static void fit_rates(const lab *l, ml_machine *out)
     }
     for (int64_t i = 0; i < l->count; i++) {
         const probe *p = &l->probes[i];
-        if (p->kind >= ML_COSTS) out->element_ns[p->kind - ML_COSTS] = 1e9 * threads * bench_median(&p->seconds) / (double)(p->T * p->n);
+        if (p->kind >= ML_COSTS)
+            out->element_ns[p->kind - ML_COSTS] =
+                1e9 * threads * bench_median(&p->seconds) / (double)(p->T * p->n);
     }
 }
 
@@ -210,7 +228,8 @@ static ml_status prepare(lab *l)
     ml_status st = ML_OK;
     ml_weight w[SHAPES];
     for (int d = 0; d < 2; d++) {
-        for (int i = 0; i < SHAPES; i++) w[i] = (ml_weight){NULL, (ml_dtype)d, shapes[i][0], shapes[i][1]};
+        for (int i = 0; i < SHAPES; i++)
+            w[i] = (ml_weight){NULL, (ml_dtype)d, shapes[i][0], shapes[i][1]};
         const ml_kernels_options o = {.weight_dtype = (ml_dtype)d,
                                       .tokens = 1024,
                                       .shapes = w,
@@ -236,7 +255,8 @@ done:
 static double read_rate(const lab *l, const ml_grid *grid)
 {
     double bytes = 4.0 * FLOATS * sizeof(float), seconds;
-    const ml_memory_span spans[] = {{l->a, FLOATS * 4}, {l->b, FLOATS * 4}, {l->c, FLOATS * 4}, {l->d, FLOATS * 4}};
+    const ml_memory_span spans[] = {
+        {l->a, FLOATS * 4}, {l->b, FLOATS * 4}, {l->c, FLOATS * 4}, {l->d, FLOATS * 4}};
     ml_grid_barrier(grid);
     seconds = ml_kernels_read_seconds(l->k[0], 4, spans);
     ml_grid_max_double(grid, ML_GROUP_NODE, &seconds, 1);
@@ -261,7 +281,8 @@ ml_status bench_machine_compute(const ml_grid *grid, double seconds, ml_machine 
         }
     }
     out->peak_gflops = bench_median(&peaks) / omp_get_max_threads();
-    if (!(out->peak_gflops > 0.0)) out->peak_gflops = 1.0; /* not known under the reference's loops */
+    if (!(out->peak_gflops > 0.0))
+        out->peak_gflops = 1.0; /* not known under the reference's loops */
     out->memory_rate = bench_median(&rates);
     fit_rates(l, out);
 done:

@@ -1,4 +1,5 @@
-/* Latency and bandwidth of sums, between ranks of a node and between nodes. A process that is alone starts two others, which sum as `bench allreduce` does. */
+/* Latency and bandwidth of sums, between ranks of a node and between nodes. A process that is
+ * alone starts two others, which sum as `bench allreduce` does. */
 #include <errno.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ static const double default_inside[] = {2e-6, 3e9}, default_between[] = {5e-6, 1
 
 enum { ROUNDS = 15, FLOATS = 1 << 19, SMALL_CALLS = 64 };
 
-/* ---- this run's own ranks ---- */
+/* ---- this run's own ranks ------------------------------------------------------------------ */
 
 static double time_sum(const ml_grid *grid, ml_group group, float *x, int64_t n, int calls)
 {
@@ -30,34 +31,48 @@ static double time_sum(const ml_grid *grid, ml_group group, float *x, int64_t n,
 }
 
 /* Latency of one stage and the bandwidth of the sum's 2·(p − 1)/p of all bytes. */
-static ml_status measure_group(const ml_grid *grid, ml_group group, int members, double *latency, double *bandwidth)
+static ml_status measure_group(const ml_grid *grid, ml_group group, int members, double *latency,
+                               double *bandwidth)
 {
     ml_status st = ML_OK;
     float *x = NULL;
     ML_TRY(ml_grid_agree(grid, bench_new_floats(&x, FLOATS, "a buffer to be summed")));
-    double stages = 0.0, once = time_sum(grid, group, x, 1, SMALL_CALLS), large = time_sum(grid, group, x, FLOATS, 2);
+    double stages = 0.0, once = time_sum(grid, group, x, 1, SMALL_CALLS),
+           large = time_sum(grid, group, x, FLOATS, 2);
     for (int p = 1; p < members; p *= 2) stages += 1.0;
     *latency = once / stages;
-    if (large > once) *bandwidth = 2.0 * (members - 1) / members * FLOATS * (double)sizeof *x / (large - once);
+    if (large > once)
+        *bandwidth = 2.0 * (members - 1) / members * FLOATS * (double)sizeof *x / (large - once);
 done:
     ml_memory_free(x);
     return st;
 }
 
-/* ---- a pair of processes ---- */
+/* ---- a pair of processes ------------------------------------------------------------------- */
 
-/* The environment without what an MPI process leaves for its children; settings of the user stay. */
+/* The environment without what an MPI process leaves for its children; settings of the user
+ * stay. */
 static char **clean_environment(char **to)
 {
-    static const char *const left[] = {
-        "PMIX_",           "PMI_",         "ORTE_",        "PRTE_",        "OMPI_COMM_",       "OMPI_UNIVERSE_",
-        "OMPI_MCA_orte_",  "OMPI_MCA_ess", "OMPI_NUM_APP", "OMPI_APP_CTX", "OMPI_FIRST_RANKS", "OMPI_FILE_LOCATION",
-        "OMP_NUM_THREADS="};
+    static const char *const left[] = {"PMIX_",
+                                       "PMI_",
+                                       "ORTE_",
+                                       "PRTE_",
+                                       "OMPI_COMM_",
+                                       "OMPI_UNIVERSE_",
+                                       "OMPI_MCA_orte_",
+                                       "OMPI_MCA_ess",
+                                       "OMPI_NUM_APP",
+                                       "OMPI_APP_CTX",
+                                       "OMPI_FIRST_RANKS",
+                                       "OMPI_FILE_LOCATION",
+                                       "OMP_NUM_THREADS="};
     static char threads[] = "OMP_NUM_THREADS=1";
     char **first = to;
     for (char **from = environ; *from; from++) {
         bool keep = true;
-        for (size_t i = 0; i < sizeof left / sizeof *left; i++) keep = keep && strncmp(*from, left[i], strlen(left[i])) != 0;
+        for (size_t i = 0; i < sizeof left / sizeof *left; i++)
+            keep = keep && strncmp(*from, left[i], strlen(left[i])) != 0;
         if (keep) *to++ = *from;
     }
     *to++ = threads;
@@ -65,7 +80,8 @@ static char **clean_environment(char **to)
     return first;
 }
 
-/* Starts `words` with its output in a pipe and reads one JSON object from there; NULL where that fails. */
+/* Starts `words` with its output in a pipe and reads one JSON object from there; NULL where that
+ * fails. */
 static json_t *run_child(const char *const *words, char **environment)
 {
     int ends[2], status = -1;
@@ -76,7 +92,8 @@ static json_t *run_child(const char *const *words, char **environment)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
-    int failed = posix_spawnp(&child, words[0], &actions, NULL, (char *const *)(uintptr_t)words, environment);
+    int failed = posix_spawnp(&child, words[0], &actions, NULL, (char *const *)(uintptr_t)words,
+                              environment);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     FILE *from = fdopen(ends[0], "r");
@@ -101,8 +118,9 @@ static ml_status measure_pair(ml_machine *out, bool *done)
     ML_NEW(environment, (int64_t)count + 2, ML_MEM_OTHER, "an environment");
     program[length > 0 ? length : 0] = '\0';
     snprintf(largest, sizeof largest, "%d", FLOATS * 4);
-    const char *const words[] = {"mpirun", "-n",        "2",      "--oversubscribe", "--bind-to", "none", program,
-                                 "bench",  "allreduce", "--json", "--largest",       largest,     NULL};
+    const char *const words[] = {"mpirun",    "-n",    "2",     "--oversubscribe", "--bind-to",
+                                 "none",      program, "bench", "allreduce",       "--json",
+                                 "--largest", largest, NULL};
     json_t *found = length > 0 ? run_child(words, clean_environment(environment)) : NULL;
     double latency = json_number_value(json_object_get(found, "latency_s"));
     double bandwidth = json_number_value(json_object_get(found, "bus_bandwidth_bytes_per_s"));
@@ -127,10 +145,16 @@ ml_status bench_machine_network(const ml_grid *grid, ml_machine *out, bool *insi
     out->between_bandwidth = default_between[1];
     *inside = here > 1;
     *between = nodes > 1;
-    if (*inside) ML_TRY(measure_group(grid, ML_GROUP_NODE, here, &out->inside_latency, &out->inside_bandwidth));
-    if (*between) ML_TRY(measure_group(grid, ML_GROUP_WORLD, nodes, &out->between_latency, &out->between_bandwidth));
+    if (*inside)
+        ML_TRY(
+            measure_group(grid, ML_GROUP_NODE, here, &out->inside_latency, &out->inside_bandwidth));
+    if (*between)
+        ML_TRY(measure_group(grid, ML_GROUP_WORLD, nodes, &out->between_latency,
+                             &out->between_bandwidth));
     if (ml_grid_size(grid) == 1) ML_TRY(measure_pair(out, inside));
-    if (!*inside) ml_warn("no second rank on this node: latency and bandwidth inside a node are defaults; start it with mpirun -n 2");
+    if (!*inside)
+        ml_warn("no second rank on this node: latency and bandwidth inside a node are defaults; "
+                "start it with mpirun -n 2");
 done:
     return st;
 }

@@ -1,4 +1,5 @@
-/* Which model a bench is about: a base file, a description, or the smallest GPT-2; and which of its linear layers are adapted. */
+/* Which model a bench is about: a base file, a description, or the smallest GPT-2; and which of
+ * its linear layers are adapted. */
 #include "cli/bench/bench.h"
 #include "mpilora/store.h"
 
@@ -22,7 +23,9 @@ ml_status bench_read_model(const char *base, const char *model, ml_model_spec *o
 {
     ml_base *file = NULL;
     *out = gpt2_small;
-    if (base && model) return ml_fail(ML_USAGE, "--base and --model: give one of them, a base file or a description");
+    if (base && model)
+        return ml_fail(ML_USAGE,
+                       "--base and --model: give one of them, a base file or a description");
     if (model) return ml_model_spec_read(out, model);
     if (!base) return ML_OK;
     ml_status st = ml_base_open(&file, base);
@@ -47,7 +50,10 @@ ml_status bench_read_targets(const char *text, unsigned *out)
         size_t length = strcspn(word, ",");
         unsigned bit = target_bit(word, length);
         if (!bit)
-            return ml_fail(ML_USAGE, "--targets: \"%.*s\" is not one of q, k, v, o, fc, proj, gate, up, down, qkv, all", (int)length, word);
+            return ml_fail(
+                ML_USAGE,
+                "--targets: \"%.*s\" is not one of q, k, v, o, fc, proj, gate, up, down, qkv, all",
+                (int)length, word);
         *out |= bit;
         word += length;
         if (!*word) return ML_OK;

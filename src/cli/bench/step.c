@@ -3,11 +3,12 @@
 
 #include "cli/bench/step.h"
 
-static const char usage[] =
-    "mpilora bench step [--json] [--base BASE.h5 | --model MODEL.yaml] [--methods lora,full,frozen] [--targets q,v] [--rank R] "
-    "[--dropout P] [--sequences S] [--length N | --tokens T] [--tp N] [--precision bf16|fp32] [--rounds N] [--seconds X]";
+static const char usage[] = "mpilora bench step [--json] [--base BASE.h5 | --model MODEL.yaml] "
+                            "[--methods lora,full,frozen] [--targets q,v] [--rank R] "
+                            "[--dropout P] [--sequences S] [--length N | --tokens T] [--tp N] "
+                            "[--precision bf16|fp32] [--rounds N] [--seconds X]";
 
-/* ---- measurement ---- */
+/* ---- measurement --------------------------------------------------------------------------- */
 
 /* All methods multiply by the path that the first one chose. */
 static ml_status create_trial(step_bench *b, const step_options *o, int i)
@@ -64,7 +65,8 @@ static ml_status measure(step_bench *b, const step_options *o)
     ml_status st = ML_OK;
     double start = ml_seconds();
     ML_TRY(create_trials(b, o));
-    for (int64_t round = b->in_turn ? 0 : -1; bench_goes_on(b->grid, round, o->rounds, start, o->seconds); round++) {
+    for (int64_t round = b->in_turn ? 0 : -1;
+         bench_goes_on(b->grid, round, o->rounds, start, o->seconds); round++) {
         ml_trial_step step[ML_TRIAL_METHODS];
         for (int i = 0; i < o->methods; i++) ML_TRY(one_step(b, o, i, &step[i]));
         for (int i = 0; i < o->methods && round >= 0; i++) {
@@ -78,7 +80,7 @@ done:
     return st;
 }
 
-/* ---- command line ---- */
+/* ---- command line -------------------------------------------------------------------------- */
 
 static ml_status read_methods(const char *text, step_options *o)
 {
@@ -90,9 +92,12 @@ static ml_status read_methods(const char *text, step_options *o)
             if (strlen(name) == length && !strncmp(name, word, length)) break;
             m++;
         }
-        if (m == ML_TRIAL_METHODS) return ml_fail(ML_USAGE, "--methods: \"%.*s\" is not one of lora, full, frozen", (int)length, word);
+        if (m == ML_TRIAL_METHODS)
+            return ml_fail(ML_USAGE, "--methods: \"%.*s\" is not one of lora, full, frozen",
+                           (int)length, word);
         for (int i = 0; i < o->methods; i++)
-            if ((int)o->method[i] == m) return ml_fail(ML_USAGE, "--methods: %.*s is named twice", (int)length, word);
+            if ((int)o->method[i] == m)
+                return ml_fail(ML_USAGE, "--methods: %.*s is named twice", (int)length, word);
         o->method[o->methods++] = (ml_trial_method)m;
         word += length;
         if (!*word) return ML_OK;
@@ -107,7 +112,8 @@ static ml_status read_tokens(ml_trial_options *t, int64_t tokens)
     ml_status st = bench_check_sizes(size);
     if (st != ML_OK) return st;
     if (tokens % t->length != 0)
-        return ml_fail(ML_USAGE, "--tokens: %" PRId64 " is not a multiple of --length %" PRId64, tokens, t->length);
+        return ml_fail(ML_USAGE, "--tokens: %" PRId64 " is not a multiple of --length %" PRId64,
+                       tokens, t->length);
     t->sequences = tokens / t->length;
     return ML_OK;
 }
@@ -121,7 +127,8 @@ static ml_status check(const step_options *o)
                                 {"--tp", o->tp, 1 << 16},
                                 {"--rounds", o->rounds, BENCH_ROUNDS_MOST},
                                 {NULL, 0, 0}};
-    if (!(t->dropout >= 0.0 && t->dropout < 1.0)) return ml_fail(ML_USAGE, "--dropout: %g, expected in [0, 1)", t->dropout);
+    if (!(t->dropout >= 0.0 && t->dropout < 1.0))
+        return ml_fail(ML_USAGE, "--dropout: %g, expected in [0, 1)", t->dropout);
     if (!(o->seconds >= 0.0)) return ml_fail(ML_USAGE, "--seconds: %g is negative", o->seconds);
     return bench_check_sizes(sizes);
 }
@@ -165,7 +172,8 @@ ml_status bench_step(int argc, char **argv)
 {
     ml_status st = ML_OK;
     step_bench *b = NULL;
-    step_options o = {.tp = 1, .rounds = 5, .seconds = 10.0, .trial = {.rank = 8, .sequences = 4, .length = 512}};
+    step_options o = {
+        .tp = 1, .rounds = 5, .seconds = 10.0, .trial = {.rank = 8, .sequences = 4, .length = 512}};
     ML_TRY(read_options(argc, argv, &o));
     ML_NEW(b, 1, ML_MEM_OTHER, "results");
     ML_TRY(ml_grid_create(&b->grid, 1));

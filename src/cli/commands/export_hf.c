@@ -5,11 +5,13 @@
 ml_status export_hf(const export_request *request)
 {
     if (request->adapter)
-        return ml_fail(ML_USAGE, "--format hf: --adapter is not taken here: a model goes out, so merge the adapter first (mpilora merge)");
+        return ml_fail(ML_USAGE, "--format hf: --adapter is not taken here: a model goes out, so "
+                                 "merge the adapter first (mpilora merge)");
     if (request->name) return ml_fail(ML_USAGE, "--format hf: --base-name is for --format peft");
     ml_status st = ml_export_huggingface(request->base, request->out);
     if (st == ML_OK)
-        ml_log("%s: config.json and model.safetensors; load it with AutoModelForCausalLM.from_pretrained(\"%s\")", request->out,
-               request->out);
+        ml_log("%s: config.json and model.safetensors; load it with "
+               "AutoModelForCausalLM.from_pretrained(\"%s\")",
+               request->out, request->out);
     return st;
 }

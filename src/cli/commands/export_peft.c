@@ -6,10 +6,14 @@ ml_status export_peft(const export_request *request)
     ml_status st = ML_OK;
     ml_adapter adapter = {0};
     const ml_model_spec *spec = ml_base_spec(request->base);
-    if (!request->adapter) return ml_fail(ML_USAGE, "--format peft: --adapter is missing: what is exported is an adapter");
+    if (!request->adapter)
+        return ml_fail(ML_USAGE,
+                       "--format peft: --adapter is missing: what is exported is an adapter");
     ML_TRY(ml_adapter_read(&adapter, request->adapter, spec, ml_base_source_hash(request->base)));
-    ML_TRY(ml_adapter_export_peft(&adapter, spec, request->name ? request->name : request->base_path, request->out));
-    ml_log("%s: adapter_config.json and adapter_model.safetensors; load it with peft.PeftModel.from_pretrained(model, \"%s\")",
+    ML_TRY(ml_adapter_export_peft(
+        &adapter, spec, request->name ? request->name : request->base_path, request->out));
+    ml_log("%s: adapter_config.json and adapter_model.safetensors; load it with "
+           "peft.PeftModel.from_pretrained(model, \"%s\")",
            request->out, request->out);
 done:
     ml_adapter_destroy(&adapter);

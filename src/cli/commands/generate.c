@@ -6,10 +6,11 @@
 #include "cli/cli.h"
 #include "cli/support/generation_options.h"
 #include "cli/support/prompts.h"
-#include "io/json_text.h"
 #include "io/durable.h"
+#include "io/json_text.h"
 
-static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt TEXT... | --prompts FILE.jsonl [option]...";
+static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt "
+                            "TEXT... | --prompts FILE.jsonl [option]...";
 
 typedef struct words {
     const char *base, *file, *out, *precision;
@@ -33,8 +34,10 @@ static ml_status read_words(int argc, char **argv, words *w)
     ml_status st = options_read(argc, argv, table, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
     if (!w->base) return ml_fail(ML_USAGE, "--base: missing; usage: %s", usage);
-    if (!w->file && w->prompts.count == 0) return ml_fail(ML_USAGE, "--prompt: missing; usage: %s", usage);
-    if (w->file && w->prompts.count > 0) return ml_fail(ML_USAGE, "--prompt and --prompts: give one of them");
+    if (!w->file && w->prompts.count == 0)
+        return ml_fail(ML_USAGE, "--prompt: missing; usage: %s", usage);
+    if (w->file && w->prompts.count > 0)
+        return ml_fail(ML_USAGE, "--prompt and --prompts: give one of them");
     if (strcmp(w->precision, "bf16") != 0 && strcmp(w->precision, "fp32") != 0)
         return ml_fail(ML_USAGE, "--precision: \"%s\" is not one of bf16, fp32", w->precision);
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
@@ -56,7 +59,8 @@ static ml_status add_object(const prompts *p, int64_t i, const ml_text *output, 
     ML_TRY(ml_text_printf(all, "{\"prompt\": "));
     ML_TRY(json_text_add(all, prompt, (int64_t)strlen(prompt)));
     ML_TRY(ml_text_printf(all, ", \"adapter\": "));
-    ML_TRY(adapter ? json_text_add(all, adapter, (int64_t)strlen(adapter)) : ml_text_printf(all, "null"));
+    ML_TRY(adapter ? json_text_add(all, adapter, (int64_t)strlen(adapter))
+                   : ml_text_printf(all, "null"));
     ML_TRY(ml_text_printf(all, ", \"output\": "));
     ML_TRY(json_text_add(all, output->data ? output->data : "", output->length));
     ML_TRY(ml_text_printf(all, "}\n"));
@@ -90,12 +94,14 @@ done:
 static void tell(const prompts *p, const ml_generate_report *r)
 {
     if (p->count == 1) return;
-    ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)", p->count, r->tokens, r->seconds,
-           (double)r->tokens / r->seconds);
+    ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)", p->count,
+           r->tokens, r->seconds, (double)r->tokens / r->seconds);
     if (p->nadapters < 2) return;
     double one = r->switches.count ? r->switches.seconds / (double)r->switches.count : 0.0;
-    ml_log("base read in %.3g s, %" PRId64 " adapters in %.3g s; %" PRId64 " switches, %.3g s each (%.4f %% of reading the base)",
-           r->base_seconds, p->nadapters, r->adapter_seconds, r->switches.count, one, 100.0 * one / r->base_seconds);
+    ml_log("base read in %.3g s, %" PRId64 " adapters in %.3g s; %" PRId64
+           " switches, %.3g s each (%.4f %% of reading the base)",
+           r->base_seconds, p->nadapters, r->adapter_seconds, r->switches.count, one,
+           100.0 * one / r->base_seconds);
 }
 
 static ml_status generate(const words *w, const prompts *p)
@@ -106,7 +112,8 @@ static ml_status generate(const words *w, const prompts *p)
     const char *paths[OPTION_REPEATS];
     for (int64_t i = 0; i < p->nadapters; i++) paths[i] = p->adapters[i].path;
     const ml_generate_options o = {.base = w->base,
-                                   .precision = strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
+                                   .precision =
+                                       strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
                                    .generation = w->generation.generation,
                                    .together = w->generation.together,
                                    .tp = w->tp,
@@ -146,27 +153,37 @@ done:
 const ml_command ml_command_generate = {
     "generate",
     "continuations of prompts, under one or several adapters",
-    "usage: mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt TEXT... | --prompts FILE.jsonl [option]...\n"
-    "                                                                                                        (also under mpirun)\n"
+    "usage: mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt TEXT... | --prompts "
+    "FILE.jsonl [option]...\n"
+    "                                                                                              "
+    "          (also under mpirun)\n"
     "\n"
-    "Prints only the continuation. Greedy unless --temperature or --beams is given; ends at end-of-text or after N new tokens. Several\n"
-    "prompts and adapters: every prompt under every adapter, adapter by adapter. The base is read once; to change the adapter costs\n"
+    "Prints only the continuation. Greedy unless --temperature or --beams is given; ends at "
+    "end-of-text or after N new tokens. Several\n"
+    "prompts and adapters: every prompt under every adapter, adapter by adapter. The base is read "
+    "once; to change the adapter costs\n"
     "next to nothing, which is told at the end.\n"
     "\n"
     "  --adapter [NAME=]A    adapter.h5 or a PEFT directory; of any method\n"
-    "  --prompts FILE.jsonl  lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name that --adapter "
+    "  --prompts FILE.jsonl  lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its "
+    "own adapter, by a name that --adapter "
     "gave\n"
     "                        it or by its path; null is the base alone. Results are JSON lines\n"
-    "  --out FILE.jsonl      where the JSON lines go, in the order of the prompts; else to standard output\n"
+    "  --out FILE.jsonl      where the JSON lines go, in the order of the prompts; else to "
+    "standard output\n"
     "  --json                JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt\n"
-    "  --precision P         what is computed with (bf16 unless told): bf16 keeps the weights in half the memory; or fp32\n"
+    "  --precision P         what is computed with (bf16 unless told): bf16 keeps the weights in "
+    "half the memory; or fp32\n"
     "  --max-new N           new tokens at most, 64 unless told\n"
-    "  --beams N             beam search as Hugging Face's defaults: length penalty 1, no early stopping\n"
+    "  --beams N             beam search as Hugging Face's defaults: length penalty 1, no early "
+    "stopping\n"
     "  --length-penalty x    of beams: log-probability / length^x counts\n"
     "  --no-repeat-ngram N   no N tokens stand twice in prompt and continuation\n"
     "  --temperature x       sampling; with --top-k N, --top-p x, --seed n\n"
-    "  --batch N             prompts at a time in each replica, 8 unless told; each with its own beams\n"
-    "  --tp N                ranks that share a replica's weights; as many as divide the model's heads unless told. The replicas share\n"
+    "  --batch N             prompts at a time in each replica, 8 unless told; each with its own "
+    "beams\n"
+    "  --tp N                ranks that share a replica's weights; as many as divide the model's "
+    "heads unless told. The replicas share\n"
     "                        the prompts\n",
     run,
     true,

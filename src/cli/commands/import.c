@@ -6,8 +6,8 @@
 #include "cli/support/options.h"
 #include "mpilora/import.h"
 
-static const char usage[] =
-    "mpilora import SRC BASE.h5 [--dtype bf16|fp32]  |  mpilora import --init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
+static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32]  |  mpilora import "
+                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
 
 typedef struct request {
     const char *init, *config, *dtype, *tokenizer;
@@ -16,7 +16,8 @@ typedef struct request {
 
 static ml_status read_dtype(const char *word, ml_dtype *out)
 {
-    if (strcmp(word, "bf16") != 0 && strcmp(word, "fp32") != 0) return ml_fail(ML_USAGE, "--dtype: \"%s\" is not one of bf16, fp32", word);
+    if (strcmp(word, "bf16") != 0 && strcmp(word, "fp32") != 0)
+        return ml_fail(ML_USAGE, "--dtype: \"%s\" is not one of bf16, fp32", word);
     *out = strcmp(word, "bf16") == 0 ? ML_BF16 : ML_FP32;
     return ML_OK;
 }
@@ -24,8 +25,12 @@ static ml_status read_dtype(const char *word, ml_dtype *out)
 static ml_status import_random(const request *q, ml_dtype dtype, const char *out)
 {
     ml_model_spec spec;
-    if (strcmp(q->init, "random") != 0) return ml_fail(ML_USAGE, "--init: \"%s\" is not random", q->init);
-    if (!q->config) return ml_fail(ML_USAGE, "--init random needs --config M.yaml, a model description; see configs/models/");
+    if (strcmp(q->init, "random") != 0)
+        return ml_fail(ML_USAGE, "--init: \"%s\" is not random", q->init);
+    if (!q->config)
+        return ml_fail(
+            ML_USAGE,
+            "--init random needs --config M.yaml, a model description; see configs/models/");
     if (q->seed < 0) return ml_fail(ML_USAGE, "--seed: %" PRId64 " is negative", q->seed);
     ml_status st = ml_model_spec_read(&spec, q->config);
     return st == ML_OK ? ml_import_random(&spec, (uint64_t)q->seed, q->tokenizer, dtype, out) : st;
@@ -40,10 +45,12 @@ static ml_status report(const char *path)
     struct stat about;
     int64_t length;
     bool has_tokenizer = *ml_base_tokenizer(base, &length) != '\0';
-    printf("%s: %s family, %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64 " key/value), vocabulary %" PRId64
-           ", context %" PRId64 "\n%" PRId64 " parameters, %s, %s tokenizer, %.1f MB\n",
-           path, s->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama", s->layers, s->width, s->heads, s->kv_heads, s->vocab, s->context,
-           ml_model_parameters_total(s), ml_dtype_name(ml_base_dtype(base)), has_tokenizer ? "with" : "no",
+    printf("%s: %s family, %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64
+           " key/value), vocabulary %" PRId64 ", context %" PRId64 "\n%" PRId64
+           " parameters, %s, %s tokenizer, %.1f MB\n",
+           path, s->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama", s->layers, s->width, s->heads,
+           s->kv_heads, s->vocab, s->context, ml_model_parameters_total(s),
+           ml_dtype_name(ml_base_dtype(base)), has_tokenizer ? "with" : "no",
            stat(path, &about) == 0 ? 1e-6 * (double)about.st_size : 0.0);
     ml_base_close(base);
     return ML_OK;
@@ -55,13 +62,16 @@ static ml_status run(int argc, char **argv)
     const char *words[2] = {NULL, NULL};
     request q = {.dtype = "bf16", .seed = 1};
     ml_dtype dtype = ML_BF16;
-    const option table[] = {{"--init", OPTION_TEXT, &q.init},   {"--config", OPTION_TEXT, &q.config},
-                            {"--dtype", OPTION_TEXT, &q.dtype}, {"--tokenizer", OPTION_TEXT, &q.tokenizer},
-                            {"--seed", OPTION_INT, &q.seed},    {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {
+        {"--init", OPTION_TEXT, &q.init},   {"--config", OPTION_TEXT, &q.config},
+        {"--dtype", OPTION_TEXT, &q.dtype}, {"--tokenizer", OPTION_TEXT, &q.tokenizer},
+        {"--seed", OPTION_INT, &q.seed},    {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 2, words, usage));
     ML_TRY(read_dtype(q.dtype, &dtype));
     if (q.init && words[1])
-        return ml_fail(ML_USAGE, "--init makes a base from nothing: \"%s\" is one word too many; usage: %s", words[0], usage);
+        return ml_fail(ML_USAGE,
+                       "--init makes a base from nothing: \"%s\" is one word too many; usage: %s",
+                       words[0], usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];
     ML_TRY(q.init ? import_random(&q, dtype, out) : ml_import(words[0], dtype, out));
@@ -74,12 +84,16 @@ const ml_command ml_command_import = {
     "import",
     "pretrained weights to a base file",
     "usage: mpilora import SRC BASE.h5 [--dtype bf16|fp32]\n"
-    "       mpilora import --init random --config M.yaml [--seed n] [--tokenizer DIR] [--dtype bf16|fp32] BASE.h5\n"
+    "       mpilora import --init random --config M.yaml [--seed n] [--tokenizer DIR] [--dtype "
+    "bf16|fp32] BASE.h5\n"
     "\n"
-    "SRC is a Hugging Face directory of the GPT-2 or Llama family (config.json, model.safetensors or its sharded index, tokenizer.json or\n"
-    "vocab.json + merges.txt) or a .gguf file. Matrices are stored as bf16 unless told, norms and biases always as fp32.\n"
+    "SRC is a Hugging Face directory of the GPT-2 or Llama family (config.json, model.safetensors "
+    "or its sharded index, tokenizer.json or\n"
+    "vocab.json + merges.txt) or a .gguf file. Matrices are stored as bf16 unless told, norms and "
+    "biases always as fp32.\n"
     "\n"
-    "  --init random  makes a base of any shape: --config names a model description (configs/models/), --tokenizer a directory that has "
+    "  --init random  makes a base of any shape: --config names a model description "
+    "(configs/models/), --tokenizer a directory that has "
     "one\n"
     "\n"
     "An existing BASE.h5 is replaced once the new one is whole; after a failure it is as it was.\n",

@@ -64,7 +64,7 @@ static void print_lines(const json_t *object)
     }
 }
 
-/* ---- a run: its checkpoints as a table ---- */
+/* ---- a run: its checkpoints as a table ----------------------------------------------------- */
 
 static void format_age(const json_t *age, char *out, size_t size)
 {
@@ -86,10 +86,13 @@ static void print_checkpoints(const json_t *list)
     char age[32], bytes[32];
     printf("%10s  %10s  %14s  %s\n", "step", "age", "bytes", "verified");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i), *size = json_object_get(item, "bytes"), *fault = json_object_get(item, "fault");
+        const json_t *item = json_array_get(list, i), *size = json_object_get(item, "bytes"),
+                     *fault = json_object_get(item, "fault");
         format_age(json_object_get(item, "age_s"), age, sizeof age);
-        snprintf(bytes, sizeof bytes, json_is_integer(size) ? "%" PRId64 : "-", (int64_t)json_integer_value(size));
-        printf("%10" PRId64 "  %10s  %14s  %s%s\n", (int64_t)json_integer_value(json_object_get(item, "step")), age, bytes,
+        snprintf(bytes, sizeof bytes, json_is_integer(size) ? "%" PRId64 : "-",
+                 (int64_t)json_integer_value(size));
+        printf("%10" PRId64 "  %10s  %14s  %s%s\n",
+               (int64_t)json_integer_value(json_object_get(item, "step")), age, bytes,
                fault ? "no: " : "yes", fault ? json_string_value(fault) : "");
     }
 }
@@ -127,14 +130,16 @@ done:
     return st;
 }
 
-const ml_command ml_command_inspect = {
-    "inspect",
-    "what a base, data set, adapter, checkpoint or run holds",
-    "usage: mpilora inspect FILE.h5 [--json]\n\n"
-    "FILE.h5 is a base, a data set, adapter.h5 or a checkpoint's state; a run's directory or one of its\n"
-    "checkpoints may be given as well. Hashes are checked on the way: exit code 3 where a file is damaged.\n"
-    "Of a run every checkpoint is listed with step, age, size and whether it is whole, or why not.\n\n"
-    "  --json   one JSON object on standard output\n",
-    run,
-    false,
-    NULL};
+const ml_command ml_command_inspect = {"inspect",
+                                       "what a base, data set, adapter, checkpoint or run holds",
+                                       "usage: mpilora inspect FILE.h5 [--json]\n\n"
+                                       "FILE.h5 is a base, a data set, adapter.h5 or a "
+                                       "checkpoint's state; a run's directory or one of its\n"
+                                       "checkpoints may be given as well. Hashes are checked on "
+                                       "the way: exit code 3 where a file is damaged.\n"
+                                       "Of a run every checkpoint is listed with step, age, size "
+                                       "and whether it is whole, or why not.\n\n"
+                                       "  --json   one JSON object on standard output\n",
+                                       run,
+                                       false,
+                                       NULL};

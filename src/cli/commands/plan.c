@@ -4,25 +4,28 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
-#include "cli/support/options.h"
 #include "cli/commands/plan_search.h"
+#include "cli/support/options.h"
 #include "mpilora/grid.h"
 #include "mpilora/plan.h"
 
-static const char usage[] =
-    "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE] [--set key=value]... [--json], or: mpilora plan CONFIG.yaml "
-    "--search --nodes M --machine FILE [--ranks-per-node R] [--memory-per-node BYTES] [--set key=value]... [--json]";
+static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE] "
+                            "[--set key=value]... [--json], or: mpilora plan CONFIG.yaml "
+                            "--search --nodes M --machine FILE [--ranks-per-node R] "
+                            "[--memory-per-node BYTES] [--set key=value]... [--json]";
 
 static json_t *time_json(const ml_plan_time *t)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "forward_s", t->forward_s, "backward_s", t->backward_s, "comm_s", t->comm_s,
-                     "optimizer_s", t->optimizer_s, "data_s", t->data_s, "step_s", t->step_s, "tokens_per_s", t->tokens_per_s);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "forward_s", t->forward_s, "backward_s",
+                     t->backward_s, "comm_s", t->comm_s, "optimizer_s", t->optimizer_s, "data_s",
+                     t->data_s, "step_s", t->step_s, "tokens_per_s", t->tokens_per_s);
 }
 
 static json_t *method_json(const ml_plan_method *m)
 {
     json_t *o = json_object(), *rank = json_object(), *need = json_object();
-    for (int c = 0; c < ML_MEM_CATEGORIES; c++) json_object_set_new(rank, ml_category_name((ml_category)c), json_integer(m->per_rank[c]));
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++)
+        json_object_set_new(rank, ml_category_name((ml_category)c), json_integer(m->per_rank[c]));
     json_object_set_new(o, "name", json_string(m->name));
     json_object_set_new(o, "params_total", json_integer(m->params_total));
     json_object_set_new(o, "params_trainable", json_integer(m->params_trainable));
@@ -32,7 +35,8 @@ static json_t *method_json(const ml_plan_method *m)
     json_object_set_new(o, "activations", json_string(ml_activation_mode_name(m->activations)));
     json_object_set_new(o, "fits", json_boolean(m->fits));
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
-        json_object_set_new(need, ml_activation_mode_name((ml_activation_mode)mode), json_integer(m->need[mode]));
+        json_object_set_new(need, ml_activation_mode_name((ml_activation_mode)mode),
+                            json_integer(m->need[mode]));
     json_object_set_new(o, "process_bytes_by_activations", need);
     json_object_set_new(o, "per_rank", rank);
     json_object_set_new(o, "total_bytes_per_rank", json_integer(m->total_bytes_per_rank));
@@ -45,9 +49,11 @@ static json_t *method_json(const ml_plan_method *m)
 
 static ml_status print_json(const ml_plan *p)
 {
-    json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes", p->nodes, "dp", p->dp, "tp", p->tp,
-                          "micro_batch_tokens", (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
-                          method_json(&p->method[0]), method_json(&p->method[1]));
+    json_t *o =
+        json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes", p->nodes,
+                  "dp", p->dp, "tp", p->tp, "micro_batch_tokens", (json_int_t)p->tokens,
+                  "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
+                  method_json(&p->method[0]), method_json(&p->method[1]));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
     char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
@@ -63,10 +69,12 @@ static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 static void print_activations(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    printf("%-34s%16s%16s\n", "activations kept", a->fits ? ml_activation_mode_name(a->activations) : "does not fit",
+    printf("%-34s%16s%16s\n", "activations kept",
+           a->fits ? ml_activation_mode_name(a->activations) : "does not fit",
            b->fits ? ml_activation_mode_name(b->activations) : "does not fit");
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
-        printf("  a process with %-17s%16.1f%16.1f\n", ml_activation_mode_name((ml_activation_mode)mode), mib(a->need[mode]),
+        printf("  a process with %-17s%16.1f%16.1f\n",
+               ml_activation_mode_name((ml_activation_mode)mode), mib(a->need[mode]),
                mib(b->need[mode]));
 }
 
@@ -74,45 +82,59 @@ static void print_activations(const ml_plan *p)
 static void print_sums(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    if (p->nodes > 1) printf("%-34s%16.1f%16.1f\n", "the fullest node, GiB", mib(a->node_bytes) / 1024.0, mib(b->node_bytes) / 1024.0);
-    printf("%-34s%16.1f%16.1f\n", "all ranks, GiB", mib(a->total_bytes) / 1024.0, mib(b->total_bytes) / 1024.0);
+    if (p->nodes > 1)
+        printf("%-34s%16.1f%16.1f\n", "the fullest node, GiB", mib(a->node_bytes) / 1024.0,
+               mib(b->node_bytes) / 1024.0);
+    printf("%-34s%16.1f%16.1f\n", "all ranks, GiB", mib(a->total_bytes) / 1024.0,
+           mib(b->total_bytes) / 1024.0);
     if (a->frozen_shared_by > 1)
-        printf("%s: up to %d ranks of a node hold one copy of the frozen weights; a node counts it once\n", a->name, a->frozen_shared_by);
+        printf("%s: up to %d ranks of a node hold one copy of the frozen weights; a node counts it "
+               "once\n",
+               a->name, a->frozen_shared_by);
 }
 
 static void print_time(const ml_plan *p)
 {
     const ml_plan_time *a = &p->method[0].time, *b = &p->method[1].time;
-    printf("time of a step on this machine, %d thread%s a rank, s\n", p->threads, p->threads > 1 ? "s" : "");
-    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "forward", a->forward_s, b->forward_s, "backward", a->backward_s, b->backward_s);
-    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "communication", a->comm_s, b->comm_s, "optimizer", a->optimizer_s,
-           b->optimizer_s);
-    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "data", a->data_s, b->data_s, "step", a->step_s, b->step_s);
+    printf("time of a step on this machine, %d thread%s a rank, s\n", p->threads,
+           p->threads > 1 ? "s" : "");
+    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "forward", a->forward_s, b->forward_s,
+           "backward", a->backward_s, b->backward_s);
+    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "communication", a->comm_s, b->comm_s,
+           "optimizer", a->optimizer_s, b->optimizer_s);
+    printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "data", a->data_s, b->data_s, "step",
+           a->step_s, b->step_s);
     printf("%-34s%16.1f%16.1f\n", "tokens/s", a->tokens_per_s, b->tokens_per_s);
 }
 
 static void print_table(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    printf("%d ranks = dp %d x tp %d on %d node%s; micro-batches of up to %" PRId64 " tokens\n", p->ranks, p->dp, p->tp, p->nodes,
-           p->nodes > 1 ? "s" : "", p->tokens);
+    printf("%d ranks = dp %d x tp %d on %d node%s; micro-batches of up to %" PRId64 " tokens\n",
+           p->ranks, p->dp, p->tp, p->nodes, p->nodes > 1 ? "s" : "", p->tokens);
     printf("%-34s%16s%16s\n", "", a->name, b->name);
-    printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total, 1e-6 * (double)b->params_total);
-    printf("%-34s%16.3f%16.3f\n", "  trained", 1e-6 * (double)a->params_trainable, 1e-6 * (double)b->params_trainable);
-    printf("%-34s%16.1f%16.1f\n", "trained tensors in 16 bit, MB", 1e-6 * (double)a->adapter_bytes_16bit,
-           1e-6 * (double)b->adapter_bytes_16bit);
-    printf("%-34s%16.1f%16.1f\n", "checkpoint, MB", 1e-6 * (double)a->checkpoint_bytes, 1e-6 * (double)b->checkpoint_bytes);
-    printf("%-34s%16.1f%16.1f\n", "all-reduced a step, MB", 1e-6 * (double)a->allreduce_bytes_per_step,
-           1e-6 * (double)b->allreduce_bytes_per_step);
+    printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total,
+           1e-6 * (double)b->params_total);
+    printf("%-34s%16.3f%16.3f\n", "  trained", 1e-6 * (double)a->params_trainable,
+           1e-6 * (double)b->params_trainable);
+    printf("%-34s%16.1f%16.1f\n", "trained tensors in 16 bit, MB",
+           1e-6 * (double)a->adapter_bytes_16bit, 1e-6 * (double)b->adapter_bytes_16bit);
+    printf("%-34s%16.1f%16.1f\n", "checkpoint, MB", 1e-6 * (double)a->checkpoint_bytes,
+           1e-6 * (double)b->checkpoint_bytes);
+    printf("%-34s%16.1f%16.1f\n", "all-reduced a step, MB",
+           1e-6 * (double)a->allreduce_bytes_per_step, 1e-6 * (double)b->allreduce_bytes_per_step);
     puts("memory of a rank, MiB");
     for (int c = 0; c < ML_MEM_CATEGORIES; c++)
         if (a->per_rank[c] || b->per_rank[c])
-            printf("  %-32s%16.1f%16.1f\n", ml_category_name((ml_category)c), mib(a->per_rank[c]), mib(b->per_rank[c]));
-    printf("  %-32s%16.1f%16.1f\n", "total", mib(a->total_bytes_per_rank), mib(b->total_bytes_per_rank));
+            printf("  %-32s%16.1f%16.1f\n", ml_category_name((ml_category)c), mib(a->per_rank[c]),
+                   mib(b->per_rank[c]));
+    printf("  %-32s%16.1f%16.1f\n", "total", mib(a->total_bytes_per_rank),
+           mib(b->total_bytes_per_rank));
     print_sums(p);
     print_activations(p);
     if (p->threads > 0) print_time(p);
-    printf("beside the totals, each process: MPI and libraries, %.1f MiB here\n", mib(p->runtime_floor_bytes));
+    printf("beside the totals, each process: MPI and libraries, %.1f MiB here\n",
+           mib(p->runtime_floor_bytes));
 }
 
 typedef struct plan_options {
@@ -136,22 +158,32 @@ static ml_status read_options(int argc, char **argv, plan_options *o)
                             {NULL, OPTION_FLAG, NULL}};
     ml_status st = options_read(argc, argv, table, 1, 1, &o->path, usage);
     if (st != ML_OK) return st;
-    if (o->search && !o->machine) return ml_fail(ML_USAGE, "--search: needs --machine FILE, as `mpilora bench machine` writes it");
-    if (o->search && o->ranks != -1) return ml_fail(ML_USAGE, "--search: takes --nodes and --ranks-per-node, not --ranks");
+    if (o->search && !o->machine)
+        return ml_fail(ML_USAGE,
+                       "--search: needs --machine FILE, as `mpilora bench machine` writes it");
+    if (o->search && o->ranks != -1)
+        return ml_fail(ML_USAGE, "--search: takes --nodes and --ranks-per-node, not --ranks");
     if (!o->search && (o->memory || o->per_node != -1))
-        return ml_fail(ML_USAGE, "%s: belongs to --search", o->memory ? "--memory-per-node" : "--ranks-per-node");
-    if (o->threads < 0 || o->threads > 1 << 16) return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected 1 to %d", o->threads, 1 << 16);
+        return ml_fail(ML_USAGE, "%s: belongs to --search",
+                       o->memory ? "--memory-per-node" : "--ranks-per-node");
+    if (o->threads < 0 || o->threads > 1 << 16)
+        return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected 1 to %d", o->threads, 1 << 16);
     return ML_OK;
 }
 
-static ml_status plan_one(const plan_options *o, const ml_run_config *config, const ml_machine *machine)
+static ml_status plan_one(const plan_options *o, const ml_run_config *config,
+                          const ml_machine *machine)
 {
     ml_plan plan;
     int64_t ranks = o->ranks == -1 ? config->parallel.tp : o->ranks;
-    if (ranks < 1 || ranks > 1 << 24) return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
+    if (ranks < 1 || ranks > 1 << 24)
+        return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
     if (o->nodes < 1 || o->nodes > ranks)
-        return ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64, o->nodes, ranks);
-    ml_status st = ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine, (int)o->threads);
+        return ml_fail(ML_USAGE,
+                       "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64,
+                       o->nodes, ranks);
+    ml_status st =
+        ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine, (int)o->threads);
     if (st != ML_OK || ml_grid_world_rank() != 0) return st;
     if (o->json) return print_json(&plan);
     print_table(&plan);
@@ -180,26 +212,35 @@ done:
 const ml_command ml_command_plan = {
     "plan",
     "memory and time of a run, LoRA beside full fine-tuning, without running it",
-    "usage: mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE [--threads T]] [--set key=value]... [--json]\n"
-    "       mpilora plan CONFIG.yaml --search --nodes M --machine FILE [--ranks-per-node R] [--memory-per-node BYTES] [--set "
+    "usage: mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE [--threads T]] [--set "
+    "key=value]... [--json]\n"
+    "       mpilora plan CONFIG.yaml --search --nodes M --machine FILE [--ranks-per-node R] "
+    "[--memory-per-node BYTES] [--set "
     "key=value]...\n"
     "                    [--json]\n"
     "\n"
-    "Predicts the memory of each rank by category from the sizing functions that training allocates with. `base` may be a base file or a\n"
-    "model description (configs/models/NAME.yaml). dp = N / parallel.tp; N is parallel.tp unless told. Micro-batches are as long as the "
+    "Predicts the memory of each rank by category from the sizing functions that training "
+    "allocates with. `base` may be a base file or a\n"
+    "model description (configs/models/NAME.yaml). dp = N / parallel.tp; N is parallel.tp unless "
+    "told. Micro-batches are as long as the "
     "data\n"
-    "sets make them where these can be read, else batch.micro x data.max_len tokens. Nothing large is allocated, no weights are read.\n"
+    "sets make them where these can be read, else batch.micro x data.max_len tokens. Nothing large "
+    "is allocated, no weights are read.\n"
     "\n"
-    "  --machine FILE         a machine file (configs/machines/, or what `mpilora bench machine` writes): the time of a step by phase, "
+    "  --machine FILE         a machine file (configs/machines/, or what `mpilora bench machine` "
+    "writes): the time of a step by phase, "
     "too, each\n"
-    "                         rank with T threads, else with its share of the cores. Sequences count with the data's mean length, else "
+    "                         rank with T threads, else with its share of the cores. Sequences "
+    "count with the data's mean length, else "
     "max_len;\n"
     "                         common prompts count every time\n"
-    "  --search               every grid, activation mode and micro-batch on M nodes: those that fit, fastest first, and why the others do "
+    "  --search               every grid, activation mode and micro-batch on M nodes: those that "
+    "fit, fastest first, and why the others do "
     "not\n"
     "  --ranks-per-node R     else one a memory domain of the machine\n"
     "  --memory-per-node B    256G, 512GiB; else the machine file's\n"
-    "  --json  prints {\"methods\": [{name, params_total, params_trainable, checkpoint_bytes, allreduce_bytes_per_step, per_rank, ...}]}\n",
+    "  --json  prints {\"methods\": [{name, params_total, params_trainable, checkpoint_bytes, "
+    "allreduce_bytes_per_step, per_rank, ...}]}\n",
     run,
     true,
     NULL};

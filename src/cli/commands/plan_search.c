@@ -24,16 +24,19 @@ static ml_status read_bytes(const char *text, int64_t *out)
     }
     if (*end == 'B') end++;
     if (end == text || *end || !(value * factor >= 1.0 && value * factor < 0x1p60))
-        return ml_fail(ML_USAGE, "--memory-per-node: \"%s\", expected bytes, as 256G or 512GiB", text);
+        return ml_fail(ML_USAGE, "--memory-per-node: \"%s\", expected bytes, as 256G or 512GiB",
+                       text);
     *out = (int64_t)(value * factor);
     return ML_OK;
 }
 
 static json_t *candidate_json(const ml_plan_candidate *c, int threads)
 {
-    json_t *o = json_pack("{s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f}", "tp", c->tp, "dp", c->dp, "threads", threads, "micro",
-                          (json_int_t)c->micro, "activations", ml_activation_mode_name(c->activations), "fits", (int)c->fits, "node_bytes",
-                          (json_int_t)c->node_bytes, "step_s", c->step_s, "tokens_per_s", c->tokens_per_s);
+    json_t *o =
+        json_pack("{s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f}", "tp", c->tp, "dp", c->dp,
+                  "threads", threads, "micro", (json_int_t)c->micro, "activations",
+                  ml_activation_mode_name(c->activations), "fits", (int)c->fits, "node_bytes",
+                  (json_int_t)c->node_bytes, "step_s", c->step_s, "tokens_per_s", c->tokens_per_s);
     if (!c->fits) json_object_set_new(o, "why", json_string(c->why));
     return o;
 }
@@ -43,10 +46,12 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_site *site, 
     json_t *fit = json_array(), *others = json_array();
     int threads = (int)ml_max(1, site->machine->cores / site->ranks_per_node);
     for (int64_t i = 0; i < list->count; i++)
-        json_array_append_new(list->items[i].fits ? fit : others, candidate_json(&list->items[i], threads));
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "machine", site->machine->name, "method", method, "nodes", site->nodes,
-                          "ranks_per_node", site->ranks_per_node, "memory_per_node", (json_int_t)site->memory_per_node, "grids", fit,
-                          "rejected", others);
+        json_array_append_new(list->items[i].fits ? fit : others,
+                              candidate_json(&list->items[i], threads));
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "machine", site->machine->name,
+                          "method", method, "nodes", site->nodes, "ranks_per_node",
+                          site->ranks_per_node, "memory_per_node",
+                          (json_int_t)site->memory_per_node, "grids", fit, "rejected", others);
     char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
@@ -58,34 +63,44 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_site *site, 
 static void print_table(const ml_plan_list *list, const ml_plan_site *site, const char *method)
 {
     bool others = false;
-    printf("%s on %d node%s of %s, %d rank%s of %" PRId64 " thread(s) each, %.1f GB a node\n", method, site->nodes,
-           site->nodes > 1 ? "s" : "", site->machine->name, site->ranks_per_node, site->ranks_per_node > 1 ? "s" : "",
-           ml_max(1, site->machine->cores / site->ranks_per_node), 1e-9 * (double)site->memory_per_node);
-    printf("%6s%6s%7s  %-12s%14s%12s%12s\n", "tp", "dp", "micro", "activations", "GB a node", "s a step", "tokens/s");
+    printf("%s on %d node%s of %s, %d rank%s of %" PRId64 " thread(s) each, %.1f GB a node\n",
+           method, site->nodes, site->nodes > 1 ? "s" : "", site->machine->name,
+           site->ranks_per_node, site->ranks_per_node > 1 ? "s" : "",
+           ml_max(1, site->machine->cores / site->ranks_per_node),
+           1e-9 * (double)site->memory_per_node);
+    printf("%6s%6s%7s  %-12s%14s%12s%12s\n", "tp", "dp", "micro", "activations", "GB a node",
+           "s a step", "tokens/s");
     for (int64_t i = 0; i < list->count; i++) {
         const ml_plan_candidate *c = &list->items[i];
         if (!c->fits && !others) puts("these do not fit:");
         others = !c->fits;
-        printf("%6d%6d%7" PRId64 "  %-12s", c->tp, c->dp, c->micro, ml_activation_mode_name(c->activations));
+        printf("%6d%6d%7" PRId64 "  %-12s", c->tp, c->dp, c->micro,
+               ml_activation_mode_name(c->activations));
         if (c->fits)
-            printf("%14.2f%12.4f%12.1f\n", 1e-9 * (double)c->node_bytes, c->step_s, c->tokens_per_s);
+            printf("%14.2f%12.4f%12.1f\n", 1e-9 * (double)c->node_bytes, c->step_s,
+                   c->tokens_per_s);
         else
             printf("  %s\n", c->why);
     }
 }
 
-ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes, int64_t per_node, const char *memory,
-                      bool json)
+ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes,
+                      int64_t per_node, const char *memory, bool json)
 {
     ml_status st = ML_OK;
     ml_plan_list list = {0};
-    int64_t bytes = machine->memory, each = per_node == -1 ? ml_min(machine->domains, machine->cores) : per_node;
+    int64_t bytes = machine->memory,
+            each = per_node == -1 ? ml_min(machine->domains, machine->cores) : per_node;
     const char *method = ml_method_name(config->method.name);
     if (memory) ML_TRY(read_bytes(memory, &bytes));
-    if (bytes == 0) return ml_fail(ML_USAGE, "--memory-per-node: missing; the machine file does not say the memory of a node either");
-    if (nodes < 1 || nodes > RANKS_MOST) return ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to %d", nodes, RANKS_MOST);
+    if (bytes == 0)
+        return ml_fail(ML_USAGE, "--memory-per-node: missing; the machine file does not say the "
+                                 "memory of a node either");
+    if (nodes < 1 || nodes > RANKS_MOST)
+        return ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to %d", nodes, RANKS_MOST);
     if (each < 1 || each > RANKS_MOST / nodes)
-        return ml_fail(ML_USAGE, "--ranks-per-node: %" PRId64 ", expected 1 to %" PRId64, each, RANKS_MOST / nodes);
+        return ml_fail(ML_USAGE, "--ranks-per-node: %" PRId64 ", expected 1 to %" PRId64, each,
+                       RANKS_MOST / nodes);
     const ml_plan_site site = {(int)nodes, (int)each, bytes, machine};
     ML_TRY(ml_plan_search(&list, config, &site));
     if (ml_grid_world_rank() != 0) goto done;

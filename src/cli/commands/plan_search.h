@@ -5,7 +5,7 @@
 #include "mpilora/plan.h"
 
 /* per_node −1: one a memory domain; memory NULL: the machine's. World rank 0 prints. */
-ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes, int64_t per_node, const char *memory,
-                      bool json) ML_NODISCARD;
+ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes,
+                      int64_t per_node, const char *memory, bool json) ML_NODISCARD;
 
 #endif

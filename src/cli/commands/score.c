@@ -8,8 +8,9 @@
 #include "cli/support/options.h"
 #include "io/durable.h"
 
-static const char usage[] = "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
-                            "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
+static const char usage[] =
+    "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
+    "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
 
 typedef struct figures {
     json_t *object;
@@ -25,7 +26,7 @@ static void put(const figures *f, const char *name, double value)
         printf("%-16s %.6f\n", name, value);
 }
 
-/* ---- metrics --------------------------------------------------------------------------------------------------------------------- */
+/* ---- metrics ------------------------------------------------------------------------------- */
 
 static ml_status bleu(const ml_score_set *set, const figures *f)
 {
@@ -92,8 +93,14 @@ static ml_status summary_rouge(const ml_score_set *set, const figures *f, bool s
     return ML_OK;
 }
 
-static ml_status rouge(const ml_score_set *set, const figures *f) { return summary_rouge(set, f, false); }
-static ml_status rouge_stem(const ml_score_set *set, const figures *f) { return summary_rouge(set, f, true); }
+static ml_status rouge(const ml_score_set *set, const figures *f)
+{
+    return summary_rouge(set, f, false);
+}
+static ml_status rouge_stem(const ml_score_set *set, const figures *f)
+{
+    return summary_rouge(set, f, true);
+}
 
 static ml_status exact(const ml_score_set *set, const figures *f)
 {
@@ -108,9 +115,10 @@ static ml_status exact(const ml_score_set *set, const figures *f)
 static const struct {
     const char *name;
     ml_status (*compute)(const ml_score_set *set, const figures *f);
-} metrics[] = {{"bleu", bleu},       {"nist", nist},   {"meteor", meteor}, {"meteor_nltk", meteor_nltk},
-               {"rouge_l", rouge_l}, {"cider", cider}, {"rouge", rouge},   {"rouge_stem", rouge_stem},
-               {"exact", exact}};
+} metrics[] = {
+    {"bleu", bleu},       {"nist", nist},   {"meteor", meteor}, {"meteor_nltk", meteor_nltk},
+    {"rouge_l", rouge_l}, {"cider", cider}, {"rouge", rouge},   {"rouge_stem", rouge_stem},
+    {"exact", exact}};
 enum { METRICS = sizeof metrics / sizeof *metrics };
 
 /* Those that `words` names, as bits. */
@@ -120,29 +128,34 @@ static ml_status choose(const char *words, unsigned *chosen)
     for (const char *at = words;; at++) {
         size_t length = strcspn(at, ",");
         unsigned i = 0;
-        while (i < METRICS && (strlen(metrics[i].name) != length || strncmp(at, metrics[i].name, length) != 0)) i++;
+        while (i < METRICS &&
+               (strlen(metrics[i].name) != length || strncmp(at, metrics[i].name, length) != 0))
+            i++;
         if (i == METRICS)
-            return ml_fail(
-                ML_USAGE,
-                "--metrics: \"%.*s\" is not known; bleu, nist, meteor, meteor_nltk, rouge_l, cider, rouge, rouge_stem and exact are",
-                (int)length, at);
+            return ml_fail(ML_USAGE,
+                           "--metrics: \"%.*s\" is not known; bleu, nist, meteor, meteor_nltk, "
+                           "rouge_l, cider, rouge, rouge_stem and exact are",
+                           (int)length, at);
         *chosen |= 1U << i;
         at += length;
         if (!*at) return ML_OK;
     }
 }
 
-/* ---- command line ---------------------------------------------------------------------------------------------------------------- */
+/* ---- command line -------------------------------------------------------------------------- */
 
-static ml_status score(const ml_score_set *set, unsigned chosen, bool json, const char *function_words)
+static ml_status score(const ml_score_set *set, unsigned chosen, bool json,
+                       const char *function_words)
 {
     ml_status st = ML_OK;
     figures f = {json ? json_object() : NULL, json, function_words};
     if (json)
-        json_object_update_new(f.object, json_pack("{s:I,s:I}", "items", (json_int_t)ml_score_set_items(set), "references",
-                                                   (json_int_t)ml_score_set_references(set)));
+        json_object_update_new(f.object,
+                               json_pack("{s:I,s:I}", "items", (json_int_t)ml_score_set_items(set),
+                                         "references", (json_int_t)ml_score_set_references(set)));
     else
-        printf("%" PRId64 " outputs, %" PRId64 " references\n", ml_score_set_items(set), ml_score_set_references(set));
+        printf("%" PRId64 " outputs, %" PRId64 " references\n", ml_score_set_items(set),
+               ml_score_set_references(set));
     for (unsigned i = 0; i < METRICS && st == ML_OK; i++)
         if (chosen & 1U << i) st = metrics[i].compute(set, &f);
     if (json && st == ML_OK) {
@@ -156,20 +169,25 @@ static ml_status score(const ml_score_set *set, unsigned chosen, bool json, cons
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *outputs = NULL, *references = NULL, *function_words = NULL, *words = "bleu,nist,meteor,rouge_l,cider";
+    const char *path = NULL, *outputs = NULL, *references = NULL, *function_words = NULL,
+               *words = "bleu,nist,meteor,rouge_l,cider";
     bool json = false;
     unsigned chosen;
     ml_score_set *set = NULL;
     char *function_text = NULL;
-    const option table[] = {{"--outputs", OPTION_TEXT, &outputs}, {"--references", OPTION_TEXT, &references},
-                            {"--metrics", OPTION_TEXT, &words},   {"--function-words", OPTION_TEXT, &function_words},
-                            {"--json", OPTION_FLAG, &json},       {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {
+        {"--outputs", OPTION_TEXT, &outputs}, {"--references", OPTION_TEXT, &references},
+        {"--metrics", OPTION_TEXT, &words},   {"--function-words", OPTION_TEXT, &function_words},
+        {"--json", OPTION_FLAG, &json},       {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 0, 1, &path, usage));
     if (path ? outputs || references : !outputs || !references)
-        return ml_fail(ML_USAGE, "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
+        return ml_fail(ML_USAGE,
+                       "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
     ML_TRY(choose(words, &chosen));
-    ML_TRY(path ? ml_score_set_read_jsonl(&set, path) : ml_score_set_read_files(&set, outputs, references));
-    if (function_words) ML_TRY(ml_durable_read(function_words, 1 << 20, &function_text, &(int64_t){0}));
+    ML_TRY(path ? ml_score_set_read_jsonl(&set, path)
+                : ml_score_set_read_files(&set, outputs, references));
+    if (function_words)
+        ML_TRY(ml_durable_read(function_words, 1 << 20, &function_text, &(int64_t){0}));
     ML_TRY(score(set, chosen, json, function_text));
 done:
     ml_memory_free(function_text);
@@ -180,20 +198,28 @@ done:
 const ml_command ml_command_score = {
     "score",
     "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts",
-    "usage: mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics M] [option]... [--json]\n"
+    "usage: mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics M] "
+    "[option]... [--json]\n"
     "\n"
-    "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", ...]}. --outputs has a text a line, --references "
+    "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", ...]}. "
+    "--outputs has a text a line, --references "
     "the\n"
-    "references of each, a line each, an empty line between two outputs (the E2E challenge's files).\n"
+    "references of each, a line each, an empty line between two outputs (the E2E challenge's "
+    "files).\n"
     "\n"
-    "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), meteor_nltk, rouge, rouge_stem, exact\n"
-    "  --function-words FILE   METEOR's list, a word a line (function.words of its release): they weigh a third of the others. Without\n"
+    "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), "
+    "meteor_nltk, rouge, rouge_stem, exact\n"
+    "  --function-words FILE   METEOR's list, a word a line (function.words of its release): they "
+    "weigh a third of the others. Without\n"
     "                it all words weigh the same, as with -p \"0.85 0.2 0.6 0.5\"\n"
     "  --json        one JSON object\n"
     "\n"
-    "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length penalty. meteor: METEOR 1.5 with exact and stem\n"
-    "matches, of the set and the mean of its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the MS COCO\n"
-    "caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks\n"
+    "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length penalty. "
+    "meteor: METEOR 1.5 with exact and stem\n"
+    "matches, of the set and the mean of its items. meteor_nltk: NLTK's meteor_score without "
+    "WordNet. rouge_l, cider: as the MS COCO\n"
+    "caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: F1 of ROUGE-1, "
+    "-2, -L as rouge-score. exact: blanks\n"
     "apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
     run,
     false,

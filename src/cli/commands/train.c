@@ -14,7 +14,8 @@ static ml_status run(int argc, char **argv)
     bool fresh = false;
     option_list sets = {0};
     ml_run_config config = {0};
-    const option table[] = {{"--set", OPTION_LIST, &sets}, {"--fresh", OPTION_FLAG, &fresh}, {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {
+        {"--set", OPTION_LIST, &sets}, {"--fresh", OPTION_FLAG, &fresh}, {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
     ml_run_config_warn_unread(&config);
@@ -30,13 +31,15 @@ const ml_command ml_command_train = {
     "fine-tune a base as a configuration says (under mpirun or srun)",
     "usage: mpirun -n RANKS mpilora train CONFIG.yaml [--set key=value]... [--fresh]\n"
     "\n"
-    "Trains on any number of ranks: dp = ranks / parallel.tp. Writes run.dir/: metrics.jsonl (a line a step), summary.json, config.yaml\n"
+    "Trains on any number of ranks: dp = ranks / parallel.tp. Writes run.dir/: metrics.jsonl (a "
+    "line a step), summary.json, config.yaml\n"
     "as resolved, checkpoints/, and adapter.h5 (method lora) or model.h5 (method full).\n"
     "\n"
     "  --set key=value  overrides a key, e.g. --set optim.lr=1e-4 --set method.targets=[q,v]\n"
     "  --fresh          starts over; older checkpoints are set aside\n"
     "\n"
-    "Started again on the same run.dir it resumes from the newest valid checkpoint, on any grid. SIGTERM, SIGINT and SIGUSR1 save after "
+    "Started again on the same run.dir it resumes from the newest valid checkpoint, on any grid. "
+    "SIGTERM, SIGINT and SIGUSR1 save after "
     "the\n"
     "current step and end with code 75: start the same command again.\n",
     run,

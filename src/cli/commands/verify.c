@@ -16,12 +16,14 @@ static void print_lines(const ml_text *text)
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         printf("%-5s %s: %s\n", json_is_true(json_object_get(item, "ok")) ? "ok" : "WRONG",
-               json_string_value(json_object_get(item, "path")), json_string_value(json_object_get(item, "what")));
+               json_string_value(json_object_get(item, "path")),
+               json_string_value(json_object_get(item, "what")));
     }
     json_decref(object);
 }
 
-/* All paths into one array; the lines of each as soon as they are known, for hashing takes its time. */
+/* All paths into one array; the lines of each as soon as they are known, for hashing takes its
+ * time. */
 static ml_status check_all(const char *const *paths, bool as_json, ml_text *json, int64_t *wrong)
 {
     ml_status st = ML_OK;
@@ -62,9 +64,12 @@ const ml_command ml_command_verify = {
     "verify",
     "whether runs, bases, data sets and adapters are whole: every hash is checked",
     "usage: mpilora verify PATH… [--json]\n\n"
-    "PATH is a run's directory (all checkpoints, adapter.h5 or model.h5, metrics.jsonl and the rest), a checkpoint,\n"
-    "a base, a data set, adapter.h5 or a PEFT directory. Everything in it is read and hashed; nothing is changed.\n"
-    "One line each: ok and what it is, or WRONG and why. Exit code 0 where all is right, else 3.\n\n"
+    "PATH is a run's directory (all checkpoints, adapter.h5 or model.h5, metrics.jsonl and the "
+    "rest), a checkpoint,\n"
+    "a base, a data set, adapter.h5 or a PEFT directory. Everything in it is read and hashed; "
+    "nothing is changed.\n"
+    "One line each: ok and what it is, or WRONG and why. Exit code 0 where all is right, else "
+    "3.\n\n"
     "  --json   one JSON object on standard output\n",
     run,
     false,

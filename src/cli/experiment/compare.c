@@ -8,13 +8,15 @@
 #include "cli/support/options.h"
 #include "io/durable.h"
 
-static const char usage[] = "mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [--ranks N] [--seeds 1,2,3] [--out DIR]";
+static const char usage[] = "mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [--ranks "
+                            "N] [--seeds 1,2,3] [--out DIR]";
 
 static void say(const compare_row *row, uint64_t number, int64_t seed)
 {
     fprintf(stderr, "%s, seed %" PRIu64 ": ", row->words, number);
     if (row->used[seed])
-        fprintf(stderr, "validation loss %.4f\n", row->value[seed][compare_column_find("valid_loss")]);
+        fprintf(stderr, "validation loss %.4f\n",
+                row->value[seed][compare_column_find("valid_loss")]);
     else
         fprintf(stderr, "%s\n", row->status);
 }
@@ -33,13 +35,15 @@ done:
     return st;
 }
 
-ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows, int64_t count)
+ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows,
+                          int64_t count)
 {
     ml_status st = ML_OK;
     char runs[ML_DURABLE_PATH];
     ML_TRY(ml_run_config_check_training(config));
     if (!config->data.valid) {
-        st = ml_fail(ML_USAGE, "%s: data.valid: missing; methods are compared by their loss on it", config->path);
+        st = ml_fail(ML_USAGE, "%s: data.valid: missing; methods are compared by their loss on it",
+                     config->path);
         goto done;
     }
     for (int64_t i = 0; i < count; i++) ML_TRY(compare_row_check(o, &rows[i]));
@@ -58,12 +62,15 @@ ml_status compare_check_done(const compare_options *o, const compare_row *rows, 
     return ml_fail(ML_INPUT, "no run ended well; what each said is in %s/runs", o->out);
 }
 
-ml_status compare_options_read(compare_options **out, ml_run_config *config, const char *path, const compare_words *w)
+ml_status compare_options_read(compare_options **out, ml_run_config *config, const char *path,
+                               const compare_words *w)
 {
     ml_status st = ML_OK;
     compare_options *o = NULL;
-    if (w->ranks < 1 || w->ranks > 1 << 20) return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected at least 1", w->ranks);
-    if (w->threads < 0) return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
+    if (w->ranks < 1 || w->ranks > 1 << 20)
+        return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected at least 1", w->ranks);
+    if (w->threads < 0)
+        return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
     ML_TRY(ml_run_config_read(config, path, w->sets.items, w->sets.count));
     ML_NEW(o, 1, ML_MEM_OTHER, "a comparison");
     *o = (compare_options){.config_path = path,
@@ -94,7 +101,8 @@ static ml_status run(int argc, char **argv)
     compare_row *rows = NULL;
     ml_run_config config = {0};
     int64_t count;
-    const option table[] = {{"--methods", OPTION_TEXT, &methods}, COMPARE_OPTIONS(w), {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {
+        {"--methods", OPTION_TEXT, &methods}, COMPARE_OPTIONS(w), {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     if (!methods) return ml_fail(ML_USAGE, "--methods is missing; usage: %s", usage);
     ML_TRY(compare_options_read(&o, &config, path, &w));
@@ -118,10 +126,14 @@ const ml_command ml_command_compare = {
     "several methods on the same data: parameters, memory, bytes, speed and loss as a table",
     "usage: mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [option]...\n"
     "\n"
-    "Trains with every method in turn, on the same data with the same sampler, optimizer and accounting, and writes one table:\n"
-    "OUT/compare.csv (medians over the seeds, least and most) and OUT/compare.h5 (every run). Not to be started under mpirun: it starts\n"
-    "the ranks itself. A method may change the configuration: lora:rank=4:targets=[q,k],full:optim.lr=1e-5 (a key without a dot is one of\n"
-    "method; method.init of the configuration is for lora alone). A run that fails is a row that says why; started again, the command\n"
+    "Trains with every method in turn, on the same data with the same sampler, optimizer and "
+    "accounting, and writes one table:\n"
+    "OUT/compare.csv (medians over the seeds, least and most) and OUT/compare.h5 (every run). Not "
+    "to be started under mpirun: it starts\n"
+    "the ranks itself. A method may change the configuration: "
+    "lora:rank=4:targets=[q,k],full:optim.lr=1e-5 (a key without a dot is one of\n"
+    "method; method.init of the configuration is for lora alone). A run that fails is a row that "
+    "says why; started again, the command\n"
     "goes on where it was stopped.\n"
     "\n"
     "  --methods M        what is compared, with commas between\n" COMPARE_HELP

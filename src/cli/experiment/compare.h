@@ -1,4 +1,5 @@
-/* compare: several methods on the same data, each a run of its own under a launcher; what they measured, as a table. */
+/* compare: several methods on the same data, each a run of its own under a launcher; what they
+ * measured, as a table. */
 #ifndef MPILORA_CLI_EXPERIMENT_COMPARE_H
 #define MPILORA_CLI_EXPERIMENT_COMPARE_H
 
@@ -48,36 +49,48 @@ typedef struct compare_words {
     {"--launcher", OPTION_TEXT, &(w).launcher}, {"--set", OPTION_LIST, &(w).sets}, {"--out", OPTION_TEXT, &(w).out}, \
     {"--json", OPTION_FLAG, &(w).json}
 /* clang-format on */
-#define COMPARE_HELP                                                                                                                   \
-    "  --ranks N          of every run, 1 unless told; parallel.tp is the configuration's\n"                                           \
-    "  --seeds 1,2,3      run.seed of the repetitions; the configuration's unless told\n"                                              \
-    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks\n"                                 \
-    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else \"mpirun --oversubscribe --bind-to none -n " \
-    "{ranks}\"\n"                                                                                                                      \
+#define COMPARE_HELP                                                                            \
+    "  --ranks N          of every run, 1 unless told; parallel.tp is the configuration's\n"    \
+    "  --seeds 1,2,3      run.seed of the repetitions; the configuration's unless told\n"       \
+    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the " \
+    "ranks\n"                                                                                   \
+    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else "     \
+    "\"mpirun --oversubscribe --bind-to none -n "                                               \
+    "{ranks}\"\n"                                                                               \
     "  --set key=value    as in train\n"
 
-/* compare.c. Borrows `path` and `words`; `config` is the caller's to destroy, as is *out with ml_memory_free. */
-ml_status compare_options_read(compare_options **out, ml_run_config *config, const char *path, const compare_words *words) ML_NODISCARD;
-/* Every row with every seed, those that ended before left alone; the table is written after each seed. */
-ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows, int64_t count) ML_NODISCARD;
+/* compare.c. Borrows `path` and `words`; `config` is the caller's to destroy, as is *out with
+ * ml_memory_free. */
+ml_status compare_options_read(compare_options **out, ml_run_config *config, const char *path,
+                               const compare_words *words) ML_NODISCARD;
+/* Every row with every seed, those that ended before left alone; the table is written after each
+ * seed. */
+ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows,
+                          int64_t count) ML_NODISCARD;
 /* ML_INPUT where no run ended well. */
-ml_status compare_check_done(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
+ml_status compare_check_done(const compare_options *o, const compare_row *rows,
+                             int64_t count) ML_NODISCARD;
 
-/* compare_rows.c: the methods between commas (those in brackets do not count), seeds likewise. ML_USAGE naming what is wrong. */
+/* compare_rows.c: the methods between commas (those in brackets do not count), seeds likewise.
+ * ML_USAGE naming what is wrong. */
 ml_status compare_rows_read(compare_row *rows, int64_t *count, const char *words) ML_NODISCARD;
 ml_status compare_seeds_read(compare_options *o, const char *words) ML_NODISCARD;
 
-/* compare_run.c: what fails is noted in the row; only what concerns all of them is a status. A run that was finished before is not run again. */
+/* compare_run.c: what fails is noted in the row; only what concerns all of them is a status. A run
+ * that was finished before is not run again. */
 ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed) ML_NODISCARD;
-/* ML_USAGE where the configuration with the row's keys is none: a slip of the pen is said before anything has run. */
+/* ML_USAGE where the configuration with the row's keys is none: a slip of the pen is said before
+ * anything has run. */
 ml_status compare_row_check(const compare_options *o, const compare_row *row) ML_NODISCARD;
 ml_status compare_base(compare_options *o) ML_NODISCARD; /* base_loss */
 
 /* compare_table.c: OUT/compare.csv, OUT/compare.h5 */
 table_spread compare_spread(const compare_row *row, const char *column);
-ml_status compare_write(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
+ml_status compare_write(const compare_options *o, const compare_row *rows,
+                        int64_t count) ML_NODISCARD;
 bool compare_any_done(const compare_row *rows, int64_t count);
 void compare_print(const compare_options *o, const compare_row *rows, int64_t count);
-ml_status compare_print_json(const compare_options *o, const compare_row *rows, int64_t count) ML_NODISCARD;
+ml_status compare_print_json(const compare_options *o, const compare_row *rows,
+                             int64_t count) ML_NODISCARD;
 
 #endif

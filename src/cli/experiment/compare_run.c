@@ -82,7 +82,8 @@ ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
     launch_add_set(&c, "run.seed=%" PRIu64, o->seed[seed]);
     add_row(row, &c);
     ML_TRY(launch_run(&c, log, o->threads, &code));
-    row->used[seed] = code == 0 && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS, row->value[seed]);
+    row->used[seed] = code == 0 && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS,
+                                                      row->value[seed]);
     if (row->used[seed])
         row->done++;
     else if (!strcmp(row->status, "ok"))
@@ -113,8 +114,9 @@ ml_status compare_base(compare_options *o)
     if (code != 0) {
         char why[LAUNCH_TEXT];
         launch_explain(log, code, why);
-        st = ml_fail((ml_status)(code > 1 && code < 128 ? code : ML_INTERNAL), /* 1 is the launcher's */
-                     "the base alone cannot be evaluated: %s; its output is in %s", why, log);
+        st = ml_fail(
+            (ml_status)(code > 1 && code < 128 ? code : ML_INTERNAL), /* 1 is the launcher's */
+            "the base alone cannot be evaluated: %s; its output is in %s", why, log);
     }
 done:
     launch_destroy(&c);

@@ -10,8 +10,8 @@
 #include "cli/support/options.h"
 #include "io/durable.h"
 
-static const char usage[] =
-    "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP,...] [--weak | --strong] [--methods lora,full] [--steps N] [--repetitions N]";
+static const char usage[] = "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP,...] [--weak | "
+                            "--strong] [--methods lora,full] [--steps N] [--repetitions N]";
 
 typedef struct words {
     const char *ranks, *grid, *methods, *launcher, *out;
@@ -19,7 +19,7 @@ typedef struct words {
     bool strong, json;
 } words;
 
-/* ---- which experiments ---- */
+/* ---- which experiments --------------------------------------------------------------------- */
 
 typedef struct plan {
     const ml_run_config *config;
@@ -31,7 +31,8 @@ typedef struct plan {
 
 static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t tp)
 {
-    if (p->count == SCALE_EXPERIMENTS) return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
+    if (p->count == SCALE_EXPERIMENTS)
+        return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
     if (p->first_dp == 0) p->first_dp = dp;
     int64_t sequences = p->config->batch.sequences;
     if (p->options->weak) sequences = ml_max(1, sequences * dp / p->first_dp);
@@ -50,7 +51,8 @@ static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t
 static ml_status add_grids(plan *p, const char *method)
 {
     bool grids = p->words->grid != NULL;
-    const char *text = grids ? p->words->grid : p->words->ranks, *option = grids ? "--grid" : "--ranks";
+    const char *text = grids ? p->words->grid : p->words->ranks,
+               *option = grids ? "--grid" : "--ranks";
     for (const char *at = text; *at;) {
         int64_t tp = grids ? 0 : p->config->parallel.tp;
         char *end;
@@ -64,9 +66,12 @@ static ml_status add_grids(plan *p, const char *method)
         }
         if (!good || (*end && *end != ',') || (*end && !end[1]) || number > 1 << 20 || tp > 1 << 20)
             return ml_fail(ML_USAGE, "%s: \"%s\", expected %s", option, text,
-                           grids ? "dp x tp of each grid, as 4x1,2x2,1x4" : "numbers of ranks, as 1,2,4");
+                           grids ? "dp x tp of each grid, as 4x1,2x2,1x4"
+                                 : "numbers of ranks, as 1,2,4");
         if (!grids && number % tp != 0)
-            return ml_fail(ML_USAGE, "--ranks: parallel.tp of %" PRId64 " does not divide %" PRId64 " ranks; name the grids with --grid",
+            return ml_fail(ML_USAGE,
+                           "--ranks: parallel.tp of %" PRId64 " does not divide %" PRId64
+                           " ranks; name the grids with --grid",
                            tp, number);
         ml_status st = add_experiment(p, method, grids ? number : number / tp, tp);
         if (st != ML_OK) return st;
@@ -77,14 +82,18 @@ static ml_status add_grids(plan *p, const char *method)
 
 static ml_status add_methods(plan *p)
 {
-    const char *text = p->words->methods ? p->words->methods : ml_method_name(p->config->method.name);
+    const char *text =
+        p->words->methods ? p->words->methods : ml_method_name(p->config->method.name);
     for (const char *at = text; *at;) {
         size_t length = strcspn(at, ",");
         ml_method method;
         char name[32];
         snprintf(name, sizeof name, "%.*s", (int)length, at);
         if (!ml_method_find(name, &method))
-            return ml_fail(ML_USAGE, "--methods: \"%s\" in %s, expected methods of method.name with commas between them", name, text);
+            return ml_fail(
+                ML_USAGE,
+                "--methods: \"%s\" in %s, expected methods of method.name with commas between them",
+                name, text);
         p->first_dp = 0;
         ml_status st = add_grids(p, ml_method_name(method));
         if (st != ML_OK) return st;
@@ -93,7 +102,7 @@ static ml_status add_methods(plan *p)
     return ML_OK;
 }
 
-/* ---- running ---- */
+/* ---- running ------------------------------------------------------------------------------- */
 
 static ml_status run_all(const plan *p)
 {
@@ -102,8 +111,10 @@ static ml_status run_all(const plan *p)
         for (int64_t i = 0; i < p->count; i++) {
             scale_experiment *e = &p->all[i];
             ML_TRY(scale_run(p->options, e, repetition));
-            fprintf(stderr, "repetition %" PRId64 ": %s, dp %" PRId64 " x tp %" PRId64 ": %.1f tokens/s\n", repetition + 1, e->method,
-                    e->dp, e->tp, e->value[repetition][scale_column_find("tokens_per_s")]);
+            fprintf(stderr,
+                    "repetition %" PRId64 ": %s, dp %" PRId64 " x tp %" PRId64 ": %.1f tokens/s\n",
+                    repetition + 1, e->method, e->dp, e->tp,
+                    e->value[repetition][scale_column_find("tokens_per_s")]);
         }
     }
 done:
@@ -112,12 +123,17 @@ done:
 
 static ml_status check(const scale_options *o, const words *w)
 {
-    if (!w->ranks && !w->grid) return ml_fail(ML_USAGE, "scale: --ranks or --grid is missing; usage: %s", usage);
-    if (o->weak && w->strong) return ml_fail(ML_USAGE, "scale: --weak and --strong: give one of them");
-    if (o->steps < 1 || o->steps > 1000000) return ml_fail(ML_USAGE, "--steps: %" PRId64 ", expected 1 to 1000000", o->steps);
+    if (!w->ranks && !w->grid)
+        return ml_fail(ML_USAGE, "scale: --ranks or --grid is missing; usage: %s", usage);
+    if (o->weak && w->strong)
+        return ml_fail(ML_USAGE, "scale: --weak and --strong: give one of them");
+    if (o->steps < 1 || o->steps > 1000000)
+        return ml_fail(ML_USAGE, "--steps: %" PRId64 ", expected 1 to 1000000", o->steps);
     if (o->repetitions < 1 || o->repetitions > SCALE_REPETITIONS)
-        return ml_fail(ML_USAGE, "--repetitions: %" PRId64 ", expected 1 to %d", o->repetitions, SCALE_REPETITIONS);
-    if (w->threads < 0) return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
+        return ml_fail(ML_USAGE, "--repetitions: %" PRId64 ", expected 1 to %d", o->repetitions,
+                       SCALE_REPETITIONS);
+    if (w->threads < 0)
+        return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
     return ML_OK;
 }
 
@@ -144,7 +160,8 @@ static ml_status experiment(plan *p, char *program)
         ML_TRY(scale_print_json(p->options, p->all, p->count));
     else
         scale_print(p->options, p->all, p->count);
-    if (!any_done(p)) st = ml_fail(ML_INPUT, "scale: no run ended well; what each said is in %s", runs);
+    if (!any_done(p))
+        st = ml_fail(ML_INPUT, "scale: no run ended well; what each said is in %s", runs);
 done:
     ml_memory_free(p->all);
     return st;
@@ -193,8 +210,10 @@ const ml_command ml_command_scale = {
     "one configuration on several grids: tokens/s, phases, bytes and memory as a table",
     "usage: mpilora scale CONFIG.yaml --ranks 1,2,4 [option]...\n"
     "\n"
-    "Starts short runs of the configuration on every grid, repetitions in turn, and writes one table: OUT/scaling.csv (median, least and\n"
-    "most) and OUT/scaling.h5 (every repetition). Not to be started under mpirun: it starts the ranks itself. A run that fails is a row\n"
+    "Starts short runs of the configuration on every grid, repetitions in turn, and writes one "
+    "table: OUT/scaling.csv (median, least and\n"
+    "most) and OUT/scaling.h5 (every repetition). Not to be started under mpirun: it starts the "
+    "ranks itself. A run that fails is a row\n"
     "that says why. Saving and evaluation are left out, the first step of a run does not count.\n"
     "\n"
     "  --ranks 1,2,4      numbers of ranks, with the configuration's parallel.tp\n"
@@ -204,14 +223,17 @@ const ml_command ml_command_scale = {
     "  --methods M        lora,full,… as method.name has them; the configuration's unless told\n"
     "  --steps N          counted steps of a run, 5 unless told\n"
     "  --repetitions N    3 unless told\n"
-    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks\n"
-    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else \"mpirun --oversubscribe --bind-to none -n "
+    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the "
+    "ranks\n"
+    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else \"mpirun "
+    "--oversubscribe --bind-to none -n "
     "{ranks}\"\n"
     "  --set key=value    as in train\n"
     "  --out DIR          scaling unless told; runs and their output are in DIR/runs\n"
     "  --json             the table as one JSON object\n"
     "\n"
-    "Efficiency is tokens/s a rank beside that of the method's first grid. analysis/scaling.py plots the table.\n",
+    "Efficiency is tokens/s a rank beside that of the method's first grid. analysis/scaling.py "
+    "plots the table.\n",
     run,
     false,
     NULL};

@@ -1,4 +1,5 @@
-/* scale: one configuration on several grids, each a run of its own under a launcher; what it measured, as a table. */
+/* scale: one configuration on several grids, each a run of its own under a launcher; what it
+ * measured, as a table. */
 #ifndef MPILORA_CLI_EXPERIMENT_SCALE_H
 #define MPILORA_CLI_EXPERIMENT_SCALE_H
 
@@ -6,7 +7,12 @@
 #include "mpilora/base.h"
 #include "mpilora/config.h"
 
-enum { SCALE_EXPERIMENTS = 256, SCALE_REPETITIONS = 64, SCALE_STATUS = 256 /* LAUNCH_TEXT */, SCALE_PATH = 4096 };
+enum {
+    SCALE_EXPERIMENTS = 256,
+    SCALE_REPETITIONS = 64,
+    SCALE_STATUS = 256 /* LAUNCH_TEXT */,
+    SCALE_PATH = 4096
+};
 
 /* Means of steps are without the first one, which warms up. */
 enum { SCALE_COLUMNS = 28 };
@@ -29,15 +35,18 @@ typedef struct scale_options {
     bool weak;
 } scale_options;
 
-/* scale_run.c: one repetition. What fails is noted in the experiment; only what concerns all of them is a status. */
+/* scale_run.c: one repetition. What fails is noted in the experiment; only what concerns all of
+ * them is a status. */
 ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition) ML_NODISCARD;
 
 /* scale_table.c */
 table_spread scale_spread_of(const scale_experiment *e, int column);
 /* Tokens/s a rank, beside those of the method's first experiment that ended well. */
 double scale_efficiency(const scale_experiment *all, int64_t count, const scale_experiment *e);
-ml_status scale_write(const scale_options *o, const scale_experiment *all, int64_t count) ML_NODISCARD; /* scaling.csv, scaling.h5 */
+ml_status scale_write(const scale_options *o, const scale_experiment *all,
+                      int64_t count) ML_NODISCARD; /* scaling.csv, scaling.h5 */
 void scale_print(const scale_options *o, const scale_experiment *all, int64_t count);
-ml_status scale_print_json(const scale_options *o, const scale_experiment *all, int64_t count) ML_NODISCARD;
+ml_status scale_print_json(const scale_options *o, const scale_experiment *all,
+                           int64_t count) ML_NODISCARD;
 
 #endif

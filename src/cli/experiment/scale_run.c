@@ -1,10 +1,11 @@
-/* One run of an experiment: the launcher as a child process, its output in a file, then its metrics and summary. */
+/* One run of an experiment: the launcher as a child process, its output in a file, then its
+ * metrics and summary. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 
-#include "cli/support/launch.h"
 #include "cli/experiment/scale.h"
+#include "cli/support/launch.h"
 
 const table_column scale_columns[SCALE_COLUMNS] = {
     TABLE_STEP("tokens_per_s"),
@@ -38,9 +39,10 @@ int scale_column_find(const char *name)
     return -1;
 }
 
-/* ---- the child ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the child ----------------------------------------------------------------------------- */
 
-static void make_command(const scale_options *o, const scale_experiment *e, const char *run_dir, launch *c)
+static void make_command(const scale_options *o, const scale_experiment *e, const char *run_dir,
+                         launch *c)
 {
     launch_add_launcher(c, o->launcher, e->ranks);
     launch_add_word(c, "%s", o->program);
@@ -48,7 +50,8 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     launch_add_word(c, "%s", o->config_path);
     launch_add_word(c, "--fresh");
     for (int64_t i = 0; i < o->nsets; i++) launch_add_set(c, "%s", o->sets[i]);
-    const char *const fixed[] = {"train.save_every=0", "train.eval_every=0", "data.valid=null", NULL};
+    const char *const fixed[] = {"train.save_every=0", "train.eval_every=0", "data.valid=null",
+                                 NULL};
     for (int i = 0; fixed[i]; i++) launch_add_set(c, "%s", fixed[i]);
     launch_add_set(c, "run.dir=%s", run_dir);
     launch_add_set(c, "train.steps=%" PRId64, o->steps + 1);
@@ -57,7 +60,7 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     launch_add_set(c, "batch.sequences=%" PRId64, e->sequences);
 }
 
-/* ---- what it says ---- */
+/* ---- what it says -------------------------------------------------------------------------- */
 
 /* Means over the steps after the first. */
 static bool read_steps(const char *run_dir, double *value)
@@ -86,12 +89,14 @@ ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetit
     launch c = {0};
     int code;
     char run_dir[SCALE_PATH], log[SCALE_PATH + 8];
-    snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "-%" PRId64, o->out, e->method, e->dp, e->tp, repetition + 1);
+    snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "-%" PRId64, o->out,
+             e->method, e->dp, e->tp, repetition + 1);
     snprintf(log, sizeof log, "%s.log", run_dir);
     for (int i = 0; i < SCALE_COLUMNS; i++) e->value[repetition][i] = NAN;
     make_command(o, e, run_dir, &c);
     ML_TRY(launch_run(&c, log, e->threads, &code));
-    if (code == 0 && table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]) &&
+    if (code == 0 &&
+        table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]) &&
         read_steps(run_dir, e->value[repetition]))
         e->done++, e->used[repetition] = true;
     else if (strcmp(e->status, "ok") == 0)

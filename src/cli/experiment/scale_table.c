@@ -1,4 +1,5 @@
-/* The table of a scaling experiment: CSV with median, least and most of every figure, HDF5 with every repetition, and lines to read. */
+/* The table of a scaling experiment: CSV with median, least and most of every figure, HDF5 with
+ * every repetition, and lines to read. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -22,16 +23,23 @@ double scale_efficiency(const scale_experiment *all, int64_t count, const scale_
     return NAN;
 }
 
-/* What the formula says is summed a step: four bytes for each trainable parameter of the whole grid. */
-static double expected_bytes(const scale_experiment *e) { return 4.0 * scale_spread_of(e, scale_column_find("params_trainable")).median; }
+/* What the formula says is summed a step: four bytes for each trainable parameter of the whole
+ * grid. */
+static double expected_bytes(const scale_experiment *e)
+{
+    return 4.0 * scale_spread_of(e, scale_column_find("params_trainable")).median;
+}
 
-/* ---- files ---- */
+/* ---- files --------------------------------------------------------------------------------- */
 
-static ml_status add_row(ml_text *text, const scale_options *o, const scale_experiment *all, int64_t count, const scale_experiment *e)
+static ml_status add_row(ml_text *text, const scale_options *o, const scale_experiment *all,
+                         int64_t count, const scale_experiment *e)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_text_printf(text, "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64, o->weak ? "weak" : "strong",
-                          e->method, e->ranks, e->dp, e->tp, e->threads, e->sequences, e->done));
+    ML_TRY(ml_text_printf(
+        text, "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
+        o->weak ? "weak" : "strong", e->method, e->ranks, e->dp, e->tp, e->threads, e->sequences,
+        e->done));
     ML_TRY(table_add_number(text, scale_efficiency(all, count, e)));
     ML_TRY(table_add_number(text, expected_bytes(e)));
     for (int i = 0; i < SCALE_COLUMNS; i++) {
@@ -47,26 +55,31 @@ done:
     return st;
 }
 
-static ml_status make_csv(const scale_options *o, const scale_experiment *all, int64_t count, ml_text *text)
+static ml_status make_csv(const scale_options *o, const scale_experiment *all, int64_t count,
+                          ml_text *text)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,threads,sequences,repetitions,efficiency,allreduce_bytes_expected"));
+    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,threads,sequences,repetitions,"
+                                "efficiency,allreduce_bytes_expected"));
     for (int i = 0; i < SCALE_COLUMNS; i++)
-        ML_TRY(ml_text_printf(text, ",%s,%s_min,%s_max", scale_columns[i].name, scale_columns[i].name, scale_columns[i].name));
+        ML_TRY(ml_text_printf(text, ",%s,%s_min,%s_max", scale_columns[i].name,
+                              scale_columns[i].name, scale_columns[i].name));
     ML_TRY(ml_text_printf(text, ",status\n"));
     for (int64_t i = 0; i < count; i++) ML_TRY(add_row(text, o, all, count, &all[i]));
 done:
     return st;
 }
 
-static ml_status put_columns(hid_t file, const scale_options *o, const scale_experiment *all, int64_t count, double *work)
+static ml_status put_columns(hid_t file, const scale_options *o, const scale_experiment *all,
+                             int64_t count, double *work)
 {
     ml_status st = ML_OK;
     const char *const grid[] = {"ranks", "dp", "tp", "threads", "sequences", "full"};
     for (int k = 0; k < 6; k++) {
         for (int64_t i = 0; i < count; i++) {
             const scale_experiment *e = &all[i];
-            const int64_t number[] = {e->ranks, e->dp, e->tp, e->threads, e->sequences, !strcmp(e->method, "full")};
+            const int64_t number[] = {e->ranks,   e->dp,        e->tp,
+                                      e->threads, e->sequences, !strcmp(e->method, "full")};
             work[i] = (double)number[k];
         }
         ML_TRY(table_put_column(file, grid[k], count, 0, work));
@@ -76,14 +89,16 @@ static ml_status put_columns(hid_t file, const scale_options *o, const scale_exp
     for (int64_t i = 0; i < count; i++) work[i] = expected_bytes(&all[i]);
     ML_TRY(table_put_column(file, "allreduce_bytes_expected", count, 0, work));
     for (int c = 0; c < SCALE_COLUMNS; c++) {
-        for (int64_t i = 0; i < count * o->repetitions; i++) work[i] = all[i / o->repetitions].value[i % o->repetitions][c];
+        for (int64_t i = 0; i < count * o->repetitions; i++)
+            work[i] = all[i / o->repetitions].value[i % o->repetitions][c];
         ML_TRY(table_put_column(file, scale_columns[c].name, count, o->repetitions, work));
     }
 done:
     return st;
 }
 
-static ml_status write_hdf5(const scale_options *o, const scale_experiment *all, int64_t count, const char *csv)
+static ml_status write_hdf5(const scale_options *o, const scale_experiment *all, int64_t count,
+                            const char *csv)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
@@ -113,37 +128,46 @@ done:
     return st;
 }
 
-/* ---- to read ---- */
+/* ---- to read ------------------------------------------------------------------------------- */
 
 static double mib(double bytes) { return bytes / (1 << 20); }
 
 void scale_print(const scale_options *o, const scale_experiment *all, int64_t count)
 {
-    printf("%s scaling of %s: %" PRId64 " steps, %" PRId64 " repetitions; medians (least to most)\n", o->weak ? "weak" : "strong",
-           o->config_path, o->steps, o->repetitions);
-    printf("%-6s %5s %9s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method", "ranks", "dp x tp", "threads", "sequences",
-           "tokens/s", "eff.", "forward", "backward", "comm", "other", "sum, bytes", "formula", "MiB/rank", "planned");
+    printf("%s scaling of %s: %" PRId64 " steps, %" PRId64
+           " repetitions; medians (least to most)\n",
+           o->weak ? "weak" : "strong", o->config_path, o->steps, o->repetitions);
+    printf("%-6s %5s %9s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method", "ranks",
+           "dp x tp", "threads", "sequences", "tokens/s", "eff.", "forward", "backward", "comm",
+           "other", "sum, bytes", "formula", "MiB/rank", "planned");
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
         table_spread rate = scale_spread_of(e, scale_column_find("tokens_per_s"));
         char grid[32], spread[48];
         snprintf(grid, sizeof grid, "%" PRId64 " x %" PRId64, e->dp, e->tp);
         snprintf(spread, sizeof spread, "%.1f (%.1f to %.1f)", rate.median, rate.least, rate.most);
-        printf("%-6s %5" PRId64 " %9s %7" PRId64 " %9" PRId64 " ", e->method, e->ranks, grid, e->threads, e->sequences);
+        printf("%-6s %5" PRId64 " %9s %7" PRId64 " %9" PRId64 " ", e->method, e->ranks, grid,
+               e->threads, e->sequences);
         if (e->done == 0) {
             printf("%s\n", e->status);
             continue;
         }
         double forward = scale_spread_of(e, scale_column_find("forward_s")).median,
                backward = scale_spread_of(e, scale_column_find("backward_s")).median;
-        double comm = scale_spread_of(e, scale_column_find("comm_s")).median, step = scale_spread_of(e, scale_column_find("step_s")).median;
-        printf("%24s %5.0f%% %8.3f %8.3f %7.3f %7.3f %11.0f %11.0f %9.1f %9.1f%s%s\n", spread, 100.0 * scale_efficiency(all, count, e),
-               forward, backward, comm, step - forward - backward - comm, scale_spread_of(e, scale_column_find("allreduce_bytes")).median,
-               expected_bytes(e), mib(scale_spread_of(e, scale_column_find("memory_total")).median),
-               mib(scale_spread_of(e, scale_column_find("planned_total")).median), strcmp(e->status, "ok") ? "  a repetition failed: " : "",
+        double comm = scale_spread_of(e, scale_column_find("comm_s")).median,
+               step = scale_spread_of(e, scale_column_find("step_s")).median;
+        printf("%24s %5.0f%% %8.3f %8.3f %7.3f %7.3f %11.0f %11.0f %9.1f %9.1f%s%s\n", spread,
+               100.0 * scale_efficiency(all, count, e), forward, backward, comm,
+               step - forward - backward - comm,
+               scale_spread_of(e, scale_column_find("allreduce_bytes")).median, expected_bytes(e),
+               mib(scale_spread_of(e, scale_column_find("memory_total")).median),
+               mib(scale_spread_of(e, scale_column_find("planned_total")).median),
+               strcmp(e->status, "ok") ? "  a repetition failed: " : "",
                strcmp(e->status, "ok") ? e->status : "");
     }
-    printf("table: %s/scaling.csv, %s/scaling.h5; plots: python3 analysis/scaling.py %s/scaling.csv\n", o->out, o->out, o->out);
+    printf(
+        "table: %s/scaling.csv, %s/scaling.h5; plots: python3 analysis/scaling.py %s/scaling.csv\n",
+        o->out, o->out, o->out);
 }
 
 ml_status scale_print_json(const scale_options *o, const scale_experiment *all, int64_t count)
@@ -152,17 +176,20 @@ ml_status scale_print_json(const scale_options *o, const scale_experiment *all, 
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
         json_t *item =
-            json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "method", e->method, "ranks", (json_int_t)e->ranks, "dp",
-                      (json_int_t)e->dp, "tp", (json_int_t)e->tp, "threads", (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
+            json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "method", e->method, "ranks",
+                      (json_int_t)e->ranks, "dp", (json_int_t)e->dp, "tp", (json_int_t)e->tp,
+                      "threads", (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
                       "repetitions", (json_int_t)e->done, "status", e->status, "efficiency",
-                      table_json_number(scale_efficiency(all, count, e)), "allreduce_bytes_expected", table_json_number(expected_bytes(e)));
+                      table_json_number(scale_efficiency(all, count, e)),
+                      "allreduce_bytes_expected", table_json_number(expected_bytes(e)));
         for (int c = 0; item && c < SCALE_COLUMNS; c++) {
-            json_object_set_new(item, scale_columns[c].name, table_json_spread(scale_spread_of(e, c)));
+            json_object_set_new(item, scale_columns[c].name,
+                                table_json_spread(scale_spread_of(e, c)));
         }
         json_array_append_new(list, item);
     }
-    json_t *all_of_it =
-        json_pack("{s:s,s:I,s:o}", "scaling", o->weak ? "weak" : "strong", "steps", (json_int_t)o->steps, "experiments", list);
+    json_t *all_of_it = json_pack("{s:s,s:I,s:o}", "scaling", o->weak ? "weak" : "strong", "steps",
+                                  (json_int_t)o->steps, "experiments", list);
     if (!all_of_it) return ml_fail(ML_RESOURCE, "out of memory: the table as JSON");
     json_dumpf(all_of_it, stdout, JSON_INDENT(1));
     printf("\n");

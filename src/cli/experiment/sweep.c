@@ -1,5 +1,5 @@
-/* mpilora sweep: which weights to adapt at a fixed number of trained parameters, and with which rank (tables 5 and 6 of Hu et al. 2021): rows for compare, and their
- * table. */
+/* mpilora sweep: which weights to adapt at a fixed number of trained parameters, and with which
+ * rank (tables 5 and 6 of Hu et al. 2021): rows for compare, and their table. */
 #include <inttypes.h>
 #include <jansson.h>
 
@@ -7,8 +7,10 @@
 #include "cli/experiment/compare.h"
 #include "mpilora/plan.h"
 
-static const char usage[] = "mpilora sweep weights CONFIG.yaml [--budget N] [--targets q,k,q+v,...], or: mpilora sweep ranks CONFIG.yaml "
-                            "[--lora-ranks 1,2,...] [--targets q,q+v,...], either with [--plan] [--seeds 1,2,3] [--out DIR]";
+static const char usage[] = "mpilora sweep weights CONFIG.yaml [--budget N] [--targets "
+                            "q,k,q+v,...], or: mpilora sweep ranks CONFIG.yaml "
+                            "[--lora-ranks 1,2,...] [--targets q,q+v,...], either with [--plan] "
+                            "[--seeds 1,2,3] [--out DIR]";
 
 enum { TARGETS = 64, SETS = 3 };
 
@@ -26,9 +28,10 @@ typedef struct sweep {
     sweep_point point[COMPARE_ROWS];
 } sweep;
 
-/* ---- which points ---- */
+/* ---- which points -------------------------------------------------------------------------- */
 
-/* What LoRA trains there; NULL and 0: with the configuration's own targets and rank. By the plan, so it is what training would count. */
+/* What LoRA trains there; NULL and 0: with the configuration's own targets and rank. By the plan,
+ * so it is what training would count. */
 static ml_status count_trained(const sweep *s, const char *targets, int64_t rank, int64_t *trained)
 {
     ml_status st = ML_OK;
@@ -58,8 +61,10 @@ static ml_status choose_rank(const sweep *s, const char *targets, int64_t *rank)
     ML_TRY(count_trained(s, targets, 1, &one));
     ML_TRY(count_trained(s, targets, 2, &two));
     if (one > s->budget)
-        return ml_fail(ML_USAGE, "--budget: %" PRId64 " trained parameters are fewer than the %" PRId64 " of rank 1 on %s", s->budget, one,
-                       targets);
+        return ml_fail(ML_USAGE,
+                       "--budget: %" PRId64 " trained parameters are fewer than the %" PRId64
+                       " of rank 1 on %s",
+                       s->budget, one, targets);
     *rank = 1 + (s->budget - one) / (two - one);
 done:
     return st;
@@ -67,7 +72,8 @@ done:
 
 static ml_status add_point(sweep *s, const char *targets, int64_t rank)
 {
-    if (s->count == COMPARE_ROWS) return ml_fail(ML_USAGE, "more than %d runs of a seed", COMPARE_ROWS);
+    if (s->count == COMPARE_ROWS)
+        return ml_fail(ML_USAGE, "more than %d runs of a seed", COMPARE_ROWS);
     for (int64_t i = 0; i < s->count; i++)
         if (s->point[i].rank == rank && !strcmp(s->point[i].targets, targets))
             return ml_fail(ML_USAGE, "%s with rank %" PRId64 " stands there twice", targets, rank);
@@ -99,7 +105,9 @@ static ml_status read_points(sweep *s)
         char targets[TARGETS];
         size_t length = strcspn(at, ",");
         if (length == 0 || length >= sizeof targets)
-            return ml_fail(ML_USAGE, "--targets: \"%s\", expected weights with commas between them, or + for those together: q,v,q+v",
+            return ml_fail(ML_USAGE,
+                           "--targets: \"%s\", expected weights with commas between them, or + for "
+                           "those together: q,v,q+v",
                            s->targets);
         snprintf(targets, sizeof targets, "%.*s", (int)length, at);
         for (char *plus = targets; (plus = strchr(plus, '+'));) *plus = ',';
@@ -117,14 +125,15 @@ static ml_status make_rows(const sweep *s, compare_row *rows)
     ml_text words = {0};
     int64_t count;
     for (int64_t i = 0; i < s->count; i++)
-        ML_TRY(ml_text_printf(&words, "%slora:targets=[%s]:rank=%" PRId64, i > 0 ? "," : "", s->point[i].targets, s->point[i].rank));
+        ML_TRY(ml_text_printf(&words, "%slora:targets=[%s]:rank=%" PRId64, i > 0 ? "," : "",
+                              s->point[i].targets, s->point[i].rank));
     ML_TRY(compare_rows_read(rows, &count, words.data));
 done:
     ml_text_destroy(&words);
     return st;
 }
 
-/* ---- to read ---- */
+/* ---- to read ------------------------------------------------------------------------------- */
 
 static void print_head(const sweep *s, const char *last)
 {
@@ -132,7 +141,10 @@ static void print_head(const sweep *s, const char *last)
     printf("%-14s %6s %12s%s\n", "weights", "rank", "trained", last);
 }
 
-static void print_point(const sweep_point *p) { printf("%-14s %6" PRId64 " %12" PRId64, p->targets, p->rank, p->trained); }
+static void print_point(const sweep_point *p)
+{
+    printf("%-14s %6" PRId64 " %12" PRId64, p->targets, p->rank, p->trained);
+}
 
 static void print_plan(const sweep *s)
 {
@@ -147,9 +159,11 @@ static ml_status print_plan_json(const sweep *s)
 {
     json_t *list = json_array();
     for (int64_t i = 0; i < s->count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "targets", s->point[i].targets, "rank", (json_int_t)s->point[i].rank,
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "targets", s->point[i].targets,
+                                              "rank", (json_int_t)s->point[i].rank,
                                               "params_trainable", (json_int_t)s->point[i].trained));
-    json_t *all = json_pack("{s:o, s:o}", "budget", s->weights ? json_integer(s->budget) : json_null(), "rows", list);
+    json_t *all = json_pack("{s:o, s:o}", "budget",
+                            s->weights ? json_integer(s->budget) : json_null(), "rows", list);
     if (!all) return ml_fail(ML_RESOURCE, "out of memory: the plan as JSON");
     json_dumpf(all, stdout, JSON_INDENT(1));
     printf("\n");
@@ -159,20 +173,25 @@ static ml_status print_plan_json(const sweep *s)
 
 static void print_table(const sweep *s, const compare_options *o, const compare_row *rows)
 {
-    printf("%s, %" PRId64 " seed%s: validation loss, median (least to most); of the base alone: %.4f\n", o->config_path, o->nseeds,
-           o->nseeds > 1 ? "s" : "", o->base_loss);
+    printf("%s, %" PRId64
+           " seed%s: validation loss, median (least to most); of the base alone: %.4f\n",
+           o->config_path, o->nseeds, o->nseeds > 1 ? "s" : "", o->base_loss);
     print_head(s, "       valid  (least to most)");
     for (int64_t i = 0; i < s->count; i++) {
         table_spread valid = compare_spread(&rows[i], "valid_loss");
         print_point(&s->point[i]);
-        if (rows[i].done > 0) printf("  %10.4f  (%.4f to %.4f)", valid.median, valid.least, valid.most);
-        if (rows[i].done < o->nseeds) printf("  %" PRId64 " of %" PRId64 " seeds: %s", rows[i].done, o->nseeds, rows[i].status);
+        if (rows[i].done > 0)
+            printf("  %10.4f  (%.4f to %.4f)", valid.median, valid.least, valid.most);
+        if (rows[i].done < o->nseeds)
+            printf("  %" PRId64 " of %" PRId64 " seeds: %s", rows[i].done, o->nseeds,
+                   rows[i].status);
         printf("\n");
     }
-    printf("table: %s/compare.csv, %s/compare.h5; plot: python3 analysis/sweep.py %s/compare.csv\n", o->out, o->out, o->out);
+    printf("table: %s/compare.csv, %s/compare.h5; plot: python3 analysis/sweep.py %s/compare.csv\n",
+           o->out, o->out, o->out);
 }
 
-/* ---- command line ---- */
+/* ---- command line -------------------------------------------------------------------------- */
 
 static ml_status read_options(int argc, char **argv, sweep *s)
 {
@@ -189,10 +208,15 @@ static ml_status read_options(int argc, char **argv, sweep *s)
     ML_TRY(options_read(argc, argv, table, 2, 2, word, usage));
     s->weights = !strcmp(word[0], "weights");
     s->path = word[1];
-    if (!s->weights && strcmp(word[0], "ranks")) return ml_fail(ML_USAGE, "\"%s\", expected weights or ranks; usage: %s", word[0], usage);
-    if (s->weights && s->ranks) return ml_fail(ML_USAGE, "--lora-ranks: belongs to sweep ranks; the budget decides the ranks here");
-    if (!s->weights && s->budget != -1) return ml_fail(ML_USAGE, "--budget: belongs to sweep weights");
-    if (s->budget < 1 && s->budget != -1) return ml_fail(ML_USAGE, "--budget: %" PRId64 ", expected at least 1", s->budget);
+    if (!s->weights && strcmp(word[0], "ranks"))
+        return ml_fail(ML_USAGE, "\"%s\", expected weights or ranks; usage: %s", word[0], usage);
+    if (s->weights && s->ranks)
+        return ml_fail(ML_USAGE,
+                       "--lora-ranks: belongs to sweep ranks; the budget decides the ranks here");
+    if (!s->weights && s->budget != -1)
+        return ml_fail(ML_USAGE, "--budget: belongs to sweep weights");
+    if (s->budget < 1 && s->budget != -1)
+        return ml_fail(ML_USAGE, "--budget: %" PRId64 ", expected at least 1", s->budget);
     if (!s->targets) s->targets = s->weights ? "q,k,v,o,q+k,q+v,q+k+v+o" : "q,q+v,q+k+v+o";
     if (!s->ranks) s->ranks = "1,2,4,8,64";
 done:
@@ -226,7 +250,10 @@ static ml_status run(int argc, char **argv)
     ML_TRY(read_options(argc, argv, s));
     ML_TRY(compare_options_read(&o, &config, s->path, &s->words));
     if (config.method.rank_pattern.count > 0) {
-        st = ml_fail(ML_USAGE, "%s: method.rank_pattern: a sweep gives every layer the same rank; take it out", s->path);
+        st =
+            ml_fail(ML_USAGE,
+                    "%s: method.rank_pattern: a sweep gives every layer the same rank; take it out",
+                    s->path);
         goto done;
     }
     ML_TRY(read_points(s));
@@ -249,16 +276,22 @@ const ml_command ml_command_sweep = {
     "usage: mpilora sweep weights CONFIG.yaml [--budget N] [option]...\n"
     "       mpilora sweep ranks CONFIG.yaml [--lora-ranks 1,2,4,8,64] [option]...\n"
     "\n"
-    "The paper's tables 5 and 6. weights: the same number of trained parameters on different weights, each with the largest rank that is\n"
-    "within the budget. ranks: every rank on every choice of weights. Prints the list, trains with each, and prints validation losses;\n"
-    "the runs are compare's: OUT/compare.csv and OUT/compare.h5 have everything, and started again the command goes on where it was\n"
-    "stopped. alpha stays the configuration's for all of them. jobs/sweep.py submits combinations of any other keys.\n"
+    "The paper's tables 5 and 6. weights: the same number of trained parameters on different "
+    "weights, each with the largest rank that is\n"
+    "within the budget. ranks: every rank on every choice of weights. Prints the list, trains with "
+    "each, and prints validation losses;\n"
+    "the runs are compare's: OUT/compare.csv and OUT/compare.h5 have everything, and started again "
+    "the command goes on where it was\n"
+    "stopped. alpha stays the configuration's for all of them. jobs/sweep.py submits combinations "
+    "of any other keys.\n"
     "\n"
     "  --budget N         trained parameters at most; what the configuration trains unless told\n"
     "  --lora-ranks LIST  1,2,4,8,64 unless told\n"
-    "  --targets LIST     choices with commas between them, weights of one choice with +; q,k,v,o,q+k,q+v,q+k+v+o unless told (ranks:\n"
+    "  --targets LIST     choices with commas between them, weights of one choice with +; "
+    "q,k,v,o,q+k,q+v,q+k+v+o unless told (ranks:\n"
     "                     q,q+v,q+k+v+o)\n"
-    "  --plan             print the list with ranks and trained parameters, train nothing\n" COMPARE_HELP
+    "  --plan             print the list with ranks and trained parameters, train "
+    "nothing\n" COMPARE_HELP
     "  --out DIR          sweep unless told; runs and their output are in DIR/runs\n"
     "  --json             the table as one JSON object\n"
     "\n"

@@ -13,7 +13,8 @@ typedef struct generation_options {
 } generation_options;
 
 generation_options generation_defaults(void);
-/* Appends --max-new, --beams, … and --batch to a table at `to`, which has room for GENERATION_OPTIONS more. */
+/* Appends --max-new, --beams, … and --batch to a table at `to`, which has room for
+ * GENERATION_OPTIONS more. */
 void generation_add_options(generation_options *o, option *to);
 /* ML_USAGE naming the option. Afterwards o->generation is complete but for the end of text. */
 ml_status generation_check(generation_options *o) ML_NODISCARD;

@@ -1,5 +1,6 @@
-/* HDF5 1.10 does not return from every lack of memory: it calls exit, or goes on with a null pointer. What then ends the process is turned into the one
- * line and the exit code that any other lack of memory has. */
+/* HDF5 1.10 does not return from every lack of memory: it calls exit, or goes on with a null
+ * pointer. What then ends the process is turned into the one line and the exit code that any other
+ * lack of memory has. */
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -14,7 +15,8 @@ static struct sigaction before[SIGNALS];
 /* Only what a signal handler may do. */
 static void end_here(void)
 {
-    static const char line[] = "error: out of memory: HDF5 could not go on while it made a file; nothing of it was written, and older "
+    static const char line[] = "error: out of memory: HDF5 could not go on while it made a file; "
+                               "nothing of it was written, and older "
                                "checkpoints are as they were\n";
     ssize_t n = write(STDERR_FILENO, line, sizeof line - 1);
     (void)n;

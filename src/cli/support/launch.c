@@ -15,7 +15,8 @@ extern char **environ;
 const char *launch_default(void)
 {
     const char *job = getenv("SLURM_JOB_ID");
-    return job && *job ? "srun --mpi=pmix --exact -n {ranks}" : "mpirun --oversubscribe --bind-to none -n {ranks}";
+    return job && *job ? "srun --mpi=pmix --exact -n {ranks}"
+                       : "mpirun --oversubscribe --bind-to none -n {ranks}";
 }
 
 int64_t launch_threads(int64_t asked, int64_t ranks)
@@ -30,7 +31,9 @@ ml_status launch_find_program(char path[LAUNCH_PATH])
 {
     const char *world = getenv("OMPI_COMM_WORLD_SIZE");
     if (world && strtoll(world, NULL, 10) > 1)
-        return ml_fail(ML_USAGE, "%s ranks of it were started; start it alone, it starts the ranks itself", world);
+        return ml_fail(ML_USAGE,
+                       "%s ranks of it were started; start it alone, it starts the ranks itself",
+                       world);
     ssize_t n = readlink("/proc/self/exe", path, LAUNCH_PATH - 1);
     if (n <= 0) return ml_fail(ML_INTERNAL, "/proc/self/exe cannot be read");
     path[n] = '\0';
@@ -70,7 +73,8 @@ void launch_add_method(launch *c, const char *name)
     ml_method method;
     bool known = ml_method_find(name, &method), other = known && !ml_method_has_lora(method);
     if (known && method != ML_METHOD_LORA) launch_add_set(c, "method.init=null");
-    for (int i = 0; other && ml_lora_variants_off[i]; i++) launch_add_set(c, "%s", ml_lora_variants_off[i]);
+    for (int i = 0; other && ml_lora_variants_off[i]; i++)
+        launch_add_set(c, "%s", ml_lora_variants_off[i]);
     launch_add_set(c, "method.name=%s", name);
 }
 
@@ -81,8 +85,8 @@ void launch_add_launcher(launch *c, const char *launcher, int64_t ranks)
         int length = (int)strcspn(at, " ");
         const char *found = length > 0 ? strstr(at, mark) : NULL;
         if (found && found + strlen(mark) <= at + length)
-            launch_add_word(c, "%.*s%" PRId64 "%.*s", (int)(found - at), at, ranks, (int)(at + length - found) - (int)strlen(mark),
-                            found + strlen(mark));
+            launch_add_word(c, "%.*s%" PRId64 "%.*s", (int)(found - at), at, ranks,
+                            (int)(at + length - found) - (int)strlen(mark), found + strlen(mark));
         else if (length > 0)
             launch_add_word(c, "%.*s", length, at);
         at += length;
@@ -97,7 +101,8 @@ void launch_destroy(launch *c)
 
 ml_status launch_run(const launch *c, const char *log, int64_t threads, int *code)
 {
-    if (c->full) return ml_fail(ML_USAGE, "the launcher and --set make more than %d words", LAUNCH_WORDS);
+    if (c->full)
+        return ml_fail(ML_USAGE, "the launcher and --set make more than %d words", LAUNCH_WORDS);
     posix_spawn_file_actions_t files;
     pid_t child;
     int status = 0;
@@ -106,11 +111,14 @@ ml_status launch_run(const launch *c, const char *log, int64_t threads, int *cod
     setenv("OMP_NUM_THREADS", number, 1);
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC,
+                                     0666);
     posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
     errno = posix_spawnp(&child, c->words[0], &files, NULL, c->words, environ);
     posix_spawn_file_actions_destroy(&files);
-    if (errno) return ml_fail(ML_USAGE, "%s cannot be started: %s; name another launcher with --launcher", c->words[0], strerror(errno));
+    if (errno)
+        return ml_fail(ML_USAGE, "%s cannot be started: %s; name another launcher with --launcher",
+                       c->words[0], strerror(errno));
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     *code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return ML_OK;
@@ -121,7 +129,8 @@ void launch_explain(const char *log, int code, char text[LAUNCH_TEXT])
     char line[1024], last[LAUNCH_TEXT - 32] = "";
     FILE *file = fopen(log, "r");
     while (file && fgets(line, sizeof line, file))
-        if (strstr(line, "mpilora") || (!last[0] && line[strspn(line, "- \n")])) /* Open MPI begins with a line of dashes */
+        if (strstr(line, "mpilora") ||
+            (!last[0] && line[strspn(line, "- \n")])) /* Open MPI begins with a line of dashes */
             snprintf(last, sizeof last, "%.*s", (int)strcspn(line, "\n"), line);
     if (file) fclose(file);
     snprintf(text, LAUNCH_TEXT, "exit code %d: %s", code, last);

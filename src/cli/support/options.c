@@ -18,8 +18,8 @@ static ml_status unknown(const option *table, const char *word, const char *usag
     const char *names[MOST] = {NULL};
     for (int i = 0; i + 1 < MOST && table[i].name; i++) names[i] = table[i].name;
     const char *near = ml_nearest_word(word, names);
-    return ml_fail(ML_USAGE, "unknown option %s%s%s%s; usage: %s", word, near ? "; did you mean " : "", near ? near : "", near ? "?" : "",
-                   usage);
+    return ml_fail(ML_USAGE, "unknown option %s%s%s%s; usage: %s", word,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "", usage);
 }
 
 static ml_status store_int(const char *name, const char *text, int64_t *out)
@@ -27,7 +27,8 @@ static ml_status store_int(const char *name, const char *text, int64_t *out)
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno) return ml_fail(ML_USAGE, "%s: \"%s\" is not a whole number", name, text);
+    if (end == text || *end || errno)
+        return ml_fail(ML_USAGE, "%s: \"%s\" is not a whole number", name, text);
     *out = value;
     return ML_OK;
 }
@@ -36,14 +37,16 @@ static ml_status store_number(const char *name, const char *text, double *out)
 {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value)) return ml_fail(ML_USAGE, "%s: \"%s\" is not a number", name, text);
+    if (end == text || *end || !isfinite(value))
+        return ml_fail(ML_USAGE, "%s: \"%s\" is not a number", name, text);
     *out = value;
     return ML_OK;
 }
 
 static ml_status store_list(const char *name, const char *text, option_list *list)
 {
-    if (list->count == OPTION_REPEATS) return ml_fail(ML_USAGE, "%s: given more than %d times", name, OPTION_REPEATS);
+    if (list->count == OPTION_REPEATS)
+        return ml_fail(ML_USAGE, "%s: given more than %d times", name, OPTION_REPEATS);
     list->items[list->count++] = text;
     return ML_OK;
 }
@@ -78,11 +81,13 @@ static ml_status read_option(int argc, char **argv, int *i, const option *table,
         return ML_OK;
     }
     if (equals) return store(o, equals + 1);
-    if (*i + 1 >= argc) return ml_fail(ML_USAGE, "%s: its value is missing; usage: %s", o->name, usage);
+    if (*i + 1 >= argc)
+        return ml_fail(ML_USAGE, "%s: its value is missing; usage: %s", o->name, usage);
     return store(o, argv[++*i]);
 }
 
-ml_status options_read(int argc, char **argv, const option *table, int least, int most, const char **words, const char *usage)
+ml_status options_read(int argc, char **argv, const option *table, int least, int most,
+                       const char **words, const char *usage)
 {
     int found = 0;
     bool only_words = false;
@@ -93,23 +98,29 @@ ml_status options_read(int argc, char **argv, const option *table, int least, in
             ml_status st = read_option(argc, argv, &i, table, usage);
             if (st != ML_OK) return st;
         } else {
-            if (found == most) return ml_fail(ML_USAGE, "\"%s\" is one word too many; usage: %s", argv[i], usage);
+            if (found == most)
+                return ml_fail(ML_USAGE, "\"%s\" is one word too many; usage: %s", argv[i], usage);
             words[found++] = argv[i];
         }
     }
-    if (found < least) return ml_fail(ML_USAGE, "%d of %d words are missing; usage: %s", least - found, least, usage);
+    if (found < least)
+        return ml_fail(ML_USAGE, "%d of %d words are missing; usage: %s", least - found, least,
+                       usage);
     return ML_OK;
 }
 
-ml_status options_read_numbers(const char *name, const char *text, int64_t most, int64_t *out, int64_t *count)
+ml_status options_read_numbers(const char *name, const char *text, int64_t most, int64_t *out,
+                               int64_t *count)
 {
     char *end = NULL;
     *count = 0;
     for (const char *at = text; at; at = *end ? end + 1 : NULL) {
         long long value = strtoll(at, &end, 10);
         if (end == at || (*end && *end != ',') || value < 1 || value > 1 << 20 || *count == most)
-            return ml_fail(ML_USAGE, "%s: \"%s\", expected up to %lld whole numbers of at least 1 with commas between them", name, text,
-                           (long long)most);
+            return ml_fail(ML_USAGE,
+                           "%s: \"%s\", expected up to %lld whole numbers of at least 1 with "
+                           "commas between them",
+                           name, text, (long long)most);
         out[(*count)++] = value;
     }
     return ML_OK;

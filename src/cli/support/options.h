@@ -25,11 +25,15 @@ typedef struct option {
     void *value; /* of the kind's type; unchanged where the option is not given */
 } option;
 
-/* Fills the options' values and up to `most` positional words (borrowed from argv). ML_USAGE naming an unknown option (and the nearest), a missing or malformed
- * value, or fewer than `least` or more than `most` words; `usage` is the line that the message ends with. */
-ml_status options_read(int argc, char **argv, const option *table, int least, int most, const char **words, const char *usage) ML_NODISCARD;
+/* Fills the options' values and up to `most` positional words (borrowed from argv). ML_USAGE
+ * naming an unknown option (and the nearest), a missing or malformed value, or fewer than `least`
+ * or more than `most` words; `usage` is the line that the message ends with. */
+ml_status options_read(int argc, char **argv, const option *table, int least, int most,
+                       const char **words, const char *usage) ML_NODISCARD;
 
-/* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them. ML_USAGE naming `option`. */
-ml_status options_read_numbers(const char *option, const char *text, int64_t most, int64_t *out, int64_t *count) ML_NODISCARD;
+/* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them.
+ * ML_USAGE naming `option`. */
+ml_status options_read_numbers(const char *option, const char *text, int64_t most, int64_t *out,
+                               int64_t *count) ML_NODISCARD;
 
 #endif

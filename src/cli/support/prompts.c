@@ -9,7 +9,7 @@
 
 #include "io/line_reader.h"
 
-/* ---- adapters ---- */
+/* ---- adapters ------------------------------------------------------------------------------ */
 
 static int64_t find_adapter(const prompts *p, const char *name)
 {
@@ -21,7 +21,8 @@ static int64_t find_adapter(const prompts *p, const char *name)
 static ml_status add_adapter(prompts *p, const char *name, int64_t name_length, const char *path)
 {
     ml_status st = ML_OK;
-    if (p->nadapters == OPTION_REPEATS) return ml_fail(ML_USAGE, "--adapter: more than %d adapters", OPTION_REPEATS);
+    if (p->nadapters == OPTION_REPEATS)
+        return ml_fail(ML_USAGE, "--adapter: more than %d adapters", OPTION_REPEATS);
     named_adapter *a = &p->adapters[p->nadapters++];
     ML_NEW(a->name, name_length + 1, ML_MEM_OTHER, "an adapter's name");
     memcpy(a->name, name, (size_t)name_length);
@@ -36,11 +37,15 @@ ml_status prompts_name_adapters(prompts *p, const option_list *words)
     for (int64_t i = 0; i < words->count; i++) {
         const char *word = words->items[i], *equals = strchr(word, '='), *slash = strchr(word, '/');
         bool named = equals && equals > word && (!slash || equals < slash);
-        ml_status st = named ? add_adapter(p, word, equals - word, equals + 1) : add_adapter(p, word, (int64_t)strlen(word), word);
+        ml_status st = named ? add_adapter(p, word, equals - word, equals + 1)
+                             : add_adapter(p, word, (int64_t)strlen(word), word);
         if (st != ML_OK) return st;
         const char *name = p->adapters[p->nadapters - 1].name;
         if (find_adapter(p, name) != p->nadapters - 1)
-            return ml_fail(ML_USAGE, "--adapter: \"%s\" comes twice; give one of them another name: --adapter NAME=PATH", name);
+            return ml_fail(
+                ML_USAGE,
+                "--adapter: \"%s\" comes twice; give one of them another name: --adapter NAME=PATH",
+                name);
     }
     p->given = p->nadapters;
     return ML_OK;
@@ -52,7 +57,7 @@ const char *prompts_adapter_name(const prompts *p, int64_t i)
     return adapter < 0 ? NULL : p->adapters[adapter].name;
 }
 
-/* ---- prompts ---- */
+/* ---- prompts ------------------------------------------------------------------------------- */
 
 static ml_status make_room(prompts *p)
 {
@@ -93,31 +98,37 @@ ml_status prompts_add_texts(prompts *p, const option_list *texts)
     ml_status st = ML_OK;
     int64_t first = p->nadapters ? 0 : -1, end = p->nadapters ? p->nadapters : 0;
     for (int64_t adapter = first; adapter < end; adapter++)
-        for (int64_t i = 0; i < texts->count && st == ML_OK; i++) st = add_prompt(p, texts->items[i], adapter, i + 1);
+        for (int64_t i = 0; i < texts->count && st == ML_OK; i++)
+            st = add_prompt(p, texts->items[i], adapter, i + 1);
     return st;
 }
 
-/* ---- a file ---- */
+/* ---- a file -------------------------------------------------------------------------------- */
 
 /* The adapter that a line names; *adapter as it was where it names none. */
-static ml_status read_adapter(prompts *p, const json_t *line, const char *path, int64_t number, int64_t *adapter)
+static ml_status read_adapter(prompts *p, const json_t *line, const char *path, int64_t number,
+                              int64_t *adapter)
 {
     const json_t *name = json_object_get(line, "adapter");
     if (!name) return ML_OK;
     *adapter = -1;
     if (json_is_null(name)) return ML_OK;
     if (!json_is_string(name) || json_string_length(name) == 0)
-        return ml_fail(ML_INPUT, "%s:%" PRId64 ": \"adapter\" is neither a name nor null", path, number);
+        return ml_fail(ML_INPUT, "%s:%" PRId64 ": \"adapter\" is neither a name nor null", path,
+                       number);
     const char *text = json_string_value(name);
     *adapter = find_adapter(p, text);
     if (*adapter >= 0) return ML_OK;
     if (access(text, F_OK) != 0)
-        return ml_fail(ML_INPUT, "%s:%" PRId64 ": adapter \"%s\" is no name that --adapter gave, and no file", path, number, text);
+        return ml_fail(ML_INPUT,
+                       "%s:%" PRId64 ": adapter \"%s\" is no name that --adapter gave, and no file",
+                       path, number, text);
     *adapter = p->nadapters;
     return add_adapter(p, text, (int64_t)strlen(text), text);
 }
 
-static ml_status read_line(prompts *p, const char *bytes, int64_t length, const char *path, int64_t number)
+static ml_status read_line(prompts *p, const char *bytes, int64_t length, const char *path,
+                           int64_t number)
 {
     ml_status st = ML_OK;
     json_error_t error;
@@ -127,7 +138,10 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
     if (!line)
         st = ml_fail(ML_INPUT, "%s:%" PRId64 ": no JSON object: %s", path, number, error.text);
     else if (!json_is_string(prompt))
-        st = ml_fail(ML_INPUT, "%s:%" PRId64 ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}", path, number);
+        st = ml_fail(ML_INPUT,
+                     "%s:%" PRId64
+                     ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
+                     path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
     if (st == ML_OK) st = add_prompt(p, json_string_value(prompt), adapter, number);
@@ -144,9 +158,13 @@ ml_status prompts_read(prompts *p, const char *path)
     for (;;) {
         ML_TRY(ml_line_reader_next(&reader, &more));
         if (!more) break;
-        if (reader.line.length > 0) ML_TRY(read_line(p, reader.line.data, reader.line.length, path, reader.number));
+        if (reader.line.length > 0)
+            ML_TRY(read_line(p, reader.line.data, reader.line.length, path, reader.number));
     }
-    if (p->count == 0) st = ml_fail(ML_INPUT, "%s: no prompt in it; expected lines {\"prompt\": \"…\", \"adapter\": \"…\"}", path);
+    if (p->count == 0)
+        st = ml_fail(ML_INPUT,
+                     "%s: no prompt in it; expected lines {\"prompt\": \"…\", \"adapter\": \"…\"}",
+                     path);
 done:
     ml_line_reader_close(&reader);
     return st;

@@ -11,7 +11,8 @@ typedef struct named_adapter {
 } named_adapter;
 
 typedef struct prompts {
-    int64_t given, nadapters, count, capacity; /* given: adapters of the command line, the first ones */
+    int64_t given, nadapters, count,
+        capacity; /* given: adapters of the command line, the first ones */
     named_adapter adapters[OPTION_REPEATS];
     ml_prompt *items;
     char **texts; /* [count] what the items' texts point to */
@@ -21,8 +22,9 @@ typedef struct prompts {
 ml_status prompts_name_adapters(prompts *p, const option_list *words) ML_NODISCARD;
 /* Every text under every adapter, adapter by adapter; without adapters under the base alone. */
 ml_status prompts_add_texts(prompts *p, const option_list *texts) ML_NODISCARD;
-/* Lines {"prompt": …, "adapter": NAME}; "adapter": null is the base alone, without the member the one adapter that was named, or the base. A name that was not given is
- * the path of an adapter that is there. ML_INPUT naming file and line. */
+/* Lines {"prompt": …, "adapter": NAME}; "adapter": null is the base alone, without the member the
+ * one adapter that was named, or the base. A name that was not given is the path of an adapter
+ * that is there. ML_INPUT naming file and line. */
 ml_status prompts_read(prompts *p, const char *path) ML_NODISCARD;
 /* NULL: the base alone. */
 const char *prompts_adapter_name(const prompts *p, int64_t i);

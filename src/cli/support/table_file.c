@@ -22,7 +22,9 @@ bool table_read_summary(const char *run_dir, const table_column *columns, int co
     const json_t *memory = json_object_get(summary, "memory");
     for (int i = 0; summary && i < count; i++) {
         const table_column *c = &columns[i];
-        const json_t *from = !c->object ? summary : !strcmp(c->object, "memory") ? memory : json_object_get(memory, c->object);
+        const json_t *from = !c->object                     ? summary
+                             : !strcmp(c->object, "memory") ? memory
+                                                            : json_object_get(memory, c->object);
         if (!c->member) value[i] = table_member(from, c->key);
     }
     json_decref(summary);
@@ -46,23 +48,30 @@ table_spread table_spread_of(const double *values, int64_t stride, const bool *u
     return (table_spread){0.5 * (known[(n - 1) / 2] + known[n / 2]), known[0], known[n - 1]};
 }
 
-ml_status table_add_number(ml_text *text, double x) { return isfinite(x) ? ml_text_printf(text, ",%.9g", x) : ml_text_printf(text, ","); }
+ml_status table_add_number(ml_text *text, double x)
+{
+    return isfinite(x) ? ml_text_printf(text, ",%.9g", x) : ml_text_printf(text, ",");
+}
 
 ml_status table_add_quoted(ml_text *text, const char *words)
 {
     ml_status st = ml_text_printf(text, "\"");
-    for (const char *c = words; st == ML_OK && *c; c++) st = ml_text_printf(text, *c == '"' ? "\"\"" : "%c", *c);
+    for (const char *c = words; st == ML_OK && *c; c++)
+        st = ml_text_printf(text, *c == '"' ? "\"\"" : "%c", *c);
     return st == ML_OK ? ml_text_printf(text, "\"") : st;
 }
 
 json_t *table_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-ml_status table_put_column(hid_t file, const char *name, int64_t rows, int64_t cols, const double *values)
+ml_status table_put_column(hid_t file, const char *name, int64_t rows, int64_t cols,
+                           const double *values)
 {
     const hsize_t shape[] = {(hsize_t)rows, (hsize_t)cols};
     hid_t space = H5Screate_simple(cols > 0 ? 2 : 1, shape, NULL);
-    hid_t dataset = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    bool written = dataset >= 0 && H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
+    hid_t dataset =
+        H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    bool written = dataset >= 0 &&
+                   H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
     if (dataset >= 0) H5Dclose(dataset);
     H5Sclose(space);
     return written ? ML_OK : ml_fail(ML_RESOURCE, "a table's column %s cannot be made", name);
@@ -70,11 +79,12 @@ ml_status table_put_column(hid_t file, const char *name, int64_t rows, int64_t c
 
 json_t *table_json_spread(table_spread s)
 {
-    return json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min", table_json_number(s.least), "max",
-                     table_json_number(s.most));
+    return json_pack("{s:o,s:o,s:o}", "median", table_json_number(s.median), "min",
+                     table_json_number(s.least), "max", table_json_number(s.most));
 }
 
-static ml_status write_file(const char *out, const char *name, const char *ending, const char *bytes, int64_t length)
+static ml_status write_file(const char *out, const char *name, const char *ending,
+                            const char *bytes, int64_t length)
 {
     char path[ML_DURABLE_PATH];
     ml_status st = ml_durable_path(path, "%s/%s.%s", out, name, ending);

@@ -3,27 +3,29 @@
 
 #include "kernels/kernels_private.h"
 
-void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                   float beta, float *c, int64_t ldc)
+void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                   int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha, a,
-                (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (blasint)m, (blasint)n, (blasint)k, alpha, a, (blasint)lda, b, (blasint)ldb, beta,
+                c, (blasint)ldc);
 }
 
-static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                           int64_t ldy)
+static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                           const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     ml_panel_forward(ml_blas_sgemm, k, T, x, ldx, w, beta, y, ldy);
 }
 
-static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta, float *dx,
-                            int64_t ldx)
+static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     ml_panel_backward(ml_blas_sgemm, k, T, dy, ldy, w, beta, dx, ldx);
 }
 
-static void gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+static void gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                 float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                 float *c, int64_t ldc)
 {
     (void)kernels;
     ml_blas_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -44,4 +46,5 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_product_path ml_product_path_blas = {"blas", available, ml_panel_scratch_floats, start, NULL};
+const ml_product_path ml_product_path_blas = {"blas", available, ml_panel_scratch_floats, start,
+                                              NULL};

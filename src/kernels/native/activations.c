@@ -1,9 +1,12 @@
-/* Activations without branches, so that the compiler makes vector code of the rows. All errors are within 3e-7·max(1, |x|).
+/* Activations without branches, so that the compiler makes vector code of the rows. All errors are
+ * within 3e-7·max(1, |x|).
  *   gelu (tanh) = x·σ(2u), u = √(2/π)·(x + 0.044715·x³): 1/2·(1 + tanh u) is σ(2u)
- *   gelu (erf) = x·Φ(x), Φ from erfc(z) = e^(−z²)·t·P(t), t = 1/(1 + z/2): one polynomial for all z ≥ 0 */
+ *   gelu (erf) = x·Φ(x), Φ from erfc(z) = e^(−z²)·t·P(t), t = 1/(1 + z/2): one polynomial for all z
+ *     ≥ 0 */
 #include "kernels/native/native.h"
 
-static const float root_2_over_pi = 0.797884561f, cubic = 0.044715f, half_root_2 = 0.707106781f, density_at_0 = 0.398942280f;
+static const float root_2_over_pi = 0.797884561f, cubic = 0.044715f, half_root_2 = 0.707106781f,
+                   density_at_0 = 0.398942280f;
 
 ML_INLINE float sigmoid(float x) { return 1.0f / (1.0f + ml_native_exp(-x)); }
 
@@ -80,27 +83,32 @@ ML_INLINE float slope_of(ml_activation a, float x)
 
 static void forward_row(ml_activation a, int64_t n, const float *x, float *y)
 {
-#define LOOP(constant) _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = activate(constant, x[i])
+#define LOOP(constant) \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = activate(constant, x[i])
     FOR_CONSTANT(a, LOOP)
 #undef LOOP
 }
 
 static void backward_row(ml_activation a, int64_t n, const float *x, const float *dy, float *dx)
 {
-#define LOOP(constant) _Pragma("omp simd") for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * slope_of(constant, x[i])
+#define LOOP(constant) \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * slope_of(constant, x[i])
     FOR_CONSTANT(a, LOOP)
 #undef LOOP
 }
 
-static void gated_forward_row(ml_activation a, int64_t n, const float *gate, const float *up, float *y)
+static void gated_forward_row(ml_activation a, int64_t n, const float *gate, const float *up,
+                              float *y)
 {
-#define LOOP(constant) _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = activate(constant, gate[i]) * up[i]
+#define LOOP(constant) \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = activate(constant, gate[i]) * up[i]
     FOR_CONSTANT(a, LOOP)
 #undef LOOP
 }
 
 /* gate and up are read before dgate and dup are written: these may be the same memory. */
-static void gated_backward_row(ml_activation a, int64_t n, const float *gate, const float *up, const float *dy, float *dgate, float *dup)
+static void gated_backward_row(ml_activation a, int64_t n, const float *gate, const float *up,
+                               const float *dy, float *dgate, float *dup)
 {
 #define LOOP(constant)                                  \
     _Pragma("omp simd") for (int64_t i = 0; i < n; i++) \
@@ -113,30 +121,36 @@ static void gated_backward_row(ml_activation a, int64_t n, const float *gate, co
 #undef LOOP
 }
 
-static void activation_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy)
+static void activation_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                               float *y, int64_t ldy)
 {
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) forward_row(a, n, x + t * ldx, y + t * ldy);
 }
 
-static void activation_backward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, const float *dy, int64_t lddy,
-                                float *dx, int64_t lddx)
+static void activation_backward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                                const float *dy, int64_t lddy, float *dx, int64_t lddx)
 {
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) backward_row(a, n, x + t * ldx, dy + t * lddy, dx + t * lddx);
 }
 
-static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, float *y, int64_t ldy)
+static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
+                          int64_t ldg, float *y, int64_t ldy)
 {
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < T; t++) gated_forward_row(a, n, gate + t * ldg, up + t * ldg, y + t * ldy);
+    for (int64_t t = 0; t < T; t++)
+        gated_forward_row(a, n, gate + t * ldg, up + t * ldg, y + t * ldy);
 }
 
-static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, const float *dy,
-                           int64_t lddy, float *dgate, float *dup, int64_t lddg)
+static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *gate,
+                           const float *up, int64_t ldg, const float *dy, int64_t lddy,
+                           float *dgate, float *dup, int64_t lddg)
 {
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < T; t++) gated_backward_row(a, n, gate + t * ldg, up + t * ldg, dy + t * lddy, dgate + t * lddg, dup + t * lddg);
+    for (int64_t t = 0; t < T; t++)
+        gated_backward_row(a, n, gate + t * ldg, up + t * ldg, dy + t * lddy, dgate + t * lddg,
+                           dup + t * lddg);
 }
 
 void ML_NATIVE(native_activations)(ml_kernels *table)

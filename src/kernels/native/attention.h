@@ -1,6 +1,7 @@
-/* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK own tokens of one sequence; query and key blocks
- * of a sequence are cut at the same places, so only blocks on the diagonal are masked, and exactly along their diagonal. Of an earlier
- * sequence on the path a key block may be used in part: its first rows. */
+/* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK own
+ * tokens of one sequence; query and key blocks of a sequence are cut at the same places, so only
+ * blocks on the diagonal are masked, and exactly along their diagonal. Of an earlier sequence on
+ * the path a key block may be used in part: its first rows. */
 #ifndef MPILORA_KERNELS_NATIVE_ATTENTION_H
 #define MPILORA_KERNELS_NATIVE_ATTENTION_H
 
@@ -17,13 +18,14 @@ typedef enum part {
     PART_A_UPPER       /* A[i][l] is zero for l < i */
 } part;
 
-/* C[m, n] (+)= A[m, k]·B[k, n]: A[i][l] is a[i·row + l·col]; B and C are row-major with n padded up to the vector length. */
+/* C[m, n] (+)= A[m, k]·B[k, n]: A[i][l] is a[i·row + l·col]; B and C are row-major with n padded
+ * up to the vector length. */
 typedef struct operand {
     const float *a;
     int64_t row, col;
 } operand;
-void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c, int64_t ldc,
-                              bool add);
+void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a,
+                              const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
 
 /* Cuts the sequences into blocks: fills block_start, returns the number of blocks. */
 int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_start);
@@ -34,13 +36,15 @@ typedef struct block {
     int64_t first, rows;     /* tokens */
 } block;
 
-/* Tasks 0 … blocks·heads − 1, one a block and head: sequence by sequence, head by head, the last block (the longest work) first, so that
- * tasks that follow each other read the same keys and values. */
+/* Tasks 0 … blocks·heads − 1, one a block and head: sequence by sequence, head by head, the last
+ * block (the longest work) first, so that tasks that follow each other read the same keys and
+ * values. */
 typedef struct block_task {
     block block;
     int64_t head;
 } block_task;
-block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t heads, int64_t number);
+block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start,
+                              int64_t heads, int64_t number);
 
 /* The index-th block of a sequence. */
 ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, int64_t index)
@@ -51,8 +55,8 @@ ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, 
 
 ML_INLINE bool on_diagonal(block queries, block keys) { return queries.first == keys.first; }
 
-/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then those before it on the path, the
- * nearest sequence first. */
+/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then
+ * those before it on the path, the nearest sequence first. */
 typedef struct key_walk {
     const ml_sequences *sequences;
     int64_t sequence, next, end; /* whose own tokens are under way, and which of them are left */
@@ -60,7 +64,8 @@ typedef struct key_walk {
 
 ML_INLINE key_walk walk_keys(const ml_sequences *sequences, block queries)
 {
-    return (key_walk){sequences, queries.sequence, sequences->start[queries.sequence], queries.first + queries.rows};
+    return (key_walk){sequences, queries.sequence, sequences->start[queries.sequence],
+                      queries.first + queries.rows};
 }
 
 ML_INLINE bool next_keys(key_walk *walk, block *keys)
@@ -79,10 +84,15 @@ ML_INLINE bool next_keys(key_walk *walk, block *keys)
     return true;
 }
 
-ML_INLINE int64_t padded_head(const ml_attention_shape *shape) { return ml_round_up(shape->head_dim, ML_ATTENTION_PAD); }
+ML_INLINE int64_t padded_head(const ml_attention_shape *shape)
+{
+    return ml_round_up(shape->head_dim, ML_ATTENTION_PAD);
+}
 
-/* rows × h of a matrix into a slab [BLOCK][padded]; columns from h on stay zero (prepared once a thread). */
-ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, float *to, int64_t padded)
+/* rows × h of a matrix into a slab [BLOCK][padded]; columns from h on stay zero (prepared once a
+ * thread). */
+ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, float *to,
+                         int64_t padded)
 {
     for (int64_t i = 0; i < rows; i++) {
 #pragma omp simd
@@ -96,9 +106,12 @@ typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 ML_INLINE void turn_four(const float *x, int64_t ldx, float factor, float *to)
 {
     const four *r0 = (const four *)(const void *)x, *r1 = (const four *)(const void *)(x + ldx);
-    const four *r2 = (const four *)(const void *)(x + 2 * ldx), *r3 = (const four *)(const void *)(x + 3 * ldx);
-    four a = __builtin_shufflevector(*r0, *r1, 0, 4, 1, 5), b = __builtin_shufflevector(*r0, *r1, 2, 6, 3, 7);
-    four c = __builtin_shufflevector(*r2, *r3, 0, 4, 1, 5), d = __builtin_shufflevector(*r2, *r3, 2, 6, 3, 7);
+    const four *r2 = (const four *)(const void *)(x + 2 * ldx),
+               *r3 = (const four *)(const void *)(x + 3 * ldx);
+    four a = __builtin_shufflevector(*r0, *r1, 0, 4, 1, 5),
+         b = __builtin_shufflevector(*r0, *r1, 2, 6, 3, 7);
+    four c = __builtin_shufflevector(*r2, *r3, 0, 4, 1, 5),
+         d = __builtin_shufflevector(*r2, *r3, 2, 6, 3, 7);
     *(four *)(void *)to = factor * __builtin_shufflevector(a, c, 0, 1, 4, 5);
     *(four *)(void *)(to + BLOCK) = factor * __builtin_shufflevector(a, c, 2, 3, 6, 7);
     *(four *)(void *)(to + 2 * BLOCK) = factor * __builtin_shufflevector(b, d, 0, 1, 4, 5);
@@ -106,11 +119,13 @@ ML_INLINE void turn_four(const float *x, int64_t ldx, float factor, float *to)
 }
 
 /* rows × h, multiplied by `factor`, into a slab [h][BLOCK]. */
-ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *x, int64_t ldx, float *to)
+ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *x, int64_t ldx,
+                            float *to)
 {
     int64_t i = 0, whole = h / 4 * 4;
     for (; i + 4 <= rows; i += 4) {
-        for (int64_t c = 0; c < whole; c += 4) turn_four(x + i * ldx + c, ldx, factor, to + c * BLOCK + i);
+        for (int64_t c = 0; c < whole; c += 4)
+            turn_four(x + i * ldx + c, ldx, factor, to + c * BLOCK + i);
         for (int64_t c = whole; c < h; c++)
             for (int64_t r = i; r < i + 4; r++) to[c * BLOCK + r] = factor * x[r * ldx + c];
     }
@@ -118,17 +133,22 @@ ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *
         for (int64_t c = 0; c < h; c++) to[c * BLOCK + i] = factor * x[i * ldx + c];
 }
 
-/* On the diagonal a product with P reads a few elements beyond it, at most the rows of a tile: these are made zero, the rest is left as it
- * is. */
+/* On the diagonal a product with P reads a few elements beyond it, at most the rows of a tile:
+ * these are made zero, the rest is left as it is. */
 enum { BEYOND_DIAGONAL = 16 };
 
-void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                                  int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse);
-void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                                   int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
-                                   const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
+void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
+                                  const ml_sequences *sequences, const float *q, int64_t ldq,
+                                  const float *key, const float *value, int64_t ldkv, float *o,
+                                  int64_t ldo, float *lse);
+void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
+                                   const ml_sequences *sequences, const float *q, int64_t ldq,
+                                   const float *key, const float *value, int64_t ldkv,
+                                   const float *o, int64_t ldo, const float *lse, const float *d_o,
+                                   int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
                                    int64_t lddkv);
-void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
-                                 const float *key, const float *value, int64_t ldkv, float *o);
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
+                                 const int32_t *row, const float *q, const float *key,
+                                 const float *value, int64_t ldkv, float *o);
 
 #endif

@@ -1,8 +1,10 @@
 /* Attention backward. For a key block and a query block that attends to it:
- *   S = Q·Kᵀ, P = exp(scale·S − lse), dV += Pᵀ·dO, dP = dO·Vᵀ, dS = scale·P∘(dP − D), dK += dSᵀ·Q, dQ += dS·K.
- * With enough heads and sequences a task is one (tree of sequences that share, key/value head) and does all of it. Else the work is cut by blocks too:
- * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a second time). Nothing is ever added by
- * two threads, and each sum runs in one order. */
+ *   S = Q·Kᵀ, P = exp(scale·S − lse), dV += Pᵀ·dO, dP = dO·Vᵀ, dS = scale·P∘(dP − D), dK += dSᵀ·Q,
+ *     dQ += dS·K.
+ * With enough heads and sequences a task is one (tree of sequences that share, key/value head) and
+ * does all of it. Else the work is cut by blocks too:
+ * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a
+ * second time). Nothing is ever added by two threads, and each sum runs in one order. */
 #include <omp.h>
 
 #include "kernels/native/attention.h"
@@ -28,7 +30,8 @@ static space space_of(float *memory, int64_t padded)
     float *slab[ML_ATTENTION_SLABS];
     for (int i = 0; i < ML_ATTENTION_SLABS; i++) slab[i] = memory + i * BLOCK * padded;
     float *squares = memory + ML_ATTENTION_SLABS * BLOCK * padded;
-    return (space){slab[0], slab[1], slab[2], slab[3], slab[4], slab[5], slab[6], slab[7], squares, squares + BLOCK * BLOCK};
+    return (space){slab[0], slab[1], slab[2], slab[3], slab[4],
+                   slab[5], slab[6], slab[7], squares, squares + BLOCK * BLOCK};
 }
 
 /* D[head][t] = Σ dO∘O. */
@@ -60,11 +63,18 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
     bool diagonal = on_diagonal(queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
-    copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries, c->padded);
-    copy_rows(queries.rows, h, c->d_o + queries.first * c->lddo + head * h, c->lddo, s->d_out, c->padded);
-    ML_NATIVE(block_product)(which, queries.rows, n, h, (operand){s->queries, c->padded, 1}, s->keys_t, BLOCK, s->p, BLOCK, false);
-    ML_NATIVE(block_product)(which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK, false);
-    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first, *dot = c->row_dot + head * c->T + queries.first;
+    copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries,
+              c->padded);
+    copy_rows(queries.rows, h, c->d_o + queries.first * c->lddo + head * h, c->lddo, s->d_out,
+              c->padded);
+    ML_NATIVE(block_product)
+    (which, queries.rows, n, h, (operand){s->queries, c->padded, 1}, s->keys_t, BLOCK, s->p, BLOCK,
+     false);
+    ML_NATIVE(block_product)
+    (which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK,
+     false);
+    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first,
+                *dot = c->row_dot + head * c->T + queries.first;
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
         int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
@@ -74,7 +84,8 @@ static void probabilities(const call *c, const space *s, block queries, block ke
             p[j] = ml_native_exp_small(scale * p[j] - l);
             ds[j] = scale * p[j] * (ds[j] - d);
         }
-        for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++) p[j] = ds[j] = 0;
+        for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++)
+            p[j] = ds[j] = 0;
     }
 }
 
@@ -83,17 +94,21 @@ static void add_key_gradients(const call *c, const space *s, block queries, bloc
 {
     part which = on_diagonal(queries, keys) ? PART_A_UPPER : PART_ALL;
     ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded, s->d_values, c->padded, true);
+    (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded,
+     s->d_values, c->padded, true);
     ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, 1, BLOCK}, s->queries, c->padded, s->d_keys, c->padded, true);
+    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, 1, BLOCK}, s->queries, c->padded,
+     s->d_keys, c->padded, true);
 }
 
 /* dQ of a query block from the loaded key block, added. */
-static void add_query_gradients(const call *c, const space *s, block queries, block keys, int64_t head)
+static void add_query_gradients(const call *c, const space *s, block queries, block keys,
+                                int64_t head)
 {
     part which = on_diagonal(queries, keys) ? PART_A_LOWER : PART_ALL;
     ML_NATIVE(block_product)
-    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded, s->d_queries, c->padded, false);
+    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded,
+     s->d_queries, c->padded, false);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *dq = c->dq + (queries.first + i) * c->lddq + head * c->shape->head_dim;
         const float *part_of = s->d_queries + i * c->padded;
@@ -102,14 +117,18 @@ static void add_query_gradients(const call *c, const space *s, block queries, bl
     }
 }
 
-static void clear_query_gradients(const call *c, int64_t first, int64_t end, int64_t head, int64_t heads)
+static void clear_query_gradients(const call *c, int64_t first, int64_t end, int64_t head,
+                                  int64_t heads)
 {
     int64_t h = c->shape->head_dim;
-    for (int64_t t = first; t < end; t++) memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
+    for (int64_t t = first; t < end; t++)
+        memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
 }
 
-/* The loaded key block with all query blocks of a sequence from the index-th on, in every head of the group. */
-static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head, int64_t sequence, int64_t index, bool with_queries)
+/* The loaded key block with all query blocks of a sequence from the index-th on, in every head of
+ * the group. */
+static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head,
+                         int64_t sequence, int64_t index, bool with_queries)
 {
     int64_t group = c->shape->heads / c->shape->kv_heads, end = c->sequences->start[sequence + 1];
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
@@ -121,11 +140,13 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t kv_h
         }
 }
 
-/* Everything that one key block of one key/value head takes part in: queries of its own sequence, and of those after it whose paths reach it. */
+/* Everything that one key block of one key/value head takes part in: queries of its own sequence,
+ * and of those after it whose paths reach it. */
 static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
 {
     const ml_sequences *sequences = c->sequences;
-    int64_t h = c->shape->head_dim, position = ml_sequences_shared(sequences, keys.sequence) + keys.first - sequences->start[keys.sequence];
+    int64_t h = c->shape->head_dim, position = ml_sequences_shared(sequences, keys.sequence) +
+                                               keys.first - sequences->start[keys.sequence];
     load_keys(c, s, keys, kv_head);
     memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
@@ -136,8 +157,10 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
         if (reached.rows <= 0) break;
         meet_queries(c, s, reached, kv_head, i, 0, with_queries);
     }
-    copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h, c->lddkv);
-    copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h, c->lddkv);
+    copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h,
+              c->lddkv);
+    copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h,
+              c->lddkv);
 }
 
 static void query_block(const call *c, const space *s, block queries, int64_t head)
@@ -153,7 +176,10 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     }
 }
 
-static bool is_root(const ml_sequences *sequences, int64_t i) { return ml_sequences_shared(sequences, i) == 0; }
+static bool is_root(const ml_sequences *sequences, int64_t i)
+{
+    return ml_sequences_shared(sequences, i) == 0;
+}
 
 static void tree(const call *c, const space *s, int64_t root, int64_t kv_head)
 {
@@ -178,7 +204,8 @@ static void by_heads(const call *c, const space *s)
 
 static void by_blocks(const call *c, const space *s, const int64_t *block_start)
 {
-    int64_t blocks = block_start[c->sequences->count], heads = c->shape->heads, kv_heads = c->shape->kv_heads;
+    int64_t blocks = block_start[c->sequences->count], heads = c->shape->heads,
+            kv_heads = c->shape->kv_heads;
 #pragma omp for schedule(dynamic) nowait
     for (int64_t task = 0; task < blocks * kv_heads; task++) {
         block_task t = ML_NATIVE(task_at)(c->sequences, block_start, kv_heads, task);
@@ -191,16 +218,19 @@ static void by_blocks(const call *c, const space *s, const int64_t *block_start)
     }
 }
 
-void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                                   int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
-                                   const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
+void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
+                                   const ml_sequences *sequences, const float *q, int64_t ldq,
+                                   const float *key, const float *value, int64_t ldkv,
+                                   const float *o, int64_t ldo, const float *lse, const float *d_o,
+                                   int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
                                    int64_t lddkv)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
-    if (!ml_attention_fits(scratch, shape, sequences->start[sequences->count])) { /* more than the options said */
-        ml_kernels_reference()->attention_backward(k, shape, sequences, q, ldq, key, value, ldkv, o, ldo, lse, d_o, lddo, dq, lddq, dk, dv,
-                                                   lddkv);
+    if (!ml_attention_fits(scratch, shape,
+                           sequences->start[sequences->count])) { /* more than the options said */
+        ml_kernels_reference()->attention_backward(k, shape, sequences, q, ldq, key, value, ldkv, o,
+                                                   ldo, lse, d_o, lddo, dq, lddq, dk, dv, lddkv);
         return;
     }
     const call c = {shape,
@@ -229,7 +259,8 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
 #pragma omp parallel num_threads(owner->threads)
     {
         float *memory = scratch->threads + omp_get_thread_num() * scratch->thread_floats;
-        if (c.padded != shape->head_dim) memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
+        if (c.padded != shape->head_dim)
+            memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
         if (enough_heads)
             by_heads(&c, &s);

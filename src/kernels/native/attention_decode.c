@@ -1,4 +1,5 @@
-/* One new token against a cache of n: each query head runs over the keys in blocks with a running softmax; bound by reading the cache. */
+/* One new token against a cache of n: each query head runs over the keys in blocks with a running
+ * softmax; bound by reading the cache. */
 #include "kernels/native/attention.h"
 
 ML_INLINE float dot(int64_t n, const float *a, const float *b)
@@ -14,8 +15,9 @@ typedef struct running {
 } running;
 
 /* Adds the keys of one block to o (not yet divided by the sum). */
-static void decode_block(const ml_attention_shape *shape, int64_t keys, const int32_t *row, const float *q, const float *key,
-                         const float *value, int64_t ldkv, running *r, float *o)
+static void decode_block(const ml_attention_shape *shape, int64_t keys, const int32_t *row,
+                         const float *q, const float *key, const float *value, int64_t ldkv,
+                         running *r, float *o)
 {
     float p[BLOCK];
     int64_t h = shape->head_dim;
@@ -35,8 +37,9 @@ static void decode_block(const ml_attention_shape *shape, int64_t keys, const in
     }
 }
 
-void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
-                                 const float *key, const float *value, int64_t ldkv, float *o)
+void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
+                                 const int32_t *row, const float *q, const float *key,
+                                 const float *value, int64_t ldkv, float *o)
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
@@ -47,7 +50,8 @@ void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *
         for (int64_t x = 0; x < h; x++) out[x] = 0;
         int64_t at = head / group * h;
         for (int64_t j = 0; j < n; j += BLOCK)
-            decode_block(shape, ml_min(BLOCK, n - j), row + j, q + head * h, key + at, value + at, ldkv, &r, out);
+            decode_block(shape, ml_min(BLOCK, n - j), row + j, q + head * h, key + at, value + at,
+                         ldkv, &r, out);
         for (int64_t x = 0; x < h; x++) out[x] /= r.sum;
     }
 }

@@ -1,6 +1,9 @@
-/* Attention forward: each (query block, query head) is one task. It runs over the key blocks on its path with a running softmax:
- *   Sᵀ = K·Qᵀ (keys × queries, so that a vector holds queries: maxima and sums need no horizontal step),
- *   m' = max(m, max_j s), P = exp(S − m'), l = l·e^(m − m') + Σ_j P, O = O·e^(m − m') + P·V;  at the end O / l and lse = m + log l. */
+/* Attention forward: each (query block, query head) is one task. It runs over the key blocks on
+ * its path with a running softmax:
+ *   Sᵀ = K·Qᵀ (keys × queries, so that a vector holds queries: maxima and sums need no horizontal
+ *     step),
+ *   m' = max(m, max_j s), P = exp(S − m'), l = l·e^(m − m') + Σ_j P, O = O·e^(m − m') + P·V;  at
+ *     the end O / l and lse = m + log l. */
 #include <math.h>
 #include <omp.h>
 
@@ -34,8 +37,12 @@ static space space_of(float *memory, int64_t padded)
     return s;
 }
 
-/* The queries that come before key j do not attend to it; all but the last few of these are left out of every loop. */
-ML_INLINE int64_t first_query(bool diagonal, int64_t j) { return diagonal ? ml_max(0, j - BEYOND_DIAGONAL) / ML_LANES * ML_LANES : 0; }
+/* The queries that come before key j do not attend to it; all but the last few of these are left
+ * out of every loop. */
+ML_INLINE int64_t first_query(bool diagonal, int64_t j)
+{
+    return diagonal ? ml_max(0, j - BEYOND_DIAGONAL) / ML_LANES * ML_LANES : 0;
+}
 
 static void mask_diagonal(int64_t keys, float *scores)
 {
@@ -52,7 +59,8 @@ static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
     for (int64_t j = 0; j < keys; j++) {
         const float *row = s->scores + j * BLOCK;
 #pragma omp simd
-        for (int64_t i = first_query(diagonal, j); i < n; i++) top[i] = row[i] > top[i] ? row[i] : top[i];
+        for (int64_t i = first_query(diagonal, j); i < n; i++)
+            top[i] = row[i] > top[i] ? row[i] : top[i];
     }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -71,13 +79,17 @@ static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
     memcpy(s->sum, sum, sizeof sum);
 }
 
-static void key_block(const call *c, const space *s, block queries, block keys, int64_t head, bool first)
+static void key_block(const call *c, const space *s, block queries, block keys, int64_t head,
+                      bool first)
 {
-    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
-    const float *key = c->key + keys.first * c->ldkv + head / group * h, *value = c->value + keys.first * c->ldkv + head / group * h;
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim,
+            group = c->shape->heads / c->shape->kv_heads;
+    const float *key = c->key + keys.first * c->ldkv + head / group * h,
+                *value = c->value + keys.first * c->ldkv + head / group * h;
     bool diagonal = on_diagonal(queries, keys);
     ML_NATIVE(block_product)
-    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1}, s->queries, BLOCK, s->scores, BLOCK, false);
+    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
+     s->queries, BLOCK, s->scores, BLOCK, false);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
     softmax_step(s, diagonal, keys.rows, n);
     copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
@@ -86,21 +98,23 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
         for (int64_t x = 0; x < c->padded; x++) s->out[i * c->padded + x] *= s->keep[i];
     }
     ML_NATIVE(block_product)
-    (diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows, (operand){s->scores, 1, BLOCK}, s->values, c->padded, s->out,
-     c->padded, !first);
+    (diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows,
+     (operand){s->scores, 1, BLOCK}, s->values, c->padded, s->out, c->padded, !first);
 }
 
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries);
+    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.first * c->ldq + head * h, c->ldq,
+                 s->queries);
     for (int64_t i = 0; i < BLOCK; i++) {
         s->top[i] = -1e30f;
         s->sum[i] = 0;
     }
     key_walk walk = walk_keys(c->sequences, queries);
     block keys;
-    for (bool first = true; next_keys(&walk, &keys); first = false) key_block(c, s, queries, keys, head, first);
+    for (bool first = true; next_keys(&walk, &keys); first = false)
+        key_block(c, s, queries, keys, head, first);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *o = c->o + (queries.first + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
 #pragma omp simd
@@ -109,21 +123,38 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     }
 }
 
-void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                                  int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse)
+void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
+                                  const ml_sequences *sequences, const float *q, int64_t ldq,
+                                  const float *key, const float *value, int64_t ldkv, float *o,
+                                  int64_t ldo, float *lse)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
-    if (!ml_attention_fits(scratch, shape, sequences->start[sequences->count])) { /* more than the options said */
-        ml_kernels_reference()->attention_forward(k, shape, sequences, q, ldq, key, value, ldkv, o, ldo, lse);
+    if (!ml_attention_fits(scratch, shape,
+                           sequences->start[sequences->count])) { /* more than the options said */
+        ml_kernels_reference()->attention_forward(k, shape, sequences, q, ldq, key, value, ldkv, o,
+                                                  ldo, lse);
         return;
     }
-    const call c = {shape, sequences, q, key, value, ldq, ldkv, ldo, sequences->start[sequences->count], padded_head(shape), o, lse};
-    int64_t blocks = ML_NATIVE(cut_blocks)(sequences, scratch->block_start), tasks = blocks * shape->heads;
+    const call c = {shape,
+                    sequences,
+                    q,
+                    key,
+                    value,
+                    ldq,
+                    ldkv,
+                    ldo,
+                    sequences->start[sequences->count],
+                    padded_head(shape),
+                    o,
+                    lse};
+    int64_t blocks = ML_NATIVE(cut_blocks)(sequences, scratch->block_start),
+            tasks = blocks * shape->heads;
 #pragma omp parallel num_threads(owner->threads)
     {
         float *memory = scratch->threads + omp_get_thread_num() * scratch->thread_floats;
-        if (c.padded != shape->head_dim) memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
+        if (c.padded != shape->head_dim)
+            memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; task++) {

@@ -1,5 +1,6 @@
-/* The small matrix product of attention, on operands that lie in the caches: a tile of TILE rows × two vectors of C stays in registers
- * while l runs; A is read one element at a time (so a transposed A costs nothing), B by vectors. */
+/* The small matrix product of attention, on operands that lie in the caches: a tile of TILE rows ×
+ * two vectors of C stays in registers while l runs; A is read one element at a time (so a
+ * transposed A costs nothing), B by vectors. */
 #include "kernels/native/attention.h"
 
 #if defined(__AVX512F__)
@@ -28,7 +29,8 @@ ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
     for (int64_t l = t->from; l < t->to; l++) {
         ml_vector b[2];
 #pragma GCC unroll 2
-        for (int j = 0; j < vectors; j++) b[j] = *(const ml_vector *)(const void *)(t->b + l * ldb + j * ML_LANES);
+        for (int j = 0; j < vectors; j++)
+            b[j] = *(const ml_vector *)(const void *)(t->b + l * ldb + j * ML_LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
             float x = a[i * row + l * col];
@@ -66,8 +68,8 @@ static void multiply_rows(int64_t rows, bool two, const tile *t)
 }
 
 /* Rows i … i+rows of C, all its columns. */
-static void multiply_band(part which, int64_t i, int64_t rows, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c,
-                          int64_t ldc, bool add)
+static void multiply_band(part which, int64_t i, int64_t rows, int64_t n, int64_t k, operand a,
+                          const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
 {
     tile t = {.from = which == PART_A_UPPER ? ml_min(i, k) : 0,
               .to = which == PART_A_LOWER ? ml_min(i + rows, k) : k,
@@ -86,8 +88,8 @@ static void multiply_band(part which, int64_t i, int64_t rows, int64_t n, int64_
     }
 }
 
-void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t ldb, float *c, int64_t ldc,
-                              bool add)
+void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a,
+                              const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
 {
     for (int64_t i = 0; i < m;) {
         int64_t left = m - i, rows = left >= TILE ? TILE : left >= 4 ? 4 : 1;
@@ -100,13 +102,16 @@ int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_star
 {
     block_start[0] = 0;
     for (int64_t i = 0; i < sequences->count; i++)
-        block_start[i + 1] = block_start[i] + (sequences->start[i + 1] - sequences->start[i] + BLOCK - 1) / BLOCK;
+        block_start[i + 1] =
+            block_start[i] + (sequences->start[i + 1] - sequences->start[i] + BLOCK - 1) / BLOCK;
     return block_start[sequences->count];
 }
 
-block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start, int64_t heads, int64_t number)
+block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *block_start,
+                              int64_t heads, int64_t number)
 {
-    int64_t low = 0, high = sequences->count; /* heads·block_start[low] ≤ number < heads·block_start[high] */
+    int64_t low = 0,
+            high = sequences->count; /* heads·block_start[low] ≤ number < heads·block_start[high] */
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
         if (heads * block_start[middle] <= number)
@@ -114,6 +119,8 @@ block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *bloc
         else
             high = middle;
     }
-    int64_t blocks = block_start[low + 1] - block_start[low], within = number - heads * block_start[low];
-    return (block_task){sequence_block(sequences, low, blocks - 1 - within % blocks), within / blocks};
+    int64_t blocks = block_start[low + 1] - block_start[low],
+            within = number - heads * block_start[low];
+    return (block_task){sequence_block(sequences, low, blocks - 1 - within % blocks),
+                        within / blocks};
 }

@@ -1,5 +1,5 @@
-/* Cross-entropy over this rank's part of the vocabulary: rows in parallel; long rows are summed in short runs in float, the runs in
- * double. */
+/* Cross-entropy over this rank's part of the vocabulary: rows in parallel; long rows are summed in
+ * short runs in float, the runs in double. */
 #include "kernels/native/native.h"
 
 enum { RUN = 1024 };
@@ -30,8 +30,8 @@ ML_INLINE int64_t column(const ml_targets *targets, int64_t i, int64_t V)
     return v >= 0 && v < V ? v : -1;
 }
 
-static void xent_sum(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax, const ml_targets *targets, float *sum,
-                     float *picked)
+static void xent_sum(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax,
+                     const ml_targets *targets, float *sum, float *picked)
 {
 #pragma omp parallel for schedule(static) if (C * V >= ML_PARALLEL_FROM)
     for (int64_t c = 0; c < C; c++) {
@@ -44,13 +44,15 @@ static void xent_sum(int64_t C, int64_t V, const float *z, int64_t ldz, const fl
     }
 }
 
-static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax, const float *sum, const ml_targets *targets,
-                          float smoothing, int64_t V_all, float scale)
+static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
+                          const float *sum, const ml_targets *targets, float smoothing,
+                          int64_t V_all, float scale)
 {
     float hit = scale * (1 - smoothing);
 #pragma omp parallel for schedule(static) if (C * V >= ML_PARALLEL_FROM)
     for (int64_t c = 0; c < C; c++) {
-        float *row = z + c * ldz, top = rowmax[c], weight = scale * (float)(targets->start[c + 1] - targets->start[c]);
+        float *row = z + c * ldz, top = rowmax[c],
+              weight = scale * (float)(targets->start[c + 1] - targets->start[c]);
         float factor = weight / sum[c], share = weight * smoothing / (float)V_all;
 #pragma omp simd
         for (int64_t v = 0; v < V; v++) row[v] = factor * ml_native_exp(row[v] - top) - share;

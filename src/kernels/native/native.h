@@ -1,5 +1,6 @@
-/* What the native kernels share. This folder is compiled once for each instruction set (cmake/NativeKernels.cmake); ML_NATIVE(name) is the
- * name with the set's name behind it. Loops are plain C that the compiler turns into vector code; only the small matrix products of
+/* What the native kernels share. This folder is compiled once for each instruction set
+ * (cmake/NativeKernels.cmake); ML_NATIVE(name) is the name with the set's name behind it. Loops
+ * are plain C that the compiler turns into vector code; only the small matrix products of
  * attention are written with vector types. */
 #ifndef MPILORA_KERNELS_NATIVE_NATIVE_H
 #define MPILORA_KERNELS_NATIVE_NATIVE_H
@@ -39,14 +40,19 @@ ML_INLINE uint32_t ml_bits_of_float(float f)
     return bits;
 }
 
-/* e^x for x ≤ 88 within 1.5e-7 relative; 0 below −87.33 (where the result would be denormal), NaN for NaN.
- * x = n·ln 2 + r, |r| ≤ ln 2/2; e^r = 1 + r + r²·P(r) with P fitted for the least largest error (3e-9). */
+/* e^x for x ≤ 88 within 1.5e-7 relative; 0 below −87.33 (where the result would be denormal), NaN
+ * for NaN.
+ * x = n·ln 2 + r, |r| ≤ ln 2/2; e^r = 1 + r + r²·P(r) with P fitted for the least largest error
+ * (3e-9). */
 ML_INLINE float ml_native_exp_small(float x)
 {
-    const float shifter = 12582912.0f; /* 1.5·2^23: adding it rounds to an integer in the low bits */
+    const float shifter =
+        12582912.0f; /* 1.5·2^23: adding it rounds to an integer in the low bits */
     float shifted = x * 1.44269504f + shifter;
     float n = shifted - shifter;
-    float r = x - n * 0.693145752f; /* ln 2 in two parts: the first has few digits, so the product is exact */
+    float r =
+        x -
+        n * 0.693145752f; /* ln 2 in two parts: the first has few digits, so the product is exact */
     r = r - n * 1.42860677e-6f;
     float p = 1.381446736e-3f;
     p = p * r + 8.368780775e-3f;
@@ -54,7 +60,8 @@ ML_INLINE float ml_native_exp_small(float x)
     p = p * r + 1.666652010e-1f;
     p = p * r + 4.999999341e-1f;
     p = p * (r * r) + r + 1.0f;
-    float power = ml_float_of_bits((ml_bits_of_float(shifted) - ml_bits_of_float(shifter) + 127u) << 23); /* 2^n */
+    float power = ml_float_of_bits((ml_bits_of_float(shifted) - ml_bits_of_float(shifter) + 127u)
+                                   << 23); /* 2^n */
     return x < -87.33f ? 0.0f : p * power;
 }
 
@@ -81,7 +88,8 @@ void ML_NATIVE(native_norms)(ml_kernels *table);
 void ML_NATIVE(native_activations)(ml_kernels *table);
 void ML_NATIVE(native_cross_entropy)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);
-void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy);
+void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
+                              float beta, float *y, int64_t ldy);
 double ML_NATIVE(peak_gflops)(int threads);
 int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 

@@ -1,5 +1,6 @@
-/* Norms and rotary embedding: rows in parallel, a row is read from the first-level cache after its first pass. The weights' gradients are
- * summed by columns in strips, so that no two threads write the same sum and the order is fixed. */
+/* Norms and rotary embedding: rows in parallel, a row is read from the first-level cache after its
+ * first pass. The weights' gradients are summed by columns in strips, so that no two threads write
+ * the same sum and the order is fixed. */
 #include <math.h>
 
 #include "kernels/native/native.h"
@@ -23,8 +24,8 @@ ML_INLINE float row_squares(int64_t d, const float *x, float shift)
     return sum;
 }
 
-static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b, float eps, float *y, float *mean,
-                              float *rstd)
+static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b,
+                              float eps, float *y, float *mean, float *rstd)
 {
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
@@ -39,7 +40,8 @@ static void layernorm_forward(int64_t T, int64_t d, const float *x, const float 
     }
 }
 
-static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps, float *y, float *rstd)
+static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps,
+                            float *y, float *rstd)
 {
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
@@ -52,8 +54,10 @@ static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w
     }
 }
 
-/* With z = (x − m)·r and g = dy·w: dx = r·(g − average(g) − z·average(g·z)); RMS norm has no average(g). */
-static void backward_row(bool centred, int64_t d, const float *x, const float *w, float m, float r, const float *dy, float *dx, bool add)
+/* With z = (x − m)·r and g = dy·w: dx = r·(g − average(g) − z·average(g·z)); RMS norm has no
+ * average(g). */
+static void backward_row(bool centred, int64_t d, const float *x, const float *w, float m, float r,
+                         const float *dy, float *dx, bool add)
 {
     float g_sum = 0, gz_sum = 0;
 #pragma omp simd reduction(+ : g_sum, gz_sum)
@@ -65,7 +69,8 @@ static void backward_row(bool centred, int64_t d, const float *x, const float *w
     float g_mean = centred ? g_sum / (float)d : 0, gz_mean = gz_sum / (float)d;
     if (!add) { /* what was there may be anything, NaN too */
 #pragma omp simd
-        for (int64_t i = 0; i < d; i++) dx[i] = r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
+        for (int64_t i = 0; i < d; i++)
+            dx[i] = r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
         return;
     }
 #pragma omp simd
@@ -73,8 +78,8 @@ static void backward_row(bool centred, int64_t d, const float *x, const float *w
 }
 
 /* dw += Σ dy·(x − mean)·rstd and db += Σ dy over the rows; mean and db may be NULL. */
-static void sum_weight_gradients(int64_t T, int64_t d, const float *x, const float *mean, const float *rstd, const float *dy, float *dw,
-                                 float *db)
+static void sum_weight_gradients(int64_t T, int64_t d, const float *x, const float *mean,
+                                 const float *rstd, const float *dy, float *dw, float *db)
 {
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t first = 0; first < d; first += STRIP) {
@@ -96,24 +101,27 @@ static void sum_weight_gradients(int64_t T, int64_t d, const float *x, const flo
     }
 }
 
-static void layernorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *mean, const float *rstd, const float *dy,
-                               float *dx, bool add, float *dw, float *db)
+static void layernorm_backward(int64_t T, int64_t d, const float *x, const float *w,
+                               const float *mean, const float *rstd, const float *dy, float *dx,
+                               bool add, float *dw, float *db)
 {
     if (dw || db) sum_weight_gradients(T, d, x, mean, rstd, dy, dw, db);
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < T; t++) backward_row(true, d, x + t * d, w, mean[t], rstd[t], dy + t * d, dx + t * d, add);
+    for (int64_t t = 0; t < T; t++)
+        backward_row(true, d, x + t * d, w, mean[t], rstd[t], dy + t * d, dx + t * d, add);
 }
 
-static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *rstd, const float *dy, float *dx, bool add,
-                             float *dw)
+static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w,
+                             const float *rstd, const float *dy, float *dx, bool add, float *dw)
 {
     if (dw) sum_weight_gradients(T, d, x, NULL, rstd, dy, dw, NULL);
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < T; t++) backward_row(false, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
+    for (int64_t t = 0; t < T; t++)
+        backward_row(false, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
 }
 
-static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx, const int32_t *position, const float *cosine,
-                 const float *sine, bool inverse)
+static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                 const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
     int64_t half = head_dim / 2;
     float sign = inverse ? -1 : 1;

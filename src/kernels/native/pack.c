@@ -1,16 +1,20 @@
-/* Packing: a block of a matrix becomes panels of `width` lanes, [depth][width], so that the register tile reads one after the other; lanes that
- * the matrix does not have are zero. A bf16 matrix is widened on the way. */
+/* Packing: a block of a matrix becomes panels of `width` lanes, [depth][width], so that the
+ * register tile reads one after the other; lanes that the matrix does not have are zero. A bf16
+ * matrix is widened on the way. */
 #include "kernels/native/pack.h"
 
-typedef uint32_t four_words __attribute__((vector_size(16), aligned(2), may_alias)); /* rows of bf16 may begin at any number */
+typedef uint32_t four_words __attribute__((vector_size(16), aligned(2),
+                                           may_alias)); /* rows of bf16 may begin at any number */
 typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
 
 ML_INLINE void turn_words(const void *const row[4], four_words out[4])
 {
-    const four_words a = *(const four_words *)row[0], b = *(const four_words *)row[1], c = *(const four_words *)row[2],
-                     d = *(const four_words *)row[3];
-    four_words ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    four_words cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    const four_words a = *(const four_words *)row[0], b = *(const four_words *)row[1],
+                     c = *(const four_words *)row[2], d = *(const four_words *)row[3];
+    four_words ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+               ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    four_words cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+               cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
     out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
     out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
     out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
@@ -21,11 +25,13 @@ ML_INLINE void put(float *to, four_words bits) { *(four_words *)(void *)to = bit
 
 ML_INLINE float element_at(const void *x, bool narrow, int64_t i)
 {
-    return narrow ? ml_float_of_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
+    return narrow ? ml_float_of_bits((uint32_t)((const uint16_t *)x)[i] << 16)
+                  : ((const float *)x)[i];
 }
 
 /* Four lanes: rows of the matrix that run along the depth. */
-ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool narrow, float *to, int64_t width)
+ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool narrow, float *to,
+                               int64_t width)
 {
     const void *row[4];
     four_words turned[4];
@@ -45,15 +51,19 @@ ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, boo
         for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, narrow, l);
 }
 
-ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool narrow, float *to, int64_t width)
+ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool narrow,
+                    float *to, int64_t width)
 {
     int64_t i = 0;
-    for (; i + 4 <= lanes; i += 4) turn_four_lanes(depth, x + i * stride, stride, narrow, to + i, width);
+    for (; i + 4 <= lanes; i += 4)
+        turn_four_lanes(depth, x + i * stride, stride, narrow, to + i, width);
     for (; i < width; i++)
-        for (int64_t l = 0; l < depth; l++) to[l * width + i] = i < lanes ? element_at(x + i * stride, narrow, l) : 0;
+        for (int64_t l = 0; l < depth; l++)
+            to[l * width + i] = i < lanes ? element_at(x + i * stride, narrow, l) : 0;
 }
 
-ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool narrow, float *to, const int width)
+ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool narrow,
+                        float *to, const int width)
 {
     for (int64_t l = 0; l < depth; l++) {
         const char *row = x + l * stride;

@@ -1,4 +1,5 @@
-/* The most that the processor can do: multiply-adds on registers alone, as many independent ones as hide their latency. */
+/* The most that the processor can do: multiply-adds on registers alone, as many independent ones
+ * as hide their latency. */
 #include "kernels/native/native.h"
 
 enum { SUMS = 12, TURNS = 1 << 16, REPEATS = 12 };

@@ -1,7 +1,9 @@
-/* C = alpha·op(A)·op(B) + beta·C. The depth k is cut into parts; for each, all of A is packed once into panels of TILE_ROWS rows, by all threads.
- * Then a task takes some columns of B: it packs them into its own L2 cache, and the register tile runs along them with one cache-sized
- * block of A after another. Tasks are handed out as threads become free, so that a slow core holds nobody up; an element of C is always summed
- * by one task and in the same order, so the result does not depend on who did it. */
+/* C = alpha·op(A)·op(B) + beta·C. The depth k is cut into parts; for each, all of A is packed once
+ * into panels of TILE_ROWS rows, by all threads. Then a task takes some columns of B: it packs
+ * them into its own L2 cache, and the register tile runs along them with one cache-sized block of
+ * A after another. Tasks are handed out as threads become free, so that a slow core holds nobody
+ * up; an element of C is always summed by one task and in the same order, so the result does not
+ * depend on who did it. */
 #include <omp.h>
 
 #include "kernels/native/pack.h"
@@ -14,17 +16,20 @@ enum {
 };
 
 /* A tile: `depth` steps of rank one, then into C. */
-ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b,
+                             float *c, int64_t ldc, float beta)
 {
     ml_vector sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
-    for (int i = 0; i < rows; i++) { /* C is needed when the sums are done: it comes from far away meanwhile */
+    for (int i = 0; i < rows;
+         i++) { /* C is needed when the sums are done: it comes from far away meanwhile */
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
     }
     for (int64_t l = 0; l < depth; l++) {
         ml_vector column[TILE_VECTORS];
 #pragma GCC unroll 2
-        for (int j = 0; j < TILE_VECTORS; j++) column[j] = *(const ml_vector *)(const void *)(b + l * TILE_COLUMNS + j * ML_LANES);
+        for (int j = 0; j < TILE_VECTORS; j++)
+            column[j] = *(const ml_vector *)(const void *)(b + l * TILE_COLUMNS + j * ML_LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
             float x = a[l * TILE_ROWS + i];
@@ -43,7 +48,8 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
     }
 }
 
-static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c,
+                         int64_t ldc, float beta)
 {
 #define ROWS(n)                                      \
     case n:                                          \
@@ -71,7 +77,8 @@ static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const floa
 }
 
 /* At the right edge of C: through a tile of memory. */
-static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, float beta)
+static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float *a, const float *b,
+                      float *c, int64_t ldc, float beta)
 {
     float tile[TILE_ROWS * TILE_COLUMNS];
     tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0);
@@ -86,9 +93,9 @@ static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float 
 typedef struct pass {
     const ml_product *product;
     const ml_product_scratch *scratch;
-    int64_t row, rows;                      /* of C and A: packed at a time */
-    int64_t at, depth;                      /* of k */
-    float beta;                             /* the product's for the first part of the depth, then 1 */
+    int64_t row, rows; /* of C and A: packed at a time */
+    int64_t at, depth; /* of k */
+    float beta;        /* the product's for the first part of the depth, then 1 */
     int64_t row_parts, rows_a_part, groups; /* tasks: row_parts × groups */
 } pass;
 
@@ -96,7 +103,8 @@ static void pack_panel_of_a(const pass *p, int64_t panel)
 {
     const ml_product *x = p->product;
     int64_t row = p->row + panel * TILE_ROWS;
-    const matrix_part part = {.data = (const char *)(x->a_turned ? x->a + p->at * x->lda + row : x->a + row * x->lda + p->at),
+    const matrix_part part = {.data = (const char *)(x->a_turned ? x->a + p->at * x->lda + row
+                                                                 : x->a + row * x->lda + p->at),
                               .ld = x->lda,
                               .lanes = ml_min(TILE_ROWS, p->row + p->rows - row),
                               .depth = p->depth,
@@ -117,7 +125,8 @@ static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, floa
 }
 
 /* The packed group of B with the panels of A from row `from` to `end` (of those packed). */
-static void multiply_block(const pass *p, int64_t column, int64_t columns, const float *b, int64_t from, int64_t end)
+static void multiply_block(const pass *p, int64_t column, int64_t columns, const float *b,
+                           int64_t from, int64_t end)
 {
     const ml_product *x = p->product;
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
@@ -138,7 +147,8 @@ static void run_task(const pass *p, int64_t task, float *packed_b)
     int64_t column = group * GROUP_COLUMNS, columns = ml_min(GROUP_COLUMNS, p->product->n - column);
     int64_t first = part * p->rows_a_part, end = ml_min(p->rows, first + p->rows_a_part);
     pack_group_of_b(p, column, columns, packed_b);
-    for (int64_t i = first; i < end; i += ROWS_IN_L2) multiply_block(p, column, columns, packed_b, i, ml_min(end, i + ROWS_IN_L2));
+    for (int64_t i = first; i < end; i += ROWS_IN_L2)
+        multiply_block(p, column, columns, packed_b, i, ml_min(end, i + ROWS_IN_L2));
 }
 
 /* Rows are cut where there are too few groups of columns to keep all threads busy to the end. */
@@ -154,23 +164,30 @@ static void cut_tasks(pass *p, int threads)
 /* Called by every thread of a team. */
 static void run_pass(const pass *p)
 {
-    float *packed_b = p->scratch->packed_b + omp_get_thread_num() * ML_PRODUCT_DEPTH * ML_PRODUCT_COLUMNS;
+    float *packed_b =
+        p->scratch->packed_b + omp_get_thread_num() * ML_PRODUCT_DEPTH * ML_PRODUCT_COLUMNS;
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < (p->rows + TILE_ROWS - 1) / TILE_ROWS; panel++) pack_panel_of_a(p, panel);
+    for (int64_t panel = 0; panel < (p->rows + TILE_ROWS - 1) / TILE_ROWS; panel++)
+        pack_panel_of_a(p, panel);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < p->row_parts * p->groups; task++) run_task(p, task, packed_b);
 }
 
 void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
 {
-    int64_t most = scratch->rows / TILE_ROWS * TILE_ROWS, parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
+    int64_t most = scratch->rows / TILE_ROWS * TILE_ROWS,
+            parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
     int64_t depth = ml_min(ML_PRODUCT_DEPTH, ml_round_up(ml_max(1, (x->k + parts - 1) / parts), 8));
     bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
     int threads = small ? 1 : scratch->threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < x->m; row += most)
         for (int64_t at = 0; at < ml_max(1, x->k); at += depth) {
-            pass p = {.product = x, .scratch = scratch, .row = row, .rows = ml_min(most, x->m - row), .at = at};
+            pass p = {.product = x,
+                      .scratch = scratch,
+                      .row = row,
+                      .rows = ml_min(most, x->m - row),
+                      .at = at};
             p.depth = ml_min(depth, x->k - at);
             p.beta = at == 0 ? x->beta : 1;
             cut_tasks(&p, threads);

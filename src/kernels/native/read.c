@@ -1,5 +1,5 @@
-/* Reading memory and doing nothing with it: what a product with one token's vector could reach at most. A thread reads several places in turn, which
- * is faster than one. */
+/* Reading memory and doing nothing with it: what a product with one token's vector could reach at
+ * most. A thread reads several places in turn, which is faster than one. */
 #include "kernels/native/native.h"
 
 enum { STREAMS = 4, LINE = 64, AHEAD = 1024 }; /* bytes */
@@ -15,7 +15,8 @@ static int64_t add_up(const char *at, int64_t step, int64_t bytes)
         for (int s = 0; s < STREAMS; s++) {
             const char *line = at + s * step + i;
             __builtin_prefetch(line + AHEAD);
-            for (int v = 0; v < VECTORS; v++) sum[s] += *(const integers *)(const void *)(line + v * (int)sizeof(integers));
+            for (int v = 0; v < VECTORS; v++)
+                sum[s] += *(const integers *)(const void *)(line + v * (int)sizeof(integers));
         }
     int64_t all = 0;
     for (int s = 1; s < STREAMS; s++) sum[0] += sum[s];
@@ -29,7 +30,8 @@ int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span 
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : all)
     for (int t = 0; t < threads; t++)
         for (int64_t i = 0; i < count; i++) {
-            int64_t lines = spans[i].bytes / (STREAMS * LINE), first = ml_part_start(lines, threads, t);
+            int64_t lines = spans[i].bytes / (STREAMS * LINE),
+                    first = ml_part_start(lines, threads, t);
             int64_t mine = LINE * ml_part_count(lines, threads, t);
             all += add_up((const char *)spans[i].data + STREAMS * LINE * first, mine, mine);
         }

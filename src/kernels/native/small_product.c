@@ -1,5 +1,6 @@
-/* x·Wᵀ for a token or a few (generation): bound by reading W once, so a bf16 weight is widened in registers, and the next rows are asked for while these are
- * multiplied. Four rows at a time share what is loaded of x, and give eight independent sums. */
+/* x·Wᵀ for a token or a few (generation): bound by reading W once, so a bf16 weight is widened in
+ * registers, and the next rows are asked for while these are multiplied. Four rows at a time share
+ * what is loaded of x, and give eight independent sums. */
 #include <omp.h>
 
 #include "kernels/native/native.h"
@@ -15,15 +16,20 @@ typedef uint16_t narrow_vector __attribute__((vector_size(2 * ML_LANES), aligned
 typedef uint32_t bits_vector __attribute__((vector_size(4 * ML_LANES), may_alias));
 #endif
 
-/* A vector's worth of bf16 to the upper halves of floats; the compiler's own conversion takes four instructions more. */
+/* A vector's worth of bf16 to the upper halves of floats; the compiler's own conversion takes four
+ * instructions more. */
 ML_INLINE ml_vector widen_lanes(const uint16_t *at)
 {
 #if defined(__AVX512F__)
-    return (ml_vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16);
+    return (ml_vector)_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16);
 #elif defined(__AVX2__)
-    return (ml_vector)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16);
+    return (ml_vector)_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16);
 #else
-    return (ml_vector)(__builtin_convertvector(*(const narrow_vector *)(const void *)at, bits_vector) << 16);
+    return (
+        ml_vector)(__builtin_convertvector(*(const narrow_vector *)(const void *)at, bits_vector)
+                   << 16);
 #endif
 }
 
@@ -48,8 +54,10 @@ ML_INLINE float sum_lanes(ml_vector v)
 
 ML_INLINE void store_dot(float dot, float beta, float *y) { *y = beta != 0 ? *y + dot : dot; }
 
-/* dots[i] = x·row i of `rows` ≤ ROWS rows that lie `step` bytes apart; the compiler knows `rows` and `narrow`. */
-ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t step, bool narrow, int rows, float dots[ROWS])
+/* dots[i] = x·row i of `rows` ≤ ROWS rows that lie `step` bytes apart; the compiler knows `rows`
+ * and `narrow`. */
+ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t step, bool narrow,
+                         int rows, float dots[ROWS])
 {
     enum { SUMS = 2 }; /* of a row, so that no multiply-add waits for the one before it */
     const int width = narrow ? 2 : 4, line = LINE / width;
@@ -59,17 +67,21 @@ ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t st
         for (int r = 0; r < rows; r++) __builtin_prefetch(w + r * step + c * width + AHEAD);
         for (int v = 0; v < line / ML_LANES; v++) {
             ml_vector factor = *(const ml_vector *)(x + c + v * ML_LANES);
-            for (int r = 0; r < rows; r++) sum[r][v % SUMS] += factor * load(w + r * step, narrow, c + v * ML_LANES);
+            for (int r = 0; r < rows; r++)
+                sum[r][v % SUMS] += factor * load(w + r * step, narrow, c + v * ML_LANES);
         }
     }
     for (int r = 0; r < rows; r++) {
         dots[r] = sum_lanes(sum[r][0] + sum[r][1]);
-        for (int64_t rest = c; rest < cols; rest++) dots[r] += x[rest] * load_one(w + r * step, narrow, rest);
+        for (int64_t rest = c; rest < cols; rest++)
+            dots[r] += x[rest] * load_one(w + r * step, narrow, rest);
     }
 }
 
-/* `count` rows from `first` on for one token. Their four quarters go side by side: memory is read fastest as several streams far apart. */
-ML_INLINE void row_range(const ml_weight *w, bool narrow, int64_t first, int64_t count, const float *x, float beta, float *y)
+/* `count` rows from `first` on for one token. Their four quarters go side by side: memory is read
+ * fastest as several streams far apart. */
+ML_INLINE void row_range(const ml_weight *w, bool narrow, int64_t first, int64_t count,
+                         const float *x, float beta, float *y)
 {
     int64_t bytes = w->cols * (narrow ? 2 : 4), quarter = count / ROWS;
     const char *rows = (const char *)w->data + first * bytes;
@@ -84,12 +96,14 @@ ML_INLINE void row_range(const ml_weight *w, bool narrow, int64_t first, int64_t
     }
 }
 
-static void rows_bf16(const ml_weight *w, int64_t first, int64_t count, const float *x, float beta, float *y)
+static void rows_bf16(const ml_weight *w, int64_t first, int64_t count, const float *x, float beta,
+                      float *y)
 {
     row_range(w, true, first, count, x, beta, y);
 }
 
-static void rows_fp32(const ml_weight *w, int64_t first, int64_t count, const float *x, float beta, float *y)
+static void rows_fp32(const ml_weight *w, int64_t first, int64_t count, const float *x, float beta,
+                      float *y)
 {
     row_range(w, false, first, count, x, beta, y);
 }
@@ -102,8 +116,8 @@ static int64_t rows_at_once(const ml_weight *w, int64_t T, int64_t count)
     return T == 1 ? ml_max(1, count) : ml_round_up(ml_max(1, CACHED / bytes), ROWS);
 }
 
-static void multiply_rows(int64_t T, const float *x, int64_t ldx, const ml_weight *w, int64_t first, int64_t count, float beta, float *y,
-                          int64_t ldy)
+static void multiply_rows(int64_t T, const float *x, int64_t ldx, const ml_weight *w, int64_t first,
+                          int64_t count, float beta, float *y, int64_t ldy)
 {
     for (int64_t t = 0; t < T; t++) {
         if (w->dtype == ML_BF16)
@@ -113,13 +127,16 @@ static void multiply_rows(int64_t T, const float *x, int64_t ldx, const ml_weigh
     }
 }
 
-void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y, int64_t ldy)
+void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
+                              float beta, float *y, int64_t ldy)
 {
 #pragma omp parallel if (w->rows * w->cols >= ML_PARALLEL_FROM)
     {
         int64_t threads = omp_get_num_threads(), mine = omp_get_thread_num();
-        int64_t first = ml_part_start(w->rows, threads, mine), count = ml_part_count(w->rows, threads, mine);
+        int64_t first = ml_part_start(w->rows, threads, mine),
+                count = ml_part_count(w->rows, threads, mine);
         int64_t step = rows_at_once(w, T, count);
-        for (int64_t at = 0; at < count; at += step) multiply_rows(T, x, ldx, w, first + at, ml_min(step, count - at), beta, y, ldy);
+        for (int64_t at = 0; at < count; at += step)
+            multiply_rows(T, x, ldx, w, first + at, ml_min(step, count - at), beta, y, ldy);
     }
 }

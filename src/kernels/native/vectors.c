@@ -1,5 +1,5 @@
-/* Vector operations: one pass each, cut into ranges for the threads. Sums are taken over a fixed number of parts, so that they do not
- * even depend on the number of threads. */
+/* Vector operations: one pass each, cut into ranges for the threads. Sums are taken over a fixed
+ * number of parts, so that they do not even depend on the number of threads. */
 #include <math.h>
 
 #include "kernels/native/native.h"
@@ -7,8 +7,12 @@
 enum { RANGE = 1 << 13, STRIP = 64, PARTS = 64, RUN = 256 };
 
 /* The loop over ranges of a vector of n: `first` and `count` of each. */
-#define FOR_RANGES(n) \
-    _Pragma("omp parallel for schedule(static) if (n >= 2 * ML_PARALLEL_FROM)") for (int64_t first = 0; first < n; first += RANGE)
+#define FOR_RANGES(n)                                                                            \
+    _Pragma(                                                                                     \
+        "omp parallel for schedule(static) if (n >= 2 * ML_PARALLEL_FROM)") for (int64_t first = \
+                                                                                     0;          \
+                                                                                 first < n;      \
+                                                                                 first += RANGE)
 
 static void add(int64_t n, const float *x, float *y)
 {
@@ -29,7 +33,8 @@ static void add_bias(int64_t T, int64_t n, const float *bias, float *y, int64_t 
     }
 }
 
-/* Columns in strips, each strip's rows in runs that are summed on their own: short sums keep their digits. */
+/* Columns in strips, each strip's rows in runs that are summed on their own: short sums keep their
+ * digits. */
 static void sum_rows(int64_t T, int64_t n, const float *x, int64_t ldx, float *sum)
 {
 #pragma omp parallel for schedule(static) if (T * n >= 2 * ML_PARALLEL_FROM)
@@ -85,9 +90,12 @@ static double sum_squares(int64_t n, const float *x)
 
 static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, float *m, float *v)
 {
-    const float b1 = (float)step->beta1, b2 = (float)step->beta2, eps = (float)step->eps, scale = (float)step->grad_scale;
-    const float new1 = (float)(1 - step->beta1), new2 = (float)(1 - step->beta2), keep = (float)(1 - step->lr * step->decay);
-    const double c1 = 1 - pow(step->beta1, (double)step->t), c2 = 1 - pow(step->beta2, (double)step->t);
+    const float b1 = (float)step->beta1, b2 = (float)step->beta2, eps = (float)step->eps,
+                scale = (float)step->grad_scale;
+    const float new1 = (float)(1 - step->beta1), new2 = (float)(1 - step->beta2),
+                keep = (float)(1 - step->lr * step->decay);
+    const double c1 = 1 - pow(step->beta1, (double)step->t),
+                 c2 = 1 - pow(step->beta2, (double)step->t);
     const float rate = (float)(step->lr / c1), root = (float)(1 / sqrt(c2));
     FOR_RANGES(n)
     {

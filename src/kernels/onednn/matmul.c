@@ -1,9 +1,10 @@
-/* The product paths "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain weight, in its own type; for bf16
- * the activations are narrowed to bf16 on the way.
+/* The product paths "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain
+ * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way.
  *
- * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut into chunks of a few fixed sizes,
- * and the last one is filled up with zero rows. A chunk writes straight into the caller's matrix where oneDNN has fast code for
- * its row distance and no row is filling; else it goes through scratch memory. */
+ * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut
+ * into chunks of a few fixed sizes, and the last one is filled up with zero rows. A chunk writes
+ * straight into the caller's matrix where oneDNN has fast code for its row distance and no row is
+ * filling; else it goes through scratch memory. */
 #include "kernels/onednn/primitives.h"
 
 enum { CHUNK_MOST = 512, CHUNK_LEAST = 64, CHUNK_ELEMENTS_MOST = 8 << 20 };
@@ -15,7 +16,8 @@ typedef struct scratch {
     float *c; /* [chunk][out] */
 } scratch;
 
-/* The largest chunk size that is not more than `left` tokens and whose rows of `widest` stay bounded; CHUNK_LEAST at the least. */
+/* The largest chunk size that is not more than `left` tokens and whose rows of `widest` stay
+ * bounded; CHUNK_LEAST at the least. */
 static int64_t chunk_of(int64_t left, int64_t widest)
 {
     int64_t chunk = CHUNK_LEAST, most = ml_min(CHUNK_MOST, CHUNK_ELEMENTS_MOST / ml_max(widest, 1));
@@ -23,7 +25,8 @@ static int64_t chunk_of(int64_t left, int64_t widest)
     return chunk;
 }
 
-/* Elements of the largest chunk of any shape, a multiple of 32 so that every part starts at 64 bytes. */
+/* Elements of the largest chunk of any shape, a multiple of 32 so that every part starts at 64
+ * bytes. */
 static int64_t chunk_elements(const ml_kernels_options *options)
 {
     int64_t most = 0;
@@ -34,24 +37,31 @@ static int64_t chunk_elements(const ml_kernels_options *options)
     return ml_round_up(most, 32);
 }
 
-static int64_t cache_floats(void) { return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float); }
+static int64_t cache_floats(void)
+{
+    return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float);
+}
 
-static int64_t narrow_floats(ml_dtype dtype, int64_t elements) { return dtype == ML_BF16 ? elements / 2 : elements; }
+static int64_t narrow_floats(ml_dtype dtype, int64_t elements)
+{
+    return dtype == ML_BF16 ? elements / 2 : elements;
+}
 
 static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t elements = chunk_elements(options);
-    return ml_round_up(ml_panel_scratch_floats(options, threads), 16) + narrow_floats(options->weight_dtype, elements) + elements +
-           cache_floats();
+    return ml_round_up(ml_panel_scratch_floats(options, threads), 16) +
+           narrow_floats(options->weight_dtype, elements) + elements + cache_floats();
 }
 
 static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
 {
-    return (ml_matmul_cache *)(void *)(owner->product_scratch + owner->product_floats - cache_floats());
+    return (ml_matmul_cache *)(void *)(owner->product_scratch + owner->product_floats -
+                                       cache_floats());
 }
 
-static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows, int64_t filled, int64_t n, const float *x,
-                             int64_t ldx, char *to)
+static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
+                             int64_t filled, int64_t n, const float *x, int64_t ldx, char *to)
 {
     int64_t size = type == dnnl_bf16 ? 2 : 4;
 #pragma omp parallel for schedule(static)
@@ -66,19 +76,27 @@ static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t
     }
 }
 
-static void put_results(int64_t rows, int64_t n, const float *from, float beta, float *c, int64_t ldc)
+static void put_results(int64_t rows, int64_t n, const float *from, float beta, float *c,
+                        int64_t ldc)
 {
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < rows; t++)
-        for (int64_t i = 0; i < n; i++) c[t * ldc + i] = from[t * n + i] + (beta != 0 ? c[t * ldc + i] : 0);
+        for (int64_t i = 0; i < n; i++)
+            c[t * ldc + i] = from[t * n + i] + (beta != 0 ? c[t * ldc + i] : 0);
 }
 
 /* One chunk of tokens; false where oneDNN has no fast code. */
-static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w, bool backward, int64_t chunk, int64_t filled,
-                      const float *x, int64_t ldx, float beta, float *y, int64_t ldy)
+static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w, bool backward,
+                      int64_t chunk, int64_t filled, const float *x, int64_t ldx, float beta,
+                      float *y, int64_t ldy)
 {
     int64_t in = backward ? w->rows : w->cols, out = backward ? w->cols : w->rows;
-    ml_matmul_key key = {.m = chunk, .rows = w->rows, .cols = w->cols, .ldc = ldy, .backward = backward, .add = beta != 0};
+    ml_matmul_key key = {.m = chunk,
+                         .rows = w->rows,
+                         .cols = w->cols,
+                         .ldc = ldy,
+                         .backward = backward,
+                         .add = beta != 0};
     const void *a = s->a;
     if (w->dtype == ML_FP32 && filled == chunk && ldx == in)
         a = x;
@@ -93,36 +111,43 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
 }
 
 /* How many of the T tokens were done. */
-static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                   int64_t ldy)
+static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x, int64_t ldx,
+                   const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     ml_matmul_cache *cache = cache_of(owner);
     if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return 0;
     int64_t widest = ml_max(w->rows, w->cols), t = 0;
-    if (chunk_of(T, widest) * widest > owner->chunk_elements) return 0; /* not among the options' shapes */
+    if (chunk_of(T, widest) * widest > owner->chunk_elements)
+        return 0; /* not among the options' shapes */
     float *c = (float *)(void *)cache - owner->chunk_elements;
-    const scratch s = {cache, (char *)(void *)(c - narrow_floats(w->dtype, owner->chunk_elements)), c};
+    const scratch s = {cache, (char *)(void *)(c - narrow_floats(w->dtype, owner->chunk_elements)),
+                       c};
     while (t < T) {
         int64_t chunk = chunk_of(T - t, widest), filled = ml_min(chunk, T - t);
-        if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy)) break;
+        if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy))
+            break;
         t += filled;
     }
     return t;
 }
 
-static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta, float *y,
-                           int64_t ldy)
+static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                           const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     int64_t done = T <= ML_SMALL_TOKENS ? 0 : run(k, false, T, x, ldx, w, beta, y, ldy);
-    if (done < T) ml_panel_forward(ml_onednn_sgemm, k, T - done, x + done * ldx, ldx, w, beta, y + done * ldy, ldy);
+    if (done < T)
+        ml_panel_forward(ml_onednn_sgemm, k, T - done, x + done * ldx, ldx, w, beta, y + done * ldy,
+                         ldy);
 }
 
-static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy, const ml_weight *w, float beta, float *dx,
-                            int64_t ldx)
+static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     int64_t done = run(k, true, T, dy, ldy, w, beta, dx, ldx);
-    if (done < T) ml_panel_backward(ml_onednn_sgemm, k, T - done, dy + done * ldy, ldy, w, beta, dx + done * ldx, ldx);
+    if (done < T)
+        ml_panel_backward(ml_onednn_sgemm, k, T - done, dy + done * ldy, ldy, w, beta,
+                          dx + done * ldx, ldx);
 }
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
@@ -131,7 +156,8 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
     owner->table.gemm = ml_onednn_gemm;
-    return ml_matmul_cache_start(cache_of(owner), options->weight_dtype == ML_BF16 ? dnnl_bf16 : dnnl_f32);
+    return ml_matmul_cache_start(cache_of(owner),
+                                 options->weight_dtype == ML_BF16 ? dnnl_bf16 : dnnl_f32);
 }
 
 static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(cache_of(owner)); }
@@ -139,10 +165,13 @@ static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(cache_of(owner)
 /* bf16 instructions, of AVX-512 or AMX, and code in oneDNN that uses them. */
 static bool bf16_available(ml_dtype dtype)
 {
-    return dtype == ML_BF16 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+    return dtype == ML_BF16 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+                                   dnnl_cpu_isa_avx512_core_bf16;
 }
 
 static bool fp32_available(ml_dtype dtype) { return dtype == ML_FP32; }
 
-const ml_product_path ml_product_path_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats, start, stop};
-const ml_product_path ml_product_path_onednn_matmul = {"onednn-matmul", fp32_available, scratch_floats, start, stop};
+const ml_product_path ml_product_path_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats,
+                                                     start, stop};
+const ml_product_path ml_product_path_onednn_matmul = {"onednn-matmul", fp32_available,
+                                                       scratch_floats, start, stop};

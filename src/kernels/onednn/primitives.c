@@ -6,7 +6,8 @@ ml_status ml_matmul_cache_start(ml_matmul_cache *cache, dnnl_data_type_t type)
     memset(cache, 0, sizeof *cache);
     cache->type = type;
     if (dnnl_engine_create(&cache->engine, dnnl_cpu, 0) != dnnl_success ||
-        dnnl_stream_create(&cache->stream, cache->engine, dnnl_stream_default_flags) != dnnl_success)
+        dnnl_stream_create(&cache->stream, cache->engine, dnnl_stream_default_flags) !=
+            dnnl_success)
         return ml_fail(ML_RESOURCE, "oneDNN does not start: no engine for this processor");
     return ML_OK;
 }
@@ -31,11 +32,12 @@ void ml_matmul_cache_stop(ml_matmul_cache *cache)
 }
 
 /* The three matrices: A[m, k] contiguous; W read as [k, n] through its strides; C[m, n]. */
-static bool describe(const ml_matmul_cache *cache, const ml_matmul_key *key, dnnl_memory_desc_t *a, dnnl_memory_desc_t *w,
-                     dnnl_memory_desc_t *c)
+static bool describe(const ml_matmul_cache *cache, const ml_matmul_key *key, dnnl_memory_desc_t *a,
+                     dnnl_memory_desc_t *w, dnnl_memory_desc_t *c)
 {
     int64_t n = key->backward ? key->cols : key->rows, k = key->backward ? key->rows : key->cols;
-    const dnnl_dims_t a_size = {key->m, k}, a_step = {k, 1}, w_size = {k, n}, c_size = {key->m, n}, c_step = {key->ldc, 1};
+    const dnnl_dims_t a_size = {key->m, k}, a_step = {k, 1}, w_size = {k, n}, c_size = {key->m, n},
+                      c_step = {key->ldc, 1};
     const dnnl_dims_t w_step = {key->backward ? key->cols : 1, key->backward ? 1 : key->cols};
     return dnnl_memory_desc_init_by_strides(a, 2, a_size, cache->type, a_step) == dnnl_success &&
            dnnl_memory_desc_init_by_strides(w, 2, w_size, cache->type, w_step) == dnnl_success &&
@@ -47,7 +49,8 @@ static bool create_attributes(bool add, dnnl_primitive_attr_t *attributes)
     dnnl_post_ops_t after = NULL;
     if (dnnl_primitive_attr_create(attributes) != dnnl_success) return false;
     if (!add) return true;
-    bool ok = dnnl_post_ops_create(&after) == dnnl_success && dnnl_post_ops_append_sum(after, 1) == dnnl_success &&
+    bool ok = dnnl_post_ops_create(&after) == dnnl_success &&
+              dnnl_post_ops_append_sum(after, 1) == dnnl_success &&
               dnnl_primitive_attr_set_post_ops(*attributes, after) == dnnl_success;
     if (after) dnnl_post_ops_destroy(after);
     return ok;
@@ -57,8 +60,9 @@ static bool create_attributes(bool add, dnnl_primitive_attr_t *attributes)
 static bool is_fast(const_dnnl_primitive_desc_t description)
 {
     const char *name = NULL;
-    return dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &name) == dnnl_success && name &&
-           strncmp(name, "ref", 3) != 0;
+    return dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &name) ==
+               dnnl_success &&
+           name && strncmp(name, "ref", 3) != 0;
 }
 
 static void create_matmul(const ml_matmul_cache *cache, ml_matmul *x)
@@ -67,13 +71,15 @@ static void create_matmul(const ml_matmul_cache *cache, ml_matmul *x)
     dnnl_matmul_desc_t product;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t description = NULL;
-    x->usable = describe(cache, &x->key, &a, &w, &c) && create_attributes(x->key.add, &attributes) &&
-                dnnl_matmul_desc_init(&product, &a, &w, NULL, &c) == dnnl_success &&
-                dnnl_primitive_desc_create(&description, &product, attributes, cache->engine, NULL) == dnnl_success &&
-                is_fast(description) && dnnl_primitive_create(&x->primitive, description) == dnnl_success &&
-                dnnl_memory_create(&x->a, &a, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-                dnnl_memory_create(&x->w, &w, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-                dnnl_memory_create(&x->c, &c, cache->engine, DNNL_MEMORY_NONE) == dnnl_success;
+    x->usable =
+        describe(cache, &x->key, &a, &w, &c) && create_attributes(x->key.add, &attributes) &&
+        dnnl_matmul_desc_init(&product, &a, &w, NULL, &c) == dnnl_success &&
+        dnnl_primitive_desc_create(&description, &product, attributes, cache->engine, NULL) ==
+            dnnl_success &&
+        is_fast(description) && dnnl_primitive_create(&x->primitive, description) == dnnl_success &&
+        dnnl_memory_create(&x->a, &a, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
+        dnnl_memory_create(&x->w, &w, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
+        dnnl_memory_create(&x->c, &c, cache->engine, DNNL_MEMORY_NONE) == dnnl_success;
     if (description) dnnl_primitive_desc_destroy(description);
     if (attributes) dnnl_primitive_attr_destroy(attributes);
     if (!x->usable) destroy_matmul(x);
@@ -81,7 +87,8 @@ static void create_matmul(const ml_matmul_cache *cache, ml_matmul *x)
 
 static bool same_key(const ml_matmul_key *a, const ml_matmul_key *b)
 {
-    return a->m == b->m && a->rows == b->rows && a->cols == b->cols && a->ldc == b->ldc && a->backward == b->backward && a->add == b->add;
+    return a->m == b->m && a->rows == b->rows && a->cols == b->cols && a->ldc == b->ldc &&
+           a->backward == b->backward && a->add == b->add;
 }
 
 static const ml_matmul *find(ml_matmul_cache *cache, const ml_matmul_key *key)
@@ -105,12 +112,15 @@ static void *unconst(const void *p)
     return same.out;
 }
 
-bool ml_matmul_run(ml_matmul_cache *cache, const ml_matmul_key *key, const void *a, const void *w, float *c)
+bool ml_matmul_run(ml_matmul_cache *cache, const ml_matmul_key *key, const void *a, const void *w,
+                   float *c)
 {
     const ml_matmul *x = find(cache, key);
     if (!x || !x->usable) return false;
-    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, x->a}, {DNNL_ARG_WEIGHTS, x->w}, {DNNL_ARG_DST, x->c}};
-    return dnnl_memory_set_data_handle(x->a, unconst(a)) == dnnl_success && dnnl_memory_set_data_handle(x->w, unconst(w)) == dnnl_success &&
+    const dnnl_exec_arg_t arguments[] = {
+        {DNNL_ARG_SRC, x->a}, {DNNL_ARG_WEIGHTS, x->w}, {DNNL_ARG_DST, x->c}};
+    return dnnl_memory_set_data_handle(x->a, unconst(a)) == dnnl_success &&
+           dnnl_memory_set_data_handle(x->w, unconst(w)) == dnnl_success &&
            dnnl_memory_set_data_handle(x->c, c) == dnnl_success &&
            dnnl_primitive_execute(x->primitive, cache->stream, 3, arguments) == dnnl_success &&
            dnnl_stream_wait(cache->stream) == dnnl_success;

@@ -1,7 +1,8 @@
 /* A cache of oneDNN matmul primitives: C[m, n] (+)= A[m, k]·W with the weight as it lies in memory.
  *
- * Creating a primitive costs more than running a small one, so each shape is made once. Everything lies in one block of memory
- * that the caller gives (zero-filled); oneDNN's own objects are its own. */
+ * Creating a primitive costs more than running a small one, so each shape is made once. Everything
+ * lies in one block of memory that the caller gives (zero-filled); oneDNN's own objects are its
+ * own. */
 #ifndef MPILORA_KERNELS_ONEDNN_PRIMITIVES_H
 #define MPILORA_KERNELS_ONEDNN_PRIMITIVES_H
 
@@ -35,7 +36,9 @@ typedef struct ml_matmul_cache {
 
 ml_status ml_matmul_cache_start(ml_matmul_cache *cache, dnnl_data_type_t type) ML_NODISCARD;
 void ml_matmul_cache_stop(ml_matmul_cache *cache);
-/* Runs the product; false where it is not usable or fails: nothing is computed then. A is contiguous. */
-bool ml_matmul_run(ml_matmul_cache *cache, const ml_matmul_key *key, const void *a, const void *w, float *c);
+/* Runs the product; false where it is not usable or fails: nothing is computed then. A is
+ * contiguous. */
+bool ml_matmul_run(ml_matmul_cache *cache, const ml_matmul_key *key, const void *a, const void *w,
+                   float *c);
 
 #endif

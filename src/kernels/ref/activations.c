@@ -1,5 +1,6 @@
 /* Reference activations, in double with the C library's functions.
- *   gelu (tanh): x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))    gelu (erf): x·Φ(x)    relu: max(x, 0)    silu: x/(1 + e^−x) */
+ *   gelu (tanh): x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))    gelu (erf): x·Φ(x)    relu: max(x, 0)
+ *     silu: x/(1 + e^−x) */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
@@ -40,32 +41,38 @@ static double slope(ml_activation a, double x)
     return 0;
 }
 
-static void activation_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy)
+static void activation_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                               float *y, int64_t ldy)
 {
     for (int64_t t = 0; t < T; t++)
         for (int64_t i = 0; i < n; i++) y[t * ldy + i] = (float)value(a, (double)x[t * ldx + i]);
 }
 
-static void activation_backward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx, const float *dy, int64_t lddy,
-                                float *dx, int64_t lddx)
+static void activation_backward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                                const float *dy, int64_t lddy, float *dx, int64_t lddx)
 {
     for (int64_t t = 0; t < T; t++)
-        for (int64_t i = 0; i < n; i++) dx[t * lddx + i] = (float)((double)dy[t * lddy + i] * slope(a, (double)x[t * ldx + i]));
+        for (int64_t i = 0; i < n; i++)
+            dx[t * lddx + i] = (float)((double)dy[t * lddy + i] * slope(a, (double)x[t * ldx + i]));
 }
 
-static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, float *y, int64_t ldy)
+static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
+                          int64_t ldg, float *y, int64_t ldy)
 {
     for (int64_t t = 0; t < T; t++)
-        for (int64_t i = 0; i < n; i++) y[t * ldy + i] = (float)(value(a, (double)gate[t * ldg + i]) * (double)up[t * ldg + i]);
+        for (int64_t i = 0; i < n; i++)
+            y[t * ldy + i] = (float)(value(a, (double)gate[t * ldg + i]) * (double)up[t * ldg + i]);
 }
 
 /* gate and up are read before dgate and dup are written: these may be the same memory. */
-static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up, int64_t ldg, const float *dy,
-                           int64_t lddy, float *dgate, float *dup, int64_t lddg)
+static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *gate,
+                           const float *up, int64_t ldg, const float *dy, int64_t lddy,
+                           float *dgate, float *dup, int64_t lddg)
 {
     for (int64_t t = 0; t < T; t++)
         for (int64_t i = 0; i < n; i++) {
-            double g = (double)gate[t * ldg + i], u = (double)up[t * ldg + i], d = (double)dy[t * lddy + i];
+            double g = (double)gate[t * ldg + i], u = (double)up[t * ldg + i],
+                   d = (double)dy[t * lddy + i];
             dgate[t * lddg + i] = (float)(d * u * slope(a, g));
             dup[t * lddg + i] = (float)(d * value(a, g));
         }

@@ -1,6 +1,8 @@
-/* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T × T matrix is needed.
+/* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T
+ * × T matrix is needed.
  *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over the j at or before i on its path
- *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,  dv_j = Σ p_ij·dO_i */
+ *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
+ *     dv_j = Σ p_ij·dO_i */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
@@ -12,23 +14,29 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* The keys that a query attends to: positions 0 … n−1 of a path, or the rows of a list (`sequences` NULL). */
+/* The keys that a query attends to: positions 0 … n−1 of a path, or the rows of a list
+ * (`sequences` NULL). */
 typedef struct keys {
     const ml_sequences *sequences;
     int64_t sequence, n;
     const int32_t *row;
 } keys;
 
-static int64_t key_row(const keys *k, int64_t j) { return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : k->row[j]; }
+static int64_t key_row(const keys *k, int64_t j)
+{
+    return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : k->row[j];
+}
 
 /* One query; lse may be NULL. */
-static void attend(const ml_attention_shape *shape, const keys *keys, const float *q, const float *key, const float *value, int64_t ldkv,
-                   float *o, float *lse)
+static void attend(const ml_attention_shape *shape, const keys *keys, const float *q,
+                   const float *key, const float *value, int64_t ldkv, float *o, float *lse)
 {
     double top = -INFINITY, sum = 0, scale = (double)shape->scale;
     int64_t n = keys->n, h = shape->head_dim;
-    for (int64_t j = 0; j < n; j++) top = fmax(top, scale * dot(h, q, key + key_row(keys, j) * ldkv));
-    for (int64_t j = 0; j < n; j++) sum += exp(scale * dot(h, q, key + key_row(keys, j) * ldkv) - top);
+    for (int64_t j = 0; j < n; j++)
+        top = fmax(top, scale * dot(h, q, key + key_row(keys, j) * ldkv));
+    for (int64_t j = 0; j < n; j++)
+        sum += exp(scale * dot(h, q, key + key_row(keys, j) * ldkv) - top);
     for (int64_t c = 0; c < h; c++) o[c] = 0;
     for (int64_t j = 0; j < n; j++) {
         int64_t row = key_row(keys, j);
@@ -40,26 +48,33 @@ static void attend(const ml_attention_shape *shape, const keys *keys, const floa
 
 static keys keys_of(const ml_sequences *sequences, int64_t s, int64_t row)
 {
-    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1, NULL};
+    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1,
+                  NULL};
 }
 
-static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                              int64_t ldq, const float *key, const float *value, int64_t ldkv, float *o, int64_t ldo, float *lse)
+static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
+                              const ml_sequences *sequences, const float *q, int64_t ldq,
+                              const float *key, const float *value, int64_t ldkv, float *o,
+                              int64_t ldo, float *lse)
 {
     (void)k;
-    int64_t T = sequences->start[sequences->count], h = shape->head_dim, group = shape->heads / shape->kv_heads;
+    int64_t T = sequences->start[sequences->count], h = shape->head_dim,
+            group = shape->heads / shape->kv_heads;
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
                 const keys keys = keys_of(sequences, s, i);
                 int64_t kv = head / group * h;
-                attend(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv, o + i * ldo + head * h, lse + head * T + i);
+                attend(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
+                       o + i * ldo + head * h, lse + head * T + i);
             }
 }
 
 /* All that one query of one head gives to dq, dk and dv. */
-static void attend_backward(const ml_attention_shape *shape, const keys *keys, const float *q, const float *key, const float *value,
-                            int64_t ldkv, const float *o, float lse, const float *d_o, float *dq, float *dk, float *dv, int64_t lddkv)
+static void attend_backward(const ml_attention_shape *shape, const keys *keys, const float *q,
+                            const float *key, const float *value, int64_t ldkv, const float *o,
+                            float lse, const float *d_o, float *dq, float *dk, float *dv,
+                            int64_t lddkv)
 {
     int64_t h = shape->head_dim;
     double scale = (double)shape->scale, D = dot(h, d_o, o);
@@ -76,13 +91,15 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys, c
     }
 }
 
-static void attention_backward(const ml_kernels *k, const ml_attention_shape *shape, const ml_sequences *sequences, const float *q,
-                               int64_t ldq, const float *key, const float *value, int64_t ldkv, const float *o, int64_t ldo,
-                               const float *lse, const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
-                               int64_t lddkv)
+static void attention_backward(const ml_kernels *k, const ml_attention_shape *shape,
+                               const ml_sequences *sequences, const float *q, int64_t ldq,
+                               const float *key, const float *value, int64_t ldkv, const float *o,
+                               int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
+                               float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv)
 {
     (void)k;
-    int64_t T = sequences->start[sequences->count], h = shape->head_dim, group = shape->heads / shape->kv_heads;
+    int64_t T = sequences->start[sequences->count], h = shape->head_dim,
+            group = shape->heads / shape->kv_heads;
     for (int64_t t = 0; t < T; t++)
         for (int64_t c = 0; c < shape->kv_heads * h; c++) dk[t * lddkv + c] = dv[t * lddkv + c] = 0;
     for (int64_t s = 0; s < sequences->count; s++)
@@ -90,19 +107,23 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
                 const keys keys = keys_of(sequences, s, i);
                 int64_t kv = head / group * h;
-                attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv, o + i * ldo + head * h, lse[head * T + i],
-                                d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + kv, dv + kv, lddkv);
+                attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
+                                o + i * ldo + head * h, lse[head * T + i],
+                                d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + kv,
+                                dv + kv, lddkv);
             }
 }
 
-static void attention_decode(const ml_kernels *k, const ml_attention_shape *shape, int64_t n, const int32_t *row, const float *q,
-                             const float *key, const float *value, int64_t ldkv, float *o)
+static void attention_decode(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
+                             const int32_t *row, const float *q, const float *key,
+                             const float *value, int64_t ldkv, float *o)
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
     const keys keys = {.n = n, .row = row};
     for (int64_t head = 0; head < shape->heads; head++)
-        attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv, o + head * h, NULL);
+        attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv,
+               o + head * h, NULL);
 }
 
 void ml_reference_attention(ml_kernels *table)

@@ -3,8 +3,8 @@
 
 #include "kernels/kernels_private.h"
 
-static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b, float eps, float *y, float *mean,
-                              float *rstd)
+static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b,
+                              float eps, float *y, float *mean, float *rstd)
 {
     for (int64_t t = 0; t < T; t++, x += d, y += d) {
         double sum = 0, square = 0;
@@ -12,16 +12,18 @@ static void layernorm_forward(int64_t T, int64_t d, const float *x, const float 
         double m = sum / (double)d;
         for (int64_t i = 0; i < d; i++) square += ((double)x[i] - m) * ((double)x[i] - m);
         double r = 1 / sqrt(square / (double)d + (double)eps);
-        for (int64_t i = 0; i < d; i++) y[i] = (float)(((double)x[i] - m) * r * (double)w[i] + (double)b[i]);
+        for (int64_t i = 0; i < d; i++)
+            y[i] = (float)(((double)x[i] - m) * r * (double)w[i] + (double)b[i]);
         mean[t] = (float)m;
         rstd[t] = (float)r;
     }
 }
 
-/* With z = (x − mean)·rstd and g = dy·w: dx = rstd·(g − average(g) − z·average(g·z)). RMS norm: the same without the first average
- * and with mean 0. */
-static void norm_backward(bool centred, int64_t T, int64_t d, const float *x, const float *w, const float *mean, const float *rstd,
-                          const float *dy, float *dx, bool add, float *dw, float *db)
+/* With z = (x − mean)·rstd and g = dy·w: dx = rstd·(g − average(g) − z·average(g·z)). RMS norm:
+ * the same without the first average and with mean 0. */
+static void norm_backward(bool centred, int64_t T, int64_t d, const float *x, const float *w,
+                          const float *mean, const float *rstd, const float *dy, float *dx,
+                          bool add, float *dw, float *db)
 {
     for (int64_t t = 0; t < T; t++, x += d, dy += d, dx += d) {
         double m = centred ? (double)mean[t] : 0, r = (double)rstd[t], g_sum = 0, gz_sum = 0;
@@ -40,13 +42,15 @@ static void norm_backward(bool centred, int64_t T, int64_t d, const float *x, co
     }
 }
 
-static void layernorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *mean, const float *rstd, const float *dy,
-                               float *dx, bool add, float *dw, float *db)
+static void layernorm_backward(int64_t T, int64_t d, const float *x, const float *w,
+                               const float *mean, const float *rstd, const float *dy, float *dx,
+                               bool add, float *dw, float *db)
 {
     norm_backward(true, T, d, x, w, mean, rstd, dy, dx, add, dw, db);
 }
 
-static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps, float *y, float *rstd)
+static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps,
+                            float *y, float *rstd)
 {
     for (int64_t t = 0; t < T; t++, x += d, y += d) {
         double square = 0;
@@ -57,14 +61,14 @@ static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w
     }
 }
 
-static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w, const float *rstd, const float *dy, float *dx, bool add,
-                             float *dw)
+static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w,
+                             const float *rstd, const float *dy, float *dx, bool add, float *dw)
 {
     norm_backward(false, T, d, x, w, NULL, rstd, dy, dx, add, dw, NULL);
 }
 
-static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx, const int32_t *position, const float *cosine,
-                 const float *sine, bool inverse)
+static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                 const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
     int64_t half = head_dim / 2;
     for (int64_t t = 0; t < T; t++)

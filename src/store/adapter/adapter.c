@@ -24,15 +24,16 @@ float ml_adapter_scale(double alpha, int64_t rank, bool rslora)
     return (float)(rslora ? alpha / sqrt((double)rank) : alpha / (double)rank);
 }
 
-ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *site, int64_t rank, int64_t in, int64_t out,
-                         ml_adapter_pair **pair)
+ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *site, int64_t rank,
+                         int64_t in, int64_t out, ml_adapter_pair **pair)
 {
     ml_status st = ML_OK;
     if (!adapter->pairs) {
         *capacity = 32;
         ML_NEW(adapter->pairs, *capacity, ML_MEM_OTHER, "an adapter");
     } else if (adapter->count == *capacity) {
-        ml_adapter_pair *grown = ml_memory_resize(adapter->pairs, 2 * *capacity, sizeof *grown, "an adapter");
+        ml_adapter_pair *grown =
+            ml_memory_resize(adapter->pairs, 2 * *capacity, sizeof *grown, "an adapter");
         if (!grown) return ML_RESOURCE;
         adapter->pairs = grown;
         *capacity *= 2;
@@ -54,7 +55,7 @@ done:
     return st;
 }
 
-/* ---- checks -------------------------------------------------------------------------------------------------------------------- */
+/* ---- checks -------------------------------------------------------------------------------- */
 
 static bool all_finite(const float *x, int64_t n)
 {
@@ -68,25 +69,33 @@ static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
     int64_t layer, in, out;
     const ml_site_kind *kind = ml_site_parse(spec, p->site, &layer);
     if (!kind)
-        return ml_fail(ML_INPUT, "%s: the base has no such place for an adapter (it has %" PRId64 " layers of the %s family)", p->site,
-                       spec->layers, spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
+        return ml_fail(ML_INPUT,
+                       "%s: the base has no such place for an adapter (it has %" PRId64
+                       " layers of the %s family)",
+                       p->site, spec->layers, spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
     ml_site_shape(spec, kind->name, &in, &out);
     if (p->in != in || p->out != out)
         return ml_fail(ML_INPUT,
-                       "%s: A is %" PRId64 " × %" PRId64 " and B %" PRId64 " × %" PRId64 ", the base expects A %" PRId64 " × %" PRId64
-                       " and B %" PRId64 " × %" PRId64,
+                       "%s: A is %" PRId64 " × %" PRId64 " and B %" PRId64 " × %" PRId64
+                       ", the base expects A %" PRId64 " × %" PRId64 " and B %" PRId64
+                       " × %" PRId64,
                        p->site, p->rank, p->in, p->out, p->rank, p->rank, in, out, p->rank);
-    if (!isfinite(p->alpha) || !isfinite(p->scale)) return ml_fail(ML_INPUT, "%s: alpha is not a finite number", p->site);
-    if (!all_finite(p->a, p->rank * p->in)) return ml_fail(ML_INPUT, "%s: A has a NaN or Inf", p->site);
-    if (!all_finite(p->b, p->out * p->rank)) return ml_fail(ML_INPUT, "%s: B has a NaN or Inf", p->site);
-    if (p->m && !all_finite(p->m, p->out)) return ml_fail(ML_INPUT, "%s: the magnitudes have a NaN or Inf", p->site);
+    if (!isfinite(p->alpha) || !isfinite(p->scale))
+        return ml_fail(ML_INPUT, "%s: alpha is not a finite number", p->site);
+    if (!all_finite(p->a, p->rank * p->in))
+        return ml_fail(ML_INPUT, "%s: A has a NaN or Inf", p->site);
+    if (!all_finite(p->b, p->out * p->rank))
+        return ml_fail(ML_INPUT, "%s: B has a NaN or Inf", p->site);
+    if (p->m && !all_finite(p->m, p->out))
+        return ml_fail(ML_INPUT, "%s: the magnitudes have a NaN or Inf", p->site);
     return ML_OK;
 }
 
 static int in_model_order(const void *x, const void *y)
 {
     const ml_adapter_pair *a = x, *b = y;
-    long long i = strtoll(a->site + 7, NULL, 10), j = strtoll(b->site + 7, NULL, 10); /* behind "layers." */
+    long long i = strtoll(a->site + 7, NULL, 10),
+              j = strtoll(b->site + 7, NULL, 10); /* behind "layers." */
     return i != j ? (i > j) - (i < j) : strcmp(a->site, b->site);
 }
 
@@ -97,12 +106,16 @@ static ml_status check_magnitudes(const ml_adapter *adapter)
         const ml_adapter_pair *p = &adapter->pairs[i];
         size_t stem = strlen(p->site) - strlen("qkv");
         if ((p->m != NULL) != (adapter->pairs[0].m != NULL))
-            return ml_fail(ML_INPUT, "%s and %s: one has DoRA's magnitudes and the other has none", p->site, adapter->pairs[0].site);
+            return ml_fail(ML_INPUT, "%s and %s: one has DoRA's magnitudes and the other has none",
+                           p->site, adapter->pairs[0].site);
         if (!p->m || strcmp(p->site + stem, "qkv") != 0) continue;
         for (int64_t j = 0; j < adapter->count; j++) {
             const char *other = adapter->pairs[j].site;
-            if (strlen(other) == stem + 1 && !strncmp(other, p->site, stem) && strchr("qkv", other[stem]))
-                return ml_fail(ML_INPUT, "%s and %s: DoRA's magnitudes of both would scale the same rows", p->site, other);
+            if (strlen(other) == stem + 1 && !strncmp(other, p->site, stem) &&
+                strchr("qkv", other[stem]))
+                return ml_fail(ML_INPUT,
+                               "%s and %s: DoRA's magnitudes of both would scale the same rows",
+                               p->site, other);
         }
     }
     return ML_OK;
@@ -110,12 +123,15 @@ static ml_status check_magnitudes(const ml_adapter *adapter)
 
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
 {
-    if (adapter->count == 0 && ml_method_has_lora(adapter->method)) return ml_fail(ML_INPUT, "the adapter has no pairs");
+    if (adapter->count == 0 && ml_method_has_lora(adapter->method))
+        return ml_fail(ML_INPUT, "the adapter has no pairs");
     if (adapter->count > 0 && !ml_method_has_lora(adapter->method))
-        return ml_fail(ML_INPUT, "the adapter has pairs, but was made by method %s", ml_method_name(adapter->method));
+        return ml_fail(ML_INPUT, "the adapter has pairs, but was made by method %s",
+                       ml_method_name(adapter->method));
     for (int64_t i = 0; i < adapter->ntensors; i++) {
         const ml_adapter_tensor *t = &adapter->tensors[i];
-        if (!all_finite(t->value, t->rows * t->cols)) return ml_fail(ML_INPUT, "%s: has a NaN or Inf", t->name);
+        if (!all_finite(t->value, t->rows * t->cols))
+            return ml_fail(ML_INPUT, "%s: has a NaN or Inf", t->name);
     }
     for (int64_t i = 0; i < adapter->count; i++) {
         ml_status st = check_pair(&adapter->pairs[i], spec);
@@ -123,7 +139,8 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
     }
     ml_status good = check_magnitudes(adapter);
     if (good != ML_OK) return good;
-    if (adapter->count > 0) qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
+    if (adapter->count > 0)
+        qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
     for (int64_t i = 1; i < adapter->count; i++)
         if (!strcmp(adapter->pairs[i].site, adapter->pairs[i - 1].site))
             return ml_fail(ML_INPUT, "%s: stands in the adapter twice", adapter->pairs[i].site);
@@ -132,13 +149,17 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
 
 static ml_status check_base(const ml_adapter *adapter, const char *source_hash)
 {
-    if (!source_hash || !adapter->base_source_hash[0] || !strcmp(adapter->base_source_hash, source_hash)) return ML_OK;
+    if (!source_hash || !adapter->base_source_hash[0] ||
+        !strcmp(adapter->base_source_hash, source_hash))
+        return ML_OK;
     return ml_fail(ML_INPUT,
-                   "this adapter belongs to another base: it was trained on %.16s…, the base here is %.16s… (SHA-256 of the source)",
+                   "this adapter belongs to another base: it was trained on %.16s…, the base here "
+                   "is %.16s… (SHA-256 of the source)",
                    adapter->base_source_hash, source_hash);
 }
 
-ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec, const char *source_hash)
+ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
+                          const char *source_hash)
 {
     ml_status st = ML_OK;
     struct stat info;

@@ -1,31 +1,38 @@
-/* adapter.h5: an HDF5 file behind a block of 512 bytes that holds the SHA-256 of the rest, checked before HDF5 sees a byte.
+/* adapter.h5: an HDF5 file behind a block of 512 bytes that holds the SHA-256 of the rest, checked
+ * before HDF5 sees a byte.
  *
- *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where unknown)
- *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop, factors, new_biases
+ *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
+ *     unknown)
+ *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop,
+ *     factors, new_biases
  *   /tensors/NAME [rows, cols], what methods other than LoRA trained
- *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group; /pairs/SITE/M [out, 1], DoRA's magnitudes
+ *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group;
+ *     /pairs/SITE/M [out, 1], DoRA's magnitudes
  */
 #include <inttypes.h>
 
-#include "store/adapter/adapter.h"
 #include "io/durable.h"
 #include "io/image.h"
+#include "store/adapter/adapter.h"
 
 enum { USER_BLOCK = 512, VERSION = 1 };
 static const char first_line[] = "mpilora adapter 1\nsha256 ";
 static const char format_name[] = "mpilora adapter";
 static const int64_t largest_adapter = (int64_t)64 << 30;
 
-/* ---- sizes of a method ------------------------------------------------------------------------------------------------------------ */
+/* ---- sizes of a method --------------------------------------------------------------------- */
 
 typedef struct size_key {
     const char *name;
     size_t offset;
 } size_key;
 
-static const size_key size_keys[] = {{"top", offsetof(ml_method_sizes, top)},     {"prefix", offsetof(ml_method_sizes, prefix)},
-                                     {"infix", offsetof(ml_method_sizes, infix)}, {"bottleneck", offsetof(ml_method_sizes, bottleneck)},
-                                     {"drop", offsetof(ml_method_sizes, drop)},   {"factors", offsetof(ml_method_sizes, factors)}};
+static const size_key size_keys[] = {{"top", offsetof(ml_method_sizes, top)},
+                                     {"prefix", offsetof(ml_method_sizes, prefix)},
+                                     {"infix", offsetof(ml_method_sizes, infix)},
+                                     {"bottleneck", offsetof(ml_method_sizes, bottleneck)},
+                                     {"drop", offsetof(ml_method_sizes, drop)},
+                                     {"factors", offsetof(ml_method_sizes, factors)}};
 enum { SIZE_KEYS = sizeof size_keys / sizeof *size_keys, MOST_SIZE = 1 << 20 };
 
 static ml_status put_method(hid_t file, const ml_adapter *adapter)
@@ -56,7 +63,8 @@ static ml_status check_sizes(const ml_adapter *adapter)
                  {"factors", adapter->method == ML_METHOD_COMPACTER, s->factors}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].needed && sizes[i].value < 1)
-            return ml_fail(ML_INPUT, "%s is 0, expected at least 1 for method %s", sizes[i].name, ml_method_name(adapter->method));
+            return ml_fail(ML_INPUT, "%s is 0, expected at least 1 for method %s", sizes[i].name,
+                           ml_method_name(adapter->method));
     return ML_OK;
 }
 
@@ -67,11 +75,13 @@ static ml_status get_method(hid_t file, ml_adapter *out)
     int64_t value;
     if (H5Aexists(file, "method") <= 0) return ML_OK;
     ML_TRY(ml_image_get_text(file, "method", method, sizeof method));
-    if (!ml_method_find(method, &out->method)) return ml_fail(ML_INPUT, "method is \"%s\", which this version does not know", method);
+    if (!ml_method_find(method, &out->method))
+        return ml_fail(ML_INPUT, "method is \"%s\", which this version does not know", method);
     for (int i = 0; i < SIZE_KEYS; i++) {
         ML_TRY(ml_image_get_int(file, size_keys[i].name, &value));
         if (value < 0 || value > MOST_SIZE)
-            return ml_fail(ML_INPUT, "%s is %" PRId64 ", expected 0 to %d", size_keys[i].name, value, MOST_SIZE);
+            return ml_fail(ML_INPUT, "%s is %" PRId64 ", expected 0 to %d", size_keys[i].name,
+                           value, MOST_SIZE);
         memcpy((char *)&out->sizes + size_keys[i].offset, &value, sizeof value);
     }
     ML_TRY(ml_image_get_int(file, "new_biases", &value));
@@ -81,7 +91,7 @@ done:
     return st;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 static ml_status put_pair(hid_t pairs, const ml_adapter_pair *p)
 {
@@ -140,10 +150,12 @@ static int64_t expected_bytes(const ml_adapter *adapter)
     int64_t bytes = FILE_OVERHEAD;
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *p = &adapter->pairs[i];
-        bytes += PAIR_OVERHEAD + (p->rank * (p->in + p->out) + (p->m ? p->out : 0)) * (int64_t)sizeof(float);
+        bytes += PAIR_OVERHEAD +
+                 (p->rank * (p->in + p->out) + (p->m ? p->out : 0)) * (int64_t)sizeof(float);
     }
     for (int64_t i = 0; i < adapter->ntensors; i++)
-        bytes += PAIR_OVERHEAD + adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
+        bytes += PAIR_OVERHEAD +
+                 adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
     return bytes;
 }
 
@@ -164,31 +176,37 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static ml_status check_hash(const char *path, const char *bytes, int64_t count)
 {
     char hash[ML_SHA256_HEX], first[USER_BLOCK] = {0};
     size_t prefix = strlen(first_line);
     if (count <= USER_BLOCK || memcmp(bytes, first_line, prefix) != 0)
-        return ml_fail(ML_INPUT, "%s: is not an adapter of mpilora (adapter.h5) and not a PEFT directory", path);
+        return ml_fail(ML_INPUT,
+                       "%s: is not an adapter of mpilora (adapter.h5) and not a PEFT directory",
+                       path);
     ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
     if (memcmp(bytes + prefix, hash, ML_SHA256_HEX - 1) != 0)
-        return ml_fail(ML_INPUT, "%s: is damaged: its SHA-256 is %.12s…, its first block says %.12s…", path, hash, bytes + prefix);
+        return ml_fail(ML_INPUT,
+                       "%s: is damaged: its SHA-256 is %.12s…, its first block says %.12s…", path,
+                       hash, bytes + prefix);
     snprintf(first, sizeof first, "%s%s\n", first_line, hash);
-    if (memcmp(bytes, first, USER_BLOCK) != 0) return ml_fail(ML_INPUT, "%s: is damaged: its first block is not as it was written", path);
+    if (memcmp(bytes, first, USER_BLOCK) != 0)
+        return ml_fail(ML_INPUT, "%s: is damaged: its first block is not as it was written", path);
     return ML_OK;
 }
 
-static ml_status read_factor(hid_t group, const char *name, int64_t rows, int64_t cols, float *values)
+static ml_status read_factor(hid_t group, const char *name, int64_t rows, int64_t cols,
+                             float *values)
 {
     ml_status st = ML_OK;
     int64_t found_rows, found_cols;
     hid_t dataset;
     ML_TRY(ml_image_get_matrix(group, name, &found_rows, &found_cols, &dataset));
     if (found_rows != rows || found_cols != cols)
-        st =
-            ml_fail(ML_INPUT, "%s is %" PRId64 " × %" PRId64 ", expected %" PRId64 " × %" PRId64, name, found_rows, found_cols, rows, cols);
+        st = ml_fail(ML_INPUT, "%s is %" PRId64 " × %" PRId64 ", expected %" PRId64 " × %" PRId64,
+                     name, found_rows, found_cols, rows, cols);
     else
         st = ml_image_get_rows(dataset, 0, rows, cols, values);
     H5Dclose(dataset);
@@ -275,13 +293,15 @@ static ml_status get_header(ml_adapter *out, hid_t file)
     ML_TRY(ml_image_get_text(file, "format", format, sizeof format));
     ML_TRY(ml_image_get_int(file, "version", &version));
     if (strcmp(format, format_name) != 0 || version != VERSION)
-        return ml_fail(ML_INPUT, "is \"%s\" version %" PRId64 ", expected \"%s\" version %d", format, version, format_name, VERSION);
+        return ml_fail(ML_INPUT, "is \"%s\" version %" PRId64 ", expected \"%s\" version %d",
+                       format, version, format_name, VERSION);
     ML_TRY(ml_image_get_text(file, "scaling", scaling, sizeof scaling));
     out->rslora = !strcmp(scaling, "rslora");
     if (!out->rslora && strcmp(scaling, "standard") != 0)
         return ml_fail(ML_INPUT, "scaling is \"%s\", expected standard or rslora", scaling);
     ML_TRY(ml_image_get_double(file, "dropout", &out->dropout));
-    ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash, sizeof out->base_source_hash));
+    ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash,
+                             sizeof out->base_source_hash));
     ML_TRY(get_method(file, out));
 done:
     return st;

@@ -1,4 +1,5 @@
-/* Sites: the places of a model that a LoRA pair can stand at, in our names and in Hugging Face's. */
+/* Sites: the places of a model that a LoRA pair can stand at, in our names and in Hugging
+ * Face's. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -6,23 +7,29 @@
 
 const ml_site_kind *ml_site_kinds(ml_family family)
 {
-    static const ml_site_kind gpt2[] = {
-        {"attn.q", "attn.c_attn"}, {"attn.k", "attn.c_attn"}, {"attn.v", "attn.c_attn"},  {"attn.qkv", "attn.c_attn"},
-        {"attn.o", "attn.c_proj"}, {"mlp.fc", "mlp.c_fc"},    {"mlp.proj", "mlp.c_proj"}, {NULL, NULL}};
+    static const ml_site_kind gpt2[] = {{"attn.q", "attn.c_attn"},  {"attn.k", "attn.c_attn"},
+                                        {"attn.v", "attn.c_attn"},  {"attn.qkv", "attn.c_attn"},
+                                        {"attn.o", "attn.c_proj"},  {"mlp.fc", "mlp.c_fc"},
+                                        {"mlp.proj", "mlp.c_proj"}, {NULL, NULL}};
     static const ml_site_kind llama[] = {
-        {"attn.q", "self_attn.q_proj"}, {"attn.k", "self_attn.k_proj"}, {"attn.v", "self_attn.v_proj"}, {"attn.o", "self_attn.o_proj"},
-        {"mlp.gate", "mlp.gate_proj"},  {"mlp.up", "mlp.up_proj"},      {"mlp.down", "mlp.down_proj"},  {NULL, NULL}};
+        {"attn.q", "self_attn.q_proj"}, {"attn.k", "self_attn.k_proj"},
+        {"attn.v", "self_attn.v_proj"}, {"attn.o", "self_attn.o_proj"},
+        {"mlp.gate", "mlp.gate_proj"},  {"mlp.up", "mlp.up_proj"},
+        {"mlp.down", "mlp.down_proj"},  {NULL, NULL}};
     return family == ML_FAMILY_GPT2 ? gpt2 : llama;
 }
 
 void ml_site_shape(const ml_model_spec *spec, const char *kind, int64_t *in, int64_t *out)
 {
-    int64_t d = spec->width, f = spec->mlp_width, q = spec->heads * spec->head_dim, kv = spec->kv_heads * spec->head_dim;
+    int64_t d = spec->width, f = spec->mlp_width, q = spec->heads * spec->head_dim,
+            kv = spec->kv_heads * spec->head_dim;
     const struct {
         const char *kind;
         int64_t in, out;
-    } shapes[] = {{"attn.q", d, q}, {"attn.k", d, kv}, {"attn.v", d, kv},  {"attn.qkv", d, q + 2 * kv}, {"attn.o", q, d},
-                  {"mlp.fc", d, f}, {"mlp.up", d, f},  {"mlp.gate", d, f}, {"mlp.proj", f, d},          {"mlp.down", f, d}};
+    } shapes[] = {
+        {"attn.q", d, q},   {"attn.k", d, kv}, {"attn.v", d, kv}, {"attn.qkv", d, q + 2 * kv},
+        {"attn.o", q, d},   {"mlp.fc", d, f},  {"mlp.up", d, f},  {"mlp.gate", d, f},
+        {"mlp.proj", f, d}, {"mlp.down", f, d}};
     *in = *out = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (strcmp(shapes[i].kind, kind) != 0) continue;

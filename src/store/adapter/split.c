@@ -50,8 +50,8 @@ static bool is_block_diagonal(const ml_adapter_pair *fused, const parts *p)
     return true;
 }
 
-static ml_status split_pair(const ml_adapter_pair *fused, const ml_model_spec *spec, bool rslora, const parts *p, ml_adapter *out,
-                            int64_t *capacity)
+static ml_status split_pair(const ml_adapter_pair *fused, const ml_model_spec *spec, bool rslora,
+                            const parts *p, ml_adapter *out, int64_t *capacity)
 {
     ml_status st = ML_OK;
     int64_t layer, rank = fused->rank / p->count;
@@ -68,7 +68,9 @@ static ml_status split_pair(const ml_adapter_pair *fused, const ml_model_spec *s
         pair->scale = ml_adapter_scale(pair->alpha, rank, rslora);
         memcpy(pair->a, fused->a + i * rank * in, (size_t)(rank * in) * sizeof *pair->a);
         for (int64_t row = 0; row < width; row++)
-            for (int64_t j = 0; j < rank; j++) pair->b[row * rank + j] = factor * fused->b[(first + row) * fused->rank + i * rank + j];
+            for (int64_t j = 0; j < rank; j++)
+                pair->b[row * rank + j] =
+                    factor * fused->b[(first + row) * fused->rank + i * rank + j];
     }
 done:
     return st;
@@ -80,14 +82,17 @@ static bool is_fused(const ml_adapter_pair *pair)
     return n > 4 && !strcmp(pair->site + n - 4, ".qkv");
 }
 
-static ml_status split_all(ml_adapter *adapter, const ml_model_spec *spec, const parts *p, ml_adapter *out, int64_t *capacity)
+static ml_status split_all(ml_adapter *adapter, const ml_model_spec *spec, const parts *p,
+                           ml_adapter *out, int64_t *capacity)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *pair = &adapter->pairs[i];
         if (!is_fused(pair)) continue;
         if (pair->m)
-            return ml_fail(ML_USAGE, "%s: DoRA's magnitudes belong to the fused projection and are not split; give method.targets qkv",
+            return ml_fail(ML_USAGE,
+                           "%s: DoRA's magnitudes belong to the fused projection and are not "
+                           "split; give method.targets qkv",
                            pair->site);
         if (pair->rank % p->count != 0 || !is_block_diagonal(pair, p))
             return ml_fail(ML_USAGE,

@@ -1,11 +1,14 @@
 /* The layout of a base file, shared by its writer and its reader.
  *
- *   user block      magic, seal, and one line "offset bytes" for every tensor (and the tokenizer): where contents lie in the file
- *   HDF5            /tensors/<name> contiguous, /tokenizer (canonical JSON, bytes); attributes of the root: format, version, architecture (JSON), dtype,
+ *   user block      magic, seal, and one line "offset bytes" for every tensor (and the tokenizer):
+ *     where contents lie in the file
+ *   HDF5            /tensors/<name> contiguous, /tokenizer (canonical JSON, bytes); attributes of
+ *     the root: format, version, architecture (JSON), dtype,
  *                   source_sha256, content_sha256, tokenizer_sha256
  *
- * A malformed file can crash the HDF5 library. The contents are too large to be hashed at each start, so the seal is the SHA-256 of everything else: the
- * user block's lines and all bytes outside the contents. It is checked before HDF5 sees the file.
+ * A malformed file can crash the HDF5 library. The contents are too large to be hashed at each
+ * start, so the seal is the SHA-256 of everything else: the user block's lines and all bytes
+ * outside the contents. It is checked before HDF5 sees the file.
  */
 #ifndef MPILORA_STORE_BASE_BASE_PRIVATE_H
 #define MPILORA_STORE_BASE_BASE_PRIVATE_H
@@ -15,7 +18,11 @@
 #include "mpilora/store.h"
 
 #define BASE_FORMAT "mpilora-base"
-enum { BASE_VERSION = 1, BASE_PATH = 4096, BASE_PIECE = 256 << 10 /* what is read at once to be converted */ };
+enum {
+    BASE_VERSION = 1,
+    BASE_PATH = 4096,
+    BASE_PIECE = 256 << 10 /* what is read at once to be converted */
+};
 
 typedef struct extent {
     int64_t offset, bytes;
@@ -40,10 +47,12 @@ ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD
 /* base_seal.c */
 int64_t base_user_block(int64_t extents); /* its size: a power of two ≥ 512 */
 /* The seal's hash of an open file of `bytes` bytes; extents ascend and do not overlap. */
-ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_block, const extent *contents, int64_t n,
-                         char hex[ML_SHA256_HEX]) ML_NODISCARD;
-ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents, int64_t n) ML_NODISCARD;
-/* Checks an open file; *contents (owned by the caller) and *n as written. ML_INPUT naming `path`. */
+ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_block,
+                         const extent *contents, int64_t n, char hex[ML_SHA256_HEX]) ML_NODISCARD;
+ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents,
+                          int64_t n) ML_NODISCARD;
+/* Checks an open file; *contents (owned by the caller) and *n as written. ML_INPUT naming
+ * `path`. */
 ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *n) ML_NODISCARD;
 
 /* base_read.c: a request in numbers, and rows of it. */
@@ -54,11 +63,14 @@ typedef struct base_slice {
 } base_slice;
 
 /* *near: the tensor's number where the search begins, and where it ended. */
-ml_status base_slice_find(const ml_base *b, const ml_base_request *request, int64_t *near, base_slice *out) ML_NODISCARD;
+ml_status base_slice_find(const ml_base *b, const ml_base_request *request, int64_t *near,
+                          base_slice *out) ML_NODISCARD;
 int64_t base_slice_rows(const base_slice *s); /* of the part that is wanted */
 int64_t base_slice_row(const base_slice *s);  /* elements of each */
-/* Rows [first, first + rows) of the wanted part into `to`; `piece` has BASE_PIECE bytes. Thread-safe. */
-ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows, void *to, char *piece) ML_NODISCARD;
+/* Rows [first, first + rows) of the wanted part into `to`; `piece` has BASE_PIECE bytes.
+ * Thread-safe. */
+ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows,
+                          void *to, char *piece) ML_NODISCARD;
 
 /* base_type.c: the file's type of a dtype; closed by the caller. */
 hid_t base_file_type(ml_dtype dtype);

@@ -14,8 +14,9 @@ ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
     if (!json->length) return ML_OK;
     ml_status st = ml_tokenizer_create(&tokenizer, json->data, json->length);
     if (st == ML_OK && ml_tokenizer_size(tokenizer) > spec->vocab)
-        st = ml_fail(ML_INPUT, "the tokenizer has %" PRId64 " tokens, the model's vocabulary only %" PRId64, ml_tokenizer_size(tokenizer),
-                     spec->vocab);
+        st = ml_fail(ML_INPUT,
+                     "the tokenizer has %" PRId64 " tokens, the model's vocabulary only %" PRId64,
+                     ml_tokenizer_size(tokenizer), spec->vocab);
     ml_tokenizer_destroy(tokenizer);
     return st;
 }
@@ -26,7 +27,8 @@ static int64_t block_values(const ml_model_spec *spec)
     return ml_max(BLOCK, widest);
 }
 
-static ml_status copy_tensor(const import_source *source, ml_base_writer *w, const ml_model_tensor *t, float *block, int64_t room)
+static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
+                             const ml_model_tensor *t, float *block, int64_t room)
 {
     int64_t step = ml_max(1, room / t->cols);
     for (int64_t row = 0; row < t->rows; row += step) {
@@ -45,7 +47,8 @@ static ml_status copy_all(const import_source *source, ml_dtype dtype, const cha
     float *block = NULL;
     int64_t room = block_values(&source->spec);
     ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
-    ML_TRY(ml_base_writer_create(&w, out, &source->spec, dtype, source->tokenizer.data, source->tokenizer.length, source->hash));
+    ML_TRY(ml_base_writer_create(&w, out, &source->spec, dtype, source->tokenizer.data,
+                                 source->tokenizer.length, source->hash));
     for (int64_t i = 0; i < ml_model_tensor_count(&source->spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&source->spec, i, &t);
@@ -64,8 +67,10 @@ ml_status ml_import(const char *path, ml_dtype dtype, const char *out)
     ml_status st = ML_OK;
     import_source source = {0};
     struct stat about;
-    if (stat(path, &about)) return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path) : import_open_gguf(&source, path));
+    if (stat(path, &about))
+        return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path)
+                                  : import_open_gguf(&source, path));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
     if (st == ML_OK) st = copy_all(&source, dtype, out);

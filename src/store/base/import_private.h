@@ -4,13 +4,15 @@
 
 #include "mpilora/import.h"
 
-/* A source of weights: what it is and rows [first, first + count) of each of its tensors, as mpilora lays them out (out × in), in fp32. */
+/* A source of weights: what it is and rows [first, first + count) of each of its tensors, as
+ * mpilora lays them out (out × in), in fp32. */
 typedef struct import_source {
     void *self;
     ml_model_spec spec;
     ml_text tokenizer; /* canonical JSON; empty: none. Owned */
     char hash[ML_SHA256_HEX];
-    ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count, float *out);
+    ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count,
+                           float *out);
     void (*close)(void *self);
 } import_source;
 

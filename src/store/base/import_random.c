@@ -16,8 +16,8 @@ static double deviation_of(const ml_model_spec *spec, const ml_model_tensor *t)
     return 0.02;
 }
 
-static ml_status write_tensor(ml_base_writer *w, const ml_model_spec *spec, const ml_model_tensor *t, uint64_t seed, float *piece,
-                              int64_t room)
+static ml_status write_tensor(ml_base_writer *w, const ml_model_spec *spec,
+                              const ml_model_tensor *t, uint64_t seed, float *piece, int64_t room)
 {
     ml_random_key key = ml_random_key_make(seed, t->name);
     double deviation = deviation_of(spec, t);
@@ -49,10 +49,13 @@ static ml_status read_tokenizer(const char *directory, ml_text *json)
     if (!directory) return ML_OK;
     ml_status st = ml_tokenizer_from_directory(directory, json, &found);
     if (st != ML_OK || found) return st;
-    return ml_fail(ML_INPUT, "%s: no tokenizer there: expected tokenizer.json, or vocab.json and merges.txt", directory);
+    return ml_fail(ML_INPUT,
+                   "%s: no tokenizer there: expected tokenizer.json, or vocab.json and merges.txt",
+                   directory);
 }
 
-ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer, ml_dtype dtype, const char *out)
+ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer,
+                           ml_dtype dtype, const char *out)
 {
     ml_status st = ML_OK;
     ml_text json = {0};

@@ -1,4 +1,5 @@
-/* Opening a base file: the seal first, then HDF5 for names, shapes and places; from then on HDF5 has no part in it. */
+/* Opening a base file: the seal first, then HDF5 for names, shapes and places; from then on HDF5
+ * has no part in it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -10,9 +11,10 @@
 /* A fixed-length text attribute of the root, at most size − 1 bytes. */
 static ml_status get_text(hid_t file, const char *name, char *out, size_t size)
 {
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT), type = attribute >= 0 ? H5Aget_type(attribute) : -1;
-    bool good = type >= 0 && H5Tget_class(type) == H5T_STRING && !H5Tis_variable_str(type) && H5Tget_size(type) <= size &&
-                H5Aread(attribute, type, out) >= 0;
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT),
+          type = attribute >= 0 ? H5Aget_type(attribute) : -1;
+    bool good = type >= 0 && H5Tget_class(type) == H5T_STRING && !H5Tis_variable_str(type) &&
+                H5Tget_size(type) <= size && H5Aread(attribute, type, out) >= 0;
     if (good) out[H5Tget_size(type) - 1] = '\0';
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
@@ -26,7 +28,8 @@ static ml_status get_attributes(ml_base *b, hid_t file)
     ML_TRY(get_text(file, "architecture", architecture, sizeof architecture));
     ML_TRY(base_spec_from_json(architecture, &b->spec));
     ML_TRY(get_text(file, "dtype", dtype, sizeof dtype));
-    if (strcmp(dtype, "fp32") != 0 && strcmp(dtype, "bf16") != 0) return ml_fail(ML_INPUT, "dtype \"%s\" is not known", dtype);
+    if (strcmp(dtype, "fp32") != 0 && strcmp(dtype, "bf16") != 0)
+        return ml_fail(ML_INPUT, "dtype \"%s\" is not known", dtype);
     b->dtype = strcmp(dtype, "bf16") == 0 ? ML_BF16 : ML_FP32;
     ML_TRY(get_text(file, "content_sha256", b->content, sizeof b->content));
     ML_TRY(get_text(file, "source_sha256", b->source, sizeof b->source));
@@ -40,8 +43,9 @@ static bool has_shape(hid_t set, const ml_model_tensor *t)
     hid_t space = H5Dget_space(set);
     hsize_t dims[2] = {0, 1};
     int rank = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
-    bool good = rank == (t->vector ? 1 : 2) && H5Sget_simple_extent_dims(space, dims, NULL) == rank && (int64_t)dims[0] == t->rows &&
-                (int64_t)dims[1] == t->cols;
+    bool good = rank == (t->vector ? 1 : 2) &&
+                H5Sget_simple_extent_dims(space, dims, NULL) == rank &&
+                (int64_t)dims[0] == t->rows && (int64_t)dims[1] == t->cols;
     if (space >= 0) H5Sclose(space);
     return good;
 }
@@ -49,8 +53,8 @@ static bool has_shape(hid_t set, const ml_model_tensor *t)
 static bool has_type(hid_t set, ml_dtype dtype)
 {
     hid_t found = H5Dget_type(set), wanted = base_file_type(dtype), list = H5Dget_create_plist(set);
-    bool good = found >= 0 && wanted >= 0 && list >= 0 && H5Tequal(found, wanted) > 0 && H5Pget_layout(list) == H5D_CONTIGUOUS &&
-                H5Pget_external_count(list) == 0;
+    bool good = found >= 0 && wanted >= 0 && list >= 0 && H5Tequal(found, wanted) > 0 &&
+                H5Pget_layout(list) == H5D_CONTIGUOUS && H5Pget_external_count(list) == 0;
     if (list >= 0) H5Pclose(list);
     if (wanted >= 0) H5Tclose(wanted);
     if (found >= 0) H5Tclose(found);
@@ -83,8 +87,13 @@ static ml_status locate(ml_base *b, hid_t group, int64_t i, const extent *conten
     bool shape = has_shape(set, &t), type = has_type(set, dtype);
     b->offset[i] = (int64_t)H5Dget_offset(set);
     H5Dclose(set);
-    if (!shape) return ml_fail(ML_INPUT, "tensor %s has another shape than the expected %" PRId64 " x %" PRId64, t.name, t.rows, t.cols);
-    if (!type) return ml_fail(ML_INPUT, "tensor %s is not stored as contiguous %s", t.name, ml_dtype_name(dtype));
+    if (!shape)
+        return ml_fail(ML_INPUT,
+                       "tensor %s has another shape than the expected %" PRId64 " x %" PRId64,
+                       t.name, t.rows, t.cols);
+    if (!type)
+        return ml_fail(ML_INPUT, "tensor %s is not stored as contiguous %s", t.name,
+                       ml_dtype_name(dtype));
     if (!is_extent(contents, n, b->offset[i], t.rows * t.cols * (int64_t)ml_dtype_size(dtype)))
         return ml_fail(ML_INPUT, "tensor %s does not lie where the file says", t.name);
     return ML_OK;
@@ -99,11 +108,13 @@ static ml_status get_tokenizer(ml_base *b, hid_t file, int64_t bytes)
         ML_NEW(b->tokenizer, 1, ML_MEM_OTHER, "no tokenizer");
         return ML_OK;
     }
-    ML_TRY(ml_hdf5_locate(file, b->path, "tokenizer", H5T_STD_U8LE, bytes, &b->tokenizer_length, &offset));
+    ML_TRY(ml_hdf5_locate(file, b->path, "tokenizer", H5T_STD_U8LE, bytes, &b->tokenizer_length,
+                          &offset));
     ML_NEW(b->tokenizer, b->tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     ML_TRY(ml_file_read(b->fd, b->path, b->tokenizer, b->tokenizer_length, offset));
     ml_sha256_of(b->tokenizer, (size_t)b->tokenizer_length, hex);
-    if (strcmp(hex, b->tokenizer_hash) != 0) st = ml_fail(ML_INPUT, "the tokenizer does not have the hash that it was written with");
+    if (strcmp(hex, b->tokenizer_hash) != 0)
+        st = ml_fail(ML_INPUT, "the tokenizer does not have the hash that it was written with");
 done:
     return st;
 }
@@ -111,16 +122,20 @@ done:
 static ml_status examine(ml_base *b, const extent *contents, int64_t n)
 {
     ml_status st = ML_OK;
-    hid_t file = H5Fopen(b->path, H5F_ACC_RDONLY, H5P_DEFAULT), group = file >= 0 ? H5Gopen2(file, "tensors", H5P_DEFAULT) : -1;
+    hid_t file = H5Fopen(b->path, H5F_ACC_RDONLY, H5P_DEFAULT),
+          group = file >= 0 ? H5Gopen2(file, "tensors", H5P_DEFAULT) : -1;
     if (group < 0) {
-        st = ml_fail(ML_INPUT, "HDF5 cannot open it (on a network file system HDF5_USE_FILE_LOCKING=FALSE may help)");
+        st = ml_fail(
+            ML_INPUT,
+            "HDF5 cannot open it (on a network file system HDF5_USE_FILE_LOCKING=FALSE may help)");
         goto done;
     }
     ML_TRY(get_attributes(b, file));
     b->ntensors = ml_model_tensor_count(&b->spec);
     int64_t found = n - (*b->tokenizer_hash != '\0');
     if (b->ntensors != found) {
-        st = ml_fail(ML_INPUT, "%" PRId64 " tensors, expected %" PRId64 " of its architecture", found, b->ntensors);
+        st = ml_fail(ML_INPUT, "%" PRId64 " tensors, expected %" PRId64 " of its architecture",
+                     found, b->ntensors);
         goto done;
     }
     ML_NEW(b->offset, b->ntensors, ML_MEM_OTHER, "places of tensors");

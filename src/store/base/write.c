@@ -1,5 +1,6 @@
-/* Writing a base file: HDF5 lays out the file and closes it; the contents are written at their places by plain calls, since HDF5 1.10 does not survive a
- * full disk; then the hash, the seal, fsync, rename. */
+/* Writing a base file: HDF5 lays out the file and closes it; the contents are written at their
+ * places by plain calls, since HDF5 1.10 does not survive a full disk; then the hash, the seal,
+ * fsync, rename. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -7,9 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/durable.h"
 #include "io/hdf5_file.h"
 #include "store/base/base_private.h"
-#include "io/durable.h"
 
 struct ml_base_writer {
     char path[BASE_PATH], temporary[BASE_PATH + 32];
@@ -28,9 +29,12 @@ struct ml_base_writer {
 
 enum { NARROW = 1 << 18 };
 
-static ml_status hdf5_failed(const ml_base_writer *w) { return ml_fail(ML_RESOURCE, "%s: HDF5 cannot lay out the file", w->temporary); }
+static ml_status hdf5_failed(const ml_base_writer *w)
+{
+    return ml_fail(ML_RESOURCE, "%s: HDF5 cannot lay out the file", w->temporary);
+}
 
-/* ---- layout ---- */
+/* ---- layout -------------------------------------------------------------------------------- */
 
 static bool put_text(hid_t file, const char *name, const char *text)
 {
@@ -44,11 +48,15 @@ static bool put_text(hid_t file, const char *name, const char *text)
     return good;
 }
 
-static bool put_dataset(hid_t where, const char *name, hid_t type, int rank, const hsize_t *dims, extent *place)
+static bool put_dataset(hid_t where, const char *name, hid_t type, int rank, const hsize_t *dims,
+                        extent *place)
 {
-    hid_t space = H5Screate_simple(rank, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE), set = -1;
-    bool good = space >= 0 && list >= 0 && H5Pset_layout(list, H5D_CONTIGUOUS) >= 0 && H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) >= 0 &&
-                H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0 && H5Pset_obj_track_times(list, false) >= 0;
+    hid_t space = H5Screate_simple(rank, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE),
+          set = -1;
+    bool good = space >= 0 && list >= 0 && H5Pset_layout(list, H5D_CONTIGUOUS) >= 0 &&
+                H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) >= 0 &&
+                H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0 &&
+                H5Pset_obj_track_times(list, false) >= 0;
     if (good) set = H5Dcreate2(where, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
     haddr_t offset = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
     place->offset = (int64_t)offset;
@@ -69,25 +77,32 @@ static bool put_tensors(ml_base_writer *w, hid_t file)
         ml_model_tensor t;
         ml_model_tensor_at(&w->spec, i, &t);
         hsize_t dims[2] = {(hsize_t)t.rows, (hsize_t)t.cols};
-        good = put_dataset(group, t.name, types[!t.norm_or_bias], t.vector ? 1 : 2, dims, &w->place[i]);
+        good = put_dataset(group, t.name, types[!t.norm_or_bias], t.vector ? 1 : 2, dims,
+                           &w->place[i]);
     }
     hsize_t length = (hsize_t)w->tokenizer_length;
-    if (w->tokenizer_length) good = good && put_dataset(file, "tokenizer", H5T_STD_U8LE, 1, &length, &w->place[w->ntensors]);
+    if (w->tokenizer_length)
+        good = good &&
+               put_dataset(file, "tokenizer", H5T_STD_U8LE, 1, &length, &w->place[w->ntensors]);
     for (int i = 0; i < 2; i++)
         if (types[i] >= 0) H5Tclose(types[i]);
     if (group >= 0) H5Gclose(group);
     return good;
 }
 
-static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture, const char *source)
+static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture,
+                           const char *source)
 {
     char tokenizer[ML_SHA256_HEX] = "", version[16], unknown[ML_SHA256_HEX];
     if (w->tokenizer_length) ml_sha256_of(w->tokenizer, (size_t)w->tokenizer_length, tokenizer);
     snprintf(version, sizeof version, "%d", (int)BASE_VERSION);
     snprintf(unknown, sizeof unknown, "%064d", 0); /* filled in at the end */
-    return put_text(file, "format", BASE_FORMAT) && put_text(file, "version", version) && put_text(file, "architecture", architecture) &&
-           put_text(file, "dtype", ml_dtype_name(w->dtype)) && put_text(file, "source_sha256", source) &&
-           put_text(file, "tokenizer_sha256", tokenizer) && put_text(file, "content_sha256", unknown);
+    return put_text(file, "format", BASE_FORMAT) && put_text(file, "version", version) &&
+           put_text(file, "architecture", architecture) &&
+           put_text(file, "dtype", ml_dtype_name(w->dtype)) &&
+           put_text(file, "source_sha256", source) &&
+           put_text(file, "tokenizer_sha256", tokenizer) &&
+           put_text(file, "content_sha256", unknown);
 }
 
 static ml_status lay_out(ml_base_writer *w, const char *architecture, const char *source)
@@ -102,21 +117,24 @@ static ml_status lay_out(ml_base_writer *w, const char *architecture, const char
     return good ? ML_OK : hdf5_failed(w);
 }
 
-/* ---- create ---- */
+/* ---- create -------------------------------------------------------------------------------- */
 
 static ml_status open_contents(ml_base_writer *w)
 {
     struct stat about;
     w->fd = open(w->temporary, O_RDWR | O_CLOEXEC);
-    if (w->fd < 0 || fstat(w->fd, &about)) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", w->temporary, strerror(errno));
+    if (w->fd < 0 || fstat(w->fd, &about))
+        return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", w->temporary, strerror(errno));
     int error = posix_fallocate(w->fd, 0, about.st_size);
     if (error && error != EOPNOTSUPP && error != EINVAL)
-        return ml_fail(ML_RESOURCE, "%s: no room for %" PRId64 " bytes: %s", w->temporary, (int64_t)about.st_size, strerror(error));
+        return ml_fail(ML_RESOURCE, "%s: no room for %" PRId64 " bytes: %s", w->temporary,
+                       (int64_t)about.st_size, strerror(error));
     return ML_OK;
 }
 
-ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec, ml_dtype dtype, const char *tokenizer,
-                                int64_t tokenizer_length, const char *source_hash)
+ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
+                                ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
+                                const char *source_hash)
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
@@ -164,9 +182,10 @@ void ml_base_writer_discard(ml_base_writer *w)
     ml_memory_free(w);
 }
 
-/* ---- contents ---- */
+/* ---- contents ------------------------------------------------------------------------------ */
 
-static ml_status put_values(ml_base_writer *w, const float *values, int64_t count, bool bf16, int64_t offset)
+static ml_status put_values(ml_base_writer *w, const float *values, int64_t count, bool bf16,
+                            int64_t offset)
 {
     for (int64_t at = 0; at < count; at += NARROW) {
         int64_t n = ml_min(NARROW, count - at), size = bf16 ? 2 : 4;
@@ -180,16 +199,20 @@ static ml_status put_values(ml_base_writer *w, const float *values, int64_t coun
     return ML_OK;
 }
 
-ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows, const float *rows)
+ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows,
+                              const float *rows)
 {
     ml_model_tensor t = {.name = "nothing more"};
     if (w->tensor < w->ntensors) ml_model_tensor_at(&w->spec, w->tensor, &t);
     if (strcmp(t.name, name) != 0 || first_row != w->row || nrows > t.rows - first_row)
-        return ml_fail(ML_INTERNAL, "%s: rows %" PRId64 "+%" PRId64 " of %s come where row %" PRId64 " of %s is due", w->path, first_row,
-                       nrows, name, w->row, t.name);
+        return ml_fail(ML_INTERNAL,
+                       "%s: rows %" PRId64 "+%" PRId64 " of %s come where row %" PRId64
+                       " of %s is due",
+                       w->path, first_row, nrows, name, w->row, t.name);
     bool bf16 = w->dtype == ML_BF16 && !t.norm_or_bias;
     if (first_row == 0) ml_sha256_add(w->content, t.name, strlen(t.name) + 1);
-    ml_status st = put_values(w, rows, nrows * t.cols, bf16, w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
+    ml_status st = put_values(w, rows, nrows * t.cols, bf16,
+                              w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
     w->row += nrows;
     if (w->row == t.rows) {
         w->row = 0;
@@ -198,7 +221,7 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     return st;
 }
 
-/* ---- finish ---- */
+/* ---- finish -------------------------------------------------------------------------------- */
 
 static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
 {
@@ -226,9 +249,12 @@ static ml_status seal_and_rename(ml_base_writer *w)
     ml_sha256_add(w->content, w->tokenizer, (size_t)w->tokenizer_length);
     ml_sha256_finish(w->content, hex);
     w->content = NULL;
-    if (w->tokenizer_length) ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length, w->place[w->ntensors].offset));
+    if (w->tokenizer_length)
+        ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length,
+                             w->place[w->ntensors].offset));
     ML_TRY(put_content_hash(w, hex));
-    if (fstat(w->fd, &about)) return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
+    if (fstat(w->fd, &about))
+        return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
     qsort(w->place, (size_t)w->nplaces, sizeof *w->place, by_offset);
     ML_TRY(base_seal_write(w->fd, w->temporary, about.st_size, w->place, w->nplaces));
     if (fsync(w->fd)) return ml_fail(ML_RESOURCE, "%s: fsync: %s", w->temporary, strerror(errno));

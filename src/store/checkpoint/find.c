@@ -1,4 +1,5 @@
-/* Finding the checkpoint to go on from: newest first; bad ones and foreign ones step aside; never a silent fresh start. */
+/* Finding the checkpoint to go on from: newest first; bad ones and foreign ones step aside; never
+ * a silent fresh start. */
 #include <inttypes.h>
 
 #include "store/checkpoint/run_directory.h"
@@ -12,7 +13,8 @@ typedef struct search {
     char refused[2048]; /* why the newest foreign one does not fit */
 } search;
 
-/* ML_OK: take it; ML_USAGE: whole, but of another run; ML_INPUT with *bad: bad; any other failure says nothing about it. */
+/* ML_OK: take it; ML_USAGE: whole, but of another run; ML_INPUT with *bad: bad; any other failure
+ * says nothing about it. */
 static ml_status judge(search *s, int64_t step, bool *bad)
 {
     ml_status st = ML_OK;
@@ -27,14 +29,16 @@ done:
     return st;
 }
 
-/* A checkpoint that cannot be read now may be read tomorrow: it is neither taken nor moved, and an older one would silently undo its steps. */
+/* A checkpoint that cannot be read now may be read tomorrow: it is neither taken nor moved, and an
+ * older one would silently undo its steps. */
 static ml_status unreadable(int64_t step, ml_status st)
 {
     char reason[1024];
     snprintf(reason, sizeof reason, "%s", ml_error_text());
     return ml_fail(st,
                    "checkpoint of step %" PRId64
-                   " cannot be read now, and nothing was changed: %s; try again, or move its directory away to go on from an older one",
+                   " cannot be read now, and nothing was changed: %s; try again, or move its "
+                   "directory away to go on from an older one",
                    step, reason);
 }
 
@@ -52,7 +56,8 @@ static ml_status walk_down(search *s)
             if (!s->refused[0]) snprintf(s->refused, sizeof s->refused, "%s", ml_error_text());
         } else if (bad) {
             s->verdict[i] = BAD;
-            ml_warn("checkpoint of step %" PRId64 " is bad (%s): set aside", s->steps[i], ml_error_text());
+            ml_warn("checkpoint of step %" PRId64 " is bad (%s): set aside", s->steps[i],
+                    ml_error_text());
         } else {
             return unreadable(s->steps[i], st);
         }
@@ -68,7 +73,8 @@ static ml_status move_aside(const search *s)
     ml_status st = ML_OK;
     for (int64_t i = 0; i < s->count; i++) {
         if (s->verdict[i] == FOREIGN && s->chosen >= 0) {
-            ml_warn("checkpoint of step %" PRId64 " is of another run (%s): set aside", s->steps[i], s->refused);
+            ml_warn("checkpoint of step %" PRId64 " is of another run (%s): set aside", s->steps[i],
+                    s->refused);
             ML_TRY(ml_step_set_aside(s->run, s->steps[i], "bad"));
         } else if (s->verdict[i] == BAD) {
             ML_TRY(ml_step_set_aside(s->run, s->steps[i], "bad"));
@@ -88,23 +94,30 @@ static ml_status refuse_lost(const search *s)
     ML_TRY(ml_step_has_set_aside(s->run, "bad", &aside));
     ML_TRY(ml_durable_find(latest, &hint));
     if (s->count > 0 || aside)
-        return ml_fail(ML_INPUT, "%s: all checkpoints are bad (see set-aside/ there); restore one, or use --fresh to start over",
+        return ml_fail(ML_INPUT,
+                       "%s: all checkpoints are bad (see set-aside/ there); restore one, or use "
+                       "--fresh to start over",
                        s->run->checkpoints);
     if (hint)
-        return ml_fail(ML_INPUT, "%s: `latest` names a checkpoint, but none is there; restore one, or use --fresh to start over",
+        return ml_fail(ML_INPUT,
+                       "%s: `latest` names a checkpoint, but none is there; restore one, or use "
+                       "--fresh to start over",
                        s->run->checkpoints);
 done:
     return st;
 }
 
-/* The step that `latest` names, or −1. It was committed: if its manifest is gone, it was lost, for what is deleted is older. */
+/* The step that `latest` names, or −1. It was committed: if its manifest is gone, it was lost, for
+ * what is deleted is older. */
 static int64_t named_step(const ml_run_directory *run)
 {
     enum { LONGEST = 64 };
     char path[ML_DURABLE_PATH], *text = NULL;
     int64_t length;
     long long step = -1;
-    if (ml_durable_path(path, "%s/latest", run->checkpoints) != ML_OK || ml_durable_read(path, LONGEST, &text, &length) != ML_OK) return -1;
+    if (ml_durable_path(path, "%s/latest", run->checkpoints) != ML_OK ||
+        ml_durable_read(path, LONGEST, &text, &length) != ML_OK)
+        return -1;
     if (sscanf(text, "step-%lld", &step) != 1) step = -1;
     ml_memory_free(text);
     return step;
@@ -119,7 +132,8 @@ static ml_status clean_up(const ml_run_directory *run)
     ML_TRY(ml_steps_list(run, false, &steps, &count));
     for (int64_t i = 0; i < count; i++) {
         if (steps[i] == named) {
-            ml_warn("checkpoint of step %" PRId64 " has lost its %s: set aside", steps[i], ml_manifest_name);
+            ml_warn("checkpoint of step %" PRId64 " has lost its %s: set aside", steps[i],
+                    ml_manifest_name);
             ML_TRY(ml_step_set_aside(run, steps[i], "bad"));
         } else {
             ML_TRY(ml_step_remove(run, steps[i]));
@@ -137,7 +151,8 @@ done:
     return st;
 }
 
-static ml_status find_here(ml_run_directory *run, const ml_checkpoint_state *state, ml_checkpoint_progress *progress, bool *found)
+static ml_status find_here(ml_run_directory *run, const ml_checkpoint_state *state,
+                           ml_checkpoint_progress *progress, bool *found)
 {
     ml_status st = ML_OK;
     search s = {.run = run, .state = state, .chosen = -1};
@@ -160,13 +175,15 @@ done:
     return st;
 }
 
-ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state, bool *found)
+ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state,
+                             bool *found)
 {
     struct {
         ml_checkpoint_progress progress;
         bool found;
     } message = {.progress = state->progress};
-    ml_status st = ml_grid_rank(grid) == 0 ? find_here(run, state, &message.progress, &message.found) : ML_OK;
+    ml_status st =
+        ml_grid_rank(grid) == 0 ? find_here(run, state, &message.progress, &message.found) : ML_OK;
     st = ml_grid_agree(grid, st);
     if (st != ML_OK) return st;
     ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &message, (int64_t)sizeof message);

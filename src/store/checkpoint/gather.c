@@ -1,4 +1,5 @@
-/* The state of an adapter: gathered block by block to world rank 0, one image of one file, the same bytes from any grid. */
+/* The state of an adapter: gathered block by block to world rank 0, one image of one file, the
+ * same bytes from any grid. */
 #include "store/checkpoint/state_file.h"
 
 typedef struct gather {
@@ -19,17 +20,21 @@ static int64_t image_bytes(const ml_parameters *p)
     enum { DATASET_OVERHEAD = 1024, FILE_OVERHEAD = 64 << 10 };
     int64_t bytes = FILE_OVERHEAD;
     for (int64_t i = 0; i < p->count; i++)
-        bytes += ML_STATE_KINDS * (p->items[i].rows * p->items[i].cols * (int64_t)sizeof(float) + DATASET_OVERHEAD);
+        bytes += ML_STATE_KINDS *
+                 (p->items[i].rows * p->items[i].cols * (int64_t)sizeof(float) + DATASET_OVERHEAD);
     return bytes;
 }
 
 int64_t ml_save_gathered_memory(const ml_parameters *p)
 {
-    return ml_round_up(image_bytes(p), ML_IMAGE_STEP) + ml_max(2 * ml_block_floats(p) * (int64_t)sizeof(float), ML_SHA256_PIECE);
+    return ml_round_up(image_bytes(p), ML_IMAGE_STEP) +
+           ml_max(2 * ml_block_floats(p) * (int64_t)sizeof(float), ML_SHA256_PIECE);
 }
 
-/* Rows [first, first + rows) of a tensor into g->whole on world rank 0, from the ranks of dp replica 0. */
-static void gather_block(gather *g, const ml_parameter *item, const float *buffer, int64_t first, int64_t rows)
+/* Rows [first, first + rows) of a tensor into g->whole on world rank 0, from the ranks of dp
+ * replica 0. */
+static void gather_block(gather *g, const ml_parameter *item, const float *buffer, int64_t first,
+                         int64_t rows)
 {
     const ml_grid *grid = g->save->grid;
     int tp = ml_grid_tp(grid);
@@ -53,20 +58,23 @@ static void gather_block(gather *g, const ml_parameter *item, const float *buffe
     }
 }
 
-/* The attributes are those that files of adapters have had from the first version on: a tensor's rows are all in its dataset. */
+/* The attributes are those that files of adapters have had from the first version on: a tensor's
+ * rows are all in its dataset. */
 static ml_status open_dataset(gather *g, const ml_parameter *item, int kind)
 {
     ml_status st = ML_OK;
     char name[sizeof item->name + 16];
     snprintf(name, sizeof name, "%s/%s", ml_state_kind[kind], item->name);
-    ML_TRY(ml_image_make_matrix(ml_image_file(g->image), name, item->rows, item->cols, &g->dataset));
+    ML_TRY(
+        ml_image_make_matrix(ml_image_file(g->image), name, item->rows, item->cols, &g->dataset));
     ML_TRY(ml_image_put_int(g->dataset, "first_row", 0));
     ML_TRY(ml_image_put_int(g->dataset, "rows", item->rows));
 done:
     return st;
 }
 
-/* Every rank goes through all blocks, also where world rank 0 has failed: nobody may wait for a message that never comes. */
+/* Every rank goes through all blocks, also where world rank 0 has failed: nobody may wait for a
+ * message that never comes. */
 static ml_status gather_tensor(gather *g, int64_t tensor, int kind, ml_status st)
 {
     const ml_parameter *item = &g->save->p->items[tensor];
@@ -74,11 +82,13 @@ static ml_status gather_tensor(gather *g, int64_t tensor, int kind, ml_status st
     g->dataset = -1;
     if (writer && st == ML_OK) st = open_dataset(g, item, kind);
     int64_t step = ml_block_rows(item->rows, item->cols);
-    const float *buffer = ml_parameters_assemble(g->save->p, g->save->grid, ml_state_buffer(g->save->p, kind), item->offset, item->count);
+    const float *buffer = ml_parameters_assemble(
+        g->save->p, g->save->grid, ml_state_buffer(g->save->p, kind), item->offset, item->count);
     for (int64_t done = 0; done < item->rows; done += step) {
         int64_t rows = ml_min(step, item->rows - done);
         gather_block(g, item, buffer, done, rows);
-        if (writer && st == ML_OK) st = ml_image_put_rows(g->dataset, done, rows, item->cols, g->whole);
+        if (writer && st == ML_OK)
+            st = ml_image_put_rows(g->dataset, done, rows, item->cols, g->whole);
     }
     if (g->dataset >= 0) H5Dclose(g->dataset);
     return st;

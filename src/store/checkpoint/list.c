@@ -8,9 +8,11 @@
 enum { KEPT_ASIDE = 2, NAME = 64 };
 static const char set_aside_name[] = "set-aside";
 
-ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file, char out[ML_DURABLE_PATH])
+ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file,
+                       char out[ML_DURABLE_PATH])
 {
-    return ml_durable_path(out, "%s/step-%08lld%s%s", run->checkpoints, (long long)step, *file ? "/" : "", file);
+    return ml_durable_path(out, "%s/step-%08lld%s%s", run->checkpoints, (long long)step,
+                           *file ? "/" : "", file);
 }
 
 /* The step of a directory's name; −1 where it is none of ours. */
@@ -32,7 +34,8 @@ static int ascending(const void *a, const void *b)
 static ml_status add_step(int64_t **steps, int64_t *count, int64_t *capacity, int64_t step)
 {
     if (*count == *capacity) {
-        int64_t *grown = ml_memory_resize(*steps, 2 * *capacity, sizeof *grown, "the list of checkpoints");
+        int64_t *grown =
+            ml_memory_resize(*steps, 2 * *capacity, sizeof *grown, "the list of checkpoints");
         if (!grown) return ML_RESOURCE;
         *steps = grown;
         *capacity *= 2;
@@ -41,7 +44,8 @@ static ml_status add_step(int64_t **steps, int64_t *count, int64_t *capacity, in
     return ML_OK;
 }
 
-/* A link or a file with a checkpoint's name counts as committed: it is judged, and never entered. */
+/* A link or a file with a checkpoint's name counts as committed: it is judged, and never
+ * entered. */
 static ml_status is_committed(const ml_run_directory *run, int64_t step, bool *committed)
 {
     ml_status st = ML_OK;
@@ -61,7 +65,8 @@ ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **o
     ml_status st = ML_OK;
     int64_t capacity = 16, *steps = NULL, n = 0;
     DIR *dir = ml_durable_list(run->checkpoints);
-    if (!dir) return ml_fail(ML_INPUT, "%s: cannot be listed: %s", run->checkpoints, strerror(errno));
+    if (!dir)
+        return ml_fail(ML_INPUT, "%s: cannot be listed: %s", run->checkpoints, strerror(errno));
     ML_NEW(steps, capacity, ML_MEM_OTHER, "the list of checkpoints");
     for (const struct dirent *entry;;) {
         bool is;
@@ -82,7 +87,8 @@ done:
     return st;
 }
 
-/* Manifest first, and that on disk before the rest goes: a half-deleted checkpoint is no checkpoint. */
+/* Manifest first, and that on disk before the rest goes: a half-deleted checkpoint is no
+ * checkpoint. */
 static ml_status remove_directory(const char *path)
 {
     ml_status st = ML_OK;
@@ -105,7 +111,7 @@ ml_status ml_step_remove(const ml_run_directory *run, int64_t step)
     return st != ML_OK ? st : remove_directory(path);
 }
 
-/* ---- set-aside/: step-%08d.KIND-%06d, numbered upwards ---------------------------------------------------------------------------- */
+/* ---- set-aside/: step-%08d.KIND-%06d, numbered upwards ------------------------------------- */
 
 static int64_t aside_number(const char *name, const char *kind)
 {
@@ -130,7 +136,9 @@ static ml_status survey(const ml_run_directory *run, const char *kind, aside *fo
     *found = (aside){0};
     ML_TRY(ml_durable_path(path, "%s/%s", run->checkpoints, set_aside_name));
     if (!(dir = ml_durable_list(path)))
-        return errno == ENOENT ? ML_OK : ml_fail(ML_INPUT, "%s: cannot be listed: %s", path, strerror(errno));
+        return errno == ENOENT
+                   ? ML_OK
+                   : ml_fail(ML_INPUT, "%s: cannot be listed: %s", path, strerror(errno));
     for (const struct dirent *entry;;) {
         ML_TRY(ml_durable_next(dir, path, &entry));
         if (!entry) break;
@@ -179,15 +187,16 @@ ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step, const cha
     ML_TRY(ml_durable_make_directories(to));
     ML_TRY(survey(run, kind, &found));
     ML_TRY(ml_step_path(run, step, "", from));
-    ML_TRY(ml_durable_path(to, "%s/%s/step-%08lld.%s-%06lld", run->checkpoints, set_aside_name, (long long)step, kind,
-                           (long long)found.highest + 1));
+    ML_TRY(ml_durable_path(to, "%s/%s/step-%08lld.%s-%06lld", run->checkpoints, set_aside_name,
+                           (long long)step, kind, (long long)found.highest + 1));
     ML_TRY(ml_durable_rename(from, to));
     ML_TRY(thin_out(run, kind, KEPT_ASIDE));
 done:
     return st;
 }
 
-/* Bad ones of earlier starts forbid a silent fresh start; one that was asked for needs them no more. */
+/* Bad ones of earlier starts forbid a silent fresh start; one that was asked for needs them no
+ * more. */
 ml_status ml_steps_start_over(const ml_run_directory *run)
 {
     ml_status st = ML_OK;

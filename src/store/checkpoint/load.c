@@ -1,5 +1,6 @@
-/* Loading: the first ranks of the world read and hash files, each another one at the same time; then one after the other sends the blocks of its file to all,
- * and each rank takes its part. Every file is read once. */
+/* Loading: the first ranks of the world read and hash files, each another one at the same time;
+ * then one after the other sends the blocks of its file to all, and each rank takes its part.
+ * Every file is read once. */
 #include <inttypes.h>
 
 #include "store/checkpoint/extent.h"
@@ -24,15 +25,20 @@ typedef struct load {
     int64_t count;
 } load;
 
-/* ---- blocks: sent by one rank, taken by all ------------------------------------------------------------------------------------------ */
+/* ---- blocks: sent by one rank, taken by all ------------------------------------------------ */
 
 /* The extent goes before its values; tensor −1: no more of this file. */
-static void announce(const load *s, int from, ml_extent *e) { ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, e, (int64_t)sizeof *e); }
+static void announce(const load *s, int from, ml_extent *e)
+{
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, e, (int64_t)sizeof *e);
+}
 
-/* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so counting values is enough to miss none. */
+/* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so
+ * counting values is enough to miss none. */
 static void hand_out(load *s, int from, const ml_extent *e)
 {
-    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block, e->rows * e->cols * (int64_t)sizeof(float));
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block,
+                      e->rows * e->cols * (int64_t)sizeof(float));
     s->covered[e->tensor * ML_STATE_KINDS + e->kind] += e->rows * e->cols;
     ml_extent_take(e, s->p, s->block);
 }
@@ -43,7 +49,7 @@ static void receive_blocks(load *s, int from)
     for (announce(s, from, &e); e.tensor >= 0; announce(s, from, &e)) hand_out(s, from, &e);
 }
 
-/* ---- a reader's file -------------------------------------------------------------------------------------------------------------------- */
+/* ---- a reader's file ----------------------------------------------------------------------- */
 
 static int64_t find_tensor(const ml_parameters *p, const char *name)
 {
@@ -85,8 +91,10 @@ static ml_status send_dataset(load *s, hid_t group, int64_t kind, char *name)
     ML_TRY(ml_extent_read(dataset, rows, cols, &e, all));
     const ml_parameter *item = &s->p->items[e.tensor];
     if (all[0] != item->rows || all[1] != item->cols) {
-        st = ml_fail(ML_INPUT, "the checkpoint has %" PRId64 " × %" PRId64 ", this run has %" PRId64 " × %" PRId64, all[0], all[1],
-                     item->rows, item->cols);
+        st = ml_fail(ML_INPUT,
+                     "the checkpoint has %" PRId64 " × %" PRId64 ", this run has %" PRId64
+                     " × %" PRId64,
+                     all[0], all[1], item->rows, item->cols);
         goto done;
     }
     ML_TRY(send_rows(s, &e, dataset));
@@ -143,7 +151,8 @@ static ml_status read_file(load *s, const ml_manifest_file *file)
     ML_TRY(ml_step_path(s->run, s->plan.step, file->name, s->path));
     ML_TRY(ml_durable_read(s->path, largest_file, &s->bytes, &s->count));
     ml_sha256_of(s->bytes, (size_t)s->count, hash);
-    if (strcmp(hash, file->sha256) != 0) st = ml_fail(ML_INPUT, "%s: has changed since its SHA-256 was checked", s->path);
+    if (strcmp(hash, file->sha256) != 0)
+        st = ml_fail(ML_INPUT, "%s: has changed since its SHA-256 was checked", s->path);
 done:
     return st;
 }
@@ -167,17 +176,20 @@ done:
     return st;
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
-/* As many readers as there are tp ranks, which all may lie on one node: their files together stay below a bound. */
+/* As many readers as there are tp ranks, which all may lie on one node: their files together stay
+ * below a bound. */
 static ml_status make_plan(load *s)
 {
     int64_t largest = 1;
     const json_t *manifest = s->run->chosen;
-    if (!manifest) return ml_fail(ML_INTERNAL, "ml_checkpoint_load before ml_checkpoint_find found anything");
+    if (!manifest)
+        return ml_fail(ML_INTERNAL, "ml_checkpoint_load before ml_checkpoint_find found anything");
     s->plan.step = json_integer_value(json_object_get(manifest, "step"));
     s->plan.files = ml_manifest_files(manifest);
-    for (int64_t i = 0; i < s->plan.files; i++) largest = ml_max(largest, ml_manifest_file_at(manifest, i).bytes);
+    for (int64_t i = 0; i < s->plan.files; i++)
+        largest = ml_max(largest, ml_manifest_file_at(manifest, i).bytes);
     s->plan.readers = ml_max(1, ml_min(ml_grid_tp(s->grid), read_together / largest));
     return ML_OK;
 }
@@ -199,8 +211,9 @@ static ml_status check_complete(const load *s)
         for (int kind = 0; kind < ML_STATE_KINDS; kind++) {
             int64_t found = s->covered[i * ML_STATE_KINDS + kind];
             if (found != item->rows * item->cols)
-                return ml_fail(ML_INPUT, "%s/%s: the checkpoint has %" PRId64 " of %" PRId64 " values", ml_state_kind[kind], item->name,
-                               found, item->rows * item->cols);
+                return ml_fail(ML_INPUT,
+                               "%s/%s: the checkpoint has %" PRId64 " of %" PRId64 " values",
+                               ml_state_kind[kind], item->name, found, item->rows * item->cols);
         }
     }
     return ML_OK;
@@ -230,7 +243,8 @@ ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_para
     ML_TRY(ml_grid_agree(grid, first ? make_plan(&s) : ML_OK));
     ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &s.plan, (int64_t)sizeof s.plan);
     ML_TRY(ml_grid_agree(grid, make_room(&s)));
-    for (int64_t i = 0; first && i < s.plan.files; i++) s.file[i] = ml_manifest_file_at(run->chosen, i);
+    for (int64_t i = 0; first && i < s.plan.files; i++)
+        s.file[i] = ml_manifest_file_at(run->chosen, i);
     ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, s.file, s.plan.files * (int64_t)sizeof *s.file);
     for (int64_t i = 0; i < s.plan.files; i += s.plan.readers) ML_TRY(load_round(&s, i));
     ML_TRY(check_complete(&s)); /* all ranks have counted the same */

@@ -1,4 +1,5 @@
-/* The heart of a held lock: a thread that writes the record again and again, so that others can see its owner live. */
+/* The heart of a held lock: a thread that writes the record again and again, so that others can
+ * see its owner live. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -37,14 +38,17 @@ static bool rest(ml_lock_beat *b)
     return on;
 }
 
-/* A beat that cannot be written is left out: the next save finds what is wrong with the disk, or who took the lock. */
+/* A beat that cannot be written is left out: the next save finds what is wrong with the disk, or
+ * who took the lock. */
 static void *beat(void *argument)
 {
     ml_lock_beat *b = argument;
     while (rest(b)) {
         ml_lock_owner found;
         bool named;
-        if (lock_read(b->path, &found, &named) == ML_OK && (!named || !lock_is_same(&found, &b->me))) break;
+        if (lock_read(b->path, &found, &named) == ML_OK &&
+            (!named || !lock_is_same(&found, &b->me)))
+            break;
         b->me.beat++;
         (void)!lock_write(b->fd, b->path, &b->me);
     }
@@ -84,7 +88,8 @@ ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path, const ml
     snprintf(b->path, sizeof b->path, "%s", path);
     int code = start_thread(b);
     if (code) {
-        st = ml_fail(ML_RESOURCE, "%s: no thread can be started to keep the lock: %s", path, strerror(code));
+        st = ml_fail(ML_RESOURCE, "%s: no thread can be started to keep the lock: %s", path,
+                     strerror(code));
         goto done;
     }
     *out = b;

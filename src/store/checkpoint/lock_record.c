@@ -18,7 +18,8 @@ static void read_word(const char *path, char *out, int size)
     out[strcspn(out, " \n")] = '\0';
 }
 
-/* Field 22 of /proc/PID/stat; −1 where there is no such process. The name before it, in brackets, may contain anything. */
+/* Field 22 of /proc/PID/stat; −1 where there is no such process. The name before it, in brackets,
+ * may contain anything. */
 static long long start_of(long pid)
 {
     char path[64], text[1024] = "";
@@ -36,7 +37,8 @@ static long long start_of(long pid)
 ml_lock_owner lock_myself(void)
 {
     ml_lock_owner me = {.pid = (long)getpid()};
-    if (gethostname(me.host, sizeof me.host - 1) || !me.host[0]) snprintf(me.host, sizeof me.host, "unknown");
+    if (gethostname(me.host, sizeof me.host - 1) || !me.host[0])
+        snprintf(me.host, sizeof me.host, "unknown");
     const char *job = getenv("SLURM_JOB_ID");
     snprintf(me.job, sizeof me.job, "%s", job && *job ? job : "none");
     me.job[strcspn(me.job, " \t\n")] = '\0';
@@ -51,7 +53,9 @@ static int read_record(const char *path, char line[RECORD])
 {
     ssize_t n;
     int fd;
-    do fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC); /* opened anew each time: so NFS asks its server */
+    do
+        fd = open(path, O_RDONLY | O_NOFOLLOW |
+                            O_CLOEXEC); /* opened anew each time: so NFS asks its server */
     while (fd < 0 && errno == EINTR);
     if (fd < 0) return errno == ENOENT ? 0 : -1;
     do n = pread(fd, line, RECORD - 1, 0);
@@ -66,23 +70,28 @@ ml_status lock_read(const char *path, ml_lock_owner *found, bool *named)
 {
     char line[RECORD] = "";
     *found = (ml_lock_owner){.host = "unknown", .job = "unknown"};
-    if (read_record(path, line) < 0) return ml_fail(ML_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    *named = sscanf(line, "host %127s pid %ld job %63s boot %39s processes %39s start %lld beat %lld", found->host, &found->pid, found->job,
-                    found->boot, found->space, &found->start, &found->beat) >= 1;
+    if (read_record(path, line) < 0)
+        return ml_fail(ML_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    *named =
+        sscanf(line, "host %127s pid %ld job %63s boot %39s processes %39s start %lld beat %lld",
+               found->host, &found->pid, found->job, found->boot, found->space, &found->start,
+               &found->beat) >= 1;
     return ML_OK;
 }
 
 ml_status lock_write(int fd, const char *path, const ml_lock_owner *owner)
 {
     char line[RECORD];
-    int used =
-        snprintf(line, sizeof line, format, owner->host, owner->pid, owner->job, owner->boot, owner->space, owner->start, owner->beat);
+    int used = snprintf(line, sizeof line, format, owner->host, owner->pid, owner->job, owner->boot,
+                        owner->space, owner->start, owner->beat);
     memset(line + used, ' ', (size_t)(RECORD - used));
     line[RECORD - 1] = '\n';
     for (int at = 0; at < RECORD;) {
         ssize_t n = pwrite(fd, line + at, (size_t)(RECORD - at), at);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path, strerror(n < 0 ? errno : ENOSPC));
+        if (n <= 0)
+            return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path,
+                           strerror(n < 0 ? errno : ENOSPC));
         at += (int)n;
     }
     return ML_OK;
@@ -90,12 +99,13 @@ ml_status lock_write(int fd, const char *path, const ml_lock_owner *owner)
 
 bool lock_is_same(const ml_lock_owner *a, const ml_lock_owner *b)
 {
-    return a->pid == b->pid && a->start == b->start && !strcmp(a->host, b->host) && !strcmp(a->boot, b->boot) &&
-           !strcmp(a->space, b->space);
+    return a->pid == b->pid && a->start == b->start && !strcmp(a->host, b->host) &&
+           !strcmp(a->boot, b->boot) && !strcmp(a->space, b->space);
 }
 
 lock_life lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me)
 {
-    if (!by->boot[0] || strcmp(by->boot, me->boot) != 0 || strcmp(by->space, me->space) != 0) return LOCK_UNKNOWN;
+    if (!by->boot[0] || strcmp(by->boot, me->boot) != 0 || strcmp(by->space, me->space) != 0)
+        return LOCK_UNKNOWN;
     return by->start >= 0 && start_of(by->pid) == by->start ? LOCK_ALIVE : LOCK_DEAD;
 }

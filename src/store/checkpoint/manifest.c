@@ -1,5 +1,6 @@
-/* Manifests: the text that makes a checkpoint one. The field "sha256" is the hash of the text without it, and the text must be exactly what this file
- * would write, so any changed byte is found. */
+/* Manifests: the text that makes a checkpoint one. The field "sha256" is the hash of the text
+ * without it, and the text must be exactly what this file would write, so any changed byte is
+ * found. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -15,24 +16,30 @@ static const size_t text_flags = JSON_SORT_KEYS | JSON_INDENT(1) | JSON_REAL_PRE
 
 static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-static double number_from(const json_t *x) { return json_is_number(x) ? json_number_value(x) : NAN; }
+static double number_from(const json_t *x)
+{
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
 
-/* ---- parts ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parts --------------------------------------------------------------------------------- */
 
 static json_t *progress_to_json(const ml_checkpoint_progress *p)
 {
-    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step, "cursor", (json_int_t)p->cursor,
-                     "tokens", (json_int_t)p->tokens, "loss_first", number_or_null(p->loss_first), "loss_last",
-                     number_or_null(p->loss_last), "best_loss", number_or_null(p->best_loss), "best_step", (json_int_t)p->best_step,
-                     "evaluated_step", (json_int_t)p->evaluated_step, "finished", p->finished, "product_path", p->product_path,
-                     "vector_path", p->vector_path);
+    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step,
+                     "cursor", (json_int_t)p->cursor, "tokens", (json_int_t)p->tokens, "loss_first",
+                     number_or_null(p->loss_first), "loss_last", number_or_null(p->loss_last),
+                     "best_loss", number_or_null(p->best_loss), "best_step",
+                     (json_int_t)p->best_step, "evaluated_step", (json_int_t)p->evaluated_step,
+                     "finished", p->finished, "product_path", p->product_path, "vector_path",
+                     p->vector_path);
 }
 
 static json_t *identity_to_json(const ml_checkpoint_state *state)
 {
     json_t *identity = json_object();
     for (int64_t i = 0; identity && i < state->identities; i++) {
-        if (json_object_set_new(identity, state->identity[i].key, json_string(state->identity[i].value))) {
+        if (json_object_set_new(identity, state->identity[i].key,
+                                json_string(state->identity[i].value))) {
             json_decref(identity);
             return NULL;
         }
@@ -44,7 +51,8 @@ static json_t *files_to_json(const ml_manifest_file *files, int64_t nfiles)
 {
     json_t *list = json_array();
     for (int64_t i = 0; list && i < nfiles; i++) {
-        json_t *file = json_pack("{s:s,s:I,s:s}", "name", files[i].name, "bytes", (json_int_t)files[i].bytes, "sha256", files[i].sha256);
+        json_t *file = json_pack("{s:s,s:I,s:s}", "name", files[i].name, "bytes",
+                                 (json_int_t)files[i].bytes, "sha256", files[i].sha256);
         if (json_array_append_new(list, file)) {
             json_decref(list);
             return NULL;
@@ -53,7 +61,10 @@ static json_t *files_to_json(const ml_manifest_file *files, int64_t nfiles)
     return list;
 }
 
-static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: a checkpoint's manifest"); }
+static ml_status no_memory(void)
+{
+    return ml_fail(ML_RESOURCE, "out of memory: a checkpoint's manifest");
+}
 
 /* The text of an object without its own hash, hashed. */
 static ml_status hash_object(const json_t *object, char hash[ML_SHA256_HEX])
@@ -72,9 +83,12 @@ static const char *base_of(const ml_checkpoint_state *state)
     return "";
 }
 
-/* ---- checking ------------------------------------------------------------------------------------------------------------------ */
+/* ---- checking ------------------------------------------------------------------------------ */
 
-static ml_status not_as_made(const char *why) { return ml_fail(ML_INPUT, "%s: %s", ml_manifest_name, why); }
+static ml_status not_as_made(const char *why)
+{
+    return ml_fail(ML_INPUT, "%s: %s", ml_manifest_name, why);
+}
 
 static ml_status check_hash(json_t *m, const char *bytes, int64_t count)
 {
@@ -85,11 +99,13 @@ static ml_status check_hash(json_t *m, const char *bytes, int64_t count)
     if (own) snprintf(found, sizeof found, "%s", own);
     text = json_dumps(m, text_flags);
     if (!text) return no_memory();
-    bool exact = strlen(text) + 1 == (size_t)count && !memcmp(text, bytes, (size_t)count - 1) && bytes[count - 1] == '\n';
+    bool exact = strlen(text) + 1 == (size_t)count && !memcmp(text, bytes, (size_t)count - 1) &&
+                 bytes[count - 1] == '\n';
     free(text);
     json_object_del(m, "sha256");
     ML_TRY(hash_object(m, expected));
-    if (!exact || strcmp(found, expected) != 0) return not_as_made("its own hash does not agree with its content");
+    if (!exact || strcmp(found, expected) != 0)
+        return not_as_made("its own hash does not agree with its content");
 done:
     return st;
 }
@@ -110,7 +126,8 @@ static bool good_files(const json_t *files)
     for (size_t i = 0; i < json_array_size(files); i++) {
         const json_t *file = json_array_get(files, i);
         const char *hash = json_string_value(json_object_get(file, "sha256"));
-        if (!good_name(json_string_value(json_object_get(file, "name"))) || !json_is_integer(json_object_get(file, "bytes")) || !hash ||
+        if (!good_name(json_string_value(json_object_get(file, "name"))) ||
+            !json_is_integer(json_object_get(file, "bytes")) || !hash ||
             strlen(hash) != ML_SHA256_HEX - 1)
             return false;
     }
@@ -120,40 +137,49 @@ static bool good_files(const json_t *files)
 static ml_status check_content(const json_t *m, int64_t step)
 {
     const char *format = json_string_value(json_object_get(m, "format"));
-    if (!format || strcmp(format, format_name) != 0 || json_integer_value(json_object_get(m, "schema")) != SCHEMA)
+    if (!format || strcmp(format, format_name) != 0 ||
+        json_integer_value(json_object_get(m, "schema")) != SCHEMA)
         return not_as_made("is not of this program's kind and version");
-    if (json_integer_value(json_object_get(m, "step")) != step) return not_as_made("names another step than its directory");
-    if (!good_files(json_object_get(m, "files")) || !json_is_object(json_object_get(m, "identity")) ||
+    if (json_integer_value(json_object_get(m, "step")) != step)
+        return not_as_made("names another step than its directory");
+    if (!good_files(json_object_get(m, "files")) ||
+        !json_is_object(json_object_get(m, "identity")) ||
         !json_is_object(json_object_get(m, "progress")))
         return not_as_made("lacks files, identity or progress");
     return ML_OK;
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------------------ */
+/* ---- making -------------------------------------------------------------------------------- */
 
-/* Where memory runs out, jansson may leave something out of a text without a word: it is read again before anything is committed with it. */
+/* Where memory runs out, jansson may leave something out of a text without a word: it is read
+ * again before anything is committed with it. */
 static ml_status check_made(const json_t *m, const ml_text *text)
 {
     json_t *again = json_loadb(text->data, (size_t)text->length, JSON_REJECT_DUPLICATES, NULL);
-    ml_status st = json_equal(again, (json_t *)(uintptr_t)m) ? check_hash(again, text->data, text->length) : no_memory();
+    ml_status st = json_equal(again, (json_t *)(uintptr_t)m)
+                       ? check_hash(again, text->data, text->length)
+                       : no_memory();
     json_decref(again);
     return st == ML_OK ? ML_OK : no_memory();
 }
 
-ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous, const ml_manifest_file *files, int64_t nfiles, ml_text *out)
+ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
+                           const ml_manifest_file *files, int64_t nfiles, ml_text *out)
 {
     ml_status st = ML_OK;
     char hash[ML_SHA256_HEX], before[32] = "";
     char *text = NULL;
     if (previous >= 0) snprintf(before, sizeof before, "step-%08" PRId64, previous);
     ml_sha256_of(state->configuration, strlen(state->configuration), hash);
-    json_t *m = json_pack("{s:s,s:i,s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "format", format_name, "schema", SCHEMA, "step",
-                          (json_int_t)state->progress.step, "previous", before, "configuration_sha256", hash, "base_sha256", base_of(state),
-                          "identity", identity_to_json(state), "progress", progress_to_json(&state->progress), "files",
-                          files_to_json(files, nfiles));
+    json_t *m = json_pack("{s:s,s:i,s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "format", format_name, "schema",
+                          SCHEMA, "step", (json_int_t)state->progress.step, "previous", before,
+                          "configuration_sha256", hash, "base_sha256", base_of(state), "identity",
+                          identity_to_json(state), "progress", progress_to_json(&state->progress),
+                          "files", files_to_json(files, nfiles));
     if (!m) return no_memory();
     ML_TRY(hash_object(m, hash));
-    if (json_object_set_new(m, "sha256", json_string(hash)) || !(text = json_dumps(m, text_flags))) {
+    if (json_object_set_new(m, "sha256", json_string(hash)) ||
+        !(text = json_dumps(m, text_flags))) {
         st = no_memory();
         goto done;
     }
@@ -165,7 +191,7 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 /* A link or a file in a checkpoint's place is none. */
 static ml_status check_place(const ml_run_directory *run, int64_t step, bool *bad)
@@ -174,14 +200,16 @@ static ml_status check_place(const ml_run_directory *run, int64_t step, bool *ba
     char path[ML_DURABLE_PATH];
     struct stat info;
     ML_TRY(ml_step_path(run, step, "", path));
-    if (lstat(path, &info)) return ml_fail(ML_INPUT, "%s: cannot be looked at: %s", path, strerror(errno));
+    if (lstat(path, &info))
+        return ml_fail(ML_INPUT, "%s: cannot be looked at: %s", path, strerror(errno));
     *bad = !S_ISDIR(info.st_mode);
     if (*bad) return ml_fail(ML_INPUT, "is no directory");
 done:
     return st;
 }
 
-static ml_status read_text(const ml_run_directory *run, int64_t step, char **bytes, int64_t *count, bool *bad)
+static ml_status read_text(const ml_run_directory *run, int64_t step, char **bytes, int64_t *count,
+                           bool *bad)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
@@ -230,18 +258,23 @@ done:
     return st;
 }
 
-int64_t ml_manifest_files(const json_t *manifest) { return (int64_t)json_array_size(json_object_get(manifest, "files")); }
+int64_t ml_manifest_files(const json_t *manifest)
+{
+    return (int64_t)json_array_size(json_object_get(manifest, "files"));
+}
 
 ml_manifest_file ml_manifest_file_at(const json_t *manifest, int64_t index)
 {
     const json_t *file = json_array_get(json_object_get(manifest, "files"), (size_t)index);
     ml_manifest_file out = {.bytes = json_integer_value(json_object_get(file, "bytes"))};
     snprintf(out.name, sizeof out.name, "%s", json_string_value(json_object_get(file, "name")));
-    snprintf(out.sha256, sizeof out.sha256, "%s", json_string_value(json_object_get(file, "sha256")));
+    snprintf(out.sha256, sizeof out.sha256, "%s",
+             json_string_value(json_object_get(file, "sha256")));
     return out;
 }
 
-static ml_status verify_file(const ml_run_directory *run, int64_t step, const ml_manifest_file *file, bool *bad)
+static ml_status verify_file(const ml_run_directory *run, int64_t step,
+                             const ml_manifest_file *file, bool *bad)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH], found[ML_SHA256_HEX];
@@ -250,10 +283,14 @@ static ml_status verify_file(const ml_run_directory *run, int64_t step, const ml
     ML_TRY(ml_durable_measure(path, &bytes));
     *bad = bytes != file->bytes;
     if (bytes < 0) return ml_fail(ML_INPUT, "%s: is missing or no regular file", file->name);
-    if (*bad) return ml_fail(ML_INPUT, "%s: has %" PRId64 " bytes, the manifest says %" PRId64, file->name, bytes, file->bytes);
+    if (*bad)
+        return ml_fail(ML_INPUT, "%s: has %" PRId64 " bytes, the manifest says %" PRId64,
+                       file->name, bytes, file->bytes);
     ML_TRY(ml_sha256_of_file(path, found));
     *bad = strcmp(found, file->sha256) != 0;
-    if (*bad) return ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", file->name, found, file->sha256);
+    if (*bad)
+        return ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", file->name,
+                       found, file->sha256);
 done:
     return st;
 }
@@ -291,13 +328,15 @@ ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, 
     return st;
 }
 
-static ml_status other_value(const json_t *manifest, const char *key, const char *here, const char *there)
+static ml_status other_value(const json_t *manifest, const char *key, const char *here,
+                             const char *there)
 {
     return ml_fail(ML_USAGE,
                    "%s: %s here, but the checkpoint of step %" PRId64
                    " was made with %s; give the same value, another run.dir, or --fresh to "
                    "start over",
-                   key, here, (int64_t)json_integer_value(json_object_get(manifest, "step")), there);
+                   key, here, (int64_t)json_integer_value(json_object_get(manifest, "step")),
+                   there);
 }
 
 ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state *state)
@@ -306,7 +345,8 @@ ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state 
     for (int64_t i = 0; i < state->identities; i++) {
         const char *there = json_string_value(json_object_get(identity, state->identity[i].key));
         if (!there || strcmp(there, state->identity[i].value) != 0)
-            return other_value(manifest, state->identity[i].key, state->identity[i].value, there ? there : "none");
+            return other_value(manifest, state->identity[i].key, state->identity[i].value,
+                               there ? there : "none");
     }
     if ((int64_t)json_object_size(identity) == state->identities) return ML_OK;
     const char *key;
@@ -314,8 +354,11 @@ ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state 
     json_object_foreach(identity, key, value)
     {
         bool known = false;
-        for (int64_t i = 0; !known && i < state->identities; i++) known = !strcmp(key, state->identity[i].key);
-        if (!known) return other_value(manifest, key, "none", json_is_string(value) ? json_string_value(value) : "something else");
+        for (int64_t i = 0; !known && i < state->identities; i++)
+            known = !strcmp(key, state->identity[i].key);
+        if (!known)
+            return other_value(manifest, key, "none",
+                               json_is_string(value) ? json_string_value(value) : "something else");
     }
     return ML_OK;
 }
@@ -334,9 +377,11 @@ void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *p)
                                   .loss_first = number_from(json_object_get(from, "loss_first")),
                                   .loss_last = number_from(json_object_get(from, "loss_last")),
                                   .best_loss = number_from(json_object_get(from, "best_loss")),
-                                  .best_step = json_integer_value(json_object_get(from, "best_step")),
+                                  .best_step =
+                                      json_integer_value(json_object_get(from, "best_step")),
                                   .finished = json_is_true(json_object_get(from, "finished"))};
-    const json_t *evaluated = json_object_get(from, "evaluated_step"); /* manifests of earlier versions lack it */
+    const json_t *evaluated =
+        json_object_get(from, "evaluated_step"); /* manifests of earlier versions lack it */
     p->evaluated_step = evaluated ? json_integer_value(evaluated) : p->step;
     copy_name(p->product_path, json_object_get(from, "product_path"));
     copy_name(p->vector_path, json_object_get(from, "vector_path"));

@@ -4,12 +4,13 @@
 #include <jansson.h>
 #include <unistd.h>
 
-#include "mpilora/checkpoint.h"
 #include "io/durable.h"
+#include "mpilora/checkpoint.h"
 
 static const int64_t largest_metrics = (int64_t)16 << 30;
 
-/* Whether the line (without its end) belongs to a later step. A line that says no step is left alone. */
+/* Whether the line (without its end) belongs to a later step. A line that says no step is left
+ * alone. */
 static bool is_later(const char *line, size_t length, int64_t step)
 {
     json_t *object = json_loadb(line, length, 0, NULL);
@@ -34,7 +35,9 @@ static ml_status cut(const char *path, int64_t bytes)
 {
     int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
     bool done = fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fsync(fd) == 0;
-    ml_status st = done ? ML_OK : ml_fail(ML_RESOURCE, "%s: cannot be cut to %lld bytes: %s", path, (long long)bytes, strerror(errno));
+    ml_status st = done ? ML_OK
+                        : ml_fail(ML_RESOURCE, "%s: cannot be cut to %lld bytes: %s", path,
+                                  (long long)bytes, strerror(errno));
     if (fd >= 0) (void)close(fd);
     return st;
 }

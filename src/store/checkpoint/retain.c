@@ -10,7 +10,9 @@ static bool is_whole(ml_run_directory *run, int64_t step)
     bool bad;
     if (ml_step_is_verified(run, step)) return true;
     ml_status st = ml_step_check(run, step, NULL, &bad);
-    if (st != ML_OK) ml_warn("checkpoint of step %" PRId64 ": %s; it does not count as kept", step, ml_error_text());
+    if (st != ML_OK)
+        ml_warn("checkpoint of step %" PRId64 ": %s; it does not count as kept", step,
+                ml_error_text());
     return st == ML_OK;
 }
 

@@ -4,8 +4,8 @@
 
 #include <jansson.h>
 
-#include "mpilora/checkpoint.h"
 #include "io/durable.h"
+#include "mpilora/checkpoint.h"
 
 typedef struct ml_writing ml_writing;
 
@@ -25,26 +25,31 @@ struct ml_run_directory {
 static const char ml_manifest_name[] = "MANIFEST.json";
 
 ml_status ml_lock_take(ml_run_directory *run) ML_NODISCARD;
-/* ML_USAGE naming who has taken the lock over, as he may where this process stood still for a minute: before anything is committed. */
+/* ML_USAGE naming who has taken the lock over, as he may where this process stood still for a
+ * minute: before anything is committed. */
 ml_status ml_lock_check(const ml_run_directory *run) ML_NODISCARD;
 void ml_lock_release(ml_run_directory *run);
 
-/* ---- checkpoints of a run: local, on world rank 0 ------------------------------------------------------------------------------ */
+/* ---- checkpoints of a run: local, on world rank 0 ------------------------------------------ */
 
-/* Steps named step-%08d, ascending, owned by the caller; `committed`: those with a manifest (and what is no directory, to be judged), else those
- * without. */
-ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **steps, int64_t *count) ML_NODISCARD;
-ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file, char out[ML_DURABLE_PATH]) ML_NODISCARD;
+/* Steps named step-%08d, ascending, owned by the caller; `committed`: those with a manifest (and
+ * what is no directory, to be judged), else those without. */
+ml_status ml_steps_list(const ml_run_directory *run, bool committed, int64_t **steps,
+                        int64_t *count) ML_NODISCARD;
+ml_status ml_step_path(const ml_run_directory *run, int64_t step, const char *file,
+                       char out[ML_DURABLE_PATH]) ML_NODISCARD;
 /* Deletes a checkpoint, manifest first. */
 ml_status ml_step_remove(const ml_run_directory *run, int64_t step) ML_NODISCARD;
 /* Moves it to set-aside/ as KIND ("bad", "old"), where the newest two of the kind are kept. */
-ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step, const char *kind) ML_NODISCARD;
+ml_status ml_step_set_aside(const ml_run_directory *run, int64_t step,
+                            const char *kind) ML_NODISCARD;
 /* Whether set-aside/ holds any of the kind. */
-ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind, bool *any) ML_NODISCARD;
+ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind,
+                                bool *any) ML_NODISCARD;
 /* What a fresh start does: everything becomes "old". */
 ml_status ml_steps_start_over(const ml_run_directory *run) ML_NODISCARD;
 
-/* ---- manifests ------------------------------------------------------------------------------------------------------------------- */
+/* ---- manifests ----------------------------------------------------------------------------- */
 
 typedef struct ml_manifest_file {
     char name[32], sha256[ML_SHA256_HEX];
@@ -52,40 +57,51 @@ typedef struct ml_manifest_file {
 } ml_manifest_file;
 
 /* The text of a manifest; `previous` is a step or −1. */
-ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous, const ml_manifest_file *files, int64_t nfiles,
+ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
+                           const ml_manifest_file *files, int64_t nfiles,
                            ml_text *out) ML_NODISCARD;
-/* Reads a step's manifest and checks its own hash, schema, step and file list: ML_INPUT with the reason. Owned by the caller (json_decref).
- * *bad (may be NULL): the checkpoint itself is at fault; else a failure says nothing about it, for it could not be read. */
-ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out, bool *bad) ML_NODISCARD;
+/* Reads a step's manifest and checks its own hash, schema, step and file list: ML_INPUT with the
+ * reason. Owned by the caller (json_decref). *bad (may be NULL): the checkpoint itself is at
+ * fault; else a failure says nothing about it, for it could not be read. */
+ml_status ml_manifest_read(const ml_run_directory *run, int64_t step, json_t **out,
+                           bool *bad) ML_NODISCARD;
 int64_t ml_manifest_files(const json_t *manifest);
 ml_manifest_file ml_manifest_file_at(const json_t *manifest, int64_t index);
-/* Sizes and SHA-256 of all files: ML_INPUT with the reason, *bad as above. Remembers the step as verified. */
-ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest, bool *bad) ML_NODISCARD;
-/* Both; `manifest` may be NULL. What looks bad is looked at a second time before *bad says so: the verdict moves it away for good. */
-ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, bool *bad) ML_NODISCARD;
+/* Sizes and SHA-256 of all files: ML_INPUT with the reason, *bad as above. Remembers the step as
+ * verified. */
+ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *manifest,
+                             bool *bad) ML_NODISCARD;
+/* Both; `manifest` may be NULL. What looks bad is looked at a second time before *bad says so: the
+ * verdict moves it away for good. */
+ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest,
+                        bool *bad) ML_NODISCARD;
 /* ML_USAGE naming the key and both values where the identity differs. */
-ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state *state) ML_NODISCARD;
+ml_status ml_manifest_compare(const json_t *manifest,
+                              const ml_checkpoint_state *state) ML_NODISCARD;
 void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);
 
-/* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0: none); those that stay and count are verified first. Faults are only warned of: the new
+/* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0:
+ * none); those that stay and count are verified first. Faults are only warned of: the new
  * checkpoint is safe. */
 void ml_steps_retain(ml_run_directory *run, int64_t keep, int64_t keep_step);
 
 bool ml_step_is_verified(const ml_run_directory *run, int64_t step);
 ml_status ml_step_remember(ml_run_directory *run, int64_t step) ML_NODISCARD;
 
-/* ---- tensors in blocks of rows ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors in blocks of rows ------------------------------------------------------------- */
 
 enum { ML_STATE_KINDS = 3 };
-extern const char *const ml_state_kind[ML_STATE_KINDS]; /* names of the groups: value, moment1, moment2 */
+extern const char
+    *const ml_state_kind[ML_STATE_KINDS]; /* names of the groups: value, moment1, moment2 */
 float *ml_state_buffer(const ml_parameters *p, int kind);
 
 /* At most this many rows of a tensor are in flight at once. */
 int64_t ml_block_rows(int64_t rows, int64_t cols);
 /* Floats of the largest block of any tensor. */
 int64_t ml_block_floats(const ml_parameters *p);
-/* The part of `shard` inside global rows [first, first + rows), as a shard of those rows alone; returns where it starts in the rank's
- * local tensor, in floats. */
-int64_t ml_block_shard(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols, ml_shard *block);
+/* The part of `shard` inside global rows [first, first + rows), as a shard of those rows alone;
+ * returns where it starts in the rank's local tensor, in floats. */
+int64_t ml_block_shard(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols,
+                       ml_shard *block);
 
 #endif

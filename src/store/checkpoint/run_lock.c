@@ -11,13 +11,16 @@
 
 ml_lock_times ml_lock_clock = {.beat_s = 15.0, .stale_s = 60.0, .settle_s = 2.0};
 
-/* Clocks of nodes may differ by less than this: a record that old is a dead one's without waiting. */
+/* Clocks of nodes may differ by less than this: a record that old is a dead one's without
+ * waiting. */
 static const double certainly_old_s = 600.0;
 
 static ml_status in_use(const ml_run_directory *run, const ml_lock_owner *by)
 {
-    return ml_fail(ML_USAGE, "%s: in use by another job: host %s, pid %ld, job %s; wait for its end or choose another run.dir", run->path,
-                   by->host, by->pid, by->job);
+    return ml_fail(ML_USAGE,
+                   "%s: in use by another job: host %s, pid %ld, job %s; wait for its end or "
+                   "choose another run.dir",
+                   run->path, by->host, by->pid, by->job);
 }
 
 static void pause_for(double seconds)
@@ -30,8 +33,10 @@ static void pause_for(double seconds)
 /* File systems that only one kernel can write to: there flock means what it says. */
 static bool is_local(int fd)
 {
-    static const unsigned long local[] = {0xEF53 /* ext */,         0x58465342 /* XFS */,   0x9123683E /* Btrfs */, 0x01021994 /* tmpfs */,
-                                          0x794C7630 /* overlay */, 0x858458F6 /* ramfs */, 0xF2F52010 /* F2FS */,  0x2FC12FC1 /* ZFS */};
+    static const unsigned long local[] = {0xEF53 /* ext */,         0x58465342 /* XFS */,
+                                          0x9123683E /* Btrfs */,   0x01021994 /* tmpfs */,
+                                          0x794C7630 /* overlay */, 0x858458F6 /* ramfs */,
+                                          0xF2F52010 /* F2FS */,    0x2FC12FC1 /* ZFS */};
     struct statfs about;
     if (fstatfs(fd, &about)) return false;
     for (size_t i = 0; i < sizeof local / sizeof *local; i++)
@@ -45,7 +50,8 @@ static bool is_certainly_old(const char *path)
     return stat(path, &info) == 0 && difftime(time(NULL), info.st_mtime) > certainly_old_s;
 }
 
-/* Nothing is known of the owner but his record: a new beat shows that he lives, none for stale_s that he does not. */
+/* Nothing is known of the owner but his record: a new beat shows that he lives, none for stale_s
+ * that he does not. */
 static ml_status watch(const ml_run_directory *run, const char *path, const ml_lock_owner *by)
 {
     ml_status st = ML_OK;
@@ -53,8 +59,9 @@ static ml_status watch(const ml_run_directory *run, const char *path, const ml_l
     bool named = true;
     double since = ml_seconds();
     if (is_certainly_old(path)) return ML_OK;
-    ml_log("%s: its lock names host %s, pid %ld, job %s, which may be alive: watched for up to %.0f s", run->path, by->host, by->pid,
-           by->job, ml_lock_clock.stale_s);
+    ml_log(
+        "%s: its lock names host %s, pid %ld, job %s, which may be alive: watched for up to %.0f s",
+        run->path, by->host, by->pid, by->job, ml_lock_clock.stale_s);
     while (named && ml_seconds() - since < ml_lock_clock.stale_s) {
         pause_for(ml_lock_clock.beat_s / 10.0);
         ML_TRY(lock_read(path, &now, &named));
@@ -65,7 +72,8 @@ done:
 }
 
 /* ML_OK: nobody who lives holds it. *seen: when that was found. */
-static ml_status find_free(const ml_run_directory *run, const char *path, const ml_lock_owner *me, bool trusted, double *seen)
+static ml_status find_free(const ml_run_directory *run, const char *path, const ml_lock_owner *me,
+                           bool trusted, double *seen)
 {
     ml_status st = ML_OK;
     ml_lock_owner by;
@@ -76,14 +84,18 @@ static ml_status find_free(const ml_run_directory *run, const char *path, const 
         if (life == LOCK_ALIVE) return in_use(run, &by);
         if (life == LOCK_UNKNOWN) ML_TRY(watch(run, path, &by));
     }
-    if (named) ml_log("%s: the lock of a run that is dead (host %s, pid %ld, job %s) is taken over", run->path, by.host, by.pid, by.job);
+    if (named)
+        ml_log("%s: the lock of a run that is dead (host %s, pid %ld, job %s) is taken over",
+               run->path, by.host, by.pid, by.job);
     *seen = ml_seconds();
 done:
     return st;
 }
 
-/* Without a lock of the kernel's: whoever wrote last has it, once nobody writes any more who found it free. */
-static ml_status settle(const ml_run_directory *run, const char *path, const ml_lock_owner *me, double seen)
+/* Without a lock of the kernel's: whoever wrote last has it, once nobody writes any more who found
+ * it free. */
+static ml_status settle(const ml_run_directory *run, const char *path, const ml_lock_owner *me,
+                        double seen)
 {
     ml_status st = ML_OK;
     ml_lock_owner now;
@@ -93,7 +105,9 @@ static ml_status settle(const ml_run_directory *run, const char *path, const ml_
     ML_TRY(lock_read(path, &now, &named));
     if (!named || !lock_is_same(&now, me)) return in_use(run, &now);
     if (took > 0.5 * ml_lock_clock.settle_s)
-        return ml_fail(ML_RESOURCE, "%s: writing the lock took %.1f s: too long to be sure of it; start again", path, took);
+        return ml_fail(ML_RESOURCE,
+                       "%s: writing the lock took %.1f s: too long to be sure of it; start again",
+                       path, took);
 done:
     return st;
 }
@@ -117,7 +131,8 @@ static ml_status take(ml_run_directory *run, int fd, const char *path)
     ml_lock_owner me = lock_myself(), by;
     struct stat info;
     double seen = 0.0;
-    if (fstat(fd, &info) || !S_ISREG(info.st_mode)) return ml_fail(ML_RESOURCE, "%s: is not a regular file", path);
+    if (fstat(fd, &info) || !S_ISREG(info.st_mode))
+        return ml_fail(ML_RESOURCE, "%s: is not a regular file", path);
     int failed;
     do failed = flock(fd, LOCK_EX | LOCK_NB);
     while (failed && errno == EINTR);
@@ -163,10 +178,10 @@ ml_status ml_lock_check(const ml_run_directory *run)
         mine = mine && lock_is_same(&now, lock_beat_owner(run->beat));
     }
     if (!mine)
-        return ml_fail(
-            ML_USAGE,
-            "%s: its lock was taken by another job while this one stood still: host %s, pid %ld, job %s; nothing more is saved here",
-            run->path, now.host, now.pid, now.job);
+        return ml_fail(ML_USAGE,
+                       "%s: its lock was taken by another job while this one stood still: host %s, "
+                       "pid %ld, job %s; nothing more is saved here",
+                       run->path, now.host, now.pid, now.job);
 done:
     return st;
 }

@@ -1,9 +1,12 @@
 /* run_lock: who holds a run's directory. An internal module.
  *
- * RUN/lock holds one record: host, pid and job for people; kernel's boot, process space and the process's start time, by which a pid that was given out again
- * is told from its first owner; and a beat, which the holder raises every some seconds. Where flock can be trusted (a local file system: one kernel sees all) it
- * alone decides. Elsewhere it may be missing, or reach no further than a node; there a record without a new beat for `stale_s` is a dead one's, and of those who
- * then write theirs, the one whose record stands after `settle_s` wins (Fischer's mutual exclusion: the last writer is the only one who finds himself).
+ * RUN/lock holds one record: host, pid and job for people; kernel's boot, process space and the
+ * process's start time, by which a pid that was given out again is told from its first owner; and
+ * a beat, which the holder raises every some seconds. Where flock can be trusted (a local file
+ * system: one kernel sees all) it alone decides. Elsewhere it may be missing, or reach no further
+ * than a node; there a record without a new beat for `stale_s` is a dead one's, and of those who
+ * then write theirs, the one whose record stands after `settle_s` wins (Fischer's mutual
+ * exclusion: the last writer is the only one who finds himself).
  */
 #ifndef MPILORA_STORE_CHECKPOINT_RUN_LOCK_H
 #define MPILORA_STORE_CHECKPOINT_RUN_LOCK_H
@@ -26,17 +29,20 @@ extern ml_lock_times ml_lock_clock; /* 15, 60 and 2 s; only tests change it */
 ml_lock_owner lock_myself(void);
 ml_status lock_read(const char *path, ml_lock_owner *found, bool *named) ML_NODISCARD;
 ml_status lock_write(int fd, const char *path, const ml_lock_owner *owner) ML_NODISCARD;
-bool lock_is_same(const ml_lock_owner *a, const ml_lock_owner *b); /* the same process, whatever its beat */
+bool lock_is_same(const ml_lock_owner *a,
+                  const ml_lock_owner *b); /* the same process, whatever its beat */
 /* Whether the process lives, as far as this kernel knows it. */
 typedef enum lock_life { LOCK_DEAD, LOCK_ALIVE, LOCK_UNKNOWN } lock_life;
 lock_life lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me);
 
 /* lock_beat.c: a thread that raises the beat until the record is another's. */
 typedef struct ml_lock_beat ml_lock_beat;
-ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path, const ml_lock_owner *me) ML_NODISCARD;
-const ml_lock_owner *lock_beat_owner(const ml_lock_beat *beat); /* borrowed; its beat is the thread's */
-void lock_beat_stop(ml_lock_beat *beat);                        /* once; waits for the thread */
-int64_t lock_beat_bytes(void);                                  /* accounted, of one */
-void lock_beat_destroy(ml_lock_beat *beat);                     /* after it was stopped */
+ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path,
+                          const ml_lock_owner *me) ML_NODISCARD;
+const ml_lock_owner *
+lock_beat_owner(const ml_lock_beat *beat);  /* borrowed; its beat is the thread's */
+void lock_beat_stop(ml_lock_beat *beat);    /* once; waits for the thread */
+int64_t lock_beat_bytes(void);              /* accounted, of one */
+void lock_beat_destroy(ml_lock_beat *beat); /* after it was stopped */
 
 #endif

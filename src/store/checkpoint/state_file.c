@@ -14,8 +14,10 @@ static ml_status describe(const ml_image *image, const ml_checkpoint_state *stat
     ML_TRY(ml_image_put_long_text(file, "configuration", state->configuration));
     ML_TRY(ml_image_make_group(file, "identity"));
     identity = H5Gopen2(file, "identity", H5P_DEFAULT);
-    for (int64_t i = 0; i < state->identities; i++) ML_TRY(ml_image_put_text(identity, state->identity[i].key, state->identity[i].value));
-    for (int kind = 0; kind < ML_STATE_KINDS; kind++) ML_TRY(ml_image_make_group(file, ml_state_kind[kind]));
+    for (int64_t i = 0; i < state->identities; i++)
+        ML_TRY(ml_image_put_text(identity, state->identity[i].key, state->identity[i].value));
+    for (int kind = 0; kind < ML_STATE_KINDS; kind++)
+        ML_TRY(ml_image_make_group(file, ml_state_kind[kind]));
 done:
     H5Gclose(identity);
     return st;

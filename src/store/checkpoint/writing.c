@@ -8,7 +8,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* The thread shares the cores with those that compute: it gets the smaller part of one, and the rest when they wait for it. */
+/* The thread shares the cores with those that compute: it gets the smaller part of one, and the
+ * rest when they wait for it. */
 enum { BACKGROUND_NICE = 10, TEXT_BYTES = 2048 };
 
 struct ml_writing {
@@ -30,7 +31,7 @@ struct ml_writing {
     char text[TEXT_BYTES]; /* of a failure: error texts belong to their thread */
 };
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------- */
 
 ml_status ml_writing_add(ml_writing *w, const ml_manifest_file *file)
 {
@@ -39,7 +40,8 @@ ml_status ml_writing_add(ml_writing *w, const ml_manifest_file *file)
         w->capacity = 8;
         ML_NEW(w->files, w->capacity, ML_MEM_OTHER, "the files of a checkpoint");
     } else if (w->nfiles == w->capacity) {
-        ml_manifest_file *grown = ml_memory_resize(w->files, 2 * w->capacity, sizeof *grown, "the files of a checkpoint");
+        ml_manifest_file *grown =
+            ml_memory_resize(w->files, 2 * w->capacity, sizeof *grown, "the files of a checkpoint");
         if (!grown) return ML_RESOURCE;
         w->files = grown;
         w->capacity *= 2;
@@ -79,9 +81,10 @@ ml_status ml_writing_hold(ml_writing *w, const char *name, ml_image *image)
     return ML_OK;
 }
 
-/* ---- beginning -------------------------------------------------------------------------------------------------------------------- */
+/* ---- beginning ----------------------------------------------------------------------------- */
 
-/* A whole checkpoint of this step is kept as it is and its file list taken over; a bad one is set aside. */
+/* A whole checkpoint of this step is kept as it is and its file list taken over; a bad one is set
+ * aside. */
 static ml_status look_for_committed(ml_writing *w)
 {
     ml_status st = ML_OK;
@@ -116,7 +119,8 @@ static void destroy(ml_writing *w)
     ml_memory_free(w);
 }
 
-ml_status ml_writing_create(ml_writing **out, ml_run_directory *run, const ml_checkpoint_state *state, int64_t keep)
+ml_status ml_writing_create(ml_writing **out, ml_run_directory *run,
+                            const ml_checkpoint_state *state, int64_t keep)
 {
     ml_status st = ML_OK;
     ml_writing *w = ml_memory_alloc(1, sizeof *w, ML_MEM_OTHER, "a save");
@@ -137,7 +141,7 @@ ml_status ml_writing_create(ml_writing **out, ml_run_directory *run, const ml_ch
 
 bool ml_writing_is_committed(const ml_writing *w) { return w->committed; }
 
-/* ---- the end: manifest, hint, old ones ---------------------------------------------------------------------------------------------- */
+/* ---- the end: manifest, hint, old ones ----------------------------------------------------- */
 
 static ml_status find_previous(const ml_run_directory *run, int64_t step, int64_t *previous)
 {
@@ -164,28 +168,29 @@ static ml_status commit(ml_writing *w)
     ML_TRY(ml_step_remember(w->run, step));
     snprintf(hint, sizeof hint, "step-%08" PRId64 "\n", step);
     ML_TRY(ml_durable_path(path, "%s/latest", w->run->checkpoints));
-    if (ml_durable_write(path, hint, (int64_t)strlen(hint), NULL) != ML_OK) ml_warn("%s; the checkpoint itself is whole", ml_error_text());
+    if (ml_durable_write(path, hint, (int64_t)strlen(hint), NULL) != ML_OK)
+        ml_warn("%s; the checkpoint itself is whole", ml_error_text());
 done:
     ml_text_destroy(&text);
     return st;
 }
 
-/* What a failed save left must not stand in the way of the next one. Where it cannot be told whether it was committed, or
- * another job has taken the lock over, it stays. */
+/* What a failed save left must not stand in the way of the next one. Where it cannot be told
+ * whether it was committed, or another job has taken the lock over, it stays. */
 static void remove_uncommitted(const ml_writing *w, ml_status failure)
 {
     char path[ML_DURABLE_PATH], reason[TEXT_BYTES];
     bool there;
     snprintf(reason, sizeof reason, "%s", ml_error_text());
-    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK || ml_durable_find(path, &there) != ML_OK ||
-        ml_lock_check(w->run) != ML_OK)
+    if (ml_step_path(w->run, w->state.progress.step, ml_manifest_name, path) != ML_OK ||
+        ml_durable_find(path, &there) != ML_OK || ml_lock_check(w->run) != ML_OK)
         there = true;
     if (there) {
         (void)ml_fail(failure, "%s", reason);
         return;
     }
-    if (ml_step_path(w->run, w->state.progress.step, "", path) == ML_OK && ml_durable_exists(path) &&
-        ml_step_remove(w->run, w->state.progress.step) != ML_OK)
+    if (ml_step_path(w->run, w->state.progress.step, "", path) == ML_OK &&
+        ml_durable_exists(path) && ml_step_remove(w->run, w->state.progress.step) != ML_OK)
         ml_warn("%s", ml_error_text());
     (void)ml_fail(failure, "%s", reason);
 }
@@ -201,7 +206,7 @@ done:
     return st;
 }
 
-/* ---- in a thread or not --------------------------------------------------------------------------------------------------------------- */
+/* ---- in a thread or not -------------------------------------------------------------------- */
 
 static void run_writing(ml_writing *w)
 {
@@ -210,14 +215,16 @@ static void run_writing(ml_writing *w)
         remove_uncommitted(w, w->status);
         snprintf(w->text, sizeof w->text, "%s", ml_error_text());
     }
-    w->report = (ml_checkpoint_report){.step = w->state.progress.step, .again = w->committed, .seconds = ml_seconds() - w->since};
+    w->report = (ml_checkpoint_report){
+        .step = w->state.progress.step, .again = w->committed, .seconds = ml_seconds() - w->since};
     for (int64_t i = 0; i < w->nfiles; i++) w->report.bytes += w->files[i].bytes;
     atomic_store(&w->ended, true);
 }
 
 static void *thread_main(void *argument)
 {
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), BACKGROUND_NICE); /* Linux: of this thread alone */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(),
+                      BACKGROUND_NICE); /* Linux: of this thread alone */
     run_writing(argument);
     return NULL;
 }

@@ -1,4 +1,5 @@
-/* Telling files of mpilora apart by their first bytes, and describing bases, data sets and adapters. */
+/* Telling files of mpilora apart by their first bytes, and describing bases, data sets and
+ * adapters. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -6,34 +7,42 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/durable.h"
 #include "mpilora/data.h"
 #include "mpilora/inspect.h"
 #include "mpilora/store.h"
 #include "store/adapter/adapter.h"
 #include "store/base/base_private.h"
-#include "io/durable.h"
-#include "store/inspect/inspect_private.h"
 #include "store/checkpoint/run_directory.h"
+#include "store/inspect/inspect_private.h"
 
 static void set_text(json_t *o, const char *key, const char *value)
 {
     json_object_set_new(o, key, *value ? json_string(value) : json_null());
 }
-static void set_int(json_t *o, const char *key, int64_t value) { json_object_set_new(o, key, json_integer(value)); }
-
-void inspect_add_tensor(json_t *list, const char *name, int64_t rows, int64_t cols, const char *dtype)
+static void set_int(json_t *o, const char *key, int64_t value)
 {
-    json_t *shape = cols > 0 ? json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols) : json_pack("[I]", (json_int_t)rows);
-    json_array_append_new(list, json_pack("{s:s,s:o,s:s}", "name", name, "shape", shape, "dtype", dtype));
+    json_object_set_new(o, key, json_integer(value));
 }
 
-/* ---- kinds ---- */
+void inspect_add_tensor(json_t *list, const char *name, int64_t rows, int64_t cols,
+                        const char *dtype)
+{
+    json_t *shape = cols > 0 ? json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols)
+                             : json_pack("[I]", (json_int_t)rows);
+    json_array_append_new(list,
+                          json_pack("{s:s,s:o,s:s}", "name", name, "shape", shape, "dtype", dtype));
+}
+
+/* ---- kinds --------------------------------------------------------------------------------- */
 
 static ml_status set_architecture(const ml_model_spec *spec, json_t *out)
 {
     ml_text text = {0};
     ml_status st = base_spec_to_json(spec, &text);
-    if (st == ML_OK) json_object_set_new(out, "architecture", json_loadb(text.data, (size_t)text.length, 0, NULL));
+    if (st == ML_OK)
+        json_object_set_new(out, "architecture",
+                            json_loadb(text.data, (size_t)text.length, 0, NULL));
     ml_text_destroy(&text);
     return st;
 }
@@ -54,7 +63,8 @@ ml_status inspect_base(const char *path, json_t *out)
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
-        inspect_add_tensor(tensors, t.name, t.rows, t.vector ? 0 : t.cols, ml_dtype_name(t.norm_or_bias ? ML_FP32 : ml_base_dtype(base)));
+        inspect_add_tensor(tensors, t.name, t.rows, t.vector ? 0 : t.cols,
+                           ml_dtype_name(t.norm_or_bias ? ML_FP32 : ml_base_dtype(base)));
     }
     json_object_set_new(out, "tensors", tensors);
 done:
@@ -95,8 +105,9 @@ ml_status inspect_adapter(const char *path, json_t *out)
     for (int64_t i = 0; st == ML_OK && i < adapter.count; i++) {
         const ml_adapter_pair *p = &adapter.pairs[i];
         parameters += p->rank * (p->in + p->out) + (p->m ? p->out : 0);
-        json_array_append_new(pairs, json_pack("{s:s,s:I,s:f,s:I,s:I}", "site", p->site, "rank", (json_int_t)p->rank, "alpha", p->alpha,
-                                               "in", (json_int_t)p->in, "out", (json_int_t)p->out));
+        json_array_append_new(pairs, json_pack("{s:s,s:I,s:f,s:I,s:I}", "site", p->site, "rank",
+                                               (json_int_t)p->rank, "alpha", p->alpha, "in",
+                                               (json_int_t)p->in, "out", (json_int_t)p->out));
     }
     for (int64_t i = 0; st == ML_OK && i < adapter.ntensors; i++) {
         const ml_adapter_tensor *t = &adapter.tensors[i];
@@ -120,10 +131,12 @@ static ml_status inspect_peft(const char *path, json_t *out)
 {
     (void)out;
     return ml_fail(ML_INPUT,
-                   "%s: is a PEFT adapter, no file of mpilora; mpilora verify checks it, adapter_config.json in it says what it is", path);
+                   "%s: is a PEFT adapter, no file of mpilora; mpilora verify checks it, "
+                   "adapter_config.json in it says what it is",
+                   path);
 }
 
-/* ---- which it is ---- */
+/* ---- which it is --------------------------------------------------------------------------- */
 
 typedef struct kind {
     const char *name, *format; /* what its attribute `format` or its manifest says */
@@ -131,12 +144,15 @@ typedef struct kind {
     ml_status (*describe)(const char *path, json_t *out);
 } kind;
 
-static const kind kinds[] = {{"base", "mpilora-base", "mpilora-base ", inspect_base},
-                             {"dataset", "mpilora-dataset", "mpilora-dataset", inspect_dataset},
-                             {"adapter", "mpilora adapter", "mpilora adapter ", inspect_adapter},
-                             {"checkpoint", "mpilora checkpoint", "\211HDF\r\n", inspect_checkpoint}};
-static const kind checkpoint_directory = {"checkpoint", "mpilora checkpoint", "", inspect_checkpoint},
-                  run_directory = {"run", "mpilora run", "", inspect_run}, peft_directory = {"peft", "PEFT adapter", "", inspect_peft};
+static const kind kinds[] = {
+    {"base", "mpilora-base", "mpilora-base ", inspect_base},
+    {"dataset", "mpilora-dataset", "mpilora-dataset", inspect_dataset},
+    {"adapter", "mpilora adapter", "mpilora adapter ", inspect_adapter},
+    {"checkpoint", "mpilora checkpoint", "\211HDF\r\n", inspect_checkpoint}};
+static const kind checkpoint_directory = {"checkpoint", "mpilora checkpoint", "",
+                                          inspect_checkpoint},
+                  run_directory = {"run", "mpilora run", "", inspect_run},
+                  peft_directory = {"peft", "PEFT adapter", "", inspect_peft};
 
 static ml_status find_kind_of_directory(const char *path, const kind **out)
 {
@@ -167,7 +183,9 @@ static ml_status find_kind(const char *path, int64_t *bytes, const kind **out)
         *out = &kinds[i];
         return ML_OK;
     }
-    return ml_fail(ML_INPUT, "%s: is no file of mpilora (base, data set, adapter.h5, checkpoint, run directory)", path);
+    return ml_fail(
+        ML_INPUT,
+        "%s: is no file of mpilora (base, data set, adapter.h5, checkpoint, run directory)", path);
 }
 
 ml_status inspect_find_kind(const char *path, const char **name)

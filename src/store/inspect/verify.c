@@ -5,27 +5,29 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "io/durable.h"
 #include "io/hdf5_file.h"
 #include "mpilora/data.h"
 #include "mpilora/inspect.h"
 #include "store/adapter/adapter.h"
 #include "store/base/base_private.h"
-#include "io/durable.h"
-#include "store/inspect/inspect_private.h"
 #include "store/formats/peft/config.h"
 #include "store/formats/safetensors/safetensors.h"
+#include "store/inspect/inspect_private.h"
 
 enum { WHAT = 1024 };
 static const int64_t largest_config = 1 << 20;
 
-/* ---- lines ---- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
-static void add_line(verify_list *list, const char *path, bool ok, const char *format, va_list arguments)
+static void add_line(verify_list *list, const char *path, bool ok, const char *format,
+                     va_list arguments)
 {
     char what[WHAT];
     vsnprintf(what, sizeof what, format, arguments);
     json_t *text = json_string(what);
-    json_array_append_new(list->checked, json_pack("{s:s,s:b,s:o}", "path", path, "ok", ok, "what", text ? text : json_null()));
+    json_array_append_new(list->checked, json_pack("{s:s,s:b,s:o}", "path", path, "ok", ok, "what",
+                                                   text ? text : json_null()));
     list->whole = list->whole && ok;
 }
 
@@ -50,11 +52,12 @@ bool verify_status(verify_list *list, const char *path, ml_status st)
     const char *text = ml_error_text();
     size_t n = strlen(path);
     if (st == ML_OK) return true;
-    verify_wrong(list, path, "%s", !strncmp(text, path, n) && !strncmp(text + n, ": ", 2) ? text + n + 2 : text);
+    verify_wrong(list, path, "%s",
+                 !strncmp(text, path, n) && !strncmp(text + n, ": ", 2) ? text + n + 2 : text);
     return false;
 }
 
-/* ---- kinds ---- */
+/* ---- kinds --------------------------------------------------------------------------------- */
 
 /* As the writer hashed it: the description's text, each tensor's name and bytes, the tokenizer. */
 static ml_status hash_contents(const ml_base *b, char hex[ML_SHA256_HEX])
@@ -71,7 +74,8 @@ static ml_status hash_contents(const ml_base *b, char hex[ML_SHA256_HEX])
         ml_model_tensor t;
         ml_model_tensor_at(&b->spec, i, &t);
         ml_sha256_add(hash, t.name, strlen(t.name) + 1);
-        int64_t bytes = t.rows * t.cols * (int64_t)ml_dtype_size(t.norm_or_bias ? ML_FP32 : b->dtype);
+        int64_t bytes =
+            t.rows * t.cols * (int64_t)ml_dtype_size(t.norm_or_bias ? ML_FP32 : b->dtype);
         for (int64_t at = 0; at < bytes; at += ML_SHA256_PIECE) {
             int64_t n = ml_min(ML_SHA256_PIECE, bytes - at);
             ML_TRY(ml_file_read(b->fd, b->path, piece, n, b->offset[i] + at));
@@ -96,9 +100,11 @@ void verify_base(verify_list *list, const char *path)
     if (st == ML_OK) st = hash_contents(base, hex);
     if (verify_status(list, path, st)) {
         if (strcmp(hex, ml_base_content_hash(base)) != 0)
-            verify_wrong(list, path, "the contents' SHA-256 is %.12s…, the file says %.12s…", hex, ml_base_content_hash(base));
+            verify_wrong(list, path, "the contents' SHA-256 is %.12s…, the file says %.12s…", hex,
+                         ml_base_content_hash(base));
         else
-            verify_right(list, path, "base, %" PRId64 " tensors, SHA-256 %.12s…", base->ntensors, hex);
+            verify_right(list, path, "base, %" PRId64 " tensors, SHA-256 %.12s…", base->ntensors,
+                         hex);
     }
     ml_base_close(base);
 }
@@ -107,7 +113,8 @@ void verify_dataset(verify_list *list, const char *path)
 {
     ml_dataset *data = NULL;
     if (verify_status(list, path, ml_dataset_open(&data, path)))
-        verify_right(list, path, "data set, %" PRId64 " sequences, SHA-256 %.12s…", ml_dataset_sequences(data), ml_dataset_hash(data));
+        verify_right(list, path, "data set, %" PRId64 " sequences, SHA-256 %.12s…",
+                     ml_dataset_sequences(data), ml_dataset_hash(data));
     ml_dataset_destroy(data);
 }
 
@@ -115,7 +122,8 @@ void verify_adapter(verify_list *list, const char *path)
 {
     ml_adapter adapter = {0};
     if (verify_status(list, path, ml_adapter_read_file(&adapter, path)))
-        verify_right(list, path, "adapter, %" PRId64 " pairs, SHA-256 %.12s…", adapter.count, adapter.hash);
+        verify_right(list, path, "adapter, %" PRId64 " pairs, SHA-256 %.12s…", adapter.count,
+                     adapter.hash);
     ml_adapter_destroy(&adapter);
 }
 
@@ -141,13 +149,15 @@ void verify_peft(verify_list *list, const char *directory)
         verify_wrong(list, directory, "%s", ml_error_text());
         return;
     }
-    if (verify_status(list, path, read_peft_config(path))) verify_right(list, path, "PEFT configuration");
+    if (verify_status(list, path, read_peft_config(path)))
+        verify_right(list, path, "PEFT configuration");
     if (ml_durable_path(path, "%s/adapter_model.safetensors", directory) != ML_OK) {
         verify_wrong(list, directory, "%s", ml_error_text());
         return;
     }
     if (verify_status(list, path, ml_safetensors_open(&tensors, path)))
-        verify_right(list, path, "safetensors, %" PRId64 " tensors; it carries no hash", ml_safetensors_count(tensors));
+        verify_right(list, path, "safetensors, %" PRId64 " tensors; it carries no hash",
+                     ml_safetensors_count(tensors));
     ml_safetensors_close(tensors);
 }
 
@@ -155,12 +165,14 @@ void verify_checkpoint(verify_list *list, const char *path)
 {
     json_t *about = json_object();
     if (verify_status(list, path, inspect_checkpoint(path, about)))
-        verify_right(list, path, "checkpoint of step %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " bytes",
-                     json_integer_value(json_object_get(about, "step")), json_integer_value(json_object_get(about, "checkpoint_bytes")));
+        verify_right(list, path,
+                     "checkpoint of step %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " bytes",
+                     json_integer_value(json_object_get(about, "step")),
+                     json_integer_value(json_object_get(about, "checkpoint_bytes")));
     json_decref(about);
 }
 
-/* ---- which it is ---- */
+/* ---- which it is --------------------------------------------------------------------------- */
 
 static const struct {
     const char *kind;
@@ -177,7 +189,8 @@ ml_status ml_verify(const char *path, ml_text *json, bool *whole)
     if (verify_status(&list, path, inspect_find_kind(path, &kind)))
         for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
             if (!strcmp(kinds[i].kind, kind)) kinds[i].verify(&list, path);
-    json_t *o = json_pack("{s:s,s:s,s:b,s:O}", "path", path, "kind", kind, "ok", list.whole, "checked", list.checked);
+    json_t *o = json_pack("{s:s,s:s,s:b,s:O}", "path", path, "kind", kind, "ok", list.whole,
+                          "checked", list.checked);
     text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     json_decref(list.checked);

@@ -14,7 +14,8 @@ typedef struct verify_list {
 /* One line: right with what was found, or wrong with the reason. */
 void verify_right(verify_list *list, const char *path, const char *format, ...) ML_PRINTF(3, 4);
 void verify_wrong(verify_list *list, const char *path, const char *format, ...) ML_PRINTF(3, 4);
-/* Where `st` is a failure: the line with its text, the path at its beginning left out; true where all was well. */
+/* Where `st` is a failure: the line with its text, the path at its beginning left out; true where
+ * all was well. */
 bool verify_status(verify_list *list, const char *path, ml_status st);
 
 void verify_base(verify_list *list, const char *path);

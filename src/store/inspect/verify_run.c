@@ -1,4 +1,5 @@
-/* Verifying a run's directory: its checkpoints and all files beside them, each by itself and against each other. */
+/* Verifying a run's directory: its checkpoints and all files beside them, each by itself and
+ * against each other. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -14,7 +15,7 @@ typedef struct verify {
     bool finished;
 } verify;
 
-/* ---- checkpoints ---- */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 
 static void check_step(verify *v, int64_t step)
 {
@@ -47,7 +48,9 @@ static ml_status check_steps(verify *v)
     ML_TRY(ml_steps_list(v->run, false, &steps, &count));
     for (int64_t i = 0; i < count; i++) {
         ML_TRY(ml_step_path(v->run, steps[i], "", path));
-        verify_right(v->list, path, "not committed: a save in work, or one that was broken off, which the next start removes");
+        verify_right(v->list, path,
+                     "not committed: a save in work, or one that was broken off, which the next "
+                     "start removes");
     }
 done:
     ml_memory_free(steps);
@@ -65,21 +68,24 @@ static ml_status check_latest(verify *v)
     ML_TRY(ml_durable_path(path, "%s/latest", v->run->checkpoints));
     ML_TRY(ml_durable_find(path, &there));
     ML_TRY(ml_step_has_set_aside(v->run, "bad", &aside));
-    if (aside && v->newest < 0) verify_wrong(v->list, v->run->checkpoints, "all checkpoints are bad (see set-aside/ there)");
+    if (aside && v->newest < 0)
+        verify_wrong(v->list, v->run->checkpoints,
+                     "all checkpoints are bad (see set-aside/ there)");
     if (!there) return ML_OK;
     if (!verify_status(v->list, path, ml_durable_read(path, LONGEST, &text, &length))) return ML_OK;
     snprintf(expected, sizeof expected, "step-%08" PRId64 "\n", v->newest);
     if (v->newest >= 0 && !strcmp(text, expected))
         verify_right(v->list, path, "names the newest checkpoint");
     else
-        verify_wrong(v->list, path, "names %.*s, the newest whole checkpoint is that of step %" PRId64, (int)strcspn(text, "\n"), text,
-                     v->newest);
+        verify_wrong(v->list, path,
+                     "names %.*s, the newest whole checkpoint is that of step %" PRId64,
+                     (int)strcspn(text, "\n"), text, v->newest);
 done:
     ml_memory_free(text);
     return st;
 }
 
-/* ---- lines of JSON ---- */
+/* ---- lines of JSON ------------------------------------------------------------------------- */
 
 /* The step of one line; −1 where it is no JSON object with a step. */
 static int64_t step_of_line(const char *line, size_t length)
@@ -91,7 +97,8 @@ static int64_t step_of_line(const char *line, size_t length)
     return found;
 }
 
-/* Each step once, ascending; `all`: from 1 on without a gap, at least up to the newest checkpoint's. */
+/* Each step once, ascending; `all`: from 1 on without a gap, at least up to the newest
+ * checkpoint's. */
 static void check_lines(verify *v, const char *path, const char *text, int64_t length, bool all)
 {
     int64_t last = 0, lines = 0;
@@ -103,18 +110,24 @@ static void check_lines(verify *v, const char *path, const char *text, int64_t l
         }
         int64_t step = step_of_line(at, (size_t)(end - at));
         if (step < 0) {
-            verify_wrong(v->list, path, "line %" PRId64 " is no JSON object with a step", lines + 1);
+            verify_wrong(v->list, path, "line %" PRId64 " is no JSON object with a step",
+                         lines + 1);
             return;
         }
         if (all ? step != last + 1 : step <= last) {
-            verify_wrong(v->list, path, "line %" PRId64 " is of step %" PRId64 ", the line before of step %" PRId64, lines + 1, step, last);
+            verify_wrong(v->list, path,
+                         "line %" PRId64 " is of step %" PRId64
+                         ", the line before of step %" PRId64,
+                         lines + 1, step, last);
             return;
         }
         last = step;
         at = end + 1;
     }
     if (all && last < v->newest) {
-        verify_wrong(v->list, path, "ends at step %" PRId64 ", the newest checkpoint is that of step %" PRId64, last, v->newest);
+        verify_wrong(v->list, path,
+                     "ends at step %" PRId64 ", the newest checkpoint is that of step %" PRId64,
+                     last, v->newest);
         return;
     }
     verify_right(v->list, path, "%" PRId64 " lines", lines);
@@ -130,7 +143,7 @@ static void check_summary(verify *v, const char *path, const char *text, int64_t
     json_decref(object);
 }
 
-/* ---- files beside the checkpoints ---- */
+/* ---- files beside the checkpoints ---------------------------------------------------------- */
 
 typedef enum content { METRICS, EVALUATIONS, SUMMARY, CONFIGURATION, ADAPTER, MODEL } content;
 
@@ -139,11 +152,15 @@ static void check_text(verify *v, const char *path, content kind)
     char *text = NULL;
     int64_t length;
     if (!verify_status(v->list, path,
-                       ml_durable_read(path, kind == METRICS || kind == EVALUATIONS ? largest_lines : largest_summary, &text, &length)))
+                       ml_durable_read(path,
+                                       kind == METRICS || kind == EVALUATIONS ? largest_lines
+                                                                              : largest_summary,
+                                       &text, &length)))
         return;
     if (kind == METRICS || kind == EVALUATIONS) check_lines(v, path, text, length, kind == METRICS);
     if (kind == SUMMARY) check_summary(v, path, text, length);
-    if (kind == CONFIGURATION && length > 0) verify_right(v->list, path, "configuration as resolved");
+    if (kind == CONFIGURATION && length > 0)
+        verify_right(v->list, path, "configuration as resolved");
     if (kind == CONFIGURATION && length == 0) verify_wrong(v->list, path, "is empty");
     ml_memory_free(text);
 }
@@ -153,8 +170,12 @@ static ml_status check_files(verify *v)
     static const struct {
         const char *name;
         content kind;
-    } files[] = {{"config.yaml", CONFIGURATION}, {"metrics.jsonl", METRICS}, {"evaluations.jsonl", EVALUATIONS},
-                 {"summary.json", SUMMARY},      {"adapter.h5", ADAPTER},    {"model.h5", MODEL}};
+    } files[] = {{"config.yaml", CONFIGURATION},
+                 {"metrics.jsonl", METRICS},
+                 {"evaluations.jsonl", EVALUATIONS},
+                 {"summary.json", SUMMARY},
+                 {"adapter.h5", ADAPTER},
+                 {"model.h5", MODEL}};
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
     bool there, result = false;
@@ -162,14 +183,18 @@ static ml_status check_files(verify *v)
         ML_TRY(ml_durable_path(path, "%s/%s", v->run->path, files[i].name));
         ML_TRY(ml_durable_find(path, &there));
         result = result || (there && files[i].kind >= ADAPTER);
-        if (!there && files[i].kind == METRICS && v->newest > 0) verify_wrong(v->list, path, "is missing");
-        if (!there && files[i].kind == SUMMARY && v->finished) verify_wrong(v->list, path, "is missing, and the run is finished");
+        if (!there && files[i].kind == METRICS && v->newest > 0)
+            verify_wrong(v->list, path, "is missing");
+        if (!there && files[i].kind == SUMMARY && v->finished)
+            verify_wrong(v->list, path, "is missing, and the run is finished");
         if (!there) continue;
         if (files[i].kind < ADAPTER) check_text(v, path, files[i].kind);
         if (files[i].kind == ADAPTER) verify_adapter(v->list, path);
         if (files[i].kind == MODEL) verify_base(v->list, path);
     }
-    if (v->finished && !result) verify_wrong(v->list, v->run->path, "the run is finished, but has neither adapter.h5 nor model.h5");
+    if (v->finished && !result)
+        verify_wrong(v->list, v->run->path,
+                     "the run is finished, but has neither adapter.h5 nor model.h5");
 done:
     return st;
 }
@@ -184,7 +209,10 @@ void verify_run(verify_list *list, const char *path)
     ML_TRY(ml_durable_path(v.run->checkpoints, "%s/checkpoints", path));
     ML_TRY(ml_durable_find(v.run->checkpoints, &there));
     if (!there) {
-        st = ml_fail(ML_INPUT, "%s: is neither a run's directory (no checkpoints/ in it) nor a checkpoint nor a PEFT adapter", path);
+        st = ml_fail(ML_INPUT,
+                     "%s: is neither a run's directory (no checkpoints/ in it) nor a checkpoint "
+                     "nor a PEFT adapter",
+                     path);
         goto done;
     }
     ML_TRY(check_steps(&v));

@@ -20,13 +20,14 @@ typedef struct cursor {
     uint8_t *buffer;      /* [WINDOW] */
 } cursor;
 
-/* ---- bytes ---- */
+/* ---- bytes --------------------------------------------------------------------------------- */
 
 static ml_status take(cursor *c, void *out, int64_t n)
 {
     const gguf_file *f = c->file;
     if (n < 0 || n > f->bytes - c->at)
-        return ml_fail(ML_INPUT, "%s: the file ends at byte %" PRId64 " inside its head: truncated", f->path, f->bytes);
+        return ml_fail(ML_INPUT, "%s: the file ends at byte %" PRId64 " inside its head: truncated",
+                       f->path, f->bytes);
     if (n > WINDOW) {
         ml_status st = ml_file_read(f->fd, f->path, out, n, c->at);
         c->at += n;
@@ -58,8 +59,9 @@ static ml_status take_count(cursor *c, int64_t size, const char *what, int64_t *
     ml_status st = take(c, &x, sizeof x);
     if (st != ML_OK) return st;
     if (x > (uint64_t)((c->file->bytes - c->at) / size))
-        return ml_fail(ML_INPUT, "%s: %s: %" PRIu64 " do not fit into the %" PRId64 " bytes that are left", c->file->path, what, x,
-                       c->file->bytes - c->at);
+        return ml_fail(ML_INPUT,
+                       "%s: %s: %" PRIu64 " do not fit into the %" PRId64 " bytes that are left",
+                       c->file->path, what, x, c->file->bytes - c->at);
     *out = (int64_t)x;
     return ML_OK;
 }
@@ -71,14 +73,30 @@ static ml_status take_text(cursor *c, const char *what, char **out)
     ML_TRY(take_count(c, 1, what, &n));
     ML_NEW(*out, n + 1, ML_MEM_OTHER, "a text");
     ML_TRY(take(c, *out, n));
-    if ((int64_t)strlen(*out) != n) st = ml_fail(ML_INPUT, "%s: %s: a text with a zero byte", c->file->path, what);
+    if ((int64_t)strlen(*out) != n)
+        st = ml_fail(ML_INPUT, "%s: %s: a text with a zero byte", c->file->path, what);
 done:
     return st;
 }
 
-/* ---- metadata ---- */
+/* ---- metadata ------------------------------------------------------------------------------ */
 
-enum { T_U8, T_I8, T_U16, T_I16, T_U32, T_I32, T_F32, T_BOOL, T_TEXT, T_ARRAY, T_U64, T_I64, T_F64, TYPES };
+enum {
+    T_U8,
+    T_I8,
+    T_U16,
+    T_I16,
+    T_U32,
+    T_I32,
+    T_F32,
+    T_BOOL,
+    T_TEXT,
+    T_ARRAY,
+    T_U64,
+    T_I64,
+    T_F64,
+    TYPES
+};
 static const int64_t type_size[TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
 
 static ml_status take_number(cursor *c, int64_t type, gguf_value *v)
@@ -122,7 +140,8 @@ static ml_status take_array(cursor *c, gguf_value *v)
     int64_t type;
     ML_TRY(take_u32(c, &type));
     if (type >= TYPES || type == T_ARRAY)
-        return ml_fail(ML_INPUT, "%s: %s: an array of type %" PRId64 "; nested arrays are refused", c->file->path, v->key, type);
+        return ml_fail(ML_INPUT, "%s: %s: an array of type %" PRId64 "; nested arrays are refused",
+                       c->file->path, v->key, type);
     ML_TRY(take_count(c, type_size[type], v->key, &v->count));
     if (type == T_TEXT) {
         v->kind = GGUF_TEXTS;
@@ -148,9 +167,11 @@ static ml_status take_value(cursor *c, gguf_value *v)
     const char *path = c->file->path;
     ML_TRY(take_text(c, "a key", &v->key));
     if (!*v->key || strlen(v->key) > KEY_LIMIT)
-        return ml_fail(ML_INPUT, "%s: a key is empty or longer than %d bytes", path, (int)KEY_LIMIT);
+        return ml_fail(ML_INPUT, "%s: a key is empty or longer than %d bytes", path,
+                       (int)KEY_LIMIT);
     ML_TRY(take_u32(c, &type));
-    if (type >= TYPES) return ml_fail(ML_INPUT, "%s: %s: type %" PRId64 " is not known", path, v->key, type);
+    if (type >= TYPES)
+        return ml_fail(ML_INPUT, "%s: %s: type %" PRId64 " is not known", path, v->key, type);
     if (type == T_ARRAY) return take_array(c, v);
     v->kind = type == T_TEXT ? GGUF_TEXT : GGUF_NUMBER;
     return type == T_TEXT ? take_text(c, v->key, &v->text) : take_number(c, type, v);
@@ -158,7 +179,7 @@ done:
     return st;
 }
 
-/* ---- tensors ---- */
+/* ---- tensors ------------------------------------------------------------------------------- */
 
 static ml_status take_tensor(cursor *c, gguf_tensor *t)
 {
@@ -168,28 +189,37 @@ static ml_status take_tensor(cursor *c, gguf_tensor *t)
     uint64_t offset;
     ML_TRY(take_text(c, "a tensor's name", &t->name));
     ML_TRY(take_u32(c, &dims));
-    if (dims < 1 || dims > 4) return ml_fail(ML_INPUT, "%s: %s: %" PRId64 " dimensions, expected 1 to 4", path, t->name, dims);
+    if (dims < 1 || dims > 4)
+        return ml_fail(ML_INPUT, "%s: %s: %" PRId64 " dimensions, expected 1 to 4", path, t->name,
+                       dims);
     for (int64_t i = 0; i < dims; i++) {
         uint64_t n;
         ML_TRY(take(c, &n, sizeof n));
-        if (n < 1 || n > INT64_MAX) return ml_fail(ML_INPUT, "%s: %s: dimension %" PRIu64, path, t->name, n);
+        if (n < 1 || n > INT64_MAX)
+            return ml_fail(ML_INPUT, "%s: %s: dimension %" PRIu64, path, t->name, n);
         shape[i] = (int64_t)n;
     }
     ML_TRY(take_u32(c, &type));
     ML_TRY(take(c, &offset, sizeof offset));
     t->type = gguf_type_of(type);
     if (!t->type)
-        return ml_fail(ML_INPUT,
-                       "%s: %s: storage type %" PRId64 " is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K",
-                       path, t->name, type);
+        return ml_fail(
+            ML_INPUT,
+            "%s: %s: storage type %" PRId64
+            " is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K",
+            path, t->name, type);
     if (shape[0] % t->type->block)
-        return ml_fail(ML_INPUT, "%s: %s: rows of %" PRId64 " are no multiple of %s's blocks of %" PRId64, path, t->name, shape[0],
-                       t->type->name, t->type->block);
+        return ml_fail(ML_INPUT,
+                       "%s: %s: rows of %" PRId64 " are no multiple of %s's blocks of %" PRId64,
+                       path, t->name, shape[0], t->type->name, t->type->block);
     bool fits = ml_multiply(shape[1], shape[2], &rest) && ml_multiply(rest, shape[3], &rest) &&
-                ml_multiply(shape[0] / t->type->block, t->type->bytes, &t->bytes) && ml_multiply(t->bytes, rest, &t->bytes);
+                ml_multiply(shape[0] / t->type->block, t->type->bytes, &t->bytes) &&
+                ml_multiply(t->bytes, rest, &t->bytes);
     if (!fits || offset > (uint64_t)c->file->bytes || t->bytes > c->file->bytes - (int64_t)offset)
-        return ml_fail(ML_INPUT, "%s: %s: its data does not lie inside the file of %" PRId64 " bytes: truncated", path, t->name,
-                       c->file->bytes);
+        return ml_fail(ML_INPUT,
+                       "%s: %s: its data does not lie inside the file of %" PRId64
+                       " bytes: truncated",
+                       path, t->name, c->file->bytes);
     t->offset = (int64_t)offset;
     t->dims = (int)dims;
     t->cols = shape[0];
@@ -205,29 +235,40 @@ static ml_status place_tensors(cursor *c)
     const gguf_value *given = gguf_find(f, "general.alignment");
     int64_t alignment = given && given->whole ? given->integer : 32;
     if (alignment < 1 || alignment > ALIGNMENT_LIMIT || (alignment & (alignment - 1)))
-        return ml_fail(ML_INPUT, "%s: general.alignment: %" PRId64 ", expected a power of two up to %d", f->path, alignment,
-                       (int)ALIGNMENT_LIMIT);
+        return ml_fail(ML_INPUT,
+                       "%s: general.alignment: %" PRId64 ", expected a power of two up to %d",
+                       f->path, alignment, (int)ALIGNMENT_LIMIT);
     int64_t start = ml_round_up(c->at, alignment);
     for (int64_t i = 0; i < f->ntensors; i++) {
         gguf_tensor *t = &f->tensors[i];
-        if (t->offset % alignment || start > f->bytes - t->bytes || t->offset > f->bytes - t->bytes - start)
-            return ml_fail(ML_INPUT, "%s: %s: its data does not lie aligned inside the file of %" PRId64 " bytes: truncated or damaged",
+        if (t->offset % alignment || start > f->bytes - t->bytes ||
+            t->offset > f->bytes - t->bytes - start)
+            return ml_fail(ML_INPUT,
+                           "%s: %s: its data does not lie aligned inside the file of %" PRId64
+                           " bytes: truncated or damaged",
                            f->path, t->name, f->bytes);
         t->offset += start;
     }
     return ML_OK;
 }
 
-/* ---- names, sorted: a hostile file has many ---- */
+/* ---- names, sorted: a hostile file has many ------------------------------------------------ */
 
-static int by_key(const void *a, const void *b) { return strcmp(((const gguf_value *)a)->key, ((const gguf_value *)b)->key); }
-static int by_name(const void *a, const void *b) { return strcmp(((const gguf_tensor *)a)->name, ((const gguf_tensor *)b)->name); }
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const gguf_value *)a)->key, ((const gguf_value *)b)->key);
+}
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const gguf_tensor *)a)->name, ((const gguf_tensor *)b)->name);
+}
 
 static ml_status sort_values(gguf_file *f)
 {
     qsort(f->values, (size_t)f->nvalues, sizeof *f->values, by_key);
     for (int64_t i = 1; i < f->nvalues; i++)
-        if (by_key(&f->values[i - 1], &f->values[i]) == 0) return ml_fail(ML_INPUT, "%s: key %s stands twice", f->path, f->values[i].key);
+        if (by_key(&f->values[i - 1], &f->values[i]) == 0)
+            return ml_fail(ML_INPUT, "%s: key %s stands twice", f->path, f->values[i].key);
     return ML_OK;
 }
 
@@ -240,7 +281,7 @@ static ml_status sort_tensors(gguf_file *f)
     return ML_OK;
 }
 
-/* ---- opening ---- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static ml_status read_head(cursor *c)
 {
@@ -249,13 +290,16 @@ static ml_status read_head(cursor *c)
     char magic[4] = "";
     int64_t version, ntensors, nvalues;
     if (f->bytes >= 4) ML_TRY(take(c, magic, 4));
-    if (memcmp(magic, "GGUF", 4) != 0) return ml_fail(ML_INPUT, "%s: neither a Hugging Face directory nor a GGUF file", f->path);
+    if (memcmp(magic, "GGUF", 4) != 0)
+        return ml_fail(ML_INPUT, "%s: neither a Hugging Face directory nor a GGUF file", f->path);
     ML_TRY(take_u32(c, &version));
-    if (version < 2 || version > 3) return ml_fail(ML_INPUT, "%s: GGUF version %" PRId64 ", expected 2 or 3", f->path, version);
+    if (version < 2 || version > 3)
+        return ml_fail(ML_INPUT, "%s: GGUF version %" PRId64 ", expected 2 or 3", f->path, version);
     ML_TRY(take_count(c, 24, "the number of tensors", &ntensors));
     ML_TRY(take_count(c, 13, "the number of keys", &nvalues));
     if (ntensors > COUNT_LIMIT / 16 || nvalues > COUNT_LIMIT / 256)
-        return ml_fail(ML_INPUT, "%s: %" PRId64 " tensors and %" PRId64 " keys: too many", f->path, ntensors, nvalues);
+        return ml_fail(ML_INPUT, "%s: %" PRId64 " tensors and %" PRId64 " keys: too many", f->path,
+                       ntensors, nvalues);
     ML_NEW(f->values, nvalues, ML_MEM_OTHER, "metadata");
     for (; f->nvalues < nvalues; f->nvalues++) {
         st = take_value(c, &f->values[f->nvalues]);
@@ -286,7 +330,8 @@ ml_status gguf_open(gguf_file *out, const char *path)
     out->path = ml_memory_string(path);
     if (!out->path) return ML_RESOURCE;
     out->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (out->fd < 0 || fstat(out->fd, &about)) return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    if (out->fd < 0 || fstat(out->fd, &about))
+        return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     if (!S_ISREG(about.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
     out->bytes = about.st_size;
     ML_NEW(c.buffer, WINDOW, ML_MEM_OTHER, "a read buffer");
@@ -326,18 +371,21 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name)
     return bsearch(&wanted, f->tensors, (size_t)f->ntensors, sizeof wanted, by_name);
 }
 
-ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count, float *out)
+ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count,
+                         float *out)
 {
     ml_status st = ML_OK;
     enum { PIECE = 1 << 20 };
     uint8_t *piece = NULL;
-    int64_t row = t->cols / t->type->block * t->type->bytes, at = t->offset + first * row, left = count * row;
+    int64_t row = t->cols / t->type->block * t->type->bytes, at = t->offset + first * row,
+            left = count * row;
     int64_t step = ml_min(left, PIECE / t->type->bytes * t->type->bytes);
     ML_NEW(piece, step, ML_MEM_OTHER, "a read buffer");
     for (; left > 0; left -= step, at += step) {
         int64_t n = ml_min(step, left);
         ML_TRY(ml_file_read(f->fd, f->path, piece, n, at));
-        for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->block) t->type->widen(piece + i, out);
+        for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->block)
+            t->type->widen(piece + i, out);
     }
 done:
     ml_memory_free(piece);

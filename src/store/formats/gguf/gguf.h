@@ -1,7 +1,9 @@
 /* GGUF, versions 2 and 3: metadata, tensor table, contents dequantised to fp32. An internal module.
  *
- * Everything is checked when the file is opened: every count and length against the bytes that are left before anything is allocated, keys unique and not empty,
- * no nested arrays, alignment a power of two, shapes without overflow, rows of whole blocks, data inside the file. ML_INPUT naming file and key or tensor.
+ * Everything is checked when the file is opened: every count and length against the bytes that are
+ * left before anything is allocated, keys unique and not empty, no nested arrays, alignment a
+ * power of two, shapes without overflow, rows of whole blocks, data inside the file. ML_INPUT
+ * naming file and key or tensor.
  */
 #ifndef MPILORA_STORE_FORMATS_GGUF_GGUF_H
 #define MPILORA_STORE_FORMATS_GGUF_GGUF_H
@@ -53,7 +55,8 @@ void gguf_close(gguf_file *file);
 const gguf_value *gguf_find(const gguf_file *file, const char *key);          /* NULL: not there */
 const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name); /* NULL: not there */
 /* Rows [first, first + count) as fp32. */
-ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64_t first, int64_t count, float *out) ML_NODISCARD;
+ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64_t first,
+                         int64_t count, float *out) ML_NODISCARD;
 
 /* gguf_types.c: NULL where the number is not one of the supported types. */
 const gguf_type *gguf_type_of(int64_t number);

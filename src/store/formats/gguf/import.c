@@ -5,8 +5,8 @@
 
 #include "io/hdf5_file.h"
 #include "mpilora/data.h"
-#include "store/formats/gguf/gguf.h"
 #include "store/base/import_private.h"
+#include "store/formats/gguf/gguf.h"
 
 typedef struct gguf_source {
     gguf_file file;
@@ -21,7 +21,7 @@ static void source_close(void *self)
     ml_memory_free(g);
 }
 
-/* ---- metadata ---- */
+/* ---- metadata ------------------------------------------------------------------------------ */
 
 static const gguf_value *find_own(const gguf_source *g, const char *name)
 {
@@ -30,20 +30,26 @@ static const gguf_value *find_own(const gguf_source *g, const char *name)
     return gguf_find(&g->file, key);
 }
 
-static ml_status get_int(const gguf_source *g, const char *name, const int64_t *otherwise, int64_t *out)
+static ml_status get_int(const gguf_source *g, const char *name, const int64_t *otherwise,
+                         int64_t *out)
 {
     const gguf_value *v = find_own(g, name);
-    if (!v && !otherwise) return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
-    if (v && (v->kind != GGUF_NUMBER || !v->whole)) return ml_fail(ML_INPUT, "%s: key %s: expected a whole number", g->file.path, v->key);
+    if (!v && !otherwise)
+        return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
+    if (v && (v->kind != GGUF_NUMBER || !v->whole))
+        return ml_fail(ML_INPUT, "%s: key %s: expected a whole number", g->file.path, v->key);
     *out = v ? v->integer : *otherwise;
     return ML_OK;
 }
 
-static ml_status get_real(const gguf_source *g, const char *name, const double *otherwise, double *out)
+static ml_status get_real(const gguf_source *g, const char *name, const double *otherwise,
+                          double *out)
 {
     const gguf_value *v = find_own(g, name);
-    if (!v && !otherwise) return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
-    if (v && v->kind != GGUF_NUMBER) return ml_fail(ML_INPUT, "%s: key %s: expected a number", g->file.path, v->key);
+    if (!v && !otherwise)
+        return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
+    if (v && v->kind != GGUF_NUMBER)
+        return ml_fail(ML_INPUT, "%s: key %s: expected a number", g->file.path, v->key);
     *out = v ? v->real : *otherwise;
     return ML_OK;
 }
@@ -57,13 +63,16 @@ static ml_status read_sizes(const gguf_source *g, ml_model_spec *s)
     ML_TRY(get_int(g, "attention.head_count", NULL, &s->heads));
     ML_TRY(get_int(g, "attention.head_count_kv", &s->heads, &s->kv_heads));
     ML_TRY(get_int(g, "context_length", NULL, &s->context));
-    if (s->heads < 1) return ml_fail(ML_INPUT, "%s: attention.head_count: %" PRId64, g->file.path, s->heads);
+    if (s->heads < 1)
+        return ml_fail(ML_INPUT, "%s: attention.head_count: %" PRId64, g->file.path, s->heads);
     int64_t head_dim = s->width / s->heads, value_length;
     ML_TRY(get_int(g, "attention.key_length", &head_dim, &s->head_dim));
     ML_TRY(get_int(g, "attention.value_length", &s->head_dim, &value_length));
     if (value_length != s->head_dim)
-        return ml_fail(ML_INPUT, "%s: attention.value_length %" PRId64 " differs from key_length %" PRId64 ": not supported", g->file.path,
-                       value_length, s->head_dim);
+        return ml_fail(ML_INPUT,
+                       "%s: attention.value_length %" PRId64 " differs from key_length %" PRId64
+                       ": not supported",
+                       g->file.path, value_length, s->head_dim);
     const gguf_tensor *embed = gguf_find_tensor(&g->file, "token_embd.weight");
     if (!embed) return ml_fail(ML_INPUT, "%s: tensor token_embd.weight is missing", g->file.path);
     s->vocab = embed->rows;
@@ -80,22 +89,28 @@ static ml_status read_rope_factors(const gguf_source *g, ml_model_spec *s)
     int64_t half = s->head_dim / 2;
     if (!t) return ML_OK;
     if (t->rows != 1 || t->cols != half || half > 512)
-        return ml_fail(ML_INPUT, "%s: rope_freqs.weight has %" PRId64 " factors, expected %" PRId64, g->file.path, t->rows * t->cols, half);
+        return ml_fail(ML_INPUT, "%s: rope_freqs.weight has %" PRId64 " factors, expected %" PRId64,
+                       g->file.path, t->rows * t->cols, half);
     ML_TRY(gguf_read_rows(&g->file, t, 0, 1, factor));
     ml_rope_scaling r = {(double)factor[half - 1], 1.0, 4.0, 8192};
     if (!(r.factor >= 1.0 && r.factor < 1e6))
-        return ml_fail(ML_INPUT, "%s: rope_freqs.weight: the last factor is %g, expected 1 or more", g->file.path, r.factor);
+        return ml_fail(ML_INPUT, "%s: rope_freqs.weight: the last factor is %g, expected 1 or more",
+                       g->file.path, r.factor);
     for (int64_t i = 0; i < half; i++) {
-        double frequency = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_dim), wavelength = 6.283185307179586 / frequency,
-               expected = 1.0;
-        double low = (double)r.original_context / r.low_freq_factor, high = (double)r.original_context / r.high_freq_factor;
-        double smooth = ((double)r.original_context / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+        double frequency = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_dim),
+               wavelength = 6.283185307179586 / frequency, expected = 1.0;
+        double low = (double)r.original_context / r.low_freq_factor,
+               high = (double)r.original_context / r.high_freq_factor;
+        double smooth = ((double)r.original_context / wavelength - r.low_freq_factor) /
+                        (r.high_freq_factor - r.low_freq_factor);
         if (wavelength > low)
             expected = r.factor;
         else if (wavelength >= high)
             expected = 1.0 / ((1.0 - smooth) / r.factor + smooth);
         if (!(fabs(expected - (double)factor[i]) <= 1e-3 * expected))
-            return ml_fail(ML_INPUT, "%s: rope_freqs.weight: factor %" PRId64 " is %g, Llama-3's scaling expects %g: not supported",
+            return ml_fail(ML_INPUT,
+                           "%s: rope_freqs.weight: factor %" PRId64
+                           " is %g, Llama-3's scaling expects %g: not supported",
                            g->file.path, i, (double)factor[i], expected);
     }
     s->rope_scaling = r;
@@ -106,12 +121,15 @@ done:
 /* Keys of models that compute something else. */
 static ml_status refuse_others(const gguf_source *g)
 {
-    static const char *const names[] = {"expert_count", "attention.sliding_window", "attention.scale",
-                                        "logit_scale",  "embedding_scale",          "residual_scale"};
+    static const char *const names[] = {"expert_count",    "attention.sliding_window",
+                                        "attention.scale", "logit_scale",
+                                        "embedding_scale", "residual_scale"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const gguf_value *v = find_own(g, names[i]);
         if (v && v->real != 0.0)
-            return ml_fail(ML_INPUT, "%s: %s: this changes what the model computes and is not supported", g->file.path, v->key);
+            return ml_fail(ML_INPUT,
+                           "%s: %s: this changes what the model computes and is not supported",
+                           g->file.path, v->key);
     }
     return ML_OK;
 }
@@ -126,18 +144,26 @@ static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
     ML_TRY(get_real(g, "attention.layer_norm_rms_epsilon", NULL, &s->norm_eps));
     ML_TRY(get_real(g, "rope.freq_base", &theta, &s->rope_theta));
     ML_TRY(get_real(g, "rope.scale_linear", &plain, &linear));
-    if (linear != 0.0 && linear != 1.0) return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path, linear);
+    if (linear != 0.0 && linear != 1.0)
+        return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path,
+                       linear);
     ML_TRY(get_int(g, "rope.dimension_count", &s->head_dim, &rotated));
     if (rotated != s->head_dim)
-        return ml_fail(ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported", g->file.path, rotated,
-                       s->head_dim);
+        return ml_fail(
+            ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported",
+            g->file.path, rotated, s->head_dim);
     ML_TRY(refuse_others(g));
-    const gguf_value *scaling = find_own(g, "rope.scaling.type"), *factor = find_own(g, "rope.scaling.factor");
+    const gguf_value *scaling = find_own(g, "rope.scaling.type"),
+                     *factor = find_own(g, "rope.scaling.factor");
     if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)
-        return ml_fail(ML_INPUT, "%s: rope.scaling.factor: %g without a type means linear scaling: not supported", g->file.path,
-                       factor->real);
+        return ml_fail(
+            ML_INPUT,
+            "%s: rope.scaling.factor: %g without a type means linear scaling: not supported",
+            g->file.path, factor->real);
     if (scaling && (scaling->kind != GGUF_TEXT || strcmp(scaling->text, "none") != 0))
-        return ml_fail(ML_INPUT, "%s: rope.scaling.type: only none is supported (and Llama-3's factors)", g->file.path);
+        return ml_fail(ML_INPUT,
+                       "%s: rope.scaling.type: only none is supported (and Llama-3's factors)",
+                       g->file.path);
     s->activation = ML_SILU;
     s->qkv_bias = gguf_find_tensor(&g->file, "blk.0.attn_q.bias") != NULL;
     s->o_bias = gguf_find_tensor(&g->file, "blk.0.attn_output.bias") != NULL;
@@ -160,7 +186,7 @@ done:
     return st;
 }
 
-/* ---- tensors ---- */
+/* ---- tensors ------------------------------------------------------------------------------- */
 
 typedef struct place {
     char name[96];
@@ -172,16 +198,21 @@ static void place_of(const gguf_source *g, const ml_model_tensor *t, place *out)
 {
     static const struct {
         const char *ours, *theirs;
-    } whole[] = {{"embed", "token_embd"}, {"position", "position_embd"}, {"norm", "output_norm"}, {"head", "output"}},
-      layer[] = {{"norm1", "attn_norm"},   {"norm2", "ffn_norm"},     {"attn.q", "attn_q"},     {"attn.k", "attn_k"},
-                 {"attn.v", "attn_v"},     {"attn.o", "attn_output"}, {"mlp.gate", "ffn_gate"}, {"mlp.up", "ffn_up"},
-                 {"mlp.down", "ffn_down"}, {"mlp.fc", "ffn_up"},      {"mlp.proj", "ffn_down"}};
+    } whole[] = {{"embed", "token_embd"},
+                 {"position", "position_embd"},
+                 {"norm", "output_norm"},
+                 {"head", "output"}},
+      layer[] = {{"norm1", "attn_norm"},   {"norm2", "ffn_norm"},   {"attn.q", "attn_q"},
+                 {"attn.k", "attn_k"},     {"attn.v", "attn_v"},    {"attn.o", "attn_output"},
+                 {"mlp.gate", "ffn_gate"}, {"mlp.up", "ffn_up"},    {"mlp.down", "ffn_down"},
+                 {"mlp.fc", "ffn_up"},     {"mlp.proj", "ffn_down"}};
     *out = (place){.total = t->rows};
     const char *kind = strrchr(t->name, '.');
     char *word = NULL;
     if (strncmp(t->name, "layers.", 7) != 0) {
         for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
-            if (strlen(whole[i].ours) == (size_t)(kind - t->name) && !strncmp(t->name, whole[i].ours, strlen(whole[i].ours)))
+            if (strlen(whole[i].ours) == (size_t)(kind - t->name) &&
+                !strncmp(t->name, whole[i].ours, strlen(whole[i].ours)))
                 snprintf(out->name, sizeof out->name, "%s%s", whole[i].theirs, kind);
         return;
     }
@@ -191,7 +222,8 @@ static void place_of(const gguf_source *g, const ml_model_tensor *t, place *out)
     for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
         if (strlen(layer[i].ours) == length && !strncmp(word, layer[i].ours, length))
             snprintf(out->name, sizeof out->name, "blk.%ld.%s%s", number, layer[i].theirs, kind);
-    if (g->spec->family == ML_FAMILY_GPT2 && length == 6 && !strncmp(word, "attn.", 5) && word[5] != 'o') {
+    if (g->spec->family == ML_FAMILY_GPT2 && length == 6 && !strncmp(word, "attn.", 5) &&
+        word[5] != 'o') {
         snprintf(out->name, sizeof out->name, "blk.%ld.attn_qkv%s", number, kind);
         out->first = (word[5] == 'q' ? 0 : word[5] == 'k' ? 1 : 2) * t->rows;
         out->total = 3 * t->rows;
@@ -204,14 +236,18 @@ static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
     place_of(g, t, &p);
     const gguf_tensor *found = gguf_find_tensor(&g->file, p.name);
     if (!found) return ml_fail(ML_INPUT, "%s: tensor %s is missing", g->file.path, p.name);
-    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == 1 : found->rows == p.total && found->cols == t->cols;
+    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == 1
+                          : found->rows == p.total && found->cols == t->cols;
     if (!good)
-        return ml_fail(ML_INPUT, "%s: %s is %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64, g->file.path, p.name, found->rows,
-                       found->cols, t->vector ? 1 : p.total, t->vector ? p.total : t->cols);
+        return ml_fail(ML_INPUT,
+                       "%s: %s is %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64,
+                       g->file.path, p.name, found->rows, found->cols, t->vector ? 1 : p.total,
+                       t->vector ? p.total : t->cols);
     return ML_OK;
 }
 
-/* Llama's GGUF has the rows of each q and k head as pairs (i, i + h/2) next to each other; Hugging Face has the first halves first. */
+/* Llama's GGUF has the rows of each q and k head as pairs (i, i + h/2) next to each other; Hugging
+ * Face has the first halves first. */
 static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_t row)
 {
     bool q_or_k = strstr(t->name, "attn.q.") || strstr(t->name, "attn.k.");
@@ -220,8 +256,9 @@ static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_
     return row - in_head + 2 * (in_head % half) + in_head / half;
 }
 
-static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored, const ml_model_tensor *t, const place *p, int64_t first,
-                             int64_t count, float *out)
+static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored,
+                             const ml_model_tensor *t, const place *p, int64_t first, int64_t count,
+                             float *out)
 {
     ml_status st = ML_OK;
     float *whole = NULL;
@@ -233,16 +270,19 @@ done:
     return st;
 }
 
-static ml_status read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count, float *out)
+static ml_status read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                           float *out)
 {
     const gguf_source *g = self;
     place p;
     place_of(g, t, &p);
     const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
     if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
-    if (stored_row(g, t, 1) == 1) return gguf_read_rows(&g->file, stored, p.first + first, count, out);
+    if (stored_row(g, t, 1) == 1)
+        return gguf_read_rows(&g->file, stored, p.first + first, count, out);
     for (int64_t i = 0; i < count; i++) {
-        ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1, out + i * t->cols);
+        ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1,
+                                      out + i * t->cols);
         if (st != ML_OK) return st;
     }
     return ML_OK;
@@ -253,7 +293,8 @@ static ml_status find_head(const gguf_source *g, bool *tied)
 {
     ml_status st = ML_OK;
     enum { PIECE = 1 << 20 };
-    const gguf_tensor *head = gguf_find_tensor(&g->file, "output.weight"), *embed = gguf_find_tensor(&g->file, "token_embd.weight");
+    const gguf_tensor *head = gguf_find_tensor(&g->file, "output.weight"),
+                      *embed = gguf_find_tensor(&g->file, "token_embd.weight");
     char *a = NULL, *b = NULL;
     *tied = !head || (head->type == embed->type && head->bytes == embed->bytes);
     if (!head) return ML_OK;
@@ -271,7 +312,7 @@ done:
     return st;
 }
 
-/* ---- tokenizer ---- */
+/* ---- tokenizer ----------------------------------------------------------------------------- */
 
 static int64_t token_id(const gguf_source *g, const char *key)
 {
@@ -283,22 +324,31 @@ static ml_status read_tokenizer(const gguf_source *g, ml_text *json)
 {
     ml_status st = ML_OK;
     int32_t *types = NULL;
-    const gguf_value *model = gguf_find(&g->file, "tokenizer.ggml.model"), *tokens = gguf_find(&g->file, "tokenizer.ggml.tokens");
-    const gguf_value *merges = gguf_find(&g->file, "tokenizer.ggml.merges"), *kinds = gguf_find(&g->file, "tokenizer.ggml.token_type");
-    const gguf_value *pre = gguf_find(&g->file, "tokenizer.ggml.pre"), *begin = gguf_find(&g->file, "tokenizer.ggml.add_bos_token");
+    const gguf_value *model = gguf_find(&g->file, "tokenizer.ggml.model"),
+                     *tokens = gguf_find(&g->file, "tokenizer.ggml.tokens");
+    const gguf_value *merges = gguf_find(&g->file, "tokenizer.ggml.merges"),
+                     *kinds = gguf_find(&g->file, "tokenizer.ggml.token_type");
+    const gguf_value *pre = gguf_find(&g->file, "tokenizer.ggml.pre"),
+                     *begin = gguf_find(&g->file, "tokenizer.ggml.add_bos_token");
     if (!model || model->kind != GGUF_TEXT || strcmp(model->text, "gpt2") != 0) {
         ml_warn("%s: no byte-level BPE tokenizer inside (%s): the base gets none", g->file.path,
                 model && model->text ? model->text : "none at all");
         return ML_OK;
     }
     if (!tokens || tokens->kind != GGUF_TEXTS || !merges || merges->kind != GGUF_TEXTS)
-        return ml_fail(ML_INPUT, "%s: tokenizer.ggml.tokens or .merges is missing or no array of texts", g->file.path);
+        return ml_fail(ML_INPUT,
+                       "%s: tokenizer.ggml.tokens or .merges is missing or no array of texts",
+                       g->file.path);
     if (kinds && (kinds->kind != GGUF_NUMBERS || kinds->count != tokens->count))
-        return ml_fail(ML_INPUT, "%s: tokenizer.ggml.token_type does not fit the %" PRId64 " tokens", g->file.path, tokens->count);
+        return ml_fail(ML_INPUT,
+                       "%s: tokenizer.ggml.token_type does not fit the %" PRId64 " tokens",
+                       g->file.path, tokens->count);
     if (kinds) ML_NEW(types, kinds->count, ML_MEM_OTHER, "token types");
-    for (int64_t i = 0; kinds && i < kinds->count; i++) types[i] = fabs(kinds->reals[i]) < 1e6 ? (int32_t)kinds->reals[i] : 0;
+    for (int64_t i = 0; kinds && i < kinds->count; i++)
+        types[i] = fabs(kinds->reals[i]) < 1e6 ? (int32_t)kinds->reals[i] : 0;
     const ml_gguf_vocabulary vocabulary = {.model = model->text,
-                                           .pre = pre && pre->kind == GGUF_TEXT ? pre->text : "default",
+                                           .pre = pre && pre->kind == GGUF_TEXT ? pre->text
+                                                                                : "default",
                                            .ntokens = tokens->count,
                                            .nmerges = merges->count,
                                            .tokens = (const char *const *)tokens->texts,
@@ -314,11 +364,12 @@ done:
     return st;
 }
 
-/* ---- opening ---- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static bool is_expected(const gguf_source *g, const char *name)
 {
-    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight")) return true; /* read elsewhere */
+    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight"))
+        return true; /* read elsewhere */
     for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
         ml_model_tensor t;
         place p;
@@ -339,7 +390,8 @@ static ml_status check_tensors(const gguf_source *g)
     }
     for (int64_t i = 0; i < g->file.ntensors; i++)
         if (!is_expected(g, g->file.tensors[i].name))
-            return ml_fail(ML_INPUT, "%s: tensor %s is not part of a %s model", g->file.path, g->file.tensors[i].name, g->architecture);
+            return ml_fail(ML_INPUT, "%s: tensor %s is not part of a %s model", g->file.path,
+                           g->file.tensors[i].name, g->architecture);
     return ML_OK;
 }
 
@@ -347,9 +399,11 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
     const gguf_value *v = gguf_find(&g->file, "general.architecture");
-    if (!v || v->kind != GGUF_TEXT || (strcmp(v->text, "llama") != 0 && strcmp(v->text, "gpt2") != 0))
-        return ml_fail(ML_INPUT, "%s: general.architecture: \"%s\" is not supported, only llama and gpt2", g->file.path,
-                       v && v->text ? v->text : "(missing)");
+    if (!v || v->kind != GGUF_TEXT ||
+        (strcmp(v->text, "llama") != 0 && strcmp(v->text, "gpt2") != 0))
+        return ml_fail(ML_INPUT,
+                       "%s: general.architecture: \"%s\" is not supported, only llama and gpt2",
+                       g->file.path, v && v->text ? v->text : "(missing)");
     g->architecture = v->text;
     s->family = strcmp(v->text, "gpt2") == 0 ? ML_FAMILY_GPT2 : ML_FAMILY_LLAMA;
     ML_TRY(s->family == ML_FAMILY_GPT2 ? read_gpt2(g, s) : read_llama(g, s));

@@ -5,7 +5,8 @@
 
 static float half(const uint8_t *bytes)
 {
-    uint32_t h = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8, sign = h >> 15, exponent = h >> 10 & 31, fraction = h & 1023;
+    uint32_t h = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8, sign = h >> 15,
+             exponent = h >> 10 & 31, fraction = h & 1023;
     float value = exponent == 0    ? ldexpf((float)fraction, -24)
                   : exponent == 31 ? (fraction ? NAN : INFINITY)
                                    : ldexpf((float)(fraction + 1024), (int)exponent - 25);
@@ -14,7 +15,10 @@ static float half(const uint8_t *bytes)
 
 static void widen_f32(const uint8_t *b, float *out) { memcpy(out, b, sizeof *out); }
 static void widen_f16(const uint8_t *b, float *out) { *out = half(b); }
-static void widen_bf16(const uint8_t *b, float *out) { *out = ml_bf16_to_float((uint16_t)(b[0] | b[1] << 8)); }
+static void widen_bf16(const uint8_t *b, float *out)
+{
+    *out = ml_bf16_to_float((uint16_t)(b[0] | b[1] << 8));
+}
 
 static void widen_q4_0(const uint8_t *b, float *out)
 {
@@ -73,8 +77,10 @@ static void widen_q6_k(const uint8_t *b, float *out)
     for (int part = 0; part < 2; part++, out += 128, low += 64, high += 32, scale += 8) {
         for (int i = 0; i < 32; i++) {
             int s = i / 16;
-            int q1 = (low[i] & 15) | (high[i] & 3) << 4, q2 = (low[i + 32] & 15) | (high[i] >> 2 & 3) << 4;
-            int q3 = low[i] >> 4 | (high[i] >> 4 & 3) << 4, q4 = low[i + 32] >> 4 | (high[i] >> 6 & 3) << 4;
+            int q1 = (low[i] & 15) | (high[i] & 3) << 4,
+                q2 = (low[i + 32] & 15) | (high[i] >> 2 & 3) << 4;
+            int q3 = low[i] >> 4 | (high[i] >> 4 & 3) << 4,
+                q4 = low[i + 32] >> 4 | (high[i] >> 6 & 3) << 4;
             out[i] = d * (float)scale[s] * (float)(q1 - 32);
             out[i + 32] = d * (float)scale[s + 2] * (float)(q2 - 32);
             out[i + 64] = d * (float)scale[s + 4] * (float)(q3 - 32);
@@ -85,10 +91,11 @@ static void widen_q6_k(const uint8_t *b, float *out)
 
 const gguf_type *gguf_type_of(int64_t number)
 {
-    static const gguf_type types[] = {{0, "F32", 1, 4, widen_f32},        {1, "F16", 1, 2, widen_f16},
-                                      {30, "BF16", 1, 2, widen_bf16},     {2, "Q4_0", 32, 18, widen_q4_0},
-                                      {3, "Q4_1", 32, 20, widen_q4_1},    {8, "Q8_0", 32, 34, widen_q8_0},
-                                      {12, "Q4_K", 256, 144, widen_q4_k}, {14, "Q6_K", 256, 210, widen_q6_k}};
+    static const gguf_type types[] = {
+        {0, "F32", 1, 4, widen_f32},        {1, "F16", 1, 2, widen_f16},
+        {30, "BF16", 1, 2, widen_bf16},     {2, "Q4_0", 32, 18, widen_q4_0},
+        {3, "Q4_1", 32, 20, widen_q4_1},    {8, "Q8_0", 32, 34, widen_q8_0},
+        {12, "Q4_K", 256, 144, widen_q4_k}, {14, "Q6_K", 256, 210, widen_q6_k}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (types[i].number == number) return &types[i];
     return NULL;

@@ -1,19 +1,23 @@
-/* Writing a Hugging Face directory: config.json, model.safetensors block by block, the tokenizer's files. */
+/* Writing a Hugging Face directory: config.json, model.safetensors block by block, the tokenizer's
+ * files. */
 #include <inttypes.h>
 #include <unistd.h>
 
+#include "io/durable.h"
 #include "mpilora/data.h"
 #include "mpilora/export.h"
-#include "io/durable.h"
-#include "store/formats/huggingface/export_directory.h"
 #include "store/formats/huggingface/export.h"
+#include "store/formats/huggingface/export_directory.h"
 #include "store/formats/huggingface/huggingface.h"
 
-static const char weights_name[] = "model.safetensors", config_name[] = "config.json", tokenizer_name[] = "tokenizer.json",
+static const char weights_name[] = "model.safetensors", config_name[] = "config.json",
+                  tokenizer_name[] = "tokenizer.json",
                   tokenizer_config_name[] = "tokenizer_config.json";
-static const char *const own_names[] = {weights_name, config_name, tokenizer_name, tokenizer_config_name, NULL};
+static const char *const own_names[] = {weights_name, config_name, tokenizer_name,
+                                        tokenizer_config_name, NULL};
 
-static ml_status put_tokenizer(const ml_tokenizer *tokenizer, const char *json, int64_t length, const char *directory)
+static ml_status put_tokenizer(const ml_tokenizer *tokenizer, const char *json, int64_t length,
+                               const char *directory)
 {
     ml_status st = ML_OK;
     char path[ML_DURABLE_PATH];
@@ -25,7 +29,8 @@ static ml_status put_tokenizer(const ml_tokenizer *tokenizer, const char *json, 
         goto done;
     }
     for (int i = 0; i < 2; i++) { /* an earlier export may have had one */
-        ML_TRY(ml_durable_path(path, "%s/%s", directory, i ? tokenizer_config_name : tokenizer_name));
+        ML_TRY(
+            ml_durable_path(path, "%s/%s", directory, i ? tokenizer_config_name : tokenizer_name));
         (void)unlink(path);
     }
 done:
@@ -39,7 +44,9 @@ static ml_status check_expressible(const ml_base *base)
 {
     const ml_model_spec *s = ml_base_spec(base);
     if (s->family == ML_FAMILY_LLAMA && s->qkv_bias != s->o_bias)
-        return ml_fail(ML_INPUT, "%s: biases on %s alone: a Hugging Face configuration has them on q, k, v and o or on none of them",
+        return ml_fail(ML_INPUT,
+                       "%s: biases on %s alone: a Hugging Face configuration has them on q, k, v "
+                       "and o or on none of them",
                        ml_base_path(base), s->qkv_bias ? "q, k and v" : "o");
     return ML_OK;
 }
@@ -55,7 +62,8 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
     ML_TRY(check_expressible(base));
     ML_TRY(export_directory_check(directory, own_names));
     if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
-    ML_TRY(hf_config_write(ml_base_spec(base), ml_base_dtype(base), tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1, &config));
+    ML_TRY(hf_config_write(ml_base_spec(base), ml_base_dtype(base),
+                           tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1, &config));
     ML_TRY(ml_durable_make_directories(directory));
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));

@@ -18,12 +18,16 @@ ml_status export_directory_check(const char *directory, const char *const *names
     ml_status st = ML_OK;
     if (!ml_durable_exists(directory)) return ML_OK;
     DIR *dir = opendir(directory);
-    if (!dir) return ml_fail(ML_USAGE, "%s: is there and cannot be listed as a directory: %s", directory, strerror(errno));
+    if (!dir)
+        return ml_fail(ML_USAGE, "%s: is there and cannot be listed as a directory: %s", directory,
+                       strerror(errno));
     const struct dirent *entry;
     while (st == ML_OK && (entry = readdir(dir)))
         if (!is_own(entry->d_name, names))
-            st = ml_fail(ML_USAGE, "%s: holds %s; an export is written into a new or empty directory, or over an earlier export", directory,
-                         entry->d_name);
+            st = ml_fail(ML_USAGE,
+                         "%s: holds %s; an export is written into a new or empty directory, or "
+                         "over an earlier export",
+                         directory, entry->d_name);
     (void)closedir(dir);
     return st;
 }

@@ -1,12 +1,13 @@
-/* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the base, or of q, k and v side by side (GPT-2's c_attn);
- * GPT-2's matrices are stored in × out, so a block of their rows is a block of the base's columns. */
+/* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the
+ * base, or of q, k and v side by side (GPT-2's c_attn); GPT-2's matrices are stored in × out, so a
+ * block of their rows is a block of the base's columns. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <unistd.h>
 
-#include "io/hdf5_file.h"
 #include "io/durable.h"
+#include "io/hdf5_file.h"
 #include "store/formats/huggingface/export.h"
 #include "store/formats/huggingface/huggingface.h"
 
@@ -32,7 +33,7 @@ typedef struct writer {
     float *block, *columns; /* [BLOCK] or one row where that is longer */
 } writer;
 
-/* ---- the list ---- */
+/* ---- the list ------------------------------------------------------------------------------ */
 
 static void add_part(writer *w, const ml_model_tensor *t)
 {
@@ -60,10 +61,13 @@ static ml_status header_text(const writer *w, ml_text *text)
     ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
     for (int64_t i = 0; i < w->count; i++) {
         const stored *s = &w->list[i];
-        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name, s->dtype == ML_BF16 ? "BF16" : "F32",
+        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name,
+                              s->dtype == ML_BF16 ? "BF16" : "F32",
                               s->transposed ? s->cols : s->total));
-        if (!s->vector) ML_TRY(ml_text_printf(text, ",%" PRId64, s->transposed ? s->total : s->cols));
-        ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, at + s->bytes));
+        if (!s->vector)
+            ML_TRY(ml_text_printf(text, ",%" PRId64, s->transposed ? s->total : s->cols));
+        ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at,
+                              at + s->bytes));
         at += s->bytes;
     }
     ML_TRY(ml_text_printf(text, "}"));
@@ -93,7 +97,7 @@ done:
     return st;
 }
 
-/* ---- contents ---- */
+/* ---- contents ------------------------------------------------------------------------------ */
 
 /* The block's values, narrowed in their own place where the tensor is bf16. */
 static ml_status put_values(writer *w, ml_dtype dtype, int64_t count)
@@ -130,7 +134,8 @@ static ml_status put_transposed(writer *w, const stored *s)
             ml_status st = ml_base_read(w->base, s->part[p].name, &shard, ML_FP32, w->columns);
             if (st != ML_OK) return st;
             for (int64_t i = 0; i < n; i++)
-                for (int64_t o = 0; o < rows; o++) w->block[i * s->total + first + o] = w->columns[o * n + i];
+                for (int64_t o = 0; o < rows; o++)
+                    w->block[i * s->total + first + o] = w->columns[o * n + i];
             first += rows;
         }
         ml_status st = put_values(w, s->dtype, n * s->total);
@@ -151,7 +156,7 @@ done:
     return st;
 }
 
-/* ---- the file ---- */
+/* ---- the file ------------------------------------------------------------------------------ */
 
 static ml_status fill(writer *w)
 {
@@ -164,7 +169,8 @@ static ml_status fill(writer *w)
         ml_model_tensor_at(spec, i, &t);
         add_part(w, &t);
     }
-    for (int64_t i = 0; i < w->count; i++) room = ml_max(room, ml_max(w->list[i].cols, w->list[i].total));
+    for (int64_t i = 0; i < w->count; i++)
+        room = ml_max(room, ml_max(w->list[i].cols, w->list[i].total));
     ML_NEW(w->block, room, ML_MEM_OTHER, "a block of rows");
     ML_NEW(w->columns, room, ML_MEM_OTHER, "a block of columns");
     ML_TRY(put_header(w));
@@ -184,9 +190,11 @@ ml_status export_hf_weights(ml_base *base, const char *path)
     if (st != ML_OK) return st;
     writer w = {.base = base, .path = temporary};
     w.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (w.fd < 0) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
+    if (w.fd < 0)
+        return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
     st = fill(&w);
-    if (close(w.fd) && st == ML_OK) st = ml_fail(ML_RESOURCE, "%s: close: %s", temporary, strerror(errno));
+    if (close(w.fd) && st == ML_OK)
+        st = ml_fail(ML_RESOURCE, "%s: close: %s", temporary, strerror(errno));
     if (st == ML_OK) st = ml_durable_rename(temporary, path);
     if (st != ML_OK) (void)unlink(temporary);
     return st;

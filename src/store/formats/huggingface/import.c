@@ -1,12 +1,13 @@
-/* A Hugging Face directory as a source of weights: config.json, model.safetensors or its sharded index, and the tokenizer's files. */
+/* A Hugging Face directory as a source of weights: config.json, model.safetensors or its sharded
+ * index, and the tokenizer's files. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "data/tokenizer_private.h"
-#include "store/formats/huggingface/huggingface.h"
 #include "store/base/import_private.h"
+#include "store/formats/huggingface/huggingface.h"
 #include "store/formats/safetensors/safetensors.h"
 
 enum { SHARDS = 4096 };
@@ -38,13 +39,14 @@ static void hf_close(void *self)
     ml_memory_free(h);
 }
 
-/* ---- files ---- */
+/* ---- files --------------------------------------------------------------------------------- */
 
 static bool exists(const char *directory, const char *name)
 {
     ml_text path = {0};
     struct stat about;
-    bool there = ml_text_printf(&path, "%s/%s", directory, name) == ML_OK && stat(path.data, &about) == 0;
+    bool there =
+        ml_text_printf(&path, "%s/%s", directory, name) == ML_OK && stat(path.data, &about) == 0;
     ml_text_destroy(&path);
     return there;
 }
@@ -55,19 +57,25 @@ static ml_status open_shard(hf_source *h, const char *name)
     ml_text path = {0};
     for (int64_t i = 0; i < h->nshards; i++)
         if (!strcmp(h->shard_names[i], name)) return ML_OK;
-    if (h->nshards == SHARDS) return ml_fail(ML_INPUT, "%s: more than %d shards", h->directory, (int)SHARDS);
+    if (h->nshards == SHARDS)
+        return ml_fail(ML_INPUT, "%s: more than %d shards", h->directory, (int)SHARDS);
     ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
     ML_TRY(ml_safetensors_open(&h->shards[h->nshards], path.data));
     int64_t i = h->nshards++;
     h->shard_names[i] = ml_memory_string(name);
     if (!h->shard_names[i]) st = ML_RESOURCE;
-    if (st == ML_OK) ML_NEW(h->expected[i], ml_safetensors_count(h->shards[i]), ML_MEM_OTHER, "a table of tensors");
+    if (st == ML_OK)
+        ML_NEW(h->expected[i], ml_safetensors_count(h->shards[i]), ML_MEM_OTHER,
+               "a table of tensors");
 done:
     ml_text_destroy(&path);
     return st;
 }
 
-static bool is_basename(const char *name) { return name && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\'); }
+static bool is_basename(const char *name)
+{
+    return name && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\');
+}
 
 static ml_status open_index(hf_source *h, const char *name)
 {
@@ -78,17 +86,20 @@ static ml_status open_index(hf_source *h, const char *name)
     ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
     ML_TRY(ml_json_read_file(&root, path.data, false));
     json_t *map = json_object_get(root, "weight_map");
-    if (!json_is_object(map)) st = ml_fail(ML_INPUT, "%s: weight_map: expected an object", path.data);
+    if (!json_is_object(map))
+        st = ml_fail(ML_INPUT, "%s: weight_map: expected an object", path.data);
     json_object_foreach(map, tensor, file)
     {
         const char *shard = json_string_value(file);
         if (!is_basename(shard))
-            st = ml_fail(ML_INPUT, "%s: %s: \"%s\" is not the name of a file beside it", path.data, tensor, shard ? shard : "(not a text)");
+            st = ml_fail(ML_INPUT, "%s: %s: \"%s\" is not the name of a file beside it", path.data,
+                         tensor, shard ? shard : "(not a text)");
         if (st == ML_OK) st = open_shard(h, shard);
         if (st != ML_OK) goto done;
         for (int64_t i = 0; i < h->nshards; i++)
             if (!strcmp(h->shard_names[i], shard) && !ml_safetensors_find(h->shards[i], tensor))
-                st = ml_fail(ML_INPUT, "%s: %s should be in %s, but is not there", path.data, tensor, shard);
+                st = ml_fail(ML_INPUT, "%s: %s should be in %s, but is not there", path.data,
+                             tensor, shard);
     }
 done:
     json_decref(root);
@@ -101,11 +112,14 @@ static ml_status open_weights(hf_source *h)
     static const char single[] = "model.safetensors", sharded[] = "model.safetensors.index.json";
     if (exists(h->directory, single)) return open_shard(h, single);
     if (exists(h->directory, sharded)) return open_index(h, sharded);
-    return ml_fail(ML_INPUT, "%s: no weights there: expected %s or %s%s", h->directory, single, sharded,
-                   exists(h->directory, "pytorch_model.bin") ? " (pytorch_model.bin is not read: save it as safetensors)" : "");
+    return ml_fail(ML_INPUT, "%s: no weights there: expected %s or %s%s", h->directory, single,
+                   sharded,
+                   exists(h->directory, "pytorch_model.bin")
+                       ? " (pytorch_model.bin is not read: save it as safetensors)"
+                       : "");
 }
 
-/* ---- tensors ---- */
+/* ---- tensors ------------------------------------------------------------------------------- */
 
 static const ml_safetensors_entry *find(const hf_source *h, const char *name, int64_t *shard)
 {
@@ -121,21 +135,31 @@ static void full_name(const hf_source *h, const hf_place *place, char name[128])
     snprintf(name, 128, "%s%s", place->outside ? "" : h->prefix, place->name);
 }
 
-static ml_status check_shape(const hf_source *h, const ml_model_tensor *t, const hf_place *place, const ml_safetensors_entry *entry)
+static ml_status check_shape(const hf_source *h, const ml_model_tensor *t, const hf_place *place,
+                             const ml_safetensors_entry *entry)
 {
-    int64_t want[2] = {place->transposed ? t->cols : place->total, place->transposed ? place->total : t->cols};
+    int64_t want[2] = {place->transposed ? t->cols : place->total,
+                       place->transposed ? place->total : t->cols};
     int dims = t->vector ? 1 : 2;
-    if (entry->dims == dims && entry->shape[0] == want[0] && (t->vector || entry->shape[1] == want[1])) return ML_OK;
+    if (entry->dims == dims && entry->shape[0] == want[0] &&
+        (t->vector || entry->shape[1] == want[1]))
+        return ML_OK;
     char found[96] = "";
     size_t used = 0;
     for (int i = 0; i < entry->dims && used < sizeof found; i++)
-        used += (size_t)snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "", entry->shape[i]);
-    if (t->vector) return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]", h->directory, entry->name, found, want[0]);
-    return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 "]", h->directory, entry->name, found, want[0],
-                   want[1]);
+        used += (size_t)snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "",
+                                 entry->shape[i]);
+    if (t->vector)
+        return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]", h->directory,
+                       entry->name, found, want[0]);
+    return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 "]",
+                   h->directory, entry->name, found, want[0], want[1]);
 }
 
-static bool is_known_type(const char *dtype) { return !strcmp(dtype, "F32") || !strcmp(dtype, "F16") || !strcmp(dtype, "BF16"); }
+static bool is_known_type(const char *dtype)
+{
+    return !strcmp(dtype, "F32") || !strcmp(dtype, "F16") || !strcmp(dtype, "BF16");
+}
 
 /* And marks what it finds as expected. */
 static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
@@ -149,7 +173,8 @@ static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
     if (!entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->directory, name);
     h->expected[shard][entry - ml_safetensors_at(h->shards[shard], 0)] = true;
     if (!is_known_type(entry->dtype))
-        return ml_fail(ML_INPUT, "%s: %s has type %s, expected F32, F16 or BF16", h->directory, name, entry->dtype);
+        return ml_fail(ML_INPUT, "%s: %s has type %s, expected F32, F16 or BF16", h->directory,
+                       name, entry->dtype);
     return check_shape(h, t, &place, entry);
 }
 
@@ -163,7 +188,8 @@ static bool ends_with(const char *name, const char *end)
 static bool is_ignored(const hf_source *h, const char *name)
 {
     if (h->spec->tied_head && !strcmp(name, "lm_head.weight")) return true;
-    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
+    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
+           ends_with(name, "rotary_emb.inv_freq");
 }
 
 static ml_status check_tensors(hf_source *h)
@@ -178,7 +204,9 @@ static ml_status check_tensors(hf_source *h)
         for (int64_t i = 0; i < ml_safetensors_count(h->shards[s]); i++) {
             const char *name = ml_safetensors_at(h->shards[s], i)->name;
             if (!is_ignored(h, name) && !h->expected[s][i])
-                return ml_fail(ML_INPUT, "%s: tensor %s is not part of the model that config.json describes, or stands in two files",
+                return ml_fail(ML_INPUT,
+                               "%s: tensor %s is not part of the model that config.json describes, "
+                               "or stands in two files",
                                h->directory, name);
         }
     }
@@ -186,7 +214,8 @@ static ml_status check_tensors(hf_source *h)
 }
 
 /* Rows first … of the transpose: elements of each stored row. */
-static ml_status read_transposed(hf_source *h, const ml_safetensors *file, const ml_safetensors_entry *entry, int64_t first, int64_t count,
+static ml_status read_transposed(hf_source *h, const ml_safetensors *file,
+                                 const ml_safetensors_entry *entry, int64_t first, int64_t count,
                                  float *out)
 {
     int64_t stored_rows = entry->shape[0], stored_cols = entry->shape[1];
@@ -198,7 +227,8 @@ static ml_status read_transposed(hf_source *h, const ml_safetensors *file, const
     return ML_OK;
 }
 
-static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count, float *out)
+static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                              float *out)
 {
     hf_source *h = self;
     hf_place place;
@@ -212,7 +242,7 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     return ml_safetensors_read(file, entry, (place.first + first) * t->cols, count * t->cols, out);
 }
 
-/* ---- opening ---- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static ml_status add_hash(const hf_source *h, const char *name, ml_text *list)
 {
@@ -253,7 +283,8 @@ static ml_status find_prefix(hf_source *h)
     if (find(h, name, &shard)) return ML_OK;
     h->prefix = "";
     if (find(h, place.name, &shard)) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)", h->directory, name);
+    return ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)", h->directory,
+                   name);
 }
 
 ml_status import_open_huggingface(import_source *out, const char *directory)

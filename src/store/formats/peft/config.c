@@ -31,7 +31,8 @@ static const known_key lora_keys[] = {
     {"alpha_pattern", ANYTHING},
     {"use_rslora", ANYTHING},
     {"bias", ANYTHING},
-    {"fan_in_fan_out", ANYTHING}, /* how the base's own weight lies; A and B are the same either way */
+    {"fan_in_fan_out",
+     ANYTHING}, /* how the base's own weight lies; A and B are the same either way */
     {"auto_mapping", ANYTHING},
     {"base_model_name_or_path", ANYTHING},
     {"revision", ANYTHING},
@@ -53,9 +54,11 @@ static const known_key prompt_keys[] = {
     {"num_virtual_tokens", ANYTHING},
     {"token_dim", ANYTHING},
     {"num_transformer_submodules", ANYTHING},
-    {"num_attention_heads", ANYTHING}, /* how prefix tuning cuts its rows, as the next: the base says the same */
+    {"num_attention_heads",
+     ANYTHING}, /* how prefix tuning cuts its rows, as the next: the base says the same */
     {"num_layers", ANYTHING},
-    {"prefix_projection", ANYTHING}, /* how keys and values were trained, as the next: the file has what came out */
+    {"prefix_projection",
+     ANYTHING}, /* how keys and values were trained, as the next: the file has what came out */
     {"encoder_hidden_size", ANYTHING},
     {"init_weights", ANYTHING},
     {"prompt_tuning_init", ANYTHING}, /* how the embeddings began, as all of the next three */
@@ -87,7 +90,9 @@ static bool is_off(const json_t *v)
 static bool is_plain(const json_t *v)
 {
     const char *name = json_string_value(v);
-    return is_off(v) || json_is_true(v) || (name && (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
+    return is_off(v) || json_is_true(v) ||
+           (name &&
+            (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
 }
 
 static ml_status check_keys(const json_t *json, const known_key *known)
@@ -97,20 +102,25 @@ static ml_status check_keys(const json_t *json, const known_key *known)
     json_object_foreach((json_t *)(uintptr_t)json, key, value)
     {
         demand demand = demand_of(known, key);
-        if (demand == ANYTHING || (demand == OFF && is_off(value)) || (demand == PLAIN && is_plain(value))) continue;
-        return ml_fail(
-            ML_INPUT,
-            "%.60s: is set; this changes what the adapter computes and is not supported: only LoRA, DoRA, prompt tuning and prefix tuning "
-            "are (LoRA: merge it into the base with PEFT first)",
-            key);
+        if (demand == ANYTHING || (demand == OFF && is_off(value)) ||
+            (demand == PLAIN && is_plain(value)))
+            continue;
+        return ml_fail(ML_INPUT,
+                       "%.60s: is set; this changes what the adapter computes and is not "
+                       "supported: only LoRA, DoRA, prompt tuning and prefix tuning "
+                       "are (LoRA: merge it into the base with PEFT first)",
+                       key);
     }
     return ML_OK;
 }
 
 static ml_status check_type(const char *type)
 {
-    if (type && (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING") || !strcmp(type, "PREFIX_TUNING"))) return ML_OK;
-    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA, PROMPT_TUNING or PREFIX_TUNING", type ? type : "missing");
+    if (type &&
+        (!strcmp(type, "LORA") || !strcmp(type, "PROMPT_TUNING") || !strcmp(type, "PREFIX_TUNING")))
+        return ML_OK;
+    return ml_fail(ML_INPUT, "peft_type: is %.40s, expected LORA, PROMPT_TUNING or PREFIX_TUNING",
+                   type ? type : "missing");
 }
 
 static ml_status check_names(const json_t *json)
@@ -119,11 +129,13 @@ static ml_status check_names(const json_t *json)
     const json_t *task = json_object_get(json, "task_type");
     ml_status st = check_type(json_string_value(json_object_get(json, "peft_type")));
     if (st != ML_OK) return st;
-    if (task && !json_is_null(task) && (!json_is_string(task) || strcmp(json_string_value(task), "CAUSAL_LM") != 0))
+    if (task && !json_is_null(task) &&
+        (!json_is_string(task) || strcmp(json_string_value(task), "CAUSAL_LM") != 0))
         return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM",
                        json_is_string(task) ? json_string_value(task) : "not a string");
     if (json_object_get(json, "bias") && (!bias || strcmp(bias, "none") != 0))
-        return ml_fail(ML_INPUT, "bias: is %.40s, expected none: trained biases are not supported", bias ? bias : "not a string");
+        return ml_fail(ML_INPUT, "bias: is %.40s, expected none: trained biases are not supported",
+                       bias ? bias : "not a string");
     return ML_OK;
 }
 
@@ -138,7 +150,9 @@ static ml_status get_rank(const json_t *v, const char *key, int64_t *rank)
 static ml_status get_number(const json_t *v, const char *key, double *x)
 {
     *x = json_number_value(v);
-    return json_is_number(v) && isfinite(*x) ? ML_OK : ml_fail(ML_INPUT, "%.80s: is missing or no number", key);
+    return json_is_number(v) && isfinite(*x)
+               ? ML_OK
+               : ml_fail(ML_INPUT, "%.80s: is missing or no number", key);
 }
 
 static ml_status check_patterns(const json_t *json)
@@ -148,8 +162,10 @@ static ml_status check_patterns(const json_t *json)
     int64_t rank;
     double alpha;
     ml_status st = ML_OK;
-    json_object_foreach(json_object_get(json, "rank_pattern"), key, value) ML_TRY(get_rank(value, key, &rank));
-    json_object_foreach(json_object_get(json, "alpha_pattern"), key, value) ML_TRY(get_number(value, key, &alpha));
+    json_object_foreach(json_object_get(json, "rank_pattern"), key, value)
+        ML_TRY(get_rank(value, key, &rank));
+    json_object_foreach(json_object_get(json, "alpha_pattern"), key, value)
+        ML_TRY(get_number(value, key, &alpha));
 done:
     return st;
 }
@@ -171,7 +187,9 @@ static ml_status read_prompt_values(ml_peft_config *c)
     ML_TRY(get_size(c->json, "num_virtual_tokens", false, &c->tokens));
     ML_TRY(get_size(c->json, "token_dim", true, &c->width));
     ML_TRY(get_size(c->json, "num_transformer_submodules", true, &submodules));
-    if (submodules > 1) st = ml_fail(ML_INPUT, "num_transformer_submodules: is %lld, expected 1: a decoder alone", (long long)submodules);
+    if (submodules > 1)
+        st = ml_fail(ML_INPUT, "num_transformer_submodules: is %lld, expected 1: a decoder alone",
+                     (long long)submodules);
 done:
     return st;
 }
@@ -179,14 +197,17 @@ done:
 static ml_status read_lora_values(ml_peft_config *c)
 {
     ml_status st = ML_OK;
-    const json_t *dropout = json_object_get(c->json, "lora_dropout"), *rslora = json_object_get(c->json, "use_rslora");
+    const json_t *dropout = json_object_get(c->json, "lora_dropout"),
+                 *rslora = json_object_get(c->json, "use_rslora");
     ML_TRY(get_rank(json_object_get(c->json, "r"), "r", &c->rank));
     ML_TRY(get_number(json_object_get(c->json, "lora_alpha"), "lora_alpha", &c->alpha));
     if (dropout) ML_TRY(get_number(dropout, "lora_dropout", &c->dropout));
-    if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora)) return ml_fail(ML_INPUT, "use_rslora: is neither true nor false");
+    if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora))
+        return ml_fail(ML_INPUT, "use_rslora: is neither true nor false");
     c->rslora = json_is_true(rslora);
     const json_t *dora = json_object_get(c->json, "use_dora");
-    if (dora && !json_is_boolean(dora) && !json_is_null(dora)) return ml_fail(ML_INPUT, "use_dora: is neither true nor false");
+    if (dora && !json_is_boolean(dora) && !json_is_null(dora))
+        return ml_fail(ML_INPUT, "use_dora: is neither true nor false");
     c->dora = json_is_true(dora);
     ML_TRY(check_patterns(c->json));
 done:
@@ -196,11 +217,14 @@ done:
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length)
 {
     json_error_t error;
-    *out = (ml_peft_config){.json = length > 0 ? json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &error) : NULL};
+    *out = (ml_peft_config){
+        .json =
+            length > 0 ? json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &error) : NULL};
     ml_status st = ML_OK;
     if (!json_is_object(out->json)) st = ml_fail(ML_INPUT, "is not a JSON object");
     if (st == ML_OK) st = check_names(out->json);
-    const char *type = st == ML_OK ? json_string_value(json_object_get(out->json, "peft_type")) : "";
+    const char *type =
+        st == ML_OK ? json_string_value(json_object_get(out->json, "peft_type")) : "";
     bool prompt = strcmp(type, "LORA") != 0;
     out->keys = !strcmp(type, "PREFIX_TUNING");
     if (st == ML_OK) st = check_keys(out->json, prompt ? prompt_keys : lora_keys);

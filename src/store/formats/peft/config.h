@@ -16,13 +16,18 @@ typedef struct ml_peft_config {
     bool rslora, dora;
 } ml_peft_config;
 
-/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the mathematics and is not known here is refused, never ignored. */
+/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the
+ * mathematics and is not known here is refused, never ignored. */
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 void ml_peft_config_destroy(ml_peft_config *config);
 
-/* Whether PEFT would adapt the module of this full path, and with which rank and alpha. ML_INPUT where a pattern is no regular expression. */
-ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer, bool *yes) ML_NODISCARD;
-ml_status ml_peft_config_rank(const ml_peft_config *config, const char *path, int64_t *rank) ML_NODISCARD;
-ml_status ml_peft_config_alpha(const ml_peft_config *config, const char *path, double *alpha) ML_NODISCARD;
+/* Whether PEFT would adapt the module of this full path, and with which rank and alpha. ML_INPUT
+ * where a pattern is no regular expression. */
+ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer,
+                                 bool *yes) ML_NODISCARD;
+ml_status ml_peft_config_rank(const ml_peft_config *config, const char *path,
+                              int64_t *rank) ML_NODISCARD;
+ml_status ml_peft_config_alpha(const ml_peft_config *config, const char *path,
+                               double *alpha) ML_NODISCARD;
 
 #endif

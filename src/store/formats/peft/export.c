@@ -1,4 +1,5 @@
-/* Writing a PEFT directory: adapter_config.json and adapter_model.safetensors, as PEFT itself would save them. */
+/* Writing a PEFT directory: adapter_config.json and adapter_model.safetensors, as PEFT itself
+ * would save them. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -10,7 +11,8 @@
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
 
-static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors";
+static const char config_name[] = "adapter_config.json",
+                  tensors_name[] = "adapter_model.safetensors";
 static const char *const own_names[] = {config_name, tensors_name, NULL};
 enum { PATH = 112 };
 
@@ -22,13 +24,17 @@ typedef struct export
     int64_t count;
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
-    int64_t layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
+    int64_t
+        layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
 }
 export;
 
 static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: %s", config_name); }
 
-static json_t *number(double x) { return floor(x) == x && fabs(x) < 1e15 ? json_integer((json_int_t)x) : json_real(x); }
+static json_t *number(double x)
+{
+    return floor(x) == x && fabs(x) < 1e15 ? json_integer((json_int_t)x) : json_real(x);
+}
 
 static int64_t count_of(const export *e, const char *module)
 {
@@ -38,7 +44,10 @@ static int64_t count_of(const export *e, const char *module)
 }
 
 /* Modules stand in the model's order: whether another layer than before begins with the i-th. */
-static bool begins_layer(const export *e, int64_t i) { return i == 0 || e->modules[i].layer != e->modules[i - 1].layer; }
+static bool begins_layer(const export *e, int64_t i)
+{
+    return i == 0 || e->modules[i].layer != e->modules[i - 1].layer;
+}
 
 /* Where some layers have the same modules and the others none, these layers can be listed. */
 static int64_t layers_meant(const export *e)
@@ -55,11 +64,13 @@ static json_t *layers_to_transform(const export *e)
     if (e->layers == e->spec->layers) return json_null();
     json_t *list = json_array();
     for (int64_t i = 0; i < e->count; i++)
-        if (begins_layer(e, i) && json_array_append_new(list, json_integer(e->modules[i].layer))) break;
+        if (begins_layer(e, i) && json_array_append_new(list, json_integer(e->modules[i].layer)))
+            break;
     return list;
 }
 
-/* Whether all layers in question have this module; with `alike` also with the same rank and alpha as m. */
+/* Whether all layers in question have this module; with `alike` also with the same rank and alpha
+ * as m. */
 static bool in_every_layer(const export *e, const char *module, const ml_peft_module *alike)
 {
     int64_t layers = 0;
@@ -72,7 +83,8 @@ static bool in_every_layer(const export *e, const char *module, const ml_peft_mo
     return layers == e->layers;
 }
 
-/* The shortest name in target_modules that means exactly this module: of all layers, or its whole path. */
+/* The shortest name in target_modules that means exactly this module: of all layers, or its whole
+ * path. */
 static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
 {
     if (!in_every_layer(e, m->module, NULL)) {
@@ -80,7 +92,8 @@ static void target_name(const export *e, const ml_peft_module *m, char out[PATH]
         return;
     }
     const char *last = strrchr(m->module, '.') + 1;
-    bool both = strcmp(last, "c_proj") != 0 || (in_every_layer(e, "attn.c_proj", NULL) && in_every_layer(e, "mlp.c_proj", NULL));
+    bool both = strcmp(last, "c_proj") != 0 ||
+                (in_every_layer(e, "attn.c_proj", NULL) && in_every_layer(e, "mlp.c_proj", NULL));
     snprintf(out, PATH, "%s", both ? last : m->module);
 }
 
@@ -114,19 +127,23 @@ static json_t *pattern(const export *e, bool rank)
             snprintf(name, sizeof name, "%s", m->module);
         else
             ml_peft_module_path(e->spec, m->layer, m->module, name, sizeof name);
-        if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha))) break;
+        if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha)))
+            break;
     }
     return object;
 }
 
 static json_t *lora_config(const export *e, const char *base_name)
 {
-    return json_pack("{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type", "LORA", "task_type",
-                     "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
-                     "target_modules", target_modules(e), "fan_in_fan_out", e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora",
-                     e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
-                     base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
-                     pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1);
+    return json_pack(
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type",
+        "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha),
+        "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e), "fan_in_fan_out",
+        e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora", e->adapter->rslora,
+        "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
+        base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e),
+        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false),
+        "init_lora_weights", 1);
 }
 
 static ml_status config_text(json_t *config, ml_text *out)
@@ -139,7 +156,8 @@ static ml_status config_text(json_t *config, ml_text *out)
     return st;
 }
 
-ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items, int64_t count)
+ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items,
+                        int64_t count)
 {
     ml_status st = ML_OK;
     ml_text text = {0}, tensors = {0};
@@ -171,8 +189,10 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
         if (!m->m) continue;
         ml_safetensors_item *magnitudes = &items[count++];
-        *magnitudes = (ml_safetensors_item){.rows = m->out, .cols = 1, .vector = true, .values = m->m};
-        snprintf(magnitudes->name, sizeof magnitudes->name, "base_model.model.%s.lora_magnitude_vector", path);
+        *magnitudes =
+            (ml_safetensors_item){.rows = m->out, .cols = 1, .vector = true, .values = m->m};
+        snprintf(magnitudes->name, sizeof magnitudes->name,
+                 "base_model.model.%s.lora_magnitude_vector", path);
     }
     ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
 done:
@@ -180,7 +200,8 @@ done:
     return st;
 }
 
-ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec, const char *base_name, const char *directory)
+ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec,
+                                 const char *base_name, const char *directory)
 {
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
@@ -188,9 +209,12 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     if (adapter->method == ML_METHOD_PREFIX_EMBED || adapter->method == ML_METHOD_PREFIX_KV)
         return ml_peft_prompt_write(adapter, spec, base_name, directory);
     if (adapter->method != ML_METHOD_LORA)
-        return ml_fail(ML_USAGE, "the adapter was made by method %s; only those of lora, prefix_embed and prefix_kv are exported to PEFT",
+        return ml_fail(ML_USAGE,
+                       "the adapter was made by method %s; only those of lora, prefix_embed and "
+                       "prefix_kv are exported to PEFT",
                        ml_method_name(adapter->method));
-    if (adapter->count == 0) return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
+    if (adapter->count == 0)
+        return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;

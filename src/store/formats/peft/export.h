@@ -8,6 +8,7 @@
 #include "store/formats/safetensors/image.h"
 
 /* The directory's two files. Takes `config` over; NULL counts as out of memory. */
-ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items, int64_t count) ML_NODISCARD;
+ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetensors_item *items,
+                        int64_t count) ML_NODISCARD;
 
 #endif

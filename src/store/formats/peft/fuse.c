@@ -1,33 +1,42 @@
-/* Pairs to modules: GPT-2's q, k and v stand in one Conv1D, so their adapters become one of the sum of their ranks. */
+/* Pairs to modules: GPT-2's q, k and v stand in one Conv1D, so their adapters become one of the
+ * sum of their ranks. */
 #include "store/formats/peft/fuse.h"
 
 #include <inttypes.h>
 #include <math.h>
 
-void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out, size_t size)
+void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out,
+                         size_t size)
 {
-    snprintf(out, size, "%s.%" PRId64 ".%s", spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers", layer, module);
+    snprintf(out, size, "%s.%" PRId64 ".%s",
+             spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers", layer, module);
 }
 
-/* What B is multiplied with so that the module's scale makes the pair's own. Exactly 1 for a pair alone. */
-static float b_factor(const ml_adapter *adapter, const ml_adapter_pair *pair, const ml_peft_module *m)
+/* What B is multiplied with so that the module's scale makes the pair's own. Exactly 1 for a pair
+ * alone. */
+static float b_factor(const ml_adapter *adapter, const ml_adapter_pair *pair,
+                      const ml_peft_module *m)
 {
     double module = adapter->rslora ? m->alpha / sqrt((double)m->rank) : m->alpha / (double)m->rank;
-    double own = adapter->rslora ? pair->alpha / sqrt((double)pair->rank) : pair->alpha / (double)pair->rank;
+    double own =
+        adapter->rslora ? pair->alpha / sqrt((double)pair->rank) : pair->alpha / (double)pair->rank;
     return own == module || module == 0.0 ? 1.0F : (float)(own / module);
 }
 
-static void place(const ml_adapter *adapter, const ml_adapter_pair *pair, int64_t first_row, int64_t first_rank, ml_peft_module *m)
+static void place(const ml_adapter *adapter, const ml_adapter_pair *pair, int64_t first_row,
+                  int64_t first_rank, ml_peft_module *m)
 {
     float factor = b_factor(adapter, pair, m);
     if (pair->m) memcpy(m->m + first_row, pair->m, (size_t)pair->out * sizeof *m->m);
     memcpy(m->a + first_rank * m->in, pair->a, (size_t)(pair->rank * m->in) * sizeof *m->a);
     for (int64_t i = 0; i < pair->out; i++)
-        for (int64_t j = 0; j < pair->rank; j++) m->b[(first_row + i) * m->rank + first_rank + j] = factor * pair->b[i * pair->rank + j];
+        for (int64_t j = 0; j < pair->rank; j++)
+            m->b[(first_row + i) * m->rank + first_rank + j] = factor * pair->b[i * pair->rank + j];
 }
 
 /* How many of the pairs from `pair` on stand in the same module, and the sum of their ranks. */
-static int64_t same_module(const ml_adapter *adapter, const ml_model_spec *spec, int64_t first, int64_t *rank)
+static int64_t same_module(const ml_adapter *adapter, const ml_model_spec *spec, int64_t first,
+                           int64_t *rank)
 {
     int64_t layer, other, n = 0;
     const char *module = ml_site_parse(spec, adapter->pairs[first].site, &layer)->module;
@@ -40,7 +49,8 @@ static int64_t same_module(const ml_adapter *adapter, const ml_model_spec *spec,
     return n;
 }
 
-static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int64_t first, int64_t n, ml_peft_module *m)
+static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int64_t first,
+                      int64_t n, ml_peft_module *m)
 {
     ml_status st = ML_OK;
     const ml_adapter_pair *lead = &adapter->pairs[first];
@@ -55,22 +65,24 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
     if (lead->m) {
         for (int64_t i = 0; i < n; i++) rows += lead[i].out;
         if (rows != m->out)
-            return ml_fail(
-                ML_USAGE,
-                "%s: PEFT's DoRA scales all rows of c_attn, this adapter has q, k or v alone; train it with method.targets qkv to "
-                "export it, or merge it",
-                lead->site);
+            return ml_fail(ML_USAGE,
+                           "%s: PEFT's DoRA scales all rows of c_attn, this adapter has q, k or v "
+                           "alone; train it with method.targets qkv to "
+                           "export it, or merge it",
+                           lead->site);
         ML_NEW(m->m, m->out, ML_MEM_OTHER, "an exported adapter");
     }
     for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++) {
         int64_t layer;
-        place(adapter, &lead[i], ml_site_first_row(spec, ml_site_parse(spec, lead[i].site, &layer)->name), at, m);
+        place(adapter, &lead[i],
+              ml_site_first_row(spec, ml_site_parse(spec, lead[i].site, &layer)->name), at, m);
     }
 done:
     return st;
 }
 
-/* In the model's order the pairs of c_attn (attn.k, attn.o, attn.q, attn.qkv, attn.v by name) are not neighbours: order by module. */
+/* In the model's order the pairs of c_attn (attn.k, attn.o, attn.q, attn.qkv, attn.v by name) are
+ * not neighbours: order by module. */
 static void sort_by_module(ml_adapter *adapter, const ml_model_spec *spec)
 {
     for (int64_t i = 1; i < adapter->count; i++) {
@@ -86,7 +98,8 @@ static void sort_by_module(ml_adapter *adapter, const ml_model_spec *spec)
     }
 }
 
-ml_status ml_peft_fuse(const ml_adapter *adapter, const ml_model_spec *spec, ml_peft_module **out, int64_t *count)
+ml_status ml_peft_fuse(const ml_adapter *adapter, const ml_model_spec *spec, ml_peft_module **out,
+                       int64_t *count)
 {
     ml_status st = ML_OK;
     ml_peft_module *modules = NULL;

@@ -15,11 +15,14 @@ typedef struct ml_peft_module {
 } ml_peft_module;
 
 /* "transformer.h.3.attn.c_attn" */
-void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out, size_t size);
+void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out,
+                         size_t size);
 
-/* The modules of an adapter in the model's order. Pairs of one module (q, k, v of GPT-2's c_attn) become one of the sum of their ranks: A's stacked,
- * B's side by side in their own rows, the scale of the first; the others' scale, and rsLoRA's square root, go into B. Owned by the caller. */
-ml_status ml_peft_fuse(const ml_adapter *adapter, const ml_model_spec *spec, ml_peft_module **modules, int64_t *count) ML_NODISCARD;
+/* The modules of an adapter in the model's order. Pairs of one module (q, k, v of GPT-2's c_attn)
+ * become one of the sum of their ranks: A's stacked, B's side by side in their own rows, the scale
+ * of the first; the others' scale, and rsLoRA's square root, go into B. Owned by the caller. */
+ml_status ml_peft_fuse(const ml_adapter *adapter, const ml_model_spec *spec,
+                       ml_peft_module **modules, int64_t *count) ML_NODISCARD;
 void ml_peft_modules_destroy(ml_peft_module *modules, int64_t count);
 
 #endif

@@ -1,16 +1,18 @@
-/* Reading a PEFT directory: LoRA's factors, the embeddings of prompt tuning, or the keys and values of prefix tuning. Every module that the configuration means must have both factors, and every tensor must belong to one of them: nothing is
- * dropped, nothing stays silently zero. */
+/* Reading a PEFT directory: LoRA's factors, the embeddings of prompt tuning, or the keys and
+ * values of prefix tuning. Every module that the configuration means must have both factors, and
+ * every tensor must belong to one of them: nothing is dropped, nothing stays silently zero. */
 #include <inttypes.h>
 #include <math.h>
 
-#include "store/adapter/adapter.h"
 #include "io/durable.h"
+#include "store/adapter/adapter.h"
 #include "store/formats/peft/config.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
 #include "store/formats/safetensors/safetensors.h"
 
-static const char config_name[] = "adapter_config.json", tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
+static const char config_name[] = "adapter_config.json",
+                  tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
 static const int64_t largest_config = 1 << 20;
 static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, without ".weight" */
 enum { PATH = 128, MODULES_A_LAYER = 7 };
@@ -24,7 +26,7 @@ typedef struct import {
     int64_t capacity;
 } import;
 
-/* ---- names ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- names --------------------------------------------------------------------------------- */
 
 static const char *without(const char *name, const char *prefix)
 {
@@ -32,39 +34,46 @@ static const char *without(const char *name, const char *prefix)
     return strncmp(name, prefix, n) != 0 ? name : name + n;
 }
 
-/* Whether a tensor's name is the factor of the module's path: with or without "base_model.model.", the model's own prefix, "default". */
-static bool is_factor(const ml_model_spec *spec, const char *name, const char *path, const char *factor)
+/* Whether a tensor's name is the factor of the module's path: with or without "base_model.model.",
+ * the model's own prefix, "default". */
+static bool is_factor(const ml_model_spec *spec, const char *name, const char *path,
+                      const char *factor)
 {
     const char *prefix = spec->family == ML_FAMILY_GPT2 ? "transformer." : "model.";
     name = without(without(name, "base_model.model."), prefix);
     path = without(path, prefix);
     size_t n = strlen(path), m = strlen(factor);
-    if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0) return false;
+    if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0)
+        return false;
     const char *rest = name + n + 1 + m;
-    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") || (!strcmp(factor, magnitude) && !*rest);
+    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") ||
+           (!strcmp(factor, magnitude) && !*rest);
 }
 
-static ml_status find_factor(import *in, const char *path, const char *factor, const ml_safetensors_entry **found)
+static ml_status find_factor(import *in, const char *path, const char *factor,
+                             const ml_safetensors_entry **found)
 {
     *found = NULL;
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
         const ml_safetensors_entry *e = ml_safetensors_at(in->tensors, i);
         if (in->used[i] || !is_factor(in->spec, e->name, path, factor)) continue;
-        if (*found) return ml_fail(ML_INPUT, "%s and %s are the same factor", (*found)->name, e->name);
+        if (*found)
+            return ml_fail(ML_INPUT, "%s and %s are the same factor", (*found)->name, e->name);
         *found = e;
         in->used[i] = true;
     }
     return ML_OK;
 }
 
-/* ---- one module --------------------------------------------------------------------------------------------------------------------- */
+/* ---- one module ---------------------------------------------------------------------------- */
 
 static ml_status check_shape(const ml_safetensors_entry *e, int64_t rows, int64_t cols)
 {
     int64_t found_rows = e->dims > 0 ? e->shape[0] : 0, found_cols = e->dims > 1 ? e->shape[1] : 0;
     if (e->dims == 2 && found_rows == rows && found_cols == cols) return ML_OK;
     return ml_fail(ML_INPUT,
-                   "%s: is %" PRId64 " × %" PRId64 " (%d dimensions), expected %" PRId64 " × %" PRId64 " (rank and the base's width)",
+                   "%s: is %" PRId64 " × %" PRId64 " (%d dimensions), expected %" PRId64
+                   " × %" PRId64 " (rank and the base's width)",
                    e->name, found_rows, found_cols, e->dims, rows, cols);
 }
 
@@ -73,18 +82,22 @@ static ml_status read_magnitudes(import *in, const char *path, ml_adapter_pair *
     ml_status st = ML_OK;
     const ml_safetensors_entry *m;
     ML_TRY(find_factor(in, path, magnitude, &m));
-    if (!m) return ml_fail(ML_INPUT, "%s: use_dora is true, but %s of %s is missing", tensors_name, magnitude, path);
+    if (!m)
+        return ml_fail(ML_INPUT, "%s: use_dora is true, but %s of %s is missing", tensors_name,
+                       magnitude, path);
     if (m->dims != 1 || m->shape[0] != pair->out)
-        return ml_fail(ML_INPUT, "%s: has %d dimensions and %" PRId64 " numbers, expected a vector of %" PRId64, m->name, m->dims, m->count,
-                       pair->out);
+        return ml_fail(ML_INPUT,
+                       "%s: has %d dimensions and %" PRId64
+                       " numbers, expected a vector of %" PRId64,
+                       m->name, m->dims, m->count, pair->out);
     ML_TRY(ml_adapter_add_magnitudes(pair));
     ML_TRY(ml_safetensors_read(in->tensors, m, 0, m->count, pair->m));
 done:
     return st;
 }
 
-static ml_status read_pair(import *in, const ml_site_kind *kind, int64_t layer, const char *path, const ml_safetensors_entry *a,
-                           const ml_safetensors_entry *b)
+static ml_status read_pair(import *in, const ml_site_kind *kind, int64_t layer, const char *path,
+                           const ml_safetensors_entry *a, const ml_safetensors_entry *b)
 {
     ml_status st = ML_OK;
     int64_t rank, width_in, width_out;
@@ -119,7 +132,9 @@ static ml_status read_module(import *in, const ml_site_kind *kind, int64_t layer
     ML_TRY(find_factor(in, path, "lora_A", &a));
     ML_TRY(find_factor(in, path, "lora_B", &b));
     if (!a || !b)
-        return ml_fail(ML_INPUT, "%s: target_modules means %s, but its lora_%c is missing (expected base_model.model.%s.lora_%c.weight)",
+        return ml_fail(ML_INPUT,
+                       "%s: target_modules means %s, but its lora_%c is missing (expected "
+                       "base_model.model.%s.lora_%c.weight)",
                        tensors_name, path, a ? 'B' : 'A', path, a ? 'B' : 'A');
     ML_TRY(read_pair(in, kind, layer, path, a, b));
 done:
@@ -129,7 +144,8 @@ done:
 /* GPT-2's fused c_attn stands for qkv, not for q, k and v one by one. */
 static bool is_whole_module(const ml_model_spec *spec, const ml_site_kind *kind)
 {
-    return spec->family != ML_FAMILY_GPT2 || strcmp(kind->module, "attn.c_attn") != 0 || !strcmp(kind->name, "attn.qkv");
+    return spec->family != ML_FAMILY_GPT2 || strcmp(kind->module, "attn.c_attn") != 0 ||
+           !strcmp(kind->name, "attn.qkv");
 }
 
 static ml_status read_modules(import *in)
@@ -141,17 +157,20 @@ static ml_status read_modules(import *in)
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
         if (in->used[i]) continue;
         return ml_fail(ML_INPUT,
-                       "%s: %.120s belongs to no module that target_modules means and this base has; expected names like "
+                       "%s: %.120s belongs to no module that target_modules means and this base "
+                       "has; expected names like "
                        "base_model.model.%s.0.%s.lora_A.weight",
                        tensors_name, ml_safetensors_at(in->tensors, i)->name,
-                       in->spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers", ml_site_kinds(in->spec->family)->module);
+                       in->spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers",
+                       ml_site_kinds(in->spec->family)->module);
     }
-    if (in->out->count == 0) st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);
+    if (in->out->count == 0)
+        st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);
 done:
     return st;
 }
 
-/* ---- the directory ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the directory ------------------------------------------------------------------------- */
 
 static ml_status read_config(import *in, const char *directory, ml_sha256 *hash)
 {
@@ -177,12 +196,14 @@ static ml_status open_tensors(import *in, const char *directory, ml_sha256 *hash
     ML_TRY(ml_durable_path(pickle, "%s/%s", directory, pickle_name));
     if (!ml_durable_exists(path) && ml_durable_exists(pickle))
         return ml_fail(ML_INPUT,
-                       "%s: is a pickle, which could run anything when it is read; load it with PEFT and save it again: PEFT writes %s",
+                       "%s: is a pickle, which could run anything when it is read; load it with "
+                       "PEFT and save it again: PEFT writes %s",
                        pickle, tensors_name);
     ML_TRY(ml_safetensors_open(&in->tensors, path));
     if (ml_safetensors_count(in->tensors) > 3 * MODULES_A_LAYER * in->spec->layers)
-        return ml_fail(ML_INPUT, "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors", path,
-                       ml_safetensors_count(in->tensors), in->spec->layers);
+        return ml_fail(ML_INPUT,
+                       "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors",
+                       path, ml_safetensors_count(in->tensors), in->spec->layers);
     ML_TRY(ml_sha256_of_file(path, content));
     ml_sha256_add(hash, content, sizeof content);
     ML_NEW(in->used, ml_safetensors_count(in->tensors), ML_MEM_OTHER, "a list of tensors");
@@ -200,7 +221,8 @@ import in = {.spec = spec, .out = out };
     out->rslora = in.config.rslora;
     out->dropout = in.config.dropout;
     ML_TRY(open_tensors(&in, directory, hash));
-    ML_TRY(in.config.tokens ? ml_peft_prompt_read(out, &in.config, in.tensors, spec) : read_modules(&in));
+    ML_TRY(in.config.tokens ? ml_peft_prompt_read(out, &in.config, in.tensors, spec)
+                            : read_modules(&in));
     ml_sha256_finish(hash, out->hash);
     hash = NULL;
 done:

@@ -1,4 +1,5 @@
-/* Which modules a PEFT configuration means: names, regular expressions, layer indices, as PEFT itself matches them. */
+/* Which modules a PEFT configuration means: names, regular expressions, layer indices, as PEFT
+ * itself matches them. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -12,15 +13,20 @@ static ml_status matches_expression(const char *pattern, const char *path, bool 
     ml_text text = {0};
     int code;
     PCRE2_SIZE at;
-    if (strlen(pattern) > LONGEST) return ml_fail(ML_INPUT, "\"%.100s…\": is longer than %d letters", pattern, LONGEST);
+    if (strlen(pattern) > LONGEST)
+        return ml_fail(ML_INPUT, "\"%.100s…\": is longer than %d letters", pattern, LONGEST);
     ml_status st = ml_text_printf(&text, tail ? "(?:.*\\.)?(?:%s)" : "(?:%s)", pattern);
     if (st != ML_OK) return st;
     pcre2_code *compiled =
-        pcre2_compile((PCRE2_SPTR)text.data, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &code, &at, NULL);
-    pcre2_match_data *match = compiled ? pcre2_match_data_create_from_pattern(compiled, NULL) : NULL;
+        pcre2_compile((PCRE2_SPTR)text.data, PCRE2_ZERO_TERMINATED,
+                      PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &code, &at, NULL);
+    pcre2_match_data *match =
+        compiled ? pcre2_match_data_create_from_pattern(compiled, NULL) : NULL;
     pcre2_match_context *context = pcre2_match_context_create(NULL);
     if (context) pcre2_set_match_limit(context, MATCH_LIMIT);
-    int found = match && context ? pcre2_match(compiled, (PCRE2_SPTR)path, strlen(path), 0, 0, match, context) : PCRE2_ERROR_NOMEMORY;
+    int found = match && context
+                    ? pcre2_match(compiled, (PCRE2_SPTR)path, strlen(path), 0, 0, match, context)
+                    : PCRE2_ERROR_NOMEMORY;
     *yes = found >= 0;
     if (found < 0 && found != PCRE2_ERROR_NOMATCH)
         st = ml_fail(ML_INPUT, "\"%.100s\": is no regular expression that can be matched", pattern);
@@ -40,14 +46,18 @@ static bool ends_with(const char *path, const char *name)
 
 static bool is_plain_name(const char *word)
 {
-    return strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") == strlen(word);
+    return strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") ==
+           strlen(word);
 }
 
-static ml_status list_or_expression(const char *key, const json_t *value, const char *path, bool *yes)
+static ml_status list_or_expression(const char *key, const json_t *value, const char *path,
+                                    bool *yes)
 {
     *yes = false;
-    if (json_is_string(value)) return matches_expression(json_string_value(value), path, false, yes);
-    if (!json_is_array(value)) return ml_fail(ML_INPUT, "%s: is missing or neither a list of names nor a string", key);
+    if (json_is_string(value))
+        return matches_expression(json_string_value(value), path, false, yes);
+    if (!json_is_array(value))
+        return ml_fail(ML_INPUT, "%s: is missing or neither a list of names nor a string", key);
     for (size_t i = 0; i < json_array_size(value); i++) {
         const char *name = json_string_value(json_array_get(value, i));
         if (!name) return ml_fail(ML_INPUT, "%s: has something else than a name", key);
@@ -56,7 +66,8 @@ static ml_status list_or_expression(const char *key, const json_t *value, const 
     return ML_OK;
 }
 
-/* PEFT's layers_to_transform does not hold for a module that target_modules names by its whole path. */
+/* PEFT's layers_to_transform does not hold for a module that target_modules names by its whole
+ * path. */
 static bool names_path(const json_t *targets, const char *path)
 {
     for (size_t i = 0; i < json_array_size(targets); i++)
@@ -67,43 +78,51 @@ static bool names_path(const json_t *targets, const char *path)
 static ml_status layer_is_meant(const json_t *layers, int64_t layer, bool *yes)
 {
     *yes = true;
-    if (!layers || json_is_null(layers) || (json_is_array(layers) && json_array_size(layers) == 0)) return ML_OK;
+    if (!layers || json_is_null(layers) || (json_is_array(layers) && json_array_size(layers) == 0))
+        return ML_OK;
     if (json_is_integer(layers)) {
         *yes = json_integer_value(layers) == layer;
         return ML_OK;
     }
-    if (!json_is_array(layers)) return ml_fail(ML_INPUT, "layers_to_transform: is neither a number nor a list of numbers");
+    if (!json_is_array(layers))
+        return ml_fail(ML_INPUT, "layers_to_transform: is neither a number nor a list of numbers");
     *yes = false;
     for (size_t i = 0; i < json_array_size(layers); i++) {
         const json_t *n = json_array_get(layers, i);
-        if (!json_is_integer(n)) return ml_fail(ML_INPUT, "layers_to_transform: has something else than a number");
+        if (!json_is_integer(n))
+            return ml_fail(ML_INPUT, "layers_to_transform: has something else than a number");
         *yes = *yes || json_integer_value(n) == layer;
     }
     return ML_OK;
 }
 
-ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer, bool *yes)
+ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer,
+                                 bool *yes)
 {
     ml_status st = ML_OK;
-    const json_t *targets = json_object_get(config->json, "target_modules"), *excluded = json_object_get(config->json, "exclude_modules");
+    const json_t *targets = json_object_get(config->json, "target_modules"),
+                 *excluded = json_object_get(config->json, "exclude_modules");
     bool all = json_is_string(targets) && !strcmp(json_string_value(targets), "all-linear");
     bool in_layer, out = false;
     *yes = true;
     if (!all) ML_TRY(list_or_expression("target_modules", targets, path, yes));
     ML_TRY(layer_is_meant(json_object_get(config->json, "layers_to_transform"), layer, &in_layer));
-    if (excluded && !json_is_null(excluded)) ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
+    if (excluded && !json_is_null(excluded))
+        ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
     *yes = *yes && (in_layer || names_path(targets, path)) && !out;
 done:
     return st;
 }
 
 /* The first key of a pattern object that means the path, or NULL. */
-static ml_status find_pattern(const ml_peft_config *config, const char *name, const char *path, const json_t **found)
+static ml_status find_pattern(const ml_peft_config *config, const char *name, const char *path,
+                              const json_t **found)
 {
     json_t *patterns = json_object_get(config->json, name), *value;
     const char *key;
     *found = NULL;
-    if (patterns && !json_is_object(patterns) && !json_is_null(patterns)) return ml_fail(ML_INPUT, "%s: is not an object", name);
+    if (patterns && !json_is_object(patterns) && !json_is_null(patterns))
+        return ml_fail(ML_INPUT, "%s: is not an object", name);
     json_object_foreach(patterns, key, value)
     {
         bool yes = ends_with(path, key);

@@ -9,16 +9,21 @@ static int64_t element_bytes(const char *dtype)
     static const struct {
         const char *name;
         int64_t bytes;
-    } types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},  {"I32", 4},     {"I16", 2},    {"I8", 1},
-                 {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1},   {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+    } types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2},  {"BF16", 2},    {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U64", 8},     {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!strcmp(types[i].name, dtype)) return types[i].bytes;
     return 0;
 }
 
-static ml_status bad(const char *name, const char *why) { return ml_fail(ML_INPUT, "%.100s: %s", name, why); }
+static ml_status bad(const char *name, const char *why)
+{
+    return ml_fail(ML_INPUT, "%.100s: %s", name, why);
+}
 
-static ml_status read_shape(const char *name, const json_t *shape, int64_t size, ml_safetensors_entry *e)
+static ml_status read_shape(const char *name, const json_t *shape, int64_t size,
+                            ml_safetensors_entry *e)
 {
     if (!json_is_array(shape) || json_array_size(shape) > ML_SAFETENSORS_DIMS)
         return bad(name, "its shape is no list of at most 8 numbers");
@@ -27,31 +32,41 @@ static ml_status read_shape(const char *name, const json_t *shape, int64_t size,
     for (int i = 0; i < e->dims; i++) {
         const json_t *n = json_array_get(shape, (size_t)i);
         e->shape[i] = json_integer_value(n);
-        if (!json_is_integer(n) || e->shape[i] < 0) return bad(name, "its shape has something else than a number ≥ 0");
-        if (!ml_multiply(e->count, e->shape[i], &e->count)) return bad(name, "its shape has more elements than can be counted");
+        if (!json_is_integer(n) || e->shape[i] < 0)
+            return bad(name, "its shape has something else than a number ≥ 0");
+        if (!ml_multiply(e->count, e->shape[i], &e->count))
+            return bad(name, "its shape has more elements than can be counted");
     }
-    if (!ml_multiply(e->count, size, &e->bytes)) return bad(name, "its shape has more bytes than can be counted");
+    if (!ml_multiply(e->count, size, &e->bytes))
+        return bad(name, "its shape has more bytes than can be counted");
     return ML_OK;
 }
 
-static ml_status read_entry(const char *name, const json_t *value, int64_t data, int64_t size, ml_safetensors_entry *e)
+static ml_status read_entry(const char *name, const json_t *value, int64_t data, int64_t size,
+                            ml_safetensors_entry *e)
 {
     const json_t *offsets = json_object_get(value, "data_offsets");
     const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
     e->name = name;
     e->dtype = json_string_value(json_object_get(value, "dtype"));
-    if (json_object_size(value) != 3 || !e->dtype || json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to))
+    if (json_object_size(value) != 3 || !e->dtype || json_array_size(offsets) != 2 ||
+        !json_is_integer(from) || !json_is_integer(to))
         return bad(name, "its entry is not {dtype, shape, data_offsets}");
     int64_t element = element_bytes(e->dtype);
-    if (element == 0) return ml_fail(ML_INPUT, "%.100s: its type %.20s is not known", name, e->dtype);
+    if (element == 0)
+        return ml_fail(ML_INPUT, "%.100s: its type %.20s is not known", name, e->dtype);
     ml_status st = read_shape(name, json_object_get(value, "shape"), element, e);
     if (st != ML_OK) return st;
     int64_t start = json_integer_value(from), end = json_integer_value(to);
     if (start < 0 || end < start || end > size - data)
-        return ml_fail(ML_INPUT, "%.100s: lies at %" PRId64 " … %" PRId64 " of %" PRId64 " bytes of data: the file is truncated or wrong",
+        return ml_fail(ML_INPUT,
+                       "%.100s: lies at %" PRId64 " … %" PRId64 " of %" PRId64
+                       " bytes of data: the file is truncated or wrong",
                        name, start, end, size - data);
     if (end - start != e->bytes)
-        return ml_fail(ML_INPUT, "%.100s: its shape needs %" PRId64 " bytes, its offsets say %" PRId64, name, e->bytes, end - start);
+        return ml_fail(ML_INPUT,
+                       "%.100s: its shape needs %" PRId64 " bytes, its offsets say %" PRId64, name,
+                       e->bytes, end - start);
     e->offset = data + start;
     return ML_OK;
 }
@@ -75,18 +90,21 @@ static int by_offset(const void *x, const void *y)
     return (a->bytes > b->bytes) - (a->bytes < b->bytes); /* empty ones first */
 }
 
-static ml_status check_contiguous(const ml_safetensors_entry *e, int64_t n, int64_t data, int64_t size)
+static ml_status check_contiguous(const ml_safetensors_entry *e, int64_t n, int64_t data,
+                                  int64_t size)
 {
     int64_t at = data;
     for (int64_t i = 0; i < n; i++) {
-        if (e[i].offset != at) return bad(e[i].name, "its data overlap another tensor's or leave a gap");
+        if (e[i].offset != at)
+            return bad(e[i].name, "its data overlap another tensor's or leave a gap");
         at += e[i].bytes;
     }
     if (at == size) return ML_OK;
     return ml_fail(ML_INPUT, "the tensors end at byte %" PRId64 ", the file at %" PRId64, at, size);
 }
 
-ml_status ml_safetensors_entries(const json_t *header, int64_t data, int64_t size, ml_safetensors_entry **entries, int64_t *count)
+ml_status ml_safetensors_entries(const json_t *header, int64_t data, int64_t size,
+                                 ml_safetensors_entry **entries, int64_t *count)
 {
     ml_status st = ML_OK;
     int64_t n = 0;

@@ -6,9 +6,9 @@
 
 #include "store/formats/safetensors/safetensors.h"
 
-/* Entries sorted by offset, owned by the caller; their names and types are borrowed from `header`. `data` is where the data begin in the
- * file, `size` the file's bytes. */
-ml_status ml_safetensors_entries(const json_t *header, int64_t data, int64_t size, ml_safetensors_entry **entries,
-                                 int64_t *count) ML_NODISCARD;
+/* Entries sorted by offset, owned by the caller; their names and types are borrowed from `header`.
+ * `data` is where the data begin in the file, `size` the file's bytes. */
+ml_status ml_safetensors_entries(const json_t *header, int64_t data, int64_t size,
+                                 ml_safetensors_entry **entries, int64_t *count) ML_NODISCARD;
 
 #endif

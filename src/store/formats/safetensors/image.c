@@ -1,4 +1,5 @@
-/* safetensors: 8 bytes of header length, a JSON header padded to 8, then the tensors without gaps; little-endian. */
+/* safetensors: 8 bytes of header length, a JSON header padded to 8, then the tensors without gaps;
+ * little-endian. */
 #include "store/formats/safetensors/image.h"
 
 #include <inttypes.h>
@@ -10,7 +11,8 @@ static ml_status header_text(const ml_safetensors_item *items, int64_t count, ml
     ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
     for (int64_t i = 0; i < count; i++) {
         int64_t end = at + items[i].rows * items[i].cols * (int64_t)sizeof(float);
-        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, items[i].name, items[i].rows));
+        ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, items[i].name,
+                              items[i].rows));
         if (!items[i].vector) ML_TRY(ml_text_printf(text, ",%" PRId64, items[i].cols));
         ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, end));
         at = end;
@@ -30,7 +32,9 @@ ml_status ml_safetensors_image(const ml_safetensors_item *items, int64_t count, 
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)header.length >> (8 * i));
     ML_TRY(ml_text_add(out, length, sizeof length));
     ML_TRY(ml_text_add(out, header.data, header.length));
-    for (int64_t i = 0; i < count; i++) ML_TRY(ml_text_add(out, items[i].values, items[i].rows * items[i].cols * (int64_t)sizeof(float)));
+    for (int64_t i = 0; i < count; i++)
+        ML_TRY(ml_text_add(out, items[i].values,
+                           items[i].rows * items[i].cols * (int64_t)sizeof(float)));
 done:
     ml_text_destroy(&header);
     return st;

@@ -13,6 +13,7 @@ typedef struct ml_safetensors_item {
 } ml_safetensors_item;
 
 /* The bytes of a file with these tensors, in this order. */
-ml_status ml_safetensors_image(const ml_safetensors_item *items, int64_t count, ml_text *out) ML_NODISCARD;
+ml_status ml_safetensors_image(const ml_safetensors_item *items, int64_t count,
+                               ml_text *out) ML_NODISCARD;
 
 #endif

@@ -23,10 +23,14 @@ struct ml_safetensors {
 static ml_status read_at(const ml_safetensors *file, int64_t at, void *bytes, int64_t count)
 {
     for (int64_t done = 0; done < count;) {
-        ssize_t n = pread(file->fd, (char *)bytes + done, (size_t)(count - done), (off_t)(at + done));
+        ssize_t n =
+            pread(file->fd, (char *)bytes + done, (size_t)(count - done), (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return ml_fail(ML_INPUT, "read error at byte %" PRId64 ": %s", at + done, strerror(errno));
-        if (n == 0) return ml_fail(ML_INPUT, "ends at byte %" PRId64 " while it is read", at + done);
+        if (n < 0)
+            return ml_fail(ML_INPUT, "read error at byte %" PRId64 ": %s", at + done,
+                           strerror(errno));
+        if (n == 0)
+            return ml_fail(ML_INPUT, "ends at byte %" PRId64 " while it is read", at + done);
         done += n;
     }
     return ML_OK;
@@ -39,20 +43,25 @@ static ml_status read_header(ml_safetensors *file)
     uint64_t n = 0;
     char *text = NULL;
     json_error_t error;
-    if (file->size < LENGTH_BYTES) return ml_fail(ML_INPUT, "has %" PRId64 " bytes: not a safetensors file", file->size);
+    if (file->size < LENGTH_BYTES)
+        return ml_fail(ML_INPUT, "has %" PRId64 " bytes: not a safetensors file", file->size);
     ML_TRY(read_at(file, 0, length, sizeof length));
     for (int i = LENGTH_BYTES - 1; i >= 0; i--) n = n << 8 | length[i];
     if (n < 2 || n > (uint64_t)largest_header || (int64_t)n > file->size - LENGTH_BYTES)
-        return ml_fail(ML_INPUT, "its header says %" PRIu64 " bytes in a file of %" PRId64 ": not a safetensors file, or truncated", n,
-                       file->size);
+        return ml_fail(ML_INPUT,
+                       "its header says %" PRIu64 " bytes in a file of %" PRId64
+                       ": not a safetensors file, or truncated",
+                       n, file->size);
     ML_NEW(text, (int64_t)n + 1, ML_MEM_OTHER, "a safetensors header");
     ML_TRY(read_at(file, LENGTH_BYTES, text, (int64_t)n));
-    file->header = text[0] == '{' ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error) : NULL;
+    file->header =
+        text[0] == '{' ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error) : NULL;
     if (!json_is_object(file->header)) {
         st = ml_fail(ML_INPUT, "its header is not a JSON object without duplicate keys");
         goto done;
     }
-    ML_TRY(ml_safetensors_entries(file->header, LENGTH_BYTES + (int64_t)n, file->size, &file->entries, &file->count));
+    ML_TRY(ml_safetensors_entries(file->header, LENGTH_BYTES + (int64_t)n, file->size,
+                                  &file->entries, &file->count));
 done:
     ml_memory_free(text);
     return st;
@@ -63,7 +72,8 @@ static ml_status open_file(ml_safetensors *file)
     struct stat info;
     file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
     if (file->fd < 0) return ml_fail(ML_INPUT, "cannot be opened for reading: %s", strerror(errno));
-    if (fstat(file->fd, &info) || !S_ISREG(info.st_mode)) return ml_fail(ML_INPUT, "is not a regular file");
+    if (fstat(file->fd, &info) || !S_ISREG(info.st_mode))
+        return ml_fail(ML_INPUT, "is not a regular file");
     file->size = info.st_size;
     return read_header(file);
 }
@@ -101,7 +111,10 @@ void ml_safetensors_close(ml_safetensors *file)
 }
 
 int64_t ml_safetensors_count(const ml_safetensors *file) { return file->count; }
-const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index) { return &file->entries[index]; }
+const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index)
+{
+    return &file->entries[index];
+}
 
 const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file, const char *name)
 {
@@ -110,11 +123,12 @@ const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file, cons
     return NULL;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------- */
 
 static float half_to_float(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3ffu, u;
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
+             fraction = h & 0x3ffu, u;
     if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
         float tiny = (float)fraction * 0x1p-24F;
         return sign ? -tiny : tiny;
@@ -127,16 +141,19 @@ static float half_to_float(uint16_t h)
 
 static void widen(const uint16_t *from, int64_t count, bool half, float *to)
 {
-    for (int64_t i = 0; i < count; i++) to[i] = half ? half_to_float(from[i]) : ml_bf16_to_float(from[i]);
+    for (int64_t i = 0; i < count; i++)
+        to[i] = half ? half_to_float(from[i]) : ml_bf16_to_float(from[i]);
 }
 
-ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *e, int64_t first, int64_t count, float *out)
+ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *e,
+                              int64_t first, int64_t count, float *out)
 {
     ml_status st = ML_OK;
     uint16_t piece[PIECE / 2];
     bool half = !strcmp(e->dtype, "F16");
     if (!strcmp(e->dtype, "F32")) {
-        st = read_at(file, e->offset + first * (int64_t)sizeof *out, out, count * (int64_t)sizeof *out);
+        st = read_at(file, e->offset + first * (int64_t)sizeof *out, out,
+                     count * (int64_t)sizeof *out);
     } else if (half || !strcmp(e->dtype, "BF16")) {
         for (int64_t at = 0, n; st == ML_OK && at < count; at += n) {
             n = ml_min(count - at, PIECE / 2);
