@@ -47,12 +47,12 @@ static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *con
     int64_t capacity = 0;
     for (int64_t layer = first; layer < spec->layers; layer++) {
         for (int k = 0; kinds[k]; k++) {
-            char site[64];
+            char module[64];
             int64_t in, out;
             ml_adapter_pair *pair;
-            snprintf(site, sizeof site, "layers.%lld.%s", (long long)layer, kinds[k]);
-            ml_site_shape(spec, kinds[k], &in, &out);
-            if (ml_adapter_add(&adapter, &capacity, site, rank, in, out, &pair) != ML_OK) abort();
+            snprintf(module, sizeof module, "layers.%lld.%s", (long long)layer, kinds[k]);
+            ml_module_shape(spec, kinds[k], &in, &out);
+            if (ml_adapter_add(&adapter, &capacity, module, rank, in, out, &pair) != ML_OK) abort();
             pair->alpha = alpha;
             pair->scale = ml_adapter_scale(alpha, rank, rslora);
             for (int64_t i = 0; i < rank * in; i++)
@@ -74,21 +74,21 @@ static inline void add_magnitudes(ml_adapter *adapter)
     }
 }
 
-static inline const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *site)
+static inline const ml_adapter_pair *pair_at(const ml_adapter *adapter, const char *module)
 {
     for (int64_t i = 0; i < adapter->count; i++)
-        if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
+        if (!strcmp(adapter->pairs[i].module, module)) return &adapter->pairs[i];
     return NULL;
 }
 
-/* The largest |difference| of two adapters' pairs, scale included; infinite where sites or shapes
+/* The largest |difference| of two adapters' pairs, scale included; infinite where modules or shapes
  * differ. */
 static inline float adapter_distance(const ml_adapter *x, const ml_adapter *y)
 {
     float most = 0.0F;
     if (x->count != y->count) return INFINITY;
     for (int64_t i = 0; i < x->count; i++) {
-        const ml_adapter_pair *p = &x->pairs[i], *q = pair_at(y, p->site);
+        const ml_adapter_pair *p = &x->pairs[i], *q = pair_at(y, p->module);
         if (!q || p->rank != q->rank || p->in != q->in || p->out != q->out) return INFINITY;
         most = fmaxf(most, fabsf(p->scale - q->scale));
         for (int64_t k = 0; k < p->rank * p->in; k++) most = fmaxf(most, fabsf(p->a[k] - q->a[k]));

@@ -105,7 +105,7 @@ static ml_checkpoint_state case_state(int64_t step)
                                               .loss_first = 3.25,
                                               .loss_last = 1.0 / 3.0,
                                               .best_loss = NAN,
-                                              .product_path = "panels",
+                                              .backend = "panels",
                                               .vector_path = "avx2"},
                                  .configuration = "run: {dir: x}\n",
                                  .identities = 3,

@@ -1,7 +1,7 @@
 /* analyze: what LoRA learns (Hu et al. 2021, arXiv:2106.09685, section 7): subspaces of adapters,
  * what they amplify, spectra of W and ΔW.
  *
- * ΔW = s·B·A of a site, with A[r, in], B[out, r] and the adapter's scale s; W[out, in] is the
+ * ΔW = s·B·A of a module, with A[r, in], B[out, r] and the adapter's scale s; W[out, in] is the
  * base's weight there. ΔW is never formed: with B = Q_B·R_B and Aᵀ = Q_A·R_A its singular vectors
  * are those of the r × r matrix s·R_B·R_Aᵀ, turned by Q_B and Q_A. Everything is computed in
  * double precision.
@@ -18,11 +18,11 @@
 #include "mpilora/grid.h"
 #include "mpilora/store.h"
 
-/* ---- a study: a base, one or two adapters, and the sites looked at ------------------------- */
+/* ---- a study: a base, one or two adapters, and the modules looked at ------------------------- */
 
 enum { ML_SELECTION_RANGES = 64, ML_STUDY_ADAPTERS = 2 };
 
-/* Which sites. */
+/* Which modules. */
 typedef struct ml_selection {
     unsigned targets; /* ml_target bits; 0: all that are there */
     int ranges;       /* 0: every layer */
@@ -31,14 +31,14 @@ typedef struct ml_selection {
     } range[ML_SELECTION_RANGES];
 } ml_selection;
 
-typedef struct ml_study_site {
+typedef struct ml_study_module {
     char name[64]; /* "layers.3.attn.q" */
     int64_t layer;
     const char *target; /* "q" */
     int64_t in, out;
     const ml_adapter_pair
         *pair[ML_STUDY_ADAPTERS]; /* borrowed from the adapters; NULL where there is none */
-} ml_study_site;
+} ml_study_module;
 
 typedef struct ml_study {
     const ml_grid *grid; /* borrowed */
@@ -47,14 +47,14 @@ typedef struct ml_study {
     const char *path[ML_STUDY_ADAPTERS]; /* borrowed */
     ml_adapter adapter[ML_STUDY_ADAPTERS];
     int64_t count;
-    ml_study_site *sites; /* in the model's order */
+    ml_study_module *modules; /* in the model's order */
 } ml_study;
 
-/* Opens the base and the adapters (adapter.h5 or PEFT directories; NULL: none) and lists the sites
- * that are selected: those of the adapters, or without any all linear layers. GPT-2's fused pairs
- * become q, k and v again where the selection or the other adapter has these. ML_INPUT where an
- * adapter belongs to another base, where one adapter has a site that the other lacks, or where a
- * rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there.
+/* Opens the base and the adapters (adapter.h5 or PEFT directories; NULL: none) and lists the
+ * modules that are selected: those of the adapters, or without any all linear layers. GPT-2's fused
+ * pairs become q, k and v again where the selection or the other adapter has these. ML_INPUT where
+ * an adapter belongs to another base, where one adapter has a module that the other lacks, or where
+ * a rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there.
  * Collective over the world. */
 ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
                         const char *const adapters[ML_STUDY_ADAPTERS],
@@ -78,8 +78,8 @@ typedef struct ml_subspace {
     double *phi_random; /* [na, nb] the same of two matrices of Gaussian numbers in these shapes */
 } ml_subspace;
 
-/* One for each site of a study with two adapters; owned by the caller, who ends them with
- * ml_subspaces_destroy. `seed`: of the random matrices. The sites are dealt out among the ranks;
+/* One for each module of a study with two adapters; owned by the caller, who ends them with
+ * ml_subspaces_destroy. `seed`: of the random matrices. The modules are dealt out among the ranks;
  * every rank gets all results. Collective over the world. ML_INPUT where a factor is zero and so
  * has no directions. */
 ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor,
@@ -117,7 +117,7 @@ typedef struct ml_spectrum {
     double *delta;  /* [deltas] of ΔW; none without an adapter */
 } ml_spectrum;
 
-/* One for each site; owned by the caller, who ends them with ml_spectra_destroy. `memory`: see
+/* One for each module; owned by the caller, who ends them with ml_spectra_destroy. `memory`: see
  * ml_svd_check. Collective over the world. */
 ml_status ml_spectra_compute(ml_spectrum **out, const ml_study *study, int64_t memory) ML_NODISCARD;
 void ml_spectra_destroy(ml_spectrum *spectra, int64_t count); /* NULL is fine */
@@ -164,8 +164,8 @@ ml_status ml_singular_values(double *sigma, const ml_svd_plan *plan, const ml_gr
 /* ---- results as files ---------------------------------------------------------------------- */
 
 /* HDF5: attributes `format` ("mpilora analysis"), `version`, `kind` and what was studied; a group
- * sites/NAME for each site with the numbers in double precision. Over an older file, whole or not
- * at all. Local. */
+ * modules/NAME for each module with the numbers in double precision. Over an older file, whole or
+ * not at all. Local. */
 ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor,
                              uint64_t seed, const ml_subspace *subspaces) ML_NODISCARD;
 ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed,

@@ -51,7 +51,7 @@ typedef struct ml_checkpoint_progress {
     int64_t
         evaluated_step; /* of the newest evaluation; an older one than is due: it was interrupted */
     bool finished;
-    char product_path[ML_PATH_NAME],
+    char backend[ML_PATH_NAME],
         vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */
 } ml_checkpoint_progress;
 

@@ -99,16 +99,16 @@ typedef struct ml_layer_ranges {
     } * range;
 } ml_layer_ranges;
 
-/* method.rank_pattern, method.alpha_pattern: a site takes the value of the first name that is its
+/* method.rank_pattern, method.alpha_pattern: a module takes the value of the first name that is its
  * own ("layers.0.attn.q") or its end behind a dot ("q", "attn.q"), as PEFT's patterns do with
  * module names. */
-typedef struct ml_site_patterns {
+typedef struct ml_module_patterns {
     int64_t count;
     struct {
-        char site[64];
+        char module[64];
         double value;
     } * item;
-} ml_site_patterns;
+} ml_module_patterns;
 
 /* How often: every so many steps, or seconds by the clock; both 0: never. */
 typedef struct ml_interval {
@@ -136,7 +136,7 @@ typedef struct ml_run_config {
         double lora_plus;   /* B's learning rate is that many times lr (Hayou et al. 2024,
                                arXiv:2402.12354); null in the file gives 0: off */
         ml_layer_ranges layers;
-        ml_site_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
+        ml_module_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_method_sizes sizes;
         ml_prefix_init prefix_init; /* vocabulary */
         char *prefix_text; /* with prefix_init text, repeated or cut to the number of virtual
@@ -185,7 +185,7 @@ typedef struct ml_run_config {
                                  first stage) */
     } memory;
     ml_dtype precision; /* bf16 */
-    char *product_path; /* `kernels: {product: …, vector: …}`; NULL: measured */
+    char *backend;      /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
 } ml_run_config;
 
@@ -204,7 +204,7 @@ ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODI
 
 /* As the file has them: [0, 2-5] and {"q": 4}; null where there are none. */
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
-ml_status ml_site_patterns_write(const ml_site_patterns *patterns, ml_text *out) ML_NODISCARD;
+ml_status ml_module_patterns_write(const ml_module_patterns *patterns, ml_text *out) ML_NODISCARD;
 
 /* method.init: pissa. */
 bool ml_run_config_is_pissa(const ml_run_config *config);

@@ -48,8 +48,9 @@ typedef enum ml_group {
     ML_GROUP_REPLICA
 } ml_group;
 
-int ml_grid_members(const ml_grid *grid, ml_group group); /* how many ranks this rank's group has */
-int ml_grid_place(const ml_grid *grid, ml_group group);   /* this rank's number in it, from 0 */
+int ml_grid_group_size(const ml_grid *grid,
+                       ml_group group); /* how many ranks this rank's group has */
+int ml_grid_group_rank(const ml_grid *grid, ml_group group); /* this rank's number in it, from 0 */
 
 /* The status of the group's lowest-numbered failing rank, on every rank of it, with its error
  * text: the way to turn a local result into a collective one. Collective over the group;
@@ -69,8 +70,8 @@ void ml_grid_barrier(const ml_grid *grid);
 /* The two halves of a sum, over the group's parts of x: of its members, the place-th has the
  * ml_part_count numbers from ml_part_start. Scatter_sum leaves the sum of its own part with each
  * (the rest of x is undefined then); gather_parts gives every part to all. n < 2³¹. */
-void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
-void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
+void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
+void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 /* Point to point inside the world (checkpoints): bytes of any count. */
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);

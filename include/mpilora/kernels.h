@@ -78,12 +78,12 @@ typedef struct ml_adamw {
 
 typedef struct ml_kernels ml_kernels;
 struct ml_kernels {
-    const char *product_path; /* e.g. "native", "onednn-bf16": who multiplies the weights */
-    const char *vector_path;  /* e.g. "avx2": who does the rest */
+    const char *backend;     /* e.g. "native", "onednn-bf16": who multiplies the weights */
+    const char *vector_path; /* e.g. "avx2": who does the rest */
 
     /* ---- products with a weight: Y[T, rows] = beta·Y + X[T, cols]·Wᵀ and dX[T, cols] = beta·dX +
      * dY[T, rows]·W (beta 0 or 1; with 0 the old content is never read). A bf16 W is widened in
-     * panels inside or multiplied as it is (see product_path). */
+     * panels inside or multiplied as it is (see backend). */
     void (*weight_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                            const ml_weight *w, float beta, float *y, int64_t ldy);
     void (*weight_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
@@ -169,8 +169,8 @@ struct ml_kernels {
                      int64_t ldy); /* each row of y += bias */
     void (*sum_rows)(int64_t T, int64_t n, const float *x, int64_t ldx,
                      float *sum); /* sum[n] += Σ_T x (a bias's gradient) */
-    void (*narrow)(int64_t n, const float *x, uint16_t *y); /* to bf16, nearest even */
-    void (*widen)(int64_t n, const uint16_t *x, float *y);
+    void (*fp32_to_bf16)(int64_t n, const float *x, uint16_t *y); /* to bf16, nearest even */
+    void (*bf16_to_fp32)(int64_t n, const uint16_t *x, float *y);
     double (*sum_squares)(int64_t n, const float *x); /* in double; Inf or NaN where x has one */
     void (*adamw)(const ml_adamw *step, int64_t n, float *p, const float *grad, float *m, float *v);
 
@@ -178,15 +178,15 @@ struct ml_kernels {
 };
 
 typedef struct ml_kernels_options {
-    const char *product_path; /* NULL or "auto": measured; else forced: "ref", "native", "blas",
-                                 "onednn", "onednn-bf16", …; the environment variable
-                                 MPILORA_PRODUCT_PATH overrides it */
-    const char *vector_path;  /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
-                                 MPILORA_VECTOR_PATH overrides it */
-    ml_dtype weight_dtype;    /* of the weights that will be multiplied */
-    int64_t tokens;           /* the largest T */
-    const ml_weight *shapes;  /* data NULL: the rows × cols that will be multiplied; measured and
-                                 used to size the workspace */
+    const char *backend;     /* NULL or "auto": measured; else forced: "ref", "native", "blas",
+                                     "onednn", "onednn-bf16", …; the environment variable
+                                     MPILORA_PRODUCT_PATH overrides it */
+    const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
+                                MPILORA_VECTOR_PATH overrides it */
+    ml_dtype weight_dtype;   /* of the weights that will be multiplied */
+    int64_t tokens;          /* the largest T */
+    const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and
+                                used to size the workspace */
     int64_t nshapes;
     int64_t head_dim, heads,
         kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
@@ -198,11 +198,11 @@ typedef struct ml_kernels_rate {
     double forward_gflops, backward_gflops; /* this rank, all its threads */
 } ml_kernels_rate;
 
-/* Creates the table for this processor and these shapes. Measures the product paths for < 1 s
+/* Creates the table for this processor and these shapes. Measures the backends for < 1 s
  * unless one is forced, and checks the chosen one against ref/ on a small product (a library that
  * computes wrong results is left out with a warning). A forced path that this processor or build
  * lacks: ML_USAGE naming the paths that it has. Not collective: to give all ranks one path, create
- * on rank 0 with "auto", broadcast its product_path and vector_path, and force these on the
+ * on rank 0 with "auto", broadcast its backend and vector_path, and force these on the
  * others. Destroy with ml_kernels_destroy. */
 ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options) ML_NODISCARD;
 void ml_kernels_destroy(ml_kernels *kernels);

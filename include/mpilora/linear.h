@@ -35,7 +35,7 @@ typedef struct ml_pass {
      * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;
     const int32_t *key_position;
-    float *kept; /* [T, hook.kept_per_token]: written by the hook's forward, read by its backward;
+    float *saved; /* [T, hook.saved_per_token]: written by the hook's forward, read by its backward;
                     NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
 } ml_pass;
@@ -43,8 +43,8 @@ typedef struct ml_pass {
 /* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its
  * local output before the sum over tp. */
 typedef struct ml_linear_hook {
-    void *self;             /* NULL: no adapter */
-    int64_t kept_per_token; /* floats */
+    void *self;              /* NULL: no adapter */
+    int64_t saved_per_token; /* floats */
     int64_t scratch_per_token;
     void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
     /* Adds to its own gradients; dx += where dx is not NULL. */
@@ -53,7 +53,7 @@ typedef struct ml_linear_hook {
      * the weight's and the input's gradients and the backward above take it in the place of dy.
      * NULL: dy itself. */
     const float *(*scale_backward)(void *self, const ml_pass *pass, const float *dy);
-    int64_t scaled_per_token; /* of kept_per_token, what scale_backward needs */
+    int64_t scaled_per_token; /* of saved_per_token, what scale_backward needs */
     /* On the layer's output itself, after its sum and bias: y ← f(y); backward returns df/dyᵀ·dy,
      * [T, out] in the pass's scratch, and leaves dy as it is. A hook has the pair above, or this
      * one. */
@@ -64,7 +64,7 @@ typedef struct ml_linear_hook {
 /* One projection of a layer: its name and which of its global rows (column-parallel) this rank
  * holds. */
 typedef struct ml_linear_part {
-    char site[64];        /* "layers.3.attn.q" */
+    char module[64];      /* "layers.3.attn.q" */
     int64_t out;          /* global rows */
     int64_t first, count; /* this rank's rows; 0, out for row-parallel */
 } ml_linear_part;
@@ -82,13 +82,13 @@ typedef struct ml_linear {
     ml_linear_hook hook;
 } ml_linear;
 
-/* Fills kind, parts and sizes for tp_rank of tp. `sites` and `outs` have nparts entries; parts of
+/* Fills kind, parts and sizes for tp_rank of tp. `modules` and `outs` have nparts entries; parts of
  * a column-parallel layer are cut by ml_part_start over `units[i]` units (heads) of outs[i] /
  * units[i] rows each, so a head is never cut; for a row-parallel layer the input is cut over
  * `units[0]` units. Local; no errors. */
-void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites,
-                        const int64_t *outs, int64_t global_in, const int64_t *units, int tp,
-                        int tp_rank);
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
+                        const char *const *modules, const int64_t *outs, int64_t global_in,
+                        const int64_t *units, int tp, int tp_rank);
 
 /* This rank's part of projection `part`'s weight (out × in), and of its bias (out × 1; whole for
  * row-parallel). */

@@ -14,7 +14,7 @@
  * s·B0·A0 = U_r·S_r·V_rᵀ, and W as what they leave; what is collected is the adapter of rank 2r
  * that says the same for W as it was: s·[B, −B0]·[A; A0], as PEFT's
  * path_initial_model_for_weight_conversion makes it. LoRA+ (Hayou et al. 2024, arXiv:2402.12354)
- * gives B a learning rate of its own. Layers, ranks and alphas by site are PEFT's
+ * gives B a learning rate of its own. Layers, ranks and alphas by module are PEFT's
  * layers_to_transform, rank_pattern and alpha_pattern.
  * The others, with the sizes of ml_method_sizes (parameter counts for d width, L layers; Hu et
  * al., section 5.1):
@@ -66,7 +66,7 @@ typedef struct ml_lora_options {
     bool pissa;             /* without dora; LoRA alone */
     double lora_plus;       /* B's learning rate is that many times the step's; 0: the same */
     ml_layer_ranges layers; /* none: all */
-    ml_site_patterns rank_pattern,
+    ml_module_patterns rank_pattern,
         alpha_pattern; /* borrowed until the method is destroyed, as the layers are */
 } ml_lora_options;
 
@@ -91,8 +91,8 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
  * bitfit makes. */
 ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
                                  const ml_method_sizes *sizes);
-/* An existing adapter, not to be trained: sites, ranks and scales are its own. ML_INPUT where it
- * names a site that the model lacks. */
+/* An existing adapter, not to be trained: modules, ranks and scales are its own. ML_INPUT where it
+ * names a module that the model lacks. */
 ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
                                  const ml_adapter *adapter) ML_NODISCARD;
 void ml_peft_destroy(ml_peft *peft); /* takes its hooks out of the model; NULL is fine */
@@ -114,7 +114,7 @@ void ml_peft_initialise(ml_peft *peft);
  * prefix: no prompt is known yet). One pass over the model, which has its weights, kernels and
  * room for as many tokens. Collective over tp. */
 void ml_peft_start_virtual(ml_peft *peft, const int32_t *token);
-/* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or sites are not
+/* This rank's parts of an adapter's factors. ML_USAGE where rank, α, scaling or modules are not
  * those attached (both values named). Local; before the next pass comes ml_peft_after_update. */
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 /* After a pass's gradients are complete on this rank, before they are summed: gradients of what is

@@ -14,7 +14,7 @@
 /* What decides a rank's memory beside model and method. */
 typedef struct ml_plan_shape {
     int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
-    const char *product_path, *vector_path;
+    const char *backend, *vector_path;
     int threads;
     int tp, tp_rank;
 } ml_plan_shape;
@@ -166,11 +166,11 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *config, int ranks
 
 /* ---- search -------------------------------------------------------------------------------- */
 
-typedef struct ml_plan_site {
+typedef struct ml_plan_module {
     int nodes, ranks_per_node;
     int64_t memory_per_node; /* bytes */
     const ml_machine *machine;
-} ml_plan_site;
+} ml_plan_module;
 
 /* One grid. */
 typedef struct ml_plan_candidate {
@@ -193,7 +193,7 @@ typedef struct ml_plan_list {
  * what this one has beside accounted memory (MPI and libraries). Start from {0}; destroy with
  * ml_plan_list_destroy. */
 ml_status ml_plan_search(ml_plan_list *out, const ml_run_config *config,
-                         const ml_plan_site *site) ML_NODISCARD;
+                         const ml_plan_module *module) ML_NODISCARD;
 void ml_plan_list_destroy(ml_plan_list *list);
 
 #endif

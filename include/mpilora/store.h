@@ -72,7 +72,7 @@ void ml_base_writer_discard(ml_base_writer *writer); /* removes the temporary fi
 
 /* One LoRA pair, global shapes, fp32: ΔW = scale·B·A. */
 typedef struct ml_adapter_pair {
-    char site[64]; /* "layers.3.attn.q", or ".qkv" for GPT-2's fused projection, … */
+    char module[64]; /* "layers.3.attn.q", or ".qkv" for GPT-2's fused projection, … */
     int64_t rank, in, out;
     double alpha;
     float scale;
@@ -117,7 +117,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
 /* GPT-2: pairs of the fused projection that are really q, k or v side by side (what
  * ml_adapter_export_peft makes of them) become those pairs again, so that a run with such targets
  * can start from them. `targets`: the run's ml_target bits; nothing happens where they have qkv or
- * none of q, k, v, or the adapter has no fused pair. ML_USAGE naming the site where B is not
+ * none of q, k, v, or the adapter has no fused pair. ML_USAGE naming the module where B is not
  * block-diagonal in exactly these parts. Local. */
 ml_status ml_adapter_split_qkv(ml_adapter *adapter, const ml_model_spec *spec,
                                unsigned targets) ML_NODISCARD;

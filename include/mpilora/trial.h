@@ -30,7 +30,7 @@ typedef struct ml_trial_options {
     int64_t sequences, length; /* S, n */
     int tp;
     ml_dtype precision;
-    const char *product_path, *vector_path; /* NULL: chosen; borrowed */
+    const char *backend, *vector_path; /* NULL: chosen; borrowed */
 } ml_trial_options;
 
 typedef struct ml_trial ml_trial;
@@ -63,7 +63,7 @@ double ml_trial_peak_gflops(ml_trial *trial);
  * less what lies before the first adapter; for full 6P. Norms, activations, the optimizer and
  * everything computed a second time count as nothing. */
 typedef struct ml_trial_facts {
-    const char *product_path, *vector_path;
+    const char *backend, *vector_path;
     int ranks, dp, tp;
     double flops;             /* of the whole job's step */
     int64_t params_trainable; /* of the whole job */
@@ -91,7 +91,7 @@ typedef struct ml_forward_options {
     int64_t rank;
     int64_t sequences, length; /* the most of a batch */
     ml_dtype precision;
-    const char *product_path; /* NULL: chosen; borrowed */
+    const char *backend; /* NULL: chosen; borrowed */
 } ml_forward_options;
 
 typedef struct ml_forward_trial ml_forward_trial;
@@ -104,7 +104,7 @@ void ml_forward_trial_destroy(ml_forward_trial *trial); /* NULL is fine */
  * together. Collective. */
 double ml_forward_trial_run(ml_forward_trial *trial, int64_t sequences, int64_t length);
 int64_t ml_forward_trial_parameters(const ml_forward_trial *trial); /* of the adapter */
-const char *ml_forward_trial_product_path(const ml_forward_trial *trial);
+const char *ml_forward_trial_backend(const ml_forward_trial *trial);
 
 /* ---- generation ---------------------------------------------------------------------------- */
 

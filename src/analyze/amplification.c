@@ -1,7 +1,7 @@
 /* What ΔW amplifies: W seen through the singular directions of ΔW, of its own, and of chance.
  *
  * Rank p of R has the p-th of R equal runs of W's rows: its part of ‖W‖²_F and of Uᵀ·W·V is a
- * local sum; one sum over the ranks follows for each site.
+ * local sum; one sum over the ranks follows for each module.
  */
 #include <cblas.h>
 #include <math.h>
@@ -17,7 +17,7 @@ typedef struct frame {
     directions left, right;
 } frame;
 
-/* What one site needs. */
+/* What one module needs. */
 typedef struct work {
     int64_t rank;
     frame frame[PAIRS];
@@ -43,36 +43,36 @@ static void work_destroy(work *w)
     ml_memory_free(w->sigma);
 }
 
-static ml_status make_room(work *w, const ml_study_site *site)
+static ml_status make_room(work *w, const ml_study_module *module)
 {
     ml_status st = ML_OK;
     static const char what[] = "a block of a weight";
-    ML_NEW(w->rows, STEP_ROWS * site->in, ML_MEM_WORKSPACE, what);
-    ML_NEW(w->wide, STEP_ROWS * site->in, ML_MEM_WORKSPACE, what);
+    ML_NEW(w->rows, STEP_ROWS * module->in, ML_MEM_WORKSPACE, what);
+    ML_NEW(w->wide, STEP_ROWS * module->in, ML_MEM_WORKSPACE, what);
     ML_NEW(w->turned, STEP_ROWS * w->rank, ML_MEM_WORKSPACE, what);
     ML_NEW(w->left, STEP_ROWS * w->rank, ML_MEM_WORKSPACE, what);
     ML_NEW(w->sums, PAIRS * w->rank * w->rank + 1, ML_MEM_WORKSPACE, what);
-    ML_NEW(w->sigma, ml_min(site->in, site->out), ML_MEM_WORKSPACE, what);
+    ML_NEW(w->sigma, ml_min(module->in, module->out), ML_MEM_WORKSPACE, what);
 done:
     return st;
 }
 
-static ml_status find_directions(work *w, const ml_study_site *site, uint64_t seed)
+static ml_status find_directions(work *w, const ml_study_module *module, uint64_t seed)
 {
     ml_status st = ML_OK;
     char name[96];
     frame *own = &w->frame[0], *chance = &w->frame[1];
-    ML_TRY(directions_of_delta(&own->left, &own->right, site->pair[0]));
-    w->rank = ml_min(w->rank, directions_rank(&own->left, site->in));
+    ML_TRY(directions_of_delta(&own->left, &own->right, module->pair[0]));
+    w->rank = ml_min(w->rank, directions_rank(&own->left, module->in));
     if (w->rank == 0) {
         st = ml_fail(ML_INPUT, "%s: ΔW is zero, as before training, and so has no directions",
-                     site->name);
+                     module->name);
         goto done;
     }
-    snprintf(name, sizeof name, "analyze.amplification.left.%s", site->name);
-    ML_TRY(directions_random(&chance->left, w->rank, site->out, seed, name));
-    snprintf(name, sizeof name, "analyze.amplification.right.%s", site->name);
-    st = directions_random(&chance->right, w->rank, site->in, seed, name);
+    snprintf(name, sizeof name, "analyze.amplification.left.%s", module->name);
+    ML_TRY(directions_random(&chance->left, w->rank, module->out, seed, name));
+    snprintf(name, sizeof name, "analyze.amplification.right.%s", module->name);
+    st = directions_random(&chance->right, w->rank, module->in, seed, name);
 done:
     return st;
 }
@@ -91,19 +91,19 @@ static void project_rows(work *w, const frame *f, int64_t first, int64_t count, 
 }
 
 /* This rank's rows. */
-static ml_status project_own(work *w, const ml_study *study, const ml_study_site *site)
+static ml_status project_own(work *w, const ml_study *study, const ml_study_module *module)
 {
-    weight_reader reader = {study, site};
+    weight_reader reader = {study, module};
     int64_t square = w->rank * w->rank, ranks = ml_grid_size(study->grid),
             me = ml_grid_rank(study->grid);
-    int64_t first = ml_part_start(site->out, ranks, me),
-            end = first + ml_part_count(site->out, ranks, me);
+    int64_t first = ml_part_start(module->out, ranks, me),
+            end = first + ml_part_count(module->out, ranks, me);
     for (; first < end; first += STEP_ROWS) {
         int64_t n = ml_min(STEP_ROWS, end - first);
         ml_status st = weight_reader_rows(&reader, first, n, w->rows);
         if (st != ML_OK) return st;
-        for (int64_t i = 0; i < n * site->in; i++) w->wide[i] = w->rows[i];
-        w->sums[PAIRS * square] += cblas_ddot((int)(n * site->in), w->wide, 1, w->wide, 1);
+        for (int64_t i = 0; i < n * module->in; i++) w->wide[i] = w->rows[i];
+        w->sums[PAIRS * square] += cblas_ddot((int)(n * module->in), w->wide, 1, w->wide, 1);
         for (int i = 0; i < PAIRS; i++)
             project_rows(w, &w->frame[i], first, n, w->sums + i * square);
     }
@@ -117,18 +117,18 @@ static double norm_of(const double *x, int64_t n)
     return sqrt(sum);
 }
 
-static ml_status study_site(ml_amplification *out, const ml_study *study, const ml_study_site *site,
-                            uint64_t seed)
+static ml_status study_module(ml_amplification *out, const ml_study *study,
+                              const ml_study_module *module, uint64_t seed)
 {
     ml_status st = ML_OK;
     work w = {.rank = out->rank};
-    st = find_directions(&w, site, seed);
-    if (st == ML_OK) st = make_room(&w, site);
-    if (st == ML_OK) st = project_own(&w, study, site);
+    st = find_directions(&w, module, seed);
+    if (st == ML_OK) st = make_room(&w, module);
+    if (st == ML_OK) st = project_own(&w, study, module);
     ML_TRY(ml_grid_agree(study->grid, st));
     int64_t square = w.rank * w.rank;
     ml_grid_sum_double(study->grid, ML_GROUP_WORLD, w.sums, PAIRS * square + 1);
-    ML_TRY(spectrum_of_weight(study, site, w.sigma));
+    ML_TRY(spectrum_of_weight(study, module, w.sigma));
     out->rank = w.rank;
     out->of_delta = norm_of(w.sums, square);
     out->of_random = norm_of(w.sums + square, square);
@@ -141,24 +141,25 @@ done:
     return st;
 }
 
-static ml_status choose_rank(ml_amplification *out, const ml_study_site *site, int64_t rank)
+static ml_status choose_rank(ml_amplification *out, const ml_study_module *module, int64_t rank)
 {
-    int64_t own = site->pair[0]->rank;
+    int64_t own = module->pair[0]->rank;
     out->rank = rank > 0 ? rank : own;
     if (out->rank <= own) return ML_OK;
     return ml_fail(ML_USAGE,
                    "--rank: %lld directions are more than ΔW has at %s, which is of rank %lld",
-                   (long long)rank, site->name, (long long)own);
+                   (long long)rank, module->name, (long long)own);
 }
 
 ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank,
                                    uint64_t seed, int64_t memory)
 {
     ml_status st = ML_OK;
-    for (int64_t i = 0; i < study->count; i++) ML_TRY(choose_rank(&out[i], &study->sites[i], rank));
+    for (int64_t i = 0; i < study->count; i++)
+        ML_TRY(choose_rank(&out[i], &study->modules[i], rank));
     ML_TRY(spectrum_check_memory(study, memory));
     for (int64_t i = 0; i < study->count; i++)
-        ML_TRY(study_site(&out[i], study, &study->sites[i], seed));
+        ML_TRY(study_module(&out[i], study, &study->modules[i], seed));
 done:
     return st;
 }

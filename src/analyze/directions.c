@@ -141,11 +141,12 @@ int64_t directions_rank(const directions *d, int64_t other_side)
 }
 
 /* Directions that only rounding made are none. */
-static ml_status keep_rank(directions *d, int64_t other_side, const char *site, const char *factor)
+static ml_status keep_rank(directions *d, int64_t other_side, const char *module,
+                           const char *factor)
 {
     d->count = directions_rank(d, other_side);
     if (d->count > 0) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: %s is zero, as before training, and so has no directions", site,
+    return ml_fail(ML_INPUT, "%s: %s is zero, as before training, and so has no directions", module,
                    factor);
 }
 
@@ -157,17 +158,17 @@ ml_status directions_of(directions *out, const ml_adapter_pair *p, ml_factor fac
     case ML_FACTOR_A:
         ML_TRY(take_a(out, p));
         ML_TRY(find_own(out));
-        return keep_rank(out, p->rank, p->site, "A");
+        return keep_rank(out, p->rank, p->module, "A");
     case ML_FACTOR_B:
         ML_TRY(take_b(out, p));
         ML_TRY(find_own(out));
-        return keep_rank(out, p->rank, p->site, "B");
+        return keep_rank(out, p->rank, p->module, "B");
     case ML_FACTOR_RIGHT:
     case ML_FACTOR_LEFT:
         ML_TRY(directions_of_delta(&left, &right, p));
         *out = factor == ML_FACTOR_LEFT ? left : right;
         *(factor == ML_FACTOR_LEFT ? &left : &right) = (directions){0};
-        st = keep_rank(out, factor == ML_FACTOR_LEFT ? p->in : p->out, p->site, "ΔW");
+        st = keep_rank(out, factor == ML_FACTOR_LEFT ? p->in : p->out, p->module, "ΔW");
     }
 done:
     directions_destroy(&left);

@@ -18,8 +18,8 @@ void directions_destroy(directions *d);
  * side)·2⁻⁵²·(the largest). */
 int64_t directions_rank(const directions *d, int64_t other_side);
 
-/* The singular vectors of a pair's factor, as many as its numerical rank. ML_INPUT naming the site
- * where that is none. */
+/* The singular vectors of a pair's factor, as many as its numerical rank. ML_INPUT naming the
+ * module where that is none. */
 ml_status directions_of(directions *out, const ml_adapter_pair *pair,
                         ml_factor factor) ML_NODISCARD;
 

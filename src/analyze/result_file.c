@@ -2,7 +2,7 @@
  *
  *   attributes      format, version, kind (subspace | amplification | spectrum),
  *     base_source_sha256, adapter0, adapter1 (paths) and their hashes, seed, of
- *   /sites/NAME     attributes layer, target, out, in, and the rank and scale of each adapter's
+ *   /modules/NAME     attributes layer, target, out, in, and the rank and scale of each adapter's
  *     pair; the kind's numbers
  */
 #include "io/durable.h"
@@ -11,9 +11,9 @@
 
 enum { VERSION = 1, FILE_BYTES = 64 << 10, SITE_BYTES = 8 << 10 };
 
-/* Puts one site's numbers into its group. */
-typedef ml_status (*site_writer)(hid_t group, const ml_study *study, int64_t index,
-                                 const void *results);
+/* Puts one module's numbers into its group. */
+typedef ml_status (*module_writer)(hid_t group, const ml_study *study, int64_t index,
+                                   const void *results);
 
 static ml_status put_header(hid_t file, const ml_study *study, const char *kind)
 {
@@ -34,42 +34,42 @@ done:
     return st;
 }
 
-static ml_status describe_site(hid_t group, const ml_study *study, const ml_study_site *site)
+static ml_status describe_module(hid_t group, const ml_study *study, const ml_study_module *module)
 {
     ml_status st = ML_OK;
     char name[32];
-    ML_TRY(ml_image_put_int(group, "layer", site->layer));
-    ML_TRY(ml_image_put_text(group, "target", site->target));
-    ML_TRY(ml_image_put_int(group, "out", site->out));
-    ML_TRY(ml_image_put_int(group, "in", site->in));
+    ML_TRY(ml_image_put_int(group, "layer", module->layer));
+    ML_TRY(ml_image_put_text(group, "target", module->target));
+    ML_TRY(ml_image_put_int(group, "out", module->out));
+    ML_TRY(ml_image_put_int(group, "in", module->in));
     for (int i = 0; i < study->adapters; i++) {
         snprintf(name, sizeof name, "rank%d", i);
-        ML_TRY(ml_image_put_int(group, name, site->pair[i]->rank));
+        ML_TRY(ml_image_put_int(group, name, module->pair[i]->rank));
         snprintf(name, sizeof name, "scale%d", i);
-        ML_TRY(ml_image_put_double(group, name, (double)site->pair[i]->scale));
+        ML_TRY(ml_image_put_double(group, name, (double)module->pair[i]->scale));
     }
 done:
     return st;
 }
 
-static ml_status put_sites(hid_t file, const ml_study *study, site_writer writer,
-                           const void *results)
+static ml_status put_modules(hid_t file, const ml_study *study, module_writer writer,
+                             const void *results)
 {
     ml_status st = ML_OK;
-    hid_t sites = -1, group = -1;
+    hid_t modules = -1, group = -1;
     ML_TRY(ml_image_make_group(file, "sites"));
-    sites = H5Gopen2(file, "sites", H5P_DEFAULT);
+    modules = H5Gopen2(file, "sites", H5P_DEFAULT);
     for (int64_t i = 0; i < study->count; i++) {
-        ML_TRY(ml_image_make_group(sites, study->sites[i].name));
-        group = H5Gopen2(sites, study->sites[i].name, H5P_DEFAULT);
-        ML_TRY(describe_site(group, study, &study->sites[i]));
+        ML_TRY(ml_image_make_group(modules, study->modules[i].name));
+        group = H5Gopen2(modules, study->modules[i].name, H5P_DEFAULT);
+        ML_TRY(describe_module(group, study, &study->modules[i]));
         ML_TRY(writer(group, study, i, results));
         H5Gclose(group);
         group = -1;
     }
 done:
     if (group >= 0) H5Gclose(group);
-    if (sites >= 0) H5Gclose(sites);
+    if (modules >= 0) H5Gclose(modules);
     return st;
 }
 
@@ -79,7 +79,7 @@ typedef struct result_file {
     const char *path, *kind, *of;
     const uint64_t *seed;
     int64_t numbers;
-    site_writer writer;
+    module_writer writer;
     const void *results;
 } result_file;
 
@@ -94,7 +94,7 @@ static ml_status write_file(const result_file *f, const ml_study *study)
     ML_TRY(put_header(ml_image_file(image), study, f->kind));
     if (f->of) ML_TRY(ml_image_put_text(ml_image_file(image), "of", f->of));
     if (f->seed) ML_TRY(ml_image_put_int(ml_image_file(image), "seed", (int64_t)*f->seed));
-    ML_TRY(put_sites(ml_image_file(image), study, f->writer, f->results));
+    ML_TRY(put_modules(ml_image_file(image), study, f->writer, f->results));
     ML_TRY(ml_image_finish(image, &bytes, &count));
     st = ml_durable_write(f->path, bytes, count, NULL);
 done:

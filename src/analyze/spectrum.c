@@ -1,4 +1,4 @@
-/* Singular values of W and of ΔW at every site. */
+/* Singular values of W and of ΔW at every module. */
 #include "analyze/spectrum.h"
 #include "analyze/directions.h"
 #include "analyze/weights.h"
@@ -16,26 +16,27 @@ ml_status spectrum_check_memory(const ml_study *study, int64_t memory)
 {
     ml_svd_plan most = {0}, plan;
     for (int64_t i = 0; i < study->count; i++) {
-        ml_svd_plan_make(&plan, study->sites[i].out, study->sites[i].in, ml_grid_size(study->grid));
+        ml_svd_plan_make(&plan, study->modules[i].out, study->modules[i].in,
+                         ml_grid_size(study->grid));
         if (plan.bytes > most.bytes) most = plan;
     }
     return ml_svd_check(&most, study->grid, memory);
 }
 
-ml_status spectrum_of_weight(const ml_study *study, const ml_study_site *site, double *sigma)
+ml_status spectrum_of_weight(const ml_study *study, const ml_study_module *module, double *sigma)
 {
     ml_svd_plan plan;
-    weight_reader reader = {study, site};
-    ml_svd_plan_make(&plan, site->out, site->in, ml_grid_size(study->grid));
+    weight_reader reader = {study, module};
+    ml_svd_plan_make(&plan, module->out, module->in, ml_grid_size(study->grid));
     ml_status st = ml_singular_values(sigma, &plan, study->grid, weight_reader_rows, &reader);
-    return st == ML_OK || st == ML_INPUT ? st : ml_fail_within(st, "%s", site->name);
+    return st == ML_OK || st == ML_INPUT ? st : ml_fail_within(st, "%s", module->name);
 }
 
-static ml_status make_room(ml_spectrum *s, const ml_study_site *site)
+static ml_status make_room(ml_spectrum *s, const ml_study_module *module)
 {
     ml_status st = ML_OK;
-    s->weights = ml_min(site->in, site->out);
-    s->deltas = site->pair[0] ? site->pair[0]->rank : 0;
+    s->weights = ml_min(module->in, module->out);
+    s->deltas = module->pair[0] ? module->pair[0]->rank : 0;
     ML_NEW(s->weight, s->weights, ML_MEM_OTHER, "a spectrum");
     ML_NEW(s->delta, s->deltas, ML_MEM_OTHER, "a spectrum");
 done:
@@ -50,15 +51,15 @@ static ml_status find_delta(ml_spectrum *s, const ml_adapter_pair *pair)
     if (st == ML_OK) memcpy(s->delta, left.sigma, (size_t)s->deltas * sizeof *s->delta);
     directions_destroy(&left);
     directions_destroy(&right);
-    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", pair->site);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", pair->module);
 }
 
 static ml_status prepare(ml_spectrum *s, const ml_study *study)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; i < study->count && st == ML_OK; i++) {
-        const ml_adapter_pair *pair = study->sites[i].pair[0];
-        st = make_room(&s[i], &study->sites[i]);
+        const ml_adapter_pair *pair = study->modules[i].pair[0];
+        st = make_room(&s[i], &study->modules[i]);
         if (st == ML_OK && pair) st = find_delta(&s[i], pair);
     }
     return st;
@@ -71,7 +72,7 @@ ml_status ml_spectra_compute(ml_spectrum **out, const ml_study *study, int64_t m
     ml_spectrum *s = ml_memory_alloc(study->count, sizeof *s, ML_MEM_OTHER, "spectra");
     ML_TRY(ml_grid_agree(study->grid, s ? prepare(s, study) : ML_RESOURCE));
     for (int64_t i = 0; i < study->count; i++)
-        ML_TRY(spectrum_of_weight(study, &study->sites[i], s[i].weight));
+        ML_TRY(spectrum_of_weight(study, &study->modules[i], s[i].weight));
     *out = s;
     s = NULL;
 done:

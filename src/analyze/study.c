@@ -1,4 +1,4 @@
-/* What a study is about: base, adapters and sites, opened and checked against each other on every
+/* What a study is about: base, adapters and modules, opened and checked against each other on every
  * rank. */
 #include "mpilora/analyze.h"
 
@@ -10,7 +10,7 @@
 /* ---- targets and layers -------------------------------------------------------------------- */
 
 /* "attn.q" → "q" */
-static const char *target_of(const ml_site_kind *kind) { return strchr(kind->name, '.') + 1; }
+static const char *target_of(const ml_module_kind *kind) { return strchr(kind->name, '.') + 1; }
 
 /* "q" → ML_TARGET_Q */
 static unsigned bit_of(const char *name)
@@ -30,7 +30,7 @@ static bool layer_is_selected(const ml_selection *s, int64_t layer)
 static ml_status check_selection(const ml_selection *s, const ml_model_spec *spec)
 {
     unsigned has = 0;
-    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++)
+    for (const ml_module_kind *kind = ml_module_kinds(spec->family); kind->name; kind++)
         has |= bit_of(target_of(kind));
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (s->targets & ~has & bit)
@@ -54,7 +54,7 @@ static unsigned targets_of(const ml_adapter *adapter, const ml_model_spec *spec)
     unsigned bits = 0;
     for (int64_t i = 0; i < adapter->count; i++) {
         int64_t layer;
-        bits |= bit_of(target_of(ml_site_parse(spec, adapter->pairs[i].site, &layer)));
+        bits |= bit_of(target_of(ml_module_parse(spec, adapter->pairs[i].module, &layer)));
     }
     return bits;
 }
@@ -87,36 +87,36 @@ done:
     return st;
 }
 
-static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *site)
+static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *module)
 {
     for (int64_t i = 0; i < adapter->count; i++)
-        if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
+        if (!strcmp(adapter->pairs[i].module, module)) return &adapter->pairs[i];
     return NULL;
 }
 
-/* ---- sites --------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------- */
 
-/* Fills in the adapters' pairs; *any: one of them has the site. */
-static ml_status find_pairs(const ml_study *study, ml_study_site *site, bool *any)
+/* Fills in the adapters' pairs; *any: one of them has the module. */
+static ml_status find_pairs(const ml_study *study, ml_study_module *module, bool *any)
 {
     const ml_adapter_pair *found = NULL;
     for (int i = 0; i < study->adapters; i++) {
-        const ml_adapter_pair *p = site->pair[i] = find_pair(&study->adapter[i], site->name);
+        const ml_adapter_pair *p = module->pair[i] = find_pair(&study->adapter[i], module->name);
         if (!p) continue;
         found = p;
         if (p->rank > p->in || p->rank > p->out)
             return ml_fail(ML_INPUT,
                            "%s: %s: rank %" PRId64 " exceeds a side of its %" PRId64 " × %" PRId64
                            " weight",
-                           study->path[i], site->name, p->rank, p->out, p->in);
+                           study->path[i], module->name, p->rank, p->out, p->in);
     }
     *any = found != NULL;
     for (int i = 0; i < study->adapters && found; i++)
-        if (!site->pair[i])
+        if (!module->pair[i])
             return ml_fail(ML_INPUT,
                            "%s: has no pair at %s, but %s has: choose what both have by --targets "
                            "and --layers",
-                           study->path[i], site->name, study->path[1 - i]);
+                           study->path[i], module->name, study->path[1 - i]);
     return ML_OK;
 }
 
@@ -126,23 +126,23 @@ static bool kind_is_chosen(unsigned targets, unsigned bit)
     return targets ? (targets & bit) != 0 : bit != ML_TARGET_QKV;
 }
 
-/* A site of this kind in this layer, if it belongs to the study. */
+/* A module of this kind in this layer, if it belongs to the study. */
 static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer,
-                          const ml_site_kind *kind)
+                          const ml_module_kind *kind)
 {
     unsigned bit = bit_of(target_of(kind));
     bool chosen =
         (study->adapters > 0 && selection->targets == 0) || kind_is_chosen(selection->targets, bit);
     if (!chosen || !layer_is_selected(selection, layer)) return ML_OK;
-    ml_study_site site = {.layer = layer, .target = target_of(kind)};
-    snprintf(site.name, sizeof site.name, "layers.%" PRId64 ".%s", layer, kind->name);
-    ml_site_shape(ml_base_spec(study->base), kind->name, &site.in, &site.out);
+    ml_study_module module = {.layer = layer, .target = target_of(kind)};
+    snprintf(module.name, sizeof module.name, "layers.%" PRId64 ".%s", layer, kind->name);
+    ml_module_shape(ml_base_spec(study->base), kind->name, &module.in, &module.out);
     bool any = true;
     if (study->adapters > 0) {
-        ml_status st = find_pairs(study, &site, &any);
+        ml_status st = find_pairs(study, &module, &any);
         if (st != ML_OK) return st;
     }
-    if (any) study->sites[study->count++] = site;
+    if (any) study->modules[study->count++] = module;
     return ML_OK;
 }
 
@@ -150,7 +150,7 @@ static ml_status consider(ml_study *study, const ml_selection *selection, int64_
 static ml_status check_found(const ml_study *study, const ml_selection *selection)
 {
     unsigned found = 0;
-    for (int64_t i = 0; i < study->count; i++) found |= bit_of(study->sites[i].target);
+    for (int64_t i = 0; i < study->count; i++) found |= bit_of(study->modules[i].target);
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (selection->targets & ~found & bit)
             return ml_fail(ML_USAGE, "--targets: %s has no %s in the layers chosen", study->path[0],
@@ -159,14 +159,14 @@ static ml_status check_found(const ml_study *study, const ml_selection *selectio
     return ml_fail(ML_USAGE, "--layers: %s has no pairs in the layers chosen", study->path[0]);
 }
 
-static ml_status list_sites(ml_study *study, const ml_selection *selection)
+static ml_status list_modules(ml_study *study, const ml_selection *selection)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(study->base);
-    const ml_site_kind *kinds = ml_site_kinds(spec->family);
+    const ml_module_kind *kinds = ml_module_kinds(spec->family);
     int64_t nkinds = 0;
     while (kinds[nkinds].name) nkinds++;
-    ML_NEW(study->sites, spec->layers * nkinds, ML_MEM_OTHER, "a list of sites");
+    ML_NEW(study->modules, spec->layers * nkinds, ML_MEM_OTHER, "a list of sites");
     for (int64_t layer = 0; layer < spec->layers; layer++)
         for (int64_t k = 0; k < nkinds; k++) ML_TRY(consider(study, selection, layer, &kinds[k]));
     st = check_found(study, selection);
@@ -180,7 +180,7 @@ static ml_status open_here(ml_study *study, const char *base, const ml_selection
     ML_TRY(ml_base_open(&study->base, base));
     ML_TRY(check_selection(selection, ml_base_spec(study->base)));
     ML_TRY(read_adapters(study, selection));
-    st = list_sites(study, selection);
+    st = list_modules(study, selection);
 done:
     return st;
 }
@@ -202,7 +202,7 @@ ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
 void ml_study_close(ml_study *study)
 {
     for (int i = 0; i < study->adapters; i++) ml_adapter_destroy(&study->adapter[i]);
-    ml_memory_free(study->sites);
+    ml_memory_free(study->modules);
     ml_base_close(study->base);
     *study = (ml_study){0};
 }
@@ -213,11 +213,11 @@ ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
     ml_status st = check_selection(&(ml_selection){.targets = targets}, spec);
     if (st != ML_OK) return st;
     *count = 0;
-    for (const ml_site_kind *kind = ml_site_kinds(spec->family); kind->name; kind++) {
+    for (const ml_module_kind *kind = ml_module_kinds(spec->family); kind->name; kind++) {
         unsigned bit = bit_of(target_of(kind));
         int64_t width, rows;
         if (!kind_is_chosen(targets, bit)) continue;
-        ml_site_shape(spec, kind->name, &width, &rows);
+        ml_module_shape(spec, kind->name, &width, &rows);
         ml_svd_kind *k = &out[(*count)++];
         k->target = target_of(kind);
         ml_svd_plan_make(&k->plan, rows, width, ranks);

@@ -37,7 +37,7 @@ void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_
         for (int64_t j = 0; j < nb; j++) phi[i * nb + j] /= (double)(ml_min(i, j) + 1);
 }
 
-/* ---- one site ------------------------------------------------------------------------------ */
+/* ---- one module ------------------------------------------------------------------------------ */
 
 static ml_status make_room(ml_subspace *s)
 {
@@ -52,14 +52,14 @@ done:
 
 /* The baseline: what two matrices of the same shapes have in common that know nothing of each
  * other. */
-static ml_status compare_random(ml_subspace *s, int64_t length, uint64_t seed, const char *site)
+static ml_status compare_random(ml_subspace *s, int64_t length, uint64_t seed, const char *module)
 {
     ml_status st = ML_OK;
     char name[96];
     directions a = {0}, b = {0};
-    snprintf(name, sizeof name, "analyze.subspace.a.%s", site);
+    snprintf(name, sizeof name, "analyze.subspace.a.%s", module);
     ML_TRY(directions_random(&a, s->na, length, seed, name));
-    snprintf(name, sizeof name, "analyze.subspace.b.%s", site);
+    snprintf(name, sizeof name, "analyze.subspace.b.%s", module);
     ML_TRY(directions_random(&b, s->nb, length, seed, name));
     ml_subspace_similarity(a.vector, s->na, b.vector, s->nb, length, s->phi_random);
 done:
@@ -68,13 +68,13 @@ done:
     return st;
 }
 
-static ml_status compare_site(ml_subspace *s, const ml_study *study, const ml_study_site *site,
-                              ml_factor factor, uint64_t seed)
+static ml_status compare_module(ml_subspace *s, const ml_study *study,
+                                const ml_study_module *module, ml_factor factor, uint64_t seed)
 {
     ml_status st = ML_OK;
     directions d[ML_STUDY_ADAPTERS] = {{0}};
     for (int i = 0; i < ML_STUDY_ADAPTERS; i++) {
-        st = directions_of(&d[i], site->pair[i], factor);
+        st = directions_of(&d[i], module->pair[i], factor);
         if (st != ML_OK) {
             st = ml_fail_within(st, "%s", study->path[i]);
             goto done;
@@ -86,20 +86,20 @@ static ml_status compare_site(ml_subspace *s, const ml_study *study, const ml_st
     memcpy(s->sigma_a, d[0].sigma, (size_t)s->na * sizeof *s->sigma_a);
     memcpy(s->sigma_b, d[1].sigma, (size_t)s->nb * sizeof *s->sigma_b);
     ml_subspace_similarity(d[0].vector, s->na, d[1].vector, s->nb, d[0].length, s->phi);
-    st = compare_random(s, d[0].length, seed, site->name);
+    st = compare_random(s, d[0].length, seed, module->name);
 done:
     for (int i = 0; i < ML_STUDY_ADAPTERS; i++) directions_destroy(&d[i]);
     return st;
 }
 
-/* ---- all sites: rank p has those with index ≡ p -------------------------------------------- */
+/* ---- all modules: rank p has those with index ≡ p -------------------------------------------- */
 
 static ml_status compare_own(ml_subspace *s, const ml_study *study, ml_factor factor, uint64_t seed)
 {
     ml_status st = ML_OK;
     for (int64_t i = ml_grid_rank(study->grid); i < study->count && st == ML_OK;
          i += ml_grid_size(study->grid))
-        st = compare_site(&s[i], study, &study->sites[i], factor, seed);
+        st = compare_module(&s[i], study, &study->modules[i], factor, seed);
     return st;
 }
 

@@ -1,4 +1,4 @@
-/* The rows of a site's weight, straight from the base file. */
+/* The rows of a module's weight, straight from the base file. */
 #include "analyze/weights.h"
 
 #include <inttypes.h>
@@ -21,7 +21,7 @@ static ml_status read_tensor(const weight_reader *w, const char *tensor, int64_t
     const ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, count}}};
     ml_status st = ml_base_read(w->study->base, tensor, &rows, ML_FP32, out);
     if (st != ML_OK) return st;
-    return check_finite(out, first, count, w->site->in, tensor, ml_base_path(w->study->base));
+    return check_finite(out, first, count, w->module->in, tensor, ml_base_path(w->study->base));
 }
 
 ml_status weight_reader_rows(void *context, int64_t first, int64_t count, float *out)
@@ -29,8 +29,8 @@ ml_status weight_reader_rows(void *context, int64_t first, int64_t count, float 
     const weight_reader *w = context;
     const ml_model_spec *spec = ml_base_spec(w->study->base);
     char tensor[96];
-    if (strcmp(w->site->target, "qkv") != 0) {
-        snprintf(tensor, sizeof tensor, "%s.weight", w->site->name);
+    if (strcmp(w->module->target, "qkv") != 0) {
+        snprintf(tensor, sizeof tensor, "%s.weight", w->module->name);
         return read_tensor(w, tensor, first, count, out);
     }
     static const char *const part[] = {"q", "k", "v"};
@@ -39,10 +39,10 @@ ml_status weight_reader_rows(void *context, int64_t first, int64_t count, float 
     for (int64_t i = 0, start = 0; i < 3; start += rows[i++]) {
         int64_t from = ml_max(first, start), end = ml_min(first + count, start + rows[i]);
         if (from >= end) continue;
-        snprintf(tensor, sizeof tensor, "layers.%" PRId64 ".attn.%s.weight", w->site->layer,
+        snprintf(tensor, sizeof tensor, "layers.%" PRId64 ".attn.%s.weight", w->module->layer,
                  part[i]);
         ml_status st =
-            read_tensor(w, tensor, from - start, end - from, out + (from - first) * w->site->in);
+            read_tensor(w, tensor, from - start, end - from, out + (from - first) * w->module->in);
         if (st != ML_OK) return st;
     }
     return ML_OK;

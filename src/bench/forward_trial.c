@@ -65,7 +65,7 @@ ml_status ml_forward_trial_create(ml_forward_trial **out, const ml_forward_optio
     ML_TRY(ml_grid_create(&s->grid, (int)t->config.parallel.tp));
     ML_TRY(ml_grid_agree(s->grid, open_base(t)));
     ML_TRY(options->adapted ? session_attach_method(s) : session_attach_adapter(s, NULL));
-    ML_TRY(session_build(s, false, options->product_path, NULL));
+    ML_TRY(session_build(s, false, options->backend, NULL));
     if (s->peft) draw_adapter(s);
     *out = t;
     t = NULL;
@@ -98,7 +98,7 @@ int64_t ml_forward_trial_parameters(const ml_forward_trial *t)
     return t->session.parameters.global;
 }
 
-const char *ml_forward_trial_product_path(const ml_forward_trial *t)
+const char *ml_forward_trial_backend(const ml_forward_trial *t)
 {
-    return t->session.kernels->product_path;
+    return t->session.kernels->backend;
 }

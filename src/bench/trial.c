@@ -132,7 +132,7 @@ static ml_status build(ml_trial *t)
     int64_t state = state_bytes(), frozen = ml_memory_current(ML_MEM_FROZEN);
     ML_TRY(t->options.method == ML_TRIAL_FROZEN ? session_attach_adapter(s, NULL)
                                                 : session_attach_method(s));
-    ML_TRY(session_build(s, true, t->options.product_path, t->options.vector_path));
+    ML_TRY(session_build(s, true, t->options.backend, t->options.vector_path));
     if (s->peft) ml_peft_initialise(s->peft);
     ML_TRY(
         ml_grid_agree(s->grid, t->options.method == ML_TRIAL_FROZEN ? train_one_bias(t) : ML_OK));
@@ -206,7 +206,7 @@ double ml_trial_peak_gflops(ml_trial *t)
 void ml_trial_get_facts(const ml_trial *t, ml_trial_facts *out)
 {
     const session *s = &t->session;
-    *out = (ml_trial_facts){.product_path = s->kernels->product_path,
+    *out = (ml_trial_facts){.backend = s->kernels->backend,
                             .vector_path = s->kernels->vector_path,
                             .ranks = ml_grid_size(s->grid),
                             .dp = ml_grid_dp(s->grid),

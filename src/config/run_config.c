@@ -208,7 +208,7 @@ static const key table[] = {
      .choices = shares},
     {.path = "memory.shard_optimizer", .kind = KEY_BOOL, .offset = AT(memory.shard_optimizer)},
     {.path = "precision", .kind = KEY_CHOICE, .offset = AT(precision), .choices = precisions},
-    {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(product_path), .nullable = true},
+    {.path = "kernels.product", .kind = KEY_TEXT, .offset = AT(backend), .nullable = true},
     {.path = "kernels.vector", .kind = KEY_TEXT, .offset = AT(vector_path), .nullable = true},
     {.path = NULL},
 };

@@ -287,7 +287,7 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
     case KEY_LAYERS:
         return layers_read(key, place, document, node, where);
     case KEY_SITES:
-        return sites_read(key, place, document, node, where);
+        return modules_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -365,7 +365,7 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
     case KEY_LAYERS:
         return ml_layer_ranges_write(place, out);
     case KEY_SITES:
-        return ml_site_patterns_write(place, out);
+        return ml_module_patterns_write(place, out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

@@ -15,7 +15,7 @@ static void add_seconds(const ml_grid *grid, double since)
 static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size_t size,
                    MPI_Datatype type, MPI_Op operation)
 {
-    if (grid->members[group] == 1) return;
+    if (grid->group_size[group] == 1) return;
     double since = ml_seconds();
     for (int64_t at = 0; at < n; at += piece)
         MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type,
@@ -51,7 +51,7 @@ void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
 {
-    if (grid->members[group] == 1) return;
+    if (grid->group_size[group] == 1) return;
     double since = ml_seconds();
     for (int64_t at = 0; at < n; at += piece)
         MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root,
@@ -61,18 +61,18 @@ void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *byte
 
 static void find_parts(const ml_grid *grid, ml_group group, int64_t n)
 {
-    int64_t members = grid->members[group];
-    for (int64_t i = 0; i < members; i++) {
-        grid->count[i] = (int)ml_part_count(n, members, i);
-        grid->start[i] = (int)ml_part_start(n, members, i);
+    int64_t group_size = grid->group_size[group];
+    for (int64_t i = 0; i < group_size; i++) {
+        grid->count[i] = (int)ml_part_count(n, group_size, i);
+        grid->start[i] = (int)ml_part_start(n, group_size, i);
     }
 }
 
 /* MPI leaves the sum where x begins. */
-void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
-    int mine = grid->place[group];
-    if (grid->members[group] == 1 || n == 0) return;
+    int mine = grid->group_rank[group];
+    if (grid->group_size[group] == 1 || n == 0) return;
     double since = ml_seconds();
     find_parts(grid, group, n);
     MPI_Reduce_scatter(MPI_IN_PLACE, x, grid->count, MPI_FLOAT, MPI_SUM, grid->group[group]);
@@ -81,9 +81,9 @@ void ml_grid_scatter_sum_float(const ml_grid *grid, ml_group group, float *x, in
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 
-void ml_grid_gather_parts_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
-    if (grid->members[group] == 1 || n == 0) return;
+    if (grid->group_size[group] == 1 || n == 0) return;
     double since = ml_seconds();
     find_parts(grid, group, n);
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT,
@@ -135,7 +135,7 @@ static ml_status first_failure(MPI_Comm comm, int size, ml_status local, char te
 ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
 {
     char text[2048];
-    int size = grid->members[group];
+    int size = grid->group_size[group];
     if (size == 1) return local;
     double since = ml_seconds();
     ml_status st = first_failure(grid->group[group], size, local, text);

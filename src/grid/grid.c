@@ -82,17 +82,18 @@ static void make_groups(ml_grid *grid)
                         &group[ML_GROUP_NODE]);
     MPI_Comm_split(group[ML_GROUP_NODE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_REPLICA]);
     for (int g = 0; g < GROUPS; g++) {
-        MPI_Comm_size(group[g], &grid->members[g]);
-        MPI_Comm_rank(group[g], &grid->place[g]);
+        MPI_Comm_size(group[g], &grid->group_size[g]);
+        MPI_Comm_rank(group[g], &grid->group_rank[g]);
     }
 }
 
 static void count_nodes(ml_grid *grid)
 {
     MPI_Comm world = grid->group[ML_GROUP_WORLD];
-    int leads = grid->place[ML_GROUP_NODE] == 0;
+    int leads = grid->group_rank[ML_GROUP_NODE] == 0;
     MPI_Allreduce(&leads, &grid->nodes, 1, MPI_INT, MPI_SUM, world);
-    MPI_Allreduce(&grid->members[ML_GROUP_NODE], &grid->ranks_on_node, 1, MPI_INT, MPI_MAX, world);
+    MPI_Allreduce(&grid->group_size[ML_GROUP_NODE], &grid->ranks_on_node, 1, MPI_INT, MPI_MAX,
+                  world);
 }
 
 static void free_memory(ml_grid *grid)
@@ -144,8 +145,8 @@ int ml_grid_tp(const ml_grid *grid) { return grid->tp; }
 int ml_grid_tp_rank(const ml_grid *grid) { return grid->tp_rank; }
 int ml_grid_dp(const ml_grid *grid) { return grid->dp; }
 int ml_grid_dp_rank(const ml_grid *grid) { return grid->dp_rank; }
-int ml_grid_members(const ml_grid *grid, ml_group group) { return grid->members[group]; }
-int ml_grid_place(const ml_grid *grid, ml_group group) { return grid->place[group]; }
+int ml_grid_group_size(const ml_grid *grid, ml_group group) { return grid->group_size[group]; }
+int ml_grid_group_rank(const ml_grid *grid, ml_group group) { return grid->group_rank[group]; }
 int ml_grid_nodes(const ml_grid *grid) { return grid->nodes; }
 int ml_grid_ranks_on_node(const ml_grid *grid) { return grid->ranks_on_node; }
 int64_t ml_grid_summed_bytes(const ml_grid *grid, ml_group group) { return grid->summed[group]; }

@@ -10,7 +10,7 @@ enum { GROUPS = ML_GROUP_REPLICA + 1 };
 
 struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two */
-    int members[GROUPS], place[GROUPS];
+    int group_size[GROUPS], group_rank[GROUPS];
     int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
     int *count, *start;     /* [size] each: parts of an array, while a collective runs */
     double seconds;         /* inside collectives */

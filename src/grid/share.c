@@ -38,7 +38,7 @@ static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char
     char node[128] = "";
     (void)gethostname(node, sizeof node - 1);
     return ml_fail_within(st, "%s: %" PRId64 " bytes that %d ranks of node %s would share", what,
-                          bytes, grid->members[ML_GROUP_REPLICA], node);
+                          bytes, grid->group_size[ML_GROUP_REPLICA], node);
 }
 
 ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
@@ -50,15 +50,15 @@ ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_
     shared->bytes = bytes;
     shared->window = MPI_WIN_NULL;
     shared->group = grid->group[ML_GROUP_REPLICA];
-    shared->members = grid->members[ML_GROUP_REPLICA];
-    shared->place = grid->place[ML_GROUP_REPLICA];
+    shared->group_size = grid->group_size[ML_GROUP_REPLICA];
+    shared->group_rank = grid->group_rank[ML_GROUP_REPLICA];
     shared->category = category;
     st = make_block(shared, grid);
     if (st != ML_OK) {
         st = describe_failure(grid, bytes, what, st);
         goto done;
     }
-    shared->accounts = shared->place == 0;
+    shared->accounts = shared->group_rank == 0;
     if (shared->accounts) ml_memory_account(category, bytes);
     *out = shared;
     shared = NULL;
@@ -96,8 +96,8 @@ static bool take_pages(const ml_shared *shared, int64_t first, int64_t end)
 ml_status ml_shared_take_pages(ml_shared *shared)
 {
     int64_t units = ml_round_up(shared->bytes, SHARE_UNIT) / SHARE_UNIT, failed = 0;
-    int64_t start = ml_part_start(units, shared->members, shared->place),
-            count = ml_part_count(units, shared->members, shared->place);
+    int64_t start = ml_part_start(units, shared->group_size, shared->group_rank),
+            count = ml_part_count(units, shared->group_size, shared->group_rank);
 #pragma omp parallel reduction(+ : failed)
     {
         int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num(),
@@ -110,7 +110,7 @@ ml_status ml_shared_take_pages(ml_shared *shared)
     return ml_fail(ML_RESOURCE,
                    "out of memory: no pages for this rank's part of %" PRId64
                    " bytes that %d ranks share",
-                   shared->bytes, shared->members);
+                   shared->bytes, shared->group_size);
 }
 
 /* The block's whole pages: a window's neighbours are MPI's. */

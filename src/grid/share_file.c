@@ -84,7 +84,7 @@ ml_status share_memory_file(ml_shared *shared, const ml_grid *grid)
     ml_status st = ML_OK;
     offer o = {0};
     int fd = -1;
-    bool first = grid->place[ML_GROUP_REPLICA] == 0;
+    bool first = grid->group_rank[ML_GROUP_REPLICA] == 0;
     shared->mapped = ml_round_up(shared->bytes, SHARE_UNIT);
     if (first) st = make_file(shared->mapped, &o);
     if (first && st == ML_OK) fd = (int)o.fd;

@@ -9,11 +9,11 @@ enum { SHARE_UNIT = 2 << 20 }; /* a huge page */
 struct ml_shared {
     char *data;
     int64_t bytes;
-    int64_t mapped;     /* of a memory file: whole huge pages; 0 for a window */
-    MPI_Win window;     /* MPI_WIN_NULL for a memory file */
-    MPI_Comm group;     /* borrowed from the grid */
-    bool accounts;      /* this rank counts the bytes */
-    int members, place; /* of the group and in it */
+    int64_t mapped;             /* of a memory file: whole huge pages; 0 for a window */
+    MPI_Win window;             /* MPI_WIN_NULL for a memory file */
+    MPI_Comm group;             /* borrowed from the grid */
+    bool accounts;              /* this rank counts the bytes */
+    int group_size, group_rank; /* of the group and in it */
     ml_category category;
 };
 

@@ -6,7 +6,7 @@
 
 #include "grid/share_private.h"
 
-static const char place[] = "/dev/shm";
+static const char group_rank[] = "/dev/shm";
 enum {
     PAGE = 4096
 }; /* every rank finds the window at the same place in a page, on which the block is then rounded up
@@ -16,16 +16,17 @@ enum {
 static ml_status check_room(int64_t bytes)
 {
     struct statvfs about;
-    if (statvfs(place, &about)) return ml_fail(ML_RESOURCE, "%s: %s", place, strerror(errno));
+    if (statvfs(group_rank, &about))
+        return ml_fail(ML_RESOURCE, "%s: %s", group_rank, strerror(errno));
     int64_t room = (int64_t)about.f_bavail * (int64_t)about.f_frsize;
     if (room >= bytes) return ML_OK;
     return ml_fail(ML_RESOURCE, "%s has room for %" PRId64 " bytes, a shared window needs %" PRId64,
-                   place, room, bytes);
+                   group_rank, room, bytes);
 }
 
 ml_status share_window(ml_shared *shared, const ml_grid *grid)
 {
-    bool first = grid->place[ML_GROUP_REPLICA] == 0;
+    bool first = grid->group_rank[ML_GROUP_REPLICA] == 0;
     ml_status st =
         ml_grid_agree_in(grid, ML_GROUP_REPLICA, first ? check_room(shared->bytes + PAGE) : ML_OK);
     if (st != ML_OK) return st;

@@ -1,4 +1,4 @@
-/* Chooses the product path by measuring the candidates (measure.c) and the vector path by what the
+/* Chooses the backend by measuring the candidates (measure.c) and the vector path by what the
  * processor can run.
  *
  * Flags do not tell which product is fastest: a library may not know the processor, and a bf16
@@ -7,13 +7,13 @@
 
 #include "kernels/kernels_private.h"
 
-static const ml_product_path *const product_paths[] = {&ml_product_path_native,
-                                                       &ml_product_path_blas,
-                                                       &ml_product_path_onednn,
-                                                       &ml_product_path_onednn_matmul,
-                                                       &ml_product_path_onednn_bf16,
-                                                       &ml_product_path_ref,
-                                                       NULL};
+static const ml_backend *const backends[] = {&ml_backend_native,
+                                             &ml_backend_blas,
+                                             &ml_backend_onednn,
+                                             &ml_backend_onednn_matmul,
+                                             &ml_backend_onednn_bf16,
+                                             &ml_backend_ref,
+                                             NULL};
 
 static const ml_vector_path *const vector_paths[] = {
 #ifdef MPILORA_NATIVE_X86
@@ -24,17 +24,17 @@ static const ml_vector_path *const vector_paths[] = {
 static bool is_auto(const char *name) { return !name || !strcmp(name, "auto"); }
 
 /* May this path be taken under these options? The reference only where it is forced. */
-static bool is_candidate(const ml_product_path *path, const ml_kernels_options *options)
+static bool is_candidate(const ml_backend *path, const ml_kernels_options *options)
 {
     if (!path->available(options->weight_dtype)) return false;
-    return is_auto(options->product_path) ? path != &ml_product_path_ref
-                                          : !strcmp(path->name, options->product_path);
+    return is_auto(options->backend) ? path != &ml_backend_ref
+                                     : !strcmp(path->name, options->backend);
 }
 
 int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t most = 0;
-    for (const ml_product_path *const *p = product_paths; *p; p++)
+    for (const ml_backend *const *p = backends; *p; p++)
         if (is_candidate(*p, options)) most = ml_max(most, (*p)->scratch_floats(options, threads));
     return most;
 }
@@ -61,7 +61,7 @@ ml_status ml_choose_vector_path(ml_kernels *table, const char *name)
 static ml_status no_such_path(const ml_kernels_options *options)
 {
     char text[128] = "auto";
-    for (const ml_product_path *const *p = product_paths; *p; p++) {
+    for (const ml_backend *const *p = backends; *p; p++) {
         size_t used = strlen(text);
         if ((*p)->available(options->weight_dtype))
             snprintf(text + used, sizeof text - used, ", %s", (*p)->name);
@@ -69,20 +69,20 @@ static ml_status no_such_path(const ml_kernels_options *options)
     return ml_fail(
         ML_USAGE,
         "product path \"%s\" cannot run here with %s weights; this processor and build have: %s",
-        options->product_path, ml_dtype_name(options->weight_dtype), text);
+        options->backend, ml_dtype_name(options->weight_dtype), text);
 }
 
-static void stop_path(ml_kernels_owner *owner, const ml_product_path *path)
+static void stop_path(ml_kernels_owner *owner, const ml_backend *path)
 {
     if (path->stop) path->stop(owner);
 }
 
 /* Fills the table's products; *right: they are what the reference computes. */
 static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *options,
-                            const ml_product_path *path, bool *right)
+                            const ml_backend *path, bool *right)
 {
     ml_status st = path->start(owner, options);
-    owner->table.product_path = path->name;
+    owner->table.backend = path->name;
     *right = true;
     if (st == ML_OK && options->nshapes > 0) st = ml_check_products(&owner->table, options, right);
     if (st != ML_OK || !*right) stop_path(owner, path);
@@ -116,8 +116,8 @@ static void warn_of_slow_blas(const ml_kernels_owner *owner, int64_t tokens)
 
 static ml_status choose_forced(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    const ml_product_path *path = NULL;
-    for (const ml_product_path *const *p = product_paths; *p && !path; p++)
+    const ml_backend *path = NULL;
+    for (const ml_backend *const *p = backends; *p && !path; p++)
         if (is_candidate(*p, options)) path = *p;
     if (!path) return no_such_path(options);
     bool right;
@@ -151,11 +151,11 @@ static int64_t fastest(const ml_kernels_owner *owner)
  * keeps primitives there. */
 static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    const ml_product_path *candidate[ML_MAX_PATHS];
+    const ml_backend *candidate[ML_MAX_PATHS];
     ml_kernels tables[ML_MAX_PATHS];
     ml_status st = ML_OK;
     int64_t count = 0, best = 0;
-    for (const ml_product_path *const *p = product_paths; *p; p++) {
+    for (const ml_backend *const *p = backends; *p; p++) {
         bool right = false;
         if (!is_candidate(*p, options)) continue;
         ML_TRY(start_path(owner, options, *p, &right));
@@ -188,8 +188,8 @@ done:
     return ML_OK;
 }
 
-ml_status ml_choose_product_path(ml_kernels_owner *owner, const ml_kernels_options *options)
+ml_status ml_choose_backend(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return is_auto(options->product_path) ? choose_measured(owner, options)
-                                          : choose_forced(owner, options);
+    return is_auto(options->backend) ? choose_measured(owner, options)
+                                     : choose_forced(owner, options);
 }

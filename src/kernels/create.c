@@ -1,5 +1,5 @@
 /* Makes the table of a rank: one block that holds the owner and all scratch memory, the vector
- * path, then the product path. ml_kernels_workspace_bytes adds up the same sizes. */
+ * path, then the backend. ml_kernels_workspace_bytes adds up the same sizes. */
 #include <omp.h>
 #include <stdlib.h>
 
@@ -24,7 +24,7 @@ static ml_kernels_options with_environment(const ml_kernels_options *options)
 {
     ml_kernels_options o = *options;
     const char *product = getenv("MPILORA_PRODUCT_PATH"), *vector = getenv("MPILORA_VECTOR_PATH");
-    if (product && *product) o.product_path = product;
+    if (product && *product) o.backend = product;
     if (vector && *vector) o.vector_path = vector;
     return o;
 }
@@ -54,7 +54,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     owner->panel_floats = ml_panel_scratch_floats(&o, threads);
     ml_attention_scratch_place(&owner->attention, &o, block + s.owner + s.product);
     ML_TRY(ml_choose_vector_path(&owner->table, o.vector_path));
-    ML_TRY(ml_choose_product_path(owner, &o));
+    ML_TRY(ml_choose_backend(owner, &o));
     *out = &owner->table;
     owner = NULL;
 done:

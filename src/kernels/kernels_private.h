@@ -1,7 +1,7 @@
 /* What the files of kernels/ share: the owner behind the public table, and the lists of paths to
  * choose from.
  *
- * A product path fills weight_forward, weight_backward and gemm; a vector path fills everything
+ * A backend fills weight_forward, weight_backward and gemm; a vector path fills everything
  * else. Both are picked by ml_kernels_create (create.c, choose.c).
  */
 #ifndef MPILORA_KERNELS_KERNELS_PRIVATE_H
@@ -35,10 +35,10 @@ typedef struct ml_attention_scratch {
 typedef struct ml_kernels_owner {
     ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
     int threads;
-    const struct ml_product_path *product;
+    const struct ml_backend *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
-    void *product_state;    /* of the product path: cached primitives */
+    void *product_state;    /* of the backend: cached primitives */
     float *product_scratch; /* widened panels, narrowed activations */
     int64_t product_floats; /* its size */
     int64_t panel_floats;   /* of it, for panels: at its start */
@@ -55,17 +55,17 @@ typedef struct ml_kernels_owner {
 
 static inline ml_kernels_owner *ml_kernels_owner_of(const ml_kernels *k) { return k->workspace; }
 
-typedef struct ml_product_path {
+typedef struct ml_backend {
     const char *name;
     bool (*available)(ml_dtype dtype); /* can this processor and this build run it? */
     int64_t (*scratch_floats)(const ml_kernels_options *options, int threads);
     /* Fills the product entries of owner->table; product_scratch is there already. */
     ml_status (*start)(ml_kernels_owner *owner, const ml_kernels_options *options);
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
-} ml_product_path;
+} ml_backend;
 
-extern const ml_product_path ml_product_path_ref, ml_product_path_native, ml_product_path_blas,
-    ml_product_path_onednn, ml_product_path_onednn_matmul, ml_product_path_onednn_bf16;
+extern const ml_backend ml_backend_ref, ml_backend_native, ml_backend_blas, ml_backend_onednn,
+    ml_backend_onednn_matmul, ml_backend_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -78,8 +78,8 @@ extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
     ml_vector_path_avx512; /* the last two on x86-64 only */
 
 /* choose.c. Names: NULL and "auto" choose. */
-ml_status ml_choose_product_path(ml_kernels_owner *owner,
-                                 const ml_kernels_options *options) ML_NODISCARD;
+ml_status ml_choose_backend(ml_kernels_owner *owner,
+                            const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
 int64_t ml_product_scratch_floats(const ml_kernels_options *options,
                                   int threads); /* the most that a path which may be chosen needs */

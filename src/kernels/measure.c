@@ -1,4 +1,4 @@
-/* How fast the product paths are on the run's own shapes, cut down so that all of it stays well
+/* How fast the backends are on the run's own shapes, cut down so that all of it stays well
  * below a second, and whether a path computes what the reference does. */
 #include <math.h>
 
@@ -162,7 +162,7 @@ ml_status ml_measure_products(const ml_kernels_options *options, int threads, in
                 seconds[p][backward] = first || t < seconds[p][backward] ? t : seconds[p][backward];
             }
     for (int64_t p = 0; p < count; p++)
-        rates[p] = (ml_kernels_rate){tables[p].product_path, flops / seconds[p][0] * 1e-9,
+        rates[p] = (ml_kernels_rate){tables[p].backend, flops / seconds[p][0] * 1e-9,
                                      flops / seconds[p][1] * 1e-9};
 done:
     for (int i = 0; i < SHAPES_MOST; i++) free_sample(&samples[i]);

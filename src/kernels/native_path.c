@@ -1,4 +1,4 @@
-/* The product path "native": the project's own product, with the instructions of the vector path.
+/* The backend "native": the project's own product, with the instructions of the vector path.
  * A bf16 weight is widened while it is packed. */
 #include "kernels/kernels_private.h"
 #include "kernels/product.h"
@@ -100,4 +100,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_product_path ml_product_path_native = {"native", available, scratch_floats, start, NULL};
+const ml_backend ml_backend_native = {"native", available, scratch_floats, start, NULL};

@@ -35,7 +35,7 @@ static int64_t step_of(const ml_kernels *k, const ml_weight *w)
 static const float *widened(const ml_kernels *k, const ml_weight *w, int64_t row, int64_t rows)
 {
     float *panel = ml_kernels_owner_of(k)->product_scratch;
-    k->widen(rows * w->cols, (const uint16_t *)w->data + row * w->cols, panel);
+    k->bf16_to_fp32(rows * w->cols, (const uint16_t *)w->data + row * w->cols, panel);
     return panel;
 }
 

@@ -3,7 +3,7 @@
 
 #include "kernels/kernels_private.h"
 
-static ml_kernels reference = {.product_path = "ref", .vector_path = "ref"};
+static ml_kernels reference = {.backend = "ref", .vector_path = "ref"};
 static once_flag filled = ONCE_FLAG_INIT;
 
 static void fill(void)

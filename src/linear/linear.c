@@ -1,14 +1,14 @@
 /* Column- and row-parallel linear layers: the local product, the adapter's hook, one named sum. */
 #include "mpilora/linear.h"
 
-void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts, const char *const *sites,
-                        const int64_t *outs, int64_t global_in, const int64_t *units, int tp,
-                        int tp_rank)
+void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
+                        const char *const *modules, const int64_t *outs, int64_t global_in,
+                        const int64_t *units, int tp, int tp_rank)
 {
     *layer = (ml_linear){.kind = kind, .nparts = nparts, .global_in = global_in, .in = global_in};
     for (int i = 0; i < nparts; i++) {
         ml_linear_part *part = &layer->part[i];
-        snprintf(part->site, sizeof part->site, "%s", sites[i]);
+        snprintf(part->module, sizeof part->module, "%s", modules[i]);
         part->out = part->count = outs[i];
         if (kind == ML_LINEAR_COLUMN) {
             int64_t rows = outs[i] / units[i];

@@ -27,7 +27,7 @@ static float *take_floats(cursor *c, int64_t count) { return take(c, count, size
 
 /* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
  * nothing else after x2 is. */
-static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, kept_layer *k,
+static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, saved_layer *k,
                                cursor *c)
 {
     size_t size = ml_dtype_size(m->dtype);
@@ -41,23 +41,23 @@ static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t
     k->rstd1 = take_floats(c, T);
     k->rstd2 = take_floats(c, T);
     k->lse = take_floats(c, T * m->heads);
-    k->hook_qkv = take_floats(c, T * layer->qkv.hook.kept_per_token);
-    k->hook_o = take_floats(c, T * layer->o.hook.kept_per_token);
-    k->hook_up = take_floats(c, T * layer->up.hook.kept_per_token);
+    k->hook_qkv = take_floats(c, T * layer->qkv.hook.saved_per_token);
+    k->hook_o = take_floats(c, T * layer->o.hook.saved_per_token);
+    k->hook_up = take_floats(c, T * layer->up.hook.saved_per_token);
 }
 
 /* In checkpoint mode every layer has its x1 and all share the rest. */
-static void lay_out_kept(const ml_model *m, activations *a, int64_t T, cursor *c)
+static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *c)
 {
     for (int64_t l = 0; l < m->spec.layers; l++) {
-        kept_layer k = {.x1 = take(c, T * m->spec.width, ml_dtype_size(m->dtype)),
-                        .hook_down = take_floats(c, T * m->layers[l].down.hook.kept_per_token)};
+        saved_layer k = {.x1 = take(c, T * m->spec.width, ml_dtype_size(m->dtype)),
+                         .hook_down = take_floats(c, T * m->layers[l].down.hook.saved_per_token)};
         if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, &m->layers[l], T, &k, c);
         if (a->layers) a->layers[l] = k;
     }
     int64_t shared = c->used;
     for (int64_t l = 0; m->mode == ML_ACTIVATIONS_CHECKPOINT && l < m->spec.layers; l++) {
-        kept_layer k = {0};
+        saved_layer k = {0};
         c->used = shared;
         lay_out_recomputed(m, &m->layers[l], T, &k, c);
         if (!a->layers) continue;
@@ -89,23 +89,23 @@ static int64_t even_chunk(int64_t T, int64_t most)
 static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward,
                               cursor *c)
 {
-    bool widen = backward && m->dtype == ML_BF16;
+    bool bf16_to_fp32 = backward && m->dtype == ML_BF16;
     a->qkv = take_floats(c, T * qkv_width(m));
     a->attention = take_floats(c, T * q_width(m));
     if (backward) a->d_attention = take_floats(c, T * q_width(m));
-    if (widen) a->wide_qkv = take_floats(c, T * qkv_width(m));
-    if (widen) a->wide_attention = take_floats(c, T * q_width(m));
+    if (bf16_to_fp32) a->wide_qkv = take_floats(c, T * qkv_width(m));
+    if (bf16_to_fp32) a->wide_attention = take_floats(c, T * q_width(m));
 }
 
 /* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is
  * computed again it needs both. */
 static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor *c)
 {
-    bool h_is_kept = m->dtype == ML_FP32 && m->mode == ML_ACTIVATIONS_FULL;
+    bool h_is_saved = m->dtype == ML_FP32 && m->mode == ML_ACTIVATIONS_FULL;
     a->h = take_floats(c, a->chunk * h_width(m));
     a->a = take_floats(c, a->chunk * a_width(m));
     if (!backward) return;
-    a->dh = h_is_kept ? a->h : take_floats(c, a->chunk * h_width(m));
+    a->dh = h_is_saved ? a->h : take_floats(c, a->chunk * h_width(m));
     if (is_gated(m)) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
@@ -166,11 +166,11 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
-static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward, cursor *kept,
+static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward, cursor *saved,
                     cursor *work)
 {
     lay_out_work(m, a, T, backward, work);
-    if (backward) lay_out_kept(m, a, T, kept);
+    if (backward) lay_out_saved(m, a, T, saved);
 }
 
 const char *ml_activation_mode_name(ml_activation_mode mode)
@@ -189,9 +189,9 @@ void ml_model_reserve_bytes(const ml_model *m, int64_t tokens, bool backward,
                             int64_t bytes[ML_MEM_CATEGORIES])
 {
     activations a = {0};
-    cursor kept = {0}, work = {0};
-    lay_out(m, &a, tokens, backward, &kept, &work);
-    bytes[ML_MEM_ACTIVATION] += kept.used;
+    cursor saved = {0}, work = {0};
+    lay_out(m, &a, tokens, backward, &saved, &work);
+    bytes[ML_MEM_ACTIVATION] += saved.used;
     bytes[ML_MEM_WORKSPACE] += work.used;
     bytes[ML_MEM_OTHER] += m->spec.layers * (int64_t)sizeof *a.layers;
 }
@@ -200,17 +200,17 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
 {
     ml_status st = ML_OK;
     activations *a = &m->act;
-    cursor kept = {0}, work = {0};
+    cursor saved = {0}, work = {0};
     release_activations(m);
     ML_NEW(a->layers, m->spec.layers, ML_MEM_OTHER, "layers' activations");
-    lay_out(m, a, tokens, backward, &kept, &work);
-    ML_NEW(kept.base, kept.used, ML_MEM_ACTIVATION, "activations kept for backward");
-    a->kept_storage = kept.base;
+    lay_out(m, a, tokens, backward, &saved, &work);
+    ML_NEW(saved.base, saved.used, ML_MEM_ACTIVATION, "activations kept for backward");
+    a->saved_storage = saved.base;
     ML_NEW(work.base, work.used, ML_MEM_WORKSPACE, "activations' work space");
     a->work_storage = work.base;
-    kept = (cursor){.base = kept.base};
+    saved = (cursor){.base = saved.base};
     work = (cursor){.base = work.base};
-    lay_out(m, a, tokens, backward, &kept, &work);
+    lay_out(m, a, tokens, backward, &saved, &work);
     a->tokens = tokens;
     a->backward = backward;
     if (a->cosine) fill_rope_table(&m->spec, ml_min(tokens, m->spec.context), a->cosine, a->sine);
@@ -221,24 +221,24 @@ done:
 
 void release_activations(ml_model *m)
 {
-    ml_memory_free(m->act.kept_storage);
+    ml_memory_free(m->act.saved_storage);
     ml_memory_free(m->act.work_storage);
     ml_memory_free(m->act.layers);
     m->act = (activations){0};
 }
 
-void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x, int64_t count)
+void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, int64_t count)
 {
     if (m->dtype == ML_BF16)
-        m->kernels->narrow(count, x, (uint16_t *)kept + first);
+        m->kernels->fp32_to_bf16(count, x, (uint16_t *)saved + first);
     else
-        memcpy((float *)kept + first, x, (size_t)count * sizeof *x);
+        memcpy((float *)saved + first, x, (size_t)count * sizeof *x);
 }
 
-const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide,
-                       int64_t count)
+const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
+                        int64_t count)
 {
-    if (m->dtype != ML_BF16) return (const float *)kept + first;
-    m->kernels->widen(count, (const uint16_t *)kept + first, wide);
+    if (m->dtype != ML_BF16) return (const float *)saved + first;
+    m->kernels->bf16_to_fp32(count, (const uint16_t *)saved + first, wide);
     return wide;
 }

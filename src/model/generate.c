@@ -242,11 +242,11 @@ done:
 
 static void end_finished(generator *g)
 {
-    int64_t kept = 0;
+    int64_t saved = 0;
     for (int64_t i = 0; i < g->running; i++) {
         running *r = g->under_way[i];
         if (r->search.rows > 0) {
-            g->under_way[kept++] = r;
+            g->under_way[saved++] = r;
             continue;
         }
         r->request->count = search_result(&r->search, r->request->out);
@@ -256,7 +256,7 @@ static void end_finished(generator *g)
         ml_memory_free(r->slot);
         ml_memory_free(r);
     }
-    g->running = kept;
+    g->running = saved;
 }
 
 /* Few places at a time are not worth a pass of their own. */

@@ -36,12 +36,13 @@ static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
-    const kept_layer *kept = &a->layers[l];
-    if (!kept->h || ml_linear_needs_input(&layer->up))
+    const saved_layer *saved = &a->layers[l];
+    if (!saved->h || ml_linear_needs_input(&layer->up))
         norm_forward(m, &layer->norm2, c->count, x2, a->n,
-                     kept->mean2 ? kept->mean2 + c->first : NULL, kept->rstd2 + c->first);
-    if (kept->h) return kept_rows(m, kept->h, c->first * h_width(m), a->h, c->count * h_width(m));
-    pass->kept = hook_rows(kept->hook_up, &layer->up, c);
+                     saved->mean2 ? saved->mean2 + c->first : NULL, saved->rstd2 + c->first);
+    if (saved->h)
+        return saved_rows(m, saved->h, c->first * h_width(m), a->h, c->count * h_width(m));
+    pass->saved = hook_rows(saved->hook_up, &layer->up, c);
     ml_linear_forward(&layer->up, pass, a->n, a->h);
     return a->h;
 }
@@ -51,22 +52,22 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
-    const kept_layer *kept = &a->layers[l];
+    const saved_layer *saved = &a->layers[l];
     int64_t d = m->spec.width, first = l * OPS_A_LAYER;
     ml_pass pass = pass_over(m, batch, c);
     float *dx = a->x + c->first * d, *da = is_gated(m) ? a->d_mlp : a->dh;
-    const float *x2 = kept_rows(m, kept->x2, c->first * d, a->wide_x, c->count * d);
+    const float *x2 = saved_rows(m, saved->x2, c->first * d, a->wide_x, c->count * d);
     const float *h = mlp_input(m, l, &pass, c, x2);
     if (ml_linear_needs_input(&layer->down)) activate(m, c->count, h, a->a);
-    pass.kept = hook_rows(kept->hook_down, &layer->down, c);
+    pass.saved = hook_rows(saved->hook_down, &layer->down, c);
     ml_linear_backward(&layer->down, &pass, a->a, dx, lowest < first + OP_DOWN ? da : NULL);
     if (lowest >= first + OP_DOWN) return;
     activation_gradient(m, c->count, h, da);
-    pass.kept = hook_rows(kept->hook_up, &layer->up, c);
+    pass.saved = hook_rows(saved->hook_up, &layer->up, c);
     ml_linear_backward(&layer->up, &pass, a->n, a->dh, lowest < first + OP_UP ? a->y : NULL);
     if (lowest < first + OP_UP)
-        norm_backward(m, &layer->norm2, c->count, x2, kept->mean2 ? kept->mean2 + c->first : NULL,
-                      kept->rstd2 + c->first, a->y, dx, true);
+        norm_backward(m, &layer->norm2, c->count, x2, saved->mean2 ? saved->mean2 + c->first : NULL,
+                      saved->rstd2 + c->first, a->y, dx, true);
 }
 
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation
@@ -74,28 +75,28 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
 static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
-    const kept_layer *kept = &a->layers[l];
+    const saved_layer *saved = &a->layers[l];
     const ml_virtual_hook *hook = &m->virtual_hook;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), kv = kv_width(m);
-    const float *qkv = kept_rows(m, kept->qkv, 0, a->wide_qkv, T * width);
-    const float *o = kept_rows(m, kept->attention, 0, a->wide_attention, T * q);
+    const float *qkv = saved_rows(m, saved->qkv, 0, a->wide_qkv, T * width);
+    const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
     ml_attention_shape shape = attention_shape(m);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
-                          q, kept->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
+                          q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
     if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);
     if (m->spec.family != ML_FAMILY_LLAMA) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, true);
     k->rope(T, m->kv_heads, m->spec.head_dim, dk, width, a->position, a->cosine, a->sine, true);
 }
 
-static const float *o_input(const ml_model *m, const kept_layer *kept, const ml_batch *batch,
+static const float *o_input(const ml_model *m, const saved_layer *saved, const ml_batch *batch,
                             bool last)
 {
     const activations *a = &m->act;
     const float *o =
-        kept_rows(m, kept->attention, 0, a->wide_attention, batch->tokens * q_width(m));
+        saved_rows(m, saved->attention, 0, a->wide_attention, batch->tokens * q_width(m));
     if (!last) return o;
     gather_rows(batch, q_width(m), o, a->attention);
     return a->attention;
@@ -105,13 +106,13 @@ static void o_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t ro
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
-    const kept_layer *kept = &a->layers[l];
+    const saved_layer *saved = &a->layers[l];
     bool last = l == m->spec.layers - 1;
-    const float *o = ml_linear_needs_input(&layer->o) ? o_input(m, kept, batch, last) : NULL;
+    const float *o = ml_linear_needs_input(&layer->o) ? o_input(m, saved, batch, last) : NULL;
     for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         int64_t at = c.first * q_width(m);
-        pass.kept = hook_rows(kept->hook_o, &layer->o, &c);
+        pass.saved = hook_rows(saved->hook_o, &layer->o, &c);
         ml_linear_backward(&layer->o, &pass, o ? o + at : NULL, a->x + c.first * m->spec.width,
                            lowest < l * OPS_A_LAYER + OP_O ? a->d_attention + at : NULL);
     }
@@ -124,16 +125,16 @@ static void qkv_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t 
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
-    const kept_layer *kept = &a->layers[l];
+    const saved_layer *saved = &a->layers[l];
     int64_t d = m->spec.width;
     bool below = lowest < l * OPS_A_LAYER + OP_QKV;
     for (chunk c = {.rows = batch->tokens}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
-        float *mean = kept->mean1 ? kept->mean1 + c.first : NULL, *rstd = kept->rstd1 + c.first;
-        const float *x1 = kept_rows(m, kept->x1, c.first * d, a->wide_x, c.count * d);
+        float *mean = saved->mean1 ? saved->mean1 + c.first : NULL, *rstd = saved->rstd1 + c.first;
+        const float *x1 = saved_rows(m, saved->x1, c.first * d, a->wide_x, c.count * d);
         if (ml_linear_needs_input(&layer->qkv))
             norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
-        pass.kept = hook_rows(kept->hook_qkv, &layer->qkv, &c);
+        pass.saved = hook_rows(saved->hook_qkv, &layer->qkv, &c);
         ml_linear_backward(&layer->qkv, &pass, a->n, a->qkv + c.first * qkv_width(m),
                            below ? a->y : NULL);
         if (below)

@@ -36,9 +36,9 @@ ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
     return pass;
 }
 
-float *hook_rows(float *kept, const ml_linear *layer, const chunk *c)
+float *hook_rows(float *saved, const ml_linear *layer, const chunk *c)
 {
-    return kept ? kept + c->first * layer->hook.kept_per_token : NULL;
+    return saved ? saved + c->first * layer->hook.saved_per_token : NULL;
 }
 
 /* to[i] = from[row[i]]; `to` may be `from`, since the rows ascend. */
@@ -48,18 +48,19 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
         memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
 }
 
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept)
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
+                 const saved_layer *saved)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
-    if (kept) keep_rows(m, kept->x1, 0, a->x, T * d);
+    if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n,
-                     kept && kept->mean1 ? kept->mean1 + c.first : a->mean,
-                     kept ? kept->rstd1 + c.first : a->rstd);
-        pass.kept = hook_rows(kept ? kept->hook_qkv : NULL, &layer->qkv, &c);
+                     saved && saved->mean1 ? saved->mean1 + c.first : a->mean,
+                     saved ? saved->rstd1 + c.first : a->rstd);
+        pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
         ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
     }
     if (m->spec.family != ML_FAMILY_LLAMA) return;
@@ -68,7 +69,7 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, cons
             a->sine, false);
 }
 
-static void attend(ml_model *m, const ml_batch *batch, const kept_layer *kept)
+static void attend(ml_model *m, const ml_batch *batch, const saved_layer *saved)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -76,10 +77,10 @@ static void attend(ml_model *m, const ml_batch *batch, const kept_layer *kept)
     const float *key = a->qkv + q, *value = key + kv_width(m);
     const ml_attention_shape shape = attention_shape(m);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width,
-                         a->attention, q, kept ? kept->lse : a->lse);
-    if (!kept) return;
-    keep_rows(m, kept->qkv, 0, a->qkv, T * width);
-    keep_rows(m, kept->attention, 0, a->attention, T * q);
+                         a->attention, q, saved ? saved->lse : a->lse);
+    if (!saved) return;
+    save_rows(m, saved->qkv, 0, a->qkv, T * width);
+    save_rows(m, saved->attention, 0, a->attention, T * q);
 }
 
 void activate(const ml_model *m, int64_t T, const float *h, float *a)
@@ -94,21 +95,21 @@ void activate(const ml_model *m, int64_t T, const float *h, float *a)
 
 /* x ← x + o(attention), which the MLP starts from: x2. */
 static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                          bool predicted, const kept_layer *kept)
+                          bool predicted, const saved_layer *saved)
 {
     activations *a = &m->act;
     int64_t d = m->spec.width;
     for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
-        pass.kept = hook_rows(kept ? kept->hook_o : NULL, &layer->o, &c);
+        pass.saved = hook_rows(saved ? saved->hook_o : NULL, &layer->o, &c);
         ml_linear_forward(&layer->o, &pass, a->attention + c.first * q_width(m), a->y);
         m->kernels->add(c.count * d, a->y, a->x + c.first * d);
     }
-    if (kept) keep_rows(m, kept->x2, 0, a->x, rows * d);
+    if (saved) save_rows(m, saved->x2, 0, a->x, rows * d);
 }
 
 static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                    bool predicted, const kept_layer *kept)
+                    bool predicted, const saved_layer *saved)
 {
     activations *a = &m->act;
     int64_t d = m->spec.width;
@@ -116,37 +117,37 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
         ml_pass pass = pass_over(m, batch, &c);
         float *x = a->x + c.first * d;
         norm_forward(m, &layer->norm2, c.count, x, a->n,
-                     kept && kept->mean2 ? kept->mean2 + c.first : a->mean,
-                     kept ? kept->rstd2 + c.first : a->rstd);
-        pass.kept = hook_rows(kept ? kept->hook_up : NULL, &layer->up, &c);
+                     saved && saved->mean2 ? saved->mean2 + c.first : a->mean,
+                     saved ? saved->rstd2 + c.first : a->rstd);
+        pass.saved = hook_rows(saved ? saved->hook_up : NULL, &layer->up, &c);
         ml_linear_forward(&layer->up, &pass, a->n, a->h);
-        if (kept && kept->h)
-            keep_rows(m, kept->h, c.first * h_width(m), a->h, c.count * h_width(m));
+        if (saved && saved->h)
+            save_rows(m, saved->h, c.first * h_width(m), a->h, c.count * h_width(m));
         activate(m, c.count, a->h, a->a);
-        pass.kept = hook_rows(kept ? kept->hook_down : NULL, &layer->down, &c);
+        pass.saved = hook_rows(saved ? saved->hook_down : NULL, &layer->down, &c);
         ml_linear_forward(&layer->down, &pass, a->a, a->y);
         m->kernels->add(c.count * d, a->y, x);
     }
 }
 
 void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                  bool predicted, const kept_layer *kept)
+                  bool predicted, const saved_layer *saved)
 {
-    add_attention(m, layer, batch, rows, predicted, kept);
-    add_mlp(m, layer, batch, rows, predicted, kept);
+    add_attention(m, layer, batch, rows, predicted, saved);
+    add_mlp(m, layer, batch, rows, predicted, saved);
 }
 
 static bool is_last(const ml_model *m, int64_t l) { return l == m->spec.layers - 1; }
 
 void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
-    const kept_layer *kept = backward ? &m->act.layers[l] : NULL;
+    const saved_layer *saved = backward ? &m->act.layers[l] : NULL;
     const ml_virtual_hook *hook = &m->virtual_hook;
-    project_qkv(m, &m->layers[l], batch, kept);
+    project_qkv(m, &m->layers[l], batch, saved);
     if (hook->keys_forward)
         hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m),
                            qkv_width(m));
-    attend(m, batch, kept);
+    attend(m, batch, saved);
 }
 
 /* After attention only these rows go on; returns how many. */
@@ -168,15 +169,15 @@ void layer_finish(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 void layer_recompute(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
-    const kept_layer *kept = &a->layers[l];
+    const saved_layer *saved = &a->layers[l];
     int64_t count = batch->tokens * m->spec.width;
     float *gradient = a->x;
     a->x = a->other_x;
     a->other_x = gradient;
-    const float *x1 = kept_rows(m, kept->x1, 0, a->x, count);
+    const float *x1 = saved_rows(m, saved->x1, 0, a->x, count);
     if (x1 != a->x) memcpy(a->x, x1, (size_t)count * sizeof *x1);
     layer_attend(m, l, batch, true);
-    add_attention(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l), kept);
+    add_attention(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l), saved);
     a->other_x = a->x;
     a->x = gradient;
 }

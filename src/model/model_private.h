@@ -13,11 +13,11 @@ enum { OP_EMBEDDING = -1 };
 
 /* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation,
  * NULL where it is computed again; all of the model's dtype. */
-typedef struct kept_layer {
+typedef struct saved_layer {
     void *x1, *qkv, *attention, *x2, *h;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
-} kept_layer;
+} saved_layer;
 
 /* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of
  * the head. The work buffers are fp32 and shared by all layers; forward and backward use them in
@@ -25,7 +25,7 @@ typedef struct kept_layer {
 typedef struct activations {
     int64_t tokens, chunk, head_chunk;
     bool backward;
-    kept_layer *layers;     /* [spec.layers]; all pointers NULL without backward */
+    saved_layer *layers;    /* [spec.layers]; all pointers NULL without backward */
     float *x, *other_x;     /* [T, d]; other_x: in checkpoint mode, what is computed again */
     float *qkv, *attention; /* [T, q+2kv], [T, q] */
     float *d_attention, *wide_qkv,
@@ -40,7 +40,7 @@ typedef struct activations {
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
     float *cosine, *sine; /* [positions, h/2] */
-    void *kept_storage, *work_storage;
+    void *saved_storage, *work_storage;
 } activations;
 
 typedef enum pass_phase { PASS_NONE, PASS_FORWARD, PASS_BACKWARD, PASS_PHASES } pass_phase;
@@ -90,10 +90,10 @@ static inline int64_t h_width(const ml_model *m)
 static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; } /* f */
 
 /* activations.c: `count` numbers from the `first` on. */
-void keep_rows(const ml_model *m, void *kept, int64_t first, const float *x,
-               int64_t count); /* x → kept, narrowed in bf16 */
-const float *kept_rows(const ml_model *m, const void *kept, int64_t first, float *wide,
-                       int64_t count); /* as fp32, widened into `wide` in bf16 */
+void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
+               int64_t count); /* x → kept, rounded in bf16 */
+const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
+                        int64_t count); /* as fp32, converted into `wide` in bf16 */
 void release_activations(ml_model *m);
 
 /* pass_clock.c: from now on time belongs to `phase`. */
@@ -122,15 +122,16 @@ bool next_chunk(const ml_model *m, chunk *c);
 
 /* layer_forward.c, layer_backward.c */
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c);
-float *hook_rows(float *kept, const ml_linear *layer, const chunk *c);
+float *hook_rows(float *saved, const ml_linear *layer, const chunk *c);
 void activate(const ml_model *m, int64_t T, const float *h,
               float *a); /* a = activation(h), gated or plain */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
 /* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL:
  * nothing is kept. */
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch, const kept_layer *kept);
+void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
+                 const saved_layer *saved);
 void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                  bool predicted, const kept_layer *kept);
+                  bool predicted, const saved_layer *saved);
 /* The two halves of a layer; a->qkv lasts until the second. */
 void layer_attend(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
 void layer_finish(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);

@@ -64,15 +64,15 @@ int32_t sample_token(const float *logits, int64_t V, const ml_generation *o, int
         order[v] = (candidate){(double)logits[v] / o->temperature, 0, (int32_t)v};
     qsort(order, (size_t)V, sizeof *order, descending);
     int64_t keep = o->top_k > 0 ? ml_min(o->top_k, V) : V;
-    double sum = 0.0, kept = 0.0, most = order[0].score;
+    double sum = 0.0, saved = 0.0, most = order[0].score;
     for (int64_t i = 0; i < keep; i++) sum += order[i].score = exp(order[i].score - most);
     for (int64_t i = 0; i < keep; i++) {
-        kept += order[i].score;
-        if (kept >= o->top_p * sum) keep = i + 1;
+        saved += order[i].score;
+        if (saved >= o->top_p * sum) keep = i + 1;
     }
     double left = ml_random_uniform(ml_random_key_make(o->seed, "generate"), (uint64_t)stream,
                                     (uint64_t)step) *
-                  kept;
+                  saved;
     for (int64_t i = 0; i < keep; i++) {
         left -= order[i].score;
         if (left < 0.0) return order[i].token;

@@ -32,14 +32,14 @@ static void add_norm(ml_model *m, const char *prefix)
 /* Weights of all parts, then biases of all parts: each kind contiguous. */
 static void add_linear(ml_model *m, const ml_linear *linear, bool bias)
 {
-    char name[sizeof linear->part->site + sizeof ".weight"];
+    char name[sizeof linear->part->module + sizeof ".weight"];
     for (int i = 0; i < linear->nparts; i++) {
-        snprintf(name, sizeof name, "%s.weight", linear->part[i].site);
+        snprintf(name, sizeof name, "%s.weight", linear->part[i].module);
         add_slot(m, name, linear->part[i].out, linear->global_in, false,
                  ml_linear_weight_shard(linear, i), i > 0);
     }
     for (int i = 0; bias && i < linear->nparts; i++) {
-        snprintf(name, sizeof name, "%s.bias", linear->part[i].site);
+        snprintf(name, sizeof name, "%s.bias", linear->part[i].module);
         add_slot(m, name, linear->part[i].out, 1, true, ml_linear_bias_shard(linear, i), i > 0);
     }
 }
@@ -49,13 +49,13 @@ static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_li
                             int64_t in)
 {
     char text[ML_LINEAR_PARTS][64];
-    const char *sites[ML_LINEAR_PARTS];
+    const char *modules[ML_LINEAR_PARTS];
     int n = 0;
     for (; n < ML_LINEAR_PARTS && parts[n]; n++) {
         snprintf(text[n], sizeof text[n], "layers.%" PRId64 ".%s", layer, parts[n]);
-        sites[n] = text[n];
+        modules[n] = text[n];
     }
-    ml_linear_describe(linear, kind, n, sites, outs, in, units, m->tp, m->tp_rank);
+    ml_linear_describe(linear, kind, n, modules, outs, in, units, m->tp, m->tp_rank);
 }
 
 static void describe_layer(ml_model *m, int64_t l)

@@ -26,8 +26,8 @@ static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
 {
     ml_grid_sum_float(grid, ML_GROUP_TP, p->gradient, p->replicated);
     for (int64_t at = 0; at < p->local; at += p->piece)
-        ml_grid_scatter_sum_float(grid, ML_GROUP_DP, p->gradient + at,
-                                  ml_min(p->piece, p->local - at));
+        ml_grid_reduce_scatter_float(grid, ML_GROUP_DP, p->gradient + at,
+                                     ml_min(p->piece, p->local - at));
     return (ml_grid_tp(grid) > 1 ? p->replicated : 0) + p->local;
 }
 

@@ -46,6 +46,5 @@ void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernel
     update_all(p, kernels, step);
     if (p->dp == 1) return;
     for (int64_t at = 0; at < p->local; at += p->piece)
-        ml_grid_gather_parts_float(grid, ML_GROUP_DP, p->value + at,
-                                   ml_min(p->piece, p->local - at));
+        ml_grid_allgather_float(grid, ML_GROUP_DP, p->value + at, ml_min(p->piece, p->local - at));
 }

@@ -5,7 +5,7 @@
  *     through the norm)
  *
  * y[T, d], D[r, d], U[d, r]. All tensors are replicated over tp, and so is y: every rank of a
- * group computes the same. y and h are kept for backward. */
+ * group computes the same. y and h are saved for backward. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -26,9 +26,9 @@ static const struct {
 
 /* ---- the hook ------------------------------------------------------------------------------ */
 
-/* Of one call: matrices of T rows in what is kept and in the scratch. */
+/* Of one call: matrices of T rows in what is saved and in the scratch. */
 typedef struct rows {
-    float *y, *h;                         /* kept; y NULL where nothing is kept */
+    float *y, *h;                         /* saved; y NULL where nothing is saved */
     float *n, *mean, *rstd, *g, *dh, *dn; /* scratch; dn is the result of backward */
 } rows;
 
@@ -45,9 +45,9 @@ static rows find_rows(const bottleneck *s, const ml_pass *pass)
     float *at = pass->scratch;
     rows f = {.dn = at, .g = at + T * d, .dh = at + T * (d + r)};
     f.h = f.dh;
-    if (pass->kept) {
-        f.y = pass->kept;
-        f.h = pass->kept + T * d;
+    if (pass->saved) {
+        f.y = pass->saved;
+        f.h = pass->saved + T * d;
     }
     if (!has_norm(s)) return f;
     f.n = at + T * (d + 2 * r);
@@ -118,22 +118,22 @@ static const float *backward(void *self, const ml_pass *pass, const float *dy)
 
 /* ---- description --------------------------------------------------------------------------- */
 
-ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows,
-                         int64_t cols)
+ml_status bottleneck_add(bottleneck *module, bottleneck_tensor which, const char *place,
+                         int64_t rows, int64_t cols)
 {
     char name[96];
     snprintf(name, sizeof name, "%s.%s", place, words[which]);
-    return ml_parameters_add(site->peft->parameters, name, rows, cols, cols == 1,
+    return ml_parameters_add(module->peft->parameters, name, rows, cols, cols == 1,
                              (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL,
-                             &site->parameter[which]);
+                             &module->parameter[which]);
 }
 
-static ml_status add_site(ml_peft *peft, ml_linear *layer, int64_t l, const char *part)
+static ml_status add_module(ml_peft *peft, ml_linear *layer, int64_t l, const char *part)
 {
     ml_status st = ML_OK;
     bottlenecks *all = peft->own;
     int64_t d = ml_model_get_spec(peft->model)->width, r = peft->chosen.sizes.bottleneck;
-    bottleneck *s = &all->site[all->count++];
+    bottleneck *s = &all->module[all->count++];
     char place[64];
     *s = (bottleneck){.peft = peft, .layer = layer, .width = d, .rank = r};
     snprintf(place, sizeof place, "layers.%" PRId64 ".%s.adapter", l, part);
@@ -148,7 +148,7 @@ static ml_status add_site(ml_peft *peft, ml_linear *layer, int64_t l, const char
     if (all->norm) ML_TRY(bottleneck_add(s, NORM_WEIGHT, place, d, 1));
     if (all->norm) ML_TRY(bottleneck_add(s, NORM_BIAS, place, d, 1));
     layer->hook = (ml_linear_hook){.self = s,
-                                   .kept_per_token = d + r,
+                                   .saved_per_token = d + r,
                                    .scratch_per_token = scratch_floats(s, all->norm),
                                    .after_forward = forward,
                                    .after_backward = backward};
@@ -162,8 +162,8 @@ static void destroy(ml_peft *peft)
 {
     bottlenecks *all = peft->own;
     if (!all) return;
-    for (int64_t i = 0; i < all->count; i++) all->site[i].layer->hook = (ml_linear_hook){0};
-    ml_memory_free(all->site);
+    for (int64_t i = 0; i < all->count; i++) all->module[i].layer->hook = (ml_linear_hook){0};
+    ml_memory_free(all->module);
     ml_memory_free(all->made);
 }
 
@@ -171,7 +171,7 @@ static ml_status bind(ml_peft *peft)
 {
     bottlenecks *all = peft->own;
     for (int64_t i = 0; i < all->count; i++) {
-        bottleneck *s = &all->site[i];
+        bottleneck *s = &all->module[i];
         s->down = peft_value(peft, s->parameter[DOWN_WEIGHT]);
         s->up = peft_value(peft, s->parameter[UP_WEIGHT]);
         s->d_down = peft_gradient(peft, s->parameter[DOWN_WEIGHT]);
@@ -187,7 +187,7 @@ static void initialise(ml_peft *peft)
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++)
         memset(peft_value(peft, i), 0, (size_t)peft->parameters->items[i].count * sizeof(float));
     for (int64_t i = 0; i < all->count; i++) {
-        const bottleneck *s = &all->site[i];
+        const bottleneck *s = &all->module[i];
         if (kinds[peft->chosen.method].compact) continue;
         peft_draw_uniform(&peft->parameters->items[s->parameter[DOWN_WEIGHT]],
                           peft->chosen.lora.seed, s->down);
@@ -225,13 +225,13 @@ ml_status bottleneck_attach(ml_peft **out, ml_model *model, ml_parameters *param
     ML_NEW(all, 1, ML_MEM_OTHER, "a method");
     peft->own = all;
     all->norm = kinds[options->method].norm;
-    ML_NEW(all->site, 2 * layers, ML_MEM_OTHER, "adapters");
+    ML_NEW(all->module, 2 * layers, ML_MEM_OTHER, "adapters");
     if (compact) ML_TRY(compacter_check(peft));
     if (compact) ML_TRY(compacter_add_rule(peft));
     for (int64_t l = drop; l < layers; l++) {
         ml_layer *layer = ml_model_layer(model, l);
-        if (kinds[options->method].attention) ML_TRY(add_site(peft, &layer->o, l, "attn"));
-        ML_TRY(add_site(peft, &layer->down, l, "mlp"));
+        if (kinds[options->method].attention) ML_TRY(add_module(peft, &layer->o, l, "attn"));
+        ML_TRY(add_module(peft, &layer->down, l, "mlp"));
     }
     *out = peft;
     peft = NULL;

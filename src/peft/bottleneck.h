@@ -30,21 +30,21 @@ typedef struct bottleneck {
 
 typedef struct bottlenecks {
     int64_t count;
-    bottleneck *site;
+    bottleneck *module;
     bool norm;
     int64_t rule; /* compacter: parameter of A [n·n, n] */
     float *made;  /* compacter: every D and U, then their gradients */
 } bottlenecks;
 
 /* bottleneck.c */
-ml_status bottleneck_add(bottleneck *site, bottleneck_tensor which, const char *place, int64_t rows,
-                         int64_t cols) ML_NODISCARD;
+ml_status bottleneck_add(bottleneck *module, bottleneck_tensor which, const char *place,
+                         int64_t rows, int64_t cols) ML_NODISCARD;
 
-/* compacter.c: its operations in the place of bottleneck.c's. D and U of a site follow each other
+/* compacter.c: its operations in the place of bottleneck.c's. D and U of a module follow each other
  * in `made`. */
 ml_status compacter_check(const ml_peft *peft) ML_NODISCARD;
 ml_status compacter_add_rule(ml_peft *peft) ML_NODISCARD;
-ml_status compacter_add(bottleneck *site, const char *place) ML_NODISCARD;
+ml_status compacter_add(bottleneck *module, const char *place) ML_NODISCARD;
 ml_status compacter_bind(ml_peft *peft) ML_NODISCARD;
 void compacter_initialise(ml_peft *peft);
 void compacter_before_sum(ml_peft *peft);

@@ -20,7 +20,7 @@ typedef struct product {
 
 static int64_t factors(const ml_peft *peft) { return peft->chosen.sizes.factors; }
 
-/* D of a site, or U. */
+/* D of a module, or U. */
 static product product_of(const bottleneck *s, bool up)
 {
     const ml_peft *peft = s->peft;
@@ -113,7 +113,7 @@ done:
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-/* D and U of all sites. */
+/* D and U of all modules. */
 static int64_t made_floats(const ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
@@ -134,7 +134,7 @@ ml_status compacter_bind(ml_peft *peft)
     ML_NEW(all->made, (training ? 2 : 1) * all_floats, ML_MEM_TRAINABLE,
            "matrices made of factors");
     for (int64_t i = 0; i < all->count; i++) {
-        bottleneck *s = &all->site[i];
+        bottleneck *s = &all->module[i];
         s->down = all->made + 2 * i * one;
         s->up = s->down + one;
         s->d_down = training ? s->down + all_floats : NULL;
@@ -153,7 +153,7 @@ void compacter_initialise(ml_peft *peft)
                       peft_value(peft, all->rule));
     for (int64_t i = 0; i < all->count; i++)
         for (int j = 0; j < 3; j++) {
-            int64_t parameter = all->site[i].parameter[drawn[j]];
+            int64_t parameter = all->module[i].parameter[drawn[j]];
             peft_draw_uniform(&peft->parameters->items[parameter], peft->chosen.lora.seed,
                               peft_value(peft, parameter));
         }
@@ -163,7 +163,8 @@ void compacter_before_sum(ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
     for (int64_t i = 0; i < all->count; i++) {
-        const product down = product_of(&all->site[i], false), up = product_of(&all->site[i], true);
+        const product down = product_of(&all->module[i], false),
+                      up = product_of(&all->module[i], true);
         contract(&down);
         contract(&up);
     }
@@ -174,7 +175,8 @@ void compacter_after_update(ml_peft *peft)
     const bottlenecks *all = peft->own;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < all->count; i++) {
-        const product down = product_of(&all->site[i], false), up = product_of(&all->site[i], true);
+        const product down = product_of(&all->module[i], false),
+                      up = product_of(&all->module[i], true);
         make(&down);
         make(&up);
     }

@@ -27,13 +27,13 @@ static ml_shard output_shard(const ml_linear *layer, int part)
     return shard;
 }
 
-static void describe_pair(lora_group *group, const char *site, int part, int64_t rank, double alpha,
-                          float scale)
+static void describe_pair(lora_group *group, const char *module, int part, int64_t rank,
+                          double alpha, float scale)
 {
     const ml_linear *layer = group->layer;
     lora_pair *pair = &group->pair[group->npairs++];
     *pair = (lora_pair){.rank = rank, .alpha = alpha, .scale = scale};
-    snprintf(pair->site, sizeof pair->site, "%s", site);
+    snprintf(pair->module, sizeof pair->module, "%s", module);
     for (int i = 0; i < layer->nparts; i++) {
         if (part >= 0 && i < part) pair->start += layer->part[i].count;
         if (part >= 0 && i != part) continue;
@@ -54,14 +54,14 @@ static ml_status add_parameters(ml_peft *peft, lora_group *group, const int *par
     char name[96];
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
-        snprintf(name, sizeof name, "%s.lora_A", pair->site);
+        snprintf(name, sizeof name, "%s.lora_A", pair->module);
         ML_TRY(ml_parameters_add(p, name, pair->rank, layer->global_in, false,
                                  row ? ml_linear_weight_shard(layer, 0) : whole,
                                  ML_GRADIENT_PARTIAL, &pair->parameter_a));
     }
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
-        snprintf(name, sizeof name, "%s.lora_B", pair->site);
+        snprintf(name, sizeof name, "%s.lora_B", pair->module);
         ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false,
                                  output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
                                  &pair->parameter_b));
@@ -73,10 +73,10 @@ done:
 }
 
 /* "layers.3.attn.qkv" from "layers.3.attn.q". */
-static void fused_site(const ml_linear *layer, char site[64])
+static void fused_module(const ml_linear *layer, char module[64])
 {
-    const char *first = layer->part[0].site;
-    snprintf(site, 64, "%.*s.qkv", (int)(strrchr(first, '.') - first), first);
+    const char *first = layer->part[0].module;
+    snprintf(module, 64, "%.*s.qkv", (int)(strrchr(first, '.') - first), first);
 }
 
 static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameters, bool has_dora)
@@ -107,7 +107,7 @@ static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts
     if (group->npairs == 0) return ML_OK;
     group->dropout = peft->options.dropout;
     for (int i = 0; i < group->npairs; i++)
-        group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].site);
+        group->pair[i].dropout_key = ml_random_key_make(peft->options.seed, group->pair[i].module);
     lora_install(group);
     peft->ngroups++;
     ml_status st = add_parameters(peft, group, parts);
@@ -120,8 +120,8 @@ static ml_linear *linear_of(ml_layer *layer, int i)
     return all[i];
 }
 
-/* The target's bit of a projection, by the last word of its site. */
-static unsigned target_of(const char *site)
+/* The target's bit of a projection, by the last word of its module. */
+static unsigned target_of(const char *module)
 {
     static const struct {
         const char *word;
@@ -129,19 +129,19 @@ static unsigned target_of(const char *site)
     } table[] = {{"q", ML_TARGET_Q},       {"k", ML_TARGET_K},   {"v", ML_TARGET_V},
                  {"o", ML_TARGET_O},       {"fc", ML_TARGET_FC}, {"proj", ML_TARGET_PROJ},
                  {"gate", ML_TARGET_GATE}, {"up", ML_TARGET_UP}, {"down", ML_TARGET_DOWN}};
-    const char *word = strrchr(site, '.') + 1;
+    const char *word = strrchr(module, '.') + 1;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(table[i].word, word)) return table[i].target;
     return 0;
 }
 
-static void describe_configured(const ml_lora_options *o, lora_group *group, const char *site,
+static void describe_configured(const ml_lora_options *o, lora_group *group, const char *module,
                                 int part, int parts[PAIRS_A_LAYER])
 {
-    int64_t rank = lora_rank_of(o, site);
-    double alpha = lora_alpha_of(o, site);
+    int64_t rank = lora_rank_of(o, module);
+    double alpha = lora_alpha_of(o, module);
     parts[group->npairs] = part;
-    describe_pair(group, site, part, rank, alpha, scale_of(alpha, rank, o->scaling));
+    describe_pair(group, module, part, rank, alpha, scale_of(alpha, rank, o->scaling));
 }
 
 static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
@@ -151,13 +151,13 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
     int parts[PAIRS_A_LAYER];
     *group = (lora_group){.layer = layer};
     if (has_qkv && (o->targets & ML_TARGET_QKV)) {
-        char site[64];
-        fused_site(layer, site);
-        describe_configured(o, group, site, -1, parts);
+        char module[64];
+        fused_module(layer, module);
+        describe_configured(o, group, module, -1, parts);
     }
     for (int i = 0; i < layer->nparts; i++)
-        if (o->targets & target_of(layer->part[i].site))
-            describe_configured(o, group, layer->part[i].site, i, parts);
+        if (o->targets & target_of(layer->part[i].module))
+            describe_configured(o, group, layer->part[i].module, i, parts);
     return finish_group(peft, group, parts);
 }
 
@@ -171,7 +171,7 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
         for (int i = 0; i < 4 && lora_wants_layer(options, l); i++)
             ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i), i == 0));
-    ML_TRY(lora_check_sites(peft));
+    ML_TRY(lora_check_modules(peft));
     *out = peft;
     peft = NULL;
 done:
@@ -188,17 +188,17 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv,
     int parts[PAIRS_A_LAYER];
     char fused[64] = "";
     *group = (lora_group){.layer = layer};
-    if (has_qkv) fused_site(layer, fused);
+    if (has_qkv) fused_module(layer, fused);
     for (int64_t j = 0; j < adapter->count; j++) {
         const ml_adapter_pair *from = &adapter->pairs[j];
-        int part = !strcmp(from->site, fused) ? -1 : layer->nparts;
+        int part = !strcmp(from->module, fused) ? -1 : layer->nparts;
         for (int i = 0; i < layer->nparts; i++)
-            if (!strcmp(from->site, layer->part[i].site)) part = i;
+            if (!strcmp(from->module, layer->part[i].module)) part = i;
         if (part == layer->nparts) continue;
         if (group->npairs == PAIRS_A_LAYER)
-            return ml_fail(ML_INPUT, "adapter: %s is adapted more than once", from->site);
+            return ml_fail(ML_INPUT, "adapter: %s is adapted more than once", from->module);
         parts[group->npairs] = part;
-        describe_pair(group, from->site, part, from->rank, from->alpha, from->scale);
+        describe_pair(group, from->module, part, from->rank, from->alpha, from->scale);
         ++*used;
     }
     return finish_group(peft, group, parts);

@@ -5,10 +5,10 @@
 
 #include "peft/peft_private.h"
 
-static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *site)
+static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *module)
 {
     for (int64_t i = 0; i < adapter->count; i++)
-        if (!strcmp(adapter->pairs[i].site, site)) return &adapter->pairs[i];
+        if (!strcmp(adapter->pairs[i].module, module)) return &adapter->pairs[i];
     return NULL;
 }
 
@@ -18,27 +18,27 @@ static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found,
         return ml_fail(ML_USAGE,
                        "method.init: the adapter has no pair for %s, which method.targets names; "
                        "give the adapter's own targets",
-                       want->site);
+                       want->module);
     if (found->rank != want->rank)
         return ml_fail(ML_USAGE,
                        "method.init: rank of %s is %" PRId64 " in the adapter, %" PRId64
                        " in the configuration",
-                       want->site, found->rank, want->rank);
+                       want->module, found->rank, want->rank);
     if (fabs(found->alpha - want->alpha) > 1e-9 * fabs(want->alpha))
         return ml_fail(ML_USAGE,
                        "method.init: alpha of %s is %g in the adapter, %g in the configuration",
-                       want->site, found->alpha, want->alpha);
+                       want->module, found->alpha, want->alpha);
     if (fabsf(found->scale - want->scale) > 1e-5F * fabsf(want->scale))
         return ml_fail(ML_USAGE,
                        "method.init: scaling of %s makes a scale of %g in the adapter, %g in the "
                        "configuration (standard: alpha/rank; "
                        "rslora: alpha/√rank)",
-                       want->site, (double)found->scale, (double)want->scale);
+                       want->module, (double)found->scale, (double)want->scale);
     if (dora != (found->m != NULL))
         return ml_fail(ML_USAGE,
                        "method.init: %s has %s magnitudes in the adapter, method.dora is %s in the "
                        "configuration",
-                       want->site, found->m ? "DoRA's" : "no", dora ? "true" : "false");
+                       want->module, found->m ? "DoRA's" : "no", dora ? "true" : "false");
     return ML_OK;
 }
 
@@ -49,7 +49,7 @@ ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
     for (int64_t g = 0; g < peft->ngroups; g++) {
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
-            const ml_adapter_pair *from = find_pair(adapter, pair->site);
+            const ml_adapter_pair *from = find_pair(adapter, pair->module);
             ml_status st = check_pair(pair, from, peft->own != NULL);
             if (st != ML_OK) return st;
             const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
@@ -66,12 +66,12 @@ ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
         bool known = false;
         for (int64_t g = 0; g < peft->ngroups; g++)
             for (int j = 0; j < peft->groups[g].npairs; j++)
-                known = known || !strcmp(peft->groups[g].pair[j].site, adapter->pairs[i].site);
+                known = known || !strcmp(peft->groups[g].pair[j].module, adapter->pairs[i].module);
         if (!known)
             return ml_fail(ML_USAGE,
                            "method.init: the adapter also adapts %s, which method.targets does not "
                            "name; give the adapter's own targets",
-                           adapter->pairs[i].site);
+                           adapter->pairs[i].module);
     }
     return ML_OK;
 }
@@ -94,7 +94,7 @@ static ml_status make_room(const ml_peft *peft, ml_adapter *out, float **part)
                                     .out = b->rows,
                                     .alpha = pair->alpha,
                                     .scale = pair->scale};
-            memcpy(to->site, pair->site, sizeof to->site);
+            memcpy(to->module, pair->module, sizeof to->module);
             ML_NEW(to->a, a->rows * a->cols, ML_MEM_OTHER, "an adapter");
             ML_NEW(to->b, b->rows * b->cols, ML_MEM_OTHER, "an adapter");
             if (pair->m) ML_NEW(to->m, b->rows, ML_MEM_OTHER, "an adapter");

@@ -1,6 +1,6 @@
 /* DoRA: magnitudes beside LoRA's factors.
  *
- *   forward   z = x·Wᵀ + s·H·Bᵀ (LoRA's, kept),  y = g∘z,  g_i = m_i/n_i,  n_i = ‖W_i + s·(B·A)_i‖
+ *   forward   z = x·Wᵀ + s·H·Bᵀ (LoRA's, saved),  y = g∘z,  g_i = m_i/n_i,  n_i = ‖W_i + s·(B·A)_i‖
  *   backward  dm_i += Σ_t dy_ti·z_ti/n_i,  dz = g∘dy; n counts as a constant
  *
  * g stays the same from one update to the next. In a row-parallel layer z is this rank's part of a
@@ -31,7 +31,7 @@ ml_status dora_add(ml_peft *peft, lora_group *group)
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
         ml_shard shard = p->items[pair->parameter_b].shard;
-        snprintf(name, sizeof name, "%s.lora_magnitude", pair->site);
+        snprintf(name, sizeof name, "%s.lora_magnitude", pair->module);
         ML_TRY(ml_parameters_add(p, name, pair->global_out, 1, true, shard, ML_GRADIENT_PARTIAL,
                                  &pair->parameter_m));
         if (peft->options.lora_plus > 0.0)
@@ -41,7 +41,7 @@ ml_status dora_add(ml_peft *peft, lora_group *group)
     ml_linear_hook *hook = &group->layer->hook;
     hook->scale_backward = scale_backward;
     hook->scaled_per_token = columns_of(group);
-    hook->kept_per_token += hook->scaled_per_token;
+    hook->saved_per_token += hook->scaled_per_token;
     hook->scratch_per_token += group->layer->out;
 done:
     return st;
@@ -206,14 +206,14 @@ void dora_scale(const lora_group *group, const ml_pass *pass, float *y)
 {
     int64_t T = pass->tokens, out = group->layer->out,
             columns = group->layer->hook.scaled_per_token, at = 0;
-    float *kept = pass->kept ? pass->kept + T * group->rank : NULL;
+    float *saved = pass->saved ? pass->saved + T * group->rank : NULL;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         const float *gain = group->dora->gain + pair->first_row;
 #pragma omp parallel for schedule(static)
         for (int64_t t = 0; t < T; t++) {
             float *row = y + t * out + pair->start;
-            if (kept) memcpy(kept + t * columns + at, row, (size_t)pair->count * sizeof *row);
+            if (saved) memcpy(saved + t * columns + at, row, (size_t)pair->count * sizeof *row);
             for (int64_t j = 0; j < pair->count; j++) row[j] *= gain[j];
         }
         at += pair->count;
@@ -237,7 +237,7 @@ static const float *scale_backward(void *self, const ml_pass *pass, const float 
 {
     const lora_group *group = self;
     int64_t T = pass->tokens, out = group->layer->out, at = 0;
-    const float *kept = pass->kept + T * group->rank;
+    const float *saved = pass->saved + T * group->rank;
     float *dz = pass->scratch + T * group->rank; /* behind dH */
     memcpy(dz, dy, (size_t)(T * out) * sizeof *dz);
     for (int i = 0; i < group->npairs; i++) {
@@ -245,7 +245,7 @@ static const float *scale_backward(void *self, const ml_pass *pass, const float 
         const float *gain = group->dora->gain + pair->first_row;
 #pragma omp parallel for schedule(static)
         for (int64_t first = 0; first < pair->count; first += BLOCK)
-            magnitude_gradient(group, pair, T, kept + at, dy, first,
+            magnitude_gradient(group, pair, T, saved + at, dy, first,
                                ml_min(first + BLOCK, pair->count));
 #pragma omp parallel for schedule(static)
         for (int64_t t = 0; t < T; t++)

@@ -53,7 +53,7 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     const lora_group *group = self;
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
-    float *h = pass->kept ? pass->kept : pass->scratch, *dropped = pass->scratch + T * R;
+    float *h = pass->saved ? pass->saved : pass->scratch, *dropped = pass->scratch + T * R;
     if (!drops(group, pass)) {
         k->gemm(k, false, true, T, R, in, 1.0F, x, in, group->pair[0].a, in, 0.0F, h, R);
     } else {
@@ -79,7 +79,7 @@ static void output_gradients(const lora_group *group, const ml_pass *pass, const
         const lora_pair *pair = &group->pair[i];
         const float *dy_pair = dy + pair->start;
         k->gemm(k, true, false, pair->count, pair->rank, T, pair->scale, dy_pair, out,
-                pass->kept + at, R, 1.0F, pair->db, pair->rank);
+                pass->saved + at, R, 1.0F, pair->db, pair->rank);
         k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
                 pair->rank, 0.0F, dh + at, R);
         at += pair->rank;
@@ -124,7 +124,7 @@ void lora_install(lora_group *group)
 {
     int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
     group->layer->hook = (ml_linear_hook){.self = group,
-                                          .kept_per_token = group->rank,
+                                          .saved_per_token = group->rank,
                                           .scratch_per_token = group->rank + dropped,
                                           .forward = forward,
                                           .backward = backward};

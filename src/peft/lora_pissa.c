@@ -30,7 +30,7 @@ void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
 
 /* ---- one matrix ---------------------------------------------------------------------------- */
 
-static bool is_fused(const lora_pair *pair) { return !strcmp(strrchr(pair->site, '.'), ".qkv"); }
+static bool is_fused(const lora_pair *pair) { return !strcmp(strrchr(pair->module, '.'), ".qkv"); }
 
 /* The whole W of a pair, from the base itself. */
 static ml_status read_weight(ml_base *base, const ml_linear *layer, const lora_pair *pair, float *w)
@@ -40,8 +40,8 @@ static ml_status read_weight(ml_base *base, const ml_linear *layer, const lora_p
     char name[96];
     for (int i = 0; i < layer->nparts; i++) {
         const ml_linear_part *part = &layer->part[i];
-        if (!is_fused(pair) && strcmp(part->site, pair->site) != 0) continue;
-        snprintf(name, sizeof name, "%s.weight", part->site);
+        if (!is_fused(pair) && strcmp(part->module, pair->module) != 0) continue;
+        snprintf(name, sizeof name, "%s.weight", part->module);
         ML_TRY(ml_base_read(base, name, &whole, ML_FP32, w));
         w += part->out * layer->global_in;
     }
@@ -61,7 +61,7 @@ static ml_status decompose(ml_base *base, const ml_linear *layer, const lora_pai
         return ml_fail(ML_USAGE,
                        "method.init: pissa: rank %" PRId64
                        " of %s is more than its matrix of %" PRId64 " × %" PRId64 " has",
-                       r, pair->site, out, in);
+                       r, pair->module, out, in);
     ML_NEW(w, out * in, ML_MEM_WORKSPACE, "a matrix to be decomposed");
     ML_NEW(sigma, r, ML_MEM_WORKSPACE, "singular values");
     ML_TRY(read_weight(base, layer, pair, w));
@@ -165,7 +165,7 @@ done:
 /* ---- what is written ----------------------------------------------------------------------- */
 
 /* Room for twice the rank, A and B at its beginning; and for B0. */
-static ml_status widen(ml_adapter_pair *p, bool rslora, float **b0)
+static ml_status bf16_to_fp32(ml_adapter_pair *p, bool rslora, float **b0)
 {
     ml_status st = ML_OK;
     float *a = NULL, *b = NULL;
@@ -198,7 +198,7 @@ ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *ou
         float *b0 = NULL;
         ml_adapter_pair *to = writer ? &out->pairs[n] : NULL;
         int64_t r = pair->rank;
-        st = ml_grid_agree(grid, writer ? widen(to, out->rslora, &b0) : ML_OK);
+        st = ml_grid_agree(grid, writer ? bf16_to_fp32(to, out->rslora, &b0) : ML_OK);
         if (st == ML_OK) {
             ml_parameters_gather(p, grid, pair->parameter_a, peft->initial,
                                  writer ? to->a + r * to->in : NULL, part);

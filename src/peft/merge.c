@@ -81,12 +81,12 @@ static int64_t first_row_in(const ml_adapter_pair *pair, const ml_model_tensor *
 {
     static const char *const parts[] = {"q", "k", "v"};
     char name[sizeof tensor->name + 16];
-    snprintf(name, sizeof name, "%s.weight", pair->site);
+    snprintf(name, sizeof name, "%s.weight", pair->module);
     if (!strcmp(name, tensor->name)) return 0;
-    size_t stem = strlen(pair->site) - 3;
-    if (strlen(pair->site) < 4 || strcmp(pair->site + stem, "qkv") != 0) return -1;
+    size_t stem = strlen(pair->module) - 3;
+    if (strlen(pair->module) < 4 || strcmp(pair->module + stem, "qkv") != 0) return -1;
     for (int i = 0; i < 3; i++) {
-        snprintf(name, sizeof name, "%.*s%s.weight", (int)stem, pair->site, parts[i]);
+        snprintf(name, sizeof name, "%.*s%s.weight", (int)stem, pair->module, parts[i]);
         if (!strcmp(name, tensor->name)) return i * (pair->out / 3);
     }
     return -1;
@@ -186,11 +186,11 @@ static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, con
 {
     ml_status st = ML_OK;
     int64_t first = rows->part[0].start, n = rows->part[0].count;
-    bool narrow = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
+    bool fp32_to_bf16 = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
     ML_TRY(ml_base_read(m->base, tensor->name, rows, ML_FP32, m->merged));
     *changed = change_rows(m, tensor, first, n) || *changed;
     for (int64_t i = 0; i < n * tensor->cols; i++) {
-        float merged = narrow ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
+        float merged = fp32_to_bf16 ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
         if (memcmp(&merged, &m->merged[i], sizeof merged) == 0) continue;
         st = ml_fail(
             ML_INPUT,

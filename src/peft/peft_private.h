@@ -22,7 +22,7 @@ typedef struct peft_operations {
 
 /* One pair A[rank, in], B[out, rank] on this rank. */
 typedef struct lora_pair {
-    char site[64];
+    char module[64];
     int64_t rank, global_out;
     double alpha;
     float scale;
@@ -93,17 +93,17 @@ void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
 ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out,
                         float *part) ML_NODISCARD;
 
-/* lora_sites.c: what layers and patterns mean for a site. */
+/* lora_modules.c: what layers and patterns mean for a module. */
 bool lora_wants_layer(const ml_lora_options *options, int64_t layer);
-int64_t lora_rank_of(const ml_lora_options *options, const char *site);
-double lora_alpha_of(const ml_lora_options *options, const char *site);
-/* ML_USAGE where a layer is beyond the model, or a name in a pattern means none of the sites that
+int64_t lora_rank_of(const ml_lora_options *options, const char *module);
+double lora_alpha_of(const ml_lora_options *options, const char *module);
+/* ML_USAGE where a layer is beyond the model, or a name in a pattern means none of the modules that
  * were attached. */
-ml_status lora_check_sites(const ml_peft *peft) ML_NODISCARD;
+ml_status lora_check_modules(const ml_peft *peft) ML_NODISCARD;
 
 /* lora_hook.c */
 void lora_install(lora_group *group);
-/* lora.c: sites, ranks and scales are the adapter's own. */
+/* lora.c: modules, ranks and scales are the adapter's own. */
 ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
                               const ml_adapter *adapter) ML_NODISCARD;
 /* lora_adapter.c */

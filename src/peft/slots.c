@@ -63,7 +63,8 @@ static void after_update(ml_peft *peft)
         ml_model_slot *slot = slot_of(peft, i);
         if (slot->dtype == ML_BF16)
             ml_model_kernels(peft->model)
-                ->narrow(slot->count, peft_value(peft, peft->first_parameter + i), slot->data);
+                ->fp32_to_bf16(slot->count, peft_value(peft, peft->first_parameter + i),
+                               slot->data);
     }
 }
 

@@ -27,8 +27,7 @@ void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameter
                   const ml_plan_shape *shape, int64_t bytes[ML_MEM_CATEGORIES])
 {
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options kernels = {.product_path = shape->product_path,
-                                  .vector_path = shape->vector_path};
+    ml_kernels_options kernels = {.backend = shape->backend, .vector_path = shape->vector_path};
     ml_model_kernel_options(model, shape->tokens, &kernels, shapes);
     bytes[ML_MEM_FROZEN] += ml_model_weight_bytes(model);
     ml_peft_bytes(peft, true, bytes);

@@ -179,7 +179,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     const ml_plan_shape shape = {s->tokens + c->batch.micro * more,
                                  c->batch.micro,
                                  s->max_len + more,
-                                 c->product_path,
+                                 c->backend,
                                  c->vector_path,
                                  omp_get_max_threads(),
                                  (int)c->parallel.tp,

@@ -36,22 +36,22 @@ static void take_reason(ml_plan_candidate *c)
 
 /* Plans one candidate. Anything but a configuration that cannot be is passed on. */
 static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config,
-                               const ml_plan_site *site)
+                               const ml_plan_module *module)
 {
     ml_plan plan;
     ml_run_config tried = *config;
-    int ranks = site->nodes * site->ranks_per_node;
+    int ranks = module->nodes * module->ranks_per_node;
     tried.parallel.tp = c->tp;
     tried.batch.micro = c->micro;
     tried.memory.activations = (ml_keep_activations)(ML_KEEP_FULL + (int)c->activations);
-    ml_status st = ml_plan_create_on(&plan, &tried, ranks, site->nodes, site->machine, 0);
+    ml_status st = ml_plan_create_on(&plan, &tried, ranks, module->nodes, module->machine, 0);
     if (st == ML_USAGE) take_reason(c);
     if (st != ML_OK) return st;
     const ml_plan_method *m = &plan.method[config->method.name == ML_METHOD_FULL];
     c->step_s = m->time.step_s;
     c->tokens_per_s = m->time.tokens_per_s;
-    c->node_bytes = m->node_bytes + site->ranks_per_node * plan.runtime_floor_bytes;
-    int64_t over = c->node_bytes - site->memory_per_node;
+    c->node_bytes = m->node_bytes + module->ranks_per_node * plan.runtime_floor_bytes;
+    int64_t over = c->node_bytes - module->memory_per_node;
     c->fits = over <= 0 && m->fits;
     if (over > 0)
         snprintf(
@@ -65,11 +65,11 @@ static ml_status try_candidate(ml_plan_candidate *c, const ml_run_config *config
 }
 
 /* One tp: all modes and micro-batches, or the one reason why it cannot be. */
-static ml_status try_grid(ml_plan_list *list, const ml_run_config *config, const ml_plan_site *site,
-                          int tp)
+static ml_status try_grid(ml_plan_list *list, const ml_run_config *config,
+                          const ml_plan_module *module, int tp)
 {
     ml_status st = ML_OK;
-    int dp = site->nodes * site->ranks_per_node / tp;
+    int dp = module->nodes * module->ranks_per_node / tp;
     ml_plan_candidate c = {.tp = tp, .dp = dp, .micro = 1};
     if (config->batch.sequences < dp) {
         snprintf(c.why, sizeof c.why, "batch.sequences: %" PRId64 " are fewer than the %d replicas",
@@ -84,7 +84,7 @@ static ml_status try_grid(ml_plan_list *list, const ml_run_config *config, const
         for (int64_t micro = 1;; micro = ml_min(2 * micro, most)) {
             c = (ml_plan_candidate){
                 .tp = tp, .dp = dp, .micro = micro, .activations = (ml_activation_mode)mode};
-            st = try_candidate(&c, config, site);
+            st = try_candidate(&c, config, module);
             if (st != ML_OK && st != ML_USAGE) return st;
             bool impossible = st == ML_USAGE;
             ML_TRY(add(list, &c));
@@ -106,18 +106,19 @@ static int compare(const void *a, const void *b)
                                             : (x->micro > y->micro) - (x->micro < y->micro);
 }
 
-ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config, const ml_plan_site *site)
+ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
+                         const ml_plan_module *module)
 {
     ml_status st = ML_OK;
-    int ranks = site->nodes * site->ranks_per_node;
+    int ranks = module->nodes * module->ranks_per_node;
     ml_plan probe;
     ml_run_config whole = *config;
     whole.parallel.tp = 1;
     ML_TRY(ml_plan_create(
         &probe, &whole, ranks,
-        site->nodes)); /* what is wrong with the configuration itself is no grid's fault */
+        module->nodes)); /* what is wrong with the configuration itself is no grid's fault */
     for (int tp = 1; tp <= ranks; tp++)
-        if (ranks % tp == 0) ML_TRY(try_grid(list, config, site, tp));
+        if (ranks % tp == 0) ML_TRY(try_grid(list, config, module, tp));
     if (list->count > 1) qsort(list->items, (size_t)list->count, sizeof *list->items, compare);
 done:
     return st;

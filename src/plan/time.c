@@ -57,14 +57,14 @@ static void tp_sum(tally *t, double calls, double numbers)
 
 static int64_t adapter_width(const tally *t, const ml_linear *l)
 {
-    return t->full || !l->hook.forward ? 0 : l->hook.kept_per_token - l->hook.scaled_per_token;
+    return t->full || !l->hook.forward ? 0 : l->hook.saved_per_token - l->hook.scaled_per_token;
 }
 
 /* What a method of the model's own tensors trains of this layer: its weight, or a bias. */
 static bool trains(const tally *t, const ml_linear *l, const char *what)
 {
     char name[96];
-    snprintf(name, sizeof name, "%s.%s", l->part[0].site, what);
+    snprintf(name, sizeof name, "%s.%s", l->part[0].module, what);
     for (int64_t i = 0; i < ml_model_slots(t->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(t->model, i);
         if (!strcmp(slot->name, name)) return slot->apart;

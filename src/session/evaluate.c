@@ -84,7 +84,7 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
     if (wanted) ML_TRY(ml_grid_agree(s.grid, outputs_prepare(&outputs, &s, wanted)));
-    ML_TRY(session_build(&s, false, config->product_path, config->vector_path));
+    ML_TRY(session_build(&s, false, config->backend, config->vector_path));
     if (path) {
         ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
         ml_peft_after_update(s.peft);

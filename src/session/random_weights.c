@@ -11,16 +11,16 @@ static void fill_vector(const ml_model_slot *slot, float *to)
 }
 
 /* Into `wide`, or narrowed into `narrow` where that is not NULL. */
-static void fill_matrix(const session *s, const ml_model_slot *slot, float *wide, uint16_t *narrow,
-                        float *piece)
+static void fill_matrix(const session *s, const ml_model_slot *slot, float *wide,
+                        uint16_t *fp32_to_bf16, float *piece)
 {
     const double deviation = 0.02;
     ml_random_key key = ml_random_key_make(s->config->seed, slot->name);
     for (int64_t at = 0; at < slot->count; at += PIECE) {
         int64_t n = ml_min(PIECE, slot->count - at);
         ml_random_normals(key, (uint64_t)ml_grid_tp_rank(s->grid), (uint64_t)at, n, deviation,
-                          narrow ? piece : wide + at);
-        if (narrow) s->kernels->narrow(n, piece, narrow + at);
+                          fp32_to_bf16 ? piece : wide + at);
+        if (fp32_to_bf16) s->kernels->fp32_to_bf16(n, piece, fp32_to_bf16 + at);
     }
 }
 
@@ -32,12 +32,12 @@ ml_status draw_weights(session *s)
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         ml_model_slot *slot = ml_model_slot_at(s->model, i);
         float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
-        bool narrow = !master && slot->dtype == ML_BF16;
-        float *wide = master ? master : narrow ? NULL : slot->data;
+        bool fp32_to_bf16 = !master && slot->dtype == ML_BF16;
+        float *wide = master ? master : fp32_to_bf16 ? NULL : slot->data;
         if (slot->vector)
             fill_vector(slot, wide);
         else
-            fill_matrix(s, slot, wide, narrow ? slot->data : NULL, piece);
+            fill_matrix(s, slot, wide, fp32_to_bf16 ? slot->data : NULL, piece);
     }
 done:
     ml_memory_free(piece);

@@ -159,7 +159,7 @@ ml_plan_shape session_plan_shape(const session *s)
     const ml_run_config *c = s->config;
     return (ml_plan_shape){
         s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
-        c->product_path,     c->vector_path,          omp_get_max_threads(),
+        c->backend,          c->vector_path,          omp_get_max_threads(),
         ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
 }
 
@@ -248,11 +248,11 @@ ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapt
 /* ---- kernels, then memory, then weights ---------------------------------------------------- */
 
 /* Rank 0 measures, the others take its choice. */
-static ml_status create_kernels(session *s, const char *product_path, const char *vector_path)
+static ml_status create_kernels(session *s, const char *backend, const char *vector_path)
 {
     ml_status st = ML_OK;
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options o = {.product_path = product_path, .vector_path = vector_path};
+    ml_kernels_options o = {.backend = backend, .vector_path = vector_path};
     struct {
         char product[32], vector[32];
     } choice = {"", ""};
@@ -260,11 +260,11 @@ static ml_status create_kernels(session *s, const char *product_path, const char
     bool first = ml_grid_rank(s->grid) == 0;
     ML_TRY(ml_grid_agree(s->grid, first ? ml_kernels_create(&s->kernels, &o) : ML_OK));
     if (first) {
-        snprintf(choice.product, sizeof choice.product, "%s", s->kernels->product_path);
+        snprintf(choice.product, sizeof choice.product, "%s", s->kernels->backend);
         snprintf(choice.vector, sizeof choice.vector, "%s", s->kernels->vector_path);
     }
     ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, &choice, (int64_t)sizeof choice);
-    o.product_path = choice.product;
+    o.backend = choice.product;
     o.vector_path = choice.vector;
     ML_TRY(ml_grid_agree(s->grid, first ? ML_OK : ml_kernels_create(&s->kernels, &o)));
     ml_model_use_kernels(s->model, s->kernels);
@@ -286,11 +286,10 @@ static ml_status allocate_passes(session *s, bool training)
                        : st;
 }
 
-ml_status session_build(session *s, bool training, const char *product_path,
-                        const char *vector_path)
+ml_status session_build(session *s, bool training, const char *backend, const char *vector_path)
 {
     ml_status st = ML_OK;
-    ML_TRY(create_kernels(s, product_path, vector_path));
+    ML_TRY(create_kernels(s, backend, vector_path));
     ML_TRY(ml_grid_agree(s->grid, allocate_parameters(s, training)));
     ML_TRY(session_store_weights(s));
     ML_TRY(ml_grid_agree(s->grid, allocate_passes(s, training)));

@@ -86,7 +86,7 @@ ml_status session_attach_adapter(session *s,
                                  const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
 ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters) ML_NODISCARD;
 /* product and vector path: forced names from a checkpoint, or NULL. */
-ml_status session_build(session *s, bool training, const char *product_path,
+ml_status session_build(session *s, bool training, const char *backend,
                         const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
 ml_plan_shape

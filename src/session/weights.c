@@ -12,17 +12,17 @@ bool session_shares_frozen(const session *s)
 {
     if (s->peft && ml_peft_changes_weights(s->peft)) return false;
     return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base &&
-           ml_grid_members(s->grid, ML_GROUP_REPLICA) > 1;
+           ml_grid_group_size(s->grid, ML_GROUP_REPLICA) > 1;
 }
 
 int session_frozen_sharers(const session *s)
 {
-    return s->shared ? ml_grid_members(s->grid, ML_GROUP_REPLICA) : 1;
+    return s->shared ? ml_grid_group_size(s->grid, ML_GROUP_REPLICA) : 1;
 }
 
 int64_t session_borrowed_bytes(const session *s)
 {
-    return s->shared && ml_grid_place(s->grid, ML_GROUP_REPLICA) > 0
+    return s->shared && ml_grid_group_rank(s->grid, ML_GROUP_REPLICA) > 0
                ? ml_model_weight_bytes(s->model)
                : 0;
 }
@@ -31,7 +31,7 @@ int64_t session_borrowed_bytes(const session *s)
  * methods. */
 static void warn_of_nothing(const session *s)
 {
-    int64_t sharers = ml_grid_members(s->grid, ML_GROUP_REPLICA);
+    int64_t sharers = ml_grid_group_size(s->grid, ML_GROUP_REPLICA);
     if (s->config->memory.share_frozen != ML_SHARE_ON) return;
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &sharers, 1);
     if (!has_frozen(s))
@@ -96,8 +96,8 @@ static bool is_in_base(const session *s, const ml_model_slot *slot)
 /* The shared tensors, which the replicas read together, or this rank's own. */
 static ml_status load(session *s, bool shared, ml_base_request *requests)
 {
-    const ml_base_division together = {ml_grid_place(s->grid, ML_GROUP_REPLICA),
-                                       ml_grid_members(s->grid, ML_GROUP_REPLICA)};
+    const ml_base_division together = {ml_grid_group_rank(s->grid, ML_GROUP_REPLICA),
+                                       ml_grid_group_size(s->grid, ML_GROUP_REPLICA)};
     int64_t count = 0, bytes;
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(s->model, i);

@@ -47,12 +47,12 @@ static void add_long(run *r, const char *key, const ml_text *text)
     ADD(key, "%s", fits ? text->data : hash);
 }
 
-static ml_status add_patterns(run *r, const char *key, const ml_site_patterns *patterns)
+static ml_status add_patterns(run *r, const char *key, const ml_module_patterns *patterns)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
     if (patterns->count == 0) return ML_OK;
-    ML_TRY(ml_site_patterns_write(patterns, &text));
+    ML_TRY(ml_module_patterns_write(patterns, &text));
     add_long(r, key, &text);
 done:
     ml_text_destroy(&text);

@@ -91,7 +91,7 @@ static ml_status start(run *r, bool fresh)
                r->config->run_dir, r->step);
         return ML_OK;
     }
-    const char *product = found ? r->progress.product_path : r->config->product_path;
+    const char *product = found ? r->progress.backend : r->config->backend;
     const char *vector = found ? r->progress.vector_path : r->config->vector_path;
     predict_memory(r);
     if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));

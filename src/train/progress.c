@@ -15,7 +15,7 @@ static void print_kernels(const session *s)
 {
     const ml_kernels_rate *rates;
     int64_t n = ml_kernels_rates(s->kernels, &rates);
-    ml_log("  products     %s, vectors %s", s->kernels->product_path, s->kernels->vector_path);
+    ml_log("  products     %s, vectors %s", s->kernels->backend, s->kernels->vector_path);
     for (int64_t i = 0; i < n; i++)
         if (rates[i].forward_gflops > 0.0)
             ml_log("               %-14s forward %.0f, backward %.0f GF/s a rank", rates[i].path,

@@ -40,7 +40,7 @@ static void describe_progress(run *r, bool finished)
     p->loss_first = r->loss_first;
     p->loss_last = r->loss_last;
     p->finished = finished;
-    snprintf(p->product_path, sizeof p->product_path, "%s", s->kernels->product_path);
+    snprintf(p->backend, sizeof p->backend, "%s", s->kernels->backend);
     snprintf(p->vector_path, sizeof p->vector_path, "%s", s->kernels->vector_path);
 }
 

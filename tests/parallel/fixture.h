@@ -90,7 +90,7 @@ static inline void fixture_weights(fixture *f)
         if (slot->dtype == ML_FP32)
             memcpy(slot->data, values, (size_t)slot->count * sizeof *values);
         else
-            f->kernels->narrow(slot->count, values, slot->data);
+            f->kernels->fp32_to_bf16(slot->count, values, slot->data);
         ml_memory_free(values);
     }
 }
@@ -105,7 +105,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
 {
     ml_model_spec spec = fixture_spec(o->family);
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options kernels = {.product_path = "blas"};
+    ml_kernels_options kernels = {.backend = "blas"};
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);

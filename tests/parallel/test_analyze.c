@@ -85,26 +85,26 @@ static void remove_files(void)
     assert_int_equal(system(command), 0);
 }
 
-/* W of a site, double, row-major; of the fused projection q, k and v below each other. */
-static double *read_weight(const ml_study *study, const ml_study_site *site)
+/* W of a module, double, row-major; of the fused projection q, k and v below each other. */
+static double *read_weight(const ml_study *study, const ml_study_module *module)
 {
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
     static const char *const fused[] = {"q", "k", "v", NULL};
-    const char *const single[] = {site->target, NULL}, *const *part = strcmp(site->target, "qkv")
-                                                                          ? single
-                                                                          : fused;
-    double *out = numbers(site->out * site->in);
-    float *values = ml_memory_alloc(site->out * site->in, sizeof *values, ML_MEM_OTHER, "test");
+    const char *const single[] = {module->target, NULL}, *const *part =
+                                                             strcmp(module->target, "qkv") ? single
+                                                                                           : fused;
+    double *out = numbers(module->out * module->in);
+    float *values = ml_memory_alloc(module->out * module->in, sizeof *values, ML_MEM_OTHER, "test");
     int64_t done = 0;
     for (; *part; part++) {
         char name[96];
-        int stem = (int)(strlen(site->name) - strlen(site->target));
-        snprintf(name, sizeof name, "%.*s%s.weight", stem, site->name, *part);
+        int stem = (int)(strlen(module->name) - strlen(module->target));
+        snprintf(name, sizeof name, "%.*s%s.weight", stem, module->name, *part);
         assert_int_equal(ml_base_read(study->base, name, &whole, ML_FP32, values), ML_OK);
-        int64_t n = site->out * site->in /
-                    (part == single                 ? 1
-                     : !strcmp(site->target, "qkv") ? 3
-                                                    : 1);
+        int64_t n = module->out * module->in /
+                    (part == single                   ? 1
+                     : !strcmp(module->target, "qkv") ? 3
+                                                      : 1);
         for (int64_t i = 0; i < n; i++) out[done + i] = values[i];
         done += n;
     }
@@ -152,45 +152,47 @@ static double norm(const double *x, int64_t n)
 }
 
 static void check_amplification(const ml_study *study, const ml_amplification *a,
-                                const ml_study_site *site)
+                                const ml_study_module *module)
 {
-    int64_t n = site->out * site->in;
-    double *w = read_weight(study, site), *again = read_weight(study, site),
-           *delta = form_delta(site->pair[0]);
+    int64_t n = module->out * module->in;
+    double *w = read_weight(study, module), *again = read_weight(study, module),
+           *delta = form_delta(module->pair[0]);
     const double expected[] = {norm(w, n), norm(delta, n),
-                               project(delta, w, site->out, site->in, a->rank),
-                               project(again, w, site->out, site->in, a->rank)};
+                               project(delta, w, module->out, module->in, a->rank),
+                               project(again, w, module->out, module->in, a->rank)};
     const double found[] = {a->weight_norm, a->delta_norm, a->of_delta, a->of_weight},
                  factor = expected[1] / expected[2];
-    check_close(found, expected, 4, expected[0], site->name);
-    check_close(&a->factor, &factor, 1, factor, site->name);
+    check_close(found, expected, 4, expected[0], module->name);
+    check_close(&a->factor, &factor, 1, factor, module->name);
     assert_true(a->of_random > 0.0 && a->of_random < a->of_weight);
     ml_memory_free(w);
     ml_memory_free(again);
     ml_memory_free(delta);
 }
 
-static void check_spectrum(const ml_study *study, const ml_spectrum *s, const ml_study_site *site)
+static void check_spectrum(const ml_study *study, const ml_spectrum *s,
+                           const ml_study_module *module)
 {
-    double *w = read_weight(study, site), *delta = form_delta(site->pair[0]),
+    double *w = read_weight(study, module), *delta = form_delta(module->pair[0]),
            *sigma = numbers(s->weights);
-    assert_int_equal(s->weights, ml_min(site->in, site->out));
-    assert_int_equal(lapack_svd(site->in, site->out, w, sigma, NULL, NULL), ML_OK);
-    check_close(s->weight, sigma, s->weights, sigma[0], site->name);
-    assert_int_equal(lapack_svd(site->in, site->out, delta, sigma, NULL, NULL), ML_OK);
-    check_close(s->delta, sigma, s->deltas, sigma[0], site->name);
+    assert_int_equal(s->weights, ml_min(module->in, module->out));
+    assert_int_equal(lapack_svd(module->in, module->out, w, sigma, NULL, NULL), ML_OK);
+    check_close(s->weight, sigma, s->weights, sigma[0], module->name);
+    assert_int_equal(lapack_svd(module->in, module->out, delta, sigma, NULL, NULL), ML_OK);
+    check_close(s->delta, sigma, s->deltas, sigma[0], module->name);
     ml_memory_free(w);
     ml_memory_free(delta);
     ml_memory_free(sigma);
 }
 
 /* The numbers of a data set of the result file. */
-static void check_stored(const char *site, const char *name, const double *expected, int64_t count)
+static void check_stored(const char *module, const char *name, const double *expected,
+                         int64_t count)
 {
     char path[160];
     double *found = numbers(count);
     hid_t file = H5Fopen(out_path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    snprintf(path, sizeof path, "sites/%s/%s", site, name);
+    snprintf(path, sizeof path, "sites/%s/%s", module, name);
     hid_t set = H5Dopen2(file, path, H5P_DEFAULT), space = H5Dget_space(set);
     assert_int_equal(H5Sget_simple_extent_npoints(space), count);
     assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, found) >= 0);
@@ -201,12 +203,12 @@ static void check_stored(const char *site, const char *name, const double *expec
     ml_memory_free(found);
 }
 
-static double stored_attribute(const char *site, const char *name)
+static double stored_attribute(const char *module, const char *name)
 {
     char path[160];
     double value;
     hid_t file = H5Fopen(out_path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    snprintf(path, sizeof path, "sites/%s", site);
+    snprintf(path, sizeof path, "sites/%s", module);
     hid_t attribute = H5Aopen_by_name(file, path, name, H5P_DEFAULT, H5P_DEFAULT);
     assert_true(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value) >= 0);
     H5Aclose(attribute);
@@ -219,41 +221,41 @@ static void check_files(const ml_study *study, const ml_amplification *a, const 
     if (ml_grid_rank(grid) != 0) return;
     assert_int_equal(ml_spectra_write(out_path, study, s), ML_OK);
     for (int64_t i = 0; i < study->count; i++) {
-        check_stored(study->sites[i].name, "weight", s[i].weight, s[i].weights);
-        check_stored(study->sites[i].name, "delta", s[i].delta, s[i].deltas);
+        check_stored(study->modules[i].name, "weight", s[i].weight, s[i].weights);
+        check_stored(study->modules[i].name, "delta", s[i].delta, s[i].deltas);
     }
     assert_int_equal(ml_amplification_write(out_path, study, 1, a),
                      ML_OK); /* in place of the other */
     for (int64_t i = 0; i < study->count; i++) {
-        assert_true(stored_attribute(study->sites[i].name, "amplification") == a[i].factor);
-        assert_true(stored_attribute(study->sites[i].name, "projected_on_random") ==
+        assert_true(stored_attribute(study->modules[i].name, "amplification") == a[i].factor);
+        assert_true(stored_attribute(study->modules[i].name, "projected_on_random") ==
                     a[i].of_random);
-        assert_true(stored_attribute(study->sites[i].name, "layer") ==
-                    (double)study->sites[i].layer);
+        assert_true(stored_attribute(study->modules[i].name, "layer") ==
+                    (double)study->modules[i].layer);
     }
 }
 
-static void study_model(const ml_model_spec *spec, const char *const *kinds, int64_t sites)
+static void study_model(const ml_model_spec *spec, const char *const *kinds, int64_t modules)
 {
     ml_study study;
     const char *adapters[ML_STUDY_ADAPTERS] = {NULL};
     write_files(spec, kinds);
     adapters[0] = a_path;
     assert_int_equal(ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}), ML_OK);
-    assert_int_equal(study.count, sites);
-    ml_amplification *a = ml_memory_alloc(sites, sizeof *a, ML_MEM_OTHER, "test");
+    assert_int_equal(study.count, modules);
+    ml_amplification *a = ml_memory_alloc(modules, sizeof *a, ML_MEM_OTHER, "test");
     ml_spectrum *s;
     for (int64_t rank = 0; rank < 3; rank++) { /* 0: the pairs' own, 2 */
         if (ml_amplification_compute(a, &study, rank, 1, 0) != ML_OK)
             fail_msg("%s", ml_error_text());
-        for (int64_t i = 0; i < sites; i++) check_amplification(&study, &a[i], &study.sites[i]);
+        for (int64_t i = 0; i < modules; i++) check_amplification(&study, &a[i], &study.modules[i]);
     }
     assert_int_equal(ml_amplification_compute(a, &study, 3, 1, 0), ML_USAGE);
     assert_int_equal(ml_spectra_compute(&s, &study, 0), ML_OK);
-    for (int64_t i = 0; i < sites; i++) check_spectrum(&study, &s[i], &study.sites[i]);
+    for (int64_t i = 0; i < modules; i++) check_spectrum(&study, &s[i], &study.modules[i]);
     assert_int_equal(ml_amplification_compute(a, &study, 0, 1, 0), ML_OK);
     check_files(&study, a, s);
-    ml_spectra_destroy(s, sites);
+    ml_spectra_destroy(s, modules);
     ml_memory_free(a);
     ml_study_close(&study);
     remove_files();
@@ -272,11 +274,11 @@ static void test_studies(void **state)
 }
 
 /* φ of A against right-singular vectors of A as a whole matrix. */
-static void check_subspace(const ml_subspace *s, const ml_study_site *site)
+static void check_subspace(const ml_subspace *s, const ml_study_module *module)
 {
     double *vt[2];
     for (int i = 0; i < 2; i++) {
-        const ml_adapter_pair *p = site->pair[i];
+        const ml_adapter_pair *p = module->pair[i];
         double sigma[8], *a = numbers(p->rank * p->in);
         vt[i] = numbers(p->in * p->rank);
         for (int64_t k = 0; k < p->rank * p->in; k++) a[k] = p->a[k];
@@ -292,8 +294,8 @@ static void check_subspace(const ml_subspace *s, const ml_study_site *site)
             for (int64_t x = 0; x < i; x++)
                 for (int64_t y = 0; y < j; y++) {
                     double dot = 0.0;
-                    for (int64_t k = 0; k < site->in; k++)
-                        dot += vt[0][x * site->in + k] * vt[1][y * site->in + k];
+                    for (int64_t k = 0; k < module->in; k++)
+                        dot += vt[0][x * module->in + k] * vt[1][y * module->in + k];
                     sum += dot * dot;
                 }
             sum /= (double)ml_min(i, j);
@@ -316,15 +318,15 @@ static void test_subspaces(void **state)
         ML_OK);
     assert_int_equal(study.count, 2);
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_A, 1), ML_OK);
-    for (int64_t i = 0; i < study.count; i++) check_subspace(&s[i], &study.sites[i]);
+    for (int64_t i = 0; i < study.count; i++) check_subspace(&s[i], &study.modules[i]);
     if (ml_grid_rank(grid) == 0) {
         assert_int_equal(ml_subspaces_write(out_path, &study, ML_FACTOR_A, 1, s), ML_OK);
-        check_stored(study.sites[1].name, "phi", s[1].phi, s[1].na * s[1].nb);
-        check_stored(study.sites[1].name, "phi_random", s[1].phi_random, s[1].na * s[1].nb);
-        check_stored(study.sites[1].name, "sigma1", s[1].sigma_b, s[1].nb);
+        check_stored(study.modules[1].name, "phi", s[1].phi, s[1].na * s[1].nb);
+        check_stored(study.modules[1].name, "phi_random", s[1].phi_random, s[1].na * s[1].nb);
+        check_stored(study.modules[1].name, "sigma1", s[1].sigma_b, s[1].nb);
     }
     ml_subspaces_destroy(s, study.count);
-    for (int64_t i = 0; i < study.adapters * study.sites[0].pair[0]->out; i++)
+    for (int64_t i = 0; i < study.adapters * study.modules[0].pair[0]->out; i++)
         study.adapter[0].pairs[0].b[i] = 0.0F;
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_LEFT, 1), ML_INPUT);
     assert_non_null(strstr(ml_error_text(), "layers.0.attn.q: ΔW is zero"));
@@ -351,7 +353,7 @@ static void test_fused(void **state)
     if (ml_study_open(&study, grid, base_path, adapters, &(ml_selection){0}) != ML_OK)
         fail_msg("%s", ml_error_text());
     assert_int_equal(study.count, 4);
-    assert_string_equal(study.sites[0].target, "q");
+    assert_string_equal(study.modules[0].target, "q");
     assert_int_equal(ml_subspaces_compute(&s, &study, ML_FACTOR_RIGHT, 1), ML_OK);
     for (int64_t i = 0; i < study.count; i++) {
         const double one = 1.0;

@@ -320,11 +320,11 @@ static void collected_adapter_is_whole(void **state)
             char name[96];
             for (int64_t t = 0; t < one.parameters.count; t++) {
                 const ml_parameter *p = &one.parameters.items[t];
-                snprintf(name, sizeof name, "%s.lora_A", pair->site);
+                snprintf(name, sizeof name, "%s.lora_A", pair->module);
                 if (!strcmp(p->name, name))
                     assert_memory_equal(pair->a, one.parameters.value + p->offset,
                                         (size_t)p->count * sizeof(float));
-                snprintf(name, sizeof name, "%s.lora_B", pair->site);
+                snprintf(name, sizeof name, "%s.lora_B", pair->module);
                 if (!strcmp(p->name, name))
                     assert_memory_equal(pair->b, one.parameters.value + p->offset,
                                         (size_t)p->count * sizeof(float));

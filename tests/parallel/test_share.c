@@ -45,15 +45,15 @@ static bool write_is_refused(volatile unsigned char *place)
 static void check_block(const ml_grid *grid, int64_t bytes, bool whole_pages)
 {
     ml_shared *shared;
-    int members = ml_grid_members(grid, ML_GROUP_REPLICA),
-        place = ml_grid_place(grid, ML_GROUP_REPLICA), tp_rank = ml_grid_tp_rank(grid);
+    int members = ml_grid_group_size(grid, ML_GROUP_REPLICA),
+        place = ml_grid_group_rank(grid, ML_GROUP_REPLICA), tp_rank = ml_grid_tp_rank(grid);
     if (ml_grid_share(&shared, grid, bytes, ML_MEM_FROZEN, "a test's block") != ML_OK)
         fail_msg("%s", ml_error_text());
     unsigned char *data = ml_shared_data(shared);
     assert_int_equal((uintptr_t)data % 64, 0);
     int64_t counted = ml_memory_current(ML_MEM_FROZEN);
     ml_grid_sum_int64(grid, ML_GROUP_NODE, &counted, 1);
-    assert_int_equal(counted, bytes * ml_grid_members(grid, ML_GROUP_NODE) / members);
+    assert_int_equal(counted, bytes * ml_grid_group_size(grid, ML_GROUP_NODE) / members);
     assert_int_equal(ml_shared_take_pages(shared), ML_OK);
     int64_t start = ml_part_start(bytes, members, place),
             count = ml_part_count(bytes, members, place);
@@ -74,8 +74,8 @@ static void replicas_hold_one_block(void **state)
     for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
         ml_grid *grid;
         assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
-        assert_int_equal(ml_grid_members(grid, ML_GROUP_REPLICA), ml_grid_world_size() / tp);
-        assert_int_equal(ml_grid_place(grid, ML_GROUP_REPLICA), ml_grid_dp_rank(grid));
+        assert_int_equal(ml_grid_group_size(grid, ML_GROUP_REPLICA), ml_grid_world_size() / tp);
+        assert_int_equal(ml_grid_group_rank(grid, ML_GROUP_REPLICA), ml_grid_dp_rank(grid));
         for (int way = 0; way < 2; way++) {
             setenv("MPILORA_SHARED_MEMORY", ways[way], 1);
             for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)

@@ -239,7 +239,7 @@ static void ranks_of_their_own_come_back(void **state)
     int64_t capacity = 32, in, out; /* make_adapter's own */
     ml_adapter_pair *pair;
     ml_adapter read, adapter = make_adapter(&tiny_llama, q_and_v, 0, 3, 6, false);
-    ml_site_shape(&tiny_llama, "mlp.down", &in, &out);
+    ml_module_shape(&tiny_llama, "mlp.down", &in, &out);
     assert_int_equal(ml_adapter_add(&adapter, &capacity, "layers.1.mlp.down", 5, in, out, &pair),
                      ML_OK);
     pair->alpha = 2.5;
@@ -274,9 +274,9 @@ static void gpt2_parts_are_fused_exactly(void **state)
             const ml_adapter_pair *fused = pair_at(&read, "layers.1.attn.qkv");
             assert_non_null(fused);
             for (int part = 0; part < 3; part++) {
-                static const char *const sites[] = {"layers.1.attn.q", "layers.1.attn.k",
-                                                    "layers.1.attn.v"};
-                const ml_adapter_pair *own = pair_at(&adapter, sites[part]);
+                static const char *const modules[] = {"layers.1.attn.q", "layers.1.attn.k",
+                                                      "layers.1.attn.v"};
+                const ml_adapter_pair *own = pair_at(&adapter, modules[part]);
                 for (int64_t i = 0; i < 8; i++)
                     for (int64_t j = 0; j < 8; j++)
                         assert_float_equal(delta(fused, part * 8 + i, j),

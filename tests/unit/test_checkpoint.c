@@ -112,7 +112,7 @@ static void what_is_saved_comes_back(void **state)
     assert_int_equal(read.progress.cursor, 7 * 32);
     assert_true(read.progress.loss_last == 1.0 / 3.0);
     assert_true(isnan(read.progress.best_loss));
-    assert_string_equal(read.progress.product_path, "panels");
+    assert_string_equal(read.progress.backend, "panels");
     assert_int_equal(ml_checkpoint_load(f->open, f->grid, &f->p), ML_OK);
     assert_int_equal(case_differences(&f->p), 0);
 }

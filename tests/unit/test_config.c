@@ -433,16 +433,16 @@ static void variants_of_lora(void **state)
         {"method.layers=[99999999999999999999]", "found 999"},
         {"method.layers=[[1]]", "a list"},
         {"method.layers={a: 1}", "a list or a mapping"},
-        {"method.rank_pattern=[q]", "a mapping of sites"},
-        {"method.rank_pattern=4", "a mapping of sites"},
+        {"method.rank_pattern=[q]", "a mapping of modules"},
+        {"method.rank_pattern=4", "a mapping of modules"},
         {"method.rank_pattern={q: 0}", "[1, 65536]"},
         {"method.rank_pattern={q: 1.5}", "whole number"},
         {"method.rank_pattern={q: 1, q: 2}", "twice"},
-        {"method.rank_pattern={\"\": 1}", "name of a site"},
-        {"method.rank_pattern={\"q.*\": 1}", "name of a site"},
+        {"method.rank_pattern={\"\": 1}", "name of a module"},
+        {"method.rank_pattern={\"q.*\": 1}", "name of a module"},
         {"method.rank_pattern={"
          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}",
-         "name of a site"},
+         "name of a module"},
         {"method.alpha_pattern={q: 0}", "> 0"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i][0], bad[i][1]);
     refused("base: b.h5\nmethod: {name: full, lora_plus: 2}\n", "method.lora_plus");

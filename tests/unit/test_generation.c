@@ -52,7 +52,7 @@ static int open_world(void **state)
     assert_int_equal(ml_base_open(&w.base, w.path), ML_OK);
     assert_int_equal(ml_model_create(&w.model, ml_base_spec(w.base), NULL, 1, 0, ML_FP32), ML_OK);
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options options = {.product_path = "blas"};
+    ml_kernels_options options = {.backend = "blas"};
     ml_model_kernel_options(w.model, TOKENS, &options, shapes);
     assert_int_equal(ml_kernels_create(&w.kernels, &options), ML_OK);
     ml_model_use_kernels(w.model, w.kernels);

@@ -101,7 +101,7 @@ static void blocks_widen_as_gguf_says(void **state)
             block[at] = (uint8_t)scale_at(at);
             block[at + 1] = (uint8_t)(scale_at(at) >> 8);
         }
-        type->widen(block, out);
+        type->bf16_to_fp32(block, out);
         for (int i = 0; i < 12 && (i == 0 || want->chosen[i].at > 0); i++)
             if (out[want->chosen[i].at] != want->chosen[i].value)
                 fail_msg("%s: value %d is %a, expected %a", type->name, want->chosen[i].at,

@@ -206,7 +206,7 @@ static void every_shape(const char *vector_path)
 {
     for (size_t i = 0; i < COUNT(shapes); i++) {
         const ml_attention_shape *s = &shapes[i];
-        const ml_kernels_options options = {.product_path = "ref",
+        const ml_kernels_options options = {.backend = "ref",
                                             .vector_path = vector_path,
                                             .tokens = T_MOST,
                                             .head_dim = s->head_dim,
@@ -230,7 +230,7 @@ static void test_undeclared_length(void **state)
 {
     (void)state;
     const ml_attention_shape *s = &shapes[1];
-    const ml_kernels_options options = {.product_path = "ref",
+    const ml_kernels_options options = {.backend = "ref",
                                         .tokens = 16,
                                         .head_dim = s->head_dim,
                                         .heads = s->heads,

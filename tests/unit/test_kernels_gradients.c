@@ -252,7 +252,7 @@ static void every_path(void (*body)(bench *s))
     static bench s;
     for (size_t i = 0; i < sizeof vector_paths / sizeof *vector_paths; i++) {
         ml_weight shape = {.rows = 7, .cols = D};
-        ml_kernels_options options = {.product_path = "ref",
+        ml_kernels_options options = {.backend = "ref",
                                       .vector_path = vector_paths[i],
                                       .tokens = T,
                                       .shapes = &shape,

@@ -13,8 +13,7 @@
 
 #include "mpilora/kernels.h"
 
-static const char *const product_paths[] = {"native", "blas", "onednn", "onednn-matmul",
-                                            "onednn-bf16"};
+static const char *const backends[] = {"native", "blas", "onednn", "onednn-matmul", "onednn-bf16"};
 static const int64_t tokens[] = {1, 2, 7, 64, 129};
 /* Less than a panel, several panels with a rest, not multiples of any vector. */
 static const ml_weight shapes[] = {{.rows = 37, .cols = 65},
@@ -26,7 +25,7 @@ enum { T_MOST = 129, WIDEST = 600, GAP = 5, ROOM = T_MOST * (WIDEST + GAP) };
 
 static ml_kernels_options options_of(const char *path, ml_dtype dtype)
 {
-    return (ml_kernels_options){.product_path = path,
+    return (ml_kernels_options){.backend = path,
                                 .weight_dtype = dtype,
                                 .tokens = T_MOST,
                                 .shapes = shapes,
@@ -51,11 +50,11 @@ static float *fresh(const char *name)
 static void near(const ml_kernels *k, const char *what, const float *got, const float *want,
                  int64_t n)
 {
-    double bound = (!strcmp(k->product_path, "onednn-bf16") ? 1e-2 : 4e-6) * (1 + sqrt((double)n));
+    double bound = (!strcmp(k->backend, "onednn-bf16") ? 1e-2 : 4e-6) * (1 + sqrt((double)n));
     for (int64_t i = 0; i < ROOM; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= bound))
-            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what,
-                     k->product_path, (long long)i, (double)got[i], (double)want[i]);
+            fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->backend,
+                     (long long)i, (double)got[i], (double)want[i]);
 }
 
 static void weight_products(const ml_kernels *k, int64_t T, const ml_weight *w, float beta)
@@ -103,30 +102,30 @@ static void path_is_right(const char *path, ml_dtype dtype)
         print_message("skipped: %s\n", ml_error_text());
         return;
     }
-    assert_string_equal(k->product_path, path);
+    assert_string_equal(k->backend, path);
     float *full = fresh("w");
-    uint16_t *narrow = ml_memory_alloc(ROOM, sizeof *narrow, ML_MEM_OTHER, "narrow");
-    assert_non_null(narrow);
-    k->narrow(ROOM, full, narrow);
+    uint16_t *fp32_to_bf16 = ml_memory_alloc(ROOM, sizeof *fp32_to_bf16, ML_MEM_OTHER, "narrow");
+    assert_non_null(fp32_to_bf16);
+    k->fp32_to_bf16(ROOM, full, fp32_to_bf16);
     for (size_t s = 0; s < COUNT(shapes); s++) {
         ml_weight w = shapes[s];
         w.dtype = dtype;
-        w.data = dtype == ML_BF16 ? (const void *)narrow : (const void *)full;
+        w.data = dtype == ML_BF16 ? (const void *)fp32_to_bf16 : (const void *)full;
         for (size_t t = 0; t < COUNT(tokens); t++)
             for (int add = 0; add < 2; add++) weight_products(k, tokens[t], &w, (float)add);
     }
     plain_products(k);
     ml_memory_free(full);
-    ml_memory_free(narrow);
+    ml_memory_free(fp32_to_bf16);
     ml_kernels_destroy(k);
 }
 
 static void every_path_is_right(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNT(product_paths); i++) {
-        path_is_right(product_paths[i], ML_FP32);
-        path_is_right(product_paths[i], ML_BF16);
+    for (size_t i = 0; i < COUNT(backends); i++) {
+        path_is_right(backends[i], ML_FP32);
+        path_is_right(backends[i], ML_BF16);
     }
 }
 
@@ -135,9 +134,9 @@ static void old_content_is_not_read(void **state)
 {
     (void)state;
     float *w = fresh("w"), *x = fresh("x"), *y = fresh("y");
-    for (size_t i = 0; i < COUNT(product_paths); i++)
+    for (size_t i = 0; i < COUNT(backends); i++)
         for (int64_t T = 1; T < 100; T += 49) {
-            ml_kernels_options options = options_of(product_paths[i], ML_FP32);
+            ml_kernels_options options = options_of(backends[i], ML_FP32);
             ml_weight weight = {w, ML_FP32, 37, 65};
             ml_kernels *k;
             if (ml_kernels_create(&k, &options) != ML_OK) continue;
@@ -159,17 +158,17 @@ static void undeclared_weights_are_right(void **state)
 {
     (void)state;
     static const ml_weight small = {.rows = 8, .cols = 8};
-    for (size_t i = 0; i < COUNT(product_paths); i++)
+    for (size_t i = 0; i < COUNT(backends); i++)
         for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
-            ml_kernels_options options = options_of(product_paths[i], dtype);
+            ml_kernels_options options = options_of(backends[i], dtype);
             ml_kernels *k;
             options.shapes = &small;
             options.nshapes = 1;
             if (ml_kernels_create(&k, &options) != ML_OK) continue;
             float *w = fresh("w"), *place = fresh("place");
-            uint16_t *narrow = (uint16_t *)(void *)place;
-            k->narrow(37 * 65, w, narrow);
-            const void *data = dtype == ML_BF16 ? (const void *)narrow : (const void *)w;
+            uint16_t *fp32_to_bf16 = (uint16_t *)(void *)place;
+            k->fp32_to_bf16(37 * 65, w, fp32_to_bf16);
+            const void *data = dtype == ML_BF16 ? (const void *)fp32_to_bf16 : (const void *)w;
             ml_weight weight = {data, dtype, 37, 65}, wide = {data, dtype, 3, 600};
             weight_products(k, 129, &weight, 1);
             weight_products(k, 129, &wide, 0);
@@ -222,7 +221,7 @@ static void environment_overrides_the_options(void **state)
     setenv("MPILORA_PRODUCT_PATH", "onednn", 1);
     setenv("MPILORA_VECTOR_PATH", "ref", 1);
     assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
-    assert_string_equal(k->product_path, "onednn");
+    assert_string_equal(k->backend, "onednn");
     assert_string_equal(k->vector_path, "ref");
     ml_kernels_destroy(k);
     setenv("MPILORA_PRODUCT_PATH", "nothing", 1);

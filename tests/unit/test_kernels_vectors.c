@@ -152,11 +152,11 @@ static void vectors(const ml_kernels *k, int64_t T, int64_t n)
     k->sum_rows(T, n, x, ld, y.got);
     ref->sum_rows(T, n, x, ld, y.want);
     compare("sum_rows", k, y, 1e-5);
-    k->narrow(all, x, (uint16_t *)(void *)z.got);
-    ref->narrow(all, x, (uint16_t *)(void *)z.want);
+    k->fp32_to_bf16(all, x, (uint16_t *)(void *)z.got);
+    ref->fp32_to_bf16(all, x, (uint16_t *)(void *)z.want);
     assert_memory_equal(z.got, z.want, ROOM * sizeof(float));
-    k->widen(all, (const uint16_t *)(const void *)z.want, y.got);
-    ref->widen(all, (const uint16_t *)(const void *)z.want, y.want);
+    k->bf16_to_fp32(all, (const uint16_t *)(const void *)z.want, y.got);
+    ref->bf16_to_fp32(all, (const uint16_t *)(const void *)z.want, y.want);
     compare("widen", k, y, 0);
     double want = ref->sum_squares(all, x);
     if (fabs(k->sum_squares(all, x) - want) > 1e-12 * want)
@@ -227,7 +227,7 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
 static ml_kernels *created(const char *vector_path)
 {
     ml_weight shape = {.rows = 8, .cols = 8};
-    ml_kernels_options options = {.product_path = "ref",
+    ml_kernels_options options = {.backend = "ref",
                                   .vector_path = vector_path,
                                   .tokens = T_MOST,
                                   .shapes = &shape,

@@ -118,18 +118,18 @@ static void a_search_sorts_and_says_why(void **state)
     ml_plan_list list = {0};
     int heads = 0, memory = 0, fits = 0;
     read_inputs(&config, &machine, "batch.micro=2");
-    const ml_plan_site site = {10, 4, (int64_t)200e9,
-                               &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
-    if (ml_plan_search(&list, &config, &site) != ML_OK) fail_msg("%s", ml_error_text());
+    const ml_plan_module module = {
+        10, 4, (int64_t)200e9, &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
+    if (ml_plan_search(&list, &config, &module) != ML_OK) fail_msg("%s", ml_error_text());
     for (int64_t i = 0; i < list.count; i++) {
         const ml_plan_candidate *c = &list.items[i];
         fits += c->fits;
         if (c->fits)
-            assert_true(i == fits - 1 && c->node_bytes <= site.memory_per_node && !*c->why &&
+            assert_true(i == fits - 1 && c->node_bytes <= module.memory_per_node && !*c->why &&
                         c->step_s > 0.0);
         if (c->fits && i > 0) assert_true(c->step_s >= list.items[i - 1].step_s);
         heads += strstr(c->why, "heads") && c->tp % 5 == 0;
-        memory += strstr(c->why, "GB more than there is") && c->node_bytes > site.memory_per_node;
+        memory += strstr(c->why, "GB more than there is") && c->node_bytes > module.memory_per_node;
         assert_true(c->fits || *c->why);
     }
     assert_true(fits > 0 && heads == 4 && memory > 0);

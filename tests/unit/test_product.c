@@ -81,10 +81,11 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
     ml_weight w = {NULL, ML_BF16, backward ? depth : n, backward ? n : depth};
     float *a = numbers(m * lda), *wide = numbers(n * depth), *got = numbers((m + 1) * ldc),
           *want = numbers((m + 1) * ldc);
-    uint16_t *narrow = ml_memory_alloc(n * depth, sizeof *narrow, ML_MEM_OTHER, "numbers");
-    assert_non_null(narrow);
-    k->narrow(n * depth, wide, narrow);
-    w.data = narrow;
+    uint16_t *fp32_to_bf16 =
+        ml_memory_alloc(n * depth, sizeof *fp32_to_bf16, ML_MEM_OTHER, "numbers");
+    assert_non_null(fp32_to_bf16);
+    k->fp32_to_bf16(n * depth, wide, fp32_to_bf16);
+    w.data = fp32_to_bf16;
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++)
             want[i * ldc + j] += (float)sum_of(
@@ -93,7 +94,7 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
     compare(backward ? "dy·W" : "x·Wᵀ", k, size, ldc, got, want);
     ml_memory_free(a);
     ml_memory_free(wide);
-    ml_memory_free(narrow);
+    ml_memory_free(fp32_to_bf16);
     ml_memory_free(got);
     ml_memory_free(want);
 }
@@ -101,7 +102,7 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
 static ml_kernels *kernels(const char *vector_path)
 {
     const ml_kernels_options options = {
-        .product_path = "native", .vector_path = vector_path, .tokens = TOKENS};
+        .backend = "native", .vector_path = vector_path, .tokens = TOKENS};
     ml_kernels *k = NULL;
     if (ml_kernels_create(&k, &options) != ML_OK) print_message("skipped: %s\n", ml_error_text());
     return k;

@@ -11,28 +11,28 @@ static void print_table(const ml_study *study, const ml_amplification *a)
 {
     printf("||U' W V||_F with the top r singular directions of dW, of W and of a random matrix; "
            "factor = ||dW|| / that of dW\n");
-    printf("%-22s %5s %10s %10s %10s %10s %10s %10s\n", "site", "r", "dW", "W", "random", "||W||",
+    printf("%-22s %5s %10s %10s %10s %10s %10s %10s\n", "module", "r", "dW", "W", "random", "||W||",
            "||dW||", "factor");
     for (int64_t i = 0; i < study->count; i++, a++)
         printf("%-22s %5" PRId64 " %10.4f %10.4f %10.4f %10.4f %10.4f %10.3f\n",
-               study->sites[i].name, a->rank, a->of_delta, a->of_weight, a->of_random,
+               study->modules[i].name, a->rank, a->of_delta, a->of_weight, a->of_random,
                a->weight_norm, a->delta_norm, a->factor);
 }
 
 static void print_json(const ml_study *study, const ml_amplification *a)
 {
     json_t *result = analyze_json(study, "amplification"),
-           *sites = json_object_get(result, "sites");
+           *modules = json_object_get(result, "sites");
     for (int64_t i = 0; i < study->count; i++, a++) {
-        json_t *site = analyze_json_site(&study->sites[i]);
+        json_t *module = analyze_json_module(&study->modules[i]);
         json_t *factor = isfinite(a->factor) ? json_real(a->factor) : json_null();
         json_t *numbers =
             json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "rank", (json_int_t)a->rank,
                       "projected_on_delta", a->of_delta, "projected_on_weight", a->of_weight,
                       "projected_on_random", a->of_random, "weight_norm", a->weight_norm,
                       "delta_norm", a->delta_norm, "amplification", factor);
-        json_object_update_new(site, numbers);
-        json_array_append_new(sites, site);
+        json_object_update_new(module, numbers);
+        json_array_append_new(modules, module);
     }
     analyze_print_json(result);
 }

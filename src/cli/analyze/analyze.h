@@ -42,9 +42,10 @@ int64_t analyze_memory(const analyze_options *o); /* bytes */
 ml_status analyze_plan(const analyze_options *o, int64_t ranks, const char *usage) ML_NODISCARD;
 
 bool analyze_speaks(void); /* world rank 0 */
-/* {"kind", "base", "adapters", "sites": []}; the caller adds to the sites. */
+/* {"kind", "base", "adapters", "modules": []}; the caller adds to the modules. */
 json_t *analyze_json(const ml_study *study, const char *kind);
-json_t *analyze_json_site(const ml_study_site *site); /* {"site", "layer", "target", "out", "in"} */
+json_t *
+analyze_json_module(const ml_study_module *module); /* {"module", "layer", "target", "out", "in"} */
 json_t *analyze_json_numbers(const double *x, int64_t n);
 void analyze_print_json(json_t *result); /* consumed */
 

@@ -133,11 +133,11 @@ json_t *analyze_json(const ml_study *study, const char *kind)
                      "adapters", adapters, "sites");
 }
 
-json_t *analyze_json_site(const ml_study_site *site)
+json_t *analyze_json_module(const ml_study_module *module)
 {
-    return json_pack("{s:s, s:I, s:s, s:I, s:I}", "site", site->name, "layer",
-                     (json_int_t)site->layer, "target", site->target, "out", (json_int_t)site->out,
-                     "in", (json_int_t)site->in);
+    return json_pack("{s:s, s:I, s:s, s:I, s:I}", "site", module->name, "layer",
+                     (json_int_t)module->layer, "target", module->target, "out",
+                     (json_int_t)module->out, "in", (json_int_t)module->in);
 }
 
 json_t *analyze_json_numbers(const double *x, int64_t n)

@@ -34,20 +34,20 @@ static void print_table(const ml_study *study, const ml_spectrum *s)
     printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "site", "of", "values", "first",
            "second", "middle", "last", "norm", "for 90%");
     for (int64_t i = 0; i < study->count; i++) {
-        print_values(study->sites[i].name, "W", s[i].weight, s[i].weights);
+        print_values(study->modules[i].name, "W", s[i].weight, s[i].weights);
         if (s[i].deltas > 0) print_values("", "dW", s[i].delta, s[i].deltas);
     }
 }
 
 static void print_json(const ml_study *study, const ml_spectrum *s)
 {
-    json_t *result = analyze_json(study, "spectrum"), *sites = json_object_get(result, "sites");
+    json_t *result = analyze_json(study, "spectrum"), *modules = json_object_get(result, "sites");
     for (int64_t i = 0; i < study->count; i++) {
-        json_t *site = analyze_json_site(&study->sites[i]);
-        json_object_set_new(site, "weight", analyze_json_numbers(s[i].weight, s[i].weights));
+        json_t *module = analyze_json_module(&study->modules[i]);
+        json_object_set_new(module, "weight", analyze_json_numbers(s[i].weight, s[i].weights));
         if (s[i].deltas > 0)
-            json_object_set_new(site, "delta", analyze_json_numbers(s[i].delta, s[i].deltas));
-        json_array_append_new(sites, site);
+            json_object_set_new(module, "delta", analyze_json_numbers(s[i].delta, s[i].deltas));
+        json_array_append_new(modules, module);
     }
     analyze_print_json(result);
 }

@@ -32,10 +32,10 @@ static double phi_at(const double *phi, const ml_subspace *s, int64_t i, int64_t
     return phi[(i - 1) * s->nb + j - 1];
 }
 
-static void print_row(const ml_study_site *site, const ml_subspace *s, int columns)
+static void print_row(const ml_study_module *module, const ml_subspace *s, int columns)
 {
     int64_t k = ml_min(s->na, s->nb);
-    printf("%-22s %5" PRId64 " %5" PRId64, site->name, s->na, s->nb);
+    printf("%-22s %5" PRId64 " %5" PRId64, module->name, s->na, s->nb);
     for (int c = 0; c < columns; c++) {
         if (INT64_C(1) << c > k)
             printf("         -");
@@ -49,12 +49,12 @@ static void print_row(const ml_study_site *site, const ml_subspace *s, int colum
 static void print_means(const ml_study *study, const ml_subspace *s)
 {
     for (int64_t i = 0; i < study->count; i++) {
-        const char *target = study->sites[i].target;
+        const char *target = study->modules[i].target;
         double phi = 0.0, chance = 0.0, first = 0.0, first_chance = 0.0;
         int64_t n = 0;
         bool seen = false;
         for (int64_t j = 0; j < study->count; j++) {
-            if (strcmp(study->sites[j].target, target) != 0) continue;
+            if (strcmp(study->modules[j].target, target) != 0) continue;
             seen = seen || j < i;
             first += phi_at(s[j].phi, &s[j], 1, 1);
             first_chance += phi_at(s[j].phi_random, &s[j], 1, 1);
@@ -77,10 +77,10 @@ static void print_table(const ml_study *study, const ml_subspace *s, ml_factor f
     for (int64_t i = 0; i < study->count; i++) most = ml_max(most, ml_min(s[i].na, s[i].nb));
     while (columns < COLUMNS && INT64_C(1) << columns <= most) columns++;
     printf("phi of the %s\n  A %s\n  B %s\n", describe(factor), study->path[0], study->path[1]);
-    printf("%-22s %5s %5s", "site", "A", "B");
+    printf("%-22s %5s %5s", "module", "A", "B");
     for (int c = 0; c < columns; c++) printf("%*s(%d,%d)", c < 4 ? 5 : 3, "", 1 << c, 1 << c);
     printf("  %8s  %8s\n", "all", "random");
-    for (int64_t i = 0; i < study->count; i++) print_row(&study->sites[i], &s[i], columns);
+    for (int64_t i = 0; i < study->count; i++) print_row(&study->modules[i], &s[i], columns);
     print_means(study, s);
 }
 
@@ -96,15 +96,15 @@ static json_t *matrix(const double *x, int64_t rows, int64_t cols)
 
 static void print_json(const ml_study *study, const ml_subspace *s, ml_factor factor)
 {
-    json_t *result = analyze_json(study, "subspace"), *sites = json_object_get(result, "sites");
+    json_t *result = analyze_json(study, "subspace"), *modules = json_object_get(result, "sites");
     json_object_set_new(result, "of", json_string(ml_factor_name(factor)));
     for (int64_t i = 0; i < study->count; i++) {
-        json_t *site = analyze_json_site(&study->sites[i]);
-        json_object_set_new(site, "sigma_a", analyze_json_numbers(s[i].sigma_a, s[i].na));
-        json_object_set_new(site, "sigma_b", analyze_json_numbers(s[i].sigma_b, s[i].nb));
-        json_object_set_new(site, "phi", matrix(s[i].phi, s[i].na, s[i].nb));
-        json_object_set_new(site, "phi_random", matrix(s[i].phi_random, s[i].na, s[i].nb));
-        json_array_append_new(sites, site);
+        json_t *module = analyze_json_module(&study->modules[i]);
+        json_object_set_new(module, "sigma_a", analyze_json_numbers(s[i].sigma_a, s[i].na));
+        json_object_set_new(module, "sigma_b", analyze_json_numbers(s[i].sigma_b, s[i].nb));
+        json_object_set_new(module, "phi", matrix(s[i].phi, s[i].na, s[i].nb));
+        json_object_set_new(module, "phi_random", matrix(s[i].phi_random, s[i].na, s[i].nb));
+        json_array_append_new(modules, module);
     }
     analyze_print_json(result);
 }

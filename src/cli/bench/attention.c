@@ -30,7 +30,7 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
     int64_t query = o->tokens * o->heads * o->head_dim, key = o->tokens * o->kv_heads * o->head_dim;
     const int64_t sizes[TENSORS] = {query, key,   key, query, o->tokens * o->heads,
                                     query, query, key, key};
-    const ml_kernels_options options = {.product_path = "blas",
+    const ml_kernels_options options = {.backend = "blas",
                                         .tokens = o->tokens,
                                         .head_dim = o->head_dim,
                                         .heads = o->heads,

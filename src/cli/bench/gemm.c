@@ -16,7 +16,7 @@ typedef struct gemm_options {
 typedef struct gemm {
     ml_weight w;
     float *full, *x, *y;
-    uint16_t *narrow;
+    uint16_t *fp32_to_bf16;
     ml_kernels *paths[PATHS_MOST];
     int64_t count;
 } gemm;
@@ -31,7 +31,7 @@ static ml_status create_paths(gemm *g, ml_kernels_options *options)
     int64_t count = ml_kernels_rates(chosen, &rates);
     for (int64_t i = 0; i < count && i < PATHS_MOST; i++) {
         ml_kernels_options forced = *options;
-        forced.product_path = rates[i].path;
+        forced.backend = rates[i].path;
         ML_TRY(ml_kernels_create(&g->paths[g->count], &forced));
         g->count++;
     }
@@ -53,9 +53,9 @@ static ml_status prepare_gemm(gemm *g, const gemm_options *o)
     ML_TRY(bench_new_floats(&g->y, o->tokens * o->rows, "results"));
     g->w.data = g->full;
     if (g->w.dtype == ML_BF16) {
-        ML_NEW(g->narrow, n, ML_MEM_OTHER, "the weight in bf16");
-        g->paths[0]->narrow(n, g->full, g->narrow);
-        g->w.data = g->narrow;
+        ML_NEW(g->fp32_to_bf16, n, ML_MEM_OTHER, "the weight in bf16");
+        g->paths[0]->fp32_to_bf16(n, g->full, g->fp32_to_bf16);
+        g->w.data = g->fp32_to_bf16;
     }
 done:
     return st;
@@ -93,7 +93,7 @@ static ml_status measure(const gemm_options *o)
     for (int64_t p = 0; p < g.count; p++) {
         results[p] = (bench_rate){.forward = flops / bench_median(&forward[p]),
                                   .backward = flops / bench_median(&backward[p])};
-        snprintf(results[p].path, sizeof results[p].path, "%s", g.paths[p]->product_path);
+        snprintf(results[p].path, sizeof results[p].path, "%s", g.paths[p]->backend);
     }
     char title[128];
     snprintf(title, sizeof title, "%" PRId64 " tokens × W[%" PRId64 ", %" PRId64 "] %s", o->tokens,
@@ -108,7 +108,7 @@ done:
     ml_memory_free(g.full);
     ml_memory_free(g.x);
     ml_memory_free(g.y);
-    ml_memory_free(g.narrow);
+    ml_memory_free(g.fp32_to_bf16);
     return st;
 }
 

@@ -29,7 +29,7 @@ static const struct {
 
 typedef struct latency_shape {
     int64_t sequences, length, bottleneck;
-    char product_path[32];
+    char backend[32];
     int64_t parameters[VARIANTS];
     bench_times seconds[VARIANTS], ratio[VARIANTS];
 } latency_shape;
@@ -65,13 +65,13 @@ static ml_status create_trials(ml_forward_trial **trial, const latency_bench *b,
             .sequences = shape->sequences,
             .length = shape->length,
             .precision = b->dtype,
-            .product_path = v > 0 ? shape->product_path : NULL};
+            .backend = v > 0 ? shape->backend : NULL};
         ml_status st = ml_forward_trial_create(&trial[v], &options);
         if (st != ML_OK) return st;
         shape->parameters[v] = ml_forward_trial_parameters(trial[v]);
         if (v == 0)
-            snprintf(shape->product_path, sizeof shape->product_path, "%s",
-                     ml_forward_trial_product_path(trial[v]));
+            snprintf(shape->backend, sizeof shape->backend, "%s",
+                     ml_forward_trial_backend(trial[v]));
     }
     return ML_OK;
 }
@@ -125,7 +125,7 @@ static json_t *describe(const latency_bench *b)
         json_array_append_new(shapes, json_pack("{s:I, s:I, s:s, s:o}", "batch",
                                                 (json_int_t)shape->sequences, "length",
                                                 (json_int_t)shape->length, "product_path",
-                                                shape->product_path, "variants", of));
+                                                shape->backend, "variants", of));
     }
     return json_pack("{s:s, s:b, s:s, s:i, s:i, s:I, s:o}", "model", model_name(b), "cpu_time",
                      b->cpu_time, "precision", ml_dtype_name(b->dtype), "ranks",
@@ -150,7 +150,7 @@ static void print_table(const latency_bench *b)
             printf("  %9.1f %+7.1f %% (%6.2f)", 1e3 * bench_median(&shape->seconds[v]),
                    100.0 * (bench_median(&shape->ratio[v]) - 1.0),
                    1e-6 * (double)shape->parameters[v]);
-        printf("  %s\n", shape->product_path);
+        printf("  %s\n", shape->backend);
     }
 }
 

@@ -15,12 +15,12 @@ static ml_status create_trial(step_bench *b, const step_options *o, int i)
 {
     ml_trial_options options = o->trial;
     options.method = o->method[i];
-    options.product_path = b->product_path;
+    options.backend = b->backend;
     ml_status st = ml_trial_create(&b->trial[i], &options);
-    if (st != ML_OK || b->product_path) return st;
+    if (st != ML_OK || b->backend) return st;
     ml_trial_facts facts;
     ml_trial_get_facts(b->trial[i], &facts);
-    b->product_path = facts.product_path;
+    b->backend = facts.backend;
     return ML_OK;
 }
 

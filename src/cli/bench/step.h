@@ -27,7 +27,7 @@ typedef struct method_results {
 typedef struct step_bench {
     ml_grid *grid;
     ml_trial *trial[ML_TRIAL_METHODS];
-    const char *product_path; /* NULL: not chosen yet */
+    const char *backend; /* NULL: not chosen yet */
     bool in_turn; /* too little memory for all methods at once: each is built again for each step */
     method_results results[ML_TRIAL_METHODS];
     bench_times peaks;

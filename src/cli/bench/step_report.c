@@ -35,7 +35,7 @@ static json_t *describe_method(const step_bench *b, const step_options *o, int i
         "allreduce_bytes", (json_int_t)f->allreduce_bytes, "tp_bytes", (json_int_t)f->tp_bytes,
         "tp_bytes_expected", (json_int_t)f->tp_bytes_expected, "params_trainable",
         (json_int_t)f->params_trainable, "state_bytes", (json_int_t)f->state_bytes, "frozen_bytes",
-        (json_int_t)f->frozen_bytes, "loss", step->loss, "product_path", f->product_path);
+        (json_int_t)f->frozen_bytes, "loss", step->loss, "product_path", f->backend);
 }
 
 /* Method i beside the first. */
@@ -80,7 +80,7 @@ static void print_method(const step_bench *b, const step_options *o, int i)
     printf("%-7s %9.4f s a step, %8.1f tokens/s, %8.1f GFLOP: %7.1f GF/s (%3.0f %% of the peak), "
            "products by %s\n",
            ml_trial_method_name(o->method[i]), step->seconds, tokens / step->seconds,
-           1e-9 * f->flops, rate, 100.0 * rate / bench_largest(&b->peaks), f->product_path);
+           1e-9 * f->flops, rate, 100.0 * rate / bench_largest(&b->peaks), f->backend);
     printf("       ");
     for (int p = 0; p < ML_PHASES; p++)
         printf(" %s %.4f", ml_phase_name((ml_phase)p), step->phase[p]);

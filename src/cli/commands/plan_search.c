@@ -41,17 +41,18 @@ static json_t *candidate_json(const ml_plan_candidate *c, int threads)
     return o;
 }
 
-static ml_status print_json(const ml_plan_list *list, const ml_plan_site *site, const char *method)
+static ml_status print_json(const ml_plan_list *list, const ml_plan_module *module,
+                            const char *method)
 {
     json_t *fit = json_array(), *others = json_array();
-    int threads = (int)ml_max(1, site->machine->cores / site->ranks_per_node);
+    int threads = (int)ml_max(1, module->machine->cores / module->ranks_per_node);
     for (int64_t i = 0; i < list->count; i++)
         json_array_append_new(list->items[i].fits ? fit : others,
                               candidate_json(&list->items[i], threads));
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "machine", site->machine->name,
-                          "method", method, "nodes", site->nodes, "ranks_per_node",
-                          site->ranks_per_node, "memory_per_node",
-                          (json_int_t)site->memory_per_node, "grids", fit, "rejected", others);
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "machine", module->machine->name,
+                          "method", method, "nodes", module->nodes, "ranks_per_node",
+                          module->ranks_per_node, "memory_per_node",
+                          (json_int_t)module->memory_per_node, "grids", fit, "rejected", others);
     char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
@@ -60,14 +61,14 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_site *site, 
     return ML_OK;
 }
 
-static void print_table(const ml_plan_list *list, const ml_plan_site *site, const char *method)
+static void print_table(const ml_plan_list *list, const ml_plan_module *module, const char *method)
 {
     bool others = false;
     printf("%s on %d node%s of %s, %d rank%s of %" PRId64 " thread(s) each, %.1f GB a node\n",
-           method, site->nodes, site->nodes > 1 ? "s" : "", site->machine->name,
-           site->ranks_per_node, site->ranks_per_node > 1 ? "s" : "",
-           ml_max(1, site->machine->cores / site->ranks_per_node),
-           1e-9 * (double)site->memory_per_node);
+           method, module->nodes, module->nodes > 1 ? "s" : "", module->machine->name,
+           module->ranks_per_node, module->ranks_per_node > 1 ? "s" : "",
+           ml_max(1, module->machine->cores / module->ranks_per_node),
+           1e-9 * (double)module->memory_per_node);
     printf("%6s%6s%7s  %-12s%14s%12s%12s\n", "tp", "dp", "micro", "activations", "GB a node",
            "s a step", "tokens/s");
     for (int64_t i = 0; i < list->count; i++) {
@@ -101,13 +102,13 @@ ml_status plan_search(const ml_run_config *config, const ml_machine *machine, in
     if (each < 1 || each > RANKS_MOST / nodes)
         return ml_fail(ML_USAGE, "--ranks-per-node: %" PRId64 ", expected 1 to %" PRId64, each,
                        RANKS_MOST / nodes);
-    const ml_plan_site site = {(int)nodes, (int)each, bytes, machine};
-    ML_TRY(ml_plan_search(&list, config, &site));
+    const ml_plan_module module = {(int)nodes, (int)each, bytes, machine};
+    ML_TRY(ml_plan_search(&list, config, &module));
     if (ml_grid_world_rank() != 0) goto done;
     if (json)
-        st = print_json(&list, &site, method);
+        st = print_json(&list, &module, method);
     else
-        print_table(&list, &site, method);
+        print_table(&list, &module, method);
 done:
     ml_plan_list_destroy(&list);
     return st;

@@ -1,4 +1,4 @@
-/* The product path "blas": OpenBLAS's sgemm. */
+/* The backend "blas": OpenBLAS's sgemm. */
 #include <cblas.h>
 
 #include "kernels/kernels_private.h"
@@ -46,5 +46,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_product_path ml_product_path_blas = {"blas", available, ml_panel_scratch_floats, start,
-                                              NULL};
+const ml_backend ml_backend_blas = {"blas", available, ml_panel_scratch_floats, start, NULL};

@@ -1,4 +1,4 @@
-/* The product paths "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain
+/* The backends "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain
  * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way.
  *
  * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut
@@ -42,7 +42,7 @@ static int64_t cache_floats(void)
     return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float);
 }
 
-static int64_t narrow_floats(ml_dtype dtype, int64_t elements)
+static int64_t fp32_to_bf16_all(ml_dtype dtype, int64_t elements)
 {
     return dtype == ML_BF16 ? elements / 2 : elements;
 }
@@ -51,7 +51,7 @@ static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t elements = chunk_elements(options);
     return ml_round_up(ml_panel_scratch_floats(options, threads), 16) +
-           narrow_floats(options->weight_dtype, elements) + elements + cache_floats();
+           fp32_to_bf16_all(options->weight_dtype, elements) + elements + cache_floats();
 }
 
 static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
@@ -70,7 +70,7 @@ static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t
         if (t >= filled)
             memset(row, 0, (size_t)(n * size));
         else if (type == dnnl_bf16)
-            k->narrow(n, x + t * ldx, (uint16_t *)(void *)row);
+            k->fp32_to_bf16(n, x + t * ldx, (uint16_t *)(void *)row);
         else
             memcpy(row, x + t * ldx, (size_t)(n * size));
     }
@@ -121,8 +121,8 @@ static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x
     if (chunk_of(T, widest) * widest > owner->chunk_elements)
         return 0; /* not among the options' shapes */
     float *c = (float *)(void *)cache - owner->chunk_elements;
-    const scratch s = {cache, (char *)(void *)(c - narrow_floats(w->dtype, owner->chunk_elements)),
-                       c};
+    const scratch s = {cache,
+                       (char *)(void *)(c - fp32_to_bf16_all(w->dtype, owner->chunk_elements)), c};
     while (t < T) {
         int64_t chunk = chunk_of(T - t, widest), filled = ml_min(chunk, T - t);
         if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy))
@@ -171,7 +171,7 @@ static bool bf16_available(ml_dtype dtype)
 
 static bool fp32_available(ml_dtype dtype) { return dtype == ML_FP32; }
 
-const ml_product_path ml_product_path_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats,
-                                                     start, stop};
-const ml_product_path ml_product_path_onednn_matmul = {"onednn-matmul", fp32_available,
-                                                       scratch_floats, start, stop};
+const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats, start,
+                                           stop};
+const ml_backend ml_backend_onednn_matmul = {"onednn-matmul", fp32_available, scratch_floats, start,
+                                             stop};

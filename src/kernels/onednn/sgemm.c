@@ -1,4 +1,4 @@
-/* The product path "onednn": oneDNN's fp32 product, on panels where the weight is bf16. */
+/* The backend "onednn": oneDNN's fp32 product, on panels where the weight is bf16. */
 #include <dnnl.h>
 
 #include "kernels/kernels_private.h"
@@ -48,5 +48,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_product_path ml_product_path_onednn = {"onednn", available, ml_panel_scratch_floats, start,
-                                                NULL};
+const ml_backend ml_backend_onednn = {"onednn", available, ml_panel_scratch_floats, start, NULL};

@@ -23,12 +23,12 @@ static void sum_rows(int64_t T, int64_t n, const float *x, int64_t ldx, float *s
     }
 }
 
-static void narrow(int64_t n, const float *x, uint16_t *y)
+static void fp32_to_bf16(int64_t n, const float *x, uint16_t *y)
 {
     for (int64_t i = 0; i < n; i++) y[i] = ml_bf16_from_float(x[i]);
 }
 
-static void widen(int64_t n, const uint16_t *x, float *y)
+static void bf16_to_fp32(int64_t n, const uint16_t *x, float *y)
 {
     for (int64_t i = 0; i < n; i++) y[i] = ml_bf16_to_float(x[i]);
 }
@@ -58,8 +58,8 @@ void ml_reference_vectors(ml_kernels *table)
     table->add = add;
     table->add_bias = add_bias;
     table->sum_rows = sum_rows;
-    table->narrow = narrow;
-    table->widen = widen;
+    table->fp32_to_bf16 = fp32_to_bf16;
+    table->bf16_to_fp32 = bf16_to_fp32;
     table->sum_squares = sum_squares;
     table->adamw = adamw;
 }

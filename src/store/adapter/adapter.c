@@ -24,7 +24,7 @@ float ml_adapter_scale(double alpha, int64_t rank, bool rslora)
     return (float)(rslora ? alpha / sqrt((double)rank) : alpha / (double)rank);
 }
 
-ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *site, int64_t rank,
+ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *module, int64_t rank,
                          int64_t in, int64_t out, ml_adapter_pair **pair)
 {
     ml_status st = ML_OK;
@@ -40,7 +40,7 @@ ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *sit
     }
     ml_adapter_pair *p = *pair = &adapter->pairs[adapter->count++];
     *p = (ml_adapter_pair){.rank = rank, .in = in, .out = out};
-    snprintf(p->site, sizeof p->site, "%s", site);
+    snprintf(p->module, sizeof p->module, "%s", module);
     ML_NEW(p->a, rank * in, ML_MEM_OTHER, "an adapter");
     ML_NEW(p->b, out * rank, ML_MEM_OTHER, "an adapter");
 done:
@@ -67,36 +67,36 @@ static bool all_finite(const float *x, int64_t n)
 static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
 {
     int64_t layer, in, out;
-    const ml_site_kind *kind = ml_site_parse(spec, p->site, &layer);
+    const ml_module_kind *kind = ml_module_parse(spec, p->module, &layer);
     if (!kind)
         return ml_fail(ML_INPUT,
                        "%s: the base has no such place for an adapter (it has %" PRId64
                        " layers of the %s family)",
-                       p->site, spec->layers, spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
-    ml_site_shape(spec, kind->name, &in, &out);
+                       p->module, spec->layers, spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
+    ml_module_shape(spec, kind->name, &in, &out);
     if (p->in != in || p->out != out)
         return ml_fail(ML_INPUT,
                        "%s: A is %" PRId64 " × %" PRId64 " and B %" PRId64 " × %" PRId64
                        ", the base expects A %" PRId64 " × %" PRId64 " and B %" PRId64
                        " × %" PRId64,
-                       p->site, p->rank, p->in, p->out, p->rank, p->rank, in, out, p->rank);
+                       p->module, p->rank, p->in, p->out, p->rank, p->rank, in, out, p->rank);
     if (!isfinite(p->alpha) || !isfinite(p->scale))
-        return ml_fail(ML_INPUT, "%s: alpha is not a finite number", p->site);
+        return ml_fail(ML_INPUT, "%s: alpha is not a finite number", p->module);
     if (!all_finite(p->a, p->rank * p->in))
-        return ml_fail(ML_INPUT, "%s: A has a NaN or Inf", p->site);
+        return ml_fail(ML_INPUT, "%s: A has a NaN or Inf", p->module);
     if (!all_finite(p->b, p->out * p->rank))
-        return ml_fail(ML_INPUT, "%s: B has a NaN or Inf", p->site);
+        return ml_fail(ML_INPUT, "%s: B has a NaN or Inf", p->module);
     if (p->m && !all_finite(p->m, p->out))
-        return ml_fail(ML_INPUT, "%s: the magnitudes have a NaN or Inf", p->site);
+        return ml_fail(ML_INPUT, "%s: the magnitudes have a NaN or Inf", p->module);
     return ML_OK;
 }
 
 static int in_model_order(const void *x, const void *y)
 {
     const ml_adapter_pair *a = x, *b = y;
-    long long i = strtoll(a->site + 7, NULL, 10),
-              j = strtoll(b->site + 7, NULL, 10); /* behind "layers." */
-    return i != j ? (i > j) - (i < j) : strcmp(a->site, b->site);
+    long long i = strtoll(a->module + 7, NULL, 10),
+              j = strtoll(b->module + 7, NULL, 10); /* behind "layers." */
+    return i != j ? (i > j) - (i < j) : strcmp(a->module, b->module);
 }
 
 /* DoRA scales a row once: not for a fused projection and for its part. */
@@ -104,18 +104,18 @@ static ml_status check_magnitudes(const ml_adapter *adapter)
 {
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *p = &adapter->pairs[i];
-        size_t stem = strlen(p->site) - strlen("qkv");
+        size_t stem = strlen(p->module) - strlen("qkv");
         if ((p->m != NULL) != (adapter->pairs[0].m != NULL))
             return ml_fail(ML_INPUT, "%s and %s: one has DoRA's magnitudes and the other has none",
-                           p->site, adapter->pairs[0].site);
-        if (!p->m || strcmp(p->site + stem, "qkv") != 0) continue;
+                           p->module, adapter->pairs[0].module);
+        if (!p->m || strcmp(p->module + stem, "qkv") != 0) continue;
         for (int64_t j = 0; j < adapter->count; j++) {
-            const char *other = adapter->pairs[j].site;
-            if (strlen(other) == stem + 1 && !strncmp(other, p->site, stem) &&
+            const char *other = adapter->pairs[j].module;
+            if (strlen(other) == stem + 1 && !strncmp(other, p->module, stem) &&
                 strchr("qkv", other[stem]))
                 return ml_fail(ML_INPUT,
                                "%s and %s: DoRA's magnitudes of both would scale the same rows",
-                               p->site, other);
+                               p->module, other);
         }
     }
     return ML_OK;
@@ -142,8 +142,8 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
     if (adapter->count > 0)
         qsort(adapter->pairs, (size_t)adapter->count, sizeof *adapter->pairs, in_model_order);
     for (int64_t i = 1; i < adapter->count; i++)
-        if (!strcmp(adapter->pairs[i].site, adapter->pairs[i - 1].site))
-            return ml_fail(ML_INPUT, "%s: stands in the adapter twice", adapter->pairs[i].site);
+        if (!strcmp(adapter->pairs[i].module, adapter->pairs[i - 1].module))
+            return ml_fail(ML_INPUT, "%s: stands in the adapter twice", adapter->pairs[i].module);
     return ML_OK;
 }
 

@@ -97,8 +97,8 @@ static ml_status put_pair(hid_t pairs, const ml_adapter_pair *p)
 {
     ml_status st = ML_OK;
     hid_t group = -1;
-    ML_TRY(ml_image_make_group(pairs, p->site));
-    group = H5Gopen2(pairs, p->site, H5P_DEFAULT);
+    ML_TRY(ml_image_make_group(pairs, p->module));
+    group = H5Gopen2(pairs, p->module, H5P_DEFAULT);
     ML_TRY(ml_image_put_double(group, "alpha", p->alpha));
     ML_TRY(ml_image_put_matrix(group, "A", p->rank, p->in, p->a));
     ML_TRY(ml_image_put_matrix(group, "B", p->out, p->rank, p->b));
@@ -228,15 +228,15 @@ done:
     return st;
 }
 
-static ml_status get_pair(ml_adapter *out, int64_t *capacity, hid_t pairs, const char *site)
+static ml_status get_pair(ml_adapter *out, int64_t *capacity, hid_t pairs, const char *module)
 {
     ml_status st = ML_OK;
     ml_adapter_pair *p;
     int64_t rank, in, width;
     hid_t group = -1;
-    ML_TRY(ml_image_get_group(pairs, site, &group));
+    ML_TRY(ml_image_get_group(pairs, module, &group));
     ML_TRY(get_sizes(group, &rank, &in, &width));
-    ML_TRY(ml_adapter_add(out, capacity, site, rank, in, width, &p));
+    ML_TRY(ml_adapter_add(out, capacity, module, rank, in, width, &p));
     ML_TRY(ml_image_get_double(group, "alpha", &p->alpha));
     p->scale = ml_adapter_scale(p->alpha, rank, out->rslora);
     ML_TRY(read_factor(group, "A", rank, in, p->a));
@@ -247,7 +247,7 @@ static ml_status get_pair(ml_adapter *out, int64_t *capacity, hid_t pairs, const
     }
 done:
     H5Gclose(group);
-    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", site);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", module);
 }
 
 static ml_status get_tensor(ml_adapter *out, hid_t group, const char *name)
@@ -311,15 +311,15 @@ static ml_status get_adapter(ml_adapter *out, hid_t file)
 {
     ml_status st = ML_OK;
     int64_t links, capacity = 0;
-    char site[sizeof out->pairs->site];
+    char module[sizeof out->pairs->module];
     hid_t pairs = -1;
     ML_TRY(get_header(out, file));
     ML_TRY(get_tensors(out, file));
     ML_TRY(ml_image_get_group(file, "pairs", &pairs));
     ML_TRY(ml_image_links(pairs, &links));
     for (int64_t i = 0; i < links; i++) {
-        ML_TRY(ml_image_link(pairs, i, site, sizeof site));
-        ML_TRY(get_pair(out, &capacity, pairs, site));
+        ML_TRY(ml_image_link(pairs, i, module, sizeof module));
+        ML_TRY(get_pair(out, &capacity, pairs, module));
     }
 done:
     H5Gclose(pairs);

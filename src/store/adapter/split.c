@@ -56,14 +56,14 @@ static ml_status split_pair(const ml_adapter_pair *fused, const ml_model_spec *s
     ml_status st = ML_OK;
     int64_t layer, rank = fused->rank / p->count;
     float factor = rslora ? (float)(1.0 / sqrt((double)p->count)) : 1.0F; /* α/√R back to α/√r */
-    (void)ml_site_parse(spec, fused->site, &layer);
+    (void)ml_module_parse(spec, fused->module, &layer);
     for (int i = 0; i < p->count; i++) {
-        char site[64];
-        int64_t in, width, first = ml_site_first_row(spec, p->name[i]);
+        char module[64];
+        int64_t in, width, first = ml_module_first_row(spec, p->name[i]);
         ml_adapter_pair *pair;
-        ml_site_shape(spec, p->name[i], &in, &width);
-        snprintf(site, sizeof site, "layers.%" PRId64 ".%s", layer, p->name[i]);
-        ML_TRY(ml_adapter_add(out, capacity, site, rank, in, width, &pair));
+        ml_module_shape(spec, p->name[i], &in, &width);
+        snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, p->name[i]);
+        ML_TRY(ml_adapter_add(out, capacity, module, rank, in, width, &pair));
         pair->alpha = rslora ? fused->alpha : fused->alpha / p->count;
         pair->scale = ml_adapter_scale(pair->alpha, rank, rslora);
         memcpy(pair->a, fused->a + i * rank * in, (size_t)(rank * in) * sizeof *pair->a);
@@ -78,8 +78,8 @@ done:
 
 static bool is_fused(const ml_adapter_pair *pair)
 {
-    size_t n = strlen(pair->site);
-    return n > 4 && !strcmp(pair->site + n - 4, ".qkv");
+    size_t n = strlen(pair->module);
+    return n > 4 && !strcmp(pair->module + n - 4, ".qkv");
 }
 
 static ml_status split_all(ml_adapter *adapter, const ml_model_spec *spec, const parts *p,
@@ -93,13 +93,13 @@ static ml_status split_all(ml_adapter *adapter, const ml_model_spec *spec, const
             return ml_fail(ML_USAGE,
                            "%s: DoRA's magnitudes belong to the fused projection and are not "
                            "split; give method.targets qkv",
-                           pair->site);
+                           pair->module);
         if (pair->rank % p->count != 0 || !is_block_diagonal(pair, p))
             return ml_fail(ML_USAGE,
                            "%s: this adapter of the fused projection (rank %" PRId64
                            ") is not one of %d parts side by side, so it cannot be cut "
                            "into the targets asked for; use targets: [qkv]",
-                           pair->site, pair->rank, p->count);
+                           pair->module, pair->rank, p->count);
         ML_TRY(split_pair(pair, spec, adapter->rslora, p, out, capacity));
     }
 done:
@@ -113,7 +113,7 @@ static ml_status take_over(ml_adapter *adapter, ml_adapter *out, int64_t *capaci
     for (int64_t i = 0; i < adapter->count; i++) {
         ml_adapter_pair *pair = &adapter->pairs[i], *copy;
         if (is_fused(pair)) continue;
-        ML_TRY(ml_adapter_add(out, capacity, pair->site, 0, 0, 0, &copy));
+        ML_TRY(ml_adapter_add(out, capacity, pair->module, 0, 0, 0, &copy));
         ml_memory_free(copy->a);
         ml_memory_free(copy->b);
         *copy = *pair;

@@ -30,7 +30,7 @@ static json_t *progress_to_json(const ml_checkpoint_progress *p)
                      number_or_null(p->loss_first), "loss_last", number_or_null(p->loss_last),
                      "best_loss", number_or_null(p->best_loss), "best_step",
                      (json_int_t)p->best_step, "evaluated_step", (json_int_t)p->evaluated_step,
-                     "finished", p->finished, "product_path", p->product_path, "vector_path",
+                     "finished", p->finished, "product_path", p->backend, "vector_path",
                      p->vector_path);
 }
 
@@ -383,6 +383,6 @@ void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *p)
     const json_t *evaluated =
         json_object_get(from, "evaluated_step"); /* manifests of earlier versions lack it */
     p->evaluated_step = evaluated ? json_integer_value(evaluated) : p->step;
-    copy_name(p->product_path, json_object_get(from, "product_path"));
+    copy_name(p->backend, json_object_get(from, "product_path"));
     copy_name(p->vector_path, json_object_get(from, "vector_path"));
 }

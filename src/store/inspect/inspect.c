@@ -105,7 +105,7 @@ ml_status inspect_adapter(const char *path, json_t *out)
     for (int64_t i = 0; st == ML_OK && i < adapter.count; i++) {
         const ml_adapter_pair *p = &adapter.pairs[i];
         parameters += p->rank * (p->in + p->out) + (p->m ? p->out : 0);
-        json_array_append_new(pairs, json_pack("{s:s,s:I,s:f,s:I,s:I}", "site", p->site, "rank",
+        json_array_append_new(pairs, json_pack("{s:s,s:I,s:f,s:I,s:I}", "site", p->module, "rank",
                                                (json_int_t)p->rank, "alpha", p->alpha, "in",
                                                (json_int_t)p->in, "out", (json_int_t)p->out));
     }

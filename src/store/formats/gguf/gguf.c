@@ -106,9 +106,9 @@ static ml_status take_number(cursor *c, int64_t type, gguf_value *v)
     if (st != ML_OK) return st;
     uint64_t bits = 0;
     for (int i = 7; i >= 0; i--) bits = bits << 8 | raw[i];
-    float narrow;
+    float fp32_to_bf16;
     uint32_t low = (uint32_t)bits;
-    memcpy(&narrow, &low, sizeof narrow);
+    memcpy(&fp32_to_bf16, &low, sizeof fp32_to_bf16);
     v->whole = type != T_F32 && type != T_F64;
     switch (type) {
     case T_I8:
@@ -121,7 +121,7 @@ static ml_status take_number(cursor *c, int64_t type, gguf_value *v)
         v->integer = (int32_t)bits;
         break;
     case T_F32:
-        v->real = (double)narrow;
+        v->real = (double)fp32_to_bf16;
         return ML_OK;
     case T_F64:
         memcpy(&v->real, &bits, sizeof v->real);
@@ -385,7 +385,7 @@ ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first
         int64_t n = ml_min(step, left);
         ML_TRY(ml_file_read(f->fd, f->path, piece, n, at));
         for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->block)
-            t->type->widen(piece + i, out);
+            t->type->bf16_to_fp32(piece + i, out);
     }
 done:
     ml_memory_free(piece);

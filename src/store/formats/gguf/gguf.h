@@ -29,7 +29,7 @@ typedef struct gguf_type {
     int number;
     const char *name;
     int64_t block, bytes; /* elements and bytes of a block */
-    void (*widen)(const uint8_t *block, float *out);
+    void (*bf16_to_fp32)(const uint8_t *block, float *out);
 } gguf_type;
 
 typedef struct gguf_tensor {

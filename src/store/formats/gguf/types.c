@@ -13,14 +13,14 @@ static float half(const uint8_t *bytes)
     return sign ? -value : value;
 }
 
-static void widen_f32(const uint8_t *b, float *out) { memcpy(out, b, sizeof *out); }
-static void widen_f16(const uint8_t *b, float *out) { *out = half(b); }
-static void widen_bf16(const uint8_t *b, float *out)
+static void decode_f32(const uint8_t *b, float *out) { memcpy(out, b, sizeof *out); }
+static void decode_f16(const uint8_t *b, float *out) { *out = half(b); }
+static void decode_bf16(const uint8_t *b, float *out)
 {
     *out = ml_bf16_to_float((uint16_t)(b[0] | b[1] << 8));
 }
 
-static void widen_q4_0(const uint8_t *b, float *out)
+static void decode_q4_0(const uint8_t *b, float *out)
 {
     float d = half(b);
     for (int i = 0; i < 16; i++) {
@@ -29,7 +29,7 @@ static void widen_q4_0(const uint8_t *b, float *out)
     }
 }
 
-static void widen_q4_1(const uint8_t *b, float *out)
+static void decode_q4_1(const uint8_t *b, float *out)
 {
     float d = half(b), m = half(b + 2);
     for (int i = 0; i < 16; i++) {
@@ -38,7 +38,7 @@ static void widen_q4_1(const uint8_t *b, float *out)
     }
 }
 
-static void widen_q8_0(const uint8_t *b, float *out)
+static void decode_q8_0(const uint8_t *b, float *out)
 {
     float d = half(b);
     for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)b[2 + i];
@@ -53,7 +53,7 @@ static void scale_and_minimum(const uint8_t *q, int j, float *scale, float *mini
     *minimum = (float)m;
 }
 
-static void widen_q4_k(const uint8_t *b, float *out)
+static void decode_q4_k(const uint8_t *b, float *out)
 {
     float d = half(b), least = half(b + 2);
     const uint8_t *scales = b + 4, *q = b + 16;
@@ -69,7 +69,7 @@ static void widen_q4_k(const uint8_t *b, float *out)
     }
 }
 
-static void widen_q6_k(const uint8_t *b, float *out)
+static void decode_q6_k(const uint8_t *b, float *out)
 {
     const uint8_t *low = b, *high = b + 128;
     const int8_t *scale = (const int8_t *)(b + 192);
@@ -92,10 +92,10 @@ static void widen_q6_k(const uint8_t *b, float *out)
 const gguf_type *gguf_type_of(int64_t number)
 {
     static const gguf_type types[] = {
-        {0, "F32", 1, 4, widen_f32},        {1, "F16", 1, 2, widen_f16},
-        {30, "BF16", 1, 2, widen_bf16},     {2, "Q4_0", 32, 18, widen_q4_0},
-        {3, "Q4_1", 32, 20, widen_q4_1},    {8, "Q8_0", 32, 34, widen_q8_0},
-        {12, "Q4_K", 256, 144, widen_q4_k}, {14, "Q6_K", 256, 210, widen_q6_k}};
+        {0, "F32", 1, 4, decode_f32},        {1, "F16", 1, 2, decode_f16},
+        {30, "BF16", 1, 2, decode_bf16},     {2, "Q4_0", 32, 18, decode_q4_0},
+        {3, "Q4_1", 32, 20, decode_q4_1},    {8, "Q8_0", 32, 34, decode_q8_0},
+        {12, "Q4_K", 256, 144, decode_q4_k}, {14, "Q6_K", 256, 210, decode_q6_k}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (types[i].number == number) return &types[i];
     return NULL;

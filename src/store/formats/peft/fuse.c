@@ -39,10 +39,10 @@ static int64_t same_module(const ml_adapter *adapter, const ml_model_spec *spec,
                            int64_t *rank)
 {
     int64_t layer, other, n = 0;
-    const char *module = ml_site_parse(spec, adapter->pairs[first].site, &layer)->module;
+    const char *module = ml_module_parse(spec, adapter->pairs[first].module, &layer)->module;
     *rank = 0;
     for (int64_t i = first; i < adapter->count; i++, n++) {
-        const ml_site_kind *kind = ml_site_parse(spec, adapter->pairs[i].site, &other);
+        const ml_module_kind *kind = ml_module_parse(spec, adapter->pairs[i].module, &other);
         if (other != layer || strcmp(kind->module, module) != 0) break;
         *rank += adapter->pairs[i].rank;
     }
@@ -55,10 +55,10 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
     ml_status st = ML_OK;
     const ml_adapter_pair *lead = &adapter->pairs[first];
     int64_t rows = 0;
-    const ml_site_kind *kind = ml_site_parse(spec, lead->site, &m->layer);
+    const ml_module_kind *kind = ml_module_parse(spec, lead->module, &m->layer);
     bool fused = spec->family == ML_FAMILY_GPT2 && !strcmp(kind->module, "attn.c_attn");
     m->module = kind->module;
-    ml_site_shape(spec, fused ? "attn.qkv" : kind->name, &m->in, &m->out);
+    ml_module_shape(spec, fused ? "attn.qkv" : kind->name, &m->in, &m->out);
     m->alpha = adapter->rslora ? lead->alpha : lead->alpha / (double)lead->rank * (double)m->rank;
     ML_NEW(m->a, m->rank * m->in, ML_MEM_OTHER, "an exported adapter");
     ML_NEW(m->b, m->out * m->rank, ML_MEM_OTHER, "an exported adapter");
@@ -69,13 +69,14 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
                            "%s: PEFT's DoRA scales all rows of c_attn, this adapter has q, k or v "
                            "alone; train it with method.targets qkv to "
                            "export it, or merge it",
-                           lead->site);
+                           lead->module);
         ML_NEW(m->m, m->out, ML_MEM_OTHER, "an exported adapter");
     }
     for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++) {
         int64_t layer;
         place(adapter, &lead[i],
-              ml_site_first_row(spec, ml_site_parse(spec, lead[i].site, &layer)->name), at, m);
+              ml_module_first_row(spec, ml_module_parse(spec, lead[i].module, &layer)->name), at,
+              m);
     }
 done:
     return st;
@@ -88,8 +89,8 @@ static void sort_by_module(ml_adapter *adapter, const ml_model_spec *spec)
     for (int64_t i = 1; i < adapter->count; i++) {
         for (int64_t j = i; j > 0; j--) {
             int64_t la, lb;
-            const ml_site_kind *a = ml_site_parse(spec, adapter->pairs[j - 1].site, &la);
-            const ml_site_kind *b = ml_site_parse(spec, adapter->pairs[j].site, &lb);
+            const ml_module_kind *a = ml_module_parse(spec, adapter->pairs[j - 1].module, &la);
+            const ml_module_kind *b = ml_module_parse(spec, adapter->pairs[j].module, &lb);
             if (la < lb || (la == lb && a <= b)) break;
             ml_adapter_pair swap = adapter->pairs[j];
             adapter->pairs[j] = adapter->pairs[j - 1];

@@ -96,21 +96,21 @@ done:
     return st;
 }
 
-static ml_status read_pair(import *in, const ml_site_kind *kind, int64_t layer, const char *path,
+static ml_status read_pair(import *in, const ml_module_kind *kind, int64_t layer, const char *path,
                            const ml_safetensors_entry *a, const ml_safetensors_entry *b)
 {
     ml_status st = ML_OK;
     int64_t rank, width_in, width_out;
     double alpha;
-    char site[64];
+    char module[64];
     ml_adapter_pair *pair;
-    ml_site_shape(in->spec, kind->name, &width_in, &width_out);
+    ml_module_shape(in->spec, kind->name, &width_in, &width_out);
     ML_TRY(ml_peft_config_rank(&in->config, path, &rank));
     ML_TRY(ml_peft_config_alpha(&in->config, path, &alpha));
     ML_TRY(check_shape(a, rank, width_in));
     ML_TRY(check_shape(b, width_out, rank));
-    snprintf(site, sizeof site, "layers.%" PRId64 ".%s", layer, kind->name);
-    ML_TRY(ml_adapter_add(in->out, &in->capacity, site, rank, width_in, width_out, &pair));
+    snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, kind->name);
+    ML_TRY(ml_adapter_add(in->out, &in->capacity, module, rank, width_in, width_out, &pair));
     pair->alpha = alpha;
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
@@ -120,7 +120,7 @@ done:
     return st;
 }
 
-static ml_status read_module(import *in, const ml_site_kind *kind, int64_t layer)
+static ml_status read_module(import *in, const ml_module_kind *kind, int64_t layer)
 {
     ml_status st = ML_OK;
     char path[PATH];
@@ -142,7 +142,7 @@ done:
 }
 
 /* GPT-2's fused c_attn stands for qkv, not for q, k and v one by one. */
-static bool is_whole_module(const ml_model_spec *spec, const ml_site_kind *kind)
+static bool is_whole_module(const ml_model_spec *spec, const ml_module_kind *kind)
 {
     return spec->family != ML_FAMILY_GPT2 || strcmp(kind->module, "attn.c_attn") != 0 ||
            !strcmp(kind->name, "attn.qkv");
@@ -152,7 +152,7 @@ static ml_status read_modules(import *in)
 {
     ml_status st = ML_OK;
     for (int64_t layer = 0; layer < in->spec->layers; layer++)
-        for (const ml_site_kind *kind = ml_site_kinds(in->spec->family); kind->name; kind++)
+        for (const ml_module_kind *kind = ml_module_kinds(in->spec->family); kind->name; kind++)
             if (is_whole_module(in->spec, kind)) ML_TRY(read_module(in, kind, layer));
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
         if (in->used[i]) continue;
@@ -162,7 +162,7 @@ static ml_status read_modules(import *in)
                        "base_model.model.%s.0.%s.lora_A.weight",
                        tensors_name, ml_safetensors_at(in->tensors, i)->name,
                        in->spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers",
-                       ml_site_kinds(in->spec->family)->module);
+                       ml_module_kinds(in->spec->family)->module);
     }
     if (in->out->count == 0)
         st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);

@@ -139,7 +139,7 @@ static float half_to_float(uint16_t h)
     return f;
 }
 
-static void widen(const uint16_t *from, int64_t count, bool half, float *to)
+static void bf16_to_fp32(const uint16_t *from, int64_t count, bool half, float *to)
 {
     for (int64_t i = 0; i < count; i++)
         to[i] = half ? half_to_float(from[i]) : ml_bf16_to_float(from[i]);
@@ -158,7 +158,7 @@ ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_e
         for (int64_t at = 0, n; st == ML_OK && at < count; at += n) {
             n = ml_min(count - at, PIECE / 2);
             st = read_at(file, e->offset + (first + at) * 2, piece, n * 2);
-            if (st == ML_OK) widen(piece, n, half, out + at);
+            if (st == ML_OK) bf16_to_fp32(piece, n, half, out + at);
         }
     } else {
         st = ml_fail(ML_INPUT, "has type %s, expected F32, F16 or BF16", e->dtype);

@@ -1,4 +1,4 @@
-/* Which layers LoRA adapts, and with which rank and alpha a site: method.layers,
+/* Which layers LoRA adapts, and with which rank and alpha a module: method.layers,
  * method.rank_pattern and method.alpha_pattern. */
 #include <inttypes.h>
 
@@ -13,51 +13,51 @@ bool lora_wants_layer(const ml_lora_options *options, int64_t layer)
     return wanted;
 }
 
-/* The whole site or its end behind a dot. */
-static bool means(const char *name, const char *site)
+/* The whole module or its end behind a dot. */
+static bool means(const char *name, const char *module)
 {
-    size_t n = strlen(site), m = strlen(name);
-    return m <= n && !strcmp(site + n - m, name) && (m == n || site[n - m - 1] == '.');
+    size_t n = strlen(module), m = strlen(name);
+    return m <= n && !strcmp(module + n - m, name) && (m == n || module[n - m - 1] == '.');
 }
 
-static double value_of(const ml_site_patterns *patterns, const char *site, double otherwise)
+static double value_of(const ml_module_patterns *patterns, const char *module, double otherwise)
 {
     for (int64_t i = 0; i < patterns->count; i++)
-        if (means(patterns->item[i].site, site)) return patterns->item[i].value;
+        if (means(patterns->item[i].module, module)) return patterns->item[i].value;
     return otherwise;
 }
 
-int64_t lora_rank_of(const ml_lora_options *options, const char *site)
+int64_t lora_rank_of(const ml_lora_options *options, const char *module)
 {
-    return (int64_t)value_of(&options->rank_pattern, site, (double)options->rank);
+    return (int64_t)value_of(&options->rank_pattern, module, (double)options->rank);
 }
 
-double lora_alpha_of(const ml_lora_options *options, const char *site)
+double lora_alpha_of(const ml_lora_options *options, const char *module)
 {
-    return value_of(&options->alpha_pattern, site, options->alpha);
+    return value_of(&options->alpha_pattern, module, options->alpha);
 }
 
 static bool means_any(const ml_peft *peft, const char *name)
 {
     for (int64_t g = 0; g < peft->ngroups; g++)
         for (int i = 0; i < peft->groups[g].npairs; i++)
-            if (means(name, peft->groups[g].pair[i].site)) return true;
+            if (means(name, peft->groups[g].pair[i].module)) return true;
     return false;
 }
 
 static ml_status check_patterns(const ml_peft *peft, const char *key,
-                                const ml_site_patterns *patterns)
+                                const ml_module_patterns *patterns)
 {
     for (int64_t i = 0; i < patterns->count; i++)
-        if (!means_any(peft, patterns->item[i].site))
+        if (!means_any(peft, patterns->item[i].module))
             return ml_fail(ML_USAGE,
-                           "%s: %s means no site that method.targets and method.layers adapt; "
-                           "sites are named as %s, or by their end",
-                           key, patterns->item[i].site, peft->groups[0].pair[0].site);
+                           "%s: %s means no module that method.targets and method.layers adapt; "
+                           "modules are named as %s, or by their end",
+                           key, patterns->item[i].module, peft->groups[0].pair[0].module);
     return ML_OK;
 }
 
-ml_status lora_check_sites(const ml_peft *peft)
+ml_status lora_check_modules(const ml_peft *peft)
 {
     const ml_lora_options *o = &peft->options;
     int64_t layers = ml_model_get_spec(peft->model)->layers, n = o->layers.count;

@@ -1,4 +1,4 @@
-/* Lists of layers, and numbers by the names of sites. */
+/* Lists of layers, and numbers by the names of modules. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -91,7 +91,7 @@ done:
         ml_memory_free(read.range);
         return st;
     }
-    sites_free(key, out);
+    modules_free(key, out);
     *(ml_layer_ranges *)out = read;
     return ML_OK;
 }
@@ -113,22 +113,23 @@ done:
 /* ---- patterns ------------------------------------------------------------------------------ */
 
 static ml_status read_name(const key *key, const yaml_node_t *node, const char *where,
-                           ml_site_patterns *out)
+                           ml_module_patterns *out)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_.";
     bool scalar = node->type == YAML_SCALAR_NODE;
     const char *text = scalar ? (const char *)node->data.scalar.value : "";
     size_t length = strlen(text);
-    if (length == 0 || length >= sizeof out->item->site ||
+    if (length == 0 || length >= sizeof out->item->module ||
         strspn(text, letters) != node->data.scalar.length)
-        return ml_fail(ML_USAGE,
-                       "%s: %s: expected the name of a site or its end, as layers.0.attn.q, attn.q "
-                       "or q, found \"%.80s\"",
-                       where, key->path, text);
+        return ml_fail(
+            ML_USAGE,
+            "%s: %s: expected the name of a module or its end, as layers.0.attn.q, attn.q "
+            "or q, found \"%.80s\"",
+            where, key->path, text);
     for (int64_t i = 0; i < out->count; i++)
-        if (!strcmp(out->item[i].site, text))
+        if (!strcmp(out->item[i].module, text))
             return ml_fail(ML_USAGE, "%s: %s: %s is named twice", where, key->path, text);
-    snprintf(out->item[out->count].site, sizeof out->item->site, "%s", text);
+    snprintf(out->item[out->count].module, sizeof out->item->module, "%s", text);
     return ML_OK;
 }
 
@@ -145,17 +146,17 @@ static ml_status read_number(const key *of, double *out, yaml_document_t *docume
     return st;
 }
 
-ml_status sites_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
-                     const char *where)
+ml_status modules_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
+                       const char *where)
 {
     ml_status st = ML_OK;
-    ml_site_patterns read = {0};
+    ml_module_patterns read = {0};
     if (is_null(node)) goto done;
     if (node->type != YAML_MAPPING_NODE)
         return ml_fail(
             ML_USAGE,
-            "%s: %s: expected a mapping of sites to numbers, as {layers.0.attn.q: 4, q: 16}", where,
-            key->path);
+            "%s: %s: expected a mapping of modules to numbers, as {layers.0.attn.q: 4, q: 16}",
+            where, key->path);
     int64_t count = node->data.mapping.pairs.top - node->data.mapping.pairs.start;
     if (count > 0) ML_NEW(read.item, count, ML_MEM_OTHER, "a pattern");
     for (int64_t i = 0; i < count; i++) {
@@ -170,32 +171,32 @@ done:
         ml_memory_free(read.item);
         return st;
     }
-    sites_free(key, out);
-    *(ml_site_patterns *)out = read;
+    modules_free(key, out);
+    *(ml_module_patterns *)out = read;
     return ML_OK;
 }
 
-ml_status ml_site_patterns_write(const ml_site_patterns *p, ml_text *out)
+ml_status ml_module_patterns_write(const ml_module_patterns *p, ml_text *out)
 {
     ml_status st = ML_OK;
     if (p->count == 0) return ml_text_printf(out, "null");
     for (int64_t i = 0; i < p->count; i++)
-        ML_TRY(ml_text_printf(out, "%s\"%s\": %.17g", i ? ", " : "{", p->item[i].site,
+        ML_TRY(ml_text_printf(out, "%s\"%s\": %.17g", i ? ", " : "{", p->item[i].module,
                               p->item[i].value));
     ML_TRY(ml_text_printf(out, "}"));
 done:
     return st;
 }
 
-void sites_free(const key *key, void *in)
+void modules_free(const key *key, void *in)
 {
     if (key->kind == KEY_LAYERS) {
         ml_layer_ranges *layers = in;
         ml_memory_free(layers->range);
         *layers = (ml_layer_ranges){0};
     } else {
-        ml_site_patterns *patterns = in;
+        ml_module_patterns *patterns = in;
         ml_memory_free(patterns->item);
-        *patterns = (ml_site_patterns){0};
+        *patterns = (ml_module_patterns){0};
     }
 }
