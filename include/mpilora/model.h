@@ -67,7 +67,7 @@ int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head count
 
 /* One tensor of the base as this rank holds it. */
 typedef struct ml_model_slot {
-    char name[64];
+    char name[96];
     int64_t rows, cols; /* global */
     bool vector;        /* fp32 always; matrices have the model's dtype */
     ml_shard shard;

@@ -68,7 +68,7 @@ static void add_size(allreduce *a, const allreduce_options *o, const char *name,
 
 static ml_status list_sizes(allreduce *a, const allreduce_options *o)
 {
-    int64_t lora, most = 0;
+    int64_t lora = 0, most = 0;
     ml_status st = count_lora(o, &lora);
     if (st != ML_OK) return st;
     for (int64_t bytes = 4; bytes <= o->largest && bytes <= 1 << 28; bytes *= 4)

@@ -1,6 +1,18 @@
 /* The native table of one instruction set, and whether this processor can run it. */
 #include "kernels/native/attention.h"
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#include <cpuid.h>
+
+/* clang's __builtin_cpu_supports does not know F16C before version 16. That the system keeps the
+ * wide registers is what the question for AVX2 has answered. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 #define ML_TEXT_(x) #x
 #define ML_TEXT(x) ML_TEXT_(x)
 
@@ -11,8 +23,7 @@ static bool available(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("fma");
 #elif defined(__AVX2__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #else
     return true;
 #endif
