@@ -61,6 +61,19 @@ typedef struct ml_checkpoint_identity {
     const char *key, *value;
 } ml_checkpoint_identity;
 
+/* A key of the identity that a start changed, because it was asked to, after `step` steps. */
+typedef struct ml_checkpoint_change {
+    char key[32], from[128], to[128];
+    int64_t step;
+} ml_checkpoint_change;
+
+/* Of a run since its first step, oldest first. Owned. */
+typedef struct ml_checkpoint_changes {
+    int64_t count;
+    ml_checkpoint_change *items;
+} ml_checkpoint_changes;
+void ml_checkpoint_changes_destroy(ml_checkpoint_changes *changes);
+
 typedef struct ml_checkpoint_state {
     ml_checkpoint_progress progress;
     bool full;          /* method full: numbered state files */
@@ -69,6 +82,11 @@ typedef struct ml_checkpoint_state {
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */
+    int64_t allowed;
+    const char *const *allow;       /* [allowed] keys that find lets differ; borrowed */
+    ml_checkpoint_changes *changes; /* filled by find on world rank 0: what the checkpoint names,
+                                       and what was let differ; written by save; borrowed. NULL:
+                                       none */
     ml_status (*before_commit)(
         void *of); /* on world rank 0, maybe in another thread: syncs what must be on disk before
                       the manifest is. NULL: nothing */
@@ -112,7 +130,8 @@ ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid,
 /* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file)
  * and fills state->progress from it. Bad ones on the way are set aside with a warning that says
  * why. Where a whole one has another identity: an older one with the right identity is taken and
- * the other set aside; without one ML_USAGE naming key and both values, and nothing is moved.
+ * the other set aside; without one, or where only a key differs that the run itself has changed,
+ * ML_USAGE naming key and both values, and nothing is moved.
  * *found false: no checkpoint was ever committed here. Only bad ones, now or at an earlier start:
  * ML_INPUT. Collective. */
 ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state,
@@ -127,6 +146,11 @@ ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid,
 /* Makes the checkpoint of a step the one that ml_checkpoint_load reads. ML_INPUT with the reason
  * where it is not there or not whole. Collective. */
 ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid,
+                               int64_t step) ML_NODISCARD;
+
+/* Sets the committed checkpoint of a step aside as a bad one, so that no start goes on from it.
+ * ML_INPUT or ML_RESOURCE where it cannot be moved. Collective over the world. */
+ml_status ml_checkpoint_reject(ml_run_directory *run, const ml_grid *grid,
                                int64_t step) ML_NODISCARD;
 
 /* ---- sizes --------------------------------------------------------------------------------- */

@@ -119,9 +119,11 @@ double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
 void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels,
                           const ml_adamw *step);
 
-/* Name of the first tensor of this rank whose gradient (or, with `values`, whose value) is not
- * finite; NULL: none. */
-const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values);
+/* Name of the tensor of the first value in `buffer` that is not finite; NULL: all are. `buffer`:
+ * p->value, p->gradient, p->moment1 or p->moment2, of which this rank's part is looked at.
+ * Borrowed. Local. */
+const char *ml_parameters_find_nonfinite(const ml_parameters *p, const ml_kernels *kernels,
+                                         const float *buffer);
 
 /* torch.nn.utils.clip_grad_norm_: the factor min(1, clip / (norm + 1e−6)); 1 where clip is 0. */
 double ml_clip_factor(double clip, double norm);

@@ -16,10 +16,18 @@
  * is lost while MPI starts. They are blocked in this thread and those it starts. */
 void ml_train_catch_signals(void);
 
-/* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless `fresh`.
- * Collective over the world. ML_STOPPED after a signal, with a checkpoint written; every other
- * status with its text, the same on every rank. */
-ml_status ml_train_run(const ml_run_config *config, bool fresh) ML_NODISCARD;
+/* How a run starts. Borrowed strings. */
+typedef struct ml_train_options {
+    bool fresh; /* does not resume: the checkpoints that are there are set aside */
+    int64_t allowed;
+    const char *const *allow; /* [allowed] keys of optim that may differ from the checkpoint's */
+} ml_train_options;
+
+/* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless told otherwise.
+ * Collective over the world. ML_STOPPED after a signal, with a checkpoint written; ML_NUMERIC
+ * naming step and tensor where a number is none any more, and then no checkpoint or result has it;
+ * every other status with its text, the same on every rank. */
+ml_status ml_train_run(const ml_run_config *config, const ml_train_options *options) ML_NODISCARD;
 
 /* What a step's time goes to. The phases of a rank add up to its step. Collectives count as
  * communication wherever they are: sums inside forward and backward (tp), gradients, agreements;

@@ -56,15 +56,33 @@ double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
     return sqrt(sum[ONCE] + sum[SHARDED]);
 }
 
-const char *ml_parameters_find_nonfinite(const ml_parameters *p, bool values)
+/* Of floats [first, first + count) of what is laid out like the values. */
+static const char *first_nonfinite(const ml_parameters *p, const ml_kernels *kernels,
+                                   const float *floats, int64_t first, int64_t count)
 {
-    const float *buffer = values ? p->value : p->gradient;
+    /* Squares of finite floats are far from the end of double. */
+    if (isfinite(kernels->sum_squares(count, floats))) return NULL;
+    int64_t at = 0;
+    while (isfinite(floats[at])) at++;
     for (int64_t i = 0; i < p->count; i++) {
         const ml_parameter *item = &p->items[i];
-        for (int64_t j = 0; j < item->count; j++)
-            if (!isfinite(buffer[item->offset + j])) return item->name;
+        if (first + at >= item->offset && first + at < item->offset + item->count)
+            return item->name;
     }
     return NULL;
+}
+
+const char *ml_parameters_find_nonfinite(const ml_parameters *p, const ml_kernels *kernels,
+                                         const float *buffer)
+{
+    const char *name = NULL;
+    if (buffer == p->value || buffer == p->gradient)
+        return first_nonfinite(p, kernels, buffer, 0, p->local);
+    for (int64_t i = 0; i < ml_parameters_pieces(p) && !name; i++) {
+        ml_share mine = ml_parameters_share(p, i, p->dp_rank);
+        name = first_nonfinite(p, kernels, buffer + mine.at, mine.first, mine.count);
+    }
+    return name;
 }
 
 double ml_clip_factor(double clip, double norm)

@@ -90,6 +90,7 @@ static ml_status write_as(run *r, const char *prefix)
     ml_status st = ml_text_printf(&path, "%s/%s%s", r->config->run_dir, prefix,
                                   full ? "model.h5" : "adapter.h5");
     st = ml_grid_agree(r->session.grid, st);
+    if (st == ML_OK) st = check_state(r);
     if (st == ML_OK) st = full ? write_model(r, path.data) : write_adapter(r, path.data);
     ml_text_destroy(&path);
     return st;

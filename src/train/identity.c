@@ -108,6 +108,27 @@ done:
     return st;
 }
 
+/* Which keys of optim a start may change (--allow-change). */
+static ml_status check_allowed(const run *r)
+{
+    for (int64_t a = 0; a < r->options->allowed; a++) {
+        const char *key = r->options->allow[a], *known[IDENTITIES + 1] = {NULL};
+        int64_t count = 0;
+        for (int64_t i = 0; i < r->identities; i++)
+            if (!strncmp(r->identity[i].key, "optim.", strlen("optim.")))
+                known[count++] = r->identity[i].key;
+        int64_t found = 0;
+        while (found < count && strcmp(known[found], key) != 0) found++;
+        if (found < count) continue;
+        const char *near = ml_nearest_word(key, known);
+        return ml_fail(ML_USAGE,
+                       "--allow-change: \"%s\" is no key of optim%s%s%s; only these may change in "
+                       "a run",
+                       key, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+    }
+    return ML_OK;
+}
+
 ml_status describe_identity(run *r)
 {
     ml_status st = ML_OK;
@@ -137,6 +158,7 @@ ml_status describe_identity(run *r)
     ADD("optim.warmup", "%" PRId64, c->optim.warmup);
     ADD("optim.label_smoothing", "%.17g", c->optim.label_smoothing);
     ADD("precision", "%s", ml_dtype_name(c->precision));
+    ML_TRY(check_allowed(r));
 done:
     return st;
 }

@@ -11,7 +11,11 @@
 /* The newest checkpoint's progress into r; *found false: a new run. */
 static ml_status look_for_checkpoint(run *r, bool *found)
 {
-    ml_checkpoint_state state = {.identities = r->identities, .identity = r->identity};
+    ml_checkpoint_state state = {.identities = r->identities,
+                                 .identity = r->identity,
+                                 .allowed = r->options->allowed,
+                                 .allow = r->options->allow,
+                                 .changes = &r->changes};
     ml_status st = ml_checkpoint_find(r->directory, r->session.grid, &state, found);
     if (st != ML_OK || !*found) return st;
     r->progress = state.progress;
@@ -25,6 +29,14 @@ static ml_status look_for_checkpoint(run *r, bool *found)
                        " already; steps may only go up",
                        r->config->train.steps, r->config->run_dir, r->step);
     return ML_OK;
+}
+
+/* One that an older version wrote may hold numbers that are none. */
+static ml_status load_checkpoint(run *r)
+{
+    session *s = &r->session;
+    ml_status st = ml_checkpoint_load(r->directory, s->grid, &s->parameters);
+    return st == ML_OK ? reject_checkpoint(r, check_state(r)) : st;
 }
 
 /* ---- start --------------------------------------------------------------------------------- */
@@ -74,7 +86,7 @@ static bool is_finished(const run *r)
     return r->progress.finished && r->step == r->config->train.steps;
 }
 
-static ml_status start(run *r, bool fresh)
+static ml_status start(run *r)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
@@ -83,7 +95,7 @@ static ml_status start(run *r, bool fresh)
     ML_TRY(session_open(s, r->config, true));
     ML_TRY(session_attach_method(s));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
-    ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, fresh, s->grid));
+    ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
     ML_TRY(look_for_checkpoint(r, &found));
     if (is_finished(r)) {
         ml_log("%s: finished at step %" PRId64
@@ -99,7 +111,7 @@ static ml_status start(run *r, bool fresh)
     bool pissa = ml_run_config_is_pissa(r->config);
     if (pissa) ML_TRY(start_pissa(r, found));
     if (found)
-        ML_TRY(ml_checkpoint_load(r->directory, s->grid, &s->parameters));
+        ML_TRY(load_checkpoint(r));
     else if (!pissa)
         ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
     ml_peft_after_update(s->peft);
@@ -112,6 +124,10 @@ static ml_status start(run *r, bool fresh)
         s->parameters
             .global; /* known before the first step, which may have been done by an earlier start */
     if (found) ml_log("resumed from step %" PRId64, r->step);
+    for (int64_t i = 0; i < r->changes.count; i++) {
+        const ml_checkpoint_change *c = &r->changes.items[i];
+        ml_log("%s: %s up to step %" PRId64 ", then %s", c->key, c->from, c->step, c->to);
+    }
 done:
     return st;
 }
@@ -123,7 +139,7 @@ static bool is_due(int64_t step, int64_t every) { return every > 0 && step % eve
 static ml_status one_step(run *r, step_result *result)
 {
     ml_status st = run_step(r, result);
-    if (st != ML_OK) return st;
+    if (st != ML_OK) return reject_checkpoint(r, st);
     if (r->step == 0) r->loss_first = result->loss;
     r->step++;
     r->loss_last = result->loss;
@@ -151,10 +167,11 @@ static ml_status evaluate(run *r, bool *stop)
         *stop = true;
         return ML_OK;
     }
+    if (st == ML_OK) st = reject_checkpoint(r, check_evaluation(r));
     if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
+    if (st != ML_OK) return st;
     r->progress.evaluated_step = r->step;
-    if (r->valid_loss < r->progress.best_loss ||
-        (isnan(r->progress.best_loss) && isfinite(r->valid_loss))) {
+    if (r->valid_loss < r->progress.best_loss || isnan(r->progress.best_loss)) {
         r->progress.best_loss = r->valid_loss;
         r->progress.best_step = r->step;
         r->best_is_new = true;
@@ -244,20 +261,22 @@ static void close_run(run *r)
     metrics_close(r);
     session_close(&r->session);
     ml_memory_free(r->start_token);
+    ml_checkpoint_changes_destroy(&r->changes);
 }
 
-ml_status ml_train_run(const ml_run_config *config, bool fresh)
+ml_status ml_train_run(const ml_run_config *config, const ml_train_options *options)
 {
     ml_status st = ML_OK;
     run *r = NULL;
     ml_train_catch_signals();
     ML_NEW(r, 1, ML_MEM_OTHER, "a run");
     r->config = config;
+    r->options = options;
     deadline_start(r);
     r->saved_step = -1;
     r->loss_first = r->loss_last = r->valid_loss = NAN;
     r->progress.best_loss = NAN;
-    ML_TRY(start(r, fresh));
+    ML_TRY(start(r));
     if (is_finished(r)) goto done;
     ML_TRY(steps(r));
     ML_TRY(finish(r));

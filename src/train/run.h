@@ -59,6 +59,8 @@ typedef struct run {
     int64_t identities;
     ml_checkpoint_identity identity[IDENTITIES];
     char identity_text[IDENTITIES][128];
+    const ml_train_options *options; /* borrowed */
+    ml_checkpoint_changes changes;   /* on rank 0 */
 } run;
 
 /* phases.c: a step's clock. Times outside collectives are differences of busy_seconds. */
@@ -91,6 +93,16 @@ ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 
+/* finite.c: collective, each ML_NUMERIC that names the step. Why loss or gradient norm of a step
+ * are not finite, before its update; the parameters and moments after the last one; its loss on
+ * data.valid. */
+ml_status explain_nonfinite(const run *r, const step_result *out) ML_NODISCARD;
+ml_status check_state(const run *r) ML_NODISCARD;
+ml_status check_evaluation(const run *r) ML_NODISCARD;
+/* Where the newest checkpoint is of the step whose state led to the failure ML_NUMERIC, sets it
+ * aside; gives `failure` back. Collective. */
+ml_status reject_checkpoint(run *r, ml_status failure) ML_NODISCARD;
+
 /* signals.c: a signal has reached this rank (see ml_train_catch_signals). */
 bool signals_seen(void);
 
@@ -122,7 +134,8 @@ ml_status save_beside(run *r)
 ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this returns */
 ml_status save_settle(run *r) ML_NODISCARD; /* waits for one that was begun: its result */
 
-/* identity.c: what a resumed run must have in common with its checkpoint. */
+/* identity.c: what a resumed run must have in common with its checkpoint, and that what it is
+ * allowed to change is known. Local. */
 ml_status describe_identity(run *r) ML_NODISCARD;
 
 /* predict.c: this rank's memory by category, from the sizing functions that allocate. */

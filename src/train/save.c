@@ -48,10 +48,12 @@ static ml_status begin(run *r, bool finished, bool beside)
 {
     ml_text yaml = {0};
     const session *s = &r->session;
+    ml_status st = check_state(r);
+    if (st != ML_OK) return st;
     r->save_time = ml_seconds();
     r->best_is_new = false;
     describe_progress(r, finished);
-    ml_status st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
+    st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
     if (st == ML_OK) {
         const ml_checkpoint_state state = {
             .progress = r->progress,
@@ -59,6 +61,7 @@ static ml_status begin(run *r, bool finished, bool beside)
             .configuration = yaml.data,
             .identities = r->identities,
             .identity = r->identity,
+            .changes = &r->changes,
             .before_commit = sync_metrics,
             .before_commit_of = r,
             .keep_step = r->config->train.keep_best ? r->progress.best_step : 0};

@@ -46,35 +46,6 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss
     return ML_OK;
 }
 
-/* Names the step and the first tensor that is not finite, the cause before its effects: weights,
- * then parameters, then gradients. */
-static ml_status not_finite(run *r, const step_result *out)
-{
-    session *s = &r->session;
-    const char *kind = "weight", *name = ml_model_find_nonfinite(s->model);
-    if (!name) {
-        kind = "parameter";
-        name = ml_parameters_find_nonfinite(&s->parameters, true);
-    }
-    if (!name) {
-        kind = "gradient of";
-        name = ml_parameters_find_nonfinite(&s->parameters, false);
-    }
-    ml_status local =
-        name ? ml_fail(ML_NUMERIC,
-                       "step %" PRId64 ": loss %g, gradient norm %g; the first tensor that is not "
-                       "finite: %s %s; nothing was updated: lower "
-                       "optim.lr, set optim.clip_norm, or check the base",
-                       r->step + 1, out->loss, out->grad_norm, kind, name)
-             : ML_OK;
-    ml_status st = ml_grid_agree(s->grid, local);
-    if (st != ML_OK) return st;
-    return ml_fail(ML_NUMERIC,
-                   "step %" PRId64 ": loss %g, gradient norm %g, though every tensor is finite: an "
-                   "activation overflows; lower optim.lr",
-                   r->step + 1, out->loss, out->grad_norm);
-}
-
 ml_status run_step(run *r, step_result *out)
 {
     session *s = &r->session;
@@ -99,7 +70,7 @@ ml_status run_step(run *r, step_result *out)
     out->saved = sums[SAVED] > 0.0;
     out->save = sums[SAVE] > 0.0;
     reduce_gradients(s, out);
-    if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return not_finite(r, out);
+    if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
     step_clock_stop(&clock, s, out);
     find_wait(s, out);

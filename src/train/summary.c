@@ -84,6 +84,17 @@ static json_t *describe_load(const session *s)
     return load;
 }
 
+static json_t *describe_changes(const ml_checkpoint_changes *changes)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < changes->count; i++) {
+        const ml_checkpoint_change *c = &changes->items[i];
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:I}", "key", c->key, "from", c->from,
+                                              "to", c->to, "step", (json_int_t)c->step));
+    }
+    return list;
+}
+
 static json_t *describe(const run *r, const memory_figures *memory)
 {
     const session *s = &r->session;
@@ -117,6 +128,7 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "product_path", json_string(s->kernels->backend));
     json_object_set_new(o, "vector_path", json_string(s->kernels->vector_path));
     json_object_set_new(o, "activations", json_string(ml_activation_mode_name(s->activations)));
+    json_object_set_new(o, "allowed_changes", describe_changes(&r->changes));
     json_object_set_new(o, "load", describe_load(s));
     json_object_set_new(o, "memory", describe_memory(r, memory));
     return o;

@@ -5,22 +5,27 @@
 #include "cli/support/last_words.h"
 #include "cli/support/options.h"
 
-static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh]";
+static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh] "
+                            "[--allow-change key]...";
 
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     const char *path = NULL;
-    bool fresh = false;
-    option_list sets = {0};
+    ml_train_options options = {.fresh = false};
+    option_list sets = {0}, allow = {0};
     ml_run_config config = {0};
-    const option table[] = {
-        {"--set", OPTION_LIST, &sets}, {"--fresh", OPTION_FLAG, &fresh}, {NULL, OPTION_FLAG, NULL}};
+    const option table[] = {{"--set", OPTION_LIST, &sets},
+                            {"--fresh", OPTION_FLAG, &options.fresh},
+                            {"--allow-change", OPTION_LIST, &allow},
+                            {NULL, OPTION_FLAG, NULL}};
     ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
     ml_run_config_warn_unread(&config);
     last_words_prepare();
-    ML_TRY(ml_train_run(&config, fresh));
+    options.allowed = allow.count;
+    options.allow = allow.items;
+    ML_TRY(ml_train_run(&config, &options));
 done:
     ml_run_config_destroy(&config);
     return st;
@@ -30,6 +35,7 @@ const ml_command ml_command_train = {
     "train",
     "fine-tune a base as a configuration says (under mpirun or srun)",
     "usage: mpirun -n RANKS mpilora train CONFIG.yaml [--set key=value]... [--fresh]\n"
+    "                                      [--allow-change key]...\n"
     "\n"
     "Trains on any number of ranks: dp = ranks / parallel.tp. Writes run.dir/: metrics.jsonl (a "
     "line a step), summary.json, config.yaml\n"
@@ -37,6 +43,9 @@ const ml_command ml_command_train = {
     "\n"
     "  --set key=value  overrides a key, e.g. --set optim.lr=1e-4 --set method.targets=[q,v]\n"
     "  --fresh          starts over; older checkpoints are set aside\n"
+    "  --allow-change optim.lr  lets a resumed run go on with another value of this key of optim; "
+    "the run\n"
+    "                   records it (summary.json: allowed_changes) and keeps to the new value\n"
     "\n"
     "Started again on the same run.dir it resumes from the newest valid checkpoint, on any grid. "
     "SIGTERM, SIGINT and SIGUSR1 save after "

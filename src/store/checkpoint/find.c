@@ -11,6 +11,7 @@ typedef struct search {
     enum { UNSEEN, BAD, FOREIGN } * verdict;
     int64_t chosen;     /* index, or −1 */
     char refused[2048]; /* why the newest foreign one does not fit */
+    bool is_ours;       /* it is this run's, which has changed the key: its steps are not undone */
 } search;
 
 /* ML_OK: take it; ML_USAGE: whole, but of another run; ML_INPUT with *bad: bad; any other failure
@@ -20,7 +21,9 @@ static ml_status judge(search *s, int64_t step, bool *bad)
     ml_status st = ML_OK;
     json_t *manifest = NULL;
     ML_TRY(ml_step_check(s->run, step, &manifest, bad));
-    ML_TRY(ml_manifest_compare(manifest, s->state));
+    st = ml_manifest_compare(manifest, s->state);
+    if (st == ML_USAGE) s->is_ours = ml_manifest_has_changed(manifest, s->state);
+    if (st != ML_OK) goto done;
     json_decref(s->run->chosen);
     s->run->chosen = manifest;
     manifest = NULL;
@@ -54,6 +57,7 @@ static ml_status walk_down(search *s)
         } else if (st == ML_USAGE) {
             s->verdict[i] = FOREIGN;
             if (!s->refused[0]) snprintf(s->refused, sizeof s->refused, "%s", ml_error_text());
+            if (s->is_ours) break;
         } else if (bad) {
             s->verdict[i] = BAD;
             ml_warn("checkpoint of step %" PRId64 " is bad (%s): set aside", s->steps[i],
@@ -161,6 +165,7 @@ static ml_status find_here(ml_run_directory *run, const ml_checkpoint_state *sta
     ML_TRY(move_aside(&s));
     if (s.chosen >= 0) {
         ml_manifest_progress(run->chosen, progress);
+        if (state->changes) ML_TRY(ml_manifest_changes(run->chosen, state, state->changes));
     } else if (s.refused[0]) {
         st = ml_fail(ML_USAGE, "%s", s.refused);
         goto done;
@@ -190,4 +195,10 @@ ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_chec
     *found = message.found;
     if (message.found) state->progress = message.progress;
     return ML_OK;
+}
+
+ml_status ml_checkpoint_reject(ml_run_directory *run, const ml_grid *grid, int64_t step)
+{
+    return ml_grid_agree(grid,
+                         ml_grid_rank(grid) == 0 ? ml_step_set_aside(run, step, "bad") : ML_OK);
 }

@@ -75,10 +75,16 @@ ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *
  * verdict moves it away for good. */
 ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest,
                         bool *bad) ML_NODISCARD;
-/* ML_USAGE naming the key and both values where the identity differs. */
+/* ML_USAGE naming the key and both values where the identity differs in a key that state->allow
+ * does not name. */
 ml_status ml_manifest_compare(const json_t *manifest,
                               const ml_checkpoint_state *state) ML_NODISCARD;
 void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);
+/* Whether the identity differs in a key that this run has changed before. */
+bool ml_manifest_has_changed(const json_t *manifest, const ml_checkpoint_state *state);
+/* The changes that the manifest names, and those from its identity to the state's. */
+ml_status ml_manifest_changes(const json_t *manifest, const ml_checkpoint_state *state,
+                              ml_checkpoint_changes *out) ML_NODISCARD;
 
 /* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0:
  * none); those that stay and count are verified first. Faults are only warned of: the new
