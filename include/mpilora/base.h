@@ -109,6 +109,23 @@ int64_t ml_memory_process_now(void); /* VmRSS */
         }                                                            \
     } while (0)
 
+/* An array of `capacity` elements with room for more (twice as many, at least 8), new bytes zero;
+ * NULL `pointer`: a new one. NULL after ml_fail(ML_RESOURCE), and the old array stays. */
+void *ml_memory_grow(void *pointer, int64_t *capacity, size_t size, ml_category category,
+                     const char *what) ML_NODISCARD;
+
+/* In functions with `ml_status st` and `done`: array p of n elements gets room for one more. */
+#define ML_GROW(p, n, capacity, category, what)                                           \
+    do {                                                                                  \
+        if ((n) < (capacity)) break;                                                      \
+        void *grown_ = ml_memory_grow((p), &(capacity), sizeof *(p), (category), (what)); \
+        if (!grown_) {                                                                    \
+            st = ML_RESOURCE;                                                             \
+            goto done;                                                                    \
+        }                                                                                 \
+        (p) = grown_;                                                                     \
+    } while (0)
+
 /* ---- numbers ------------------------------------------------------------------------------- */
 
 typedef enum ml_dtype { ML_FP32, ML_BF16 } ml_dtype;

@@ -114,18 +114,18 @@ ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid,
 
 /* The same in two halves, so that training goes on between them. Begin returns when the state is
  * gathered; with `beside` a thread of world rank 0 hashes, writes, reads back and commits it then,
- * and `state->identity` and before_commit_of stay borrowed until settle. A state of more than one
- * file, a manifest alone, and without `beside` everything:
- * done when begin returns. Has_ended says on world rank 0 whether settle would not wait (false
- * where none was begun, and on other ranks); settle waits and gives the save's result on every
- * rank; where none was begun it does nothing and *report is zero. A save that ran beside training
- * fails like any other, only later. Begin and settle are collective. */
+ * and `state->identity` and before_commit_of stay borrowed until the wait. A state of more than one
+ * file, a manifest alone, and without `beside` everything: done when begin returns. Has_ended says
+ * on world rank 0 whether a wait would return at once (false where none was begun, and on other
+ * ranks). Wait gives the save's result on every rank; where none was begun it does nothing and
+ * *report is zero. A save that ran beside training fails like any other, only later. Begin and wait
+ * are collective over the world. */
 ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid,
                               const ml_parameters *parameters, const ml_checkpoint_state *state,
                               int64_t keep, bool beside) ML_NODISCARD;
 bool ml_checkpoint_has_ended(const ml_run_directory *run);
-ml_status ml_checkpoint_settle(ml_run_directory *run, const ml_grid *grid,
-                               ml_checkpoint_report *report) ML_NODISCARD;
+ml_status ml_checkpoint_wait(ml_run_directory *run, const ml_grid *grid,
+                             ml_checkpoint_report *report) ML_NODISCARD;
 
 /* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file)
  * and fills state->progress from it. Bad ones on the way are set aside with a warning that says

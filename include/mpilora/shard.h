@@ -30,6 +30,11 @@ int64_t ml_shard_rows(const ml_shard *shard,
                       int64_t rows); /* rows of the local tensor, given those of the global one */
 int64_t ml_shard_cols(const ml_shard *shard, int64_t cols);
 
+/* The part of `shard` inside global rows [first, first + rows), as a shard of those rows alone;
+ * returns where it starts in the local tensor, in elements. */
+int64_t ml_shard_within(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols,
+                        ml_shard *within);
+
 /* Copies between a global row-major tensor (rows × cols) and the local part; fp32. */
 void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global,
                    float *local);

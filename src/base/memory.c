@@ -96,6 +96,16 @@ void *ml_memory_resize(void *pointer, int64_t count, size_t size, const char *wh
     return grown;
 }
 
+void *ml_memory_grow(void *pointer, int64_t *capacity, size_t size, ml_category category,
+                     const char *what)
+{
+    int64_t more = ml_max(8, 2 * *capacity);
+    void *grown = pointer ? ml_memory_resize(pointer, more, size, what)
+                          : ml_memory_alloc(more, size, category, what);
+    if (grown) *capacity = more;
+    return grown;
+}
+
 char *ml_memory_string(const char *text)
 {
     size_t length = strlen(text) + 1;

@@ -17,6 +17,23 @@ int64_t ml_shard_cols(const ml_shard *shard, int64_t cols)
     return shard->dim == ML_SHARD_COLS ? held(shard) : cols;
 }
 
+int64_t ml_shard_within(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols,
+                        ml_shard *within)
+{
+    *within = *shard;
+    if (shard->dim != ML_SHARD_ROWS) return first * ml_shard_cols(shard, cols);
+    int64_t before = 0;
+    for (int i = 0; i < shard->nparts; i++) {
+        int64_t start = shard->part[i].start, end = start + shard->part[i].count;
+        int64_t from = ml_min(ml_max(start, first), end),
+                to = ml_max(ml_min(end, first + rows), from);
+        before += from - start;
+        within->part[i].start = ml_min(ml_max(from - first, 0), rows);
+        within->part[i].count = to - from;
+    }
+    return before * cols;
+}
+
 /* Walks over the contiguous pieces of the local tensor; `take` copies global → local, else local →
  * global. */
 static void copy_pieces(const ml_shard *shard, int64_t rows, int64_t cols, float *global,

@@ -97,7 +97,7 @@ ml_status reject_checkpoint(run *r, ml_status failure)
     char reason[1024];
     if (failure != ML_NUMERIC || r->saved_step != r->step) return failure;
     snprintf(reason, sizeof reason, "%s", ml_error_text());
-    ml_status st = save_settle(r);
+    ml_status st = save_wait(r);
     if (st == ML_OK) st = ml_checkpoint_reject(r->directory, r->session.grid, r->step);
     if (st != ML_OK) return ml_fail(failure, "%s", reason);
     return ml_fail(failure,

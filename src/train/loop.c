@@ -197,7 +197,7 @@ static ml_status save_where_due(run *r, bool due)
 
 static ml_status stop_here(run *r)
 {
-    ml_status st = r->saved_step == r->step ? save_settle(r) : save_now(r, false);
+    ml_status st = r->saved_step == r->step ? save_wait(r) : save_now(r, false);
     if (st != ML_OK) return st;
     progress_end(r);
     return ml_fail(ML_STOPPED,
@@ -228,7 +228,7 @@ static ml_status steps(run *r)
         ML_TRY(one_step(r, &result));
         stop = result.stop;
         ML_TRY(evaluate_where_due(r, &stop));
-        if (result.saved) ML_TRY(save_settle(r));
+        if (result.saved) ML_TRY(save_wait(r));
         ML_TRY(save_where_due(r, result.save || is_due(r->step, c->train.save_every.steps)));
     }
     if (r->step < c->train.steps) return stop_here(r);

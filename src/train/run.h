@@ -132,7 +132,7 @@ bool save_time_has_come(const run *r); /* by train.save_every as a time */
 ml_status save_beside(run *r)
     ML_NODISCARD; /* begins one that is written while training goes on, where that can be */
 ml_status save_now(run *r, bool finished) ML_NODISCARD; /* it is there when this returns */
-ml_status save_settle(run *r) ML_NODISCARD; /* waits for one that was begun: its result */
+ml_status save_wait(run *r) ML_NODISCARD; /* for one that was begun, if any: its result */
 
 /* identity.c: what a resumed run must have in common with its checkpoint, and that what it is
  * allowed to change is known. Local. */

@@ -1,4 +1,5 @@
-/* Checkpoints of a run: begun after a step, settled when the ranks hear that they are written. */
+/* Checkpoints of a run: begun after a step, waited for when the ranks hear that they are
+ * written. store/checkpoint/save.c has the states that one goes through. */
 #include <math.h>
 
 #include "train/run.h"
@@ -14,12 +15,12 @@ bool save_time_has_come(const run *r)
            ml_seconds() - r->save_time >= every;
 }
 
-/* Settles what was begun; its line in saves.jsonl is part of what the next checkpoint makes
+/* Waits for what was begun; its line in saves.jsonl is part of what the next checkpoint makes
  * durable. */
-ml_status save_settle(run *r)
+ml_status save_wait(run *r)
 {
     ml_checkpoint_report report;
-    ml_status st = ml_checkpoint_settle(r->directory, r->session.grid, &report);
+    ml_status st = ml_checkpoint_wait(r->directory, r->session.grid, &report);
     if (st != ML_OK || report.bytes == 0) return st;
     r->checkpoint_bytes = report.bytes;
     r->deadline.save = fmax(r->deadline.save, report.seconds);
@@ -80,9 +81,9 @@ ml_status save_beside(run *r)
 {
     ml_status st = ML_OK;
     double since = ml_seconds();
-    ML_TRY(save_settle(r));
+    ML_TRY(save_wait(r));
     ML_TRY(begin(r, false, true));
-    if (r->config->method.name == ML_METHOD_FULL) ML_TRY(save_settle(r));
+    if (r->config->method.name == ML_METHOD_FULL) ML_TRY(save_wait(r));
 done:
     r->save_wait += ml_seconds() - since;
     return st;
@@ -93,9 +94,9 @@ done:
 ml_status save_now(run *r, bool finished)
 {
     ml_status st = ML_OK;
-    ML_TRY(save_settle(r));
+    ML_TRY(save_wait(r));
     ML_TRY(begin(r, finished, false));
-    ML_TRY(save_settle(r));
+    ML_TRY(save_wait(r));
 done:
     return st;
 }

@@ -76,7 +76,7 @@ static ml_status save(ml_run_directory *run, const ml_grid *grid, ml_parameters 
     bool beside =
         getenv("DRIVER_BESIDE") != NULL; /* in a thread of its own, as adapters are saved */
     ml_status st = ml_checkpoint_begin(run, grid, p, &state, 2, beside);
-    if (st == ML_OK) st = ml_checkpoint_settle(run, grid, NULL);
+    if (st == ML_OK) st = ml_checkpoint_wait(run, grid, NULL);
     if (fault_saving) fault_saving(false);
     return st;
 }

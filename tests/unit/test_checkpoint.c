@@ -365,13 +365,13 @@ static void what_changes_beside_a_save_is_not_saved(void **state)
 {
     fixture *f = *state;
     ml_checkpoint_report report;
-    assert_int_equal(ml_checkpoint_settle(f->open, f->grid, &report), ML_OK);
+    assert_int_equal(ml_checkpoint_wait(f->open, f->grid, &report), ML_OK);
     assert_int_equal(report.bytes, 0);
     for (int64_t step = 1; step <= 3; step++) {
         case_fill(&f->p, false);
         begin_beside(f, step);
         case_fill(&f->p, true);
-        assert_int_equal(ml_checkpoint_settle(f->open, f->grid, &report), ML_OK);
+        assert_int_equal(ml_checkpoint_wait(f->open, f->grid, &report), ML_OK);
         assert_int_equal(report.step, step);
         assert_false(report.again);
         assert_true(report.bytes > 12 * f->p.global && report.waited <= report.seconds + 0.5);
@@ -401,7 +401,7 @@ static ml_status refuse(void *of)
     return ml_fail(ML_RESOURCE, "the metrics cannot be synced");
 }
 
-static void a_failure_beside_training_is_told_when_settled(void **state)
+static void a_failure_beside_training_is_told_by_the_wait(void **state)
 {
     fixture *f = *state;
     ml_checkpoint_state failing = case_state(2);
@@ -411,7 +411,7 @@ static void a_failure_beside_training_is_told_when_settled(void **state)
     save(f, 1);
     assert_int_equal(ml_checkpoint_begin(f->open, f->grid, &f->p, &failing, 2, true), ML_OK);
     ml_error_clear();
-    assert_int_equal(ml_checkpoint_settle(f->open, f->grid, NULL), ML_RESOURCE);
+    assert_int_equal(ml_checkpoint_wait(f->open, f->grid, NULL), ML_RESOURCE);
     assert_string_equal(ml_error_text(), "the metrics cannot be synced");
     assert_int_equal(calls, 1);
     assert_false(exists(f, "checkpoints/step-00000002"));
@@ -541,7 +541,7 @@ int main(int argc, char **argv)
         CASE(the_same_step_again_keeps_the_state),
         CASE(what_changes_beside_a_save_is_not_saved),
         CASE(a_save_under_way_ends_before_the_run),
-        CASE(a_failure_beside_training_is_told_when_settled),
+        CASE(a_failure_beside_training_is_told_by_the_wait),
         CASE(a_second_run_is_refused),
         CASE(a_dead_run_leaves_no_lock),
         CASE(metrics_are_cut_at_a_step),

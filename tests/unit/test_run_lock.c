@@ -35,7 +35,7 @@ static int set_up(void **state)
     snprintf(folder, sizeof folder, "/tmp/mpilora-lock-XXXXXX");
     assert_non_null(mkdtemp(folder));
     flock_error = ENOLCK;
-    ml_lock_clock = (ml_lock_times){.beat_s = 0.05, .stale_s = 1.0, .settle_s = 0.2};
+    ml_lock_clock = (ml_lock_times){.heartbeat_s = 0.05, .stale_s = 1.0, .wait_s = 0.2};
     return 0;
 }
 
@@ -65,7 +65,7 @@ static const char *lock_path(void)
 static void leave_record(const ml_lock_owner *owner)
 {
     int fd = open(lock_path(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    assert_int_equal(lock_write(fd, lock_path(), owner), ML_OK);
+    assert_int_equal(ml_lock_write(fd, lock_path(), owner), ML_OK);
     close(fd);
 }
 
@@ -82,13 +82,13 @@ static ml_status take(double *seconds)
 
 static void a_record_comes_back(void **state)
 {
-    ml_lock_owner me = lock_myself(), found;
+    ml_lock_owner me = ml_lock_myself(), found;
     bool named;
     (void)state;
     me.beat = 41;
     leave_record(&me);
-    assert_int_equal(lock_read(lock_path(), &found, &named), ML_OK);
-    assert_true(named && lock_is_same(&me, &found));
+    assert_int_equal(ml_lock_read(lock_path(), &found, &named), ML_OK);
+    assert_true(named && ml_lock_is_same(&me, &found));
     assert_int_equal(found.beat, 41);
     assert_true(found.start > 0);
     assert_string_equal(found.job, me.job);
@@ -100,7 +100,7 @@ static void a_free_lock_is_taken_and_given_back(void **state)
     bool named;
     (void)state;
     assert_int_equal(take(NULL), ML_OK);
-    assert_int_equal(lock_read(lock_path(), &found, &named), ML_OK);
+    assert_int_equal(ml_lock_read(lock_path(), &found, &named), ML_OK);
     assert_false(named);
     flock_error = 0;
     assert_int_equal(take(NULL), ML_OK);
@@ -109,7 +109,7 @@ static void a_free_lock_is_taken_and_given_back(void **state)
 /* The kernel holds it: refused at once, also before the holder's name is there. */
 static void a_held_lock_is_refused(void **state)
 {
-    ml_lock_owner by = lock_myself();
+    ml_lock_owner by = ml_lock_myself();
     (void)state;
     snprintf(by.host, sizeof by.host, "nodeX");
     by.pid = 4242;
@@ -121,7 +121,7 @@ static void a_held_lock_is_refused(void **state)
 
 static void a_living_process_is_refused_without_flock(void **state)
 {
-    ml_lock_owner me = lock_myself();
+    ml_lock_owner me = ml_lock_myself();
     (void)state;
     leave_record(&me); /* this process itself */
     assert_int_equal(take(NULL), ML_USAGE);
@@ -129,7 +129,7 @@ static void a_living_process_is_refused_without_flock(void **state)
 
 static void a_pid_given_out_again_is_a_dead_owner(void **state)
 {
-    ml_lock_owner by = lock_myself();
+    ml_lock_owner by = ml_lock_myself();
     double seconds;
     (void)state;
     by.start -= 1; /* the same pid, another process */
@@ -140,7 +140,7 @@ static void a_pid_given_out_again_is_a_dead_owner(void **state)
 
 static void a_silent_owner_elsewhere_is_dead(void **state)
 {
-    ml_lock_owner by = lock_myself();
+    ml_lock_owner by = ml_lock_myself();
     double seconds;
     (void)state;
     snprintf(by.host, sizeof by.host, "nodeX");
@@ -152,7 +152,7 @@ static void a_silent_owner_elsewhere_is_dead(void **state)
 
 static void an_old_record_needs_no_watching(void **state)
 {
-    ml_lock_owner by = lock_myself();
+    ml_lock_owner by = ml_lock_myself();
     double seconds;
     (void)state;
     snprintf(by.boot, sizeof by.boot, "another-boot");
@@ -170,12 +170,12 @@ static void a_beating_owner_elsewhere_is_refused(void **state)
     (void)state;
     pid_t pid = fork();
     if (pid == 0) {
-        ml_lock_beat *beat;
-        ml_lock_owner me = lock_myself();
+        ml_lock_heartbeat *heartbeat;
+        ml_lock_owner me = ml_lock_myself();
         int fd = open(lock_path(), O_RDWR | O_CREAT, 0666);
         snprintf(me.boot, sizeof me.boot, "another-boot");
-        if (lock_write(fd, lock_path(), &me) != ML_OK ||
-            lock_beat_start(&beat, fd, lock_path(), &me) != ML_OK)
+        if (ml_lock_write(fd, lock_path(), &me) != ML_OK ||
+            ml_lock_heartbeat_start(&heartbeat, fd, lock_path(), &me) != ML_OK)
             _exit(1);
         sleep(3);
         _exit(0);
@@ -193,7 +193,7 @@ static void of_several_who_start_at_once_one_wins(void **state)
 {
     enum { RIVALS = 5, ROUNDS = 3 };
     (void)state;
-    ml_lock_clock.settle_s = 1.0; /* also on a busy machine */
+    ml_lock_clock.wait_s = 1.0; /* also on a busy machine */
     for (int round = 0; round < ROUNDS; round++) {
         int winners = 0, codes = 0;
         pid_t pids[RIVALS];
@@ -221,20 +221,20 @@ static void of_several_who_start_at_once_one_wins(void **state)
 static void who_lost_the_lock_knows_it(void **state)
 {
     ml_run_directory *run = directory();
-    ml_lock_owner other = lock_myself(), found;
+    ml_lock_owner other = ml_lock_myself(), found;
     bool named;
     (void)state;
     assert_int_equal(ml_lock_take(run), ML_OK);
     assert_int_equal(ml_lock_check(run), ML_OK);
     snprintf(other.host, sizeof other.host, "nodeX");
     int fd = open(lock_path(), O_WRONLY);
-    assert_int_equal(lock_write(fd, lock_path(), &other), ML_OK);
+    assert_int_equal(ml_lock_write(fd, lock_path(), &other), ML_OK);
     close(fd);
     assert_int_equal(ml_lock_check(run), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "nodeX"));
     ml_lock_release(run);
-    assert_int_equal(lock_read(lock_path(), &found, &named), ML_OK);
-    assert_true(named && lock_is_same(&found, &other)); /* it stays the other's */
+    assert_int_equal(ml_lock_read(lock_path(), &found, &named), ML_OK);
+    assert_true(named && ml_lock_is_same(&found, &other)); /* it stays the other's */
     free(run);
 }
 

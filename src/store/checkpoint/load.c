@@ -3,7 +3,7 @@
  * Every file is read once. */
 #include <inttypes.h>
 
-#include "store/checkpoint/extent.h"
+#include "store/checkpoint/state_file.h"
 
 static const int64_t largest_file = (int64_t)4 << 30, read_together = (int64_t)1 << 30;
 
@@ -25,6 +25,67 @@ typedef struct load {
     int64_t count;
 } load;
 
+/* ---- extents -------------------------------------------------------------------------------- */
+
+ml_status ml_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_extent *e, int64_t all[2])
+{
+    ml_status st = ML_OK;
+    e->rows = rows;
+    e->cols = all[1] = cols;
+    e->first_col = 0;
+    ML_TRY(ml_image_get_int(dataset, "first_row", &e->first_row));
+    ML_TRY(ml_image_get_int(dataset, "rows", &all[0]));
+    if (H5Aexists(dataset, "cols") > 0) {
+        ML_TRY(ml_image_get_int(dataset, "first_col", &e->first_col));
+        ML_TRY(ml_image_get_int(dataset, "cols", &all[1]));
+    }
+    if (e->first_row < 0 || rows > all[0] || e->first_row > all[0] - rows || e->first_col < 0 ||
+        cols > all[1] || e->first_col > all[1] - cols)
+        st = ml_fail(ML_INPUT,
+                     "%" PRId64 " × %" PRId64 " values from row %" PRId64 ", column %" PRId64
+                     " of %" PRId64 " × %" PRId64,
+                     rows, cols, e->first_row, e->first_col, all[0], all[1]);
+done:
+    return st;
+}
+
+void ml_extent_cut_name(char *name)
+{
+    char *end = strchr(name, '@');
+    if (end) *end = '\0';
+}
+
+/* Where a rank's rows [start, start + count), which lie at `local` in its buffer, meet those of
+ * the extent, copies the columns that both have. */
+static void take_rows(const ml_extent *e, const ml_parameters *p, int64_t start, int64_t count,
+                      const float *values, int64_t local)
+{
+    const ml_parameter *item = &p->items[e->tensor];
+    const ml_shard *shard = &item->shard;
+    int64_t col = shard->dim == ML_SHARD_COLS ? shard->part[0].start : 0,
+            cols = ml_shard_cols(shard, item->cols);
+    int64_t top = ml_max(start, e->first_row),
+            bottom = ml_min(start + count, e->first_row + e->rows);
+    int64_t left = ml_max(col, e->first_col), right = ml_min(col + cols, e->first_col + e->cols);
+    for (int64_t row = top; row < bottom && left < right; row++)
+        ml_parameters_put(
+            p, ml_state_buffer(p, (int)e->kind), local + (row - start) * cols + left - col,
+            values + (row - e->first_row) * e->cols + left - e->first_col, right - left);
+}
+
+static void take_extent(const ml_extent *e, const ml_parameters *p, const float *values)
+{
+    const ml_parameter *item = &p->items[e->tensor];
+    const ml_shard *shard = &item->shard;
+    if (shard->dim != ML_SHARD_ROWS) {
+        take_rows(e, p, 0, item->rows, values, item->offset);
+        return;
+    }
+    for (int64_t i = 0, local = item->offset; i < shard->nparts;
+         local += shard->part[i].count * item->cols, i++)
+        take_rows(e, p, shard->part[i].start, shard->part[i].count, values, local);
+}
+
 /* ---- blocks: sent by one rank, taken by all ------------------------------------------------ */
 
 /* The extent goes before its values; tensor −1: no more of this file. */
@@ -40,7 +101,7 @@ static void hand_out(load *s, int from, const ml_extent *e)
     ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block,
                       e->rows * e->cols * (int64_t)sizeof(float));
     s->covered[e->tensor * ML_STATE_KINDS + e->kind] += e->rows * e->cols;
-    ml_extent_take(e, s->p, s->block);
+    take_extent(e, s->p, s->block);
 }
 
 static void receive_blocks(load *s, int from)
@@ -62,7 +123,7 @@ static ml_status send_rows(load *s, const ml_extent *whole, hid_t dataset)
 {
     ml_status st = ML_OK;
     const ml_parameter *item = &s->p->items[whole->tensor];
-    int64_t most = ml_block_rows(item->rows, item->cols);
+    int64_t most = ml_state_block_rows(item->rows, item->cols);
     for (int64_t at = 0; at < whole->rows; at += most) {
         ml_extent e = *whole;
         e.first_row += at;
@@ -198,7 +259,7 @@ static ml_status make_room(load *s)
 {
     ml_status st = ML_OK;
     ML_NEW(s->file, s->plan.files, ML_MEM_OTHER, "the files of a checkpoint");
-    ML_NEW(s->block, ml_block_floats(s->p), ML_MEM_OTHER, "a checkpoint's block");
+    ML_NEW(s->block, ml_state_block_floats(s->p), ML_MEM_OTHER, "a checkpoint's block");
     ML_NEW(s->covered, s->p->count * ML_STATE_KINDS, ML_MEM_OTHER, "values read");
 done:
     return st;

@@ -21,6 +21,23 @@ static double number_from(const json_t *x)
     return json_is_number(x) ? json_number_value(x) : NAN;
 }
 
+/* ---- the list of files --------------------------------------------------------------------- */
+
+ml_status ml_file_list_add(ml_file_list *list, const ml_manifest_file *file)
+{
+    ml_status st = ML_OK;
+    ML_GROW(list->file, list->count, list->capacity, ML_MEM_OTHER, "the files of a checkpoint");
+    list->file[list->count++] = *file;
+done:
+    return st;
+}
+
+void ml_file_list_destroy(ml_file_list *list)
+{
+    ml_memory_free(list->file);
+    *list = (ml_file_list){0};
+}
+
 /* ---- parts --------------------------------------------------------------------------------- */
 
 static json_t *progress_to_json(const ml_checkpoint_progress *p)
@@ -47,12 +64,13 @@ static json_t *identity_to_json(const ml_checkpoint_state *state)
     return identity;
 }
 
-static json_t *files_to_json(const ml_manifest_file *files, int64_t nfiles)
+static json_t *files_to_json(const ml_file_list *files)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; list && i < nfiles; i++) {
-        json_t *file = json_pack("{s:s,s:I,s:s}", "name", files[i].name, "bytes",
-                                 (json_int_t)files[i].bytes, "sha256", files[i].sha256);
+    for (int64_t i = 0; list && i < files->count; i++) {
+        const ml_manifest_file *f = &files->file[i];
+        json_t *file = json_pack("{s:s,s:I,s:s}", "name", f->name, "bytes", (json_int_t)f->bytes,
+                                 "sha256", f->sha256);
         if (json_array_append_new(list, file)) {
             json_decref(list);
             return NULL;
@@ -179,7 +197,7 @@ static ml_status check_made(const json_t *m, const ml_text *text)
 }
 
 ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
-                           const ml_manifest_file *files, int64_t nfiles, ml_text *out)
+                           const ml_file_list *files, ml_text *out)
 {
     ml_status st = ML_OK;
     char hash[ML_SHA256_HEX], before[32] = "";
@@ -190,7 +208,7 @@ ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
                           SCHEMA, "step", (json_int_t)state->progress.step, "previous", before,
                           "configuration_sha256", hash, "base_sha256", base_of(state), "identity",
                           identity_to_json(state), "progress", progress_to_json(&state->progress),
-                          "files", files_to_json(files, nfiles));
+                          "files", files_to_json(files));
     if (!m) return no_memory();
     if (state->changes && state->changes->count > 0 &&
         json_object_set_new(m, changes_name, changes_to_json(state->changes))) {

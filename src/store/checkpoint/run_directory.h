@@ -7,19 +7,17 @@
 #include "io/durable.h"
 #include "mpilora/checkpoint.h"
 
-typedef struct ml_writing ml_writing;
+typedef struct ml_save ml_save; /* save.c */
 
 struct ml_run_directory {
     char path[ML_DURABLE_PATH];
     char checkpoints[ML_DURABLE_PATH];
-    int lock;                  /* world rank 0's file descriptor; −1 elsewhere */
-    struct ml_lock_beat *beat; /* keeps the lock; world rank 0 */
-    int64_t *verified;         /* steps whose files this process has hashed */
+    int lock;                            /* world rank 0's file descriptor; −1 elsewhere */
+    struct ml_lock_heartbeat *heartbeat; /* keeps the lock; world rank 0 */
+    int64_t *verified;                   /* steps whose files this process has hashed */
     int64_t nverified, capacity;
-    json_t *chosen;      /* manifest that ml_checkpoint_find took; world rank 0; owned */
-    bool saving;         /* a save was begun and is not settled; on every rank */
-    ml_writing *writing; /* of that save, on world rank 0; owned */
-    double waited;       /* for it so far, seconds */
+    json_t *chosen; /* manifest that ml_checkpoint_find took; world rank 0; owned */
+    ml_save *save;  /* begun and not waited for, on every rank; owned; NULL: none */
 };
 
 static const char ml_manifest_name[] = "MANIFEST.json";
@@ -29,6 +27,10 @@ ml_status ml_lock_take(ml_run_directory *run) ML_NODISCARD;
  * minute: before anything is committed. */
 ml_status ml_lock_check(const ml_run_directory *run) ML_NODISCARD;
 void ml_lock_release(ml_run_directory *run);
+
+/* Waits for a save that is under way and warns where it failed: the run itself has failed. Local.
+ */
+void ml_save_abandon(ml_run_directory *run);
 
 /* ---- checkpoints of a run: local, on world rank 0 ------------------------------------------ */
 
@@ -56,10 +58,17 @@ typedef struct ml_manifest_file {
     int64_t bytes;
 } ml_manifest_file;
 
+/* A growing list of them; starts from {0}. */
+typedef struct ml_file_list {
+    ml_manifest_file *file; /* owned */
+    int64_t count, capacity;
+} ml_file_list;
+ml_status ml_file_list_add(ml_file_list *list, const ml_manifest_file *file) ML_NODISCARD;
+void ml_file_list_destroy(ml_file_list *list);
+
 /* The text of a manifest; `previous` is a step or −1. */
 ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
-                           const ml_manifest_file *files, int64_t nfiles,
-                           ml_text *out) ML_NODISCARD;
+                           const ml_file_list *files, ml_text *out) ML_NODISCARD;
 /* Reads a step's manifest and checks its own hash, schema, step and file list: ML_INPUT with the
  * reason. Owned by the caller (json_decref). *bad (may be NULL): the checkpoint itself is at
  * fault; else a failure says nothing about it, for it could not be read. */
@@ -93,21 +102,5 @@ void ml_steps_retain(ml_run_directory *run, int64_t keep, int64_t keep_step);
 
 bool ml_step_is_verified(const ml_run_directory *run, int64_t step);
 ml_status ml_step_remember(ml_run_directory *run, int64_t step) ML_NODISCARD;
-
-/* ---- tensors in blocks of rows ------------------------------------------------------------- */
-
-enum { ML_STATE_KINDS = 3 };
-extern const char
-    *const ml_state_kind[ML_STATE_KINDS]; /* names of the groups: value, moment1, moment2 */
-float *ml_state_buffer(const ml_parameters *p, int kind);
-
-/* At most this many rows of a tensor are in flight at once. */
-int64_t ml_block_rows(int64_t rows, int64_t cols);
-/* Floats of the largest block of any tensor. */
-int64_t ml_block_floats(const ml_parameters *p);
-/* The part of `shard` inside global rows [first, first + rows), as a shard of those rows alone;
- * returns where it starts in the rank's local tensor, in floats. */
-int64_t ml_block_shard(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols,
-                       ml_shard *block);
 
 #endif

@@ -1,19 +1,246 @@
-/* The lock of a run's directory: taken, checked, given back. run_lock.h has the idea. */
+/* The lock of a run's directory: its record, the heartbeat that keeps it, and how it is taken,
+ * checked and given back. run_lock.h has the idea.
+ */
 #include "store/checkpoint/run_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
-ml_lock_times ml_lock_clock = {.beat_s = 15.0, .stale_s = 60.0, .settle_s = 2.0};
+ml_lock_times ml_lock_clock = {.heartbeat_s = 15.0, .stale_s = 60.0, .wait_s = 2.0};
 
 /* Clocks of nodes may differ by less than this: a record that old is a dead one's without
  * waiting. */
 static const double certainly_old_s = 600.0;
+
+/* ---- the record ----------------------------------------------------------------------------- */
+
+enum { RECORD = 640 }; /* always of this length, so that a new one covers an old one in one write */
+static const char format[] = "host %s pid %ld job %s boot %s processes %s start %lld beat %lld";
+
+/* A word of a small file of the kernel; "unknown" where there is none. */
+static void read_word(const char *path, char *out, int size)
+{
+    FILE *file = fopen(path, "r");
+    if (!file || !fgets(out, size, file)) snprintf(out, (size_t)size, "unknown");
+    if (file) fclose(file);
+    out[strcspn(out, " \n")] = '\0';
+}
+
+/* Field 22 of /proc/PID/stat; −1 where there is no such process. The name before it, in brackets,
+ * may contain anything. */
+static long long start_of(long pid)
+{
+    char path[64], text[1024] = "";
+    long long start = -1;
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return -1;
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    const char *at = n > 0 ? strrchr(text, ')') : NULL;
+    for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+    return at && sscanf(at, "%lld", &start) == 1 ? start : -1;
+}
+
+ml_lock_owner ml_lock_myself(void)
+{
+    ml_lock_owner me = {.pid = (long)getpid()};
+    if (gethostname(me.host, sizeof me.host - 1) || !me.host[0])
+        snprintf(me.host, sizeof me.host, "unknown");
+    const char *job = getenv("SLURM_JOB_ID");
+    snprintf(me.job, sizeof me.job, "%s", job && *job ? job : "none");
+    me.job[strcspn(me.job, " \t\n")] = '\0';
+    read_word("/proc/sys/kernel/random/boot_id", me.boot, sizeof me.boot);
+    ssize_t n = readlink("/proc/self/ns/pid", me.space, sizeof me.space - 1);
+    if (n <= 0) snprintf(me.space, sizeof me.space, "unknown");
+    me.start = start_of(me.pid);
+    return me;
+}
+
+static int read_record(const char *path, char line[RECORD])
+{
+    ssize_t n;
+    int fd;
+    do
+        fd = open(path, O_RDONLY | O_NOFOLLOW |
+                            O_CLOEXEC); /* opened anew each time: so NFS asks its server */
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) return errno == ENOENT ? 0 : -1;
+    do n = pread(fd, line, RECORD - 1, 0);
+    while (n < 0 && errno == EINTR);
+    int number = errno;
+    (void)close(fd);
+    errno = number;
+    return (int)n;
+}
+
+ml_status ml_lock_read(const char *path, ml_lock_owner *found, bool *named)
+{
+    char line[RECORD] = "";
+    *found = (ml_lock_owner){.host = "unknown", .job = "unknown"};
+    if (read_record(path, line) < 0)
+        return ml_fail(ML_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    *named =
+        sscanf(line, "host %127s pid %ld job %63s boot %39s processes %39s start %lld beat %lld",
+               found->host, &found->pid, found->job, found->boot, found->space, &found->start,
+               &found->beat) >= 1;
+    return ML_OK;
+}
+
+ml_status ml_lock_write(int fd, const char *path, const ml_lock_owner *owner)
+{
+    char line[RECORD];
+    int used = snprintf(line, sizeof line, format, owner->host, owner->pid, owner->job, owner->boot,
+                        owner->space, owner->start, owner->beat);
+    memset(line + used, ' ', (size_t)(RECORD - used));
+    line[RECORD - 1] = '\n';
+    for (int at = 0; at < RECORD;) {
+        ssize_t n = pwrite(fd, line + at, (size_t)(RECORD - at), at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", path,
+                           strerror(n < 0 ? errno : ENOSPC));
+        at += (int)n;
+    }
+    return ML_OK;
+}
+
+bool ml_lock_is_same(const ml_lock_owner *a, const ml_lock_owner *b)
+{
+    return a->pid == b->pid && a->start == b->start && !strcmp(a->host, b->host) &&
+           !strcmp(a->boot, b->boot) && !strcmp(a->space, b->space);
+}
+
+ml_lock_life ml_lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me)
+{
+    if (!by->boot[0] || strcmp(by->boot, me->boot) != 0 || strcmp(by->space, me->space) != 0)
+        return ML_LOCK_UNKNOWN;
+    return by->start >= 0 && start_of(by->pid) == by->start ? ML_LOCK_ALIVE : ML_LOCK_DEAD;
+}
+
+/* ---- the heartbeat: a thread that writes the record again and again ------------------------- */
+
+enum { STACK = 512 << 10 };
+
+struct ml_lock_heartbeat {
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool stop;
+    int fd; /* borrowed */
+    char path[ML_DURABLE_PATH];
+    ml_lock_owner me;
+};
+
+/* False when it is time to stop. */
+static bool rest(ml_lock_heartbeat *b)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)ml_lock_clock.heartbeat_s;
+    until.tv_nsec +=
+        (long)(1e9 * (ml_lock_clock.heartbeat_s - (double)(time_t)ml_lock_clock.heartbeat_s));
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&b->mutex);
+    while (!b->stop && pthread_cond_timedwait(&b->wake, &b->mutex, &until) != ETIMEDOUT) {
+    }
+    bool on = !b->stop;
+    pthread_mutex_unlock(&b->mutex);
+    return on;
+}
+
+/* A beat that cannot be written is left out: the next save finds what is wrong with the disk, or
+ * who took the lock. */
+static void *beat(void *argument)
+{
+    ml_lock_heartbeat *b = argument;
+    while (rest(b)) {
+        ml_lock_owner found;
+        bool named;
+        if (ml_lock_read(b->path, &found, &named) == ML_OK &&
+            (!named || !ml_lock_is_same(&found, &b->me)))
+            break;
+        b->me.beat++;
+        (void)!ml_lock_write(b->fd, b->path, &b->me);
+    }
+    return NULL;
+}
+
+/* Signals are for the thread that trains. */
+static int start_thread(ml_lock_heartbeat *b)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->wake, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_mutex_init(&b->mutex, NULL);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code = pthread_create(&b->thread, &attributes, beat, b);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return code;
+}
+
+int64_t ml_lock_heartbeat_bytes(void) { return (int64_t)sizeof(ml_lock_heartbeat); }
+
+ml_status ml_lock_heartbeat_start(ml_lock_heartbeat **out, int fd, const char *path,
+                                  const ml_lock_owner *me)
+{
+    ml_status st = ML_OK;
+    ml_lock_heartbeat *b = NULL;
+    ML_NEW(b, 1, ML_MEM_OTHER, "a lock's beat");
+    b->fd = fd;
+    b->me = *me;
+    snprintf(b->path, sizeof b->path, "%s", path);
+    int code = start_thread(b);
+    if (code) {
+        st = ml_fail(ML_RESOURCE, "%s: no thread can be started to keep the lock: %s", path,
+                     strerror(code));
+        goto done;
+    }
+    *out = b;
+    b = NULL;
+done:
+    ml_memory_free(b);
+    return st;
+}
+
+const ml_lock_owner *ml_lock_heartbeat_owner(const ml_lock_heartbeat *b) { return &b->me; }
+
+void ml_lock_heartbeat_stop(ml_lock_heartbeat *b)
+{
+    pthread_mutex_lock(&b->mutex);
+    b->stop = true;
+    pthread_cond_signal(&b->wake);
+    pthread_mutex_unlock(&b->mutex);
+    pthread_join(b->thread, NULL);
+}
+
+void ml_lock_heartbeat_destroy(ml_lock_heartbeat *b)
+{
+    pthread_cond_destroy(&b->wake);
+    pthread_mutex_destroy(&b->mutex);
+    ml_memory_free(b);
+}
+
+/* ---- taking it ------------------------------------------------------------------------------ */
 
 static ml_status in_use(const ml_run_directory *run, const ml_lock_owner *by)
 {
@@ -63,9 +290,9 @@ static ml_status watch(const ml_run_directory *run, const char *path, const ml_l
         "%s: its lock names host %s, pid %ld, job %s, which may be alive: watched for up to %.0f s",
         run->path, by->host, by->pid, by->job, ml_lock_clock.stale_s);
     while (named && ml_seconds() - since < ml_lock_clock.stale_s) {
-        pause_for(ml_lock_clock.beat_s / 10.0);
-        ML_TRY(lock_read(path, &now, &named));
-        if (named && (!lock_is_same(&now, by) || now.beat != by->beat)) return in_use(run, &now);
+        pause_for(ml_lock_clock.heartbeat_s / 10.0);
+        ML_TRY(ml_lock_read(path, &now, &named));
+        if (named && (!ml_lock_is_same(&now, by) || now.beat != by->beat)) return in_use(run, &now);
     }
 done:
     return st;
@@ -78,11 +305,11 @@ static ml_status find_free(const ml_run_directory *run, const char *path, const 
     ml_status st = ML_OK;
     ml_lock_owner by;
     bool named;
-    ML_TRY(lock_read(path, &by, &named));
+    ML_TRY(ml_lock_read(path, &by, &named));
     if (named && !trusted) {
-        lock_life life = lock_ask_kernel(&by, me);
-        if (life == LOCK_ALIVE) return in_use(run, &by);
-        if (life == LOCK_UNKNOWN) ML_TRY(watch(run, path, &by));
+        ml_lock_life life = ml_lock_ask_kernel(&by, me);
+        if (life == ML_LOCK_ALIVE) return in_use(run, &by);
+        if (life == ML_LOCK_UNKNOWN) ML_TRY(watch(run, path, &by));
     }
     if (named)
         ml_log("%s: the lock of a run that is dead (host %s, pid %ld, job %s) is taken over",
@@ -94,17 +321,17 @@ done:
 
 /* Without a lock of the kernel's: whoever wrote last has it, once nobody writes any more who found
  * it free. */
-static ml_status settle(const ml_run_directory *run, const char *path, const ml_lock_owner *me,
-                        double seen)
+static ml_status wait_for_others(const ml_run_directory *run, const char *path,
+                                 const ml_lock_owner *me, double seen)
 {
     ml_status st = ML_OK;
     ml_lock_owner now;
     bool named;
     double took = ml_seconds() - seen;
-    pause_for(ml_lock_clock.settle_s);
-    ML_TRY(lock_read(path, &now, &named));
-    if (!named || !lock_is_same(&now, me)) return in_use(run, &now);
-    if (took > 0.5 * ml_lock_clock.settle_s)
+    pause_for(ml_lock_clock.wait_s);
+    ML_TRY(ml_lock_read(path, &now, &named));
+    if (!named || !ml_lock_is_same(&now, me)) return in_use(run, &now);
+    if (took > 0.5 * ml_lock_clock.wait_s)
         return ml_fail(ML_RESOURCE,
                        "%s: writing the lock took %.1f s: too long to be sure of it; start again",
                        path, took);
@@ -119,7 +346,7 @@ static ml_status find_holder(const char *path, ml_lock_owner *by)
     bool named = false;
     for (int i = 0; !named && i < 20; i++) {
         if (i > 0) pause_for(0.05);
-        ML_TRY(lock_read(path, by, &named));
+        ML_TRY(ml_lock_read(path, by, &named));
     }
 done:
     return st;
@@ -128,7 +355,7 @@ done:
 static ml_status take(ml_run_directory *run, int fd, const char *path)
 {
     ml_status st = ML_OK;
-    ml_lock_owner me = lock_myself(), by;
+    ml_lock_owner me = ml_lock_myself(), by;
     struct stat info;
     double seen = 0.0;
     if (fstat(fd, &info) || !S_ISREG(info.st_mode))
@@ -142,9 +369,9 @@ static ml_status take(ml_run_directory *run, int fd, const char *path)
     }
     bool trusted = !failed && is_local(fd);
     ML_TRY(find_free(run, path, &me, trusted, &seen));
-    ML_TRY(lock_write(fd, path, &me));
-    if (!trusted) ML_TRY(settle(run, path, &me, seen));
-    ML_TRY(lock_beat_start(&run->beat, fd, path, &me));
+    ML_TRY(ml_lock_write(fd, path, &me));
+    if (!trusted) ML_TRY(wait_for_others(run, path, &me, seen));
+    ML_TRY(ml_lock_heartbeat_start(&run->heartbeat, fd, path, &me));
     run->lock = fd;
 done:
     return st;
@@ -171,11 +398,11 @@ ml_status ml_lock_check(const ml_run_directory *run)
     char path[ML_DURABLE_PATH];
     ml_lock_owner now;
     bool mine = false;
-    if (!run->beat) return ML_OK; /* world rank 0 holds it for all */
+    if (!run->heartbeat) return ML_OK; /* world rank 0 holds it for all */
     ML_TRY(ml_durable_path(path, "%s/lock", run->path));
     for (int look = 0; look < 2 && !mine; look++) { /* one read may go wrong */
-        ML_TRY(lock_read(path, &now, &mine));
-        mine = mine && lock_is_same(&now, lock_beat_owner(run->beat));
+        ML_TRY(ml_lock_read(path, &now, &mine));
+        mine = mine && ml_lock_is_same(&now, ml_lock_heartbeat_owner(run->heartbeat));
     }
     if (!mine)
         return ml_fail(ML_USAGE,
@@ -191,13 +418,13 @@ void ml_lock_release(ml_run_directory *run)
 {
     if (run->lock < 0) return;
     int failed = 0;
-    lock_beat_stop(run->beat);
+    ml_lock_heartbeat_stop(run->heartbeat);
     if (ml_lock_check(run) == ML_OK) {
         do failed = ftruncate(run->lock, 0);
         while (failed && errno == EINTR);
     }
-    lock_beat_destroy(run->beat);
-    run->beat = NULL;
+    ml_lock_heartbeat_destroy(run->heartbeat);
+    run->heartbeat = NULL;
     if (failed) ml_warn("%s/lock: cannot be emptied: %s", run->path, strerror(errno));
     (void)close(run->lock);
     run->lock = -1;

@@ -5,7 +5,7 @@
  * a beat, which the holder raises every some seconds. Where flock can be trusted (a local file
  * system: one kernel sees all) it alone decides. Elsewhere it may be missing, or reach no further
  * than a node; there a record without a new beat for `stale_s` is a dead one's, and of those who
- * then write theirs, the one whose record stands after `settle_s` wins (Fischer's mutual
+ * then write theirs, the one whose record stands after `wait_s` wins (Fischer's mutual
  * exclusion: the last writer is the only one who finds himself).
  */
 #ifndef MPILORA_STORE_CHECKPOINT_RUN_LOCK_H
@@ -21,28 +21,32 @@ typedef struct ml_lock_owner {
 } ml_lock_owner;
 
 typedef struct ml_lock_times {
-    double beat_s, stale_s, settle_s;
+    double heartbeat_s, stale_s, wait_s;
 } ml_lock_times;
 extern ml_lock_times ml_lock_clock; /* 15, 60 and 2 s; only tests change it */
 
-/* lock_record.c. The record of a file is empty where nobody holds the lock: *named false. */
-ml_lock_owner lock_myself(void);
-ml_status lock_read(const char *path, ml_lock_owner *found, bool *named) ML_NODISCARD;
-ml_status lock_write(int fd, const char *path, const ml_lock_owner *owner) ML_NODISCARD;
-bool lock_is_same(const ml_lock_owner *a,
-                  const ml_lock_owner *b); /* the same process, whatever its beat */
-/* Whether the process lives, as far as this kernel knows it. */
-typedef enum lock_life { LOCK_DEAD, LOCK_ALIVE, LOCK_UNKNOWN } lock_life;
-lock_life lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me);
+/* ---- the record ---------------------------------------------------------------------------- */
 
-/* lock_beat.c: a thread that raises the beat until the record is another's. */
-typedef struct ml_lock_beat ml_lock_beat;
-ml_status lock_beat_start(ml_lock_beat **out, int fd, const char *path,
-                          const ml_lock_owner *me) ML_NODISCARD;
-const ml_lock_owner *
-lock_beat_owner(const ml_lock_beat *beat);  /* borrowed; its beat is the thread's */
-void lock_beat_stop(ml_lock_beat *beat);    /* once; waits for the thread */
-int64_t lock_beat_bytes(void);              /* accounted, of one */
-void lock_beat_destroy(ml_lock_beat *beat); /* after it was stopped */
+/* A file's record is empty where nobody holds the lock: *named false. */
+ml_lock_owner ml_lock_myself(void);
+ml_status ml_lock_read(const char *path, ml_lock_owner *found, bool *named) ML_NODISCARD;
+ml_status ml_lock_write(int fd, const char *path, const ml_lock_owner *owner) ML_NODISCARD;
+bool ml_lock_is_same(const ml_lock_owner *a,
+                     const ml_lock_owner *b); /* the same process, whatever its beat */
+/* Whether the process lives, as far as this kernel knows it. */
+typedef enum ml_lock_life { ML_LOCK_DEAD, ML_LOCK_ALIVE, ML_LOCK_UNKNOWN } ml_lock_life;
+ml_lock_life ml_lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me);
+
+/* ---- the heartbeat ------------------------------------------------------------------------- */
+
+/* A thread that raises the beat until the record is another's. */
+typedef struct ml_lock_heartbeat ml_lock_heartbeat;
+ml_status ml_lock_heartbeat_start(ml_lock_heartbeat **out, int fd, const char *path,
+                                  const ml_lock_owner *me) ML_NODISCARD;
+const ml_lock_owner *ml_lock_heartbeat_owner(
+    const ml_lock_heartbeat *heartbeat);                   /* borrowed; its beat is the thread's */
+void ml_lock_heartbeat_stop(ml_lock_heartbeat *heartbeat); /* once; waits for the thread */
+int64_t ml_lock_heartbeat_bytes(void);                     /* accounted, of one */
+void ml_lock_heartbeat_destroy(ml_lock_heartbeat *heartbeat); /* after it was stopped */
 
 #endif

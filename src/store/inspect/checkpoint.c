@@ -5,8 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "store/checkpoint/extent.h"
-#include "store/checkpoint/run_directory.h"
+#include "store/checkpoint/state_file.h"
 #include "store/inspect/inspect_private.h"
 
 static const int64_t largest_state = (int64_t)4 << 30;
