@@ -15,9 +15,29 @@
 
 typedef struct ml_grid ml_grid;
 
-/* Starts MPI where it is not started yet (a single process without mpirun is a world of one).
- * Idempotent. */
+/* What the launcher that started this process (mpirun, mpiexec, srun, flux) left in its
+ * environment. Read anew by each call; the texts are static. Local; needs no MPI. */
+typedef struct ml_launch {
+    const char *variable; /* that says so; NULL: no launcher is known of */
+    const char *advice;   /* what to do where MPI does not see these ranks */
+    int ranks;            /* started together with this one and by the same launcher; 1: it alone */
+    bool speaks;          /* the one of them that tells what all of them have to say */
+} ml_launch;
+ml_launch ml_grid_launch(void);
+
+/* Starts MPI where it is not started yet (a single process without a launcher is a world of one).
+ * Idempotent. ML_USAGE where a launcher started several ranks that MPI does not join; ML_INTERNAL
+ * where MPI does not start. Collective over the world. */
 ml_status ml_grid_start(int *argc, char ***argv) ML_NODISCARD;
+
+/* What has to be the same on every rank before they communicate; the whole is explained in
+ * src/grid/inputs.c. ML_USAGE on every rank, naming the lowest-numbered rank that has something
+ * other than rank 0, the hosts of both and what both have; `name` and `advice` are what the message
+ * calls it and what it tells to do. Collective over the world; alone nothing happens. */
+ml_status ml_grid_agree_on(const char *name, const char *value, const char *advice) ML_NODISCARD;
+/* The same of a command line: what is named begins with the first word that differs. */
+ml_status ml_grid_agree_on_words(int count, char *const *words) ML_NODISCARD;
+
 void ml_grid_stop(void); /* MPI_Finalize where ml_grid_start started it */
 void ml_grid_abort(
     int code); /* ends every rank at once with `code`; does not return where MPI runs */

@@ -10,19 +10,28 @@ static bool started_here;
  * processes, and wait for it (0.15 s of 0.5 s); without the daemon all such processes of a user
  * share one session directory, and one that ends removes it while another is starting: they get
  * none. Not for processes that are started from here later, mpirun above all. */
-static bool start_alone(int *argc, char ***argv)
+static bool start_alone(int *argc, char ***argv, int *provided)
 {
     static const char *const settings[][2] = {{"OMPI_MCA_ess_singleton_isolated", "1"},
                                               {"OMPI_MCA_orte_create_session_dirs", "0"}};
     enum { SETTINGS = sizeof settings / sizeof *settings };
     bool set[SETTINGS];
-    int provided;
     for (int i = 0; i < SETTINGS; i++)
         set[i] = !getenv(settings[i][0]) && setenv(settings[i][0], settings[i][1], 0) == 0;
-    bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS;
+    bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, provided) == MPI_SUCCESS;
     for (int i = 0; i < SETTINGS; i++)
         if (set[i]) unsetenv(settings[i][0]);
     return started;
+}
+
+/* MPI is called by the main thread alone: OpenMP's threads compute, and the thread that writes a
+ * checkpoint only writes. An MPI that was built without threads has no lock to miss then. */
+static void warn_of_threads(int provided)
+{
+    if (provided < MPI_THREAD_FUNNELED && ml_grid_world_rank() == 0)
+        ml_warn("this MPI does not promise to work beside threads (MPI_THREAD_FUNNELED was asked "
+                "for, level %d is provided): none but the main thread calls it, so this goes on",
+                provided);
 }
 
 ml_status ml_grid_start(int *argc, char ***argv)
@@ -30,13 +39,15 @@ ml_status ml_grid_start(int *argc, char ***argv)
     int running = 0;
     MPI_Initialized(&running);
     if (running) return ML_OK;
-    int provided;
+    int provided = MPI_THREAD_SINGLE;
+    (void)ml_grid_launch();
     bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
     if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS
-                   : start_alone(argc, argv)))
+                   : start_alone(argc, argv, &provided)))
         return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
-    return ML_OK;
+    warn_of_threads(provided);
+    return grid_check_launch();
 }
 
 void ml_grid_stop(void)

@@ -17,4 +17,7 @@ struct ml_grid {
     int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
 };
 
+/* launcher.c: that MPI sees the ranks that were started. ML_USAGE. Local, after MPI_Init. */
+ml_status grid_check_launch(void) ML_NODISCARD;
+
 #endif

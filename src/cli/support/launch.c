@@ -29,11 +29,6 @@ int64_t launch_threads(int64_t asked, int64_t ranks)
 
 ml_status launch_find_program(char path[LAUNCH_PATH])
 {
-    const char *world = getenv("OMPI_COMM_WORLD_SIZE");
-    if (world && strtoll(world, NULL, 10) > 1)
-        return ml_fail(ML_USAGE,
-                       "%s ranks of it were started; start it alone, it starts the ranks itself",
-                       world);
     ssize_t n = readlink("/proc/self/exe", path, LAUNCH_PATH - 1);
     if (n <= 0) return ml_fail(ML_INTERNAL, "/proc/self/exe cannot be read");
     path[n] = '\0';

@@ -17,7 +17,7 @@ const char *launch_default(void);
 /* Of a rank: as asked for where that is not 0; else OMP_NUM_THREADS, else the cores here divided
  * by the ranks. */
 int64_t launch_threads(int64_t asked, int64_t ranks);
-/* This program's own file. ML_USAGE where mpirun started more than one of it. */
+/* This program's own file. */
 ml_status launch_find_program(char path[LAUNCH_PATH]) ML_NODISCARD;
 
 void launch_add_word(launch *c, const char *format, ...) ML_PRINTF(2, 3);
