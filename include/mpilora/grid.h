@@ -72,11 +72,21 @@ int ml_grid_group_size(const ml_grid *grid,
                        ml_group group); /* how many ranks this rank's group has */
 int ml_grid_group_rank(const ml_grid *grid, ml_group group); /* this rank's number in it, from 0 */
 
-/* The status of the group's lowest-numbered failing rank, on every rank of it, with its error
- * text: the way to turn a local result into a collective one. Collective over the group;
- * ml_grid_agree over the world. */
+/* Local statuses made one: each rank of the group gets ML_OK where none failed, else the status and
+ * the error text of its lowest-numbered rank that failed, which names that rank and its host where
+ * others did not fail. Between two collectives: what was done locally since the last one may have
+ * failed, and every rank comes here. A failure that is agreed on may be recovered from, by all.
+ * Collective over the group; ml_grid_agree over the world. */
 ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local) ML_NODISCARD;
 ml_status ml_grid_agree(const ml_grid *grid, ml_status local) ML_NODISCARD;
+
+/* The same at the end of a phase that has collectives of its own: a rank that failed in the middle
+ * of it (an allocation) may have left partners in a sum that waits for it. Where not all ranks come
+ * here within 2 s, a rank that failed prints its error text with its number and host and ends the
+ * job with its status as the exit code, so this does not return then. A failure that was settled is
+ * the end of a command: it is not recovered from, and to settle it again is to return it at once.
+ * Collective over the world; before ml_grid_start `local` is returned. */
+ml_status ml_grid_settle(ml_status local) ML_NODISCARD;
 
 void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x,
                        int64_t n); /* in place, all ranks of the group get it */

@@ -145,8 +145,8 @@ static ml_status run(const ml_command *command, int argc, char **argv)
     if (st != ML_OK) return st;
     if (helps) return show_help(command);
     if (!command) return unknown_command(argv[0]);
-    return launch.ranks > 1 && !command->parallel ? refuse_ranks(&launch)
-                                                  : command->run(argc, argv);
+    return ml_grid_settle(launch.ranks > 1 && !command->parallel ? refuse_ranks(&launch)
+                                                                 : command->run(argc, argv));
 }
 
 /* Once for all ranks: by the first of MPI's world, and where MPI joins none, by the first that the

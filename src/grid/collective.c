@@ -7,7 +7,7 @@ static const int64_t piece = (int64_t)1 << 30;
 /* The grid is const to callers; clock and counters are all that a collective changes. */
 static ml_grid *counters(const ml_grid *grid) { return (ml_grid *)(uintptr_t)grid; }
 
-static void add_seconds(const ml_grid *grid, double since)
+void grid_add_seconds(const ml_grid *grid, double since)
 {
     counters(grid)->seconds += ml_seconds() - since;
 }
@@ -20,7 +20,7 @@ static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size
     for (int64_t at = 0; at < n; at += piece)
         MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type,
                       operation, grid->group[group]);
-    add_seconds(grid, since);
+    grid_add_seconds(grid, since);
     counters(grid)->summed[group] += n * (int64_t)size;
 }
 
@@ -56,7 +56,7 @@ void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *byte
     for (int64_t at = 0; at < n; at += piece)
         MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root,
                   grid->group[group]);
-    add_seconds(grid, since);
+    grid_add_seconds(grid, since);
 }
 
 static void find_parts(const ml_grid *grid, ml_group group, int64_t n)
@@ -77,7 +77,7 @@ void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x,
     find_parts(grid, group, n);
     MPI_Reduce_scatter(MPI_IN_PLACE, x, grid->count, MPI_FLOAT, MPI_SUM, grid->group[group]);
     memmove(x + grid->start[mine], x, (size_t)grid->count[mine] * sizeof *x);
-    add_seconds(grid, since);
+    grid_add_seconds(grid, since);
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 
@@ -88,14 +88,14 @@ void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int6
     find_parts(grid, group, n);
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT,
                    grid->group[group]);
-    add_seconds(grid, since);
+    grid_add_seconds(grid, since);
 }
 
 void ml_grid_barrier(const ml_grid *grid)
 {
     double since = ml_seconds();
     MPI_Barrier(grid->group[ML_GROUP_WORLD]);
-    add_seconds(grid, since);
+    grid_add_seconds(grid, since);
 }
 
 enum { TAG = 7 };
@@ -112,38 +112,4 @@ void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n)
     for (int64_t at = 0; at < n; at += piece)
         MPI_Recv((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, from, TAG,
                  grid->group[ML_GROUP_WORLD], MPI_STATUS_IGNORE);
-}
-
-/* The status of the lowest-numbered failing member, with its text in `text`, or ML_OK. */
-static ml_status first_failure(MPI_Comm comm, int size, ml_status local, char text[2048])
-{
-    int rank, lowest = size;
-    MPI_Comm_rank(comm, &rank);
-    int first = local == ML_OK ? size : rank;
-    MPI_Allreduce(&first, &lowest, 1, MPI_INT, MPI_MIN, comm);
-    if (lowest == size) return ML_OK;
-    struct {
-        int status;
-        char text[2048];
-    } message = {(int)local, ""};
-    if (rank == lowest) snprintf(message.text, sizeof message.text, "%s", ml_error_text());
-    MPI_Bcast(&message, (int)sizeof message, MPI_BYTE, lowest, comm);
-    memcpy(text, message.text, sizeof message.text);
-    return (ml_status)message.status;
-}
-
-ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
-{
-    char text[2048];
-    int size = grid->group_size[group];
-    if (size == 1) return local;
-    double since = ml_seconds();
-    ml_status st = first_failure(grid->group[group], size, local, text);
-    add_seconds(grid, since);
-    return st == ML_OK ? ML_OK : ml_fail(st, "%s", text);
-}
-
-ml_status ml_grid_agree(const ml_grid *grid, ml_status local)
-{
-    return ml_grid_agree_in(grid, ML_GROUP_WORLD, local);
 }

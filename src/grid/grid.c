@@ -36,10 +36,9 @@ static void warn_of_threads(int provided)
 
 ml_status ml_grid_start(int *argc, char ***argv)
 {
-    int running = 0;
+    int running = 0, provided = MPI_THREAD_SINGLE;
     MPI_Initialized(&running);
     if (running) return ML_OK;
-    int provided = MPI_THREAD_SINGLE;
     (void)ml_grid_launch();
     bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
     if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS
@@ -47,12 +46,16 @@ ml_status ml_grid_start(int *argc, char ***argv)
         return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
     warn_of_threads(provided);
+    settling_start();
     return grid_check_launch();
 }
 
 void ml_grid_stop(void)
 {
-    if (started_here) MPI_Finalize();
+    if (started_here) {
+        settling_stop();
+        MPI_Finalize();
+    }
     started_here = false;
 }
 

@@ -20,4 +20,11 @@ struct ml_grid {
 /* launcher.c: that MPI sees the ranks that were started. ML_USAGE. Local, after MPI_Init. */
 ml_status grid_check_launch(void) ML_NODISCARD;
 
+/* collective.c: this rank was inside a collective since then. */
+void grid_add_seconds(const ml_grid *grid, double since);
+
+/* agree.c: the communicator that ml_grid_settle uses. Collective over the world. */
+void settling_start(void);
+void settling_stop(void);
+
 #endif
