@@ -220,6 +220,17 @@ void ml_text_destroy(ml_text *text);
  * is near (> 1/2 its length). */
 const char *ml_nearest_word(const char *word, const char *const *words);
 
+/* ---- files --------------------------------------------------------------------------------- */
+
+/* Opens `path` for reading, where only a regular file makes sense (it is read in parts, or more
+ * than once): *fd, owned by the caller, and its size in bytes. Never waits: what a pipe or a device
+ * would do is not found out. Local. ML_INPUT naming the path, what it is and what was expected;
+ * then *fd is −1. */
+ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes) ML_NODISCARD;
+
+/* The same as a stream; fclose ends it. */
+ml_status ml_open_regular_stream(const char *path, FILE **out) ML_NODISCARD;
+
 double ml_seconds(void); /* a monotonic clock */
 
 #endif

@@ -34,9 +34,6 @@ typedef enum ml_method {
 const char *ml_method_name(ml_method method);
 bool ml_method_find(const char *name, ml_method *out);
 bool ml_method_has_lora(ml_method method);
-/* "method.dora=false", …: what --set needs beside a method.name without LoRA where the file may
- * have keys of LoRA's variants. NULL-ended. */
-extern const char *const ml_lora_variants_off[];
 bool ml_method_has_prefix(ml_method method); /* virtual tokens */
 bool ml_method_has_keys(ml_method method);   /* of these, only keys and values count: prefix_kv */
 bool ml_method_has_bottleneck(ml_method method);
@@ -206,8 +203,11 @@ ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODI
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
 ml_status ml_module_patterns_write(const ml_module_patterns *patterns, ml_text *out) ML_NODISCARD;
 
-/* method.init: pissa. */
+/* method.init: pissa, and a method with LoRA, which reads it. Local. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
+/* method.init where it is the path of an adapter to start from; NULL where there is none, or the
+ * key says pissa. Borrowed from `config`. Local. */
+const char *ml_run_config_first_adapter(const ml_run_config *config);
 
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro,
  * or its share of a step where that is less. */

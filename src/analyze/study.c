@@ -70,8 +70,6 @@ static ml_status read_adapters(ml_study *study, const ml_selection *selection)
             return ml_fail(ML_INPUT, "%s: was made by method %s, which has no ΔW = s·B·A to study",
                            study->path[i], ml_method_name(study->adapter[i].method));
         if (study->adapter[i].pairs[0].m)
-            ml_warn("%s: is DoRA: ΔW is taken as s·B·A, without the magnitudes", study->path[i]);
-        if (study->adapter[i].pairs[0].m)
             return ml_fail(ML_INPUT,
                            "%s: is a DoRA adapter: it scales the rows of W too, so its change is "
                            "no ΔW = s·B·A to study",

@@ -57,11 +57,9 @@ ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX])
     char *piece = NULL;
     ml_sha256 *hash = NULL;
     ssize_t got;
-    int file;
-    do file = open(path, O_RDONLY | O_CLOEXEC);
-    while (file < 0 && errno == EINTR);
-    if (file < 0)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    int64_t bytes;
+    int file = -1;
+    ML_TRY(ml_open_regular(path, &file, &bytes));
     ML_NEW(piece, ML_SHA256_PIECE, ML_MEM_OTHER, "a read buffer");
     ML_TRY(ml_sha256_create(&hash));
     while ((got = read(file, piece, ML_SHA256_PIECE)) > 0 || (got < 0 && errno == EINTR))
@@ -75,6 +73,6 @@ ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX])
 done:
     ml_sha256_destroy(hash);
     ml_memory_free(piece);
-    (void)close(file);
+    if (file >= 0) (void)close(file);
     return st;
 }

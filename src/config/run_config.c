@@ -235,13 +235,19 @@ void ml_run_config_set_defaults(ml_run_config *c)
                          .precision = ML_BF16};
 }
 
-const char *const ml_lora_variants_off[] = {"method.dora=false",         "method.lora_plus=null",
-                                            "method.layers=null",        "method.rank_pattern=null",
-                                            "method.alpha_pattern=null", NULL};
+static bool says_pissa(const ml_run_config *c)
+{
+    return c->method.init && !strcmp(c->method.init, "pissa");
+}
 
 bool ml_run_config_is_pissa(const ml_run_config *c)
 {
-    return c->method.init && !strcmp(c->method.init, "pissa");
+    return ml_method_has_lora(c->method.name) && says_pissa(c);
+}
+
+const char *ml_run_config_first_adapter(const ml_run_config *c)
+{
+    return says_pissa(c) ? NULL : c->method.init;
 }
 
 static ml_status check_pissa(const ml_run_config *c)
@@ -262,24 +268,9 @@ static ml_status check_pissa(const ml_run_config *c)
     return ML_OK;
 }
 
-/* What only a method with LoRA reads would do nothing elsewhere. */
-static ml_status check_variants(const ml_run_config *c)
+static ml_status check_dora(const ml_run_config *c)
 {
-    const struct {
-        const char *key;
-        bool set;
-    } keys[] = {{"method.dora", c->method.dora},
-                {"method.lora_plus", c->method.lora_plus > 0.0},
-                {"method.layers", c->method.layers.count > 0},
-                {"method.rank_pattern", c->method.rank_pattern.count > 0},
-                {"method.alpha_pattern", c->method.alpha_pattern.count > 0}};
-    for (size_t i = 0; !ml_method_has_lora(c->method.name) && i < sizeof keys / sizeof *keys; i++)
-        if (keys[i].set)
-            return ml_fail(ML_USAGE,
-                           "%s: %s: is LoRA's, but method.name is %s; leave it out, or choose a "
-                           "method with LoRA",
-                           c->path, keys[i].key, ml_method_name(c->method.name));
-    if (c->method.dora && c->method.dropout > 0.0)
+    if (ml_method_has_lora(c->method.name) && c->method.dora && c->method.dropout > 0.0)
         return ml_fail(ML_USAGE,
                        "%s: method.dropout: %g with method.dora: dropout would need another "
                        "product with every weight; set it to 0",
@@ -321,7 +312,7 @@ static ml_status check(ml_run_config *c)
                        "%s: parallel.pp: pipeline parallelism is not available; expected 1",
                        c->path);
     ml_status st = check_prefix(c);
-    if (st == ML_OK) st = check_variants(c);
+    if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_pissa(c);
     if (st != ML_OK) return st;
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
@@ -371,7 +362,7 @@ ml_status ml_run_config_check_training(const ml_run_config *c)
             ML_USAGE,
             "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)",
             c->path);
-    if (c->method.init && c->method.name == ML_METHOD_FULL)
+    if (ml_run_config_first_adapter(c) && c->method.name == ML_METHOD_FULL)
         return ml_fail(ML_USAGE,
                        "%s: method.init: is an adapter, which method full has not; it goes on from "
                        "a base file: set base to its model.h5",

@@ -26,6 +26,11 @@ static const reader readers[] = {
     {"method.dropout", OF(dropout), ml_method_has_lora},
     {"method.targets", OF(targets), ml_method_has_lora},
     {"method.scaling", OF(scaling), ml_method_has_lora},
+    {"method.dora", OF(dora), ml_method_has_lora},
+    {"method.lora_plus", OF(lora_plus), ml_method_has_lora},
+    {"method.layers", OF(layers), ml_method_has_lora},
+    {"method.rank_pattern", OF(rank_pattern), ml_method_has_lora},
+    {"method.alpha_pattern", OF(alpha_pattern), ml_method_has_lora},
     {"method.top", OF(sizes.top), is_top},
     {"method.prefix", OF(sizes.prefix), ml_method_has_prefix},
     {"method.infix", OF(sizes.infix), has_infix},
@@ -36,6 +41,12 @@ static const reader readers[] = {
     {"method.factors", OF(sizes.factors), is_compacter},
     {"method.new_biases", OF(sizes.new_biases), is_bitfit}};
 
+static void warn(const ml_run_config *c, const char *key)
+{
+    ml_warn("%s: %s: is set, but method %s does not read it", c->path, key,
+            ml_method_name(c->method.name));
+}
+
 void ml_run_config_warn_unread(const ml_run_config *c)
 {
     ml_run_config usual;
@@ -45,7 +56,8 @@ void ml_run_config_warn_unread(const ml_run_config *c)
         if (r->reads(c->method.name) ||
             !memcmp((const char *)c + r->offset, (const char *)&usual + r->offset, r->size))
             continue;
-        ml_warn("%s: %s: is set, but method %s does not read it", c->path, r->key,
-                ml_method_name(c->method.name));
+        warn(c, r->key);
     }
+    if (c->method.init && !ml_run_config_first_adapter(c) && !ml_run_config_is_pissa(c))
+        warn(c, "method.init: pissa");
 }

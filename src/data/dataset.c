@@ -175,12 +175,8 @@ ml_status ml_dataset_open(ml_dataset **out, const char *path)
         st = ML_RESOURCE;
         goto done;
     }
-    data->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (data->fd < 0) {
-        st = ml_fail(ML_INPUT, "%s: the data set cannot be opened: %s", path, strerror(errno));
-        goto done;
-    }
-    ML_TRY(ml_seal_check(data->fd, path, ML_DATASET_KIND, &bytes));
+    ML_TRY(ml_open_regular(path, &data->fd, &bytes));
+    ML_TRY(ml_seal_check(data->fd, path, ML_DATASET_KIND, bytes));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0) {

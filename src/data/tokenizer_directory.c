@@ -41,12 +41,11 @@ static ml_status read_merge_line(ml_vocabulary *vocabulary, char *line, int64_t 
 
 static ml_status read_merges(ml_vocabulary *vocabulary, const char *path)
 {
-    ml_status st = ML_OK;
     enum { LONGEST = 4096 };
     char line[LONGEST];
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    FILE *file;
+    ml_status st = ml_open_regular_stream(path, &file);
+    if (st != ML_OK) return st;
     for (int64_t number = 1; st == ML_OK && fgets(line, sizeof line, file); number++) {
         if (strlen(line) == LONGEST - 1)
             st = ml_fail(ML_INPUT, "line %" PRId64 " is longer than %d bytes", number, LONGEST - 2);

@@ -159,9 +159,8 @@ ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
     enum { PIECE = 1 << 16 };
     char *piece = NULL;
     size_t got;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    FILE *file = NULL;
+    ML_TRY(ml_open_regular_stream(path, &file));
     ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
     while ((got = fread(piece, 1, PIECE, file)) > 0 && text.length <= most)
         ML_TRY(ml_text_add(&text, piece, (int64_t)got));
@@ -176,7 +175,7 @@ ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
     ML_TRY(parse(out, path, text.length ? text.data : "", text.length,
                  reals ? JSON_DECODE_INT_AS_REAL : 0));
 done:
-    fclose(file);
+    if (file) fclose(file);
     ml_memory_free(piece);
     ml_text_destroy(&text);
     return st;

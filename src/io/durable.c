@@ -191,13 +191,6 @@ done:
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-static int open_to_read(const char *path)
-{
-    int fd;
-    AGAIN(fd, open(path, O_RDONLY | O_CLOEXEC));
-    return fd;
-}
-
 static ml_status read_all(int fd, const char *path, char *bytes, int64_t count)
 {
     for (int64_t at = 0; at < count;) {
@@ -225,30 +218,22 @@ ml_status ml_durable_read(const char *path, int64_t limit, char **bytes, int64_t
 {
     ml_status st = ML_OK;
     char *data = NULL;
-    struct stat info;
-    int fd = open_to_read(path);
-    if (fd < 0) return cannot_read("be opened for reading", path);
-    if (fstat(fd, &info)) {
-        st = cannot_read("be looked at", path);
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        st = ml_fail(ML_INPUT, "%s: is not a regular file", path);
-        goto done;
-    }
-    if (info.st_size > limit) {
+    int64_t size;
+    int fd = -1;
+    ML_TRY(ml_open_regular(path, &fd, &size));
+    if (size > limit) {
         st = ml_fail(ML_INPUT, "%s: has %lld bytes, at most %lld are expected of such a file", path,
-                     (long long)info.st_size, (long long)limit);
+                     (long long)size, (long long)limit);
         goto done;
     }
-    ML_NEW(data, info.st_size + 1, ML_MEM_OTHER, "a file");
-    ML_TRY(read_all(fd, path, data, info.st_size));
+    ML_NEW(data, size + 1, ML_MEM_OTHER, "a file");
+    ML_TRY(read_all(fd, path, data, size));
     *bytes = data;
-    *count = info.st_size;
+    *count = size;
     data = NULL;
 done:
     ml_memory_free(data);
-    (void)close(fd);
+    if (fd >= 0) (void)close(fd);
     return st;
 }
 

@@ -72,15 +72,10 @@ done:
     return st;
 }
 
-ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t *bytes)
+ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes)
 {
-    struct stat about;
-    if (fstat(fd, &about) != 0)
-        return ml_fail(ML_INPUT, "%s: cannot be examined: %s", path, strerror(errno));
-    if (!S_ISREG(about.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
-    *bytes = about.st_size;
     char found[ML_SEAL_BYTES] = {0}, wanted[ML_SEAL_BYTES], hex[ML_SHA256_HEX];
-    if (*bytes >= ML_SEAL_BYTES) {
+    if (bytes >= ML_SEAL_BYTES) {
         ml_status st = ml_file_read(fd, path, found, ML_SEAL_BYTES, 0);
         if (st != ML_OK) return st;
     }
@@ -89,18 +84,18 @@ ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t *byt
         return ml_fail(ML_INPUT,
                        "%s: is not a file of the kind %s (%" PRId64
                        " bytes); mpilora tokenize makes data sets",
-                       path, kind, *bytes);
+                       path, kind, bytes);
     if (strncmp(found + name, " 1\n", 3) != 0)
         return ml_fail(ML_INPUT, "%s: is a %s of another version; this program reads version 1",
                        path, kind);
-    ml_status st = ml_file_hash(fd, path, ML_SEAL_BYTES, *bytes, hex);
+    ml_status st = ml_file_hash(fd, path, ML_SEAL_BYTES, bytes, hex);
     if (st != ML_OK) return st;
     ml_seal_make(wanted, kind, hex);
     if (memcmp(found, wanted, ML_SEAL_BYTES) != 0)
         return ml_fail(ML_INPUT,
                        "%s: is damaged: its %" PRId64
                        " bytes have the SHA-256 %s, but it was written with %.64s; make it again",
-                       path, *bytes - ML_SEAL_BYTES, hex, found + name + strlen(" 1\nsha256 "));
+                       path, bytes - ML_SEAL_BYTES, hex, found + name + strlen(" 1\nsha256 "));
     return ML_OK;
 }
 

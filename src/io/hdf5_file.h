@@ -13,9 +13,9 @@
 
 enum { ML_SEAL_BYTES = 512 };
 
-/* Checks the seal of the open file `fd`, which must be of `kind` ("mpilora-dataset"). ML_INPUT
- * naming `path`; *bytes: the file's size. */
-ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t *bytes) ML_NODISCARD;
+/* Checks the seal of the open file `fd` of `bytes` bytes, which must be of `kind`
+ * ("mpilora-dataset"). ML_INPUT naming `path`. */
+ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes) ML_NODISCARD;
 /* Fills `block` for a file of `kind` whose bytes after the block have the hash `hex`. */
 void ml_seal_make(char block[ML_SEAL_BYTES], const char *kind, const char *hex);
 

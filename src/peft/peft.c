@@ -222,12 +222,17 @@ static double draw_normal(ml_random_key key, uint64_t place)
 static void fill(const ml_parameter *item, uint64_t seed, draw number, double size, float *values)
 {
     ml_random_key key = ml_random_key_make(seed, item->name);
+    const ml_shard all = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{0, item->rows}}};
+    bool by_rows = item->shard.dim == ML_SHARD_ROWS;
+    const ml_shard *rows = by_rows ? &item->shard : &all; /* of this rank, range after range */
     int64_t first = item->shard.dim == ML_SHARD_COLS ? item->shard.part[0].start : 0;
     int64_t cols = ml_shard_cols(&item->shard, item->cols);
-    for (int64_t i = 0; i < item->rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            values[i * cols + j] =
-                (float)(number(key, (uint64_t)(i * item->cols + first + j)) * size);
+    for (int p = 0; p < rows->nparts; p++)
+        for (int64_t i = 0; i < rows->part[p].count; i++, values += cols)
+            for (int64_t j = 0; j < cols; j++) {
+                int64_t place = (rows->part[p].start + i) * item->cols + first + j;
+                values[j] = (float)(number(key, (uint64_t)place) * size);
+            }
 }
 
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)

@@ -44,7 +44,7 @@ static ml_status load_checkpoint(run *r)
 static ml_status initial_values(run *r)
 {
     session *s = &r->session;
-    const char *init = r->config->method.init;
+    const char *init = ml_run_config_first_adapter(r->config);
     ml_adapter adapter = {0};
     ml_peft_initialise(s->peft);
     start_virtual(r);

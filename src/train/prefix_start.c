@@ -45,7 +45,8 @@ ml_status choose_start_tokens(run *r)
     const session *s = &r->session;
     int64_t count = s->prefix + s->infix;
     ml_prefix_init init = r->config->method.prefix_init;
-    if (count == 0 || init == ML_PREFIX_RANDOM || r->config->method.init) return ML_OK;
+    if (count == 0 || init == ML_PREFIX_RANDOM || ml_run_config_first_adapter(r->config))
+        return ML_OK;
     ML_NEW(r->start_token, count, ML_MEM_OTHER, "tokens to start from");
     if (init == ML_PREFIX_TEXT)
         st = read_tokens(s, count, r->start_token);

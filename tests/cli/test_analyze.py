@@ -185,6 +185,9 @@ def check_refusals(check, folder, base, adapters):
     write_config(f"{folder}/run.yaml", run={"dir": f"{folder}/run"}, base=base, method={"name": "prefix_embed"}, data={"train": f"{folder}/data.h5"},
                  batch={"sequences": 2, "micro": 2}, optim={"lr": 1e-3, "warmup": 0}, train={"steps": 1}, precision="fp32")
     mpilora("train", f"{folder}/run.yaml")
+    mpilora("train", f"{folder}/run.yaml", "--set", "method.name=lora", "--set", "method.dora=true", "--set", f"run.dir={folder}/dora")
+    for words in (("amplification",), ("spectrum", "--adapter"), ("subspace", first)):
+        expect(check, 3, "is a DoRA adapter", *words, f"{folder}/dora/adapter.h5", "--base", base)
     expect(check, 3, "made by method prefix_embed", "amplification", f"{folder}/run/adapter.h5", "--base", base, ranks=2)
     check.that(mpilora("analyze", *sub, "--base", base, "--targets", "all").startswith("phi of the right-singular directions of A"), "no table")
     check.that("zero" not in mpilora("analyze", "subspace", first, only_q, "--base", base, "--targets", "q"), "no table of q alone")

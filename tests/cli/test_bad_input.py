@@ -187,6 +187,32 @@ def check_files_of_train(cases, folder):
     cases.trains_not("run.dir below a file", RESOURCE, ["a-file"], config, "--set", f"run.dir={folder}/a-file/run")
 
 
+def check_pipes(cases, folder):
+    """What is read in parts or twice must be a regular file: a pipe that nobody writes to, and a device, are refused at once."""
+    config, pipe = f"{folder}/run.yaml", f"{folder}/pipe"
+    os.mkfifo(pipe)
+    for path, kind in ((pipe, "a pipe"), ("/dev/zero", "a device"), (folder, "a directory")):
+        what = [path, kind, "regular file"]
+        for key in ("data.train", "data.valid", "base"):
+            cases.trains_not(f"{kind} as {key}", INPUT, what, config, "--set", f"run.dir={folder}/never", "--set", f"{key}={path}", ranks=(2,))
+        cases.fails(f"merge, {kind} as the base", INPUT, what, "merge", "--base", path, "--adapter", f"{folder}/run/adapter.h5", f"{folder}/out.h5")
+        if path == folder:
+            continue  # a PEFT or Hugging Face directory, then
+        cases.fails(f"eval, {kind} as the adapter", INPUT, what, "eval", config, "--adapter", path)
+        cases.fails(f"import, {kind}", INPUT, [path], "import", path, f"{folder}/out.h5")
+        cases.fails(f"inspect, {kind}", INPUT, [path], "inspect", path)
+        cases.fails(f"verify, {kind}", INPUT, [path], "verify", path)
+    shutil.copytree(f"{folder}/llama", f"{folder}/piped")
+    for name in ("config.json", "model.safetensors"):
+        os.remove(f"{folder}/piped/{name}")
+        os.mkfifo(f"{folder}/piped/{name}")
+        cases.fails(f"import, {name} a pipe", INPUT, [name, "a pipe"], "import", f"{folder}/piped", f"{folder}/out.h5")
+        os.remove(f"{folder}/piped/{name}")
+        shutil.copy(f"{folder}/llama/{name}", f"{folder}/piped/{name}")
+    shutil.rmtree(f"{folder}/piped")
+    os.remove(pipe)
+
+
 def check_imports(cases, folder):
     """Every bad source, over an existing base that must stay."""
     out, source = f"{folder}/llama.h5", f"{folder}/bad-source"
@@ -285,6 +311,7 @@ def main():
         check_configurations(cases, folder)
         check_configuration_files(cases, folder)
         check_files_of_train(cases, folder)
+        check_pipes(cases, folder)
         check_imports(cases, folder)
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)

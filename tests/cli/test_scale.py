@@ -44,6 +44,21 @@ def check_table(folder, config):
     checks.that(not os.path.exists(f"{folder}/untouched"), "the configuration's own run.dir was used")
 
 
+def check_lora_file(folder, config):
+    """LoRA's own file, with all that its variants read and with train.keep_best: the other methods leave these keys unread and say so."""
+    with open(config) as file:
+        keys = json.load(file)
+    variants = {"dora": True, "lora_plus": 4, "layers": [0], "rank_pattern": {"q": 2}, "alpha_pattern": {"q": 2}}
+    keys.update(method={"name": "lora", **variants}, data={**keys["data"], "valid": keys["data"]["train"]}, train={"steps": 7, "eval_every": 2, "keep_best": True})
+    own = harness.write_config(f"{folder}/lora.yaml", **keys)
+    answer = json.loads(harness.mpilora("scale", own, "--ranks", "1", "--methods", "lora,full", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/own", "--json"))
+    checks.that([e["status"] for e in answer["experiments"]] == ["ok", "ok"], f"keep_best and LoRA's variants: {answer}")
+    done = harness.start("train", own, "--set", "method.name=full", "--set", "method.init=pissa", "--set", f"run.dir={folder}/full", "--set", "train.steps=1")
+    for key in (*variants, "init"):
+        line = [line for line in done.stderr.splitlines() if line.startswith("warning:") and f"method.{key}" in line and "does not read it" in line]
+        checks.that(done.returncode == 0 and len(line) == 1, f"method full, {key}: {done.stderr}")
+
+
 def check_weak(folder, config):
     answer = json.loads(harness.mpilora("scale", config, "--ranks", "1,2", "--weak", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/weak", "--json"))
     checks.that(answer["scaling"] == "weak" and [e["sequences"] for e in answer["experiments"]] == [4, 8], f"weak: {answer}")
@@ -65,6 +80,7 @@ def check_failures(folder, config):
 with tempfile.TemporaryDirectory() as folder:
     config = prepare(folder)
     check_table(folder, config)
+    check_lora_file(folder, config)
     check_weak(folder, config)
     check_failures(folder, config)
 checks.end()

@@ -407,9 +407,8 @@ static void variants_of_lora(void **state)
 {
     (void)state;
     check_written("method.dora=true", "dora: true\n");
-    refused("base: b.h5\nmethod: {name: full, dora: true}\n", "method.dora");
     refused("base: b.h5\nmethod: {dora: true, dropout: 0.1}\n", "method.dropout");
-    refused("base: b.h5\nmethod: {name: full, init: pissa}\n", "pissa");
+    refused("base: b.h5\nmethod: {name: lora+prefix_kv, init: pissa}\n", "pissa");
     refused("base: b.h5\nmethod: {dora: true, init: pissa}\n", "pissa");
     refused("base: b.h5\nmethod: {init: pissa}\nmemory: {share_frozen: on}\n",
             "memory.share_frozen");
@@ -445,16 +444,38 @@ static void variants_of_lora(void **state)
          "name of a module"},
         {"method.alpha_pattern={q: 0}", "> 0"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i][0], bad[i][1]);
-    refused("base: b.h5\nmethod: {name: full, lora_plus: 2}\n", "method.lora_plus");
-    refused("base: b.h5\nmethod: {name: bitfit, layers: [1]}\n", "method.layers");
-    refused("base: b.h5\nmethod: {name: top, rank_pattern: {q: 2}}\n", "method.rank_pattern");
-    refused("base: b.h5\nmethod: {name: full, alpha_pattern: {q: 2}}\n", "method.alpha_pattern");
+}
+
+/* LoRA's own file serves the other methods, which do not read what its variants do. */
+static void keys_of_lora_are_unread_elsewhere(void **state)
+{
+    (void)state;
+    for (int method = 0; method < ML_METHODS; method++) {
+        ml_run_config c;
+        char set[64];
+        const char *sets[] = {set,
+                              "method.dora=true",
+                              "method.lora_plus=2",
+                              "method.layers=[1]",
+                              "method.rank_pattern={q: 2}",
+                              "method.alpha_pattern={q: 2}"};
+        snprintf(set, sizeof set, "method.name=%s", ml_method_name((ml_method)method));
+        assert_int_equal(read_text("base: b.h5\n", sets, sizeof sets / sizeof *sets, &c), ML_OK);
+        ml_run_config_destroy(&c);
+        if (ml_method_has_lora((ml_method)method)) continue;
+        const char *more[] = {set, "method.init=pissa", "method.dora=true", "method.dropout=0.1"};
+        assert_int_equal(read_text("base: b.h5\n", more, sizeof more / sizeof *more, &c), ML_OK);
+        assert_false(ml_run_config_is_pissa(&c));
+        assert_null(ml_run_config_first_adapter(&c));
+        ml_run_config_destroy(&c);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(variants_of_lora),
+        cmocka_unit_test(keys_of_lora_are_unread_elsewhere),
         cmocka_unit_test(what_is_not_given_has_a_default),
         cmocka_unit_test(times_have_units),
         cmocka_unit_test(sizes_have_units),

@@ -50,8 +50,8 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     launch_add_word(c, "%s", o->config_path);
     launch_add_word(c, "--fresh");
     for (int64_t i = 0; i < o->nsets; i++) launch_add_set(c, "%s", o->sets[i]);
-    const char *const fixed[] = {"train.save_every=0", "train.eval_every=0", "data.valid=null",
-                                 NULL};
+    const char *const fixed[] = {"train.save_every=0", "train.eval_every=0",
+                                 "train.keep_best=false", "data.valid=null", NULL};
     for (int i = 0; fixed[i]; i++) launch_add_set(c, "%s", fixed[i]);
     launch_add_set(c, "run.dir=%s", run_dir);
     launch_add_set(c, "train.steps=%" PRId64, o->steps + 1);

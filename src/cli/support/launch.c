@@ -66,10 +66,8 @@ void launch_add_set(launch *c, const char *format, ...)
 void launch_add_method(launch *c, const char *name)
 {
     ml_method method;
-    bool known = ml_method_find(name, &method), other = known && !ml_method_has_lora(method);
-    if (known && method != ML_METHOD_LORA) launch_add_set(c, "method.init=null");
-    for (int i = 0; other && ml_lora_variants_off[i]; i++)
-        launch_add_set(c, "%s", ml_lora_variants_off[i]);
+    if (ml_method_find(name, &method) && method != ML_METHOD_LORA)
+        launch_add_set(c, "method.init=null");
     launch_add_set(c, "method.name=%s", name);
 }
 

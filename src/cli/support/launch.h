@@ -22,9 +22,8 @@ ml_status launch_find_program(char path[LAUNCH_PATH]) ML_NODISCARD;
 
 void launch_add_word(launch *c, const char *format, ...) ML_PRINTF(2, 3);
 void launch_add_set(launch *c, const char *format, ...) ML_PRINTF(2, 3); /* --set and its word */
-/* method.name; one configuration serves all methods, also where it has keys that only LoRA's
- * variants read: these are turned off; so is method.init, an adapter of LoRA's or pissa, for every
- * method but lora. */
+/* method.name; one configuration serves all methods: method.init, an adapter of LoRA's or pissa, is
+ * turned off for every method but lora. */
 void launch_add_method(launch *c, const char *name);
 /* The launcher's words, {ranks} replaced. */
 void launch_add_launcher(launch *c, const char *launcher, int64_t ranks);

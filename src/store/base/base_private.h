@@ -51,9 +51,10 @@ ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_b
                          const extent *contents, int64_t n, char hex[ML_SHA256_HEX]) ML_NODISCARD;
 ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents,
                           int64_t n) ML_NODISCARD;
-/* Checks an open file; *contents (owned by the caller) and *n as written. ML_INPUT naming
- * `path`. */
-ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *n) ML_NODISCARD;
+/* Checks an open file of `size` bytes; *contents (owned by the caller) and *n as written. ML_INPUT
+ * naming `path`. */
+ml_status base_seal_check(int fd, const char *path, int64_t size, extent **contents,
+                          int64_t *n) ML_NODISCARD;
 
 /* base_read.c: a request in numbers, and rows of it. */
 typedef struct base_slice {

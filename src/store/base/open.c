@@ -152,7 +152,7 @@ ml_status ml_base_open(ml_base **out, const char *path)
     ml_status st = ML_OK;
     ml_base *b = NULL;
     extent *contents = NULL;
-    int64_t n;
+    int64_t n, bytes;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(b, 1, ML_MEM_OTHER, "a base");
     b->fd = -1;
@@ -161,12 +161,8 @@ ml_status ml_base_open(ml_base **out, const char *path)
         st = ML_RESOURCE;
         goto done;
     }
-    b->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (b->fd < 0) {
-        st = ml_fail(ML_INPUT, "%s: the base cannot be opened: %s", path, strerror(errno));
-        goto done;
-    }
-    ML_TRY(base_seal_check(b->fd, path, &contents, &n));
+    ML_TRY(ml_open_regular(path, &b->fd, &bytes));
+    ML_TRY(base_seal_check(b->fd, path, bytes, &contents, &n));
     ML_TRY(examine(b, contents, n));
     *out = b;
     b = NULL;

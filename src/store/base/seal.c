@@ -97,21 +97,17 @@ static bool parse_extents(const char *text, const char *last, int64_t user_block
     return text == last && metadata <= METADATA_LIMIT;
 }
 
-ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *n)
+ml_status base_seal_check(int fd, const char *path, int64_t size, extent **contents, int64_t *n)
 {
     ml_status st = ML_OK;
     char header[HEADER + 1] = {0}, hex[ML_SHA256_HEX] = "", found[ML_SHA256_HEX], *block = NULL;
-    struct stat about;
     int version = 0, used = 0;
     int64_t bytes = 0;
-    if (fstat(fd, &about))
-        return ml_fail(ML_INPUT, "%s: cannot be examined: %s", path, strerror(errno));
-    if (!S_ISREG(about.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
-    if (about.st_size >= HEADER) ML_TRY(ml_file_read(fd, path, header, HEADER, 0));
+    if (size >= HEADER) ML_TRY(ml_file_read(fd, path, header, HEADER, 0));
     if (strncmp(header, BASE_FORMAT " ", strlen(BASE_FORMAT " ")) != 0)
         return ml_fail(ML_INPUT,
                        "%s: is not a base file (%" PRId64 " bytes); mpilora import makes one", path,
-                       (int64_t)about.st_size);
+                       size);
     if (sscanf(header,
                BASE_FORMAT " %d\nmetadata sha256 %64[0-9a-f]\nbytes %" SCNd64 "\ncontents %" SCNd64
                            "\n%n",
@@ -121,11 +117,11 @@ ml_status base_seal_check(int fd, const char *path, extent **contents, int64_t *
     if (version != BASE_VERSION)
         return ml_fail(ML_INPUT, "%s: base file version %d; this program reads version %d", path,
                        version, (int)BASE_VERSION);
-    if (bytes != about.st_size)
+    if (bytes != size)
         return ml_fail(ML_INPUT,
                        "%s: %" PRId64 " bytes, expected %" PRId64
                        ": truncated or damaged; import it again",
-                       path, (int64_t)about.st_size, bytes);
+                       path, size, bytes);
     int64_t user_block = base_user_block(*n);
     if (user_block > bytes)
         return ml_fail(ML_INPUT, "%s: truncated at %" PRId64 " bytes", path, bytes);

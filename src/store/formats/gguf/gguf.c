@@ -325,15 +325,10 @@ ml_status gguf_open(gguf_file *out, const char *path)
 {
     ml_status st = ML_OK;
     cursor c = {.file = out};
-    struct stat about;
     *out = (gguf_file){.fd = -1};
     out->path = ml_memory_string(path);
     if (!out->path) return ML_RESOURCE;
-    out->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (out->fd < 0 || fstat(out->fd, &about))
-        return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    if (!S_ISREG(about.st_mode)) return ml_fail(ML_INPUT, "%s: is not a regular file", path);
-    out->bytes = about.st_size;
+    ML_TRY(ml_open_regular(path, &out->fd, &out->bytes));
     ML_NEW(c.buffer, WINDOW, ML_MEM_OTHER, "a read buffer");
     ML_TRY(read_head(&c));
 done:

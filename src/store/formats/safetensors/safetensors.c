@@ -69,13 +69,10 @@ done:
 
 static ml_status open_file(ml_safetensors *file)
 {
-    struct stat info;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (file->fd < 0) return ml_fail(ML_INPUT, "cannot be opened for reading: %s", strerror(errno));
-    if (fstat(file->fd, &info) || !S_ISREG(info.st_mode))
-        return ml_fail(ML_INPUT, "is not a regular file");
-    file->size = info.st_size;
-    return read_header(file);
+    ml_status st = ml_open_regular(file->path, &file->fd, &file->size);
+    if (st != ML_OK) return st;
+    st = read_header(file);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", file->path);
 }
 
 ml_status ml_safetensors_open(ml_safetensors **out, const char *path)
@@ -88,11 +85,7 @@ ml_status ml_safetensors_open(ml_safetensors **out, const char *path)
         st = ML_RESOURCE;
         goto done;
     }
-    st = open_file(file);
-    if (st != ML_OK) {
-        st = ml_fail_within(st, "%s", path);
-        goto done;
-    }
+    ML_TRY(open_file(file));
     *out = file;
     file = NULL;
 done:

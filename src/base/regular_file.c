@@ -1,0 +1,48 @@
+/* Opening what must be a regular file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mpilora/base.h"
+
+static const char *kind_of(mode_t mode)
+{
+    if (S_ISDIR(mode)) return "a directory";
+    if (S_ISFIFO(mode)) return "a pipe";
+    if (S_ISSOCK(mode)) return "a socket";
+    return S_ISCHR(mode) || S_ISBLK(mode) ? "a device" : "no file";
+}
+
+ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes)
+{
+    struct stat about;
+    do *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe waits for its writer else */
+    while (*fd < 0 && errno == EINTR);
+    if (*fd < 0)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    ml_status st = ML_OK;
+    if (fstat(*fd, &about))
+        st = ml_fail(ML_INPUT, "%s: cannot be looked at: %s", path, strerror(errno));
+    else if (!S_ISREG(about.st_mode))
+        st = ml_fail(ML_INPUT, "%s: is %s, expected a regular file", path, kind_of(about.st_mode));
+    if (st == ML_OK) {
+        *bytes = (int64_t)about.st_size;
+        return ML_OK;
+    }
+    (void)close(*fd);
+    *fd = -1;
+    return st;
+}
+
+ml_status ml_open_regular_stream(const char *path, FILE **out)
+{
+    int fd;
+    int64_t bytes;
+    ml_status st = ml_open_regular(path, &fd, &bytes);
+    if (st != ML_OK) return st;
+    *out = fdopen(fd, "rb");
+    if (*out) return ML_OK;
+    (void)close(fd);
+    return ml_fail(ML_RESOURCE, "%s: out of memory: it cannot be read as a stream", path);
+}
