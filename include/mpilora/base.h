@@ -216,6 +216,12 @@ ml_status ml_text_add(ml_text *text, const void *bytes, int64_t count) ML_NODISC
 ml_status ml_text_printf(ml_text *text, const char *format, ...) ML_PRINTF(2, 3) ML_NODISCARD;
 void ml_text_destroy(ml_text *text);
 
+/* The next character of valid or invalid UTF-8 at bytes[at] and its length in bytes; −1 and 1
+ * where it is not valid (overlong, surrogate, beyond U+10FFFF, cut short). */
+int32_t ml_utf8_next(const char *bytes, int64_t length, int64_t at, int *size);
+/* The UTF-8 form of a character; returns its 1 to 4 bytes. */
+size_t ml_utf8_put(int32_t character, char bytes[4]);
+
 /* The word of `words` (NULL-ended) with the smallest edit distance to `word`, or NULL where none
  * is near (> 1/2 its length). */
 const char *ml_nearest_word(const char *word, const char *const *words);

@@ -11,35 +11,6 @@
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
 
-/* What decides a rank's memory beside model and method. */
-typedef struct ml_plan_shape {
-    int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
-    const char *backend, *vector_path;
-    int threads;
-    int tp, tp_rank;
-} ml_plan_shape;
-
-/* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
- * category: weights, parameters, gradients, moments, activations, work space, and in `other` the
- * buffers of packing and the most that reading weights or saving holds for a moment. The model's
- * structure itself exists already and is not counted. */
-void ml_plan_rank(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                  const ml_plan_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
-
-/* What of it the ranks that write checkpoints hold, and the others do not. */
-int64_t ml_plan_writer_bytes(const ml_model *model, const ml_parameters *parameters,
-                             const ml_plan_shape *shape);
-
-/* What a process needs in each activation mode: ml_plan_rank's sum, what is accounted for in
- * `other` already, and what this process has beside that (MPI, libraries). Leaves the model in the
- * last mode. */
-void ml_plan_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                   const ml_plan_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
-/* memory.activations, where auto the fastest mode that needs at most memory.limit. False where
- * none does; then the mode that needs least. */
-bool ml_plan_choose(const ml_run_config *config, const int64_t need[ML_ACTIVATION_MODES],
-                    ml_activation_mode *mode);
-
 /* ---- machines ------------------------------------------------------------------------------ */
 
 /* What a machine has a rate for. Products with a weight W[m, n] of T rows, by the weight's type; a

@@ -3,7 +3,7 @@
 #define MPILORA_BENCH_TRIAL_H
 
 #include "mpilora/trial.h"
-#include "train/run.h"
+#include "train/step.h"
 
 struct ml_trial {
     session session;

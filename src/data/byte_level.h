@@ -4,7 +4,6 @@
 #ifndef MPILORA_DATA_BYTE_LEVEL_H
 #define MPILORA_DATA_BYTE_LEVEL_H
 
-#include "base/utf8.h"
 #include "mpilora/base.h"
 
 /* Appends the bytes that `text` stands for; false where a character is outside the alphabet

@@ -1,8 +1,6 @@
 /* Strings of JSON: valid UTF-8 as it is, but for quotes, backslashes and control characters. */
 #include "io/json_text.h"
 
-#include "base/utf8.h"
-
 static ml_status add_character(ml_text *json, int32_t c, const char *bytes, int size)
 {
     if (c < 0) return ml_text_printf(json, "\xEF\xBF\xBD");

@@ -157,13 +157,13 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
 
 static common find_common(const ml_plan *plan, const ml_model *model,
                           const ml_parameters *parameters, const ml_run_config *c,
-                          const ml_plan_shape *shape)
+                          const session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
     bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
     return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF && !ml_run_config_is_pissa(c),
                     ml_checkpoint_writers(parameters, full, plan->tp),
-                    ml_plan_writer_bytes(model, parameters, shape)};
+                    session_writer_bytes(model, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
@@ -176,7 +176,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_parameters parameters = {0};
     int64_t more = virtual_tokens(c, method);
     const ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
-    const ml_plan_shape shape = {s->tokens + c->batch.micro * more,
+    const session_shape shape = {s->tokens + c->batch.micro * more,
                                  c->batch.micro,
                                  s->max_len + more,
                                  c->backend,
@@ -194,10 +194,10 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
                             .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
                             .allreduce_bytes_per_step = 4 * parameters.global,
                             .adapter_bytes_16bit = 2 * parameters.global};
-    ml_plan_needs(model, peft, &parameters, &shape, out->need);
-    out->fits = ml_plan_choose(c, out->need, &out->activations);
+    session_needs(model, peft, &parameters, &shape, out->need);
+    out->fits = session_choose_activations(c, out->need, &out->activations);
     ml_model_set_activations(model, out->activations, 0);
-    ml_plan_rank(model, peft, &parameters, &shape, out->per_rank);
+    session_bytes(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, &parameters, c, &shape);

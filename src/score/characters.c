@@ -1,32 +1,11 @@
 /* The few facts about Unicode that scoring needs. */
 #include "score/characters.h"
 
-/* Bytes of the valid character at text[at]; 0 where there is none. */
-static int size_at(const char *text, int64_t length, int64_t at)
-{
-    const unsigned char *b = (const unsigned char *)text + at;
-    int64_t left = length - at;
-    int size = b[0] < 0x80   ? 1
-               : b[0] < 0xc2 ? 0
-               : b[0] < 0xe0 ? 2
-               : b[0] < 0xf0 ? 3
-               : b[0] < 0xf5 ? 4
-                             : 0;
-    if (size == 0 || left < size) return 0;
-    for (int i = 1; i < size; i++)
-        if ((b[i] & 0xc0) != 0x80) return 0;
-    bool overlong = (b[0] == 0xe0 && b[1] < 0xa0) || (b[0] == 0xf0 && b[1] < 0x90);
-    bool surrogate = b[0] == 0xed && b[1] > 0x9f, beyond = b[0] == 0xf4 && b[1] > 0x8f;
-    return overlong || surrogate || beyond ? 0 : size;
-}
-
 int64_t utf8_invalid(const char *text, int64_t length)
 {
-    for (int64_t at = 0; at < length;) {
-        int size = size_at(text, length, at);
-        if (size == 0) return at;
-        at += size;
-    }
+    int size;
+    for (int64_t at = 0; at < length; at += size)
+        if (ml_utf8_next(text, length, at, &size) < 0) return at;
     return -1;
 }
 

@@ -3,7 +3,7 @@
 #ifndef MPILORA_SERVE_OUTPUTS_H
 #define MPILORA_SERVE_OUTPUTS_H
 
-#include "mpilora/train.h"
+#include "mpilora/evaluate.h"
 #include "serve/requests.h"
 #include "session/session.h"
 

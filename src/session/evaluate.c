@@ -1,6 +1,5 @@
-/* Mean loss over a data set, without gradients, and continuations of its prompts. */
-#include "mpilora/train.h"
-#include "serve/outputs.h"
+/* Mean loss over a data set, without gradients. */
+#include "session/session.h"
 
 static bool is_stopped(const session *s, const evaluation_stop *stop)
 {
@@ -48,52 +47,4 @@ ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss
     *loss = sums[0] / sums[1];
     *targets = (int64_t)sums[1];
     return ML_OK;
-}
-
-static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
-{
-    return path
-               ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base))
-               : ML_OK;
-}
-
-static ml_status generate(session *s, outputs *o, const char *path, ml_evaluation *out)
-{
-    double start = ml_seconds();
-    ml_status st = outputs_write(o, s, path);
-    if (st != ML_OK) return st;
-    out->output_seconds = ml_seconds() - start;
-    out->outputs = o->requests.count;
-    for (int64_t i = 0; i < o->requests.count; i++)
-        out->output_tokens += o->requests.request[i].count;
-    return ML_OK;
-}
-
-ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
-                          const ml_output_options *wanted, ml_evaluation *out)
-{
-    ml_status st = ML_OK;
-    session s = {0};
-    outputs outputs = {0};
-    ml_adapter adapter = {0};
-    *out = (ml_evaluation){0};
-    if (!config->data.valid)
-        return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on",
-                       config->path);
-    ML_TRY(session_open(&s, config, false));
-    ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
-    ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
-    if (wanted) ML_TRY(ml_grid_agree(s.grid, outputs_prepare(&outputs, &s, wanted)));
-    ML_TRY(session_build(&s, false, config->backend, config->vector_path));
-    if (path) {
-        ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
-        ml_peft_after_update(s.peft);
-    }
-    ML_TRY(evaluate_session(&s, NULL, &out->loss, &out->target_tokens));
-    if (wanted) ML_TRY(generate(&s, &outputs, wanted->path, out));
-done:
-    outputs_destroy(&outputs);
-    ml_adapter_destroy(&adapter);
-    session_close(&s);
-    return st;
 }

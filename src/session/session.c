@@ -154,25 +154,16 @@ done:
     return st;
 }
 
-ml_plan_shape session_plan_shape(const session *s)
-{
-    const ml_run_config *c = s->config;
-    return (ml_plan_shape){
-        s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
-        c->backend,          c->vector_path,          omp_get_max_threads(),
-        ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
-}
-
 /* The ranks' largest need decides, so that all take the same mode. */
 static ml_status choose_activations(session *s)
 {
     const ml_run_config *c = s->config;
-    const ml_plan_shape shape = session_plan_shape(s);
+    const session_shape shape = session_shape_of(s);
     int64_t need[ML_ACTIVATION_MODES];
     ml_activation_mode mode;
-    ml_plan_needs(s->model, s->peft, &s->parameters, &shape, need);
+    session_needs(s->model, s->peft, &s->parameters, &shape, need);
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
-    if (!ml_plan_choose(c, need, &mode))
+    if (!session_choose_activations(c, need, &mode))
         return ml_fail(
             ML_USAGE,
             "memory.limit: %" PRId64 " bytes, but a process needs %" PRId64

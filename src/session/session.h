@@ -11,7 +11,6 @@
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
-#include "mpilora/plan.h"
 #include "mpilora/store.h"
 
 /* One file of sequences and the order they are taken in. */
@@ -89,8 +88,44 @@ ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapt
 ml_status session_build(session *s, bool training, const char *backend,
                         const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
-ml_plan_shape
-session_plan_shape(const session *s); /* what decides the memory of this session's training */
+
+/* ---- sizes.c: memory before it is there ---------------------------------------------------- */
+
+/* What decides a rank's memory beside model and method. */
+typedef struct session_shape {
+    int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
+    const char *backend, *vector_path;
+    int threads;
+    int tp, tp_rank;
+} session_shape;
+
+/* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
+ * category: weights, parameters, gradients, moments, activations, work space, and in `other` the
+ * buffers of packing and the most that reading weights or saving holds for a moment. The model's
+ * structure itself exists already and is not counted. */
+void session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                   const session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* What of it the ranks that write checkpoints hold, and the others do not. */
+int64_t session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
+                             const session_shape *shape);
+
+/* What a process needs in each activation mode: session_bytes's sum, what is accounted for in
+ * `other` already, and what this process has beside that (MPI, libraries). Leaves the model in the
+ * last mode. */
+void session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                   const session_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
+/* memory.activations, where auto the fastest mode that needs at most memory.limit. False where
+ * none does; then the mode that needs least. */
+bool session_choose_activations(const ml_run_config *config,
+                                const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode);
+/* What decides the memory of this session's training. */
+session_shape session_shape_of(const session *s);
+/* What this rank is about to account for, and has: what it allocates from now on and, in `other`,
+ * what is there already. Local. */
+void session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* ---- the parts ----------------------------------------------------------------------------- */
 
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
  * would write weights needs memory.share_frozen: off. */

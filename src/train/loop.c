@@ -105,7 +105,7 @@ static ml_status start(run *r)
     }
     const char *product = found ? r->progress.backend : r->config->backend;
     const char *vector = found ? r->progress.vector_path : r->config->vector_path;
-    predict_memory(r);
+    session_predict(s, r->predicted);
     if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
     ML_TRY(session_build(s, true, product, vector));
     bool pissa = ml_run_config_is_pissa(r->config);

@@ -5,20 +5,7 @@
 #include "mpilora/checkpoint.h"
 #include "mpilora/train.h"
 #include "session/session.h"
-
-/* What one step gives. Times are this rank's. */
-typedef struct step_result {
-    double loss, lr, grad_norm;
-    int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings
-                                        once, none that predicts nothing */
-    double seconds, phase[ML_PHASES];
-    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited
-                            least */
-    ml_reduction reduction;
-    bool stop;  /* a signal reached some rank */
-    bool saved; /* the save beside training has ended */
-    bool save;  /* train.save_every is a time, and it has come */
-} step_result;
+#include "train/step.h"
 
 /* deadline.c: when this start has to be over, and what the longest step and save took so far.
  * Seconds. */
@@ -62,23 +49,6 @@ typedef struct run {
     const ml_train_options *options; /* borrowed */
     ml_checkpoint_changes changes;   /* on rank 0 */
 } run;
-
-/* phases.c: a step's clock. Times outside collectives are differences of busy_seconds. */
-typedef struct step_clock {
-    double started, comm, forward, backward;
-} step_clock;
-
-double busy_seconds(const session *s);
-step_clock step_clock_start(const session *s);
-void step_clock_stop(const step_clock *clock, const session *s,
-                     step_result *out); /* fills in seconds and the phases that are not yet there */
-void find_wait(const session *s, step_result *out); /* collective */
-
-/* update.c: the parts of a step that come before and after its passes. The last two are
- * collective. */
-void clear_gradients(session *s, step_result *out);
-void reduce_gradients(session *s, step_result *out); /* and their norm */
-void update_parameters(session *s, int64_t done, step_result *out);
 
 /* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the
  * configuration says so: local. Then, when the weights are there, their parameters; collective. */
@@ -137,9 +107,6 @@ ml_status save_wait(run *r) ML_NODISCARD; /* for one that was begun, if any: its
 /* identity.c: what a resumed run must have in common with its checkpoint, and that what it is
  * allowed to change is known. Local. */
 ml_status describe_identity(run *r) ML_NODISCARD;
-
-/* predict.c: this rank's memory by category, from the sizing functions that allocate. */
-void predict_memory(run *r);
 
 /* binding.c: rank 0 prints where every rank computes, and warns where threads outnumber cores.
  * Collective. */

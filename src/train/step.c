@@ -1,8 +1,51 @@
-/* One update: accumulate over micro-batches, reduce once, clip, AdamW. */
+/* One update: accumulate over micro-batches, reduce once, clip, AdamW; and where its time goes.
+ *
+ * Computing is timed outside collectives, so the phases add up to the step. Time inside
+ * collectives is moving data and waiting for slower ranks, which one rank cannot tell apart; but
+ * the rank that all others wait for does not wait itself. So a rank's wait is its communication
+ * beyond the least of all ranks. */
 #include <inttypes.h>
 #include <math.h>
 
 #include "train/run.h"
+
+/* ---- where the time goes ------------------------------------------------------------------- */
+
+const char *ml_phase_name(ml_phase phase)
+{
+    static const char *const names[ML_PHASES] = {"forward",   "backward", "comm",
+                                                 "optimizer", "data",     "other"};
+    return names[phase];
+}
+
+double busy_seconds(const session *s) { return ml_seconds() - ml_grid_comm_seconds(s->grid); }
+
+step_clock step_clock_start(const session *s)
+{
+    return (step_clock){ml_seconds(), ml_grid_comm_seconds(s->grid),
+                        ml_model_forward_seconds(s->model), ml_model_backward_seconds(s->model)};
+}
+
+void step_clock_stop(const step_clock *clock, const session *s, step_result *out)
+{
+    double named = 0.0;
+    out->phase[ML_PHASE_FORWARD] = ml_model_forward_seconds(s->model) - clock->forward;
+    out->phase[ML_PHASE_BACKWARD] = ml_model_backward_seconds(s->model) - clock->backward;
+    out->phase[ML_PHASE_COMM] = ml_grid_comm_seconds(s->grid) - clock->comm;
+    out->seconds = ml_seconds() - clock->started;
+    for (int p = 0; p < ML_PHASE_OTHER; p++) named += out->phase[p];
+    out->phase[ML_PHASE_OTHER] = out->seconds > named ? out->seconds - named : 0.0;
+}
+
+/* Collective. */
+static void find_wait(const session *s, step_result *out)
+{
+    double least = -out->phase[ML_PHASE_COMM];
+    ml_grid_max_double(s->grid, ML_GROUP_WORLD, &least, 1);
+    out->wait_seconds = out->phase[ML_PHASE_COMM] + least;
+}
+
+/* ---- passes: forward and backward of the micro-batches ------------------------------------- */
 
 /* Targets and tokens of the step's whole batch: every rank counts them, no rank asks another. */
 static void count_batch(const run *r, int64_t first, int64_t *targets, step_result *out)
@@ -45,6 +88,45 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss
     }
     return ML_OK;
 }
+
+/* ---- around the passes --------------------------------------------------------------------- */
+
+void clear_gradients(session *s, step_result *out)
+{
+    double since = busy_seconds(s);
+    memset(s->parameters.gradient, 0, (size_t)s->parameters.local * sizeof *s->parameters.gradient);
+    out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
+}
+
+void reduce_gradients(session *s, step_result *out)
+{
+    double since = busy_seconds(s);
+    if (s->peft) ml_peft_before_sum(s->peft);
+    out->reduction = ml_parameters_reduce(&s->parameters, s->grid);
+    out->grad_norm = ml_parameters_gradient_norm(&s->parameters, s->grid, s->kernels);
+    out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
+}
+
+void update_parameters(session *s, int64_t done, step_result *out)
+{
+    const ml_run_config *c = s->config;
+    ml_parameters *p = &s->parameters;
+    double since = busy_seconds(s);
+    out->lr =
+        c->optim.lr * ml_schedule_factor(c->optim.schedule, done, c->optim.warmup, c->train.steps);
+    const ml_adamw step = {.lr = out->lr,
+                           .beta1 = c->optim.beta1,
+                           .beta2 = c->optim.beta2,
+                           .eps = c->optim.eps,
+                           .decay = c->optim.weight_decay,
+                           .grad_scale = ml_clip_factor(c->optim.clip_norm, out->grad_norm),
+                           .t = done + 1};
+    ml_parameters_update(p, s->grid, s->kernels, &step);
+    if (s->peft) ml_peft_after_update(s->peft);
+    out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
+}
+
+/* ---- the step ------------------------------------------------------------------------------ */
 
 ml_status run_step(run *r, step_result *out)
 {

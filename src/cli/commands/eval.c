@@ -4,8 +4,8 @@
 
 #include "cli/cli.h"
 #include "cli/support/generation_options.h"
+#include "mpilora/evaluate.h"
 #include "mpilora/grid.h"
-#include "mpilora/train.h"
 
 static const char usage[] =
     "mpilora eval CONFIG.yaml [--adapter A] [--set key=value]... [--generate OUT.jsonl] [--json]";

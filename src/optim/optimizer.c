@@ -1,7 +1,11 @@
-/* Once a step: gradients summed over the grid, their norm, clipping. */
+/* Once a step, from the gradients of each rank to updated parameters: summed over the grid, looked
+ * at, clipped by their norm, and AdamW with a scheduled learning rate. optim.h has the equations.
+ */
 #include <math.h>
 
 #include "mpilora/optim.h"
+
+/* ---- gradients summed, their norm ------------------------------------------------------------ */
 
 /* Only tp rank 0's copy of an identical gradient may enter the sum over tp. */
 static void drop_copies(ml_parameters *p)
@@ -89,4 +93,68 @@ double ml_clip_factor(double clip, double norm)
 {
     double factor = clip / (norm + 1e-6);
     return clip > 0.0 && factor < 1.0 ? factor : 1.0;
+}
+
+/* ---- AdamW ----------------------------------------------------------------------------------- */
+
+/* Neighbours with the same learning rate. */
+typedef struct stretch {
+    int64_t first, count; /* floats */
+    double factor;
+} stretch;
+
+/* In what this rank holds the moments of. */
+static void update_stretch(ml_parameters *p, const ml_kernels *kernels, const ml_adamw *step,
+                           const stretch *r)
+{
+    ml_adamw own = *step;
+    own.lr *= r->factor;
+    if (r->count == 0) return;
+    for (int64_t i = r->first / p->piece; i * p->piece < r->first + r->count; i++) {
+        ml_share mine = ml_parameters_share(p, i, p->dp_rank);
+        int64_t first = ml_max(mine.first, r->first),
+                count = ml_min(mine.first + mine.count, r->first + r->count) - first;
+        int64_t at = mine.at + first - mine.first;
+        if (count > 0)
+            kernels->adamw(&own, count, p->value + first, p->gradient + first, p->moment1 + at,
+                           p->moment2 + at);
+    }
+}
+
+static void update_all(ml_parameters *p, const ml_kernels *kernels, const ml_adamw *step)
+{
+    stretch r = {0};
+    for (int sharded = 0; sharded < 2; sharded++) { /* the order of the buffers */
+        for (int64_t i = 0; i < p->count; i++) {
+            const ml_parameter *item = &p->items[i];
+            if ((item->shard.dim != ML_SHARD_WHOLE) != (bool)sharded) continue;
+            if (item->lr_factor != r.factor) {
+                update_stretch(p, kernels, step, &r);
+                r = (stretch){.first = item->offset, .factor = item->lr_factor};
+            }
+            r.count += item->count;
+        }
+    }
+    update_stretch(p, kernels, step, &r);
+}
+
+void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels,
+                          const ml_adamw *step)
+{
+    update_all(p, kernels, step);
+    if (p->dp == 1) return;
+    for (int64_t at = 0; at < p->local; at += p->piece)
+        ml_grid_allgather_float(grid, ML_GROUP_DP, p->value + at, ml_min(p->piece, p->local - at));
+}
+
+/* ---- learning rates, as Hugging Face's transformers has them --------------------------------- */
+
+double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps)
+{
+    if (done < warmup) return (double)done / (double)ml_max(1, warmup);
+    if (schedule == ML_SCHEDULE_CONSTANT) return 1.0;
+    double length = (double)ml_max(1, steps - warmup);
+    if (schedule == ML_SCHEDULE_LINEAR) return fmax(0.0, (double)(steps - done) / length);
+    double progress = (double)(done - warmup) / length;
+    return fmax(0.0, 0.5 * (1.0 + cos(3.141592653589793 * progress)));
 }

@@ -1,0 +1,31 @@
+/* evaluate: what a base, alone or with an adapter, makes of a data set: its loss there, and what it
+ * writes after the prompts. */
+#ifndef MPILORA_EVALUATE_H
+#define MPILORA_EVALUATE_H
+
+#include "mpilora/base.h"
+#include "mpilora/config.h"
+#include "mpilora/model.h"
+
+typedef struct ml_evaluation {
+    double loss; /* mean over target tokens, nats */
+    int64_t target_tokens;
+    int64_t outputs, output_tokens; /* generated */
+    double output_seconds;
+} ml_evaluation;
+
+/* What to generate beside the loss: a continuation of every prompt of data.valid (equal prompts
+ * once), each a line {"prompt": …, "output": …, "references": [ … ]} of the file `path`, which
+ * `mpilora score` reads. Replicas share the prompts. */
+typedef struct ml_output_options {
+    const char *path;
+    ml_generation generation; /* `end` is taken from the tokenizer */
+    int64_t together;         /* prompts at a time, at most, on each replica */
+} ml_output_options;
+
+/* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a
+ * PEFT directory); `outputs` may be NULL. Collective over the world. */
+ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter,
+                          const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
+
+#endif

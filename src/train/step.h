@@ -1,0 +1,40 @@
+/* step: the parts of an update that training's step and a bench trial have in common, and the clock
+ * that their time goes to. For modules inside the library.
+ */
+#ifndef MPILORA_TRAIN_STEP_H
+#define MPILORA_TRAIN_STEP_H
+
+#include "mpilora/train.h"
+#include "session/session.h"
+
+/* What one step gives. Times are this rank's. */
+typedef struct step_result {
+    double loss, lr, grad_norm;
+    int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings
+                                        once, none that predicts nothing */
+    double seconds, phase[ML_PHASES];
+    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited
+                            least */
+    ml_reduction reduction;
+    bool stop;  /* a signal reached some rank */
+    bool saved; /* the save beside training has ended */
+    bool save;  /* train.save_every is a time, and it has come */
+} step_result;
+
+/* A step's clock: what stood on the others when it began. Times outside collectives are differences
+ * of busy_seconds. */
+typedef struct step_clock {
+    double started, comm, forward, backward;
+} step_clock;
+
+double busy_seconds(const session *s);
+step_clock step_clock_start(const session *s);
+/* Fills in the seconds and the phases that are not yet there. Local. */
+void step_clock_stop(const step_clock *clock, const session *s, step_result *out);
+
+/* The parts before and after the passes. */
+void clear_gradients(session *s, step_result *out);  /* local */
+void reduce_gradients(session *s, step_result *out); /* over the grid, and their norm; collective */
+void update_parameters(session *s, int64_t done, step_result *out); /* collective */
+
+#endif
