@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #include "data/pretokenize.h"
+#include "io/json.h"
 #include "mpilora/data.h"
 
 enum { ML_LARGEST_VOCABULARY = 1 << 24 };
@@ -42,14 +43,6 @@ int32_t ml_vocabulary_find(const ml_vocabulary *vocabulary, const char *text);
 /* Settles `end` where it is still −1, checks that a tokenizer can be made of it, and appends the
  * canonical JSON to *json. */
 ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
-
-/* A JSON file or text of at most 256 MiB, duplicates refused; ML_INPUT naming `name`. The caller
- * ends it with json_decref. `reals`: every number is read as a real, for files that may hold
- * integers beyond 64 bits: transformers writes 10^30 for "no limit" (model_max_length of
- * tokenizer_config.json). */
-ml_status ml_json_read_file(json_t **out, const char *path, bool reals) ML_NODISCARD;
-ml_status ml_json_read(json_t **out, const char *name, const char *text,
-                       int64_t length) ML_NODISCARD;
 
 /* tokenizer.json (Hugging Face) into an empty vocabulary; `path` for messages. */
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root) ML_NODISCARD;

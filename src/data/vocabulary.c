@@ -1,5 +1,4 @@
 /* Building the canonical tokenizer from any source. */
-#include <errno.h>
 #include <inttypes.h>
 
 #include "data/tokenizer_private.h"
@@ -129,54 +128,5 @@ done:
     ml_tokenizer_destroy(trial);
     free(text);
     json_decref(root);
-    return st;
-}
-
-/* ---- reading JSON -------------------------------------------------------------------------- */
-
-static ml_status parse(json_t **out, const char *name, const char *text, int64_t length,
-                       size_t flags)
-{
-    json_error_t error;
-    *out =
-        json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
-    if (!*out)
-        return ml_fail(ML_INPUT, "%s: line %d, column %d: not valid JSON: %s", name, error.line,
-                       error.column, error.text);
-    return ML_OK;
-}
-
-ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length)
-{
-    return parse(out, name, text, length, 0);
-}
-
-ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
-{
-    ml_status st = ML_OK;
-    ml_text text = {0};
-    static const int64_t most = 256 << 20;
-    enum { PIECE = 1 << 16 };
-    char *piece = NULL;
-    size_t got;
-    FILE *file = NULL;
-    ML_TRY(ml_open_regular_stream(path, &file));
-    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
-    while ((got = fread(piece, 1, PIECE, file)) > 0 && text.length <= most)
-        ML_TRY(ml_text_add(&text, piece, (int64_t)got));
-    if (ferror(file) || text.length > most) {
-        st = ferror(file) ? ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno))
-                          : ml_fail(ML_INPUT,
-                                    "%s: is larger than the %" PRId64
-                                    " bytes that a JSON file may have here",
-                                    path, most);
-        goto done;
-    }
-    ML_TRY(parse(out, path, text.length ? text.data : "", text.length,
-                 reals ? JSON_DECODE_INT_AS_REAL : 0));
-done:
-    if (file) fclose(file);
-    ml_memory_free(piece);
-    ml_text_destroy(&text);
     return st;
 }

@@ -3,7 +3,7 @@
 #include "serve/outputs.h"
 
 #include "io/durable.h"
-#include "io/json_text.h"
+#include "io/json.h"
 
 void outputs_destroy(outputs *o)
 {

@@ -1,13 +1,18 @@
-"""Who may include whom: cli -> train, plan, analyze -> optim, data, store, model, peft, config -> linear -> kernels, grid -> base; MPI only in grid/;
-allocation only in base/; the library never exits."""
+"""Who may include whom: a module includes what stands below it, through public headers or those that modules give to their neighbours, never another's private ones;
+so there are no cycles. MPI only in grid/ and analyze/; allocation only in base/; the library never exits. Faults that are planted here must be found."""
 import os
 import re
 import sys
 
-LEVEL = {"base": 0, "io": 0, "kernels": 1, "grid": 1, "linear": 2, "optim": 3, "data": 3, "store": 3, "model": 3, "peft": 3, "config": 3, "score": 3, "session": 4, "train": 4, "serve": 4, "bench": 4,
-         "plan": 4, "analyze": 4, "cli": 5}
+# From the bottom up; modules of one line do not include each other. base/ stands below io/.
+LEVELS = [["base"], ["io"], ["kernels", "grid"], ["linear"], ["model"], ["optim", "data"], ["config"], ["store"], ["peft"], ["session"], ["train", "serve", "plan", "analyze", "score"], ["bench"], ["cli"]]
+LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 # Public headers that are part of a module of another name.
-MODULE = {"shard": "base", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve", "trial": "bench"}
+MODULE = {"shard": "base", "version": "base", "family": "model", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve",
+          "evaluate": "serve", "trial": "bench"}
+EVERYTHING = "mpilora/mpilora.h"
+# Headers of src/ that a module gives to those above it; io/ gives all of its own.
+GIVEN = {"session/session.h", "train/step.h", "store/adapter/adapter.h", "config/table.h"}
 
 FORBIDDEN = [
     (re.compile(r"\bMPI_[A-Z][a-z]"), {"grid", "analyze"}, "MPI outside grid/"),
@@ -20,37 +25,104 @@ def strip_comments(text):
     return re.sub(r"/\*.*?\*/|\"(\\.|[^\"\\\n])*\"", lambda m: m.group(0) if m.group(0).startswith('"') and "/" in m.group(0) else " ", text, flags=re.S)
 
 
-def check_file(path, module, text, faults):
+def module_of(path):
+    """The module of a file below src/, or of a public header: mpilora/NAME.h."""
+    first, *rest = path.split("/")
+    if first != "mpilora":
+        return first
+    name = os.path.splitext(rest[0])[0]
+    return MODULE.get(name, name)
+
+
+def find_faults(path, text):
+    """path: below src/, or mpilora/NAME.h of a public header."""
+    faults, module = [], module_of(path)
+    if path == EVERYTHING:
+        return []
+    if module not in LEVEL:
+        return [f"{path}: is of an unknown module: add it to LEVELS or MODULE"]
     for target in re.findall(r'#include "([^"]+)"', text):
-        parts = target.split("/")
-        name = os.path.splitext(parts[1])[0] if parts[0] == "mpilora" else parts[0]
-        other = MODULE.get(name, name)
-        if other not in LEVEL:
+        other = module_of(target)
+        public = target.startswith("mpilora/")
+        if target == EVERYTHING:
+            faults.append(f"{path}: includes {target}, which is for users of the library")
+        elif other not in LEVEL:
             faults.append(f"{path}: includes {target} of an unknown module")
-        elif LEVEL[other] > LEVEL[module] or (LEVEL[other] == LEVEL[module] == 1 and other != module):
-            faults.append(f"{path}: {module}/ may not include {target} of {other}/")
+        elif other != module and LEVEL[other] >= LEVEL[module]:
+            faults.append(f"{path}: {module}/ may not include {target} of {other}/, which does not stand below it")
+        elif other != module and not public and other != "io" and target not in GIVEN:
+            faults.append(f"{path}: {target} is a private header of {other}/")
+        elif path.startswith("mpilora/") and not public:
+            faults.append(f"{path}: a public header may not include {target}, which is not installed")
     code = strip_comments(text)
     for pattern, allowed, why in FORBIDDEN:
         if module not in allowed and pattern.search(code):
             faults.append(f"{path}: {why}: {pattern.search(code).group(0)}")
+    return faults
+
+
+def find_cycles(includes):
+    """includes: path → paths. One fault for each header that leads back to itself."""
+    faults, state = [], {}
+
+    def visit(path, way):
+        state[path] = "open"
+        for target in includes.get(path, []):
+            if state.get(target) == "open":
+                faults.append("a cycle: " + " → ".join(way[way.index(target):] + [target]))
+            elif target not in state:
+                visit(target, way + [target])
+        state[path] = "done"
+
+    for path in includes:
+        if path not in state:
+            visit(path, [path])
+    return faults
+
+
+def check_the_check(faults):
+    """Each of these is to be found."""
+    planted = [
+        ("optim/a.c", '#include "mpilora/peft.h"', "does not stand below"),
+        ("plan/a.c", '#include "mpilora/train.h"', "does not stand below"),
+        ("mpilora/model.h", '#include "mpilora/store.h"', "does not stand below"),
+        ("train/a.c", '#include "store/checkpoint/run_directory.h"', "private header"),
+        ("session/a.c", '#include "peft/peft_private.h"', "private header"),
+        ("mpilora/store.h", '#include "io/durable.h"', "not installed"),
+        ("nowhere/a.c", "", "unknown module"),
+        ("model/a.c", "void f(void) { MPI_Barrier(x); }", "MPI outside"),
+        ("model/a.c", "void f(void) { malloc(3); }", "memory account"),
+        ("model/a.c", "void f(void) { exit(3); }", "never exits"),
+    ]
+    for path, text, expected in planted:
+        if not any(expected in fault for fault in find_faults(path, text)):
+            faults.append(f"a planted fault was not found: {path}: {text}")
+    if not find_cycles({"a.h": ["b.h"], "b.h": ["c.h"], "c.h": ["b.h"]}):
+        faults.append("a planted cycle was not found")
+    if find_faults("train/a.c", '#include "mpilora/store.h"\n#include "io/durable.h"\n#include "session/session.h"'):
+        faults.append("what is allowed was refused")
 
 
 def main():
-    source = os.path.join(os.environ.get("MPILORA_SOURCE_DIR", "."), "src")
-    faults, files = [], 0
-    for folder, _, names in os.walk(source):
-        for name in names:
-            if not name.endswith((".c", ".h")):
-                continue
-            path = os.path.join(folder, name)
-            module = os.path.relpath(path, source).split(os.sep)[0]
-            with open(path, encoding="utf-8") as file:
-                check_file(os.path.relpath(path, source), module, file.read(), faults)
-            files += 1
+    root = os.environ.get("MPILORA_SOURCE_DIR", ".")
+    faults, includes = [], {}
+    for folder in ("src", "include"):
+        top = os.path.join(root, folder)
+        for where, _, names in os.walk(top):
+            for name in names:
+                if not name.endswith((".c", ".h")):
+                    continue
+                path = os.path.relpath(os.path.join(where, name), top)
+                with open(os.path.join(where, name), encoding="utf-8") as file:
+                    text = file.read()
+                faults += find_faults(path, text)
+                includes[path] = re.findall(r'#include "([^"]+)"', text)
+    faults += find_cycles(includes)
+    check_the_check(faults)
     for fault in faults:
         print(fault)
-    print(f"{files} files, {len(faults)} faults")
-    if files < 50 or faults:
+    print(f"{len(includes)} files, {len(faults)} faults")
+    if len(includes) < 50 or faults:
         sys.exit(1)
 
 

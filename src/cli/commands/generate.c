@@ -7,7 +7,7 @@
 #include "cli/support/generation_options.h"
 #include "cli/support/prompts.h"
 #include "io/durable.h"
-#include "io/json_text.h"
+#include "io/json.h"
 
 static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt "
                             "TEXT... | --prompts FILE.jsonl [option]...";

@@ -1,5 +1,5 @@
-/* adapter: what adapter.h5, PEFT directories and merge share. An internal module and
- * peft/merge.c. */
+/* adapter: what adapter.h5, PEFT directories and the study of adapters share. For modules inside
+ * the library. */
 #ifndef MPILORA_STORE_ADAPTER_ADAPTER_H
 #define MPILORA_STORE_ADAPTER_ADAPTER_H
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "data/tokenizer_private.h"
+#include "io/json.h"
 #include "store/formats/huggingface/huggingface.h"
 
 /* ---- single values ------------------------------------------------------------------------- */

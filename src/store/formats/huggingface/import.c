@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "data/tokenizer_private.h"
+#include "io/json.h"
+#include "mpilora/data.h"
 #include "store/base/import_private.h"
 #include "store/formats/huggingface/huggingface.h"
 #include "store/formats/safetensors/safetensors.h"
