@@ -51,14 +51,23 @@ typedef struct ml_study {
 } ml_study;
 
 /* Opens the base and the adapters (adapter.h5 or PEFT directories; NULL: none) and lists the
- * modules that are selected: those of the adapters, or without any all linear layers. GPT-2's fused
- * pairs become q, k and v again where the selection or the other adapter has these. ML_INPUT where
- * an adapter belongs to another base, where one adapter has a module that the other lacks, or where
- * a rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there.
- * Collective over the world. */
+ * modules that are selected: those of the adapters, or without any all linear layers. GPT-2's
+ * fused pairs become q, k and v again where the selection or the other adapter has these.
+ * Shapes: none.
+ * Ownership: `grid` and the paths are borrowed until ml_study_close, which ends *out.
+ * Collective over the world.
+ * Errors: ML_INPUT where an adapter belongs to another base, has a module that the other lacks, or
+ * a rank exceeds a side of W; ML_USAGE where a target or layer that was asked for is not there;
+ * ML_RESOURCE. */
 ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
                         const char *const adapters[ML_STUDY_ADAPTERS],
                         const ml_selection *selection) ML_NODISCARD;
+
+/* Ends a study; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `study` owns.
+ * Local.
+ * Errors: none. */
 void ml_study_close(ml_study *study);
 
 /* ---- subspaces (section 7.2, figures 3 and 4) ---------------------------------------------- */
@@ -67,7 +76,13 @@ void ml_study_close(ml_study *study);
  * ones, or ΔW's on either side. */
 typedef enum ml_factor { ML_FACTOR_A, ML_FACTOR_B, ML_FACTOR_RIGHT, ML_FACTOR_LEFT } ml_factor;
 enum { ML_FACTORS = 4 };
-const char *ml_factor_name(ml_factor factor); /* "A", "B", "right", "left" */
+
+/* The word of a factor: "A", "B", "right", "left".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_factor_name(ml_factor factor);
 
 /* φ(i, j) = ‖U_iᵀ·V_j‖²_F / min(i, j) of the first i directions of the one and the first j of the
  * other: 0 orthogonal, 1 one contains the other. */
@@ -78,15 +93,28 @@ typedef struct ml_subspace {
     double *phi_random; /* [na, nb] the same of two matrices of Gaussian numbers in these shapes */
 } ml_subspace;
 
-/* One for each module of a study with two adapters; owned by the caller, who ends them with
- * ml_subspaces_destroy. `seed`: of the random matrices. The modules are dealt out among the ranks;
- * every rank gets all results. Collective over the world. ML_INPUT where a factor is zero and so
- * has no directions. */
+/* Similarity of the subspaces of two adapters for each module of the study, beside that of random
+ * matrices drawn from `seed` (Hu et al. 2021, section 7.2). The modules are dealt out among the
+ * ranks; every rank gets all results.
+ * Shapes: (*out)[study->count].
+ * Ownership: *out is the caller's, who ends it with ml_subspaces_destroy.
+ * Collective over the world.
+ * Errors: ML_INPUT where a factor is zero and so has no directions; ML_RESOURCE. */
 ml_status ml_subspaces_compute(ml_subspace **out, const ml_study *study, ml_factor factor,
                                uint64_t seed) ML_NODISCARD;
-void ml_subspaces_destroy(ml_subspace *subspaces, int64_t count); /* NULL is fine */
 
-/* phi[na, nb] of given directions, orthonormal rows u[na, length] and v[nb, length]. Local. */
+/* Ends the results; NULL is fine.
+ * Shapes: [count].
+ * Ownership: takes `subspaces`.
+ * Local.
+ * Errors: none. */
+void ml_subspaces_destroy(ml_subspace *subspaces, int64_t count);
+
+/* φ(i, j) = ‖U_iᵀ·V_j‖²_F / min(i, j) of given directions.
+ * Shapes: u[na, length] and v[nb, length], orthonormal rows; phi[na, nb].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb,
                             int64_t length, double *phi);
 
@@ -101,11 +129,15 @@ typedef struct ml_amplification {
     double factor;                         /* ‖ΔW‖_F / of_delta */
 } ml_amplification;
 
-/* out[study.count] of a study with one adapter, with `rank` directions (0: each pair's rank). For
- * W's own directions ‖Uᵀ·W·V‖²_F is the sum of its r largest squared singular values, so only
- * these are computed, by ScaLAPACK. The random directions are Haar-distributed, as those of a
- * Gaussian matrix are. `memory`: see ml_svd_check. Collective over the world. ML_USAGE where
- * `rank` exceeds a pair's; ML_INPUT where ΔW is zero or a weight is not finite. */
+/* What of W a study's one adapter amplifies, with `rank` directions (0: each pair's rank), by Hu
+ * et al. 2021, section 7.3. For W's own directions ‖Uᵀ·W·V‖²_F is the sum of its r largest squared
+ * singular values, so only these are computed, by ScaLAPACK. The random directions, from `seed`,
+ * are Haar-distributed, as those of a Gaussian matrix are.
+ * Shapes: out[study->count]; `memory` in bytes as ml_svd_check takes it.
+ * Ownership: `out` is the caller's.
+ * Collective over the world.
+ * Errors: ML_USAGE where `rank` exceeds a pair's; ML_INPUT where ΔW is zero or a weight is not
+ * finite; ML_RESOURCE, ML_NUMERIC as ml_singular_values. */
 ml_status ml_amplification_compute(ml_amplification *out, const ml_study *study, int64_t rank,
                                    uint64_t seed, int64_t memory) ML_NODISCARD;
 
@@ -117,10 +149,19 @@ typedef struct ml_spectrum {
     double *delta;  /* [deltas] of ΔW; none without an adapter */
 } ml_spectrum;
 
-/* One for each module; owned by the caller, who ends them with ml_spectra_destroy. `memory`: see
- * ml_svd_check. Collective over the world. */
+/* Singular values of W and of ΔW for each module.
+ * Shapes: (*out)[study->count]; `memory` in bytes as ml_svd_check takes it.
+ * Ownership: *out is the caller's, who ends it with ml_spectra_destroy.
+ * Collective over the world.
+ * Errors: as ml_amplification_compute. */
 ml_status ml_spectra_compute(ml_spectrum **out, const ml_study *study, int64_t memory) ML_NODISCARD;
-void ml_spectra_destroy(ml_spectrum *spectra, int64_t count); /* NULL is fine */
+
+/* Ends the results; NULL is fine.
+ * Shapes: [count].
+ * Ownership: takes `spectra`.
+ * Local.
+ * Errors: none. */
+void ml_spectra_destroy(ml_spectrum *spectra, int64_t count);
 
 /* ---- singular values by ScaLAPACK ---------------------------------------------------------- */
 
@@ -134,38 +175,59 @@ typedef struct ml_svd_plan {
     int64_t bytes;                                /* their sum */
 } ml_svd_plan;
 
+/* How a matrix is spread over `ranks` ranks, and what that takes.
+ * Shapes: rows × cols of W.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
 void ml_svd_plan_make(ml_svd_plan *out, int64_t rows, int64_t cols, int ranks);
 
-/* Of each kind of linear layer that `targets` (ml_target bits; 0: all) chooses, in the model's
- * order. ML_USAGE where the family lacks one. Local. */
 enum { ML_SVD_KINDS = 8 };
 typedef struct ml_svd_kind {
     const char *target; /* "q" */
     ml_svd_plan plan;
 } ml_svd_kind;
+
+/* The plans of each kind of linear layer that `targets` (ml_target bits; 0: all) chooses, in the
+ * model's order.
+ * Shapes: out[*count], at most ML_SVD_KINDS.
+ * Ownership: `out` is the caller's; the words in it are static.
+ * Local.
+ * Errors: ML_USAGE where the family lacks a target. */
 ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
                             const ml_model_spec *spec, unsigned targets, int ranks) ML_NODISCARD;
-/* Logs the plan, and refuses with ML_RESOURCE, naming both, when the ranks of a node need more
- * than the node has: `memory` bytes, or, where that is 0, what the kernel says is available, or
- * the job's cgroup allows. Also where a rank's part is beyond ScaLAPACK's 32-bit counts.
- * Collective over the world. */
+
+/* Logs the plan, and refuses it where the ranks of a node need more than the node has: `memory`
+ * bytes, or, where that is 0, what the kernel says is available, or the job's cgroup allows.
+ * Shapes: bytes.
+ * Ownership: borrows all.
+ * Collective over the world.
+ * Errors: ML_RESOURCE naming both figures; also where a rank's part is beyond ScaLAPACK's 32-bit
+ * counts. */
 ml_status ml_svd_check(const ml_svd_plan *plan, const ml_grid *grid, int64_t memory) ML_NODISCARD;
 
 /* Rows [first, first + count) of a matrix, row-major fp32. */
 typedef ml_status (*ml_rows_reader)(void *context, int64_t first, int64_t count, float *out);
 
-/* sigma[min(rows, cols)], descending, the same on every rank, by pdgesvd in double precision;
- * every rank reads the rows that it has a part of, block by block. ML_NUMERIC where the iteration
- * does not converge; ML_INTERNAL where ranks found different values (processors that round
- * differently). Collective over the world. */
+/* Singular values by pdgesvd in double precision, descending, the same on every rank; every rank
+ * reads the rows that it has a part of, block by block.
+ * Shapes: sigma[min(rows, cols)].
+ * Ownership: `sigma` is the caller's; `context` is handed to `read`.
+ * Collective over the world.
+ * Errors: ML_NUMERIC where the iteration does not converge; ML_INTERNAL where ranks found
+ * different values (processors that round differently); what `read` returns; ML_RESOURCE. */
 ml_status ml_singular_values(double *sigma, const ml_svd_plan *plan, const ml_grid *grid,
                              ml_rows_reader read, void *context) ML_NODISCARD;
 
 /* ---- results as files ---------------------------------------------------------------------- */
 
-/* HDF5: attributes `format` ("mpilora analysis"), `version`, `kind` and what was studied; a group
- * modules/NAME for each module with the numbers in double precision. Over an older file, whole or
- * not at all. Local. */
+/* Writes results as HDF5: attributes `format` ("mpilora analysis"), `version`, `kind` and what was
+ * studied; a group sites/NAME for each module with the numbers in double precision. Over an older
+ * file, whole or not at all.
+ * Shapes: results[study->count].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_RESOURCE where it cannot be written. */
 ml_status ml_subspaces_write(const char *path, const ml_study *study, ml_factor factor,
                              uint64_t seed, const ml_subspace *subspaces) ML_NODISCARD;
 ml_status ml_amplification_write(const char *path, const ml_study *study, uint64_t seed,

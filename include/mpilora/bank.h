@@ -18,21 +18,52 @@
 
 typedef struct ml_bank ml_bank;
 
-/* Of a model that every one of these adapters fits. */
+/* The specification of a model that every one of these adapters fits.
+ * Shapes: adapters[count].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 ml_model_spec ml_bank_model_spec(const ml_model_spec *base, int64_t count,
                                  const ml_adapter *adapters);
-/* The model is borrowed and has no other method; `base`: the specification before
- * ml_bank_model_spec. Adapters are numbered as they stand here; −1 is the base alone. ML_INPUT
- * where one has no place in the model, ML_USAGE where two exclude each other (top beside bitfit
- * with new biases). Local. */
+
+/* Makes room for these adapters, numbered as they stand here, on a model that has no other method;
+ * −1 is the base alone. `base` is the specification before ml_bank_model_spec.
+ * Shapes: adapters[count].
+ * Ownership: *out is the caller's, who ends it with ml_bank_destroy before the model, which is
+ * borrowed until then.
+ * Local.
+ * Errors: ML_INPUT where an adapter has no place in the model; ML_USAGE where two exclude each
+ * other (top beside bitfit with new biases); ML_RESOURCE. */
 ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *base, int64_t count,
                          const ml_adapter *adapters) ML_NODISCARD;
-void ml_bank_destroy(ml_bank *bank); /* takes its hooks out of the model; NULL is fine */
-/* This rank's parts of all adapters. ML_INPUT, ML_USAGE, ML_RESOURCE. Local. */
+
+/* Takes the bank's hooks out of the model; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `bank`.
+ * Local.
+ * Errors: none. */
+void ml_bank_destroy(ml_bank *bank);
+
+/* This rank's parts of all adapters.
+ * Shapes: adapters[count] as at ml_bank_create.
+ * Ownership: the adapters are borrowed and copied.
+ * Local.
+ * Errors: ML_INPUT, ML_USAGE where an adapter does not fit; ML_RESOURCE. */
 ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters) ML_NODISCARD;
-/* What is made of them and of the base's weights. Collective over tp. */
+
+/* What is made of the adapters and of the base's weights together (DoRA's norms, compacter's
+ * products).
+ * Shapes: none.
+ * Ownership: none.
+ * Collective over tp.
+ * Errors: none. */
 void ml_bank_settle(ml_bank *bank);
-/* For ml_model_generate. Borrowed. */
+
+/* The router that sends each row of a pass through its adapter, for ml_model_generate.
+ * Shapes: none.
+ * Ownership: borrows `bank`, which must outlive it.
+ * Local.
+ * Errors: none. */
 ml_router ml_bank_router(ml_bank *bank);
 
 /* How often a pass began with another adapter than the one before ended with, and the seconds that
@@ -41,6 +72,12 @@ typedef struct ml_bank_switches {
     int64_t count;
     double seconds;
 } ml_bank_switches;
+
+/* What switches between adapters took so far.
+ * Shapes: seconds.
+ * Ownership: borrows `bank`.
+ * Local.
+ * Errors: none. */
 ml_bank_switches ml_bank_count_switches(const ml_bank *bank);
 
 #endif

@@ -82,29 +82,47 @@ typedef struct ml_linear {
     ml_linear_hook hook;
 } ml_linear;
 
-/* Fills kind, parts and sizes for tp_rank of tp. `modules` and `outs` have nparts entries; parts of
- * a column-parallel layer are cut by ml_part_start over `units[i]` units (heads) of outs[i] /
- * units[i] rows each, so a head is never cut; for a row-parallel layer the input is cut over
- * `units[0]` units. Local; no errors. */
+/* Fills kind, parts and sizes for tp_rank of tp. Parts of a column-parallel layer are cut by
+ * ml_part_start over units[i] units (heads) of outs[i] / units[i] rows each, so a head is never
+ * cut; for a row-parallel layer the input is cut over units[0] units.
+ * Shapes: modules[nparts], outs[nparts], units[nparts].
+ * Ownership: all borrowed; names are copied.
+ * Local.
+ * Errors: none. */
 void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
                         const char *const *modules, const int64_t *outs, int64_t global_in,
                         const int64_t *units, int tp, int tp_rank);
 
-/* This rank's part of projection `part`'s weight (out × in), and of its bias (out × 1; whole for
- * row-parallel). */
+/* This rank's part of projection `part`'s weight, or of its bias (whole for row-parallel).
+ * Shapes: weight out × in; bias out × 1.
+ * Ownership: borrows `layer`.
+ * Local.
+ * Errors: none. */
 ml_shard ml_linear_weight_shard(const ml_linear *layer, int part);
 ml_shard ml_linear_bias_shard(const ml_linear *layer, int part);
 
-/* y[T, out] = the layer of x[T, in]; includes hook, sum over tp (row-parallel) and bias.
- * Collective over tp where row-parallel. */
+/* y = x·Wᵀ + b with the hook's part, summed over tp where row-parallel (Shoeybi et al. 2019).
+ * Shapes: x[T, in], y[T, out] of this rank.
+ * Ownership: all borrowed; y is overwritten.
+ * Collective over tp where row-parallel, else local.
+ * Errors: none. */
 void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y);
 
-/* Adds to the weight's, bias's and adapter's gradients where they train; dx[T, in] = the input's
- * gradient, or NULL where nobody needs it. Needs x only where ml_linear_needs_input. Collective
- * over tp where column-parallel and dx is not NULL. */
+/* dx = dy·W with the hook's part; adds to the gradients of weight, bias and adapter where they
+ * train. Needs x only where ml_linear_needs_input.
+ * Shapes: x[T, in], dy[T, out]; dx[T, in], or NULL where nobody needs it.
+ * Ownership: all borrowed; dx is overwritten.
+ * Collective over tp where column-parallel and dx is not NULL, else local.
+ * Errors: none. */
 void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x,
                         const float *dy, float *dx);
-bool ml_linear_needs_input(const ml_linear *layer); /* its backward reads x */
-bool ml_linear_trains(const ml_linear *layer);      /* it has something to train */
+
+/* Whether the layer's backward reads x, and whether it has something to train.
+ * Shapes: none.
+ * Ownership: borrows `layer`.
+ * Local.
+ * Errors: none. */
+bool ml_linear_needs_input(const ml_linear *layer);
+bool ml_linear_trains(const ml_linear *layer);
 
 #endif

@@ -27,7 +27,11 @@ typedef struct ml_merge_result {
  * ML_INPUT where the adapter belongs to another base: to merge, it must have been trained on this
  * one (by source hash); to subtract, this must be the merge of that one with this very adapter.
  * PEFT directories do not say where they belong: they are only checked by shape. An existing
- * `path` is replaced once the new file is whole; ML_USAGE where it is the base itself. Local. */
+ * `path` is replaced once the new file is whole.
+ * Shapes: W[out, in], B[out, r], A[r, in].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself; ML_RESOURCE. */
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
                    const char *path, ml_merge_result *result) ML_NODISCARD;
 

@@ -52,27 +52,60 @@ typedef struct ml_parameters {
 
 /* ---- the list ------------------------------------------------------------------------------ */
 
-/* Appends a tensor; `shard` is this rank's part of rows × cols. Start from {0}. Returns its index
- * in *index (may be NULL). Local. */
+/* Appends a tensor, of which `shard` is this rank's part; its index in *index (may be NULL). The
+ * list starts from {0}.
+ * Shapes: rows × cols, global.
+ * Ownership: `name` is copied; the list is ended by ml_parameters_destroy.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols,
                             bool vector, ml_shard shard, ml_gradient_kind kind,
                             int64_t *index) ML_NODISCARD;
+
 /* After the last add: assigns offsets (replicated tensors first, each group in order) and counts;
- * allocates nothing. */
+ * allocates nothing.
+ * Shapes: floats.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
 void ml_parameters_lay_out(ml_parameters *p);
-/* After lay_out, before allocate: this rank's moments are its share of dp. piece: floats; 0: 4
- * Mi. */
+
+/* After lay_out, before allocate: this rank's moments are its share of dp (ZeRO's first stage,
+ * Rajbhandari et al. 2020).
+ * Shapes: `piece` in floats; 0: 4 Mi.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
 void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece);
-/* Allocates value (category trainable) and, with `training`, gradient and moments. Local;
- * ML_RESOURCE. */
+
+/* Allocates values (category trainable) and, with `training`, gradients and moments, zero.
+ * Shapes: [local] floats, moments [held].
+ * Ownership: `p` owns them.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_parameters_allocate(ml_parameters *p, bool training) ML_NODISCARD;
-/* The bytes that ml_parameters_allocate(training) accounts for. */
+
+/* Adds the bytes that ml_parameters_allocate(training) accounts for.
+ * Shapes: bytes by category.
+ * Ownership: borrows all.
+ * Local.
+ * Errors: none. */
 void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* Ends a list and its buffers; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `p` owns.
+ * Local.
+ * Errors: none. */
 void ml_parameters_destroy(ml_parameters *p);
 
-/* Tensor i of `buffer` (the values, or what is laid out like them), whole and row-major, into
- * `whole` on world rank 0, from the ranks of dp replica 0. `whole` and the work space `part` hold
- * rows × cols floats each on world rank 0 and are ignored elsewhere. Collective over the world. */
+/* Tensor i of `buffer` (the values, or what is laid out like them) whole on world rank 0, from the
+ * ranks of dp replica 0.
+ * Shapes: whole[rows, cols] and the work space part[rows × cols], both on world rank 0 and ignored
+ * elsewhere.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: none. */
 void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i,
                           const float *buffer, float *whole, float *part);
 
@@ -88,16 +121,29 @@ void ml_parameters_gather_rows(const ml_parameters *p, const ml_grid *grid, int6
 typedef struct ml_share {
     int64_t first, count, at;
 } ml_share;
+
+/* How many pieces the moments are cut into, and what replica `place` holds of one.
+ * Shapes: floats, as ml_share says.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
 int64_t ml_parameters_pieces(const ml_parameters *p);
 ml_share ml_parameters_share(const ml_parameters *p, int64_t piece, int place);
 
-/* Values at [at, at + n) of `buffer` (one of value, moment1, moment2, or NULL: nothing happens):
- * this rank's share of them. Local. */
+/* Writes this rank's share of the values that stand at [at, at + n) of `buffer` (one of value,
+ * moment1, moment2, or NULL: nothing happens).
+ * Shapes: values[n].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const float *values,
                        int64_t n);
-/* Where floats [at, at + n) of `buffer` can be read on dp rank 0, counted from the buffer's start:
- * the buffer itself, or the gradients' place, whose contents are lost then. Collective over dp
- * where moments are divided. */
+
+/* Where floats [at, at + n) of `buffer` can be read on dp rank 0, counted from the buffer's start.
+ * Shapes: [local] floats.
+ * Ownership: borrowed: the buffer itself, or the gradients' place, whose contents are lost then.
+ * Collective over dp where moments are divided, else local.
+ * Errors: none. */
 const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
                                     const float *buffer, int64_t at, int64_t n);
 
@@ -109,28 +155,47 @@ typedef struct ml_reduction {
     int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
 } ml_reduction;
 
-/* Gradients summed over the grid: replicated tensors over tp × dp (identical ones enter from tp
- * rank 0 alone), sharded ones over dp; fp32, in place. With divided moments the sums of this
- * rank's share alone are there. Collective over the world. */
+/* Sums gradients over the grid, in place: replicated tensors over tp × dp (identical ones enter
+ * from tp rank 0 alone), sharded ones over dp. With divided moments the sums of this rank's share
+ * alone are there.
+ * Shapes: fp32; bytes as ml_reduction says.
+ * Ownership: borrows `p`.
+ * Collective over the world.
+ * Errors: none. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
-/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once); in double.
- * Collective over the world. Not finite where a gradient is not. */
+/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once), in double. Not
+ * finite where a gradient is not.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: none. */
 double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
                                    const ml_kernels *kernels);
 
-/* AdamW on every value of this rank; a tensor's learning rate is step->lr times its lr_factor.
- * Collective over dp where moments are divided, else local. */
+/* AdamW (Loshchilov and Hutter 2019, as torch.optim.AdamW) on every value of this rank; a tensor's
+ * learning rate is step->lr times its lr_factor.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Collective over dp where moments are divided, else local.
+ * Errors: none. */
 void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernels *kernels,
                           const ml_adamw *step);
 
-/* Name of the tensor of the first value in `buffer` that is not finite; NULL: all are. `buffer`:
+/* Name of the tensor of the first value in `buffer` that is not finite; NULL: all are. `buffer` is
  * p->value, p->gradient, p->moment1 or p->moment2, of which this rank's part is looked at.
- * Borrowed. Local. */
+ * Shapes: none.
+ * Ownership: the name is borrowed from `p`.
+ * Local.
+ * Errors: none. */
 const char *ml_parameters_find_nonfinite(const ml_parameters *p, const ml_kernels *kernels,
                                          const float *buffer);
 
-/* torch.nn.utils.clip_grad_norm_: the factor min(1, clip / (norm + 1e−6)); 1 where clip is 0. */
+/* torch.nn.utils.clip_grad_norm_: the factor min(1, clip / (norm + 1e−6)); 1 where clip is 0.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 double ml_clip_factor(double clip, double norm);
 
 typedef enum ml_schedule {
@@ -139,8 +204,12 @@ typedef enum ml_schedule {
     ML_SCHEDULE_COSINE
 } ml_schedule;
 
-/* transformers' get_{constant,linear,cosine}_schedule_with_warmup: the factor f(done) that the
- * update number done + 1 multiplies lr with; cosine with half a cycle. */
+/* transformers' get_{constant,linear,cosine}_schedule_with_warmup: the factor f(done) that update
+ * number done + 1 multiplies lr with; cosine with half a cycle.
+ * Shapes: steps.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps);
 
 #endif

@@ -5,20 +5,16 @@
  *
  * Three tokenisations, each the one of the scripts that defined the figure:
  *   mteval   BLEU, NIST. NIST's mteval-v13a for western languages, as the E2E challenge's Python
- *     version has it: "<skipped>" is dropped, "-" before
- *            a line end joins, line ends are blanks, &quot; &amp; &lt; &gt; are decoded;
- *              punctuation other than ' , - . stands alone; . and , stand alone
- *            unless between digits; - stands alone after a digit. Lower case, as the challenge's
- *              scripts compare.
+ *            version has it: "<skipped>" is dropped, "-" before a line end joins, line ends are
+ *            blanks, &quot; &amp; &lt; &gt; are decoded; punctuation other than ' , - . stands
+ *            alone; . and , stand alone unless between digits; - stands alone after a digit. Lower
+ *            case, as the challenge's scripts compare.
  *   ptb      METEOR, ROUGE-L, CIDEr. The Penn Treebank tokens of Stanford's PTBTokenizer in lower
- *     case (n't, 's, can not, # for a pound, -lrb- for a bracket, mr. and
- *            p.m. with their stops) without . ? ! , : ; - -- ... and quotes, as the MS COCO caption
- *              evaluation has it; the rules stand in src/score/ptb_rules.c.
- *   rouge    ROUGE-1/2/L for summaries. Lower case, then runs of a–z and 0–9; with stemming, words
- *     of more than three letters are Porter-stemmed.
- *
- * Every function that computes a figure returns ML_INPUT where the set has no item or an item has
- * no reference, ML_RESOURCE without memory.
+ *            case (n't, 's, can not, # for a pound, -lrb- for a bracket, mr. and p.m. with their
+ *            stops) without . ? ! , : ; - -- ... and quotes, as the MS COCO caption evaluation has
+ *            it; the rules stand in src/score/ptb_rules.c.
+ *   rouge    ROUGE-1/2/L for summaries. Lower case, then runs of a-z and 0-9; with stemming, words
+ *            of more than three letters are Porter-stemmed.
  */
 #ifndef MPILORA_SCORE_H
 #define MPILORA_SCORE_H
@@ -29,24 +25,54 @@
 
 typedef struct ml_score_set ml_score_set;
 
+/* An empty set.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_score_set_destroy.
+ * Local.
+ * Errors: ML_RESOURCE without memory. */
 ml_status ml_score_set_create(ml_score_set **out) ML_NODISCARD;
-void ml_score_set_destroy(ml_score_set *set); /* NULL is fine */
-/* Begins an item; the references added after it are its own. The text is copied. ML_INPUT where it
- * is not valid UTF-8. */
+
+/* Ends a set; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `set`.
+ * Local.
+ * Errors: none. */
+void ml_score_set_destroy(ml_score_set *set);
+
+/* Begins an item with its output, or adds a reference to the item that was begun last.
+ * Shapes: text[length] bytes.
+ * Ownership: the text is copied.
+ * Local.
+ * Errors: ML_INPUT where it is not valid UTF-8; ML_RESOURCE. */
 ml_status ml_score_set_add_output(ml_score_set *set, const char *text, int64_t length) ML_NODISCARD;
 ml_status ml_score_set_add_reference(ml_score_set *set, const char *text,
                                      int64_t length) ML_NODISCARD;
-int64_t ml_score_set_items(const ml_score_set *set);
-int64_t ml_score_set_references(const ml_score_set *set); /* of all items together */
 
-/* A line an item: {"output": …, "references": [ … ]}; other keys ("prompt") are passed over, empty
- * lines skipped. ML_INPUT naming file and line: no item, not JSON, a key missing or of another
- * type, no reference. */
+/* How many items a set has, and how many references all of them have together.
+ * Shapes: counts.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: none. */
+int64_t ml_score_set_items(const ml_score_set *set);
+int64_t ml_score_set_references(const ml_score_set *set);
+
+/* Reads a set, a line an item: {"output": …, "references": [ … ]}; other keys ("prompt") are passed
+ * over, empty lines skipped.
+ * Shapes: none.
+ * Ownership: *out is the caller's.
+ * Local.
+ * Errors: ML_INPUT naming file and line: no item, not JSON, a key missing or of another type, no
+ * reference; ML_RESOURCE. */
 ml_status ml_score_set_read_jsonl(ml_score_set **out, const char *path) ML_NODISCARD;
-/* The E2E challenge's files. outputs: a line a text (an empty line is an empty text). references:
- * a line a text, an empty line between items; a file without an empty line has one reference an
- * item. Blanks at both ends of a line are dropped. ML_INPUT naming file and line: no item, not
- * UTF-8, an empty group, other counts. */
+
+/* Reads the E2E challenge's files. outputs: a line a text (an empty line is an empty text).
+ * references: a line a text, an empty line between items; a file without an empty line has one
+ * reference an item. Blanks at both ends of a line are dropped.
+ * Shapes: none.
+ * Ownership: *out is the caller's.
+ * Local.
+ * Errors: ML_INPUT naming file and line: no item, not UTF-8, an empty group, other counts;
+ * ML_RESOURCE. */
 ml_status ml_score_set_read_files(ml_score_set **out, const char *outputs,
                                   const char *references) ML_NODISCARD;
 
@@ -67,6 +93,11 @@ typedef struct ml_bleu {
     int64_t output_length, reference_length; /* c, r */
 } ml_bleu;
 
+/* BLEU of the set (Papineni et al. 2002), as ml_bleu says.
+ * Shapes: 0 to 1.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_bleu(const ml_score_set *set, ml_bleu *out) ML_NODISCARD;
 
 /* Doddington 2002: penalty · Σ_n (Σ over hits of info(w_1…w_n)) / total_n, info =
@@ -79,19 +110,32 @@ typedef struct ml_nist {
     double gain[ML_NIST_ORDER]; /* the sum's terms */
 } ml_nist;
 
+/* NIST of the set (Doddington 2002), as ml_nist says.
+ * Shapes: from 0 up.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_nist(const ml_score_set *set, ml_nist *out) ML_NODISCARD;
 
 /* ---- caption evaluation's: ROUGE-L, CIDEr -------------------------------------------------- */
 
 /* Lin 2004 as the MS COCO caption evaluation has it: mean over items of (1 + β²) P R / (R + β² P),
  * β = 1.2, where P is the largest of LCS/|output| and R the largest of LCS/|reference| over the
- * references, apart from each other; 0 where either is 0. */
+ * references, apart from each other; 0 where either is 0.
+ * Shapes: 0 to 1.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_rouge_l(const ml_score_set *set, double *out) ML_NODISCARD;
 
 /* CIDEr-D (Vedantam et al. 2015): for n = 1 … 4 vectors of tf · idf, idf = log(items) − log(max(1,
  * items whose references have the n-gram)); per reference Σ min(output, reference) · reference /
  * (norms' product) · exp(−(difference of the numbers of bigrams)² / 2σ²), σ = 6; mean over n,
- * references and items, times 10. With a single item every idf, and so the figure, is 0. */
+ * references and items, times 10. With a single item every idf, and so the figure, is 0.
+ * Shapes: 0 to 10.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_cider(const ml_score_set *set, double *out) ML_NODISCARD;
 
 /* ---- METEOR, exact and stem matches -------------------------------------------------------- */
@@ -101,11 +145,11 @@ ml_status ml_score_cider(const ml_score_set *set, double *out) ML_NODISCARD;
  * m/|reference|, where a function word weighs 1 − δ, any other δ, F = P·R/(αP + (1 − α)R), score =
  * F·(1 − γ·(chunks/matches)^β); of the best reference.
  *   ML_METEOR_15    METEOR 1.5 (Denkowski and Lavie 2014) for English with -m "exact stem"; its δ
- *     is ¾, but without a list of function words, which is not here, all
- *                   words weigh the same: Snowball's English stems, its aligner's beam search
- *                     (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
+ *                   is ¾, but without a list of function words, which is not here, all words weigh
+ *                   the same: Snowball's English stems, its aligner's beam search
+ *                   (src/score/alignment_beam.c), chunks 0 where the whole texts are one.
  *   ML_METEOR_NLTK  NLTK's meteor_score without WordNet: its Porter stems, its alignment from the
- *     end. */
+ *                   end. */
 typedef struct ml_meteor_parameters {
     double alpha, beta, gamma, stem_weight;
     bool nltk;
@@ -120,6 +164,11 @@ typedef struct ml_meteor {
     double mean;  /* of the items' scores */
 } ml_meteor;
 
+/* METEOR of the set in the form that `parameters` says.
+ * Shapes: 0 to 1.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_meteor(const ml_score_set *set, const ml_meteor_parameters *parameters,
                           ml_meteor *out) ML_NODISCARD;
 
@@ -131,13 +180,22 @@ typedef struct ml_rouge {
     double rouge1, rouge2, rouge_l;
 } ml_rouge;
 
+/* ROUGE-1, ROUGE-2 and ROUGE-L of the set, with Porter stems where `stem`.
+ * Shapes: 0 to 1 each.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out) ML_NODISCARD;
 
 /* ---- tasks with one right answer ----------------------------------------------------------- */
 
 /* The part of items whose output is one of its references, after blanks at both ends are dropped
  * and runs of blanks inside are one; with ignore_case in lower case. The accuracy of WikiSQL-type
- * and, with labels as texts, MNLI-type tasks. */
+ * and, with labels as texts, MNLI-type tasks.
+ * Shapes: 0 to 1.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out) ML_NODISCARD;
 
 #endif

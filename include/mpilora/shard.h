@@ -26,16 +26,28 @@ typedef struct ml_shard {
     } part[ML_SHARD_PARTS];
 } ml_shard;
 
-int64_t ml_shard_rows(const ml_shard *shard,
-                      int64_t rows); /* rows of the local tensor, given those of the global one */
+/* Rows and columns of the local tensor.
+ * Shapes: `rows`, `cols` of the global tensor in, of the local one out.
+ * Ownership: borrows `shard`.
+ * Local.
+ * Errors: none. */
+int64_t ml_shard_rows(const ml_shard *shard, int64_t rows);
 int64_t ml_shard_cols(const ml_shard *shard, int64_t cols);
 
 /* The part of `shard` inside global rows [first, first + rows), as a shard of those rows alone;
- * returns where it starts in the local tensor, in elements. */
+ * returns where it starts in the local tensor.
+ * Shapes: rows × cols; an offset in elements.
+ * Ownership: borrows `shard`; `within` is the caller's.
+ * Local.
+ * Errors: none. */
 int64_t ml_shard_within(const ml_shard *shard, int64_t first, int64_t rows, int64_t cols,
                         ml_shard *within);
 
-/* Copies between a global row-major tensor (rows × cols) and the local part; fp32. */
+/* Copies the local part out of a global tensor (take), or into it (put).
+ * Shapes: global[rows, cols], local[ml_shard_rows, ml_shard_cols], fp32, row-major.
+ * Ownership: all borrowed; what is written is the caller's.
+ * Local.
+ * Errors: none. */
 void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const float *global,
                    float *local);
 void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local,
