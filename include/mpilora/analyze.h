@@ -18,7 +18,7 @@
 #include "mpilora/grid.h"
 #include "mpilora/store.h"
 
-/* ---- a study: a base, one or two adapters, and the modules looked at ------------------------- */
+/* ---- a study: a base, one or two adapters, and the modules looked at ----------------------- */
 
 enum { ML_SELECTION_RANGES = 64, ML_STUDY_ADAPTERS = 2 };
 

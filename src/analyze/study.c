@@ -92,7 +92,7 @@ static const ml_adapter_pair *find_pair(const ml_adapter *adapter, const char *m
     return NULL;
 }
 
-/* ---- modules --------------------------------------------------------------------------------- */
+/* ---- modules ------------------------------------------------------------------------------- */
 
 /* Fills in the adapters' pairs; *any: one of them has the module. */
 static ml_status find_pairs(const ml_study *study, ml_study_module *module, bool *any)

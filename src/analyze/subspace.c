@@ -37,7 +37,7 @@ void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_
         for (int64_t j = 0; j < nb; j++) phi[i * nb + j] /= (double)(ml_min(i, j) + 1);
 }
 
-/* ---- one module ------------------------------------------------------------------------------ */
+/* ---- one module ---------------------------------------------------------------------------- */
 
 static ml_status make_room(ml_subspace *s)
 {
@@ -92,7 +92,7 @@ done:
     return st;
 }
 
-/* ---- all modules: rank p has those with index ≡ p -------------------------------------------- */
+/* ---- all modules: rank p has those with index ≡ p ------------------------------------------ */
 
 static ml_status compare_own(ml_subspace *s, const ml_study *study, ml_factor factor, uint64_t seed)
 {

@@ -96,7 +96,7 @@ const char *ml_nearest_word(const char *word, const char *const *words)
     return nearest;
 }
 
-/* ---- UTF-8 ----------------------------------------------------------------------------------- */
+/* ---- UTF-8 --------------------------------------------------------------------------------- */
 
 int32_t ml_utf8_next(const char *bytes, int64_t length, int64_t at, int *size)
 {

@@ -3,9 +3,77 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include "data/byte_level.h"
-#include "data/character_class.h"
 #include "data/pretokenize.h"
+
+/* ---- Unicode's classes that split patterns speak of, a byte a character -------------------- */
+
+/* PCRE2's tables are asked, 256 characters at a time, when a character of such a page is met for
+ * the first time. */
+typedef enum character_class {
+    CLASS_OTHER = 1,
+    CLASS_LETTER,
+    CLASS_NUMBER,
+    CLASS_SPACE
+} character_class;
+
+enum { PAGE = 256, PAGES = 0x110000 / PAGE };
+
+typedef struct class_table {
+    pcre2_code *code;
+    pcre2_match_data *match;
+    uint8_t known[PAGES];
+    uint8_t of[PAGES * PAGE];
+} class_table;
+
+static void destroy_classes(class_table *table)
+{
+    if (!table) return;
+    pcre2_match_data_free(table->match);
+    pcre2_code_free(table->code);
+    ml_memory_free(table);
+}
+
+static ml_status create_classes(class_table **out)
+{
+    ml_status st = ML_OK;
+    static const char pattern[] = "(\\p{L})|(\\p{N})|([\\x{9}-\\x{d}\\x{85}\\p{Z}])";
+    int error;
+    PCRE2_SIZE where;
+    class_table *table;
+    ML_NEW(table, 1, ML_MEM_OTHER, "character classes");
+    table->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &where, NULL);
+    table->match = table->code ? pcre2_match_data_create_from_pattern(table->code, NULL) : NULL;
+    if (!table->match) {
+        destroy_classes(table);
+        return ml_fail(ML_INTERNAL,
+                       "PCRE2 has no Unicode classes; a PCRE2 with Unicode support is needed");
+    }
+    *out = table;
+done:
+    return st;
+}
+
+static void learn_page(class_table *table, int32_t page)
+{
+    for (int32_t c = page * PAGE; c < (page + 1) * PAGE; c++) {
+        char one[4];
+        size_t size = ml_utf8_put(c, one);
+        /* the highest group that took part is the one alternative that matched; for surrogates the
+         * match fails */
+        int groups = pcre2_match(table->code, (PCRE2_SPTR)one, size, 0, 0, table->match, NULL);
+        table->of[c] = (uint8_t)(groups > 1 ? groups : CLASS_OTHER);
+    }
+    table->known[page] = 1;
+}
+
+static character_class class_of(class_table *table, int32_t character)
+{
+    if (!table->known[character / PAGE]) learn_page(table, character / PAGE);
+    return (character_class)table->of[character];
+}
+
+/* ---- splitters ----------------------------------------------------------------------------- */
 
 enum { MOST_STEPS = 16 };
 
@@ -15,7 +83,7 @@ typedef int64_t (*scanner)(const step *s, const char *text, int64_t length, int6
 
 struct step {
     scanner scan;
-    ml_class_table *classes; /* borrowed from the splitter */
+    class_table *classes; /* borrowed from the splitter */
     pcre2_code *code;
     pcre2_match_data *match;
 };
@@ -23,13 +91,13 @@ struct step {
 struct ml_splitter {
     int64_t count;
     step steps[MOST_STEPS];
-    ml_class_table *classes;
+    class_table *classes;
 };
 
 /* ---- what the scanners are made of --------------------------------------------------------- */
 
-static ml_character_class class_at(const step *s, const char *text, int64_t length, int64_t at,
-                                   int *size)
+static character_class class_at(const step *s, const char *text, int64_t length, int64_t at,
+                                int *size)
 {
     static const uint8_t ascii[128] = {
         1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 1, 1,
@@ -42,12 +110,12 @@ static ml_character_class class_at(const step *s, const char *text, int64_t leng
         2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, /* small letters */
     };
     *size = 1;
-    if (!(text[at] & 0x80)) return (ml_character_class)ascii[(unsigned char)text[at]];
-    return ml_class_of(s->classes, ml_utf8_next(text, length, at, size));
+    if (!(text[at] & 0x80)) return (character_class)ascii[(unsigned char)text[at]];
+    return class_of(s->classes, ml_utf8_next(text, length, at, size));
 }
 
 static int64_t end_of_run(const step *s, const char *text, int64_t length, int64_t at,
-                          ml_character_class of)
+                          character_class of)
 {
     int size;
     while (at < length && class_at(s, text, length, at, &size) == of) at += size;
@@ -59,7 +127,7 @@ static int64_t end_of_blanks(const step *s, const char *text, int64_t length, in
 {
     int size;
     int64_t last = at, end = at;
-    while (end < length && class_at(s, text, length, end, &size) == ML_CLASS_SPACE) {
+    while (end < length && class_at(s, text, length, end, &size) == CLASS_SPACE) {
         last = end;
         end += size;
     }
@@ -90,8 +158,8 @@ static int64_t scan_gpt2(const step *s, const char *text, int64_t length, int64_
     int64_t contraction = end_of_contraction(text, length, at, false);
     if (contraction > at) return contraction;
     int64_t word = at + (text[at] == ' ' && at + 1 < length);
-    ml_character_class class = class_at(s, text, length, word, &size);
-    if (class != ML_CLASS_SPACE) return end_of_run(s, text, length, word, class);
+    character_class class = class_at(s, text, length, word, &size);
+    if (class != CLASS_SPACE) return end_of_run(s, text, length, word, class);
     return end_of_blanks(s, text, length, at);
 }
 
@@ -102,7 +170,7 @@ static int64_t end_of_newlines(const step *s, const char *text, int64_t length, 
 {
     int size;
     int64_t end = at;
-    for (int64_t i = at; i < length && class_at(s, text, length, i, &size) == ML_CLASS_SPACE;
+    for (int64_t i = at; i < length && class_at(s, text, length, i, &size) == CLASS_SPACE;
          i += size)
         if (is_newline(text[i])) end = i + 1;
     return end;
@@ -111,7 +179,7 @@ static int64_t end_of_newlines(const step *s, const char *text, int64_t length, 
 static int64_t end_of_three_numbers(const step *s, const char *text, int64_t length, int64_t at)
 {
     int size;
-    for (int i = 0; i < 3 && at < length && class_at(s, text, length, at, &size) == ML_CLASS_NUMBER;
+    for (int i = 0; i < 3 && at < length && class_at(s, text, length, at, &size) == CLASS_NUMBER;
          i++)
         at += size;
     return at;
@@ -122,15 +190,15 @@ static int64_t scan_llama3(const step *s, const char *text, int64_t length, int6
     int size, next_size;
     int64_t contraction = end_of_contraction(text, length, at, true);
     if (contraction > at) return contraction;
-    ml_character_class class = class_at(s, text, length, at, &size);
+    character_class class = class_at(s, text, length, at, &size);
     int64_t next = at + size;
-    ml_character_class following =
-        next < length ? class_at(s, text, length, next, &next_size) : ML_CLASS_SPACE;
-    if (class == ML_CLASS_NUMBER) return end_of_three_numbers(s, text, length, at);
-    if (class == ML_CLASS_LETTER || (following == ML_CLASS_LETTER && !is_newline(text[at])))
-        return end_of_run(s, text, length, next, ML_CLASS_LETTER);
-    if (class == ML_CLASS_OTHER || (text[at] == ' ' && following == ML_CLASS_OTHER)) {
-        int64_t end = end_of_run(s, text, length, next, ML_CLASS_OTHER);
+    character_class following =
+        next < length ? class_at(s, text, length, next, &next_size) : CLASS_SPACE;
+    if (class == CLASS_NUMBER) return end_of_three_numbers(s, text, length, at);
+    if (class == CLASS_LETTER || (following == CLASS_LETTER && !is_newline(text[at])))
+        return end_of_run(s, text, length, next, CLASS_LETTER);
+    if (class == CLASS_OTHER || (text[at] == ' ' && following == CLASS_OTHER)) {
+        int64_t end = end_of_run(s, text, length, next, CLASS_OTHER);
         while (end < length && is_newline(text[end])) end++;
         return end;
     }
@@ -141,8 +209,8 @@ static int64_t scan_llama3(const step *s, const char *text, int64_t length, int6
 static int64_t scan_digit(const step *s, const char *text, int64_t length, int64_t at)
 {
     int size;
-    if (class_at(s, text, length, at, &size) == ML_CLASS_NUMBER) return at + size;
-    while (at < length && class_at(s, text, length, at, &size) != ML_CLASS_NUMBER) at += size;
+    if (class_at(s, text, length, at, &size) == CLASS_NUMBER) return at + size;
+    while (at < length && class_at(s, text, length, at, &size) != CLASS_NUMBER) at += size;
     return at;
 }
 
@@ -200,7 +268,7 @@ ml_status ml_splitter_create(ml_splitter **out, const char *const *patterns, int
         return ml_fail(ML_INPUT, "tokenizer: it has %lld split patterns, expected 1 to %d",
                        (long long)count, MOST_STEPS);
     ML_NEW(splitter, 1, ML_MEM_OTHER, "a splitter");
-    ML_TRY(ml_class_table_create(&splitter->classes));
+    ML_TRY(create_classes(&splitter->classes));
     for (int64_t i = 0; i < count; i++) {
         step *s = &splitter->steps[splitter->count++];
         s->classes = splitter->classes;
@@ -221,7 +289,7 @@ void ml_splitter_destroy(ml_splitter *splitter)
         pcre2_match_data_free(splitter->steps[i].match);
         pcre2_code_free(splitter->steps[i].code);
     }
-    ml_class_table_destroy(splitter->classes);
+    destroy_classes(splitter->classes);
     ml_memory_free(splitter);
 }
 

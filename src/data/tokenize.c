@@ -36,15 +36,7 @@ static ml_status keep_length(ml_tokenize_job *job, int64_t length)
 {
     ml_status st = ML_OK;
     int64_t n = job->report->sequences;
-    if (!job->lengths) {
-        job->lengths_capacity = 1024;
-        ML_NEW(job->lengths, job->lengths_capacity, ML_MEM_OTHER, "sequence lengths");
-    } else if (n == job->lengths_capacity) {
-        int64_t *grown = ml_memory_resize(job->lengths, 2 * n, sizeof *grown, "sequence lengths");
-        if (!grown) return ML_RESOURCE;
-        job->lengths = grown;
-        job->lengths_capacity = 2 * n;
-    }
+    ML_GROW(job->lengths, n, job->lengths_capacity, ML_MEM_OTHER, "sequence lengths");
     job->lengths[n] = length;
 done:
     return st;

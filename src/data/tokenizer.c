@@ -2,7 +2,6 @@
 #include <inttypes.h>
 
 #include "data/bpe.h"
-#include "data/byte_level.h"
 #include "data/tokenizer_private.h"
 
 enum { MOST_ADDED = 8192 };

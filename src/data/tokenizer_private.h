@@ -44,6 +44,11 @@ int32_t ml_vocabulary_find(const ml_vocabulary *vocabulary, const char *text);
  * canonical JSON to *json. */
 ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
+/* Appends the bytes that `text`, of the byte-level alphabet, stands for; false where a character is
+ * outside of it (*status may be ML_RESOURCE then). */
+bool ml_byte_level_decode(const char *text, int64_t length, ml_text *bytes,
+                          ml_status *status) ML_NODISCARD;
+
 /* tokenizer.json (Hugging Face) into an empty vocabulary; `path` for messages. */
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root) ML_NODISCARD;
 

@@ -68,7 +68,7 @@ ml_status ml_grid_agree_on(const char *name, const char *value, const char *advi
     return other < 0 ? ML_OK : refuse(name, value, other, advice);
 }
 
-/* ---- command lines -------------------------------------------------------------------------- */
+/* ---- command lines ------------------------------------------------------------------------- */
 
 /* Words [first, count) with blanks between them. */
 static void join(int first, int count, char *const *words, char text[VALUE_BYTES])

@@ -36,7 +36,7 @@ done:
     return st;
 }
 
-/* ---- strings: UTF-8 as it is, but for quotes, backslashes and control characters ------------- */
+/* ---- strings: UTF-8 as it is, but for quotes, backslashes and control characters ----------- */
 
 static ml_status add_character(ml_text *json, int32_t c, const char *bytes, int size)
 {

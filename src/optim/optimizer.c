@@ -5,7 +5,7 @@
 
 #include "mpilora/optim.h"
 
-/* ---- gradients summed, their norm ------------------------------------------------------------ */
+/* ---- gradients summed, their norm ---------------------------------------------------------- */
 
 /* Only tp rank 0's copy of an identical gradient may enter the sum over tp. */
 static void drop_copies(ml_parameters *p)
@@ -95,7 +95,7 @@ double ml_clip_factor(double clip, double norm)
     return clip > 0.0 && factor < 1.0 ? factor : 1.0;
 }
 
-/* ---- AdamW ----------------------------------------------------------------------------------- */
+/* ---- AdamW --------------------------------------------------------------------------------- */
 
 /* Neighbours with the same learning rate. */
 typedef struct stretch {
@@ -147,7 +147,7 @@ void ml_parameters_update(ml_parameters *p, const ml_grid *grid, const ml_kernel
         ml_grid_allgather_float(grid, ML_GROUP_DP, p->value + at, ml_min(p->piece, p->local - at));
 }
 
-/* ---- learning rates, as Hugging Face's transformers has them --------------------------------- */
+/* ---- learning rates, as Hugging Face's transformers has them ------------------------------- */
 
 double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps)
 {

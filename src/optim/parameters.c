@@ -87,7 +87,7 @@ void ml_parameters_destroy(ml_parameters *p)
     *p = (ml_parameters){0};
 }
 
-/* ---- moments: all of them, or a share of every piece ----------------------------------------- */
+/* ---- moments: all of them, or a share of every piece --------------------------------------- */
 
 void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece)
 {
@@ -156,7 +156,7 @@ const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
     return p->gradient;
 }
 
-/* ---- made whole on world rank 0 -------------------------------------------------------------- */
+/* ---- made whole on world rank 0 ------------------------------------------------------------ */
 
 /* What a rank of the tp group sends before its part. */
 typedef struct header {

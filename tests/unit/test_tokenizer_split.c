@@ -7,8 +7,7 @@
 
 #include <cmocka.h>
 
-#include "data/byte_level.h"
-#include "data/pretokenize.h"
+#include "data/tokenizer_private.h"
 
 enum { LONGEST = 400 };
 

@@ -25,7 +25,7 @@ typedef struct load {
     int64_t count;
 } load;
 
-/* ---- extents -------------------------------------------------------------------------------- */
+/* ---- extents ------------------------------------------------------------------------------- */
 
 ml_status ml_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_extent *e, int64_t all[2])
 {

@@ -20,7 +20,7 @@ ml_lock_times ml_lock_clock = {.heartbeat_s = 15.0, .stale_s = 60.0, .wait_s = 2
  * waiting. */
 static const double certainly_old_s = 600.0;
 
-/* ---- the record ----------------------------------------------------------------------------- */
+/* ---- the record ---------------------------------------------------------------------------- */
 
 enum { RECORD = 640 }; /* always of this length, so that a new one covers an old one in one write */
 static const char format[] = "host %s pid %ld job %s boot %s processes %s start %lld beat %lld";
@@ -126,7 +126,7 @@ ml_lock_life ml_lock_ask_kernel(const ml_lock_owner *by, const ml_lock_owner *me
     return by->start >= 0 && start_of(by->pid) == by->start ? ML_LOCK_ALIVE : ML_LOCK_DEAD;
 }
 
-/* ---- the heartbeat: a thread that writes the record again and again ------------------------- */
+/* ---- the heartbeat: a thread that writes the record again and again ------------------------ */
 
 enum { STACK = 512 << 10 };
 
@@ -240,7 +240,7 @@ void ml_lock_heartbeat_destroy(ml_lock_heartbeat *b)
     ml_memory_free(b);
 }
 
-/* ---- taking it ------------------------------------------------------------------------------ */
+/* ---- taking it ----------------------------------------------------------------------------- */
 
 static ml_status in_use(const ml_run_directory *run, const ml_lock_owner *by)
 {
