@@ -5,11 +5,14 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "model/families/families.h"
 #include "store/adapter/adapter.h"
 
 #define SOURCE_HASH "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff"
 
-static const ml_model_spec tiny_gpt2 = {.family = ML_FAMILY_GPT2,
+static const ml_model_spec tiny_gpt2 = {.family = &ml_family_gpt2,
+                                        .norm = ML_NORM_LAYER,
+                                        .positions = ML_POSITIONS_LEARNED,
                                         .layers = 2,
                                         .width = 8,
                                         .mlp_width = 32,
@@ -25,7 +28,8 @@ static const ml_model_spec tiny_gpt2 = {.family = ML_FAMILY_GPT2,
                                         .o_bias = true,
                                         .mlp_bias = true};
 
-static const ml_model_spec tiny_llama = {.family = ML_FAMILY_LLAMA,
+static const ml_model_spec tiny_llama = {.family = &ml_family_llama,
+                                         .gated = true,
                                          .layers = 2,
                                          .width = 8,
                                          .mlp_width = 12,
@@ -51,7 +55,7 @@ static inline ml_adapter make_adapter(const ml_model_spec *spec, const char *con
             int64_t in, out;
             ml_adapter_pair *pair;
             snprintf(module, sizeof module, "layers.%lld.%s", (long long)layer, kinds[k]);
-            ml_module_shape(spec, kinds[k], &in, &out);
+            ml_module_shape(spec, ml_family_find_target(spec->family, kinds[k]), &in, &out);
             if (ml_adapter_add(&adapter, &capacity, module, rank, in, out, &pair) != ML_OK) abort();
             pair->alpha = alpha;
             pair->scale = ml_adapter_scale(alpha, rank, rslora);

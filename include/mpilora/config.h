@@ -216,12 +216,14 @@ int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 /* What train alone needs: run.dir and data.train. ML_USAGE naming the missing key. */
 ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD;
 
-/* A model description: `{family: gpt2|llama, layers: …, …}`; see configs/models/. */
+/* A model description: `{family: gpt2, layers: …, …}`; see configs/models/. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
 
 /* Targets of `bits` that a family has, ML_TARGET_ALL resolved; ML_USAGE naming the first it lacks
  * and those it has. */
-ml_status ml_targets_resolve(ml_family family, unsigned bits, unsigned *out) ML_NODISCARD;
+ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out) ML_NODISCARD;
 const char *ml_target_name(ml_target target);
+/* The bit of a word of method.targets; 0: it is none. */
+unsigned ml_target_find(const char *word);
 
 #endif

@@ -2,14 +2,14 @@
  *
  * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from
  * 0; all matrices out × in):
- *   embed.weight [V, d]    position.weight [context, d] (GPT-2 family)    norm.weight, norm.bias
- *     [d]    head.weight [V, d] (untied)
+ *   embed.weight [V, d]    position.weight [context, d] (learned positions)    norm.weight,
+ *     norm.bias [d]    head.weight [V, d] (untied)
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
- *     layers.N.norm2.weight/.bias
- *   layers.N.mlp.{fc,proj}.weight/.bias (GPT-2 family)   layers.N.mlp.{gate,up,down}.weight/.bias
- *     (Llama family)
- * GPT-2's fused c_attn is stored as q, k and v. Rotary q and k rows are in Hugging Face's order
- * (pairs i, i + h/2).
+ *     layers.N.attn.{q_norm,k_norm}.weight [h]   layers.N.norm2.weight/.bias
+ *   layers.N.mlp.{fc,proj}.weight/.bias (plain)   layers.N.mlp.{gate,up,down}.weight/.bias (gated)
+ * Which of them a model has, and in which order, its family's table says (family.h). Fused
+ * projections are stored as their parts (q, k and v). Rotary q and k rows are in Hugging Face's
+ * order (pairs i, i + h/2).
  */
 #ifndef MPILORA_MODEL_H
 #define MPILORA_MODEL_H
@@ -18,23 +18,46 @@
 #include "mpilora/kernels.h"
 #include "mpilora/linear.h"
 
-typedef enum ml_family { ML_FAMILY_GPT2, ML_FAMILY_LLAMA } ml_family;
+typedef struct ml_family ml_family; /* family.h */
+
+typedef enum ml_norm_kind { ML_NORM_RMS, ML_NORM_LAYER } ml_norm_kind;
+/* Rotary: q and k are turned by their position; learned: a vector is added to the embedding. */
+typedef enum ml_positions { ML_POSITIONS_ROTARY, ML_POSITIONS_LEARNED } ml_positions;
 
 typedef struct ml_rope_scaling { /* Llama-3's; factor 0: none */
     double factor, low_freq_factor, high_freq_factor;
     int64_t original_context;
 } ml_rope_scaling;
 
+enum { ML_WINDOW_LAYERS = 1024 }; /* the most layers of a model whose windows differ by layer */
+
+/* Sizes and features of a model; the family's defaults have the features that every model of it
+ * shares. */
 typedef struct ml_model_spec {
-    ml_family family;
+    const ml_family *family; /* borrowed: a constant of the library */
     int64_t layers, width, mlp_width, heads, kv_heads, head_dim, vocab, context;
-    ml_activation activation;
+    ml_norm_kind norm;
     double norm_eps;
-    double rope_theta; /* Llama family */
+    ml_positions positions;
+    double rope_theta; /* of rotary positions */
     ml_rope_scaling rope_scaling;
+    bool qk_norm; /* RMS norm over each head of q and k, before their rotation */
+    bool gated;   /* MLP: down(a(gate)·up), else proj(a(fc)) */
+    ml_activation activation;
+    bool qkv_bias, o_bias, mlp_bias;
     bool tied_head;
-    bool qkv_bias, o_bias, mlp_bias; /* GPT-2 family: all true */
+    int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
+    uint64_t full_layers[ML_WINDOW_LAYERS / 64]; /* bit l: layer l has no window all the same */
 } ml_model_spec;
+
+/* The window of one layer; 0: none, also where the context fits into it. */
+int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
+/* Layer `layer` attends to everything, whatever the window; layer < ML_WINDOW_LAYERS. */
+void ml_model_set_full_layer(ml_model_spec *spec, int64_t layer);
+
+/* Sizes that are 0 from those that are given, as in every family: kv_heads = heads, head_dim =
+ * width / heads, mlp_width = the family's factor times width. What cannot be known stays 0. */
+void ml_model_spec_complete(ml_model_spec *spec);
 
 /* ML_INPUT or ML_USAGE are the caller's choice: returns `bad` with a text naming the field, where
  * a value is out of range or two contradict each other (heads % kv_heads, width of an odd head,
@@ -44,13 +67,15 @@ ml_status ml_model_spec_check(const ml_model_spec *spec, ml_status bad) ML_NODIS
 /* One base tensor as the specification wants it. */
 typedef struct ml_model_tensor {
     char name[64];
-    int64_t rows, cols; /* vectors: n × 1 */
+    const struct ml_family_tensor *row; /* of the family's table */
+    int64_t layer;                      /* −1: it stands outside the layers */
+    int64_t rows, cols;                 /* vectors: n × 1 */
     bool vector;
     bool norm_or_bias; /* always stored fp32 */
 } ml_model_tensor;
 
-/* Tensors are numbered 0 … ml_model_tensor_count − 1 in a fixed order: embed, position, layers,
- * norm, head. */
+/* Tensors are numbered 0 … ml_model_tensor_count − 1 in the order of the family's table, the rows
+ * of a layer once for each. */
 int64_t ml_model_tensor_count(const ml_model_spec *spec);
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out);
 int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head counted once */
@@ -68,6 +93,8 @@ int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head count
 /* One tensor of the base as this rank holds it. */
 typedef struct ml_model_slot {
     char name[96];
+    const struct ml_family_tensor *row;
+    int64_t layer;      /* −1: outside the layers */
     int64_t rows, cols; /* global */
     bool vector;        /* fp32 always; matrices have the model's dtype */
     ml_shard shard;
@@ -76,6 +103,8 @@ typedef struct ml_model_slot {
     void *data;      /* this rank's part; NULL before ml_model_bind */
     float *gradient; /* NULL: frozen; set by the method before ml_model_bind */
     bool apart;      /* its storage is the method's: it trains. Set when the method attaches */
+    bool partial;    /* whole on every rank of the tp group, but each finds only a part of its
+                        gradient (its own heads') */
 } ml_model_slot;
 
 typedef struct ml_norm {
@@ -85,8 +114,9 @@ typedef struct ml_norm {
 
 typedef struct ml_layer {
     ml_norm norm1, norm2;
-    ml_linear qkv, o;   /* parts q, k, v */
-    ml_linear up, down; /* parts fc | gate, up; proj | down */
+    ml_norm q_norm, k_norm; /* weight NULL: none */
+    ml_linear qkv, o;       /* parts q, k, v */
+    ml_linear up, down;     /* parts fc | gate, up; proj | down */
 } ml_layer;
 
 typedef struct ml_model ml_model;

@@ -9,17 +9,6 @@
 
 /* ---- targets and layers -------------------------------------------------------------------- */
 
-/* "attn.q" → "q" */
-static const char *target_of(const ml_module_kind *kind) { return strchr(kind->name, '.') + 1; }
-
-/* "q" → ML_TARGET_Q */
-static unsigned bit_of(const char *name)
-{
-    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
-        if (!strcmp(ml_target_name((ml_target)bit), name)) return bit;
-    return 0;
-}
-
 static bool layer_is_selected(const ml_selection *s, int64_t layer)
 {
     for (int i = 0; i < s->ranges; i++)
@@ -30,13 +19,14 @@ static bool layer_is_selected(const ml_selection *s, int64_t layer)
 static ml_status check_selection(const ml_selection *s, const ml_model_spec *spec)
 {
     unsigned has = 0;
-    for (const ml_module_kind *kind = ml_module_kinds(spec->family); kind->name; kind++)
-        has |= bit_of(target_of(kind));
+    for (const ml_family_tensor *row = ml_family_target(spec->family->tensors); row;
+         row = ml_family_target(row + 1))
+        has |= ml_target_find(row->target);
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (s->targets & ~has & bit)
-            return ml_fail(
-                ML_USAGE, "--targets: the base has no %s: it is a model of the %s family",
-                ml_target_name((ml_target)bit), spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
+            return ml_fail(ML_USAGE,
+                           "--targets: the base has no %s: it is a model of the %s family",
+                           ml_target_name((ml_target)bit), spec->family->title);
     for (int i = 0; i < s->ranges; i++)
         if (s->range[i].first < 0 || s->range[i].first > s->range[i].last ||
             s->range[i].last >= spec->layers)
@@ -54,7 +44,7 @@ static unsigned targets_of(const ml_adapter *adapter, const ml_model_spec *spec)
     unsigned bits = 0;
     for (int64_t i = 0; i < adapter->count; i++) {
         int64_t layer;
-        bits |= bit_of(target_of(ml_module_parse(spec, adapter->pairs[i].module, &layer)));
+        bits |= ml_target_find(ml_module_parse(spec, adapter->pairs[i].module, &layer)->target);
     }
     return bits;
 }
@@ -118,23 +108,23 @@ static ml_status find_pairs(const ml_study *study, ml_study_module *module, bool
     return ML_OK;
 }
 
-/* Without an adapter, q, k and v stand for the fused projection unless it is asked for. */
-static bool kind_is_chosen(unsigned targets, unsigned bit)
+/* Without an adapter, the parts stand for a fused projection unless it is asked for. */
+static bool is_chosen(unsigned targets, const ml_family_tensor *row)
 {
-    return targets ? (targets & bit) != 0 : bit != ML_TARGET_QKV;
+    return targets ? (targets & ml_target_find(row->target)) != 0
+                   : row->present != ML_PRESENT_FUSED;
 }
 
-/* A module of this kind in this layer, if it belongs to the study. */
+/* The module of this row in this layer, if it belongs to the study. */
 static ml_status consider(ml_study *study, const ml_selection *selection, int64_t layer,
-                          const ml_module_kind *kind)
+                          const ml_family_tensor *row)
 {
-    unsigned bit = bit_of(target_of(kind));
     bool chosen =
-        (study->adapters > 0 && selection->targets == 0) || kind_is_chosen(selection->targets, bit);
+        (study->adapters > 0 && selection->targets == 0) || is_chosen(selection->targets, row);
     if (!chosen || !layer_is_selected(selection, layer)) return ML_OK;
-    ml_study_module module = {.layer = layer, .target = target_of(kind)};
-    snprintf(module.name, sizeof module.name, "layers.%" PRId64 ".%s", layer, kind->name);
-    ml_module_shape(ml_base_spec(study->base), kind->name, &module.in, &module.out);
+    ml_study_module module = {.layer = layer, .target = row->target};
+    snprintf(module.name, sizeof module.name, "layers.%" PRId64 ".%s", layer, row->module);
+    ml_module_shape(ml_base_spec(study->base), row, &module.in, &module.out);
     bool any = true;
     if (study->adapters > 0) {
         ml_status st = find_pairs(study, &module, &any);
@@ -148,7 +138,7 @@ static ml_status consider(ml_study *study, const ml_selection *selection, int64_
 static ml_status check_found(const ml_study *study, const ml_selection *selection)
 {
     unsigned found = 0;
-    for (int64_t i = 0; i < study->count; i++) found |= bit_of(study->modules[i].target);
+    for (int64_t i = 0; i < study->count; i++) found |= ml_target_find(study->modules[i].target);
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (selection->targets & ~found & bit)
             return ml_fail(ML_USAGE, "--targets: %s has no %s in the layers chosen", study->path[0],
@@ -161,12 +151,13 @@ static ml_status list_modules(ml_study *study, const ml_selection *selection)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(study->base);
-    const ml_module_kind *kinds = ml_module_kinds(spec->family);
-    int64_t nkinds = 0;
-    while (kinds[nkinds].name) nkinds++;
-    ML_NEW(study->modules, spec->layers * nkinds, ML_MEM_OTHER, "a list of sites");
+    const ml_family_tensor *first = ml_family_target(spec->family->tensors);
+    int64_t targets = 0;
+    for (const ml_family_tensor *row = first; row; row = ml_family_target(row + 1)) targets++;
+    ML_NEW(study->modules, spec->layers * targets, ML_MEM_OTHER, "a list of modules");
     for (int64_t layer = 0; layer < spec->layers; layer++)
-        for (int64_t k = 0; k < nkinds; k++) ML_TRY(consider(study, selection, layer, &kinds[k]));
+        for (const ml_family_tensor *row = first; row; row = ml_family_target(row + 1))
+            ML_TRY(consider(study, selection, layer, row));
     st = check_found(study, selection);
 done:
     return st;
@@ -211,13 +202,13 @@ ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
     ml_status st = check_selection(&(ml_selection){.targets = targets}, spec);
     if (st != ML_OK) return st;
     *count = 0;
-    for (const ml_module_kind *kind = ml_module_kinds(spec->family); kind->name; kind++) {
-        unsigned bit = bit_of(target_of(kind));
+    for (const ml_family_tensor *row = ml_family_target(spec->family->tensors); row;
+         row = ml_family_target(row + 1)) {
         int64_t width, rows;
-        if (!kind_is_chosen(targets, bit)) continue;
-        ml_module_shape(spec, kind->name, &width, &rows);
+        if (!is_chosen(targets, row)) continue;
+        ml_module_shape(spec, row, &width, &rows);
         ml_svd_kind *k = &out[(*count)++];
-        k->target = target_of(kind);
+        k->target = row->target;
         ml_svd_plan_make(&k->plan, rows, width, ranks);
     }
     return ML_OK;

@@ -9,14 +9,17 @@ const char *ml_trial_method_name(ml_trial_method method)
     return names[method];
 }
 
-int first_adapted(unsigned targets)
+const ml_role trial_role[TRIAL_LINEARS] = {ML_ROLE_QKV, ML_ROLE_O, ML_ROLE_UP, ML_ROLE_DOWN};
+
+int first_adapted(const ml_model_spec *spec, unsigned targets)
 {
-    static const unsigned of[TRIAL_LINEARS] = {
-        ML_TARGET_QKV | ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V, ML_TARGET_O,
-        ML_TARGET_FC | ML_TARGET_GATE | ML_TARGET_UP, ML_TARGET_PROJ | ML_TARGET_DOWN};
-    int linear = 0;
-    while (linear < TRIAL_DOWN && !(targets & of[linear])) linear++;
-    return linear;
+    int first = TRIAL_DOWN;
+    for (const ml_family_tensor *row = ml_family_target(spec->family->tensors); row;
+         row = ml_family_target(row + 1))
+        for (int linear = 0; linear < first; linear++)
+            if (trial_role[linear] == row->role && (targets & ml_target_find(row->target)))
+                first = linear;
+    return first;
 }
 
 /* ---- creation ------------------------------------------------------------------------------ */
@@ -112,7 +115,7 @@ static ml_status train_one_bias(ml_trial *t)
     ml_status st = ML_OK;
     ml_layer *layer = ml_model_layer(t->session.model, 0);
     ml_linear *const linears[TRIAL_LINEARS] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
-    ml_linear *first = linears[first_adapted(t->options.targets)];
+    ml_linear *first = linears[first_adapted(&t->spec, t->options.targets)];
     ML_NEW(t->bias_gradient, first->out, ML_MEM_GRADIENT, "a bias's gradient");
     first->bias_gradient = t->bias_gradient;
 done:

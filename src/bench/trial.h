@@ -2,6 +2,7 @@
 #ifndef MPILORA_BENCH_TRIAL_H
 #define MPILORA_BENCH_TRIAL_H
 
+#include "mpilora/family.h"
 #include "mpilora/trial.h"
 #include "train/step.h"
 
@@ -19,8 +20,10 @@ struct ml_trial {
 /* The operations of a layer that have weights, in their order. */
 enum { TRIAL_QKV, TRIAL_O, TRIAL_UP, TRIAL_DOWN, TRIAL_LINEARS };
 
-/* The first of them, in layer 0, that `targets` names. */
-int first_adapted(unsigned targets);
+extern const ml_role trial_role[TRIAL_LINEARS];
+
+/* The first of them, in layer 0, that `targets` names; the last where it names none. */
+int first_adapted(const ml_model_spec *spec, unsigned targets);
 
 /* trial_work.c */
 double trial_flops(const ml_trial *trial);

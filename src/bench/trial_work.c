@@ -8,38 +8,25 @@ typedef struct linear_shape {
 
 static void shapes_of(const ml_model_spec *m, linear_shape shapes[TRIAL_LINEARS])
 {
-    double d = (double)m->width, f = (double)m->mlp_width, h = (double)m->head_dim,
-           q = (double)m->heads * h, kv = (double)m->kv_heads * h;
-    shapes[TRIAL_QKV] = (linear_shape){d, q + 2.0 * kv};
-    shapes[TRIAL_O] = (linear_shape){q, d};
-    shapes[TRIAL_UP] = (linear_shape){d, m->family == ML_FAMILY_LLAMA ? 2.0 * f : f};
-    shapes[TRIAL_DOWN] = (linear_shape){f, d};
+    for (int i = 0; i < TRIAL_LINEARS; i++) {
+        shapes[i] = (linear_shape){0};
+        for (const ml_family_tensor *row = m->family->tensors; row->module; row++) {
+            if (row->role != trial_role[i] || row->bias || !ml_family_has(m, row)) continue;
+            shapes[i].in = (double)ml_extent_size(m, row->cols);
+            shapes[i].out += (double)ml_extent_size(m, row->rows);
+        }
+    }
 }
 
 /* Number of pairs on a linear layer, and the width of all their outputs together. */
 static int pairs_of(const ml_model_spec *m, unsigned targets, int linear, double *out)
 {
-    double h = (double)m->head_dim, q = (double)m->heads * h, kv = (double)m->kv_heads * h,
-           d = (double)m->width, f = (double)m->mlp_width;
-    const struct {
-        int linear;
-        ml_target target;
-        double out;
-    } all[] = {{TRIAL_QKV, ML_TARGET_QKV, q + 2.0 * kv},
-               {TRIAL_QKV, ML_TARGET_Q, q},
-               {TRIAL_QKV, ML_TARGET_K, kv},
-               {TRIAL_QKV, ML_TARGET_V, kv},
-               {TRIAL_O, ML_TARGET_O, d},
-               {TRIAL_UP, ML_TARGET_FC, f},
-               {TRIAL_UP, ML_TARGET_GATE, f},
-               {TRIAL_UP, ML_TARGET_UP, f},
-               {TRIAL_DOWN, ML_TARGET_PROJ, d},
-               {TRIAL_DOWN, ML_TARGET_DOWN, d}};
     int count = 0;
     *out = 0.0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        if (all[i].linear != linear || !(targets & all[i].target)) continue;
-        *out += all[i].out;
+    for (const ml_family_tensor *row = ml_family_target(m->family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        if (row->role != trial_role[linear] || !(targets & ml_target_find(row->target))) continue;
+        *out += (double)ml_extent_size(m, row->rows);
         count++;
     }
     return count;
@@ -49,7 +36,7 @@ static int pairs_of(const ml_model_spec *m, unsigned targets, int linear, double
 static bool needs_input_gradient(const ml_trial *t, int64_t layer, int linear)
 {
     return t->options.method == ML_TRIAL_FULL || layer > 0 ||
-           linear > first_adapted(t->options.targets);
+           linear > first_adapted(&t->spec, t->options.targets);
 }
 
 /* A token's flops in one linear layer. */
@@ -77,8 +64,8 @@ static double attention_flops(const ml_trial *t)
            pairs = (double)t->options.sequences * n * (n + 1.0) / 2.0;
     double forward = 4.0 * pairs * (double)(t->spec.heads * t->spec.head_dim),
            layers = (double)t->spec.layers;
-    bool to_the_end =
-        t->options.method == ML_TRIAL_FULL || first_adapted(t->options.targets) == TRIAL_QKV;
+    bool to_the_end = t->options.method == ML_TRIAL_FULL ||
+                      first_adapted(&t->spec, t->options.targets) == TRIAL_QKV;
     return forward * (layers + 2.0 * (to_the_end ? layers : layers - 1.0));
 }
 

@@ -3,19 +3,32 @@
 
 #include "config/table.h"
 #include "mpilora/config.h"
+#include "mpilora/family.h"
 
-static const char *const families[] = {"gpt2", "llama", NULL};
+enum { MOST_FAMILIES = 64 };
+
+/* A description as it is read: the family by its number, layers as ranges. */
+typedef struct description {
+    ml_model_spec spec;
+    int family;
+    ml_layer_ranges full_layers;
+} description;
+
 static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
 
-/* Biases of the Llama family are asked for one kind at a time; the GPT-2 family has them all. */
-#define AT(field) offsetof(ml_model_spec, field)
+#define AT(field) offsetof(description, spec.field)
 #define SIZE(name)                                                                      \
     {                                                                                   \
         .path = #name, .kind = KEY_INT, .offset = AT(name), .least = 1, .most = 1 << 26 \
     }
 
+static const char *family_words[MOST_FAMILIES + 1]; /* filled before the table is used */
+
 static const key table[] = {
-    {.path = "family", .kind = KEY_CHOICE, .offset = AT(family), .choices = families},
+    {.path = "family",
+     .kind = KEY_CHOICE,
+     .offset = offsetof(description, family),
+     .choices = family_words},
     SIZE(layers),
     SIZE(width),
     SIZE(mlp_width),
@@ -62,6 +75,11 @@ static const key table[] = {
     {.path = "qkv_bias", .kind = KEY_BOOL, .offset = AT(qkv_bias)},
     {.path = "o_bias", .kind = KEY_BOOL, .offset = AT(o_bias)},
     {.path = "mlp_bias", .kind = KEY_BOOL, .offset = AT(mlp_bias)},
+    {.path = "window", .kind = KEY_INT, .offset = AT(window), .least = 0, .most = 1 << 26},
+    {.path = "full_layers",
+     .kind = KEY_LAYERS,
+     .offset = offsetof(description, full_layers),
+     .nullable = true},
     {.path = NULL},
 };
 enum { KEYS = sizeof table / sizeof *table };
@@ -73,34 +91,54 @@ static bool was_given(const bool *given, const char *path)
     return false;
 }
 
-/* What a description may leave out follows from the family and the rest. */
-static void fill_in(ml_model_spec *s, const bool *given)
+static void list_families(void)
 {
-    bool gpt2 = s->family == ML_FAMILY_GPT2;
-    if (!was_given(given, "kv_heads")) s->kv_heads = s->heads;
-    if (!was_given(given, "head_dim") && s->heads > 0) s->head_dim = s->width / s->heads;
-    if (!was_given(given, "mlp_width") && gpt2) s->mlp_width = 4 * s->width;
-    if (!was_given(given, "activation")) s->activation = gpt2 ? ML_GELU_TANH : ML_SILU;
-    if (!was_given(given, "norm_eps")) s->norm_eps = 1e-5;
-    if (!was_given(given, "rope_theta") && !gpt2) s->rope_theta = 10000.0;
-    if (!was_given(given, "tied_head")) s->tied_head = gpt2;
-    if (!gpt2) return;
-    if (!was_given(given, "qkv_bias")) s->qkv_bias = true;
-    if (!was_given(given, "o_bias")) s->o_bias = true;
-    if (!was_given(given, "mlp_bias")) s->mlp_bias = true;
+    int n = 0;
+    for (const ml_family *const *f = ml_families(); *f && n < MOST_FAMILIES; f++)
+        family_words[n++] = (*f)->name;
+}
+
+static ml_status take_full_layers(const ml_layer_ranges *layers, ml_model_spec *s)
+{
+    for (int64_t i = 0; i < layers->count; i++) {
+        if (layers->range[i].last >= ml_min(s->layers, ML_WINDOW_LAYERS))
+            return ml_fail(ML_USAGE, "full_layers: there is no layer %lld, the last is %lld",
+                           (long long)layers->range[i].last, (long long)s->layers - 1);
+        for (int64_t l = layers->range[i].first; l <= layers->range[i].last; l++)
+            ml_model_set_full_layer(s, l);
+    }
+    return ML_OK;
+}
+
+/* What a description leaves out is the family's own, or follows from the rest. The first reading
+ * finds the family, the second puts what is given over its defaults. */
+static ml_status read_description(description *d, bool *given, const char *path)
+{
+    static const char *const needed[] = {"family", "layers",  "width", "heads",
+                                         "vocab",  "context", NULL};
+    ml_status st = table_read_file(table, d, given, path);
+    for (const char *const *key = needed; st == ML_OK && *key; key++)
+        if (!was_given(given, *key)) st = ml_fail(ML_USAGE, "%s: %s: missing", path, *key);
+    if (st != ML_OK) return st;
+    table_free_values(table, d);
+    *d = (description){.spec = ml_families()[d->family]->defaults};
+    d->spec.norm_eps = 1e-5;
+    st = table_read_file(table, d, given, path);
+    return st == ML_OK ? take_full_layers(&d->full_layers, &d->spec) : st;
 }
 
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path)
 {
-    static const char *const needed[] = {"family", "layers",  "width", "heads",
-                                         "vocab",  "context", NULL};
     bool given[KEYS] = {false};
-    *out = (ml_model_spec){0};
-    ml_status st = table_read_file(table, out, given, path);
-    for (const char *const *key = needed; st == ML_OK && *key; key++)
-        if (!was_given(given, *key)) st = ml_fail(ML_USAGE, "%s: %s: missing", path, *key);
-    if (st != ML_OK) return st;
-    fill_in(out, given);
-    st = ml_model_spec_check(out, ML_USAGE);
-    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", path);
+    description d = {0};
+    list_families();
+    ml_status st = read_description(&d, given, path);
+    if (st == ML_OK) {
+        ml_model_spec_complete(&d.spec);
+        st = ml_model_spec_check(&d.spec, ML_USAGE);
+        if (st != ML_OK) st = ml_fail_within(st, "%s", path);
+    }
+    *out = d.spec;
+    table_free_values(table, &d);
+    return st;
 }

@@ -1,16 +1,11 @@
-/* Names of the linear layers that an adapter can go to. */
+/* Names of the linear layers that an adapter can go to: the words of method.targets, and which of
+ * them a family has. */
 #include "config/table.h"
 #include "mpilora/config.h"
+#include "mpilora/family.h"
 
 const char *const target_words[] = {"q",    "k",  "v",    "o",   "fc",  "proj",
                                     "gate", "up", "down", "qkv", "all", NULL};
-
-static const unsigned family_targets[] = {
-    [ML_FAMILY_GPT2] = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_FC |
-                       ML_TARGET_PROJ | ML_TARGET_QKV,
-    [ML_FAMILY_LLAMA] = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE |
-                        ML_TARGET_UP | ML_TARGET_DOWN,
-};
 
 unsigned target_bit(const char *word, size_t length)
 {
@@ -20,6 +15,8 @@ unsigned target_bit(const char *word, size_t length)
     return 0;
 }
 
+unsigned ml_target_find(const char *word) { return target_bit(word, strlen(word)); }
+
 const char *ml_target_name(ml_target target)
 {
     for (unsigned i = 0; target_words[i]; i++)
@@ -27,25 +24,57 @@ const char *ml_target_name(ml_target target)
     return "?";
 }
 
-ml_status ml_targets_resolve(ml_family family, unsigned bits, unsigned *out)
+/* The words of some rows: all of the family, those that are fused, and their parts. */
+typedef struct words {
+    unsigned all, fused, parts;
+} words;
+
+static words words_of(const ml_family *family)
 {
-    const unsigned separate = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V;
-    unsigned has = family_targets[family];
+    words w = {0};
+    for (const ml_family_tensor *row = ml_family_target(family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        const ml_family_tensor *fused = ml_family_fused(family, row);
+        unsigned bit = ml_target_find(row->target);
+        w.all |= bit;
+        if (fused) *(fused == row ? &w.fused : &w.parts) |= bit;
+    }
+    return w;
+}
+
+static ml_status lacks(const ml_family *family, unsigned bit)
+{
+    ml_text list = {0};
+    ml_status st = ML_OK;
+    const char *between = "";
+    for (const ml_family_tensor *row = ml_family_target(family->tensors); row && st == ML_OK;
+         row = ml_family_target(row + 1)) {
+        bool fused = row->present == ML_PRESENT_FUSED;
+        st = ml_text_printf(&list, "%s%s%s", fused ? " or " : between, row->target,
+                            fused ? " (fused)" : "");
+        between = ", ";
+    }
+    if (st == ML_OK)
+        st = ml_fail(ML_USAGE,
+                     "method.targets: the model has no %s; a model of the %s family has %s",
+                     ml_target_name((ml_target)bit), family->title, list.data);
+    ml_text_destroy(&list);
+    return st;
+}
+
+ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out)
+{
+    words has = words_of(family);
     if (bits & ML_TARGET_ALL) {
         if (bits != ML_TARGET_ALL)
             return ml_fail(ML_USAGE,
                            "method.targets: all stands alone, it names every linear layer");
-        *out = family == ML_FAMILY_GPT2 ? has & ~separate : has;
+        *out = has.all & ~has.parts;
         return ML_OK;
     }
-    for (unsigned i = 0; target_words[i]; i++) {
-        if (!(bits & ~has & 1U << i)) continue;
-        return ml_fail(ML_USAGE, "method.targets: the model has no %s; a model of the %s has %s",
-                       target_words[i], family == ML_FAMILY_GPT2 ? "GPT-2 family" : "Llama family",
-                       family == ML_FAMILY_GPT2 ? "q, k, v or qkv (fused), o, fc, proj"
-                                                : "q, k, v, o, gate, up, down");
-    }
-    if ((bits & ML_TARGET_QKV) && (bits & separate))
+    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
+        if (bits & ~has.all & bit) return lacks(family, bit);
+    if ((bits & has.fused) && (bits & has.parts))
         return ml_fail(ML_USAGE, "method.targets: qkv is one adapter on the fused projection: name "
                                  "either qkv or some of q, k, v");
     *out = bits;

@@ -31,7 +31,7 @@ static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t
                                cursor *c)
 {
     size_t size = ml_dtype_size(m->dtype);
-    bool means = m->spec.family == ML_FAMILY_GPT2;
+    bool means = m->spec.norm == ML_NORM_LAYER;
     k->qkv = take(c, T * qkv_width(m), size);
     k->attention = take(c, T * q_width(m), size);
     k->x2 = take(c, T * m->spec.width, size);
@@ -106,7 +106,7 @@ static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor
     a->a = take_floats(c, a->chunk * a_width(m));
     if (!backward) return;
     a->dh = h_is_saved ? a->h : take_floats(c, a->chunk * h_width(m));
-    if (is_gated(m)) a->d_mlp = take_floats(c, a->chunk * a_width(m));
+    if (m->spec.gated) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
 static void lay_out_head(const ml_model *m, activations *a, cursor *c)
@@ -123,7 +123,7 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
     enum { LEAST_ROWS = 32, MOST_ROWS = 512 };
     int64_t floats =
         h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
-    if (backward) floats += h_width(m) + (is_gated(m) ? a_width(m) : 0);
+    if (backward) floats += h_width(m) + (m->spec.gated ? a_width(m) : 0);
     a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
     int64_t rows = ml_max(room, (int64_t)32 << 20) /
                    ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
@@ -158,7 +158,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->row_position = take(c, T, sizeof *a->row_position);
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
-    if (m->spec.family == ML_FAMILY_LLAMA) {
+    if (m->spec.positions == ML_POSITIONS_ROTARY) {
         int64_t positions = ml_min(T, m->spec.context) * (m->spec.head_dim / 2);
         a->cosine = take_floats(c, positions);
         a->sine = take_floats(c, positions);

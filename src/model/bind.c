@@ -39,40 +39,71 @@ int64_t ml_model_lay_out_apart(ml_model *m, void *block)
 }
 int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_ours, NULL); }
 
-static int64_t point_norm(const ml_model *m, ml_norm *norm, int64_t slot)
+static void point_norm(ml_norm *norm, const ml_model_slot *slot)
 {
-    norm->weight = m->slots[slot].data;
-    norm->weight_gradient = m->slots[slot].gradient;
-    if (m->spec.family != ML_FAMILY_GPT2) return slot + 1;
-    norm->bias = m->slots[slot + 1].data;
-    norm->bias_gradient = m->slots[slot + 1].gradient;
-    return slot + 2;
+    if (slot->row->bias) {
+        norm->bias = slot->data;
+        norm->bias_gradient = slot->gradient;
+    } else {
+        norm->weight = slot->data;
+        norm->weight_gradient = slot->gradient;
+    }
 }
 
-static int64_t point_linear(const ml_model *m, ml_linear *linear, int64_t slot, bool bias)
+/* `slot` is the layer's first part: the others lie behind it. */
+static void point_linear(const ml_model *m, ml_linear *linear, const ml_model_slot *slot)
 {
-    linear->weight = (ml_weight){m->slots[slot].data, m->dtype, linear->out, linear->in};
-    linear->weight_gradient = m->slots[slot].gradient;
-    slot += linear->nparts;
-    if (!bias) return slot;
-    linear->bias = m->slots[slot].data;
-    linear->bias_gradient = m->slots[slot].gradient;
-    return slot + linear->nparts;
+    if (slot->row->bias) {
+        linear->bias = slot->data;
+        linear->bias_gradient = slot->gradient;
+    } else {
+        linear->weight = (ml_weight){slot->data, m->dtype, linear->out, linear->in};
+        linear->weight_gradient = slot->gradient;
+    }
+}
+
+static void point_slot(ml_model *m, const ml_model_slot *slot)
+{
+    ml_layer *layer = slot->layer < 0 ? NULL : &m->layers[slot->layer];
+    switch (slot->row->role) {
+    case ML_ROLE_EMBED:
+    case ML_ROLE_POSITION:
+    case ML_ROLE_HEAD:
+        return; /* read from their slots */
+    case ML_ROLE_NORM1:
+        point_norm(&layer->norm1, slot);
+        return;
+    case ML_ROLE_QKV:
+        point_linear(m, &layer->qkv, slot);
+        return;
+    case ML_ROLE_Q_NORM:
+        point_norm(&layer->q_norm, slot);
+        return;
+    case ML_ROLE_K_NORM:
+        point_norm(&layer->k_norm, slot);
+        return;
+    case ML_ROLE_O:
+        point_linear(m, &layer->o, slot);
+        return;
+    case ML_ROLE_NORM2:
+        point_norm(&layer->norm2, slot);
+        return;
+    case ML_ROLE_UP:
+        point_linear(m, &layer->up, slot);
+        return;
+    case ML_ROLE_DOWN:
+        point_linear(m, &layer->down, slot);
+        return;
+    case ML_ROLE_FINAL_NORM:
+        point_norm(&m->final_norm, slot);
+        return;
+    }
 }
 
 void ml_model_point(ml_model *m)
 {
-    const ml_model_spec *s = &m->spec;
-    for (int64_t l = 0; l < s->layers; l++) {
-        ml_layer *layer = &m->layers[l];
-        int64_t slot = point_norm(m, &layer->norm1, m->layer_slot[l]);
-        slot = point_linear(m, &layer->qkv, slot, s->qkv_bias);
-        slot = point_linear(m, &layer->o, slot, s->o_bias);
-        slot = point_norm(m, &layer->norm2, slot);
-        slot = point_linear(m, &layer->up, slot, s->mlp_bias);
-        point_linear(m, &layer->down, slot, s->mlp_bias);
-    }
-    point_norm(m, &m->final_norm, m->final_norm_slot);
+    for (int64_t i = 0; i < m->nslots; i++)
+        if (!m->follows[i]) point_slot(m, &m->slots[i]);
 }
 
 void ml_model_bind_storage(ml_model *m, void *storage)

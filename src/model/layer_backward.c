@@ -22,7 +22,7 @@ static void activation_gradient(const ml_model *m, int64_t T, const float *h, fl
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t f = a_width(m), width = h_width(m);
-    if (is_gated(m))
+    if (m->spec.gated)
         k->gated_backward(m->spec.activation, T, f, h, h + f, width, da, f, a->dh, a->dh + f,
                           width);
     else
@@ -55,7 +55,7 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     const saved_layer *saved = &a->layers[l];
     int64_t d = m->spec.width, first = l * OPS_A_LAYER;
     ml_pass pass = pass_over(m, batch, c);
-    float *dx = a->x + c->first * d, *da = is_gated(m) ? a->d_mlp : a->dh;
+    float *dx = a->x + c->first * d, *da = m->spec.gated ? a->d_mlp : a->dh;
     const float *x2 = saved_rows(m, saved->x2, c->first * d, a->wide_x, c->count * d);
     const float *h = mlp_input(m, l, &pass, c, x2);
     if (ml_linear_needs_input(&layer->down)) activate(m, c->count, h, a->a);
@@ -86,7 +86,7 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
                           q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
     if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);
-    if (m->spec.family != ML_FAMILY_LLAMA) return;
+    if (m->spec.positions != ML_POSITIONS_ROTARY) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, true);
     k->rope(T, m->kv_heads, m->spec.head_dim, dk, width, a->position, a->cosine, a->sine, true);
 }

@@ -63,7 +63,7 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
         pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
         ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
     }
-    if (m->spec.family != ML_FAMILY_LLAMA) return;
+    if (m->spec.positions != ML_POSITIONS_ROTARY) return;
     k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
     k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine,
             a->sine, false);
@@ -87,7 +87,7 @@ void activate(const ml_model *m, int64_t T, const float *h, float *a)
 {
     const ml_kernels *k = m->kernels;
     int64_t f = a_width(m), width = h_width(m);
-    if (is_gated(m))
+    if (m->spec.gated)
         k->gated_forward(m->spec.activation, T, f, h, h + f, width, a, f);
     else
         k->activation_forward(m->spec.activation, T, f, h, width, a, f);

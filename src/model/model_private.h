@@ -3,7 +3,7 @@
 #ifndef MPILORA_MODEL_MODEL_PRIVATE_H
 #define MPILORA_MODEL_MODEL_PRIVATE_H
 
-#include "mpilora/model.h"
+#include "mpilora/family.h"
 
 /* The operations of a layer in forward order; operation `op` of layer l has the number l·ML_OPS +
  * op. Backward needs an operation's input gradient only where something that trains comes before
@@ -62,8 +62,7 @@ struct ml_model {
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
-    int64_t embed_slot, position_slot, head_slot, final_norm_slot;
-    int64_t *layer_slot; /* [layers] first slot of each */
+    int64_t embed_slot, position_slot, head_slot;
     void *storage;
     const ml_kernels *kernels;
     ml_activation_mode mode;
@@ -82,7 +81,6 @@ static inline int64_t qkv_width(const ml_model *m)
 }
 static inline int64_t q_width(const ml_model *m) { return m->heads * m->spec.head_dim; }
 static inline int64_t kv_width(const ml_model *m) { return m->kv_heads * m->spec.head_dim; }
-static inline bool is_gated(const ml_model *m) { return m->spec.family == ML_FAMILY_LLAMA; }
 static inline int64_t h_width(const ml_model *m)
 {
     return m->layers[0].up.out;

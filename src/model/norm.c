@@ -1,4 +1,4 @@
-/* The family's norm: LayerNorm or RMSNorm. */
+/* The model's norm: LayerNorm or RMSNorm. */
 #include "model/model_private.h"
 
 void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y,
@@ -6,7 +6,7 @@ void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float
 {
     const ml_kernels *k = m->kernels;
     float eps = (float)m->spec.norm_eps;
-    if (m->spec.family == ML_FAMILY_GPT2)
+    if (m->spec.norm == ML_NORM_LAYER)
         k->layernorm_forward(T, m->spec.width, x, norm->weight, norm->bias, eps, y, mean, rstd);
     else
         k->rmsnorm_forward(T, m->spec.width, x, norm->weight, eps, y, rstd);
@@ -16,7 +16,7 @@ void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const floa
                    const float *mean, const float *rstd, const float *dy, float *dx, bool add)
 {
     const ml_kernels *k = m->kernels;
-    if (m->spec.family == ML_FAMILY_GPT2)
+    if (m->spec.norm == ML_NORM_LAYER)
         k->layernorm_backward(T, m->spec.width, x, norm->weight, mean, rstd, dy, dx, add,
                               norm->weight_gradient, norm->bias_gradient);
     else

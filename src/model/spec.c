@@ -1,7 +1,7 @@
 /* What a model is: checks of a specification, and its tensors in their fixed order. */
 #include <inttypes.h>
 
-#include "mpilora/model.h"
+#include "mpilora/family.h"
 
 /* ---- checks -------------------------------------------------------------------------------- */
 
@@ -32,24 +32,8 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
     return ML_OK;
 }
 
-static ml_status check_family(const ml_model_spec *s, ml_status bad)
+static ml_status check_rotation(const ml_model_spec *s, ml_status bad)
 {
-    if (s->family == ML_FAMILY_GPT2) {
-        if (s->kv_heads != s->heads)
-            return ml_fail(
-                bad,
-                "model: the GPT-2 family has as many key/value heads as heads, found %" PRId64
-                " and %" PRId64,
-                s->kv_heads, s->heads);
-        if (s->heads * s->head_dim != s->width)
-            return ml_fail(bad,
-                           "model: in the GPT-2 family width = heads x head_dim, found %" PRId64
-                           " and %" PRId64 " x %" PRId64,
-                           s->width, s->heads, s->head_dim);
-        if (!s->qkv_bias || !s->o_bias || !s->mlp_bias)
-            return ml_fail(bad, "model: every linear layer of the GPT-2 family has a bias");
-        return ML_OK;
-    }
     if (s->head_dim % 2 != 0)
         return ml_fail(bad, "model: rotary embedding needs an even head_dim, found %" PRId64,
                        s->head_dim);
@@ -66,8 +50,49 @@ static ml_status check_family(const ml_model_spec *s, ml_status bad)
     return ML_OK;
 }
 
+static ml_status check_window(const ml_model_spec *s, ml_status bad)
+{
+    static const uint64_t none[ML_WINDOW_LAYERS / 64] = {0};
+    if (s->window < 0 || s->window > LARGEST)
+        return ml_fail(bad, "model: window is %" PRId64 ", expected 0 (none) to %d", s->window,
+                       (int)LARGEST);
+    if (s->layers > ML_WINDOW_LAYERS && memcmp(s->full_layers, none, sizeof none) != 0)
+        return ml_fail(bad,
+                       "model: windows that differ by layer are for at most %d layers, found "
+                       "%" PRId64,
+                       (int)ML_WINDOW_LAYERS, s->layers);
+    return ML_OK;
+}
+
+/* What is the same in every model of the family. */
+static ml_status check_features(const ml_model_spec *s, ml_status bad)
+{
+    const ml_family *f = s->family;
+    const ml_model_spec *own = &f->defaults;
+    if (s->norm != own->norm || s->positions != own->positions || s->gated != own->gated ||
+        s->qk_norm != own->qk_norm)
+        return ml_fail(bad, "model: norms, positions or MLP are not those of the %s family",
+                       f->title);
+    if (f->plain_heads && s->kv_heads != s->heads)
+        return ml_fail(bad,
+                       "model: the %s family has as many key/value heads as heads, found %" PRId64
+                       " and %" PRId64,
+                       f->title, s->kv_heads, s->heads);
+    if (f->plain_heads && s->heads * s->head_dim != s->width)
+        return ml_fail(bad,
+                       "model: in the %s family width = heads x head_dim, found %" PRId64
+                       " and %" PRId64 " x %" PRId64,
+                       f->title, s->width, s->heads, s->head_dim);
+    if ((own->qkv_bias && !s->qkv_bias) || (own->o_bias && !s->o_bias) ||
+        (own->mlp_bias && !s->mlp_bias))
+        return ml_fail(bad, "model: %s of the %s family has a bias",
+                       own->o_bias ? "every linear layer" : "each of q, k and v", f->title);
+    return ML_OK;
+}
+
 ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
 {
+    if (!s->family) return ml_fail(bad, "model: it belongs to no family");
     ml_status st = check_sizes(s, bad);
     if (st != ML_OK) return st;
     if (s->heads % s->kv_heads != 0)
@@ -76,113 +101,99 @@ ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
                        s->heads, s->kv_heads);
     if (!(s->norm_eps > 0.0 && s->norm_eps < 1.0))
         return ml_fail(bad, "model: norm_eps is %g, expected between 0 and 1", s->norm_eps);
-    return check_family(s, bad);
+    st = check_features(s, bad);
+    if (st == ML_OK && s->positions == ML_POSITIONS_ROTARY) st = check_rotation(s, bad);
+    return st == ML_OK ? check_window(s, bad) : st;
+}
+
+void ml_model_spec_complete(ml_model_spec *s)
+{
+    if (s->kv_heads == 0) s->kv_heads = s->heads;
+    if (s->head_dim == 0 && s->heads > 0) s->head_dim = s->width / s->heads;
+    if (s->mlp_width == 0 && s->width < LARGEST) s->mlp_width = s->family->mlp_factor * s->width;
+}
+
+/* ---- windows ------------------------------------------------------------------------------- */
+
+void ml_model_set_full_layer(ml_model_spec *s, int64_t layer)
+{
+    s->full_layers[layer / 64] |= UINT64_C(1) << (layer % 64);
+}
+
+int64_t ml_model_window(const ml_model_spec *s, int64_t layer)
+{
+    bool full = layer < ML_WINDOW_LAYERS && (s->full_layers[layer / 64] >> (layer % 64) & 1);
+    return full || s->window >= s->context ? 0 : s->window;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-typedef struct shape {
-    const char *word; /* within its layer, or whole */
-    int64_t rows, cols;
-    bool vector;
-} shape;
+/* Rows of the family's table that a model has: before its layers, in each, and behind them. */
+typedef struct sections {
+    int64_t front, layer, back;
+} sections;
 
-/* The tensors of one layer, weight before bias; returns their number. */
-static int64_t layer_shapes(const ml_model_spec *s, shape out[16])
+static sections count_rows(const ml_model_spec *s)
 {
-    int64_t d = s->width, q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, n = 0;
-    bool gpt2 = s->family == ML_FAMILY_GPT2;
-    out[n++] = (shape){"norm1.weight", d, 1, true};
-    if (gpt2) out[n++] = (shape){"norm1.bias", d, 1, true};
-    out[n++] = (shape){"attn.q.weight", q, d, false};
-    out[n++] = (shape){"attn.k.weight", kv, d, false};
-    out[n++] = (shape){"attn.v.weight", kv, d, false};
-    if (s->qkv_bias) out[n++] = (shape){"attn.q.bias", q, 1, true};
-    if (s->qkv_bias) out[n++] = (shape){"attn.k.bias", kv, 1, true};
-    if (s->qkv_bias) out[n++] = (shape){"attn.v.bias", kv, 1, true};
-    out[n++] = (shape){"attn.o.weight", d, q, false};
-    if (s->o_bias) out[n++] = (shape){"attn.o.bias", d, 1, true};
-    out[n++] = (shape){"norm2.weight", d, 1, true};
-    if (gpt2) out[n++] = (shape){"norm2.bias", d, 1, true};
+    sections n = {0};
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++) {
+        if (!ml_family_has(s, row)) continue;
+        if (ml_role_in_layer(row->role))
+            n.layer++;
+        else if (row->role < ML_ROLE_NORM1)
+            n.front++;
+        else
+            n.back++;
+    }
     return n;
 }
 
-static int64_t mlp_shapes(const ml_model_spec *s, shape out[6])
+static const ml_family_tensor *row_at(const ml_model_spec *s, int64_t index)
 {
-    int64_t d = s->width, f = s->mlp_width, n = 0;
-    bool gpt2 = s->family == ML_FAMILY_GPT2;
-    out[n++] = (shape){gpt2 ? "mlp.fc.weight" : "mlp.gate.weight", f, d, false};
-    if (!gpt2) out[n++] = (shape){"mlp.up.weight", f, d, false};
-    if (s->mlp_bias) out[n++] = (shape){gpt2 ? "mlp.fc.bias" : "mlp.gate.bias", f, 1, true};
-    if (s->mlp_bias && !gpt2) out[n++] = (shape){"mlp.up.bias", f, 1, true};
-    out[n++] = (shape){gpt2 ? "mlp.proj.weight" : "mlp.down.weight", d, f, false};
-    if (s->mlp_bias) out[n++] = (shape){gpt2 ? "mlp.proj.bias" : "mlp.down.bias", d, 1, true};
-    return n;
+    const ml_family_tensor *row = s->family->tensors;
+    for (;; row++) {
+        if (!ml_family_has(s, row)) continue;
+        if (index-- == 0) return row;
+    }
 }
 
-static int64_t all_layer_shapes(const ml_model_spec *s, shape out[22])
+int64_t ml_model_tensor_count(const ml_model_spec *s)
 {
-    int64_t n = layer_shapes(s, out);
-    return n + mlp_shapes(s, out + n);
+    sections n = count_rows(s);
+    return n.front + s->layers * n.layer + n.back;
 }
 
-static int64_t front_shapes(const ml_model_spec *s, shape out[2])
+void ml_model_tensor_at(const ml_model_spec *s, int64_t index, ml_model_tensor *out)
 {
-    int64_t n = 0;
-    out[n++] = (shape){"embed.weight", s->vocab, s->width, false};
-    if (s->family == ML_FAMILY_GPT2)
-        out[n++] = (shape){"position.weight", s->context, s->width, false};
-    return n;
-}
-
-static int64_t back_shapes(const ml_model_spec *s, shape out[3])
-{
-    int64_t n = 0;
-    out[n++] = (shape){"norm.weight", s->width, 1, true};
-    if (s->family == ML_FAMILY_GPT2) out[n++] = (shape){"norm.bias", s->width, 1, true};
-    if (!s->tied_head) out[n++] = (shape){"head.weight", s->vocab, s->width, false};
-    return n;
-}
-
-int64_t ml_model_tensor_count(const ml_model_spec *spec)
-{
-    shape unused[22];
-    return front_shapes(spec, unused) + spec->layers * all_layer_shapes(spec, unused) +
-           back_shapes(spec, unused);
-}
-
-void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out)
-{
-    shape front[2], layer[22], back[3];
-    int64_t nfront = front_shapes(spec, front), nlayer = all_layer_shapes(spec, layer);
-    back_shapes(spec, back);
-    const shape *found;
-    int64_t in_layers = index - nfront;
-    if (in_layers < 0)
-        found = &front[index];
-    else if (in_layers < spec->layers * nlayer)
-        found = &layer[in_layers % nlayer];
+    sections n = count_rows(s);
+    int64_t in_layers = index - n.front, layer = -1;
+    if (in_layers >= s->layers * n.layer) {
+        index -= (s->layers - 1) * n.layer;
+    } else if (in_layers >= 0) {
+        layer = in_layers / n.layer;
+        index = n.front + in_layers % n.layer;
+    }
+    const ml_family_tensor *row = row_at(s, index);
+    bool vector = row->cols == ML_EXTENT_ONE;
+    const char *kind = row->bias ? "bias" : "weight";
+    *out = (ml_model_tensor){.row = row,
+                             .layer = layer,
+                             .rows = ml_extent_size(s, row->rows),
+                             .cols = ml_extent_size(s, row->cols),
+                             .vector = vector,
+                             .norm_or_bias = row->storage == ML_STORED_FP32};
+    if (layer >= 0)
+        snprintf(out->name, sizeof out->name, "layers.%" PRId64 ".%s.%s", layer, row->module, kind);
     else
-        found = &back[in_layers - spec->layers * nlayer];
-    *out = (ml_model_tensor){.rows = found->rows,
-                             .cols = found->cols,
-                             .vector = found->vector,
-                             .norm_or_bias = found->vector};
-    if (in_layers >= 0 && in_layers < spec->layers * nlayer)
-        snprintf(out->name, sizeof out->name, "layers.%" PRId64 ".%s", in_layers / nlayer,
-                 found->word);
-    else
-        snprintf(out->name, sizeof out->name, "%s", found->word);
+        snprintf(out->name, sizeof out->name, "%s.%s", row->module, kind);
 }
 
-int64_t ml_model_parameters_total(const ml_model_spec *spec)
+int64_t ml_model_parameters_total(const ml_model_spec *s)
 {
-    shape shapes[22];
-    int64_t total = 0, n = front_shapes(spec, shapes);
-    for (int64_t i = 0; i < n; i++) total += shapes[i].rows * shapes[i].cols;
-    n = all_layer_shapes(spec, shapes);
-    for (int64_t i = 0; i < n; i++) total += spec->layers * shapes[i].rows * shapes[i].cols;
-    n = back_shapes(spec, shapes);
-    for (int64_t i = 0; i < n; i++) total += shapes[i].rows * shapes[i].cols;
+    int64_t total = 0;
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++)
+        if (ml_family_has(s, row))
+            total += ml_extent_size(s, row->rows) * ml_extent_size(s, row->cols) *
+                     (ml_role_in_layer(row->role) ? s->layers : 1);
     return total;
 }

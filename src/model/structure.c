@@ -3,122 +3,99 @@
 
 #include "model/model_private.h"
 
-static ml_model_slot *add_slot(ml_model *m, const char *name, int64_t rows, int64_t cols,
-                               bool vector, ml_shard shard, bool follows)
+/* ---- linear layers ------------------------------------------------------------------------- */
+
+static bool is_weight_of(const ml_model *m, const ml_family_tensor *row, ml_role role)
 {
-    ml_model_slot *slot = &m->slots[m->nslots];
-    m->follows[m->nslots++] = follows;
-    *slot = (ml_model_slot){.rows = rows,
-                            .cols = cols,
-                            .vector = vector,
-                            .shard = shard,
-                            .dtype = vector ? ML_FP32 : m->dtype};
-    snprintf(slot->name, sizeof slot->name, "%s", name);
-    slot->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
-    return slot;
+    return row->role == role && !row->bias && ml_family_has(&m->spec, row);
 }
 
-static void add_norm(ml_model *m, const char *prefix)
+/* One linear layer out of the rows of its role: the parts of its output, one for each weight. */
+static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_role role)
 {
-    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
-    char name[64];
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    add_slot(m, name, m->spec.width, 1, true, whole, false);
-    if (m->spec.family != ML_FAMILY_GPT2) return;
-    snprintf(name, sizeof name, "%s.bias", prefix);
-    add_slot(m, name, m->spec.width, 1, true, whole, false);
-}
-
-/* Weights of all parts, then biases of all parts: each kind contiguous. */
-static void add_linear(ml_model *m, const ml_linear *linear, bool bias)
-{
-    char name[sizeof linear->part->module + sizeof ".weight"];
-    for (int i = 0; i < linear->nparts; i++) {
-        snprintf(name, sizeof name, "%s.weight", linear->part[i].module);
-        add_slot(m, name, linear->part[i].out, linear->global_in, false,
-                 ml_linear_weight_shard(linear, i), i > 0);
-    }
-    for (int i = 0; bias && i < linear->nparts; i++) {
-        snprintf(name, sizeof name, "%s.bias", linear->part[i].module);
-        add_slot(m, name, linear->part[i].out, 1, true, ml_linear_bias_shard(linear, i), i > 0);
-    }
-}
-
-static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_linear_kind kind,
-                            const char *const *parts, const int64_t *outs, const int64_t *units,
-                            int64_t in)
-{
+    const ml_model_spec *s = &m->spec;
     char text[ML_LINEAR_PARTS][64];
     const char *modules[ML_LINEAR_PARTS];
+    int64_t outs[ML_LINEAR_PARTS], units[ML_LINEAR_PARTS], in = 0;
+    ml_linear_kind kind = ML_LINEAR_COLUMN;
     int n = 0;
-    for (; n < ML_LINEAR_PARTS && parts[n]; n++) {
-        snprintf(text[n], sizeof text[n], "layers.%" PRId64 ".%s", layer, parts[n]);
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++) {
+        if (!is_weight_of(m, row, role) || n == ML_LINEAR_PARTS) continue;
+        kind = row->cut == ML_CUT_COLS ? ML_LINEAR_ROW : ML_LINEAR_COLUMN;
+        snprintf(text[n], sizeof text[n], "layers.%" PRId64 ".%s", layer, row->module);
         modules[n] = text[n];
+        outs[n] = ml_extent_size(s, row->rows);
+        in = ml_extent_size(s, row->cols);
+        units[n++] = ml_extent_units(s, kind == ML_LINEAR_ROW ? row->cols : row->rows);
     }
     ml_linear_describe(linear, kind, n, modules, outs, in, units, m->tp, m->tp_rank);
 }
 
 static void describe_layer(ml_model *m, int64_t l)
 {
-    const ml_model_spec *s = &m->spec;
     ml_layer *layer = &m->layers[l];
-    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, f = s->mlp_width;
-    describe_linear(m, &layer->qkv, l, ML_LINEAR_COLUMN,
-                    (const char *[]){"attn.q", "attn.k", "attn.v"}, (int64_t[]){q, kv, kv},
-                    (int64_t[]){s->heads, s->kv_heads, s->kv_heads}, s->width);
-    describe_linear(m, &layer->o, l, ML_LINEAR_ROW, (const char *[]){"attn.o", NULL},
-                    (int64_t[]){s->width}, (int64_t[]){s->heads}, q);
-    if (is_gated(m))
-        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN,
-                        (const char *[]){"mlp.gate", "mlp.up", NULL}, (int64_t[]){f, f},
-                        (int64_t[]){f, f}, s->width);
-    else
-        describe_linear(m, &layer->up, l, ML_LINEAR_COLUMN, (const char *[]){"mlp.fc", NULL},
-                        (int64_t[]){f}, (int64_t[]){f}, s->width);
-    describe_linear(m, &layer->down, l, ML_LINEAR_ROW,
-                    (const char *[]){is_gated(m) ? "mlp.down" : "mlp.proj", NULL},
-                    (int64_t[]){s->width}, (int64_t[]){f}, f);
+    describe_linear(m, &layer->qkv, l, ML_ROLE_QKV);
+    describe_linear(m, &layer->o, l, ML_ROLE_O);
+    describe_linear(m, &layer->up, l, ML_ROLE_UP);
+    describe_linear(m, &layer->down, l, ML_ROLE_DOWN);
 }
 
-static ml_shard row_shard(int64_t first, int64_t count)
+/* ---- slots --------------------------------------------------------------------------------- */
+
+/* This rank's part: whole units of the rows or columns that the table says are cut. */
+static ml_shard shard_of(const ml_model *m, const ml_family_tensor *row)
 {
-    return (ml_shard){.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, count}}};
+    if (row->cut == ML_CUT_NONE) return (ml_shard){.dim = ML_SHARD_WHOLE};
+    ml_extent extent = row->cut == ML_CUT_ROWS ? row->rows : row->cols;
+    int64_t units = ml_extent_units(&m->spec, extent),
+            size = ml_extent_size(&m->spec, extent) / units;
+    return (ml_shard){.dim = row->cut == ML_CUT_ROWS ? ML_SHARD_ROWS : ML_SHARD_COLS,
+                      .nparts = 1,
+                      .part = {{size * ml_part_start(units, m->tp, m->tp_rank),
+                                size * ml_part_count(units, m->tp, m->tp_rank)}}};
+}
+
+/* Parts of one linear layer lie right behind one another, weights and biases apart. */
+static bool follows_last(const ml_model *m, const ml_model_tensor *t)
+{
+    if (m->nslots == 0 || t->layer < 0) return false;
+    const ml_model_slot *last = &m->slots[m->nslots - 1];
+    return last->layer == t->layer && last->row->role == t->row->role &&
+           last->row->bias == t->row->bias;
+}
+
+static void add_slot(ml_model *m, const ml_model_tensor *t)
+{
+    ml_model_slot *slot = &m->slots[m->nslots];
+    m->follows[m->nslots] = follows_last(m, t);
+    m->nslots++;
+    *slot = (ml_model_slot){.row = t->row,
+                            .layer = t->layer,
+                            .rows = t->rows,
+                            .cols = t->cols,
+                            .vector = t->vector,
+                            .shard = shard_of(m, t->row),
+                            .dtype = t->norm_or_bias ? ML_FP32 : m->dtype,
+                            .partial = t->row->rows == ML_EXTENT_HEAD};
+    snprintf(slot->name, sizeof slot->name, "%s", t->name);
+    slot->count = ml_shard_rows(&slot->shard, slot->rows) * ml_shard_cols(&slot->shard, slot->cols);
 }
 
 static void add_slots(ml_model *m)
 {
-    const ml_model_spec *s = &m->spec;
-    m->embed_slot = m->nslots;
-    add_slot(m, "embed.weight", s->vocab, s->width, false,
-             row_shard(m->vocab_first, m->vocab_count), false);
+    int64_t count = ml_model_tensor_count(&m->spec);
     m->position_slot = -1;
-    if (s->family == ML_FAMILY_GPT2) {
-        m->position_slot = m->nslots;
-        add_slot(m, "position.weight", s->context, s->width, false,
-                 row_shard(m->position_first, m->position_count), false);
-    }
-    for (int64_t l = 0; l < s->layers; l++) {
-        ml_layer *layer = &m->layers[l];
-        char prefix[48];
-        m->layer_slot[l] = m->nslots;
-        snprintf(prefix, sizeof prefix, "layers.%" PRId64 ".norm1", l);
-        add_norm(m, prefix);
-        add_linear(m, &layer->qkv, s->qkv_bias);
-        add_linear(m, &layer->o, s->o_bias);
-        snprintf(prefix, sizeof prefix, "layers.%" PRId64 ".norm2", l);
-        add_norm(m, prefix);
-        add_linear(m, &layer->up, s->mlp_bias);
-        add_linear(m, &layer->down, s->mlp_bias);
-    }
-    m->final_norm_slot = m->nslots;
-    add_norm(m, "norm");
-    m->head_slot = m->embed_slot;
-    if (!s->tied_head) {
-        m->head_slot = m->nslots;
-        add_slot(m, "head.weight", s->vocab, s->width, false,
-                 row_shard(m->vocab_first, m->vocab_count), false);
+    for (int64_t i = 0; i < count; i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&m->spec, i, &t);
+        if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->head_slot = m->nslots;
+        if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
+        if (t.row->role == ML_ROLE_HEAD) m->head_slot = m->nslots;
+        add_slot(m, &t);
     }
 }
+
+/* ---- the model ----------------------------------------------------------------------------- */
 
 static ml_status check_tp(const ml_model_spec *spec, int tp)
 {
@@ -155,9 +132,8 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     m->position_first = ml_part_start(spec->context, tp, tp_rank);
     m->position_count = ml_part_count(spec->context, tp, tp_rank);
     ML_NEW(m->layers, spec->layers, ML_MEM_OTHER, "layers");
-    ML_NEW(m->layer_slot, spec->layers, ML_MEM_OTHER, "layers");
     for (int64_t l = 0; l < spec->layers; l++) describe_layer(m, l);
-    int64_t most = 8 + spec->layers * 20;
+    int64_t most = ml_model_tensor_count(spec);
     ML_NEW(m->slots, most, ML_MEM_OTHER, "tensors of the model");
     ML_NEW(m->follows, most, ML_MEM_OTHER, "tensors of the model");
     add_slots(m);
@@ -175,7 +151,6 @@ void ml_model_destroy(ml_model *m)
     ml_memory_free(m->storage);
     ml_memory_free(m->slots);
     ml_memory_free(m->follows);
-    ml_memory_free(m->layer_slot);
     ml_memory_free(m->layers);
     ml_memory_free(m);
 }

@@ -13,7 +13,7 @@ ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
                         const ml_peft_options *options)
 {
     const ml_model_spec *spec = ml_model_get_spec(model);
-    if (spec->family != ML_FAMILY_GPT2 && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
+    if (spec->norm != ML_NORM_LAYER && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
         return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; "
                                  "method.new_biases: true makes some, as zeros");
     return slots_attach(out, model, parameters, options, is_bias);

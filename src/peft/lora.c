@@ -72,11 +72,22 @@ done:
     return st;
 }
 
-/* "layers.3.attn.qkv" from "layers.3.attn.q". */
-static void fused_module(const ml_linear *layer, char module[64])
+/* "attn.q" of "layers.3.attn.q" */
+static const char *in_layer(const char *module)
 {
-    const char *first = layer->part[0].module;
-    snprintf(module, 64, "%.*s.qkv", (int)(strrchr(first, '.') - first), first);
+    return strchr(module + strlen("layers."), '.') + 1;
+}
+
+/* The family's fused target that all parts of this layer make together, and its module:
+ * "layers.3.attn.qkv" from "layers.3.attn.q"; NULL: none. */
+static const ml_family_tensor *fused_target(const ml_model *model, const ml_linear *layer,
+                                            char module[64])
+{
+    const ml_family *family = ml_model_get_spec(model)->family;
+    const char *first = layer->part[0].module, *own = in_layer(first);
+    const ml_family_tensor *row = ml_family_fused(family, ml_family_find_target(family, own));
+    if (row) snprintf(module, 64, "%.*s%s", (int)(own - first), first, row->module);
+    return row;
 }
 
 static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameters, bool has_dora)
@@ -121,19 +132,7 @@ static ml_linear *linear_of(ml_layer *layer, int i)
 }
 
 /* The target's bit of a projection, by the last word of its module. */
-static unsigned target_of(const char *module)
-{
-    static const struct {
-        const char *word;
-        ml_target target;
-    } table[] = {{"q", ML_TARGET_Q},       {"k", ML_TARGET_K},   {"v", ML_TARGET_V},
-                 {"o", ML_TARGET_O},       {"fc", ML_TARGET_FC}, {"proj", ML_TARGET_PROJ},
-                 {"gate", ML_TARGET_GATE}, {"up", ML_TARGET_UP}, {"down", ML_TARGET_DOWN}};
-    const char *word = strrchr(module, '.') + 1;
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (!strcmp(table[i].word, word)) return table[i].target;
-    return 0;
-}
+static unsigned target_of(const char *module) { return ml_target_find(strrchr(module, '.') + 1); }
 
 static void describe_configured(const ml_lora_options *o, lora_group *group, const char *module,
                                 int part, int parts[PAIRS_A_LAYER])
@@ -144,17 +143,16 @@ static void describe_configured(const ml_lora_options *o, lora_group *group, con
     describe_pair(group, module, part, rank, alpha, scale_of(alpha, rank, o->scaling));
 }
 
-static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer, bool has_qkv)
+static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
 {
     const ml_lora_options *o = &peft->options;
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
     *group = (lora_group){.layer = layer};
-    if (has_qkv && (o->targets & ML_TARGET_QKV)) {
-        char module[64];
-        fused_module(layer, module);
+    char module[64];
+    const ml_family_tensor *fused = fused_target(peft->model, layer, module);
+    if (fused && (o->targets & ml_target_find(fused->target)))
         describe_configured(o, group, module, -1, parts);
-    }
     for (int i = 0; i < layer->nparts; i++)
         if (o->targets & target_of(layer->part[i].module))
             describe_configured(o, group, layer->part[i].module, i, parts);
@@ -170,7 +168,7 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     peft->options = *options;
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
         for (int i = 0; i < 4 && lora_wants_layer(options, l); i++)
-            ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i), i == 0));
+            ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i)));
     ML_TRY(lora_check_modules(peft));
     *out = peft;
     peft = NULL;
@@ -181,14 +179,14 @@ done:
 
 /* ---- an adapter that exists ---------------------------------------------------------------- */
 
-static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, bool has_qkv,
-                              const ml_adapter *adapter, int64_t *used)
+static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, const ml_adapter *adapter,
+                              int64_t *used)
 {
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
     char fused[64] = "";
     *group = (lora_group){.layer = layer};
-    if (has_qkv) fused_module(layer, fused);
+    (void)fused_target(peft->model, layer, fused);
     for (int64_t j = 0; j < adapter->count; j++) {
         const ml_adapter_pair *from = &adapter->pairs[j];
         int part = !strcmp(from->module, fused) ? -1 : layer->nparts;
@@ -213,8 +211,7 @@ ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *par
     ML_TRY(create(&peft, model, parameters, adapter->count > 0 && adapter->pairs[0].m));
     for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
         for (int i = 0; i < 4; i++)
-            ML_TRY(
-                attach_pairs(peft, linear_of(ml_model_layer(model, l), i), i == 0, adapter, &used));
+            ML_TRY(attach_pairs(peft, linear_of(ml_model_layer(model, l), i), adapter, &used));
     if (used != adapter->count) {
         st = ml_fail(ML_INPUT,
                      "adapter: %" PRId64 " of its %" PRId64

@@ -7,6 +7,8 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "mpilora/family.h"
+
 static const int64_t block_floats = (8 << 20) / 4;
 
 typedef struct merge {
@@ -75,21 +77,17 @@ static ml_status name_result(const ml_base *base, const ml_adapter *adapter, boo
 
 /* ---- one matrix ---------------------------------------------------------------------------- */
 
-/* Where the rows of a base tensor begin in the B of a pair: 0, or within GPT-2's fused q|k|v; −1
+/* Where the rows of a base tensor begin in the B of a pair: 0, or within a fused target's; −1
  * where the pair is of another place. */
-static int64_t first_row_in(const ml_adapter_pair *pair, const ml_model_tensor *tensor)
+static int64_t first_row_in(const ml_model_spec *spec, const ml_adapter_pair *pair,
+                            const ml_model_tensor *tensor)
 {
-    static const char *const parts[] = {"q", "k", "v"};
-    char name[sizeof tensor->name + 16];
-    snprintf(name, sizeof name, "%s.weight", pair->module);
-    if (!strcmp(name, tensor->name)) return 0;
-    size_t stem = strlen(pair->module) - 3;
-    if (strlen(pair->module) < 4 || strcmp(pair->module + stem, "qkv") != 0) return -1;
-    for (int i = 0; i < 3; i++) {
-        snprintf(name, sizeof name, "%.*s%s.weight", (int)stem, pair->module, parts[i]);
-        if (!strcmp(name, tensor->name)) return i * (pair->out / 3);
-    }
-    return -1;
+    int64_t layer;
+    const ml_family_tensor *row = ml_module_parse(spec, pair->module, &layer);
+    if (!row || layer != tensor->layer || tensor->row->bias || tensor->row->role != row->role)
+        return -1;
+    if (row->present == ML_PRESENT_FUSED) return ml_module_first_row(spec, tensor->row);
+    return row == tensor->row ? 0 : -1;
 }
 
 /* DoRA: the row gets its magnitude. */
@@ -171,7 +169,7 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
         changed = true;
     }
     for (int64_t i = 0; i < m->adapter->count; i++) {
-        int64_t start = first_row_in(&m->adapter->pairs[i], tensor);
+        int64_t start = first_row_in(ml_base_spec(m->base), &m->adapter->pairs[i], tensor);
         if (start < 0) continue;
         add_rows(m, &m->adapter->pairs[i], start + first, n);
         changed = true;

@@ -2,6 +2,7 @@
 #ifndef MPILORA_PEFT_PEFT_PRIVATE_H
 #define MPILORA_PEFT_PEFT_PRIVATE_H
 
+#include "mpilora/family.h"
 #include "mpilora/peft.h"
 
 /* NULL: nothing to do. */

@@ -96,8 +96,9 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
         if (!chosen(model, slot, &options->sizes)) continue;
         slot->apart = true;
         s->slot[s->count++] = i;
-        ML_TRY(ml_parameters_add(parameters, slot->name, slot->rows, slot->cols, slot->vector,
-                                 slot->shard, ML_GRADIENT_IDENTICAL, NULL));
+        ML_TRY(ml_parameters_add(
+            parameters, slot->name, slot->rows, slot->cols, slot->vector, slot->shard,
+            slot->partial ? ML_GRADIENT_PARTIAL : ML_GRADIENT_IDENTICAL, NULL));
     }
     *out = peft;
     peft = NULL;

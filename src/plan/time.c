@@ -129,7 +129,7 @@ typedef struct micro {
  * logits of 32 MiB at least, 32 to 512 rows. */
 static void find_chunks(const tally *t, const ml_layer *l, double vocab, micro *b)
 {
-    bool gated = t->spec->family == ML_FAMILY_LLAMA, wide = t->dtype == ML_BF16;
+    bool gated = t->spec->gated, wide = t->dtype == ML_BF16;
     double q = (double)l->o.in, qkv = (double)l->qkv.out, f = (double)l->down.in,
            h = (double)l->up.out;
     double room = b->tokens * (qkv + 2.0 * q + (wide ? qkv + q : 0.0)),
@@ -146,14 +146,14 @@ static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, co
     double width = (double)l->o.in;
     double seconds = ml_cost_seconds(&t->step->machine->cost[kind], 4.0 * b->pairs * width, 0.0,
                                      b->tokens * width);
-    if (t->spec->family == ML_FAMILY_LLAMA)
+    if (t->spec->positions == ML_POSITIONS_ROTARY)
         seconds += elements(t, ML_ELEMENT_MOVE, 2.0 * b->tokens * (double)l->qkv.out);
     return seconds;
 }
 
 static double activation(const tally *t, bool backward, double n)
 {
-    bool gated = t->spec->family == ML_FAMILY_LLAMA;
+    bool gated = t->spec->gated;
     ml_element_kind first = gated ? ML_ELEMENT_GATED_FORWARD : ML_ELEMENT_ACTIVATION_FORWARD;
     return elements(t, backward ? first + 1 : first, n);
 }

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "model/families/families.h"
 #include "mpilora/peft.h"
 
 enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3 };
@@ -25,7 +26,7 @@ typedef struct fixture {
 } fixture;
 
 typedef struct fixture_options {
-    ml_family family;
+    const ml_family *family;
     ml_method method;
     unsigned targets;
     double dropout;
@@ -35,31 +36,21 @@ typedef struct fixture_options {
     int64_t chunk;
 } fixture_options;
 
-static inline ml_model_spec fixture_spec(ml_family family)
+static inline ml_model_spec fixture_spec(const ml_family *family)
 {
-    ml_model_spec s = {.family = family,
-                       .layers = 2,
-                       .width = 24,
-                       .mlp_width = 40,
-                       .heads = 4,
-                       .kv_heads = 4,
-                       .head_dim = 6,
-                       .vocab = 37,
-                       .context = 32,
-                       .activation = ML_GELU_TANH,
-                       .norm_eps = 1e-5,
-                       .tied_head = true,
-                       .qkv_bias = true,
-                       .o_bias = true,
-                       .mlp_bias = true};
-    if (family == ML_FAMILY_LLAMA) {
-        s.activation = ML_SILU;
-        s.heads = 8;
-        s.head_dim = 4;
-        s.rope_theta = 10000.0;
-        s.tied_head = false;
-        s.o_bias = s.mlp_bias = false;
-    }
+    ml_model_spec s = family->defaults;
+    bool gpt2 = s.positions == ML_POSITIONS_LEARNED;
+    s.layers = 2;
+    s.width = 24;
+    s.mlp_width = 40;
+    s.heads = gpt2 ? 4 : 8;
+    s.kv_heads = 4;
+    s.head_dim = gpt2 ? 6 : 4;
+    s.vocab = 37;
+    s.context = 32;
+    s.norm_eps = 1e-5;
+    s.tied_head = gpt2;
+    s.qkv_bias = true;
     return s;
 }
 

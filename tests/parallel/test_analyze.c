@@ -67,7 +67,7 @@ static void write_files(const ml_model_spec *spec, const char *const *kinds)
     if (writes) {
         ml_adapter a = make_adapter(spec, kinds, 0, 2, 4.0, false),
                    b = make_adapter(spec, kinds, 0, 3, 4.0, true);
-        write_base(spec, spec->family == ML_FAMILY_GPT2 ? ML_BF16 : ML_FP32);
+        write_base(spec, spec->family == &ml_family_gpt2 ? ML_BF16 : ML_FP32);
         assert_int_equal(ml_adapter_write(&a, a_path), ML_OK);
         assert_int_equal(ml_adapter_write(&b, b_path), ML_OK);
         ml_adapter_destroy(&a);

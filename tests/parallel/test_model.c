@@ -15,35 +15,35 @@ enum { CASES = 27 };
 static fixture_options case_number(int c)
 {
     const fixture_options cases[CASES] = {
-        {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_Q | ML_TARGET_V},
-        {.family = ML_FAMILY_GPT2, .targets = gpt2_all},
-        {.family = ML_FAMILY_GPT2, .targets = gpt2_all, .dropout = 0.25},
-        {.family = ML_FAMILY_GPT2, .targets = ML_TARGET_PROJ},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_FULL},
-        {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_Q | ML_TARGET_V},
-        {.family = ML_FAMILY_LLAMA, .targets = llama_all},
-        {.family = ML_FAMILY_LLAMA, .targets = ML_TARGET_O | ML_TARGET_GATE, .dropout = 0.25},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_FULL},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_TOP},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_TOP},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_BITFIT},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_BITFIT},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_PREFIX_EMBED},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_PREFIX_LAYER},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_H},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_L},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_ADAPTER_L},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_ADAPTER_P},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_ADAPTER_DROP},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_COMPACTER},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_LORA_PREFIX_LAYER, .targets = gpt2_all},
-        {.family = ML_FAMILY_GPT2,
+        {.family = &ml_family_gpt2, .targets = ML_TARGET_Q | ML_TARGET_V},
+        {.family = &ml_family_gpt2, .targets = gpt2_all},
+        {.family = &ml_family_gpt2, .targets = gpt2_all, .dropout = 0.25},
+        {.family = &ml_family_gpt2, .targets = ML_TARGET_PROJ},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_FULL},
+        {.family = &ml_family_llama, .targets = ML_TARGET_Q | ML_TARGET_V},
+        {.family = &ml_family_llama, .targets = llama_all},
+        {.family = &ml_family_llama, .targets = ML_TARGET_O | ML_TARGET_GATE, .dropout = 0.25},
+        {.family = &ml_family_llama, .method = ML_METHOD_FULL},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_TOP},
+        {.family = &ml_family_llama, .method = ML_METHOD_TOP},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_llama, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_PREFIX_EMBED},
+        {.family = &ml_family_llama, .method = ML_METHOD_PREFIX_LAYER},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_ADAPTER_H},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_ADAPTER_L},
+        {.family = &ml_family_llama, .method = ML_METHOD_ADAPTER_L},
+        {.family = &ml_family_llama, .method = ML_METHOD_ADAPTER_P},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_ADAPTER_DROP},
+        {.family = &ml_family_llama, .method = ML_METHOD_COMPACTER},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_LORA_PREFIX_LAYER, .targets = gpt2_all},
+        {.family = &ml_family_gpt2,
          .targets = ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_PROJ,
          .dora = true},
-        {.family = ML_FAMILY_LLAMA, .targets = llama_all, .dora = true},
-        {.family = ML_FAMILY_GPT2, .method = ML_METHOD_PREFIX_KV},
-        {.family = ML_FAMILY_LLAMA, .method = ML_METHOD_PREFIX_KV},
-        {.family = ML_FAMILY_LLAMA,
+        {.family = &ml_family_llama, .targets = llama_all, .dora = true},
+        {.family = &ml_family_gpt2, .method = ML_METHOD_PREFIX_KV},
+        {.family = &ml_family_llama, .method = ML_METHOD_PREFIX_KV},
+        {.family = &ml_family_llama,
          .method = ML_METHOD_LORA_PREFIX_KV,
          .targets = ML_TARGET_Q | ML_TARGET_K},
     };
@@ -342,7 +342,7 @@ static void collected_adapter_is_whole(void **state)
 static void tp_divides_the_weights(void **state)
 {
     (void)state;
-    ml_model_spec spec = fixture_spec(ML_FAMILY_LLAMA);
+    ml_model_spec spec = fixture_spec(&ml_family_llama);
     spec.vocab = 36;
     ml_model *one, *half, *bad;
     assert_int_equal(ml_model_create(&one, &spec, NULL, 1, 0, ML_BF16), ML_OK);

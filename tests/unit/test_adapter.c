@@ -112,7 +112,9 @@ static void shapes_and_values_are_checked(void **state)
     shallow.layers = 1;
     expect_refused(file, &shallow, "layers.1.attn.q");
     expect_refused(file,
-                   &(ml_model_spec){.family = ML_FAMILY_GPT2,
+                   &(ml_model_spec){.family = &ml_family_gpt2,
+                                    .norm = ML_NORM_LAYER,
+                                    .positions = ML_POSITIONS_LEARNED,
                                     .layers = 2,
                                     .width = 4,
                                     .heads = 1,
@@ -239,7 +241,7 @@ static void ranks_of_their_own_come_back(void **state)
     int64_t capacity = 32, in, out; /* make_adapter's own */
     ml_adapter_pair *pair;
     ml_adapter read, adapter = make_adapter(&tiny_llama, q_and_v, 0, 3, 6, false);
-    ml_module_shape(&tiny_llama, "mlp.down", &in, &out);
+    ml_module_shape(&tiny_llama, ml_family_find_target(tiny_llama.family, "mlp.down"), &in, &out);
     assert_int_equal(ml_adapter_add(&adapter, &capacity, "layers.1.mlp.down", 5, in, out, &pair),
                      ML_OK);
     pair->alpha = 2.5;

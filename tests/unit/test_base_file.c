@@ -14,9 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/families/families.h"
 #include "mpilora/store.h"
 
-static const ml_model_spec spec = {.family = ML_FAMILY_LLAMA,
+static const ml_model_spec spec = {.family = &ml_family_llama,
                                    .layers = 2,
                                    .width = 24,
                                    .mlp_width = 40,
@@ -29,6 +30,7 @@ static const ml_model_spec spec = {.family = ML_FAMILY_LLAMA,
                                    .norm_eps = 1e-5,
                                    .rope_theta = 1e4,
                                    .rope_scaling = {8.0, 1.0, 4.0, 8},
+                                   .gated = true,
                                    .qkv_bias = true};
 static const char tokenizer[] = "{\"not\": \"looked into here\"}";
 static char directory[64], path[96];

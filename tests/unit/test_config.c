@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "model/families/families.h"
 #include "mpilora/config.h"
 
 static char path[64];
@@ -373,16 +374,16 @@ static void targets_belong_to_a_family(void **state)
 {
     (void)state;
     unsigned bits = 0;
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_ALL, &bits), ML_OK);
     assert_int_equal(bits, ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_ALL, &bits), ML_OK);
     assert_int_equal(bits, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE |
                                ML_TARGET_UP | ML_TARGET_DOWN);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_QKV | ML_TARGET_Q, &bits),
+    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_QKV | ML_TARGET_Q, &bits),
                      ML_USAGE);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_QKV, &bits), ML_USAGE);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_LLAMA, ML_TARGET_FC, &bits), ML_USAGE);
-    assert_int_equal(ml_targets_resolve(ML_FAMILY_GPT2, ML_TARGET_ALL | ML_TARGET_Q, &bits),
+    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_QKV, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_FC, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_ALL | ML_TARGET_Q, &bits),
                      ML_USAGE);
 }
 

@@ -83,14 +83,14 @@ static double delta_of(const ml_adapter *adapter, const ml_model_spec *spec, con
         const ml_adapter_pair *p = &adapter->pairs[i];
         char name[96];
         int64_t layer, first = 0;
-        const char *kind = ml_module_parse(spec, p->module, &layer)->name;
+        const char *kind = ml_module_parse(spec, p->module, &layer)->module;
         snprintf(name, sizeof name, "%s.weight", p->module);
         bool here = !strcmp(name, tensor);
         static const char *const parts[] = {"attn.q", "attn.k", "attn.v"};
         for (int k = 0; k < 3 && !strcmp(kind, "attn.qkv") && !here; k++) {
             snprintf(name, sizeof name, "layers.%lld.%s.weight", (long long)layer, parts[k]);
             here = !strcmp(name, tensor);
-            first = ml_module_first_row(spec, parts[k]);
+            first = ml_module_first_row(spec, ml_family_find_target(spec->family, parts[k]));
         }
         for (int64_t k = 0; here && k < p->rank; k++)
             sum += (double)p->scale * (double)p->b[(first + row) * p->rank + k] *

@@ -1,28 +1,24 @@
 /* Which model a bench is about: a base file, a description, or the smallest GPT-2; and which of
  * its linear layers are adapted. */
 #include "cli/bench/bench.h"
+#include "mpilora/family.h"
 #include "mpilora/store.h"
 
-static const ml_model_spec gpt2_small = {.family = ML_FAMILY_GPT2,
-                                         .layers = 12,
-                                         .width = 768,
-                                         .mlp_width = 3072,
-                                         .heads = 12,
-                                         .kv_heads = 12,
-                                         .head_dim = 64,
-                                         .vocab = 50257,
-                                         .context = 1024,
-                                         .activation = ML_GELU_TANH,
-                                         .norm_eps = 1e-5,
-                                         .tied_head = true,
-                                         .qkv_bias = true,
-                                         .o_bias = true,
-                                         .mlp_bias = true};
+static ml_model_spec gpt2_small(void)
+{
+    ml_model_spec s = ml_family_find("gpt2")->defaults;
+    s.layers = 12;
+    s.width = 768;
+    s.heads = 12;
+    s.vocab = 50257;
+    ml_model_spec_complete(&s);
+    return s;
+}
 
 ml_status bench_read_model(const char *base, const char *model, ml_model_spec *out)
 {
     ml_base *file = NULL;
-    *out = gpt2_small;
+    *out = gpt2_small();
     if (base && model)
         return ml_fail(ML_USAGE,
                        "--base and --model: give one of them, a base file or a description");
@@ -34,21 +30,14 @@ ml_status bench_read_model(const char *base, const char *model, ml_model_spec *o
     return st;
 }
 
-static unsigned target_bit(const char *word, size_t length)
-{
-    for (unsigned bit = 1; bit <= ML_TARGET_ALL; bit <<= 1) {
-        const char *name = ml_target_name((ml_target)bit);
-        if (strlen(name) == length && !strncmp(name, word, length)) return bit;
-    }
-    return 0;
-}
-
 ml_status bench_read_targets(const char *text, unsigned *out)
 {
     *out = 0;
     for (const char *word = text;; word++) {
         size_t length = strcspn(word, ",");
-        unsigned bit = target_bit(word, length);
+        char one[16];
+        int written = snprintf(one, sizeof one, "%.*s", (int)length, word);
+        unsigned bit = written < (int)sizeof one ? ml_target_find(one) : 0;
         if (!bit)
             return ml_fail(
                 ML_USAGE,

@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/support/options.h"
+#include "mpilora/family.h"
 #include "mpilora/import.h"
 
 static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32]  |  mpilora import "
@@ -48,9 +49,9 @@ static ml_status report(const char *path)
     printf("%s: %s family, %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64
            " key/value), vocabulary %" PRId64 ", context %" PRId64 "\n%" PRId64
            " parameters, %s, %s tokenizer, %.1f MB\n",
-           path, s->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama", s->layers, s->width, s->heads,
-           s->kv_heads, s->vocab, s->context, ml_model_parameters_total(s),
-           ml_dtype_name(ml_base_dtype(base)), has_tokenizer ? "with" : "no",
+           path, s->family->title, s->layers, s->width, s->heads, s->kv_heads, s->vocab, s->context,
+           ml_model_parameters_total(s), ml_dtype_name(ml_base_dtype(base)),
+           has_tokenizer ? "with" : "no",
            stat(path, &about) == 0 ? 1e-6 * (double)about.st_size : 0.0);
     ml_base_close(base);
     return ML_OK;

@@ -67,13 +67,13 @@ static bool all_finite(const float *x, int64_t n)
 static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
 {
     int64_t layer, in, out;
-    const ml_module_kind *kind = ml_module_parse(spec, p->module, &layer);
-    if (!kind)
+    const ml_family_tensor *row = ml_module_parse(spec, p->module, &layer);
+    if (!row)
         return ml_fail(ML_INPUT,
                        "%s: the base has no such place for an adapter (it has %" PRId64
                        " layers of the %s family)",
-                       p->module, spec->layers, spec->family == ML_FAMILY_GPT2 ? "GPT-2" : "Llama");
-    ml_module_shape(spec, kind->name, &in, &out);
+                       p->module, spec->layers, spec->family->title);
+    ml_module_shape(spec, row, &in, &out);
     if (p->in != in || p->out != out)
         return ml_fail(ML_INPUT,
                        "%s: A is %" PRId64 " × %" PRId64 " and B %" PRId64 " × %" PRId64

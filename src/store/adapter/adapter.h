@@ -3,27 +3,8 @@
 #ifndef MPILORA_STORE_ADAPTER_ADAPTER_H
 #define MPILORA_STORE_ADAPTER_ADAPTER_H
 
+#include "mpilora/family.h"
 #include "mpilora/store.h"
-
-/* A kind of module: what comes behind "layers.N.", and the module that Hugging Face's model of the
- * family has for it. */
-typedef struct ml_module_kind {
-    const char *name;   /* "attn.q" */
-    const char *module; /* "self_attn.q_proj"; GPT-2's q, k and v share "attn.c_attn" */
-} ml_module_kind;
-
-/* The kinds of a family, ended by a NULL name. */
-const ml_module_kind *ml_module_kinds(ml_family family);
-
-/* Input and output width of a kind of module. */
-void ml_module_shape(const ml_model_spec *spec, const char *kind, int64_t *in, int64_t *out);
-/* First row of a kind within its module's output: that of k and v in GPT-2's fused projection,
- * else 0. */
-int64_t ml_module_first_row(const ml_model_spec *spec, const char *kind);
-/* Splits "layers.3.attn.q" into 3 and the family's kind; NULL where the model has no such module.
- */
-const ml_module_kind *ml_module_parse(const ml_model_spec *spec, const char *module,
-                                      int64_t *layer);
 
 float ml_adapter_scale(double alpha, int64_t rank, bool rslora);
 

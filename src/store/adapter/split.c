@@ -1,4 +1,5 @@
-/* The way back from a fused c_attn adapter to the pairs of q, k and v that it was made of. */
+/* The way back from an adapter of a fused projection to the pairs of q, k and v that it was made
+ * of. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -59,9 +60,10 @@ static ml_status split_pair(const ml_adapter_pair *fused, const ml_model_spec *s
     (void)ml_module_parse(spec, fused->module, &layer);
     for (int i = 0; i < p->count; i++) {
         char module[64];
-        int64_t in, width, first = ml_module_first_row(spec, p->name[i]);
+        const ml_family_tensor *row = ml_family_find_target(spec->family, p->name[i]);
+        int64_t in, width, first = ml_module_first_row(spec, row);
         ml_adapter_pair *pair;
-        ml_module_shape(spec, p->name[i], &in, &width);
+        ml_module_shape(spec, row, &in, &width);
         snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, p->name[i]);
         ML_TRY(ml_adapter_add(out, capacity, module, rank, in, width, &pair));
         pair->alpha = rslora ? fused->alpha : fused->alpha / p->count;

@@ -1,29 +1,105 @@
-/* A model specification as JSON text, and back. */
+/* A model specification as JSON text, and back: sizes and features by their names. What a file of
+ * an older version does not say is its family's own. */
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "mpilora/family.h"
 #include "store/base/base_private.h"
 
-static const char *const families[] = {"gpt2", "llama"};
-static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu"};
-enum { FAMILIES = 2, ACTIVATIONS = 4 };
+typedef enum field_kind {
+    FIELD_INT,
+    FIELD_REAL,
+    FIELD_BOOL,
+    FIELD_WORD,  /* an enum, by its word */
+    FIELD_LAYERS /* full_layers, as a list of their numbers */
+} field_kind;
+
+typedef struct field {
+    const char *section, *name; /* section "": at the top */
+    field_kind kind;
+    size_t offset;
+    const char *const *words;
+    bool newer; /* files of the first version lack it */
+} field;
+
+static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL},
+                         *const norms[] = {"rms", "layer", NULL},
+                         *const positions[] = {"rotary", "learned", NULL};
+
+#define AT(name) offsetof(ml_model_spec, name)
+static const field fields[] = {
+    {"", "layers", FIELD_INT, AT(layers), NULL, false},
+    {"", "width", FIELD_INT, AT(width), NULL, false},
+    {"", "mlp_width", FIELD_INT, AT(mlp_width), NULL, false},
+    {"", "heads", FIELD_INT, AT(heads), NULL, false},
+    {"", "kv_heads", FIELD_INT, AT(kv_heads), NULL, false},
+    {"", "head_dim", FIELD_INT, AT(head_dim), NULL, false},
+    {"", "vocab", FIELD_INT, AT(vocab), NULL, false},
+    {"", "context", FIELD_INT, AT(context), NULL, false},
+    {"", "activation", FIELD_WORD, AT(activation), activations, false},
+    {"", "norm_eps", FIELD_REAL, AT(norm_eps), NULL, false},
+    {"", "rope_theta", FIELD_REAL, AT(rope_theta), NULL, false},
+    {"rope_scaling", "factor", FIELD_REAL, AT(rope_scaling.factor), NULL, false},
+    {"rope_scaling", "low_freq_factor", FIELD_REAL, AT(rope_scaling.low_freq_factor), NULL, false},
+    {"rope_scaling", "high_freq_factor", FIELD_REAL, AT(rope_scaling.high_freq_factor), NULL,
+     false},
+    {"rope_scaling", "original_context", FIELD_INT, AT(rope_scaling.original_context), NULL, false},
+    {"", "tied_head", FIELD_BOOL, AT(tied_head), NULL, false},
+    {"", "qkv_bias", FIELD_BOOL, AT(qkv_bias), NULL, false},
+    {"", "o_bias", FIELD_BOOL, AT(o_bias), NULL, false},
+    {"", "mlp_bias", FIELD_BOOL, AT(mlp_bias), NULL, false},
+    {"", "norm", FIELD_WORD, AT(norm), norms, true},
+    {"", "positions", FIELD_WORD, AT(positions), positions, true},
+    {"", "qk_norm", FIELD_BOOL, AT(qk_norm), NULL, true},
+    {"", "gated", FIELD_BOOL, AT(gated), NULL, true},
+    {"", "window", FIELD_INT, AT(window), NULL, true},
+    {"", "full_layers", FIELD_LAYERS, AT(full_layers), NULL, true},
+};
+enum { FIELDS = sizeof fields / sizeof *fields };
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static json_t *layers_json(const ml_model_spec *s)
+{
+    json_t *list = json_array();
+    for (int64_t l = 0; l < ml_min(s->layers, ML_WINDOW_LAYERS); l++)
+        if (s->full_layers[l / 64] >> (l % 64) & 1 && json_array_append_new(list, json_integer(l)))
+            break;
+    return list;
+}
+
+static json_t *value_json(const ml_model_spec *s, const field *f)
+{
+    const void *at = (const char *)s + f->offset;
+    switch (f->kind) {
+    case FIELD_INT:
+        return json_integer((json_int_t) * (const int64_t *)at);
+    case FIELD_REAL:
+        return json_real(*(const double *)at);
+    case FIELD_BOOL:
+        return json_boolean(*(const bool *)at);
+    case FIELD_WORD:
+        return json_string(f->words[*(const int *)at]);
+    case FIELD_LAYERS:
+        return layers_json(s);
+    }
+    return NULL;
+}
 
 ml_status base_spec_to_json(const ml_model_spec *s, ml_text *out)
 {
-    json_t *o = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:{s:f, s:f, s:f, s:I}, s:b, "
-        "s:b, s:b, s:b}",
-        "family", families[s->family], "layers", (json_int_t)s->layers, "width",
-        (json_int_t)s->width, "mlp_width", (json_int_t)s->mlp_width, "heads", (json_int_t)s->heads,
-        "kv_heads", (json_int_t)s->kv_heads, "head_dim", (json_int_t)s->head_dim, "vocab",
-        (json_int_t)s->vocab, "context", (json_int_t)s->context, "activation",
-        activations[s->activation], "norm_eps", s->norm_eps, "rope_theta", s->rope_theta,
-        "rope_scaling", "factor", s->rope_scaling.factor, "low_freq_factor",
-        s->rope_scaling.low_freq_factor, "high_freq_factor", s->rope_scaling.high_freq_factor,
-        "original_context", (json_int_t)s->rope_scaling.original_context, "tied_head",
-        (int)s->tied_head, "qkv_bias", (int)s->qkv_bias, "o_bias", (int)s->o_bias, "mlp_bias",
-        (int)s->mlp_bias);
-    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_t *o = json_object(), *in = o;
+    bool failed = json_object_set_new(o, "family", json_string(s->family->name)) != 0;
+    for (int i = 0; i < FIELDS && !failed; i++) {
+        const field *f = &fields[i];
+        in = *f->section ? json_object_get(o, f->section) : o;
+        if (!in) {
+            failed = json_object_set_new(o, f->section, json_object()) != 0;
+            in = json_object_get(o, f->section);
+        }
+        failed = failed || json_object_set_new(in, f->name, value_json(s, f)) != 0;
+    }
+    char *text = failed ? NULL : json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "the model's description: out of memory");
     ml_status st = ml_text_printf(out, "%s", text);
@@ -31,45 +107,99 @@ ml_status base_spec_to_json(const ml_model_spec *s, ml_text *out)
     return st;
 }
 
-static int find_word(const char *word, const char *const *words, int n)
+/* ---- reading ------------------------------------------------------------------------------- */
+
+static ml_status wrong(const field *f, const char *expected)
 {
-    for (int i = 0; i < n; i++)
-        if (!strcmp(words[i], word)) return i;
-    return -1;
+    return ml_fail(ML_INPUT, "architecture: %s: expected %s", f->name, expected);
+}
+
+static ml_status read_word(const field *f, const json_t *value, int *out)
+{
+    const char *word = json_string_value(value);
+    for (*out = 0; word && f->words[*out]; ++*out)
+        if (!strcmp(f->words[*out], word)) return ML_OK;
+    if (!word) return wrong(f, "a word");
+    return ml_fail(ML_INPUT, "architecture: %s \"%.40s\" is not known", f->name, word);
+}
+
+static ml_status read_layers(const field *f, const json_t *value, ml_model_spec *s)
+{
+    if (!json_is_array(value)) return wrong(f, "a list of layers");
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *layer = json_array_get(value, i);
+        if (!json_is_integer(layer) || json_integer_value(layer) < 0 ||
+            json_integer_value(layer) >= ML_WINDOW_LAYERS)
+            return wrong(f, "numbers of layers");
+        ml_model_set_full_layer(s, json_integer_value(layer));
+    }
+    return ML_OK;
+}
+
+static ml_status read_field(const field *f, const json_t *value, ml_model_spec *s)
+{
+    void *at = (char *)s + f->offset;
+    switch (f->kind) {
+    case FIELD_INT:
+        if (!json_is_integer(value)) return wrong(f, "a whole number");
+        *(int64_t *)at = json_integer_value(value);
+        return ML_OK;
+    case FIELD_REAL:
+        if (!json_is_number(value)) return wrong(f, "a number");
+        *(double *)at = json_number_value(value);
+        return ML_OK;
+    case FIELD_BOOL:
+        if (!json_is_boolean(value)) return wrong(f, "true or false");
+        *(bool *)at = json_is_true(value);
+        return ML_OK;
+    case FIELD_WORD:
+        return read_word(f, value, at);
+    case FIELD_LAYERS:
+        return read_layers(f, value, s);
+    }
+    return ML_OK;
+}
+
+/* Keys that no field has: a feature of a later version, which must not be read past. */
+static ml_status check_keys(json_t *o, const char *section)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(o, key, value)
+    {
+        bool known = !*section && !strcmp(key, "family");
+        for (int i = 0; i < FIELDS && !known; i++)
+            known = (!strcmp(fields[i].section, section) && !strcmp(fields[i].name, key)) ||
+                    (!*section && !strcmp(fields[i].section, key));
+        if (!known)
+            return ml_fail(
+                ML_INPUT, "architecture: %.60s is not known: is the file of a newer version?", key);
+    }
+    return ML_OK;
 }
 
 static ml_status unpack(json_t *o, ml_model_spec *s)
 {
-    json_error_t error;
-    const char *family, *activation;
-    int tied, qkv, out, mlp;
-    json_int_t n[8], context;
-    if (json_unpack_ex(
-            o, &error, JSON_STRICT,
-            "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:F, s:F, s:{s:F, s:F, s:F, s:I}, "
-            "s:b, s:b, s:b, s:b}",
-            "family", &family, "layers", &n[0], "width", &n[1], "mlp_width", &n[2], "heads", &n[3],
-            "kv_heads", &n[4], "head_dim", &n[5], "vocab", &n[6], "context", &n[7], "activation",
-            &activation, "norm_eps", &s->norm_eps, "rope_theta", &s->rope_theta, "rope_scaling",
-            "factor", &s->rope_scaling.factor, "low_freq_factor", &s->rope_scaling.low_freq_factor,
-            "high_freq_factor", &s->rope_scaling.high_freq_factor, "original_context", &context,
-            "tied_head", &tied, "qkv_bias", &qkv, "o_bias", &out, "mlp_bias", &mlp))
-        return ml_fail(ML_INPUT, "architecture: %s", error.text);
-    int f = find_word(family, families, FAMILIES),
-        a = find_word(activation, activations, ACTIVATIONS);
-    if (f < 0) return ml_fail(ML_INPUT, "architecture: family \"%s\" is not known", family);
-    if (a < 0) return ml_fail(ML_INPUT, "architecture: activation \"%s\" is not known", activation);
-    s->family = (ml_family)f;
-    s->activation = (ml_activation)a;
-    int64_t *const sizes[] = {&s->layers,   &s->width,    &s->mlp_width, &s->heads,
-                              &s->kv_heads, &s->head_dim, &s->vocab,     &s->context};
-    for (int i = 0; i < 8; i++) *sizes[i] = n[i];
-    s->rope_scaling.original_context = context;
-    s->tied_head = tied;
-    s->qkv_bias = qkv;
-    s->o_bias = out;
-    s->mlp_bias = mlp;
-    return ml_model_spec_check(s, ML_INPUT);
+    ml_status st = ML_OK;
+    const char *name = json_string_value(json_object_get(o, "family"));
+    const ml_family *family = name ? ml_family_find(name) : NULL;
+    if (!family)
+        return ml_fail(ML_INPUT, "architecture: family \"%.40s\" is not known",
+                       name ? name : "(missing)");
+    *s = family->defaults;
+    ML_TRY(check_keys(o, ""));
+    ML_TRY(check_keys(json_object_get(o, "rope_scaling"), "rope_scaling"));
+    for (int i = 0; i < FIELDS; i++) {
+        const field *f = &fields[i];
+        const json_t *in = *f->section ? json_object_get(o, f->section) : o,
+                     *value = json_object_get(in, f->name);
+        if (!value && f->newer) continue;
+        if (!value) return ml_fail(ML_INPUT, "architecture: %s is missing", f->name);
+        ML_TRY(read_field(f, value, s));
+    }
+    st = ml_model_spec_check(s, ML_INPUT);
+done:
+    return st;
 }
 
 ml_status base_spec_from_json(const char *json, ml_model_spec *out)

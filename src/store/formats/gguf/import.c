@@ -1,17 +1,19 @@
-/* A GGUF file as a source of weights: the Llama and GPT-2 types, tokenizer inside. */
+/* A GGUF file as a source of weights, read by the names and keys of its family's table; tokenizer
+ * inside. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "io/hdf5_file.h"
 #include "mpilora/data.h"
+#include "mpilora/family.h"
 #include "store/base/import_private.h"
 #include "store/formats/gguf/gguf.h"
 
 typedef struct gguf_source {
     gguf_file file;
     const ml_model_spec *spec;
-    const char *architecture; /* "llama" or "gpt2" */
+    const char *architecture; /* general.architecture */
 } gguf_source;
 
 static void source_close(void *self)
@@ -30,54 +32,67 @@ static const gguf_value *find_own(const gguf_source *g, const char *name)
     return gguf_find(&g->file, key);
 }
 
-static ml_status get_int(const gguf_source *g, const char *name, const int64_t *otherwise,
-                         int64_t *out)
+static ml_status check_number(const gguf_source *g, const ml_family_key *k, const gguf_value *v)
 {
-    const gguf_value *v = find_own(g, name);
-    if (!v && !otherwise)
-        return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
-    if (v && (v->kind != GGUF_NUMBER || !v->whole))
-        return ml_fail(ML_INPUT, "%s: key %s: expected a whole number", g->file.path, v->key);
-    *out = v ? v->integer : *otherwise;
+    bool whole = k->kind == ML_KEY_SIZE;
+    if (!v && k->required)
+        return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, k->key);
+    if (v && (v->kind != GGUF_NUMBER || (whole && !v->whole)))
+        return ml_fail(ML_INPUT, "%s: key %s: expected a %snumber", g->file.path, v->key,
+                       whole ? "whole " : "");
+    if (v && whole && v->integer < 1)
+        return ml_fail(ML_INPUT, "%s: key %s: %" PRId64 ", expected at least 1", g->file.path,
+                       v->key, v->integer);
     return ML_OK;
 }
 
-static ml_status get_real(const gguf_source *g, const char *name, const double *otherwise,
-                          double *out)
+static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model_spec *s)
 {
-    const gguf_value *v = find_own(g, name);
-    if (!v && !otherwise)
-        return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, name);
-    if (v && v->kind != GGUF_NUMBER)
-        return ml_fail(ML_INPUT, "%s: key %s: expected a number", g->file.path, v->key);
-    *out = v ? v->real : *otherwise;
+    const gguf_value *v = find_own(g, k->key);
+    if (k->kind == ML_KEY_OFF) {
+        if (!v || v->real == 0.0) return ML_OK;
+        return ml_fail(ML_INPUT,
+                       "%s: %s: this changes what the model computes and is not supported",
+                       g->file.path, v->key);
+    }
+    ml_status st = check_number(g, k, v);
+    if (st != ML_OK || !v) return st;
+    if (k->kind == ML_KEY_SIZE)
+        *(int64_t *)((char *)s + k->field) = v->integer;
+    else
+        *(double *)((char *)s + k->field) = v->real;
     return ML_OK;
 }
 
-static ml_status read_sizes(const gguf_source *g, ml_model_spec *s)
+/* Biases are there where the first layer has them. */
+static bool has_biases(const gguf_source *g, ml_role role)
 {
-    ml_status st = ML_OK;
-    ML_TRY(get_int(g, "block_count", NULL, &s->layers));
-    ML_TRY(get_int(g, "embedding_length", NULL, &s->width));
-    ML_TRY(get_int(g, "feed_forward_length", NULL, &s->mlp_width));
-    ML_TRY(get_int(g, "attention.head_count", NULL, &s->heads));
-    ML_TRY(get_int(g, "attention.head_count_kv", &s->heads, &s->kv_heads));
-    ML_TRY(get_int(g, "context_length", NULL, &s->context));
-    if (s->heads < 1)
-        return ml_fail(ML_INPUT, "%s: attention.head_count: %" PRId64, g->file.path, s->heads);
-    int64_t head_dim = s->width / s->heads, value_length;
-    ML_TRY(get_int(g, "attention.key_length", &head_dim, &s->head_dim));
-    ML_TRY(get_int(g, "attention.value_length", &s->head_dim, &value_length));
-    if (value_length != s->head_dim)
+    for (const ml_family_tensor *row = g->spec->family->tensors; row->module; row++) {
+        ml_stored_place place;
+        const ml_model_tensor first = {.row = row};
+        if (row->role != role || !row->bias) continue;
+        ml_stored_place_of(g->spec, &first, ML_FORMAT_GGUF, &place);
+        if (gguf_find_tensor(&g->file, place.name)) return true;
+    }
+    return false;
+}
+
+/* What is not a size: of values as wide as keys, of the vocabulary by the embedding's rows. */
+static ml_status read_shapes(const gguf_source *g, ml_model_spec *s)
+{
+    const gguf_value *v = find_own(g, "attention.value_length");
+    if (v && (v->kind != GGUF_NUMBER || v->integer != s->head_dim))
         return ml_fail(ML_INPUT,
                        "%s: attention.value_length %" PRId64 " differs from key_length %" PRId64
                        ": not supported",
-                       g->file.path, value_length, s->head_dim);
+                       g->file.path, v->integer, s->head_dim);
     const gguf_tensor *embed = gguf_find_tensor(&g->file, "token_embd.weight");
     if (!embed) return ml_fail(ML_INPUT, "%s: tensor token_embd.weight is missing", g->file.path);
     s->vocab = embed->rows;
-done:
-    return st;
+    s->qkv_bias = has_biases(g, ML_ROLE_QKV);
+    s->o_bias = has_biases(g, ML_ROLE_O);
+    s->mlp_bias = has_biases(g, ML_ROLE_UP);
+    return ML_OK;
 }
 
 /* Llama-3's factors come as a tensor; they must be those of its scaling rule. */
@@ -118,41 +133,22 @@ done:
     return st;
 }
 
-/* Keys of models that compute something else. */
-static ml_status refuse_others(const gguf_source *g)
+static double number_or(const gguf_value *v, double otherwise)
 {
-    static const char *const names[] = {"expert_count",    "attention.sliding_window",
-                                        "attention.scale", "logit_scale",
-                                        "embedding_scale", "residual_scale"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const gguf_value *v = find_own(g, names[i]);
-        if (v && v->real != 0.0)
-            return ml_fail(ML_INPUT,
-                           "%s: %s: this changes what the model computes and is not supported",
-                           g->file.path, v->key);
-    }
-    return ML_OK;
+    return v && v->kind == GGUF_NUMBER ? v->real : otherwise;
 }
 
-static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
+static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
 {
-    ml_status st = ML_OK;
-    const double theta = 10000.0, plain = 1.0;
-    double linear;
-    int64_t rotated;
-    ML_TRY(read_sizes(g, s));
-    ML_TRY(get_real(g, "attention.layer_norm_rms_epsilon", NULL, &s->norm_eps));
-    ML_TRY(get_real(g, "rope.freq_base", &theta, &s->rope_theta));
-    ML_TRY(get_real(g, "rope.scale_linear", &plain, &linear));
+    double linear = number_or(find_own(g, "rope.scale_linear"), 1.0),
+           rotated = number_or(find_own(g, "rope.dimension_count"), (double)s->head_dim);
     if (linear != 0.0 && linear != 1.0)
         return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path,
                        linear);
-    ML_TRY(get_int(g, "rope.dimension_count", &s->head_dim, &rotated));
-    if (rotated != s->head_dim)
-        return ml_fail(
-            ML_INPUT, "%s: rope.dimension_count %" PRId64 " of heads of %" PRId64 ": not supported",
-            g->file.path, rotated, s->head_dim);
-    ML_TRY(refuse_others(g));
+    if (rotated != (double)s->head_dim)
+        return ml_fail(ML_INPUT,
+                       "%s: rope.dimension_count %g of heads of %" PRId64 ": not supported",
+                       g->file.path, rotated, s->head_dim);
     const gguf_value *scaling = find_own(g, "rope.scaling.type"),
                      *factor = find_own(g, "rope.scaling.factor");
     if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)
@@ -164,75 +160,30 @@ static ml_status read_llama(const gguf_source *g, ml_model_spec *s)
         return ml_fail(ML_INPUT,
                        "%s: rope.scaling.type: only none is supported (and Llama-3's factors)",
                        g->file.path);
-    s->activation = ML_SILU;
-    s->qkv_bias = gguf_find_tensor(&g->file, "blk.0.attn_q.bias") != NULL;
-    s->o_bias = gguf_find_tensor(&g->file, "blk.0.attn_output.bias") != NULL;
-    s->mlp_bias = gguf_find_tensor(&g->file, "blk.0.ffn_up.bias") != NULL;
-    ML_TRY(read_rope_factors(g, s));
-done:
-    return st;
+    return read_rope_factors(g, s);
 }
 
-static ml_status read_gpt2(const gguf_source *g, ml_model_spec *s)
+static ml_status read_family(const gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    const double eps = 1e-5;
-    ML_TRY(read_sizes(g, s));
-    ML_TRY(refuse_others(g));
-    ML_TRY(get_real(g, "attention.layer_norm_epsilon", &eps, &s->norm_eps));
-    s->activation = ML_GELU_TANH;
-    s->qkv_bias = s->o_bias = s->mlp_bias = true;
+    for (const ml_family_key *k = s->family->gguf.keys; k->key; k++) ML_TRY(read_key(g, k, s));
+    ml_model_spec_complete(s);
+    ML_TRY(read_shapes(g, s));
+    if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(read_rotation(g, s));
 done:
     return st;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-typedef struct place {
-    char name[96];
-    int64_t first; /* row of the stored tensor */
-    int64_t total; /* rows of the stored tensor */
-} place;
-
-static void place_of(const gguf_source *g, const ml_model_tensor *t, place *out)
+static void place_of(const gguf_source *g, const ml_model_tensor *t, ml_stored_place *out)
 {
-    static const struct {
-        const char *ours, *theirs;
-    } whole[] = {{"embed", "token_embd"},
-                 {"position", "position_embd"},
-                 {"norm", "output_norm"},
-                 {"head", "output"}},
-      layer[] = {{"norm1", "attn_norm"},   {"norm2", "ffn_norm"},   {"attn.q", "attn_q"},
-                 {"attn.k", "attn_k"},     {"attn.v", "attn_v"},    {"attn.o", "attn_output"},
-                 {"mlp.gate", "ffn_gate"}, {"mlp.up", "ffn_up"},    {"mlp.down", "ffn_down"},
-                 {"mlp.fc", "ffn_up"},     {"mlp.proj", "ffn_down"}};
-    *out = (place){.total = t->rows};
-    const char *kind = strrchr(t->name, '.');
-    char *word = NULL;
-    if (strncmp(t->name, "layers.", 7) != 0) {
-        for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
-            if (strlen(whole[i].ours) == (size_t)(kind - t->name) &&
-                !strncmp(t->name, whole[i].ours, strlen(whole[i].ours)))
-                snprintf(out->name, sizeof out->name, "%s%s", whole[i].theirs, kind);
-        return;
-    }
-    long number = strtol(t->name + 7, &word, 10);
-    word++;
-    size_t length = (size_t)(kind - word);
-    for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
-        if (strlen(layer[i].ours) == length && !strncmp(word, layer[i].ours, length))
-            snprintf(out->name, sizeof out->name, "blk.%ld.%s%s", number, layer[i].theirs, kind);
-    if (g->spec->family == ML_FAMILY_GPT2 && length == 6 && !strncmp(word, "attn.", 5) &&
-        word[5] != 'o') {
-        snprintf(out->name, sizeof out->name, "blk.%ld.attn_qkv%s", number, kind);
-        out->first = (word[5] == 'q' ? 0 : word[5] == 'k' ? 1 : 2) * t->rows;
-        out->total = 3 * t->rows;
-    }
+    ml_stored_place_of(g->spec, t, ML_FORMAT_GGUF, out);
 }
 
 static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
 {
-    place p;
+    ml_stored_place p;
     place_of(g, t, &p);
     const gguf_tensor *found = gguf_find_tensor(&g->file, p.name);
     if (!found) return ml_fail(ML_INPUT, "%s: tensor %s is missing", g->file.path, p.name);
@@ -246,19 +197,17 @@ static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
     return ML_OK;
 }
 
-/* Llama's GGUF has the rows of each q and k head as pairs (i, i + h/2) next to each other; Hugging
- * Face has the first halves first. */
+/* The row of the stored tensor that is this row here. */
 static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_t row)
 {
-    bool q_or_k = strstr(t->name, "attn.q.") || strstr(t->name, "attn.k.");
-    if (g->spec->family != ML_FAMILY_LLAMA || !q_or_k) return row;
+    if (t->row->gguf.layout != ML_LAYOUT_PAIRED) return row;
     int64_t h = g->spec->head_dim, in_head = row % h, half = h / 2;
     return row - in_head + 2 * (in_head % half) + in_head / half;
 }
 
 static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored,
-                             const ml_model_tensor *t, const place *p, int64_t first, int64_t count,
-                             float *out)
+                             const ml_model_tensor *t, const ml_stored_place *p, int64_t first,
+                             int64_t count, float *out)
 {
     ml_status st = ML_OK;
     float *whole = NULL;
@@ -274,11 +223,11 @@ static ml_status read_rows(void *self, const ml_model_tensor *t, int64_t first, 
                            float *out)
 {
     const gguf_source *g = self;
-    place p;
+    ml_stored_place p;
     place_of(g, t, &p);
     const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
     if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
-    if (stored_row(g, t, 1) == 1)
+    if (t->row->gguf.layout != ML_LAYOUT_PAIRED)
         return gguf_read_rows(&g->file, stored, p.first + first, count, out);
     for (int64_t i = 0; i < count; i++) {
         ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1,
@@ -372,7 +321,7 @@ static bool is_expected(const gguf_source *g, const char *name)
         return true; /* read elsewhere */
     for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
         ml_model_tensor t;
-        place p;
+        ml_stored_place p;
         ml_model_tensor_at(g->spec, i, &t);
         place_of(g, &t, &p);
         if (!strcmp(p.name, name)) return true;
@@ -395,18 +344,36 @@ static ml_status check_tensors(const gguf_source *g)
     return ML_OK;
 }
 
+static const ml_family *family_of(const char *architecture)
+{
+    for (const ml_family *const *f = ml_families(); *f; f++)
+        if (!(*f)->gguf.borrowed && !strcmp((*f)->gguf.architecture, architecture)) return *f;
+    return NULL;
+}
+
+static ml_status unknown_architecture(const gguf_source *g)
+{
+    ml_text known = {0};
+    ml_status st = ML_OK;
+    for (const ml_family *const *f = ml_families(); *f && st == ML_OK; f++)
+        if (!(*f)->gguf.borrowed)
+            st = ml_text_printf(&known, "%s%s", known.length ? ", " : "", (*f)->gguf.architecture);
+    if (st == ML_OK)
+        st = ml_fail(ML_INPUT, "%s: general.architecture: \"%s\" is not supported, only %s",
+                     g->file.path, g->architecture ? g->architecture : "(missing)", known.data);
+    ml_text_destroy(&known);
+    return st;
+}
+
 static ml_status read_description(gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
     const gguf_value *v = gguf_find(&g->file, "general.architecture");
-    if (!v || v->kind != GGUF_TEXT ||
-        (strcmp(v->text, "llama") != 0 && strcmp(v->text, "gpt2") != 0))
-        return ml_fail(ML_INPUT,
-                       "%s: general.architecture: \"%s\" is not supported, only llama and gpt2",
-                       g->file.path, v && v->text ? v->text : "(missing)");
-    g->architecture = v->text;
-    s->family = strcmp(v->text, "gpt2") == 0 ? ML_FAMILY_GPT2 : ML_FAMILY_LLAMA;
-    ML_TRY(s->family == ML_FAMILY_GPT2 ? read_gpt2(g, s) : read_llama(g, s));
+    g->architecture = v && v->kind == GGUF_TEXT ? v->text : NULL;
+    const ml_family *family = g->architecture ? family_of(g->architecture) : NULL;
+    if (!family) return unknown_architecture(g);
+    *s = family->defaults;
+    ML_TRY(read_family(g, s));
     ML_TRY(find_head(g, &s->tied_head));
     st = ml_model_spec_check(s, ML_INPUT);
     if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);

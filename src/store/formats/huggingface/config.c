@@ -1,10 +1,12 @@
-/* config.json of Hugging Face, as transformers 4 and 5 write it. */
+/* config.json of Hugging Face, as transformers 4 and 5 write it, read and written by the keys of
+ * the family's table. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "io/json.h"
+#include "mpilora/family.h"
 #include "store/formats/huggingface/huggingface.h"
 
 /* ---- single values ------------------------------------------------------------------------- */
@@ -44,21 +46,25 @@ static ml_status get_bool(const json_t *o, const char *name, bool otherwise, boo
     return ML_OK;
 }
 
-static ml_status get_activation(const json_t *o, const char *name, const char *otherwise,
-                                ml_activation *out)
+/* Words for the activations; the first of each is what is written, but for GELU's approximation,
+ * which the family names. */
+static const struct {
+    const char *word;
+    ml_activation activation;
+} activation_words[] = {{"gelu_new", ML_GELU_TANH},  {"gelu_pytorch_tanh", ML_GELU_TANH},
+                        {"gelu_fast", ML_GELU_TANH}, {"gelu", ML_GELU_ERF},
+                        {"relu", ML_RELU},           {"silu", ML_SILU},
+                        {"swish", ML_SILU}};
+enum { ACTIVATION_WORDS = sizeof activation_words / sizeof *activation_words };
+
+static ml_status get_activation(const json_t *o, const char *name, ml_activation *out)
 {
-    static const struct {
-        const char *word;
-        ml_activation activation;
-    } table[] = {{"gelu_new", ML_GELU_TANH},  {"gelu_pytorch_tanh", ML_GELU_TANH},
-                 {"gelu_fast", ML_GELU_TANH}, {"gelu", ML_GELU_ERF},
-                 {"relu", ML_RELU},           {"silu", ML_SILU},
-                 {"swish", ML_SILU}};
     const json_t *value = json_object_get(o, name);
-    const char *word = value ? json_string_value(value) : otherwise;
-    for (size_t i = 0; word && i < sizeof table / sizeof *table; i++) {
-        if (strcmp(table[i].word, word) != 0) continue;
-        *out = table[i].activation;
+    if (!value) return ML_OK;
+    const char *word = json_string_value(value);
+    for (int i = 0; word && i < ACTIVATION_WORDS; i++) {
+        if (strcmp(activation_words[i].word, word) != 0) continue;
+        *out = activation_words[i].activation;
         return ML_OK;
     }
     return ml_fail(
@@ -67,52 +73,54 @@ static ml_status get_activation(const json_t *o, const char *name, const char *o
         word ? word : "(not a text)");
 }
 
-/* Keys that must be absent, null or false here, since they change what the model computes. */
-static ml_status refuse(const json_t *o, const char *const *names)
+/* ---- the family's keys --------------------------------------------------------------------- */
+
+static ml_status check_off(const json_t *o, const char *name)
 {
-    for (; *names; names++) {
-        const json_t *value = json_object_get(o, *names);
-        if (value && !json_is_null(value) && !json_is_false(value))
-            return ml_fail(ML_INPUT,
-                           "%s: this changes what the model computes and is not supported", *names);
+    const json_t *value = json_object_get(o, name);
+    if (!value || json_is_null(value) || json_is_false(value)) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: this changes what the model computes and is not supported", name);
+}
+
+static ml_status check_on(const json_t *o, const char *name)
+{
+    bool on;
+    ml_status st = get_bool(o, name, true, &on);
+    if (st != ML_OK || on) return st;
+    return ml_fail(ML_INPUT, "%s: false changes what the model computes and is not supported",
+                   name);
+}
+
+static ml_status get_size(const json_t *o, const ml_family_key *k, int64_t *out)
+{
+    ml_status st = get_int(o, k->key, k->required ? NULL : out, out);
+    const json_t *value = json_object_get(o, k->key);
+    if (st == ML_OK && json_is_integer(value) && *out < 1)
+        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1", k->key, *out);
+    return st;
+}
+
+static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec *s)
+{
+    void *at = (char *)s + k->field;
+    switch (k->kind) {
+    case ML_KEY_SIZE:
+        return get_size(o, k, at);
+    case ML_KEY_REAL:
+        return get_real(o, k->key, k->required ? NULL : at, at);
+    case ML_KEY_FLAG:
+        return get_bool(o, k->key, *(bool *)at, at);
+    case ML_KEY_ACTIVATION:
+        return get_activation(o, k->key, at);
+    case ML_KEY_OFF:
+        return check_off(o, k->key);
+    case ML_KEY_ON:
+        return check_on(o, k->key);
     }
     return ML_OK;
 }
 
-/* ---- families ------------------------------------------------------------------------------ */
-
-static ml_status read_gpt2(const json_t *o, ml_model_spec *s)
-{
-    static const char *const refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention",
-                                          "quantization_config", NULL};
-    ml_status st = ML_OK;
-    const double eps = 1e-5;
-    const int64_t n_ctx = 1024;
-    bool scale;
-    int64_t wide;
-    ML_TRY(refuse(o, refused));
-    ML_TRY(get_bool(o, "scale_attn_weights", true, &scale));
-    if (!scale)
-        return ml_fail(
-            ML_INPUT,
-            "scale_attn_weights: false changes what the model computes and is not supported");
-    ML_TRY(get_int(o, "n_layer", NULL, &s->layers));
-    ML_TRY(get_int(o, "n_embd", NULL, &s->width));
-    ML_TRY(get_int(o, "n_head", NULL, &s->heads));
-    ML_TRY(get_int(o, "vocab_size", NULL, &s->vocab));
-    ML_TRY(get_int(o, "n_ctx", &n_ctx, &s->context));
-    ML_TRY(get_int(o, "n_positions", &s->context, &s->context));
-    wide = s->width > 0 && s->width < 1 << 26 ? 4 * s->width : 0;
-    ML_TRY(get_int(o, "n_inner", &wide, &s->mlp_width));
-    ML_TRY(get_real(o, "layer_norm_epsilon", &eps, &s->norm_eps));
-    ML_TRY(get_activation(o, "activation_function", "gelu_new", &s->activation));
-    ML_TRY(get_bool(o, "tie_word_embeddings", true, &s->tied_head));
-    s->kv_heads = s->heads;
-    s->head_dim = s->heads > 0 ? s->width / s->heads : 0;
-    s->qkv_bias = s->o_bias = s->mlp_bias = true;
-done:
-    return st;
-}
+/* ---- rotary positions ---------------------------------------------------------------------- */
 
 static ml_status read_llama3_scaling(const json_t *rope, ml_rope_scaling *r)
 {
@@ -129,7 +137,7 @@ done:
 static ml_status read_rope(const json_t *o, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    double theta = 10000.0, partial = 1.0;
+    double theta = s->rope_theta, partial = 1.0;
     const json_t *rope = json_object_get(o, "rope_parameters");
     if (!rope || json_is_null(rope)) rope = json_object_get(o, "rope_scaling");
     ML_TRY(get_real(o, "rope_theta", &theta, &theta));
@@ -152,111 +160,222 @@ done:
     return st;
 }
 
-static ml_status read_llama(const json_t *o, ml_model_spec *s)
+/* ---- windows ------------------------------------------------------------------------------- */
+
+static ml_status read_layer_types(const json_t *types, const char *name, ml_model_spec *s)
 {
-    static const char *const refused[] = {"quantization_config", "sliding_window", NULL};
+    if (!json_is_array(types) || (int64_t)json_array_size(types) != s->layers)
+        return ml_fail(ML_INPUT, "%s: expected a word for each of the %" PRId64 " layers", name,
+                       s->layers);
+    for (int64_t l = 0; l < s->layers; l++) {
+        const char *word = json_string_value(json_array_get(types, (size_t)l));
+        bool full = word && !strcmp(word, "full_attention");
+        if (!full && (!word || strcmp(word, "sliding_attention") != 0))
+            return ml_fail(ML_INPUT,
+                           "%s: \"%s\" is not known; known are full_attention, sliding_attention",
+                           name, word ? word : "(not a text)");
+        if (!full && s->window == 0)
+            return ml_fail(ML_INPUT, "%s: layer %" PRId64 " has a window, but none is given", name,
+                           l);
+        if (full && s->window > 0) ml_model_set_full_layer(s, l);
+    }
+    return ML_OK;
+}
+
+static ml_status read_windows(const json_t *o, const ml_window_keys *keys, ml_model_spec *s)
+{
     ml_status st = ML_OK;
-    const double eps = 1e-6;
-    bool bias;
-    int64_t head_dim;
-    ML_TRY(refuse(o, refused));
-    ML_TRY(get_int(o, "num_hidden_layers", NULL, &s->layers));
-    ML_TRY(get_int(o, "hidden_size", NULL, &s->width));
-    ML_TRY(get_int(o, "intermediate_size", NULL, &s->mlp_width));
-    ML_TRY(get_int(o, "num_attention_heads", NULL, &s->heads));
-    ML_TRY(get_int(o, "num_key_value_heads", &s->heads, &s->kv_heads));
-    ML_TRY(get_int(o, "vocab_size", NULL, &s->vocab));
-    ML_TRY(get_int(o, "max_position_embeddings", NULL, &s->context));
-    if (s->heads < 1)
-        return ml_fail(ML_INPUT, "num_attention_heads: %" PRId64 ", expected at least 1", s->heads);
-    head_dim = s->width / s->heads;
-    ML_TRY(get_int(o, "head_dim", &head_dim, &s->head_dim));
-    ML_TRY(get_real(o, "rms_norm_eps", &eps, &s->norm_eps));
-    ML_TRY(get_activation(o, "hidden_act", "silu", &s->activation));
-    ML_TRY(get_bool(o, "tie_word_embeddings", false, &s->tied_head));
-    ML_TRY(get_bool(o, "attention_bias", false, &bias));
-    s->qkv_bias = s->o_bias = bias;
-    ML_TRY(get_bool(o, "mlp_bias", false, &s->mlp_bias));
-    ML_TRY(read_rope(o, s));
+    bool on = true;
+    int64_t first = 0;
+    const json_t *size = keys->size ? json_object_get(o, keys->size) : NULL;
+    if (!keys->size) return ML_OK;
+    if (keys->on) ML_TRY(get_bool(o, keys->on, false, &on));
+    if (on && !json_is_null(size)) ML_TRY(get_int(o, keys->size, &keys->default_size, &s->window));
+    if (s->window < 0)
+        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1, or null", keys->size,
+                       s->window);
+    const json_t *types = keys->types ? json_object_get(o, keys->types) : NULL;
+    if ((types && !json_is_null(types)) || keys->first_layer)
+        if (s->window > 0 && s->layers > ML_WINDOW_LAYERS)
+            return ml_fail(ML_INPUT, "%s: for at most %d layers", keys->size,
+                           (int)ML_WINDOW_LAYERS);
+    if (types && !json_is_null(types)) return read_layer_types(types, keys->types, s);
+    if (!keys->first_layer || s->window == 0) return ML_OK;
+    ML_TRY(get_int(o, keys->first_layer, &keys->default_first_layer, &first));
+    for (int64_t l = 0; l < ml_min(first, s->layers); l++) ml_model_set_full_layer(s, l);
 done:
     return st;
 }
 
-ml_status hf_config_read(const char *directory, ml_model_spec *out)
+/* ---- reading ------------------------------------------------------------------------------- */
+
+static ml_status read_family(const json_t *o, const ml_family *family, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    ml_text path = {0};
+    *s = family->defaults;
+    for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
+    ml_model_spec_complete(s);
+    if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(read_rope(o, s));
+    ML_TRY(read_windows(o, &family->hf.windows, s));
+    st = ml_model_spec_check(s, ML_INPUT);
+done:
+    return st;
+}
+
+static ml_status unknown_type(const char *word)
+{
+    ml_text known = {0};
+    ml_status st = ML_OK;
+    for (const ml_family *const *f = ml_families(); *f && st == ML_OK; f++)
+        st = ml_text_printf(&known, "%s%s", f == ml_families() ? "" : ", ", (*f)->hf.model_type);
+    if (st == ML_OK)
+        st = ml_fail(ML_INPUT, "model_type: \"%s\" is not supported, only %s",
+                     word ? word : "(missing)", known.data);
+    ml_text_destroy(&known);
+    return st;
+}
+
+ml_status hf_config_read(const char *path, ml_model_spec *out)
+{
+    ml_status st = ML_OK;
     json_t *root = NULL;
+    const ml_family *family = NULL;
     *out = (ml_model_spec){0};
-    ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
-    ML_TRY(ml_json_read_file(&root, path.data, false));
-    const json_t *kind = json_object_get(root, "model_type");
-    const char *word = kind ? json_string_value(kind) : NULL;
-    if (word && !strcmp(word, "gpt2")) {
-        out->family = ML_FAMILY_GPT2;
-        st = read_gpt2(root, out);
-    } else if (word && !strcmp(word, "llama")) {
-        out->family = ML_FAMILY_LLAMA;
-        st = read_llama(root, out);
-    } else {
-        st = ml_fail(ML_INPUT, "model_type: \"%s\" is not supported, only gpt2 and llama",
-                     word ? word : "(missing)");
-    }
-    if (st == ML_OK) st = ml_model_spec_check(out, ML_INPUT);
-    if (st != ML_OK) st = ml_fail_within(st, "%s", path.data);
+    ML_TRY(ml_json_read_file(&root, path, false));
+    const char *word = json_string_value(json_object_get(root, "model_type"));
+    for (const ml_family *const *f = ml_families(); *f && word; f++)
+        if (!strcmp((*f)->hf.model_type, word)) family = *f;
+    st = family ? read_family(root, family, out) : unknown_type(word);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", path);
 done:
     json_decref(root);
-    ml_text_destroy(&path);
     return st;
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static json_t *gpt2_json(const ml_model_spec *s)
+static const char *activation_word(const ml_model_spec *s)
 {
-    static const char *const words[] = {[ML_GELU_TANH] = "gelu_new",
-                                        [ML_GELU_ERF] = "gelu",
-                                        [ML_RELU] = "relu",
-                                        [ML_SILU] = "silu"};
-    return json_pack("{s:s, s:[s], s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b}", "model_type",
-                     "gpt2", "architectures", "GPT2LMHeadModel", "n_layer", (json_int_t)s->layers,
-                     "n_embd", (json_int_t)s->width, "n_head", (json_int_t)s->heads, "n_inner",
-                     (json_int_t)s->mlp_width, "vocab_size", (json_int_t)s->vocab, "n_positions",
-                     (json_int_t)s->context, "activation_function", words[s->activation],
-                     "layer_norm_epsilon", s->norm_eps, "tie_word_embeddings", (int)s->tied_head);
+    if (s->activation == ML_GELU_TANH) return s->family->hf.gelu_tanh;
+    int i = 0;
+    while (activation_words[i].activation != s->activation) i++;
+    return activation_words[i].word;
 }
 
-static json_t *llama_json(const ml_model_spec *s)
+static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
 {
-    static const char *const words[] = {[ML_GELU_TANH] = "gelu_pytorch_tanh",
-                                        [ML_GELU_ERF] = "gelu",
-                                        [ML_RELU] = "relu",
-                                        [ML_SILU] = "silu"};
-    json_t *o = json_pack(
-        "{s:s, s:[s], s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:b, s:b, s:b}",
-        "model_type", "llama", "architectures", "LlamaForCausalLM", "num_hidden_layers",
-        (json_int_t)s->layers, "hidden_size", (json_int_t)s->width, "intermediate_size",
-        (json_int_t)s->mlp_width, "num_attention_heads", (json_int_t)s->heads,
-        "num_key_value_heads", (json_int_t)s->kv_heads, "head_dim", (json_int_t)s->head_dim,
-        "vocab_size", (json_int_t)s->vocab, "max_position_embeddings", (json_int_t)s->context,
-        "hidden_act", words[s->activation], "rms_norm_eps", s->norm_eps, "rope_theta",
-        s->rope_theta, "tie_word_embeddings", (int)s->tied_head, "attention_bias", (int)s->qkv_bias,
-        "mlp_bias", (int)s->mlp_bias);
+    const void *at = (const char *)s + k->field;
+    switch (k->kind) {
+    case ML_KEY_SIZE:
+        return json_integer((json_int_t) * (const int64_t *)at);
+    case ML_KEY_REAL:
+        return json_real(*(const double *)at);
+    case ML_KEY_FLAG:
+        return json_boolean(*(const bool *)at);
+    case ML_KEY_ACTIVATION:
+        return json_string(activation_word(s));
+    case ML_KEY_OFF:
+    case ML_KEY_ON:
+        return NULL;
+    }
+    return NULL;
+}
+
+static const ml_family_key *key_of(const ml_family *family, size_t field)
+{
+    for (const ml_family_key *k = family->hf.keys; k->key; k++)
+        if (k->field == field && k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON) return k;
+    return NULL;
+}
+
+/* A bias that no key of the family says, or two that one key cannot say apart. */
+static ml_status check_biases(const ml_model_spec *s)
+{
+    static const struct {
+        const char *where;
+        size_t field;
+    } flags[] = {{"q, k and v", offsetof(ml_model_spec, qkv_bias)},
+                 {"o", offsetof(ml_model_spec, o_bias)},
+                 {"the MLP", offsetof(ml_model_spec, mlp_bias)}};
+    enum { FLAGS = sizeof flags / sizeof *flags };
+    for (int i = 0; i < FLAGS; i++) {
+        const ml_family_key *k = key_of(s->family, flags[i].field);
+        bool on = *(const bool *)((const char *)s + flags[i].field),
+             own = *(const bool *)((const char *)&s->family->defaults + flags[i].field);
+        if (!k && on != own)
+            return ml_fail(ML_INPUT,
+                           "biases on %s: config.json has no key for them in the %s family",
+                           flags[i].where, s->family->title);
+        for (int j = 0; k && j < i; j++) {
+            const ml_family_key *other = key_of(s->family, flags[j].field);
+            bool there = *(const bool *)((const char *)s + flags[j].field);
+            if (other && !strcmp(other->key, k->key) && there != on)
+                return ml_fail(
+                    ML_INPUT, "biases on %s alone: %s of config.json stands for %s and %s",
+                    on ? flags[i].where : flags[j].where, k->key, flags[j].where, flags[i].where);
+        }
+    }
+    return ML_OK;
+}
+
+static int add_rope(json_t *o, const ml_model_spec *s)
+{
     const ml_rope_scaling *r = &s->rope_scaling;
-    if (o && r->factor != 0.0)
-        json_object_set_new(o, "rope_scaling",
-                            json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor",
-                                      r->factor, "low_freq_factor", r->low_freq_factor,
-                                      "high_freq_factor", r->high_freq_factor,
-                                      "original_max_position_embeddings",
-                                      (json_int_t)r->original_context));
-    return o;
+    int failed = json_object_set_new(o, "rope_theta", json_real(s->rope_theta));
+    if (r->factor == 0.0) return failed;
+    return failed |
+           json_object_set_new(o, "rope_scaling",
+                               json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3",
+                                         "factor", r->factor, "low_freq_factor", r->low_freq_factor,
+                                         "high_freq_factor", r->high_freq_factor,
+                                         "original_max_position_embeddings",
+                                         (json_int_t)r->original_context));
+}
+
+/* layer_types says more than first_layer can, and every reader that knows it heeds it. */
+static int add_windows(json_t *o, const ml_model_spec *s)
+{
+    const ml_window_keys *keys = &s->family->hf.windows;
+    int failed = json_object_set_new(o, keys->size,
+                                     s->window ? json_integer((json_int_t)s->window) : json_null());
+    if (keys->on) failed |= json_object_set_new(o, keys->on, json_boolean(s->window > 0));
+    int64_t full = 0;
+    json_t *types = json_array();
+    for (int64_t l = 0; l < ml_min(s->layers, ML_WINDOW_LAYERS); l++) {
+        bool is_full = s->window == 0 || (s->full_layers[l / 64] >> (l % 64) & 1);
+        if (is_full && full == l) full++;
+        failed |= json_array_append_new(
+            types, json_string(is_full ? "full_attention" : "sliding_attention"));
+    }
+    if (keys->first_layer)
+        failed |= json_object_set_new(o, keys->first_layer, json_integer((json_int_t)full));
+    if (keys->types) return failed | json_object_set_new(o, keys->types, types);
+    json_decref(types);
+    return failed;
+}
+
+static json_t *spec_json(const ml_model_spec *s)
+{
+    const ml_family_huggingface *hf = &s->family->hf;
+    json_t *o =
+        json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", hf->architecture);
+    int failed = 0;
+    for (const ml_family_key *k = hf->keys; k->key; k++)
+        if (k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON)
+            failed |= json_object_set_new(o, k->key, key_json(s, k));
+    if (s->positions == ML_POSITIONS_ROTARY) failed |= add_rope(o, s);
+    if (hf->windows.size) failed |= add_windows(o, s);
+    if (!failed) return o;
+    json_decref(o);
+    return NULL;
 }
 
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           ml_text *out)
 {
-    json_t *o = spec->family == ML_FAMILY_GPT2 ? gpt2_json(spec) : llama_json(spec);
+    ml_status checked = check_biases(spec);
+    if (checked != ML_OK) return checked;
+    json_t *o = spec_json(spec);
     if (o)
         json_object_set_new(o, "torch_dtype",
                             json_string(dtype == ML_BF16 ? "bfloat16" : "float32"));

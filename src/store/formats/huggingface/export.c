@@ -39,18 +39,6 @@ done:
     return st;
 }
 
-/* What LlamaForCausalLM has no word for. */
-static ml_status check_expressible(const ml_base *base)
-{
-    const ml_model_spec *s = ml_base_spec(base);
-    if (s->family == ML_FAMILY_LLAMA && s->qkv_bias != s->o_bias)
-        return ml_fail(ML_INPUT,
-                       "%s: biases on %s alone: a Hugging Face configuration has them on q, k, v "
-                       "and o or on none of them",
-                       ml_base_path(base), s->qkv_bias ? "q, k and v" : "o");
-    return ML_OK;
-}
-
 ml_status ml_export_huggingface(ml_base *base, const char *directory)
 {
     ml_status st = ML_OK;
@@ -59,11 +47,12 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
     char path[ML_DURABLE_PATH];
     int64_t length;
     const char *json = ml_base_tokenizer(base, &length);
-    ML_TRY(check_expressible(base));
     ML_TRY(export_directory_check(directory, own_names));
     if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
-    ML_TRY(hf_config_write(ml_base_spec(base), ml_base_dtype(base),
-                           tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1, &config));
+    st = hf_config_write(ml_base_spec(base), ml_base_dtype(base),
+                         tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1, &config);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", ml_base_path(base));
+    if (st != ML_OK) goto done;
     ML_TRY(ml_durable_make_directories(directory));
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));

@@ -1,6 +1,7 @@
 /* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the
- * base, or of q, k and v side by side (GPT-2's c_attn); GPT-2's matrices are stored in × out, so a
- * block of their rows is a block of the base's columns. */
+ * base, or of several side by side where the family's table gives them one name (GPT-2's c_attn is
+ * q, k and v); a block of rows of a matrix that is stored in × out is a block of the base's
+ * columns. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,8 +9,8 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
+#include "mpilora/family.h"
 #include "store/formats/huggingface/export.h"
-#include "store/formats/huggingface/huggingface.h"
 
 enum { PARTS = 3, BLOCK = 16 << 20 }; /* values in memory at once: 64 MiB, twice */
 
@@ -38,12 +39,12 @@ typedef struct writer {
 static void add_part(writer *w, const ml_model_tensor *t)
 {
     const ml_model_spec *spec = ml_base_spec(w->base);
-    hf_place place;
-    hf_place_of(spec, t, &place);
+    ml_stored_place place;
+    ml_stored_place_of(spec, t, ML_FORMAT_HUGGINGFACE, &place);
     if (place.first == 0) {
         stored *s = &w->list[w->count++];
-        snprintf(s->name, sizeof s->name, "%s%s", place.outside ? "" : hf_prefix(spec), place.name);
-        s->transposed = place.transposed;
+        memcpy(s->name, place.name, sizeof s->name);
+        s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
         s->vector = t->vector;
         s->total = place.total;
         s->cols = t->cols;

@@ -7,6 +7,7 @@
 
 #include "io/json.h"
 #include "mpilora/data.h"
+#include "mpilora/family.h"
 #include "store/base/import_private.h"
 #include "store/formats/huggingface/huggingface.h"
 #include "store/formats/safetensors/safetensors.h"
@@ -16,7 +17,7 @@ enum { SHARDS = 4096 };
 typedef struct hf_source {
     char *directory;
     const ml_model_spec *spec;
-    const char *prefix; /* in front of the names in the files: "transformer.", "model." or "" */
+    bool bare; /* the files' names lack the family's prefix */
     int64_t nshards;
     ml_safetensors **shards;
     char **shard_names;
@@ -131,16 +132,26 @@ static const ml_safetensors_entry *find(const hf_source *h, const char *name, in
     return NULL;
 }
 
-static void full_name(const hf_source *h, const hf_place *place, char name[128])
+/* The name that a tensor has in these files. */
+static void find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_place *place)
 {
-    snprintf(name, 128, "%s%s", place->outside ? "" : h->prefix, place->name);
+    const char *prefix = h->spec->family->hf.prefix;
+    size_t n = strlen(prefix);
+    ml_stored_place_of(h->spec, t, ML_FORMAT_HUGGINGFACE, place);
+    if (h->bare && !strncmp(place->name, prefix, n))
+        memmove(place->name, place->name + n, strlen(place->name + n) + 1);
 }
 
-static ml_status check_shape(const hf_source *h, const ml_model_tensor *t, const hf_place *place,
-                             const ml_safetensors_entry *entry)
+static bool is_transposed(const ml_model_tensor *t, const ml_stored_place *place)
 {
-    int64_t want[2] = {place->transposed ? t->cols : place->total,
-                       place->transposed ? place->total : t->cols};
+    return place->layout == ML_LAYOUT_TRANSPOSED && !t->vector;
+}
+
+static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
+                             const ml_stored_place *place, const ml_safetensors_entry *entry)
+{
+    bool transposed = is_transposed(t, place);
+    int64_t want[2] = {transposed ? t->cols : place->total, transposed ? place->total : t->cols};
     int dims = t->vector ? 1 : 2;
     if (entry->dims == dims && entry->shape[0] == want[0] &&
         (t->vector || entry->shape[1] == want[1]))
@@ -165,17 +176,15 @@ static bool is_known_type(const char *dtype)
 /* And marks what it finds as expected. */
 static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
 {
-    hf_place place;
-    char name[128];
-    hf_place_of(h->spec, t, &place);
-    full_name(h, &place, name);
+    ml_stored_place place;
     int64_t shard;
-    const ml_safetensors_entry *entry = find(h, name, &shard);
-    if (!entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->directory, name);
+    find_place(h, t, &place);
+    const ml_safetensors_entry *entry = find(h, place.name, &shard);
+    if (!entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->directory, place.name);
     h->expected[shard][entry - ml_safetensors_at(h->shards[shard], 0)] = true;
     if (!is_known_type(entry->dtype))
         return ml_fail(ML_INPUT, "%s: %s has type %s, expected F32, F16 or BF16", h->directory,
-                       name, entry->dtype);
+                       place.name, entry->dtype);
     return check_shape(h, t, &place, entry);
 }
 
@@ -232,14 +241,13 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
                               float *out)
 {
     hf_source *h = self;
-    hf_place place;
-    char name[128];
+    ml_stored_place place;
     int64_t shard;
-    hf_place_of(h->spec, t, &place);
-    full_name(h, &place, name);
-    const ml_safetensors_entry *entry = find(h, name, &shard);
+    find_place(h, t, &place);
+    const ml_safetensors_entry *entry = find(h, place.name, &shard);
     const ml_safetensors *file = h->shards[shard];
-    if (place.transposed) return read_transposed(h, file, entry, place.first + first, count, out);
+    if (is_transposed(t, &place))
+        return read_transposed(h, file, entry, place.first + first, count, out);
     return ml_safetensors_read(file, entry, (place.first + first) * t->cols, count * t->cols, out);
 }
 
@@ -274,24 +282,25 @@ done:
 static ml_status find_prefix(hf_source *h)
 {
     ml_model_tensor embed;
-    hf_place place;
-    char name[128];
+    ml_stored_place place;
+    char whole[sizeof place.name];
     int64_t shard;
     ml_model_tensor_at(h->spec, 0, &embed);
-    hf_place_of(h->spec, &embed, &place);
-    h->prefix = hf_prefix(h->spec);
-    full_name(h, &place, name);
-    if (find(h, name, &shard)) return ML_OK;
-    h->prefix = "";
+    find_place(h, &embed, &place);
+    if (find(h, place.name, &shard)) return ML_OK;
+    memcpy(whole, place.name, sizeof whole);
+    h->bare = true;
+    find_place(h, &embed, &place);
     if (find(h, place.name, &shard)) return ML_OK;
     return ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)", h->directory,
-                   name);
+                   whole);
 }
 
 ml_status import_open_huggingface(import_source *out, const char *directory)
 {
     ml_status st = ML_OK;
     hf_source *h = NULL;
+    ml_text path = {0};
     bool found;
     ML_NEW(h, 1, ML_MEM_OTHER, "a source");
     out->self = h;
@@ -303,14 +312,17 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_NEW(h->shards, SHARDS, ML_MEM_OTHER, "shards");
     ML_NEW(h->shard_names, SHARDS, ML_MEM_OTHER, "shards");
     ML_NEW(h->expected, SHARDS, ML_MEM_OTHER, "shards");
-    ML_TRY(hf_config_read(directory, &out->spec));
+    ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
+    ML_TRY(hf_config_read(path.data, &out->spec));
     ML_TRY(open_weights(h));
     ML_TRY(find_prefix(h));
     ML_TRY(check_tensors(h));
-    int64_t widest = ml_max(out->spec.mlp_width, ml_max(3 * out->spec.width, out->spec.vocab));
+    int64_t widest = ml_max(ml_extent_size(&out->spec, ML_EXTENT_QKV),
+                            ml_max(out->spec.mlp_width, out->spec.vocab));
     ML_NEW(h->column, widest, ML_MEM_OTHER, "a row");
     ML_TRY(ml_tokenizer_from_directory(directory, &out->tokenizer, &found));
     ML_TRY(hash_source(h, &out->tokenizer, out->hash));
 done:
+    ml_text_destroy(&path);
     return st;
 }

@@ -83,18 +83,35 @@ static bool in_every_layer(const export *e, const char *module, const ml_peft_mo
     return layers == e->layers;
 }
 
+/* Whether all modules that end in this word are adapted in every layer (GPT-2's attn.c_proj and
+ * mlp.c_proj end alike). */
+static bool means_no_other(const export *e, const char *last)
+{
+    for (const ml_family_tensor *row = ml_family_target(e->spec->family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        const char *module = ml_peft_module_name(row);
+        if (!strcmp(strrchr(module, '.') + 1, last) && !in_every_layer(e, module, NULL))
+            return false;
+    }
+    return true;
+}
+
+/* PEFT's fan_in_fan_out: the weights of the modules are stored in × out. */
+static bool is_transposed(const ml_family *family)
+{
+    return ml_family_target(family->tensors)->hf.layout == ML_LAYOUT_TRANSPOSED;
+}
+
 /* The shortest name in target_modules that means exactly this module: of all layers, or its whole
  * path. */
 static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
 {
     if (!in_every_layer(e, m->module, NULL)) {
-        ml_peft_module_path(e->spec, m->layer, m->module, out, PATH);
+        ml_peft_path(e->spec->family, m->row, m->layer, out, PATH);
         return;
     }
     const char *last = strrchr(m->module, '.') + 1;
-    bool both = strcmp(last, "c_proj") != 0 ||
-                (in_every_layer(e, "attn.c_proj", NULL) && in_every_layer(e, "mlp.c_proj", NULL));
-    snprintf(out, PATH, "%s", both ? last : m->module);
+    snprintf(out, PATH, "%s", means_no_other(e, last) ? last : m->module);
 }
 
 static bool contains(const json_t *list, const char *word)
@@ -126,7 +143,7 @@ static json_t *pattern(const export *e, bool rank)
         if (in_every_layer(e, m->module, m))
             snprintf(name, sizeof name, "%s", m->module);
         else
-            ml_peft_module_path(e->spec, m->layer, m->module, name, sizeof name);
+            ml_peft_path(e->spec->family, m->row, m->layer, name, sizeof name);
         if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha)))
             break;
     }
@@ -139,7 +156,7 @@ static json_t *lora_config(const export *e, const char *base_name)
         "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha),
         "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e), "fan_in_fan_out",
-        e->spec->family == ML_FAMILY_GPT2, "bias", "none", "use_rslora", e->adapter->rslora,
+        is_transposed(e->spec->family), "bias", "none", "use_rslora", e->adapter->rslora,
         "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
         base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e),
         "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false),
@@ -184,7 +201,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         ml_safetensors_item *a = &items[count++], *b = &items[count++];
         *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
         *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
-        ml_peft_module_path(e->spec, m->layer, m->module, path, sizeof path);
+        ml_peft_path(e->spec->family, m->row, m->layer, path, sizeof path);
         snprintf(a->name, sizeof a->name, "base_model.model.%s.lora_A.weight", path);
         snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
         if (!m->m) continue;

@@ -1,16 +1,11 @@
-/* Pairs to modules: GPT-2's q, k and v stand in one Conv1D, so their adapters become one of the
- * sum of their ranks. */
+/* Pairs to modules: where q, k and v stand in one module of Hugging Face's model (GPT-2's c_attn),
+ * their adapters become one of the sum of their ranks. */
 #include "store/formats/peft/fuse.h"
 
 #include <inttypes.h>
 #include <math.h>
 
-void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out,
-                         size_t size)
-{
-    snprintf(out, size, "%s.%" PRId64 ".%s",
-             spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers", layer, module);
-}
+const char *ml_peft_module_name(const ml_family_tensor *row) { return row->peft + strlen("@."); }
 
 /* What B is multiplied with so that the module's scale makes the pair's own. Exactly 1 for a pair
  * alone. */
@@ -39,11 +34,11 @@ static int64_t same_module(const ml_adapter *adapter, const ml_model_spec *spec,
                            int64_t *rank)
 {
     int64_t layer, other, n = 0;
-    const char *module = ml_module_parse(spec, adapter->pairs[first].module, &layer)->module;
+    const ml_family_tensor *row = ml_module_parse(spec, adapter->pairs[first].module, &layer);
     *rank = 0;
     for (int64_t i = first; i < adapter->count; i++, n++) {
-        const ml_module_kind *kind = ml_module_parse(spec, adapter->pairs[i].module, &other);
-        if (other != layer || strcmp(kind->module, module) != 0) break;
+        const ml_family_tensor *next = ml_module_parse(spec, adapter->pairs[i].module, &other);
+        if (other != layer || strcmp(next->peft, row->peft) != 0) break;
         *rank += adapter->pairs[i].rank;
     }
     return n;
@@ -55,10 +50,10 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
     ml_status st = ML_OK;
     const ml_adapter_pair *lead = &adapter->pairs[first];
     int64_t rows = 0;
-    const ml_module_kind *kind = ml_module_parse(spec, lead->module, &m->layer);
-    bool fused = spec->family == ML_FAMILY_GPT2 && !strcmp(kind->module, "attn.c_attn");
-    m->module = kind->module;
-    ml_module_shape(spec, fused ? "attn.qkv" : kind->name, &m->in, &m->out);
+    m->row = ml_module_parse(spec, lead->module, &m->layer);
+    m->module = ml_peft_module_name(m->row);
+    const ml_family_tensor *fused = ml_family_fused(spec->family, m->row);
+    ml_module_shape(spec, fused ? fused : m->row, &m->in, &m->out);
     m->alpha = adapter->rslora ? lead->alpha : lead->alpha / (double)lead->rank * (double)m->rank;
     ML_NEW(m->a, m->rank * m->in, ML_MEM_OTHER, "an exported adapter");
     ML_NEW(m->b, m->out * m->rank, ML_MEM_OTHER, "an exported adapter");
@@ -66,31 +61,29 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
         for (int64_t i = 0; i < n; i++) rows += lead[i].out;
         if (rows != m->out)
             return ml_fail(ML_USAGE,
-                           "%s: PEFT's DoRA scales all rows of c_attn, this adapter has q, k or v "
-                           "alone; train it with method.targets qkv to "
-                           "export it, or merge it",
-                           lead->module);
+                           "%s: PEFT's DoRA scales all rows of %s, this adapter has some of them "
+                           "alone; train it with method.targets %s to export it, or merge it",
+                           lead->module, m->module, fused ? fused->target : "all");
         ML_NEW(m->m, m->out, ML_MEM_OTHER, "an exported adapter");
     }
     for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++) {
         int64_t layer;
         place(adapter, &lead[i],
-              ml_module_first_row(spec, ml_module_parse(spec, lead[i].module, &layer)->name), at,
-              m);
+              ml_module_first_row(spec, ml_module_parse(spec, lead[i].module, &layer)), at, m);
     }
 done:
     return st;
 }
 
-/* In the model's order the pairs of c_attn (attn.k, attn.o, attn.q, attn.qkv, attn.v by name) are
- * not neighbours: order by module. */
+/* By name the parts of a fused module (attn.k, attn.o, attn.q, attn.qkv, attn.v) are not
+ * neighbours: order by the family's table. */
 static void sort_by_module(ml_adapter *adapter, const ml_model_spec *spec)
 {
     for (int64_t i = 1; i < adapter->count; i++) {
         for (int64_t j = i; j > 0; j--) {
             int64_t la, lb;
-            const ml_module_kind *a = ml_module_parse(spec, adapter->pairs[j - 1].module, &la);
-            const ml_module_kind *b = ml_module_parse(spec, adapter->pairs[j].module, &lb);
+            const ml_family_tensor *a = ml_module_parse(spec, adapter->pairs[j - 1].module, &la);
+            const ml_family_tensor *b = ml_module_parse(spec, adapter->pairs[j].module, &lb);
             if (la < lb || (la == lb && a <= b)) break;
             ml_adapter_pair swap = adapter->pairs[j];
             adapter->pairs[j] = adapter->pairs[j - 1];

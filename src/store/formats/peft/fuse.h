@@ -7,16 +7,16 @@
 /* One module of the exported adapter; factors owned. */
 typedef struct ml_peft_module {
     int64_t layer;
-    const char *module; /* "attn.c_attn" */
+    const ml_family_tensor *row; /* of its first pair */
+    const char *module;          /* "attn.c_attn" */
     int64_t rank, in, out;
     double alpha;
     float *a, *b; /* [rank, in], [out, rank] */
     float *m;     /* [out] DoRA's magnitudes; NULL: plain LoRA */
 } ml_peft_module;
 
-/* "transformer.h.3.attn.c_attn" */
-void ml_peft_module_path(const ml_model_spec *spec, int64_t layer, const char *module, char *out,
-                         size_t size);
+/* "attn.c_attn" of the row's "@.attn.c_attn". */
+const char *ml_peft_module_name(const ml_family_tensor *row);
 
 /* The modules of an adapter in the model's order. Pairs of one module (q, k, v of GPT-2's c_attn)
  * become one of the sum of their ranks: A's stacked, B's side by side in their own rows, the scale

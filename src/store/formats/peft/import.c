@@ -39,7 +39,7 @@ static const char *without(const char *name, const char *prefix)
 static bool is_factor(const ml_model_spec *spec, const char *name, const char *path,
                       const char *factor)
 {
-    const char *prefix = spec->family == ML_FAMILY_GPT2 ? "transformer." : "model.";
+    const char *prefix = spec->family->hf.prefix;
     name = without(without(name, "base_model.model."), prefix);
     path = without(path, prefix);
     size_t n = strlen(path), m = strlen(factor);
@@ -96,7 +96,7 @@ done:
     return st;
 }
 
-static ml_status read_pair(import *in, const ml_module_kind *kind, int64_t layer, const char *path,
+static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t layer, const char *path,
                            const ml_safetensors_entry *a, const ml_safetensors_entry *b)
 {
     ml_status st = ML_OK;
@@ -104,12 +104,12 @@ static ml_status read_pair(import *in, const ml_module_kind *kind, int64_t layer
     double alpha;
     char module[64];
     ml_adapter_pair *pair;
-    ml_module_shape(in->spec, kind->name, &width_in, &width_out);
+    ml_module_shape(in->spec, row, &width_in, &width_out);
     ML_TRY(ml_peft_config_rank(&in->config, path, &rank));
     ML_TRY(ml_peft_config_alpha(&in->config, path, &alpha));
     ML_TRY(check_shape(a, rank, width_in));
     ML_TRY(check_shape(b, width_out, rank));
-    snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, kind->name);
+    snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, row->module);
     ML_TRY(ml_adapter_add(in->out, &in->capacity, module, rank, width_in, width_out, &pair));
     pair->alpha = alpha;
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
@@ -120,13 +120,13 @@ done:
     return st;
 }
 
-static ml_status read_module(import *in, const ml_module_kind *kind, int64_t layer)
+static ml_status read_module(import *in, const ml_family_tensor *row, int64_t layer)
 {
     ml_status st = ML_OK;
     char path[PATH];
     bool wanted;
     const ml_safetensors_entry *a, *b;
-    ml_peft_module_path(in->spec, layer, kind->module, path, sizeof path);
+    ml_peft_path(in->spec->family, row, layer, path, sizeof path);
     ML_TRY(ml_peft_config_targets(&in->config, path, layer, &wanted));
     if (!wanted) return ML_OK;
     ML_TRY(find_factor(in, path, "lora_A", &a));
@@ -136,33 +136,34 @@ static ml_status read_module(import *in, const ml_module_kind *kind, int64_t lay
                        "%s: target_modules means %s, but its lora_%c is missing (expected "
                        "base_model.model.%s.lora_%c.weight)",
                        tensors_name, path, a ? 'B' : 'A', path, a ? 'B' : 'A');
-    ML_TRY(read_pair(in, kind, layer, path, a, b));
+    ML_TRY(read_pair(in, row, layer, path, a, b));
 done:
     return st;
 }
 
-/* GPT-2's fused c_attn stands for qkv, not for q, k and v one by one. */
-static bool is_whole_module(const ml_model_spec *spec, const ml_module_kind *kind)
+/* A fused module stands for its parts together, not for each of them. */
+static bool is_whole_module(const ml_model_spec *spec, const ml_family_tensor *row)
 {
-    return spec->family != ML_FAMILY_GPT2 || strcmp(kind->module, "attn.c_attn") != 0 ||
-           !strcmp(kind->name, "attn.qkv");
+    const ml_family_tensor *fused = ml_family_fused(spec->family, row);
+    return !fused || fused == row;
 }
 
 static ml_status read_modules(import *in)
 {
     ml_status st = ML_OK;
+    char first[PATH];
+    const ml_family_tensor *rows = ml_family_target(in->spec->family->tensors);
     for (int64_t layer = 0; layer < in->spec->layers; layer++)
-        for (const ml_module_kind *kind = ml_module_kinds(in->spec->family); kind->name; kind++)
-            if (is_whole_module(in->spec, kind)) ML_TRY(read_module(in, kind, layer));
+        for (const ml_family_tensor *row = rows; row; row = ml_family_target(row + 1))
+            if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
+    ml_peft_path(in->spec->family, rows, 0, first, sizeof first);
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
         if (in->used[i]) continue;
         return ml_fail(ML_INPUT,
                        "%s: %.120s belongs to no module that target_modules means and this base "
                        "has; expected names like "
-                       "base_model.model.%s.0.%s.lora_A.weight",
-                       tensors_name, ml_safetensors_at(in->tensors, i)->name,
-                       in->spec->family == ML_FAMILY_GPT2 ? "transformer.h" : "model.layers",
-                       ml_module_kinds(in->spec->family)->module);
+                       "base_model.model.%s.lora_A.weight",
+                       tensors_name, ml_safetensors_at(in->tensors, i)->name, first);
     }
     if (in->out->count == 0)
         st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);

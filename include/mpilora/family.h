@@ -1,0 +1,195 @@
+/* family: what a model family is, as one table that everything else walks.
+ *
+ * A family is one file of src/model/families/: a `const ml_family` and nothing else. It says
+ *   - which tensors a model has, in the order of the base file, a row a tensor: its name here, its
+ *     role in the computation, its shape, how it is cut over tp, how it is stored, when it is
+ *     there, and its names and layouts in Hugging Face's, GGUF's and PEFT's files;
+ *   - which features the architecture has (the defaults of ml_model_spec), and which keys of
+ *     config.json and of GGUF's metadata say them.
+ * Checks, shapes, shards, imports, exports, targets of adapters and the passes follow these rows;
+ * no other file knows a family by name. Two rows whose stored name is the same are parts of one
+ * stored tensor, one below the other in the order of the rows (GPT-2's c_attn is q, k and v).
+ *
+ * Names: '@' in a stored name stands for the layer's prefix ("model.layers.3" in Hugging Face,
+ * "blk.3" in GGUF). docs/adding-a-model.md explains every column.
+ */
+#ifndef MPILORA_FAMILY_H
+#define MPILORA_FAMILY_H
+
+#include "mpilora/model.h"
+
+/* ---- tensors ------------------------------------------------------------------------------- */
+
+/* What the passes do with a tensor. Weights (or biases) of one role in one layer are the parts of
+ * one linear layer and stand next to each other. The order is that of a pass. */
+typedef enum ml_role {
+    ML_ROLE_EMBED = 1,
+    ML_ROLE_POSITION, /* of learned positions */
+    ML_ROLE_NORM1,    /* from here: a tensor of every layer */
+    ML_ROLE_QKV,
+    ML_ROLE_Q_NORM, /* one weight for every head */
+    ML_ROLE_K_NORM,
+    ML_ROLE_O,
+    ML_ROLE_NORM2,
+    ML_ROLE_UP, /* what the activation acts on: fc, or gate and up */
+    ML_ROLE_DOWN,
+    ML_ROLE_FINAL_NORM, /* from here: once in a model */
+    ML_ROLE_HEAD
+} ml_role;
+
+/* A tensor's rows or columns in sizes of the model; each is made of units that tp never cuts. */
+typedef enum ml_extent {
+    ML_EXTENT_ONE = 1, /* the columns of a vector */
+    ML_EXTENT_WIDTH,
+    ML_EXTENT_HEAD,    /* head_dim */
+    ML_EXTENT_QUERIES, /* heads · head_dim, in heads */
+    ML_EXTENT_KEYS,    /* kv_heads · head_dim, in heads */
+    ML_EXTENT_QKV,     /* queries, keys and values, of a fused target alone */
+    ML_EXTENT_MLP,
+    ML_EXTENT_VOCAB,
+    ML_EXTENT_CONTEXT
+} ml_extent;
+
+typedef enum ml_cut { ML_CUT_NONE = 1, ML_CUT_ROWS, ML_CUT_COLS } ml_cut; /* over tp */
+
+typedef enum ml_storage {
+    ML_STORED_MATRIX = 1, /* in the base's dtype */
+    ML_STORED_FP32        /* norms and biases, whatever the base's dtype */
+} ml_storage;
+
+typedef enum ml_presence {
+    ML_PRESENT_ALWAYS = 1,
+    ML_PRESENT_QKV_BIAS, /* where the specification's flag of this name is set */
+    ML_PRESENT_O_BIAS,
+    ML_PRESENT_MLP_BIAS,
+    ML_PRESENT_UNTIED, /* where the head is not the embedding */
+    ML_PRESENT_FUSED   /* never: the tensors of its role as one, a target of adapters */
+} ml_presence;
+
+typedef enum ml_layout {
+    ML_LAYOUT_PLAIN = 1,  /* out × in, as here */
+    ML_LAYOUT_TRANSPOSED, /* in × out (Hugging Face's Conv1D); vectors as they are */
+    ML_LAYOUT_PAIRED      /* rows of a head as pairs (i, i + h/2) beside each other; here the first
+                             halves stand first */
+} ml_layout;
+
+typedef struct ml_stored_name {
+    const char *name; /* "@.self_attn.q_proj.weight" */
+    ml_layout layout;
+} ml_stored_name;
+
+typedef struct ml_family_tensor {
+    const char *module; /* "attn.q": the tensor is layers.N.attn.q.weight, or .bias */
+    bool bias;
+    ml_role role;
+    ml_extent rows, cols;
+    ml_cut cut;
+    ml_storage storage;
+    ml_presence present;
+    ml_stored_name hf, gguf;
+    const char *peft;   /* module of Hugging Face's model, "@.self_attn.q_proj" */
+    const char *target; /* word of method.targets; "" where no adapter goes */
+} ml_family_tensor;
+
+/* ---- keys of foreign configurations -------------------------------------------------------- */
+
+typedef enum ml_key_kind {
+    ML_KEY_SIZE = 1,   /* a whole number from 1: int64_t */
+    ML_KEY_REAL,       /* double */
+    ML_KEY_FLAG,       /* bool */
+    ML_KEY_ACTIVATION, /* ml_activation, by Hugging Face's words */
+    ML_KEY_OFF,        /* must be missing, null, false or 0: it changes what a model computes */
+    ML_KEY_ON          /* must be missing, null or true */
+} ml_key_kind;
+
+typedef struct ml_family_key {
+    const char *key; /* GGUF: behind "<architecture>." */
+    ml_key_kind kind;
+    bool required; /* else the defaults' value holds, or what follows from other sizes */
+    size_t field;  /* in ml_model_spec */
+} ml_family_key;
+
+/* Where config.json says which layers' attention has a window. Names may be NULL: not heeded. */
+typedef struct ml_window_keys {
+    const char *size;        /* null: none */
+    const char *on;          /* a flag without which there is none */
+    const char *first_layer; /* layers before it attend to everything */
+    const char *types;       /* a word for each layer, in the place of first_layer */
+    int64_t default_size, default_first_layer;
+} ml_window_keys;
+
+typedef struct ml_family_huggingface {
+    const char *model_type, *architecture;
+    const char *prefix;        /* which names may lack as a whole: "model." */
+    const char *layers;        /* '@' is this and the layer's number: "model.layers." */
+    const char *gelu_tanh;     /* the word that is written for it */
+    const ml_family_key *keys; /* ended by a NULL key */
+    ml_window_keys windows;
+} ml_family_huggingface;
+
+typedef struct ml_family_gguf {
+    const char *architecture;
+    bool borrowed; /* it is another family's: this one is known by its config.json alone */
+    const ml_family_key *keys;
+    const char *unsaid; /* what the format has no key for, and what is assumed; NULL: nothing */
+} ml_family_gguf;
+
+/* ---- a family ------------------------------------------------------------------------------ */
+
+struct ml_family {
+    const char *name;       /* "gpt2": in base files and model descriptions */
+    const char *title;      /* "GPT-2": in messages */
+    ml_model_spec defaults; /* features, and sizes where a description may leave them out; 0: by
+                               ml_model_spec_complete */
+    int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
+    bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
+    const ml_family_tensor *tensors; /* ended by a NULL module */
+    ml_family_huggingface hf;
+    ml_family_gguf gguf;
+};
+
+/* All families, ended by NULL. */
+const ml_family *const *ml_families(void);
+/* NULL: none has that name. */
+const ml_family *ml_family_find(const char *name);
+/* The next row of an adapter's possible modules (rows with a target, fused ones among them), from
+ * `row` on; NULL: no more. */
+const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
+/* The row of the fused target that `row` is a part of, or that it is itself; NULL: none. */
+const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family_tensor *row);
+/* The family's row that is adapted as `module` ("attn.q"); NULL: none. */
+const ml_family_tensor *ml_family_find_target(const ml_family *family, const char *module);
+
+/* Input and output width of a target of the family. */
+void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *in,
+                     int64_t *out);
+/* First row of a target within the output of PEFT's module: that of k and v in a fused projection,
+ * else 0. */
+int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row);
+/* Splits "layers.3.attn.q" into 3 and the row of the family's table; NULL where the model has no
+ * such target. */
+const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *module,
+                                        int64_t *layer);
+
+bool ml_role_in_layer(ml_role role);
+int64_t ml_extent_size(const ml_model_spec *spec, ml_extent extent);
+int64_t ml_extent_units(const ml_model_spec *spec, ml_extent extent);
+bool ml_family_has(const ml_model_spec *spec, const ml_family_tensor *row);
+
+typedef enum ml_format { ML_FORMAT_HUGGINGFACE, ML_FORMAT_GGUF } ml_format;
+
+/* Where another program's files hold a tensor: rows first … first + its own of `total` of the
+ * stored tensor `name`, which is fused where these are more than its own. */
+typedef struct ml_stored_place {
+    char name[128];
+    ml_layout layout;
+    int64_t first, total;
+} ml_stored_place;
+void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor, ml_format format,
+                        ml_stored_place *out);
+
+/* PEFT's whole path of a target in a layer: "model.layers.3.self_attn.q_proj". */
+void ml_peft_path(const ml_family *family, const ml_family_tensor *row, int64_t layer, char *out,
+                  size_t size);
+
+#endif

@@ -1,0 +1,170 @@
+/* The families of src/model/families/, and what their tables say of one model. */
+#include "mpilora/family.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "model/families/families.h"
+
+#define FAMILY(name) &ml_family_##name,
+static const ml_family *const families[] = {
+#include "model/families.inc"
+    NULL};
+#undef FAMILY
+
+const ml_family *const *ml_families(void) { return families; }
+
+const ml_family *ml_family_find(const char *name)
+{
+    for (const ml_family *const *f = families; *f; f++)
+        if (!strcmp((*f)->name, name)) return *f;
+    return NULL;
+}
+
+/* ---- adapters' modules --------------------------------------------------------------------- */
+
+const ml_family_tensor *ml_family_target(const ml_family_tensor *row)
+{
+    while (row->module && !*row->target) row++;
+    return row->module ? row : NULL;
+}
+
+const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family_tensor *row)
+{
+    for (const ml_family_tensor *r = ml_family_target(family->tensors); r;
+         r = ml_family_target(r + 1))
+        if (r->present == ML_PRESENT_FUSED && r->role == row->role) return r;
+    return NULL;
+}
+
+const ml_family_tensor *ml_family_find_target(const ml_family *family, const char *module)
+{
+    for (const ml_family_tensor *row = ml_family_target(family->tensors); row;
+         row = ml_family_target(row + 1))
+        if (!strcmp(row->module, module)) return row;
+    return NULL;
+}
+
+/* ---- a row in numbers ---------------------------------------------------------------------- */
+
+bool ml_role_in_layer(ml_role role) { return role >= ML_ROLE_NORM1 && role < ML_ROLE_FINAL_NORM; }
+
+int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
+{
+    switch (extent) {
+    case ML_EXTENT_ONE:
+        return 1;
+    case ML_EXTENT_WIDTH:
+        return s->width;
+    case ML_EXTENT_HEAD:
+        return s->head_dim;
+    case ML_EXTENT_QUERIES:
+        return s->heads * s->head_dim;
+    case ML_EXTENT_KEYS:
+        return s->kv_heads * s->head_dim;
+    case ML_EXTENT_QKV:
+        return (s->heads + 2 * s->kv_heads) * s->head_dim;
+    case ML_EXTENT_MLP:
+        return s->mlp_width;
+    case ML_EXTENT_VOCAB:
+        return s->vocab;
+    case ML_EXTENT_CONTEXT:
+        return s->context;
+    }
+    return 0;
+}
+
+int64_t ml_extent_units(const ml_model_spec *s, ml_extent extent)
+{
+    if (extent == ML_EXTENT_QUERIES) return s->heads;
+    if (extent == ML_EXTENT_KEYS) return s->kv_heads;
+    return ml_extent_size(s, extent);
+}
+
+bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
+{
+    switch (row->present) {
+    case ML_PRESENT_ALWAYS:
+        return true;
+    case ML_PRESENT_QKV_BIAS:
+        return s->qkv_bias;
+    case ML_PRESENT_O_BIAS:
+        return s->o_bias;
+    case ML_PRESENT_MLP_BIAS:
+        return s->mlp_bias;
+    case ML_PRESENT_UNTIED:
+        return !s->tied_head;
+    case ML_PRESENT_FUSED:
+        return false;
+    }
+    return false;
+}
+
+void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *in,
+                     int64_t *out)
+{
+    *in = ml_extent_size(spec, row->cols);
+    *out = ml_extent_size(spec, row->rows);
+}
+
+int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row)
+{
+    int64_t first = 0;
+    for (const ml_family_tensor *r = ml_family_target(spec->family->tensors); r && r != row;
+         r = ml_family_target(r + 1))
+        if (!strcmp(r->peft, row->peft)) first += ml_extent_size(spec, r->rows);
+    return row->present == ML_PRESENT_FUSED ? 0 : first;
+}
+
+const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *module,
+                                        int64_t *layer)
+{
+    char again[64];
+    if (strncmp(module, "layers.", 7) != 0) return NULL;
+    char *rest;
+    *layer = strtoll(module + 7, &rest, 10);
+    if (*layer < 0 || *layer >= spec->layers || *rest != '.') return NULL;
+    const ml_family_tensor *row = ml_family_find_target(spec->family, rest + 1);
+    if (!row) return NULL;
+    snprintf(again, sizeof again, "layers.%" PRId64 ".%s", *layer, row->module);
+    return strcmp(again, module) == 0 ? row : NULL;
+}
+
+/* ---- names in other programs' files -------------------------------------------------------- */
+
+/* `pattern` with '@' as `layers` and the layer's number. */
+static void make_name(const char *pattern, const char *layers, int64_t layer, char *out,
+                      size_t size)
+{
+    if (*pattern == '@')
+        snprintf(out, size, "%s%" PRId64 "%s", layers, layer, pattern + 1);
+    else
+        snprintf(out, size, "%s", pattern);
+}
+
+static const ml_stored_name *stored_name(const ml_family_tensor *row, ml_format format)
+{
+    return format == ML_FORMAT_GGUF ? &row->gguf : &row->hf;
+}
+
+void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor, ml_format format,
+                        ml_stored_place *out)
+{
+    const ml_family *family = spec->family;
+    const ml_stored_name *own = stored_name(tensor->row, format);
+    *out = (ml_stored_place){.layout = own->layout};
+    make_name(own->name, format == ML_FORMAT_GGUF ? "blk." : family->hf.layers, tensor->layer,
+              out->name, sizeof out->name);
+    for (const ml_family_tensor *row = family->tensors; row->module; row++) {
+        if (!ml_family_has(spec, row) || strcmp(stored_name(row, format)->name, own->name) != 0)
+            continue;
+        if (row == tensor->row) out->first = out->total;
+        out->total += ml_extent_size(spec, row->rows);
+    }
+}
+
+void ml_peft_path(const ml_family *family, const ml_family_tensor *row, int64_t layer, char *out,
+                  size_t size)
+{
+    make_name(row->peft, family->hf.layers, layer, out, size);
+}
