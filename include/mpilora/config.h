@@ -198,6 +198,10 @@ void ml_run_config_set_defaults(
 void ml_run_config_warn_unread(const ml_run_config *config);
 /* The resolved configuration as YAML, every key present; reading it gives the same struct. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
+/* A page of Markdown with type, range, default and meaning of every key: docs/configuration.md, and
+ * what `mpilora help configuration` prints. Appends to `out`, which the caller owns. Local.
+ * ML_RESOURCE. */
+ml_status ml_run_config_describe(ml_text *out) ML_NODISCARD;
 
 /* As the file has them: [0, 2-5] and {"q": 4}; null where there are none. */
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;

@@ -3,78 +3,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/support/commands.h"
 #include "mpilora/grid.h"
-
-/* Each lives in the file of its name. */
-extern const ml_command ml_command_import;
-extern const ml_command ml_command_tokenize;
-extern const ml_command ml_command_train;
-extern const ml_command ml_command_eval;
-extern const ml_command ml_command_generate;
-extern const ml_command ml_command_plan;
-extern const ml_command ml_command_merge;
-extern const ml_command ml_command_export;
-extern const ml_command ml_command_inspect;
-extern const ml_command ml_command_verify;
-extern const ml_command ml_command_bench;
-extern const ml_command ml_command_compare;
-extern const ml_command ml_command_sweep;
-extern const ml_command ml_command_scale;
-extern const ml_command ml_command_score;
-extern const ml_command ml_command_analyze;
-
-/* clang-format off */
-static const ml_command *const commands[] = {
-    &ml_command_import,
-    &ml_command_tokenize,
-    &ml_command_train,
-    &ml_command_eval,
-    &ml_command_generate,
-    &ml_command_plan,
-    &ml_command_merge,
-    &ml_command_export,
-    &ml_command_inspect,
-    &ml_command_verify,
-    &ml_command_bench,
-    &ml_command_compare,
-    &ml_command_sweep,
-    &ml_command_scale,
-    &ml_command_score,
-    &ml_command_analyze,
-    NULL,
-};
-/* clang-format on */
-
-static const char *names[sizeof commands / sizeof *commands];
-
-static void print_help(FILE *to)
-{
-    fputs("mpilora fine-tunes GPT-type language models on CPU clusters with LoRA.\n\nusage: "
-          "mpilora COMMAND …\n\n",
-          to);
-    for (const ml_command *const *c = commands; *c; c++)
-        fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
-    fputs(
-        "\nmpilora COMMAND --help says more.\nExit codes: 0 done; 2 usage or configuration; 3 bad "
-        "or missing input; 4 out of memory or "
-        "disk;\n"
-        "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).\n",
-        to);
-}
-
-static const ml_command *find_command(const char *name)
-{
-    for (const ml_command *const *c = commands; *c; c++)
-        if (!strcmp((*c)->name, name)) return *c;
-    return NULL;
-}
 
 /* A word of a command's, or in the place of a command. */
 static bool asks_help(const ml_command *command, int argc, char **argv)
 {
-    if (!command)
-        return !strcmp(argv[0], "help") || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h");
+    if (!command) return !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h");
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
     return false;
@@ -86,16 +21,8 @@ static ml_status show_help(const ml_command *command)
     if (command)
         fputs(command->help, stdout);
     else
-        print_help(stdout);
+        commands_print(stdout);
     return ML_OK;
-}
-
-static ml_status unknown_command(const char *word)
-{
-    for (size_t i = 0; commands[i]; i++) names[i] = commands[i]->name;
-    const char *near = ml_nearest_word(word, names);
-    return ml_fail(ML_USAGE, "there is no command \"%s\"%s%s%s; see mpilora --help", word,
-                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 /* Variables of the environment that choose what is computed, or how ranks work together. */
@@ -144,7 +71,7 @@ static ml_status run(const ml_command *command, int argc, char **argv)
         st = start_together(command, argc, argv);
     if (st != ML_OK) return st;
     if (helps) return show_help(command);
-    if (!command) return unknown_command(argv[0]);
+    if (!command) return commands_unknown(argv[0]);
     return ml_grid_settle(launch.ranks > 1 && !command->parallel ? refuse_ranks(&launch)
                                                                  : command->run(argc, argv));
 }
@@ -181,10 +108,10 @@ static ml_status check_leaks(const ml_command *command, ml_status st)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        print_help(stderr);
+        commands_print(stderr);
         return ML_USAGE;
     }
-    const ml_command *command = find_command(argv[1]);
+    const ml_command *command = commands_find(argv[1]);
     ml_status st = run(command, argc - 1, argv + 1);
     if (st != ML_OK) print_error(command);
     ml_grid_stop();

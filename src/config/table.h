@@ -30,6 +30,8 @@ typedef struct key {
     double least, most; /* of numbers, inclusive; an open end excludes its bound */
     bool open_least, open_most, nullable, whole; /* whole: KEY_SITES of whole numbers */
     const char *const *choices;                  /* NULL-ended */
+    const char *about;  /* one sentence of Markdown; run configurations have it for every key */
+    const char *absent; /* what counts where the key is absent, if that is no value */
 } key;
 
 /* A table ends with a row whose path is NULL. `given[i]` is set where key i was in the file or on
@@ -48,6 +50,10 @@ struct yaml_node_s;
 ml_status value_read(const key *key, void *out, struct yaml_document_s *document,
                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+
+/* describe.c: the page of Markdown that says of each key its type, range, default (as `defaults`
+ * has it) and meaning, a table a section. */
+ml_status table_describe(const key *table, const void *defaults, ml_text *out) ML_NODISCARD;
 
 /* modules.c */
 ml_status layers_read(const key *key, void *out, struct yaml_document_s *document,

@@ -1,0 +1,76 @@
+/* The commands of mpilora, and what `mpilora --help` says of them. */
+#include "cli/support/commands.h"
+
+/* Each lives in the file of its name. */
+extern const ml_command ml_command_import;
+extern const ml_command ml_command_tokenize;
+extern const ml_command ml_command_train;
+extern const ml_command ml_command_eval;
+extern const ml_command ml_command_generate;
+extern const ml_command ml_command_plan;
+extern const ml_command ml_command_merge;
+extern const ml_command ml_command_export;
+extern const ml_command ml_command_inspect;
+extern const ml_command ml_command_verify;
+extern const ml_command ml_command_bench;
+extern const ml_command ml_command_compare;
+extern const ml_command ml_command_sweep;
+extern const ml_command ml_command_scale;
+extern const ml_command ml_command_score;
+extern const ml_command ml_command_analyze;
+extern const ml_command ml_command_help;
+
+/* clang-format off */
+const ml_command *const ml_commands[] = {
+    &ml_command_import,
+    &ml_command_tokenize,
+    &ml_command_train,
+    &ml_command_eval,
+    &ml_command_generate,
+    &ml_command_plan,
+    &ml_command_merge,
+    &ml_command_export,
+    &ml_command_inspect,
+    &ml_command_verify,
+    &ml_command_bench,
+    &ml_command_compare,
+    &ml_command_sweep,
+    &ml_command_scale,
+    &ml_command_score,
+    &ml_command_analyze,
+    &ml_command_help,
+    NULL,
+};
+/* clang-format on */
+
+void commands_print(FILE *to)
+{
+    fputs("mpilora fine-tunes GPT-type language models on CPU clusters with LoRA.\n\nusage: "
+          "mpilora COMMAND …\n\n",
+          to);
+    for (const ml_command *const *c = ml_commands; *c; c++)
+        fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
+    fputs(
+        "\nmpilora COMMAND --help says more; mpilora help configuration describes the keys of a "
+        "run.\nExit codes: 0 done; 2 usage or configuration; 3 bad "
+        "or missing input; 4 out of memory or "
+        "disk;\n"
+        "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).\n",
+        to);
+}
+
+const ml_command *commands_find(const char *name)
+{
+    for (const ml_command *const *c = ml_commands; *c; c++)
+        if (!strcmp((*c)->name, name)) return *c;
+    return NULL;
+}
+
+ml_status commands_unknown(const char *word)
+{
+    static const char *names[sizeof ml_commands / sizeof *ml_commands];
+    for (size_t i = 0; ml_commands[i]; i++) names[i] = ml_commands[i]->name;
+    const char *near = ml_nearest_word(word, names);
+    return ml_fail(ML_USAGE, "there is no command \"%s\"%s%s%s; see mpilora --help", word,
+                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
