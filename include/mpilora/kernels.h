@@ -177,14 +177,20 @@ struct ml_kernels {
     void *workspace; /* private to the implementation */
 };
 
+/* What may be chosen among: bit i stands for the i-th path that this program was built with. */
+typedef struct ml_kernels_paths {
+    unsigned backends, vector_paths;
+} ml_kernels_paths;
+
 typedef struct ml_kernels_options {
     const char *backend;     /* NULL or "auto": measured; else forced: "ref", "native", "blas",
                                      "onednn", "onednn-bf16", …; the environment variable
                                      MPILORA_PRODUCT_PATH overrides it */
     const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
                                 MPILORA_VECTOR_PATH overrides it */
-    ml_dtype weight_dtype;   /* of the weights that will be multiplied */
-    int64_t tokens;          /* the largest T */
+    const ml_kernels_paths *among; /* NULL: all that this processor has. Borrowed */
+    ml_dtype weight_dtype;         /* of the weights that will be multiplied */
+    int64_t tokens;                /* the largest T */
     const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and
                                 used to size the workspace */
     int64_t nshapes;
@@ -192,21 +198,55 @@ typedef struct ml_kernels_options {
         kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
 } ml_kernels_options;
 
-/* One line a candidate path: what ml_kernels_create measured (0 where it was not run). */
+typedef struct ml_kernels_spread {
+    double median, least, most;
+} ml_kernels_spread;
+
+/* One a candidate path: the rates that ml_kernels_measure found, in GF/s; 0 where nothing was
+ * measured. */
 typedef struct ml_kernels_rate {
     const char *path;
-    double forward_gflops, backward_gflops; /* this rank, all its threads */
+    ml_kernels_spread forward, backward;
 } ml_kernels_rate;
 
-/* Creates the table for this processor and these shapes. Measures the backends for < 1 s
- * unless one is forced, and checks the chosen one against ref/ on a small product (a library that
- * computes wrong results is left out with a warning). A forced path that this processor or build
- * lacks: ML_USAGE naming the paths that it has. Not collective: to give all ranks one path, create
- * on rank 0 with "auto", broadcast its backend and vector_path, and force these on the
- * others. Destroy with ml_kernels_destroy. */
+/* The paths that this processor and build can run with weights of this type. The environment
+ * variable MPILORA_WITHOUT_PATHS (names with commas between them) leaves some out, as if the
+ * processor lacked them. Local. */
+ml_kernels_paths ml_kernels_available(ml_dtype dtype);
+/* Whether both names (NULL and "auto": any) are among these paths. Local. */
+bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
+                           const char *vector_path);
+
+/* Creates the table for this processor and these shapes: the first of the vector paths that it has
+ * (the widest), and "native" unless another backend is clearly faster, so that the same command
+ * takes the same one: in the order of the build's list, a backend takes the place of the one
+ * before where the medians of ml_kernels_measure say ≥ 1.3 × in both directions. This takes < 1 s,
+ * and nothing where a backend is forced. The chosen one is checked against ref/ on a small product
+ * (a library that computes wrong results is left out with a warning). A forced path that this
+ * processor or build lacks: ML_USAGE naming the paths that it has. Not collective: to give all
+ * ranks one path, create on rank 0 among those that all have, broadcast its backend and
+ * vector_path, and force these on the others. Destroy with ml_kernels_destroy. Local. */
 ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options) ML_NODISCARD;
 void ml_kernels_destroy(ml_kernels *kernels);
-/* The measured rates of `kernels`; returns their number. Borrowed. */
+/* How much ml_kernels_measure multiplies: shapes are cut to these sizes and a product to `flops`
+ * (0: not); at least `rounds` rounds after one that warms up, then until `seconds` have passed.
+ * With `one_thread` the times are what the processor worked for this process, so that others on
+ * its cores count little; else all threads work, and times are those of the clock. */
+typedef struct ml_kernels_effort {
+    int64_t shapes, tokens, cols;
+    double flops, seconds;
+    int rounds;
+    bool one_thread;
+} ml_kernels_effort;
+
+/* Rates of `count` tables on options->shapes with options->tokens tokens: every round runs each
+ * table once in each direction, every second round in reverse order. rates[i].path is left alone.
+ * ML_RESOURCE. Local. */
+ml_status ml_kernels_measure(const ml_kernels_options *options, const ml_kernels_effort *effort,
+                             int64_t count, const ml_kernels *const *tables,
+                             ml_kernels_rate *rates) ML_NODISCARD;
+
+/* The measured rates of `kernels`, of one thread; returns their number. Borrowed. */
 int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates);
 /* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s,
  * measured now (some 10 ms) with the instructions of the vector path; 0 under "ref". */

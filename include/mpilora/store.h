@@ -101,6 +101,7 @@ typedef struct ml_adapter {
     double dropout;
     char base_source_hash[ML_SHA256_HEX]; /* "" where unknown (PEFT) */
     char hash[ML_SHA256_HEX];             /* of the file or directory it came from */
+    char kernel[64]; /* product/vector path that trained it; "" where unknown */
 } ml_adapter;
 
 /* adapter.h5 or a PEFT directory. ML_INPUT naming file, tensor, found and expected; checks shapes

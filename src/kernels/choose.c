@@ -1,9 +1,13 @@
-/* Chooses the backend by measuring the candidates (measure.c) and the vector path by what the
- * processor can run.
+/* Chooses the vector path by what the processor can run, and the backend by measuring the
+ * candidates (measure.c).
  *
  * Flags do not tell which product is fastest: a library may not know the processor, and a bf16
- * instruction can be half as fast as fp32. */
+ * instruction can be half as fast as fp32. But a measurement is noisy, and other products have
+ * other bits: "native" stays unless another one is faster beyond doubt, so that the same command
+ * has the same bits. */
 #include <cblas.h>
+
+#include <stdlib.h>
 
 #include "kernels/kernels_private.h"
 
@@ -23,10 +27,56 @@ static const ml_vector_path *const vector_paths[] = {
 
 static bool is_auto(const char *name) { return !name || !strcmp(name, "auto"); }
 
+/* ---- what there is ------------------------------------------------------------------------- */
+
+/* Whether MPILORA_WITHOUT_PATHS, a list with commas, names it. */
+static bool is_left_out(const char *name)
+{
+    const char *list = getenv("MPILORA_WITHOUT_PATHS");
+    size_t length = strlen(name);
+    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',')
+        if (strcspn(at, ",") == length && !strncmp(at, name, length)) return true;
+    return false;
+}
+
+ml_kernels_paths ml_kernels_available(ml_dtype dtype)
+{
+    ml_kernels_paths all = {0, 0};
+    for (int i = 0; backends[i]; i++)
+        if (backends[i]->available(dtype) && !is_left_out(backends[i]->name))
+            all.backends |= 1U << i;
+    for (int i = 0; vector_paths[i]; i++)
+        if (vector_paths[i]->available() && !is_left_out(vector_paths[i]->name))
+            all.vector_paths |= 1U << i;
+    return all;
+}
+
+bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
+                           const char *vector_path)
+{
+    bool product = is_auto(backend), vector = is_auto(vector_path) || !strcmp(vector_path, "ref");
+    for (int i = 0; backends[i]; i++)
+        product |= paths->backends >> i & 1 && backend && !strcmp(backends[i]->name, backend);
+    for (int i = 0; vector_paths[i]; i++)
+        vector |= paths->vector_paths >> i & 1 && vector_path &&
+                  !strcmp(vector_paths[i]->name, vector_path);
+    return product && vector;
+}
+
+/* Those of this processor, and of them those that the caller lets be chosen. */
+static ml_kernels_paths paths_of(const ml_kernels_options *options)
+{
+    ml_kernels_paths p = ml_kernels_available(options->weight_dtype);
+    if (!options->among) return p;
+    return (ml_kernels_paths){p.backends & options->among->backends,
+                              p.vector_paths & options->among->vector_paths};
+}
+
 /* May this path be taken under these options? The reference only where it is forced. */
 static bool is_candidate(const ml_backend *path, const ml_kernels_options *options)
 {
-    if (!path->available(options->weight_dtype)) return false;
+    const ml_kernels_paths paths = paths_of(options);
+    if (!ml_kernels_paths_have(&paths, path->name, NULL)) return false;
     return is_auto(options->backend) ? path != &ml_backend_ref
                                      : !strcmp(path->name, options->backend);
 }
@@ -39,12 +89,16 @@ int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads
     return most;
 }
 
-ml_status ml_choose_vector_path(ml_kernels *table, const char *name)
+/* ---- the vector path ----------------------------------------------------------------------- */
+
+ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *options)
 {
     char text[128] = "ref";
+    const char *name = options->vector_path;
+    const ml_kernels_paths paths = paths_of(options);
     if (!is_auto(name) && !strcmp(name, "ref")) return ML_OK;
     for (const ml_vector_path *const *v = vector_paths; *v; v++) {
-        if (!(*v)->available()) continue;
+        if (!ml_kernels_paths_have(&paths, NULL, (*v)->name)) continue;
         if (is_auto(name) || !strcmp(name, (*v)->name)) {
             (*v)->fill(table);
             table->vector_path = (*v)->name;
@@ -58,12 +112,15 @@ ml_status ml_choose_vector_path(ml_kernels *table, const char *name)
                    name, text);
 }
 
+/* ---- the backend --------------------------------------------------------------------------- */
+
 static ml_status no_such_path(const ml_kernels_options *options)
 {
     char text[128] = "auto";
+    const ml_kernels_paths paths = paths_of(options);
     for (const ml_backend *const *p = backends; *p; p++) {
         size_t used = strlen(text);
-        if ((*p)->available(options->weight_dtype))
+        if (ml_kernels_paths_have(&paths, (*p)->name, NULL))
             snprintf(text + used, sizeof text - used, ", %s", (*p)->name);
     }
     return ml_fail(
@@ -99,9 +156,9 @@ static void warn_of_slow_blas(const ml_kernels_owner *owner, int64_t tokens)
     for (int64_t i = 0; i < owner->nrates; i++) {
         const ml_kernels_rate *r = &owner->rates[i];
         if (!strcmp(r->path, "blas"))
-            blas = r->forward_gflops;
+            blas = r->forward.median;
         else if (!strcmp(r->path, "onednn")) {
-            other = r->forward_gflops;
+            other = r->forward.median;
             name = r->path;
         }
     }
@@ -134,16 +191,38 @@ static ml_status choose_forced(ml_kernels_owner *owner, const ml_kernels_options
     return ML_OK;
 }
 
-static int64_t fastest(const ml_kernels_owner *owner)
+/* Beyond what noise may pretend. */
+static const double clearly = 1.3;
+
+/* The first stays unless a later one is clearly faster in both directions, and so on. */
+static int64_t choose_rate(const ml_kernels_owner *owner)
 {
-    int64_t best = 0;
+    int64_t chosen = 0;
     for (int64_t i = 1; i < owner->nrates; i++) {
-        const ml_kernels_rate *a = &owner->rates[i], *b = &owner->rates[best];
-        if (1 / a->forward_gflops + 1 / a->backward_gflops <
-            1 / b->forward_gflops + 1 / b->backward_gflops)
-            best = i;
+        const ml_kernels_rate *before = &owner->rates[chosen], *r = &owner->rates[i];
+        if (r->forward.median >= clearly * before->forward.median &&
+            r->backward.median >= clearly * before->backward.median)
+            chosen = i;
     }
-    return best;
+    return chosen;
+}
+
+/* Less than a second for all candidates together, also on a slow core. One thread: where several
+ * wait for each other, the time depends on what else has the cores. */
+static const ml_kernels_effort choosing = {.shapes = 2,
+                                           .tokens = 256,
+                                           .cols = 1024,
+                                           .flops = 1.2e8,
+                                           .seconds = 0.3,
+                                           .rounds = 5,
+                                           .one_thread = true};
+
+static ml_status measure_candidates(ml_kernels_owner *owner, const ml_kernels_options *options,
+                                    const ml_kernels *tables)
+{
+    const ml_kernels *each[ML_MAX_PATHS];
+    for (int64_t i = 0; i < owner->nrates; i++) each[i] = &tables[i];
+    return ml_kernels_measure(options, &choosing, owner->nrates, each, owner->rates);
 }
 
 /* All candidates are started side by side, each with its copy of the table, so that they can run
@@ -175,8 +254,8 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
     }
     owner->nrates = count;
     if (options->nshapes > 0 && count > 1) {
-        ML_TRY(ml_measure_products(options, owner->threads, count, tables, owner->rates));
-        best = fastest(owner);
+        ML_TRY(measure_candidates(owner, options, tables));
+        best = choose_rate(owner);
         warn_of_slow_blas(owner, options->tokens);
     }
 done:

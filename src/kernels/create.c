@@ -53,7 +53,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     owner->product_floats = s.product / (int64_t)sizeof(float);
     owner->panel_floats = ml_panel_scratch_floats(&o, threads);
     ml_attention_scratch_place(&owner->attention, &o, block + s.owner + s.product);
-    ML_TRY(ml_choose_vector_path(&owner->table, o.vector_path));
+    ML_TRY(ml_choose_vector_path(&owner->table, &o));
     ML_TRY(ml_choose_backend(owner, &o));
     *out = &owner->table;
     owner = NULL;

@@ -80,7 +80,7 @@ extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
 /* choose.c. Names: NULL and "auto" choose. */
 ml_status ml_choose_backend(ml_kernels_owner *owner,
                             const ml_kernels_options *options) ML_NODISCARD;
-ml_status ml_choose_vector_path(ml_kernels *table, const char *name) ML_NODISCARD;
+ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *options) ML_NODISCARD;
 int64_t ml_product_scratch_floats(const ml_kernels_options *options,
                                   int threads); /* the most that a path which may be chosen needs */
 
@@ -88,10 +88,6 @@ int64_t ml_product_scratch_floats(const ml_kernels_options *options,
  * first shape? */
 ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *options,
                             bool *right) ML_NODISCARD;
-/* The best rates of some rounds in which `count` tables run in turn on the run's shapes; less than
- * a second. */
-ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count,
-                              const ml_kernels *tables, ml_kernels_rate *rates) ML_NODISCARD;
 
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);

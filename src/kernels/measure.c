@@ -1,20 +1,13 @@
-/* How fast the backends are on the run's own shapes, cut down so that all of it stays well
- * below a second, and whether a path computes what the reference does. */
+/* How fast tables of kernels are on the run's own shapes, in rounds in which each has its turn, and
+ * whether a path computes what the reference does. */
 #include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include "kernels/kernels_private.h"
 
-enum {
-    SHAPES_MOST = 3,
-    ROUNDS = 3,
-    TOKENS_MOST = 512,
-    COLS_MOST = 1024,
-    CHECK_TOKENS = 70,
-    CHECK_ROWS = 70,
-    CHECK_COLS = 65
-};
-static const double flops_most = 4e8; /* a product, for each thread */
-static const double seconds_most = 0.6;
+enum { SHAPES_MOST = 3, ROUNDS_MOST = 64, CHECK_TOKENS = 70, CHECK_ROWS = 70, CHECK_COLS = 65 };
 
 /* Matrices for one product: x[T, cols], w[rows, cols], y[T, rows], dx[T, cols] in one block. */
 typedef struct sample {
@@ -95,11 +88,12 @@ done:
     return st;
 }
 
-/* Up to SHAPES_MOST of the run's shapes with different sizes, largest first; returns how many. */
-static int64_t pick_shapes(const ml_kernels_options *options, const ml_weight *picked[SHAPES_MOST])
+/* Up to `most` of the run's shapes with different sizes, largest first; returns how many. */
+static int64_t pick_shapes(const ml_kernels_options *options, int64_t most,
+                           const ml_weight *picked[SHAPES_MOST])
 {
     int64_t count = 0;
-    for (; count < SHAPES_MOST; count++) {
+    for (; count < most; count++) {
         const ml_weight *best = NULL;
         for (int64_t i = 0; i < options->nshapes; i++) {
             const ml_weight *w = &options->shapes[i];
@@ -113,58 +107,112 @@ static int64_t pick_shapes(const ml_kernels_options *options, const ml_weight *p
     return count;
 }
 
-static ml_status make_samples(const ml_kernels_options *options, int threads,
-                              sample samples[SHAPES_MOST], int64_t *count)
+/* What one measurement holds. */
+typedef struct trial {
+    sample samples[SHAPES_MOST];
+    int64_t nsamples, count; /* count: of tables */
+    const ml_kernels *const *tables;
+    bool one_thread;
+    double (*seconds)[2][ROUNDS_MOST]; /* [count] tables, forward and backward, rounds */
+} trial;
+
+static int64_t cut(int64_t size, int64_t most) { return most > 0 ? ml_min(size, most) : size; }
+
+static ml_status prepare(trial *t, const ml_kernels_options *options,
+                         const ml_kernels_effort *effort)
 {
     ml_status st = ML_OK;
     const ml_weight *picked[SHAPES_MOST];
-    *count = pick_shapes(options, picked);
-    for (int64_t i = 0; i < *count; i++) {
-        int64_t T = ml_min(TOKENS_MOST, options->tokens), cols = ml_min(COLS_MOST, picked[i]->cols);
-        int64_t most = (int64_t)(flops_most * threads / (2.0 * (double)(T * cols)));
-        ML_TRY(make_sample(&samples[i], T, ml_min(picked[i]->rows, ml_max(most, 64)), cols,
-                           options->weight_dtype));
+    int64_t least_rows = 64;
+    ML_NEW(t->seconds, t->count, ML_MEM_OTHER, "times of products");
+    t->nsamples = pick_shapes(options, cut(SHAPES_MOST, effort->shapes), picked);
+    for (int64_t i = 0; i < t->nsamples; i++) {
+        int64_t T = cut(options->tokens, effort->tokens), rows = picked[i]->rows,
+                cols = cut(picked[i]->cols, effort->cols);
+        double most = effort->flops / (2.0 * (double)(T * cols));
+        if (effort->flops > 0) rows = ml_min(rows, ml_max((int64_t)most, least_rows));
+        ML_TRY(make_sample(&t->samples[i], T, rows, cols, options->weight_dtype));
     }
 done:
     return st;
 }
 
-/* Seconds of one direction over all samples. */
-static double time_once(const ml_kernels *k, const sample *samples, int64_t count, bool backward)
+/* By the clock, or of the processor for this process: what it gives to others does not count. */
+static double seconds_now(const trial *t)
 {
-    double start = ml_seconds();
-    for (int64_t i = 0; i < count; i++) {
-        const sample *s = &samples[i];
+    struct timespec now;
+    if (!t->one_thread) return ml_seconds();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Of the libraries, and of each table, which were all made for the same number. */
+static void use_threads(const trial *t, int threads)
+{
+    omp_set_num_threads(threads);
+    for (int64_t p = 0; p < t->count; p++) ml_kernels_owner_of(t->tables[p])->threads = threads;
+}
+
+/* Seconds of one direction over all samples. */
+static double time_once(const trial *t, const ml_kernels *k, bool backward)
+{
+    double start = seconds_now(t);
+    for (int64_t i = 0; i < t->nsamples; i++) {
+        const sample *s = &t->samples[i];
         if (backward)
             k->weight_backward(k, s->T, s->y, s->w.rows, &s->w, 0, s->dx, s->w.cols);
         else
             k->weight_forward(k, s->T, s->x, s->w.cols, &s->w, 0, s->y, s->w.rows);
     }
-    return ml_seconds() - start;
+    return seconds_now(t) - start;
 }
 
-ml_status ml_measure_products(const ml_kernels_options *options, int threads, int64_t count,
-                              const ml_kernels *tables, ml_kernels_rate *rates)
+/* Every second round in reverse order, so that none always runs behind the same other. */
+static void run_round(trial *t, int round)
+{
+    for (int64_t i = 0; i < t->count; i++) {
+        int64_t p = round % 2 ? t->count - 1 - i : i;
+        for (int backward = 0; backward < 2; backward++)
+            t->seconds[p][backward][round] = time_once(t, t->tables[p], backward);
+    }
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of rates: the longest time is the least of them. */
+static ml_kernels_spread spread_of(double *seconds, int rounds, double gflop)
+{
+    qsort(seconds, (size_t)rounds, sizeof *seconds, ascending);
+    double middle = 0.5 * (seconds[rounds / 2] + seconds[(rounds - 1) / 2]);
+    return (ml_kernels_spread){gflop / middle, gflop / seconds[rounds - 1], gflop / seconds[0]};
+}
+
+ml_status ml_kernels_measure(const ml_kernels_options *options, const ml_kernels_effort *effort,
+                             int64_t count, const ml_kernels *const *tables, ml_kernels_rate *rates)
 {
     ml_status st = ML_OK;
-    sample samples[SHAPES_MOST] = {{.T = 0}};
-    double seconds[ML_MAX_PATHS][2], flops = 0, start = ml_seconds();
-    int64_t nsamples = 0;
-    ML_TRY(make_samples(options, threads, samples, &nsamples));
-    for (int64_t i = 0; i < nsamples; i++)
-        flops += 2.0 * (double)(samples[i].T * samples[i].w.rows * samples[i].w.cols);
-    for (int round = 0; round <= ROUNDS && (round < 2 || ml_seconds() - start < seconds_most);
-         round++)
-        for (int64_t p = 0; p < count; p++)
-            for (int backward = 0; backward < 2; backward++) {
-                double t = time_once(&tables[p], samples, nsamples, backward);
-                bool first = round < 2; /* round 0 warms up */
-                seconds[p][backward] = first || t < seconds[p][backward] ? t : seconds[p][backward];
-            }
-    for (int64_t p = 0; p < count; p++)
-        rates[p] = (ml_kernels_rate){tables[p].backend, flops / seconds[p][0] * 1e-9,
-                                     flops / seconds[p][1] * 1e-9};
+    trial t = {.count = count, .tables = tables, .one_thread = effort->one_thread};
+    int rounds = 0, threads = omp_get_max_threads();
+    double gflop = 0, start = ml_seconds();
+    ML_TRY(prepare(&t, options, effort));
+    for (int64_t i = 0; i < t.nsamples; i++)
+        gflop += 2e-9 * (double)(t.samples[i].T * t.samples[i].w.rows * t.samples[i].w.cols);
+    if (t.one_thread) use_threads(&t, 1);
+    run_round(&t, 0); /* warms up: its times are overwritten */
+    while (rounds < effort->rounds ||
+           (rounds < ROUNDS_MOST && ml_seconds() - start < effort->seconds))
+        run_round(&t, rounds++);
+    if (t.one_thread) use_threads(&t, threads);
+    for (int64_t p = 0; p < count; p++) {
+        rates[p].forward = spread_of(t.seconds[p][0], rounds, gflop);
+        rates[p].backward = spread_of(t.seconds[p][1], rounds, gflop);
+    }
 done:
-    for (int i = 0; i < SHAPES_MOST; i++) free_sample(&samples[i]);
+    for (int64_t i = 0; i < t.nsamples; i++) free_sample(&t.samples[i]);
+    ml_memory_free(t.seconds);
     return st;
 }

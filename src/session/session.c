@@ -238,12 +238,31 @@ ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapt
 
 /* ---- kernels, then memory, then weights ---------------------------------------------------- */
 
+ml_kernels_paths session_common_paths(const session *s)
+{
+    enum { BITS = 16 };
+    const ml_kernels_paths own = ml_kernels_available(s->config->precision);
+    ml_kernels_paths common = {0, 0};
+    int64_t lacks[2 * BITS];
+    for (int i = 0; i < BITS; i++) {
+        lacks[i] = !(own.backends >> i & 1);
+        lacks[BITS + i] = !(own.vector_paths >> i & 1);
+    }
+    ml_grid_max_int64(s->grid, ML_GROUP_WORLD, lacks, 2 * BITS);
+    for (int i = 0; i < BITS; i++) {
+        common.backends |= (unsigned)!lacks[i] << i;
+        common.vector_paths |= (unsigned)!lacks[BITS + i] << i;
+    }
+    return common;
+}
+
 /* Rank 0 measures, the others take its choice. */
 static ml_status create_kernels(session *s, const char *backend, const char *vector_path)
 {
     ml_status st = ML_OK;
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options o = {.backend = backend, .vector_path = vector_path};
+    const ml_kernels_paths common = session_common_paths(s);
+    ml_kernels_options o = {.backend = backend, .vector_path = vector_path, .among = &common};
     struct {
         char product[32], vector[32];
     } choice = {"", ""};

@@ -84,7 +84,10 @@ ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODIS
 ml_status session_attach_adapter(session *s,
                                  const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
 ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters) ML_NODISCARD;
-/* product and vector path: forced names from a checkpoint, or NULL. */
+/* What every rank's processor and build can run. Collective. */
+ml_kernels_paths session_common_paths(const session *s);
+/* product and vector path: forced names, or NULL: what rank 0 chooses among those that all ranks
+ * can run. */
 ml_status session_build(session *s, bool training, const char *backend,
                         const char *vector_path) ML_NODISCARD;
 void session_close(session *s);

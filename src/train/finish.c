@@ -7,6 +7,7 @@ static ml_status write_adapter(run *r, const char *path)
     ml_adapter adapter = {0};
     ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
     if (st != ML_OK) return st;
+    snprintf(adapter.kernel, sizeof adapter.kernel, "%s", r->kernel);
     st = ml_grid_agree(s->grid,
                        ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
     ml_adapter_destroy(&adapter);

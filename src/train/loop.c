@@ -73,7 +73,7 @@ static ml_status prepare_files(const run *r)
     ML_TRY(ml_metrics_cut(path.data, r->step));
     path.length = 0;
     ML_TRY(ml_text_printf(&path, "%s/config.yaml", r->config->run_dir));
-    ML_TRY(ml_run_config_write(r->config, &yaml));
+    ML_TRY(write_configuration(r, &yaml));
     ML_TRY(ml_durable_write(path.data, yaml.data, yaml.length, NULL));
 done:
     ml_text_destroy(&path);
@@ -103,11 +103,12 @@ static ml_status start(run *r)
                r->config->run_dir, r->step);
         return ML_OK;
     }
-    const char *product = found ? r->progress.backend : r->config->backend;
-    const char *vector = found ? r->progress.vector_path : r->config->vector_path;
+    const char *product, *vector;
+    choose_paths(r, found, &product, &vector);
     session_predict(s, r->predicted);
     if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
     ML_TRY(session_build(s, true, product, vector));
+    note_paths(r);
     bool pissa = ml_run_config_is_pissa(r->config);
     if (pissa) ML_TRY(start_pissa(r, found));
     if (found)

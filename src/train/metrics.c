@@ -81,6 +81,7 @@ ml_status metrics_step(run *r, const step_result *step)
             (double)step->tokens / step->seconds, step->seconds);
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
+    if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);
     fprintf(to,
             ", \"wait_s\": %.9g, \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64
             ", \"allreduce_bytes_passed\": %" PRId64 ", \"peak_bytes\": %" PRId64

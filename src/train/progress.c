@@ -17,9 +17,9 @@ static void print_kernels(const session *s)
     int64_t n = ml_kernels_rates(s->kernels, &rates);
     ml_log("  products     %s, vectors %s", s->kernels->backend, s->kernels->vector_path);
     for (int64_t i = 0; i < n; i++)
-        if (rates[i].forward_gflops > 0.0)
-            ml_log("               %-14s forward %.0f, backward %.0f GF/s a rank", rates[i].path,
-                   rates[i].forward_gflops, rates[i].backward_gflops);
+        if (rates[i].forward.median > 0.0)
+            ml_log("               %-14s forward %.0f, backward %.0f GF/s a thread", rates[i].path,
+                   rates[i].forward.median, rates[i].backward.median);
 }
 
 static void print_load(const session *s)

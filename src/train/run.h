@@ -48,6 +48,7 @@ typedef struct run {
     char identity_text[IDENTITIES][128];
     const ml_train_options *options; /* borrowed */
     ml_checkpoint_changes changes;   /* on rank 0 */
+    char kernel[2 * ML_PATH_NAME];   /* product/vector of this start */
 } run;
 
 /* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the
@@ -62,6 +63,12 @@ ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
+
+/* paths.c: those to build the session with: the checkpoint's where every rank can run them
+ * (collective); then their names into r->kernel, and the configuration with them (local). */
+void choose_paths(const run *r, bool resumed, const char **product, const char **vector);
+void note_paths(run *r);
+ml_status write_configuration(const run *r, ml_text *out) ML_NODISCARD;
 
 /* finite.c: collective, each ML_NUMERIC that names the step. Why loss or gradient norm of a step
  * are not finite, before its update; the parameters and moments after the last one; its loss on

@@ -54,7 +54,7 @@ static ml_status begin(run *r, bool finished, bool beside)
     r->save_time = ml_seconds();
     r->best_is_new = false;
     describe_progress(r, finished);
-    st = ml_grid_agree(s->grid, ml_run_config_write(r->config, &yaml));
+    st = ml_grid_agree(s->grid, write_configuration(r, &yaml));
     if (st == ML_OK) {
         const ml_checkpoint_state state = {
             .progress = r->progress,

@@ -92,9 +92,9 @@ static ml_status measure(const attention_options *o)
              "attention, %" PRId64 " tokens in sequences of %" PRId64 ", %" PRId64
              " heads (%" PRId64 ") × %" PRId64,
              o->tokens, o->length, o->heads, o->kv_heads, o->head_dim);
-    bench_rate r = {.path = "blockwise",
-                    .forward = gflops / bench_median(&forward),
-                    .backward = 2.5 * gflops / bench_median(&backward)};
+    const ml_kernels_rate r = {.path = "blockwise",
+                               .forward = bench_rates(&forward, gflops),
+                               .backward = bench_rates(&backward, 2.5 * gflops)};
     bench_report_rates(o->json,
                        json_pack("{s:I, s:I, s:I, s:I, s:I}", "tokens", (json_int_t)o->tokens,
                                  "length", (json_int_t)o->length, "heads", (json_int_t)o->heads,

@@ -31,6 +31,8 @@ typedef struct bench_times {
 void bench_add(bench_times *times,
                double value); /* nothing where there are BENCH_ROUNDS_MOST already */
 double bench_median(const bench_times *times); /* NaN of none */
+/* Rates of work done in these times: the longest is the least. NaN of none. */
+ml_kernels_spread bench_rates(const bench_times *times, double work);
 double bench_largest(
     const bench_times *times); /* of peaks: a disturbed round says nothing about what is possible */
 /* Is another round due? At least `least`, then until `seconds` since `start` have passed. With a
@@ -60,14 +62,8 @@ ml_status bench_new_floats(float **out, int64_t n,
 bool bench_speaks(void);              /* world rank 0 */
 void bench_print_json(json_t *facts); /* consumed; on world rank 0 alone */
 
-/* One path's rates in GF/s. */
-typedef struct bench_rate {
-    char path[32];
-    double forward, backward;
-} bench_rate;
-
 /* `facts`: what was measured; consumed. */
 void bench_report_rates(bool json, json_t *facts, const char *title, double peak,
-                        const ml_kernels *k, const bench_rate *rates, int64_t count);
+                        const ml_kernels *k, const ml_kernels_rate *rates, int64_t count);
 
 #endif

@@ -19,11 +19,24 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-double bench_median(const bench_times *t)
+static bench_times sort_times(const bench_times *t)
 {
     bench_times sorted = *t;
     qsort(sorted.values, (size_t)t->count, sizeof *sorted.values, compare_doubles);
-    return t->count ? sorted.values[t->count / 2] : NAN;
+    return sorted;
+}
+
+double bench_median(const bench_times *t)
+{
+    return t->count ? sort_times(t).values[t->count / 2] : NAN;
+}
+
+ml_kernels_spread bench_rates(const bench_times *t, double work)
+{
+    const bench_times sorted = sort_times(t);
+    if (t->count == 0) return (ml_kernels_spread){NAN, NAN, NAN};
+    return (ml_kernels_spread){work / sorted.values[t->count / 2],
+                               work / sorted.values[t->count - 1], work / sorted.values[0]};
 }
 
 double bench_largest(const bench_times *t)
@@ -82,30 +95,60 @@ void bench_print_json(json_t *facts)
     json_decref(facts);
 }
 
-static json_t *rate_objects(double peak, const bench_rate *rates, int64_t count)
+/* A direction's median, its spread, and what the median is of the peak. */
+static void put_rate(json_t *object, const char *direction, const ml_kernels_spread *rate,
+                     double peak)
+{
+    const struct {
+        const char *name;
+        double value;
+    } figures[] = {{"gflops", rate->median},
+                   {"gflops_min", rate->least},
+                   {"gflops_max", rate->most},
+                   {"share", rate->median / peak}};
+    for (int i = 0; i < 4; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_%s", direction, figures[i].name);
+        json_object_set_new(object, key, json_real(figures[i].value));
+    }
+}
+
+static json_t *rate_objects(double peak, const ml_kernels_rate *rates, int64_t count)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < count; i++)
-        json_array_append_new(
-            list, json_pack("{s:s, s:f, s:f, s:f, s:f}", "path", rates[i].path, "forward_gflops",
-                            rates[i].forward, "backward_gflops", rates[i].backward, "forward_share",
-                            rates[i].forward / peak, "backward_share", rates[i].backward / peak));
+    for (int64_t i = 0; i < count; i++) {
+        json_t *object = json_pack("{s:s}", "path", rates[i].path);
+        put_rate(object, "forward", &rates[i].forward, peak);
+        put_rate(object, "backward", &rates[i].backward, peak);
+        json_array_append_new(list, object);
+    }
     return list;
 }
 
+static void print_rate(const ml_kernels_spread *rate, double peak)
+{
+    char spread[48];
+    snprintf(spread, sizeof spread, "%.1f (%.1f to %.1f)", rate->median, rate->least, rate->most);
+    printf("  %26s %4.0f %%", spread, 100 * rate->median / peak);
+}
+
 static void print_rates(const char *title, double peak, const ml_kernels *k,
-                        const bench_rate *rates, int64_t count)
+                        const ml_kernels_rate *rates, int64_t count)
 {
     printf("%s, %d threads, %s; fp32 multiply-add peak %.1f GF/s\n", title, omp_get_max_threads(),
            k->vector_path, peak);
-    printf("  %-16s %22s %22s\n", "path", "forward GF/s (of peak)", "backward GF/s (of peak)");
-    for (int64_t i = 0; i < count; i++)
-        printf("  %-16s %13.1f  (%4.0f %%) %13.1f  (%4.0f %%)\n", rates[i].path, rates[i].forward,
-               100 * rates[i].forward / peak, rates[i].backward, 100 * rates[i].backward / peak);
+    printf("medians of alternating rounds (least to most), and of the peak\n");
+    printf("  %-16s  %33s  %33s\n", "path", "forward GF/s", "backward GF/s");
+    for (int64_t i = 0; i < count; i++) {
+        printf("  %-16s", rates[i].path);
+        print_rate(&rates[i].forward, peak);
+        print_rate(&rates[i].backward, peak);
+        printf("\n");
+    }
 }
 
 void bench_report_rates(bool json, json_t *facts, const char *title, double peak,
-                        const ml_kernels *k, const bench_rate *rates, int64_t count)
+                        const ml_kernels *k, const ml_kernels_rate *rates, int64_t count)
 {
     json_object_set_new(facts, "threads", json_integer(omp_get_max_threads()));
     json_object_set_new(facts, "vector_path", json_string(k->vector_path));

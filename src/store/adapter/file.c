@@ -3,6 +3,7 @@
  *
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
  *     unknown)
+ *   attribute   kernel, where it is known: product/vector path that trained it
  *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop,
  *     factors, new_biases
  *   /tensors/NAME [rows, cols], what methods other than LoRA trained
@@ -132,6 +133,7 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     ML_TRY(ml_image_put_text(file, "scaling", adapter->rslora ? "rslora" : "standard"));
     ML_TRY(ml_image_put_double(file, "dropout", adapter->dropout));
     ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
+    if (*adapter->kernel) ML_TRY(ml_image_put_text(file, "kernel", adapter->kernel));
     if (adapter->method != ML_METHOD_LORA) {
         ML_TRY(put_method(file, adapter));
         ML_TRY(put_tensors(file, adapter));
@@ -302,6 +304,8 @@ static ml_status get_header(ml_adapter *out, hid_t file)
     ML_TRY(ml_image_get_double(file, "dropout", &out->dropout));
     ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash,
                              sizeof out->base_source_hash));
+    if (H5Aexists(file, "kernel") > 0)
+        ML_TRY(ml_image_get_text(file, "kernel", out->kernel, sizeof out->kernel));
     ML_TRY(get_method(file, out));
 done:
     return st;

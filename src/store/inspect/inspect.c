@@ -119,6 +119,7 @@ ml_status inspect_adapter(const char *path, json_t *out)
     set_text(out, "scaling", adapter.rslora ? "rslora" : "standard");
     json_object_set_new(out, "dropout", json_real(adapter.dropout));
     set_text(out, "base_source_sha256", adapter.base_source_hash);
+    set_text(out, "kernel", adapter.kernel);
     set_text(out, "sha256", adapter.hash);
     json_object_set_new(out, "pairs", pairs);
     json_object_set_new(out, "tensors", tensors);
