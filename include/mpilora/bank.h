@@ -8,7 +8,7 @@
  * to one is to point the model's layers at its tensors.
  *
  * Order of calls: ml_model_create with ml_bank_model_spec → ml_bank_create → ml_model_bind,
- * ml_model_reserve → weights are read → ml_bank_load → ml_bank_settle. */
+ * ml_model_reserve → weights are read → ml_bank_load → ml_bank_prepare. */
 #ifndef MPILORA_BANK_H
 #define MPILORA_BANK_H
 
@@ -57,7 +57,7 @@ ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters) ML_NODISCARD;
  * Ownership: none.
  * Collective over tp.
  * Errors: none. */
-void ml_bank_settle(ml_bank *bank);
+void ml_bank_prepare(ml_bank *bank);
 
 /* The router that sends each row of a pass through its adapter, for ml_model_generate.
  * Shapes: none.

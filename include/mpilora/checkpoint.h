@@ -167,11 +167,4 @@ int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
  * state beyond one file together. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
 
-/* ---- metrics ------------------------------------------------------------------------------- */
-
-/* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step
- * ≤ `step`; what stays is not touched. No file:
- * nothing to do. ML_INPUT where it cannot be read, ML_RESOURCE where it cannot be cut. Local. */
-ml_status ml_metrics_cut(const char *path, int64_t step) ML_NODISCARD;
-
 #endif

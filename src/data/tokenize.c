@@ -1,9 +1,9 @@
 /* A text file to a data set: chooses the format, keeps the figures of the report. */
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "data/tokenize_private.h"
+#include "io/durable.h"
 
 typedef struct format {
     const char *name;
@@ -124,7 +124,6 @@ static ml_status choose_format(ml_tokenize_job *job)
 
 static ml_status check_options(const ml_tokenize_options *options)
 {
-    struct stat in, out;
     if (options->max_len < 0 || options->max_len == 1)
         return ml_fail(ML_USAGE,
                        "a max_len of %" PRId64
@@ -134,8 +133,7 @@ static ml_status check_options(const ml_tokenize_options *options)
         return ml_fail(ML_USAGE,
                        "max_len %" PRId64 " is beyond the model's context of %" PRId64 " tokens",
                        options->max_len, options->context);
-    if (stat(options->in, &in) == 0 && stat(options->out, &out) == 0 && in.st_dev == out.st_dev &&
-        in.st_ino == out.st_ino)
+    if (ml_durable_is_same(options->in, options->out))
         return ml_fail(ML_USAGE,
                        "%s and %s are the same file; the data set needs a name of its own",
                        options->in, options->out);

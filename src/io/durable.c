@@ -55,6 +55,13 @@ bool ml_durable_exists(const char *path)
     return lstat(path, &info) == 0;
 }
 
+bool ml_durable_is_same(const char *one, const char *other)
+{
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 bool ml_durable_is_temporary(const char *name)
 {
     const char *mark = strstr(name, temporary_mark);

@@ -49,6 +49,8 @@ ml_status ml_durable_path(char out[ML_DURABLE_PATH], const char *format, ...)
 ml_status ml_durable_find(const char *path, bool *there) ML_NODISCARD;
 /* The same for messages and hints: what cannot be told is not there. */
 bool ml_durable_exists(const char *path);
+/* Whether two names are of one file that is there (links are followed). */
+bool ml_durable_is_same(const char *one, const char *other);
 /* opendir, once more where a signal came in between; NULL with errno. */
 DIR *ml_durable_list(const char *path);
 /* The next entry of a directory, `.` and `..` left out; *entry NULL: no more. ML_INPUT naming

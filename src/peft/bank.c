@@ -309,7 +309,7 @@ ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters)
     return st;
 }
 
-void ml_bank_settle(ml_bank *bank)
+void ml_bank_prepare(ml_bank *bank)
 {
     for (int64_t i = 0; i < bank->count; i++) {
         replace(bank, i);

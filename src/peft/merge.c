@@ -5,7 +5,8 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <sys/stat.h>
+
+#include "io/durable.h"
 
 #include "mpilora/family.h"
 
@@ -256,13 +257,6 @@ done:
     return st;
 }
 
-static bool is_same_file(const char *one, const char *other)
-{
-    struct stat a, b;
-    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
-}
-
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
                    const char *path, ml_merge_result *result)
 {
@@ -279,8 +273,8 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     if (original) ML_TRY(name_original(base, adapter, original, source));
     result->original = original != NULL;
     if (!original) ML_TRY(name_result(base, adapter, subtract, source, &result->original));
-    if (is_same_file(ml_base_path(base), path) ||
-        (original && is_same_file(ml_base_path(original), path)))
+    if (ml_durable_is_same(ml_base_path(base), path) ||
+        (original && ml_durable_is_same(ml_base_path(original), path)))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
                        path);
     ML_TRY(make_room(&m));

@@ -80,11 +80,11 @@ static ml_status prepare(job *j, double *seconds)
     return st == ML_OK ? encode_prompts(j) : st;
 }
 
-static ml_status settle_adapters(job *j, double *seconds)
+static ml_status prepare_adapters(job *j, double *seconds)
 {
     double start = ml_seconds();
     ml_status st = ml_grid_agree(j->session.grid, ml_bank_load(j->session.bank, j->adapters));
-    if (st == ML_OK) ml_bank_settle(j->session.bank);
+    if (st == ML_OK) ml_bank_prepare(j->session.bank);
     *seconds += ml_seconds() - start;
     return st;
 }
@@ -149,7 +149,7 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
     ML_TRY(ml_grid_agree(s->grid, prepare(&j, &report->adapter_seconds)));
     ML_TRY(session_attach_bank(s, o->nadapters, j.adapters));
     ML_TRY(session_build(s, false, NULL, NULL));
-    ML_TRY(settle_adapters(&j, &report->adapter_seconds));
+    ML_TRY(prepare_adapters(&j, &report->adapter_seconds));
     double start = ml_seconds();
     ML_TRY(ml_grid_agree(s->grid, generate(&j, out)));
     report->seconds = ml_seconds() - start;

@@ -149,9 +149,6 @@ int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
 ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count,
                          bool keyed) ML_NODISCARD;
 
-/* random_weights.c: this rank's part of every weight, drawn. Local. */
-ml_status draw_weights(session *s) ML_NODISCARD;
-
 /* What is asked on every rank before each micro-batch of an evaluation, which may take longer than
  * a job has left. */
 typedef struct evaluation_stop {

@@ -127,6 +127,54 @@ done:
     return st;
 }
 
+/* ---- weights of a trial, drawn ------------------------------------------------------------- */
+
+/* Normal numbers like those of a model before training, drawn by each rank for itself; norms are 1,
+ * biases 0. */
+enum { PIECE = 1 << 20 }; /* values drawn at a time */
+
+static void fill_vector(const ml_model_slot *slot, float *to)
+{
+    float value = strstr(slot->name, "bias") ? 0.0F : 1.0F;
+    for (int64_t i = 0; i < slot->count; i++) to[i] = value;
+}
+
+/* Into `fp32`, or into `bf16` where that is not NULL. */
+static void fill_matrix(const session *s, const ml_model_slot *slot, float *fp32, uint16_t *bf16,
+                        float *piece)
+{
+    const double deviation = 0.02;
+    ml_random_key key = ml_random_key_make(s->config->seed, slot->name);
+    for (int64_t at = 0; at < slot->count; at += PIECE) {
+        int64_t n = ml_min(PIECE, slot->count - at);
+        ml_random_normals(key, (uint64_t)ml_grid_tp_rank(s->grid), (uint64_t)at, n, deviation,
+                          bf16 ? piece : fp32 + at);
+        if (bf16) s->kernels->fp32_to_bf16(n, piece, bf16 + at);
+    }
+}
+
+static ml_status draw_weights(session *s)
+{
+    ml_status st = ML_OK;
+    float *piece = NULL;
+    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a piece of a tensor");
+    for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
+        ml_model_slot *slot = ml_model_slot_at(s->model, i);
+        float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
+        bool bf16 = !master && slot->dtype == ML_BF16;
+        float *fp32 = master ? master : bf16 ? NULL : slot->data;
+        if (slot->vector)
+            fill_vector(slot, fp32);
+        else
+            fill_matrix(s, slot, fp32, bf16 ? slot->data : NULL, piece);
+    }
+done:
+    ml_memory_free(piece);
+    return st;
+}
+
+/* ---- reading or drawing -------------------------------------------------------------------- */
+
 ml_status session_read_weights(session *s)
 {
     double started = ml_seconds();

@@ -41,37 +41,12 @@ static ml_status load_checkpoint(run *r)
 
 /* ---- start --------------------------------------------------------------------------------- */
 
-static ml_status initial_values(run *r)
-{
-    session *s = &r->session;
-    const char *init = ml_run_config_first_adapter(r->config);
-    ml_adapter adapter = {0};
-    ml_peft_initialise(s->peft);
-    start_virtual(r);
-    if (!init) return ML_OK;
-    ml_status st =
-        ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
-    if (st == ML_OK)
-        st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
-    if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
-    ml_adapter_destroy(&adapter);
-    return st;
-}
-
-/* Cuts metrics.jsonl to the steps that the checkpoint holds, and writes config.yaml as resolved. */
+/* Cuts the metrics to the steps that the checkpoint holds, and writes config.yaml as resolved. */
 static ml_status prepare_files(const run *r)
 {
     ml_status st = ML_OK;
     ml_text path = {0}, yaml = {0};
-    ML_TRY(ml_text_printf(&path, "%s/metrics.jsonl", r->config->run_dir));
-    ML_TRY(ml_metrics_cut(path.data, r->step));
-    path.length = 0;
-    ML_TRY(ml_text_printf(&path, "%s/evaluations.jsonl", r->config->run_dir));
-    ML_TRY(ml_metrics_cut(path.data, r->step));
-    path.length = 0;
-    ML_TRY(ml_text_printf(&path, "%s/saves.jsonl", r->config->run_dir));
-    ML_TRY(ml_metrics_cut(path.data, r->step));
-    path.length = 0;
+    ML_TRY(metrics_cut(r));
     ML_TRY(ml_text_printf(&path, "%s/config.yaml", r->config->run_dir));
     ML_TRY(write_configuration(r, &yaml));
     ML_TRY(ml_durable_write(path.data, yaml.data, yaml.length, NULL));

@@ -7,7 +7,7 @@
 #include "session/session.h"
 #include "train/step.h"
 
-/* deadline.c: when this start has to be over, and what the longest step and save took so far.
+/* stopping.c: when this start has to be over, and what the longest step and save took so far.
  * Seconds. */
 typedef struct deadline {
     double started, end; /* by ml_seconds; no end: infinite */
@@ -51,13 +51,14 @@ typedef struct run {
     char kernel[2 * ML_PATH_NAME];   /* product/vector of this start */
 } run;
 
-/* prefix_start.c: the tokens that virtual ones start as into r->start_token, where the
- * configuration says so: local. Then, when the weights are there, their parameters; collective. */
+/* first_values.c. The tokens that virtual ones start as into r->start_token, where the
+ * configuration says so: local. */
 ml_status choose_start_tokens(run *r) ML_NODISCARD;
-void start_virtual(run *r);
-
-/* pissa.c: the factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a
- * resumed run. Collective. */
+/* The method's own values, or those of method.init; the weights are there. Collective over dp where
+ * there are virtual tokens, else local. */
+ml_status initial_values(run *r) ML_NODISCARD;
+/* The factors and what they leave of the weights; RUN/initial-adapter.h5 has them for a resumed
+ * run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
@@ -80,10 +81,9 @@ ml_status check_evaluation(const run *r) ML_NODISCARD;
  * aside; gives `failure` back. Collective. */
 ml_status reject_checkpoint(run *r, ml_status failure) ML_NODISCARD;
 
-/* signals.c: a signal has reached this rank (see ml_train_catch_signals). */
+/* stopping.c. A signal has reached this rank (see ml_train_catch_signals). */
 bool signals_seen(void);
-
-/* deadline.c: the earlier of run.time_limit and SLURM_JOB_END_TIME. */
+/* The earlier of run.time_limit and SLURM_JOB_END_TIME. */
 void deadline_start(run *r);
 bool deadline_is_near(const run *r); /* on world rank 0: there is no room for one more step */
 /* Whether this rank would have the run save and end now: a signal, or no room for one more step.
@@ -92,6 +92,8 @@ bool wants_to_stop(const run *r);
 
 /* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do
  * nothing. */
+/* Lines of later steps than r->step go from all three; on rank 0. */
+ml_status metrics_cut(const run *r) ML_NODISCARD;
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
 ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;

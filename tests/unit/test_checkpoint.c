@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "../checkpoint_case.h"
+#include "mpilora/train.h"
 
 typedef struct fixture {
     char dir[64], run[96];

@@ -9,6 +9,7 @@
 
 #include "cli/analyze/analyze.h"
 #include "cli/bench/bench.h"
+#include "io/durable.h"
 
 void analyze_common_options(option table[ANALYZE_OPTIONS], analyze_options *o)
 {
@@ -70,22 +71,16 @@ done:
     return st;
 }
 
-static bool is_same_file(const char *one, const char *other)
-{
-    struct stat a, b;
-    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
-}
-
 /* Before hours of work: can the result be written, and does it replace nothing that is studied? */
 static ml_status check_out(const char *out, const char *base,
                            const char *const adapters[ML_STUDY_ADAPTERS])
 {
     char copy[PATH_MAX];
     struct stat info;
-    if (is_same_file(out, base)) return ml_fail(ML_USAGE, "--out: %s is the base itself", out);
+    if (ml_durable_is_same(out, base))
+        return ml_fail(ML_USAGE, "--out: %s is the base itself", out);
     for (int i = 0; i < ML_STUDY_ADAPTERS && adapters[i]; i++)
-        if (is_same_file(out, adapters[i]))
+        if (ml_durable_is_same(out, adapters[i]))
             return ml_fail(ML_USAGE, "--out: %s is the adapter itself", out);
     if (stat(out, &info) == 0 && !S_ISREG(info.st_mode))
         return ml_fail(ML_USAGE, "--out: %s is there and is no file", out);

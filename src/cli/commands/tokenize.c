@@ -1,9 +1,9 @@
 /* mpilora tokenize: a text file to a data set for one base's vocabulary. */
 #include <inttypes.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/support/options.h"
+#include "io/durable.h"
 #include "mpilora/data.h"
 #include "mpilora/store.h"
 
@@ -72,9 +72,7 @@ static void print_report(const ml_tokenize_options *options, const ml_tokenize_r
 
 static ml_status check_out(const char *base, const char *out)
 {
-    struct stat a, b;
-    if (stat(base, &a) != 0 || stat(out, &b) != 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
-        return ML_OK;
+    if (!ml_durable_is_same(base, out)) return ML_OK;
     return ml_fail(ML_USAGE, "%s is the base file itself; the data set needs a name of its own",
                    out);
 }

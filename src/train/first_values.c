@@ -1,0 +1,136 @@
+/* What the trainable tensors of a new run begin as: the method's own values, virtual tokens from
+ * tokens of the vocabulary, PiSSA's factors, or an adapter that is there.
+ *
+ * PiSSA: a new run decomposes the weights and keeps the factors in its directory; a resumed one
+ * reads them there, so that it trains beside exactly the same weights. */
+#include "train/run.h"
+
+/* ---- virtual tokens: which tokens of the vocabulary they begin as -------------------------- */
+
+/* Each anywhere in the vocabulary; the same on every grid. */
+static void draw_tokens(const session *s, int64_t count, int32_t *token)
+{
+    ml_random_key key = ml_random_key_make(s->config->seed, "prefix.tokens");
+    for (int64_t i = 0; i < count; i++)
+        token[i] = (int32_t)(ml_random_uniform(key, 0, (uint64_t)i) * (double)s->spec->vocab);
+}
+
+/* Those of the text with what goes before every text, from its beginning again where it is too
+ * short: PEFT's TEXT. */
+static ml_status read_tokens(const session *s, int64_t count, int32_t *token)
+{
+    ml_status st = ML_OK;
+    const char *text = s->config->method.prefix_text;
+    int64_t length;
+    ml_ids ids = {0};
+    ml_tokenizer *tokenizer = NULL;
+    const char *json = ml_base_tokenizer(s->base, &length);
+    if (!length)
+        return ml_fail(ML_INPUT,
+                       "method.prefix_init: text, but the base %s has no tokenizer; import it from "
+                       "a source that has one",
+                       ml_base_path(s->base));
+    ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
+    ML_TRY(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids));
+    if (ids.count == 0)
+        st = ml_fail(ML_USAGE, "method.prefix_text: has no token; give at least one word");
+    int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
+    for (int64_t i = 0, first = begin >= 0; st == ML_OK && i < count; i++) {
+        int64_t at = i % (first + ids.count);
+        token[i] = at < first ? begin : ids.data[at - first];
+    }
+done:
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+    return st;
+}
+
+ml_status choose_start_tokens(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    int64_t count = s->prefix + s->infix;
+    ml_prefix_init init = r->config->method.prefix_init;
+    if (count == 0 || init == ML_PREFIX_RANDOM || ml_run_config_first_adapter(r->config))
+        return ML_OK;
+    ML_NEW(r->start_token, count, ML_MEM_OTHER, "tokens to start from");
+    if (init == ML_PREFIX_TEXT)
+        st = read_tokens(s, count, r->start_token);
+    else
+        draw_tokens(s, count, r->start_token);
+done:
+    return st;
+}
+
+/* Every replica takes the first one's numbers: processors may differ in the last bit of theirs. */
+static void start_virtual(run *r)
+{
+    ml_parameters *p = &r->session.parameters;
+    if (!r->start_token) return;
+    ml_peft_start_virtual(r->session.peft, r->start_token);
+    ml_grid_broadcast(r->session.grid, ML_GROUP_DP, 0, p->value,
+                      p->local * (int64_t)sizeof *p->value);
+}
+
+/* ---- PiSSA --------------------------------------------------------------------------------- */
+
+static ml_status write_initial(run *r, const char *path)
+{
+    session *s = &r->session;
+    ml_adapter adapter = {0};
+    ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
+    if (st != ML_OK) return st;
+    st = ml_grid_agree(s->grid,
+                       ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+static ml_status read_initial(run *r, const char *path)
+{
+    session *s = &r->session;
+    ml_adapter adapter = {0};
+    ml_status st =
+        ml_adapter_read(&adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+ml_status start_pissa(run *r, bool resumed)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
+    ml_text path = {0};
+    ML_TRY(
+        ml_grid_agree(s->grid, ml_text_printf(&path, "%s/initial-adapter.h5", r->config->run_dir)));
+    if (resumed) {
+        ML_TRY(ml_grid_agree(s->grid, read_initial(r, path.data)));
+    } else {
+        ML_TRY(ml_peft_decompose(s->peft, s->base, s->grid));
+        ML_TRY(write_initial(r, path.data));
+    }
+    ML_TRY(ml_grid_agree(s->grid, ml_peft_take_out(s->peft)));
+done:
+    ml_text_destroy(&path);
+    return st;
+}
+
+/* ---- any other method ---------------------------------------------------------------------- */
+
+ml_status initial_values(run *r)
+{
+    session *s = &r->session;
+    const char *init = ml_run_config_first_adapter(r->config);
+    ml_adapter adapter = {0};
+    ml_peft_initialise(s->peft);
+    start_virtual(r);
+    if (!init) return ML_OK;
+    ml_status st =
+        ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    if (st == ML_OK)
+        st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
+    if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
