@@ -3,6 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS mpilora RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+include(Documents)
 install(TARGETS mpilora_lib mpilora_dependencies EXPORT mpilora ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/mpilora DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 

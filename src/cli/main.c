@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/support/commands.h"
+#include "cli/support/help.h"
 #include "mpilora/grid.h"
 
 /* A word of a command's, or in the place of a command. */
@@ -15,11 +16,14 @@ static bool asks_help(const ml_command *command, int argc, char **argv)
     return false;
 }
 
-static ml_status show_help(const ml_command *command)
+/* Of the subject where the next word names one. */
+static ml_status show_help(const ml_command *command, int argc, char **argv)
 {
     if (ml_grid_world_rank() != 0) return ML_OK;
+    const ml_command *subject =
+        command && argc > 1 ? commands_find_subject(command, argv[1]) : NULL;
     if (command)
-        fputs(command->help, stdout);
+        help_print(subject ? command : NULL, subject ? subject : command, stdout);
     else
         commands_print(stdout);
     return ML_OK;
@@ -70,10 +74,11 @@ static ml_status run(const ml_command *command, int argc, char **argv)
     if (launch.ranks > 1 || (command && command->parallel && !helps))
         st = start_together(command, argc, argv);
     if (st != ML_OK) return st;
-    if (helps) return show_help(command);
+    if (helps) return show_help(command, argc, argv);
     if (!command) return commands_unknown(argv[0]);
-    return ml_grid_settle(launch.ranks > 1 && !command->parallel ? refuse_ranks(&launch)
-                                                                 : command->run(argc, argv));
+    return ml_grid_settle(launch.ranks > 1 && !command->parallel
+                              ? refuse_ranks(&launch)
+                              : commands_run(command, argc, argv));
 }
 
 /* Once for all ranks: by the first of MPI's world, and where MPI joins none, by the first that the

@@ -43,7 +43,7 @@ def sanitizer_flags():
 
 def check_tree(prefix):
     library_dir = next(d for d, _, names in os.walk(prefix) if "libmpilora.a" in names)
-    for path in ("bin/mpilora", "include/mpilora/base.h"):
+    for path in ("bin/mpilora", "include/mpilora/base.h", "share/man/man1/mpilora.1", "share/bash-completion/completions/mpilora"):
         assert os.path.isfile(os.path.join(prefix, path)), path
     assert run(os.path.join(prefix, "bin/mpilora"), "--help").startswith("mpilora")
     return library_dir

@@ -37,30 +37,49 @@ static void print_json(const ml_study *study, const ml_amplification *a)
     analyze_print_json(result);
 }
 
-ml_status analyze_amplification(int argc, char **argv)
+typedef struct given {
+    analyze_options common;
+    int64_t rank;
+} given;
+
+static const option options[] = {ANALYZE_OPTIONS(given),
+                                 {"--rank", OPTION_INT, offsetof(given, rank), "R",
+                                  "how many top directions; else the adapter's rank", NULL},
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     analyze_run run = {0};
-    analyze_options o;
-    int64_t rank = 0;
+    given g = {0};
+    const analyze_options *o = &g.common;
     const char *adapters[ML_STUDY_ADAPTERS] = {NULL};
     ml_amplification *a = NULL;
-    option table[ANALYZE_OPTIONS] = {{NULL, OPTION_FLAG, NULL}};
-    analyze_common_options(table, &o);
-    table[ANALYZE_COMMON] = (option){"--rank", OPTION_INT, &rank};
-    ML_TRY(options_read(argc, argv, table, 1, 1, adapters, usage));
-    if (rank < 0) return ml_fail(ML_USAGE, "--rank: %" PRId64 " is negative", rank);
-    ML_TRY(analyze_open(&run, &o, adapters, usage));
+    ML_TRY(options_read(argc, argv, options, &g, 1, 1, adapters, usage));
+    if (g.rank < 0) return ml_fail(ML_USAGE, "--rank: %" PRId64 " is negative", g.rank);
+    ML_TRY(analyze_open(&run, o, adapters, usage));
     a = ml_memory_alloc(run.study.count, sizeof *a, ML_MEM_OTHER, "results");
     ML_TRY(ml_grid_agree(run.grid, a ? ML_OK : ML_RESOURCE));
-    ML_TRY(ml_amplification_compute(a, &run.study, rank, (uint64_t)o.seed, analyze_memory(&o)));
-    if (o.out)
-        st = analyze_speaks() ? ml_amplification_write(o.out, &run.study, (uint64_t)o.seed, a)
+    ML_TRY(ml_amplification_compute(a, &run.study, g.rank, (uint64_t)o->seed, analyze_memory(o)));
+    if (o->out)
+        st = analyze_speaks() ? ml_amplification_write(o->out, &run.study, (uint64_t)o->seed, a)
                               : ML_OK;
     ML_TRY(ml_grid_agree(run.grid, st));
-    if (analyze_speaks()) (o.json ? print_json : print_table)(&run.study, a);
+    if (analyze_speaks()) (o->json ? print_json : print_table)(&run.study, a);
 done:
     ml_memory_free(a);
     analyze_close(&run);
     return st;
 }
+
+const ml_command analyze_amplification = {
+    .name = "amplification",
+    .summary = "what of W an adapter amplifies",
+    .usage = usage,
+    .about = "||U' W V||_F with U, V the R top singular directions of dW, of W, and of a random "
+             "matrix, beside ||W||_F and ||dW||_F; the amplification factor is ||dW||_F / ||U' W "
+             "V||_F for dW's directions.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -4,13 +4,13 @@
 
 #include <jansson.h>
 
-#include "cli/support/options.h"
+#include "cli/cli.h"
 #include "mpilora/analyze.h"
 
-/* Each takes argv with argv[0] = its own name. Rank 0 alone prints. */
-ml_status analyze_subspace(int argc, char **argv) ML_NODISCARD;
-ml_status analyze_amplification(int argc, char **argv) ML_NODISCARD;
-ml_status analyze_spectrum(int argc, char **argv) ML_NODISCARD;
+/* The subjects. Rank 0 alone prints. */
+extern const ml_command analyze_subspace;
+extern const ml_command analyze_amplification;
+extern const ml_command analyze_spectrum;
 
 /* The options that all have. */
 typedef struct analyze_options {
@@ -20,10 +20,16 @@ typedef struct analyze_options {
     double memory; /* GiB of a node; 0: what the node says */
 } analyze_options;
 
-enum { ANALYZE_COMMON = 7, ANALYZE_OPTIONS = 12 };
-
-/* Puts them into the first places of a table; the caller's own and the end follow. */
-void analyze_common_options(option table[ANALYZE_OPTIONS], analyze_options *o);
+/* Rows of an option table for the member `common` of the struct `s`. */
+/* clang-format off */
+#define ANALYZE_OPTIONS(s) {"--base", OPTION_TEXT, offsetof(s, common.base), "BASE.h5", "the base of the adapters; of --plan also a model description", NULL}, \
+    {"--targets", OPTION_TEXT, offsetof(s, common.targets), "LIST", "only these, as q,v; else those of the adapter, without one every linear layer", NULL}, \
+    {"--layers", OPTION_TEXT, offsetof(s, common.layers), "LIST", "only these, counted from 0, as 0-3,7", NULL}, \
+    {"--out", OPTION_TEXT, offsetof(s, common.out), "FILE.h5", "all numbers, in double precision; analysis/subspace.py draws them", NULL}, \
+    {"--json", OPTION_FLAG, offsetof(s, common.json), NULL, "one JSON object instead of the table", NULL}, \
+    {"--seed", OPTION_INT, offsetof(s, common.seed), "N", "of the random matrices", "1"}, \
+    {"--memory", OPTION_NUMBER, offsetof(s, common.memory), "GIB", "what a node may use, in place of what it has available", NULL}
+/* clang-format on */
 
 typedef struct analyze_run {
     ml_grid *grid;

@@ -11,17 +11,6 @@
 #include "cli/bench/bench.h"
 #include "io/durable.h"
 
-void analyze_common_options(option table[ANALYZE_OPTIONS], analyze_options *o)
-{
-    const option common[ANALYZE_COMMON] = {
-        {"--base", OPTION_TEXT, &o->base},       {"--out", OPTION_TEXT, &o->out},
-        {"--targets", OPTION_TEXT, &o->targets}, {"--layers", OPTION_TEXT, &o->layers},
-        {"--json", OPTION_FLAG, &o->json},       {"--seed", OPTION_INT, &o->seed},
-        {"--memory", OPTION_NUMBER, &o->memory}};
-    *o = (analyze_options){.seed = 1};
-    memcpy(table, common, sizeof common);
-}
-
 int64_t analyze_memory(const analyze_options *o)
 {
     return (int64_t)(o->memory * (double)(1 << 30));

@@ -52,29 +52,49 @@ static void print_json(const ml_study *study, const ml_spectrum *s)
     analyze_print_json(result);
 }
 
-ml_status analyze_spectrum(int argc, char **argv)
+typedef struct given {
+    analyze_options common;
+    const char *adapter;
+    bool plan;
+    int64_t ranks;
+} given;
+
+static const option options[] = {
+    ANALYZE_OPTIONS(given),
+    {"--adapter", OPTION_TEXT, offsetof(given, adapter), "A", "also of its dW", NULL},
+    {"--plan", OPTION_FLAG, offsetof(given, plan), NULL, "only say what a rank would need", NULL},
+    {"--ranks", OPTION_INT, offsetof(given, ranks), "N",
+     "of --plan: on so many ranks; else on those that run", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     analyze_run run = {0};
-    analyze_options o;
+    given g = {0};
+    const analyze_options *o = &g.common;
     const char *adapters[ML_STUDY_ADAPTERS] = {NULL}, *none;
     ml_spectrum *s = NULL;
-    bool plan = false;
-    int64_t ranks = 0;
-    option table[ANALYZE_OPTIONS] = {{NULL, OPTION_FLAG, NULL}};
-    analyze_common_options(table, &o);
-    table[ANALYZE_COMMON] = (option){"--adapter", OPTION_TEXT, &adapters[0]};
-    table[ANALYZE_COMMON + 1] = (option){"--plan", OPTION_FLAG, &plan};
-    table[ANALYZE_COMMON + 2] = (option){"--ranks", OPTION_INT, &ranks};
-    ML_TRY(options_read(argc, argv, table, 0, 0, &none, usage));
-    if (plan) return analyze_plan(&o, ranks, usage);
-    ML_TRY(analyze_open(&run, &o, adapters, usage));
-    ML_TRY(ml_spectra_compute(&s, &run.study, analyze_memory(&o)));
-    if (o.out) st = analyze_speaks() ? ml_spectra_write(o.out, &run.study, s) : ML_OK;
+    ML_TRY(options_read(argc, argv, options, &g, 0, 0, &none, usage));
+    adapters[0] = g.adapter;
+    if (g.plan) return analyze_plan(o, g.ranks, usage);
+    ML_TRY(analyze_open(&run, o, adapters, usage));
+    ML_TRY(ml_spectra_compute(&s, &run.study, analyze_memory(o)));
+    if (o->out) st = analyze_speaks() ? ml_spectra_write(o->out, &run.study, s) : ML_OK;
     ML_TRY(ml_grid_agree(run.grid, st));
-    if (analyze_speaks()) (o.json ? print_json : print_table)(&run.study, s);
+    if (analyze_speaks()) (o->json ? print_json : print_table)(&run.study, s);
 done:
     ml_spectra_destroy(s, run.study.count);
     analyze_close(&run);
     return st;
 }
+
+const ml_command analyze_spectrum = {
+    .name = "spectrum",
+    .summary = "singular values of W, and of dW",
+    .usage = usage,
+    .about = "Singular values of W, and with --adapter of dW.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -109,28 +109,51 @@ static void print_json(const ml_study *study, const ml_subspace *s, ml_factor fa
     analyze_print_json(result);
 }
 
-ml_status analyze_subspace(int argc, char **argv)
+typedef struct given {
+    analyze_options common;
+    const char *of;
+} given;
+
+static const option options[] = {
+    ANALYZE_OPTIONS(given),
+    {"--of", OPTION_TEXT, offsetof(given, of), "A|B|right|left",
+     "A: columns of the right-singular unitary matrix of A, as in the paper; B: left-singular ones "
+     "of B; right, left: singular directions of dW itself",
+     "A"},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     analyze_run run = {0};
-    analyze_options o;
-    const char *of = "A", *adapters[ML_STUDY_ADAPTERS];
+    given g = {0};
+    const analyze_options *o = &g.common;
+    const char *adapters[ML_STUDY_ADAPTERS];
     ml_factor factor;
     ml_subspace *s = NULL;
-    option table[ANALYZE_OPTIONS] = {{NULL, OPTION_FLAG, NULL}};
-    analyze_common_options(table, &o);
-    table[ANALYZE_COMMON] = (option){"--of", OPTION_TEXT, &of};
-    ML_TRY(options_read(argc, argv, table, 2, 2, adapters, usage));
-    ML_TRY(read_factor(of, &factor));
-    ML_TRY(analyze_open(&run, &o, adapters, usage));
-    ML_TRY(ml_subspaces_compute(&s, &run.study, factor, (uint64_t)o.seed));
-    if (o.out)
-        st = analyze_speaks() ? ml_subspaces_write(o.out, &run.study, factor, (uint64_t)o.seed, s)
+    ML_TRY(options_read(argc, argv, options, &g, 2, 2, adapters, usage));
+    ML_TRY(read_factor(g.of, &factor));
+    ML_TRY(analyze_open(&run, o, adapters, usage));
+    ML_TRY(ml_subspaces_compute(&s, &run.study, factor, (uint64_t)o->seed));
+    if (o->out)
+        st = analyze_speaks() ? ml_subspaces_write(o->out, &run.study, factor, (uint64_t)o->seed, s)
                               : ML_OK;
     ML_TRY(ml_grid_agree(run.grid, st));
-    if (analyze_speaks()) (o.json ? print_json : print_table)(&run.study, s, factor);
+    if (analyze_speaks()) (o->json ? print_json : print_table)(&run.study, s, factor);
 done:
     ml_subspaces_destroy(s, run.study.count);
     analyze_close(&run);
     return st;
 }
+
+const ml_command analyze_subspace = {
+    .name = "subspace",
+    .summary = "the subspaces of two adapters beside chance",
+    .usage = usage,
+    .about = "phi(i, j) = ||U_i' V_j||_F^2 / min(i, j) of the first i singular directions of the "
+             "one adapter and the first j of the other: 0 orthogonal, 1 the smaller lies in the "
+             "larger; beside it phi of two random Gaussian matrices.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

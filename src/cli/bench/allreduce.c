@@ -21,6 +21,7 @@ typedef struct allreduce_options {
     unsigned targets;
     int64_t rank, largest;
     ml_model_spec spec;
+    const char *targets_text;
 } allreduce_options;
 
 typedef struct size_result {
@@ -190,18 +191,24 @@ static void print_table(const allreduce *a, const allreduce_options *o, const li
 
 /* ---- command line -------------------------------------------------------------------------- */
 
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(allreduce_options, base), "BASE.h5",
+     "the base; without it and --model GPT-2 of 124 M with random weights", NULL},
+    {"--model", OPTION_TEXT, offsetof(allreduce_options, model), "MODEL.yaml",
+     "a model description in place of a base, with random weights", NULL},
+    {"--targets", OPTION_TEXT, offsetof(allreduce_options, targets_text), "LIST",
+     "what LoRA adapts", "q,v"},
+    {"--rank", OPTION_INT, offsetof(allreduce_options, rank), "R", "of LoRA", "8"},
+    {"--largest", OPTION_INT, offsetof(allreduce_options, largest), "BYTES", "the largest sum",
+     "1073741824"},
+    {"--json", OPTION_FLAG, offsetof(allreduce_options, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, allreduce_options *o)
 {
     ml_status st = ML_OK;
-    const char *targets = "q,v";
-    const option table[] = {{"--json", OPTION_FLAG, &o->json},
-                            {"--base", OPTION_TEXT, &o->base},
-                            {"--model", OPTION_TEXT, &o->model},
-                            {"--targets", OPTION_TEXT, &targets},
-                            {"--rank", OPTION_INT, &o->rank},
-                            {"--largest", OPTION_INT, &o->largest},
-                            {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
+    ML_TRY(options_read(argc, argv, options, o, 0, 0, NULL, usage));
     const bench_size sizes[] = {
         {"--rank", o->rank, 1 << 16}, {"--largest", o->largest, (int64_t)1 << 40}, {NULL, 0, 0}};
     ML_TRY(bench_check_sizes(sizes));
@@ -210,17 +217,17 @@ static ml_status read_options(int argc, char **argv, allreduce_options *o)
                      o->largest);
         goto done;
     }
-    ML_TRY(bench_read_targets(targets, &o->targets));
+    ML_TRY(bench_read_targets(o->targets_text, &o->targets));
     ML_TRY(bench_read_model(o->base, o->model, &o->spec));
 done:
     return st;
 }
 
-ml_status bench_allreduce(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     allreduce *a = NULL;
-    allreduce_options o = {.rank = 8, .largest = (int64_t)1 << 30};
+    allreduce_options o = {0};
     ML_TRY(read_options(argc, argv, &o));
     ML_NEW(a, 1, ML_MEM_OTHER, "results");
     ML_TRY(ml_grid_create(&a->grid, 1));
@@ -240,3 +247,15 @@ done:
     ml_memory_free(a);
     return st;
 }
+
+const ml_command bench_allreduce = {
+    .name = "allreduce",
+    .summary =
+        "sums over all ranks: latency, bandwidth, the gradients of LoRA and of full fine-tuning",
+    .usage = usage,
+    .about = "Sums over all ranks, at the sizes of LoRA's and of full fine-tuning's gradients and "
+             "from 4 bytes up.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

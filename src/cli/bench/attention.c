@@ -12,6 +12,20 @@ typedef struct attention_options {
     int64_t tokens, length, heads, kv_heads, head_dim;
 } attention_options;
 
+static const char usage[] = "mpilora bench attention [--json] [--tokens T] [--length N] "
+                            "[--heads H] [--kv-heads K] [--head-dim D]";
+
+static const option options[] = {
+    {"--tokens", OPTION_INT, offsetof(attention_options, tokens), "T", "all tokens", "2048"},
+    {"--length", OPTION_INT, offsetof(attention_options, length), "N", "of a sequence", "512"},
+    {"--heads", OPTION_INT, offsetof(attention_options, heads), "H", "query heads", "12"},
+    {"--kv-heads", OPTION_INT, offsetof(attention_options, kv_heads), "K",
+     "key and value heads; else as many as query heads", NULL},
+    {"--head-dim", OPTION_INT, offsetof(attention_options, head_dim), "D", "width of a head", "64"},
+    {"--json", OPTION_FLAG, offsetof(attention_options, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 enum { Q, K, V, O, LSE, DO, DQ, DK, DV, TENSORS };
 
 typedef struct attention {
@@ -108,20 +122,10 @@ done:
     return st;
 }
 
-ml_status bench_attention(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
-    attention_options o = {
-        .tokens = 2048, .length = 512, .heads = 12, .kv_heads = INT64_MIN, .head_dim = 64};
-    const option table[] = {{"--json", OPTION_FLAG, &o.json},
-                            {"--tokens", OPTION_INT, &o.tokens},
-                            {"--heads", OPTION_INT, &o.heads},
-                            {"--kv-heads", OPTION_INT, &o.kv_heads},
-                            {"--head-dim", OPTION_INT, &o.head_dim},
-                            {"--length", OPTION_INT, &o.length},
-                            {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(argc, argv, table, 0, 0, NULL,
-                                "mpilora bench attention [--json] [--tokens T] [--length N] "
-                                "[--heads H] [--kv-heads K] [--head-dim D]");
+    attention_options o = {.kv_heads = INT64_MIN};
+    ml_status st = options_read(argc, argv, options, &o, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
     if (o.kv_heads == INT64_MIN) o.kv_heads = o.heads;
     const bench_size sizes[] = {
@@ -140,3 +144,15 @@ ml_status bench_attention(int argc, char **argv)
                        most_elements);
     return measure(&o);
 }
+
+const ml_command bench_attention = {
+    .name = "attention",
+    .summary = "blockwise attention, forward and backward",
+    .usage = usage,
+    .about = "T tokens in sequences of N. Each rate stands beside its share of the fp32 "
+             "multiply-add peak that the same run measures; the median of some rounds counts, of "
+             "the peak the largest.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -5,19 +5,19 @@
 
 #include <jansson.h>
 
-#include "cli/support/options.h"
+#include "cli/cli.h"
 #include "mpilora/config.h"
 #include "mpilora/grid.h"
 #include "mpilora/kernels.h"
 
-/* Each takes argv with argv[0] = its own name. Rank 0 alone prints. */
-ml_status bench_gemm(int argc, char **argv) ML_NODISCARD;
-ml_status bench_attention(int argc, char **argv) ML_NODISCARD;
-ml_status bench_step(int argc, char **argv) ML_NODISCARD;
-ml_status bench_allreduce(int argc, char **argv) ML_NODISCARD;
-ml_status bench_generate(int argc, char **argv) ML_NODISCARD;
-ml_status bench_latency(int argc, char **argv) ML_NODISCARD;
-ml_status bench_machine(int argc, char **argv) ML_NODISCARD;
+/* The subjects. Rank 0 alone prints. */
+extern const ml_command bench_gemm;
+extern const ml_command bench_attention;
+extern const ml_command bench_step;
+extern const ml_command bench_allreduce;
+extern const ml_command bench_generate;
+extern const ml_command bench_latency;
+extern const ml_command bench_machine;
 
 /* ---- measurements of some rounds: seconds, or rates ---------------------------------------- */
 

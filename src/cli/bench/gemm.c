@@ -13,7 +13,21 @@ typedef struct gemm_options {
     bool json;
     int64_t tokens, rows, cols;
     ml_dtype dtype;
+    const char *dtype_name;
 } gemm_options;
+
+static const char usage[] =
+    "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype bf16|fp32]";
+
+static const option options[] = {
+    {"--tokens", OPTION_INT, offsetof(gemm_options, tokens), "T", "rows of x", "2048"},
+    {"--rows", OPTION_INT, offsetof(gemm_options, rows), "R", "outputs of the weight", "2304"},
+    {"--cols", OPTION_INT, offsetof(gemm_options, cols), "C", "inputs of the weight", "768"},
+    {"--dtype", OPTION_TEXT, offsetof(gemm_options, dtype_name), "bf16|fp32", "of the weight",
+     "bf16"},
+    {"--json", OPTION_FLAG, offsetof(gemm_options, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 typedef struct gemm {
     ml_kernels *paths[PATHS_MOST];
@@ -76,17 +90,11 @@ done:
     return st;
 }
 
-ml_status bench_gemm(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
-    gemm_options o = {.tokens = 2048, .rows = 2304, .cols = 768};
-    const char *dtype = "bf16";
-    const option table[] = {{"--json", OPTION_FLAG, &o.json}, {"--tokens", OPTION_INT, &o.tokens},
-                            {"--rows", OPTION_INT, &o.rows},  {"--cols", OPTION_INT, &o.cols},
-                            {"--dtype", OPTION_TEXT, &dtype}, {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(
-        argc, argv, table, 0, 0, NULL,
-        "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype bf16|fp32]");
-    if (st == ML_OK) st = bench_check_dtype("--dtype", dtype, &o.dtype);
+    gemm_options o = {0};
+    ml_status st = options_read(argc, argv, options, &o, 0, 0, NULL, usage);
+    if (st == ML_OK) st = bench_check_dtype("--dtype", o.dtype_name, &o.dtype);
     const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24},
                                 {"--rows", o.rows, 1 << 24},
                                 {"--cols", o.cols, 1 << 24},
@@ -101,3 +109,16 @@ ml_status bench_gemm(int argc, char **argv)
                        most_elements);
     return measure(&o);
 }
+
+const ml_command bench_gemm = {
+    .name = "gemm",
+    .summary = "products with a weight, by every path that the processor can run",
+    .usage = usage,
+    .about = "T tokens times a weight of R outputs x C inputs, forward (x·Wᵀ) and backward (dy·W), "
+             "by every path that this processor can run. Each rate stands beside its share of the "
+             "fp32 multiply-add peak that the same run measures; the median of some rounds counts, "
+             "of the peak the largest.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -16,7 +16,7 @@ static const char *const variant_names[VARIANTS] = {"base", "unmerged", "merged"
 
 typedef struct generate_options {
     bool json, merged;
-    const char *base, *model, *adapter, *targets;
+    const char *base, *model, *adapter, *targets, *precision;
     int64_t rounds;
     double seconds;
     ml_model_spec spec;
@@ -133,22 +133,36 @@ static ml_status check(const generate_options *o)
     return bench_check_sizes(sizes);
 }
 
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(generate_options, base), "BASE.h5",
+     "the base; without it and --model GPT-2 of 124 M with random weights", NULL},
+    {"--model", OPTION_TEXT, offsetof(generate_options, model), "MODEL.yaml",
+     "a model description in place of a base, with random weights", NULL},
+    {"--adapter", OPTION_TEXT, offsetof(generate_options, adapter), "A",
+     "also through this adapter of --base", NULL},
+    {"--targets", OPTION_TEXT, offsetof(generate_options, targets), "LIST",
+     "in place of --adapter: a random adapter of these", NULL},
+    {"--rank", OPTION_INT, offsetof(generate_options, trial.rank), "R", "of --targets", "8"},
+    {"--merged", OPTION_FLAG, offsetof(generate_options, merged), NULL,
+     "also with the adapter merged into the weights", NULL},
+    {"--tokens", OPTION_INT, offsetof(generate_options, trial.tokens), "N", "of a sequence", "64"},
+    {"--precision", OPTION_TEXT, offsetof(generate_options, precision), "bf16|fp32",
+     "of weights and activations", "bf16"},
+    {"--rounds", OPTION_INT, offsetof(generate_options, rounds), "N", "rounds, at least", "5"},
+    {"--seconds", OPTION_NUMBER, offsetof(generate_options, seconds), "X", "seconds, at least",
+     "5"},
+    {"--json", OPTION_FLAG, offsetof(generate_options, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, generate_options *o)
 {
     ml_status st = ML_OK;
-    const char *precision = "bf16";
     ml_decode_options *t = &o->trial;
-    const option table[] = {
-        {"--json", OPTION_FLAG, &o->json},         {"--base", OPTION_TEXT, &o->base},
-        {"--model", OPTION_TEXT, &o->model},       {"--adapter", OPTION_TEXT, &o->adapter},
-        {"--targets", OPTION_TEXT, &o->targets},   {"--rank", OPTION_INT, &t->rank},
-        {"--merged", OPTION_FLAG, &o->merged},     {"--tokens", OPTION_INT, &t->tokens},
-        {"--precision", OPTION_TEXT, &precision},  {"--rounds", OPTION_INT, &o->rounds},
-        {"--seconds", OPTION_NUMBER, &o->seconds}, {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
+    ML_TRY(options_read(argc, argv, options, o, 0, 0, NULL, usage));
     ML_TRY(check(o));
     if (o->targets) ML_TRY(bench_read_targets(o->targets, &t->targets));
-    ML_TRY(bench_check_dtype("--precision", precision, &t->precision));
+    ML_TRY(bench_check_dtype("--precision", o->precision, &t->precision));
     ML_TRY(bench_read_model(o->base, o->model, &o->spec));
     t->base = o->base;
     t->spec = &o->spec;
@@ -157,11 +171,11 @@ done:
     return st;
 }
 
-ml_status bench_generate(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     generate_bench *b = NULL;
-    generate_options o = {.rounds = 5, .seconds = 5.0, .trial = {.rank = 8, .tokens = 64}};
+    generate_options o = {0};
     ML_TRY(read_options(argc, argv, &o));
     ML_NEW(b, 1, ML_MEM_OTHER, "results");
     ML_TRY(ml_grid_create(&b->grid, 1));
@@ -177,3 +191,14 @@ done:
     ml_memory_free(b);
     return st;
 }
+
+const ml_command bench_generate = {
+    .name = "generate",
+    .summary = "tokens a second of one sequence beside what reading the weights allows",
+    .usage = usage,
+    .about =
+        "Tokens a second of one sequence beside what reading the weights once a token would allow.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -195,22 +195,35 @@ done:
     return st;
 }
 
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(latency_bench, base), "BASE.h5",
+     "the base; without it and --model GPT-2 of 124 M with random weights", NULL},
+    {"--model", OPTION_TEXT, offsetof(latency_bench, model), "MODEL.yaml",
+     "a model description in place of a base, with random weights", NULL},
+    {"--batches", OPTION_TEXT, offsetof(latency_bench, batches), "LIST",
+     "sequences of a batch; else 32,16,1", NULL},
+    {"--lengths", OPTION_TEXT, offsetof(latency_bench, lengths), "LIST",
+     "of a sequence; else 512,256,128. The first batch goes with the first length, and so on",
+     NULL},
+    {"--every", OPTION_FLAG, offsetof(latency_bench, every), NULL, "each batch with each length",
+     NULL},
+    {"--rank", OPTION_INT, offsetof(latency_bench, rank), "R", "of LoRA", "4"},
+    {"--bottleneck", OPTION_TEXT, offsetof(latency_bench, bottlenecks), "LIST",
+     "of AdapterL: one, or one a shape; else 9,224,224 with the default shapes, 224 with others",
+     NULL},
+    {"--precision", OPTION_TEXT, offsetof(latency_bench, precision), "bf16|fp32",
+     "of weights and activations", "fp32"},
+    {"--rounds", OPTION_INT, offsetof(latency_bench, rounds), "N", "rounds", "5"},
+    {"--cpu-time", OPTION_FLAG, offsetof(latency_bench, cpu_time), NULL,
+     "processor time in place of the clock's; one rank of one thread", NULL},
+    {"--json", OPTION_FLAG, offsetof(latency_bench, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, latency_bench *b)
 {
     ml_status st = ML_OK;
-    const option table[] = {{"--json", OPTION_FLAG, &b->json},
-                            {"--base", OPTION_TEXT, &b->base},
-                            {"--model", OPTION_TEXT, &b->model},
-                            {"--batches", OPTION_TEXT, &b->batches},
-                            {"--lengths", OPTION_TEXT, &b->lengths},
-                            {"--every", OPTION_FLAG, &b->every},
-                            {"--rank", OPTION_INT, &b->rank},
-                            {"--bottleneck", OPTION_TEXT, &b->bottlenecks},
-                            {"--precision", OPTION_TEXT, &b->precision},
-                            {"--rounds", OPTION_INT, &b->rounds},
-                            {"--cpu-time", OPTION_FLAG, &b->cpu_time},
-                            {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
+    ML_TRY(options_read(argc, argv, options, b, 0, 0, NULL, usage));
     const bench_size sizes[] = {
         {"--rank", b->rank, 1 << 16}, {"--rounds", b->rounds, BENCH_ROUNDS_MOST}, {NULL, 0, 0}};
     ML_TRY(bench_check_sizes(sizes));
@@ -230,12 +243,11 @@ done:
     return st;
 }
 
-ml_status bench_latency(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     latency_bench *b = NULL;
     ML_NEW(b, 1, ML_MEM_OTHER, "results");
-    *b = (latency_bench){.precision = "fp32", .rank = 4, .rounds = 5};
     ML_TRY(read_options(argc, argv, b));
     for (int64_t i = 0; i < b->shapes; i++) ML_TRY(measure(b, &b->shape[i]));
     if (b->json)
@@ -246,3 +258,16 @@ done:
     ml_memory_free(b);
     return st;
 }
+
+const ml_command bench_latency = {
+    .name = "latency",
+    .summary =
+        "a forward pass merged, under LoRA, and with adapters in sequence: table 1 of the paper",
+    .usage = usage,
+    .about =
+        "A forward pass of a batch, all logits, merged (the base itself), under LoRA on q and v, "
+        "AdapterL and AdapterH (at half the bottleneck), in turn; several ranks share the weights.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -124,19 +124,24 @@ done:
     return st;
 }
 
-ml_status bench_machine(int argc, char **argv)
+static const option options[] = {{"--out", OPTION_TEXT, offsetof(machine_options, out), "FILE.yaml",
+                                  "where the machine file goes; else nowhere", NULL},
+                                 {"--name", OPTION_TEXT, offsetof(machine_options, name), "NAME",
+                                  "of the machine; else the processor's", NULL},
+                                 {"--seconds", OPTION_NUMBER, offsetof(machine_options, seconds),
+                                  "X", "seconds for each rate", "4"},
+                                 {"--json", OPTION_FLAG, offsetof(machine_options, json), NULL,
+                                  "one JSON object on standard output", NULL},
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     ml_grid *grid = NULL;
     ml_machine machine = {0};
-    machine_options o = {.seconds = 4.0};
+    machine_options o = {0};
     bool inside, between;
-    const option table[] = {{"--json", OPTION_FLAG, &o.json},
-                            {"--out", OPTION_TEXT, &o.out},
-                            {"--name", OPTION_TEXT, &o.name},
-                            {"--seconds", OPTION_NUMBER, &o.seconds},
-                            {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
+    ML_TRY(options_read(argc, argv, options, &o, 0, 0, NULL, usage));
     if (!(o.seconds >= 0.0)) return ml_fail(ML_USAGE, "--seconds: %g is negative", o.seconds);
     ML_TRY(ml_grid_create(&grid, 1));
     ML_TRY(ml_grid_agree(grid, describe_node(&o, &machine)));
@@ -149,3 +154,16 @@ done:
     ml_grid_destroy(grid);
     return st;
 }
+
+const ml_command bench_machine = {
+    .name = "machine",
+    .summary = "what plan computes times from, as a machine file",
+    .usage = usage,
+    .about =
+        "What `mpilora plan --machine FILE` computes times from: rates of products of several "
+        "shapes, of attention and of what goes over numbers once, latency and bandwidth of sums; "
+        "alone it starts two processes for these. Run it as jobs run: all cores at work.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

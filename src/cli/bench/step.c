@@ -133,33 +133,40 @@ static ml_status check(const step_options *o)
     return bench_check_sizes(sizes);
 }
 
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(step_options, base), "BASE.h5",
+     "the base; without it and --model GPT-2 of 124 M with random weights", NULL},
+    {"--model", OPTION_TEXT, offsetof(step_options, model), "MODEL.yaml",
+     "a model description in place of a base, with random weights", NULL},
+    {"--methods", OPTION_TEXT, offsetof(step_options, methods_text), "LIST",
+     "what takes turns: methods of method.name, and frozen", "lora,full"},
+    {"--targets", OPTION_TEXT, offsetof(step_options, targets), "LIST", "what LoRA adapts", "q,v"},
+    {"--rank", OPTION_INT, offsetof(step_options, trial.rank), "R", "of LoRA", "8"},
+    {"--dropout", OPTION_NUMBER, offsetof(step_options, trial.dropout), "P", "of LoRA", NULL},
+    {"--sequences", OPTION_INT, offsetof(step_options, trial.sequences), "S", "of a step", "4"},
+    {"--length", OPTION_INT, offsetof(step_options, trial.length), "N", "tokens of a sequence",
+     "512"},
+    {"--tokens", OPTION_INT, offsetof(step_options, tokens), "T",
+     "of a step, in place of --sequences; a multiple of --length", NULL},
+    {"--tp", OPTION_INT, offsetof(step_options, tp), "N", "ranks that share the weights", "1"},
+    {"--precision", OPTION_TEXT, offsetof(step_options, precision), "bf16|fp32",
+     "of weights and activations", "bf16"},
+    {"--rounds", OPTION_INT, offsetof(step_options, rounds), "N", "rounds, at least", "5"},
+    {"--seconds", OPTION_NUMBER, offsetof(step_options, seconds), "X", "seconds, at least", "10"},
+    {"--json", OPTION_FLAG, offsetof(step_options, json), NULL,
+     "one JSON object on standard output", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, step_options *o)
 {
     ml_status st = ML_OK;
-    const char *methods = "lora,full", *targets = "q,v", *precision = "bf16";
-    int64_t tokens = INT64_MIN;
     ml_trial_options *t = &o->trial;
-    const option table[] = {{"--json", OPTION_FLAG, &o->json},
-                            {"--base", OPTION_TEXT, &o->base},
-                            {"--model", OPTION_TEXT, &o->model},
-                            {"--methods", OPTION_TEXT, &methods},
-                            {"--targets", OPTION_TEXT, &targets},
-                            {"--rank", OPTION_INT, &t->rank},
-                            {"--dropout", OPTION_NUMBER, &t->dropout},
-                            {"--sequences", OPTION_INT, &t->sequences},
-                            {"--length", OPTION_INT, &t->length},
-                            {"--tokens", OPTION_INT, &tokens},
-                            {"--tp", OPTION_INT, &o->tp},
-                            {"--precision", OPTION_TEXT, &precision},
-                            {"--rounds", OPTION_INT, &o->rounds},
-                            {"--seconds", OPTION_NUMBER, &o->seconds},
-                            {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 0, NULL, usage));
+    ML_TRY(options_read(argc, argv, options, o, 0, 0, NULL, usage));
     ML_TRY(check(o));
-    ML_TRY(read_tokens(t, tokens));
-    ML_TRY(read_methods(methods, o));
-    ML_TRY(bench_read_targets(targets, &t->targets));
-    ML_TRY(bench_check_dtype("--precision", precision, &t->precision));
+    ML_TRY(read_tokens(t, o->tokens));
+    ML_TRY(read_methods(o->methods_text, o));
+    ML_TRY(bench_read_targets(o->targets, &t->targets));
+    ML_TRY(bench_check_dtype("--precision", o->precision, &t->precision));
     ML_TRY(bench_read_model(o->base, o->model, &o->spec));
     t->base = o->base;
     t->spec = &o->spec;
@@ -168,12 +175,11 @@ done:
     return st;
 }
 
-ml_status bench_step(int argc, char **argv)
+static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     step_bench *b = NULL;
-    step_options o = {
-        .tp = 1, .rounds = 5, .seconds = 10.0, .trial = {.rank = 8, .sequences = 4, .length = 512}};
+    step_options o = {.tokens = INT64_MIN};
     ML_TRY(read_options(argc, argv, &o));
     ML_NEW(b, 1, ML_MEM_OTHER, "results");
     ML_TRY(ml_grid_create(&b->grid, 1));
@@ -187,3 +193,17 @@ done:
     ml_memory_free(b);
     return st;
 }
+
+const ml_command bench_step = {
+    .name = "step",
+    .summary = "a training step of several methods in turn: times by phase, flops, training state",
+    .usage = usage,
+    .about =
+        "Alternating training steps of several methods in memory, on S sequences of N random "
+        "tokens; any number of ranks. `frozen` is LoRA's forward and backward without LoRA. Prints "
+        "times by phase, tokens/s, model flops and their share of the peak, the bytes of what "
+        "trains with its gradients and moments, and every other method beside the first.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

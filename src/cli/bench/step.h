@@ -8,7 +8,8 @@
 typedef struct step_options {
     bool json;
     const char *base, *model;
-    int64_t rounds, tp;
+    const char *methods_text, *targets, *precision;
+    int64_t rounds, tp, tokens;
     double seconds;
     ml_model_spec spec;
     ml_trial_options trial;

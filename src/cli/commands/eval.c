@@ -23,27 +23,44 @@ static void print(const ml_evaluation *e, bool json)
                (double)e->output_tokens / e->output_seconds);
 }
 
+typedef struct given {
+    const char *adapter, *outputs;
+    option_list sets;
+    bool json;
+    generation_options generation;
+} given;
+
+static const option options[] = {
+    {"--adapter", OPTION_TEXT, offsetof(given, adapter), "A",
+     "adapter.h5 or a PEFT directory; else the base alone", NULL},
+    {"--set", OPTION_LIST, offsetof(given, sets), "KEY=VALUE",
+     "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again",
+     NULL},
+    {"--generate", OPTION_TEXT, offsetof(given, outputs), "OUT.jsonl",
+     "also write a continuation of every prompt of data.valid beside what stands there, for "
+     "mpilora score: lines {\"prompt\", \"output\", \"references\"}; the options of the search "
+     "below are for it",
+     NULL},
+    {"--json", OPTION_FLAG, offsetof(given, json), NULL,
+     "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}", NULL},
+    GENERATION_OPTIONS(given, generation),
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *adapter = NULL;
-    bool json = false;
-    option_list sets = {0};
+    const char *path = NULL;
+    given given = {0};
     ml_run_config config = {0};
     ml_evaluation result;
-    generation_options generation = generation_defaults();
     ml_output_options outputs = {0};
-    option table[5 + GENERATION_OPTIONS] = {{"--adapter", OPTION_TEXT, &adapter},
-                                            {"--set", OPTION_LIST, &sets},
-                                            {"--generate", OPTION_TEXT, &outputs.path},
-                                            {"--json", OPTION_FLAG, &json}};
-    generation_add_options(&generation, table + 4);
-    ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
-    ML_TRY(generation_check(&generation));
-    outputs.generation = generation.generation;
-    outputs.together = generation.together;
-    ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
-    ML_TRY(ml_evaluate_run(&config, adapter, outputs.path ? &outputs : NULL, &result));
+    ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
+    ML_TRY(generation_check(&given.generation));
+    outputs.path = given.outputs;
+    outputs.generation = given.generation.generation;
+    outputs.together = given.generation.together;
+    ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
+    ML_TRY(ml_evaluate_run(&config, given.adapter, outputs.path ? &outputs : NULL, &result));
     if (!isfinite(result.loss)) {
         st = ml_fail(
             ML_NUMERIC,
@@ -51,31 +68,19 @@ static ml_status run(int argc, char **argv)
             config.data.valid, result.loss);
         goto done;
     }
-    print(&result, json);
+    print(&result, given.json);
 done:
     ml_run_config_destroy(&config);
     return st;
 }
 
 const ml_command ml_command_eval = {
-    "eval",
-    "mean loss and perplexity on data.valid",
-    "usage: mpilora eval CONFIG.yaml [--adapter A] [--set key=value]... [--generate OUT.jsonl] "
-    "[option]... [--json]\n"
-    "                                                                                            "
-    "(also under mpirun)\n"
-    "\n"
-    "Evaluates the base alone, or with the adapter A (adapter.h5 or a PEFT directory). The "
-    "configuration's method is ignored.\n"
-    "\n"
-    "  --generate OUT.jsonl  also writes a continuation of every prompt of data.valid beside what "
-    "stands there, for mpilora score:\n"
-    "                        lines {\"prompt\", \"output\", \"references\"}; options of the search "
-    "as in mpilora generate: --max-new,\n"
-    "                        --beams, --length-penalty, --no-repeat-ngram, --temperature, --top-k, "
-    "--top-p, --seed, --batch\n"
-    "  --json  prints {\"loss\": mean over target tokens in nats, \"perplexity\": ..., "
-    "\"target_tokens\": ...}\n",
-    run,
-    true,
-    NULL};
+    .name = "eval",
+    .summary = "mean loss and perplexity on data.valid",
+    .usage = usage,
+    .about = "Evaluates the base alone, or with an adapter, on one or several ranks. The "
+             "configuration's method is ignored.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -7,26 +7,6 @@
 static const char usage[] = "mpilora export --format peft --base BASE.h5 --adapter A DIR  |  "
                             "mpilora export --format hf --base BASE.h5 DIR";
 
-static const char help[] =
-    "usage: mpilora export --format peft --base BASE.h5 --adapter A DIR\n"
-    "       mpilora export --format hf --base BASE.h5 DIR\n\n"
-    "  --format peft       DIR becomes a PEFT adapter directory (adapter_config.json, "
-    "adapter_model.safetensors). On GPT-2, q, k and v\n"
-    "                      alone go out as one adapter of c_attn with the sum of their ranks: it "
-    "computes the same.\n"
-    "                      An adapter of prefix_embed without infix goes out as prompt tuning "
-    "(PROMPT_TUNING), one of prefix_kv\n"
-    "                      as prefix tuning (PREFIX_TUNING).\n"
-    "  --format hf         DIR becomes a Hugging Face model directory (config.json, "
-    "model.safetensors, the tokenizer's files). An adapter "
-    "goes\n"
-    "                      out with it after mpilora merge.\n"
-    "  --base BASE.h5      the base\n"
-    "  --adapter A         adapter.h5 or a PEFT directory\n"
-    "  --base-name NAME    peft: what base_model_name_or_path says (default: the path of the "
-    "base)\n\n"
-    "DIR must be new, empty, or an earlier export.\n";
-
 static const struct {
     const char *name;
     ml_status (*run)(const export_request *request);
@@ -45,21 +25,45 @@ static ml_status export(const char *format, export_request *request)
                    usage);
 }
 
+typedef struct given {
+    const char *format;
+    export_request request;
+} given;
+
+static const option options[] = {
+    {"--format", OPTION_TEXT, offsetof(given, format), "peft|hf",
+     "peft: DIR becomes a PEFT adapter directory (adapter_config.json, adapter_model.safetensors); "
+     "hf: a Hugging Face model directory (config.json, model.safetensors, the tokenizer's files)",
+     NULL},
+    {"--base", OPTION_TEXT, offsetof(given, request.base_path), "BASE.h5", "the base", NULL},
+    {"--adapter", OPTION_TEXT, offsetof(given, request.adapter), "A",
+     "peft: adapter.h5 or a PEFT directory", NULL},
+    {"--base-name", OPTION_TEXT, offsetof(given, request.name), "NAME",
+     "peft: what base_model_name_or_path says; else the path of the base", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
-    const char *format = NULL;
-    export_request request = {0};
-    const option table[] = {{"--format", OPTION_TEXT, &format},
-                            {"--base", OPTION_TEXT, &request.base_path},
-                            {"--adapter", OPTION_TEXT, &request.adapter},
-                            {"--base-name", OPTION_TEXT, &request.name},
-                            {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(argc, argv, table, 1, 1, &request.out, usage);
+    given given = {0};
+    ml_status st = options_read(argc, argv, options, &given, 1, 1, &given.request.out, usage);
     if (st != ML_OK) return st;
-    if (!format || !request.base_path)
-        return ml_fail(ML_USAGE, "%s is missing; usage: %s", format ? "--base" : "--format", usage);
-    return export(format, &request);
+    if (!given.format || !given.request.base_path)
+        return ml_fail(ML_USAGE, "%s is missing; usage: %s", given.format ? "--base" : "--format",
+                       usage);
+    return export(given.format, &given.request);
 }
 
 const ml_command ml_command_export = {
-    "export", "a base or an adapter for other programs", help, run, false, NULL};
+    .name = "export",
+    .summary = "a base or an adapter for other programs",
+    .usage = usage,
+    .about = "Writes a base or an adapter in another program's format. DIR must be new, empty, or "
+             "an earlier export.",
+    .options = options,
+    .notes = "On GPT-2, q, k and v alone go out as one adapter of c_attn with the sum of their "
+             "ranks: it computes the same. An adapter of prefix_embed without infix goes out as "
+             "prompt tuning (PROMPT_TUNING), one of prefix_kv as prefix tuning (PREFIX_TUNING). An "
+             "adapter goes out with its model after mpilora merge.",
+    .run = run,
+    .parallel = false,
+};

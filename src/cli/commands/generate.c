@@ -20,18 +20,32 @@ typedef struct words {
     generation_options generation;
 } words;
 
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(words, base), "BASE.h5", "the base", NULL},
+    {"--adapter", OPTION_LIST, offsetof(words, adapters), "[NAME=]A",
+     "adapter.h5 or a PEFT directory, of any method; again and again", NULL},
+    {"--prompt", OPTION_LIST, offsetof(words, prompts), "TEXT",
+     "what to go on from; again and again", NULL},
+    {"--prompts", OPTION_TEXT, offsetof(words, file), "FILE.jsonl",
+     "lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name "
+     "that --adapter gave it or by its path; null is the base alone. Results are JSON lines",
+     NULL},
+    {"--out", OPTION_TEXT, offsetof(words, out), "FILE.jsonl",
+     "where the JSON lines go, in the order of the prompts; else to standard output", NULL},
+    {"--json", OPTION_FLAG, offsetof(words, json), NULL,
+     "JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt", NULL},
+    {"--precision", OPTION_TEXT, offsetof(words, precision), "bf16|fp32",
+     "what is computed with; bf16 keeps the weights in half the memory", "bf16"},
+    {"--tp", OPTION_INT, offsetof(words, tp), "N",
+     "ranks that share a replica's weights; else as many as divide the model's heads. The replicas "
+     "share the prompts",
+     NULL},
+    GENERATION_OPTIONS(words, generation),
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_words(int argc, char **argv, words *w)
 {
-    option table[9 + GENERATION_OPTIONS] = {{"--base", OPTION_TEXT, &w->base},
-                                            {"--adapter", OPTION_LIST, &w->adapters},
-                                            {"--prompt", OPTION_LIST, &w->prompts},
-                                            {"--prompts", OPTION_TEXT, &w->file},
-                                            {"--out", OPTION_TEXT, &w->out},
-                                            {"--json", OPTION_FLAG, &w->json},
-                                            {"--precision", OPTION_TEXT, &w->precision},
-                                            {"--tp", OPTION_INT, &w->tp}};
-    generation_add_options(&w->generation, table + 8);
-    ml_status st = options_read(argc, argv, table, 0, 0, NULL, usage);
+    ml_status st = options_read(argc, argv, options, w, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
     if (!w->base) return ml_fail(ML_USAGE, "--base: missing; usage: %s", usage);
     if (!w->file && w->prompts.count == 0)
@@ -137,7 +151,7 @@ done:
 
 static ml_status run(int argc, char **argv)
 {
-    words w = {.precision = "bf16", .generation = generation_defaults()};
+    words w = {0};
     prompts *p = NULL;
     ml_status st = read_words(argc, argv, &w);
     if (st != ML_OK) return st;
@@ -151,40 +165,14 @@ done:
 }
 
 const ml_command ml_command_generate = {
-    "generate",
-    "continuations of prompts, under one or several adapters",
-    "usage: mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt TEXT... | --prompts "
-    "FILE.jsonl [option]...\n"
-    "                                                                                              "
-    "          (also under mpirun)\n"
-    "\n"
-    "Prints only the continuation. Greedy unless --temperature or --beams is given; ends at "
-    "end-of-text or after N new tokens. Several\n"
-    "prompts and adapters: every prompt under every adapter, adapter by adapter. The base is read "
-    "once; to change the adapter costs\n"
-    "next to nothing, which is told at the end.\n"
-    "\n"
-    "  --adapter [NAME=]A    adapter.h5 or a PEFT directory; of any method\n"
-    "  --prompts FILE.jsonl  lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its "
-    "own adapter, by a name that --adapter "
-    "gave\n"
-    "                        it or by its path; null is the base alone. Results are JSON lines\n"
-    "  --out FILE.jsonl      where the JSON lines go, in the order of the prompts; else to "
-    "standard output\n"
-    "  --json                JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt\n"
-    "  --precision P         what is computed with (bf16 unless told): bf16 keeps the weights in "
-    "half the memory; or fp32\n"
-    "  --max-new N           new tokens at most, 64 unless told\n"
-    "  --beams N             beam search as Hugging Face's defaults: length penalty 1, no early "
-    "stopping\n"
-    "  --length-penalty x    of beams: log-probability / length^x counts\n"
-    "  --no-repeat-ngram N   no N tokens stand twice in prompt and continuation\n"
-    "  --temperature x       sampling; with --top-k N, --top-p x, --seed n\n"
-    "  --batch N             prompts at a time in each replica, 8 unless told; each with its own "
-    "beams\n"
-    "  --tp N                ranks that share a replica's weights; as many as divide the model's "
-    "heads unless told. The replicas share\n"
-    "                        the prompts\n",
-    run,
-    true,
-    NULL};
+    .name = "generate",
+    .summary = "continuations of prompts, under one or several adapters",
+    .usage = usage,
+    .about = "Prints only the continuation, on one or several ranks. Greedy unless --temperature "
+             "or --beams is given; ends at end-of-text or after --max-new tokens. Several prompts "
+             "and adapters: every prompt under every adapter, adapter by adapter. The base is read "
+             "once; to change the adapter costs next to nothing, which is told at the end.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

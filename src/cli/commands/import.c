@@ -15,6 +15,18 @@ typedef struct request {
     int64_t seed;
 } request;
 
+static const option options[] = {
+    {"--init", OPTION_TEXT, offsetof(request, init), "random",
+     "make a base with random weights of any shape", NULL},
+    {"--config", OPTION_TEXT, offsetof(request, config), "M.yaml",
+     "of --init: a model description, see configs/models/", NULL},
+    {"--tokenizer", OPTION_TEXT, offsetof(request, tokenizer), "DIR",
+     "of --init: a directory that has a tokenizer", NULL},
+    {"--seed", OPTION_INT, offsetof(request, seed), "N", "of --init", "1"},
+    {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32",
+     "of the matrices; norms and biases are always fp32", "bf16"},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_dtype(const char *word, ml_dtype *out)
 {
     if (strcmp(word, "bf16") != 0 && strcmp(word, "fp32") != 0)
@@ -61,13 +73,9 @@ static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     const char *words[2] = {NULL, NULL};
-    request q = {.dtype = "bf16", .seed = 1};
+    request q = {0};
     ml_dtype dtype = ML_BF16;
-    const option table[] = {
-        {"--init", OPTION_TEXT, &q.init},   {"--config", OPTION_TEXT, &q.config},
-        {"--dtype", OPTION_TEXT, &q.dtype}, {"--tokenizer", OPTION_TEXT, &q.tokenizer},
-        {"--seed", OPTION_INT, &q.seed},    {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 1, 2, words, usage));
+    ML_TRY(options_read(argc, argv, options, &q, 1, 2, words, usage));
     ML_TRY(read_dtype(q.dtype, &dtype));
     if (q.init && words[1])
         return ml_fail(ML_USAGE,
@@ -82,22 +90,15 @@ done:
 }
 
 const ml_command ml_command_import = {
-    "import",
-    "pretrained weights to a base file",
-    "usage: mpilora import SRC BASE.h5 [--dtype bf16|fp32]\n"
-    "       mpilora import --init random --config M.yaml [--seed n] [--tokenizer DIR] [--dtype "
-    "bf16|fp32] BASE.h5\n"
-    "\n"
-    "SRC is a Hugging Face directory of the GPT-2 or Llama family (config.json, model.safetensors "
-    "or its sharded index, tokenizer.json or\n"
-    "vocab.json + merges.txt) or a .gguf file. Matrices are stored as bf16 unless told, norms and "
-    "biases always as fp32.\n"
-    "\n"
-    "  --init random  makes a base of any shape: --config names a model description "
-    "(configs/models/), --tokenizer a directory that has "
-    "one\n"
-    "\n"
-    "An existing BASE.h5 is replaced once the new one is whole; after a failure it is as it was.\n",
-    run,
-    false,
-    NULL};
+    .name = "import",
+    .summary = "pretrained weights to a base file",
+    .usage = usage,
+    .about = "SRC is a Hugging Face directory of the GPT-2 or Llama family (config.json, "
+             "model.safetensors or its sharded index, tokenizer.json or vocab.json + merges.txt) "
+             "or a .gguf file.",
+    .options = options,
+    .notes = "An existing BASE.h5 is replaced once the new one is whole; after a failure it is as "
+             "it was.",
+    .run = run,
+    .parallel = false,
+};

@@ -106,16 +106,23 @@ static void print_run(json_t *object)
     json_decref(list);
 }
 
+typedef struct given {
+    bool json;
+} given;
+
+static const option options[] = {{"--json", OPTION_FLAG, offsetof(given, json), NULL,
+                                  "one JSON object on standard output", NULL},
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     const char *path = NULL;
-    bool as_json = false;
+    given given = {0};
     ml_text text = {0};
-    const option table[] = {{"--json", OPTION_FLAG, &as_json}, {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
+    ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_inspect(path, &text));
-    if (as_json) {
+    if (given.json) {
         printf("%s\n", text.data);
         goto done;
     }
@@ -130,16 +137,15 @@ done:
     return st;
 }
 
-const ml_command ml_command_inspect = {"inspect",
-                                       "what a base, data set, adapter, checkpoint or run holds",
-                                       "usage: mpilora inspect FILE.h5 [--json]\n\n"
-                                       "FILE.h5 is a base, a data set, adapter.h5 or a "
-                                       "checkpoint's state; a run's directory or one of its\n"
-                                       "checkpoints may be given as well. Hashes are checked on "
-                                       "the way: exit code 3 where a file is damaged.\n"
-                                       "Of a run every checkpoint is listed with step, age, size "
-                                       "and whether it is whole, or why not.\n\n"
-                                       "  --json   one JSON object on standard output\n",
-                                       run,
-                                       false,
-                                       NULL};
+const ml_command ml_command_inspect = {
+    .name = "inspect",
+    .summary = "what a base, data set, adapter, checkpoint or run holds",
+    .usage = usage,
+    .about = "FILE.h5 is a base, a data set, adapter.h5 or a checkpoint's state; a run's directory "
+             "or one of its checkpoints may be given as well. Hashes are checked on the way: exit "
+             "code 3 where a file is damaged. Of a run every checkpoint is listed with step, age, "
+             "size and whether it is whole, or why not.",
+    .options = options,
+    .run = run,
+    .parallel = false,
+};

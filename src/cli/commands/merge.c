@@ -11,28 +11,6 @@
 static const char usage[] =
     "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--subtract [--original ORIGINAL.h5]]";
 
-static const char help[] = "usage: mpilora merge --base BASE.h5 --adapter A OUT.h5 [--subtract "
-                           "[--original ORIGINAL.h5]]\n\n"
-                           "Writes OUT.h5, a base like any other with W + s*B*A in place of every "
-                           "adapted W: nothing else is needed to use it,\n"
-                           "and it runs as fast as the base itself. A is an adapter.h5 or a PEFT "
-                           "directory. An existing OUT.h5 is replaced once the new\n"
-                           "one is whole; it cannot be BASE.h5 or A themselves.\n\n"
-                           "  --base BASE.h5   the base that the adapter was trained on (checked "
-                           "by the hash of its source)\n"
-                           "  --adapter A      what is merged\n"
-                           "  --subtract       BASE.h5 is the merge of A with some base: give that "
-                           "base back, W - s*B*A. With the same adapter.h5 the\n"
-                           "                   result counts as the original again (same source "
-                           "hash). Its weights are the original's within the\n"
-                           "                   rounding of the two sums: 2^-23 * (|W| + |s*B*A|) "
-                           "in fp32, 2^-7 * (|W| + |s*B*A|) in bf16.\n"
-                           "  --original ORIGINAL.h5   the base that was merged, where it is still "
-                           "there: the result is that base bit for bit, for every\n"
-                           "                   method that can be merged, after a check that "
-                           "BASE.h5 is its merge with A and nothing else\n\n"
-                           "Sums are made in fp32 and rounded once to the dtype of the base.\n";
-
 static bool is_same_file(const char *one, const char *other)
 {
     char a[PATH_MAX], b[PATH_MAX];
@@ -63,26 +41,56 @@ done:
     return st;
 }
 
+typedef struct given {
+    const char *base, *adapter, *original;
+    bool subtract;
+} given;
+
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
+     "the base that the adapter was trained on (checked by the hash of its source)", NULL},
+    {"--adapter", OPTION_TEXT, offsetof(given, adapter), "A", "adapter.h5 or a PEFT directory",
+     NULL},
+    {"--subtract", OPTION_FLAG, offsetof(given, subtract), NULL,
+     "BASE.h5 is the merge of A with some base: give that base back, W - s*B*A. With the same "
+     "adapter.h5 the result counts as the original again (same source hash). Its weights are the "
+     "original's within the rounding of the two sums: 2^-23 * (|W| + |s*B*A|) in fp32, 2^-7 * (|W| "
+     "+ |s*B*A|) in bf16",
+     NULL},
+    {"--original", OPTION_TEXT, offsetof(given, original), "ORIGINAL.h5",
+     "of --subtract: the base that was merged, where it is still there; the result is that base "
+     "bit for bit, for every method that can be merged, after a check that BASE.h5 is its merge "
+     "with A and nothing else",
+     NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
-    const char *base = NULL, *adapter = NULL, *original = NULL, *out = NULL;
-    bool subtract = false;
-    const option table[] = {{"--base", OPTION_TEXT, &base},
-                            {"--adapter", OPTION_TEXT, &adapter},
-                            {"--subtract", OPTION_FLAG, &subtract},
-                            {"--original", OPTION_TEXT, &original},
-                            {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(argc, argv, table, 1, 1, &out, usage);
+    const char *out = NULL;
+    given g = {0};
+    ml_status st = options_read(argc, argv, options, &g, 1, 1, &out, usage);
     if (st != ML_OK) return st;
-    if (!base || !adapter)
-        return ml_fail(ML_USAGE, "%s is missing; usage: %s", base ? "--adapter" : "--base", usage);
-    if (original && !subtract)
+    if (!g.base || !g.adapter)
+        return ml_fail(ML_USAGE, "%s is missing; usage: %s", g.base ? "--adapter" : "--base",
+                       usage);
+    if (g.original && !g.subtract)
         return ml_fail(ML_USAGE, "--original: is for --subtract; usage: %s", usage);
-    if (is_same_file(adapter, out))
+    if (is_same_file(g.adapter, out))
         return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name for the result",
                        out);
-    return merge(base, adapter, subtract, original, out);
+    return merge(g.base, g.adapter, g.subtract, g.original, out);
 }
 
 const ml_command ml_command_merge = {
-    "merge", "an adapter into a base, or out of it again", help, run, false, NULL};
+    .name = "merge",
+    .summary = "an adapter into a base, or out of it again",
+    .usage = usage,
+    .about =
+        "Writes OUT.h5, a base like any other with W + s*B*A in place of every adapted W: nothing "
+        "else is needed to use it, and it runs as fast as the base itself. An existing OUT.h5 is "
+        "replaced once the new one is whole; it cannot be BASE.h5 or A themselves.",
+    .options = options,
+    .notes = "Sums are made in fp32 and rounded once to the dtype of the base.",
+    .run = run,
+    .parallel = false,
+};

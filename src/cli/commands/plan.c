@@ -10,7 +10,7 @@
 #include "mpilora/plan.h"
 
 static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE] "
-                            "[--set key=value]... [--json], or: mpilora plan CONFIG.yaml "
+                            "[--set key=value]... [--json]  |  mpilora plan CONFIG.yaml "
                             "--search --nodes M --machine FILE [--ranks-per-node R] "
                             "[--memory-per-node BYTES] [--set key=value]... [--json]";
 
@@ -144,19 +144,38 @@ typedef struct plan_options {
     option_list sets;
 } plan_options;
 
+static const option options[] = {
+    {"--ranks", OPTION_INT, offsetof(plan_options, ranks), "N",
+     "ranks; else parallel.tp. dp = N / parallel.tp", NULL},
+    {"--nodes", OPTION_INT, offsetof(plan_options, nodes), "M",
+     "nodes that the ranks are spread over", "1"},
+    {"--machine", OPTION_TEXT, offsetof(plan_options, machine), "FILE",
+     "a machine file (configs/machines/, or what `mpilora bench machine` writes): the time of a "
+     "step by phase, too. Sequences count with the data's mean length, else max_len; common "
+     "prompts count every time",
+     NULL},
+    {"--threads", OPTION_INT, offsetof(plan_options, threads), "T",
+     "of --machine: threads of a rank; else its share of the cores", NULL},
+    {"--search", OPTION_FLAG, offsetof(plan_options, search), NULL,
+     "every grid, activation mode and micro-batch on M nodes: those that fit, fastest first, and "
+     "why the others do not",
+     NULL},
+    {"--ranks-per-node", OPTION_INT, offsetof(plan_options, per_node), "R",
+     "of --search; else one a memory domain of the machine", NULL},
+    {"--memory-per-node", OPTION_TEXT, offsetof(plan_options, memory), "BYTES",
+     "of --search: 256G, 512GiB; else the machine file's", NULL},
+    {"--set", OPTION_LIST, offsetof(plan_options, sets), "KEY=VALUE",
+     "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again",
+     NULL},
+    {"--json", OPTION_FLAG, offsetof(plan_options, json), NULL,
+     "print {\"methods\": [{name, params_total, params_trainable, checkpoint_bytes, "
+     "allreduce_bytes_per_step, per_rank, ...}]}",
+     NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, plan_options *o)
 {
-    const option table[] = {{"--ranks", OPTION_INT, &o->ranks},
-                            {"--nodes", OPTION_INT, &o->nodes},
-                            {"--machine", OPTION_TEXT, &o->machine},
-                            {"--threads", OPTION_INT, &o->threads},
-                            {"--search", OPTION_FLAG, &o->search},
-                            {"--ranks-per-node", OPTION_INT, &o->per_node},
-                            {"--memory-per-node", OPTION_TEXT, &o->memory},
-                            {"--set", OPTION_LIST, &o->sets},
-                            {"--json", OPTION_FLAG, &o->json},
-                            {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(argc, argv, table, 1, 1, &o->path, usage);
+    ml_status st = options_read(argc, argv, options, o, 1, 1, &o->path, usage);
     if (st != ML_OK) return st;
     if (o->search && !o->machine)
         return ml_fail(ML_USAGE,
@@ -193,7 +212,7 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    plan_options o = {.ranks = -1, .nodes = 1, .per_node = -1};
+    plan_options o = {.ranks = -1, .per_node = -1};
     ml_run_config config = {0};
     ml_machine machine = {0};
     ML_TRY(read_options(argc, argv, &o));
@@ -210,37 +229,15 @@ done:
 }
 
 const ml_command ml_command_plan = {
-    "plan",
-    "memory and time of a run, LoRA beside full fine-tuning, without running it",
-    "usage: mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE [--threads T]] [--set "
-    "key=value]... [--json]\n"
-    "       mpilora plan CONFIG.yaml --search --nodes M --machine FILE [--ranks-per-node R] "
-    "[--memory-per-node BYTES] [--set "
-    "key=value]...\n"
-    "                    [--json]\n"
-    "\n"
-    "Predicts the memory of each rank by category from the sizing functions that training "
-    "allocates with. `base` may be a base file or a\n"
-    "model description (configs/models/NAME.yaml). dp = N / parallel.tp; N is parallel.tp unless "
-    "told. Micro-batches are as long as the "
-    "data\n"
-    "sets make them where these can be read, else batch.micro x data.max_len tokens. Nothing large "
-    "is allocated, no weights are read.\n"
-    "\n"
-    "  --machine FILE         a machine file (configs/machines/, or what `mpilora bench machine` "
-    "writes): the time of a step by phase, "
-    "too, each\n"
-    "                         rank with T threads, else with its share of the cores. Sequences "
-    "count with the data's mean length, else "
-    "max_len;\n"
-    "                         common prompts count every time\n"
-    "  --search               every grid, activation mode and micro-batch on M nodes: those that "
-    "fit, fastest first, and why the others do "
-    "not\n"
-    "  --ranks-per-node R     else one a memory domain of the machine\n"
-    "  --memory-per-node B    256G, 512GiB; else the machine file's\n"
-    "  --json  prints {\"methods\": [{name, params_total, params_trainable, checkpoint_bytes, "
-    "allreduce_bytes_per_step, per_rank, ...}]}\n",
-    run,
-    true,
-    NULL};
+    .name = "plan",
+    .summary = "memory and time of a run, LoRA beside full fine-tuning, without running it",
+    .usage = usage,
+    .about = "Predicts the memory of each rank by category from the sizing functions that training "
+             "allocates with. `base` may be a base file or a model description "
+             "(configs/models/NAME.yaml). Micro-batches are as long as the data sets make them "
+             "where these can be read, else batch.micro x data.max_len tokens. Nothing large is "
+             "allocated, no weights are read.",
+    .options = options,
+    .run = run,
+    .parallel = true,
+};

@@ -166,29 +166,46 @@ static ml_status score(const ml_score_set *set, unsigned chosen, bool json,
     return st;
 }
 
+typedef struct given {
+    const char *outputs, *references, *metrics, *function_words;
+    bool json;
+} given;
+
+static const option options[] = {
+    {"--outputs", OPTION_TEXT, offsetof(given, outputs), "FILE", "a text a line", NULL},
+    {"--references", OPTION_TEXT, offsetof(given, references), "FILE",
+     "the references of each, a line each, an empty line between two outputs (the E2E challenge's "
+     "files)",
+     NULL},
+    {"--metrics", OPTION_TEXT, offsetof(given, metrics), "LIST",
+     "some of bleu, nist, meteor, rouge_l, cider, meteor_nltk, rouge, rouge_stem, exact",
+     "bleu,nist,meteor,rouge_l,cider"},
+    {"--function-words", OPTION_TEXT, offsetof(given, function_words), "FILE",
+     "METEOR's list, a word a line (function.words of its release): they weigh a third of the "
+     "others. Without it all words weigh the same, as with -p \"0.85 0.2 0.6 0.5\"",
+     NULL},
+    {"--json", OPTION_FLAG, offsetof(given, json), NULL, "one JSON object on standard output",
+     NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *outputs = NULL, *references = NULL, *function_words = NULL,
-               *words = "bleu,nist,meteor,rouge_l,cider";
-    bool json = false;
+    const char *path = NULL;
+    given g = {0};
     unsigned chosen;
     ml_score_set *set = NULL;
     char *function_text = NULL;
-    const option table[] = {
-        {"--outputs", OPTION_TEXT, &outputs}, {"--references", OPTION_TEXT, &references},
-        {"--metrics", OPTION_TEXT, &words},   {"--function-words", OPTION_TEXT, &function_words},
-        {"--json", OPTION_FLAG, &json},       {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 0, 1, &path, usage));
-    if (path ? outputs || references : !outputs || !references)
+    ML_TRY(options_read(argc, argv, options, &g, 0, 1, &path, usage));
+    if (path ? g.outputs || g.references : !g.outputs || !g.references)
         return ml_fail(ML_USAGE,
                        "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
-    ML_TRY(choose(words, &chosen));
+    ML_TRY(choose(g.metrics, &chosen));
     ML_TRY(path ? ml_score_set_read_jsonl(&set, path)
-                : ml_score_set_read_files(&set, outputs, references));
-    if (function_words)
-        ML_TRY(ml_durable_read(function_words, 1 << 20, &function_text, &(int64_t){0}));
-    ML_TRY(score(set, chosen, json, function_text));
+                : ml_score_set_read_files(&set, g.outputs, g.references));
+    if (g.function_words)
+        ML_TRY(ml_durable_read(g.function_words, 1 << 20, &function_text, &(int64_t){0}));
+    ML_TRY(score(set, chosen, g.json, function_text));
 done:
     ml_memory_free(function_text);
     ml_score_set_destroy(set);
@@ -196,31 +213,18 @@ done:
 }
 
 const ml_command ml_command_score = {
-    "score",
-    "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts",
-    "usage: mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics M] "
-    "[option]... [--json]\n"
-    "\n"
-    "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", ...]}. "
-    "--outputs has a text a line, --references "
-    "the\n"
-    "references of each, a line each, an empty line between two outputs (the E2E challenge's "
-    "files).\n"
-    "\n"
-    "  --metrics M   some of bleu, nist, meteor, rouge_l, cider (these five unless told), "
-    "meteor_nltk, rouge, rouge_stem, exact\n"
-    "  --function-words FILE   METEOR's list, a word a line (function.words of its release): they "
-    "weigh a third of the others. Without\n"
-    "                it all words weigh the same, as with -p \"0.85 0.2 0.6 0.5\"\n"
-    "  --json        one JSON object\n"
-    "\n"
-    "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length penalty. "
-    "meteor: METEOR 1.5 with exact and stem\n"
-    "matches, of the set and the mean of its items. meteor_nltk: NLTK's meteor_score without "
-    "WordNet. rouge_l, cider: as the MS COCO\n"
-    "caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: F1 of ROUGE-1, "
-    "-2, -L as rouge-score. exact: blanks\n"
-    "apart. include/mpilora/score.h has every formula, tokenisation and smoothing.\n",
-    run,
-    false,
-    NULL};
+    .name = "score",
+    .summary = "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts",
+    .usage = usage,
+    .about = "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", "
+             "...]}; or --outputs and --references name files of texts.",
+    .options = options,
+    .notes = "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length "
+             "penalty. meteor: METEOR 1.5 with exact and stem matches, of the set and the mean of "
+             "its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the "
+             "MS COCO caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: "
+             "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h "
+             "has every formula, tokenisation and smoothing.",
+    .run = run,
+    .parallel = false,
+};

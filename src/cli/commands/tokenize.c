@@ -7,31 +7,8 @@
 #include "mpilora/data.h"
 #include "mpilora/store.h"
 
-#define USAGE \
-    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N]"
-
-static const char help[] =
-    "usage: " USAGE "\n\n"
-    "Makes the data set OUT.h5 (tokens, sequence offsets, a loss mask a token) of the text file "
-    "IN.\n\n"
-    "  --base BASE.h5   the base file whose tokenizer and vocabulary are taken\n"
-    "  --format         what IN is; without it the first line tells:\n"
-    "      jsonl   a line: {\"prompt\": \"…\", \"completion\": \"…\"} or {\"text\": \"…\"}\n"
-    "      e2e     a line: meaning representation||text\n"
-    "      text    plain text; an empty line ends a document; a document longer than --max-len "
-    "(else the model's\n"
-    "              context) becomes several sequences\n"
-    "      ids     a line: {\"input_ids\": [1, 2], \"labels\": [-100, 2]}; a label is the token "
-    "itself or -100 (no target);\n"
-    "              without labels every token is a target\n"
-    "  --max-len N      the length that training will cut at, for the report and for text; at most "
-    "the model's context\n\n"
-    "Prompt and completion are tokenised apart, without added blanks; the loss is on the "
-    "completion and on the end-of-text token\n"
-    "that follows it, or on a whole text. Text that spells a special token stays text. Sequences "
-    "are stored whole: training\n"
-    "cuts those beyond data.max_len, and the report says how many these are. An existing OUT.h5 is "
-    "replaced only on success.\n";
+static const char usage[] =
+    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N]";
 
 static ml_status read_format(const char *name, ml_text_format *out)
 {
@@ -87,53 +64,80 @@ static ml_status check_fit(const ml_tokenize_options *options, const char *base)
                    base, size, options->vocab);
 }
 
-static ml_status read_line(int argc, char **argv, ml_tokenize_options *options, const char **base)
+typedef struct given {
+    const char *base, *format;
+    int64_t max_len;
+} given;
+
+static const option options[] = {{"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
+                                  "the base file whose tokenizer and vocabulary are taken", NULL},
+                                 {"--format", OPTION_TEXT, offsetof(given, format),
+                                  "jsonl|e2e|text|ids", "what IN is; else the first line tells",
+                                  NULL},
+                                 {"--max-len", OPTION_INT, offsetof(given, max_len), "N",
+                                  "the length that training will cut at, for the report and for "
+                                  "text; at most the model's context",
+                                  NULL},
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
+static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const char **base)
 {
-    const char *format = NULL, *words[2];
-    int64_t max_len = INT64_MIN; /* not given */
-    *base = NULL;
-    const option table[] = {{"--base", OPTION_TEXT, base},
-                            {"--format", OPTION_TEXT, &format},
-                            {"--max-len", OPTION_INT, &max_len},
-                            {NULL, OPTION_FLAG, NULL}};
-    ml_status st = options_read(argc, argv, table, 2, 2, words, USAGE);
+    const char *words[2];
+    given g = {.max_len = INT64_MIN}; /* not given */
+    ml_status st = options_read(argc, argv, options, &g, 2, 2, words, usage);
     if (st != ML_OK) return st;
-    if (!*base) return ml_fail(ML_USAGE, "--base is missing; usage: " USAGE);
-    if (max_len != INT64_MIN && max_len < 2)
-        return ml_fail(ML_USAGE, "--max-len %" PRId64 ": expected at least 2 tokens", max_len);
-    options->in = words[0];
-    options->out = words[1];
-    options->max_len = ml_max(max_len, 0);
-    return read_format(format, &options->format);
+    if (!g.base) return ml_fail(ML_USAGE, "--base is missing; usage: %s", usage);
+    *base = g.base;
+    if (g.max_len != INT64_MIN && g.max_len < 2)
+        return ml_fail(ML_USAGE, "--max-len %" PRId64 ": expected at least 2 tokens", g.max_len);
+    to->in = words[0];
+    to->out = words[1];
+    to->max_len = ml_max(g.max_len, 0);
+    return read_format(g.format, &to->format);
 }
 
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path, *json;
+    const char *path = NULL, *json;
     ml_base *base = NULL;
-    ml_tokenize_options options = {0};
+    ml_tokenize_options how = {0};
     ml_tokenize_report report;
     int64_t length;
-    ML_TRY(read_line(argc, argv, &options, &path));
-    ML_TRY(check_out(path, options.out));
+    ML_TRY(read_line(argc, argv, &how, &path));
+    ML_TRY(check_out(path, how.out));
     ML_TRY(ml_base_open(&base, path));
-    options.vocab = ml_base_spec(base)->vocab;
-    options.context = ml_base_spec(base)->context;
+    how.vocab = ml_base_spec(base)->vocab;
+    how.context = ml_base_spec(base)->context;
     json = ml_base_tokenizer(base, &length);
-    options.tokenizer_hash = length ? ml_base_tokenizer_hash(base) : "";
-    if (length) ML_TRY(ml_tokenizer_create(&options.tokenizer, json, length));
-    ML_TRY(check_fit(&options, path));
-    ML_TRY(ml_tokenize_file(&options, &report));
-    print_report(&options, &report);
+    how.tokenizer_hash = length ? ml_base_tokenizer_hash(base) : "";
+    if (length) ML_TRY(ml_tokenizer_create(&how.tokenizer, json, length));
+    ML_TRY(check_fit(&how, path));
+    ML_TRY(ml_tokenize_file(&how, &report));
+    print_report(&how, &report);
 done:
-    ml_tokenizer_destroy(options.tokenizer);
+    ml_tokenizer_destroy(how.tokenizer);
     ml_base_close(base);
     return st;
 }
 
-const ml_command ml_command_tokenize = {.name = "tokenize",
-                                        .summary = "make a data set of a text file",
-                                        .help = help,
-                                        .run = run,
-                                        .parallel = false};
+const ml_command ml_command_tokenize = {
+    .name = "tokenize",
+    .summary = "make a data set of a text file",
+    .usage = usage,
+    .about = "Makes the data set OUT.h5 (tokens, sequence offsets, a loss mask a token) of the "
+             "text file IN.",
+    .options = options,
+    .notes = "Formats, by a line:\n  jsonl   {\"prompt\": \"…\", \"completion\": \"…\"} or "
+             "{\"text\": \"…\"}\n  e2e     meaning representation||text\n  text    plain text; an "
+             "empty line ends a document; a document longer than --max-len (else the\n          "
+             "model's context) becomes several sequences\n  ids     {\"input_ids\": [1, 2], "
+             "\"labels\": [-100, 2]}; a label is the token itself or -100 (no\n          target); "
+             "without labels every token is a target\n\nPrompt and completion are tokenised apart, "
+             "without added blanks; the loss is on the completion and on the end-of-text token "
+             "that follows it, or on a whole text. Text that spells a special token stays text. "
+             "Sequences are stored whole: training cuts those beyond data.max_len, and the report "
+             "says how many these are. An existing OUT.h5 is replaced only on success.",
+    .run = run,
+    .parallel = false,
+};

@@ -41,36 +41,41 @@ static ml_status check_all(const char *const *paths, bool as_json, ml_text *json
     return st;
 }
 
+typedef struct given {
+    bool json;
+} given;
+
+static const option options[] = {{"--json", OPTION_FLAG, offsetof(given, json), NULL,
+                                  "one JSON object on standard output", NULL},
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
     static const char *paths[MOST + 1];
-    bool as_json = false;
+    given given = {0};
     int64_t wrong = 0;
     ml_text json = {0};
-    const option table[] = {{"--json", OPTION_FLAG, &as_json}, {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 1, MOST, paths, usage));
-    ML_TRY(check_all(paths, as_json, &json, &wrong));
-    if (as_json) printf("{\"ok\":%s,\"paths\":[%s]}\n", wrong ? "false" : "true", json.data);
+    ML_TRY(options_read(argc, argv, options, &given, 1, MOST, paths, usage));
+    ML_TRY(check_all(paths, given.json, &json, &wrong));
+    if (given.json) printf("{\"ok\":%s,\"paths\":[%s]}\n", wrong ? "false" : "true", json.data);
     if (wrong)
         st = ml_fail(ML_INPUT, "%" PRId64 " of the given paths are not whole; %s", wrong,
-                     as_json ? "see \"checked\"" : "see the lines that begin with WRONG");
+                     given.json ? "see \"checked\"" : "see the lines that begin with WRONG");
 done:
     ml_text_destroy(&json);
     return st;
 }
 
 const ml_command ml_command_verify = {
-    "verify",
-    "whether runs, bases, data sets and adapters are whole: every hash is checked",
-    "usage: mpilora verify PATH… [--json]\n\n"
-    "PATH is a run's directory (all checkpoints, adapter.h5 or model.h5, metrics.jsonl and the "
-    "rest), a checkpoint,\n"
-    "a base, a data set, adapter.h5 or a PEFT directory. Everything in it is read and hashed; "
-    "nothing is changed.\n"
-    "One line each: ok and what it is, or WRONG and why. Exit code 0 where all is right, else "
-    "3.\n\n"
-    "  --json   one JSON object on standard output\n",
-    run,
-    false,
-    NULL};
+    .name = "verify",
+    .summary = "whether runs, bases, data sets and adapters are whole: every hash is checked",
+    .usage = usage,
+    .about = "PATH is a run's directory (all checkpoints, adapter.h5 or model.h5, metrics.jsonl "
+             "and the rest), a checkpoint, a base, a data set, adapter.h5 or a PEFT directory. "
+             "Everything in it is read and hashed; nothing is changed. One line each: ok and what "
+             "it is, or WRONG and why. Exit code 0 where all is right, else 3.",
+    .options = options,
+    .run = run,
+    .parallel = false,
+};

@@ -92,24 +92,34 @@ done:
     return st;
 }
 
+typedef struct given {
+    const char *methods;
+    compare_words words;
+} given;
+
+static const option options[] = {{"--methods", OPTION_TEXT, offsetof(given, methods), "LIST",
+                                  "what is compared, with commas between; a method may change the "
+                                  "configuration, as lora:rank=4:targets=[q,k],full:optim.lr=1e-5",
+                                  NULL},
+                                 COMPARE_OPTIONS(given, words, "compare"),
+                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *methods = NULL;
-    compare_words w = {.out = "compare", .ranks = 1};
+    const char *path = NULL;
+    given g = {0};
     compare_options *o = NULL;
     compare_row *rows = NULL;
     ml_run_config config = {0};
     int64_t count;
-    const option table[] = {
-        {"--methods", OPTION_TEXT, &methods}, COMPARE_OPTIONS(w), {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
-    if (!methods) return ml_fail(ML_USAGE, "--methods is missing; usage: %s", usage);
-    ML_TRY(compare_options_read(&o, &config, path, &w));
+    ML_TRY(options_read(argc, argv, options, &g, 1, 1, &path, usage));
+    if (!g.methods) return ml_fail(ML_USAGE, "--methods is missing; usage: %s", usage);
+    ML_TRY(compare_options_read(&o, &config, path, &g.words));
     ML_NEW(rows, COMPARE_ROWS, ML_MEM_OTHER, "the rows of a comparison");
-    ML_TRY(compare_rows_read(rows, &count, methods));
+    ML_TRY(compare_rows_read(rows, &count, g.methods));
     ML_TRY(compare_run_all(o, &config, rows, count));
-    if (w.json)
+    if (g.words.json)
         ML_TRY(compare_print_json(o, rows, count));
     else
         compare_print(o, rows, count);
@@ -122,25 +132,19 @@ done:
 }
 
 const ml_command ml_command_compare = {
-    "compare",
-    "several methods on the same data: parameters, memory, bytes, speed and loss as a table",
-    "usage: mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [option]...\n"
-    "\n"
-    "Trains with every method in turn, on the same data with the same sampler, optimizer and "
-    "accounting, and writes one table:\n"
-    "OUT/compare.csv (medians over the seeds, least and most) and OUT/compare.h5 (every run). Not "
-    "to be started under mpirun: it starts\n"
-    "the ranks itself. A method may change the configuration: "
-    "lora:rank=4:targets=[q,k],full:optim.lr=1e-5 (a key without a dot is one of\n"
-    "method; method.init of the configuration is for lora alone). A run that fails is a row that "
-    "says why; started again, the command\n"
-    "goes on where it was stopped.\n"
-    "\n"
-    "  --methods M        what is compared, with commas between\n" COMPARE_HELP
-    "  --out DIR          compare unless told; runs and their output are in DIR/runs\n"
-    "  --json             the table as one JSON object\n"
-    "\n"
-    "analysis/compare.py draws validation loss over trained parameters.\n",
-    run,
-    false,
-    NULL};
+    .name = "compare",
+    .summary =
+        "several methods on the same data: parameters, memory, bytes, speed and loss as a table",
+    .usage = usage,
+    .about = "Trains with every method in turn, on the same data with the same sampler, optimizer "
+             "and accounting, and writes one table: OUT/compare.csv (medians over the seeds, least "
+             "and most) and OUT/compare.h5 (every run). Not to be started under mpirun: it starts "
+             "the ranks itself. A run that fails is a row that says why; started again, the "
+             "command goes on where it was stopped.",
+    .options = options,
+    .notes =
+        "In --methods a key without a dot is one of method; method.init of the configuration is "
+        "for lora alone. analysis/compare.py draws validation loss over trained parameters.",
+    .run = run,
+    .parallel = false,
+};

@@ -36,28 +36,23 @@ typedef struct compare_options {
     double base_loss; /* on data.valid, before any training; NaN: nothing to evaluate */
 } compare_options;
 
-/* What compare and sweep are told alike, and the lines of an option table that fill it. */
+/* What compare and sweep are told alike. */
 typedef struct compare_words {
     const char *seeds, *launcher, *out;
     int64_t ranks, threads;
     option_list sets;
     bool json;
 } compare_words;
+/* Rows of an option table for the member `f` of the struct `s`. */
 /* clang-format off */
-#define COMPARE_OPTIONS(w) \
-    {"--ranks", OPTION_INT, &(w).ranks}, {"--seeds", OPTION_TEXT, &(w).seeds}, {"--threads", OPTION_INT, &(w).threads}, \
-    {"--launcher", OPTION_TEXT, &(w).launcher}, {"--set", OPTION_LIST, &(w).sets}, {"--out", OPTION_TEXT, &(w).out}, \
-    {"--json", OPTION_FLAG, &(w).json}
+#define COMPARE_OPTIONS(s, f, out_standard) {"--ranks", OPTION_INT, offsetof(s, f.ranks), "N", "of every run; parallel.tp is the configuration's", "1"}, \
+    {"--seeds", OPTION_TEXT, offsetof(s, f.seeds), "LIST", "run.seed of the repetitions, as 1,2,3; else the configuration's", NULL}, \
+    {"--threads", OPTION_INT, offsetof(s, f.threads), "N", "of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks", NULL}, \
+    {"--launcher", OPTION_TEXT, offsetof(s, f.launcher), "TEXT", "what starts a run; else \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, \"mpirun --oversubscribe --bind-to none -n {ranks}\" outside", NULL}, \
+    {"--set", OPTION_LIST, offsetof(s, f.sets), "KEY=VALUE", "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again", NULL}, \
+    {"--json", OPTION_FLAG, offsetof(s, f.json), NULL, "the table as one JSON object", NULL}, \
+    {"--out", OPTION_TEXT, offsetof(s, f.out), "DIR", "runs and their output are in DIR/runs", out_standard}
 /* clang-format on */
-#define COMPARE_HELP                                                                            \
-    "  --ranks N          of every run, 1 unless told; parallel.tp is the configuration's\n"    \
-    "  --seeds 1,2,3      run.seed of the repetitions; the configuration's unless told\n"       \
-    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the " \
-    "ranks\n"                                                                                   \
-    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else "     \
-    "\"mpirun --oversubscribe --bind-to none -n "                                               \
-    "{ranks}\"\n"                                                                               \
-    "  --set key=value    as in train\n"
 
 /* compare.c. Borrows `path` and `words`; `config` is the caller's to destroy, as is *out with
  * ml_memory_free. */

@@ -15,9 +15,36 @@ static const char usage[] = "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPx
 
 typedef struct words {
     const char *ranks, *grid, *methods, *launcher, *out;
-    int64_t threads;
-    bool strong, json;
+    int64_t threads, steps, repetitions;
+    option_list sets;
+    bool weak, strong, json;
 } words;
+
+static const option options[] = {
+    {"--ranks", OPTION_TEXT, offsetof(words, ranks), "LIST",
+     "numbers of ranks as 1,2,4, with the configuration's parallel.tp", NULL},
+    {"--grid", OPTION_TEXT, offsetof(words, grid), "LIST",
+     "dp x tp of each grid instead, as 4x1,2x2", NULL},
+    {"--strong", OPTION_FLAG, offsetof(words, strong), NULL,
+     "the same batch on every grid, as without an option", NULL},
+    {"--weak", OPTION_FLAG, offsetof(words, weak), NULL, "batch.sequences grows with dp", NULL},
+    {"--methods", OPTION_TEXT, offsetof(words, methods), "LIST",
+     "as method.name has them, lora,full; else the configuration's", NULL},
+    {"--steps", OPTION_INT, offsetof(words, steps), "N", "counted steps of a run", "5"},
+    {"--repetitions", OPTION_INT, offsetof(words, repetitions), "N", "of every grid, in turn", "3"},
+    {"--threads", OPTION_INT, offsetof(words, threads), "N",
+     "of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks", NULL},
+    {"--launcher", OPTION_TEXT, offsetof(words, launcher), "TEXT",
+     "what starts a run; else \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, \"mpirun "
+     "--oversubscribe --bind-to none -n {ranks}\" outside",
+     NULL},
+    {"--set", OPTION_LIST, offsetof(words, sets), "KEY=VALUE",
+     "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again",
+     NULL},
+    {"--out", OPTION_TEXT, offsetof(words, out), "DIR", "runs and their output are in DIR/runs",
+     "scaling"},
+    {"--json", OPTION_FLAG, offsetof(words, json), NULL, "the table as one JSON object", NULL},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 /* ---- which experiments --------------------------------------------------------------------- */
 
@@ -172,32 +199,19 @@ static ml_status run(int argc, char **argv)
     ml_status st = ML_OK;
     const char *path = NULL;
     char program[LAUNCH_PATH];
-    option_list sets = {0};
-    words w = {.out = "scaling"};
-    scale_options o = {.steps = 5, .repetitions = 3};
+    words w = {0};
+    scale_options o;
     ml_run_config config = {0};
-    const option table[] = {{"--ranks", OPTION_TEXT, &w.ranks},
-                            {"--grid", OPTION_TEXT, &w.grid},
-                            {"--methods", OPTION_TEXT, &w.methods},
-                            {"--weak", OPTION_FLAG, &o.weak},
-                            {"--strong", OPTION_FLAG, &w.strong},
-                            {"--steps", OPTION_INT, &o.steps},
-                            {"--threads", OPTION_INT, &w.threads},
-                            {"--launcher", OPTION_TEXT, &w.launcher},
-                            {"--repetitions", OPTION_INT, &o.repetitions},
-                            {"--set", OPTION_LIST, &sets},
-                            {"--out", OPTION_TEXT, &w.out},
-                            {"--json", OPTION_FLAG, &w.json},
-                            {NULL, OPTION_FLAG, NULL}};
-    ML_TRY(options_read(argc, argv, table, 1, 1, &path, usage));
+    ML_TRY(options_read(argc, argv, options, &w, 1, 1, &path, usage));
+    o = (scale_options){.weak = w.weak, .steps = w.steps, .repetitions = w.repetitions};
     ML_TRY(check(&o, &w));
-    ML_TRY(ml_run_config_read(&config, path, sets.items, sets.count));
+    ML_TRY(ml_run_config_read(&config, path, w.sets.items, w.sets.count));
     o.config_path = path;
     o.out = w.out;
     o.launcher = w.launcher ? w.launcher : launch_default();
     o.program = program;
-    o.sets = sets.items;
-    o.nsets = sets.count;
+    o.sets = w.sets.items;
+    o.nsets = w.sets.count;
     plan p = {.config = &config, .words = &w, .options = &o};
     st = experiment(&p, program);
 done:
@@ -206,34 +220,17 @@ done:
 }
 
 const ml_command ml_command_scale = {
-    "scale",
-    "one configuration on several grids: tokens/s, phases, bytes and memory as a table",
-    "usage: mpilora scale CONFIG.yaml --ranks 1,2,4 [option]...\n"
-    "\n"
-    "Starts short runs of the configuration on every grid, repetitions in turn, and writes one "
-    "table: OUT/scaling.csv (median, least and\n"
-    "most) and OUT/scaling.h5 (every repetition). Not to be started under mpirun: it starts the "
-    "ranks itself. A run that fails is a row\n"
-    "that says why. Saving and evaluation are left out, the first step of a run does not count.\n"
-    "\n"
-    "  --ranks 1,2,4      numbers of ranks, with the configuration's parallel.tp\n"
-    "  --grid 4x1,2x2     dp x tp of each grid instead\n"
-    "  --strong           the same batch on every grid (the default)\n"
-    "  --weak             batch.sequences grows with dp\n"
-    "  --methods M        lora,full,… as method.name has them; the configuration's unless told\n"
-    "  --steps N          counted steps of a run, 5 unless told\n"
-    "  --repetitions N    3 unless told\n"
-    "  --threads N        of a rank; else OMP_NUM_THREADS, else the cores here divided by the "
-    "ranks\n"
-    "  --launcher TEXT    \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, else \"mpirun "
-    "--oversubscribe --bind-to none -n "
-    "{ranks}\"\n"
-    "  --set key=value    as in train\n"
-    "  --out DIR          scaling unless told; runs and their output are in DIR/runs\n"
-    "  --json             the table as one JSON object\n"
-    "\n"
-    "Efficiency is tokens/s a rank beside that of the method's first grid. analysis/scaling.py "
-    "plots the table.\n",
-    run,
-    false,
-    NULL};
+    .name = "scale",
+    .summary = "one configuration on several grids: tokens/s, phases, bytes and memory as a table",
+    .usage = usage,
+    .about = "Starts short runs of the configuration on every grid, repetitions in turn, and "
+             "writes one table: OUT/scaling.csv (median, least and most) and OUT/scaling.h5 (every "
+             "repetition). Not to be started under mpirun: it starts the ranks itself. A run that "
+             "fails is a row that says why. Saving and evaluation are left out, the first step of "
+             "a run does not count.",
+    .options = options,
+    .notes = "Efficiency is tokens/s a rank beside that of the method's first grid. "
+             "analysis/scaling.py plots the table.",
+    .run = run,
+    .parallel = false,
+};

@@ -193,19 +193,26 @@ static void print_table(const sweep *s, const compare_options *o, const compare_
 
 /* ---- command line -------------------------------------------------------------------------- */
 
+static const option options[] = {
+    {"--budget", OPTION_INT, offsetof(sweep, budget), "N",
+     "weights: trained parameters at most; else what the configuration trains", NULL},
+    {"--lora-ranks", OPTION_TEXT, offsetof(sweep, ranks), "LIST", "ranks: which; else 1,2,4,8,64",
+     NULL},
+    {"--targets", OPTION_TEXT, offsetof(sweep, targets), "LIST",
+     "choices with commas between them, weights of one choice with +; else q,k,v,o,q+k,q+v,q+k+v+o "
+     "(ranks: q,q+v,q+k+v+o)",
+     NULL},
+    {"--plan", OPTION_FLAG, offsetof(sweep, plan), NULL,
+     "print the list with ranks and trained parameters, train nothing", NULL},
+    COMPARE_OPTIONS(sweep, words, "sweep"),
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+
 static ml_status read_options(int argc, char **argv, sweep *s)
 {
     ml_status st = ML_OK;
     const char *word[2] = {NULL};
-    s->words = (compare_words){.out = "sweep", .ranks = 1};
-    const option table[] = {{"--budget", OPTION_INT, &s->budget},
-                            {"--targets", OPTION_TEXT, &s->targets},
-                            {"--lora-ranks", OPTION_TEXT, &s->ranks},
-                            {"--plan", OPTION_FLAG, &s->plan},
-                            COMPARE_OPTIONS(s->words),
-                            {NULL, OPTION_FLAG, NULL}};
     s->budget = -1;
-    ML_TRY(options_read(argc, argv, table, 2, 2, word, usage));
+    ML_TRY(options_read(argc, argv, options, s, 2, 2, word, usage));
     s->weights = !strcmp(word[0], "weights");
     s->path = word[1];
     if (!s->weights && strcmp(word[0], "ranks"))
@@ -271,31 +278,17 @@ done:
 }
 
 const ml_command ml_command_sweep = {
-    "sweep",
-    "which weights LoRA should adapt at a fixed budget, and with which rank, as a table",
-    "usage: mpilora sweep weights CONFIG.yaml [--budget N] [option]...\n"
-    "       mpilora sweep ranks CONFIG.yaml [--lora-ranks 1,2,4,8,64] [option]...\n"
-    "\n"
-    "The paper's tables 5 and 6. weights: the same number of trained parameters on different "
-    "weights, each with the largest rank that is\n"
-    "within the budget. ranks: every rank on every choice of weights. Prints the list, trains with "
-    "each, and prints validation losses;\n"
-    "the runs are compare's: OUT/compare.csv and OUT/compare.h5 have everything, and started again "
-    "the command goes on where it was\n"
-    "stopped. alpha stays the configuration's for all of them. jobs/sweep.py submits combinations "
-    "of any other keys.\n"
-    "\n"
-    "  --budget N         trained parameters at most; what the configuration trains unless told\n"
-    "  --lora-ranks LIST  1,2,4,8,64 unless told\n"
-    "  --targets LIST     choices with commas between them, weights of one choice with +; "
-    "q,k,v,o,q+k,q+v,q+k+v+o unless told (ranks:\n"
-    "                     q,q+v,q+k+v+o)\n"
-    "  --plan             print the list with ranks and trained parameters, train "
-    "nothing\n" COMPARE_HELP
-    "  --out DIR          sweep unless told; runs and their output are in DIR/runs\n"
-    "  --json             the table as one JSON object\n"
-    "\n"
-    "analysis/sweep.py draws the losses.\n",
-    run,
-    false,
-    NULL};
+    .name = "sweep",
+    .summary = "which weights LoRA should adapt at a fixed budget, and with which rank, as a table",
+    .usage = usage,
+    .about = "The paper's tables 5 and 6. weights: the same number of trained parameters on "
+             "different weights, each with the largest rank that is within the budget. ranks: "
+             "every rank on every choice of weights. Prints the list, trains with each, and prints "
+             "validation losses; the runs are compare's: OUT/compare.csv and OUT/compare.h5 have "
+             "everything, and started again the command goes on where it was stopped.",
+    .options = options,
+    .notes = "alpha stays the configuration's for all of them. analysis/sweep.py draws the losses; "
+             "jobs/sweep.py submits combinations of any other keys.",
+    .run = run,
+    .parallel = false,
+};

@@ -43,6 +43,10 @@ const ml_command *const ml_commands[] = {
 };
 /* clang-format on */
 
+const char commands_exit_codes[] =
+    "0 done; 2 usage or configuration; 3 bad or missing input; 4 out of memory or disk;\n"
+    "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).";
+
 void commands_print(FILE *to)
 {
     fputs("mpilora fine-tunes GPT-type language models on CPU clusters with LoRA.\n\nusage: "
@@ -50,13 +54,11 @@ void commands_print(FILE *to)
           to);
     for (const ml_command *const *c = ml_commands; *c; c++)
         fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
-    fputs(
+    fprintf(
+        to,
         "\nmpilora COMMAND --help says more; mpilora help configuration describes the keys of a "
-        "run.\nExit codes: 0 done; 2 usage or configuration; 3 bad "
-        "or missing input; 4 out of memory or "
-        "disk;\n"
-        "5 NaN or Inf; 70 internal; 75 stopped by a signal after saving (start again to go on).\n",
-        to);
+        "run.\nExit codes: %s\n",
+        commands_exit_codes);
 }
 
 const ml_command *commands_find(const char *name)
@@ -73,4 +75,31 @@ ml_status commands_unknown(const char *word)
     const char *near = ml_nearest_word(word, names);
     return ml_fail(ML_USAGE, "there is no command \"%s\"%s%s%s; see mpilora --help", word,
                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+const ml_command *commands_find_subject(const ml_command *command, const char *name)
+{
+    for (const ml_command *const *s = command->subjects; s && *s; s++)
+        if (!strcmp((*s)->name, name)) return *s;
+    return NULL;
+}
+
+ml_status commands_unknown_subject(const ml_command *command, const char *word)
+{
+    enum { MOST = 16 };
+    const char *names[MOST] = {NULL};
+    for (int i = 0; command->subjects && i + 1 < MOST && command->subjects[i]; i++)
+        names[i] = command->subjects[i]->name;
+    const char *near = ml_nearest_word(word, names);
+    return ml_fail(ML_USAGE, "there is no %s \"%s\"%s%s%s; usage: %s", command->name, word,
+                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
+                   command->usage);
+}
+
+ml_status commands_run(const ml_command *command, int argc, char **argv)
+{
+    if (!command->subjects) return command->run(argc, argv);
+    if (argc < 2) return ml_fail(ML_USAGE, "the subject is missing; usage: %s", command->usage);
+    const ml_command *subject = commands_find_subject(command, argv[1]);
+    return subject ? subject->run(argc - 1, argv + 1) : commands_unknown_subject(command, argv[1]);
 }

@@ -11,5 +11,12 @@ const ml_command *commands_find(const char *name); /* NULL: there is none */
 /* ML_USAGE naming the nearest command. */
 ml_status commands_unknown(const char *word) ML_NODISCARD;
 void commands_print(FILE *to); /* `mpilora --help` */
+extern const char commands_exit_codes[];
+
+/* The same of the subjects of a command that has some. */
+const ml_command *commands_find_subject(const ml_command *command, const char *name);
+ml_status commands_unknown_subject(const ml_command *command, const char *word) ML_NODISCARD;
+/* The command, or the subject that argv[1] names. */
+ml_status commands_run(const ml_command *command, int argc, char **argv) ML_NODISCARD;
 
 #endif

@@ -3,29 +3,6 @@
 
 #include <inttypes.h>
 
-generation_options generation_defaults(void)
-{
-    return (generation_options){
-        .generation = {.max_new = 64, .beams = 1, .length_penalty = 1.0, .top_p = 1.0},
-        .seed = 1,
-        .together = 8};
-}
-
-void generation_add_options(generation_options *o, option *to)
-{
-    const option table[GENERATION_OPTIONS] = {
-        {"--max-new", OPTION_INT, &o->generation.max_new},
-        {"--beams", OPTION_INT, &o->generation.beams},
-        {"--length-penalty", OPTION_NUMBER, &o->generation.length_penalty},
-        {"--no-repeat-ngram", OPTION_INT, &o->generation.no_repeat_ngram},
-        {"--temperature", OPTION_NUMBER, &o->generation.temperature},
-        {"--top-k", OPTION_INT, &o->generation.top_k},
-        {"--top-p", OPTION_NUMBER, &o->generation.top_p},
-        {"--seed", OPTION_INT, &o->seed},
-        {"--batch", OPTION_INT, &o->together}};
-    memcpy(to, table, sizeof table);
-}
-
 ml_status generation_check(generation_options *o)
 {
     ml_generation *g = &o->generation;

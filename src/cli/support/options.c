@@ -51,18 +51,19 @@ static ml_status store_list(const char *name, const char *text, option_list *lis
     return ML_OK;
 }
 
-static ml_status store(const option *o, const char *text)
+static ml_status store(const option *o, void *given, const char *text)
 {
+    void *place = (char *)given + o->offset;
     switch (o->kind) {
     case OPTION_TEXT:
-        *(const char **)o->value = text;
+        *(const char **)place = text;
         return ML_OK;
     case OPTION_LIST:
-        return store_list(o->name, text, o->value);
+        return store_list(o->name, text, place);
     case OPTION_INT:
-        return store_int(o->name, text, o->value);
+        return store_int(o->name, text, place);
     case OPTION_NUMBER:
-        return store_number(o->name, text, o->value);
+        return store_number(o->name, text, place);
     case OPTION_FLAG:
         break;
     }
@@ -70,32 +71,37 @@ static ml_status store(const option *o, const char *text)
 }
 
 /* One --option at argv[*i]; its value is the rest of the word after '=' or the next word. */
-static ml_status read_option(int argc, char **argv, int *i, const option *table, const char *usage)
+static ml_status read_option(int argc, char **argv, int *i, const option *table, void *given,
+                             const char *usage)
 {
     char *word = argv[*i], *equals = strchr(word, '=');
     size_t length = equals ? (size_t)(equals - word) : strlen(word);
     const option *o = find(table, word, length);
     if (!o) return unknown(table, word, usage);
     if (o->kind == OPTION_FLAG && !equals) {
-        *(bool *)o->value = true;
+        *(bool *)((char *)given + o->offset) = true;
         return ML_OK;
     }
-    if (equals) return store(o, equals + 1);
+    if (equals) return store(o, given, equals + 1);
     if (*i + 1 >= argc)
         return ml_fail(ML_USAGE, "%s: its value is missing; usage: %s", o->name, usage);
-    return store(o, argv[++*i]);
+    return store(o, given, argv[++*i]);
 }
 
-ml_status options_read(int argc, char **argv, const option *table, int least, int most,
+ml_status options_read(int argc, char **argv, const option *table, void *given, int least, int most,
                        const char **words, const char *usage)
 {
     int found = 0;
     bool only_words = false;
+    for (const option *o = table; o->name; o++) {
+        ml_status st = o->standard ? store(o, given, o->standard) : ML_OK;
+        if (st != ML_OK) return st;
+    }
     for (int i = 1; i < argc; i++) {
         if (!only_words && !strcmp(argv[i], "--")) {
             only_words = true;
         } else if (!only_words && argv[i][0] == '-' && argv[i][1] == '-') {
-            ml_status st = read_option(argc, argv, &i, table, usage);
+            ml_status st = read_option(argc, argv, &i, table, given, usage);
             if (st != ML_OK) return st;
         } else {
             if (found == most)

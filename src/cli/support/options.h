@@ -1,4 +1,5 @@
-/* Table-driven command lines: positional words and --options, checked before anything is done. */
+/* Table-driven command lines: positional words and --options, checked before anything is done. The
+ * table of a command is also what its help, the man page and bash completion are made of. */
 #ifndef MPILORA_CLI_SUPPORT_OPTIONS_H
 #define MPILORA_CLI_SUPPORT_OPTIONS_H
 
@@ -22,13 +23,17 @@ typedef struct option_list {
 typedef struct option {
     const char *name; /* "--adapter"; NULL ends a table */
     option_kind kind;
-    void *value; /* of the kind's type; unchanged where the option is not given */
+    size_t offset;        /* of the value, of the kind's type, in the command's struct */
+    const char *argument; /* "PATH", or all that is possible: "bf16|fp32"; NULL for a flag */
+    const char *about;    /* what it does: a sentence without its full stop */
+    const char *standard; /* the value where it is not given; NULL: the struct's as it was */
 } option;
 
-/* Fills the options' values and up to `most` positional words (borrowed from argv). ML_USAGE
- * naming an unknown option (and the nearest), a missing or malformed value, or fewer than `least`
- * or more than `most` words; `usage` is the line that the message ends with. */
-ml_status options_read(int argc, char **argv, const option *table, int least, int most,
+/* Fills `given`, the command's struct, with the defaults and then with what the line says, and up
+ * to `most` positional words (borrowed from argv). ML_USAGE naming an unknown option (and the
+ * nearest), a missing or malformed value, or fewer than `least` or more than `most` words; `usage`
+ * is what the message ends with. */
+ml_status options_read(int argc, char **argv, const option *table, void *given, int least, int most,
                        const char **words, const char *usage) ML_NODISCARD;
 
 /* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them.
