@@ -7,10 +7,9 @@
 #include "cli/experiment/compare.h"
 #include "mpilora/plan.h"
 
-static const char usage[] = "mpilora sweep weights CONFIG.yaml [--budget N] [--targets "
-                            "q,k,q+v,...], or: mpilora sweep ranks CONFIG.yaml "
-                            "[--lora-ranks 1,2,...] [--targets q,q+v,...], either with [--plan] "
-                            "[--seeds 1,2,3] [--out DIR]";
+static const char usage[] = "mpilora sweep weights CONFIG.yaml [--budget N] [option]...  |  "
+                            "mpilora sweep ranks CONFIG.yaml "
+                            "[--lora-ranks 1,2,4,8,64] [option]...";
 
 enum { TARGETS = 64, SETS = 3 };
 
