@@ -1,4 +1,4 @@
-/* Names of the methods, and which of them two are made of. */
+/* Methods: their names, which of them two are made of, and which keys each of them reads. */
 #include "config/table.h"
 #include "mpilora/config.h"
 
@@ -54,4 +54,66 @@ bool ml_method_has_bottleneck(ml_method method)
     return method == ML_METHOD_ADAPTER_H || method == ML_METHOD_ADAPTER_L ||
            method == ML_METHOD_ADAPTER_P || method == ML_METHOD_ADAPTER_DROP ||
            method == ML_METHOD_COMPACTER;
+}
+
+/* ---- keys that the chosen method does not read --------------------------------------------- */
+
+/* They are not refused: one file serves several methods, whose name is set on the command line. */
+static bool is_top(ml_method method) { return method == ML_METHOD_TOP; }
+static bool is_bitfit(ml_method method) { return method == ML_METHOD_BITFIT; }
+static bool is_drop(ml_method method) { return method == ML_METHOD_ADAPTER_DROP; }
+static bool is_compacter(ml_method method) { return method == ML_METHOD_COMPACTER; }
+static bool has_infix(ml_method method)
+{
+    return ml_method_has_prefix(method) && !ml_method_has_keys(method);
+}
+
+typedef struct reader {
+    const char *key;
+    size_t offset, size;
+    bool (*reads)(ml_method method);
+} reader;
+
+#define OF(field) offsetof(ml_run_config, method.field), sizeof((ml_run_config *)NULL)->method.field
+
+static const reader readers[] = {
+    {"method.rank", OF(rank), ml_method_has_lora},
+    {"method.alpha", OF(alpha), ml_method_has_lora},
+    {"method.dropout", OF(dropout), ml_method_has_lora},
+    {"method.targets", OF(targets), ml_method_has_lora},
+    {"method.scaling", OF(scaling), ml_method_has_lora},
+    {"method.dora", OF(dora), ml_method_has_lora},
+    {"method.lora_plus", OF(lora_plus), ml_method_has_lora},
+    {"method.layers", OF(layers), ml_method_has_lora},
+    {"method.rank_pattern", OF(rank_pattern), ml_method_has_lora},
+    {"method.alpha_pattern", OF(alpha_pattern), ml_method_has_lora},
+    {"method.top", OF(sizes.top), is_top},
+    {"method.prefix", OF(sizes.prefix), ml_method_has_prefix},
+    {"method.infix", OF(sizes.infix), has_infix},
+    {"method.prefix_init", OF(prefix_init), ml_method_has_prefix},
+    {"method.prefix_text", OF(prefix_text), ml_method_has_prefix},
+    {"method.bottleneck", OF(sizes.bottleneck), ml_method_has_bottleneck},
+    {"method.drop", OF(sizes.drop), is_drop},
+    {"method.factors", OF(sizes.factors), is_compacter},
+    {"method.new_biases", OF(sizes.new_biases), is_bitfit}};
+
+static void warn(const ml_run_config *c, const char *key)
+{
+    ml_warn("%s: %s: is set, but method %s does not read it", c->path, key,
+            ml_method_name(c->method.name));
+}
+
+void ml_run_config_warn_unread(const ml_run_config *c)
+{
+    ml_run_config usual;
+    ml_run_config_set_defaults(&usual);
+    for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
+        const reader *r = &readers[i];
+        if (r->reads(c->method.name) ||
+            !memcmp((const char *)c + r->offset, (const char *)&usual + r->offset, r->size))
+            continue;
+        warn(c, r->key);
+    }
+    if (c->method.init && !ml_run_config_first_adapter(c) && !ml_run_config_is_pissa(c))
+        warn(c, "method.init: pissa");
 }

@@ -84,7 +84,7 @@ void dora_initialise(ml_peft *peft); /* m = norm; collective over tp */
 void dora_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
 void dora_scale(const lora_group *group, const ml_pass *pass, float *y); /* forward's end */
 
-/* lora_merge.c: W += s·B·A in the layer's weights, and with DoRA the rows get their magnitudes. */
+/* lora_hook.c: W += s·B·A in the layer's weights, and with DoRA the rows get their magnitudes. */
 void lora_merge_pair(const lora_group *group, const lora_pair *pair);
 
 /* lora_pissa.c */
@@ -94,7 +94,7 @@ void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES]);
 ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out,
                         float *part) ML_NODISCARD;
 
-/* lora_modules.c: what layers and patterns mean for a module. */
+/* lora.c: what layers and patterns mean for a module. */
 bool lora_wants_layer(const ml_lora_options *options, int64_t layer);
 int64_t lora_rank_of(const ml_lora_options *options, const char *module);
 double lora_alpha_of(const ml_lora_options *options, const char *module);
@@ -149,7 +149,7 @@ typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot,
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
                        const ml_peft_options *options, slot_choice chosen) ML_NODISCARD;
 
-/* One file a method: full.c, top.c, bitfit.c, bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
+/* Methods: slots.c (full, top, bitfit), bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
 typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters,
                                  const ml_peft_options *options);
 ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,

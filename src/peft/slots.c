@@ -1,8 +1,12 @@
-/* Methods that train tensors of the base itself.
+/* Methods that train tensors of the base as they are: full (all of them), top (those of the last
+ * layers), bitfit (the biases). Each is a choice of the model's slots; what is done with the chosen
+ * ones is the same.
  *
  * Vectors, and in fp32 the matrices, lie in the parameters' buffer, which the model then computes
  * with. In bf16 the buffer holds fp32 masters of the matrices; the model computes with bf16 copies
  * of them, made anew after each update. */
+#include <inttypes.h>
+
 #include "peft/peft_private.h"
 
 /* Parameter first_parameter + i of the list is slot slot[i] of the model. */
@@ -105,4 +109,62 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
 done:
     ml_peft_destroy(peft);
     return st;
+}
+
+/* ---- full: every tensor of the base trains ------------------------------------------------- */
+
+static bool every(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes)
+{
+    (void)model;
+    (void)sizes;
+    return slot != NULL;
+}
+
+ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                      const ml_peft_options *options)
+{
+    return slots_attach(out, model, parameters, options, every);
+}
+
+/* ---- top: the last layers, with their norms and biases ------------------------------------- */
+
+/* FT-Top2 of Hu et al., section 5.1: the last two. */
+static bool in_last_layers(const ml_model *model, const ml_model_slot *slot,
+                           const ml_method_sizes *sizes)
+{
+    int64_t layer;
+    return sscanf(slot->name, "layers.%" SCNd64 ".", &layer) == 1 &&
+           layer >= ml_model_get_spec(model)->layers - sizes->top;
+}
+
+ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                     const ml_peft_options *options)
+{
+    int64_t layers = ml_model_get_spec(model)->layers;
+    if (options->sizes.top > layers)
+        return ml_fail(ML_USAGE,
+                       "method.top: %" PRId64 " layers are to train, the model has %" PRId64,
+                       options->sizes.top, layers);
+    return slots_attach(out, model, parameters, options, in_last_layers);
+}
+
+/* ---- bitfit: every bias, those of norms among them ----------------------------------------- */
+
+/* Zaken et al. 2021, arXiv:2106.10199. */
+static bool is_bias(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes)
+{
+    (void)model;
+    (void)sizes;
+    const char *dot = strrchr(slot->name, '.');
+    return dot && !strcmp(dot, ".bias");
+}
+
+ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options)
+{
+    const ml_model_spec *spec = ml_model_get_spec(model);
+    if (spec->norm != ML_NORM_LAYER && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
+        return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; "
+                                 "method.new_biases: true makes some, as zeros");
+    return slots_attach(out, model, parameters, options, is_bias);
 }

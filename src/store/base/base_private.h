@@ -44,7 +44,7 @@ struct ml_base {
 ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;
 ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD;
 
-/* base_seal.c */
+/* seal.c */
 int64_t base_user_block(int64_t extents); /* its size: a power of two ≥ 512 */
 /* The seal's hash of an open file of `bytes` bytes; extents ascend and do not overlap. */
 ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_block,
@@ -56,7 +56,7 @@ ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent 
 ml_status base_seal_check(int fd, const char *path, int64_t size, extent **contents,
                           int64_t *n) ML_NODISCARD;
 
-/* base_read.c: a request in numbers, and rows of it. */
+/* read.c: a request in numbers, and rows of it. */
 typedef struct base_slice {
     int64_t offset, rows, cols; /* of the whole tensor in the file */
     ml_dtype stored, wanted;
@@ -73,7 +73,7 @@ int64_t base_slice_row(const base_slice *s);  /* elements of each */
 ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows,
                           void *to, char *piece) ML_NODISCARD;
 
-/* base_type.c: the file's type of a dtype; closed by the caller. */
+/* read.c: the file's type of a dtype; closed by the caller. */
 hid_t base_file_type(ml_dtype dtype);
 
 #endif

@@ -27,7 +27,8 @@ typedef struct load {
 
 /* ---- extents ------------------------------------------------------------------------------- */
 
-ml_status ml_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_extent *e, int64_t all[2])
+ml_status ml_state_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_state_extent *e,
+                               int64_t all[2])
 {
     ml_status st = ML_OK;
     e->rows = rows;
@@ -49,7 +50,7 @@ done:
     return st;
 }
 
-void ml_extent_cut_name(char *name)
+void ml_state_cut_name(char *name)
 {
     char *end = strchr(name, '@');
     if (end) *end = '\0';
@@ -57,8 +58,8 @@ void ml_extent_cut_name(char *name)
 
 /* Where a rank's rows [start, start + count), which lie at `local` in its buffer, meet those of
  * the extent, copies the columns that both have. */
-static void take_rows(const ml_extent *e, const ml_parameters *p, int64_t start, int64_t count,
-                      const float *values, int64_t local)
+static void take_rows(const ml_state_extent *e, const ml_parameters *p, int64_t start,
+                      int64_t count, const float *values, int64_t local)
 {
     const ml_parameter *item = &p->items[e->tensor];
     const ml_shard *shard = &item->shard;
@@ -73,7 +74,7 @@ static void take_rows(const ml_extent *e, const ml_parameters *p, int64_t start,
             values + (row - e->first_row) * e->cols + left - e->first_col, right - left);
 }
 
-static void take_extent(const ml_extent *e, const ml_parameters *p, const float *values)
+static void take_extent(const ml_state_extent *e, const ml_parameters *p, const float *values)
 {
     const ml_parameter *item = &p->items[e->tensor];
     const ml_shard *shard = &item->shard;
@@ -89,14 +90,14 @@ static void take_extent(const ml_extent *e, const ml_parameters *p, const float 
 /* ---- blocks: sent by one rank, taken by all ------------------------------------------------ */
 
 /* The extent goes before its values; tensor −1: no more of this file. */
-static void announce(const load *s, int from, ml_extent *e)
+static void announce(const load *s, int from, ml_state_extent *e)
 {
     ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, e, (int64_t)sizeof *e);
 }
 
 /* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so
  * counting values is enough to miss none. */
-static void hand_out(load *s, int from, const ml_extent *e)
+static void hand_out(load *s, int from, const ml_state_extent *e)
 {
     ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block,
                       e->rows * e->cols * (int64_t)sizeof(float));
@@ -106,7 +107,7 @@ static void hand_out(load *s, int from, const ml_extent *e)
 
 static void receive_blocks(load *s, int from)
 {
-    ml_extent e;
+    ml_state_extent e;
     for (announce(s, from, &e); e.tensor >= 0; announce(s, from, &e)) hand_out(s, from, &e);
 }
 
@@ -119,13 +120,13 @@ static int64_t find_tensor(const ml_parameters *p, const char *name)
     return -1;
 }
 
-static ml_status send_rows(load *s, const ml_extent *whole, hid_t dataset)
+static ml_status send_rows(load *s, const ml_state_extent *whole, hid_t dataset)
 {
     ml_status st = ML_OK;
     const ml_parameter *item = &s->p->items[whole->tensor];
     int64_t most = ml_state_block_rows(item->rows, item->cols);
     for (int64_t at = 0; at < whole->rows; at += most) {
-        ml_extent e = *whole;
+        ml_state_extent e = *whole;
         e.first_row += at;
         e.rows = ml_min(most, whole->rows - at);
         ML_TRY(ml_image_get_rows(dataset, at, e.rows, e.cols, s->block));
@@ -141,15 +142,15 @@ static ml_status send_dataset(load *s, hid_t group, int64_t kind, char *name)
     ml_status st = ML_OK;
     hid_t dataset = -1;
     int64_t rows, cols, all[2];
-    ml_extent e = {.kind = kind};
+    ml_state_extent e = {.kind = kind};
     ML_TRY(ml_image_get_matrix(group, name, &rows, &cols, &dataset));
-    ml_extent_cut_name(name);
+    ml_state_cut_name(name);
     e.tensor = find_tensor(s->p, name);
     if (e.tensor < 0) {
         st = ml_fail(ML_INPUT, "this run does not train it, the checkpoint has it");
         goto done;
     }
-    ML_TRY(ml_extent_read(dataset, rows, cols, &e, all));
+    ML_TRY(ml_state_extent_read(dataset, rows, cols, &e, all));
     const ml_parameter *item = &s->p->items[e.tensor];
     if (all[0] != item->rows || all[1] != item->cols) {
         st = ml_fail(ML_INPUT,
@@ -190,7 +191,7 @@ static ml_status send_file(load *s)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
-    ml_extent end = {.tensor = -1};
+    ml_state_extent end = {.tensor = -1};
     ML_TRY(ml_image_open(&image, s->path, s->bytes, s->count));
     for (int64_t kind = 0; kind < ML_STATE_KINDS; kind++) {
         st = send_group(s, ml_image_file(image), kind);

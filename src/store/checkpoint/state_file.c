@@ -191,11 +191,11 @@ typedef struct extent_walk {
 } extent_walk;
 
 /* The part-th range that the rank holds: global rows and columns, nothing where it holds none. */
-static ml_extent part_of(const extent_walk *w)
+static ml_state_extent part_of(const extent_walk *w)
 {
     const ml_parameter *item = &w->p->items[w->tensor];
     const ml_shard *shard = &item->shard;
-    ml_extent e = {w->tensor, w->kind, 0, item->rows, 0, item->cols};
+    ml_state_extent e = {w->tensor, w->kind, 0, item->rows, 0, item->cols};
     if (shard->dim == ML_SHARD_WHOLE && !w->replicated) e.rows = 0;
     if (shard->dim == ML_SHARD_ROWS) {
         e.first_row = shard->part[w->part].start;
@@ -226,9 +226,9 @@ static void go_on(extent_walk *w, int64_t rows)
 
 /* The next one, where it lies in the rank's buffer of its kind (in floats), and whether it begins
  * a file. False: no more. */
-static bool next_extent(extent_walk *w, ml_extent *out, int64_t *offset, bool *opens_file)
+static bool next_extent(extent_walk *w, ml_state_extent *out, int64_t *offset, bool *opens_file)
 {
-    ml_extent part;
+    ml_state_extent part;
     for (;; go_on(w, 0)) {
         if (w->tensor == w->p->count) return false;
         part = part_of(w);
@@ -255,7 +255,7 @@ static bool next_extent(extent_walk *w, ml_extent *out, int64_t *offset, bool *o
 /* Bytes of the image of the file that begins with the next extent. */
 static int64_t file_bytes(extent_walk walk)
 {
-    ml_extent e;
+    ml_state_extent e;
     enum { DATASET_OVERHEAD = 1536 };
     int64_t offset, bytes = FILE_OVERHEAD;
     bool opens;
@@ -266,8 +266,8 @@ static int64_t file_bytes(extent_walk walk)
 }
 
 /* The caller closes the dataset. */
-static ml_status make_dataset(const ml_image *image, const ml_parameters *p, const ml_extent *e,
-                              hid_t *dataset)
+static ml_status make_dataset(const ml_image *image, const ml_parameters *p,
+                              const ml_state_extent *e, hid_t *dataset)
 {
     ml_status st = ML_OK;
     const ml_parameter *item = &p->items[e->tensor];
@@ -294,7 +294,7 @@ static int64_t usual_limit(int tp)
 static int64_t shards_memory(const ml_parameters *p, int tp, int tp_rank)
 {
     int64_t largest = 0, offset;
-    ml_extent e;
+    ml_state_extent e;
     bool opens;
     extent_walk w = {.p = p, .replicated = tp_rank == 0, .limit = usual_limit(tp)};
     for (extent_walk before = w; next_extent(&w, &e, &offset, &opens); before = w)
@@ -318,14 +318,15 @@ static extent_walk start_walk(const own_files *o)
     return (extent_walk){.p = o->p, .replicated = ml_grid_tp_rank(o->grid) == 0, .limit = limit};
 }
 
-static const float *assemble(const own_files *o, const ml_extent *e, int64_t offset)
+static const float *assemble(const own_files *o, const ml_state_extent *e, int64_t offset)
 {
     return ml_parameters_assemble(o->p, o->grid, ml_state_buffer(o->p, (int)e->kind), offset,
                                   e->rows * e->cols) +
            offset;
 }
 
-static ml_status put_extent(own_files *o, const ml_image *image, const ml_extent *e, int64_t offset)
+static ml_status put_extent(own_files *o, const ml_image *image, const ml_state_extent *e,
+                            int64_t offset)
 {
     ml_status st = ML_OK;
     hid_t dataset = -1;
@@ -358,7 +359,7 @@ static ml_status write_file(own_files *o, extent_walk *w)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
-    ml_extent e;
+    ml_state_extent e;
     int64_t offset;
     bool opens;
     ML_TRY(create_file(&image, o->state, file_bytes(*w)));
@@ -382,7 +383,7 @@ static ml_status write_own(own_files *o)
     ml_status st = ML_OK;
     int64_t offset;
     extent_walk w = start_walk(o), ahead = w;
-    ml_extent e;
+    ml_state_extent e;
     bool opens;
     while (next_extent(&ahead, &e, &offset, &opens)) {
         ML_TRY(write_file(o, &w));
@@ -397,7 +398,7 @@ done:
 static void assemble_rest(const own_files *o)
 {
     extent_walk w = start_walk(o);
-    ml_extent e;
+    ml_state_extent e;
     int64_t offset;
     bool opens;
     for (int64_t i = 0; next_extent(&w, &e, &offset, &opens); i++)

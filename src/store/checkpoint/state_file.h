@@ -43,16 +43,16 @@ ml_status ml_state_files_write(const ml_run_directory *run, const ml_grid *grid,
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-typedef struct ml_extent {
+typedef struct ml_state_extent {
     int64_t tensor, kind; /* indices: of the list of parameters; of ml_state_kind */
     int64_t first_row, rows, first_col, cols;
-} ml_extent;
+} ml_state_extent;
 
 /* A dataset's place from its attributes and shape: rows and cols of the extent; those of the whole
  * tensor in all[2]. ML_INPUT where it does not lie inside. Local. */
-ml_status ml_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_extent *extent,
-                         int64_t all[2]) ML_NODISCARD;
+ml_status ml_state_extent_read(hid_t dataset, int64_t rows, int64_t cols, ml_state_extent *extent,
+                               int64_t all[2]) ML_NODISCARD;
 /* Cuts a dataset's name behind the tensor's. Local. */
-void ml_extent_cut_name(char *name);
+void ml_state_cut_name(char *name);
 
 #endif

@@ -10,7 +10,7 @@
 ml_status inspect_base(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_dataset(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_adapter(const char *path, json_t *out) ML_NODISCARD;
-/* inspect_checkpoint.c: a directory step-%08d, or a state file in it; a run's directory, or its
+/* A directory step-%08d, or a state file in it; a run's directory, or its
  * checkpoints/. */
 ml_status inspect_checkpoint(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_run(const char *path, json_t *out) ML_NODISCARD;
