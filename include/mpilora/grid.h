@@ -35,8 +35,23 @@ ml_status ml_grid_start(int *argc, char ***argv) ML_NODISCARD;
  * other than rank 0, the hosts of both and what both have; `name` and `advice` are what the message
  * calls it and what it tells to do. Collective over the world; alone nothing happens. */
 ml_status ml_grid_agree_on(const char *name, const char *value, const char *advice) ML_NODISCARD;
+/* The same of a file's contents, by their hash: "the base", where it is here. */
+ml_status ml_grid_agree_on_file(const char *kind, const char *path, const char *hash) ML_NODISCARD;
 /* The same of a command line: what is named begins with the first word that differs. */
 ml_status ml_grid_agree_on_words(int count, char *const *words) ML_NODISCARD;
+
+/* What a text is: its name in messages, the bytes that it has at most, and the status where it
+ * cannot be read or is larger. */
+typedef struct ml_text_kind {
+    const char *name;
+    int64_t limit;
+    ml_status unreadable;
+} ml_text_kind;
+
+/* Appends the contents of a file to `out`: world rank 0 reads it, once, and every rank gets its
+ * bytes. `path` and `kind` are the same on every rank. kind->unreadable on every rank with rank 0's
+ * reason, ML_RESOURCE. Collective over the world; before ml_grid_start this process reads. */
+ml_status ml_grid_read_text(const char *path, const ml_text_kind *kind, ml_text *out) ML_NODISCARD;
 
 void ml_grid_stop(void); /* MPI_Finalize where ml_grid_start started it */
 void ml_grid_abort(

@@ -174,6 +174,17 @@ done:
     return st;
 }
 
+static ml_status agree_on_files(const ml_study *study)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_grid_agree_on_file("the base", ml_base_path(study->base),
+                                 ml_base_content_hash(study->base)));
+    for (int i = 0; i < study->adapters; i++)
+        ML_TRY(ml_grid_agree_on_file("the adapter", study->path[i], study->adapter[i].hash));
+done:
+    return st;
+}
+
 ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
                         const char *const adapters[ML_STUDY_ADAPTERS],
                         const ml_selection *selection)
@@ -184,6 +195,7 @@ ml_status ml_study_open(ml_study *out, const ml_grid *grid, const char *base,
         out->adapters++;
     }
     ml_status st = ml_grid_agree(grid, open_here(out, base, selection));
+    if (st == ML_OK) st = agree_on_files(out);
     if (st != ML_OK) ml_study_close(out);
     return st;
 }

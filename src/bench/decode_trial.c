@@ -94,6 +94,9 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
     t->session.config = &t->config;
     ML_TRY(ml_grid_create(&t->session.grid, ml_grid_world_size()));
     ML_TRY(ml_grid_agree(t->session.grid, open_model(t)));
+    ML_TRY(session_agree_on_files(&t->session));
+    if (options->adapter)
+        ML_TRY(ml_grid_agree_on_file("the adapter", options->adapter, t->adapter.hash));
     ML_TRY(build(t));
     *out = t;
     t = NULL;

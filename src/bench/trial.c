@@ -156,6 +156,7 @@ ml_status ml_trial_create(ml_trial **out, const ml_trial_options *options)
     t->session.config = &t->config;
     ML_TRY(ml_grid_create(&t->session.grid, options->tp));
     ML_TRY(ml_grid_agree(t->session.grid, open_base(t)));
+    ML_TRY(session_agree_on_files(&t->session));
     ML_TRY(build(t));
     *out = t;
     t = NULL;

@@ -1,8 +1,9 @@
 /* Reading a YAML document by a table of keys, and writing it. */
 #include "config/table.h"
 
-#include <errno.h>
 #include <yaml.h>
+
+#include "mpilora/grid.h"
 
 enum { FILE_LIMIT = 1 << 20, DEPTH_LIMIT = 8, WHERE = 512, PATH = 128, KEYS = 64 };
 
@@ -214,35 +215,13 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
     return st;
 }
 
-static ml_status read_text_file(const char *path, ml_text *out)
-{
-    ml_status st = ML_OK;
-    char piece[4096];
-    size_t got;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return ml_fail(ML_USAGE, "%s: the configuration cannot be opened: %s", path,
-                       strerror(errno));
-    while ((got = fread(piece, 1, sizeof piece, file)) > 0) {
-        ML_TRY(ml_text_add(out, piece, (int64_t)got));
-        if (out->length > FILE_LIMIT) {
-            st = ml_fail(ML_USAGE, "%s: larger than %d bytes: not a configuration", path,
-                         (int)FILE_LIMIT);
-            goto done;
-        }
-    }
-    if (ferror(file)) st = ml_fail(ML_USAGE, "%s: read error: %s", path, strerror(errno));
-done:
-    fclose(file);
-    return st;
-}
-
 ml_status table_read_file(const key *table, void *out, bool *given, const char *path)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
+    const ml_text_kind kind = {"configuration", FILE_LIMIT, ML_USAGE};
     reader r = {.table = table, .out = out, .given = given, .name = path, .from_file = true};
-    ML_TRY(read_text_file(path, &text));
+    ML_TRY(ml_grid_read_text(path, &kind, &text));
     ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length,
                 &r.document));
     yaml_node_t *root = yaml_document_get_root_node(&r.document);

@@ -34,7 +34,8 @@ typedef struct key {
     const char *absent; /* what counts where the key is absent, if that is no value */
 } key;
 
-/* A table ends with a row whose path is NULL. `given[i]` is set where key i was in the file or on
+/* A table ends with a row whose path is NULL. Collective over the world: rank 0 reads the file, and
+ * every rank parses its bytes. `given[i]` is set where key i was in the file or on
  * the command line. */
 ml_status table_read_file(const key *table, void *out, bool *given, const char *path) ML_NODISCARD;
 /* One "key=value"; the value is YAML. */

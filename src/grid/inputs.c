@@ -4,11 +4,13 @@
  * That holds only where the inputs are the same, so they are made the same, or compared, before a
  * collective depends on them:
  *
- *   started by what?       ml_grid_start       the launcher's number of ranks is MPI's (launcher.c)
- *   asked for what?        ml_grid_agree_on_words, and on variables of the environment, by
- * cli/main.c texts: configuration, model, prompts, …      ml_grid_read_text   world rank 0 reads,
- * every rank parses the same bytes base, data, adapter    ml_grid_agree_on    by the hash of what
- * was opened, by who opens it
+ * - ml_grid_start: the launcher started as many ranks as MPI joins (launcher.c);
+ * - ml_grid_agree_on_words, and ml_grid_agree_on for variables of the environment: what the ranks
+ *   were asked for, compared by cli/main.c before a command runs;
+ * - ml_grid_read_text: configurations, descriptions of models and machines, prompts: world rank 0
+ *   reads each once, which is kinder to a parallel file system, and every rank parses its bytes;
+ * - ml_grid_agree_on_file: bases, data sets and adapters, which each rank opens for itself, are
+ *   compared by their hashes before the first collective of a model.
  *
  * From there on every rank does the same: what fails in parsing fails everywhere with the same
  * text, and what fails on one rank alone (a file that only its node lacks) is turned into
@@ -17,11 +19,12 @@
  * World rank 0 is what others are compared with: each compares for itself with what rank 0 has, the
  * lowest-numbered one that differs is found by a minimum, and only it tells what it has instead. So
  * agreement costs a broadcast of 64 bytes and a minimum, however many ranks there are. */
+#include <errno.h>
 #include <unistd.h>
 
 #include "grid/grid_private.h"
 
-enum { VALUE_BYTES = 512, HOST_BYTES = 64 };
+enum { VALUE_BYTES = 512, HOST_BYTES = 64, PIECE_BYTES = 64 << 10 };
 
 typedef struct testimony {
     char host[HOST_BYTES], value[VALUE_BYTES];
@@ -68,7 +71,17 @@ ml_status ml_grid_agree_on(const char *name, const char *value, const char *advi
     return other < 0 ? ML_OK : refuse(name, value, other, advice);
 }
 
-/* ---- command lines ------------------------------------------------------------------------- */
+ml_status ml_grid_agree_on_file(const char *kind, const char *path, const char *hash)
+{
+    char name[VALUE_BYTES], value[VALUE_BYTES];
+    snprintf(name, sizeof name, "the contents of %s %s", kind, path);
+    snprintf(value, sizeof value, "SHA-256 %.16s…", hash);
+    return ml_grid_agree_on(name, value,
+                            "give all ranks the same file (a relative path begins where each rank "
+                            "was started)");
+}
+
+/* ---- command lines --------------------------------------------------------------------------- */
 
 /* Words [first, count) with blanks between them. */
 static void join(int first, int count, char *const *words, char text[VALUE_BYTES])
@@ -99,4 +112,46 @@ ml_status ml_grid_agree_on_words(int count, char *const *words)
     snprintf(number, sizeof number, "%d", count);
     return ml_grid_agree_on("the number of words of the command line", number,
                             "start every rank with the same words");
+}
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+/* As much of a text as is sent at once. */
+typedef struct piece {
+    int count, last;
+    char bytes[PIECE_BYTES];
+} piece;
+
+/* On rank 0. An error ends the text, too. */
+static ml_status read_piece(FILE *file, const char *path, const ml_text_kind *kind, int64_t before,
+                            piece *p)
+{
+    *p = (piece){.last = 1};
+    if (!file)
+        return ml_fail(kind->unreadable, "%s: the %s cannot be opened: %s", path, kind->name,
+                       strerror(errno));
+    size_t got = fread(p->bytes, 1, sizeof p->bytes, file);
+    if (ferror(file)) return ml_fail(kind->unreadable, "%s: read error: %s", path, strerror(errno));
+    if (before + (int64_t)got > kind->limit)
+        return ml_fail(kind->unreadable, "%s: larger than %lld bytes: not a %s", path,
+                       (long long)kind->limit, kind->name);
+    p->count = (int)got;
+    p->last = got < sizeof p->bytes;
+    return ML_OK;
+}
+
+ml_status ml_grid_read_text(const char *path, const ml_text_kind *kind, ml_text *out)
+{
+    ml_status st = ML_OK;
+    bool reads = ml_grid_world_rank() == 0, alone = ml_grid_world_size() == 1;
+    FILE *file = reads ? fopen(path, "rb") : NULL;
+    piece p = {0};
+    while (!p.last) {
+        ml_status got = reads ? read_piece(file, path, kind, out->length, &p) : ML_OK;
+        if (!alone) MPI_Bcast(&p, (int)sizeof p, MPI_BYTE, 0, MPI_COMM_WORLD);
+        if (got == ML_OK && st == ML_OK) got = ml_text_add(out, p.bytes, p.count);
+        if (st == ML_OK) st = got;
+    }
+    if (file) fclose(file);
+    return ml_grid_settle(st);
 }

@@ -15,19 +15,31 @@ static ml_status fill(ml_line_reader *reader)
     return ML_OK;
 }
 
-ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
+static ml_status begin(ml_line_reader *reader)
 {
     ml_status st = ML_OK;
-    *reader = (ml_line_reader){.path = path};
-    reader->file = fopen(path, "rb");
-    if (!reader->file)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
     ML_NEW(reader->buffer, BUFFER, ML_MEM_OTHER, "a read buffer");
     ML_TRY(fill(reader));
     if (reader->filled >= 3 && !memcmp(reader->buffer, "\xef\xbb\xbf", 3)) reader->used = 3;
 done:
     if (st != ML_OK) ml_line_reader_close(reader);
     return st;
+}
+
+ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
+{
+    *reader = (ml_line_reader){.path = path, .file = fopen(path, "rb")};
+    if (!reader->file)
+        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+    return begin(reader);
+}
+
+ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name, const ml_text *text)
+{
+    *reader =
+        (ml_line_reader){.path = name, .file = fmemopen(text->data, (size_t)text->length, "rb")};
+    if (!reader->file) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
+    return begin(reader);
 }
 
 void ml_line_reader_close(ml_line_reader *reader)

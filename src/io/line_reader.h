@@ -1,4 +1,4 @@
-/* A text file line by line, with bounded memory. */
+/* A text line by line: a file, with bounded memory, or one that is in memory. */
 #ifndef MPILORA_IO_LINE_READER_H
 #define MPILORA_IO_LINE_READER_H
 
@@ -16,6 +16,9 @@ typedef struct ml_line_reader {
 
 /* ML_INPUT naming `path`. A byte order mark at the file's beginning is skipped. */
 ml_status ml_line_reader_open(ml_line_reader *reader, const char *path) ML_NODISCARD;
+/* Of a text in memory, which stays borrowed; `name` is what messages call it. ML_RESOURCE. */
+ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name,
+                                   const ml_text *text) ML_NODISCARD;
 void ml_line_reader_close(ml_line_reader *reader); /* one that is zero or failed to open is fine */
 /* The next line into reader->line; *more false at the end. A line beyond 256 MiB is refused. */
 ml_status ml_line_reader_next(ml_line_reader *reader, bool *more) ML_NODISCARD;

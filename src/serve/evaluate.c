@@ -34,6 +34,7 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
                        config->path);
     ML_TRY(session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
+    if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter.hash));
     ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
     if (wanted) ML_TRY(ml_grid_agree(s.grid, outputs_prepare(&outputs, &s, wanted)));
     ML_TRY(session_build(&s, false, config->backend, config->vector_path));

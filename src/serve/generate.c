@@ -70,14 +70,28 @@ done:
     return st;
 }
 
-static ml_status prepare(job *j, double *seconds)
+/* The adapters, and a place for the result. Local. */
+static ml_status open_here(job *j, double *seconds)
 {
     const char *out = j->options->out;
     double start = ml_seconds();
     ml_status st = out && ml_grid_rank(j->session.grid) == 0 ? ml_durable_may_write(out) : ML_OK;
     if (st == ML_OK) st = read_adapters(j);
     *seconds = ml_seconds() - start;
-    return st == ML_OK ? encode_prompts(j) : st;
+    return st;
+}
+
+static ml_status prepare(job *j, double *seconds)
+{
+    ml_status st = ML_OK;
+    const ml_generate_options *o = j->options;
+    const ml_grid *grid = j->session.grid;
+    ML_TRY(ml_grid_agree(grid, open_here(j, seconds)));
+    for (int64_t i = 0; i < o->nadapters; i++)
+        ML_TRY(ml_grid_agree_on_file("the adapter", o->adapters[i], j->adapters[i].hash));
+    ML_TRY(ml_grid_agree(grid, encode_prompts(j)));
+done:
+    return st;
 }
 
 static ml_status prepare_adapters(job *j, double *seconds)
@@ -127,6 +141,7 @@ static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
     if (ranks == 1 || o->tp > 0) return ML_OK;
     ML_TRY(ml_grid_create(&world, 1));
     ML_TRY(ml_grid_agree(world, ml_base_open(&base, o->base)));
+    ML_TRY(ml_grid_agree_on_file("the base", o->base, ml_base_content_hash(base)));
     const ml_model_spec *spec = ml_base_spec(base);
     while (ranks % *tp != 0 || spec->heads % *tp != 0 || spec->kv_heads % *tp != 0) --*tp;
 done:
@@ -146,7 +161,7 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
                             .precision = o->precision};
     ML_TRY(choose_tp(o, &config.parallel.tp));
     ML_TRY(session_open(s, &config, false));
-    ML_TRY(ml_grid_agree(s->grid, prepare(&j, &report->adapter_seconds)));
+    ML_TRY(prepare(&j, &report->adapter_seconds));
     ML_TRY(session_attach_bank(s, o->nadapters, j.adapters));
     ML_TRY(session_build(s, false, NULL, NULL));
     ML_TRY(prepare_adapters(&j, &report->adapter_seconds));

@@ -117,6 +117,25 @@ done:
     return st;
 }
 
+static ml_status agree_on_data(const char *path, const data_source *source)
+{
+    return source->dataset
+               ? ml_grid_agree_on_file("the data set", path, ml_dataset_hash(source->dataset))
+               : ML_OK;
+}
+
+ml_status session_agree_on_files(const session *s)
+{
+    ml_status st = ML_OK;
+    if (s->base)
+        ML_TRY(ml_grid_agree_on_file("the base", ml_base_path(s->base),
+                                     ml_base_content_hash(s->base)));
+    ML_TRY(agree_on_data(s->config->data.train, &s->train));
+    ML_TRY(agree_on_data(s->config->data.valid, &s->valid));
+done:
+    return st;
+}
+
 ml_status session_open(session *s, const ml_run_config *config, bool training)
 {
     ml_status st = ML_OK;
@@ -131,6 +150,7 @@ ml_status session_open(session *s, const ml_run_config *config, bool training)
         goto done;
     }
     ML_TRY(ml_grid_agree(s->grid, open_files(s, training)));
+    ML_TRY(session_agree_on_files(s));
 done:
     return st;
 }

@@ -91,6 +91,8 @@ ml_kernels_paths session_common_paths(const session *s);
 ml_status session_build(session *s, bool training, const char *backend,
                         const char *vector_path) ML_NODISCARD;
 void session_close(session *s);
+/* That all ranks opened the same base and data. Collective over the world, once they did. */
+ml_status session_agree_on_files(const session *s) ML_NODISCARD;
 
 /* ---- sizes.c: memory before it is there ---------------------------------------------------- */
 

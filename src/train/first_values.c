@@ -118,19 +118,26 @@ done:
 
 /* ---- any other method ---------------------------------------------------------------------- */
 
+ml_status read_first_adapter(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    const char *path = ml_run_config_first_adapter(r->config);
+    if (!path) return ML_OK;
+    ML_TRY(ml_grid_agree(s->grid, ml_adapter_read(&r->first, path, ml_base_spec(s->base),
+                                                  ml_base_source_hash(s->base))));
+    ML_TRY(ml_grid_agree_on_file("the adapter", path, r->first.hash));
+done:
+    return st;
+}
+
 ml_status initial_values(run *r)
 {
     session *s = &r->session;
-    const char *init = ml_run_config_first_adapter(r->config);
-    ml_adapter adapter = {0};
     ml_peft_initialise(s->peft);
     start_virtual(r);
-    if (!init) return ML_OK;
+    if (!ml_run_config_first_adapter(r->config)) return ML_OK;
     ml_status st =
-        ml_adapter_read(&adapter, init, ml_base_spec(s->base), ml_base_source_hash(s->base));
-    if (st == ML_OK)
-        st = ml_adapter_split_qkv(&adapter, ml_base_spec(s->base), r->config->method.targets);
-    if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
-    ml_adapter_destroy(&adapter);
-    return st;
+        ml_adapter_split_qkv(&r->first, ml_base_spec(s->base), r->config->method.targets);
+    return st == ML_OK ? ml_peft_load(s->peft, &r->first) : st;
 }

@@ -69,6 +69,7 @@ static ml_status start(run *r)
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(session_open(s, r->config, true));
     ML_TRY(session_attach_method(s));
+    ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
     ML_TRY(look_for_checkpoint(r, &found));
@@ -90,6 +91,7 @@ static ml_status start(run *r)
         ML_TRY(load_checkpoint(r));
     else if (!pissa)
         ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
+    ml_adapter_destroy(&r->first);
     ml_peft_after_update(s->peft);
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
     ML_TRY(metrics_open(r));
@@ -236,6 +238,7 @@ static void close_run(run *r)
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
     session_close(&r->session);
+    ml_adapter_destroy(&r->first);
     ml_memory_free(r->start_token);
     ml_checkpoint_changes_destroy(&r->changes);
 }

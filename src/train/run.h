@@ -42,6 +42,7 @@ typedef struct run {
     double progress_time; /* of the last line */
     deadline deadline;
     ml_checkpoint_progress progress;
+    ml_adapter first;     /* of method.init, where that is an adapter; until its values are taken */
     int32_t *start_token; /* [virtual tokens], owned; NULL: they start otherwise */
     int64_t identities;
     ml_checkpoint_identity identity[IDENTITIES];
@@ -54,6 +55,9 @@ typedef struct run {
 /* first_values.c. The tokens that virtual ones start as into r->start_token, where the
  * configuration says so: local. */
 ml_status choose_start_tokens(run *r) ML_NODISCARD;
+/* The adapter of method.init into r->first, also of a resumed run: its contents are part of what
+ * the run is. Collective. */
+ml_status read_first_adapter(run *r) ML_NODISCARD;
 /* The method's own values, or those of method.init; the weights are there. Collective over dp where
  * there are virtual tokens, else local. */
 ml_status initial_values(run *r) ML_NODISCARD;

@@ -1,6 +1,7 @@
 """Ranks agree before they communicate: whatever one rank was given that the others were not ends all of them with 2 and one line, soon; and a program that
 its launcher started several times is one run of several ranks, or it is refused."""
 
+import concurrent.futures
 import os
 import shutil
 import socket
@@ -15,6 +16,8 @@ import harness
 MODEL = "{family: llama, layers: 2, width: 32, heads: 4, kv_heads: 2, mlp_width: 64, vocab: 61, context: 32}"
 SOON = 5.0  # seconds
 checks = harness.Checks()
+pool = concurrent.futures.ThreadPoolExecutor(2)  # a start waits more than it computes
+waiting = []
 
 
 def ranks(*groups):
@@ -34,7 +37,7 @@ def run(words, folder, **environment):
     try:
         done = subprocess.run(words, text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, cwd=folder, env=dict(os.environ, **environment))
     except subprocess.TimeoutExpired:
-        sys.exit(f"{words}: still running after 60 s")
+        raise RuntimeError(f"{words}: still running after 60 s") from None
     return done, time.monotonic() - began
 
 
@@ -43,7 +46,18 @@ def spoken(done):
     return [line for line in done.stderr.splitlines() if line.startswith("mpilora")]
 
 
-def refused(what, words, folder, *expected, code=2, **environment):
+def refused(*arguments, **options):
+    """One of those that write nothing: they are started side by side, and looked at by then()."""
+    waiting.append(pool.submit(check_refusal, *arguments, **options))
+
+
+def then():
+    for job in waiting:
+        job.result()
+    waiting.clear()
+
+
+def check_refusal(what, words, folder, *expected, code=2, **environment):
     done, seconds = run(words, folder, **environment)
     lines = spoken(done)
     checks.that(done.returncode == code, f"{what}: exit {done.returncode}, expected {code}: {done.stdout[-300:]}{done.stderr[-600:]}")
@@ -86,6 +100,7 @@ def check_words(folder):
     refused("another seed on the last of four", ranks((3, [*train, "--set", "run.seed=1"]), (1, [*train, "--set", "run.seed=2"])), folder,
             "run.seed=1 on rank 0", "run.seed=2 on rank 3")
     refused("the lowest rank that differs", ranks((1, train), (1, [*train, "--fresh"]), (2, [*train, "--set", "run.seed=2"])), folder, "--fresh on rank 1")
+    then()
     checks.that(not os.path.exists(f"{folder}/run"), "a run was begun in spite of it all")
 
 
@@ -131,10 +146,69 @@ def check_single_commands(folder):
         refused(f"{name} under mpirun", ranks((2, [name, *words[2:]])), folder, f"mpilora {name}: 2 ranks of it were started", "start it alone")
     refused("compare as four tasks of srun's", words, folder, "start it", SLURM_STEP_ID="0", SLURM_PROCID="0", SLURM_NTASKS="4")
     refused("compare as a second rank of PMIx's", words, folder, "start it", PMIX_RANK="1")
+    then()
     checks.that(not os.path.exists(f"{folder}/out"), "a comparison was begun")
     went("inspect in a batch script", [harness.PROGRAM, "inspect", "base.h5"], folder, SLURM_NTASKS="4", SLURM_PROCID="0")
     shown = went("help of several", ranks((2, ["train", "--help"])), folder)
     checks.that(shown.stdout.count("usage:") == 1, f"help of two ranks came {shown.stdout.count('usage:')} times")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def prepare_others(folder):
+    """FOLDER/other: base, data and adapter of the same names and shapes as those of FOLDER, with other contents."""
+    others = f"{folder}/other"
+    os.makedirs(others)
+    harness.make_base(others, MODEL, "bf16")
+    harness.make_data(others, [[(7 * i + 2 * j) % 61 for j in range(12)] for i in range(8)])
+    for seed, place in ((1, folder), (2, others)):
+        went("an adapter", [harness.PROGRAM, "train", "run.yaml", "--fresh", "--set", f"run.seed={seed}"], folder)
+        shutil.copy(f"{folder}/run/adapter.h5", f"{place}/adapter.h5")
+    shutil.rmtree(f"{folder}/run")
+
+
+def check_texts(folder, other):
+    """Rank 0's texts are everyone's."""
+    for name in ("base.h5", "data.h5"):
+        shutil.copy(f"{folder}/{name}", f"{other}/{name}")
+    train = ["train", "run.yaml", "--fresh"]
+    went("a configuration that only rank 0 has", ranks((1, train), (1, train, {}, other)), folder)
+    with open(f"{other}/run.yaml", "w") as file:
+        file.write("optim: {lr: much}")
+    went("a configuration that is another on rank 1", ranks((1, train), (1, train, {}, other)), folder)
+    refused("a configuration that rank 0 lacks", ranks((1, ["train", "only.yaml"]), (1, ["train", "only.yaml"], {}, other)), folder, "only.yaml",
+            "No such file", "rank 0 on")
+    refused("a key of the configuration", ranks((1, train), (1, train, {}, folder)), other, "run.yaml:1: optim.lr")
+    refused("a base that rank 1 lacks", ranks((1, train), (1, train, {}, "/")), folder, "base.h5", "rank 1 on", code=3)
+
+
+def check_files(folder):
+    """The same name, other contents on one rank: named by their hashes."""
+    train, evaluate, host = ["train", "run.yaml", "--fresh"], ["eval", "run.yaml"], socket.gethostname()
+
+    def differs(what, words, name, count=1):
+        """The file of FOLDER/other is put beside equal ones, for the last rank."""
+        other = tempfile.mkdtemp(dir=folder)
+        for same in ("base.h5", "data.h5", "adapter.h5"):
+            shutil.copy(f"{folder}/{same}" if same != name else f"{folder}/other/{same}", other)
+        refused(what, ranks((count, words), (1, words, {}, other)), folder, f" {name}: SHA-256 ", f"rank 0 (host {host})", f"rank {count} (host {host})")
+
+    generate = ["generate", "--base", "base.h5", "--adapter", "adapter.h5", "--prompt", "a", "--max-new", "2"]
+    spectrum = ["analyze", "spectrum", "--base", "base.h5", "--adapter", "adapter.h5"]
+    bench = ["bench", "generate", "--base", "base.h5", "--adapter", "adapter.h5", "--tokens", "2", "--rounds", "1", "--seconds", "0"]
+    differs("another base of the same shape, train on four", train, "base.h5", 3)
+    differs("another data set, train", train, "data.h5")
+    differs("another adapter to start from, train", [*train, "--set", "method.init=adapter.h5"], "adapter.h5")
+    differs("another base, eval", evaluate, "base.h5")
+    differs("another data set, eval", evaluate, "data.h5")
+    differs("another adapter, eval", [*evaluate, "--adapter", "adapter.h5"], "adapter.h5")
+    differs("another base, generate", generate, "base.h5")
+    differs("another adapter, generate", generate, "adapter.h5")
+    differs("another base, analyze", spectrum, "base.h5")
+    differs("another adapter, analyze", spectrum, "adapter.h5")
+    differs("another base, bench", bench, "base.h5")
+    differs("another adapter, bench", bench, "adapter.h5")
 
 
 def main():
@@ -144,6 +218,12 @@ def main():
         check_environment(folder)
         check_single_commands(folder)
         check_launchers(folder)
+        prepare_others(folder)
+        elsewhere = f"{folder}/elsewhere"
+        os.makedirs(elsewhere)
+        check_texts(folder, elsewhere)
+        check_files(folder)
+        then()
     checks.end()
 
 

@@ -8,6 +8,7 @@
 #include "cli/support/prompts.h"
 #include "io/durable.h"
 #include "io/json.h"
+#include "mpilora/grid.h"
 
 static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A]... --prompt "
                             "TEXT... | --prompts FILE.jsonl [option]...";
@@ -156,7 +157,7 @@ static ml_status run(int argc, char **argv)
     ml_status st = read_words(argc, argv, &w);
     if (st != ML_OK) return st;
     ML_NEW(p, 1, ML_MEM_OTHER, "prompts");
-    ML_TRY(collect(&w, p));
+    ML_TRY(ml_grid_settle(collect(&w, p)));
     ML_TRY(generate(&w, p));
 done:
     if (p) prompts_destroy(p);

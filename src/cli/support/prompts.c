@@ -8,6 +8,9 @@
 #include <unistd.h>
 
 #include "io/line_reader.h"
+#include "mpilora/grid.h"
+
+static const int64_t largest_file = (int64_t)1 << 32;
 
 /* ---- adapters ------------------------------------------------------------------------------ */
 
@@ -152,9 +155,12 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
 ml_status prompts_read(prompts *p, const char *path)
 {
     ml_status st = ML_OK;
+    const ml_text_kind kind = {"file of prompts", largest_file, ML_INPUT};
     ml_line_reader reader = {0};
+    ml_text text = {0};
     bool more;
-    ML_TRY(ml_line_reader_open(&reader, path));
+    ML_TRY(ml_grid_read_text(path, &kind, &text));
+    ML_TRY(ml_line_reader_open_text(&reader, path, &text));
     for (;;) {
         ML_TRY(ml_line_reader_next(&reader, &more));
         if (!more) break;
@@ -167,6 +173,7 @@ ml_status prompts_read(prompts *p, const char *path)
                      path);
 done:
     ml_line_reader_close(&reader);
+    ml_text_destroy(&text);
     return st;
 }
 

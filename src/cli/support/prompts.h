@@ -24,7 +24,8 @@ ml_status prompts_name_adapters(prompts *p, const option_list *words) ML_NODISCA
 ml_status prompts_add_texts(prompts *p, const option_list *texts) ML_NODISCARD;
 /* Lines {"prompt": …, "adapter": NAME}; "adapter": null is the base alone, without the member the
  * one adapter that was named, or the base. A name that was not given is the path of an adapter
- * that is there. ML_INPUT naming file and line. */
+ * that is there. ML_INPUT naming file and line. Collective over the world: rank 0 reads the file.
+ */
 ml_status prompts_read(prompts *p, const char *path) ML_NODISCARD;
 /* NULL: the base alone. */
 const char *prompts_adapter_name(const prompts *p, int64_t i);
