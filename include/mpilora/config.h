@@ -116,6 +116,7 @@ typedef struct ml_interval {
 /* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
+    int *line;         /* of each key there: see ml_run_config_refuse. NULL: none is known */
     char *run_dir;     /* run.dir: NULL */
     uint64_t seed;     /* run.seed: 1 */
     double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
@@ -193,6 +194,10 @@ ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *c
 void ml_run_config_destroy(ml_run_config *config);
 void ml_run_config_set_defaults(
     ml_run_config *out); /* what an empty file gives; nothing in it is owned */
+/* ML_USAGE: "FILE:LINE: KEY: …" where the file gives the key, else without the line; what a key's
+ * value is refused with wherever that shows. Local. */
+ml_status ml_run_config_refuse(const ml_run_config *config, const char *key, const char *format,
+                               ...) ML_PRINTF(3, 4) ML_NODISCARD;
 /* A warning for each key that is not at its default and belongs to a method other than
  * method.name. */
 void ml_run_config_warn_unread(const ml_run_config *config);

@@ -1,5 +1,5 @@
 /* The keys of a model description. */
-#include <math.h>
+#include <float.h>
 
 #include "config/table.h"
 #include "mpilora/config.h"
@@ -50,22 +50,22 @@ static const key table[] = {
      .offset = AT(rope_theta),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL},
+     .most = FLT_MAX},
     {.path = "rope_scaling.factor",
      .kind = KEY_REAL,
      .offset = AT(rope_scaling.factor),
      .least = 0,
-     .most = HUGE_VAL},
+     .most = FLT_MAX},
     {.path = "rope_scaling.low_freq_factor",
      .kind = KEY_REAL,
      .offset = AT(rope_scaling.low_freq_factor),
      .least = 0,
-     .most = HUGE_VAL},
+     .most = FLT_MAX},
     {.path = "rope_scaling.high_freq_factor",
      .kind = KEY_REAL,
      .offset = AT(rope_scaling.high_freq_factor),
      .least = 0,
-     .most = HUGE_VAL},
+     .most = FLT_MAX},
     {.path = "rope_scaling.original_context",
      .kind = KEY_INT,
      .offset = AT(rope_scaling.original_context),
@@ -84,10 +84,10 @@ static const key table[] = {
 };
 enum { KEYS = sizeof table / sizeof *table };
 
-static bool was_given(const bool *given, const char *path)
+static bool was_given(const int *line, const char *path)
 {
     for (int i = 0; table[i].path; i++)
-        if (!strcmp(table[i].path, path)) return given[i];
+        if (!strcmp(table[i].path, path)) return line[i] != 0;
     return false;
 }
 
@@ -112,27 +112,27 @@ static ml_status take_full_layers(const ml_layer_ranges *layers, ml_model_spec *
 
 /* What a description leaves out is the family's own, or follows from the rest. The first reading
  * finds the family, the second puts what is given over its defaults. */
-static ml_status read_description(description *d, bool *given, const char *path)
+static ml_status read_description(description *d, int *line, const char *path)
 {
     static const char *const needed[] = {"family", "layers",  "width", "heads",
                                          "vocab",  "context", NULL};
-    ml_status st = table_read_file(table, d, given, path);
+    ml_status st = table_read_file(table, d, line, path);
     for (const char *const *key = needed; st == ML_OK && *key; key++)
-        if (!was_given(given, *key)) st = ml_fail(ML_USAGE, "%s: %s: missing", path, *key);
+        if (!was_given(line, *key)) st = ml_fail(ML_USAGE, "%s: %s: missing", path, *key);
     if (st != ML_OK) return st;
     table_free_values(table, d);
     *d = (description){.spec = ml_families()[d->family]->defaults};
     d->spec.norm_eps = 1e-5;
-    st = table_read_file(table, d, given, path);
+    st = table_read_file(table, d, line, path);
     return st == ML_OK ? take_full_layers(&d->full_layers, &d->spec) : st;
 }
 
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path)
 {
-    bool given[KEYS] = {false};
+    int line[KEYS] = {0};
     description d = {0};
     list_families();
-    ml_status st = read_description(&d, given, path);
+    ml_status st = read_description(&d, line, path);
     if (st == ML_OK) {
         ml_model_spec_complete(&d.spec);
         st = ml_model_spec_check(&d.spec, ML_USAGE);

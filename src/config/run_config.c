@@ -1,5 +1,6 @@
 /* The keys of a run configuration. */
-#include <math.h>
+#include <float.h>
+#include <stdarg.h>
 
 #include "config/table.h"
 #include "mpilora/config.h"
@@ -55,7 +56,7 @@ static const key table[] = {
      .offset = AT(method.alpha),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .about = "LoRA: the scale is α/r, under `rslora` α/√r."},
     {.path = "method.dropout",
      .kind = KEY_REAL,
@@ -87,7 +88,7 @@ static const key table[] = {
      .offset = AT(method.lora_plus),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .nullable = true,
      .about = "LoRA: the learning rate of B is that many times `optim.lr`."},
     {.path = "method.layers",
@@ -107,7 +108,7 @@ static const key table[] = {
      .offset = AT(method.alpha_pattern),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .about = "LoRA: α of single modules, likewise."},
     {.path = "method.top",
      .kind = KEY_INT,
@@ -206,7 +207,7 @@ static const key table[] = {
      .kind = KEY_REAL,
      .offset = AT(optim.lr),
      .least = 0,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .about = "AdamW's learning rate before the schedule."},
     {.path = "optim.betas",
      .kind = KEY_PAIR,
@@ -220,20 +221,20 @@ static const key table[] = {
      .offset = AT(optim.eps),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .about = "AdamW's ε, outside the root."},
     {.path = "optim.weight_decay",
      .kind = KEY_REAL,
      .offset = AT(optim.weight_decay),
      .least = 0,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .about = "Decoupled decay of everything that trains."},
     {.path = "optim.clip_norm",
      .kind = KEY_REAL,
      .offset = AT(optim.clip_norm),
      .least = 0,
      .open_least = true,
-     .most = HUGE_VAL,
+     .most = FLT_MAX,
      .nullable = true,
      .about = "The norm that gradients are clipped to; null: they are not."},
     {.path = "optim.schedule",
@@ -367,6 +368,27 @@ static bool says_pissa(const ml_run_config *c)
     return c->method.init && !strcmp(c->method.init, "pissa");
 }
 
+static int line_of(const ml_run_config *c, const char *path)
+{
+    for (int i = 0; c->line && table[i].path; i++)
+        if (!strcmp(table[i].path, path)) return c->line[i];
+    return 0;
+}
+
+ml_status ml_run_config_refuse(const ml_run_config *c, const char *key, const char *format, ...)
+{
+    char message[1024];
+    int line = line_of(c, key);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    if (!c->path) return ml_fail(ML_USAGE, "%s: %s", key, message);
+    if (line > 0) return ml_fail(ML_USAGE, "%s:%d: %s: %s", c->path, line, key, message);
+    return ml_fail(ML_USAGE, "%s%s: %s: %s", c->path, line == SET_LINE ? ", --set" : "", key,
+                   message);
+}
+
 bool ml_run_config_is_pissa(const ml_run_config *c)
 {
     return ml_method_has_lora(c->method.name) && says_pissa(c);
@@ -381,27 +403,25 @@ static ml_status check_pissa(const ml_run_config *c)
 {
     if (!ml_run_config_is_pissa(c)) return ML_OK;
     if (c->method.name != ML_METHOD_LORA)
-        return ml_fail(ML_USAGE, "%s: method.init: pissa is for method.name lora, not for %s",
-                       c->path, ml_method_name(c->method.name));
+        return ml_run_config_refuse(c, "method.init", "pissa is for method.name lora, not for %s",
+                                    ml_method_name(c->method.name));
     if (c->method.dora)
-        return ml_fail(ML_USAGE,
-                       "%s: method.init: pissa and method.dora do not go together; choose one",
-                       c->path);
+        return ml_run_config_refuse(c, "method.init",
+                                    "pissa and method.dora do not go together; choose one");
     if (c->memory.share_frozen == ML_SHARE_ON)
-        return ml_fail(ML_USAGE,
-                       "%s: memory.share_frozen: on, but pissa changes the weights of each rank; "
-                       "set it to auto",
-                       c->path);
+        return ml_run_config_refuse(
+            c, "memory.share_frozen",
+            "on, but pissa changes the weights of each rank; set it to auto");
     return ML_OK;
 }
 
 static ml_status check_dora(const ml_run_config *c)
 {
     if (ml_method_has_lora(c->method.name) && c->method.dora && c->method.dropout > 0.0)
-        return ml_fail(ML_USAGE,
-                       "%s: method.dropout: %g with method.dora: dropout would need another "
-                       "product with every weight; set it to 0",
-                       c->path, c->method.dropout);
+        return ml_run_config_refuse(c, "method.dropout",
+                                    "%g with method.dora: dropout would need another product with "
+                                    "every weight; set it to 0",
+                                    c->method.dropout);
     return ML_OK;
 }
 
@@ -412,32 +432,30 @@ static ml_status check_prefix(const ml_run_config *c)
     bool text = c->method.prefix_init == ML_PREFIX_TEXT;
     if (!ml_method_has_prefix(c->method.name)) return ML_OK;
     if (c->method.sizes.prefix + c->method.sizes.infix == 0)
-        return ml_fail(ML_USAGE,
-                       "%s: method.prefix and method.infix: both 0, so method %s trains nothing; "
-                       "give one of them",
-                       c->path, ml_method_name(c->method.name));
+        return ml_run_config_refuse(
+            c, "method.prefix",
+            "is 0, and so is method.infix: method %s trains nothing; give one of them",
+            ml_method_name(c->method.name));
     if (text && !c->method.prefix_text)
-        return ml_fail(ML_USAGE,
-                       "%s: method.prefix_text: missing; method.prefix_init is text, so name the "
-                       "text to start from",
-                       c->path);
+        return ml_run_config_refuse(
+            c, "method.prefix_text",
+            "missing; method.prefix_init is text, so name the text to start from");
     if (!text && c->method.prefix_text)
-        return ml_fail(ML_USAGE,
-                       "%s: method.prefix_text: is read where method.prefix_init is text, but that "
-                       "is %s; change it, or leave the text out",
-                       c->path, ml_prefix_init_name(c->method.prefix_init));
+        return ml_run_config_refuse(c, "method.prefix_text",
+                                    "is read where method.prefix_init is text, but that is %s; "
+                                    "change it, or leave the text out",
+                                    ml_prefix_init_name(c->method.prefix_init));
     return ML_OK;
 }
 
 static ml_status check(ml_run_config *c)
 {
     if (!c->base)
-        return ml_fail(ML_USAGE, "%s: base: missing; name a base file (mpilora import makes one)",
-                       c->path);
+        return ml_run_config_refuse(c, "base",
+                                    "missing; name a base file (mpilora import makes one)");
     if (c->parallel.pp != 1)
-        return ml_fail(ML_USAGE,
-                       "%s: parallel.pp: pipeline parallelism is not available; expected 1",
-                       c->path);
+        return ml_run_config_refuse(c, "parallel.pp",
+                                    "pipeline parallelism is not available; expected 1");
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_pissa(c);
@@ -450,12 +468,15 @@ ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *c
                              int64_t nsets)
 {
     ml_status st = ML_OK;
-    bool given[KEYS] = {false};
     ml_run_config_set_defaults(out);
+    ML_NEW(out->line, KEYS, ML_MEM_OTHER, "the lines of a configuration");
     out->path = ml_memory_string(path);
-    if (!out->path) return ML_RESOURCE;
-    ML_TRY(table_read_file(table, out, given, path));
-    for (int64_t i = 0; i < nsets; i++) ML_TRY(table_read_set(table, out, given, sets[i]));
+    if (!out->path) {
+        st = ML_RESOURCE;
+        goto done;
+    }
+    ML_TRY(table_read_file(table, out, out->line, path));
+    for (int64_t i = 0; i < nsets; i++) ML_TRY(table_read_set(table, out, out->line, sets[i]));
     ML_TRY(check(out));
 done:
     if (st != ML_OK) ml_run_config_destroy(out);
@@ -466,7 +487,9 @@ void ml_run_config_destroy(ml_run_config *config)
 {
     table_free_values(table, config);
     ml_memory_free(config->path);
+    ml_memory_free(config->line);
     config->path = NULL;
+    config->line = NULL;
 }
 
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out)
@@ -503,22 +526,18 @@ int64_t ml_run_config_micro(const ml_run_config *c, int dp)
 ml_status ml_run_config_check_training(const ml_run_config *c)
 {
     if (!c->run_dir)
-        return ml_fail(ML_USAGE, "%s: run.dir: missing; name the directory that the run writes to",
-                       c->path);
+        return ml_run_config_refuse(c, "run.dir",
+                                    "missing; name the directory that the run writes to");
     if (!c->data.train)
-        return ml_fail(
-            ML_USAGE,
-            "%s: data.train: missing; name the data set to train on (mpilora tokenize makes one)",
-            c->path);
+        return ml_run_config_refuse(
+            c, "data.train", "missing; name the data set to train on (mpilora tokenize makes one)");
     if (ml_run_config_first_adapter(c) && c->method.name == ML_METHOD_FULL)
-        return ml_fail(ML_USAGE,
-                       "%s: method.init: is an adapter, which method full has not; it goes on from "
-                       "a base file: set base to its model.h5",
-                       c->path);
+        return ml_run_config_refuse(c, "method.init",
+                                    "is an adapter, which method full has not; it goes on from a "
+                                    "base file: set base to its model.h5");
     if (c->train.keep_best && !c->data.valid)
-        return ml_fail(ML_USAGE,
-                       "%s: train.keep_best: true, but data.valid is missing, so nothing is "
-                       "evaluated; name the data set to evaluate on",
-                       c->path);
+        return ml_run_config_refuse(c, "train.keep_best",
+                                    "true, but data.valid is missing, so nothing is evaluated; "
+                                    "name the data set to evaluate on");
     return ML_OK;
 }

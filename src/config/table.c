@@ -53,7 +53,7 @@ static ml_status unknown_key(const key *table, const char *where, const char *pa
 typedef struct reader {
     const key *table;
     void *out;
-    bool *given;
+    int *line; /* of each key of the table */
     yaml_document_t document;
     const char *name; /* of the file, or "--set" */
     bool from_file;
@@ -72,7 +72,8 @@ static ml_status read_value(reader *r, const char *path, yaml_node_t *node, cons
     const key *k = find_key(r->table, path);
     if (!k) return unknown_key(r->table, where, path, r->from_file && !strchr(path, '.'));
     ml_status st = value_read(k, r->out, &r->document, node, where);
-    if (st == ML_OK) r->given[k - r->table] = true;
+    if (st == ML_OK)
+        r->line[k - r->table] = r->from_file ? (int)node->start_mark.line + 1 : SET_LINE;
     return st;
 }
 
@@ -215,12 +216,12 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
     return st;
 }
 
-ml_status table_read_file(const key *table, void *out, bool *given, const char *path)
+ml_status table_read_file(const key *table, void *out, int *line, const char *path)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
     const ml_text_kind kind = {"configuration", FILE_LIMIT, ML_USAGE};
-    reader r = {.table = table, .out = out, .given = given, .name = path, .from_file = true};
+    reader r = {.table = table, .out = out, .line = line, .name = path, .from_file = true};
     ML_TRY(ml_grid_read_text(path, &kind, &text));
     ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length,
                 &r.document));
@@ -234,12 +235,12 @@ done:
     return st;
 }
 
-ml_status table_read_set(const key *table, void *out, bool *given, const char *assignment)
+ml_status table_read_set(const key *table, void *out, int *line, const char *assignment)
 {
     ml_status st = ML_OK;
     const char *equals = strchr(assignment, '=');
     char path[PATH];
-    reader r = {.table = table, .out = out, .given = given, .name = "--set"};
+    reader r = {.table = table, .out = out, .line = line, .name = "--set"};
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof path)
         return ml_fail(ML_USAGE, "--set: \"%s\" is not key=value", assignment);
     snprintf(path, sizeof path, "%.*s", (int)(equals - assignment), assignment);

@@ -35,11 +35,12 @@ typedef struct key {
 } key;
 
 /* A table ends with a row whose path is NULL. Collective over the world: rank 0 reads the file, and
- * every rank parses its bytes. `given[i]` is set where key i was in the file or on
- * the command line. */
-ml_status table_read_file(const key *table, void *out, bool *given, const char *path) ML_NODISCARD;
+ * every rank parses its bytes. `line[i]`: where key i was given: its line in the file, SET_LINE by
+ * --set; 0: it was not. */
+enum { SET_LINE = -1 };
+ml_status table_read_file(const key *table, void *out, int *line, const char *path) ML_NODISCARD;
 /* One "key=value"; the value is YAML. */
-ml_status table_read_set(const key *table, void *out, bool *given,
+ml_status table_read_set(const key *table, void *out, int *line,
                          const char *assignment) ML_NODISCARD;
 ml_status table_write(const key *table, const void *in, ml_text *out) ML_NODISCARD;
 void table_free_values(const key *table, void *in); /* texts and lists */

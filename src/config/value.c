@@ -59,6 +59,13 @@ static bool in_range(const key *key, double x)
            (key->open_most ? x < key->most : x <= key->most);
 }
 
+/* Also as the fp32 that it becomes where it is computed with: 1e-60 is not above 0 then, 1 − 1e-12
+ * not below 1, 1e39 no number. */
+static bool real_in_range(const key *key, double x)
+{
+    return isfinite(x) && in_range(key, x) && in_range(key, (double)(float)x);
+}
+
 static ml_status read_int(const key *key, void *out, const yaml_node_t *node, const char *where)
 {
     const char *text = scalar(key, node, where, "a whole number");
@@ -158,7 +165,7 @@ static ml_status read_real(const key *key, double *out, const yaml_node_t *node,
     double value = strtod(text, &end);
     if (!is_plain(node) || end == text || *end || text[strspn(text, "+-.0123456789eE")])
         return wrong(key, where, "a number", text);
-    if (!isfinite(value) || !in_range(key, value)) return out_of_range(key, where, text);
+    if (!real_in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
     return ML_OK;
 }

@@ -62,11 +62,11 @@ enum { KEYS = sizeof table / sizeof *table };
 
 ml_status ml_machine_read(ml_machine *out, const char *path)
 {
-    bool given[KEYS] = {false};
+    int line[KEYS] = {0};
     *out = (ml_machine){0};
-    ml_status st = table_read_file(table, out, given, path);
+    ml_status st = table_read_file(table, out, line, path);
     for (int i = 0; st == ML_OK && table[i].path; i++)
-        if (!given[i])
+        if (!line[i])
             st = ml_fail(ML_USAGE,
                          "%s: %s: missing; a machine file has every key, as `mpilora bench "
                          "machine` writes it",

@@ -234,9 +234,9 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     *out = (ml_plan){
         .ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
     if (ranks < 1 || ranks % tp != 0)
-        return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide %d ranks; plan for a multiple of %d", tp,
-                       ranks, tp);
+        return ml_run_config_refuse(c, "parallel.tp",
+                                    "%d does not divide %d ranks; plan for a multiple of %d", tp,
+                                    ranks, tp);
     if (nodes < 1 || nodes > ranks)
         return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes,
                        ranks);

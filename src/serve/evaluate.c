@@ -30,8 +30,8 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
     ml_adapter adapter = {0};
     *out = (ml_evaluation){0};
     if (!config->data.valid)
-        return ml_fail(ML_USAGE, "%s: data.valid: missing; eval needs the data set to evaluate on",
-                       config->path);
+        return ml_run_config_refuse(config, "data.valid",
+                                    "missing; eval needs the data set to evaluate on");
     ML_TRY(session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter.hash));

@@ -65,10 +65,10 @@ static int64_t most_tokens(const session *s, const data_source *source, int64_t 
 static ml_status check_virtual(const ml_run_config *c, const ml_model_spec *spec, int64_t more)
 {
     if (more < spec->context) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "method.prefix and method.infix: %" PRId64
-                   " virtual tokens, but the context of %s is %" PRId64,
-                   more, c->base, spec->context);
+    return ml_run_config_refuse(c, "method.prefix",
+                                "with method.infix %" PRId64
+                                " virtual tokens, but the context of %s is %" PRId64,
+                                more, c->base, spec->context);
 }
 
 ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more,
@@ -80,13 +80,13 @@ ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec,
     *max_len = c->data.max_len ? c->data.max_len : context - more;
     if (*max_len <= context - more) return ML_OK;
     if (more == 0)
-        return ml_fail(ML_USAGE,
-                       "data.max_len: %" PRId64 " is more than the context of %" PRId64
-                       " of %s; choose at most that",
-                       *max_len, context, c->base);
-    return ml_fail(
-        ML_USAGE,
-        "data.max_len: %" PRId64 " and the %" PRId64
+        return ml_run_config_refuse(c, "data.max_len",
+                                    "%" PRId64 " is more than the context of %" PRId64
+                                    " of %s; choose at most that",
+                                    *max_len, context, c->base);
+    return ml_run_config_refuse(
+        c, "data.max_len",
+        "%" PRId64 " and the %" PRId64
         " virtual tokens of method.prefix and method.infix are more than the context of %" PRId64
         " of %s; choose at most that together",
         *max_len, more, context, c->base);
@@ -142,9 +142,9 @@ ml_status session_open(session *s, const ml_run_config *config, bool training)
     *s = (session){.config = config};
     ML_TRY(ml_grid_create(&s->grid, (int)config->parallel.tp));
     if (training && config->batch.sequences < ml_grid_dp(s->grid)) {
-        st = ml_fail(
-            ML_USAGE,
-            "batch.sequences: %" PRId64
+        st = ml_run_config_refuse(
+            config, "batch.sequences",
+            "%" PRId64
             " is less than the %d data-parallel replicas; give each replica at least one sequence",
             config->batch.sequences, ml_grid_dp(s->grid));
         goto done;
@@ -184,9 +184,9 @@ static ml_status choose_activations(session *s)
     session_needs(s->model, s->peft, &s->parameters, &shape, need);
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
     if (!session_choose_activations(c, need, &mode))
-        return ml_fail(
-            ML_USAGE,
-            "memory.limit: %" PRId64 " bytes, but a process needs %" PRId64
+        return ml_run_config_refuse(
+            c, "memory.limit",
+            "%" PRId64 " bytes, but a process needs %" PRId64
             " with memory.activations %s (MPI and libraries included)%s",
             c->memory.limit, need[mode], ml_activation_mode_name(mode),
             c->memory.activations == ML_KEEP_AUTO

@@ -24,10 +24,10 @@ static ml_status look_for_checkpoint(run *r, bool *found)
     r->loss_first = state.progress.loss_first;
     r->loss_last = state.progress.loss_last;
     if (r->step > r->config->train.steps)
-        return ml_fail(ML_USAGE,
-                       "train.steps: %" PRId64 ", but %s has a checkpoint of step %" PRId64
-                       " already; steps may only go up",
-                       r->config->train.steps, r->config->run_dir, r->step);
+        return ml_run_config_refuse(r->config, "train.steps",
+                                    "%" PRId64 ", but %s has a checkpoint of step %" PRId64
+                                    " already; steps may only go up",
+                                    r->config->train.steps, r->config->run_dir, r->step);
     return ML_OK;
 }
 

@@ -211,6 +211,17 @@ def check_files(folder):
     differs("another adapter, bench", bench, "adapter.h5")
 
 
+def check_first_adapter(folder):
+    """What a run starts from counts by its contents, not by its path."""
+    shutil.copy(f"{folder}/adapter.h5", f"{folder}/copy.h5")
+    words = [harness.PROGRAM, "train", "run.yaml", "--set", "run.dir=from", "--set"]
+    went("a run from an adapter", [*words, "method.init=adapter.h5"], folder)
+    went("the same adapter under another path", [*words, "method.init=copy.h5", "--set", "train.steps=3"], folder)
+    check_refusal("another adapter", [*words, "method.init=other/adapter.h5"], folder, "method.init")
+    shutil.copy(f"{folder}/other/adapter.h5", f"{folder}/copy.h5")
+    check_refusal("another adapter behind the same path", [*words, "method.init=copy.h5"], folder, "method.init")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
@@ -224,6 +235,7 @@ def main():
         check_texts(folder, elsewhere)
         check_files(folder)
         then()
+        check_first_adapter(folder)
     checks.end()
 
 

@@ -309,7 +309,48 @@ static void values_are_strict(void **state)
         snprintf(key, sizeof key, "%.*s", (int)strcspn(sets[i], "="), sets[i]);
         set_refused(sets[i], key);
     }
-    refused("base: b.h5\nparallel: {pp: 2}\n", "parallel.pp");
+    refused("base: b.h5\nparallel: {pp: 2}\n", ".yaml:2: parallel.pp: ");
+}
+
+/* Also as fp32, which is what they are computed with. */
+static void reals_have_ranges(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set, *expected;
+    } cases[] = {
+        {"optim.lr=1e39", "optim.lr: expected a number in [0, 3.40282e+38], found 1e39"},
+        {"optim.weight_decay=1e39", "[0, 3.40282e+38], found 1e39"},
+        {"optim.eps=1e-60", "optim.eps: expected a number in (0, 3.40282e+38], found 1e-60"},
+        {"optim.clip_norm=1e39", "(0, 3.40282e+38]"},
+        {"optim.betas=[0.9, 0.999999999999]", "optim.betas: expected a number in [0, 1)"},
+        {"method.dropout=0.999999999999", "method.dropout: expected a number in [0, 1)"},
+        {"method.alpha=1e39", "method.alpha: expected a number in (0, 3.40282e+38]"},
+        {"method.lora_plus=1e300", "(0, 3.40282e+38]"},
+        {"method.alpha_pattern={q: 1e39}", "method.alpha_pattern"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        set_refused(cases[i].set, cases[i].expected);
+    refused("base: b.h5\noptim:\n  lr: 1e39\n", ".yaml:3: optim.lr: expected");
+}
+
+/* What only shows in two keys together, or where the key is used. */
+static void refusals_name_file_and_line(void **state)
+{
+    (void)state;
+    const char *set = "data.max_len=9";
+    ml_run_config c;
+    refused("base: b.h5\nmethod:\n  name: prefix_embed\n  prefix: 0\n", ".yaml:4: method.prefix: ");
+    refused("base: b.h5\nmethod: {init: pissa,\n  dora: true}\n", ".yaml:2: method.init: ");
+    assert_int_equal(read_text("base: b.h5\ndata:\n  max_len: 7\n", NULL, 0, &c), ML_OK);
+    assert_int_equal(ml_run_config_refuse(&c, "data.max_len", "%d is too many", 7), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), ".yaml:3: data.max_len: 7 is too many"));
+    assert_int_equal(ml_run_config_refuse(&c, "optim.lr", "is missing"), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), ".yaml: optim.lr: is missing"));
+    ml_run_config_destroy(&c);
+    assert_int_equal(read_text("base: b.h5\ndata: {max_len: 7}\n", &set, 1, &c), ML_OK);
+    assert_int_equal(ml_run_config_refuse(&c, "data.max_len", "%d is too many", 9), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), ".yaml, --set: data.max_len: 9 is too many"));
+    ml_run_config_destroy(&c);
 }
 
 static void documents_are_strict(void **state)
@@ -424,7 +465,7 @@ static void variants_of_lora(void **state)
     check_written("method.rank_pattern={}", "rank_pattern: null\n");
     check_written("method.alpha_pattern={mlp.down: 2.5}", "alpha_pattern: {\"mlp.down\": 2.5}\n");
     static const char *const bad[][2] = {
-        {"method.lora_plus=0", "> 0"},
+        {"method.lora_plus=0", "(0, 3.40282e+38]"},
         {"method.lora_plus=x", "method.lora_plus"},
         {"method.layers=[]", "at least one layer"},
         {"method.layers=[1, -2]", "found -2"},
@@ -443,7 +484,7 @@ static void variants_of_lora(void **state)
         {"method.rank_pattern={"
          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 1}",
          "name of a module"},
-        {"method.alpha_pattern={q: 0}", "> 0"}};
+        {"method.alpha_pattern={q: 0}", "(0, 3.40282e+38]"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i][0], bad[i][1]);
 }
 
@@ -486,6 +527,8 @@ int main(void)
         cmocka_unit_test(messages_name_line_key_and_the_nearest),
         cmocka_unit_test(intervals_are_steps_or_times),
         cmocka_unit_test(values_are_strict),
+        cmocka_unit_test(reals_have_ranges),
+        cmocka_unit_test(refusals_name_file_and_line),
         cmocka_unit_test(documents_are_strict),
         cmocka_unit_test(deep_nesting_is_refused_at_once),
         cmocka_unit_test(descriptions_follow_their_family),
