@@ -112,18 +112,18 @@ static ml_status take_full_layers(const ml_layer_ranges *layers, ml_model_spec *
 
 /* What a description leaves out is the family's own, or follows from the rest. The first reading
  * finds the family, the second puts what is given over its defaults. */
-static ml_status read_description(description *d, int *line, const char *path)
+static ml_status read_description(description *d, int *line, const char *path, const ml_text *text)
 {
     static const char *const needed[] = {"family", "layers",  "width", "heads",
                                          "vocab",  "context", NULL};
-    ml_status st = table_read_file(table, d, line, path);
+    ml_status st = table_read_text(table, d, line, path, text);
     for (const char *const *key = needed; st == ML_OK && *key; key++)
         if (!was_given(line, *key)) st = ml_fail(ML_USAGE, "%s: %s: missing", path, *key);
     if (st != ML_OK) return st;
     table_free_values(table, d);
     *d = (description){.spec = ml_families()[d->family]->defaults};
     d->spec.norm_eps = 1e-5;
-    st = table_read_file(table, d, line, path);
+    st = table_read_text(table, d, line, path, text);
     return st == ML_OK ? take_full_layers(&d->full_layers, &d->spec) : st;
 }
 
@@ -131,8 +131,10 @@ ml_status ml_model_spec_read(ml_model_spec *out, const char *path)
 {
     int line[KEYS] = {0};
     description d = {0};
+    ml_text text = {0};
     list_families();
-    ml_status st = read_description(&d, line, path);
+    ml_status st = table_get_text(path, &text);
+    if (st == ML_OK) st = read_description(&d, line, path, &text);
     if (st == ML_OK) {
         ml_model_spec_complete(&d.spec);
         st = ml_model_spec_check(&d.spec, ML_USAGE);
@@ -140,5 +142,6 @@ ml_status ml_model_spec_read(ml_model_spec *out, const char *path)
     }
     *out = d.spec;
     table_free_values(table, &d);
+    ml_text_destroy(&text);
     return st;
 }

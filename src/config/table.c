@@ -216,21 +216,32 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
     return st;
 }
 
-ml_status table_read_file(const key *table, void *out, int *line, const char *path)
+ml_status table_get_text(const char *path, ml_text *out)
+{
+    const ml_text_kind kind = {"configuration", FILE_LIMIT, ML_USAGE};
+    return ml_grid_read_text(path, &kind, out);
+}
+
+ml_status table_read_text(const key *table, void *out, int *line, const char *path,
+                          const ml_text *text)
 {
     ml_status st = ML_OK;
-    ml_text text = {0};
-    const ml_text_kind kind = {"configuration", FILE_LIMIT, ML_USAGE};
     reader r = {.table = table, .out = out, .line = line, .name = path, .from_file = true};
-    ML_TRY(ml_grid_read_text(path, &kind, &text));
-    ML_TRY(load(path, (const unsigned char *)(text.data ? text.data : ""), (size_t)text.length,
-                &r.document));
+    ML_TRY(load(path, (const unsigned char *)text->data, (size_t)text->length, &r.document));
     yaml_node_t *root = yaml_document_get_root_node(&r.document);
     st = root && root->type == YAML_MAPPING_NODE
              ? read_mapping(&r, root, "")
              : ml_fail(ML_USAGE, "%s: expected a mapping of keys", path);
     yaml_document_delete(&r.document);
 done:
+    return st;
+}
+
+ml_status table_read_file(const key *table, void *out, int *line, const char *path)
+{
+    ml_text text = {0};
+    ml_status st = table_get_text(path, &text);
+    if (st == ML_OK) st = table_read_text(table, out, line, path, &text);
     ml_text_destroy(&text);
     return st;
 }

@@ -34,10 +34,14 @@ typedef struct key {
     const char *absent; /* what counts where the key is absent, if that is no value */
 } key;
 
-/* A table ends with a row whose path is NULL. Collective over the world: rank 0 reads the file, and
- * every rank parses its bytes. `line[i]`: where key i was given: its line in the file, SET_LINE by
- * --set; 0: it was not. */
+/* The text of a YAML file, which rank 0 reads for all. Collective over the world. */
+ml_status table_get_text(const char *path, ml_text *out) ML_NODISCARD;
+/* A table ends with a row whose path is NULL. `line[i]`: where key i was given: its line in the
+ * text, SET_LINE by --set; 0: it was not. `path` is the text's in messages. Local. */
 enum { SET_LINE = -1 };
+ml_status table_read_text(const key *table, void *out, int *line, const char *path,
+                          const ml_text *text) ML_NODISCARD;
+/* The two together. Collective over the world. */
 ml_status table_read_file(const key *table, void *out, int *line, const char *path) ML_NODISCARD;
 /* One "key=value"; the value is YAML. */
 ml_status table_read_set(const key *table, void *out, int *line,
