@@ -67,7 +67,23 @@ typedef struct ml_attention_shape {
     int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j
                                           / (heads / kv_heads) */
     float scale;                       /* usually 1/√h */
+    int64_t window; /* 0: a query sees every key at or before it; w ≥ 1: the last w keys of its
+                       path, itself one of them */
 } ml_attention_shape;
+
+/* The first position that a query at `position` of its path sees. */
+static inline int64_t ml_attention_first(const ml_attention_shape *shape, int64_t position)
+{
+    return shape->window > 0 && position >= shape->window ? position - shape->window + 1 : 0;
+}
+
+/* Pairs of a query and a key that it sees, in a sequence of n: Σ_{i < n} min(i + 1, window), all
+ * n·(n + 1)/2 with window 0. What attention's work is proportional to. */
+static inline double ml_attention_pairs(double n, int64_t window)
+{
+    double w = window > 0 && (double)window < n ? (double)window : n;
+    return w * (w + 1.0) / 2.0 + (n - w) * w;
+}
 
 /* Step of torch.optim.AdamW: p ← p·(1 − lr·decay); m, v moments; p ← p − lr/c1 · m/(√(v/c2) + eps)
  * with c1 = 1 − β1^t, c2 = 1 − β2^t. The gradient is multiplied by grad_scale first (clipping). */
@@ -130,10 +146,12 @@ struct ml_kernels {
                            float *dgate, float *dup, int64_t lddg);
 
     /* ---- causal attention along the path of each sequence (never across to another), blockwise
-     * with a running softmax (Dao et al. 2022). q[T, H·h] ldq; k, v[T, K·h] ldkv; o[T, H·h] ldo;
-     * lse[H, T] = log Σ exp(scale·q·k).
-     * Backward writes (not adds) dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and
-     * over blocks; fp32 accumulators. Work proportional to the unmasked blocks. Workspace comes
+     * with a running softmax (Dao et al. 2022). Query i sees the keys j of its path with
+     * i − window < j ≤ i by position on the path, so that a window may reach into shared rows;
+     * window 0: all j ≤ i. A window that no path outgrows gives the bits of none. q[T, H·h] ldq; k,
+     * v[T, K·h] ldkv; o[T, H·h] ldo; lse[H, T] = log Σ exp(scale·q·k). Backward writes (not adds)
+     * dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32
+     * accumulators. Work proportional to the blocks in which a query sees a key. Workspace comes
      * from ml_kernels_create. */
     void (*attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
                               const ml_sequences *sequences, const float *q, int64_t ldq,
@@ -144,8 +162,9 @@ struct ml_kernels {
                                const float *key, const float *value, int64_t ldkv, const float *o,
                                int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
                                float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv);
-    /* One new token against a cache: q[H·h]; the key and the value of position j < n are row
-     * row[j] of [rows, K·h] with ldkv; o[H·h]. For generation. */
+    /* One new token, at position n − 1, against a cache: q[H·h]; the key and the value of position
+     * j < n are row row[j] of [rows, K·h] with ldkv; o[H·h]. Only the window's positions are read,
+     * of `row` too. For generation. */
     void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
                              const int32_t *row, const float *q, const float *key,
                              const float *value, int64_t ldkv, float *o);

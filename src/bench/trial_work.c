@@ -60,13 +60,16 @@ static double linear_flops(const ml_trial *t, const linear_shape *shape, int64_t
  * something that trains. */
 static double attention_flops(const ml_trial *t)
 {
-    double n = (double)t->options.length,
-           pairs = (double)t->options.sequences * n * (n + 1.0) / 2.0;
-    double forward = 4.0 * pairs * (double)(t->spec.heads * t->spec.head_dim),
-           layers = (double)t->spec.layers;
     bool to_the_end = t->options.method == ML_TRIAL_FULL ||
                       first_adapted(&t->spec, t->options.targets) == TRIAL_QKV;
-    return forward * (layers + 2.0 * (to_the_end ? layers : layers - 1.0));
+    double flops = 0.0;
+    for (int64_t l = 0; l < t->spec.layers; l++) {
+        double pairs = (double)t->options.sequences *
+                       ml_attention_pairs((double)t->options.length, ml_model_window(&t->spec, l));
+        flops +=
+            (l > 0 || to_the_end ? 12.0 : 4.0) * pairs * (double)(t->spec.heads * t->spec.head_dim);
+    }
+    return flops;
 }
 
 double trial_flops(const ml_trial *t)

@@ -1,5 +1,5 @@
 /* Passes with a cache of keys and values: prompts at once, then one token for each of several
- * sequences. */
+ * sequences. The cache keeps every position; a layer with a window reads its last ones. */
 #include "model/model_private.h"
 
 static void store_token(const ml_model *m, ml_cache *c, int64_t layer, int32_t row, int64_t token)
@@ -70,7 +70,7 @@ static void attend(ml_model *m, ml_cache *c, int64_t layer, int64_t count, const
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    const ml_attention_shape shape = attention_shape(m);
+    const ml_attention_shape shape = attention_shape(m, layer);
     const float *key = cache_row(c, layer, 0), *value = key + kv_width(m);
     for (int64_t i = 0; i < count; i++) {
         const int32_t *path = cache_path(c, slot[i]);

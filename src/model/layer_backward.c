@@ -82,7 +82,7 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     const float *qkv = saved_rows(m, saved->qkv, 0, a->wide_qkv, T * width);
     const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
-    ml_attention_shape shape = attention_shape(m);
+    ml_attention_shape shape = attention_shape(m, l);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
                           q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
     if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);

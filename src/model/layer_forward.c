@@ -8,10 +8,10 @@
 
 #include "model/model_private.h"
 
-ml_attention_shape attention_shape(const ml_model *m)
+ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
 {
     return (ml_attention_shape){m->heads, m->kv_heads, m->spec.head_dim,
-                                1.0F / sqrtf((float)m->spec.head_dim)};
+                                1.0F / sqrtf((float)m->spec.head_dim), layer_window(m, layer)};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)
@@ -69,13 +69,13 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
             a->sine, false);
 }
 
-static void attend(ml_model *m, const ml_batch *batch, const saved_layer *saved)
+static void attend(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
     const float *key = a->qkv + q, *value = key + kv_width(m);
-    const ml_attention_shape shape = attention_shape(m);
+    const ml_attention_shape shape = attention_shape(m, l);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width,
                          a->attention, q, saved ? saved->lse : a->lse);
     if (!saved) return;
@@ -147,7 +147,7 @@ void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
     if (hook->keys_forward)
         hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m),
                            qkv_width(m));
-    attend(m, batch, saved);
+    attend(m, l, batch, saved);
 }
 
 /* After attention only these rows go on; returns how many. */

@@ -72,8 +72,14 @@ struct ml_model {
     ml_virtual_hook virtual_hook;
 };
 
-/* scale 1/√h */
-ml_attention_shape attention_shape(const ml_model *m);
+/* Query i of this layer sees keys j with i − window < j ≤ i; 0: all up to itself. */
+static inline int64_t layer_window(const ml_model *m, int64_t layer)
+{
+    return ml_model_window(&m->spec, layer);
+}
+
+/* Of one layer; scale 1/√h. */
+ml_attention_shape attention_shape(const ml_model *m, int64_t layer);
 
 static inline int64_t qkv_width(const ml_model *m)
 {

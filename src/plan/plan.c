@@ -88,16 +88,20 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
 {
     enum { MOST_READ = 4096 };
     double n = (double)(s->max_len + more);
-    plan_sequence sum = {n, n, n * (n + 1.0) / 2.0};
+    int64_t window = 0;
+    for (int64_t l = 0; l < s->spec.layers; l++)
+        window = ml_max(window, ml_model_window(&s->spec, l));
+    plan_sequence sum = {n, n, ml_attention_pairs(n, 0), ml_attention_pairs(n, window)};
     int64_t count = s->sampler[0] ? ml_min(MOST_READ, ml_sampler_usable(s->sampler[0])) : 0;
     if (count == 0) return sum;
-    sum = (plan_sequence){0.0, 0.0, 0.0};
+    sum = (plan_sequence){0.0, 0.0, 0.0, 0.0};
     for (int64_t i = 0; i < count; i++) {
         int64_t at = ml_sampler_at(s->sampler[0], i);
         n = (double)(ml_dataset_length(s->data[0], at, s->max_len) + more);
         sum.tokens += n / (double)count;
         sum.rows += (double)ml_dataset_targets(s->data[0], at, s->max_len) / (double)count;
-        sum.pairs += n * (n + 1.0) / 2.0 / (double)count;
+        sum.pairs += ml_attention_pairs(n, 0) / (double)count;
+        sum.near_pairs += ml_attention_pairs(n, window) / (double)count;
     }
     return sum;
 }

@@ -121,7 +121,7 @@ static double linear_backward(const tally *t, const ml_linear *l, double T, doub
 /* ---- a micro-batch ------------------------------------------------------------------------- */
 
 typedef struct micro {
-    double tokens, rows, pairs;
+    double tokens, rows, pairs, near_pairs;
     double chunks, last_chunks, head_chunks;
 } micro;
 
@@ -259,6 +259,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
     for (int64_t i = 0; i < t->spec->layers; i++) {
         const ml_layer *l = ml_model_layer(model, i);
         bool last = i == t->spec->layers - 1;
+        b.pairs = ml_model_window(t->spec, i) > 0 ? batch->near_pairs : batch->pairs;
         double T = last ? b.rows : b.tokens, calls = last ? b.last_chunks : b.chunks;
         layer_forward(t, l, &b, T, calls);
         int stop = goes_back ? -1 : first_trained(t, l);
@@ -318,7 +319,8 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
         double n = (double)ml_min(size, most - at);
         const micro b = {.tokens = n * s->sequence.tokens,
                          .rows = n * s->sequence.rows,
-                         .pairs = n * s->sequence.pairs};
+                         .pairs = n * s->sequence.pairs,
+                         .near_pairs = n * s->sequence.near_pairs};
         micro_batch(&t, model, &b, mode);
     }
     const ml_sum_group over_tp = group_of(s, tp, 1.0);

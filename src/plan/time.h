@@ -5,9 +5,10 @@
 #include "mpilora/plan.h"
 
 /* What the data make of a sequence on average, after cutting: its tokens, those whose successor is
- * predicted, and the pairs of tokens that attend. */
+ * predicted, and the pairs of tokens that attend, in a layer without and with the model's window.
+ */
 typedef struct plan_sequence {
-    double tokens, rows, pairs;
+    double tokens, rows, pairs, near_pairs;
 } plan_sequence;
 
 typedef struct plan_step {

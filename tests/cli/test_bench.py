@@ -43,7 +43,7 @@ def test_table():
 
 def test_bad_input():
     for words, expected in ((["gem"], "gemm"), (["gemm", "--rows", "0"], "--rows"), (["gemm", "--dtype", "fp16"], "fp16"),
-                            (["attention", "--kv-heads", "5"], "--kv-heads"), (["attention", "--head-dim", "257"], "256"),
+                            (["attention", "--kv-heads", "5"], "--kv-heads"), (["attention", "--window", "-1"], "--window"), (["attention", "--head-dim", "257"], "256"),
                             (["gemm", "--rows", "16000000", "--cols", "16000000"], "too large"), (["gemm", "--row", "4"], "--rows"), ([], "usage")):
         run = bench(*words)
         assert run.returncode == 2 and expected in run.stderr and run.stdout == "", (words, run)

@@ -12,15 +12,18 @@
 
 #include "mpilora/kernels.h"
 
-enum { T_MOST = 400, GAP = 3 };
+enum { T_MOST = 400, GAP = 3, WITH_WINDOWS = 2 /* of the shapes: the reference is slow */ };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
 static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
-static const ml_attention_shape shapes[] = {{2, 2, 64, 0.125f},
-                                            {4, 2, 10, 0.3f},
-                                            {3, 1, 80, 0.11f},
-                                            {2, 1, 8, 0.35f},
-                                            {1, 1, 256, 0.0625f}};
+static const ml_attention_shape shapes[] = {{2, 2, 64, 0.125f, 0},
+                                            {4, 2, 10, 0.3f, 0},
+                                            {3, 1, 80, 0.11f, 0},
+                                            {2, 1, 8, 0.35f, 0},
+                                            {1, 1, 256, 0.0625f, 0}};
+/* One key, less than a block, a block and one beside it, several; in `trees` shorter and longer
+ * than what is shared; the last one no path outgrows. */
+static const int64_t windows[] = {0, 1, 2, 17, 63, 64, 65, 130, 200, T_MOST};
 /* Packed sequences of one token, less than a block, exactly a block, several blocks. */
 static const int64_t starts[] = {0, 1, 8, 58, 122, 187, 387};
 static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL},
@@ -88,9 +91,10 @@ static void near(const char *what, const ml_kernels *k, const ml_attention_shape
 {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= 1e-5 * fmax(1, fabs((double)want[i]))))
-            fail_msg("%s (%s, head dimension %lld): element %lld is %.9g, the reference says %.9g",
-                     what, k->vector_path, (long long)s->head_dim, (long long)i, (double)got[i],
-                     (double)want[i]);
+            fail_msg("%s (%s, head dimension %lld, window %lld): element %lld is %.9g, the "
+                     "reference says %.9g",
+                     what, k->vector_path, (long long)s->head_dim, (long long)s->window,
+                     (long long)i, (double)got[i], (double)want[i]);
 }
 
 static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s,
@@ -121,13 +125,76 @@ static void add_row(const float *x, int64_t row, float *y, int64_t to, int64_t n
     for (int64_t c = 0; c < n; c++) y[to * n + c] += x[row * n + c];
 }
 
-/* The trees against the same sequences each written out whole: what a row gets there in several
- * places adds up. The gradient of o counts once, where the row is a sequence's own. */
-static void test_trees_are_sequences_written_out(void **state)
+/* A window that no path outgrows: the bits of none. */
+static void wide_window_is_none(const ml_kernels *k, const ml_attention_shape *shape,
+                                const ml_sequences *sequences, int64_t longest)
+{
+    ml_attention_shape s = *shape;
+    tensors none = tensors_of(&s, sequences->start[sequences->count]),
+            wide = tensors_of(&s, none.T);
+    s.window = 0;
+    run(k, &s, sequences, &none);
+    s.window = longest;
+    run(k, &s, sequences, &wide);
+    const size_t bytes = (size_t)none.room * sizeof(float);
+    assert_memory_equal(none.o, wide.o, bytes);
+    assert_memory_equal(none.lse, wide.lse, bytes);
+    assert_memory_equal(none.dq, wide.dq, bytes);
+    assert_memory_equal(none.dk, wide.dk, bytes);
+    assert_memory_equal(none.dv, wide.dv, bytes);
+    release(&none);
+    release(&wide);
+}
+
+static double score(const ml_attention_shape *s, const tensors *t, int64_t query, int64_t key)
+{
+    double sum = 0;
+    for (int64_t c = 0; c < s->head_dim; c++)
+        sum += (double)t->q[query * t->ldq + c] * (double)t->k[key * t->ldkv + c];
+    return (double)s->scale * sum;
+}
+
+/* Head 0 of the reference against the definition: every position of the path is asked whether the
+ * query sees it. */
+static void reference_is_the_definition(const ml_attention_shape *s, const ml_sequences *sequences)
+{
+    tensors t = tensors_of(s, sequences->start[sequences->count]);
+    run(ml_kernels_reference(), s, sequences, &t);
+    for (int64_t q = 0; q < sequences->count; q++)
+        for (int64_t row = sequences->start[q]; row < sequences->start[q + 1]; row++) {
+            int64_t i = ml_sequences_shared(sequences, q) + row - sequences->start[q];
+            double sum = 0, first_of_o = 0;
+            for (int64_t j = 0; j <= i; j++) {
+                if (s->window > 0 && j <= i - s->window) continue;
+                int64_t key = ml_sequences_row(sequences, q, j);
+                double e = exp(score(s, &t, row, key));
+                sum += e;
+                first_of_o += e * (double)t.v[key * t.ldkv];
+            }
+            const float want[] = {(float)log(sum), (float)(first_of_o / sum)};
+            near("log-sum-exp by definition", ml_kernels_reference(), s, 1, t.lse + row, want);
+            near("o by definition", ml_kernels_reference(), s, 1, t.o + row * t.ldq, want + 1);
+        }
+    release(&t);
+}
+
+static void test_reference_is_the_definition(void **state)
 {
     (void)state;
+    ml_attention_shape s = shapes[1];
+    for (size_t i = 0; i < COUNT(windows); i++) {
+        s.window = windows[i];
+        reference_is_the_definition(&s, &packed);
+        reference_is_the_definition(&s, &trees);
+    }
+}
+
+/* The trees against the same sequences each written out whole: what a row gets there in several
+ * places adds up. The gradient of o counts once, where the row is a sequence's own. */
+static void trees_are_sequences_written_out(int64_t window)
+{
     enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
-    const ml_attention_shape s = {4, 2, 10, 0.3f};
+    const ml_attention_shape s = {4, 2, 10, 0.3f, window};
     const ml_kernels *k = ml_kernels_reference();
     int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim,
                               KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
@@ -179,8 +246,14 @@ static void test_trees_are_sequences_written_out(void **state)
     release(&sum);
 }
 
+static void test_trees_are_sequences_written_out(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(windows); i++) trees_are_sequences_written_out(windows[i]);
+}
+
 /* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way
- * round. */
+ * round; what lies before the window would be seen if it were read. */
 static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape *s)
 {
     const int64_t n = one_long.start[1];
@@ -192,6 +265,9 @@ static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape
         row[j] = (int32_t)(n - 1 - j);
         memcpy(key + row[j] * t.ldkv, t.k + j * t.ldkv, (size_t)t.ldkv * sizeof *key);
         memcpy(value + row[j] * t.ldkv, t.v + j * t.ldkv, (size_t)t.ldkv * sizeof *value);
+        if (s->window == 0 || j > n - 1 - s->window) continue;
+        key[row[j] * t.ldkv] = value[row[j] * t.ldkv] = NAN;
+        row[j] = INT32_MIN;
     }
     k->attention_forward(k, s, &one_long, t.q, t.ldq, t.k, t.v, t.ldkv, t.o, t.ldq, t.lse);
     k->attention_decode(k, s, n, row, t.q + (n - 1) * t.ldq, key, value, t.ldkv, o);
@@ -205,22 +281,28 @@ static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape
 static void every_shape(const char *vector_path)
 {
     for (size_t i = 0; i < COUNT(shapes); i++) {
-        const ml_attention_shape *s = &shapes[i];
+        ml_attention_shape s = shapes[i];
         const ml_kernels_options options = {.backend = "ref",
                                             .vector_path = vector_path,
                                             .tokens = T_MOST,
-                                            .head_dim = s->head_dim,
-                                            .heads = s->heads,
-                                            .kv_heads = s->kv_heads};
+                                            .head_dim = s.head_dim,
+                                            .heads = s.heads,
+                                            .kv_heads = s.kv_heads};
         ml_kernels *k;
         if (ml_kernels_create(&k, &options) != ML_OK) {
             print_message("skipped: %s\n", ml_error_text());
             return;
         }
-        same_as_reference(k, s, &packed);
-        same_as_reference(k, s, &one_long);
-        same_as_reference(k, s, &trees);
-        decode_is_the_last_row(k, s);
+        for (size_t w = 0; w < COUNT(windows) && (w == 0 || i < WITH_WINDOWS); w++) {
+            s.window = windows[w];
+            same_as_reference(k, &s, &packed);
+            same_as_reference(k, &s, &one_long);
+            same_as_reference(k, &s, &trees);
+            decode_is_the_last_row(k, &s);
+        }
+        wide_window_is_none(k, &s, &packed, 200);
+        wide_window_is_none(k, &s, &one_long, one_long.start[1]);
+        wide_window_is_none(k, &s, &trees, 173);
         ml_kernels_destroy(k);
     }
 }
@@ -267,6 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread),
                                        cmocka_unit_test(test_many_threads),
                                        cmocka_unit_test(test_undeclared_length),
+                                       cmocka_unit_test(test_reference_is_the_definition),
                                        cmocka_unit_test(test_trees_are_sequences_written_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -184,7 +184,7 @@ static void activations(bench *s)
     }
 }
 
-static const ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f};
+static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0};
 static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
 static const ml_sequences packed = {3, starts, shared};
 
@@ -195,14 +195,21 @@ static double attention_loss(bench *s)
     return weighted(s, s->y, T * Q);
 }
 
-static void attention(bench *s)
+static void attention_with(bench *s, int64_t window)
 {
+    attention_shape.window = window;
     (void)attention_loss(s);
     s->k->attention_backward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q,
                              s->lse, s->c, Q, s->dx, Q, s->dw, s->du, KVD);
     check(s, "attention dq", attention_loss, s->x, T * Q, s->dx, 0);
     check(s, "attention dk", attention_loss, s->w, T * KVD, s->dw, 0);
     check(s, "attention dv", attention_loss, s->u, T * KVD, s->du, 0);
+}
+
+static void attention(bench *s)
+{
+    const int64_t windows[] = {0, 1, 2, T};
+    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) attention_with(s, windows[i]);
 }
 
 enum { SMOOTHING_PERCENT = 10 };

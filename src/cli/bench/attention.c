@@ -9,15 +9,17 @@ static const double seconds_wanted = 2, most_elements = 1e10;
 
 typedef struct attention_options {
     bool json;
-    int64_t tokens, length, heads, kv_heads, head_dim;
+    int64_t tokens, length, window, heads, kv_heads, head_dim;
 } attention_options;
 
 static const char usage[] = "mpilora bench attention [--json] [--tokens T] [--length N] "
-                            "[--heads H] [--kv-heads K] [--head-dim D]";
+                            "[--window W] [--heads H] [--kv-heads K] [--head-dim D]";
 
 static const option options[] = {
     {"--tokens", OPTION_INT, offsetof(attention_options, tokens), "T", "all tokens", "2048"},
     {"--length", OPTION_INT, offsetof(attention_options, length), "N", "of a sequence", "512"},
+    {"--window", OPTION_INT, offsetof(attention_options, window), "W",
+     "keys that a query sees, itself one of them; 0: all", "0"},
     {"--heads", OPTION_INT, offsetof(attention_options, heads), "H", "query heads", "12"},
     {"--kv-heads", OPTION_INT, offsetof(attention_options, kv_heads), "K",
      "key and value heads; else as many as query heads", NULL},
@@ -50,8 +52,8 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
                                         .heads = o->heads,
                                         .kv_heads = o->kv_heads};
     int64_t count = (o->tokens + o->length - 1) / o->length;
-    a->shape =
-        (ml_attention_shape){o->heads, o->kv_heads, o->head_dim, 1 / sqrtf((float)o->head_dim)};
+    a->shape = (ml_attention_shape){o->heads, o->kv_heads, o->head_dim,
+                                    1 / sqrtf((float)o->head_dim), o->window};
     ML_TRY(ml_kernels_create(&a->k, &options));
     for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
@@ -65,10 +67,8 @@ done:
 static double attention_gflops(const attention *a)
 {
     double pairs = 0;
-    for (int64_t i = 0; i < a->sequences.count; i++) {
-        double n = (double)(a->start[i + 1] - a->start[i]);
-        pairs += n * (n + 1) / 2;
-    }
+    for (int64_t i = 0; i < a->sequences.count; i++)
+        pairs += ml_attention_pairs((double)(a->start[i + 1] - a->start[i]), a->shape.window);
     return 4e-9 * pairs * (double)(a->shape.heads * a->shape.head_dim);
 }
 
@@ -101,19 +101,22 @@ static ml_status measure(const attention_options *o)
         bench_add(&forward, f);
         bench_add(&backward, b);
     }
-    char title[160];
+    char title[200], window[40] = "";
+    if (o->window > 0) snprintf(window, sizeof window, ", window %" PRId64, o->window);
     snprintf(title, sizeof title,
-             "attention, %" PRId64 " tokens in sequences of %" PRId64 ", %" PRId64
+             "attention, %" PRId64 " tokens in sequences of %" PRId64 "%s, %" PRId64
              " heads (%" PRId64 ") × %" PRId64,
-             o->tokens, o->length, o->heads, o->kv_heads, o->head_dim);
+             o->tokens, o->length, window, o->heads, o->kv_heads, o->head_dim);
     const ml_kernels_rate r = {.path = "blockwise",
                                .forward = bench_rates(&forward, gflops),
                                .backward = bench_rates(&backward, 2.5 * gflops)};
     bench_report_rates(o->json,
-                       json_pack("{s:I, s:I, s:I, s:I, s:I}", "tokens", (json_int_t)o->tokens,
-                                 "length", (json_int_t)o->length, "heads", (json_int_t)o->heads,
-                                 "kv_heads", (json_int_t)o->kv_heads, "head_dim",
-                                 (json_int_t)o->head_dim),
+                       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "tokens",
+                                 (json_int_t)o->tokens, "length", (json_int_t)o->length, "heads",
+                                 (json_int_t)o->heads, "kv_heads", (json_int_t)o->kv_heads,
+                                 "head_dim", (json_int_t)o->head_dim, "window",
+                                 (json_int_t)o->window, "forward_seconds", bench_median(&forward),
+                                 "backward_seconds", bench_median(&backward)),
                        title, bench_largest(&peaks), a.k, &r, 1);
 done:
     ml_kernels_destroy(a.k);
@@ -134,6 +137,9 @@ static ml_status run(int argc, char **argv)
         {"--head-dim", o.head_dim, 256}, {NULL, 0, 0}};
     st = bench_check_sizes(sizes);
     if (st != ML_OK) return st;
+    if (o.window < 0 || o.window > 1 << 24)
+        return ml_fail(ML_USAGE, "--window: %" PRId64 ", expected 0 (none) to %d keys", o.window,
+                       1 << 24);
     if (o.heads % o.kv_heads != 0)
         return ml_fail(ML_USAGE, "--kv-heads: %" PRId64 " does not divide --heads %" PRId64,
                        o.kv_heads, o.heads);

@@ -1,7 +1,9 @@
 /* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK own
  * tokens of one sequence; query and key blocks of a sequence are cut at the same places, so only
  * blocks on the diagonal are masked, and exactly along their diagonal. Of an earlier sequence on
- * the path a key block may be used in part: its first rows. */
+ * the path a key block may be used in part: its first rows. With a window, pairs of blocks in
+ * which no query sees a key are never visited; in those that the window's edge crosses, what lies
+ * before it is masked. */
 #ifndef MPILORA_KERNELS_NATIVE_ATTENTION_H
 #define MPILORA_KERNELS_NATIVE_ATTENTION_H
 
@@ -34,6 +36,7 @@ int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_star
 typedef struct block {
     int64_t sequence, index; /* index: its place in the sequence */
     int64_t first, rows;     /* tokens */
+    int64_t position;        /* of the first token on its path */
 } block;
 
 /* Tasks 0 … blocks·heads − 1, one a block and head: sequence by sequence, head by head, the last
@@ -50,36 +53,63 @@ block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *bloc
 ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, int64_t index)
 {
     int64_t first = sequences->start[sequence] + index * BLOCK;
-    return (block){sequence, index, first, ml_min(BLOCK, sequences->start[sequence + 1] - first)};
+    return (block){sequence, index, first, ml_min(BLOCK, sequences->start[sequence + 1] - first),
+                   ml_sequences_shared(sequences, sequence) + index * BLOCK};
 }
 
 ML_INLINE bool on_diagonal(block queries, block keys) { return queries.first == keys.first; }
+
+/* Query i of a block sees the keys j > i − reach of another (of those not after it). */
+ML_INLINE int64_t window_reach(const ml_attention_shape *shape, block queries, block keys)
+{
+    return shape->window - (queries.position - keys.position);
+}
+
+/* Does the window's edge cross this pair of blocks: is there a key that the last query no longer
+ * sees? */
+ML_INLINE bool on_edge(const ml_attention_shape *shape, block queries, block keys)
+{
+    return shape->window > 0 && window_reach(shape, queries, keys) < queries.rows;
+}
 
 /* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then
  * those before it on the path, the nearest sequence first. */
 typedef struct key_walk {
     const ml_sequences *sequences;
     int64_t sequence, next, end; /* whose own tokens are under way, and which of them are left */
+    int64_t lowest;              /* position: nothing before it is seen */
 } key_walk;
 
-ML_INLINE key_walk walk_keys(const ml_sequences *sequences, block queries)
+/* The first own token of the walk's sequence that it visits: whole blocks from `lowest` on. */
+ML_INLINE int64_t walk_start(const key_walk *walk)
 {
-    return (key_walk){sequences, queries.sequence, sequences->start[queries.sequence],
-                      queries.first + queries.rows};
+    int64_t before = walk->lowest - ml_sequences_shared(walk->sequences, walk->sequence);
+    return walk->sequences->start[walk->sequence] + ml_max(0, before) / BLOCK * BLOCK;
+}
+
+ML_INLINE key_walk walk_keys(const ml_attention_shape *shape, const ml_sequences *sequences,
+                             block queries)
+{
+    key_walk walk = {sequences, queries.sequence, 0, queries.first + queries.rows,
+                     ml_attention_first(shape, queries.position)};
+    walk.next = walk_start(&walk);
+    return walk;
 }
 
 ML_INLINE bool next_keys(key_walk *walk, block *keys)
 {
     if (walk->next == walk->end) {
         int64_t before = ml_sequences_shared(walk->sequences, walk->sequence);
-        if (before == 0) return false;
+        if (before <= walk->lowest) return false;
         do walk->sequence--;
         while (ml_sequences_shared(walk->sequences, walk->sequence) >= before);
-        walk->next = walk->sequences->start[walk->sequence];
-        walk->end = walk->next + before - ml_sequences_shared(walk->sequences, walk->sequence);
+        walk->next = walk_start(walk);
+        walk->end = walk->sequences->start[walk->sequence] + before -
+                    ml_sequences_shared(walk->sequences, walk->sequence);
     }
     int64_t index = (walk->next - walk->sequences->start[walk->sequence]) / BLOCK;
-    *keys = (block){walk->sequence, index, walk->next, ml_min(BLOCK, walk->end - walk->next)};
+    *keys = sequence_block(walk->sequences, walk->sequence, index);
+    keys->rows = ml_min(keys->rows, walk->end - walk->next);
     walk->next += keys->rows;
     return true;
 }

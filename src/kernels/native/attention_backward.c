@@ -61,7 +61,8 @@ static void load_keys(const call *c, const space *s, block keys, int64_t kv_head
 static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
 {
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
-    bool diagonal = on_diagonal(queries, keys);
+    bool diagonal = on_diagonal(queries, keys), edge = on_edge(c->shape, queries, keys);
+    int64_t reach = window_reach(c->shape, queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
     copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries,
               c->padded);
@@ -86,6 +87,7 @@ static void probabilities(const call *c, const space *s, block queries, block ke
         }
         for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++)
             p[j] = ds[j] = 0;
+        for (int64_t j = 0; edge && j < ml_min(n, i - reach + 1); j++) p[j] = ds[j] = 0;
     }
 }
 
@@ -125,14 +127,19 @@ static void clear_query_gradients(const call *c, int64_t first, int64_t end, int
         memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
 }
 
-/* The loaded key block with all query blocks of a sequence from the index-th on, in every head of
- * the group. */
+/* The loaded key block with the query blocks of a sequence that see one of its keys, from the
+ * index-th on, in every head of the group. */
 static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head,
                          int64_t sequence, int64_t index, bool with_queries)
 {
-    int64_t group = c->shape->heads / c->shape->kv_heads, end = c->sequences->start[sequence + 1];
+    int64_t group = c->shape->heads / c->shape->kv_heads, start = c->sequences->start[sequence],
+            end = c->sequences->start[sequence + 1];
+    if (c->shape->window > 0) {
+        int64_t seen_before = keys.position + keys.rows - 1 + c->shape->window;
+        end = ml_min(end, start + seen_before - ml_sequences_shared(c->sequences, sequence));
+    }
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int64_t i = index; c->sequences->start[sequence] + i * BLOCK < end; i++) {
+        for (int64_t i = index; start + i * BLOCK < end; i++) {
             block queries = sequence_block(c->sequences, sequence, i);
             probabilities(c, s, queries, keys, head);
             add_key_gradients(c, s, queries, keys);
@@ -145,15 +152,14 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t kv_h
 static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
 {
     const ml_sequences *sequences = c->sequences;
-    int64_t h = c->shape->head_dim, position = ml_sequences_shared(sequences, keys.sequence) +
-                                               keys.first - sequences->start[keys.sequence];
+    int64_t h = c->shape->head_dim;
     load_keys(c, s, keys, kv_head);
     memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     meet_queries(c, s, keys, kv_head, keys.sequence, keys.index, with_queries);
     block reached = keys;
     for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
-        reached.rows = ml_min(reached.rows, ml_sequences_shared(sequences, i) - position);
+        reached.rows = ml_min(reached.rows, ml_sequences_shared(sequences, i) - keys.position);
         if (reached.rows <= 0) break;
         meet_queries(c, s, reached, kv_head, i, 0, with_queries);
     }
@@ -166,7 +172,7 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
     int64_t group = c->shape->heads / c->shape->kv_heads;
-    key_walk walk = walk_keys(c->sequences, queries);
+    key_walk walk = walk_keys(c->shape, c->sequences, queries);
     block keys;
     clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
     while (next_keys(&walk, &keys)) {

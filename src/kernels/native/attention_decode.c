@@ -1,5 +1,5 @@
 /* One new token against a cache of n: each query head runs over the keys in blocks with a running
- * softmax; bound by reading the cache. */
+ * softmax; bound by reading the cache, of which a window reads its own positions alone. */
 #include "kernels/native/attention.h"
 
 ML_INLINE float dot(int64_t n, const float *a, const float *b)
@@ -42,14 +42,15 @@ void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *
                                  const float *value, int64_t ldkv, float *o)
 {
     (void)k;
-    int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
-#pragma omp parallel for schedule(static) if (n * shape->heads * h >= ML_PARALLEL_FROM)
+    int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads,
+            first = ml_attention_first(shape, n - 1);
+#pragma omp parallel for schedule(static) if ((n - first) * shape->heads * h >= ML_PARALLEL_FROM)
     for (int64_t head = 0; head < shape->heads; head++) {
         float *out = o + head * h;
         running r = {-1e30f, 0};
         for (int64_t x = 0; x < h; x++) out[x] = 0;
         int64_t at = head / group * h;
-        for (int64_t j = 0; j < n; j += BLOCK)
+        for (int64_t j = first; j < n; j += BLOCK)
             decode_block(shape, ml_min(BLOCK, n - j), row + j, q + head * h, key + at, value + at,
                          ldkv, &r, out);
         for (int64_t x = 0; x < h; x++) out[x] /= r.sum;

@@ -50,6 +50,14 @@ static void mask_diagonal(int64_t keys, float *scores)
         for (int64_t i = first_query(true, j); i < j; i++) scores[j * BLOCK + i] = -INFINITY;
 }
 
+/* The queries whose window ends behind key j do not attend to it. A query that sees no key of the
+ * block keeps its top and its sum: e^−∞ is zero. */
+static void mask_window(int64_t reach, int64_t keys, int64_t n, float *scores)
+{
+    for (int64_t j = 0; j < keys; j++)
+        for (int64_t i = ml_max(0, j + reach); i < n; i++) scores[j * BLOCK + i] = -INFINITY;
+}
+
 /* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
 static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
 {
@@ -91,6 +99,8 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
      s->queries, BLOCK, s->scores, BLOCK, false);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
+    if (on_edge(c->shape, queries, keys))
+        mask_window(window_reach(c->shape, queries, keys), keys.rows, n, s->scores);
     softmax_step(s, diagonal, keys.rows, n);
     copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
     for (int64_t i = 0; i < queries.rows && !first; i++) {
@@ -111,7 +121,7 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
         s->top[i] = -1e30f;
         s->sum[i] = 0;
     }
-    key_walk walk = walk_keys(c->sequences, queries);
+    key_walk walk = walk_keys(c->shape, c->sequences, queries);
     block keys;
     for (bool first = true; next_keys(&walk, &keys); first = false)
         key_block(c, s, queries, keys, head, first);

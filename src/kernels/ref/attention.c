@@ -1,6 +1,7 @@
 /* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T
  * × T matrix is needed.
- *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over the j at or before i on its path
+ *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over the j at or before i on its path,
+ *     with a window w those with j > i − w
  *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
  *     dv_j = Σ p_ij·dO_i */
 #include <math.h>
@@ -14,11 +15,11 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* The keys that a query attends to: positions 0 … n−1 of a path, or the rows of a list
+/* The keys that a query attends to: positions first … n−1 of a path, or of the rows of a list
  * (`sequences` NULL). */
 typedef struct keys {
     const ml_sequences *sequences;
-    int64_t sequence, n;
+    int64_t sequence, first, n;
     const int32_t *row;
 } keys;
 
@@ -32,13 +33,13 @@ static void attend(const ml_attention_shape *shape, const keys *keys, const floa
                    const float *key, const float *value, int64_t ldkv, float *o, float *lse)
 {
     double top = -INFINITY, sum = 0, scale = (double)shape->scale;
-    int64_t n = keys->n, h = shape->head_dim;
-    for (int64_t j = 0; j < n; j++)
+    int64_t first = keys->first, n = keys->n, h = shape->head_dim;
+    for (int64_t j = first; j < n; j++)
         top = fmax(top, scale * dot(h, q, key + key_row(keys, j) * ldkv));
-    for (int64_t j = 0; j < n; j++)
+    for (int64_t j = first; j < n; j++)
         sum += exp(scale * dot(h, q, key + key_row(keys, j) * ldkv) - top);
     for (int64_t c = 0; c < h; c++) o[c] = 0;
-    for (int64_t j = 0; j < n; j++) {
+    for (int64_t j = first; j < n; j++) {
         int64_t row = key_row(keys, j);
         double p = exp(scale * dot(h, q, key + row * ldkv) - top) / sum;
         for (int64_t c = 0; c < h; c++) o[c] += (float)(p * (double)value[row * ldkv + c]);
@@ -46,10 +47,11 @@ static void attend(const ml_attention_shape *shape, const keys *keys, const floa
     if (lse) *lse = (float)(top + log(sum));
 }
 
-static keys keys_of(const ml_sequences *sequences, int64_t s, int64_t row)
+static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequences, int64_t s,
+                    int64_t row)
 {
-    return (keys){sequences, s, ml_sequences_shared(sequences, s) + row - sequences->start[s] + 1,
-                  NULL};
+    int64_t position = ml_sequences_shared(sequences, s) + row - sequences->start[s];
+    return (keys){sequences, s, ml_attention_first(shape, position), position + 1, NULL};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
@@ -63,7 +65,7 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(sequences, s, i);
+                const keys keys = keys_of(shape, sequences, s, i);
                 int64_t kv = head / group * h;
                 attend(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                        o + i * ldo + head * h, lse + head * T + i);
@@ -79,7 +81,7 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys, c
     int64_t h = shape->head_dim;
     double scale = (double)shape->scale, D = dot(h, d_o, o);
     for (int64_t c = 0; c < h; c++) dq[c] = 0;
-    for (int64_t j = 0; j < keys->n; j++) {
+    for (int64_t j = keys->first; j < keys->n; j++) {
         int64_t row = key_row(keys, j);
         double p = exp(scale * dot(h, q, key + row * ldkv) - (double)lse);
         double ds = p * (dot(h, d_o, value + row * ldkv) - D) * scale;
@@ -105,7 +107,7 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(sequences, s, i);
+                const keys keys = keys_of(shape, sequences, s, i);
                 int64_t kv = head / group * h;
                 attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                 o + i * ldo + head * h, lse[head * T + i],
@@ -120,7 +122,7 @@ static void attention_decode(const ml_kernels *k, const ml_attention_shape *shap
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
-    const keys keys = {.n = n, .row = row};
+    const keys keys = {.first = ml_attention_first(shape, n - 1), .n = n, .row = row};
     for (int64_t head = 0; head < shape->heads; head++)
         attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv,
                o + head * h, NULL);
