@@ -118,6 +118,7 @@ static ml_status one_step(run *r, step_result *result)
 {
     ml_status st = run_step(r, result);
     if (st != ML_OK) return reject_checkpoint(r, st);
+    if (result->given_up) return ML_OK;
     if (r->step == 0) r->loss_first = result->loss;
     r->step++;
     r->loss_last = result->loss;
@@ -181,7 +182,7 @@ static ml_status stop_here(run *r)
     return ml_fail(ML_STOPPED,
                    "stopped by %s after saving step %" PRId64 " of %" PRId64
                    " in %s; the same command goes on from there",
-                   deadline_is_near(r) ? "its time limit" : "a signal", r->step,
+                   deadline_is_near(r, 1) ? "its time limit" : "a signal", r->step,
                    r->config->train.steps, r->config->run_dir);
 }
 
@@ -204,7 +205,8 @@ static ml_status steps(run *r)
     while (r->step < c->train.steps && !stop) {
         step_result result;
         ML_TRY(one_step(r, &result));
-        stop = result.stop;
+        stop = result.stop || result.given_up;
+        if (result.given_up) break;
         ML_TRY(evaluate_where_due(r, &stop));
         if (result.saved) ML_TRY(save_wait(r));
         ML_TRY(save_where_due(r, result.save || is_due(r->step, c->train.save_every.steps)));
@@ -253,6 +255,7 @@ ml_status ml_train_run(const ml_run_config *config, const ml_train_options *opti
     r->options = options;
     deadline_start(r);
     r->saved_step = -1;
+    r->look_every = 1;
     r->loss_first = r->loss_last = r->valid_loss = NAN;
     r->progress.best_loss = NAN;
     ML_TRY(start(r));

@@ -41,6 +41,7 @@ typedef struct run {
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
     deadline deadline;
+    int64_t look_every; /* micro-batches between two looks for a signal; the same on every rank */
     ml_checkpoint_progress progress;
     ml_adapter first;     /* of method.init, where that is an adapter; until its values are taken */
     int32_t *start_token; /* [virtual tokens], owned; NULL: they start otherwise */
@@ -89,10 +90,12 @@ ml_status reject_checkpoint(run *r, ml_status failure) ML_NODISCARD;
 bool signals_seen(void);
 /* The earlier of run.time_limit and SLURM_JOB_END_TIME. */
 void deadline_start(run *r);
-bool deadline_is_near(const run *r); /* on world rank 0: there is no room for one more step */
+/* On world rank 0: there is no room for so many more steps (0 or 1) and a save. */
+bool deadline_is_near(const run *r, int steps);
 /* Whether this rank would have the run save and end now: a signal, or no room for one more step.
  * Local; the ranks' answers are summed. */
 bool wants_to_stop(const run *r);
+bool wants_to_give_up(const run *r); /* within a step: a signal, or no room but for a save */
 
 /* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do
  * nothing. */

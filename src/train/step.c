@@ -47,6 +47,10 @@ static void find_wait(const session *s, step_result *out)
 
 /* ---- passes: forward and backward of the micro-batches ------------------------------------- */
 
+typedef struct passes {
+    double loss_sum, computed;
+} passes;
+
 /* Targets and tokens of the step's whole batch: every rank counts them, no rank asks another. */
 static void count_batch(const run *r, int64_t first, int64_t *targets, step_result *out)
 {
@@ -61,32 +65,58 @@ static void count_batch(const run *r, int64_t first, int64_t *targets, step_resu
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
-/* This replica's share of the batch, micro-batch by micro-batch: gradients of the mean loss, Σ
- * −log p, and the rows computed. */
-static ml_status accumulate(run *r, int64_t first, int64_t targets, double *loss_sum,
-                            double *computed, step_result *out)
+/* Adds the gradients of the mean loss, Σ −log p, and the rows computed. */
+static ml_status run_micro_batch(run *r, int64_t at, int64_t count, int64_t targets, passes *p,
+                                 step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
-    int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid);
+    bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
+    double loss, since = busy_seconds(s);
+    ml_status st =
+        ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->train, at, count, keyed));
+    if (st != ML_OK) return st;
+    out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
+    ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing,
+                  &loss);
+    p->loss_sum += loss;
+    p->computed += (double)s->packer.batch.tokens;
+    return ML_OK;
+}
+
+/* A step may take longer than a job has left: between micro-batches all ranks look whether one of
+ * them would stop, or has failed. What the step has added so far is then forgotten: parameters
+ * have not changed, and the next start does the step again from its first sequence. Collective. */
+static bool leaves_step(const run *r, ml_status st, step_result *out)
+{
+    double seen[] = {wants_to_give_up(r) ? 1.0 : 0.0, st != ML_OK ? 1.0 : 0.0};
+    ml_grid_sum_double(r->session.grid, ML_GROUP_WORLD, seen, 2);
+    out->given_up = seen[0] > 0.0;
+    return seen[0] + seen[1] > 0.0;
+}
+
+/* As many as the replica with the most has, so that all ranks look as often. */
+static int64_t count_rounds(const run *r)
+{
+    int64_t dp = ml_grid_dp(r->session.grid), micro = r->config->batch.micro;
+    return ((r->config->batch.sequences + dp - 1) / dp + micro - 1) / micro;
+}
+
+/* This replica's share of the batch, micro-batch by micro-batch. */
+static ml_status accumulate(run *r, int64_t first, int64_t targets, passes *p, step_result *out)
+{
+    const session *s = &r->session;
+    const ml_run_config *c = r->config;
+    ml_status st = ML_OK;
+    int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), rounds = count_rounds(r);
     int64_t at = first + ml_part_start(c->batch.sequences, dp, mine),
             end = at + ml_part_count(c->batch.sequences, dp, mine);
-    *loss_sum = *computed = 0.0;
-    for (; at < end; at += c->batch.micro) {
-        bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
-        double since = busy_seconds(s);
-        ml_status st = ml_grid_agree_in(
-            s->grid, ML_GROUP_TP,
-            pack_sequences(s, &s->train, at, ml_min(c->batch.micro, end - at), keyed));
-        if (st != ML_OK) return st;
-        out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
-        double loss;
-        ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets,
-                      c->optim.label_smoothing, &loss);
-        *loss_sum += loss;
-        *computed += (double)s->packer.batch.tokens;
+    for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
+        if (round > 0 && round % r->look_every == 0 && leaves_step(r, st, out)) break;
+        if (at < end && st == ML_OK)
+            st = run_micro_batch(r, at, ml_min(c->batch.micro, end - at), targets, p, out);
     }
-    return ML_OK;
+    return st;
 }
 
 /* ---- around the passes --------------------------------------------------------------------- */
@@ -128,29 +158,43 @@ void update_parameters(session *s, int64_t done, step_result *out)
 
 /* ---- the step ------------------------------------------------------------------------------ */
 
+/* Rounds between two looks of the next step, by what this one took on world rank 0: a look costs
+ * little, but one replica waits in it for another. */
+static int64_t rounds_between_looks(const run *r, double seconds)
+{
+    static const double apart = 0.2;
+    double rounds = ceil(apart * (double)count_rounds(r) / fmax(seconds, 1e-6));
+    return (int64_t)fmin(rounds, 1e6);
+}
+
 ml_status run_step(run *r, step_result *out)
 {
     session *s = &r->session;
     step_clock clock = step_clock_start(s);
     int64_t first = r->step * r->config->batch.sequences, targets;
-    enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SUMS };
+    enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, SUMS };
     double sums[SUMS] = {0.0};
+    passes p = {0};
     *out = (step_result){0};
     count_batch(r, first, &targets, out);
     clear_gradients(s, out);
-    ml_status st =
-        ml_grid_agree(s->grid, accumulate(r, first, targets, &sums[LOSS], &sums[COMPUTED], out));
-    if (st != ML_OK) return st;
-    if (ml_grid_tp_rank(s->grid) != 0) sums[LOSS] = sums[COMPUTED] = 0.0;
+    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &p, out));
+    if (st != ML_OK || out->given_up) return st;
+    if (ml_grid_tp_rank(s->grid) == 0) {
+        sums[LOSS] = p.loss_sum;
+        sums[COMPUTED] = p.computed;
+    }
     sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;
     sums[SAVED] = save_has_ended(r) ? 1.0 : 0.0;
     sums[SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
+    sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock.started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
     out->loss = sums[LOSS] / (double)targets;
     out->computed_tokens = (int64_t)sums[COMPUTED];
     out->stop = sums[STOP] > 0.0;
     out->saved = sums[SAVED] > 0.0;
     out->save = sums[SAVE] > 0.0;
+    r->look_every = rounds_between_looks(r, sums[SECONDS]);
     reduce_gradients(s, out);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);

@@ -77,12 +77,12 @@ void deadline_start(run *r)
     if (isfinite(left)) ml_log("this start has %.0f s, and saves before they are over", left);
 }
 
-bool deadline_is_near(const run *r)
+bool deadline_is_near(const run *r, int steps)
 {
     const deadline *d = &r->deadline;
     if (!isfinite(d->end) || r->step == r->first_step) return false;
-    double reserve =
-        fmin(least_reserve, share_of_time * (d->end - d->started)) + safety * (d->step + d->save);
+    double reserve = fmin(least_reserve, share_of_time * (d->end - d->started)) +
+                     safety * (steps * d->step + d->save);
     return ml_seconds() + reserve > d->end;
 }
 
@@ -90,5 +90,10 @@ bool deadline_is_near(const run *r)
 
 bool wants_to_stop(const run *r)
 {
-    return signals_seen() || (ml_grid_rank(r->session.grid) == 0 && deadline_is_near(r));
+    return signals_seen() || (ml_grid_rank(r->session.grid) == 0 && deadline_is_near(r, 1));
+}
+
+bool wants_to_give_up(const run *r)
+{
+    return signals_seen() || (ml_grid_rank(r->session.grid) == 0 && deadline_is_near(r, 0));
 }

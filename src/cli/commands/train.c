@@ -54,8 +54,13 @@ const ml_command ml_command_train = {
     .options = options,
     .notes =
         "Started again on the same run.dir it resumes from the newest valid checkpoint, on any "
-        "grid. SIGTERM, SIGINT and SIGUSR1 to the ranks save after the current step and end with "
-        "code 75: start the same command again. `mpilora help configuration` describes every key.",
+        "grid. SIGTERM, SIGINT and SIGUSR1 that reach the ranks save the last whole step, between "
+        "two micro-batches at the latest, and end with code 75: start the same command again. srun "
+        "hands TERM and USR1 to the ranks, mpirun USR1. Ctrl-C or TERM at Open MPI's mpirun leaves "
+        "them some two seconds: a micro-batch and a save that fit into them are saved, but mpirun "
+        "ends with 1. A second Ctrl-C kills at once: only the checkpoints before it stay, and Open "
+        "MPI may leave /dev/shm/vader_segment.* files behind. `mpilora help configuration` "
+        "describes every key.",
     .run = run,
     .parallel = true,
     .prepare = ml_train_catch_signals,
