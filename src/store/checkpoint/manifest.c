@@ -10,7 +10,7 @@
 #include "store/checkpoint/run_directory.h"
 
 static const int64_t largest_manifest = 16 << 20;
-static const char format_name[] = "mpilora checkpoint", changes_name[] = "allowed_changes";
+static const char format_name[] = "mpilora checkpoint";
 enum { SCHEMA = 1 };
 static const size_t text_flags = JSON_SORT_KEYS | JSON_INDENT(1) | JSON_REAL_PRECISION(17);
 
@@ -211,7 +211,7 @@ ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
                           "files", files_to_json(files));
     if (!m) return no_memory();
     if (state->changes && state->changes->count > 0 &&
-        json_object_set_new(m, changes_name, changes_to_json(state->changes))) {
+        json_object_set_new(m, ml_manifest_changes_key, changes_to_json(state->changes))) {
         st = no_memory();
         goto done;
     }
@@ -366,62 +366,6 @@ ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest, 
     return st;
 }
 
-static ml_status other_value(const json_t *manifest, const char *key, const char *here,
-                             const char *there)
-{
-    bool optim = !strncmp(key, "optim.", strlen("optim."));
-    return ml_fail(ML_USAGE,
-                   "%s: %s here, but the checkpoint of step %" PRId64
-                   " was made with %s; give the same value, %s%s%sanother run.dir, or --fresh to "
-                   "start over",
-                   key, here, (int64_t)json_integer_value(json_object_get(manifest, "step")), there,
-                   optim ? "--allow-change " : "", optim ? key : "",
-                   optim ? " to go on with the new one, " : "");
-}
-
-/* The manifest's value of a key of the identity; NULL: it has none. */
-static const char *recorded(const json_t *manifest, const char *key)
-{
-    return json_string_value(json_object_get(json_object_get(manifest, "identity"), key));
-}
-
-static bool differs(const json_t *manifest, const ml_checkpoint_identity *mine)
-{
-    const char *there = recorded(manifest, mine->key);
-    return !there || strcmp(there, mine->value) != 0;
-}
-
-static bool is_allowed(const ml_checkpoint_state *state, const char *key)
-{
-    for (int64_t i = 0; i < state->allowed; i++)
-        if (!strcmp(state->allow[i], key)) return true;
-    return false;
-}
-
-ml_status ml_manifest_compare(const json_t *manifest, const ml_checkpoint_state *state)
-{
-    json_t *identity = json_object_get(manifest, "identity");
-    for (int64_t i = 0; i < state->identities; i++) {
-        const ml_checkpoint_identity *mine = &state->identity[i];
-        const char *there = recorded(manifest, mine->key);
-        if (differs(manifest, mine) && !(there && is_allowed(state, mine->key)))
-            return other_value(manifest, mine->key, mine->value, there ? there : "none");
-    }
-    if ((int64_t)json_object_size(identity) == state->identities) return ML_OK;
-    const char *key;
-    json_t *value;
-    json_object_foreach(identity, key, value)
-    {
-        bool known = false;
-        for (int64_t i = 0; !known && i < state->identities; i++)
-            known = !strcmp(key, state->identity[i].key);
-        if (!known)
-            return other_value(manifest, key, "none",
-                               json_is_string(value) ? json_string_value(value) : "something else");
-    }
-    return ML_OK;
-}
-
 static void copy_name(char out[ML_PATH_NAME], const json_t *name)
 {
     snprintf(out, ML_PATH_NAME, "%s", json_is_string(name) ? json_string_value(name) : "");
@@ -444,65 +388,4 @@ void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *p)
     p->evaluated_step = evaluated ? json_integer_value(evaluated) : p->step;
     copy_name(p->backend, json_object_get(from, "product_path"));
     copy_name(p->vector_path, json_object_get(from, "vector_path"));
-}
-
-/* ---- changes of the identity --------------------------------------------------------------- */
-
-bool ml_manifest_has_changed(const json_t *manifest, const ml_checkpoint_state *state)
-{
-    const json_t *list = json_object_get(manifest, changes_name);
-    for (size_t c = 0; c < json_array_size(list); c++) {
-        const char *key = json_string_value(json_object_get(json_array_get(list, c), "key"));
-        for (int64_t i = 0; key && i < state->identities; i++)
-            if (!strcmp(key, state->identity[i].key) && differs(manifest, &state->identity[i]))
-                return true;
-    }
-    return false;
-}
-
-static void add_change(ml_checkpoint_changes *out, const char *key, const char *from,
-                       const char *to, int64_t step)
-{
-    ml_checkpoint_change *c = &out->items[out->count++];
-    snprintf(c->key, sizeof c->key, "%s", key);
-    snprintf(c->from, sizeof c->from, "%s", from);
-    snprintf(c->to, sizeof c->to, "%s", to);
-    c->step = step;
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-ml_status ml_manifest_changes(const json_t *manifest, const ml_checkpoint_state *state,
-                              ml_checkpoint_changes *out)
-{
-    ml_status st = ML_OK;
-    const json_t *list = json_object_get(manifest, changes_name);
-    int64_t named = (int64_t)json_array_size(list), count = named;
-    *out = (ml_checkpoint_changes){0};
-    for (int64_t i = 0; i < state->identities; i++) count += differs(manifest, &state->identity[i]);
-    if (count == 0) return ML_OK;
-    ML_NEW(out->items, count, ML_MEM_OTHER, "the run's changes");
-    for (int64_t c = 0; c < named; c++) {
-        const json_t *change = json_array_get(list, (size_t)c);
-        add_change(out, text_of(change, "key"), text_of(change, "from"), text_of(change, "to"),
-                   json_integer_value(json_object_get(change, "step")));
-    }
-    for (int64_t i = 0; i < state->identities; i++) {
-        const ml_checkpoint_identity *mine = &state->identity[i];
-        if (differs(manifest, mine))
-            add_change(out, mine->key, recorded(manifest, mine->key), mine->value,
-                       json_integer_value(json_object_get(manifest, "step")));
-    }
-done:
-    return st;
-}
-
-void ml_checkpoint_changes_destroy(ml_checkpoint_changes *changes)
-{
-    ml_memory_free(changes->items);
-    *changes = (ml_checkpoint_changes){0};
 }

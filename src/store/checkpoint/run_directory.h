@@ -1,4 +1,12 @@
-/* run_directory: what the checkpoint's files share about a run's directory. An internal module. */
+/* run_directory: what the checkpoint's files share about a run's directory. An internal module.
+ *
+ *   run_directory.c   the directory, and the checkpoints in it as directories
+ *   run_lock.c        who may write in it
+ *   manifest.c        what makes a checkpoint one: made, read, checked
+ *   identity.c        which run it is of
+ *   save.c            the states of a save; state_file.c: its tensors
+ *   find.c, load.c    the way back
+ */
 #ifndef MPILORA_STORE_CHECKPOINT_RUN_DIRECTORY_H
 #define MPILORA_STORE_CHECKPOINT_RUN_DIRECTORY_H
 
@@ -21,6 +29,7 @@ struct ml_run_directory {
 };
 
 static const char ml_manifest_name[] = "MANIFEST.json";
+static const char ml_manifest_changes_key[] = "allowed_changes";
 
 ml_status ml_lock_take(ml_run_directory *run) ML_NODISCARD;
 /* ML_USAGE naming who has taken the lock over, as he may where this process stood still for a
@@ -50,6 +59,14 @@ ml_status ml_step_has_set_aside(const ml_run_directory *run, const char *kind,
                                 bool *any) ML_NODISCARD;
 /* What a fresh start does: everything becomes "old". */
 ml_status ml_steps_start_over(const ml_run_directory *run) ML_NODISCARD;
+
+/* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0:
+ * none); those that stay and count are verified first. Faults are only warned of: the new
+ * checkpoint is safe. */
+void ml_steps_retain(ml_run_directory *run, int64_t keep, int64_t keep_step);
+
+bool ml_step_is_verified(const ml_run_directory *run, int64_t step);
+ml_status ml_step_remember(ml_run_directory *run, int64_t step) ML_NODISCARD;
 
 /* ---- manifests ----------------------------------------------------------------------------- */
 
@@ -84,23 +101,18 @@ ml_status ml_manifest_verify(ml_run_directory *run, int64_t step, const json_t *
  * verdict moves it away for good. */
 ml_status ml_step_check(ml_run_directory *run, int64_t step, json_t **manifest,
                         bool *bad) ML_NODISCARD;
+void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);
+
+/* ---- identity ------------------------------------------------------------------------------ */
+
 /* ML_USAGE naming the key and both values where the identity differs in a key that state->allow
  * does not name. */
 ml_status ml_manifest_compare(const json_t *manifest,
                               const ml_checkpoint_state *state) ML_NODISCARD;
-void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *progress);
 /* Whether the identity differs in a key that this run has changed before. */
 bool ml_manifest_has_changed(const json_t *manifest, const ml_checkpoint_state *state);
 /* The changes that the manifest names, and those from its identity to the state's. */
 ml_status ml_manifest_changes(const json_t *manifest, const ml_checkpoint_state *state,
                               ml_checkpoint_changes *out) ML_NODISCARD;
-
-/* Deletes the oldest checkpoints beyond `keep` (at least two) but never that of `keep_step` (0:
- * none); those that stay and count are verified first. Faults are only warned of: the new
- * checkpoint is safe. */
-void ml_steps_retain(ml_run_directory *run, int64_t keep, int64_t keep_step);
-
-bool ml_step_is_verified(const ml_run_directory *run, int64_t step);
-ml_status ml_step_remember(ml_run_directory *run, int64_t step) ML_NODISCARD;
 
 #endif
