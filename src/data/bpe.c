@@ -266,15 +266,7 @@ static ml_status encode_by_merging(ml_bpe *bpe, const char *piece, int64_t lengt
 ml_status ml_ids_add(ml_ids *ids, int32_t id)
 {
     ml_status st = ML_OK;
-    if (!ids->data) {
-        ids->capacity = 64;
-        ML_NEW(ids->data, ids->capacity, ML_MEM_OTHER, "token ids");
-    } else if (ids->count == ids->capacity) {
-        int32_t *grown = ml_memory_resize(ids->data, 2 * ids->capacity, sizeof *grown, "token ids");
-        if (!grown) return ML_RESOURCE;
-        ids->data = grown;
-        ids->capacity *= 2;
-    }
+    ML_GROW(ids->data, ids->count, ids->capacity, ML_MEM_OTHER, "token ids");
     ids->data[ids->count++] = id;
 done:
     return st;

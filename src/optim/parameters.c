@@ -2,29 +2,11 @@
  * moments, and how a sharded one is made whole. */
 #include "mpilora/optim.h"
 
-static ml_status grow(ml_parameters *p)
-{
-    ml_status st = ML_OK;
-    if (p->count < p->capacity) return ML_OK;
-    int64_t capacity = ml_max(64, 2 * p->capacity);
-    if (!p->items) {
-        ML_NEW(p->items, capacity, ML_MEM_OTHER, "the list of trainable tensors");
-    } else {
-        ml_parameter *items =
-            ml_memory_resize(p->items, capacity, sizeof *items, "the list of trainable tensors");
-        if (!items) return ML_RESOURCE;
-        p->items = items;
-    }
-    p->capacity = capacity;
-done:
-    return st;
-}
-
 ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, int64_t cols,
                             bool vector, ml_shard shard, ml_gradient_kind kind, int64_t *index)
 {
-    ml_status st = grow(p);
-    if (st != ML_OK) return st;
+    ml_status st = ML_OK;
+    ML_GROW(p->items, p->count, p->capacity, ML_MEM_OTHER, "the list of trainable tensors");
     if (index) *index = p->count;
     ml_parameter *item = &p->items[p->count++];
     *item = (ml_parameter){.rows = rows,
@@ -35,7 +17,8 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
                            .lr_factor = 1.0};
     snprintf(item->name, sizeof item->name, "%s", name);
     item->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
-    return ML_OK;
+done:
+    return st;
 }
 
 static bool is_replicated(const ml_parameter *item) { return item->shard.dim == ML_SHARD_WHOLE; }

@@ -49,13 +49,7 @@ static ml_status add_word(token_list *list, const char *token, int64_t length)
     ml_status st = ML_OK;
     corpus *c = list->c;
     if (c->words == INT32_MAX) return ml_fail(ML_INPUT, "more than %d different tokens", INT32_MAX);
-    if (c->words == list->word_capacity) {
-        int64_t *grown =
-            ml_memory_resize(c->word, list->word_capacity * 2, sizeof *grown, "the words of texts");
-        if (!grown) return ML_RESOURCE;
-        c->word = grown;
-        list->word_capacity *= 2;
-    }
+    ML_GROW(c->word, c->words, list->word_capacity, ML_MEM_OTHER, "the words of texts");
     int64_t begin = c->spelling.length;
     ML_TRY(ml_text_add(&c->spelling, token, length));
     ML_TRY(ml_text_add(&c->spelling, "", 1));
@@ -67,13 +61,7 @@ done:
 ml_status token_list_add(token_list *list, const char *token, int64_t length)
 {
     ml_status st = ML_OK;
-    if (list->count == list->capacity) {
-        int32_t *grown =
-            ml_memory_resize(list->c->token, list->capacity * 2, sizeof *grown, "tokens of texts");
-        if (!grown) return ML_RESOURCE;
-        list->c->token = grown;
-        list->capacity *= 2;
-    }
+    ML_GROW(list->c->token, list->count, list->capacity, ML_MEM_OTHER, "tokens of texts");
     if (2 * (int64_t)list->c->words >= list->slot_count) ML_TRY(grow_slots(list));
     int32_t *slot = find(list, token, length);
     if (*slot == 0) {
