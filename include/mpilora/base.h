@@ -33,13 +33,26 @@ typedef enum ml_status {
 } ml_status;
 
 /* Keeps the formatted line as the calling thread's error text (cut at 2047 bytes) and returns
- * `status`. */
+ * `status`.
+ * Shapes: none.
+ * Ownership: borrows the arguments.
+ * Local.
+ * Errors: none. */
 ml_status ml_fail(ml_status status, const char *format, ...) ML_PRINTF(2, 3);
+
 /* Puts "prefix: " before the kept text (to name a file or tensor on the way up) and returns
- * `status`. */
+ * `status`.
+ * Shapes: none.
+ * Ownership: borrows the arguments.
+ * Local.
+ * Errors: none. */
 ml_status ml_fail_within(ml_status status, const char *format, ...) ML_PRINTF(2, 3);
-/* The calling thread's error text; "" where nothing failed. Valid until the next ml_fail of the
- * thread. */
+
+/* The calling thread's error text, "" where nothing failed; and its end.
+ * Shapes: none.
+ * Ownership: borrowed, valid until the next ml_fail of the thread.
+ * Local.
+ * Errors: none. */
 const char *ml_error_text(void);
 void ml_error_clear(void);
 
@@ -50,12 +63,23 @@ void ml_error_clear(void);
         if (st != ML_OK) goto done; \
     } while (0)
 
-/* ---- log: lines on standard error, only from the process that ml_log_enable was called with true
- * on ---- */
+/* ---- log ------------------------------------------------------------------------------------ */
 
-void ml_log_enable(bool on); /* on by default; the grid turns it off on every rank but 0 */
+/* Whether this process logs; it does unless told otherwise, and the grid turns it off on every rank
+ * but 0.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+void ml_log_enable(bool on);
+
+/* A line on standard error, for ml_warn with "warning: " before it.
+ * Shapes: none.
+ * Ownership: borrows the arguments.
+ * Local.
+ * Errors: none. */
 void ml_log(const char *format, ...) ML_PRINTF(1, 2);
-void ml_warn(const char *format, ...) ML_PRINTF(1, 2); /* the same with "warning: " before it */
+void ml_warn(const char *format, ...) ML_PRINTF(1, 2);
 
 /* ---- accounted memory ---------------------------------------------------------------------- */
 
@@ -71,33 +95,70 @@ typedef enum ml_category {
     ML_MEM_CATEGORIES
 } ml_category;
 
-/* "frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "communication",
- * "other". */
+/* The word of a category: "frozen", "trainable", "gradient", "optimizer", "activation",
+ * "workspace", "communication", "other".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
 const char *ml_category_name(ml_category category);
 
-/* Zero-filled memory for count × size bytes, aligned to 64 bytes (to 2 MiB from 4 MiB up, where
- * huge pages are asked for); count 0 gives a valid pointer. NULL after ml_fail(ML_RESOURCE) naming
- * `what` and the bytes; thread-safe. Owned by the caller, who ends it with ml_memory_free (NULL is
- * fine). */
+/* Zero-filled memory, aligned to 64 bytes (to 2 MiB from 4 MiB up, where huge pages are asked
+ * for); count 0 gives a valid pointer. Thread-safe.
+ * Shapes: count × size bytes.
+ * Ownership: the caller's, who ends it with ml_memory_free.
+ * Local.
+ * Errors: NULL after ml_fail(ML_RESOURCE) naming `what` and the bytes. */
 void *ml_memory_alloc(int64_t count, size_t size, ml_category category,
                       const char *what) ML_NODISCARD;
+
+/* Gives memory back; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `pointer`.
+ * Local.
+ * Errors: none. */
 void ml_memory_free(void *pointer);
-/* Grows (or shrinks) a block of the same category, new bytes zero; on failure NULL, and the old
- * block stays. */
+
+/* Grows (or shrinks) a block of the same category, new bytes zero.
+ * Shapes: count × size bytes.
+ * Ownership: takes `pointer` where it succeeds; the result is the caller's.
+ * Local.
+ * Errors: NULL after ml_fail(ML_RESOURCE), and the old block stays. */
 void *ml_memory_resize(void *pointer, int64_t count, size_t size, const char *what) ML_NODISCARD;
-char *ml_memory_string(const char *text) ML_NODISCARD; /* a copy, category other */
+
+/* A copy of a text, of category other.
+ * Shapes: bytes up to the ending zero.
+ * Ownership: the caller's.
+ * Local.
+ * Errors: NULL after ml_fail(ML_RESOURCE). */
+char *ml_memory_string(const char *text) ML_NODISCARD;
 
 /* Counts bytes that come from elsewhere (memory that ranks share) among those of a category;
- * negative when they are given back. */
+ * negative when they are given back.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 void ml_memory_account(ml_category category, int64_t bytes);
 
+/* What is accounted now, and at most so far, of a category; the peak of the sum over all of them;
+ * how many allocations there were (a step must not add any).
+ * Shapes: bytes; a count.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 int64_t ml_memory_current(ml_category category);
 int64_t ml_memory_peak(ml_category category);
-int64_t ml_memory_peak_total(void);  /* peak of the sum over all categories */
-int64_t ml_memory_allocations(void); /* how many so far: a step must not add any */
-int64_t
-ml_memory_process_peak(void); /* the kernel's VmHWM of this process, bytes; 0 where unknown */
-int64_t ml_memory_process_now(void); /* VmRSS */
+int64_t ml_memory_peak_total(void);
+int64_t ml_memory_allocations(void);
+
+/* The kernel's VmHWM and VmRSS of this process; 0 where unknown.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_memory_process_peak(void);
+int64_t ml_memory_process_now(void);
 
 /* In functions with `ml_status st` and `done`: p = zeroed array of n elements of *p. */
 #define ML_NEW(p, n, category, what)                                 \
@@ -109,8 +170,12 @@ int64_t ml_memory_process_now(void); /* VmRSS */
         }                                                            \
     } while (0)
 
-/* An array of `capacity` elements with room for more (twice as many, at least 8), new bytes zero;
- * NULL `pointer`: a new one. NULL after ml_fail(ML_RESOURCE), and the old array stays. */
+/* An array with room for more: twice *capacity elements, at least 8, new bytes zero; NULL
+ * `pointer`: a new one.
+ * Shapes: *capacity × size bytes.
+ * Ownership: takes `pointer` where it succeeds; the result is the caller's.
+ * Local.
+ * Errors: NULL after ml_fail(ML_RESOURCE), and the old array stays. */
 void *ml_memory_grow(void *pointer, int64_t *capacity, size_t size, ml_category category,
                      const char *what) ML_NODISCARD;
 
@@ -130,8 +195,13 @@ void *ml_memory_grow(void *pointer, int64_t *capacity, size_t size, ml_category 
 
 typedef enum ml_dtype { ML_FP32, ML_BF16 } ml_dtype;
 
+/* Bytes of an element, and the word: "fp32", "bf16".
+ * Shapes: bytes.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
 size_t ml_dtype_size(ml_dtype dtype);
-const char *ml_dtype_name(ml_dtype dtype); /* "fp32", "bf16" */
+const char *ml_dtype_name(ml_dtype dtype);
 
 static inline float ml_bf16_to_float(uint16_t b)
 {
@@ -167,7 +237,11 @@ static inline int64_t ml_part_count(int64_t n, int64_t parts, int64_t index)
     return n / parts + (index < n % parts ? 1 : 0);
 }
 
-/* a·b into *out; false when it does not fit into int64_t or either is negative. */
+/* a·b into *out.
+ * Shapes: none.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: false where it does not fit into int64_t or either is negative. */
 bool ml_multiply(int64_t a, int64_t b, int64_t *out) ML_NODISCARD;
 
 /* ---- counter-based random numbers: Philox4x32-10 (Salmon et al. 2011) ---------------------- */
@@ -178,15 +252,31 @@ typedef struct ml_random_key {
     uint32_t k[2];
 } ml_random_key;
 
+/* The key of a seed and a name.
+ * Shapes: none.
+ * Ownership: borrows `name`.
+ * Local.
+ * Errors: none. */
 ml_random_key ml_random_key_make(uint64_t seed, const char *name);
+
+/* Numbers of a key's stream: a block of Philox itself; 64 bits; uniform in [0, 1) with 53 bits;
+ * normal with mean 0 and deviation 1 (Box and Muller 1958).
+ * Shapes: out[4].
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 void ml_random_block(ml_random_key key, uint64_t stream, uint64_t index, uint32_t out[4]);
 uint64_t ml_random_u64(ml_random_key key, uint64_t stream, uint64_t index);
-double ml_random_uniform(ml_random_key key, uint64_t stream, uint64_t index); /* [0, 1), 53 bits */
-double ml_random_normal(ml_random_key key, uint64_t stream,
-                        uint64_t index); /* mean 0, deviation 1 (Box–Muller) */
-/* out[i] = deviation times normal number first + i, for all i < count, of another sequence than
- * ml_random_normal's: four numbers come from one block, so they cost a third. The same wherever a
- * run starts. Uses all threads. */
+double ml_random_uniform(ml_random_key key, uint64_t stream, uint64_t index);
+double ml_random_normal(ml_random_key key, uint64_t stream, uint64_t index);
+
+/* out[i] = deviation times normal number first + i, of another sequence than ml_random_normal's:
+ * four numbers come from one block, so they cost a third. The same wherever a run starts. Uses all
+ * threads.
+ * Shapes: out[count].
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
 void ml_random_normals(ml_random_key key, uint64_t stream, uint64_t first, int64_t count,
                        double deviation, float *out);
 
@@ -196,12 +286,36 @@ enum { ML_SHA256_PIECE = 256 << 10 };
 #define ML_SHA256_HEX 65 /* 64 digits and the ending zero */
 
 typedef struct ml_sha256 ml_sha256;
+
+/* A hash that bytes are added to.
+ * Shapes: none.
+ * Ownership: *out is the caller's, until finish or destroy.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_sha256_create(ml_sha256 **out) ML_NODISCARD;
+
+/* Adds bytes.
+ * Shapes: data[bytes].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 void ml_sha256_add(ml_sha256 *hash, const void *data, size_t bytes);
-void ml_sha256_finish(ml_sha256 *hash, char hex[ML_SHA256_HEX]); /* and destroys it */
-void ml_sha256_destroy(ml_sha256 *hash);                         /* unfinished ones; NULL is fine */
+
+/* The digits of what was added, or of `data` alone; destroy is for a hash that is not finished,
+ * NULL is fine.
+ * Shapes: hex[ML_SHA256_HEX].
+ * Ownership: finish and destroy take `hash`.
+ * Local.
+ * Errors: none. */
+void ml_sha256_finish(ml_sha256 *hash, char hex[ML_SHA256_HEX]);
+void ml_sha256_destroy(ml_sha256 *hash);
 void ml_sha256_of(const void *data, size_t bytes, char hex[ML_SHA256_HEX]);
-/* Hash of a whole file, read in pieces of ML_SHA256_PIECE bytes. ML_INPUT naming the file. */
+
+/* Hash of a whole file, read in pieces of ML_SHA256_PIECE bytes.
+ * Shapes: hex[ML_SHA256_HEX].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT naming the file. */
 ml_status ml_sha256_of_file(const char *path, char hex[ML_SHA256_HEX]) ML_NODISCARD;
 
 /* ---- text ---------------------------------------------------------------------------------- */
@@ -212,31 +326,66 @@ typedef struct ml_text {
     int64_t length, capacity;
 } ml_text;
 
+/* Appends bytes, or a formatted line.
+ * Shapes: bytes[count].
+ * Ownership: `text` is the caller's, who ends it with ml_text_destroy.
+ * Local.
+ * Errors: ML_RESOURCE, and the text stays as it was. */
 ml_status ml_text_add(ml_text *text, const void *bytes, int64_t count) ML_NODISCARD;
 ml_status ml_text_printf(ml_text *text, const char *format, ...) ML_PRINTF(2, 3) ML_NODISCARD;
+
+/* Ends a text, which is {0} then.
+ * Shapes: none.
+ * Ownership: takes what `text` owns.
+ * Local.
+ * Errors: none. */
 void ml_text_destroy(ml_text *text);
 
-/* The next character of valid or invalid UTF-8 at bytes[at] and its length in bytes; −1 and 1
- * where it is not valid (overlong, surrogate, beyond U+10FFFF, cut short). */
+/* The next character of valid or invalid UTF-8 at bytes[at] and its length in bytes, *size.
+ * Shapes: bytes[length].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: −1 and *size 1 where it is not valid (overlong, surrogate, beyond U+10FFFF, cut short).
+ */
 int32_t ml_utf8_next(const char *bytes, int64_t length, int64_t at, int *size);
-/* The UTF-8 form of a character; returns its 1 to 4 bytes. */
+
+/* The UTF-8 form of a character; returns its 1 to 4 bytes.
+ * Shapes: bytes[4].
+ * Ownership: `bytes` are the caller's.
+ * Local.
+ * Errors: none. */
 size_t ml_utf8_put(int32_t character, char bytes[4]);
 
 /* The word of `words` (NULL-ended) with the smallest edit distance to `word`, or NULL where none
- * is near (> 1/2 its length). */
+ * is near (> 1/2 its length).
+ * Shapes: none.
+ * Ownership: borrowed from `words`.
+ * Local.
+ * Errors: none. */
 const char *ml_nearest_word(const char *word, const char *const *words);
 
 /* ---- files --------------------------------------------------------------------------------- */
 
 /* Opens `path` for reading, where only a regular file makes sense (it is read in parts, or more
- * than once): *fd, owned by the caller, and its size in bytes. Never waits: what a pipe or a device
- * would do is not found out. Local. ML_INPUT naming the path, what it is and what was expected;
- * then *fd is −1. */
+ * than once). Never waits: what a pipe or a device would do is not found out.
+ * Shapes: *bytes: its size.
+ * Ownership: *fd is the caller's, or −1 on failure.
+ * Local.
+ * Errors: ML_INPUT naming the path, what it is and what was expected. */
 ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes) ML_NODISCARD;
 
-/* The same as a stream; fclose ends it. */
+/* The same as a stream.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with fclose.
+ * Local.
+ * Errors: ML_INPUT as ml_open_regular. */
 ml_status ml_open_regular_stream(const char *path, FILE **out) ML_NODISCARD;
 
-double ml_seconds(void); /* a monotonic clock */
+/* A monotonic clock.
+ * Shapes: seconds.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+double ml_seconds(void);
 
 #endif

@@ -24,7 +24,11 @@ typedef struct ml_output_options {
 } ml_output_options;
 
 /* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a
- * PEFT directory); `outputs` may be NULL. Collective over the world. */
+ * PEFT directory); `outputs` may be NULL.
+ * Shapes: as ml_evaluation says.
+ * Ownership: all borrowed; *out is the caller's.
+ * Collective over the world.
+ * Errors: ML_USAGE, ML_INPUT, ML_RESOURCE, ML_NUMERIC; the same on every rank. */
 ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter,
                           const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
 

@@ -39,9 +39,12 @@ typedef struct ml_generate_report {
     ml_bank_switches switches;
 } ml_generate_report;
 
-/* Appends the bytes of continuation i to out[i], the same on every rank. ML_USAGE, ML_INPUT (no
- * tokenizer, bad files; a prompt of `file` that is empty or too long, else ML_USAGE), ML_RESOURCE,
- * ML_NUMERIC. Collective over the world. */
+/* Appends the bytes of continuation i to out[i], the same on every rank.
+ * Shapes: out[options->count].
+ * Ownership: options are borrowed; the texts are the caller's.
+ * Collective over the world.
+ * Errors: ML_USAGE; ML_INPUT (no tokenizer, bad files; a prompt of `file` that is empty or too
+ * long, else ML_USAGE); ML_RESOURCE; ML_NUMERIC. */
 ml_status ml_generate_run(const ml_generate_options *options, ml_text *out,
                           ml_generate_report *report) ML_NODISCARD;
 

@@ -8,14 +8,21 @@
 #include "mpilora/model.h"
 #include "mpilora/store.h"
 
-/* A Hugging Face directory or a GGUF file. ML_INPUT naming file, tensor, what was found and what
- * was expected; ML_RESOURCE where `out` cannot be written. An existing `out` is replaced only on
- * success. */
+/* Imports a Hugging Face directory or a GGUF file. An existing `out` is replaced only on success.
+ * Shapes: as the family's table says.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT naming file, tensor, what was found and what was expected; ML_RESOURCE where
+ * `out` cannot be written. */
 ml_status ml_import(const char *source, ml_dtype dtype, const char *out) ML_NODISCARD;
 
-/* A base of any shape: matrices normal(0, 0.02), those that write to the residual stream (o, proj,
- * down) divided by √(2·layers), norms 1, biases 0; every number a function of (seed, tensor,
- * place). `tokenizer`: a directory, or NULL. */
+/* Makes a base of any shape: matrices normal(0, 0.02), those that write to the residual stream (o,
+ * proj, down) divided by √(2·layers), norms 1, biases 0; every number a function of (seed, tensor,
+ * place). `tokenizer`: a directory, or NULL.
+ * Shapes: as `spec` says.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT of the tokenizer; ML_RESOURCE where `out` cannot be written. */
 ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer,
                            ml_dtype dtype, const char *out) ML_NODISCARD;
 

@@ -109,7 +109,11 @@ void ml_parameters_destroy(ml_parameters *p);
 void ml_parameters_gather(const ml_parameters *p, const ml_grid *grid, int64_t i,
                           const float *buffer, float *whole, float *part);
 
-/* The same of its global rows [first, first + rows): `whole` and `part` hold rows × cols floats. */
+/* The same of its global rows [first, first + rows).
+ * Shapes: whole and part: rows × cols floats.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: none. */
 void ml_parameters_gather_rows(const ml_parameters *p, const ml_grid *grid, int64_t i,
                                const float *buffer, int64_t first, int64_t rows, float *whole,
                                float *part);

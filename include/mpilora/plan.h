@@ -64,16 +64,40 @@ typedef struct ml_machine {
     double between_latency, between_bandwidth; /* between nodes, bytes/s a node */
 } ml_machine;
 
-/* ML_USAGE naming file, line and key. Destroy with ml_machine_destroy. */
+/* Reads configs/machines/NAME.yaml.
+ * Shapes: as ml_machine says.
+ * Ownership: the caller ends *out with ml_machine_destroy.
+ * Local.
+ * Errors: ML_USAGE naming file, line and key; ML_RESOURCE. */
 ml_status ml_machine_read(ml_machine *out, const char *path) ML_NODISCARD;
+
+/* Ends a machine; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `machine` owns.
+ * Local.
+ * Errors: none. */
 void ml_machine_destroy(ml_machine *machine);
+
+/* Appends the YAML that ml_machine_read reads as the same machine.
+ * Shapes: none.
+ * Ownership: borrows `machine`; `out` is the caller's.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_machine_write(const ml_machine *machine, ml_text *out) ML_NODISCARD;
 
-/* Seconds of one core. */
+/* 1e-9·(flops / gflops + weight_ns·weights + row_ns·numbers), as ml_cost says.
+ * Shapes: seconds of one core.
+ * Ownership: borrows `cost`.
+ * Local.
+ * Errors: none. */
 double ml_cost_seconds(const ml_cost *cost, double flops, double weights, double numbers);
-/* The cost that comes nearest to `count` measurements in the sum of squared relative errors, no
- * part of it negative: seconds[i] of one core for flops, weights and numbers x[i]. What no
- * measurement has stays 0. */
+
+/* The cost that comes nearest to the measurements in the sum of squared relative errors, no part
+ * of it negative. What no measurement has stays 0.
+ * Shapes: x[count][3]: flops, weights and numbers; seconds[count] of one core.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 ml_cost ml_cost_fit(int64_t count, const double x[][3], const double *seconds);
 
 /* Ranks that sum, and what they have in common with others. */
@@ -83,9 +107,13 @@ typedef struct ml_sum_group {
     double crowd;        /* threads of a node for each of its cores where these are more; else 1 */
 } ml_sum_group;
 
-/* Seconds of `calls` sums of `bytes` altogether: ⌈log2⌉ latencies a call inside and between nodes,
+/* Time of `calls` sums of `bytes` altogether: ⌈log2⌉ latencies a call inside and between nodes,
  * and 2·(p − 1)/p of the bytes at the slower of the two bandwidths (Thakur, Rabenseifner and Gropp
- * 2005). 0 of one rank. */
+ * 2005). 0 of one rank.
+ * Shapes: seconds.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 double ml_sum_seconds(const ml_machine *machine, const ml_sum_group *group, double calls,
                       double bytes);
 
@@ -125,13 +153,22 @@ typedef struct ml_plan {
     ml_plan_method method[ML_PLAN_METHODS];
 } ml_plan;
 
-/* config.base may be a base file or a model description (*.yaml). Micro-batches are as long as the
- * data sets make them where these can be read, else batch.micro × data.max_len. The ranks lie on
- * `nodes` nodes in equal runs, one after the other. ML_USAGE, ML_INPUT. Local. */
+/* Memory of a run. config->base may be a base file or a model description (*.yaml). Micro-batches
+ * are as long as the data sets make them where these can be read, else batch.micro × data.max_len.
+ * The ranks lie on `nodes` nodes in equal runs, one after the other.
+ * Shapes: bytes.
+ * Ownership: all borrowed; names in *out are static.
+ * Local.
+ * Errors: ML_USAGE, ML_INPUT as training would give them; ML_RESOURCE. */
 ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks,
                          int nodes) ML_NODISCARD;
-/* The same with the time of a step on `machine` (NULL: none); threads of a rank, 0: the cores of a
- * node shared out. */
+
+/* The same with the time of a step on `machine` (NULL: none) and `threads` of a rank (0: the cores
+ * of a node shared out).
+ * Shapes: bytes, seconds.
+ * Ownership: all borrowed; names in *out are static.
+ * Local.
+ * Errors: as ml_plan_create. */
 ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *config, int ranks, int nodes,
                             const ml_machine *machine, int threads) ML_NODISCARD;
 
@@ -161,10 +198,19 @@ typedef struct ml_plan_list {
 
 /* Every tp that divides the ranks, every activation mode that config.memory.activations allows,
  * and micro-batches of 1, 2, 4 … up to batch.micro, for config's method. Each process counts with
- * what this one has beside accounted memory (MPI and libraries). Start from {0}; destroy with
- * ml_plan_list_destroy. */
+ * what this one has beside accounted memory (MPI and libraries). The list starts from {0}.
+ * Shapes: bytes, seconds.
+ * Ownership: the caller ends *out with ml_plan_list_destroy.
+ * Local.
+ * Errors: as ml_plan_create. */
 ml_status ml_plan_search(ml_plan_list *out, const ml_run_config *config,
                          const ml_plan_module *module) ML_NODISCARD;
+
+/* Ends a list; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `list` owns.
+ * Local.
+ * Errors: none. */
 void ml_plan_list_destroy(ml_plan_list *list);
 
 #endif

@@ -14,22 +14,47 @@
 typedef struct ml_base ml_base;
 
 /* Opens and checks a base file: every tensor of the specification is there with shape, type and
- * contiguous storage inside the file. Local. ML_INPUT naming file and tensor. */
+ * contiguous storage inside the file, and its description has the hash that it says.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_base_close.
+ * Local.
+ * Errors: ML_INPUT naming file and tensor; ML_RESOURCE. */
 ml_status ml_base_open(ml_base **out, const char *path) ML_NODISCARD;
+
+/* Closes a base; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `base`.
+ * Local.
+ * Errors: none. */
 void ml_base_close(ml_base *base);
+
+/* What a base is: its specification, the path that it was opened by, the hash of exactly these
+ * weights (content: specification, tensors and tokenizer), the hash of what was imported (source:
+ * the same for fp32 and bf16 imports), and the type of its matrices; norms and biases are fp32.
+ * Shapes: hashes in hexadecimal, ML_SHA256_HEX bytes.
+ * Ownership: borrowed from `base`.
+ * Local.
+ * Errors: none. */
 const ml_model_spec *ml_base_spec(const ml_base *base);
 const char *ml_base_path(const ml_base *base);
-const char *ml_base_content_hash(
-    const ml_base *base); /* of specification, tensors and tokenizer: exactly these weights */
-const char *ml_base_source_hash(
-    const ml_base *base); /* of what was imported: the same for its fp32 and bf16 imports */
-ml_dtype ml_base_dtype(const ml_base *base); /* of the matrices; norms and biases are fp32 */
-/* The tokenizer's canonical JSON, "" where there is none. Borrowed. Its hash beside it. */
+const char *ml_base_content_hash(const ml_base *base);
+const char *ml_base_source_hash(const ml_base *base);
+ml_dtype ml_base_dtype(const ml_base *base);
+
+/* The tokenizer's canonical JSON, "" where there is none, and its hash.
+ * Shapes: *length bytes.
+ * Ownership: borrowed from `base`.
+ * Local.
+ * Errors: none. */
 const char *ml_base_tokenizer(const ml_base *base, int64_t *length);
 const char *ml_base_tokenizer_hash(const ml_base *base);
+
 /* Reads this rank's part of a tensor straight from the file (pread at the dataset's offset; never
- * the whole tensor), converted to `dtype`, into `out` (contiguous, the shard's ranges one after
- * the other). Local. */
+ * the whole tensor), converted to `dtype`.
+ * Shapes: out: the shard's ranges one after the other, contiguous.
+ * Ownership: all borrowed; `out` is the caller's.
+ * Local.
+ * Errors: ML_INPUT where the tensor is not there or cannot be read. */
 ml_status ml_base_read(ml_base *base, const char *name, const ml_shard *shard, ml_dtype dtype,
                        void *out) ML_NODISCARD;
 
@@ -49,24 +74,56 @@ typedef struct ml_base_division {
     int part, parts;
 } ml_base_division;
 
-/* `division` NULL: everything. *bytes: how many of the file's were wanted and read. Local. */
+/* Reads many tensors at once, by all threads; `division` NULL: everything. *bytes: how many of the
+ * file's were wanted and read.
+ * Shapes: requests[count].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT where one cannot be read; ML_RESOURCE. */
 ml_status ml_base_load(ml_base *base, const ml_base_request *requests, int64_t count,
                        const ml_base_division *division, int64_t *bytes) ML_NODISCARD;
-/* What ml_base_load of so many requests and the list of them hold for a moment (category other). */
+
+/* What ml_base_load of so many requests and the list of them hold for a moment (category other).
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 int64_t ml_base_load_bytes(int64_t count, int threads);
 
 /* Writing: create, then every tensor of the specification once, in its order, in pieces of whole
- * rows; finish renames the temporary file into place after fsync. `path` must not exist unless
- * `replace`. Until finish nothing is seen under `path`. */
+ * rows, then finish. Until finish nothing is seen under the path. */
 typedef struct ml_base_writer ml_base_writer;
+
+/* Begins a base file beside `path`.
+ * Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
+ * Ownership: *out is the caller's, until finish or discard; the rest is borrowed and copied.
+ * Local.
+ * Errors: ML_RESOURCE where it cannot be written. */
 ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
                                 const char *source_hash) ML_NODISCARD;
+
+/* Rows [first_row, first_row + nrows) of a tensor, rounded once to the base's type.
+ * Shapes: rows[nrows, columns of the tensor].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_RESOURCE where it cannot be written; ML_INTERNAL out of order. */
 ml_status ml_base_writer_rows(ml_base_writer *writer, const char *name, int64_t first_row,
                               int64_t nrows, const float *rows) ML_NODISCARD;
-ml_status
-ml_base_writer_finish(ml_base_writer *writer) ML_NODISCARD; /* and destroys it, also on failure */
-void ml_base_writer_discard(ml_base_writer *writer); /* removes the temporary file; NULL is fine */
+
+/* Syncs the file and renames it into place, over a file that is there.
+ * Shapes: none.
+ * Ownership: takes `writer`, also on failure.
+ * Local.
+ * Errors: ML_RESOURCE, and then nothing has changed under the path. */
+ml_status ml_base_writer_finish(ml_base_writer *writer) ML_NODISCARD;
+
+/* Removes the temporary file; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `writer`.
+ * Local.
+ * Errors: none. */
+void ml_base_writer_discard(ml_base_writer *writer);
 
 /* ---- adapters ------------------------------------------------------------------------------ */
 
@@ -104,24 +161,48 @@ typedef struct ml_adapter {
     char kernel[64]; /* product/vector path that trained it; "" where unknown */
 } ml_adapter;
 
-/* adapter.h5 or a PEFT directory. ML_INPUT naming file, tensor, found and expected; checks shapes
- * against `spec`, and, where the adapter says which base it belongs to, `source_hash` (NULL: not
- * checked). Local. */
+/* Reads adapter.h5 or a PEFT directory, and checks shapes against `spec` and, where the adapter
+ * says which base it belongs to, `source_hash` (NULL: not checked).
+ * Shapes: as ml_adapter says.
+ * Ownership: the caller ends *out with ml_adapter_destroy.
+ * Local.
+ * Errors: ML_INPUT naming file, tensor, found and expected; ML_RESOURCE. */
 ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
                           const char *source_hash) ML_NODISCARD;
-/* Atomically: temporary file, fsync, rename. */
+
+/* Writes adapter.h5 whole or not at all: temporary file, fsync, rename.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path) ML_NODISCARD;
-/* PEFT directory; `base_name` goes to base_model_name_or_path. Refuses an existing directory that
- * holds other files. */
+
+/* Writes a PEFT directory; `base_name` goes to base_model_name_or_path.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE where PEFT has no such method, or the directory holds other files; ML_RESOURCE.
+ */
 ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec,
                                  const char *base_name, const char *directory) ML_NODISCARD;
-/* GPT-2: pairs of the fused projection that are really q, k or v side by side (what
- * ml_adapter_export_peft makes of them) become those pairs again, so that a run with such targets
- * can start from them. `targets`: the run's ml_target bits; nothing happens where they have qkv or
- * none of q, k, v, or the adapter has no fused pair. ML_USAGE naming the module where B is not
- * block-diagonal in exactly these parts. Local. */
+
+/* Pairs of a fused projection that are really q, k or v side by side (what ml_adapter_export_peft
+ * makes of them) become those pairs again, so that a run with such targets can start from them.
+ * `targets`: the run's ml_target bits; nothing happens where they have qkv or none of q, k, v, or
+ * the adapter has no fused pair.
+ * Shapes: none.
+ * Ownership: changes `adapter`.
+ * Local.
+ * Errors: ML_USAGE naming the module where B is not block-diagonal in exactly these parts;
+ * ML_RESOURCE. */
 ml_status ml_adapter_split_qkv(ml_adapter *adapter, const ml_model_spec *spec,
                                unsigned targets) ML_NODISCARD;
+
+/* Ends an adapter; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `adapter` owns.
+ * Local.
+ * Errors: none. */
 void ml_adapter_destroy(ml_adapter *adapter);
 
 #endif

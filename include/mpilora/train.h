@@ -11,9 +11,13 @@
 #include "mpilora/config.h"
 #include "mpilora/model.h"
 
-/* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves at the end of its
- * step and gives ML_STOPPED. ml_train_run calls it; a program calls it earlier so that no signal
- * is lost while MPI starts. They are blocked in this thread and those it starts. */
+/* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves and gives
+ * ML_STOPPED. ml_train_run calls it; a program calls it earlier so that no signal is lost while
+ * MPI starts. They are blocked in this thread and those it starts.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 void ml_train_catch_signals(void);
 
 /* How a run starts. Borrowed strings. */
@@ -24,9 +28,12 @@ typedef struct ml_train_options {
 } ml_train_options;
 
 /* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless told otherwise.
- * Collective over the world. ML_STOPPED after a signal, with a checkpoint written; ML_NUMERIC
- * naming step and tensor where a number is none any more, and then no checkpoint or result has it;
- * every other status with its text, the same on every rank. */
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: ML_STOPPED after a signal, with a checkpoint written; ML_NUMERIC naming step and tensor
+ * where a number is none any more, and then no checkpoint or result has it; every other status
+ * with its text, the same on every rank. */
 ml_status ml_train_run(const ml_run_config *config, const ml_train_options *options) ML_NODISCARD;
 
 /* What a step's time goes to. The phases of a rank add up to its step. Collectives count as
@@ -42,8 +49,12 @@ typedef enum ml_phase {
     ML_PHASES
 } ml_phase;
 
-const char *
-ml_phase_name(ml_phase phase); /* "forward", "backward", "comm", "optimizer", "data", "other" */
+/* The word of a phase: "forward", "backward", "comm", "optimizer", "data", "other".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_phase_name(ml_phase phase);
 
 /* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step
  * ≤ `step`; what stays is not touched. No file:

@@ -18,7 +18,12 @@ typedef enum ml_trial_method {
     ML_TRIAL_METHODS
 } ml_trial_method;
 
-const char *ml_trial_method_name(ml_trial_method method); /* "lora", "full", "frozen" */
+/* The word of a method: "lora", "full", "frozen".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_trial_method_name(ml_trial_method method);
 
 typedef struct ml_trial_options {
     ml_trial_method method;
@@ -35,10 +40,21 @@ typedef struct ml_trial_options {
 
 typedef struct ml_trial ml_trial;
 
-/* Collective over the world; the same status on every rank. ML_USAGE (S < dp, n beyond the
- * context, targets that the family lacks), ML_INPUT, ML_RESOURCE. */
+/* A model with its data in memory, ready to be trained.
+ * Shapes: S, n of the options.
+ * Ownership: *out is the caller's, who ends it with the destroy below; the options' texts are
+ * borrowed until then.
+ * Collective over the world.
+ * Errors: ML_USAGE (fewer sequences than dp, a length beyond the context, targets that the family
+ * lacks), ML_INPUT, ML_RESOURCE; the same on every rank. */
 ml_status ml_trial_create(ml_trial **out, const ml_trial_options *options) ML_NODISCARD;
-void ml_trial_destroy(ml_trial *trial); /* NULL is fine */
+
+/* Ends it; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `trial`.
+ * Collective over the world.
+ * Errors: none. */
+void ml_trial_destroy(ml_trial *trial);
 
 typedef struct ml_trial_step {
     double loss;
@@ -47,10 +63,18 @@ typedef struct ml_trial_step {
                                 its start */
 } ml_trial_step;
 
-/* One update, all ranks starting together. Times are this rank's. Collective. */
+/* One update, all ranks starting together. Times are this rank's.
+ * Shapes: seconds.
+ * Ownership: borrows `trial`; `out` is the caller's.
+ * Collective over the world.
+ * Errors: none. */
 void ml_trial_run(ml_trial *trial, ml_trial_step *out);
-/* The fp32 multiply-add peak of all ranks at once, measured now, in GF/s; 0 under the vector path
- * "ref". Collective. */
+
+/* The fp32 multiply-add peak of all ranks at once, measured now; 0 under the vector path "ref".
+ * Shapes: GF/s.
+ * Ownership: borrows `trial`.
+ * Collective over the world.
+ * Errors: none. */
 double ml_trial_peak_gflops(ml_trial *trial);
 
 /* What a step is and needs. Flops count a product of an m × k and a k × n matrix as 2·m·k·n, and
@@ -75,6 +99,11 @@ typedef struct ml_trial_facts {
                                   layer, less what is not needed, T·(d + 3) for the head) */
 } ml_trial_facts;
 
+/* What a step is and needs, as ml_trial_facts says.
+ * Shapes: none.
+ * Ownership: borrows `trial`, and so do the texts in `out`.
+ * Local.
+ * Errors: none. */
 void ml_trial_get_facts(const ml_trial *trial, ml_trial_facts *out);
 
 /* ---- forward passes ------------------------------------------------------------------------ */
@@ -96,14 +125,37 @@ typedef struct ml_forward_options {
 
 typedef struct ml_forward_trial ml_forward_trial;
 
-/* tp = all ranks. Collective over the world; the same status on every rank. */
+/* A model that computes logits, with tp = all ranks.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with the destroy below; the options' texts are
+ * borrowed until then.
+ * Collective over the world.
+ * Errors: ML_USAGE (fewer sequences than dp, a length beyond the context, targets that the family
+ * lacks), ML_INPUT, ML_RESOURCE; the same on every rank. */
 ml_status ml_forward_trial_create(ml_forward_trial **out,
                                   const ml_forward_options *options) ML_NODISCARD;
-void ml_forward_trial_destroy(ml_forward_trial *trial); /* NULL is fine */
-/* Seconds of one pass over `sequences` sequences of `length` random tokens, all ranks starting
- * together. Collective. */
+
+/* Ends it; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `trial`.
+ * Collective over the world.
+ * Errors: none. */
+void ml_forward_trial_destroy(ml_forward_trial *trial);
+
+/* The time of one pass over `sequences` sequences of `length` random tokens, all ranks starting
+ * together.
+ * Shapes: seconds.
+ * Ownership: borrows `trial`.
+ * Collective over the world.
+ * Errors: none. */
 double ml_forward_trial_run(ml_forward_trial *trial, int64_t sequences, int64_t length);
-int64_t ml_forward_trial_parameters(const ml_forward_trial *trial); /* of the adapter */
+
+/* Parameters of the adapter, and the backend that multiplies.
+ * Shapes: a count.
+ * Ownership: borrows `trial`, and so does the text.
+ * Local.
+ * Errors: none. */
+int64_t ml_forward_trial_parameters(const ml_forward_trial *trial);
 const char *ml_forward_trial_backend(const ml_forward_trial *trial);
 
 /* ---- generation ---------------------------------------------------------------------------- */
@@ -129,17 +181,45 @@ typedef struct ml_decode_options {
 /* A model that continues one sequence; tp = all ranks. */
 typedef struct ml_decode_trial ml_decode_trial;
 
-/* Collective over the world; the same status on every rank. */
+/* A model that continues one sequence, with tp = all ranks.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with the destroy below; the options' texts are
+ * borrowed until then.
+ * Collective over the world.
+ * Errors: ML_USAGE (fewer sequences than dp, a length beyond the context, targets that the family
+ * lacks), ML_INPUT, ML_RESOURCE; the same on every rank. */
 ml_status ml_decode_trial_create(ml_decode_trial **out,
                                  const ml_decode_options *options) ML_NODISCARD;
-void ml_decode_trial_destroy(ml_decode_trial *trial); /* NULL is fine */
-/* Generates `tokens` tokens after one, as `mpilora generate` does; *seconds of all of them
- * together. Collective. */
+
+/* Ends it; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `trial`.
+ * Collective over the world.
+ * Errors: none. */
+void ml_decode_trial_destroy(ml_decode_trial *trial);
+
+/* Generates options.tokens tokens after one, as `mpilora generate` does; *seconds of all of them
+ * together.
+ * Shapes: seconds.
+ * Ownership: borrows `trial`.
+ * Collective over the world.
+ * Errors: ML_NUMERIC, ML_RESOURCE. */
 ml_status ml_decode_trial_run(ml_decode_trial *trial, double *seconds) ML_NODISCARD;
-/* Seconds in which every rank's threads read its weights once: all that a token needs (linear
- * layers, norms, head). Collective. */
+
+/* The time in which every rank's threads read its weights once: all that a token needs (linear
+ * layers, norms, head).
+ * Shapes: seconds.
+ * Ownership: borrows `trial`.
+ * Collective over the world.
+ * Errors: none. */
 double ml_decode_trial_read(ml_decode_trial *trial);
-int64_t ml_decode_trial_bytes(const ml_decode_trial *trial); /* of these weights on this rank */
+
+/* Bytes of these weights on this rank, and the vector path that computes.
+ * Shapes: bytes.
+ * Ownership: borrows `trial`, and so does the text.
+ * Local.
+ * Errors: none. */
+int64_t ml_decode_trial_bytes(const ml_decode_trial *trial);
 const char *ml_decode_trial_vector_path(const ml_decode_trial *trial);
 
 #endif
