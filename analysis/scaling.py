@@ -49,13 +49,20 @@ def grid_name(row):
     return f"{row['dp']:.0f}×{row['tp']:.0f}"
 
 
-def best_by_ranks(rows):
-    """The fastest grid of each number of ranks, ascending."""
-    best = {}
-    for row in rows:
-        if row["ranks"] not in best or row["tokens_per_s"] > best[row["ranks"]]["tokens_per_s"]:
-            best[row["ranks"]] = row
-    return [best[ranks] for ranks in sorted(best)]
+def is_clearly_slower(row, best):
+    """Further from the best than the repetitions of either are from each other."""
+    spread = max(r["tokens_per_s_max"] - r["tokens_per_s_min"] for r in (row, best))
+    return min(row["repetitions"], best["repetitions"]) > 1 and best["tokens_per_s"] - row["tokens_per_s"] > spread
+
+
+def leaders_by_ranks(rows):
+    """Of each number of ranks, ascending: the fastest grids, more than one where their difference is within the spread."""
+    leaders = []
+    for ranks in sorted({row["ranks"] for row in rows}):
+        these = [row for row in rows if row["ranks"] == ranks]
+        best = max(these, key=lambda row: row["tokens_per_s"])
+        leaders.append([row for row in these if not is_clearly_slower(row, best)])
+    return leaders
 
 
 def finish(figure, path):
@@ -72,15 +79,18 @@ def plot_speed(rows, path):
     for panel, kind in zip(panels[0], kinds):
         every_rank = sorted({row["ranks"] for row in rows if row["scaling"] == kind})
         for method in MARKS:
-            line = best_by_ranks([row for row in rows if row["scaling"] == kind and row["method"] == method])
-            if not line:
+            leaders = leaders_by_ranks([row for row in rows if row["scaling"] == kind and row["method"] == method])
+            if not leaders:
                 continue
             mark, colour = MARKS[method]
-            ranks, rates = [row["ranks"] for row in line], [row["tokens_per_s"] for row in line]
-            ends = [[rate - row["tokens_per_s_min"] for rate, row in zip(rates, line)], [row["tokens_per_s_max"] - rate for rate, row in zip(rates, line)]]
+            points = [row for group in leaders for row in group]
+            ranks, rates = [row["ranks"] for row in points], [row["tokens_per_s"] for row in points]
+            ends = [[rate - row["tokens_per_s_min"] for rate, row in zip(rates, points)], [row["tokens_per_s_max"] - rate for rate, row in zip(rates, points)]]
             panel.plot(ranks, [rates[0] * r / ranks[0] for r in ranks], ":", color=colour, linewidth=1.2, label=f"{NAMES[method]}, ideal")
-            panel.errorbar(ranks, rates, yerr=ends, fmt=f"{mark}-", color=colour, capsize=3, label=NAMES[method])
-            for row in line:
+            panel.errorbar(ranks, rates, yerr=ends, fmt=mark, color=colour, capsize=3, label=NAMES[method])
+            clear = [group[0] for group in leaders if len(group) == 1]  # no line leads to one of several that the spread does not tell apart
+            panel.plot([row["ranks"] for row in clear], [row["tokens_per_s"] for row in clear], "-", color=colour)
+            for row in points:
                 panel.annotate(grid_name(row), (row["ranks"], row["tokens_per_s"]), textcoords="offset points", xytext=(7, -11), fontsize=8, color=colour)
         panel.set_xscale("log", base=2)
         panel.set_yscale("log", base=2)

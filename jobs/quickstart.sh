@@ -151,7 +151,7 @@ plots() {
   fi
   say "one rank and two, LoRA and full fine-tuning, a few steps each"
   if [ ! -e "$HERE/scaling/scaling.csv" ]; then
-    (unset OMP_NUM_THREADS && "$PROGRAM" scale "$HERE/lora.yaml" --ranks 1,2 --methods lora,full --steps 2 --repetitions 1 --set batch.sequences=4 \
+    (unset OMP_NUM_THREADS && "$PROGRAM" scale "$HERE/lora.yaml" --ranks 1,2 --methods lora,full --steps 3 --repetitions 3 --set batch.sequences=4 \
       --set batch.micro=2 --out "$HERE/scaling" 2>/dev/null) || echo "the scaling experiment failed; see $HERE/scaling/runs" >&2
   fi
   say "plots"

@@ -14,7 +14,7 @@ enum {
     SCALE_PATH = 4096
 };
 
-/* Means of steps are without the first one, which warms up. */
+/* Figures of steps are without the first one of a run, which warms up. */
 enum { SCALE_COLUMNS = 28 };
 extern const table_column scale_columns[SCALE_COLUMNS];
 int scale_column_find(const char *name);
@@ -24,8 +24,11 @@ typedef struct scale_experiment {
     int64_t ranks, dp, tp, threads, sequences;
     int64_t done;                                   /* repetitions that ended well */
     bool used[SCALE_REPETITIONS];                   /* which they are */
-    double value[SCALE_REPETITIONS][SCALE_COLUMNS]; /* NaN where it is not known */
-    char status[SCALE_STATUS];                      /* "ok", or what the first failure said */
+    double value[SCALE_REPETITIONS][SCALE_COLUMNS]; /* NaN where it is not known; of steps their
+                                                       median */
+    double (*steps)[SCALE_COLUMNS];                 /* of all repetitions; owned */
+    int64_t nsteps, capacity;
+    char status[SCALE_STATUS]; /* "ok", or what the first failure said */
 } scale_experiment;
 
 typedef struct scale_options {
@@ -40,8 +43,11 @@ typedef struct scale_options {
 ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition) ML_NODISCARD;
 
 /* scale_table.c */
+/* The median of all steps, or of the repetitions where the column is no step's; the least and the
+ * most of the repetitions. */
 table_spread scale_spread_of(const scale_experiment *e, int column);
-/* Tokens/s a rank, beside those of the method's first experiment that ended well. */
+/* Tokens/s a rank, beside those of the method's first experiment that ended well. NaN where the two
+ * are not further apart than the repetitions of one of them, or where there is only one. */
 double scale_efficiency(const scale_experiment *all, int64_t count, const scale_experiment *e);
 ml_status scale_write(const scale_options *o, const scale_experiment *all,
                       int64_t count) ML_NODISCARD; /* scaling.csv, scaling.h5 */

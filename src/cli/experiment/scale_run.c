@@ -62,25 +62,44 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
 
 /* ---- what it says -------------------------------------------------------------------------- */
 
-/* Means over the steps after the first. */
-static bool read_steps(const char *run_dir, double *value)
+static ml_status make_room(scale_experiment *e)
 {
+    ml_status st = ML_OK;
+    if (!e->steps) {
+        e->capacity = 64;
+        ML_NEW(e->steps, e->capacity, ML_MEM_OTHER, "the steps of an experiment");
+    } else if (e->nsteps == e->capacity) {
+        void *grown = ml_memory_resize(e->steps, 2 * e->capacity, sizeof *e->steps,
+                                       "the steps of an experiment");
+        if (!grown) return ML_RESOURCE;
+        e->steps = grown;
+        e->capacity *= 2;
+    }
+done:
+    return st;
+}
+
+/* Adds the steps after the first of a repetition. */
+static ml_status read_steps(const char *run_dir, scale_experiment *e)
+{
+    ml_status st = ML_OK;
     char path[SCALE_PATH + 16], line[8192];
     int64_t lines = 0;
-    double sum[SCALE_COLUMNS] = {0};
     snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
     FILE *file = fopen(path, "r");
     while (file && fgets(line, sizeof line, file)) {
+        if (lines++ == 0) continue;
+        ML_TRY(make_room(e));
         json_t *step = json_loads(line, 0, NULL);
-        if (lines++ > 0)
-            for (int i = 0; i < SCALE_COLUMNS; i++)
-                if (scale_columns[i].member) sum[i] += table_member(step, scale_columns[i].member);
+        double *figures = e->steps[e->nsteps++];
+        for (int i = 0; i < SCALE_COLUMNS; i++)
+            figures[i] =
+                scale_columns[i].member ? table_member(step, scale_columns[i].member) : NAN;
         json_decref(step);
     }
+done:
     if (file) fclose(file);
-    for (int i = 0; lines > 1 && i < SCALE_COLUMNS; i++)
-        if (scale_columns[i].member) value[i] = sum[i] / (double)(lines - 1);
-    return lines > 1;
+    return st;
 }
 
 ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetition)
@@ -95,9 +114,15 @@ ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetit
     for (int i = 0; i < SCALE_COLUMNS; i++) e->value[repetition][i] = NAN;
     make_command(o, e, run_dir, &c);
     ML_TRY(launch_run(&c, log, e->threads, &code));
-    if (code == 0 &&
-        table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]) &&
-        read_steps(run_dir, e->value[repetition]))
+    int64_t before = e->nsteps;
+    bool whole = code == 0 &&
+                 table_read_summary(run_dir, scale_columns, SCALE_COLUMNS, e->value[repetition]);
+    if (whole) ML_TRY(read_steps(run_dir, e));
+    for (int i = 0; i < SCALE_COLUMNS; i++)
+        if (scale_columns[i].member && e->nsteps > before)
+            e->value[repetition][i] =
+                table_median(&e->steps[before][i], SCALE_COLUMNS, e->nsteps - before);
+    if (e->nsteps > before)
         e->done++, e->used[repetition] = true;
     else if (strcmp(e->status, "ok") == 0)
         launch_explain(log, code, e->status);

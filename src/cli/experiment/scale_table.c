@@ -9,17 +9,36 @@
 
 table_spread scale_spread_of(const scale_experiment *e, int column)
 {
-    return table_spread_of(&e->value[0][column], SCALE_COLUMNS, e->used, SCALE_REPETITIONS);
+    table_spread s =
+        table_spread_of(&e->value[0][column], SCALE_COLUMNS, e->used, SCALE_REPETITIONS);
+    if (scale_columns[column].member && e->nsteps > 0)
+        s.median = table_median(&e->steps[0][column], SCALE_COLUMNS, e->nsteps);
+    return s;
+}
+
+/* Tokens/s a rank. */
+static table_spread rate_of(const scale_experiment *e)
+{
+    table_spread s = scale_spread_of(e, scale_column_find("tokens_per_s"));
+    double ranks = (double)e->ranks;
+    return (table_spread){s.median / ranks, s.least / ranks, s.most / ranks};
+}
+
+/* A ratio is a result where the two are further apart than the repetitions of either; of one
+ * repetition nobody knows how far they are apart. */
+static double clear_ratio(const scale_experiment *a, const scale_experiment *b)
+{
+    table_spread x = rate_of(a), y = rate_of(b);
+    double spread = fmax(x.most - x.least, y.most - y.least);
+    bool clear = a->done > 1 && b->done > 1 && fabs(x.median - y.median) > spread;
+    return clear ? x.median / y.median : NAN;
 }
 
 double scale_efficiency(const scale_experiment *all, int64_t count, const scale_experiment *e)
 {
-    int rate = scale_column_find("tokens_per_s");
-    for (int64_t i = 0; i < count; i++) {
-        if (strcmp(all[i].method, e->method) != 0 || all[i].done == 0) continue;
-        double first = scale_spread_of(&all[i], rate).median / (double)all[i].ranks;
-        return scale_spread_of(e, rate).median / (double)e->ranks / first;
-    }
+    for (int64_t i = 0; i < count && e->done > 0; i++)
+        if (!strcmp(all[i].method, e->method) && all[i].done > 0)
+            return &all[i] == e ? 1.0 : clear_ratio(e, &all[i]);
     return NAN;
 }
 
@@ -132,6 +151,31 @@ done:
 
 static double mib(double bytes) { return bytes / (1 << 20); }
 
+static void print_efficiency(double efficiency)
+{
+    if (isfinite(efficiency))
+        printf("%5.0f%% ", 100.0 * efficiency);
+    else
+        printf("%6s ", "-");
+}
+
+/* Every other method beside the first one, on the grids that both have. */
+static void print_comparison(const scale_experiment *all, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const scale_experiment *e = &all[i], *first = all;
+        while (first < e && (first->dp != e->dp || first->tp != e->tp)) first++;
+        if (first == e || first->done == 0 || e->done == 0) continue;
+        double ratio = clear_ratio(e, first);
+        printf("%s beside %s, dp %" PRId64 " x tp %" PRId64 ": ", e->method, first->method, e->dp,
+               e->tp);
+        if (isfinite(ratio))
+            printf("%.2f x its tokens/s\n", ratio);
+        else
+            printf("no difference beyond the spread of the repetitions\n");
+    }
+}
+
 void scale_print(const scale_options *o, const scale_experiment *all, int64_t count)
 {
     printf("%s scaling of %s: %" PRId64 " steps, %" PRId64
@@ -156,8 +200,9 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
                backward = scale_spread_of(e, scale_column_find("backward_s")).median;
         double comm = scale_spread_of(e, scale_column_find("comm_s")).median,
                step = scale_spread_of(e, scale_column_find("step_s")).median;
-        printf("%24s %5.0f%% %8.3f %8.3f %7.3f %7.3f %11.0f %11.0f %9.1f %9.1f%s%s\n", spread,
-               100.0 * scale_efficiency(all, count, e), forward, backward, comm,
+        printf("%24s ", spread);
+        print_efficiency(scale_efficiency(all, count, e));
+        printf("%8.3f %8.3f %7.3f %7.3f %11.0f %11.0f %9.1f %9.1f%s%s\n", forward, backward, comm,
                step - forward - backward - comm,
                scale_spread_of(e, scale_column_find("allreduce_bytes")).median, expected_bytes(e),
                mib(scale_spread_of(e, scale_column_find("memory_total")).median),
@@ -165,6 +210,7 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
                strcmp(e->status, "ok") ? "  a repetition failed: " : "",
                strcmp(e->status, "ok") ? e->status : "");
     }
+    print_comparison(all, count);
     printf(
         "table: %s/scaling.csv, %s/scaling.h5; plots: python3 analysis/scaling.py %s/scaling.csv\n",
         o->out, o->out, o->out);

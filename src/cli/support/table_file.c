@@ -48,6 +48,18 @@ table_spread table_spread_of(const double *values, int64_t stride, const bool *u
     return (table_spread){0.5 * (known[(n - 1) / 2] + known[n / 2]), known[0], known[n - 1]};
 }
 
+double table_median(const double *values, int64_t stride, int64_t count)
+{
+    double *sorted =
+        count > 0 ? ml_memory_alloc(count, sizeof *sorted, ML_MEM_OTHER, "a column") : NULL;
+    if (!sorted) return NAN;
+    for (int64_t i = 0; i < count; i++) sorted[i] = values[i * stride];
+    qsort(sorted, (size_t)count, sizeof *sorted, ascending);
+    double median = 0.5 * (sorted[(count - 1) / 2] + sorted[count / 2]);
+    ml_memory_free(sorted);
+    return median;
+}
+
 ml_status table_add_number(ml_text *text, double x)
 {
     return isfinite(x) ? ml_text_printf(text, ",%.9g", x) : ml_text_printf(text, ",");

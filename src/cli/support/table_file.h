@@ -39,6 +39,9 @@ typedef struct table_spread {
  * says which count. */
 table_spread table_spread_of(const double *values, int64_t stride, const bool *used, int64_t count);
 
+/* Of any number of values with a distance of `stride`; NaN of none, or without memory. */
+double table_median(const double *values, int64_t stride, int64_t count);
+
 ml_status table_add_number(ml_text *text,
                            double x) ML_NODISCARD; /* ",x", or "," where it is not finite */
 ml_status table_add_quoted(ml_text *text, const char *words) ML_NODISCARD;
