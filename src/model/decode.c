@@ -66,7 +66,8 @@ void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_ba
 }
 
 /* Attention of one layer: each token against its own slot, which has a row for it already. */
-static void attend(ml_model *m, ml_cache *c, int64_t layer, int64_t count, const int64_t *slot)
+static void attend_cache(ml_model *m, ml_cache *c, int64_t layer, int64_t count,
+                         const int64_t *slot)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -94,8 +95,8 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
         project_qkv(m, layer, &batch, NULL);
-        attend(m, c, l, count, slot);
-        finish_layer(m, layer, &batch, count, false, NULL);
+        attend_cache(m, c, l, count, slot);
+        add_attention_and_mlp(m, layer, &batch, count, false, NULL);
     }
     all_logits(m, count, logits);
 }

@@ -69,7 +69,7 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
             a->sine, false);
 }
 
-static void attend(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
+static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
 {
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -130,8 +130,8 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
     }
 }
 
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                  bool predicted, const saved_layer *saved)
+void add_attention_and_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                           bool predicted, const saved_layer *saved)
 {
     add_attention(m, layer, batch, rows, predicted, saved);
     add_mlp(m, layer, batch, rows, predicted, saved);
@@ -147,7 +147,7 @@ void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
     if (hook->keys_forward)
         hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m),
                            qkv_width(m));
-    attend(m, l, batch, saved);
+    attend_batch(m, l, batch, saved);
 }
 
 /* After attention only these rows go on; returns how many. */
@@ -162,8 +162,8 @@ static int64_t rows_that_go_on(ml_model *m, int64_t l, const ml_batch *batch)
 
 void layer_finish(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
-    finish_layer(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l),
-                 backward ? &m->act.layers[l] : NULL);
+    add_attention_and_mlp(m, &m->layers[l], batch, rows_that_go_on(m, l, batch), is_last(m, l),
+                          backward ? &m->act.layers[l] : NULL);
 }
 
 void layer_recompute(ml_model *m, int64_t l, const ml_batch *batch)

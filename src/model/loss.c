@@ -1,88 +1,84 @@
-/* A pass over a micro-batch: embedding, layers, head; then back as far as something trains. */
+/* The loss, at the end of the model: final norm, vocabulary-parallel head and cross-entropy in
+ * chunks of tokens, with the gradient of the head's input in the same pass: nobody ever holds T × V
+ * logits. (Megatron-LM's loss, arXiv:1909.08053 section 3; Wijmans et al. 2024, arXiv:2411.09009.)
+ */
+#include <math.h>
+
 #include "model/model_private.h"
 
-void place_tokens(ml_model *m, const ml_batch *batch)
+static void reduce_max(const ml_model *m, float *x, int64_t n)
+{
+    if (m->grid) ml_grid_max_float(m->grid, ML_GROUP_TP, x, n);
+}
+
+static void reduce_sum(const ml_model *m, float *x, int64_t n)
+{
+    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, n);
+}
+
+/* The targets of the rows from `first` on, relative to this rank's part of the vocabulary. */
+static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first)
+{
+    return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first};
+}
+
+/* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
+ * gradient. */
+static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)
+{
+    const activations *a = &m->act;
+    const ml_kernels *k = m->kernels;
+    int64_t V = m->vocab_count;
+    float *sum = a->row_sums, *picked = sum + C;
+    k->xent_max(C, V, a->logits, V, a->row_max);
+    reduce_max(m, a->row_max, C);
+    k->xent_sum(C, V, a->logits, V, a->row_max, targets, sum, picked);
+    reduce_sum(m, sum, 2 * C);
+    double loss = 0.0;
+    for (int64_t c = 0; c < C; c++) {
+        double count = (double)(targets->start[c + 1] - targets->start[c]);
+        loss += count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
+    }
+    return loss;
+}
+
+/* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
+ * where these train. */
+static void chunk_backward(const ml_model *m, const ml_targets *targets, float *x, int64_t C,
+                           double scale, double smoothing)
+{
+    const activations *a = &m->act;
+    const ml_kernels *k = m->kernels;
+    const ml_model_slot *slot = &m->slots[m->head_slot];
+    int64_t V = m->vocab_count, d = m->spec.width;
+    const ml_weight head = {slot->data, m->dtype, V, d};
+    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
+                     m->spec.vocab, (float)scale);
+    k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y, d);
+    if (slot->gradient)
+        k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
+    reduce_sum(m, a->y, C * d);
+    norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
+    memcpy(x, a->n, (size_t)(C * d) * sizeof *x);
+}
+
+double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)
 {
     activations *a = &m->act;
-    for (int64_t s = 0; s < batch->sequences.count; s++) {
-        int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
-        for (int64_t t = start; t < end; t++) {
-            a->position[t] = (int32_t)(ml_sequences_shared(&batch->sequences, s) + t - start);
-            a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
-        }
+    const ml_kernels *k = m->kernels;
+    int64_t R = batch->rows, d = m->spec.width;
+    const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
+    double loss = 0.0;
+    for (int64_t first = 0; first < R; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, R - first);
+        const ml_targets targets = targets_from(m, batch, first);
+        norm_forward(m, &m->final_norm, C, a->x + first * d, a->n, a->mean, a->rstd);
+        k->weight_forward(k, C, a->n, d, &head, 0.0F, a->logits, m->vocab_count);
+        loss += chunk_loss(m, &targets, C);
+        if (!backward) continue;
+        pass_enter(m, PASS_BACKWARD);
+        chunk_backward(m, &targets, a->x + first * d, C, scale, smoothing);
+        pass_enter(m, PASS_FORWARD);
     }
-    for (int64_t i = 0; i < batch->rows; i++) {
-        a->row_position[i] = a->position[batch->row[i]];
-        a->row_key_sequence[i] = a->key_sequence[batch->row[i]];
-    }
-}
-
-static bool norm_trains(const ml_norm *norm)
-{
-    return norm->weight_gradient || norm->bias_gradient;
-}
-
-/* The number of the first operation that has something to train; past the last one where nothing
- * has. */
-static int64_t lowest_trained(const ml_model *m)
-{
-    if (m->virtual_hook.backward || m->slots[m->embed_slot].gradient ||
-        (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
-        return OP_EMBEDDING;
-    for (int64_t l = 0; l < m->spec.layers; l++) {
-        const ml_layer *layer = &m->layers[l];
-        const bool trains[OPS_A_LAYER] = {
-            norm_trains(&layer->norm1),
-            ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward,
-            ml_linear_trains(&layer->o),
-            norm_trains(&layer->norm2),
-            ml_linear_trains(&layer->up),
-            ml_linear_trains(&layer->down)};
-        for (int op = 0; op < OPS_A_LAYER; op++)
-            if (trains[op]) return l * OPS_A_LAYER + op;
-    }
-    return m->spec.layers * OPS_A_LAYER;
-}
-
-void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x)
-{
-    if (m->virtual_hook.forward && level < m->spec.layers)
-        m->virtual_hook.forward(m->virtual_hook.self, level, T, token, x);
-}
-
-static void virtual_backward(ml_model *m, int64_t level, const ml_batch *batch)
-{
-    if (m->virtual_hook.backward && level < m->spec.layers)
-        m->virtual_hook.backward(m->virtual_hook.self, level, batch->tokens, batch->token,
-                                 m->act.x);
-}
-
-static void go_back(ml_model *m, const ml_batch *batch)
-{
-    pass_enter(m, PASS_BACKWARD);
-    int64_t lowest = lowest_trained(m);
-    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) {
-        virtual_backward(m, l + 1, batch);
-        layer_backward(m, l, batch, lowest);
-    }
-    if (lowest != OP_EMBEDDING) return;
-    virtual_backward(m, 0, batch);
-    embed_backward(m, batch);
-}
-
-void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale,
-                   double smoothing, double *loss_sum)
-{
-    pass_enter(m, PASS_FORWARD);
-    place_tokens(m, batch);
-    embed_forward(m, batch);
-    virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
-    for (int64_t l = 0; l < m->spec.layers; l++) {
-        layer_attend(m, l, batch, backward);
-        layer_finish(m, l, batch, backward);
-        virtual_forward(m, l + 1, batch->tokens, batch->token, m->act.x);
-    }
-    *loss_sum = head_loss(m, batch, backward, scale, smoothing);
-    if (backward) go_back(m, batch);
-    pass_enter(m, PASS_NONE);
+    return loss;
 }

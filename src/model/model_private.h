@@ -134,8 +134,8 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
  * nothing is kept. */
 void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
                  const saved_layer *saved);
-void finish_layer(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
-                  bool predicted, const saved_layer *saved);
+void add_attention_and_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
+                           bool predicted, const saved_layer *saved);
 /* The two halves of a layer; a->qkv lasts until the second. */
 void layer_attend(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
 void layer_finish(ml_model *m, int64_t layer, const ml_batch *batch, bool backward);
@@ -143,11 +143,11 @@ void layer_finish(ml_model *m, int64_t layer, const ml_batch *batch, bool backwa
 void layer_recompute(ml_model *m, int64_t layer, const ml_batch *batch);
 void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t lowest);
 
-/* loss.c */
+/* pass.c */
 void place_tokens(ml_model *m,
                   const ml_batch *batch); /* positions and dropout keys of every token */
 
-/* loss.c: what stands for virtual tokens, at a level */
+/* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
 /* cache.c */
@@ -170,7 +170,7 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
     return c->data + (layer * c->rows + row) * c->width;
 }
 
-/* head.c */
+/* loss.c */
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 
 #endif

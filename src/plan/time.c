@@ -159,7 +159,7 @@ static double activation(const tally *t, bool backward, double n)
 }
 
 /* norm1, q|k|v, attention: once forward, and again where nothing of it was kept. */
-static double attend(tally *t, const ml_layer *l, const micro *b)
+static double layer_attention(tally *t, const ml_layer *l, const micro *b)
 {
     double T = b->tokens, d = (double)t->spec->width;
     return elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->qkv, T, b->chunks) +
@@ -177,7 +177,7 @@ static double project(tally *t, const ml_layer *l, double T, double calls)
 static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T, double calls)
 {
     double d = (double)t->spec->width;
-    t->forward += attend(t, l, b) + project(t, l, T, calls);
+    t->forward += layer_attention(t, l, b) + project(t, l, T, calls);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->up, T, calls);
     t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) +
                   activation(t, false, T * (double)l->down.in);
@@ -193,7 +193,7 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
     t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) +
                    linear_forward(t, &l->up, T, calls);
     if (mode == ML_ACTIVATIONS_CHECKPOINT && !last)
-        t->backward += attend(t, l, b) + project(t, l, T, calls);
+        t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
 }
 
 /* The first linear layer of a layer that trains: in the first layer that has one, no gradient is

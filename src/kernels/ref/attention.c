@@ -29,8 +29,8 @@ static int64_t key_row(const keys *k, int64_t j)
 }
 
 /* One query; lse may be NULL. */
-static void attend(const ml_attention_shape *shape, const keys *keys, const float *q,
-                   const float *key, const float *value, int64_t ldkv, float *o, float *lse)
+static void attend_forward(const ml_attention_shape *shape, const keys *keys, const float *q,
+                           const float *key, const float *value, int64_t ldkv, float *o, float *lse)
 {
     double top = -INFINITY, sum = 0, scale = (double)shape->scale;
     int64_t first = keys->first, n = keys->n, h = shape->head_dim;
@@ -67,8 +67,8 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
                 const keys keys = keys_of(shape, sequences, s, i);
                 int64_t kv = head / group * h;
-                attend(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
-                       o + i * ldo + head * h, lse + head * T + i);
+                attend_forward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
+                               o + i * ldo + head * h, lse + head * T + i);
             }
 }
 
@@ -124,8 +124,8 @@ static void attention_decode(const ml_kernels *k, const ml_attention_shape *shap
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
     const keys keys = {.first = ml_attention_first(shape, n - 1), .n = n, .row = row};
     for (int64_t head = 0; head < shape->heads; head++)
-        attend(shape, &keys, q + head * h, key + head / group * h, value + head / group * h, ldkv,
-               o + head * h, NULL);
+        attend_forward(shape, &keys, q + head * h, key + head / group * h, value + head / group * h,
+                       ldkv, o + head * h, NULL);
 }
 
 void ml_reference_attention(ml_kernels *table)
