@@ -26,14 +26,29 @@
 
 typedef struct ml_run_directory ml_run_directory;
 
-/* Creates `path` and its parents where they are missing, and takes its lock. A live run there:
- * ML_USAGE naming host, pid and job. A lock that a dead process left is taken over. With `fresh`
- * the checkpoints that are there are set aside, to start over. Removes temporary files that a
- * killed process left. ML_RESOURCE where the directory cannot be made or written. Collective. */
+/* Creates `path` and its parents where they are missing, and takes its lock. A lock that a dead
+ * process left is taken over. With `fresh` the checkpoints that are there are set aside, to start
+ * over. Removes temporary files that a killed process left.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_run_directory_close.
+ * Collective over the world.
+ * Errors: ML_USAGE naming host, pid and job where a live run is there; ML_RESOURCE where the
+ * directory cannot be made or written. */
 ml_status ml_run_directory_open(ml_run_directory **out, const char *path, bool fresh,
                                 const ml_grid *grid) ML_NODISCARD;
-void ml_run_directory_close(ml_run_directory *run); /* waits for a save that is under way, gives the
-                                                       lock back; NULL is fine. Local. */
+
+/* Waits for a save that is under way and gives the lock back; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `run`.
+ * Local.
+ * Errors: none. */
+void ml_run_directory_close(ml_run_directory *run);
+
+/* The path as it was opened.
+ * Shapes: none.
+ * Ownership: borrowed from `run`.
+ * Local.
+ * Errors: none. */
 const char *ml_run_directory_path(const ml_run_directory *run);
 
 /* ---- what a checkpoint says beside the tensors --------------------------------------------- */
@@ -72,6 +87,12 @@ typedef struct ml_checkpoint_changes {
     int64_t count;
     ml_checkpoint_change *items;
 } ml_checkpoint_changes;
+
+/* Ends a list of changes; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `changes` owns.
+ * Local.
+ * Errors: none. */
 void ml_checkpoint_changes_destroy(ml_checkpoint_changes *changes);
 
 typedef struct ml_checkpoint_state {
@@ -106,65 +127,114 @@ typedef struct ml_checkpoint_report {
 /* Writes the checkpoint of state->progress.step: tensors and moments of dp replica 0; each file
  * whole in memory, hashed, written to a temporary file, synced, read back, renamed; the manifest
  * last. Then deletes the oldest beyond `keep`, never below two verified ones. Where that step is
- * committed already, only its manifest is written again. ML_RESOURCE: nothing changed and older
- * checkpoints are untouched. `report` may be NULL. Collective. */
+ * committed already, only its manifest is written again.
+ * Shapes: bytes and seconds in `report`, which may be NULL.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: ML_RESOURCE: nothing changed and older checkpoints are untouched. */
 ml_status ml_checkpoint_save(ml_run_directory *run, const ml_grid *grid,
                              const ml_parameters *parameters, const ml_checkpoint_state *state,
                              int64_t keep, ml_checkpoint_report *report) ML_NODISCARD;
 
 /* The same in two halves, so that training goes on between them. Begin returns when the state is
- * gathered; with `beside` a thread of world rank 0 hashes, writes, reads back and commits it then,
- * and `state->identity` and before_commit_of stay borrowed until the wait. A state of more than one
- * file, a manifest alone, and without `beside` everything: done when begin returns. Has_ended says
- * on world rank 0 whether a wait would return at once (false where none was begun, and on other
- * ranks). Wait gives the save's result on every rank; where none was begun it does nothing and
- * *report is zero. A save that ran beside training fails like any other, only later. Begin and wait
- * are collective over the world. */
+ * gathered; with `beside` a thread of world rank 0 hashes, writes, reads back and commits it then.
+ * A state of more than one file, a manifest alone, and without `beside` everything: done when
+ * begin returns.
+ * Shapes: none.
+ * Ownership: `state->identity` and before_commit_of stay borrowed until the wait.
+ * Collective over the world.
+ * Errors: ML_RESOURCE; a save that runs beside training fails in the wait. */
 ml_status ml_checkpoint_begin(ml_run_directory *run, const ml_grid *grid,
                               const ml_parameters *parameters, const ml_checkpoint_state *state,
                               int64_t keep, bool beside) ML_NODISCARD;
+
+/* Whether a wait would return at once; false where none was begun, and on ranks other than world
+ * rank 0.
+ * Shapes: none.
+ * Ownership: borrows `run`.
+ * Local.
+ * Errors: none. */
 bool ml_checkpoint_has_ended(const ml_run_directory *run);
+
+/* The result of the save that was begun, on every rank; where none was begun it does nothing and
+ * *report is zero.
+ * Shapes: bytes, seconds.
+ * Ownership: borrows all.
+ * Collective over the world.
+ * Errors: the save's own. */
 ml_status ml_checkpoint_wait(ml_run_directory *run, const ml_grid *grid,
                              ml_checkpoint_report *report) ML_NODISCARD;
 
 /* Finds the newest checkpoint that is whole (manifest's own hash, sizes, SHA-256 of every file)
  * and fills state->progress from it. Bad ones on the way are set aside with a warning that says
  * why. Where a whole one has another identity: an older one with the right identity is taken and
- * the other set aside; without one, or where only a key differs that the run itself has changed,
- * ML_USAGE naming key and both values, and nothing is moved.
- * *found false: no checkpoint was ever committed here. Only bad ones, now or at an earlier start:
- * ML_INPUT. Collective. */
+ * the other set aside. *found false: no checkpoint was ever committed here.
+ * Shapes: none.
+ * Ownership: borrows all; state->changes is filled.
+ * Collective over the world.
+ * Errors: ML_USAGE naming key and both values where the identity is another, or only a key differs
+ * that the run itself has changed, and nothing is moved; ML_INPUT where there are only bad ones,
+ * now or at an earlier start. */
 ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_checkpoint_state *state,
                              bool *found) ML_NODISCARD;
 
 /* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank
- * (moments where allocated). Each file is hashed before HDF5 sees it. ML_INPUT naming the tensor
- * where names or shapes are not those of `parameters`. Collective. */
+ * (moments where allocated). Each file is hashed before HDF5 sees it.
+ * Shapes: [local] floats, moments [held].
+ * Ownership: `parameters` keeps its buffers.
+ * Collective over the world.
+ * Errors: ML_INPUT naming the tensor where names or shapes are not those of `parameters`;
+ * ML_RESOURCE. */
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid,
                              ml_parameters *parameters) ML_NODISCARD;
 
-/* Makes the checkpoint of a step the one that ml_checkpoint_load reads. ML_INPUT with the reason
- * where it is not there or not whole. Collective. */
+/* Makes the checkpoint of a step the one that ml_checkpoint_load reads.
+ * Shapes: none.
+ * Ownership: borrows all.
+ * Collective over the world.
+ * Errors: ML_INPUT with the reason where it is not there or not whole. */
 ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid,
                                int64_t step) ML_NODISCARD;
 
 /* Sets the committed checkpoint of a step aside as a bad one, so that no start goes on from it.
- * ML_INPUT or ML_RESOURCE where it cannot be moved. Collective over the world. */
+ * Shapes: none.
+ * Ownership: borrows all.
+ * Collective over the world.
+ * Errors: ML_INPUT or ML_RESOURCE where it cannot be moved. */
 ml_status ml_checkpoint_reject(ml_run_directory *run, const ml_grid *grid,
                                int64_t step) ML_NODISCARD;
 
 /* ---- sizes --------------------------------------------------------------------------------- */
 
-/* Bytes of a checkpoint's state on disk for `global` trainable parameters: 12 each. */
+/* Bytes of a checkpoint's state on disk for `global` trainable parameters: 12 each.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 int64_t ml_checkpoint_bytes(int64_t global);
-/* Accounted bytes (category other) of an open run's directory and its lock on world rank 0. */
+
+/* Accounted bytes (category other) of an open run's directory and its lock on world rank 0.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 int64_t ml_run_directory_bytes(void);
-/* How many ranks write it, the first ones of the world: 1, or for a state beyond one file all tp
- * ranks of dp replica 0, each its own shards. */
+
+/* How many ranks write a checkpoint, the first ones of the world: 1, or for a state beyond one
+ * file all tp ranks of dp replica 0, each its own shards.
+ * Shapes: none.
+ * Ownership: borrows `parameters`.
+ * Local.
+ * Errors: none. */
 int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
+
 /* Accounted bytes (category other) that a writer, world rank tp_rank, holds while it saves, beside
  * training or not; other ranks hold none. At most 1 GiB and some overhead for all writers of a
- * state beyond one file together. */
+ * state beyond one file together.
+ * Shapes: bytes.
+ * Ownership: borrows `parameters`.
+ * Local.
+ * Errors: none. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
 
 #endif

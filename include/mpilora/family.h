@@ -148,29 +148,73 @@ struct ml_family {
     ml_family_gguf gguf;
 };
 
-/* All families, ended by NULL. */
+/* All families, ended by NULL.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
 const ml_family *const *ml_families(void);
-/* NULL: none has that name. */
+
+/* The family of a name; NULL: none has it.
+ * Shapes: none.
+ * Ownership: a constant of the library.
+ * Local.
+ * Errors: none. */
 const ml_family *ml_family_find(const char *name);
+
 /* The next row of an adapter's possible modules (rows with a target, fused ones among them), from
- * `row` on; NULL: no more. */
+ * `row` on; NULL: no more.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
 const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
-/* The row of the fused target that `row` is a part of, or that it is itself; NULL: none. */
+
+/* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
 const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family_tensor *row);
-/* The family's row that is adapted as `module` ("attn.q"); NULL: none. */
+
+/* The family's row that is adapted as `module` ("attn.q"); NULL: none.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
 const ml_family_tensor *ml_family_find_target(const ml_family *family, const char *module);
 
-/* Input and output width of a target of the family. */
+/* Input and output width of a target of the family.
+ * Shapes: global widths.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *in,
                      int64_t *out);
+
 /* First row of a target within the output of PEFT's module: that of k and v in a fused projection,
- * else 0. */
+ * else 0.
+ * Shapes: rows.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row);
+
 /* Splits "layers.3.attn.q" into 3 and the row of the family's table; NULL where the model has no
- * such target. */
+ * such target.
+ * Shapes: none.
+ * Ownership: a constant of the library.
+ * Local.
+ * Errors: none. */
 const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *module,
                                         int64_t *layer);
 
+/* Whether tensors of a role stand once in every layer; the size of an extent in a model, and the
+ * units (heads) that it is cut into; whether a model has the tensor of a row.
+ * Shapes: rows or columns.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 bool ml_role_in_layer(ml_role role);
 int64_t ml_extent_size(const ml_model_spec *spec, ml_extent extent);
 int64_t ml_extent_units(const ml_model_spec *spec, ml_extent extent);
@@ -185,10 +229,20 @@ typedef struct ml_stored_place {
     ml_layout layout;
     int64_t first, total;
 } ml_stored_place;
+
+/* Where another program's files hold a tensor, as ml_stored_place says.
+ * Shapes: rows of the stored tensor.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
 void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor, ml_format format,
                         ml_stored_place *out);
 
-/* PEFT's whole path of a target in a layer: "model.layers.3.self_attn.q_proj". */
+/* PEFT's whole path of a target in a layer: "model.layers.3.self_attn.q_proj".
+ * Shapes: out[size] bytes.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
 void ml_peft_path(const ml_family *family, const ml_family_tensor *row, int64_t layer, char *out,
                   size_t size);
 

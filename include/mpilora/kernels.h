@@ -230,9 +230,18 @@ typedef struct ml_kernels_rate {
 
 /* The paths that this processor and build can run with weights of this type. The environment
  * variable MPILORA_WITHOUT_PATHS (names with commas between them) leaves some out, as if the
- * processor lacked them. Local. */
+ * processor lacked them.
+ * Shapes: none.
+ * Ownership: names are static.
+ * Local.
+ * Errors: none. */
 ml_kernels_paths ml_kernels_available(ml_dtype dtype);
-/* Whether both names (NULL and "auto": any) are among these paths. Local. */
+
+/* Whether both names (NULL and "auto": any) are among these paths.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
                            const char *vector_path);
 
@@ -241,12 +250,23 @@ bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
  * takes the same one: in the order of the build's list, a backend takes the place of the one
  * before where the medians of ml_kernels_measure say ≥ 1.3 × in both directions. This takes < 1 s,
  * and nothing where a backend is forced. The chosen one is checked against ref/ on a small product
- * (a library that computes wrong results is left out with a warning). A forced path that this
- * processor or build lacks: ML_USAGE naming the paths that it has. Not collective: to give all
- * ranks one path, create on rank 0 among those that all have, broadcast its backend and
- * vector_path, and force these on the others. Destroy with ml_kernels_destroy. Local. */
+ * (a library that computes wrong results is left out with a warning). To give all ranks one path,
+ * create on rank 0 among those that all have, broadcast its backend and vector_path, and force
+ * these on the others.
+ * Shapes: as ml_kernels_options says.
+ * Ownership: *out is the caller's, who ends it with ml_kernels_destroy.
+ * Local.
+ * Errors: ML_USAGE naming the paths that there are, where a forced one is not among them;
+ * ML_RESOURCE. */
 ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options) ML_NODISCARD;
+
+/* Ends a table; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `kernels`.
+ * Local.
+ * Errors: none. */
 void ml_kernels_destroy(ml_kernels *kernels);
+
 /* How much ml_kernels_measure multiplies: shapes are cut to these sizes and a product to `flops`
  * (0: not); at least `rounds` rounds after one that warms up, then until `seconds` have passed.
  * With `one_thread` the times are what the processor worked for this process, so that others on
@@ -260,41 +280,75 @@ typedef struct ml_kernels_effort {
 
 /* Rates of `count` tables on options->shapes with options->tokens tokens: every round runs each
  * table once in each direction, every second round in reverse order. rates[i].path is left alone.
- * ML_RESOURCE. Local. */
+ * Shapes: tables[count], rates[count], GF/s.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_kernels_measure(const ml_kernels_options *options, const ml_kernels_effort *effort,
                              int64_t count, const ml_kernels *const *tables,
                              ml_kernels_rate *rates) ML_NODISCARD;
 
-/* The measured rates of `kernels`, of one thread; returns their number. Borrowed. */
+/* The measured rates of `kernels`, of one thread; returns their number.
+ * Shapes: GF/s.
+ * Ownership: borrowed from `kernels`.
+ * Local.
+ * Errors: none. */
 int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates);
-/* The fp32 multiply-add rate that all threads of this rank reach on registers alone, in GF/s,
- * measured now (some 10 ms) with the instructions of the vector path; 0 under "ref". */
+
+/* The fp32 multiply-add rate that all threads of this rank reach on registers alone, measured now
+ * (some 10 ms) with the instructions of the vector path; 0 under "ref".
+ * Shapes: GF/s.
+ * Ownership: borrows `kernels`.
+ * Local.
+ * Errors: none. */
 double ml_kernels_peak_gflops(const ml_kernels *kernels);
+
 /* A piece of memory. Borrowed. */
 typedef struct ml_memory_span {
     const void *data;
     int64_t bytes;
 } ml_memory_span;
 
-/* Seconds that all threads of this rank take to read these pieces once, each thread its part of
- * every piece; 0 under "ref". */
+/* Time that all threads of this rank take to read these pieces once, each thread its part of every
+ * piece; 0 under "ref".
+ * Shapes: spans[count]; seconds.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count,
                                const ml_memory_span *spans);
+
 /* Bytes of workspace that ml_kernels_create will account for (category workspace) for the path
  * that needs most among those that "auto" may choose, or for the forced one; allocates nothing.
- * `threads`: OpenMP threads of the rank. */
+ * `threads`: OpenMP threads of the rank.
+ * Shapes: bytes.
+ * Ownership: borrows `options`.
+ * Local.
+ * Errors: none. */
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);
 
-/* w[rows, cols] ≈ left[rows, rank]·diag(sigma[rank])·right[rank, cols]: its largest singular
- * values and their vectors, by LAPACK in double precision on one rank. ML_USAGE beyond LAPACK's
- * 32-bit counts (rows × cols < 2³¹), ML_NUMERIC where it does not converge. rank ≤ rows, cols. */
+/* The `rank` largest singular values of w and their vectors, w ≈ left·diag(sigma)·right, by LAPACK
+ * in double precision on one rank.
+ * Shapes: w[rows, cols], left[rows, rank], sigma[rank], right[rank, cols]; rank ≤ rows, cols.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE beyond LAPACK's 32-bit counts (rows × cols < 2³¹); ML_NUMERIC where it does not
+ * converge; ML_RESOURCE. */
 ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left,
                          float *sigma, float *right) ML_NODISCARD;
-/* Bytes (category workspace) that it holds for a moment. */
+
+/* Bytes (category workspace) that ml_svd_leading holds for a moment.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 int64_t ml_svd_bytes(int64_t rows, int64_t cols);
 
-/* The reference table alone: plain loops, always built, needs no workspace. Borrowed; never
- * destroyed. */
+/* The reference table alone: plain loops, always built, needs no workspace.
+ * Shapes: none.
+ * Ownership: a constant of the library, never destroyed.
+ * Local.
+ * Errors: none. */
 const ml_kernels *ml_kernels_reference(void);
 
 #endif

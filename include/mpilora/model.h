@@ -50,18 +50,34 @@ typedef struct ml_model_spec {
     uint64_t full_layers[ML_WINDOW_LAYERS / 64]; /* bit l: layer l has no window all the same */
 } ml_model_spec;
 
-/* The window of one layer; 0: none, also where the context fits into it. */
+/* The window of one layer; 0: none, also where the context fits into it.
+ * Shapes: tokens.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
-/* Layer `layer` attends to everything, whatever the window; layer < ML_WINDOW_LAYERS. */
+
+/* Layer `layer` attends to everything, whatever the window; layer < ML_WINDOW_LAYERS.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
 void ml_model_set_full_layer(ml_model_spec *spec, int64_t layer);
 
 /* Sizes that are 0 from those that are given, as in every family: kv_heads = heads, head_dim =
- * width / heads, mlp_width = the family's factor times width. What cannot be known stays 0. */
+ * width / heads, mlp_width = the family's factor times width. What cannot be known stays 0.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
 void ml_model_spec_complete(ml_model_spec *spec);
 
-/* ML_INPUT or ML_USAGE are the caller's choice: returns `bad` with a text naming the field, where
- * a value is out of range or two contradict each other (heads % kv_heads, width of an odd head,
- * …). */
+/* Checks every size and feature, and those that could contradict each other (heads % kv_heads,
+ * width of an odd head, …).
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: `bad`, ML_INPUT or ML_USAGE as the caller has it, with a text that names the field. */
 ml_status ml_model_spec_check(const ml_model_spec *spec, ml_status bad) ML_NODISCARD;
 
 /* One base tensor as the specification wants it. */
@@ -74,11 +90,15 @@ typedef struct ml_model_tensor {
     bool norm_or_bias; /* always stored fp32 */
 } ml_model_tensor;
 
-/* Tensors are numbered 0 … ml_model_tensor_count − 1 in the order of the family's table, the rows
- * of a layer once for each. */
+/* The model's tensors, numbered 0 … count − 1 in the order of the family's table, the rows of a
+ * layer once for each; and the parameters of all of them, a tied head counted once.
+ * Shapes: global.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_tensor_count(const ml_model_spec *spec);
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out);
-int64_t ml_model_parameters_total(const ml_model_spec *spec); /* tied head counted once */
+int64_t ml_model_parameters_total(const ml_model_spec *spec);
 
 /* ---- a model on one rank ----------------------------------------------------------------------
  *
@@ -121,41 +141,103 @@ typedef struct ml_layer {
 
 typedef struct ml_model ml_model;
 
-/* `grid` may be NULL for sizes alone (then tp, tp_rank name the rank meant) and in single-rank use
- * (tp 1). ML_USAGE where tp does not divide the heads or key/value heads (both numbers named).
- * Local. */
+/* A model's structure for one rank. `grid` may be NULL for sizes alone (then tp, tp_rank name the
+ * rank meant) and in single-rank use (tp 1).
+ * Shapes: as `spec` says.
+ * Ownership: *out is the caller's, who ends it with ml_model_destroy; the grid is borrowed until
+ * then.
+ * Local.
+ * Errors: ML_USAGE where tp does not divide the heads or key/value heads (both numbers named);
+ * ML_RESOURCE. */
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
                           int tp_rank, ml_dtype dtype) ML_NODISCARD;
-void ml_model_destroy(ml_model *model);
-const ml_model_spec *ml_model_get_spec(const ml_model *model);
-const ml_grid *ml_model_grid(const ml_model *model);      /* NULL: this rank has everything */
-ml_layer *ml_model_layer(ml_model *model, int64_t layer); /* hooks are attached here */
 
-/* Slots in storage order: parts of one linear layer lie next to each other. */
+/* Ends a model; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `model`.
+ * Local.
+ * Errors: none. */
+void ml_model_destroy(ml_model *model);
+
+/* What the model is; its grid, NULL where this rank has everything; and a layer, where hooks are
+ * attached.
+ * Shapes: none.
+ * Ownership: borrowed from `model`.
+ * Local.
+ * Errors: none. */
+const ml_model_spec *ml_model_get_spec(const ml_model *model);
+const ml_grid *ml_model_grid(const ml_model *model);
+ml_layer *ml_model_layer(ml_model *model, int64_t layer);
+
+/* How many slots there are, and one of them, in storage order: parts of one linear layer lie next
+ * to each other.
+ * Shapes: none.
+ * Ownership: borrowed from `model`.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_slots(const ml_model *model);
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
-/* What ml_model_bind allocates: for the slots that are not apart. 0: everything trains. */
+
+/* What ml_model_bind allocates: for the slots that are not apart. 0: everything trains.
+ * Shapes: bytes.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_weight_bytes(const ml_model *model);
-/* Room for the bf16 slots that are apart, in the order that layers need; with a `block` (aligned
- * to 64) they are pointed into it. */
+
+/* Room for the bf16 slots that are apart, in the order that layers need; with a `block` they are
+ * pointed into it.
+ * Shapes: bytes; the block is aligned to 64.
+ * Ownership: `block` is borrowed by the model.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_lay_out_apart(ml_model *model, void *block);
+
 /* After slots' data (and gradients) were set: points the layers at them. Slots that are not apart
- * get storage (category frozen). Local. */
+ * get storage (category frozen).
+ * Shapes: none.
+ * Ownership: the storage is the model's.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_model_bind(ml_model *model) ML_NODISCARD;
-/* The same with the caller's memory for the slots that are not apart: ml_model_weight_bytes,
- * aligned to 64. Borrowed; it may be shared by ranks that hold the same shard, and be read-only
- * once it is filled: passes never write to it. */
+
+/* The same with the caller's memory for the slots that are not apart. It may be shared by ranks
+ * that hold the same shard, and be read-only once it is filled: passes never write to it.
+ * Shapes: ml_model_weight_bytes, aligned to 64.
+ * Ownership: borrowed by the model.
+ * Local.
+ * Errors: none. */
 void ml_model_bind_storage(ml_model *model, void *storage);
-/* Slots' data (or gradients) have changed: points the layers at them again. */
+
+/* Slots' data (or gradients) have changed: points the layers at them again.
+ * Shapes: none.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
 void ml_model_point(ml_model *model);
 
-/* The largest shapes that the model multiplies, for ml_kernels_create; returns their number (≤
- * 8). */
 enum { ML_MODEL_SHAPES = 8 };
+
+/* The largest shapes that the model multiplies, for ml_kernels_create; returns their number.
+ * Shapes: shapes[ML_MODEL_SHAPES], of this rank.
+ * Ownership: `shapes` are the caller's.
+ * Local.
+ * Errors: none. */
 int64_t ml_model_shapes(const ml_model *model, ml_weight shapes[ML_MODEL_SHAPES]);
+
+/* Fills in what ml_kernels_create has to know of passes over at most `tokens` tokens.
+ * Shapes: shapes[ML_MODEL_SHAPES].
+ * Ownership: `options` borrows `shapes`.
+ * Local.
+ * Errors: none. */
 void ml_model_kernel_options(const ml_model *model, int64_t tokens, ml_kernels_options *options,
                              ml_weight shapes[ML_MODEL_SHAPES]);
-/* What the passes compute with. Borrowed; until destroyed or replaced. */
+
+/* What the passes compute with, and the table in use.
+ * Shapes: none.
+ * Ownership: `kernels` is borrowed until the model is destroyed or gets another.
+ * Local.
+ * Errors: none. */
 void ml_model_use_kernels(ml_model *model, const ml_kernels *kernels);
 const ml_kernels *ml_model_kernels(const ml_model *model);
 
@@ -177,6 +259,12 @@ typedef struct ml_virtual_hook {
     void (*keys_backward)(void *self, int64_t layer, int64_t tokens, const int32_t *token,
                           float *dkv, int64_t stride);
 } ml_virtual_hook;
+
+/* Sets the hook of virtual tokens, and gives the one that is set.
+ * Shapes: none.
+ * Ownership: `hook.self` is borrowed.
+ * Local.
+ * Errors: none. */
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook);
 ml_virtual_hook ml_model_virtual(const ml_model *model);
 
@@ -205,37 +293,69 @@ typedef enum ml_activation_mode {
     ML_ACTIVATIONS_CHECKPOINT
 } ml_activation_mode;
 enum { ML_ACTIVATION_MODES = 3 };
-const char *
-ml_activation_mode_name(ml_activation_mode mode); /* "full", "selective", "checkpoint" */
-void ml_model_set_activations(
-    ml_model *model, ml_activation_mode mode,
-    int64_t chunk); /* before ml_model_reserve. chunk: the most tokens that go through an MLP or a
-                       head together; 0: as many as are fast */
 
-/* Room for the activations of micro-batches of at most T tokens; with `backward` all that backward
- * needs. Owned by the model; created once. */
+/* The word of a mode: "full", "selective", "checkpoint".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_activation_mode_name(ml_activation_mode mode);
+
+/* Chooses the mode, before ml_model_reserve. chunk: the most tokens that go through an MLP or a
+ * head together; 0: as many as are fast.
+ * Shapes: tokens.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t chunk);
+
+/* Room for the activations of micro-batches of at most `tokens` tokens; with `backward` all that
+ * backward needs. Once.
+ * Shapes: T tokens.
+ * Ownership: the model's.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
-/* Bytes that ml_model_reserve accounts for in each category. */
+
+/* Adds the bytes that ml_model_reserve accounts for in each category.
+ * Shapes: bytes.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
 void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward,
                             int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* loss_sum = Σ over rows of −log p(target), the same on every rank of a tp group, without label
  * smoothing. With `backward` adds the gradients of scale·Σ (the loss with label smoothing ε:
- * (1−ε)·nll + ε·mean over V of −log p) to everything that trains. Collective over tp; a model
- * without finite numbers gives a loss that is not finite, no error. */
+ * (1−ε)·nll + ε·mean over V of −log p) to everything that trains.
+ * Shapes: as ml_batch says; nats.
+ * Ownership: all borrowed.
+ * Collective over tp.
+ * Errors: none; a model without finite numbers gives a loss that is not finite. */
 void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale,
                    double smoothing, double *loss_sum);
 
-/* out[count, d]: the embeddings of these tokens, without their positions'. Collective over tp;
- * every rank gets them whole. */
+/* The embeddings of these tokens, without their positions'; every rank gets them whole.
+ * Shapes: token[count], out[count, d].
+ * Ownership: `out` is the caller's.
+ * Collective over tp.
+ * Errors: none. */
 void ml_model_embed(const ml_model *model, int64_t count, const int32_t *token, float *out);
 
-/* Seconds that ml_model_loss has spent on this rank so far, outside collectives. Backward contains
- * what is computed again for it, and the head's gradient. */
+/* Time that ml_model_loss has spent on this rank so far, outside collectives. Backward contains
+ * what is computed again for it, and the head's gradient.
+ * Shapes: seconds.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
 double ml_model_forward_seconds(const ml_model *model);
 double ml_model_backward_seconds(const ml_model *model);
 
-/* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL. */
+/* The name of the first tensor of this rank (slot) that holds a NaN or Inf, or NULL.
+ * Shapes: none.
+ * Ownership: borrowed from `model`.
+ * Local.
+ * Errors: none. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 
 /* ---- generation ---------------------------------------------------------------------------- */
@@ -245,21 +365,58 @@ const char *ml_model_find_nonfinite(const ml_model *model);
 typedef struct ml_cache ml_cache;
 
 /* Room for `slots` sequences of at most `capacity` tokens, `rows` different tokens together. The
- * model must be reserved for max(capacity, slots) tokens without backward. Owned. */
+ * model must be reserved for max(capacity, slots) tokens without backward.
+ * Shapes: tokens.
+ * Ownership: *out is the caller's, who ends it with ml_cache_destroy; the model is borrowed until
+ * then.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity,
                           int64_t rows) ML_NODISCARD;
+
+/* Ends a cache; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `cache`.
+ * Local.
+ * Errors: none. */
 void ml_cache_destroy(ml_cache *cache);
+
+/* Tokens of a slot, and tokens that there is room for.
+ * Shapes: tokens.
+ * Ownership: borrows `cache`.
+ * Local.
+ * Errors: none. */
 int64_t ml_cache_length(const ml_cache *cache, int64_t slot);
-int64_t ml_cache_spare(const ml_cache *cache); /* tokens that there is room for */
+int64_t ml_cache_spare(const ml_cache *cache);
+
+/* Empties a slot.
+ * Shapes: none.
+ * Ownership: borrows `cache`.
+ * Local.
+ * Errors: none. */
 void ml_cache_clear(ml_cache *cache, int64_t slot);
-/* Slot `to` becomes the first n tokens of slot `from`, another one. */
+
+/* Slot `to` becomes the first n tokens of slot `from`, another one.
+ * Shapes: tokens.
+ * Ownership: borrows `cache`.
+ * Local.
+ * Errors: none. */
 void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
 
-/* The batch's sequences start slots anew, slot[i] the i-th; logits[batch->rows, V]. Needs a spare
- * token for each of the batch's. Collective over tp; every rank gets all V. */
+/* The batch's sequences start slots anew, slot[i] the i-th. Needs a spare token for each of the
+ * batch's. Every rank gets all V.
+ * Shapes: logits[batch->rows, V].
+ * Ownership: all borrowed.
+ * Collective over tp.
+ * Errors: none. */
 void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch,
                       float *logits);
-/* logits[count, V] after one more token for each of `count` different slots. Collective over tp. */
+
+/* One more token for each of `count` different slots, and the logits after it.
+ * Shapes: slot[count], token[count], logits[count, V].
+ * Ownership: all borrowed.
+ * Collective over tp.
+ * Errors: none. */
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
                      const int32_t *token, float *logits);
 
@@ -298,13 +455,22 @@ typedef struct ml_router {
 
 /* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts
  * that begin alike share that beginning where they begin at the same time. A continuation depends
- * on its own request alone, but for rounding. The model must be reserved for ml_generation_tokens.
- * The same on every rank of the tp group. Collective over tp. `router` NULL: the model as it is.
- * ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC where logits are not finite;
- * ML_RESOURCE. */
+ * on its own request alone, but for rounding. The same on every rank of the tp group. The model
+ * must be reserved for ml_generation_tokens. `router` NULL: the model as it is.
+ * Shapes: requests[count].
+ * Ownership: all borrowed; the requests' `out` is written.
+ * Collective over tp.
+ * Errors: ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC where logits are not
+ * finite; ML_RESOURCE. */
 ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count,
                             ml_request *requests, int64_t together,
                             const ml_router *router) ML_NODISCARD;
+
+/* The most tokens that a pass of ml_model_generate has.
+ * Shapes: tokens.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
                              const ml_request *requests, int64_t together);
 

@@ -57,8 +57,11 @@ typedef enum ml_phase {
 const char *ml_phase_name(ml_phase phase);
 
 /* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step
- * ≤ `step`; what stays is not touched. No file:
- * nothing to do. ML_INPUT where it cannot be read, ML_RESOURCE where it cannot be cut. Local. */
+ * ≤ `step`; what stays is not touched. No file: nothing to do.
+ * Shapes: none.
+ * Ownership: borrows `path`.
+ * Local.
+ * Errors: ML_INPUT where it cannot be read; ML_RESOURCE where it cannot be cut. */
 ml_status ml_metrics_cut(const char *path, int64_t step) ML_NODISCARD;
 
 #endif
