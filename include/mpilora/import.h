@@ -8,13 +8,17 @@
 #include "mpilora/model.h"
 #include "mpilora/store.h"
 
-/* Imports a Hugging Face directory or a GGUF file. An existing `out` is replaced only on success.
+/* Imports a Hugging Face directory or a GGUF file. `hf_config`: for a GGUF file, the config.json
+ * that it was converted from, whose description of the model takes the place of the file's (the
+ * family of an architecture that several share, sliding windows); NULL: the file's own, with a
+ * warning of what GGUF cannot say. An existing `out` is replaced only on success.
  * Shapes: as the family's table says.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_INPUT naming file, tensor, what was found and what was expected; ML_RESOURCE where
- * `out` cannot be written. */
-ml_status ml_import(const char *source, ml_dtype dtype, const char *out) ML_NODISCARD;
+ * Errors: ML_USAGE where `hf_config` stands beside a directory; ML_INPUT naming file, tensor, what
+ * was found and what was expected; ML_RESOURCE where `out` cannot be written. */
+ml_status ml_import(const char *source, const char *hf_config, ml_dtype dtype,
+                    const char *out) ML_NODISCARD;
 
 /* Makes a base of any shape: matrices normal(0, 0.02), those that write to the residual stream (o,
  * proj, down) divided by √(2·layers), norms 1, biases 0; every number a function of (seed, tensor,

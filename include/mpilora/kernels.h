@@ -125,6 +125,15 @@ struct ml_kernels {
     void (*rmsnorm_backward)(int64_t T, int64_t d, const float *x, const float *w,
                              const float *rstd, const float *dy, float *dx, bool add, float *dw);
 
+    /* ---- RMS norm over each head of x[T, heads·h], ldx, in place, with one w[h] for all heads
+     * (Qwen3's q_norm and k_norm). Backward: x as it was before; dy ← dx in place, dw (may be NULL)
+     * += sums over T and heads, in an order that does not depend on the threads. h ≤ 1024. */
+    void (*headnorm_forward)(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                             const float *w, float eps);
+    void (*headnorm_backward)(int64_t T, int64_t heads, int64_t head_dim, const float *x,
+                              int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
+                              float *dw);
+
     /* ---- rotary embedding (Su et al. 2021), pairs (i, i + h/2) of each head as Hugging Face has
      * them, in place on x[T, heads·h], ldx:
      * (a, b) → (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, h/2]; inverse: sin negated

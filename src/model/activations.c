@@ -93,7 +93,8 @@ static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool
     a->qkv = take_floats(c, T * qkv_width(m));
     a->attention = take_floats(c, T * q_width(m));
     if (backward) a->d_attention = take_floats(c, T * q_width(m));
-    if (bf16_to_fp32) a->wide_qkv = take_floats(c, T * qkv_width(m));
+    if (bf16_to_fp32 || (backward && m->spec.qk_norm))
+        a->wide_qkv = take_floats(c, T * qkv_width(m));
     if (bf16_to_fp32) a->wide_attention = take_floats(c, T * q_width(m));
 }
 

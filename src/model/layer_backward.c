@@ -70,25 +70,21 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
                       saved->rstd2 + c->first, a->y, dx, true);
 }
 
-/* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v before rotation
- * (a->qkv). */
+/* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v as they were
+ * projected (a->qkv). */
 static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
     const saved_layer *saved = &a->layers[l];
-    const ml_virtual_hook *hook = &m->virtual_hook;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), kv = kv_width(m);
-    const float *qkv = saved_rows(m, saved->qkv, 0, a->wide_qkv, T * width);
+    const float *qkv = query_key_again(m, l, batch);
     const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
     ml_attention_shape shape = attention_shape(m, l);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
                           q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
-    if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dk, width);
-    if (m->spec.positions != ML_POSITIONS_ROTARY) return;
-    k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, true);
-    k->rope(T, m->kv_heads, m->spec.head_dim, dk, width, a->position, a->cosine, a->sine, true);
+    query_key_backward(m, l, batch, a->qkv);
 }
 
 static const float *o_input(const ml_model *m, const saved_layer *saved, const ml_batch *batch,

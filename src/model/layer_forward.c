@@ -52,7 +52,6 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
                  const saved_layer *saved)
 {
     activations *a = &m->act;
-    const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
     if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
@@ -63,10 +62,8 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
         pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
         ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
     }
-    if (m->spec.positions != ML_POSITIONS_ROTARY) return;
-    k->rope(T, m->heads, m->spec.head_dim, a->qkv, width, a->position, a->cosine, a->sine, false);
-    k->rope(T, m->kv_heads, m->spec.head_dim, a->qkv + q_width(m), width, a->position, a->cosine,
-            a->sine, false);
+    if (saved && m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
+    query_key_forward(m, layer, T, a->qkv);
 }
 
 static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
@@ -79,7 +76,7 @@ static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const sa
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width,
                          a->attention, q, saved ? saved->lse : a->lse);
     if (!saved) return;
-    save_rows(m, saved->qkv, 0, a->qkv, T * width);
+    if (!m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
     save_rows(m, saved->attention, 0, a->attention, T * q);
 }
 
@@ -142,11 +139,8 @@ static bool is_last(const ml_model *m, int64_t l) { return l == m->spec.layers -
 void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
     const saved_layer *saved = backward ? &m->act.layers[l] : NULL;
-    const ml_virtual_hook *hook = &m->virtual_hook;
     project_qkv(m, &m->layers[l], batch, saved);
-    if (hook->keys_forward)
-        hook->keys_forward(hook->self, l, batch->tokens, batch->token, m->act.qkv + q_width(m),
-                           qkv_width(m));
+    virtual_keys_forward(m, l, batch, m->act.qkv);
     attend_batch(m, l, batch, saved);
 }
 

@@ -11,7 +11,8 @@
 enum { OP_NORM1, OP_QKV, OP_O, OP_NORM2, OP_UP, OP_DOWN, OPS_A_LAYER };
 enum { OP_EMBEDDING = -1 };
 
-/* What one layer keeps for backward. x1, x2: inputs of the norms; h: inputs of the activation,
+/* What one layer keeps for backward. x1, x2: inputs of the norms; qkv: what attention took, or
+ * with norms of q and k what the projection gave; h: inputs of the activation,
  * NULL where it is computed again; all of the model's dtype. */
 typedef struct saved_layer {
     void *x1, *qkv, *attention, *x2, *h;
@@ -29,7 +30,8 @@ typedef struct activations {
     float *x, *other_x;     /* [T, d]; other_x: in checkpoint mode, what is computed again */
     float *qkv, *attention; /* [T, q+2kv], [T, q] */
     float *d_attention, *wide_qkv,
-        *wide_attention; /* backward only; wide_: in bf16, what was kept, widened */
+        *wide_attention; /* backward only; wide_: in bf16, what was saved, widened; wide_qkv also
+                            where q and k are normalised again */
     float *h, *a, *dh,
         *d_mlp; /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
     float *logits, *row_max,
@@ -105,6 +107,13 @@ void pass_enter(ml_model *m, pass_phase phase);
 
 /* rope.c */
 void fill_rope_table(const ml_model_spec *spec, int64_t positions, float *cosine, float *sine);
+
+/* query_key.c: qkv [T, qkv_width]. Again: of layer l as attention took it, from what was saved;
+ * backward: dqkv as attention gives it → as the projection takes it. */
+void query_key_forward(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv);
+void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, float *qkv);
+const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch);
+void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv);
 
 /* embedding.c */
 void embed_forward(ml_model *m, const ml_batch *batch);

@@ -33,7 +33,8 @@ static int64_t lowest_trained(const ml_model *m)
         const ml_layer *layer = &m->layers[l];
         const bool trains[OPS_A_LAYER] = {
             norm_trains(&layer->norm1),
-            ml_linear_trains(&layer->qkv) || m->virtual_hook.keys_backward,
+            ml_linear_trains(&layer->qkv) || norm_trains(&layer->q_norm) ||
+                norm_trains(&layer->k_norm) || m->virtual_hook.keys_backward,
             ml_linear_trains(&layer->o),
             norm_trains(&layer->norm2),
             ml_linear_trains(&layer->up),

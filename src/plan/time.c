@@ -148,6 +148,8 @@ static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, co
                                      b->tokens * width);
     if (t->spec->positions == ML_POSITIONS_ROTARY)
         seconds += elements(t, ML_ELEMENT_MOVE, 2.0 * b->tokens * (double)l->qkv.out);
+    if (t->spec->qk_norm)
+        seconds += elements(t, ML_ELEMENT_NORM_FORWARD, b->tokens * (double)l->qkv.out);
     return seconds;
 }
 

@@ -18,10 +18,14 @@ import reference_models as reference
 
 USAGE, INPUT, RESOURCE = 2, 3, 4
 # What must say the same in the configuration that is written; where the source leaves it out, transformers' own default.
+SIZES = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "max_position_embeddings"]
+LLAMA = [*SIZES, "rms_norm_eps", "tie_word_embeddings", "rope_theta"]
 KEYS = {
     "gpt2": ["n_layer", "n_embd", "n_head", "vocab_size", "n_positions", "activation_function", "layer_norm_epsilon"],
-    "llama": ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size"]
-    + ["max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "attention_bias", "mlp_bias"],
+    "llama": [*LLAMA[:-1], "head_dim", "attention_bias", "mlp_bias"],
+    "mistral": [*LLAMA, "head_dim", "sliding_window"],
+    "qwen2": [*LLAMA, "use_sliding_window", "sliding_window"],
+    "qwen3": [*LLAMA, "head_dim", "attention_bias", "use_sliding_window", "sliding_window"],
 }
 DEFAULTS = {"activation_function": "gelu_new", "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
 

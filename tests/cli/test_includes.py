@@ -21,6 +21,11 @@ FORBIDDEN = [
 ]
 
 
+# A family is told apart by its table alone: nothing compares families or names one.
+FAMILY = re.compile(r"family\s*[!=]=|strcmp\([^;)]*family->(?:name|title)|ml_family_(?:%s)\b")
+FAMILY_FOLDER = "model/families"
+
+
 def strip_comments(text):
     return re.sub(r"/\*.*?\*/|\"(\\.|[^\"\\\n])*\"", lambda m: m.group(0) if m.group(0).startswith('"') and "/" in m.group(0) else " ", text, flags=re.S)
 
@@ -55,6 +60,8 @@ def find_faults(path, text):
         elif path.startswith("mpilora/") and not public:
             faults.append(f"{path}: a public header may not include {target}, which is not installed")
     code = strip_comments(text)
+    if not path.startswith(FAMILY_FOLDER) and path != "mpilora/family.h" and FAMILY.search(code):
+        faults.append(f"{path}: a family by name: {FAMILY.search(code).group(0)}; the table of {FAMILY_FOLDER}/ says what differs")
     for pattern, allowed, why in FORBIDDEN:
         if module not in allowed and pattern.search(code):
             faults.append(f"{path}: {why}: {pattern.search(code).group(0)}")
@@ -93,6 +100,8 @@ def check_the_check(faults):
         ("model/a.c", "void f(void) { MPI_Barrier(x); }", "MPI outside"),
         ("model/a.c", "void f(void) { malloc(3); }", "memory account"),
         ("model/a.c", "void f(void) { exit(3); }", "never exits"),
+        ("store/a.c", "if (spec->family == other) f();", "a family by name"),
+        ("peft/a.c", "f(&ml_family_gpt2);", "a family by name"),
     ]
     for path, text, expected in planted:
         if not any(expected in fault for fault in find_faults(path, text)):
@@ -104,7 +113,10 @@ def check_the_check(faults):
 
 
 def main():
+    global FAMILY
     root = os.environ.get("MPILORA_SOURCE_DIR", ".")
+    families = [os.path.splitext(name)[0] for name in os.listdir(os.path.join(root, "src", FAMILY_FOLDER)) if name.endswith(".c")]
+    FAMILY = re.compile(FAMILY.pattern % "|".join(families))
     faults, includes = [], {}
     for folder in ("src", "include"):
         top = os.path.join(root, folder)

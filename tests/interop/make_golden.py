@@ -1,4 +1,4 @@
-"""Makes tests/golden/curves.json: 20 training steps of every case with PyTorch and PEFT in fp32. For developers; the tests only read its result.
+"""Makes tests/golden/curves.json: the training steps of every case with PyTorch and PEFT in fp32. For developers; the tests only read its result.
 
 It needs PyTorch, transformers 5 and PEFT:
     python3 -m venv venv && venv/bin/pip install torch transformers==5.* peft==0.21.* safetensors
@@ -56,7 +56,7 @@ def run_case(case, folder):
         adapter = os.path.join(folder, "adapter")
         reference.write_adapter(adapter, case)
         model = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    return {"base_loss": base_loss, **curve(model, case, reference.STEPS, adamw)}
+    return {"base_loss": base_loss, **curve(model, case, case["steps"], adamw)}
 
 
 def curve(model, case, steps, make_optimizer):

@@ -69,7 +69,31 @@ LLAMA_SCALED = {  # as transformers 5 writes it
     "mlp_bias": True,
     "tie_word_embeddings": True,
 }
-MODELS = {"gpt2": GPT2, "llama": LLAMA, "llama-scaled": LLAMA_SCALED}
+SHORT = 7  # a window shorter than most sequences
+MISTRAL = {  # heads that do not follow from the width, no window
+    **{k: v for k, v in LLAMA.items() if k not in ("attention_bias", "mlp_bias", "rope_scaling")},
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "head_dim": 10,
+    "sliding_window": None,
+}
+QWEN2 = {  # head_dim follows from the width; biases on q, k and v without a key
+    **{k: v for k, v in MISTRAL.items() if k != "head_dim"},
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "use_sliding_window": False,
+    "max_window_layers": 1,
+    "tie_word_embeddings": True,
+}
+QWEN3 = {
+    **QWEN2,
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "head_dim": 20,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+}
+MODELS = {"gpt2": GPT2, "llama": LLAMA, "llama-scaled": LLAMA_SCALED, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3}
 
 # target → PEFT's module name
 GPT2_MODULES = {"qkv": "attn.c_attn", "o": "attn.c_proj", "fc": "mlp.c_fc", "proj": "mlp.c_proj"}
@@ -89,6 +113,7 @@ DEFAULTS = {
     "max_len": CONTEXT,
     "clip_norm": 1.0,
     "warmup": 3,
+    "steps": STEPS,
 }
 CASES = {
     "gpt2-qkv": {"model": "gpt2", "targets": ["qkv"]},
@@ -99,6 +124,12 @@ CASES = {
     "llama-scaled-all": {"model": "llama-scaled", "targets": ["all"], "rank": 3, "alpha": 9},
     "llama-full": {"model": "llama", "method": "full", "lr": 1e-3, "schedule": "cosine"},
     "llama-scaled-full": {"model": "llama-scaled", "method": "full", "lr": 1e-3, "weight_decay": 0.0},
+    "mistral-all": {"model": "mistral", "targets": ["all"], "steps": 10},
+    "mistral-full": {"model": "mistral", "method": "full", "lr": 1e-3, "steps": 5},
+    "qwen2-all": {"model": "qwen2", "targets": ["all"], "steps": 10},
+    "qwen2-full": {"model": "qwen2", "method": "full", "lr": 1e-3, "steps": 5},
+    "qwen3-all": {"model": "qwen3", "targets": ["all"], "steps": 10},
+    "qwen3-full": {"model": "qwen3", "method": "full", "lr": 1e-3, "steps": 5},
 }
 CASES = {name: {**DEFAULTS, **case} for name, case in CASES.items()}
 
@@ -157,13 +188,22 @@ def llama_tensors(name, config):
         h = f"model.layers.{layer}"
         t.norm(f"{h}.input_layernorm", d, False)
         t.norm(f"{h}.post_attention_layernorm", d, False)
+        if config["model_type"] == "qwen3":
+            t.norm(f"{h}.self_attn.q_norm", config["head_dim"], False)
+            t.norm(f"{h}.self_attn.k_norm", config["head_dim"], False)
         for module, (inputs, outputs) in llama_shapes(config).items():
-            bias = config["attention_bias"] if module.startswith("self_attn") else config["mlp_bias"]
+            bias = has_bias(config, module)
             t.linear(f"{h}.{module}", [outputs, inputs], outputs, bias)
     t.norm("model.norm", d, False)
     if not config["tie_word_embeddings"]:
         t.add("lm_head.weight", [config["vocab_size"], d], 0.3)
     return t
+
+
+def has_bias(config, module):
+    if config["model_type"] == "qwen2" and module != LLAMA_MODULES["o"]:
+        return module.startswith("self_attn")
+    return config.get("attention_bias" if module.startswith("self_attn") else "mlp_bias", False)
 
 
 def gpt2_shapes(config):
@@ -173,7 +213,7 @@ def gpt2_shapes(config):
 
 
 def llama_shapes(config):
-    d, f, h = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    d, f, h = config["hidden_size"], config["intermediate_size"], config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
     q, kv = h * config["num_attention_heads"], h * config["num_key_value_heads"]
     attention = {"q": (d, q), "k": (d, kv), "v": (d, kv), "o": (q, d)}
     mlp = {"gate": (d, f), "up": (d, f), "down": (f, d)}

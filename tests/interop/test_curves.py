@@ -54,7 +54,7 @@ def write_config(folder, name, run_dir, precision, tp, micro):
         data={"train": f"{model}-train.h5", "valid": f"{model}-valid.h5", "max_len": case["max_len"], "shuffle": False},
         batch={"sequences": reference.SEQUENCES, "micro": micro},
         optim=optim,
-        train={"steps": reference.STEPS},
+        train={"steps": case["steps"]},
         parallel={"tp": tp},
         precision=precision,
     )

@@ -10,7 +10,7 @@ static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 27 };
+enum { CASES = 30 };
 
 static fixture_options case_number(int c)
 {
@@ -24,6 +24,9 @@ static fixture_options case_number(int c)
         {.family = &ml_family_llama, .targets = llama_all},
         {.family = &ml_family_llama, .targets = ML_TARGET_O | ML_TARGET_GATE, .dropout = 0.25},
         {.family = &ml_family_llama, .method = ML_METHOD_FULL},
+        {.family = &ml_family_qwen3, .targets = llama_all},
+        {.family = &ml_family_qwen3, .method = ML_METHOD_FULL},
+        {.family = &ml_family_qwen3, .method = ML_METHOD_PREFIX_KV},
         {.family = &ml_family_gpt2, .method = ML_METHOD_TOP},
         {.family = &ml_family_llama, .method = ML_METHOD_TOP},
         {.family = &ml_family_gpt2, .method = ML_METHOD_BITFIT},

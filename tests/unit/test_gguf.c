@@ -238,7 +238,7 @@ static void a_model_is_imported(void **state)
     float q[16], embed[12];
     make_model(&f);
     save(f.data, f.length);
-    assert_int_equal(ml_import(path, ML_FP32, out_path), ML_OK);
+    assert_int_equal(ml_import(path, NULL, ML_FP32, out_path), ML_OK);
     assert_int_equal(ml_base_open(&base, out_path), ML_OK);
     assert_true(ml_base_spec(base)->tied_head);
     assert_int_equal(ml_base_spec(base)->vocab, 3);
@@ -351,14 +351,14 @@ static void damaged_files_do_no_harm(void **state)
         contents += (int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4);
     for (int64_t length = 0; length < f.length; length++) {
         save(f.data, length);
-        assert_int_equal(ml_import(path, ML_FP32, out_path), ML_INPUT);
+        assert_int_equal(ml_import(path, NULL, ML_FP32, out_path), ML_INPUT);
     }
     for (int64_t at = 0; at < f.length - contents; at++) {
         char change = changes[at % (int64_t)sizeof changes];
         f.data[at] = (char)(f.data[at] ^ change);
         save(f.data, f.length);
         f.data[at] = (char)(f.data[at] ^ change);
-        ml_status st = ml_import(path, ML_FP32, out_path);
+        ml_status st = ml_import(path, NULL, ML_FP32, out_path);
         assert_true(st == ML_OK || st == ML_INPUT);
     }
     ml_text_destroy(&f);

@@ -142,6 +142,23 @@ static void rotate(bench *s, float *x, bool inverse)
     s->k->rope(T, HEADS, HEAD_DIM, x, Q, position, cosine, sine, inverse);
 }
 
+/* HEADS heads of HEAD_DIM in rows of Q, with the first HEAD_DIM weights. */
+static double headnorm_loss(bench *s)
+{
+    memcpy(s->y, s->x, sizeof(float) * (size_t)(T * Q));
+    s->k->headnorm_forward(T, HEADS, HEAD_DIM, s->y, Q, s->w, 1e-5f);
+    return weighted(s, s->y, T * Q);
+}
+
+static void headnorm(bench *s)
+{
+    memcpy(s->dx, s->c, sizeof(float) * (size_t)(T * Q));
+    memset(s->dw, 0, sizeof(float) * HEAD_DIM);
+    s->k->headnorm_backward(T, HEADS, HEAD_DIM, s->x, Q, s->w, 1e-5f, s->dx, Q, s->dw);
+    check(s, "headnorm dx", headnorm_loss, s->x, T * Q, s->dx, 0);
+    check(s, "headnorm dw", headnorm_loss, s->w, HEAD_DIM, s->dw, 0);
+}
+
 static double rope_loss(bench *s)
 {
     memcpy(s->y, s->x, sizeof s->y);
@@ -287,6 +304,7 @@ static void every_path(void (*body)(bench *s))
 
 TEST_ON_EVERY_PATH(layernorm)
 TEST_ON_EVERY_PATH(rmsnorm)
+TEST_ON_EVERY_PATH(headnorm)
 TEST_ON_EVERY_PATH(rope)
 TEST_ON_EVERY_PATH(activations)
 TEST_ON_EVERY_PATH(attention)
@@ -296,10 +314,10 @@ TEST_ON_EVERY_PATH(weight_product)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layernorm),      cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_attention),      cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_weight_product),
+        cmocka_unit_test(test_layernorm),     cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_headnorm),      cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_activations),   cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_weight_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,6 +99,18 @@ static void norms(const ml_kernels *k, int64_t T, int64_t d)
     ref->rmsnorm_backward(T, d, x, w, rstd.want, dy, y.want, true, dw.want);
     compare("rmsnorm dx", k, y, 1e-5);
     compare("rmsnorm dw", k, dw, 1e-5);
+    const int64_t h = ml_min(d, 1024), heads = d / h; /* rows of d, in place */
+    memcpy(y.got, x, sizeof *x * (size_t)(T * d));
+    memcpy(y.want, x, sizeof *x * (size_t)(T * d));
+    k->headnorm_forward(T, heads, h, y.got, d, w, 0.1f);
+    ref->headnorm_forward(T, heads, h, y.want, d, w, 0.1f);
+    compare("headnorm y", k, y, 4e-6);
+    memcpy(y.got, dy, sizeof *x * (size_t)(T * d));
+    memcpy(y.want, dy, sizeof *x * (size_t)(T * d));
+    k->headnorm_backward(T, heads, h, x, d, w, 0.1f, y.got, d, dw.got);
+    ref->headnorm_backward(T, heads, h, x, d, w, 0.1f, y.want, d, dw.want);
+    compare("headnorm dx", k, y, 1e-5);
+    compare("headnorm dw", k, dw, 1e-5);
     float *const single[] = {x, w, b, dy};
     for (size_t i = 0; i < COUNT(single); i++) ml_memory_free(single[i]);
     pair const pairs[] = {y, mean, rstd, dw, db};

@@ -7,15 +7,20 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
-static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32]  |  mpilora import "
-                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
+static const char usage[] =
+    "mpilora import SRC BASE.h5 [--dtype bf16|fp32] [--hf-config config.json]  |  mpilora import "
+    "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
 
 typedef struct request {
-    const char *init, *config, *dtype, *tokenizer;
+    const char *init, *config, *dtype, *tokenizer, *hf_config;
     int64_t seed;
 } request;
 
 static const option options[] = {
+    {"--hf-config", OPTION_TEXT, offsetof(request, hf_config), "config.json",
+     "of a .gguf file: the configuration that it was converted from, which says what GGUF cannot "
+     "(the family of an architecture that several share, sliding windows) and must agree with it",
+     NULL},
     {"--init", OPTION_TEXT, offsetof(request, init), "random",
      "make a base with random weights of any shape", NULL},
     {"--config", OPTION_TEXT, offsetof(request, config), "M.yaml",
@@ -81,9 +86,12 @@ static ml_status run(int argc, char **argv)
         return ml_fail(ML_USAGE,
                        "--init makes a base from nothing: \"%s\" is one word too many; usage: %s",
                        words[0], usage);
+    if (q.init && q.hf_config)
+        return ml_fail(ML_USAGE, "--hf-config belongs to a GGUF file, not to --init; usage: %s",
+                       usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];
-    ML_TRY(q.init ? import_random(&q, dtype, out) : ml_import(words[0], dtype, out));
+    ML_TRY(q.init ? import_random(&q, dtype, out) : ml_import(words[0], q.hf_config, dtype, out));
     ML_TRY(report(out));
 done:
     return st;
@@ -93,7 +101,7 @@ const ml_command ml_command_import = {
     .name = "import",
     .summary = "pretrained weights to a base file",
     .usage = usage,
-    .about = "SRC is a Hugging Face directory of the GPT-2 or Llama family (config.json, "
+    .about = "SRC is a Hugging Face directory of a known family (config.json, "
              "model.safetensors or its sharded index, tokenizer.json or vocab.json + merges.txt) "
              "or a .gguf file.",
     .options = options,

@@ -120,6 +120,54 @@ static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *
         backward_row(false, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
 }
 
+static void headnorm_forward(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                             const float *w, float eps)
+{
+#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t j = 0; j < heads; j++) {
+            float *head = x + t * ldx + j * head_dim;
+            float r = 1 / sqrtf(row_squares(head_dim, head, 0) / (float)head_dim + eps);
+#pragma omp simd
+            for (int64_t i = 0; i < head_dim; i++) head[i] = head[i] * r * w[i];
+        }
+    }
+}
+
+/* One token: dy ← dx, and Σ dy·x·rstd over its heads onto `sum` where there is one. */
+static void headnorm_backward_token(int64_t heads, int64_t head_dim, const float *x, const float *w,
+                                    float eps, float *dy, float *sum)
+{
+    for (int64_t j = 0; j < heads; j++, x += head_dim, dy += head_dim) {
+        float r = 1 / sqrtf(row_squares(head_dim, x, 0) / (float)head_dim + eps);
+        if (sum) {
+#pragma omp simd
+            for (int64_t i = 0; i < head_dim; i++) sum[i] += dy[i] * x[i] * r;
+        }
+        backward_row(false, head_dim, x, w, 0, r, dy, dy, false);
+    }
+}
+
+/* The weight's gradient is summed in PARTS pieces of the tokens, the same for any number of
+ * threads. */
+static void headnorm_backward(int64_t T, int64_t heads, int64_t head_dim, const float *x,
+                              int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
+                              float *dw)
+{
+    enum { PARTS = 16, MOST = 1024 };
+    float sum[PARTS][MOST];
+    int64_t run = (T + PARTS - 1) / PARTS;
+#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
+    for (int64_t part = 0; part < PARTS; part++) {
+        if (dw) memset(sum[part], 0, (size_t)head_dim * sizeof **sum);
+        for (int64_t t = part * run; t < ml_min(T, (part + 1) * run); t++)
+            headnorm_backward_token(heads, head_dim, x + t * ldx, w, eps, dy + t * lddy,
+                                    dw ? sum[part] : NULL);
+    }
+    for (int64_t part = 0; dw && part < PARTS; part++)
+        for (int64_t i = 0; i < head_dim; i++) dw[i] += sum[part][i];
+}
+
 static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
                  const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
@@ -146,5 +194,7 @@ void ML_NATIVE(native_norms)(ml_kernels *table)
     table->layernorm_backward = layernorm_backward;
     table->rmsnorm_forward = rmsnorm_forward;
     table->rmsnorm_backward = rmsnorm_backward;
+    table->headnorm_forward = headnorm_forward;
+    table->headnorm_backward = headnorm_backward;
     table->rope = rope;
 }

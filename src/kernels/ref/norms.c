@@ -67,6 +67,32 @@ static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *
     norm_backward(false, T, d, x, w, NULL, rstd, dy, dx, add, dw, NULL);
 }
 
+static void headnorm_forward(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+                             const float *w, float eps)
+{
+    float rstd;
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t j = 0; j < heads; j++) {
+            float *head = x + t * ldx + j * head_dim;
+            rmsnorm_forward(1, head_dim, head, w, eps, head, &rstd);
+        }
+}
+
+static void headnorm_backward(int64_t T, int64_t heads, int64_t head_dim, const float *x,
+                              int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
+                              float *dw)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t j = 0; j < heads; j++) {
+            const float *in = x + t * ldx + j * head_dim;
+            float *d = dy + t * lddy + j * head_dim;
+            double square = 0;
+            for (int64_t i = 0; i < head_dim; i++) square += (double)in[i] * (double)in[i];
+            float rstd = (float)(1 / sqrt(square / (double)head_dim + (double)eps));
+            norm_backward(false, 1, head_dim, in, w, NULL, &rstd, d, d, false, dw, NULL);
+        }
+}
+
 static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
                  const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
@@ -90,5 +116,7 @@ void ml_reference_norms(ml_kernels *table)
     table->layernorm_backward = layernorm_backward;
     table->rmsnorm_forward = rmsnorm_forward;
     table->rmsnorm_backward = rmsnorm_backward;
+    table->headnorm_forward = headnorm_forward;
+    table->headnorm_backward = headnorm_backward;
     table->rope = rope;
 }

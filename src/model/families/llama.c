@@ -75,5 +75,7 @@ const ml_family ml_family_llama = {
            .layers = "model.layers.",
            .gelu_tanh = "gelu_pytorch_tanh",
            .keys = config_keys},
-    .gguf = {.architecture = "llama", .keys = gguf_keys},
+    .gguf = {.architecture = "llama",
+             .keys = gguf_keys,
+             .unsaid = "a sliding window, which Mistral's models may have: none is assumed"},
 };

@@ -62,15 +62,20 @@ done:
     return st;
 }
 
-ml_status ml_import(const char *path, ml_dtype dtype, const char *out)
+ml_status ml_import(const char *path, const char *hf_config, ml_dtype dtype, const char *out)
 {
     ml_status st = ML_OK;
     import_source source = {0};
     struct stat about;
     if (stat(path, &about))
         return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    if (S_ISDIR(about.st_mode) && hf_config)
+        return ml_fail(ML_USAGE,
+                       "--hf-config is for a GGUF file; %s is a directory, which has its own "
+                       "config.json",
+                       path);
     ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path)
-                                  : import_open_gguf(&source, path));
+                                  : import_open_gguf(&source, path, hf_config));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
     if (st == ML_OK) st = copy_all(&source, dtype, out);

@@ -17,7 +17,10 @@ typedef struct import_source {
 } import_source;
 
 ml_status import_open_huggingface(import_source *out, const char *directory) ML_NODISCARD;
-ml_status import_open_gguf(import_source *out, const char *path) ML_NODISCARD;
+/* `hf_config`: a config.json that says what the model is, in the place of the file's own metadata,
+ * which must not contradict it; NULL: the metadata, and a warning of what they cannot say. */
+ml_status import_open_gguf(import_source *out, const char *path,
+                           const char *hf_config) ML_NODISCARD;
 
 /* ML_INPUT where the tokenizer has more tokens than the model's vocabulary. */
 ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec) ML_NODISCARD;

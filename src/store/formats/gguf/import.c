@@ -9,6 +9,7 @@
 #include "mpilora/family.h"
 #include "store/base/import_private.h"
 #include "store/formats/gguf/gguf.h"
+#include "store/formats/huggingface/huggingface.h"
 
 typedef struct gguf_source {
     gguf_file file;
@@ -365,7 +366,51 @@ static ml_status unknown_architecture(const gguf_source *g)
     return st;
 }
 
-static ml_status read_description(gguf_source *g, ml_model_spec *s)
+/* What a GGUF file and a config.json both say must agree. */
+static ml_status check_agreement(const gguf_source *g, const ml_model_spec *file,
+                                 const ml_model_spec *config, const char *path)
+{
+    const struct {
+        const char *what;
+        double in_file, in_config;
+    } values[] = {
+        {"layers", (double)file->layers, (double)config->layers},
+        {"width", (double)file->width, (double)config->width},
+        {"MLP width", (double)file->mlp_width, (double)config->mlp_width},
+        {"heads", (double)file->heads, (double)config->heads},
+        {"key/value heads", (double)file->kv_heads, (double)config->kv_heads},
+        {"head size", (double)file->head_dim, (double)config->head_dim},
+        {"vocabulary", (double)file->vocab, (double)config->vocab},
+        {"norm's eps", (double)(float)file->norm_eps, (double)(float)config->norm_eps},
+        {"rope theta", (double)(float)file->rope_theta, (double)(float)config->rope_theta},
+        {"rope factor", file->rope_scaling.factor, config->rope_scaling.factor}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        if (values[i].in_file != values[i].in_config)
+            return ml_fail(ML_INPUT, "%s: %s is %g, but %s says %g: not the same model",
+                           g->file.path, values[i].what, values[i].in_file, path,
+                           values[i].in_config);
+    return ML_OK;
+}
+
+/* *s, read from the file's metadata, becomes what the config.json says. */
+static ml_status take_config(const gguf_source *g, const char *path, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    const ml_model_spec file = *s;
+    ML_TRY(hf_config_read(path, s));
+    if (strcmp(s->family->gguf.architecture, g->architecture) != 0)
+        return ml_fail(ML_INPUT,
+                       "%s: general.architecture is %s, but %s describes a %s model, which GGUF "
+                       "calls %s",
+                       g->file.path, g->architecture, path, s->family->title,
+                       s->family->gguf.architecture);
+    ML_TRY(check_agreement(g, &file, s, path));
+    s->tied_head = file.tied_head;
+done:
+    return st;
+}
+
+static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *hf_config)
 {
     ml_status st = ML_OK;
     const gguf_value *v = gguf_find(&g->file, "general.architecture");
@@ -375,6 +420,10 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s)
     *s = family->defaults;
     ML_TRY(read_family(g, s));
     ML_TRY(find_head(g, &s->tied_head));
+    if (hf_config) ML_TRY(take_config(g, hf_config, s));
+    if (!hf_config && family->gguf.unsaid)
+        ml_warn("%s: GGUF says nothing of %s; --hf-config config.json says it", g->file.path,
+                family->gguf.unsaid);
     st = ml_model_spec_check(s, ML_INPUT);
     if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);
     ML_TRY(check_tensors(g));
@@ -382,7 +431,7 @@ done:
     return st;
 }
 
-ml_status import_open_gguf(import_source *out, const char *path)
+ml_status import_open_gguf(import_source *out, const char *path, const char *hf_config)
 {
     ml_status st = ML_OK;
     gguf_source *g = NULL;
@@ -393,7 +442,7 @@ ml_status import_open_gguf(import_source *out, const char *path)
     out->close = source_close;
     out->read_rows = read_rows;
     ML_TRY(gguf_open(&g->file, path));
-    ML_TRY(read_description(g, &out->spec));
+    ML_TRY(read_description(g, &out->spec, hf_config));
     ML_TRY(read_tokenizer(g, &out->tokenizer));
     ML_TRY(ml_sha256_of_file(path, out->hash));
 done:

@@ -1,0 +1,83 @@
+/* Qwen2 and Qwen2.5 (Yang et al. 2024): Llama with biases on q, k and v, and windows that are off
+ * unless a flag is set. */
+#include "model/families/families.h"
+
+static const ml_family_tensor tensors[] = {
+    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, "model.embed_tokens", PLAIN, "token_embd", PLAIN,
+           ""),
+    NORM_WEIGHT("norm1", NORM1, WIDTH, "@.input_layernorm", "@.attn_norm"),
+    WEIGHT("attn.q", QKV, QUERIES, WIDTH, ROWS, "@.self_attn.q_proj", PLAIN, "@.attn_q", PLAIN,
+           "q"),
+    WEIGHT("attn.k", QKV, KEYS, WIDTH, ROWS, "@.self_attn.k_proj", PLAIN, "@.attn_k", PLAIN, "k"),
+    WEIGHT("attn.v", QKV, KEYS, WIDTH, ROWS, "@.self_attn.v_proj", PLAIN, "@.attn_v", PLAIN, "v"),
+    BIAS("attn.q", QKV, QUERIES, ROWS, ALWAYS, "@.self_attn.q_proj", "@.attn_q", PLAIN),
+    BIAS("attn.k", QKV, KEYS, ROWS, ALWAYS, "@.self_attn.k_proj", "@.attn_k", PLAIN),
+    BIAS("attn.v", QKV, KEYS, ROWS, ALWAYS, "@.self_attn.v_proj", "@.attn_v", PLAIN),
+    WEIGHT("attn.o", O, WIDTH, QUERIES, COLS, "@.self_attn.o_proj", PLAIN, "@.attn_output", PLAIN,
+           "o"),
+    BIAS("attn.o", O, WIDTH, NONE, O_BIAS, "@.self_attn.o_proj", "@.attn_output", PLAIN),
+    NORM_WEIGHT("norm2", NORM2, WIDTH, "@.post_attention_layernorm", "@.ffn_norm"),
+    WEIGHT("mlp.gate", UP, MLP, WIDTH, ROWS, "@.mlp.gate_proj", PLAIN, "@.ffn_gate", PLAIN, "gate"),
+    WEIGHT("mlp.up", UP, MLP, WIDTH, ROWS, "@.mlp.up_proj", PLAIN, "@.ffn_up", PLAIN, "up"),
+    BIAS("mlp.gate", UP, MLP, ROWS, MLP_BIAS, "@.mlp.gate_proj", "@.ffn_gate", PLAIN),
+    BIAS("mlp.up", UP, MLP, ROWS, MLP_BIAS, "@.mlp.up_proj", "@.ffn_up", PLAIN),
+    WEIGHT("mlp.down", DOWN, WIDTH, MLP, COLS, "@.mlp.down_proj", PLAIN, "@.ffn_down", PLAIN,
+           "down"),
+    BIAS("mlp.down", DOWN, WIDTH, NONE, MLP_BIAS, "@.mlp.down_proj", "@.ffn_down", PLAIN),
+    NORM_WEIGHT("norm", FINAL_NORM, WIDTH, "model.norm", "output_norm"),
+    HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    {0},
+};
+
+static const ml_family_key config_keys[] = {
+    REQUIRED("num_hidden_layers", SIZE, layers),
+    REQUIRED("hidden_size", SIZE, width),
+    REQUIRED("num_attention_heads", SIZE, heads),
+    KEY("num_key_value_heads", SIZE, kv_heads),
+    KEY("head_dim", SIZE, head_dim),
+    REQUIRED("intermediate_size", SIZE, mlp_width),
+    REQUIRED("vocab_size", SIZE, vocab),
+    REQUIRED("max_position_embeddings", SIZE, context),
+    KEY("hidden_act", ACTIVATION, activation),
+    KEY("rms_norm_eps", REAL, norm_eps),
+    KEY("tie_word_embeddings", FLAG, tied_head),
+    CHECKED("quantization_config", OFF),
+    {0},
+};
+
+static const ml_family_key gguf_keys[] = {
+    GGUF_SIZES,
+    REQUIRED("attention.layer_norm_rms_epsilon", REAL, norm_eps),
+    KEY("rope.freq_base", REAL, rope_theta),
+    GGUF_REFUSED,
+    {0},
+};
+
+const ml_family ml_family_qwen2 = {
+    .name = "qwen2",
+    .title = "Qwen2",
+    .defaults = {.family = &ml_family_qwen2,
+                 .norm = ML_NORM_RMS,
+                 .norm_eps = 1e-6,
+                 .positions = ML_POSITIONS_ROTARY,
+                 .rope_theta = 10000.0,
+                 .gated = true,
+                 .activation = ML_SILU,
+                 .qkv_bias = true},
+    .tensors = tensors,
+    .hf = {.model_type = "qwen2",
+           .architecture = "Qwen2ForCausalLM",
+           .prefix = "model.",
+           .layers = "model.layers.",
+           .gelu_tanh = "gelu_pytorch_tanh",
+           .keys = config_keys,
+           .windows = {.size = "sliding_window",
+                       .on = "use_sliding_window",
+                       .first_layer = "max_window_layers",
+                       .types = "layer_types",
+                       .default_size = 4096,
+                       .default_first_layer = 28}},
+    .gguf = {.architecture = "qwen2",
+             .keys = gguf_keys,
+             .unsaid = "use_sliding_window: no sliding window is assumed"},
+};

@@ -1,0 +1,183 @@
+/* Families: every column of every row of every table says something; what base files of the first
+ * version say of a model is read as it was meant; features by name go out and come back; the
+ * descriptions in configs/models/ have the published numbers of parameters. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "model/families/families.h"
+#include "mpilora/config.h"
+#include "store/base/base_private.h"
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n > m && !strcmp(text + n - m, end);
+}
+
+static void check_name(const ml_family_tensor *row, const char *name)
+{
+    assert_true(name && ends_with(name, row->bias ? ".bias" : ".weight"));
+    assert_int_equal(*name == '@', ml_role_in_layer(row->role));
+}
+
+static void check_row(const ml_family_tensor *row)
+{
+    assert_true(*row->module && row->role && row->rows && row->cols && row->cut && row->storage);
+    assert_true(row->present && row->hf.layout && row->gguf.layout);
+    check_name(row, row->hf.name);
+    check_name(row, row->gguf.name);
+    assert_non_null(row->peft);
+    assert_int_equal(strncmp(row->hf.name, row->peft, strlen(row->peft)), 0);
+    assert_non_null(row->target);
+    bool linear = row->role == ML_ROLE_QKV || row->role == ML_ROLE_O || row->role == ML_ROLE_UP ||
+                  row->role == ML_ROLE_DOWN;
+    assert_int_equal(*row->target != '\0', linear && !row->bias);
+    if (*row->target) assert_true(ml_target_find(row->target) != 0);
+    assert_int_equal(row->cols == ML_EXTENT_ONE, row->storage == ML_STORED_FP32);
+}
+
+static void check_keys(const ml_family_key *keys)
+{
+    int64_t n = 0;
+    for (; keys->key; keys++, n++) assert_true(*keys->key && keys->kind);
+    assert_true(n > 0);
+}
+
+static void every_column_is_filled(void **state)
+{
+    (void)state;
+    int families = 0;
+    for (const ml_family *const *f = ml_families(); *f; f++, families++) {
+        const ml_family *family = *f;
+        unsigned roles = 0;
+        assert_true(family->name && *family->name && family->title && *family->title);
+        assert_ptr_equal(family->defaults.family, family);
+        assert_ptr_equal(ml_family_find(family->name), family);
+        assert_true(family->defaults.norm_eps > 0);
+        for (const ml_family_tensor *row = family->tensors; row->module; row++) {
+            check_row(row);
+            roles |= 1U << row->role;
+        }
+        const ml_role needed[] = {ML_ROLE_EMBED, ML_ROLE_NORM1, ML_ROLE_QKV,        ML_ROLE_O,
+                                  ML_ROLE_NORM2, ML_ROLE_UP,    ML_ROLE_FINAL_NORM, ML_ROLE_DOWN};
+        for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+            assert_true(roles & 1U << needed[i]);
+        assert_int_equal((roles & 1U << ML_ROLE_Q_NORM) != 0, family->defaults.qk_norm);
+        assert_true(family->hf.model_type && family->hf.architecture && family->hf.gelu_tanh);
+        assert_int_equal(strncmp(family->hf.layers, family->hf.prefix, strlen(family->hf.prefix)),
+                         0);
+        assert_non_null(family->gguf.architecture);
+        check_keys(family->hf.keys);
+        check_keys(family->gguf.keys);
+    }
+    assert_true(families >= 5);
+}
+
+/* Written by the first version. */
+static const char old_gpt2[] =
+    "{\"family\":\"gpt2\",\"layers\":12,\"width\":768,\"mlp_width\":3072,\"heads\":12,\"kv_heads\":"
+    "12,\"head_dim\":64,\"vocab\":50257,\"context\":1024,\"activation\":\"gelu_tanh\",\"norm_eps\":"
+    "1.0000000000000001e-05,\"rope_theta\":0.0,\"rope_scaling\":{\"factor\":0.0,\"low_freq_factor\""
+    ":0.0,\"high_freq_factor\":0.0,\"original_context\":0},\"tied_head\":true,\"qkv_bias\":true,"
+    "\"o_bias\":true,\"mlp_bias\":true}";
+static const char old_llama[] =
+    "{\"family\":\"llama\",\"layers\":2,\"width\":48,\"mlp_width\":112,\"heads\":4,\"kv_heads\":2,"
+    "\"head_dim\":16,\"vocab\":203,\"context\":64,\"activation\":\"silu\",\"norm_eps\":1e-06,"
+    "\"rope_theta\":5000.0,\"rope_scaling\":{\"factor\":4.0,\"low_freq_factor\":1.0,"
+    "\"high_freq_factor\":4.0,\"original_context\":24},\"tied_head\":false,\"qkv_bias\":true,"
+    "\"o_bias\":false,\"mlp_bias\":false}";
+
+static void older_files_open(void **state)
+{
+    (void)state;
+    ml_model_spec s;
+    assert_int_equal(base_spec_from_json(old_gpt2, &s), ML_OK);
+    assert_ptr_equal(s.family, &ml_family_gpt2);
+    assert_true(s.norm == ML_NORM_LAYER && s.positions == ML_POSITIONS_LEARNED && !s.gated);
+    assert_int_equal(ml_model_parameters_total(&s), 124439808);
+    assert_int_equal(base_spec_from_json(old_llama, &s), ML_OK);
+    assert_ptr_equal(s.family, &ml_family_llama);
+    assert_true(s.norm == ML_NORM_RMS && s.positions == ML_POSITIONS_ROTARY && s.gated);
+    assert_true(s.rope_scaling.factor == 4.0 && s.qkv_bias && !s.o_bias && s.window == 0);
+}
+
+static void unknown_features_are_refused(void **state)
+{
+    (void)state;
+    ml_model_spec s;
+    ml_text text = {0};
+    assert_int_equal(
+        ml_text_printf(&text, "%.*s,\"logit_cap\":30.0}", (int)strlen(old_llama) - 1, old_llama),
+        ML_OK);
+    assert_int_equal(base_spec_from_json(text.data, &s), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "logit_cap"));
+    ml_text_destroy(&text);
+}
+
+static void features_come_back(void **state)
+{
+    (void)state;
+    for (const ml_family *const *f = ml_families(); *f; f++) {
+        ml_model_spec s = (*f)->defaults, again;
+        ml_text first = {0}, second = {0};
+        s.layers = 70;
+        s.width = 64;
+        s.mlp_width = 96;
+        s.heads = 4;
+        s.head_dim = 16;
+        s.vocab = 50;
+        s.context = 32;
+        ml_model_spec_complete(&s);
+        s.window = s.positions == ML_POSITIONS_ROTARY ? 7 : 0;
+        ml_model_set_full_layer(&s, 3);
+        ml_model_set_full_layer(&s, 65);
+        assert_int_equal(base_spec_to_json(&s, &first), ML_OK);
+        assert_int_equal(base_spec_from_json(first.data, &again), ML_OK);
+        assert_int_equal(base_spec_to_json(&again, &second), ML_OK);
+        assert_string_equal(first.data, second.data);
+        assert_ptr_equal(again.family, *f);
+        assert_int_equal(ml_model_window(&again, 64), s.window);
+        assert_int_equal(ml_model_window(&again, 65), 0);
+        ml_text_destroy(&first);
+        ml_text_destroy(&second);
+    }
+}
+
+/* Counted by transformers 5.24 on its meta device. */
+static void descriptions_have_the_published_sizes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t parameters;
+    } models[] = {{"gpt2-small", 124439808},    {"smollm2-135m", 134515008},
+                  {"llama-3.2-1b", 1235814400}, {"qwen2.5-0.5b", 494032768},
+                  {"qwen3-0.6b", 596049920},    {"mistral-7b", 7248023552}};
+    const char *source = getenv("MPILORA_SOURCE_DIR");
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char path[512];
+        ml_model_spec s;
+        snprintf(path, sizeof path, "%s/configs/models/%s.yaml", source ? source : ".",
+                 models[i].name);
+        if (ml_model_spec_read(&s, path) != ML_OK) fail_msg("%s", ml_error_text());
+        assert_int_equal(ml_model_parameters_total(&s), models[i].parameters);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_column_is_filled),
+        cmocka_unit_test(older_files_open),
+        cmocka_unit_test(unknown_features_are_refused),
+        cmocka_unit_test(features_come_back),
+        cmocka_unit_test(descriptions_have_the_published_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
