@@ -2,7 +2,7 @@
 #ifndef MPILORA_DATA_H
 #define MPILORA_DATA_H
 
-#include "mpilora/base.h"
+#include "mpilora/grid.h"
 
 /* ---- tokenizer ----------------------------------------------------------------------------- */
 
@@ -63,9 +63,14 @@ ml_status ml_tokenizer_to_huggingface(const char *json, int64_t length, ml_text 
 
 typedef struct ml_dataset ml_dataset;
 
-/* Opens and checks a tokenised data set (*.h5), hashes its content against the stored hash. Local;
+/* Opens and checks a tokenised data set (*.h5), its content against the stored hash, by reading the
+ * file once. In memory stay 8 bytes a sequence and a bit a token. Local; owned by the caller.
  * ML_INPUT naming file and fault. */
 ml_status ml_dataset_open(ml_dataset **out, const char *path) ML_NODISCARD;
+/* The same for all ranks of each node: its first rank reads and checks the file, and the others get
+ * from it what they would have found. Collective over NODE, whose ranks get the same status. */
+ml_status ml_dataset_open_together(ml_dataset **out, const char *path,
+                                   const ml_grid *grid) ML_NODISCARD;
 void ml_dataset_destroy(ml_dataset *data);
 int64_t ml_dataset_sequences(const ml_dataset *data);
 int64_t ml_dataset_tokens(const ml_dataset *data);

@@ -4,14 +4,13 @@
  * In memory stay the offsets of the sequences and one bit a token (is it a target), so lengths and
  * targets cost no reading. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/dataset_private.h"
+#include "data/dataset_scan.h"
 #include "mpilora/data.h"
-
-enum { PIECE = 1 << 16 };
 
 struct ml_dataset {
     char *path;
@@ -22,6 +21,8 @@ struct ml_dataset {
     uint64_t *targets; /* a bit a token */
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
 };
+
+static int64_t target_words(const ml_dataset *data) { return data->tokens / 64 + 1; }
 
 /* ---- attributes ---------------------------------------------------------------------------- */
 
@@ -79,53 +80,7 @@ static ml_status check_offsets(ml_dataset *data)
     return ML_OK;
 }
 
-static ml_status check_tokens(ml_dataset *data)
-{
-    ml_status st = ML_OK;
-    int32_t *piece = NULL;
-    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
-    for (int64_t first = 0; first < data->tokens; first += PIECE) {
-        int64_t n = ml_min(PIECE, data->tokens - first);
-        ML_TRY(ml_file_read(data->fd, data->path, piece, n * (int64_t)sizeof *piece,
-                            data->tokens_at + first * (int64_t)sizeof *piece));
-        for (int64_t i = 0; i < n; i++)
-            if (piece[i] < 0 || piece[i] >= data->vocab) {
-                st = ml_fail(ML_INPUT,
-                             "%s: token %" PRId64 " is %" PRId32
-                             ", expected an id from 0 to %" PRId64 " (vocabulary %" PRId64 ")",
-                             data->path, first + i, piece[i], data->vocab - 1, data->vocab);
-                goto done;
-            }
-    }
-done:
-    ml_memory_free(piece);
-    return st;
-}
-
-static ml_status load_mask(ml_dataset *data, int64_t mask_at)
-{
-    ml_status st = ML_OK;
-    uint8_t *piece = NULL;
-    ML_NEW(piece, PIECE, ML_MEM_OTHER, "a read buffer");
-    ML_NEW(data->targets, data->tokens / 64 + 1, ML_MEM_OTHER, "the data set's mask");
-    for (int64_t first = 0; first < data->tokens; first += PIECE) {
-        int64_t n = ml_min(PIECE, data->tokens - first);
-        ML_TRY(ml_file_read(data->fd, data->path, piece, n, mask_at + first));
-        for (int64_t i = 0; i < n; i++) {
-            if (piece[i] > 1) {
-                st = ml_fail(ML_INPUT, "%s: the mask of token %" PRId64 " is %d, expected 0 or 1",
-                             data->path, first + i, piece[i]);
-                goto done;
-            }
-            data->targets[(first + i) / 64] |= (uint64_t)piece[i] << ((first + i) % 64);
-        }
-    }
-done:
-    ml_memory_free(piece);
-    return st;
-}
-
-static ml_status load(ml_dataset *data, hid_t file, int64_t bytes)
+static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset_scan *scan)
 {
     ml_status st = ML_OK;
     int64_t noffsets, offsets_at, nmask, mask_at;
@@ -156,18 +111,18 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes)
     ML_TRY(ml_file_read(data->fd, data->path, data->offsets,
                         noffsets * (int64_t)sizeof *data->offsets, offsets_at));
     ML_TRY(check_offsets(data));
-    ML_TRY(check_tokens(data));
-    ML_TRY(load_mask(data, mask_at));
+    ML_TRY(dataset_scan_check_tokens(scan, data->tokens_at, data->tokens, data->vocab));
+    ML_NEW(data->targets, target_words(data), ML_MEM_OTHER, "the data set's mask");
+    ML_TRY(dataset_scan_take_mask(scan, mask_at, data->tokens, data->targets));
 done:
     return st;
 }
 
-ml_status ml_dataset_open(ml_dataset **out, const char *path)
+/* With its path, and the file open: *bytes. */
+static ml_status open_empty(ml_dataset **out, const char *path, int64_t *bytes)
 {
     ml_status st = ML_OK;
     ml_dataset *data = NULL;
-    hid_t file = -1;
-    int64_t bytes;
     ML_NEW(data, 1, ML_MEM_OTHER, "a data set");
     data->fd = -1;
     data->path = ml_memory_string(path);
@@ -175,8 +130,21 @@ ml_status ml_dataset_open(ml_dataset **out, const char *path)
         st = ML_RESOURCE;
         goto done;
     }
-    ML_TRY(ml_open_regular(path, &data->fd, &bytes));
-    ML_TRY(ml_seal_check(data->fd, path, ML_DATASET_KIND, bytes));
+    ML_TRY(ml_open_regular(path, &data->fd, bytes));
+    *out = data;
+    data = NULL;
+done:
+    ml_dataset_destroy(data);
+    return st;
+}
+
+/* Everything of an open file of `bytes` bytes. */
+static ml_status read_file(ml_dataset *data, const char *path, int64_t bytes)
+{
+    ml_status st = ML_OK;
+    dataset_scan scan = {0};
+    hid_t file = -1;
+    ML_TRY(dataset_scan_create(&scan, data->fd, path, bytes));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0) {
@@ -186,11 +154,103 @@ ml_status ml_dataset_open(ml_dataset **out, const char *path)
                      path);
         goto done;
     }
-    ML_TRY(load(data, file, bytes));
+    ML_TRY(load(data, file, bytes, &scan));
+done:
+    if (file >= 0) H5Fclose(file);
+    dataset_scan_destroy(&scan);
+    return st;
+}
+
+ml_status ml_dataset_open(ml_dataset **out, const char *path)
+{
+    ml_status st = ML_OK;
+    ml_dataset *data = NULL;
+    int64_t bytes;
+    ML_TRY(open_empty(&data, path, &bytes));
+    ML_TRY(read_file(data, path, bytes));
     *out = data;
     data = NULL;
 done:
-    if (file >= 0) H5Fclose(file);
+    ml_dataset_destroy(data);
+    return st;
+}
+
+/* ---- one rank a node reads it -------------------------------------------------------------- */
+
+/* Whether the ranks of a node have the same file open: a path may mean another one in another
+ * directory, and then each rank reads its own. Collective over NODE. */
+static bool is_one_file(const ml_dataset *data, const ml_grid *grid)
+{
+    struct stat about = {0};
+    int failed = fstat(data->fd, &about);
+    const int64_t own[] = {(int64_t)about.st_dev, (int64_t)about.st_ino, (int64_t)about.st_size};
+    int64_t first[] = {own[0], own[1], own[2]};
+    ml_grid_broadcast(grid, ML_GROUP_NODE, 0, first, (int64_t)sizeof first);
+    int64_t differs = failed || memcmp(own, first, sizeof own) != 0;
+    ml_grid_max_int64(grid, ML_GROUP_NODE, &differs, 1);
+    return !differs;
+}
+
+/* What describes a data set, beside its arrays. */
+typedef struct header {
+    int64_t sequences, tokens, vocab, max_len, tokens_at;
+    char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
+} header;
+
+static header describe(const ml_dataset *data)
+{
+    header h = {data->sequences, data->tokens, data->vocab, data->max_len, data->tokens_at, "", ""};
+    memcpy(h.hash, data->hash, sizeof h.hash);
+    memcpy(h.tokenizer_hash, data->tokenizer_hash, sizeof h.tokenizer_hash);
+    return h;
+}
+
+/* Room for the arrays of a data set that another rank has read. */
+static ml_status take_header(ml_dataset *data, const header *h)
+{
+    ml_status st = ML_OK;
+    data->sequences = h->sequences;
+    data->tokens = h->tokens;
+    data->vocab = h->vocab;
+    data->max_len = h->max_len;
+    data->tokens_at = h->tokens_at;
+    memcpy(data->hash, h->hash, sizeof data->hash);
+    memcpy(data->tokenizer_hash, h->tokenizer_hash, sizeof data->tokenizer_hash);
+    ML_NEW(data->offsets, data->sequences + 1, ML_MEM_OTHER, "the data set's offsets");
+    ML_NEW(data->targets, target_words(data), ML_MEM_OTHER, "the data set's mask");
+done:
+    return st;
+}
+
+/* The first rank of the node has `data` read; the others have it open. Collective over NODE. */
+static ml_status spread(ml_dataset *data, const ml_grid *grid)
+{
+    bool first = ml_grid_group_rank(grid, ML_GROUP_NODE) == 0;
+    header h = describe(data);
+    ml_grid_broadcast(grid, ML_GROUP_NODE, 0, &h, (int64_t)sizeof h);
+    ml_status st = ml_grid_agree_in(grid, ML_GROUP_NODE, first ? ML_OK : take_header(data, &h));
+    if (st != ML_OK) return st;
+    ml_grid_broadcast(grid, ML_GROUP_NODE, 0, data->offsets,
+                      (data->sequences + 1) * (int64_t)sizeof *data->offsets);
+    ml_grid_broadcast(grid, ML_GROUP_NODE, 0, data->targets,
+                      target_words(data) * (int64_t)sizeof *data->targets);
+    return ML_OK;
+}
+
+ml_status ml_dataset_open_together(ml_dataset **out, const char *path, const ml_grid *grid)
+{
+    ml_status st = ML_OK;
+    ml_dataset *data = NULL;
+    int64_t bytes;
+    ML_TRY(ml_grid_agree_in(grid, ML_GROUP_NODE, open_empty(&data, path, &bytes)));
+    bool together = is_one_file(data, grid);
+    if (!together || ml_grid_group_rank(grid, ML_GROUP_NODE) == 0)
+        st = read_file(data, path, bytes);
+    ML_TRY(ml_grid_agree_in(grid, ML_GROUP_NODE, st));
+    if (together) ML_TRY(spread(data, grid));
+    *out = data;
+    data = NULL;
+done:
     ml_dataset_destroy(data);
     return st;
 }

@@ -305,7 +305,7 @@ static ml_status fill_file(ml_dataset_writer *w)
         w->written = w->part[p].at;
         ML_TRY(stream_part(w, p, file_sink));
     }
-    ML_TRY(ml_file_hash(w->out, w->temporary, ML_SEAL_BYTES, about.st_size, hex));
+    ML_TRY(ml_file_hash(w->out, w->temporary, ML_SEAL_BYTES, about.st_size, NULL, NULL, hex));
     ml_seal_make(block, ML_DATASET_KIND, hex);
     ML_TRY(ml_file_write(w->out, w->path, block, ML_SEAL_BYTES, 0));
 done:

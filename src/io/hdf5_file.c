@@ -52,7 +52,7 @@ void ml_seal_make(char block[ML_SEAL_BYTES], const char *kind, const char *hex)
 }
 
 ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t bytes,
-                       char hex[ML_SHA256_HEX])
+                       ml_seal_reader reader, void *context, char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
     char *piece = NULL;
@@ -63,6 +63,7 @@ ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t bytes,
         int64_t n = ml_min(PIECE, bytes - offset);
         ML_TRY(ml_file_read(fd, path, piece, n, offset));
         ml_sha256_add(hash, piece, (size_t)n);
+        if (reader) ML_TRY(reader(context, offset, piece, n));
     }
     ml_sha256_finish(hash, hex);
     hash = NULL;
@@ -72,7 +73,8 @@ done:
     return st;
 }
 
-ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes)
+ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes,
+                        ml_seal_reader reader, void *context)
 {
     char found[ML_SEAL_BYTES] = {0}, wanted[ML_SEAL_BYTES], hex[ML_SHA256_HEX];
     if (bytes >= ML_SEAL_BYTES) {
@@ -88,7 +90,7 @@ ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t byte
     if (strncmp(found + name, " 1\n", 3) != 0)
         return ml_fail(ML_INPUT, "%s: is a %s of another version; this program reads version 1",
                        path, kind);
-    ml_status st = ml_file_hash(fd, path, ML_SEAL_BYTES, bytes, hex);
+    ml_status st = ml_file_hash(fd, path, ML_SEAL_BYTES, bytes, reader, context, hex);
     if (st != ML_OK) return st;
     ml_seal_make(wanted, kind, hex);
     if (memcmp(found, wanted, ML_SEAL_BYTES) != 0)

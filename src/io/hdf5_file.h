@@ -13,9 +13,14 @@
 
 enum { ML_SEAL_BYTES = 512 };
 
+/* Sees the bytes of a file as they are read for the seal, from ML_SEAL_BYTES on: pieces of a MiB,
+ * the last one shorter, each with its offset. A failure ends the reading. */
+typedef ml_status (*ml_seal_reader)(void *context, int64_t offset, const char *data, int64_t bytes);
+
 /* Checks the seal of the open file `fd` of `bytes` bytes, which must be of `kind`
- * ("mpilora-dataset"). ML_INPUT naming `path`. */
-ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes) ML_NODISCARD;
+ * ("mpilora-dataset"), by reading it once; `reader` sees every byte. ML_INPUT naming `path`. */
+ml_status ml_seal_check(int fd, const char *path, const char *kind, int64_t bytes,
+                        ml_seal_reader reader, void *context) ML_NODISCARD;
 /* Fills `block` for a file of `kind` whose bytes after the block have the hash `hex`. */
 void ml_seal_make(char block[ML_SEAL_BYTES], const char *kind, const char *hex);
 
@@ -25,9 +30,9 @@ ml_status ml_file_read(int fd, const char *path, void *out, int64_t bytes,
 ml_status ml_file_write(int fd, const char *path, const void *data, int64_t bytes,
                         int64_t offset) ML_NODISCARD;
 
-/* SHA-256 of the bytes from `offset` to `end`. */
-ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t end,
-                       char hex[ML_SHA256_HEX]) ML_NODISCARD;
+/* SHA-256 of the bytes from `offset` to `end`; `reader` (or NULL) sees them, too. */
+ml_status ml_file_hash(int fd, const char *path, int64_t offset, int64_t end, ml_seal_reader reader,
+                       void *context, char hex[ML_SHA256_HEX]) ML_NODISCARD;
 
 /* A contiguous one-dimensional dataset of exactly `type`, inside a file of `bytes`: its count and
  * its place in the file. ML_INPUT. */

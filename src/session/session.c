@@ -40,16 +40,6 @@ done:
     return st;
 }
 
-static ml_status open_source(session *s, const char *path, bool training, data_source *out)
-{
-    ml_status st = ML_OK;
-    ML_TRY(ml_dataset_open(&out->dataset, path));
-    ML_TRY(check_data(s, path, out->dataset));
-    ML_TRY(cut_source(s, path, training, out));
-done:
-    return st;
-}
-
 static void close_source(data_source *source)
 {
     ml_sampler_destroy(source->sampler);
@@ -99,7 +89,7 @@ ml_status session_add_virtual(session *s, const ml_method_sizes *sizes)
     return check_virtual(s->config, s->spec, s->prefix + s->infix);
 }
 
-static ml_status open_files(session *s, bool training)
+static ml_status open_base(session *s, bool training)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
@@ -108,8 +98,36 @@ static ml_status open_files(session *s, bool training)
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(session_add_virtual(s, &c->method.sizes));
     ML_TRY(session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
-    if (training) ML_TRY(open_source(s, c->data.train, true, &s->train));
-    if (c->data.valid) ML_TRY(open_source(s, c->data.valid, false, &s->valid));
+done:
+    return st;
+}
+
+static ml_status open_data(session *s, bool training)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = s->config;
+    if (training)
+        ML_TRY(ml_grid_agree(s->grid,
+                             ml_dataset_open_together(&s->train.dataset, c->data.train, s->grid)));
+    if (c->data.valid)
+        ML_TRY(ml_grid_agree(s->grid,
+                             ml_dataset_open_together(&s->valid.dataset, c->data.valid, s->grid)));
+done:
+    return st;
+}
+
+static ml_status prepare_source(session *s, const char *path, bool training, data_source *out)
+{
+    ml_status st = check_data(s, path, out->dataset);
+    return st == ML_OK ? cut_source(s, path, training, out) : st;
+}
+
+static ml_status prepare_data(session *s)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = s->config;
+    if (s->train.dataset) ML_TRY(prepare_source(s, c->data.train, true, &s->train));
+    if (s->valid.dataset) ML_TRY(prepare_source(s, c->data.valid, false, &s->valid));
     if (s->train.sampler)
         s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));
@@ -149,8 +167,10 @@ ml_status session_open(session *s, const ml_run_config *config, bool training)
             config->batch.sequences, ml_grid_dp(s->grid));
         goto done;
     }
-    ML_TRY(ml_grid_agree(s->grid, open_files(s, training)));
+    ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
+    ML_TRY(open_data(s, training));
     ML_TRY(session_agree_on_files(s));
+    ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
 done:
     return st;
 }
