@@ -5,6 +5,7 @@
 
 #include "cli/support/commands.h"
 #include "cli/support/help.h"
+#include "cli/support/last_words.h"
 #include "mpilora/grid.h"
 
 /* A word of a command's, or in the place of a command. */
@@ -74,6 +75,7 @@ static ml_status run(const ml_command *command, int argc, char **argv)
     if (launch.ranks > 1 || (command && command->parallel && !helps))
         st = start_together(command, argc, argv);
     if (st != ML_OK) return st;
+    last_words_prepare();
     if (helps) return show_help(command, argc, argv);
     if (!command) return commands_unknown(argv[0]);
     return ml_grid_settle(launch.ranks > 1 && !command->parallel

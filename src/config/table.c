@@ -167,6 +167,11 @@ static ml_status check_token(const char *name, const yaml_token_t *token, int *d
     return ML_OK;
 }
 
+static ml_status yaml_status(const yaml_parser_t *parser)
+{
+    return parser->error == YAML_MEMORY_ERROR ? ML_RESOURCE : ML_USAGE;
+}
+
 /* Anchors, aliases, tags and deep nesting have no place here; refused before the loader could
  * follow one (its time grows with the square of the depth). */
 static ml_status scan(const char *name, const unsigned char *text, size_t length)
@@ -180,7 +185,8 @@ static ml_status scan(const char *name, const unsigned char *text, size_t length
     while (more && st == ML_OK) {
         yaml_token_t token;
         if (!yaml_parser_scan(&parser, &token)) {
-            st = ml_fail(ML_USAGE, "%s:%zu: not YAML: %s", name, parser.problem_mark.line + 1,
+            st = ml_fail(yaml_status(&parser), "%s:%zu: not YAML: %s", name,
+                         parser.problem_mark.line + 1,
                          parser.problem ? parser.problem : "out of memory");
             break;
         }
@@ -203,7 +209,8 @@ static ml_status load(const char *name, const unsigned char *text, size_t length
     if (!yaml_parser_initialize(&parser)) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
     yaml_parser_set_input_string(&parser, text, length);
     if (!yaml_parser_load(&parser, out)) {
-        st = ml_fail(ML_USAGE, "%s:%zu: not YAML: %s", name, parser.problem_mark.line + 1,
+        st = ml_fail(yaml_status(&parser), "%s:%zu: not YAML: %s", name,
+                     parser.problem_mark.line + 1,
                      parser.problem ? parser.problem : "out of memory");
     } else {
         bool loaded = yaml_parser_load(&parser, &second);

@@ -10,6 +10,7 @@
 
 #include "data/dataset_private.h"
 #include "data/dataset_scan.h"
+#include "io/hdf5_work.h"
 #include "mpilora/data.h"
 
 struct ml_dataset {
@@ -144,8 +145,10 @@ static ml_status read_file(ml_dataset *data, const char *path, int64_t bytes)
     ml_status st = ML_OK;
     dataset_scan scan = {0};
     hid_t file = -1;
+    bool at_work = false;
     ML_TRY(dataset_scan_create(&scan, data->fd, path, bytes));
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    ml_hdf5_begin(NULL);
+    at_work = true;
     file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0) {
         st = ml_fail(ML_INPUT,
@@ -157,6 +160,7 @@ static ml_status read_file(ml_dataset *data, const char *path, int64_t bytes)
     ML_TRY(load(data, file, bytes, &scan));
 done:
     if (file >= 0) H5Fclose(file);
+    if (at_work) st = ml_hdf5_end(st, path);
     dataset_scan_destroy(&scan);
     return st;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "data/dataset_private.h"
+#include "io/hdf5_work.h"
 #include "mpilora/data.h"
 
 enum { PIECE = 1 << 16, /* tokens */ METADATA_BYTES = 1 << 16 };
@@ -272,13 +273,14 @@ static ml_status try_room(const ml_dataset_writer *w)
  * contents. */
 static ml_status make_skeleton(ml_dataset_writer *w)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    ml_hdf5_begin(w->temporary);
     hid_t create = H5Pcreate(H5P_FILE_CREATE);
     hid_t file = -1;
+    bool there = access(w->temporary, F_OK) == 0; /* else HDF5 may make it and fail after that */
     if (create >= 0 && H5Pset_userblock(create, ML_SEAL_BYTES) >= 0 &&
         H5Pset_obj_track_times(create, false) >= 0)
         file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
-    if (file >= 0) w->made = true;
+    w->made = file >= 0 || !there;
     bool good = file >= 0 && put_attributes(file, w) &&
                 put_dataset(file, "tokens", H5T_NATIVE_INT32, &w->part[TOKENS]) &&
                 put_dataset(file, "offsets", H5T_NATIVE_INT64, &w->part[OFFSETS]) &&
@@ -286,9 +288,10 @@ static ml_status make_skeleton(ml_dataset_writer *w)
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
     if (good) w->out = open(w->temporary, O_RDWR | O_CLOEXEC);
-    return w->out >= 0 ? ML_OK
-                       : ml_fail(ML_RESOURCE, "%s: cannot be made by HDF5: %s", w->temporary,
-                                 strerror(errno));
+    ml_status st = w->out >= 0 ? ML_OK
+                               : ml_fail(ML_RESOURCE, "%s: cannot be made by HDF5: %s",
+                                         w->temporary, strerror(errno));
+    return ml_hdf5_end(st, w->path);
 }
 
 /* ---- the file ------------------------------------------------------------------------------ */

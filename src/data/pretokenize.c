@@ -235,6 +235,8 @@ static ml_status compile(step *s, const char *pattern)
     s->scan = scan_pattern;
     s->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
                             &error, &where, NULL);
+    if (!s->code && error == PCRE2_ERROR_HEAP_FAILED)
+        return ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
     if (!s->code) {
         char reason[128];
         pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);

@@ -5,13 +5,15 @@
 #include <H5FDcore.h>
 #include <inttypes.h>
 
+#include "io/hdf5_work.h"
+
 struct ml_image {
     hid_t file;
     char *bytes; /* created: owned; opened: borrowed */
     int64_t count;
     int64_t user_block;
     bool borrowed;
-    bool counted; /* among those in work */
+    bool at_work; /* HDF5 is, since ml_hdf5_begin */
 };
 
 /* ---- the core driver's memory: one accounted block, which outlives the file ---------------- */
@@ -74,22 +76,12 @@ static hid_t access_list(ml_image *image, int64_t increment)
     return -1;
 }
 
-/* ---- images of this thread that HDF5 is at work on ----------------------------------------- */
-
-static _Thread_local volatile int in_work;
-
-bool ml_image_in_work(void) { return in_work > 0; }
-
-static volatile bool has_failed;
-
-bool ml_image_has_failed(void) { return has_failed; }
-
 /* ---- images -------------------------------------------------------------------------------- */
 
 static void is_done(ml_image *image)
 {
-    in_work -= image->counted;
-    image->counted = false;
+    if (image->at_work) ml_hdf5_end(ML_OK, "");
+    image->at_work = false;
 }
 
 static ml_status no_image(const char *what)
@@ -105,9 +97,8 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     image->file = -1;
     image->user_block = user_block;
-    image->counted = true;
-    in_work++;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    ml_hdf5_begin(NULL);
+    image->at_work = true;
     creation = H5Pcreate(H5P_FILE_CREATE);
     access = access_list(image, ml_round_up(expected + 1, ML_IMAGE_STEP));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
@@ -133,14 +124,18 @@ ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int
     ml_status st = ML_OK;
     ml_image *image = NULL;
     hid_t access = -1;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
-    *image =
-        (ml_image){.file = -1, .bytes = (char *)(uintptr_t)bytes, .count = count, .borrowed = true};
+    ml_hdf5_begin(NULL);
+    *image = (ml_image){.file = -1,
+                        .bytes = (char *)(uintptr_t)bytes,
+                        .count = count,
+                        .borrowed = true,
+                        .at_work = true};
     access = access_list(image, ML_IMAGE_STEP);
     if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
     if (image->file < 0) {
-        st = ml_fail(ML_INPUT, "%s: is not an HDF5 file", name);
+        st = ml_hdf5_ran_out() ? no_image("open a file")
+                               : ml_fail(ML_INPUT, "%s: is not an HDF5 file", name);
         goto done;
     }
     *out = image;
@@ -170,7 +165,6 @@ ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count)
 void ml_image_destroy(ml_image *image)
 {
     if (!image) return;
-    if (image->counted) has_failed = true;
     if (image->file >= 0) H5Fclose(image->file);
     is_done(image);
     if (!image->borrowed) ml_memory_free(image->bytes);
@@ -308,6 +302,8 @@ ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int6
 
 static ml_status not_there(const char *name, const char *expected)
 {
+    if (ml_hdf5_ran_out())
+        return ml_fail(ML_RESOURCE, "%s: out of memory: HDF5 cannot read it", name);
     return ml_fail(ML_INPUT, "%s: is missing or is not %s", name, expected);
 }
 

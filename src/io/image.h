@@ -27,12 +27,6 @@ hid_t ml_image_file(const ml_image *image);
  * block may be written by the caller. */
 ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count) ML_NODISCARD;
 void ml_image_destroy(ml_image *image); /* NULL is fine */
-/* Whether this thread has an image that was created and is not finished: a process that ends now
- * was ended by HDF5. Asked by cli/last_words.c, in signal handlers, too. */
-bool ml_image_in_work(void);
-/* Whether HDF5 ever failed to make an image: for want of memory, which can leave the heap damaged
- * behind it. */
-bool ml_image_has_failed(void);
 
 /* ---- writing ------------------------------------------------------------------------------- */
 

@@ -1,21 +1,34 @@
 /* JSON: files and texts of others, read with limits, and strings of any bytes, written. */
 #include "io/json.h"
 
+#include <errno.h>
+#include <math.h>
+
 #include "io/durable.h"
 
 static const int64_t largest_file = 256 << 20;
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
+ml_status ml_json_parse(json_t **out, const char *text, int64_t length, size_t flags,
+                        json_error_t *error)
+{
+    errno = 0;
+    *out = json_loadb(text, (size_t)length, flags, error);
+    if (*out) return ML_OK;
+    if (errno == ENOMEM) return ml_fail(ML_RESOURCE, "out of memory while JSON was read");
+    return ml_fail(ML_INPUT, "%s", error->text);
+}
+
 static ml_status parse(json_t **out, const char *name, const char *text, int64_t length,
                        size_t flags)
 {
     json_error_t error;
-    *out =
-        json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
-    if (!*out)
-        return ml_fail(ML_INPUT, "%s: line %d, column %d: not valid JSON: %s", name, error.line,
-                       error.column, error.text);
+    ml_status st =
+        ml_json_parse(out, text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | flags, &error);
+    if (st != ML_OK)
+        return ml_fail_within(st, "%s: line %d, column %d: not valid JSON", name, error.line,
+                              error.column);
     return ML_OK;
 }
 
@@ -56,4 +69,15 @@ ml_status json_text_add(ml_text *json, const char *bytes, int64_t length)
         st = add_character(json, c, bytes + at, size);
     }
     return st == ML_OK ? ml_text_add(json, "\"", 1) : st;
+}
+
+/* ---- numbers ------------------------------------------------------------------------------- */
+
+const char *ml_json_number(char out[ML_JSON_NUMBER], double x)
+{
+    if (isfinite(x))
+        snprintf(out, ML_JSON_NUMBER, "%.17g", x);
+    else
+        snprintf(out, ML_JSON_NUMBER, "null");
+    return out;
 }

@@ -106,6 +106,8 @@ static ml_status compile(pcre2_code **out, const char *pattern)
     PCRE2_SIZE where;
     const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK;
     *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, options, &error, &where, NULL);
+    if (!*out && error == PCRE2_ERROR_HEAP_FAILED)
+        return ml_fail(ML_RESOURCE, "out of memory: the rules for tokens");
     if (!*out)
         return ml_fail(ML_INTERNAL, "the rule \"%s\" for tokens is not understood at byte %zu",
                        pattern, (size_t)where);

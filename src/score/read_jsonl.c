@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 
+#include "io/json.h"
 #include "score/characters.h"
 #include "score/set.h"
 #include "score/text_lines.h"
@@ -35,9 +36,8 @@ static ml_status add_line(ml_score_set *set, const char *line, int64_t length)
     json_t *object = NULL;
     int64_t wrong = utf8_invalid(line, length);
     if (wrong >= 0) return ml_fail(ML_INPUT, "column %" PRId64 ": not valid UTF-8", wrong + 1);
-    object = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (!object)
-        return ml_fail(ML_INPUT, "column %d: not valid JSON: %s", error.column, error.text);
+    st = ml_json_parse(&object, line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (st != ML_OK) return ml_fail_within(st, "column %d: not valid JSON", error.column);
     const json_t *output = json_object_get(object, "output");
     if (!json_is_object(object)) {
         st =

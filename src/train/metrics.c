@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "io/durable.h"
+#include "io/json.h"
 #include "train/run.h"
 
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
@@ -98,8 +99,9 @@ ml_status metrics_step(run *r, const step_result *step)
 ml_status metrics_evaluation(const run *r, double loss)
 {
     if (!r->evaluations) return ML_OK;
-    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %.17g, \"time\": %.6f}\n",
-            r->step, loss, wall_clock());
+    char number[ML_JSON_NUMBER];
+    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %s, \"time\": %.6f}\n",
+            r->step, ml_json_number(number, loss), wall_clock());
     return end_line(r, r->evaluations, evaluations_name);
 }
 

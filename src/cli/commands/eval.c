@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/support/generation_options.h"
+#include "io/json.h"
 #include "mpilora/evaluate.h"
 #include "mpilora/grid.h"
 
@@ -13,10 +14,14 @@ static const char usage[] =
 static void print(const ml_evaluation *e, bool json)
 {
     if (ml_grid_world_rank() != 0) return;
-    const char *format =
-        json ? "{\"loss\": %.17g, \"perplexity\": %.17g, \"target_tokens\": %" PRId64 "}\n"
-             : "loss %.6f  perplexity %.4f  target tokens %" PRId64 "\n";
-    printf(format, e->loss, exp(e->loss), e->target_tokens);
+    char loss[ML_JSON_NUMBER], perplexity[ML_JSON_NUMBER];
+    if (json)
+        printf("{\"loss\": %s, \"perplexity\": %s, \"target_tokens\": %" PRId64 "}\n",
+               ml_json_number(loss, e->loss), ml_json_number(perplexity, exp(e->loss)),
+               e->target_tokens);
+    else
+        printf("loss %.6f  perplexity %.4f  target tokens %" PRId64 "\n", e->loss, exp(e->loss),
+               e->target_tokens);
     if (e->outputs)
         ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)",
                e->outputs, e->output_tokens, e->output_seconds,

@@ -2,7 +2,6 @@
 #include "mpilora/train.h"
 
 #include "cli/cli.h"
-#include "cli/support/last_words.h"
 #include "cli/support/options.h"
 
 static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh] "
@@ -35,7 +34,6 @@ static ml_status run(int argc, char **argv)
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
     ml_run_config_warn_unread(&config);
-    last_words_prepare();
     how = (ml_train_options){
         .fresh = given.fresh, .allowed = given.allowed.count, .allow = given.allowed.items};
     ML_TRY(ml_train_run(&config, &how));

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "io/json.h"
 #include "io/line_reader.h"
 #include "mpilora/grid.h"
 
@@ -135,11 +136,12 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
 {
     ml_status st = ML_OK;
     json_error_t error;
-    json_t *line = json_loadb(bytes, (size_t)length, JSON_REJECT_DUPLICATES, &error);
+    json_t *line;
+    st = ml_json_parse(&line, bytes, length, JSON_REJECT_DUPLICATES, &error);
     const json_t *prompt = json_object_get(line, "prompt");
     int64_t adapter = p->given == 1 ? 0 : -1;
     if (!line)
-        st = ml_fail(ML_INPUT, "%s:%" PRId64 ": no JSON object: %s", path, number, error.text);
+        st = ml_fail_within(st, "%s:%" PRId64 ": no JSON object", path, number);
     else if (!json_is_string(prompt))
         st = ml_fail(ML_INPUT,
                      "%s:%" PRId64

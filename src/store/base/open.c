@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/hdf5_file.h"
+#include "io/hdf5_work.h"
 #include "store/base/base_private.h"
 
 /* A fixed-length text attribute of the root, at most size − 1 bytes. */
@@ -122,6 +123,7 @@ done:
 static ml_status examine(ml_base *b, const extent *contents, int64_t n)
 {
     ml_status st = ML_OK;
+    ml_hdf5_begin(NULL);
     hid_t file = H5Fopen(b->path, H5F_ACC_RDONLY, H5P_DEFAULT),
           group = file >= 0 ? H5Gopen2(file, "tensors", H5P_DEFAULT) : -1;
     if (group < 0) {
@@ -144,7 +146,8 @@ static ml_status examine(ml_base *b, const extent *contents, int64_t n)
 done:
     if (group >= 0) H5Gclose(group);
     if (file >= 0) H5Fclose(file);
-    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", b->path);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", b->path);
+    return ml_hdf5_end(st, b->path);
 }
 
 ml_status ml_base_open(ml_base **out, const char *path)
@@ -153,7 +156,6 @@ ml_status ml_base_open(ml_base **out, const char *path)
     ml_base *b = NULL;
     extent *contents = NULL;
     int64_t n, bytes;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(b, 1, ML_MEM_OTHER, "a base");
     b->fd = -1;
     b->path = ml_memory_string(path);

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "io/json.h"
 #include "mpilora/family.h"
 #include "store/base/base_private.h"
 
@@ -205,10 +206,11 @@ done:
 ml_status base_spec_from_json(const char *json, ml_model_spec *out)
 {
     json_error_t error;
-    json_t *o = json_loads(json, JSON_REJECT_DUPLICATES, &error);
-    if (!o) return ml_fail(ML_INPUT, "architecture: not JSON: %s", error.text);
+    json_t *o;
+    ml_status st = ml_json_parse(&o, json, (int64_t)strlen(json), JSON_REJECT_DUPLICATES, &error);
+    if (st != ML_OK) return ml_fail_within(st, "architecture: not JSON");
     *out = (ml_model_spec){0};
-    ml_status st = unpack(o, out);
+    st = unpack(o, out);
     json_decref(o);
     return st;
 }

@@ -10,6 +10,7 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
+#include "io/hdf5_work.h"
 #include "store/base/base_private.h"
 
 struct ml_base_writer {
@@ -107,14 +108,16 @@ static bool put_attributes(const ml_base_writer *w, hid_t file, const char *arch
 
 static ml_status lay_out(ml_base_writer *w, const char *architecture, const char *source)
 {
+    ml_hdf5_begin(w->temporary);
     hid_t create = H5Pcreate(H5P_FILE_CREATE), file = -1;
     bool good = create >= 0 && H5Pset_userblock(create, (hsize_t)base_user_block(w->nplaces)) >= 0;
+    bool there = access(w->temporary, F_OK) == 0; /* else HDF5 may make it and fail after that */
     if (good) file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
-    w->made = file >= 0;
+    w->made = file >= 0 || !there;
     good = file >= 0 && put_tensors(w, file) && put_attributes(w, file, architecture, source);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
-    return good ? ML_OK : hdf5_failed(w);
+    return ml_hdf5_end(good ? ML_OK : hdf5_failed(w), w->path);
 }
 
 /* ---- create -------------------------------------------------------------------------------- */
@@ -139,7 +142,6 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
     ml_text architecture = {0};
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     ML_NEW(w, 1, ML_MEM_OTHER, "a base writer");
     w->fd = -1;
     w->spec = *spec;
@@ -226,6 +228,7 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
 
 static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
 {
+    ml_hdf5_begin(w->temporary);
     hid_t file = H5Fopen(w->temporary, H5F_ACC_RDWR, H5P_DEFAULT);
     hid_t attribute = file >= 0 ? H5Aopen(file, "content_sha256", H5P_DEFAULT) : -1;
     hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
@@ -233,7 +236,7 @@ static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
-    return good ? ML_OK : hdf5_failed(w);
+    return ml_hdf5_end(good ? ML_OK : hdf5_failed(w), w->path);
 }
 
 static int by_offset(const void *a, const void *b)

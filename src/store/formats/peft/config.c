@@ -1,5 +1,6 @@
 /* adapter_config.json: which keys may stand there, and with which values. */
 #include "store/formats/peft/config.h"
+#include "io/json.h"
 
 #include <math.h>
 
@@ -217,11 +218,11 @@ done:
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length)
 {
     json_error_t error;
-    *out = (ml_peft_config){
-        .json =
-            length > 0 ? json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &error) : NULL};
+    *out = (ml_peft_config){0};
     ml_status st = ML_OK;
-    if (!json_is_object(out->json)) st = ml_fail(ML_INPUT, "is not a JSON object");
+    if (length > 0) st = ml_json_parse(&out->json, text, length, JSON_REJECT_DUPLICATES, &error);
+    if (st != ML_RESOURCE && !json_is_object(out->json))
+        st = ml_fail(ML_INPUT, "is not a JSON object");
     if (st == ML_OK) st = check_names(out->json);
     const char *type =
         st == ML_OK ? json_string_value(json_object_get(out->json, "peft_type")) : "";

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/json.h"
 #include "store/formats/safetensors/header.h"
 
 static const int64_t largest_header = 100000000;
@@ -54,8 +55,10 @@ static ml_status read_header(ml_safetensors *file)
                        n, file->size);
     ML_NEW(text, (int64_t)n + 1, ML_MEM_OTHER, "a safetensors header");
     ML_TRY(read_at(file, LENGTH_BYTES, text, (int64_t)n));
-    file->header =
-        text[0] == '{' ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error) : NULL;
+    if (text[0] == '{') {
+        st = ml_json_parse(&file->header, text, (int64_t)n, JSON_REJECT_DUPLICATES, &error);
+        if (st == ML_RESOURCE) goto done;
+    }
     if (!json_is_object(file->header)) {
         st = ml_fail(ML_INPUT, "its header is not a JSON object without duplicate keys");
         goto done;
