@@ -4,18 +4,10 @@
 
 #include <errno.h>
 #include <hdf5.h>
-#include <stdatomic.h>
 
 static _Thread_local volatile int depth;
 static _Thread_local bool ran_out;
 static _Thread_local const char *volatile file;
-static atomic_bool ever_ran_out;
-
-static void note_lack(void)
-{
-    ran_out = true;
-    atomic_store(&ever_ran_out, true);
-}
 
 static herr_t look_at(unsigned number, const H5E_error2_t *error, void *found)
 {
@@ -31,8 +23,15 @@ static herr_t note_error(hid_t stack, void *context)
     (void)context;
     bool lacking = errno == ENOMEM; /* also where there was none for the stack itself */
     (void)H5Ewalk2(stack, H5E_WALK_UPWARD, look_at, &lacking);
-    if (lacking) note_lack();
+    if (lacking) ran_out = true;
     return 0;
+}
+
+void ml_hdf5_prepare(void)
+{
+    depth++;
+    (void)H5dont_atexit();
+    depth--;
 }
 
 void ml_hdf5_begin(const char *unfinished)
@@ -42,13 +41,13 @@ void ml_hdf5_begin(const char *unfinished)
     file = unfinished;
     errno = 0;
     if (H5Eset_auto2(H5E_DEFAULT, note_error, NULL) < 0)
-        note_lack(); /* HDF5 itself does not start */
+        ran_out = true; /* HDF5 itself does not start */
 }
 
 ml_status ml_hdf5_end(ml_status st, const char *what)
 {
     if (--depth == 0) file = NULL;
-    if (st != ML_OK && errno == ENOMEM) note_lack();
+    if (st != ML_OK && errno == ENOMEM) ran_out = true;
     if (st == ML_OK || !ran_out) return st;
     return ml_fail(ML_RESOURCE, "%s: out of memory: HDF5 could not go on", what);
 }
@@ -56,5 +55,3 @@ ml_status ml_hdf5_end(ml_status st, const char *what)
 bool ml_hdf5_ran_out(void) { return ran_out; }
 bool ml_hdf5_at_work(void) { return depth > 0; }
 const char *ml_hdf5_unfinished(void) { return file; }
-
-bool ml_hdf5_is_damaged(void) { return atomic_load(&ever_ran_out); }

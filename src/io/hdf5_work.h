@@ -12,6 +12,9 @@
 
 #include "mpilora/base.h"
 
+/* Before every other use of HDF5, once: when the process exits HDF5 does nothing, since its own end
+ * needs memory, too, and every file is closed by then. */
+void ml_hdf5_prepare(void);
 /* HDF5 is called from here on, by this thread; may be nested. `unfinished`: a file that HDF5 makes
  * and that is to be removed where it does not come back, borrowed until the end; or NULL. */
 void ml_hdf5_begin(const char *unfinished);
@@ -25,8 +28,5 @@ bool ml_hdf5_ran_out(void);
  * file (or NULL). */
 bool ml_hdf5_at_work(void);
 const char *ml_hdf5_unfinished(void);
-/* Whether memory was ever lacking, in any thread: when the process exits HDF5 then stumbles over
- * what it left behind. */
-bool ml_hdf5_is_damaged(void);
 
 #endif

@@ -30,7 +30,8 @@ ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
 {
     *reader = (ml_line_reader){.path = path, .file = fopen(path, "rb")};
     if (!reader->file)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+        return ml_fail(errno == ENOMEM ? ML_RESOURCE : ML_INPUT,
+                       "%s: cannot be opened for reading: %s", path, strerror(errno));
     return begin(reader);
 }
 

@@ -34,7 +34,8 @@ ml_status text_lines_open(text_lines *file, const char *path)
     *file = (text_lines){0};
     FILE *from = fopen(path, "rb");
     if (!from)
-        return ml_fail(ML_INPUT, "%s: cannot be opened for reading: %s", path, strerror(errno));
+        return ml_fail(errno == ENOMEM ? ML_RESOURCE : ML_INPUT,
+                       "%s: cannot be opened for reading: %s", path, strerror(errno));
     ml_status st = read_all(file, from, path);
     fclose(from);
     if (st == ML_OK && file->bytes.length == 0)

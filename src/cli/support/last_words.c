@@ -26,14 +26,9 @@ static void end_here(void)
     _exit(ML_RESOURCE);
 }
 
-/* HDF5's own end is left out where it would stumble: everything has been said by then. */
-static void at_exit(int status, void *unused)
+static void at_exit(void)
 {
-    (void)unused;
     if (ml_hdf5_at_work()) end_here();
-    if (!ml_hdf5_is_damaged()) return;
-    fflush(NULL);
-    _exit(status);
 }
 
 /* A fault elsewhere goes to whoever was there before: the instruction is executed again. */
@@ -55,8 +50,6 @@ void last_words_prepare(void)
     sigemptyset(&action.sa_mask);
     (void)sigaltstack(&stack, NULL); /* of the main thread, which begins HDF5 */
     for (int i = 0; i < SIGNALS; i++) sigaction(signals[i], &action, &before[i]);
-    on_exit(at_exit, NULL); /* for HDF5's beginning, which may call exit */
-    ml_hdf5_begin(NULL);    /* it orders its own end at exit here, so that this comes after ours */
-    ml_hdf5_end(ML_OK, "");
-    on_exit(at_exit, NULL);
+    atexit(at_exit);
+    ml_hdf5_prepare();
 }
