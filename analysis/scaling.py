@@ -101,7 +101,7 @@ def plot_speed(rows, path):
         panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))
         panel.margins(0.12)
         panel.grid(True, which="major", alpha=0.3)
-        panel.legend(fontsize=8, loc="upper left")
+        panel.legend(fontsize=8, loc="best")
     finish(figure, path)
 
 

@@ -72,6 +72,10 @@ static ml_status start(run *r)
     ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
+    if (ml_grid_rank(s->grid) == 0 && ml_grid_size(s->grid) > 1) {
+        leftovers_clean(r);
+        leftovers_note(r);
+    }
     ML_TRY(look_for_checkpoint(r, &found));
     if (is_finished(r)) {
         ml_log("%s: finished at step %" PRId64
@@ -237,6 +241,7 @@ done:
 
 static void close_run(run *r)
 {
+    if (r->directory && ml_grid_rank(r->session.grid) == 0) leftovers_forget(r);
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
     session_close(&r->session);

@@ -76,6 +76,13 @@ void choose_paths(const run *r, bool resumed, const char **product, const char *
 void note_paths(run *r);
 ml_status write_configuration(const run *r, ml_text *out) ML_NODISCARD;
 
+/* leftovers.c: Open MPI's shared memory of starts of this run that were killed. On world rank 0,
+ * which holds the run's lock; local. clean: removes what a dead start left; note: this start's;
+ * forget: it ends by itself. */
+void leftovers_clean(const run *r);
+void leftovers_note(const run *r);
+void leftovers_forget(const run *r);
+
 /* finite.c: collective, each ML_NUMERIC that names the step. Why loss or gradient norm of a step
  * are not finite, before its update; the parameters and moments after the last one; its loss on
  * data.valid. */

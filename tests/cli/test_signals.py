@@ -127,6 +127,27 @@ def check_long_step(folder):
         checks.that(results(run_dir) == whole, f"{case}: the results differ from those of the run that nothing stopped")
 
 
+def check_leftovers(folder):
+    """mpirun and its ranks killed together leave Open MPI's segments in /dev/shm: the next start of the run removes these, and no other run's."""
+    config, name = configure(folder, "killed"), f"{folder}/killed"
+    process = start(config, 2)
+    wait_for(process, lambda: harness.count_lines(f"{name}/metrics.jsonl") >= 1, "killed")
+    pids = harness.ranks_of(process.pid)
+    with open(f"/proc/{pids[0]}/maps") as maps:
+        segments = sorted({line.split()[-1] for line in maps if "/dev/shm/vader_segment." in line})
+    for pid in (process.pid, *pids):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    checks.that(segments and all(map(os.path.exists, segments)), f"killed: {segments} should be left")
+    foreign = "/dev/shm/vader_segment.mpilora-test"
+    open(foreign, "w").close()
+    harness.mpilora("train", config, ranks=2)
+    checks.that(not any(map(os.path.exists, segments)), f"killed: {segments} are still there after the next start")
+    checks.that(os.path.exists(foreign), "killed: another run's segment was removed")
+    checks.that(not os.path.exists(f"{name}/shared-memory"), "killed: the note of a run that ended is still there")
+    os.remove(foreign)
+
+
 def check_time_limits(folder, ranks, whole):
     """Limits shorter than the run: start after start brings it on."""
     took = harness.read_summary(f"{folder}/whole{ranks}")["phases"]["step_s"] * STEPS
@@ -158,6 +179,7 @@ with tempfile.TemporaryDirectory() as folder:
     prepare(folder)
     check_bad_limits(folder)
     check_long_step(folder)
+    check_leftovers(folder)
     for ranks in (0, 2):
         whole = check_signals(folder, ranks)
         check_time_limits(folder, ranks, whole)

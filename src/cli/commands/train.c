@@ -57,7 +57,8 @@ const ml_command ml_command_train = {
         "hands TERM and USR1 to the ranks, mpirun USR1. Ctrl-C or TERM at Open MPI's mpirun leaves "
         "them some two seconds: a micro-batch and a save that fit into them are saved, but mpirun "
         "ends with 1. A second Ctrl-C kills at once: only the checkpoints before it stay, and Open "
-        "MPI may leave /dev/shm/vader_segment.* files behind. `mpilora help configuration` "
+        "MPI may leave /dev/shm/vader_segment.* files behind, which the next start on that node "
+        "removes. `mpilora help configuration` "
         "describes every key.",
     .run = run,
     .parallel = true,
