@@ -3,9 +3,10 @@
  * Between two collectives ranks agree: whoever failed waits for the others, who are on their way to
  * the same agreement. Around a phase that has collectives of its own they settle: a rank that
  * failed in there may have left a partner in a sum that will never end, so it waits for a while
- * only, and then ends the job. Both use messages of their own, which no sum of a partner can take
- * for its own: settling has a communicator for itself, and an agreement is the same calls on every
- * rank. */
+ * only, and then ends the job. A failure that all agreed on is settled already: one of them may
+ * have a save to wait for before it ends, and is given that time. Both use messages of their own,
+ * which no sum of a partner can take for its own: settling has a communicator for itself, and an
+ * agreement is the same calls on every rank. */
 #include <time.h>
 #include <unistd.h>
 
@@ -59,6 +60,14 @@ static ml_status spread(MPI_Comm comm, int rank, verdict v, ml_status local)
     return ml_fail((ml_status)message.status, "%s", message.text);
 }
 
+/* What all ranks of the world know of last; a failure that they know of needs no settling. */
+static ml_status remember(ml_status st)
+{
+    settled = st;
+    if (st != ML_OK) snprintf(settled_text, sizeof settled_text, "%s", ml_error_text());
+    return st;
+}
+
 static verdict verdict_of(ml_status local, int rank, int size)
 {
     return (verdict){local == ML_OK ? size : rank, local != ML_OK};
@@ -74,7 +83,7 @@ ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
     MPI_Allreduce(&mine, &v, 2, MPI_INT, MPI_MIN, comm);
     ml_status st = v.first == size ? ML_OK : spread(comm, rank, v, local);
     grid_add_seconds(grid, since);
-    return st;
+    return size == ml_grid_world_size() ? remember(st) : st;
 }
 
 ml_status ml_grid_agree(const ml_grid *grid, ml_status local)
@@ -117,8 +126,5 @@ ml_status ml_grid_settle(ml_status local)
         end_job(local);
         return local;
     }
-    if (v.first == size) return ML_OK;
-    settled = spread(settling, rank, v, local);
-    snprintf(settled_text, sizeof settled_text, "%s", ml_error_text());
-    return settled;
+    return remember(v.first == size ? ML_OK : spread(settling, rank, v, local));
 }
