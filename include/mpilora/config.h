@@ -30,13 +30,33 @@ typedef enum ml_method {
     ML_METHOD_LORA_PREFIX_KV,
     ML_METHODS
 } ml_method;
-/* As method.name has it: "lora", "full", …, "lora+prefix_kv". */
+
+/* The word of a method as method.name has it: "lora", "full", …, "lora+prefix_kv".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
 const char *ml_method_name(ml_method method);
+
+/* The method of a word; false: it is none, and *out stays as it was.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 bool ml_method_find(const char *name, ml_method *out);
+
+/* What a method has: LoRA's pairs; virtual tokens; of these, keys and values alone (prefix_kv);
+ * bottlenecks (adapter_h, adapter_l, adapter_p, adapter_drop, compacter). A method that is two has
+ * what either has.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
 bool ml_method_has_lora(ml_method method);
-bool ml_method_has_prefix(ml_method method); /* virtual tokens */
-bool ml_method_has_keys(ml_method method);   /* of these, only keys and values count: prefix_kv */
+bool ml_method_has_prefix(ml_method method);
+bool ml_method_has_keys(ml_method method);
 bool ml_method_has_bottleneck(ml_method method);
+
 /* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's
  * default. */
 typedef struct ml_method_sizes {
@@ -69,7 +89,14 @@ typedef enum ml_prefix_init {
     ML_PREFIX_VOCABULARY,
     ML_PREFIX_TEXT
 } ml_prefix_init;
-const char *ml_prefix_init_name(ml_prefix_init init);                          /* "random", … */
+
+/* The word as method.prefix_init has it: "random", "vocabulary", "text".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_prefix_init_name(ml_prefix_init init);
+
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
@@ -187,52 +214,131 @@ typedef struct ml_run_config {
     char *vector_path;
 } ml_run_config;
 
-/* Reads `path`, applies `sets` ("key=value" with dotted keys, YAML values, later ones win),
- * checks. Destroy with ml_run_config_destroy. */
+/* Reads `path` as ml_grid_read_text does (world rank 0 reads the file, every rank gets it),
+ * applies `sets` ("key=value" with dotted keys, YAML values, later ones win), checks.
+ * Shapes: sets[nsets].
+ * Ownership: the caller ends *out with ml_run_config_destroy; after an error it owns nothing.
+ * `path` and `sets` are copied.
+ * Collective over the world.
+ * Errors: ML_USAGE in one line with file, line and key, as the top of this header says;
+ * ML_RESOURCE. */
 ml_status ml_run_config_read(ml_run_config *out, const char *path, const char *const *sets,
                              int64_t nsets) ML_NODISCARD;
+
+/* Ends a configuration; one that owns nothing is fine.
+ * Shapes: none.
+ * Ownership: takes what `config` owns.
+ * Local.
+ * Errors: none. */
 void ml_run_config_destroy(ml_run_config *config);
-void ml_run_config_set_defaults(
-    ml_run_config *out); /* what an empty file gives; nothing in it is owned */
-/* ML_USAGE: "FILE:LINE: KEY: …" where the file gives the key, else without the line; what a key's
- * value is refused with wherever that shows. Local. */
+
+/* What an empty file gives.
+ * Shapes: none.
+ * Ownership: nothing in *out is owned.
+ * Local.
+ * Errors: none. */
+void ml_run_config_set_defaults(ml_run_config *out);
+
+/* What a key's value is refused with wherever that shows: "FILE:LINE: KEY: …" where the file gives
+ * the key, else without the line. Always gives an error.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE. */
 ml_status ml_run_config_refuse(const ml_run_config *config, const char *key, const char *format,
                                ...) ML_PRINTF(3, 4) ML_NODISCARD;
+
 /* A warning for each key that is not at its default and belongs to a method other than
- * method.name. */
+ * method.name.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
 void ml_run_config_warn_unread(const ml_run_config *config);
-/* The resolved configuration as YAML, every key present; reading it gives the same struct. */
+
+/* Appends the resolved configuration as YAML, every key present; reading it gives the same struct.
+ * Shapes: none.
+ * Ownership: borrows `config`; `out` is the caller's.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODISCARD;
-/* A page of Markdown with type, range, default and meaning of every key: docs/configuration.md, and
- * what `mpilora help configuration` prints. Appends to `out`, which the caller owns. Local.
- * ML_RESOURCE. */
+
+/* Appends a page of Markdown with type, range, default and meaning of every key:
+ * docs/configuration.md, and what `mpilora help configuration` prints.
+ * Shapes: none.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_run_config_describe(ml_text *out) ML_NODISCARD;
 
-/* As the file has them: [0, 2-5] and {"q": 4}; null where there are none. */
+/* Appends layers or patterns as the file has them: [0, 2-5] and {"q": 4}; null where there are
+ * none.
+ * Shapes: none.
+ * Ownership: `out` is the caller's; the rest is borrowed.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
 ml_status ml_module_patterns_write(const ml_module_patterns *patterns, ml_text *out) ML_NODISCARD;
 
-/* method.init: pissa, and a method with LoRA, which reads it. Local. */
+/* Whether method.init is pissa and the method has LoRA, which reads it.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
+
 /* method.init where it is the path of an adapter to start from; NULL where there is none, or the
- * key says pissa. Borrowed from `config`. Local. */
+ * key says pissa.
+ * Shapes: none.
+ * Ownership: borrowed from `config`.
+ * Local.
+ * Errors: none. */
 const char *ml_run_config_first_adapter(const ml_run_config *config);
 
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro,
- * or its share of a step where that is less. */
+ * or its share of a step where that is less.
+ * Shapes: a number of sequences.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 
-/* What train alone needs: run.dir and data.train. ML_USAGE naming the missing key. */
+/* Checks what train alone needs: run.dir and data.train; data.valid with train.keep_best; no
+ * adapter in method.init with method full.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: ML_USAGE naming the key that is missing or does not go. */
 ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD;
 
-/* A model description: `{family: gpt2, layers: …, …}`; see configs/models/. */
+/* Reads a model description, `{family: gpt2, layers: …, …}`, as ml_run_config_read reads its file;
+ * see configs/models/. What it leaves out is the family's own or follows from the rest.
+ * Shapes: as ml_model_spec says.
+ * Ownership: nothing in *out is owned.
+ * Collective over the world.
+ * Errors: ML_USAGE as the top of this header says; ML_RESOURCE. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
 
-/* Targets of `bits` that a family has, ML_TARGET_ALL resolved; ML_USAGE naming the first it lacks
- * and those it has. */
+/* Targets of `bits` that a family has, ML_TARGET_ALL resolved.
+ * Shapes: ml_target bits.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE naming the first target that the family lacks and those it has, and where all,
+ * or a fused target and its parts, do not stand alone; ML_RESOURCE. */
 ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out) ML_NODISCARD;
+
+/* The word of a target as method.targets has it; "?" for what is not one bit of them.
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
 const char *ml_target_name(ml_target target);
-/* The bit of a word of method.targets; 0: it is none. */
+
+/* The bit of a word of method.targets; 0: it is none.
+ * Shapes: an ml_target bit.
+ * Ownership: borrows `word`.
+ * Local.
+ * Errors: none. */
 unsigned ml_target_find(const char *word);
 
 #endif
