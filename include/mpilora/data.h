@@ -8,18 +8,33 @@
 
 typedef struct ml_tokenizer ml_tokenizer;
 
-/* A tokenizer travels as one canonical JSON text (stored in base files; made by the readers
- * below), so its SHA-256 names it. */
+/* A tokenizer from its canonical JSON text. A tokenizer travels as this one text (stored in base
+ * files; made by the readers below), so its SHA-256 names it.
+ * Shapes: json[length] bytes.
+ * Ownership: *out is the caller's, who ends it with ml_tokenizer_destroy; `json` is borrowed for
+ * the call.
+ * Local.
+ * Errors: ML_INPUT where the text is malformed; ML_RESOURCE. */
 ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t length) ML_NODISCARD;
+
+/* Ends a tokenizer; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `tokenizer`.
+ * Local.
+ * Errors: none. */
 void ml_tokenizer_destroy(ml_tokenizer *tokenizer);
 
-/* tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe in `directory`, to the
- * canonical JSON. ML_INPUT where none is there or it is malformed. *found false (and ML_OK) where
- * the directory has no tokenizer at all. */
+/* Appends the canonical JSON of tokenizer.json, or vocab.json + merges.txt, or encoder.json +
+ * vocab.bpe in `directory`. *found false (and ML_OK) where the directory has no tokenizer at all.
+ * Shapes: none.
+ * Ownership: `json` is the caller's.
+ * Local.
+ * Errors: ML_INPUT where one is malformed, unsupported, or has but one of its two files, naming
+ * the file; ML_RESOURCE. */
 ml_status ml_tokenizer_from_directory(const char *directory, ml_text *json,
                                       bool *found) ML_NODISCARD;
 
-/* From GGUF's metadata arrays. `pre` is tokenizer.ggml.pre ("gpt-2", "smollm", "llama-bpe", …);
+/* GGUF's metadata arrays. `pre` is tokenizer.ggml.pre ("gpt-2", "smollm", "llama-bpe", …);
  * types as GGUF has them (3 = control). */
 typedef struct ml_gguf_vocabulary {
     const char *model, *pre;
@@ -30,32 +45,72 @@ typedef struct ml_gguf_vocabulary {
     int64_t bos, eos;     /* −1: none */
     bool add_bos, add_space_prefix;
 } ml_gguf_vocabulary;
+
+/* Appends the canonical JSON of a tokenizer in GGUF's metadata. A missing `pre` gives a warning
+ * and GPT-2's split pattern.
+ * Shapes: tokens[ntokens], types[ntokens], merges[nmerges].
+ * Ownership: `vocabulary` is borrowed; `json` is the caller's.
+ * Local.
+ * Errors: ML_INPUT where it is malformed, or another model or split pattern than the supported
+ * ones; ML_RESOURCE. */
 ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
-/* Appends the ids of `bytes` to *ids (grown with ml_memory_resize, owned by the caller).
- * `specials`: text that spells a special token becomes that token; false: it stays text. Never
- * fails on any byte string, only for want of memory. A byte for which the vocabulary has no token
- * (SmolLM2 lacks 21 of the 256) is left out, as `tokenizers` does, and counted. */
+/* A growing list of token ids. Start from {0}; end with ml_ids_destroy. */
 typedef struct ml_ids {
     int32_t *data;
     int64_t count, capacity;
 } ml_ids;
+
+/* Appends the ids of `bytes` to *ids. `specials`: text that spells a special token becomes that
+ * token; false: it stays text. A byte for which the vocabulary has no token (SmolLM2 lacks 21 of
+ * the 256) is left out, as `tokenizers` does, and counted.
+ * Shapes: bytes[length], any byte string.
+ * Ownership: `ids` is the caller's, grown with ml_memory_resize; the rest is borrowed.
+ * Local.
+ * Errors: ML_RESOURCE: it never fails on any byte string, only for want of memory. */
 ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length,
                               bool specials, ml_ids *ids) ML_NODISCARD;
-int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer); /* bytes left out so far */
+
+/* How many bytes were left out so far.
+ * Shapes: bytes.
+ * Ownership: borrows `tokenizer`.
+ * Local.
+ * Errors: none. */
+int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer);
+
 /* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string of bytes that the
- * vocabulary has. ML_INPUT for an id out of range. */
+ * vocabulary has.
+ * Shapes: ids[count].
+ * Ownership: `bytes` is the caller's; the rest is borrowed.
+ * Local.
+ * Errors: ML_INPUT for an id out of range; ML_RESOURCE. */
 ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count,
                               ml_text *bytes) ML_NODISCARD;
-int64_t ml_tokenizer_size(const ml_tokenizer *tokenizer);        /* largest id + 1 */
-int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer); /* −1: none */
-int32_t ml_tokenizer_begin_of_text(
-    const ml_tokenizer *tokenizer); /* what goes before every text (Llama-3); −1: nothing */
+
+/* The largest id + 1; the token that ends a text (−1: none); the one that goes before every text
+ * (Llama-3; −1: nothing); whether an id, which may be out of range, is a special token.
+ * Shapes: none.
+ * Ownership: borrows `tokenizer`.
+ * Local.
+ * Errors: none. */
+int64_t ml_tokenizer_size(const ml_tokenizer *tokenizer);
+int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer);
+int32_t ml_tokenizer_begin_of_text(const ml_tokenizer *tokenizer);
 bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id);
+
+/* Ends a list of ids, which is {0} then.
+ * Shapes: none.
+ * Ownership: takes what `ids` owns.
+ * Local.
+ * Errors: none. */
 void ml_ids_destroy(ml_ids *ids);
 
 /* The same tokenizer as Hugging Face's tokenizer.json and tokenizer_config.json, appended to the
- * two texts. */
+ * two texts.
+ * Shapes: json[length] bytes.
+ * Ownership: `json` is borrowed; the texts are the caller's.
+ * Local.
+ * Errors: ML_INPUT as ml_tokenizer_create; ML_RESOURCE. */
 ml_status ml_tokenizer_to_huggingface(const char *json, int64_t length, ml_text *tokenizer_json,
                                       ml_text *tokenizer_config_json) ML_NODISCARD;
 
@@ -63,43 +118,103 @@ ml_status ml_tokenizer_to_huggingface(const char *json, int64_t length, ml_text 
 
 typedef struct ml_dataset ml_dataset;
 
-/* Opens and checks a tokenised data set (*.h5), its content against the stored hash, by reading the
- * file once. In memory stay 8 bytes a sequence and a bit a token. Local; owned by the caller.
- * ML_INPUT naming file and fault. */
+/* Opens and checks a tokenised data set (*.h5), its content against the stored hash, by reading
+ * the file once. In memory stay 8 bytes a sequence and a bit a token.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_dataset_destroy.
+ * Local.
+ * Errors: ML_INPUT naming file and fault; ML_RESOURCE. */
 ml_status ml_dataset_open(ml_dataset **out, const char *path) ML_NODISCARD;
-/* The same for all ranks of each node: its first rank reads and checks the file, and the others get
- * from it what they would have found. Collective over NODE, whose ranks get the same status. */
+
+/* The same for all ranks of each node: its first rank reads and checks the file, and the others
+ * get from it what they would have found; where `path` is not one file to them, each reads its
+ * own.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_dataset_destroy.
+ * Collective over NODE.
+ * Errors: as ml_dataset_open, the same on every rank of the node. */
 ml_status ml_dataset_open_together(ml_dataset **out, const char *path,
                                    const ml_grid *grid) ML_NODISCARD;
+
+/* Ends a data set; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `data`.
+ * Local.
+ * Errors: none. */
 void ml_dataset_destroy(ml_dataset *data);
+
+/* How many sequences and tokens there are, and the vocabulary: ids are < this.
+ * Shapes: none.
+ * Ownership: borrows `data`.
+ * Local.
+ * Errors: none. */
 int64_t ml_dataset_sequences(const ml_dataset *data);
 int64_t ml_dataset_tokens(const ml_dataset *data);
-int64_t ml_dataset_vocab(const ml_dataset *data);              /* ids are < this */
-const char *ml_dataset_hash(const ml_dataset *data);           /* SHA-256 of the content, hex */
-const char *ml_dataset_tokenizer_hash(const ml_dataset *data); /* "" for ids without a tokenizer */
+int64_t ml_dataset_vocab(const ml_dataset *data);
+
+/* SHA-256 of the content, and of the tokenizer, "" for ids without one; in hex.
+ * Shapes: none.
+ * Ownership: borrowed from `data`.
+ * Local.
+ * Errors: none. */
+const char *ml_dataset_hash(const ml_dataset *data);
+const char *ml_dataset_tokenizer_hash(const ml_dataset *data);
+
 /* Length and number of targets of sequence i cut to max_len tokens (targets: mask set at positions
- * ≥ 1). */
+ * ≥ 1).
+ * Shapes: tokens; max_len 0: not cut.
+ * Ownership: borrows `data`.
+ * Local.
+ * Errors: none. */
 int64_t ml_dataset_length(const ml_dataset *data, int64_t i, int64_t max_len);
 int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len);
-/* Copies the first ml_dataset_length tokens and mask bytes (1: this token is a target). ML_INPUT
- * on a read error. */
+
+/* Copies the first ml_dataset_length tokens and mask bytes (1: this token is a target) of sequence
+ * i.
+ * Shapes: tokens and mask: [ml_dataset_length(data, i, max_len)].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT on a read error. */
 ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens,
                           uint8_t *mask) ML_NODISCARD;
 
 /* Writing: create, add every sequence, finish. Nothing is seen under `path` until finish has
  * renamed the synced file into place; a file that was there stays until then. Memory: the offsets
- * and some buffers. `tokenizer_hash`: "" for ids without a tokenizer; `max_len`: that the
- * sequences were made for, 0: none, kept for information. */
+ * and some buffers. */
 typedef struct ml_dataset_writer ml_dataset_writer;
+
+/* Begins a data set. `tokenizer_hash`: "" for ids without a tokenizer; `max_len`: that the
+ * sequences were made for, 0: none, kept for information.
+ * Shapes: tokens.
+ * Ownership: *out is the caller's until finish or discard; the texts are copied.
+ * Local.
+ * Errors: ML_RESOURCE, also where no file can be written beside `path`. */
 ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, int64_t vocab,
                                    const char *tokenizer_hash, int64_t max_len) ML_NODISCARD;
-/* One sequence of count ≥ 1 tokens; mask[t] ≠ 0: token t is a target. ML_INPUT for an id outside
- * the vocabulary. */
+
+/* Adds one sequence of count ≥ 1 tokens; mask[t] ≠ 0: token t is a target.
+ * Shapes: tokens[count], mask[count].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT for an id outside the vocabulary; ML_RESOURCE; ML_INTERNAL for an empty
+ * sequence. */
 ml_status ml_dataset_writer_add(ml_dataset_writer *writer, const int32_t *tokens,
                                 const uint8_t *mask, int64_t count) ML_NODISCARD;
-ml_status ml_dataset_writer_finish(ml_dataset_writer *writer)
-    ML_NODISCARD;                                          /* and destroys it, also on failure */
-void ml_dataset_writer_discard(ml_dataset_writer *writer); /* NULL is fine */
+
+/* Puts the data set in its place and destroys the writer, also on failure.
+ * Shapes: none.
+ * Ownership: takes `writer`.
+ * Local.
+ * Errors: ML_INPUT where there is not one sequence; ML_RESOURCE; the file that was there stays
+ * then. */
+ml_status ml_dataset_writer_finish(ml_dataset_writer *writer) ML_NODISCARD;
+
+/* Ends a writer without a data set; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `writer`.
+ * Local.
+ * Errors: none. */
+void ml_dataset_writer_discard(ml_dataset_writer *writer);
 
 /* ---- from a text file to a data set -------------------------------------------------------- */
 
@@ -136,11 +251,21 @@ typedef struct ml_tokenize_report {
     int64_t lost_bytes;      /* for which the vocabulary has no token */
 } ml_tokenize_report;
 
-const char *ml_text_format_name(ml_text_format format); /* "jsonl", "e2e", "text", "ids"; "guess" */
+/* The word of a format: "jsonl", "e2e", "text", "ids"; "guess".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_text_format_name(ml_text_format format);
+
 /* Reads `in` as a stream and writes the data set `out`. Loss is on completions only, the
- * end-of-text token after them included; text that spells a special token stays text. ML_INPUT
- * naming file and line for bad input, and for a sequence without a target; ML_USAGE for a max_len
- * beyond the context; nothing is written then. */
+ * end-of-text token after them included; text that spells a special token stays text.
+ * Shapes: the report counts sequences, tokens and bytes.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT naming file and line for bad input, and for a sequence without a target, and
+ * where text comes without a tokenizer; ML_USAGE for a max_len beyond the context or of 1 or less
+ * than 0, and where `in` and `out` are one file; ML_RESOURCE. Nothing is written then. */
 ml_status ml_tokenize_file(const ml_tokenize_options *options,
                            ml_tokenize_report *report) ML_NODISCARD;
 
@@ -157,16 +282,46 @@ typedef struct ml_sampler_order {
     bool shuffle, group_prompts;
     uint64_t seed;
 } ml_sampler_order;
+
+/* The sampler of a data set whose sequences are cut to max_len tokens.
+ * Shapes: max_len in tokens; 0: not cut.
+ * Ownership: *out is the caller's, who ends it with ml_sampler_destroy; `data` is borrowed until
+ * then.
+ * Local.
+ * Errors: ML_INPUT where no sequence keeps a target, or on a read error; ML_RESOURCE. */
 ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len,
                             const ml_sampler_order *order) ML_NODISCARD;
+
+/* Ends a sampler; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `sampler`.
+ * Local.
+ * Errors: none. */
 void ml_sampler_destroy(ml_sampler *sampler);
-int64_t ml_sampler_usable(const ml_sampler *sampler);  /* sequences with a target */
-int64_t ml_sampler_skipped(const ml_sampler *sampler); /* left without one by cutting */
-int64_t ml_sampler_cut(const ml_sampler *sampler);     /* sequences longer than max_len */
+
+/* How many sequences have a target, are left without one by cutting, and are longer than max_len.
+ * Shapes: sequences.
+ * Ownership: borrows `sampler`.
+ * Local.
+ * Errors: none. */
+int64_t ml_sampler_usable(const ml_sampler *sampler);
+int64_t ml_sampler_skipped(const ml_sampler *sampler);
+int64_t ml_sampler_cut(const ml_sampler *sampler);
+
+/* The sequence at a position ≥ 0; the order of its epoch is made where it is not the one kept.
+ * Shapes: none.
+ * Ownership: borrows `sampler`.
+ * Local.
+ * Errors: none. */
 int64_t ml_sampler_at(ml_sampler *sampler, int64_t position);
+
 /* The most tokens that the sequences at `micro` consecutive positions can have together after
  * cutting: sizes the activations. Where two epochs meet a shuffled order may repeat a sequence, so
- * the longest ones count twice. */
+ * the longest ones count twice.
+ * Shapes: tokens.
+ * Ownership: borrows `sampler`.
+ * Local.
+ * Errors: none. */
 int64_t ml_sampler_most_tokens(const ml_sampler *sampler, int64_t micro);
 
 #endif
