@@ -3,10 +3,10 @@
  * Rank p of R has the p-th of R equal runs of W's rows: its part of ‖W‖²_F and of Uᵀ·W·V is a
  * local sum; one sum over the ranks follows for each module.
  */
-#include <cblas.h>
 #include <math.h>
 
 #include "analyze/directions.h"
+#include "analyze/lapack.h"
 #include "analyze/spectrum.h"
 #include "analyze/weights.h"
 
@@ -80,14 +80,12 @@ done:
 /* sums += U[rows]ᵀ·(W[rows]·V) */
 static void project_rows(work *w, const frame *f, int64_t first, int64_t count, double *sums)
 {
-    int n = (int)count, r = (int)w->rank, in = (int)f->right.length;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, r, in, 1.0, w->wide, in,
-                f->right.vector, in, 0.0, w->turned, r);
+    blas_product(false, true, count, w->rank, f->right.length, 1.0, w->wide, f->right.vector, 0.0,
+                 w->turned);
     for (int64_t i = 0; i < count; i++)
         for (int64_t k = 0; k < w->rank; k++)
             w->left[i * w->rank + k] = f->left.vector[k * f->left.length + first + i];
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, r, r, n, 1.0, w->left, r, w->turned, r,
-                1.0, sums, r);
+    blas_product(true, false, w->rank, w->rank, count, 1.0, w->left, w->turned, 1.0, sums);
 }
 
 /* This rank's rows. */
@@ -103,7 +101,7 @@ static ml_status project_own(work *w, const ml_study *study, const ml_study_modu
         ml_status st = weight_reader_rows(&reader, first, n, w->rows);
         if (st != ML_OK) return st;
         for (int64_t i = 0; i < n * module->in; i++) w->wide[i] = w->rows[i];
-        w->sums[PAIRS * square] += cblas_ddot((int)(n * module->in), w->wide, 1, w->wide, 1);
+        w->sums[PAIRS * square] += blas_square(n * module->in, w->wide);
         for (int i = 0; i < PAIRS; i++)
             project_rows(w, &w->frame[i], first, n, w->sums + i * square);
     }

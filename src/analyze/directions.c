@@ -2,7 +2,6 @@
  * Q_B·(s·R_B·R_Aᵀ)·Q_Aᵀ has those of an r × r matrix. */
 #include "analyze/directions.h"
 
-#include <cblas.h>
 #include <float.h>
 
 #include "analyze/lapack.h"
@@ -40,10 +39,8 @@ static ml_status turn(directions *d, const double *turning)
 {
     ml_status st = ML_OK;
     double *turned = NULL;
-    int n = (int)d->count, length = (int)d->length;
     ML_NEW(turned, d->count * d->length, ML_MEM_WORKSPACE, what);
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, length, n, 1.0, turning, n, d->vector,
-                length, 0.0, turned, length);
+    blas_product(false, false, d->count, d->length, d->count, 1.0, turning, d->vector, 0.0, turned);
     ml_memory_free(d->vector);
     d->vector = turned;
 done:
@@ -92,12 +89,10 @@ static ml_status factorise_core(int64_t r, double scale, const double *rb, const
                                 double *sigma, double *u, double *v)
 {
     ml_status st = ML_OK;
-    int n = (int)r;
     double *core = NULL, *vt = NULL;
     ML_NEW(core, r * r, ML_MEM_WORKSPACE, what);
     ML_NEW(vt, r * r, ML_MEM_WORKSPACE, what);
-    cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, n, n, n, scale, rb, n, ra, n, 0.0, core,
-                n);
+    blas_product(true, false, r, r, r, scale, ra, rb, 0.0, core); /* coreᵀ, row-major */
     ML_TRY(lapack_svd(r, r, core, sigma, u, vt));
     for (int64_t i = 0; i < r; i++)
         for (int64_t j = 0; j < r; j++) v[i * r + j] = vt[j * r + i];

@@ -1,5 +1,5 @@
-/* fortran: the routines of LAPACK, ScaLAPACK and the BLACS that analyze/ calls, as their Fortran
- * and C interfaces have them. Private to analyze/.
+/* fortran: the routines of the BLAS, LAPACK, ScaLAPACK and the BLACS that analyze/ calls, as their
+ * Fortran and C interfaces have them. Private to analyze/.
  *
  * Fortran's integers are 32 bits here; characters are followed by their lengths at the end of the
  * list, as gfortran passes them.
@@ -9,6 +9,13 @@
 
 #include <mpi.h>
 #include <stddef.h>
+
+/* BLAS */
+void dgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k,
+            const double *alpha, const double *a, const int *lda, const double *b, const int *ldb,
+            const double *beta, double *c, const int *ldc, size_t transa_length,
+            size_t transb_length);
+double ddot_(const int *n, const double *x, const int *step_x, const double *y, const int *step_y);
 
 /* LAPACK */
 void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,

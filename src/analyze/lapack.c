@@ -1,4 +1,4 @@
-/* LAPACK with its workspaces. */
+/* LAPACK with its workspaces, and the BLAS on row-major matrices. */
 #include "analyze/lapack.h"
 
 #include <inttypes.h>
@@ -82,4 +82,20 @@ ml_status lapack_svd(int64_t rows, int64_t cols, double *a, double *sigma, doubl
 done:
     ml_memory_free(work);
     return st;
+}
+
+/* Fortran sees the transposed matrices: Cᵀ = op(B)ᵀ·op(A)ᵀ. */
+void blas_product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha,
+                  const double *a, const double *b, double beta, double *c)
+{
+    const int rows = (int)n, cols = (int)m, depth = (int)k;
+    const int step_a = transpose_a ? cols : depth, step_b = transpose_b ? depth : rows;
+    dgemm_(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &rows, &cols, &depth, &alpha, b,
+           &step_b, a, &step_a, &beta, c, &rows, 1, 1);
+}
+
+double blas_square(int64_t count, const double *x)
+{
+    const int n = (int)count, step = 1;
+    return ddot_(&n, x, &step, x, &step);
 }

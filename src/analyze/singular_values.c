@@ -74,6 +74,8 @@ done:
     return st;
 }
 
+ml_status svd_check_build(void) { return ML_OK; }
+
 ml_status svd_info_status(int info, int64_t count)
 {
     if (info == 0) return ML_OK;

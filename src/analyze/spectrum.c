@@ -1,6 +1,7 @@
 /* Singular values of W and of ΔW at every module. */
 #include "analyze/spectrum.h"
 #include "analyze/directions.h"
+#include "analyze/singular_values.h"
 #include "analyze/weights.h"
 
 void ml_spectra_destroy(ml_spectrum *s, int64_t count)
@@ -15,6 +16,8 @@ void ml_spectra_destroy(ml_spectrum *s, int64_t count)
 ml_status spectrum_check_memory(const ml_study *study, int64_t memory)
 {
     ml_svd_plan most = {0}, plan;
+    ml_status st = svd_check_build();
+    if (st != ML_OK) return st;
     for (int64_t i = 0; i < study->count; i++) {
         ml_svd_plan_make(&plan, study->modules[i].out, study->modules[i].in,
                          ml_grid_size(study->grid));

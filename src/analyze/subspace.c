@@ -1,8 +1,7 @@
 /* φ(i, j): how much of the first i directions of one adapter lies in the span of the first j of
  * another. */
-#include <cblas.h>
-
 #include "analyze/directions.h"
+#include "analyze/lapack.h"
 
 const char *ml_factor_name(ml_factor factor)
 {
@@ -24,8 +23,7 @@ void ml_subspaces_destroy(ml_subspace *s, int64_t count)
 void ml_subspace_similarity(const double *u, int64_t na, const double *v, int64_t nb,
                             int64_t length, double *phi)
 {
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)na, (int)nb, (int)length, 1.0, u,
-                (int)length, v, (int)length, 0.0, phi, (int)nb);
+    blas_product(false, true, na, nb, length, 1.0, u, v, 0.0, phi);
     for (int64_t i = 0; i < na; i++) { /* squared sums over the upper left corners */
         double row = 0.0;
         for (int64_t j = 0; j < nb; j++) {

@@ -5,19 +5,16 @@
  * instruction can be half as fast as fp32. But a measurement is noisy, and other products have
  * other bits: "native" stays unless another one is faster beyond doubt, so that the same command
  * has the same bits. */
-#include <cblas.h>
-
 #include <stdlib.h>
 
 #include "kernels/kernels_private.h"
 
-static const ml_backend *const backends[] = {&ml_backend_native,
-                                             &ml_backend_blas,
-                                             &ml_backend_onednn,
-                                             &ml_backend_onednn_matmul,
+static const ml_backend *const backends[] = {&ml_backend_native,      &ml_backend_blas,
+#ifdef MPILORA_HAS_ONEDNN
+                                             &ml_backend_onednn,      &ml_backend_onednn_matmul,
                                              &ml_backend_onednn_bf16,
-                                             &ml_backend_ref,
-                                             NULL};
+#endif
+                                             &ml_backend_ref,         NULL};
 
 static const ml_vector_path *const vector_paths[] = {
 #ifdef MPILORA_NATIVE_X86
@@ -162,13 +159,14 @@ static void warn_of_slow_blas(const ml_kernels_owner *owner, int64_t tokens)
             name = r->path;
         }
     }
-    if (tokens >= ENOUGH_TOKENS && blas > 0 &&
+    const char *kernel = ml_blas_kernel();
+    if (kernel && tokens >= ENOUGH_TOKENS && blas > 0 &&
         blas < 0.5 * other) /* a few tokens say little about a kernel */
         ml_warn("OpenBLAS is slow on this processor: its %s kernel reaches %.0f GF/s where %s "
                 "reaches %.0f; OPENBLAS_CORETYPE=SkylakeX "
                 "(AVX-512) "
                 "or Haswell (AVX2) in the environment chooses another kernel",
-                openblas_get_corename(), blas, name, other);
+                kernel, blas, name, other);
 }
 
 static ml_status choose_forced(ml_kernels_owner *owner, const ml_kernels_options *options)

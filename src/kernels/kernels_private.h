@@ -108,7 +108,7 @@ void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const floa
 void ml_panel_backward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                        const ml_weight *w, float beta, float *dx, int64_t ldx);
 
-/* The fp32 products of OpenBLAS and oneDNN. */
+/* The fp32 products of the BLAS and of oneDNN. */
 void ml_blas_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                    int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
@@ -116,6 +116,9 @@ void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float al
 void ml_onednn_gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                     float beta, float *c, int64_t ldc); /* the entry of the table */
+
+/* What OpenBLAS calls the kernel that it took for this processor; NULL: another BLAS. */
+const char *ml_blas_kernel(void);
 
 /* ref/: each file fills its entries. */
 void ml_reference_products(ml_kernels *table);

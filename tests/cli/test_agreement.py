@@ -22,7 +22,7 @@ waiting = []
 
 def ranks(*groups):
     """mpirun's words for groups of ranks that differ: (number of ranks, words[, environment[, working directory]])."""
-    words = ["mpirun", "--oversubscribe"]
+    words = [harness.MPIEXEC]
     for i, (count, own, *rest) in enumerate(groups):
         environment, folder = (*rest, *({}, None)[len(rest):])
         words += ([":"] if i else []) + ["-n", str(count)]

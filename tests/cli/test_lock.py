@@ -26,7 +26,7 @@ def write_config(folder, name, steps):
         data={"train": f"{folder}/data.h5"},
         batch={"sequences": 8},
         train={"steps": steps, "save_every": 5},
-        kernels={"product": "onednn"},
+        kernels={"product": "native"},
     )
 
 

@@ -12,7 +12,7 @@ MODEL = "family: gpt2\nlayers: 6\nwidth: 64\nheads: 4\nvocab: 128\ncontext: 512\
 
 
 def call(*words, ranks=1, expect=0, contains=""):
-    launcher = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
+    launcher = [os.environ["MPILORA_MPIEXEC"], "-n", str(ranks)] if ranks > 1 else []
     environment = dict(os.environ, OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     done = subprocess.run([*launcher, MPILORA, *map(str, words)], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == expect, f"{words}: exit {done.returncode}, expected {expect}: {done.stderr}"

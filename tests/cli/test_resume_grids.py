@@ -38,7 +38,7 @@ def write_config(folder, method, name, micro=1, **train):
         batch={"sequences": 2, "micro": micro},
         optim={"lr": 1e-3, "schedule": "constant", "warmup": 3},
         train={"steps": STEPS, "save_every": 3, **train},
-        kernels={"product": "onednn"},
+        kernels={"product": "native"},
         precision="fp32",
     )
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 MPILORA = os.environ["MPILORA"]
-MPIRUN = ["mpirun", "--oversubscribe"]
+MPIRUN = [os.environ["MPILORA_MPIEXEC"]]
 MODELS = {
     "gpt2": "family: gpt2\nlayers: 2\nwidth: 32\nheads: 4\nvocab: 64\ncontext: 200\n",
     "llama": "family: llama\nlayers: 2\nwidth: 32\nmlp_width: 48\nheads: 4\nkv_heads: 2\nvocab: 64\ncontext: 200\ntied_head: true\n",

@@ -44,7 +44,7 @@ def count(folder, what, ranks, threads, **sections):
     """Places of rank 0 that asked for memory between the ends of the first and the last step: [(calls, library, offset)]."""
     where = os.path.join(folder, re.sub(r"\W+", "-", what))
     config = harness.write_config(where + ".yaml", run={"dir": where}, train={"steps": STEPS}, **sections)
-    launcher = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
+    launcher = harness.launcher(ranks) if ranks > 1 else []
     shim = ["env", "LD_PRELOAD=" + SHIM, "ALLOCATIONS_FILE=" + where + ".allocations", f"ALLOCATIONS_TO={STEPS}", f"OMP_NUM_THREADS={threads}"]
     call = [*launcher, *shim, harness.PROGRAM, "train", config]
     done = subprocess.run(call, text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)

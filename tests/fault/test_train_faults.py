@@ -46,7 +46,7 @@ def write_config(folder, name, **sections):
         data={"train": f"{folder}/data.h5", "shuffle": True},
         batch={"sequences": 4},
         train={"steps": STEPS, "save_every": SAVE_EVERY, "keep": 2},
-        kernels={"product": "onednn"},
+        kernels={"product": "native"},
         **sections,
     )
 

@@ -90,7 +90,7 @@ static void test_failing_reader(void **state)
     ml_svd_plan plan;
     ml_svd_plan_make(&plan, m.rows, m.cols, ml_grid_size(grid));
     assert_int_equal(ml_singular_values(sigma, &plan, grid, fail_on_one, &m), ML_INPUT);
-    assert_string_equal(ml_error_text(), "a row that cannot be read");
+    assert_non_null(strstr(ml_error_text(), "a row that cannot be read")); /* and whose */
     check_matrix(m); /* and nothing is left behind that would be in the way */
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/bench/machine.h"
+#include "cli/support/launch.h"
 
 /* Where nothing was measured: shared memory of a common server, and a 100 Gb/s network. */
 static const double default_inside[] = {2e-6, 3e9}, default_between[] = {5e-6, 1e10};
@@ -82,7 +83,7 @@ static char **clean_environment(char **to)
 
 /* Starts `words` with its output in a pipe and reads one JSON object from there; NULL where that
  * fails. */
-static json_t *run_child(const char *const *words, char **environment)
+static json_t *run_child(char *const *words, char **environment)
 {
     int ends[2], status = -1;
     pid_t child;
@@ -92,8 +93,7 @@ static json_t *run_child(const char *const *words, char **environment)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
-    int failed = posix_spawnp(&child, words[0], &actions, NULL, (char *const *)(uintptr_t)words,
-                              environment);
+    int failed = posix_spawnp(&child, words[0], &actions, NULL, words, environment);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     FILE *from = fdopen(ends[0], "r");
@@ -111,17 +111,22 @@ static json_t *run_child(const char *const *words, char **environment)
 static ml_status measure_pair(ml_machine *out, bool *done)
 {
     ml_status st = ML_OK;
-    char program[4096], **environment = NULL, largest[16];
+    char program[4096], **environment = NULL;
+    launch call = {0};
     size_t count = 0;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     while (environ[count]) count++;
     ML_NEW(environment, (int64_t)count + 2, ML_MEM_OTHER, "an environment");
     program[length > 0 ? length : 0] = '\0';
-    snprintf(largest, sizeof largest, "%d", FLOATS * 4);
-    const char *const words[] = {"mpirun",    "-n",    "2",     "--oversubscribe", "--bind-to",
-                                 "none",      program, "bench", "allreduce",       "--json",
-                                 "--largest", largest, NULL};
-    json_t *found = length > 0 ? run_child(words, clean_environment(environment)) : NULL;
+    launch_add_launcher(&call, launch_mpirun(), 2);
+    launch_add_word(&call, "%s", program);
+    launch_add_word(&call, "bench");
+    launch_add_word(&call, "allreduce");
+    launch_add_word(&call, "--json");
+    launch_add_word(&call, "--largest");
+    launch_add_word(&call, "%d", FLOATS * 4);
+    json_t *found =
+        length > 0 && !call.full ? run_child(call.words, clean_environment(environment)) : NULL;
     double latency = json_number_value(json_object_get(found, "latency_s"));
     double bandwidth = json_number_value(json_object_get(found, "bus_bandwidth_bytes_per_s"));
     *done = latency > 0.0 && bandwidth > 0.0;
@@ -131,6 +136,7 @@ static ml_status measure_pair(ml_machine *out, bool *done)
     }
     json_decref(found);
 done:
+    launch_destroy(&call);
     ml_memory_free(environment);
     return st;
 }

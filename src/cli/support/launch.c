@@ -15,9 +15,10 @@ extern char **environ;
 const char *launch_default(void)
 {
     const char *job = getenv("SLURM_JOB_ID");
-    return job && *job ? "srun --mpi=pmix --exact -n {ranks}"
-                       : "mpirun --oversubscribe --bind-to none -n {ranks}";
+    return job && *job ? "srun --mpi=pmix --exact -n {ranks}" : launch_mpirun();
 }
+
+const char *launch_mpirun(void) { return MPILORA_MPIRUN " -n {ranks}"; }
 
 int64_t launch_threads(int64_t asked, int64_t ranks)
 {

@@ -14,6 +14,8 @@ typedef struct launch {
 
 /* srun inside a SLURM job, else mpirun; {ranks} stands for their number. */
 const char *launch_default(void);
+/* The launcher of the MPI that this was built for, with what allows more ranks than cores. */
+const char *launch_mpirun(void);
 /* Of a rank: as asked for where that is not 0; else OMP_NUM_THREADS, else the cores here divided
  * by the ranks. */
 int64_t launch_threads(int64_t asked, int64_t ranks);

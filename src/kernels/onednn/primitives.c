@@ -32,16 +32,26 @@ void ml_matmul_cache_stop(ml_matmul_cache *cache)
 }
 
 /* The three matrices: A[m, k] contiguous; W read as [k, n] through its strides; C[m, n]. */
-static bool describe(const ml_matmul_cache *cache, const ml_matmul_key *key, dnnl_memory_desc_t *a,
-                     dnnl_memory_desc_t *w, dnnl_memory_desc_t *c)
+typedef struct matrices {
+    dnnl_memory_desc_t a, w, c;
+} matrices;
+
+static bool describe(const ml_matmul_cache *cache, const ml_matmul_key *key, matrices *out)
 {
     int64_t n = key->backward ? key->cols : key->rows, k = key->backward ? key->rows : key->cols;
     const dnnl_dims_t a_size = {key->m, k}, a_step = {k, 1}, w_size = {k, n}, c_size = {key->m, n},
                       c_step = {key->ldc, 1};
     const dnnl_dims_t w_step = {key->backward ? key->cols : 1, key->backward ? 1 : key->cols};
-    return dnnl_memory_desc_init_by_strides(a, 2, a_size, cache->type, a_step) == dnnl_success &&
-           dnnl_memory_desc_init_by_strides(w, 2, w_size, cache->type, w_step) == dnnl_success &&
-           dnnl_memory_desc_init_by_strides(c, 2, c_size, dnnl_f32, c_step) == dnnl_success;
+    return onednn_matrix(&out->a, a_size, cache->type, a_step) &&
+           onednn_matrix(&out->w, w_size, cache->type, w_step) &&
+           onednn_matrix(&out->c, c_size, dnnl_f32, c_step);
+}
+
+static void free_matrices(matrices *x)
+{
+    onednn_matrix_free(&x->a);
+    onednn_matrix_free(&x->w);
+    onednn_matrix_free(&x->c);
 }
 
 static bool create_attributes(bool add, dnnl_primitive_attr_t *attributes)
@@ -49,8 +59,7 @@ static bool create_attributes(bool add, dnnl_primitive_attr_t *attributes)
     dnnl_post_ops_t after = NULL;
     if (dnnl_primitive_attr_create(attributes) != dnnl_success) return false;
     if (!add) return true;
-    bool ok = dnnl_post_ops_create(&after) == dnnl_success &&
-              dnnl_post_ops_append_sum(after, 1) == dnnl_success &&
+    bool ok = dnnl_post_ops_create(&after) == dnnl_success && onednn_append_sum(after) &&
               dnnl_primitive_attr_set_post_ops(*attributes, after) == dnnl_success;
     if (after) dnnl_post_ops_destroy(after);
     return ok;
@@ -67,21 +76,18 @@ static bool is_fast(const_dnnl_primitive_desc_t description)
 
 static void create_matmul(const ml_matmul_cache *cache, ml_matmul *x)
 {
-    dnnl_memory_desc_t a, w, c;
-    dnnl_matmul_desc_t product;
+    matrices on = {0};
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t description = NULL;
     x->usable =
-        describe(cache, &x->key, &a, &w, &c) && create_attributes(x->key.add, &attributes) &&
-        dnnl_matmul_desc_init(&product, &a, &w, NULL, &c) == dnnl_success &&
-        dnnl_primitive_desc_create(&description, &product, attributes, cache->engine, NULL) ==
-            dnnl_success &&
+        describe(cache, &x->key, &on) && create_attributes(x->key.add, &attributes) &&
+        onednn_product(&description, &on.a, &on.w, &on.c, attributes, cache->engine) &&
         is_fast(description) && dnnl_primitive_create(&x->primitive, description) == dnnl_success &&
-        dnnl_memory_create(&x->a, &a, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-        dnnl_memory_create(&x->w, &w, cache->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-        dnnl_memory_create(&x->c, &c, cache->engine, DNNL_MEMORY_NONE) == dnnl_success;
+        onednn_memory(&x->a, &on.a, cache->engine) && onednn_memory(&x->w, &on.w, cache->engine) &&
+        onednn_memory(&x->c, &on.c, cache->engine);
     if (description) dnnl_primitive_desc_destroy(description);
     if (attributes) dnnl_primitive_attr_destroy(attributes);
+    free_matrices(&on);
     if (!x->usable) destroy_matmul(x);
 }
 

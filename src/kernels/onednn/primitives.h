@@ -6,9 +6,8 @@
 #ifndef MPILORA_KERNELS_ONEDNN_PRIMITIVES_H
 #define MPILORA_KERNELS_ONEDNN_PRIMITIVES_H
 
-#include <dnnl.h>
-
 #include "kernels/kernels_private.h"
+#include "kernels/onednn/api.h"
 
 /* What tells one primitive from another. */
 typedef struct ml_matmul_key {

@@ -1,9 +1,8 @@
 /* The backend "onednn": oneDNN's fp32 product, on panels where the weight is bf16. */
-#include <dnnl.h>
-
 #include "kernels/kernels_private.h"
+#include "kernels/onednn/api.h"
 
-/* A product that oneDNN cannot do (it found no memory) is done by OpenBLAS: never a wrong result
+/* A product that oneDNN cannot do (it found no memory) is done by the BLAS: never a wrong result
  * without a word. */
 void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                      int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
