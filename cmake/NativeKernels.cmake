@@ -1,5 +1,7 @@
-# src/kernels/native/: the same sources compiled once for each instruction set, under names that end in the set's name. Which one runs is
-# decided when the program starts, so one build serves every processor.
+# src/kernels/native/: the same sources compiled once for each instruction set, under names that end
+# in the set's name. Which one runs is decided when the program starts, so one build serves every
+# processor. MPILORA_OBJECTS: all objects of the library, these among them.
+set(MPILORA_OBJECTS $<TARGET_OBJECTS:mpilora_objects>)
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
 
 function(mpilora_native_kernels name)
@@ -9,12 +11,13 @@ function(mpilora_native_kernels name)
   target_link_libraries(${target} PRIVATE mpilora_flags OpenMP::OpenMP_C)
   target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast ${ARGN})
   target_compile_definitions(${target} PRIVATE ML_NATIVE_NAME=${name})
-  target_sources(mpilora_lib PRIVATE $<TARGET_OBJECTS:${target}>)
+  set(MPILORA_OBJECTS ${MPILORA_OBJECTS} $<TARGET_OBJECTS:${target}> PARENT_SCOPE)
 endfunction()
 
 mpilora_native_kernels(generic)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
-  target_compile_definitions(mpilora_lib PRIVATE MPILORA_NATIVE_X86)
+  target_compile_definitions(mpilora_objects PRIVATE MPILORA_NATIVE_X86)
   mpilora_native_kernels(avx2 -mavx2 -mfma -mf16c)
-  mpilora_native_kernels(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+  mpilora_native_kernels(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma 
+                        -mprefer-vector-width=512)
 endif()

@@ -19,6 +19,7 @@
 #include "mpilora/store.h"
 
 /* ---- a study: a base, one or two adapters, and the modules looked at ----------------------- */
+ML_BEGIN_DECLS
 
 enum { ML_SELECTION_RANGES = 64, ML_STUDY_ADAPTERS = 2 };
 
@@ -234,5 +235,7 @@ ml_status ml_amplification_write(const char *path, const ml_study *study, uint64
                                  const ml_amplification *results) ML_NODISCARD;
 ml_status ml_spectra_write(const char *path, const ml_study *study,
                            const ml_spectrum *spectra) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

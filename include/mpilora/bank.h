@@ -16,6 +16,8 @@
 #include "mpilora/peft.h"
 #include "mpilora/store.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_bank ml_bank;
 
 /* The specification of a model that every one of these adapters fits.
@@ -79,5 +81,7 @@ typedef struct ml_bank_switches {
  * Local.
  * Errors: none. */
 ml_bank_switches ml_bank_count_switches(const ml_bank *bank);
+
+ML_END_DECLS
 
 #endif

@@ -17,6 +17,22 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Around the declarations of every public header: C names in C++, and the only symbols that the
+ * library lets out (everything else is compiled hidden). */
+#ifdef __cplusplus
+#define ML_BEGIN_DECLS \
+    extern "C" {       \
+    _Pragma("GCC visibility push(default)")
+#define ML_END_DECLS              \
+    _Pragma("GCC visibility pop") \
+    }
+#else
+#define ML_BEGIN_DECLS _Pragma("GCC visibility push(default)")
+#define ML_END_DECLS _Pragma("GCC visibility pop")
+#endif
+
+ML_BEGIN_DECLS
+
 #define ML_NODISCARD __attribute__((warn_unused_result))
 #define ML_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
@@ -387,5 +403,7 @@ ml_status ml_open_regular_stream(const char *path, FILE **out) ML_NODISCARD;
  * Local.
  * Errors: none. */
 double ml_seconds(void);
+
+ML_END_DECLS
 
 #endif

@@ -22,6 +22,8 @@
 #include "mpilora/grid.h"
 #include "mpilora/optim.h"
 
+ML_BEGIN_DECLS
+
 /* ---- the directory of a run ---------------------------------------------------------------- */
 
 typedef struct ml_run_directory ml_run_directory;
@@ -236,5 +238,7 @@ int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
  * Local.
  * Errors: none. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
+
+ML_END_DECLS
 
 #endif

@@ -12,6 +12,8 @@
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
 
+ML_BEGIN_DECLS
+
 typedef enum ml_method {
     ML_METHOD_LORA,
     ML_METHOD_FULL,
@@ -340,5 +342,7 @@ const char *ml_target_name(ml_target target);
  * Local.
  * Errors: none. */
 unsigned ml_target_find(const char *word);
+
+ML_END_DECLS
 
 #endif

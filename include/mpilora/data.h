@@ -4,6 +4,8 @@
 
 #include "mpilora/grid.h"
 
+ML_BEGIN_DECLS
+
 /* ---- tokenizer ----------------------------------------------------------------------------- */
 
 typedef struct ml_tokenizer ml_tokenizer;
@@ -323,5 +325,7 @@ int64_t ml_sampler_at(ml_sampler *sampler, int64_t position);
  * Local.
  * Errors: none. */
 int64_t ml_sampler_most_tokens(const ml_sampler *sampler, int64_t micro);
+
+ML_END_DECLS
 
 #endif

@@ -7,6 +7,8 @@
 #include "mpilora/config.h"
 #include "mpilora/model.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_evaluation {
     double loss; /* mean over target tokens, nats */
     int64_t target_tokens;
@@ -31,5 +33,7 @@ typedef struct ml_output_options {
  * Errors: ML_USAGE, ML_INPUT, ML_RESOURCE, ML_NUMERIC; the same on every rank. */
 ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter,
                           const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

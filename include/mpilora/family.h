@@ -18,6 +18,8 @@
 
 #include "mpilora/model.h"
 
+ML_BEGIN_DECLS
+
 /* ---- tensors ------------------------------------------------------------------------------- */
 
 /* What the passes do with a tensor. Weights (or biases) of one role in one layer are the parts of
@@ -245,5 +247,7 @@ void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor
  * Errors: none. */
 void ml_peft_path(const ml_family *family, const ml_family_tensor *row, int64_t layer, char *out,
                   size_t size);
+
+ML_END_DECLS
 
 #endif

@@ -8,6 +8,8 @@
 #include "mpilora/grid.h"
 #include "mpilora/model.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_prompt {
     const char *text;
     int64_t adapter; /* a number in the list of adapters; −1: the base alone */
@@ -47,5 +49,7 @@ typedef struct ml_generate_report {
  * long, else ML_USAGE); ML_RESOURCE; ML_NUMERIC. */
 ml_status ml_generate_run(const ml_generate_options *options, ml_text *out,
                           ml_generate_report *report) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

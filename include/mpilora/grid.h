@@ -12,6 +12,9 @@
 #define MPILORA_GRID_H
 
 #include "mpilora/base.h"
+#include "mpilora/version.h"
+
+ML_BEGIN_DECLS
 
 typedef struct ml_grid ml_grid;
 
@@ -86,6 +89,13 @@ ml_status ml_grid_read_text(const char *path, const ml_text_kind *kind, ml_text 
  * Collective over the world.
  * Errors: none. */
 void ml_grid_stop(void);
+
+/* Finds the MPI that runs: version and file. MPI need not be started.
+ * Shapes: none.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
+void ml_grid_library(ml_library *out);
 
 /* Ends every rank at once with the exit code `code`; does not return where MPI runs.
  * Shapes: none.
@@ -281,5 +291,7 @@ void ml_shared_seal(ml_shared *shared);
  * Collective over REPLICA.
  * Errors: none. */
 void ml_shared_destroy(ml_shared *shared);
+
+ML_END_DECLS
 
 #endif

@@ -4,6 +4,8 @@
 
 #include "mpilora/base.h"
 
+ML_BEGIN_DECLS
+
 /* Appends one JSON object that describes `path`: a base file, a data set, adapter.h5, a checkpoint
  * (its directory or state file) or a run's directory. Its "kind" is base, dataset, adapter,
  * checkpoint or run. Hashes are checked on the way. A run's checkpoints are listed with step,
@@ -23,5 +25,7 @@ ml_status ml_inspect(const char *path, ml_text *json) ML_NODISCARD;
  * Local.
  * Errors: ML_RESOURCE without memory; what is missing or bad is a line, not a failure. */
 ml_status ml_verify(const char *path, ml_text *json, bool *whole) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

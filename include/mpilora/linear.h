@@ -20,6 +20,8 @@
 #include "mpilora/kernels.h"
 #include "mpilora/shard.h"
 
+ML_BEGIN_DECLS
+
 #define ML_LINEAR_PARTS ML_SHARD_PARTS
 
 typedef enum ml_linear_kind { ML_LINEAR_COLUMN, ML_LINEAR_ROW } ml_linear_kind;
@@ -124,5 +126,7 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
  * Errors: none. */
 bool ml_linear_needs_input(const ml_linear *layer);
 bool ml_linear_trains(const ml_linear *layer);
+
+ML_END_DECLS
 
 #endif

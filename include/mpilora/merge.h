@@ -5,6 +5,8 @@
 #include "mpilora/base.h"
 #include "mpilora/store.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_merge_result {
     int64_t matrices; /* of the base that the adapter changed */
     bool original;    /* subtract: the source hash is that of the base which was merged */
@@ -34,5 +36,7 @@ typedef struct ml_merge_result {
  * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself; ML_RESOURCE. */
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
                    const char *path, ml_merge_result *result) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

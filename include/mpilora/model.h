@@ -18,12 +18,13 @@
 #include "mpilora/kernels.h"
 #include "mpilora/linear.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_family ml_family; /* family.h */
 
 typedef enum ml_norm_kind { ML_NORM_RMS, ML_NORM_LAYER } ml_norm_kind;
 /* Rotary: q and k are turned by their position; learned: a vector is added to the embedding. */
 typedef enum ml_positions { ML_POSITIONS_ROTARY, ML_POSITIONS_LEARNED } ml_positions;
-
 typedef struct ml_rope_scaling { /* Llama-3's; factor 0: none */
     double factor, low_freq_factor, high_freq_factor;
     int64_t original_context;
@@ -473,5 +474,7 @@ ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64
  * Errors: none. */
 int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
                              const ml_request *requests, int64_t together);
+
+ML_END_DECLS
 
 #endif

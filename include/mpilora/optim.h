@@ -20,6 +20,8 @@
 #include "mpilora/kernels.h"
 #include "mpilora/shard.h"
 
+ML_BEGIN_DECLS
+
 /* How a replicated tensor's gradient arises on the ranks of a tp group. */
 typedef enum ml_gradient_kind {
     ML_GRADIENT_PARTIAL,  /* each rank has a partial sum (LoRA's A of a column-parallel layer) */
@@ -215,5 +217,7 @@ typedef enum ml_schedule {
  * Local.
  * Errors: none. */
 double ml_schedule_factor(ml_schedule schedule, int64_t done, int64_t warmup, int64_t steps);
+
+ML_END_DECLS
 
 #endif

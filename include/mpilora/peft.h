@@ -53,6 +53,8 @@
 #include "mpilora/optim.h"
 #include "mpilora/store.h"
 
+ML_BEGIN_DECLS
+
 typedef struct ml_peft ml_peft;
 
 typedef struct ml_lora_options {
@@ -242,5 +244,7 @@ void ml_peft_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATE
  * Errors: ML_RESOURCE, the same on every rank; `out` is empty then. */
 ml_status ml_peft_collect(const ml_peft *peft, const ml_grid *grid, const char *base_source_hash,
                           ml_adapter *out) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

@@ -11,6 +11,8 @@
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
 
+ML_BEGIN_DECLS
+
 /* ---- machines ------------------------------------------------------------------------------ */
 
 /* What a machine has a rate for. Products with a weight W[m, n] of T rows, by the weight's type; a
@@ -212,5 +214,7 @@ ml_status ml_plan_search(ml_plan_list *out, const ml_run_config *config,
  * Local.
  * Errors: none. */
 void ml_plan_list_destroy(ml_plan_list *list);
+
+ML_END_DECLS
 
 #endif

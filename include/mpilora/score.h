@@ -21,6 +21,8 @@
 
 #include "mpilora/base.h"
 
+ML_BEGIN_DECLS
+
 /* ---- sets ---------------------------------------------------------------------------------- */
 
 typedef struct ml_score_set ml_score_set;
@@ -197,5 +199,7 @@ ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out) ML_N
  * Local.
  * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

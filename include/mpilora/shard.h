@@ -10,6 +10,8 @@
 
 #include "mpilora/base.h"
 
+ML_BEGIN_DECLS
+
 #define ML_SHARD_PARTS 3
 
 typedef enum ml_shard_dim {
@@ -52,5 +54,7 @@ void ml_shard_take(const ml_shard *shard, int64_t rows, int64_t cols, const floa
                    float *local);
 void ml_shard_put(const ml_shard *shard, int64_t rows, int64_t cols, const float *local,
                   float *global);
+
+ML_END_DECLS
 
 #endif

@@ -9,6 +9,8 @@
 #include "mpilora/optim.h"
 #include "mpilora/shard.h"
 
+ML_BEGIN_DECLS
+
 /* ---- base files ---------------------------------------------------------------------------- */
 
 typedef struct ml_base ml_base;
@@ -204,5 +206,7 @@ ml_status ml_adapter_split_qkv(ml_adapter *adapter, const ml_model_spec *spec,
  * Local.
  * Errors: none. */
 void ml_adapter_destroy(ml_adapter *adapter);
+
+ML_END_DECLS
 
 #endif

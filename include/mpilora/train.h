@@ -11,6 +11,8 @@
 #include "mpilora/config.h"
 #include "mpilora/model.h"
 
+ML_BEGIN_DECLS
+
 /* From now on SIGTERM, SIGINT and SIGUSR1 do not end the process: a run saves and gives
  * ML_STOPPED. ml_train_run calls it; a program calls it earlier so that no signal is lost while
  * MPI starts. They are blocked in this thread and those it starts.
@@ -63,5 +65,7 @@ const char *ml_phase_name(ml_phase phase);
  * Local.
  * Errors: ML_INPUT where it cannot be read; ML_RESOURCE where it cannot be cut. */
 ml_status ml_metrics_cut(const char *path, int64_t step) ML_NODISCARD;
+
+ML_END_DECLS
 
 #endif

@@ -10,6 +10,8 @@
 #include "mpilora/config.h"
 #include "mpilora/train.h"
 
+ML_BEGIN_DECLS
+
 typedef enum ml_trial_method {
     ML_TRIAL_LORA,
     ML_TRIAL_FULL,
@@ -221,5 +223,7 @@ double ml_decode_trial_read(ml_decode_trial *trial);
  * Errors: none. */
 int64_t ml_decode_trial_bytes(const ml_decode_trial *trial);
 const char *ml_decode_trial_vector_path(const ml_decode_trial *trial);
+
+ML_END_DECLS
 
 #endif

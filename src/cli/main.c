@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cli/commands/version.h"
 #include "cli/support/commands.h"
 #include "cli/support/help.h"
 #include "cli/support/last_words.h"
@@ -118,6 +119,8 @@ int main(int argc, char **argv)
         commands_print(stderr);
         return ML_USAGE;
     }
+    if (!strcmp(argv[1], "--version"))
+        return (int)version_print(argc == 3 && !strcmp(argv[2], "--json"));
     const ml_command *command = commands_find(argv[1]);
     ml_status st = run(command, argc - 1, argv + 1);
     if (st != ML_OK) print_error(command);

@@ -141,3 +141,11 @@ ml_status ml_hdf5_locate(hid_t file, const char *path, const char *name, hid_t t
     *offset = (int64_t)place;
     return ML_OK;
 }
+
+void ml_hdf5_library(ml_library *out)
+{
+    unsigned major = 0, minor = 0, patch = 0;
+    ml_library_find(out, "HDF5", "H5get_libversion");
+    if (H5get_libversion(&major, &minor, &patch) >= 0)
+        snprintf(out->version, sizeof out->version, "%u.%u.%u", major, minor, patch);
+}

@@ -9,9 +9,12 @@
 
 #include <hdf5.h>
 
-#include "mpilora/base.h"
+#include "mpilora/version.h"
 
 enum { ML_SEAL_BYTES = 512 };
+
+/* The HDF5 library that runs. */
+void ml_hdf5_library(ml_library *out);
 
 /* Sees the bytes of a file as they are read for the seal, from ML_SEAL_BYTES on: pieces of a MiB,
  * the last one shorter, each with its offset. A failure ends the reading. */

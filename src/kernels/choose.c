@@ -109,6 +109,14 @@ ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *opt
                    name, text);
 }
 
+void ml_kernels_vector_paths(const char *names[ML_KERNELS_VECTOR_PATHS])
+{
+    int count = 0;
+    for (const ml_vector_path *const *v = vector_paths; *v; v++)
+        if ((*v)->available()) names[count++] = (*v)->name;
+    names[count] = NULL;
+}
+
 /* ---- the backend --------------------------------------------------------------------------- */
 
 static ml_status no_such_path(const ml_kernels_options *options)

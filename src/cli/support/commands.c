@@ -54,11 +54,11 @@ void commands_print(FILE *to)
           to);
     for (const ml_command *const *c = ml_commands; *c; c++)
         fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
-    fprintf(
-        to,
-        "\nmpilora COMMAND --help says more; mpilora help configuration describes the keys of a "
-        "run.\nExit codes: %s\n",
-        commands_exit_codes);
+    fprintf(to,
+            "\nmpilora --version [--json] says what runs here.\nmpilora COMMAND --help says more; "
+            "mpilora help configuration describes the keys of a "
+            "run.\nExit codes: %s\n",
+            commands_exit_codes);
 }
 
 const ml_command *commands_find(const char *name)
