@@ -8,20 +8,19 @@
 #include "mpilora/model.h"
 #include "mpilora/store.h"
 
-<<<<<<< HEAD
-/* Imports a Hugging Face directory or a GGUF file. `hf_config`: for a GGUF file, the config.json
+ML_BEGIN_DECLS
+
+/* Imports a Hugging Face directory or a GGUF file. `hf_config`: for a GGUF file, the
+config.json
  * that it was converted from, whose description of the model takes the place of the file's (the
  * family of an architecture that several share, sliding windows); NULL: the file's own, with a
  * warning of what GGUF cannot say. An existing `out` is replaced only on success.
-=======
-ML_BEGIN_DECLS
-
-/* Imports a Hugging Face directory or a GGUF file. An existing `out` is replaced only on success.
->>>>>>> 6c863fa (A shared and a static library that show what the public headers declare and nothing else; mpilora.h, version.h, mpilora --version [--json])
+    nothing else; mpilora.h, version.h, mpilora --version [--json])
  * Shapes: as the family's table says.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_USAGE where `hf_config` stands beside a directory; ML_INPUT naming file, tensor, what
+ * Errors: ML_USAGE where `hf_config` stands beside a directory; ML_INPUT naming file, tensor,
+what
  * was found and what was expected; ML_RESOURCE where `out` cannot be written. */
 ml_status ml_import(const char *source, const char *hf_config, ml_dtype dtype,
                     const char *out) ML_NODISCARD;
