@@ -47,11 +47,11 @@ void ml_hdf5_begin(const char *unfinished)
 ml_status ml_hdf5_end(ml_status st, const char *what)
 {
     if (--depth == 0) file = NULL;
-    if (st != ML_OK && errno == ENOMEM) ran_out = true;
-    if (st == ML_OK || !ran_out) return st;
+    if (st == ML_OK || !ml_hdf5_ran_out()) return st;
     return ml_fail(ML_RESOURCE, "%s: out of memory: HDF5 could not go on", what);
 }
 
-bool ml_hdf5_ran_out(void) { return ran_out; }
+/* Its cleaning up may have cleared the stack before anybody saw it: then errno still says so. */
+bool ml_hdf5_ran_out(void) { return ran_out || errno == ENOMEM; }
 bool ml_hdf5_at_work(void) { return depth > 0; }
 const char *ml_hdf5_unfinished(void) { return file; }

@@ -300,11 +300,16 @@ ml_status ml_image_put_doubles(hid_t where, const char *name, int64_t rows, int6
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
+/* What cannot be read is bad input, unless memory was lacking. */
+static ml_status unreadable(ml_status st)
+{
+    return ml_hdf5_ran_out() ? ml_fail(ML_RESOURCE, "out of memory: HDF5 cannot read it") : st;
+}
+
 static ml_status not_there(const char *name, const char *expected)
 {
-    if (ml_hdf5_ran_out())
-        return ml_fail(ML_RESOURCE, "%s: out of memory: HDF5 cannot read it", name);
-    return ml_fail(ML_INPUT, "%s: is missing or is not %s", name, expected);
+    ml_status st = ml_fail(ML_INPUT, "is missing or is not %s", expected);
+    return ml_fail_within(unreadable(st), "%s", name);
 }
 
 static bool is_scalar(hid_t attribute)
@@ -423,14 +428,16 @@ ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t 
     H5Sclose(memory);
     H5Sclose(file);
     return read ? ML_OK
-                : ml_fail(ML_INPUT, "rows %" PRId64 " … %" PRId64 " of a matrix cannot be read",
-                          first, first + rows - 1);
+                : unreadable(ml_fail(ML_INPUT,
+                                     "rows %" PRId64 " … %" PRId64 " of a matrix cannot be read",
+                                     first, first + rows - 1));
 }
 
 ml_status ml_image_links(hid_t group, int64_t *count)
 {
     H5G_info_t info;
-    if (H5Gget_info(group, &info) < 0) return ml_fail(ML_INPUT, "a group cannot be listed");
+    if (H5Gget_info(group, &info) < 0)
+        return unreadable(ml_fail(ML_INPUT, "a group cannot be listed"));
     *count = (int64_t)info.nlinks;
     return ML_OK;
 }
@@ -440,5 +447,5 @@ ml_status ml_image_link(hid_t group, int64_t index, char *name, size_t size)
     ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, (hsize_t)index, name,
                                    size, H5P_DEFAULT);
     if (n > 0 && (size_t)n < size) return ML_OK;
-    return ml_fail(ML_INPUT, "link %" PRId64 " of a group has no usable name", index);
+    return unreadable(ml_fail(ML_INPUT, "link %" PRId64 " of a group has no usable name", index));
 }

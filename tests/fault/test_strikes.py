@@ -78,6 +78,15 @@ def written(folder, known):
     return files
 
 
+def is_whole(folder, name, content):
+    """HDF5 may lay out a file otherwise where it went on with less memory."""
+    with open(f"{folder}/{name}", "wb") as file:
+        file.write(content)
+    whole = harness.start("verify", f"{folder}/{name}").returncode == 0
+    os.remove(f"{folder}/{name}")
+    return whole
+
+
 def strike(folder, known, command, at, usual, expected):
     code, seconds, said, _ = run(folder, command, at)
     lines = [line for line in said.splitlines() if line.startswith(("mpilora", "error:"))]
@@ -86,7 +95,8 @@ def strike(folder, known, command, at, usual, expected):
     checks.that(len(lines) == (code != 0), f"{what}: exit code {code} and {len(lines)} lines: {said[-600:]}")
     checks.that(seconds < usual + LIMIT, f"{what}: {seconds:.1f} s, undisturbed {usual:.1f} s")
     files = written(folder, known)
-    checks.that(all(files[name] == expected.get(name) for name in files), f"{what}: exit code {code} left {sorted(files)}, other than undisturbed: {said[-300:]}")
+    other = [name for name in files if files[name] != expected.get(name) and not (code == 0 and name in expected and is_whole(folder, name, files[name]))]
+    checks.that(not other, f"{what}: exit code {code} left {other}, other than undisturbed: {said[-300:]}")
     checks.that(code != 0 or files.keys() == expected.keys(), f"{what}: exit code 0, but wrote {sorted(files)}")
     return code
 
