@@ -150,6 +150,20 @@ static int32_t named_token(const ml_vocabulary *vocabulary, const json_t *config
     return is_added(vocabulary, id) ? (int32_t)id : -1;
 }
 
+/* Beginnings and ends, by text or by number (reals where a file is read so). */
+static const ml_json_key config_keys[] = {
+    {"eos_token", ML_JSON_TEXT | ML_JSON_OBJECT | ML_JSON_NULL},
+    {"bos_token", ML_JSON_TEXT | ML_JSON_OBJECT | ML_JSON_NULL},
+    {"eos_token.content", ML_JSON_TEXT},
+    {"bos_token.content", ML_JSON_TEXT},
+    {"eos_token_id", ML_JSON_INTEGER | ML_JSON_REAL | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"bos_token_id", ML_JSON_INTEGER | ML_JSON_REAL | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"eos_token_id[]", ML_JSON_INTEGER | ML_JSON_REAL},
+    {"bos_token_id[]", ML_JSON_INTEGER | ML_JSON_REAL},
+    {"add_bos_token", ML_JSON_FLAG | ML_JSON_NULL},
+    {NULL, 0},
+};
+
 static ml_status read_configs(ml_vocabulary *vocabulary, const char *directory)
 {
     static const struct {
@@ -165,6 +179,11 @@ static ml_status read_configs(ml_vocabulary *vocabulary, const char *directory)
         json_t *config;
         ml_status st = read_optional(&config, directory, sources[i].file, !sources[i].ids);
         if (st != ML_OK) return st;
+        st = ml_json_check(config, config_keys);
+        if (st != ML_OK) {
+            json_decref(config);
+            return ml_fail_within(st, "%s/%s", directory, sources[i].file);
+        }
         if (vocabulary->end < 0) vocabulary->end = named_token(vocabulary, config, sources[i].end);
         if (begin < 0) begin = named_token(vocabulary, config, sources[i].begin);
         if (json_is_true(json_object_get(config, "add_bos_token"))) add_begin = true;

@@ -4,6 +4,68 @@
 
 #include "data/tokenizer_private.h"
 
+enum {
+    OBJECT = ML_JSON_OBJECT | ML_JSON_NULL,
+    ARRAY = ML_JSON_ARRAY | ML_JSON_NULL,
+    TEXT = ML_JSON_TEXT | ML_JSON_NULL,
+    FLAG = ML_JSON_FLAG | ML_JSON_NULL,
+    NUMBER = ML_JSON_INTEGER | ML_JSON_REAL | ML_JSON_NULL
+};
+
+/* All that is read below, an object before what is inside it. What other types of models and steps
+ * have in these places is not refused here but by their type. */
+const ml_json_key ml_tokenizer_json_keys[] = {
+    {"model", ML_JSON_OBJECT},
+    {"model.type", TEXT},
+    {"model.vocab", ML_JSON_OBJECT | ML_JSON_ARRAY},
+    {"model.merges", ML_JSON_ARRAY},
+    {"model.merges[]", ML_JSON_TEXT | ML_JSON_ARRAY},
+    {"model.continuing_subword_prefix", TEXT},
+    {"model.end_of_word_suffix", TEXT},
+    {"model.byte_fallback", FLAG},
+    {"model.ignore_merges", FLAG},
+    {"model.dropout", NUMBER},
+    {"normalizer", OBJECT},
+    {"normalizer.type", ML_JSON_TEXT},
+    {"normalizer.normalizers", ML_JSON_ARRAY},
+    {"added_tokens", ARRAY},
+    {"added_tokens[]", ML_JSON_OBJECT},
+    {"added_tokens[].id", ML_JSON_INTEGER},
+    {"added_tokens[].content", ML_JSON_TEXT},
+    {"added_tokens[].special", FLAG},
+    {"added_tokens[].lstrip", FLAG},
+    {"added_tokens[].rstrip", FLAG},
+    {"added_tokens[].single_word", FLAG},
+    {"pre_tokenizer", OBJECT},
+    {"pre_tokenizer.type", ML_JSON_TEXT},
+    {"pre_tokenizer.add_prefix_space", FLAG},
+    {"pre_tokenizer.use_regex", FLAG},
+    {"pre_tokenizer.individual_digits", FLAG},
+    {"pre_tokenizer.pretokenizers", ML_JSON_ARRAY},
+    {"pre_tokenizer.pretokenizers[]", ML_JSON_OBJECT},
+    {"pre_tokenizer.pretokenizers[].type", ML_JSON_TEXT},
+    {"pre_tokenizer.pretokenizers[].add_prefix_space", FLAG},
+    {"pre_tokenizer.pretokenizers[].use_regex", FLAG},
+    {"pre_tokenizer.pretokenizers[].individual_digits", FLAG},
+    {"pre_tokenizer.pretokenizers[].pattern", ML_JSON_OBJECT | ML_JSON_TEXT},
+    {"pre_tokenizer.pretokenizers[].pattern.Regex", ML_JSON_TEXT},
+    {"pre_tokenizer.pretokenizers[].behavior", ML_JSON_TEXT},
+    {"post_processor", OBJECT},
+    {"post_processor.type", ML_JSON_TEXT},
+    {"post_processor.single", ML_JSON_ARRAY},
+    {"post_processor.single[]", ML_JSON_OBJECT},
+    {"post_processor.single[].SpecialToken", ML_JSON_OBJECT},
+    {"post_processor.single[].SpecialToken.id", ML_JSON_TEXT},
+    {"post_processor.processors", ML_JSON_ARRAY},
+    {"post_processor.processors[]", ML_JSON_OBJECT},
+    {"post_processor.processors[].type", ML_JSON_TEXT},
+    {"post_processor.processors[].single", ML_JSON_ARRAY},
+    {"post_processor.processors[].single[]", ML_JSON_OBJECT},
+    {"post_processor.processors[].single[].SpecialToken", ML_JSON_OBJECT},
+    {"post_processor.processors[].single[].SpecialToken.id", ML_JSON_TEXT},
+    {NULL, 0},
+};
+
 static const char *text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
@@ -200,6 +262,7 @@ ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root)
 {
     ml_status st = ML_OK;
     const json_t *model = json_object_get(root, "model");
+    ML_TRY(ml_json_check(root, ml_tokenizer_json_keys));
     ML_TRY(check_model(model));
     ML_TRY(check_normalizer(json_object_get(root, "normalizer")));
     vocabulary->whole_pieces = json_is_true(json_object_get(model, "ignore_merges"));

@@ -49,6 +49,8 @@ ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json) ML_NODIS
 bool ml_byte_level_decode(const char *text, int64_t length, ml_text *bytes,
                           ml_status *status) ML_NODISCARD;
 
+/* The keys that ml_tokenizer_json_read looks at, with the kinds that they may have. */
+extern const ml_json_key ml_tokenizer_json_keys[];
 /* tokenizer.json (Hugging Face) into an empty vocabulary; `path` for messages. */
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root) ML_NODISCARD;
 

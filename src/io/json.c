@@ -49,6 +49,85 @@ done:
     return st;
 }
 
+/* ---- kinds --------------------------------------------------------------------------------- */
+
+static const struct {
+    ml_json_kind kind;
+    const char *name;
+} kinds[] = {{ML_JSON_OBJECT, "an object"}, {ML_JSON_ARRAY, "an array"},
+             {ML_JSON_TEXT, "a string"},    {ML_JSON_INTEGER, "an integer"},
+             {ML_JSON_REAL, "a real"},      {ML_JSON_FLAG, "true or false"},
+             {ML_JSON_NULL, "null"}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static ml_json_kind kind_of(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return ML_JSON_OBJECT;
+    case JSON_ARRAY:
+        return ML_JSON_ARRAY;
+    case JSON_STRING:
+        return ML_JSON_TEXT;
+    case JSON_INTEGER:
+        return ML_JSON_INTEGER;
+    case JSON_REAL:
+        return ML_JSON_REAL;
+    case JSON_NULL:
+        return ML_JSON_NULL;
+    default:
+        return ML_JSON_FLAG;
+    }
+}
+
+static ml_status refuse_kind(const char *place, ml_json_kind found, unsigned expected)
+{
+    char names[160] = "";
+    const char *name = "";
+    for (int i = 0; i < KINDS; i++) {
+        size_t used = strlen(names);
+        if (kinds[i].kind == found) name = kinds[i].name;
+        if (expected & kinds[i].kind)
+            snprintf(names + used, sizeof names - used, "%s%s", used ? " or " : "", kinds[i].name);
+    }
+    return ml_fail(ML_INPUT, "key \"%s\" is %s, expected %s", place, name, names);
+}
+
+/* The values that the rest of a path leads to from `value`, which stands at `place`. */
+static ml_status check_path(const json_t *value, const char *path, const char *place,
+                            unsigned expected)
+{
+    char next[256];
+    if (!value) return ML_OK;
+    if (!*path)
+        return kind_of(value) & expected ? ML_OK : refuse_kind(place, kind_of(value), expected);
+    if (!strncmp(path, "[]", 2)) {
+        size_t i;
+        json_t *one;
+        json_array_foreach(value, i, one)
+        {
+            snprintf(next, sizeof next, "%.200s[%zu]", place, i);
+            ml_status st = check_path(one, path + 2, next, expected);
+            if (st != ML_OK) return st;
+        }
+        return ML_OK;
+    }
+    if (*path == '.') path++;
+    char key[64];
+    size_t length = strcspn(path, ".[");
+    snprintf(key, sizeof key, "%.*s", (int)length, path);
+    snprintf(next, sizeof next, "%.180s%s%s", place, *place ? "." : "", key);
+    return check_path(json_object_get(value, key), path + length, next, expected);
+}
+
+ml_status ml_json_check(const json_t *root, const ml_json_key *table)
+{
+    ml_status st = ML_OK;
+    for (; table->path && st == ML_OK; table++)
+        st = check_path(root, table->path, "", table->kinds);
+    return st;
+}
+
 /* ---- strings: UTF-8 as it is, but for quotes, backslashes and control characters ----------- */
 
 static ml_status add_character(ml_text *json, int32_t c, const char *bytes, int size)

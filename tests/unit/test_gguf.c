@@ -101,7 +101,7 @@ static void blocks_widen_as_gguf_says(void **state)
             block[at] = (uint8_t)scale_at(at);
             block[at + 1] = (uint8_t)(scale_at(at) >> 8);
         }
-        type->bf16_to_fp32(block, out);
+        type->decode(block, out);
         for (int i = 0; i < 12 && (i == 0 || want->chosen[i].at > 0); i++)
             if (out[want->chosen[i].at] != want->chosen[i].value)
                 fail_msg("%s: value %d is %a, expected %a", type->name, want->chosen[i].at,
@@ -302,6 +302,46 @@ static void bad_keys_are_refused(void **state)
     refuses(&f, "do not fit");
 }
 
+/* Type number of a value that each kind has, and its bytes: a text, an array of one of two types, a
+ * number with a fraction. */
+static void add_value(ml_text *f, const char *key, gguf_kind kind)
+{
+    static const uint32_t types[] = {
+        [GGUF_NUMBER] = 6, [GGUF_TEXT] = 8, [GGUF_TEXTS] = 9, [GGUF_NUMBERS] = 9, [GGUF_FLAG] = 7};
+    add_key(f, key, types[kind]);
+    if (kind == GGUF_TEXT) add_text(f, "x");
+    if (kind == GGUF_NUMBER) add(f, &(float){1.5F}, 4);
+    if (kind == GGUF_FLAG) add(f, "", 1);
+    if (kind != GGUF_TEXTS && kind != GGUF_NUMBERS) return;
+    add_u32(f, kind == GGUF_TEXTS ? 8 : 4);
+    add_u64(f, 1);
+    if (kind == GGUF_TEXTS)
+        add_text(f, "x");
+    else
+        add_u32(f, 1);
+}
+
+/* Each key that a reader looks at, with a value of each kind that it may not have. */
+static void values_of_other_kinds_are_refused(void **state)
+{
+    (void)state;
+    ml_text f = {0};
+    char key[80], why[120];
+    for (const gguf_key *k = gguf_keys; k->key; k++)
+        for (int kind = GGUF_NUMBER; kind <= GGUF_FLAG; kind++) {
+            if (kind == (int)k->kind && !k->whole) continue;
+            snprintf(key, sizeof key, "%s%s", *k->key == '.' ? "llama" : "", k->key);
+            snprintf(why, sizeof why, "key %s is ", key);
+            add_head(&f, 3, 0, 1);
+            add_value(&f, key, (gguf_kind)kind);
+            refuses(&f, why);
+        }
+    add_head(&f, 3, 0, 1);
+    add_key(&f, "any", 7);
+    add(&f, "\007", 1);
+    refuses(&f, "truth value of 7");
+}
+
 static void start_tensor(ml_text *f, uint32_t alignment)
 {
     add_head(f, 3, 1, 1);
@@ -370,6 +410,7 @@ int main(void)
         cmocka_unit_test(blocks_widen_as_gguf_says),
         cmocka_unit_test_setup_teardown(a_model_is_imported, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_keys_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(values_of_other_kinds_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_tensors_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_files_do_no_harm, set_up, tear_down),
     };

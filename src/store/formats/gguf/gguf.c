@@ -106,10 +106,13 @@ static ml_status take_number(cursor *c, int64_t type, gguf_value *v)
     if (st != ML_OK) return st;
     uint64_t bits = 0;
     for (int i = 7; i >= 0; i--) bits = bits << 8 | raw[i];
-    float fp32_to_bf16;
+    float single;
     uint32_t low = (uint32_t)bits;
-    memcpy(&fp32_to_bf16, &low, sizeof fp32_to_bf16);
+    memcpy(&single, &low, sizeof single);
     v->whole = type != T_F32 && type != T_F64;
+    if (type == T_BOOL && bits > 1)
+        return ml_fail(ML_INPUT, "%s: %s: a truth value of %" PRIu64 ", expected 0 or 1",
+                       c->file->path, v->key, bits);
     switch (type) {
     case T_I8:
         v->integer = (int8_t)bits;
@@ -121,7 +124,7 @@ static ml_status take_number(cursor *c, int64_t type, gguf_value *v)
         v->integer = (int32_t)bits;
         break;
     case T_F32:
-        v->real = (double)fp32_to_bf16;
+        v->real = (double)single;
         return ML_OK;
     case T_F64:
         memcpy(&v->real, &bits, sizeof v->real);
@@ -152,7 +155,7 @@ static ml_status take_array(cursor *c, gguf_value *v)
     v->kind = GGUF_NUMBERS;
     ML_NEW(v->reals, v->count, ML_MEM_OTHER, "an array of numbers");
     for (int64_t i = 0; i < v->count; i++) {
-        gguf_value element = {0};
+        gguf_value element = {.key = v->key};
         ML_TRY(take_number(c, type, &element));
         v->reals[i] = element.real;
     }
@@ -173,10 +176,56 @@ static ml_status take_value(cursor *c, gguf_value *v)
     if (type >= TYPES)
         return ml_fail(ML_INPUT, "%s: %s: type %" PRId64 " is not known", path, v->key, type);
     if (type == T_ARRAY) return take_array(c, v);
-    v->kind = type == T_TEXT ? GGUF_TEXT : GGUF_NUMBER;
+    v->kind = type == T_TEXT ? GGUF_TEXT : type == T_BOOL ? GGUF_FLAG : GGUF_NUMBER;
     return type == T_TEXT ? take_text(c, v->key, &v->text) : take_number(c, type, v);
 done:
     return st;
+}
+
+/* ---- kinds --------------------------------------------------------------------------------- */
+
+static const char *const kind_names[] = {[GGUF_NUMBER] = "a number",
+                                         [GGUF_TEXT] = "a text",
+                                         [GGUF_TEXTS] = "an array of texts",
+                                         [GGUF_NUMBERS] = "an array of numbers",
+                                         [GGUF_FLAG] = "a truth value"};
+
+/* Every key that is read by its name alone; those of an architecture, behind its name and a dot,
+ * are in its family's table, but for the last ones here. */
+const gguf_key gguf_keys[] = {{"general.alignment", GGUF_NUMBER, true},
+                              {"general.architecture", GGUF_TEXT, false},
+                              {"tokenizer.ggml.model", GGUF_TEXT, false},
+                              {"tokenizer.ggml.pre", GGUF_TEXT, false},
+                              {"tokenizer.ggml.tokens", GGUF_TEXTS, false},
+                              {"tokenizer.ggml.merges", GGUF_TEXTS, false},
+                              {"tokenizer.ggml.token_type", GGUF_NUMBERS, false},
+                              {"tokenizer.ggml.bos_token_id", GGUF_NUMBER, true},
+                              {"tokenizer.ggml.eos_token_id", GGUF_NUMBER, true},
+                              {"tokenizer.ggml.add_bos_token", GGUF_FLAG, false},
+                              {".attention.value_length", GGUF_NUMBER, true},
+                              {".rope.scale_linear", GGUF_NUMBER, false},
+                              {".rope.dimension_count", GGUF_NUMBER, true},
+                              {".rope.scaling.type", GGUF_TEXT, false},
+                              {".rope.scaling.factor", GGUF_NUMBER, false},
+                              {NULL, GGUF_NUMBER, false}};
+
+static bool is_key(const gguf_value *v, const gguf_key *k)
+{
+    size_t length = strlen(v->key), end = strlen(k->key);
+    const char *from = *k->key == '.' && length > end ? v->key + length - end : v->key;
+    return strcmp(from, k->key) == 0;
+}
+
+static ml_status check_kinds(const gguf_file *f)
+{
+    for (int64_t i = 0; i < f->nvalues; i++)
+        for (const gguf_key *k = gguf_keys; k->key; k++) {
+            const gguf_value *v = &f->values[i];
+            if (!is_key(v, k) || (v->kind == k->kind && (!k->whole || v->whole))) continue;
+            return ml_fail(ML_INPUT, "%s: key %s is %s, expected %s", f->path, v->key,
+                           kind_names[v->kind], k->whole ? "a whole number" : kind_names[k->kind]);
+        }
+    return ML_OK;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */
@@ -233,7 +282,7 @@ static ml_status place_tensors(cursor *c)
 {
     gguf_file *f = c->file;
     const gguf_value *given = gguf_find(f, "general.alignment");
-    int64_t alignment = given && given->whole ? given->integer : 32;
+    int64_t alignment = given ? given->integer : 32;
     if (alignment < 1 || alignment > ALIGNMENT_LIMIT || (alignment & (alignment - 1)))
         return ml_fail(ML_INPUT,
                        "%s: general.alignment: %" PRId64 ", expected a power of two up to %d",
@@ -308,6 +357,7 @@ static ml_status read_head(cursor *c)
         goto done;
     }
     ML_TRY(sort_values(f));
+    ML_TRY(check_kinds(f));
     ML_NEW(f->tensors, ntensors, ML_MEM_OTHER, "a table of tensors");
     for (; f->ntensors < ntensors; f->ntensors++) {
         st = take_tensor(c, &f->tensors[f->ntensors]);
@@ -380,7 +430,7 @@ ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first
         int64_t n = ml_min(step, left);
         ML_TRY(ml_file_read(f->fd, f->path, piece, n, at));
         for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->block)
-            t->type->bf16_to_fp32(piece + i, out);
+            t->type->decode(piece + i, out);
     }
 done:
     ml_memory_free(piece);

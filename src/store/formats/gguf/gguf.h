@@ -10,7 +10,22 @@
 
 #include "mpilora/base.h"
 
-typedef enum gguf_kind { GGUF_NUMBER, GGUF_TEXT, GGUF_TEXTS, GGUF_NUMBERS } gguf_kind;
+typedef enum gguf_kind {
+    GGUF_NUMBER,
+    GGUF_TEXT,
+    GGUF_TEXTS,
+    GGUF_NUMBERS,
+    GGUF_FLAG /* 0 or 1, in `integer` and `real` */
+} gguf_kind;
+
+/* A key that readers look at and the kind that it must have; a name that begins with a dot is the
+ * end of a key. */
+typedef struct gguf_key {
+    const char *key;
+    gguf_kind kind;
+    bool whole; /* of numbers: no fraction */
+} gguf_key;
+extern const gguf_key gguf_keys[]; /* ended by NULL */
 
 /* One metadata entry. Numbers are kept as double, and as int64_t where they are whole. */
 typedef struct gguf_value {
@@ -29,7 +44,7 @@ typedef struct gguf_type {
     int number;
     const char *name;
     int64_t block, bytes; /* elements and bytes of a block */
-    void (*bf16_to_fp32)(const uint8_t *block, float *out);
+    void (*decode)(const uint8_t *block, float *out);
 } gguf_type;
 
 typedef struct gguf_tensor {

@@ -51,7 +51,8 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
 {
     const gguf_value *v = find_own(g, k->key);
     if (k->kind == ML_KEY_OFF) {
-        if (!v || v->real == 0.0) return ML_OK;
+        bool number = v && (v->kind == GGUF_NUMBER || v->kind == GGUF_FLAG);
+        if (!v || (number && v->real == 0.0)) return ML_OK;
         return ml_fail(ML_INPUT,
                        "%s: %s: this changes what the model computes and is not supported",
                        g->file.path, v->key);
