@@ -363,14 +363,17 @@ int64_t ml_svd_bytes(int64_t rows, int64_t cols);
  * Errors: none. */
 const ml_kernels *ml_kernels_reference(void);
 
+enum { ML_KERNELS_LIBRARIES = 3 };
+
 /* Finds the libraries that products, decompositions and threads come from: BLAS, OpenMP, and oneDNN
  * where it was built in. Returns their number.
  * Shapes: out[ML_KERNELS_LIBRARIES].
  * Ownership: `out` is the caller's.
  * Local.
  * Errors: none. */
-enum { ML_KERNELS_LIBRARIES = 3 };
 int ml_kernels_libraries(ml_library out[ML_KERNELS_LIBRARIES]);
+
+enum { ML_KERNELS_VECTOR_PATHS = 8 };
 
 /* The vector paths that this build has and this processor runs, the widest first, ended by NULL:
  * "avx512", "avx2", "generic".
@@ -378,7 +381,6 @@ int ml_kernels_libraries(ml_library out[ML_KERNELS_LIBRARIES]);
  * Ownership: the names are static.
  * Local.
  * Errors: none. */
-enum { ML_KERNELS_VECTOR_PATHS = 8 };
 void ml_kernels_vector_paths(const char *names[ML_KERNELS_VECTOR_PATHS]);
 
 ML_END_DECLS

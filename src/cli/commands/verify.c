@@ -23,8 +23,9 @@ static void print_lines(const ml_text *text)
 }
 
 /* All paths into one array; the lines of each as soon as they are known, for hashing takes its
- * time. */
-static ml_status check_all(const char *const *paths, bool as_json, ml_text *json, int64_t *wrong)
+ * time. How many are wrong, and the first of them. */
+static ml_status check_all(const char *const *paths, bool as_json, ml_text *json, int64_t *wrong,
+                           const char **first_wrong)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; paths[i]; i++) {
@@ -34,7 +35,7 @@ static ml_status check_all(const char *const *paths, bool as_json, ml_text *json
         if (st == ML_OK) st = ml_text_printf(json, "%s%s", i ? "," : "", one.data);
         if (st == ML_OK && !as_json) print_lines(&one);
         fflush(stdout);
-        *wrong += !whole;
+        if (!whole && (*wrong)++ == 0) *first_wrong = paths[i];
         ml_text_destroy(&one);
         if (st != ML_OK) return st;
     }
@@ -54,13 +55,16 @@ static ml_status run(int argc, char **argv)
     ml_status st = ML_OK;
     static const char *paths[MOST + 1];
     given given = {0};
+    const char *first_wrong = NULL;
     int64_t wrong = 0;
     ml_text json = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, MOST, paths, usage));
-    ML_TRY(check_all(paths, given.json, &json, &wrong));
+    ML_TRY(check_all(paths, given.json, &json, &wrong, &first_wrong));
     if (given.json) printf("{\"ok\":%s,\"paths\":[%s]}\n", wrong ? "false" : "true", json.data);
     if (wrong)
-        st = ml_fail(ML_INPUT, "%" PRId64 " of the given paths are not whole; %s", wrong,
+        st = ml_fail(ML_INPUT,
+                     "%s: not whole, or what it is cannot be told (%" PRId64 " such %s); %s",
+                     first_wrong, wrong, wrong == 1 ? "path" : "paths",
                      given.json ? "see \"checked\"" : "see the lines that begin with WRONG");
 done:
     ml_text_destroy(&json);
