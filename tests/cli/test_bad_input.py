@@ -201,7 +201,7 @@ def check_pipes(cases, folder):
         cases.fails(f"eval, {kind} as the adapter", INPUT, what, "eval", config, "--adapter", path)
         cases.fails(f"import, {kind}", INPUT, [path], "import", path, f"{folder}/out.h5")
         cases.fails(f"inspect, {kind}", INPUT, [path], "inspect", path)
-        cases.fails(f"verify, {kind}", INPUT, ["not whole"], "verify", path)
+        cases.fails(f"verify, {kind}", INPUT, [path, "not whole"], "verify", path)
     shutil.copytree(f"{folder}/llama", f"{folder}/piped")
     for name in ("config.json", "model.safetensors"):
         os.remove(f"{folder}/piped/{name}")
