@@ -151,6 +151,11 @@ done:
 
 static double mib(double bytes) { return bytes / (1 << 20); }
 
+static double median_of(const scale_experiment *e, const char *column)
+{
+    return scale_spread_of(e, scale_column_find(column)).median;
+}
+
 static void print_efficiency(double efficiency)
 {
     if (isfinite(efficiency))
@@ -196,17 +201,15 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
             printf("%s\n", e->status);
             continue;
         }
-        double forward = scale_spread_of(e, scale_column_find("forward_s")).median,
-               backward = scale_spread_of(e, scale_column_find("backward_s")).median;
-        double comm = scale_spread_of(e, scale_column_find("comm_s")).median,
-               step = scale_spread_of(e, scale_column_find("step_s")).median;
+        double forward = median_of(e, "forward_s"), backward = median_of(e, "backward_s"),
+               comm = median_of(e, "comm_s"),
+               other = median_of(e, "optimizer_s") + median_of(e, "data_s") +
+                       median_of(e, "other_s"); /* medians do not add up to the step's */
         printf("%24s ", spread);
         print_efficiency(scale_efficiency(all, count, e));
         printf("%8.3f %8.3f %7.3f %7.3f %11.0f %11.0f %9.1f %9.1f%s%s\n", forward, backward, comm,
-               step - forward - backward - comm,
-               scale_spread_of(e, scale_column_find("allreduce_bytes")).median, expected_bytes(e),
-               mib(scale_spread_of(e, scale_column_find("memory_total")).median),
-               mib(scale_spread_of(e, scale_column_find("planned_total")).median),
+               other, median_of(e, "allreduce_bytes"), expected_bytes(e),
+               mib(median_of(e, "memory_total")), mib(median_of(e, "planned_total")),
                strcmp(e->status, "ok") ? "  a repetition failed: " : "",
                strcmp(e->status, "ok") ? e->status : "");
     }
