@@ -27,8 +27,13 @@ install_packages() {
   fi
 }
 
+# What .ci/run checks the sources with.
+install_check_packages() {
+  install_packages clang clang-format clang-tidy libomp-dev
+}
+
 # Everything that the build and its tests stand on.
 install_build_packages() {
   install_packages build-essential cmake pkg-config python3 openmpi-bin libopenmpi-dev libopenblas-openmp-dev libdnnl-dev \
-    libscalapack-openmpi-dev libhdf5-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev libhwloc-dev libcmocka-dev
+    libscalapack-openmpi-dev libhdf5-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev libcmocka-dev
 }

@@ -89,7 +89,7 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
 
 ml_status base_spec_to_json(const ml_model_spec *s, ml_text *out)
 {
-    json_t *o = json_object(), *in = o;
+    json_t *o = json_object(), *in;
     bool failed = json_object_set_new(o, "family", json_string(s->family->name)) != 0;
     for (int i = 0; i < FIELDS && !failed; i++) {
         const field *f = &fields[i];
