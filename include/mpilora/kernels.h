@@ -260,11 +260,12 @@ bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
 /* Creates the table for this processor and these shapes: the first of the vector paths that it has
  * (the widest), and "native" unless another backend is clearly faster, so that the same command
  * takes the same one: in the order of the build's list, a backend takes the place of the one
- * before where the medians of ml_kernels_measure say ≥ 1.3 × in both directions. This takes < 1 s,
- * and nothing where a backend is forced. The chosen one is checked against ref/ on a small product
- * (a library that computes wrong results is left out with a warning). To give all ranks one path,
- * create on rank 0 among those that all have, broadcast its backend and vector_path, and force
- * these on the others.
+ * before where the medians of ml_kernels_measure say 1.3 times as fast, or more, in both
+ * directions; a model without a product of 1e8 operations keeps the first, since there is less to
+ * win than noise makes of a rate. This takes < 1 s, and nothing where a backend is forced. The
+ * chosen one is checked against ref/ on a small product (a library that computes wrong results is
+ * left out with a warning). To give all ranks one path, create on rank 0 among those that all
+ * have, broadcast its backend and vector_path, and force these on the others.
  * Shapes: as ml_kernels_options says.
  * Ownership: *out is the caller's, who ends it with ml_kernels_destroy.
  * Local.

@@ -200,10 +200,26 @@ static ml_status choose_forced(ml_kernels_owner *owner, const ml_kernels_options
 /* Beyond what noise may pretend. */
 static const double clearly = 1.3;
 
+/* A product of fewer operations is over in a few milliseconds, whatever multiplies it: there is
+ * less to win than noise makes of its rate, so a model without a longer one keeps the first path.
+ */
+static const double long_product = 1e8;
+
+static bool has_long_product(const ml_kernels_options *options)
+{
+    for (int64_t i = 0; i < options->nshapes; i++) {
+        const ml_weight *w = &options->shapes[i];
+        if (2.0 * (double)options->tokens * (double)w->rows * (double)w->cols >= long_product)
+            return true;
+    }
+    return false;
+}
+
 /* The first stays unless a later one is clearly faster in both directions, and so on. */
-static int64_t choose_rate(const ml_kernels_owner *owner)
+static int64_t choose_rate(const ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     int64_t chosen = 0;
+    if (!has_long_product(options)) return chosen;
     for (int64_t i = 1; i < owner->nrates; i++) {
         const ml_kernels_rate *before = &owner->rates[chosen], *r = &owner->rates[i];
         if (r->forward.median >= clearly * before->forward.median &&
@@ -261,7 +277,7 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
     owner->nrates = count;
     if (options->nshapes > 0 && count > 1) {
         ML_TRY(measure_candidates(owner, options, tables));
-        best = choose_rate(owner);
+        best = choose_rate(owner, options);
         warn_of_slow_blas(owner, options->tokens);
     }
 done:
