@@ -367,26 +367,25 @@ static ml_status unknown_architecture(const gguf_source *g)
     return st;
 }
 
-/* What a GGUF file and a config.json both say must agree. */
+/* What a GGUF file, whose reals are fp32, and a config.json both say must agree. */
 static ml_status check_agreement(const gguf_source *g, const ml_model_spec *file,
                                  const ml_model_spec *config, const char *path)
 {
     const struct {
         const char *what;
         double in_file, in_config;
-    } values[] = {
-        {"layers", (double)file->layers, (double)config->layers},
-        {"width", (double)file->width, (double)config->width},
-        {"MLP width", (double)file->mlp_width, (double)config->mlp_width},
-        {"heads", (double)file->heads, (double)config->heads},
-        {"key/value heads", (double)file->kv_heads, (double)config->kv_heads},
-        {"head size", (double)file->head_dim, (double)config->head_dim},
-        {"vocabulary", (double)file->vocab, (double)config->vocab},
-        {"norm's eps", (double)(float)file->norm_eps, (double)(float)config->norm_eps},
-        {"rope theta", (double)(float)file->rope_theta, (double)(float)config->rope_theta},
-        {"rope factor", file->rope_scaling.factor, config->rope_scaling.factor}};
+    } values[] = {{"layers", (double)file->layers, (double)config->layers},
+                  {"width", (double)file->width, (double)config->width},
+                  {"MLP width", (double)file->mlp_width, (double)config->mlp_width},
+                  {"heads", (double)file->heads, (double)config->heads},
+                  {"key/value heads", (double)file->kv_heads, (double)config->kv_heads},
+                  {"head size", (double)file->head_dim, (double)config->head_dim},
+                  {"vocabulary", (double)file->vocab, (double)config->vocab},
+                  {"norm's eps", file->norm_eps, config->norm_eps},
+                  {"rope theta", file->rope_theta, config->rope_theta},
+                  {"rope factor", file->rope_scaling.factor, config->rope_scaling.factor}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-        if (values[i].in_file != values[i].in_config)
+        if (fabs(values[i].in_file - values[i].in_config) > 1e-6 * fabs(values[i].in_config))
             return ml_fail(ML_INPUT, "%s: %s is %g, but %s says %g: not the same model",
                            g->file.path, values[i].what, values[i].in_file, path,
                            values[i].in_config);

@@ -1,0 +1,84 @@
+"""The reference models as GGUF files, as llama.cpp's converter lays them out: what a family's table says of GGUF, in other words. test_families.py writes
+them with the standard library alone, check_families.py with the gguf package."""
+
+import struct
+
+import reference_models as reference
+
+ARCHITECTURE = {"mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+INSIDE = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def stored_name(name):
+    module, kind = name.rsplit(".", 1)
+    if module in OUTSIDE:
+        return f"{OUTSIDE[module]}.{kind}"
+    layer, rest = module.removeprefix("model.layers.").split(".", 1)
+    return f"blk.{layer}.{INSIDE[rest]}.{kind}"
+
+
+def paired(shape, data, heads):
+    """Rows of each head (i and i + h/2) beside each other."""
+    size = len(data) // shape[0]
+    rows = [data[i * size : (i + 1) * size] for i in range(shape[0])]
+    h = shape[0] // heads
+    return b"".join(rows[head * h + half * (h // 2) + i] for head in range(heads) for i in range(h // 2) for half in range(2))
+
+
+def contents(name):
+    """(architecture, metadata, tensors) of a reference model."""
+    config = reference.MODELS[name]
+    architecture, heads, kv_heads = ARCHITECTURE[config["model_type"]], config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim", config["hidden_size"] // heads)
+    metadata = {
+        "block_count": config["num_hidden_layers"],
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "context_length": config["max_position_embeddings"],
+        "attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        "rope.freq_base": config["rope_theta"],
+    }
+    if architecture == "llama":
+        metadata["rope.dimension_count"] = head_dim
+    tensors = {}
+    for theirs, (shape, data) in reference.llama_tensors(name, config).items():
+        if architecture == "llama" and (".q_proj" in theirs or ".k_proj" in theirs):
+            data = paired(shape, data, heads if ".q_proj" in theirs else kv_heads)
+        tensors[stored_name(theirs)] = (shape, data)
+    return architecture, metadata, tensors
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def write(path, name):
+    """GGUF version 3, every tensor F32."""
+    architecture, metadata, tensors = contents(name)
+    pairs, infos, data = text("general.architecture") + struct.pack("<I", 8) + text(architecture), b"", b""
+    for key, value in metadata.items():
+        kind, code = (4, "I") if isinstance(value, int) else (6, "f")
+        pairs += text(f"{architecture}.{key}") + struct.pack(f"<I{code}", kind, value)
+    for stored, (shape, values) in tensors.items():
+        infos += text(stored) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), 0, len(data))
+        data += values + bytes(-len(values) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 1 + len(metadata)) + pairs + infos
+    with open(path, "wb") as file:
+        file.write(head + bytes(-len(head) % 32) + data)

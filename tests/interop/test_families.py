@@ -1,0 +1,65 @@
+"""The same model as a Hugging Face directory and as GGUF is the same base bit for bit, with the features that config.json says; what GGUF cannot say is
+warned of; a config.json of another model is refused."""
+
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import gguf_models
+import harness
+import reference_models as reference
+
+USAGE, INPUT = 2, 3
+SAME = ("architecture", "content_sha256", "tensors")
+
+
+def inspect(path):
+    return json.loads(harness.mpilora("inspect", path, "--json"))
+
+
+def check_model(checks, folder, name):
+    directory, file, bases = f"{folder}/{name}", f"{folder}/{name}.gguf", {}
+    reference.write_model(directory, name)
+    gguf_models.write(file, name)
+    config = f"{directory}/config.json"
+    for dtype in ("fp32", "bf16"):
+        harness.mpilora("import", directory, f"{folder}/hf.h5", "--dtype", dtype)
+        harness.mpilora("import", file, f"{folder}/gguf.h5", "--dtype", dtype, "--hf-config", config)
+        bases[dtype] = inspect(f"{folder}/hf.h5")
+        found = inspect(f"{folder}/gguf.h5")
+        for key in SAME:
+            checks.that(found[key] == bases[dtype][key], f"{name}, {dtype}: {key} of GGUF is {found[key]}, of the directory {bases[dtype][key]}")
+    checks.that(bases["fp32"]["architecture"]["window"] == reference.SHORT, f"{name}: window {bases['fp32']['architecture']['window']}")
+    alone = harness.start("import", file, f"{folder}/alone.h5", "--dtype", "fp32")
+    checks.that(alone.returncode == 0 and "window" in alone.stderr and "--hf-config" in alone.stderr, f"{name}: no warning of windows: {alone.stderr}")
+    found = inspect(f"{folder}/alone.h5")
+    checks.that(found["tensors"] == bases["fp32"]["tensors"] and found["architecture"]["window"] == 0, f"{name}: without a config.json: {found}")
+    return file, config
+
+
+def refuse(checks, code, words, *command):
+    done = harness.start("import", *command)
+    lines = done.stderr.strip().splitlines()
+    good = done.returncode == code and len(lines) == 1 and all(word in lines[0] for word in words)
+    checks.that(good, f"{command}: exit {done.returncode}, expected {code}, with {words}: {done.stderr}")
+
+
+def main():
+    checks = harness.Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: check_model(checks, folder, name) for name in gguf_models.ARCHITECTURE}
+        out = f"{folder}/refused.h5"
+        qwen3, config = files["qwen3"]
+        refuse(checks, INPUT, ["qwen3", "Mistral"], qwen3, out, "--hf-config", files["mistral"][1])
+        with open(config) as file:
+            other = json.load(file) | {"rms_norm_eps": 1e-4}
+        reference.write_json(f"{folder}/other.json", other)
+        refuse(checks, INPUT, ["eps", "other.json"], qwen3, out, "--hf-config", f"{folder}/other.json")
+        refuse(checks, USAGE, ["--hf-config"], f"{folder}/qwen3", out, "--hf-config", config)
+        checks.that(not os.path.exists(out), "a refused import left a file")
+    checks.end()
+
+
+main()
