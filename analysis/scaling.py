@@ -49,10 +49,10 @@ def grid_name(row):
     return f"{row['dp']:.0f}×{row['tp']:.0f}"
 
 
-def is_clearly_slower(row, best):
-    """Further from the best than the repetitions of either are from each other."""
-    spread = max(r["tokens_per_s_max"] - r["tokens_per_s_min"] for r in (row, best))
-    return min(row["repetitions"], best["repetitions"]) > 1 and best["tokens_per_s"] - row["tokens_per_s"] > spread
+def are_apart(one, other):
+    """Further from each other than the repetitions of either are."""
+    spread = max(row["tokens_per_s_max"] - row["tokens_per_s_min"] for row in (one, other))
+    return min(one["repetitions"], other["repetitions"]) > 1 and abs(one["tokens_per_s"] - other["tokens_per_s"]) > spread
 
 
 def leaders_by_ranks(rows):
@@ -61,7 +61,7 @@ def leaders_by_ranks(rows):
     for ranks in sorted({row["ranks"] for row in rows}):
         these = [row for row in rows if row["ranks"] == ranks]
         best = max(these, key=lambda row: row["tokens_per_s"])
-        leaders.append([row for row in these if not is_clearly_slower(row, best)])
+        leaders.append([row for row in these if not are_apart(row, best)])
     return leaders
 
 
@@ -86,10 +86,12 @@ def plot_speed(rows, path):
             points = [row for group in leaders for row in group]
             ranks, rates = [row["ranks"] for row in points], [row["tokens_per_s"] for row in points]
             ends = [[rate - row["tokens_per_s_min"] for rate, row in zip(rates, points)], [row["tokens_per_s_max"] - rate for rate, row in zip(rates, points)]]
-            panel.plot(ranks, [rates[0] * r / ranks[0] for r in ranks], ":", color=colour, linewidth=1.2, label=f"{NAMES[method]}, ideal")
+            if any(row["efficiency"] == row["efficiency"] for row in points[1:]):  # not NaN: the first is known well enough to be measured by
+                panel.plot(ranks, [rates[0] * r / ranks[0] for r in ranks], ":", color=colour, linewidth=1.2, label=f"{NAMES[method]}, ideal")
             panel.errorbar(ranks, rates, yerr=ends, fmt=mark, color=colour, capsize=3, label=NAMES[method])
-            clear = [group[0] for group in leaders if len(group) == 1]  # no line leads to one of several that the spread does not tell apart
-            panel.plot([row["ranks"] for row in clear], [row["tokens_per_s"] for row in clear], "-", color=colour)
+            for here, there in zip(leaders, leaders[1:]):  # no line where the spread is larger than the difference
+                if len(here) == len(there) == 1 and are_apart(here[0], there[0]):
+                    panel.plot([here[0]["ranks"], there[0]["ranks"]], [here[0]["tokens_per_s"], there[0]["tokens_per_s"]], "-", color=colour)
             for row in points:
                 panel.annotate(grid_name(row), (row["ranks"], row["tokens_per_s"]), textcoords="offset points", xytext=(7, -11), fontsize=8, color=colour)
         panel.set_xscale("log", base=2)
@@ -101,7 +103,7 @@ def plot_speed(rows, path):
         panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))
         panel.margins(0.12)
         panel.grid(True, which="major", alpha=0.3)
-        panel.legend(fontsize=8, loc="best")
+        panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     finish(figure, path)
 
 
