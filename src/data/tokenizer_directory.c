@@ -150,16 +150,20 @@ static int32_t named_token(const ml_vocabulary *vocabulary, const json_t *config
     return is_added(vocabulary, id) ? (int32_t)id : -1;
 }
 
-/* Beginnings and ends, by text or by number (reals where a file is read so). */
-static const ml_json_key config_keys[] = {
+/* The files that name tokens by their text, and those that name them by numbers. */
+const ml_json_key ml_token_text_keys[] = {
     {"eos_token", ML_JSON_TEXT | ML_JSON_OBJECT | ML_JSON_NULL},
     {"bos_token", ML_JSON_TEXT | ML_JSON_OBJECT | ML_JSON_NULL},
     {"eos_token.content", ML_JSON_TEXT},
     {"bos_token.content", ML_JSON_TEXT},
-    {"eos_token_id", ML_JSON_INTEGER | ML_JSON_REAL | ML_JSON_ARRAY | ML_JSON_NULL},
-    {"bos_token_id", ML_JSON_INTEGER | ML_JSON_REAL | ML_JSON_ARRAY | ML_JSON_NULL},
-    {"eos_token_id[]", ML_JSON_INTEGER | ML_JSON_REAL},
-    {"bos_token_id[]", ML_JSON_INTEGER | ML_JSON_REAL},
+    {"add_bos_token", ML_JSON_FLAG | ML_JSON_NULL},
+    {NULL, 0},
+};
+const ml_json_key ml_token_id_keys[] = {
+    {"eos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"bos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"eos_token_id[]", ML_JSON_INTEGER},
+    {"bos_token_id[]", ML_JSON_INTEGER},
     {"add_bos_token", ML_JSON_FLAG | ML_JSON_NULL},
     {NULL, 0},
 };
@@ -179,7 +183,7 @@ static ml_status read_configs(ml_vocabulary *vocabulary, const char *directory)
         json_t *config;
         ml_status st = read_optional(&config, directory, sources[i].file, !sources[i].ids);
         if (st != ML_OK) return st;
-        st = ml_json_check(config, config_keys);
+        st = ml_json_check(config, sources[i].ids ? ml_token_id_keys : ml_token_text_keys);
         if (st != ML_OK) {
             json_decref(config);
             return ml_fail_within(st, "%s/%s", directory, sources[i].file);

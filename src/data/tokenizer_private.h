@@ -51,6 +51,9 @@ bool ml_byte_level_decode(const char *text, int64_t length, ml_text *bytes,
 
 /* The keys that ml_tokenizer_json_read looks at, with the kinds that they may have. */
 extern const ml_json_key ml_tokenizer_json_keys[];
+/* The same of tokenizer_config.json and special_tokens_map.json, and of generation_config.json and
+ * config.json. */
+extern const ml_json_key ml_token_text_keys[], ml_token_id_keys[];
 /* tokenizer.json (Hugging Face) into an empty vocabulary; `path` for messages. */
 ml_status ml_tokenizer_json_read(ml_vocabulary *vocabulary, const json_t *root) ML_NODISCARD;
 

@@ -56,7 +56,7 @@ static const struct {
     const char *name;
 } kinds[] = {{ML_JSON_OBJECT, "an object"}, {ML_JSON_ARRAY, "an array"},
              {ML_JSON_TEXT, "a string"},    {ML_JSON_INTEGER, "an integer"},
-             {ML_JSON_REAL, "a real"},      {ML_JSON_FLAG, "true or false"},
+             {ML_JSON_REAL, "a number"},    {ML_JSON_FLAG, "true or false"},
              {ML_JSON_NULL, "null"}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -80,17 +80,22 @@ static ml_json_kind kind_of(const json_t *value)
     }
 }
 
+static const char *name_of(ml_json_kind kind)
+{
+    int i = 0;
+    while (kinds[i].kind != kind) i++;
+    return kinds[i].name;
+}
+
 static ml_status refuse_kind(const char *place, ml_json_kind found, unsigned expected)
 {
     char names[160] = "";
-    const char *name = "";
     for (int i = 0; i < KINDS; i++) {
         size_t used = strlen(names);
-        if (kinds[i].kind == found) name = kinds[i].name;
         if (expected & kinds[i].kind)
             snprintf(names + used, sizeof names - used, "%s%s", used ? " or " : "", kinds[i].name);
     }
-    return ml_fail(ML_INPUT, "key \"%s\" is %s, expected %s", place, name, names);
+    return ml_fail(ML_INPUT, "key \"%s\" is %s, expected %s", place, name_of(found), names);
 }
 
 /* The values that the rest of a path leads to from `value`, which stands at `place`. */
@@ -113,6 +118,17 @@ static ml_status check_path(const json_t *value, const char *path, const char *p
         return ML_OK;
     }
     if (*path == '.') path++;
+    if (*path == '*') {
+        const char *name;
+        json_t *one;
+        json_object_foreach((json_t *)(uintptr_t)value, name, one)
+        {
+            snprintf(next, sizeof next, "%.120s.%.80s", place, name);
+            ml_status st = check_path(one, path + 1, next, expected);
+            if (st != ML_OK) return st;
+        }
+        return ML_OK;
+    }
     char key[64];
     size_t length = strcspn(path, ".[");
     snprintf(key, sizeof key, "%.*s", (int)length, path);
@@ -123,6 +139,8 @@ static ml_status check_path(const json_t *value, const char *path, const char *p
 ml_status ml_json_check(const json_t *root, const ml_json_key *table)
 {
     ml_status st = ML_OK;
+    if (root && !json_is_object(root))
+        return ml_fail(ML_INPUT, "is %s, expected an object", name_of(kind_of(root)));
     for (; table->path && st == ML_OK; table++)
         st = check_path(root, table->path, "", table->kinds);
     return st;

@@ -26,19 +26,20 @@ typedef enum ml_json_kind {
     ML_JSON_ARRAY = 2,
     ML_JSON_TEXT = 4,
     ML_JSON_INTEGER = 8,
-    ML_JSON_REAL = 16, /* a number that is not written as an integer */
+    ML_JSON_REAL = 16, /* a number that is not read as an integer */
     ML_JSON_FLAG = 32,
     ML_JSON_NULL = 64
 } ml_json_kind;
 
-/* A key that a reader looks at: "model.type"; "added_tokens[].id" is the key of every element. A
- * table of them ends with a NULL path. */
+/* A key that a reader looks at: "model.type"; "added_tokens[].id" is the key of every element,
+ * "rank_pattern.*" every member of an object. A table of them ends with a NULL path. */
 typedef struct ml_json_key {
     const char *path;
     unsigned kinds;
 } ml_json_key;
 
-/* Every key of the table that is there has one of its kinds: checked once, before anything is read,
+/* The root is an object, and every key of the table that is there has one of its kinds; a root of
+ * NULL, a file that is not there, has none. Checked once, before anything is read,
  * so that no value of another kind is taken for one that is missing. ML_INPUT naming the key with
  * its place, the kind found and the kinds expected. */
 ml_status ml_json_check(const json_t *root, const ml_json_key *table) ML_NODISCARD;

@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "../adapter_case.h"
+#include "kinds_case.h"
 #include "mpilora/config.h"
 #include "mpilora/peft.h"
+#include "store/formats/peft/config.h"
 
 static char directory[64], peft[96], file[96];
 
@@ -354,6 +356,24 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
     }
 }
 
+static void config_refused(const char *document, const char *message)
+{
+    ml_peft_config config;
+    ml_status st = ml_peft_config_parse(&config, document, (int64_t)strlen(document));
+    if (st != ML_INPUT || !strstr(ml_error_text(), message))
+        fail_msg("%s: status %d, \"%s\", expected \"%s\"", document, (int)st, ml_error_text(),
+                 message);
+}
+
+static void values_of_other_kinds_are_refused(void **state)
+{
+    (void)state;
+    try_other_kinds(ml_peft_name_keys, "\"peft_type\": \"LORA\", ", false, config_refused);
+    try_other_kinds(ml_peft_lora_keys, "\"peft_type\": \"LORA\", ", false, config_refused);
+    try_other_kinds(ml_peft_prompt_keys, "\"peft_type\": \"PREFIX_TUNING\", ", false,
+                    config_refused);
+}
+
 static void a_pattern_may_name_the_modules(void **state)
 {
     (void)state;
@@ -466,6 +486,7 @@ int main(void)
         CASE(what_is_not_made_of_parts_is_not_split),
         CASE(a_directory_with_other_files_is_left_alone),
         CASE(configurations_that_are_not_plain_lora_are_refused),
+        CASE(values_of_other_kinds_are_refused),
         CASE(a_pattern_may_name_the_modules),
         CASE(a_whole_path_means_its_module_in_any_layer),
         CASE(names_are_read_in_all_their_forms),

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "kinds_case.h"
 #include "mpilora/import.h"
+#include "store/formats/huggingface/huggingface.h"
 
 enum { WIDTH = 4, MLP = 16, VOCAB = 5, CONTEXT = 3 };
 
@@ -146,9 +148,39 @@ static void every_tensor_lies_in_its_place(void **state)
     check("norm.bias", WIDTH, 1, 15, 0, false);
 }
 
+static void config_refused(const char *document, const char *message)
+{
+    ml_model_spec spec;
+    char path[128];
+    save("other.json", document, (int64_t)strlen(document));
+    snprintf(path, sizeof path, "%s/other.json", directory);
+    ml_status st = hf_config_read(path, &spec);
+    if (st != ML_INPUT || !strstr(ml_error_text(), message) || !strstr(ml_error_text(), path))
+        fail_msg("%s: status %d, \"%s\", expected \"%s\"", document, (int)st, ml_error_text(),
+                 message);
+}
+
+/* Each key that is looked at in a config.json of each family. */
+static void values_of_other_kinds_are_refused(void **state)
+{
+    (void)state;
+    static const ml_json_key type[] = {{"model_type", ML_JSON_TEXT}, {NULL, 0}};
+    try_other_kinds(type, "", false, config_refused);
+    config_refused("[]", "is an array, expected an object");
+    for (const ml_family *const *f = ml_families(); *f; f++) {
+        hf_config_keys kinds;
+        char head[64];
+        snprintf(head, sizeof head, "\"model_type\": \"%s\", ", (*f)->hf.model_type);
+        assert_int_equal(hf_config_keys_of(*f, &kinds), ML_OK);
+        assert_true(kinds.count >= 8);
+        try_other_kinds(kinds.keys, head, false, config_refused);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_tensor_lies_in_its_place, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(every_tensor_lies_in_its_place, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(values_of_other_kinds_are_refused, set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "data/tokenizer_private.h"
+#include "kinds_case.h"
 #include "mpilora/data.h"
 
 static const char *const variants[] = {"gpt2", "smollm", "llama3", "other"};
@@ -373,46 +374,33 @@ static void unknown_kinds_are_refused(void **state)
     refused("JSON");
 }
 
-/* Each key that the reader of tokenizer.json looks at, in a document that has nothing else, with a
- * value of each kind that it may not have. */
+static const char *document_name;
+
+static void document_refused(const char *document, const char *message)
+{
+    write_file(document_name, document);
+    refused(message);
+}
+
+/* Each key that the readers of tokenizer.json and of the files beside it look at, in a document
+ * that has nothing else. */
 static void values_of_other_kinds_are_refused(void **state)
 {
     (void)state;
-    static const struct {
-        unsigned kind;
-        const char *value;
-    } values[] = {{ML_JSON_OBJECT, "{}"}, {ML_JSON_ARRAY, "[]"}, {ML_JSON_TEXT, "\"x\""},
-                  {ML_JSON_INTEGER, "1"}, {ML_JSON_REAL, "0.5"}, {ML_JSON_FLAG, "true"},
-                  {ML_JSON_NULL, "null"}};
-    for (const ml_json_key *k = ml_tokenizer_json_keys; k->path; k++)
-        for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
-            char before[512] = "", after[512] = "", json[1200], place[256] = "";
-            for (const char *at = k->path; *at;) {
-                size_t length = strcspn(at, ".[");
-                bool array = !strncmp(at, "[]", 2);
-                size_t used = strlen(before), placed = strlen(place);
-                snprintf(before + used, sizeof before - used,
-                         array ? "[" : "{\"%.*s\": ", (int)length, at);
-                snprintf(place + placed, sizeof place - placed, array ? "[0]" : "%s%.*s",
-                         placed ? "." : "", (int)length, at);
-                memmove(after + 1, after, strlen(after) + 1);
-                after[0] = array ? ']' : '}';
-                at += array ? 2 : length;
-                at += *at == '.';
-            }
-            if (k->kinds & values[v].kind) continue;
-            snprintf(json, sizeof json, "%s%s%s", before, values[v].value, after);
-            write_file("tokenizer.json", json);
-            refused(place);
-        }
+    document_name = "tokenizer.json";
+    try_other_kinds(ml_tokenizer_json_keys, "", false, document_refused);
     write_file("tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, "
                                  "\"merges\": []}, \"added_tokens\": \"<x>\"}");
     refused("key \"added_tokens\" is a string, expected an array or null");
     empty_folder(NULL);
     write_small_vocab("");
     write_file("merges.txt", "t h\nth e\n");
-    write_file("tokenizer_config.json", "{\"add_bos_token\": \"yes\"}");
-    refused("key \"add_bos_token\" is a string, expected true or false or null");
+    document_name = "tokenizer_config.json";
+    document_refused("[]", "is an array, expected an object");
+    try_other_kinds(ml_token_text_keys, "", true, document_refused);
+    write_file("tokenizer_config.json", "{}");
+    document_name = "config.json";
+    try_other_kinds(ml_token_id_keys, "", false, document_refused);
 }
 
 /* The default ids of a model's configuration may mean another tokenizer: an ordinary token does

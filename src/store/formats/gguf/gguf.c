@@ -153,6 +153,7 @@ static ml_status take_array(cursor *c, gguf_value *v)
         return ML_OK;
     }
     v->kind = GGUF_NUMBERS;
+    v->whole = type != T_F32 && type != T_F64 && type != T_BOOL;
     ML_NEW(v->reals, v->count, ML_MEM_OTHER, "an array of numbers");
     for (int64_t i = 0; i < v->count; i++) {
         gguf_value element = {.key = v->key};
@@ -198,7 +199,7 @@ const gguf_key gguf_keys[] = {{"general.alignment", GGUF_NUMBER, true},
                               {"tokenizer.ggml.pre", GGUF_TEXT, false},
                               {"tokenizer.ggml.tokens", GGUF_TEXTS, false},
                               {"tokenizer.ggml.merges", GGUF_TEXTS, false},
-                              {"tokenizer.ggml.token_type", GGUF_NUMBERS, false},
+                              {"tokenizer.ggml.token_type", GGUF_NUMBERS, true},
                               {"tokenizer.ggml.bos_token_id", GGUF_NUMBER, true},
                               {"tokenizer.ggml.eos_token_id", GGUF_NUMBER, true},
                               {"tokenizer.ggml.add_bos_token", GGUF_FLAG, false},
@@ -216,16 +217,24 @@ static bool is_key(const gguf_value *v, const gguf_key *k)
     return strcmp(from, k->key) == 0;
 }
 
+ml_status gguf_check_kind(const gguf_file *f, const gguf_value *v, gguf_kind kind, bool whole)
+{
+    static const char *const whole_names[] = {
+        [GGUF_NUMBER] = "a whole number", [GGUF_NUMBERS] = "an array of whole numbers"};
+    if (v->kind == kind && (!whole || v->whole)) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: key %s is %s, expected %s", f->path, v->key, kind_names[v->kind],
+                   whole ? whole_names[kind] : kind_names[kind]);
+}
+
 static ml_status check_kinds(const gguf_file *f)
 {
+    ml_status st = ML_OK;
     for (int64_t i = 0; i < f->nvalues; i++)
-        for (const gguf_key *k = gguf_keys; k->key; k++) {
-            const gguf_value *v = &f->values[i];
-            if (!is_key(v, k) || (v->kind == k->kind && (!k->whole || v->whole))) continue;
-            return ml_fail(ML_INPUT, "%s: key %s is %s, expected %s", f->path, v->key,
-                           kind_names[v->kind], k->whole ? "a whole number" : kind_names[k->kind]);
-        }
-    return ML_OK;
+        for (const gguf_key *k = gguf_keys; k->key; k++)
+            if (is_key(&f->values[i], k))
+                ML_TRY(gguf_check_kind(f, &f->values[i], k->kind, k->whole));
+done:
+    return st;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */

@@ -23,7 +23,7 @@ typedef enum gguf_kind {
 typedef struct gguf_key {
     const char *key;
     gguf_kind kind;
-    bool whole; /* of numbers: no fraction */
+    bool whole; /* of numbers and arrays of them: integers alone */
 } gguf_key;
 extern const gguf_key gguf_keys[]; /* ended by NULL */
 
@@ -67,6 +67,9 @@ typedef struct gguf_file {
 /* Local. Close with gguf_close, also after a failure. */
 ml_status gguf_open(gguf_file *out, const char *path) ML_NODISCARD;
 void gguf_close(gguf_file *file);
+/* Local. ML_INPUT naming file, key, kind found and kind expected; `whole` as in gguf_key. */
+ml_status gguf_check_kind(const gguf_file *file, const gguf_value *value, gguf_kind kind,
+                          bool whole) ML_NODISCARD;
 const gguf_value *gguf_find(const gguf_file *file, const char *key);          /* NULL: not there */
 const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name); /* NULL: not there */
 /* Rows [first, first + count) as fp32. */

@@ -38,10 +38,10 @@ static ml_status check_number(const gguf_source *g, const ml_family_key *k, cons
     bool whole = k->kind == ML_KEY_SIZE;
     if (!v && k->required)
         return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, k->key);
-    if (v && (v->kind != GGUF_NUMBER || (whole && !v->whole)))
-        return ml_fail(ML_INPUT, "%s: key %s: expected a %snumber", g->file.path, v->key,
-                       whole ? "whole " : "");
-    if (v && whole && v->integer < 1)
+    if (!v) return ML_OK;
+    ml_status st = gguf_check_kind(&g->file, v, GGUF_NUMBER, whole);
+    if (st != ML_OK) return st;
+    if (whole && v->integer < 1)
         return ml_fail(ML_INPUT, "%s: key %s: %" PRId64 ", expected at least 1", g->file.path,
                        v->key, v->integer);
     return ML_OK;

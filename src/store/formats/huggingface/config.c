@@ -19,7 +19,6 @@ static ml_status get_int(const json_t *o, const char *name, const int64_t *other
         *out = *otherwise;
         return ML_OK;
     }
-    if (!json_is_integer(value)) return ml_fail(ML_INPUT, "%s: expected a whole number", name);
     *out = json_integer_value(value);
     return ML_OK;
 }
@@ -32,18 +31,14 @@ static ml_status get_real(const json_t *o, const char *name, const double *other
         *out = *otherwise;
         return ML_OK;
     }
-    if (!json_is_number(value)) return ml_fail(ML_INPUT, "%s: expected a number", name);
     *out = json_number_value(value);
     return ML_OK;
 }
 
-static ml_status get_bool(const json_t *o, const char *name, bool otherwise, bool *out)
+static bool get_bool(const json_t *o, const char *name, bool otherwise)
 {
     const json_t *value = json_object_get(o, name);
-    *out = value && !json_is_null(value) ? json_is_true(value) : otherwise;
-    if (value && !json_is_null(value) && !json_is_boolean(value))
-        return ml_fail(ML_INPUT, "%s: expected true or false", name);
-    return ML_OK;
+    return json_is_boolean(value) ? json_is_true(value) : otherwise;
 }
 
 /* Words for the activations; the first of each is what is written, but for GELU's approximation,
@@ -62,7 +57,7 @@ static ml_status get_activation(const json_t *o, const char *name, ml_activation
     const json_t *value = json_object_get(o, name);
     if (!value) return ML_OK;
     const char *word = json_string_value(value);
-    for (int i = 0; word && i < ACTIVATION_WORDS; i++) {
+    for (int i = 0; i < ACTIVATION_WORDS; i++) {
         if (strcmp(activation_words[i].word, word) != 0) continue;
         *out = activation_words[i].activation;
         return ML_OK;
@@ -70,7 +65,7 @@ static ml_status get_activation(const json_t *o, const char *name, ml_activation
     return ml_fail(
         ML_INPUT,
         "%s: \"%s\" is not known; known are gelu_new, gelu_pytorch_tanh, gelu, relu, silu", name,
-        word ? word : "(not a text)");
+        word);
 }
 
 /* ---- the family's keys --------------------------------------------------------------------- */
@@ -84,9 +79,7 @@ static ml_status check_off(const json_t *o, const char *name)
 
 static ml_status check_on(const json_t *o, const char *name)
 {
-    bool on;
-    ml_status st = get_bool(o, name, true, &on);
-    if (st != ML_OK || on) return st;
+    if (get_bool(o, name, true)) return ML_OK;
     return ml_fail(ML_INPUT, "%s: false changes what the model computes and is not supported",
                    name);
 }
@@ -109,7 +102,8 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
     case ML_KEY_REAL:
         return get_real(o, k->key, k->required ? NULL : at, at);
     case ML_KEY_FLAG:
-        return get_bool(o, k->key, *(bool *)at, at);
+        *(bool *)at = get_bool(o, k->key, *(bool *)at);
+        return ML_OK;
     case ML_KEY_ACTIVATION:
         return get_activation(o, k->key, at);
     case ML_KEY_OFF:
@@ -148,14 +142,13 @@ static ml_status read_rope(const json_t *o, ml_model_spec *s)
         return ml_fail(ML_INPUT, "partial_rotary_factor: %g is not supported, only 1", partial);
     s->rope_theta = theta;
     if (!rope || json_is_null(rope)) return ML_OK;
-    if (!json_is_object(rope)) return ml_fail(ML_INPUT, "rope_scaling: expected an object");
     const json_t *kind = json_object_get(rope, "rope_type");
     if (!kind) kind = json_object_get(rope, "type");
     const char *word = kind ? json_string_value(kind) : "default";
-    if (word && !strcmp(word, "default")) return ML_OK;
-    if (word && !strcmp(word, "llama3")) return read_llama3_scaling(rope, &s->rope_scaling);
+    if (!strcmp(word, "default")) return ML_OK;
+    if (!strcmp(word, "llama3")) return read_llama3_scaling(rope, &s->rope_scaling);
     return ml_fail(ML_INPUT, "rope_scaling: type \"%s\" is not supported, only default and llama3",
-                   word ? word : "(not a text)");
+                   word);
 done:
     return st;
 }
@@ -164,16 +157,16 @@ done:
 
 static ml_status read_layer_types(const json_t *types, const char *name, ml_model_spec *s)
 {
-    if (!json_is_array(types) || (int64_t)json_array_size(types) != s->layers)
+    if ((int64_t)json_array_size(types) != s->layers)
         return ml_fail(ML_INPUT, "%s: expected a word for each of the %" PRId64 " layers", name,
                        s->layers);
     for (int64_t l = 0; l < s->layers; l++) {
         const char *word = json_string_value(json_array_get(types, (size_t)l));
-        bool full = word && !strcmp(word, "full_attention");
-        if (!full && (!word || strcmp(word, "sliding_attention") != 0))
+        bool full = !strcmp(word, "full_attention");
+        if (!full && strcmp(word, "sliding_attention") != 0)
             return ml_fail(ML_INPUT,
                            "%s: \"%s\" is not known; known are full_attention, sliding_attention",
-                           name, word ? word : "(not a text)");
+                           name, word);
         if (!full && s->window == 0)
             return ml_fail(ML_INPUT, "%s: layer %" PRId64 " has a window, but none is given", name,
                            l);
@@ -189,7 +182,7 @@ static ml_status read_windows(const json_t *o, const ml_window_keys *keys, ml_mo
     int64_t first = 0;
     const json_t *size = keys->size ? json_object_get(o, keys->size) : NULL;
     if (!keys->size) return ML_OK;
-    if (keys->on) ML_TRY(get_bool(o, keys->on, false, &on));
+    if (keys->on) on = get_bool(o, keys->on, false);
     if (on && !json_is_null(size)) ML_TRY(get_int(o, keys->size, &keys->default_size, &s->window));
     if (s->window < 0)
         return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1, or null", keys->size,
@@ -212,6 +205,9 @@ done:
 static ml_status read_family(const json_t *o, const ml_family *family, ml_model_spec *s)
 {
     ml_status st = ML_OK;
+    hf_config_keys kinds;
+    ML_TRY(hf_config_keys_of(family, &kinds));
+    ML_TRY(ml_json_check(o, kinds.keys));
     *s = family->defaults;
     for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
     ml_model_spec_complete(s);
@@ -237,6 +233,7 @@ static ml_status unknown_type(const char *word)
 
 ml_status hf_config_read(const char *path, ml_model_spec *out)
 {
+    static const ml_json_key type_keys[] = {{"model_type", ML_JSON_TEXT}, {NULL, 0}};
     ml_status st = ML_OK;
     json_t *root = NULL;
     const ml_family *family = NULL;
@@ -245,7 +242,8 @@ ml_status hf_config_read(const char *path, ml_model_spec *out)
     const char *word = json_string_value(json_object_get(root, "model_type"));
     for (const ml_family *const *f = ml_families(); *f && word; f++)
         if (!strcmp((*f)->hf.model_type, word)) family = *f;
-    st = family ? read_family(root, family, out) : unknown_type(word);
+    st = ml_json_check(root, type_keys);
+    if (st == ML_OK) st = family ? read_family(root, family, out) : unknown_type(word);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
 done:
     json_decref(root);

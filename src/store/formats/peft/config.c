@@ -2,8 +2,6 @@
 #include "store/formats/peft/config.h"
 #include "io/json.h"
 
-#include <math.h>
-
 enum { LARGEST_RANK = 1 << 20 };
 
 /* What a key's value must be so that the adapter computes what is known here. */
@@ -74,6 +72,40 @@ static const known_key prompt_keys[] = {
     {NULL, OFF},
 };
 
+enum { NUMBER = ML_JSON_INTEGER | ML_JSON_REAL, FLAG = ML_JSON_FLAG | ML_JSON_NULL };
+
+/* The kinds of what is read, of every type of adapter and of each. */
+const ml_json_key ml_peft_name_keys[] = {
+    {"peft_type", ML_JSON_TEXT},
+    {"task_type", ML_JSON_TEXT | ML_JSON_NULL},
+    {"bias", ML_JSON_TEXT},
+    {NULL, 0},
+};
+const ml_json_key ml_peft_lora_keys[] = {
+    {"r", ML_JSON_INTEGER},
+    {"lora_alpha", NUMBER},
+    {"lora_dropout", NUMBER},
+    {"target_modules", ML_JSON_TEXT | ML_JSON_ARRAY},
+    {"target_modules[]", ML_JSON_TEXT},
+    {"exclude_modules", ML_JSON_TEXT | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"exclude_modules[]", ML_JSON_TEXT},
+    {"layers_to_transform", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
+    {"layers_to_transform[]", ML_JSON_INTEGER},
+    {"rank_pattern", ML_JSON_OBJECT | ML_JSON_NULL},
+    {"rank_pattern.*", ML_JSON_INTEGER},
+    {"alpha_pattern", ML_JSON_OBJECT | ML_JSON_NULL},
+    {"alpha_pattern.*", NUMBER},
+    {"use_rslora", FLAG},
+    {"use_dora", FLAG},
+    {NULL, 0},
+};
+const ml_json_key ml_peft_prompt_keys[] = {
+    {"num_virtual_tokens", ML_JSON_INTEGER},
+    {"token_dim", ML_JSON_INTEGER | ML_JSON_NULL},
+    {"num_transformer_submodules", ML_JSON_INTEGER | ML_JSON_NULL},
+    {NULL, 0},
+};
+
 /* Keys not in the table are allowed where their value switches them off. */
 static demand demand_of(const known_key *known, const char *key)
 {
@@ -127,46 +159,35 @@ static ml_status check_type(const char *type)
 static ml_status check_names(const json_t *json)
 {
     const char *bias = json_string_value(json_object_get(json, "bias"));
-    const json_t *task = json_object_get(json, "task_type");
-    ml_status st = check_type(json_string_value(json_object_get(json, "peft_type")));
+    const char *task = json_string_value(json_object_get(json, "task_type"));
+    ml_status st = ml_json_check(json, ml_peft_name_keys);
+    if (st == ML_OK) st = check_type(json_string_value(json_object_get(json, "peft_type")));
     if (st != ML_OK) return st;
-    if (task && !json_is_null(task) &&
-        (!json_is_string(task) || strcmp(json_string_value(task), "CAUSAL_LM") != 0))
-        return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM",
-                       json_is_string(task) ? json_string_value(task) : "not a string");
-    if (json_object_get(json, "bias") && (!bias || strcmp(bias, "none") != 0))
+    if (task && strcmp(task, "CAUSAL_LM") != 0)
+        return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM", task);
+    if (bias && strcmp(bias, "none") != 0)
         return ml_fail(ML_INPUT, "bias: is %.40s, expected none: trained biases are not supported",
-                       bias ? bias : "not a string");
+                       bias);
     return ML_OK;
 }
 
 static ml_status get_rank(const json_t *v, const char *key, int64_t *rank)
 {
     *rank = json_integer_value(v);
-    if (json_is_integer(v) && *rank >= 1 && *rank <= LARGEST_RANK) return ML_OK;
-    return ml_fail(ML_INPUT, "%.80s: is %s%lld, expected a rank from 1", key,
-                   json_is_integer(v) ? "" : "no whole number: ", (long long)*rank);
+    if (!v) return ml_fail(ML_INPUT, "%.80s: is missing", key);
+    if (*rank >= 1 && *rank <= LARGEST_RANK) return ML_OK;
+    return ml_fail(ML_INPUT, "%.80s: is %lld, expected a rank from 1 to %d", key, (long long)*rank,
+                   LARGEST_RANK);
 }
 
-static ml_status get_number(const json_t *v, const char *key, double *x)
-{
-    *x = json_number_value(v);
-    return json_is_number(v) && isfinite(*x)
-               ? ML_OK
-               : ml_fail(ML_INPUT, "%.80s: is missing or no number", key);
-}
-
-static ml_status check_patterns(const json_t *json)
+static ml_status check_ranks(const json_t *patterns)
 {
     const char *key;
     json_t *value;
     int64_t rank;
-    double alpha;
     ml_status st = ML_OK;
-    json_object_foreach(json_object_get(json, "rank_pattern"), key, value)
+    json_object_foreach((json_t *)(uintptr_t)patterns, key, value)
         ML_TRY(get_rank(value, key, &rank));
-    json_object_foreach(json_object_get(json, "alpha_pattern"), key, value)
-        ML_TRY(get_number(value, key, &alpha));
 done:
     return st;
 }
@@ -177,14 +198,17 @@ static ml_status get_size(const json_t *json, const char *key, bool optional, in
     const json_t *v = json_object_get(json, key);
     *value = json_integer_value(v);
     if (optional && (!v || json_is_null(v))) return ML_OK;
-    if (json_is_integer(v) && *value >= 1 && *value <= LARGEST_RANK) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: is missing or no whole number from 1 to %d", key, LARGEST_RANK);
+    if (!v) return ml_fail(ML_INPUT, "%s: is missing", key);
+    if (*value >= 1 && *value <= LARGEST_RANK) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: is %lld, expected a whole number from 1 to %d", key,
+                   (long long)*value, LARGEST_RANK);
 }
 
 static ml_status read_prompt_values(ml_peft_config *c)
 {
     ml_status st = ML_OK;
     int64_t submodules;
+    ML_TRY(ml_json_check(c->json, ml_peft_prompt_keys));
     ML_TRY(get_size(c->json, "num_virtual_tokens", false, &c->tokens));
     ML_TRY(get_size(c->json, "token_dim", true, &c->width));
     ML_TRY(get_size(c->json, "num_transformer_submodules", true, &submodules));
@@ -198,19 +222,15 @@ done:
 static ml_status read_lora_values(ml_peft_config *c)
 {
     ml_status st = ML_OK;
-    const json_t *dropout = json_object_get(c->json, "lora_dropout"),
-                 *rslora = json_object_get(c->json, "use_rslora");
+    const json_t *alpha = json_object_get(c->json, "lora_alpha");
+    ML_TRY(ml_json_check(c->json, ml_peft_lora_keys));
     ML_TRY(get_rank(json_object_get(c->json, "r"), "r", &c->rank));
-    ML_TRY(get_number(json_object_get(c->json, "lora_alpha"), "lora_alpha", &c->alpha));
-    if (dropout) ML_TRY(get_number(dropout, "lora_dropout", &c->dropout));
-    if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora))
-        return ml_fail(ML_INPUT, "use_rslora: is neither true nor false");
-    c->rslora = json_is_true(rslora);
-    const json_t *dora = json_object_get(c->json, "use_dora");
-    if (dora && !json_is_boolean(dora) && !json_is_null(dora))
-        return ml_fail(ML_INPUT, "use_dora: is neither true nor false");
-    c->dora = json_is_true(dora);
-    ML_TRY(check_patterns(c->json));
+    if (!alpha) return ml_fail(ML_INPUT, "lora_alpha: is missing");
+    c->alpha = json_number_value(alpha);
+    c->dropout = json_number_value(json_object_get(c->json, "lora_dropout"));
+    c->rslora = json_is_true(json_object_get(c->json, "use_rslora"));
+    c->dora = json_is_true(json_object_get(c->json, "use_dora"));
+    ML_TRY(check_ranks(json_object_get(c->json, "rank_pattern")));
 done:
     return st;
 }

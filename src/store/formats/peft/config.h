@@ -2,9 +2,7 @@
 #ifndef MPILORA_STORE_FORMATS_PEFT_CONFIG_H
 #define MPILORA_STORE_FORMATS_PEFT_CONFIG_H
 
-#include <jansson.h>
-
-#include "mpilora/base.h"
+#include "io/json.h"
 
 typedef struct ml_peft_config {
     json_t *json;   /* owned */
@@ -15,6 +13,10 @@ typedef struct ml_peft_config {
     double alpha, dropout;
     bool rslora, dora;
 } ml_peft_config;
+
+/* The keys that ml_peft_config_parse and what follows it look at, with the kinds that they may
+ * have: of every type of adapter, of LoRA's, of prompt and prefix tuning's. */
+extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_prompt_keys[];
 
 /* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the
  * mathematics and is not known here is refused, never ignored. */

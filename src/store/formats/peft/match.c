@@ -56,13 +56,9 @@ static ml_status list_or_expression(const char *key, const json_t *value, const 
     *yes = false;
     if (json_is_string(value))
         return matches_expression(json_string_value(value), path, false, yes);
-    if (!json_is_array(value))
-        return ml_fail(ML_INPUT, "%s: is missing or neither a list of names nor a string", key);
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const char *name = json_string_value(json_array_get(value, i));
-        if (!name) return ml_fail(ML_INPUT, "%s: has something else than a name", key);
-        *yes = *yes || ends_with(path, name);
-    }
+    if (!value) return ml_fail(ML_INPUT, "%s: is missing", key);
+    for (size_t i = 0; i < json_array_size(value); i++)
+        *yes = *yes || ends_with(path, json_string_value(json_array_get(value, i)));
     return ML_OK;
 }
 
@@ -75,25 +71,13 @@ static bool names_path(const json_t *targets, const char *path)
     return false;
 }
 
-static ml_status layer_is_meant(const json_t *layers, int64_t layer, bool *yes)
+/* A number or a list of them; neither, or an empty list, means every layer. */
+static bool layer_is_meant(const json_t *layers, int64_t layer)
 {
-    *yes = true;
-    if (!layers || json_is_null(layers) || (json_is_array(layers) && json_array_size(layers) == 0))
-        return ML_OK;
-    if (json_is_integer(layers)) {
-        *yes = json_integer_value(layers) == layer;
-        return ML_OK;
-    }
-    if (!json_is_array(layers))
-        return ml_fail(ML_INPUT, "layers_to_transform: is neither a number nor a list of numbers");
-    *yes = false;
-    for (size_t i = 0; i < json_array_size(layers); i++) {
-        const json_t *n = json_array_get(layers, i);
-        if (!json_is_integer(n))
-            return ml_fail(ML_INPUT, "layers_to_transform: has something else than a number");
-        *yes = *yes || json_integer_value(n) == layer;
-    }
-    return ML_OK;
+    if (json_is_integer(layers)) return json_integer_value(layers) == layer;
+    for (size_t i = 0; i < json_array_size(layers); i++)
+        if (json_integer_value(json_array_get(layers, i)) == layer) return true;
+    return json_array_size(layers) == 0;
 }
 
 ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer,
@@ -103,10 +87,10 @@ ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path,
     const json_t *targets = json_object_get(config->json, "target_modules"),
                  *excluded = json_object_get(config->json, "exclude_modules");
     bool all = json_is_string(targets) && !strcmp(json_string_value(targets), "all-linear");
-    bool in_layer, out = false;
+    bool out = false,
+         in_layer = layer_is_meant(json_object_get(config->json, "layers_to_transform"), layer);
     *yes = true;
     if (!all) ML_TRY(list_or_expression("target_modules", targets, path, yes));
-    ML_TRY(layer_is_meant(json_object_get(config->json, "layers_to_transform"), layer, &in_layer));
     if (excluded && !json_is_null(excluded))
         ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
     *yes = *yes && (in_layer || names_path(targets, path)) && !out;
@@ -121,8 +105,6 @@ static ml_status find_pattern(const ml_peft_config *config, const char *name, co
     json_t *patterns = json_object_get(config->json, name), *value;
     const char *key;
     *found = NULL;
-    if (patterns && !json_is_object(patterns) && !json_is_null(patterns))
-        return ml_fail(ML_INPUT, "%s: is not an object", name);
     json_object_foreach(patterns, key, value)
     {
         bool yes = ends_with(path, key);
