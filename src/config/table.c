@@ -169,7 +169,7 @@ static ml_status check_token(const char *name, const yaml_token_t *token, int *d
 
 static ml_status yaml_status(const yaml_parser_t *parser)
 {
-    return parser->error == YAML_MEMORY_ERROR ? ML_RESOURCE : ML_USAGE;
+    return parser->error == YAML_MEMORY_ERROR || !parser->problem ? ML_RESOURCE : ML_USAGE;
 }
 
 /* Anchors, aliases, tags and deep nesting have no place here; refused before the loader could

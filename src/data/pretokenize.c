@@ -45,7 +45,9 @@ static ml_status create_classes(class_table **out)
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &where, NULL);
     table->match = table->code ? pcre2_match_data_create_from_pattern(table->code, NULL) : NULL;
     if (!table->match) {
+        bool lacking = table->code || error == PCRE2_ERROR_HEAP_FAILED;
         destroy_classes(table);
+        if (lacking) return ml_fail(ML_RESOURCE, "out of memory: character classes");
         return ml_fail(ML_INTERNAL,
                        "PCRE2 has no Unicode classes; a PCRE2 with Unicode support is needed");
     }

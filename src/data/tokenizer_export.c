@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "data/tokenizer_private.h"
+#include "io/json.h"
 
 static json_t *make_vocab(const json_t *tokens)
 {
@@ -93,7 +94,7 @@ static json_t *make_config(const json_t *root)
 /* Appends `value` as text and lets go of it. */
 static ml_status dump(json_t *value, ml_text *out)
 {
-    char *text = value ? json_dumps(value, JSON_INDENT(1)) : NULL;
+    char *text = value ? ml_json_dump(value, JSON_INDENT(1)) : NULL;
     ml_status st = text ? ml_text_add(out, text, (int64_t)strlen(text))
                         : ml_fail(ML_RESOURCE, "out of memory: a tokenizer's JSON");
     free(text);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "data/tokenizer_private.h"
+#include "io/json.h"
 
 static ml_status no_memory(void) { return ml_fail(ML_RESOURCE, "out of memory: a tokenizer"); }
 
@@ -118,7 +119,7 @@ ml_status ml_vocabulary_write(ml_vocabulary *vocabulary, ml_text *json)
                      "version", 1, "tokens", vocabulary->tokens, "added", vocabulary->added,
                      "merges", vocabulary->merges, "split", vocabulary->split, "whole_pieces",
                      vocabulary->whole_pieces, "begin", vocabulary->begin, "end", vocabulary->end);
-    text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    text = root ? ml_json_dump(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     if (!text) {
         st = no_memory();
         goto done;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "io/durable.h"
 
@@ -168,7 +169,16 @@ ml_status json_text_add(ml_text *json, const char *bytes, int64_t length)
     return st == ML_OK ? ml_text_add(json, "\"", 1) : st;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------- */
+/* ---- texts and numbers --------------------------------------------------------------------- */
+
+char *ml_json_dump(const json_t *value, size_t flags)
+{
+    errno = 0;
+    char *text = json_dumps(value, flags);
+    if (text && errno != ENOMEM) return text;
+    free(text);
+    return NULL;
+}
 
 const char *ml_json_number(char out[ML_JSON_NUMBER], double x)
 {

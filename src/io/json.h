@@ -44,6 +44,10 @@ typedef struct ml_json_key {
  * its place, the kind found and the kinds expected. */
 ml_status ml_json_check(const json_t *root, const ml_json_key *table) ML_NODISCARD;
 
+/* json_dumps, whose result the caller frees with free; but NULL where memory was lacking: jansson
+ * (2.14) leaves out the key that it had no room for, and calls that a success. */
+char *ml_json_dump(const json_t *value, size_t flags) ML_NODISCARD;
+
 /* A number as JSON has it, with 17 significant digits: `null` for what is none, NaN and infinities.
  * Returns `out`. */
 enum { ML_JSON_NUMBER = 32 };

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "io/durable.h"
+#include "io/json.h"
 #include "train/run.h"
 
 /* JSON has no NaN: what is not known is null. */
@@ -138,7 +139,7 @@ static ml_status write_json(const run *r, const json_t *object)
 {
     ml_status st = ML_OK;
     ml_text path = {0};
-    char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    char *text = ml_json_dump(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     ML_TRY(ml_text_printf(&path, "%s/summary.json", r->config->run_dir));
     if (!text) {
         st = ml_fail(ML_RESOURCE, "%s: out of memory", path.data);

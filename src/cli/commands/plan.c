@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/commands/plan_search.h"
 #include "cli/support/options.h"
+#include "io/json.h"
 #include "mpilora/grid.h"
 #include "mpilora/plan.h"
 
@@ -55,7 +56,7 @@ static ml_status print_json(const ml_plan *p)
                   "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
                   method_json(&p->method[0]), method_json(&p->method[1]));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
-    char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
     puts(text);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "io/json.h"
 #include "mpilora/grid.h"
 
 enum { RANKS_MOST = 1 << 20 };
@@ -53,7 +54,7 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_module *modu
                           "method", method, "nodes", module->nodes, "ranks_per_node",
                           module->ranks_per_node, "memory_per_node",
                           (json_int_t)module->memory_per_node, "grids", fit, "rejected", others);
-    char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
     puts(text);

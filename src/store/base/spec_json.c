@@ -100,7 +100,7 @@ ml_status base_spec_to_json(const ml_model_spec *s, ml_text *out)
         }
         failed = failed || json_object_set_new(in, f->name, value_json(s, f)) != 0;
     }
-    char *text = failed ? NULL : json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    char *text = failed ? NULL : ml_json_dump(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "the model's description: out of memory");
     ml_status st = ml_text_printf(out, "%s", text);

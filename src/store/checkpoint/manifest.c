@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "io/json.h"
 #include "store/checkpoint/run_directory.h"
 
 static const int64_t largest_manifest = 16 << 20;
@@ -102,7 +103,7 @@ static ml_status no_memory(void)
 /* The text of an object without its own hash, hashed. */
 static ml_status hash_object(const json_t *object, char hash[ML_SHA256_HEX])
 {
-    char *text = json_dumps(object, text_flags);
+    char *text = ml_json_dump(object, text_flags);
     if (!text) return no_memory();
     ml_sha256_of(text, strlen(text), hash);
     free(text);
@@ -130,7 +131,7 @@ static ml_status check_hash(json_t *m, const char *bytes, int64_t count)
     char *text = NULL;
     const char *own = json_string_value(json_object_get(m, "sha256"));
     if (own) snprintf(found, sizeof found, "%s", own);
-    text = json_dumps(m, text_flags);
+    text = ml_json_dump(m, text_flags);
     if (!text) return no_memory();
     bool exact = strlen(text) + 1 == (size_t)count && !memcmp(text, bytes, (size_t)count - 1) &&
                  bytes[count - 1] == '\n';
@@ -217,7 +218,7 @@ ml_status ml_manifest_make(const ml_checkpoint_state *state, int64_t previous,
     }
     ML_TRY(hash_object(m, hash));
     if (json_object_set_new(m, "sha256", json_string(hash)) ||
-        !(text = json_dumps(m, text_flags))) {
+        !(text = ml_json_dump(m, text_flags))) {
         st = no_memory();
         goto done;
     }

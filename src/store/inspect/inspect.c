@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "io/durable.h"
+#include "io/json.h"
 #include "mpilora/data.h"
 #include "mpilora/inspect.h"
 #include "mpilora/store.h"
@@ -391,7 +392,7 @@ ml_status ml_inspect(const char *path, ml_text *json)
     set_text(o, "path", path);
     if (*found->start) set_int(o, "bytes", bytes);
     ML_TRY(found->describe(path, o));
-    text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    text = ml_json_dump(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
     if (!text) {
         st = ml_fail(ML_RESOURCE, "%s: out of memory", path);
         goto done;

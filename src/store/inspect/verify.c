@@ -7,6 +7,7 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
+#include "io/json.h"
 #include "mpilora/data.h"
 #include "mpilora/inspect.h"
 #include "store/adapter/adapter.h"
@@ -191,7 +192,7 @@ ml_status ml_verify(const char *path, ml_text *json, bool *whole)
             if (!strcmp(kinds[i].kind, kind)) kinds[i].verify(&list, path);
     json_t *o = json_pack("{s:s,s:s,s:b,s:O}", "path", path, "kind", kind, "ok", list.whole,
                           "checked", list.checked);
-    text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    text = o ? ml_json_dump(o, JSON_COMPACT) : NULL;
     json_decref(o);
     json_decref(list.checked);
     if (!text) return ml_fail(ML_RESOURCE, "%s: out of memory, or its name is not UTF-8", path);

@@ -378,7 +378,7 @@ ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end
         json_object_set_new(o, "torch_dtype",
                             json_string(dtype == ML_BF16 ? "bfloat16" : "float32"));
     if (o && end_of_text >= 0) json_object_set_new(o, "eos_token_id", json_integer(end_of_text));
-    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    char *text = o ? ml_json_dump(o, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "config.json: out of memory");
     ml_status st = ml_text_printf(out, "%s\n", text);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "io/durable.h"
+#include "io/json.h"
 #include "store/formats/huggingface/export_directory.h"
 #include "store/formats/peft/export.h"
 #include "store/formats/peft/fuse.h"
@@ -165,7 +166,7 @@ static json_t *lora_config(const export *e, const char *base_name)
 
 static ml_status config_text(json_t *config, ml_text *out)
 {
-    char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
+    char *text = config ? ml_json_dump(config, JSON_INDENT(2)) : NULL;
     json_decref(config);
     if (!text) return no_memory();
     ml_status st = ml_text_printf(out, "%s\n", text);
