@@ -17,6 +17,8 @@
  *   KEY          a key of config.json or of GGUF's metadata: key, kind, field of ml_model_spec
  *   REQUIRED     such a key that must be there
  *   CHECKED      a key that is only looked at: key, kind
+ *
+ * What Llama and its kin have in common stands at the end, in macros whose names begin with LLAMA.
  */
 #ifndef MPILORA_MODEL_FAMILIES_FAMILIES_H
 #define MPILORA_MODEL_FAMILIES_FAMILIES_H
@@ -77,5 +79,70 @@
         REQUIRED("attention.head_count", SIZE, heads),                                             \
         KEY("attention.head_count_kv", SIZE, kv_heads), REQUIRED("context_length", SIZE, context), \
         KEY("attention.key_length", SIZE, head_dim)
+
+/* ---- Llama and its kin -----------------------------------------------------------------------
+ *
+ * Rows, in the order of a table: embedding; norm before attention; q, k and v (GGUF's layout of q
+ * and k, when their biases are there); o; norm before the MLP; gate, up and down; the ends. */
+#define LLAMA_EMBED \
+    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, "model.embed_tokens", PLAIN, "token_embd", PLAIN, "")
+#define LLAMA_NORM1 NORM_WEIGHT("norm1", NORM1, WIDTH, "@.input_layernorm", "@.attn_norm")
+#define LLAMA_QKV(turned, biased)                                                                 \
+    WEIGHT("attn.q", QKV, QUERIES, WIDTH, ROWS, "@.self_attn.q_proj", PLAIN, "@.attn_q", turned,  \
+           "q"),                                                                                  \
+        WEIGHT("attn.k", QKV, KEYS, WIDTH, ROWS, "@.self_attn.k_proj", PLAIN, "@.attn_k", turned, \
+               "k"),                                                                              \
+        WEIGHT("attn.v", QKV, KEYS, WIDTH, ROWS, "@.self_attn.v_proj", PLAIN, "@.attn_v", PLAIN,  \
+               "v"),                                                                              \
+        BIAS("attn.q", QKV, QUERIES, ROWS, biased, "@.self_attn.q_proj", "@.attn_q", turned),     \
+        BIAS("attn.k", QKV, KEYS, ROWS, biased, "@.self_attn.k_proj", "@.attn_k", turned),        \
+        BIAS("attn.v", QKV, KEYS, ROWS, biased, "@.self_attn.v_proj", "@.attn_v", PLAIN)
+#define LLAMA_O                                                                                    \
+    WEIGHT("attn.o", O, WIDTH, QUERIES, COLS, "@.self_attn.o_proj", PLAIN, "@.attn_output", PLAIN, \
+           "o"),                                                                                   \
+        BIAS("attn.o", O, WIDTH, NONE, O_BIAS, "@.self_attn.o_proj", "@.attn_output", PLAIN)
+#define LLAMA_NORM2 NORM_WEIGHT("norm2", NORM2, WIDTH, "@.post_attention_layernorm", "@.ffn_norm")
+#define LLAMA_MLP                                                                                 \
+    WEIGHT("mlp.gate", UP, MLP, WIDTH, ROWS, "@.mlp.gate_proj", PLAIN, "@.ffn_gate", PLAIN,       \
+           "gate"),                                                                               \
+        WEIGHT("mlp.up", UP, MLP, WIDTH, ROWS, "@.mlp.up_proj", PLAIN, "@.ffn_up", PLAIN, "up"),  \
+        BIAS("mlp.gate", UP, MLP, ROWS, MLP_BIAS, "@.mlp.gate_proj", "@.ffn_gate", PLAIN),        \
+        BIAS("mlp.up", UP, MLP, ROWS, MLP_BIAS, "@.mlp.up_proj", "@.ffn_up", PLAIN),              \
+        WEIGHT("mlp.down", DOWN, WIDTH, MLP, COLS, "@.mlp.down_proj", PLAIN, "@.ffn_down", PLAIN, \
+               "down"),                                                                           \
+        BIAS("mlp.down", DOWN, WIDTH, NONE, MLP_BIAS, "@.mlp.down_proj", "@.ffn_down", PLAIN)
+#define LLAMA_ENDS                                                       \
+    NORM_WEIGHT("norm", FINAL_NORM, WIDTH, "model.norm", "output_norm"), \
+        HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output")
+
+/* Keys of config.json, and of GGUF. */
+#define LLAMA_SIZES                                                                               \
+    REQUIRED("num_hidden_layers", SIZE, layers), REQUIRED("hidden_size", SIZE, width),            \
+        REQUIRED("num_attention_heads", SIZE, heads), KEY("num_key_value_heads", SIZE, kv_heads), \
+        KEY("head_dim", SIZE, head_dim), REQUIRED("intermediate_size", SIZE, mlp_width),          \
+        REQUIRED("vocab_size", SIZE, vocab), REQUIRED("max_position_embeddings", SIZE, context),  \
+        KEY("hidden_act", ACTIVATION, activation), KEY("rms_norm_eps", REAL, norm_eps),           \
+        KEY("tie_word_embeddings", FLAG, tied_head), CHECKED("quantization_config", OFF)
+/* attention_bias stands for two of our flags: a model that has only one of them has no
+ * config.json. */
+#define LLAMA_ATTENTION_BIAS \
+    KEY("attention_bias", FLAG, qkv_bias), KEY("attention_bias", FLAG, o_bias)
+#define LLAMA_GGUF                                                            \
+    GGUF_SIZES, REQUIRED("attention.layer_norm_rms_epsilon", REAL, norm_eps), \
+        KEY("rope.freq_base", REAL, rope_theta), GGUF_REFUSED
+
+/* Features of ml_model_spec, behind `.family = …`. */
+#define LLAMA_FEATURES                                                       \
+    .norm = ML_NORM_RMS, .norm_eps = 1e-6, .positions = ML_POSITIONS_ROTARY, \
+    .rope_theta = 10000.0, .gated = true, .activation = ML_SILU
+#define LLAMA_HF(type, class)                                                                 \
+    .model_type = type, .architecture = class, .prefix = "model.", .layers = "model.layers.", \
+    .gelu_tanh = "gelu_pytorch_tanh"
+/* Windows that are off unless a flag is set, and then in the last layers. */
+#define QWEN_WINDOWS                                                                              \
+    {                                                                                             \
+        .size = "sliding_window", .on = "use_sliding_window", .first_layer = "max_window_layers", \
+        .types = "layer_types", .default_size = 4096, .default_first_layer = 28                   \
+    }
 
 #endif

@@ -3,73 +3,19 @@
 #include "model/families/families.h"
 
 static const ml_family_tensor tensors[] = {
-    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, "model.embed_tokens", PLAIN, "token_embd", PLAIN,
-           ""),
-    NORM_WEIGHT("norm1", NORM1, WIDTH, "@.input_layernorm", "@.attn_norm"),
-    WEIGHT("attn.q", QKV, QUERIES, WIDTH, ROWS, "@.self_attn.q_proj", PLAIN, "@.attn_q", PAIRED,
-           "q"),
-    WEIGHT("attn.k", QKV, KEYS, WIDTH, ROWS, "@.self_attn.k_proj", PLAIN, "@.attn_k", PAIRED, "k"),
-    WEIGHT("attn.v", QKV, KEYS, WIDTH, ROWS, "@.self_attn.v_proj", PLAIN, "@.attn_v", PLAIN, "v"),
-    BIAS("attn.q", QKV, QUERIES, ROWS, QKV_BIAS, "@.self_attn.q_proj", "@.attn_q", PAIRED),
-    BIAS("attn.k", QKV, KEYS, ROWS, QKV_BIAS, "@.self_attn.k_proj", "@.attn_k", PAIRED),
-    BIAS("attn.v", QKV, KEYS, ROWS, QKV_BIAS, "@.self_attn.v_proj", "@.attn_v", PLAIN),
-    WEIGHT("attn.o", O, WIDTH, QUERIES, COLS, "@.self_attn.o_proj", PLAIN, "@.attn_output", PLAIN,
-           "o"),
-    BIAS("attn.o", O, WIDTH, NONE, O_BIAS, "@.self_attn.o_proj", "@.attn_output", PLAIN),
-    NORM_WEIGHT("norm2", NORM2, WIDTH, "@.post_attention_layernorm", "@.ffn_norm"),
-    WEIGHT("mlp.gate", UP, MLP, WIDTH, ROWS, "@.mlp.gate_proj", PLAIN, "@.ffn_gate", PLAIN, "gate"),
-    WEIGHT("mlp.up", UP, MLP, WIDTH, ROWS, "@.mlp.up_proj", PLAIN, "@.ffn_up", PLAIN, "up"),
-    BIAS("mlp.gate", UP, MLP, ROWS, MLP_BIAS, "@.mlp.gate_proj", "@.ffn_gate", PLAIN),
-    BIAS("mlp.up", UP, MLP, ROWS, MLP_BIAS, "@.mlp.up_proj", "@.ffn_up", PLAIN),
-    WEIGHT("mlp.down", DOWN, WIDTH, MLP, COLS, "@.mlp.down_proj", PLAIN, "@.ffn_down", PLAIN,
-           "down"),
-    BIAS("mlp.down", DOWN, WIDTH, NONE, MLP_BIAS, "@.mlp.down_proj", "@.ffn_down", PLAIN),
-    NORM_WEIGHT("norm", FINAL_NORM, WIDTH, "model.norm", "output_norm"),
-    HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
-    {0},
+    LLAMA_EMBED, LLAMA_NORM1, LLAMA_QKV(PAIRED, QKV_BIAS), LLAMA_O, LLAMA_NORM2, LLAMA_MLP,
+    LLAMA_ENDS,  {0},
 };
 
-static const ml_family_key config_keys[] = {
-    REQUIRED("num_hidden_layers", SIZE, layers),
-    REQUIRED("hidden_size", SIZE, width),
-    REQUIRED("num_attention_heads", SIZE, heads),
-    KEY("num_key_value_heads", SIZE, kv_heads),
-    KEY("head_dim", SIZE, head_dim),
-    REQUIRED("intermediate_size", SIZE, mlp_width),
-    REQUIRED("vocab_size", SIZE, vocab),
-    REQUIRED("max_position_embeddings", SIZE, context),
-    KEY("hidden_act", ACTIVATION, activation),
-    KEY("rms_norm_eps", REAL, norm_eps),
-    KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),
-    {0},
-};
-
-static const ml_family_key gguf_keys[] = {
-    GGUF_SIZES,
-    REQUIRED("attention.layer_norm_rms_epsilon", REAL, norm_eps),
-    KEY("rope.freq_base", REAL, rope_theta),
-    GGUF_REFUSED,
-    {0},
-};
+static const ml_family_key config_keys[] = {LLAMA_SIZES, {0}};
+static const ml_family_key gguf_keys[] = {LLAMA_GGUF, {0}};
 
 const ml_family ml_family_mistral = {
     .name = "mistral",
     .title = "Mistral",
-    .defaults = {.family = &ml_family_mistral,
-                 .norm = ML_NORM_RMS,
-                 .norm_eps = 1e-6,
-                 .positions = ML_POSITIONS_ROTARY,
-                 .rope_theta = 10000.0,
-                 .gated = true,
-                 .activation = ML_SILU},
+    .defaults = {.family = &ml_family_mistral, LLAMA_FEATURES},
     .tensors = tensors,
-    .hf = {.model_type = "mistral",
-           .architecture = "MistralForCausalLM",
-           .prefix = "model.",
-           .layers = "model.layers.",
-           .gelu_tanh = "gelu_pytorch_tanh",
-           .keys = config_keys,
+    .hf = {LLAMA_HF("mistral", "MistralForCausalLM"), .keys = config_keys,
            .windows = {.size = "sliding_window", .default_size = 4096}},
     .gguf = {.architecture = "llama", .borrowed = true, .keys = gguf_keys},
 };
