@@ -169,7 +169,8 @@ def end_by_force(job, everyone):
 
 def check_kills(folder, files):
     """One rank, or mpirun and all ranks, at several moments from before the weights are there to the steps. MPI's files of this job alone are looked at: they go
-    to a folder of their own. Where mpirun could not clean up, its files for messages (vader_segment) stay: they are not of our making."""
+    to a folder of their own. Where mpirun could not clean up, its files for messages (vader_segment) stay, and a window's file (osc_sm) has a name for the moment
+    between its making and its mapping, both within MPI: neither is of our making, and the run's next start removes them (test_signals)."""
     _, config = configure(folder, files, "killed", steps=100000, share_frozen="on")
     place = os.path.join(folder, "shm")
     os.mkdir(place)
@@ -182,7 +183,8 @@ def check_kills(folder, files):
                 time.sleep(moment)
                 clean = end_by_force(job, everyone)
                 left = os.listdir(place)
-                own = [name for name in left if clean or not name.startswith("vader_segment")] + [name for name in os.listdir(SHM) if "mpilora" in name]
+                mpi = "osc_sm" if clean else ("osc_sm", "vader_segment")
+                own = [name for name in left if not name.startswith(mpi)] + [name for name in os.listdir(SHM) if "mpilora" in name]
                 for name in left:
                     os.unlink(os.path.join(place, name))
                 checks.that(not own, f"{way}, killed {'all' if everyone else 'one rank'} after {moment} s: left {own}")

@@ -128,7 +128,8 @@ def check_long_step(folder):
 
 
 def check_leftovers(folder):
-    """mpirun and its ranks killed together leave Open MPI's segments in /dev/shm: the next start of the run removes these, and no other run's."""
+    """mpirun and its ranks killed together leave Open MPI's segments in /dev/shm, and the file of a window that was just being made: the next start of the run
+    removes these, and no other run's."""
     config, name = configure(folder, "killed"), f"{folder}/killed"
     process = start(config, 2)
     wait_for(process, lambda: harness.count_lines(f"{name}/metrics.jsonl") >= 1, "killed")
@@ -139,13 +140,16 @@ def check_leftovers(folder):
         os.kill(pid, signal.SIGKILL)
     process.wait()
     checks.that(segments and all(map(os.path.exists, segments)), f"killed: {segments} should be left")
-    foreign = "/dev/shm/vader_segment.mpilora-test"
-    open(foreign, "w").close()
+    job = segments[0].split(".")[-2]
+    window, foreign = f"/dev/shm/osc_sm.host.{job}.0.9", ("/dev/shm/vader_segment.mpilora-test", "/dev/shm/osc_sm.host.mpilora-test.0.9")
+    for path in (window, *foreign):
+        open(path, "w").close()
     harness.mpilora("train", config, ranks=2)
-    checks.that(not any(map(os.path.exists, segments)), f"killed: {segments} are still there after the next start")
-    checks.that(os.path.exists(foreign), "killed: another run's segment was removed")
+    checks.that(not any(map(os.path.exists, (*segments, window))), f"killed: {segments}, {window}: some are still there after the next start")
+    checks.that(all(map(os.path.exists, foreign)), "killed: another run's segment or window was removed")
     checks.that(not os.path.exists(f"{name}/shared-memory"), "killed: the note of a run that ended is still there")
-    os.remove(foreign)
+    for path in foreign:
+        os.remove(path)
 
 
 def check_time_limits(folder, ranks, whole):
