@@ -120,6 +120,12 @@ typedef struct ml_window_keys {
     int64_t default_size, default_first_layer;
 } ml_window_keys;
 
+/* Where config.json says how rotary positions differ from the usual. */
+typedef struct ml_rope_keys {
+    const char *part; /* the rotated part of a head; beside it "partial_rotary_factor" is known.
+                         NULL: every head is rotated as a whole */
+} ml_rope_keys;
+
 typedef struct ml_family_huggingface {
     const char *model_type, *architecture;
     const char *prefix;        /* which names may lack as a whole: "model." */
@@ -127,6 +133,7 @@ typedef struct ml_family_huggingface {
     const char *gelu_tanh;     /* the word that is written for it */
     const ml_family_key *keys; /* ended by a NULL key */
     ml_window_keys windows;
+    ml_rope_keys rope;
 } ml_family_huggingface;
 
 typedef struct ml_family_gguf {

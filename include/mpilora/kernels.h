@@ -88,6 +88,13 @@ static inline double ml_attention_pairs(double n, int64_t window)
     return w * (w + 1.0) / 2.0 + (n - w) * w;
 }
 
+/* Rotary embedding turns the first `rotated` elements of each head, in pairs: i and i +
+ * rotated/2, or where `neighbours` 2i and 2i + 1. The rest of the head stays as it is. */
+typedef struct ml_rope_shape {
+    int64_t heads, head_dim, rotated;
+    bool neighbours;
+} ml_rope_shape;
+
 /* Step of torch.optim.AdamW: p ← p·(1 − lr·decay); m, v moments; p ← p − lr/c1 · m/(√(v/c2) + eps)
  * with c1 = 1 − β1^t, c2 = 1 − β2^t. The gradient is multiplied by grad_scale first (clipping). */
 typedef struct ml_adamw {
@@ -137,11 +144,10 @@ struct ml_kernels {
                               int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
                               float *dw);
 
-    /* ---- rotary embedding (Su et al. 2021), pairs (i, i + h/2) of each head as Hugging Face has
-     * them, in place on x[T, heads·h], ldx:
-     * (a, b) → (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, h/2]; inverse: sin negated
+    /* ---- rotary embedding (Su et al. 2021) in place on x[T, heads·h], ldx; each pair (a, b) →
+     * (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, rotated/2]; inverse: sin negated
      * (the backward). */
-    void (*rope)(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+    void (*rope)(const ml_rope_shape *shape, int64_t T, float *x, int64_t ldx,
                  const int32_t *position, const float *cosine, const float *sine, bool inverse);
 
     /* ---- activations, rows of n; plain: y = a(x); backward dx = dy·a'(x) (dx may be dy).

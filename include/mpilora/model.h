@@ -9,7 +9,7 @@
  *   layers.N.mlp.{fc,proj}.weight/.bias (plain)   layers.N.mlp.{gate,up,down}.weight/.bias (gated)
  * Which of them a model has, and in which order, its family's table says (family.h). Fused
  * projections are stored as their parts (q, k and v). Rotary q and k rows are in Hugging Face's
- * order (pairs i, i + h/2).
+ * order (pairs i, i + h/2, or 2i, 2i + 1 where the family has these).
  */
 #ifndef MPILORA_MODEL_H
 #define MPILORA_MODEL_H
@@ -42,8 +42,10 @@ typedef struct ml_model_spec {
     ml_positions positions;
     double rope_theta; /* of rotary positions */
     ml_rope_scaling rope_scaling;
-    bool qk_norm; /* RMS norm over each head of q and k, before their rotation */
-    bool gated;   /* MLP: down(a(gate)·up), else proj(a(fc)) */
+    int64_t rope_width;   /* elements of a head that are rotated, its first ones; 0: all */
+    bool rope_neighbours; /* in pairs 2i, 2i + 1; else i, i + rope_width/2 */
+    bool qk_norm;         /* RMS norm over each head of q and k, before their rotation */
+    bool gated;           /* MLP: down(a(gate)·up), else proj(a(fc)) */
     ml_activation activation;
     bool qkv_bias, o_bias, mlp_bias;
     bool tied_head;
@@ -57,6 +59,13 @@ typedef struct ml_model_spec {
  * Local.
  * Errors: none. */
 int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
+
+/* Elements of a head that rotary positions turn.
+ * Shapes: elements.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_rope_width(const ml_model_spec *spec);
 
 /* Layer `layer` attends to everything, whatever the window; layer < ML_WINDOW_LAYERS.
  * Shapes: none.

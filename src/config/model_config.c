@@ -71,6 +71,7 @@ static const key table[] = {
      .offset = AT(rope_scaling.original_context),
      .least = 0,
      .most = 1 << 30},
+    {.path = "rope_width", .kind = KEY_INT, .offset = AT(rope_width), .least = 0, .most = 1024},
     {.path = "tied_head", .kind = KEY_BOOL, .offset = AT(tied_head)},
     {.path = "qkv_bias", .kind = KEY_BOOL, .offset = AT(qkv_bias)},
     {.path = "o_bias", .kind = KEY_BOOL, .offset = AT(o_bias)},

@@ -160,7 +160,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
     if (m->spec.positions == ML_POSITIONS_ROTARY) {
-        int64_t positions = ml_min(T, m->spec.context) * (m->spec.head_dim / 2);
+        int64_t positions = ml_min(T, m->spec.context) * (ml_model_rope_width(&m->spec) / 2);
         a->cosine = take_floats(c, positions);
         a->sine = take_floats(c, positions);
     }

@@ -41,7 +41,7 @@ typedef struct activations {
     float *scratch;           /* of the hooks */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
-    float *cosine, *sine; /* [positions, h/2] */
+    float *cosine, *sine; /* [positions, rotated/2] */
     void *saved_storage, *work_storage;
 } activations;
 

@@ -9,10 +9,11 @@ static void rotate(const ml_model *m, int64_t T, float *qkv, bool inverse)
     const activations *a = &m->act;
     int64_t width = qkv_width(m);
     if (m->spec.positions != ML_POSITIONS_ROTARY) return;
-    m->kernels->rope(T, m->heads, m->spec.head_dim, qkv, width, a->position, a->cosine, a->sine,
-                     inverse);
-    m->kernels->rope(T, m->kv_heads, m->spec.head_dim, qkv + q_width(m), width, a->position,
-                     a->cosine, a->sine, inverse);
+    ml_rope_shape shape = {m->heads, m->spec.head_dim, ml_model_rope_width(&m->spec),
+                           m->spec.rope_neighbours};
+    m->kernels->rope(&shape, T, qkv, width, a->position, a->cosine, a->sine, inverse);
+    shape.heads = m->kv_heads;
+    m->kernels->rope(&shape, T, qkv + q_width(m), width, a->position, a->cosine, a->sine, inverse);
 }
 
 void query_key_forward(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv)

@@ -20,9 +20,9 @@ static double scaled_frequency(const ml_rope_scaling *s, double frequency)
 
 void fill_rope_table(const ml_model_spec *spec, int64_t positions, float *cosine, float *sine)
 {
-    int64_t half = spec->head_dim / 2;
+    int64_t rotated = ml_model_rope_width(spec), half = rotated / 2;
     for (int64_t i = 0; i < half; i++) {
-        double plain = pow(spec->rope_theta, -2.0 * (double)i / (double)spec->head_dim);
+        double plain = pow(spec->rope_theta, -2.0 * (double)i / (double)rotated);
         float frequency = (float)scaled_frequency(&spec->rope_scaling, plain);
         for (int64_t p = 0; p < positions; p++) {
             float angle = (float)p * frequency;

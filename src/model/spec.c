@@ -34,9 +34,14 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
 
 static ml_status check_rotation(const ml_model_spec *s, ml_status bad)
 {
-    if (s->head_dim % 2 != 0)
-        return ml_fail(bad, "model: rotary embedding needs an even head_dim, found %" PRId64,
-                       s->head_dim);
+    if (s->rope_width < 0 || s->rope_width > s->head_dim)
+        return ml_fail(bad, "model: rope_width is %" PRId64 ", expected 0 (all) to head_dim",
+                       s->rope_width);
+    if (ml_model_rope_width(s) % 2 != 0)
+        return ml_fail(bad,
+                       "model: rotary embedding turns an even number of a head's elements, found "
+                       "%" PRId64,
+                       ml_model_rope_width(s));
     if (!(s->rope_theta > 0.0))
         return ml_fail(bad, "model: rope_theta is %g, expected > 0", s->rope_theta);
     const ml_rope_scaling *r = &s->rope_scaling;
@@ -70,7 +75,7 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
     const ml_family *f = s->family;
     const ml_model_spec *own = &f->defaults;
     if (s->norm != own->norm || s->positions != own->positions || s->gated != own->gated ||
-        s->qk_norm != own->qk_norm)
+        s->qk_norm != own->qk_norm || s->rope_neighbours != own->rope_neighbours)
         return ml_fail(bad, "model: norms, positions or MLP are not those of the %s family",
                        f->title);
     if (f->plain_heads && s->kv_heads != s->heads)
@@ -111,6 +116,11 @@ void ml_model_spec_complete(ml_model_spec *s)
     if (s->kv_heads == 0) s->kv_heads = s->heads;
     if (s->head_dim == 0 && s->heads > 0) s->head_dim = s->width / s->heads;
     if (s->mlp_width == 0 && s->width < LARGEST) s->mlp_width = s->family->mlp_factor * s->width;
+}
+
+int64_t ml_model_rope_width(const ml_model_spec *s)
+{
+    return s->rope_width > 0 ? s->rope_width : s->head_dim;
 }
 
 /* ---- windows ------------------------------------------------------------------------------- */

@@ -131,6 +131,8 @@ static void rmsnorm(bench *s)
     check(s, "rmsnorm dx, added", rmsnorm_loss, s->x, T * D, s->dx, 1);
 }
 
+static ml_rope_shape rope_shape = {HEADS, HEAD_DIM, HEAD_DIM, false};
+
 static void rotate(bench *s, float *x, bool inverse)
 {
     static const int32_t position[T] = {0, 1, 2, 0, 1};
@@ -139,7 +141,7 @@ static void rotate(bench *s, float *x, bool inverse)
         cosine[i] = cosf(0.7f * (float)i);
         sine[i] = sinf(0.7f * (float)i);
     }
-    s->k->rope(T, HEADS, HEAD_DIM, x, Q, position, cosine, sine, inverse);
+    s->k->rope(&rope_shape, T, x, Q, position, cosine, sine, inverse);
 }
 
 /* HEADS heads of HEAD_DIM in rows of Q, with the first HEAD_DIM weights. */
@@ -168,9 +170,13 @@ static double rope_loss(bench *s)
 
 static void rope(bench *s)
 {
-    memcpy(s->dx, s->c, sizeof s->dx);
-    rotate(s, s->dx, true);
-    check(s, "rope", rope_loss, s->x, T * Q, s->dx, 0);
+    for (int kind = 0; kind < 4; kind++) { /* the whole head or a part of it, both layouts */
+        rope_shape.rotated = kind & 1 ? HEAD_DIM - 2 : HEAD_DIM;
+        rope_shape.neighbours = kind & 2;
+        memcpy(s->dx, s->c, sizeof s->dx);
+        rotate(s, s->dx, true);
+        check(s, "rope", rope_loss, s->x, T * Q, s->dx, 0);
+    }
 }
 
 static double activation_loss(bench *s)

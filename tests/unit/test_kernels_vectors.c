@@ -200,16 +200,16 @@ static void rope(const ml_kernels *k, int64_t T, int64_t half)
     static int32_t position[T_MOST];
     for (int32_t t = 0; t < T; t++) position[t] = (3 * t) % 50;
     float *cosine = fresh("cos", 1), *sine = fresh("sin", 1);
-    pair x = pair_of("x", 1);
-    for (int inverse = 0; inverse < 2; inverse++) {
-        k->rope(T, HEADS, 2 * half, x.got, ld, position, cosine, sine, inverse);
-        ml_kernels_reference()->rope(T, HEADS, 2 * half, x.want, ld, position, cosine, sine,
-                                     inverse);
-        compare("rope", k, x, 4e-6);
+    for (int kind = 0; kind < 8; kind++) {
+        const ml_rope_shape shape = {HEADS, 2 * half, kind & 1 ? half / 2 * 2 : 2 * half, kind & 2};
+        pair x = pair_of("x", 1);
+        k->rope(&shape, T, x.got, ld, position, cosine, sine, kind & 4);
+        ml_kernels_reference()->rope(&shape, T, x.want, ld, position, cosine, sine, kind & 4);
+        compare("rope", k, x, 2e-6);
+        release(x);
     }
     ml_memory_free(cosine);
     ml_memory_free(sine);
-    release(x);
 }
 
 static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)

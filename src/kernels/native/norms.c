@@ -168,22 +168,32 @@ static void headnorm_backward(int64_t T, int64_t heads, int64_t head_dim, const 
         for (int64_t i = 0; i < head_dim; i++) dw[i] += sum[part][i];
 }
 
-static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+/* Element i of the first and of the second of each pair: `step` from one pair to the next. */
+ML_INLINE void turn_pairs(int64_t pairs, float *first, float *second, int64_t step, const float *c,
+                          const float *s, float sign)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < pairs; i++) {
+        float a = first[step * i], b = second[step * i], turn = sign * s[i];
+        first[step * i] = a * c[i] - b * turn;
+        second[step * i] = b * c[i] + a * turn;
+    }
+}
+
+static void rope(const ml_rope_shape *shape, int64_t T, float *x, int64_t ldx,
                  const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
-    int64_t half = head_dim / 2;
+    int64_t half = shape->rotated / 2, heads = shape->heads;
     float sign = inverse ? -1 : 1;
-#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
+#pragma omp parallel for schedule(static) if (T * heads * shape->rotated >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
         const float *c = cosine + position[t] * half, *s = sine + position[t] * half;
         for (int64_t j = 0; j < heads; j++) {
-            float *first = x + t * ldx + j * head_dim, *second = first + half;
-#pragma omp simd
-            for (int64_t i = 0; i < half; i++) {
-                float a = first[i], b = second[i], turn = sign * s[i];
-                first[i] = a * c[i] - b * turn;
-                second[i] = b * c[i] + a * turn;
-            }
+            float *head = x + t * ldx + j * shape->head_dim;
+            if (shape->neighbours)
+                turn_pairs(half, head, head + 1, 2, c, s, sign);
+            else
+                turn_pairs(half, head, head + half, 1, c, s, sign);
         }
     }
 }

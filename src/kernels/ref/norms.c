@@ -93,19 +93,20 @@ static void headnorm_backward(int64_t T, int64_t heads, int64_t head_dim, const 
         }
 }
 
-static void rope(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
+static void rope(const ml_rope_shape *shape, int64_t T, float *x, int64_t ldx,
                  const int32_t *position, const float *cosine, const float *sine, bool inverse)
 {
-    int64_t half = head_dim / 2;
+    int64_t half = shape->rotated / 2, step = shape->neighbours ? 2 : 1,
+            apart = shape->neighbours ? 1 : half;
     for (int64_t t = 0; t < T; t++)
-        for (int64_t j = 0; j < heads; j++) {
-            float *first = x + t * ldx + j * head_dim, *second = first + half;
+        for (int64_t j = 0; j < shape->heads; j++) {
+            float *head = x + t * ldx + j * shape->head_dim;
             for (int64_t i = 0; i < half; i++) {
                 float c = cosine[position[t] * half + i], s = sine[position[t] * half + i];
-                float a = first[i], b = second[i];
+                float a = head[i * step], b = head[i * step + apart];
                 if (inverse) s = -s;
-                first[i] = a * c - b * s;
-                second[i] = b * c + a * s;
+                head[i * step] = a * c - b * s;
+                head[i * step + apart] = b * c + a * s;
             }
         }
 }

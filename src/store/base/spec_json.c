@@ -45,6 +45,8 @@ static const field fields[] = {
     {"rope_scaling", "high_freq_factor", FIELD_REAL, AT(rope_scaling.high_freq_factor), NULL,
      false},
     {"rope_scaling", "original_context", FIELD_INT, AT(rope_scaling.original_context), NULL, false},
+    {"", "rope_width", FIELD_INT, AT(rope_width), NULL, true},
+    {"", "rope_neighbours", FIELD_BOOL, AT(rope_neighbours), NULL, true},
     {"", "tied_head", FIELD_BOOL, AT(tied_head), NULL, false},
     {"", "qkv_bias", FIELD_BOOL, AT(qkv_bias), NULL, false},
     {"", "o_bias", FIELD_BOOL, AT(o_bias), NULL, false},

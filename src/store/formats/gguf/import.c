@@ -147,10 +147,10 @@ static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
     if (linear != 0.0 && linear != 1.0)
         return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path,
                        linear);
-    if (rotated != (double)s->head_dim)
-        return ml_fail(ML_INPUT,
-                       "%s: rope.dimension_count %g of heads of %" PRId64 ": not supported",
-                       g->file.path, rotated, s->head_dim);
+    if (!(rotated >= 2.0 && rotated <= (double)s->head_dim))
+        return ml_fail(ML_INPUT, "%s: rope.dimension_count %g of heads of %" PRId64, g->file.path,
+                       rotated, s->head_dim);
+    s->rope_width = rotated < (double)s->head_dim ? (int64_t)rotated : 0;
     const gguf_value *scaling = find_own(g, "rope.scaling.type"),
                      *factor = find_own(g, "rope.scaling.factor");
     if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)

@@ -127,19 +127,41 @@ done:
     return st;
 }
 
+static double part_of_head(const ml_model_spec *s)
+{
+    return s->rope_width > 0 ? (double)s->rope_width / (double)s->head_dim : 1.0;
+}
+
+/* As transformers has it: int(head_dim · partial_rotary_factor). */
+static ml_status read_rope_width(double part, ml_model_spec *s)
+{
+    if (part != 1.0 && !s->family->hf.rope.part)
+        return ml_fail(ML_INPUT, "partial_rotary_factor: %g: %s rotates whole heads", part,
+                       s->family->title);
+    if (!(part > 0.0 && part <= 1.0))
+        return ml_fail(ML_INPUT, "partial_rotary_factor: %g, expected more than 0, at most 1",
+                       part);
+    s->rope_width = part < 1.0 ? (int64_t)((double)s->head_dim * part) : 0;
+    if (part < 1.0 && s->rope_width < 2)
+        return ml_fail(ML_INPUT, "partial_rotary_factor: %g of heads of %" PRId64 " turns nothing",
+                       part, s->head_dim);
+    return ML_OK;
+}
+
 /* rope_theta + rope_scaling (transformers 4) or rope_parameters (5). */
 static ml_status read_rope(const json_t *o, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    double theta = s->rope_theta, partial = 1.0;
+    const ml_rope_keys *keys = &s->family->hf.rope;
+    double theta = s->rope_theta, partial = part_of_head(s);
     const json_t *rope = json_object_get(o, "rope_parameters");
     if (!rope || json_is_null(rope)) rope = json_object_get(o, "rope_scaling");
     ML_TRY(get_real(o, "rope_theta", &theta, &theta));
+    if (keys->part) ML_TRY(get_real(o, keys->part, &partial, &partial));
     ML_TRY(get_real(o, "partial_rotary_factor", &partial, &partial));
     if (json_is_object(rope)) ML_TRY(get_real(rope, "rope_theta", &theta, &theta));
     if (json_is_object(rope)) ML_TRY(get_real(rope, "partial_rotary_factor", &partial, &partial));
-    if (partial != 1.0)
-        return ml_fail(ML_INPUT, "partial_rotary_factor: %g is not supported, only 1", partial);
+    ML_TRY(read_rope_width(partial, s));
     s->rope_theta = theta;
     if (!rope || json_is_null(rope)) return ML_OK;
     const json_t *kind = json_object_get(rope, "rope_type");
@@ -320,6 +342,10 @@ static int add_rope(json_t *o, const ml_model_spec *s)
 {
     const ml_rope_scaling *r = &s->rope_scaling;
     int failed = json_object_set_new(o, "rope_theta", json_real(s->rope_theta));
+    double part = part_of_head(s);
+    if ((int64_t)(part * (double)s->head_dim) < ml_model_rope_width(s)) part = nextafter(part, 1.0);
+    if (s->family->hf.rope.part)
+        failed |= json_object_set_new(o, s->family->hf.rope.part, json_real(part));
     if (r->factor == 0.0) return failed;
     return failed |
            json_object_set_new(o, "rope_scaling",

@@ -64,12 +64,13 @@ ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out)
     int64_t own = 0, rope = sizeof rope_keys / sizeof *rope_keys - 1;
     *out = (hf_config_keys){0};
     while (family->hf.keys[own].key) own++;
-    if (own + rope + 5 >= HF_CONFIG_KEYS)
+    if (own + rope + 6 >= HF_CONFIG_KEYS)
         return ml_fail(ML_INPUT, "the %s family has more keys than can be checked", family->title);
     for (int64_t i = 0; i < own; i++)
         add_key(out, family->hf.keys[i].key, kinds_of(family->hf.keys[i].kind));
     if (family->defaults.positions == ML_POSITIONS_ROTARY)
         for (int64_t i = 0; i < rope; i++) add_key(out, rope_keys[i].path, rope_keys[i].kinds);
+    add_key(out, family->hf.rope.part, NUMBER);
     if (!w->size) return ML_OK;
     add_key(out, w->size, INTEGER);
     add_key(out, w->on, FLAG);
