@@ -83,6 +83,7 @@ typedef enum ml_keep_activations {
     ML_KEEP_SELECTIVE,
     ML_KEEP_CHECKPOINT
 } ml_keep_activations;
+typedef enum ml_measure { ML_MEASURE_ONCE, ML_MEASURE_ALWAYS } ml_measure;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
 /* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or
  * those of a text, are to the base. */
@@ -214,6 +215,7 @@ typedef struct ml_run_config {
     ml_dtype precision; /* bf16 */
     char *backend;      /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
+    ml_measure measure; /* once: rates of products are kept from one start to the next */
 } ml_run_config;
 
 /* Reads `path` as ml_grid_read_text does (world rank 0 reads the file, every rank gets it),

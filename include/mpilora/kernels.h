@@ -226,8 +226,10 @@ typedef struct ml_kernels_options {
     const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
                                 MPILORA_VECTOR_PATH overrides it */
     const ml_kernels_paths *among; /* NULL: all that this processor has. Borrowed */
-    ml_dtype weight_dtype;         /* of the weights that will be multiplied */
-    int64_t tokens;                /* the largest T */
+    bool recall; /* rates that an earlier start has kept are taken in the place of new ones */
+    bool keep;   /* rates that are measured are kept for later starts */
+    ml_dtype weight_dtype;   /* of the weights that will be multiplied */
+    int64_t tokens;          /* the largest T */
     const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and
                                 used to size the workspace */
     int64_t nshapes;
@@ -268,7 +270,9 @@ bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
  * takes the same one: in the order of the build's list, a backend takes the place of the one
  * before where the medians of ml_kernels_measure say 1.3 times as fast, or more, in both
  * directions; a model without a product of 1e8 operations keeps the first, since there is less to
- * win than noise makes of a rate. This takes < 1 s, and nothing where a backend is forced. The
+ * win than noise makes of a rate. This takes < 1 s, and nothing where a backend is forced, or
+ * where rates are recalled: they are kept by processor, libraries, shapes and threads in
+ * $XDG_CACHE_HOME/mpilora, by default ~/.cache/mpilora; a warning says where they cannot be. The
  * chosen one is checked against ref/ on a small product (a library that computes wrong results is
  * left out with a warning). To give all ranks one path, create on rank 0 among those that all
  * have, broadcast its backend and vector_path, and force these on the others.
@@ -307,12 +311,13 @@ ml_status ml_kernels_measure(const ml_kernels_options *options, const ml_kernels
                              int64_t count, const ml_kernels *const *tables,
                              ml_kernels_rate *rates) ML_NODISCARD;
 
-/* The measured rates of `kernels`, of one thread; returns their number.
+/* The measured rates of `kernels`, of one thread; returns their number. *recalled (may be NULL):
+ * they are those of an earlier start.
  * Shapes: GF/s.
  * Ownership: borrowed from `kernels`.
  * Local.
  * Errors: none. */
-int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates);
+int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates, bool *recalled);
 
 /* The fp32 multiply-add rate that all threads of this rank reach on registers alone, measured now
  * (some 10 ms) with the instructions of the vector path; 0 under "ref".

@@ -11,6 +11,7 @@ static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
+static const char *const measures[] = {"once", "always", NULL};
 
 #define AT(field) offsetof(ml_run_config, field)
 #define ANY_INT 9e18
@@ -338,6 +339,13 @@ static const key table[] = {
      .offset = AT(vector_path),
      .nullable = true,
      .about = "Forces the path of everything else: `avx512`, `avx2`, `generic` or `ref`."},
+    {.path = "kernels.measure",
+     .kind = KEY_CHOICE,
+     .offset = AT(measure),
+     .choices = measures,
+     .about = "`once`: the rates that choose a path of products are kept in "
+              "`$XDG_CACHE_HOME/mpilora` (`~/.cache/mpilora`), by processor, libraries, shapes and "
+              "threads. `always`: measured at every start."},
     {.path = NULL},
 };
 enum { KEYS = sizeof table / sizeof *table, DEFAULT_MICRO = 8 };

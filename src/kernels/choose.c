@@ -1,5 +1,5 @@
 /* Chooses the vector path by what the processor can run, and the backend by measuring the
- * candidates (measure.c).
+ * candidates (measure.c), or by what an earlier start measured (remember.c).
  *
  * Flags do not tell which product is fastest: a library may not know the processor, and a bf16
  * instruction can be half as fast as fp32. But a measurement is noisy, and other products have
@@ -21,6 +21,13 @@ static const ml_vector_path *const vector_paths[] = {
     &ml_vector_path_avx512, &ml_vector_path_avx2,
 #endif
     &ml_vector_path_generic, NULL}; /* the widest first */
+
+const ml_backend *ml_backend_find(const char *name)
+{
+    for (const ml_backend *const *p = backends; *p; p++)
+        if (name && !strcmp((*p)->name, name)) return *p;
+    return NULL;
+}
 
 static bool is_auto(const char *name) { return !name || !strcmp(name, "auto"); }
 
@@ -279,6 +286,7 @@ static ml_status choose_measured(ml_kernels_owner *owner, const ml_kernels_optio
         ML_TRY(measure_candidates(owner, options, tables));
         best = choose_rate(owner, options);
         warn_of_slow_blas(owner, options->tokens);
+        if (options->keep) ml_rates_keep(owner, options);
     }
 done:
     for (int64_t i = 0; i < count; i++)
@@ -289,8 +297,24 @@ done:
     return ML_OK;
 }
 
+/* By the rates of an earlier start; *done false: there are none, or what they name is wrong. */
+static ml_status choose_recalled(ml_kernels_owner *owner, const ml_kernels_options *options,
+                                 bool *done)
+{
+    *done = false;
+    if (!options->recall || options->nshapes == 0 || !ml_rates_recall(owner, options)) return ML_OK;
+    const ml_backend *path = ml_backend_find(owner->rates[choose_rate(owner, options)].path);
+    ml_status st = start_path(owner, options, path, done);
+    if (st != ML_OK || !*done) return st;
+    owner->product = path;
+    owner->recalled = true;
+    return ML_OK;
+}
+
 ml_status ml_choose_backend(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return is_auto(options->backend) ? choose_measured(owner, options)
-                                     : choose_forced(owner, options);
+    bool done;
+    if (!is_auto(options->backend)) return choose_forced(owner, options);
+    ml_status st = choose_recalled(owner, options, &done);
+    return st != ML_OK || done ? st : choose_measured(owner, options);
 }

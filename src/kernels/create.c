@@ -70,10 +70,11 @@ void ml_kernels_destroy(ml_kernels *kernels)
     ml_memory_free(owner);
 }
 
-int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates)
+int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rates, bool *recalled)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(kernels);
     *rates = owner->rates;
+    if (recalled) *recalled = owner->recalled;
     return owner->nrates;
 }
 

@@ -38,6 +38,7 @@ typedef struct ml_kernels_owner {
     const struct ml_backend *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
+    bool recalled;          /* the rates are an earlier start's */
     void *product_state;    /* of the backend: cached primitives */
     float *product_scratch; /* widened panels, narrowed activations */
     int64_t product_floats; /* its size */
@@ -81,8 +82,14 @@ extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
 ml_status ml_choose_backend(ml_kernels_owner *owner,
                             const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *options) ML_NODISCARD;
+const ml_backend *ml_backend_find(const char *name); /* NULL: this build has none of the name */
 int64_t ml_product_scratch_floats(const ml_kernels_options *options,
                                   int threads); /* the most that a path which may be chosen needs */
+
+/* remember.c: owner->rates from an earlier start; false: there are none for these options. And
+ * keeps them for the next. */
+bool ml_rates_recall(ml_kernels_owner *owner, const ml_kernels_options *options);
+void ml_rates_keep(const ml_kernels_owner *owner, const ml_kernels_options *options);
 
 /* measure.c. *right: does the table compute what the reference does, on a small part of the run's
  * first shape? */

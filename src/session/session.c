@@ -302,7 +302,11 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
     ml_status st = ML_OK;
     ml_weight shapes[ML_MODEL_SHAPES];
     const ml_kernels_paths common = session_common_paths(s);
-    ml_kernels_options o = {.backend = backend, .vector_path = vector_path, .among = &common};
+    ml_kernels_options o = {.backend = backend,
+                            .vector_path = vector_path,
+                            .among = &common,
+                            .recall = s->config->measure == ML_MEASURE_ONCE,
+                            .keep = true};
     struct {
         char product[32], vector[32];
     } choice = {"", ""};

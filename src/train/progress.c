@@ -14,12 +14,14 @@ static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 static void print_kernels(const session *s)
 {
     const ml_kernels_rate *rates;
-    int64_t n = ml_kernels_rates(s->kernels, &rates);
+    bool recalled;
+    int64_t n = ml_kernels_rates(s->kernels, &rates, &recalled);
     ml_log("  products     %s, vectors %s", s->kernels->backend, s->kernels->vector_path);
     for (int64_t i = 0; i < n; i++)
         if (rates[i].forward.median > 0.0)
             ml_log("               %-14s forward %.0f, backward %.0f GF/s a thread", rates[i].path,
                    rates[i].forward.median, rates[i].backward.median);
+    if (recalled) ml_log("               as an earlier start measured (kernels.measure: once)");
 }
 
 static void print_load(const session *s)

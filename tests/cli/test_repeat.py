@@ -1,5 +1,5 @@
-"""The same command, the same bits: one choice of the kernels' paths beside a load on all cores, recorded where a run can be repeated from it; taken again by
-a resumed run where the processor has it, and by every rank of unequal nodes."""
+"""The same command, the same bits: one choice of the kernels' paths beside a load on all cores, kept for later starts, recorded where a run can be repeated
+from it; taken again by a resumed run where the processor has it, and by every rank of unequal nodes."""
 
 import json
 import os
@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 
 MODEL = "{family: llama, layers: 2, width: 256, heads: 4, kv_heads: 2, mlp_width: 512, vocab: 257, context: 64}"
+WIDER = "{family: llama, layers: 1, width: 512, heads: 4, kv_heads: 2, mlp_width: 1024, vocab: 257, context: 64}"  # has a product of 1e8 operations
 STARTS = 8
 WIDE = "avx512,avx2"  # what is left without them is in every build
 checks = harness.Checks()
@@ -42,7 +43,7 @@ def kernels_of(run_dir):
 def check_starts(folder):
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
     try:
-        config, found = configure(folder, "starts"), set()
+        config, found = configure(folder, "starts", measure="always"), set()
         for _ in range(STARTS):
             train(config, "--fresh", OMP_NUM_THREADS=str(os.cpu_count()), OMP_WAIT_POLICY="passive")
             found.add((*losses(f"{folder}/starts"), *kernels_of(f"{folder}/starts")))
@@ -51,6 +52,47 @@ def check_starts(folder):
             process.kill()
             process.wait()
     checks.that(len(found) == 1, f"{STARTS} equal starts beside a load have {len(found)} results: {found}")
+
+
+def check_kept(folder):
+    """Rates are measured once, in a file that decides the next start's choice; what cannot be read is measured again, what cannot be written is said once."""
+    os.mkdir(f"{folder}/kept")
+    harness.make_base(f"{folder}/kept", WIDER)
+    base, cache = f"{folder}/kept/base.h5", f"{folder}/kept/cache"
+    config = configure(folder, "kept-run", measure="once")
+    start = ("--fresh", "--set", f"base={base}", "--set", "batch.micro=4")
+    kept = "as an earlier start measured"
+
+    def chosen(*options, **environment):
+        said = train(config, *start, *options, **dict({"XDG_CACHE_HOME": cache}, **environment))
+        return said, harness.read_summary(f"{folder}/kept-run")["product_path"]
+
+    said, first = chosen()
+    files = os.listdir(f"{cache}/mpilora")
+    checks.that(kept not in said and len(files) == 1 and files[0].startswith("products-"), f"first start: {files}: {said}")
+    file = f"{cache}/mpilora/{files[0]}"
+    said, again = chosen()
+    checks.that(kept in said and again == first, f"second start: {again} after {first}: {said}")
+    checks.that(kept not in chosen("--set", "kernels.measure=always")[0], "kernels.measure=always did not measure")
+    with open(file) as f:
+        good = json.load(f)
+    other = next(rate["path"] for rate in good["rates"] if rate["path"] not in (first, "native"))
+    for rate in good["rates"]:
+        rate["forward"] = rate["backward"] = [900.0, 800.0, 1000.0] if rate["path"] == other else [10.0, 9.0, 11.0]
+    with open(file, "w") as f:
+        json.dump(good, f)
+    checks.that(chosen()[1] == other, f"the kept rates name {other}, taken was {chosen()[1]}")
+    for name, text in (("cut", json.dumps(good)[:-9]), ("another's", json.dumps(dict(good, measured_with="another processor"))), ("empty", ""),
+                       ("unknown path", json.dumps(good).replace(f'"{other}"', '"abacus"')), ("kinds", json.dumps(dict(good, rates=[{"path": 7}]))),
+                       ("negative", json.dumps(good).replace("900.0", "-900.0"))):
+        with open(file, "w") as f:
+            f.write(text)
+        said, path = chosen()
+        checks.that(kept not in said and path == first, f"kept rates, {name}: {path} after {first}: {said}")
+        checks.that(kept in chosen()[0], f"kept rates, {name}: not written again")
+    for name, environment in (("no room", {"XDG_CACHE_HOME": "/proc/nowhere"}), ("no place", {"XDG_CACHE_HOME": "", "HOME": ""})):
+        said = chosen(**environment)[0]
+        checks.that(said.count("are not kept, so the next start measures again") == 1, f"kept rates, {name}: {said}")
 
 
 def check_records(folder):
@@ -103,6 +145,7 @@ with tempfile.TemporaryDirectory() as folder:
     harness.make_base(folder, MODEL)
     harness.make_data(folder, [[(i * i + 7 * j + j * j * i) % 257 for j in range(30 + i % 30)] for i in range(20)])
     check_starts(folder)
+    check_kept(folder)
     check_records(folder)
     check_other_processor(folder)
     check_unequal_nodes(folder)

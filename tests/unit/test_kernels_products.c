@@ -188,7 +188,7 @@ static void auto_measures_what_can_run(void **state)
         ml_kernels *k;
         const ml_kernels_rate *rates;
         assert_int_equal(ml_kernels_create(&k, &options), ML_OK);
-        int64_t count = ml_kernels_rates(k, &rates);
+        int64_t count = ml_kernels_rates(k, &rates, NULL);
         assert_true(count >= 2);
         for (int64_t i = 0; i < count; i++)
             assert_true(rates[i].forward.least > 0 && rates[i].backward.least > 0);

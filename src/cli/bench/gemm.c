@@ -41,7 +41,7 @@ static ml_status create_paths(gemm *g, const ml_kernels_options *options)
     const ml_kernels_rate *rates;
     ml_kernels *chosen = NULL;
     ML_TRY(ml_kernels_create(&chosen, options));
-    int64_t count = ml_kernels_rates(chosen, &rates);
+    int64_t count = ml_kernels_rates(chosen, &rates, NULL);
     for (int64_t i = 0; i < count && i < PATHS_MOST; i++) {
         ml_kernels_options forced = *options;
         forced.backend = rates[i].path;
