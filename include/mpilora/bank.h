@@ -61,7 +61,16 @@ ml_status ml_bank_load(ml_bank *bank, const ml_adapter *adapters) ML_NODISCARD;
  * Errors: none. */
 void ml_bank_prepare(ml_bank *bank);
 
-/* The router that sends each row of a pass through its adapter, for ml_model_generate.
+/* Who sends the rows of a pass through their adapters. Before each pass route gets the adapter of
+ * every row, equal ones next to each other; with count 1 it is that of all rows. may_meet: rows of
+ * both may be in one pass. */
+typedef struct ml_router {
+    void *self;
+    void (*route)(void *self, int64_t count, const int64_t *adapter);
+    bool (*may_meet)(void *self, int64_t a, int64_t b);
+} ml_router;
+
+/* The router that sends each row of a pass through its adapter, for ml_generate_tokens.
  * Shapes: none.
  * Ownership: borrows `bank`, which must outlive it.
  * Local.

@@ -5,7 +5,7 @@
 
 #include "mpilora/base.h"
 #include "mpilora/config.h"
-#include "mpilora/model.h"
+#include "mpilora/generate.h"
 
 ML_BEGIN_DECLS
 

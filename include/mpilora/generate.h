@@ -1,5 +1,6 @@
-/* generate: from prompts' texts to continuations' texts. The ranks are replicas, each a
- * tensor-parallel group, that share the prompts. */
+/* generate: continuations of prompts, of token ids by one model (ml_generate_tokens), and of texts
+ * by a whole job (ml_generate_run), whose ranks are replicas, each a tensor-parallel group, that
+ * share the prompts. */
 #ifndef MPILORA_GENERATE_H
 #define MPILORA_GENERATE_H
 
@@ -9,6 +10,55 @@
 #include "mpilora/model.h"
 
 ML_BEGIN_DECLS
+
+/* ---- tokens -------------------------------------------------------------------------------- */
+
+typedef struct ml_generation {
+    int64_t max_new;         /* tokens at most */
+    int32_t end;             /* ends a continuation (and is not part of it); −1: none */
+    int64_t beams;           /* 1: greedy or sampling; more: beam search without early stopping */
+    double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end
+                                included; Hugging Face's default is 1 */
+    int64_t no_repeat_ngram; /* n: no n tokens stand twice in prompt and continuation (Hugging
+                                Face's no_repeat_ngram_size); 0: off */
+    double temperature;      /* 0: greedy */
+    int64_t top_k;           /* 0: all */
+    double top_p;            /* 1: all */
+    uint64_t seed;
+} ml_generation;
+
+/* A prompt and its continuation, without `end`. */
+typedef struct ml_request {
+    const int32_t *prompt; /* [length], virtual tokens among them; borrowed */
+    int64_t length;
+    int64_t adapter; /* a number that means something to the router */
+    int64_t number;  /* its stream of random numbers, where it samples */
+    int32_t *out;    /* room for max_new; borrowed */
+    int64_t count;   /* set: tokens in `out` */
+} ml_request;
+
+/* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts
+ * that begin alike share that beginning where they begin at the same time. A continuation depends
+ * on its own request alone, but for rounding. The same on every rank of the tp group. The model
+ * must be reserved for ml_generation_tokens. `router` NULL: the model as it is.
+ * Shapes: requests[count].
+ * Ownership: all borrowed; the requests' `out` is written.
+ * Collective over tp.
+ * Errors: ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC where logits are not
+ * finite; ML_RESOURCE. */
+ml_status ml_generate_tokens(ml_model *model, const ml_generation *options, int64_t count,
+                             ml_request *requests, int64_t together,
+                             const ml_router *router) ML_NODISCARD;
+
+/* The most tokens that a pass of ml_generate_tokens has.
+ * Shapes: tokens.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
+                             const ml_request *requests, int64_t together);
+
+/* ---- texts --------------------------------------------------------------------------------- */
 
 typedef struct ml_prompt {
     const char *text;

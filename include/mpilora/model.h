@@ -327,6 +327,13 @@ void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t 
  * Errors: ML_RESOURCE. */
 ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
 
+/* The tokens that ml_model_reserve made room for; 0 before it.
+ * Shapes: T tokens.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_reserved_tokens(const ml_model *model);
+
 /* Adds the bytes that ml_model_reserve accounts for in each category.
  * Shapes: bytes.
  * Ownership: borrows `model`.
@@ -368,7 +375,7 @@ double ml_model_backward_seconds(const ml_model *model);
  * Errors: none. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 
-/* ---- generation ---------------------------------------------------------------------------- */
+/* ---- sequences that grow ------------------------------------------------------------------- */
 
 /* Keys and values of several sequences ("slots") that grow token by token; what sequences have in
  * common from the beginning lies in memory once. */
@@ -429,60 +436,6 @@ void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, con
  * Errors: none. */
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
                      const int32_t *token, float *logits);
-
-typedef struct ml_generation {
-    int64_t max_new;         /* tokens at most */
-    int32_t end;             /* ends a continuation (and is not part of it); −1: none */
-    int64_t beams;           /* 1: greedy or sampling; more: beam search without early stopping */
-    double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end
-                                included; Hugging Face's default is 1 */
-    int64_t no_repeat_ngram; /* n: no n tokens stand twice in prompt and continuation (Hugging
-                                Face's no_repeat_ngram_size); 0: off */
-    double temperature;      /* 0: greedy */
-    int64_t top_k;           /* 0: all */
-    double top_p;            /* 1: all */
-    uint64_t seed;
-} ml_generation;
-
-/* A prompt and its continuation, without `end`. */
-typedef struct ml_request {
-    const int32_t *prompt; /* [length], virtual tokens among them; borrowed */
-    int64_t length;
-    int64_t adapter; /* a number that means something to the router */
-    int64_t number;  /* its stream of random numbers, where it samples */
-    int32_t *out;    /* room for max_new; borrowed */
-    int64_t count;   /* set: tokens in `out` */
-} ml_request;
-
-/* Who sends the rows of a pass through their adapters. Before each pass route gets the adapter of
- * every row, equal ones next to each other; with count 1 it is that of all rows. may_meet: rows of
- * both may be in one pass. */
-typedef struct ml_router {
-    void *self;
-    void (*route)(void *self, int64_t count, const int64_t *adapter);
-    bool (*may_meet)(void *self, int64_t a, int64_t b);
-} ml_router;
-
-/* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts
- * that begin alike share that beginning where they begin at the same time. A continuation depends
- * on its own request alone, but for rounding. The same on every rank of the tp group. The model
- * must be reserved for ml_generation_tokens. `router` NULL: the model as it is.
- * Shapes: requests[count].
- * Ownership: all borrowed; the requests' `out` is written.
- * Collective over tp.
- * Errors: ML_USAGE where a prompt and max_new exceed the context; ML_NUMERIC where logits are not
- * finite; ML_RESOURCE. */
-ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count,
-                            ml_request *requests, int64_t together,
-                            const ml_router *router) ML_NODISCARD;
-
-/* The most tokens that a pass of ml_model_generate has.
- * Shapes: tokens.
- * Ownership: all borrowed.
- * Local.
- * Errors: none. */
-int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
-                             const ml_request *requests, int64_t together);
 
 ML_END_DECLS
 

@@ -1,5 +1,6 @@
 /* Generation in memory, to be measured: one sequence, greedy, beside a plain read of the same
  * weights. */
+#include "mpilora/generate.h"
 #include "mpilora/trial.h"
 #include "session/session.h"
 
@@ -123,7 +124,7 @@ ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
     ml_request request = {.prompt = &first, .length = 1, .out = t->out};
     ml_grid_barrier(t->session.grid);
     double start = ml_seconds();
-    ml_status st = ml_model_generate(t->session.model, &greedy, 1, &request, 1, NULL);
+    ml_status st = ml_generate_tokens(t->session.model, &greedy, 1, &request, 1, NULL);
     *seconds = ml_seconds() - start;
     return ml_grid_agree(t->session.grid, st);
 }

@@ -220,6 +220,8 @@ done:
     return st;
 }
 
+int64_t ml_model_reserved_tokens(const ml_model *m) { return m->act.tokens; }
+
 void release_activations(ml_model *m)
 {
     ml_memory_free(m->act.saved_storage);

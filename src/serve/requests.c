@@ -122,7 +122,7 @@ ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
     int64_t mine = ml_part_start(r->count, dp, place),
             end = mine + ml_part_count(r->count, dp, place);
     ml_status st = ml_grid_settle(
-        ml_model_generate(model, generation, end - mine, r->request + mine, together, router));
+        ml_generate_tokens(model, generation, end - mine, r->request + mine, together, router));
     return st == ML_OK && dp > 1 ? exchange(r, grid, mine, end) : st;
 }
 

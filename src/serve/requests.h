@@ -3,8 +3,8 @@
 #define MPILORA_SERVE_REQUESTS_H
 
 #include "mpilora/data.h"
+#include "mpilora/generate.h"
 #include "mpilora/grid.h"
-#include "mpilora/model.h"
 #include "mpilora/store.h"
 
 typedef struct requests {

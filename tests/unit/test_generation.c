@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "mpilora/generate.h"
 #include "mpilora/import.h"
 #include "mpilora/kernels.h"
 
@@ -92,7 +93,7 @@ static ml_status continue_one(world *w, const int32_t *prompt, int64_t n, const 
                               int32_t *out, int64_t *count)
 {
     ml_request request = {.prompt = prompt, .length = n, .out = out};
-    ml_status st = ml_model_generate(w->model, g, 1, &request, 1, NULL);
+    ml_status st = ml_generate_tokens(w->model, g, 1, &request, 1, NULL);
     *count = request.count;
     return st;
 }

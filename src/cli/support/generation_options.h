@@ -3,7 +3,7 @@
 #define MPILORA_CLI_SUPPORT_GENERATION_OPTIONS_H
 
 #include "cli/support/options.h"
-#include "mpilora/model.h"
+#include "mpilora/generate.h"
 
 typedef struct generation_options {
     ml_generation generation;

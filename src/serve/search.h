@@ -1,9 +1,9 @@
 /* The search for one continuation, apart from the model: it takes logits and says which tokens
  * come next. Greedy, sampling, or a beam search as Hugging Face's with early_stopping False. */
-#ifndef MPILORA_MODEL_SEARCH_H
-#define MPILORA_MODEL_SEARCH_H
+#ifndef MPILORA_SERVE_SEARCH_H
+#define MPILORA_SERVE_SEARCH_H
 
-#include "model/sample.h"
+#include "serve/sample.h"
 
 typedef struct search {
     const ml_generation *options;

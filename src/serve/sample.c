@@ -1,5 +1,5 @@
 /* Choosing tokens from logits: greedy, best candidates of several beams, sampling. */
-#include "model/sample.h"
+#include "serve/sample.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Greedy search, sampling and beam search for one continuation. */
-#include "model/search.h"
+#include "serve/search.h"
 
 #include <math.h>
 

@@ -1,8 +1,8 @@
 /* Choosing tokens from logits. */
-#ifndef MPILORA_MODEL_SAMPLE_H
-#define MPILORA_MODEL_SAMPLE_H
+#ifndef MPILORA_SERVE_SAMPLE_H
+#define MPILORA_SERVE_SAMPLE_H
 
-#include "mpilora/model.h"
+#include "mpilora/generate.h"
 
 /* A token and its score (log-probability, or logit), of row `row`. */
 typedef struct candidate {

@@ -1,11 +1,11 @@
-/* Many continuations: requests wait in order of their prompts, prompts that begin alike go through
- * the model together, then every request's rows take one token a pass. Where a search ends its
- * place is taken by a waiting request. */
+/* Many continuations by continuous batching: requests wait in the order of their prompts, prompts
+ * that begin alike go through the model together, then every request's rows take one token a pass.
+ * Where a search ends, its place is taken by a waiting request. */
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "model/model_private.h"
-#include "model/search.h"
+#include "mpilora/generate.h"
+#include "serve/search.h"
 
 /* A request under way; its rows' slots are place·beams …. */
 typedef struct running {
@@ -93,7 +93,7 @@ static ml_status create(generator *g)
     ML_NEW(g->start, g->places + 1, ML_MEM_OTHER, "a pass");
     ML_NEW(g->shared, g->places, ML_MEM_OTHER, "a pass");
     ML_NEW(g->row, g->places, ML_MEM_OTHER, "a pass");
-    ML_NEW(g->token, ml_max(g->model->act.tokens, rows), ML_MEM_OTHER, "a pass");
+    ML_NEW(g->token, ml_max(ml_model_reserved_tokens(g->model), rows), ML_MEM_OTHER, "a pass");
     for (int64_t i = 0; i < g->count; i++) g->waiting[i] = &g->first[i];
     qsort(g->waiting, (size_t)g->count, sizeof *g->waiting, by_prompt);
 done:
@@ -103,7 +103,7 @@ done:
 static ml_status check(const ml_model *model, const ml_generation *o, int64_t count,
                        const ml_request *requests)
 {
-    int64_t context = model->spec.context;
+    int64_t context = ml_model_get_spec(model)->context;
     for (int64_t i = 0; i < count; i++)
         if (requests[i].length + o->max_new > context)
             return ml_fail(ML_USAGE,
@@ -146,7 +146,7 @@ static int64_t pack_prompts(generator *g)
         int64_t shared =
                     before ? ml_min(common_beginning(before, request), request->length - 1) : 0,
                 own = request->length - shared;
-        if (used + own > g->model->act.tokens) break;
+        if (used + own > ml_model_reserved_tokens(g->model)) break;
         g->start[n] = used;
         g->shared[n] = shared;
         memcpy(g->token + used, request->prompt + shared, (size_t)own * sizeof *g->token);
@@ -296,15 +296,15 @@ static ml_status one_token(generator *g)
     return ML_OK;
 }
 
-ml_status ml_model_generate(ml_model *model, const ml_generation *options, int64_t count,
-                            ml_request *requests, int64_t together, const ml_router *router)
+ml_status ml_generate_tokens(ml_model *model, const ml_generation *options, int64_t count,
+                             ml_request *requests, int64_t together, const ml_router *router)
 {
     ml_status st = ML_OK;
     generator g = {.model = model,
                    .options = options,
                    .router = router,
                    .beams = options->beams,
-                   .V = model->spec.vocab,
+                   .V = ml_model_get_spec(model)->vocab,
                    .places = ml_min(count, together),
                    .first = requests,
                    .count = count};
