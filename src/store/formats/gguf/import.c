@@ -2,20 +2,11 @@
  * inside. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 
-#include "io/hdf5_file.h"
 #include "mpilora/data.h"
-#include "mpilora/family.h"
 #include "store/base/import_private.h"
-#include "store/formats/gguf/gguf.h"
+#include "store/formats/gguf/import.h"
 #include "store/formats/huggingface/huggingface.h"
-
-typedef struct gguf_source {
-    gguf_file file;
-    const ml_model_spec *spec;
-    const char *architecture; /* general.architecture */
-} gguf_source;
 
 static void source_close(void *self)
 {
@@ -176,93 +167,6 @@ done:
     return st;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------- */
-
-static void place_of(const gguf_source *g, const ml_model_tensor *t, ml_stored_place *out)
-{
-    ml_stored_place_of(g->spec, t, ML_FORMAT_GGUF, out);
-}
-
-static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
-{
-    ml_stored_place p;
-    place_of(g, t, &p);
-    const gguf_tensor *found = gguf_find_tensor(&g->file, p.name);
-    if (!found) return ml_fail(ML_INPUT, "%s: tensor %s is missing", g->file.path, p.name);
-    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == 1
-                          : found->rows == p.total && found->cols == t->cols;
-    if (!good)
-        return ml_fail(ML_INPUT,
-                       "%s: %s is %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64,
-                       g->file.path, p.name, found->rows, found->cols, t->vector ? 1 : p.total,
-                       t->vector ? p.total : t->cols);
-    return ML_OK;
-}
-
-/* The row of the stored tensor that is this row here. */
-static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_t row)
-{
-    if (t->row->gguf.layout != ML_LAYOUT_PAIRED) return row;
-    int64_t h = g->spec->head_dim, in_head = row % h, half = h / 2;
-    return row - in_head + 2 * (in_head % half) + in_head / half;
-}
-
-static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored,
-                             const ml_model_tensor *t, const ml_stored_place *p, int64_t first,
-                             int64_t count, float *out)
-{
-    ml_status st = ML_OK;
-    float *whole = NULL;
-    ML_NEW(whole, stored->cols, ML_MEM_OTHER, "a vector");
-    ML_TRY(gguf_read_rows(&g->file, stored, 0, 1, whole));
-    for (int64_t i = 0; i < count; i++) out[i] = whole[p->first + stored_row(g, t, first + i)];
-done:
-    ml_memory_free(whole);
-    return st;
-}
-
-static ml_status read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
-                           float *out)
-{
-    const gguf_source *g = self;
-    ml_stored_place p;
-    place_of(g, t, &p);
-    const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
-    if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
-    if (t->row->gguf.layout != ML_LAYOUT_PAIRED)
-        return gguf_read_rows(&g->file, stored, p.first + first, count, out);
-    for (int64_t i = 0; i < count; i++) {
-        ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1,
-                                      out + i * t->cols);
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-}
-
-/* No head of its own, or one that is the embedding byte for byte. */
-static ml_status find_head(const gguf_source *g, bool *tied)
-{
-    ml_status st = ML_OK;
-    enum { PIECE = 1 << 20 };
-    const gguf_tensor *head = gguf_find_tensor(&g->file, "output.weight"),
-                      *embed = gguf_find_tensor(&g->file, "token_embd.weight");
-    char *a = NULL, *b = NULL;
-    *tied = !head || (head->type == embed->type && head->bytes == embed->bytes);
-    if (!head) return ML_OK;
-    ML_NEW(a, PIECE, ML_MEM_OTHER, "a read buffer");
-    ML_NEW(b, PIECE, ML_MEM_OTHER, "a read buffer");
-    for (int64_t at = 0; *tied && at < head->bytes; at += PIECE) {
-        int64_t n = ml_min(PIECE, head->bytes - at);
-        ML_TRY(ml_file_read(g->file.fd, g->file.path, a, n, head->offset + at));
-        ML_TRY(ml_file_read(g->file.fd, g->file.path, b, n, embed->offset + at));
-        *tied = memcmp(a, b, (size_t)n) == 0;
-    }
-done:
-    ml_memory_free(a);
-    ml_memory_free(b);
-    return st;
-}
-
 /* ---- tokenizer ----------------------------------------------------------------------------- */
 
 static int64_t token_id(const gguf_source *g, const char *key)
@@ -316,35 +220,6 @@ done:
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
-
-static bool is_expected(const gguf_source *g, const char *name)
-{
-    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight"))
-        return true; /* read elsewhere */
-    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
-        ml_model_tensor t;
-        ml_stored_place p;
-        ml_model_tensor_at(g->spec, i, &t);
-        place_of(g, &t, &p);
-        if (!strcmp(p.name, name)) return true;
-    }
-    return false;
-}
-
-static ml_status check_tensors(const gguf_source *g)
-{
-    for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(g->spec, i, &t);
-        ml_status st = check_tensor(g, &t);
-        if (st != ML_OK) return st;
-    }
-    for (int64_t i = 0; i < g->file.ntensors; i++)
-        if (!is_expected(g, g->file.tensors[i].name))
-            return ml_fail(ML_INPUT, "%s: tensor %s is not part of a %s model", g->file.path,
-                           g->file.tensors[i].name, g->architecture);
-    return ML_OK;
-}
 
 static const ml_family *family_of(const char *architecture)
 {
@@ -419,14 +294,14 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *
     if (!family) return unknown_architecture(g);
     *s = family->defaults;
     ML_TRY(read_family(g, s));
-    ML_TRY(find_head(g, &s->tied_head));
+    ML_TRY(gguf_import_find_head(g, &s->tied_head));
     if (hf_config) ML_TRY(take_config(g, hf_config, s));
     if (!hf_config && family->gguf.unsaid)
         ml_warn("%s: GGUF says nothing of %s; --hf-config config.json says it", g->file.path,
                 family->gguf.unsaid);
     st = ml_model_spec_check(s, ML_INPUT);
     if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);
-    ML_TRY(check_tensors(g));
+    ML_TRY(gguf_import_check_tensors(g));
 done:
     return st;
 }
@@ -440,7 +315,7 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     g->spec = &out->spec;
     out->self = g;
     out->close = source_close;
-    out->read_rows = read_rows;
+    out->read_rows = gguf_import_rows;
     ML_TRY(gguf_open(&g->file, path));
     ML_TRY(read_description(g, &out->spec, hf_config));
     ML_TRY(read_tokenizer(g, &out->tokenizer));

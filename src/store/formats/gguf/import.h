@@ -1,0 +1,23 @@
+/* What the files of GGUF's import share. An internal module of the format. */
+#ifndef MPILORA_STORE_FORMATS_GGUF_IMPORT_H
+#define MPILORA_STORE_FORMATS_GGUF_IMPORT_H
+
+#include "mpilora/family.h"
+#include "store/formats/gguf/gguf.h"
+
+typedef struct gguf_source {
+    gguf_file file;
+    const ml_model_spec *spec;
+    const char *architecture; /* general.architecture */
+} gguf_source;
+
+/* import_tensors.c. Each is Local; ML_INPUT naming file and tensor. */
+/* All that the model has, in its shapes, and nothing else. */
+ml_status gguf_import_check_tensors(const gguf_source *g) ML_NODISCARD;
+/* No head of its own, or one that is the embedding byte for byte. */
+ml_status gguf_import_find_head(const gguf_source *g, bool *tied) ML_NODISCARD;
+/* As import_source.read_rows; self: a gguf_source. */
+ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                           float *out) ML_NODISCARD;
+
+#endif
