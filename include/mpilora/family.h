@@ -124,6 +124,9 @@ typedef struct ml_window_keys {
 typedef struct ml_rope_keys {
     const char *part; /* the rotated part of a head; beside it "partial_rotary_factor" is known.
                          NULL: every head is rotated as a whole */
+    const char *local_theta; /* of layers with a window, which have a rope of their own; NULL: all
+                                layers have the same */
+    bool longrope_alone;     /* every scaling is longrope, whatever it is called */
 } ml_rope_keys;
 
 typedef struct ml_family_huggingface {

@@ -17,6 +17,7 @@
 #include "mpilora/base.h"
 #include "mpilora/kernels.h"
 #include "mpilora/linear.h"
+#include "mpilora/rope.h"
 
 ML_BEGIN_DECLS
 
@@ -25,12 +26,23 @@ typedef struct ml_family ml_family; /* family.h */
 typedef enum ml_norm_kind { ML_NORM_RMS, ML_NORM_LAYER } ml_norm_kind;
 /* Rotary: q and k are turned by their position; learned: a vector is added to the embedding. */
 typedef enum ml_positions { ML_POSITIONS_ROTARY, ML_POSITIONS_LEARNED } ml_positions;
-typedef struct ml_rope_scaling { /* Llama-3's; factor 0: none */
-    double factor, low_freq_factor, high_freq_factor;
-    int64_t original_context;
-} ml_rope_scaling;
 
-enum { ML_WINDOW_LAYERS = 1024 }; /* the most layers of a model whose windows differ by layer */
+/* Some of a model's layers, which then are at most ML_LAYER_SET. */
+enum { ML_LAYER_SET = 1024 };
+typedef struct ml_layer_set {
+    uint64_t word[ML_LAYER_SET / 64]; /* bit l of them: layer l */
+} ml_layer_set;
+
+static inline bool ml_layer_set_has(const ml_layer_set *set, int64_t layer)
+{
+    return layer < ML_LAYER_SET && (set->word[layer / 64] >> (layer % 64) & 1);
+}
+
+/* layer < ML_LAYER_SET */
+static inline void ml_layer_set_add(ml_layer_set *set, int64_t layer)
+{
+    set->word[layer / 64] |= UINT64_C(1) << (layer % 64);
+}
 
 /* Sizes and features of a model; the family's defaults have the features that every model of it
  * shares. */
@@ -42,16 +54,25 @@ typedef struct ml_model_spec {
     ml_positions positions;
     double rope_theta; /* of rotary positions */
     ml_rope_scaling rope_scaling;
-    int64_t rope_width;   /* elements of a head that are rotated, its first ones; 0: all */
-    bool rope_neighbours; /* in pairs 2i, 2i + 1; else i, i + rope_width/2 */
-    bool qk_norm;         /* RMS norm over each head of q and k, before their rotation */
-    bool gated;           /* MLP: down(a(gate)·up), else proj(a(fc)) */
+    double rope_local_theta; /* of layers with a window, which then have no scaling; 0: the same */
+    ml_layer_set unrotated_layers; /* their queries and keys know no positions */
+    int64_t rope_width;            /* elements of a head that are rotated, its first ones; 0: all */
+    bool rope_neighbours;          /* in pairs 2i, 2i + 1; else i, i + rope_width/2 */
+    bool qk_norm;                  /* RMS norm over each head of q and k, before their rotation */
+    bool gated;                    /* MLP: down(a(gate)·up), else proj(a(fc)) */
     ml_activation activation;
     bool qkv_bias, o_bias, mlp_bias;
     bool tied_head;
     int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
-    uint64_t full_layers[ML_WINDOW_LAYERS / 64]; /* bit l: layer l has no window all the same */
+    ml_layer_set full_layers; /* they have no window all the same */
 } ml_model_spec;
+
+/* Whether a layer is one of those with a window.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+bool ml_model_is_sliding(const ml_model_spec *spec, int64_t layer);
 
 /* The window of one layer; 0: none, also where the context fits into it.
  * Shapes: tokens.
@@ -67,12 +88,13 @@ int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
  * Errors: none. */
 int64_t ml_model_rope_width(const ml_model_spec *spec);
 
-/* Layer `layer` attends to everything, whatever the window; layer < ML_WINDOW_LAYERS.
- * Shapes: none.
+/* Whether a sequence of so many tokens is turned as one beyond the original context (longrope):
+ * sequences that differ in it may share nothing.
+ * Shapes: tokens.
  * Ownership: borrows `spec`.
  * Local.
  * Errors: none. */
-void ml_model_set_full_layer(ml_model_spec *spec, int64_t layer);
+bool ml_model_is_beyond(const ml_model_spec *spec, int64_t length);
 
 /* Sizes that are 0 from those that are given, as in every family: kv_heads = heads, head_dim =
  * width / heads, mlp_width = the family's factor times width. What cannot be known stays 0.
@@ -286,9 +308,11 @@ typedef struct ml_batch {
     int64_t tokens;       /* T */
     const int32_t *token; /* [T] */
     ml_sequences sequences;
-    int64_t rows;       /* R */
-    const int64_t *row; /* [R] strictly ascending: the tokens whose successors are predicted */
-    ml_targets targets; /* the successors of each of these rows; first 0 */
+    int64_t rows;          /* R */
+    const int64_t *row;    /* [R] strictly ascending: the tokens whose successors are predicted */
+    ml_targets targets;    /* the successors of each of these rows; first 0 */
+    const int64_t *length; /* [sequences.count] of the texts that the sequences are the beginnings
+                              of, which rotary positions may depend on; NULL: as they are here */
     const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout
                                     (then nothing may be shared); NULL: no dropout */
 } ml_batch;

@@ -22,6 +22,7 @@
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
 #include "mpilora/plan.h"
+#include "mpilora/rope.h"
 #include "mpilora/score.h"
 #include "mpilora/shard.h"
 #include "mpilora/store.h"

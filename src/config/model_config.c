@@ -11,7 +11,7 @@ enum { MOST_FAMILIES = 64 };
 typedef struct description {
     ml_model_spec spec;
     int family;
-    ml_layer_ranges full_layers;
+    ml_layer_ranges full_layers, unrotated_layers;
 } description;
 
 static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
@@ -51,6 +51,19 @@ static const key table[] = {
      .least = 0,
      .open_least = true,
      .most = FLT_MAX},
+    {.path = "rope_local_theta",
+     .kind = KEY_REAL,
+     .offset = AT(rope_local_theta),
+     .least = 0,
+     .most = FLT_MAX},
+    {.path = "unrotated_layers",
+     .kind = KEY_LAYERS,
+     .offset = offsetof(description, unrotated_layers),
+     .nullable = true},
+    {.path = "rope_scaling.kind",
+     .kind = KEY_CHOICE,
+     .offset = AT(rope_scaling.kind),
+     .choices = ml_rope_kind_words},
     {.path = "rope_scaling.factor",
      .kind = KEY_REAL,
      .offset = AT(rope_scaling.factor),
@@ -99,14 +112,15 @@ static void list_families(void)
         family_words[n++] = (*f)->name;
 }
 
-static ml_status take_full_layers(const ml_layer_ranges *layers, ml_model_spec *s)
+static ml_status take_layers(const char *key, const ml_layer_ranges *layers, const ml_model_spec *s,
+                             ml_layer_set *out)
 {
     for (int64_t i = 0; i < layers->count; i++) {
-        if (layers->range[i].last >= ml_min(s->layers, ML_WINDOW_LAYERS))
-            return ml_fail(ML_USAGE, "full_layers: there is no layer %lld, the last is %lld",
+        if (layers->range[i].last >= ml_min(s->layers, ML_LAYER_SET))
+            return ml_fail(ML_USAGE, "%s: there is no layer %lld, the last is %lld", key,
                            (long long)layers->range[i].last, (long long)s->layers - 1);
         for (int64_t l = layers->range[i].first; l <= layers->range[i].last; l++)
-            ml_model_set_full_layer(s, l);
+            ml_layer_set_add(out, l);
     }
     return ML_OK;
 }
@@ -125,7 +139,14 @@ static ml_status read_description(description *d, int *line, const char *path, c
     *d = (description){.spec = ml_families()[d->family]->defaults};
     d->spec.norm_eps = 1e-5;
     st = table_read_text(table, d, line, path, text);
-    return st == ML_OK ? take_full_layers(&d->full_layers, &d->spec) : st;
+    if (!was_given(line, "rope_scaling.kind") && d->spec.rope_scaling.factor > 0.0)
+        d->spec.rope_scaling.kind = ML_ROPE_LLAMA3;
+    if (st == ML_OK)
+        st = take_layers("full_layers", &d->full_layers, &d->spec, &d->spec.full_layers);
+    if (st == ML_OK)
+        st = take_layers("unrotated_layers", &d->unrotated_layers, &d->spec,
+                         &d->spec.unrotated_layers);
+    return st;
 }
 
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path)

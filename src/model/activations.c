@@ -135,6 +135,22 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
     a->head_chunk = ml_min(T, ml_max(LEAST_ROWS, ml_min(MOST_ROWS, rows)));
 }
 
+static rope_table take_table(cursor *c, int64_t floats)
+{
+    rope_table t;
+    t.cosine = take_floats(c, floats);
+    t.sine = take_floats(c, floats);
+    return t;
+}
+
+static void lay_out_rope(const ml_model *m, activations *a, int64_t T, cursor *c)
+{
+    int64_t positions = ml_min(T, m->spec.context), pairs = ml_model_rope_width(&m->spec) / 2;
+    a->rope = take_table(c, rope_rows(&m->spec, positions) * pairs);
+    if (m->spec.rope_local_theta > 0.0) a->local_rope = take_table(c, positions * pairs);
+    if (rope_has_beyond(&m->spec, positions)) a->rope_row = take(c, T, sizeof *a->rope_row);
+}
+
 static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)
 {
     int64_t start = c->used, d = m->spec.width;
@@ -159,11 +175,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->row_position = take(c, T, sizeof *a->row_position);
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
-    if (m->spec.positions == ML_POSITIONS_ROTARY) {
-        int64_t positions = ml_min(T, m->spec.context) * (ml_model_rope_width(&m->spec) / 2);
-        a->cosine = take_floats(c, positions);
-        a->sine = take_floats(c, positions);
-    }
+    if (m->spec.positions == ML_POSITIONS_ROTARY) lay_out_rope(m, a, T, c);
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
@@ -214,7 +226,8 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     lay_out(m, a, tokens, backward, &saved, &work);
     a->tokens = tokens;
     a->backward = backward;
-    if (a->cosine) fill_rope_table(&m->spec, ml_min(tokens, m->spec.context), a->cosine, a->sine);
+    if (a->rope.cosine)
+        fill_rope_tables(&m->spec, ml_min(tokens, m->spec.context), &a->rope, &a->local_rope);
 done:
     if (st != ML_OK) release_activations(m);
     return st;

@@ -90,11 +90,12 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
     for (int64_t i = 0; i < count; i++) {
         a->position[i] = (int32_t)c->length[slot[i]];
         cache_append(c, slot[i]);
+        place_rope(m, i, c->length[slot[i]]);
     }
     embed_forward(m, &batch);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
-        project_qkv(m, layer, &batch, NULL);
+        project_qkv(m, l, &batch, NULL);
         attend_cache(m, c, l, count, slot);
         add_attention_and_mlp(m, layer, &batch, count, false, NULL);
     }

@@ -48,9 +48,9 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
         memmove(to + i * width, from + batch->row[i] * width, (size_t)width * sizeof *to);
 }
 
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
-                 const saved_layer *saved)
+void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
 {
+    const ml_layer *layer = &m->layers[l];
     activations *a = &m->act;
     int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
     if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
@@ -63,7 +63,7 @@ void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
         ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
     }
     if (saved && m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
-    query_key_forward(m, layer, T, a->qkv);
+    query_key_forward(m, l, T, a->qkv);
 }
 
 static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
@@ -139,7 +139,7 @@ static bool is_last(const ml_model *m, int64_t l) { return l == m->spec.layers -
 void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
 {
     const saved_layer *saved = backward ? &m->act.layers[l] : NULL;
-    project_qkv(m, &m->layers[l], batch, saved);
+    project_qkv(m, l, batch, saved);
     virtual_keys_forward(m, l, batch, m->act.qkv);
     attend_batch(m, l, batch, saved);
 }

@@ -20,6 +20,12 @@ typedef struct saved_layer {
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
 } saved_layer;
 
+/* What pairs are turned by, [rows, rotated/2]: a row for each position, and behind them, where a
+ * model turns sequences beyond its original context in another way, a row for each of these. */
+typedef struct rope_table {
+    float *cosine, *sine;
+} rope_table;
+
 /* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of
  * the head. The work buffers are fp32 and shared by all layers; forward and backward use them in
  * turn (x holds the residual stream, then its gradient). */
@@ -41,7 +47,8 @@ typedef struct activations {
     float *scratch;           /* of the hooks */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
-    float *cosine, *sine; /* [positions, rotated/2] */
+    rope_table rope, local_rope; /* the second NULL where the model has one rope */
+    int32_t *rope_row;           /* [T] of the first; NULL: the position */
     void *saved_storage, *work_storage;
 } activations;
 
@@ -105,12 +112,16 @@ void release_activations(ml_model *m);
 /* pass_clock.c: from now on time belongs to `phase`. */
 void pass_enter(ml_model *m, pass_phase phase);
 
-/* rope.c */
-void fill_rope_table(const ml_model_spec *spec, int64_t positions, float *cosine, float *sine);
+/* rope.c: rows of the first table for so many positions, and whether it has some of sequences
+ * beyond the original context. */
+int64_t rope_rows(const ml_model_spec *spec, int64_t positions);
+bool rope_has_beyond(const ml_model_spec *spec, int64_t positions);
+void fill_rope_tables(const ml_model_spec *spec, int64_t positions, const rope_table *rope,
+                      const rope_table *local);
 
 /* query_key.c: qkv [T, qkv_width]. Again: of layer l as attention took it, from what was saved;
  * backward: dqkv as attention gives it → as the projection takes it. */
-void query_key_forward(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv);
+void query_key_forward(const ml_model *m, int64_t l, int64_t T, float *qkv);
 void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, float *qkv);
 const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch);
 void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv);
@@ -141,8 +152,7 @@ void activate(const ml_model *m, int64_t T, const float *h,
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to);
 /* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL:
  * nothing is kept. */
-void project_qkv(ml_model *m, const ml_layer *layer, const ml_batch *batch,
-                 const saved_layer *saved);
+void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved);
 void add_attention_and_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
                            bool predicted, const saved_layer *saved);
 /* The two halves of a layer; a->qkv lasts until the second. */
@@ -155,6 +165,8 @@ void layer_backward(ml_model *m, int64_t layer, const ml_batch *batch, int64_t l
 /* pass.c */
 void place_tokens(ml_model *m,
                   const ml_batch *batch); /* positions and dropout keys of every token */
+
+void place_rope(ml_model *m, int64_t t, int64_t length);
 
 /* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);

@@ -1,13 +1,25 @@
 /* A pass over a micro-batch: embedding, layers, head; then back as far as something trains. */
 #include "model/model_private.h"
 
+/* The row of the rotary table that turns token t, of a sequence of so many. */
+void place_rope(ml_model *m, int64_t t, int64_t length)
+{
+    activations *a = &m->act;
+    if (!a->rope_row) return;
+    int64_t beyond = ml_model_is_beyond(&m->spec, length) ? ml_min(a->tokens, m->spec.context) : 0;
+    a->rope_row[t] = (int32_t)(a->position[t] + beyond);
+}
+
 void place_tokens(ml_model *m, const ml_batch *batch)
 {
     activations *a = &m->act;
     for (int64_t s = 0; s < batch->sequences.count; s++) {
         int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
+        int64_t shared = ml_sequences_shared(&batch->sequences, s),
+                length = batch->length ? batch->length[s] : shared + end - start;
         for (int64_t t = start; t < end; t++) {
-            a->position[t] = (int32_t)(ml_sequences_shared(&batch->sequences, s) + t - start);
+            a->position[t] = (int32_t)(shared + t - start);
+            place_rope(m, t, length);
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
         }
     }

@@ -4,20 +4,25 @@
  * normalised heads again out of the projection, which is what is saved where there are norms. */
 #include "model/model_private.h"
 
-static void rotate(const ml_model *m, int64_t T, float *qkv, bool inverse)
+static void rotate(const ml_model *m, int64_t l, int64_t T, float *qkv, bool inverse)
 {
     const activations *a = &m->act;
     int64_t width = qkv_width(m);
-    if (m->spec.positions != ML_POSITIONS_ROTARY) return;
+    bool local = a->local_rope.cosine && ml_model_is_sliding(&m->spec, l);
+    const rope_table *table = local ? &a->local_rope : &a->rope;
+    const int32_t *row = a->rope_row && !local ? a->rope_row : a->position;
+    if (m->spec.positions != ML_POSITIONS_ROTARY || ml_layer_set_has(&m->spec.unrotated_layers, l))
+        return;
     ml_rope_shape shape = {m->heads, m->spec.head_dim, ml_model_rope_width(&m->spec),
                            m->spec.rope_neighbours};
-    m->kernels->rope(&shape, T, qkv, width, a->position, a->cosine, a->sine, inverse);
+    m->kernels->rope(&shape, T, qkv, width, row, table->cosine, table->sine, inverse);
     shape.heads = m->kv_heads;
-    m->kernels->rope(&shape, T, qkv + q_width(m), width, a->position, a->cosine, a->sine, inverse);
+    m->kernels->rope(&shape, T, qkv + q_width(m), width, row, table->cosine, table->sine, inverse);
 }
 
-void query_key_forward(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv)
+void query_key_forward(const ml_model *m, int64_t l, int64_t T, float *qkv)
 {
+    const ml_layer *layer = &m->layers[l];
     const ml_kernels *k = m->kernels;
     int64_t width = qkv_width(m), h = m->spec.head_dim;
     float eps = (float)m->spec.norm_eps;
@@ -25,7 +30,7 @@ void query_key_forward(const ml_model *m, const ml_layer *layer, int64_t T, floa
         k->headnorm_forward(T, m->heads, h, qkv, width, layer->q_norm.weight, eps);
         k->headnorm_forward(T, m->kv_heads, h, qkv + q_width(m), width, layer->k_norm.weight, eps);
     }
-    rotate(m, T, qkv, false);
+    rotate(m, l, T, qkv, false);
 }
 
 void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, float *qkv)
@@ -43,7 +48,7 @@ const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch
     const float *saved = saved_rows(m, a->layers[l].qkv, 0, a->wide_qkv, count);
     if (!m->spec.qk_norm) return saved;
     if (saved != a->wide_qkv) memcpy(a->wide_qkv, saved, (size_t)count * sizeof *saved);
-    query_key_forward(m, &m->layers[l], batch->tokens, a->wide_qkv);
+    query_key_forward(m, l, batch->tokens, a->wide_qkv);
     virtual_keys_forward(m, l, batch, a->wide_qkv);
     return a->wide_qkv;
 }
@@ -57,7 +62,7 @@ void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, flo
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), h = m->spec.head_dim;
     float eps = (float)m->spec.norm_eps;
     if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dqkv + q, width);
-    rotate(m, T, dqkv, true);
+    rotate(m, l, T, dqkv, true);
     if (!m->spec.qk_norm) return;
     const float *qkv = saved_rows(m, a->layers[l].qkv, 0, a->wide_qkv, T * width);
     k->headnorm_backward(T, m->heads, h, qkv, width, layer->q_norm.weight, eps, dqkv, width,

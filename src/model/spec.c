@@ -32,6 +32,45 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
     return ML_OK;
 }
 
+static ml_status check_factors(const ml_model_spec *s, const ml_rope_scaling *r, ml_status bad)
+{
+    int64_t pairs = ml_model_rope_width(s) / 2;
+    if (pairs > ML_ROPE_FACTORS)
+        return ml_fail(bad, "model: longrope is for at most %d pairs of a head, found %" PRId64,
+                       (int)ML_ROPE_FACTORS, pairs);
+    for (int64_t i = 0; i < pairs; i++)
+        if (!(r->short_factor[i] > 0.0F && r->long_factor[i] > 0.0F))
+            return ml_fail(bad,
+                           "model: rope_scaling: longrope's factors of pair %" PRId64
+                           " are %g and %g, expected > 0",
+                           i, (double)r->short_factor[i], (double)r->long_factor[i]);
+    return ML_OK;
+}
+
+static ml_status check_scaling(const ml_model_spec *s, const ml_rope_scaling *r, ml_status bad)
+{
+    bool original = r->kind >= ML_ROPE_LLAMA3;
+    if (r->kind == ML_ROPE_DEFAULT) return ML_OK;
+    if (!(r->factor >= 1.0) || (original && r->original_context < 1))
+        return ml_fail(bad,
+                       "model: rope_scaling %s {factor %g, original_context %" PRId64
+                       "}: expected factor >= 1%s",
+                       ml_rope_kind_words[r->kind], r->factor, r->original_context,
+                       original ? ", context > 0" : "");
+    if (r->kind == ML_ROPE_LLAMA3 &&
+        !(r->low_freq_factor > 0.0 && r->high_freq_factor > r->low_freq_factor))
+        return ml_fail(bad,
+                       "model: rope_scaling llama3 {low_freq_factor %g, high_freq_factor %g}: "
+                       "expected 0 < low < high",
+                       r->low_freq_factor, r->high_freq_factor);
+    if (!(r->attention_factor >= 0.0 && r->beta_fast >= 0.0 && r->beta_slow >= 0.0))
+        return ml_fail(bad,
+                       "model: rope_scaling {attention_factor %g, beta_fast %g, beta_slow %g}: "
+                       "expected 0 or more",
+                       r->attention_factor, r->beta_fast, r->beta_slow);
+    return r->kind == ML_ROPE_LONGROPE ? check_factors(s, r, bad) : ML_OK;
+}
+
 static ml_status check_rotation(const ml_model_spec *s, ml_status bad)
 {
     if (s->rope_width < 0 || s->rope_width > s->head_dim)
@@ -44,28 +83,24 @@ static ml_status check_rotation(const ml_model_spec *s, ml_status bad)
                        ml_model_rope_width(s));
     if (!(s->rope_theta > 0.0))
         return ml_fail(bad, "model: rope_theta is %g, expected > 0", s->rope_theta);
-    const ml_rope_scaling *r = &s->rope_scaling;
-    if (r->factor != 0.0 && !(r->factor >= 1.0 && r->low_freq_factor > 0.0 &&
-                              r->high_freq_factor > r->low_freq_factor && r->original_context > 0))
-        return ml_fail(bad,
-                       "model: rope_scaling {factor %g, low_freq_factor %g, high_freq_factor %g, "
-                       "original_context %" PRId64
-                       "}: expected factor >= 1, 0 < low < high, context > 0",
-                       r->factor, r->low_freq_factor, r->high_freq_factor, r->original_context);
-    return ML_OK;
+    if (!(s->rope_local_theta >= 0.0))
+        return ml_fail(bad, "model: rope_local_theta is %g, expected 0 (the same) or more",
+                       s->rope_local_theta);
+    return check_scaling(s, &s->rope_scaling, bad);
 }
 
 static ml_status check_window(const ml_model_spec *s, ml_status bad)
 {
-    static const uint64_t none[ML_WINDOW_LAYERS / 64] = {0};
+    static const ml_layer_set none = {{0}};
     if (s->window < 0 || s->window > LARGEST)
         return ml_fail(bad, "model: window is %" PRId64 ", expected 0 (none) to %d", s->window,
                        (int)LARGEST);
-    if (s->layers > ML_WINDOW_LAYERS && memcmp(s->full_layers, none, sizeof none) != 0)
+    if (s->layers > ML_LAYER_SET && (memcmp(&s->full_layers, &none, sizeof none) != 0 ||
+                                     memcmp(&s->unrotated_layers, &none, sizeof none) != 0))
         return ml_fail(bad,
-                       "model: windows that differ by layer are for at most %d layers, found "
-                       "%" PRId64,
-                       (int)ML_WINDOW_LAYERS, s->layers);
+                       "model: windows and rotations that differ by layer are for at most %d "
+                       "layers, found %" PRId64,
+                       (int)ML_LAYER_SET, s->layers);
     return ML_OK;
 }
 
@@ -125,15 +160,19 @@ int64_t ml_model_rope_width(const ml_model_spec *s)
 
 /* ---- windows ------------------------------------------------------------------------------- */
 
-void ml_model_set_full_layer(ml_model_spec *s, int64_t layer)
+bool ml_model_is_sliding(const ml_model_spec *s, int64_t layer)
 {
-    s->full_layers[layer / 64] |= UINT64_C(1) << (layer % 64);
+    return s->window > 0 && !ml_layer_set_has(&s->full_layers, layer);
 }
 
 int64_t ml_model_window(const ml_model_spec *s, int64_t layer)
 {
-    bool full = layer < ML_WINDOW_LAYERS && (s->full_layers[layer / 64] >> (layer % 64) & 1);
-    return full || s->window >= s->context ? 0 : s->window;
+    return ml_model_is_sliding(s, layer) && s->window < s->context ? s->window : 0;
+}
+
+bool ml_model_is_beyond(const ml_model_spec *s, int64_t length)
+{
+    return s->rope_scaling.kind == ML_ROPE_LONGROPE && length > s->rope_scaling.original_context;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */

@@ -103,13 +103,22 @@ done:
 static ml_status check(const ml_model *model, const ml_generation *o, int64_t count,
                        const ml_request *requests)
 {
-    int64_t context = ml_model_get_spec(model)->context;
-    for (int64_t i = 0; i < count; i++)
-        if (requests[i].length + o->max_new > context)
+    const ml_model_spec *spec = ml_model_get_spec(model);
+    int64_t context = spec->context;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t length = requests[i].length;
+        if (!ml_model_is_beyond(spec, length) && ml_model_is_beyond(spec, length + o->max_new))
+            return ml_fail(ML_USAGE,
+                           "generation: prompt %" PRId64 " has %" PRId64 " tokens, with %" PRId64
+                           " new ones it passes longrope's original context of %" PRId64
+                           ", where every position turns in another way; ask for fewer",
+                           i + 1, length, o->max_new, spec->rope_scaling.original_context);
+        if (length + o->max_new > context)
             return ml_fail(ML_USAGE,
                            "generation: prompt %" PRId64 " has %" PRId64 " tokens, with %" PRId64
                            " new ones more than the context of %" PRId64,
-                           i + 1, requests[i].length, o->max_new, context);
+                           i + 1, length, o->max_new, context);
+    }
     return ML_OK;
 }
 
@@ -127,9 +136,10 @@ static bool may_begin(const generator *g, const ml_request *request)
                                request->adapter);
 }
 
-static int64_t common_beginning(const ml_request *a, const ml_request *b)
+static int64_t common_beginning(const ml_model_spec *spec, const ml_request *a, const ml_request *b)
 {
     int64_t least = ml_min(a->length, b->length), n = 0;
+    if (ml_model_is_beyond(spec, a->length) != ml_model_is_beyond(spec, b->length)) return 0;
     while (n < least && a->prompt[n] == b->prompt[n]) n++;
     return n;
 }
@@ -144,7 +154,9 @@ static int64_t pack_prompts(generator *g)
                          *before = n ? g->waiting[g->next + n - 1] : NULL;
         if (before ? before->adapter != request->adapter : !may_begin(g, request)) break;
         int64_t shared =
-                    before ? ml_min(common_beginning(before, request), request->length - 1) : 0,
+                    before ? ml_min(common_beginning(ml_model_get_spec(g->model), before, request),
+                                    request->length - 1)
+                           : 0,
                 own = request->length - shared;
         if (used + own > ml_model_reserved_tokens(g->model)) break;
         g->start[n] = used;

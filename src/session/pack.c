@@ -22,6 +22,7 @@ ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t ma
     ML_NEW(p->start, sequences + 1, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->shared, sequences, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->key_sequence, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->length, sequences, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->read, sequences, ML_MEM_OTHER, "sequences");
     ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
@@ -36,8 +37,8 @@ int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
                      sizeof *p->target_start + sizeof *p->hit + sizeof *p->read_token +
                      sizeof *p->read_mask;
-    size_t a_sequence =
-        sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence + sizeof *p->read;
+    size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence +
+                        sizeof *p->length + sizeof *p->read;
     return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
            sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
            max_len * (int64_t)sizeof *p->path;
@@ -53,6 +54,7 @@ void packer_destroy(packer *p)
     ml_memory_free(p->start);
     ml_memory_free(p->shared);
     ml_memory_free(p->key_sequence);
+    ml_memory_free(p->length);
     ml_memory_free(p->read);
     ml_memory_free(p->read_token);
     ml_memory_free(p->read_mask);
@@ -119,6 +121,15 @@ static int64_t common_inputs(const packed_sequence *a, const packed_sequence *b)
     return n;
 }
 
+/* How many inputs both have in common, where they may share them. */
+static int64_t shareable(const ml_model_spec *spec, const packed_sequence *a,
+                         const packed_sequence *b)
+{
+    bool alike = ml_model_is_beyond(spec, a->length) == ml_model_is_beyond(spec, b->length);
+    int64_t common = alike ? common_inputs(a, b) : 0;
+    return common < LEAST_SHARED ? 0 : common;
+}
+
 static bool is_before(const packed_sequence *a, const packed_sequence *b)
 {
     int64_t common = common_inputs(a, b);
@@ -155,6 +166,7 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared)
     if (shared < sequence->inputs) {
         p->start[batch->sequences.count] = batch->tokens;
         p->shared[batch->sequences.count] = shared;
+        p->length[batch->sequences.count] = sequence->length;
         p->key_sequence[batch->sequences.count++] = sequence->position;
     }
     for (int64_t i = shared; i < sequence->inputs; i++) {
@@ -202,12 +214,13 @@ ml_status pack_sequences(session *s, const data_source *source, int64_t first, i
     p->batch =
         (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
+    p->batch.length = p->length;
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
     p->hits = 0;
     if (share) sort_by_tokens(p->read, count);
     for (int64_t i = 0; i < count; i++) {
-        int64_t common = share && i > 0 ? common_inputs(&p->read[i - 1], &p->read[i]) : 0;
-        append(p, &p->read[i], common < LEAST_SHARED ? 0 : common);
+        int64_t shared = share && i > 0 ? shareable(s->spec, &p->read[i - 1], &p->read[i]) : 0;
+        append(p, &p->read[i], shared);
     }
     p->start[p->batch.sequences.count] = p->batch.tokens;
     collect_targets(p);

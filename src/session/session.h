@@ -42,8 +42,8 @@ typedef struct packer {
     packed_hit *hit;       /* [tokens] in the order of the sequences */
     int64_t hits;
     int32_t *token, *target; /* [tokens] */
-    int64_t *row, *target_start, *start, *shared,
-        *key_sequence; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×2 */
+    int64_t *row, *target_start, *start, *shared, *key_sequence,
+        *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
     int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
 } packer;

@@ -29,7 +29,11 @@ static const ml_model_spec spec = {.family = &ml_family_llama,
                                    .activation = ML_SILU,
                                    .norm_eps = 1e-5,
                                    .rope_theta = 1e4,
-                                   .rope_scaling = {8.0, 1.0, 4.0, 8},
+                                   .rope_scaling = {.kind = ML_ROPE_LLAMA3,
+                                                    .factor = 8.0,
+                                                    .low_freq_factor = 1.0,
+                                                    .high_freq_factor = 4.0,
+                                                    .original_context = 8},
                                    .gated = true,
                                    .qkv_bias = true};
 static const char tokenizer[] = "{\"not\": \"looked into here\"}";

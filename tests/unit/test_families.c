@@ -135,8 +135,8 @@ static void features_come_back(void **state)
         s.context = 32;
         ml_model_spec_complete(&s);
         s.window = s.positions == ML_POSITIONS_ROTARY ? 7 : 0;
-        ml_model_set_full_layer(&s, 3);
-        ml_model_set_full_layer(&s, 65);
+        ml_layer_set_add(&s.full_layers, 3);
+        ml_layer_set_add(&s.full_layers, 65);
         assert_int_equal(base_spec_to_json(&s, &first), ML_OK);
         assert_int_equal(base_spec_from_json(first.data, &again), ML_OK);
         assert_int_equal(base_spec_to_json(&again, &second), ML_OK);

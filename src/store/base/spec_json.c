@@ -11,8 +11,9 @@ typedef enum field_kind {
     FIELD_INT,
     FIELD_REAL,
     FIELD_BOOL,
-    FIELD_WORD,  /* an enum, by its word */
-    FIELD_LAYERS /* full_layers, as a list of their numbers */
+    FIELD_WORD,   /* an enum, by its word */
+    FIELD_LAYERS, /* a set of layers, as a list of their numbers */
+    FIELD_FACTORS /* of pairs of a head, as a list */
 } field_kind;
 
 typedef struct field {
@@ -40,11 +41,20 @@ static const field fields[] = {
     {"", "activation", FIELD_WORD, AT(activation), activations, false},
     {"", "norm_eps", FIELD_REAL, AT(norm_eps), NULL, false},
     {"", "rope_theta", FIELD_REAL, AT(rope_theta), NULL, false},
+    {"rope_scaling", "kind", FIELD_WORD, AT(rope_scaling.kind), ml_rope_kind_words, true},
     {"rope_scaling", "factor", FIELD_REAL, AT(rope_scaling.factor), NULL, false},
     {"rope_scaling", "low_freq_factor", FIELD_REAL, AT(rope_scaling.low_freq_factor), NULL, false},
     {"rope_scaling", "high_freq_factor", FIELD_REAL, AT(rope_scaling.high_freq_factor), NULL,
      false},
     {"rope_scaling", "original_context", FIELD_INT, AT(rope_scaling.original_context), NULL, false},
+    {"rope_scaling", "beta_fast", FIELD_REAL, AT(rope_scaling.beta_fast), NULL, true},
+    {"rope_scaling", "beta_slow", FIELD_REAL, AT(rope_scaling.beta_slow), NULL, true},
+    {"rope_scaling", "unrounded", FIELD_BOOL, AT(rope_scaling.unrounded), NULL, true},
+    {"rope_scaling", "attention_factor", FIELD_REAL, AT(rope_scaling.attention_factor), NULL, true},
+    {"rope_scaling", "short_factor", FIELD_FACTORS, AT(rope_scaling.short_factor), NULL, true},
+    {"rope_scaling", "long_factor", FIELD_FACTORS, AT(rope_scaling.long_factor), NULL, true},
+    {"", "rope_local_theta", FIELD_REAL, AT(rope_local_theta), NULL, true},
+    {"", "unrotated_layers", FIELD_LAYERS, AT(unrotated_layers), NULL, true},
     {"", "rope_width", FIELD_INT, AT(rope_width), NULL, true},
     {"", "rope_neighbours", FIELD_BOOL, AT(rope_neighbours), NULL, true},
     {"", "tied_head", FIELD_BOOL, AT(tied_head), NULL, false},
@@ -62,12 +72,20 @@ enum { FIELDS = sizeof fields / sizeof *fields };
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static json_t *layers_json(const ml_model_spec *s)
+static json_t *layers_json(const ml_model_spec *s, const ml_layer_set *set)
 {
     json_t *list = json_array();
-    for (int64_t l = 0; l < ml_min(s->layers, ML_WINDOW_LAYERS); l++)
-        if (s->full_layers[l / 64] >> (l % 64) & 1 && json_array_append_new(list, json_integer(l)))
-            break;
+    for (int64_t l = 0; l < ml_min(s->layers, ML_LAYER_SET); l++)
+        if (ml_layer_set_has(set, l) && json_array_append_new(list, json_integer(l))) break;
+    return list;
+}
+
+static json_t *factors_json(const ml_model_spec *s, const float *factor)
+{
+    json_t *list = json_array();
+    int64_t pairs = s->rope_scaling.kind == ML_ROPE_LONGROPE ? ml_model_rope_width(s) / 2 : 0;
+    for (int64_t i = 0; i < ml_min(pairs, ML_ROPE_FACTORS); i++)
+        if (json_array_append_new(list, json_real((double)factor[i]))) break;
     return list;
 }
 
@@ -84,7 +102,9 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
     case FIELD_WORD:
         return json_string(f->words[*(const int *)at]);
     case FIELD_LAYERS:
-        return layers_json(s);
+        return layers_json(s, at);
+    case FIELD_FACTORS:
+        return factors_json(s, at);
     }
     return NULL;
 }
@@ -126,15 +146,26 @@ static ml_status read_word(const field *f, const json_t *value, int *out)
     return ml_fail(ML_INPUT, "architecture: %s \"%.40s\" is not known", f->name, word);
 }
 
-static ml_status read_layers(const field *f, const json_t *value, ml_model_spec *s)
+static ml_status read_layers(const field *f, const json_t *value, ml_layer_set *set)
 {
     if (!json_is_array(value)) return wrong(f, "a list of layers");
     for (size_t i = 0; i < json_array_size(value); i++) {
         const json_t *layer = json_array_get(value, i);
         if (!json_is_integer(layer) || json_integer_value(layer) < 0 ||
-            json_integer_value(layer) >= ML_WINDOW_LAYERS)
+            json_integer_value(layer) >= ML_LAYER_SET)
             return wrong(f, "numbers of layers");
-        ml_model_set_full_layer(s, json_integer_value(layer));
+        ml_layer_set_add(set, json_integer_value(layer));
+    }
+    return ML_OK;
+}
+
+static ml_status read_factors(const field *f, const json_t *value, float *factor)
+{
+    size_t n = json_array_size(value); /* 0: no list */
+    if (!json_is_array(value) || n > ML_ROPE_FACTORS) return wrong(f, "a list of factors");
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_number(json_array_get(value, i))) return wrong(f, "numbers");
+        factor[i] = (float)json_number_value(json_array_get(value, i));
     }
     return ML_OK;
 }
@@ -158,7 +189,9 @@ static ml_status read_field(const field *f, const json_t *value, ml_model_spec *
     case FIELD_WORD:
         return read_word(f, value, at);
     case FIELD_LAYERS:
-        return read_layers(f, value, s);
+        return read_layers(f, value, at);
+    case FIELD_FACTORS:
+        return read_factors(f, value, at);
     }
     return ML_OK;
 }
@@ -200,6 +233,9 @@ static ml_status unpack(json_t *o, ml_model_spec *s)
         if (!value) return ml_fail(ML_INPUT, "architecture: %s is missing", f->name);
         ML_TRY(read_field(f, value, s));
     }
+    if (!json_object_get(json_object_get(o, "rope_scaling"), "kind") &&
+        s->rope_scaling.factor > 0.0)
+        s->rope_scaling.kind = ML_ROPE_LLAMA3; /* the only one of the first version */
     st = ml_model_spec_check(s, ML_INPUT);
 done:
     return st;

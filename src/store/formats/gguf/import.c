@@ -100,21 +100,18 @@ static ml_status read_rope_factors(const gguf_source *g, ml_model_spec *s)
         return ml_fail(ML_INPUT, "%s: rope_freqs.weight has %" PRId64 " factors, expected %" PRId64,
                        g->file.path, t->rows * t->cols, half);
     ML_TRY(gguf_read_rows(&g->file, t, 0, 1, factor));
-    ml_rope_scaling r = {(double)factor[half - 1], 1.0, 4.0, 8192};
+    ml_rope_scaling r = {.kind = ML_ROPE_LLAMA3,
+                         .factor = (double)factor[half - 1],
+                         .low_freq_factor = 1.0,
+                         .high_freq_factor = 4.0,
+                         .original_context = 8192};
+    const ml_rope_scaling none = {0};
     if (!(r.factor >= 1.0 && r.factor < 1e6))
         return ml_fail(ML_INPUT, "%s: rope_freqs.weight: the last factor is %g, expected 1 or more",
                        g->file.path, r.factor);
     for (int64_t i = 0; i < half; i++) {
-        double frequency = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_dim),
-               wavelength = 6.283185307179586 / frequency, expected = 1.0;
-        double low = (double)r.original_context / r.low_freq_factor,
-               high = (double)r.original_context / r.high_freq_factor;
-        double smooth = ((double)r.original_context / wavelength - r.low_freq_factor) /
-                        (r.high_freq_factor - r.low_freq_factor);
-        if (wavelength > low)
-            expected = r.factor;
-        else if (wavelength >= high)
-            expected = 1.0 / ((1.0 - smooth) / r.factor + smooth);
+        double expected = ml_rope_frequency(&none, s->rope_theta, 2 * half, i, false) /
+                          ml_rope_frequency(&r, s->rope_theta, 2 * half, i, false);
         if (!(fabs(expected - (double)factor[i]) <= 1e-3 * expected))
             return ml_fail(ML_INPUT,
                            "%s: rope_freqs.weight: factor %" PRId64

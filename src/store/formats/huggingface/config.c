@@ -2,7 +2,6 @@
  * the family's table. */
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 
 #include "io/json.h"
@@ -114,67 +113,6 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
     return ML_OK;
 }
 
-/* ---- rotary positions ---------------------------------------------------------------------- */
-
-static ml_status read_llama3_scaling(const json_t *rope, ml_rope_scaling *r)
-{
-    ml_status st = ML_OK;
-    ML_TRY(get_real(rope, "factor", NULL, &r->factor));
-    ML_TRY(get_real(rope, "low_freq_factor", NULL, &r->low_freq_factor));
-    ML_TRY(get_real(rope, "high_freq_factor", NULL, &r->high_freq_factor));
-    ML_TRY(get_int(rope, "original_max_position_embeddings", NULL, &r->original_context));
-done:
-    return st;
-}
-
-static double part_of_head(const ml_model_spec *s)
-{
-    return s->rope_width > 0 ? (double)s->rope_width / (double)s->head_dim : 1.0;
-}
-
-/* As transformers has it: int(head_dim · partial_rotary_factor). */
-static ml_status read_rope_width(double part, ml_model_spec *s)
-{
-    if (part != 1.0 && !s->family->hf.rope.part)
-        return ml_fail(ML_INPUT, "partial_rotary_factor: %g: %s rotates whole heads", part,
-                       s->family->title);
-    if (!(part > 0.0 && part <= 1.0))
-        return ml_fail(ML_INPUT, "partial_rotary_factor: %g, expected more than 0, at most 1",
-                       part);
-    s->rope_width = part < 1.0 ? (int64_t)((double)s->head_dim * part) : 0;
-    if (part < 1.0 && s->rope_width < 2)
-        return ml_fail(ML_INPUT, "partial_rotary_factor: %g of heads of %" PRId64 " turns nothing",
-                       part, s->head_dim);
-    return ML_OK;
-}
-
-/* rope_theta + rope_scaling (transformers 4) or rope_parameters (5). */
-static ml_status read_rope(const json_t *o, ml_model_spec *s)
-{
-    ml_status st = ML_OK;
-    const ml_rope_keys *keys = &s->family->hf.rope;
-    double theta = s->rope_theta, partial = part_of_head(s);
-    const json_t *rope = json_object_get(o, "rope_parameters");
-    if (!rope || json_is_null(rope)) rope = json_object_get(o, "rope_scaling");
-    ML_TRY(get_real(o, "rope_theta", &theta, &theta));
-    if (keys->part) ML_TRY(get_real(o, keys->part, &partial, &partial));
-    ML_TRY(get_real(o, "partial_rotary_factor", &partial, &partial));
-    if (json_is_object(rope)) ML_TRY(get_real(rope, "rope_theta", &theta, &theta));
-    if (json_is_object(rope)) ML_TRY(get_real(rope, "partial_rotary_factor", &partial, &partial));
-    ML_TRY(read_rope_width(partial, s));
-    s->rope_theta = theta;
-    if (!rope || json_is_null(rope)) return ML_OK;
-    const json_t *kind = json_object_get(rope, "rope_type");
-    if (!kind) kind = json_object_get(rope, "type");
-    const char *word = kind ? json_string_value(kind) : "default";
-    if (!strcmp(word, "default")) return ML_OK;
-    if (!strcmp(word, "llama3")) return read_llama3_scaling(rope, &s->rope_scaling);
-    return ml_fail(ML_INPUT, "rope_scaling: type \"%s\" is not supported, only default and llama3",
-                   word);
-done:
-    return st;
-}
-
 /* ---- windows ------------------------------------------------------------------------------- */
 
 static ml_status read_layer_types(const json_t *types, const char *name, ml_model_spec *s)
@@ -192,7 +130,7 @@ static ml_status read_layer_types(const json_t *types, const char *name, ml_mode
         if (!full && s->window == 0)
             return ml_fail(ML_INPUT, "%s: layer %" PRId64 " has a window, but none is given", name,
                            l);
-        if (full && s->window > 0) ml_model_set_full_layer(s, l);
+        if (full && s->window > 0) ml_layer_set_add(&s->full_layers, l);
     }
     return ML_OK;
 }
@@ -211,13 +149,12 @@ static ml_status read_windows(const json_t *o, const ml_window_keys *keys, ml_mo
                        s->window);
     const json_t *types = keys->types ? json_object_get(o, keys->types) : NULL;
     if ((types && !json_is_null(types)) || keys->first_layer)
-        if (s->window > 0 && s->layers > ML_WINDOW_LAYERS)
-            return ml_fail(ML_INPUT, "%s: for at most %d layers", keys->size,
-                           (int)ML_WINDOW_LAYERS);
+        if (s->window > 0 && s->layers > ML_LAYER_SET)
+            return ml_fail(ML_INPUT, "%s: for at most %d layers", keys->size, (int)ML_LAYER_SET);
     if (types && !json_is_null(types)) return read_layer_types(types, keys->types, s);
     if (!keys->first_layer || s->window == 0) return ML_OK;
     ML_TRY(get_int(o, keys->first_layer, &keys->default_first_layer, &first));
-    for (int64_t l = 0; l < ml_min(first, s->layers); l++) ml_model_set_full_layer(s, l);
+    for (int64_t l = 0; l < ml_min(first, s->layers); l++) ml_layer_set_add(&s->full_layers, l);
 done:
     return st;
 }
@@ -233,7 +170,7 @@ static ml_status read_family(const json_t *o, const ml_family *family, ml_model_
     *s = family->defaults;
     for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
     ml_model_spec_complete(s);
-    if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(read_rope(o, s));
+    if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(hf_rope_read(o, s));
     ML_TRY(read_windows(o, &family->hf.windows, s));
     st = ml_model_spec_check(s, ML_INPUT);
 done:
@@ -338,24 +275,6 @@ static ml_status check_biases(const ml_model_spec *s)
     return ML_OK;
 }
 
-static int add_rope(json_t *o, const ml_model_spec *s)
-{
-    const ml_rope_scaling *r = &s->rope_scaling;
-    int failed = json_object_set_new(o, "rope_theta", json_real(s->rope_theta));
-    double part = part_of_head(s);
-    if ((int64_t)(part * (double)s->head_dim) < ml_model_rope_width(s)) part = nextafter(part, 1.0);
-    if (s->family->hf.rope.part)
-        failed |= json_object_set_new(o, s->family->hf.rope.part, json_real(part));
-    if (r->factor == 0.0) return failed;
-    return failed |
-           json_object_set_new(o, "rope_scaling",
-                               json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3",
-                                         "factor", r->factor, "low_freq_factor", r->low_freq_factor,
-                                         "high_freq_factor", r->high_freq_factor,
-                                         "original_max_position_embeddings",
-                                         (json_int_t)r->original_context));
-}
-
 /* layer_types says more than first_layer can, and every reader that knows it heeds it. */
 static int add_windows(json_t *o, const ml_model_spec *s)
 {
@@ -365,8 +284,8 @@ static int add_windows(json_t *o, const ml_model_spec *s)
     if (keys->on) failed |= json_object_set_new(o, keys->on, json_boolean(s->window > 0));
     int64_t full = 0;
     json_t *types = json_array();
-    for (int64_t l = 0; l < ml_min(s->layers, ML_WINDOW_LAYERS); l++) {
-        bool is_full = s->window == 0 || (s->full_layers[l / 64] >> (l % 64) & 1);
+    for (int64_t l = 0; l < ml_min(s->layers, ML_LAYER_SET); l++) {
+        bool is_full = !ml_model_is_sliding(s, l);
         if (is_full && full == l) full++;
         failed |= json_array_append_new(
             types, json_string(is_full ? "full_attention" : "sliding_attention"));
@@ -387,7 +306,7 @@ static json_t *spec_json(const ml_model_spec *s)
     for (const ml_family_key *k = hf->keys; k->key; k++)
         if (k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON)
             failed |= json_object_set_new(o, k->key, key_json(s, k));
-    if (s->positions == ML_POSITIONS_ROTARY) failed |= add_rope(o, s);
+    if (s->positions == ML_POSITIONS_ROTARY) failed |= hf_rope_write(o, s);
     if (hf->windows.size) failed |= add_windows(o, s);
     if (!failed) return o;
     json_decref(o);

@@ -8,14 +8,18 @@
 #include "mpilora/model.h"
 
 /* The keys that hf_config_read looks at in a config.json of one family, with the kinds that they
- * may have: those of the family's table, of rotary positions and of windows. `keys` points into the
- * family and into `element`: not to be copied. */
-enum { HF_CONFIG_KEYS = 64 };
+ * may have: those of the family's table, of rotary positions and of windows. `keys` points into
+ * `text`: not to be copied. */
+enum { HF_CONFIG_KEYS = 160 };
 typedef struct hf_config_keys {
     ml_json_key keys[HF_CONFIG_KEYS]; /* ended by a NULL path */
     int64_t count;
-    char element[64];
+    char text[8192]; /* the paths */
+    size_t used;
+    bool full; /* there was no room for all */
 } hf_config_keys;
+/* The key `place` with `key` behind it; nothing where it may have no kind. */
+void hf_config_add_key(hf_config_keys *to, const char *place, const char *key, unsigned kinds);
 ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out) ML_NODISCARD;
 
 /* The file `path`, a config.json. ML_INPUT naming the key: what changes the mathematics and is not
@@ -25,5 +29,11 @@ ml_status hf_config_read(const char *path, ml_model_spec *out) ML_NODISCARD;
  * key for a feature of this model. */
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           ml_text *out) ML_NODISCARD;
+
+/* rope.c: the keys of rotary positions: those that are looked at; read; written, 0 where there was
+ * memory. */
+void hf_rope_keys(const ml_family *family, hf_config_keys *to);
+ml_status hf_rope_read(const json_t *root, ml_model_spec *s) ML_NODISCARD;
+int hf_rope_write(json_t *o, const ml_model_spec *s);
 
 #endif
