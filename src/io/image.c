@@ -1,80 +1,18 @@
-/* HDF5 images in memory: the core driver without a file behind it, over one buffer that is never
- * copied; what is written into one, and how exactly that, and nothing else, is read again. */
+/* HDF5 images in memory: what is written into one, and how exactly that, and nothing else, is read
+ * again. */
 #include "io/image.h"
 
-#include <H5FDcore.h>
 #include <inttypes.h>
 
 #include "io/hdf5_work.h"
+#include "io/image_memory.h"
 
 struct ml_image {
     hid_t file;
-    char *bytes; /* created: owned; opened: borrowed */
-    int64_t count;
+    ml_image_memory memory;
     int64_t user_block;
-    bool borrowed;
     bool at_work; /* HDF5 is, since ml_hdf5_begin */
 };
-
-/* ---- the core driver's memory: one accounted block, which outlives the file ---------------- */
-
-static void *image_malloc(size_t size, H5FD_file_image_op_t operation, void *self)
-{
-    (void)size;
-    (void)operation;
-    return ((ml_image *)self)->bytes; /* opening: HDF5 looks at our bytes instead of at a copy */
-}
-
-static void *image_copy(void *to, const void *from, size_t size, H5FD_file_image_op_t operation,
-                        void *self)
-{
-    (void)from;
-    (void)size;
-    (void)operation;
-    (void)self;
-    return to;
-}
-
-static void *image_grow(void *old, size_t size, H5FD_file_image_op_t operation, void *self)
-{
-    (void)operation;
-    ml_image *image = self;
-    if (image->borrowed) return NULL;
-    void *grown = old ? ml_memory_resize(old, (int64_t)size, 1, "an HDF5 image")
-                      : ml_memory_alloc((int64_t)size, 1, ML_MEM_OTHER, "an HDF5 image");
-    if (grown) image->bytes = grown;
-    return grown;
-}
-
-static herr_t image_free(void *bytes, H5FD_file_image_op_t operation, void *self)
-{
-    (void)bytes;
-    (void)operation;
-    (void)self;
-    return 0;
-}
-
-static void *same_self(void *self) { return self; }
-
-static herr_t keep_self(void *self)
-{
-    (void)self;
-    return 0;
-}
-
-static hid_t access_list(ml_image *image, int64_t increment)
-{
-    H5FD_file_image_callbacks_t callbacks = {image_malloc, image_copy, image_grow, image_free,
-                                             same_self,    keep_self,  image};
-    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
-    if (list < 0) return list;
-    if (H5Pset_fapl_core(list, (size_t)increment, false) >= 0 &&
-        H5Pset_file_image_callbacks(list, &callbacks) >= 0 &&
-        (!image->borrowed || H5Pset_file_image(list, image->bytes, (size_t)image->count) >= 0))
-        return list;
-    H5Pclose(list);
-    return -1;
-}
 
 /* ---- images -------------------------------------------------------------------------------- */
 
@@ -100,7 +38,7 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     ml_hdf5_begin(NULL);
     image->at_work = true;
     creation = H5Pcreate(H5P_FILE_CREATE);
-    access = access_list(image, ml_round_up(expected + 1, ML_IMAGE_STEP));
+    access = ml_image_memory_access(&image->memory, ml_round_up(expected + 1, ML_IMAGE_STEP));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
         st = no_image("prepare a file");
         goto done;
@@ -126,12 +64,9 @@ ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int
     hid_t access = -1;
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     ml_hdf5_begin(NULL);
-    *image = (ml_image){.file = -1,
-                        .bytes = (char *)(uintptr_t)bytes,
-                        .count = count,
-                        .borrowed = true,
-                        .at_work = true};
-    access = access_list(image, ML_IMAGE_STEP);
+    *image =
+        (ml_image){.file = -1, .memory = {(char *)(uintptr_t)bytes, count, true}, .at_work = true};
+    access = ml_image_memory_access(&image->memory, ML_IMAGE_STEP);
     if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
     if (image->file < 0) {
         st = ml_hdf5_ran_out() ? no_image("open a file")
@@ -157,8 +92,8 @@ ml_status ml_image_finish(ml_image *image, char **bytes, int64_t *count)
     image->file = -1;
     if (H5Fclose(file) < 0) return no_image("close a file");
     is_done(image);
-    *bytes = image->bytes;
-    *count = image->count = (int64_t)size + image->user_block;
+    *bytes = image->memory.bytes;
+    *count = image->memory.count = (int64_t)size + image->user_block;
     return ML_OK;
 }
 
@@ -167,7 +102,7 @@ void ml_image_destroy(ml_image *image)
     if (!image) return;
     if (image->file >= 0) H5Fclose(image->file);
     is_done(image);
-    if (!image->borrowed) ml_memory_free(image->bytes);
+    if (!image->memory.borrowed) ml_memory_free(image->memory.bytes);
     ml_memory_free(image);
 }
 

@@ -27,7 +27,7 @@ extern ml_lock_times ml_lock_clock; /* 15, 60 and 2 s; only tests change it */
 
 /* ---- the record ---------------------------------------------------------------------------- */
 
-/* A file's record is empty where nobody holds the lock: *named false. */
+/* lock_record.c. A file's record is empty where nobody holds the lock: *named false. */
 ml_lock_owner ml_lock_myself(void);
 ml_status ml_lock_read(const char *path, ml_lock_owner *found, bool *named) ML_NODISCARD;
 ml_status ml_lock_write(int fd, const char *path, const ml_lock_owner *owner) ML_NODISCARD;

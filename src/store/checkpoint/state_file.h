@@ -1,5 +1,5 @@
 /* state_file: the trainable tensors of a run in HDF5 files. An internal module; state_file.c
- * writes, load.c reads.
+ * and state_shards.c write, load.c reads.
  *
  * A state file has three groups, value, moment1 and moment2 (the kinds), and in them rectangles of
  * tensors under global names: KIND/NAME, or KIND/NAME@ROW where the file has another rectangle of
@@ -27,6 +27,14 @@ int64_t ml_state_block_floats(const ml_parameters *p);
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
+/* Room of an image beside its tensors. */
+enum { ML_STATE_OVERHEAD = 64 << 10 };
+
+/* A new image with the groups and what each file says of its run; `bytes`: how large the tensors'
+ * part is going to be. Local. */
+ml_status ml_state_file_create(ml_image **out, const ml_checkpoint_state *state,
+                               int64_t bytes) ML_NODISCARD;
+
 /* Whether the state is one file, gathered: an adapter's, where it fits. */
 bool ml_state_is_gathered(const ml_parameters *p, bool full);
 
@@ -40,6 +48,8 @@ ml_status ml_state_file_gather(const ml_grid *grid, const ml_parameters *p,
 ml_status ml_state_files_write(const ml_run_directory *run, const ml_grid *grid,
                                const ml_parameters *p, const ml_checkpoint_state *state,
                                ml_file_list *files) ML_NODISCARD;
+/* The most that one tp rank has in memory for that. Local. */
+int64_t ml_state_shards_memory(const ml_parameters *p, int tp, int tp_rank);
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
