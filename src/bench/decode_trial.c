@@ -62,10 +62,10 @@ static ml_status build(ml_decode_trial *t)
     session *s = &t->session;
     bool adapted = t->options.how != ML_DECODE_BASE;
     if (adapted && !t->options.adapter)
-        ML_TRY(session_attach_method(s));
+        ML_TRY(ml_session_attach_method(s));
     else
-        ML_TRY(session_attach_adapter(s, adapted ? &t->adapter : NULL));
-    ML_TRY(session_build(s, false, NULL, NULL));
+        ML_TRY(ml_session_attach_adapter(s, adapted ? &t->adapter : NULL));
+    ML_TRY(ml_session_build(s, false, NULL, NULL));
     if (adapted && t->options.adapter)
         ML_TRY(ml_grid_agree(s->grid, ml_peft_load(s->peft, &t->adapter)));
     else if (adapted)
@@ -95,7 +95,7 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
     t->session.config = &t->config;
     ML_TRY(ml_grid_create(&t->session.grid, ml_grid_world_size()));
     ML_TRY(ml_grid_agree(t->session.grid, open_model(t)));
-    ML_TRY(session_agree_on_files(&t->session));
+    ML_TRY(ml_session_agree_on_files(&t->session));
     if (options->adapter)
         ML_TRY(ml_grid_agree_on_file("the adapter", options->adapter, t->adapter.hash));
     ML_TRY(build(t));
@@ -110,7 +110,7 @@ void ml_decode_trial_destroy(ml_decode_trial *t)
 {
     if (!t) return;
     ml_adapter_destroy(&t->adapter);
-    session_close(&t->session);
+    ml_session_close(&t->session);
     ml_memory_free(t->spans);
     ml_memory_free(t->out);
     ml_memory_free(t);

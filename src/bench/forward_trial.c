@@ -64,9 +64,9 @@ ml_status ml_forward_trial_create(ml_forward_trial **out, const ml_forward_optio
     s->config = &t->config;
     ML_TRY(ml_grid_create(&s->grid, (int)t->config.parallel.tp));
     ML_TRY(ml_grid_agree(s->grid, open_base(t)));
-    ML_TRY(session_agree_on_files(s));
-    ML_TRY(options->adapted ? session_attach_method(s) : session_attach_adapter(s, NULL));
-    ML_TRY(session_build(s, false, options->backend, NULL));
+    ML_TRY(ml_session_agree_on_files(s));
+    ML_TRY(options->adapted ? ml_session_attach_method(s) : ml_session_attach_adapter(s, NULL));
+    ML_TRY(ml_session_build(s, false, options->backend, NULL));
     if (s->peft) draw_adapter(s);
     *out = t;
     t = NULL;
@@ -78,7 +78,7 @@ done:
 void ml_forward_trial_destroy(ml_forward_trial *t)
 {
     if (!t) return;
-    session_close(&t->session);
+    ml_session_close(&t->session);
     ml_memory_free(t);
 }
 

@@ -133,9 +133,9 @@ static ml_status build(ml_trial *t)
     ml_status st = ML_OK;
     session *s = &t->session;
     int64_t state = state_bytes(), frozen = ml_memory_current(ML_MEM_FROZEN);
-    ML_TRY(t->options.method == ML_TRIAL_FROZEN ? session_attach_adapter(s, NULL)
-                                                : session_attach_method(s));
-    ML_TRY(session_build(s, true, t->options.backend, t->options.vector_path));
+    ML_TRY(t->options.method == ML_TRIAL_FROZEN ? ml_session_attach_adapter(s, NULL)
+                                                : ml_session_attach_method(s));
+    ML_TRY(ml_session_build(s, true, t->options.backend, t->options.vector_path));
     if (s->peft) ml_peft_initialise(s->peft);
     ML_TRY(
         ml_grid_agree(s->grid, t->options.method == ML_TRIAL_FROZEN ? train_one_bias(t) : ML_OK));
@@ -156,7 +156,7 @@ ml_status ml_trial_create(ml_trial **out, const ml_trial_options *options)
     t->session.config = &t->config;
     ML_TRY(ml_grid_create(&t->session.grid, options->tp));
     ML_TRY(ml_grid_agree(t->session.grid, open_base(t)));
-    ML_TRY(session_agree_on_files(&t->session));
+    ML_TRY(ml_session_agree_on_files(&t->session));
     ML_TRY(build(t));
     *out = t;
     t = NULL;
@@ -168,7 +168,7 @@ done:
 void ml_trial_destroy(ml_trial *t)
 {
     if (!t) return;
-    session_close(&t->session);
+    ml_session_close(&t->session);
     ml_memory_free(t->bias_gradient);
     ml_memory_free(t);
 }

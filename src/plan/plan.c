@@ -65,7 +65,7 @@ static ml_status open_source(source *s, const ml_run_config *c, int dp)
     ml_status st = ML_OK;
     int64_t micro = ml_run_config_micro(c, dp);
     ML_TRY(read_spec(s, c));
-    ML_TRY(session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
+    ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, c->data.train, micro));
     ML_TRY(read_data(s, c, 1, c->data.valid, c->batch.micro));
     if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);
@@ -161,13 +161,13 @@ static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
 
 static common find_common(const ml_plan *plan, const ml_model *model,
                           const ml_parameters *parameters, const ml_run_config *c,
-                          const session_shape *shape)
+                          const ml_session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
     bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
     return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF && !ml_run_config_is_pissa(c),
                     ml_checkpoint_writers(parameters, full, plan->tp),
-                    session_writer_bytes(model, parameters, shape)};
+                    ml_session_writer_bytes(model, parameters, shape)};
 }
 
 /* Rank 0 stands for all: no rank holds more. */
@@ -180,14 +180,14 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_parameters parameters = {0};
     int64_t more = virtual_tokens(c, method);
     const ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
-    const session_shape shape = {s->tokens + c->batch.micro * more,
-                                 c->batch.micro,
-                                 s->max_len + more,
-                                 c->backend,
-                                 c->vector_path,
-                                 omp_get_max_threads(),
-                                 (int)c->parallel.tp,
-                                 0};
+    const ml_session_shape shape = {s->tokens + c->batch.micro * more,
+                                    c->batch.micro,
+                                    s->max_len + more,
+                                    c->backend,
+                                    c->vector_path,
+                                    omp_get_max_threads(),
+                                    (int)c->parallel.tp,
+                                    0};
     ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
     ML_TRY(ml_peft_attach_configured(&peft, model, &parameters, c, method));
     ml_parameters_lay_out(&parameters);
@@ -198,10 +198,10 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
                             .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
                             .allreduce_bytes_per_step = 4 * parameters.global,
                             .adapter_bytes_16bit = 2 * parameters.global};
-    session_needs(model, peft, &parameters, &shape, out->need);
-    out->fits = session_choose_activations(c, out->need, &out->activations);
+    ml_session_needs(model, peft, &parameters, &shape, out->need);
+    out->fits = ml_session_choose_activations(c, out->need, &out->activations);
     ml_model_set_activations(model, out->activations, 0);
-    session_bytes(model, peft, &parameters, &shape, out->per_rank);
+    ml_session_bytes(model, peft, &parameters, &shape, out->per_rank);
     out->per_rank[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, &parameters, c, &shape);

@@ -32,21 +32,21 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
     if (!config->data.valid)
         return ml_run_config_refuse(config, "data.valid",
                                     "missing; eval needs the data set to evaluate on");
-    ML_TRY(session_open(&s, config, false));
+    ML_TRY(ml_session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter.hash));
-    ML_TRY(session_attach_adapter(&s, path ? &adapter : NULL));
+    ML_TRY(ml_session_attach_adapter(&s, path ? &adapter : NULL));
     if (wanted) ML_TRY(ml_grid_agree(s.grid, outputs_prepare(&outputs, &s, wanted)));
-    ML_TRY(session_build(&s, false, config->backend, config->vector_path));
+    ML_TRY(ml_session_build(&s, false, config->backend, config->vector_path));
     if (path) {
         ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
         ml_peft_after_update(s.peft);
     }
-    ML_TRY(evaluate_session(&s, NULL, &out->loss, &out->target_tokens));
+    ML_TRY(ml_session_evaluate(&s, NULL, &out->loss, &out->target_tokens));
     if (wanted) ML_TRY(generate(&s, &outputs, wanted->path, out));
 done:
     outputs_destroy(&outputs);
     ml_adapter_destroy(&adapter);
-    session_close(&s);
+    ml_session_close(&s);
     return st;
 }

@@ -160,10 +160,10 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
                             .parallel = {1, 1},
                             .precision = o->precision};
     ML_TRY(choose_tp(o, &config.parallel.tp));
-    ML_TRY(session_open(s, &config, false));
+    ML_TRY(ml_session_open(s, &config, false));
     ML_TRY(prepare(&j, &report->adapter_seconds));
-    ML_TRY(session_attach_bank(s, o->nadapters, j.adapters));
-    ML_TRY(session_build(s, false, NULL, NULL));
+    ML_TRY(ml_session_attach_bank(s, o->nadapters, j.adapters));
+    ML_TRY(ml_session_build(s, false, NULL, NULL));
     ML_TRY(prepare_adapters(&j, &report->adapter_seconds));
     double start = ml_seconds();
     ML_TRY(ml_grid_agree(s->grid, generate(&j, out)));
@@ -173,6 +173,6 @@ done:
     for (int64_t i = 0; j.adapters && i < o->nadapters; i++) ml_adapter_destroy(&j.adapters[i]);
     ml_memory_free(j.adapters);
     requests_destroy(&j.requests);
-    session_close(s);
+    ml_session_close(s);
     return st;
 }

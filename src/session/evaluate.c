@@ -13,7 +13,7 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
 {
     double loss;
     ml_status st =
-        ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->valid, at, count, false));
+        ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->valid, at, count, false));
     if (st != ML_OK) return st;
     ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
     sums[0] += loss;
@@ -38,7 +38,8 @@ static ml_status add_losses(session *s, const evaluation_stop *stop, double sums
     return st;
 }
 
-ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss, int64_t *targets)
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
+                              int64_t *targets)
 {
     double sums[2] = {0.0, 0.0};
     ml_status st = ml_grid_agree(s->grid, add_losses(s, stop, sums));

@@ -11,7 +11,7 @@
  * piece of a path costs. */
 enum { LEAST_SHARED = 4 };
 
-ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
+ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
 {
     ml_status st = ML_OK;
     ML_NEW(p->token, tokens, ML_MEM_OTHER, "a micro-batch");
@@ -31,7 +31,7 @@ done:
     return st;
 }
 
-int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
 {
     const packer *p = NULL;
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
@@ -44,7 +44,7 @@ int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
            max_len * (int64_t)sizeof *p->path;
 }
 
-void packer_destroy(packer *p)
+void ml_packer_destroy(packer *p)
 {
     ml_memory_free(p->token);
     ml_memory_free(p->row);
@@ -203,8 +203,8 @@ static void collect_targets(packer *p)
     p->target_start[batch->rows] = p->hits;
 }
 
-ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count,
-                         bool keyed)
+ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
+                          bool keyed)
 {
     packer *p = &s->packer;
     bool share =

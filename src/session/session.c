@@ -61,8 +61,8 @@ static ml_status check_virtual(const ml_run_config *c, const ml_model_spec *spec
                                 more, c->base, spec->context);
 }
 
-ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more,
-                              int64_t *max_len)
+ml_status ml_session_find_length(const ml_run_config *c, const ml_model_spec *spec, int64_t more,
+                                 int64_t *max_len)
 {
     ml_status st = check_virtual(c, spec, more);
     if (st != ML_OK) return st;
@@ -82,7 +82,7 @@ ml_status session_find_length(const ml_run_config *c, const ml_model_spec *spec,
         *max_len, more, context, c->base);
 }
 
-ml_status session_add_virtual(session *s, const ml_method_sizes *sizes)
+ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes)
 {
     s->prefix = sizes->prefix;
     s->infix = sizes->infix;
@@ -96,8 +96,8 @@ static ml_status open_base(session *s, bool training)
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
     if (training && ml_method_has_prefix(c->method.name))
-        ML_TRY(session_add_virtual(s, &c->method.sizes));
-    ML_TRY(session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
+        ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
+    ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
 done:
     return st;
 }
@@ -142,7 +142,7 @@ static ml_status agree_on_data(const char *path, const data_source *source)
                : ML_OK;
 }
 
-ml_status session_agree_on_files(const session *s)
+ml_status ml_session_agree_on_files(const session *s)
 {
     ml_status st = ML_OK;
     if (s->base)
@@ -154,7 +154,7 @@ done:
     return st;
 }
 
-ml_status session_open(session *s, const ml_run_config *config, bool training)
+ml_status ml_session_open(session *s, const ml_run_config *config, bool training)
 {
     ml_status st = ML_OK;
     *s = (session){.config = config};
@@ -169,7 +169,7 @@ ml_status session_open(session *s, const ml_run_config *config, bool training)
     }
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
     ML_TRY(open_data(s, training));
-    ML_TRY(session_agree_on_files(s));
+    ML_TRY(ml_session_agree_on_files(s));
     ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
 done:
     return st;
@@ -198,12 +198,12 @@ done:
 static ml_status choose_activations(session *s)
 {
     const ml_run_config *c = s->config;
-    const session_shape shape = session_shape_of(s);
+    const ml_session_shape shape = ml_session_shape_of(s);
     int64_t need[ML_ACTIVATION_MODES];
     ml_activation_mode mode;
-    session_needs(s->model, s->peft, &s->parameters, &shape, need);
+    ml_session_needs(s->model, s->peft, &s->parameters, &shape, need);
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
-    if (!session_choose_activations(c, need, &mode))
+    if (!ml_session_choose_activations(c, need, &mode))
         return ml_run_config_refuse(
             c, "memory.limit",
             "%" PRId64 " bytes, but a process needs %" PRId64
@@ -217,7 +217,7 @@ static ml_status choose_activations(session *s)
     return ML_OK;
 }
 
-ml_status session_attach_method(session *s)
+ml_status ml_session_attach_method(session *s)
 {
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
@@ -233,7 +233,7 @@ ml_status session_attach_method(session *s)
 static ml_status make_room_for_virtual(session *s)
 {
     ml_status st = ML_OK;
-    ML_TRY(session_find_length(s->config, s->spec, s->prefix + s->infix, &s->max_len));
+    ML_TRY(ml_session_find_length(s->config, s->spec, s->prefix + s->infix, &s->max_len));
     if (!s->config->data.max_len) ML_TRY(cut_source(s, s->config->data.valid, false, &s->valid));
     s->tokens = most_tokens(s, &s->valid, s->config->batch.micro);
 done:
@@ -249,7 +249,7 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {
-        ML_TRY(session_add_virtual(s, &a->sizes));
+        ML_TRY(ml_session_add_virtual(s, &a->sizes));
         if (s->valid.sampler) ML_TRY(make_room_for_virtual(s));
     }
     ML_TRY(ml_peft_attach_adapter(&s->peft, s->model, &s->parameters, adapter));
@@ -257,7 +257,7 @@ done:
     return st;
 }
 
-ml_status session_attach_adapter(session *s, const ml_adapter *adapter)
+ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
 {
     ml_status st = ml_grid_agree(s->grid, attach_adapter(s, adapter));
     if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
@@ -271,14 +271,14 @@ static ml_status attach_bank(session *s, int64_t count, const ml_adapter *adapte
     return st == ML_OK ? ml_bank_create(&s->bank, s->model, s->spec, count, adapters) : st;
 }
 
-ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters)
+ml_status ml_session_attach_bank(session *s, int64_t count, const ml_adapter *adapters)
 {
     return ml_grid_agree(s->grid, attach_bank(s, count, adapters));
 }
 
 /* ---- kernels, then memory, then weights ---------------------------------------------------- */
 
-ml_kernels_paths session_common_paths(const session *s)
+ml_kernels_paths ml_session_common_paths(const session *s)
 {
     enum { BITS = 16 };
     const ml_kernels_paths own = ml_kernels_available(s->config->precision);
@@ -301,7 +301,7 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
 {
     ml_status st = ML_OK;
     ml_weight shapes[ML_MODEL_SHAPES];
-    const ml_kernels_paths common = session_common_paths(s);
+    const ml_kernels_paths common = ml_session_common_paths(s);
     ml_kernels_options o = {.backend = backend,
                             .vector_path = vector_path,
                             .among = &common,
@@ -335,26 +335,26 @@ static ml_status allocate_parameters(session *s, bool training)
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
-    return st == ML_OK ? packer_create(&s->packer, s->tokens, s->config->batch.micro,
-                                       s->max_len + s->prefix + s->infix)
+    return st == ML_OK ? ml_packer_create(&s->packer, s->tokens, s->config->batch.micro,
+                                          s->max_len + s->prefix + s->infix)
                        : st;
 }
 
-ml_status session_build(session *s, bool training, const char *backend, const char *vector_path)
+ml_status ml_session_build(session *s, bool training, const char *backend, const char *vector_path)
 {
     ml_status st = ML_OK;
     ML_TRY(create_kernels(s, backend, vector_path));
     ML_TRY(ml_grid_agree(s->grid, allocate_parameters(s, training)));
-    ML_TRY(session_store_weights(s));
+    ML_TRY(ml_session_store_weights(s));
     ML_TRY(ml_grid_agree(s->grid, allocate_passes(s, training)));
-    ML_TRY(session_read_weights(s));
+    ML_TRY(ml_session_read_weights(s));
 done:
     return st;
 }
 
-void session_close(session *s)
+void ml_session_close(session *s)
 {
-    packer_destroy(&s->packer);
+    ml_packer_destroy(&s->packer);
     ml_peft_destroy(s->peft);
     ml_bank_destroy(s->bank);
     ml_model_destroy(s->model);

@@ -70,86 +70,89 @@ typedef struct session {
     int64_t load_bytes;  /* that all ranks together read of the base */
 } session;
 
-/* Collective. session_open: grid, base, data (train where `training`, valid where configured);
- * session_attach: model and method described; session_build: kernels, storage, weights. Each
- * agrees on its status. Close with session_close. */
-ml_status session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
-ml_status session_attach_method(session *s) ML_NODISCARD; /* config.method */
+/* Collective. ml_session_open: grid, base, data (train where `training`, valid where configured);
+ * ml_session_attach: model and method described; ml_session_build: kernels, storage, weights. Each
+ * agrees on its status. Close with ml_session_close. */
+ml_status ml_session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
+ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of
  * the context. ML_USAGE where the context is too short. Local. */
-ml_status session_find_length(const ml_run_config *config, const ml_model_spec *spec, int64_t more,
-                              int64_t *max_len) ML_NODISCARD;
+ml_status ml_session_find_length(const ml_run_config *config, const ml_model_spec *spec,
+                                 int64_t more, int64_t *max_len) ML_NODISCARD;
 /* Makes room for virtual tokens in every sequence. Local. */
-ml_status session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
-ml_status session_attach_adapter(session *s,
-                                 const ml_adapter *adapter) ML_NODISCARD; /* adapter NULL: none */
-ml_status session_attach_bank(session *s, int64_t count, const ml_adapter *adapters) ML_NODISCARD;
+ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
+ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
+    ML_NODISCARD; /* adapter NULL: none */
+ml_status ml_session_attach_bank(session *s, int64_t count,
+                                 const ml_adapter *adapters) ML_NODISCARD;
 /* What every rank's processor and build can run. Collective. */
-ml_kernels_paths session_common_paths(const session *s);
+ml_kernels_paths ml_session_common_paths(const session *s);
 /* product and vector path: forced names, or NULL: what rank 0 chooses among those that all ranks
  * can run. */
-ml_status session_build(session *s, bool training, const char *backend,
-                        const char *vector_path) ML_NODISCARD;
-void session_close(session *s);
+ml_status ml_session_build(session *s, bool training, const char *backend,
+                           const char *vector_path) ML_NODISCARD;
+void ml_session_close(session *s);
 /* That all ranks opened the same base and data. Collective over the world, once they did. */
-ml_status session_agree_on_files(const session *s) ML_NODISCARD;
+ml_status ml_session_agree_on_files(const session *s) ML_NODISCARD;
 
 /* ---- sizes.c: memory before it is there ---------------------------------------------------- */
 
 /* What decides a rank's memory beside model and method. */
-typedef struct session_shape {
+typedef struct ml_session_shape {
     int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
     const char *backend, *vector_path;
     int threads;
     int tp, tp_rank;
-} session_shape;
+} ml_session_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
  * category: weights, parameters, gradients, moments, activations, work space, and in `other` the
  * buffers of packing and the most that reading weights or saving holds for a moment. The model's
  * structure itself exists already and is not counted. */
-void session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                   const session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
+void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                      const ml_session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What of it the ranks that write checkpoints hold, and the others do not. */
-int64_t session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
-                             const session_shape *shape);
+int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
+                                const ml_session_shape *shape);
 
-/* What a process needs in each activation mode: session_bytes's sum, what is accounted for in
+/* What a process needs in each activation mode: ml_session_bytes's sum, what is accounted for in
  * `other` already, and what this process has beside that (MPI, libraries). Leaves the model in the
  * last mode. */
-void session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                   const session_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
+void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                      const ml_session_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
 /* memory.activations, where auto the fastest mode that needs at most memory.limit. False where
  * none does; then the mode that needs least. */
-bool session_choose_activations(const ml_run_config *config,
-                                const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode);
+bool ml_session_choose_activations(const ml_run_config *config,
+                                   const int64_t need[ML_ACTIVATION_MODES],
+                                   ml_activation_mode *mode);
 /* What decides the memory of this session's training. */
-session_shape session_shape_of(const session *s);
+ml_session_shape ml_session_shape_of(const session *s);
 /* What this rank is about to account for, and has: what it allocates from now on and, in `other`,
  * what is there already. Local. */
-void session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
+void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* ---- the parts ----------------------------------------------------------------------------- */
 
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
  * would write weights needs memory.share_frozen: off. */
-ml_status session_store_weights(session *s) ML_NODISCARD;
-ml_status session_read_weights(session *s) ML_NODISCARD;
-bool session_shares_frozen(const session *s); /* whether this rank's weights are to be shared; known
-                                                 before they are stored */
-int session_frozen_sharers(
+ml_status ml_session_store_weights(session *s) ML_NODISCARD;
+ml_status ml_session_read_weights(session *s) ML_NODISCARD;
+bool ml_session_shares_frozen(const session *s); /* whether this rank's weights are to be shared;
+                                                 known before they are stored */
+int ml_session_frozen_sharers(
     const session *s); /* ranks that hold this rank's copy; 1: it is its own */
 int64_t
-session_borrowed_bytes(const session *s); /* of the copy, where another rank accounts for it */
+ml_session_borrowed_bytes(const session *s); /* of the copy, where another rank accounts for it */
 
 /* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch.
  * Local. `keyed`: with dropout, so that nothing is shared. */
-ml_status packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len) ML_NODISCARD;
-void packer_destroy(packer *p);
-int64_t packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
-ml_status pack_sequences(session *s, const data_source *source, int64_t first, int64_t count,
-                         bool keyed) ML_NODISCARD;
+ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences,
+                           int64_t max_len) ML_NODISCARD;
+void ml_packer_destroy(packer *p);
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
+ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
+                          bool keyed) ML_NODISCARD;
 
 /* What is asked on every rank before each micro-batch of an evaluation, which may take longer than
  * a job has left. */
@@ -160,7 +163,7 @@ typedef struct evaluation_stop {
 
 /* evaluate.c: mean loss over all usable sequences of s->valid. ML_STOPPED where `stop` (or NULL)
  * says so on any rank. Collective. */
-ml_status evaluate_session(session *s, const evaluation_stop *stop, double *loss,
-                           int64_t *targets) ML_NODISCARD;
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
+                              int64_t *targets) ML_NODISCARD;
 
 #endif

@@ -9,7 +9,7 @@
 /* What is held for a moment while everything else is there: reading weights, or images of a
  * checkpoint's files, on world rank 0 beside the run's directory. */
 static int64_t transient_bytes(const ml_model *model, const ml_parameters *parameters,
-                               const session_shape *shape, bool writer)
+                               const ml_session_shape *shape, bool writer)
 {
     bool full = ml_model_weight_bytes(model) == 0;
     int64_t reading = ml_base_load_bytes(ml_model_slots(model), shape->threads),
@@ -19,15 +19,15 @@ static int64_t transient_bytes(const ml_model *model, const ml_parameters *param
                   : reading;
 }
 
-int64_t session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
-                             const session_shape *shape)
+int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
+                                const ml_session_shape *shape)
 {
     return transient_bytes(model, parameters, shape, true) -
            transient_bytes(model, parameters, shape, false);
 }
 
-void session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                   const session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES])
+void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                      const ml_session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES])
 {
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = shape->backend, .vector_path = shape->vector_path};
@@ -37,35 +37,36 @@ void session_bytes(const ml_model *model, const ml_peft *peft, const ml_paramete
     ml_parameters_bytes(parameters, true, bytes);
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
-    bytes[ML_MEM_OTHER] += packer_bytes(shape->tokens, shape->sequences, shape->max_len) +
+    bytes[ML_MEM_OTHER] += ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len) +
                            transient_bytes(model, parameters, shape, true);
 }
 
-session_shape session_shape_of(const session *s)
+ml_session_shape ml_session_shape_of(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (session_shape){
+    return (ml_session_shape){
         s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
         c->backend,          c->vector_path,          omp_get_max_threads(),
         ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
 }
 
-void session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
-                   const session_shape *shape, int64_t need[ML_ACTIVATION_MODES])
+void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
+                      const ml_session_shape *shape, int64_t need[ML_ACTIVATION_MODES])
 {
     int64_t accounted = 0, beside = ml_memory_process_now();
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) accounted += ml_memory_current((ml_category)c);
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) {
         int64_t bytes[ML_MEM_CATEGORIES] = {0};
         ml_model_set_activations(model, (ml_activation_mode)mode, 0);
-        session_bytes(model, peft, parameters, shape, bytes);
+        ml_session_bytes(model, peft, parameters, shape, bytes);
         need[mode] = ml_memory_current(ML_MEM_OTHER) + ml_max(0, beside - accounted);
         for (int c = 0; c < ML_MEM_CATEGORIES; c++) need[mode] += bytes[c];
     }
 }
 
-bool session_choose_activations(const ml_run_config *config,
-                                const int64_t need[ML_ACTIVATION_MODES], ml_activation_mode *mode)
+bool ml_session_choose_activations(const ml_run_config *config,
+                                   const int64_t need[ML_ACTIVATION_MODES],
+                                   ml_activation_mode *mode)
 {
     int64_t limit = config->memory.limit;
     if (config->memory.activations != ML_KEEP_AUTO) {
@@ -77,12 +78,12 @@ bool session_choose_activations(const ml_run_config *config,
     return limit == 0 || need[*mode] <= limit;
 }
 
-void session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES])
+void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES])
 {
-    const session_shape shape = session_shape_of(s);
+    const ml_session_shape shape = ml_session_shape_of(s);
     bool full = s->config->method.name == ML_METHOD_FULL;
-    session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
+    ml_session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
     if (ml_grid_rank(s->grid) >= ml_checkpoint_writers(&s->parameters, full, ml_grid_tp(s->grid)))
-        bytes[ML_MEM_OTHER] -= session_writer_bytes(s->model, &s->parameters, &shape);
+        bytes[ML_MEM_OTHER] -= ml_session_writer_bytes(s->model, &s->parameters, &shape);
     bytes[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures */
 }

@@ -8,19 +8,19 @@
 
 static bool has_frozen(const session *s) { return ml_model_weight_bytes(s->model) > 0; }
 
-bool session_shares_frozen(const session *s)
+bool ml_session_shares_frozen(const session *s)
 {
     if (s->peft && ml_peft_changes_weights(s->peft)) return false;
     return s->config->memory.share_frozen != ML_SHARE_OFF && has_frozen(s) && s->base &&
            ml_grid_group_size(s->grid, ML_GROUP_REPLICA) > 1;
 }
 
-int session_frozen_sharers(const session *s)
+int ml_session_frozen_sharers(const session *s)
 {
     return s->shared ? ml_grid_group_size(s->grid, ML_GROUP_REPLICA) : 1;
 }
 
-int64_t session_borrowed_bytes(const session *s)
+int64_t ml_session_borrowed_bytes(const session *s)
 {
     return s->shared && ml_grid_group_rank(s->grid, ML_GROUP_REPLICA) > 0
                ? ml_model_weight_bytes(s->model)
@@ -48,7 +48,7 @@ static ml_status share_weights(session *s)
 {
     ml_status st = ML_OK;
     warn_of_nothing(s);
-    if (session_shares_frozen(s))
+    if (ml_session_shares_frozen(s))
         st = ml_grid_share(&s->shared, s->grid, ml_model_weight_bytes(s->model), ML_MEM_FROZEN,
                            "the frozen weights");
     st = ml_grid_agree(s->grid, st);
@@ -62,7 +62,7 @@ static ml_status share_weights(session *s)
     return ML_OK;
 }
 
-ml_status session_store_weights(session *s)
+ml_status ml_session_store_weights(session *s)
 {
     ml_status st = share_weights(s);
     if (st != ML_OK) return st;
@@ -175,7 +175,7 @@ done:
 
 /* ---- reading or drawing -------------------------------------------------------------------- */
 
-ml_status session_read_weights(session *s)
+ml_status ml_session_read_weights(session *s)
 {
     double started = ml_seconds();
     ml_status st = ml_grid_agree(s->grid, s->base ? load_all(s) : draw_weights(s));

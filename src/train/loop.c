@@ -67,8 +67,8 @@ static ml_status start(run *r)
     session *s = &r->session;
     bool found = false;
     ML_TRY(ml_run_config_check_training(r->config));
-    ML_TRY(session_open(s, r->config, true));
-    ML_TRY(session_attach_method(s));
+    ML_TRY(ml_session_open(s, r->config, true));
+    ML_TRY(ml_session_attach_method(s));
     ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
@@ -85,9 +85,9 @@ static ml_status start(run *r)
     }
     const char *product, *vector;
     choose_paths(r, found, &product, &vector);
-    session_predict(s, r->predicted);
+    ml_session_predict(s, r->predicted);
     if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
-    ML_TRY(session_build(s, true, product, vector));
+    ML_TRY(ml_session_build(s, true, product, vector));
     note_paths(r);
     bool pissa = ml_run_config_is_pissa(r->config);
     if (pissa) ML_TRY(start_pissa(r, found));
@@ -145,7 +145,7 @@ static ml_status evaluate(run *r, bool *stop)
     int64_t targets;
     const evaluation_stop interruption = {asked_to_stop, r};
     if (!r->session.valid.dataset) return ML_OK;
-    ml_status st = evaluate_session(&r->session, &interruption, &r->valid_loss, &targets);
+    ml_status st = ml_session_evaluate(&r->session, &interruption, &r->valid_loss, &targets);
     if (st == ML_STOPPED) {
         *stop = true;
         return ML_OK;
@@ -244,7 +244,7 @@ static void close_run(run *r)
     if (r->directory && ml_grid_rank(r->session.grid) == 0) leftovers_forget(r);
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
-    session_close(&r->session);
+    ml_session_close(&r->session);
     ml_adapter_destroy(&r->first);
     ml_memory_free(r->start_token);
     ml_checkpoint_changes_destroy(&r->changes);

@@ -12,7 +12,7 @@ void choose_paths(const run *r, bool resumed, const char **product, const char *
 {
     const session *s = &r->session;
     const ml_run_config *c = r->config;
-    const ml_kernels_paths common = session_common_paths(s);
+    const ml_kernels_paths common = ml_session_common_paths(s);
     *product = c->backend;
     *vector = c->vector_path;
     if (!resumed) return;

@@ -57,7 +57,7 @@ static void print_memory(const run *r)
     if (s->shared)
         ml_log("                 the frozen weights are one copy for %d ranks of this node and "
                "count in rank 0 alone",
-               session_frozen_sharers(s));
+               ml_session_frozen_sharers(s));
 }
 
 void progress_table(run *r)

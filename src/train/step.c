@@ -74,7 +74,7 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, int64_t targ
     bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
     double loss, since = busy_seconds(s);
     ml_status st =
-        ml_grid_agree_in(s->grid, ML_GROUP_TP, pack_sequences(s, &s->train, at, count, keyed));
+        ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
     ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing,

@@ -48,12 +48,12 @@ static memory_figures find_memory(const run *r)
     const session *s = &r->session;
     memory_figures m = {.total = ml_memory_peak_total(),
                         .process = ml_memory_process_peak(),
-                        .sharers = session_frozen_sharers(s)};
+                        .sharers = ml_session_frozen_sharers(s)};
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.peak[c] = ml_memory_peak((ml_category)c);
     for (int c = 0; c < ML_MEM_CATEGORIES; c++) m.node_predicted += r->predicted[c];
-    m.node_predicted -= session_borrowed_bytes(s);
+    m.node_predicted -= ml_session_borrowed_bytes(s);
     m.node = m.total;
-    m.node_process = m.process - session_borrowed_bytes(s);
+    m.node_process = m.process - ml_session_borrowed_bytes(s);
     ml_grid_sum_int64(s->grid, ML_GROUP_NODE, &m.node, 3);
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, (int64_t *)(void *)&m,
                       (int64_t)(sizeof m / sizeof(int64_t)));
