@@ -33,9 +33,67 @@ static ml_status parse(json_t **out, const char *name, const char *text, int64_t
     return ML_OK;
 }
 
+/* Appends "…" in the place of a word of Python's json that JSON has not, and skips it. */
+static ml_status add_quoted(ml_text *out, const char *word, int64_t *at)
+{
+    *at += (int64_t)strlen(word);
+    return ml_text_printf(out, "\"%s\"", word);
+}
+
+/* The place behind the string that begins at `at`. */
+static int64_t end_of_string(const char *text, int64_t length, int64_t at)
+{
+    for (at++; at < length && text[at] != '"'; at++)
+        if (text[at] == '\\') at++;
+    return ml_min(length, at + 1);
+}
+
+/* JSON of Python: NaN, Infinity and integers of any length, which it writes, are not JSON or not
+ * read by jansson. They become strings and reals: where nobody looks at them they may stand, and
+ * ml_json_check refuses them where a number or an integer is needed. *changed: there were any. */
+static ml_status replace_python(const char *text, int64_t length, ml_text *out, bool *changed)
+{
+    static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
+    enum { WORDS = sizeof words / sizeof *words, SAFE_DIGITS = 18 };
+    ml_status st = ML_OK;
+    int64_t at = 0, end;
+    *changed = false;
+    while (at < length) {
+        int word = 0;
+        while (word < WORDS && strncmp(text + at, words[word], strlen(words[word])) != 0) word++;
+        end = text[at] == '"' ? end_of_string(text, length, at) : at + 1;
+        while (text[at] >= '0' && text[at] <= '9' && text[end] >= '0' && text[end] <= '9') end++;
+        bool is_long = text[at] != '"' && end - at > SAFE_DIGITS && !strchr(".eE", text[end]);
+        *changed = *changed || word < WORDS || is_long;
+        if (word < WORDS) {
+            ML_TRY(add_quoted(out, words[word], &at));
+            continue;
+        }
+        ML_TRY(ml_text_add(out, text + at, end - at));
+        if (is_long) ML_TRY(ml_text_add(out, "e0", 2));
+        at = end;
+    }
+done:
+    return st;
+}
+
+static ml_status parse_python(json_t **out, const char *name, const char *text, int64_t length,
+                              size_t flags)
+{
+    ml_text plain = {0};
+    bool changed = false;
+    ml_status st = parse(out, name, text, length, flags);
+    if (st != ML_INPUT) return st;
+    ml_status replaced = replace_python(text, length, &plain, &changed);
+    if (replaced != ML_OK) st = replaced;
+    if (replaced == ML_OK && changed) st = parse(out, name, plain.data, plain.length, flags);
+    ml_text_destroy(&plain);
+    return st;
+}
+
 ml_status ml_json_read(json_t **out, const char *name, const char *text, int64_t length)
 {
-    return parse(out, name, text, length, 0);
+    return parse_python(out, name, text, length, 0);
 }
 
 ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
@@ -44,7 +102,7 @@ ml_status ml_json_read_file(json_t **out, const char *path, bool reals)
     char *text = NULL;
     int64_t length;
     ML_TRY(ml_durable_read(path, largest_file, &text, &length));
-    ML_TRY(parse(out, path, text, length, reals ? JSON_DECODE_INT_AS_REAL : 0));
+    ML_TRY(parse_python(out, path, text, length, reals ? JSON_DECODE_INT_AS_REAL : 0));
 done:
     ml_memory_free(text);
     return st;
@@ -124,7 +182,7 @@ static ml_status check_path(const json_t *value, const char *path, const char *p
         json_t *one;
         json_object_foreach((json_t *)(uintptr_t)value, name, one)
         {
-            snprintf(next, sizeof next, "%.120s.%.80s", place, name);
+            snprintf(next, sizeof next, "%.120s%s%.80s", place, *place ? "." : "", name);
             ml_status st = check_path(one, path + 1, next, expected);
             if (st != ML_OK) return st;
         }

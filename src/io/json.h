@@ -6,8 +6,10 @@
 
 #include "mpilora/base.h"
 
-/* A JSON file or text of at most 256 MiB, duplicates refused; ML_INPUT naming `name`. The caller
- * ends it with json_decref. `reals`: every number is read as a real, for files that may hold
+/* A JSON file or text of at most 256 MiB, duplicates refused; ML_INPUT naming `name`. `text` ends
+ * with a zero byte. What Python's json writes beside JSON is taken for another kind: NaN and
+ * Infinity for strings, integers of more than 18 digits for reals. The caller ends it with
+ * json_decref. `reals`: every number is read as a real, for files that may hold
  * integers beyond 64 bits: transformers writes 10^30 for "no limit" (model_max_length of
  * tokenizer_config.json). */
 ml_status ml_json_read_file(json_t **out, const char *path, bool reals) ML_NODISCARD;

@@ -1,5 +1,6 @@
 /* safetensors: values of the three types, and every rule of the header; files cut at every length
  * and with every byte changed are read or refused, never a crash. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -77,6 +78,27 @@ static void values_are_read(void **state)
     ml_safetensors_close(file);
 }
 
+static void types_lie_beside_each_other(void **state)
+{
+    (void)state;
+    static const char header[] = "{\"a\":{\"dtype\":\"F64\",\"shape\":[2],\"data_offsets\":[0,16]},"
+                                 "\"b\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[16,18]}}";
+    unsigned char values[18] = {0};
+    const double doubles[2] = {1.0 / 3.0, -1e300};
+    char bytes[1024];
+    ml_safetensors *file;
+    float x[3];
+    memcpy(values, doubles, sizeof doubles);
+    save(bytes, compose(bytes, header, values, sizeof values));
+    assert_int_equal(ml_safetensors_open(&file, path), ML_OK);
+    assert_int_equal(ml_safetensors_read(file, ml_safetensors_at(file, 0), 0, 2, x), ML_OK);
+    assert_true(x[0] == (float)(1.0 / 3.0) && x[1] == -INFINITY);
+    assert_false(ml_safetensors_is_real(ml_safetensors_at(file, 1)));
+    assert_int_equal(ml_safetensors_read(file, ml_safetensors_at(file, 1), 0, 3, x), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "b: has type F4, expected F32"));
+    ml_safetensors_close(file);
+}
+
 /* This header before eight bytes of data. */
 static void refuses(const char *header, const char *why)
 {
@@ -102,10 +124,13 @@ static void every_rule_is_kept(void **state)
             "JSON");
     refuses("{\"__metadata__\":{\"x\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":["
             "0,8]}}",
-            "no string");
-    refuses("{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", "F99");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", "number");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", "number");
+            "__metadata__: key \"x\" is an integer, expected a string");
+    refuses("{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}",
+            "a: key \"dtype\" is an integer, expected a string");
+    refuses("{\"a\":[1]}", "a: is an array, expected an object");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", "below 0");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}",
+            "a: key \"shape[0]\" is a number, expected an integer");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}",
             "counted");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2305843009213693954],\"data_offsets\":[0,8]}}",
@@ -179,6 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(values_are_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(types_lie_beside_each_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(every_rule_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(long_headers_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_files_do_no_harm, set_up, tear_down),

@@ -1,143 +1,54 @@
 /* A Hugging Face directory as a source of weights: config.json, model.safetensors or its sharded
  * index, and the tokenizer's files. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
-#include "io/json.h"
 #include "mpilora/data.h"
 #include "mpilora/family.h"
 #include "store/base/import_private.h"
 #include "store/formats/huggingface/huggingface.h"
-#include "store/formats/safetensors/safetensors.h"
-
-enum { SHARDS = 4096 };
+#include "store/formats/huggingface/shards.h"
 
 typedef struct hf_source {
-    char *directory;
-    const ml_model_spec *spec;
-    bool bare; /* the files' names lack the family's prefix */
-    int64_t nshards;
-    ml_safetensors **shards;
-    char **shard_names;
-    bool **expected; /* [nshards][tensors of the shard]: it is part of the model */
-    float *column;   /* a stored row of a transposed tensor */
+    hf_shards shards;
+    ml_model_spec *spec;
+    bool bare;            /* the files' names lack the family's prefix */
+    bool embed_from_head; /* a tied pair of which the head alone was saved */
+    float *column;        /* a stored row of a transposed tensor */
 } hf_source;
 
 static void hf_close(void *self)
 {
     hf_source *h = self;
-    for (int64_t i = 0; i < h->nshards; i++) {
-        ml_safetensors_close(h->shards[i]);
-        ml_memory_free(h->shard_names[i]);
-        ml_memory_free(h->expected[i]);
-    }
-    ml_memory_free(h->expected);
-    ml_memory_free(h->shards);
-    ml_memory_free(h->shard_names);
+    hf_shards_close(&h->shards);
     ml_memory_free(h->column);
-    ml_memory_free(h->directory);
     ml_memory_free(h);
-}
-
-/* ---- files --------------------------------------------------------------------------------- */
-
-static bool exists(const char *directory, const char *name)
-{
-    ml_text path = {0};
-    struct stat about;
-    bool there =
-        ml_text_printf(&path, "%s/%s", directory, name) == ML_OK && stat(path.data, &about) == 0;
-    ml_text_destroy(&path);
-    return there;
-}
-
-static ml_status open_shard(hf_source *h, const char *name)
-{
-    ml_status st = ML_OK;
-    ml_text path = {0};
-    for (int64_t i = 0; i < h->nshards; i++)
-        if (!strcmp(h->shard_names[i], name)) return ML_OK;
-    if (h->nshards == SHARDS)
-        return ml_fail(ML_INPUT, "%s: more than %d shards", h->directory, (int)SHARDS);
-    ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
-    ML_TRY(ml_safetensors_open(&h->shards[h->nshards], path.data));
-    int64_t i = h->nshards++;
-    h->shard_names[i] = ml_memory_string(name);
-    if (!h->shard_names[i]) st = ML_RESOURCE;
-    if (st == ML_OK)
-        ML_NEW(h->expected[i], ml_safetensors_count(h->shards[i]), ML_MEM_OTHER,
-               "a table of tensors");
-done:
-    ml_text_destroy(&path);
-    return st;
-}
-
-static bool is_basename(const char *name)
-{
-    return name && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\');
-}
-
-static ml_status open_index(hf_source *h, const char *name)
-{
-    ml_status st = ML_OK;
-    ml_text path = {0};
-    json_t *root = NULL, *file;
-    const char *tensor;
-    ML_TRY(ml_text_printf(&path, "%s/%s", h->directory, name));
-    ML_TRY(ml_json_read_file(&root, path.data, false));
-    json_t *map = json_object_get(root, "weight_map");
-    if (!json_is_object(map))
-        st = ml_fail(ML_INPUT, "%s: weight_map: expected an object", path.data);
-    json_object_foreach(map, tensor, file)
-    {
-        const char *shard = json_string_value(file);
-        if (!is_basename(shard))
-            st = ml_fail(ML_INPUT, "%s: %s: \"%s\" is not the name of a file beside it", path.data,
-                         tensor, shard ? shard : "(not a text)");
-        if (st == ML_OK) st = open_shard(h, shard);
-        if (st != ML_OK) goto done;
-        for (int64_t i = 0; i < h->nshards; i++)
-            if (!strcmp(h->shard_names[i], shard) && !ml_safetensors_find(h->shards[i], tensor))
-                st = ml_fail(ML_INPUT, "%s: %s should be in %s, but is not there", path.data,
-                             tensor, shard);
-    }
-done:
-    json_decref(root);
-    ml_text_destroy(&path);
-    return st;
-}
-
-static ml_status open_weights(hf_source *h)
-{
-    static const char single[] = "model.safetensors", sharded[] = "model.safetensors.index.json";
-    if (exists(h->directory, single)) return open_shard(h, single);
-    if (exists(h->directory, sharded)) return open_index(h, sharded);
-    return ml_fail(ML_INPUT, "%s: no weights there: expected %s or %s%s", h->directory, single,
-                   sharded,
-                   exists(h->directory, "pytorch_model.bin")
-                       ? " (pytorch_model.bin is not read: save it as safetensors)"
-                       : "");
 }
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-static const ml_safetensors_entry *find(const hf_source *h, const char *name, int64_t *shard)
+/* The row of the head, which a tied model does not have. */
+static bool find_head(const hf_source *h, ml_model_tensor *head)
 {
-    for (*shard = 0; *shard < h->nshards; ++*shard) {
-        const ml_safetensors_entry *entry = ml_safetensors_find(h->shards[*shard], name);
-        if (entry) return entry;
+    ml_model_spec untied = *h->spec;
+    untied.tied_head = false;
+    for (int64_t i = ml_model_tensor_count(&untied) - 1; i > 0; i--) {
+        ml_model_tensor_at(&untied, i, head);
+        if (!strcmp(head->name, "head.weight")) return true;
     }
-    return NULL;
+    return false;
 }
 
-/* The name that a tensor has in these files. */
+/* The name that a tensor has in these files; also that of a tied model's head. */
 static void find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_place *place)
 {
     const char *prefix = h->spec->family->hf.prefix;
     size_t n = strlen(prefix);
-    ml_stored_place_of(h->spec, t, ML_FORMAT_HUGGINGFACE, place);
+    ml_model_tensor head;
+    ml_model_spec untied = *h->spec;
+    untied.tied_head = false;
+    if (h->embed_from_head && !strcmp(t->name, "embed.weight") && find_head(h, &head)) t = &head;
+    ml_stored_place_of(&untied, t, ML_FORMAT_HUGGINGFACE, place);
     if (h->bare && !strncmp(place->name, prefix, n))
         memmove(place->name, place->name + n, strlen(place->name + n) + 1);
 }
@@ -162,30 +73,25 @@ static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
         used += (size_t)snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "",
                                  entry->shape[i]);
     if (t->vector)
-        return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]", h->directory,
-                       entry->name, found, want[0]);
+        return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]",
+                       h->shards.directory, entry->name, found, want[0]);
     return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 "]",
-                   h->directory, entry->name, found, want[0], want[1]);
+                   h->shards.directory, entry->name, found, want[0], want[1]);
 }
 
-static bool is_known_type(const char *dtype)
-{
-    return !strcmp(dtype, "F32") || !strcmp(dtype, "F16") || !strcmp(dtype, "BF16");
-}
-
-/* And marks what it finds as expected. */
+/* And marks what it finds as needed. */
 static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
 {
     ml_stored_place place;
-    int64_t shard;
     find_place(h, t, &place);
-    const ml_safetensors_entry *entry = find(h, place.name, &shard);
-    if (!entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->directory, place.name);
-    h->expected[shard][entry - ml_safetensors_at(h->shards[shard], 0)] = true;
-    if (!is_known_type(entry->dtype))
-        return ml_fail(ML_INPUT, "%s: %s has type %s, expected F32, F16 or BF16", h->directory,
-                       place.name, entry->dtype);
-    return check_shape(h, t, &place, entry);
+    hf_place at = hf_shards_find(&h->shards, place.name);
+    if (!at.entry)
+        return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->shards.directory, place.name);
+    h->shards.needed[at.shard][at.entry - ml_safetensors_at(h->shards.file[at.shard], 0)] = true;
+    if (!ml_safetensors_is_real(at.entry))
+        return ml_fail(ML_INPUT, "%s: %s has type %.20s, expected F32, F16, BF16 or F64",
+                       h->shards.directory, place.name, at.entry->dtype);
+    return check_shape(h, t, &place, at.entry);
 }
 
 static bool ends_with(const char *name, const char *end)
@@ -195,11 +101,39 @@ static bool ends_with(const char *name, const char *end)
 }
 
 /* Buffers that old versions saved, and a head that is the embedding again. */
-static bool is_ignored(const hf_source *h, const char *name)
+static bool is_expected(const hf_source *h, const char *name)
 {
-    if (h->spec->tied_head && !strcmp(name, "lm_head.weight")) return true;
+    ml_model_tensor head;
+    ml_stored_place place;
+    if (h->spec->tied_head && find_head(h, &head)) {
+        find_place(h, &head, &place);
+        if (!strcmp(place.name, name)) return true;
+    }
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
            ends_with(name, "rotary_emb.inv_freq");
+}
+
+/* A tensor that the model has not changes nothing in transformers, which names it, too. */
+static void warn_of_rest(const hf_source *h)
+{
+    const hf_shards *s = &h->shards;
+    const char *first = NULL;
+    int64_t others = 0;
+    for (int64_t f = 0; f < s->count; f++) {
+        for (int64_t i = 0; i < ml_safetensors_count(s->file[f]); i++) {
+            const char *name = ml_safetensors_at(s->file[f], i)->name;
+            hf_place place = hf_shards_find(s, name);
+            bool needed =
+                s->needed[place.shard][place.entry - ml_safetensors_at(s->file[place.shard], 0)];
+            if (needed || is_expected(h, name)) continue;
+            if (!first) first = name;
+            others++;
+        }
+    }
+    if (others > 0)
+        ml_warn("%s: tensor %s is not part of the model that config.json describes and is ignored "
+                "(%" PRId64 " such tensors)",
+                s->directory, first, others);
 }
 
 static ml_status check_tensors(hf_source *h)
@@ -210,27 +144,68 @@ static ml_status check_tensors(hf_source *h)
         ml_status st = check_tensor(h, &t);
         if (st != ML_OK) return st;
     }
-    for (int64_t s = 0; s < h->nshards; s++) {
-        for (int64_t i = 0; i < ml_safetensors_count(h->shards[s]); i++) {
-            const char *name = ml_safetensors_at(h->shards[s], i)->name;
-            if (!is_ignored(h, name) && !h->expected[s][i])
-                return ml_fail(ML_INPUT,
-                               "%s: tensor %s is not part of the model that config.json describes, "
-                               "or stands in two files",
-                               h->directory, name);
-        }
-    }
+    warn_of_rest(h);
+    hf_shards_warn_of_overlays(&h->shards);
     return ML_OK;
 }
 
+/* ---- a tied head --------------------------------------------------------------------------- */
+
+static ml_status are_equal(const hf_source *h, hf_place a, hf_place b, bool *equal)
+{
+    enum { PIECE = 1 << 18 };
+    ml_status st = ML_OK;
+    float *values = NULL;
+    int64_t count = a.entry->count;
+    *equal = count == b.entry->count && ml_safetensors_is_real(a.entry) &&
+             ml_safetensors_is_real(b.entry);
+    ML_NEW(values, 2 * PIECE, ML_MEM_OTHER, "rows to be compared");
+    for (int64_t at = 0, n; *equal && at < count; at += n) {
+        n = ml_min(count - at, PIECE);
+        ML_TRY(hf_shards_read(&h->shards, a, at, n, values));
+        ML_TRY(hf_shards_read(&h->shards, b, at, n, values + PIECE));
+        *equal = !memcmp(values, values + PIECE, (size_t)n * sizeof *values);
+    }
+done:
+    ml_memory_free(values);
+    return st;
+}
+
+/* tie_word_embeddings and what the files hold may disagree: of a pair with different values
+ * transformers 5 ties nothing (4 takes the embedding twice); of which one is missing it takes the
+ * other. */
+static ml_status settle_head(hf_source *h)
+{
+    ml_status st = ML_OK;
+    ml_model_tensor embed, head;
+    ml_stored_place embed_place, head_place;
+    bool equal;
+    if (!h->spec->tied_head || !find_head(h, &head)) return ML_OK;
+    ml_model_tensor_at(h->spec, 0, &embed);
+    find_place(h, &embed, &embed_place);
+    find_place(h, &head, &head_place);
+    hf_place e = hf_shards_find(&h->shards, embed_place.name),
+             o = hf_shards_find(&h->shards, head_place.name);
+    if (!o.entry || h->embed_from_head) return ML_OK;
+    ML_TRY(are_equal(h, e, o, &equal));
+    if (equal) return ML_OK;
+    h->spec->tied_head = false;
+    ml_warn("%s: config.json ties %s and %s, but the files have both with different values: they "
+            "are not tied, as in transformers 5 (4 takes %s for both)",
+            h->shards.directory, embed_place.name, head_place.name, embed_place.name);
+done:
+    return st;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------- */
+
 /* Rows first … of the transpose: elements of each stored row. */
-static ml_status read_transposed(hf_source *h, const ml_safetensors *file,
-                                 const ml_safetensors_entry *entry, int64_t first, int64_t count,
+static ml_status read_transposed(hf_source *h, hf_place at, int64_t first, int64_t count,
                                  float *out)
 {
-    int64_t stored_rows = entry->shape[0], stored_cols = entry->shape[1];
+    int64_t stored_rows = at.entry->shape[0], stored_cols = at.entry->shape[1];
     for (int64_t j = 0; j < stored_rows; j++) {
-        ml_status st = ml_safetensors_read(file, entry, j * stored_cols + first, count, h->column);
+        ml_status st = hf_shards_read(&h->shards, at, j * stored_cols + first, count, h->column);
         if (st != ML_OK) return st;
         for (int64_t i = 0; i < count; i++) out[i * stored_rows + j] = h->column[i];
     }
@@ -242,13 +217,10 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
 {
     hf_source *h = self;
     ml_stored_place place;
-    int64_t shard;
     find_place(h, t, &place);
-    const ml_safetensors_entry *entry = find(h, place.name, &shard);
-    const ml_safetensors *file = h->shards[shard];
-    if (is_transposed(t, &place))
-        return read_transposed(h, file, entry, place.first + first, count, out);
-    return ml_safetensors_read(file, entry, (place.first + first) * t->cols, count * t->cols, out);
+    hf_place at = hf_shards_find(&h->shards, place.name);
+    if (is_transposed(t, &place)) return read_transposed(h, at, place.first + first, count, out);
+    return hf_shards_read(&h->shards, at, (place.first + first) * t->cols, count * t->cols, out);
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
@@ -257,8 +229,9 @@ static ml_status add_hash(const hf_source *h, const char *name, ml_text *list)
 {
     ml_text path = {0};
     char hex[ML_SHA256_HEX];
-    ml_status st = ml_text_printf(&path, "%s/%s", h->directory, name);
-    if (st == ML_OK && exists(h->directory, name)) {
+    const char *directory = h->shards.directory;
+    ml_status st = ml_text_printf(&path, "%s/%s", directory, name);
+    if (st == ML_OK && hf_has_file(directory, name)) {
         st = ml_sha256_of_file(path.data, hex);
         if (st == ML_OK) st = ml_text_printf(list, "%s %s\n", name, hex);
     }
@@ -271,7 +244,7 @@ static ml_status hash_source(const hf_source *h, const ml_text *tokenizer, char 
     ml_status st = ML_OK;
     ml_text list = {0};
     ML_TRY(add_hash(h, "config.json", &list));
-    for (int64_t i = 0; i < h->nshards; i++) ML_TRY(add_hash(h, h->shard_names[i], &list));
+    for (int64_t i = 0; i < h->shards.count; i++) ML_TRY(add_hash(h, h->shards.name[i], &list));
     ML_TRY(ml_text_add(&list, tokenizer->data, tokenizer->length));
     ml_sha256_of(list.data, (size_t)list.length, hex);
 done:
@@ -279,21 +252,29 @@ done:
     return st;
 }
 
+static bool has_tensor(const hf_source *h, const ml_model_tensor *t)
+{
+    ml_stored_place place;
+    find_place(h, t, &place);
+    return hf_shards_find(&h->shards, place.name).entry;
+}
+
+/* How the embedding is called, which tells the names of all. */
 static ml_status find_prefix(hf_source *h)
 {
-    ml_model_tensor embed;
-    ml_stored_place place;
-    char whole[sizeof place.name];
-    int64_t shard;
+    ml_model_tensor embed, head;
+    ml_stored_place whole;
     ml_model_tensor_at(h->spec, 0, &embed);
-    find_place(h, &embed, &place);
-    if (find(h, place.name, &shard)) return ML_OK;
-    memcpy(whole, place.name, sizeof whole);
+    find_place(h, &embed, &whole);
+    if (has_tensor(h, &embed)) return ML_OK;
     h->bare = true;
-    find_place(h, &embed, &place);
-    if (find(h, place.name, &shard)) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)", h->directory,
-                   whole);
+    if (has_tensor(h, &embed)) return ML_OK;
+    h->bare = false;
+    h->embed_from_head = h->spec->tied_head && find_head(h, &head) && has_tensor(h, &head);
+    return h->embed_from_head
+               ? ML_OK
+               : ml_fail(ML_INPUT, "%s: tensor %s is missing (also without its prefix)",
+                         h->shards.directory, whole.name);
 }
 
 ml_status import_open_huggingface(import_source *out, const char *directory)
@@ -307,15 +288,11 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     out->close = hf_close;
     out->read_rows = hf_read_rows;
     h->spec = &out->spec;
-    h->directory = ml_memory_string(directory);
-    if (!h->directory) return ML_RESOURCE;
-    ML_NEW(h->shards, SHARDS, ML_MEM_OTHER, "shards");
-    ML_NEW(h->shard_names, SHARDS, ML_MEM_OTHER, "shards");
-    ML_NEW(h->expected, SHARDS, ML_MEM_OTHER, "shards");
     ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
     ML_TRY(hf_config_read(path.data, &out->spec));
-    ML_TRY(open_weights(h));
+    ML_TRY(hf_shards_open(&h->shards, directory));
     ML_TRY(find_prefix(h));
+    ML_TRY(settle_head(h));
     ML_TRY(check_tensors(h));
     int64_t widest = ml_max(ml_extent_size(&out->spec, ML_EXTENT_QKV),
                             ml_max(out->spec.mlp_width, out->spec.vocab));

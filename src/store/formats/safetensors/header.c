@@ -4,6 +4,20 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "io/json.h"
+
+/* An entry of the header, and what it says of the file. */
+static const ml_json_key entry_keys[] = {
+    {"dtype", ML_JSON_TEXT},
+    {"shape", ML_JSON_ARRAY},
+    {"shape[]", ML_JSON_INTEGER},
+    {"data_offsets", ML_JSON_ARRAY},
+    {"data_offsets[]", ML_JSON_INTEGER},
+    {NULL, 0},
+};
+static const ml_json_key metadata_keys[] = {{"*", ML_JSON_TEXT}, {NULL, 0}};
+
+/* 0: not known; a tensor of it may lie in the file, where its offsets say. */
 static int64_t element_bytes(const char *dtype)
 {
     static const struct {
@@ -25,15 +39,13 @@ static ml_status bad(const char *name, const char *why)
 static ml_status read_shape(const char *name, const json_t *shape, int64_t size,
                             ml_safetensors_entry *e)
 {
-    if (!json_is_array(shape) || json_array_size(shape) > ML_SAFETENSORS_DIMS)
-        return bad(name, "its shape is no list of at most 8 numbers");
+    if (json_array_size(shape) > ML_SAFETENSORS_DIMS)
+        return bad(name, "its shape has more than 8 numbers");
     e->dims = (int)json_array_size(shape);
     e->count = 1;
     for (int i = 0; i < e->dims; i++) {
-        const json_t *n = json_array_get(shape, (size_t)i);
-        e->shape[i] = json_integer_value(n);
-        if (!json_is_integer(n) || e->shape[i] < 0)
-            return bad(name, "its shape has something else than a number ≥ 0");
+        e->shape[i] = json_integer_value(json_array_get(shape, (size_t)i));
+        if (e->shape[i] < 0) return bad(name, "its shape has a number below 0");
         if (!ml_multiply(e->count, e->shape[i], &e->count))
             return bad(name, "its shape has more elements than can be counted");
     }
@@ -45,41 +57,30 @@ static ml_status read_shape(const char *name, const json_t *shape, int64_t size,
 static ml_status read_entry(const char *name, const json_t *value, int64_t data, int64_t size,
                             ml_safetensors_entry *e)
 {
-    const json_t *offsets = json_object_get(value, "data_offsets");
-    const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
+    const json_t *offsets = json_object_get(value, "data_offsets"),
+                 *shape = json_object_get(value, "shape");
+    ml_status st = ml_json_check(value, entry_keys);
+    if (st != ML_OK) return ml_fail_within(st, "%.100s", name);
     e->name = name;
     e->dtype = json_string_value(json_object_get(value, "dtype"));
-    if (json_object_size(value) != 3 || !e->dtype || json_array_size(offsets) != 2 ||
-        !json_is_integer(from) || !json_is_integer(to))
+    if (json_object_size(value) != 3 || !e->dtype || !shape || json_array_size(offsets) != 2)
         return bad(name, "its entry is not {dtype, shape, data_offsets}");
     int64_t element = element_bytes(e->dtype);
-    if (element == 0)
-        return ml_fail(ML_INPUT, "%.100s: its type %.20s is not known", name, e->dtype);
-    ml_status st = read_shape(name, json_object_get(value, "shape"), element, e);
+    st = read_shape(name, shape, ml_max(1, element), e);
     if (st != ML_OK) return st;
-    int64_t start = json_integer_value(from), end = json_integer_value(to);
+    int64_t start = json_integer_value(json_array_get(offsets, 0)),
+            end = json_integer_value(json_array_get(offsets, 1));
     if (start < 0 || end < start || end > size - data)
         return ml_fail(ML_INPUT,
                        "%.100s: lies at %" PRId64 " … %" PRId64 " of %" PRId64
                        " bytes of data: the file is truncated or wrong",
                        name, start, end, size - data);
+    if (element == 0) e->bytes = end - start;
     if (end - start != e->bytes)
         return ml_fail(ML_INPUT,
                        "%.100s: its shape needs %" PRId64 " bytes, its offsets say %" PRId64, name,
                        e->bytes, end - start);
     e->offset = data + start;
-    return ML_OK;
-}
-
-static ml_status check_metadata(const json_t *metadata)
-{
-    const char *key;
-    json_t *value;
-    if (!json_is_object(metadata)) return bad("__metadata__", "is not an object");
-    json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
-    {
-        if (!json_is_string(value)) return bad("__metadata__", "has a value that is no string");
-    }
     return ML_OK;
 }
 
@@ -114,10 +115,12 @@ ml_status ml_safetensors_entries(const json_t *header, int64_t data, int64_t siz
     ML_NEW(list, (int64_t)json_object_size(header), ML_MEM_OTHER, "a list of tensors");
     json_object_foreach((json_t *)(uintptr_t)header, name, value)
     {
-        if (!strcmp(name, "__metadata__"))
-            ML_TRY(check_metadata(value));
-        else
+        if (strcmp(name, "__metadata__") != 0)
             ML_TRY(read_entry(name, value, data, size, &list[n++]));
+        else if ((st = ml_json_check(value, metadata_keys)) != ML_OK) {
+            st = ml_fail_within(st, "%s", name);
+            goto done;
+        }
     }
     qsort(list, (size_t)n, sizeof *list, by_offset);
     ML_TRY(check_contiguous(list, n, data, size));

@@ -135,29 +135,41 @@ static float half_to_float(uint16_t h)
     return f;
 }
 
-static void bf16_to_fp32(const uint16_t *from, int64_t count, bool half, float *to)
+/* Little-endian values of one type, in the bytes where they were read. */
+static void decode(const void *from, const char *dtype, int64_t count, float *to)
 {
-    for (int64_t i = 0; i < count; i++)
-        to[i] = half ? half_to_float(from[i]) : ml_bf16_to_float(from[i]);
+    const uint16_t *halves = from;
+    const double *doubles = from;
+    if (!strcmp(dtype, "F64"))
+        for (int64_t i = 0; i < count; i++) to[i] = (float)doubles[i];
+    else if (!strcmp(dtype, "F16"))
+        for (int64_t i = 0; i < count; i++) to[i] = half_to_float(halves[i]);
+    else
+        for (int64_t i = 0; i < count; i++) to[i] = ml_bf16_to_float(halves[i]);
+}
+
+bool ml_safetensors_is_real(const ml_safetensors_entry *e)
+{
+    return !strcmp(e->dtype, "F32") || !strcmp(e->dtype, "F16") || !strcmp(e->dtype, "BF16") ||
+           !strcmp(e->dtype, "F64");
 }
 
 ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *e,
                               int64_t first, int64_t count, float *out)
 {
     ml_status st = ML_OK;
-    uint16_t piece[PIECE / 2];
-    bool half = !strcmp(e->dtype, "F16");
-    if (!strcmp(e->dtype, "F32")) {
-        st = read_at(file, e->offset + first * (int64_t)sizeof *out, out,
-                     count * (int64_t)sizeof *out);
-    } else if (half || !strcmp(e->dtype, "BF16")) {
-        for (int64_t at = 0, n; st == ML_OK && at < count; at += n) {
-            n = ml_min(count - at, PIECE / 2);
-            st = read_at(file, e->offset + (first + at) * 2, piece, n * 2);
-            if (st == ML_OK) bf16_to_fp32(piece, n, half, out + at);
-        }
+    double piece[PIECE / sizeof(double)];
+    int64_t size = e->count > 0 ? e->bytes / e->count : 0;
+    if (!ml_safetensors_is_real(e)) {
+        st = ml_fail(ML_INPUT, "has type %.20s, expected F32, F16, BF16 or F64", e->dtype);
+    } else if (!strcmp(e->dtype, "F32")) {
+        st = read_at(file, e->offset + first * size, out, count * size);
     } else {
-        st = ml_fail(ML_INPUT, "has type %s, expected F32, F16 or BF16", e->dtype);
+        for (int64_t at = 0, n; st == ML_OK && at < count; at += n) {
+            n = ml_min(count - at, PIECE / size);
+            st = read_at(file, e->offset + (first + at) * size, piece, n * size);
+            if (st == ML_OK) decode(piece, e->dtype, n, out + at);
+        }
     }
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", file->path, e->name);
 }

@@ -1,8 +1,8 @@
 /* safetensors: reading one file. Local; an internal module.
  *
- * Everything is checked when the file is opened: header length, JSON without duplicate keys, known
- * types, shapes without overflow, data without gaps that ends where the file ends. ML_INPUT naming
- * file and tensor.
+ * Everything is checked when the file is opened: header length, JSON without duplicate keys, kinds
+ * of its values, shapes without overflow, data without gaps that ends where the file ends. Types
+ * that are not known may lie there, unread. ML_INPUT naming file and tensor.
  */
 #ifndef MPILORA_STORE_FORMATS_SAFETENSORS_SAFETENSORS_H
 #define MPILORA_STORE_FORMATS_SAFETENSORS_SAFETENSORS_H
@@ -29,8 +29,10 @@ int64_t ml_safetensors_count(const ml_safetensors *file);
 const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index);
 const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file,
                                                 const char *name); /* NULL: not there */
-/* Elements [first, first + count) as fp32. ML_INPUT where the type is none of F32, F16, BF16 or
- * the file cannot be read. */
+/* Whether it has a type that is read: F32, F16, BF16, F64. */
+bool ml_safetensors_is_real(const ml_safetensors_entry *entry);
+/* Elements [first, first + count) as fp32, F64 rounded. ML_INPUT where the type is another or the
+ * file cannot be read. */
 ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *entry,
                               int64_t first, int64_t count, float *out) ML_NODISCARD;
 
