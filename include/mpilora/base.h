@@ -238,6 +238,28 @@ static inline uint16_t ml_bf16_from_float(float f)
                           : rounded); /* both sides made, so that loops become vector code */
 }
 
+/* IEEE 754 binary16; NaN stays NaN. */
+static inline float ml_half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
+             fraction = h & 0x3ffu, u;
+    if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
+        float tiny = (float)fraction * 0x1p-24F;
+        return sign ? -tiny : tiny;
+    }
+    u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Number i of an array of either type. */
+static inline float ml_number_at(const void *data, ml_dtype dtype, int64_t i)
+{
+    return dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)data)[i])
+                            : ((const float *)data)[i];
+}
+
 static inline int64_t ml_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ml_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ml_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

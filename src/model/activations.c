@@ -89,13 +89,12 @@ static int64_t even_chunk(int64_t T, int64_t most)
 static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward,
                               cursor *c)
 {
-    bool bf16_to_fp32 = backward && m->dtype == ML_BF16;
+    bool widens = backward && m->dtype == ML_BF16;
     a->qkv = take_floats(c, T * qkv_width(m));
     a->attention = take_floats(c, T * q_width(m));
     if (backward) a->d_attention = take_floats(c, T * q_width(m));
-    if (bf16_to_fp32 || (backward && m->spec.qk_norm))
-        a->wide_qkv = take_floats(c, T * qkv_width(m));
-    if (bf16_to_fp32) a->wide_attention = take_floats(c, T * q_width(m));
+    if (widens || (backward && m->spec.qk_norm)) a->wide_qkv = take_floats(c, T * qkv_width(m));
+    if (widens) a->wide_attention = take_floats(c, T * q_width(m));
 }
 
 /* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is

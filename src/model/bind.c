@@ -151,9 +151,7 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
 static bool is_finite(const ml_model_slot *slot)
 {
     for (int64_t i = 0; i < slot->count; i++) {
-        float x = slot->dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)slot->data)[i])
-                                         : ((const float *)slot->data)[i];
-        if (!isfinite(x)) return false;
+        if (!isfinite(ml_number_at(slot->data, slot->dtype, i))) return false;
     }
     return true;
 }

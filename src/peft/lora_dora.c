@@ -111,8 +111,7 @@ static double row_square(const ml_weight *w, int64_t row)
 {
     double sum = 0.0;
     for (int64_t j = row * w->cols; j < (row + 1) * w->cols; j++) {
-        double x = w->dtype == ML_BF16 ? (double)ml_bf16_to_float(((const uint16_t *)w->data)[j])
-                                       : (double)((const float *)w->data)[j];
+        double x = (double)ml_number_at(w->data, w->dtype, j);
         sum += x * x;
     }
     return sum;

@@ -133,12 +133,6 @@ void lora_install(lora_group *group)
 
 /* ---- added into the weights of a model in memory ------------------------------------------- */
 
-static float load(const ml_weight *w, int64_t i)
-{
-    return w->dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)w->data)[i])
-                               : ((const float *)w->data)[i];
-}
-
 /* The model lends its weights as const; here they are its own memory. */
 static void store(const ml_weight *w, int64_t i, float value)
 {
@@ -161,7 +155,9 @@ void lora_merge_pair(const lora_group *group, const lora_pair *pair)
             for (int64_t k = 0; k < r; k++) delta += pair->b[i * r + k] * pair->a[k * in + j];
             int64_t at = (pair->start + i) * in + j;
             store(&layer->weight, at,
-                  (gain ? gain[i] : 1.0F) * (load(&layer->weight, at) + pair->scale * delta));
+                  (gain ? gain[i] : 1.0F) *
+                      (ml_number_at(layer->weight.data, layer->weight.dtype, at) +
+                       pair->scale * delta));
         }
 }
 

@@ -165,7 +165,7 @@ done:
 /* ---- what is written ----------------------------------------------------------------------- */
 
 /* Room for twice the rank, A and B at its beginning; and for B0. */
-static ml_status bf16_to_fp32(ml_adapter_pair *p, bool rslora, float **b0)
+static ml_status double_rank(ml_adapter_pair *p, bool rslora, float **b0)
 {
     ml_status st = ML_OK;
     float *a = NULL, *b = NULL;
@@ -198,7 +198,7 @@ ml_status pissa_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *ou
         float *b0 = NULL;
         ml_adapter_pair *to = writer ? &out->pairs[n] : NULL;
         int64_t r = pair->rank;
-        st = ml_grid_agree(grid, writer ? bf16_to_fp32(to, out->rslora, &b0) : ML_OK);
+        st = ml_grid_agree(grid, writer ? double_rank(to, out->rslora, &b0) : ML_OK);
         if (st == ML_OK) {
             ml_parameters_gather(p, grid, pair->parameter_a, peft->initial,
                                  writer ? to->a + r * to->in : NULL, part);

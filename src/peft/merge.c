@@ -185,11 +185,11 @@ static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, con
 {
     ml_status st = ML_OK;
     int64_t first = rows->part[0].start, n = rows->part[0].count;
-    bool fp32_to_bf16 = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
+    bool rounds = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
     ML_TRY(ml_base_read(m->base, tensor->name, rows, ML_FP32, m->merged));
     *changed = change_rows(m, tensor, first, n) || *changed;
     for (int64_t i = 0; i < n * tensor->cols; i++) {
-        float merged = fp32_to_bf16 ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
+        float merged = rounds ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
         if (memcmp(&merged, &m->merged[i], sizeof merged) == 0) continue;
         st = ml_fail(
             ML_INPUT,

@@ -26,7 +26,7 @@ typedef struct probe {
 typedef struct lab {
     ml_kernels *k[2]; /* by ml_dtype */
     float *a, *b, *c, *d, *lse;
-    uint16_t *fp32_to_bf16;
+    uint16_t *a_bf16;
     int64_t count;
     probe probes[PROBES_MOST];
 } lab;
@@ -65,8 +65,7 @@ static void run_product(const lab *l, const probe *p)
 {
     const ml_dtype dtype = p->kind <= ML_COST_BF16_BACKWARD ? ML_BF16 : ML_FP32;
     const ml_kernels *k = l->k[dtype];
-    const ml_weight w = {dtype == ML_BF16 ? (const void *)l->fp32_to_bf16 : l->a, dtype, p->m,
-                         p->n};
+    const ml_weight w = {dtype == ML_BF16 ? (const void *)l->a_bf16 : l->a, dtype, p->m, p->n};
     if (p->kind == ML_COST_WEIGHT_GRADIENT)
         k->gemm(k, true, false, p->m, p->n, p->T, 1.0F, l->b, p->m, l->c, p->n, 0.0F, l->d, p->n);
     else if (p->kind == ML_COST_BF16_FORWARD || p->kind == ML_COST_FP32_FORWARD)
@@ -161,7 +160,7 @@ static void run_elements(const lab *l, ml_element_kind kind, int64_t T, int64_t 
         run_cross_entropy(l, T, n);
         break;
     case ML_ELEMENT_MOVE:
-        k->fp32_to_bf16(T * n, l->b, l->fp32_to_bf16);
+        k->fp32_to_bf16(T * n, l->b, l->a_bf16);
         break;
     case ML_ELEMENT_OPTIMIZER:
         memset(l->d, 0, (size_t)(T * n) * sizeof *l->d);
@@ -245,8 +244,8 @@ static ml_status prepare(lab *l)
     ML_TRY(bench_new_floats(&l->c, FLOATS, "outputs"));
     ML_TRY(bench_new_floats(&l->d, FLOATS, "gradients"));
     ML_TRY(bench_new_floats(&l->lse, 1024 * HEADS, "statistics"));
-    ML_NEW(l->fp32_to_bf16, FLOATS, ML_MEM_OTHER, "weights in bf16");
-    l->k[0]->fp32_to_bf16(FLOATS, l->a, l->fp32_to_bf16);
+    ML_NEW(l->a_bf16, FLOATS, ML_MEM_OTHER, "weights in bf16");
+    l->k[0]->fp32_to_bf16(FLOATS, l->a, l->a_bf16);
     list_probes(l);
 done:
     return st;
@@ -291,7 +290,7 @@ done:
         for (int d = 0; d < 2; d++) ml_kernels_destroy(l->k[d]);
         float *const floats[] = {l->a, l->b, l->c, l->d, l->lse};
         for (int i = 0; i < 5; i++) ml_memory_free(floats[i]);
-        ml_memory_free(l->fp32_to_bf16);
+        ml_memory_free(l->a_bf16);
     }
     ml_memory_free(l);
     return st;

@@ -2,20 +2,14 @@
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
 
 #include "cli/cli.h"
 #include "cli/support/options.h"
+#include "io/durable.h"
 
 static const char usage[] =
     "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--subtract [--original ORIGINAL.h5]]";
-
-static bool is_same_file(const char *one, const char *other)
-{
-    char a[PATH_MAX], b[PATH_MAX];
-    return realpath(one, a) && realpath(other, b) && !strcmp(a, b);
-}
 
 static ml_status merge(const char *base_path, const char *adapter_path, bool subtract,
                        const char *original_path, const char *out)
@@ -75,7 +69,7 @@ static ml_status run(int argc, char **argv)
                        usage);
     if (g.original && !g.subtract)
         return ml_fail(ML_USAGE, "--original: is for --subtract; usage: %s", usage);
-    if (is_same_file(g.adapter, out))
+    if (ml_durable_is_same(g.adapter, out))
         return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name for the result",
                        out);
     return merge(g.base, g.adapter, g.subtract, g.original, out);

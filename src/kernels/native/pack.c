@@ -23,25 +23,23 @@ ML_INLINE void turn_words(const void *const row[4], four_words out[4])
 
 ML_INLINE void put(float *to, four_words bits) { *(four_words *)(void *)to = bits; }
 
-ML_INLINE float element_at(const void *x, bool fp32_to_bf16, int64_t i)
+ML_INLINE float element_at(const void *x, bool bf16, int64_t i)
 {
-    return fp32_to_bf16 ? ml_float_of_bits((uint32_t)((const uint16_t *)x)[i] << 16)
-                        : ((const float *)x)[i];
+    return bf16 ? ml_bf16_to_float(((const uint16_t *)x)[i]) : ((const float *)x)[i];
 }
 
 /* Four lanes: rows of the matrix that run along the depth. */
-ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool fp32_to_bf16,
-                               float *to, int64_t width)
+ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool bf16, float *to,
+                               int64_t width)
 {
     const void *row[4];
     four_words turned[4];
-    int64_t l = 0, step = fp32_to_bf16 ? 8 : 4, size = fp32_to_bf16 ? 2 : 4;
+    int64_t l = 0, step = bf16 ? 8 : 4, size = bf16 ? 2 : 4;
     for (; l + step <= depth; l += step) {
         for (int i = 0; i < 4; i++) row[i] = x + i * stride + l * size;
         turn_words(row, turned);
         for (int i = 0; i < 4; i++) {
-            if (fp32_to_bf16) { /* a word holds two numbers of the depth, the first in its low half
-                                 */
+            if (bf16) { /* a word holds two numbers of the depth, the first below */
                 put(to + (l + 2 * i) * width, turned[i] << 16);
                 put(to + (l + 2 * i + 1) * width, turned[i] & 0xffff0000u);
             } else
@@ -49,34 +47,33 @@ ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, boo
         }
     }
     for (; l < depth; l++)
-        for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, fp32_to_bf16, l);
+        for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, bf16, l);
 }
 
-ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool fp32_to_bf16,
+ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
                     float *to, int64_t width)
 {
     int64_t i = 0;
     for (; i + 4 <= lanes; i += 4)
-        turn_four_lanes(depth, x + i * stride, stride, fp32_to_bf16, to + i, width);
+        turn_four_lanes(depth, x + i * stride, stride, bf16, to + i, width);
     for (; i < width; i++)
         for (int64_t l = 0; l < depth; l++)
-            to[l * width + i] = i < lanes ? element_at(x + i * stride, fp32_to_bf16, l) : 0;
+            to[l * width + i] = i < lanes ? element_at(x + i * stride, bf16, l) : 0;
 }
 
-ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t stride,
-                        bool fp32_to_bf16, float *to, const int width)
+ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
+                        float *to, const int width)
 {
     for (int64_t l = 0; l < depth; l++) {
         const char *row = x + l * stride;
         float *out = to + l * width;
-        if (lanes == width && !fp32_to_bf16)
+        if (lanes == width && !bf16)
             memcpy(out, row, (size_t)width * sizeof *out);
         else if (lanes == width) {
 #pragma omp simd
-            for (int i = 0; i < width; i++) out[i] = element_at(row, fp32_to_bf16, i);
+            for (int i = 0; i < width; i++) out[i] = element_at(row, bf16, i);
         } else
-            for (int64_t i = 0; i < width; i++)
-                out[i] = i < lanes ? element_at(row, fp32_to_bf16, i) : 0;
+            for (int64_t i = 0; i < width; i++) out[i] = i < lanes ? element_at(row, bf16, i) : 0;
     }
 }
 
@@ -95,13 +92,13 @@ void ML_NATIVE(pack_rows)(const matrix_part *part, float alpha, float *to)
 void ML_NATIVE(pack_columns)(const matrix_part *part, float *to)
 {
     const char *x = part->data;
-    bool fp32_to_bf16 = part->dtype == ML_BF16;
-    int64_t stride = part->ld * (fp32_to_bf16 ? 2 : 4);
-    if (part->turned && fp32_to_bf16)
+    bool bf16 = part->dtype == ML_BF16;
+    int64_t stride = part->ld * (bf16 ? 2 : 4);
+    if (part->turned && bf16)
         turn(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
     else if (part->turned)
         turn(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
-    else if (fp32_to_bf16)
+    else if (bf16)
         straight(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
     else
         straight(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);

@@ -12,8 +12,7 @@
 enum { ROWS = 4, LINE = 64, AHEAD = 1024 }; /* bytes */
 
 #if !defined(__AVX2__)
-typedef uint16_t fp32_to_bf16_vector
-    __attribute__((vector_size(2 * ML_LANES), aligned(2), may_alias));
+typedef uint16_t bf16_vector __attribute__((vector_size(2 * ML_LANES), aligned(2), may_alias));
 typedef uint32_t bits_vector __attribute__((vector_size(4 * ML_LANES), may_alias));
 #endif
 
@@ -28,22 +27,21 @@ ML_INLINE ml_vector bf16_lanes(const uint16_t *at)
     return (ml_vector)_mm256_slli_epi32(
         _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16);
 #else
-    return (ml_vector)(__builtin_convertvector(*(const fp32_to_bf16_vector *)(const void *)at,
-                                               bits_vector)
+    return (ml_vector)(__builtin_convertvector(*(const bf16_vector *)(const void *)at, bits_vector)
                        << 16);
 #endif
 }
 
-ML_INLINE ml_vector load(const char *row, bool fp32_to_bf16, int64_t c)
+ML_INLINE ml_vector load(const char *row, bool bf16, int64_t c)
 {
-    if (fp32_to_bf16) return bf16_lanes((const uint16_t *)(const void *)row + c);
+    if (bf16) return bf16_lanes((const uint16_t *)(const void *)row + c);
     return *(const ml_vector *)(const void *)((const float *)(const void *)row + c);
 }
 
-ML_INLINE float load_one(const char *row, bool fp32_to_bf16, int64_t c)
+ML_INLINE float load_one(const char *row, bool bf16, int64_t c)
 {
-    if (!fp32_to_bf16) return ((const float *)(const void *)row)[c];
-    return ml_float_of_bits((uint32_t)((const uint16_t *)(const void *)row)[c] << 16);
+    if (!bf16) return ((const float *)(const void *)row)[c];
+    return ml_bf16_to_float(((const uint16_t *)(const void *)row)[c]);
 }
 
 ML_INLINE float sum_lanes(ml_vector v)
@@ -57,11 +55,11 @@ ML_INLINE void store_dot(float dot, float beta, float *y) { *y = beta != 0 ? *y 
 
 /* dots[i] = x·row i of `rows` ≤ ROWS rows that lie `step` bytes apart; the compiler knows `rows`
  * and `narrow`. */
-ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t step,
-                         bool fp32_to_bf16, int rows, float dots[ROWS])
+ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t step, bool bf16,
+                         int rows, float dots[ROWS])
 {
     enum { SUMS = 2 }; /* of a row, so that no multiply-add waits for the one before it */
-    const int width = fp32_to_bf16 ? 2 : 4, line = LINE / width;
+    const int width = bf16 ? 2 : 4, line = LINE / width;
     ml_vector sum[ROWS][SUMS] = {0};
     int64_t c = 0;
     for (; c + line <= cols; c += line) {
@@ -69,30 +67,30 @@ ML_INLINE void some_dots(int64_t cols, const float *x, const char *w, int64_t st
         for (int v = 0; v < line / ML_LANES; v++) {
             ml_vector factor = *(const ml_vector *)(x + c + v * ML_LANES);
             for (int r = 0; r < rows; r++)
-                sum[r][v % SUMS] += factor * load(w + r * step, fp32_to_bf16, c + v * ML_LANES);
+                sum[r][v % SUMS] += factor * load(w + r * step, bf16, c + v * ML_LANES);
         }
     }
     for (int r = 0; r < rows; r++) {
         dots[r] = sum_lanes(sum[r][0] + sum[r][1]);
         for (int64_t rest = c; rest < cols; rest++)
-            dots[r] += x[rest] * load_one(w + r * step, fp32_to_bf16, rest);
+            dots[r] += x[rest] * load_one(w + r * step, bf16, rest);
     }
 }
 
 /* `count` rows from `first` on for one token. Their four quarters go side by side: memory is read
  * fastest as several streams far apart. */
-ML_INLINE void row_range(const ml_weight *w, bool fp32_to_bf16, int64_t first, int64_t count,
+ML_INLINE void row_range(const ml_weight *w, bool bf16, int64_t first, int64_t count,
                          const float *x, float beta, float *y)
 {
-    int64_t bytes = w->cols * (fp32_to_bf16 ? 2 : 4), quarter = count / ROWS;
+    int64_t bytes = w->cols * (bf16 ? 2 : 4), quarter = count / ROWS;
     const char *rows = (const char *)w->data + first * bytes;
     float dots[ROWS];
     for (int64_t i = 0; i < quarter; i++) {
-        some_dots(w->cols, x, rows + i * bytes, quarter * bytes, fp32_to_bf16, ROWS, dots);
+        some_dots(w->cols, x, rows + i * bytes, quarter * bytes, bf16, ROWS, dots);
         for (int r = 0; r < ROWS; r++) store_dot(dots[r], beta, y + first + i + r * quarter);
     }
     for (int64_t i = ROWS * quarter; i < count; i++) {
-        some_dots(w->cols, x, rows + i * bytes, 0, fp32_to_bf16, 1, dots);
+        some_dots(w->cols, x, rows + i * bytes, 0, bf16, 1, dots);
         store_dot(dots[0], beta, y + first + i);
     }
 }

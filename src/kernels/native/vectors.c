@@ -68,7 +68,7 @@ static void bf16_to_fp32(int64_t n, const uint16_t *x, float *y)
     {
         int64_t end = ml_min(n, first + RANGE);
 #pragma omp simd
-        for (int64_t i = first; i < end; i++) y[i] = ml_float_of_bits((uint32_t)x[i] << 16);
+        for (int64_t i = first; i < end; i++) y[i] = ml_bf16_to_float(x[i]);
     }
 }
 

@@ -42,7 +42,7 @@ static int64_t cache_floats(void)
     return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float);
 }
 
-static int64_t fp32_to_bf16_all(ml_dtype dtype, int64_t elements)
+static int64_t as_floats(ml_dtype dtype, int64_t elements)
 {
     return dtype == ML_BF16 ? elements / 2 : elements;
 }
@@ -51,7 +51,7 @@ static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
     int64_t elements = chunk_elements(options);
     return ml_round_up(ml_panel_scratch_floats(options, threads), 16) +
-           fp32_to_bf16_all(options->weight_dtype, elements) + elements + cache_floats();
+           as_floats(options->weight_dtype, elements) + elements + cache_floats();
 }
 
 static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
@@ -121,8 +121,7 @@ static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x
     if (chunk_of(T, widest) * widest > owner->chunk_elements)
         return 0; /* not among the options' shapes */
     float *c = (float *)(void *)cache - owner->chunk_elements;
-    const scratch s = {cache,
-                       (char *)(void *)(c - fp32_to_bf16_all(w->dtype, owner->chunk_elements)), c};
+    const scratch s = {cache, (char *)(void *)(c - as_floats(w->dtype, owner->chunk_elements)), c};
     while (t < T) {
         int64_t chunk = chunk_of(T - t, widest), filled = ml_min(chunk, T - t);
         if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy))

@@ -3,9 +3,7 @@
 
 static float weight_at(const ml_weight *w, int64_t row, int64_t col)
 {
-    int64_t i = row * w->cols + col;
-    return w->dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)w->data)[i])
-                               : ((const float *)w->data)[i];
+    return ml_number_at(w->data, w->dtype, row * w->cols + col);
 }
 
 static float plus_old(double sum, float beta, const float *old)

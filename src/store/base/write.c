@@ -25,7 +25,7 @@ struct ml_base_writer {
     char *tokenizer;
     int64_t tokenizer_length;
     ml_sha256 *content;
-    uint16_t *fp32_to_bf16; /* a piece in bf16 */
+    uint16_t *rounded; /* a piece in bf16 */
 };
 
 enum { NARROW = 1 << 18 };
@@ -158,7 +158,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
-    if (dtype == ML_BF16) ML_NEW(w->fp32_to_bf16, NARROW, ML_MEM_OTHER, "a write buffer");
+    if (dtype == ML_BF16) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
     ML_TRY(base_spec_to_json(spec, &architecture));
     ML_TRY(ml_sha256_create(&w->content));
     ml_sha256_add(w->content, architecture.data, (size_t)architecture.length);
@@ -178,7 +178,7 @@ void ml_base_writer_discard(ml_base_writer *w)
     if (w->fd >= 0) close(w->fd);
     if (w->made) unlink(w->temporary);
     ml_sha256_destroy(w->content);
-    ml_memory_free(w->fp32_to_bf16);
+    ml_memory_free(w->rounded);
     ml_memory_free(w->tokenizer);
     ml_memory_free(w->place);
     ml_memory_free(w);
@@ -192,9 +192,8 @@ static ml_status put_values(ml_base_writer *w, const float *values, int64_t coun
     for (int64_t at = 0; at < count; at += NARROW) {
         int64_t n = ml_min(NARROW, count - at), size = bf16 ? 2 : 4;
         const void *data = values + at;
-        for (int64_t i = 0; bf16 && i < n; i++)
-            w->fp32_to_bf16[i] = ml_bf16_from_float(values[at + i]);
-        if (bf16) data = w->fp32_to_bf16;
+        for (int64_t i = 0; bf16 && i < n; i++) w->rounded[i] = ml_bf16_from_float(values[at + i]);
+        if (bf16) data = w->rounded;
         ml_sha256_add(w->content, data, (size_t)(n * size));
         ml_status st = ml_file_write(w->fd, w->temporary, data, n * size, offset + at * size);
         if (st != ML_OK) return st;

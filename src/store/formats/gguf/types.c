@@ -1,16 +1,9 @@
 /* GGUF's storage types, a block at a time to fp32 (as ggml's dequantize_row_* define them). */
-#include <math.h>
-
 #include "store/formats/gguf/gguf.h"
 
 static float half(const uint8_t *bytes)
 {
-    uint32_t h = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8, sign = h >> 15,
-             exponent = h >> 10 & 31, fraction = h & 1023;
-    float value = exponent == 0    ? ldexpf((float)fraction, -24)
-                  : exponent == 31 ? (fraction ? NAN : INFINITY)
-                                   : ldexpf((float)(fraction + 1024), (int)exponent - 25);
-    return sign ? -value : value;
+    return ml_half_to_float((uint16_t)(bytes[0] | bytes[1] << 8));
 }
 
 static void decode_f32(const uint8_t *b, float *out) { memcpy(out, b, sizeof *out); }

@@ -105,8 +105,8 @@ static ml_status put_values(writer *w, ml_dtype dtype, int64_t count)
 {
     unsigned char *bytes = (unsigned char *)w->block;
     for (int64_t i = 0; dtype == ML_BF16 && i < count; i++) {
-        uint16_t fp32_to_bf16 = ml_bf16_from_float(w->block[i]);
-        memcpy(bytes + 2 * i, &fp32_to_bf16, sizeof fp32_to_bf16);
+        uint16_t rounded = ml_bf16_from_float(w->block[i]);
+        memcpy(bytes + 2 * i, &rounded, sizeof rounded);
     }
     return put(w, bytes, count * (int64_t)ml_dtype_size(dtype));
 }

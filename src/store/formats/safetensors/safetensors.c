@@ -121,20 +121,6 @@ const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file, cons
 
 /* ---- values -------------------------------------------------------------------------------- */
 
-static float half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
-             fraction = h & 0x3ffu, u;
-    if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
-        float tiny = (float)fraction * 0x1p-24F;
-        return sign ? -tiny : tiny;
-    }
-    u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
 /* Little-endian values of one type, in the bytes where they were read. */
 static void decode(const void *from, const char *dtype, int64_t count, float *to)
 {
@@ -143,7 +129,7 @@ static void decode(const void *from, const char *dtype, int64_t count, float *to
     if (!strcmp(dtype, "F64"))
         for (int64_t i = 0; i < count; i++) to[i] = (float)doubles[i];
     else if (!strcmp(dtype, "F16"))
-        for (int64_t i = 0; i < count; i++) to[i] = half_to_float(halves[i]);
+        for (int64_t i = 0; i < count; i++) to[i] = ml_half_to_float(halves[i]);
     else
         for (int64_t i = 0; i < count; i++) to[i] = ml_bf16_to_float(halves[i]);
 }
