@@ -394,6 +394,14 @@ int32_t ml_utf8_next(const char *bytes, int64_t length, int64_t at, int *size);
  * Errors: none. */
 size_t ml_utf8_put(int32_t character, char bytes[4]);
 
+/* The index of a word in `words` (NULL-ended), as the enumeration beside them counts; −1: it is not
+ * there.
+ * Shapes: none.
+ * Ownership: borrowed.
+ * Local.
+ * Errors: none. */
+int ml_find_word(const char *word, const char *const *words);
+
 /* The word of `words` (NULL-ended) with the smallest edit distance to `word`, or NULL where none
  * is near (> 1/2 its length).
  * Shapes: none.

@@ -67,6 +67,9 @@ typedef struct ml_model_spec {
     ml_layer_set full_layers; /* they have no window all the same */
 } ml_model_spec;
 
+/* The words of ml_activation in its order, NULL-ended: in descriptions and base files. */
+extern const char *const ml_activation_words[];
+
 /* Whether a layer is one of those with a window.
  * Shapes: none.
  * Ownership: borrows `spec`.
@@ -350,6 +353,14 @@ void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t 
  * Local.
  * Errors: ML_RESOURCE. */
 ml_status ml_model_reserve(ml_model *model, int64_t tokens, bool backward) ML_NODISCARD;
+
+/* The longest pieces that a pass over so many tokens goes through: of the MLP, and of the head.
+ * Shapes: rows.
+ * Ownership: borrows `model`; the numbers are the caller's.
+ * Local.
+ * Errors: none. */
+void ml_model_chunks(const ml_model *model, int64_t tokens, bool backward, int64_t *chunk,
+                     int64_t *head_chunk);
 
 /* The tokens that ml_model_reserve made room for; 0 before it.
  * Shapes: T tokens.

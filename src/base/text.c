@@ -79,6 +79,13 @@ static int distance(const char *a, const char *b)
     return row[n];
 }
 
+int ml_find_word(const char *word, const char *const *words)
+{
+    for (int i = 0; words[i]; i++)
+        if (!strcmp(words[i], word)) return i;
+    return -1;
+}
+
 const char *ml_nearest_word(const char *word, const char *const *words)
 {
     const char *nearest = NULL;

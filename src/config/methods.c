@@ -23,12 +23,9 @@ const char *ml_method_name(ml_method method) { return method_words[method]; }
 
 bool ml_method_find(const char *name, ml_method *out)
 {
-    for (int i = 0; method_words[i]; i++) {
-        if (strcmp(method_words[i], name) != 0) continue;
-        *out = (ml_method)i;
-        return true;
-    }
-    return false;
+    int found = ml_find_word(name, method_words);
+    if (found >= 0) *out = (ml_method)found;
+    return found >= 0;
 }
 
 bool ml_method_has_lora(ml_method method)

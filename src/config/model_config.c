@@ -14,8 +14,6 @@ typedef struct description {
     ml_layer_ranges full_layers, unrotated_layers;
 } description;
 
-static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
-
 #define AT(field) offsetof(description, spec.field)
 #define SIZE(name)                                                                      \
     {                                                                                   \
@@ -37,7 +35,10 @@ static const key table[] = {
     SIZE(head_dim),
     SIZE(vocab),
     SIZE(context),
-    {.path = "activation", .kind = KEY_CHOICE, .offset = AT(activation), .choices = activations},
+    {.path = "activation",
+     .kind = KEY_CHOICE,
+     .offset = AT(activation),
+     .choices = ml_activation_words},
     {.path = "norm_eps",
      .kind = KEY_REAL,
      .offset = AT(norm_eps),

@@ -7,7 +7,7 @@
 
 static const char *const scalings[] = {"standard", "rslora", NULL};
 const char *const prefix_init_words[] = {"random", "vocabulary", "text", NULL};
-static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
@@ -241,7 +241,7 @@ const key run_keys[] = {
     {.path = "optim.schedule",
      .kind = KEY_CHOICE,
      .offset = AT(optim.schedule),
-     .choices = schedules,
+     .choices = schedule_words,
      .about = "Of the learning rate after the warm-up: constant, or to 0 at the last step by a "
               "line or a cosine."},
     {.path = "optim.warmup",

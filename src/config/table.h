@@ -75,6 +75,7 @@ bool duration_read(const char *text, double *seconds);
 /* run_keys.c: of run configurations */
 extern const key run_keys[];
 extern const char *const prefix_init_words[]; /* in the order of ml_prefix_init; NULL-ended */
+extern const char *const schedule_words[];    /* of ml_schedule, likewise */
 
 /* methods.c: in the order of ml_method */
 extern const char *const method_words[]; /* NULL-ended */

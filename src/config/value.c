@@ -210,12 +210,10 @@ static ml_status read_choice(const key *key, int *out, const yaml_node_t *node, 
 {
     const char *text = scalar(key, node, where, "a word");
     if (!text) return ML_USAGE;
-    for (int i = 0; key->choices[i]; i++) {
-        if (strcmp(key->choices[i], text) != 0) continue;
-        *out = i;
-        return ML_OK;
-    }
-    return unknown_word(key, where, text, key->choices);
+    int found = ml_find_word(text, key->choices);
+    if (found < 0) return unknown_word(key, where, text, key->choices);
+    *out = found;
+    return ML_OK;
 }
 
 static ml_status read_pair(const key *key, double *out, yaml_document_t *document,

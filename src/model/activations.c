@@ -185,6 +185,17 @@ static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward,
     if (backward) lay_out_saved(m, a, T, saved);
 }
 
+void ml_model_chunks(const ml_model *m, int64_t tokens, bool backward, int64_t *chunk,
+                     int64_t *head_chunk)
+{
+    activations a = {0};
+    cursor attention = {0};
+    lay_out_attention(m, &a, tokens, backward, &attention);
+    choose_chunks(m, &a, tokens, attention.used, backward);
+    *chunk = a.chunk;
+    *head_chunk = a.head_chunk;
+}
+
 const char *ml_activation_mode_name(ml_activation_mode mode)
 {
     static const char *const names[ML_ACTIVATION_MODES] = {"full", "selective", "checkpoint"};

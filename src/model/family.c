@@ -6,6 +6,8 @@
 
 #include "model/families/families.h"
 
+const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
+
 #define FAMILY(name) &ml_family_##name,
 static const ml_family *const families[] = {
 #include "model/families.inc"

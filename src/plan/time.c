@@ -125,20 +125,13 @@ typedef struct micro {
     double chunks, last_chunks, head_chunks;
 } micro;
 
-/* The chunks that the activations' layout makes: as long as attention's room allows, 512 at least;
- * logits of 32 MiB at least, 32 to 512 rows. */
-static void find_chunks(const tally *t, const ml_layer *l, double vocab, micro *b)
+static void find_chunks(const tally *t, micro *b)
 {
-    bool gated = t->spec->gated, wide = t->dtype == ML_BF16;
-    double q = (double)l->o.in, qkv = (double)l->qkv.out, f = (double)l->down.in,
-           h = (double)l->up.out;
-    double room = b->tokens * (qkv + 2.0 * q + (wide ? qkv + q : 0.0)),
-           floats = 2.0 * h + f + (gated ? f : 0.0);
-    double chunk = fmax(512.0, room / floats),
-           head = fmax(32.0, least(512.0, fmax(room, (double)(1 << 23)) / vocab));
-    b->chunks = ceil(b->tokens / chunk);
-    b->last_chunks = ceil(b->rows / chunk);
-    b->head_chunks = ceil(b->rows / head);
+    int64_t chunk, head;
+    ml_model_chunks(t->model, (int64_t)ceil(b->tokens), true, &chunk, &head);
+    b->chunks = ceil(b->tokens / (double)chunk);
+    b->last_chunks = ceil(b->rows / (double)chunk);
+    b->head_chunks = ceil(b->rows / (double)head);
 }
 
 static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, const micro *b)
@@ -255,7 +248,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
     double vocab = (double)((t->spec->vocab + t->step->config->parallel.tp - 1) /
                             t->step->config->parallel.tp);
     bool goes_back = false; /* a layer before this one trains */
-    find_chunks(t, ml_model_layer(model, 0), vocab, &b);
+    find_chunks(t, &b);
     t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
     tp_sum(t, 1.0, b.tokens * (double)t->spec->width);
     for (int64_t i = 0; i < t->spec->layers; i++) {

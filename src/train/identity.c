@@ -1,6 +1,7 @@
 /* What must be the same when a run is resumed, as (key, value) pairs of text. */
 #include <inttypes.h>
 
+#include "config/table.h"
 #include "train/run.h"
 
 static const char *add(run *r, const char *key)
@@ -136,7 +137,6 @@ ml_status describe_identity(run *r)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = r->config;
-    static const char *const schedules[] = {"constant", "linear", "cosine"};
     r->identities = 0;
     ADD("base", "%s", ml_base_content_hash(r->session.base));
     ADD("data.train", "%s", ml_dataset_hash(r->session.train.dataset));
@@ -157,7 +157,7 @@ ml_status describe_identity(run *r)
     ADD("optim.eps", "%.17g", c->optim.eps);
     ADD("optim.weight_decay", "%.17g", c->optim.weight_decay);
     ADD("optim.clip_norm", "%.17g", c->optim.clip_norm);
-    ADD("optim.schedule", "%s", schedules[c->optim.schedule]);
+    ADD("optim.schedule", "%s", schedule_words[c->optim.schedule]);
     ADD("optim.warmup", "%" PRId64, c->optim.warmup);
     ADD("optim.label_smoothing", "%.17g", c->optim.label_smoothing);
     ADD("precision", "%s", ml_dtype_name(c->precision));

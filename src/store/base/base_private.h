@@ -44,6 +44,15 @@ struct ml_base {
 ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;
 ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD;
 
+/* content.c: begin with the description's text, then name and bytes of every tensor, then finish,
+ * which ends the hash. */
+ml_status base_content_begin(ml_sha256 **hash, const ml_text *architecture) ML_NODISCARD;
+void base_content_name(ml_sha256 *hash, const char *name);
+void base_content_finish(ml_sha256 *hash, const char *tokenizer, int64_t length,
+                         char hex[ML_SHA256_HEX]);
+/* The same of an open file, which is read whole. */
+ml_status base_content_hash(const ml_base *base, char hex[ML_SHA256_HEX]) ML_NODISCARD;
+
 /* seal.c */
 int64_t base_user_block(int64_t extents); /* its size: a power of two ≥ 512 */
 /* The seal's hash of an open file of `bytes` bytes; extents ascend and do not overlap. */

@@ -24,9 +24,8 @@ typedef struct field {
     bool newer; /* files of the first version lack it */
 } field;
 
-static const char *const activations[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL},
-                         *const norms[] = {"rms", "layer", NULL},
-                         *const positions[] = {"rotary", "learned", NULL};
+static const char *const norms[] = {"rms", "layer", NULL}, *const positions[] = {"rotary",
+                                                                                 "learned", NULL};
 
 #define AT(name) offsetof(ml_model_spec, name)
 static const field fields[] = {
@@ -38,7 +37,7 @@ static const field fields[] = {
     {"", "head_dim", FIELD_INT, AT(head_dim), NULL, false},
     {"", "vocab", FIELD_INT, AT(vocab), NULL, false},
     {"", "context", FIELD_INT, AT(context), NULL, false},
-    {"", "activation", FIELD_WORD, AT(activation), activations, false},
+    {"", "activation", FIELD_WORD, AT(activation), ml_activation_words, false},
     {"", "norm_eps", FIELD_REAL, AT(norm_eps), NULL, false},
     {"", "rope_theta", FIELD_REAL, AT(rope_theta), NULL, false},
     {"rope_scaling", "kind", FIELD_WORD, AT(rope_scaling.kind), ml_rope_kind_words, true},
@@ -140,9 +139,9 @@ static ml_status wrong(const field *f, const char *expected)
 static ml_status read_word(const field *f, const json_t *value, int *out)
 {
     const char *word = json_string_value(value);
-    for (*out = 0; word && f->words[*out]; ++*out)
-        if (!strcmp(f->words[*out], word)) return ML_OK;
     if (!word) return wrong(f, "a word");
+    *out = ml_find_word(word, f->words);
+    if (*out >= 0) return ML_OK;
     return ml_fail(ML_INPUT, "architecture: %s \"%.40s\" is not known", f->name, word);
 }
 

@@ -160,8 +160,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
     if (dtype == ML_BF16) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
     ML_TRY(base_spec_to_json(spec, &architecture));
-    ML_TRY(ml_sha256_create(&w->content));
-    ml_sha256_add(w->content, architecture.data, (size_t)architecture.length);
+    ML_TRY(base_content_begin(&w->content, &architecture));
     ML_TRY(lay_out(w, architecture.data, source_hash));
     ML_TRY(open_contents(w));
     *out = w;
@@ -212,7 +211,7 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
                        " of %s is due",
                        w->path, first_row, nrows, name, w->row, t.name);
     bool bf16 = w->dtype == ML_BF16 && !t.norm_or_bias;
-    if (first_row == 0) ml_sha256_add(w->content, t.name, strlen(t.name) + 1);
+    if (first_row == 0) base_content_name(w->content, t.name);
     ml_status st = put_values(w, rows, nrows * t.cols, bf16,
                               w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
     w->row += nrows;
@@ -249,8 +248,7 @@ static ml_status seal_and_rename(ml_base_writer *w)
     ml_status st = ML_OK;
     struct stat about;
     char hex[ML_SHA256_HEX];
-    ml_sha256_add(w->content, w->tokenizer, (size_t)w->tokenizer_length);
-    ml_sha256_finish(w->content, hex);
+    base_content_finish(w->content, w->tokenizer, w->tokenizer_length, hex);
     w->content = NULL;
     if (w->tokenizer_length)
         ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length,

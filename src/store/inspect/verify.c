@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "io/durable.h"
-#include "io/hdf5_file.h"
 #include "io/json.h"
 #include "mpilora/data.h"
 #include "mpilora/inspect.h"
@@ -60,45 +59,12 @@ bool verify_status(verify_list *list, const char *path, ml_status st)
 
 /* ---- kinds --------------------------------------------------------------------------------- */
 
-/* As the writer hashed it: the description's text, each tensor's name and bytes, the tokenizer. */
-static ml_status hash_contents(const ml_base *b, char hex[ML_SHA256_HEX])
-{
-    ml_status st = ML_OK;
-    ml_text architecture = {0};
-    ml_sha256 *hash = NULL;
-    char *piece = NULL;
-    ML_NEW(piece, ML_SHA256_PIECE, ML_MEM_OTHER, "a read buffer");
-    ML_TRY(ml_sha256_create(&hash));
-    ML_TRY(base_spec_to_json(&b->spec, &architecture));
-    ml_sha256_add(hash, architecture.data, (size_t)architecture.length);
-    for (int64_t i = 0; i < b->ntensors; i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(&b->spec, i, &t);
-        ml_sha256_add(hash, t.name, strlen(t.name) + 1);
-        int64_t bytes =
-            t.rows * t.cols * (int64_t)ml_dtype_size(t.norm_or_bias ? ML_FP32 : b->dtype);
-        for (int64_t at = 0; at < bytes; at += ML_SHA256_PIECE) {
-            int64_t n = ml_min(ML_SHA256_PIECE, bytes - at);
-            ML_TRY(ml_file_read(b->fd, b->path, piece, n, b->offset[i] + at));
-            ml_sha256_add(hash, piece, (size_t)n);
-        }
-    }
-    ml_sha256_add(hash, b->tokenizer, (size_t)b->tokenizer_length);
-    ml_sha256_finish(hash, hex);
-    hash = NULL;
-done:
-    ml_sha256_destroy(hash);
-    ml_memory_free(piece);
-    ml_text_destroy(&architecture);
-    return st;
-}
-
 void verify_base(verify_list *list, const char *path)
 {
     ml_base *base = NULL;
     char hex[ML_SHA256_HEX] = "";
     ml_status st = ml_base_open(&base, path);
-    if (st == ML_OK) st = hash_contents(base, hex);
+    if (st == ML_OK) st = base_content_hash(base, hex);
     if (verify_status(list, path, st)) {
         if (strcmp(hex, ml_base_content_hash(base)) != 0)
             verify_wrong(list, path, "the contents' SHA-256 is %.12s…, the file says %.12s…", hex,

@@ -87,11 +87,10 @@ static ml_status find_kind(const rope_source *from, const json_t *rope, ml_rope_
     ml_text known = {0};
     if (from->keys->longrope_alone && (!strcmp(word, "su") || !strcmp(word, "yarn")))
         word = "longrope"; /* what phi3's first files call it */
-    for (int i = 0; ml_rope_kind_words[i]; i++) {
-        *kind = (ml_rope_kind)i;
-        if (!strcmp(ml_rope_kind_words[i], word)) return ML_OK;
-    }
     ml_status st = ML_OK;
+    int found = ml_find_word(word, ml_rope_kind_words);
+    *kind = (ml_rope_kind)ml_max(found, 0);
+    if (found >= 0) return ML_OK;
     for (int i = 0; ml_rope_kind_words[i] && st == ML_OK; i++)
         st = ml_text_printf(&known, "%s%s", i ? ", " : "", ml_rope_kind_words[i]);
     if (st == ML_OK)
