@@ -80,6 +80,13 @@ ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_
  * Errors: none. */
 int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer);
 
+/* How many special tokens a text spells.
+ * Shapes: bytes[length], any byte string.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+int64_t ml_tokenizer_spelled(const ml_tokenizer *tokenizer, const char *bytes, int64_t length);
+
 /* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string of bytes that the
  * vocabulary has.
  * Shapes: ids[count].
@@ -221,13 +228,14 @@ void ml_dataset_writer_discard(ml_dataset_writer *writer);
 /* ---- from a text file to a data set -------------------------------------------------------- */
 
 typedef enum ml_text_format {
-    ML_FORMAT_GUESS, /* by the first line: ids or jsonl where it is a JSON object, e2e where it has
-                        "||", else text */
-    ML_FORMAT_JSONL, /* {"prompt": …, "completion": …} or {"text": …} a line */
+    ML_FORMAT_GUESS, /* by the first line: ids or jsonl where it begins as JSON does, e2e where it
+                        has "||", else text */
+    ML_FORMAT_JSONL, /* {"prompt": …, "completion": …} or {"text": …}: an object a line, or over
+                        several, or in one array */
     ML_FORMAT_E2E,   /* prompt||completion a line */
-    ML_FORMAT_TEXT,  /* documents with an empty line between them; one longer than the limit becomes
-                        several sequences */
-    ML_FORMAT_IDS /* {"input_ids": […], "labels": […]} a line, labels −100 or the token itself;
+    ML_FORMAT_TEXT, /* documents with an empty line between them; one longer than the limit becomes
+                       several sequences */
+    ML_FORMAT_IDS /* {"input_ids": […], "labels": […]}, as jsonl; labels −100 or the token itself;
                      without labels all are targets */
 } ml_text_format;
 
@@ -238,6 +246,7 @@ typedef struct ml_tokenize_options {
     const char *tokenizer_hash; /* "" without a tokenizer */
     int64_t vocab, context;     /* of the base */
     int64_t max_len;            /* 0: the context */
+    bool specials;              /* text that spells a special token becomes it */
 } ml_tokenize_options;
 
 typedef struct ml_tokenize_report {
@@ -251,6 +260,7 @@ typedef struct ml_tokenize_report {
     int64_t without_target;  /* of these: how many lose every target */
     int64_t split_documents; /* text: documents that became several sequences */
     int64_t lost_bytes;      /* for which the vocabulary has no token */
+    int64_t spelled;         /* special tokens that the texts spell */
 } ml_tokenize_report;
 
 /* The word of a format: "jsonl", "e2e", "text", "ids"; "guess".
@@ -261,7 +271,8 @@ typedef struct ml_tokenize_report {
 const char *ml_text_format_name(ml_text_format format);
 
 /* Reads `in` as a stream and writes the data set `out`. Loss is on completions only, the
- * end-of-text token after them included; text that spells a special token stays text.
+ * end-of-text token after them included; text that spells a special token stays text unless
+ * options->specials. Columns of JSON that nothing reads are named in one warning.
  * Shapes: the report counts sequences, tokens and bytes.
  * Ownership: all borrowed.
  * Local.

@@ -1,6 +1,7 @@
 /* A text file to a data set: chooses the format, keeps the figures of the report. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "data/tokenize_private.h"
 #include "io/durable.h"
@@ -90,29 +91,54 @@ static void summarise(ml_tokenize_job *job)
 
 /* ---- the format ---------------------------------------------------------------------------- */
 
-static ml_text_format guess(const ml_text *line)
+static bool is_named_json(const char *path)
 {
-    const char *text = line->data + strspn(line->data, " \t");
-    if (*text == '{') return strstr(text, "\"input_ids\"") ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
-    return strstr(text, "||") ? ML_FORMAT_E2E : ML_FORMAT_TEXT;
+    const char *end = strrchr(path, '.');
+    return end && (!strcasecmp(end, ".json") || !strcasecmp(end, ".jsonl"));
 }
 
-/* Finds the first line that is not empty, where the format has to be guessed, and gives it back to
- * the reader. */
+/* By the first line that is not blank, which is given back to the reader. JSON is never taken for
+ * plain text: its braces and keys would be learnt. */
+static ml_status guess(ml_tokenize_job *job)
+{
+    const char *path = job->options->in;
+    ml_text_format *format = &job->report->format;
+    ml_status st = ML_OK;
+    bool more = true;
+    size_t blanks = 0;
+    const ml_text *line = &job->reader.line;
+    do {
+        ML_TRY(ml_line_reader_next(&job->reader, &more));
+        if (!more)
+            return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one line", path);
+        blanks = line->length ? strspn(line->data, " \t") : 0;
+    } while ((int64_t)blanks == line->length);
+    char first = line->data[blanks];
+    job->reader.again = true;
+    if (first == '{' || first == '[') {
+        st = ml_rows_next(&job->rows);
+        if (st != ML_OK)
+            return ml_fail_within(st, "%s: line %" PRId64 " (for plain text say --format text)",
+                                  path, job->rows.line);
+        job->rows.again = job->rows.row != NULL;
+        *format = json_object_get(job->rows.row, "input_ids") ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
+    } else if (is_named_json(path)) {
+        st = ml_fail(ML_INPUT,
+                     "%s: line %" PRId64 ": begins with \"%.8s\", expected { or [ in a file of "
+                     "this name (for plain text say --format text)",
+                     path, job->reader.number, line->data + blanks);
+    } else {
+        *format = strstr(line->data, "||") ? ML_FORMAT_E2E : ML_FORMAT_TEXT;
+    }
+done:
+    return st;
+}
+
 static ml_status choose_format(ml_tokenize_job *job)
 {
-    bool more = true;
     job->report->format = job->options->format;
-    while (more && job->report->format == ML_FORMAT_GUESS) {
-        ml_status st = ml_line_reader_next(&job->reader, &more);
-        if (st != ML_OK) return st;
-        if (!more || !job->reader.line.length) continue;
-        job->report->format = guess(&job->reader.line);
-        job->reader.again = true;
-    }
-    if (job->report->format == ML_FORMAT_GUESS)
-        return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one line",
-                       job->options->in);
+    ml_status st = job->report->format == ML_FORMAT_GUESS ? guess(job) : ML_OK;
+    if (st != ML_OK) return st;
     if (job->report->format != ML_FORMAT_IDS && !job->options->tokenizer)
         return ml_fail(ML_INPUT,
                        "%s: the base file has no tokenizer, so only --format ids can be read (this "
@@ -143,11 +169,25 @@ static ml_status check_options(const ml_tokenize_options *options)
 static ml_status read_all(ml_tokenize_job *job)
 {
     ml_status st = formats[job->report->format].read(job);
-    if (st == ML_INPUT)
-        return ml_fail_within(st, "%s: line %" PRId64, job->options->in, job->reader.number);
+    int64_t line = job->rows.line ? job->rows.line : job->reader.number;
+    if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, line);
     if (st == ML_OK && !job->report->sequences)
         return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence",
                        job->options->in);
+    return st;
+}
+
+static ml_status warn_of_ignored(const ml_tokenize_job *job)
+{
+    ml_text names = {0};
+    const char *name;
+    json_t *none;
+    ml_status st = ML_OK;
+    json_object_foreach(job->ignored, name, none)
+        ML_TRY(ml_text_printf(&names, "%s\"%s\"", names.length ? ", " : "", name));
+    if (names.length) ml_warn("%s: not read: %s", job->options->in, names.data);
+done:
+    ml_text_destroy(&names);
     return st;
 }
 
@@ -159,16 +199,20 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     *report = (ml_tokenize_report){.limit = options->max_len ? options->max_len : options->context};
     ML_TRY(check_options(options));
     ML_TRY(ml_line_reader_open(&job.reader, options->in));
+    job.rows.reader = &job.reader;
     ML_TRY(choose_format(&job));
     ML_TRY(ml_dataset_writer_create(&job.writer, options->out, options->vocab,
                                     options->tokenizer_hash, options->max_len));
     ML_TRY(read_all(&job));
+    ML_TRY(warn_of_ignored(&job));
     summarise(&job);
     if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;
     st = ml_dataset_writer_finish(job.writer);
     job.writer = NULL;
 done:
     ml_dataset_writer_discard(job.writer);
+    ml_rows_destroy(&job.rows);
+    json_decref(job.ignored);
     ml_line_reader_close(&job.reader);
     ml_ids_destroy(&job.ids);
     ml_memory_free(job.mask);

@@ -1,11 +1,19 @@
-/* What may stand in a text file: jsonl, e2e and ids, one sequence a line, and plain text. Each
- * format reads all lines of a job and hands its sequences to ml_tokenize_emit. */
+/* What may stand in a text file: e2e, a sequence a line, jsonl, a sequence a row, and plain text;
+ * ids are in tokenize_ids.c. Each format reads all of a job's text and hands its sequences to
+ * ml_tokenize_emit. */
 #include <inttypes.h>
 
 #include "data/tokenize_private.h"
 #include "data/tokenizer_private.h"
 
-/* ---- one sequence a line; empty lines are skipped ------------------------------------------ */
+/* ---- prompt and completion ------------------------------------------------------------------ */
+
+ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t length)
+{
+    ml_tokenizer *t = job->options->tokenizer;
+    job->report->spelled += ml_tokenizer_spelled(t, bytes, length);
+    return ml_tokenizer_encode(t, bytes, length, job->options->specials, &job->ids);
+}
 
 /* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after
  * it. */
@@ -17,9 +25,9 @@ static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t pro
     int32_t begin = ml_tokenizer_begin_of_text(t), end = ml_tokenizer_end_of_text(t);
     job->ids.count = 0;
     if (begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
-    ML_TRY(ml_tokenizer_encode(t, prompt, prompt_length, false, &job->ids));
+    ML_TRY(ml_tokenize_encode(job, prompt, prompt_length));
     int64_t first_target = job->ids.count;
-    ML_TRY(ml_tokenizer_encode(t, completion, completion_length, false, &job->ids));
+    ML_TRY(ml_tokenize_encode(job, completion, completion_length));
     if (end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
     ML_TRY(ml_tokenize_make_mask(job, job->ids.count));
     for (int64_t i = 0; i < job->ids.count; i++) job->mask[i] = i >= first_target;
@@ -28,22 +36,14 @@ done:
     return st;
 }
 
-/* Calls `one` for every line that is not empty. */
-static ml_status for_lines(ml_tokenize_job *job,
-                           ml_status (*one)(ml_tokenize_job *job, const char *line, int64_t length))
-{
-    ml_status st = ML_OK;
-    bool more = true;
-    while (st == ML_OK) {
-        st = ml_line_reader_next(&job->reader, &more);
-        if (st != ML_OK || !more) break;
-        const ml_text *line = &job->reader.line;
-        if (line->length) st = one(job, line->data, line->length);
-    }
-    return st;
-}
-
 /* ---- e2e ----------------------------------------------------------------------------------- */
+
+static bool is_blank_line(const ml_text *line)
+{
+    for (int64_t i = 0; i < line->length; i++)
+        if (line->data[i] != ' ' && line->data[i] != '\t') return false;
+    return true;
+}
 
 static ml_status e2e_line(ml_tokenize_job *job, const char *line, int64_t length)
 {
@@ -53,117 +53,102 @@ static ml_status e2e_line(ml_tokenize_job *job, const char *line, int64_t length
     return emit_pair(job, line, bars - line, bars + 2, length - (bars + 2 - line));
 }
 
-ml_status ml_tokenize_e2e(ml_tokenize_job *job) { return for_lines(job, e2e_line); }
+ml_status ml_tokenize_e2e(ml_tokenize_job *job)
+{
+    ml_status st = ML_OK;
+    bool more = true;
+    while (st == ML_OK) {
+        st = ml_line_reader_next(&job->reader, &more);
+        if (st != ML_OK || !more) break;
+        const ml_text *line = &job->reader.line;
+        if (!is_blank_line(line)) st = e2e_line(job, line->data, line->length);
+    }
+    return st;
+}
 
 /* ---- jsonl --------------------------------------------------------------------------------- */
 
-/* The line as a JSON object that has no keys but `keys`. */
-static ml_status read_object(json_t **out, const char *line, int64_t length,
-                             const char *const *keys, const char *hint)
+ml_status ml_tokenize_rows(ml_tokenize_job *job,
+                           ml_status (*one)(ml_tokenize_job *job, const json_t *row))
 {
-    json_error_t error;
+    ml_status st = ML_OK;
+    while (st == ML_OK) {
+        st = ml_rows_next(&job->rows);
+        if (st != ML_OK || !job->rows.row) break;
+        st = one(job, job->rows.row);
+    }
+    return st;
+}
+
+static bool is_one_of(const char *const *words, const char *word)
+{
+    while (*words && strcmp(*words, word) != 0) words++;
+    return *words;
+}
+
+ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys, const char *hint)
+{
     const char *key;
     json_t *value;
-    *out = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (!*out) return ml_fail(ML_INPUT, "column %d: not valid JSON: %s", error.column, error.text);
-    if (!json_is_object(*out)) return ml_fail(ML_INPUT, "not a JSON object; %s", hint);
-    json_object_foreach(*out, key, value)
+    json_object_foreach((json_t *)(uintptr_t)row, key, value)
     {
-        bool known = false;
-        for (int i = 0; keys[i]; i++) known = known || !strcmp(keys[i], key);
-        if (known) continue;
-        const char *near = ml_nearest_word(key, keys);
-        return ml_fail(ML_INPUT, "unknown key \"%s\"%s%s%s; %s", key,
-                       near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", hint);
+        const char *near = is_one_of(keys, key) ? NULL : ml_nearest_word(key, keys);
+        if (near)
+            return ml_fail(ML_INPUT, "unknown key \"%s\", did you mean \"%s\"?; %s", key, near,
+                           hint);
+    }
+    return ml_fail(ML_INPUT, "%s", hint);
+}
+
+ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+                              const char *const *refused, const char *hint)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)row, key, value)
+    {
+        if (is_one_of(keys, key)) continue;
+        if (is_one_of(refused, key))
+            return ml_fail(ML_INPUT, "\"%s\" changes what is trained and is not read here; %s", key,
+                           hint);
+        if (!job->ignored) job->ignored = json_object();
+        if (json_object_set_new(job->ignored, key, json_null()))
+            return ml_fail(ML_RESOURCE, "out of memory: names of columns");
     }
     return ML_OK;
 }
 
-static ml_status check_text(const json_t *object, const char *key)
+static ml_status check_text(const json_t *row, const char *key)
 {
-    const json_t *value = json_object_get(object, key);
+    const json_t *value = json_object_get(row, key);
     return !value || json_is_string(value) ? ML_OK
                                            : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
 }
 
-static ml_status jsonl_line(ml_tokenize_job *job, const char *line, int64_t length)
+static ml_status jsonl_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"prompt", "completion", "text", NULL};
+    static const char *const refused[] = {"label",         "chosen", "rejected", "messages",
+                                          "conversations", "tools",  "images",   "text_a",
+                                          "text_b",        NULL};
     static const char hint[] = "expected {\"prompt\": …, \"completion\": …} or {\"text\": …}";
+    const json_t *prompt = json_object_get(row, "prompt"),
+                 *completion = json_object_get(row, "completion"),
+                 *text = json_object_get(row, "text");
     ml_status st = ML_OK;
-    json_t *object = NULL;
-    ML_TRY(read_object(&object, line, length, keys, hint));
-    for (int i = 0; keys[i]; i++) ML_TRY(check_text(object, keys[i]));
-    const json_t *prompt = json_object_get(object, "prompt"),
-                 *completion = json_object_get(object, "completion"),
-                 *text = json_object_get(object, "text");
-    if (text ? prompt || completion : !prompt || !completion) {
-        st = ml_fail(ML_INPUT, "%s", hint);
-        goto done;
-    }
+    for (int i = 0; keys[i]; i++) ML_TRY(check_text(row, keys[i]));
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
+    if (text ? prompt || completion : !prompt || !completion)
+        return ml_tokenize_lacks(row, keys, hint);
     if (text) completion = text;
     st =
         emit_pair(job, prompt ? json_string_value(prompt) : "", (int64_t)json_string_length(prompt),
                   json_string_value(completion), (int64_t)json_string_length(completion));
 done:
-    json_decref(object);
     return st;
 }
 
-ml_status ml_tokenize_jsonl(ml_tokenize_job *job) { return for_lines(job, jsonl_line); }
-
-/* ---- ids ----------------------------------------------------------------------------------- */
-
-/* One token and its label; label −100: no target. */
-static ml_status take_id(ml_tokenize_job *job, const json_t *id, const json_t *labels, size_t i)
-{
-    const json_t *label = labels ? json_array_get(labels, i) : id;
-    if (!json_is_integer(id) || !json_is_integer(label))
-        return ml_fail(ML_INPUT, "element %zu is not a whole number", i);
-    json_int_t token = json_integer_value(id), value = json_integer_value(label);
-    if (token < 0 || token >= job->options->vocab)
-        return ml_fail(ML_INPUT,
-                       "input_ids[%zu] is %" JSON_INTEGER_FORMAT
-                       ", outside the vocabulary: ids go from 0 to %" PRId64,
-                       i, token, job->options->vocab - 1);
-    if (value != token && value != -100)
-        return ml_fail(ML_INPUT,
-                       "labels[%zu] is %" JSON_INTEGER_FORMAT
-                       "; it may be the token itself, %" JSON_INTEGER_FORMAT ", or -100",
-                       i, value, token);
-    job->mask[i] = value == token;
-    return ml_ids_add(&job->ids, (int32_t)token);
-}
-
-static ml_status ids_line(ml_tokenize_job *job, const char *line, int64_t length)
-{
-    static const char *const keys[] = {"input_ids", "labels", NULL};
-    static const char hint[] = "expected {\"input_ids\": […], \"labels\": […]}";
-    ml_status st = ML_OK;
-    json_t *object = NULL;
-    ML_TRY(read_object(&object, line, length, keys, hint));
-    const json_t *ids = json_object_get(object, "input_ids"),
-                 *labels = json_object_get(object, "labels");
-    if (!json_is_array(ids) || (labels && !json_is_array(labels))) {
-        st = ml_fail(ML_INPUT, "\"input_ids\" or \"labels\" is not a list; %s", hint);
-        goto done;
-    }
-    size_t count = json_array_size(ids);
-    if (labels && json_array_size(labels) != count) {
-        st = ml_fail(ML_INPUT, "there are %zu input_ids but %zu labels", count,
-                     json_array_size(labels));
-        goto done;
-    }
-    job->ids.count = 0;
-    ML_TRY(ml_tokenize_make_mask(job, (int64_t)count));
-    for (size_t i = 0; i < count; i++) ML_TRY(take_id(job, json_array_get(ids, i), labels, i));
-    ML_TRY(ml_tokenize_emit(job, job->ids.data, job->mask, job->ids.count));
-done:
-    json_decref(object);
-    return st;
-}
-
-ml_status ml_tokenize_ids(ml_tokenize_job *job) { return for_lines(job, ids_line); }
+ml_status ml_tokenize_jsonl(ml_tokenize_job *job) { return ml_tokenize_rows(job, jsonl_row); }
 
 /* ---- plain text: documents with an empty line between them, each followed by end-of-text --- */
 
@@ -206,8 +191,7 @@ done:
 
 static ml_status encode_part(ml_tokenize_job *job, document *doc)
 {
-    ml_status st = ml_tokenizer_encode(job->options->tokenizer, doc->text.data, doc->text.length,
-                                       false, &job->ids);
+    ml_status st = ml_tokenize_encode(job, doc->text.data, doc->text.length);
     doc->text.length = 0;
     return st;
 }
@@ -248,13 +232,6 @@ done:
     return st;
 }
 
-static bool is_empty(const ml_text *line)
-{
-    for (int64_t i = 0; i < line->length; i++)
-        if (line->data[i] != ' ' && line->data[i] != '\t') return false;
-    return true;
-}
-
 ml_status ml_tokenize_text(ml_tokenize_job *job)
 {
     ml_status st = ML_OK;
@@ -263,7 +240,7 @@ ml_status ml_tokenize_text(ml_tokenize_job *job)
     for (;;) {
         ML_TRY(ml_line_reader_next(&job->reader, &more));
         if (!more) break;
-        if (is_empty(&job->reader.line)) {
+        if (is_blank_line(&job->reader.line)) {
             ML_TRY(end_document(job, &doc));
         } else {
             ML_TRY(add_line(job, &doc));

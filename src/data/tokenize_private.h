@@ -3,6 +3,7 @@
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
 #include "data/bpe.h"
+#include "data/rows.h"
 #include "io/line_reader.h"
 #include "mpilora/data.h"
 
@@ -10,6 +11,8 @@ typedef struct ml_tokenize_job {
     const ml_tokenize_options *options;
     ml_tokenize_report *report;
     ml_line_reader reader;
+    ml_rows rows;    /* of JSON: over the reader */
+    json_t *ignored; /* names of columns that nothing reads, as keys */
     ml_dataset_writer *writer;
     ml_ids ids; /* of the sequence in hand */
     uint8_t *mask;
@@ -24,6 +27,21 @@ ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count) ML_NODISCAR
  * outside the vocabulary. */
 ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask,
                            int64_t count) ML_NODISCARD;
+
+/* Calls `one` for every row of job->rows. */
+ml_status ml_tokenize_rows(ml_tokenize_job *job,
+                           ml_status (*one)(ml_tokenize_job *job, const json_t *row)) ML_NODISCARD;
+/* That no column of the row has a meaning of its own that is not known here; the others, but for
+ * `keys`, are kept for one warning. `refused` and `keys` end with NULL; `hint`: what is expected.
+ */
+ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+                              const char *const *refused, const char *hint) ML_NODISCARD;
+/* ML_INPUT with `hint` for a row that lacks its columns, and with a column that may be meant for
+ * one of `keys`. */
+ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys,
+                            const char *hint) ML_NODISCARD;
+/* Appends a text's ids to job->ids, and counts the special tokens that it spells. */
+ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t length) ML_NODISCARD;
 
 /* The formats: each reads all of job->reader. Messages name the line but not the file. */
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;

@@ -318,6 +318,17 @@ ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_
     return st == ML_OK ? encode_text(tokenizer, bytes + start, length - start, ids) : st;
 }
 
+int64_t ml_tokenizer_spelled(const ml_tokenizer *tokenizer, const char *bytes, int64_t length)
+{
+    int64_t count = 0;
+    for (int64_t at = 0; at < length;) {
+        const added_token *a = added_at(tokenizer, bytes, length, at, true);
+        if (a && a->special) count++;
+        at += a ? a->length : 1;
+    }
+    return count;
+}
+
 /* ---- decoding and properties --------------------------------------------------------------- */
 
 ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count,

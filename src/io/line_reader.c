@@ -20,6 +20,14 @@ static ml_status begin(ml_line_reader *reader)
     ml_status st = ML_OK;
     ML_NEW(reader->buffer, BUFFER, ML_MEM_OTHER, "a read buffer");
     ML_TRY(fill(reader));
+    if (reader->filled >= 2 &&
+        (!memcmp(reader->buffer, "\xff\xfe", 2) || !memcmp(reader->buffer, "\xfe\xff", 2))) {
+        st = ml_fail(ML_INPUT,
+                     "%s: is UTF-16 (it begins with its mark), expected UTF-8: iconv -f UTF-16 -t "
+                     "UTF-8 makes it that",
+                     reader->path);
+        goto done;
+    }
     if (reader->filled >= 3 && !memcmp(reader->buffer, "\xef\xbb\xbf", 3)) reader->used = 3;
 done:
     if (st != ML_OK) ml_line_reader_close(reader);

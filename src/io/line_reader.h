@@ -14,7 +14,8 @@ typedef struct ml_line_reader {
     bool again;     /* next gives the line in hand once more */
 } ml_line_reader;
 
-/* ML_INPUT naming `path`. A byte order mark at the file's beginning is skipped. */
+/* ML_INPUT naming `path`, also for a file that begins with the mark of UTF-16; that of UTF-8 is
+ * skipped. */
 ml_status ml_line_reader_open(ml_line_reader *reader, const char *path) ML_NODISCARD;
 /* Of a text in memory, which stays borrowed; `name` is what messages call it. ML_RESOURCE. */
 ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name,

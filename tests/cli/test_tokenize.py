@@ -57,6 +57,22 @@ def test_formats():
     assert "--format" in run("tokenize", "--help")
 
 
+def test_files_of_others():
+    """JSON by its name and its first letter; columns that nothing reads are named once; spelled special tokens are counted, or read."""
+    tokenize = ["tokenize", "--base", "base.h5"]
+    write("rows.json", '[\n {"id": 7, "prompt": "the river", "completion": " runs", "source": "x"},\n {"id": 8, "text": "<|endoftext|>to"}\n]\n')
+    report = run(*tokenize, "rows.json", "rows.h5", says='not read: "id", "source"')
+    assert "2 sequences" in report and "as jsonl" in report, report
+    run(*tokenize, "rows.json", "rows.h5", says="spells 1 special tokens")
+    read = run(*tokenize, "rows.json", "rows.h5", "--special-tokens", "ids")
+    tokens = [int(text.split(" tokens")[0].split()[-1]) for text in (report, read)]
+    assert tokens[0] > tokens[1], tokens
+    run(*tokenize, "rows.json", "rows.h5", "--special-tokens", "both", code=2, says="text or ids")
+    write("text.jsonl", "The river runs.\n")
+    run(*tokenize, "text.jsonl", "rows.h5", code=3, says="expected { or [")
+    run(*tokenize, "text.jsonl", "rows.h5", "--format", "text", says="as text")
+
+
 def test_refusals():
     before = open("pairs.h5", "rb").read()
     tokenize = ["tokenize", "--base", "base.h5"]
@@ -99,6 +115,7 @@ def main():
         make_base("base.h5", 401, os.path.join(SOURCE, "tests", "golden", "tokenizer", "gpt2"))
         make_base("bare.h5", 401)
         test_formats()
+        test_files_of_others()
         test_refusals()
         test_real_text()
         os.chdir("/")

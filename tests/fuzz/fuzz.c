@@ -104,7 +104,7 @@ static ml_status read_lines(const char *path, ml_text_format format)
     if (!json || ml_tokenizer_create(&tokenizer, json, length) != ML_OK) return ML_INTERNAL;
     const ml_tokenize_options options = {
         path, out, format, tokenizer, ml_base_tokenizer_hash(model), ml_base_spec(model)->vocab,
-        64,   0};
+        64,   0,   false};
     st = ml_tokenize_file(&options, &report);
     ml_tokenizer_destroy(tokenizer);
     ml_base_close(model);

@@ -49,7 +49,7 @@ static void write_in(const char *text, size_t length)
 
 static ml_tokenize_options options_for(ml_text_format format)
 {
-    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0};
+    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0, false};
 }
 
 /* Tokenises `text` and opens the data set. */
@@ -270,14 +270,23 @@ static void bad_lines_are_refused_by_number(void **state)
         {ML_FORMAT_IDS, "{\"input_ids\": [1, \"2\"]}", "whole number"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, true]}", "whole number"},
         {ML_FORMAT_IDS, "{\"input_ids\": \"1 2\"}", "list"},
-        {ML_FORMAT_IDS, "{\"labels\": [1]}", "list"},
+        {ML_FORMAT_IDS, "{\"labels\": [1]}", "expected {\"input_ids\""},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"labels\": [1]}", "2 input_ids but 1 labels"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"labels\": [1, 3]}", "labels[1] is 3"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"labels\": [1, -99]}", "labels[1] is -99"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"labels\": [1, -100]}", "without a target"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1]}", "without a target"},
         {ML_FORMAT_IDS, "{\"input_ids\": []}", "without a target"},
-        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"label\": [1, 2]}", "did you mean \"labels\""},
+        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"label\": [1, 2]}", "\"label\" changes"},
+        {ML_FORMAT_IDS, "{\"input_idz\": [1, 2]}", "did you mean \"input_ids\""},
+        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"attention_mask\": [1, 0]}",
+         "attention_mask[1] is not 1"},
+        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"attention_mask\": [1]}", "list of 2"},
+        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"token_type_ids\": [0, 1]}",
+         "token_type_ids[1] is not 0"},
+        {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"completion_mask\": [0, 1]}",
+         "\"completion_mask\" changes"},
+        {ML_FORMAT_JSONL, "{\"text\": \"a\", \"label\": 1}", "\"label\" changes"},
     };
     static const char *const good[] = {[ML_FORMAT_JSONL] = "{\"text\": \"ab\"}",
                                        [ML_FORMAT_E2E] = "a||b",
@@ -290,6 +299,78 @@ static void bad_lines_are_refused_by_number(void **state)
         refused(text, bad[i].format, bad[i].message);
         assert_non_null(strstr(ml_error_text(), "line 3"));
     }
+}
+
+/* The same sequences out of every layout of JSON, blank lines between them or not. */
+static void rows_of_any_layout(void **state)
+{
+    (void)state;
+    static const char *const layouts[] = {
+        "{\"prompt\": \"ab{\", \"completion\": \"c\"}\n \t\n{\"text\": \"d\"}\n",
+        "[{\"prompt\": \"ab{\", \"completion\": \"c\"}, {\"text\": \"d\"}]",
+        "\n[\n  {\n    \"prompt\": \"ab{\",\n    \"completion\": \"c\"\n  },\n  {\n    \"text\": "
+        "\"d\"\n  }\n]\n",
+        "{\n\"prompt\": \"ab{\",\n\"completion\": \"c\"}\n{\"text\":\n\"d\"}",
+        "[{\"prompt\": \"ab{\", \"completion\": \"c\", \"id\": \"\\\"]\"},\r\n{\"text\": \"d\", "
+        "\"meta\": {\"a\": [1]}}\r\n]"};
+    char hash[ML_SHA256_HEX] = "";
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        ml_tokenize_report report;
+        ml_dataset *data = dataset_of(layouts[i], ML_FORMAT_GUESS, &report);
+        assert_int_equal(report.format, ML_FORMAT_JSONL);
+        assert_int_equal(ml_dataset_sequences(data), 2);
+        if (i > 0) assert_string_equal(ml_dataset_hash(data), hash);
+        snprintf(hash, sizeof hash, "%s", ml_dataset_hash(data));
+        ml_dataset_destroy(data);
+    }
+    ml_tokenize_report report;
+    ml_dataset *data = dataset_of("[{\"input_ids\": [1, 2, 3], \"attention_mask\": [1, 1, 1], "
+                                  "\"token_type_ids\": [0, 0, 0], \"length\": 3}]",
+                                  ML_FORMAT_GUESS, &report);
+    assert_int_equal(report.format, ML_FORMAT_IDS);
+    assert_int_equal(report.tokens, 3);
+    ml_dataset_destroy(data);
+}
+
+/* JSON is never taken for plain text, and a broken row is found where it stands. */
+static void broken_layouts_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } bad[] = {
+        {"[{\"text\": \"a\"}\n {\"text\": \"b\"}]", "line 2: column 2: expected a comma"},
+        {"[{\"text\": \"a\"},\n]", "line 2: column 1: expected an object behind the comma"},
+        {"[{\"text\": \"a\"}", "the array has no end"},
+        {"[{\"text\": \"a\"}]\n{\"text\": \"b\"}", "line 2: column 1: expected nothing"},
+        {"[{\"text\": \"a\"},\n{\"text\": \"b\"\n", "line 2: not valid JSON: the object"},
+        {"[{\"text\": \"a\"},\n{\"text\":\n\"b\n\"}]", "line 3: not valid JSON: a text ends"},
+        {"[{\"text\": \"a\"},\n{\n\"text\": b}]", "line 3: column"},
+        {"[{\"text\": \"a\"}, 1]", "line 1: column 17: expected an object behind"},
+        {"[]", "is empty"},
+        {"[chapter one]\nOnce", "for plain text say --format text"},
+        {"{\"text\": \"a\"}\n{\"text\": \"b\"\n{\"text\": \"c\"}", "line 2: column"},
+        {"\xff\xfe[\1", "UTF-16"}};
+    unlink(out);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        refused(bad[i].text, ML_FORMAT_GUESS, bad[i].message);
+}
+
+static void special_tokens_are_counted_or_read(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"prompt\": \"<|endoftext|>a\", \"completion\": \"b\"}\n";
+    ml_tokenize_report report;
+    ml_tokenize_options options = options_for(ML_FORMAT_JSONL);
+    write_in(text, strlen(text));
+    assert_int_equal(ml_tokenize_file(&options, &report), ML_OK);
+    assert_int_equal(report.spelled, 1);
+    int64_t letters = report.tokens;
+    options.specials = true;
+    assert_int_equal(ml_tokenize_file(&options, &report), ML_OK);
+    assert_int_equal(report.spelled, 1);
+    assert_int_equal(report.tokens, 4); /* the special token, a, b, the end of text */
+    assert_true(letters > 4);
 }
 
 static void bad_files_are_refused(void **state)
@@ -347,6 +428,9 @@ int main(void)
         cmocka_unit_test(long_documents_become_several_sequences),
         cmocka_unit_test(the_report_counts_what_will_be_cut),
         cmocka_unit_test(bad_lines_are_refused_by_number),
+        cmocka_unit_test(rows_of_any_layout),
+        cmocka_unit_test(broken_layouts_are_refused),
+        cmocka_unit_test(special_tokens_are_counted_or_read),
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(an_older_data_set_survives_bad_input),
     };

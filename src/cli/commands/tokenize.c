@@ -8,7 +8,8 @@
 #include "mpilora/store.h"
 
 static const char usage[] =
-    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N]";
+    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N] "
+    "[--special-tokens text|ids]";
 
 static ml_status read_format(const char *name, ml_text_format *out)
 {
@@ -45,6 +46,10 @@ static void print_report(const ml_tokenize_options *options, const ml_tokenize_r
     if (r->lost_bytes)
         ml_warn("%" PRId64 " bytes have no token in this vocabulary and were left out",
                 r->lost_bytes);
+    if (r->spelled && !options->specials)
+        ml_warn("%s spells %" PRId64 " special tokens, which stay text: letters, not the tokens; "
+                "--special-tokens ids reads them as tokens",
+                options->in, r->spelled);
 }
 
 static ml_status check_out(const char *base, const char *out)
@@ -65,20 +70,24 @@ static ml_status check_fit(const ml_tokenize_options *options, const char *base)
 }
 
 typedef struct given {
-    const char *base, *format;
+    const char *base, *format, *specials;
     int64_t max_len;
 } given;
 
-static const option options[] = {{"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
-                                  "the base file whose tokenizer and vocabulary are taken", NULL},
-                                 {"--format", OPTION_TEXT, offsetof(given, format),
-                                  "jsonl|e2e|text|ids", "what IN is; else the first line tells",
-                                  NULL},
-                                 {"--max-len", OPTION_INT, offsetof(given, max_len), "N",
-                                  "the length that training will cut at, for the report and for "
-                                  "text; at most the model's context",
-                                  NULL},
-                                 {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
+static const option options[] = {
+    {"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
+     "the base file whose tokenizer and vocabulary are taken", NULL},
+    {"--format", OPTION_TEXT, offsetof(given, format), "jsonl|e2e|text|ids",
+     "what IN is; else the first line tells", NULL},
+    {"--max-len", OPTION_INT, offsetof(given, max_len), "N",
+     "the length that training will cut at, for the report and for "
+     "text; at most the model's context",
+     NULL},
+    {"--special-tokens", OPTION_TEXT, offsetof(given, specials), "text|ids",
+     "what text that spells a special token becomes: its letters' "
+     "tokens, or that token",
+     "text"},
+    {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const char **base)
 {
@@ -90,10 +99,13 @@ static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const
     *base = g.base;
     if (g.max_len != INT64_MIN && g.max_len < 2)
         return ml_fail(ML_USAGE, "--max-len %" PRId64 ": expected at least 2 tokens", g.max_len);
+    ML_TRY(options_choose("--special-tokens", g.specials, "text", "ids", &to->specials));
     to->in = words[0];
     to->out = words[1];
     to->max_len = ml_max(g.max_len, 0);
-    return read_format(g.format, &to->format);
+    st = read_format(g.format, &to->format);
+done:
+    return st;
 }
 
 static ml_status run(int argc, char **argv)
@@ -128,16 +140,18 @@ const ml_command ml_command_tokenize = {
     .about = "Makes the data set OUT.h5 (tokens, sequence offsets, a loss mask a token) of the "
              "text file IN.",
     .options = options,
-    .notes = "Formats, by a line:\n  jsonl   {\"prompt\": \"…\", \"completion\": \"…\"} or "
-             "{\"text\": \"…\"}\n  e2e     meaning representation||text\n  text    plain text; an "
-             "empty line ends a document; a document longer than --max-len (else the\n          "
-             "model's context) becomes several sequences\n  ids     {\"input_ids\": [1, 2], "
-             "\"labels\": [-100, 2]}; a label is the token itself or -100 (no\n          target); "
-             "without labels every token is a target\n\nPrompt and completion are tokenised apart, "
-             "without added blanks; the loss is on the completion and on the end-of-text token "
-             "that follows it, or on a whole text. Text that spells a special token stays text. "
-             "Sequences are stored whole: training cuts those beyond data.max_len, and the report "
-             "says how many these are. An existing OUT.h5 is replaced only on success.",
+    .notes =
+        "Formats:\n  jsonl   {\"prompt\": \"…\", \"completion\": \"…\"} or "
+        "{\"text\": \"…\"}\n  e2e     meaning representation||text\n  text    plain text; an "
+        "empty line ends a document; a document longer than --max-len (else the\n          "
+        "model's context) becomes several sequences\n  ids     {\"input_ids\": [1, 2], "
+        "\"labels\": [-100, 2]}; a label is the token itself or -100 (no\n          target); "
+        "without labels every token is a target\n\nPrompt and completion are tokenised apart, "
+        "without added blanks; the loss is on the completion and on the end-of-text token "
+        "that follows it, or on a whole text. Text that spells a special token stays text unless "
+        "--special-tokens ids is given. "
+        "Sequences are stored whole: training cuts those beyond data.max_len, and the report "
+        "says how many these are. An existing OUT.h5 is replaced only on success.",
     .run = run,
     .parallel = false,
 };

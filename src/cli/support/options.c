@@ -115,6 +115,14 @@ ml_status options_read(int argc, char **argv, const option *table, void *given, 
     return ML_OK;
 }
 
+ml_status options_choose(const char *option, const char *text, const char *first,
+                         const char *second, bool *is_second)
+{
+    *is_second = !strcmp(text, second);
+    if (*is_second || !strcmp(text, first)) return ML_OK;
+    return ml_fail(ML_USAGE, "%s %s: expected %s or %s", option, text, first, second);
+}
+
 ml_status options_read_numbers(const char *name, const char *text, int64_t most, int64_t *out,
                                int64_t *count)
 {

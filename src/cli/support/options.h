@@ -36,6 +36,10 @@ typedef struct option {
 ml_status options_read(int argc, char **argv, const option *table, void *given, int least, int most,
                        const char **words, const char *usage) ML_NODISCARD;
 
+/* Whether `text` is the second of two words that an option may have. ML_USAGE naming `option`. */
+ml_status options_choose(const char *option, const char *text, const char *first,
+                         const char *second, bool *is_second) ML_NODISCARD;
+
 /* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them.
  * ML_USAGE naming `option`. */
 ml_status options_read_numbers(const char *option, const char *text, int64_t most, int64_t *out,

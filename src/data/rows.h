@@ -1,0 +1,35 @@
+/* Rows of a JSON text: its objects, one after the other. Local; an internal module. */
+#ifndef MPILORA_DATA_ROWS_H
+#define MPILORA_DATA_ROWS_H
+
+#include <jansson.h>
+
+#include "io/line_reader.h"
+
+typedef enum ml_rows_layout {
+    ML_ROWS_UNKNOWN, /* no row has been seen */
+    ML_ROWS_LINES,   /* an object a line */
+    ML_ROWS_ARRAY,   /* one array of objects, over lines or not */
+    ML_ROWS_OBJECTS  /* objects over several lines each */
+} ml_rows_layout;
+
+/* Start from {.reader = …}, a reader at the beginning of the text; end with ml_rows_destroy. */
+typedef struct ml_rows {
+    ml_line_reader *reader; /* borrowed */
+    ml_rows_layout layout;
+    json_t *row;  /* the one in hand; NULL at the end */
+    int64_t line; /* where it begins, from 1; after an error, where that is */
+    bool again;   /* the next row is the one in hand once more */
+    bool between; /* array: an element has been read, a comma or the end follows */
+    bool closed;  /* array: its end has been read */
+    int64_t at;   /* of the reader's line: what stands before it has been taken */
+    ml_text text; /* of the row in hand */
+} ml_rows;
+
+/* The next object into rows->row, which stays owned by `rows` until the next call; blank lines
+ * count for nothing. The text is read as a stream. ML_INPUT for what is not JSON or another value
+ * than an object, with its column but not its line. */
+ml_status ml_rows_next(ml_rows *rows) ML_NODISCARD;
+void ml_rows_destroy(ml_rows *rows);
+
+#endif
