@@ -29,12 +29,14 @@ typedef enum ml_role {
     ML_ROLE_POSITION, /* of learned positions */
     ML_ROLE_NORM1,    /* from here: a tensor of every layer */
     ML_ROLE_QKV,
-    ML_ROLE_Q_NORM, /* one weight for every head */
+    ML_ROLE_Q_NORM,
     ML_ROLE_K_NORM,
     ML_ROLE_O,
+    ML_ROLE_NORM1_BEHIND,
     ML_ROLE_NORM2,
     ML_ROLE_UP, /* what the activation acts on: fc, or gate and up */
     ML_ROLE_DOWN,
+    ML_ROLE_NORM2_BEHIND,
     ML_ROLE_FINAL_NORM, /* from here: once in a model */
     ML_ROLE_HEAD
 } ml_role;
@@ -48,6 +50,7 @@ typedef enum ml_extent {
     ML_EXTENT_KEYS,    /* kv_heads · head_dim, in heads */
     ML_EXTENT_QKV,     /* queries, keys and values, of a fused target alone */
     ML_EXTENT_MLP,
+    ML_EXTENT_GATE_UP, /* gate and up, of a fused target alone */
     ML_EXTENT_VOCAB,
     ML_EXTENT_CONTEXT
 } ml_extent;
@@ -64,6 +67,7 @@ typedef enum ml_presence {
     ML_PRESENT_QKV_BIAS, /* where the specification's flag of this name is set */
     ML_PRESENT_O_BIAS,
     ML_PRESENT_MLP_BIAS,
+    ML_PRESENT_QK_NORM,
     ML_PRESENT_UNTIED, /* where the head is not the embedding */
     ML_PRESENT_FUSED   /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
@@ -71,8 +75,10 @@ typedef enum ml_presence {
 typedef enum ml_layout {
     ML_LAYOUT_PLAIN = 1,  /* out × in, as here */
     ML_LAYOUT_TRANSPOSED, /* in × out (Hugging Face's Conv1D); vectors as they are */
-    ML_LAYOUT_PAIRED      /* rows of a head as pairs (i, i + h/2) beside each other; here the first
+    ML_LAYOUT_PAIRED,     /* rows of a head as pairs (i, i + h/2) beside each other; here the first
                              halves stand first */
+    ML_LAYOUT_BY_HEAD,    /* a vector stored as heads × head_dim */
+    ML_LAYOUT_PLUS_ONE    /* a norm's weight stored as 1 + w */
 } ml_layout;
 
 typedef struct ml_stored_name {
@@ -100,6 +106,10 @@ typedef enum ml_key_kind {
     ML_KEY_REAL,       /* double */
     ML_KEY_FLAG,       /* bool */
     ML_KEY_ACTIVATION, /* ml_activation, by Hugging Face's words */
+    ML_KEY_GELU,       /* the same, but every GELU is that with tanh */
+    ML_KEY_CAP,        /* double; null: 0, which is none */
+    ML_KEY_INVERSE,    /* double: 1 over what is said */
+    ML_KEY_ROOT,       /* double: 1 over the root of what is said */
     ML_KEY_OFF,        /* must be missing, null, false or 0: it changes what a model computes */
     ML_KEY_ON          /* must be missing, null or true */
 } ml_key_kind;

@@ -72,7 +72,18 @@ typedef struct ml_attention_shape {
     float scale;                       /* usually 1/√h */
     int64_t window; /* 0: a query sees every key at or before it; w ≥ 1: the last w keys of its
                        path, itself one of them */
+    float cap;      /* scores s = scale·q·k become cap·tanh(s/cap); 0: they stay */
 } ml_attention_shape;
+
+/* A norm of the heads of queries or keys, each over its own head_dim elements: RMS, or layer norm
+ * where `centred`. */
+typedef struct ml_headnorm {
+    int64_t heads, head_dim; /* head_dim ≤ 1024 */
+    bool centred, plus_one;  /* plus_one: the weight is 1 + w */
+    bool own; /* each head has its own weights, [heads, head_dim]; else one for all */
+    float eps;
+    const float *w, *b; /* b NULL: none */
+} ml_headnorm;
 
 /* The first position that a query at `position` of its path sees. */
 static inline int64_t ml_attention_first(const ml_attention_shape *shape, int64_t position)
@@ -122,27 +133,42 @@ struct ml_kernels {
                  float *c, int64_t ldc);
 
     /* ---- norms over rows of d. Forward keeps the statistics (mean, rstd = 1/√(var + eps) or
-     * 1/√(mean square + eps)), [T] each. y = (x − mean)·rstd·w + b; RMS: y = x·rstd·w (mean and b
-     * unused, may be NULL).
-     * Backward: dx (+)= …; dw, db (+)= sums over T, each may be NULL. `add`: dx += instead of =. */
+     * 1/√(mean square + eps)), [T] each. y = (x − mean)·rstd·w + b, b may be NULL; RMS: y =
+     * x·rstd·w, with `plus_one` x·rstd·(1 + w).
+     * Backward: dx (+)= …; dw, db (+)= sums over T, each may be NULL. `add`: dx += instead of =,
+     * where dx is not dy. */
     void (*layernorm_forward)(int64_t T, int64_t d, const float *x, const float *w, const float *b,
                               float eps, float *y, float *mean, float *rstd);
     void (*layernorm_backward)(int64_t T, int64_t d, const float *x, const float *w,
                                const float *mean, const float *rstd, const float *dy, float *dx,
                                bool add, float *dw, float *db);
-    void (*rmsnorm_forward)(int64_t T, int64_t d, const float *x, const float *w, float eps,
-                            float *y, float *rstd);
-    void (*rmsnorm_backward)(int64_t T, int64_t d, const float *x, const float *w,
+    void (*rmsnorm_forward)(int64_t T, int64_t d, const float *x, const float *w, bool plus_one,
+                            float eps, float *y, float *rstd);
+    void (*rmsnorm_backward)(int64_t T, int64_t d, const float *x, const float *w, bool plus_one,
                              const float *rstd, const float *dy, float *dx, bool add, float *dw);
 
-    /* ---- RMS norm over each head of x[T, heads·h], ldx, in place, with one w[h] for all heads
-     * (Qwen3's q_norm and k_norm). Backward: x as it was before; dy ← dx in place, dw (may be NULL)
-     * += sums over T and heads, in an order that does not depend on the threads. h ≤ 1024. */
-    void (*headnorm_forward)(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
-                             const float *w, float eps);
-    void (*headnorm_backward)(int64_t T, int64_t heads, int64_t head_dim, const float *x,
-                              int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
-                              float *dw);
+    /* ---- norms over each head of x[T, heads·h], ldx, in place (Qwen3's q_norm and k_norm).
+     * Backward: x as it was before; dy ← dx in place; dw, db (each may be NULL) += sums over T, and
+     * over the heads that share them, in an order that does not depend on the threads. */
+    void (*headnorm_forward)(const ml_headnorm *norm, int64_t T, float *x, int64_t ldx);
+    void (*headnorm_backward)(const ml_headnorm *norm, int64_t T, const float *x, int64_t ldx,
+                              float *dy, int64_t lddy, float *dw, float *db);
+
+    /* ---- an RMS norm over rows that are cut over ranks, n elements here (OLMo 2's q_norm and
+     * k_norm), in steps between which the caller sums over the ranks:
+     *   wide_squares   sum[t] = Σ x²
+     *   wide_forward   x ← x·rstd[t]·w
+     *   wide_products  sum[t] = Σ dy·w·x·rstd[t], x as it was before
+     *   wide_backward  dy ← rstd·(dy·w − x·rstd·average[t]), average the sum over all ranks by the
+     *                  whole width; dw (may be NULL) += Σ_T dy·x·rstd */
+    void (*wide_squares)(int64_t T, int64_t n, const float *x, int64_t ldx, float *sum);
+    void (*wide_forward)(int64_t T, int64_t n, float *x, int64_t ldx, const float *w,
+                         const float *rstd);
+    void (*wide_products)(int64_t T, int64_t n, const float *x, int64_t ldx, const float *w,
+                          const float *rstd, const float *dy, int64_t lddy, float *sum);
+    void (*wide_backward)(int64_t T, int64_t n, const float *x, int64_t ldx, const float *w,
+                          const float *rstd, const float *average, float *dy, int64_t lddy,
+                          float *dw);
 
     /* ---- rotary embedding (Su et al. 2021) in place on x[T, heads·h], ldx; each pair (a, b) →
      * (a·cos − b·sin, b·cos + a·sin) with cos, sin [positions, rotated/2]; inverse: sin negated
@@ -201,7 +227,12 @@ struct ml_kernels {
                           int64_t V_all, float scale);
 
     /* ---- vectors of n */
-    void (*add)(int64_t n, const float *x, float *y); /* y += x */
+    void (*add)(int64_t n, const float *x, float *y);                 /* y += x */
+    void (*scale)(int64_t n, float factor, const float *x, float *y); /* y = factor·x; y may be x */
+    void (*multiply)(int64_t n, const float *x, float *y);            /* y = x·y, each by each */
+    void (*soft_cap)(int64_t n, float cap, float *x,
+                     float *slope); /* x ← cap·tanh(x/cap); slope, where it is not NULL, the
+                                       derivative 1 − tanh² */
     void (*add_bias)(int64_t T, int64_t n, const float *bias, float *y,
                      int64_t ldy); /* each row of y += bias */
     void (*sum_rows)(int64_t T, int64_t n, const float *x, int64_t ldx,

@@ -5,7 +5,8 @@
  *   embed.weight [V, d]    position.weight [context, d] (learned positions)    norm.weight,
  *     norm.bias [d]    head.weight [V, d] (untied)
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
- *     layers.N.attn.{q_norm,k_norm}.weight [h]   layers.N.norm2.weight/.bias
+ *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
+ *     layers.N.norm2.weight/.bias   layers.N.norm2_behind.weight
  *   layers.N.mlp.{fc,proj}.weight/.bias (plain)   layers.N.mlp.{gate,up,down}.weight/.bias (gated)
  * Which of them a model has, and in which order, its family's table says (family.h). Fused
  * projections are stored as their parts (q, k and v). Rotary q and k rows are in Hugging Face's
@@ -24,6 +25,23 @@ ML_BEGIN_DECLS
 typedef struct ml_family ml_family; /* family.h */
 
 typedef enum ml_norm_kind { ML_NORM_RMS, ML_NORM_LAYER } ml_norm_kind;
+
+/* Where a layer's norms stand, f attention or the MLP, x the residual stream. Parallel: n is the
+ * same for both, or each has its own. */
+typedef enum ml_norm_places {
+    ML_NORMS_BEFORE,  /* x += f(norm(x)) */
+    ML_NORMS_BEHIND,  /* x += norm(f(x)) */
+    ML_NORMS_BOTH,    /* x += norm'(f(norm(x))) */
+    ML_NORMS_PARALLEL /* x += attention(n) + MLP(n), n = norm(x) */
+} ml_norm_places;
+
+/* Norms of queries and keys before their rotation, of the kind that the model's others are. */
+typedef enum ml_qk_norm_kind {
+    ML_QK_NORM_HEAD,      /* over each head, one weight for all */
+    ML_QK_NORM_EACH_HEAD, /* over each head, a weight for each */
+    ML_QK_NORM_WIDTH      /* over all heads at once */
+} ml_qk_norm_kind;
+
 /* Rotary: q and k are turned by their position; learned: a vector is added to the embedding. */
 typedef enum ml_positions { ML_POSITIONS_ROTARY, ML_POSITIONS_LEARNED } ml_positions;
 
@@ -51,6 +69,8 @@ typedef struct ml_model_spec {
     int64_t layers, width, mlp_width, heads, kv_heads, head_dim, vocab, context;
     ml_norm_kind norm;
     double norm_eps;
+    bool norm_plus_one; /* the weights of norms are 1 + w */
+    ml_norm_places norm_places;
     ml_positions positions;
     double rope_theta; /* of rotary positions */
     ml_rope_scaling rope_scaling;
@@ -58,8 +78,15 @@ typedef struct ml_model_spec {
     ml_layer_set unrotated_layers; /* their queries and keys know no positions */
     int64_t rope_width;            /* elements of a head that are rotated, its first ones; 0: all */
     bool rope_neighbours;          /* in pairs 2i, 2i + 1; else i, i + rope_width/2 */
-    bool qk_norm;                  /* RMS norm over each head of q and k, before their rotation */
-    bool gated;                    /* MLP: down(a(gate)·up), else proj(a(fc)) */
+    bool qk_norm;
+    ml_qk_norm_kind qk_norm_kind;
+    double attention_scale; /* of q·k; 0: 1/√head_dim */
+    double score_cap;       /* scores s become cap·tanh(s/cap); 0: they stay */
+    double logit_cap;       /* the same of logits */
+    bool embed_root;        /* what is embedded is multiplied by √width */
+    double embed_multiplier, residual_multiplier,
+        logit_multiplier; /* of what is embedded, of what a branch adds, of logits; 0: 1 */
+    bool gated;           /* MLP: down(a(gate)·up), else proj(a(fc)) */
     ml_activation activation;
     bool qkv_bias, o_bias, mlp_bias;
     bool tied_head;
@@ -83,6 +110,14 @@ bool ml_model_is_sliding(const ml_model_spec *spec, int64_t layer);
  * Local.
  * Errors: none. */
 int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
+
+/* What q·k, and what is embedded, is multiplied by.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+double ml_model_attention_scale(const ml_model_spec *spec);
+double ml_model_embed_multiplier(const ml_model_spec *spec);
 
 /* Elements of a head that rotary positions turn.
  * Shapes: elements.
@@ -163,15 +198,16 @@ typedef struct ml_model_slot {
 } ml_model_slot;
 
 typedef struct ml_norm {
-    const float *weight, *bias;             /* bias NULL for RMSNorm */
+    const float *weight, *bias;             /* bias NULL: none */
     float *weight_gradient, *bias_gradient; /* NULL: frozen */
 } ml_norm;
 
 typedef struct ml_layer {
-    ml_norm norm1, norm2;
-    ml_norm q_norm, k_norm; /* weight NULL: none */
-    ml_linear qkv, o;       /* parts q, k, v */
-    ml_linear up, down;     /* parts fc | gate, up; proj | down */
+    /* weight NULL: none */
+    ml_norm norm1, norm2, norm1_behind, norm2_behind; /* of attention and of the MLP */
+    ml_norm q_norm, k_norm;
+    ml_linear qkv, o;   /* parts q, k, v */
+    ml_linear up, down; /* parts fc | gate, up; proj | down */
 } ml_layer;
 
 typedef struct ml_model ml_model;
@@ -323,7 +359,8 @@ typedef struct ml_batch {
 /* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,
  * beside some statistics: full 20·d; selective 12·d: the MLP's up-product is computed again;
  * checkpoint 2·d, and 10·d once: all but the MLP's down-product is (Chen et al. 2016,
- * arXiv:1604.06174). Losses and gradients are the same, in fp32 bit for bit. */
+ * arXiv:1604.06174). A norm behind a branch adds 2·d. Losses and gradients are the same, in fp32
+ * bit for bit. */
 typedef enum ml_activation_mode {
     ML_ACTIVATIONS_FULL,
     ML_ACTIVATIONS_SELECTIVE,

@@ -20,6 +20,11 @@ typedef struct description {
         .path = #name, .kind = KEY_INT, .offset = AT(name), .least = 1, .most = 1 << 26 \
     }
 
+#define FACTOR(name)                                                                 \
+    {                                                                                \
+        .path = #name, .kind = KEY_REAL, .offset = AT(name), .least = 0, .most = 1e9 \
+    }
+
 static const char *family_words[MOST_FAMILIES + 1]; /* filled before the table is used */
 
 static const key table[] = {
@@ -86,6 +91,13 @@ static const key table[] = {
      .least = 0,
      .most = 1 << 30},
     {.path = "rope_width", .kind = KEY_INT, .offset = AT(rope_width), .least = 0, .most = 1024},
+    {.path = "qk_norm", .kind = KEY_BOOL, .offset = AT(qk_norm)},
+    FACTOR(attention_scale),
+    FACTOR(score_cap),
+    FACTOR(logit_cap),
+    FACTOR(embed_multiplier),
+    FACTOR(residual_multiplier),
+    FACTOR(logit_multiplier),
     {.path = "tied_head", .kind = KEY_BOOL, .offset = AT(tied_head)},
     {.path = "qkv_bias", .kind = KEY_BOOL, .offset = AT(qkv_bias)},
     {.path = "o_bias", .kind = KEY_BOOL, .offset = AT(o_bias)},

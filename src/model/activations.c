@@ -27,14 +27,15 @@ static float *take_floats(cursor *c, int64_t count) { return take(c, count, size
 
 /* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
  * nothing else after x2 is. */
-static void lay_out_recomputed(const ml_model *m, const ml_layer *layer, int64_t T, saved_layer *k,
-                               cursor *c)
+static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_layer *k, cursor *c)
 {
+    const ml_layer *layer = &m->layers[l];
     size_t size = ml_dtype_size(m->dtype);
     bool means = m->spec.norm == ML_NORM_LAYER;
     k->qkv = take(c, T * qkv_width(m), size);
     k->attention = take(c, T * q_width(m), size);
-    k->x2 = take(c, T * m->spec.width, size);
+    k->x2 = is_parallel(m) && l < m->spec.layers - 1 ? k->x1 : take(c, T * m->spec.width, size);
+    if (is_normed_behind(m)) k->y1 = take(c, T * m->spec.width, size);
     if (m->mode == ML_ACTIVATIONS_FULL) k->h = take(c, T * layer->up.out, size);
     if (means) k->mean1 = take_floats(c, T);
     if (means) k->mean2 = take_floats(c, T);
@@ -52,18 +53,16 @@ static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *
     for (int64_t l = 0; l < m->spec.layers; l++) {
         saved_layer k = {.x1 = take(c, T * m->spec.width, ml_dtype_size(m->dtype)),
                          .hook_down = take_floats(c, T * m->layers[l].down.hook.saved_per_token)};
-        if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, &m->layers[l], T, &k, c);
+        if (is_normed_behind(m)) k.y2 = take(c, T * m->spec.width, ml_dtype_size(m->dtype));
+        if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, l, T, &k, c);
         if (a->layers) a->layers[l] = k;
     }
     int64_t shared = c->used;
     for (int64_t l = 0; m->mode == ML_ACTIVATIONS_CHECKPOINT && l < m->spec.layers; l++) {
-        saved_layer k = {0};
+        saved_layer k = a->layers ? a->layers[l] : (saved_layer){0};
         c->used = shared;
-        lay_out_recomputed(m, &m->layers[l], T, &k, c);
-        if (!a->layers) continue;
-        k.x1 = a->layers[l].x1;
-        k.hook_down = a->layers[l].hook_down;
-        a->layers[l] = k;
+        lay_out_recomputed(m, l, T, &k, c);
+        if (a->layers) a->layers[l] = k;
     }
     c->used = c->most;
 }
@@ -109,9 +108,11 @@ static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor
     if (m->spec.gated) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
-static void lay_out_head(const ml_model *m, activations *a, cursor *c)
+static void lay_out_head(const ml_model *m, activations *a, bool backward, cursor *c)
 {
     a->logits = take_floats(c, a->head_chunk * m->vocab_count);
+    if (backward && m->spec.logit_cap > 0.0)
+        a->slope = take_floats(c, a->head_chunk * m->vocab_count);
     a->row_max = take_floats(c, a->head_chunk);
     a->row_sums = take_floats(c, 2 * a->head_chunk);
 }
@@ -125,8 +126,10 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
         h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
     if (backward) floats += h_width(m) + (m->spec.gated ? a_width(m) : 0);
     a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
+    int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1; /* logits, and the slope of their cap */
     int64_t rows = ml_max(room, (int64_t)32 << 20) /
-                   ((int64_t)sizeof(float) * ml_max(m->vocab_count, 1)) / LEAST_ROWS * LEAST_ROWS;
+                   ((int64_t)sizeof(float) * matrices * ml_max(m->vocab_count, 1)) / LEAST_ROWS *
+                   LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
@@ -158,10 +161,15 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     c->used = start;
     lay_out_mlp(m, a, backward, c);
     c->used = start;
-    lay_out_head(m, a, c);
+    lay_out_head(m, a, backward, c);
     c->used = c->most;
     a->x = take_floats(c, T * d);
     if (backward && m->mode == ML_ACTIVATIONS_CHECKPOINT) a->other_x = take_floats(c, T * d);
+    if (is_parallel(m)) a->branch = take_floats(c, T * d);
+    if (m->spec.qk_norm && m->spec.qk_norm_kind == ML_QK_NORM_WIDTH) {
+        a->qk_rstd = take_floats(c, 2 * T);
+        if (backward) a->qk_average = take_floats(c, 2 * T);
+    }
     int64_t rows = ml_max(a->chunk, a->head_chunk);
     a->n = take_floats(c, rows * d);
     a->y = take_floats(c, rows * d);

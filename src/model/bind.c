@@ -85,6 +85,9 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
     case ML_ROLE_O:
         point_linear(m, &layer->o, slot);
         return;
+    case ML_ROLE_NORM1_BEHIND:
+        point_norm(&layer->norm1_behind, slot);
+        return;
     case ML_ROLE_NORM2:
         point_norm(&layer->norm2, slot);
         return;
@@ -93,6 +96,9 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
         return;
     case ML_ROLE_DOWN:
         point_linear(m, &layer->down, slot);
+        return;
+    case ML_ROLE_NORM2_BEHIND:
+        point_norm(&layer->norm2_behind, slot);
         return;
     case ML_ROLE_FINAL_NORM:
         point_norm(&m->final_norm, slot);
@@ -104,6 +110,11 @@ void ml_model_point(ml_model *m)
 {
     for (int64_t i = 0; i < m->nslots; i++)
         if (!m->follows[i]) point_slot(m, &m->slots[i]);
+    for (int64_t l = 0; l < m->spec.layers; l++) {
+        ml_layer *layer = &m->layers[l];
+        if (m->spec.norm_places == ML_NORMS_PARALLEL && !layer->norm2.weight)
+            layer->norm2 = layer->norm1;
+    }
 }
 
 void ml_model_bind_storage(ml_model *m, void *storage)

@@ -17,9 +17,11 @@ static void all_logits(ml_model *m, int64_t rows, float *logits)
     const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
     if (m->grid) memset(logits, 0, (size_t)(rows * V) * sizeof *logits);
     for (chunk c = {.rows = rows}; next_chunk(m, &c);) {
-        norm_forward(m, &m->final_norm, c.count, a->x + c.first * d, a->n, a->mean, a->rstd);
-        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, logits + c.first * V + m->vocab_first,
-                          V);
+        float *own = logits + c.first * V + m->vocab_first;
+        head_input(m, c.count, a->x + c.first * d);
+        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, own, V);
+        for (int64_t i = 0; m->spec.logit_cap > 0.0 && i < c.count; i++)
+            k->soft_cap(m->vocab_count, (float)m->spec.logit_cap, own + i * V, NULL);
     }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, logits, rows * V);
 }

@@ -68,6 +68,8 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
         return (s->heads + 2 * s->kv_heads) * s->head_dim;
     case ML_EXTENT_MLP:
         return s->mlp_width;
+    case ML_EXTENT_GATE_UP:
+        return 2 * s->mlp_width;
     case ML_EXTENT_VOCAB:
         return s->vocab;
     case ML_EXTENT_CONTEXT:
@@ -94,6 +96,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return s->o_bias;
     case ML_PRESENT_MLP_BIAS:
         return s->mlp_bias;
+    case ML_PRESENT_QK_NORM:
+        return s->qk_norm;
     case ML_PRESENT_UNTIED:
         return !s->tied_head;
     case ML_PRESENT_FUSED:

@@ -29,21 +29,39 @@ static void activation_gradient(const ml_model *m, int64_t T, const float *h, fl
         k->activation_backward(m->spec.activation, T, f, h, width, da, f, a->dh, width);
 }
 
-/* h of a chunk, and x2 and norm2(x2) (in a->n) where somebody needs them: as kept, or computed
+/* The gradient of what a branch gave for the rows of a chunk, from that of the residual stream: dx
+ * itself, or in a->y. The statistics of a norm behind the branch are found again. */
+static const float *branch_gradient(const ml_model *m, const ml_norm *behind, const void *saved,
+                                    const chunk *c, const float *dx)
+{
+    const activations *a = &m->act;
+    int64_t count = c->count * m->spec.width;
+    if (m->spec.residual_multiplier > 0.0) {
+        m->kernels->scale(count, (float)m->spec.residual_multiplier, dx, a->y);
+        dx = a->y;
+    }
+    if (!behind->weight) return dx;
+    const float *y = saved_rows(m, saved, c->first * m->spec.width, a->wide_x, count);
+    norm_forward(m, behind, c->count, y, a->n, a->mean, a->rstd);
+    norm_backward(m, behind, c->count, y, a->mean, a->rstd, dx, a->y, false);
+    return a->y;
+}
+
+/* h of a chunk, and *n, what the MLP starts from, where somebody needs it: as kept, or computed
  * again. */
 static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk *c,
-                              const float *x2)
+                              const float *x2, const float **n)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     const saved_layer *saved = &a->layers[l];
     if (!saved->h || ml_linear_needs_input(&layer->up))
-        norm_forward(m, &layer->norm2, c->count, x2, a->n,
-                     saved->mean2 ? saved->mean2 + c->first : NULL, saved->rstd2 + c->first);
+        *n = norm_forward(m, &layer->norm2, c->count, x2, a->n,
+                          saved->mean2 ? saved->mean2 + c->first : NULL, saved->rstd2 + c->first);
     if (saved->h)
         return saved_rows(m, saved->h, c->first * h_width(m), a->h, c->count * h_width(m));
     pass->saved = hook_rows(saved->hook_up, &layer->up, c);
-    ml_linear_forward(&layer->up, pass, a->n, a->h);
+    ml_linear_forward(&layer->up, pass, *n, a->h);
     return a->h;
 }
 
@@ -56,15 +74,16 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     int64_t d = m->spec.width, first = l * OPS_A_LAYER;
     ml_pass pass = pass_over(m, batch, c);
     float *dx = a->x + c->first * d, *da = m->spec.gated ? a->d_mlp : a->dh;
+    const float *dy = branch_gradient(m, &layer->norm2_behind, saved->y2, c, dx), *n = NULL;
     const float *x2 = saved_rows(m, saved->x2, c->first * d, a->wide_x, c->count * d);
-    const float *h = mlp_input(m, l, &pass, c, x2);
+    const float *h = mlp_input(m, l, &pass, c, x2, &n);
     if (ml_linear_needs_input(&layer->down)) activate(m, c->count, h, a->a);
     pass.saved = hook_rows(saved->hook_down, &layer->down, c);
-    ml_linear_backward(&layer->down, &pass, a->a, dx, lowest < first + OP_DOWN ? da : NULL);
+    ml_linear_backward(&layer->down, &pass, a->a, dy, lowest < first + OP_DOWN ? da : NULL);
     if (lowest >= first + OP_DOWN) return;
     activation_gradient(m, c->count, h, da);
     pass.saved = hook_rows(saved->hook_up, &layer->up, c);
-    ml_linear_backward(&layer->up, &pass, a->n, a->dh, lowest < first + OP_UP ? a->y : NULL);
+    ml_linear_backward(&layer->up, &pass, n, a->dh, lowest < first + OP_UP ? a->y : NULL);
     if (lowest < first + OP_UP)
         norm_backward(m, &layer->norm2, c->count, x2, saved->mean2 ? saved->mean2 + c->first : NULL,
                       saved->rstd2 + c->first, a->y, dx, true);
@@ -104,12 +123,15 @@ static void o_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t ro
     const ml_layer *layer = &m->layers[l];
     const saved_layer *saved = &a->layers[l];
     bool last = l == m->spec.layers - 1;
+    float *gradient = is_parallel(m) ? a->branch : a->x;
     const float *o = ml_linear_needs_input(&layer->o) ? o_input(m, saved, batch, last) : NULL;
     for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         int64_t at = c.first * q_width(m);
+        const float *dy = branch_gradient(m, &layer->norm1_behind, saved->y1, &c,
+                                          gradient + c.first * m->spec.width);
         pass.saved = hook_rows(saved->hook_o, &layer->o, &c);
-        ml_linear_backward(&layer->o, &pass, o ? o + at : NULL, a->x + c.first * m->spec.width,
+        ml_linear_backward(&layer->o, &pass, o ? o + at : NULL, dy,
                            lowest < l * OPS_A_LAYER + OP_O ? a->d_attention + at : NULL);
     }
     if (lowest >= l * OPS_A_LAYER + OP_O || !last) return;
@@ -128,10 +150,11 @@ static void qkv_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t 
         ml_pass pass = pass_over(m, batch, &c);
         float *mean = saved->mean1 ? saved->mean1 + c.first : NULL, *rstd = saved->rstd1 + c.first;
         const float *x1 = saved_rows(m, saved->x1, c.first * d, a->wide_x, c.count * d);
+        const float *n = NULL;
         if (ml_linear_needs_input(&layer->qkv))
-            norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
+            n = norm_forward(m, &layer->norm1, c.count, x1, a->n, mean, rstd);
         pass.saved = hook_rows(saved->hook_qkv, &layer->qkv, &c);
-        ml_linear_backward(&layer->qkv, &pass, a->n, a->qkv + c.first * qkv_width(m),
+        ml_linear_backward(&layer->qkv, &pass, n, a->qkv + c.first * qkv_width(m),
                            below ? a->y : NULL);
         if (below)
             norm_backward(m, &layer->norm1, c.count, x1, mean, rstd, a->y, a->x + c.first * d,
@@ -144,9 +167,11 @@ void layer_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t lowes
     bool last = l == m->spec.layers - 1;
     int64_t rows = last ? batch->rows : batch->tokens;
     if (m->mode == ML_ACTIVATIONS_CHECKPOINT && !last) layer_recompute(m, l, batch);
+    if (is_parallel(m)) /* attention's branch takes it as it is now */
+        memcpy(m->act.branch, m->act.x, (size_t)(rows * m->spec.width) * sizeof *m->act.x);
     for (chunk c = {.rows = rows, .predicted = last}; next_chunk(m, &c);)
         mlp_backward(m, l, batch, &c, lowest);
-    if (lowest >= l * OPS_A_LAYER + OP_NORM2) return;
+    if (lowest >= l * OPS_A_LAYER + OP_NORM2) return; /* none of attention's trains */
     o_backward(m, l, batch, rows, lowest);
     if (lowest >= l * OPS_A_LAYER + OP_O) return;
     attention_gradient(m, l, batch);

@@ -1,17 +1,19 @@
-/* One pre-norm layer, forward: x ← x + o(attention(norm1(x))); x ← x +
- * down(activation(up(norm2(x)))).
+/* One layer, forward: x ← x + o(attention(norm1(x))); x ← x + down(activation(up(norm2(x)))); the
+ * norms may also stand behind the branches, or both branches start from one x (ml_norm_places).
  *
  * Everything but attention goes chunk by chunk of the rows, so that its work space does not grow
  * with them and stays in the caches. In the last layer only the rows whose successor is predicted
  * go on after attention. */
-#include <math.h>
-
 #include "model/model_private.h"
 
 ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
 {
-    return (ml_attention_shape){m->heads, m->kv_heads, m->spec.head_dim,
-                                1.0F / sqrtf((float)m->spec.head_dim), layer_window(m, layer)};
+    return (ml_attention_shape){m->heads,
+                                m->kv_heads,
+                                m->spec.head_dim,
+                                (float)ml_model_attention_scale(&m->spec),
+                                layer_window(m, layer),
+                                (float)m->spec.score_cap};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)
@@ -56,11 +58,11 @@ void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_laye
     if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
-        norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n,
-                     saved && saved->mean1 ? saved->mean1 + c.first : a->mean,
-                     saved ? saved->rstd1 + c.first : a->rstd);
+        const float *n = norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n,
+                                      saved && saved->mean1 ? saved->mean1 + c.first : a->mean,
+                                      saved ? saved->rstd1 + c.first : a->rstd);
         pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
-        ml_linear_forward(&layer->qkv, &pass, a->n, a->qkv + c.first * width);
+        ml_linear_forward(&layer->qkv, &pass, n, a->qkv + c.first * width);
     }
     if (saved && m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
     query_key_forward(m, l, T, a->qkv);
@@ -90,7 +92,21 @@ void activate(const ml_model *m, int64_t T, const float *h, float *a)
         k->activation_forward(m->spec.activation, T, f, h, width, a, f);
 }
 
-/* x ← x + o(attention), which the MLP starts from: x2. */
+/* What a branch gave for the rows of a chunk, in a->y, as the residual stream takes it. */
+static const float *branch_output(const ml_model *m, const ml_norm *behind, void *saved,
+                                  const chunk *c)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width;
+    if (saved) save_rows(m, saved, c->first * d, a->y, c->count * d);
+    const float *y = norm_forward(m, behind, c->count, a->y, a->n, a->mean, a->rstd);
+    if (m->spec.residual_multiplier == 0.0) return y;
+    m->kernels->scale(c->count * d, (float)m->spec.residual_multiplier, y, a->n);
+    return a->n;
+}
+
+/* x ← x + o(attention), which the MLP starts from: x2. Where it starts from the same x, what
+ * attention adds waits in a->branch. */
 static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
                           bool predicted, const saved_layer *saved)
 {
@@ -100,9 +116,13 @@ static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *ba
         ml_pass pass = pass_over(m, batch, &c);
         pass.saved = hook_rows(saved ? saved->hook_o : NULL, &layer->o, &c);
         ml_linear_forward(&layer->o, &pass, a->attention + c.first * q_width(m), a->y);
-        m->kernels->add(c.count * d, a->y, a->x + c.first * d);
+        const float *y = branch_output(m, &layer->norm1_behind, saved ? saved->y1 : NULL, &c);
+        if (is_parallel(m))
+            memcpy(a->branch + c.first * d, y, (size_t)(c.count * d) * sizeof *y);
+        else
+            m->kernels->add(c.count * d, y, a->x + c.first * d);
     }
-    if (saved) save_rows(m, saved->x2, 0, a->x, rows * d);
+    if (saved && saved->x2 != saved->x1) save_rows(m, saved->x2, 0, a->x, rows * d);
 }
 
 static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
@@ -113,17 +133,19 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
     for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         float *x = a->x + c.first * d;
-        norm_forward(m, &layer->norm2, c.count, x, a->n,
-                     saved && saved->mean2 ? saved->mean2 + c.first : a->mean,
-                     saved ? saved->rstd2 + c.first : a->rstd);
+        const float *n = norm_forward(m, &layer->norm2, c.count, x, a->n,
+                                      saved && saved->mean2 ? saved->mean2 + c.first : a->mean,
+                                      saved ? saved->rstd2 + c.first : a->rstd);
         pass.saved = hook_rows(saved ? saved->hook_up : NULL, &layer->up, &c);
-        ml_linear_forward(&layer->up, &pass, a->n, a->h);
+        ml_linear_forward(&layer->up, &pass, n, a->h);
         if (saved && saved->h)
             save_rows(m, saved->h, c.first * h_width(m), a->h, c.count * h_width(m));
         activate(m, c.count, a->h, a->a);
         pass.saved = hook_rows(saved ? saved->hook_down : NULL, &layer->down, &c);
         ml_linear_forward(&layer->down, &pass, a->a, a->y);
-        m->kernels->add(c.count * d, a->y, x);
+        m->kernels->add(c.count * d,
+                        branch_output(m, &layer->norm2_behind, saved ? saved->y2 : NULL, &c), x);
+        if (is_parallel(m)) m->kernels->add(c.count * d, a->branch + c.first * d, x);
     }
 }
 

@@ -22,6 +22,14 @@ static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t
     return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first};
 }
 
+void head_input(const ml_model *m, int64_t C, const float *x)
+{
+    const activations *a = &m->act;
+    float factor = (float)m->spec.logit_multiplier;
+    norm_forward(m, &m->final_norm, C, x, a->n, a->mean, a->rstd);
+    if (factor > 0.0F) m->kernels->scale(C * m->spec.width, factor, a->n, a->n);
+}
+
 /* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
  * gradient. */
 static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)
@@ -54,10 +62,13 @@ static void chunk_backward(const ml_model *m, const ml_targets *targets, float *
     const ml_weight head = {slot->data, m->dtype, V, d};
     k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
                      m->spec.vocab, (float)scale);
+    if (a->slope) k->multiply(C * V, a->slope, a->logits);
     k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y, d);
     if (slot->gradient)
         k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
     reduce_sum(m, a->y, C * d);
+    if (m->spec.logit_multiplier > 0.0)
+        k->scale(C * d, (float)m->spec.logit_multiplier, a->y, a->y);
     norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
     memcpy(x, a->n, (size_t)(C * d) * sizeof *x);
 }
@@ -72,8 +83,11 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
     for (int64_t first = 0; first < R; first += a->head_chunk) {
         int64_t C = ml_min(a->head_chunk, R - first);
         const ml_targets targets = targets_from(m, batch, first);
-        norm_forward(m, &m->final_norm, C, a->x + first * d, a->n, a->mean, a->rstd);
+        head_input(m, C, a->x + first * d);
         k->weight_forward(k, C, a->n, d, &head, 0.0F, a->logits, m->vocab_count);
+        if (m->spec.logit_cap > 0.0)
+            k->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,
+                        backward ? a->slope : NULL);
         loss += chunk_loss(m, &targets, C);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);

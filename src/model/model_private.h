@@ -11,11 +11,12 @@
 enum { OP_NORM1, OP_QKV, OP_O, OP_NORM2, OP_UP, OP_DOWN, OPS_A_LAYER };
 enum { OP_EMBEDDING = -1 };
 
-/* What one layer keeps for backward. x1, x2: inputs of the norms; qkv: what attention took, or
- * with norms of q and k what the projection gave; h: inputs of the activation,
- * NULL where it is computed again; all of the model's dtype. */
+/* What one layer keeps for backward. x1, x2: what attention and the MLP start from; qkv: what
+ * attention took, or with norms of q and k what the projection gave; h: inputs of the activation,
+ * NULL where it is computed again; y1, y2: inputs of the norms behind attention and MLP, NULL where
+ * there are none; all of the model's dtype. */
 typedef struct saved_layer {
-    void *x1, *qkv, *attention, *x2, *h;
+    void *x1, *qkv, *attention, *x2, *h, *y1, *y2;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
 } saved_layer;
@@ -32,9 +33,11 @@ typedef struct rope_table {
 typedef struct activations {
     int64_t tokens, chunk, head_chunk;
     bool backward;
-    saved_layer *layers;    /* [spec.layers]; all pointers NULL without backward */
-    float *x, *other_x;     /* [T, d]; other_x: in checkpoint mode, what is computed again */
-    float *qkv, *attention; /* [T, q+2kv], [T, q] */
+    saved_layer *layers; /* [spec.layers]; all pointers NULL without backward */
+    float *x, *other_x;  /* [T, d]; other_x: in checkpoint mode, what is computed again */
+    float *branch; /* [T, d] where branches are parallel: what attention adds, or its gradient */
+    float *qk_rstd, *qk_average; /* [2, T] of q and k, where norms go over all heads */
+    float *qkv, *attention;      /* [T, q+2kv], [T, q] */
     float *d_attention, *wide_qkv,
         *wide_attention; /* backward only; wide_: in bf16, what was saved, widened; wide_qkv also
                             where q and k are normalised again */
@@ -42,6 +45,7 @@ typedef struct activations {
         *d_mlp; /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
     float *logits, *row_max,
         *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In attention's place */
+    float *slope;             /* [R, vocab_count] of the logits' cap; NULL: none, or no backward */
     float *n, *y, *wide_x;    /* [max(C, R), d] ×2, [C, d] */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
@@ -87,7 +91,16 @@ static inline int64_t layer_window(const ml_model *m, int64_t layer)
     return ml_model_window(&m->spec, layer);
 }
 
-/* Of one layer; scale 1/√h. */
+static inline bool is_parallel(const ml_model *m)
+{
+    return m->spec.norm_places == ML_NORMS_PARALLEL;
+}
+static inline bool is_normed_behind(const ml_model *m)
+{
+    return m->spec.norm_places == ML_NORMS_BEHIND || m->spec.norm_places == ML_NORMS_BOTH;
+}
+
+/* Of one layer. */
 ml_attention_shape attention_shape(const ml_model *m, int64_t layer);
 
 static inline int64_t qkv_width(const ml_model *m)
@@ -130,9 +143,9 @@ void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, flo
 void embed_forward(ml_model *m, const ml_batch *batch);
 void embed_backward(ml_model *m, const ml_batch *batch);
 
-/* norm.c */
-void norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x, float *y,
-                  float *mean, float *rstd);
+/* norm.c: the norm of x, in y; x itself where the model has no such norm. */
+const float *norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                          float *y, float *mean, float *rstd);
 void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
                    const float *mean, const float *rstd, const float *dy, float *dx, bool add);
 
@@ -191,7 +204,8 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
     return c->data + (layer * c->rows + row) * c->width;
 }
 
-/* loss.c */
+/* loss.c: the norm of these rows, multiplied as logits are, in a->n: what the head starts from */
+void head_input(const ml_model *m, int64_t C, const float *x);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 
 #endif

@@ -47,10 +47,10 @@ static int64_t lowest_trained(const ml_model *m)
             norm_trains(&layer->norm1),
             ml_linear_trains(&layer->qkv) || norm_trains(&layer->q_norm) ||
                 norm_trains(&layer->k_norm) || m->virtual_hook.keys_backward,
-            ml_linear_trains(&layer->o),
+            ml_linear_trains(&layer->o) || norm_trains(&layer->norm1_behind),
             norm_trains(&layer->norm2),
             ml_linear_trains(&layer->up),
-            ml_linear_trains(&layer->down)};
+            ml_linear_trains(&layer->down) || norm_trains(&layer->norm2_behind)};
         for (int op = 0; op < OPS_A_LAYER; op++)
             if (trains[op]) return l * OPS_A_LAYER + op;
     }

@@ -1,8 +1,97 @@
-/* What queries and keys go through between their projection and attention: RMS norm over each head
- * where the model has it, rotation where it has rotary positions, and keys and values that a method
- * puts in the place of those of virtual tokens. Backward goes the same way in reverse; it makes the
- * normalised heads again out of the projection, which is what is saved where there are norms. */
+/* What queries and keys go through between their projection and attention: norms over each head, or
+ * over all of them, where the model has them, rotation where it has rotary positions, and keys and
+ * values that a method puts in the place of those of virtual tokens. Backward goes the same way in
+ * reverse; it makes the normalised heads again out of the projection, which is what is saved where
+ * there are norms. */
+#include <math.h>
+
 #include "model/model_private.h"
+
+/* ---- norms over each head ------------------------------------------------------------------ */
+
+static ml_headnorm headnorm_of(const ml_model *m, const ml_norm *norm, int64_t heads)
+{
+    return (ml_headnorm){.heads = heads,
+                         .head_dim = m->spec.head_dim,
+                         .centred = m->spec.norm == ML_NORM_LAYER,
+                         .plus_one = m->spec.norm_plus_one,
+                         .own = m->spec.qk_norm_kind == ML_QK_NORM_EACH_HEAD,
+                         .eps = (float)m->spec.norm_eps,
+                         .w = norm->weight,
+                         .b = norm->bias};
+}
+
+static void norm_heads(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv)
+{
+    const ml_headnorm queries = headnorm_of(m, &layer->q_norm, m->heads),
+                      keys = headnorm_of(m, &layer->k_norm, m->kv_heads);
+    m->kernels->headnorm_forward(&queries, T, qkv, qkv_width(m));
+    m->kernels->headnorm_forward(&keys, T, qkv + q_width(m), qkv_width(m));
+}
+
+static void norm_heads_backward(const ml_model *m, const ml_layer *layer, int64_t T,
+                                const float *qkv, float *dqkv)
+{
+    const ml_norm *q = &layer->q_norm, *k = &layer->k_norm;
+    const ml_headnorm queries = headnorm_of(m, q, m->heads), keys = headnorm_of(m, k, m->kv_heads);
+    int64_t width = qkv_width(m), first = q_width(m);
+    m->kernels->headnorm_backward(&queries, T, qkv, width, dqkv, width, q->weight_gradient,
+                                  q->bias_gradient);
+    m->kernels->headnorm_backward(&keys, T, qkv + first, width, dqkv + first, width,
+                                  k->weight_gradient, k->bias_gradient);
+}
+
+/* ---- norms over all heads, which are cut over tp ------------------------------------------- */
+
+static void sum_over_tp(const ml_model *m, float *x, int64_t n)
+{
+    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, n);
+}
+
+/* a->qk_rstd of q and k as they were projected. */
+static void find_rstd(const ml_model *m, int64_t T, const float *qkv)
+{
+    const activations *a = &m->act;
+    int64_t width = qkv_width(m), h = m->spec.head_dim;
+    float q = (float)(m->spec.heads * h), k = (float)(m->spec.kv_heads * h),
+          eps = (float)m->spec.norm_eps;
+    m->kernels->wide_squares(T, q_width(m), qkv, width, a->qk_rstd);
+    m->kernels->wide_squares(T, kv_width(m), qkv + q_width(m), width, a->qk_rstd + T);
+    sum_over_tp(m, a->qk_rstd, 2 * T);
+    for (int64_t t = 0; t < 2 * T; t++)
+        a->qk_rstd[t] = 1.0F / sqrtf(a->qk_rstd[t] / (t < T ? q : k) + eps);
+}
+
+static void norm_width(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv)
+{
+    const activations *a = &m->act;
+    find_rstd(m, T, qkv);
+    m->kernels->wide_forward(T, q_width(m), qkv, qkv_width(m), layer->q_norm.weight, a->qk_rstd);
+    m->kernels->wide_forward(T, kv_width(m), qkv + q_width(m), qkv_width(m), layer->k_norm.weight,
+                             a->qk_rstd + T);
+}
+
+static void norm_width_backward(const ml_model *m, const ml_layer *layer, int64_t T,
+                                const float *qkv, float *dqkv)
+{
+    const activations *a = &m->act;
+    const ml_kernels *k = m->kernels;
+    const ml_norm *q_norm = &layer->q_norm, *k_norm = &layer->k_norm;
+    int64_t width = qkv_width(m), q = q_width(m), kv = kv_width(m), h = m->spec.head_dim;
+    float *rstd = a->qk_rstd, *average = a->qk_average;
+    find_rstd(m, T, qkv);
+    k->wide_products(T, q, qkv, width, q_norm->weight, rstd, dqkv, width, average);
+    k->wide_products(T, kv, qkv + q, width, k_norm->weight, rstd + T, dqkv + q, width, average + T);
+    sum_over_tp(m, average, 2 * T);
+    k->scale(T, 1.0F / (float)(m->spec.heads * h), average, average);
+    k->scale(T, 1.0F / (float)(m->spec.kv_heads * h), average + T, average + T);
+    k->wide_backward(T, q, qkv, width, q_norm->weight, rstd, average, dqkv, width,
+                     q_norm->weight_gradient);
+    k->wide_backward(T, kv, qkv + q, width, k_norm->weight, rstd + T, average + T, dqkv + q, width,
+                     k_norm->weight_gradient);
+}
+
+/* ---- rotation ------------------------------------------------------------------------------ */
 
 static void rotate(const ml_model *m, int64_t l, int64_t T, float *qkv, bool inverse)
 {
@@ -20,16 +109,12 @@ static void rotate(const ml_model *m, int64_t l, int64_t T, float *qkv, bool inv
     m->kernels->rope(&shape, T, qkv + q_width(m), width, row, table->cosine, table->sine, inverse);
 }
 
+/* ---- all of it ----------------------------------------------------------------------------- */
+
 void query_key_forward(const ml_model *m, int64_t l, int64_t T, float *qkv)
 {
-    const ml_layer *layer = &m->layers[l];
-    const ml_kernels *k = m->kernels;
-    int64_t width = qkv_width(m), h = m->spec.head_dim;
-    float eps = (float)m->spec.norm_eps;
-    if (m->spec.qk_norm) {
-        k->headnorm_forward(T, m->heads, h, qkv, width, layer->q_norm.weight, eps);
-        k->headnorm_forward(T, m->kv_heads, h, qkv + q_width(m), width, layer->k_norm.weight, eps);
-    }
+    bool width = m->spec.qk_norm_kind == ML_QK_NORM_WIDTH;
+    if (m->spec.qk_norm) (width ? norm_width : norm_heads)(m, &m->layers[l], T, qkv);
     rotate(m, l, T, qkv, false);
 }
 
@@ -56,17 +141,13 @@ const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch
 void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv)
 {
     const activations *a = &m->act;
-    const ml_layer *layer = &m->layers[l];
     const ml_virtual_hook *hook = &m->virtual_hook;
-    const ml_kernels *k = m->kernels;
-    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), h = m->spec.head_dim;
-    float eps = (float)m->spec.norm_eps;
-    if (hook->keys_backward) hook->keys_backward(hook->self, l, T, batch->token, dqkv + q, width);
+    int64_t T = batch->tokens, width = qkv_width(m);
+    bool whole = m->spec.qk_norm_kind == ML_QK_NORM_WIDTH;
+    if (hook->keys_backward)
+        hook->keys_backward(hook->self, l, T, batch->token, dqkv + q_width(m), width);
     rotate(m, l, T, dqkv, true);
     if (!m->spec.qk_norm) return;
     const float *qkv = saved_rows(m, a->layers[l].qkv, 0, a->wide_qkv, T * width);
-    k->headnorm_backward(T, m->heads, h, qkv, width, layer->q_norm.weight, eps, dqkv, width,
-                         layer->q_norm.weight_gradient);
-    k->headnorm_backward(T, m->kv_heads, h, qkv + q, width, layer->k_norm.weight, eps, dqkv + q,
-                         width, layer->k_norm.weight_gradient);
+    (whole ? norm_width_backward : norm_heads_backward)(m, &m->layers[l], T, qkv, dqkv);
 }

@@ -1,5 +1,6 @@
 /* What a model is: checks of a specification, and its tensors in their fixed order. */
 #include <inttypes.h>
+#include <math.h>
 
 #include "mpilora/family.h"
 
@@ -110,7 +111,9 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
     const ml_family *f = s->family;
     const ml_model_spec *own = &f->defaults;
     if (s->norm != own->norm || s->positions != own->positions || s->gated != own->gated ||
-        s->qk_norm != own->qk_norm || s->rope_neighbours != own->rope_neighbours)
+        s->qk_norm_kind != own->qk_norm_kind || s->norm_plus_one != own->norm_plus_one ||
+        s->norm_places != own->norm_places || s->embed_root != own->embed_root ||
+        s->rope_neighbours != own->rope_neighbours)
         return ml_fail(bad, "model: norms, positions or MLP are not those of the %s family",
                        f->title);
     if (f->plain_heads && s->kv_heads != s->heads)
@@ -123,10 +126,30 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        "model: in the %s family width = heads x head_dim, found %" PRId64
                        " and %" PRId64 " x %" PRId64,
                        f->title, s->width, s->heads, s->head_dim);
+    if (own->qk_norm && !s->qk_norm)
+        return ml_fail(bad, "model: queries and keys of the %s family have norms", f->title);
     if ((own->qkv_bias && !s->qkv_bias) || (own->o_bias && !s->o_bias) ||
         (own->mlp_bias && !s->mlp_bias))
         return ml_fail(bad, "model: %s of the %s family has a bias",
                        own->o_bias ? "every linear layer" : "each of q, k and v", f->title);
+    return ML_OK;
+}
+
+static ml_status check_multipliers(const ml_model_spec *s, ml_status bad)
+{
+    const struct {
+        const char *field;
+        double value;
+    } reals[] = {{"attention_scale", s->attention_scale},
+                 {"score_cap", s->score_cap},
+                 {"logit_cap", s->logit_cap},
+                 {"embed_multiplier", s->embed_multiplier},
+                 {"residual_multiplier", s->residual_multiplier},
+                 {"logit_multiplier", s->logit_multiplier}};
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
+        if (!(reals[i].value >= 0.0 && reals[i].value <= 1e9))
+            return ml_fail(bad, "model: %s is %g, expected 0 (none) to 1e9", reals[i].field,
+                           reals[i].value);
     return ML_OK;
 }
 
@@ -142,6 +165,7 @@ ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
     if (!(s->norm_eps > 0.0 && s->norm_eps < 1.0))
         return ml_fail(bad, "model: norm_eps is %g, expected between 0 and 1", s->norm_eps);
     st = check_features(s, bad);
+    if (st == ML_OK) st = check_multipliers(s, bad);
     if (st == ML_OK && s->positions == ML_POSITIONS_ROTARY) st = check_rotation(s, bad);
     return st == ML_OK ? check_window(s, bad) : st;
 }
@@ -151,6 +175,17 @@ void ml_model_spec_complete(ml_model_spec *s)
     if (s->kv_heads == 0) s->kv_heads = s->heads;
     if (s->head_dim == 0 && s->heads > 0) s->head_dim = s->width / s->heads;
     if (s->mlp_width == 0 && s->width < LARGEST) s->mlp_width = s->family->mlp_factor * s->width;
+}
+
+double ml_model_attention_scale(const ml_model_spec *s)
+{
+    return s->attention_scale > 0.0 ? s->attention_scale : 1.0 / sqrt((double)s->head_dim);
+}
+
+double ml_model_embed_multiplier(const ml_model_spec *s)
+{
+    double own = s->embed_multiplier > 0.0 ? s->embed_multiplier : 1.0;
+    return s->embed_root ? own * sqrt((double)s->width) : own;
 }
 
 int64_t ml_model_rope_width(const ml_model_spec *s)

@@ -49,6 +49,19 @@ static void check_keys(const ml_family_key *keys)
     assert_true(n > 0);
 }
 
+/* The norms that the table has are those that the places of norms ask for. */
+static void check_norms(const ml_model_spec *s, unsigned roles)
+{
+    const ml_norm_places places = s->norm_places;
+    bool before = places != ML_NORMS_BEHIND,
+         behind = places == ML_NORMS_BEHIND || places == ML_NORMS_BOTH;
+    assert_int_equal((roles & 1U << ML_ROLE_NORM1) != 0, before);
+    if (places != ML_NORMS_PARALLEL) assert_int_equal((roles & 1U << ML_ROLE_NORM2) != 0, before);
+    assert_int_equal((roles & 1U << ML_ROLE_NORM1_BEHIND) != 0, behind);
+    assert_int_equal((roles & 1U << ML_ROLE_NORM2_BEHIND) != 0, behind);
+    if (s->qk_norm) assert_true(roles & 1U << ML_ROLE_Q_NORM && roles & 1U << ML_ROLE_K_NORM);
+}
+
 static void every_column_is_filled(void **state)
 {
     (void)state;
@@ -64,11 +77,11 @@ static void every_column_is_filled(void **state)
             check_row(row);
             roles |= 1U << row->role;
         }
-        const ml_role needed[] = {ML_ROLE_EMBED, ML_ROLE_NORM1, ML_ROLE_QKV,        ML_ROLE_O,
-                                  ML_ROLE_NORM2, ML_ROLE_UP,    ML_ROLE_FINAL_NORM, ML_ROLE_DOWN};
+        const ml_role needed[] = {ML_ROLE_EMBED, ML_ROLE_QKV,  ML_ROLE_O,
+                                  ML_ROLE_UP,    ML_ROLE_DOWN, ML_ROLE_FINAL_NORM};
         for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
             assert_true(roles & 1U << needed[i]);
-        assert_int_equal((roles & 1U << ML_ROLE_Q_NORM) != 0, family->defaults.qk_norm);
+        check_norms(&family->defaults, roles);
         assert_true(family->hf.model_type && family->hf.architecture && family->hf.gelu_tanh);
         assert_int_equal(strncmp(family->hf.layers, family->hf.prefix, strlen(family->hf.prefix)),
                          0);
@@ -113,10 +126,10 @@ static void unknown_features_are_refused(void **state)
     ml_model_spec s;
     ml_text text = {0};
     assert_int_equal(
-        ml_text_printf(&text, "%.*s,\"logit_cap\":30.0}", (int)strlen(old_llama) - 1, old_llama),
+        ml_text_printf(&text, "%.*s,\"sinks\":true}", (int)strlen(old_llama) - 1, old_llama),
         ML_OK);
     assert_int_equal(base_spec_from_json(text.data, &s), ML_INPUT);
-    assert_non_null(strstr(ml_error_text(), "logit_cap"));
+    assert_non_null(strstr(ml_error_text(), "sinks"));
     ml_text_destroy(&text);
 }
 

@@ -16,11 +16,12 @@ enum { T_MOST = 400, GAP = 3, WITH_WINDOWS = 2 /* of the shapes: the reference i
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
 static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
-static const ml_attention_shape shapes[] = {{2, 2, 64, 0.125f, 0},
-                                            {4, 2, 10, 0.3f, 0},
-                                            {3, 1, 80, 0.11f, 0},
-                                            {2, 1, 8, 0.35f, 0},
-                                            {1, 1, 256, 0.0625f, 0}};
+static const ml_attention_shape shapes[] = {
+    {2, 2, 64, 0.125f, 0, 0},
+    {4, 2, 10, 0.3f, 0, 0.8f},
+    {3, 1, 80, 0.11f, 0, 0},
+    {2, 1, 8, 0.35f, 0, 2},
+    {1, 1, 256, 0.0625f, 0, 50}}; /* with caps, and without */
 /* One key, less than a block, a block and one beside it, several; in `trees` shorter and longer
  * than what is shared; the last one no path outgrows. */
 static const int64_t windows[] = {0, 1, 2, 17, 63, 64, 65, 130, 200, T_MOST};
@@ -151,7 +152,8 @@ static double score(const ml_attention_shape *s, const tensors *t, int64_t query
     double sum = 0;
     for (int64_t c = 0; c < s->head_dim; c++)
         sum += (double)t->q[query * t->ldq + c] * (double)t->k[key * t->ldkv + c];
-    return (double)s->scale * sum;
+    double plain = (double)s->scale * sum, cap = (double)s->cap;
+    return cap > 0 ? cap * tanh(plain / cap) : plain;
 }
 
 /* Head 0 of the reference against the definition: every position of the path is asked whether the
@@ -194,7 +196,7 @@ static void test_reference_is_the_definition(void **state)
 static void trees_are_sequences_written_out(int64_t window)
 {
     enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
-    const ml_attention_shape s = {4, 2, 10, 0.3f, window};
+    const ml_attention_shape s = {4, 2, 10, 0.3f, window, 0.8f};
     const ml_kernels *k = ml_kernels_reference();
     int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim,
                               KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];

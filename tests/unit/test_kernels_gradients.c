@@ -113,21 +113,24 @@ static void layernorm(bench *s)
     check(s, "layernorm dx, added", layernorm_loss, s->x, T * D, s->dx, 1);
 }
 
+static bool plus_one;
+
 static double rmsnorm_loss(bench *s)
 {
-    s->k->rmsnorm_forward(T, D, s->x, s->w, 1e-5f, s->y, s->rstd);
+    s->k->rmsnorm_forward(T, D, s->x, s->w, plus_one, 1e-5f, s->y, s->rstd);
     return weighted(s, s->y, T * D);
 }
 
 static void rmsnorm(bench *s)
 {
+    plus_one = !plus_one;
     (void)rmsnorm_loss(s);
     set(s->dw, 2);
-    s->k->rmsnorm_backward(T, D, s->x, s->w, s->rstd, s->c, s->dx, false, s->dw);
+    s->k->rmsnorm_backward(T, D, s->x, s->w, plus_one, s->rstd, s->c, s->dx, false, s->dw);
     check(s, "rmsnorm dx", rmsnorm_loss, s->x, T * D, s->dx, 0);
     check(s, "rmsnorm dw", rmsnorm_loss, s->w, D, s->dw, 2);
     set(s->dx, 1);
-    s->k->rmsnorm_backward(T, D, s->x, s->w, s->rstd, s->c, s->dx, true, NULL);
+    s->k->rmsnorm_backward(T, D, s->x, s->w, plus_one, s->rstd, s->c, s->dx, true, NULL);
     check(s, "rmsnorm dx, added", rmsnorm_loss, s->x, T * D, s->dx, 1);
 }
 
@@ -144,21 +147,73 @@ static void rotate(bench *s, float *x, bool inverse)
     s->k->rope(&rope_shape, T, x, Q, position, cosine, sine, inverse);
 }
 
-/* HEADS heads of HEAD_DIM in rows of Q, with the first HEAD_DIM weights. */
+/* HEADS heads of HEAD_DIM in rows of Q, with the first HEAD_DIM weights, or those of each head. */
+static ml_headnorm head_norm = {.heads = HEADS, .head_dim = HEAD_DIM, .eps = 1e-5f};
+
 static double headnorm_loss(bench *s)
 {
     memcpy(s->y, s->x, sizeof(float) * (size_t)(T * Q));
-    s->k->headnorm_forward(T, HEADS, HEAD_DIM, s->y, Q, s->w, 1e-5f);
+    s->k->headnorm_forward(&head_norm, T, s->y, Q);
     return weighted(s, s->y, T * Q);
+}
+
+static void headnorm_of_kind(bench *s, int kind)
+{
+    head_norm.centred = kind & 1;
+    head_norm.plus_one = kind & 2;
+    head_norm.own = kind & 4;
+    head_norm.w = s->w;
+    head_norm.b = kind & 1 ? s->b : NULL;
+    int64_t weights = head_norm.own ? Q : HEAD_DIM;
+    memcpy(s->dx, s->c, sizeof(float) * (size_t)(T * Q));
+    set(s->dw, 0);
+    set(s->db, 0);
+    s->k->headnorm_backward(&head_norm, T, s->x, Q, s->dx, Q, s->dw, kind & 1 ? s->db : NULL);
+    check(s, "headnorm dx", headnorm_loss, s->x, T * Q, s->dx, 0);
+    check(s, "headnorm dw", headnorm_loss, s->w, weights, s->dw, 0);
+    if (head_norm.b) check(s, "headnorm db", headnorm_loss, s->b, weights, s->db, 0);
 }
 
 static void headnorm(bench *s)
 {
+    for (int kind = 0; kind < 8; kind++) headnorm_of_kind(s, kind);
+}
+
+/* One norm over rows of Q in its steps, as one rank takes them. */
+static double widenorm_loss(bench *s)
+{
+    memcpy(s->y, s->x, sizeof(float) * (size_t)(T * Q));
+    s->k->wide_squares(T, Q, s->y, Q, s->rstd);
+    for (int t = 0; t < T; t++) s->rstd[t] = 1 / sqrtf(s->rstd[t] / Q + 1e-5f);
+    s->k->wide_forward(T, Q, s->y, Q, s->w, s->rstd);
+    return weighted(s, s->y, T * Q);
+}
+
+static void widenorm(bench *s)
+{
+    (void)widenorm_loss(s);
     memcpy(s->dx, s->c, sizeof(float) * (size_t)(T * Q));
-    memset(s->dw, 0, sizeof(float) * HEAD_DIM);
-    s->k->headnorm_backward(T, HEADS, HEAD_DIM, s->x, Q, s->w, 1e-5f, s->dx, Q, s->dw);
-    check(s, "headnorm dx", headnorm_loss, s->x, T * Q, s->dx, 0);
-    check(s, "headnorm dw", headnorm_loss, s->w, HEAD_DIM, s->dw, 0);
+    set(s->dw, 0);
+    s->k->wide_products(T, Q, s->x, Q, s->w, s->rstd, s->dx, Q, s->mean);
+    for (int t = 0; t < T; t++) s->mean[t] /= Q;
+    s->k->wide_backward(T, Q, s->x, Q, s->w, s->rstd, s->mean, s->dx, Q, s->dw);
+    check(s, "widenorm dx", widenorm_loss, s->x, T * Q, s->dx, 0);
+    check(s, "widenorm dw", widenorm_loss, s->w, Q, s->dw, 0);
+}
+
+static double soft_cap_loss(bench *s)
+{
+    memcpy(s->y, s->x, sizeof(float) * (size_t)(T * Q));
+    s->k->soft_cap(T * Q, 1.5f, s->y, s->dx);
+    return weighted(s, s->y, T * Q);
+}
+
+static void soft_cap(bench *s)
+{
+    (void)soft_cap_loss(s);
+    memcpy(s->dw, s->c, sizeof(float) * (size_t)(T * Q));
+    s->k->multiply(T * Q, s->dx, s->dw);
+    check(s, "soft cap", soft_cap_loss, s->x, T * Q, s->dw, 0);
 }
 
 static double rope_loss(bench *s)
@@ -207,7 +262,7 @@ static void activations(bench *s)
     }
 }
 
-static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0};
+static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0, 0};
 static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
 static const ml_sequences packed = {3, starts, shared};
 
@@ -232,7 +287,10 @@ static void attention_with(bench *s, int64_t window)
 static void attention(bench *s)
 {
     const int64_t windows[] = {0, 1, 2, T};
-    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) attention_with(s, windows[i]);
+    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
+        attention_shape.cap = i % 2 ? 0.7f : 0;
+        attention_with(s, windows[i]);
+    }
 }
 
 enum { SMOOTHING_PERCENT = 10 };
@@ -311,6 +369,8 @@ static void every_path(void (*body)(bench *s))
 TEST_ON_EVERY_PATH(layernorm)
 TEST_ON_EVERY_PATH(rmsnorm)
 TEST_ON_EVERY_PATH(headnorm)
+TEST_ON_EVERY_PATH(widenorm)
+TEST_ON_EVERY_PATH(soft_cap)
 TEST_ON_EVERY_PATH(rope)
 TEST_ON_EVERY_PATH(activations)
 TEST_ON_EVERY_PATH(attention)
@@ -321,7 +381,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layernorm),     cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_headnorm),      cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_headnorm),      cmocka_unit_test(test_widenorm),
+        cmocka_unit_test(test_soft_cap),      cmocka_unit_test(test_rope),
         cmocka_unit_test(test_activations),   cmocka_unit_test(test_attention),
         cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_weight_product),
     };

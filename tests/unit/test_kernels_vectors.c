@@ -75,7 +75,7 @@ static void release(pair p)
 static void norms(const ml_kernels *k, int64_t T, int64_t d)
 {
     const ml_kernels *ref = ml_kernels_reference();
-    float *x = fresh("x", 2), *w = fresh("w", 1), *b = fresh("b", 1), *dy = fresh("dy", 1);
+    float *x = fresh("x", 1), *w = fresh("w", 1), *b = fresh("b", 1), *dy = fresh("dy", 1);
     pair y = pair_of("y", 1), mean = pair_of("mean", 1), rstd = pair_of("rstd", 1),
          dw = pair_of("dw", 1), db = pair_of("db", 1);
     for (int64_t i = 0; i < ROOM; i++) x[i] += 1;
@@ -92,28 +92,103 @@ static void norms(const ml_kernels *k, int64_t T, int64_t d)
         compare("layernorm dw", k, dw, 1e-5);
         compare("layernorm db", k, db, 1e-5);
     }
-    k->rmsnorm_forward(T, d, x, w, 0.1f, y.got, rstd.got);
-    ref->rmsnorm_forward(T, d, x, w, 0.1f, y.want, rstd.want);
-    compare("rmsnorm y", k, y, 4e-6);
-    k->rmsnorm_backward(T, d, x, w, rstd.want, dy, y.got, true, dw.got);
-    ref->rmsnorm_backward(T, d, x, w, rstd.want, dy, y.want, true, dw.want);
-    compare("rmsnorm dx", k, y, 1e-5);
-    compare("rmsnorm dw", k, dw, 1e-5);
-    const int64_t h = ml_min(d, 1024), heads = d / h; /* rows of d, in place */
-    memcpy(y.got, x, sizeof *x * (size_t)(T * d));
-    memcpy(y.want, x, sizeof *x * (size_t)(T * d));
-    k->headnorm_forward(T, heads, h, y.got, d, w, 0.1f);
-    ref->headnorm_forward(T, heads, h, y.want, d, w, 0.1f);
-    compare("headnorm y", k, y, 4e-6);
-    memcpy(y.got, dy, sizeof *x * (size_t)(T * d));
-    memcpy(y.want, dy, sizeof *x * (size_t)(T * d));
-    k->headnorm_backward(T, heads, h, x, d, w, 0.1f, y.got, d, dw.got);
-    ref->headnorm_backward(T, heads, h, x, d, w, 0.1f, y.want, d, dw.want);
-    compare("headnorm dx", k, y, 1e-5);
-    compare("headnorm dw", k, dw, 1e-5);
+    k->layernorm_forward(T, d, x, w, NULL, 0.1f, y.got, mean.got, rstd.got);
+    ref->layernorm_forward(T, d, x, w, NULL, 0.1f, y.want, mean.want, rstd.want);
+    compare("layernorm y, no bias", k, y, 4e-6);
+    for (int one = 0; one < 2; one++) {
+        k->rmsnorm_forward(T, d, x, w, one, 0.1f, y.got, rstd.got);
+        ref->rmsnorm_forward(T, d, x, w, one, 0.1f, y.want, rstd.want);
+        compare("rmsnorm y", k, y, 4e-6);
+        memset(dw.got, 0, ROOM * sizeof *dw.got);
+        memset(dw.want, 0, ROOM * sizeof *dw.want);
+        k->rmsnorm_backward(T, d, x, w, one, rstd.want, dy, y.got, true, dw.got);
+        ref->rmsnorm_backward(T, d, x, w, one, rstd.want, dy, y.want, true, dw.want);
+        compare("rmsnorm dx", k, y, 1e-5);
+        compare("rmsnorm dw", k, dw, 1e-5);
+    }
     float *const single[] = {x, w, b, dy};
     for (size_t i = 0; i < COUNT(single); i++) ml_memory_free(single[i]);
     pair const pairs[] = {y, mean, rstd, dw, db};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+}
+
+static void start_both(pair to, const float *from, int64_t n)
+{
+    memcpy(to.got, from, sizeof *from * (size_t)n);
+    memcpy(to.want, from, sizeof *from * (size_t)n);
+}
+
+/* Rows of d as heads of at most 1024, in place, in every kind. */
+static void head_norms(const ml_kernels *k, int64_t T, int64_t d)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    const int64_t h = ml_min(d > 8 ? d / 2 : d, 1024);
+    float *x = fresh("x", 2), *w = fresh("w", 1), *b = fresh("b", 1), *dy = fresh("dy", 1);
+    for (int kind = 0; kind < 8; kind++) {
+        pair y = pair_of("y", 1), dw = pair_of("dw", 1), db = pair_of("db", 1);
+        const ml_headnorm n = {d / h,    h,    kind & 1, !(kind & 1),
+                               kind & 2, 0.1f, w,        kind & 4 ? b : NULL};
+        float *sum_got = kind & 4 ? db.got : NULL, *sum_want = kind & 4 ? db.want : NULL;
+        start_both(y, x, T * d);
+        k->headnorm_forward(&n, T, y.got, d);
+        ref->headnorm_forward(&n, T, y.want, d);
+        compare("headnorm y", k, y, 4e-6);
+        start_both(y, dy, T * d);
+        k->headnorm_backward(&n, T, x, d, y.got, d, dw.got, sum_got);
+        ref->headnorm_backward(&n, T, x, d, y.want, d, dw.want, sum_want);
+        compare("headnorm dx", k, y, 1e-5);
+        compare("headnorm dw", k, dw, 1e-5);
+        compare("headnorm db", k, db, 1e-5);
+        pair const pairs[] = {y, dw, db};
+        for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+    }
+    float *const single[] = {x, w, b, dy};
+    for (size_t i = 0; i < COUNT(single); i++) ml_memory_free(single[i]);
+}
+
+static void wide_norms(const ml_kernels *k, int64_t T, int64_t n)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    int64_t ld = n + 3;
+    float *x = fresh("x", 1), *w = fresh("w", 1), *dy = fresh("dy", 1), *rstd = fresh("rstd", 1),
+          *average = fresh("average", 1);
+    pair sum = pair_of("sum", 1), y = pair_of("y", 1), dw = pair_of("dw", 1);
+    k->wide_squares(T, n, x, ld, sum.got);
+    ref->wide_squares(T, n, x, ld, sum.want);
+    compare("wide squares", k, sum, 4e-6);
+    start_both(y, x, T * ld);
+    k->wide_forward(T, n, y.got, ld, w, rstd);
+    ref->wide_forward(T, n, y.want, ld, w, rstd);
+    compare("wide norm", k, y, 4e-6);
+    k->wide_products(T, n, x, ld, w, rstd, dy, ld, sum.got);
+    ref->wide_products(T, n, x, ld, w, rstd, dy, ld, sum.want);
+    compare("wide products", k, sum, 1e-5);
+    start_both(y, dy, T * ld);
+    k->wide_backward(T, n, x, ld, w, rstd, average, y.got, ld, dw.got);
+    ref->wide_backward(T, n, x, ld, w, rstd, average, y.want, ld, dw.want);
+    compare("wide dx", k, y, 1e-5);
+    compare("wide dw", k, dw, 1e-5);
+    float *const single[] = {x, w, dy, rstd, average};
+    for (size_t i = 0; i < COUNT(single); i++) ml_memory_free(single[i]);
+    pair const pairs[] = {sum, y, dw};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+}
+
+static void caps(const ml_kernels *k, int64_t T, int64_t n)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    pair x = pair_of("x", 9), slope = pair_of("slope", 1), y = pair_of("y", 1);
+    k->soft_cap(T * n, 3, x.got, slope.got);
+    ref->soft_cap(T * n, 3, x.want, slope.want);
+    compare("soft cap", k, x, 1e-6);
+    compare("soft cap's slope", k, slope, 1e-6);
+    k->multiply(T * n, slope.want, y.got);
+    ref->multiply(T * n, slope.want, y.want);
+    compare("multiply", k, y, 0);
+    k->scale(T * n, 1.7f, y.got, y.got);
+    ref->scale(T * n, 1.7f, y.want, y.want);
+    compare("scale", k, y, 0);
+    pair const pairs[] = {x, slope, y};
     for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
 }
 
@@ -278,6 +353,24 @@ static void test_vectors(void **state)
     every_size(vectors);
 }
 
+static void test_head_norms(void **state)
+{
+    (void)state;
+    every_size(head_norms);
+}
+
+static void test_wide_norms(void **state)
+{
+    (void)state;
+    every_size(wide_norms);
+}
+
+static void test_caps(void **state)
+{
+    (void)state;
+    every_size(caps);
+}
+
 static void test_rope(void **state)
 {
     (void)state;
@@ -320,9 +413,11 @@ static void test_not_a_number(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),         cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_vectors),       cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_norms),        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_vectors),      cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_head_norms),   cmocka_unit_test(test_wide_norms),
+        cmocka_unit_test(test_caps),         cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,29 @@ static void load_keys(const call *c, const space *s, block keys, int64_t kv_head
     copy_columns(keys.rows, h, 1, c->value + at, c->ldkv, s->values_t);
 }
 
+/* One row of S → P and of dP → dS, the first `n`. */
+ML_INLINE void plain_row(int64_t n, float scale, float lse, float dot, float *p, float *ds)
+{
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = ml_native_exp_small(scale * p[j] - lse);
+        ds[j] = scale * p[j] * (ds[j] - dot);
+    }
+}
+
+/* The same of scores that are capped: cap·t, t = tanh(scale·s/cap), whose derivative is 1 − t². */
+ML_INLINE void capped_row(int64_t n, float scale, float cap, float lse, float dot, float *p,
+                          float *ds)
+{
+    const float inverse = scale / cap;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float t = ml_native_tanh(inverse * p[j]);
+        p[j] = ml_native_exp_small(cap * t - lse);
+        ds[j] = scale * (1 - t * t) * p[j] * (ds[j] - dot);
+    }
+}
+
 /* P and dS of a pair of blocks, from the loaded keys; queries and d_out are loaded here. */
 static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
 {
@@ -79,12 +102,10 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
         int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
-        float l = lse[i], d = dot[i];
-#pragma omp simd
-        for (int64_t j = 0; j < end; j++) {
-            p[j] = ml_native_exp_small(scale * p[j] - l);
-            ds[j] = scale * p[j] * (ds[j] - d);
-        }
+        if (c->shape->cap > 0)
+            capped_row(end, scale, c->shape->cap, lse[i], dot[i], p, ds);
+        else
+            plain_row(end, scale, lse[i], dot[i], p, ds);
         for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++)
             p[j] = ds[j] = 0;
         for (int64_t j = 0; edge && j < ml_min(n, i - reach + 1); j++) p[j] = ds[j] = 0;

@@ -22,6 +22,10 @@ static void decode_block(const ml_attention_shape *shape, int64_t keys, const in
     float p[BLOCK];
     int64_t h = shape->head_dim;
     for (int64_t j = 0; j < keys; j++) p[j] = shape->scale * dot(h, q, key + row[j] * ldkv);
+    if (shape->cap > 0) {
+#pragma omp simd
+        for (int64_t j = 0; j < keys; j++) p[j] = shape->cap * ml_native_tanh(p[j] / shape->cap);
+    }
     float top = ml_native_max(keys, p), keep;
     top = top > r->top ? top : r->top;
     keep = ml_native_exp(r->top - top);

@@ -44,6 +44,18 @@ ML_INLINE int64_t first_query(bool diagonal, int64_t j)
     return diagonal ? ml_max(0, j - BEYOND_DIAGONAL) / ML_LANES * ML_LANES : 0;
 }
 
+/* s → cap·tanh(s/cap), of the scores that are used. */
+static void cap_scores(float cap, bool diagonal, int64_t keys, int64_t n, float *scores)
+{
+    const float inverse = 1 / cap;
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = first_query(diagonal, j); i < n; i++)
+            row[i] = cap * ml_native_tanh(inverse * row[i]);
+    }
+}
+
 static void mask_diagonal(int64_t keys, float *scores)
 {
     for (int64_t j = 1; j < keys; j++)
@@ -98,6 +110,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     ML_NATIVE(block_product)
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
      s->queries, BLOCK, s->scores, BLOCK, false);
+    if (c->shape->cap > 0) cap_scores(c->shape->cap, diagonal, keys.rows, n, s->scores);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
     if (on_edge(c->shape, queries, keys))
         mask_window(window_reach(c->shape, queries, keys), keys.rows, n, s->scores);

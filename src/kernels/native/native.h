@@ -68,6 +68,17 @@ ML_INLINE float ml_native_exp_small(float x)
 /* e^x for any x: Inf from 88.4 on. */
 ML_INLINE float ml_native_exp(float x) { return ml_native_exp_small(x > 89.0f ? 89.0f : x); }
 
+/* tanh x within 2e-7 relative: Lambert's continued fraction cut after x²/13 for small x, which
+ * 1 − 2/(e^2|x| + 1) has no digits for. */
+ML_INLINE float ml_native_tanh(float x)
+{
+    float u = x * x, size = x < 0 ? -x : x;
+    float top = 135135.0f + u * (17325.0f + u * (378.0f + u));
+    float bottom = 135135.0f + u * (62370.0f + u * (3150.0f + u * 28.0f));
+    float large = 1.0f - 2.0f / (ml_native_exp_small(2.0f * (size > 10.0f ? 10.0f : size)) + 1.0f);
+    return size < 1.0f ? x * top / bottom : (x < 0 ? -large : large);
+}
+
 /* The largest of x[n], n ≥ 1. */
 ML_INLINE float ml_native_max(int64_t n, const float *x)
 {
@@ -85,6 +96,7 @@ ML_INLINE float ml_native_max(int64_t n, const float *x)
 }
 
 void ML_NATIVE(native_norms)(ml_kernels *table);
+void ML_NATIVE(native_query_key_norms)(ml_kernels *table);
 void ML_NATIVE(native_activations)(ml_kernels *table);
 void ML_NATIVE(native_cross_entropy)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);

@@ -24,6 +24,22 @@ ML_INLINE float row_squares(int64_t d, const float *x, float shift)
     return sum;
 }
 
+/* out = (x − m)·r·w + b; b may be NULL. */
+static void normalise(int64_t d, const float *x, const float *w, const float *b, float m, float r,
+                      float *out)
+{
+    if (!b) {
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) out[i] = (x[i] - m) * r * w[i];
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) out[i] = (x[i] - m) * r * w[i] + b[i];
+}
+
+/* `plus_one` is a constant where it is called, so that no loop asks for it. */
+ML_INLINE float weight_of(bool plus_one, float w) { return plus_one ? 1 + w : w; }
+
 static void layernorm_forward(int64_t T, int64_t d, const float *x, const float *w, const float *b,
                               float eps, float *y, float *mean, float *rstd)
 {
@@ -33,36 +49,45 @@ static void layernorm_forward(int64_t T, int64_t d, const float *x, const float 
         float *out = y + t * d;
         float m = row_sum(d, in) / (float)d;
         float r = 1 / sqrtf(row_squares(d, in, m) / (float)d + eps);
-#pragma omp simd
-        for (int64_t i = 0; i < d; i++) out[i] = (in[i] - m) * r * w[i] + b[i];
+        normalise(d, in, w, b, m, r, out);
         mean[t] = m;
         rstd[t] = r;
     }
 }
 
-static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, float eps,
-                            float *y, float *rstd)
+/* out = x·r·w or x·r·(1 + w) */
+static void scale_row(int64_t d, const float *x, const float *w, bool plus_one, float r, float *out)
+{
+    if (plus_one) {
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) out[i] = x[i] * r * weight_of(true, w[i]);
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) out[i] = x[i] * r * w[i];
+}
+
+static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w, bool plus_one,
+                            float eps, float *y, float *rstd)
 {
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
         const float *in = x + t * d;
-        float *out = y + t * d;
         float r = 1 / sqrtf(row_squares(d, in, 0) / (float)d + eps);
-#pragma omp simd
-        for (int64_t i = 0; i < d; i++) out[i] = in[i] * r * w[i];
+        scale_row(d, in, w, plus_one, r, y + t * d);
         rstd[t] = r;
     }
 }
 
 /* With z = (x − m)·r and g = dy·w: dx = r·(g − average(g) − z·average(g·z)); RMS norm has no
  * average(g). */
-static void backward_row(bool centred, int64_t d, const float *x, const float *w, float m, float r,
-                         const float *dy, float *dx, bool add)
+ML_INLINE void backward_of(bool centred, bool plus_one, int64_t d, const float *x, const float *w,
+                           float m, float r, const float *dy, float *dx, bool add)
 {
     float g_sum = 0, gz_sum = 0;
 #pragma omp simd reduction(+ : g_sum, gz_sum)
     for (int64_t i = 0; i < d; i++) {
-        float g = dy[i] * w[i];
+        float g = dy[i] * weight_of(plus_one, w[i]);
         g_sum += g;
         gz_sum += g * ((x[i] - m) * r);
     }
@@ -70,11 +95,23 @@ static void backward_row(bool centred, int64_t d, const float *x, const float *w
     if (!add) { /* what was there may be anything, NaN too */
 #pragma omp simd
         for (int64_t i = 0; i < d; i++)
-            dx[i] = r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
+            dx[i] = r * (dy[i] * weight_of(plus_one, w[i]) - g_mean - (x[i] - m) * r * gz_mean);
         return;
     }
 #pragma omp simd
-    for (int64_t i = 0; i < d; i++) dx[i] += r * (dy[i] * w[i] - g_mean - (x[i] - m) * r * gz_mean);
+    for (int64_t i = 0; i < d; i++)
+        dx[i] += r * (dy[i] * weight_of(plus_one, w[i]) - g_mean - (x[i] - m) * r * gz_mean);
+}
+
+static void backward_row(bool centred, bool plus_one, int64_t d, const float *x, const float *w,
+                         float m, float r, const float *dy, float *dx, bool add)
+{
+    if (centred)
+        backward_of(true, false, d, x, w, m, r, dy, dx, add);
+    else if (plus_one)
+        backward_of(false, true, d, x, w, m, r, dy, dx, add);
+    else
+        backward_of(false, false, d, x, w, m, r, dy, dx, add);
 }
 
 /* dw += Σ dy·(x − mean)·rstd and db += Σ dy over the rows; mean and db may be NULL. */
@@ -108,64 +145,16 @@ static void layernorm_backward(int64_t T, int64_t d, const float *x, const float
     if (dw || db) sum_weight_gradients(T, d, x, mean, rstd, dy, dw, db);
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++)
-        backward_row(true, d, x + t * d, w, mean[t], rstd[t], dy + t * d, dx + t * d, add);
+        backward_row(true, false, d, x + t * d, w, mean[t], rstd[t], dy + t * d, dx + t * d, add);
 }
 
-static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w,
+static void rmsnorm_backward(int64_t T, int64_t d, const float *x, const float *w, bool plus_one,
                              const float *rstd, const float *dy, float *dx, bool add, float *dw)
 {
     if (dw) sum_weight_gradients(T, d, x, NULL, rstd, dy, dw, NULL);
 #pragma omp parallel for schedule(static) if (T * d >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++)
-        backward_row(false, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
-}
-
-static void headnorm_forward(int64_t T, int64_t heads, int64_t head_dim, float *x, int64_t ldx,
-                             const float *w, float eps)
-{
-#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < T; t++) {
-        for (int64_t j = 0; j < heads; j++) {
-            float *head = x + t * ldx + j * head_dim;
-            float r = 1 / sqrtf(row_squares(head_dim, head, 0) / (float)head_dim + eps);
-#pragma omp simd
-            for (int64_t i = 0; i < head_dim; i++) head[i] = head[i] * r * w[i];
-        }
-    }
-}
-
-/* One token: dy ← dx, and Σ dy·x·rstd over its heads onto `sum` where there is one. */
-static void headnorm_backward_token(int64_t heads, int64_t head_dim, const float *x, const float *w,
-                                    float eps, float *dy, float *sum)
-{
-    for (int64_t j = 0; j < heads; j++, x += head_dim, dy += head_dim) {
-        float r = 1 / sqrtf(row_squares(head_dim, x, 0) / (float)head_dim + eps);
-        if (sum) {
-#pragma omp simd
-            for (int64_t i = 0; i < head_dim; i++) sum[i] += dy[i] * x[i] * r;
-        }
-        backward_row(false, head_dim, x, w, 0, r, dy, dy, false);
-    }
-}
-
-/* The weight's gradient is summed in PARTS pieces of the tokens, the same for any number of
- * threads. */
-static void headnorm_backward(int64_t T, int64_t heads, int64_t head_dim, const float *x,
-                              int64_t ldx, const float *w, float eps, float *dy, int64_t lddy,
-                              float *dw)
-{
-    enum { PARTS = 16, MOST = 1024 };
-    float sum[PARTS][MOST];
-    int64_t run = (T + PARTS - 1) / PARTS;
-#pragma omp parallel for schedule(static) if (T * heads * head_dim >= ML_PARALLEL_FROM)
-    for (int64_t part = 0; part < PARTS; part++) {
-        if (dw) memset(sum[part], 0, (size_t)head_dim * sizeof **sum);
-        for (int64_t t = part * run; t < ml_min(T, (part + 1) * run); t++)
-            headnorm_backward_token(heads, head_dim, x + t * ldx, w, eps, dy + t * lddy,
-                                    dw ? sum[part] : NULL);
-    }
-    for (int64_t part = 0; dw && part < PARTS; part++)
-        for (int64_t i = 0; i < head_dim; i++) dw[i] += sum[part][i];
+        backward_row(false, plus_one, d, x + t * d, w, 0, rstd[t], dy + t * d, dx + t * d, add);
 }
 
 /* Element i of the first and of the second of each pair: `step` from one pair to the next. */
@@ -204,7 +193,5 @@ void ML_NATIVE(native_norms)(ml_kernels *table)
     table->layernorm_backward = layernorm_backward;
     table->rmsnorm_forward = rmsnorm_forward;
     table->rmsnorm_backward = rmsnorm_backward;
-    table->headnorm_forward = headnorm_forward;
-    table->headnorm_backward = headnorm_backward;
     table->rope = rope;
 }

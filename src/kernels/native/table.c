@@ -32,6 +32,7 @@ static bool available(void)
 static void fill(ml_kernels *table)
 {
     ML_NATIVE(native_norms)(table);
+    ML_NATIVE(native_query_key_norms)(table);
     ML_NATIVE(native_activations)(table);
     ML_NATIVE(native_cross_entropy)(table);
     ML_NATIVE(native_vectors)(table);

@@ -24,6 +24,46 @@ static void add(int64_t n, const float *x, float *y)
     }
 }
 
+static void scale(int64_t n, float factor, const float *x, float *y)
+{
+    FOR_RANGES(n)
+    {
+        int64_t end = ml_min(n, first + RANGE);
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) y[i] = factor * x[i];
+    }
+}
+
+static void multiply(int64_t n, const float *x, float *y)
+{
+    FOR_RANGES(n)
+    {
+        int64_t end = ml_min(n, first + RANGE);
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) y[i] *= x[i];
+    }
+}
+
+static void soft_cap(int64_t n, float cap, float *x, float *slope)
+{
+    const float inverse = 1 / cap;
+    FOR_RANGES(n)
+    {
+        int64_t end = ml_min(n, first + RANGE);
+        if (!slope) {
+#pragma omp simd
+            for (int64_t i = first; i < end; i++) x[i] = cap * ml_native_tanh(inverse * x[i]);
+            continue;
+        }
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) {
+            float t = ml_native_tanh(inverse * x[i]);
+            x[i] = cap * t;
+            slope[i] = 1 - t * t;
+        }
+    }
+}
+
 static void add_bias(int64_t T, int64_t n, const float *bias, float *y, int64_t ldy)
 {
 #pragma omp parallel for schedule(static) if (T * n >= 2 * ML_PARALLEL_FROM)
@@ -113,6 +153,9 @@ static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, 
 void ML_NATIVE(native_vectors)(ml_kernels *table)
 {
     table->add = add;
+    table->scale = scale;
+    table->multiply = multiply;
+    table->soft_cap = soft_cap;
     table->add_bias = add_bias;
     table->sum_rows = sum_rows;
     table->fp32_to_bf16 = fp32_to_bf16;

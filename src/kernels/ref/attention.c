@@ -1,9 +1,8 @@
 /* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T
  * × T matrix is needed.
- *   p_ij = exp(scale·q_i·k_j − lse_i),  o_i = Σ_j p_ij·v_j   over the j at or before i on its path,
- *     with a window w those with j > i − w
- *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
- *     dv_j = Σ p_ij·dO_i */
+ *   s_ij = scale·q_i·k_j, or cap·tanh of it/cap,  p_ij = exp(s_ij − lse_i),  o_i = Σ_j p_ij·v_j
+ * over the j at or before i on its path, with a window w those with j > i − w D_i = dO_i·o_i, ds_ij
+ * = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i, dv_j = Σ p_ij·dO_i */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
@@ -28,20 +27,32 @@ static int64_t key_row(const keys *k, int64_t j)
     return k->sequences ? ml_sequences_row(k->sequences, k->sequence, j) : k->row[j];
 }
 
+/* s_ij before and after the cap. */
+static double capped(const ml_attention_shape *shape, double score)
+{
+    double cap = (double)shape->cap;
+    return cap > 0 ? cap * tanh(score / cap) : score;
+}
+
+static double score_of(const ml_attention_shape *shape, const float *q, const float *key)
+{
+    return capped(shape, (double)shape->scale * dot(shape->head_dim, q, key));
+}
+
 /* One query; lse may be NULL. */
 static void attend_forward(const ml_attention_shape *shape, const keys *keys, const float *q,
                            const float *key, const float *value, int64_t ldkv, float *o, float *lse)
 {
-    double top = -INFINITY, sum = 0, scale = (double)shape->scale;
+    double top = -INFINITY, sum = 0;
     int64_t first = keys->first, n = keys->n, h = shape->head_dim;
     for (int64_t j = first; j < n; j++)
-        top = fmax(top, scale * dot(h, q, key + key_row(keys, j) * ldkv));
+        top = fmax(top, score_of(shape, q, key + key_row(keys, j) * ldkv));
     for (int64_t j = first; j < n; j++)
-        sum += exp(scale * dot(h, q, key + key_row(keys, j) * ldkv) - top);
+        sum += exp(score_of(shape, q, key + key_row(keys, j) * ldkv) - top);
     for (int64_t c = 0; c < h; c++) o[c] = 0;
     for (int64_t j = first; j < n; j++) {
         int64_t row = key_row(keys, j);
-        double p = exp(scale * dot(h, q, key + row * ldkv) - top) / sum;
+        double p = exp(score_of(shape, q, key + row * ldkv) - top) / sum;
         for (int64_t c = 0; c < h; c++) o[c] += (float)(p * (double)value[row * ldkv + c]);
     }
     if (lse) *lse = (float)(top + log(sum));
@@ -83,8 +94,10 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys, c
     for (int64_t c = 0; c < h; c++) dq[c] = 0;
     for (int64_t j = keys->first; j < keys->n; j++) {
         int64_t row = key_row(keys, j);
-        double p = exp(scale * dot(h, q, key + row * ldkv) - (double)lse);
+        double score = score_of(shape, q, key + row * ldkv), p = exp(score - (double)lse);
         double ds = p * (dot(h, d_o, value + row * ldkv) - D) * scale;
+        double turn = shape->cap > 0 ? score / (double)shape->cap : 0; /* tanh */
+        ds *= 1 - turn * turn;
         for (int64_t c = 0; c < h; c++) {
             dq[c] += (float)(ds * (double)key[row * ldkv + c]);
             dk[row * lddkv + c] += (float)(ds * (double)q[c]);

@@ -8,6 +8,25 @@ static void add(int64_t n, const float *x, float *y)
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
+static void scale(int64_t n, float factor, const float *x, float *y)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = factor * x[i];
+}
+
+static void multiply(int64_t n, const float *x, float *y)
+{
+    for (int64_t i = 0; i < n; i++) y[i] *= x[i];
+}
+
+static void soft_cap(int64_t n, float cap, float *x, float *slope)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double t = tanh((double)x[i] / (double)cap);
+        x[i] = (float)((double)cap * t);
+        if (slope) slope[i] = (float)(1 - t * t);
+    }
+}
+
 static void add_bias(int64_t T, int64_t n, const float *bias, float *y, int64_t ldy)
 {
     for (int64_t t = 0; t < T; t++)
@@ -56,6 +75,9 @@ static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, 
 void ml_reference_vectors(ml_kernels *table)
 {
     table->add = add;
+    table->scale = scale;
+    table->multiply = multiply;
+    table->soft_cap = soft_cap;
     table->add_bias = add_bias;
     table->sum_rows = sum_rows;
     table->fp32_to_bf16 = fp32_to_bf16;

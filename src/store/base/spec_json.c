@@ -24,8 +24,10 @@ typedef struct field {
     bool newer; /* files of the first version lack it */
 } field;
 
-static const char *const norms[] = {"rms", "layer", NULL}, *const positions[] = {"rotary",
-                                                                                 "learned", NULL};
+static const char *const norms[] = {"rms", "layer", NULL},
+                         *const places[] = {"before", "behind", "both", "parallel", NULL},
+                         *const qk_norms[] = {"head", "each_head", "width", NULL},
+                         *const positions[] = {"rotary", "learned", NULL};
 
 #define AT(name) offsetof(ml_model_spec, name)
 static const field fields[] = {
@@ -61,8 +63,18 @@ static const field fields[] = {
     {"", "o_bias", FIELD_BOOL, AT(o_bias), NULL, false},
     {"", "mlp_bias", FIELD_BOOL, AT(mlp_bias), NULL, false},
     {"", "norm", FIELD_WORD, AT(norm), norms, true},
+    {"", "norm_plus_one", FIELD_BOOL, AT(norm_plus_one), NULL, true},
+    {"", "norm_places", FIELD_WORD, AT(norm_places), places, true},
     {"", "positions", FIELD_WORD, AT(positions), positions, true},
     {"", "qk_norm", FIELD_BOOL, AT(qk_norm), NULL, true},
+    {"", "qk_norm_kind", FIELD_WORD, AT(qk_norm_kind), qk_norms, true},
+    {"", "attention_scale", FIELD_REAL, AT(attention_scale), NULL, true},
+    {"", "score_cap", FIELD_REAL, AT(score_cap), NULL, true},
+    {"", "logit_cap", FIELD_REAL, AT(logit_cap), NULL, true},
+    {"", "embed_root", FIELD_BOOL, AT(embed_root), NULL, true},
+    {"", "embed_multiplier", FIELD_REAL, AT(embed_multiplier), NULL, true},
+    {"", "residual_multiplier", FIELD_REAL, AT(residual_multiplier), NULL, true},
+    {"", "logit_multiplier", FIELD_REAL, AT(logit_multiplier), NULL, true},
     {"", "gated", FIELD_BOOL, AT(gated), NULL, true},
     {"", "window", FIELD_INT, AT(window), NULL, true},
     {"", "full_layers", FIELD_LAYERS, AT(full_layers), NULL, true},

@@ -53,7 +53,7 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
     if (k->kind == ML_KEY_SIZE)
         *(int64_t *)((char *)s + k->field) = v->integer;
     else
-        *(double *)((char *)s + k->field) = v->real;
+        *(double *)((char *)s + k->field) = k->kind == ML_KEY_INVERSE ? 1.0 / v->real : v->real;
     return ML_OK;
 }
 

@@ -2,6 +2,7 @@
  * the family's table. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "io/json.h"
@@ -51,7 +52,8 @@ static const struct {
                         {"swish", ML_SILU}};
 enum { ACTIVATION_WORDS = sizeof activation_words / sizeof *activation_words };
 
-static ml_status get_activation(const json_t *o, const char *name, ml_activation *out)
+/* `gelu`: every GELU is that with tanh, whatever the file says. */
+static ml_status get_activation(const json_t *o, const char *name, bool gelu, ml_activation *out)
 {
     const json_t *value = json_object_get(o, name);
     if (!value) return ML_OK;
@@ -59,6 +61,7 @@ static ml_status get_activation(const json_t *o, const char *name, ml_activation
     for (int i = 0; i < ACTIVATION_WORDS; i++) {
         if (strcmp(activation_words[i].word, word) != 0) continue;
         *out = activation_words[i].activation;
+        if (gelu && *out == ML_GELU_ERF) *out = ML_GELU_TANH;
         return ML_OK;
     }
     return ml_fail(
@@ -92,6 +95,25 @@ static ml_status get_size(const json_t *o, const ml_family_key *k, int64_t *out)
     return st;
 }
 
+static ml_status get_cap(const json_t *o, const char *name, double *out)
+{
+    if (!json_is_null(json_object_get(o, name))) return get_real(o, name, out, out);
+    *out = 0.0;
+    return ML_OK;
+}
+
+/* 1/x, or 1/√x. */
+static ml_status get_inverse(const json_t *o, const ml_family_key *k, double *out)
+{
+    double value = 0.0;
+    if (!k->required && !json_object_get(o, k->key)) return ML_OK;
+    ml_status st = get_real(o, k->key, NULL, &value);
+    if (st == ML_OK && !(value > 0.0))
+        return ml_fail(ML_INPUT, "%s: %g, expected more than 0", k->key, value);
+    if (st == ML_OK) *out = 1.0 / (k->kind == ML_KEY_ROOT ? sqrt(value) : value);
+    return st;
+}
+
 static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec *s)
 {
     void *at = (char *)s + k->field;
@@ -104,7 +126,13 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
         *(bool *)at = get_bool(o, k->key, *(bool *)at);
         return ML_OK;
     case ML_KEY_ACTIVATION:
-        return get_activation(o, k->key, at);
+    case ML_KEY_GELU:
+        return get_activation(o, k->key, k->kind == ML_KEY_GELU, at);
+    case ML_KEY_CAP:
+        return get_cap(o, k->key, at);
+    case ML_KEY_INVERSE:
+    case ML_KEY_ROOT:
+        return get_inverse(o, k, at);
     case ML_KEY_OFF:
         return check_off(o, k->key);
     case ML_KEY_ON:
@@ -219,6 +247,14 @@ static const char *activation_word(const ml_model_spec *s)
     return activation_words[i].word;
 }
 
+/* A whole number where rounding alone keeps it from being one: transformers wants it whole. */
+static json_t *inverse_json(ml_key_kind kind, double value)
+{
+    double said = kind == ML_KEY_ROOT ? 1.0 / (value * value) : 1.0 / value, whole = round(said);
+    if (fabs(said - whole) <= 1e-12 * said) return json_integer((json_int_t)whole);
+    return json_real(said);
+}
+
 static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
 {
     const void *at = (const char *)s + k->field;
@@ -230,7 +266,13 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     case ML_KEY_FLAG:
         return json_boolean(*(const bool *)at);
     case ML_KEY_ACTIVATION:
+    case ML_KEY_GELU:
         return json_string(activation_word(s));
+    case ML_KEY_CAP:
+        return *(const double *)at > 0.0 ? json_real(*(const double *)at) : json_null();
+    case ML_KEY_INVERSE:
+    case ML_KEY_ROOT:
+        return inverse_json(k->kind, *(const double *)at);
     case ML_KEY_OFF:
     case ML_KEY_ON:
         return NULL;

@@ -16,11 +16,15 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_SIZE:
         return INTEGER;
     case ML_KEY_REAL:
+    case ML_KEY_CAP:
+    case ML_KEY_INVERSE:
+    case ML_KEY_ROOT:
         return NUMBER;
     case ML_KEY_FLAG:
     case ML_KEY_ON:
         return FLAG;
     case ML_KEY_ACTIVATION:
+    case ML_KEY_GELU:
         return ML_JSON_TEXT;
     case ML_KEY_OFF:
         return 0;
