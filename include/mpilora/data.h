@@ -230,9 +230,9 @@ void ml_dataset_writer_discard(ml_dataset_writer *writer);
 typedef enum ml_text_format {
     ML_FORMAT_GUESS, /* by the first line: ids or jsonl where it begins as JSON does, e2e where it
                         has "||", else text */
-    ML_FORMAT_JSONL, /* {"prompt": …, "completion": …} or {"text": …}: an object a line, or over
-                        several, or in one array */
-    ML_FORMAT_E2E,   /* prompt||completion a line */
+    ML_FORMAT_JSONL, /* {"prompt": …, "completion": …}, {"text": …} or a conversation (chat.h): an
+                        object a line, or over several, or in one array */
+    ML_FORMAT_E2E,  /* prompt||completion a line */
     ML_FORMAT_TEXT, /* documents with an empty line between them; one longer than the limit becomes
                        several sequences */
     ML_FORMAT_IDS /* {"input_ids": […], "labels": […]}, as jsonl; labels −100 or the token itself;
@@ -247,6 +247,8 @@ typedef struct ml_tokenize_options {
     int64_t vocab, context;     /* of the base */
     int64_t max_len;            /* 0: the context */
     bool specials;              /* text that spells a special token becomes it */
+    struct ml_chat *chat;       /* for conversations (chat.h), borrowed; NULL: there is no template,
+                                   and they are refused */
 } ml_tokenize_options;
 
 typedef struct ml_tokenize_report {

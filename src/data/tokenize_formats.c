@@ -3,6 +3,7 @@
  * ml_tokenize_emit. */
 #include <inttypes.h>
 
+#include "data/chat_private.h"
 #include "data/tokenize_private.h"
 #include "data/tokenizer_private.h"
 
@@ -125,17 +126,36 @@ static ml_status check_text(const json_t *row, const char *key)
                                            : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
 }
 
+static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
+{
+    static const char *const keys[] = {"messages", "conversations",        "prompt", "completion",
+                                       "tools",    "chat_template_kwargs", NULL};
+    static const char *const refused[] = {"chosen", "rejected", "label", "images", NULL};
+    ml_status st = ML_OK;
+    const uint8_t *mask;
+    ml_chat *chat = job->options->chat;
+    if (!chat)
+        return ml_fail(ML_INPUT, "a conversation, but the base has no chat template; give one with "
+                                 "--chat-template FILE");
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, "expected a conversation"));
+    ML_TRY(ml_chat_encode(chat, row, job->rows.line, &job->ids, &mask));
+    ML_TRY(ml_tokenize_emit(job, job->ids.data, mask, job->ids.count));
+done:
+    return st;
+}
+
 static ml_status jsonl_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"prompt", "completion", "text", NULL};
-    static const char *const refused[] = {"label",         "chosen", "rejected", "messages",
-                                          "conversations", "tools",  "images",   "text_a",
-                                          "text_b",        NULL};
-    static const char hint[] = "expected {\"prompt\": …, \"completion\": …} or {\"text\": …}";
+    static const char *const refused[] = {"label",  "chosen", "rejected", "tools",
+                                          "images", "text_a", "text_b",   NULL};
+    static const char hint[] = "expected {\"prompt\": …, \"completion\": …}, {\"text\": …} or "
+                               "{\"messages\": […]}";
     const json_t *prompt = json_object_get(row, "prompt"),
                  *completion = json_object_get(row, "completion"),
                  *text = json_object_get(row, "text");
     ml_status st = ML_OK;
+    if (ml_conversation_is(row)) return emit_conversation(job, row);
     for (int i = 0; keys[i]; i++) ML_TRY(check_text(row, keys[i]));
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
     if (text ? prompt || completion : !prompt || !completion)

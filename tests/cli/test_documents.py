@@ -66,6 +66,8 @@ def write_texts(folder):
         "valid.jsonl": [json.dumps({"prompt": prompt, "completion": text}) for prompt, text in pairs[:4]],
         "lines.txt": [f"{prompt}||{text}" for prompt, text in pairs],
         "book.txt": [text for _, text in pairs],
+        "chats.jsonl": [json.dumps({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]}) for prompt, text in pairs],
+        "template.jinja": ["{% for m in messages %}<{{ m.role }}>{{ m.content }}</turn>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"],
         "ids.jsonl": [json.dumps({"input_ids": [1, 2, 3], "labels": [-100, 2, 3]})],
         "outputs.txt": [text for _, text in pairs[:2]],
         "references.txt": [pairs[0][1], pairs[1][1], "", pairs[1][1]],

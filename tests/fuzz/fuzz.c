@@ -102,9 +102,13 @@ static ml_status read_lines(const char *path, ml_text_format format)
     ml_status st = ml_base_open(&model, base);
     const char *json = st == ML_OK ? ml_base_tokenizer(model, &length) : NULL;
     if (!json || ml_tokenizer_create(&tokenizer, json, length) != ML_OK) return ML_INTERNAL;
-    const ml_tokenize_options options = {
-        path, out, format, tokenizer, ml_base_tokenizer_hash(model), ml_base_spec(model)->vocab,
-        64,   0,   false};
+    const ml_tokenize_options options = {.in = path,
+                                         .out = out,
+                                         .format = format,
+                                         .tokenizer = tokenizer,
+                                         .tokenizer_hash = ml_base_tokenizer_hash(model),
+                                         .vocab = ml_base_spec(model)->vocab,
+                                         .context = 64};
     st = ml_tokenize_file(&options, &report);
     ml_tokenizer_destroy(tokenizer);
     ml_base_close(model);

@@ -49,7 +49,7 @@ static void write_in(const char *text, size_t length)
 
 static ml_tokenize_options options_for(ml_text_format format)
 {
-    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0, false};
+    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0, false, NULL};
 }
 
 /* Tokenises `text` and opens the data set. */

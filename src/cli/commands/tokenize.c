@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "cli/cli.h"
+#include "cli/support/chat_template.h"
 #include "cli/support/options.h"
 #include "io/durable.h"
 #include "mpilora/data.h"
@@ -9,7 +10,8 @@
 
 static const char usage[] =
     "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N] "
-    "[--special-tokens text|ids]";
+    "[--special-tokens text|ids] [--chat-template FILE] [--loss assistant|last|all] "
+    "[--date DATE]";
 
 static ml_status read_format(const char *name, ml_text_format *out)
 {
@@ -52,6 +54,40 @@ static void print_report(const ml_tokenize_options *options, const ml_tokenize_r
                 options->in, r->spelled);
 }
 
+/* The first conversation with its targets marked: its beginning, whole characters. */
+static void print_example(const char *text)
+{
+    enum { MOST = 2000 };
+    size_t length = strlen(text), shown = length < MOST ? length : MOST;
+    while (shown < length && ((unsigned char)text[shown] & 0xc0) == 0x80) shown--;
+    printf("the first conversation, its targets between ⟦ and ⟧:\n%.*s%s\n", (int)shown, text,
+           shown < length ? " …" : "");
+}
+
+static void print_chats(const ml_chat *chat)
+{
+    const ml_chat_report *r = ml_chat_figures(chat);
+    if (!r->conversations) return;
+    printf("%" PRId64 " conversations: %" PRId64 " of %" PRId64
+           " tokens carry loss (%.1f %%), found by %s\n",
+           r->conversations, r->targets, r->tokens, 100.0 * (double)r->targets / (double)r->tokens,
+           r->by_blocks ? "the template's generation blocks" : "rendering what stands before them");
+    if (r->dated) printf("the template writes the date: %s\n", r->date);
+    print_example(ml_chat_example(chat));
+    if (r->last_only)
+        ml_warn("%" PRId64 " conversations train their last answer alone: the template rewrites "
+                "the earlier ones once more follows (--loss all refuses these)",
+                r->last_only);
+    if (r->left_out)
+        ml_warn("%" PRId64 " messages have text that the template leaves out, or changes; the "
+                "first: line %" PRId64 ", message %" PRId64 " (%s)",
+                r->left_out, r->left_out_line, r->left_out_message, r->left_out_role);
+    if (r->without_end)
+        ml_warn("%" PRId64 " of %" PRId64 " conversations have no token that ends an answer among "
+                "their targets: what they train does not learn to stop",
+                r->without_end, r->conversations);
+}
+
 static ml_status check_out(const char *base, const char *out)
 {
     if (!ml_durable_is_same(base, out)) return ML_OK;
@@ -72,6 +108,7 @@ static ml_status check_fit(const ml_tokenize_options *options, const char *base)
 typedef struct given {
     const char *base, *format, *specials;
     int64_t max_len;
+    chat_given chat;
 } given;
 
 static const option options[] = {
@@ -87,9 +124,22 @@ static const option options[] = {
      "what text that spells a special token becomes: its letters' "
      "tokens, or that token",
      "text"},
+    {"--chat-template", OPTION_TEXT, offsetof(given, chat.file), "FILE",
+     "the template of conversations: jinja2 text, or a "
+     "tokenizer_config.json that has one",
+     NULL},
+    {"--loss", OPTION_TEXT, offsetof(given, chat.loss), "assistant|last|all",
+     "which answers of a conversation are targets: all that the "
+     "template lets be told, the last, or all or nothing",
+     "assistant"},
+    {"--date", OPTION_TEXT, offsetof(given, chat.date), "DATE",
+     "YYYY-MM-DD, for templates that write today's date; else it is "
+     "that of the start",
+     NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
-static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const char **base)
+static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const char **base,
+                           chat_given *chat)
 {
     const char *words[2];
     given g = {.max_len = INT64_MIN}; /* not given */
@@ -97,6 +147,7 @@ static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const
     if (st != ML_OK) return st;
     if (!g.base) return ml_fail(ML_USAGE, "--base is missing; usage: %s", usage);
     *base = g.base;
+    *chat = g.chat;
     if (g.max_len != INT64_MIN && g.max_len < 2)
         return ml_fail(ML_USAGE, "--max-len %" PRId64 ": expected at least 2 tokens", g.max_len);
     ML_TRY(options_choose("--special-tokens", g.specials, "text", "ids", &to->specials));
@@ -115,8 +166,9 @@ static ml_status run(int argc, char **argv)
     ml_base *base = NULL;
     ml_tokenize_options how = {0};
     ml_tokenize_report report;
+    chat_given chat;
     int64_t length;
-    ML_TRY(read_line(argc, argv, &how, &path));
+    ML_TRY(read_line(argc, argv, &how, &path, &chat));
     ML_TRY(check_out(path, how.out));
     ML_TRY(ml_base_open(&base, path));
     how.vocab = ml_base_spec(base)->vocab;
@@ -125,9 +177,12 @@ static ml_status run(int argc, char **argv)
     how.tokenizer_hash = length ? ml_base_tokenizer_hash(base) : "";
     if (length) ML_TRY(ml_tokenizer_create(&how.tokenizer, json, length));
     ML_TRY(check_fit(&how, path));
+    ML_TRY(chat_template_open(&how.chat, &chat, how.tokenizer));
     ML_TRY(ml_tokenize_file(&how, &report));
     print_report(&how, &report);
+    if (how.chat) print_chats(how.chat);
 done:
+    ml_chat_destroy(how.chat);
     ml_tokenizer_destroy(how.tokenizer);
     ml_base_close(base);
     return st;
@@ -142,7 +197,8 @@ const ml_command ml_command_tokenize = {
     .options = options,
     .notes =
         "Formats:\n  jsonl   {\"prompt\": \"…\", \"completion\": \"…\"} or "
-        "{\"text\": \"…\"}\n  e2e     meaning representation||text\n  text    plain text; an "
+        "{\"text\": \"…\"}, or a conversation\n  e2e     meaning representation||text\n  text    "
+        "plain text; an "
         "empty line ends a document; a document longer than --max-len (else the\n          "
         "model's context) becomes several sequences\n  ids     {\"input_ids\": [1, 2], "
         "\"labels\": [-100, 2]}; a label is the token itself or -100 (no\n          target); "
@@ -150,6 +206,10 @@ const ml_command ml_command_tokenize = {
         "without added blanks; the loss is on the completion and on the end-of-text token "
         "that follows it, or on a whole text. Text that spells a special token stays text unless "
         "--special-tokens ids is given. "
+        "A conversation is {\"messages\": [{\"role\": …, \"content\": …}, …], \"tools\": […]}, "
+        "{\"conversations\": [{\"from\": …, \"value\": …}, …]}, or prompt and completion that are "
+        "lists of messages; a chat template makes its text, as transformers' "
+        "apply_chat_template does, and the loss is on the assistant's answers. "
         "Sequences are stored whole: training cuts those beyond data.max_len, and the report "
         "says how many these are. An existing OUT.h5 is replaced only on success.",
     .run = run,

@@ -27,7 +27,8 @@ class Mpilora(CMakePackage):
     depends_on("onednn@2.6: cpu_runtime=omp", when="+onednn")
     depends_on("scalapack", when="+scalapack")
     depends_on("cmocka", type="test")
-    depends_on("python@3.9:", type="test")
+    depends_on("python@3.9:", type=("run", "test"))
+    depends_on("py-jinja2@3.1:", type=("run", "test"))
 
     def cmake_args(self):
         spec = self.spec

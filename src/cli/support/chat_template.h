@@ -1,0 +1,20 @@
+/* The chat template of a command line or of a base. */
+#ifndef MPILORA_CLI_SUPPORT_CHAT_TEMPLATE_H
+#define MPILORA_CLI_SUPPORT_CHAT_TEMPLATE_H
+
+#include "mpilora/chat.h"
+#include "mpilora/store.h"
+
+typedef struct chat_given {
+    const char *file; /* of --chat-template; NULL: the base's */
+    const char *loss; /* of --loss; NULL: assistant */
+    const char *date; /* of --date; NULL: now */
+} chat_given;
+
+/* The renderer of conversations, or NULL where neither names a template. The file is a template's
+ * text, or a tokenizer_config.json, of which its special tokens are taken too. ML_USAGE, ML_INPUT
+ * naming the file. Local. */
+ml_status chat_template_open(ml_chat **out, const chat_given *given,
+                             ml_tokenizer *tokenizer) ML_NODISCARD;
+
+#endif

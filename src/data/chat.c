@@ -1,0 +1,398 @@
+/* Conversations to tokens: the text of the template, tokenised as a whole with the special tokens
+ * that it spells, and a mask over the tokens that have a byte of an answer. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "data/chat_private.h"
+
+struct ml_chat {
+    ml_chat_renderer renderer;
+    ml_tokenizer *tokenizer; /* borrowed */
+    ml_chat_loss loss;
+    ml_chat_report report;
+    ml_text example, token; /* scratch: the bytes of a token */
+    ml_ids part;            /* scratch: the tokens of a beginning */
+    uint8_t *mask;          /* of the conversation in hand */
+    int64_t mask_capacity;
+};
+
+/* ---- set-up -------------------------------------------------------------------------------- */
+
+static ml_status check_tokens(const json_t *tokens)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(tokens)) return ml_fail(ML_INPUT, "special tokens: not an object");
+    json_object_foreach((json_t *)tokens, key, value)
+    {
+        if (!json_is_string(value))
+            return ml_fail(ML_INPUT, "special tokens: \"%s\" is not a text", key);
+    }
+    return ML_OK;
+}
+
+/* What the tokenizer itself knows of its special tokens. */
+static ml_status tokens_of(ml_tokenizer *tokenizer, json_t **out)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    const int32_t ids[] = {ml_tokenizer_begin_of_text(tokenizer),
+                           ml_tokenizer_end_of_text(tokenizer)};
+    const char *const names[] = {"bos_token", "eos_token"};
+    *out = json_object();
+    for (int i = 0; i < 2; i++) {
+        if (ids[i] < 0) continue;
+        text.length = 0;
+        ML_TRY(ml_tokenizer_decode(tokenizer, &ids[i], 1, &text));
+        json_object_set_new(*out, names[i], json_stringn(text.data, (size_t)text.length));
+    }
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* The moment that every strftime_now of the input is told, to the second. */
+static ml_status settle_date(const char *given, char out[32])
+{
+    time_t now = time(NULL);
+    struct tm moment = {0};
+    if (!given) {
+        localtime_r(&now, &moment);
+    } else {
+        const char *end = strptime(given, "%Y-%m-%d", &moment);
+        if (end && *end == 'T') end = strptime(end, "T%H:%M:%S", &moment);
+        if (!end || *end)
+            return ml_fail(ML_USAGE, "date \"%.40s\": expected YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS",
+                           given);
+    }
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &moment);
+    return ML_OK;
+}
+
+ml_status ml_chat_create(ml_chat **out, const ml_chat_options *options, ml_tokenizer *tokenizer)
+{
+    ml_status st = ML_OK;
+    ml_chat *chat = NULL;
+    json_t *tokens = NULL;
+    ML_NEW(chat, 1, ML_MEM_OTHER, "a chat template");
+    chat->tokenizer = tokenizer;
+    chat->loss = options->loss;
+    ML_TRY(settle_date(options->date, chat->report.date));
+    if (options->special_tokens) {
+        ML_TRY(ml_json_read(&tokens, "special tokens", options->special_tokens,
+                            (int64_t)strlen(options->special_tokens)));
+    } else {
+        ML_TRY(tokens_of(tokenizer, &tokens));
+    }
+    ML_TRY(check_tokens(tokens));
+    ML_TRY(ml_chat_renderer_create(&chat->renderer, options, chat->report.date, tokens));
+    *out = chat;
+    chat = NULL;
+done:
+    json_decref(tokens);
+    ml_chat_destroy(chat);
+    return st;
+}
+
+void ml_chat_destroy(ml_chat *chat)
+{
+    if (!chat) return;
+    ml_chat_renderer_destroy(&chat->renderer);
+    ml_text_destroy(&chat->example);
+    ml_text_destroy(&chat->token);
+    ml_ids_destroy(&chat->part);
+    ml_memory_free(chat->mask);
+    ml_memory_free(chat);
+}
+
+const ml_chat_report *ml_chat_figures(const ml_chat *chat) { return &chat->report; }
+const char *ml_chat_example(const ml_chat *chat)
+{
+    return chat->example.data ? chat->example.data : "";
+}
+
+/* ---- from bytes to tokens ------------------------------------------------------------------ */
+
+static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/* Where token `id` stands that begins at byte `at` or, since some special tokens swallow the blanks
+ * around them, behind blanks there; −1 in *end where the text does not have it: the tokenizer
+ * rewrites text. A blank that a tokenizer puts before the first word is no part of the text. */
+static ml_status find_token(ml_chat *chat, const ml_marked_text *m, int32_t id, int64_t *at,
+                            int64_t *end)
+{
+    chat->token.length = 0;
+    ml_status st = ml_tokenizer_decode(chat->tokenizer, &id, 1, &chat->token);
+    if (st != ML_OK) return st;
+    const char *bytes = chat->token.data;
+    int64_t n = chat->token.length, start = *at;
+    while (start + n <= m->length && memcmp(m->text + start, bytes, (size_t)n) != 0 &&
+           is_blank(m->text[start]))
+        start++;
+    bool found = start + n <= m->length && !memcmp(m->text + start, bytes, (size_t)n);
+    if (!found && *at == 0 && n > 0 && bytes[0] == ' ' && n - 1 <= m->length &&
+        !memcmp(m->text, bytes + 1, (size_t)n - 1)) {
+        found = true;
+        start = 0;
+        n--;
+    }
+    if (found) *at = start;
+    *end = found ? start + n : -1;
+    return ML_OK;
+}
+
+/* A token is a target where it has a byte of a span. *placed false: the text cannot be followed. */
+static ml_status mask_by_bytes(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids,
+                               bool *placed)
+{
+    int64_t at = 0, end, span = 0;
+    for (int64_t i = 0; i < ids->count; i++) {
+        ml_status st = find_token(chat, m, ids->data[i], &at, &end);
+        if (st != ML_OK) return st;
+        *placed = end >= 0;
+        if (!*placed) return ML_OK;
+        while (span < m->count && at >= m->spans[span].end) span++;
+        chat->mask[i] = span < m->count && end > m->spans[span].first;
+        at = end;
+    }
+    *placed = true;
+    return ML_OK;
+}
+
+/* Tokens before byte `at`: those of the text up to there, where they begin the whole's. */
+static ml_status count_before(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids, int64_t at,
+                              int64_t *count)
+{
+    chat->part.count = 0;
+    ml_status st = ml_tokenizer_encode(chat->tokenizer, m->text, at, true, &chat->part);
+    if (st != ML_OK) return st;
+    *count = chat->part.count;
+    if (*count <= ids->count &&
+        !memcmp(chat->part.data, ids->data, (size_t)*count * sizeof *ids->data))
+        return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "the tokenizer rewrites the text, and a token of it lies across the border of "
+                   "an answer (byte %" PRId64 " of %" PRId64 "): its loss has no place",
+                   at, m->length);
+}
+
+/* For tokenizers that normalise: by tokenising the text up to each border. */
+static ml_status mask_by_counts(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    int64_t first, end;
+    memset(chat->mask, 0, (size_t)ids->count);
+    for (int64_t i = 0; i < m->count; i++) {
+        ML_TRY(count_before(chat, m, ids, m->spans[i].first, &first));
+        ML_TRY(count_before(chat, m, ids, m->spans[i].end, &end));
+        for (int64_t t = first; t < end; t++) chat->mask[t] = 1;
+    }
+done:
+    return st;
+}
+
+static ml_status make_mask(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    bool placed;
+    if (ids->count > chat->mask_capacity) {
+        ml_memory_free(chat->mask);
+        chat->mask_capacity = 0;
+        ML_NEW(chat->mask, 2 * ids->count, ML_MEM_OTHER, "a conversation's mask");
+        chat->mask_capacity = 2 * ids->count;
+    }
+    ML_TRY(mask_by_bytes(chat, m, ids, &placed));
+    if (!placed) st = mask_by_counts(chat, m, ids);
+done:
+    return st;
+}
+
+/* ---- the report ---------------------------------------------------------------------------- */
+
+static bool has(const ml_marked_text *m, const char *words, int64_t n)
+{
+    return memmem(m->text, (size_t)m->length, words, (size_t)n) != NULL;
+}
+
+/* Whether the text has these words but for blanks around them, as they are or as JSON spells them.
+ */
+static bool shows(const ml_marked_text *m, const json_t *words)
+{
+    const char *text = json_string_value(words);
+    int64_t n = (int64_t)json_string_length(words);
+    while (n > 0 && is_blank(text[n - 1])) n--;
+    for (; n > 0 && is_blank(*text); text++) n--;
+    if (n == 0 || has(m, text, n)) return true;
+    json_t *trimmed = json_stringn(text, (size_t)n);
+    char *spelt = trimmed ? ml_json_dump(trimmed, JSON_ENCODE_ANY) : NULL;
+    bool found = spelt && has(m, spelt + 1, (int64_t)strlen(spelt) - 2);
+    free(spelt);
+    json_decref(trimmed);
+    return found;
+}
+
+static bool shows_content(const ml_marked_text *m, const json_t *content)
+{
+    size_t i;
+    json_t *part;
+    if (json_is_string(content)) return shows(m, content);
+    json_array_foreach((json_t *)content, i, part)
+    {
+        if (!shows(m, json_object_get(part, "text"))) return false;
+    }
+    return true;
+}
+
+static void note_left_out(ml_chat_report *r, const ml_conversation *c, const ml_marked_text *m,
+                          int64_t line)
+{
+    for (int64_t i = 0; i < c->count; i++) {
+        const json_t *message = json_array_get(c->messages, (size_t)i);
+        if (shows_content(m, json_object_get(message, "content"))) continue;
+        if (r->left_out++ > 0) continue;
+        r->left_out_line = line;
+        r->left_out_message = i + 1;
+        snprintf(r->left_out_role, sizeof r->left_out_role, "%s", ml_conversation_role(c, i));
+    }
+}
+
+/* Whether the last target that is more than blanks is a special token. */
+static ml_status ends_its_turn(ml_chat *chat, const ml_ids *ids, bool *out)
+{
+    *out = false;
+    for (int64_t i = ids->count - 1; i >= 0; i--) {
+        if (!chat->mask[i]) continue;
+        chat->token.length = 0;
+        ml_status st = ml_tokenizer_decode(chat->tokenizer, &ids->data[i], 1, &chat->token);
+        if (st != ML_OK) return st;
+        bool blank = true;
+        for (int64_t k = 0; k < chat->token.length; k++)
+            blank = blank && is_blank(chat->token.data[k]);
+        *out = ml_tokenizer_is_special(chat->tokenizer, ids->data[i]);
+        if (*out || !blank) break;
+    }
+    return ML_OK;
+}
+
+static ml_status write_example(ml_chat *chat, const ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    const uint8_t *mask = chat->mask;
+    chat->example.length = 0;
+    for (int64_t i = 0; i <= ids->count; i++) {
+        bool before = i > 0 && mask[i - 1], now = i < ids->count && mask[i];
+        if (before && !now) ML_TRY(ml_text_printf(&chat->example, "⟧"));
+        if (now && !before) ML_TRY(ml_text_printf(&chat->example, "⟦"));
+        if (i < ids->count)
+            ML_TRY(ml_tokenizer_decode(chat->tokenizer, &ids->data[i], 1, &chat->example));
+    }
+done:
+    return st;
+}
+
+static ml_status note(ml_chat *chat, const ml_conversation *c, const ml_marked_text *m,
+                      int64_t line, const ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    ml_chat_report *r = &chat->report;
+    bool ends;
+    if (r->conversations++ == 0) ML_TRY(write_example(chat, ids));
+    r->tokens += ids->count;
+    for (int64_t i = 1; i < ids->count; i++) r->targets += chat->mask[i];
+    r->last_only += m->last_only;
+    r->dated = r->dated || m->dated;
+    r->by_blocks = r->by_blocks || m->by_blocks;
+    note_left_out(r, c, m, line);
+    ML_TRY(ends_its_turn(chat, ids, &ends));
+    r->without_end += !ends;
+done:
+    return st;
+}
+
+/* ---- conversations ------------------------------------------------------------------------- */
+
+ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line, ml_ids *ids,
+                         const uint8_t **mask)
+{
+    ml_status st = ML_OK;
+    ml_conversation conversation = {0};
+    ml_marked_text marked = {0};
+    ids->count = 0;
+    ML_TRY(ml_conversation_read(&conversation, object));
+    ML_TRY(ml_chat_mark(&chat->renderer, &conversation, chat->loss, &marked));
+    ML_TRY(ml_tokenizer_encode(chat->tokenizer, marked.text, marked.length, true, ids));
+    ML_TRY(make_mask(chat, &marked, ids));
+    ML_TRY(note(chat, &conversation, &marked, line, ids));
+    *mask = chat->mask;
+done:
+    ml_marked_text_destroy(&marked);
+    ml_conversation_destroy(&conversation);
+    return st;
+}
+
+/* The messages of the prompt alone. */
+static ml_status read_prompt(ml_conversation *out, const char *json, int64_t length)
+{
+    ml_status st = ML_OK;
+    json_t *object = NULL;
+    json_error_t error;
+    ML_TRY(ml_json_parse(&object, json, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error));
+    if (!json_is_object(object) || !ml_conversation_is(object)) {
+        st = ml_fail(ML_INPUT, "no conversation; expected {\"messages\": [{\"role\": \"…\", "
+                               "\"content\": \"…\"}, …]}");
+        goto done;
+    }
+    ML_TRY(ml_conversation_read(out, object));
+    for (; out->given && out->count > out->given; out->count--)
+        (void)json_array_remove(out->messages, (size_t)out->count - 1);
+    json_incref(out->variables);
+done:
+    json_decref(object);
+    return st;
+}
+
+ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length, ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    ml_conversation conversation = {0};
+    json_t *answer = NULL, *variables = NULL;
+    ML_TRY(read_prompt(&conversation, json, length));
+    variables = conversation.variables;
+    ML_TRY(ml_chat_render(&chat->renderer, &conversation, true, NULL, 0, &answer));
+    const json_t *text = json_object_get(answer, "text");
+    st = ml_tokenizer_encode(chat->tokenizer, json_string_value(text),
+                             (int64_t)json_string_length(text), true, ids);
+done:
+    json_decref(answer);
+    json_decref(variables);
+    ml_conversation_destroy(&conversation);
+    return st;
+}
+
+ml_status ml_chat_end_token(ml_chat *chat, int32_t *out)
+{
+    ml_status st = ML_OK;
+    static const char trial[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\"}]}";
+    json_t *object = NULL;
+    json_error_t error;
+    ml_ids ids = {0};
+    const uint8_t *mask;
+    ml_chat_report kept = chat->report;
+    *out = -1;
+    ML_TRY(ml_json_parse(&object, trial, (int64_t)strlen(trial), 0, &error));
+    st = ml_chat_encode(chat, object, 0, &ids, &mask);
+    for (int64_t i = 0; st == ML_OK && i < ids.count; i++)
+        if (mask[i] && ml_tokenizer_is_special(chat->tokenizer, ids.data[i])) *out = ids.data[i];
+    if (st == ML_INPUT) {
+        ml_error_clear();
+        st = ML_OK;
+    }
+done:
+    chat->report = kept;
+    json_decref(object);
+    ml_ids_destroy(&ids);
+    return st;
+}

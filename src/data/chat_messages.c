@@ -1,0 +1,185 @@
+/* Conversations as people have them, read into one form: messages with role and content. */
+#include <inttypes.h>
+
+#include "data/chat_private.h"
+
+/* ShareGPT's names of roles, and what templates call them. */
+static const char *const share_gpt_roles[][2] = {
+    {"human", "user"},          {"user", "user"},      {"gpt", "assistant"},
+    {"chatgpt", "assistant"},   {"bing", "assistant"}, {"bard", "assistant"},
+    {"assistant", "assistant"}, {"system", "system"},  {"tool", "tool"},
+    {"observation", "tool"},    {NULL, NULL},
+};
+
+bool ml_conversation_is(const json_t *object)
+{
+    return json_object_get(object, "messages") || json_object_get(object, "conversations") ||
+           json_is_array(json_object_get(object, "prompt")) ||
+           json_is_array(json_object_get(object, "completion"));
+}
+
+/* ---- contents ------------------------------------------------------------------------------ */
+
+static ml_status check_part(const json_t *part)
+{
+    const json_t *type = json_object_get(part, "type"), *text = json_object_get(part, "text");
+    if (json_is_string(type) && strcmp(json_string_value(type), "text") != 0)
+        return ml_fail(ML_INPUT, "a part of type \"%.40s\" in its content; only text is read",
+                       json_string_value(type));
+    if (!json_is_string(type) || !json_is_string(text))
+        return ml_fail(ML_INPUT,
+                       "a part of its content is not {\"type\": \"text\", \"text\": \"…\"}");
+    return ML_OK;
+}
+
+static ml_status check_content(const json_t *content)
+{
+    size_t i;
+    json_t *part;
+    if (!content || json_is_null(content) || json_is_string(content)) return ML_OK;
+    if (!json_is_array(content))
+        return ml_fail(ML_INPUT, "its content is neither a text nor a list of parts");
+    json_array_foreach(content, i, part)
+    {
+        ml_status st = check_part(part);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+/* ---- messages ------------------------------------------------------------------------------ */
+
+/* {"from", "value"} as {"role", "content"}; further keys stay. */
+static json_t *from_share_gpt(const json_t *message)
+{
+    const char *from = json_string_value(json_object_get(message, "from"));
+    int i = 0;
+    while (from && share_gpt_roles[i][0] && strcmp(share_gpt_roles[i][0], from) != 0) i++;
+    if (!from || !share_gpt_roles[i][0]) {
+        (void)ml_fail(ML_INPUT,
+                      "\"from\" is %s%.40s%s; expected human, gpt, system, tool or observation",
+                      from ? "\"" : "", from ? from : "no text", from ? "\"" : "");
+        return NULL;
+    }
+    json_t *out = json_pack("{s:s, s:O}", "role", share_gpt_roles[i][1], "content",
+                            json_object_get(message, "value"));
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)message, key, value)
+    {
+        if (strcmp(key, "from") != 0 && strcmp(key, "value") != 0) json_object_set(out, key, value);
+    }
+    if (!out) (void)ml_fail(ML_INPUT, "\"value\" is missing");
+    return out;
+}
+
+static ml_status read_message(ml_conversation *c, json_t *message)
+{
+    ml_status st = ML_OK;
+    json_t *own = NULL;
+    if (!json_is_object(message)) return ml_fail(ML_INPUT, "is not an object");
+    if (json_object_get(message, "from") && !json_object_get(message, "role")) {
+        own = message = from_share_gpt(message);
+        if (!own) return ML_INPUT;
+    }
+    const json_t *role = json_object_get(message, "role");
+    if (!json_is_string(role) || json_string_length(role) == 0)
+        st =
+            ml_fail(ML_INPUT, "it has no \"role\"; expected {\"role\": \"…\", \"content\": \"…\"}");
+    if (st == ML_OK) st = check_content(json_object_get(message, "content"));
+    if (st == ML_OK && json_array_append(c->messages, message))
+        st = ml_fail(ML_RESOURCE, "out of memory");
+    json_decref(own);
+    return st;
+}
+
+static ml_status read_messages(ml_conversation *c, const json_t *object, const char *key)
+{
+    json_t *list = json_object_get(object, key), *message;
+    size_t i;
+    if (!json_is_array(list)) return ml_fail(ML_INPUT, "\"%s\" is not a list of messages", key);
+    json_array_foreach(list, i, message)
+    {
+        ml_status st = read_message(c, message);
+        if (st != ML_OK) return ml_fail_within(st, "%s, message %zu", key, i + 1);
+    }
+    c->count = (int64_t)json_array_size(c->messages);
+    return ML_OK;
+}
+
+/* A list, or a text that holds one, as data sets in columns have it. */
+static ml_status read_tools(ml_conversation *c, const json_t *object)
+{
+    const json_t *tools = json_object_get(object, "tools");
+    json_error_t error;
+    if (!tools || json_is_null(tools)) return ML_OK;
+    if (json_is_string(tools)) {
+        ml_status st = ml_json_parse(&c->tools, json_string_value(tools),
+                                     (int64_t)json_string_length(tools), 0, &error);
+        if (st != ML_OK) return ml_fail_within(st, "tools");
+    } else {
+        c->tools = json_incref((json_t *)tools);
+    }
+    size_t i;
+    json_t *tool;
+    bool good = json_is_array(c->tools);
+    json_array_foreach(c->tools, i, tool) good = good && json_is_object(tool);
+    return good ? ML_OK : ml_fail(ML_INPUT, "\"tools\" is not a list of objects");
+}
+
+static ml_status read_variables(ml_conversation *c, const json_t *object)
+{
+    c->variables = json_object_get(object, "chat_template_kwargs");
+    if (!c->variables || json_is_object(c->variables)) return ML_OK;
+    return ml_fail(ML_INPUT, "\"chat_template_kwargs\" is not an object of variables");
+}
+
+/* ---- the whole ----------------------------------------------------------------------------- */
+
+static ml_status read_prompt_and_completion(ml_conversation *c, const json_t *object)
+{
+    ml_status st = ML_OK;
+    if (!json_object_get(object, "prompt") || !json_object_get(object, "completion"))
+        return ml_fail(ML_INPUT, "there is a prompt or a completion of messages, but not both");
+    ML_TRY(read_messages(c, object, "prompt"));
+    c->given = c->count;
+    ML_TRY(read_messages(c, object, "completion"));
+    if (c->given == 0) st = ml_fail(ML_INPUT, "prompt has no message");
+done:
+    return st;
+}
+
+ml_status ml_conversation_read(ml_conversation *out, const json_t *object)
+{
+    ml_status st = ML_OK;
+    const bool messages = json_object_get(object, "messages"),
+               share_gpt = json_object_get(object, "conversations"),
+               pair = json_object_get(object, "prompt") || json_object_get(object, "completion");
+    *out = (ml_conversation){.messages = json_array()};
+    if (!out->messages) return ml_fail(ML_RESOURCE, "out of memory");
+    if (messages + share_gpt + pair > 1) {
+        st = ml_fail(ML_INPUT, "more than one conversation: expected one of messages, "
+                               "conversations, or prompt and completion");
+    } else if (pair) {
+        st = read_prompt_and_completion(out, object);
+    } else {
+        st = read_messages(out, object, messages ? "messages" : "conversations");
+    }
+    if (st == ML_OK && !out->count) st = ml_fail(ML_INPUT, "a conversation without a message");
+    if (st == ML_OK) st = read_tools(out, object);
+    if (st == ML_OK) st = read_variables(out, object);
+    if (st != ML_OK) ml_conversation_destroy(out);
+    return st;
+}
+
+void ml_conversation_destroy(ml_conversation *c)
+{
+    json_decref(c->messages);
+    json_decref(c->tools);
+    *c = (ml_conversation){0};
+}
+
+const char *ml_conversation_role(const ml_conversation *c, int64_t i)
+{
+    return json_string_value(json_object_get(json_array_get(c->messages, (size_t)i), "role"));
+}

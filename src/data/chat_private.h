@@ -1,0 +1,89 @@
+/* What the parts of chats share: a conversation read, rendered, and marked.
+ *
+ * chat_messages.c reads a JSON object as a conversation; chat_render.c has it rendered by the child
+ * process; chat_targets.c finds the answers in the text; chat.c makes tokens and mask of it. */
+#ifndef MPILORA_DATA_CHAT_PRIVATE_H
+#define MPILORA_DATA_CHAT_PRIVATE_H
+
+#include <jansson.h>
+
+#include "data/bpe.h"
+#include "io/child.h"
+#include "io/json.h"
+#include "mpilora/chat.h"
+
+/* ---- a conversation ------------------------------------------------------------------------ */
+
+typedef struct ml_conversation {
+    json_t *messages;  /* owned: objects with role and content */
+    json_t *tools;     /* owned: a list; NULL: none */
+    json_t *variables; /* borrowed: an object; NULL: none */
+    int64_t count;     /* of messages */
+    int64_t given;     /* so many of them are a prompt: none of these is an answer */
+} ml_conversation;
+
+/* Whether the object of a line is a conversation at all: by its keys, well made or not. */
+bool ml_conversation_is(const json_t *object);
+/* ML_INPUT naming the message, from 1, and what is wrong with it. */
+ml_status ml_conversation_read(ml_conversation *out, const json_t *object) ML_NODISCARD;
+void ml_conversation_destroy(ml_conversation *conversation);
+const char *ml_conversation_role(const ml_conversation *conversation, int64_t i);
+
+/* ---- rendering ----------------------------------------------------------------------------- */
+
+typedef struct ml_chat_renderer {
+    ml_child child;
+    char *setup; /* what the child is told first */
+    ml_text frame;
+} ml_chat_renderer;
+
+/* A beginning of a conversation: its first `count` messages, and whether the prompt of an answer
+ * follows them. */
+typedef struct ml_beginning {
+    int64_t count;
+    bool prompt;
+} ml_beginning;
+
+/* The set-up of the options: templates, tokens, bounds, date. */
+ml_status ml_chat_renderer_create(ml_chat_renderer *out, const ml_chat_options *options,
+                                  const char *date, const json_t *tokens) ML_NODISCARD;
+void ml_chat_renderer_destroy(ml_chat_renderer *renderer);
+/* The answer of the child, which it starts where there is none: {"text", "marks": the template has
+ * generation blocks, "spans": [[first byte, end], …] of these, "beginnings": [text or null, …],
+ * "dated"}. `prompt`: the prompt of an answer follows the whole. The caller ends it with
+ * json_decref. */
+ml_status ml_chat_render(ml_chat_renderer *renderer, const ml_conversation *conversation,
+                         bool prompt, const ml_beginning *beginnings, int64_t count,
+                         json_t **out) ML_NODISCARD;
+
+/* ---- targets ------------------------------------------------------------------------------- */
+
+typedef struct ml_span {
+    int64_t first, end; /* bytes */
+} ml_span;
+
+typedef struct ml_marked_text {
+    json_t *answer;   /* owned: what text points into */
+    const char *text; /* [length] */
+    int64_t length;
+    ml_span *spans; /* [count], in order, none empty */
+    int64_t count, capacity;
+    bool by_blocks;
+    bool last_only; /* earlier answers could not be told */
+    bool dated;
+} ml_marked_text;
+
+/* The text of a conversation and its answers in it. ML_INPUT where there is none, and as
+ * ml_chat_render. */
+ml_status ml_chat_mark(ml_chat_renderer *renderer, const ml_conversation *conversation,
+                       ml_chat_loss loss, ml_marked_text *out) ML_NODISCARD;
+void ml_marked_text_destroy(ml_marked_text *text);
+
+/* ---- for tokenize -------------------------------------------------------------------------- */
+
+/* The tokens of a training conversation, in the place of what *ids held, and their mask, which is
+ * borrowed until the next one; `line` for the report. */
+ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line, ml_ids *ids,
+                         const uint8_t **mask) ML_NODISCARD;
+
+#endif

@@ -1,0 +1,180 @@
+"""Conversations: what the templates of chat_cases.py make of them and which tokens carry loss; every shape that a line may have; templates that fail, loop, or reach for what
+the sandbox forbids."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import chat_cases
+from harness import PROGRAM, SOURCE, Checks, mpilora
+
+MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 4096\n"
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi "}, {"role": "assistant", "content": "One"}, {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nTwo"}]
+# What is printed of TALK, its targets marked, and whether its last answer alone is one.
+EXPECTED = {
+    "chatml": ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n<|im_start|>assistant\n⟦One<|im_end|>\n⟧<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"
+               "⟦<think>\nhm\n</think>\n\nTwo<|im_end|>\n⟧", False),
+    "marked": ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n<|im_start|>assistant\n⟦One<|im_end|>\n⟧<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"
+               "⟦<think>\nhm\n</think>\n\nTwo<|im_end|>\n⟧", False),
+    "headers": ("<s><|head|>system<|/head|>\n\nToday Date: 02 Jan 2026\n\nBe brief.<|eot|><|head|>user<|/head|>\n\nHi<|eot|><|head|>assistant<|/head|>\n\n⟦One<|eot|>⟧<|head|>user<|/head|>\n\n"
+                "And?<|eot|><|head|>assistant<|/head|>\n\n⟦<think>\nhm\n</think>\n\nTwo<|eot|>⟧", False),
+    "thinks": ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n<|im_start|>assistant\nOne<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"
+               "⟦<think>\nhm\n</think>\n\nTwo<|im_end|>\n⟧", True),
+    "turns": ("<s><turn>user\nBe brief.\n\nHi</turn>\n<turn>model\n⟦One</turn>\n⟧<turn>user\nAnd?</turn>\n<turn>model\n⟦<think>\nhm\n</think>\n\nTwo</turn>\n⟧", False),
+    "instructs": ("<s>[INST] Hi [/INST]One</s>[INST]And?[/INST]⟦<think>\nhm\n</think>\n\nTwo</s>⟧", True),
+    "ends": ("<|head|>system\nBe brief.<|end|>\n<|head|>user\n Hi <|end|>\n<|head|>assistant\nOne<|end|>\n<|head|>user\nAnd?<|end|>\n<|head|>assistant\n"
+             "⟦<think>\nhm\n</think>\n\nTwo<|end|>\n</s>⟧", True),
+    "reasons": ("<s>Be brief.[INST] Hi [/INST]One</s>[INST]And?[/INST]⟦\n\nTwo</s>⟧", True),
+    "channels": ("a[True, None, 1e+16]<|im_start|>system<|message|>Be brief.<|end|><|im_start|>user<|message|> Hi <|end|><|im_start|>assistant<|channel|>final<|message|>One<|end|>"
+                 "<|im_start|>user<|message|>And?<|end|><|im_start|>assistant⟦<|channel|>final<|message|><think>\nhm\n</think>\n\nTwo<|return|>⟧", True),
+}
+
+check = Checks()
+
+
+def tokenize(line, template="chatml.json", *options, code=0, says="", env=None):
+    """A file of one line, or of a list of them: its report. On another exit code, or without `says` in what it says, a fault."""
+    lines = line if isinstance(line, list) else [line]
+    with open("in.jsonl", "w") as file:
+        file.writelines(json.dumps(each) + "\n" for each in lines)
+    words = ["tokenize", "--base", "base.h5", *(["--chat-template", template] if template else []), "--date", "2026-01-02", *options, "in.jsonl", "out.h5"]
+    done = subprocess.run([PROGRAM, *words], text=True, capture_output=True, timeout=120, env={**os.environ, **(env or {})})
+    about = f"{template} {json.dumps(line)[:200]}"
+    check.that(done.returncode == code, f"{about}: exit code {done.returncode}, expected {code}: {done.stderr}")
+    check.that(says in done.stdout + done.stderr, f"{about}: says nothing of {says!r}: {done.stdout}{done.stderr}")
+    check.that(not code or done.stderr.count("\n") == 1, f"{about}: not one line of error: {done.stderr}")
+    return done.stdout + done.stderr
+
+
+def example(report):
+    """The conversation that the report shows."""
+    text = report.split("its targets between ⟦ and ⟧:\n", 1)[-1]
+    return text.split("\nwarning:")[0].split("warning:")[0].removesuffix("\n")
+
+
+def content():
+    with open("out.h5", "rb") as file:
+        return file.read()
+
+
+def test_templates():
+    for name, (text, last_only) in EXPECTED.items():
+        report = tokenize({"messages": TALK}, f"{name}.json")
+        check.that(example(report) == text, f"{name}: {example(report)!r}, expected {text!r}")
+        check.that(("their last answer alone" in report) == last_only, f"{name}: the last answer alone: not {last_only}: {report}")
+        tokenize({"messages": TALK}, f"{name}.json", "--loss", "all", **({"code": 3, "says": "line 1: message 3 (assistant)"} if last_only else {}))
+    report = tokenize({"messages": TALK}, "chatml.json", "--loss", "last")
+    check.that(example(report).count("⟦") == 1 and "⟦<think>" in report, f"--loss last: {report}")
+    tokenize({"messages": TALK}, "headers.json", says="writes the date: 2026-01-02")
+    tokenize({"messages": TALK}, "instructs.json", says="the first: line 1, message 1 (system)")
+    tokenize({"messages": TALK}, "plain.jinja", says="1 of 1 conversations have no token that ends an answer")
+
+
+def test_shapes():
+    plain = TALK[:4] + [{"role": "assistant", "content": "Two"}]
+    tokenize({"messages": plain})
+    expected = content()
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    same = {
+        "ShareGPT": {"conversations": [{"from": names[each["role"]], "value": each["content"]} for each in plain]},
+        "parts": {"messages": [{**each, "content": [{"type": "text", "text": each["content"][:2]}, {"type": "text", "text": each["content"][2:]}]} for each in plain]},
+        "null keys": {"messages": [{**each, "tool_calls": None, "name": None} for each in plain]},
+        "no tools": {"messages": plain, "tools": None},
+    }
+    for name, line in same.items():
+        tokenize(line)
+        check.that(content() == expected, f"{name}: another data set than that of messages")
+    report = tokenize({"prompt": plain[:4], "completion": plain[4:]})
+    check.that(example(report).count("⟦") == 1 and "⟦Two<|im_end|>" in report, f"prompt and completion: {report}")
+    report = tokenize({"prompt": plain[:4], "completion": plain[4:]}, "marked.json")
+    check.that(example(report).count("⟦") == 1 and "⟦Two<|im_end|>" in report, f"prompt and completion, blocks: {report}")
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    tokenize({"messages": plain, "tools": tools}, says='{"type": "function", "function": {"name": "look"}}\n<|im_end|>')
+    expected = content()
+    tokenize({"messages": plain, "tools": json.dumps(tools)})
+    check.that(content() == expected, "tools as a text: another data set than as a list")
+    tokenize({"messages": plain, "tools": tools}, "named.json", says="with tools")
+    tokenize({"messages": plain}, "named.json", says="<|im_start|>")
+    tokenize({"messages": TALK, "chat_template_kwargs": {"date_string": "a day"}}, "headers.json", says="Today Date: a day")
+    mixed = tokenize([{"prompt": "the river", "completion": " runs"}, {"messages": plain}, {"text": "to the sea"}])
+    check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
+
+
+def test_refusals():
+    for line, says in [
+        ({"messages": []}, "without a message"),
+        ({"messages": "Hi"}, "not a list"),
+        ({"messages": ["Hi"]}, "messages, message 1: is not an object"),
+        ({"messages": [{"content": "Hi"}]}, "message 1: it has no \"role\""),
+        ({"messages": [{"role": "user", "content": 3}]}, "neither a text nor a list"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, "a part of type \"image\""),
+        ({"messages": TALK[:2]}, "no message of the assistant"),
+        ({"conversations": [{"from": "alien", "value": "x"}]}, "\"from\" is \"alien\""),
+        ({"messages": TALK, "conversations": []}, "more than one conversation"),
+        ({"prompt": TALK[:2], "completion": "One"}, "\"completion\" is not a list"),
+        ({"prompt": TALK[:2]}, "not both"),
+        ({"prompt": TALK[:3], "completion": TALK[3:4]}, "in the completion"),
+        ({"messages": TALK, "tools": {"name": "x"}}, "\"tools\" is not a list"),
+        ({"messages": TALK, "chat_template_kwargs": 1}, "chat_template_kwargs"),
+    ]:
+        tokenize([{"messages": TALK}, line], code=3, says=says)
+        tokenize([{"messages": TALK}, line], code=3, says="in.jsonl: line 2: ")
+    tokenize({"messages": TALK}, None, code=3, says="--chat-template")
+    tokenize({"messages": TALK}, "chatml.json", "--loss", "some", code=2, says="--loss some")
+    tokenize({"messages": TALK}, "chatml.json", "--date", "yesterday", code=2, says="yesterday")
+    tokenize({"messages": TALK}, "nowhere.json", code=3, says="nowhere.json")
+    tokenize({"messages": TALK}, "none.json", code=3, says="none.json: has no chat_template")
+    tokenize({"messages": TALK}, code=2, says="python3-jinja2", env={"MPILORA_PYTHON": "no-such-python"})
+    tokenize({"messages": TALK}, code=3, says="ended with code 1", env={"MPILORA_PYTHON": "false"})
+    roles = TALK[:2] + TALK[3:]
+    tokenize({"messages": roles}, "turns.json", code=3, says="fails at message 3 (user): line 8 of the template: Conversation roles must alternate")
+
+
+def test_foreign_code():
+    """Each of these would do harm in a program's own process."""
+    for template, says in [
+        ("{{ messages[0].nothing + 1 }}", "at message 1 (system): line 1 of the template"),
+        ("{% for m in messages %}\n{{ m.content }}\n{% if m.role == 'assistant' %}{{ raise_exception('no\nanswers') }}{% endif %}{% endfor %}", "at message 3 (assistant): line 3 of the template: no answers"),
+        ("{% if %}", "line 1 of the template"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ messages.append(1) }}", "the sandbox forbids it"),
+        ("{{ ''.__class__.__mro__ }}", "the sandbox forbids it"),
+        ("{{ cycler.__init__.__globals__.os.system('touch harm') }}", "the sandbox forbids it"),
+        ("{% set ns = namespace(__class__=1) %}", "the sandbox forbids it"),
+        ("{{ 'x' * 10 ** 10 }}", "more memory than it is allowed"),
+        ("{% for a in range(70) %}{{ 'x' * 1000000 }}{% endfor %}", "characters of text"),
+        ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "more processor time than it is allowed"),
+    ]:
+        with open("foreign.jinja", "w") as file:
+            file.write(template)
+        tokenize({"messages": TALK}, "foreign.jinja", code=3, says=says)
+    check.that(not os.path.exists("harm"), "a template ran a command")
+
+
+def main():
+    if subprocess.run([os.environ.get("MPILORA_PYTHON", "python3"), "-c", "import jinja2"], capture_output=True).returncode:
+        print("jinja2 is not here: skipped")
+        sys.exit(77)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        size = chat_cases.make_tokenizer(SOURCE, "tokenizer")
+        with open("model.yaml", "w") as file:
+            file.write(MODEL.format(size))
+        mpilora("import", "--init", "random", "--config", "model.yaml", "--tokenizer", "tokenizer", "base.h5")
+        for name, template in chat_cases.TEMPLATES.items():
+            chat_cases.write_config(f"{name}.json", template)
+        chat_cases.write_config("none.json", None)
+        chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
+        with open("plain.jinja", "w") as file:
+            file.write("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
+        for test in (test_templates, test_shapes, test_refusals, test_foreign_code):
+            test()
+        os.chdir("/")
+    check.end()
+
+
+main()

@@ -1,0 +1,145 @@
+"""Chats beside transformers: ids of apply_chat_template, and masks. Where the template has generation blocks its own assistant mask; elsewhere the answers found by rendering
+and comparing in Python. Templates with the features of those that models ship (chat_cases.py) and, where the package trl is unpacked (pip install trl, or
+MPILORA_CHAT_TEMPLATES naming a folder of *.jinja), the real ones that it holds. For developers:
+
+    MPILORA=build/mpilora MPILORA_SOURCE_DIR=. venv/bin/python tests/interop/check_chats.py
+"""
+
+import datetime
+import glob
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+
+import h5py
+
+sys.path.insert(0, os.path.join(os.environ.get("MPILORA_SOURCE_DIR", "."), "tests"))
+import chat_cases  # noqa: E402
+from harness import SOURCE, Checks, mpilora  # noqa: E402
+
+COUNT = int(os.environ.get("MPILORA_CHATS", "1000"))
+DATE = "2026-01-02"
+NULL_TEXT = "\0"
+MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 65536\n"
+
+
+class Now(datetime.datetime):
+    """transformers asks for the time; mpilora has it pinned."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromisoformat(DATE)
+
+
+def read(path):
+    with h5py.File(path) as file:
+        tokens, offsets, mask = file["tokens"][:], file["offsets"][:], file["mask"][:]
+    return [(tokens[a:b].tolist(), mask[a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
+
+
+def render(tokenizer, conversation, messages, prompt=False):
+    """NULL_TEXT, which begins nothing, where the template refuses."""
+    try:
+        return tokenizer.apply_chat_template(messages, tools=conversation.get("tools"), tokenize=False, add_generation_prompt=prompt)
+    except Exception:
+        return NULL_TEXT
+
+
+def find_spans(tokenizer, conversation):
+    """Spans of characters: every answer's or, where one cannot be told, the last one's."""
+    messages = conversation["messages"]
+    whole = render(tokenizer, conversation, messages)
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    spans = []
+    for i in answers:
+        before, behind = render(tokenizer, conversation, messages[:i], True), render(tokenizer, conversation, messages[: i + 1])
+        if not whole.startswith(before) or not whole.startswith(behind) or len(before) >= len(behind):
+            break
+        spans.append((len(before), len(behind)))
+    else:
+        return spans
+    before = render(tokenizer, conversation, messages[: answers[-1]], True)
+    plain = render(tokenizer, conversation, messages[: answers[-1]])
+    if whole.startswith(before):
+        first = len(before)
+    elif whole.startswith(plain):
+        first = len(os.path.commonprefix([whole, before]))
+    else:
+        first = whole.rfind(messages[answers[-1]]["content"].strip(" \t\r\n"))
+    return [(first, len(whole))]
+
+
+def mask_of(offsets, spans):
+    return [int(any(end > first and start < last for first, last in spans)) for start, end in offsets]
+
+
+def mask_by_rendering(tokenizer, conversation):
+    whole = render(tokenizer, conversation, conversation["messages"])
+    return mask_of(tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"], find_spans(tokenizer, conversation))
+
+
+def has_blocks(tokenizer):
+    return re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template) is not None
+
+
+def real_templates():
+    package = importlib.util.find_spec("trl")
+    folder = os.environ.get("MPILORA_CHAT_TEMPLATES") or (package and os.path.join(os.path.dirname(package.origin), "chat_templates"))
+    for path in sorted(glob.glob(os.path.join(folder, "*.jinja"))) if folder else []:
+        with open(path) as file:
+            yield os.path.basename(path)[: -len(".jinja")], file.read()
+
+
+def is_usable(tokenizer, conversation):
+    """The template takes the conversation, and leaves a place for its loss."""
+    if render(tokenizer, conversation, conversation["messages"]) == NULL_TEXT:
+        return False
+    return has_blocks(tokenizer) or all(first >= 0 for first, _ in find_spans(tokenizer, conversation))
+
+
+def check_template(check, name, tokenizer, conversations, folder):
+    with open(f"{folder}/{name}.jsonl", "w") as file:
+        file.writelines(json.dumps(conversation) + "\n" for conversation in conversations)
+    chat_cases.write_config(f"{folder}/{name}.json", tokenizer.chat_template)
+    mpilora("tokenize", "--base", f"{folder}/base.h5", "--chat-template", f"{folder}/{name}.json", "--date", DATE, f"{folder}/{name}.jsonl", f"{folder}/{name}.h5", timeout=600)
+    blocks = has_blocks(tokenizer)
+    found, ids, masks = read(f"{folder}/{name}.h5"), 0, 0
+    check.that(len(found) == len(conversations), f"{name}: {len(found)} sequences of {len(conversations)} conversations")
+    for (tokens, mask), conversation in zip(found, conversations):
+        theirs = tokenizer.apply_chat_template(conversation["messages"], tools=conversation.get("tools"), return_dict=True, return_assistant_tokens_mask=blocks)
+        ids += tokens == theirs["input_ids"]
+        masks += mask == (theirs["assistant_masks"] if blocks else mask_by_rendering(tokenizer, conversation))
+    check.that(ids == len(conversations), f"{name}: ids of {ids} of {len(conversations)} conversations equal")
+    check.that(masks == len(conversations), f"{name}: masks of {masks} of {len(conversations)} conversations equal")
+    print(f"{name}: {len(conversations)} conversations, ids equal {ids}, masks equal {masks}")
+
+
+def main():
+    from transformers import AutoTokenizer
+    from transformers.utils import chat_template_utils
+
+    chat_template_utils.datetime = Now
+    check = Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        size = chat_cases.make_tokenizer(SOURCE, folder)
+        with open(f"{folder}/model.yaml", "w") as file:
+            file.write(MODEL.format(size))
+        mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--tokenizer", folder, f"{folder}/base.h5")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for name, template in chat_cases.TEMPLATES.items():
+            tokenizer.chat_template = template
+            check_template(check, name, tokenizer, chat_cases.make_conversations(name, COUNT), folder)
+        for name, template in real_templates():
+            tokenizer.chat_template = template
+            conversations = [each for each in chat_cases.make_conversations("plain", COUNT) if is_usable(tokenizer, each)]
+            if conversations:
+                check_template(check, name, tokenizer, conversations, folder)
+            else:
+                print(f"{name}: takes no content that is a text")
+    check.end()
+
+
+main()
