@@ -244,7 +244,8 @@ static inline float ml_half_to_float(uint16_t h)
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
              fraction = h & 0x3ffu, u;
     if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
-        float tiny = (float)fraction * 0x1p-24F;
+        float tiny =
+            (float)fraction * 5.9604644775390625e-8F; /* 2^-24; C++11 has no hexadecimal floats */
         return sign ? -tiny : tiny;
     }
     u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
