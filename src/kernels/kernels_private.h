@@ -78,7 +78,9 @@ typedef struct ml_vector_path {
 extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
     ml_vector_path_avx512; /* the last two on x86-64 only */
 
-/* choose.c. Names: NULL and "auto" choose. */
+/* choose.c. ml_backend.available of a backend that every processor can run. */
+bool ml_backend_anywhere(ml_dtype dtype);
+/* Names: NULL and "auto" choose. */
 ml_status ml_choose_backend(ml_kernels_owner *owner,
                             const ml_kernels_options *options) ML_NODISCARD;
 ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *options) ML_NODISCARD;
@@ -130,9 +132,8 @@ const char *ml_blas_kernel(void);
 /* ref/: each file fills its entries. */
 void ml_reference_products(ml_kernels *table);
 void ml_reference_norms(ml_kernels *table);
-void ml_reference_activations(ml_kernels *table);
+void ml_reference_exponentials(ml_kernels *table);
 void ml_reference_attention(ml_kernels *table);
-void ml_reference_cross_entropy(ml_kernels *table);
 void ml_reference_vectors(ml_kernels *table);
 
 #endif

@@ -83,12 +83,6 @@ static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, in
                               .ldc = ldc});
 }
 
-static bool available(ml_dtype dtype)
-{
-    (void)dtype;
-    return true;
-}
-
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     owner->packed_rows = packed_rows(options);
@@ -100,4 +94,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_native = {"native", available, scratch_floats, start, NULL};
+const ml_backend ml_backend_native = {"native", ml_backend_anywhere, scratch_floats, start, NULL};

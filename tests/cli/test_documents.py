@@ -136,6 +136,18 @@ def run_commands(checks, texts):
 # ---- what is written --------------------------------------------------------------------------------------------------------
 
 
+WALK = re.compile(r"^### ([^\n]+), (\d+) files\n(.*?)(?=^###? |\Z)", re.M | re.S)
+
+
+def check_walks(checks):
+    """Each walk of docs/architecture.md has as many files as its title says."""
+    walks = WALK.findall(read(f"{SOURCE}/docs/architecture.md"))
+    checks.that(len(walks) == 4, f"docs/architecture.md: {len(walks)} walks")
+    for title, said, text in walks:
+        named = set(re.findall(r"`(src/[\w./]+\.c)`", text))
+        checks.that(len(named) == int(said), f"docs/architecture.md: {title}: {said} files, but it names {len(named)}")
+
+
 def anchors(text):
     titles = re.findall(r"^#+ (.+)$", re.sub(FENCE, "", text), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -195,6 +207,7 @@ def main():
             checks.that(f"({os.path.basename(page)})" in index, f"docs/README.md does not list {page}")
         check_links(checks, page, text)
         check_files(checks, page, text)
+    check_walks(checks)
     check_exemptions(checks, texts)
     check_configuration(checks, texts["docs/configuration.md"])
     check_commands(checks, texts)

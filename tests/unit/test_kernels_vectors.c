@@ -192,7 +192,7 @@ static void caps(const ml_kernels *k, int64_t T, int64_t n)
     for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
 }
 
-/* The bounds that native/activations.c states; inputs from tiny to the far tails. */
+/* The bounds that native/exponentials.c states; inputs from tiny to the far tails. */
 static void activations(const ml_kernels *k, int64_t T, int64_t n)
 {
     const ml_kernels *ref = ml_kernels_reference();

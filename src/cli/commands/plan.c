@@ -56,12 +56,7 @@ static ml_status print_json(const ml_plan *p)
                   "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
                   method_json(&p->method[0]), method_json(&p->method[1]));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
-    char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
-    json_decref(o);
-    if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
-    puts(text);
-    free(text);
-    return ML_OK;
+    return plan_print_object(o);
 }
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }

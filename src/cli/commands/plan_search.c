@@ -11,6 +11,16 @@
 
 enum { RANKS_MOST = 1 << 20 };
 
+ml_status plan_print_object(json_t *o)
+{
+    char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
+    json_decref(o);
+    if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
+    puts(text);
+    free(text);
+    return ML_OK;
+}
+
 /* "256G" is 256·10^9 bytes, "256GiB" or "256Gi" 256·2^30. */
 static ml_status read_bytes(const char *text, int64_t *out)
 {
@@ -54,12 +64,7 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_module *modu
                           "method", method, "nodes", module->nodes, "ranks_per_node",
                           module->ranks_per_node, "memory_per_node",
                           (json_int_t)module->memory_per_node, "grids", fit, "rejected", others);
-    char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
-    json_decref(o);
-    if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
-    puts(text);
-    free(text);
-    return ML_OK;
+    return plan_print_object(o);
 }
 
 static void print_table(const ml_plan_list *list, const ml_plan_module *module, const char *method)

@@ -14,23 +14,13 @@ const table_column compare_columns[COMPARE_COLUMNS] = {
     TABLE_TOP("loss_first"),
     TABLE_TOP("loss_last"),
     TABLE_TOP("valid_loss"),
-    TABLE_MEMORY("frozen"),
-    TABLE_MEMORY("trainable"),
-    TABLE_MEMORY("gradient"),
-    TABLE_MEMORY("optimizer"),
-    TABLE_MEMORY("activation"),
-    TABLE_MEMORY("workspace"),
-    {"memory_total", "memory", "total_peak_bytes", NULL},
-    {"planned_total", "predicted", "total_bytes", NULL},
-    {"process_peak_bytes", "memory", "process_peak_bytes", NULL},
+    TABLE_MEMORIES,
     TABLE_TOP("ranks"),
 };
 
 int compare_column_find(const char *name)
 {
-    for (int i = 0; i < COMPARE_COLUMNS; i++)
-        if (!strcmp(compare_columns[i].name, name)) return i;
-    return -1;
+    return table_find_column(compare_columns, COMPARE_COLUMNS, name);
 }
 
 static void begin(const compare_options *o, const char *what, launch *c)

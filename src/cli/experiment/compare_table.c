@@ -25,12 +25,7 @@ static ml_status add_row(ml_text *text, const compare_options *o, const compare_
     ML_TRY(table_add_quoted(text, row->words));
     ML_TRY(ml_text_printf(text, ",%s,%" PRId64, ml_method_name(row->method), row->done));
     ML_TRY(table_add_number(text, o->base_loss));
-    for (int i = 0; i < COMPARE_COLUMNS; i++) {
-        table_spread s = spread_at(row, i);
-        ML_TRY(table_add_number(text, s.median));
-        ML_TRY(table_add_number(text, s.least));
-        ML_TRY(table_add_number(text, s.most));
-    }
+    for (int i = 0; i < COMPARE_COLUMNS; i++) ML_TRY(table_add_spread(text, spread_at(row, i)));
     ML_TRY(ml_text_printf(text, ","));
     ML_TRY(table_add_quoted(text, row->status));
     ML_TRY(ml_text_printf(text, "\n"));
@@ -43,9 +38,7 @@ static ml_status make_csv(const compare_options *o, const compare_row *rows, int
 {
     ml_status st = ML_OK;
     ML_TRY(ml_text_printf(text, "what,method,seeds,base_valid_loss"));
-    for (int i = 0; i < COMPARE_COLUMNS; i++)
-        ML_TRY(ml_text_printf(text, ",%s,%s_min,%s_max", compare_columns[i].name,
-                              compare_columns[i].name, compare_columns[i].name));
+    ML_TRY(table_add_heads(text, compare_columns, COMPARE_COLUMNS));
     ML_TRY(ml_text_printf(text, ",status\n"));
     for (int64_t i = 0; i < count; i++) ML_TRY(add_row(text, o, &rows[i]));
 done:

@@ -20,23 +20,13 @@ const table_column scale_columns[SCALE_COLUMNS] = {
     TABLE_STEP("allreduce_bytes"),
     TABLE_STEP("allreduce_bytes_passed"),
     TABLE_TOP("params_trainable"),
-    TABLE_MEMORY("frozen"),
-    TABLE_MEMORY("trainable"),
-    TABLE_MEMORY("gradient"),
-    TABLE_MEMORY("optimizer"),
-    TABLE_MEMORY("activation"),
-    TABLE_MEMORY("workspace"),
-    {"memory_total", "memory", "total_peak_bytes", NULL},
-    {"planned_total", "predicted", "total_bytes", NULL},
-    {"process_peak_bytes", "memory", "process_peak_bytes", NULL},
+    TABLE_MEMORIES,
     {"node_peak_bytes", "memory", "node_peak_bytes", NULL},
 };
 
 int scale_column_find(const char *name)
 {
-    for (int i = 0; i < SCALE_COLUMNS; i++)
-        if (!strcmp(scale_columns[i].name, name)) return i;
-    return -1;
+    return table_find_column(scale_columns, SCALE_COLUMNS, name);
 }
 
 /* ---- the child ----------------------------------------------------------------------------- */

@@ -61,12 +61,7 @@ static ml_status add_row(ml_text *text, const scale_options *o, const scale_expe
         e->done));
     ML_TRY(table_add_number(text, scale_efficiency(all, count, e)));
     ML_TRY(table_add_number(text, expected_bytes(e)));
-    for (int i = 0; i < SCALE_COLUMNS; i++) {
-        table_spread s = scale_spread_of(e, i);
-        ML_TRY(table_add_number(text, s.median));
-        ML_TRY(table_add_number(text, s.least));
-        ML_TRY(table_add_number(text, s.most));
-    }
+    for (int i = 0; i < SCALE_COLUMNS; i++) ML_TRY(table_add_spread(text, scale_spread_of(e, i)));
     ML_TRY(ml_text_printf(text, ","));
     ML_TRY(table_add_quoted(text, e->status));
     ML_TRY(ml_text_printf(text, "\n"));
@@ -80,9 +75,7 @@ static ml_status make_csv(const scale_options *o, const scale_experiment *all, i
     ml_status st = ML_OK;
     ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,threads,sequences,repetitions,"
                                 "efficiency,allreduce_bytes_expected"));
-    for (int i = 0; i < SCALE_COLUMNS; i++)
-        ML_TRY(ml_text_printf(text, ",%s,%s_min,%s_max", scale_columns[i].name,
-                              scale_columns[i].name, scale_columns[i].name));
+    ML_TRY(table_add_heads(text, scale_columns, SCALE_COLUMNS));
     ML_TRY(ml_text_printf(text, ",status\n"));
     for (int64_t i = 0; i < count; i++) ML_TRY(add_row(text, o, all, count, &all[i]));
 done:

@@ -8,6 +8,13 @@
 
 enum { MOST = 64 };
 
+int table_find_column(const table_column *columns, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (!strcmp(columns[i].name, name)) return i;
+    return -1;
+}
+
 double table_member(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
@@ -63,6 +70,25 @@ double table_median(const double *values, int64_t stride, int64_t count)
 ml_status table_add_number(ml_text *text, double x)
 {
     return isfinite(x) ? ml_text_printf(text, ",%.9g", x) : ml_text_printf(text, ",");
+}
+
+ml_status table_add_spread(ml_text *text, table_spread spread)
+{
+    ml_status st = ML_OK;
+    ML_TRY(table_add_number(text, spread.median));
+    ML_TRY(table_add_number(text, spread.least));
+    ML_TRY(table_add_number(text, spread.most));
+done:
+    return st;
+}
+
+ml_status table_add_heads(ml_text *text, const table_column *columns, int count)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; i < count && st == ML_OK; i++)
+        st = ml_text_printf(text, ",%s,%s_min,%s_max", columns[i].name, columns[i].name,
+                            columns[i].name);
+    return st;
 }
 
 ml_status table_add_quoted(ml_text *text, const char *words)

@@ -27,6 +27,19 @@ typedef struct table_column {
 #define TABLE_MEMORY(word) \
     {"memory_" word, "memory", word, NULL}, { "planned_" word, "predicted", word, NULL }
 
+/* What a run of any kind of experiment needs in memory, by category and in all. */
+#define TABLE_MEMORIES                                                                    \
+    TABLE_MEMORY("frozen"), TABLE_MEMORY("trainable"), TABLE_MEMORY("gradient"),          \
+        TABLE_MEMORY("optimizer"), TABLE_MEMORY("activation"), TABLE_MEMORY("workspace"), \
+        {"memory_total", "memory", "total_peak_bytes", NULL},                             \
+        {"planned_total", "predicted", "total_bytes", NULL},                              \
+    {                                                                                     \
+        "process_peak_bytes", "memory", "process_peak_bytes", NULL                        \
+    }
+
+/* The number of a column; −1: there is none of the name. */
+int table_find_column(const table_column *columns, int count, const char *name);
+
 double table_member(const json_t *object, const char *key); /* NaN where there is no such number */
 /* The columns that RUN_DIR/summary.json has, into value[]; false where it cannot be read. */
 bool table_read_summary(const char *run_dir, const table_column *columns, int count, double *value);
@@ -44,6 +57,9 @@ double table_median(const double *values, int64_t stride, int64_t count);
 
 ml_status table_add_number(ml_text *text,
                            double x) ML_NODISCARD; /* ",x", or "," where it is not finite */
+/* Three cells: median, least, most; and the three heads of each of some columns. */
+ml_status table_add_spread(ml_text *text, table_spread spread) ML_NODISCARD;
+ml_status table_add_heads(ml_text *text, const table_column *columns, int count) ML_NODISCARD;
 ml_status table_add_quoted(ml_text *text, const char *words) ML_NODISCARD;
 json_t *table_json_number(double x); /* null where it is not finite */
 /* A column of 64-bit floats, [rows, cols], or [rows] where cols is 0. */

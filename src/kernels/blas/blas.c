@@ -41,12 +41,6 @@ static void gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t
     ml_blas_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-static bool available(ml_dtype dtype)
-{
-    (void)dtype;
-    return true;
-}
-
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     (void)options;
@@ -56,4 +50,5 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_blas = {"blas", available, ml_panel_scratch_floats, start, NULL};
+const ml_backend ml_backend_blas = {"blas", ml_backend_anywhere, ml_panel_scratch_floats, start,
+                                    NULL};

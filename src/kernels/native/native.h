@@ -97,8 +97,7 @@ ML_INLINE float ml_native_max(int64_t n, const float *x)
 
 void ML_NATIVE(native_norms)(ml_kernels *table);
 void ML_NATIVE(native_query_key_norms)(ml_kernels *table);
-void ML_NATIVE(native_activations)(ml_kernels *table);
-void ML_NATIVE(native_cross_entropy)(ml_kernels *table);
+void ML_NATIVE(native_exponentials)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);
 void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                               float beta, float *y, int64_t ldy);

@@ -6,7 +6,8 @@
  * depend on who did it. */
 #include <omp.h>
 
-#include "kernels/native/pack.h"
+#include "kernels/native/native.h"
+#include "kernels/product.h"
 
 enum {
     ROWS_IN_L2 = 96,      /* of packed A, a multiple of every TILE_ROWS */
@@ -14,6 +15,133 @@ enum {
     LEAST_TASK_ROWS = 96, /* fewer make packing B too dear */
     GROUP_COLUMNS = 64    /* of B in one task: whole cache lines of every row */
 };
+
+/* The tile of C that stays in registers: rows × two vectors; the sums fill most of the 32 or 16
+ * registers, two hold B, one an element of A. */
+#if defined(__AVX512F__)
+enum { TILE_ROWS = 12 };
+#else
+enum { TILE_ROWS = 6 };
+#endif
+enum { TILE_VECTORS = 2, TILE_COLUMNS = TILE_VECTORS * ML_LANES };
+
+/* `lanes` rows of A or columns of B, `depth` deep. A: turned means [depth, lanes] in memory; B:
+ * turned means [lanes, depth]. */
+typedef struct matrix_part {
+    const char *data;
+    ml_dtype dtype;
+    int64_t ld, lanes, depth;
+    bool turned;
+} matrix_part;
+
+/* ---- packing ------------------------------------------------------------------------------- */
+
+/* A block of a matrix becomes panels of `width` lanes, [depth][width], so that the register tile
+ * reads one after the other; lanes that the matrix does not have are zero. A bf16 matrix is widened
+ * on the way. Rows of bf16 may begin at any number. */
+typedef uint32_t four_words __attribute__((vector_size(16), aligned(2), may_alias));
+typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
+
+ML_INLINE void turn_words(const void *const row[4], four_words out[4])
+{
+    const four_words a = *(const four_words *)row[0], b = *(const four_words *)row[1],
+                     c = *(const four_words *)row[2], d = *(const four_words *)row[3];
+    four_words ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+               ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    four_words cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+               cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+ML_INLINE void put(float *to, four_words bits) { *(four_words *)(void *)to = bits; }
+
+ML_INLINE float element_at(const void *x, bool bf16, int64_t i)
+{
+    return bf16 ? ml_bf16_to_float(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+
+/* Four lanes: rows of the matrix that run along the depth. */
+ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool bf16, float *to,
+                               int64_t width)
+{
+    const void *row[4];
+    four_words turned[4];
+    int64_t l = 0, step = bf16 ? 8 : 4, size = bf16 ? 2 : 4;
+    for (; l + step <= depth; l += step) {
+        for (int i = 0; i < 4; i++) row[i] = x + i * stride + l * size;
+        turn_words(row, turned);
+        for (int i = 0; i < 4; i++) {
+            if (bf16) { /* a word holds two numbers of the depth, the first below */
+                put(to + (l + 2 * i) * width, turned[i] << 16);
+                put(to + (l + 2 * i + 1) * width, turned[i] & 0xffff0000u);
+            } else
+                put(to + (l + i) * width, turned[i]);
+        }
+    }
+    for (; l < depth; l++)
+        for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, bf16, l);
+}
+
+ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
+                    float *to, int64_t width)
+{
+    int64_t i = 0;
+    for (; i + 4 <= lanes; i += 4)
+        turn_four_lanes(depth, x + i * stride, stride, bf16, to + i, width);
+    for (; i < width; i++)
+        for (int64_t l = 0; l < depth; l++)
+            to[l * width + i] = i < lanes ? element_at(x + i * stride, bf16, l) : 0;
+}
+
+ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
+                        float *to, const int width)
+{
+    for (int64_t l = 0; l < depth; l++) {
+        const char *row = x + l * stride;
+        float *out = to + l * width;
+        if (lanes == width && !bf16)
+            memcpy(out, row, (size_t)width * sizeof *out);
+        else if (lanes == width) {
+#pragma omp simd
+            for (int i = 0; i < width; i++) out[i] = element_at(row, bf16, i);
+        } else
+            for (int64_t i = 0; i < width; i++) out[i] = i < lanes ? element_at(row, bf16, i) : 0;
+    }
+}
+
+/* alpha·A → [depth][TILE_ROWS] */
+static void pack_rows(const matrix_part *part, float alpha, float *to)
+{
+    const char *x = part->data;
+    int64_t stride = part->ld * (int64_t)sizeof(float);
+    if (part->turned)
+        straight(part->depth, part->lanes, x, stride, false, to, TILE_ROWS);
+    else
+        turn(part->depth, part->lanes, x, stride, false, to, TILE_ROWS);
+    if (alpha == 1) return;
+    for (int64_t i = 0; i < part->depth * TILE_ROWS; i++) to[i] *= alpha;
+}
+
+/* B → [depth][TILE_COLUMNS] */
+static void pack_columns(const matrix_part *part, float *to)
+{
+    const char *x = part->data;
+    bool bf16 = part->dtype == ML_BF16;
+    int64_t stride = part->ld * (bf16 ? 2 : 4);
+    if (part->turned && bf16)
+        turn(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
+    else if (part->turned)
+        turn(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
+    else if (bf16)
+        straight(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
+    else
+        straight(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
+}
+
+/* ---- the register tile --------------------------------------------------------------------- */
 
 /* A tile: `depth` steps of rank one, then into C. */
 ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b,
@@ -89,6 +217,8 @@ static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float 
         }
 }
 
+/* ---- the product --------------------------------------------------------------------------- */
+
 /* What one part of the depth needs. */
 typedef struct pass {
     const ml_product *product;
@@ -109,7 +239,7 @@ static void pack_panel_of_a(const pass *p, int64_t panel)
                               .lanes = ml_min(TILE_ROWS, p->row + p->rows - row),
                               .depth = p->depth,
                               .turned = x->a_turned};
-    ML_NATIVE(pack_rows)(&part, x->alpha, p->scratch->packed_a + panel * TILE_ROWS * p->depth);
+    pack_rows(&part, x->alpha, p->scratch->packed_a + panel * TILE_ROWS * p->depth);
 }
 
 static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
@@ -120,7 +250,7 @@ static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, floa
         int64_t first = x->b_turned ? (column + j) * x->ldb + p->at : p->at * x->ldb + column + j;
         const matrix_part part = {(const char *)x->b + first * size, x->b_dtype, x->ldb,
                                   ml_min(TILE_COLUMNS, columns - j), p->depth,   x->b_turned};
-        ML_NATIVE(pack_columns)(&part, to + j * p->depth);
+        pack_columns(&part, to + j * p->depth);
     }
 }
 

@@ -33,8 +33,7 @@ static void fill(ml_kernels *table)
 {
     ML_NATIVE(native_norms)(table);
     ML_NATIVE(native_query_key_norms)(table);
-    ML_NATIVE(native_activations)(table);
-    ML_NATIVE(native_cross_entropy)(table);
+    ML_NATIVE(native_exponentials)(table);
     ML_NATIVE(native_vectors)(table);
     table->attention_forward = ML_NATIVE(attention_forward);
     table->attention_backward = ML_NATIVE(attention_backward);

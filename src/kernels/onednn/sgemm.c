@@ -32,12 +32,6 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
     ml_panel_backward(ml_onednn_sgemm, k, T, dy, ldy, w, beta, dx, ldx);
 }
 
-static bool available(ml_dtype dtype)
-{
-    (void)dtype;
-    return true;
-}
-
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     (void)options;
@@ -47,4 +41,5 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_onednn = {"onednn", available, ml_panel_scratch_floats, start, NULL};
+const ml_backend ml_backend_onednn = {"onednn", ml_backend_anywhere, ml_panel_scratch_floats, start,
+                                      NULL};
