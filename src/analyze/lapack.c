@@ -1,4 +1,5 @@
-/* LAPACK with its workspaces, and the BLAS on row-major matrices. */
+/* LAPACK's QR and SVD with their workspaces, and products of the BLAS, on row-major matrices:
+ * Fortran sees each of them transposed. */
 #include "analyze/lapack.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* Singular values of W and of ΔW at every module. */
+/* The singular values of W, and of ΔW = scale·B·A where there is an adapter, at every module of a
+ * study: W's by ScaLAPACK over all ranks, ΔW's on each rank from the small factors. */
 #include "analyze/spectrum.h"
 #include "analyze/directions.h"
 #include "analyze/singular_values.h"

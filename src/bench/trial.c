@@ -1,4 +1,5 @@
-/* A training step in memory: the session of a run without its files. */
+/* A trial is a training step in memory: the session of a run of a base, or of random weights, on
+ * random tokens and without files, so that a step can be timed by itself. */
 #include "bench/trial.h"
 
 #include <inttypes.h>

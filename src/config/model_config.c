@@ -1,4 +1,5 @@
-/* The keys of a model description. */
+/* The keys of a model description, as configs/models/ has them. What a description leaves out is
+ * what the family's table says. */
 #include <float.h>
 
 #include "config/table.h"

@@ -1,4 +1,5 @@
-/* Lists of layers, and numbers by the names of modules. */
+/* Two kinds of values of a configuration that name parts of a model are read and written here:
+ * lists of layers as [0, 3, 6-9], and numbers by the names of modules as {layers.0.attn.q: 4}. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,6 @@
-/* Reading a YAML document by a table of keys, and writing it. */
+/* A YAML document is read by a table of keys, and written by it again. Each value that stands in
+ * the document finds its row by its path; what no row names is refused with the nearest key, and
+ * what stands twice is refused with the line where it stood first. */
 #include "config/table.h"
 
 #include <yaml.h>

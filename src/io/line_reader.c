@@ -1,4 +1,5 @@
-/* Lines out of a stream. */
+/* Lines come one by one out of a file or a text in memory, of any length, without the line end; a
+ * read error names the file. */
 #include <errno.h>
 #include <inttypes.h>
 

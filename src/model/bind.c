@@ -1,4 +1,5 @@
-/* Storage of the weights, and the layers' pointers into it. */
+/* This file gives the weights their storage, one block in the order of the slots, and points the
+ * layers into it. Slots that train or that a method replaces lie apart. */
 #include <math.h>
 
 #include "model/model_private.h"

@@ -3,6 +3,20 @@
  * weight needs them. `lowest` is the first operation that trains: nothing before it is computed. */
 #include "model/model_private.h"
 
+void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                   const float *mean, const float *rstd, const float *dy, float *dx, bool add)
+{
+    const ml_kernels *k = m->kernels;
+    if (!norm->weight)
+        k->add(T * m->spec.width, dy, dx); /* only ever added */
+    else if (m->spec.norm == ML_NORM_LAYER)
+        k->layernorm_backward(T, m->spec.width, x, norm->weight, mean, rstd, dy, dx, add,
+                              norm->weight_gradient, norm->bias_gradient);
+    else
+        k->rmsnorm_backward(T, m->spec.width, x, norm->weight, m->spec.norm_plus_one, rstd, dy, dx,
+                            add, norm->weight_gradient);
+}
+
 /* Rows 0 … R−1 of x to their places among T rows, zeros between; from the end, since row[i] ≥ i. */
 static void scatter_rows(const ml_batch *batch, int64_t width, float *x)
 {

@@ -6,6 +6,20 @@
  * go on after attention. */
 #include "model/model_private.h"
 
+/* LayerNorm or RMSNorm, or nothing where the model has none in a place. */
+const float *norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                          float *y, float *mean, float *rstd)
+{
+    const ml_kernels *k = m->kernels;
+    float eps = (float)m->spec.norm_eps;
+    if (!norm->weight) return x;
+    if (m->spec.norm == ML_NORM_LAYER)
+        k->layernorm_forward(T, m->spec.width, x, norm->weight, norm->bias, eps, y, mean, rstd);
+    else
+        k->rmsnorm_forward(T, m->spec.width, x, norm->weight, m->spec.norm_plus_one, eps, y, rstd);
+    return y;
+}
+
 ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
 {
     return (ml_attention_shape){m->heads,

@@ -122,7 +122,7 @@ const float *saved_rows(const ml_model *m, const void *saved, int64_t first, flo
                         int64_t count); /* as fp32, converted into `wide` in bf16 */
 void release_activations(ml_model *m);
 
-/* pass_clock.c: from now on time belongs to `phase`. */
+/* pass.c: from now on time belongs to `phase`. */
 void pass_enter(ml_model *m, pass_phase phase);
 
 /* rope.c: rows of the first table for so many positions, and whether it has some of sequences
@@ -139,11 +139,11 @@ void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, f
 const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch);
 void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv);
 
-/* embedding.c */
+/* pass.c: token and position embedding into x. */
 void embed_forward(ml_model *m, const ml_batch *batch);
-void embed_backward(ml_model *m, const ml_batch *batch);
 
-/* norm.c: the norm of x, in y; x itself where the model has no such norm. */
+/* layer_forward.c, layer_backward.c: the norm of x, in y; x itself where the model has no such
+ * norm. */
 const float *norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
                           float *y, float *mean, float *rstd);
 void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,

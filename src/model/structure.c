@@ -1,4 +1,6 @@
-/* A model's structure on one rank: layers, slots, shards. */
+/* This file makes a model's structure on one rank out of its family's table: the linear layers
+ * with their parts, and for each tensor a slot that says which rows or columns of it this rank
+ * has. Nothing is allocated for weights here; bind.c does that. */
 #include <inttypes.h>
 
 #include "model/model_private.h"

@@ -1,4 +1,6 @@
-/* Every grid of some nodes, each planned for itself, and sorted. */
+/* Every grid that some nodes can form is planned for itself, with every activation mode and size
+ * of a micro-batch; those that fit are sorted by their tokens per second, the others keep the
+ * reason why they do not. */
 #include <inttypes.h>
 #include <stdlib.h>
 

@@ -1,4 +1,5 @@
-/* The few facts about Unicode that scoring needs. */
+/* The few facts about Unicode that scoring needs: which characters are blank, which are capitals
+ * and what their small letters are, and where a text is not UTF-8. */
 #include "score/characters.h"
 
 int64_t utf8_invalid(const char *text, int64_t length)

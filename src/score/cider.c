@@ -1,4 +1,5 @@
-/* CIDEr-D. */
+/* CIDEr-D (Vedantam et al. 2015, arXiv:1411.5726): the cosine of tf·idf vectors of n-grams, n from
+ * 1 to 4, with a Gaussian penalty for different lengths. */
 #include <math.h>
 
 #include "score/ngrams.h"

@@ -1,4 +1,5 @@
-/* Tokens as numbers: an open-addressing table of spellings. */
+/* Tokens become numbers, equal spellings the same number, by an open-addressing table; a corpus
+ * holds all outputs and references of a set in that form. */
 #include "score/corpus.h"
 
 struct token_list {

@@ -1,4 +1,6 @@
-/* METEOR, exact and stem matches. */
+/* METEOR (Denkowski and Lavie 2014) with exact and stem matches: output and reference are aligned
+ * word by word with as few crossings as possible, and precision, recall and the number of chunks
+ * make the score. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -1,4 +1,5 @@
-/* Sets out of jsonl: what `mpilora eval --generate` writes. */
+/* A set is read from the jsonl that `mpilora eval --generate` writes: each line an output with its
+ * references. */
 #include <inttypes.h>
 #include <jansson.h>
 

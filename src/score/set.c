@@ -1,4 +1,5 @@
-/* Sets of outputs with their references. */
+/* A set holds outputs, each with its references; all texts lie one after the other in one buffer.
+ */
 #include "score/set.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* Files of outputs and references are small; they are read at once. */
+/* Files of outputs and references are small, so they are read at once and then walked line by
+ * line; a byte-order mark at the beginning is no part of the text. */
 #include "score/text_lines.h"
 
 #include <errno.h>

@@ -1,4 +1,6 @@
-/* Requests for continuations. */
+/* Requests stand between texts and tokens: prompts are encoded, virtual tokens are put before and
+ * behind them, the replicas generate their shares of them and exchange the continuations, which
+ * become texts again. */
 #include "serve/requests.h"
 
 #include <inttypes.h>

@@ -1,4 +1,6 @@
-/* Greedy search, sampling and beam search for one continuation. */
+/* The search for one continuation: greedy and sampling have one row, a beam search has as many
+ * rows as beams and keeps the finished hypotheses sorted by their length-normalised scores, as
+ * Hugging Face's BeamSearchScorer does. */
 #include "serve/search.h"
 
 #include <math.h>

@@ -1,4 +1,6 @@
-/* A run from its start (or its newest checkpoint) to its end. */
+/* A run from its start, or from its newest checkpoint, to its end: the files are prepared, then
+ * steps follow each other with evaluations and saves where they are due, until the last step, a
+ * signal or the end of the job's time. */
 #include <inttypes.h>
 #include <math.h>
 

@@ -1,4 +1,5 @@
-/* summary.json: what a run was and what it took. */
+/* summary.json says what a run was and what it took: losses, rates, seconds by phase, bytes by
+ * category, and beside them what was predicted for the same run. What is not known is null. */
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>

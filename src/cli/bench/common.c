@@ -1,4 +1,5 @@
-/* What the subjects of `mpilora bench` share. */
+/* The subjects of `mpilora bench` share this: times of rounds with their median and spread, when
+ * to stop measuring, and checks of sizes, types and targets. */
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>

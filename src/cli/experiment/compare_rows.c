@@ -1,4 +1,5 @@
-/* What is to be compared, as the command line says it. */
+/* The rows of a comparison are read from the command line: methods with commas between them, each
+ * with its settings, and the seeds that each is to run with. */
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>

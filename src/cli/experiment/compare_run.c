@@ -1,4 +1,5 @@
-/* One run of a method, and what its summary says. */
+/* One run of a method is a child process under the launcher, whose output goes to a file;
+ * afterwards its summary.json gives the row's numbers. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>

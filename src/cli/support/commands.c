@@ -1,4 +1,4 @@
-/* The commands of mpilora, and what `mpilora --help` says of them. */
+/* The list of all commands of mpilora, and the overview that `mpilora --help` prints of them. */
 #include "cli/support/commands.h"
 
 /* Each lives in the file of its name. */

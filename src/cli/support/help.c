@@ -1,4 +1,5 @@
-/* The help of a command, wrapped for a terminal. */
+/* The help of one command is put together from its table of options and wrapped to the width of
+ * the terminal. */
 #include "cli/support/help.h"
 
 enum { WIDTH = 100, INDENT = 24 };

@@ -1,4 +1,5 @@
-/* A launcher's command line, and the process that it becomes. */
+/* A command line for a launcher (mpirun, srun or the user's own) is put together word by word and
+ * run as a child process, whose output goes to a file. */
 #include "cli/support/launch.h"
 
 #include <errno.h>

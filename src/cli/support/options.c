@@ -1,4 +1,5 @@
-/* Table-driven command lines. */
+/* A command line is read by a table of options: one row says an option's name, kind, place in a
+ * struct and help text. Whatever no row names is refused with the usage. */
 #include "cli/support/options.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* The prompts and adapters of `generate`. */
+/* The prompts and adapters of `mpilora generate` come from the command line or from a file of
+ * lines; an adapter has a name there, by which a prompt says which one it is for. */
 #include "cli/support/prompts.h"
 
 #include <errno.h>

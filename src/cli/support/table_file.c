@@ -1,4 +1,5 @@
-/* Cells, columns and medians of tables. */
+/* What the tables of `scale` and `compare` have in common: numbers out of summary.json, medians
+ * and spreads, cells of a CSV file, columns of an HDF5 file. */
 #include "cli/support/table_file.h"
 
 #include <math.h>

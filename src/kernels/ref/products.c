@@ -1,4 +1,4 @@
-/* Reference products: three loops, sums in double. */
+/* The reference products are three loops each, with sums in double. */
 #include "kernels/kernels_private.h"
 
 static float weight_at(const ml_weight *w, int64_t row, int64_t col)

@@ -1,4 +1,6 @@
-/* Adapters in memory: made, checked, ended. */
+/* Adapters in memory are put together pair by pair, checked against a model (shapes, finite
+ * numbers, one pair a module, DoRA's magnitudes) and sorted in the model's order; and they are
+ * read from whichever kind of file a path leads to. */
 #include "store/adapter/adapter.h"
 
 #include <inttypes.h>

@@ -1,4 +1,6 @@
-/* The seal of a base file: a hash of all that HDF5 will parse. */
+/* The seal of a base file is the SHA-256 of all bytes that HDF5 will parse, that is, all but the
+ * tensors' contents. It stands in the user block with the places of the contents and is checked
+ * before HDF5 sees the file, which a malformed one can crash. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>

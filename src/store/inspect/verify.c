@@ -1,4 +1,6 @@
-/* Verifying: every kind of file by all the hashes that it carries. */
+/* Every kind of file is verified by all the hashes that it carries: bases, data sets, adapters,
+ * checkpoints and PEFT directories. Each finding is a line: right and what it is, or wrong and
+ * why. */
 #include "store/inspect/verify.h"
 
 #include <inttypes.h>
