@@ -78,7 +78,9 @@ typedef enum ml_layout {
     ML_LAYOUT_PAIRED,     /* rows of a head as pairs (i, i + h/2) beside each other; here the first
                              halves stand first */
     ML_LAYOUT_BY_HEAD,    /* a vector stored as heads × head_dim */
-    ML_LAYOUT_PLUS_ONE    /* a norm's weight stored as 1 + w */
+    ML_LAYOUT_PLUS_ONE,   /* a norm's weight stored as 1 + w */
+    ML_LAYOUT_GROUPED     /* fused q, k and v, cut by key/value heads: the rows of the queries that
+                             share one, of its key, of its value, then the next */
 } ml_layout;
 
 typedef struct ml_stored_name {
@@ -244,12 +246,14 @@ bool ml_family_has(const ml_model_spec *spec, const ml_family_tensor *row);
 
 typedef enum ml_format { ML_FORMAT_HUGGINGFACE, ML_FORMAT_GGUF } ml_format;
 
-/* Where another program's files hold a tensor: rows first … first + its own of `total` of the
- * stored tensor `name`, which is fused where these are more than its own. */
+/* Where another program's files hold a tensor: in the stored tensor `name` of `total` rows, which
+ * is fused where these are more than its own. Its rows stand there in runs, of which one begins
+ * `stride` rows behind the one before, the first at row `first`; where nothing is grouped there is
+ * one run. */
 typedef struct ml_stored_place {
     char name[128];
     ml_layout layout;
-    int64_t first, total;
+    int64_t first, total, run, stride;
 } ml_stored_place;
 
 /* Where another program's files hold a tensor, as ml_stored_place says.
@@ -259,6 +263,23 @@ typedef struct ml_stored_place {
  * Errors: none. */
 void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor, ml_format format,
                         ml_stored_place *out);
+
+/* The stored row that is row `row` of the tensor here; and how many rows from this one on follow
+ * one another there as here.
+ * Shapes: rows.
+ * Ownership: borrows `place`.
+ * Local.
+ * Errors: none. */
+int64_t ml_stored_row(const ml_stored_place *place, int64_t row);
+int64_t ml_stored_rows_together(const ml_stored_place *place, int64_t row);
+
+/* The outputs of PEFT's module that are the outputs of a target, which may be a part of the module
+ * or the fused one.
+ * Shapes: rows[out], out as ml_module_shape has it.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+void ml_peft_rows(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *rows);
 
 /* PEFT's whole path of a target in a layer: "model.layers.3.self_attn.q_proj".
  * Shapes: out[size] bytes.

@@ -167,6 +167,47 @@ void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor
         if (row == tensor->row) out->first = out->total;
         out->total += ml_extent_size(spec, row->rows);
     }
+    out->run = out->stride = ml_extent_size(spec, tensor->row->rows);
+    if (out->layout == ML_LAYOUT_PAIRED) out->run = out->stride = spec->head_dim;
+    if (out->layout == ML_LAYOUT_GROUPED) {
+        out->first /= spec->kv_heads;
+        out->run /= spec->kv_heads;
+        out->stride = out->total / spec->kv_heads;
+    }
+}
+
+int64_t ml_stored_row(const ml_stored_place *place, int64_t row)
+{
+    int64_t within = row % place->run, half = place->run / 2;
+    if (place->layout == ML_LAYOUT_PAIRED) within = 2 * (within % half) + within / half;
+    return place->first + row / place->run * place->stride + within;
+}
+
+int64_t ml_stored_rows_together(const ml_stored_place *place, int64_t row)
+{
+    return place->layout == ML_LAYOUT_PAIRED ? 1 : place->run - row % place->run;
+}
+
+/* The rows of one part, from rows[0] on; returns how many. */
+static int64_t rows_of_part(const ml_model_spec *spec, const ml_family_tensor *part, int64_t *rows)
+{
+    ml_stored_place place;
+    const ml_model_tensor tensor = {.row = part};
+    int64_t count = ml_extent_size(spec, part->rows);
+    ml_stored_place_of(spec, &tensor, ML_FORMAT_HUGGINGFACE, &place);
+    for (int64_t i = 0; i < count; i++) rows[i] = ml_stored_row(&place, i);
+    return count;
+}
+
+void ml_peft_rows(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *rows)
+{
+    if (row->present != ML_PRESENT_FUSED) {
+        (void)rows_of_part(spec, row, rows);
+        return;
+    }
+    for (const ml_family_tensor *r = spec->family->tensors; r->module; r++)
+        if (r->role == row->role && !r->bias && r->present != ML_PRESENT_FUSED)
+            rows += rows_of_part(spec, r, rows);
 }
 
 void ml_peft_path(const ml_family *family, const ml_family_tensor *row, int64_t layer, char *out,

@@ -26,23 +26,14 @@ static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
     return ML_OK;
 }
 
-/* The row of the stored tensor that is this row here. */
-static int64_t stored_row(const gguf_source *g, const ml_model_tensor *t, int64_t row)
-{
-    if (t->row->gguf.layout != ML_LAYOUT_PAIRED) return row;
-    int64_t h = g->spec->head_dim, in_head = row % h, half = h / 2;
-    return row - in_head + 2 * (in_head % half) + in_head / half;
-}
-
 static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored,
-                             const ml_model_tensor *t, const ml_stored_place *p, int64_t first,
-                             int64_t count, float *out)
+                             const ml_stored_place *p, int64_t first, int64_t count, float *out)
 {
     ml_status st = ML_OK;
     float *whole = NULL;
     ML_NEW(whole, stored->cols, ML_MEM_OTHER, "a vector");
     ML_TRY(gguf_read_rows(&g->file, stored, 0, 1, whole));
-    for (int64_t i = 0; i < count; i++) out[i] = whole[p->first + stored_row(g, t, first + i)];
+    for (int64_t i = 0; i < count; i++) out[i] = whole[ml_stored_row(p, first + i)];
 done:
     ml_memory_free(whole);
     return st;
@@ -55,12 +46,11 @@ ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, 
     ml_stored_place p;
     place_of(g, t, &p);
     const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
-    if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
-    if (t->row->gguf.layout != ML_LAYOUT_PAIRED)
-        return gguf_read_rows(&g->file, stored, p.first + first, count, out);
-    for (int64_t i = 0; i < count; i++) {
-        ml_status st = gguf_read_rows(&g->file, stored, p.first + stored_row(g, t, first + i), 1,
-                                      out + i * t->cols);
+    if (t->vector) return read_vector(g, stored, &p, first, count, out);
+    for (int64_t i = 0, n; i < count; i += n) {
+        n = ml_min(count - i, ml_stored_rows_together(&p, first + i));
+        ml_status st =
+            gguf_read_rows(&g->file, stored, ml_stored_row(&p, first + i), n, out + i * t->cols);
         if (st != ML_OK) return st;
     }
     return ML_OK;

@@ -1,7 +1,7 @@
 /* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the
  * base, or of several side by side where the family's table gives them one name (GPT-2's c_attn is
- * q, k and v); a block of rows of a matrix that is stored in × out is a block of the base's
- * columns. */
+ * q, k and v), whole or a group of heads at a time; a block of rows of a matrix that is stored
+ * in × out is a block of the base's columns. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,6 +20,7 @@ typedef struct stored {
     ml_model_tensor part[PARTS];
     bool transposed, vector;
     int64_t total, cols; /* outputs of all parts, inputs */
+    int64_t groups;      /* that the outputs of each part are cut into */
     ml_dtype dtype;
     int64_t bytes;
 } stored;
@@ -47,6 +48,7 @@ static void add_part(writer *w, const ml_model_tensor *t)
         s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
         s->vector = t->vector;
         s->total = place.total;
+        s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;
         s->cols = t->cols;
         s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
         s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
@@ -111,11 +113,12 @@ static ml_status put_values(writer *w, ml_dtype dtype, int64_t count)
     return put(w, bytes, count * (int64_t)ml_dtype_size(dtype));
 }
 
-static ml_status put_rows(writer *w, const stored *s, const ml_model_tensor *t)
+static ml_status put_rows(writer *w, const stored *s, const ml_model_tensor *t, int64_t first,
+                          int64_t count)
 {
     int64_t step = ml_max(1, BLOCK / t->cols);
-    for (int64_t row = 0; row < t->rows; row += step) {
-        int64_t n = ml_min(step, t->rows - row);
+    for (int64_t row = first; row < first + count; row += step) {
+        int64_t n = ml_min(step, first + count - row);
         const ml_shard shard = {ML_SHARD_ROWS, 1, {{row, n}}};
         ml_status st = ml_base_read(w->base, t->name, &shard, ML_FP32, w->block);
         if (st == ML_OK) st = put_values(w, s->dtype, n * t->cols);
@@ -145,13 +148,24 @@ static ml_status put_transposed(writer *w, const stored *s)
     return ML_OK;
 }
 
+/* A group's rows of each part. */
+static ml_status put_groups(writer *w, const stored *s)
+{
+    for (int64_t group = 0; group < s->groups; group++)
+        for (int p = 0; p < s->nparts; p++) {
+            int64_t rows = s->part[p].rows / s->groups;
+            ml_status st = put_rows(w, s, &s->part[p], group * rows, rows);
+            if (st != ML_OK) return st;
+        }
+    return ML_OK;
+}
+
 static ml_status put_contents(writer *w)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; i < w->count; i++) {
         const stored *s = &w->list[i];
-        if (s->transposed) ML_TRY(put_transposed(w, s));
-        for (int p = 0; !s->transposed && p < s->nparts; p++) ML_TRY(put_rows(w, s, &s->part[p]));
+        ML_TRY(s->transposed ? put_transposed(w, s) : put_groups(w, s));
     }
 done:
     return st;

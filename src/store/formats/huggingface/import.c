@@ -220,7 +220,13 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     find_place(h, t, &place);
     hf_place at = hf_shards_find(&h->shards, place.name);
     if (is_transposed(t, &place)) return read_transposed(h, at, place.first + first, count, out);
-    return hf_shards_read(&h->shards, at, (place.first + first) * t->cols, count * t->cols, out);
+    for (int64_t i = 0, n; i < count; i += n) {
+        n = ml_min(count - i, ml_stored_rows_together(&place, first + i));
+        ml_status st = hf_shards_read(&h->shards, at, ml_stored_row(&place, first + i) * t->cols,
+                                      n * t->cols, out + i * t->cols);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */

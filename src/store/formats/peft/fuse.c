@@ -18,15 +18,23 @@ static float b_factor(const ml_adapter *adapter, const ml_adapter_pair *pair,
     return own == module || module == 0.0 ? 1.0F : (float)(own / module);
 }
 
-static void place(const ml_adapter *adapter, const ml_adapter_pair *pair, int64_t first_row,
-                  int64_t first_rank, ml_peft_module *m)
+static ml_status place(const ml_adapter *adapter, const ml_model_spec *spec,
+                       const ml_adapter_pair *pair, int64_t first_rank, ml_peft_module *m)
 {
+    ml_status st = ML_OK;
     float factor = b_factor(adapter, pair, m);
-    if (pair->m) memcpy(m->m + first_row, pair->m, (size_t)pair->out * sizeof *m->m);
+    int64_t layer, *rows = NULL;
+    ML_NEW(rows, pair->out, ML_MEM_OTHER, "the rows of an exported adapter");
+    ml_peft_rows(spec, ml_module_parse(spec, pair->module, &layer), rows);
     memcpy(m->a + first_rank * m->in, pair->a, (size_t)(pair->rank * m->in) * sizeof *m->a);
-    for (int64_t i = 0; i < pair->out; i++)
+    for (int64_t i = 0; i < pair->out; i++) {
+        if (pair->m) m->m[rows[i]] = pair->m[i];
         for (int64_t j = 0; j < pair->rank; j++)
-            m->b[(first_row + i) * m->rank + first_rank + j] = factor * pair->b[i * pair->rank + j];
+            m->b[rows[i] * m->rank + first_rank + j] = factor * pair->b[i * pair->rank + j];
+    }
+done:
+    ml_memory_free(rows);
+    return st;
 }
 
 /* How many of the pairs from `pair` on stand in the same module, and the sum of their ranks. */
@@ -66,11 +74,8 @@ static ml_status fuse(const ml_adapter *adapter, const ml_model_spec *spec, int6
                            lead->module, m->module, fused ? fused->target : "all");
         ML_NEW(m->m, m->out, ML_MEM_OTHER, "an exported adapter");
     }
-    for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++) {
-        int64_t layer;
-        place(adapter, &lead[i],
-              ml_module_first_row(spec, ml_module_parse(spec, lead[i].module, &layer)), at, m);
-    }
+    for (int64_t i = 0, at = 0; i < n; at += lead[i].rank, i++)
+        ML_TRY(place(adapter, spec, &lead[i], at, m));
 done:
     return st;
 }

@@ -96,6 +96,25 @@ done:
     return st;
 }
 
+/* values[out, cols] in the order of the module's outputs become those of the target's. */
+static ml_status reorder(const ml_model_spec *spec, const ml_family_tensor *row, int64_t out,
+                         int64_t cols, float *values)
+{
+    ml_status st = ML_OK;
+    int64_t *rows = NULL;
+    float *stored = NULL;
+    ML_NEW(rows, out, ML_MEM_OTHER, "the rows of an adapter");
+    ML_NEW(stored, out * cols, ML_MEM_OTHER, "the rows of an adapter");
+    ml_peft_rows(spec, row, rows);
+    memcpy(stored, values, (size_t)(out * cols) * sizeof *values);
+    for (int64_t i = 0; i < out; i++)
+        memcpy(values + i * cols, stored + rows[i] * cols, (size_t)cols * sizeof *values);
+done:
+    ml_memory_free(rows);
+    ml_memory_free(stored);
+    return st;
+}
+
 static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t layer, const char *path,
                            const ml_safetensors_entry *a, const ml_safetensors_entry *b)
 {
@@ -115,7 +134,11 @@ static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t laye
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
     ML_TRY(ml_safetensors_read(in->tensors, b, 0, b->count, pair->b));
-    if (in->config.dora) ML_TRY(read_magnitudes(in, path, pair));
+    ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
+    if (in->config.dora) {
+        ML_TRY(read_magnitudes(in, path, pair));
+        ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
+    }
 done:
     return st;
 }
