@@ -70,26 +70,27 @@ LLAMA_SCALED = {  # as transformers 5 writes it
     "tie_word_embeddings": True,
 }
 SHORT = 7  # a window shorter than most sequences
-MISTRAL = {  # heads that do not follow from the width, no window
+MISTRAL = {  # heads that do not follow from the width, every layer with a window
     **{k: v for k, v in LLAMA.items() if k not in ("attention_bias", "mlp_bias", "rope_scaling")},
     "architectures": ["MistralForCausalLM"],
     "model_type": "mistral",
     "head_dim": 10,
-    "sliding_window": None,
+    "sliding_window": SHORT,
 }
 QWEN2 = {  # head_dim follows from the width; biases on q, k and v without a key
     **{k: v for k, v in MISTRAL.items() if k != "head_dim"},
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
-    "use_sliding_window": False,
+    "use_sliding_window": True,  # from the second layer on
     "max_window_layers": 1,
     "tie_word_embeddings": True,
 }
-QWEN3 = {
+QWEN3 = {  # windows by layer_types
     **QWEN2,
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "head_dim": 20,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "attention_bias": True,
     "tie_word_embeddings": False,
 }
