@@ -447,68 +447,6 @@ double ml_model_backward_seconds(const ml_model *model);
  * Errors: none. */
 const char *ml_model_find_nonfinite(const ml_model *model);
 
-/* ---- sequences that grow ------------------------------------------------------------------- */
-
-/* Keys and values of several sequences ("slots") that grow token by token; what sequences have in
- * common from the beginning lies in memory once. */
-typedef struct ml_cache ml_cache;
-
-/* Room for `slots` sequences of at most `capacity` tokens, `rows` different tokens together. The
- * model must be reserved for max(capacity, slots) tokens without backward.
- * Shapes: tokens.
- * Ownership: *out is the caller's, who ends it with ml_cache_destroy; the model is borrowed until
- * then.
- * Local.
- * Errors: ML_RESOURCE. */
-ml_status ml_cache_create(ml_cache **out, const ml_model *model, int64_t slots, int64_t capacity,
-                          int64_t rows) ML_NODISCARD;
-
-/* Ends a cache; NULL is fine.
- * Shapes: none.
- * Ownership: takes `cache`.
- * Local.
- * Errors: none. */
-void ml_cache_destroy(ml_cache *cache);
-
-/* Tokens of a slot, and tokens that there is room for.
- * Shapes: tokens.
- * Ownership: borrows `cache`.
- * Local.
- * Errors: none. */
-int64_t ml_cache_length(const ml_cache *cache, int64_t slot);
-int64_t ml_cache_spare(const ml_cache *cache);
-
-/* Empties a slot.
- * Shapes: none.
- * Ownership: borrows `cache`.
- * Local.
- * Errors: none. */
-void ml_cache_clear(ml_cache *cache, int64_t slot);
-
-/* Slot `to` becomes the first n tokens of slot `from`, another one.
- * Shapes: tokens.
- * Ownership: borrows `cache`.
- * Local.
- * Errors: none. */
-void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
-
-/* The batch's sequences start slots anew, slot[i] the i-th. Needs a spare token for each of the
- * batch's. Every rank gets all V.
- * Shapes: logits[batch->rows, V].
- * Ownership: all borrowed.
- * Collective over tp.
- * Errors: none. */
-void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch,
-                      float *logits);
-
-/* One more token for each of `count` different slots, and the logits after it.
- * Shapes: slot[count], token[count], logits[count, V].
- * Ownership: all borrowed.
- * Collective over tp.
- * Errors: none. */
-void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
-                     const int32_t *token, float *logits);
-
 ML_END_DECLS
 
 #endif

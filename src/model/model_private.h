@@ -3,6 +3,7 @@
 #ifndef MPILORA_MODEL_MODEL_PRIVATE_H
 #define MPILORA_MODEL_MODEL_PRIVATE_H
 
+#include "mpilora/cache.h"
 #include "mpilora/family.h"
 
 /* The operations of a layer in forward order; operation `op` of layer l has the number l·ML_OPS +

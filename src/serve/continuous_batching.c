@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "mpilora/cache.h"
 #include "mpilora/generate.h"
 #include "serve/search.h"
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "mpilora/cache.h"
 #include "mpilora/generate.h"
 #include "mpilora/import.h"
 #include "mpilora/kernels.h"

@@ -1,0 +1,68 @@
+/* number: the two types that weights are stored in, conversions of single numbers, and the integer
+ * arithmetic of ranges. Everything is inline; base.h brings it along. */
+#ifndef MPILORA_NUMBER_H
+#define MPILORA_NUMBER_H
+
+#include <stdint.h>
+#include <string.h>
+
+typedef enum ml_dtype { ML_FP32, ML_BF16 } ml_dtype;
+
+static inline float ml_bf16_to_float(uint16_t b)
+{
+    uint32_t u = (uint32_t)b << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+static inline uint16_t ml_bf16_from_float(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t nan = (u >> 16) | 0x40u, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u
+                          ? nan
+                          : rounded); /* both sides made, so that loops become vector code */
+}
+
+/* IEEE 754 binary16; NaN stays NaN. */
+static inline float ml_half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
+             fraction = h & 0x3ffu, u;
+    if (exponent == 0) { /* zero or subnormal: a multiple of 2^-24 */
+        float tiny =
+            (float)fraction * 5.9604644775390625e-8F; /* 2^-24; C++11 has no hexadecimal floats */
+        return sign ? -tiny : tiny;
+    }
+    u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Number i of an array of either type. */
+static inline float ml_number_at(const void *data, ml_dtype dtype, int64_t i)
+{
+    return dtype == ML_BF16 ? ml_bf16_to_float(((const uint16_t *)data)[i])
+                            : ((const float *)data)[i];
+}
+
+static inline int64_t ml_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t ml_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ml_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Part `index` of n items cut into `parts` ranges whose lengths differ by at most one (the longer
+ * ones first). */
+static inline int64_t ml_part_start(int64_t n, int64_t parts, int64_t index)
+{
+    return n / parts * index + ml_min(index, n % parts);
+}
+static inline int64_t ml_part_count(int64_t n, int64_t parts, int64_t index)
+{
+    return n / parts + (index < n % parts ? 1 : 0);
+}
+
+#endif
