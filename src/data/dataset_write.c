@@ -110,14 +110,9 @@ static ml_status spool_piece(ml_dataset_writer *w)
 ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, const uint8_t *mask,
                                 int64_t count)
 {
+    ml_status st = ML_OK;
     if (count < 1) return ml_fail(ML_INTERNAL, "%s: an empty sequence cannot be stored", w->path);
-    if (w->sequences + 2 > w->capacity) {
-        int64_t *grown =
-            ml_memory_resize(w->offsets, w->capacity * 2, sizeof *grown, "sequence offsets");
-        if (!grown) return ML_RESOURCE;
-        w->offsets = grown;
-        w->capacity *= 2;
-    }
+    ML_GROW(w->offsets, w->sequences + 1, w->capacity, ML_MEM_OTHER, "sequence offsets");
     for (int64_t i = 0; i < count; i++) {
         if (tokens[i] < 0 || tokens[i] >= w->vocab)
             return ml_fail(ML_INPUT,
@@ -126,12 +121,11 @@ ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, con
                            tokens[i], w->vocab - 1);
         w->piece[w->filled++] = mask[i] ? tokens[i] : ~tokens[i];
         w->tokens++;
-        if (w->filled < PIECE) continue;
-        ml_status st = spool_piece(w);
-        if (st != ML_OK) return st;
+        if (w->filled == PIECE) ML_TRY(spool_piece(w));
     }
     w->offsets[++w->sequences] = w->tokens;
-    return ML_OK;
+done:
+    return st;
 }
 
 /* ---- the three parts, piece by piece ------------------------------------------------------- */

@@ -1,4 +1,6 @@
-/* The named collectives. */
+/* The named collectives: each is one call of MPI on the communicator of a group, cut into pieces
+ * that MPI's int counts can say, timed, and with its bytes counted. A group of one rank costs
+ * nothing. */
 #include "grid/grid_private.h"
 
 /* MPI counts are int: larger ones go in pieces. */

@@ -1,4 +1,5 @@
-/* A method's operations, and LoRA's own structures. */
+/* What the files of peft/ share: the operations that each method fills in (bind, initialise, load,
+ * collect, …), and the structures of LoRA's pairs, which several methods use. */
 #ifndef MPILORA_PEFT_PEFT_PRIVATE_H
 #define MPILORA_PEFT_PEFT_PRIVATE_H
 

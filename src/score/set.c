@@ -6,18 +6,6 @@
 
 #include "score/characters.h"
 
-/* Makes room for one more number behind `count`. */
-static ml_status reserve(int64_t **numbers, int64_t *capacity, int64_t count)
-{
-    if (count < *capacity) return ML_OK;
-    int64_t more = ml_max(64, *capacity * 2);
-    int64_t *grown = ml_memory_resize(*numbers, more, sizeof *grown, "a set of texts");
-    if (!grown) return ML_RESOURCE;
-    *numbers = grown;
-    *capacity = more;
-    return ML_OK;
-}
-
 ml_status ml_score_set_create(ml_score_set **out)
 {
     ml_status st = ML_OK;
@@ -48,7 +36,7 @@ static ml_status add_text(ml_score_set *set, const char *text, int64_t length)
     int64_t wrong = utf8_invalid(text, length);
     if (wrong >= 0)
         return ml_fail(ML_INPUT, "not valid UTF-8 at byte %" PRId64 " of the text", wrong + 1);
-    ML_TRY(reserve(&set->text, &set->text_capacity, set->texts + 1));
+    ML_GROW(set->text, set->texts + 1, set->text_capacity, ML_MEM_OTHER, "a set of texts");
     ML_TRY(ml_text_add(&set->bytes, text, length));
     set->text[++set->texts] = set->bytes.length;
     set->item[set->items] = set->texts;
@@ -58,11 +46,12 @@ done:
 
 ml_status ml_score_set_add_output(ml_score_set *set, const char *text, int64_t length)
 {
-    ml_status st = reserve(&set->item, &set->item_capacity, set->items + 1);
-    if (st != ML_OK) return st;
+    ml_status st = ML_OK;
+    ML_GROW(set->item, set->items + 1, set->item_capacity, ML_MEM_OTHER, "a set of texts");
     set->items++;
     st = add_text(set, text, length);
     if (st != ML_OK) set->items--;
+done:
     return st;
 }
 

@@ -1,4 +1,5 @@
-/* Requests for continuations: from texts or sequences to tokens, and back. */
+/* Requests for continuations: from texts or sequences to tokens, through the replicas of a job,
+ * and back to texts. */
 #ifndef MPILORA_SERVE_REQUESTS_H
 #define MPILORA_SERVE_REQUESTS_H
 

@@ -1,4 +1,5 @@
-/* Choosing tokens from logits: greedy, best candidates of several beams, sampling. */
+/* Tokens are chosen from logits: the largest (greedy), the best candidates of several beams, or
+ * one drawn by temperature, top-k and top-p in Hugging Face's order. */
 #include "serve/sample.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* A training run in progress. */
+/* A training run in progress: its session, how far it has come, what it is saving and what it
+ * writes to its files. One struct, which the files of train/ pass to each other. */
 #ifndef MPILORA_TRAIN_RUN_H
 #define MPILORA_TRAIN_RUN_H
 
