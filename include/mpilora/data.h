@@ -88,11 +88,11 @@ int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer);
 int64_t ml_tokenizer_spelled(const ml_tokenizer *tokenizer, const char *bytes, int64_t length);
 
 /* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string of bytes that the
- * vocabulary has.
+ * vocabulary has. An id beyond it, of a model whose vocabulary is padded, has no text.
  * Shapes: ids[count].
  * Ownership: `bytes` is the caller's; the rest is borrowed.
  * Local.
- * Errors: ML_INPUT for an id out of range; ML_RESOURCE. */
+ * Errors: ML_INPUT for a negative id; ML_RESOURCE. */
 ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count,
                               ml_text *bytes) ML_NODISCARD;
 

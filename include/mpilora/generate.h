@@ -13,9 +13,12 @@ ML_BEGIN_DECLS
 
 /* ---- tokens -------------------------------------------------------------------------------- */
 
+enum { ML_GENERATION_ENDS = 16 };
+
 typedef struct ml_generation {
-    int64_t max_new;         /* tokens at most */
-    int32_t end;             /* ends a continuation (and is not part of it); −1: none */
+    int64_t max_new;                 /* tokens at most */
+    int32_t end[ML_GENERATION_ENDS]; /* each of these ends a continuation (and is not part of it) */
+    int64_t ends;                    /* how many; 0: none */
     int64_t beams;           /* 1: greedy or sampling; more: beam search without early stopping */
     double length_penalty;   /* of beams: a hypothesis counts as Σ log p / length^penalty, its end
                                 included; Hugging Face's default is 1 */
@@ -69,7 +72,8 @@ typedef struct ml_prompt {
 typedef struct ml_generate_options {
     const char *base;
     ml_dtype precision;
-    ml_generation generation; /* `end` is taken from the tokenizer */
+    ml_generation generation; /* `end` is taken from the base: its tokenizer's end of text, and what
+                                 generation_config.json, else config.json, of its source names */
     int64_t together;         /* prompts at a time in each replica, at most */
     int64_t tp; /* ranks of a tensor-parallel group; 0: as many as the model's heads can be divided
                    among */

@@ -51,6 +51,43 @@ ml_dtype ml_base_dtype(const ml_base *base);
 const char *ml_base_tokenizer(const ml_base *base, int64_t *length);
 const char *ml_base_tokenizer_hash(const ml_base *base);
 
+/* Files of the source that a base keeps byte for byte, by their names as Hugging Face has them: the
+ * tokenizer's, the chat template, generation_config.json, and config.json for the special tokens
+ * that it names. Start from {0}; an empty text is a file that is not there. */
+enum { ML_BASE_FILES = 16 };
+typedef struct ml_base_files {
+    ml_text content[ML_BASE_FILES];
+} ml_base_files;
+
+/* The names, in the order of ml_base_files.
+ * Shapes: ML_BASE_FILES, then NULL.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+extern const char *const ml_base_file_names[];
+
+/* Ends what was read into `files`.
+ * Shapes: none.
+ * Ownership: takes what `files` owns.
+ * Local.
+ * Errors: none. */
+void ml_base_files_destroy(ml_base_files *files);
+
+/* The file of this name among them, NULL where it is not there.
+ * Shapes: none.
+ * Ownership: borrowed from `files`.
+ * Local.
+ * Errors: none. */
+const ml_text *ml_base_files_find(const ml_base_files *files, const char *name);
+
+/* Appends one of a base's files, or all of them; nothing where it is not there.
+ * Shapes: bytes.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: ML_INPUT where the base cannot be read; ML_RESOURCE; ML_INTERNAL for another name. */
+ml_status ml_base_read_file(const ml_base *base, const char *name, ml_text *out) ML_NODISCARD;
+ml_status ml_base_read_files(const ml_base *base, ml_base_files *out) ML_NODISCARD;
+
 /* Reads this rank's part of a tensor straight from the file (pread at the dataset's offset; never
  * the whole tensor), converted to `dtype`.
  * Shapes: out: the shard's ranges one after the other, contiguous.
@@ -96,14 +133,15 @@ int64_t ml_base_load_bytes(int64_t count, int threads);
  * rows, then finish. Until finish nothing is seen under the path. */
 typedef struct ml_base_writer ml_base_writer;
 
-/* Begins a base file beside `path`.
+/* Begins a base file beside `path`, with the files of its source; NULL: none.
  * Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
- * Ownership: *out is the caller's, until finish or discard; the rest is borrowed and copied.
+ * Ownership: *out is the caller's, until finish or discard; `files` is borrowed until then; the
+ * rest is borrowed and copied.
  * Local.
  * Errors: ML_RESOURCE where it cannot be written. */
 ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
-                                const char *source_hash) ML_NODISCARD;
+                                const char *source_hash, const ml_base_files *files) ML_NODISCARD;
 
 /* Rows [first_row, first_row + nrows) of a tensor, rounded once to the base's type.
  * Shapes: rows[nrows, columns of the tensor].

@@ -119,8 +119,7 @@ void ml_decode_trial_destroy(ml_decode_trial *t)
 ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
 {
     const int32_t first = 0;
-    const ml_generation greedy = {
-        .max_new = t->options.tokens, .end = -1, .beams = 1, .top_p = 1.0};
+    const ml_generation greedy = {.max_new = t->options.tokens, .beams = 1, .top_p = 1.0};
     ml_request request = {.prompt = &first, .length = 1, .out = t->out};
     ml_grid_barrier(t->session.grid);
     double start = ml_seconds();

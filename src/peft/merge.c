@@ -267,6 +267,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
                .sign = subtract && !original ? -1.0F : 1.0F};
     char source[ML_SHA256_HEX];
     int64_t length;
+    ml_base_files files = {0};
     const char *tokenizer = ml_base_tokenizer(base, &length);
     *result = (ml_merge_result){0};
     ML_TRY(check_mergeable(base, adapter, subtract && !original));
@@ -278,14 +279,16 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
                        path);
     ML_TRY(make_room(&m));
+    ML_TRY(ml_base_read_files(base, &files));
     ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base),
-                                 tokenizer, length, source));
+                                 tokenizer, length, source, &files));
     ML_TRY(copy_all(&m, &result->matrices));
     ml_base_writer *writer = m.writer;
     m.writer = NULL;
     ML_TRY(ml_base_writer_finish(writer));
 done:
     ml_base_writer_discard(m.writer);
+    ml_base_files_destroy(&files);
     ml_memory_free(m.rows);
     ml_memory_free(m.delta);
     ml_memory_free(m.merged);

@@ -53,7 +53,7 @@ static ml_status encode_prompts(job *j)
     ml_status st = ML_OK;
     const ml_generate_options *o = j->options;
     ML_TRY(requests_create(&j->requests, j->session.base, o->count, o->generation.max_new));
-    j->generation.end = ml_tokenizer_end_of_text(j->requests.tokenizer);
+    ML_TRY(requests_find_ends(&j->requests, j->session.base, &j->generation));
     for (int64_t i = 0; i < o->count; i++) {
         const ml_prompt *prompt = &o->prompts[i];
         const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];

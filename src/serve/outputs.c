@@ -122,7 +122,7 @@ ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *optio
     o->together = options->together;
     if (ml_grid_rank(s->grid) == 0) ML_TRY(ml_durable_may_write(options->path));
     ML_TRY(requests_create(&o->requests, s->base, sequences, o->generation.max_new));
-    o->generation.end = ml_tokenizer_end_of_text(o->requests.tokenizer);
+    ML_TRY(requests_find_ends(&o->requests, s->base, &o->generation));
     ML_NEW(o->prompt, sequences, ML_MEM_OTHER, "prompts");
     ML_NEW(o->references, sequences, ML_MEM_OTHER, "references");
     ML_TRY(read_prompts(o, s));

@@ -5,6 +5,8 @@
 
 #include <inttypes.h>
 
+#include "io/json.h"
+
 void requests_destroy(requests *r)
 {
     for (int64_t i = 0; r->prompt && i < r->count; i++) ml_ids_destroy(&r->prompt[i]);
@@ -41,6 +43,58 @@ ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64
 done:
     return st;
 }
+
+/* ---- what ends a continuation -------------------------------------------------------------- */
+
+static ml_status add_end(ml_generation *g, int64_t id, int64_t vocab)
+{
+    for (int64_t i = 0; i < g->ends; i++)
+        if (g->end[i] == id) return ML_OK;
+    if (id < 0 || id >= vocab) return ML_OK;
+    if (g->ends == ML_GENERATION_ENDS)
+        return ml_fail(ML_INPUT, "eos_token_id: more than %d tokens", (int)ML_GENERATION_ENDS);
+    g->end[g->ends++] = (int32_t)id;
+    return ML_OK;
+}
+
+/* One id or a list of them; *found false where the file does not say. */
+static ml_status read_ends(const ml_base *base, const char *name, ml_generation *g, bool *found)
+{
+    static const ml_json_key keys[] = {
+        {"eos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
+        {"eos_token_id[]", ML_JSON_INTEGER},
+        {NULL, 0}};
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    json_t *root = NULL;
+    int64_t vocab = ml_base_spec(base)->vocab;
+    *found = false;
+    ML_TRY(ml_base_read_file(base, name, &text));
+    if (!text.length) goto done;
+    ML_TRY(ml_json_read(&root, name, text.data, text.length));
+    ML_TRY(ml_json_check(root, keys));
+    const json_t *value = json_object_get(root, "eos_token_id");
+    *found = json_is_integer(value) || json_array_size(value) > 0;
+    if (json_is_integer(value)) ML_TRY(add_end(g, json_integer_value(value), vocab));
+    for (size_t i = 0; i < json_array_size(value); i++)
+        ML_TRY(add_end(g, json_integer_value(json_array_get(value, i)), vocab));
+done:
+    json_decref(root);
+    ml_text_destroy(&text);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
+}
+
+ml_status requests_find_ends(const requests *r, const ml_base *base, ml_generation *g)
+{
+    bool found;
+    g->ends = 0;
+    ml_status st = add_end(g, ml_tokenizer_end_of_text(r->tokenizer), ml_base_spec(base)->vocab);
+    if (st == ML_OK) st = read_ends(base, "generation_config.json", g, &found);
+    if (st == ML_OK && !found) st = read_ends(base, "config.json", g, &found);
+    return st;
+}
+
+/* ---- prompts ------------------------------------------------------------------------------- */
 
 static ml_status make_room(ml_ids *ids, int64_t count)
 {
@@ -116,6 +170,18 @@ done:
     return st;
 }
 
+/* Where one rank went on and another had ended, both would wait for ever. */
+static ml_status agree_on_ends(const ml_generation *g)
+{
+    char text[ML_GENERATION_ENDS * 12 + 1] = "";
+    size_t used = 0;
+    for (int64_t i = 0; i < g->ends; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%" PRId32, i ? " " : "",
+                                 g->end[i]);
+    return ml_grid_agree_on("the tokens that end a text", text,
+                            "give all ranks the same base file");
+}
+
 ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
                             const ml_generation *generation, int64_t together,
                             const ml_router *router)
@@ -123,7 +189,9 @@ ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
     int64_t dp = ml_grid_dp(grid), place = ml_grid_dp_rank(grid);
     int64_t mine = ml_part_start(r->count, dp, place),
             end = mine + ml_part_count(r->count, dp, place);
-    ml_status st = ml_grid_settle(
+    ml_status st = agree_on_ends(generation);
+    if (st != ML_OK) return st;
+    st = ml_grid_settle(
         ml_generate_tokens(model, generation, end - mine, r->request + mine, together, router));
     return st == ML_OK && dp > 1 ? exchange(r, grid, mine, end) : st;
 }

@@ -20,6 +20,10 @@ typedef struct requests {
 ml_status requests_create(requests *r, const ml_base *base, int64_t count,
                           int64_t max_new) ML_NODISCARD;
 void requests_destroy(requests *r);
+/* What ends a continuation: the tokenizer's end of text, and every one that the source's
+ * generation_config.json names, else its config.json. ML_INPUT for another kind of value. */
+ml_status requests_find_ends(const requests *r, const ml_base *base,
+                             ml_generation *generation) ML_NODISCARD;
 /* Prompt i from a text, behind the token that begins a text where the tokenizer has one; special
  * tokens that it spells are meant. */
 ml_status requests_encode(requests *r, int64_t i, const char *text) ML_NODISCARD;

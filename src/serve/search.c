@@ -36,7 +36,20 @@ done:
     return st;
 }
 
-int64_t search_candidates(const ml_generation *o, int64_t V) { return ml_max(V, 2 * o->beams); }
+/* So many candidates have as many among them as there are beams that do not end. */
+static int64_t beam_candidates(const ml_generation *o) { return ml_max(2, 1 + o->ends) * o->beams; }
+
+int64_t search_candidates(const ml_generation *o, int64_t V)
+{
+    return ml_max(V, beam_candidates(o));
+}
+
+static bool ends(const ml_generation *o, int32_t token)
+{
+    for (int64_t i = 0; i < o->ends; i++)
+        if (o->end[i] == token) return true;
+    return false;
+}
 
 static ml_status check_logits(const search *s, const float *logits)
 {
@@ -67,7 +80,7 @@ static void advance_one(search *s, float *logits, candidate *order)
     int32_t token = o->temperature > 0.0
                         ? sample_token(logits, s->V, o, s->number, s->length, order)
                         : greedy_token(logits, s->V);
-    if (token == o->end) {
+    if (ends(o, token)) {
         s->rows = 0;
         return;
     }
@@ -101,17 +114,17 @@ static void keep_finished(search *s, double sum, int64_t length, const int32_t *
     if (s->finished < B) s->finished++;
 }
 
-/* The next beams from 2B candidates; candidates that end go to the finished ones where they are
+/* The next beams from the best candidates; those that end go to the finished ones where they are
  * among the first B. */
 static void choose_beams(search *s, const candidate *order)
 {
     int64_t B = s->options->beams, width = s->options->max_new, length = s->length, chosen = 0;
     double score[B];
     bool last = length + 1 == width;
-    for (int64_t c = 0; c < 2 * B && chosen < B; c++) {
+    for (int64_t c = 0; c < beam_candidates(s->options) && chosen < B; c++) {
         const candidate *from = &order[c];
         const int32_t *text = s->text + from->row * width;
-        if (from->token == s->options->end) {
+        if (ends(s->options, from->token)) {
             if (c < B) keep_finished(s, from->score, length + 1, text, length);
             continue;
         }
@@ -142,7 +155,7 @@ static void advance_beams(search *s, float *logits, candidate *order)
     for (int64_t row = 0; row < s->rows; row++)
         s->base[row] = s->score[row] - log_sum_exp(logits + row * s->V, s->V);
     for (int64_t row = 0; row < s->rows; row++) forbid(s, row, logits);
-    best_candidates(logits, s->rows, s->V, s->base, 2 * B, order);
+    best_candidates(logits, s->rows, s->V, s->base, beam_candidates(s->options), order);
     choose_beams(s, order);
     s->length++;
     s->rows = is_settled(s) || s->length == s->options->max_new ? 0 : B;

@@ -18,6 +18,7 @@ static ml_status write_adapter(run *r, const char *path)
 
 typedef struct model_writer {
     ml_base_writer *file;
+    ml_base_files files;
     float *whole, *part;
 } model_writer;
 
@@ -33,8 +34,9 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     ML_NEW(w->part, most, ML_MEM_COMMUNICATION, "a gathered tensor");
     snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
     ml_sha256_of(identity, strlen(identity), source);
+    ML_TRY(ml_base_read_files(s->base, &w->files));
     ML_TRY(ml_base_writer_create(&w->file, path, ml_base_spec(s->base), s->config->precision,
-                                 tokenizer, length, source));
+                                 tokenizer, length, source, &w->files));
 done:
     return st;
 }
@@ -79,6 +81,7 @@ static ml_status write_model(run *r, const char *path)
         st = ml_grid_agree(s->grid, st);
     }
     ml_base_writer_discard(w.file);
+    ml_base_files_destroy(&w.files);
     ml_memory_free(w.whole);
     ml_memory_free(w.part);
     return st;

@@ -135,6 +135,47 @@ def check_tokenizer(checks, folder):
     checks.that(sorted(os.listdir(out)) == everything[:2], f"an export without a tokenizer holds {sorted(os.listdir(out))}")
 
 
+def generated(base):
+    """The bytes of a continuation: ids of the tokenizer above are bytes, ids beyond it have no text."""
+    words = harness.command("generate", "--base", base, "--prompt", "The", "--max-new", 8, "--precision", "fp32")
+    return subprocess.run(words, capture_output=True, timeout=120, check=True).stdout[:-1]
+
+
+def check_kept_files(checks, folder):
+    """What came beside the weights goes out byte for byte, after a merge, too; every token that generation_config.json, else config.json, names ends a continuation."""
+    source, base, merged, out = f"{folder}/chat", f"{folder}/chat.h5", f"{folder}/chat-merged.h5", f"{folder}/chat-out"
+    export(f"{folder}/random.h5", source)
+    harness.mpilora("import", source, base, "--dtype", "fp32")
+    whole = generated(base)
+    end = next((byte for byte in whole if byte != whole[0]), whole[0])
+    cut = whole[: whole.index(end)]
+    with open(f"{source}/config.json") as file:
+        config = json.load(file)
+    reference.write_json(f"{source}/config.json", config | {"eos_token_id": [257, end], "pad_token_id": 256, "bos_token_id": 257})
+    harness.mpilora("import", source, base, "--dtype", "fp32")
+    checks.that(generated(base) == cut != whole, f"config.json: {generated(base)!r}, expected {cut!r}")
+    reference.write_json(f"{source}/generation_config.json", {"eos_token_id": [256, 257], "temperature": 0.6})
+    with open(f"{source}/chat_template.jinja", "w", newline="") as file:
+        file.write("{% for m in messages %}<|im_start|>{{ m.role }}\r\n{% endfor %}")
+    reference.write_json(f"{source}/special_tokens_map.json", {"pad_token": "th", "additional_special_tokens": ["<|endoftext|>"]})
+    harness.mpilora("import", source, base, "--dtype", "fp32")
+    checks.that(generated(base) == whole, "generation_config.json does not stand above config.json")
+    factors = (([2, 40], bytes(320)), ([120, 2], bytes(960)))
+    harness.make_peft(f"{folder}/chat-adapter", 2, 4, {f"transformer.h.{layer}.attn.c_attn": factors for layer in range(2)})
+    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/chat-adapter", merged)
+    for label, file in (("import", base), ("merge", merged)):
+        export(file, out)
+        for name in sorted(os.listdir(source)):
+            same = os.path.exists(f"{out}/{name}") and open(f"{out}/{name}", "rb").read() == open(f"{source}/{name}", "rb").read()
+            checks.that(same or name in ("config.json", "model.safetensors"), f"{label}: {name} came back changed")
+        with open(f"{out}/config.json") as file:
+            config = json.load(file)
+            found = [config[key] for key in ("eos_token_id", "pad_token_id", "bos_token_id")]
+            checks.that(found == [[257, end], 256, 257], f"{label}: special tokens {found}")
+    export(f"{folder}/random.h5", out)
+    checks.that("chat_template.jinja" not in os.listdir(out), "the files of an earlier export stay")
+
+
 def check_refusals(checks, folder):
     base, out, taken = f"{folder}/llama-fp32.h5", f"{folder}/llama-fp32", f"{folder}/taken"
     os.makedirs(taken)
@@ -175,6 +216,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mpilora-export-") as folder:
         check_models(checks, folder)
         check_tokenizer(checks, folder)
+        check_kept_files(checks, folder)
         check_refusals(checks, folder)
     checks.end()
 

@@ -22,11 +22,12 @@ def main():
     for prompt in PROMPTS:
         plain = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, num_beams=4, eos_token_id=None, pad_token_id=0)[0].tolist()
         ends = {plain[len(prompt) + 3], plain[-1]}
+        likely = model(torch.tensor([prompt])).logits[0, -1].topk(12).indices[2:].tolist()  # ends that many beams meet at once
         for settings in SETTINGS:
-            for end in (None, *sorted(ends)):
+            for end in (None, *sorted(ends), likely):
                 out = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=end, pad_token_id=0, **settings)[0].tolist()[len(prompt) :]
-                if end in out:
-                    out = out[: out.index(end)]
+                stops = end if isinstance(end, list) else [end]
+                out = out[: next((i for i, token in enumerate(out) if token in stops), len(out))]
                 cases.append({"prompt": prompt, "end": -1 if end is None else end, **settings, "expected": out})
     with open(GOLDEN, "w") as file:
         json.dump(cases, file)

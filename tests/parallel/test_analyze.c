@@ -40,8 +40,8 @@ static char directory[64], base_path[96], a_path[96], b_path[96], out_path[96];
 static void write_base(const ml_model_spec *spec, ml_dtype dtype)
 {
     ml_base_writer *writer;
-    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH),
-                     ML_OK);
+    assert_int_equal(
+        ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH, NULL), ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);

@@ -72,17 +72,24 @@ static ml_status write_tensor(ml_base_writer *w, int64_t index)
     return st;
 }
 
+/* A file of the source that comes along. */
+static const char generation[] = "{\"eos_token_id\": [1, 2]}";
+
 static void write_file(ml_dtype dtype)
 {
     ml_base_writer *w;
     char source[ML_SHA256_HEX];
+    ml_base_files files = {0};
+    assert_int_equal(ml_text_add(&files.content[1], generation, (int64_t)strlen(generation)),
+                     ML_OK);
     ml_sha256_of("source", 6, source);
     assert_int_equal(ml_base_writer_create(&w, path, &spec, dtype, tokenizer,
-                                           (int64_t)strlen(tokenizer), source),
+                                           (int64_t)strlen(tokenizer), source, &files),
                      ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++)
         assert_int_equal(write_tensor(w, i), ML_OK);
     assert_int_equal(ml_base_writer_finish(w), ML_OK);
+    ml_base_files_destroy(&files);
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */
@@ -137,6 +144,7 @@ static void what_is_written_is_read(void **state)
         ml_base *base;
         int64_t length;
         char hash[ML_SHA256_HEX];
+        ml_text kept = {0};
         write_file(stored ? ML_BF16 : ML_FP32);
         if (ml_base_open(&base, path) != ML_OK) fail_msg("%s", ml_error_text());
         assert_int_equal(ml_base_dtype(base), stored ? ML_BF16 : ML_FP32);
@@ -147,6 +155,13 @@ static void what_is_written_is_read(void **state)
         assert_string_equal(ml_base_tokenizer_hash(base), hash);
         ml_sha256_of("source", 6, hash);
         assert_string_equal(ml_base_source_hash(base), hash);
+        assert_int_equal(ml_base_read_file(base, "generation_config.json", &kept), ML_OK);
+        assert_string_equal(kept.data, generation);
+        kept.length = 0;
+        assert_int_equal(ml_base_read_file(base, "merges.txt", &kept), ML_OK);
+        assert_int_equal(kept.length, 0);
+        assert_int_equal(ml_base_read_file(base, "notes.txt", &kept), ML_INTERNAL);
+        ml_text_destroy(&kept);
         for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++)
             for (int wanted = 0; wanted < 2; wanted++)
                 check_tensor(base, i, wanted ? ML_BF16 : ML_FP32);
@@ -239,7 +254,7 @@ static void an_unfinished_file_leaves_the_older_one(void **state)
     write_file(ML_FP32);
     assert_int_equal(ml_sha256_of_file(path, before), ML_OK);
     for (int discard = 0; discard < 2; discard++) {
-        assert_int_equal(ml_base_writer_create(&w, path, &spec, ML_BF16, "", 0, ""), ML_OK);
+        assert_int_equal(ml_base_writer_create(&w, path, &spec, ML_BF16, "", 0, "", NULL), ML_OK);
         assert_int_equal(write_tensor(w, 0), ML_OK);
         assert_int_equal(write_tensor(w, 2), ML_INTERNAL); /* out of order */
         if (discard)
@@ -251,7 +266,7 @@ static void an_unfinished_file_leaves_the_older_one(void **state)
     assert_int_equal(ml_sha256_of_file(path, after), ML_OK);
     assert_string_equal(before, after);
     assert_int_equal(
-        ml_base_writer_create(&w, "/tmp/no/such/place/base.h5", &spec, ML_FP32, "", 0, ""),
+        ml_base_writer_create(&w, "/tmp/no/such/place/base.h5", &spec, ML_FP32, "", 0, "", NULL),
         ML_RESOURCE);
 }
 

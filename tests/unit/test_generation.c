@@ -109,13 +109,23 @@ static void prefill(world *w, ml_cache *cache, int64_t slot, const int32_t *toke
     ml_model_prefill(w->model, cache, &slot, &batch, logits);
 }
 
+/* −1, one token or a list of them. */
+static void read_ends(const json_t *end, ml_generation *g)
+{
+    if (json_integer_value(end) >= 0) {
+        g->end[0] = (int32_t)json_integer_value(end);
+        g->ends = !json_is_array(end);
+    }
+    for (size_t i = 0; i < json_array_size(end); i++)
+        g->end[g->ends++] = (int32_t)json_integer_value(json_array_get(end, i));
+}
+
 static void check_continuation(world *w, const json_t *item, int64_t beams)
 {
     int32_t prompt[TOKENS], expected[TOKENS], found[TOKENS];
     int64_t n = read_ids(json_object_get(item, "input_ids"), prompt),
             all = read_ids(json_object_get(item, "expected"), expected), count;
     ml_generation g = {.max_new = json_integer_value(json_object_get(item, "max_length")) - n,
-                       .end = -1,
                        .beams = beams,
                        .length_penalty = 1.0,
                        .top_p = 1.0};
@@ -171,11 +181,11 @@ static void penalties_are_as_expected(void **state)
         json_t *list = json_object_get(item, "expected");
         int64_t all = json_array_size(list) ? read_ids(list, expected) : 0;
         ml_generation g = {.max_new = 16,
-                           .end = (int32_t)number_of(item, "end", -1),
                            .beams = (int64_t)number_of(item, "num_beams", 1),
                            .length_penalty = number_of(item, "length_penalty", 1.0),
                            .no_repeat_ngram = (int64_t)number_of(item, "no_repeat_ngram_size", 0),
                            .top_p = 1.0};
+        read_ends(json_object_get(item, "end"), &g);
         assert_int_equal(continue_one(w, prompt, n, &g, found, &count), ML_OK);
         if (count != all || memcmp(found, expected, (size_t)count * sizeof *found) != 0) {
             for (int64_t t = 0; t < ml_max(count, all); t++)
@@ -232,13 +242,8 @@ static void sampling_follows_its_seed(void **state)
     world *w = *state;
     int32_t prompt[3] = {5, 6, 7}, a[20], b[20], c[20];
     int64_t n;
-    ml_generation g = {.max_new = 20,
-                       .end = -1,
-                       .beams = 1,
-                       .temperature = 1.0,
-                       .top_k = 50,
-                       .top_p = 0.9,
-                       .seed = 4};
+    ml_generation g = {
+        .max_new = 20, .beams = 1, .temperature = 1.0, .top_k = 50, .top_p = 0.9, .seed = 4};
     assert_int_equal(continue_one(w, prompt, 3, &g, a, &n), ML_OK);
     assert_int_equal(continue_one(w, prompt, 3, &g, b, &n), ML_OK);
     g.seed = 5;

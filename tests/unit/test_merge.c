@@ -37,8 +37,8 @@ static int tear_down(void **state)
 static void write_base(const ml_model_spec *spec, ml_dtype dtype)
 {
     ml_base_writer *writer;
-    assert_int_equal(ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH),
-                     ML_OK);
+    assert_int_equal(
+        ml_base_writer_create(&writer, base_path, spec, dtype, "", 0, SOURCE_HASH, NULL), ML_OK);
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);

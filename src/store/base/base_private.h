@@ -5,6 +5,7 @@
  *   HDF5            /tensors/<name> contiguous, /tokenizer (canonical JSON, bytes); attributes of
  *     the root: format, version, architecture (JSON), dtype,
  *                   source_sha256, content_sha256, tokenizer_sha256
+ *     /files/<name>   bytes of the source's files; no contents, so under the seal
  *
  * A malformed file can crash the HDF5 library. The contents are too large to be hashed at each
  * start, so the seal is the SHA-256 of everything else: the user block's lines and all bytes
@@ -37,8 +38,19 @@ struct ml_base {
     char *tokenizer;
     int64_t tokenizer_length;
     int64_t ntensors;
-    int64_t *offset; /* [ntensors] */
+    int64_t *offset;             /* [ntensors] */
+    extent files[ML_BASE_FILES]; /* 0 bytes: not there */
 };
+
+/* files.c: the source's files. `put` makes a data set whose bytes are written later. */
+typedef bool (*base_put_dataset)(hid_t where, const char *name, hid_t type, int rank,
+                                 const hsize_t *dims, extent *place);
+bool base_files_lay_out(hid_t file, const ml_base_files *files, base_put_dataset put,
+                        extent place[ML_BASE_FILES]);
+ml_status base_files_write(int fd, const char *path, const ml_base_files *files,
+                           const extent place[ML_BASE_FILES]) ML_NODISCARD;
+/* Where they lie in an open file of `bytes` bytes: b->files. ML_INPUT. */
+ml_status base_files_locate(ml_base *b, hid_t file, int64_t bytes) ML_NODISCARD;
 
 /* spec_json.c */
 ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;

@@ -48,7 +48,7 @@ static ml_status copy_all(const import_source *source, ml_dtype dtype, const cha
     int64_t room = block_values(&source->spec);
     ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
     ML_TRY(ml_base_writer_create(&w, out, &source->spec, dtype, source->tokenizer.data,
-                                 source->tokenizer.length, source->hash));
+                                 source->tokenizer.length, source->hash, &source->files));
     for (int64_t i = 0; i < ml_model_tensor_count(&source->spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&source->spec, i, &t);
@@ -82,5 +82,6 @@ ml_status ml_import(const char *path, const char *hf_config, ml_dtype dtype, con
 done:
     if (source.close) source.close(source.self);
     ml_text_destroy(&source.tokenizer);
+    ml_base_files_destroy(&source.files);
     return st;
 }

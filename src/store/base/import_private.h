@@ -3,13 +3,15 @@
 #define MPILORA_STORE_BASE_IMPORT_PRIVATE_H
 
 #include "mpilora/import.h"
+#include "mpilora/store.h"
 
 /* A source of weights: what it is and rows [first, first + count) of each of its tensors, as
  * mpilora lays them out (out × in), in fp32. */
 typedef struct import_source {
     void *self;
     ml_model_spec spec;
-    ml_text tokenizer; /* canonical JSON; empty: none. Owned */
+    ml_text tokenizer;   /* canonical JSON; empty: none. Owned */
+    ml_base_files files; /* owned */
     char hash[ML_SHA256_HEX];
     ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count,
                            float *out);

@@ -68,7 +68,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     ML_TRY(source_hash(spec, seed, hash));
     room = ml_max(room, spec->mlp_width);
     ML_NEW(piece, room, ML_MEM_OTHER, "a piece of a tensor");
-    ML_TRY(ml_base_writer_create(&w, out, spec, dtype, json.data, json.length, hash));
+    ML_TRY(ml_base_writer_create(&w, out, spec, dtype, json.data, json.length, hash, NULL));
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);

@@ -120,7 +120,7 @@ done:
     return st;
 }
 
-static ml_status examine(ml_base *b, const extent *contents, int64_t n)
+static ml_status examine(ml_base *b, const extent *contents, int64_t n, int64_t bytes)
 {
     ml_status st = ML_OK;
     ml_hdf5_begin(NULL);
@@ -143,6 +143,7 @@ static ml_status examine(ml_base *b, const extent *contents, int64_t n)
     ML_NEW(b->offset, b->ntensors, ML_MEM_OTHER, "places of tensors");
     for (int64_t i = 0; i < b->ntensors; i++) ML_TRY(locate(b, group, i, contents, n));
     ML_TRY(get_tokenizer(b, file, contents[n - 1].offset + contents[n - 1].bytes));
+    ML_TRY(base_files_locate(b, file, bytes));
 done:
     if (group >= 0) H5Gclose(group);
     if (file >= 0) H5Fclose(file);
@@ -165,7 +166,7 @@ ml_status ml_base_open(ml_base **out, const char *path)
     }
     ML_TRY(ml_open_regular(path, &b->fd, &bytes));
     ML_TRY(base_seal_check(b->fd, path, bytes, &contents, &n));
-    ML_TRY(examine(b, contents, n));
+    ML_TRY(examine(b, contents, n, bytes));
     *out = b;
     b = NULL;
 done:

@@ -24,6 +24,8 @@ struct ml_base_writer {
     extent *place;                 /* [nplaces] */
     char *tokenizer;
     int64_t tokenizer_length;
+    const ml_base_files *files; /* borrowed; NULL: none */
+    extent file_place[ML_BASE_FILES];
     ml_sha256 *content;
     uint16_t *rounded; /* a piece in bf16 */
 };
@@ -91,6 +93,11 @@ static bool put_tensors(ml_base_writer *w, hid_t file)
     return good;
 }
 
+static bool put_files(ml_base_writer *w, hid_t file)
+{
+    return !w->files || base_files_lay_out(file, w->files, put_dataset, w->file_place);
+}
+
 static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture,
                            const char *source)
 {
@@ -114,7 +121,8 @@ static ml_status lay_out(ml_base_writer *w, const char *architecture, const char
     bool there = access(w->temporary, F_OK) == 0; /* else HDF5 may make it and fail after that */
     if (good) file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
     w->made = file >= 0 || !there;
-    good = file >= 0 && put_tensors(w, file) && put_attributes(w, file, architecture, source);
+    good = file >= 0 && put_tensors(w, file) && put_files(w, file) &&
+           put_attributes(w, file, architecture, source);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
     return ml_hdf5_end(good ? ML_OK : hdf5_failed(w), w->path);
@@ -137,7 +145,7 @@ static ml_status open_contents(ml_base_writer *w)
 
 ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
-                                const char *source_hash)
+                                const char *source_hash, const ml_base_files *files)
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
@@ -148,6 +156,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     w->dtype = dtype;
     w->ntensors = ml_model_tensor_count(spec);
     w->tokenizer_length = tokenizer_length;
+    w->files = files;
     w->nplaces = w->ntensors + (tokenizer_length > 0);
     if (snprintf(w->path, sizeof w->path, "%s", path) >= (int)sizeof w->path) {
         st = ml_fail(ML_USAGE, "%.64s…: the path is too long", path);
@@ -253,6 +262,7 @@ static ml_status seal_and_rename(ml_base_writer *w)
     if (w->tokenizer_length)
         ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length,
                              w->place[w->ntensors].offset));
+    if (w->files) ML_TRY(base_files_write(w->fd, w->temporary, w->files, w->file_place));
     ML_TRY(put_content_hash(w, hex));
     if (fstat(w->fd, &about))
         return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));

@@ -355,8 +355,24 @@ static json_t *spec_json(const ml_model_spec *s)
     return NULL;
 }
 
+/* The special tokens that the model's own configuration named, one or several each. */
+static ml_status copy_token_ids(json_t *o, const ml_text *source)
+{
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id",
+                                       "decoder_start_token_id"};
+    json_t *root = NULL;
+    ml_status st = ml_json_read(&root, "config.json", source->data, source->length);
+    for (size_t i = 0; st == ML_OK && i < sizeof keys / sizeof *keys; i++) {
+        json_t *value = json_object_get(root, keys[i]);
+        if (value && json_object_set(o, keys[i], value))
+            st = ml_fail(ML_RESOURCE, "config.json: out of memory");
+    }
+    json_decref(root);
+    return st;
+}
+
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
-                          ml_text *out)
+                          const ml_text *source, ml_text *out)
 {
     ml_status checked = check_biases(spec);
     if (checked != ML_OK) return checked;
@@ -365,6 +381,11 @@ ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end
         json_object_set_new(o, "torch_dtype",
                             json_string(dtype == ML_BF16 ? "bfloat16" : "float32"));
     if (o && end_of_text >= 0) json_object_set_new(o, "eos_token_id", json_integer(end_of_text));
+    if (o && source) checked = copy_token_ids(o, source);
+    if (checked != ML_OK) {
+        json_decref(o);
+        return checked;
+    }
     char *text = o ? ml_json_dump(o, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
     if (!text) return ml_fail(ML_RESOURCE, "config.json: out of memory");

@@ -13,29 +13,48 @@
 static const char weights_name[] = "model.safetensors", config_name[] = "config.json",
                   tokenizer_name[] = "tokenizer.json",
                   tokenizer_config_name[] = "tokenizer_config.json";
-static const char *const own_names[] = {weights_name, config_name, tokenizer_name,
-                                        tokenizer_config_name, NULL};
 
-static ml_status put_tokenizer(const ml_tokenizer *tokenizer, const char *json, int64_t length,
-                               const char *directory)
+/* Everything that an export may have written. */
+static ml_status check_directory(const char *directory)
+{
+    const char *names[ML_BASE_FILES + 2] = {weights_name};
+    for (int i = 0; ml_base_file_names[i]; i++) names[i + 1] = ml_base_file_names[i];
+    return export_directory_check(directory, names);
+}
+
+/* Of a tokenizer that did not come as files. */
+static ml_status make_tokenizer(const ml_tokenizer *tokenizer, const char *json, int64_t length,
+                                const char *directory)
 {
     ml_status st = ML_OK;
-    char path[ML_DURABLE_PATH];
     ml_text vocabulary = {0}, settings = {0};
-    if (tokenizer) {
-        ML_TRY(ml_tokenizer_to_huggingface(json, length, &vocabulary, &settings));
-        ML_TRY(export_directory_put(directory, tokenizer_name, &vocabulary));
-        ML_TRY(export_directory_put(directory, tokenizer_config_name, &settings));
-        goto done;
-    }
-    for (int i = 0; i < 2; i++) { /* an earlier export may have had one */
-        ML_TRY(
-            ml_durable_path(path, "%s/%s", directory, i ? tokenizer_config_name : tokenizer_name));
-        (void)unlink(path);
-    }
+    if (!tokenizer) return ML_OK;
+    ML_TRY(ml_tokenizer_to_huggingface(json, length, &vocabulary, &settings));
+    ML_TRY(export_directory_put(directory, tokenizer_name, &vocabulary));
+    ML_TRY(export_directory_put(directory, tokenizer_config_name, &settings));
 done:
     ml_text_destroy(&vocabulary);
     ml_text_destroy(&settings);
+    return st;
+}
+
+/* The files that the base keeps, byte for byte, but for config.json, which is made anew; an earlier
+ * export may have left others. *tokenizer: the tokenizer's are among them. */
+static ml_status put_files(const ml_base_files *files, const char *directory, bool *tokenizer)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH];
+    *tokenizer = false;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++) {
+        const char *name = ml_base_file_names[i];
+        if (!strcmp(name, config_name)) continue;
+        if (files->content[i].length) {
+            if (strcmp(name, "generation_config.json") != 0) *tokenizer = true;
+            st = export_directory_put(directory, name, &files->content[i]);
+        } else if ((st = ml_durable_path(path, "%s/%s", directory, name)) == ML_OK) {
+            (void)unlink(path);
+        }
+    }
     return st;
 }
 
@@ -44,22 +63,28 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
     ml_status st = ML_OK;
     ml_text config = {0};
     ml_tokenizer *tokenizer = NULL;
+    ml_base_files files = {0};
     char path[ML_DURABLE_PATH];
     int64_t length;
+    bool has_tokenizer;
     const char *json = ml_base_tokenizer(base, &length);
-    ML_TRY(export_directory_check(directory, own_names));
+    ML_TRY(check_directory(directory));
     if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
+    ML_TRY(ml_base_read_files(base, &files));
     st = hf_config_write(ml_base_spec(base), ml_base_dtype(base),
-                         tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1, &config);
+                         tokenizer ? ml_tokenizer_end_of_text(tokenizer) : -1,
+                         ml_base_files_find(&files, config_name), &config);
     if (st != ML_OK) st = ml_fail_within(st, "%s", ml_base_path(base));
     if (st != ML_OK) goto done;
     ML_TRY(ml_durable_make_directories(directory));
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));
-    ML_TRY(put_tokenizer(tokenizer, json, length, directory));
+    ML_TRY(put_files(&files, directory, &has_tokenizer));
+    if (!has_tokenizer) ML_TRY(make_tokenizer(tokenizer, json, length, directory));
     ML_TRY(export_directory_put(directory, config_name, &config));
 done:
     ml_tokenizer_destroy(tokenizer);
+    ml_base_files_destroy(&files);
     ml_text_destroy(&config);
     return st;
 }

@@ -25,10 +25,11 @@ ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out) ML_NOD
 /* The file `path`, a config.json. ML_INPUT naming the key: what changes the mathematics and is not
  * known here is refused, never ignored. */
 ml_status hf_config_read(const char *path, ml_model_spec *out) ML_NODISCARD;
-/* The same, written; `dtype` becomes torch_dtype. ML_INPUT where the family's config.json has no
- * key for a feature of this model. */
+/* The same, written; `dtype` becomes torch_dtype, and the ids of special tokens are those of
+ * `source`, the config.json that the model came with, else `end_of_text` (−1: none). ML_INPUT where
+ * the family's config.json has no key for a feature of this model. */
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
-                          ml_text *out) ML_NODISCARD;
+                          const ml_text *source, ml_text *out) ML_NODISCARD;
 
 /* rope.c: the keys of rotary positions: those that are looked at; read; written, 0 where there was
  * memory. */

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "io/durable.h"
 #include "mpilora/data.h"
 #include "mpilora/family.h"
 #include "store/base/import_private.h"
@@ -229,6 +230,33 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     return ML_OK;
 }
 
+/* ---- files that are kept ------------------------------------------------------------------- */
+
+static ml_status keep_file(const char *directory, const char *name, ml_text *out)
+{
+    static const int64_t largest = 256 << 20;
+    ml_status st = ML_OK;
+    ml_text path = {0};
+    char *bytes = NULL;
+    int64_t length;
+    if (!hf_has_file(directory, name)) return ML_OK;
+    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
+    ML_TRY(ml_durable_read(path.data, largest, &bytes, &length));
+    st = ml_text_add(out, bytes, length);
+done:
+    ml_memory_free(bytes);
+    ml_text_destroy(&path);
+    return st;
+}
+
+static ml_status keep_files(const char *directory, ml_base_files *files)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
+        st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
+    return st;
+}
+
 /* ---- opening ------------------------------------------------------------------------------- */
 
 static ml_status add_hash(const hf_source *h, const char *name, ml_text *list)
@@ -304,6 +332,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
                             ml_max(out->spec.mlp_width, out->spec.vocab));
     ML_NEW(h->column, widest, ML_MEM_OTHER, "a row");
     ML_TRY(ml_tokenizer_from_directory(directory, &out->tokenizer, &found));
+    ML_TRY(keep_files(directory, &out->files));
     ML_TRY(hash_source(h, &out->tokenizer, out->hash));
 done:
     ml_text_destroy(&path);

@@ -1,0 +1,114 @@
+/* Files of a base's source that go out with it again, byte for byte: the group /files of a base
+ * file, a data set of bytes each. They lie outside the extents of the contents, so the seal covers
+ * them; content_sha256 does not: it is what two imports of the same weights have in common. */
+#include <inttypes.h>
+
+#include "io/hdf5_file.h"
+#include "io/hdf5_work.h"
+#include "store/base/base_private.h"
+
+/* What a tokenizer, a chat and a generation need. The configuration is kept for its special tokens:
+ * what it says of the model is in the base's own description. */
+const char *const ml_base_file_names[] = {"config.json",
+                                          "generation_config.json",
+                                          "tokenizer.json",
+                                          "tokenizer_config.json",
+                                          "special_tokens_map.json",
+                                          "added_tokens.json",
+                                          "vocab.json",
+                                          "merges.txt",
+                                          "vocab.txt",
+                                          "encoder.json",
+                                          "vocab.bpe",
+                                          "tokenizer.model",
+                                          "spiece.model",
+                                          "sentencepiece.bpe.model",
+                                          "chat_template.jinja",
+                                          "chat_template.json",
+                                          NULL};
+
+void ml_base_files_destroy(ml_base_files *files)
+{
+    for (int i = 0; i < ML_BASE_FILES; i++) ml_text_destroy(&files->content[i]);
+}
+
+const ml_text *ml_base_files_find(const ml_base_files *files, const char *name)
+{
+    for (int i = 0; ml_base_file_names[i]; i++)
+        if (!strcmp(ml_base_file_names[i], name) && files->content[i].length)
+            return &files->content[i];
+    return NULL;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+bool base_files_lay_out(hid_t file, const ml_base_files *files, base_put_dataset put,
+                        extent place[ML_BASE_FILES])
+{
+    bool good = true, any = false;
+    for (int i = 0; i < ML_BASE_FILES; i++) any = any || files->content[i].length;
+    if (!any) return true;
+    hid_t group = H5Gcreate2(file, "files", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    for (int i = 0; group >= 0 && good && i < ML_BASE_FILES; i++) {
+        hsize_t length = (hsize_t)files->content[i].length;
+        if (length) good = put(group, ml_base_file_names[i], H5T_STD_U8LE, 1, &length, &place[i]);
+    }
+    if (group >= 0) H5Gclose(group);
+    return group >= 0 && good;
+}
+
+ml_status base_files_write(int fd, const char *path, const ml_base_files *files,
+                           const extent place[ML_BASE_FILES])
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && i < ML_BASE_FILES; i++)
+        if (files->content[i].length)
+            st = ml_file_write(fd, path, files->content[i].data, files->content[i].length,
+                               place[i].offset);
+    return st;
+}
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+ml_status base_files_locate(ml_base *b, hid_t file, int64_t bytes)
+{
+    ml_status st = ML_OK;
+    char name[80];
+    if (H5Lexists(file, "files", H5P_DEFAULT) <= 0) return ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++) {
+        extent *place = &b->files[i];
+        snprintf(name, sizeof name, "files/%s", ml_base_file_names[i]);
+        if (H5Lexists(file, name, H5P_DEFAULT) > 0)
+            st = ml_hdf5_locate(file, b->path, name, H5T_STD_U8LE, bytes, &place->bytes,
+                                &place->offset);
+    }
+    return st;
+}
+
+static ml_status read_one(const ml_base *b, int i, ml_text *out)
+{
+    ml_status st = ML_OK;
+    char *bytes = NULL;
+    if (!b->files[i].bytes) return ML_OK;
+    ML_NEW(bytes, b->files[i].bytes, ML_MEM_OTHER, "a file of the source");
+    ML_TRY(ml_file_read(b->fd, b->path, bytes, b->files[i].bytes, b->files[i].offset));
+    st = ml_text_add(out, bytes, b->files[i].bytes);
+done:
+    ml_memory_free(bytes);
+    return st;
+}
+
+ml_status ml_base_read_file(const ml_base *base, const char *name, ml_text *out)
+{
+    for (int i = 0; ml_base_file_names[i]; i++)
+        if (!strcmp(ml_base_file_names[i], name)) return read_one(base, i, out);
+    return ml_fail(ML_INTERNAL, "%s is not among the files that a base keeps", name);
+}
+
+ml_status ml_base_read_files(const ml_base *base, ml_base_files *out)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
+        st = read_one(base, i, &out->content[i]);
+    return st;
+}
