@@ -81,7 +81,8 @@ typedef struct ml_generate_options {
     const char *const *adapters; /* each an adapter.h5 or a PEFT directory */
     int64_t count;
     const ml_prompt *prompts;
-    const char *file; /* what the prompts are from, for messages; NULL: the command line */
+    bool specials_are_text; /* a prompt that spells a special token means its letters */
+    const char *file;       /* what the prompts are from, for messages; NULL: the command line */
     const char
         *out; /* where the results are to go: looked at before anything is computed; may be NULL */
 } ml_generate_options;
@@ -93,9 +94,13 @@ typedef struct ml_generate_report {
     double seconds;                       /* of generation */
     int64_t tokens;                       /* generated */
     ml_bank_switches switches;
+    int64_t refused;   /* prompts that are not answered: empty, or too long */
+    char refusal[512]; /* why the first of them is not */
 } ml_generate_report;
 
-/* Appends the bytes of continuation i to out[i], the same on every rank.
+/* Appends the bytes of continuation i to out[i], the same on every rank. A prompt that cannot be
+ * answered is counted in the report, and its out[i] stays without data; where none can be it is an
+ * error.
  * Shapes: out[options->count].
  * Ownership: options are borrowed; the texts are the caller's.
  * Collective over the world.

@@ -13,6 +13,7 @@ typedef struct job {
     requests requests;
     ml_adapter *adapters;
     ml_generation generation;
+    bool *refused; /* [prompts] */
 } job;
 
 static ml_status read_adapters(job *j)
@@ -37,7 +38,8 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
             context = ml_base_spec(j->session.base)->context;
     ml_status st = ML_OK;
     if (tokens == 0)
-        st = ml_fail(o->file ? ML_INPUT : ML_USAGE, "the prompt is empty; give at least one token");
+        st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
+                     "the prompt is empty, and the base names no token that begins a text");
     else if (length + o->generation.max_new > context)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
                      "the prompt has %" PRId64 " tokens, with %" PRId64
@@ -48,24 +50,44 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
                    : ml_fail_within(st, "--prompt, number %" PRId64, prompt->line);
 }
 
-static ml_status encode_prompts(job *j)
+static ml_status encode_prompt(job *j, int64_t i)
+{
+    ml_status st = ML_OK;
+    const ml_generate_options *o = j->options;
+    const ml_prompt *prompt = &o->prompts[i];
+    const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];
+    bool dressed = adapter && ml_method_has_prefix(adapter->method);
+    ML_TRY(requests_encode(&j->requests, i, prompt->text, !o->specials_are_text));
+    int64_t tokens = j->requests.prompt[i].count;
+    ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0,
+                          dressed ? adapter->sizes.infix : 0));
+    st = check_prompt(j, i, tokens);
+done:
+    return st;
+}
+
+/* A prompt that cannot be answered is left out, unless there is no other. */
+static ml_status encode_prompts(job *j, ml_generate_report *report)
 {
     ml_status st = ML_OK;
     const ml_generate_options *o = j->options;
     ML_TRY(requests_create(&j->requests, j->session.base, o->count, o->generation.max_new));
     ML_TRY(requests_find_ends(&j->requests, j->session.base, &j->generation));
+    ML_NEW(j->refused, o->count, ML_MEM_OTHER, "prompts");
     for (int64_t i = 0; i < o->count; i++) {
-        const ml_prompt *prompt = &o->prompts[i];
-        const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];
-        bool dressed = adapter && ml_method_has_prefix(adapter->method);
-        ML_TRY(requests_encode(&j->requests, i, prompt->text));
-        int64_t tokens = j->requests.prompt[i].count;
-        ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0,
-                              dressed ? adapter->sizes.infix : 0));
-        ML_TRY(check_prompt(j, i, tokens));
+        ml_status good = encode_prompt(j, i);
+        if (good == ML_OK) continue;
+        bool last = report->refused + 1 == o->count;
+        if (report->refused == 0)
+            snprintf(report->refusal, sizeof report->refusal, "%s", ml_error_text());
+        if ((good != ML_INPUT && good != ML_USAGE) || last)
+            return last ? ml_fail(good, "%s", report->refusal) : good;
+        j->refused[i] = true;
+        report->refused++;
     }
+    requests_leave_out(&j->requests, j->refused);
     j->session.tokens =
-        ml_generation_tokens(&j->generation, o->count, j->requests.request, o->together);
+        ml_generation_tokens(&j->generation, j->requests.count, j->requests.request, o->together);
 done:
     return st;
 }
@@ -81,15 +103,15 @@ static ml_status open_here(job *j, double *seconds)
     return st;
 }
 
-static ml_status prepare(job *j, double *seconds)
+static ml_status prepare(job *j, ml_generate_report *report)
 {
     ml_status st = ML_OK;
     const ml_generate_options *o = j->options;
     const ml_grid *grid = j->session.grid;
-    ML_TRY(ml_grid_agree(grid, open_here(j, seconds)));
+    ML_TRY(ml_grid_agree(grid, open_here(j, &report->adapter_seconds)));
     for (int64_t i = 0; i < o->nadapters; i++)
         ML_TRY(ml_grid_agree_on_file("the adapter", o->adapters[i], j->adapters[i].hash));
-    ML_TRY(ml_grid_agree(grid, encode_prompts(j)));
+    ML_TRY(ml_grid_agree(grid, encode_prompts(j, report)));
 done:
     return st;
 }
@@ -109,8 +131,8 @@ static ml_status generate(job *j, ml_text *out)
     const ml_router router = ml_bank_router(j->session.bank);
     ml_status st = requests_generate(&j->requests, j->session.grid, j->session.model,
                                      &j->generation, o->together, &router);
-    for (int64_t i = 0; i < o->count && st == ML_OK; i++)
-        st = requests_decode(&j->requests, i, &out[i]);
+    for (int64_t i = 0; i < j->requests.count && st == ML_OK; i++)
+        st = requests_decode(&j->requests, i, &out[j->requests.request[i].number]);
     return st;
 }
 
@@ -120,7 +142,7 @@ static void describe(const job *j, ml_generate_report *report)
     report->base_seconds = j->session.load_seconds;
     report->switches = ml_bank_count_switches(j->session.bank);
     report->tokens = 0;
-    for (int64_t i = 0; i < j->options->count; i++) report->tokens += j->requests.request[i].count;
+    for (int64_t i = 0; i < j->requests.count; i++) report->tokens += j->requests.request[i].count;
     ml_grid_max_double(j->session.grid, ML_GROUP_WORLD, seconds, 2);
     report->adapter_seconds = seconds[0];
     report->seconds = seconds[1];
@@ -161,7 +183,8 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
                             .precision = o->precision};
     ML_TRY(choose_tp(o, &config.parallel.tp));
     ML_TRY(ml_session_open(s, &config, false));
-    ML_TRY(prepare(&j, &report->adapter_seconds));
+    *report = (ml_generate_report){0};
+    ML_TRY(prepare(&j, report));
     ML_TRY(ml_session_attach_bank(s, o->nadapters, j.adapters));
     ML_TRY(ml_session_build(s, false, NULL, NULL));
     ML_TRY(prepare_adapters(&j, &report->adapter_seconds));
@@ -172,6 +195,7 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
 done:
     for (int64_t i = 0; j.adapters && i < o->nadapters; i++) ml_adapter_destroy(&j.adapters[i]);
     ml_memory_free(j.adapters);
+    ml_memory_free(j.refused);
     requests_destroy(&j.requests);
     ml_session_close(s);
     return st;

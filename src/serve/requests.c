@@ -9,7 +9,7 @@
 
 void requests_destroy(requests *r)
 {
-    for (int64_t i = 0; r->prompt && i < r->count; i++) ml_ids_destroy(&r->prompt[i]);
+    for (int64_t i = 0; r->prompt && i < r->made; i++) ml_ids_destroy(&r->prompt[i]);
     ml_memory_free(r->prompt);
     ml_memory_free(r->request);
     ml_memory_free(r->continuation);
@@ -22,7 +22,7 @@ ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64
     ml_status st = ML_OK;
     int64_t length, tokens;
     const char *json = ml_base_tokenizer(base, &length);
-    *r = (requests){.count = count, .max_new = max_new};
+    *r = (requests){.count = count, .made = count, .max_new = max_new, .begin = -1};
     int64_t context = ml_base_spec(base)->context;
     if (max_new > context)
         return ml_fail(ML_USAGE,
@@ -58,9 +58,11 @@ static ml_status add_end(ml_generation *g, int64_t id, int64_t vocab)
 }
 
 /* One id or a list of them; *found false where the file does not say. */
-static ml_status read_ends(const ml_base *base, const char *name, ml_generation *g, bool *found)
+static ml_status read_ends(requests *r, const ml_base *base, const char *name, ml_generation *g,
+                           bool *found)
 {
     static const ml_json_key keys[] = {
+        {"bos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
         {"eos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
         {"eos_token_id[]", ML_JSON_INTEGER},
         {NULL, 0}};
@@ -73,7 +75,11 @@ static ml_status read_ends(const ml_base *base, const char *name, ml_generation 
     if (!text.length) goto done;
     ML_TRY(ml_json_read(&root, name, text.data, text.length));
     ML_TRY(ml_json_check(root, keys));
-    const json_t *value = json_object_get(root, "eos_token_id");
+    const json_t *value = json_object_get(root, "eos_token_id"),
+                 *begin = json_object_get(root, "bos_token_id");
+    if (r->begin < 0 && json_is_integer(begin) && json_integer_value(begin) >= 0 &&
+        json_integer_value(begin) < vocab)
+        r->begin = (int32_t)json_integer_value(begin);
     *found = json_is_integer(value) || json_array_size(value) > 0;
     if (json_is_integer(value)) ML_TRY(add_end(g, json_integer_value(value), vocab));
     for (size_t i = 0; i < json_array_size(value); i++)
@@ -84,13 +90,14 @@ done:
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
 }
 
-ml_status requests_find_ends(const requests *r, const ml_base *base, ml_generation *g)
+ml_status requests_find_ends(requests *r, const ml_base *base, ml_generation *g)
 {
     bool found;
     g->ends = 0;
+    r->begin = -1;
     ml_status st = add_end(g, ml_tokenizer_end_of_text(r->tokenizer), ml_base_spec(base)->vocab);
-    if (st == ML_OK) st = read_ends(base, "generation_config.json", g, &found);
-    if (st == ML_OK && !found) st = read_ends(base, "config.json", g, &found);
+    if (st == ML_OK) st = read_ends(r, base, "generation_config.json", g, &found);
+    if (st == ML_OK && !found) st = read_ends(r, base, "config.json", g, &found);
     return st;
 }
 
@@ -112,7 +119,7 @@ done:
     return st;
 }
 
-ml_status requests_encode(requests *r, int64_t i, const char *text)
+ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials)
 {
     ml_status st = ML_OK;
     ml_ids *ids = &r->prompt[i];
@@ -121,7 +128,11 @@ ml_status requests_encode(requests *r, int64_t i, const char *text)
         ML_TRY(make_room(ids, 1));
         ids->data[ids->count++] = begin;
     }
-    ML_TRY(ml_tokenizer_encode(r->tokenizer, text, (int64_t)strlen(text), true, ids));
+    ML_TRY(ml_tokenizer_encode(r->tokenizer, text, (int64_t)strlen(text), specials, ids));
+    if (ids->count == 0 && r->begin >= 0) {
+        ML_TRY(make_room(ids, 1));
+        ids->data[ids->count++] = r->begin;
+    }
 done:
     return st;
 }
@@ -141,6 +152,13 @@ ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix
     r->request[i].adapter = adapter;
     r->request[i].number = i;
     return ML_OK;
+}
+
+void requests_leave_out(requests *r, const bool *refused)
+{
+    r->count = 0;
+    for (int64_t i = 0; i < r->made; i++)
+        if (!refused[i]) r->request[r->count++] = r->request[i];
 }
 
 /* All replicas' continuations to all ranks: each knows its own, mine … end − 1, the others' are

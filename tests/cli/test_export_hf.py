@@ -116,7 +116,7 @@ def write_tokenizer(directory):
 def check_tokenizer(checks, folder):
     """A random base with a tokenizer; then one without over it: the tokenizer's files go."""
     write_tokenizer(f"{folder}/tokenizer")
-    shape = "family: gpt2\nlayers: 2\nwidth: 40\nmlp_width: 56\nheads: 4\nvocab: 300\ncontext: 16\n"
+    shape = "family: gpt2\nlayers: 2\nwidth: 40\nmlp_width: 56\nheads: 4\nvocab: 300\ncontext: 32\n"
     with open(f"{folder}/random.yaml", "w") as file:
         file.write(shape)
     random = ("import", "--init", "random", "--config", f"{folder}/random.yaml")
@@ -135,9 +135,9 @@ def check_tokenizer(checks, folder):
     checks.that(sorted(os.listdir(out)) == everything[:2], f"an export without a tokenizer holds {sorted(os.listdir(out))}")
 
 
-def generated(base):
+def generated(base, prompt="The", *more):
     """The bytes of a continuation: ids of the tokenizer above are bytes, ids beyond it have no text."""
-    words = harness.command("generate", "--base", base, "--prompt", "The", "--max-new", 8, "--precision", "fp32")
+    words = harness.command("generate", "--base", base, "--prompt", prompt, "--max-new", 8, "--precision", "fp32", *more)
     return subprocess.run(words, capture_output=True, timeout=120, check=True).stdout[:-1]
 
 
@@ -154,6 +154,8 @@ def check_kept_files(checks, folder):
     reference.write_json(f"{source}/config.json", config | {"eos_token_id": [257, end], "pad_token_id": 256, "bos_token_id": 257})
     harness.mpilora("import", source, base, "--dtype", "fp32")
     checks.that(generated(base) == cut != whole, f"config.json: {generated(base)!r}, expected {cut!r}")
+    begun = generated(base, "<|endoftext|>")
+    checks.that(generated(base, "") == begun != generated(base, "<|endoftext|>", "--special-tokens", "text"), "an empty prompt is not the beginning token")
     reference.write_json(f"{source}/generation_config.json", {"eos_token_id": [256, 257], "temperature": 0.6})
     with open(f"{source}/chat_template.jinja", "w", newline="") as file:
         file.write("{% for m in messages %}<|im_start|>{{ m.role }}\r\n{% endfor %}")

@@ -159,12 +159,18 @@ def check_refusals(checks, folder):
         ("a name twice", ("--adapter", f"a={lora}", "--adapter", f"a={lora}", "--prompt", "x"), 2, "twice"),
         ("an adapter that is not there", ("--adapter", lora, "--adapter", f"b={folder}/none.h5", "--prompt", "x"), 3, "none.h5"),
         ("none at a time", ("--prompt", "x", "--batch", "0"), 2, "--batch"),
-        ("a prompt beyond the context", ("--prompt", "x", "--prompt", "1 " * 60), 2, "number 2"),
-        ("an empty prompt", ("--prompt", "x", "--prompt", ""), 2, "prompt"),
+        ("a prompt beyond the context", ("--prompt", "x", "--prompt", "1 " * 60, "--json"), 2, "number 2"),
+        ("an empty prompt", ("--prompt", "x", "--prompt", "", "--json"), 2, "prompt"),
     ):
         done = generate(folder, *words, ranks=2 if "at a time" in what else 0)
         lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora")]
         checks.that(done.returncode == code and len(lines) == 1 and expected in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+    alone = json.loads(generate(folder, "--prompt", "x", "--json").stdout)
+    for bad in ("", "1 " * 60):
+        done = generate(folder, "--prompt", bad, "--prompt", "x", "--json", ranks=2)
+        found = read_lines(done.stdout)
+        checks.that(found == [{"prompt": bad, "adapter": None, "output": None}, alone], f"a bad prompt before a good one: {found}")
+        checks.that(done.returncode == 2 and "number 1" in done.stderr and "1 of 2 prompts" in done.stderr, f"a bad prompt before a good one: {done.stderr}")
     for command in (("eval", f"{folder}/lora.yaml", "--generate"), ("generate", "--base", f"{folder}/spoken.h5", "--prompt", "x", "--out")):
         done = harness.start(*command, f"{folder}/no/such/x.jsonl", ranks=2)
         checks.that(done.returncode == 4 and "no/such/x.jsonl" in done.stderr and ".tmp-" not in done.stderr, f"{command[0]}: a place that is not there: {done.stderr}")

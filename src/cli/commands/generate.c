@@ -14,7 +14,8 @@ static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A
                             "TEXT... | --prompts FILE.jsonl [option]...";
 
 typedef struct words {
-    const char *base, *file, *out, *precision;
+    const char *base, *file, *out, *precision, *specials;
+    bool specials_are_ids;
     option_list adapters, prompts;
     bool json;
     int64_t tp;
@@ -37,6 +38,8 @@ static const option options[] = {
      "JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt", NULL},
     {"--precision", OPTION_TEXT, offsetof(words, precision), "bf16|fp32",
      "what is computed with; bf16 keeps the weights in half the memory", "bf16"},
+    {"--special-tokens", OPTION_TEXT, offsetof(words, specials), "text|ids",
+     "what a prompt that spells a special token means: its letters, or that token", "ids"},
     {"--tp", OPTION_INT, offsetof(words, tp), "N",
      "ranks that share a replica's weights; else as many as divide the model's heads. The replicas "
      "share the prompts",
@@ -56,7 +59,8 @@ static ml_status read_words(int argc, char **argv, words *w)
     if (strcmp(w->precision, "bf16") != 0 && strcmp(w->precision, "fp32") != 0)
         return ml_fail(ML_USAGE, "--precision: \"%s\" is not one of bf16, fp32", w->precision);
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
-    return generation_check(&w->generation);
+    st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
+    return st == ML_OK ? generation_check(&w->generation) : st;
 }
 
 static ml_status collect(const words *w, prompts *p)
@@ -77,7 +81,8 @@ static ml_status add_object(const prompts *p, int64_t i, const ml_text *output, 
     ML_TRY(adapter ? json_text_add(all, adapter, (int64_t)strlen(adapter))
                    : ml_text_printf(all, "null"));
     ML_TRY(ml_text_printf(all, ", \"output\": "));
-    ML_TRY(json_text_add(all, output->data ? output->data : "", output->length));
+    ML_TRY(output->data ? json_text_add(all, output->data, output->length)
+                        : ml_text_printf(all, "null"));
     ML_TRY(ml_text_printf(all, "}\n"));
 done:
     return st;
@@ -109,8 +114,8 @@ done:
 static void tell(const prompts *p, const ml_generate_report *r)
 {
     if (p->count == 1) return;
-    ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)", p->count,
-           r->tokens, r->seconds, (double)r->tokens / r->seconds);
+    ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)",
+           p->count - r->refused, r->tokens, r->seconds, (double)r->tokens / r->seconds);
     if (p->nadapters < 2) return;
     double one = r->switches.count ? r->switches.seconds / (double)r->switches.count : 0.0;
     ml_log("base read in %.3g s, %" PRId64 " adapters in %.3g s; %" PRId64
@@ -136,6 +141,7 @@ static ml_status generate(const words *w, const prompts *p)
                                    .adapters = paths,
                                    .count = p->count,
                                    .prompts = p->items,
+                                   .specials_are_text = !w->specials_are_ids,
                                    .file = w->file,
                                    .out = w->out};
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");
@@ -144,6 +150,10 @@ static ml_status generate(const words *w, const prompts *p)
         ML_TRY(write(w, p, outputs));
         tell(p, &report);
     }
+    if (report.refused)
+        st = ml_fail(w->file ? ML_INPUT : ML_USAGE,
+                     "%s (%" PRId64 " of %" PRId64 " prompts refused; the others are answered)",
+                     report.refusal, report.refused, p->count);
 done:
     for (int64_t i = 0; outputs && i < p->count; i++) ml_text_destroy(&outputs[i]);
     ml_memory_free(outputs);
