@@ -114,8 +114,9 @@ typedef enum ml_target {
     ML_TARGET_GATE = 64,
     ML_TARGET_UP = 128,
     ML_TARGET_DOWN = 256,
-    ML_TARGET_QKV = 512, /* GPT-2's fused projection as one adapter */
-    ML_TARGET_ALL = 1024
+    ML_TARGET_QKV = 512, /* a fused projection as one adapter: GPT-2's, Phi-3's */
+    ML_TARGET_GATE_UP = 1024,
+    ML_TARGET_ALL = 2048
 } ml_target;
 
 /* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */

@@ -4,8 +4,8 @@
 #include "mpilora/config.h"
 #include "mpilora/family.h"
 
-const char *const target_words[] = {"q",    "k",  "v",    "o",   "fc",  "proj",
-                                    "gate", "up", "down", "qkv", "all", NULL};
+const char *const target_words[] = {"q",  "k",    "v",   "o",       "fc",  "proj", "gate",
+                                    "up", "down", "qkv", "gate_up", "all", NULL};
 
 unsigned target_bit(const char *word, size_t length)
 {
@@ -24,9 +24,9 @@ const char *ml_target_name(ml_target target)
     return "?";
 }
 
-/* The words of some rows: all of the family, those that are fused, and their parts. */
+/* The words of some rows: all of the family, and the parts of those that are fused. */
 typedef struct words {
-    unsigned all, fused, parts;
+    unsigned all, parts;
 } words;
 
 static words words_of(const ml_family *family)
@@ -37,9 +37,25 @@ static words words_of(const ml_family *family)
         const ml_family_tensor *fused = ml_family_fused(family, row);
         unsigned bit = ml_target_find(row->target);
         w.all |= bit;
-        if (fused) *(fused == row ? &w.fused : &w.parts) |= bit;
+        if (fused && fused != row) w.parts |= bit;
     }
     return w;
+}
+
+/* A fused projection has one adapter, or some of its parts have one each. */
+static ml_status check_fused(const ml_family *family, unsigned bits)
+{
+    for (const ml_family_tensor *row = ml_family_target(family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        const ml_family_tensor *fused = ml_family_fused(family, row);
+        if (fused && fused != row && (bits & ml_target_find(row->target)) &&
+            (bits & ml_target_find(fused->target)))
+            return ml_fail(ML_USAGE,
+                           "method.targets: %s is one adapter on the fused projection, of which "
+                           "%s is a part: name the one or the other",
+                           fused->target, row->target);
+    }
+    return ML_OK;
 }
 
 static ml_status lacks(const ml_family *family, unsigned bit)
@@ -74,9 +90,8 @@ ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *o
     }
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (bits & ~has.all & bit) return lacks(family, bit);
-    if ((bits & has.fused) && (bits & has.parts))
-        return ml_fail(ML_USAGE, "method.targets: qkv is one adapter on the fused projection: name "
-                                 "either qkv or some of q, k, v");
+    ml_status st = check_fused(family, bits);
+    if (st != ML_OK) return st;
     *out = bits;
     return ML_OK;
 }
