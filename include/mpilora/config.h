@@ -149,6 +149,7 @@ typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
     int *line;         /* of each key there: see ml_run_config_refuse. NULL: none is known */
     char *run_dir;     /* run.dir: NULL */
+    char *prometheus;  /* run.prometheus: NULL: no such file */
     uint64_t seed;     /* run.seed: 1 */
     double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
                           before, with a checkpoint */
@@ -196,11 +197,17 @@ typedef struct ml_run_config {
     } optim;
     struct {
         int64_t steps;          /* 1000 */
+        double epochs;          /* null in the file gives 0: steps count; train makes steps of it */
         int64_t eval_every;     /* 0: only at the end */
         ml_interval save_every; /* steps (200) or a time (10m); 0: only at the end */
         int64_t keep;           /* 2 */
-        bool keep_best; /* false; true: also the checkpoint of the best validation loss, saved when
-                           an evaluation finds it */
+        bool keep_best;  /* false; true: also the checkpoint of the best validation loss, saved when
+                            an evaluation finds it */
+        bool eval_first; /* false; true: also before the first step */
+        struct {
+            int64_t patience; /* 0: off */
+            double min_delta; /* 0, nats a target */
+        } early_stop;         /* with patience keep_best is true */
     } train;
     struct {
         int64_t tp, pp; /* 1, 1 */
