@@ -210,6 +210,14 @@ typedef struct ml_adapter {
 ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
                           const char *source_hash) ML_NODISCARD;
 
+/* The same for a base at hand: embedding and head may stand in a PEFT directory, too, where they
+ * are the base's own.
+ * Shapes: as ml_adapter says.
+ * Ownership: the caller ends *out with ml_adapter_destroy; the rest is borrowed.
+ * Local.
+ * Errors: as ml_adapter_read; ML_INPUT for an embedding or a head that differs. */
+ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base) ML_NODISCARD;
+
 /* Writes adapter.h5 whole or not at all: temporary file, fsync, rename.
  * Shapes: none.
  * Ownership: all borrowed.
