@@ -150,7 +150,7 @@ CHANNELS = """{%- for key, value in {'b': 1.5, 'a': [true, none, 1e16]} | dictso
 {%- if add_generation_prompt -%}<|im_start|>assistant{%- endif -%}"""
 
 TEMPLATES = {"chatml": CHATML, "marked": MARKED, "headers": HEADERS, "thinks": THINKS, "turns": TURNS, "instructs": INSTRUCTS, "ends": ENDS, "reasons": REASONS, "channels": CHANNELS}
-CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": {"content": "<|endoftext|>", "__type": "AddedToken"}, "tokenizer_class": "PreTrainedTokenizerFast"}
+CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": {"content": "<|endoftext|>", "__type": "AddedToken"}, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30}
 
 
 def make_tokenizer(source, folder, template=None):

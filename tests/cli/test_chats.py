@@ -2,16 +2,20 @@
 the sandbox forbids."""
 
 import json
+import math
 import os
+import random
+import struct
 import subprocess
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import chat_cases
-from harness import PROGRAM, SOURCE, Checks, mpilora
+from harness import PROGRAM, SOURCE, Checks, mpilora, write_safetensors
 
 MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 4096\n"
+SIZE = 421  # tokens
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi "}, {"role": "assistant", "content": "One"}, {"role": "user", "content": "And?"},
         {"role": "assistant", "content": "<think>\nhm\n</think>\n\nTwo"}]
 # What is printed of TALK, its targets marked, and whether its last answer alone is one.
@@ -36,12 +40,26 @@ EXPECTED = {
 check = Checks()
 
 
-def tokenize(line, template="chatml.json", *options, code=0, says="", env=None):
+def make_model(folder):
+    """A Hugging Face directory of a tiny Llama around the tokenizer that lies there."""
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "num_key_value_heads": 1, "head_dim": 8, "vocab_size": SIZE, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
+    with open(f"{folder}/config.json", "w") as file:
+        json.dump(config, file)
+    layer = {"self_attn.q_proj": (16, 16), "self_attn.k_proj": (8, 16), "self_attn.v_proj": (8, 16), "self_attn.o_proj": (16, 16), "mlp.gate_proj": (32, 16), "mlp.up_proj": (32, 16),
+             "mlp.down_proj": (16, 32), "input_layernorm": (16,), "post_attention_layernorm": (16,)}
+    shapes = {"embed_tokens": (SIZE, 16), "norm": (16,), **{f"layers.0.{name}": shape for name, shape in layer.items()}}
+    draw = random.Random(1)
+    tensors = {f"model.{name}.weight": (shape, struct.pack(f"<{math.prod(shape)}f", *(draw.gauss(0, 0.2) for _ in range(math.prod(shape))))) for name, shape in shapes.items()}
+    write_safetensors(f"{folder}/model.safetensors", tensors)
+
+
+def tokenize(line, template="chatml.json", *options, code=0, says="", env=None, base="base.h5"):
     """A file of one line, or of a list of them: its report. On another exit code, or without `says` in what it says, a fault."""
     lines = line if isinstance(line, list) else [line]
     with open("in.jsonl", "w") as file:
         file.writelines(json.dumps(each) + "\n" for each in lines)
-    words = ["tokenize", "--base", "base.h5", *(["--chat-template", template] if template else []), "--date", "2026-01-02", *options, "in.jsonl", "out.h5"]
+    words = ["tokenize", "--base", base, *(["--chat-template", template] if template else []), "--date", "2026-01-02", *options, "in.jsonl", "out.h5"]
     done = subprocess.run([PROGRAM, *words], text=True, capture_output=True, timeout=120, env={**os.environ, **(env or {})})
     about = f"{template} {json.dumps(line)[:200]}"
     check.that(done.returncode == code, f"{about}: exit code {done.returncode}, expected {code}: {done.stderr}")
@@ -104,6 +122,22 @@ def test_shapes():
     check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
 
 
+def test_base():
+    """The template that a base keeps, by a file of its own or in the configuration; --chat-template goes before it."""
+    for name, config, jinja in (("kept", chat_cases.TURNS, None), ("own", chat_cases.MARKED, chat_cases.TURNS)):
+        chat_cases.make_tokenizer(SOURCE, f"model-{name}", config)
+        if jinja:
+            with open(f"model-{name}/chat_template.jinja", "w") as file:
+                file.write(jinja)
+        make_model(f"model-{name}")
+        mpilora("import", f"model-{name}", f"{name}.h5")
+        for template, case in ((None, "turns"), ("chatml.json", "chatml")):
+            check.that(example(tokenize({"messages": TALK}, template, base=f"{name}.h5")) == EXPECTED[case][0], f"{name}.h5, --chat-template {template}: not the template {case}")
+    with open("bos.jinja", "w") as file:
+        file.write("{{ bos_token }}|{{ pad_token }}|{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}")
+    tokenize({"messages": TALK}, "bos.jinja", base="kept.h5", says="<s>|<|endoftext|>|Be brief.")
+
+
 def test_refusals():
     for line, says in [
         ({"messages": []}, "without a message"),
@@ -161,9 +195,9 @@ def main():
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        size = chat_cases.make_tokenizer(SOURCE, "tokenizer")
+        check.that(chat_cases.make_tokenizer(SOURCE, "tokenizer") == SIZE, f"the tokenizer has not {SIZE} tokens")
         with open("model.yaml", "w") as file:
-            file.write(MODEL.format(size))
+            file.write(MODEL.format(SIZE))
         mpilora("import", "--init", "random", "--config", "model.yaml", "--tokenizer", "tokenizer", "base.h5")
         for name, template in chat_cases.TEMPLATES.items():
             chat_cases.write_config(f"{name}.json", template)
@@ -171,7 +205,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_base, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()

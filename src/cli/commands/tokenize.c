@@ -125,7 +125,7 @@ static const option options[] = {
      "tokens, or that token",
      "text"},
     {"--chat-template", OPTION_TEXT, offsetof(given, chat.file), "FILE",
-     "the template of conversations: jinja2 text, or a "
+     "the template of conversations in the place of the base's: jinja2 text, or a "
      "tokenizer_config.json that has one",
      NULL},
     {"--loss", OPTION_TEXT, offsetof(given, chat.loss), "assistant|last|all",
@@ -177,7 +177,7 @@ static ml_status run(int argc, char **argv)
     how.tokenizer_hash = length ? ml_base_tokenizer_hash(base) : "";
     if (length) ML_TRY(ml_tokenizer_create(&how.tokenizer, json, length));
     ML_TRY(check_fit(&how, path));
-    ML_TRY(chat_template_open(&how.chat, &chat, how.tokenizer));
+    ML_TRY(chat_template_open(&how.chat, &chat, base, how.tokenizer));
     ML_TRY(ml_tokenize_file(&how, &report));
     print_report(&how, &report);
     if (how.chat) print_chats(how.chat);

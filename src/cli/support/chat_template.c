@@ -10,6 +10,9 @@
 static const char *const special_tokens[] = {"bos_token", "eos_token", "unk_token",  "sep_token",
                                              "pad_token", "cls_token", "mask_token", NULL};
 
+/* transformers writes 10^30 for "no limit". */
+static const size_t flags = JSON_DECODE_INT_AS_REAL;
+
 static ml_status read_loss(const char *word, ml_chat_loss *out)
 {
     static const char *const words[] = {"assistant", "last", "all"};
@@ -22,93 +25,155 @@ static ml_status read_loss(const char *word, ml_chat_loss *out)
     return word ? ml_fail(ML_USAGE, "--loss %s: expected assistant, last or all", word) : ML_OK;
 }
 
-/* ---- tokenizer_config.json ----------------------------------------------------------------- */
+/* ---- tokenizer_config.json and its kin ----------------------------------------------------- */
 
-/* What transformers calls special_tokens_map: texts, from texts or from objects with a content. */
-static ml_status find_tokens(const json_t *config, char **out)
+/* The texts of a template and of the special tokens, out of the files that a base keeps or of the
+ * one that is given. What points into these is borrowed. */
+typedef struct sources {
+    char *text;     /* of --chat-template */
+    ml_text jinja;  /* chat_template.jinja */
+    json_t *config; /* tokenizer_config.json; where --chat-template is one, that */
+    json_t *map;    /* special_tokens_map.json */
+    json_t *legacy; /* chat_template.json */
+    char *tokens;
+} sources;
+
+static void destroy_sources(sources *s)
 {
+    ml_memory_free(s->text);
+    ml_text_destroy(&s->jinja);
+    json_decref(s->config);
+    json_decref(s->map);
+    json_decref(s->legacy);
+    free(s->tokens);
+}
+
+static const json_t *find_token(const json_t *file, const char *name)
+{
+    const json_t *token = json_object_get(file, name);
+    if (json_is_object(token)) token = json_object_get(token, "content");
+    return json_is_string(token) ? token : NULL;
+}
+
+/* What transformers calls special_tokens_map: texts, from texts or from objects with a content. The
+ * tokenizer's own where no file names any. */
+static ml_status find_tokens(sources *s)
+{
+    if (!s->config && !s->map) return ML_OK;
     json_t *tokens = json_object();
     for (int i = 0; special_tokens[i]; i++) {
-        json_t *token = json_object_get(config, special_tokens[i]);
-        if (json_is_object(token)) token = json_object_get(token, "content");
-        if (json_is_string(token)) json_object_set(tokens, special_tokens[i], token);
+        const json_t *token = find_token(s->config, special_tokens[i]);
+        if (!token) token = find_token(s->map, special_tokens[i]);
+        if (token) json_object_set(tokens, special_tokens[i], (json_t *)(uintptr_t)token);
     }
-    *out = tokens ? ml_json_dump(tokens, JSON_COMPACT) : NULL;
+    s->tokens = tokens ? ml_json_dump(tokens, JSON_COMPACT) : NULL;
     json_decref(tokens);
-    return *out ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: special tokens");
+    return s->tokens ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: special tokens");
 }
 
 /* chat_template is a text, or a list of {"name", "template"}: "default", and "tool_use" for
  * conversations with tools. */
-static ml_status find_templates(const json_t *config, ml_chat_options *options)
+static void find_templates(const json_t *config, ml_chat_options *options)
 {
-    const json_t *value = json_object_get(config, "chat_template"), *item;
+    json_t *value = json_object_get(config, "chat_template"), *item;
     size_t i;
     options->template_text = json_string_value(value);
-    json_array_foreach((json_t *)value, i, item)
+    json_array_foreach(value, i, item)
     {
         const char *name = json_string_value(json_object_get(item, "name")),
                    *text = json_string_value(json_object_get(item, "template"));
         if (name && !strcmp(name, "default")) options->template_text = text;
         if (name && !strcmp(name, "tool_use")) options->tool_template_text = text;
     }
-    if (options->template_text) return ML_OK;
-    return ml_fail(ML_INPUT, json_is_array(value)
-                                 ? "chat_template has no template of the name \"default\""
-                                 : "has no chat_template");
 }
 
 /* ---- a file -------------------------------------------------------------------------------- */
 
-static ml_status open_config(ml_chat **out, const json_t *config, ml_chat_options *options,
-                             ml_tokenizer *tokenizer)
-{
-    char *tokens = NULL;
-    ml_status st = find_templates(config, options);
-    if (st == ML_OK) st = find_tokens(config, &tokens);
-    options->special_tokens = tokens;
-    if (st == ML_OK) st = ml_chat_create(out, options, tokenizer);
-    free(tokens);
-    return st;
-}
-
-static ml_status open_file(ml_chat **out, const char *path, ml_chat_options *options,
-                           ml_tokenizer *tokenizer)
+static ml_status read_given(const char *path, sources *s, ml_chat_options *options)
 {
     enum { LARGEST = 16 << 20 };
-    ml_status st = ML_OK;
-    char *text = NULL;
     json_t *config = NULL;
     json_error_t error;
     int64_t length;
-    ML_TRY(ml_durable_read(path, LARGEST, &text, &length));
-    if (memchr(text, '\0', (size_t)length)) {
-        st = ml_fail(ML_INPUT, "%s: has a zero byte: it is no template", path);
-        goto done;
-    }
-    options->template_text = text;
-    if (ml_json_parse(&config, text, length, 0, &error) == ML_OK && json_is_object(config)) {
-        st = open_config(out, config, options, tokenizer);
-    } else {
+    ml_status st = ml_durable_read(path, LARGEST, &s->text, &length);
+    if (st != ML_OK) return st;
+    if (memchr(s->text, '\0', (size_t)length))
+        return ml_fail(ML_INPUT, "%s: has a zero byte: it is no template", path);
+    options->template_text = s->text;
+    st = ml_json_parse(&config, s->text, length, flags, &error);
+    if (st != ML_OK || !json_is_object(config)) { /* it is a template's text */
         ml_error_clear();
-        st = ml_chat_create(out, options, tokenizer);
+        json_decref(config);
+        return ML_OK;
     }
-    if (st == ML_INPUT) st = ml_fail_within(st, "%s", path);
+    json_decref(s->config);
+    json_decref(s->map);
+    s->config = config;
+    s->map = NULL;
+    options->template_text = NULL;
+    find_templates(config, options);
+    if (options->template_text) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: %s", path,
+                   json_is_array(json_object_get(config, "chat_template"))
+                       ? "chat_template has no template of the name \"default\""
+                       : "has no chat_template");
+}
+
+/* ---- a base -------------------------------------------------------------------------------- */
+
+/* NULL where the base has no such file. */
+static ml_status read_json(const ml_base *base, const char *name, json_t **out)
+{
+    ml_text text = {0};
+    json_error_t error;
+    ml_status st = ml_base_read_file(base, name, &text);
+    if (st == ML_OK && text.length) st = ml_json_parse(out, text.data, text.length, flags, &error);
+    ml_text_destroy(&text);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
+}
+
+/* As transformers finds it: chat_template.jinja goes before what stands in JSON. */
+static ml_status read_base(const ml_base *base, sources *s, ml_chat_options *options)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_base_read_file(base, "chat_template.jinja", &s->jinja));
+    ML_TRY(read_json(base, "tokenizer_config.json", &s->config));
+    ML_TRY(read_json(base, "special_tokens_map.json", &s->map));
+    ML_TRY(read_json(base, "chat_template.json", &s->legacy));
+    find_templates(s->config, options);
+    if (!options->template_text) find_templates(s->legacy, options);
+    if (s->jinja.length) {
+        options->template_text = s->jinja.data;
+        options->tool_template_text = NULL;
+    }
 done:
-    json_decref(config);
-    ml_memory_free(text);
     return st;
 }
 
-ml_status chat_template_open(ml_chat **out, const chat_given *given, ml_tokenizer *tokenizer)
+ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
+                             ml_tokenizer *tokenizer)
 {
     ml_chat_options options = {.date = given->date};
+    sources s = {0};
+    ml_status st = ML_OK;
     *out = NULL;
-    ml_status st = read_loss(given->loss, &options.loss);
-    if (st != ML_OK || !given->file) return st;
-    if (!tokenizer)
-        return ml_fail(ML_INPUT,
-                       "--chat-template: the base file has no tokenizer; import the model "
-                       "with its tokenizer files");
-    return open_file(out, given->file, &options, tokenizer);
+    ML_TRY(read_loss(given->loss, &options.loss));
+    if (!tokenizer) {
+        if (given->file)
+            st = ml_fail(ML_INPUT, "--chat-template: the base file has no tokenizer; import the "
+                                   "model with its tokenizer files");
+        goto done;
+    }
+    ML_TRY(read_base(base, &s, &options));
+    if (given->file) {
+        options.tool_template_text = NULL;
+        ML_TRY(read_given(given->file, &s, &options));
+    }
+    if (!options.template_text) goto done;
+    ML_TRY(find_tokens(&s));
+    options.special_tokens = s.tokens;
+    st = ml_chat_create(out, &options, tokenizer);
+done:
+    destroy_sources(&s);
+    return st;
 }

@@ -14,7 +14,7 @@ typedef struct chat_given {
 /* The renderer of conversations, or NULL where neither names a template. The file is a template's
  * text, or a tokenizer_config.json, of which its special tokens are taken too. ML_USAGE, ML_INPUT
  * naming the file. Local. */
-ml_status chat_template_open(ml_chat **out, const chat_given *given,
+ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
                              ml_tokenizer *tokenizer) ML_NODISCARD;
 
 #endif

@@ -256,6 +256,16 @@ done:
     return st;
 }
 
+/* The template of conversations, as the file that Hugging Face has it in. */
+static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
+{
+    const gguf_value *text = gguf_find(&g->file, "tokenizer.chat_template");
+    int i = 0;
+    if (!text || text->kind != GGUF_TEXT) return ML_OK;
+    while (strcmp(ml_base_file_names[i], "chat_template.jinja") != 0) i++;
+    return ml_text_add(&files->content[i], text->text, (int64_t)strlen(text->text));
+}
+
 /* ---- opening ------------------------------------------------------------------------------- */
 
 static const ml_family *family_of(const char *architecture)
@@ -358,6 +368,7 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     ML_TRY(gguf_open(&g->file, path));
     ML_TRY(read_description(g, &out->spec, hf_config));
     ML_TRY(read_tokenizer(g, &out->tokenizer));
+    ML_TRY(keep_chat_template(g, &out->files));
     ML_TRY(ml_sha256_of_file(path, out->hash));
 done:
     return st;
