@@ -20,10 +20,11 @@ static ml_status read_adapters(job *j)
 {
     ml_status st = ML_OK;
     const ml_generate_options *o = j->options;
-    ml_base *base = j->session.base;
+    const ml_base *base = j->session.base;
     ML_NEW(j->adapters, o->nadapters, ML_MEM_OTHER, "adapters");
     for (int64_t i = 0; i < o->nadapters; i++)
-        ML_TRY(ml_adapter_read_for(&j->adapters[i], o->adapters[i], base));
+        ML_TRY(ml_adapter_read(&j->adapters[i], o->adapters[i], ml_base_spec(base),
+                               ml_base_source_hash(base)));
 done:
     return st;
 }
