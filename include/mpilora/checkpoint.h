@@ -67,6 +67,8 @@ typedef struct ml_checkpoint_progress {
     int64_t best_step;
     int64_t
         evaluated_step; /* of the newest evaluation; an older one than is due: it was interrupted */
+    double stop_loss;   /* early stopping: the value at the last reset */
+    int64_t stop_count; /* evaluations since then */
     bool finished;
     char backend[ML_PATH_NAME],
         vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */

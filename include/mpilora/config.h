@@ -103,7 +103,7 @@ const char *ml_prefix_init_name(ml_prefix_init init);
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
- * for "every linear layer", which head and embedding are not. */
+ * for "every linear". */
 typedef enum ml_target {
     ML_TARGET_Q = 1,
     ML_TARGET_K = 2,
@@ -114,10 +114,9 @@ typedef enum ml_target {
     ML_TARGET_GATE = 64,
     ML_TARGET_UP = 128,
     ML_TARGET_DOWN = 256,
-    ML_TARGET_QKV = 512, /* GPT-2's fused projection as one adapter */
-    ML_TARGET_HEAD = 1024,
-    ML_TARGET_EMBED = 2048,
-    ML_TARGET_ALL = 4096
+    ML_TARGET_QKV = 512, /* a fused projection as one adapter: GPT-2's, Phi-3's */
+    ML_TARGET_GATE_UP = 1024,
+    ML_TARGET_ALL = 2048
 } ml_target;
 
 /* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */
@@ -150,6 +149,7 @@ typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
     int *line;         /* of each key there: see ml_run_config_refuse. NULL: none is known */
     char *run_dir;     /* run.dir: NULL */
+    char *prometheus;  /* run.prometheus: NULL: no such file */
     uint64_t seed;     /* run.seed: 1 */
     double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
                           before, with a checkpoint */
@@ -197,11 +197,17 @@ typedef struct ml_run_config {
     } optim;
     struct {
         int64_t steps;          /* 1000 */
+        double epochs;          /* null in the file gives 0: steps count; train makes steps of it */
         int64_t eval_every;     /* 0: only at the end */
         ml_interval save_every; /* steps (200) or a time (10m); 0: only at the end */
         int64_t keep;           /* 2 */
-        bool keep_best; /* false; true: also the checkpoint of the best validation loss, saved when
-                           an evaluation finds it */
+        bool keep_best;  /* false; true: also the checkpoint of the best validation loss, saved when
+                            an evaluation finds it */
+        bool eval_first; /* false; true: also before the first step */
+        struct {
+            int64_t patience; /* 0: off */
+            double min_delta; /* 0, nats a target */
+        } early_stop;         /* with patience keep_best is true */
     } train;
     struct {
         int64_t tp, pp; /* 1, 1 */

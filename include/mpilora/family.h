@@ -105,6 +105,7 @@ typedef struct ml_family_tensor {
 
 typedef enum ml_key_kind {
     ML_KEY_SIZE = 1,   /* a whole number from 1: int64_t */
+    ML_KEY_COUNT,      /* a whole number from 0: int64_t */
     ML_KEY_REAL,       /* double */
     ML_KEY_FLAG,       /* bool */
     ML_KEY_ACTIVATION, /* ml_activation, by Hugging Face's words */
@@ -129,7 +130,10 @@ typedef struct ml_window_keys {
     const char *on;          /* a flag without which there is none */
     const char *first_layer; /* layers before it attend to everything */
     const char *types;       /* a word for each layer, in the place of first_layer */
-    int64_t default_size, default_first_layer;
+    const char *every;       /* every so-manieth layer has none; of old files, without `types` */
+    int64_t default_size, default_first_layer; /* size 0: none */
+    int64_t full_every; /* where nothing says which: this many; 0: all have one */
+    bool unrotated;     /* where nothing says which: the layers that know no positions */
 } ml_window_keys;
 
 /* Where config.json says how rotary positions differ from the usual. */
@@ -139,6 +143,11 @@ typedef struct ml_rope_keys {
     const char *local_theta; /* of layers with a window, which have a rope of their own; NULL: all
                                 layers have the same */
     bool longrope_alone;     /* every scaling is longrope, whatever it is called */
+    bool theta_required;     /* what is assumed without it has changed */
+    double default_part;     /* where nothing says it; 0: 1 */
+    const char *layers;      /* 1 for each layer that is rotated, 0 for others; NULL: all are */
+    const char *every;       /* without `layers`: every so-manieth layer is not */
+    int64_t unrotated_every; /* where nothing says it */
 } ml_rope_keys;
 
 typedef struct ml_family_huggingface {
@@ -194,14 +203,6 @@ const ml_family *ml_family_find(const char *name);
  * Errors: none. */
 const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
 
-/* The row of the weight of the embedding, or of the head (ML_ROLE_EMBED, ML_ROLE_HEAD), which are
- * targets outside the layers; a tied model has no tensor of its own for the head, but the target.
- * Shapes: none.
- * Ownership: constants of the library.
- * Local.
- * Errors: none. */
-const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
-
 /* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.
  * Shapes: none.
  * Ownership: constants of the library.
@@ -216,8 +217,7 @@ const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family
  * Errors: none. */
 const ml_family_tensor *ml_family_find_target(const ml_family *family, const char *module);
 
-/* Input and output width of a target of the family; the embedding goes from the vocabulary to the
- * width.
+/* Input and output width of a target of the family.
  * Shapes: global widths.
  * Ownership: all borrowed.
  * Local.
@@ -233,8 +233,16 @@ void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int
  * Errors: none. */
 int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row);
 
-/* Splits "layers.3.attn.q" into 3 and the row of the family's table, "embed" and "head" into −1
- * and theirs; NULL where the model has no such target.
+/* What the family assumes of layers that have no window, and of layers that know no positions,
+ * where a file does not say it.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+void ml_family_assume_layers(ml_model_spec *spec);
+
+/* Splits "layers.3.attn.q" into 3 and the row of the family's table; NULL where the model has no
+ * such target.
  * Shapes: none.
  * Ownership: a constant of the library.
  * Local.

@@ -89,7 +89,7 @@ ml_status ml_base_read_file(const ml_base *base, const char *name, ml_text *out)
 ml_status ml_base_read_files(const ml_base *base, ml_base_files *out) ML_NODISCARD;
 
 /* Reads this rank's part of a tensor straight from the file (pread at the dataset's offset; never
- * the whole tensor), converted to `dtype`. The head of a tied model is its embedding.
+ * the whole tensor), converted to `dtype`.
  * Shapes: out: the shard's ranges one after the other, contiguous.
  * Ownership: all borrowed; `out` is the caller's.
  * Local.
@@ -209,6 +209,14 @@ typedef struct ml_adapter {
  * Errors: ML_INPUT naming file, tensor, found and expected; ML_RESOURCE. */
 ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
                           const char *source_hash) ML_NODISCARD;
+
+/* The same for a base at hand: embedding and head may stand in a PEFT directory, too, where they
+ * are the base's own.
+ * Shapes: as ml_adapter says.
+ * Ownership: the caller ends *out with ml_adapter_destroy; the rest is borrowed.
+ * Local.
+ * Errors: as ml_adapter_read; ML_INPUT for an embedding or a head that differs. */
+ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base) ML_NODISCARD;
 
 /* Writes adapter.h5 whole or not at all: temporary file, fsync, rename.
  * Shapes: none.

@@ -54,8 +54,7 @@ static ml_status read_adapters(ml_study *study, const ml_selection *selection)
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(study->base);
     for (int i = 0; i < study->adapters; i++) {
-        ML_TRY(ml_adapter_read(&study->adapter[i], study->path[i], spec,
-                               ml_base_source_hash(study->base)));
+        ML_TRY(ml_adapter_read_for(&study->adapter[i], study->path[i], study->base));
         if (study->adapter[i].count == 0)
             return ml_fail(ML_INPUT, "%s: was made by method %s, which has no ΔW = s·B·A to study",
                            study->path[i], ml_method_name(study->adapter[i].method));

@@ -30,8 +30,8 @@ static ml_status open_model(ml_decode_trial *t)
                        "tokens: %lld and the first one are more than the model's context of %lld",
                        (long long)o->tokens, (long long)t->spec.context);
     if (o->adapter)
-        ML_TRY(ml_adapter_read(&t->adapter, o->adapter, s->spec,
-                               s->base ? ml_base_source_hash(s->base) : NULL));
+        ML_TRY(s->base ? ml_adapter_read_for(&t->adapter, o->adapter, s->base)
+                       : ml_adapter_read(&t->adapter, o->adapter, s->spec, NULL));
 done:
     return st;
 }

@@ -1,5 +1,6 @@
 /* A run configuration: its defaults, how it is read and written by the table of run_keys.c, and
  * which of its values do not go together. */
+#include <inttypes.h>
 #include <stdarg.h>
 
 #include "config/table.h"
@@ -113,6 +114,20 @@ static ml_status check_prefix(const ml_run_config *c)
     return ML_OK;
 }
 
+/* How long a run is, and what ends it. */
+static ml_status check_length(const ml_run_config *c)
+{
+    if (c->train.epochs > 0.0 && line_of(c, "train.steps") != 0)
+        return ml_run_config_refuse(c, "train.epochs",
+                                    "train.steps is given, too; name one of the two");
+    if (c->train.early_stop.patience > 0 && c->train.eval_every == 0)
+        return ml_run_config_refuse(c, "train.early_stop.patience",
+                                    "%" PRId64 ", but train.eval_every is 0, so nothing is "
+                                    "evaluated before the end; say after how many steps",
+                                    c->train.early_stop.patience);
+    return ML_OK;
+}
+
 static ml_status check(ml_run_config *c)
 {
     if (!c->base)
@@ -124,7 +139,9 @@ static ml_status check(ml_run_config *c)
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_pissa(c);
+    if (st == ML_OK) st = check_length(c);
     if (st != ML_OK) return st;
+    if (c->train.early_stop.patience > 0) c->train.keep_best = true;
     if (c->batch.micro == 0) c->batch.micro = ml_min(c->batch.sequences, DEFAULT_MICRO);
     return ML_OK;
 }
@@ -190,6 +207,19 @@ int64_t ml_run_config_micro(const ml_run_config *c, int dp)
     return ml_min(c->batch.micro, ml_max(1, ml_part_count(c->batch.sequences, dp, 0)));
 }
 
+/* What needs data.valid has it. */
+static ml_status check_evaluated(const ml_run_config *c)
+{
+    const char *key = c->train.early_stop.patience > 0 ? "train.early_stop.patience"
+                      : c->train.keep_best             ? "train.keep_best"
+                      : c->train.eval_first            ? "train.eval_first"
+                                                       : NULL;
+    if (!key || c->data.valid) return ML_OK;
+    return ml_run_config_refuse(c, key,
+                                "is on, but data.valid is missing, so nothing is evaluated; name "
+                                "the data set to evaluate on");
+}
+
 ml_status ml_run_config_check_training(const ml_run_config *c)
 {
     if (!c->run_dir)
@@ -202,9 +232,5 @@ ml_status ml_run_config_check_training(const ml_run_config *c)
         return ml_run_config_refuse(c, "method.init",
                                     "is an adapter, which method full has not; it goes on from a "
                                     "base file: set base to its model.h5");
-    if (c->train.keep_best && !c->data.valid)
-        return ml_run_config_refuse(c, "train.keep_best",
-                                    "true, but data.valid is missing, so nothing is evaluated; "
-                                    "name the data set to evaluate on");
-    return ML_OK;
+    return check_evaluated(c);
 }

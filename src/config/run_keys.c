@@ -35,6 +35,13 @@ const key run_keys[] = {
      .nullable = true,
      .about = "How long the job may run, as `90m` or `11:30:00`; the run saves and ends with code "
               "75 before. Without it `SLURM_JOB_END_TIME` counts."},
+    {.path = "run.prometheus",
+     .kind = KEY_TEXT,
+     .offset = AT(prometheus),
+     .nullable = true,
+     .about =
+         "A folder in which the run keeps a file with its newest figures, for the collector of "
+         "text files of a Prometheus node exporter."},
     {.path = "base",
      .kind = KEY_TEXT,
      .offset = AT(base),
@@ -69,9 +76,7 @@ const key run_keys[] = {
     {.path = "method.targets",
      .kind = KEY_TARGETS,
      .offset = AT(method.targets),
-     .about = "LoRA: which linear layers are adapted; `all` is every one of the model's layers. "
-              "The head and the embedding are named apart, also beside `all`, by their words or as "
-              "Hugging Face's models have them: `lm_head`, `embed_tokens`, `wte`."},
+     .about = "LoRA: which linear layers are adapted."},
     {.path = "method.scaling",
      .kind = KEY_CHOICE,
      .offset = AT(method.scaling),
@@ -266,6 +271,15 @@ const key run_keys[] = {
      .least = 1,
      .most = ANY_INT,
      .about = "Updates of the run; may be raised on resume."},
+    {.path = "train.epochs",
+     .kind = KEY_REAL,
+     .offset = AT(train.epochs),
+     .least = 0,
+     .open_least = true,
+     .most = 1e9,
+     .nullable = true,
+     .about = "In the place of `train.steps`: how often the usable sequences of `data.train` are "
+              "gone through; `config.yaml` has the steps that this makes."},
     {.path = "train.eval_every",
      .kind = KEY_INT,
      .offset = AT(train.eval_every),
@@ -289,6 +303,24 @@ const key run_keys[] = {
      .offset = AT(train.keep_best),
      .about = "The checkpoint of the best validation loss stays too, and becomes "
               "`best-adapter.h5`; needs `data.valid`."},
+    {.path = "train.eval_first",
+     .kind = KEY_BOOL,
+     .offset = AT(train.eval_first),
+     .about = "Also an evaluation before the first step, as step 0; needs `data.valid`."},
+    {.path = "train.early_stop.patience",
+     .kind = KEY_INT,
+     .offset = AT(train.early_stop.patience),
+     .least = 0,
+     .most = ANY_INT,
+     .about =
+         "The run ends after so many evaluations, one after the other, that were not better; 0: "
+         "it does not. Needs `data.valid` and `train.eval_every`, and sets `train.keep_best`."},
+    {.path = "train.early_stop.min_delta",
+     .kind = KEY_REAL,
+     .offset = AT(train.early_stop.min_delta),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Better is what lies below the value at the last reset by more than this."},
     {.path = "parallel.tp",
      .kind = KEY_INT,
      .offset = AT(parallel.tp),

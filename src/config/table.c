@@ -7,12 +7,13 @@
 
 #include "mpilora/grid.h"
 
-enum { FILE_LIMIT = 1 << 20, DEPTH_LIMIT = 8, WHERE = 512, PATH = 128, KEYS = 64 };
+enum { FILE_LIMIT = 1 << 20, DEPTH_LIMIT = 8, WHERE = 512, PATH = 128, KEYS = 128 };
 
-/* Length of the section's name in a path; 0 where there is none. */
+/* Length of the section's name in a path; 0 where there is none. A section may stand in a section:
+ * this is the inner one's with the outer's before it. */
 static size_t section_length(const char *path)
 {
-    const char *dot = strchr(path, '.');
+    const char *dot = strrchr(path, '.');
     return dot ? (size_t)(dot - path) : 0;
 }
 
@@ -123,7 +124,7 @@ static ml_status read_mapping(reader *r, yaml_node_t *mapping, const char *secti
         if (!word) return ML_USAGE;
         ML_TRY(check_repeated(r, mapping, pair, word, where));
         snprintf(path, sizeof path, "%s%s%s", section, *section ? "." : "", word);
-        if (*section || !is_section(r->table, path)) {
+        if (!is_section(r->table, path)) {
             ML_TRY(read_value(r, path, value, where));
         } else if (value->type == YAML_MAPPING_NODE) {
             ML_TRY(read_mapping(r, value, path));
@@ -280,19 +281,34 @@ done:
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
+/* The sections that a key's path enters and the one before it did not, each by its name; *indent is
+ * how deep the key stands. */
+static ml_status open_sections(const char *before, const char *path, ml_text *out, int *indent)
+{
+    ml_status st = ML_OK;
+    const char *name = path;
+    *indent = 0;
+    for (const char *dot = strchr(path, '.'); dot; dot = strchr(name, '.')) {
+        size_t length = (size_t)(dot - path) + 1;
+        if (strncmp(before, path, length) != 0)
+            ML_TRY(ml_text_printf(out, "%*s%.*s:\n", *indent, "", (int)(dot - name), name));
+        name = dot + 1;
+        *indent += 2;
+    }
+done:
+    return st;
+}
+
 ml_status table_write(const key *table, const void *in, ml_text *out)
 {
     ml_status st = ML_OK;
-    const char *open = "";
-    size_t open_length = 0;
+    const char *before = "";
+    int indent;
     for (; table->path; table++) {
         size_t length = section_length(table->path);
-        if (length && (length != open_length || strncmp(open, table->path, length) != 0))
-            ML_TRY(ml_text_printf(out, "%.*s:\n", (int)length, table->path));
-        open = table->path;
-        open_length = length;
-        ML_TRY(ml_text_printf(out, "%s%s: ", length ? "  " : "",
-                              table->path + (length ? length + 1 : 0)));
+        ML_TRY(open_sections(before, table->path, out, &indent));
+        before = table->path;
+        ML_TRY(ml_text_printf(out, "%*s%s: ", indent, "", table->path + (length ? length + 1 : 0)));
         ML_TRY(value_write(table, in, out));
         ML_TRY(ml_text_printf(out, "\n"));
     }

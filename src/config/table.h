@@ -24,7 +24,7 @@ typedef enum key_kind {
 } key_kind;
 
 typedef struct key {
-    const char *path; /* "method.rank"; one dot at most */
+    const char *path; /* "method.rank", "train.early_stop.patience" */
     key_kind kind;
     size_t offset;
     double least, most; /* of numbers, inclusive; an open end excludes its bound */

@@ -4,21 +4,11 @@
 #include "mpilora/config.h"
 #include "mpilora/family.h"
 
-const char *const target_words[] = {"q",  "k",    "v",   "o",    "fc",    "proj", "gate",
-                                    "up", "down", "qkv", "head", "embed", "all",  NULL};
-
-/* What Hugging Face's models call the two outside the layers. */
-static const struct {
-    const char *word;
-    unsigned bit;
-} other_words[] = {
-    {"lm_head", ML_TARGET_HEAD}, {"embed_tokens", ML_TARGET_EMBED}, {"wte", ML_TARGET_EMBED}};
+const char *const target_words[] = {"q",  "k",    "v",   "o",       "fc",  "proj", "gate",
+                                    "up", "down", "qkv", "gate_up", "all", NULL};
 
 unsigned target_bit(const char *word, size_t length)
 {
-    for (size_t i = 0; i < sizeof other_words / sizeof *other_words; i++)
-        if (strlen(other_words[i].word) == length && !strncmp(other_words[i].word, word, length))
-            return other_words[i].bit;
     for (unsigned i = 0; target_words[i]; i++)
         if (strlen(target_words[i]) == length && !strncmp(target_words[i], word, length))
             return 1U << i;
@@ -34,9 +24,9 @@ const char *ml_target_name(ml_target target)
     return "?";
 }
 
-/* The words of some rows: all of the family, those that are fused, and their parts. */
+/* The words of some rows: all of the family, and the parts of those that are fused. */
 typedef struct words {
-    unsigned all, fused, parts;
+    unsigned all, parts;
 } words;
 
 static words words_of(const ml_family *family)
@@ -47,9 +37,25 @@ static words words_of(const ml_family *family)
         const ml_family_tensor *fused = ml_family_fused(family, row);
         unsigned bit = ml_target_find(row->target);
         w.all |= bit;
-        if (fused) *(fused == row ? &w.fused : &w.parts) |= bit;
+        if (fused && fused != row) w.parts |= bit;
     }
     return w;
+}
+
+/* A fused projection has one adapter, or some of its parts have one each. */
+static ml_status check_fused(const ml_family *family, unsigned bits)
+{
+    for (const ml_family_tensor *row = ml_family_target(family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        const ml_family_tensor *fused = ml_family_fused(family, row);
+        if (fused && fused != row && (bits & ml_target_find(row->target)) &&
+            (bits & ml_target_find(fused->target)))
+            return ml_fail(ML_USAGE,
+                           "method.targets: %s is one adapter on the fused projection, of which "
+                           "%s is a part: name the one or the other",
+                           fused->target, row->target);
+    }
+    return ML_OK;
 }
 
 static ml_status lacks(const ml_family *family, unsigned bit)
@@ -65,10 +71,9 @@ static ml_status lacks(const ml_family *family, unsigned bit)
         between = ", ";
     }
     if (st == ML_OK)
-        st = ml_fail(
-            ML_USAGE,
-            "method.targets: the model has no %s; a model of the %s family has %s, head, embed",
-            ml_target_name((ml_target)bit), family->title, list.data);
+        st = ml_fail(ML_USAGE,
+                     "method.targets: the model has no %s; a model of the %s family has %s",
+                     ml_target_name((ml_target)bit), family->title, list.data);
     ml_text_destroy(&list);
     return st;
 }
@@ -76,20 +81,17 @@ static ml_status lacks(const ml_family *family, unsigned bit)
 ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out)
 {
     words has = words_of(family);
-    const unsigned ends = ML_TARGET_HEAD | ML_TARGET_EMBED; /* every family has them */
     if (bits & ML_TARGET_ALL) {
-        if (bits & ~(ML_TARGET_ALL | ends))
-            return ml_fail(ML_USAGE, "method.targets: all names every linear layer; only head and "
-                                     "embed can stand beside it");
-        *out = (has.all & ~has.parts) | (bits & ends);
+        if (bits != ML_TARGET_ALL)
+            return ml_fail(ML_USAGE,
+                           "method.targets: all stands alone, it names every linear layer");
+        *out = has.all & ~has.parts;
         return ML_OK;
     }
-    has.all |= ends;
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (bits & ~has.all & bit) return lacks(family, bit);
-    if ((bits & has.fused) && (bits & has.parts))
-        return ml_fail(ML_USAGE, "method.targets: qkv is one adapter on the fused projection: name "
-                                 "either qkv or some of q, k, v");
+    ml_status st = check_fused(family, bits);
+    if (st != ML_OK) return st;
     *out = bits;
     return ML_OK;
 }

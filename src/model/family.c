@@ -31,13 +31,6 @@ const ml_family_tensor *ml_family_target(const ml_family_tensor *row)
     return row->module ? row : NULL;
 }
 
-const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role)
-{
-    const ml_family_tensor *row = family->tensors;
-    while (row->module && (row->role != role || row->bias)) row++;
-    return row;
-}
-
 const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family_tensor *row)
 {
     for (const ml_family_tensor *r = ml_family_target(family->tensors); r;
@@ -116,9 +109,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
 void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *in,
                      int64_t *out)
 {
-    bool turned = row->role == ML_ROLE_EMBED;
-    *in = ml_extent_size(spec, turned ? row->rows : row->cols);
-    *out = ml_extent_size(spec, turned ? row->cols : row->rows);
+    *in = ml_extent_size(spec, row->cols);
+    *out = ml_extent_size(spec, row->rows);
 }
 
 int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row)
@@ -134,11 +126,6 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
                                         int64_t *layer)
 {
     char again[64];
-    const ml_family_tensor *const ends[] = {ml_family_end(spec->family, ML_ROLE_EMBED),
-                                            ml_family_end(spec->family, ML_ROLE_HEAD)};
-    *layer = -1;
-    for (int i = 0; i < 2; i++)
-        if (!strcmp(module, ends[i]->module)) return ends[i];
     if (strncmp(module, "layers.", 7) != 0) return NULL;
     char *rest;
     *layer = strtoll(module + 7, &rest, 10);
@@ -147,6 +134,19 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
     if (!row) return NULL;
     snprintf(again, sizeof again, "layers.%" PRId64 ".%s", *layer, row->module);
     return strcmp(again, module) == 0 ? row : NULL;
+}
+
+static void add_every(const ml_model_spec *s, int64_t every, ml_layer_set *set)
+{
+    for (int64_t l = every - 1; every > 0 && l < ml_min(s->layers, ML_LAYER_SET); l += every)
+        ml_layer_set_add(set, l);
+}
+
+void ml_family_assume_layers(ml_model_spec *s)
+{
+    const ml_family_huggingface *hf = &s->family->hf;
+    add_every(s, hf->rope.unrotated_every, &s->unrotated_layers);
+    if (s->window > 0) add_every(s, hf->windows.full_every, &s->full_layers);
 }
 
 /* ---- names in other programs' files -------------------------------------------------------- */

@@ -4,9 +4,7 @@
 
 static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
 {
-    return path
-               ? ml_adapter_read(adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base))
-               : ML_OK;
+    return path ? ml_adapter_read_for(adapter, path, s->base) : ML_OK;
 }
 
 static ml_status generate(session *s, outputs *o, const char *path, ml_evaluation *out)

@@ -20,11 +20,10 @@ static ml_status read_adapters(job *j)
 {
     ml_status st = ML_OK;
     const ml_generate_options *o = j->options;
-    const ml_base *base = j->session.base;
+    ml_base *base = j->session.base;
     ML_NEW(j->adapters, o->nadapters, ML_MEM_OTHER, "adapters");
     for (int64_t i = 0; i < o->nadapters; i++)
-        ML_TRY(ml_adapter_read(&j->adapters[i], o->adapters[i], ml_base_spec(base),
-                               ml_base_source_hash(base)));
+        ML_TRY(ml_adapter_read_for(&j->adapters[i], o->adapters[i], base));
 done:
     return st;
 }

@@ -90,8 +90,7 @@ static ml_status read_initial(run *r, const char *path)
 {
     session *s = &r->session;
     ml_adapter adapter = {0};
-    ml_status st =
-        ml_adapter_read(&adapter, path, ml_base_spec(s->base), ml_base_source_hash(s->base));
+    ml_status st = ml_adapter_read_for(&adapter, path, s->base);
     if (st == ML_OK) st = ml_peft_load(s->peft, &adapter);
     ml_adapter_destroy(&adapter);
     return st;
@@ -124,8 +123,7 @@ ml_status read_first_adapter(run *r)
     const session *s = &r->session;
     const char *path = ml_run_config_first_adapter(r->config);
     if (!path) return ML_OK;
-    ML_TRY(ml_grid_agree(s->grid, ml_adapter_read(&r->first, path, ml_base_spec(s->base),
-                                                  ml_base_source_hash(s->base))));
+    ML_TRY(ml_grid_agree(s->grid, ml_adapter_read_for(&r->first, path, s->base)));
     ML_TRY(ml_grid_agree_on_file("the adapter", path, r->first.hash));
 done:
     return st;

@@ -60,7 +60,18 @@ done:
 
 static bool is_finished(const run *r)
 {
-    return r->progress.finished && r->step == r->config->train.steps;
+    return r->progress.finished && (r->step == r->config->train.steps || early_stop_reached(r));
+}
+
+/* train.epochs as steps: the last one may take sequences of the next epoch. */
+static void settle_steps(run *r)
+{
+    double sequences =
+        r->resolved.train.epochs * (double)ml_sampler_usable(r->session.train.sampler);
+    if (r->resolved.train.epochs == 0.0) return;
+    r->resolved.train.steps =
+        ml_max(1, (int64_t)ceil(sequences / (double)r->resolved.batch.sequences));
+    r->resolved.train.epochs = 0.0;
 }
 
 static ml_status start(run *r)
@@ -70,6 +81,7 @@ static ml_status start(run *r)
     bool found = false;
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(ml_session_open(s, r->config, true));
+    settle_steps(r);
     ML_TRY(ml_session_attach_method(s));
     ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
@@ -156,7 +168,9 @@ static ml_status evaluate(run *r, bool *stop)
     if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
     if (st != ML_OK) return st;
     r->progress.evaluated_step = r->step;
-    if (r->valid_loss < r->progress.best_loss || isnan(r->progress.best_loss)) {
+    early_stop_note(r);
+    bool best = r->valid_loss < r->progress.best_loss || isnan(r->progress.best_loss);
+    if (best && r->step > 0) { /* nothing is kept of what was there before the first step */
         r->progress.best_loss = r->valid_loss;
         r->progress.best_step = r->step;
         r->best_is_new = true;
@@ -169,7 +183,8 @@ static ml_status evaluate(run *r, bool *stop)
 static ml_status evaluate_where_due(run *r, bool *stop)
 {
     const ml_run_config *c = r->config;
-    bool due = r->step > 0 && r->step < c->train.steps && is_due(r->step, c->train.eval_every);
+    bool due = r->step > 0 ? r->step < c->train.steps && is_due(r->step, c->train.eval_every)
+                           : c->train.eval_first;
     return due && !*stop && r->progress.evaluated_step != r->step ? evaluate(r, stop) : ML_OK;
 }
 
@@ -200,6 +215,11 @@ static bool anyone_stops(const run *r)
     return seen > 0.0;
 }
 
+static bool is_done(const run *r)
+{
+    return r->step >= r->config->train.steps || early_stop_reached(r);
+}
+
 static ml_status steps(run *r)
 {
     ml_status st = ML_OK;
@@ -208,7 +228,7 @@ static ml_status steps(run *r)
     r->save_time = ml_seconds();
     ML_TRY(evaluate_where_due(r, &stop));
     ML_TRY(save_where_due(r, false));
-    while (r->step < c->train.steps && !stop) {
+    while (!is_done(r) && !stop) {
         step_result result;
         ML_TRY(one_step(r, &result));
         stop = result.stop || result.given_up;
@@ -217,7 +237,7 @@ static ml_status steps(run *r)
         if (result.saved) ML_TRY(save_wait(r));
         ML_TRY(save_where_due(r, result.save || is_due(r->step, c->train.save_every.steps)));
     }
-    if (r->step < c->train.steps) return stop_here(r);
+    if (!is_done(r)) return stop_here(r);
 done:
     return st;
 }
@@ -230,7 +250,8 @@ static ml_status finish(run *r)
     bool stop = false;
     if (r->saved_step != r->step) ML_TRY(save_now(r, false));
     progress_end(r);
-    ML_TRY(evaluate(r, &stop));
+    bool known = r->progress.evaluated_step == r->step && !isnan(r->valid_loss);
+    if (!known) ML_TRY(evaluate(r, &stop));
     if (stop) return stop_here(r);
     ML_TRY(write_result(r));
     ML_TRY(write_best(r));
@@ -258,13 +279,15 @@ ml_status ml_train_run(const ml_run_config *config, const ml_train_options *opti
     run *r = NULL;
     ml_train_catch_signals();
     ML_NEW(r, 1, ML_MEM_OTHER, "a run");
-    r->config = config;
+    r->resolved = *config;
+    r->config = &r->resolved;
     r->options = options;
     deadline_start(r);
     r->saved_step = -1;
     r->look_every = 1;
     r->loss_first = r->loss_last = r->valid_loss = NAN;
-    r->progress.best_loss = NAN;
+    r->progress.best_loss = r->progress.stop_loss = NAN;
+    r->progress.evaluated_step = -1;
     ML_TRY(start(r));
     if (is_finished(r)) goto done;
     ML_TRY(steps(r));

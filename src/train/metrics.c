@@ -1,9 +1,12 @@
 /* metrics.jsonl: a line a step, flushed when the step ends; evaluations.jsonl and saves.jsonl: a
- * line each. */
+ * line each; metrics.csv: both steps and evaluations, a row each. What else shows the curves is
+ * told of them from here. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,7 +15,7 @@
 #include "train/run.h"
 
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
-                  saves_name[] = "saves.jsonl";
+                  saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv";
 
 static ml_status write_failed(const run *r, const char *name)
 {
@@ -34,12 +37,27 @@ static ml_status open_file(const run *r, const char *name, FILE **out)
     return st;
 }
 
+/* A row of names where the file has no row yet. */
+static ml_status open_csv(run *r)
+{
+    struct stat about;
+    ml_status st = open_file(r, csv_name, &r->csv);
+    if (st != ML_OK) return st;
+    if (fstat(fileno(r->csv), &about)) return write_failed(r, csv_name);
+    if (about.st_size == 0)
+        fputs("step,loss,lr,grad_norm,tokens,tokens_per_s,step_s,valid_loss,time\n", r->csv);
+    return fflush(r->csv) ? write_failed(r, csv_name) : ML_OK;
+}
+
 static ml_status open_files(run *r)
 {
     ml_status st = ML_OK;
     ML_TRY(open_file(r, metrics_name, &r->metrics));
     ML_TRY(open_file(r, saves_name, &r->save_list));
     if (r->config->data.valid) ML_TRY(open_file(r, evaluations_name, &r->evaluations));
+    ML_TRY(open_csv(r));
+    ML_TRY(tensorboard_open(r));
+    ML_TRY(prometheus_open(r));
 done:
     return st;
 }
@@ -52,11 +70,12 @@ ml_status metrics_open(run *r)
 
 void metrics_close(run *r)
 {
-    FILE **files[] = {&r->metrics, &r->save_list, &r->evaluations};
-    for (int i = 0; i < 3; i++) {
+    FILE **files[] = {&r->metrics, &r->save_list, &r->evaluations, &r->csv, &r->tensorboard};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (*files[i]) fclose(*files[i]); /* every line was flushed when it was written */
         *files[i] = NULL;
     }
+    prometheus_close(r);
 }
 
 /* A line is written when it is whole: what a killed run leaves is cut by the next start. */
@@ -74,8 +93,9 @@ static double wall_clock(void)
 
 ml_status metrics_step(run *r, const step_result *step)
 {
-    if (!r->metrics) return ML_OK;
+    ml_status st = ML_OK;
     FILE *to = r->metrics;
+    if (!to) return ML_OK;
     fprintf(to,
             "{\"step\": %" PRId64
             ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
@@ -92,7 +112,15 @@ ml_status metrics_step(run *r, const step_result *step)
             step->wait_seconds, r->save_wait, step->reduction.payload_bytes,
             step->reduction.passed_bytes, ml_memory_peak_total(), wall_clock());
     r->save_wait = 0.0;
-    return end_line(r, to, metrics_name);
+    fprintf(r->csv, "%" PRId64 ",%.17g,%.17g,%.17g,%" PRId64 ",%.9g,%.9g,,%.6f\n", r->step,
+            step->loss, step->lr, step->grad_norm, step->tokens,
+            (double)step->tokens / step->seconds, step->seconds, wall_clock());
+    ML_TRY(end_line(r, to, metrics_name));
+    ML_TRY(end_line(r, r->csv, csv_name));
+    ML_TRY(tensorboard_step(r, step));
+    prometheus_step(r, step);
+done:
+    return st;
 }
 
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */
@@ -102,7 +130,10 @@ ml_status metrics_evaluation(const run *r, double loss)
     char number[ML_JSON_NUMBER];
     fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %s, \"time\": %.6f}\n",
             r->step, ml_json_number(number, loss), wall_clock());
-    return end_line(r, r->evaluations, evaluations_name);
+    fprintf(r->csv, "%" PRId64 ",,,,,,,%.17g,%.6f\n", r->step, loss, wall_clock());
+    ml_status st = end_line(r, r->evaluations, evaluations_name);
+    if (st == ML_OK) st = end_line(r, r->csv, csv_name);
+    return st == ML_OK ? tensorboard_evaluation(r, loss) : st;
 }
 
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report)
@@ -121,9 +152,11 @@ ml_status metrics_sync(const run *r)
     const struct {
         FILE *file;
         const char *name;
-    } files[] = {
-        {r->metrics, metrics_name}, {r->evaluations, evaluations_name}, {r->save_list, saves_name}};
-    for (int i = 0; i < 3 && st == ML_OK; i++)
+    } files[] = {{r->metrics, metrics_name},
+                 {r->evaluations, evaluations_name},
+                 {r->save_list, saves_name},
+                 {r->csv, csv_name}};
+    for (size_t i = 0; i < sizeof files / sizeof *files && st == ML_OK; i++)
         if (files[i].file && fsync(fileno(files[i].file))) st = write_failed(r, files[i].name);
     return st;
 }
@@ -132,10 +165,11 @@ ml_status metrics_sync(const run *r)
 
 static const int64_t largest_metrics = (int64_t)16 << 30;
 
-/* Whether the line (without its end) belongs to a later step. A line that says no step is left
- * alone. */
+/* Whether the line (without its end) belongs to a later step: a JSON object, or a row that begins
+ * with its step. A line that says no step is left alone. */
 static bool is_later(const char *line, size_t length, int64_t step)
 {
+    if (length > 0 && *line >= '0' && *line <= '9') return strtoll(line, NULL, 10) > step;
     json_t *object = json_loadb(line, length, 0, NULL);
     const json_t *at = json_object_get(object, "step");
     bool later = json_is_integer(at) && json_integer_value(at) > step;
@@ -184,11 +218,13 @@ done:
 ml_status metrics_cut(const run *r)
 {
     ml_status st = ML_OK;
-    const char *const names[] = {metrics_name, evaluations_name, saves_name};
+    const char *const names[] = {metrics_name, evaluations_name, saves_name, csv_name};
+    /* A run without a checkpoint begins anew, with an evaluation before the first step, too. */
+    int64_t step = r->saved_step < 0 ? -1 : r->step;
     char path[ML_DURABLE_PATH];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, names[i]));
-        ML_TRY(ml_metrics_cut(path, r->step));
+        ML_TRY(ml_metrics_cut(path, step));
     }
 done:
     return st;

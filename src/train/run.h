@@ -19,7 +19,8 @@ enum { IDENTITIES = 40 };
 
 typedef struct run {
     session session;
-    const ml_run_config *config;
+    ml_run_config resolved;      /* the run's own copy, train.epochs made steps; texts borrowed */
+    const ml_run_config *config; /* that copy */
     ml_run_directory *directory;
     int64_t step;       /* done */
     int64_t first_step; /* done before this start */
@@ -38,7 +39,9 @@ typedef struct run {
     double save_time; /* when the newest was begun */
     bool
         best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
-    FILE *metrics, *evaluations, *save_list; /* rank 0 */
+    FILE *metrics, *evaluations, *save_list, *csv, *tensorboard; /* rank 0 */
+    double prometheus_time; /* of the file's newest writing; 0: there was none */
+    bool prometheus_failed; /* which was said */
     int64_t predicted[ML_MEM_CATEGORIES];
     double progress_time; /* of the last line */
     deadline deadline;
@@ -94,6 +97,12 @@ ml_status check_evaluation(const run *r) ML_NODISCARD;
  * aside; gives `failure` back. Collective. */
 ml_status reject_checkpoint(run *r, ml_status failure) ML_NODISCARD;
 
+/* early_stop.c: after an evaluation: whether it is better, by train.early_stop.min_delta, than the
+ * value at the last one that was. Whether train.early_stop.patience of them were not: the run is at
+ * its end then. Local. */
+void early_stop_note(run *r);
+bool early_stop_reached(const run *r);
+
 /* stopping.c. A signal has reached this rank (see ml_train_catch_signals). */
 bool signals_seen(void);
 /* The earlier of run.time_limit and SLURM_JOB_END_TIME. */
@@ -105,9 +114,8 @@ bool deadline_is_near(const run *r, int steps);
 bool wants_to_stop(const run *r);
 bool wants_to_give_up(const run *r); /* within a step: a signal, or no room but for a save */
 
-/* metrics.c: metrics.jsonl, evaluations.jsonl and saves.jsonl, on rank 0; elsewhere they do
- * nothing. */
-/* Lines of later steps than r->step go from all three; on rank 0. */
+/* metrics.c: metrics.jsonl, evaluations.jsonl, saves.jsonl and metrics.csv, on rank 0; elsewhere
+ * they do nothing. Lines of later steps than r->step go from all of them; on rank 0. */
 ml_status metrics_cut(const run *r) ML_NODISCARD;
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
@@ -115,6 +123,15 @@ ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
 ml_status metrics_evaluation(const run *r, double loss) ML_NODISCARD;
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
+
+/* tensorboard.c: RUN/tb, a file a start. prometheus.c: a file in run.prometheus, at most every few
+ * seconds; nothing where that is not given. On rank 0, which metrics.c calls them on. */
+ml_status tensorboard_open(run *r) ML_NODISCARD;
+ml_status tensorboard_step(const run *r, const step_result *step) ML_NODISCARD;
+ml_status tensorboard_evaluation(const run *r, double loss) ML_NODISCARD;
+ml_status prometheus_open(run *r) ML_NODISCARD;
+void prometheus_step(run *r, const step_result *step);
+void prometheus_close(run *r); /* says that no start goes on; nothing where none was opened */
 
 /* summary.c */
 ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */

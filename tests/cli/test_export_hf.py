@@ -178,6 +178,24 @@ def check_kept_files(checks, folder):
     checks.that("chat_template.jinja" not in os.listdir(out), "the files of an earlier export stay")
 
 
+def check_saved_embeddings(checks, folder):
+    """A PEFT directory may hold the base's own embedding, as PEFT saves it after a resize; another one, and a factor of the head, are refused by name."""
+    base, factors = f"{folder}/chat.h5", {f"transformer.h.{layer}.attn.c_attn": (([2, 40], bytes(320)), ([120, 2], bytes(960))) for layer in range(2)}
+    _, shape, data = tensors(f"{folder}/chat")["wte.weight"]
+    own = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))  # bf16 as fp32
+    other = own[:-2] + b"\0\0"
+    for number, (name, size, raw, code, needle) in enumerate([
+        ("transformer.wte.weight", shape, own, 0, ""), ("lm_head.weight", shape, own, 0, ""), ("transformer.wte.weight", shape, other, INPUT, "differs from the base's own"),
+        ("transformer.wte.weight", [shape[0] + 1, shape[1]], own + bytes(4 * shape[1]), INPUT, "301 × 40, the base's is 300 × 40"),
+        ("lm_head.lora_A.weight", [2, 40], bytes(320), INPUT, "adapters on the embedding and the head"),
+    ]):
+        peft = harness.make_peft(f"{folder}/embeddings-{number}", 2, 4, factors)
+        pairs = {f"base_model.model.{module}.lora_{letter}.weight": pair[i] for module, pair in factors.items() for i, letter in enumerate("AB")}
+        harness.write_safetensors(f"{peft}/adapter_model.safetensors", pairs | {f"base_model.model.{name}": (size, raw)})
+        done = harness.start("generate", "--base", base, "--adapter", peft, "--prompt", "a", "--max-new", 1)
+        checks.that(done.returncode == code and needle in done.stderr, f"{name} of {size}: exit {done.returncode}: {done.stderr!r}, expected {needle!r}")
+
+
 def check_refusals(checks, folder):
     base, out, taken = f"{folder}/llama-fp32.h5", f"{folder}/llama-fp32", f"{folder}/taken"
     os.makedirs(taken)
@@ -219,6 +237,7 @@ def main():
         check_models(checks, folder)
         check_tokenizer(checks, folder)
         check_kept_files(checks, folder)
+        check_saved_embeddings(checks, folder)
         check_refusals(checks, folder)
     checks.end()
 

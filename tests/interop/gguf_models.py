@@ -70,12 +70,19 @@ def text(value):
 
 
 def write(path, name):
+    write_file(path, *contents(name))
+
+
+def write_file(path, architecture, metadata, tensors):
     """GGUF version 3, every tensor F32."""
-    architecture, metadata, tensors = contents(name)
     pairs, infos, data = text("general.architecture") + struct.pack("<I", 8) + text(architecture), b"", b""
     for key, value in metadata.items():
-        kind, code = (4, "I") if isinstance(value, int) else (6, "f")
-        pairs += text(f"{architecture}.{key}") + struct.pack(f"<I{code}", kind, value)
+        pairs += text(f"{architecture}.{key}")
+        if isinstance(value, str):
+            pairs += struct.pack("<I", 8) + text(value)
+        else:
+            kind, code = (4, "I") if isinstance(value, int) else (6, "f")
+            pairs += struct.pack(f"<I{code}", kind, value)
     for stored, (shape, values) in tensors.items():
         infos += text(stored) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), 0, len(data))
         data += values + bytes(-len(values) % 32)

@@ -332,14 +332,16 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
     static const char *const changes[][2] = {
         {"s/\"use_dora\": false/\"use_dora\": true/", "use_dora"},
         {"s/\"bias\": \"none\"/\"bias\": \"all\"/", "bias"},
-        {"s/\"modules_to_save\": null/\"modules_to_save\": [\"lm_head\"]/", "modules_to_save"},
         {"s/\"LORA\"/\"IA3\"/", "peft_type"},
         {"s/\"CAUSAL_LM\"/\"SEQ_CLS\"/", "task_type"},
         {"s/\"r\": 2/\"r\": 0/", "r: is 0"},
         {"s/\"r\": 2/\"r\": 3/", "expected 3 × 8"},
         {"s/\"r\": 2/\"layer_replication\": [[0,2]], \"r\": 2/", "layer_replication"},
         {"s/\"r\": 2/\"r\": 2, \"r\": 2/", "not a JSON object"},
-        {"s/\"init_lora_weights\": true/\"init_lora_weights\": \"pissa\"/", "init_lora_weights"},
+        {"s/\"r\": 2/\"trainable_token_indices\": [3], \"r\": 2/", "rows of the embedding"},
+        {"s/\"r\": 2/\"kasa_config\": {\"beta\": 1}, \"r\": 2/", "kasa_config"},
+        {"s/\"init_lora_weights\": true/\"init_lora_weights\": \"pissa\"/",
+         "path_initial_model_for_weight_conversion"},
         {"s/\"v_proj\"/\"v_proj\", \"o_proj\"/", "lora_A is missing"},
         {"s/\"v_proj\"/\"other\"/", "belongs to no module"},
         {"s/\"lora_alpha\": 4/\"lora_alpha\": \"4\"/", "lora_alpha"},
@@ -354,6 +356,43 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
         assert_int_equal(system(command), 0);
         expect_refused(peft, &tiny_llama, changes[i][1]);
     }
+}
+
+/* Initialisations that leave the base alone, keys that say nothing of the result or that PEFT does
+ * not have, and the names of a compiled model: the same adapter. */
+static void keys_without_a_meaning_are_read(void **state)
+{
+    (void)state;
+    static const char *const changes[] = {
+        "s/\"init_lora_weights\": true/\"init_lora_weights\": \"eva\"/",
+        "s/\"init_lora_weights\": true/\"init_lora_weights\": \"orthogonal\"/",
+        "s/\"r\": 2/\"eva_config\": {\"rho\": 2}, \"velora_config\": {\"x\": 1}, \"r\": 2/",
+        "s/\"r\": 2/\"lora_dtype\": \"bf16\", \"r\": 2/",
+        "s/\"modules_to_save\": null/\"modules_to_save\": [\"lm_head\"]/",
+    };
+    ml_adapter plain, read;
+    write_peft();
+    assert_int_equal(ml_adapter_read(&plain, peft, &tiny_llama, NULL), ML_OK);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        char command[512];
+        write_peft();
+        snprintf(command, sizeof command, "sed -i '%s' %s/adapter_config.json", changes[i], peft);
+        assert_int_equal(system(command), 0);
+        if (ml_adapter_read(&read, peft, &tiny_llama, NULL) != ML_OK)
+            fail_msg("%s: %s", changes[i], ml_error_text());
+        assert_true(adapter_distance(&plain, &read) == 0.0F);
+        ml_adapter_destroy(&read);
+    }
+    write_peft(); /* the header keeps its length */
+    shell("sed -i 's/\"base_model.model.model.layers/       \"model._orig_mod.layers/g' "
+          "%s/peft/adapter_model.safetensors",
+          directory);
+    shell("grep -q _orig_mod %s/peft/adapter_model.safetensors", directory);
+    ml_status st = ml_adapter_read(&read, peft, &tiny_llama, NULL);
+    if (st != ML_OK) fail_msg("%s", ml_error_text());
+    assert_true(adapter_distance(&plain, &read) == 0.0F);
+    ml_adapter_destroy(&read);
+    ml_adapter_destroy(&plain);
 }
 
 static void config_refused(const char *document, const char *message)
@@ -485,6 +524,7 @@ int main(void)
         CASE(gpt2_parts_are_fused_exactly),
         CASE(what_is_not_made_of_parts_is_not_split),
         CASE(a_directory_with_other_files_is_left_alone),
+        CASE(keys_without_a_meaning_are_read),
         CASE(configurations_that_are_not_plain_lora_are_refused),
         CASE(values_of_other_kinds_are_refused),
         CASE(a_pattern_may_name_the_modules),

@@ -9,7 +9,7 @@ ml_status export_peft(const export_request *request)
     if (!request->adapter)
         return ml_fail(ML_USAGE,
                        "--format peft: --adapter is missing: what is exported is an adapter");
-    ML_TRY(ml_adapter_read(&adapter, request->adapter, spec, ml_base_source_hash(request->base)));
+    ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
     ML_TRY(ml_adapter_export_peft(
         &adapter, spec, request->name ? request->name : request->base_path, request->out));
     ml_log("%s: adapter_config.json and adapter_model.safetensors; load it with "

@@ -19,8 +19,8 @@ static ml_status merge(const char *base_path, const char *adapter_path, bool sub
     ml_adapter adapter = {0};
     ml_merge_result result;
     ML_TRY(ml_base_open(&base, base_path));
-    ML_TRY(ml_adapter_read(&adapter, adapter_path, ml_base_spec(base),
-                           subtract ? NULL : ml_base_source_hash(base)));
+    ML_TRY(subtract ? ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL)
+                    : ml_adapter_read_for(&adapter, adapter_path, base));
     if (original_path) ML_TRY(ml_base_open(&original, original_path));
     ML_TRY(ml_merge(base, &adapter, subtract, original, out, &result));
     ml_log("%s: %" PRId64 " matrices %s%s", out, result.matrices,

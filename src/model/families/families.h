@@ -59,6 +59,15 @@
     FAMILY_ROW(module, true, role, rows, ONE, NONE, FP32, ALWAYS, hf, ".bias", PLAIN, gguf, PLAIN, \
                "")
 
+/* A norm's weight that GGUF stores as 1 + w, Hugging Face as w. */
+#define GGUF_PLUS_ONE(module, role, rows, hf, gguf)                                            \
+    FAMILY_ROW(module, false, role, rows, ONE, NONE, FP32, ALWAYS, hf, ".weight", PLAIN, gguf, \
+               PLUS_ONE, "")
+/* A norm's weight for all heads of q or k, which are cut over tp. */
+#define HEADS_NORM(module, role, rows, present, layout, hf, gguf)                                \
+    FAMILY_ROW(module, false, role, rows, ONE, ROWS, FP32, present, hf, ".weight", layout, gguf, \
+               layout, "")
+
 #define FAMILY_KEY(key_, kind_, required_, field_)                                  \
     {                                                                               \
         .key = key_, .kind = ML_KEY_##kind_, .required = required_, .field = field_ \
@@ -67,11 +76,12 @@
 #define REQUIRED(key, kind, name) FAMILY_KEY(key, kind, true, offsetof(ml_model_spec, name))
 #define CHECKED(key, kind) FAMILY_KEY(key, kind, false, 0)
 
-/* GGUF keys that every family refuses: they change what a model computes. */
-#define GGUF_REFUSED                                                        \
-    CHECKED("expert_count", OFF), CHECKED("attention.sliding_window", OFF), \
-        CHECKED("attention.scale", OFF), CHECKED("logit_scale", OFF),       \
+/* GGUF keys that every family refuses, and those that only a few know: they change what a model
+ * computes. */
+#define GGUF_REFUSED_OF_ALL                                                                     \
+    CHECKED("expert_count", OFF), CHECKED("attention.scale", OFF), CHECKED("logit_scale", OFF), \
         CHECKED("embedding_scale", OFF), CHECKED("residual_scale", OFF)
+#define GGUF_REFUSED CHECKED("attention.sliding_window", OFF), GGUF_REFUSED_OF_ALL
 /* GGUF's sizes, the same in every architecture. */
 #define GGUF_SIZES                                                                                 \
     REQUIRED("block_count", SIZE, layers), REQUIRED("embedding_length", SIZE, width),              \
@@ -116,28 +126,60 @@
         HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output")
 
 /* Keys of config.json, and of GGUF. */
-#define LLAMA_SIZES                                                                               \
+#define LLAMA_SIZES_WITHOUT_EPS                                                                   \
     REQUIRED("num_hidden_layers", SIZE, layers), REQUIRED("hidden_size", SIZE, width),            \
         REQUIRED("num_attention_heads", SIZE, heads), KEY("num_key_value_heads", SIZE, kv_heads), \
         KEY("head_dim", SIZE, head_dim), REQUIRED("intermediate_size", SIZE, mlp_width),          \
         REQUIRED("vocab_size", SIZE, vocab), REQUIRED("max_position_embeddings", SIZE, context),  \
-        KEY("hidden_act", ACTIVATION, activation), KEY("rms_norm_eps", REAL, norm_eps),           \
         KEY("tie_word_embeddings", FLAG, tied_head), CHECKED("quantization_config", OFF)
+#define LLAMA_SIZES LLAMA_SIZES_WITHOUT_EPS, KEY("rms_norm_eps", REAL, norm_eps)
+#define LLAMA_ACTIVATION KEY("hidden_act", ACTIVATION, activation)
 /* attention_bias stands for two of our flags: a model that has only one of them has no
  * config.json. */
 #define LLAMA_ATTENTION_BIAS \
     KEY("attention_bias", FLAG, qkv_bias), KEY("attention_bias", FLAG, o_bias)
 #define LLAMA_GGUF                                                            \
     GGUF_SIZES, REQUIRED("attention.layer_norm_rms_epsilon", REAL, norm_eps), \
-        KEY("rope.freq_base", REAL, rope_theta), GGUF_REFUSED
+        KEY("rope.freq_base", REAL, rope_theta)
 
 /* Features of ml_model_spec, behind `.family = …`. */
-#define LLAMA_FEATURES                                                       \
-    .norm = ML_NORM_RMS, .norm_eps = 1e-6, .positions = ML_POSITIONS_ROTARY, \
-    .rope_theta = 10000.0, .gated = true, .activation = ML_SILU
+#define LLAMA_FEATURES(eps, theta)                                                               \
+    .norm = ML_NORM_RMS, .norm_eps = eps, .positions = ML_POSITIONS_ROTARY, .rope_theta = theta, \
+    .gated = true, .activation = ML_SILU
 #define LLAMA_HF(type, class)                                                                 \
     .model_type = type, .architecture = class, .prefix = "model.", .layers = "model.layers.", \
     .gelu_tanh = "gelu_pytorch_tanh"
+/* ---- Gemma ----------------------------------------------------------------------------------
+ *
+ * The MLP between its norms and behind attention's; the ends; features. */
+#define GEMMA_MLP                                                                          \
+    GGUF_PLUS_ONE("norm1_behind", NORM1_BEHIND, WIDTH, "@.post_attention_layernorm",       \
+                  "@.post_attention_norm"),                                                \
+        GGUF_PLUS_ONE("norm2", NORM2, WIDTH, "@.pre_feedforward_layernorm", "@.ffn_norm"), \
+        LLAMA_MLP,                                                                         \
+        GGUF_PLUS_ONE("norm2_behind", NORM2_BEHIND, WIDTH, "@.post_feedforward_layernorm", \
+                      "@.post_ffw_norm")
+#define GEMMA_ENDS                                                         \
+    GGUF_PLUS_ONE("norm", FINAL_NORM, WIDTH, "model.norm", "output_norm"), \
+        HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output")
+#define GEMMA_FEATURES(theta)                                                                 \
+    .head_dim = 256, .norm = ML_NORM_RMS, .norm_eps = 1e-6, .norm_plus_one = true,            \
+    .positions = ML_POSITIONS_ROTARY, .rope_theta = theta, .embed_root = true, .gated = true, \
+    .activation = ML_GELU_TANH, .tied_head = true
+
+/* ---- others --------------------------------------------------------------------------------- */
+
+/* Gate and up in one stored tensor. */
+#define FUSED_GATED_MLP                                                                           \
+    WEIGHT("mlp.gate", UP, MLP, WIDTH, ROWS, "@.mlp.gate_up_proj", PLAIN, "@.ffn_up", PLAIN,      \
+           "gate"),                                                                               \
+        WEIGHT("mlp.up", UP, MLP, WIDTH, ROWS, "@.mlp.gate_up_proj", PLAIN, "@.ffn_up", PLAIN,    \
+               "up"),                                                                             \
+        FUSED("mlp.gate_up", UP, GATE_UP, WIDTH, "@.mlp.gate_up_proj", PLAIN, "@.ffn_up", PLAIN,  \
+              "gate_up"),                                                                         \
+        WEIGHT("mlp.down", DOWN, WIDTH, MLP, COLS, "@.mlp.down_proj", PLAIN, "@.ffn_down", PLAIN, \
+               "down")
+
 /* Windows that are off unless a flag is set, and then in the last layers. */
 #define QWEN_WINDOWS                                                                              \
     {                                                                                             \

@@ -8,18 +8,19 @@ static const ml_family_tensor tensors[] = {
 
 static const ml_family_key config_keys[] = {
     LLAMA_SIZES,
+    LLAMA_ACTIVATION,
     LLAMA_ATTENTION_BIAS,
     KEY("mlp_bias", FLAG, mlp_bias),
     CHECKED("sliding_window", OFF),
     {0},
 };
 
-static const ml_family_key gguf_keys[] = {LLAMA_GGUF, {0}};
+static const ml_family_key gguf_keys[] = {LLAMA_GGUF, GGUF_REFUSED, {0}};
 
 const ml_family ml_family_llama = {
     .name = "llama",
     .title = "Llama",
-    .defaults = {.family = &ml_family_llama, LLAMA_FEATURES},
+    .defaults = {.family = &ml_family_llama, LLAMA_FEATURES(1e-6, 10000.0)},
     .tensors = tensors,
     .hf = {LLAMA_HF("llama", "LlamaForCausalLM"), .keys = config_keys},
     .gguf = {.architecture = "llama",

@@ -7,13 +7,13 @@ static const ml_family_tensor tensors[] = {
     LLAMA_ENDS,  {0},
 };
 
-static const ml_family_key config_keys[] = {LLAMA_SIZES, {0}};
-static const ml_family_key gguf_keys[] = {LLAMA_GGUF, {0}};
+static const ml_family_key config_keys[] = {LLAMA_SIZES, LLAMA_ACTIVATION, {0}};
+static const ml_family_key gguf_keys[] = {LLAMA_GGUF, GGUF_REFUSED, {0}};
 
 const ml_family ml_family_mistral = {
     .name = "mistral",
     .title = "Mistral",
-    .defaults = {.family = &ml_family_mistral, LLAMA_FEATURES},
+    .defaults = {.family = &ml_family_mistral, LLAMA_FEATURES(1e-6, 10000.0)},
     .tensors = tensors,
     .hf = {LLAMA_HF("mistral", "MistralForCausalLM"), .keys = config_keys,
            .windows = {.size = "sliding_window", .default_size = 4096}},

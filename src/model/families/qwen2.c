@@ -7,13 +7,13 @@ static const ml_family_tensor tensors[] = {
     LLAMA_ENDS,  {0},
 };
 
-static const ml_family_key config_keys[] = {LLAMA_SIZES, {0}};
-static const ml_family_key gguf_keys[] = {LLAMA_GGUF, {0}};
+static const ml_family_key config_keys[] = {LLAMA_SIZES, LLAMA_ACTIVATION, {0}};
+static const ml_family_key gguf_keys[] = {LLAMA_GGUF, GGUF_REFUSED, {0}};
 
 const ml_family ml_family_qwen2 = {
     .name = "qwen2",
     .title = "Qwen2",
-    .defaults = {.family = &ml_family_qwen2, LLAMA_FEATURES, .qkv_bias = true},
+    .defaults = {.family = &ml_family_qwen2, LLAMA_FEATURES(1e-6, 10000.0), .qkv_bias = true},
     .tensors = tensors,
     .hf = {LLAMA_HF("qwen2", "Qwen2ForCausalLM"), .keys = config_keys, .windows = QWEN_WINDOWS},
     .gguf = {.architecture = "qwen2",

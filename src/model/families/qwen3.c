@@ -15,13 +15,17 @@ static const ml_family_tensor tensors[] = {
     {0},
 };
 
-static const ml_family_key config_keys[] = {LLAMA_SIZES, LLAMA_ATTENTION_BIAS, {0}};
-static const ml_family_key gguf_keys[] = {LLAMA_GGUF, {0}};
+static const ml_family_key config_keys[] = {
+    LLAMA_SIZES, LLAMA_ACTIVATION, LLAMA_ATTENTION_BIAS, {0}};
+static const ml_family_key gguf_keys[] = {LLAMA_GGUF, GGUF_REFUSED, {0}};
 
 const ml_family ml_family_qwen3 = {
     .name = "qwen3",
     .title = "Qwen3",
-    .defaults = {.family = &ml_family_qwen3, LLAMA_FEATURES, .head_dim = 128, .qk_norm = true},
+    .defaults = {.family = &ml_family_qwen3,
+                 LLAMA_FEATURES(1e-6, 10000.0),
+                 .head_dim = 128,
+                 .qk_norm = true},
     .tensors = tensors,
     .hf = {LLAMA_HF("qwen3", "Qwen3ForCausalLM"), .keys = config_keys, .windows = QWEN_WINDOWS},
     .gguf = {.architecture = "qwen3",

@@ -4,7 +4,6 @@
 #include "store/adapter/adapter.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -94,17 +93,11 @@ static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
     return ML_OK;
 }
 
-/* The embedding and the head stand behind all layers. */
-static long long layer_of(const char *module)
-{
-    const char *number = strchr(module, '.');
-    return number ? strtoll(number + 1, NULL, 10) : LLONG_MAX;
-}
-
 static int in_model_order(const void *x, const void *y)
 {
     const ml_adapter_pair *a = x, *b = y;
-    long long i = layer_of(a->module), j = layer_of(b->module);
+    long long i = strtoll(a->module + 7, NULL, 10),
+              j = strtoll(b->module + 7, NULL, 10); /* behind "layers." */
     return i != j ? (i > j) - (i < j) : strcmp(a->module, b->module);
 }
 
@@ -167,17 +160,28 @@ static ml_status check_base(const ml_adapter *adapter, const char *source_hash)
                    adapter->base_source_hash, source_hash);
 }
 
-ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
-                          const char *source_hash)
+static ml_status read_adapter(ml_adapter *out, const char *path, const ml_model_spec *spec,
+                              const char *source_hash, ml_base *base)
 {
     ml_status st = ML_OK;
     struct stat info;
     *out = (ml_adapter){0};
     bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    st = directory ? ml_adapter_read_peft(out, path, spec) : ml_adapter_read_file(out, path);
+    st = directory ? ml_adapter_read_peft(out, path, spec, base) : ml_adapter_read_file(out, path);
     if (st == ML_OK) st = check_base(out, source_hash);
     if (st == ML_OK) st = ml_adapter_check(out, spec);
     if (st == ML_OK) return ML_OK;
     ml_adapter_destroy(out);
     return strncmp(ml_error_text(), path, strlen(path)) != 0 ? ml_fail_within(st, "%s", path) : st;
+}
+
+ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec *spec,
+                          const char *source_hash)
+{
+    return read_adapter(out, path, spec, source_hash, NULL);
+}
+
+ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base)
+{
+    return read_adapter(out, path, ml_base_spec(base), ml_base_source_hash(base), base);
 }

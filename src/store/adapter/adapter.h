@@ -18,7 +18,7 @@ ml_status ml_adapter_add_magnitudes(ml_adapter_pair *pair) ML_NODISCARD;
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec) ML_NODISCARD;
 
 ml_status ml_adapter_read_file(ml_adapter *out, const char *path) ML_NODISCARD;
-ml_status ml_adapter_read_peft(ml_adapter *out, const char *directory,
-                               const ml_model_spec *spec) ML_NODISCARD;
+ml_status ml_adapter_read_peft(ml_adapter *out, const char *directory, const ml_model_spec *spec,
+                               ml_base *base) ML_NODISCARD; /* NULL: no base at hand */
 
 #endif

@@ -43,13 +43,14 @@ void ml_file_list_destroy(ml_file_list *list)
 
 static json_t *progress_to_json(const ml_checkpoint_progress *p)
 {
-    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step,
-                     "cursor", (json_int_t)p->cursor, "tokens", (json_int_t)p->tokens, "loss_first",
-                     number_or_null(p->loss_first), "loss_last", number_or_null(p->loss_last),
-                     "best_loss", number_or_null(p->best_loss), "best_step",
-                     (json_int_t)p->best_step, "evaluated_step", (json_int_t)p->evaluated_step,
-                     "finished", p->finished, "product_path", p->backend, "vector_path",
-                     p->vector_path);
+    return json_pack(
+        "{s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:o,s:I,s:b,s:s,s:s}", "step", (json_int_t)p->step,
+        "cursor", (json_int_t)p->cursor, "tokens", (json_int_t)p->tokens, "loss_first",
+        number_or_null(p->loss_first), "loss_last", number_or_null(p->loss_last), "best_loss",
+        number_or_null(p->best_loss), "best_step", (json_int_t)p->best_step, "evaluated_step",
+        (json_int_t)p->evaluated_step, "stop_loss", number_or_null(p->stop_loss), "stop_count",
+        (json_int_t)p->stop_count, "finished", p->finished, "product_path", p->backend,
+        "vector_path", p->vector_path);
 }
 
 static json_t *identity_to_json(const ml_checkpoint_state *state)
@@ -375,15 +376,17 @@ static void copy_name(char out[ML_PATH_NAME], const json_t *name)
 void ml_manifest_progress(const json_t *manifest, ml_checkpoint_progress *p)
 {
     const json_t *from = json_object_get(manifest, "progress");
-    *p = (ml_checkpoint_progress){.step = json_integer_value(json_object_get(from, "step")),
-                                  .cursor = json_integer_value(json_object_get(from, "cursor")),
-                                  .tokens = json_integer_value(json_object_get(from, "tokens")),
-                                  .loss_first = number_from(json_object_get(from, "loss_first")),
-                                  .loss_last = number_from(json_object_get(from, "loss_last")),
-                                  .best_loss = number_from(json_object_get(from, "best_loss")),
-                                  .best_step =
-                                      json_integer_value(json_object_get(from, "best_step")),
-                                  .finished = json_is_true(json_object_get(from, "finished"))};
+    *p = (ml_checkpoint_progress){
+        .step = json_integer_value(json_object_get(from, "step")),
+        .cursor = json_integer_value(json_object_get(from, "cursor")),
+        .tokens = json_integer_value(json_object_get(from, "tokens")),
+        .loss_first = number_from(json_object_get(from, "loss_first")),
+        .loss_last = number_from(json_object_get(from, "loss_last")),
+        .best_loss = number_from(json_object_get(from, "best_loss")),
+        .best_step = json_integer_value(json_object_get(from, "best_step")),
+        .stop_loss = number_from(json_object_get(from, "stop_loss")),
+        .stop_count = json_integer_value(json_object_get(from, "stop_count")),
+        .finished = json_is_true(json_object_get(from, "finished"))};
     const json_t *evaluated =
         json_object_get(from, "evaluated_step"); /* manifests of earlier versions lack it */
     p->evaluated_step = evaluated ? json_integer_value(evaluated) : p->step;

@@ -26,15 +26,16 @@ static const gguf_value *find_own(const gguf_source *g, const char *name)
 
 static ml_status check_number(const gguf_source *g, const ml_family_key *k, const gguf_value *v)
 {
-    bool whole = k->kind == ML_KEY_SIZE;
+    bool whole = k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
+    int64_t least = k->kind == ML_KEY_SIZE ? 1 : 0;
     if (!v && k->required)
         return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, k->key);
     if (!v) return ML_OK;
     ml_status st = gguf_check_kind(&g->file, v, GGUF_NUMBER, whole);
     if (st != ML_OK) return st;
-    if (whole && v->integer < 1)
-        return ml_fail(ML_INPUT, "%s: key %s: %" PRId64 ", expected at least 1", g->file.path,
-                       v->key, v->integer);
+    if (whole && v->integer < least)
+        return ml_fail(ML_INPUT, "%s: key %s: %" PRId64 ", expected at least %" PRId64,
+                       g->file.path, v->key, v->integer, least);
     return ML_OK;
 }
 
@@ -50,20 +51,20 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
     }
     ml_status st = check_number(g, k, v);
     if (st != ML_OK || !v) return st;
-    if (k->kind == ML_KEY_SIZE)
+    if (k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT)
         *(int64_t *)((char *)s + k->field) = v->integer;
     else
         *(double *)((char *)s + k->field) = k->kind == ML_KEY_INVERSE ? 1.0 / v->real : v->real;
     return ML_OK;
 }
 
-/* Biases are there where the first layer has them. */
-static bool has_biases(const gguf_source *g, ml_role role)
+/* Biases, or what else is optional, are there where the first layer has them. */
+static bool has_tensor(const gguf_source *g, ml_role role, bool bias)
 {
     for (const ml_family_tensor *row = g->spec->family->tensors; row->module; row++) {
         ml_stored_place place;
         const ml_model_tensor first = {.row = row};
-        if (row->role != role || !row->bias) continue;
+        if (row->role != role || row->bias != bias) continue;
         ml_stored_place_of(g->spec, &first, ML_FORMAT_GGUF, &place);
         if (gguf_find_tensor(&g->file, place.name)) return true;
     }
@@ -82,9 +83,10 @@ static ml_status read_shapes(const gguf_source *g, ml_model_spec *s)
     const gguf_tensor *embed = gguf_find_tensor(&g->file, "token_embd.weight");
     if (!embed) return ml_fail(ML_INPUT, "%s: tensor token_embd.weight is missing", g->file.path);
     s->vocab = embed->rows;
-    s->qkv_bias = has_biases(g, ML_ROLE_QKV);
-    s->o_bias = has_biases(g, ML_ROLE_O);
-    s->mlp_bias = has_biases(g, ML_ROLE_UP);
+    s->qkv_bias = has_tensor(g, ML_ROLE_QKV, true);
+    s->o_bias = has_tensor(g, ML_ROLE_O, true);
+    s->mlp_bias = has_tensor(g, ML_ROLE_UP, true);
+    s->qk_norm = has_tensor(g, ML_ROLE_Q_NORM, false);
     return ML_OK;
 }
 
@@ -128,6 +130,52 @@ static double number_or(const gguf_value *v, double otherwise)
     return v && v->kind == GGUF_NUMBER ? v->real : otherwise;
 }
 
+static ml_status read_pair_factors(const gguf_source *g, const char *name, int64_t pairs,
+                                   float *out)
+{
+    const gguf_tensor *t = gguf_find_tensor(&g->file, name);
+    if (!t || t->rows != 1 || t->cols != pairs || pairs > ML_ROPE_FACTORS)
+        return ml_fail(ML_INPUT, "%s: %s: expected a factor for each of the %" PRId64 " pairs",
+                       g->file.path, name, pairs);
+    return gguf_read_rows(&g->file, t, 0, 1, out);
+}
+
+/* rope.scaling: type, factor, original context and attention factor; longrope's factors are
+ * tensors, and may be there without a type. A factor without a type is linear's. */
+static ml_status read_scaling(const gguf_source *g, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    const gguf_value *type = find_own(g, "rope.scaling.type");
+    double factor = number_or(find_own(g, "rope.scaling.factor"), 0.0);
+    ml_rope_scaling r = {.attention_factor = number_or(find_own(g, "rope.scaling.attn_factor"), 0)};
+    bool longrope = gguf_find_tensor(&g->file, "rope_factors_long.weight") != NULL;
+    if (type && type->kind != GGUF_TEXT)
+        return ml_fail(ML_INPUT, "%s: rope.scaling.type: is no text", g->file.path);
+    const char *word = longrope                         ? "longrope"
+                       : type                           ? type->text
+                       : factor != 0.0 && factor != 1.0 ? "linear"
+                                                        : "none";
+    if (!strcmp(word, "none")) return ML_OK;
+    while (ml_rope_kind_words[r.kind] && strcmp(ml_rope_kind_words[r.kind], word) != 0) r.kind++;
+    if (r.kind != ML_ROPE_LINEAR && r.kind != ML_ROPE_YARN && r.kind != ML_ROPE_LONGROPE)
+        return ml_fail(ML_INPUT,
+                       "%s: rope.scaling.type: \"%s\" is not known; known are none, "
+                       "linear, yarn, longrope (and Llama-3's factors)",
+                       g->file.path, word);
+    r.original_context =
+        (int64_t)number_or(find_own(g, "rope.scaling.original_context_length"), (double)s->context);
+    r.factor = factor > 0.0 ? factor : (double)s->context / (double)ml_max(1, r.original_context);
+    if (r.kind == ML_ROPE_LINEAR) r.original_context = 0;
+    if (longrope) {
+        int64_t pairs = ml_model_rope_width(s) / 2;
+        ML_TRY(read_pair_factors(g, "rope_factors_long.weight", pairs, r.long_factor));
+        ML_TRY(read_pair_factors(g, "rope_factors_short.weight", pairs, r.short_factor));
+    }
+    s->rope_scaling = r;
+done:
+    return st;
+}
+
 static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
 {
     double linear = number_or(find_own(g, "rope.scale_linear"), 1.0),
@@ -139,17 +187,8 @@ static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
         return ml_fail(ML_INPUT, "%s: rope.dimension_count %g of heads of %" PRId64, g->file.path,
                        rotated, s->head_dim);
     s->rope_width = rotated < (double)s->head_dim ? (int64_t)rotated : 0;
-    const gguf_value *scaling = find_own(g, "rope.scaling.type"),
-                     *factor = find_own(g, "rope.scaling.factor");
-    if (!scaling && factor && factor->real != 0.0 && factor->real != 1.0)
-        return ml_fail(
-            ML_INPUT,
-            "%s: rope.scaling.factor: %g without a type means linear scaling: not supported",
-            g->file.path, factor->real);
-    if (scaling && (scaling->kind != GGUF_TEXT || strcmp(scaling->text, "none") != 0))
-        return ml_fail(ML_INPUT,
-                       "%s: rope.scaling.type: only none is supported (and Llama-3's factors)",
-                       g->file.path);
+    ml_status st = read_scaling(g, s);
+    if (st != ML_OK || s->rope_scaling.kind != ML_ROPE_DEFAULT) return st;
     return read_rope_factors(g, s);
 }
 
@@ -160,6 +199,7 @@ static ml_status read_family(const gguf_source *g, ml_model_spec *s)
     ml_model_spec_complete(s);
     ML_TRY(read_shapes(g, s));
     if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(read_rotation(g, s));
+    ml_family_assume_layers(s);
 done:
     return st;
 }
@@ -253,6 +293,7 @@ static ml_status unknown_architecture(const gguf_source *g)
 static ml_status check_agreement(const gguf_source *g, const ml_model_spec *file,
                                  const ml_model_spec *config, const char *path)
 {
+    bool dynamic = config->rope_scaling.kind == ML_ROPE_DYNAMIC; /* GGUF has no word for it */
     const struct {
         const char *what;
         double in_file, in_config;
@@ -265,7 +306,8 @@ static ml_status check_agreement(const gguf_source *g, const ml_model_spec *file
                   {"vocabulary", (double)file->vocab, (double)config->vocab},
                   {"norm's eps", file->norm_eps, config->norm_eps},
                   {"rope theta", file->rope_theta, config->rope_theta},
-                  {"rope factor", file->rope_scaling.factor, config->rope_scaling.factor}};
+                  {"rope factor", dynamic ? config->rope_scaling.factor : file->rope_scaling.factor,
+                   config->rope_scaling.factor}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         if (fabs(values[i].in_file - values[i].in_config) > 1e-6 * fabs(values[i].in_config))
             return ml_fail(ML_INPUT, "%s: %s is %g, but %s says %g: not the same model",

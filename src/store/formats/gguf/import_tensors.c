@@ -16,7 +16,8 @@ static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
     place_of(g, t, &p);
     const gguf_tensor *found = gguf_find_tensor(&g->file, p.name);
     if (!found) return ml_fail(ML_INPUT, "%s: tensor %s is missing", g->file.path, p.name);
-    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == 1
+    int dims = t->row->gguf.layout == ML_LAYOUT_BY_HEAD ? 2 : 1;
+    bool good = t->vector ? found->rows * found->cols == p.total && found->dims == dims
                           : found->rows == p.total && found->cols == t->cols;
     if (!good)
         return ml_fail(ML_INPUT,
@@ -27,13 +28,14 @@ static ml_status check_tensor(const gguf_source *g, const ml_model_tensor *t)
 }
 
 static ml_status read_vector(const gguf_source *g, const gguf_tensor *stored,
-                             const ml_stored_place *p, int64_t first, int64_t count, float *out)
+                             const ml_model_tensor *t, const ml_stored_place *p, int64_t first,
+                             int64_t count, float *out)
 {
     ml_status st = ML_OK;
-    float *whole = NULL;
-    ML_NEW(whole, stored->cols, ML_MEM_OTHER, "a vector");
-    ML_TRY(gguf_read_rows(&g->file, stored, 0, 1, whole));
-    for (int64_t i = 0; i < count; i++) out[i] = whole[ml_stored_row(p, first + i)];
+    float *whole = NULL, one = t->row->gguf.layout == ML_LAYOUT_PLUS_ONE ? 1.0F : 0.0F;
+    ML_NEW(whole, stored->rows * stored->cols, ML_MEM_OTHER, "a vector");
+    ML_TRY(gguf_read_rows(&g->file, stored, 0, stored->rows, whole));
+    for (int64_t i = 0; i < count; i++) out[i] = whole[ml_stored_row(p, first + i)] - one;
 done:
     ml_memory_free(whole);
     return st;
@@ -46,7 +48,7 @@ ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, 
     ml_stored_place p;
     place_of(g, t, &p);
     const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
-    if (t->vector) return read_vector(g, stored, &p, first, count, out);
+    if (t->vector) return read_vector(g, stored, t, &p, first, count, out);
     for (int64_t i = 0, n; i < count; i += n) {
         n = ml_min(count - i, ml_stored_rows_together(&p, first + i));
         ml_status st =
@@ -83,8 +85,11 @@ done:
 
 static bool is_expected(const gguf_source *g, const char *name)
 {
-    if (!strcmp(name, "rope_freqs.weight") || !strcmp(name, "output.weight"))
-        return true; /* read elsewhere */
+    static const char *const elsewhere[] = {"rope_freqs.weight", "output.weight",
+                                            "rope_factors_long.weight",
+                                            "rope_factors_short.weight"};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        if (!strcmp(name, elsewhere[i])) return true;
     for (int64_t i = 0; i < ml_model_tensor_count(g->spec); i++) {
         ml_model_tensor t;
         ml_stored_place p;

@@ -90,8 +90,9 @@ static ml_status get_size(const json_t *o, const ml_family_key *k, int64_t *out)
 {
     ml_status st = get_int(o, k->key, k->required ? NULL : out, out);
     const json_t *value = json_object_get(o, k->key);
-    if (st == ML_OK && json_is_integer(value) && *out < 1)
-        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1", k->key, *out);
+    if (st == ML_OK && json_is_integer(value) && *out < (k->kind == ML_KEY_SIZE))
+        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least %d", k->key, *out,
+                       k->kind == ML_KEY_SIZE);
     return st;
 }
 
@@ -119,6 +120,7 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
     void *at = (char *)s + k->field;
     switch (k->kind) {
     case ML_KEY_SIZE:
+    case ML_KEY_COUNT:
         return get_size(o, k, at);
     case ML_KEY_REAL:
         return get_real(o, k->key, k->required ? NULL : at, at);
@@ -163,26 +165,40 @@ static ml_status read_layer_types(const json_t *types, const char *name, ml_mode
     return ML_OK;
 }
 
+/* Which layers have none, where no list of words says it. */
+static ml_status read_full_layers(const json_t *o, const ml_window_keys *keys, ml_model_spec *s)
+{
+    ml_status st = ML_OK;
+    int64_t first = 0, every = keys->full_every;
+    if (keys->first_layer)
+        ML_TRY(get_int(o, keys->first_layer, &keys->default_first_layer, &first));
+    if (keys->every) ML_TRY(get_int(o, keys->every, &keys->full_every, &every));
+    if (every < 0)
+        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1", keys->every, every);
+    for (int64_t l = 0; l < ml_min(s->layers, ML_LAYER_SET); l++)
+        if (l < first || (every > 0 && (l + 1) % every == 0) ||
+            (keys->unrotated && !ml_layer_set_has(&s->unrotated_layers, l)))
+            ml_layer_set_add(&s->full_layers, l);
+done:
+    return st;
+}
+
 static ml_status read_windows(const json_t *o, const ml_window_keys *keys, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    bool on = true;
-    int64_t first = 0;
     const json_t *size = keys->size ? json_object_get(o, keys->size) : NULL;
     if (!keys->size) return ML_OK;
-    if (keys->on) on = get_bool(o, keys->on, false);
+    bool on = keys->on ? get_bool(o, keys->on, false) : true;
     if (on && !json_is_null(size)) ML_TRY(get_int(o, keys->size, &keys->default_size, &s->window));
     if (s->window < 0)
         return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1, or null", keys->size,
                        s->window);
     const json_t *types = keys->types ? json_object_get(o, keys->types) : NULL;
-    if ((types && !json_is_null(types)) || keys->first_layer)
-        if (s->window > 0 && s->layers > ML_LAYER_SET)
-            return ml_fail(ML_INPUT, "%s: for at most %d layers", keys->size, (int)ML_LAYER_SET);
+    bool by_layer = keys->types || keys->first_layer;
+    if (by_layer && s->window > 0 && s->layers > ML_LAYER_SET)
+        return ml_fail(ML_INPUT, "%s: for at most %d layers", keys->size, (int)ML_LAYER_SET);
     if (types && !json_is_null(types)) return read_layer_types(types, keys->types, s);
-    if (!keys->first_layer || s->window == 0) return ML_OK;
-    ML_TRY(get_int(o, keys->first_layer, &keys->default_first_layer, &first));
-    for (int64_t l = 0; l < ml_min(first, s->layers); l++) ml_layer_set_add(&s->full_layers, l);
+    return s->window > 0 && by_layer ? read_full_layers(o, keys, s) : ML_OK;
 done:
     return st;
 }
@@ -260,6 +276,7 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     const void *at = (const char *)s + k->field;
     switch (k->kind) {
     case ML_KEY_SIZE:
+    case ML_KEY_COUNT:
         return json_integer((json_int_t) * (const int64_t *)at);
     case ML_KEY_REAL:
         return json_real(*(const double *)at);

@@ -14,6 +14,7 @@ static unsigned kinds_of(ml_key_kind kind)
 {
     switch (kind) {
     case ML_KEY_SIZE:
+    case ML_KEY_COUNT:
         return INTEGER;
     case ML_KEY_REAL:
     case ML_KEY_CAP:
@@ -49,6 +50,7 @@ static void add_windows(const ml_window_keys *w, hf_config_keys *to)
     if (!w->size) return;
     hf_config_add_key(to, "", w->size, INTEGER);
     if (w->on) hf_config_add_key(to, "", w->on, FLAG);
+    if (w->every) hf_config_add_key(to, "", w->every, INTEGER);
     if (w->first_layer) hf_config_add_key(to, "", w->first_layer, INTEGER);
     if (!w->types) return;
     hf_config_add_key(to, "", w->types, ML_JSON_ARRAY | ML_JSON_NULL);

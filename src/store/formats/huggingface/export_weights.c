@@ -18,7 +18,9 @@ typedef struct stored {
     char name[128];
     int nparts;
     ml_model_tensor part[PARTS];
-    bool transposed, vector;
+    bool transposed;
+    int dims;
+    int64_t shape[2];    /* as it is stored */
     int64_t total, cols; /* outputs of all parts, inputs */
     int64_t groups;      /* that the outputs of each part are cut into */
     ml_dtype dtype;
@@ -46,10 +48,17 @@ static void add_part(writer *w, const ml_model_tensor *t)
         stored *s = &w->list[w->count++];
         memcpy(s->name, place.name, sizeof s->name);
         s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
-        s->vector = t->vector;
         s->total = place.total;
         s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;
         s->cols = t->cols;
+        s->dims = t->vector ? 1 : 2;
+        s->shape[0] = s->transposed ? s->cols : s->total;
+        s->shape[1] = s->transposed ? s->total : s->cols;
+        if (place.layout == ML_LAYOUT_BY_HEAD) {
+            s->dims = 2;
+            s->shape[0] = place.total / spec->head_dim;
+            s->shape[1] = spec->head_dim;
+        }
         s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
         s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
     }
@@ -65,10 +74,8 @@ static ml_status header_text(const writer *w, ml_text *text)
     for (int64_t i = 0; i < w->count; i++) {
         const stored *s = &w->list[i];
         ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name,
-                              s->dtype == ML_BF16 ? "BF16" : "F32",
-                              s->transposed ? s->cols : s->total));
-        if (!s->vector)
-            ML_TRY(ml_text_printf(text, ",%" PRId64, s->transposed ? s->total : s->cols));
+                              s->dtype == ML_BF16 ? "BF16" : "F32", s->shape[0]));
+        if (s->dims == 2) ML_TRY(ml_text_printf(text, ",%" PRId64, s->shape[1]));
         ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at,
                               at + s->bytes));
         at += s->bytes;

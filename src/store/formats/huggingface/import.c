@@ -62,18 +62,22 @@ static bool is_transposed(const ml_model_tensor *t, const ml_stored_place *place
 static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
                              const ml_stored_place *place, const ml_safetensors_entry *entry)
 {
-    bool transposed = is_transposed(t, place);
+    bool transposed = is_transposed(t, place), by_head = place->layout == ML_LAYOUT_BY_HEAD;
     int64_t want[2] = {transposed ? t->cols : place->total, transposed ? place->total : t->cols};
-    int dims = t->vector ? 1 : 2;
+    int dims = t->vector && !by_head ? 1 : 2;
+    if (by_head) {
+        want[0] = place->total / h->spec->head_dim;
+        want[1] = h->spec->head_dim;
+    }
     if (entry->dims == dims && entry->shape[0] == want[0] &&
-        (t->vector || entry->shape[1] == want[1]))
+        (dims == 1 || entry->shape[1] == want[1]))
         return ML_OK;
     char found[96] = "";
     size_t used = 0;
     for (int i = 0; i < entry->dims && used < sizeof found; i++)
         used += (size_t)snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "",
                                  entry->shape[i]);
-    if (t->vector)
+    if (dims == 1)
         return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]",
                        h->shards.directory, entry->name, found, want[0]);
     return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 "]",

@@ -138,6 +138,28 @@ static ml_status read_width(const rope_source *from, double part, ml_model_spec 
     return ML_OK;
 }
 
+/* Layers without a rotation: a list of 1 and 0, or every so-manieth. */
+static ml_status read_unrotated(const rope_source *from, ml_model_spec *s)
+{
+    const json_t *list = json_object_get(from->root, from->keys->layers),
+                 *every = json_object_get(from->root, from->keys->every);
+    int64_t step = is_there(every) ? json_integer_value(every) : from->keys->unrotated_every;
+    if (s->layers > ML_LAYER_SET)
+        return ml_fail(ML_INPUT, "%s: for at most %d layers", from->keys->layers,
+                       (int)ML_LAYER_SET);
+    if (is_there(list) && (int64_t)json_array_size(list) < s->layers)
+        return ml_fail(ML_INPUT, "%s: expected a number for each of the %" PRId64 " layers",
+                       from->keys->layers, s->layers);
+    if (!is_there(list) && step < 1)
+        return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1", from->keys->every, step);
+    for (int64_t l = 0; l < s->layers; l++) {
+        bool rotated = is_there(list) ? json_integer_value(json_array_get(list, (size_t)l)) != 0
+                                      : (l + 1) % step != 0;
+        if (!rotated) ml_layer_set_add(&s->unrotated_layers, l);
+    }
+    return ML_OK;
+}
+
 static double part_of_head(const ml_model_spec *s)
 {
     return s->rope_width > 0 ? (double)s->rope_width / (double)s->head_dim : 1.0;
@@ -181,13 +203,21 @@ ml_status hf_rope_read(const json_t *root, ml_model_spec *s)
                                 : "one for each type of layers: full_attention, sliding_attention");
     if (by_layer) parameters = json_object_get(parameters, "full_attention");
     rope = json_object_size(scaling) > 0 ? scaling : parameters;
-    double part =
-        real_or(root, "partial_rotary_factor", real_or(root, from.keys->part, part_of_head(s)));
+    double part = real_or(root, "partial_rotary_factor",
+                          real_or(root, from.keys->part,
+                                  from.keys->default_part > 0.0 ? from.keys->default_part : 1.0));
     ML_TRY(read_width(&from, real_or(rope, "partial_rotary_factor", part), s));
+    if (from.keys->theta_required && !is_there(json_object_get(root, "rope_theta")) &&
+        !is_there(json_object_get(rope, "rope_theta")))
+        return ml_fail(ML_INPUT,
+                       "rope_theta: missing; what %s assumes without it differs between "
+                       "versions of transformers",
+                       s->family->title);
     s->rope_theta = real_or(rope, "rope_theta", real_or(root, "rope_theta", s->rope_theta));
     ML_TRY(read_scaling(&from, rope, s, &s->rope_scaling));
     if (from.keys->local_theta)
         ML_TRY(read_local(&from, json_object_get(root, "rope_parameters"), s));
+    if (from.keys->layers) ML_TRY(read_unrotated(&from, s));
 done:
     return st;
 }
@@ -236,6 +266,11 @@ void hf_rope_keys(const ml_family *family, hf_config_keys *to)
     hf_config_add_key(to, "", "original_max_position_embeddings", INTEGER);
     if (family->hf.rope.part) hf_config_add_key(to, "", family->hf.rope.part, NUMBER);
     if (family->hf.rope.local_theta) hf_config_add_key(to, "", family->hf.rope.local_theta, NUMBER);
+    if (family->hf.rope.layers) {
+        hf_config_add_key(to, "", family->hf.rope.layers, LIST);
+        hf_config_add_key(to, family->hf.rope.layers, "[]", ML_JSON_INTEGER);
+        hf_config_add_key(to, "", family->hf.rope.every, INTEGER);
+    }
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         for (size_t j = 0; j < sizeof parameters / sizeof *parameters; j++)
             hf_config_add_key(to, places[i], parameters[j].path, parameters[j].kinds);
@@ -254,6 +289,15 @@ static json_t *factors_json(const float *factor, int64_t count)
 static int add(json_t *o, const char *key, double value)
 {
     return json_object_set_new(o, key, json_real(value));
+}
+
+static json_t *rotated_json(const ml_model_spec *s)
+{
+    json_t *list = json_array();
+    for (int64_t l = 0; l < s->layers; l++)
+        if (json_array_append_new(list, json_integer(!ml_layer_set_has(&s->unrotated_layers, l))))
+            break;
+    return list;
 }
 
 static json_t *scaling_json(const ml_model_spec *s)
@@ -288,6 +332,7 @@ int hf_rope_write(json_t *o, const ml_model_spec *s)
     if ((int64_t)(part * (double)s->head_dim) < ml_model_rope_width(s)) part = nextafter(part, 1.0);
     if (keys->part) failed |= add(o, keys->part, part);
     if (keys->local_theta) failed |= add(o, keys->local_theta, s->rope_local_theta);
+    if (keys->layers) failed |= json_object_set_new(o, keys->layers, rotated_json(s));
     if (s->rope_scaling.kind == ML_ROPE_DEFAULT) return failed;
     if (s->rope_scaling.kind == ML_ROPE_LONGROPE) /* where transformers 4 looks for it */
         failed |= json_object_set_new(o, "original_max_position_embeddings",

@@ -6,70 +6,92 @@ enum { LARGEST_RANK = 1 << 20 };
 
 /* What a key's value must be so that the adapter computes what is known here. */
 typedef enum demand {
-    ANYTHING, /* says nothing about the mathematics, or is read elsewhere */
-    OFF,      /* null, false, empty */
-    PLAIN     /* OFF, true or a name of an initialisation that leaves the base alone */
+    READ,
+    SAYS_NOTHING, /* of the mathematics of what is in the file */
+    OFF,          /* null, false, empty; `why` it may not be set */
+    PLAIN         /* OFF, true or a name of an initialisation that leaves the base alone */
 } demand;
 
 typedef struct known_key {
     const char *key;
     demand demand;
+    const char *why;
 } known_key;
 
+/* Every key of PEFT 0.21's LoraConfig; docs/file-formats.md has the same table. */
 static const known_key lora_keys[] = {
-    {"peft_type", ANYTHING},
-    {"task_type", ANYTHING},
-    {"r", ANYTHING},
-    {"lora_alpha", ANYTHING},
-    {"lora_dropout", ANYTHING},
-    {"target_modules", ANYTHING},
-    {"exclude_modules", ANYTHING},
-    {"layers_to_transform", ANYTHING},
-    {"layers_pattern", ANYTHING},
-    {"rank_pattern", ANYTHING},
-    {"alpha_pattern", ANYTHING},
-    {"use_rslora", ANYTHING},
-    {"bias", ANYTHING},
-    {"fan_in_fan_out",
-     ANYTHING}, /* how the base's own weight lies; A and B are the same either way */
-    {"auto_mapping", ANYTHING},
-    {"base_model_name_or_path", ANYTHING},
-    {"revision", ANYTHING},
-    {"inference_mode", ANYTHING},
-    {"peft_version", ANYTHING},
-    {"runtime_config", ANYTHING},
-    {"megatron_core", ANYTHING},
-    {"qalora_group_size", ANYTHING}, /* used with use_qalora only */
-    {"ensure_weight_tying", ANYTHING},
-    {"init_lora_weights", PLAIN},
-    {"use_dora", ANYTHING},
-    {"modules_to_save", OFF},
-    {NULL, OFF},
+    {"peft_type", READ, NULL},
+    {"task_type", READ, NULL},
+    {"r", READ, NULL},
+    {"lora_alpha", READ, NULL},
+    {"lora_dropout", READ, NULL},
+    {"target_modules", READ, NULL},
+    {"exclude_modules", READ, NULL},
+    {"layers_to_transform", READ, NULL},
+    {"layers_pattern", READ, NULL},
+    {"rank_pattern", READ, NULL},
+    {"alpha_pattern", READ, NULL},
+    {"use_rslora", READ, NULL},
+    {"use_dora", READ, NULL},
+    {"bias", READ, NULL},
+    {"modules_to_save", READ, NULL}, /* the tensors tell: see embeddings.c */
+    {"init_lora_weights", PLAIN, NULL},
+    /* how the base's own weight lies; A and B are the same either way */
+    {"fan_in_fan_out", SAYS_NOTHING, NULL},
+    {"auto_mapping", SAYS_NOTHING, NULL},
+    {"base_model_name_or_path", SAYS_NOTHING, NULL},
+    {"revision", SAYS_NOTHING, NULL},
+    {"inference_mode", SAYS_NOTHING, NULL},
+    {"peft_version", SAYS_NOTHING, NULL},
+    {"runtime_config", SAYS_NOTHING, NULL},
+    {"megatron_core", SAYS_NOTHING, NULL},
+    {"qalora_group_size", SAYS_NOTHING, NULL}, /* used with use_qalora only */
+    {"ensure_weight_tying", SAYS_NOTHING, NULL},
+    {"velora_config", SAYS_NOTHING, NULL}, /* what backward keeps */
+    /* of an initialisation, which init_lora_weights names */
+    {"eva_config", SAYS_NOTHING, NULL},
+    {"corda_config", SAYS_NOTHING, NULL},
+    {"loftq_config", SAYS_NOTHING, NULL},
+    {"lora_ga_config", SAYS_NOTHING, NULL},
+    {"layer_replication", OFF, "layers of the base are repeated"},
+    {"trainable_token_indices", OFF, "rows of the embedding are trained"},
+    {"target_parameters", OFF, "parameters are adapted that are no modules"},
+    {"lora_bias", OFF, "B has a bias"},
+    {"alora_invocation_tokens", OFF, "it acts behind the invocation tokens alone"},
+    {"use_qalora", OFF, "A reads pooled inputs"},
+    {"use_bdlora", OFF, "its factors are block-diagonal"},
+    {"monteclora_config", OFF, "its factors are drawn"},
+    {"kasa_config", OFF, "singular values stand between A and B, and the base is truncated"},
+    {"arrow_config", OFF, "a router chooses among adapters"},
+    {"megatron_config", OFF, "the modules are Megatron's"},
+    {NULL, OFF, NULL},
 };
 
 static const known_key prompt_keys[] = {
-    {"peft_type", ANYTHING},
-    {"task_type", ANYTHING},
-    {"num_virtual_tokens", ANYTHING},
-    {"token_dim", ANYTHING},
-    {"num_transformer_submodules", ANYTHING},
-    {"num_attention_heads",
-     ANYTHING}, /* how prefix tuning cuts its rows, as the next: the base says the same */
-    {"num_layers", ANYTHING},
-    {"prefix_projection",
-     ANYTHING}, /* how keys and values were trained, as the next: the file has what came out */
-    {"encoder_hidden_size", ANYTHING},
-    {"init_weights", ANYTHING},
-    {"prompt_tuning_init", ANYTHING}, /* how the embeddings began, as all of the next three */
-    {"prompt_tuning_init_text", ANYTHING},
-    {"tokenizer_name_or_path", ANYTHING},
-    {"tokenizer_kwargs", ANYTHING},
-    {"auto_mapping", ANYTHING},
-    {"base_model_name_or_path", ANYTHING},
-    {"revision", ANYTHING},
-    {"inference_mode", ANYTHING},
-    {"peft_version", ANYTHING},
-    {NULL, OFF},
+    {"peft_type", READ, NULL},
+    {"task_type", READ, NULL},
+    {"num_virtual_tokens", READ, NULL},
+    {"token_dim", READ, NULL},
+    {"num_transformer_submodules", READ, NULL},
+    /* how prefix tuning cuts its rows, as the next: the base says the same */
+    {"num_attention_heads", SAYS_NOTHING, NULL},
+    {"num_layers", SAYS_NOTHING, NULL},
+    /* how keys and values were trained, as the next: the file has what came out */
+    {"prefix_projection", SAYS_NOTHING, NULL},
+    {"encoder_hidden_size", SAYS_NOTHING, NULL},
+    /* how the embeddings began, as all of the next four */
+    {"init_weights", SAYS_NOTHING, NULL},
+    {"prompt_tuning_init", SAYS_NOTHING, NULL},
+    {"prompt_tuning_init_text", SAYS_NOTHING, NULL},
+    {"tokenizer_name_or_path", SAYS_NOTHING, NULL},
+    {"tokenizer_kwargs", SAYS_NOTHING, NULL},
+    {"auto_mapping", SAYS_NOTHING, NULL},
+    {"base_model_name_or_path", SAYS_NOTHING, NULL},
+    {"revision", SAYS_NOTHING, NULL},
+    {"inference_mode", SAYS_NOTHING, NULL},
+    {"peft_version", SAYS_NOTHING, NULL},
+    {"modules_to_save", OFF, "modules of the base are trained"},
+    {NULL, OFF, NULL},
 };
 
 enum { NUMBER = ML_JSON_INTEGER | ML_JSON_REAL, FLAG = ML_JSON_FLAG | ML_JSON_NULL };
@@ -106,14 +128,6 @@ const ml_json_key ml_peft_prompt_keys[] = {
     {NULL, 0},
 };
 
-/* Keys not in the table are allowed where their value switches them off. */
-static demand demand_of(const known_key *known, const char *key)
-{
-    for (; known->key; known++)
-        if (!strcmp(known->key, key)) return known->demand;
-    return OFF;
-}
-
 static bool is_off(const json_t *v)
 {
     return json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0) ||
@@ -128,21 +142,33 @@ static bool is_plain(const json_t *v)
             (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
 }
 
+/* A base that PEFT changes when the adapter begins: A and B are to be added to what is left. */
+static ml_status refuse_initialisation(const json_t *value)
+{
+    return ml_fail(ML_INPUT,
+                   "init_lora_weights: is \"%.40s\", whose A and B belong to a base that PEFT has "
+                   "changed; load it with PEFT and save_pretrained(…, "
+                   "path_initial_model_for_weight_conversion=…), which makes a plain LoRA of it",
+                   json_is_string(value) ? json_string_value(value) : "(no name)");
+}
+
 static ml_status check_keys(const json_t *json, const known_key *known)
 {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)json, key, value)
     {
-        demand demand = demand_of(known, key);
-        if (demand == ANYTHING || (demand == OFF && is_off(value)) ||
-            (demand == PLAIN && is_plain(value)))
-            continue;
-        return ml_fail(ML_INPUT,
-                       "%.60s: is set; this changes what the adapter computes and is not "
-                       "supported: only LoRA, DoRA, prompt tuning and prefix tuning "
-                       "are (LoRA: merge it into the base with PEFT first)",
-                       key);
+        const known_key *k = known;
+        while (k->key && strcmp(k->key, key) != 0) k++;
+        if (!k->key && !is_off(value))
+            ml_warn("adapter_config.json: unknown key \"%.60s\", ignored", key);
+        if (!k->key || is_off(value)) continue;
+        if (k->demand == PLAIN && !is_plain(value)) return refuse_initialisation(value);
+        if (k->demand == OFF)
+            return ml_fail(ML_INPUT,
+                           "%s: is set: %s, which is not supported (merge it into the base with "
+                           "PEFT first)",
+                           key, k->why);
     }
     return ML_OK;
 }

@@ -18,8 +18,9 @@ typedef struct ml_peft_config {
  * have: of every type of adapter, of LoRA's, of prompt and prefix tuning's. */
 extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_prompt_keys[];
 
-/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning: what changes the
- * mathematics and is not known here is refused, never ignored. */
+/* ML_INPUT naming the key where it is neither LoRA nor prompt or prefix tuning, or what it says
+ * changes the mathematics and is not known here. A key that PEFT 0.21 does not have is named in a
+ * warning. */
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 void ml_peft_config_destroy(ml_peft_config *config);
 

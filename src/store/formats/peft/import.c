@@ -7,6 +7,7 @@
 #include "io/durable.h"
 #include "store/adapter/adapter.h"
 #include "store/formats/peft/config.h"
+#include "store/formats/peft/embeddings.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
 #include "store/formats/safetensors/safetensors.h"
@@ -15,10 +16,11 @@ static const char config_name[] = "adapter_config.json",
                   tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
 static const int64_t largest_config = 1 << 20;
 static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, without ".weight" */
-enum { PATH = 128, MODULES_A_LAYER = 7 };
+enum { PATH = 128, NAME = 256, MODULES_A_LAYER = 7 };
 
 typedef struct import {
     const ml_model_spec *spec;
+    ml_base *base; /* NULL: only its specification is at hand */
     ml_peft_config config;
     ml_safetensors *tensors;
     bool *used; /* [tensors] */
@@ -34,21 +36,36 @@ static const char *without(const char *name, const char *prefix)
     return strncmp(name, prefix, n) != 0 ? name : name + n;
 }
 
+/* torch.compile puts "_orig_mod." into the names of what it compiled. */
+static void plain_name(const char *name, char plain[NAME])
+{
+    static const char compiled[] = "_orig_mod.";
+    size_t used = 0;
+    while (*name && used + 1 < NAME) {
+        if (!strncmp(name, compiled, sizeof compiled - 1))
+            name += sizeof compiled - 1;
+        else
+            plain[used++] = *name++;
+    }
+    plain[used] = '\0';
+}
+
 /* Whether a tensor's name is the factor of the module's path: with or without "base_model.model.",
- * the model's own prefix, "default", ".weight" (which magnitudes and factors of embeddings lack).
- */
+ * the model's own prefix, "default". */
 static bool is_factor(const ml_model_spec *spec, const char *name, const char *path,
                       const char *factor)
 {
     const char *prefix = spec->family->hf.prefix;
-    name = without(without(name, "base_model.model."), prefix);
+    char plain[NAME];
+    plain_name(name, plain);
+    name = without(without(plain, "base_model.model."), prefix);
     path = without(path, prefix);
     size_t n = strlen(path), m = strlen(factor);
     if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0)
         return false;
     const char *rest = name + n + 1 + m;
-    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") || !*rest ||
-           !strcmp(rest, ".default");
+    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") ||
+           (!strcmp(factor, magnitude) && !*rest);
 }
 
 static ml_status find_factor(import *in, const char *path, const char *factor,
@@ -129,16 +146,13 @@ static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t laye
     ML_TRY(ml_peft_config_alpha(&in->config, path, &alpha));
     ML_TRY(check_shape(a, rank, width_in));
     ML_TRY(check_shape(b, width_out, rank));
-    if (layer < 0)
-        snprintf(module, sizeof module, "%s", row->module);
-    else
-        snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, row->module);
+    snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, row->module);
     ML_TRY(ml_adapter_add(in->out, &in->capacity, module, rank, width_in, width_out, &pair));
     pair->alpha = alpha;
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
     ML_TRY(ml_safetensors_read(in->tensors, b, 0, b->count, pair->b));
-    if (layer >= 0) ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
+    ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
     if (in->config.dora) {
         ML_TRY(read_magnitudes(in, path, pair));
         ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
@@ -156,15 +170,13 @@ static ml_status read_module(import *in, const ml_family_tensor *row, int64_t la
     ml_peft_path(in->spec->family, row, layer, path, sizeof path);
     ML_TRY(ml_peft_config_targets(&in->config, path, layer, &wanted));
     if (!wanted) return ML_OK;
-    bool embed = row->role == ML_ROLE_EMBED;
-    ML_TRY(find_factor(in, path, embed ? "lora_embedding_A" : "lora_A", &a));
-    ML_TRY(find_factor(in, path, embed ? "lora_embedding_B" : "lora_B", &b));
+    ML_TRY(find_factor(in, path, "lora_A", &a));
+    ML_TRY(find_factor(in, path, "lora_B", &b));
     if (!a || !b)
         return ml_fail(ML_INPUT,
                        "%s: target_modules means %s, but its lora_%c is missing (expected "
-                       "base_model.model.%s.lora_%s%c%s)",
-                       tensors_name, path, a ? 'B' : 'A', path, embed ? "embedding_" : "",
-                       a ? 'B' : 'A', embed ? "" : ".weight");
+                       "base_model.model.%s.lora_%c.weight)",
+                       tensors_name, path, a ? 'B' : 'A', path, a ? 'B' : 'A');
     ML_TRY(read_pair(in, row, layer, path, a, b));
 done:
     return st;
@@ -177,25 +189,36 @@ static bool is_whole_module(const ml_model_spec *spec, const ml_family_tensor *r
     return !fused || fused == row;
 }
 
+/* A tensor that no module has: the base's own embedding or head, or nothing that is known. */
+static ml_status check_other(import *in, const ml_safetensors_entry *e)
+{
+    char first[PATH], plain[NAME];
+    bool found = false;
+    ml_status st = ML_OK;
+    plain_name(e->name, plain);
+    if (in->base)
+        st = ml_peft_check_embedding(
+            in->tensors, e,
+            without(without(plain, "base_model.model."), in->spec->family->hf.prefix), in->base,
+            &found);
+    if (st != ML_OK || found) return st;
+    ml_peft_path(in->spec->family, ml_family_target(in->spec->family->tensors), 0, first,
+                 sizeof first);
+    return ml_fail(ML_INPUT,
+                   "%s: %.120s belongs to no module that target_modules means and this base has; "
+                   "expected names like base_model.model.%s.lora_A.weight",
+                   tensors_name, e->name, first);
+}
+
 static ml_status read_modules(import *in)
 {
     ml_status st = ML_OK;
-    char first[PATH];
     const ml_family_tensor *rows = ml_family_target(in->spec->family->tensors);
     for (int64_t layer = 0; layer < in->spec->layers; layer++)
         for (const ml_family_tensor *row = rows; row; row = ml_family_target(row + 1))
             if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
-    ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_EMBED), -1));
-    ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
-    ml_peft_path(in->spec->family, rows, 0, first, sizeof first);
-    for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
-        if (in->used[i]) continue;
-        return ml_fail(ML_INPUT,
-                       "%s: %.120s belongs to no module that target_modules means and this base "
-                       "has; expected names like "
-                       "base_model.model.%s.lora_A.weight",
-                       tensors_name, ml_safetensors_at(in->tensors, i)->name, first);
-    }
+    for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++)
+        if (!in->used[i]) ML_TRY(check_other(in, ml_safetensors_at(in->tensors, i)));
     if (in->out->count == 0)
         st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);
 done:
@@ -232,7 +255,7 @@ static ml_status open_tensors(import *in, const char *directory, ml_sha256 *hash
                        "PEFT and save it again: PEFT writes %s",
                        pickle, tensors_name);
     ML_TRY(ml_safetensors_open(&in->tensors, path));
-    if (ml_safetensors_count(in->tensors) > 3 * (MODULES_A_LAYER * in->spec->layers + 2))
+    if (ml_safetensors_count(in->tensors) > 2 + 3 * MODULES_A_LAYER * in->spec->layers)
         return ml_fail(ML_INPUT,
                        "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors",
                        path, ml_safetensors_count(in->tensors), in->spec->layers);
@@ -243,10 +266,11 @@ done:
     return st;
 }
 
-ml_status ml_adapter_read_peft(ml_adapter *out, const char *directory, const ml_model_spec *spec)
+ml_status ml_adapter_read_peft(ml_adapter *out, const char *directory, const ml_model_spec *spec,
+                               ml_base *base)
 {
     ml_status st = ML_OK;
-import in = {.spec = spec, .out = out };
+import in = {.spec = spec, .base = base, .out = out };
     ml_sha256 *hash = NULL;
     ML_TRY(ml_sha256_create(&hash));
     ML_TRY(read_config(&in, directory, hash));
