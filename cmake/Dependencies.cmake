@@ -1,8 +1,8 @@
 # The libraries that mpilora stands on, gathered in one interface target, mpilora_dependencies.
 #
-# Needed: MPI, OpenMP, HDF5, OpenSSL, jansson, libyaml, PCRE2, BLAS and LAPACK (any that CMake's
-# modules find; OpenBLAS is looked for first). Used where they are found: oneDNN (2.x and 3.x) and
-# ScaLAPACK. Each of the two has an option: AUTO, ON (its absence is an error) or OFF.
+# Needed: MPI, OpenMP, HDF5, OpenSSL, jansson, libyaml, PCRE2, utf8proc, BLAS and LAPACK (any that
+# CMake's modules find; OpenBLAS is looked for first). Used where they are found: oneDNN (2.x and
+# 3.x) and ScaLAPACK. Each of the two has an option: AUTO, ON (its absence is an error) or OFF.
 include(RuntimeLibraries)
 set(MPILORA_ONEDNN AUTO CACHE STRING "oneDNN's products as further backends: AUTO, ON or OFF")
 set(MPILORA_SCALAPACK AUTO CACHE STRING
@@ -31,6 +31,7 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 
 mpilora_uses_this_mpi(hdf5_fits ${HDF5_C_LIBRARIES})
 if(NOT hdf5_fits)
@@ -138,7 +139,8 @@ add_library(mpilora_dependencies INTERFACE)
 target_include_directories(mpilora_dependencies SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(mpilora_dependencies
                       INTERFACE MPI::MPI_C OpenMP::OpenMP_C ${HDF5_C_LIBRARIES} OpenSSL::Crypto
-                                PkgConfig::JANSSON PkgConfig::YAML PkgConfig::PCRE2)
+                                PkgConfig::JANSSON PkgConfig::YAML PkgConfig::PCRE2
+                                PkgConfig::UTF8PROC)
 if(MPILORA_HAS_SCALAPACK)
   target_link_libraries(mpilora_dependencies INTERFACE ${SCALAPACK_LIBRARY})
 endif()

@@ -37,7 +37,7 @@ install(FILES ${PROJECT_BINARY_DIR}/mpiloraConfig.cmake
 
 # What the library stands on: by name where that has a pkg-config file, else by path. It is private
 # to a shared library; where there is only the static one, every user needs it.
-set(requires jansson yaml-0.1 libpcre2-8 libcrypto)
+set(requires jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto)
 set(libraries ${MPI_C_LIBRARIES} ${HDF5_C_LIBRARIES} ${OpenMP_C_FLAGS})
 if(MPILORA_HAS_SCALAPACK)
   list(APPEND libraries ${SCALAPACK_LIBRARY})

@@ -1,4 +1,4 @@
-/* data: byte-level BPE, tokenised data sets, the sampler.  */
+/* data: tokenizers, tokenised data sets, the sampler.  */
 #ifndef MPILORA_DATA_H
 #define MPILORA_DATA_H
 
@@ -10,8 +10,9 @@ ML_BEGIN_DECLS
 
 typedef struct ml_tokenizer ml_tokenizer;
 
-/* A tokenizer from its canonical JSON text. A tokenizer travels as this one text (stored in base
- * files; made by the readers below), so its SHA-256 names it.
+/* A tokenizer from its canonical text: a line of JSON and a tokenizer.json of Hugging Face's
+ * `tokenizers` behind it. A tokenizer travels as this one text (stored in base files; made by the
+ * readers below), so its SHA-256 names it. Texts of older base files are read as well.
  * Shapes: json[length] bytes.
  * Ownership: *out is the caller's, who ends it with ml_tokenizer_destroy; `json` is borrowed for
  * the call.
@@ -26,8 +27,9 @@ ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t leng
  * Errors: none. */
 void ml_tokenizer_destroy(ml_tokenizer *tokenizer);
 
-/* Appends the canonical JSON of tokenizer.json, or vocab.json + merges.txt, or encoder.json +
- * vocab.bpe in `directory`. *found false (and ML_OK) where the directory has no tokenizer at all.
+/* Appends the canonical text of tokenizer.json in `directory`, or of what stands in its place:
+ * vocab.json + merges.txt, encoder.json + vocab.bpe, vocab.txt (BERT), or a SentencePiece model.
+ * *found false (and ML_OK) where the directory has no tokenizer at all.
  * Shapes: none.
  * Ownership: `json` is the caller's.
  * Local.
@@ -36,25 +38,31 @@ void ml_tokenizer_destroy(ml_tokenizer *tokenizer);
 ml_status ml_tokenizer_from_directory(const char *directory, ml_text *json,
                                       bool *found) ML_NODISCARD;
 
-/* GGUF's metadata arrays. `pre` is tokenizer.ggml.pre ("gpt-2", "smollm", "llama-bpe", …);
- * types as GGUF has them (3 = control). */
+/* GGUF's metadata. `model` and `pre` are tokenizer.ggml.model ("gpt2", "llama", "t5", "bert") and
+ * tokenizer.ggml.pre ("gpt-2", "smollm", "llama-bpe", …); types as GGUF has them (1 normal, 2
+ * unknown, 3 control, 4 user-defined, 5 unused, 6 byte). Flags: 1, 0, or −1 where the file says
+ * nothing; ids: −1 likewise. */
 typedef struct ml_gguf_vocabulary {
     const char *model, *pre;
     int64_t ntokens, nmerges;
     const char *const *tokens;
-    const char *const *merges;
-    const int32_t *types; /* may be NULL */
-    int64_t bos, eos;     /* −1: none */
-    bool add_bos, add_space_prefix;
+    const char *const *merges; /* may be NULL */
+    const int32_t *types;      /* may be NULL */
+    const float *scores;       /* may be NULL */
+    const char *charsmap;      /* the precompiled character map, or NULL */
+    int64_t charsmap_length;
+    int64_t bos, eos, unk, sep;
+    int add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, lowercase;
 } ml_gguf_vocabulary;
 
-/* Appends the canonical JSON of a tokenizer in GGUF's metadata. A missing `pre` gives a warning
- * and GPT-2's split pattern.
- * Shapes: tokens[ntokens], types[ntokens], merges[nmerges].
+/* Appends the canonical text of a tokenizer in GGUF's metadata, with llama.cpp's meaning of what
+ * the file leaves out. A missing `pre` and "default" give a warning that says what is assumed.
+ * Shapes: tokens[ntokens], types[ntokens], scores[ntokens], merges[nmerges],
+ * charsmap[charsmap_length] bytes.
  * Ownership: `vocabulary` is borrowed; `json` is the caller's.
  * Local.
- * Errors: ML_INPUT where it is malformed, or another model or split pattern than the supported
- * ones; ML_RESOURCE. */
+ * Errors: ML_INPUT where it is malformed, or of a model or a split pattern that is not known;
+ * ML_RESOURCE. */
 ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
 /* A growing list of token ids. Start from {0}; end with ml_ids_destroy. */
@@ -63,13 +71,15 @@ typedef struct ml_ids {
     int64_t count, capacity;
 } ml_ids;
 
-/* Appends the ids of `bytes` to *ids. `specials`: text that spells a special token becomes that
- * token; false: it stays text. A byte for which the vocabulary has no token (SmolLM2 lacks 21 of
- * the 256) is left out, as `tokenizers` does, and counted.
+/* Appends the ids of `bytes` to *ids, without what begins and ends a text. `specials`: text that
+ * spells a special token becomes that token; false: it stays text. A byte for which
+ * a byte-level vocabulary has no token (SmolLM2 lacks 21 of the 256) is left out, as `tokenizers`
+ * does, and counted; for other vocabularies a byte that is no UTF-8 becomes U+FFFD, and is counted.
  * Shapes: bytes[length], any byte string.
  * Ownership: `ids` is the caller's, grown with ml_memory_resize; the rest is borrowed.
  * Local.
- * Errors: ML_RESOURCE: it never fails on any byte string, only for want of memory. */
+ * Errors: ML_RESOURCE: it never fails on any byte string, only for want of memory (or of time for a
+ * split pattern). */
 ml_status ml_tokenizer_encode(ml_tokenizer *tokenizer, const char *bytes, int64_t length,
                               bool specials, ml_ids *ids) ML_NODISCARD;
 
@@ -87,14 +97,30 @@ int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer);
  * Errors: none. */
 int64_t ml_tokenizer_spelled(const ml_tokenizer *tokenizer, const char *bytes, int64_t length);
 
-/* Appends the bytes of the tokens. decode(encode(x)) = x for every byte string of bytes that the
- * vocabulary has. An id beyond it, of a model whose vocabulary is padded, has no text.
+/* Appends the text of the tokens, special ones included. Ids that no token has, as those of a
+ * padded vocabulary, have none. Of a byte-level vocabulary decode(encode(x)) = x for every byte
+ * string of bytes that it has; others give the text that `tokenizers` or SentencePiece gives.
  * Shapes: ids[count].
  * Ownership: `bytes` is the caller's; the rest is borrowed.
  * Local.
  * Errors: ML_INPUT for a negative id; ML_RESOURCE. */
 ml_status ml_tokenizer_decode(const ml_tokenizer *tokenizer, const int32_t *ids, int64_t count,
                               ml_text *bytes) ML_NODISCARD;
+
+/* A part of what the tokenizer's post-processor makes of one text or of two: a special token, or
+ * one of the texts (ML_TEMPLATE_A, ML_TEMPLATE_B); with its token type. */
+enum { ML_TEMPLATE_A = -1, ML_TEMPLATE_B = -2 };
+typedef struct ml_template_part {
+    int32_t id, type;
+} ml_template_part;
+
+/* The parts for one text, or for a `pair`, in order.
+ * Shapes: [*count] parts.
+ * Ownership: borrowed from `tokenizer`.
+ * Local.
+ * Errors: none. */
+const ml_template_part *ml_tokenizer_template(const ml_tokenizer *tokenizer, bool pair,
+                                              int64_t *count);
 
 /* The largest id + 1; the token that ends a text (−1: none); the one that goes before every text
  * (Llama-3; −1: nothing); whether an id, which may be out of range, is a special token.
@@ -114,8 +140,9 @@ bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id);
  * Errors: none. */
 void ml_ids_destroy(ml_ids *ids);
 
-/* The same tokenizer as Hugging Face's tokenizer.json and tokenizer_config.json, appended to the
- * two texts.
+/* The same tokenizer as Hugging Face's tokenizer.json, byte for byte the file that it came from
+ * where it came from one, and tokenizer_config.json, appended to the two texts. SentencePiece's
+ * models become what transformers makes of them.
  * Shapes: json[length] bytes.
  * Ownership: `json` is borrowed; the texts are the caller's.
  * Local.

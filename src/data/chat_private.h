@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "data/bpe.h"
+#include "data/tokenizer/models/model.h"
 #include "io/child.h"
 #include "io/json.h"
 #include "mpilora/chat.h"

@@ -5,7 +5,7 @@
 
 #include "data/chat_private.h"
 #include "data/tokenize_private.h"
-#include "data/tokenizer_private.h"
+#include "data/tokenizer/tokenizer_json.h"
 
 /* ---- prompt and completion ------------------------------------------------------------------ */
 

@@ -2,8 +2,8 @@
 #ifndef MPILORA_DATA_TOKENIZE_PRIVATE_H
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
-#include "data/bpe.h"
 #include "data/rows.h"
+#include "data/tokenizer/models/model.h"
 #include "io/line_reader.h"
 #include "mpilora/data.h"
 

@@ -12,7 +12,8 @@
 
 #include <cmocka.h>
 
-#include "data/tokenizer_private.h"
+#include "data/tokenizer/sources.h"
+#include "data/tokenizer/tokenizer_json.h"
 #include "kinds_case.h"
 #include "mpilora/data.h"
 
@@ -200,6 +201,7 @@ static void special_tokens_stay_text_unless_asked_for(void **state)
         comes_back(tokenizer, text, (int64_t)strlen(text), specials);
     }
     ml_text out = {0};
+    /* a padded vocabulary's */
     assert_int_equal(ml_tokenizer_decode(tokenizer, (int32_t[]){401}, 1, &out), ML_OK);
     assert_int_equal(out.length, 0);
     assert_int_equal(ml_tokenizer_decode(tokenizer, (int32_t[]){-1}, 1, &out), ML_INPUT);
@@ -338,31 +340,38 @@ static void unknown_kinds_are_refused(void **state)
     static const struct {
         const char *first, *second, *message;
     } bad[] = {
-        {model, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "Metaspace"},
-        {model, "\"pre_tokenizer\": null", "pre-tokenizer"},
-        {model, "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}",
-         "add_prefix_space"},
+        {model, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "replacement"},
+        {model, "\"pre_tokenizer\": {\"type\": \"Cut\"}", "\"Cut\": is not known"},
         {model,
-         "\"pre_tokenizer\": {\"type\": \"Split\", \"behavior\": \"Removed\", \"pattern\": "
+         "\"pre_tokenizer\": {\"type\": \"Split\", \"behavior\": \"Gone\", \"pattern\": "
          "{\"Regex\": \"a\"}}",
-         "Removed"},
+         "Gone"},
         {model,
          "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", "
          "\"behavior\": \"Isolated\", \"pattern\": "
          "{\"Regex\": \"(\"}}, {\"type\": \"ByteLevel\", \"use_regex\": false}]}",
          "split pattern"},
-        {pre, "\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}", "WordPiece"},
+        {pre, "\"model\": {\"type\": \"Guess\", \"vocab\": {}}", "Guess"},
+        {pre, "\"model\": {\"type\": \"Unigram\", \"vocab\": {\"a\": 0}}", "Unigram"},
+        {pre, "\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\"]]}", "piece 0"},
+        {pre, "\"model\": {\"type\": \"Unigram\", \"unk_id\": 7, \"vocab\": [[\"a\", 0]]}",
+         "unk_id"},
         {pre,
-         "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": "
-         "true}",
-         "byte_fallback"},
+         "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": "
+         "0.1}",
+         "dropout"},
         {pre, "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}",
          "merge 0"},
         {pre, "\"x\": 1", "model"},
-        {model, "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}",
-         "NFC"},
-        {model, "\"added_tokens\": [{\"id\": 2, \"content\": \"<x>\", \"lstrip\": true}]",
-         "lstrip"},
+        {model, "\"normalizer\": {\"type\": \"NFX\"}", "normalizer \"NFX\": is not known"},
+        {model, "\"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AA\"}",
+         "character map"},
+        {model, "\"decoder\": {\"type\": \"Undo\"}", "decoder \"Undo\""},
+        {model, "\"post_processor\": {\"type\": \"Wrap\"}", "post-processor \"Wrap\""},
+        {model,
+         "\"post_processor\": {\"type\": \"BertProcessing\", \"cls\": [\"x\", 7], \"sep\": "
+         "[\"x\", 8]}",
+         "not in the vocabulary"},
         {model, "\"added_tokens\": [{\"id\": 0, \"content\": \"<x>\"}]", "same id 0"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -478,10 +487,10 @@ static void gguf_arrays_give_the_same_ids(void **state)
     json_array_foreach(json_object_get(golden, "texts"), i, one)
         encodes_to(tokenizer, one, true, json_array_get(ids, i));
     ml_text again = {0};
-    gguf.model = "llama";
+    gguf.model = "rwkv";
     assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
     gguf.model = "gpt2";
-    gguf.pre = "tekken";
+    gguf.pre = "smol";
     assert_int_equal(ml_tokenizer_from_gguf(&gguf, &again), ML_INPUT);
     gguf.pre = "smollm";
     gguf.eos = 401;

@@ -7,7 +7,9 @@
 
 #include <cmocka.h>
 
-#include "data/tokenizer_private.h"
+#include "data/tokenizer/pretokenizer.h"
+#include "data/tokenizer/scanners.h"
+#include "data/tokenizer/stages.h"
 
 enum { LONGEST = 400 };
 
@@ -16,14 +18,33 @@ typedef struct cuts {
     int64_t count, length[LONGEST];
 } cuts;
 
-static ml_status keep(void *context, const char *piece, int64_t length)
+static ml_status keep(void *context, ml_piece piece)
 {
     cuts *c = context;
-    assert_ptr_equal(piece, c->next);
-    assert_true(length > 0);
-    c->next = piece + length;
-    c->length[c->count++] = length;
+    assert_ptr_equal(piece.bytes, c->next);
+    assert_true(piece.length > 0);
+    c->next = piece.bytes + piece.length;
+    c->length[c->count++] = piece.length;
     return ML_OK;
+}
+
+/* Stages that isolate the matches of patterns, one after the other. `aside`: each pattern is
+ * written so that no scanner knows it, and PCRE2 cuts. */
+static ml_pretokenizer *splitter_of(const char *const *patterns, int64_t count, bool aside)
+{
+    ml_pretokenizer *p;
+    json_t *stages = json_array();
+    for (int64_t i = 0; i < count; i++) {
+        char pattern[1024];
+        snprintf(pattern, sizeof pattern, aside ? "(?:%s)" : "%s", patterns[i]);
+        json_array_append_new(stages,
+                              json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern",
+                                        "Regex", pattern, "behavior", "Isolated", "invert", 0));
+    }
+    json_t *json = json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", stages);
+    assert_int_equal(ml_pretokenizer_create(&p, json), ML_OK);
+    json_decref(json);
+    return p;
 }
 
 static const char *const parts[] = {
@@ -35,11 +56,10 @@ static const char *const parts[] = {
 
 static void compare_on(const char *const *patterns, int64_t count, const char *name)
 {
-    ml_splitter *scanner, *reference;
+    ml_pretokenizer *scanner = splitter_of(patterns, count, false),
+                    *reference = splitter_of(patterns, count, true);
     char text[LONGEST];
     ml_random_key key = ml_random_key_make(1, name);
-    assert_int_equal(ml_splitter_create(&scanner, patterns, count, true), ML_OK);
-    assert_int_equal(ml_splitter_create(&reference, patterns, count, false), ML_OK);
     for (uint64_t round = 0; round < 20000; round++) {
         int64_t length = 0;
         uint64_t n = ml_random_u64(key, round, 1000) % 24;
@@ -49,16 +69,18 @@ static void compare_on(const char *const *patterns, int64_t count, const char *n
             length += (int64_t)strlen(part);
         }
         cuts a = {.next = text}, b = {.next = text};
-        assert_int_equal(ml_splitter_run(scanner, text, length, keep, &a), ML_OK);
-        assert_int_equal(ml_splitter_run(reference, text, length, keep, &b), ML_OK);
+        assert_int_equal(ml_pretokenizer_run(scanner, (ml_piece){text, length, 1}, keep, &a),
+                         ML_OK);
+        assert_int_equal(ml_pretokenizer_run(reference, (ml_piece){text, length, 1}, keep, &b),
+                         ML_OK);
         assert_ptr_equal(a.next, text + length);
         assert_ptr_equal(b.next, text + length);
         if (a.count != b.count ||
             memcmp(a.length, b.length, (size_t)a.count * sizeof *a.length) != 0)
             fail_msg("%s cuts \"%.*s\" otherwise than PCRE2", name, (int)length, text);
     }
-    ml_splitter_destroy(scanner);
-    ml_splitter_destroy(reference);
+    ml_pretokenizer_destroy(scanner);
+    ml_pretokenizer_destroy(reference);
 }
 
 static void gpt2_cuts_as_pcre2(void **state)
@@ -79,13 +101,39 @@ static void llama3_cuts_as_pcre2(void **state)
     compare_on((const char *[]){ML_PATTERN_LLAMA3}, 1, "llama3");
 }
 
+static void qwen2_cuts_as_pcre2(void **state)
+{
+    (void)state;
+    compare_on((const char *[]){ML_PATTERN_QWEN2}, 1, "qwen2");
+}
+
+static void refused(const char *pre, const char *message)
+{
+    json_t *json = json_loads(pre, 0, NULL);
+    ml_pretokenizer *p;
+    ml_error_clear();
+    assert_non_null(json);
+    assert_int_equal(ml_pretokenizer_create(&p, json), ML_INPUT);
+    if (!strstr(ml_error_text(), message)) fail_msg("\"%s\": %s", message, ml_error_text());
+    json_decref(json);
+}
+
 static void bad_patterns_are_refused(void **state)
 {
     (void)state;
-    ml_splitter *splitter;
-    assert_int_equal(ml_splitter_create(&splitter, (const char *[]){"a("}, 1, true), ML_INPUT);
-    assert_non_null(strstr(ml_error_text(), "a("));
-    assert_int_equal(ml_splitter_create(&splitter, NULL, 0, true), ML_INPUT);
+    static const char split[] = "{\"type\": \"Split\", \"behavior\": \"%s\", \"pattern\": "
+                                "{\"Regex\": \"%s\"}}";
+    static const char *const bad[][3] = {{"Isolated", "a(", "a("},
+                                         {"Isolated", "[a-z&&[^x]]", "&&"},
+                                         {"Isolated", "[a[^x]]", "[^"},
+                                         {"Sometimes", "a", "Sometimes"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char json[256];
+        snprintf(json, sizeof json, split, bad[i][0], bad[i][1]);
+        refused(json, bad[i][2]);
+    }
+    refused("{\"type\": \"Cut\"}", "Cut");
+    refused("{\"type\": \"Sequence\"}", "pretokenizers");
 }
 
 /* Every character goes to UTF-8 and back; what is not UTF-8 is seen. */
@@ -120,8 +168,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_cuts_as_pcre2),       cmocka_unit_test(smollm_cuts_as_pcre2),
-        cmocka_unit_test(llama3_cuts_as_pcre2),     cmocka_unit_test(bad_patterns_are_refused),
-        cmocka_unit_test(utf8_is_read_and_written),
+        cmocka_unit_test(llama3_cuts_as_pcre2),     cmocka_unit_test(qwen2_cuts_as_pcre2),
+        cmocka_unit_test(bad_patterns_are_refused), cmocka_unit_test(utf8_is_read_and_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

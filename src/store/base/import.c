@@ -8,6 +8,15 @@
 
 enum { BLOCK = 32 << 20 }; /* values in memory at once: 128 MiB */
 
+ml_status import_read_tokenizer(ml_status st, ml_text *json)
+{
+    if (st != ML_INPUT) return st;
+    ml_warn("%s: the base gets no tokenizer; it takes data as ids (--format ids)", ml_error_text());
+    ml_error_clear();
+    json->length = 0;
+    return ML_OK;
+}
+
 ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
 {
     ml_tokenizer *tokenizer = NULL;
@@ -78,6 +87,7 @@ ml_status ml_import(const char *path, const char *hf_config, ml_dtype dtype, con
                                   : import_open_gguf(&source, path, hf_config));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
+    st = import_read_tokenizer(st, &source.tokenizer);
     if (st == ML_OK) st = copy_all(&source, dtype, out);
 done:
     if (source.close) source.close(source.self);

@@ -24,6 +24,9 @@ ml_status import_open_huggingface(import_source *out, const char *directory) ML_
 ml_status import_open_gguf(import_source *out, const char *path,
                            const char *hf_config) ML_NODISCARD;
 
+/* What became of reading a source's tokenizer: one that cannot be read leaves the base without one,
+ * with a warning, instead of refusing the weights. */
+ml_status import_read_tokenizer(ml_status st, ml_text *json) ML_NODISCARD;
 /* ML_INPUT where the tokenizer has more tokens than the model's vocabulary. */
 ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec) ML_NODISCARD;
 

@@ -24,6 +24,7 @@ class Mpilora(CMakePackage):
     depends_on("jansson@2.10:")
     depends_on("libyaml")
     depends_on("pcre2")
+    depends_on("utf8proc")
     depends_on("onednn@2.6: cpu_runtime=omp", when="+onednn")
     depends_on("scalapack", when="+scalapack")
     depends_on("cmocka", type="test")

@@ -76,6 +76,10 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name); /*
 ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64_t first,
                          int64_t count, float *out) ML_NODISCARD;
 
+/* The canonical text of the tokenizer inside; empty where there is none, with a warning. ML_INPUT
+ * where it cannot be read. */
+ml_status gguf_read_tokenizer(const gguf_file *file, ml_text *json) ML_NODISCARD;
+
 /* gguf_types.c: NULL where the number is not one of the supported types. */
 const gguf_type *gguf_type_of(int64_t number);
 

@@ -204,57 +204,7 @@ done:
     return st;
 }
 
-/* ---- tokenizer ----------------------------------------------------------------------------- */
-
-static int64_t token_id(const gguf_source *g, const char *key)
-{
-    const gguf_value *v = gguf_find(&g->file, key);
-    return v && v->kind == GGUF_NUMBER && v->whole ? v->integer : -1;
-}
-
-static ml_status read_tokenizer(const gguf_source *g, ml_text *json)
-{
-    ml_status st = ML_OK;
-    int32_t *types = NULL;
-    const gguf_value *model = gguf_find(&g->file, "tokenizer.ggml.model"),
-                     *tokens = gguf_find(&g->file, "tokenizer.ggml.tokens");
-    const gguf_value *merges = gguf_find(&g->file, "tokenizer.ggml.merges"),
-                     *kinds = gguf_find(&g->file, "tokenizer.ggml.token_type");
-    const gguf_value *pre = gguf_find(&g->file, "tokenizer.ggml.pre"),
-                     *begin = gguf_find(&g->file, "tokenizer.ggml.add_bos_token");
-    if (!model || model->kind != GGUF_TEXT || strcmp(model->text, "gpt2") != 0) {
-        ml_warn("%s: no byte-level BPE tokenizer inside (%s): the base gets none", g->file.path,
-                model && model->text ? model->text : "none at all");
-        return ML_OK;
-    }
-    if (!tokens || tokens->kind != GGUF_TEXTS || !merges || merges->kind != GGUF_TEXTS)
-        return ml_fail(ML_INPUT,
-                       "%s: tokenizer.ggml.tokens or .merges is missing or no array of texts",
-                       g->file.path);
-    if (kinds && (kinds->kind != GGUF_NUMBERS || kinds->count != tokens->count))
-        return ml_fail(ML_INPUT,
-                       "%s: tokenizer.ggml.token_type does not fit the %" PRId64 " tokens",
-                       g->file.path, tokens->count);
-    if (kinds) ML_NEW(types, kinds->count, ML_MEM_OTHER, "token types");
-    for (int64_t i = 0; kinds && i < kinds->count; i++)
-        types[i] = fabs(kinds->reals[i]) < 1e6 ? (int32_t)kinds->reals[i] : 0;
-    const ml_gguf_vocabulary vocabulary = {.model = model->text,
-                                           .pre = pre && pre->kind == GGUF_TEXT ? pre->text
-                                                                                : "default",
-                                           .ntokens = tokens->count,
-                                           .nmerges = merges->count,
-                                           .tokens = (const char *const *)tokens->texts,
-                                           .merges = (const char *const *)merges->texts,
-                                           .types = types,
-                                           .bos = token_id(g, "tokenizer.ggml.bos_token_id"),
-                                           .eos = token_id(g, "tokenizer.ggml.eos_token_id"),
-                                           .add_bos = begin && begin->integer != 0};
-    st = ml_tokenizer_from_gguf(&vocabulary, json);
-    if (st != ML_OK) st = ml_fail_within(st, "%s", g->file.path);
-done:
-    ml_memory_free(types);
-    return st;
-}
+/* ---- conversations ------------------------------------------------------------------------- */
 
 /* The template of conversations, as the file that Hugging Face has it in. */
 static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
@@ -367,7 +317,7 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     out->read_rows = gguf_import_rows;
     ML_TRY(gguf_open(&g->file, path));
     ML_TRY(read_description(g, &out->spec, hf_config));
-    ML_TRY(read_tokenizer(g, &out->tokenizer));
+    ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));
     ML_TRY(keep_chat_template(g, &out->files));
     ML_TRY(ml_sha256_of_file(path, out->hash));
 done:

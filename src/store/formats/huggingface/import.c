@@ -335,7 +335,8 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     int64_t widest = ml_max(ml_extent_size(&out->spec, ML_EXTENT_QKV),
                             ml_max(out->spec.mlp_width, out->spec.vocab));
     ML_NEW(h->column, widest, ML_MEM_OTHER, "a row");
-    ML_TRY(ml_tokenizer_from_directory(directory, &out->tokenizer, &found));
+    ML_TRY(import_read_tokenizer(ml_tokenizer_from_directory(directory, &out->tokenizer, &found),
+                                 &out->tokenizer));
     ML_TRY(keep_files(directory, &out->files));
     ML_TRY(hash_source(h, &out->tokenizer, out->hash));
 done:

@@ -1,9 +1,8 @@
-/* Split patterns: hand-written scanners for GPT-2, Llama-3 and single digits, PCRE2 for anything
- * else. */
+/* Scanners for the patterns of GPT-2, Llama-3, Qwen2 and single digits. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include "data/pretokenize.h"
+#include "data/tokenizer/scanners.h"
 
 /* ---- Unicode's classes that split patterns speak of, a byte a character -------------------- */
 
@@ -75,30 +74,17 @@ static character_class class_of(class_table *table, int32_t character)
     return (character_class)table->of[character];
 }
 
-/* ---- splitters ----------------------------------------------------------------------------- */
+/* ---- scanners ------------------------------------------------------------------------------ */
 
-enum { MOST_STEPS = 16 };
-
-typedef struct step step;
-/* The end of the piece of text[0 … length) that begins at `at`. */
-typedef int64_t (*scanner)(const step *s, const char *text, int64_t length, int64_t at);
-
-struct step {
-    scanner scan;
-    class_table *classes; /* borrowed from the splitter */
-    pcre2_code *code;
-    pcre2_match_data *match;
-};
-
-struct ml_splitter {
-    int64_t count;
-    step steps[MOST_STEPS];
+struct ml_scanner {
+    int64_t (*end)(const ml_scanner *s, const char *text, int64_t length, int64_t at);
+    int numbers; /* the most that one piece has */
     class_table *classes;
 };
 
 /* ---- what the scanners are made of --------------------------------------------------------- */
 
-static character_class class_at(const step *s, const char *text, int64_t length, int64_t at,
+static character_class class_at(const ml_scanner *s, const char *text, int64_t length, int64_t at,
                                 int *size)
 {
     static const uint8_t ascii[128] = {
@@ -116,7 +102,7 @@ static character_class class_at(const step *s, const char *text, int64_t length,
     return class_of(s->classes, ml_utf8_next(text, length, at, size));
 }
 
-static int64_t end_of_run(const step *s, const char *text, int64_t length, int64_t at,
+static int64_t end_of_run(const ml_scanner *s, const char *text, int64_t length, int64_t at,
                           character_class of)
 {
     int size;
@@ -125,7 +111,7 @@ static int64_t end_of_run(const step *s, const char *text, int64_t length, int64
 }
 
 /* \s+(?!\S)|\s+ : blanks leave the last one to what follows them. */
-static int64_t end_of_blanks(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t end_of_blanks(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size;
     int64_t last = at, end = at;
@@ -154,7 +140,7 @@ static int64_t end_of_contraction(const char *text, int64_t length, int64_t at, 
 
 /* ---- the known patterns -------------------------------------------------------------------- */
 
-static int64_t scan_gpt2(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t scan_gpt2(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size;
     int64_t contraction = end_of_contraction(text, length, at, false);
@@ -168,7 +154,7 @@ static int64_t scan_gpt2(const step *s, const char *text, int64_t length, int64_
 static bool is_newline(char c) { return c == '\r' || c == '\n'; }
 
 /* \s*[\r\n]+ : up to the last newline of a run of blanks; `at` where there is none. */
-static int64_t end_of_newlines(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t end_of_newlines(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size;
     int64_t end = at;
@@ -178,16 +164,16 @@ static int64_t end_of_newlines(const step *s, const char *text, int64_t length, 
     return end;
 }
 
-static int64_t end_of_three_numbers(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t end_of_numbers(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size;
-    for (int i = 0; i < 3 && at < length && class_at(s, text, length, at, &size) == CLASS_NUMBER;
-         i++)
+    for (int i = 0;
+         i < s->numbers && at < length && class_at(s, text, length, at, &size) == CLASS_NUMBER; i++)
         at += size;
     return at;
 }
 
-static int64_t scan_llama3(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t scan_llama3(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size, next_size;
     int64_t contraction = end_of_contraction(text, length, at, true);
@@ -196,7 +182,7 @@ static int64_t scan_llama3(const step *s, const char *text, int64_t length, int6
     int64_t next = at + size;
     character_class following =
         next < length ? class_at(s, text, length, next, &next_size) : CLASS_SPACE;
-    if (class == CLASS_NUMBER) return end_of_three_numbers(s, text, length, at);
+    if (class == CLASS_NUMBER) return end_of_numbers(s, text, length, at);
     if (class == CLASS_LETTER || (following == CLASS_LETTER && !is_newline(text[at])))
         return end_of_run(s, text, length, next, CLASS_LETTER);
     if (class == CLASS_OTHER || (text[at] == ' ' && following == CLASS_OTHER)) {
@@ -208,7 +194,7 @@ static int64_t scan_llama3(const step *s, const char *text, int64_t length, int6
     return newlines > at ? newlines : end_of_blanks(s, text, length, at);
 }
 
-static int64_t scan_digit(const step *s, const char *text, int64_t length, int64_t at)
+static int64_t scan_digit(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
     int size;
     if (class_at(s, text, length, at, &size) == CLASS_NUMBER) return at + size;
@@ -216,102 +202,43 @@ static int64_t scan_digit(const step *s, const char *text, int64_t length, int64
     return at;
 }
 
-/* ---- any other pattern --------------------------------------------------------------------- */
+/* ---- making one ---------------------------------------------------------------------------- */
 
-static int64_t scan_pattern(const step *s, const char *text, int64_t length, int64_t at)
+ml_status ml_scanner_create(ml_scanner **out, const char *pattern)
 {
-    const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-    int found = pcre2_match(s->code, (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)at, options,
-                            s->match, NULL);
-    if (found < 0) return length; /* no match, or one that costs too much: one piece to the end */
-    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match);
-    int64_t start = (int64_t)span[0], end = (int64_t)span[1];
-    if (start > at) return start;
-    return end > at ? end : length; /* \K can put the end before the start */
-}
-
-static ml_status compile(step *s, const char *pattern)
-{
-    int error;
-    PCRE2_SIZE where;
-    s->scan = scan_pattern;
-    s->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                            &error, &where, NULL);
-    if (!s->code && error == PCRE2_ERROR_HEAP_FAILED)
-        return ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
-    if (!s->code) {
-        char reason[128];
-        pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
-        return ml_fail(ML_INPUT,
-                       "tokenizer: the split pattern \"%s\" is not understood at its byte %zu: %s",
-                       pattern, (size_t)where, reason);
-    }
-    (void)pcre2_jit_compile(s->code,
-                            PCRE2_JIT_COMPLETE); /* without it matching is slow, not wrong */
-    s->match = pcre2_match_data_create_from_pattern(s->code, NULL);
-    return s->match ? ML_OK
-                    : ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
-}
-
-/* ---- the splitter -------------------------------------------------------------------------- */
-
-static scanner known_scanner(const char *pattern)
-{
-    if (!strcmp(pattern, ML_PATTERN_GPT2)) return scan_gpt2;
-    if (!strcmp(pattern, ML_PATTERN_LLAMA3)) return scan_llama3;
-    if (!strcmp(pattern, ML_PATTERN_DIGIT)) return scan_digit;
-    return NULL;
-}
-
-ml_status ml_splitter_create(ml_splitter **out, const char *const *patterns, int64_t count,
-                             bool scanners)
-{
+    static const struct {
+        const char *pattern;
+        int64_t (*end)(const ml_scanner *s, const char *text, int64_t length, int64_t at);
+        int numbers;
+    } known[] = {{ML_PATTERN_GPT2, scan_gpt2, 0},
+                 {ML_PATTERN_LLAMA3, scan_llama3, 3},
+                 {ML_PATTERN_QWEN2, scan_llama3, 1},
+                 {ML_PATTERN_DIGIT, scan_digit, 0}};
     ml_status st = ML_OK;
-    ml_splitter *splitter = NULL;
-    if (count < 1 || count > MOST_STEPS)
-        return ml_fail(ML_INPUT, "tokenizer: it has %lld split patterns, expected 1 to %d",
-                       (long long)count, MOST_STEPS);
-    ML_NEW(splitter, 1, ML_MEM_OTHER, "a splitter");
-    ML_TRY(create_classes(&splitter->classes));
-    for (int64_t i = 0; i < count; i++) {
-        step *s = &splitter->steps[splitter->count++];
-        s->classes = splitter->classes;
-        s->scan = scanners ? known_scanner(patterns[i]) : NULL;
-        if (!s->scan) ML_TRY(compile(s, patterns[i]));
+    ml_scanner *s = NULL;
+    *out = NULL;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(known[i].pattern, pattern) != 0) continue;
+        ML_NEW(s, 1, ML_MEM_OTHER, "a scanner");
+        s->end = known[i].end;
+        s->numbers = known[i].numbers;
+        ML_TRY(create_classes(&s->classes));
+        *out = s;
+        return ML_OK;
     }
-    *out = splitter;
-    splitter = NULL;
 done:
-    ml_splitter_destroy(splitter);
+    ml_scanner_destroy(s);
     return st;
 }
 
-void ml_splitter_destroy(ml_splitter *splitter)
+void ml_scanner_destroy(ml_scanner *s)
 {
-    if (!splitter) return;
-    for (int64_t i = 0; i < splitter->count; i++) {
-        pcre2_match_data_free(splitter->steps[i].match);
-        pcre2_code_free(splitter->steps[i].code);
-    }
-    destroy_classes(splitter->classes);
-    ml_memory_free(splitter);
+    if (!s) return;
+    destroy_classes(s->classes);
+    ml_memory_free(s);
 }
 
-static ml_status run_from(const ml_splitter *splitter, int64_t first, const char *text,
-                          int64_t length, ml_piece_sink piece, void *context)
+int64_t ml_scanner_end(const ml_scanner *s, const char *text, int64_t length, int64_t at)
 {
-    if (first == splitter->count) return piece(context, text, length);
-    const step *s = &splitter->steps[first];
-    for (int64_t at = 0, end; at < length; at = end) {
-        end = s->scan(s, text, length, at);
-        ml_status st = run_from(splitter, first + 1, text + at, end - at, piece, context);
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-}
-
-ml_status ml_splitter_run(ml_splitter *splitter, const char *text, int64_t length,
-                          ml_piece_sink piece, void *context)
-{
-    return run_from(splitter, 0, text, length, piece, context);
+    return s->end(s, text, length, at);
 }

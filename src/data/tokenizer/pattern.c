@@ -1,0 +1,246 @@
+/* Oniguruma's patterns by PCRE2. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "data/tokenizer/pattern.h"
+
+enum { JIT_STACK_START = 32 << 10, JIT_STACK_MOST = 16 << 20 };
+
+struct ml_pattern {
+    char *literal; /* or NULL */
+    int64_t length;
+    pcre2_code *code;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
+};
+
+/* ---- translation --------------------------------------------------------------------------- */
+
+/* What stands for a shorthand of Oniguruma inside a class of PCRE2. PCRE2's own \s has U+180E, its
+ * \w no marks. */
+#define SPACES "\\x{9}-\\x{d}\\x{85}\\p{Z}"
+#define WORDS                                                                   \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define HEXADECIMALS "0-9a-fA-F"
+
+/* The members of the class that \c means, and whether it means all others; NULL: PCRE2 knows. */
+static const char *members_of(char c, bool *others)
+{
+    *others = c == 'S' || c == 'W' || c == 'H';
+    switch (c) {
+    case 's':
+    case 'S':
+        return SPACES;
+    case 'w':
+    case 'W':
+        return WORDS;
+    case 'h':
+    case 'H':
+        return HEXADECIMALS;
+    default:
+        return NULL;
+    }
+}
+
+/* A shorthand outside of brackets becomes a class; inside, its members, which those of \S cannot
+ * become: \S and \W inside brackets stay with PCRE2's meaning. */
+static ml_status translate_escape(const char *text, int inside, ml_text *out)
+{
+    bool others;
+    const char *members = members_of(text[1], &others);
+    if (!members || (inside && others && text[1] != 'H')) return ml_text_add(out, text, 2);
+    if (inside && others)
+        return ml_fail(ML_INPUT, "tokenizer: the split pattern has \\H inside brackets");
+    return inside ? ml_text_printf(out, "%s", members)
+                  : ml_text_printf(out, "[%s%s]", others ? "^" : "", members);
+}
+
+/* Brackets inside brackets: their members are members of all (a[bc] is [abc]). What PCRE2 cannot
+ * say is refused. */
+static ml_status open_nested(const char *text, const char *at)
+{
+    if (at[1] != '^') return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "tokenizer: the split pattern \"%s\" has [^ inside brackets, which is not "
+                   "supported",
+                   text);
+}
+
+static ml_status translate(const char *text, ml_text *out)
+{
+    ml_status st = ML_OK;
+    int depth = 0; /* of brackets */
+    for (const char *at = text; *at; at++) {
+        const char *named = depth && at[0] == '[' && at[1] == ':' ? strstr(at, ":]") : NULL;
+        if (named) { /* [:alpha:] */
+            ML_TRY(ml_text_add(out, at, named + 2 - at));
+            at = named + 1;
+        } else if (*at == '\\' && at[1]) {
+            ML_TRY(translate_escape(at, depth > 0, out));
+            at++;
+        } else if (depth && at[0] == '&' && at[1] == '&') {
+            st = ml_fail(ML_INPUT,
+                         "tokenizer: the split pattern \"%s\" has && in brackets, which is not "
+                         "supported",
+                         text);
+            goto done;
+        } else if (*at == '[') {
+            if (depth) ML_TRY(open_nested(text, at));
+            if (!depth++) ML_TRY(ml_text_add(out, "[", 1));
+            if (depth == 1 && at[1] == '^') ML_TRY(ml_text_add(out, ++at, 1));
+            if (at[1] == ']') { /* a bracket that stands first is a member */
+                ML_TRY(ml_text_add(out, "\\]", 2));
+                at++;
+            }
+        } else if (*at == ']' && depth) {
+            if (!--depth) ML_TRY(ml_text_add(out, "]", 1));
+        } else {
+            ML_TRY(ml_text_add(out, at, 1));
+        }
+    }
+done:
+    return st;
+}
+
+/* ---- making one ---------------------------------------------------------------------------- */
+
+static ml_status compile(ml_pattern *p, const char *text)
+{
+    ml_status st = ML_OK;
+    ml_text translated = {0};
+    int error;
+    PCRE2_SIZE where;
+    ML_TRY(translate(text, &translated));
+    /* ^ and $ stand at every line, as in Ruby */
+    p->code = pcre2_compile((PCRE2_SPTR)(translated.data ? translated.data : ""),
+                            (PCRE2_SIZE)translated.length, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+                            &error, &where, NULL);
+    if (!p->code && error == PCRE2_ERROR_HEAP_FAILED) goto no_memory;
+    if (!p->code) {
+        char reason[128];
+        pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
+        st = ml_fail(ML_INPUT,
+                     "tokenizer: the split pattern \"%s\" is not understood at its byte %zu: %s",
+                     text, (size_t)where, reason);
+        goto done;
+    }
+    p->match = pcre2_match_data_create_from_pattern(p->code, NULL);
+    p->context = pcre2_match_context_create(NULL);
+    if (!p->match || !p->context) goto no_memory;
+    if (pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0) { /* else it is slow, not wrong */
+        p->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MOST, NULL);
+        if (!p->stack) goto no_memory;
+        pcre2_jit_stack_assign(p->context, NULL, p->stack);
+    }
+done:
+    ml_text_destroy(&translated);
+    return st;
+no_memory:
+    st = ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
+    goto done;
+}
+
+ml_status ml_pattern_create(ml_pattern **out, const char *text)
+{
+    ml_status st = ML_OK;
+    ml_pattern *p = NULL;
+    ML_NEW(p, 1, ML_MEM_OTHER, "a pattern");
+    ML_TRY(compile(p, text));
+    *out = p;
+    p = NULL;
+done:
+    ml_pattern_destroy(p);
+    return st;
+}
+
+static ml_status create_literal(ml_pattern **out, const char *text, int64_t length)
+{
+    ml_status st = ML_OK;
+    ml_pattern *p = NULL;
+    if (!length) return ml_fail(ML_INPUT, "tokenizer: a pattern is an empty text");
+    ML_NEW(p, 1, ML_MEM_OTHER, "a pattern");
+    ML_NEW(p->literal, length, ML_MEM_OTHER, "a pattern");
+    memcpy(p->literal, text, (size_t)length);
+    p->length = length;
+    *out = p;
+    p = NULL;
+done:
+    ml_pattern_destroy(p);
+    return st;
+}
+
+ml_status ml_pattern_read(ml_pattern **out, const json_t *json)
+{
+    const json_t *regex = json_object_get(json, "Regex"), *text = json_object_get(json, "String");
+    if (json_is_string(json)) text = json;
+    if (json_is_string(regex)) return ml_pattern_create(out, json_string_value(regex));
+    if (json_is_string(text))
+        return create_literal(out, json_string_value(text), (int64_t)json_string_length(text));
+    return ml_fail(ML_INPUT, "tokenizer: a pattern is neither {\"Regex\": …} nor {\"String\": …}");
+}
+
+void ml_pattern_destroy(ml_pattern *p)
+{
+    if (!p) return;
+    pcre2_jit_stack_free(p->stack);
+    pcre2_match_context_free(p->context);
+    pcre2_match_data_free(p->match);
+    pcre2_code_free(p->code);
+    ml_memory_free(p->literal);
+    ml_memory_free(p);
+}
+
+/* ---- searching ----------------------------------------------------------------------------- */
+
+static ml_status search(const ml_pattern *p, const char *text, int64_t length, ml_match *m,
+                        bool *found)
+{
+    int groups = pcre2_match(p->code, (PCRE2_SPTR)text, (PCRE2_SIZE)length, (PCRE2_SIZE)m->from,
+                             PCRE2_NO_UTF_CHECK, p->match, p->context);
+    *found = groups >= 0;
+    if (groups == PCRE2_ERROR_NOMATCH) return ML_OK;
+    if (groups < 0) {
+        char reason[128];
+        pcre2_get_error_message(groups, (PCRE2_UCHAR *)reason, sizeof reason);
+        return ml_fail(ML_RESOURCE,
+                       "the split pattern of the tokenizer costs too much on a text of %lld bytes "
+                       "without a break: %s",
+                       (long long)length, reason);
+    }
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(p->match);
+    m->start = (int64_t)span[0];
+    m->end = (int64_t)span[1];
+    if (m->start < m->from || m->end < m->start) /* what \K and lookbehinds can do */
+        *found = false;
+    return ML_OK;
+}
+
+ml_status ml_pattern_next(const ml_pattern *p, const char *text, int64_t length, ml_match *m,
+                          bool *found)
+{
+    *found = false;
+    if (p->literal) {
+        const char *at = m->from < length ? memmem(text + m->from, (size_t)(length - m->from),
+                                                   p->literal, (size_t)p->length)
+                                          : NULL;
+        *found = at != NULL;
+        if (at) m->start = at - text;
+        if (at) m->end = m->from = m->start + p->length;
+        return ML_OK;
+    }
+    while (m->from <= length) {
+        ml_status st = search(p, text, length, m, found);
+        if (st != ML_OK || !*found) return st;
+        if (m->end > m->start || m->end != m->last) {
+            m->from = m->last = m->end;
+            return ML_OK;
+        }
+        int size = 1;
+        if (m->from < length) (void)ml_utf8_next(text, length, m->from, &size);
+        m->from += size;
+    }
+    *found = false;
+    return ML_OK;
+}
