@@ -225,7 +225,7 @@ ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base) 
  * Errors: ML_RESOURCE. */
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path) ML_NODISCARD;
 
-/* Writes a PEFT directory; `base_name` goes to base_model_name_or_path.
+/* Writes a PEFT directory; `base_name` goes to base_model_name_or_path; NULL: null.
  * Shapes: none.
  * Ownership: all borrowed.
  * Local.

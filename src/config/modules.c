@@ -14,7 +14,8 @@ static bool is_null(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
     return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-           (!*text || !strcmp(text, "null") || !strcmp(text, "~"));
+           (!*text || !strcmp(text, "null") || !strcmp(text, "Null") || !strcmp(text, "NULL") ||
+            !strcmp(text, "~"));
 }
 
 /* ---- layers -------------------------------------------------------------------------------- */

@@ -7,12 +7,38 @@
 const char *const target_words[] = {"q",  "k",    "v",   "o",       "fc",  "proj", "gate",
                                     "up", "down", "qkv", "gate_up", "all", NULL};
 
-unsigned target_bit(const char *word, size_t length)
+static unsigned own_bit(const char *word, size_t length)
 {
     for (unsigned i = 0; target_words[i]; i++)
         if (strlen(target_words[i]) == length && !strncmp(target_words[i], word, length))
             return 1U << i;
     return 0;
+}
+
+/* The module's name of a row, as PEFT's target_modules has it: what stands behind the last dot. */
+static bool is_module(const ml_family_tensor *row, const char *word, size_t length)
+{
+    const char *dot = strrchr(row->peft, '.'), *name = dot ? dot + 1 : row->peft;
+    return strlen(name) == length && !strncmp(name, word, length);
+}
+
+/* PEFT's names beside ours: q_proj, query_key_value, all-linear. A name that two families mean
+ * differently, or that means two modules of one (GPT-2's c_proj), is none: 0. */
+unsigned target_bit(const char *word, size_t length)
+{
+    static const char all_linear[] = "all-linear";
+    unsigned bit = own_bit(word, length), bits = 0;
+    if (bit) return bit;
+    if (length == strlen(all_linear) && !strncmp(all_linear, word, length)) return ML_TARGET_ALL;
+    for (const ml_family *const *f = ml_families(); *f; f++) {
+        for (const ml_family_tensor *row = ml_family_target((*f)->tensors); row;
+             row = ml_family_target(row + 1)) {
+            const ml_family_tensor *fused = ml_family_fused(*f, row);
+            const char *target = fused ? fused->target : row->target;
+            if (is_module(row, word, length)) bits |= own_bit(target, strlen(target));
+        }
+    }
+    return bits & (bits - 1) ? 0 : bits;
 }
 
 unsigned ml_target_find(const char *word) { return target_bit(word, strlen(word)); }

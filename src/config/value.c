@@ -1,5 +1,5 @@
 /* One YAML value to C and back. Scalars are typed strictly: numbers are plain, finite and in
- * range; booleans are true and false; null is null or ~. */
+ * range; booleans and null are those of YAML 1.2's core schema: true, True, TRUE; null, ~. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -36,13 +36,14 @@ static bool is_plain(const yaml_node_t *node)
 static bool is_null(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
-    return is_plain(node) && (!*text || !strcmp(text, "null") || !strcmp(text, "~"));
+    return is_plain(node) && (!*text || !strcmp(text, "null") || !strcmp(text, "Null") ||
+                              !strcmp(text, "NULL") || !strcmp(text, "~"));
 }
 
 static ml_status out_of_range(const key *key, const char *where, const char *found)
 {
     bool no_least = key->least <= -HUGE_VAL, no_most = key->most >= HUGE_VAL;
-    char range[96];
+    char range[128];
     if (no_most)
         snprintf(range, sizeof range, "a number %s %g", key->open_least ? ">" : ">=", key->least);
     else if (no_least)
@@ -50,6 +51,8 @@ static ml_status out_of_range(const key *key, const char *where, const char *fou
     else
         snprintf(range, sizeof range, "a number in %c%g, %g%c", key->open_least ? '(' : '[',
                  key->least, key->most, key->open_most ? ')' : ']');
+    size_t used = strlen(range);
+    if (key->nullable) snprintf(range + used, sizeof range - used, ", or null, which turns it off");
     return wrong(key, where, range, found);
 }
 
@@ -174,7 +177,8 @@ static ml_status read_bool(const key *key, bool *out, const yaml_node_t *node, c
 {
     const char *text = scalar(key, node, where, "true or false");
     if (!text) return ML_USAGE;
-    bool yes = !strcmp(text, "true"), no = !strcmp(text, "false");
+    bool yes = !strcmp(text, "true") || !strcmp(text, "True") || !strcmp(text, "TRUE"),
+         no = !strcmp(text, "false") || !strcmp(text, "False") || !strcmp(text, "FALSE");
     if (!is_plain(node) || (!yes && !no)) return wrong(key, where, "true or false", text);
     *out = yes;
     return ML_OK;

@@ -156,7 +156,7 @@ def check_refusals(check, folder, base, adapters):
     expect(check, 2, "the subject is missing")
     expect(check, 2, 'did you mean "spectrum"', "spectra")
     expect(check, 2, "--base is missing", *sub)
-    expect(check, 2, "words are missing", "subspace", first, "--base", base)
+    expect(check, 2, "B is missing", "subspace", first, "--base", base)
     expect(check, 2, "--of", *sub, "--base", base, "--of", "C")
     expect(check, 2, "has no fc", *sub, "--base", base, "--targets", "fc")
     expect(check, 2, "has no k ", *sub, "--base", base, "--targets", "q,k")

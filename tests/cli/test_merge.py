@@ -49,7 +49,8 @@ def check_family(folder, family, dtype):
     call("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", adapter, folder / "back.h5", contains="counts as the original")
     call("merge", "--subtract", "--original", base, "--base", folder / "merged.h5", "--adapter", adapter, folder / "same.h5", contains="bit for bit")
     assert (folder / "same.h5").read_bytes() == base.read_bytes(), f"{family}: the original is there, but what was subtracted differs from it"
-    call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder / "peft")
+    call("export", "--format", "peft", "--base", base, "--adapter", adapter, folder / "peft", contains="--base-name")
+    assert json.loads((folder / "peft/adapter_config.json").read_text())["base_model_name_or_path"] is None, "a path of a base file is no model's name"
     plain, adapted = loss(folder, base), loss(folder, base, "--adapter", adapter)
     merged, back = loss(folder, folder / "merged.h5"), loss(folder, folder / "back.h5")
     peft = loss(folder, base, "--adapter", folder / "peft")

@@ -119,6 +119,9 @@ def check_defaults(checks, folder):
     mpilora("import", "--init", "random", "--config", f"{SOURCE}/configs/models/tiny-llama.yaml", f"{folder}/b.h5")
     with open(f"{folder}/a.h5", "rb") as a, open(f"{folder}/b.h5", "rb") as b:
         checks.that(a.read() == b.read(), "import: its defaults are not --seed 1 --dtype bf16")
+    for words, name in ((("inspect",), "FILE.h5"), (("tokenize", "--base", "b.h5", "in.txt"), "OUT.h5"), (("merge", "--base", "b.h5"), "OUT.h5"), (("train",), "CONFIG.yaml")):
+        done = start(*words)
+        checks.that(done.returncode == 2 and f": {name} is missing" in done.stderr, f"{words}: {done.returncode} {done.stderr}")
     for word in ("nothing", "bench nothing"):
         done = start("help", *word.split())
         checks.that(done.returncode == 2 and "nothing" in done.stderr, f"help {word}: {done.returncode} {done.stderr}")

@@ -292,7 +292,8 @@ static void values_are_strict(void **state)
                                        "optim.clip_norm=-1",
                                        "optim.warmup=-1",
                                        "data.shuffle=yes",
-                                       "data.shuffle=True",
+                                       "data.shuffle=tRUE",
+                                       "method.targets=[c_proj]",
                                        "data.shuffle=\"true\"",
                                        "run.seed=-1",
                                        "run.dir=\"\"",
@@ -323,6 +324,7 @@ static void reals_have_ranges(void **state)
         {"optim.weight_decay=1e39", "[0, 3.40282e+38], found 1e39"},
         {"optim.eps=1e-60", "optim.eps: expected a number in (0, 3.40282e+38], found 1e-60"},
         {"optim.clip_norm=1e39", "(0, 3.40282e+38]"},
+        {"optim.clip_norm=0", "null, which turns it off"},
         {"optim.betas=[0.9, 0.999999999999]", "optim.betas: expected a number in [0, 1)"},
         {"method.dropout=0.999999999999", "method.dropout: expected a number in [0, 1)"},
         {"method.alpha=1e39", "method.alpha: expected a number in (0, 3.40282e+38]"},
@@ -409,6 +411,29 @@ static void descriptions_follow_their_family(void **state)
     assert_int_equal(ml_model_spec_read(&s, path), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "layers: missing"));
     unlink(path);
+}
+
+/* YAML 1.2's core schema, and PEFT's names of modules. */
+static void words_of_others_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set;
+        unsigned targets;
+    } cases[] = {{"method.targets=[q_proj, v_proj]", ML_TARGET_Q | ML_TARGET_V},
+                 {"method.targets=[gate_proj, down]", ML_TARGET_GATE | ML_TARGET_DOWN},
+                 {"method.targets=[c_attn, c_fc]", ML_TARGET_QKV | ML_TARGET_FC},
+                 {"method.targets=all-linear", ML_TARGET_ALL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *sets[] = {cases[i].set, "data.shuffle=False", "optim.clip_norm=Null"};
+        ml_run_config c;
+        ml_status st = read_text("base: b.h5\n", sets, sizeof sets / sizeof *sets, &c);
+        if (st != ML_OK) fail_msg("%s: %s", cases[i].set, ml_error_text());
+        assert_int_equal(c.method.targets, cases[i].targets);
+        assert_false(c.data.shuffle);
+        assert_true(c.optim.clip_norm == 0.0);
+        ml_run_config_destroy(&c);
+    }
 }
 
 static void targets_belong_to_a_family(void **state)
@@ -532,6 +557,7 @@ int main(void)
         cmocka_unit_test(documents_are_strict),
         cmocka_unit_test(deep_nesting_is_refused_at_once),
         cmocka_unit_test(descriptions_follow_their_family),
+        cmocka_unit_test(words_of_others_are_read),
         cmocka_unit_test(targets_belong_to_a_family),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,8 +31,8 @@ static void print_values(const char *name, const char *of, const double *sigma, 
 
 static void print_table(const ml_study *study, const ml_spectrum *s)
 {
-    printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "site", "of", "values", "first",
-           "second", "middle", "last", "norm", "for 90%");
+    printf("%-22s %-3s %6s %10s %10s %10s %10s %10s %8s\n", "target module", "of", "values",
+           "first", "second", "middle", "last", "norm", "for 90%");
     for (int64_t i = 0; i < study->count; i++) {
         print_values(study->modules[i].name, "W", s[i].weight, s[i].weights);
         if (s[i].deltas > 0) print_values("", "dW", s[i].delta, s[i].deltas);

@@ -39,7 +39,9 @@ static const option options[] = {
     {"--adapter", OPTION_TEXT, offsetof(given, request.adapter), "A",
      "peft: adapter.h5 or a PEFT directory", NULL},
     {"--base-name", OPTION_TEXT, offsetof(given, request.name), "NAME",
-     "peft: what base_model_name_or_path says; else the path of the base", NULL},
+     "peft: what base_model_name_or_path says; else the name that the base's own config.json "
+     "has, or nothing",
+     NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 static ml_status run(int argc, char **argv)

@@ -89,6 +89,26 @@ static ml_status read_option(int argc, char **argv, int *i, const option *table,
     return store(o, given, argv[++*i]);
 }
 
+/* Word number `index` of the usage that stands for itself, not for an option's value: those begin
+ * with a capital. What is missing has its name. */
+static void name_missing(const option *table, const char *usage, int index, char name[64])
+{
+    const char *at = usage;
+    bool value = false;
+    while (*at && *at != '|') {
+        size_t length = strcspn(at, " ");
+        const option *o = find(table, at, length);
+        if (!value && *at >= 'A' && *at <= 'Z' && index-- == 0) {
+            snprintf(name, 64, "%.*s", (int)length, at);
+            return;
+        }
+        value = o && o->kind != OPTION_FLAG;
+        at += length;
+        at += strspn(at, " ");
+    }
+    snprintf(name, 64, "a word");
+}
+
 ml_status options_read(int argc, char **argv, const option *table, void *given, int least, int most,
                        const char **words, const char *usage)
 {
@@ -110,10 +130,10 @@ ml_status options_read(int argc, char **argv, const option *table, void *given, 
             words[found++] = argv[i];
         }
     }
-    if (found < least)
-        return ml_fail(ML_USAGE, "%d of %d words are missing; usage: %s", least - found, least,
-                       usage);
-    return ML_OK;
+    if (found >= least) return ML_OK;
+    char name[64];
+    name_missing(table, usage, found, name);
+    return ml_fail(ML_USAGE, "%s is missing; usage: %s", name, usage);
 }
 
 ml_status options_choose(const char *option, const char *text, const char *first,

@@ -53,6 +53,7 @@ static const known_key lora_keys[] = {
     {"corda_config", SAYS_NOTHING, NULL},
     {"loftq_config", SAYS_NOTHING, NULL},
     {"lora_ga_config", SAYS_NOTHING, NULL},
+    {"num_virtual_tokens", OFF, "it is prompt or prefix tuning's"},
     {"layer_replication", OFF, "layers of the base are repeated"},
     {"trainable_token_indices", OFF, "rows of the embedding are trained"},
     {"target_parameters", OFF, "parameters are adapted that are no modules"},

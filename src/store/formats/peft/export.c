@@ -154,7 +154,7 @@ static json_t *pattern(const export *e, bool rank)
 static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type",
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha),
         "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e), "fan_in_fan_out",
         is_transposed(e->spec->family), "bias", "none", "use_rslora", e->adapter->rslora,

@@ -123,7 +123,7 @@ static json_t *config_of(const ml_adapter *adapter, const ml_model_spec *spec, c
                          const char *base_name)
 {
     bool keys = adapter->method == ML_METHOD_PREFIX_KV;
-    json_t *config = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:I,s:I,s:b}", "peft_type",
+    json_t *config = json_pack("{s:s,s:s,s:s?,s:I,s:I,s:i,s:I,s:I,s:b}", "peft_type",
                                keys ? "PREFIX_TUNING" : "PROMPT_TUNING", "task_type", "CAUSAL_LM",
                                "base_model_name_or_path", base_name, "num_virtual_tokens",
                                (json_int_t)adapter->sizes.prefix, "token_dim", (json_int_t)p->width,
