@@ -71,15 +71,17 @@ ml_status ml_chat_create(ml_chat **out, const ml_chat_options *options,
  * Errors: none. */
 void ml_chat_destroy(ml_chat *chat);
 
-/* Appends the ids of a conversation whose answer is asked for: its messages (for prompt and
- * completion those of the prompt) and the beginning of an answer.
+/* Appends the text of a conversation whose answer is asked for: its messages (for prompt and
+ * completion those of the prompt) and the beginning of an answer. Special tokens that it spells are
+ * meant, and none goes before it.
  * Shapes: json[length] bytes.
- * Ownership: `ids` is the caller's; the rest is borrowed.
+ * Ownership: `text` is the caller's; the rest is borrowed.
  * Local.
  * Errors: ML_INPUT where the text is no conversation, or the template fails, naming message, role
  * and the template's line, or is past its bounds; ML_USAGE where there is no Python with jinja2;
  * ML_RESOURCE. */
-ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length, ml_ids *ids) ML_NODISCARD;
+ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length,
+                         ml_text *text) ML_NODISCARD;
 
 /* The token that ends an answer, −1 where the template has none: the last special token of an
  * answer to a trial conversation.

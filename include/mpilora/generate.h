@@ -81,8 +81,10 @@ typedef struct ml_generate_options {
     const char *const *adapters; /* each an adapter.h5 or a PEFT directory */
     int64_t count;
     const ml_prompt *prompts;
-    bool specials_are_text; /* a prompt that spells a special token means its letters */
-    const char *file;       /* what the prompts are from, for messages; NULL: the command line */
+    bool specials_are_text;  /* a prompt that spells a special token means its letters */
+    bool whole;              /* a prompt is what a chat template made: no token goes before it */
+    const int32_t *turn_end; /* one more token that ends a continuation; NULL: none */
+    const char *file;        /* what the prompts are from, for messages; NULL: the command line */
     const char
         *out; /* where the results are to go: looked at before anything is computed; may be NULL */
 } ml_generate_options;

@@ -83,6 +83,14 @@ typedef struct ml_text_kind {
  * Errors: kind->unreadable on every rank with rank 0's reason; ML_RESOURCE. */
 ml_status ml_grid_read_text(const char *path, const ml_text_kind *kind, ml_text *out) ML_NODISCARD;
 
+/* Every rank gets the text that world rank 0 has, in the place of its own. Before ml_grid_start it
+ * is this process's.
+ * Shapes: bytes.
+ * Ownership: `text` is the caller's.
+ * Collective over the world.
+ * Errors: ML_RESOURCE. */
+ml_status ml_grid_share_text(ml_text *text) ML_NODISCARD;
+
 /* MPI_Finalize where ml_grid_start started MPI.
  * Shapes: none.
  * Ownership: none.

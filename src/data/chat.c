@@ -352,7 +352,7 @@ done:
     return st;
 }
 
-ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length, ml_ids *ids)
+ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length, ml_text *text)
 {
     ml_status st = ML_OK;
     ml_conversation conversation = {0};
@@ -360,9 +360,8 @@ ml_status ml_chat_prompt(ml_chat *chat, const char *json, int64_t length, ml_ids
     ML_TRY(read_prompt(&conversation, json, length));
     variables = conversation.variables;
     ML_TRY(ml_chat_render(&chat->renderer, &conversation, true, NULL, 0, &answer));
-    const json_t *text = json_object_get(answer, "text");
-    st = ml_tokenizer_encode(chat->tokenizer, json_string_value(text),
-                             (int64_t)json_string_length(text), true, ids);
+    const json_t *rendered = json_object_get(answer, "text");
+    st = ml_text_add(text, json_string_value(rendered), (int64_t)json_string_length(rendered));
 done:
     json_decref(answer);
     json_decref(variables);

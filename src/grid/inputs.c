@@ -155,3 +155,21 @@ ml_status ml_grid_read_text(const char *path, const ml_text_kind *kind, ml_text 
     if (file) fclose(file);
     return ml_grid_settle(st);
 }
+
+ml_status ml_grid_share_text(ml_text *text)
+{
+    ml_status st = ML_OK;
+    bool has = ml_grid_world_rank() == 0;
+    char bytes[PIECE_BYTES];
+    int64_t left = text->length, at = 0;
+    if (ml_grid_world_size() == 1) return ML_OK;
+    MPI_Bcast(&left, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+    if (!has) text->length = 0;
+    for (; left > 0; left -= PIECE_BYTES, at += PIECE_BYTES) {
+        int count = (int)ml_min(left, PIECE_BYTES);
+        if (has) memcpy(bytes, text->data + at, (size_t)count);
+        MPI_Bcast(bytes, count, MPI_BYTE, 0, MPI_COMM_WORLD);
+        if (!has && st == ML_OK) st = ml_text_add(text, bytes, count);
+    }
+    return ml_grid_settle(st);
+}

@@ -56,7 +56,7 @@ static ml_status encode_prompt(job *j, int64_t i)
     const ml_prompt *prompt = &o->prompts[i];
     const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];
     bool dressed = adapter && ml_method_has_prefix(adapter->method);
-    ML_TRY(requests_encode(&j->requests, i, prompt->text, !o->specials_are_text));
+    ML_TRY(requests_encode(&j->requests, i, prompt->text, !o->specials_are_text, o->whole));
     int64_t tokens = j->requests.prompt[i].count;
     ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0,
                           dressed ? adapter->sizes.infix : 0));
@@ -72,6 +72,9 @@ static ml_status encode_prompts(job *j, ml_generate_report *report)
     const ml_generate_options *o = j->options;
     ML_TRY(requests_create(&j->requests, j->session.base, o->count, o->generation.max_new));
     ML_TRY(requests_find_ends(&j->requests, j->session.base, &j->generation));
+    if (o->turn_end)
+        ML_TRY(
+            requests_add_end(&j->generation, *o->turn_end, ml_base_spec(j->session.base)->vocab));
     ML_NEW(j->refused, o->count, ML_MEM_OTHER, "prompts");
     for (int64_t i = 0; i < o->count; i++) {
         ml_status good = encode_prompt(j, i);

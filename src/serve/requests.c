@@ -90,6 +90,11 @@ done:
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
 }
 
+ml_status requests_add_end(ml_generation *g, int32_t id, int64_t vocab)
+{
+    return add_end(g, id, vocab);
+}
+
 ml_status requests_find_ends(requests *r, const ml_base *base, ml_generation *g)
 {
     bool found;
@@ -119,12 +124,12 @@ done:
     return st;
 }
 
-ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials)
+ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials, bool whole)
 {
     ml_status st = ML_OK;
     ml_ids *ids = &r->prompt[i];
     int32_t begin = ml_tokenizer_begin_of_text(r->tokenizer);
-    if (begin >= 0) {
+    if (begin >= 0 && !whole) {
         ML_TRY(make_room(ids, 1));
         ids->data[ids->count++] = begin;
     }

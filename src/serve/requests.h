@@ -27,10 +27,13 @@ void requests_destroy(requests *r);
  * value. */
 ml_status requests_find_ends(requests *r, const ml_base *base,
                              ml_generation *generation) ML_NODISCARD;
-/* Prompt i from a text, behind the token that begins a text where the tokenizer has one.
- * `specials`: the special tokens that it spells are meant. A text without tokens becomes r->begin,
- * where there is one. */
-ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials) ML_NODISCARD;
+/* Prompt i from a text, behind the token that begins a text where the tokenizer has one, unless it
+ * is `whole`. `specials`: the special tokens that it spells are meant. A text without tokens
+ * becomes r->begin, where there is one. */
+ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials,
+                          bool whole) ML_NODISCARD;
+/* One more token that ends a continuation. */
+ml_status requests_add_end(ml_generation *generation, int32_t id, int64_t vocab) ML_NODISCARD;
 /* Prompt i as it goes to the model: virtual tokens, `prefix` of them before it and `infix` behind
  * it. */
 ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix,

@@ -12,7 +12,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import chat_cases
-from harness import PROGRAM, SOURCE, Checks, mpilora, write_safetensors
+from harness import PROGRAM, SOURCE, Checks, mpilora, start, write_safetensors
 
 MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 4096\n"
 SIZE = 421  # tokens
@@ -138,6 +138,39 @@ def test_base():
     tokenize({"messages": TALK}, "bos.jinja", base="kept.h5", says="<s>|<|endoftext|>|Be brief.")
 
 
+def test_generate():
+    """A chat goes on from what its template writes, on any number of ranks, up to the token that ends an answer."""
+    prompt = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    generate = ["generate", "--base", "base.h5", "--precision", "fp32", "--json"]
+    chat, ended = [*generate, "--chat", "--chat-template", "chatml.json"], 0
+    for seed in range(5):
+        sampling = ["--max-new", "400", "--temperature", "3", "--seed", seed]
+        plain = json.loads(mpilora(*generate, "--prompt", prompt, *sampling))
+        found = json.loads(mpilora(*chat, "--prompt", "Hi", *sampling))
+        check.that(found["prompt"] == prompt, f"generate --chat: the prompt is {found['prompt']!r}")
+        check.that(found["output"] == plain["output"].split("<|im_end|>")[0], f"generate --chat, seed {seed}: {found['output']!r}, expected the beginning of {plain['output']!r}")
+        ended += "<|im_end|>" in plain["output"]
+    check.that(ended > 0, "no continuation has the token that ends an answer: nothing was compared")
+    said = {"role": "user", "content": "Hi"}
+    with open("prompts.jsonl", "w") as file:
+        for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}):
+            file.write(json.dumps(line) + "\n")
+    for ranks in (0, 2):
+        found = [json.loads(line) for line in mpilora(*chat, "--prompts", "prompts.jsonl", "--max-new", "4", ranks=ranks).splitlines()]
+        prompts = [line["prompt"] for line in found]
+        check.that(prompts[:3] == [prompt] * 3 and prompts[3].endswith("And?<|im_end|>\n<|im_start|>assistant\n"), f"generate --chat --prompts, {ranks} ranks: {prompts}")
+    with open("prompts.jsonl", "a") as file:
+        file.write(json.dumps({"messages": [{"role": "user"}, {"content": "x"}]}) + "\n")
+    for words, code, says in (
+        ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:5: messages, message 2"),
+        ([*generate, "--chat", "--prompt", "Hi"], 3, "base.h5: has no chat template"),
+        ([*generate, "--chat-template", "chatml.json", "--prompt", "Hi"], 2, "give --chat"),
+    ):
+        for ranks in (0, 2):
+            done = start(*words, ranks=ranks)
+            check.that(done.returncode == code and says in done.stderr, f"{words}, {ranks} ranks: exit code {done.returncode}, expected {code} and {says!r}: {done.stderr}")
+
+
 def test_refusals():
     for line, says in [
         ({"messages": []}, "without a message"),
@@ -205,7 +238,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_base, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_base, test_generate, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()

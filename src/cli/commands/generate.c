@@ -17,7 +17,8 @@ typedef struct words {
     const char *base, *file, *out, *precision, *specials;
     bool specials_are_ids;
     option_list adapters, prompts;
-    bool json;
+    bool json, chat;
+    chat_given template;
     int64_t tp;
     generation_options generation;
 } words;
@@ -32,6 +33,16 @@ static const option options[] = {
      "lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name "
      "that --adapter gave it or by its path; null is the base alone. Results are JSON lines",
      NULL},
+    {"--chat", OPTION_FLAG, offsetof(words, chat), NULL,
+     "the prompts are what a user says, or lines {\"messages\": [...]}; the base's chat template "
+     "makes their texts, and the token that ends an answer ends it",
+     NULL},
+    {"--chat-template", OPTION_TEXT, offsetof(words, template.file), "FILE",
+     "the template in the place of the base's: jinja2 text, or a tokenizer_config.json that has "
+     "one",
+     NULL},
+    {"--date", OPTION_TEXT, offsetof(words, template.date), "DATE",
+     "YYYY-MM-DD, for templates that write today's date; else it is that of the start", NULL},
     {"--out", OPTION_TEXT, offsetof(words, out), "FILE.jsonl",
      "where the JSON lines go, in the order of the prompts; else to standard output", NULL},
     {"--json", OPTION_FLAG, offsetof(words, json), NULL,
@@ -58,6 +69,9 @@ static ml_status read_words(int argc, char **argv, words *w)
         return ml_fail(ML_USAGE, "--prompt and --prompts: give one of them");
     if (strcmp(w->precision, "bf16") != 0 && strcmp(w->precision, "fp32") != 0)
         return ml_fail(ML_USAGE, "--precision: \"%s\" is not one of bf16, fp32", w->precision);
+    if (!w->chat && (w->template.file || w->template.date))
+        return ml_fail(ML_USAGE, "%s: is for chats; give --chat, too",
+                       w->template.file ? "--chat-template" : "--date");
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
     st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
     return st == ML_OK ? generation_check(&w->generation) : st;
@@ -66,8 +80,9 @@ static ml_status read_words(int argc, char **argv, words *w)
 static ml_status collect(const words *w, prompts *p)
 {
     ml_status st = prompts_name_adapters(p, &w->adapters);
+    p->chat = w->chat;
     if (st == ML_OK) st = w->file ? prompts_read(p, w->file) : prompts_add_texts(p, &w->prompts);
-    return st;
+    return st == ML_OK && w->chat ? prompts_render(p, w->base, &w->template, w->file) : st;
 }
 
 /* {"prompt": …, "adapter": …, "output": …} */
@@ -141,7 +156,9 @@ static ml_status generate(const words *w, const prompts *p)
                                    .adapters = paths,
                                    .count = p->count,
                                    .prompts = p->items,
-                                   .specials_are_text = !w->specials_are_ids,
+                                   .specials_are_text = !w->chat && !w->specials_are_ids,
+                                   .whole = w->chat,
+                                   .turn_end = w->chat && p->turn_end >= 0 ? &p->turn_end : NULL,
                                    .file = w->file,
                                    .out = w->out};
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");

@@ -98,13 +98,26 @@ static ml_status add_prompt(prompts *p, const char *text, int64_t adapter, int64
     return ML_OK;
 }
 
+/* A text, which in a chat is what the user says. */
+static ml_status add_words(prompts *p, const char *words, int64_t adapter, int64_t line)
+{
+    ml_text said = {0};
+    if (!p->chat) return add_prompt(p, words, adapter, line);
+    ml_status st = ml_text_printf(&said, "{\"messages\": [{\"role\": \"user\", \"content\": ");
+    if (st == ML_OK) st = json_text_add(&said, words, (int64_t)strlen(words));
+    if (st == ML_OK) st = ml_text_printf(&said, "}]}");
+    if (st == ML_OK) st = add_prompt(p, said.data, adapter, line);
+    ml_text_destroy(&said);
+    return st;
+}
+
 ml_status prompts_add_texts(prompts *p, const option_list *texts)
 {
     ml_status st = ML_OK;
     int64_t first = p->nadapters ? 0 : -1, end = p->nadapters ? p->nadapters : 0;
     for (int64_t adapter = first; adapter < end; adapter++)
         for (int64_t i = 0; i < texts->count && st == ML_OK; i++)
-            st = add_prompt(p, texts->items[i], adapter, i + 1);
+            st = add_words(p, texts->items[i], adapter, i + 1);
     return st;
 }
 
@@ -143,14 +156,16 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
     int64_t adapter = p->given == 1 ? 0 : -1;
     if (!line)
         st = ml_fail_within(st, "%s:%" PRId64 ": no JSON object", path, number);
-    else if (!json_is_string(prompt))
+    else if (!json_is_string(prompt) && !p->chat)
         st = ml_fail(ML_INPUT,
                      "%s:%" PRId64
                      ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
                      path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
-    if (st == ML_OK) st = add_prompt(p, json_string_value(prompt), adapter, number);
+    if (st == ML_OK)
+        st = json_is_string(prompt) ? add_words(p, json_string_value(prompt), adapter, number)
+                                    : add_prompt(p, bytes, adapter, number);
     json_decref(line);
     return st;
 }
@@ -177,6 +192,90 @@ ml_status prompts_read(prompts *p, const char *path)
 done:
     ml_line_reader_close(&reader);
     ml_text_destroy(&text);
+    return st;
+}
+
+/* ---- chats --------------------------------------------------------------------------------- */
+
+/* On rank 0: [turn_end, text, …]. */
+static ml_status render_all(const prompts *p, ml_chat *chat, const char *file, ml_text *out)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    int32_t end = -1;
+    ML_TRY(ml_chat_end_token(chat, &end));
+    ML_TRY(ml_text_printf(out, "[%" PRId32, end));
+    for (int64_t i = 0; i < p->count; i++) {
+        text.length = 0;
+        st = ml_chat_prompt(chat, p->texts[i], (int64_t)strlen(p->texts[i]), &text);
+        if (st != ML_OK) {
+            st = ml_fail_within(st, "%s:%" PRId64, file ? file : "--prompt", p->items[i].line);
+            goto done;
+        }
+        ML_TRY(ml_text_printf(out, ", "));
+        ML_TRY(json_text_add(out, text.data, text.length));
+    }
+    ML_TRY(ml_text_printf(out, "]"));
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+static ml_status render_here(const prompts *p, const char *path, const chat_given *given,
+                             const char *file, ml_text *out)
+{
+    ml_status st = ML_OK;
+    ml_base *base = NULL;
+    ml_tokenizer *tokenizer = NULL;
+    ml_chat *chat = NULL;
+    int64_t length;
+    ML_TRY(ml_base_open(&base, path));
+    const char *json = ml_base_tokenizer(base, &length);
+    if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
+    ML_TRY(chat_template_open(&chat, given, base, tokenizer));
+    st = chat ? render_all(p, chat, file, out)
+              : ml_fail(ML_INPUT, "%s: has no chat template; give one with --chat-template FILE",
+                        path);
+done:
+    ml_chat_destroy(chat);
+    ml_tokenizer_destroy(tokenizer);
+    ml_base_close(base);
+    return st;
+}
+
+/* The texts in the place of the conversations. */
+static ml_status take_texts(prompts *p, const ml_text *all)
+{
+    ml_status st = ML_OK;
+    json_t *list = NULL;
+    json_error_t error;
+    ML_TRY(ml_json_parse(&list, all->data, all->length, JSON_ALLOW_NUL, &error));
+    p->turn_end = (int32_t)json_integer_value(json_array_get(list, 0));
+    for (int64_t i = 0; i < p->count; i++) {
+        const char *text = json_string_value(json_array_get(list, (size_t)i + 1));
+        char *copy = ml_memory_string(text ? text : "");
+        if (!copy) {
+            st = ML_RESOURCE;
+            goto done;
+        }
+        ml_memory_free(p->texts[i]);
+        p->items[i].text = p->texts[i] = copy;
+    }
+done:
+    json_decref(list);
+    return st;
+}
+
+ml_status prompts_render(prompts *p, const char *base, const chat_given *given, const char *file)
+{
+    ml_status st = ML_OK;
+    ml_text all = {0};
+    if (ml_grid_world_rank() == 0) st = render_here(p, base, given, file, &all);
+    ML_TRY(ml_grid_settle(st));
+    ML_TRY(ml_grid_share_text(&all));
+    ML_TRY(take_texts(p, &all));
+done:
+    ml_text_destroy(&all);
     return st;
 }
 

@@ -2,6 +2,7 @@
 #ifndef MPILORA_CLI_SUPPORT_PROMPTS_H
 #define MPILORA_CLI_SUPPORT_PROMPTS_H
 
+#include "cli/support/chat_template.h"
 #include "cli/support/options.h"
 #include "mpilora/generate.h"
 
@@ -15,7 +16,9 @@ typedef struct prompts {
         capacity; /* given: adapters of the command line, the first ones */
     named_adapter adapters[OPTION_REPEATS];
     ml_prompt *items;
-    char **texts; /* [count] what the items' texts point to */
+    char **texts;     /* [count] what the items' texts point to */
+    bool chat;        /* they are conversations as JSON: a text is what the user says */
+    int32_t turn_end; /* the token that ends an answer; −1: none is known */
 } prompts;
 
 /* Each word is NAME=PATH or PATH, its own name. ML_USAGE where a name comes twice. */
@@ -27,6 +30,11 @@ ml_status prompts_add_texts(prompts *p, const option_list *texts) ML_NODISCARD;
  * that is there. ML_INPUT naming file and line. Collective over the world: rank 0 reads the file.
  */
 ml_status prompts_read(prompts *p, const char *path) ML_NODISCARD;
+/* The conversations become the texts that a chat template makes of them, and turn_end is found.
+ * `base`: where the template is from, unless `given` names one. ML_INPUT naming file and line.
+ * Collective over the world: rank 0 renders. */
+ml_status prompts_render(prompts *p, const char *base, const chat_given *given,
+                         const char *file) ML_NODISCARD;
 /* NULL: the base alone. */
 const char *prompts_adapter_name(const prompts *p, int64_t i);
 void prompts_destroy(prompts *p);
