@@ -103,7 +103,7 @@ const char *ml_prefix_init_name(ml_prefix_init init);
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
- * for "every linear". */
+ * for "every linear layer", which head and embedding are not. */
 typedef enum ml_target {
     ML_TARGET_Q = 1,
     ML_TARGET_K = 2,
@@ -116,7 +116,9 @@ typedef enum ml_target {
     ML_TARGET_DOWN = 256,
     ML_TARGET_QKV = 512, /* a fused projection as one adapter: GPT-2's, Phi-3's */
     ML_TARGET_GATE_UP = 1024,
-    ML_TARGET_ALL = 2048
+    ML_TARGET_HEAD = 2048,
+    ML_TARGET_EMBED = 4096,
+    ML_TARGET_ALL = 8192
 } ml_target;
 
 /* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */

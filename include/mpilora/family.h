@@ -203,6 +203,14 @@ const ml_family *ml_family_find(const char *name);
  * Errors: none. */
 const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
 
+/* The row of the weight of the embedding, or of the head (ML_ROLE_EMBED, ML_ROLE_HEAD), which are
+ * targets outside the layers; a tied model has no tensor of its own for the head, but the target.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
+const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
+
 /* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.
  * Shapes: none.
  * Ownership: constants of the library.
@@ -217,7 +225,8 @@ const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family
  * Errors: none. */
 const ml_family_tensor *ml_family_find_target(const ml_family *family, const char *module);
 
-/* Input and output width of a target of the family.
+/* Input and output width of a target of the family; the embedding goes from the vocabulary to the
+ * width.
  * Shapes: global widths.
  * Ownership: all borrowed.
  * Local.
@@ -241,8 +250,8 @@ int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *r
  * Errors: none. */
 void ml_family_assume_layers(ml_model_spec *spec);
 
-/* Splits "layers.3.attn.q" into 3 and the row of the family's table; NULL where the model has no
- * such target.
+/* Splits "layers.3.attn.q" into 3 and the row of the family's table, "embed" and "head" into −1
+ * and theirs; NULL where the model has no such target.
  * Shapes: none.
  * Ownership: a constant of the library.
  * Local.

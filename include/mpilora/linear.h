@@ -9,6 +9,9 @@
  * (Shoeybi et al. 2019, arXiv:1909.08053.) A layer may be several projections of one input laid
  * out one after the other in its output ("parts": q|k|v, gate|up): one product, one sum.
  *
+ * The embedding is a look-up: row-parallel over the vocabulary, its weight turned, and the model
+ * itself finds the columns; what it has in common with the others is where adapters hang.
+ *
  * All matrices here are contiguous, a row a token.
  * An adapter enters through the hook, before the layer's own sum, so it adds no collective.
  */
@@ -37,6 +40,7 @@ typedef struct ml_pass {
      * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;
     const int32_t *key_position;
+    const int32_t *token; /* [T] of a look-up, in the place of x; virtual tokens are negative */
     float *saved; /* [T, hook.saved_per_token]: written by the hook's forward, read by its backward;
                     NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
@@ -77,9 +81,11 @@ typedef struct ml_linear {
     ml_linear_part part[ML_LINEAR_PARTS];
     int64_t global_in, first_in; /* this rank's input columns start there (row-parallel) */
     int64_t in, out;             /* of this rank */
-    ml_weight weight;            /* [out, in]; borrowed */
-    const float *bias;           /* [out] or NULL; borrowed */
-    float *weight_gradient;      /* NULL: frozen. [out, in]; borrowed */
+    bool lookup;      /* x is one-hot, a token's number: its column of W, which is stored as Wᵀ */
+    float multiplier; /* of a look-up: of what is found, with the adapter's part */
+    ml_weight weight; /* [out, in], of a look-up [in, out]; borrowed */
+    const float *bias;      /* [out] or NULL; borrowed */
+    float *weight_gradient; /* NULL: frozen. [out, in]; borrowed */
     float *bias_gradient;
     ml_linear_hook hook;
 } ml_linear;

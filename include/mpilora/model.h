@@ -230,8 +230,7 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
  * Errors: none. */
 void ml_model_destroy(ml_model *model);
 
-/* What the model is; its grid, NULL where this rank has everything; and a layer, where hooks are
- * attached.
+/* What the model is; its grid, NULL where this rank has everything; and a layer.
  * Shapes: none.
  * Ownership: borrowed from `model`.
  * Local.
@@ -239,6 +238,18 @@ void ml_model_destroy(ml_model *model);
 const ml_model_spec *ml_model_get_spec(const ml_model *model);
 const ml_grid *ml_model_grid(const ml_model *model);
 ml_layer *ml_model_layer(ml_model *model, int64_t layer);
+
+enum { ML_LINEARS_A_LAYER = 4, ML_LINEARS_OUTSIDE = 2 };
+
+/* Where hooks are attached: the number of linear layers, and one of them. Those of layer l are 4·l
+ * (q, k and v), 4·l + 1 (o), 4·l + 2 (up) and 4·l + 3 (down); behind all of them stand the
+ * embedding and the head.
+ * Shapes: none.
+ * Ownership: borrowed from `model`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_linears(const ml_model *model);
+ml_linear *ml_model_linear(ml_model *model, int64_t index);
 
 /* How many slots there are, and one of them, in storage order: parts of one linear layer lie next
  * to each other.

@@ -4,7 +4,9 @@
  * LoRA (Hu et al. 2021, arXiv:2106.09685): y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with A[r, in], B[out, r], W
  * frozen; s = α/r, or α/√r (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732). In a column-parallel
  * layer A is replicated over tp and B cut by rows, in a row-parallel layer A is cut by columns and
- * B replicated; gradients of the replicated factors are partial sums.
+ * B replicated; gradients of the replicated factors are partial sums. The head is column-parallel
+ * over the vocabulary, the embedding row-parallel: A[r, V], B[d, r]. On a tied model each has its
+ * own adapter, which changes nothing at the other end.
  * DoRA (Liu et al. 2024, arXiv:2402.09353): y = g∘(x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + b with g_i = m_i/‖W_i +
  * s·(B·A)_i‖, a row i of W each; m[out] trains and starts as ‖W_i‖, the norm counts as a constant
  * in the gradient (section 4.3), as PEFT has it. ΔW is never formed: ‖W_i + s·(BA)_i‖² = ‖W_i‖² +
@@ -153,6 +155,7 @@ float *ml_peft_master(ml_peft *peft, int64_t index);
 
 /* Gives values to what is not of the base: matrices that go in (LoRA's A, D) Kaiming-uniform with
  * a = √5 (PEFT's), i.e. uniform in ±1/√in, keyed by (seed, name); those that come out (B, U) zero;
+ * the embedding's A zero and its B normal with deviation 1, as PEFT's;
  * what stands for virtual tokens normal with deviation 0.02. After the weights are read; ends as
  * ml_peft_after_update.
  * Shapes: none.
@@ -198,8 +201,8 @@ void ml_peft_before_sum(ml_peft *peft);
 void ml_peft_after_update(ml_peft *peft);
 
 /* LoRA: adds s·B·A into the model's own weights (rounded once to their type) and takes the
- * method's hooks out: the model computes what it did, without adapters. Only for a method whose
- * weights are this model's own storage.
+ * method's hooks out, but for those of a tied embedding and head: the model computes what it did.
+ * Only for a method whose weights are this model's own storage.
  * Shapes: none.
  * Ownership: borrows `peft`; the model's weights change.
  * Local.

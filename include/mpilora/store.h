@@ -89,7 +89,7 @@ ml_status ml_base_read_file(const ml_base *base, const char *name, ml_text *out)
 ml_status ml_base_read_files(const ml_base *base, ml_base_files *out) ML_NODISCARD;
 
 /* Reads this rank's part of a tensor straight from the file (pread at the dataset's offset; never
- * the whole tensor), converted to `dtype`.
+ * the whole tensor), converted to `dtype`. The head of a tied model is its embedding.
  * Shapes: out: the shard's ranges one after the other, contiguous.
  * Ownership: all borrowed; `out` is the caller's.
  * Local.

@@ -76,7 +76,9 @@ const key run_keys[] = {
     {.path = "method.targets",
      .kind = KEY_TARGETS,
      .offset = AT(method.targets),
-     .about = "LoRA: which linear layers are adapted."},
+     .about = "LoRA: which linear layers are adapted; `all` is every one of the model's layers. "
+              "The head and the embedding are named apart, also beside `all`, by their words or as "
+              "Hugging Face's models have them: `lm_head`, `embed_tokens`, `wte`."},
     {.path = "method.scaling",
      .kind = KEY_CHOICE,
      .offset = AT(method.scaling),

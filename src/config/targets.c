@@ -4,11 +4,21 @@
 #include "mpilora/config.h"
 #include "mpilora/family.h"
 
-const char *const target_words[] = {"q",  "k",    "v",   "o",       "fc",  "proj", "gate",
-                                    "up", "down", "qkv", "gate_up", "all", NULL};
+const char *const target_words[] = {"q",    "k",   "v",       "o",    "fc",    "proj", "gate", "up",
+                                    "down", "qkv", "gate_up", "head", "embed", "all",  NULL};
+
+/* What Hugging Face's models call the two outside the layers. */
+static const struct {
+    const char *word;
+    unsigned bit;
+} other_words[] = {
+    {"lm_head", ML_TARGET_HEAD}, {"embed_tokens", ML_TARGET_EMBED}, {"wte", ML_TARGET_EMBED}};
 
 static unsigned own_bit(const char *word, size_t length)
 {
+    for (size_t i = 0; i < sizeof other_words / sizeof *other_words; i++)
+        if (strlen(other_words[i].word) == length && !strncmp(other_words[i].word, word, length))
+            return other_words[i].bit;
     for (unsigned i = 0; target_words[i]; i++)
         if (strlen(target_words[i]) == length && !strncmp(target_words[i], word, length))
             return 1U << i;
@@ -97,9 +107,10 @@ static ml_status lacks(const ml_family *family, unsigned bit)
         between = ", ";
     }
     if (st == ML_OK)
-        st = ml_fail(ML_USAGE,
-                     "method.targets: the model has no %s; a model of the %s family has %s",
-                     ml_target_name((ml_target)bit), family->title, list.data);
+        st = ml_fail(
+            ML_USAGE,
+            "method.targets: the model has no %s; a model of the %s family has %s, head, embed",
+            ml_target_name((ml_target)bit), family->title, list.data);
     ml_text_destroy(&list);
     return st;
 }
@@ -107,13 +118,15 @@ static ml_status lacks(const ml_family *family, unsigned bit)
 ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out)
 {
     words has = words_of(family);
+    const unsigned ends = ML_TARGET_HEAD | ML_TARGET_EMBED; /* every family has them */
     if (bits & ML_TARGET_ALL) {
-        if (bits != ML_TARGET_ALL)
-            return ml_fail(ML_USAGE,
-                           "method.targets: all stands alone, it names every linear layer");
-        *out = has.all & ~has.parts;
+        if (bits & ~(ML_TARGET_ALL | ends))
+            return ml_fail(ML_USAGE, "method.targets: all names every linear layer; only head and "
+                                     "embed can stand beside it");
+        *out = (has.all & ~has.parts) | (bits & ends);
         return ML_OK;
     }
+    has.all |= ends;
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (bits & ~has.all & bit) return lacks(family, bit);
     ml_status st = check_fused(family, bits);

@@ -67,7 +67,8 @@ static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *
     c->used = c->most;
 }
 
-static int64_t hook_scratch(const ml_model *m)
+/* In floats. */
+static int64_t hook_scratch(const ml_model *m, const activations *a)
 {
     int64_t most = 0;
     for (int64_t l = 0; l < m->spec.layers; l++) {
@@ -75,7 +76,8 @@ static int64_t hook_scratch(const ml_model *m)
         const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
         for (int i = 0; i < 4; i++) most = ml_max(most, linear[i]->hook.scratch_per_token);
     }
-    return most;
+    most = ml_max(most, m->embed.hook.scratch_per_token);
+    return ml_max(a->chunk * most, a->head_chunk * m->head.hook.scratch_per_token);
 }
 
 /* T tokens in chunks of at most `most`, about equally long. */
@@ -115,6 +117,7 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
         a->slope = take_floats(c, a->head_chunk * m->vocab_count);
     a->row_max = take_floats(c, a->head_chunk);
     a->row_sums = take_floats(c, 2 * a->head_chunk);
+    if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
 }
 
 /* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes
@@ -177,7 +180,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->mean = take_floats(c, rows);
     a->rstd = take_floats(c, rows);
     a->lse = take_floats(c, T * m->heads);
-    a->scratch = take_floats(c, a->chunk * hook_scratch(m));
+    a->scratch = take_floats(c, hook_scratch(m, a));
     a->position = take(c, T, sizeof *a->position);
     a->row_position = take(c, T, sizeof *a->row_position);
     a->key_sequence = take(c, T, sizeof *a->key_sequence);

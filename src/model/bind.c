@@ -68,9 +68,15 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
     ml_layer *layer = slot->layer < 0 ? NULL : &m->layers[slot->layer];
     switch (slot->row->role) {
     case ML_ROLE_EMBED:
+        m->embed.weight = (ml_weight){slot->data, m->dtype, m->embed.in, m->embed.out};
+        m->embed.weight_gradient = slot->gradient;
+        if (m->spec.tied_head) point_linear(m, &m->head, slot);
+        return;
     case ML_ROLE_POSITION:
+        return; /* read from its slot */
     case ML_ROLE_HEAD:
-        return; /* read from their slots */
+        point_linear(m, &m->head, slot);
+        return;
     case ML_ROLE_NORM1:
         point_norm(&layer->norm1, slot);
         return;

@@ -8,20 +8,26 @@ static void store_token(const ml_model *m, ml_cache *c, int64_t layer, int32_t r
            (size_t)c->width * sizeof(float));
 }
 
-/* Final norm and head of the first `rows` rows of a->x; every rank gets all columns. */
-static void all_logits(ml_model *m, int64_t rows, float *logits)
+/* Final norm and head of the first rows of a->x, those of `batch`; every rank gets all columns. */
+static void all_logits(ml_model *m, const ml_batch *batch, float *logits)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    int64_t d = m->spec.width, V = m->spec.vocab;
-    const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
+    int64_t rows = batch->rows, d = m->spec.width, V = m->spec.vocab, own = m->vocab_count;
     if (m->grid) memset(logits, 0, (size_t)(rows * V) * sizeof *logits);
-    for (chunk c = {.rows = rows}; next_chunk(m, &c);) {
-        float *own = logits + c.first * V + m->vocab_first;
-        head_input(m, c.count, a->x + c.first * d);
-        k->weight_forward(k, c.count, a->n, d, &head, 0.0F, own, V);
-        for (int64_t i = 0; m->spec.logit_cap > 0.0 && i < c.count; i++)
-            k->soft_cap(m->vocab_count, (float)m->spec.logit_cap, own + i * V, NULL);
+    for (int64_t first = 0; first < rows; first += a->head_chunk) {
+        const chunk c = {.rows = rows,
+                         .first = first,
+                         .count = ml_min(a->head_chunk, rows - first),
+                         .predicted = true};
+        const ml_pass pass = pass_over(m, batch, &c);
+        float *to = logits + first * V + m->vocab_first;
+        head_input(m, c.count, a->x + first * d);
+        ml_linear_forward(&m->head, &pass, a->n, a->logits);
+        if (m->spec.logit_cap > 0.0)
+            k->soft_cap(c.count * own, (float)m->spec.logit_cap, a->logits, NULL);
+        for (int64_t i = 0; i < c.count; i++)
+            memcpy(to + i * V, a->logits + i * own, (size_t)own * sizeof *to);
     }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, logits, rows * V);
 }
@@ -64,7 +70,7 @@ void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_ba
         layer_finish(m, l, batch, false);
         virtual_forward(m, l + 1, T, batch->token, m->act.x);
     }
-    all_logits(m, batch->rows, logits);
+    all_logits(m, batch, logits);
 }
 
 /* Attention of one layer: each token against its own slot, which has a row for it already. */
@@ -101,5 +107,5 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
         attend_cache(m, c, l, count, slot);
         add_attention_and_mlp(m, layer, &batch, count, false, NULL);
     }
-    all_logits(m, count, logits);
+    all_logits(m, &batch, logits);
 }

@@ -31,6 +31,13 @@ const ml_family_tensor *ml_family_target(const ml_family_tensor *row)
     return row->module ? row : NULL;
 }
 
+const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role)
+{
+    const ml_family_tensor *row = family->tensors;
+    while (row->module && (row->role != role || row->bias)) row++;
+    return row;
+}
+
 const ml_family_tensor *ml_family_fused(const ml_family *family, const ml_family_tensor *row)
 {
     for (const ml_family_tensor *r = ml_family_target(family->tensors); r;
@@ -109,8 +116,9 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
 void ml_module_shape(const ml_model_spec *spec, const ml_family_tensor *row, int64_t *in,
                      int64_t *out)
 {
-    *in = ml_extent_size(spec, row->cols);
-    *out = ml_extent_size(spec, row->rows);
+    bool turned = row->role == ML_ROLE_EMBED;
+    *in = ml_extent_size(spec, turned ? row->rows : row->cols);
+    *out = ml_extent_size(spec, turned ? row->cols : row->rows);
 }
 
 int64_t ml_module_first_row(const ml_model_spec *spec, const ml_family_tensor *row)
@@ -126,6 +134,11 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
                                         int64_t *layer)
 {
     char again[64];
+    const ml_family_tensor *const ends[] = {ml_family_end(spec->family, ML_ROLE_EMBED),
+                                            ml_family_end(spec->family, ML_ROLE_HEAD)};
+    *layer = -1;
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(module, ends[i]->module)) return ends[i];
     if (strncmp(module, "layers.", 7) != 0) return NULL;
     char *rest;
     *layer = strtoll(module + 7, &rest, 10);

@@ -52,21 +52,16 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
 
 /* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
  * where these train. */
-static void chunk_backward(const ml_model *m, const ml_targets *targets, float *x, int64_t C,
-                           double scale, double smoothing)
+static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets,
+                           float *x, double scale, double smoothing)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    const ml_model_slot *slot = &m->slots[m->head_slot];
-    int64_t V = m->vocab_count, d = m->spec.width;
-    const ml_weight head = {slot->data, m->dtype, V, d};
+    int64_t C = pass->tokens, V = m->vocab_count, d = m->spec.width;
     k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
                      m->spec.vocab, (float)scale);
     if (a->slope) k->multiply(C * V, a->slope, a->logits);
-    k->weight_backward(k, C, a->logits, V, &head, 0.0F, a->y, d);
-    if (slot->gradient)
-        k->gemm(k, true, false, V, d, C, 1.0F, a->logits, V, a->n, d, 1.0F, slot->gradient, d);
-    reduce_sum(m, a->y, C * d);
+    ml_linear_backward(&m->head, pass, a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
         k->scale(C * d, (float)m->spec.logit_multiplier, a->y, a->y);
     norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
@@ -78,20 +73,22 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t R = batch->rows, d = m->spec.width;
-    const ml_weight head = {m->slots[m->head_slot].data, m->dtype, m->vocab_count, d};
     double loss = 0.0;
     for (int64_t first = 0; first < R; first += a->head_chunk) {
         int64_t C = ml_min(a->head_chunk, R - first);
+        const chunk rows = {.rows = R, .first = first, .count = C, .predicted = true};
         const ml_targets targets = targets_from(m, batch, first);
+        ml_pass pass = pass_over(m, batch, &rows);
+        pass.saved = backward ? a->hook_head : NULL;
         head_input(m, C, a->x + first * d);
-        k->weight_forward(k, C, a->n, d, &head, 0.0F, a->logits, m->vocab_count);
+        ml_linear_forward(&m->head, &pass, a->n, a->logits);
         if (m->spec.logit_cap > 0.0)
             k->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,
                         backward ? a->slope : NULL);
         loss += chunk_loss(m, &targets, C);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
-        chunk_backward(m, &targets, a->x + first * d, C, scale, smoothing);
+        chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);
         pass_enter(m, PASS_FORWARD);
     }
     return loss;

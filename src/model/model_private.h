@@ -50,6 +50,7 @@ typedef struct activations {
     float *n, *y, *wide_x;    /* [max(C, R), d] ×2, [C, d] */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
+    float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
     rope_table rope, local_rope; /* the second NULL where the model has one rope */
@@ -73,10 +74,11 @@ struct ml_model {
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
     ml_norm final_norm;
+    ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
-    int64_t embed_slot, position_slot, head_slot;
+    int64_t embed_slot, position_slot;
     void *storage;
     const ml_kernels *kernels;
     ml_activation_mode mode;

@@ -53,6 +53,13 @@ void ml_model_embed(const ml_model *m, int64_t count, const int32_t *token, floa
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, out, count * d);
 }
 
+static ml_pass look_up_pass(const ml_model *m, const ml_batch *batch, const chunk *c)
+{
+    ml_pass pass = pass_over(m, batch, c);
+    pass.token = batch->token + c->first;
+    return pass;
+}
+
 void embed_forward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width, T = batch->tokens;
@@ -66,6 +73,11 @@ void embed_forward(ml_model *m, const ml_batch *batch)
             add_row(m, m->position_slot, m->position_first, m->position_count, m->act.position[t],
                     1.0F, x);
     }
+    const ml_linear_hook *hook = &m->embed.hook;
+    for (chunk c = {.rows = T}; hook->forward && next_chunk(m, &c);) {
+        const ml_pass pass = look_up_pass(m, batch, &c);
+        hook->forward(hook->self, &pass, NULL, m->act.x + c.first * d);
+    }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, m->act.x, T * d);
 }
 
@@ -77,11 +89,21 @@ static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, i
     for (int64_t j = 0; j < m->spec.width; j++) row[j] += factor * dx[j];
 }
 
+static void look_up_backward(const ml_model *m, const ml_batch *batch)
+{
+    const ml_linear_hook *hook = &m->embed.hook;
+    for (chunk c = {.rows = batch->tokens}; hook->backward && next_chunk(m, &c);) {
+        const ml_pass pass = look_up_pass(m, batch, &c);
+        hook->backward(hook->self, &pass, NULL, m->act.x + c.first * m->spec.width, NULL);
+    }
+}
+
 /* In the order of the tokens, by one thread: the same bits every time. */
 static void embed_backward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width;
     float factor = (float)ml_model_embed_multiplier(&m->spec);
+    look_up_backward(m, batch);
     for (int64_t t = 0; t < batch->tokens; t++) {
         const float *dx = m->act.x + t * d;
         if (m->slots[m->embed_slot].gradient)
@@ -132,7 +154,7 @@ static bool norm_trains(const ml_norm *norm)
  * has. */
 static int64_t lowest_trained(const ml_model *m)
 {
-    if (m->virtual_hook.backward || m->slots[m->embed_slot].gradient ||
+    if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
         (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {

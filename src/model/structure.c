@@ -42,6 +42,20 @@ static void describe_layer(ml_model *m, int64_t l)
     describe_linear(m, &layer->down, l, ML_ROLE_DOWN);
 }
 
+/* The embedding and the head, both cut over the vocabulary. */
+static void describe_ends(ml_model *m)
+{
+    const ml_model_spec *s = &m->spec;
+    const char *const embed[] = {ml_family_end(s->family, ML_ROLE_EMBED)->module},
+                      *const head[] = {ml_family_end(s->family, ML_ROLE_HEAD)->module};
+    ml_linear_describe(&m->embed, ML_LINEAR_ROW, 1, embed, &s->width, s->vocab, &s->vocab, m->tp,
+                       m->tp_rank);
+    ml_linear_describe(&m->head, ML_LINEAR_COLUMN, 1, head, &s->vocab, s->width, &s->vocab, m->tp,
+                       m->tp_rank);
+    m->embed.lookup = true;
+    m->embed.multiplier = (float)ml_model_embed_multiplier(s);
+}
+
 /* ---- slots --------------------------------------------------------------------------------- */
 
 /* This rank's part: whole units of the rows or columns that the table says are cut. */
@@ -90,9 +104,8 @@ static void add_slots(ml_model *m)
     for (int64_t i = 0; i < count; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&m->spec, i, &t);
-        if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->head_slot = m->nslots;
+        if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->nslots;
         if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
-        if (t.row->role == ML_ROLE_HEAD) m->head_slot = m->nslots;
         add_slot(m, &t);
     }
 }
@@ -135,6 +148,7 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     m->position_count = ml_part_count(spec->context, tp, tp_rank);
     ML_NEW(m->layers, spec->layers, ML_MEM_OTHER, "layers");
     for (int64_t l = 0; l < spec->layers; l++) describe_layer(m, l);
+    describe_ends(m);
     int64_t most = ml_model_tensor_count(spec);
     ML_NEW(m->slots, most, ML_MEM_OTHER, "tensors of the model");
     ML_NEW(m->follows, most, ML_MEM_OTHER, "tensors of the model");
@@ -161,6 +175,21 @@ const ml_model_spec *ml_model_get_spec(const ml_model *model) { return &model->s
 const ml_grid *ml_model_grid(const ml_model *model) { return model->grid; }
 
 ml_layer *ml_model_layer(ml_model *model, int64_t layer) { return &model->layers[layer]; }
+
+int64_t ml_model_linears(const ml_model *model)
+{
+    return ML_LINEARS_A_LAYER * model->spec.layers + ML_LINEARS_OUTSIDE;
+}
+
+ml_linear *ml_model_linear(ml_model *model, int64_t index)
+{
+    int64_t outside = index - ML_LINEARS_A_LAYER * model->spec.layers;
+    if (outside >= 0) return outside == 0 ? &model->embed : &model->head;
+    ml_layer *layer = &model->layers[index / ML_LINEARS_A_LAYER];
+    ml_linear *const all[ML_LINEARS_A_LAYER] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
+    return all[index % ML_LINEARS_A_LAYER];
+}
+
 int64_t ml_model_slots(const ml_model *model) { return model->nslots; }
 ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index) { return &model->slots[index]; }
 void ml_model_set_virtual(ml_model *model, ml_virtual_hook hook) { model->virtual_hook = hook; }

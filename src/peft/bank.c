@@ -2,8 +2,6 @@
  * exchanges that send every row to its own. */
 #include "mpilora/bank.h"
 
-enum { LINEARS_A_LAYER = 4 };
-
 /* A tensor of the base in whose place an adapter has its own. */
 typedef struct replaced {
     ml_model_slot *slot;
@@ -69,7 +67,9 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
         const ml_linear_hook *hook = &e->hook[r.adapter];
         ml_pass part = *pass;
         part.tokens = r.count;
-        hook->forward(hook->self, &part, x + r.first * e->layer->in, y + r.first * e->layer->out);
+        if (pass->token) part.token += r.first;
+        hook->forward(hook->self, &part, x ? x + r.first * e->layer->in : NULL,
+                      y + r.first * e->layer->out);
     }
 }
 
@@ -181,13 +181,6 @@ static ml_status check_biases(const ml_model_spec *base, const ml_model_spec *mo
     return ML_OK;
 }
 
-static ml_linear *linear_of(ml_model *model, int64_t i)
-{
-    ml_layer *layer = ml_model_layer(model, i / LINEARS_A_LAYER);
-    ml_linear *const all[LINEARS_A_LAYER] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
-    return all[i % LINEARS_A_LAYER];
-}
-
 /* The slots that a method has marked as its own; to the model they are the base's again. */
 static ml_status list_replaced(const ml_bank *bank, tenant *t)
 {
@@ -246,12 +239,12 @@ ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *ba
     ML_TRY(check_biases(base, ml_model_get_spec(model), count, adapters));
     ML_NEW(bank, 1, ML_MEM_OTHER, "adapters");
     *bank = (ml_bank){.model = model, .count = count, .last = -1, .replacing = -1};
-    bank->nexchanges = LINEARS_A_LAYER * ml_model_get_spec(model)->layers;
+    bank->nexchanges = ml_model_linears(model);
     ML_NEW(bank->tenants, count, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->exchanges, bank->nexchanges, ML_MEM_OTHER, "adapters");
     ML_NEW(bank->hooks, count * bank->nexchanges, ML_MEM_OTHER, "adapters");
     for (int64_t e = 0; e < bank->nexchanges; e++)
-        bank->exchanges[e] = (exchange){bank, linear_of(model, e), bank->hooks + e * count};
+        bank->exchanges[e] = (exchange){bank, ml_model_linear(model, e), bank->hooks + e * count};
     for (int64_t i = 0; i < count; i++) ML_TRY(admit(bank, i, &adapters[i]));
     install(bank);
     *out = bank;
@@ -271,7 +264,7 @@ void ml_bank_destroy(ml_bank *bank)
         ml_memory_free(bank->tenants[i].replaced);
     }
     for (int64_t e = 0; bank->exchanges && e < bank->nexchanges; e++)
-        linear_of(bank->model, e)->hook = (ml_linear_hook){0};
+        ml_model_linear(bank->model, e)->hook = (ml_linear_hook){0};
     ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
     ml_memory_free(bank->tenants);
     ml_memory_free(bank->exchanges);

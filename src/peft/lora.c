@@ -141,10 +141,11 @@ done:
     return st;
 }
 
-/* "attn.q" of "layers.3.attn.q" */
+/* "attn.q" of "layers.3.attn.q"; NULL of the embedding and the head. */
 static const char *in_layer(const char *module)
 {
-    return strchr(module + strlen("layers."), '.') + 1;
+    const char *dot = strchr(module, '.');
+    return dot ? strchr(dot + 1, '.') + 1 : NULL;
 }
 
 /* The family's fused target that all parts of this layer make together, and its module:
@@ -154,7 +155,8 @@ static const ml_family_tensor *fused_target(const ml_model *model, const ml_line
 {
     const ml_family *family = ml_model_get_spec(model)->family;
     const char *first = layer->part[0].module, *own = in_layer(first);
-    const ml_family_tensor *row = ml_family_fused(family, ml_family_find_target(family, own));
+    const ml_family_tensor *row =
+        own ? ml_family_fused(family, ml_family_find_target(family, own)) : NULL;
     if (row) snprintf(module, 64, "%.*s%s", (int)(own - first), first, row->module);
     return row;
 }
@@ -167,7 +169,7 @@ static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameter
     peft->operations = &lora_operations;
     peft->model = model;
     peft->parameters = parameters;
-    ML_NEW(peft->groups, 4 * ml_model_get_spec(model)->layers, ML_MEM_OTHER, "an adapter's layers");
+    ML_NEW(peft->groups, ml_model_linears(model), ML_MEM_OTHER, "an adapter's layers");
     if (has_dora) {
         dora *d;
         ML_NEW(d, 1, ML_MEM_OTHER, "an adapter");
@@ -194,14 +196,12 @@ static ml_status finish_group(ml_peft *peft, lora_group *group, const int *parts
     return st == ML_OK && peft->own ? dora_add(peft, group) : st;
 }
 
-static ml_linear *linear_of(ml_layer *layer, int i)
-{
-    ml_linear *const all[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
-    return all[i];
-}
-
 /* The target's bit of a projection, by the last word of its module. */
-static unsigned target_of(const char *module) { return ml_target_find(strrchr(module, '.') + 1); }
+static unsigned target_of(const char *module)
+{
+    const char *dot = strrchr(module, '.');
+    return ml_target_find(dot ? dot + 1 : module);
+}
 
 static void describe_configured(const ml_lora_options *o, lora_group *group, const char *module,
                                 int part, int parts[PAIRS_A_LAYER])
@@ -228,6 +228,30 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
     return finish_group(peft, group, parts);
 }
 
+/* What cannot be said of the embedding, or of a head whose weight may be the embedding's. */
+static ml_status check_ends(const ml_lora_options *o)
+{
+    const bool embed = o->targets & ML_TARGET_EMBED, end = embed || o->targets & ML_TARGET_HEAD;
+    if (embed && o->dora)
+        return ml_fail(ML_USAGE, "method.targets: embed: DoRA's magnitudes are those of rows, the "
+                                 "embedding has none; leave out embed or method.dora");
+    if (embed && o->lora_plus > 0.0)
+        return ml_fail(ML_USAGE, "method.targets: embed: LoRA+ gives B another learning rate, but "
+                                 "an embedding's B is not the factor that starts as zero; leave "
+                                 "out embed or method.lora_plus");
+    if (end && o->pissa)
+        return ml_fail(ML_USAGE,
+                       "method.targets: %s: PiSSA changes the weight that it adapts, which "
+                       "embedding and head may share; leave it out or choose another method.init",
+                       embed ? "embed" : "head");
+    return ML_OK;
+}
+
+static bool is_outside(const ml_model *model, int64_t linear)
+{
+    return linear >= ml_model_linears(model) - ML_LINEARS_OUTSIDE;
+}
+
 ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *parameters,
                               const ml_lora_options *options)
 {
@@ -235,9 +259,10 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     ml_peft *peft = NULL;
     ML_TRY(create(&peft, model, parameters, options->dora));
     peft->options = *options;
-    for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
-        for (int i = 0; i < 4 && lora_wants_layer(options, l); i++)
-            ML_TRY(attach_to_linear(peft, linear_of(ml_model_layer(model, l), i)));
+    ML_TRY(check_ends(options));
+    for (int64_t i = 0; i < ml_model_linears(model); i++)
+        if (is_outside(model, i) || lora_wants_layer(options, i / ML_LINEARS_A_LAYER))
+            ML_TRY(attach_to_linear(peft, ml_model_linear(model, i)));
     ML_TRY(lora_check_modules(peft));
     *out = peft;
     peft = NULL;
@@ -278,9 +303,8 @@ ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *par
     ml_peft *peft = NULL;
     int64_t used = 0;
     ML_TRY(create(&peft, model, parameters, adapter->count > 0 && adapter->pairs[0].m));
-    for (int64_t l = 0; l < ml_model_get_spec(model)->layers; l++)
-        for (int i = 0; i < 4; i++)
-            ML_TRY(attach_pairs(peft, linear_of(ml_model_layer(model, l), i), adapter, &used));
+    for (int64_t i = 0; i < ml_model_linears(model); i++)
+        ML_TRY(attach_pairs(peft, ml_model_linear(model, i), adapter, &used));
     if (used != adapter->count) {
         st = ml_fail(ML_INPUT,
                      "adapter: %" PRId64 " of its %" PRId64
@@ -325,8 +349,14 @@ static void initialise(ml_peft *peft)
     for (int64_t g = 0; g < peft->ngroups; g++) {
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
-            peft_draw_uniform(&p->items[pair->parameter_a], peft->options.seed, pair->a);
-            memset(pair->b, 0, (size_t)p->items[pair->parameter_b].count * sizeof *pair->b);
+            const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
+            bool lookup = peft->groups[g].layer->lookup; /* as PEFT's embeddings start */
+            memset(pair->a, 0, (size_t)a->count * sizeof *pair->a);
+            memset(pair->b, 0, (size_t)b->count * sizeof *pair->b);
+            if (lookup)
+                peft_draw_normal(b, peft->options.seed, 1.0, pair->b);
+            else
+                peft_draw_uniform(a, peft->options.seed, pair->a);
         }
     }
     if (peft->own) dora_initialise(peft);

@@ -4,6 +4,8 @@
  *   forward   H = D∘x·Aᵀ,  y += s·H·Bᵀ
  *   backward  dB += s·dyᵀ·H,  dH = s·dy·B,  dA += dHᵀ·(D∘x),  dx += D∘(dH·A)
  *
+ * In a look-up x is one-hot: H is the token's column of A, without dropout, as PEFT has it.
+ *
  * T tokens; H[T, R] of all pairs side by side, R the sum of their ranks. Without dropout (D = 1)
  * the A's of all pairs, one below the other, make one product. D is drawn from the counter-based
  * generator by (pair, sequence, position, column): the same on any grid and after a resume. */
@@ -121,8 +123,69 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
     if (dx) k->gemm(k, false, false, T, in, R, 1.0F, dh, R, group->pair[0].a, in, 1.0F, dx, in);
 }
 
+/* ---- the embedding ------------------------------------------------------------------------- */
+
+/* A token's column among this rank's; −1: it is another rank's, or virtual. */
+static int64_t column_of(const ml_linear *layer, int32_t token)
+{
+    int64_t column = token - layer->first_in;
+    return token >= 0 && column >= 0 && column < layer->in ? column : -1;
+}
+
+static void look_up_columns(const lora_group *group, const ml_pass *pass, float *h)
+{
+    const lora_pair *pair = &group->pair[0];
+    int64_t r = pair->rank, in = group->layer->in;
+    for (int64_t t = 0; t < pass->tokens; t++) {
+        int64_t column = column_of(group->layer, pass->token[t]);
+        for (int64_t k = 0; k < r; k++)
+            h[t * r + k] = column >= 0 ? pair->a[k * in + column] : 0.0F;
+    }
+}
+
+static void look_up_forward(void *self, const ml_pass *pass, const float *x, float *y)
+{
+    const lora_group *group = self;
+    const lora_pair *pair = &group->pair[0];
+    const ml_kernels *k = pass->kernels;
+    int64_t r = pair->rank, out = group->layer->out;
+    (void)x;
+    look_up_columns(group, pass, pass->scratch);
+    k->gemm(k, false, true, pass->tokens, out, r, pair->scale * group->layer->multiplier,
+            pass->scratch, r, pair->b, r, 1.0F, y, out);
+}
+
+/* Columns in the order of the tokens, by one thread: the same bits every time. */
+static void look_up_backward(void *self, const ml_pass *pass, const float *x, const float *dy,
+                             float *dx)
+{
+    const lora_group *group = self;
+    const lora_pair *pair = &group->pair[0];
+    const ml_kernels *k = pass->kernels;
+    int64_t T = pass->tokens, r = pair->rank, in = group->layer->in, out = group->layer->out;
+    float scale = pair->scale * group->layer->multiplier, *h = pass->scratch;
+    (void)x;
+    (void)dx;
+    look_up_columns(group, pass, h);
+    k->gemm(k, true, false, out, r, T, scale, dy, out, h, r, 1.0F, pair->db, r);
+    k->gemm(k, false, false, T, r, out, scale, dy, out, pair->b, r, 0.0F, h, r);
+    for (int64_t t = 0; t < T; t++) {
+        int64_t column = column_of(group->layer, pass->token[t]);
+        for (int64_t i = 0; column >= 0 && i < r; i++) pair->da[i * in + column] += h[t * r + i];
+    }
+}
+
+/* ---- attached ------------------------------------------------------------------------------ */
+
 void lora_install(lora_group *group)
 {
+    if (group->layer->lookup) {
+        group->layer->hook = (ml_linear_hook){.self = group,
+                                              .scratch_per_token = group->rank,
+                                              .forward = look_up_forward,
+                                              .backward = look_up_backward};
+        return;
+    }
     int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
     group->layer->hook = (ml_linear_hook){.self = group,
                                           .saved_per_token = group->rank,
@@ -143,6 +206,12 @@ static void store(const ml_weight *w, int64_t i, float value)
         ((float *)data)[i] = value;
 }
 
+/* Where the weight's number of row i and column j stands: a look-up's weight lies turned. */
+static int64_t place_in(const ml_linear *layer, int64_t i, int64_t j)
+{
+    return layer->lookup ? j * layer->out + i : i * layer->in + j;
+}
+
 void lora_merge_pair(const lora_group *group, const lora_pair *pair)
 {
     const ml_linear *layer = group->layer;
@@ -153,7 +222,7 @@ void lora_merge_pair(const lora_group *group, const lora_pair *pair)
         for (int64_t j = 0; j < in; j++) {
             float delta = 0.0F;
             for (int64_t k = 0; k < r; k++) delta += pair->b[i * r + k] * pair->a[k * in + j];
-            int64_t at = (pair->start + i) * in + j;
+            int64_t at = place_in(layer, pair->start + i, j);
             store(&layer->weight, at,
                   (gain ? gain[i] : 1.0F) *
                       (ml_number_at(layer->weight.data, layer->weight.dtype, at) +
@@ -161,10 +230,18 @@ void lora_merge_pair(const lora_group *group, const lora_pair *pair)
         }
 }
 
+/* Embedding and head of a tied model have one weight and each its own adapter, which stays. */
+static bool has_weight_alone(const ml_peft *peft, const lora_group *group)
+{
+    bool end = group->layer->lookup || !strchr(group->layer->part[0].module, '.');
+    return !end || !ml_model_get_spec(peft->model)->tied_head;
+}
+
 void ml_peft_merge(ml_peft *peft)
 {
     for (int64_t g = 0; g < peft->ngroups; g++) {
         lora_group *group = &peft->groups[g];
+        if (!has_weight_alone(peft, group)) continue;
         for (int i = 0; i < group->npairs; i++) lora_merge_pair(group, &group->pair[i]);
         group->layer->hook = (ml_linear_hook){0};
     }

@@ -1,6 +1,7 @@
 /* Merging: the base is streamed tensor by tensor, and rows of adapted matrices get their part of
- * s·B·A on the way. Where the original base is there, subtracting is to merge it once more, to see
- * that this gives the merged one, and to write the original. */
+ * s·B·A on the way. A tied base whose embedding or head has an adapter gets a head of its own,
+ * since only one end changes. Where the original base is there, subtracting is to merge it once
+ * more, to see that this gives the merged one, and to write the original. */
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
@@ -14,6 +15,7 @@ static const int64_t block_floats = (8 << 20) / 4;
 
 typedef struct merge {
     ml_base *base, *original; /* original NULL: there is none */
+    ml_model_spec spec;       /* of the result */
     const ml_adapter *adapter;
     ml_base_writer *writer;
     float sign;
@@ -100,6 +102,18 @@ static void set_norm(float norm, int64_t n, float *row)
     for (int64_t j = 0; j < n; j++) row[j] *= gain;
 }
 
+/* Of the embedding, whose rows are columns of B·A: rows[n, out] ± s·(B·A)ᵀ[first …] */
+static void add_columns(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < pair->out; j++) {
+            float delta = 0.0F;
+            for (int64_t k = 0; k < pair->rank; k++)
+                delta += pair->b[j * pair->rank + k] * pair->a[k * pair->in + first + i];
+            m->rows[i * pair->out + j] += m->sign * pair->scale * delta;
+        }
+}
+
 /* rows[n, in] ± s·B[first …]·A, and with DoRA its magnitudes */
 static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
 {
@@ -123,6 +137,15 @@ static const ml_adapter_tensor *find_trained(const ml_adapter *adapter, const ch
     return NULL;
 }
 
+/* Whether the embedding or the head changes: a tied model's one weight cannot be both. */
+static bool adapts_ends(const ml_adapter *adapter, const ml_model_spec *spec)
+{
+    int64_t layer;
+    for (int64_t i = 0; i < adapter->count; i++)
+        if (ml_module_parse(spec, adapter->pairs[i].module, &layer) && layer < 0) return true;
+    return false;
+}
+
 /* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of
  * a base. */
 static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter, bool subtract)
@@ -139,6 +162,10 @@ static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter,
         return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and "
                                  "the merged ones do not say by how much; "
                                  "take the original base");
+    if (subtract && adapts_ends(adapter, spec))
+        return ml_fail(ML_USAGE, "--subtract: the adapter has a part on the embedding or the head, "
+                                 "and the merged base does not say whether these were tied before; "
+                                 "give the base that was merged with --original");
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, i, &tensor);
@@ -170,9 +197,12 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
         changed = true;
     }
     for (int64_t i = 0; i < m->adapter->count; i++) {
-        int64_t start = first_row_in(ml_base_spec(m->base), &m->adapter->pairs[i], tensor);
+        int64_t start = first_row_in(&m->spec, &m->adapter->pairs[i], tensor);
         if (start < 0) continue;
-        add_rows(m, &m->adapter->pairs[i], start + first, n);
+        if (tensor->row->role == ML_ROLE_EMBED)
+            add_columns(m, &m->adapter->pairs[i], first, n);
+        else
+            add_rows(m, &m->adapter->pairs[i], start + first, n);
         changed = true;
     }
     return changed;
@@ -208,6 +238,7 @@ static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool
 {
     ml_status st = ML_OK;
     int64_t step = ml_max(1, block_floats / tensor->cols);
+    bool wanted = ml_family_has(&m->spec, tensor->row);
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
@@ -217,7 +248,7 @@ static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool
             ML_TRY(compare_rows(m, tensor, &rows, changed));
         else
             *changed = change_rows(m, tensor, first, n) || *changed;
-        ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
+        if (wanted) ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
     }
 done:
     return st;
@@ -226,7 +257,7 @@ done:
 static ml_status copy_all(const merge *m, int64_t *matrices)
 {
     ml_status st = ML_OK;
-    const ml_model_spec *spec = ml_base_spec(m->base);
+    const ml_model_spec *spec = m->original ? ml_base_spec(m->base) : &m->spec;
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         bool changed = false;
@@ -269,6 +300,8 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     int64_t length;
     ml_base_files files = {0};
     const char *tokenizer = ml_base_tokenizer(base, &length);
+    m.spec = original ? *ml_base_spec(original) : *ml_base_spec(base);
+    if (adapts_ends(adapter, &m.spec) && !original) m.spec.tied_head = false;
     *result = (ml_merge_result){0};
     ML_TRY(check_mergeable(base, adapter, subtract && !original));
     if (original) ML_TRY(name_original(base, adapter, original, source));
@@ -280,8 +313,8 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
                        path);
     ML_TRY(make_room(&m));
     ML_TRY(ml_base_read_files(base, &files));
-    ML_TRY(ml_base_writer_create(&m.writer, path, ml_base_spec(base), ml_base_dtype(base),
-                                 tokenizer, length, source, &files));
+    ML_TRY(ml_base_writer_create(&m.writer, path, &m.spec, ml_base_dtype(base), tokenizer, length,
+                                 source, &files));
     ML_TRY(copy_all(&m, &result->matrices));
     ml_base_writer *writer = m.writer;
     m.writer = NULL;

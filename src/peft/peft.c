@@ -240,12 +240,17 @@ void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values)
     fill(item, seed, draw_uniform, 1.0 / sqrt((double)item->cols), values);
 }
 
+void peft_draw_normal(const ml_parameter *item, uint64_t seed, double deviation, float *values)
+{
+    fill(item, seed, draw_normal, deviation, values);
+}
+
 void peft_draw_virtual(ml_peft *peft)
 {
     const double deviation = 0.02; /* of GPT-2's own embeddings */
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++)
-        fill(&peft->parameters->items[i], peft->chosen.lora.seed, draw_normal, deviation,
-             peft_value(peft, i));
+        peft_draw_normal(&peft->parameters->items[i], peft->chosen.lora.seed, deviation,
+                         peft_value(peft, i));
 }
 
 void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook)

@@ -119,6 +119,8 @@ ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model
                       ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 /* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
+/* Normal, likewise. */
+void peft_draw_normal(const ml_parameter *item, uint64_t seed, double deviation, float *values);
 /* What stands for virtual tokens: all of the method's parameters normal, with deviation 0.02;
  * keyed in the same way. */
 void peft_draw_virtual(ml_peft *peft);

@@ -96,7 +96,8 @@ def check_configurations(cases, folder):
         "method.alpha=0": ["method.alpha"],
         "method.targets=[q, w]": ["method.targets", "w"],
         "method.targets=[]": ["method.targets"],
-        "method.targets=[fc]": ["fc", "gate"],
+        "method.targets=[fc]": ["fc", "gate", "head"],
+        "method.targets=[all, q]": ["method.targets", "head", "embed"],
         "method.scaling=rs": ["method.scaling", "rslora"],
         "train.steps=0": ["train.steps"],
         "train.steps=99999999999999999999": ["train.steps"],
@@ -110,6 +111,8 @@ def check_configurations(cases, folder):
     }
     for setting, needles in values.items():
         cases.trains_not(setting, USAGE, needles, config, *new, "--set", setting)
+    for key, targets in (("dora=true", "[q, embed]"), ("lora_plus=4", "[embed]"), ("init=pissa", "[v, head]")):
+        cases.trains_not(f"{key} on {targets}", USAGE, ["method.targets"], config, *new, "--set", f"method.{key}", "--set", f"method.targets={targets}")
     cases.trains_not("--set without =", USAGE, ["optim.lr"], config, "--set", "optim.lr")
     cases.trains_not("unknown option", USAGE, ["--frsh", "--fresh"], config, "--frsh")
     cases.trains_not("fewer sequences than replicas", USAGE, ["batch.sequences", "1", "2"], config, *new, "--set", "batch.sequences=1", ranks=[2])

@@ -22,7 +22,7 @@ def call(*words, expect=0, contains=""):
     return done.stdout
 
 
-def train(folder, family, dtype):
+def train(folder, family, dtype, targets=None):
     (folder / "model.yaml").write_text(MODELS[family])
     lines = [{"input_ids": [(7 * i + 3 * k) % 64 for k in range(12)]} for i in range(16)]
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -30,7 +30,7 @@ def train(folder, family, dtype):
     call("tokenize", "--base", folder / "base.h5", folder / "data.jsonl", folder / "data.h5", "--format", "ids")
     (folder / "run.yaml").write_text(
         f"run: {{dir: {folder}/run}}\nbase: {folder}/base.h5\n"
-        f"method: {{name: lora, rank: 4, alpha: 8, targets: {TARGETS[family]}, scaling: rslora}}\n"
+        f"method: {{name: lora, rank: 4, alpha: 8, targets: {targets or TARGETS[family]}, scaling: rslora}}\n"
         f"data: {{train: {folder}/data.h5, valid: {folder}/data.h5, max_len: 16}}\n"
         "batch: {sequences: 8, micro: 8}\noptim: {lr: 1.0e-2, schedule: constant, warmup: 0}\n"
         f"train: {{steps: 6}}\nprecision: {dtype}\n"
@@ -59,6 +59,19 @@ def check_family(folder, family, dtype):
     assert abs(back - plain) < close, f"{family}: subtracted {back}, base {plain}"
     assert abs(peft - adapted) < 1e-5, f"{family}: PEFT directory {peft}, adapter.h5 {adapted}"
     print(f"{family} {dtype}: base {plain:.5f}, adapter {adapted:.5f}, merged {merged:.5f}, subtracted {back:.5f}, PEFT directory {peft:.5f}")
+
+
+def check_tied_ends(folder):
+    """Adapters on the head and the embedding of a tied model: each changes its own end, so the merged base is not tied; with the original it is taken off bit for bit."""
+    train(folder, "llama", "fp32", targets="[q, head, embed]")
+    base, adapter, merged = folder / "base.h5", folder / "run/adapter.h5", folder / "merged.h5"
+    call("merge", "--base", base, "--adapter", adapter, merged)
+    adapted, found = loss(folder, base, "--adapter", adapter), loss(folder, merged)
+    assert loss(folder, base) - adapted > 0.05 and abs(found - adapted) < 1e-5, f"tied ends: merged {found}, with adapter {adapted}"
+    assert not json.loads(call("inspect", "--json", merged))["architecture"]["tied_head"], "the merged base is tied"
+    call("merge", "--subtract", "--base", merged, "--adapter", adapter, folder / "out.h5", expect=2, contains="--original")
+    call("merge", "--subtract", "--original", base, "--base", merged, "--adapter", adapter, folder / "same.h5", contains="bit for bit")
+    assert (folder / "same.h5").read_bytes() == base.read_bytes(), "tied ends: not the original"
 
 
 def check_original(folder, other):
@@ -104,6 +117,8 @@ def main():
             folder = folders[family] = pathlib.Path(name) / f"{family}-{dtype}"
             folder.mkdir()
             check_family(folder, family, dtype)
+        (pathlib.Path(name) / "tied").mkdir()
+        check_tied_ends(pathlib.Path(name) / "tied")
         check_refusals(folders["llama"], folders["gpt2"])
     return 0
 

@@ -131,6 +131,10 @@ CASES = {
     "qwen2-full": {"model": "qwen2", "method": "full", "lr": 1e-3, "steps": 5},
     "qwen3-all": {"model": "qwen3", "targets": ["all"], "steps": 10},
     "qwen3-full": {"model": "qwen3", "method": "full", "lr": 1e-3, "steps": 5},
+    "gpt2-ends": {"model": "gpt2", "targets": ["qkv", "head", "embed"], "steps": 10},  # tied: each end has its own adapter
+    "llama-ends": {"model": "llama", "targets": ["q", "down", "head", "embed"], "rank": 3, "scaling": "rslora", "steps": 10},
+    "llama-scaled-head": {"model": "llama-scaled", "targets": ["head"], "steps": 10},
+    "llama-scaled-embed": {"model": "llama-scaled", "targets": ["embed"], "steps": 10},
 }
 CASES = {name: {**DEFAULTS, **case} for name, case in CASES.items()}
 
@@ -229,16 +233,33 @@ def adapter_tensors(case):
     t = Tensors(f"{case['model']}:adapter")
     for layer in range(config["n_layer"] if gpt2 else config["num_hidden_layers"]):
         for module in adapted_modules(case):
+            if module not in shapes:
+                continue
             name = f"base_model.model.{'transformer.h' if gpt2 else 'model.layers'}.{layer}.{module}"
             inputs, outputs = shapes[module]
             t.add(f"{name}.lora_A.weight", [case["rank"], inputs], 0.2)
             t.add(f"{name}.lora_B.weight", [outputs, case["rank"]], 0.05)
+    add_outside(t, case, config["vocab_size"], config["n_embd"] if gpt2 else config["hidden_size"])
     return t
 
 
+def add_outside(t, case, vocab, d):
+    """Factors of the head and of the embedding, which PEFT saves without ".weight"."""
+    if "head" in case["targets"]:
+        t.add("base_model.model.lm_head.lora_A.weight", [case["rank"], d], 0.2)
+        t.add("base_model.model.lm_head.lora_B.weight", [vocab, case["rank"]], 0.05)
+    if "embed" in case["targets"]:
+        name = f"base_model.model.{'transformer.wte' if case['model'] == 'gpt2' else 'model.embed_tokens'}"
+        t.add(f"{name}.lora_embedding_A", [case["rank"], vocab], 0.05)
+        t.add(f"{name}.lora_embedding_B", [d, case["rank"]], 0.2)
+        if case["model"] == "llama":  # PEFT saves the base's own beside it
+            t[f"{name}.base_layer.weight"] = tensor("llama:model.embed_tokens.weight", [vocab, d], 0.3)
+
+
 def adapted_modules(case):
-    modules = GPT2_MODULES if MODELS[case["model"]]["model_type"] == "gpt2" else LLAMA_MODULES
-    return list(modules.values()) if case["targets"] == ["all"] else [modules[t] for t in case["targets"]]
+    modules = {**GPT2_MODULES, "embed": "wte"} if MODELS[case["model"]]["model_type"] == "gpt2" else {**LLAMA_MODULES, "embed": "embed_tokens"}
+    modules["head"] = "lm_head"
+    return [m for t, m in modules.items() if t not in ("head", "embed")] if case["targets"] == ["all"] else [modules[t] for t in case["targets"]]
 
 
 # ---- files --------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include "store/adapter/adapter.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -93,11 +94,17 @@ static ml_status check_pair(const ml_adapter_pair *p, const ml_model_spec *spec)
     return ML_OK;
 }
 
+/* The embedding and the head stand behind all layers. */
+static long long layer_of(const char *module)
+{
+    const char *number = strchr(module, '.');
+    return number ? strtoll(number + 1, NULL, 10) : LLONG_MAX;
+}
+
 static int in_model_order(const void *x, const void *y)
 {
     const ml_adapter_pair *a = x, *b = y;
-    long long i = strtoll(a->module + 7, NULL, 10),
-              j = strtoll(b->module + 7, NULL, 10); /* behind "layers." */
+    long long i = layer_of(a->module), j = layer_of(b->module);
     return i != j ? (i > j) - (i < j) : strcmp(a->module, b->module);
 }
 

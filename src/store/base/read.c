@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "io/hdf5_file.h"
+#include "mpilora/family.h"
 #include "store/base/base_private.h"
 
 /* ---- types of weights in HDF5 -------------------------------------------------------------- */
@@ -112,13 +113,24 @@ ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, 
                         to, piece);
 }
 
+/* A tied model's head is its embedding. */
+static const ml_family_tensor *row_of_name(const ml_base *b, const char *name)
+{
+    const ml_family *family = b->spec.family;
+    const ml_family_tensor *head = ml_family_end(family, ML_ROLE_HEAD);
+    size_t n = strlen(head->module);
+    bool is_head = !strncmp(name, head->module, n) && !strcmp(name + n, ".weight");
+    return is_head && b->spec.tied_head ? ml_family_end(family, ML_ROLE_EMBED) : NULL;
+}
+
 ml_status base_slice_find(const ml_base *b, const ml_base_request *r, int64_t *near,
                           base_slice *out)
 {
     ml_model_tensor t;
+    const ml_family_tensor *row = row_of_name(b, r->name);
     for (int64_t tried = 0; tried < b->ntensors; tried++, *near = (*near + 1) % b->ntensors) {
         ml_model_tensor_at(&b->spec, *near, &t);
-        if (strcmp(t.name, r->name) != 0) continue;
+        if (row ? t.row != row : strcmp(t.name, r->name) != 0) continue;
         *out = (base_slice){.offset = b->offset[*near],
                             .rows = t.rows,
                             .cols = t.cols,

@@ -10,15 +10,14 @@
 
 enum { PIECE = 1 << 20 };
 
-/* The base's tensor of this name: a tied model's head is its embedding. *inside: it is something of
- * that module, LoRA's factors say. */
-static bool find_tensor(const ml_model_spec *spec, const char *name, ml_model_tensor *found,
-                        bool *inside)
+/* The base's tensor of this name, which within an adapted module is base_layer's: a tied model's
+ * head is its embedding. */
+static bool find_tensor(const ml_model_spec *spec, const char *name, ml_model_tensor *found)
 {
     ml_model_spec untied = *spec;
     const char *prefix = spec->family->hf.prefix;
     size_t n = strlen(prefix);
-    untied.tied_head = *inside = false;
+    untied.tied_head = false;
     for (int64_t i = 0; i < ml_model_tensor_count(&untied); i++) {
         ml_stored_place place;
         ml_model_tensor_at(&untied, i, found);
@@ -28,7 +27,7 @@ static bool find_tensor(const ml_model_spec *spec, const char *name, ml_model_te
         const char *own = strncmp(place.name, prefix, n) != 0 ? place.name : place.name + n;
         size_t module = strlen(own) - strlen("weight");
         if (strncmp(own, name, module) != 0) continue;
-        *inside = strcmp(own, name) != 0;
+        if (strcmp(own, name) != 0 && strcmp(name + module, "base_layer.weight") != 0) continue;
         if (spec->tied_head) ml_model_tensor_at(spec, 0, found);
         return true;
     }
@@ -51,14 +50,8 @@ ml_status ml_peft_check_embedding(const ml_safetensors *tensors, const ml_safete
     ml_status st = ML_OK;
     ml_model_tensor t;
     float *values = NULL;
-    bool inside;
-    *found = find_tensor(ml_base_spec(base), name, &t, &inside);
+    *found = find_tensor(ml_base_spec(base), name, &t);
     if (!*found) return ML_OK;
-    if (inside)
-        return ml_fail(ML_INPUT,
-                       "%s: adapters on the embedding and the head are not read: merge the adapter "
-                       "into its base with PEFT (merge_and_unload), and import that",
-                       e->name);
     if (e->dims != 2 || e->shape[0] != t.rows || e->shape[1] != t.cols)
         return ml_fail(ML_INPUT,
                        "%s: is %" PRId64 " × %" PRId64 ", the base's is %" PRId64 " × %" PRId64

@@ -47,6 +47,7 @@ static int64_t count_of(const export *e, const char *module)
 /* Modules stand in the model's order: whether another layer than before begins with the i-th. */
 static bool begins_layer(const export *e, int64_t i)
 {
+    if (e->modules[i].layer < 0) return false;
     return i == 0 || e->modules[i].layer != e->modules[i - 1].layer;
 }
 
@@ -55,8 +56,10 @@ static int64_t layers_meant(const export *e)
 {
     int64_t layers = 0;
     for (int64_t i = 0; i < e->count; i++) layers += begins_layer(e, i);
+    if (layers == 0) return e->spec->layers;
     for (int64_t i = 0; i < e->count; i++)
-        if (count_of(e, e->modules[i].module) != layers) return e->spec->layers;
+        if (e->modules[i].layer >= 0 && count_of(e, e->modules[i].module) != layers)
+            return e->spec->layers;
     return layers;
 }
 
@@ -107,7 +110,7 @@ static bool is_transposed(const ml_family *family)
  * path. */
 static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
 {
-    if (!in_every_layer(e, m->module, NULL)) {
+    if (m->layer < 0 || !in_every_layer(e, m->module, NULL)) {
         ml_peft_path(e->spec->family, m->row, m->layer, out, PATH);
         return;
     }
@@ -141,7 +144,7 @@ static json_t *pattern(const export *e, bool rank)
     for (int64_t i = 0; i < e->count; i++) {
         const ml_peft_module *m = &e->modules[i];
         if (rank ? m->rank == e->rank : m->alpha == e->alpha) continue;
-        if (in_every_layer(e, m->module, m))
+        if (m->layer >= 0 && in_every_layer(e, m->module, m))
             snprintf(name, sizeof name, "%s", m->module);
         else
             ml_peft_path(e->spec->family, m->row, m->layer, name, sizeof name);
@@ -203,8 +206,15 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
         *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
         ml_peft_path(e->spec->family, m->row, m->layer, path, sizeof path);
-        snprintf(a->name, sizeof a->name, "base_model.model.%s.lora_A.weight", path);
-        snprintf(b->name, sizeof b->name, "base_model.model.%s.lora_B.weight", path);
+        bool embed = m->row->role == ML_ROLE_EMBED; /* which PEFT saves without ".weight" */
+        snprintf(a->name, sizeof a->name,
+                 embed ? "base_model.model.%s.lora_embedding_A"
+                       : "base_model.model.%s.lora_A.weight",
+                 path);
+        snprintf(b->name, sizeof b->name,
+                 embed ? "base_model.model.%s.lora_embedding_B"
+                       : "base_model.model.%s.lora_B.weight",
+                 path);
         if (!m->m) continue;
         ml_safetensors_item *magnitudes = &items[count++];
         *magnitudes =

@@ -5,7 +5,10 @@
 #include <inttypes.h>
 #include <math.h>
 
-const char *ml_peft_module_name(const ml_family_tensor *row) { return row->peft + strlen("@."); }
+const char *ml_peft_module_name(const ml_family_tensor *row)
+{
+    return *row->peft == '@' ? row->peft + strlen("@.") : row->peft;
+}
 
 /* What B is multiplied with so that the module's scale makes the pair's own. Exactly 1 for a pair
  * alone. */
@@ -25,7 +28,9 @@ static ml_status place(const ml_adapter *adapter, const ml_model_spec *spec,
     float factor = b_factor(adapter, pair, m);
     int64_t layer, *rows = NULL;
     ML_NEW(rows, pair->out, ML_MEM_OTHER, "the rows of an exported adapter");
-    ml_peft_rows(spec, ml_module_parse(spec, pair->module, &layer), rows);
+    const ml_family_tensor *row = ml_module_parse(spec, pair->module, &layer);
+    for (int64_t i = 0; i < pair->out; i++) rows[i] = i;
+    if (layer >= 0) ml_peft_rows(spec, row, rows);
     memcpy(m->a + first_rank * m->in, pair->a, (size_t)(pair->rank * m->in) * sizeof *m->a);
     for (int64_t i = 0; i < pair->out; i++) {
         if (pair->m) m->m[rows[i]] = pair->m[i];

@@ -6,7 +6,7 @@
 
 /* One module of the exported adapter; factors owned. */
 typedef struct ml_peft_module {
-    int64_t layer;
+    int64_t layer;               /* −1: the embedding or the head */
     const ml_family_tensor *row; /* of its first pair */
     const char *module;          /* "attn.c_attn" */
     int64_t rank, in, out;

@@ -51,7 +51,8 @@ static void plain_name(const char *name, char plain[NAME])
 }
 
 /* Whether a tensor's name is the factor of the module's path: with or without "base_model.model.",
- * the model's own prefix, "default". */
+ * the model's own prefix, "default", ".weight" (which magnitudes and factors of embeddings lack).
+ */
 static bool is_factor(const ml_model_spec *spec, const char *name, const char *path,
                       const char *factor)
 {
@@ -64,8 +65,8 @@ static bool is_factor(const ml_model_spec *spec, const char *name, const char *p
     if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0)
         return false;
     const char *rest = name + n + 1 + m;
-    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") ||
-           (!strcmp(factor, magnitude) && !*rest);
+    return !strcmp(rest, ".weight") || !strcmp(rest, ".default.weight") || !*rest ||
+           !strcmp(rest, ".default");
 }
 
 static ml_status find_factor(import *in, const char *path, const char *factor,
@@ -146,13 +147,16 @@ static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t laye
     ML_TRY(ml_peft_config_alpha(&in->config, path, &alpha));
     ML_TRY(check_shape(a, rank, width_in));
     ML_TRY(check_shape(b, width_out, rank));
-    snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, row->module);
+    if (layer < 0)
+        snprintf(module, sizeof module, "%s", row->module);
+    else
+        snprintf(module, sizeof module, "layers.%" PRId64 ".%s", layer, row->module);
     ML_TRY(ml_adapter_add(in->out, &in->capacity, module, rank, width_in, width_out, &pair));
     pair->alpha = alpha;
     pair->scale = ml_adapter_scale(alpha, rank, in->config.rslora);
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
     ML_TRY(ml_safetensors_read(in->tensors, b, 0, b->count, pair->b));
-    ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
+    if (layer >= 0) ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
     if (in->config.dora) {
         ML_TRY(read_magnitudes(in, path, pair));
         ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
@@ -170,13 +174,15 @@ static ml_status read_module(import *in, const ml_family_tensor *row, int64_t la
     ml_peft_path(in->spec->family, row, layer, path, sizeof path);
     ML_TRY(ml_peft_config_targets(&in->config, path, layer, &wanted));
     if (!wanted) return ML_OK;
-    ML_TRY(find_factor(in, path, "lora_A", &a));
-    ML_TRY(find_factor(in, path, "lora_B", &b));
+    bool embed = row->role == ML_ROLE_EMBED;
+    ML_TRY(find_factor(in, path, embed ? "lora_embedding_A" : "lora_A", &a));
+    ML_TRY(find_factor(in, path, embed ? "lora_embedding_B" : "lora_B", &b));
     if (!a || !b)
         return ml_fail(ML_INPUT,
                        "%s: target_modules means %s, but its lora_%c is missing (expected "
-                       "base_model.model.%s.lora_%c.weight)",
-                       tensors_name, path, a ? 'B' : 'A', path, a ? 'B' : 'A');
+                       "base_model.model.%s.lora_%s%c%s)",
+                       tensors_name, path, a ? 'B' : 'A', path, embed ? "embedding_" : "",
+                       a ? 'B' : 'A', embed ? "" : ".weight");
     ML_TRY(read_pair(in, row, layer, path, a, b));
 done:
     return st;
@@ -217,6 +223,8 @@ static ml_status read_modules(import *in)
     for (int64_t layer = 0; layer < in->spec->layers; layer++)
         for (const ml_family_tensor *row = rows; row; row = ml_family_target(row + 1))
             if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
+    ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_EMBED), -1));
+    ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++)
         if (!in->used[i]) ML_TRY(check_other(in, ml_safetensors_at(in->tensors, i)));
     if (in->out->count == 0)
@@ -255,7 +263,7 @@ static ml_status open_tensors(import *in, const char *directory, ml_sha256 *hash
                        "PEFT and save it again: PEFT writes %s",
                        pickle, tensors_name);
     ML_TRY(ml_safetensors_open(&in->tensors, path));
-    if (ml_safetensors_count(in->tensors) > 2 + 3 * MODULES_A_LAYER * in->spec->layers)
+    if (ml_safetensors_count(in->tensors) > 3 * (MODULES_A_LAYER * in->spec->layers + 2))
         return ml_fail(ML_INPUT,
                        "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors",
                        path, ml_safetensors_count(in->tensors), in->spec->layers);

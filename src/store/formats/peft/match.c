@@ -90,7 +90,10 @@ ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path,
     bool out = false,
          in_layer = layer_is_meant(json_object_get(config->json, "layers_to_transform"), layer);
     *yes = true;
-    if (!all) ML_TRY(list_or_expression("target_modules", targets, path, yes));
+    if (all)
+        *yes = layer >= 0; /* neither the embedding nor the head */
+    else
+        ML_TRY(list_or_expression("target_modules", targets, path, yes));
     if (excluded && !json_is_null(excluded))
         ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
     *yes = *yes && (in_layer || names_path(targets, path)) && !out;
