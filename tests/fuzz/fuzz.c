@@ -55,14 +55,34 @@ static ml_status read_model(const char *path)
         ml_ids ids = {0};
         const char *json = ml_base_tokenizer(base, &length),
                    text[] = "a line, 12 words & \xe2\x82\xac\n  and <|endoftext|>";
-        if (json) st = ml_tokenizer_create(&tokenizer, json, length);
-        if (json && st == ML_OK)
+        if (length) st = ml_tokenizer_create(&tokenizer, json, length);
+        if (tokenizer && st == ML_OK)
             st = ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids);
         ml_ids_destroy(&ids);
         ml_tokenizer_destroy(tokenizer);
     }
     ml_base_close(base);
     (void)unlink(out);
+    return st;
+}
+
+/* A tokenizer alone, and what it makes of a text, there and back. */
+static ml_status read_tokenizer(const char *path)
+{
+    static const char text[] =
+        "A l\u00edne, 12 words & \u20ac\n  <user> and <|endoftext|> \u6d77\xff";
+    ml_text json = {0}, back = {0};
+    ml_tokenizer *tokenizer = NULL;
+    ml_ids ids = {0};
+    bool found = false;
+    ml_status st = ml_tokenizer_from_directory(path, &json, &found);
+    if (st == ML_OK && found) st = ml_tokenizer_create(&tokenizer, json.data, json.length);
+    if (tokenizer) st = ml_tokenizer_encode(tokenizer, text, sizeof text - 1, true, &ids);
+    if (tokenizer && st == ML_OK) st = ml_tokenizer_decode(tokenizer, ids.data, ids.count, &back);
+    ml_ids_destroy(&ids);
+    ml_text_destroy(&json);
+    ml_text_destroy(&back);
+    ml_tokenizer_destroy(tokenizer);
     return st;
 }
 
@@ -165,6 +185,15 @@ static const reader readers[] = {
     {"index", "sharded/model.safetensors.index.json", "sharded", MUTATE_TEXT, read_model},
     {"config", "hf/config.json", "hf", MUTATE_TEXT, read_model},
     {"tokenizer", "hf/tokenizer.json", "hf", MUTATE_TEXT, read_model},
+    {"tokenizer-llama", "llama/tokenizer.json", "llama", MUTATE_TEXT, read_tokenizer},
+    {"tokenizer-unigram", "unigram/tokenizer.json", "unigram", MUTATE_TEXT, read_tokenizer},
+    {"tokenizer-bert", "bert/tokenizer.json", "bert", MUTATE_TEXT, read_tokenizer},
+    {"tokenizer-suffix", "suffix/tokenizer.json", "suffix", MUTATE_TEXT, read_tokenizer},
+    {"sentencepiece-bpe", "sentencepiece-bpe/tokenizer.model", "sentencepiece-bpe", MUTATE_BINARY,
+     read_tokenizer},
+    {"sentencepiece-unigram", "sentencepiece-unigram/tokenizer.model", "sentencepiece-unigram",
+     MUTATE_BINARY, read_tokenizer},
+    {"words", "words.d/vocab.txt", "words.d", MUTATE_TEXT, read_tokenizer},
     {"vocab", "vocab/vocab.json", "vocab", MUTATE_TEXT, read_model},
     {"merges", "vocab/merges.txt", "vocab", MUTATE_TEXT, read_model},
     {"gguf", "model.gguf", "model.gguf", MUTATE_BINARY, read_model},

@@ -102,6 +102,17 @@ def make_vocabulary(folder):
     write(f"{folder}/vocab/merges.txt", "#version: 0.2\n" + "".join((m if isinstance(m, str) else " ".join(m)) + "\n" for m in model["merges"]))
 
 
+def make_tokenizers(folder):
+    """The golden tokenizers of other kinds, and BERT's word list."""
+    golden = f"{harness.SOURCE}/tests/golden/tokenizer"
+    for name in ("llama", "unigram", "bert", "suffix", "sentencepiece-bpe", "sentencepiece-unigram"):
+        shutil.copytree(f"{golden}/{name}", f"{folder}/{name}")
+    with open(f"{golden}/bert/tokenizer.json", encoding="utf-8") as file:
+        vocab = json.load(file)["model"]["vocab"]
+    os.mkdir(f"{folder}/words.d")
+    write(f"{folder}/words.d/vocab.txt", "".join(word + "\n" for word in sorted(vocab, key=vocab.get)))
+
+
 def make_inputs(folder):
     write(f"{folder}/model.yaml", MODEL)
     subprocess.run([sys.executable, f"{harness.SOURCE}/jobs/make_byte_tokenizer.py", f"{folder}/tokenizer"], check=True)
@@ -120,6 +131,7 @@ def make_inputs(folder):
     harness.mpilora("export", "--format", "hf", "--base", base, f"{folder}/hf")
     make_sharded(folder)
     make_vocabulary(folder)
+    make_tokenizers(folder)
     make_gguf(f"{folder}/model.gguf")
 
 

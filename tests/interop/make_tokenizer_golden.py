@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes tests/golden/tokenizer/: a small tokenizer.json trained on the sentences below and what the `tokenizers` library makes of some
-texts with it, under each split pattern. Needs the Python package tokenizers; run by hand, the files are kept in the repository."""
+texts with it, under each split pattern; and small tokenizers of other kinds, as check_tokenizers.py trains them, with ids and decoded texts.
+Needs the Python packages tokenizers and sentencepiece; run by hand, the files are kept in the repository."""
 import json
 import os
 import random
+import tempfile
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -31,6 +33,52 @@ TEXTS = ["", " ", "  ", "\n", " \n", "\n\n  x", "the river", " the  river ", "Th
 PARTS = ["'s", "'S", "'ll", " ", "  ", "\n", "\r\n", "\t", "the", "river", "7", "42", "!", "...", "é", "ж", "海", "🙂", "\u2009", "_", "<|user|>"]
 
 
+KINDS = {"llama": "llama2, added tokens", "llama-first": "llama2, first", "unigram": "unigram, nfkc", "unigram-bytes": "unigram, bytes",
+         "bert": "bert", "wordpiece": "wordpiece, nfd", "words": "words, nfkd", "suffix": "suffix", "prefix": "prefix", "normalizer": "byte-level normalizer",
+         "blank-before": "gpt2, blank before", "scripts": "words, scripts", "ctc": "words, ctc", "previous": "split, merged_with_previous",
+         "next": "split, merged_with_next, inverted", "contiguous": "split, contiguous", "sentencepiece-bpe": "sentencepiece bpe, identity",
+         "sentencepiece-unigram": None}
+RULES = "Ａ\ta\nｆ\tf\nﬁ\tf i\nß\ts s\n½\t1 2\né\te\n　\t \n\u200b\t\n"
+
+
+def charsmap_rules(folder):
+    """A character map of few rules: the usual ones take a quarter of a megabyte."""
+    path = f"{folder}/rules.tsv"
+    with open(path, "w", encoding="utf-8") as file:
+        for rule in RULES.split("\n")[:-1]:
+            source, target = rule.split("\t")
+            file.write("\t".join(" ".join(f"{ord(c):X}" for c in part if part == " " or c != " ") for part in (source, target)) + "\n")
+    return path
+
+
+def make_kinds():
+    """Small tokenizers of many kinds: tests/golden/tokenizer/NAME/ and kinds.json."""
+    import check_tokenizers as check
+    random.seed(5)
+    texts = [text for text in check.make_texts(130) if len(text) < 200]
+    training = check.training_texts
+    check.training_texts = lambda: training()[::9]
+    golden = {"texts": texts, "kinds": {}}
+    for name, kind in KINDS.items():
+        folder = os.path.join(ROOT, name)
+        os.makedirs(folder, exist_ok=True)
+        random.seed(6)
+        with tempfile.TemporaryDirectory() as work:
+            make = check.KINDS[kind] if kind else check.model_file(model_type="unigram", user_defined_symbols=["<user>"], control_symbols=["<sep>"],
+                                                                   vocab_size=400, normalization_rule_tsv=charsmap_rules(work))
+            tokenizer = make(folder)
+        file = os.path.join(folder, "tokenizer.json")
+        if os.path.exists(file):
+            with open(file, encoding="utf-8") as source:
+                data = json.load(source)
+            with open(file, "w", encoding="utf-8") as target:
+                json.dump(data, target, ensure_ascii=False)
+        wanted = check.reference(tokenizer, texts)
+        golden["kinds"][name] = {"ids": [ids for ids, _ in wanted], "decoded": [text for _, text in wanted]}
+    with open(os.path.join(ROOT, "kinds.json"), "w", encoding="ascii") as file:
+        json.dump(golden, file)
+
+
 def main():
     random.seed(4)
     os.makedirs(ROOT, exist_ok=True)
@@ -50,6 +98,7 @@ def main():
         golden["ids"][name] = [tokenizer.encode(text).ids for text in texts]
     with open(os.path.join(ROOT, "golden.json"), "w", encoding="ascii") as file:
         json.dump(golden, file)
+    make_kinds()
 
 
 if __name__ == "__main__":

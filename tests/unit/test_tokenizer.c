@@ -135,6 +135,44 @@ static void ids_equal_the_tokenizers_library(void **state)
     json_decref(golden);
 }
 
+/* Each kind of model and stage: ids and texts as the library has them that it was made with. */
+static void kinds_equal_their_libraries(void **state)
+{
+    (void)state;
+    json_t *golden = json_load_file(golden_path("kinds.json"), JSON_ALLOW_NUL, NULL);
+    json_t *texts = json_object_get(golden, "texts"), *kind, *wanted;
+    const char *name;
+    assert_true(json_object_size(json_object_get(golden, "kinds")) >= 18);
+    json_object_foreach(json_object_get(golden, "kinds"), name, kind)
+    {
+        ml_tokenizer *tokenizer = tokenizer_of(golden_path(name));
+        bool plain = !strncmp(name, "sentencepiece", 13); /* finds no control symbols in text */
+        size_t i;
+        json_array_foreach(json_object_get(kind, "ids"), i, wanted)
+        {
+            const json_t *text = json_array_get(json_object_get(kind, "decoded"), i);
+            ml_ids ids = {0};
+            ml_text back = {0};
+            encodes_to(tokenizer, json_array_get(texts, i), !plain, wanted);
+            json_t *id;
+            size_t j;
+            json_array_foreach(wanted, j, id)
+                assert_int_equal(ml_ids_add(&ids, (int32_t)json_integer_value(id)), ML_OK);
+            assert_int_equal(ml_tokenizer_decode(tokenizer, ids.data, ids.count, &back), ML_OK);
+            /* the others show bytes that are no UTF-8 as U+FFFD */
+            if (!strchr(json_string_value(text), 0xef) &&
+                (back.length != (int64_t)json_string_length(text) ||
+                 memcmp(back.data ? back.data : "", json_string_value(text), (size_t)back.length)))
+                fail_msg("%s: \"%s\" is decoded as \"%.*s\"", name, json_string_value(text),
+                         (int)back.length, back.data);
+            ml_ids_destroy(&ids);
+            ml_text_destroy(&back);
+        }
+        ml_tokenizer_destroy(tokenizer);
+    }
+    json_decref(golden);
+}
+
 static void gpt2_vectors(void **state)
 {
     (void)state;
@@ -209,18 +247,100 @@ static void special_tokens_stay_text_unless_asked_for(void **state)
     ml_tokenizer_destroy(tokenizer);
 }
 
-/* A megabyte without a blank: seconds would mean that the work grows with the square. */
+/* A megabyte without a blank, or of nothing else, or of marks: seconds would mean that the work
+ * grows with the square. */
 static void long_words_take_no_square_time(void **state)
 {
     (void)state;
     enum { LENGTH = 1000000 };
-    ml_tokenizer *tokenizer = tokenizer_of(golden_path("gpt2"));
+    static const char *const names[] = {"gpt2",
+                                        "llama3",
+                                        "llama",
+                                        "unigram",
+                                        "bert",
+                                        "suffix",
+                                        "next",
+                                        "wordpiece",
+                                        "words",
+                                        "blank-before",
+                                        "sentencepiece-bpe",
+                                        "sentencepiece-unigram"};
+    static const char *const parts[] = {"there", " ", "\n", "\u0301\u0323", "<user>", "<"};
     char *bytes = ml_memory_alloc(LENGTH, 1, ML_MEM_OTHER, "test");
-    for (int i = 0; i < LENGTH; i++) bytes[i] = "there"[i % 5];
-    double start = ml_seconds();
-    comes_back(tokenizer, bytes, LENGTH, true);
-    assert_true(ml_seconds() - start < 20);
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        ml_tokenizer *tokenizer = tokenizer_of(golden_path(names[n]));
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+            ml_ids ids = {0};
+            ml_text back = {0};
+            for (size_t i = 0; i < LENGTH; i++) bytes[i] = parts[p][i % strlen(parts[p])];
+            double start = ml_seconds();
+            assert_int_equal(ml_tokenizer_encode(tokenizer, bytes, LENGTH, true, &ids), ML_OK);
+            assert_int_equal(ml_tokenizer_decode(tokenizer, ids.data, ids.count, &back), ML_OK);
+            if (ml_seconds() - start > 20) fail_msg("%s: too slow on \"%s\"", names[n], parts[p]);
+            ml_ids_destroy(&ids);
+            ml_text_destroy(&back);
+        }
+        ml_tokenizer_destroy(tokenizer);
+    }
     ml_memory_free(bytes);
+}
+
+/* 30,000 added tokens, all of one beginning: their number costs no square either. */
+static void many_added_tokens_open_at_once(void **state)
+{
+    (void)state;
+    enum { COUNT = 30000 };
+    json_t *root = json_load_file(golden_path("llama/tokenizer.json"), 0, NULL);
+    json_t *added = json_object_get(root, "added_tokens");
+    for (int i = 0; i < COUNT; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "<extra_%d>", i);
+        json_array_append_new(added,
+                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", 2000 + i,
+                                        "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0,
+                                        "normalized", i % 2, "special", 0));
+    }
+    char *text = json_dumps(root, 0);
+    write_file("tokenizer.json", text);
+    double start = ml_seconds();
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    assert_true(ml_seconds() - start < 5); /* 0.3 s; a sanitizer takes its time */
+    assert_int_equal(ml_tokenizer_size(tokenizer), 2000 + COUNT);
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "<extra_29998>", 13, true, &ids), ML_OK);
+    assert_int_equal(ids.count, 1);
+    assert_int_equal(ids.data[0], 2000 + 29998);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+    free(text);
+    json_decref(root);
+}
+
+/* The text of a base file that an earlier version wrote. */
+static void the_first_version_stays_readable(void **state)
+{
+    (void)state;
+    static const char old[] =
+        "{\"added\":[{\"id\":4,\"special\":true}],\"begin\":-1,\"end\":4,\"format\":"
+        "\"mpilora-tokenizer\",\"merges\":[\"t h\"],\"split\":[\"\\\\p{N}\",\"(?s).+\"],"
+        "\"tokens\":[\"t\",\"h\",\"\\u0120\",\"th\",\"<end>\",null,\"1\"],\"version\":1,"
+        "\"whole_pieces\":false}";
+    static const int32_t wanted[] = {3, 6, 6, 2, 4};
+    ml_tokenizer *tokenizer = NULL;
+    ml_ids ids = {0};
+    ml_text tokenizer_json = {0}, config = {0};
+    int64_t length = (int64_t)strlen(old);
+    assert_int_equal(ml_tokenizer_create(&tokenizer, old, length), ML_OK);
+    assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 4);
+    assert_int_equal(ml_tokenizer_size(tokenizer), 7);
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "th11 <end>", 10, true, &ids), ML_OK);
+    assert_int_equal(ids.count, 5);
+    assert_memory_equal(ids.data, wanted, sizeof wanted);
+    assert_int_equal(ml_tokenizer_to_huggingface(old, length, &tokenizer_json, &config), ML_OK);
+    assert_non_null(strstr(tokenizer_json.data, "\"<end>\""));
+    ml_text_destroy(&tokenizer_json);
+    ml_text_destroy(&config);
+    ml_ids_destroy(&ids);
     ml_tokenizer_destroy(tokenizer);
 }
 
@@ -549,10 +669,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_equal_the_tokenizers_library),
+        cmocka_unit_test(kinds_equal_their_libraries),
         cmocka_unit_test(gpt2_vectors),
         cmocka_unit_test(every_byte_string_comes_back),
         cmocka_unit_test(special_tokens_stay_text_unless_asked_for),
         cmocka_unit_test(long_words_take_no_square_time),
+        cmocka_unit_test_teardown(many_added_tokens_open_at_once, empty_folder),
+        cmocka_unit_test(the_first_version_stays_readable),
         cmocka_unit_test_teardown(vocabulary_and_merges_files, empty_folder),
         cmocka_unit_test_teardown(added_tokens_are_found_by_kind, empty_folder),
         cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),

@@ -53,7 +53,10 @@ ml_status ml_maker_merge(ml_maker *m, const char *merge)
         return ml_fail(ML_INPUT,
                        "merge %zu \"%.80s\" is not two tokens with one blank between them",
                        json_array_size(m->merges), merge);
-    return json_array_append_new(m->merges, json_string(merge)) == 0 ? ML_OK : no_memory();
+    json_t *text = json_string(merge);
+    if (!text)
+        return ml_fail(ML_INPUT, "merge %zu is not valid UTF-8", json_array_size(m->merges));
+    return json_array_append_new(m->merges, text) == 0 ? ML_OK : no_memory();
 }
 
 ml_status ml_maker_split(ml_maker *m, const char *pattern)
