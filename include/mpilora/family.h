@@ -27,7 +27,8 @@ ML_BEGIN_DECLS
 typedef enum ml_role {
     ML_ROLE_EMBED = 1,
     ML_ROLE_POSITION, /* of learned positions */
-    ML_ROLE_NORM1,    /* from here: a tensor of every layer */
+    ML_ROLE_EMBED_NORM,
+    ML_ROLE_NORM1, /* from here: a tensor of every layer */
     ML_ROLE_QKV,
     ML_ROLE_Q_NORM,
     ML_ROLE_K_NORM,
@@ -52,7 +53,7 @@ typedef enum ml_extent {
     ML_EXTENT_MLP,
     ML_EXTENT_GATE_UP, /* gate and up, of a fused target alone */
     ML_EXTENT_VOCAB,
-    ML_EXTENT_CONTEXT
+    ML_EXTENT_CONTEXT /* rows of learned positions */
 } ml_extent;
 
 typedef enum ml_cut { ML_CUT_NONE = 1, ML_CUT_ROWS, ML_CUT_COLS } ml_cut; /* over tp */
@@ -96,6 +97,7 @@ typedef struct ml_family_tensor {
     ml_cut cut;
     ml_storage storage;
     ml_presence present;
+    unsigned places; /* bit p: only where norm_places is p; 0: wherever */
     ml_stored_name hf, gguf;
     const char *peft;   /* module of Hugging Face's model, "@.self_attn.q_proj" */
     const char *target; /* word of method.targets; "" where no adapter goes */
@@ -113,15 +115,23 @@ typedef enum ml_key_kind {
     ML_KEY_CAP,        /* double; null: 0, which is none */
     ML_KEY_INVERSE,    /* double: 1 over what is said */
     ML_KEY_ROOT,       /* double: 1 over the root of what is said */
+    ML_KEY_CHOICE,     /* a flag that chooses between two values of an enumeration */
+    ML_KEY_GROUPED,    /* such a flag that also says that there are groups of heads */
+    ML_KEY_ONE,        /* the same of a number: 1, or 2 */
+    ML_KEY_SINGLE,     /* a flag: int64_t 1; false: 0 */
     ML_KEY_OFF,        /* must be missing, null, false or 0: it changes what a model computes */
     ML_KEY_ON          /* must be missing, null or true */
 } ml_key_kind;
 
+enum { ML_KEY_LEAVE = -1 };
+
 typedef struct ml_family_key {
     const char *key; /* GGUF: behind "<architecture>." */
     ml_key_kind kind;
-    bool required; /* else the defaults' value holds, or what follows from other sizes */
-    size_t field;  /* in ml_model_spec */
+    bool required;    /* else the defaults' value holds, or what follows from other sizes */
+    size_t field;     /* in ml_model_spec */
+    const char *when; /* a flag without which the key says nothing; NULL: it always does */
+    int yes, no;      /* of a choice; ML_KEY_LEAVE: what was chosen before stays */
 } ml_family_key;
 
 /* Where config.json says which layers' attention has a window. Names may be NULL: not heeded. */
@@ -138,8 +148,10 @@ typedef struct ml_window_keys {
 
 /* Where config.json says how rotary positions differ from the usual. */
 typedef struct ml_rope_keys {
-    const char *part; /* the rotated part of a head; beside it "partial_rotary_factor" is known.
-                         NULL: every head is rotated as a whole */
+    const char *part;  /* the rotated part of a head; beside it "partial_rotary_factor" is known.
+                          NULL: every head is rotated as a whole */
+    const char *theta; /* another word for "rope_theta"; NULL: none */
+    bool fixed;        /* nothing is said of it but by the family's keys */
     const char *local_theta; /* of layers with a window, which have a rope of their own; NULL: all
                                 layers have the same */
     bool longrope_alone;     /* every scaling is longrope, whatever it is called */
@@ -162,7 +174,8 @@ typedef struct ml_family_huggingface {
 
 typedef struct ml_family_gguf {
     const char *architecture;
-    bool borrowed; /* it is another family's: this one is known by its config.json alone */
+    bool borrowed; /* it is another family's, or no file has it: this one is known by its
+                      config.json alone */
     const ml_family_key *keys;
     const char *unsaid; /* what the format has no key for, and what is assumed; NULL: nothing */
 } ml_family_gguf;
@@ -176,6 +189,7 @@ struct ml_family {
                                ml_model_spec_complete */
     int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
+    unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */
     const ml_family_tensor *tensors; /* ended by a NULL module */
     ml_family_huggingface hf;
     ml_family_gguf gguf;

@@ -73,7 +73,13 @@ typedef struct ml_attention_shape {
     int64_t window; /* 0: a query sees every key at or before it; w ≥ 1: the last w keys of its
                        path, itself one of them */
     float cap;      /* scores s = scale·q·k become cap·tanh(s/cap); 0: they stay */
+    const float *key_bias; /* [heads] rows b of key_bias_stride: the score of a query at position i
+                              of its path with the key at position j gets b[j] − b[i] (ALiBi). Up
+                              to ML_KEY_BIAS_BEYOND floats behind the last position may be read.
+                              Not with a cap. NULL: none */
+    int64_t key_bias_stride;
 } ml_attention_shape;
+enum { ML_KEY_BIAS_BEYOND = 64 };
 
 /* A norm of the heads of queries or keys, each over its own head_dim elements: RMS, or layer norm
  * where `centred`. */

@@ -2,8 +2,9 @@
  *
  * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from
  * 0; all matrices out × in):
- *   embed.weight [V, d]    position.weight [context, d] (learned positions)    norm.weight,
- *     norm.bias [d]    head.weight [V, d] (untied)
+ *   embed.weight [V, d]    position.weight [context + offset, d] (learned positions)
+ *     embed_norm.weight, .bias [d]    norm.weight, norm.bias [d]    head.weight [V, d] (untied)
+ *     head.bias [V]
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
  *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
  *     layers.N.norm2.weight/.bias   layers.N.norm2_behind.weight
@@ -26,13 +27,13 @@ typedef struct ml_family ml_family; /* family.h */
 
 typedef enum ml_norm_kind { ML_NORM_RMS, ML_NORM_LAYER } ml_norm_kind;
 
-/* Where a layer's norms stand, f attention or the MLP, x the residual stream. Parallel: n is the
- * same for both, or each has its own. */
+/* Where a layer's norms stand, f attention or the MLP, x the residual stream. */
 typedef enum ml_norm_places {
-    ML_NORMS_BEFORE,  /* x += f(norm(x)) */
-    ML_NORMS_BEHIND,  /* x += norm(f(x)) */
-    ML_NORMS_BOTH,    /* x += norm'(f(norm(x))) */
-    ML_NORMS_PARALLEL /* x += attention(n) + MLP(n), n = norm(x) */
+    ML_NORMS_BEFORE,   /* x += f(norm(x)) */
+    ML_NORMS_BEHIND,   /* x += norm(f(x)) */
+    ML_NORMS_BOTH,     /* x += norm'(f(norm(x))) */
+    ML_NORMS_PARALLEL, /* x += attention(n) + MLP(n), n = norm(x) */
+    ML_NORMS_TWIN      /* x += attention(norm(x)) + MLP(norm'(x)) */
 } ml_norm_places;
 
 /* Norms of queries and keys before their rotation, of the kind that the model's others are. */
@@ -42,8 +43,17 @@ typedef enum ml_qk_norm_kind {
     ML_QK_NORM_WIDTH      /* over all heads at once */
 } ml_qk_norm_kind;
 
-/* Rotary: q and k are turned by their position; learned: a vector is added to the embedding. */
-typedef enum ml_positions { ML_POSITIONS_ROTARY, ML_POSITIONS_LEARNED } ml_positions;
+/* Rotary: q and k are turned by their position; learned: a vector is added to the embedding; ALiBi
+ * (Press et al. 2022): the score with the key at position p gets p times the head's slope,
+ * 2^(−8n/c) of head n = 1 … c with c = 2^⌊log2 heads⌋, and 2^(−4(2n − 1)/c) of the n-th head behind
+ * these; scaled: times the attention scale, from slopes and positions rounded to bf16 (Falcon's).
+ */
+typedef enum ml_positions {
+    ML_POSITIONS_ROTARY,
+    ML_POSITIONS_LEARNED,
+    ML_POSITIONS_ALIBI,
+    ML_POSITIONS_ALIBI_SCALED
+} ml_positions;
 
 /* Some of a model's layers, which then are at most ML_LAYER_SET. */
 enum { ML_LAYER_SET = 1024 };
@@ -72,7 +82,8 @@ typedef struct ml_model_spec {
     bool norm_plus_one; /* the weights of norms are 1 + w */
     ml_norm_places norm_places;
     ml_positions positions;
-    double rope_theta; /* of rotary positions */
+    int64_t position_offset; /* learned positions begin with this row of their matrix */
+    double rope_theta;       /* of rotary positions */
     ml_rope_scaling rope_scaling;
     double rope_local_theta; /* of layers with a window, which then have no scaling; 0: the same */
     ml_layer_set unrotated_layers; /* their queries and keys know no positions */
@@ -94,8 +105,17 @@ typedef struct ml_model_spec {
     ml_layer_set full_layers; /* they have no window all the same */
 } ml_model_spec;
 
-/* The words of ml_activation in its order, NULL-ended: in descriptions and base files. */
-extern const char *const ml_activation_words[];
+/* The words of ml_activation, ml_norm_places and ml_positions in their order, NULL-ended: in
+ * descriptions and base files. */
+extern const char *const ml_activation_words[], *const ml_norm_places_words[],
+                                                    *const ml_positions_words[];
+
+/* The slope of ALiBi of one of so many heads.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+double ml_alibi_slope(int64_t heads, int64_t head);
 
 /* Whether a layer is one of those with a window.
  * Shapes: none.

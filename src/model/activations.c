@@ -186,6 +186,10 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
     if (m->spec.positions == ML_POSITIONS_ROTARY) lay_out_rope(m, a, T, c);
+    if (m->spec.positions >= ML_POSITIONS_ALIBI) {
+        a->key_bias_stride = alibi_stride(ml_min(T, m->spec.context));
+        a->key_bias = take_floats(c, m->heads * a->key_bias_stride);
+    }
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
@@ -194,6 +198,8 @@ static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward,
 {
     lay_out_work(m, a, T, backward, work);
     if (backward) lay_out_saved(m, a, T, saved);
+    if (backward && m->has_embed_norm)
+        a->embedded = take(saved, T * m->spec.width, ml_dtype_size(m->dtype));
 }
 
 void ml_model_chunks(const ml_model *m, int64_t tokens, bool backward, int64_t *chunk,
@@ -247,6 +253,7 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     lay_out(m, a, tokens, backward, &saved, &work);
     a->tokens = tokens;
     a->backward = backward;
+    if (a->key_bias) fill_alibi(m, ml_min(tokens, m->spec.context), a->key_bias);
     if (a->rope.cosine)
         fill_rope_tables(&m->spec, ml_min(tokens, m->spec.context), &a->rope, &a->local_rope);
 done:

@@ -77,6 +77,9 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
     case ML_ROLE_HEAD:
         point_linear(m, &m->head, slot);
         return;
+    case ML_ROLE_EMBED_NORM:
+        point_norm(&m->embed_norm, slot);
+        return;
     case ML_ROLE_NORM1:
         point_norm(&layer->norm1, slot);
         return;

@@ -64,6 +64,7 @@ void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_ba
     place_tokens(m, batch);
     embed_forward(m, batch);
     virtual_forward(m, 0, T, batch->token, m->act.x);
+    embed_norm_forward(m, T, false);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         layer_attend(m, l, batch, false);
         store_prompts(m, c, l, slot, &batch->sequences);
@@ -101,6 +102,7 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
         place_rope(m, i, c->length[slot[i]]);
     }
     embed_forward(m, &batch);
+    embed_norm_forward(m, count, false);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
         project_qkv(m, l, &batch, NULL);

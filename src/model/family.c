@@ -7,6 +7,8 @@
 #include "model/families/families.h"
 
 const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
+const char *const ml_norm_places_words[] = {"before", "behind", "both", "parallel", "twin", NULL};
+const char *const ml_positions_words[] = {"rotary", "learned", "alibi", "alibi_scaled", NULL};
 
 #define FAMILY(name) &ml_family_##name,
 static const ml_family *const families[] = {
@@ -80,7 +82,7 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
     case ML_EXTENT_VOCAB:
         return s->vocab;
     case ML_EXTENT_CONTEXT:
-        return s->context;
+        return s->context + s->position_offset;
     }
     return 0;
 }
@@ -94,6 +96,7 @@ int64_t ml_extent_units(const ml_model_spec *s, ml_extent extent)
 
 bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
 {
+    if (row->places && !(row->places >> s->norm_places & 1U)) return false;
     switch (row->present) {
     case ML_PRESENT_ALWAYS:
         return true;

@@ -27,7 +27,9 @@ ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
                                 m->spec.head_dim,
                                 (float)ml_model_attention_scale(&m->spec),
                                 layer_window(m, layer),
-                                (float)m->spec.score_cap};
+                                (float)m->spec.score_cap,
+                                m->act.key_bias,
+                                m->act.key_bias_stride};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)

@@ -55,6 +55,10 @@ typedef struct activations {
     int64_t *key_sequence, *row_key_sequence;
     rope_table rope, local_rope; /* the second NULL where the model has one rope */
     int32_t *rope_row;           /* [T] of the first; NULL: the position */
+    float *key_bias;             /* [heads, key_bias_stride] of ALiBi; NULL: none */
+    int64_t key_bias_stride;
+    void *embedded; /* [T, d] input of the norm behind the embedding, of the model's dtype; NULL:
+                       none */
     void *saved_storage, *work_storage;
 } activations;
 
@@ -73,12 +77,13 @@ struct ml_model {
     int64_t heads, kv_heads; /* of this rank */
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
-    ml_norm final_norm;
+    ml_norm embed_norm, final_norm;
     ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
     int64_t embed_slot, position_slot;
+    bool has_embed_norm;
     void *storage;
     const ml_kernels *kernels;
     ml_activation_mode mode;
@@ -96,7 +101,7 @@ static inline int64_t layer_window(const ml_model *m, int64_t layer)
 
 static inline bool is_parallel(const ml_model *m)
 {
-    return m->spec.norm_places == ML_NORMS_PARALLEL;
+    return m->spec.norm_places == ML_NORMS_PARALLEL || m->spec.norm_places == ML_NORMS_TWIN;
 }
 static inline bool is_normed_behind(const ml_model *m)
 {
@@ -142,8 +147,14 @@ void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, f
 const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch);
 void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv);
 
-/* pass.c: token and position embedding into x. */
+/* alibi.c */
+int64_t alibi_stride(int64_t positions);
+void fill_alibi(const ml_model *m, int64_t positions, float *bias);
+
+/* pass.c: token and position embedding into x, and the norm behind it. What stands for virtual
+ * tokens is added between the two. */
 void embed_forward(ml_model *m, const ml_batch *batch);
+void embed_norm_forward(ml_model *m, int64_t T, bool backward);
 
 /* layer_forward.c, layer_backward.c: the norm of x, in y; x itself where the model has no such
  * norm. */

@@ -70,8 +70,8 @@ void embed_forward(ml_model *m, const ml_batch *batch)
         memset(x, 0, (size_t)d * sizeof *x);
         add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], factor, x);
         if (m->position_slot >= 0)
-            add_row(m, m->position_slot, m->position_first, m->position_count, m->act.position[t],
-                    1.0F, x);
+            add_row(m, m->position_slot, m->position_first, m->position_count,
+                    m->act.position[t] + m->spec.position_offset, 1.0F, x);
     }
     const ml_linear_hook *hook = &m->embed.hook;
     for (chunk c = {.rows = T}; hook->forward && next_chunk(m, &c);) {
@@ -79,6 +79,20 @@ void embed_forward(ml_model *m, const ml_batch *batch)
         hook->forward(hook->self, &pass, NULL, m->act.x + c.first * d);
     }
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, m->act.x, T * d);
+}
+
+/* x ← norm(x), chunk by chunk; with `backward` x as it was is kept. */
+void embed_norm_forward(ml_model *m, int64_t T, bool backward)
+{
+    activations *a = &m->act;
+    int64_t d = m->spec.width;
+    if (!m->has_embed_norm) return;
+    if (backward) save_rows(m, a->embedded, 0, a->x, T * d);
+    for (chunk c = {.rows = T}; next_chunk(m, &c);) {
+        float *x = a->x + c.first * d;
+        norm_forward(m, &m->embed_norm, c.count, x, a->n, a->mean, a->rstd);
+        memcpy(x, a->n, (size_t)(c.count * d) * sizeof *x);
+    }
 }
 
 static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, int64_t count,
@@ -111,7 +125,22 @@ static void embed_backward(ml_model *m, const ml_batch *batch)
                          dx);
         if (m->position_slot >= 0 && m->slots[m->position_slot].gradient)
             add_gradient(m, m->position_slot, m->position_first, m->position_count,
-                         m->act.position[t], 1.0F, dx);
+                         m->act.position[t] + m->spec.position_offset, 1.0F, dx);
+    }
+}
+
+/* a->x: the gradient of what came out → of what went in. The statistics are found again. */
+static void embed_norm_backward(ml_model *m, int64_t T)
+{
+    activations *a = &m->act;
+    int64_t d = m->spec.width;
+    if (!m->has_embed_norm) return;
+    for (chunk c = {.rows = T}; next_chunk(m, &c);) {
+        float *dx = a->x + c.first * d;
+        const float *x = saved_rows(m, a->embedded, c.first * d, a->wide_x, c.count * d);
+        norm_forward(m, &m->embed_norm, c.count, x, a->n, a->mean, a->rstd);
+        norm_backward(m, &m->embed_norm, c.count, x, a->mean, a->rstd, dx, a->n, false);
+        memcpy(dx, a->n, (size_t)(c.count * d) * sizeof *dx);
     }
 }
 
@@ -154,7 +183,7 @@ static bool norm_trains(const ml_norm *norm)
  * has. */
 static int64_t lowest_trained(const ml_model *m)
 {
-    if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
+    if (m->virtual_hook.backward || ml_linear_trains(&m->embed) || norm_trains(&m->embed_norm) ||
         (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
@@ -195,6 +224,7 @@ static void go_back(ml_model *m, const ml_batch *batch)
         layer_backward(m, l, batch, lowest);
     }
     if (lowest != OP_EMBEDDING) return;
+    embed_norm_backward(m, batch->tokens);
     virtual_backward(m, 0, batch);
     embed_backward(m, batch);
 }
@@ -206,6 +236,7 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
     place_tokens(m, batch);
     embed_forward(m, batch);
     virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
+    embed_norm_forward(m, batch->tokens, backward);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         layer_attend(m, l, batch, backward);
         layer_finish(m, l, batch, backward);

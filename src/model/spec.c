@@ -105,15 +105,24 @@ static ml_status check_window(const ml_model_spec *s, ml_status bad)
     return ML_OK;
 }
 
+static bool must_have_bias(const ml_family *f, ml_role role)
+{
+    for (const ml_family_tensor *row = f->tensors; row->module; row++)
+        if (row->bias && row->role == role) return row->present == ML_PRESENT_ALWAYS;
+    return false;
+}
+
 /* What is the same in every model of the family. */
 static ml_status check_features(const ml_model_spec *s, ml_status bad)
 {
     const ml_family *f = s->family;
     const ml_model_spec *own = &f->defaults;
-    if (s->norm != own->norm || s->positions != own->positions || s->gated != own->gated ||
-        s->qk_norm_kind != own->qk_norm_kind || s->norm_plus_one != own->norm_plus_one ||
-        s->norm_places != own->norm_places || s->embed_root != own->embed_root ||
-        s->rope_neighbours != own->rope_neighbours)
+    unsigned places = f->norm_places ? f->norm_places : 1U << own->norm_places,
+             positions = f->positions ? f->positions : 1U << own->positions;
+    if (s->norm != own->norm || s->gated != own->gated || s->qk_norm_kind != own->qk_norm_kind ||
+        s->norm_plus_one != own->norm_plus_one || s->embed_root != own->embed_root ||
+        s->rope_neighbours != own->rope_neighbours || s->position_offset != own->position_offset ||
+        !(places >> s->norm_places & 1U) || !(positions >> s->positions & 1U))
         return ml_fail(bad, "model: norms, positions or MLP are not those of the %s family",
                        f->title);
     if (f->plain_heads && s->kv_heads != s->heads)
@@ -128,10 +137,16 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        f->title, s->width, s->heads, s->head_dim);
     if (own->qk_norm && !s->qk_norm)
         return ml_fail(bad, "model: queries and keys of the %s family have norms", f->title);
-    if ((own->qkv_bias && !s->qkv_bias) || (own->o_bias && !s->o_bias) ||
-        (own->mlp_bias && !s->mlp_bias))
+    if ((!s->qkv_bias && must_have_bias(f, ML_ROLE_QKV)) ||
+        (!s->o_bias && must_have_bias(f, ML_ROLE_O)) ||
+        (!s->mlp_bias && must_have_bias(f, ML_ROLE_UP)))
         return ml_fail(bad, "model: %s of the %s family has a bias",
-                       own->o_bias ? "every linear layer" : "each of q, k and v", f->title);
+                       own->o_bias     ? "every linear layer"
+                       : own->qkv_bias ? "each of q, k and v"
+                                       : "the MLP",
+                       f->title);
+    if (s->positions >= ML_POSITIONS_ALIBI && s->score_cap > 0.0)
+        return ml_fail(bad, "model: ALiBi and score_cap together are not supported");
     return ML_OK;
 }
 

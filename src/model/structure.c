@@ -106,6 +106,7 @@ static void add_slots(ml_model *m)
         ml_model_tensor_at(&m->spec, i, &t);
         if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->nslots;
         if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
+        m->has_embed_norm |= t.row->role == ML_ROLE_EMBED_NORM;
         add_slot(m, &t);
     }
 }
@@ -144,8 +145,9 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     m->kv_heads = spec->kv_heads / tp;
     m->vocab_first = ml_part_start(spec->vocab, tp, tp_rank);
     m->vocab_count = ml_part_count(spec->vocab, tp, tp_rank);
-    m->position_first = ml_part_start(spec->context, tp, tp_rank);
-    m->position_count = ml_part_count(spec->context, tp, tp_rank);
+    int64_t positions = ml_extent_size(spec, ML_EXTENT_CONTEXT);
+    m->position_first = ml_part_start(positions, tp, tp_rank);
+    m->position_count = ml_part_count(positions, tp, tp_rank);
     ML_NEW(m->layers, spec->layers, ML_MEM_OTHER, "layers");
     for (int64_t l = 0; l < spec->layers; l++) describe_layer(m, l);
     describe_ends(m);

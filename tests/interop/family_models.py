@@ -8,6 +8,7 @@ import os
 import struct
 
 import gguf_models
+import gpt_models
 import reference_models as reference
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "families.json")
@@ -91,7 +92,7 @@ MODELS = {
     "cohere": {"architectures": ["CohereForCausalLM"], "attention_bias": True, "use_qk_norm": True, "logit_scale": 0.4},
     "glm4": {"architectures": ["Glm4ForCausalLM"], "head_dim": 16, "attention_bias": True, "partial_rotary_factor": 0.5},
 }
-MODELS = {name: COMMON | {"model_type": name} | config for name, config in MODELS.items()}
+MODELS = {name: COMMON | {"model_type": name} | config for name, config in MODELS.items()} | gpt_models.MODELS
 LORA = {**reference.DEFAULTS, "targets": ["all"], "steps": 10}
 FULL = {**reference.DEFAULTS, "method": "full", "lr": 1e-3, "steps": 5}
 PROMPTS = [[5, 17, 3], [60, 2, 9, 44, 1, 13, 80, 7, 7, 3]]
@@ -119,7 +120,7 @@ def coarse(values):
 def tensors(name, shapes):
     t = reference.Tensors(name)
     for key, shape in shapes.items():
-        if "norm" in key and key.endswith(".weight"):
+        if ("norm" in key or ".ln_" in key) and key.endswith(".weight"):
             t.add(key, shape, 0.5, 0.0 if is_plus_one(name) else 1.0)
             if is_plus_one(name):
                 t[key] = (shape, coarse(t[key][1]))
@@ -135,18 +136,19 @@ def write_model(directory, name, shapes):
 
 
 def adapted(shapes):
-    """Modules of the first layer, by their names in it, with every linear weight."""
-    first = "model.layers.0."
-    return [key.removeprefix(first).removesuffix(".weight") for key, shape in shapes.items() if key.startswith(first) and "norm" not in key and len(shape) == 2]
+    """(prefix of the layers, modules of the first layer by their names in it), those with a linear weight."""
+    first = next(key for key in shapes if ".0." in key).split(".0.")[0]
+    inside = [key.removeprefix(f"{first}.0.") for key, shape in shapes.items() if key.startswith(f"{first}.0.") and len(shape) == 2]
+    return first, [key.removesuffix(".weight") for key in inside]
 
 
 def write_adapter(directory, name, shapes):
     """A and B of every linear layer, none of them zero."""
     os.makedirs(directory)
-    modules, t = adapted(shapes), reference.Tensors(f"{name}:adapter")
-    for layer in range(MODELS[name]["num_hidden_layers"]):
+    (layers, modules), t = adapted(shapes), reference.Tensors(f"{name}:adapter")
+    for layer in range(COMMON["num_hidden_layers"]):
         for module in modules:
-            path = f"model.layers.{layer}.{module}"
+            path = f"{layers}.{layer}.{module}"
             outputs, inputs = shapes[f"{path}.weight"]
             t.add(f"base_model.model.{path}.lora_A.weight", [LORA["rank"], inputs], 0.2)
             t.add(f"base_model.model.{path}.lora_B.weight", [outputs, LORA["rank"]], 0.05)
@@ -220,6 +222,8 @@ def metadata(name):
 
 def gguf_contents(name, shapes):
     """(architecture, metadata, tensors) as llama.cpp's converter lays them out."""
+    if name in gpt_models.MODELS:
+        return gpt_models.gguf_contents(name, tensors(name, shapes), golden()[name]["gguf"])
     config, out = MODELS[name], {}
     for theirs, (shape, data) in tensors(name, shapes).items():
         if name in PAIRED and (".q_proj" in theirs or ".k_proj" in theirs):

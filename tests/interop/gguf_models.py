@@ -81,7 +81,7 @@ def write_file(path, architecture, metadata, tensors):
         if isinstance(value, str):
             pairs += struct.pack("<I", 8) + text(value)
         else:
-            kind, code = (4, "I") if isinstance(value, int) else (6, "f")
+            kind, code = (7, "?") if isinstance(value, bool) else (4, "I") if isinstance(value, int) else (6, "f")
             pairs += struct.pack(f"<I{code}", kind, value)
     for stored, (shape, values) in tensors.items():
         infos += text(stored) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), 0, len(data))

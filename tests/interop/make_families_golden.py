@@ -7,11 +7,13 @@ import os
 import sys
 import tempfile
 
+import gguf
 import peft
 import torch
 import transformers
 
 import family_models as families
+import gpt_models
 import make_golden
 import torch_side
 
@@ -21,7 +23,16 @@ def shapes_of(name):
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     tied = config.tie_word_embeddings
-    return {key: list(value.shape) for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
+    names = {"lm_head.weight": "embed_out.weight"} if config.model_type == "gpt_neox" else {}  # what transformers writes
+    return {names.get(key, key): list(value.shape) for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
+
+
+def gguf_names(name, shapes):
+    """Where the gguf package puts the tensors of GPT's kin."""
+    kind = families.MODELS[name]["model_type"]
+    numbers = {word: number for number, word in gguf.MODEL_ARCH_NAMES.items()}
+    known = gguf.get_tensor_name_map(numbers[gpt_models.ARCHITECTURE.get(kind, kind)], 3)
+    return {key: known.get_name(key.removeprefix("transformer.") if kind == "bloom" else key, try_suffixes=(".weight", ".bias")) for key in shapes}
 
 
 def load(folder, name, shapes):
@@ -29,7 +40,7 @@ def load(folder, name, shapes):
     if not os.path.exists(directory):
         families.write_model(directory, name, shapes)
     kind = getattr(transformers, families.MODELS[name]["architectures"][0])
-    model, report = kind.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    model, report = kind.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa" if name in gpt_models.SDPA else "eager", output_loading_info=True)
     assert not report["unexpected_keys"] and not report["missing_keys"], report
     return model.eval()
 
@@ -55,6 +66,8 @@ def make(name):
         adapted = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
         made["lora"] = make_golden.curve(adapted, families.LORA, families.LORA["steps"], make_golden.adamw)
         made["full"] = make_golden.curve(load(folder, name, shapes), families.FULL, families.FULL["steps"], make_golden.adamw)
+    if name in gpt_models.MODELS and name not in gpt_models.UNKNOWN:
+        made["gguf"] = gguf_names(name, shapes)
     print(f"{name}: base {made['base_loss']:.4f}, LoRA {made['lora']['loss'][0]:.4f} -> {made['lora']['loss'][-1]:.4f}, greedy {made['greedy'][0][:6]}")
     return made
 

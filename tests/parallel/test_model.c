@@ -10,7 +10,7 @@ static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 30 };
+enum { CASES = 38 };
 
 static fixture_options case_number(int c)
 {
@@ -49,6 +49,14 @@ static fixture_options case_number(int c)
         {.family = &ml_family_llama,
          .method = ML_METHOD_LORA_PREFIX_KV,
          .targets = ML_TARGET_Q | ML_TARGET_K},
+        {.family = &ml_family_gpt_neox, .targets = gpt2_all},
+        {.family = &ml_family_gpt_neox, .method = ML_METHOD_FULL},
+        {.family = &ml_family_bloom, .targets = gpt2_all},
+        {.family = &ml_family_bloom, .method = ML_METHOD_FULL},
+        {.family = &ml_family_bloom, .method = ML_METHOD_PREFIX_EMBED},
+        {.family = &ml_family_opt, .method = ML_METHOD_FULL},
+        {.family = &ml_family_phi, .method = ML_METHOD_FULL},
+        {.family = &ml_family_gptj, .targets = ML_TARGET_Q | ML_TARGET_FC},
     };
     return cases[c];
 }

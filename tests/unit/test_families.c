@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "model/families/families.h"
@@ -183,6 +184,19 @@ static void descriptions_have_the_published_sizes(void **state)
     }
 }
 
+/* The powers of the paper for 8 heads; 12 heads have four more between them (BLOOM, transformers).
+ */
+static void slopes_of_alibi(void **state)
+{
+    (void)state;
+    for (int64_t head = 0; head < 8; head++) {
+        double expected = ldexp(1.0, (int)(-1 - head));
+        assert_true(ml_alibi_slope(8, head) == expected && ml_alibi_slope(12, head) == expected);
+    }
+    for (int64_t n = 0; n < 4; n++)
+        assert_true(fabs(ml_alibi_slope(12, 8 + n) - pow(2.0, -0.5 - (double)n)) < 1e-15);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +204,7 @@ int main(void)
         cmocka_unit_test(older_files_open),
         cmocka_unit_test(unknown_features_are_refused),
         cmocka_unit_test(features_come_back),
+        cmocka_unit_test(slopes_of_alibi),
         cmocka_unit_test(descriptions_have_the_published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

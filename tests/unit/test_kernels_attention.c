@@ -16,12 +16,16 @@ enum { T_MOST = 400, GAP = 3, WITH_WINDOWS = 2 /* of the shapes: the reference i
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
 static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
+enum { BIASED_HEADS = 4, BIAS_STRIDE = T_MOST + ML_KEY_BIAS_BEYOND };
+static float key_bias[BIASED_HEADS * BIAS_STRIDE]; /* filled in main */
 static const ml_attention_shape shapes[] = {
-    {2, 2, 64, 0.125f, 0, 0},
-    {4, 2, 10, 0.3f, 0, 0.8f},
-    {3, 1, 80, 0.11f, 0, 0},
-    {2, 1, 8, 0.35f, 0, 2},
-    {1, 1, 256, 0.0625f, 0, 50}}; /* with caps, and without */
+    {2, 2, 64, 0.125f, 0, 0, NULL, 0},
+    {4, 2, 10, 0.3f, 0, 0.8f, NULL, 0},
+    {3, 1, 80, 0.11f, 0, 0, NULL, 0},
+    {2, 1, 8, 0.35f, 0, 2, NULL, 0},
+    {1, 1, 256, 0.0625f, 0, 50, NULL, 0},
+    {4, 2, 10, 0.3f, 0, 0, key_bias, BIAS_STRIDE}}; /* with caps, with a bias, and without */
+enum { CAPPED = 1, BIASED = 5 };
 /* One key, less than a block, a block and one beside it, several; in `trees` shorter and longer
  * than what is shared; the last one no path outgrows. */
 static const int64_t windows[] = {0, 1, 2, 17, 63, 64, 65, 130, 200, T_MOST};
@@ -147,12 +151,15 @@ static void wide_window_is_none(const ml_kernels *k, const ml_attention_shape *s
     release(&wide);
 }
 
-static double score(const ml_attention_shape *s, const tensors *t, int64_t query, int64_t key)
+/* Of head 0; own, position: of the query and of the key on the path. */
+static double score(const ml_attention_shape *s, const tensors *t, int64_t query, int64_t key,
+                    int64_t own, int64_t position)
 {
     double sum = 0;
     for (int64_t c = 0; c < s->head_dim; c++)
         sum += (double)t->q[query * t->ldq + c] * (double)t->k[key * t->ldkv + c];
     double plain = (double)s->scale * sum, cap = (double)s->cap;
+    if (s->key_bias) plain += (double)s->key_bias[position] - (double)s->key_bias[own];
     return cap > 0 ? cap * tanh(plain / cap) : plain;
 }
 
@@ -169,7 +176,7 @@ static void reference_is_the_definition(const ml_attention_shape *s, const ml_se
             for (int64_t j = 0; j <= i; j++) {
                 if (s->window > 0 && j <= i - s->window) continue;
                 int64_t key = ml_sequences_row(sequences, q, j);
-                double e = exp(score(s, &t, row, key));
+                double e = exp(score(s, &t, row, key, i, j));
                 sum += e;
                 first_of_o += e * (double)t.v[key * t.ldkv];
             }
@@ -183,9 +190,9 @@ static void reference_is_the_definition(const ml_attention_shape *s, const ml_se
 static void test_reference_is_the_definition(void **state)
 {
     (void)state;
-    ml_attention_shape s = shapes[1];
-    for (size_t i = 0; i < COUNT(windows); i++) {
-        s.window = windows[i];
+    for (size_t i = 0; i < 2 * COUNT(windows); i++) {
+        ml_attention_shape s = shapes[i % 2 ? BIASED : CAPPED];
+        s.window = windows[i / 2];
         reference_is_the_definition(&s, &packed);
         reference_is_the_definition(&s, &trees);
     }
@@ -196,7 +203,7 @@ static void test_reference_is_the_definition(void **state)
 static void trees_are_sequences_written_out(int64_t window)
 {
     enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
-    const ml_attention_shape s = {4, 2, 10, 0.3f, window, 0.8f};
+    const ml_attention_shape s = {4, 2, 10, 0.3f, window, 0.8f, NULL, 0};
     const ml_kernels *k = ml_kernels_reference();
     int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim,
                               KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
@@ -348,6 +355,10 @@ static void test_many_threads(void **state)
 
 int main(void)
 {
+    for (int64_t head = 0; head < BIASED_HEADS; head++)
+        for (int64_t p = 0; p < BIAS_STRIDE; p++)
+            key_bias[head * BIAS_STRIDE + p] =
+                (float)p / (float)(2 << head) + (float)((p * 7 + head) % 5);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_thread),
                                        cmocka_unit_test(test_many_threads),
                                        cmocka_unit_test(test_undeclared_length),

@@ -262,7 +262,9 @@ static void activations(bench *s)
     }
 }
 
-static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0, 0};
+enum { BIAS_STRIDE = T + ML_KEY_BIAS_BEYOND };
+static float key_bias[HEADS * BIAS_STRIDE];
+static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0, 0, NULL, 0};
 static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
 static const ml_sequences packed = {3, starts, shared};
 
@@ -291,6 +293,12 @@ static void attention(bench *s)
         attention_shape.cap = i % 2 ? 0.7f : 0;
         attention_with(s, windows[i]);
     }
+    for (int64_t i = 0; i < HEADS * BIAS_STRIDE; i++) key_bias[i] = 0.3f * (float)(i % 7);
+    attention_shape.cap = 0;
+    attention_shape.key_bias = key_bias;
+    attention_shape.key_bias_stride = BIAS_STRIDE;
+    attention_with(s, 0);
+    attention_shape.key_bias = NULL;
 }
 
 enum { SMOOTHING_PERCENT = 10 };

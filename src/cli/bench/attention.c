@@ -52,8 +52,11 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
                                         .heads = o->heads,
                                         .kv_heads = o->kv_heads};
     int64_t count = (o->tokens + o->length - 1) / o->length;
-    a->shape = (ml_attention_shape){
-        o->heads, o->kv_heads, o->head_dim, 1 / sqrtf((float)o->head_dim), o->window, 0};
+    a->shape = (ml_attention_shape){.heads = o->heads,
+                                    .kv_heads = o->kv_heads,
+                                    .head_dim = o->head_dim,
+                                    .scale = 1 / sqrtf((float)o->head_dim),
+                                    .window = o->window};
     ML_TRY(ml_kernels_create(&a->k, &options));
     for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");

@@ -95,7 +95,8 @@ static void run_attention(const lab *l, const probe *p)
 {
     const ml_kernels *k = l->k[ML_BF16];
     int64_t start[1024 / 64 + 1], count = p->T / p->m, q = p->n, width = 3 * q;
-    const ml_attention_shape shape = {HEADS, HEADS, HEAD_DIM, 0.125F, 0, 0};
+    const ml_attention_shape shape = {
+        .heads = HEADS, .kv_heads = HEADS, .head_dim = HEAD_DIM, .scale = 0.125F};
     for (int64_t i = 0; i <= count; i++) start[i] = i * p->m;
     const ml_sequences s = {count, start, NULL};
     if (p->kind == ML_COST_ATTENTION_FORWARD)

@@ -72,6 +72,12 @@ ML_INLINE bool on_edge(const ml_attention_shape *shape, block queries, block key
     return shape->window > 0 && window_reach(shape, queries, keys) < queries.rows;
 }
 
+/* The bias of a head at the positions of a block. */
+ML_INLINE const float *key_bias(const ml_attention_shape *shape, int64_t head, block of)
+{
+    return shape->key_bias + head * shape->key_bias_stride + of.position;
+}
+
 /* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then
  * those before it on the path, the nearest sequence first. */
 typedef struct key_walk {

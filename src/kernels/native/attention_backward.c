@@ -80,6 +80,17 @@ ML_INLINE void capped_row(int64_t n, float scale, float cap, float lse, float do
     }
 }
 
+/* The same of scores with a bias of their keys; own: that of the query. */
+ML_INLINE void biased_row(int64_t n, float scale, const float *bias, float own, float lse,
+                          float dot, float *p, float *ds)
+{
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = ml_native_exp_small(scale * p[j] + (bias[j] - own) - lse);
+        ds[j] = scale * p[j] * (ds[j] - dot);
+    }
+}
+
 /* P and dS of a pair of blocks, from the loaded keys; queries and d_out are loaded here. */
 static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
 {
@@ -102,7 +113,10 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
         int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
-        if (c->shape->cap > 0)
+        if (c->shape->key_bias)
+            biased_row(end, scale, key_bias(c->shape, head, keys),
+                       key_bias(c->shape, head, queries)[i], lse[i], dot[i], p, ds);
+        else if (c->shape->cap > 0)
             capped_row(end, scale, c->shape->cap, lse[i], dot[i], p, ds);
         else
             plain_row(end, scale, lse[i], dot[i], p, ds);

@@ -14,10 +14,11 @@ typedef struct running {
     float top, sum;
 } running;
 
-/* Adds the keys of one block to o (not yet divided by the sum). */
+/* Adds the keys of one block to o (not yet divided by the sum). bias: theirs, or NULL; own: the
+ * query's. */
 static void decode_block(const ml_attention_shape *shape, int64_t keys, const int32_t *row,
-                         const float *q, const float *key, const float *value, int64_t ldkv,
-                         running *r, float *o)
+                         const float *bias, float own, const float *q, const float *key,
+                         const float *value, int64_t ldkv, running *r, float *o)
 {
     float p[BLOCK];
     int64_t h = shape->head_dim;
@@ -26,6 +27,7 @@ static void decode_block(const ml_attention_shape *shape, int64_t keys, const in
 #pragma omp simd
         for (int64_t j = 0; j < keys; j++) p[j] = shape->cap * ml_native_tanh(p[j] / shape->cap);
     }
+    for (int64_t j = 0; bias && j < keys; j++) p[j] += bias[j] - own;
     float top = ml_native_max(keys, p), keep;
     top = top > r->top ? top : r->top;
     keep = ml_native_exp(r->top - top);
@@ -51,12 +53,14 @@ void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *
 #pragma omp parallel for schedule(static) if ((n - first) * shape->heads * h >= ML_PARALLEL_FROM)
     for (int64_t head = 0; head < shape->heads; head++) {
         float *out = o + head * h;
+        const float *bias =
+            shape->key_bias ? shape->key_bias + head * shape->key_bias_stride : NULL;
         running r = {-1e30f, 0};
         for (int64_t x = 0; x < h; x++) out[x] = 0;
         int64_t at = head / group * h;
         for (int64_t j = first; j < n; j += BLOCK)
-            decode_block(shape, ml_min(BLOCK, n - j), row + j, q + head * h, key + at, value + at,
-                         ldkv, &r, out);
+            decode_block(shape, ml_min(BLOCK, n - j), row + j, bias ? bias + j : NULL,
+                         bias ? bias[n - 1] : 0, q + head * h, key + at, value + at, ldkv, &r, out);
         for (int64_t x = 0; x < h; x++) out[x] /= r.sum;
     }
 }

@@ -99,6 +99,17 @@ static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
     memcpy(s->sum, sum, sizeof sum);
 }
 
+/* scores += bias of each key − that of each query. */
+static void bias_scores(const float *key, const float *query, bool diagonal, int64_t keys,
+                        int64_t n, float *scores)
+{
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = scores + j * BLOCK, own = key[j];
+#pragma omp simd
+        for (int64_t i = first_query(diagonal, j); i < n; i++) row[i] += own - query[i];
+    }
+}
+
 static void key_block(const call *c, const space *s, block queries, block keys, int64_t head,
                       bool first)
 {
@@ -111,6 +122,9 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
      s->queries, BLOCK, s->scores, BLOCK, false);
     if (c->shape->cap > 0) cap_scores(c->shape->cap, diagonal, keys.rows, n, s->scores);
+    if (c->shape->key_bias)
+        bias_scores(key_bias(c->shape, head, keys), key_bias(c->shape, head, queries), diagonal,
+                    keys.rows, n, s->scores);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
     if (on_edge(c->shape, queries, keys))
         mask_window(window_reach(c->shape, queries, keys), keys.rows, n, s->scores);

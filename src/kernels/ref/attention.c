@@ -1,8 +1,9 @@
 /* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T
  * × T matrix is needed.
- *   s_ij = scale·q_i·k_j, or cap·tanh of it/cap,  p_ij = exp(s_ij − lse_i),  o_i = Σ_j p_ij·v_j
- * over the j at or before i on its path, with a window w those with j > i − w D_i = dO_i·o_i, ds_ij
- * = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i, dv_j = Σ p_ij·dO_i */
+ *   s_ij = scale·q_i·k_j + b_j − b_i, or cap·tanh of scale·q_i·k_j/cap,  p_ij = exp(s_ij − lse_i)
+ *   o_i = Σ_j p_ij·v_j over the j at or before i on its path, with a window w those with j > i − w
+ *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
+ *     dv_j = Σ p_ij·dO_i */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
@@ -20,6 +21,7 @@ typedef struct keys {
     const ml_sequences *sequences;
     int64_t sequence, first, n;
     const int32_t *row;
+    const float *bias; /* by position, of the head; NULL: none */
 } keys;
 
 static int64_t key_row(const keys *k, int64_t j)
@@ -34,9 +36,13 @@ static double capped(const ml_attention_shape *shape, double score)
     return cap > 0 ? cap * tanh(score / cap) : score;
 }
 
-static double score_of(const ml_attention_shape *shape, const float *q, const float *key)
+/* The score of a query, at position n − 1, with the key at position j. */
+static double score_of(const ml_attention_shape *shape, const keys *keys, int64_t j, const float *q,
+                       const float *key, int64_t ldkv)
 {
-    return capped(shape, (double)shape->scale * dot(shape->head_dim, q, key));
+    double score = (double)shape->scale * dot(shape->head_dim, q, key + key_row(keys, j) * ldkv);
+    if (!shape->key_bias) return capped(shape, score);
+    return score + (double)keys->bias[j] - (double)keys->bias[keys->n - 1];
 }
 
 /* One query; lse may be NULL. */
@@ -45,24 +51,28 @@ static void attend_forward(const ml_attention_shape *shape, const keys *keys, co
 {
     double top = -INFINITY, sum = 0;
     int64_t first = keys->first, n = keys->n, h = shape->head_dim;
-    for (int64_t j = first; j < n; j++)
-        top = fmax(top, score_of(shape, q, key + key_row(keys, j) * ldkv));
-    for (int64_t j = first; j < n; j++)
-        sum += exp(score_of(shape, q, key + key_row(keys, j) * ldkv) - top);
+    for (int64_t j = first; j < n; j++) top = fmax(top, score_of(shape, keys, j, q, key, ldkv));
+    for (int64_t j = first; j < n; j++) sum += exp(score_of(shape, keys, j, q, key, ldkv) - top);
     for (int64_t c = 0; c < h; c++) o[c] = 0;
     for (int64_t j = first; j < n; j++) {
         int64_t row = key_row(keys, j);
-        double p = exp(score_of(shape, q, key + row * ldkv) - top) / sum;
+        double p = exp(score_of(shape, keys, j, q, key, ldkv) - top) / sum;
         for (int64_t c = 0; c < h; c++) o[c] += (float)(p * (double)value[row * ldkv + c]);
     }
     if (lse) *lse = (float)(top + log(sum));
 }
 
+static const float *bias_of(const ml_attention_shape *shape, int64_t head)
+{
+    return shape->key_bias ? shape->key_bias + head * shape->key_bias_stride : NULL;
+}
+
 static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequences, int64_t s,
-                    int64_t row)
+                    int64_t head, int64_t row)
 {
     int64_t position = ml_sequences_shared(sequences, s) + row - sequences->start[s];
-    return (keys){sequences, s, ml_attention_first(shape, position), position + 1, NULL};
+    return (keys){sequences,    s,    ml_attention_first(shape, position),
+                  position + 1, NULL, bias_of(shape, head)};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
@@ -76,7 +86,7 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(shape, sequences, s, i);
+                const keys keys = keys_of(shape, sequences, s, head, i);
                 int64_t kv = head / group * h;
                 attend_forward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                o + i * ldo + head * h, lse + head * T + i);
@@ -94,7 +104,7 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys, c
     for (int64_t c = 0; c < h; c++) dq[c] = 0;
     for (int64_t j = keys->first; j < keys->n; j++) {
         int64_t row = key_row(keys, j);
-        double score = score_of(shape, q, key + row * ldkv), p = exp(score - (double)lse);
+        double score = score_of(shape, keys, j, q, key, ldkv), p = exp(score - (double)lse);
         double ds = p * (dot(h, d_o, value + row * ldkv) - D) * scale;
         double turn = shape->cap > 0 ? score / (double)shape->cap : 0; /* tanh */
         ds *= 1 - turn * turn;
@@ -120,7 +130,7 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(shape, sequences, s, i);
+                const keys keys = keys_of(shape, sequences, s, head, i);
                 int64_t kv = head / group * h;
                 attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                 o + i * ldo + head * h, lse[head * T + i],
@@ -135,10 +145,14 @@ static void attention_decode(const ml_kernels *k, const ml_attention_shape *shap
 {
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
-    const keys keys = {.first = ml_attention_first(shape, n - 1), .n = n, .row = row};
-    for (int64_t head = 0; head < shape->heads; head++)
+    for (int64_t head = 0; head < shape->heads; head++) {
+        const keys keys = {.first = ml_attention_first(shape, n - 1),
+                           .n = n,
+                           .row = row,
+                           .bias = bias_of(shape, head)};
         attend_forward(shape, &keys, q + head * h, key + head / group * h, value + head / group * h,
                        ldkv, o + head * h, NULL);
+    }
 }
 
 void ml_reference_attention(ml_kernels *table)

@@ -187,4 +187,56 @@
         .types = "layer_types", .default_size = 4096, .default_first_layer = 28                   \
     }
 
+/* ---- GPT's kin -------------------------------------------------------------------------------
+ *
+ * Linear layers with biases, layer norms whose places differ from model to model. */
+#define PLACE(name) (1U << ML_NORMS_##name)
+
+/* Weight and bias of a layer norm, in models with these norm_places (0: all). */
+#define LAYER_NORM_ROW(bias_, suffix, places_, module_, role_, hf_, gguf_)                    \
+    {                                                                                         \
+        .module = module_, .bias = bias_, .role = ML_ROLE_##role_, .rows = ML_EXTENT_WIDTH,   \
+        .cols = ML_EXTENT_ONE, .cut = ML_CUT_NONE, .storage = ML_STORED_FP32,                 \
+        .present = ML_PRESENT_ALWAYS, .places = places_, .hf = {hf_ suffix, ML_LAYOUT_PLAIN}, \
+        .gguf = {gguf_ suffix, ML_LAYOUT_PLAIN}, .peft = hf_, .target = ""                    \
+    }
+#define LAYER_NORM(places, module, role, hf, gguf)                    \
+    LAYER_NORM_ROW(false, ".weight", places, module, role, hf, gguf), \
+        LAYER_NORM_ROW(true, ".bias", places, module, role, hf, gguf)
+
+/* q, k and v, apart or in one tensor: their stored names (PEFT's names too) and layouts. */
+#define GPT_QKV(biased, q, k, v, layout, gguf_q, gguf_k, gguf_v, gguf_layout)          \
+    WEIGHT("attn.q", QKV, QUERIES, WIDTH, ROWS, q, layout, gguf_q, gguf_layout, "q"),  \
+        WEIGHT("attn.k", QKV, KEYS, WIDTH, ROWS, k, layout, gguf_k, gguf_layout, "k"), \
+        WEIGHT("attn.v", QKV, KEYS, WIDTH, ROWS, v, layout, gguf_v, gguf_layout, "v"), \
+        BIAS_LAYOUT("attn.q", QUERIES, biased, q, layout, gguf_q, gguf_layout),        \
+        BIAS_LAYOUT("attn.k", KEYS, biased, k, layout, gguf_k, gguf_layout),           \
+        BIAS_LAYOUT("attn.v", KEYS, biased, v, layout, gguf_v, gguf_layout)
+#define BIAS_LAYOUT(module, rows, biased, hf, hf_layout, gguf, gguf_layout)                    \
+    FAMILY_ROW(module, true, QKV, rows, ONE, ROWS, FP32, biased, hf, ".bias", hf_layout, gguf, \
+               gguf_layout, "")
+/* The same as one tensor, whose rows go by key/value heads, and in GGUF file as [Q; K; V]. */
+#define GPT_FUSED_QKV(biased, hf)                                                          \
+    GPT_QKV(biased, hf, hf, hf, GROUPED, "@.attn_qkv", "@.attn_qkv", "@.attn_qkv", PLAIN), \
+        FUSED("attn.qkv", QKV, QKV, WIDTH, hf, GROUPED, "@.attn_qkv", PLAIN, "qkv")
+#define GPT_O(biased, hf)                                                              \
+    WEIGHT("attn.o", O, WIDTH, QUERIES, COLS, hf, PLAIN, "@.attn_output", PLAIN, "o"), \
+        BIAS("attn.o", O, WIDTH, NONE, biased, hf, "@.attn_output", PLAIN)
+#define GPT_MLP(biased, fc, proj)                                                             \
+    WEIGHT("mlp.fc", UP, MLP, WIDTH, ROWS, fc, PLAIN, "@.ffn_up", PLAIN, "fc"),               \
+        BIAS("mlp.fc", UP, MLP, ROWS, biased, fc, "@.ffn_up", PLAIN),                         \
+        WEIGHT("mlp.proj", DOWN, WIDTH, MLP, COLS, proj, PLAIN, "@.ffn_down", PLAIN, "proj"), \
+        BIAS("mlp.proj", DOWN, WIDTH, NONE, biased, proj, "@.ffn_down", PLAIN)
+/* An untied head's bias. */
+#define HEAD_BIAS(hf, gguf) BIAS("head", HEAD, VOCAB, ROWS, ALWAYS, hf, gguf, PLAIN)
+
+/* A flag that chooses, and one that says both biases of a layer. */
+#define CHOICE(key_, kind_, name, yes_, no_)                                                      \
+    {                                                                                             \
+        .key = key_, .kind = ML_KEY_##kind_, .field = offsetof(ml_model_spec, name), .yes = yes_, \
+        .no = no_                                                                                 \
+    }
+#define ALL_BIASES(key) KEY(key, FLAG, qkv_bias), KEY(key, FLAG, o_bias), KEY(key, FLAG, mlp_bias)
+#define GPT_BIASED .qkv_bias = true, .o_bias = true, .mlp_bias = true
+
 #endif

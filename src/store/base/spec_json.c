@@ -24,10 +24,8 @@ typedef struct field {
     bool newer; /* files of the first version lack it */
 } field;
 
-static const char *const norms[] = {"rms", "layer", NULL},
-                         *const places[] = {"before", "behind", "both", "parallel", NULL},
-                         *const qk_norms[] = {"head", "each_head", "width", NULL},
-                         *const positions[] = {"rotary", "learned", NULL};
+static const char *const norms[] = {"rms", "layer", NULL}, *const qk_norms[] = {"head", "each_head",
+                                                                                "width", NULL};
 
 #define AT(name) offsetof(ml_model_spec, name)
 static const field fields[] = {
@@ -64,8 +62,9 @@ static const field fields[] = {
     {"", "mlp_bias", FIELD_BOOL, AT(mlp_bias), NULL, false},
     {"", "norm", FIELD_WORD, AT(norm), norms, true},
     {"", "norm_plus_one", FIELD_BOOL, AT(norm_plus_one), NULL, true},
-    {"", "norm_places", FIELD_WORD, AT(norm_places), places, true},
-    {"", "positions", FIELD_WORD, AT(positions), positions, true},
+    {"", "norm_places", FIELD_WORD, AT(norm_places), ml_norm_places_words, true},
+    {"", "positions", FIELD_WORD, AT(positions), ml_positions_words, true},
+    {"", "position_offset", FIELD_INT, AT(position_offset), NULL, true},
     {"", "qk_norm", FIELD_BOOL, AT(qk_norm), NULL, true},
     {"", "qk_norm_kind", FIELD_WORD, AT(qk_norm_kind), qk_norms, true},
     {"", "attention_scale", FIELD_REAL, AT(attention_scale), NULL, true},

@@ -49,6 +49,13 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
                        "%s: %s: this changes what the model computes and is not supported",
                        g->file.path, v->key);
     }
+    if (k->kind == ML_KEY_CHOICE) {
+        if (!v) return ML_OK;
+        if (v->kind != GGUF_FLAG)
+            return ml_fail(ML_INPUT, "%s: key %s: expected a truth value", g->file.path, v->key);
+        *(int *)((char *)s + k->field) = v->real != 0.0 ? k->yes : k->no;
+        return ML_OK;
+    }
     ml_status st = check_number(g, k, v);
     if (st != ML_OK || !v) return st;
     if (k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT)
@@ -71,6 +78,35 @@ static bool has_tensor(const gguf_source *g, ml_role role, bool bias)
     return false;
 }
 
+/* A file has every norm of these places. */
+static bool has_norms(const gguf_source *g, const ml_model_spec *s)
+{
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++) {
+        ml_stored_place place;
+        const ml_model_tensor first = {.row = row};
+        if (!row->places || !ml_family_has(s, row)) continue;
+        ml_stored_place_of(s, &first, ML_FORMAT_GGUF, &place);
+        if (!gguf_find_tensor(&g->file, place.name)) return false;
+    }
+    return true;
+}
+
+/* Where norms stand, by those that are there: of two places that could be, the one with more. */
+static void find_norms(const gguf_source *g, ml_model_spec *s)
+{
+    int64_t most = -1;
+    ml_model_spec tried = *s;
+    for (unsigned p = 0; s->family->norm_places >> p; p++) {
+        tried.norm_places = (ml_norm_places)p;
+        if (!(s->family->norm_places >> p & 1U) || !has_norms(g, &tried)) continue;
+        int64_t tensors = ml_model_tensor_count(&tried);
+        bool better = tensors > most || (tensors == most && tried.norm_places == s->norm_places);
+        if (!better) continue;
+        most = tensors;
+        s->norm_places = tried.norm_places;
+    }
+}
+
 /* What is not a size: of values as wide as keys, of the vocabulary by the embedding's rows. */
 static ml_status read_shapes(const gguf_source *g, ml_model_spec *s)
 {
@@ -83,6 +119,7 @@ static ml_status read_shapes(const gguf_source *g, ml_model_spec *s)
     const gguf_tensor *embed = gguf_find_tensor(&g->file, "token_embd.weight");
     if (!embed) return ml_fail(ML_INPUT, "%s: tensor token_embd.weight is missing", g->file.path);
     s->vocab = embed->rows;
+    find_norms(g, s);
     s->qkv_bias = has_tensor(g, ML_ROLE_QKV, true);
     s->o_bias = has_tensor(g, ML_ROLE_O, true);
     s->mlp_bias = has_tensor(g, ML_ROLE_UP, true);
@@ -270,7 +307,7 @@ static ml_status check_agreement(const gguf_source *g, const ml_model_spec *file
 static ml_status take_config(const gguf_source *g, const char *path, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    const ml_model_spec file = *s;
+    ml_model_spec file = *s;
     ML_TRY(hf_config_read(path, s));
     if (strcmp(s->family->gguf.architecture, g->architecture) != 0)
         return ml_fail(ML_INPUT,
@@ -278,6 +315,7 @@ static ml_status take_config(const gguf_source *g, const char *path, ml_model_sp
                        "calls %s",
                        g->file.path, g->architecture, path, s->family->title,
                        s->family->gguf.architecture);
+    if (!find_own(g, "rope.freq_base")) file.rope_theta = s->rope_theta;
     ML_TRY(check_agreement(g, &file, s, path));
     s->tied_head = file.tied_head;
 done:

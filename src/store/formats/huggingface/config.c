@@ -115,9 +115,20 @@ static ml_status get_inverse(const json_t *o, const ml_family_key *k, double *ou
     return st;
 }
 
+/* true, or 1 of a number, chooses `yes`. */
+static void get_choice(const json_t *o, const ml_family_key *k, int *out)
+{
+    const json_t *value = json_object_get(o, k->key);
+    if (!value || json_is_null(value)) return;
+    bool yes = k->kind == ML_KEY_ONE ? json_integer_value(value) == 1 : json_is_true(value);
+    int chosen = yes ? k->yes : k->no;
+    if (chosen != ML_KEY_LEAVE) *out = chosen;
+}
+
 static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec *s)
 {
     void *at = (char *)s + k->field;
+    if (k->when && !get_bool(o, k->when, false)) return ML_OK;
     switch (k->kind) {
     case ML_KEY_SIZE:
     case ML_KEY_COUNT:
@@ -135,6 +146,14 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
     case ML_KEY_INVERSE:
     case ML_KEY_ROOT:
         return get_inverse(o, k, at);
+    case ML_KEY_CHOICE:
+    case ML_KEY_GROUPED:
+    case ML_KEY_ONE:
+        get_choice(o, k, at);
+        return ML_OK;
+    case ML_KEY_SINGLE:
+        *(int64_t *)at = get_bool(o, k->key, *(int64_t *)at == 1) ? 1 : 0;
+        return ML_OK;
     case ML_KEY_OFF:
         return check_off(o, k->key);
     case ML_KEY_ON:
@@ -214,7 +233,7 @@ static ml_status read_family(const json_t *o, const ml_family *family, ml_model_
     *s = family->defaults;
     for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
     ml_model_spec_complete(s);
-    if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(hf_rope_read(o, s));
+    if (s->positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed) ML_TRY(hf_rope_read(o, s));
     ML_TRY(read_windows(o, &family->hf.windows, s));
     st = ml_model_spec_check(s, ML_INPUT);
 done:
@@ -290,6 +309,16 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     case ML_KEY_INVERSE:
     case ML_KEY_ROOT:
         return inverse_json(k->kind, *(const double *)at);
+    case ML_KEY_CHOICE:
+        return json_boolean(k->no == ML_KEY_LEAVE ? *(const int *)at == k->yes
+                                                  : *(const int *)at != k->no);
+    case ML_KEY_GROUPED:
+        return json_boolean(*(const int *)at == k->yes ||
+                            (s->kv_heads > 1 && s->kv_heads < s->heads));
+    case ML_KEY_ONE:
+        return json_integer(*(const int *)at == k->yes ? 1 : 2);
+    case ML_KEY_SINGLE:
+        return json_boolean(*(const int64_t *)at == 1);
     case ML_KEY_OFF:
     case ML_KEY_ON:
         return NULL;
@@ -365,7 +394,7 @@ static json_t *spec_json(const ml_model_spec *s)
     for (const ml_family_key *k = hf->keys; k->key; k++)
         if (k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON)
             failed |= json_object_set_new(o, k->key, key_json(s, k));
-    if (s->positions == ML_POSITIONS_ROTARY) failed |= hf_rope_write(o, s);
+    if (s->positions == ML_POSITIONS_ROTARY && !hf->rope.fixed) failed |= hf_rope_write(o, s);
     if (hf->windows.size) failed |= add_windows(o, s);
     if (!failed) return o;
     json_decref(o);

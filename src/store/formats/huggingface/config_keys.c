@@ -15,6 +15,7 @@ static unsigned kinds_of(ml_key_kind kind)
     switch (kind) {
     case ML_KEY_SIZE:
     case ML_KEY_COUNT:
+    case ML_KEY_ONE:
         return INTEGER;
     case ML_KEY_REAL:
     case ML_KEY_CAP:
@@ -22,6 +23,9 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_ROOT:
         return NUMBER;
     case ML_KEY_FLAG:
+    case ML_KEY_CHOICE:
+    case ML_KEY_GROUPED:
+    case ML_KEY_SINGLE:
     case ML_KEY_ON:
         return FLAG;
     case ML_KEY_ACTIVATION:
@@ -62,7 +66,8 @@ ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out)
     *out = (hf_config_keys){0};
     for (const ml_family_key *k = family->hf.keys; k->key; k++)
         hf_config_add_key(out, "", k->key, kinds_of(k->kind));
-    if (family->defaults.positions == ML_POSITIONS_ROTARY) hf_rope_keys(family, out);
+    if (family->defaults.positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed)
+        hf_rope_keys(family, out);
     add_windows(&family->hf.windows, out);
     if (!out->full) return ML_OK;
     return ml_fail(ML_INPUT, "the %s family has more keys than can be checked", family->title);

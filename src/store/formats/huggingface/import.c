@@ -115,6 +115,7 @@ static bool is_expected(const hf_source *h, const char *name)
         if (!strcmp(place.name, name)) return true;
     }
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
+           ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias") ||
            ends_with(name, "rotary_emb.inv_freq");
 }
 

@@ -213,7 +213,9 @@ ml_status hf_rope_read(const json_t *root, ml_model_spec *s)
                        "rope_theta: missing; what %s assumes without it differs between "
                        "versions of transformers",
                        s->family->title);
-    s->rope_theta = real_or(rope, "rope_theta", real_or(root, "rope_theta", s->rope_theta));
+    s->rope_theta =
+        real_or(rope, "rope_theta",
+                real_or(root, "rope_theta", real_or(root, from.keys->theta, s->rope_theta)));
     ML_TRY(read_scaling(&from, rope, s, &s->rope_scaling));
     if (from.keys->local_theta)
         ML_TRY(read_local(&from, json_object_get(root, "rope_parameters"), s));
@@ -265,6 +267,7 @@ void hf_rope_keys(const ml_family *family, hf_config_keys *to)
     hf_config_add_key(to, "", "partial_rotary_factor", NUMBER);
     hf_config_add_key(to, "", "original_max_position_embeddings", INTEGER);
     if (family->hf.rope.part) hf_config_add_key(to, "", family->hf.rope.part, NUMBER);
+    if (family->hf.rope.theta) hf_config_add_key(to, "", family->hf.rope.theta, NUMBER);
     if (family->hf.rope.local_theta) hf_config_add_key(to, "", family->hf.rope.local_theta, NUMBER);
     if (family->hf.rope.layers) {
         hf_config_add_key(to, "", family->hf.rope.layers, LIST);
@@ -331,6 +334,7 @@ int hf_rope_write(json_t *o, const ml_model_spec *s)
     double part = part_of_head(s);
     if ((int64_t)(part * (double)s->head_dim) < ml_model_rope_width(s)) part = nextafter(part, 1.0);
     if (keys->part) failed |= add(o, keys->part, part);
+    if (keys->theta) failed |= add(o, keys->theta, s->rope_theta);
     if (keys->local_theta) failed |= add(o, keys->local_theta, s->rope_local_theta);
     if (keys->layers) failed |= json_object_set_new(o, keys->layers, rotated_json(s));
     if (s->rope_scaling.kind == ML_ROPE_DEFAULT) return failed;

@@ -87,6 +87,13 @@ static bool in_every_layer(const export *e, const char *module, const ml_peft_mo
     return layers == e->layers;
 }
 
+/* "q_proj" of "self_attn.q_proj"; OPT has "fc1" alone. */
+static const char *last_word(const char *module)
+{
+    const char *dot = strrchr(module, '.');
+    return dot ? dot + 1 : module;
+}
+
 /* Whether all modules that end in this word are adapted in every layer (GPT-2's attn.c_proj and
  * mlp.c_proj end alike). */
 static bool means_no_other(const export *e, const char *last)
@@ -94,8 +101,7 @@ static bool means_no_other(const export *e, const char *last)
     for (const ml_family_tensor *row = ml_family_target(e->spec->family->tensors); row;
          row = ml_family_target(row + 1)) {
         const char *module = ml_peft_module_name(row);
-        if (!strcmp(strrchr(module, '.') + 1, last) && !in_every_layer(e, module, NULL))
-            return false;
+        if (!strcmp(last_word(module), last) && !in_every_layer(e, module, NULL)) return false;
     }
     return true;
 }
@@ -114,7 +120,7 @@ static void target_name(const export *e, const ml_peft_module *m, char out[PATH]
         ml_peft_path(e->spec->family, m->row, m->layer, out, PATH);
         return;
     }
-    const char *last = strrchr(m->module, '.') + 1;
+    const char *last = last_word(m->module);
     snprintf(out, PATH, "%s", means_no_other(e, last) ? last : m->module);
 }
 

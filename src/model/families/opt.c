@@ -1,0 +1,61 @@
+/* OPT (Zhang et al. 2022), 125m to 175b: GPT-3's models with ReLU, and learned positions that begin
+ * with row 2 of their matrix. No GGUF file has them. */
+#include "model/families/families.h"
+
+static const ml_family_tensor tensors[] = {
+    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, "model.decoder.embed_tokens", PLAIN, "token_embd",
+           PLAIN, ""),
+    WEIGHT("position", POSITION, CONTEXT, WIDTH, ROWS, "model.decoder.embed_positions", PLAIN,
+           "position_embd", PLAIN, ""),
+    LAYER_NORM(0, "norm1", NORM1, "@.self_attn_layer_norm", "@.attn_norm"),
+    GPT_QKV(QKV_BIAS, "@.self_attn.q_proj", "@.self_attn.k_proj", "@.self_attn.v_proj", PLAIN,
+            "@.attn_q", "@.attn_k", "@.attn_v", PLAIN),
+    GPT_O(O_BIAS, "@.self_attn.out_proj"),
+    LAYER_NORM(0, "norm2", NORM2, "@.final_layer_norm", "@.ffn_norm"),
+    GPT_MLP(MLP_BIAS, "@.fc1", "@.fc2"),
+    LAYER_NORM(0, "norm", FINAL_NORM, "model.decoder.final_layer_norm", "output_norm"),
+    HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    {0},
+};
+
+static const ml_family_key config_keys[] = {
+    REQUIRED("num_hidden_layers", SIZE, layers),
+    REQUIRED("hidden_size", SIZE, width),
+    REQUIRED("num_attention_heads", SIZE, heads),
+    REQUIRED("ffn_dim", SIZE, mlp_width),
+    REQUIRED("vocab_size", SIZE, vocab),
+    REQUIRED("max_position_embeddings", SIZE, context),
+    KEY("activation_function", ACTIVATION, activation),
+    ALL_BIASES("enable_bias"),
+    KEY("tie_word_embeddings", FLAG, tied_head),
+    CHECKED("do_layer_norm_before", ON),
+    CHECKED("layer_norm_elementwise_affine", ON),
+    CHECKED("_remove_final_layer_norm", OFF),
+    CHECKED("quantization_config", OFF),
+    {0},
+};
+
+static const ml_family_key gguf_keys[] = {GGUF_SIZES, GGUF_REFUSED, {0}};
+
+const ml_family ml_family_opt = {
+    .name = "opt",
+    .title = "OPT",
+    .defaults = {.family = &ml_family_opt,
+                 .norm = ML_NORM_LAYER,
+                 .norm_eps = 1e-5,
+                 .positions = ML_POSITIONS_LEARNED,
+                 .position_offset = 2,
+                 .activation = ML_RELU,
+                 GPT_BIASED,
+                 .tied_head = true},
+    .mlp_factor = 4,
+    .plain_heads = true,
+    .tensors = tensors,
+    .hf = {.model_type = "opt",
+           .architecture = "OPTForCausalLM",
+           .prefix = "model.",
+           .layers = "model.decoder.layers.",
+           .gelu_tanh = "gelu_new",
+           .keys = config_keys},
+    .gguf = {.architecture = "opt", .borrowed = true, .keys = gguf_keys},
+};
