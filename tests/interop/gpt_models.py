@@ -25,9 +25,11 @@ MODELS = {
     "phi": NAMES | LONG | {"architectures": ["PhiForCausalLM"], "model_type": "phi", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "qk_layernorm": True},
     "starcoder2": NAMES | LONG | {"architectures": ["Starcoder2ForCausalLM"], "model_type": "starcoder2", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "use_bias": True, "sliding_window": SHORT, "rope_theta": 5000.0},
 }
+MODELS["stablelm"] = NAMES | LONG | {"architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "silu", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": True, "rope_theta": 5000.0}
+MODELS["stablelm-parallel"] = MODELS["stablelm"] | {"use_parallel_residual": True, "use_qkv_bias": False, "tie_word_embeddings": True}
 MODELS = {name: COMMON | config for name, config in MODELS.items()}
 SDPA = ("falcon-rw",)  # with eager attention transformers 5.24 adds Falcon's ALiBi twice
-VARIANTS = ("opt-unbiased", "gpt_neox-in-turn", "falcon-40b", "falcon-11b", "falcon-rw")  # not on every grid
+VARIANTS = ("opt-unbiased", "stablelm-parallel", "gpt_neox-in-turn", "falcon-40b", "falcon-11b", "falcon-rw")  # not on every grid
 UNCUT = ("falcon-7b",)  # one key/value head
 
 
@@ -74,8 +76,8 @@ def gguf_contents(name, tensors, names):
     }
     if config["model_type"] in ("gpt_neox", "phi"):
         metadata["rope.dimension_count"] = width // heads // 2
-    if config["model_type"] == "starcoder2":
-        metadata |= {"rope.freq_base": config["rope_theta"], "rope.dimension_count": width // heads}
+    if config["model_type"] in ("starcoder2", "stablelm"):
+        metadata |= {"rope.freq_base": config["rope_theta"], "rope.dimension_count": int(width // heads * config.get("partial_rotary_factor", 1.0))}
     if config["model_type"] == "gpt_neox":
         metadata["use_parallel_residual"] = config["use_parallel_residual"]
     return ARCHITECTURE.get(config["model_type"], config["model_type"]), metadata, out

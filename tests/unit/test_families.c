@@ -163,6 +163,16 @@ static void features_come_back(void **state)
     }
 }
 
+static void check_size(const char *name, int64_t parameters)
+{
+    const char *source = getenv("MPILORA_SOURCE_DIR");
+    char path[512];
+    ml_model_spec s;
+    snprintf(path, sizeof path, "%s/configs/models/%s.yaml", source ? source : ".", name);
+    if (ml_model_spec_read(&s, path) != ML_OK) fail_msg("%s", ml_error_text());
+    assert_int_equal(ml_model_parameters_total(&s), parameters);
+}
+
 /* Counted by transformers 5.24 on its meta device. */
 static void descriptions_have_the_published_sizes(void **state)
 {
@@ -173,15 +183,54 @@ static void descriptions_have_the_published_sizes(void **state)
     } models[] = {{"gpt2-small", 124439808},    {"smollm2-135m", 134515008},
                   {"llama-3.2-1b", 1235814400}, {"qwen2.5-0.5b", 494032768},
                   {"qwen3-0.6b", 596049920},    {"mistral-7b", 7248023552}};
-    const char *source = getenv("MPILORA_SOURCE_DIR");
-    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-        char path[512];
-        ml_model_spec s;
-        snprintf(path, sizeof path, "%s/configs/models/%s.yaml", source ? source : ".",
-                 models[i].name);
-        if (ml_model_spec_read(&s, path) != ML_OK) fail_msg("%s", ml_error_text());
-        assert_int_equal(ml_model_parameters_total(&s), models[i].parameters);
-    }
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        check_size(models[i].name, models[i].parameters);
+}
+
+static void gpts_kin_have_the_published_sizes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t parameters;
+    } models[] = {{"opt-125m", 125239296},
+                  {"opt-1.3b", 1315758080},
+                  {"opt-2.7b", 2651596800},
+                  {"opt-6.7b", 6658473984},
+                  {"opt-13b", 12853473280},
+                  {"opt-30b", 29974540288},
+                  {"opt-66b", 65719701504},
+                  {"opt-175b", 174604468224},
+                  {"bloom-560m", 559214592},
+                  {"bloom-1b1", 1065314304},
+                  {"bloom-1b7", 1722408960},
+                  {"bloom-3b", 3002557440},
+                  {"bloom-7b1", 7069016064},
+                  {"bloom-176b", 176247271424},
+                  {"pythia-70m", 70426624},
+                  {"pythia-160m", 162322944},
+                  {"pythia-410m", 405334016},
+                  {"pythia-1b", 1011781632},
+                  {"pythia-1.4b", 1414647808},
+                  {"pythia-2.8b", 2775208960},
+                  {"pythia-6.9b", 6857302016},
+                  {"pythia-12b", 11846072320},
+                  {"gpt-neox-20b", 20554567680},
+                  {"gpt-j-6b", 6050882784},
+                  {"falcon-7b", 6921720704},
+                  {"falcon-11b", 11102822400},
+                  {"falcon-40b", 41303293952},
+                  {"falcon-180b", 178557088768},
+                  {"falcon-rw-1b", 1311625216},
+                  {"phi-1.5", 1418270720},
+                  {"phi-2", 2779683840},
+                  {"starcoder2-3b", 3030371328},
+                  {"starcoder2-7b", 7173923840},
+                  {"starcoder2-15b", 15655899136},
+                  {"stablelm-3b-4e1t", 2795443200},
+                  {"stablelm-2-1.6b", 1644515328}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        check_size(models[i].name, models[i].parameters);
 }
 
 /* The powers of the paper for 8 heads; 12 heads have four more between them (BLOOM, transformers).
@@ -206,6 +255,7 @@ int main(void)
         cmocka_unit_test(features_come_back),
         cmocka_unit_test(slopes_of_alibi),
         cmocka_unit_test(descriptions_have_the_published_sizes),
+        cmocka_unit_test(gpts_kin_have_the_published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
