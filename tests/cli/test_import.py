@@ -229,7 +229,7 @@ def check_configs(folder):
     cases = [
         (GPT2 | {"model_type": "bert"}, "bert"), (GPT2 | {"n_head": 3}, "width"), (GPT2 | {"n_layer": "2"}, "n_layer"), (GPT2 | {"n_embd": None}, "n_embd"),
         (GPT2 | {"activation_function": "mish"}, "mish"), (GPT2 | {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
-        (GPT2 | {"add_cross_attention": True}, "add_cross_attention"), (GPT2 | {"quantization_config": {}}, "quantization_config"),
+        (GPT2 | {"add_cross_attention": True}, "add_cross_attention"), (GPT2 | {"is_causal": False}, "is_causal"), (LLAMA | {"is_causal": 0}, "is_causal"), (GPT2 | {"quantization_config": {}}, "quantization_config"),
         (LLAMA | {"sliding_window": 4}, "sliding_window"), (LLAMA | {"rope_parameters": {"rope_type": "proportional"}}, "known are default, linear"),
         (LLAMA | {"num_key_value_heads": 3}, "key/value"), (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (GPT2 | {"n_layer": 3}, "h.2.ln_1.weight is missing"), 

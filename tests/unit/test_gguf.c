@@ -194,7 +194,7 @@ static void make_model(ml_text *f)
 {
     const float eps = 1e-5F;
     uint64_t at = 0;
-    add_head(f, 3, TENSORS, 8);
+    add_head(f, 3, TENSORS, 10);
     add_key(f, "general.architecture", 8);
     add_text(f, "llama");
     add_int(f, "llama.block_count", 1);
@@ -204,6 +204,8 @@ static void make_model(ml_text *f)
     add_int(f, "llama.context_length", 16);
     add_key(f, "llama.attention.layer_norm_rms_epsilon", 6);
     add(f, &eps, sizeof eps);
+    add_int(f, "tokenizer.ggml.eos_token_id", 2);
+    add_int(f, "tokenizer.ggml.eot_token_id", 3);
     add_key(f, "tokenizer.ggml.scores", 9);
     add_u32(f, 4);
     add_u64(f, 2);
@@ -245,6 +247,10 @@ static void a_model_is_imported(void **state)
     assert_int_equal(ml_base_read(base, "embed.weight", &whole, ML_FP32, embed), ML_OK);
     assert_int_equal(ml_base_read(base, "layers.0.attn.q.weight", &whole, ML_FP32, q), ML_OK);
     for (int i = 0; i < 12; i++) assert_true(embed[i] == (float)i);
+    ml_text ends = {0};
+    assert_int_equal(ml_base_read_file(base, "generation_config.json", &ends), ML_OK);
+    assert_string_equal(ends.data, "{\"eos_token_id\": [2, 3]}\n");
+    ml_text_destroy(&ends);
     float first = q[0];
     assert_true(q[4] == first + 8 && q[8] == first + 4 && q[12] == first + 12 &&
                 q[15] == first + 15);

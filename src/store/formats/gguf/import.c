@@ -243,14 +243,42 @@ done:
 
 /* ---- conversations ------------------------------------------------------------------------- */
 
+static ml_text *file_of(ml_base_files *files, const char *name)
+{
+    int i = 0;
+    while (strcmp(ml_base_file_names[i], name) != 0) i++;
+    return &files->content[i];
+}
+
 /* The template of conversations, as the file that Hugging Face has it in. */
 static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
 {
     const gguf_value *text = gguf_find(&g->file, "tokenizer.chat_template");
-    int i = 0;
     if (!text || text->kind != GGUF_TEXT) return ML_OK;
-    while (strcmp(ml_base_file_names[i], "chat_template.jinja") != 0) i++;
-    return ml_text_add(&files->content[i], text->text, (int64_t)strlen(text->text));
+    return ml_text_add(file_of(files, "chat_template.jinja"), text->text,
+                       (int64_t)strlen(text->text));
+}
+
+/* The ends of a text, of a turn and of a message, as generation_config.json has them; one alone is
+ * the tokenizer's. */
+static ml_status keep_ends(const gguf_source *g, ml_base_files *files)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    ml_status st = ML_OK;
+    ml_text ids = {0};
+    int64_t found = 0;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const gguf_value *id = gguf_find(&g->file, keys[i]);
+        if (id && id->kind == GGUF_NUMBER && id->whole && id->integer >= 0)
+            ML_TRY(ml_text_printf(&ids, "%s%" PRId64, found++ ? ", " : "", id->integer));
+    }
+    if (found > 1)
+        ML_TRY(ml_text_printf(file_of(files, "generation_config.json"),
+                              "{\"eos_token_id\": [%s]}\n", ids.data));
+done:
+    ml_text_destroy(&ids);
+    return st;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
@@ -357,6 +385,7 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     ML_TRY(read_description(g, &out->spec, hf_config));
     ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));
     ML_TRY(keep_chat_template(g, &out->files));
+    ML_TRY(keep_ends(g, &out->files));
     ML_TRY(ml_sha256_of_file(path, out->hash));
 done:
     return st;

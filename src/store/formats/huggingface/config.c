@@ -231,6 +231,7 @@ static ml_status read_family(const json_t *o, const ml_family *family, ml_model_
     ML_TRY(hf_config_keys_of(family, &kinds));
     ML_TRY(ml_json_check(o, kinds.keys));
     *s = family->defaults;
+    ML_TRY(check_on(o, "is_causal")); /* false makes transformers 5 attend both ways */
     for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
     ml_model_spec_complete(s);
     if (s->positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed) ML_TRY(hf_rope_read(o, s));
@@ -255,7 +256,8 @@ static ml_status unknown_type(const char *word)
 
 ml_status hf_config_read(const char *path, ml_model_spec *out)
 {
-    static const ml_json_key type_keys[] = {{"model_type", ML_JSON_TEXT}, {NULL, 0}};
+    static const ml_json_key type_keys[] = {
+        {"model_type", ML_JSON_TEXT}, {"is_causal", ML_JSON_FLAG | ML_JSON_NULL}, {NULL, 0}};
     ml_status st = ML_OK;
     json_t *root = NULL;
     const ml_family *family = NULL;
