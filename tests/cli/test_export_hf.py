@@ -196,6 +196,46 @@ def check_saved_embeddings(checks, folder):
         checks.that(done.returncode == code and needle in done.stderr, f"{name} of {size}: exit {done.returncode}: {done.stderr!r}, expected {needle!r}")
 
 
+def leading(w):
+    """σ·u·vᵀ of the largest singular value of rows `w`, by power iteration."""
+    v = [1.0 + 0.01 * j for j in range(len(w[0]))]
+    for _ in range(3000):
+        u = [sum(x * y for x, y in zip(row, v)) for row in w]
+        v = [sum(u[i] * w[i][j] for i in range(len(w))) for j in range(len(v))]
+        norm = sum(x * x for x in v) ** 0.5
+        v = [x / norm for x in v]
+    u = [sum(x * y for x, y in zip(row, v)) for row in w]
+    return [[a * b for b in v] for a in u]
+
+
+def first_column(w):
+    """q·qᵀ·W, q the direction of the first column: Q_1·R_1 of W's QR decomposition."""
+    norm = sum(row[0] ** 2 for row in w) ** 0.5
+    q = [row[0] / norm for row in w]
+    along = [sum(q[i] * w[i][j] for i in range(len(w))) for j in range(len(w[0]))]
+    return [[a * b for b in along] for a in q]
+
+
+def check_changed_bases(checks, folder):
+    """PiSSA's and OLoRA's directories hold A and B of what PEFT leaves of W: merged, W + s·B·A less what it took out (transformers and PEFT 0.21 give the same loss)."""
+    base, merged, out, scale = f"{folder}/chat.h5", f"{folder}/changed.h5", f"{folder}/changed", 2.0
+    name = "transformer.h.0.attn.c_attn"
+    raw = tensors(f"{folder}/chat")["h.0.attn.c_attn.weight"][2]
+    stored = struct.unpack("<4800f", b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, len(raw), 2)))
+    w = [[stored[i * 120 + o] for i in range(40)] for o in range(120)]
+    a, b = [0.01 * (j % 7 - 3) for j in range(40)], [0.01 * (o % 5 - 2) for o in range(120)]
+    for start, taken in (("pissa", leading(w)), ("olora", [[scale * x for x in row] for row in first_column(w)])):
+        peft = harness.make_peft(f"{folder}/{start}", 1, 2, {name: (([1, 40], struct.pack("<40f", *a)), ([120, 1], struct.pack("<120f", *b)))})
+        with open(f"{peft}/adapter_config.json") as file:
+            config = json.load(file)
+        reference.write_json(f"{peft}/adapter_config.json", config | {"init_lora_weights": start, "layers_to_transform": [0]})
+        harness.mpilora("merge", "--base", base, "--adapter", peft, merged)
+        export(merged, out)
+        found = struct.unpack("<4800f", tensors(out)["h.0.attn.c_attn.weight"][2])
+        wrong = max(abs(found[i * 120 + o] - (w[o][i] + scale * b[o] * a[i] - taken[o][i])) for i in range(40) for o in range(120))
+        checks.that(wrong < 1e-6, f"{start}: off by {wrong}")
+
+
 def check_refusals(checks, folder):
     base, out, taken = f"{folder}/llama-fp32.h5", f"{folder}/llama-fp32", f"{folder}/taken"
     os.makedirs(taken)
@@ -238,6 +278,7 @@ def main():
         check_tokenizer(checks, folder)
         check_kept_files(checks, folder)
         check_saved_embeddings(checks, folder)
+        check_changed_bases(checks, folder)
         check_refusals(checks, folder)
     checks.end()
 

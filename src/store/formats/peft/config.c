@@ -9,7 +9,7 @@ typedef enum demand {
     READ,
     SAYS_NOTHING, /* of the mathematics of what is in the file */
     OFF,          /* null, false, empty; `why` it may not be set */
-    PLAIN         /* OFF, true or a name of an initialisation that leaves the base alone */
+    PLAIN         /* OFF, true or a name of an initialisation that is known */
 } demand;
 
 typedef struct known_key {
@@ -135,22 +135,31 @@ static bool is_off(const json_t *v)
            (json_is_object(v) && json_object_size(v) == 0);
 }
 
+/* The beginnings that follow from W alone; "pissa_niter_4" is a random approximation. */
+static ml_peft_start start_of(const json_t *v)
+{
+    const char *name = json_string_value(v);
+    if (name && !strcmp(name, "pissa")) return ML_PEFT_START_PISSA;
+    if (name && !strcmp(name, "olora")) return ML_PEFT_START_OLORA;
+    return ML_PEFT_START_PLAIN;
+}
+
 static bool is_plain(const json_t *v)
 {
     const char *name = json_string_value(v);
     return is_off(v) || json_is_true(v) ||
-           (name &&
-            (!strcmp(name, "gaussian") || !strcmp(name, "eva") || !strcmp(name, "orthogonal")));
+           (name && (!strcmp(name, "gaussian") || !strcmp(name, "eva") ||
+                     !strcmp(name, "orthogonal") || start_of(v) != ML_PEFT_START_PLAIN));
 }
 
 /* A base that PEFT changes when the adapter begins: A and B are to be added to what is left. */
-static ml_status refuse_initialisation(const json_t *value)
+ml_status ml_peft_refuse_start(const char *name)
 {
     return ml_fail(ML_INPUT,
                    "init_lora_weights: is \"%.40s\", whose A and B belong to a base that PEFT has "
                    "changed; load it with PEFT and save_pretrained(…, "
                    "path_initial_model_for_weight_conversion=…), which makes a plain LoRA of it",
-                   json_is_string(value) ? json_string_value(value) : "(no name)");
+                   name ? name : "(no name)");
 }
 
 static ml_status check_keys(const json_t *json, const known_key *known)
@@ -164,7 +173,8 @@ static ml_status check_keys(const json_t *json, const known_key *known)
         if (!k->key && !is_off(value))
             ml_warn("adapter_config.json: unknown key \"%.60s\", ignored", key);
         if (!k->key || is_off(value)) continue;
-        if (k->demand == PLAIN && !is_plain(value)) return refuse_initialisation(value);
+        if (k->demand == PLAIN && !is_plain(value))
+            return ml_peft_refuse_start(json_string_value(value));
         if (k->demand == OFF)
             return ml_fail(ML_INPUT,
                            "%s: is set: %s, which is not supported (merge it into the base with "
@@ -257,6 +267,10 @@ static ml_status read_lora_values(ml_peft_config *c)
     c->dropout = json_number_value(json_object_get(c->json, "lora_dropout"));
     c->rslora = json_is_true(json_object_get(c->json, "use_rslora"));
     c->dora = json_is_true(json_object_get(c->json, "use_dora"));
+    c->start = start_of(json_object_get(c->json, "init_lora_weights"));
+    if (c->start != ML_PEFT_START_PLAIN && c->dora)
+        return ml_fail(ML_INPUT, "use_dora: with init_lora_weights \"%s\" it is not supported",
+                       json_string_value(json_object_get(c->json, "init_lora_weights")));
     ML_TRY(check_ranks(json_object_get(c->json, "rank_pattern")));
 done:
     return st;

@@ -4,6 +4,13 @@
 
 #include "io/json.h"
 
+/* What PEFT does to the base when the adapter begins: nothing, or what changed_base.c undoes. */
+typedef enum ml_peft_start {
+    ML_PEFT_START_PLAIN,
+    ML_PEFT_START_PISSA,
+    ML_PEFT_START_OLORA
+} ml_peft_start;
+
 typedef struct ml_peft_config {
     json_t *json;   /* owned */
     int64_t tokens; /* of prompt or prefix tuning; 0: LoRA */
@@ -12,6 +19,7 @@ typedef struct ml_peft_config {
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
+    ml_peft_start start;
 } ml_peft_config;
 
 /* The keys that ml_peft_config_parse and what follows it look at, with the kinds that they may
@@ -23,6 +31,9 @@ extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_promp
  * warning. */
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 void ml_peft_config_destroy(ml_peft_config *config);
+
+/* ML_INPUT for an initialisation that cannot be undone here; it names PEFT's conversion. */
+ml_status ml_peft_refuse_start(const char *name) ML_NODISCARD;
 
 /* Whether PEFT would adapt the module of this full path, and with which rank and alpha. ML_INPUT
  * where a pattern is no regular expression. */

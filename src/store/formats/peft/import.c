@@ -6,6 +6,7 @@
 
 #include "io/durable.h"
 #include "store/adapter/adapter.h"
+#include "store/formats/peft/changed_base.h"
 #include "store/formats/peft/config.h"
 #include "store/formats/peft/embeddings.h"
 #include "store/formats/peft/fuse.h"
@@ -157,6 +158,12 @@ static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t laye
     ML_TRY(ml_safetensors_read(in->tensors, a, 0, a->count, pair->a));
     ML_TRY(ml_safetensors_read(in->tensors, b, 0, b->count, pair->b));
     if (layer >= 0) ML_TRY(reorder(in->spec, row, width_out, rank, pair->b));
+    if (in->config.start != ML_PEFT_START_PLAIN) {
+        if (!in->base || layer < 0)
+            return ml_peft_refuse_start(
+                json_string_value(json_object_get(in->config.json, "init_lora_weights")));
+        ML_TRY(ml_peft_add_start(pair, in->config.start, in->config.rslora, row, layer, in->base));
+    }
     if (in->config.dora) {
         ML_TRY(read_magnitudes(in, path, pair));
         ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
