@@ -234,17 +234,17 @@ ml_status ml_adapter_write(const ml_adapter *adapter, const char *path) ML_NODIS
 ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec,
                                  const char *base_name, const char *directory) ML_NODISCARD;
 
-/* Pairs of a fused projection that are really q, k or v side by side (what ml_adapter_export_peft
- * makes of them) become those pairs again, so that a run with such targets can start from them.
- * `targets`: the run's ml_target bits; nothing happens where they have qkv or none of q, k, v, or
- * the adapter has no fused pair.
+/* Pairs of a fused projection that are really its parts side by side (q, k or v, gate or up, as
+ * ml_adapter_export_peft puts them) become those pairs again, so that a run with such targets can
+ * start from them. `targets`: the run's ml_target bits; a pair stays where they have the fused word
+ * or none of its parts.
  * Shapes: none.
  * Ownership: changes `adapter`.
  * Local.
  * Errors: ML_USAGE naming the module where B is not block-diagonal in exactly these parts;
  * ML_RESOURCE. */
-ml_status ml_adapter_split_qkv(ml_adapter *adapter, const ml_model_spec *spec,
-                               unsigned targets) ML_NODISCARD;
+ml_status ml_adapter_split_fused(ml_adapter *adapter, const ml_model_spec *spec,
+                                 unsigned targets) ML_NODISCARD;
 
 /* Ends an adapter; {0} is fine.
  * Shapes: none.

@@ -67,7 +67,7 @@ static ml_status read_adapters(ml_study *study, const ml_selection *selection)
     for (int i = 0; i < study->adapters; i++) {
         const ml_adapter *other = &study->adapter[study->adapters - 1 - i];
         unsigned wanted = selection->targets ? selection->targets : targets_of(other, spec);
-        st = ml_adapter_split_qkv(&study->adapter[i], spec, wanted);
+        st = ml_adapter_split_fused(&study->adapter[i], spec, wanted);
         if (st != ML_OK) return ml_fail_within(ML_INPUT, "%s", study->path[i]);
     }
 done:

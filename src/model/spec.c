@@ -112,6 +112,13 @@ static bool must_have_bias(const ml_family *f, ml_role role)
     return false;
 }
 
+static bool has_role(const ml_family *family, ml_role role)
+{
+    for (const ml_family_tensor *row = family->tensors; row->module; row++)
+        if (row->role == role) return true;
+    return false;
+}
+
 /* What is the same in every model of the family. */
 static ml_status check_features(const ml_model_spec *s, ml_status bad)
 {
@@ -137,6 +144,8 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        f->title, s->width, s->heads, s->head_dim);
     if (own->qk_norm && !s->qk_norm)
         return ml_fail(bad, "model: queries and keys of the %s family have norms", f->title);
+    if (s->qk_norm && !has_role(f, ML_ROLE_Q_NORM))
+        return ml_fail(bad, "model: queries and keys of the %s family have no norms", f->title);
     if ((!s->qkv_bias && must_have_bias(f, ML_ROLE_QKV)) ||
         (!s->o_bias && must_have_bias(f, ML_ROLE_O)) ||
         (!s->mlp_bias && must_have_bias(f, ML_ROLE_UP)))

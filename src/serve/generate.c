@@ -33,13 +33,20 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
 {
     const ml_generate_options *o = j->options;
     const ml_prompt *prompt = &o->prompts[i];
-    int64_t length = j->requests.request[i].length,
-            context = ml_base_spec(j->session.base)->context;
+    const ml_model_spec *spec = ml_base_spec(j->session.base);
+    int64_t length = j->requests.request[i].length, context = spec->context,
+            end = length + o->generation.max_new;
     ml_status st = ML_OK;
     if (tokens == 0)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
                      "the prompt is empty, and the base names no token that begins a text");
-    else if (length + o->generation.max_new > context)
+    else if (ml_model_is_beyond(spec, end) && !ml_model_is_beyond(spec, length))
+        st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
+                     "the prompt has %" PRId64 " tokens, with %" PRId64
+                     " new ones it passes longrope's original context of %" PRId64
+                     ", where every position turns in another way; ask for fewer",
+                     length, o->generation.max_new, spec->rope_scaling.original_context);
+    else if (end > context)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
                      "the prompt has %" PRId64 " tokens, with %" PRId64
                      " new ones more than the context of %" PRId64,

@@ -136,6 +136,6 @@ ml_status initial_values(run *r)
     start_virtual(r);
     if (!ml_run_config_first_adapter(r->config)) return ML_OK;
     ml_status st =
-        ml_adapter_split_qkv(&r->first, ml_base_spec(s->base), r->config->method.targets);
+        ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets);
     return st == ML_OK ? ml_peft_load(s->peft, &r->first) : st;
 }

@@ -95,7 +95,7 @@ MODELS = {
 MODELS = {name: COMMON | {"model_type": name} | config for name, config in MODELS.items()} | gpt_models.MODELS
 LORA = {**reference.DEFAULTS, "targets": ["all"], "steps": 10}
 FULL = {**reference.DEFAULTS, "method": "full", "lr": 1e-3, "steps": 5}
-PROMPTS = [[5, 17, 3], [60, 2, 9, 44, 1, 13, 80, 7, 7, 3]]
+PROMPTS = [[5, 17, 3], [60, 2, 9, 44, 1, 13, 80, 7, 7, 3], [(7 * i * i + 3) % 150 for i in range(30)]]  # the last one is longer than ORIGINAL
 NEW = 12
 
 

@@ -99,6 +99,23 @@ def same_base(checks, label, found, base):
         checks.that(found[key] == base[key], f"{label}: {key} {found[key]}, expected {base[key]}")
 
 
+def check_shared(checks, folder, name, config):
+    """Sequences that begin alike, longer and shorter than windows and original contexts, have the loss that each has alone."""
+    begin = [(11 * i) % 190 for i in range(20)]
+    ends = [[3, 9], [3, 14, 2, 8, 1, 30, 31, 7], [5] * 10 + [6], [40], [40, 41, 42, 43, 44, 45]]
+    reference.write_data(f"{folder}/shared.jsonl", [{"input_ids": begin + end} for end in ends] + [{"input_ids": begin[:9] + [1, 2, 3]}])
+    harness.mpilora("tokenize", "--base", f"{folder}/{name}.h5", "--format", "ids", f"{folder}/shared.jsonl", f"{folder}/{name}-shared.h5")
+    alone, shared = (evaluate(config, "--set", f"data.valid={folder}/{name}-shared.h5", "--set", f"data.share_prompts={share}") for share in ("false", "true"))
+    checks.close(f"{name}: prompts shared", shared, alone, 1e-6)
+
+
+def check_crossing(checks, folder, name):
+    """A continuation from within longrope's original context to beyond it is refused."""
+    words = ["generate", "--base", f"{folder}/{name}-spoken.h5", "--precision", "fp32", "--max-new", families.NEW, "--prompt", families.text(range(1, 21))]
+    done = harness.start(*words)
+    checks.that(done.returncode == 2 and "original context" in done.stderr and done.stderr.count("\n") <= 2, f"{name}: exit {done.returncode}, {done.stderr}")
+
+
 def check_formats(checks, folder, name, shapes):
     """The base out as a Hugging Face directory and back, and from GGUF, is the same; what GGUF does not say is warned of."""
     base, directory, file, back = inspect(f"{folder}/{name}.h5"), f"{folder}/{name}.hf", f"{folder}/{name}.gguf", f"{folder}/{name}-back.h5"
@@ -137,7 +154,10 @@ def main():
             check_files(checks, folder, name, golden[name], *runs[0])
             for ranks in (0,) if name in gpt_models.UNCUT else (0, 2):
                 check_greedy(checks, folder, name, golden[name], ranks)
+            check_shared(checks, folder, name, runs[0][0])
             check_formats(checks, folder, name, shapes)
+            if name == "phi3":
+                check_crossing(checks, folder, name)
     checks.end()
 
 

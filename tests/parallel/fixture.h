@@ -36,6 +36,24 @@ typedef struct fixture_options {
     int64_t chunk;
 } fixture_options;
 
+/* What differs from model to model of a family is on, and strong enough to be seen. */
+static inline void fixture_features(ml_model_spec *s)
+{
+    const ml_family_huggingface *hf = &s->family->hf;
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++)
+        s->qk_norm = s->qk_norm || row->role == ML_ROLE_Q_NORM;
+    if (s->score_cap > 0.0) s->score_cap = 0.7;
+    if (s->logit_cap > 0.0) s->logit_cap = 1.5;
+    if (s->embed_multiplier > 0.0) s->embed_multiplier = 1.7;
+    if (s->residual_multiplier > 0.0) s->residual_multiplier = 0.6;
+    if (s->attention_scale > 0.0) s->attention_scale = 0.8;
+    if (s->logit_multiplier > 0.0) s->logit_multiplier = 1.3;
+    if (hf->rope.part) s->rope_width = 2;
+    if (hf->windows.full_every) s->window = 5;
+    if (hf->windows.full_every) ml_layer_set_add(&s->full_layers, 1);
+    if (hf->rope.layers) ml_layer_set_add(&s->unrotated_layers, 1);
+}
+
 static inline ml_model_spec fixture_spec(const ml_family *family)
 {
     ml_model_spec s = family->defaults;
@@ -53,6 +71,7 @@ static inline ml_model_spec fixture_spec(const ml_family *family)
     s.qkv_bias = true;
     if (s.activation == ML_RELU)
         s.activation = ML_GELU_ERF; /* differences over a kink say nothing */
+    fixture_features(&s);
     return s;
 }
 
@@ -73,7 +92,8 @@ static inline void fixture_weights(fixture *f)
 {
     for (int64_t i = 0; i < ml_model_slots(f->model); i++) {
         ml_model_slot *slot = ml_model_slot_at(f->model, i);
-        bool norm = strstr(slot->name, "norm") && strstr(slot->name, "weight");
+        bool norm = strstr(slot->name, "norm") && strstr(slot->name, "weight") &&
+                    !ml_model_get_spec(f->model)->norm_plus_one;
         float *values = ml_memory_alloc(slot->count, sizeof *values, ML_MEM_OTHER, "test");
         assert_non_null(values);
         fixture_fill(slot->name, &slot->shard, slot->rows, slot->cols, 0.2, norm ? 1.0 : 0.0,

@@ -7,10 +7,11 @@
 #include "mpilora/grid.h"
 
 static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
+static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP | ML_TARGET_DOWN;
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 38 };
+enum { CASES = 45 };
 
 static fixture_options case_number(int c)
 {
@@ -57,6 +58,13 @@ static fixture_options case_number(int c)
         {.family = &ml_family_opt, .method = ML_METHOD_FULL},
         {.family = &ml_family_phi, .method = ML_METHOD_FULL},
         {.family = &ml_family_gptj, .targets = ML_TARGET_Q | ML_TARGET_FC},
+        {.family = &ml_family_gemma2, .method = ML_METHOD_FULL},
+        {.family = &ml_family_gemma3_text, .method = ML_METHOD_FULL},
+        {.family = &ml_family_olmo2, .method = ML_METHOD_FULL},
+        {.family = &ml_family_cohere, .method = ML_METHOD_FULL},
+        {.family = &ml_family_phi3, .targets = phi3_all, .dropout = 0.25},
+        {.family = &ml_family_granite, .targets = llama_all},
+        {.family = &ml_family_smollm3, .method = ML_METHOD_PREFIX_KV},
     };
     return cases[c];
 }

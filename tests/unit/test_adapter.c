@@ -184,7 +184,7 @@ static void magnitudes_come_back(void **state)
             assert_true(read.pairs[0].m[k] == adapter.pairs[k / 8].m[k % 8]);
         if (i == 2)
             assert_int_equal(
-                ml_adapter_split_qkv(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V),
+                ml_adapter_split_fused(&read, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V),
                 ML_USAGE);
         ml_adapter_destroy(&read);
         ml_adapter_destroy(&adapter);
@@ -286,7 +286,7 @@ static void gpt2_parts_are_fused_exactly(void **state)
                         assert_float_equal(delta(fused, part * 8 + i, j),
                                            (own ? delta(own, i, j) : 0.0F), 1e-5F);
             }
-            assert_int_equal(ml_adapter_split_qkv(&read, &tiny_gpt2, bits[s]), ML_OK);
+            assert_int_equal(ml_adapter_split_fused(&read, &tiny_gpt2, bits[s]), ML_OK);
             assert_true(adapter_distance(&adapter, &read) <= (rslora ? 1e-6F : 0.0F));
             ml_adapter_destroy(&read);
             ml_adapter_destroy(&adapter);
@@ -299,10 +299,10 @@ static void what_is_not_made_of_parts_is_not_split(void **state)
     (void)state;
     static const char *const fused[] = {"attn.qkv", "mlp.fc", NULL};
     ml_adapter adapter = make_adapter(&tiny_gpt2, fused, 0, 4, 6, false);
-    assert_int_equal(ml_adapter_split_qkv(&adapter, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_V),
+    assert_int_equal(ml_adapter_split_fused(&adapter, &tiny_gpt2, ML_TARGET_Q | ML_TARGET_V),
                      ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "layers.0.attn.qkv"));
-    assert_int_equal(ml_adapter_split_qkv(&adapter, &tiny_gpt2, ML_TARGET_QKV), ML_OK);
+    assert_int_equal(ml_adapter_split_fused(&adapter, &tiny_gpt2, ML_TARGET_QKV), ML_OK);
     assert_int_equal(adapter.count, 4);
     ml_adapter_destroy(&adapter);
 }

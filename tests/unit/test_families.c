@@ -180,9 +180,42 @@ static void descriptions_have_the_published_sizes(void **state)
     static const struct {
         const char *name;
         int64_t parameters;
-    } models[] = {{"gpt2-small", 124439808},    {"smollm2-135m", 134515008},
-                  {"llama-3.2-1b", 1235814400}, {"qwen2.5-0.5b", 494032768},
-                  {"qwen3-0.6b", 596049920},    {"mistral-7b", 7248023552}};
+    } models[] = {
+        {"command-r", 34980831232},
+        {"command-r-plus", 103810674688},
+        {"gemma-2-27b", 27227128320},
+        {"gemma-2-2b", 2614341888},
+        {"gemma-2-9b", 9241705984},
+        {"gemma-2b", 2506172416},
+        {"gemma-3-1b", 999885952},
+        {"gemma-3-270m", 268098176},
+        {"gemma-7b", 8537680896},
+        {"glm-4-9b", 9400279040},
+        {"gpt2-small", 124439808},
+        {"granite-3.3-2b", 2533539840},
+        {"granite-3.3-8b", 8170864640},
+        {"llama-3.1-405b", 405853388800},
+        {"llama-3.1-70b", 70553706496},
+        {"llama-3.1-8b", 8030261248},
+        {"llama-3.2-1b", 1235814400},
+        {"llama-3.2-3b", 3212749824},
+        {"mistral-7b", 7248023552},
+        {"mistral-large-123b", 122610069504},
+        {"mistral-nemo-12b", 12247782400},
+        {"olmo-2-13b", 13716198400},
+        {"olmo-2-1b", 1484916736},
+        {"olmo-2-7b", 7298617344},
+        {"phi-3-medium", 13960238080},
+        {"phi-3-mini", 3821079552},
+        {"phi-4", 14659507200},
+        {"phi-4-mini", 3836021760},
+        {"qwen2.5-0.5b", 494032768},
+        {"qwen2.5-7b", 7615616512},
+        {"qwen3-0.6b", 596049920},
+        {"qwen3-8b", 8190735360},
+        {"smollm2-135m", 134515008},
+        {"smollm3-3b", 3075098624},
+    };
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         check_size(models[i].name, models[i].parameters);
 }
