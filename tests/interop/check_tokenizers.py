@@ -1,5 +1,5 @@
 """Ids and texts equal those of `tokenizers` and `sentencepiece` for tokenizers of every kind, trained here on generated text, on many texts:
-many scripts, code, broken pieces, long lines, added tokens. Needs the Python packages tokenizers and sentencepiece;
+many scripts, code, broken pieces, long lines, added tokens. Needs the Python packages tokenizers, sentencepiece, gguf and numpy;
 MPILORA_TOKENIZER_DRIVER names the program tests/tokenizer_driver. MPILORA_SHARED_DATA may name a folder with e2e/*.txt, whose lines join.
 
     check_tokenizers.py [--texts 100000] [--seed 1] [KIND]…
@@ -253,6 +253,75 @@ def model_file(**options):
     return make
 
 
+def write_gguf(folder, model, tokens, types, **keys):
+    """A tiny Llama with this vocabulary, imported."""
+    import gguf
+    import numpy
+    writer = gguf.GGUFWriter(f"{folder}/model.gguf", "llama")
+    for key, value in {"context_length": 64, "embedding_length": 8, "block_count": 1, "feed_forward_length": 12, "attention.head_count": 2,
+                       "attention.head_count_kv": 1}.items():
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_float32("llama.rope.freq_base", 10000.0)
+    writer.add_tokenizer_model(model)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    for key, value in keys.items():
+        {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}.get(type(value), writer.add_array)(f"tokenizer.ggml.{key}", value)
+    shapes = {"token_embd": (len(tokens), 8), "output_norm": (8,)}
+    shapes |= {f"blk.0.{name}": shape for name, shape in {"attn_norm": (8,), "ffn_norm": (8,), "attn_q": (8, 8), "attn_k": (4, 8), "attn_v": (4, 8),
+                                                           "attn_output": (8, 8), "ffn_gate": (12, 8), "ffn_up": (12, 8), "ffn_down": (8, 12)}.items()}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", numpy.full(shape, 0.5, dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    subprocess.run([os.environ["MPILORA"], "import", f"{folder}/model.gguf", f"{folder}/base.h5"], check=True, stdout=subprocess.DEVNULL)
+
+
+def gguf_pieces(model, **options):
+    """A SentencePiece vocabulary as llama.cpp's converter writes it."""
+    def make(folder):
+        processor = model_file(**options)(folder)
+        ids = range(processor.get_piece_size())
+        kinds = [6 if processor.is_byte(i) else 3 if processor.is_control(i) else 2 if processor.is_unknown(i) else 1 for i in ids]
+        keys = {"add_space_prefix": True, "remove_extra_whitespaces": options.get("remove_extra_whitespaces", True)}
+        charsmap_bytes = normalizer_map(f"{folder}/tokenizer.model")
+        if charsmap_bytes:
+            keys["precompiled_charsmap"] = charsmap_bytes
+        write_gguf(folder, model, [processor.id_to_piece(i) for i in ids], kinds, scores=[processor.get_score(i) for i in ids], **keys)
+        return processor
+    return make
+
+
+def gguf_bytes(pre, stages, whole=False):
+    """A byte-level vocabulary with a name for its split pattern."""
+    def make(folder):
+        os.mkdir(f"{folder}/made")
+        tokenizer = byte_level(pre_tokenizers.Sequence(stages + [BARE]), whole=whole)(f"{folder}/made")
+        data = json.loads(tokenizer.to_str())
+        tokens = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)
+        merges = [" ".join(pair) for pair in data["model"]["merges"]]
+        write_gguf(folder, "gpt2", tokens, [3 if token == "<|endoftext|>" else 1 for token in tokens], merges=merges, pre=pre, eos_token_id=0, bos_token_id=0)
+        return tokenizer
+    return make
+
+
+def gguf_bert(folder):
+    os.mkdir(f"{folder}/made")
+    tokenizer = wordpiece(normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer())(f"{folder}/made")
+    data = json.loads(tokenizer.to_str())
+    vocab = data["model"]["vocab"]
+    words = [word for word in sorted(vocab, key=vocab.get) if "▁" not in word]  # which means a blank there
+    data["model"]["vocab"] = {word: i for i, word in enumerate(words)}
+    data["model"]["max_input_chars_per_word"] = 1 << 30  # llama.cpp has no such limit
+    tokens = [word if i < 5 else word[2:] if word.startswith("##") else "▁" + word for i, word in enumerate(words)]
+    write_gguf(folder, "bert", tokens, [3 if i < 5 else 1 for i in range(len(tokens))], cls_token_id=2, bos_token_id=2, seperator_token_id=3,
+               unknown_token_id=1)
+    return Tokenizer.from_str(json.dumps(data))
+
+
 NFC, NFD, NFKC, NFKD, LOWER = normalizers.NFC(), normalizers.NFD(), normalizers.NFKC(), normalizers.NFKD(), normalizers.Lowercase()
 BEHAVIOURS = ["removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"]
 KINDS = {
@@ -292,6 +361,19 @@ KINDS = {
     "sentencepiece char": model_file(model_type="char"),
     "sentencepiece suffix": model_file(model_type="unigram", treat_whitespace_as_suffix=True),
 }
+TEKKEN = GPT4O.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("{1,3}", "")
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+DEEPSEEK3 = ["\\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+",
+             r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"]
+PRES = {"gpt-2": [GPT2], "starcoder": [r"\p{N}", GPT2], "falcon3": [LLAMA3], "qwen2": [LLAMA3.replace("{1,3}", "")], "tekken": [TEKKEN], "gpt-4o": [GPT4O],
+        "bloom": [BLOOM], "viking": [BLOOM, r"\p{N}"], "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
+        "deepseek-v3": DEEPSEEK3, "superbpe": [r"\p{N}+", r"(?=(\d{3})+(?!\d))"]}
+KINDS |= {f"gguf {name}": gguf_bytes(name, [split(one) for one in stages], name in ("falcon3", "tekken")) for name, stages in PRES.items()}
+KINDS |= {
+    "gguf llama": gguf_pieces("llama", model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False),
+    "gguf t5": gguf_pieces("t5", model_type="unigram"),
+    "gguf bert": gguf_bert,
+}
 for behaviour in BEHAVIOURS:
     for inverted in (False, True):
         KINDS[f"split, {behaviour}{', inverted' * inverted}"] = word_level(None, split(r"\s|[aeiou]+", behaviour, inverted), decoders.Strip("t", 1, 0))  # with stop 1, too, it panics at "t"
@@ -303,7 +385,8 @@ SCRIPTS = pre_tokenizers.UnicodeScripts()
 
 def run_driver(folder, texts, *options):
     data = b"".join(struct.pack("<I", len(text)) + text for text in (text.encode() for text in texts))
-    done = subprocess.run([DRIVER, folder, *options], input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    base = f"{folder}/base.h5"
+    done = subprocess.run([DRIVER, base if os.path.exists(base) else folder, *options], input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 0, done.stderr.decode()
     out, at, found = done.stdout, 0, []
     for _ in texts:

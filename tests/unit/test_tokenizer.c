@@ -100,9 +100,10 @@ static int make_folder(void **state)
 static int empty_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt",
-                                        "tokenizer_config.json", "config.json"};
-    for (size_t i = 0; i < 5; i++) {
+    static const char *const names[] = {
+        "tokenizer.json",        "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json",
+        "tokenizer_config.json", "config.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         unlink(path);
@@ -622,6 +623,106 @@ static void gguf_arrays_give_the_same_ids(void **state)
     json_decref(golden);
 }
 
+/* Every name that llama.cpp knows is a pattern that compiles; who begins a text where the file does
+ * not say is by the name. */
+static void every_pre_of_gguf_is_known(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "default",     "gpt-2",     "phi-2",        "mpt",
+        "olmo",        "smollm",    "starcoder",    "refact",
+        "command-r",   "llama3",    "llama-bpe",    "falcon3",
+        "pixtral",     "dbrx",      "smaug-bpe",    "glm4",
+        "qwen2",       "stablelm2", "qwen35",       "ufakzeka",
+        "tekken",      "gpt-4o",    "llama4",       "granite-embed-multi-97m",
+        "tiny_aya",    "jais-2",    "deepseek-llm", "deepseek-coder",
+        "deepseek-v3", "spark2_5",  "youtu",        "falcon",
+        "bloom",       "poro-chat", "viking",       "chameleon",
+        "kimi-k2",     "superbpe",  "bailingmoe",   "seed-coder",
+        "afmoe",       "laguna",    "exaone-moe",   "minicpm5"};
+    static const char *const begins[] = {"llama3",  "llama-bpe", "falcon3",
+                                         "pixtral", "tekken",    "chameleon"};
+    static const char *const tokens[] = {"<s>", "a", "1", "\u0120"}, *const merges[] = {NULL};
+    static const int32_t types[] = {3, 1, 1, 1};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        ml_gguf_vocabulary gguf = {.model = "gpt2",
+                                   .pre = names[i],
+                                   .ntokens = 4,
+                                   .tokens = tokens,
+                                   .merges = merges,
+                                   .types = types,
+                                   .bos = 0,
+                                   .eos = 0,
+                                   .add_bos = -1};
+        for (int said = -1; said < 2; said++) {
+            ml_text json = {0};
+            ml_tokenizer *tokenizer = NULL;
+            bool usual = false;
+            for (size_t j = 0; j < sizeof begins / sizeof *begins; j++)
+                usual = usual || !strcmp(begins[j], names[i]);
+            gguf.add_bos = said;
+            if (ml_tokenizer_from_gguf(&gguf, &json) != ML_OK)
+                fail_msg("%s: %s", names[i], ml_error_text());
+            assert_int_equal(ml_tokenizer_create(&tokenizer, json.data, json.length), ML_OK);
+            if (ml_tokenizer_begin_of_text(tokenizer) != ((said < 0 ? usual : said) ? 0 : -1))
+                fail_msg("%s, add_bos %d: it begins with %d", names[i], said,
+                         ml_tokenizer_begin_of_text(tokenizer));
+            ml_tokenizer_destroy(tokenizer);
+            ml_text_destroy(&json);
+        }
+    }
+}
+
+/* added_tokens.json and added_tokens_decoder beside vocab.json and merges.txt: tokens there are
+ * found in text, with their flags. */
+static void added_tokens_of_slow_files(void **state)
+{
+    (void)state;
+    static const int32_t wanted[] = {41, 'h' - 'a', 40, 42, 'x' - 'a'};
+    write_small_vocab("");
+    write_file("merges.txt", "t h\nth e\n");
+    write_file("added_tokens.json", "{\"<sep>\": 40, \"<user>\": 41}");
+    write_file("tokenizer_config.json",
+               "{\"added_tokens_decoder\": {\"42\": {\"content\": \"<wide>\", \"lstrip\": true, "
+               "\"rstrip\": true, \"normalized\": false, \"special\": true}}}");
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    ml_ids ids = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "<user>h<sep>  <wide> x", 22, true, &ids),
+                     ML_OK);
+    assert_int_equal(ids.count, 5);
+    assert_memory_equal(ids.data, wanted, sizeof wanted);
+    assert_true(ml_tokenizer_is_special(tokenizer, 42));
+    assert_int_equal(ml_tokenizer_spelled(tokenizer, "<wide><sep><wide>", 17), 2);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+}
+
+/* BERT's word list, and what stands around one text and two. */
+static void word_lists_and_templates(void **state)
+{
+    (void)state;
+    static const ml_template_part pair[] = {
+        {1, 0}, {ML_TEMPLATE_A, 0}, {2, 0}, {ML_TEMPLATE_B, 1}, {2, 1}};
+    static const int32_t wanted[] = {3, 4, 0};
+    int64_t count;
+    write_file("vocab.txt", "[UNK]\n[CLS]\n[SEP]\nriver\n##s\n");
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    ml_ids ids = {0};
+    ml_text back = {0};
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "R\u00edvers sea", 11, true, &ids), ML_OK);
+    assert_int_equal(ids.count, 3);
+    assert_memory_equal(ids.data, wanted, sizeof wanted);
+    assert_int_equal(ml_tokenizer_decode(tokenizer, ids.data, ids.count, &back), ML_OK);
+    assert_string_equal(back.data, "rivers [UNK]");
+    const ml_template_part *parts = ml_tokenizer_template(tokenizer, true, &count);
+    assert_int_equal(count, 5);
+    assert_memory_equal(parts, pair, sizeof pair);
+    assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), 1);
+    ml_ids_destroy(&ids);
+    ml_text_destroy(&back);
+    ml_tokenizer_destroy(tokenizer);
+}
+
 static void the_export_is_read_back_the_same(void **state)
 {
     (void)state;
@@ -683,6 +784,9 @@ int main(void)
         cmocka_unit_test_teardown(values_of_other_kinds_are_refused, empty_folder),
         cmocka_unit_test_teardown(configured_ids_count_for_added_tokens_only, empty_folder),
         cmocka_unit_test(gguf_arrays_give_the_same_ids),
+        cmocka_unit_test(every_pre_of_gguf_is_known),
+        cmocka_unit_test_teardown(added_tokens_of_slow_files, empty_folder),
+        cmocka_unit_test_teardown(word_lists_and_templates, empty_folder),
         cmocka_unit_test_teardown(the_export_is_read_back_the_same, empty_folder),
         cmocka_unit_test(a_damaged_canonical_text_is_refused),
     };

@@ -110,7 +110,7 @@ static ml_status add_word(ml_maker *m, const ml_gguf_vocabulary *g, int64_t id)
     ml_text text = {0};
     const char *word = g->tokens[id];
     int32_t kind = kind_of(g, id);
-    bool whole = !strncmp(word, BLANK, 3), plain = kind == ML_PIECE_NORMAL;
+    bool whole = !strncmp(word, BLANK, 3) && word[3], plain = kind == ML_PIECE_NORMAL;
     ml_status st = ml_text_printf(&text, "%s%s", whole || !plain ? "" : "##",
                                   whole && plain ? word + 3 : word);
     if (st == ML_OK) st = ml_maker_token(m, id, text.data);
