@@ -221,6 +221,17 @@ def check_unrelated(folder, content):
         call("import", folder / "more", folder / "no.h5", expect=3, contains=f'"{key}" is {kind}, expected')
 
 
+def check_tokenizers(folder):
+    """What cannot be read of a tokenizer leaves the weights without one, and is named; so does one with more tokens than the vocabulary."""
+    source = make(folder / "tokenizer", GPT2, gpt2_shapes())
+    model = {"type": "BPE", "vocab": {"a": 0, "b": GPT2["vocab_size"]}, "merges": []}
+    for tokenizer, why in (({"model": {"type": "Oracle"}}, '"Oracle", which is not known'), ({"model": model, "normalizer": {"type": "Polish"}}, '"Polish"'),
+                           ({"model": model}, f"has {GPT2['vocab_size'] + 1} tokens")):
+        (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+        out = call("import", source, folder / "bare.h5", "--dtype", "fp32", contains=("warning", why, "the base gets no tokenizer"))
+        assert "no tokenizer" in out and not inspect(folder / "bare.h5")["tokenizer_sha256"], out
+
+
 # ---- refusals ----
 
 
@@ -320,6 +331,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mpilora-import-") as name:
         folder = pathlib.Path(name)
         check_round_trips(folder)
+        check_tokenizers(folder)
         check_configs(folder)
         check_weights(folder)
         check_command_line(folder)

@@ -90,6 +90,9 @@ static ml_status clean_up(ml_text *text, int64_t start)
     ml_status st = ML_OK;
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         made.length = 0;
+        if (!memmem(text->data + start, (size_t)(text->length - start), rules[i][0],
+                    strlen(rules[i][0])))
+            continue;
         ML_TRY(add_replaced(&made, text->data + start, text->length - start, rules[i][0],
                             rules[i][1]));
         text->length = start;
@@ -203,11 +206,11 @@ static ml_status end_bytes(ml_text *run, texts *out)
     if (is_utf8(run->data, run->length)) {
         ML_TRY(ml_text_add(&out->bytes, run->data, run->length));
         ML_TRY(end_text(out));
-    } else {
-        for (int64_t i = 0; i < run->length; i++) {
-            ML_TRY(ml_text_add(&out->bytes, REPLACEMENT, 3));
-            ML_TRY(end_text(out));
-        }
+        run->length = 0;
+    }
+    for (int64_t i = 0; i < run->length; i++) {
+        ML_TRY(ml_text_add(&out->bytes, REPLACEMENT, 3));
+        ML_TRY(end_text(out));
     }
     run->length = 0;
 done:

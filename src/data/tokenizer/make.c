@@ -54,8 +54,7 @@ ml_status ml_maker_merge(ml_maker *m, const char *merge)
                        "merge %zu \"%.80s\" is not two tokens with one blank between them",
                        json_array_size(m->merges), merge);
     json_t *text = json_string(merge);
-    if (!text)
-        return ml_fail(ML_INPUT, "merge %zu is not valid UTF-8", json_array_size(m->merges));
+    if (!text) return ml_fail(ML_INPUT, "merge %zu is not valid UTF-8", json_array_size(m->merges));
     return json_array_append_new(m->merges, text) == 0 ? ML_OK : no_memory();
 }
 

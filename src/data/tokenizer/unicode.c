@@ -128,7 +128,7 @@ bool ml_char_is_punctuation(int32_t c)
     if (c < 0x80)
         return (c >= 0x21 && c <= 0x2f) || (c >= 0x3a && c <= 0x40) || (c >= 0x5b && c <= 0x60) ||
                (c >= 0x7b && c <= 0x7e);
-    if (c == 0x166d || c == 0x1734) return c == 0x166d; /* their categories changed */
+    if (c == 0x166d || c == 0x111c9) return true; /* their categories changed */
     utf8proc_category_t category = utf8proc_category(c);
     return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO && !lacking_of(c);
 }
@@ -172,8 +172,9 @@ size_t ml_char_lower(int32_t c, char out[8])
         return 1;
     }
     if (c == 0x130) { /* İ: the only small letter of two characters */
-        memcpy(out, "i\u0307", 3);
-        return 3;
+        static const char dotted[3] = {'i', '\xcc', '\x87'};
+        memcpy(out, dotted, sizeof dotted);
+        return sizeof dotted;
     }
     return ml_utf8_put(utf8proc_tolower(c), out);
 }
