@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "io/decompress.h"
 #include "io/line_reader.h"
 
 enum { BUFFER = 1 << 18, LONGEST = 256 << 20 };
@@ -13,14 +14,25 @@ static ml_status fill(ml_line_reader *reader)
     reader->filled = fread(reader->buffer, 1, BUFFER, reader->file);
     if (!reader->filled && ferror(reader->file))
         return ml_fail(ML_INPUT, "%s: read error: %s", reader->path, strerror(errno));
-    return ML_OK;
+    return reader->filled || !reader->program ? ML_OK
+                                              : ml_decompress_check(&reader->program, reader->path);
 }
 
-static ml_status begin(ml_line_reader *reader)
+/* The contents of a compressed file in the place of the file. */
+static ml_status decompress(ml_line_reader *reader, const char *program)
+{
+    fclose(reader->file);
+    ml_status st = ml_decompress_open(&reader->file, &reader->program, reader->path, program);
+    return st == ML_OK ? fill(reader) : st;
+}
+
+static ml_status begin(ml_line_reader *reader, bool is_file)
 {
     ml_status st = ML_OK;
     ML_NEW(reader->buffer, BUFFER, ML_MEM_OTHER, "a read buffer");
     ML_TRY(fill(reader));
+    const char *program = ml_decompress_program(reader->buffer, reader->filled);
+    if (is_file && program) ML_TRY(decompress(reader, program));
     if (reader->filled >= 2 &&
         (!memcmp(reader->buffer, "\xff\xfe", 2) || !memcmp(reader->buffer, "\xfe\xff", 2))) {
         st = ml_fail(ML_INPUT,
@@ -41,7 +53,7 @@ ml_status ml_line_reader_open(ml_line_reader *reader, const char *path)
     if (!reader->file)
         return ml_fail(errno == ENOMEM ? ML_RESOURCE : ML_INPUT,
                        "%s: cannot be opened for reading: %s", path, strerror(errno));
-    return begin(reader);
+    return begin(reader, true);
 }
 
 ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name, const ml_text *text)
@@ -49,11 +61,12 @@ ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name, con
     *reader =
         (ml_line_reader){.path = name, .file = fmemopen(text->data, (size_t)text->length, "rb")};
     if (!reader->file) return ml_fail(ML_RESOURCE, "%s: out of memory", name);
-    return begin(reader);
+    return begin(reader, false);
 }
 
 void ml_line_reader_close(ml_line_reader *reader)
 {
+    ml_decompress_end(&reader->program);
     if (reader->file) fclose(reader->file);
     ml_memory_free(reader->buffer);
     ml_text_destroy(&reader->line);

@@ -2,11 +2,14 @@
 #ifndef MPILORA_IO_LINE_READER_H
 #define MPILORA_IO_LINE_READER_H
 
+#include <sys/types.h>
+
 #include "mpilora/base.h"
 
 typedef struct ml_line_reader {
     const char *path; /* borrowed */
     FILE *file;
+    pid_t program; /* what decompresses the file; 0: it is not compressed, or at its end */
     char *buffer;
     size_t filled, used;
     ml_text line;   /* the line in hand, without its line end (LF or CR LF) */
@@ -15,7 +18,8 @@ typedef struct ml_line_reader {
 } ml_line_reader;
 
 /* ML_INPUT naming `path`, also for a file that begins with the mark of UTF-16; that of UTF-8 is
- * skipped. */
+ * skipped. A file that begins as gzip's and zstd's do is decompressed while it is read; ML_INPUT at
+ * its end where it is damaged. */
 ml_status ml_line_reader_open(ml_line_reader *reader, const char *path) ML_NODISCARD;
 /* Of a text in memory, which stays borrowed; `name` is what messages call it. ML_RESOURCE. */
 ml_status ml_line_reader_open_text(ml_line_reader *reader, const char *name,

@@ -1,6 +1,8 @@
 """mpilora tokenize: report, formats and exit codes on the command line, and a real text where it is there."""
 
+import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,6 +75,30 @@ def test_files_of_others():
     run(*tokenize, "text.jsonl", "rows.h5", "--format", "text", says="as text")
 
 
+def test_compressed():
+    """The same data set as of the file itself, in one member or several; a damaged file is refused, and nothing is written."""
+    write("plain.jsonl", "".join(f'{{"prompt": "the river {i}", "completion": " runs"}}\n' for i in range(3000)))
+    text = open("plain.jsonl", "rb").read()
+    run("tokenize", "--base", "base.h5", "plain.jsonl", "plain.h5")
+    packed = {"one.jsonl.gz": gzip.compress(text), "two.jsonl.gz": gzip.compress(text[:1000]) + gzip.compress(text[1000:])}
+    if shutil.which("zstd"):
+        packed["one.jsonl.zst"] = subprocess.run(["zstd", "-c"], input=text, stdout=subprocess.PIPE, check=True).stdout
+    for name, data in packed.items():
+        with open(name, "wb") as file:
+            file.write(data)
+        run("tokenize", "--base", "base.h5", name, "packed.h5", says="3000 sequences")
+        assert open("packed.h5", "rb").read() == open("plain.h5", "rb").read(), name
+        os.unlink("packed.h5")
+        with open(name, "wb") as file:
+            file.write(data[:-20])
+        run("tokenize", "--base", "base.h5", name, "packed.h5", code=3, says=f"{name}: is damaged or cut short")
+        assert not os.path.exists("packed.h5")
+    write("bad.jsonl", '{"text": "a b c"}\n{"txet": "d"}\n')
+    with open("bad.jsonl.gz", "wb") as file:
+        file.write(gzip.compress(open("bad.jsonl", "rb").read()))
+    run("tokenize", "--base", "base.h5", "bad.jsonl.gz", "packed.h5", code=3, says="bad.jsonl.gz: line 2")
+
+
 def test_refusals():
     before = open("pairs.h5", "rb").read()
     tokenize = ["tokenize", "--base", "base.h5"]
@@ -116,6 +142,7 @@ def main():
         make_base("bare.h5", 401)
         test_formats()
         test_files_of_others()
+        test_compressed()
         test_refusals()
         test_real_text()
         os.chdir("/")
