@@ -215,8 +215,8 @@ ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, in
                           uint8_t *mask) ML_NODISCARD;
 
 /* Writing: create, add every sequence, finish. Nothing is seen under `path` until finish has
- * renamed the synced file into place; a file that was there stays until then. Memory: the offsets
- * and some buffers. */
+ * renamed the synced file into place; a file that was there stays until then. Memory: some
+ * buffers. */
 typedef struct ml_dataset_writer ml_dataset_writer;
 
 /* Begins a data set. `tokenizer_hash`: "" for ids without a tokenizer; `max_len`: that the

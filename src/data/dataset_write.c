@@ -1,7 +1,7 @@
 /* Writing a tokenised data set of unknown length with bounded memory.
  *
  * Tokens go to a nameless spool file beside the output (a token that is no target as its
- * complement), offsets stay in memory. At the end HDF5 makes a temporary file with the metadata
+ * complement), offsets to another. At the end HDF5 makes a temporary file with the metadata
  * alone; the contents are written into it by plain calls, since HDF5 does not survive a full disk;
  * it is sealed, synced and renamed, so an older file stays until the new one is whole. */
 #include <errno.h>
@@ -26,12 +26,13 @@ enum { TOKENS, OFFSETS, MASK, PARTS };
 
 struct ml_dataset_writer {
     char *path, *temporary;
-    int64_t vocab, max_len, tokens, sequences, capacity;
-    int64_t *offsets;
+    int64_t vocab, max_len, tokens, sequences;
     char tokenizer_hash[ML_SHA256_HEX], content_hash[ML_SHA256_HEX];
-    int spool;
+    int spool, offset_spool;
     int32_t *piece; /* [PIECE] being filled for the spool, later read back */
     int64_t filled;
+    int64_t *offsets; /* [PIECE] likewise */
+    int64_t filled_offsets;
     int out;         /* the temporary file; −1 before it is made */
     bool made;       /* it is there and has to be removed */
     ml_sha256 *hash; /* of the content */
@@ -56,12 +57,12 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
     ml_status st = ML_OK;
     ml_dataset_writer *w = NULL;
     ML_NEW(w, 1, ML_MEM_OTHER, "a data set writer");
-    w->spool = w->out = -1;
+    w->spool = w->offset_spool = w->out = -1;
     w->vocab = vocab;
     w->max_len = max_len;
-    w->capacity = 1024;
     snprintf(w->tokenizer_hash, sizeof w->tokenizer_hash, "%s", tokenizer_hash);
-    ML_NEW(w->offsets, w->capacity, ML_MEM_OTHER, "sequence offsets");
+    ML_NEW(w->offsets, PIECE, ML_MEM_OTHER, "a write buffer");
+    w->filled_offsets = 1; /* the first sequence begins at 0 */
     ML_NEW(w->piece, PIECE, ML_MEM_OTHER, "a write buffer");
     ml_text name = {0};
     st = ml_text_printf(&name, "%s.tmp-%ld", path, (long)getpid());
@@ -72,7 +73,8 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
         goto done;
     }
     w->spool = open_spool(path);
-    if (w->spool < 0) {
+    w->offset_spool = open_spool(path);
+    if (w->spool < 0 || w->offset_spool < 0) {
         st =
             ml_fail(ML_RESOURCE, "%s: no file can be written beside it: %s", path, strerror(errno));
         goto done;
@@ -90,6 +92,7 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
     if (w->out >= 0) close(w->out);
     if (w->made) unlink(w->temporary);
     if (w->spool >= 0) close(w->spool);
+    if (w->offset_spool >= 0) close(w->offset_spool);
     ml_sha256_destroy(w->hash);
     ml_memory_free(w->piece);
     ml_memory_free(w->offsets);
@@ -107,12 +110,21 @@ static ml_status spool_piece(ml_dataset_writer *w)
     return st;
 }
 
+static ml_status spool_offsets(ml_dataset_writer *w)
+{
+    const int64_t size = sizeof *w->offsets;
+    int64_t before = w->sequences + 1 - w->filled_offsets;
+    ml_status st = ml_file_write(w->offset_spool, w->path, w->offsets, w->filled_offsets * size,
+                                 before * size);
+    w->filled_offsets = 0;
+    return st;
+}
+
 ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, const uint8_t *mask,
                                 int64_t count)
 {
     ml_status st = ML_OK;
     if (count < 1) return ml_fail(ML_INTERNAL, "%s: an empty sequence cannot be stored", w->path);
-    ML_GROW(w->offsets, w->sequences + 1, w->capacity, ML_MEM_OTHER, "sequence offsets");
     for (int64_t i = 0; i < count; i++) {
         if (tokens[i] < 0 || tokens[i] >= w->vocab)
             return ml_fail(ML_INPUT,
@@ -123,7 +135,9 @@ ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, con
         w->tokens++;
         if (w->filled == PIECE) ML_TRY(spool_piece(w));
     }
-    w->offsets[++w->sequences] = w->tokens;
+    if (w->filled_offsets == PIECE) ML_TRY(spool_offsets(w));
+    w->offsets[w->filled_offsets++] = w->tokens;
+    w->sequences++;
 done:
     return st;
 }
@@ -157,10 +171,21 @@ done:
     return st;
 }
 
+static ml_status stream_offsets(ml_dataset_writer *w, part_sink sink)
+{
+    const int64_t size = sizeof *w->offsets, count = w->sequences + 1;
+    for (int64_t first = 0; first < count; first += PIECE) {
+        int64_t bytes = ml_min(PIECE, count - first) * size;
+        ml_status st = ml_file_read(w->offset_spool, w->path, w->offsets, bytes, first * size);
+        if (st == ML_OK) st = sink(w, w->offsets, bytes);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
 static ml_status stream_part(ml_dataset_writer *w, int part, part_sink sink)
 {
-    return part == OFFSETS ? sink(w, w->offsets, w->part[OFFSETS].bytes)
-                           : stream_spool(w, part, sink);
+    return part == OFFSETS ? stream_offsets(w, sink) : stream_spool(w, part, sink);
 }
 
 static ml_status hash_sink(ml_dataset_writer *w, const void *data, int64_t bytes)
@@ -342,6 +367,7 @@ ml_status ml_dataset_writer_finish(ml_dataset_writer *w)
         goto done;
     }
     ML_TRY(spool_piece(w));
+    ML_TRY(spool_offsets(w));
     w->part[TOKENS].bytes = w->tokens * (int64_t)sizeof(int32_t);
     w->part[OFFSETS].bytes = (w->sequences + 1) * (int64_t)sizeof(int64_t);
     w->part[MASK].bytes = w->tokens;

@@ -33,12 +33,14 @@ done:
     return st;
 }
 
-static ml_status keep_length(ml_tokenize_job *job, int64_t length)
+/* A table of how many sequences have each length: no more memory for more sequences. */
+static ml_status count_length(ml_tokenize_job *job, int64_t length)
 {
     ml_status st = ML_OK;
-    int64_t n = job->report->sequences;
-    ML_GROW(job->lengths, n, job->lengths_capacity, ML_MEM_OTHER, "sequence lengths");
-    job->lengths[n] = length;
+    while (length >= job->of_length_capacity)
+        ML_GROW(job->of_length, job->of_length_capacity, job->of_length_capacity, ML_MEM_OTHER,
+                "the lengths of the sequences");
+    job->of_length[length]++;
 done:
     return st;
 }
@@ -58,7 +60,7 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
                        " tokens without a target: nothing in it can be learnt; leave it out",
                        count);
     ml_status st = ml_dataset_writer_add(job->writer, tokens, mask, count);
-    if (st == ML_OK) st = keep_length(job, count);
+    if (st == ML_OK) st = count_length(job, count);
     if (st != ML_OK) return st;
     report->sequences++;
     report->tokens += count;
@@ -71,22 +73,24 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
 
 /* ---- the report ---------------------------------------------------------------------------- */
 
-static int compare(const void *a, const void *b)
+/* The length of sequence `rank`, from 0, in the order of lengths. */
+static int64_t length_at(const ml_tokenize_job *job, int64_t rank)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    int64_t length = 0;
+    for (int64_t before = job->of_length[0]; before <= rank; before += job->of_length[length])
+        length++;
+    return length;
 }
 
-static void summarise(ml_tokenize_job *job)
+static void summarise(const ml_tokenize_job *job)
 {
     ml_tokenize_report *report = job->report;
-    int64_t n = report->sequences, *lengths = job->lengths;
-    qsort(lengths, (size_t)n, sizeof *lengths, compare);
-    report->shortest = lengths[0];
-    report->longest = lengths[n - 1];
-    report->median = (double)(lengths[(n - 1) / 2] + lengths[n / 2]) / 2;
+    int64_t n = report->sequences;
+    report->shortest = length_at(job, 0);
+    report->longest = length_at(job, n - 1);
+    report->median = (double)(length_at(job, (n - 1) / 2) + length_at(job, n / 2)) / 2;
     report->mean = (double)report->tokens / (double)n;
-    report->p95 = lengths[(n * 95 + 99) / 100 - 1]; /* nearest rank */
+    report->p95 = length_at(job, (n * 95 + 99) / 100 - 1); /* nearest rank */
 }
 
 /* ---- the format ---------------------------------------------------------------------------- */
@@ -216,6 +220,6 @@ done:
     ml_line_reader_close(&job.reader);
     ml_ids_destroy(&job.ids);
     ml_memory_free(job.mask);
-    ml_memory_free(job.lengths);
+    ml_memory_free(job.of_length);
     return st;
 }

@@ -17,8 +17,8 @@ typedef struct ml_tokenize_job {
     ml_ids ids; /* of the sequence in hand */
     uint8_t *mask;
     int64_t mask_capacity;
-    int64_t *lengths; /* of all sequences */
-    int64_t lengths_capacity;
+    int64_t *of_length; /* [capacity]: how many sequences are so long */
+    int64_t of_length_capacity;
 } ml_tokenize_job;
 
 /* Room for `count` mask bytes. */
