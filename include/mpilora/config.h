@@ -169,6 +169,7 @@ typedef struct ml_run_config {
                                arXiv:2402.12354); null in the file gives 0: off */
         ml_layer_ranges layers;
         ml_module_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
+        ml_module_patterns modules_to_save;             /* names alone: none */
         ml_method_sizes sizes;
         ml_prefix_init prefix_init; /* vocabulary */
         char *prefix_text; /* with prefix_init text, repeated or cut to the number of virtual
@@ -293,6 +294,21 @@ ml_status ml_run_config_describe(ml_text *out) ML_NODISCARD;
  * Errors: ML_RESOURCE. */
 ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
 ml_status ml_module_patterns_write(const ml_module_patterns *patterns, ml_text *out) ML_NODISCARD;
+
+/* Appends names as the file has them, ["head", "norm"]; null where there are none.
+ * Shapes: none.
+ * Ownership: `out` is the caller's; the rest is borrowed.
+ * Local.
+ * Errors: ML_RESOURCE. */
+ml_status ml_module_names_write(const ml_module_patterns *names, ml_text *out) ML_NODISCARD;
+
+/* Whether a method trains whole modules of the base beside its own (method.modules_to_save): those
+ * that train tensors of the base themselves do not.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+bool ml_method_saves_modules(ml_method method);
 
 /* Whether method.init is pissa and the method has LoRA, which reads it.
  * Shapes: none.

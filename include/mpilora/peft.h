@@ -42,6 +42,10 @@
  *                  2·L·l_p·(key/value heads × h)
  *   lora+prefix_*  both (appendix E)
  *
+ * Beside any of them but full, top and bitfit whole modules of the base may train (PEFT's
+ * modules_to_save). Where these are the embedding or the head of a tied model, it is no longer
+ * tied: the one trains, the other stays as it was.
+ *
  * Order of calls: attach (describes; no storage) → ml_parameters_lay_out → ml_parameters_allocate
  * → ml_peft_bind → ml_model_bind → weights are read → ml_peft_initialise or ml_peft_load. For
  * sizes alone stop after lay_out.
@@ -88,6 +92,8 @@ typedef struct ml_peft_options {
     ml_method method;
     ml_method_sizes sizes;
     ml_lora_options lora;
+    ml_module_patterns modules_to_save; /* that train whole beside the method: names or ends of
+                                           names, ours or Hugging Face's; borrowed for the call */
 } ml_peft_options;
 
 /* Attaches any method; one that is two attaches both.
@@ -118,6 +124,15 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
  * Errors: none. */
 ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
                                  const ml_method_sizes *sizes);
+
+/* The specification gets a head of its own where one of the modules that train is the embedding or
+ * the head: those of a configuration, or those that an adapter has.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+void ml_peft_untie(ml_model_spec *spec, ml_method method, const ml_module_patterns *modules);
+void ml_peft_untie_for(ml_model_spec *spec, const ml_adapter *adapter);
 
 /* Attaches an existing adapter, not to be trained: modules, ranks and scales are its own.
  * Shapes: those of the adapter.

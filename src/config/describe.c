@@ -34,6 +34,8 @@ static const char *type_name(const key *k)
         return "list of ranges";
     case KEY_SITES:
         return "mapping of numbers";
+    case KEY_NAMES:
+        return "name or list of names";
     }
     return "";
 }
@@ -88,6 +90,7 @@ static ml_status put_range(const key *k, ml_text *out)
         break;
     case KEY_TEXT:
     case KEY_LAYERS:
+    case KEY_NAMES:
         break;
     }
     if (k->nullable) ML_TRY(ml_text_printf(out, "%s`null`", k->kind == KEY_TEXT ? "or " : "; or "));

@@ -34,6 +34,11 @@ bool ml_method_has_lora(ml_method method)
            method == ML_METHOD_LORA_PREFIX_LAYER || method == ML_METHOD_LORA_PREFIX_KV;
 }
 
+bool ml_method_saves_modules(ml_method method)
+{
+    return method != ML_METHOD_FULL && method != ML_METHOD_TOP && method != ML_METHOD_BITFIT;
+}
+
 bool ml_method_has_prefix(ml_method method)
 {
     return method == ML_METHOD_PREFIX_EMBED || method == ML_METHOD_PREFIX_LAYER ||
@@ -84,6 +89,7 @@ static const reader readers[] = {
     {"method.layers", OF(layers), ml_method_has_lora},
     {"method.rank_pattern", OF(rank_pattern), ml_method_has_lora},
     {"method.alpha_pattern", OF(alpha_pattern), ml_method_has_lora},
+    {"method.modules_to_save", OF(modules_to_save), ml_method_saves_modules},
     {"method.top", OF(sizes.top), is_top},
     {"method.prefix", OF(sizes.prefix), ml_method_has_prefix},
     {"method.infix", OF(sizes.infix), has_infix},

@@ -1,5 +1,5 @@
-/* Two kinds of values of a configuration that name parts of a model are read and written here:
- * lists of layers as [0, 3, 6-9], and numbers by the names of modules as {layers.0.attn.q: 4}. */
+/* Values of a configuration that name parts of a model are read and written here: lists of layers
+ * as [0, 3, 6-9], numbers by the names of modules as {layers.0.attn.q: 4}, and names alone. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -176,6 +176,42 @@ done:
     modules_free(key, out);
     *(ml_module_patterns *)out = read;
     return ML_OK;
+}
+
+ml_status names_read(const key *key, void *out, yaml_document_t *document, yaml_node_t *node,
+                     const char *where)
+{
+    ml_status st = ML_OK;
+    ml_module_patterns read = {0};
+    bool list = node->type == YAML_SEQUENCE_NODE;
+    if (!list && is_null(node)) goto done;
+    int64_t count = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
+    if (count > 0) ML_NEW(read.item, count, ML_MEM_OTHER, "names of modules");
+    for (; read.count < count; read.count++) {
+        yaml_node_t *item =
+            list ? yaml_document_get_node(document, node->data.sequence.items.start[read.count])
+                 : node;
+        ML_TRY(read_name(key, item, where, &read));
+    }
+done:
+    if (st != ML_OK) {
+        ml_memory_free(read.item);
+        return st;
+    }
+    modules_free(key, out);
+    *(ml_module_patterns *)out = read;
+    return ML_OK;
+}
+
+ml_status ml_module_names_write(const ml_module_patterns *names, ml_text *out)
+{
+    ml_status st = ML_OK;
+    if (names->count == 0) return ml_text_printf(out, "null");
+    for (int64_t i = 0; i < names->count; i++)
+        ML_TRY(ml_text_printf(out, "%s\"%s\"", i ? ", " : "[", names->item[i].module));
+    ML_TRY(ml_text_printf(out, "]"));
+done:
+    return st;
 }
 
 ml_status ml_module_patterns_write(const ml_module_patterns *p, ml_text *out)

@@ -113,6 +113,12 @@ const key run_keys[] = {
      .whole = true,
      .about =
          "LoRA: ranks of single modules by name or end of name, as `{layers.0.attn.q: 4, q: 16}`."},
+    {.path = "method.modules_to_save",
+     .kind = KEY_NAMES,
+     .offset = AT(method.modules_to_save),
+     .about = "Modules of the base that train whole beside the method, with fp32 masters: names or "
+              "ends of names, as `[head, embed, norm]`, or Hugging Face's, as `[lm_head, "
+              "embed_tokens]`. Not with `full`, `top` and `bitfit`."},
     {.path = "method.alpha_pattern",
      .kind = KEY_SITES,
      .offset = AT(method.alpha_pattern),

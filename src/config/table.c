@@ -320,7 +320,8 @@ void table_free_values(const key *table, void *in)
 {
     for (; table->path; table++) {
         void *place = (char *)in + table->offset;
-        if (table->kind == KEY_LAYERS || table->kind == KEY_SITES) modules_free(table, place);
+        if (table->kind == KEY_LAYERS || table->kind == KEY_SITES || table->kind == KEY_NAMES)
+            modules_free(table, place);
         if (table->kind != KEY_TEXT) continue;
         char **text = place;
         ml_memory_free(*text);

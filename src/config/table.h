@@ -19,8 +19,9 @@ typedef enum key_kind {
     KEY_PAIR,   /* two doubles one after the other: [a, b] */
     KEY_TARGETS, /* unsigned: ml_target bits; a word or a list of words */
     KEY_LAYERS,  /* ml_layer_ranges: [0, 3, 6-9]; null gives none */
-    KEY_SITES /* ml_module_patterns: {name: number, …}; null gives none; the range is the numbers'
-               */
+    KEY_SITES,   /* ml_module_patterns: {name: number, …}; null gives none; the range is the
+                    numbers' */
+    KEY_NAMES    /* ml_module_patterns without numbers: [name, …] or one name; null gives none */
 } key_kind;
 
 typedef struct key {
@@ -66,7 +67,9 @@ ml_status layers_read(const key *key, void *out, struct yaml_document_s *documen
                       struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status modules_read(const key *key, void *out, struct yaml_document_s *document,
                        struct yaml_node_s *node, const char *where) ML_NODISCARD;
-void modules_free(const key *key, void *in); /* of either kind */
+ml_status names_read(const key *key, void *out, struct yaml_document_s *document,
+                     struct yaml_node_s *node, const char *where) ML_NODISCARD;
+void modules_free(const key *key, void *in); /* of any kind */
 
 /* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of
  * these. */

@@ -297,6 +297,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return layers_read(key, place, document, node, where);
     case KEY_SITES:
         return modules_read(key, place, document, node, where);
+    case KEY_NAMES:
+        return names_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -375,6 +377,8 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return ml_layer_ranges_write(place, out);
     case KEY_SITES:
         return ml_module_patterns_write(place, out);
+    case KEY_NAMES:
+        return ml_module_names_write(place, out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

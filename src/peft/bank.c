@@ -157,8 +157,10 @@ ml_model_spec ml_bank_model_spec(const ml_model_spec *base, int64_t count,
                                  const ml_adapter *adapters)
 {
     ml_model_spec spec = *base;
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
         spec = ml_peft_model_spec(&spec, adapters[i].method, &adapters[i].sizes);
+        ml_peft_untie_for(&spec, &adapters[i]);
+    }
     return spec;
 }
 

@@ -10,6 +10,7 @@
 #include "io/durable.h"
 
 #include "mpilora/family.h"
+#include "mpilora/peft.h"
 
 static const int64_t block_floats = (8 << 20) / 4;
 
@@ -143,16 +144,18 @@ static bool adapts_ends(const ml_adapter *adapter, const ml_model_spec *spec)
     int64_t layer;
     for (int64_t i = 0; i < adapter->count; i++)
         if (ml_module_parse(spec, adapter->pairs[i].module, &layer) && layer < 0) return true;
-    return false;
+    ml_model_spec untied = *spec;
+    ml_peft_untie_for(&untied, adapter);
+    return untied.tied_head != spec->tied_head;
 }
 
 /* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of
  * a base. */
-static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter, bool subtract)
+static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
+                                 const ml_adapter *adapter, bool subtract)
 {
     int64_t found = 0;
     const char *method = ml_method_name(adapter->method);
-    const ml_model_spec *spec = ml_base_spec(base);
     if (adapter->ntensors > 0 && subtract)
         return ml_fail(ML_USAGE,
                        "--subtract: the adapter was made by method %s, which leaves nothing to "
@@ -162,7 +165,7 @@ static ml_status check_mergeable(const ml_base *base, const ml_adapter *adapter,
         return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and "
                                  "the merged ones do not say by how much; "
                                  "take the original base");
-    if (subtract && adapts_ends(adapter, spec))
+    if (subtract && adapts_ends(adapter, ml_base_spec(base)))
         return ml_fail(ML_USAGE, "--subtract: the adapter has a part on the embedding or the head, "
                                  "and the merged base does not say whether these were tied before; "
                                  "give the base that was merged with --original");
@@ -303,7 +306,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     m.spec = original ? *ml_base_spec(original) : *ml_base_spec(base);
     if (adapts_ends(adapter, &m.spec) && !original) m.spec.tied_head = false;
     *result = (ml_merge_result){0};
-    ML_TRY(check_mergeable(base, adapter, subtract && !original));
+    ML_TRY(check_mergeable(base, &m.spec, adapter, subtract && !original));
     if (original) ML_TRY(name_original(base, adapter, original, source));
     result->original = original != NULL;
     if (!original) ML_TRY(name_result(base, adapter, subtract, source, &result->original));

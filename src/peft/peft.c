@@ -48,6 +48,15 @@ static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameter
             ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
         at = &(*at)->next;
     }
+    int64_t start = parameters->count;
+    ML_TRY(saved_attach(at, model, parameters, options, adapter));
+    if (*at) {
+        (*at)->chosen = *options;
+        (*at)->first_parameter = start;
+        (*at)->end_parameter = parameters->count;
+        if (adapter) ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
+    }
+    if (adapter) ML_TRY(tensors_check_count(first, adapter, ML_INPUT, "adapter"));
     *out = first;
     first = NULL;
 done:
@@ -87,6 +96,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,
                                   .alpha_pattern = c->method.alpha_pattern}};
+    if (ml_method_saves_modules(method)) o.modules_to_save = c->method.modules_to_save;
     if (ml_method_has_lora(method))
         st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets,
                                 &o.lora.targets);
@@ -187,6 +197,7 @@ ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
         return ml_fail(ML_USAGE,
                        "method.init: the adapter was made by method %s, the configuration says %s",
                        ml_method_name(adapter->method), ml_method_name(method));
+    st = tensors_check_count(peft, adapter, ML_USAGE, "method.init");
     for (ml_peft *p = peft; p && st == ML_OK; p = p->next)
         st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
     return st;

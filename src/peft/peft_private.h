@@ -140,17 +140,24 @@ static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
 
 /* tensors.c */
 ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
-/* Whether the adapter has these tensors and no others; `bad` with a text that begins with `who`
- * where not. */
+/* Whether the adapter has these tensors; `bad` with a text that begins with `who` where not. */
 ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
                         const char *who) ML_NODISCARD;
+/* Whether it has no others than those of a method and of what is chained to it. */
+ml_status tensors_check_count(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
+                              const char *who) ML_NODISCARD;
 ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 
 /* slots.c: the slots of the model that `chosen` names train. */
-typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot,
-                            const ml_method_sizes *sizes);
+typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const void *by);
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
-                       const ml_peft_options *options, slot_choice chosen) ML_NODISCARD;
+                       const ml_peft_options *options, slot_choice chosen,
+                       const void *by) ML_NODISCARD;
+
+/* saved.c: whole modules beside a method; *out stays NULL where none is named. `adapter`: those
+ * that it has, NULL: those that the options name. */
+ml_status saved_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                       const ml_peft_options *options, const ml_adapter *adapter) ML_NODISCARD;
 
 /* Methods: slots.c (full, top, bitfit), bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
 typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters,

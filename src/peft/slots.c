@@ -85,7 +85,7 @@ static const peft_operations operations = {.destroy = destroy,
                                            .bytes = bytes};
 
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
-                       const ml_peft_options *options, slot_choice chosen)
+                       const ml_peft_options *options, slot_choice chosen, const void *by)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -97,7 +97,7 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
     ML_NEW(s->slot, ml_model_slots(model), ML_MEM_OTHER, "a method's tensors");
     for (int64_t i = 0; i < ml_model_slots(model); i++) {
         ml_model_slot *slot = ml_model_slot_at(model, i);
-        if (!chosen(model, slot, &options->sizes)) continue;
+        if (!chosen(model, slot, by)) continue;
         slot->apart = true;
         s->slot[s->count++] = i;
         ML_TRY(ml_parameters_add(
@@ -113,25 +113,25 @@ done:
 
 /* ---- full: every tensor of the base trains ------------------------------------------------- */
 
-static bool every(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes)
+static bool every(const ml_model *model, const ml_model_slot *slot, const void *by)
 {
     (void)model;
-    (void)sizes;
+    (void)by;
     return slot != NULL;
 }
 
 ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
                       const ml_peft_options *options)
 {
-    return slots_attach(out, model, parameters, options, every);
+    return slots_attach(out, model, parameters, options, every, &options->sizes);
 }
 
 /* ---- top: the last layers, with their norms and biases ------------------------------------- */
 
 /* FT-Top2 of Hu et al., section 5.1: the last two. */
-static bool in_last_layers(const ml_model *model, const ml_model_slot *slot,
-                           const ml_method_sizes *sizes)
+static bool in_last_layers(const ml_model *model, const ml_model_slot *slot, const void *by)
 {
+    const ml_method_sizes *sizes = by;
     int64_t layer;
     return sscanf(slot->name, "layers.%" SCNd64 ".", &layer) == 1 &&
            layer >= ml_model_get_spec(model)->layers - sizes->top;
@@ -145,16 +145,16 @@ ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
         return ml_fail(ML_USAGE,
                        "method.top: %" PRId64 " layers are to train, the model has %" PRId64,
                        options->sizes.top, layers);
-    return slots_attach(out, model, parameters, options, in_last_layers);
+    return slots_attach(out, model, parameters, options, in_last_layers, &options->sizes);
 }
 
 /* ---- bitfit: every bias, those of norms among them ----------------------------------------- */
 
 /* Zaken et al. 2021, arXiv:2106.10199. */
-static bool is_bias(const ml_model *model, const ml_model_slot *slot, const ml_method_sizes *sizes)
+static bool is_bias(const ml_model *model, const ml_model_slot *slot, const void *by)
 {
     (void)model;
-    (void)sizes;
+    (void)by;
     const char *dot = strrchr(slot->name, '.');
     return dot && !strcmp(dot, ".bias");
 }
@@ -166,5 +166,5 @@ ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
     if (spec->norm != ML_NORM_LAYER && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
         return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; "
                                  "method.new_biases: true makes some, as zeros");
-    return slots_attach(out, model, parameters, options, is_bias);
+    return slots_attach(out, model, parameters, options, is_bias, &options->sizes);
 }

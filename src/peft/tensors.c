@@ -13,7 +13,6 @@ static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name
 ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
                         const char *who)
 {
-    int64_t own = peft->end_parameter - peft->first_parameter;
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
         const ml_adapter_tensor *from = find(adapter, item->name);
@@ -26,6 +25,15 @@ ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_statu
                            " × %" PRId64 " here; give the method the adapter's own sizes",
                            who, item->name, from->rows, from->cols, item->rows, item->cols);
     }
+    return ML_OK;
+}
+
+ml_status tensors_check_count(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
+                              const char *who)
+{
+    int64_t own = 0;
+    for (const ml_peft *p = peft; p; p = p->next)
+        if (!p->operations->load) own += p->end_parameter - p->first_parameter;
     if (adapter->ntensors != own)
         return ml_fail(bad,
                        "%s: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here",
@@ -49,7 +57,12 @@ static ml_status make_room(const ml_peft *peft, ml_adapter *out, float **part)
 {
     ml_status st = ML_OK;
     int64_t most = 1;
-    ML_NEW(out->tensors, peft->end_parameter - peft->first_parameter, ML_MEM_OTHER, "an adapter");
+    ml_adapter_tensor *all;
+    ML_NEW(all, out->ntensors + peft->end_parameter - peft->first_parameter, ML_MEM_OTHER,
+           "an adapter");
+    if (out->ntensors > 0) memcpy(all, out->tensors, (size_t)out->ntensors * sizeof *all);
+    ml_memory_free(out->tensors);
+    out->tensors = all;
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
         ml_adapter_tensor *to = &out->tensors[out->ntensors++];
@@ -68,10 +81,12 @@ ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *
     const ml_parameters *p = peft->parameters;
     float *part = NULL;
     bool writer = ml_grid_rank(grid) == 0;
+    int64_t before = out->ntensors;
     ml_status st = ml_grid_agree(grid, writer ? make_room(peft, out, &part) : ML_OK);
     for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++)
         ml_parameters_gather(p, grid, i, p->value,
-                             writer ? out->tensors[i - peft->first_parameter].value : NULL, part);
+                             writer ? out->tensors[before + i - peft->first_parameter].value : NULL,
+                             part);
     ml_memory_free(part);
     return st;
 }

@@ -179,7 +179,8 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ml_peft *peft = NULL;
     ml_parameters parameters = {0};
     int64_t more = virtual_tokens(c, method);
-    const ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
+    ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
+    ml_peft_untie(&spec, method, &c->method.modules_to_save);
     const ml_session_shape shape = {s->tokens + c->batch.micro * more,
                                     c->batch.micro,
                                     s->max_len + more,

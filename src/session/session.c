@@ -187,7 +187,8 @@ static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    const ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
+    ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
+    ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
     ML_TRY(create_model(s, &spec));
     ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
@@ -245,7 +246,8 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     ml_status st = ML_OK;
     const ml_adapter none = {.method = ML_METHOD_LORA};
     const ml_adapter *a = adapter ? adapter : &none;
-    const ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
+    ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
+    ml_peft_untie_for(&spec, a);
     ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {

@@ -2,6 +2,7 @@
  * they get there. */
 #include <inttypes.h>
 
+#include "mpilora/family.h"
 #include "session/session.h"
 
 /* ---- one copy or many ---------------------------------------------------------------------- */
@@ -85,6 +86,7 @@ static bool is_shared(const session *s, const ml_model_slot *slot)
 static bool is_in_base(const session *s, const ml_model_slot *slot)
 {
     ml_model_tensor tensor;
+    if (slot->row->role == ML_ROLE_HEAD) return true; /* of a tied base: its embedding */
     if (ml_model_slots(s->model) == ml_model_tensor_count(s->spec)) return true;
     for (int64_t i = 0; i < ml_model_tensor_count(s->spec); i++) {
         ml_model_tensor_at(s->spec, i, &tensor);

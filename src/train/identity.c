@@ -99,6 +99,19 @@ static void add_sizes(run *r)
         ADD("method.new_biases", "%s", s->new_biases ? "true" : "false");
 }
 
+static ml_status add_saved(run *r)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    const ml_module_patterns *names = &r->config->method.modules_to_save;
+    if (names->count == 0 || !ml_method_saves_modules(r->config->method.name)) return ML_OK;
+    ML_TRY(ml_module_names_write(names, &text));
+    add_long(r, "method.modules_to_save", &text);
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
 static ml_status add_prefix_text(run *r)
 {
     ml_status st = ML_OK;
@@ -147,6 +160,7 @@ ml_status describe_identity(run *r)
         ML_TRY(add_variants(r));
     }
     add_sizes(r);
+    ML_TRY(add_saved(r));
     ML_TRY(add_prefix_text(r));
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

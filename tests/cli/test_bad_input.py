@@ -113,6 +113,8 @@ def check_configurations(cases, folder):
         cases.trains_not(setting, USAGE, needles, config, *new, "--set", setting)
     for key, targets in (("dora=true", "[q, embed]"), ("lora_plus=4", "[embed]"), ("init=pissa", "[v, head]")):
         cases.trains_not(f"{key} on {targets}", USAGE, ["method.targets"], config, *new, "--set", f"method.{key}", "--set", f"method.targets={targets}")
+    cases.trains_not("a module to save that is none", USAGE, ["method.modules_to_save", "nrm"], config, *new, "--set", "method.modules_to_save=[nrm]")
+    cases.trains_not("a module both saved and adapted", USAGE, ["method.modules_to_save", "attn.q"], config, *new, "--set", "method.modules_to_save=[q_proj]")
     cases.trains_not("--set without =", USAGE, ["optim.lr"], config, "--set", "optim.lr")
     cases.trains_not("unknown option", USAGE, ["--frsh", "--fresh"], config, "--frsh")
     cases.trains_not("fewer sequences than replicas", USAGE, ["batch.sequences", "1", "2"], config, *new, "--set", "batch.sequences=1", ranks=[2])

@@ -115,6 +115,7 @@ DEFAULTS = {
     "clip_norm": 1.0,
     "warmup": 3,
     "steps": STEPS,
+    "saved": [],  # modules_to_save
 }
 CASES = {
     "gpt2-qkv": {"model": "gpt2", "targets": ["qkv"]},
@@ -134,6 +135,9 @@ CASES = {
     "gpt2-ends": {"model": "gpt2", "targets": ["qkv", "head", "embed"], "steps": 10},  # tied: each end has its own adapter
     "llama-ends": {"model": "llama", "targets": ["q", "down", "head", "embed"], "rank": 3, "scaling": "rslora", "steps": 10},
     "llama-scaled-head": {"model": "llama-scaled", "targets": ["head"], "steps": 10},
+    "llama-saved": {"model": "llama", "targets": ["q", "v"], "saved": ["lm_head", "embed_tokens", "model.norm", "layers.1.input_layernorm"], "steps": 10},
+    "llama-scaled-saved": {"model": "llama-scaled", "targets": ["v"], "saved": ["lm_head"], "steps": 10},  # tied: the embedding stays
+    "gpt2-saved": {"model": "gpt2", "targets": ["proj"], "saved": ["wte", "ln_f"], "steps": 10},  # tied: the head stays
     "llama-scaled-embed": {"model": "llama-scaled", "targets": ["embed"], "steps": 10},
 }
 CASES = {name: {**DEFAULTS, **case} for name, case in CASES.items()}
@@ -243,8 +247,17 @@ def adapter_tensors(case):
     return t
 
 
+def saved_shapes(case, vocab, d):
+    """Tensors of modules_to_save, which carry no wrapper's name."""
+    shapes = {"lm_head.weight": [vocab, d], "model.norm.weight": [d], "model.layers.1.input_layernorm.weight": [d], "model.embed_tokens.weight": [vocab, d]}
+    shapes |= {"transformer.wte.weight": [vocab, d], "transformer.ln_f.weight": [d], "transformer.ln_f.bias": [d]}
+    return {name: shape for name, shape in shapes.items() if any(name.rsplit(".", 1)[0].endswith(word) for word in case["saved"])}
+
+
 def add_outside(t, case, vocab, d):
     """Factors of the head and of the embedding, which PEFT saves without ".weight"."""
+    for name, shape in saved_shapes(case, vocab, d).items():
+        t.add(f"base_model.model.{name}", shape, 0.3, 1.0 if "norm" in name or "ln_" in name else 0.0)
     if "head" in case["targets"]:
         t.add("base_model.model.lm_head.lora_A.weight", [case["rank"], d], 0.2)
         t.add("base_model.model.lm_head.lora_B.weight", [vocab, case["rank"]], 0.05)
@@ -307,7 +320,7 @@ def write_adapter(directory, case):
         "use_dora": False,
         "inference_mode": True,
         "base_model_name_or_path": None,
-        "modules_to_save": None,
+        "modules_to_save": case["saved"] or None,
         "layers_to_transform": None,
         "rank_pattern": {},
         "alpha_pattern": {},

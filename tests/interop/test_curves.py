@@ -43,7 +43,7 @@ def write_config(folder, name, run_dir, precision, tp, micro):
     method = {"name": "full"}
     if case["method"] == "lora":
         keys = ("rank", "alpha", "targets", "scaling")
-        method = {"name": "lora", **{key: case[key] for key in keys}, "init": f"{folder}/{name}.adapter"}
+        method = {"name": "lora", **{key: case[key] for key in keys}, "modules_to_save": case["saved"] or None, "init": f"{folder}/{name}.adapter"}
     optim = {key: case[key] for key in ("lr", "weight_decay", "clip_norm", "schedule", "warmup", "label_smoothing")}
     model = f"{folder}/{case['model']}"
     return harness.write_config(

@@ -58,6 +58,26 @@ done:
     return st;
 }
 
+ml_status ml_adapter_add_tensor(ml_adapter *adapter, const char *name, int64_t rows, int64_t cols,
+                                float **value)
+{
+    ml_status st = ML_OK;
+    ml_adapter_tensor *all, *t;
+    ML_NEW(all, adapter->ntensors + 1, ML_MEM_OTHER, "an adapter");
+    if (adapter->ntensors > 0)
+        memcpy(all, adapter->tensors, (size_t)adapter->ntensors * sizeof *all);
+    ml_memory_free(adapter->tensors);
+    adapter->tensors = all;
+    t = &all[adapter->ntensors];
+    *t = (ml_adapter_tensor){.rows = rows, .cols = cols};
+    snprintf(t->name, sizeof t->name, "%s", name);
+    ML_NEW(t->value, rows * cols, ML_MEM_OTHER, "an adapter");
+    adapter->ntensors++;
+    *value = t->value;
+done:
+    return st;
+}
+
 /* ---- checks -------------------------------------------------------------------------------- */
 
 static bool all_finite(const float *x, int64_t n)

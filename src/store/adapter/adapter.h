@@ -13,6 +13,10 @@ ml_status ml_adapter_add(ml_adapter *adapter, int64_t *capacity, const char *mod
                          int64_t in, int64_t out, ml_adapter_pair **pair) ML_NODISCARD;
 /* Room for a pair's magnitudes. */
 ml_status ml_adapter_add_magnitudes(ml_adapter_pair *pair) ML_NODISCARD;
+
+/* One more tensor with room for its values, which *value borrows. */
+ml_status ml_adapter_add_tensor(ml_adapter *adapter, const char *name, int64_t rows, int64_t cols,
+                                float **value) ML_NODISCARD;
 /* Sites, shapes, ranks and values of all pairs: ML_INPUT naming module, found and expected. Sorts
  * the pairs into the model's order. */
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec) ML_NODISCARD;

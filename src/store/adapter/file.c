@@ -6,7 +6,7 @@
  *   attribute   kernel, where it is known: product/vector path that trained it
  *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop,
  *     factors, new_biases
- *   /tensors/NAME [rows, cols], what methods other than LoRA trained
+ *   /tensors/NAME [rows, cols], what methods other than LoRA trained, and whole modules beside any
  *   /pairs/SITE/A [rank, in], /pairs/SITE/B [out, rank], attribute alpha of the group;
  *     /pairs/SITE/M [out, 1], DoRA's magnitudes
  */
@@ -136,8 +136,9 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     if (*adapter->kernel) ML_TRY(ml_image_put_text(file, "kernel", adapter->kernel));
     if (adapter->method != ML_METHOD_LORA) {
         ML_TRY(put_method(file, adapter));
-        ML_TRY(put_tensors(file, adapter));
     }
+    if (adapter->method != ML_METHOD_LORA || adapter->ntensors > 0)
+        ML_TRY(put_tensors(file, adapter));
     ML_TRY(ml_image_make_group(file, "pairs"));
     pairs = H5Gopen2(file, "pairs", H5P_DEFAULT);
     for (int64_t i = 0; i < adapter->count; i++) ML_TRY(put_pair(pairs, &adapter->pairs[i]));
@@ -274,7 +275,7 @@ static ml_status get_tensors(ml_adapter *out, hid_t file)
     int64_t links;
     char name[sizeof out->tensors->name];
     hid_t group = -1;
-    if (out->method == ML_METHOD_LORA) return ML_OK;
+    if (out->method == ML_METHOD_LORA && H5Lexists(file, "tensors", H5P_DEFAULT) <= 0) return ML_OK;
     ML_TRY(ml_image_get_group(file, "tensors", &group));
     ML_TRY(ml_image_links(group, &links));
     ML_NEW(out->tensors, ml_max(1, links), ML_MEM_OTHER, "an adapter");

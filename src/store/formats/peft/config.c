@@ -34,7 +34,7 @@ static const known_key lora_keys[] = {
     {"use_rslora", READ, NULL},
     {"use_dora", READ, NULL},
     {"bias", READ, NULL},
-    {"modules_to_save", READ, NULL}, /* the tensors tell: see embeddings.c */
+    {"modules_to_save", READ, NULL},
     {"init_lora_weights", PLAIN, NULL},
     /* how the base's own weight lies; A and B are the same either way */
     {"fan_in_fan_out", SAYS_NOTHING, NULL},
@@ -120,6 +120,8 @@ const ml_json_key ml_peft_lora_keys[] = {
     {"alpha_pattern.*", NUMBER},
     {"use_rslora", FLAG},
     {"use_dora", FLAG},
+    {"modules_to_save", ML_JSON_ARRAY | ML_JSON_NULL},
+    {"modules_to_save[]", ML_JSON_TEXT},
     {NULL, 0},
 };
 const ml_json_key ml_peft_prompt_keys[] = {

@@ -30,6 +30,12 @@ extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_promp
  * changes the mathematics and is not known here. A key that PEFT 0.21 does not have is named in a
  * warning. */
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
+/* Whether a name is the whole path or its end behind a dot. */
+bool ml_peft_ends_with(const char *path, const char *name);
+
+/* Whether modules_to_save, or ensure_weight_tying where it stands outside the layers, says that the
+ * module of this path was trained whole. */
+bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool outside);
 void ml_peft_config_destroy(ml_peft_config *config);
 
 /* ML_INPUT for an initialisation that cannot be undone here; it names PEFT's conversion. */

@@ -160,17 +160,72 @@ static json_t *pattern(const export *e, bool rank)
     return object;
 }
 
+/* The tensors of modules that trained whole, in the order of the untied model's. */
+static bool next_saved(const export *e, int64_t *at, ml_model_tensor *t,
+                       const ml_adapter_tensor **found)
+{
+    ml_model_spec untied = *e->spec;
+    untied.tied_head = false;
+    for (; *at < ml_model_tensor_count(&untied); ++*at) {
+        ml_model_tensor_at(&untied, *at, t);
+        for (int64_t i = 0; i < e->adapter->ntensors; i++) {
+            *found = &e->adapter->tensors[i];
+            if (strcmp((*found)->name, t->name) != 0) continue;
+            ++*at;
+            return true;
+        }
+    }
+    return false;
+}
+
+static json_t *modules_to_save(const export *e)
+{
+    json_t *list = json_array();
+    ml_model_tensor t;
+    const ml_adapter_tensor *found;
+    char path[PATH];
+    for (int64_t at = 0; next_saved(e, &at, &t, &found);) {
+        ml_peft_path(e->spec->family, t.row, t.layer, path, sizeof path);
+        if (!contains(list, path) && json_array_append_new(list, json_string(path))) break;
+    }
+    if (json_array_size(list) > 0) return list;
+    json_decref(list);
+    return json_null();
+}
+
+static ml_status put_saved(const export *e, ml_safetensors_item *items, int64_t *count)
+{
+    ml_model_spec untied = *e->spec;
+    ml_model_tensor t;
+    const ml_adapter_tensor *from;
+    untied.tied_head = false;
+    for (int64_t at = 0; next_saved(e, &at, &t, &from);) {
+        ml_stored_place place;
+        ml_safetensors_item *to = &items[(*count)++];
+        ml_stored_place_of(&untied, &t, ML_FORMAT_HUGGINGFACE, &place);
+        if (place.layout != ML_LAYOUT_PLAIN || place.total != t.rows)
+            return ml_fail(ML_USAGE,
+                           "%s: Hugging Face's model has it turned or with others in one tensor, "
+                           "so it does not go into a PEFT directory; merge the adapter instead",
+                           t.name);
+        *to = (ml_safetensors_item){
+            .rows = t.rows, .cols = t.cols, .vector = t.vector, .values = from->value};
+        snprintf(to->name, sizeof to->name, "base_model.model.%s", place.name);
+    }
+    return ML_OK;
+}
+
 static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:n,s:o,s:n,s:o,s:o,s:b}", "peft_type",
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha),
         "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e), "fan_in_fan_out",
         is_transposed(e->spec->family), "bias", "none", "use_rslora", e->adapter->rslora,
         "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
-        base_name, "modules_to_save", "layers_to_transform", layers_to_transform(e),
-        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false),
-        "init_lora_weights", 1);
+        base_name, "modules_to_save", modules_to_save(e), "layers_to_transform",
+        layers_to_transform(e), "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern",
+        pattern(e, false), "init_lora_weights", 1);
 }
 
 static ml_status config_text(json_t *config, ml_text *out)
@@ -205,7 +260,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
     ml_safetensors_item *items = NULL;
     char path[PATH];
     int64_t count = 0;
-    ML_NEW(items, 3 * e->count, ML_MEM_OTHER, "exported tensors");
+    ML_NEW(items, 3 * e->count + e->adapter->ntensors, ML_MEM_OTHER, "exported tensors");
     for (int64_t i = 0; i < e->count; i++) {
         const ml_peft_module *m = &e->modules[i];
         ml_safetensors_item *a = &items[count++], *b = &items[count++];
@@ -228,6 +283,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         snprintf(magnitudes->name, sizeof magnitudes->name,
                  "base_model.model.%s.lora_magnitude_vector", path);
     }
+    ML_TRY(put_saved(e, items, &count));
     ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
 done:
     ml_memory_free(items);

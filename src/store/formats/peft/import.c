@@ -202,18 +202,96 @@ static bool is_whole_module(const ml_model_spec *spec, const ml_family_tensor *r
     return !fused || fused == row;
 }
 
-/* A tensor that no module has: the base's own embedding or head, or nothing that is known. */
+/* ---- modules that were saved whole --------------------------------------------------------- */
+
+/* Whether `name`, without prefixes, is this tensor of a module that modules_to_save names; PEFT
+ * leaves its wrapper's name out. */
+static bool is_saved_tensor(const import *in, const ml_model_tensor *t, const ml_stored_place *at,
+                            const char *name)
+{
+    const char *prefix = in->spec->family->hf.prefix;
+    char path[PATH];
+    ml_peft_path(in->spec->family, t->row, t->layer, path, sizeof path);
+    return !strcmp(without(at->name, prefix), name) &&
+           ml_peft_config_saves(&in->config, path, t->layer < 0);
+}
+
+static ml_status read_saved(import *in, const ml_model_tensor *t, const ml_stored_place *at,
+                            const ml_safetensors_entry *e)
+{
+    ml_status st = ML_OK;
+    float *values;
+    bool plain = at->layout == ML_LAYOUT_PLAIN && at->total == t->rows;
+    if (!plain)
+        return ml_fail(ML_INPUT,
+                       "%s: modules_to_save has a module that is stored turned or with others in "
+                       "one tensor; merge the adapter into its base with PEFT first",
+                       e->name);
+    if (e->dims != (t->vector ? 1 : 2) || e->shape[0] != t->rows || e->count != t->rows * t->cols)
+        return ml_fail(ML_INPUT,
+                       "%s: has %" PRId64 " rows and %" PRId64 " numbers, the base's has %" PRId64
+                       " rows of %" PRId64
+                       ": import the base with the vocabulary that the adapter was trained with",
+                       e->name, e->dims > 0 ? e->shape[0] : 0, e->count, t->rows, t->cols);
+    ML_TRY(ml_adapter_add_tensor(in->out, t->name, t->rows, t->cols, &values));
+    ML_TRY(ml_safetensors_read(in->tensors, e, 0, e->count, values));
+done:
+    return st;
+}
+
+static ml_status find_saved(import *in, const ml_safetensors_entry *e, const char *name,
+                            bool *found)
+{
+    ml_model_spec untied = *in->spec;
+    untied.tied_head = *found = false;
+    for (int64_t i = 0; i < ml_model_tensor_count(&untied) && !*found; i++) {
+        ml_model_tensor t;
+        ml_stored_place at;
+        ml_model_tensor_at(&untied, i, &t);
+        ml_stored_place_of(&untied, &t, ML_FORMAT_HUGGINGFACE, &at);
+        if (!is_saved_tensor(in, &t, &at, name)) continue;
+        *found = true;
+        return read_saved(in, &t, &at, e);
+    }
+    return ML_OK;
+}
+
+/* A module that the list names and the file has not stays the base's, as in PEFT. */
+static void warn_of_unsaved(const import *in)
+{
+    const json_t *names = json_object_get(in->config.json, "modules_to_save");
+    ml_model_spec untied = *in->spec;
+    untied.tied_head = false;
+    for (size_t n = 0; n < json_array_size(names); n++) {
+        const char *name = json_string_value(json_array_get(names, n));
+        bool found = false;
+        for (int64_t i = 0; i < ml_model_tensor_count(&untied) && !found; i++) {
+            ml_model_tensor t;
+            char path[PATH];
+            ml_model_tensor_at(&untied, i, &t);
+            ml_peft_path(in->spec->family, t.row, t.layer, path, sizeof path);
+            for (int64_t k = 0; k < in->out->ntensors && !found; k++)
+                found = !strcmp(in->out->tensors[k].name, t.name) && ml_peft_ends_with(path, name);
+        }
+        if (!found)
+            ml_warn("%s: modules_to_save names %.80s, but %s has no tensor of such a module: the "
+                    "base's own is taken, as in PEFT",
+                    config_name, name, tensors_name);
+    }
+}
+
+/* A tensor that no module has: of a module that was saved whole, the base's own
+ * embedding or head, or nothing that is known. */
 static ml_status check_other(import *in, const ml_safetensors_entry *e)
 {
     char first[PATH], plain[NAME];
     bool found = false;
     ml_status st = ML_OK;
     plain_name(e->name, plain);
-    if (in->base)
-        st = ml_peft_check_embedding(
-            in->tensors, e,
-            without(without(plain, "base_model.model."), in->spec->family->hf.prefix), in->base,
-            &found);
+    const char *name = without(without(plain, "base_model.model."), in->spec->family->hf.prefix);
+    st = find_saved(in, e, name, &found);
+    if (st == ML_OK && !found && in->base)
+        st = ml_peft_check_embedding(in->tensors, e, name, in->base, &found);
     if (st != ML_OK || found) return st;
     ml_peft_path(in->spec->family, ml_family_target(in->spec->family->tensors), 0, first,
                  sizeof first);
@@ -234,6 +312,7 @@ static ml_status read_modules(import *in)
     ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++)
         if (!in->used[i]) ML_TRY(check_other(in, ml_safetensors_at(in->tensors, i)));
+    warn_of_unsaved(in);
     if (in->out->count == 0)
         st = ml_fail(ML_INPUT, "%s: target_modules means no module of this base", config_name);
 done:
@@ -270,7 +349,7 @@ static ml_status open_tensors(import *in, const char *directory, ml_sha256 *hash
                        "PEFT and save it again: PEFT writes %s",
                        pickle, tensors_name);
     ML_TRY(ml_safetensors_open(&in->tensors, path));
-    if (ml_safetensors_count(in->tensors) > 3 * (MODULES_A_LAYER * in->spec->layers + 2))
+    if (ml_safetensors_count(in->tensors) > 4 * (MODULES_A_LAYER * in->spec->layers + 4))
         return ml_fail(ML_INPUT,
                        "%s: has %" PRId64 " tensors, more than %" PRId64 " layers can have factors",
                        path, ml_safetensors_count(in->tensors), in->spec->layers);

@@ -37,8 +37,7 @@ static ml_status matches_expression(const char *pattern, const char *path, bool 
     return st;
 }
 
-/* The whole path or its end behind a dot. */
-static bool ends_with(const char *path, const char *name)
+bool ml_peft_ends_with(const char *path, const char *name)
 {
     size_t n = strlen(path), m = strlen(name);
     return m > 0 && m <= n && !strcmp(path + n - m, name) && (m == n || path[n - m - 1] == '.');
@@ -58,7 +57,7 @@ static ml_status list_or_expression(const char *key, const json_t *value, const 
         return matches_expression(json_string_value(value), path, false, yes);
     if (!value) return ml_fail(ML_INPUT, "%s: is missing", key);
     for (size_t i = 0; i < json_array_size(value); i++)
-        *yes = *yes || ends_with(path, json_string_value(json_array_get(value, i)));
+        *yes = *yes || ml_peft_ends_with(path, json_string_value(json_array_get(value, i)));
     return ML_OK;
 }
 
@@ -101,6 +100,15 @@ done:
     return st;
 }
 
+bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool outside)
+{
+    const json_t *names = json_object_get(config->json, "modules_to_save");
+    bool tied = json_is_true(json_object_get(config->json, "ensure_weight_tying"));
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (ml_peft_ends_with(path, json_string_value(json_array_get(names, i)))) return true;
+    return tied && outside && json_array_size(names) > 0;
+}
+
 /* The first key of a pattern object that means the path, or NULL. */
 static ml_status find_pattern(const ml_peft_config *config, const char *name, const char *path,
                               const json_t **found)
@@ -110,7 +118,7 @@ static ml_status find_pattern(const ml_peft_config *config, const char *name, co
     *found = NULL;
     json_object_foreach(patterns, key, value)
     {
-        bool yes = ends_with(path, key);
+        bool yes = ml_peft_ends_with(path, key);
         if (!yes && !is_plain_name(key)) {
             ml_status st = matches_expression(key, path, true, &yes);
             if (st != ML_OK) return st;

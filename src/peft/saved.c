@@ -1,0 +1,121 @@
+/* Whole modules of the base that train beside a method, as PEFT's modules_to_save: slots of the
+ * model, chosen by the names of their modules or by what an adapter has. */
+#include "peft/peft_private.h"
+
+/* The whole path or its end behind a dot. */
+static bool ends_with(const char *path, const char *name)
+{
+    size_t n = strlen(path), m = strlen(name);
+    return m <= n && !strcmp(path + n - m, name) && (m == n || path[n - m - 1] == '.');
+}
+
+/* Whether a module is called so here or in Hugging Face's model. */
+static bool is_called(const ml_model_spec *spec, const ml_model_slot *slot, const char *name)
+{
+    char own[sizeof slot->name], foreign[128];
+    snprintf(own, sizeof own, "%s", slot->name);
+    *strrchr(own, '.') = '\0'; /* ".weight" or ".bias" */
+    ml_peft_path(spec->family, slot->row, slot->layer, foreign, sizeof foreign);
+    return ends_with(own, name) || ends_with(foreign, name);
+}
+
+static bool is_named(const ml_model *model, const ml_model_slot *slot, const void *by)
+{
+    const ml_module_patterns *names = by;
+    for (int64_t i = 0; i < names->count; i++)
+        if (is_called(ml_model_get_spec(model), slot, names->item[i].module)) return true;
+    return false;
+}
+
+static bool is_in_adapter(const ml_model *model, const ml_model_slot *slot, const void *by)
+{
+    const ml_adapter *adapter = by;
+    (void)model;
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, slot->name)) return true;
+    return false;
+}
+
+/* ---- a head of its own --------------------------------------------------------------------- */
+
+static void untie(ml_model_spec *spec, const char *name)
+{
+    const ml_role ends[] = {ML_ROLE_EMBED, ML_ROLE_HEAD};
+    for (int i = 0; i < 2; i++) {
+        ml_model_slot slot = {.row = ml_family_end(spec->family, ends[i]), .layer = -1};
+        snprintf(slot.name, sizeof slot.name, "%s.weight", slot.row->module);
+        if (!strcmp(slot.name, name) || is_called(spec, &slot, name)) spec->tied_head = false;
+    }
+}
+
+void ml_peft_untie(ml_model_spec *spec, ml_method method, const ml_module_patterns *modules)
+{
+    for (int64_t i = 0; ml_method_saves_modules(method) && i < modules->count; i++)
+        untie(spec, modules->item[i].module);
+}
+
+void ml_peft_untie_for(ml_model_spec *spec, const ml_adapter *adapter)
+{
+    for (int64_t i = 0; i < adapter->ntensors; i++) untie(spec, adapter->tensors[i].name);
+}
+
+/* ---- attaching ----------------------------------------------------------------------------- */
+
+static ml_status check_names(ml_model *model, const ml_module_patterns *names)
+{
+    for (int64_t i = 0; i < names->count; i++) {
+        const ml_module_patterns one = {1, &names->item[i]};
+        int64_t found = 0;
+        for (int64_t s = 0; s < ml_model_slots(model); s++)
+            found += is_named(model, ml_model_slot_at(model, s), &one);
+        if (found == 0)
+            return ml_fail(ML_USAGE,
+                           "method.modules_to_save: %s means no module of the model; modules are "
+                           "named as head, embed, norm, layers.0.norm1, attn.q, or as in Hugging "
+                           "Face's model",
+                           names->item[i].module);
+    }
+    return ML_OK;
+}
+
+/* A weight that trains whole has no adapter beside it. */
+static ml_status check_adapters(ml_model *model, const ml_module_patterns *names)
+{
+    for (int64_t i = 0; i < ml_model_linears(model); i++) {
+        const ml_linear *layer = ml_model_linear(model, i);
+        for (int p = 0; layer->hook.forward && p < layer->nparts; p++)
+            for (int64_t s = 0; s < ml_model_slots(model); s++) {
+                const ml_model_slot *slot = ml_model_slot_at(model, s);
+                size_t n = strlen(layer->part[p].module);
+                if (!is_named(model, slot, names) || strcmp(slot->name + n, ".weight") != 0 ||
+                    strncmp(slot->name, layer->part[p].module, n) != 0)
+                    continue;
+                return ml_fail(ML_USAGE,
+                               "method.modules_to_save: %s has an adapter, too; leave it out of "
+                               "method.targets, or here",
+                               layer->part[p].module);
+            }
+    }
+    return ML_OK;
+}
+
+ml_status saved_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                       const ml_peft_options *options, const ml_adapter *adapter)
+{
+    ml_status st = ML_OK;
+    const ml_module_patterns *names = &options->modules_to_save;
+    *out = NULL;
+    if (!ml_method_saves_modules(options->method)) return ML_OK;
+    if (adapter) {
+        bool any = false;
+        for (int64_t i = 0; i < ml_model_slots(model); i++)
+            any = any || is_in_adapter(model, ml_model_slot_at(model, i), adapter);
+        return any ? slots_attach(out, model, parameters, options, is_in_adapter, adapter) : ML_OK;
+    }
+    if (names->count == 0) return ML_OK;
+    ML_TRY(check_names(model, names));
+    ML_TRY(check_adapters(model, names));
+    ML_TRY(slots_attach(out, model, parameters, options, is_named, names));
+done:
+    return st;
+}
