@@ -162,10 +162,17 @@ static double layer_attention(tally *t, const ml_layer *l, const micro *b)
            elements(t, ML_ELEMENT_MOVE, T * (d + (double)(l->qkv.out + l->o.in)));
 }
 
+/* A norm behind a branch, where the model has these. */
+static double norm_behind(const tally *t, ml_element_kind kind, double T)
+{
+    bool behind = t->spec->norm_places == ML_NORMS_BEHIND || t->spec->norm_places == ML_NORMS_BOTH;
+    return behind ? elements(t, kind, T * (double)t->spec->width) : 0.0;
+}
+
 static double project(tally *t, const ml_layer *l, double T, double calls)
 {
     tp_sum(t, calls, T * (double)t->spec->width);
-    return linear_forward(t, &l->o, T, calls) +
+    return linear_forward(t, &l->o, T, calls) + norm_behind(t, ML_ELEMENT_NORM_FORWARD, T) +
            elements(t, ML_ELEMENT_MOVE, 2.0 * T * (double)t->spec->width);
 }
 
@@ -176,7 +183,8 @@ static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T,
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->up, T, calls);
     t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) +
                   activation(t, false, T * (double)l->down.in);
-    t->forward += linear_forward(t, &l->down, T, calls);
+    t->forward +=
+        linear_forward(t, &l->down, T, calls) + norm_behind(t, ML_ELEMENT_NORM_FORWARD, T);
     tp_sum(t, calls, T * d);
 }
 
@@ -210,14 +218,16 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
                            int stop)
 {
     double d = (double)t->spec->width, all = b->tokens;
-    t->backward += linear_backward(t, &l->down, T, calls, stop < DOWN) +
+    double behind =
+        norm_behind(t, ML_ELEMENT_NORM_FORWARD, T) + norm_behind(t, ML_ELEMENT_NORM_BACKWARD, T);
+    t->backward += behind + linear_backward(t, &l->down, T, calls, stop < DOWN) +
                    elements(t, ML_ELEMENT_MOVE, T * (d + (double)l->up.out));
     if (stop >= DOWN) return;
     t->backward += activation(t, true, T * (double)l->down.in) +
                    linear_backward(t, &l->up, T, calls, stop < UP);
     if (stop >= UP) return;
     tp_sum(t, calls, T * d);
-    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) +
+    t->backward += behind + elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) +
                    linear_backward(t, &l->o, T, calls, stop < O);
     if (stop >= O) return;
     t->backward += attention(t, ML_COST_ATTENTION_BACKWARD, l, b) +

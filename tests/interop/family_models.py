@@ -138,7 +138,7 @@ def write_model(directory, name, shapes):
 def adapted(shapes):
     """(prefix of the layers, modules of the first layer by their names in it), those with a linear weight."""
     first = next(key for key in shapes if ".0." in key).split(".0.")[0]
-    inside = [key.removeprefix(f"{first}.0.") for key, shape in shapes.items() if key.startswith(f"{first}.0.") and len(shape) == 2]
+    inside = [key.removeprefix(f"{first}.0.") for key, shape in shapes.items() if key.startswith(f"{first}.0.") and len(shape) == 2 and "norm" not in key]
     return first, [key.removesuffix(".weight") for key in inside]
 
 
