@@ -223,7 +223,8 @@ def test_foreign_code():
 
 
 def main():
-    if subprocess.run([os.environ.get("MPILORA_PYTHON", "python3"), "-c", "import jinja2"], capture_output=True).returncode:
+    os.environ.setdefault("MPILORA_PYTHON", sys.executable)  # mpiexec puts its own folder before PATH, where another Python may be
+    if subprocess.run([os.environ["MPILORA_PYTHON"], "-c", "import jinja2"], capture_output=True).returncode:
         print("jinja2 is not here: skipped")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
