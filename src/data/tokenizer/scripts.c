@@ -165,6 +165,7 @@ static ml_status compile(ml_scripts *scripts)
     scripts->code = pcre2_compile((PCRE2_SPTR)pattern.data, PCRE2_ZERO_TERMINATED,
                                   PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &where, NULL);
     if (scripts->code) scripts->match = pcre2_match_data_create_from_pattern(scripts->code, NULL);
+    if (scripts->code) (void)pcre2_jit_compile(scripts->code, PCRE2_JIT_COMPLETE);
     if (!scripts->code && error != PCRE2_ERROR_HEAP_FAILED)
         st = ml_fail(ML_INPUT, "this PCRE2 does not know scripts by \\p{sc:…}; 10.40 does");
     else if (!scripts->match)
