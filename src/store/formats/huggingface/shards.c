@@ -1,9 +1,9 @@
 /* The weights' files of a Hugging Face directory: one, or several with an index.
  *
- * transformers (4.57 and 5.24) opens every file that the index names, in the order of their names,
- * and a tensor that stands in several is the last one's: what weight_map says of it is not looked
- * at. A base file has to mean the same model, so the same is done here, and said where the index
- * means another file: an overlay that was meant to win may lose by its name. */
+ * transformers 5.24 opens every file that the index names, in the order of their names, and a
+ * tensor that stands in several is the last one's: what weight_map says of it is not looked at. A
+ * base file has to mean the same model, so the same is done here, and said where the index means
+ * another file: an overlay that was meant to win may lose by its name. */
 #include "store/formats/huggingface/shards.h"
 
 #include <inttypes.h>
