@@ -211,7 +211,7 @@ void *ml_memory_grow(void *pointer, int64_t *capacity, size_t size, ml_category 
 
 /* ---- numbers ------------------------------------------------------------------------------- */
 
-/* Bytes of an element, and the word: "fp32", "bf16".
+/* Bytes of an element of fp32 or bf16, and the word of any: "fp32", "bf16", "q4_k".
  * Shapes: bytes.
  * Ownership: static.
  * Local.

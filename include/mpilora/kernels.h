@@ -19,12 +19,13 @@
 #define MPILORA_KERNELS_H
 
 #include "mpilora/base.h"
+#include "mpilora/blocks.h"
 #include "mpilora/version.h"
 
 ML_BEGIN_DECLS
 
-/* A matrix whose rows are outputs and columns inputs, W[rows, cols], contiguous, fp32 or bf16.
- * Borrowed. */
+/* A matrix whose rows are outputs and columns inputs, W[rows, cols], contiguous: fp32, bf16, or
+ * blocks, whole ones in a row. Borrowed. */
 typedef struct ml_weight {
     const void *data;
     ml_dtype dtype;
@@ -126,7 +127,7 @@ struct ml_kernels {
 
     /* ---- products with a weight: Y[T, rows] = beta·Y + X[T, cols]·Wᵀ and dX[T, cols] = beta·dX +
      * dY[T, rows]·W (beta 0 or 1; with 0 the old content is never read). A bf16 W is widened in
-     * panels inside or multiplied as it is (see backend). */
+     * panels inside or multiplied as it is (see backend); blocks are decoded as they are packed. */
     void (*weight_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                            const ml_weight *w, float beta, float *y, int64_t ldy);
     void (*weight_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,

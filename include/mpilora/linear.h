@@ -83,7 +83,9 @@ typedef struct ml_linear {
     int64_t in, out;             /* of this rank */
     bool lookup;      /* x is one-hot, a token's number: its column of W, which is stored as Wᵀ */
     float multiplier; /* of a look-up: of what is found, with the adapter's part */
-    ml_weight weight; /* [out, in], of a look-up [in, out]; borrowed */
+    int nweights;     /* 1, or more where parts are kept in different formats */
+    ml_weight weight[ML_LINEAR_PARTS]; /* [out, in], of a look-up [in, out]: their rows stand one
+                                          behind the other; borrowed */
     const float *bias;      /* [out] or NULL; borrowed */
     float *weight_gradient; /* NULL: frozen. [out, in]; borrowed */
     float *bias_gradient;
@@ -124,6 +126,15 @@ void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float 
  * Errors: none. */
 void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x,
                         const float *dy, float *dx);
+
+/* y = x·Wᵀ alone: no hook, bias or sum. And columns [first, first + count) of a row of W as fp32.
+ * Shapes: x[T, in], y[T, out], out[count] of this rank.
+ * Ownership: all borrowed; y, out are overwritten.
+ * Local.
+ * Errors: none. */
+void ml_linear_product(const ml_linear *layer, const ml_kernels *k, int64_t T, const float *x,
+                       float *y);
+void ml_linear_row(const ml_linear *layer, int64_t row, int64_t first, int64_t count, float *out);
 
 /* Whether the layer's backward reads x, and whether it has something to train.
  * Shapes: none.

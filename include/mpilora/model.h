@@ -17,6 +17,7 @@
 #define MPILORA_MODEL_H
 
 #include "mpilora/base.h"
+#include "mpilora/blocks.h"
 #include "mpilora/kernels.h"
 #include "mpilora/linear.h"
 #include "mpilora/rope.h"
@@ -103,6 +104,9 @@ typedef struct ml_model_spec {
     bool tied_head;
     int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
     ml_layer_set full_layers; /* they have no window all the same */
+    const ml_dtype *formats; /* [ml_model_formats] what a base keeps its matrices in: block formats,
+                                ML_FP32 where it has none, which the run's precision then says;
+                                NULL: no matrix is in blocks. Borrowed from the base */
 } ml_model_spec;
 
 /* The words of ml_activation, ml_norm_places and ml_positions in their order, NULL-ended: in
@@ -190,6 +194,16 @@ int64_t ml_model_tensor_count(const ml_model_spec *spec);
 void ml_model_tensor_at(const ml_model_spec *spec, int64_t index, ml_model_tensor *out);
 int64_t ml_model_parameters_total(const ml_model_spec *spec);
 
+/* How many formats a specification has, and where that of a tensor stands among them; and that
+ * format, ML_FP32 where the tensor is not kept in blocks.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_formats(const ml_model_spec *spec);
+int64_t ml_model_format_place(const ml_model_spec *spec, const ml_model_tensor *tensor);
+ml_dtype ml_model_format(const ml_model_spec *spec, const ml_model_tensor *tensor);
+
 /* ---- a model on one rank ----------------------------------------------------------------------
  *
  * Creating a model makes its structure for one rank of a tp group: layers, shapes, shards. It
@@ -206,7 +220,7 @@ typedef struct ml_model_slot {
     const struct ml_family_tensor *row;
     int64_t layer;      /* −1: outside the layers */
     int64_t rows, cols; /* global */
-    bool vector;        /* fp32 always; matrices have the model's dtype */
+    bool vector;        /* fp32 always; matrices have the model's dtype, or are kept in blocks */
     ml_shard shard;
     int64_t count; /* elements of this rank */
     ml_dtype dtype;
@@ -238,8 +252,8 @@ typedef struct ml_model ml_model;
  * Ownership: *out is the caller's, who ends it with ml_model_destroy; the grid is borrowed until
  * then.
  * Local.
- * Errors: ML_USAGE where tp does not divide the heads or key/value heads (both numbers named);
- * ML_RESOURCE. */
+ * Errors: ML_USAGE where tp does not divide the heads or key/value heads (both numbers named), or
+ * would cut a block; ML_RESOURCE. */
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
                           int tp_rank, ml_dtype dtype) ML_NODISCARD;
 
@@ -326,6 +340,14 @@ enum { ML_MODEL_SHAPES = 8 };
  * Local.
  * Errors: none. */
 int64_t ml_model_shapes(const ml_model *model, ml_weight shapes[ML_MODEL_SHAPES]);
+
+/* What the passes multiply with: the model's dtype, or the first block format among its matrices,
+ * which only some product paths can take.
+ * Shapes: none.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+ml_dtype ml_model_weight_dtype(const ml_model *model);
 
 /* Fills in what ml_kernels_create has to know of passes over at most `tokens` tokens.
  * Shapes: shapes[ML_MODEL_SHAPES].

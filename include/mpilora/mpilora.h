@@ -5,6 +5,7 @@
 #include "mpilora/analyze.h"
 #include "mpilora/bank.h"
 #include "mpilora/base.h"
+#include "mpilora/blocks.h"
 #include "mpilora/cache.h"
 #include "mpilora/chat.h"
 #include "mpilora/checkpoint.h"

@@ -1,4 +1,4 @@
-/* number: the two types that weights are stored in, conversions of single numbers, and the integer
+/* number: the types that weights are stored in, conversions of single numbers, and the integer
  * arithmetic of ranges. Everything is inline; base.h brings it along. */
 #ifndef MPILORA_NUMBER_H
 #define MPILORA_NUMBER_H
@@ -6,7 +6,22 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef enum ml_dtype { ML_FP32, ML_BF16 } ml_dtype;
+/* From ML_Q8_0 on in blocks of several (blocks.h): frozen matrices only. */
+typedef enum ml_dtype {
+    ML_FP32,
+    ML_BF16,
+    ML_Q8_0,
+    ML_Q4_0,
+    ML_Q4_1,
+    ML_Q5_0,
+    ML_Q5_1,
+    ML_Q4_K,
+    ML_Q5_K,
+    ML_Q6_K,
+    ML_IQ4_NL,
+    ML_MXFP4,
+    ML_DTYPES
+} ml_dtype;
 
 static inline float ml_bf16_to_float(uint16_t b)
 {

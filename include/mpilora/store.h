@@ -32,7 +32,8 @@ void ml_base_close(ml_base *base);
 
 /* What a base is: its specification, the path that it was opened by, the hash of exactly these
  * weights (content: specification, tensors and tokenizer), the hash of what was imported (source:
- * the same for fp32 and bf16 imports), and the type of its matrices; norms and biases are fp32.
+ * the same for every import of it), and the type of the matrices that are not in blocks (their
+ * formats stand in the specification); norms and biases are fp32.
  * Shapes: hashes in hexadecimal, ML_SHA256_HEX bytes.
  * Ownership: borrowed from `base`.
  * Local.
@@ -42,6 +43,13 @@ const char *ml_base_path(const ml_base *base);
 const char *ml_base_content_hash(const ml_base *base);
 const char *ml_base_source_hash(const ml_base *base);
 ml_dtype ml_base_dtype(const ml_base *base);
+
+/* What one of its tensors is stored as: fp32, the base's dtype, or blocks.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+ml_dtype ml_base_tensor_dtype(const ml_base *base, const ml_model_tensor *tensor);
 
 /* The tokenizer's canonical JSON, "" where there is none, and its hash.
  * Shapes: *length bytes.
@@ -133,7 +141,8 @@ int64_t ml_base_load_bytes(int64_t count, int threads);
  * rows, then finish. Until finish nothing is seen under the path. */
 typedef struct ml_base_writer ml_base_writer;
 
-/* Begins a base file beside `path`, with the files of its source; NULL: none.
+/* Begins a base file beside `path`, with the files of its source; NULL: none. Matrices become
+ * `dtype`, or what `spec->formats` says.
  * Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
  * Ownership: *out is the caller's, until finish or discard; `files` is borrowed until then; the
  * rest is borrowed and copied.
@@ -150,6 +159,14 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
  * Errors: ML_RESOURCE where it cannot be written; ML_INTERNAL out of order. */
 ml_status ml_base_writer_rows(ml_base_writer *writer, const char *name, int64_t first_row,
                               int64_t nrows, const float *rows) ML_NODISCARD;
+
+/* The same of a matrix that is kept in blocks, as they are.
+ * Shapes: blocks[nrows, blocks of a row].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: as ml_base_writer_rows. */
+ml_status ml_base_writer_blocks(ml_base_writer *writer, const char *name, int64_t first_row,
+                                int64_t nrows, const void *blocks) ML_NODISCARD;
 
 /* Syncs the file and renames it into place, over a file that is there.
  * Shapes: none.

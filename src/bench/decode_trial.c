@@ -48,8 +48,7 @@ static ml_status list_spans(ml_decode_trial *t)
         bool looked_up = !strcmp(slot->name, "position.weight") ||
                          (!strcmp(slot->name, "embed.weight") && !t->spec.tied_head);
         if (looked_up) continue;
-        t->spans[t->count] =
-            (ml_memory_span){slot->data, slot->count * (int64_t)ml_dtype_size(slot->dtype)};
+        t->spans[t->count] = (ml_memory_span){slot->data, ml_dtype_bytes(slot->dtype, slot->count)};
         t->bytes += t->spans[t->count++].bytes;
     }
 done:
@@ -71,6 +70,9 @@ static ml_status build(ml_decode_trial *t)
     else if (adapted)
         ml_peft_initialise(s->peft);
     if (adapted) ml_peft_after_update(s->peft);
+    if (t->options.how == ML_DECODE_MERGED && t->spec.formats)
+        ML_TRY(ml_fail(ML_USAGE, "%s keeps its weights in blocks, into which nothing can be merged",
+                       t->options.base));
     if (t->options.how == ML_DECODE_MERGED) ml_peft_merge(s->peft);
     ML_TRY(ml_grid_agree(s->grid, list_spans(t)));
     ML_NEW(t->out, t->options.tokens, ML_MEM_OTHER, "a continuation");

@@ -49,6 +49,8 @@ bool ml_backend_anywhere(ml_dtype dtype)
     return true;
 }
 
+bool ml_backend_without_blocks(ml_dtype dtype) { return !ml_dtype_is_block(dtype); }
+
 ml_kernels_paths ml_kernels_available(ml_dtype dtype)
 {
     ml_kernels_paths all = {0, 0};

@@ -78,8 +78,10 @@ typedef struct ml_vector_path {
 extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,
     ml_vector_path_avx512; /* the last two on x86-64 only */
 
-/* choose.c. ml_backend.available of a backend that every processor can run. */
+/* choose.c. ml_backend.available of a backend that every processor can run, with every weight or
+ * with those that are in no blocks. */
 bool ml_backend_anywhere(ml_dtype dtype);
+bool ml_backend_without_blocks(ml_dtype dtype);
 /* Names: NULL and "auto" choose. */
 ml_status ml_choose_backend(ml_kernels_owner *owner,
                             const ml_kernels_options *options) ML_NODISCARD;

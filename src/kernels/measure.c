@@ -19,6 +19,36 @@ typedef struct sample {
 /* Some numbers in [−1/2, 1/2) that bf16 holds exactly. */
 static float number_at(int64_t i) { return (float)((i * 7919) % 128 - 64) / 128; }
 
+/* Codes of all kinds under factors of about 1/100: 0x20 in the upper byte of an fp16, 2^−6 in
+ * E8M0. */
+static void fill_blocks(const ml_block_format *f, int64_t count, uint8_t *blocks)
+{
+    for (int64_t i = 0; i < count * f->bytes; i++) blocks[i] = (uint8_t)(i * 7919 >> 3);
+    for (int64_t i = 0; i < count; i++) {
+        uint8_t *block = blocks + i * f->bytes;
+        if (f->dtype == ML_MXFP4) block[0] = 121;
+        for (int j = 0; j < 2; j++)
+            if (f->scales[j] >= 0) block[f->scales[j] + 1] = 0x20;
+    }
+}
+
+static void fill_weight(ml_dtype dtype, int64_t count, void *weight)
+{
+    const ml_block_format *f = ml_block_format_of(dtype);
+    if (f->weights > 1) fill_blocks(f, count / f->weights, weight);
+    for (int64_t i = 0; f->weights == 1 && i < count; i++) {
+        if (dtype == ML_BF16)
+            ((uint16_t *)weight)[i] = ml_bf16_from_float(number_at(i));
+        else
+            ((float *)weight)[i] = number_at(i);
+    }
+}
+
+static int64_t whole_blocks(int64_t cols, ml_dtype dtype)
+{
+    return ml_round_up(cols, ml_block_format_of(dtype)->weights);
+}
+
 static ml_status make_sample(sample *s, int64_t T, int64_t rows, int64_t cols, ml_dtype dtype)
 {
     int64_t weight_floats = ml_round_up(rows * cols, 16);
@@ -26,12 +56,7 @@ static ml_status make_sample(sample *s, int64_t T, int64_t rows, int64_t cols, m
         ml_memory_alloc(ml_round_up(2 * T * cols, 16) + ml_round_up(T * rows, 16) + weight_floats,
                         sizeof *block, ML_MEM_OTHER, "matrices to measure products with");
     if (!block) return ML_RESOURCE;
-    for (int64_t i = 0; i < rows * cols; i++) {
-        if (dtype == ML_BF16)
-            ((uint16_t *)(void *)block)[i] = ml_bf16_from_float(number_at(i));
-        else
-            block[i] = number_at(i);
-    }
+    fill_weight(dtype, rows * cols, block);
     s->w = (ml_weight){block, dtype, rows, cols};
     s->T = T;
     s->x = block + weight_floats;
@@ -68,7 +93,7 @@ ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *optio
     sample got = {.T = 0}, want = {.T = 0};
     const ml_weight *w = &options->shapes[0];
     int64_t T = ml_min(CHECK_TOKENS, options->tokens), rows = ml_min(CHECK_ROWS, w->rows),
-            cols = ml_min(CHECK_COLS, w->cols);
+            cols = whole_blocks(ml_min(CHECK_COLS, w->cols), options->weight_dtype);
     const double tolerance =
         options->weight_dtype == ML_BF16 ? 1e-2 : 1e-5; /* a path may narrow the activations, too */
     ML_TRY(make_sample(&got, T, rows, cols, options->weight_dtype));
@@ -128,7 +153,7 @@ static ml_status prepare(trial *t, const ml_kernels_options *options,
     t->nsamples = pick_shapes(options, cut(SHAPES_MOST, effort->shapes), picked);
     for (int64_t i = 0; i < t->nsamples; i++) {
         int64_t T = cut(options->tokens, effort->tokens), rows = picked[i]->rows,
-                cols = cut(picked[i]->cols, effort->cols);
+                cols = whole_blocks(cut(picked[i]->cols, effort->cols), options->weight_dtype);
         double most = effort->flops / (2.0 * (double)(T * cols));
         if (effort->flops > 0) rows = ml_min(rows, ml_max((int64_t)most, least_rows));
         ML_TRY(make_sample(&t->samples[i], T, rows, cols, options->weight_dtype));

@@ -7,7 +7,8 @@
 #include "mpilora/kernels.h"
 
 /* op(A) is m × k: A is [m, k], or [k, m] where a_turned; op(B) is k × n: B is [k, n], or [n, k]
- * where b_turned. B may be bf16, widened as it is packed. beta is 0 (C is never read) or anything
+ * where b_turned. B may be bf16, widened as it is packed, or blocks, whole
+ * ones in its rows, decoded as they are packed. beta is 0 (C is never read) or anything
  * else. */
 typedef struct ml_product {
     int64_t m, n, k;

@@ -1,6 +1,8 @@
 /* Column- and row-parallel linear layers: the local product, the adapter's hook, one named sum. */
 #include "mpilora/linear.h"
 
+#include "mpilora/blocks.h"
+
 void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
                         const char *const *modules, const int64_t *outs, int64_t global_in,
                         const int64_t *units, int tp, int tp_rank)
@@ -53,6 +55,28 @@ bool ml_linear_trains(const ml_linear *layer)
     return layer->hook.self || layer->weight_gradient || layer->bias_gradient;
 }
 
+void ml_linear_product(const ml_linear *layer, const ml_kernels *k, int64_t T, const float *x,
+                       float *y)
+{
+    for (int i = 0; i < layer->nweights; y += layer->weight[i++].rows)
+        k->weight_forward(k, T, x, layer->in, &layer->weight[i], 0.0F, y, layer->out);
+}
+
+static void multiply_backward(const ml_linear *layer, const ml_kernels *k, int64_t T,
+                              const float *dy, float *dx)
+{
+    for (int i = 0; i < layer->nweights; dy += layer->weight[i++].rows)
+        k->weight_backward(k, T, dy, layer->out, &layer->weight[i], i > 0 ? 1.0F : 0.0F, dx,
+                           layer->in);
+}
+
+void ml_linear_row(const ml_linear *layer, int64_t row, int64_t first, int64_t count, float *out)
+{
+    const ml_weight *w = layer->weight;
+    for (; row >= w->rows; w++) row -= w->rows;
+    ml_dtype_decode(w->dtype, w->data, row * w->cols + first, count, out);
+}
+
 static void sum_over_tp(const ml_pass *pass, float *x, int64_t n)
 {
     if (pass->grid) ml_grid_sum_float(pass->grid, ML_GROUP_TP, x, pass->tokens * n);
@@ -61,7 +85,7 @@ static void sum_over_tp(const ml_pass *pass, float *x, int64_t n)
 void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
 {
     const ml_kernels *k = pass->kernels;
-    k->weight_forward(k, pass->tokens, x, layer->in, &layer->weight, 0.0F, y, layer->out);
+    ml_linear_product(layer, k, pass->tokens, x, y);
     if (layer->hook.forward) layer->hook.forward(layer->hook.self, pass, x, y);
     if (layer->kind == ML_LINEAR_ROW) sum_over_tp(pass, y, layer->out);
     if (layer->bias) k->add_bias(pass->tokens, layer->out, layer->bias, y, layer->out);
@@ -79,8 +103,7 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
     if (layer->weight_gradient)
         k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x,
                 layer->in, 1.0F, layer->weight_gradient, layer->in);
-    if (dx)
-        k->weight_backward(k, pass->tokens, dy, layer->out, &layer->weight, 0.0F, dx, layer->in);
+    if (dx) multiply_backward(layer, k, pass->tokens, dy, dx);
     if (layer->hook.backward) layer->hook.backward(layer->hook.self, pass, x, dy, dx);
     if (dx && layer->kind == ML_LINEAR_COLUMN) sum_over_tp(pass, dx, layer->in);
 }

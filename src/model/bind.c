@@ -8,20 +8,27 @@ enum { ALIGNMENT = 64 };
 
 static int64_t slot_bytes(const ml_model_slot *slot)
 {
-    return slot->count * (int64_t)ml_dtype_size(slot->dtype);
+    return ml_dtype_bytes(slot->dtype, slot->count);
 }
 
 typedef bool (*slot_filter)(const ml_model_slot *slot);
 
-/* Where each chosen slot lies in one block: slots that follow another lie right behind it. Returns
- * the block's size; with a `block` the slots are pointed into it. */
+/* Whether the slot's numbers lie right behind those of the slot before: parts of one layer in one
+ * format are one matrix. */
+static bool adjoins(const ml_model *m, int64_t i)
+{
+    return m->follows[i] && m->slots[i].dtype == m->slots[i - 1].dtype;
+}
+
+/* Where each chosen slot lies in one block. Returns the block's size; with a `block` the slots are
+ * pointed into it. */
 static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
 {
     int64_t used = 0;
     for (int64_t i = 0; i < m->nslots; i++) {
         ml_model_slot *slot = &m->slots[i];
         if (!chosen(slot)) continue;
-        if (!m->follows[i]) used = ml_round_up(used, ALIGNMENT);
+        if (!adjoins(m, i)) used = ml_round_up(used, ALIGNMENT);
         if (block) slot->data = block + used;
         used += slot_bytes(slot);
     }
@@ -51,31 +58,43 @@ static void point_norm(ml_norm *norm, const ml_model_slot *slot)
     }
 }
 
-/* `slot` is the layer's first part: the others lie behind it. */
-static void point_linear(const ml_model *m, ml_linear *linear, const ml_model_slot *slot)
+/* The layer's first part, or one that follows: its rows lie behind, or begin a weight in another
+ * format. */
+static void point_linear(const ml_model *m, ml_linear *linear, int64_t i)
 {
+    const ml_model_slot *slot = &m->slots[i];
+    const ml_weight own = {slot->data, slot->dtype, ml_shard_rows(&slot->shard, slot->rows),
+                           linear->in};
     if (slot->row->bias) {
+        if (m->follows[i]) return;
         linear->bias = slot->data;
         linear->bias_gradient = slot->gradient;
+    } else if (adjoins(m, i)) {
+        linear->weight[linear->nweights - 1].rows += own.rows;
     } else {
-        linear->weight = (ml_weight){slot->data, m->dtype, linear->out, linear->in};
-        linear->weight_gradient = slot->gradient;
+        if (!m->follows[i]) {
+            linear->nweights = 0;
+            linear->weight_gradient = slot->gradient;
+        }
+        linear->weight[linear->nweights++] = own;
     }
 }
 
-static void point_slot(ml_model *m, const ml_model_slot *slot)
+static void point_slot(ml_model *m, int64_t i)
 {
+    const ml_model_slot *slot = &m->slots[i];
     ml_layer *layer = slot->layer < 0 ? NULL : &m->layers[slot->layer];
     switch (slot->row->role) {
     case ML_ROLE_EMBED:
-        m->embed.weight = (ml_weight){slot->data, m->dtype, m->embed.in, m->embed.out};
+        m->embed.nweights = 1;
+        m->embed.weight[0] = (ml_weight){slot->data, slot->dtype, m->embed.in, m->embed.out};
         m->embed.weight_gradient = slot->gradient;
-        if (m->spec.tied_head) point_linear(m, &m->head, slot);
+        if (m->spec.tied_head) point_linear(m, &m->head, i);
         return;
     case ML_ROLE_POSITION:
         return; /* read from its slot */
     case ML_ROLE_HEAD:
-        point_linear(m, &m->head, slot);
+        point_linear(m, &m->head, i);
         return;
     case ML_ROLE_EMBED_NORM:
         point_norm(&m->embed_norm, slot);
@@ -84,7 +103,7 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
         point_norm(&layer->norm1, slot);
         return;
     case ML_ROLE_QKV:
-        point_linear(m, &layer->qkv, slot);
+        point_linear(m, &layer->qkv, i);
         return;
     case ML_ROLE_Q_NORM:
         point_norm(&layer->q_norm, slot);
@@ -93,7 +112,7 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
         point_norm(&layer->k_norm, slot);
         return;
     case ML_ROLE_O:
-        point_linear(m, &layer->o, slot);
+        point_linear(m, &layer->o, i);
         return;
     case ML_ROLE_NORM1_BEHIND:
         point_norm(&layer->norm1_behind, slot);
@@ -102,10 +121,10 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
         point_norm(&layer->norm2, slot);
         return;
     case ML_ROLE_UP:
-        point_linear(m, &layer->up, slot);
+        point_linear(m, &layer->up, i);
         return;
     case ML_ROLE_DOWN:
-        point_linear(m, &layer->down, slot);
+        point_linear(m, &layer->down, i);
         return;
     case ML_ROLE_NORM2_BEHIND:
         point_norm(&layer->norm2_behind, slot);
@@ -118,8 +137,7 @@ static void point_slot(ml_model *m, const ml_model_slot *slot)
 
 void ml_model_point(ml_model *m)
 {
-    for (int64_t i = 0; i < m->nslots; i++)
-        if (!m->follows[i]) point_slot(m, &m->slots[i]);
+    for (int64_t i = 0; i < m->nslots; i++) point_slot(m, i);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         ml_layer *layer = &m->layers[l];
         if (m->spec.norm_places == ML_NORMS_PARALLEL && !layer->norm2.weight)
@@ -157,10 +175,17 @@ int64_t ml_model_shapes(const ml_model *m, ml_weight shapes[ML_MODEL_SHAPES])
     return n;
 }
 
+ml_dtype ml_model_weight_dtype(const ml_model *m)
+{
+    for (int64_t i = 0; i < m->nslots; i++)
+        if (ml_dtype_is_block(m->slots[i].dtype)) return m->slots[i].dtype;
+    return m->dtype;
+}
+
 void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_options *options,
                              ml_weight shapes[ML_MODEL_SHAPES])
 {
-    options->weight_dtype = m->dtype;
+    options->weight_dtype = ml_model_weight_dtype(m);
     options->tokens = tokens;
     options->nshapes = ml_model_shapes(m, shapes);
     options->shapes = shapes;
@@ -169,8 +194,15 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
     options->kv_heads = m->kv_heads;
 }
 
+static bool has_finite_blocks(const ml_model_slot *slot)
+{
+    const ml_block_format *f = ml_block_format_of(slot->dtype);
+    return ml_block_find_bad(f, slot->data, slot->count / f->weights) < 0;
+}
+
 static bool is_finite(const ml_model_slot *slot)
 {
+    if (ml_dtype_is_block(slot->dtype)) return has_finite_blocks(slot);
     for (int64_t i = 0; i < slot->count; i++) {
         if (!isfinite(ml_number_at(slot->data, slot->dtype, i))) return false;
     }

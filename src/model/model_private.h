@@ -74,6 +74,7 @@ struct ml_model {
     const ml_grid *grid; /* NULL: sizes alone, or one rank */
     int tp, tp_rank;
     ml_dtype dtype;
+    int64_t mlp_block;       /* what tp cuts an MLP's width into: 1, or the weights of a block */
     int64_t heads, kv_heads; /* of this rank */
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;

@@ -23,6 +23,18 @@ double ml_model_backward_seconds(const ml_model *m) { return m->clock.seconds[PA
 
 /* ---- embedding ----------------------------------------------------------------------------- */
 
+/* Onto x `factor` times the `count` weights from `first` on, whole blocks of them. */
+static void add_blocks(const ml_model_slot *slot, int64_t first, int64_t count, float factor,
+                       float *x)
+{
+    float part[ML_BLOCK_WEIGHTS_MOST];
+    for (int64_t at = 0; at < count; at += ML_BLOCK_WEIGHTS_MOST) {
+        int64_t n = ml_min(ML_BLOCK_WEIGHTS_MOST, count - at);
+        ml_dtype_decode(slot->dtype, slot->data, first + at, n, part);
+        for (int64_t j = 0; j < n; j++) x[at + j] += factor * part[j];
+    }
+}
+
 /* Of tokens and positions, both cut by rows over tp: each rank adds the rows that it holds, one sum
  * makes the whole.
  *
@@ -34,7 +46,9 @@ static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_
     if (index < first || index >= first + count) return;
     const ml_model_slot *slot = &m->slots[slot_index];
     int64_t d = m->spec.width, at = (index - first) * d;
-    if (slot->dtype == ML_BF16) {
+    if (ml_dtype_is_block(slot->dtype)) {
+        add_blocks(slot, at, d, factor, x);
+    } else if (slot->dtype == ML_BF16) {
         const uint16_t *row = (const uint16_t *)slot->data + at;
         for (int64_t j = 0; j < d; j++) x[j] += factor * ml_bf16_to_float(row[j]);
     } else {

@@ -296,6 +296,23 @@ void ml_model_tensor_at(const ml_model_spec *s, int64_t index, ml_model_tensor *
         snprintf(out->name, sizeof out->name, "%s.%s", row->module, kind);
 }
 
+int64_t ml_model_formats(const ml_model_spec *spec)
+{
+    int64_t rows = 0;
+    while (spec->family->tensors[rows].module) rows++;
+    return rows * spec->layers;
+}
+
+int64_t ml_model_format_place(const ml_model_spec *spec, const ml_model_tensor *t)
+{
+    return (t->row - spec->family->tensors) * spec->layers + ml_max(0, t->layer);
+}
+
+ml_dtype ml_model_format(const ml_model_spec *spec, const ml_model_tensor *t)
+{
+    return spec->formats ? spec->formats[ml_model_format_place(spec, t)] : ML_FP32;
+}
+
 int64_t ml_model_parameters_total(const ml_model_spec *s)
 {
     int64_t total = 0;

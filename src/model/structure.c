@@ -7,6 +7,14 @@
 
 /* ---- linear layers ------------------------------------------------------------------------- */
 
+/* What tp never cuts: an MLP's width is made of the blocks of the matrices that have it as
+ * columns. */
+static int64_t units_of(const ml_model *m, ml_extent extent)
+{
+    int64_t units = ml_extent_units(&m->spec, extent);
+    return extent == ML_EXTENT_MLP ? units / m->mlp_block : units;
+}
+
 static bool is_weight_of(const ml_model *m, const ml_family_tensor *row, ml_role role)
 {
     return row->role == role && !row->bias && ml_family_has(&m->spec, row);
@@ -28,7 +36,7 @@ static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_ro
         modules[n] = text[n];
         outs[n] = ml_extent_size(s, row->rows);
         in = ml_extent_size(s, row->cols);
-        units[n++] = ml_extent_units(s, kind == ML_LINEAR_ROW ? row->cols : row->rows);
+        units[n++] = units_of(m, kind == ML_LINEAR_ROW ? row->cols : row->rows);
     }
     ml_linear_describe(linear, kind, n, modules, outs, in, units, m->tp, m->tp_rank);
 }
@@ -63,8 +71,7 @@ static ml_shard shard_of(const ml_model *m, const ml_family_tensor *row)
 {
     if (row->cut == ML_CUT_NONE) return (ml_shard){.dim = ML_SHARD_WHOLE};
     ml_extent extent = row->cut == ML_CUT_ROWS ? row->rows : row->cols;
-    int64_t units = ml_extent_units(&m->spec, extent),
-            size = ml_extent_size(&m->spec, extent) / units;
+    int64_t units = units_of(m, extent), size = ml_extent_size(&m->spec, extent) / units;
     return (ml_shard){.dim = row->cut == ML_CUT_ROWS ? ML_SHARD_ROWS : ML_SHARD_COLS,
                       .nparts = 1,
                       .part = {{size * ml_part_start(units, m->tp, m->tp_rank),
@@ -80,6 +87,12 @@ static bool follows_last(const ml_model *m, const ml_model_tensor *t)
            last->row->bias == t->row->bias;
 }
 
+static ml_dtype slot_dtype(const ml_model *m, const ml_model_tensor *t)
+{
+    ml_dtype kept = ml_model_format(&m->spec, t);
+    return t->norm_or_bias ? ML_FP32 : ml_dtype_is_block(kept) ? kept : m->dtype;
+}
+
 static void add_slot(ml_model *m, const ml_model_tensor *t)
 {
     ml_model_slot *slot = &m->slots[m->nslots];
@@ -91,7 +104,7 @@ static void add_slot(ml_model *m, const ml_model_tensor *t)
                             .cols = t->cols,
                             .vector = t->vector,
                             .shard = shard_of(m, t->row),
-                            .dtype = t->norm_or_bias ? ML_FP32 : m->dtype,
+                            .dtype = slot_dtype(m, t),
                             .partial = t->row->rows == ML_EXTENT_HEAD};
     snprintf(slot->name, sizeof slot->name, "%s", t->name);
     slot->count = ml_shard_rows(&slot->shard, slot->rows) * ml_shard_cols(&slot->shard, slot->cols);
@@ -129,18 +142,57 @@ static ml_status check_tp(const ml_model_spec *spec, int tp)
     return ML_OK;
 }
 
+/* The largest block of the matrices whose columns are this extent; 1: none is kept in blocks. */
+static int64_t largest_block(const ml_model_spec *spec, ml_extent columns, ml_model_tensor *where)
+{
+    int64_t most = 1;
+    for (int64_t i = 0; spec->formats && i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(spec, i, &t);
+        ml_dtype dtype = ml_model_format(spec, &t);
+        if (t.row->cut != ML_CUT_COLS || t.row->cols != columns || !ml_dtype_is_block(dtype))
+            continue;
+        int64_t own = ml_block_format_of(dtype)->weights;
+        if (own > most) *where = t;
+        most = ml_max(most, own);
+    }
+    return most;
+}
+
+/* A rank's heads are whole blocks of the attention output's rows. */
+static ml_status check_blocks(const ml_model_spec *spec, int tp)
+{
+    ml_model_tensor t;
+    char good[128] = "";
+    int64_t heads = spec->heads, block = largest_block(spec, ML_EXTENT_QUERIES, &t);
+    if (heads / tp * spec->head_dim % block == 0) return ML_OK;
+    for (int64_t n = 1; n <= heads; n++) {
+        size_t used = strlen(good);
+        if (heads % n == 0 && spec->kv_heads % n == 0 && heads / n * spec->head_dim % block == 0)
+            snprintf(good + used, sizeof good - used, "%s%" PRId64, used ? ", " : "", n);
+    }
+    return ml_fail(ML_USAGE,
+                   "parallel.tp: %d would cut the %s blocks of %s (%" PRId64
+                   " weights in a block, %" PRId64 " columns a rank); choose %s",
+                   tp, ml_dtype_name(ml_model_format(spec, &t)), t.name, block,
+                   heads / tp * spec->head_dim, *good ? good : "a base in bf16");
+}
+
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
                           int tp_rank, ml_dtype dtype)
 {
     ml_status st = ML_OK;
     ml_model *m = NULL;
+    ml_model_tensor largest;
     ML_TRY(check_tp(spec, tp));
+    if (tp > 1) ML_TRY(check_blocks(spec, tp));
     ML_NEW(m, 1, ML_MEM_OTHER, "a model");
     m->spec = *spec;
     m->grid = grid && tp > 1 ? grid : NULL;
     m->tp = tp;
     m->tp_rank = tp_rank;
     m->dtype = dtype;
+    m->mlp_block = largest_block(spec, ML_EXTENT_MLP, &largest);
     m->heads = spec->heads / tp;
     m->kv_heads = spec->kv_heads / tp;
     m->vocab_first = ml_part_start(spec->vocab, tp, tp_rank);

@@ -107,12 +107,15 @@ void dora_destroy(dora *d)
 
 /* ---- norms --------------------------------------------------------------------------------- */
 
-static double row_square(const ml_weight *w, int64_t row)
+static double row_square(const ml_linear *layer, int64_t row)
 {
+    enum { PIECE = 512 };
+    float part[PIECE];
     double sum = 0.0;
-    for (int64_t j = row * w->cols; j < (row + 1) * w->cols; j++) {
-        double x = (double)ml_number_at(w->data, w->dtype, j);
-        sum += x * x;
+    for (int64_t at = 0; at < layer->in; at += PIECE) {
+        int64_t n = ml_min(PIECE, layer->in - at);
+        ml_linear_row(layer, row, at, n, part);
+        for (int64_t j = 0; j < n; j++) sum += (double)part[j] * (double)part[j];
     }
     return sum;
 }
@@ -121,7 +124,7 @@ static void measure(const dora *d, const lora_group *group, const lora_pair *pai
 {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < pair->count; i++)
-        d->square[pair->first_row + i] = row_square(&group->layer->weight, pair->start + i);
+        d->square[pair->first_row + i] = row_square(group->layer, pair->start + i);
 }
 
 /* This rank's part of n² for the rows of one pair: `product` W·Aᵀ, turned, [rank, out]; `inner`
@@ -149,8 +152,7 @@ static void renew_group(const dora *d, const ml_kernels *k, const lora_group *gr
 {
     int64_t in = group->layer->in, out = group->layer->out, at = 0;
     float *product = d->work, *inner = d->work + group->rank * out;
-    k->weight_forward(k, group->rank, group->pair[0].a, in, &group->layer->weight, 0.0F, product,
-                      out);
+    ml_linear_product(group->layer, k, group->rank, group->pair[0].a, product);
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         int64_t r = pair->rank;

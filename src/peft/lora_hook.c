@@ -223,9 +223,9 @@ void lora_merge_pair(const lora_group *group, const lora_pair *pair)
             float delta = 0.0F;
             for (int64_t k = 0; k < r; k++) delta += pair->b[i * r + k] * pair->a[k * in + j];
             int64_t at = place_in(layer, pair->start + i, j);
-            store(&layer->weight, at,
+            store(layer->weight, at,
                   (gain ? gain[i] : 1.0F) *
-                      (ml_number_at(layer->weight.data, layer->weight.dtype, at) +
+                      (ml_number_at(layer->weight->data, layer->weight->dtype, at) +
                        pair->scale * delta));
         }
 }

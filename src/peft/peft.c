@@ -109,6 +109,7 @@ ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
     ml_model_spec spec = *base;
     if (method == ML_METHOD_BITFIT && sizes->new_biases)
         spec.qkv_bias = spec.o_bias = spec.mlp_bias = true;
+    if (method == ML_METHOD_FULL) spec.formats = NULL; /* trained from weights in no blocks */
     return spec;
 }
 

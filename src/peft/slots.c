@@ -98,6 +98,13 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
     for (int64_t i = 0; i < ml_model_slots(model); i++) {
         ml_model_slot *slot = ml_model_slot_at(model, i);
         if (!chosen(model, slot, by)) continue;
+        if (ml_dtype_is_block(slot->dtype)) {
+            st = ml_fail(ML_USAGE,
+                         "method.name: %s trains %s, which the base keeps in %s blocks that cannot "
+                         "be updated; import the model with --dtype bf16",
+                         ml_method_name(options->method), slot->name, ml_dtype_name(slot->dtype));
+            goto done;
+        }
         slot->apart = true;
         s->slot[s->count++] = i;
         ML_TRY(ml_parameters_add(

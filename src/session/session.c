@@ -187,6 +187,11 @@ static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
+    if (c->method.name == ML_METHOD_FULL && s->spec->formats)
+        return ml_run_config_refuse(c, "method.name",
+                                    "full trains every weight, but %s keeps them in blocks, which "
+                                    "cannot be updated; import the model with --dtype bf16",
+                                    ml_base_path(s->base));
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
     ML_TRY(create_model(s, &spec));
@@ -283,7 +288,7 @@ ml_status ml_session_attach_bank(session *s, int64_t count, const ml_adapter *ad
 ml_kernels_paths ml_session_common_paths(const session *s)
 {
     enum { BITS = 16 };
-    const ml_kernels_paths own = ml_kernels_available(s->config->precision);
+    const ml_kernels_paths own = ml_kernels_available(ml_model_weight_dtype(s->model));
     ml_kernels_paths common = {0, 0};
     int64_t lacks[2 * BITS];
     for (int i = 0; i < BITS; i++) {

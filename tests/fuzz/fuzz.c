@@ -47,7 +47,7 @@ static ml_status read_model(const char *path)
 {
     ml_base *base = NULL;
     const char *out = at("out.h5");
-    ml_status st = ml_import(path, NULL, ML_BF16, out);
+    ml_status st = ml_import(path, &(ml_import_options){.dtype = ML_BF16}, out);
     if (st == ML_OK) st = ml_base_open(&base, out);
     if (st == ML_OK) {
         int64_t length;

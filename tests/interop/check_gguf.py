@@ -5,7 +5,9 @@
 2. With a second argument, a real file: imported, exported as a Hugging Face directory, and every tensor compared with transformers' loading of the GGUF.
 3. `--golden` prints the blocks of tests/unit/test_gguf.c.
 
-usage: python tests/interop/check_gguf.py MPILORA [FILE.gguf]   or: … --golden
+4. `--blocks` decodes a million random blocks of every format with the library's table.
+
+usage: python tests/interop/check_gguf.py MPILORA [FILE.gguf]   or: … --golden   or: … --blocks libmpilora.so
 """
 import pathlib
 import subprocess
@@ -18,17 +20,50 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
-TYPES = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q4_K, Type.Q6_K]
-HALVES = {Type.Q8_0: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q4_K: [0, 2], Type.Q6_K: [208]}  # where a block has its scales
+# Where a block has its scales.
+HALVES = {
+    Type.Q8_0: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q2_K: [80, 82], Type.Q3_K: [108],
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.IQ4_NL: [0], Type.IQ4_XS: [0], Type.MXFP4: [],
+}  # fmt: skip
+TYPES = [Type.F32, Type.F16, Type.BF16, *HALVES]
 WIDTH, HEADS, KV_HEADS, VOCAB = 256, 4, 2, 64
 
 
 def fill(blocks, kind, rng):
-    """Scales that are finite and of both signs; the rest of a block may be anything."""
+    """Any scale that is a finite number, zeros, subnormal and the largest ones among them; the rest of a block may be anything."""
     for at in HALVES.get(kind, []):
-        scale = (rng.standard_normal(len(blocks)) * 0.01).astype(np.float16)
-        blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
+        scale = blocks[:, at : at + 2].copy().view(np.uint16)
+        infinite = scale & 0x7C00 == 0x7C00
+        scale[infinite] &= 0xBFFF
+        blocks[:, at : at + 2] = scale.view(np.uint8)
+    if kind == Type.MXFP4:
+        blocks[:, 0] = np.minimum(blocks[:, 0], 252)
     return blocks
+
+
+def check_decoders(library):
+    """The table of the library, a million random blocks a format: no bit may differ."""
+    import ctypes
+
+    class Format(ctypes.Structure):
+        _fields_ = [
+            ("dtype", ctypes.c_int), ("name", ctypes.c_char_p), ("number", ctypes.c_int), ("weights", ctypes.c_int64), ("bytes", ctypes.c_int64),
+            ("decode", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)), ("scales", ctypes.c_int * 2),
+        ]  # fmt: skip
+
+    find = ctypes.CDLL(library).ml_block_format_numbered
+    find.restype, find.argtypes = ctypes.POINTER(Format), [ctypes.c_int64]
+    rng = np.random.default_rng(7)
+    for kind in HALVES:
+        found = find(int(kind)).contents
+        assert (found.weights, found.bytes) == gguf.GGML_QUANT_SIZES[kind], kind.name
+        for _ in range(50):
+            blocks = fill(rng.integers(0, 256, (20_000, found.bytes), dtype=np.uint8), kind, rng)
+            ours, theirs = np.empty((len(blocks), found.weights), np.float32), quants.dequantize(blocks, kind)
+            for i in range(len(blocks)):
+                found.decode(blocks.ctypes.data + i * found.bytes, ours.ctypes.data + i * found.weights * 4)
+            assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32)), kind.name
+        print(f"{kind.name}: 1,000,000 random blocks identical")
 
 
 def contents(kind, rows, cols, rng):
@@ -113,12 +148,15 @@ def print_golden():
             raw[0, at : at + 2] = np.frombuffer(np.float16(0.0123 + at / 1000).tobytes(), dtype=np.uint8)
         values = quants.dequantize(raw, kind).ravel()
         chosen = [i for i in (0, 1, 15, 16, 31, 32, 63, 64, 100, 129, 200, 255) if i < block]
-        print(kind.name, kind.value, ", ".join(f"{{{i}, {float(values[i]).hex()}F}}" for i in chosen), f"sum {float(values.astype(np.float64).sum())!r}")
+        texts = ", ".join(f"{{{i}, {float(values[i]).hex()}F}}" for i in chosen)
+        print(f"{{{kind.value}, {{{(halves + [-1, -1])[0]}, {(halves + [-1, -1])[1]}}}, {{{texts}}}, {float(values.astype(np.float64).sum())!r}}},")
 
 
 def main():
     if sys.argv[1] == "--golden":
         return print_golden()
+    if sys.argv[1] == "--blocks":
+        return check_decoders(sys.argv[2])
     with tempfile.TemporaryDirectory() as name:
         check_types(sys.argv[1], pathlib.Path(name))
         if len(sys.argv) > 2:

@@ -50,7 +50,7 @@ static int open_world(void **state)
         return 0;
     }
     snprintf(w.path, sizeof w.path, "test_generation-%ld.h5", (long)getpid());
-    assert_int_equal(ml_import(folder, NULL, ML_FP32, w.path), ML_OK);
+    assert_int_equal(ml_import(folder, &(ml_import_options){.dtype = ML_FP32}, w.path), ML_OK);
     assert_int_equal(ml_base_open(&w.base, w.path), ML_OK);
     assert_int_equal(ml_model_create(&w.model, ml_base_spec(w.base), NULL, 1, 0, ML_FP32), ML_OK);
     ml_weight shapes[ML_MODEL_SHAPES];

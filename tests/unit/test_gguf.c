@@ -30,63 +30,177 @@ typedef struct golden {
 static const golden goldens[] = {
     {8,
      {0, -1},
-     {{0, 0x1.3dfep+0F},
-      {1, -0x1.0ec4p+0F},
-      {15, 0x1.5408p+0F},
-      {16, -0x1.2e4p-5F},
-      {31, 0x1.6a12p+0F}},
+     {{0, 0x1.3dfe000000000p+0F},
+      {1, -0x1.0ec4000000000p+0F},
+      {15, 0x1.5408000000000p+0F},
+      {16, -0x1.2e40000000000p-5F},
+      {31, 0x1.6a12000000000p+0F}},
      9.211639404296875},
     {2,
      {0, -1},
-     {{0, -0x1.2e4p-5F}, {1, 0x1.93p-6F}, {15, 0x1.93p-5F}, {16, -0x1.93p-6F}, {31, -0x1.93p-6F}},
+     {{0, -0x1.2e40000000000p-5F},
+      {1, 0x1.9300000000000p-6F},
+      {15, 0x1.9300000000000p-5F},
+      {16, -0x1.9300000000000p-6F},
+      {31, -0x1.9300000000000p-6F}},
      -0.012298583984375},
     {3,
      {0, 2},
-     {{0, 0x1.9718p-3F},
-      {1, 0x1.64b8p-3F},
-      {15, 0x1.d48p-7F},
-      {16, 0x1.b3cp-6F},
-      {31, 0x1.b3cp-6F}},
+     {{0, 0x1.9718000000000p-3F},
+      {1, 0x1.64b8000000000p-3F},
+      {15, 0x1.d480000000000p-7F},
+      {16, 0x1.b3c0000000000p-6F},
+      {31, 0x1.b3c0000000000p-6F}},
      3.569061279296875},
+    {6,
+     {0, -1},
+     {{0, 0x1.4770000000000p-3F},
+      {1, -0x1.2e40000000000p-4F},
+      {15, 0x1.c560000000000p-4F},
+      {16, 0x1.9300000000000p-7F},
+      {31, 0x1.9300000000000p-7F}},
+     0.36895751953125},
+    {7,
+     {0, 2},
+     {{0, 0x1.5614000000000p-2F},
+      {1, 0x1.171c000000000p-2F},
+      {15, 0x1.b048000000000p-3F},
+      {16, 0x1.7bdc000000000p-2F},
+      {31, 0x1.68d0000000000p-4F}},
+     7.14794921875},
+    {10,
+     {80, 82},
+     {{0, -0x1.e540000000000p-4F},
+      {1, -0x1.39d4000000000p+0F},
+      {15, 0x1.fa58000000000p-1F},
+      {16, 0x0p+0F},
+      {31, 0x0p+0F},
+      {32, 0x1.6da0000000000p-2F},
+      {63, 0x1.ce30000000000p-1F},
+      {64, 0x1.03bf000000000p+2F},
+      {100, 0x1.c09e000000000p+1F},
+      {129, -0x1.3650000000000p-2F},
+      {200, 0x1.e40e000000000p+1F},
+      {255, -0x1.51f8000000000p-1F}},
+     196.546875},
+    {11,
+     {108, -1},
+     {{0, 0x1.33f8000000000p+3F},
+      {1, 0x1.33f8000000000p+1F},
+      {15, 0x1.33f8000000000p+3F},
+      {16, 0x1.ecc0000000000p+0F},
+      {31, -0x1.7190000000000p+2F},
+      {32, -0x1.80f6000000000p+2F},
+      {63, 0x1.cdf4000000000p+1F},
+      {64, -0x1.435e000000000p+3F},
+      {100, -0x1.2c45000000000p+3F},
+      {129, -0x1.ecc0000000000p-1F},
+      {200, 0x0p+0F},
+      {255, 0x1.152c000000000p+3F}},
+     -122.58599853515625},
     {12,
      {0, 2},
-     {{0, 0x1.87ap+1F},
-      {1, 0x1.0d038p+2F},
-      {15, 0x1.ea72p+0F},
-      {16, 0x1.56d3p+1F},
-      {32, 0x1.ac2a8p+1F},
-      {63, 0x1.af4bp+0F},
-      {64, 0x1.277ap+0F},
-      {100, 0x1.0394p-2F},
-      {129, 0x1.89abp+0F},
-      {200, -0x1.69c8p-3F},
-      {255, 0x1.6d008p+1F}},
+     {{0, 0x1.87a0000000000p+1F},
+      {1, 0x1.0d03800000000p+2F},
+      {15, 0x1.ea72000000000p+0F},
+      {16, 0x1.56d3000000000p+1F},
+      {31, 0x1.56d3000000000p+1F},
+      {32, 0x1.ac2a800000000p+1F},
+      {63, 0x1.af4b000000000p+0F},
+      {64, 0x1.277a000000000p+0F},
+      {100, 0x1.0394000000000p-2F},
+      {129, 0x1.89ab000000000p+0F},
+      {200, -0x1.69c8000000000p-3F},
+      {255, 0x1.6d00800000000p+1F}},
      530.0877380371094},
+    {13,
+     {0, 2},
+     {{0, 0x1.e89e000000000p+2F},
+      {1, 0x1.88d8000000000p+0F},
+      {15, 0x1.256a000000000p+2F},
+      {16, 0x1.e93a000000000p+1F},
+      {31, 0x1.0d03800000000p+2F},
+      {32, 0x1.1cec400000000p+2F},
+      {63, 0x1.4057c00000000p+2F},
+      {64, 0x1.9858000000000p-1F},
+      {100, 0x1.a985400000000p+2F},
+      {129, 0x1.3183000000000p+0F},
+      {200, -0x1.9794000000000p-2F},
+      {255, 0x1.c482000000000p-1F}},
+     1208.3792419433594},
     {14,
      {208, -1},
-     {{0, -0x1.4d264p+9F},
-      {1, -0x1.7cbep+6F},
-      {15, 0x1.7cbep+9F},
-      {16, -0x1.1e53ecp+9F},
-      {31, 0x1.11e0f8p+9F},
-      {32, 0x1.3d49p+8F},
-      {63, -0x1.bc33p+4F},
-      {64, -0x1.0c5edp+9F},
-      {100, -0x1.15f47cp+9F},
-      {129, -0x1.a70cp+5F},
-      {255, 0x1.ebcacp+5F}},
+     {{0, -0x1.4d26400000000p+9F},
+      {1, -0x1.7cbe000000000p+6F},
+      {15, 0x1.7cbe000000000p+9F},
+      {16, -0x1.1e53ec0000000p+9F},
+      {31, 0x1.11e0f80000000p+9F},
+      {32, 0x1.3d49000000000p+8F},
+      {63, -0x1.bc33000000000p+4F},
+      {64, -0x1.0c5ed00000000p+9F},
+      {100, -0x1.15f47c0000000p+9F},
+      {129, -0x1.a70c000000000p+5F},
+      {200, 0x0p+0F},
+      {255, 0x1.ebcac00000000p+5F}},
      -5424.0338134765625},
+    {20,
+     {0, -1},
+     {{0, -0x1.b8c8000000000p-2F},
+      {1, 0x1.3ad8000000000p-2F},
+      {15, 0x1.4dbc000000000p-1F},
+      {16, -0x1.1510000000000p-2F},
+      {31, -0x1.1510000000000p-2F}},
+     0.02459716796875},
+    {23,
+     {0, -1},
+     {{0, -0x1.3ad8000000000p-2F},
+      {1, 0x1.b8c8000000000p-2F},
+      {15, 0x1.8fda000000000p+0F},
+      {16, -0x1.b27c000000000p-1F},
+      {31, 0x1.1510000000000p-2F},
+      {32, -0x1.9754400000000p+3F},
+      {63, -0x1.c0a7000000000p+2F},
+      {64, 0x1.4770000000000p-3F},
+      {100, -0x1.f49a000000000p+1F},
+      {129, 0x1.c757c00000000p+3F},
+      {200, 0x1.0f8d800000000p+3F},
+      {255, -0x1.5a54000000000p+0F}},
+     -28.225250244140625},
+    {39,
+     {-1, -1},
+     {{0, 0x1p+94F},
+      {1, 0x1.8000000000000p+94F},
+      {15, -0x1p+92F},
+      {16, 0x0p+0F},
+      {31, 0x1.8000000000000p+95F}},
+     -4.951760157141521e+28},
 };
 
 /* 0.0123 + at / 1000 in half precision. */
-static uint16_t scale_at(int at) { return at == 0 ? 0x224c : at == 2 ? 0x2352 : 0x330d; }
+static uint16_t scale_at(int at)
+{
+    switch (at) {
+    case 0:
+        return 0x224c;
+    case 2:
+        return 0x2352;
+    case 80:
+        return 0x2de8;
+    case 82:
+        return 0x2e09;
+    case 108:
+        return 0x2fb3;
+    default:
+        return 0x330d;
+    }
+}
 
 static void blocks_widen_as_gguf_says(void **state)
 {
     (void)state;
     for (size_t g = 0; g < sizeof goldens / sizeof *goldens; g++) {
         const golden *want = &goldens[g];
-        const gguf_type *type = gguf_type_of(want->type);
+        const ml_block_format *type = ml_block_format_numbered(want->type);
         uint8_t block[256];
         uint64_t random = 12345;
         float out[256];
@@ -106,10 +220,51 @@ static void blocks_widen_as_gguf_says(void **state)
             if (out[want->chosen[i].at] != want->chosen[i].value)
                 fail_msg("%s: value %d is %a, expected %a", type->name, want->chosen[i].at,
                          (double)out[want->chosen[i].at], (double)want->chosen[i].value);
-        for (int64_t i = 0; i < type->block; i++) sum += (double)out[i];
+        for (int64_t i = 0; i < type->weights; i++) sum += (double)out[i];
         assert_true(fabs(sum - want->sum) < 1e-3);
     }
-    assert_null(gguf_type_of(7));
+    assert_null(ml_block_format_numbered(17));
+    assert_string_equal(gguf_type_name(17), "IQ2_XS");
+    assert_string_equal(gguf_type_name(99), "unknown");
+}
+
+/* A factor that is no finite number is found in its block; every other block passes. */
+static void bad_scales_are_found(void **state)
+{
+    (void)state;
+    for (size_t g = 0; g < sizeof goldens / sizeof *goldens; g++) {
+        const ml_block_format *type = ml_block_format_numbered(goldens[g].type);
+        uint8_t blocks[3][ML_BLOCK_BYTES_MOST] = {{0}}, packed[3 * ML_BLOCK_BYTES_MOST];
+        for (int h = 0; h < 2; h++) {
+            int at = goldens[g].halves[h];
+            if (at < 0 && (h > 0 || type->number != 39)) continue;
+            memset(blocks, 0, sizeof blocks);
+            if (at < 0)
+                blocks[2][0] = 255; /* NaN of E8M0 */
+            else
+                blocks[2][at + 1] = h ? 0xfc : 0x7e; /* −Inf, NaN */
+            for (int i = 0; i < 3; i++)
+                memcpy(packed + i * type->bytes, blocks[i], (size_t)type->bytes);
+            assert_int_equal(ml_block_find_bad(type, packed, 3), 2);
+            assert_int_equal(ml_block_find_bad(type, packed, 2), -1);
+        }
+    }
+}
+
+/* Any part of an array of blocks, across their borders. */
+static void parts_of_rows_decode(void **state)
+{
+    (void)state;
+    uint8_t blocks[4 * 24];
+    float whole[128], some[128];
+    for (size_t i = 0; i < sizeof blocks; i++) blocks[i] = (uint8_t)(i % 24 % 2 ? 0x11 : i);
+    ml_dtype_decode(ML_Q5_1, blocks, 0, 128, whole);
+    for (int64_t first = 0; first < 128; first += 7)
+        for (int64_t count = 1; first + count <= 128; count += 13) {
+            ml_dtype_decode(ML_Q5_1, blocks, first, count, some);
+            assert_memory_equal(some, whole + first, (size_t)count * sizeof *some);
+        }
+    assert_int_equal(ml_dtype_bytes(ML_Q5_1, 128), sizeof blocks);
 }
 
 /* ---- a small file -------------------------------------------------------------------------- */
@@ -240,7 +395,7 @@ static void a_model_is_imported(void **state)
     float q[16], embed[12];
     make_model(&f);
     save(f.data, f.length);
-    assert_int_equal(ml_import(path, NULL, ML_FP32, out_path), ML_OK);
+    assert_int_equal(ml_import(path, &(ml_import_options){.dtype = ML_FP32}, out_path), ML_OK);
     assert_int_equal(ml_base_open(&base, out_path), ML_OK);
     assert_true(ml_base_spec(base)->tied_head);
     assert_int_equal(ml_base_spec(base)->vocab, 3);
@@ -373,7 +528,8 @@ static void bad_tensors_are_refused(void **state)
                  {2 << 20, 1, 0, {1}, 0, "alignment"},
                  {0, 1, 0, {1}, 0, "alignment"},
                  {32, 5, 0, {1, 1, 1, 1, 1}, 0, "5 dimensions"},
-                 {32, 1, 99, {32}, 0, "type 99"},
+                 {32, 1, 99, {32}, 0, "type unknown (99)"},
+                 {32, 1, 17, {256}, 0, "storage type IQ2_XS (17) is not supported"},
                  {32, 1, 2, {33}, 0, "blocks of 32"},
                  {32, 1, 0, {0}, 0, "dimension 0"},
                  {32, 1, 0, {UINT64_MAX}, 0, "dimension"},
@@ -403,14 +559,15 @@ static void damaged_files_do_no_harm(void **state)
         contents += (int64_t)(tensors[i].cols * (tensors[i].rows ? tensors[i].rows : 1) * 4);
     for (int64_t length = 0; length < f.length; length++) {
         save(f.data, length);
-        assert_int_equal(ml_import(path, NULL, ML_FP32, out_path), ML_INPUT);
+        assert_int_equal(ml_import(path, &(ml_import_options){.dtype = ML_FP32}, out_path),
+                         ML_INPUT);
     }
     for (int64_t at = 0; at < f.length - contents; at++) {
         char change = changes[at % (int64_t)sizeof changes];
         f.data[at] = (char)(f.data[at] ^ change);
         save(f.data, f.length);
         f.data[at] = (char)(f.data[at] ^ change);
-        ml_status st = ml_import(path, NULL, ML_FP32, out_path);
+        ml_status st = ml_import(path, &(ml_import_options){.dtype = ML_FP32}, out_path);
         assert_true(st == ML_OK || st == ML_INPUT);
     }
     ml_text_destroy(&f);
@@ -420,6 +577,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_widen_as_gguf_says),
+        cmocka_unit_test(bad_scales_are_found),
+        cmocka_unit_test(parts_of_rows_decode),
         cmocka_unit_test_setup_teardown(a_model_is_imported, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_keys_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_of_other_kinds_are_refused, set_up, tear_down),

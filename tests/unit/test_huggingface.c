@@ -92,7 +92,8 @@ static int set_up(void **state)
     snprintf(base_path, sizeof base_path, "%s/base.h5", directory);
     save("config.json", config, (int64_t)strlen(config));
     save_weights();
-    if (ml_import(directory, NULL, ML_FP32, base_path) != ML_OK) fail_msg("%s", ml_error_text());
+    if (ml_import(directory, &(ml_import_options){.dtype = ML_FP32}, base_path) != ML_OK)
+        fail_msg("%s", ml_error_text());
     assert_int_equal(ml_base_open(&base, base_path), ML_OK);
     return 0;
 }

@@ -26,6 +26,7 @@ ml_status bench_read_model(const char *base, const char *model, ml_model_spec *o
     if (!base) return ML_OK;
     ml_status st = ml_base_open(&file, base);
     if (st == ML_OK) *out = *ml_base_spec(file);
+    out->formats = NULL; /* the file's, which is closed here */
     ml_base_close(file);
     return st;
 }

@@ -7,9 +7,9 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
-static const char usage[] =
-    "mpilora import SRC BASE.h5 [--dtype bf16|fp32] [--hf-config config.json]  |  mpilora import "
-    "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
+static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--hf-config "
+                            "config.json]  |  mpilora import "
+                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
 
 typedef struct request {
     const char *init, *config, *dtype, *tokenizer, *hf_config;
@@ -28,15 +28,19 @@ static const option options[] = {
     {"--tokenizer", OPTION_TEXT, offsetof(request, tokenizer), "DIR",
      "of --init: a directory that has a tokenizer", NULL},
     {"--seed", OPTION_INT, offsetof(request, seed), "N", "of --init", "1"},
-    {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32",
-     "of the matrices; norms and biases are always fp32", "bf16"},
+    {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32|keep",
+     "of the matrices; keep: those of a .gguf file that are in blocks (Q8_0, Q4_0, Q4_1, Q5_0, "
+     "Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4) stay in them, others become bf16; norms and biases "
+     "are always fp32",
+     "bf16"},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
-static ml_status read_dtype(const char *word, ml_dtype *out)
+static ml_status read_dtype(const char *word, ml_import_options *out)
 {
-    if (strcmp(word, "bf16") != 0 && strcmp(word, "fp32") != 0)
-        return ml_fail(ML_USAGE, "--dtype: \"%s\" is not one of bf16, fp32", word);
-    *out = strcmp(word, "bf16") == 0 ? ML_BF16 : ML_FP32;
+    if (strcmp(word, "bf16") != 0 && strcmp(word, "fp32") != 0 && strcmp(word, "keep") != 0)
+        return ml_fail(ML_USAGE, "--dtype: \"%s\" is not one of bf16, fp32, keep", word);
+    out->dtype = strcmp(word, "fp32") == 0 ? ML_FP32 : ML_BF16;
+    out->keep = strcmp(word, "keep") == 0;
     return ML_OK;
 }
 
@@ -54,6 +58,25 @@ static ml_status import_random(const request *q, ml_dtype dtype, const char *out
     return st == ML_OK ? ml_import_random(&spec, (uint64_t)q->seed, q->tokenizer, dtype, out) : st;
 }
 
+/* "bf16", or with blocks the matrices of each format: "180 × q4_1, 31 × q8_0". */
+static void describe_formats(const ml_base *base, char *out, size_t size)
+{
+    const ml_model_spec *spec = ml_base_spec(base);
+    int64_t count[ML_DTYPES] = {0};
+    snprintf(out, size, "%s", ml_dtype_name(ml_base_dtype(base)));
+    if (!spec->formats) return;
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(spec, i, &t);
+        if (!t.norm_or_bias) count[ml_base_tensor_dtype(base, &t)]++;
+    }
+    size_t used = 0;
+    for (int d = 0; d < ML_DTYPES && used < size; d++)
+        if (count[d] > 0)
+            used += (size_t)snprintf(out + used, size - used, "%s%" PRId64 " × %s",
+                                     used ? ", " : "", count[d], ml_dtype_name((ml_dtype)d));
+}
+
 static ml_status report(const char *path)
 {
     ml_base *base = NULL;
@@ -62,13 +85,14 @@ static ml_status report(const char *path)
     const ml_model_spec *s = ml_base_spec(base);
     struct stat about;
     int64_t length;
+    char words[128];
+    describe_formats(base, words, sizeof words);
     bool has_tokenizer = *ml_base_tokenizer(base, &length) != '\0';
     printf("%s: %s family, %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64
            " key/value), vocabulary %" PRId64 ", context %" PRId64 "\n%" PRId64
            " parameters, %s, %s tokenizer, %.1f MB\n",
            path, s->family->title, s->layers, s->width, s->heads, s->kv_heads, s->vocab, s->context,
-           ml_model_parameters_total(s), ml_dtype_name(ml_base_dtype(base)),
-           has_tokenizer ? "with" : "no",
+           ml_model_parameters_total(s), words, has_tokenizer ? "with" : "no",
            stat(path, &about) == 0 ? 1e-6 * (double)about.st_size : 0.0);
     ml_base_close(base);
     return ML_OK;
@@ -79,19 +103,22 @@ static ml_status run(int argc, char **argv)
     ml_status st = ML_OK;
     const char *words[2] = {NULL, NULL};
     request q = {0};
-    ml_dtype dtype = ML_BF16;
+    ml_import_options o = {0};
     ML_TRY(options_read(argc, argv, options, &q, 1, 2, words, usage));
-    ML_TRY(read_dtype(q.dtype, &dtype));
+    ML_TRY(read_dtype(q.dtype, &o));
+    o.hf_config = q.hf_config;
     if (q.init && words[1])
         return ml_fail(ML_USAGE,
                        "--init makes a base from nothing: \"%s\" is one word too many; usage: %s",
                        words[0], usage);
+    if (q.init && o.keep)
+        return ml_fail(ML_USAGE, "--dtype keep is for a file that has blocks, not for --init");
     if (q.init && q.hf_config)
         return ml_fail(ML_USAGE, "--hf-config belongs to a GGUF file, not to --init; usage: %s",
                        usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];
-    ML_TRY(q.init ? import_random(&q, dtype, out) : ml_import(words[0], q.hf_config, dtype, out));
+    ML_TRY(q.init ? import_random(&q, o.dtype, out) : ml_import(words[0], &o, out));
     ML_TRY(report(out));
 done:
     return st;

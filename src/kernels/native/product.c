@@ -6,7 +6,7 @@
  * depend on who did it. */
 #include <omp.h>
 
-#include "kernels/native/native.h"
+#include "kernels/native/blocks.h"
 #include "kernels/product.h"
 
 enum {
@@ -141,6 +141,54 @@ static void pack_columns(const matrix_part *part, float *to)
         straight(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
 }
 
+/* ---- packing blocks ------------------------------------------------------------------------ */
+
+/* `lanes` columns of B in as many panels as they need. Turned: weights [first, first + depth) of
+ * each of `lanes` rows; else [first, first + lanes) of `depth` rows. */
+typedef struct block_part {
+    const uint8_t *rows;
+    ml_dtype dtype;
+    int64_t row_bytes, first, lanes, depth;
+    bool turned;
+} block_part;
+
+/* Four rows at a time are decoded into the L1 cache and turned from there. */
+static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float *to)
+{
+    enum { AT_ONCE = 4 };
+    float rows[AT_ONCE][ML_PRODUCT_DEPTH];
+    for (int64_t i = 0; i < TILE_COLUMNS; i += AT_ONCE) {
+        int64_t n = ml_max(0, ml_min(AT_ONCE, lanes - i));
+        for (int64_t j = 0; j < n; j++)
+            ML_NATIVE(decode_run)(p->dtype, p->rows + (lane + i + j) * p->row_bytes, p->first,
+                                  p->depth, rows[j]);
+        if (n < AT_ONCE) memset(rows[n], 0, (size_t)(AT_ONCE - n) * sizeof rows[0]);
+        turn_four_lanes(p->depth, (const char *)rows, (int64_t)sizeof rows[0], false, to + i,
+                        TILE_COLUMNS);
+    }
+}
+
+/* A row's lanes are decoded together and spread over the panels. */
+static void spread_blocks(const block_part *p, float *to)
+{
+    float row[ML_PRODUCT_COLUMNS] = {0};
+    for (int64_t l = 0; l < p->depth; l++, to += TILE_COLUMNS) {
+        ML_NATIVE(decode_run)(p->dtype, p->rows + l * p->row_bytes, p->first, p->lanes, row);
+        for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)
+            memcpy(to + j * p->depth, row + j, TILE_COLUMNS * sizeof *row);
+    }
+}
+
+static void pack_blocks(const block_part *p, float *to)
+{
+    if (!p->turned) {
+        spread_blocks(p, to);
+        return;
+    }
+    for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)
+        turn_blocks(p, j, ml_min(TILE_COLUMNS, p->lanes - j), to + j * p->depth);
+}
+
 /* ---- the register tile --------------------------------------------------------------------- */
 
 /* A tile: `depth` steps of rank one, then into C. */
@@ -245,6 +293,18 @@ static void pack_panel_of_a(const pass *p, int64_t panel)
 static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
 {
     const ml_product *x = p->product;
+    if (ml_dtype_is_block(x->b_dtype)) {
+        int64_t bytes = ml_dtype_bytes(x->b_dtype, x->ldb);
+        const block_part blocks = {(const uint8_t *)x->b + (x->b_turned ? column : p->at) * bytes,
+                                   x->b_dtype,
+                                   bytes,
+                                   x->b_turned ? p->at : column,
+                                   columns,
+                                   p->depth,
+                                   x->b_turned};
+        pack_blocks(&blocks, to);
+        return;
+    }
     int64_t size = (int64_t)ml_dtype_size(x->b_dtype);
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
         int64_t first = x->b_turned ? (column + j) * x->ldb + p->at : p->at * x->ldb + column + j;
@@ -307,7 +367,9 @@ void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
 {
     int64_t most = scratch->rows / TILE_ROWS * TILE_ROWS,
             parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
-    int64_t depth = ml_min(ML_PRODUCT_DEPTH, ml_round_up(ml_max(1, (x->k + parts - 1) / parts), 8));
+    int64_t step = ml_dtype_is_block(x->b_dtype) ? 32 : 8; /* groups of weights are never cut */
+    int64_t depth =
+        ml_min(ML_PRODUCT_DEPTH, ml_round_up(ml_max(1, (x->k + parts - 1) / parts), step));
     bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
     int threads = small ? 1 : scratch->threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)

@@ -3,7 +3,7 @@
  * what is loaded of x, and give eight independent sums. */
 #include <omp.h>
 
-#include "kernels/native/native.h"
+#include "kernels/native/blocks.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -134,6 +134,10 @@ void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_w
         int64_t threads = omp_get_num_threads(), mine = omp_get_thread_num();
         int64_t first = ml_part_start(w->rows, threads, mine),
                 count = ml_part_count(w->rows, threads, mine);
+        if (ml_dtype_is_block(w->dtype)) {
+            ML_NATIVE(block_dots)(T, x, ldx, w, first, count, beta, y, ldy);
+            count = 0;
+        }
         int64_t step = rows_at_once(w, T, count);
         for (int64_t at = 0; at < count; at += step)
             multiply_rows(T, x, ldx, w, first + at, ml_min(step, count - at), beta, y, ldy);

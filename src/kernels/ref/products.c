@@ -3,7 +3,10 @@
 
 static float weight_at(const ml_weight *w, int64_t row, int64_t col)
 {
-    return ml_number_at(w->data, w->dtype, row * w->cols + col);
+    float decoded;
+    if (!ml_dtype_is_block(w->dtype)) return ml_number_at(w->data, w->dtype, row * w->cols + col);
+    ml_dtype_decode(w->dtype, w->data, row * w->cols + col, 1, &decoded);
+    return decoded;
 }
 
 static float plus_old(double sum, float beta, const float *old)

@@ -7,6 +7,9 @@
  *                   source_sha256, content_sha256, tokenizer_sha256
  *     /files/<name>   bytes of the source's files; no contents, so under the seal
  *
+ * A matrix that is kept in blocks is a dataset [rows, blocks of a row] of an opaque type of a
+ * block's bytes, whose tag is the format's word: "q4_k". Files without one are of version 1.
+ *
  * A malformed file can crash the HDF5 library. The contents are too large to be hashed at each
  * start, so the seal is the SHA-256 of everything else: the user block's lines and all bytes
  * outside the contents. It is checked before HDF5 sees the file.
@@ -16,11 +19,12 @@
 
 #include <hdf5.h>
 
+#include "mpilora/blocks.h"
 #include "mpilora/store.h"
 
 #define BASE_FORMAT "mpilora-base"
 enum {
-    BASE_VERSION = 1,
+    BASE_VERSION = 2, /* what is written where a matrix is in blocks; else 1 */
     BASE_PATH = 4096,
     BASE_PIECE = 256 << 10 /* what is read at once to be converted */
 };
@@ -38,7 +42,8 @@ struct ml_base {
     char *tokenizer;
     int64_t tokenizer_length;
     int64_t ntensors;
-    int64_t *offset;             /* [ntensors] */
+    int64_t *offset;   /* [ntensors] */
+    ml_dtype *formats; /* the specification's, as ml_model_formats counts them; NULL: no blocks */
     extent files[ML_BASE_FILES]; /* 0 bytes: not there */
 };
 
@@ -51,6 +56,14 @@ ml_status base_files_write(int fd, const char *path, const ml_base_files *files,
                            const extent place[ML_BASE_FILES]) ML_NODISCARD;
 /* Where they lie in an open file of `bytes` bytes: b->files. ML_INPUT. */
 ml_status base_files_locate(ml_base *b, hid_t file, int64_t bytes) ML_NODISCARD;
+
+/* What a tensor is stored as, in a file whose matrices are `dtype` where they are in no blocks. */
+static inline ml_dtype base_stored(const ml_model_spec *spec, ml_dtype dtype,
+                                   const ml_model_tensor *tensor)
+{
+    ml_dtype format = ml_model_format(spec, tensor);
+    return tensor->norm_or_bias ? ML_FP32 : ml_dtype_is_block(format) ? format : dtype;
+}
 
 /* spec_json.c */
 ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;
@@ -70,8 +83,8 @@ int64_t base_user_block(int64_t extents); /* its size: a power of two ≥ 512 */
 /* The seal's hash of an open file of `bytes` bytes; extents ascend and do not overlap. */
 ml_status base_seal_hash(int fd, const char *path, int64_t bytes, int64_t user_block,
                          const extent *contents, int64_t n, char hex[ML_SHA256_HEX]) ML_NODISCARD;
-ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents,
-                          int64_t n) ML_NODISCARD;
+ml_status base_seal_write(int fd, const char *path, int version, int64_t bytes,
+                          const extent *contents, int64_t n) ML_NODISCARD;
 /* Checks an open file of `size` bytes; *contents (owned by the caller) and *n as written. ML_INPUT
  * naming `path`. */
 ml_status base_seal_check(int fd, const char *path, int64_t size, extent **contents,
@@ -94,7 +107,9 @@ int64_t base_slice_row(const base_slice *s);  /* elements of each */
 ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows,
                           void *to, char *piece) ML_NODISCARD;
 
-/* read.c: the file's type of a dtype; closed by the caller. */
+/* file_type.c: the file's type of a dtype, closed by the caller; and the dtype that a type stands
+ * for, false where it is none of them. */
 hid_t base_file_type(ml_dtype dtype);
+bool base_dtype_of(hid_t type, ml_dtype *out);
 
 #endif

@@ -36,8 +36,7 @@ ml_status base_content_hash(const ml_base *b, char hex[ML_SHA256_HEX])
         ml_model_tensor t;
         ml_model_tensor_at(&b->spec, i, &t);
         base_content_name(hash, t.name);
-        int64_t bytes =
-            t.rows * t.cols * (int64_t)ml_dtype_size(t.norm_or_bias ? ML_FP32 : b->dtype);
+        int64_t bytes = ml_dtype_bytes(base_stored(&b->spec, b->dtype, &t), t.rows * t.cols);
         for (int64_t at = 0; at < bytes; at += ML_SHA256_PIECE) {
             int64_t n = ml_min(ML_SHA256_PIECE, bytes - at);
             ML_TRY(ml_file_read(b->fd, b->path, piece, n, b->offset[i] + at));

@@ -36,32 +36,43 @@ static int64_t block_values(const ml_model_spec *spec)
     return ml_max(BLOCK, widest);
 }
 
-static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
-                             const ml_model_tensor *t, float *block, int64_t room)
+static ml_status copy_rows(const import_source *source, ml_base_writer *w, const ml_model_tensor *t,
+                           int64_t first, int64_t count, bool blocks, float *block)
 {
+    ml_status st = blocks ? source->read_blocks(source->self, t, first, count, block)
+                          : source->read_rows(source->self, t, first, count, block);
+    if (st != ML_OK) return st;
+    return blocks ? ml_base_writer_blocks(w, t->name, first, count, block)
+                  : ml_base_writer_rows(w, t->name, first, count, block);
+}
+
+static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
+                             const ml_model_spec *spec, const ml_model_tensor *t, float *block,
+                             int64_t room)
+{
+    bool blocks = ml_dtype_is_block(ml_model_format(spec, t));
     int64_t step = ml_max(1, room / t->cols);
     for (int64_t row = 0; row < t->rows; row += step) {
-        int64_t n = ml_min(step, t->rows - row);
-        ml_status st = source->read_rows(source->self, t, row, n, block);
-        if (st == ML_OK) st = ml_base_writer_rows(w, t->name, row, n, block);
+        ml_status st = copy_rows(source, w, t, row, ml_min(step, t->rows - row), blocks, block);
         if (st != ML_OK) return st;
     }
     return ML_OK;
 }
 
-static ml_status copy_all(const import_source *source, ml_dtype dtype, const char *out)
+static ml_status copy_all(const import_source *source, const ml_model_spec *spec, ml_dtype dtype,
+                          const char *out)
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
     float *block = NULL;
-    int64_t room = block_values(&source->spec);
+    int64_t room = block_values(spec);
     ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
-    ML_TRY(ml_base_writer_create(&w, out, &source->spec, dtype, source->tokenizer.data,
+    ML_TRY(ml_base_writer_create(&w, out, spec, dtype, source->tokenizer.data,
                                  source->tokenizer.length, source->hash, &source->files));
-    for (int64_t i = 0; i < ml_model_tensor_count(&source->spec); i++) {
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
-        ml_model_tensor_at(&source->spec, i, &t);
-        ML_TRY(copy_tensor(source, w, &t, block, room));
+        ml_model_tensor_at(spec, i, &t);
+        ML_TRY(copy_tensor(source, w, spec, &t, block, room));
     }
     st = ml_base_writer_finish(w);
     w = NULL;
@@ -71,24 +82,88 @@ done:
     return st;
 }
 
-ml_status ml_import(const char *path, const char *hf_config, ml_dtype dtype, const char *out)
+/* ---- blocks that are kept ------------------------------------------------------------------ */
+
+/* Counts of a source's matrices: kept in blocks, in blocks that no kernel multiplies (they become
+ * the base's dtype), and the bytes of all of them either way. */
+typedef struct kept {
+    int64_t matrices, others, blocks_bytes, plain_bytes;
+    const char *other; /* the name of one of these formats */
+} kept;
+
+/* formats[ml_model_formats]: what each matrix can be kept in. */
+static void find_formats(const import_source *source, ml_dtype dtype, ml_dtype *formats, kept *k)
+{
+    const ml_model_spec *spec = &source->spec;
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(spec, i, &t);
+        if (t.norm_or_bias) continue;
+        const ml_block_format *f =
+            source->format_of ? source->format_of(source->self, &t) : ml_block_format_of(dtype);
+        bool in_blocks = f->weights > 1, keeps = in_blocks && ml_dtype_is_block(f->dtype);
+        if (keeps) formats[ml_model_format_place(spec, &t)] = f->dtype;
+        if (in_blocks && !keeps) k->other = f->name;
+        k->matrices += keeps;
+        k->others += in_blocks && !keeps;
+        k->plain_bytes += ml_dtype_bytes(dtype, t.rows * t.cols);
+        k->blocks_bytes += ml_dtype_bytes(keeps ? f->dtype : dtype, t.rows * t.cols);
+    }
+}
+
+static void say_what_is_kept(const kept *k, bool keep, ml_dtype dtype)
+{
+    if (k->others > 0)
+        ml_log("%" PRId64 " matrices in blocks that are not multiplied as they are (%s) become %s",
+               k->others, k->other, ml_dtype_name(dtype));
+    if (k->matrices > 0 && !keep)
+        ml_log("%" PRId64 " matrices are widened from blocks: --dtype keep would hold them as they "
+               "are, %.1f MB of weights in the place of %.1f MB",
+               k->matrices, 1e-6 * (double)k->blocks_bytes, 1e-6 * (double)k->plain_bytes);
+}
+
+static ml_status import_source_to(const import_source *source, const ml_import_options *options,
+                                  const char *path, const char *out)
+{
+    ml_status st = ML_OK;
+    ml_model_spec spec = source->spec;
+    ml_dtype *formats = NULL;
+    kept k = {0};
+    ML_NEW(formats, ml_model_formats(&spec), ML_MEM_OTHER, "formats of tensors");
+    find_formats(source, options->dtype, formats, &k);
+    if (options->keep && k.matrices == 0) {
+        st = ml_fail(ML_USAGE,
+                     "--dtype keep: %s has no matrix in blocks that can be kept; choose bf16 or "
+                     "fp32",
+                     path);
+        goto done;
+    }
+    say_what_is_kept(&k, options->keep, options->dtype);
+    if (options->keep) spec.formats = formats;
+    ML_TRY(copy_all(source, &spec, options->dtype, out));
+done:
+    ml_memory_free(formats);
+    return st;
+}
+
+ml_status ml_import(const char *path, const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
     import_source source = {0};
     struct stat about;
     if (stat(path, &about))
         return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    if (S_ISDIR(about.st_mode) && hf_config)
+    if (S_ISDIR(about.st_mode) && options->hf_config)
         return ml_fail(ML_USAGE,
                        "--hf-config is for a GGUF file; %s is a directory, which has its own "
                        "config.json",
                        path);
     ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path)
-                                  : import_open_gguf(&source, path, hf_config));
+                                  : import_open_gguf(&source, path, options->hf_config));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
     st = import_read_tokenizer(st, &source.tokenizer);
-    if (st == ML_OK) st = copy_all(&source, dtype, out);
+    if (st == ML_OK) st = import_source_to(&source, options, path, out);
 done:
     if (source.close) source.close(source.self);
     ml_text_destroy(&source.tokenizer);

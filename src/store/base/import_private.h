@@ -2,6 +2,7 @@
 #ifndef MPILORA_STORE_BASE_IMPORT_PRIVATE_H
 #define MPILORA_STORE_BASE_IMPORT_PRIVATE_H
 
+#include "mpilora/blocks.h"
 #include "mpilora/import.h"
 #include "mpilora/store.h"
 
@@ -15,6 +16,10 @@ typedef struct import_source {
     char hash[ML_SHA256_HEX];
     ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count,
                            float *out);
+    /* What the source has a matrix in, and rows of it as they are there; NULL: no blocks. */
+    const ml_block_format *(*format_of)(void *self, const ml_model_tensor *tensor);
+    ml_status (*read_blocks)(void *self, const ml_model_tensor *tensor, int64_t first,
+                             int64_t count, void *out);
     void (*close)(void *self);
 } import_source;
 

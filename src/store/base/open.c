@@ -39,27 +39,42 @@ done:
     return st;
 }
 
-static bool has_shape(hid_t set, const ml_model_tensor *t)
+/* `dtype`: blocks of a row are counted in the place of its columns. */
+static bool has_shape(hid_t set, const ml_model_tensor *t, ml_dtype dtype)
 {
+    int64_t weights = ml_block_format_of(dtype)->weights;
     hid_t space = H5Dget_space(set);
     hsize_t dims[2] = {0, 1};
     int rank = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
     bool good = rank == (t->vector ? 1 : 2) &&
                 H5Sget_simple_extent_dims(space, dims, NULL) == rank &&
-                (int64_t)dims[0] == t->rows && (int64_t)dims[1] == t->cols;
+                (int64_t)dims[0] == t->rows && t->cols % weights == 0 &&
+                (int64_t)dims[1] == t->cols / weights;
     if (space >= 0) H5Sclose(space);
     return good;
 }
 
-static bool has_type(hid_t set, ml_dtype dtype)
+/* Whether it is contiguous numbers or blocks, and of which dtype. */
+static bool find_type(hid_t set, ml_dtype *out)
 {
-    hid_t found = H5Dget_type(set), wanted = base_file_type(dtype), list = H5Dget_create_plist(set);
-    bool good = found >= 0 && wanted >= 0 && list >= 0 && H5Tequal(found, wanted) > 0 &&
+    hid_t found = H5Dget_type(set), list = H5Dget_create_plist(set);
+    bool good = found >= 0 && list >= 0 && base_dtype_of(found, out) &&
                 H5Pget_layout(list) == H5D_CONTIGUOUS && H5Pget_external_count(list) == 0;
     if (list >= 0) H5Pclose(list);
-    if (wanted >= 0) H5Tclose(wanted);
     if (found >= 0) H5Tclose(found);
     return good;
+}
+
+/* Keeps that a tensor is in blocks. */
+static ml_status note_format(ml_base *b, const ml_model_tensor *t, ml_dtype format)
+{
+    ml_status st = ML_OK;
+    if (!b->formats)
+        ML_NEW(b->formats, ml_model_formats(&b->spec), ML_MEM_OTHER, "formats of tensors");
+    b->formats[ml_model_format_place(&b->spec, t)] = format;
+    b->spec.formats = b->formats;
+done:
+    return st;
 }
 
 static bool is_extent(const extent *contents, int64_t n, int64_t offset, int64_t bytes)
@@ -79,13 +94,17 @@ static ml_status locate(ml_base *b, hid_t group, int64_t i, const extent *conten
 {
     ml_model_tensor t;
     ml_model_tensor_at(&b->spec, i, &t);
-    ml_dtype dtype = t.norm_or_bias ? ML_FP32 : b->dtype;
+    ml_dtype dtype = t.norm_or_bias ? ML_FP32 : b->dtype, found = dtype;
     H5L_info_t link;
     if (H5Lget_info(group, t.name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
         return ml_fail(ML_INPUT, "tensor %s is missing", t.name);
     hid_t set = H5Dopen2(group, t.name, H5P_DEFAULT);
     if (set < 0) return ml_fail(ML_INPUT, "tensor %s cannot be opened", t.name);
-    bool shape = has_shape(set, &t), type = has_type(set, dtype);
+    bool type = find_type(set, &found),
+         blocks = type && ml_dtype_is_block(found) && !t.norm_or_bias && !t.vector;
+    if (blocks) dtype = found;
+    bool shape = has_shape(set, &t, dtype);
+    type = type && found == dtype;
     b->offset[i] = (int64_t)H5Dget_offset(set);
     H5Dclose(set);
     if (!shape)
@@ -95,9 +114,9 @@ static ml_status locate(ml_base *b, hid_t group, int64_t i, const extent *conten
     if (!type)
         return ml_fail(ML_INPUT, "tensor %s is not stored as contiguous %s", t.name,
                        ml_dtype_name(dtype));
-    if (!is_extent(contents, n, b->offset[i], t.rows * t.cols * (int64_t)ml_dtype_size(dtype)))
+    if (!is_extent(contents, n, b->offset[i], ml_dtype_bytes(dtype, t.rows * t.cols)))
         return ml_fail(ML_INPUT, "tensor %s does not lie where the file says", t.name);
-    return ML_OK;
+    return blocks ? note_format(b, &t, dtype) : ML_OK;
 }
 
 static ml_status get_tokenizer(ml_base *b, hid_t file, int64_t bytes)
@@ -180,6 +199,7 @@ void ml_base_close(ml_base *b)
     if (!b) return;
     if (b->fd >= 0) close(b->fd);
     ml_memory_free(b->offset);
+    ml_memory_free(b->formats);
     ml_memory_free(b->tokenizer);
     ml_memory_free(b->path);
     ml_memory_free(b);
@@ -190,6 +210,10 @@ const char *ml_base_path(const ml_base *b) { return b->path; }
 const char *ml_base_content_hash(const ml_base *b) { return b->content; }
 const char *ml_base_source_hash(const ml_base *b) { return b->source; }
 ml_dtype ml_base_dtype(const ml_base *b) { return b->dtype; }
+ml_dtype ml_base_tensor_dtype(const ml_base *b, const ml_model_tensor *tensor)
+{
+    return base_stored(&b->spec, b->dtype, tensor);
+}
 const char *ml_base_tokenizer_hash(const ml_base *b) { return b->tokenizer_hash; }
 const char *ml_base_tokenizer(const ml_base *b, int64_t *length)
 {

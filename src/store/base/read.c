@@ -9,29 +9,34 @@
 #include "mpilora/family.h"
 #include "store/base/base_private.h"
 
-/* ---- types of weights in HDF5 -------------------------------------------------------------- */
-
-hid_t base_file_type(ml_dtype dtype)
-{
-    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-    if (type < 0 || dtype == ML_FP32) return type;
-    /* bf16: one sign, eight exponent, seven fraction bits. */
-    if (H5Tset_fields(type, 15, 7, 8, 0, 7) < 0 || H5Tset_precision(type, 16) < 0 ||
-        H5Tset_size(type, 2) < 0 || H5Tset_ebias(type, 127) < 0) {
-        H5Tclose(type);
-        return -1;
-    }
-    return type;
-}
-
 /* ---- one tensor ---------------------------------------------------------------------------- */
 
 enum { DIRECT_COLUMNS = 4096 }; /* a row's range of at least so many bytes is read by itself */
 
+/* `first`: the element of `from`, which begins with a whole block, that is the first to be
+ * converted. Blocks become fp32, or bf16 by way of it. */
+static void convert_blocks(const void *from, ml_dtype stored, int64_t first, int64_t count,
+                           ml_dtype wanted, void *to)
+{
+    enum { PART = 1024 };
+    float part[PART];
+    if (wanted == ML_FP32) {
+        ml_dtype_decode(stored, from, first, count, to);
+        return;
+    }
+    for (int64_t at = 0; at < count; at += PART) {
+        int64_t n = ml_min(PART, count - at);
+        ml_dtype_decode(stored, from, first + at, n, part);
+        for (int64_t i = 0; i < n; i++) ((uint16_t *)to)[at + i] = ml_bf16_from_float(part[i]);
+    }
+}
+
 static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype wanted, void *to)
 {
     if (stored == wanted) {
-        memcpy(to, from, (size_t)count * ml_dtype_size(stored));
+        memcpy(to, from, (size_t)ml_dtype_bytes(stored, count));
+    } else if (ml_dtype_is_block(stored)) {
+        convert_blocks(from, stored, 0, count, wanted, to);
     } else if (wanted == ML_FP32) {
         const uint16_t *x = from;
         float *y = to;
@@ -49,15 +54,39 @@ static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype w
 static ml_status read_run(const ml_base *b, int64_t offset, ml_dtype stored, int64_t count,
                           ml_dtype wanted, char *to, char *piece)
 {
-    int64_t size = (int64_t)ml_dtype_size(stored), step = BASE_PIECE / size;
-    if (stored == wanted) return ml_file_read(b->fd, b->path, to, count * size, offset);
+    const ml_block_format *f = ml_block_format_of(stored);
+    int64_t step = BASE_PIECE / f->bytes * f->weights;
+    if (stored == wanted)
+        return ml_file_read(b->fd, b->path, to, ml_dtype_bytes(stored, count), offset);
     for (int64_t at = 0; at < count; at += step) {
         int64_t n = ml_min(step, count - at);
-        ml_status st = ml_file_read(b->fd, b->path, piece, n * size, offset + at * size);
+        ml_status st = ml_file_read(b->fd, b->path, piece, ml_dtype_bytes(stored, n),
+                                    offset + ml_dtype_bytes(stored, at));
         if (st != ML_OK) return st;
         convert(piece, stored, n, wanted, to + at * (int64_t)ml_dtype_size(wanted));
     }
     return ML_OK;
+}
+
+/* Columns that begin or end inside a block, which only fp32 or bf16 copies can: the rows' blocks
+ * are read one row after the other. */
+static ml_status read_inside_blocks(const ml_base *b, const base_slice *s, int64_t offset,
+                                    int64_t rows, char *to)
+{
+    ml_status st = ML_OK;
+    int64_t row = ml_dtype_bytes(s->stored, s->cols), count = s->shard->part[0].count;
+    char *blocks = NULL;
+    if (s->wanted == s->stored)
+        return ml_fail(ML_INTERNAL, "%s: columns of a shard cut a block", b->path);
+    ML_NEW(blocks, row, ML_MEM_OTHER, "a row of blocks");
+    for (int64_t i = 0; i < rows; i++) {
+        ML_TRY(ml_file_read(b->fd, b->path, blocks, row, offset + i * row));
+        convert_blocks(blocks, s->stored, s->shard->part[0].start, count, s->wanted,
+                       to + i * count * (int64_t)ml_dtype_size(s->wanted));
+    }
+done:
+    ml_memory_free(blocks);
+    return st;
 }
 
 /* A range of columns of `rows` rows: whole rows that fit a piece are read together and cut; where
@@ -65,10 +94,12 @@ static ml_status read_run(const ml_base *b, int64_t offset, ml_dtype stored, int
 static ml_status read_columns(const ml_base *b, const base_slice *s, int64_t offset, int64_t rows,
                               char *to, char *piece)
 {
-    int64_t size = (int64_t)ml_dtype_size(s->stored), row = s->cols * size,
-            first = s->shard->part[0].start * size;
-    int64_t count = s->shard->part[0].count, out_row = count * (int64_t)ml_dtype_size(s->wanted);
-    bool direct = count * size >= DIRECT_COLUMNS || row > BASE_PIECE;
+    const ml_block_format *f = ml_block_format_of(s->stored);
+    int64_t start = s->shard->part[0].start, count = s->shard->part[0].count;
+    if (start % f->weights || count % f->weights) return read_inside_blocks(b, s, offset, rows, to);
+    int64_t row = ml_dtype_bytes(s->stored, s->cols), first = ml_dtype_bytes(s->stored, start),
+            out_row = ml_dtype_bytes(s->wanted, count);
+    bool direct = ml_dtype_bytes(s->stored, count) >= DIRECT_COLUMNS || row > BASE_PIECE;
     int64_t step = direct ? 1 : BASE_PIECE / row;
     for (int64_t i = 0; i < rows; i += step) {
         int64_t n = ml_min(step, rows - i), place = offset + i * row;
@@ -88,8 +119,8 @@ static ml_status read_row_ranges(const ml_base *b, const base_slice *s, int64_t 
 {
     const ml_shard whole = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{0, s->rows}}};
     const ml_shard *shard = s->shard->dim == ML_SHARD_WHOLE ? &whole : s->shard;
-    int64_t row = s->cols * (int64_t)ml_dtype_size(s->stored),
-            out_row = s->cols * (int64_t)ml_dtype_size(s->wanted), before = 0;
+    int64_t row = ml_dtype_bytes(s->stored, s->cols), out_row = ml_dtype_bytes(s->wanted, s->cols),
+            before = 0;
     for (int i = 0; i < shard->nparts; before += shard->part[i++].count) {
         int64_t from = ml_max(first, before),
                 end = ml_min(first + rows, before + shard->part[i].count);
@@ -109,8 +140,8 @@ ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, 
                           void *to, char *piece)
 {
     if (s->shard->dim != ML_SHARD_COLS) return read_row_ranges(b, s, first, rows, to, piece);
-    return read_columns(b, s, s->offset + first * s->cols * (int64_t)ml_dtype_size(s->stored), rows,
-                        to, piece);
+    return read_columns(b, s, s->offset + first * ml_dtype_bytes(s->stored, s->cols), rows, to,
+                        piece);
 }
 
 /* A tied model's head is its embedding. */
@@ -134,7 +165,7 @@ ml_status base_slice_find(const ml_base *b, const ml_base_request *r, int64_t *n
         *out = (base_slice){.offset = b->offset[*near],
                             .rows = t.rows,
                             .cols = t.cols,
-                            .stored = t.norm_or_bias ? ML_FP32 : b->dtype,
+                            .stored = base_stored(&b->spec, b->dtype, &t),
                             .wanted = r->dtype,
                             .shard = r->shard};
         return ML_OK;
@@ -182,11 +213,12 @@ typedef struct load {
 
 static int64_t stored_row(const base_slice *s)
 {
-    return base_slice_row(s) * (int64_t)ml_dtype_size(s->stored);
+    const ml_block_format *f = ml_block_format_of(s->stored);
+    return ml_dtype_bytes(s->stored, ml_round_up(base_slice_row(s), f->weights));
 }
 static int64_t wanted_row(const base_slice *s)
 {
-    return base_slice_row(s) * (int64_t)ml_dtype_size(s->wanted);
+    return ml_dtype_bytes(s->wanted, base_slice_row(s));
 }
 
 static ml_status make_jobs(load *l, const ml_base_request *requests)

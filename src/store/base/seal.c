@@ -53,8 +53,8 @@ done:
     return st;
 }
 
-ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent *contents,
-                          int64_t n)
+ml_status base_seal_write(int fd, const char *path, int version, int64_t bytes,
+                          const extent *contents, int64_t n)
 {
     ml_status st = ML_OK;
     char hex[ML_SHA256_HEX], *block = NULL;
@@ -64,7 +64,7 @@ ml_status base_seal_write(int fd, const char *path, int64_t bytes, const extent 
     int used =
         snprintf(block, HEADER,
                  BASE_FORMAT " %d\nmetadata sha256 %s\nbytes %" PRId64 "\ncontents %" PRId64 "\n",
-                 (int)BASE_VERSION, hex, bytes, n);
+                 version, hex, bytes, n);
     char *line = block + used;
     for (int64_t i = 0; i < n; i++)
         line += snprintf(line, LINE, "%" PRId64 " %" PRId64 "\n", contents[i].offset,
@@ -116,9 +116,9 @@ ml_status base_seal_check(int fd, const char *path, int64_t size, extent **conte
                &version, hex, &bytes, n, &used) != 4 ||
         used == 0 || *n < 1 || *n > 1 << 20)
         return ml_fail(ML_INPUT, "%s: its first lines are damaged; import it again", path);
-    if (version != BASE_VERSION)
-        return ml_fail(ML_INPUT, "%s: base file version %d; this program reads version %d", path,
-                       version, (int)BASE_VERSION);
+    if (version < 1 || version > BASE_VERSION)
+        return ml_fail(ML_INPUT, "%s: base file version %d; this program reads versions 1 to %d",
+                       path, version, (int)BASE_VERSION);
     if (bytes != size)
         return ml_fail(ML_INPUT,
                        "%s: %" PRId64 " bytes, expected %" PRId64

@@ -16,7 +16,7 @@
 struct ml_base_writer {
     char path[BASE_PATH], temporary[BASE_PATH + 32];
     ml_model_spec spec;
-    ml_dtype dtype;
+    ml_dtype dtype, *formats; /* formats: the specification's, copied; NULL: no blocks */
     int fd;
     bool made;                     /* the temporary file is there */
     int64_t ntensors, tensor, row; /* the next row expected */
@@ -73,22 +73,22 @@ static bool put_dataset(hid_t where, const char *name, hid_t type, int rank, con
 
 static bool put_tensors(ml_base_writer *w, hid_t file)
 {
-    hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-          types[2] = {base_file_type(ML_FP32), base_file_type(w->dtype)};
-    bool good = group >= 0 && types[0] >= 0 && types[1] >= 0;
+    hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    bool good = group >= 0;
     for (int64_t i = 0; good && i < w->ntensors; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&w->spec, i, &t);
-        hsize_t dims[2] = {(hsize_t)t.rows, (hsize_t)t.cols};
-        good = put_dataset(group, t.name, types[!t.norm_or_bias], t.vector ? 1 : 2, dims,
-                           &w->place[i]);
+        ml_dtype stored = base_stored(&w->spec, w->dtype, &t);
+        hsize_t dims[2] = {(hsize_t)t.rows,
+                           (hsize_t)(t.cols / ml_block_format_of(stored)->weights)};
+        hid_t type = base_file_type(stored);
+        good = type >= 0 && put_dataset(group, t.name, type, t.vector ? 1 : 2, dims, &w->place[i]);
+        if (type >= 0) H5Tclose(type);
     }
     hsize_t length = (hsize_t)w->tokenizer_length;
     if (w->tokenizer_length)
         good = good &&
                put_dataset(file, "tokenizer", H5T_STD_U8LE, 1, &length, &w->place[w->ntensors]);
-    for (int i = 0; i < 2; i++)
-        if (types[i] >= 0) H5Tclose(types[i]);
     if (group >= 0) H5Gclose(group);
     return good;
 }
@@ -98,12 +98,14 @@ static bool put_files(ml_base_writer *w, hid_t file)
     return !w->files || base_files_lay_out(file, w->files, put_dataset, w->file_place);
 }
 
+static int version_of(const ml_base_writer *w) { return w->formats ? BASE_VERSION : 1; }
+
 static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture,
                            const char *source)
 {
     char tokenizer[ML_SHA256_HEX] = "", version[16], unknown[ML_SHA256_HEX];
     if (w->tokenizer_length) ml_sha256_of(w->tokenizer, (size_t)w->tokenizer_length, tokenizer);
-    snprintf(version, sizeof version, "%d", (int)BASE_VERSION);
+    snprintf(version, sizeof version, "%d", version_of(w));
     snprintf(unknown, sizeof unknown, "%064d", 0); /* filled in at the end */
     return put_text(file, "format", BASE_FORMAT) && put_text(file, "version", version) &&
            put_text(file, "architecture", architecture) &&
@@ -143,6 +145,18 @@ static ml_status open_contents(ml_base_writer *w)
     return ML_OK;
 }
 
+static ml_status copy_formats(ml_base_writer *w)
+{
+    ml_status st = ML_OK;
+    if (!w->spec.formats) return ML_OK;
+    int64_t count = ml_model_formats(&w->spec);
+    ML_NEW(w->formats, count, ML_MEM_OTHER, "formats of tensors");
+    memcpy(w->formats, w->spec.formats, (size_t)count * sizeof *w->formats);
+    w->spec.formats = w->formats;
+done:
+    return st;
+}
+
 ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
                                 const char *source_hash, const ml_base_files *files)
@@ -154,6 +168,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     w->fd = -1;
     w->spec = *spec;
     w->dtype = dtype;
+    ML_TRY(copy_formats(w));
     w->ntensors = ml_model_tensor_count(spec);
     w->tokenizer_length = tokenizer_length;
     w->files = files;
@@ -189,6 +204,7 @@ void ml_base_writer_discard(ml_base_writer *w)
     ml_memory_free(w->rounded);
     ml_memory_free(w->tokenizer);
     ml_memory_free(w->place);
+    ml_memory_free(w->formats);
     ml_memory_free(w);
 }
 
@@ -209,8 +225,9 @@ static ml_status put_values(ml_base_writer *w, const float *values, int64_t coun
     return ML_OK;
 }
 
-ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows,
-                              const float *rows)
+/* *t: the tensor that is due, of which these rows must be the next. */
+static ml_status expect_rows(const ml_base_writer *w, const char *name, int64_t first_row,
+                             int64_t nrows, ml_model_tensor *out)
 {
     ml_model_tensor t = {.name = "nothing more"};
     if (w->tensor < w->ntensors) ml_model_tensor_at(&w->spec, w->tensor, &t);
@@ -219,15 +236,44 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
                        "%s: rows %" PRId64 "+%" PRId64 " of %s come where row %" PRId64
                        " of %s is due",
                        w->path, first_row, nrows, name, w->row, t.name);
-    bool bf16 = w->dtype == ML_BF16 && !t.norm_or_bias;
     if (first_row == 0) base_content_name(w->content, t.name);
-    ml_status st = put_values(w, rows, nrows * t.cols, bf16,
-                              w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
+    *out = t;
+    return ML_OK;
+}
+
+static void pass_rows(ml_base_writer *w, const ml_model_tensor *t, int64_t nrows)
+{
     w->row += nrows;
-    if (w->row == t.rows) {
-        w->row = 0;
-        w->tensor++;
-    }
+    if (w->row < t->rows) return;
+    w->row = 0;
+    w->tensor++;
+}
+
+ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows,
+                              const float *rows)
+{
+    ml_model_tensor t;
+    ml_status st = expect_rows(w, name, first_row, nrows, &t);
+    if (st != ML_OK) return st;
+    bool bf16 = base_stored(&w->spec, w->dtype, &t) == ML_BF16;
+    st = put_values(w, rows, nrows * t.cols, bf16,
+                    w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
+    pass_rows(w, &t, nrows);
+    return st;
+}
+
+ml_status ml_base_writer_blocks(ml_base_writer *w, const char *name, int64_t first_row,
+                                int64_t nrows, const void *blocks)
+{
+    ml_model_tensor t;
+    ml_status st = expect_rows(w, name, first_row, nrows, &t);
+    if (st != ML_OK) return st;
+    ml_dtype stored = base_stored(&w->spec, w->dtype, &t);
+    int64_t bytes = ml_dtype_bytes(stored, nrows * t.cols);
+    ml_sha256_add(w->content, blocks, (size_t)bytes);
+    st = ml_file_write(w->fd, w->temporary, blocks, bytes,
+                       w->place[w->tensor].offset + ml_dtype_bytes(stored, first_row * t.cols));
+    pass_rows(w, &t, nrows);
     return st;
 }
 
@@ -267,7 +313,8 @@ static ml_status seal_and_rename(ml_base_writer *w)
     if (fstat(w->fd, &about))
         return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
     qsort(w->place, (size_t)w->nplaces, sizeof *w->place, by_offset);
-    ML_TRY(base_seal_write(w->fd, w->temporary, about.st_size, w->place, w->nplaces));
+    ML_TRY(
+        base_seal_write(w->fd, w->temporary, version_of(w), about.st_size, w->place, w->nplaces));
     if (fsync(w->fd)) return ml_fail(ML_RESOURCE, "%s: fsync: %s", w->temporary, strerror(errno));
     ML_TRY(ml_durable_rename(w->temporary, w->path));
     w->made = false;

@@ -67,7 +67,7 @@ ml_status inspect_base(const char *path, json_t *out)
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
         inspect_add_tensor(tensors, t.name, t.rows, t.vector ? 0 : t.cols,
-                           ml_dtype_name(t.norm_or_bias ? ML_FP32 : ml_base_dtype(base)));
+                           ml_dtype_name(ml_base_tensor_dtype(base, &t)));
     }
     json_object_set_new(out, "tensors", tensors);
 done:

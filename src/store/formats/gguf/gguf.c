@@ -32,19 +32,19 @@ static ml_status take_tensor(gguf_cursor *c, gguf_tensor *t)
     }
     ML_TRY(gguf_take_u32(c, &type));
     ML_TRY(gguf_take(c, &offset, sizeof offset));
-    t->type = gguf_type_of(type);
+    t->type = ml_block_format_numbered(type);
     if (!t->type)
-        return ml_fail(
-            ML_INPUT,
-            "%s: %s: storage type %" PRId64
-            " is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K",
-            path, t->name, type);
-    if (shape[0] % t->type->block)
+        return ml_fail(ML_INPUT,
+                       "%s: %s: storage type %s (%" PRId64
+                       ") is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                       "Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4",
+                       path, t->name, gguf_type_name(type), type);
+    if (shape[0] % t->type->weights)
         return ml_fail(ML_INPUT,
                        "%s: %s: rows of %" PRId64 " are no multiple of %s's blocks of %" PRId64,
-                       path, t->name, shape[0], t->type->name, t->type->block);
+                       path, t->name, shape[0], t->type->name, t->type->weights);
     bool fits = ml_multiply(shape[1], shape[2], &rest) && ml_multiply(rest, shape[3], &rest) &&
-                ml_multiply(shape[0] / t->type->block, t->type->bytes, &t->bytes) &&
+                ml_multiply(shape[0] / t->type->weights, t->type->bytes, &t->bytes) &&
                 ml_multiply(t->bytes, rest, &t->bytes);
     if (!fits || offset > (uint64_t)c->file->bytes || t->bytes > c->file->bytes - (int64_t)offset)
         return ml_fail(ML_INPUT,
@@ -198,20 +198,46 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name)
     return bsearch(&wanted, f->tensors, (size_t)f->ntensors, sizeof wanted, by_name);
 }
 
+static int64_t row_bytes(const gguf_tensor *t)
+{
+    return t->cols / t->type->weights * t->type->bytes;
+}
+
+/* `at`: where in the tensor the `n` bytes of blocks begin. */
+static ml_status check_blocks(const gguf_file *f, const gguf_tensor *t, const uint8_t *blocks,
+                              int64_t at, int64_t n)
+{
+    int64_t bad = ml_block_find_bad(t->type, blocks, n / t->type->bytes);
+    if (bad < 0) return ML_OK;
+    int64_t place = at + bad * t->type->bytes, row = place / row_bytes(t);
+    return ml_fail(ML_INPUT,
+                   "%s: %s: row %" PRId64 ", block %" PRId64
+                   ": the scale of a %s block is not a finite number",
+                   f->path, t->name, row, place % row_bytes(t) / t->type->bytes, t->type->name);
+}
+
+ml_status gguf_read_blocks(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count,
+                           void *out)
+{
+    int64_t at = first * row_bytes(t), bytes = count * row_bytes(t);
+    ml_status st = ml_file_read(f->fd, f->path, out, bytes, t->offset + at);
+    return st == ML_OK ? check_blocks(f, t, out, at, bytes) : st;
+}
+
 ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count,
                          float *out)
 {
     ml_status st = ML_OK;
     enum { PIECE = 1 << 20 };
     uint8_t *piece = NULL;
-    int64_t row = t->cols / t->type->block * t->type->bytes, at = t->offset + first * row,
-            left = count * row;
+    int64_t at = first * row_bytes(t), left = count * row_bytes(t);
     int64_t step = ml_min(left, PIECE / t->type->bytes * t->type->bytes);
     ML_NEW(piece, step, ML_MEM_OTHER, "a read buffer");
     for (; left > 0; left -= step, at += step) {
         int64_t n = ml_min(step, left);
-        ML_TRY(ml_file_read(f->fd, f->path, piece, n, at));
-        for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->block)
+        ML_TRY(ml_file_read(f->fd, f->path, piece, n, t->offset + at));
+        ML_TRY(check_blocks(f, t, piece, at, n));
+        for (int64_t i = 0; i < n; i += t->type->bytes, out += t->type->weights)
             t->type->decode(piece + i, out);
     }
 done:

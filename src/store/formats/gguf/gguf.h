@@ -8,7 +8,7 @@
 #ifndef MPILORA_STORE_FORMATS_GGUF_GGUF_H
 #define MPILORA_STORE_FORMATS_GGUF_GGUF_H
 
-#include "mpilora/base.h"
+#include "mpilora/blocks.h"
 
 typedef enum gguf_kind {
     GGUF_NUMBER,
@@ -40,16 +40,9 @@ typedef struct gguf_value {
     double *reals;
 } gguf_value;
 
-typedef struct gguf_type {
-    int number;
-    const char *name;
-    int64_t block, bytes; /* elements and bytes of a block */
-    void (*decode)(const uint8_t *block, float *out);
-} gguf_type;
-
 typedef struct gguf_tensor {
     char *name;
-    const gguf_type *type;
+    const ml_block_format *type;
     int64_t rows, cols; /* a vector: 1 row */
     int dims;
     int64_t offset, bytes; /* in the file */
@@ -80,7 +73,11 @@ ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64
  * where it cannot be read. */
 ml_status gguf_read_tokenizer(const gguf_file *file, ml_text *json) ML_NODISCARD;
 
-/* gguf_types.c: NULL where the number is not one of the supported types. */
-const gguf_type *gguf_type_of(int64_t number);
+/* Rows [first, first + count) as they are stored; their scales are finite. */
+ml_status gguf_read_blocks(const gguf_file *file, const gguf_tensor *tensor, int64_t first,
+                           int64_t count, void *out) ML_NODISCARD;
+
+/* types.c: of any type, read here or not; "unknown" where GGUF has none of the number. */
+const char *gguf_type_name(int64_t number);
 
 #endif

@@ -381,6 +381,8 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     out->self = g;
     out->close = source_close;
     out->read_rows = gguf_import_rows;
+    out->format_of = gguf_import_format;
+    out->read_blocks = gguf_import_blocks;
     ML_TRY(gguf_open(&g->file, path));
     ML_TRY(read_description(g, &out->spec, hf_config));
     ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));

@@ -19,5 +19,9 @@ ml_status gguf_import_find_head(const gguf_source *g, bool *tied) ML_NODISCARD;
 /* As import_source.read_rows; self: a gguf_source. */
 ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
                            float *out) ML_NODISCARD;
+/* As import_source.format_of and read_blocks. */
+const ml_block_format *gguf_import_format(void *self, const ml_model_tensor *t);
+ml_status gguf_import_blocks(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                             void *out) ML_NODISCARD;
 
 #endif

@@ -58,6 +58,31 @@ ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, 
     return ML_OK;
 }
 
+const ml_block_format *gguf_import_format(void *self, const ml_model_tensor *t)
+{
+    const gguf_source *g = self;
+    ml_stored_place p;
+    place_of(g, t, &p);
+    return gguf_find_tensor(&g->file, p.name)->type;
+}
+
+ml_status gguf_import_blocks(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                             void *out)
+{
+    const gguf_source *g = self;
+    ml_stored_place p;
+    place_of(g, t, &p);
+    const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
+    int64_t row = t->cols / stored->type->weights * stored->type->bytes;
+    for (int64_t i = 0, n; i < count; i += n) {
+        n = ml_min(count - i, ml_stored_rows_together(&p, first + i));
+        ml_status st = gguf_read_blocks(&g->file, stored, ml_stored_row(&p, first + i), n,
+                                        (char *)out + i * row);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
 ml_status gguf_import_find_head(const gguf_source *g, bool *tied)
 {
     ml_status st = ML_OK;

@@ -1,0 +1,22 @@
+/* A run of a row of blocks as fp32, on its way into the panels of the product. */
+#include "kernels/native/blocks.h"
+
+ML_INLINE void decode_groups(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                             float *out)
+{
+    const int64_t groups = ml_block_groups(dtype), bytes = ml_block_bytes(dtype);
+    for (int64_t g = first / ML_GROUP; g < (first + count) / ML_GROUP; g++) {
+        ml_vector weights[ML_GROUP_VECTORS];
+        ml_decode_group(dtype, row + g / groups * bytes, (int)(g % groups), weights);
+        for (int v = 0; v < ML_GROUP_VECTORS; v++, out += ML_LANES)
+            *(ml_vector *)(void *)out = weights[v];
+    }
+}
+
+void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                           float *out)
+{
+#define DECODE(constant) decode_groups(constant, row, first, count, out)
+    ML_FOR_BLOCK_FORMAT(dtype, DECODE)
+#undef DECODE
+}
