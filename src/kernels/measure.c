@@ -19,8 +19,8 @@ typedef struct sample {
 /* Some numbers in [−1/2, 1/2) that bf16 holds exactly. */
 static float number_at(int64_t i) { return (float)((i * 7919) % 128 - 64) / 128; }
 
-/* Codes of all kinds under factors of about 1/100: 0x20 in the upper byte of an fp16, 2^−6 in
- * E8M0. */
+/* Codes of all kinds under factors that make weights of up to about 1/2: the upper byte of an fp16,
+ * 2^−13 where a block has scales of its own beside it, else 2^−8; 2^−6 in E8M0. */
 static void fill_blocks(const ml_block_format *f, int64_t count, uint8_t *blocks)
 {
     for (int64_t i = 0; i < count * f->bytes; i++) blocks[i] = (uint8_t)(i * 7919 >> 3);
@@ -28,7 +28,7 @@ static void fill_blocks(const ml_block_format *f, int64_t count, uint8_t *blocks
         uint8_t *block = blocks + i * f->bytes;
         if (f->dtype == ML_MXFP4) block[0] = 121;
         for (int j = 0; j < 2; j++)
-            if (f->scales[j] >= 0) block[f->scales[j] + 1] = 0x20;
+            if (f->scales[j] >= 0) block[f->scales[j] + 1] = f->weights > 32 ? 0x08 : 0x1c;
     }
 }
 

@@ -129,6 +129,59 @@ static void every_path_is_right(void **state)
     }
 }
 
+/* Any codes under factors near 1/100, so that weights are of the size of 1. */
+static uint8_t *fresh_blocks(const ml_block_format *f, int64_t count)
+{
+    uint8_t *blocks = ml_memory_alloc(count, (size_t)f->bytes, ML_MEM_OTHER, "blocks");
+    assert_non_null(blocks);
+    for (int64_t i = 0; i < count * f->bytes; i++)
+        blocks[i] = (uint8_t)ml_random_u64(ml_random_key_make(5, f->name), 0, (uint64_t)i);
+    for (int64_t i = 0; i < count; i++) {
+        uint8_t *block = blocks + i * f->bytes;
+        if (f->dtype == ML_MXFP4) block[0] = (uint8_t)(120 + i % 7);
+        for (int j = 0; j < 2; j++)
+            if (f->scales[j] >= 0) block[f->scales[j] + 1] = (uint8_t)(0x10 + i % 2 * 0x80);
+    }
+    return blocks;
+}
+
+/* Blocks are decoded as they are multiplied: every format with every instruction set, rows of
+ * several parts of the depth, in both directions. */
+static void every_block_format_is_right(void **state)
+{
+    (void)state;
+    static const char *const vector_paths[] = {"ref", "generic", "avx2", "avx512"};
+    static const int64_t sizes[][2] = {{37, 256}, {70, 1024}};
+    for (size_t v = 0; v < COUNT(vector_paths); v++)
+        for (int d = ML_Q8_0; d < ML_DTYPES; d++) {
+            const ml_block_format *f = ml_block_format_of((ml_dtype)d);
+            ml_kernels_options options = options_of("native", (ml_dtype)d);
+            options.vector_path = vector_paths[v];
+            ml_kernels *k;
+            if (ml_kernels_create(&k, &options) != ML_OK) break;
+            for (size_t s = 0; s < COUNT(sizes); s++) {
+                int64_t count = sizes[s][0] * sizes[s][1] / f->weights;
+                uint8_t *blocks = fresh_blocks(f, count);
+                const ml_weight w = {blocks, (ml_dtype)d, sizes[s][0], sizes[s][1]};
+                for (int64_t T = 1; T <= 29; T += T < 5 ? 1 : 12)
+                    if (T * (w.cols + GAP) <= ROOM)
+                        for (int add = 0; add < 2; add++) weight_products(k, T, &w, (float)add);
+                ml_memory_free(blocks);
+            }
+            ml_kernels_destroy(k);
+        }
+}
+
+/* Blocks go through the project's own product and the reference alone. */
+static void libraries_do_not_take_blocks(void **state)
+{
+    (void)state;
+    ml_kernels_options options = options_of("blas", ML_Q4_K);
+    ml_kernels *k;
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "with q4_k weights"));
+}
+
 /* With beta 0 the old content is never read. */
 static void old_content_is_not_read(void **state)
 {
@@ -263,6 +316,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_path_is_right),
+        cmocka_unit_test(every_block_format_is_right),
+        cmocka_unit_test(libraries_do_not_take_blocks),
         cmocka_unit_test(old_content_is_not_read),
         cmocka_unit_test(undeclared_weights_are_right),
         cmocka_unit_test(auto_measures_what_can_run),

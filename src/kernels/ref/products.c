@@ -1,12 +1,17 @@
 /* The reference products are three loops each, with sums in double. */
 #include "kernels/kernels_private.h"
 
-static float weight_at(const ml_weight *w, int64_t row, int64_t col)
+enum { PIECE = 256 }; /* of a row, in fp32: a whole number of blocks of every format */
+
+/* The weights from column `col` on of a row, PIECE of them at most; returns how many. */
+static int64_t take_piece(const ml_weight *w, int64_t row, int64_t col, float piece[PIECE])
 {
-    float decoded;
-    if (!ml_dtype_is_block(w->dtype)) return ml_number_at(w->data, w->dtype, row * w->cols + col);
-    ml_dtype_decode(w->dtype, w->data, row * w->cols + col, 1, &decoded);
-    return decoded;
+    int64_t n = ml_min(PIECE, w->cols - col), first = row * w->cols + col;
+    if (ml_dtype_is_block(w->dtype))
+        ml_dtype_decode(w->dtype, w->data, first, n, piece);
+    else
+        for (int64_t i = 0; i < n; i++) piece[i] = ml_number_at(w->data, w->dtype, first + i);
+    return n;
 }
 
 static float plus_old(double sum, float beta, const float *old)
@@ -18,11 +23,15 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
                            const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     (void)k;
+    float piece[PIECE];
     for (int64_t t = 0; t < T; t++)
         for (int64_t o = 0; o < w->rows; o++) {
             double sum = 0;
-            for (int64_t i = 0; i < w->cols; i++)
-                sum += (double)x[t * ldx + i] * (double)weight_at(w, o, i);
+            for (int64_t at = 0, n; at < w->cols; at += n) {
+                n = take_piece(w, o, at, piece);
+                for (int64_t i = 0; i < n; i++)
+                    sum += (double)x[t * ldx + at + i] * (double)piece[i];
+            }
             y[t * ldy + o] = plus_old(sum, beta, &y[t * ldy + o]);
         }
 }
@@ -31,12 +40,18 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
                             const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     (void)k;
+    float piece[PIECE];
     for (int64_t t = 0; t < T; t++)
-        for (int64_t i = 0; i < w->cols; i++) {
-            double sum = 0;
-            for (int64_t o = 0; o < w->rows; o++)
-                sum += (double)dy[t * ldy + o] * (double)weight_at(w, o, i);
-            dx[t * ldx + i] = plus_old(sum, beta, &dx[t * ldx + i]);
+        for (int64_t at = 0; at < w->cols; at += PIECE) {
+            double sum[PIECE] = {0};
+            int64_t n = ml_min(PIECE, w->cols - at);
+            for (int64_t o = 0; o < w->rows; o++) {
+                (void)take_piece(w, o, at, piece);
+                for (int64_t i = 0; i < n; i++)
+                    sum[i] += (double)dy[t * ldy + o] * (double)piece[i];
+            }
+            for (int64_t i = 0; i < n; i++)
+                dx[t * ldx + at + i] = plus_old(sum[i], beta, &dx[t * ldx + at + i]);
         }
 }
 
