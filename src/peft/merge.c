@@ -314,6 +314,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
         (original && ml_durable_is_same(ml_base_path(original), path)))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
                        path);
+    m.spec.formats = NULL; /* sums are in no blocks: they become the base's dtype */
     ML_TRY(make_room(&m));
     ML_TRY(ml_base_read_files(base, &files));
     ML_TRY(ml_base_writer_create(&m.writer, path, &m.spec, ml_base_dtype(base), tokenizer, length,

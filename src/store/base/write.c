@@ -255,6 +255,9 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     ml_model_tensor t;
     ml_status st = expect_rows(w, name, first_row, nrows, &t);
     if (st != ML_OK) return st;
+    if (ml_dtype_is_block(base_stored(&w->spec, w->dtype, &t)))
+        return ml_fail(ML_INTERNAL, "%s: %s is kept in blocks and comes as numbers", w->path,
+                       t.name);
     bool bf16 = base_stored(&w->spec, w->dtype, &t) == ML_BF16;
     st = put_values(w, rows, nrows * t.cols, bf16,
                     w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
