@@ -86,8 +86,8 @@ typedef struct ml_linear {
     int nweights;     /* 1, or more where parts are kept in different formats */
     ml_weight weight[ML_LINEAR_PARTS]; /* [out, in], of a look-up [in, out]: their rows stand one
                                           behind the other; borrowed */
-    const float *bias;      /* [out] or NULL; borrowed */
-    float *weight_gradient; /* NULL: frozen. [out, in]; borrowed */
+    const float *bias;                 /* [out] or NULL; borrowed */
+    float *weight_gradient;            /* NULL: frozen. [out, in]; borrowed */
     float *bias_gradient;
     ml_linear_hook hook;
 } ml_linear;
