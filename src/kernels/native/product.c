@@ -159,9 +159,10 @@ static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float 
     float rows[AT_ONCE][ML_PRODUCT_DEPTH];
     for (int64_t i = 0; i < TILE_COLUMNS; i += AT_ONCE) {
         int64_t n = ml_max(0, ml_min(AT_ONCE, lanes - i));
-        for (int64_t j = 0; j < n; j++)
-            ML_NATIVE(decode_run)
-            (p->dtype, p->rows + (lane + i + j) * p->row_bytes, p->first, p->depth, rows[j]);
+        for (int64_t j = 0; j < n; j++) {
+            const uint8_t *row = p->rows + (lane + i + j) * p->row_bytes;
+            ML_NATIVE(decode_run)(p->dtype, row, p->first, p->depth, rows[j]);
+        }
         if (n < AT_ONCE) memset(rows[n], 0, (size_t)(AT_ONCE - n) * sizeof rows[0]);
         turn_four_lanes(p->depth, (const char *)rows, (int64_t)sizeof rows[0], false, to + i,
                         TILE_COLUMNS);
