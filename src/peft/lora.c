@@ -260,6 +260,12 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     ML_TRY(create(&peft, model, parameters, options->dora));
     peft->options = *options;
     ML_TRY(check_ends(options));
+    if (options->pissa && ml_model_get_spec(model)->formats) {
+        st = ml_fail(ML_USAGE, "method.init: pissa takes the factors out of the weights, which the "
+                               "base keeps in blocks that cannot be updated; import the model with "
+                               "--dtype bf16, or choose another init");
+        goto done;
+    }
     for (int64_t i = 0; i < ml_model_linears(model); i++)
         if (is_outside(model, i) || lora_wants_layer(options, i / ML_LINEARS_A_LAYER))
             ML_TRY(attach_to_linear(peft, ml_model_linear(model, i)));
