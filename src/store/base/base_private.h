@@ -36,6 +36,7 @@ typedef struct extent {
 struct ml_base {
     char *path;
     int fd;
+    char *architecture; /* the file's text, whose words may be fewer than this version's */
     ml_model_spec spec;
     ml_dtype dtype;
     char content[ML_SHA256_HEX], source[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
@@ -71,7 +72,7 @@ ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD
 
 /* content.c: begin with the description's text, then name and bytes of every tensor, then finish,
  * which ends the hash. */
-ml_status base_content_begin(ml_sha256 **hash, const ml_text *architecture) ML_NODISCARD;
+ml_status base_content_begin(ml_sha256 **hash, const char *architecture) ML_NODISCARD;
 void base_content_name(ml_sha256 *hash, const char *name);
 void base_content_finish(ml_sha256 *hash, const char *tokenizer, int64_t length,
                          char hex[ML_SHA256_HEX]);

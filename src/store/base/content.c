@@ -4,10 +4,10 @@
 #include "io/hdf5_file.h"
 #include "store/base/base_private.h"
 
-ml_status base_content_begin(ml_sha256 **hash, const ml_text *architecture)
+ml_status base_content_begin(ml_sha256 **hash, const char *architecture)
 {
     ml_status st = ml_sha256_create(hash);
-    if (st == ML_OK) ml_sha256_add(*hash, architecture->data, (size_t)architecture->length);
+    if (st == ML_OK) ml_sha256_add(*hash, architecture, strlen(architecture));
     return st;
 }
 
@@ -26,12 +26,10 @@ void base_content_finish(ml_sha256 *hash, const char *tokenizer, int64_t length,
 ml_status base_content_hash(const ml_base *b, char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
-    ml_text architecture = {0};
     ml_sha256 *hash = NULL;
     char *piece = NULL;
     ML_NEW(piece, ML_SHA256_PIECE, ML_MEM_OTHER, "a read buffer");
-    ML_TRY(base_spec_to_json(&b->spec, &architecture));
-    ML_TRY(base_content_begin(&hash, &architecture));
+    ML_TRY(base_content_begin(&hash, b->architecture));
     for (int64_t i = 0; i < b->ntensors; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&b->spec, i, &t);
@@ -48,6 +46,5 @@ ml_status base_content_hash(const ml_base *b, char hex[ML_SHA256_HEX])
 done:
     ml_sha256_destroy(hash);
     ml_memory_free(piece);
-    ml_text_destroy(&architecture);
     return st;
 }

@@ -9,6 +9,8 @@
 #include "io/hdf5_work.h"
 #include "store/base/base_private.h"
 
+enum { ARCHITECTURE = 16384 }; /* bytes; the longest lists in it are two of a head's rotations */
+
 /* A fixed-length text attribute of the root, at most size − 1 bytes. */
 static ml_status get_text(hid_t file, const char *name, char *out, size_t size)
 {
@@ -25,9 +27,11 @@ static ml_status get_text(hid_t file, const char *name, char *out, size_t size)
 static ml_status get_attributes(ml_base *b, hid_t file)
 {
     ml_status st = ML_OK;
-    char dtype[16], architecture[4096];
+    char dtype[16], architecture[ARCHITECTURE];
     ML_TRY(get_text(file, "architecture", architecture, sizeof architecture));
     ML_TRY(base_spec_from_json(architecture, &b->spec));
+    b->architecture = ml_memory_string(architecture);
+    if (!b->architecture) return ML_RESOURCE;
     ML_TRY(get_text(file, "dtype", dtype, sizeof dtype));
     if (strcmp(dtype, "fp32") != 0 && strcmp(dtype, "bf16") != 0)
         return ml_fail(ML_INPUT, "dtype \"%s\" is not known", dtype);
@@ -198,6 +202,7 @@ void ml_base_close(ml_base *b)
 {
     if (!b) return;
     if (b->fd >= 0) close(b->fd);
+    ml_memory_free(b->architecture);
     ml_memory_free(b->offset);
     ml_memory_free(b->formats);
     ml_memory_free(b->tokenizer);

@@ -184,7 +184,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
     if (dtype == ML_BF16) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
     ML_TRY(base_spec_to_json(spec, &architecture));
-    ML_TRY(base_content_begin(&w->content, &architecture));
+    ML_TRY(base_content_begin(&w->content, architecture.data));
     ML_TRY(lay_out(w, architecture.data, source_hash));
     ML_TRY(open_contents(w));
     *out = w;
