@@ -25,7 +25,7 @@ SOME = {
     "analyze subspace": ["--base", "--of", "--memory"],
 }
 VALUES = {
-    ("import", "--dtype"): ["bf16", "fp32"],
+    ("import", "--dtype"): ["bf16", "fp32", "keep"],
     ("tokenize", "--format"): ["e2e", "ids", "jsonl", "text"],
     ("bench step", "--precision"): ["bf16", "fp32"],
     ("analyze subspace", "--of"): ["A", "B", "left", "right"],

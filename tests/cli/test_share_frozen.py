@@ -172,7 +172,7 @@ def check_kills(folder, files):
     to a folder of their own. Where mpirun could not clean up, its files for messages (vader_segment) stay, and a window's file (osc_sm) has a name for the moment
     between its making and its mapping, both within MPI: neither is of our making, and the run's next start removes them (test_signals)."""
     _, config = configure(folder, files, "killed", steps=100000, share_frozen="on")
-    place = os.path.join(folder, "shm")
+    place, others = os.path.join(folder, "shm"), set(os.listdir(SHM))
     os.mkdir(place)
     environment = dict(os.environ, OMPI_MCA_btl_vader_backing_directory=place, OMPI_MCA_osc_sm_backing_directory=place)
     for way in ("file", "window"):
@@ -184,7 +184,7 @@ def check_kills(folder, files):
                 clean = end_by_force(job, everyone)
                 left = os.listdir(place)
                 mpi = "osc_sm" if clean else ("osc_sm", "vader_segment")
-                own = [name for name in left if not name.startswith(mpi)] + [name for name in os.listdir(SHM) if "mpilora" in name]
+                own = [name for name in left if not name.startswith(mpi)] + [name for name in os.listdir(SHM) if "mpilora" in name and name not in others]
                 for name in left:
                     os.unlink(os.path.join(place, name))
                 checks.that(not own, f"{way}, killed {'all' if everyone else 'one rank'} after {moment} s: left {own}")
