@@ -244,6 +244,20 @@ def train_sentencepiece(folder, **options):
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_prefix=f"{folder}/tokenizer", minloglevel=2, hard_vocab_limit=False,
                                              **{"vocab_size": 1000, **options})
     os.unlink(f"{folder}/tokenizer.vocab")
+    forget_folders(f"{folder}/tokenizer.model")
+
+
+def forget_folders(path):
+    """SentencePiece writes into the model where it was trained and where its rules lay: a golden file says neither."""
+    from sentencepiece import sentencepiece_model_pb2
+    proto = sentencepiece_model_pb2.ModelProto()
+    with open(path, "rb") as file:
+        proto.ParseFromString(file.read())
+    proto.trainer_spec.model_prefix = "tokenizer"
+    if proto.normalizer_spec.normalization_rule_tsv:
+        proto.normalizer_spec.normalization_rule_tsv = "rules.tsv"
+    with open(path, "wb") as file:
+        file.write(proto.SerializeToString())
 
 
 def model_file(**options):
