@@ -66,7 +66,7 @@ def contents(name):
 
 
 def text(value):
-    return struct.pack("<Q", len(value)) + value.encode()
+    return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
 def write(path, name):
@@ -74,17 +74,19 @@ def write(path, name):
 
 
 def write_file(path, architecture, metadata, tensors):
-    """GGUF version 3, every tensor F32."""
+    """GGUF version 3. tensors: name -> (shape, bytes), F32, or (shape, bytes, GGUF's number of the type)."""
     pairs, infos, data = text("general.architecture") + struct.pack("<I", 8) + text(architecture), b"", b""
     for key, value in metadata.items():
-        pairs += text(f"{architecture}.{key}")
+        pairs += text(key if key.startswith("tokenizer.") else f"{architecture}.{key}")
         if isinstance(value, str):
             pairs += struct.pack("<I", 8) + text(value)
+        elif isinstance(value, list):
+            pairs += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
         else:
             kind, code = (7, "?") if isinstance(value, bool) else (4, "I") if isinstance(value, int) else (6, "f")
             pairs += struct.pack(f"<I{code}", kind, value)
-    for stored, (shape, values) in tensors.items():
-        infos += text(stored) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), 0, len(data))
+    for stored, (shape, values, *kind) in tensors.items():
+        infos += text(stored) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), *(kind or [0]), len(data))
         data += values + bytes(-len(values) % 32)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 1 + len(metadata)) + pairs + infos
     with open(path, "wb") as file:

@@ -1,0 +1,219 @@
+"""A base whose matrices stay in blocks (import --dtype keep) against the same weights dequantised to fp32: training, evaluation, generation, resuming, merging,
+plan, tp 2 and node-shared copies give the same numbers from fewer bytes; what blocks cannot do is refused."""
+
+import json
+import os
+import random
+import re
+import shutil
+import struct
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import gguf_models
+import harness
+
+# name: number, weights, bytes, {where fp16 factors lie: a value that makes weights of about 1/20}
+FORMATS = {
+    "Q8_0": (8, 32, 34, {0: 2**-11}), "Q4_0": (2, 32, 18, {0: 2**-8}), "Q4_1": (3, 32, 20, {0: 2**-8, 2: -(2**-5)}), "Q5_0": (6, 32, 22, {0: 2**-9}),
+    "Q5_1": (7, 32, 24, {0: 2**-9, 2: -(2**-5)}), "Q4_K": (12, 256, 144, {0: 2**-14, 2: 2**-11}), "Q5_K": (13, 256, 176, {0: 2**-15, 2: 2**-11}),
+    "Q6_K": (14, 256, 210, {208: 2**-16}), "IQ4_NL": (20, 32, 18, {0: 2**-12}), "MXFP4": (39, 32, 17, {}),
+}  # fmt: skip
+WIDTH, MLP, HEADS, KV_HEADS, VOCAB, LAYERS = 256, 512, 4, 2, 257, 2
+MATRICES = {"attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH // 2, WIDTH), "attn_v": (WIDTH // 2, WIDTH), "attn_output": (WIDTH, WIDTH),
+            "ffn_gate": (MLP, WIDTH), "ffn_up": (MLP, WIDTH), "ffn_down": (WIDTH, MLP)}  # fmt: skip
+# Every format once at least; a rank of two has half of attn_output's columns, 128, which are whole blocks of 32.
+KINDS = [
+    {"attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "attn_output": "Q8_0", "ffn_gate": "Q4_0", "ffn_up": "Q4_1", "ffn_down": "Q4_K"},
+    {"attn_q": "Q5_0", "attn_k": "Q5_1", "attn_v": "IQ4_NL", "attn_output": "MXFP4", "ffn_gate": "Q6_K", "ffn_up": "MXFP4", "ffn_down": "Q5_K"},
+]
+STEPS = 4
+STRUCTURES = 192 << 10  # bytes of structures that no plan counts; the same beside a base in fp32
+checks = harness.Checks()
+
+
+def letters():
+    """GPT-2's letters for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    return [chr(b) if b in plain else chr(256 + others.index(b)) for b in range(256)]
+
+
+def blocks(kind, rows, cols, rng):
+    number, weights, size, factors = FORMATS[kind]
+    made = []
+    for _ in range(rows * cols // weights):
+        block = bytearray(rng.randbytes(size))
+        for at, value in factors.items():
+            struct.pack_into("<e", block, at, value * (1 + rng.random()))
+        if kind == "MXFP4":
+            block[0] = 120 + rng.randrange(2)
+        made.append(bytes(block))
+    return (rows, cols), b"".join(made), number
+
+
+def write_model(path, kinds=KINDS, spoil=None):
+    """spoil(name, bytearray of its blocks): changes a tensor before it is written."""
+    rng = random.Random(19)
+    one = struct.pack(f"<{WIDTH}f", *[1.0] * WIDTH)
+    tensors = {"token_embd.weight": blocks("Q8_0", VOCAB, WIDTH, rng), "output_norm.weight": ((WIDTH,), one)}
+    for layer in range(LAYERS):
+        for name, (rows, cols) in MATRICES.items():
+            tensors[f"blk.{layer}.{name}.weight"] = blocks(kinds[layer][name], rows, cols, rng)
+        for name in ("attn_norm", "ffn_norm"):
+            tensors[f"blk.{layer}.{name}.weight"] = ((WIDTH,), one)
+    for name, (shape, data, *number) in tensors.items():
+        if spoil:
+            data = bytearray(data)
+            spoil(name, data)
+        tensors[name] = (shape, bytes(data), *number)
+    gguf_models.write_file(path, "llama", {
+        "block_count": LAYERS, "embedding_length": WIDTH, "feed_forward_length": MLP, "attention.head_count": HEADS,
+        "attention.head_count_kv": KV_HEADS, "context_length": 128, "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0,
+        "rope.dimension_count": WIDTH // HEADS, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [*letters(), "ab"], "tokenizer.ggml.merges": ["a b"],
+    }, tensors)  # fmt: skip
+
+
+def prepare(folder):
+    write_model(f"{folder}/model.gguf")
+    said = harness.start("import", f"{folder}/model.gguf", f"{folder}/wide.h5", "--dtype", "fp32").stderr
+    checks.that(re.search(r"15 matrices .* --dtype keep would hold them", said), f"import does not say what keep would save: {said}")
+    told = harness.mpilora("import", f"{folder}/model.gguf", f"{folder}/kept.h5", "--dtype", "keep")
+    for kind in FORMATS:
+        checks.that(f"× {kind.lower()}" in told, f"import --dtype keep does not count {kind}: {told}")
+    with open(f"{folder}/data.jsonl", "w") as file:
+        for i in range(12):
+            file.write(json.dumps({"input_ids": [(i * i + 7 * j + j * j * i) % 257 for j in range(30 + 5 * i)]}) + "\n")
+    harness.mpilora("tokenize", "--base", f"{folder}/kept.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    harness.mpilora("verify", f"{folder}/kept.h5")
+
+
+def configure(folder, name, base, method=None, tp=1, steps=STEPS, **more):
+    return harness.write_config(f"{folder}/{name}.yaml", run={"dir": f"{folder}/{name}", "seed": 3}, base=f"{folder}/{base}.h5",
+                                method=method or {"name": "lora", "rank": 4, "targets": ["all"]},
+                                data={"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5", "max_len": 96}, batch={"sequences": 4, "micro": 2},
+                                optim={"lr": 1e-3, "schedule": "constant"}, train={"steps": steps, "save_every": 2}, parallel={"tp": tp},
+                                precision="fp32", **more)  # fmt: skip
+
+
+def train(folder, name, base, ranks=0, **settings):
+    harness.mpilora("train", configure(folder, name, base, **settings), ranks=ranks)
+    return harness.read_metrics(f"{folder}/{name}")
+
+
+def compare(what, found, expected):
+    for key in ("loss", "grad_norm"):
+        checks.close(f"{what}: {key}", [line[key] for line in found], [line[key] for line in expected], 2e-5)
+
+
+def blocks_bytes():
+    count = VOCAB * WIDTH // 32 * 34
+    for layer in KINDS:
+        for name, kind in layer.items():
+            count += MATRICES[name][0] * MATRICES[name][1] // FORMATS[kind][1] * FORMATS[kind][2]
+    return count + (2 * LAYERS + 1) * WIDTH * 4
+
+
+def check_training(folder):
+    wide = train(folder, "wide-lora", "wide")
+    compare("one rank", train(folder, "kept-lora", "kept"), wide)
+    compare("tp 2", train(folder, "kept-tp", "kept", ranks=2, tp=2), wide)
+    dora = {"name": "lora", "rank": 4, "dora": True, "targets": ["q", "down"]}
+    compare("DoRA", train(folder, "kept-dora", "kept", method=dora, steps=2), train(folder, "wide-dora", "wide", method=dora, steps=2))
+    memory = harness.read_summary(f"{folder}/kept-lora")["memory"]
+    checks.that(0 <= memory["frozen"] - blocks_bytes() < 64 * 20, f"{memory['frozen']} frozen bytes for {blocks_bytes()} of blocks, norms and nothing else")
+    peak, wide_memory = memory["total_peak_bytes"], harness.read_summary(f"{folder}/wide-lora")["memory"]
+    checks.that(wide_memory["total_peak_bytes"] - peak >= 0.98 * (wide_memory["frozen"] - memory["frozen"]), "the peak did not fall by what blocks save")
+    plan = json.loads(harness.mpilora("plan", f"{folder}/kept-lora.yaml", "--ranks", 1, "--json"))["methods"][0]
+    checks.that(plan["per_rank"]["frozen"] == memory["frozen"], f"plan counts {plan['per_rank']['frozen']} frozen bytes")
+    checks.that(abs(plan["total_bytes_per_rank"] - peak) <= STRUCTURES, f"plan says {plan['total_bytes_per_rank']} bytes, the run took {peak}")
+
+
+def check_shared(folder):
+    """Two replicas with a copy each and with one for both: the same bits."""
+    lines = {}
+    for share in ("off", "on"):
+        lines[share] = train(folder, f"share-{share}", "kept", ranks=2, steps=2, memory={"share_frozen": share})
+    checks.that([x["loss"] for x in lines["on"]] == [x["loss"] for x in lines["off"]], "share_frozen changes the losses")
+    shared = harness.read_summary(f"{folder}/share-on")["memory"]["frozen_shared_by"]
+    checks.that(shared == 2, f"share_frozen: shared by {shared}")
+
+
+def check_resume(folder):
+    """Half, then the rest, is the whole; the same run does not go on with another base."""
+    train(folder, "half", "kept", steps=STEPS // 2)
+    shutil.copytree(f"{folder}/half", f"{folder}/other")
+    lines = train(folder, "half", "kept")
+    checks.that([x["loss"] for x in lines] == [x["loss"] for x in harness.read_metrics(f"{folder}/kept-lora")], "a resumed run is not the run that went through")
+    done = harness.start("train", configure(folder, "other", "wide"))
+    checks.that(done.returncode in (2, 3) and "base" in done.stderr, f"resumed with the fp32 base: exit {done.returncode}: {done.stderr}")
+
+
+def evaluate(folder, base, *words):
+    config = configure(folder, f"eval-{base}", base)
+    return json.loads(harness.mpilora("eval", config, "--json", *words))["loss"]
+
+
+def check_use(folder):
+    """eval and generate, alone and with the adapter; merged, which is in the base's plain dtype."""
+    adapter = ("--adapter", f"{folder}/kept-lora/adapter.h5")
+    for words in ((), adapter):
+        checks.close(f"eval {words[:1]}", evaluate(folder, "kept", *words), evaluate(folder, "wide", *words) if not words else evaluate(
+            folder, "wide", "--adapter", f"{folder}/wide-lora/adapter.h5"), 2e-5)  # fmt: skip
+        out = [harness.mpilora("generate", "--base", f"{folder}/{base}.h5", "--prompt", "abc", "--max-new", 12, "--precision", "fp32",
+                               *(word.replace("kept-lora", f"{base}-lora") for word in words)) for base in ("kept", "wide")]  # fmt: skip
+        checks.that(out[0] == out[1] and len(out[0]) > 4, f"generate {words[:1]}: {out}")
+    harness.mpilora("merge", "--base", f"{folder}/kept.h5", *adapter, f"{folder}/merged.h5")
+    checks.close("merged, in bf16", evaluate(folder, "merged"), evaluate(folder, "kept", *adapter), 2e-3)
+
+
+def refused(what, done, code, *words):
+    checks.that(done.returncode == code and all(word in done.stderr for word in words), f"{what}: exit {done.returncode}, expected {code}: {done.stderr}")
+
+
+def spoiler(tensor, block, size, at, raw):
+    def spoil(name, data):
+        if name == tensor:
+            data[block * size + at : block * size + at + len(raw)] = raw
+
+    return spoil
+
+
+def check_refusals(folder):
+    half = lambda x: struct.pack("<e", x)
+    for tensor, number, size, at, raw, row, block in (
+        ("blk.0.ffn_gate.weight", 8 * 5 + 3, 18, 0, half(float("nan")), 5, 3),
+        ("blk.0.ffn_down.weight", 2 * 7 + 1, 144, 2, half(float("inf")), 7, 1),
+        ("blk.1.attn_output.weight", 8 * 200 + 7, 17, 0, b"\xff", 200, 7),
+    ):
+        write_model(f"{folder}/bad.gguf", spoil=spoiler(tensor, number, size, at, raw))
+        for dtype in ("keep", "bf16"):
+            done = harness.start("import", f"{folder}/bad.gguf", f"{folder}/bad.h5", "--dtype", dtype)
+            refused(f"{tensor}, a scale that is no number, {dtype}", done, 3, tensor, f"row {row}", f"block {block}")
+            checks.that(not os.path.exists(f"{folder}/bad.h5"), f"{tensor}: a base was written")
+    done = harness.start("train", configure(folder, "full", "kept", method={"name": "full"}))
+    refused("full on blocks", done, 2, "method.name", "blocks", "--dtype bf16")
+    kinds = [dict(KINDS[0], attn_output="Q4_K"), KINDS[1]]
+    write_model(f"{folder}/cut.gguf", kinds)
+    harness.mpilora("import", f"{folder}/cut.gguf", f"{folder}/cut.h5", "--dtype", "keep")
+    done = harness.start("train", configure(folder, "cut", "cut", tp=2), ranks=2)
+    refused("tp that cuts a block", done, 2, "parallel.tp: 2", "attn.o.weight", "choose 1")
+    done = harness.start("import", f"{folder}/wide.h5", f"{folder}/x.h5", "--dtype", "keep")
+    checks.that(done.returncode == 3, f"a base is no source: exit {done.returncode}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+        check_training(folder)
+        check_shared(folder)
+        check_resume(folder)
+        check_use(folder)
+        check_refusals(folder)
+    checks.end()
+
+
+main()
