@@ -20,8 +20,9 @@ typedef struct ml_block_format {
     ml_dtype dtype;   /* what a base keeps it as: itself, or bf16 where no kernel multiplies it */
     const char *name; /* "Q4_K", as GGUF has it */
     int number;       /* GGUF's */
-    int64_t weights, bytes;                           /* of a block */
-    void (*decode)(const uint8_t *block, float *out); /* out[weights] */
+    int64_t weights, bytes;                            /* of a block */
+    void (*decode)(const uint8_t *block, float *out);  /* out[weights] */
+    void (*quantise)(const float *in, uint8_t *block); /* in[weights], finite; NULL: none */
     int scales[2]; /* where the block has its fp16 factors; −1: none; the byte of MXFP4's is no
                       fp16 */
 } ml_block_format;
@@ -63,6 +64,22 @@ void ml_dtype_decode(ml_dtype dtype, const void *data, int64_t first, int64_t co
  * Local.
  * Errors: none. */
 int64_t ml_block_find_bad(const ml_block_format *format, const void *blocks, int64_t count);
+
+/* What rounding to blocks lost: Σ (decoded − w)² and Σ w². */
+typedef struct ml_block_error {
+    double lost, whole;
+} ml_block_error;
+
+/* Numbers to blocks: the bytes of the gguf package in Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and MXFP4; in
+ * Q4_K, Q5_K and Q6_K with ggml's search for scales. Returns the first block whose numbers are not
+ * finite or too large for the format (of these three: beyond ±65,536); −1 where there is none. The
+ * errors of all blocks but these are added to `error`.
+ * Shapes: in[count · format->weights]; out[count · format->bytes].
+ * Ownership: all borrowed; format->quantise is not NULL.
+ * Local.
+ * Errors: none. */
+int64_t ml_block_quantise(const ml_block_format *format, const float *in, int64_t count, void *out,
+                          ml_block_error *error);
 
 ML_END_DECLS
 

@@ -4,6 +4,7 @@
 #define MPILORA_IMPORT_H
 
 #include "mpilora/base.h"
+#include "mpilora/blocks.h"
 #include "mpilora/config.h"
 #include "mpilora/model.h"
 #include "mpilora/store.h"
@@ -18,6 +19,9 @@ typedef struct ml_import_options {
                               file's own, with a warning of what GGUF cannot say */
     ml_dtype dtype;        /* fp32 or bf16: of matrices in no blocks; norms and biases are fp32 */
     bool keep;             /* matrices that the source has in blocks stay in them */
+    const ml_block_format *quantise; /* what matrices become; NULL: they become `dtype` */
+    const ml_block_format *head; /* with `quantise`, what the head (of a tied model the embedding)
+                                    becomes; NULL: llama.cpp's choice */
 } ml_import_options;
 
 /* Imports a Hugging Face directory or a GGUF file. An existing `out` is replaced only on success.
@@ -31,15 +35,26 @@ typedef struct ml_import_options {
 ml_status ml_import(const char *source, const ml_import_options *options,
                     const char *out) ML_NODISCARD;
 
+/* The formats of a base that is quantised to options->quantise, as llama.cpp chooses them a tensor
+ * at a time: positions stay in options->dtype; the head becomes Q6_K, beside Q8_0, MXFP4 and rows
+ * that do not fit Q8_0; where rows are no multiple of 256, Q4_K falls back to Q5_0, Q5_K to Q5_1,
+ * Q6_K to Q8_0, and where 32 does not divide them either, they stay. What falls back is said.
+ * Shapes: formats[ml_model_formats(spec)].
+ * Ownership: all borrowed; `formats` is the caller's.
+ * Local.
+ * Errors: none. */
+void ml_import_formats(const ml_model_spec *spec, const ml_import_options *options,
+                       ml_dtype *formats);
+
 /* Makes a base of any shape: matrices normal(0, 0.02), those that write to the residual stream (o,
  * proj, down) divided by √(2·layers), norms 1, biases 0; every number a function of (seed, tensor,
- * place). `tokenizer`: a directory, or NULL.
+ * place), in options->dtype or options->quantise. `tokenizer`: a directory, or NULL.
  * Shapes: as `spec` says.
  * Ownership: all borrowed.
  * Local.
  * Errors: ML_INPUT of the tokenizer; ML_RESOURCE where `out` cannot be written. */
 ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer,
-                           ml_dtype dtype, const char *out) ML_NODISCARD;
+                           const ml_import_options *options, const char *out) ML_NODISCARD;
 
 ML_END_DECLS
 

@@ -58,6 +58,26 @@ static inline float ml_half_to_float(uint16_t h)
     return f;
 }
 
+/* To IEEE 754 binary16: nearest, ties to even; ±Inf beyond 65,519; NaN stays NaN. */
+static inline uint16_t ml_half_from_float(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu, kept, shift;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and more */
+    if (a < 0x33000000u) return (uint16_t)sign;              /* less than half of the least */
+    if (a < 0x38800000u) {                                   /* subnormal: a multiple of 2^-24 */
+        shift = 126u - (a >> 23);
+        kept = (a & 0x7fffffu) | 0x800000u;
+    } else {
+        shift = 13;
+        kept = a - 0x38000000u;
+    }
+    uint32_t half = 1u << (shift - 1), odd = kept >> shift & 1u;
+    return (uint16_t)(sign | ((kept + half - 1 + odd) >> shift));
+}
+
 /* Number i of an array of either type. */
 static inline float ml_number_at(const void *data, ml_dtype dtype, int64_t i)
 {

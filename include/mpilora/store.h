@@ -152,11 +152,13 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
                                 const char *source_hash, const ml_base_files *files) ML_NODISCARD;
 
-/* Rows [first_row, first_row + nrows) of a tensor, rounded once to the base's type.
+/* Rows [first_row, first_row + nrows) of a tensor, rounded once to the base's type, or to the
+ * blocks in which it is kept.
  * Shapes: rows[nrows, columns of the tensor].
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_RESOURCE where it cannot be written; ML_INTERNAL out of order. */
+ * Errors: ML_INPUT naming tensor, row and block that blocks cannot hold; ML_RESOURCE where it
+ * cannot be written; ML_INTERNAL out of order. */
 ml_status ml_base_writer_rows(ml_base_writer *writer, const char *name, int64_t first_row,
                               int64_t nrows, const float *rows) ML_NODISCARD;
 
@@ -167,6 +169,14 @@ ml_status ml_base_writer_rows(ml_base_writer *writer, const char *name, int64_t 
  * Errors: as ml_base_writer_rows. */
 ml_status ml_base_writer_blocks(ml_base_writer *writer, const char *name, int64_t first_row,
                                 int64_t nrows, const void *blocks) ML_NODISCARD;
+
+/* What rounding to blocks lost so far: √(Σ (decoded − w)² / Σ w²) over the matrices that came as
+ * numbers and are kept in blocks; 0 where there was none.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+double ml_base_writer_error(const ml_base_writer *writer);
 
 /* Syncs the file and renames it into place, over a file that is there.
  * Shapes: none.

@@ -4,7 +4,7 @@
 #include <ctype.h>
 #include <math.h>
 
-#include "kernels/block_formats.h"
+#include "kernels/quantise.h"
 
 static void decode_f32(const uint8_t *b, float *out) { memcpy(out, b, sizeof *out); }
 static void decode_f16(const uint8_t *b, float *out) { *out = ml_half_at(b); }
@@ -156,22 +156,24 @@ static void decode_iq4_xs(const uint8_t *b, float *out)
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-static const ml_block_format formats[] = {{ML_FP32, "F32", 0, 1, 4, decode_f32, {-1, -1}},
-                                          {ML_BF16, "F16", 1, 1, 2, decode_f16, {-1, -1}},
-                                          {ML_BF16, "BF16", 30, 1, 2, decode_bf16, {-1, -1}},
-                                          {ML_Q8_0, "Q8_0", 8, 32, 34, decode_q8_0, {0, -1}},
-                                          {ML_Q4_0, "Q4_0", 2, 32, 18, decode_q4_0, {0, -1}},
-                                          {ML_Q4_1, "Q4_1", 3, 32, 20, decode_q4_1, {0, 2}},
-                                          {ML_Q5_0, "Q5_0", 6, 32, 22, decode_q5_0, {0, -1}},
-                                          {ML_Q5_1, "Q5_1", 7, 32, 24, decode_q5_1, {0, 2}},
-                                          {ML_BF16, "Q2_K", 10, 256, 84, decode_q2_k, {80, 82}},
-                                          {ML_BF16, "Q3_K", 11, 256, 110, decode_q3_k, {108, -1}},
-                                          {ML_Q4_K, "Q4_K", 12, 256, 144, decode_q4_k, {0, 2}},
-                                          {ML_Q5_K, "Q5_K", 13, 256, 176, decode_q5_k, {0, 2}},
-                                          {ML_Q6_K, "Q6_K", 14, 256, 210, decode_q6_k, {208, -1}},
-                                          {ML_IQ4_NL, "IQ4_NL", 20, 32, 18, decode_iq4_nl, {0, -1}},
-                                          {ML_BF16, "IQ4_XS", 23, 256, 136, decode_iq4_xs, {0, -1}},
-                                          {ML_MXFP4, "MXFP4", 39, 32, 17, decode_mxfp4, {-1, -1}}};
+static const ml_block_format formats[] = {
+    {ML_FP32, "F32", 0, 1, 4, decode_f32, NULL, {-1, -1}},
+    {ML_BF16, "F16", 1, 1, 2, decode_f16, NULL, {-1, -1}},
+    {ML_BF16, "BF16", 30, 1, 2, decode_bf16, NULL, {-1, -1}},
+    {ML_Q8_0, "Q8_0", 8, 32, 34, decode_q8_0, ml_quantise_q8_0, {0, -1}},
+    {ML_Q4_0, "Q4_0", 2, 32, 18, decode_q4_0, ml_quantise_q4_0, {0, -1}},
+    {ML_Q4_1, "Q4_1", 3, 32, 20, decode_q4_1, ml_quantise_q4_1, {0, 2}},
+    {ML_Q5_0, "Q5_0", 6, 32, 22, decode_q5_0, ml_quantise_q5_0, {0, -1}},
+    {ML_Q5_1, "Q5_1", 7, 32, 24, decode_q5_1, ml_quantise_q5_1, {0, 2}},
+    {ML_BF16, "Q2_K", 10, 256, 84, decode_q2_k, NULL, {80, 82}},
+    {ML_BF16, "Q3_K", 11, 256, 110, decode_q3_k, NULL, {108, -1}},
+    {ML_Q4_K, "Q4_K", 12, 256, 144, decode_q4_k, ml_quantise_q4_k, {0, 2}},
+    {ML_Q5_K, "Q5_K", 13, 256, 176, decode_q5_k, ml_quantise_q5_k, {0, 2}},
+    {ML_Q6_K, "Q6_K", 14, 256, 210, decode_q6_k, ml_quantise_q6_k, {208, -1}},
+    {ML_IQ4_NL, "IQ4_NL", 20, 32, 18, decode_iq4_nl, NULL, {0, -1}},
+    {ML_BF16, "IQ4_XS", 23, 256, 136, decode_iq4_xs, NULL, {0, -1}},
+    {ML_MXFP4, "MXFP4", 39, 32, 17, decode_mxfp4, ml_quantise_mxfp4, {-1, -1}},
+};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const int8_t ml_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,

@@ -48,7 +48,7 @@ def check_decoders(library):
     class Format(ctypes.Structure):
         _fields_ = [
             ("dtype", ctypes.c_int), ("name", ctypes.c_char_p), ("number", ctypes.c_int), ("weights", ctypes.c_int64), ("bytes", ctypes.c_int64),
-            ("decode", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)), ("scales", ctypes.c_int * 2),
+            ("decode", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)), ("quantise", ctypes.c_void_p), ("scales", ctypes.c_int * 2),
         ]  # fmt: skip
 
     find = ctypes.CDLL(library).ml_block_format_numbered

@@ -7,12 +7,14 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
-static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--hf-config "
-                            "config.json]  |  mpilora import "
-                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] BASE.h5";
+static const char usage[] =
+    "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
+    "FORMAT [--head-dtype FORMAT]] [--hf-config config.json]  |  mpilora import "
+    "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
+    "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
 
 typedef struct request {
-    const char *init, *config, *dtype, *tokenizer, *hf_config;
+    const char *init, *config, *dtype, *tokenizer, *hf_config, *quantise, *head;
     int64_t seed;
 } request;
 
@@ -33,6 +35,17 @@ static const option options[] = {
      "Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4) stay in them, others become bf16; norms and biases "
      "are always fp32",
      "bf16"},
+    {"--quantise", OPTION_TEXT, offsetof(request, quantise),
+     "q8_0|q4_0|q4_1|q5_0|q5_1|q4_k|q5_k|q6_k|mxfp4",
+     "matrices are rounded to blocks of this format. Rows that are no multiple of 256 take "
+     "llama.cpp's fallback (q4_k: q5_0, q5_k: q5_1, q6_k: q8_0), which is printed; positions, and "
+     "rows that are no multiple of 32, become what --dtype says",
+     NULL},
+    {"--head-dtype", OPTION_TEXT, offsetof(request, head), "FORMAT|bf16|fp32",
+     "of --quantise: what the head becomes, of a tied model the embedding; bf16 and fp32 must be "
+     "--dtype's. Else llama.cpp's choice: q8_0 beside q8_0 and mxfp4 and where rows do not fit the "
+     "format, else q6_k",
+     NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 static ml_status read_dtype(const char *word, ml_import_options *out)
@@ -44,7 +57,35 @@ static ml_status read_dtype(const char *word, ml_import_options *out)
     return ML_OK;
 }
 
-static ml_status import_random(const request *q, ml_dtype dtype, const char *out)
+/* A format that numbers can be rounded to and that products take. */
+static ml_status read_format(const char *option, const char *word, const ml_block_format **out)
+{
+    *out = ml_block_format_named(word);
+    if (*out && (*out)->quantise && ml_dtype_is_block((*out)->dtype)) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "%s: \"%s\" is not one of q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, mxfp4",
+                   option, word);
+}
+
+static ml_status read_formats(const request *q, ml_import_options *out)
+{
+    ml_status st = ML_OK;
+    if (q->head && !q->quantise)
+        return ml_fail(ML_USAGE, "--head-dtype belongs to --quantise; usage: %s", usage);
+    if (!q->quantise) return ML_OK;
+    if (out->keep)
+        return ml_fail(ML_USAGE, "--dtype keep leaves blocks as they are, --quantise makes new "
+                                 "ones; give one of them");
+    ML_TRY(read_format("--quantise", q->quantise, &out->quantise));
+    if (q->head && strcmp(q->head, ml_dtype_name(out->dtype)) == 0)
+        out->head = ml_block_format_of(out->dtype);
+    else if (q->head)
+        ML_TRY(read_format("--head-dtype", q->head, &out->head));
+done:
+    return st;
+}
+
+static ml_status import_random(const request *q, const ml_import_options *o, const char *out)
 {
     ml_model_spec spec;
     if (strcmp(q->init, "random") != 0)
@@ -55,7 +96,7 @@ static ml_status import_random(const request *q, ml_dtype dtype, const char *out
             "--init random needs --config M.yaml, a model description; see configs/models/");
     if (q->seed < 0) return ml_fail(ML_USAGE, "--seed: %" PRId64 " is negative", q->seed);
     ml_status st = ml_model_spec_read(&spec, q->config);
-    return st == ML_OK ? ml_import_random(&spec, (uint64_t)q->seed, q->tokenizer, dtype, out) : st;
+    return st == ML_OK ? ml_import_random(&spec, (uint64_t)q->seed, q->tokenizer, o, out) : st;
 }
 
 /* "bf16", or with blocks the matrices of each format: "180 × q4_1, 31 × q8_0". */
@@ -106,6 +147,7 @@ static ml_status run(int argc, char **argv)
     ml_import_options o = {0};
     ML_TRY(options_read(argc, argv, options, &q, 1, 2, words, usage));
     ML_TRY(read_dtype(q.dtype, &o));
+    ML_TRY(read_formats(&q, &o));
     o.hf_config = q.hf_config;
     if (q.init && words[1])
         return ml_fail(ML_USAGE,
@@ -118,7 +160,7 @@ static ml_status run(int argc, char **argv)
                        usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];
-    ML_TRY(q.init ? import_random(&q, o.dtype, out) : ml_import(words[0], &o, out));
+    ML_TRY(q.init ? import_random(&q, &o, out) : ml_import(words[0], &o, out));
     ML_TRY(report(out));
 done:
     return st;

@@ -47,10 +47,10 @@ static ml_status copy_rows(const import_source *source, ml_base_writer *w, const
 }
 
 static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
-                             const ml_model_spec *spec, const ml_model_tensor *t, float *block,
-                             int64_t room)
+                             const ml_model_spec *spec, const ml_model_tensor *t, bool kept,
+                             float *block, int64_t room)
 {
-    bool blocks = ml_dtype_is_block(ml_model_format(spec, t));
+    bool blocks = kept && ml_dtype_is_block(ml_model_format(spec, t));
     int64_t step = ml_max(1, room / t->cols);
     for (int64_t row = 0; row < t->rows; row += step) {
         ml_status st = copy_rows(source, w, t, row, ml_min(step, t->rows - row), blocks, block);
@@ -59,21 +59,22 @@ static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
     return ML_OK;
 }
 
-static ml_status copy_all(const import_source *source, const ml_model_spec *spec, ml_dtype dtype,
-                          const char *out)
+static ml_status copy_all(const import_source *source, const ml_model_spec *spec,
+                          const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
     float *block = NULL;
     int64_t room = block_values(spec);
     ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
-    ML_TRY(ml_base_writer_create(&w, out, spec, dtype, source->tokenizer.data,
+    ML_TRY(ml_base_writer_create(&w, out, spec, options->dtype, source->tokenizer.data,
                                  source->tokenizer.length, source->hash, &source->files));
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
-        ML_TRY(copy_tensor(source, w, spec, &t, block, room));
+        ML_TRY(copy_tensor(source, w, spec, &t, options->keep, block, room));
     }
+    import_say_error(w, options);
     st = ml_base_writer_finish(w);
     w = NULL;
 done:
@@ -130,7 +131,10 @@ static ml_status import_source_to(const import_source *source, const ml_import_o
     ml_dtype *formats = NULL;
     kept k = {0};
     ML_NEW(formats, ml_model_formats(&spec), ML_MEM_OTHER, "formats of tensors");
-    find_formats(source, options->dtype, formats, &k);
+    if (options->quantise)
+        ml_import_formats(&spec, options, formats);
+    else
+        find_formats(source, options->dtype, formats, &k);
     if (options->keep && k.matrices == 0) {
         st = ml_fail(ML_USAGE,
                      "--dtype keep: %s has no matrix in blocks that can be kept; choose bf16 or "
@@ -139,8 +143,8 @@ static ml_status import_source_to(const import_source *source, const ml_import_o
         goto done;
     }
     say_what_is_kept(&k, options->keep, options->dtype);
-    if (options->keep) spec.formats = formats;
-    ML_TRY(copy_all(source, &spec, options->dtype, out));
+    if (options->keep || options->quantise) spec.formats = formats;
+    ML_TRY(copy_all(source, &spec, options, out));
 done:
     ml_memory_free(formats);
     return st;

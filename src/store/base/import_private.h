@@ -29,6 +29,9 @@ ml_status import_open_huggingface(import_source *out, const char *directory) ML_
 ml_status import_open_gguf(import_source *out, const char *path,
                            const char *hf_config) ML_NODISCARD;
 
+/* Says what rounding to blocks has lost, where matrices were. */
+void import_say_error(const ml_base_writer *w, const ml_import_options *options);
+
 /* What became of reading a source's tokenizer: one that cannot be read leaves the base without one,
  * with a warning, instead of refusing the weights. */
 ml_status import_read_tokenizer(ml_status st, ml_text *json) ML_NODISCARD;

@@ -55,11 +55,13 @@ static ml_status read_tokenizer(const char *directory, ml_text *json)
 }
 
 ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer,
-                           ml_dtype dtype, const char *out)
+                           const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
     ml_text json = {0};
     char hash[ML_SHA256_HEX];
+    ml_model_spec kept = *spec;
+    ml_dtype *formats = NULL;
     ml_base_writer *w = NULL;
     float *piece = NULL;
     int64_t room = ml_max(PIECE, spec->width);
@@ -68,17 +70,25 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     ML_TRY(source_hash(spec, seed, hash));
     room = ml_max(room, spec->mlp_width);
     ML_NEW(piece, room, ML_MEM_OTHER, "a piece of a tensor");
-    ML_TRY(ml_base_writer_create(&w, out, spec, dtype, json.data, json.length, hash, NULL));
+    if (options->quantise) {
+        ML_NEW(formats, ml_model_formats(spec), ML_MEM_OTHER, "formats of tensors");
+        ml_import_formats(spec, options, formats);
+        kept.formats = formats;
+    }
+    ML_TRY(
+        ml_base_writer_create(&w, out, &kept, options->dtype, json.data, json.length, hash, NULL));
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
         ML_TRY(write_tensor(w, spec, &t, seed, piece, room));
     }
+    import_say_error(w, options);
     st = ml_base_writer_finish(w);
     w = NULL;
 done:
     ml_base_writer_discard(w);
     ml_memory_free(piece);
+    ml_memory_free(formats);
     ml_text_destroy(&json);
     return st;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -27,7 +28,8 @@ struct ml_base_writer {
     const ml_base_files *files; /* borrowed; NULL: none */
     extent file_place[ML_BASE_FILES];
     ml_sha256 *content;
-    uint16_t *rounded; /* a piece in bf16 */
+    uint16_t *rounded;    /* a piece in bf16 or in blocks */
+    ml_block_error error; /* of the blocks that were made here */
 };
 
 enum { NARROW = 1 << 18 };
@@ -182,7 +184,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
-    if (dtype == ML_BF16) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
+    if (dtype == ML_BF16 || w->formats) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
     ML_TRY(base_spec_to_json(spec, &architecture));
     ML_TRY(base_content_begin(&w->content, architecture.data));
     ML_TRY(lay_out(w, architecture.data, source_hash));
@@ -225,6 +227,36 @@ static ml_status put_values(ml_base_writer *w, const float *values, int64_t coun
     return ML_OK;
 }
 
+/* Numbers in blocks, a whole number of them in every piece. No format takes more than two bytes a
+ * weight. */
+static ml_status put_quantised(ml_base_writer *w, const ml_model_tensor *t, ml_dtype stored,
+                               int64_t first_row, int64_t nrows, const float *values)
+{
+    const ml_block_format *f = ml_block_format_of(stored);
+    int64_t offset = w->place[w->tensor].offset + ml_dtype_bytes(stored, first_row * t->cols);
+    for (int64_t at = 0, n; at < nrows * t->cols; at += n) {
+        n = ml_min(NARROW, nrows * t->cols - at);
+        int64_t bad = ml_block_quantise(f, values + at, n / f->weights, w->rounded, &w->error),
+                weight = at + bad * f->weights, row = first_row + weight / t->cols;
+        if (bad >= 0)
+            return ml_fail(ML_INPUT,
+                           "%s: row %" PRId64 ", block %" PRId64
+                           " has a weight that is not finite or too large for %s",
+                           t->name, row, weight % t->cols / f->weights, ml_dtype_name(stored));
+        int64_t bytes = ml_dtype_bytes(stored, n);
+        ml_sha256_add(w->content, w->rounded, (size_t)bytes);
+        ml_status st = ml_file_write(w->fd, w->temporary, w->rounded, bytes,
+                                     offset + ml_dtype_bytes(stored, at));
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+double ml_base_writer_error(const ml_base_writer *w)
+{
+    return w->error.whole > 0 ? sqrt(w->error.lost / w->error.whole) : 0;
+}
+
 /* *t: the tensor that is due, of which these rows must be the next. */
 static ml_status expect_rows(const ml_base_writer *w, const char *name, int64_t first_row,
                              int64_t nrows, ml_model_tensor *out)
@@ -255,12 +287,13 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     ml_model_tensor t;
     ml_status st = expect_rows(w, name, first_row, nrows, &t);
     if (st != ML_OK) return st;
-    if (ml_dtype_is_block(base_stored(&w->spec, w->dtype, &t)))
-        return ml_fail(ML_INTERNAL, "%s: %s is kept in blocks and comes as numbers", w->path,
-                       t.name);
-    bool bf16 = base_stored(&w->spec, w->dtype, &t) == ML_BF16;
-    st = put_values(w, rows, nrows * t.cols, bf16,
-                    w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
+    ml_dtype stored = base_stored(&w->spec, w->dtype, &t);
+    bool bf16 = stored == ML_BF16;
+    if (ml_dtype_is_block(stored))
+        st = put_quantised(w, &t, stored, first_row, nrows, rows);
+    else
+        st = put_values(w, rows, nrows * t.cols, bf16,
+                        w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
     pass_rows(w, &t, nrows);
     return st;
 }

@@ -1,0 +1,171 @@
+/* Numbers to blocks, as ggml's quantize_row_*_ref and the gguf package do it: the same bytes. Each
+ * takes the block's largest number (or its two ends) to the end of the codes and rounds. A product
+ * is rounded before 0.5 is added (this file is compiled without contraction). What searches is in
+ * quantise_k.c. */
+#include <math.h>
+
+#include "kernels/quantise.h"
+
+/* 1/d, 0 where there is nothing to divide or d is too small to matter: its fp16 is 0 then. */
+static float inverse(float d)
+{
+    float i = d != 0 ? 1.0F / d : 0;
+    return isfinite(i) ? i : 0;
+}
+
+/* The number that is largest without its sign, the first of several. */
+static float largest(const float *x)
+{
+    float most = 0, value = 0;
+    for (int i = 0; i < 32; i++) {
+        float a = fabsf(x[i]);
+        value = a > most ? x[i] : value;
+        most = a > most ? a : most;
+    }
+    return value;
+}
+
+static void ends(const float *x, float *low, float *high)
+{
+    *low = *high = x[0];
+    for (int i = 1; i < 32; i++) {
+        *low = x[i] < *low ? x[i] : *low;
+        *high = x[i] > *high ? x[i] : *high;
+    }
+}
+
+/* ⌊(x − from)·scale + half⌋, at most `most`: what it is rounded from is never below 0. */
+static void round_up_from(const float *x, float from, float scale, float half, int most,
+                          uint8_t code[32])
+{
+    for (int i = 0; i < 32; i++) {
+        int q = (int)((x[i] - from) * scale + half);
+        code[i] = (uint8_t)(q < most ? q : most);
+    }
+}
+
+static void put_nibbles(const uint8_t code[32], uint8_t *q)
+{
+    for (int i = 0; i < 16; i++) q[i] = (uint8_t)((code[i] & 15) | (code[i + 16] & 15) << 4);
+}
+
+static void put_fifth_bits(const uint8_t code[32], uint8_t *high)
+{
+    memset(high, 0, 4);
+    for (int i = 0; i < 32; i++) high[i / 8] |= (uint8_t)((code[i] >> 4 & 1) << (i % 8));
+}
+
+void ml_quantise_q8_0(const float *x, uint8_t *block)
+{
+    float d = fabsf(largest(x)) / 127, scale = inverse(d);
+    ml_put_half(d, block);
+    for (int i = 0; i < 32; i++) {
+        float v = x[i] * scale;
+        block[2 + i] = (uint8_t)(int8_t)(v < 0 ? -(int)(0.5F - v) : (int)(v + 0.5F));
+    }
+}
+
+void ml_quantise_q4_0(const float *x, uint8_t *block)
+{
+    uint8_t code[32];
+    float d = largest(x) / -8;
+    round_up_from(x, 0, inverse(d), 8.5F, 15, code);
+    ml_put_half(d, block);
+    put_nibbles(code, block + 2);
+}
+
+void ml_quantise_q4_1(const float *x, uint8_t *block)
+{
+    uint8_t code[32];
+    float low, high;
+    ends(x, &low, &high);
+    float d = (high - low) / 15;
+    round_up_from(x, low, inverse(d), 0.5F, 15, code);
+    ml_put_half(d, block);
+    ml_put_half(low, block + 2);
+    put_nibbles(code, block + 4);
+}
+
+void ml_quantise_q5_0(const float *x, uint8_t *block)
+{
+    uint8_t code[32];
+    float d = largest(x) / -16;
+    round_up_from(x, 0, inverse(d), 16.5F, 31, code);
+    ml_put_half(d, block);
+    put_fifth_bits(code, block + 2);
+    put_nibbles(code, block + 6);
+}
+
+void ml_quantise_q5_1(const float *x, uint8_t *block)
+{
+    uint8_t code[32];
+    float low, high;
+    ends(x, &low, &high);
+    float d = (high - low) / 31;
+    round_up_from(x, low, inverse(d), 0.5F, 31, code);
+    ml_put_half(d, block);
+    ml_put_half(low, block + 2);
+    put_fifth_bits(code, block + 4);
+    put_nibbles(code, block + 8);
+}
+
+/* The scale has the exponent of the largest number less 2, since codes end at 6; a code is the
+ * nearest of the table, the first of two. */
+void ml_quantise_mxfp4(const float *x, uint8_t *block)
+{
+    uint8_t code[32] = {0};
+    float least[32], most = fabsf(largest(x));
+    float e = most > 0 ? floorf(log2f(most)) - 2 + 127 : 0;
+    block[0] = (uint8_t)(e > 0 ? e : 0);
+    float d = ml_half_of_e8m0(block[0]);
+    for (int i = 0; i < 32; i++) least[i] = fabsf(x[i]);
+    for (int c = 1; c < 16; c++)
+        for (int i = 0; i < 32; i++) {
+            float far = fabsf(d * (float)ml_fp4_doubled[c] - x[i]);
+            code[i] = far < least[i] ? (uint8_t)c : code[i];
+            least[i] = far < least[i] ? far : least[i];
+        }
+    put_nibbles(code, block + 1);
+}
+
+/* ---- arrays of blocks ---------------------------------------------------------------------- */
+
+/* Finite, and in formats whose search multiplies squares not so large that these overflow. */
+static bool all_fit(const ml_block_format *f, const float *x)
+{
+    const float most = f->weights > 32 ? 65536.0F : 3.4e38F;
+    bool fit = true;
+    for (int64_t i = 0; i < f->weights; i++) fit &= fabsf(x[i]) <= most; /* not NaN */
+    return fit;
+}
+
+int64_t ml_block_quantise(const ml_block_format *f, const float *x, int64_t count, void *out,
+                          ml_block_error *error)
+{
+    int64_t bad = count;
+    double lost = 0, whole = 0;
+#pragma omp parallel for schedule(static) reduction(min : bad) reduction(+ : lost, whole)
+    for (int64_t i = 0; i < count; i++) {
+        const float *from = x + i * f->weights;
+        uint8_t *block = (uint8_t *)out + i * f->bytes;
+        float back[ML_BLOCK_WEIGHTS_MOST];
+        if (!all_fit(f, from)) {
+            bad = ml_min(bad, i);
+            continue;
+        }
+        f->quantise(from, block);
+        if (ml_block_find_bad(f, block, 1) == 0) {
+            bad = ml_min(bad, i);
+            continue;
+        }
+        f->decode(block, back);
+        for (int64_t j = 0; j < f->weights; j++) {
+            double d = (double)back[j] - (double)from[j];
+            lost += d * d;
+            whole += (double)from[j] * (double)from[j];
+        }
+    }
+    error->lost += lost;
+    error->whole += whole;
+    return bad < count ? bad : -1;
+}
