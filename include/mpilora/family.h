@@ -69,8 +69,9 @@ typedef enum ml_presence {
     ML_PRESENT_O_BIAS,
     ML_PRESENT_MLP_BIAS,
     ML_PRESENT_QK_NORM,
-    ML_PRESENT_UNTIED, /* where the head is not the embedding */
-    ML_PRESENT_FUSED   /* never: the tensors of its role as one, a target of adapters */
+    ML_PRESENT_UNTIED,     /* where the head is not the embedding */
+    ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
+    ML_PRESENT_FUSED       /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 
 typedef enum ml_layout {
@@ -79,6 +80,7 @@ typedef enum ml_layout {
     ML_LAYOUT_PAIRED,     /* rows of a head as pairs (i, i + h/2) beside each other; here the first
                              halves stand first */
     ML_LAYOUT_BY_HEAD,    /* a vector stored as heads × head_dim */
+    ML_LAYOUT_EACH_HEAD,  /* the same as a tensor for each head, its number in the place of '#' */
     ML_LAYOUT_PLUS_ONE,   /* a norm's weight stored as 1 + w */
     ML_LAYOUT_GROUPED     /* fused q, k and v, cut by key/value heads: the rows of the queries that
                              share one, of its key, of its value, then the next */
@@ -289,11 +291,11 @@ typedef enum ml_format { ML_FORMAT_HUGGINGFACE, ML_FORMAT_GGUF } ml_format;
 /* Where another program's files hold a tensor: in the stored tensor `name` of `total` rows, which
  * is fused where these are more than its own. Its rows stand there in runs, of which one begins
  * `stride` rows behind the one before, the first at row `first`; where nothing is grouped there is
- * one run. */
+ * one run. Of several stored tensors (`pieces`), one for each run, `total` are the rows of one. */
 typedef struct ml_stored_place {
     char name[128];
     ml_layout layout;
-    int64_t first, total, run, stride;
+    int64_t first, total, run, stride, pieces;
 } ml_stored_place;
 
 /* Where another program's files hold a tensor, as ml_stored_place says.
@@ -303,6 +305,13 @@ typedef struct ml_stored_place {
  * Errors: none. */
 void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor, ml_format format,
                         ml_stored_place *out);
+
+/* The name of the stored tensor that has row `row` of the tensor here.
+ * Shapes: out[size] bytes.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
+void ml_stored_name_at(const ml_stored_place *place, int64_t row, char *out, size_t size);
 
 /* The stored row that is row `row` of the tensor here; and how many rows from this one on follow
  * one another there as here.

@@ -34,7 +34,9 @@ typedef enum ml_norm_places {
     ML_NORMS_BEHIND,   /* x += norm(f(x)) */
     ML_NORMS_BOTH,     /* x += norm'(f(norm(x))) */
     ML_NORMS_PARALLEL, /* x += attention(n) + MLP(n), n = norm(x) */
-    ML_NORMS_TWIN      /* x += attention(norm(x)) + MLP(norm'(x)) */
+    ML_NORMS_TWIN,     /* x += attention(norm(x)) + MLP(norm'(x)) */
+    ML_NORMS_SUM,      /* x = norm(x + f(x)) */
+    ML_NORMS_STREAM    /* x = n + f(n), n = norm(x) */
 } ml_norm_places;
 
 /* Norms of queries and keys before their rotation, of the kind that the model's others are. */
@@ -82,6 +84,7 @@ typedef struct ml_model_spec {
     double norm_eps;
     bool norm_plus_one; /* the weights of norms are 1 + w */
     ml_norm_places norm_places;
+    bool no_final_norm; /* the head starts from what the last layer gives */
     ml_positions positions;
     int64_t position_offset; /* learned positions begin with this row of their matrix */
     double rope_theta;       /* of rotary positions */

@@ -49,6 +49,7 @@ static const key table[] = {
      .kind = KEY_CHOICE,
      .offset = AT(norm_places),
      .choices = ml_norm_places_words},
+    {.path = "no_final_norm", .kind = KEY_BOOL, .offset = AT(no_final_norm)},
     {.path = "positions",
      .kind = KEY_CHOICE,
      .offset = AT(positions),

@@ -7,7 +7,8 @@
 #include "model/families/families.h"
 
 const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
-const char *const ml_norm_places_words[] = {"before", "behind", "both", "parallel", "twin", NULL};
+const char *const ml_norm_places_words[] = {"before", "behind", "both",   "parallel",
+                                            "twin",   "sum",    "stream", NULL};
 const char *const ml_positions_words[] = {"rotary", "learned", "alibi", "alibi_scaled", NULL};
 
 #define FAMILY(name) &ml_family_##name,
@@ -110,6 +111,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return s->qk_norm;
     case ML_PRESENT_UNTIED:
         return !s->tied_head;
+    case ML_PRESENT_FINAL_NORM:
+        return !s->no_final_norm;
     case ML_PRESENT_FUSED:
         return false;
     }
@@ -187,7 +190,7 @@ void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor
 {
     const ml_family *family = spec->family;
     const ml_stored_name *own = stored_name(tensor->row, format);
-    *out = (ml_stored_place){.layout = own->layout};
+    *out = (ml_stored_place){.layout = own->layout, .pieces = 1};
     make_name(own->name, format == ML_FORMAT_GGUF ? "blk." : family->hf.layers, tensor->layer,
               out->name, sizeof out->name);
     for (const ml_family_tensor *row = family->tensors; row->module; row++) {
@@ -198,11 +201,26 @@ void ml_stored_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor
     }
     out->run = out->stride = ml_extent_size(spec, tensor->row->rows);
     if (out->layout == ML_LAYOUT_PAIRED) out->run = out->stride = spec->head_dim;
+    if (out->layout == ML_LAYOUT_EACH_HEAD) {
+        out->pieces = out->total / spec->head_dim;
+        out->total = out->run = spec->head_dim;
+        out->stride = 0;
+    }
     if (out->layout == ML_LAYOUT_GROUPED) {
         out->first /= spec->kv_heads;
         out->run /= spec->kv_heads;
         out->stride = out->total / spec->kv_heads;
     }
+}
+
+void ml_stored_name_at(const ml_stored_place *place, int64_t row, char *out, size_t size)
+{
+    const char *mark = place->layout == ML_LAYOUT_EACH_HEAD ? strchr(place->name, '#') : NULL;
+    if (mark)
+        snprintf(out, size, "%.*s%" PRId64 "%s", (int)(mark - place->name), place->name,
+                 row / place->run, mark + 1);
+    else
+        snprintf(out, size, "%s", place->name);
 }
 
 int64_t ml_stored_row(const ml_stored_place *place, int64_t row)

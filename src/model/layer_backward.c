@@ -44,21 +44,40 @@ static void activation_gradient(const ml_model *m, int64_t T, const float *h, fl
 }
 
 /* The gradient of what a branch gave for the rows of a chunk, from that of the residual stream: dx
- * itself, or in a->y. The statistics of a norm behind the branch are found again. */
+ * itself, or in a->y. The statistics of a norm behind the branch are found again; where it stands
+ * behind the sum, dx becomes the gradient of that sum. */
 static const float *branch_gradient(const ml_model *m, const ml_norm *behind, const void *saved,
-                                    const chunk *c, const float *dx)
+                                    const chunk *c, float *dx)
 {
     const activations *a = &m->act;
     int64_t count = c->count * m->spec.width;
+    if (norms_sums(m)) {
+        const float *sum = saved_rows(m, saved, c->first * m->spec.width, a->wide_x, count);
+        norm_forward(m, behind, c->count, sum, a->n, a->mean, a->rstd);
+        norm_backward(m, behind, c->count, sum, a->mean, a->rstd, dx, a->y, false);
+        memcpy(dx, a->y, (size_t)count * sizeof *dx);
+        return dx;
+    }
+    const float *dy = dx;
     if (m->spec.residual_multiplier > 0.0) {
         m->kernels->scale(count, (float)m->spec.residual_multiplier, dx, a->y);
-        dx = a->y;
+        dy = a->y;
     }
-    if (!behind->weight) return dx;
+    if (!behind->weight) return dy;
     const float *y = saved_rows(m, saved, c->first * m->spec.width, a->wide_x, count);
     norm_forward(m, behind, c->count, y, a->n, a->mean, a->rstd);
-    norm_backward(m, behind, c->count, y, a->mean, a->rstd, dx, a->y, false);
+    norm_backward(m, behind, c->count, y, a->mean, a->rstd, dy, a->y, false);
     return a->y;
+}
+
+/* The gradient of what a branch starts from (a->y) through its norm into dx, that of the residual
+ * stream; where the norm changes the stream, all of dx goes through it. */
+static void branch_input_gradient(const ml_model *m, const ml_norm *norm, int64_t T, const float *x,
+                                  const float *mean, const float *rstd, float *dx)
+{
+    float *dn = m->act.y;
+    if (norms_stream(m)) m->kernels->add(T * m->spec.width, dx, dn);
+    norm_backward(m, norm, T, x, mean, rstd, dn, dx, !norms_stream(m));
 }
 
 /* h of a chunk, and *n, what the MLP starts from, where somebody needs it: as kept, or computed
@@ -99,8 +118,9 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     pass.saved = hook_rows(saved->hook_up, &layer->up, c);
     ml_linear_backward(&layer->up, &pass, n, a->dh, lowest < first + OP_UP ? a->y : NULL);
     if (lowest < first + OP_UP)
-        norm_backward(m, &layer->norm2, c->count, x2, saved->mean2 ? saved->mean2 + c->first : NULL,
-                      saved->rstd2 + c->first, a->y, dx, true);
+        branch_input_gradient(m, &layer->norm2, c->count, x2,
+                              saved->mean2 ? saved->mean2 + c->first : NULL,
+                              saved->rstd2 + c->first, dx);
 }
 
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v as they were
@@ -171,8 +191,7 @@ static void qkv_backward(ml_model *m, int64_t l, const ml_batch *batch, int64_t 
         ml_linear_backward(&layer->qkv, &pass, n, a->qkv + c.first * qkv_width(m),
                            below ? a->y : NULL);
         if (below)
-            norm_backward(m, &layer->norm1, c.count, x1, mean, rstd, a->y, a->x + c.first * d,
-                          true);
+            branch_input_gradient(m, &layer->norm1, c.count, x1, mean, rstd, a->x + c.first * d);
     }
 }
 

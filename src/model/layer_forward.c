@@ -1,5 +1,6 @@
 /* One layer, forward: x ← x + o(attention(norm1(x))); x ← x + down(activation(up(norm2(x)))); the
- * norms may also stand behind the branches, or both branches start from one x (ml_norm_places).
+ * norms may also stand behind the branches, or change x itself, or both branches start from one x
+ * (ml_norm_places).
  *
  * Everything but attention goes chunk by chunk of the rows, so that its work space does not grow
  * with them and stays in the caches. In the last layer only the rows whose successor is predicted
@@ -59,6 +60,16 @@ float *hook_rows(float *saved, const ml_linear *layer, const chunk *c)
     return saved ? saved + c->first * layer->hook.saved_per_token : NULL;
 }
 
+/* What a branch starts from: x of a chunk behind its norm, which then is x where norms change the
+ * residual stream. */
+static const float *branch_input(const ml_model *m, const ml_norm *norm, int64_t T, float *x,
+                                 float *mean, float *rstd)
+{
+    const float *n = norm_forward(m, norm, T, x, m->act.n, mean, rstd);
+    if (norms_stream(m)) memcpy(x, n, (size_t)(T * m->spec.width) * sizeof *x);
+    return n;
+}
+
 /* to[i] = from[row[i]]; `to` may be `from`, since the rows ascend. */
 void gather_rows(const ml_batch *batch, int64_t width, const float *from, float *to)
 {
@@ -74,7 +85,7 @@ void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_laye
     if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
-        const float *n = norm_forward(m, &layer->norm1, c.count, a->x + c.first * d, a->n,
+        const float *n = branch_input(m, &layer->norm1, c.count, a->x + c.first * d,
                                       saved && saved->mean1 ? saved->mean1 + c.first : a->mean,
                                       saved ? saved->rstd1 + c.first : a->rstd);
         pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
@@ -114,11 +125,27 @@ static const float *branch_output(const ml_model *m, const ml_norm *behind, void
 {
     const activations *a = &m->act;
     int64_t d = m->spec.width;
-    if (saved) save_rows(m, saved, c->first * d, a->y, c->count * d);
-    const float *y = norm_forward(m, behind, c->count, a->y, a->n, a->mean, a->rstd);
+    const float *y = a->y;
+    if (!norms_sums(m)) {
+        if (saved) save_rows(m, saved, c->first * d, y, c->count * d);
+        y = norm_forward(m, behind, c->count, y, a->n, a->mean, a->rstd);
+    }
     if (m->spec.residual_multiplier == 0.0) return y;
     m->kernels->scale(c->count * d, (float)m->spec.residual_multiplier, y, a->n);
     return a->n;
+}
+
+/* x ← x + what a branch gave (a->y), for the rows of a chunk; its norm where sums have norms. */
+static void add_branch(const ml_model *m, const ml_norm *behind, void *saved, const chunk *c)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width, count = c->count * d;
+    float *x = a->x + c->first * d;
+    m->kernels->add(count, branch_output(m, behind, saved, c), x);
+    if (!norms_sums(m)) return;
+    if (saved) save_rows(m, saved, c->first * d, x, count);
+    memcpy(x, norm_forward(m, behind, c->count, x, a->n, a->mean, a->rstd),
+           (size_t)count * sizeof *x);
 }
 
 /* x ← x + o(attention), which the MLP starts from: x2. Where it starts from the same x, what
@@ -132,11 +159,12 @@ static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *ba
         ml_pass pass = pass_over(m, batch, &c);
         pass.saved = hook_rows(saved ? saved->hook_o : NULL, &layer->o, &c);
         ml_linear_forward(&layer->o, &pass, a->attention + c.first * q_width(m), a->y);
-        const float *y = branch_output(m, &layer->norm1_behind, saved ? saved->y1 : NULL, &c);
+        void *y1 = saved ? saved->y1 : NULL;
         if (is_parallel(m))
-            memcpy(a->branch + c.first * d, y, (size_t)(c.count * d) * sizeof *y);
+            memcpy(a->branch + c.first * d, branch_output(m, &layer->norm1_behind, y1, &c),
+                   (size_t)(c.count * d) * sizeof *a->branch);
         else
-            m->kernels->add(c.count * d, y, a->x + c.first * d);
+            add_branch(m, &layer->norm1_behind, y1, &c);
     }
     if (saved && saved->x2 != saved->x1) save_rows(m, saved->x2, 0, a->x, rows * d);
 }
@@ -149,7 +177,7 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
     for (chunk c = {.rows = rows, .predicted = predicted}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         float *x = a->x + c.first * d;
-        const float *n = norm_forward(m, &layer->norm2, c.count, x, a->n,
+        const float *n = branch_input(m, &layer->norm2, c.count, x,
                                       saved && saved->mean2 ? saved->mean2 + c.first : a->mean,
                                       saved ? saved->rstd2 + c.first : a->rstd);
         pass.saved = hook_rows(saved ? saved->hook_up : NULL, &layer->up, &c);
@@ -159,8 +187,7 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
         activate(m, c.count, a->h, a->a);
         pass.saved = hook_rows(saved ? saved->hook_down : NULL, &layer->down, &c);
         ml_linear_forward(&layer->down, &pass, a->a, a->y);
-        m->kernels->add(c.count * d,
-                        branch_output(m, &layer->norm2_behind, saved ? saved->y2 : NULL, &c), x);
+        add_branch(m, &layer->norm2_behind, saved ? saved->y2 : NULL, &c);
         if (is_parallel(m)) m->kernels->add(c.count * d, a->branch + c.first * d, x);
     }
 }

@@ -26,7 +26,8 @@ void head_input(const ml_model *m, int64_t C, const float *x)
 {
     const activations *a = &m->act;
     float factor = (float)m->spec.logit_multiplier;
-    norm_forward(m, &m->final_norm, C, x, a->n, a->mean, a->rstd);
+    if (norm_forward(m, &m->final_norm, C, x, a->n, a->mean, a->rstd) == x)
+        memcpy(a->n, x, (size_t)(C * m->spec.width) * sizeof *x);
     if (factor > 0.0F) m->kernels->scale(C * m->spec.width, factor, a->n, a->n);
 }
 
@@ -64,8 +65,9 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
     ml_linear_backward(&m->head, pass, a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
         k->scale(C * d, (float)m->spec.logit_multiplier, a->y, a->y);
-    norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
-    memcpy(x, a->n, (size_t)(C * d) * sizeof *x);
+    if (m->final_norm.weight)
+        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
+    memcpy(x, m->final_norm.weight ? a->n : a->y, (size_t)(C * d) * sizeof *x);
 }
 
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)

@@ -106,7 +106,14 @@ static inline bool is_parallel(const ml_model *m)
 }
 static inline bool is_normed_behind(const ml_model *m)
 {
-    return m->spec.norm_places == ML_NORMS_BEHIND || m->spec.norm_places == ML_NORMS_BOTH;
+    return m->spec.norm_places == ML_NORMS_BEHIND || m->spec.norm_places == ML_NORMS_BOTH ||
+           m->spec.norm_places == ML_NORMS_SUM;
+}
+/* The norms change the residual stream itself: those behind a sum, those before a branch. */
+static inline bool norms_sums(const ml_model *m) { return m->spec.norm_places == ML_NORMS_SUM; }
+static inline bool norms_stream(const ml_model *m)
+{
+    return m->spec.norm_places == ML_NORMS_STREAM;
 }
 
 /* Of one layer. */

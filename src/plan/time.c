@@ -165,7 +165,8 @@ static double layer_attention(tally *t, const ml_layer *l, const micro *b)
 /* A norm behind a branch, where the model has these. */
 static double norm_behind(const tally *t, ml_element_kind kind, double T)
 {
-    bool behind = t->spec->norm_places == ML_NORMS_BEHIND || t->spec->norm_places == ML_NORMS_BOTH;
+    bool behind = t->spec->norm_places == ML_NORMS_BEHIND ||
+                  t->spec->norm_places == ML_NORMS_BOTH || t->spec->norm_places == ML_NORMS_SUM;
     return behind ? elements(t, kind, T * (double)t->spec->width) : 0.0;
 }
 

@@ -14,9 +14,12 @@ FALCON = NAMES | {"architectures": ["FalconForCausalLM"], "model_type": "falcon"
 MODELS = {
     "opt": OPT,
     "opt-unbiased": OPT | {"enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
+    "opt-350m": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 48},
+    "opt-bare": OPT | {"_remove_final_layer_norm": True, "activation_function": "silu"},
     "gpt_neox": NEOX | {"use_parallel_residual": True, "tie_word_embeddings": False},
     "gpt_neox-in-turn": NEOX | {"use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_fast"},
     "bloom": {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": 3, "hidden_size": 48, "n_head": 6, "layer_norm_epsilon": 1e-5, "seq_length": reference.CONTEXT},
+    "bloom-stream": {"apply_residual_connection_post_layernorm": True, "tie_word_embeddings": False},
     "falcon-7b": FALCON | {"multi_query": True, "parallel_attn": True, "new_decoder_architecture": False, "alibi": False, "bias": True, "num_kv_heads": 4},
     "falcon-40b": FALCON | {"hidden_size": 64, "num_attention_heads": 8, "num_kv_heads": 2, "new_decoder_architecture": True, "parallel_attn": True, "alibi": False, "bias": False, "tie_word_embeddings": False},
     "falcon-11b": FALCON | {"hidden_size": 64, "num_attention_heads": 8, "num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "parallel_attn": True, "alibi": False, "bias": True},
@@ -25,19 +28,20 @@ MODELS = {
     "phi": NAMES | LONG | {"architectures": ["PhiForCausalLM"], "model_type": "phi", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "qk_layernorm": True},
     "starcoder2": NAMES | LONG | {"architectures": ["Starcoder2ForCausalLM"], "model_type": "starcoder2", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "use_bias": True, "sliding_window": SHORT, "rope_theta": 5000.0},
 }
-MODELS["stablelm"] = NAMES | LONG | {"architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "silu", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": True, "rope_theta": 5000.0}
-MODELS["stablelm-parallel"] = MODELS["stablelm"] | {"use_parallel_residual": True, "use_qkv_bias": False, "tie_word_embeddings": True}
+MODELS["bloom-stream"] = MODELS["bloom"] | MODELS["bloom-stream"]
+MODELS["stablelm"] = NAMES | LONG | {"architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "num_key_value_heads": 2, "intermediate_size": 112, "hidden_act": "silu", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": True, "rope_theta": 5000.0, "qk_layernorm": True}
+MODELS["stablelm-parallel"] = MODELS["stablelm"] | {"use_parallel_residual": True, "use_qkv_bias": False, "tie_word_embeddings": True, "qk_layernorm": False}
 MODELS = {name: COMMON | config for name, config in MODELS.items()}
 SDPA = ("falcon-rw",)  # with eager attention transformers 5.24 adds Falcon's ALiBi twice
-VARIANTS = ("opt-unbiased", "stablelm-parallel", "gpt_neox-in-turn", "falcon-40b", "falcon-11b", "falcon-rw")  # not on every grid
+VARIANTS = ("opt-unbiased", "opt-bare", "bloom-stream", "stablelm-parallel", "gpt_neox-in-turn", "falcon-40b", "falcon-11b", "falcon-rw")  # not on every grid
 UNCUT = ("falcon-7b",)  # one key/value head
 
 
 # ---- GGUF -----------------------------------------------------------------------------------------------------------------
 
 ARCHITECTURE = {"gpt_neox": "gptneox", "phi": "phi2"}
-UNSAID = {"gpt_neox", "gpt_neox-in-turn", "starcoder2"}
-UNKNOWN = ("opt", "opt-unbiased", "gptj", "falcon-rw", "phi")  # no GGUF file has them (of Phi: not its norms of q and k)
+UNSAID = {"bloom", "bloom-stream", "gpt_neox", "gpt_neox-in-turn", "starcoder2"}
+UNKNOWN = ("opt", "opt-unbiased", "opt-350m", "opt-bare", "gptj", "falcon-rw", "phi")  # no GGUF file has them (of Phi: not its norms of q and k)
 
 
 def heads_of(config):
@@ -63,6 +67,9 @@ def gguf_contents(name, tensors, names):
     for theirs, (shape, data) in tensors.items():
         if ".query_key_value." in theirs:
             data = by_parts(shape, data, heads, kv_heads)
+        if ".norms." in theirs:  # those of the heads become one tensor
+            rows, before = out.get(names[theirs], ([0], b""))
+            shape, data = [rows[0] + 1, *shape], before + data
         out[names[theirs]] = (shape, data)
     width = config.get("hidden_size", config.get("n_embd"))
     metadata = {

@@ -4,6 +4,7 @@ family_models.py by transformers and PEFT in fp32. For developers; needs what ma
 
 import json
 import os
+import re
 import sys
 import tempfile
 
@@ -32,7 +33,8 @@ def gguf_names(name, shapes):
     kind = families.MODELS[name]["model_type"]
     numbers = {word: number for number, word in gguf.MODEL_ARCH_NAMES.items()}
     known = gguf.get_tensor_name_map(numbers[gpt_models.ARCHITECTURE.get(kind, kind)], 3)
-    return {key: known.get_name(key.removeprefix("transformer.") if kind == "bloom" else key, try_suffixes=(".weight", ".bias")) for key in shapes}
+    theirs = {key: key.removeprefix("transformer.") if kind == "bloom" else re.sub(r"\.norms\.\d+", "", key) for key in shapes}
+    return {key: known.get_name(name, try_suffixes=(".weight", ".bias")) for key, name in theirs.items()}
 
 
 def load(folder, name, shapes):

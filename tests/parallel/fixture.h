@@ -27,6 +27,7 @@ typedef struct fixture {
 
 typedef struct fixture_options {
     const ml_family *family;
+    ml_norm_places places; /* 0: the family's own */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -117,6 +118,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                   int tp_rank)
 {
     ml_model_spec spec = fixture_spec(o->family);
+    if (o->places) spec.norm_places = o->places;
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = "blas"};
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;

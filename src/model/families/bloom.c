@@ -1,5 +1,5 @@
 /* BLOOM (BigScience 2022), 560m to 176b, and BLOOMZ: ALiBi, a norm behind the embedding, q, k and v
- * of each head in one tensor. */
+ * of each head in one tensor. The residual stream may be what comes out of a layer's norms. */
 #include "model/families/families.h"
 
 static const ml_family_tensor tensors[] = {
@@ -29,7 +29,8 @@ static const ml_family_key config_keys[] = {
     KEY("seq_length", SIZE, context),
     KEY("layer_norm_epsilon", REAL, norm_eps),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("apply_residual_connection_post_layernorm", OFF),
+    CHOICE("apply_residual_connection_post_layernorm", CHOICE, norm_places, ML_NORMS_STREAM,
+           ML_NORMS_BEFORE),
     CHECKED("quantization_config", OFF),
     {0},
 };
@@ -54,6 +55,7 @@ const ml_family ml_family_bloom = {
                  .tied_head = true},
     .mlp_factor = 4,
     .plain_heads = true,
+    .norm_places = PLACE(BEFORE) | PLACE(STREAM),
     .tensors = tensors,
     .hf = {.model_type = "bloom",
            .architecture = "BloomForCausalLM",
@@ -61,5 +63,7 @@ const ml_family ml_family_bloom = {
            .layers = "transformer.h.",
            .gelu_tanh = "gelu_pytorch_tanh",
            .keys = config_keys},
-    .gguf = {.architecture = "bloom", .keys = gguf_keys},
+    .gguf = {.architecture = "bloom",
+             .keys = gguf_keys,
+             .unsaid = "apply_residual_connection_post_layernorm: false is assumed"},
 };

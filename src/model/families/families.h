@@ -192,17 +192,19 @@
  * Linear layers with biases, layer norms whose places differ from model to model. */
 #define PLACE(name) (1U << ML_NORMS_##name)
 
-/* Weight and bias of a layer norm, in models with these norm_places (0: all). */
-#define LAYER_NORM_ROW(bias_, suffix, places_, module_, role_, hf_, gguf_)                    \
-    {                                                                                         \
-        .module = module_, .bias = bias_, .role = ML_ROLE_##role_, .rows = ML_EXTENT_WIDTH,   \
-        .cols = ML_EXTENT_ONE, .cut = ML_CUT_NONE, .storage = ML_STORED_FP32,                 \
-        .present = ML_PRESENT_ALWAYS, .places = places_, .hf = {hf_ suffix, ML_LAYOUT_PLAIN}, \
-        .gguf = {gguf_ suffix, ML_LAYOUT_PLAIN}, .peft = hf_, .target = ""                    \
+/* Weight and bias of a layer norm, in models with these norm_places (0: all), where it is there. */
+#define LAYER_NORM_ROW(bias_, suffix, present_, places_, module_, role_, hf_, gguf_)              \
+    {                                                                                             \
+        .module = module_, .bias = bias_, .role = ML_ROLE_##role_, .rows = ML_EXTENT_WIDTH,       \
+        .cols = ML_EXTENT_ONE, .cut = ML_CUT_NONE, .storage = ML_STORED_FP32,                     \
+        .present = ML_PRESENT_##present_, .places = places_, .hf = {hf_ suffix, ML_LAYOUT_PLAIN}, \
+        .gguf = {gguf_ suffix, ML_LAYOUT_PLAIN}, .peft = hf_, .target = ""                        \
     }
-#define LAYER_NORM(places, module, role, hf, gguf)                    \
-    LAYER_NORM_ROW(false, ".weight", places, module, role, hf, gguf), \
-        LAYER_NORM_ROW(true, ".bias", places, module, role, hf, gguf)
+#define LAYER_NORM_OF(present, places, module, role, hf, gguf)                 \
+    LAYER_NORM_ROW(false, ".weight", present, places, module, role, hf, gguf), \
+        LAYER_NORM_ROW(true, ".bias", present, places, module, role, hf, gguf)
+#define LAYER_NORM(places, module, role, hf, gguf) \
+    LAYER_NORM_OF(ALWAYS, places, module, role, hf, gguf)
 
 /* q, k and v, apart or in one tensor: their stored names (PEFT's names too) and layouts. */
 #define GPT_QKV(biased, q, k, v, layout, gguf_q, gguf_k, gguf_v, gguf_layout)          \

@@ -1,12 +1,19 @@
 /* StableLM (Bellagente et al. 2024): Llama with layer norms and a quarter of each head rotated; the
- * MLP may stand beside attention, behind the same norm. Norms of queries and keys, which are a
- * tensor for each head (stablelm-2-12b), are refused. */
+ * MLP may stand beside attention, behind the same norm. Norms of queries and keys
+ * (stablelm-2-12b's) are a tensor for each head. */
 #include "model/families/families.h"
+
+#define EACH_HEAD_NORM(module, role, rows, hf, gguf)                                          \
+    FAMILY_ROW(module, false, role, rows, ONE, ROWS, FP32, QK_NORM, hf, ".weight", EACH_HEAD, \
+               gguf, BY_HEAD, "")
 
 static const ml_family_tensor tensors[] = {
     LLAMA_EMBED,
     LAYER_NORM(0, "norm1", NORM1, "@.input_layernorm", "@.attn_norm"),
     LLAMA_QKV(PLAIN, QKV_BIAS),
+    EACH_HEAD_NORM("attn.q_norm", Q_NORM, QUERIES, "@.self_attn.q_layernorm.norms.#",
+                   "@.attn_q_norm"),
+    EACH_HEAD_NORM("attn.k_norm", K_NORM, KEYS, "@.self_attn.k_layernorm.norms.#", "@.attn_k_norm"),
     LLAMA_O,
     LAYER_NORM(PLACE(BEFORE), "norm2", NORM2, "@.post_attention_layernorm", "@.ffn_norm"),
     LLAMA_MLP,
@@ -28,7 +35,7 @@ static const ml_family_key config_keys[] = {
     KEY("use_qkv_bias", FLAG, qkv_bias),
     CHOICE("use_parallel_residual", CHOICE, norm_places, ML_NORMS_PARALLEL, ML_NORMS_BEFORE),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("qk_layernorm", OFF),
+    KEY("qk_layernorm", FLAG, qk_norm),
     CHECKED("quantization_config", OFF),
     {0},
 };
@@ -49,6 +56,7 @@ const ml_family ml_family_stablelm = {
                  .norm_eps = 1e-5,
                  .positions = ML_POSITIONS_ROTARY,
                  .rope_theta = 10000.0,
+                 .qk_norm_kind = ML_QK_NORM_EACH_HEAD,
                  .gated = true,
                  .activation = ML_SILU},
     .norm_places = PLACE(BEFORE) | PLACE(PARALLEL),

@@ -63,6 +63,7 @@ static const field fields[] = {
     {"", "norm", FIELD_WORD, AT(norm), norms, true},
     {"", "norm_plus_one", FIELD_BOOL, AT(norm_plus_one), NULL, true},
     {"", "norm_places", FIELD_WORD, AT(norm_places), ml_norm_places_words, true},
+    {"", "no_final_norm", FIELD_BOOL, AT(no_final_norm), NULL, true},
     {"", "positions", FIELD_WORD, AT(positions), ml_positions_words, true},
     {"", "position_offset", FIELD_INT, AT(position_offset), NULL, true},
     {"", "qk_norm", FIELD_BOOL, AT(qk_norm), NULL, true},

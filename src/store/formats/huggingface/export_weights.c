@@ -1,7 +1,7 @@
 /* model.safetensors of a Hugging Face directory. A stored tensor is made of one tensor of the
  * base, or of several side by side where the family's table gives them one name (GPT-2's c_attn is
- * q, k and v), whole or a group of heads at a time; a block of rows of a matrix that is stored
- * in × out is a block of the base's columns. */
+ * q, k and v), whole or a group of heads at a time, or of some of its rows; a block of rows of a
+ * matrix that is stored in × out is a block of the base's columns. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,6 +23,7 @@ typedef struct stored {
     int64_t shape[2];    /* as it is stored */
     int64_t total, cols; /* outputs of all parts, inputs */
     int64_t groups;      /* that the outputs of each part are cut into */
+    int64_t first;       /* of a piece: its first output in the part */
     ml_dtype dtype;
     int64_t bytes;
 } stored;
@@ -44,9 +45,10 @@ static void add_part(writer *w, const ml_model_tensor *t)
     const ml_model_spec *spec = ml_base_spec(w->base);
     ml_stored_place place;
     ml_stored_place_of(spec, t, ML_FORMAT_HUGGINGFACE, &place);
-    if (place.first == 0) {
+    for (int64_t piece = 0; place.first == 0 && piece < place.pieces; piece++) {
         stored *s = &w->list[w->count++];
-        memcpy(s->name, place.name, sizeof s->name);
+        s->first = piece * place.run;
+        ml_stored_name_at(&place, s->first, s->name, sizeof s->name);
         s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
         s->total = place.total;
         s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;
@@ -61,7 +63,9 @@ static void add_part(writer *w, const ml_model_tensor *t)
         }
         s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
         s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
+        if (place.layout == ML_LAYOUT_EACH_HEAD) s->part[s->nparts++] = *t;
     }
+    if (place.layout == ML_LAYOUT_EACH_HEAD) return;
     stored *s = &w->list[w->count - 1]; /* the parts of a fused tensor follow one another */
     s->part[s->nparts++] = *t;
 }
@@ -160,8 +164,8 @@ static ml_status put_groups(writer *w, const stored *s)
 {
     for (int64_t group = 0; group < s->groups; group++)
         for (int p = 0; p < s->nparts; p++) {
-            int64_t rows = s->part[p].rows / s->groups;
-            ml_status st = put_rows(w, s, &s->part[p], group * rows, rows);
+            int64_t rows = ml_min(s->part[p].rows, s->total) / s->groups;
+            ml_status st = put_rows(w, s, &s->part[p], s->first + group * rows, rows);
             if (st != ML_OK) return st;
         }
     return ML_OK;
@@ -180,12 +184,26 @@ done:
 
 /* ---- the file ------------------------------------------------------------------------------ */
 
+/* At most. */
+static int64_t stored_tensors(const ml_model_spec *spec)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
+        ml_model_tensor t;
+        ml_stored_place place;
+        ml_model_tensor_at(spec, i, &t);
+        ml_stored_place_of(spec, &t, ML_FORMAT_HUGGINGFACE, &place);
+        count += place.pieces;
+    }
+    return count;
+}
+
 static ml_status fill(writer *w)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(w->base);
     int64_t tensors = ml_model_tensor_count(spec), room = BLOCK;
-    ML_NEW(w->list, tensors, ML_MEM_OTHER, "exported tensors");
+    ML_NEW(w->list, stored_tensors(spec), ML_MEM_OTHER, "exported tensors");
     for (int64_t i = 0; i < tensors; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);

@@ -85,18 +85,29 @@ static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
 }
 
 /* And marks what it finds as needed. */
-static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
+static ml_status check_stored(hf_source *h, const ml_model_tensor *t, const ml_stored_place *place,
+                              const char *name)
 {
-    ml_stored_place place;
-    find_place(h, t, &place);
-    hf_place at = hf_shards_find(&h->shards, place.name);
-    if (!at.entry)
-        return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->shards.directory, place.name);
+    hf_place at = hf_shards_find(&h->shards, name);
+    if (!at.entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->shards.directory, name);
     h->shards.needed[at.shard][at.entry - ml_safetensors_at(h->shards.file[at.shard], 0)] = true;
     if (!ml_safetensors_is_real(at.entry))
         return ml_fail(ML_INPUT, "%s: %s has type %.20s, expected F32, F16, BF16 or F64",
-                       h->shards.directory, place.name, at.entry->dtype);
-    return check_shape(h, t, &place, at.entry);
+                       h->shards.directory, name, at.entry->dtype);
+    return check_shape(h, t, place, at.entry);
+}
+
+static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
+{
+    ml_status st = ML_OK;
+    ml_stored_place place;
+    char name[sizeof place.name];
+    find_place(h, t, &place);
+    for (int64_t piece = 0; piece < place.pieces && st == ML_OK; piece++) {
+        ml_stored_name_at(&place, piece * place.run, name, sizeof name);
+        st = check_stored(h, t, &place, name);
+    }
+    return st;
 }
 
 static bool ends_with(const char *name, const char *end)
@@ -223,13 +234,17 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
 {
     hf_source *h = self;
     ml_stored_place place;
+    char name[sizeof place.name];
     find_place(h, t, &place);
-    hf_place at = hf_shards_find(&h->shards, place.name);
-    if (is_transposed(t, &place)) return read_transposed(h, at, place.first + first, count, out);
+    if (is_transposed(t, &place))
+        return read_transposed(h, hf_shards_find(&h->shards, place.name), place.first + first,
+                               count, out);
     for (int64_t i = 0, n; i < count; i += n) {
         n = ml_min(count - i, ml_stored_rows_together(&place, first + i));
-        ml_status st = hf_shards_read(&h->shards, at, ml_stored_row(&place, first + i) * t->cols,
-                                      n * t->cols, out + i * t->cols);
+        ml_stored_name_at(&place, first + i, name, sizeof name);
+        ml_status st = hf_shards_read(&h->shards, hf_shards_find(&h->shards, name),
+                                      ml_stored_row(&place, first + i) * t->cols, n * t->cols,
+                                      out + i * t->cols);
         if (st != ML_OK) return st;
     }
     return ML_OK;

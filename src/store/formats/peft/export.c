@@ -204,10 +204,11 @@ static ml_status put_saved(const export *e, ml_safetensors_item *items, int64_t 
         ml_safetensors_item *to = &items[(*count)++];
         ml_stored_place_of(&untied, &t, ML_FORMAT_HUGGINGFACE, &place);
         if (place.layout != ML_LAYOUT_PLAIN || place.total != t.rows)
-            return ml_fail(ML_USAGE,
-                           "%s: Hugging Face's model has it turned or with others in one tensor, "
-                           "so it does not go into a PEFT directory; merge the adapter instead",
-                           t.name);
+            return ml_fail(
+                ML_USAGE,
+                "%s: Hugging Face's model has it turned, in pieces or with others in one tensor, "
+                "so it does not go into a PEFT directory; merge the adapter instead",
+                t.name);
         *to = (ml_safetensors_item){
             .rows = t.rows, .cols = t.cols, .vector = t.vector, .values = from->value};
         snprintf(to->name, sizeof to->name, "base_model.model.%s", place.name);
