@@ -65,6 +65,25 @@ typedef struct ml_gguf_vocabulary {
  * ML_RESOURCE. */
 ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
+/* What became of a file of tokens: ids from `before` on, below `after`, are new; `known` of the
+ * file's tokens had been added before and are as they were. */
+typedef struct ml_tokens_added {
+    int64_t before, after, known;
+} ml_tokens_added;
+
+/* Appends the canonical text of a tokenizer that has the tokens of the file `path`, too: a token a
+ * line, or JSON as tokenizer.json has it under added_tokens, a list of texts or of {content,
+ * special, single_word, lstrip, rstrip, normalized, id}. What is left out, and ids, are as
+ * `tokenizers` has them: normalized where it is not special, a text of the vocabulary keeps its
+ * id, any other token gets the next one behind all that are there.
+ * Shapes: json[length] bytes.
+ * Ownership: `json` is borrowed; `out` is the caller's.
+ * Local.
+ * Errors: ML_INPUT naming file and line or token where a token is empty, no UTF-8, there twice, or
+ * has another id; where the file has none; as ml_tokenizer_create; ML_RESOURCE. */
+ml_status ml_tokenizer_grow(const char *json, int64_t length, const char *path, ml_text *out,
+                            ml_tokens_added *added) ML_NODISCARD;
+
 /* A growing list of token ids. Start from {0}; end with ml_ids_destroy. */
 typedef struct ml_ids {
     int32_t *data;

@@ -13,12 +13,15 @@ ML_BEGIN_DECLS
 
 /* What an import makes of a source. */
 typedef struct ml_import_options {
-    const char *hf_config; /* for a GGUF file, the config.json that it was converted from, whose
-                              description of the model takes the place of the file's (the family of
-                              an architecture that several share, sliding windows); NULL: the
-                              file's own, with a warning of what GGUF cannot say */
-    ml_dtype dtype;        /* fp32 or bf16: of matrices in no blocks; norms and biases are fp32 */
-    bool keep;             /* matrices that the source has in blocks stay in them */
+    const char *hf_config;  /* for a GGUF file, the config.json that it was converted from, whose
+                               description of the model takes the place of the file's (the family of
+                               an architecture that several share, sliding windows); NULL: the
+                               file's own, with a warning of what GGUF cannot say */
+    ml_dtype dtype;         /* fp32 or bf16: of matrices in no blocks; norms and biases are fp32 */
+    const char *add_tokens; /* a file of tokens that the tokenizer learns (ml_tokenizer_grow); the
+                               rows of new ones, of embedding and head, are the mean of the old
+                               tokens'; NULL: none */
+    bool keep;              /* matrices that the source has in blocks stay in them */
     const ml_block_format *quantise; /* what matrices become; NULL: they become `dtype` */
     const ml_block_format *head; /* with `quantise`, what the head (of a tied model the embedding)
                                     becomes; NULL: llama.cpp's choice */
@@ -29,7 +32,8 @@ typedef struct ml_import_options {
  * Shapes: as the family's table says.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_USAGE where hf_config stands beside a directory, or keep where nothing is in blocks;
+ * Errors: ML_USAGE where hf_config stands beside a directory, or keep where nothing is in blocks,
+ * or add_tokens beside a source without a tokenizer that can be read;
  * ML_INPUT naming file, tensor, what was found and what was expected; ML_RESOURCE where `out`
  * cannot be written. */
 ml_status ml_import(const char *source, const ml_import_options *options,

@@ -7,14 +7,14 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
-static const char usage[] =
-    "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
-    "FORMAT [--head-dtype FORMAT]] [--hf-config config.json]  |  mpilora import "
-    "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
-    "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
+static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
+                            "FORMAT [--head-dtype FORMAT]] [--hf-config config.json] [--add-tokens "
+                            "FILE]  |  mpilora import "
+                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
+                            "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
 
 typedef struct request {
-    const char *init, *config, *dtype, *tokenizer, *hf_config, *quantise, *head;
+    const char *init, *config, *dtype, *tokenizer, *hf_config, *quantise, *head, *add_tokens;
     int64_t seed;
 } request;
 
@@ -22,6 +22,11 @@ static const option options[] = {
     {"--hf-config", OPTION_TEXT, offsetof(request, hf_config), "config.json",
      "of a .gguf file: the configuration that it was converted from, which says what GGUF cannot "
      "(the family of an architecture that several share, sliding windows) and must agree with it",
+     NULL},
+    {"--add-tokens", OPTION_TEXT, offsetof(request, add_tokens), "FILE",
+     "tokens that the tokenizer learns: one a line, or JSON as tokenizer.json has it under "
+     "added_tokens; the vocabulary grows where it has no room, and rows of new tokens begin as the "
+     "mean of the old ones",
      NULL},
     {"--init", OPTION_TEXT, offsetof(request, init), "random",
      "make a base with random weights of any shape", NULL},
@@ -149,6 +154,7 @@ static ml_status run(int argc, char **argv)
     ML_TRY(read_dtype(q.dtype, &o));
     ML_TRY(read_formats(&q, &o));
     o.hf_config = q.hf_config;
+    o.add_tokens = q.add_tokens;
     if (q.init && words[1])
         return ml_fail(ML_USAGE,
                        "--init makes a base from nothing: \"%s\" is one word too many; usage: %s",
@@ -157,6 +163,11 @@ static ml_status run(int argc, char **argv)
         return ml_fail(ML_USAGE, "--dtype keep is for a file that has blocks, not for --init");
     if (q.init && q.hf_config)
         return ml_fail(ML_USAGE, "--hf-config belongs to a GGUF file, not to --init; usage: %s",
+                       usage);
+    if (q.init && q.add_tokens)
+        return ml_fail(ML_USAGE,
+                       "--add-tokens is for a model that has a vocabulary, not for "
+                       "--init; usage: %s",
                        usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];

@@ -93,8 +93,10 @@ typedef struct kept {
 } kept;
 
 /* formats[ml_model_formats]: what each matrix can be kept in. */
-static void find_formats(const import_source *source, ml_dtype dtype, ml_dtype *formats, kept *k)
+static void find_formats(const import_source *source, const ml_import_options *options,
+                         ml_dtype *formats, kept *k)
 {
+    ml_dtype dtype = options->dtype;
     const ml_model_spec *spec = &source->spec;
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor t;
@@ -102,7 +104,9 @@ static void find_formats(const import_source *source, ml_dtype dtype, ml_dtype *
         if (t.norm_or_bias) continue;
         const ml_block_format *f =
             source->format_of ? source->format_of(source->self, &t) : ml_block_format_of(dtype);
-        bool in_blocks = f->weights > 1, keeps = in_blocks && ml_dtype_is_block(f->dtype);
+        /* a new token's row is no block of the file */
+        bool grows = options->add_tokens && import_is_by_token(&t);
+        bool in_blocks = f->weights > 1, keeps = in_blocks && !grows && ml_dtype_is_block(f->dtype);
         if (keeps) formats[ml_model_format_place(spec, &t)] = f->dtype;
         if (in_blocks && !keeps) k->other = f->name;
         k->matrices += keeps;
@@ -134,7 +138,7 @@ static ml_status import_source_to(const import_source *source, const ml_import_o
     if (options->quantise)
         ml_import_formats(&spec, options, formats);
     else
-        find_formats(source, options->dtype, formats, &k);
+        find_formats(source, options, formats, &k);
     if (options->keep && k.matrices == 0) {
         st = ml_fail(ML_USAGE,
                      "--dtype keep: %s has no matrix in blocks that can be kept; choose bf16 or "
@@ -153,7 +157,7 @@ done:
 ml_status ml_import(const char *path, const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
-    import_source source = {0};
+    import_source source = {0}, grown = {0};
     struct stat about;
     if (stat(path, &about))
         return ml_fail(ML_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
@@ -167,8 +171,14 @@ ml_status ml_import(const char *path, const ml_import_options *options, const ch
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
     st = import_read_tokenizer(st, &source.tokenizer);
-    if (st == ML_OK) st = import_source_to(&source, options, path, out);
+    if (st == ML_OK && options->add_tokens)
+        st = import_add_tokens(&grown, &source, options->add_tokens);
+    if (st == ML_OK)
+        st = import_source_to(options->add_tokens ? &grown : &source, options, path, out);
 done:
+    if (grown.close) grown.close(grown.self);
+    ml_text_destroy(&grown.tokenizer);
+    ml_base_files_destroy(&grown.files);
     if (source.close) source.close(source.self);
     ml_text_destroy(&source.tokenizer);
     ml_base_files_destroy(&source.files);

@@ -38,4 +38,11 @@ ml_status import_read_tokenizer(ml_status st, ml_text *json) ML_NODISCARD;
 /* ML_INPUT where the tokenizer has more tokens than the model's vocabulary. */
 ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec) ML_NODISCARD;
 
+/* import_tokens.c: the source of a model whose vocabulary has the tokens of the file, too. `from`
+ * gives its tokenizer and files away and must outlive *out, which the caller closes first.
+ * ML_USAGE where it has no tokenizer; ML_INPUT of the file. */
+ml_status import_add_tokens(import_source *out, import_source *from, const char *path) ML_NODISCARD;
+/* Whether a tensor has a row for each token. */
+bool import_is_by_token(const ml_model_tensor *tensor);
+
 #endif
