@@ -200,6 +200,93 @@ ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out) ML_N
  * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out) ML_NODISCARD;
 
+/* ---- predictions against labels ------------------------------------------------------------ */
+
+/* Of n rows; F1 of a class = 2·both / (true + predicted), what is divided by nothing 0, as
+ * scikit-learn's functions give them. */
+typedef struct ml_class_scores {
+    double accuracy; /* the part of rows that are right; for bits, right in every bit */
+    double f1;       /* of the positive class */
+    double f1_micro; /* of the counts of all classes together, `none` left out */
+    double f1_macro; /* the mean over classes that are true or predicted somewhere; over all bits */
+    double matthews; /* Gorodkin 2004; −1 to 1 */
+} ml_class_scores;
+
+/* Figures of predicted classes. `none`: the class that f1_micro leaves out (the O of token labels),
+ * −1: none; `positive`: the one that f1 is of, −1: f1 is 0.
+ * Shapes: truth[n], predicted[n], 0 … classes − 1.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT without a row, or for a class out of range; ML_RESOURCE. */
+ml_status ml_score_classes(const int32_t *truth, const int32_t *predicted, int64_t n,
+                           int64_t classes, int64_t none, int64_t positive,
+                           ml_class_scores *out) ML_NODISCARD;
+
+/* Figures of predicted bits, several to a row (f1 and matthews are 0).
+ * Shapes: truth[n, bits], predicted[n, bits], 0 or 1.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT without a row or bit; ML_RESOURCE. */
+ml_status ml_score_bits(const uint8_t *truth, const uint8_t *predicted, int64_t n, int64_t bits,
+                        ml_class_scores *out) ML_NODISCARD;
+
+/* Pearson's correlation Σ(x − x̄)(y − ȳ) / √(Σ(x − x̄)² Σ(y − ȳ)²), and Spearman's: Pearson's of the
+ * ranks, equal values having the mean of theirs. NaN where x or y is constant, as scipy.stats has
+ * it.
+ * Shapes: x[n], y[n], finite; −1 to 1.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT for fewer than two rows; ML_RESOURCE. */
+ml_status ml_score_pearson(const double *x, const double *y, int64_t n, double *out) ML_NODISCARD;
+ml_status ml_score_spearman(const double *x, const double *y, int64_t n, double *out) ML_NODISCARD;
+
+typedef enum ml_prediction_kind {
+    ML_PREDICT_CLASS,  /* a class by its number or its name */
+    ML_PREDICT_NUMBER, /* a number */
+    ML_PREDICT_BITS,   /* a list of 0 and 1, equally long everywhere */
+    ML_PREDICT_TOKENS  /* a list of classes; a label −100 is left out */
+} ml_prediction_kind;
+
+/* What a file of predictions holds: rows of `width` (1, but for bits), tokens as a row each. */
+typedef struct ml_predictions ml_predictions;
+
+/* Reads a jsonl file, a line a row: {"prediction": …, "label": …}, both of the kind's form; other
+ * keys are passed over, empty lines skipped. A class 1 and one named "1" are the same.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_predictions_destroy.
+ * Local.
+ * Errors: ML_INPUT naming file and line; ML_RESOURCE. */
+ml_status ml_predictions_read(ml_predictions **out, const char *path,
+                              ml_prediction_kind kind) ML_NODISCARD;
+
+/* Ends what ml_predictions_read made; NULL is fine.
+ * Shapes: none.
+ * Ownership: takes `set`.
+ * Local.
+ * Errors: none. */
+void ml_predictions_destroy(ml_predictions *set);
+
+/* Rows; how many classes occur; the number that a class's name has among them, −1: it does not
+ * occur.
+ * Shapes: counts.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: none. */
+int64_t ml_predictions_rows(const ml_predictions *set);
+int64_t ml_predictions_classes(const ml_predictions *set);
+int64_t ml_predictions_class(const ml_predictions *set, const char *name);
+
+/* The figures of classes and tokens, of bits, or of numbers, as the functions above have them.
+ * `none`, `positive`: names of classes, or NULL.
+ * Shapes: −1 to 1.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: as the functions above; ML_INTERNAL for another kind. */
+ml_status ml_predictions_score(const ml_predictions *set, const char *none, const char *positive,
+                               ml_class_scores *out) ML_NODISCARD;
+ml_status ml_predictions_correlate(const ml_predictions *set, double *pearson,
+                                   double *spearman) ML_NODISCARD;
+
 ML_END_DECLS
 
 #endif

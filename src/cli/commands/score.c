@@ -5,12 +5,14 @@
 #include <jansson.h>
 
 #include "cli/cli.h"
+#include "cli/commands/score_task.h"
 #include "cli/support/options.h"
 #include "io/durable.h"
 
 static const char usage[] =
     "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
-    "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json]";
+    "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json] | --task TASK "
+    "PREDICTIONS.jsonl";
 
 typedef struct figures {
     json_t *object;
@@ -168,6 +170,7 @@ static ml_status score(const ml_score_set *set, unsigned chosen, bool json,
 
 typedef struct given {
     const char *outputs, *references, *metrics, *function_words;
+    const char *task, *mismatched, *positive;
     bool json;
 } given;
 
@@ -183,6 +186,15 @@ static const option options[] = {
     {"--function-words", OPTION_TEXT, offsetof(given, function_words), "FILE",
      "METEOR's list, a word a line (function.words of its release): they weigh a third of the "
      "others. Without it all words weigh the same, as with -p \"0.85 0.2 0.6 0.5\"",
+     NULL},
+    {"--task", OPTION_TEXT, offsetof(given, task), "TASK",
+     "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, classify, regress, multilabel or tokens: "
+     "the file has predictions, {\"prediction\": …, \"label\": …} a line",
+     NULL},
+    {"--mismatched", OPTION_TEXT, offsetof(given, mismatched), "FILE",
+     "with --task mnli: the predictions of its mismatched set", NULL},
+    {"--positive", OPTION_TEXT, offsetof(given, positive), "NAME",
+     "with --task mrpc, qqp, classify: the class that f1 is of; else 1, equivalent, duplicate",
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL, "one JSON object on standard output",
      NULL},
@@ -200,6 +212,12 @@ static ml_status run(int argc, char **argv)
     if (path ? g.outputs || g.references : !g.outputs || !g.references)
         return ml_fail(ML_USAGE,
                        "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
+    if (g.task) {
+        if (!path) return ml_fail(ML_USAGE, "score: --task needs PREDICTIONS.jsonl");
+        return score_task(&(score_task_given){g.task, path, g.mismatched, g.positive, g.json});
+    }
+    if (g.mismatched || g.positive)
+        return ml_fail(ML_USAGE, "score: --mismatched and --positive go with --task");
     ML_TRY(choose(g.metrics, &chosen));
     ML_TRY(path ? ml_score_set_read_jsonl(&set, path)
                 : ml_score_set_read_files(&set, g.outputs, g.references));
@@ -214,17 +232,24 @@ done:
 
 const ml_command ml_command_score = {
     .name = "score",
-    .summary = "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts",
+    .summary = "BLEU, NIST, METEOR, ROUGE, CIDEr and exact match of generated texts; accuracy, F1, "
+               "correlations of predictions",
     .usage = usage,
-    .about = "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", "
-             "...]}; or --outputs and --references name files of texts.",
+    .about =
+        "OUTPUTS.jsonl has a line an output: {\"output\": \"...\", \"references\": [\"...\", "
+        "...]}; or --outputs and --references name files of texts. With --task a line is "
+        "{\"prediction\": P, \"label\": L}: classes by number or name, numbers, lists of 0 and "
+        "1, or lists of classes, where the label -100 is left out.",
     .options = options,
-    .notes = "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length "
-             "penalty. meteor: METEOR 1.5 with exact and stem matches, of the set and the mean of "
-             "its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the "
-             "MS COCO caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: "
-             "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h "
-             "has every formula, tokenisation and smoothing.",
+    .notes =
+        "bleu: sacrebleu's, lower case. nist: the E2E challenge's, with the original length "
+        "penalty. meteor: METEOR 1.5 with exact and stem matches, of the set and the mean of "
+        "its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the "
+        "MS COCO caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: "
+        "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h "
+        "has every formula, tokenisation and smoothing. Tasks: accuracy, f1, f1_micro, f1_macro, "
+        "matthews as scikit-learn, pearson, spearman as scipy have them; f1_micro of tokens "
+        "leaves the class O out.",
     .run = run,
     .parallel = false,
 };
