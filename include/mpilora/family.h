@@ -26,7 +26,8 @@ ML_BEGIN_DECLS
  * one linear layer and stand next to each other. The order is that of a pass. */
 typedef enum ml_role {
     ML_ROLE_EMBED = 1,
-    ML_ROLE_POSITION, /* of learned positions */
+    ML_ROLE_PROJECT_IN, /* from the embedding's width to the model's */
+    ML_ROLE_POSITION,   /* of learned positions */
     ML_ROLE_EMBED_NORM,
     ML_ROLE_NORM1, /* from here: a tensor of every layer */
     ML_ROLE_QKV,
@@ -38,7 +39,8 @@ typedef enum ml_role {
     ML_ROLE_UP, /* what the activation acts on: fc, or gate and up */
     ML_ROLE_DOWN,
     ML_ROLE_NORM2_BEHIND,
-    ML_ROLE_FINAL_NORM, /* from here: once in a model */
+    ML_ROLE_FINAL_NORM,  /* from here: once in a model */
+    ML_ROLE_PROJECT_OUT, /* from the model's width to the head's */
     ML_ROLE_HEAD
 } ml_role;
 
@@ -53,6 +55,7 @@ typedef enum ml_extent {
     ML_EXTENT_MLP,
     ML_EXTENT_GATE_UP, /* gate and up, of a fused target alone */
     ML_EXTENT_VOCAB,
+    ML_EXTENT_EMBED,  /* columns of embedding and head: the width, but where they are projected */
     ML_EXTENT_CONTEXT /* rows of learned positions */
 } ml_extent;
 
@@ -71,6 +74,7 @@ typedef enum ml_presence {
     ML_PRESENT_QK_NORM,
     ML_PRESENT_UNTIED,     /* where the head is not the embedding */
     ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
+    ML_PRESENT_PROJECTED,  /* where the embedding has a width of its own */
     ML_PRESENT_FUSED       /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 

@@ -2,9 +2,9 @@
  *
  * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from
  * 0; all matrices out × in):
- *   embed.weight [V, d]    position.weight [context + offset, d] (learned positions)
- *     embed_norm.weight, .bias [d]    norm.weight, norm.bias [d]    head.weight [V, d] (untied)
- *     head.bias [V]
+ *   embed.weight [V, d], or [V, e] with project_in.weight [d, e], project_out.weight [e, d]
+ * position.weight [context + offset, d] (learned positions) embed_norm.weight, .bias [d]
+ * norm.weight, norm.bias [d]    head.weight [V, d] (untied) head.bias [V]
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
  *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
  *     layers.N.norm2.weight/.bias   layers.N.norm2_behind.weight
@@ -80,6 +80,8 @@ static inline void ml_layer_set_add(ml_layer_set *set, int64_t layer)
 typedef struct ml_model_spec {
     const ml_family *family; /* borrowed: a constant of the library */
     int64_t layers, width, mlp_width, heads, kv_heads, head_dim, vocab, context;
+    int64_t embed_width; /* of embedding and head, which then are projected to the width and from
+                            it; 0: they have the width */
     ml_norm_kind norm;
     double norm_eps;
     bool norm_plus_one; /* the weights of norms are 1 + w */
@@ -146,6 +148,13 @@ int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
 double ml_model_attention_scale(const ml_model_spec *spec);
 double ml_model_embed_multiplier(const ml_model_spec *spec);
 
+/* Columns of the embedding and of the head.
+ * Shapes: elements.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_embed_width(const ml_model_spec *spec);
+
 /* Elements of a head that rotary positions turn.
  * Shapes: elements.
  * Ownership: borrows `spec`.
@@ -162,7 +171,8 @@ int64_t ml_model_rope_width(const ml_model_spec *spec);
 bool ml_model_is_beyond(const ml_model_spec *spec, int64_t length);
 
 /* Sizes that are 0 from those that are given, as in every family: kv_heads = heads, head_dim =
- * width / heads, mlp_width = the family's factor times width. What cannot be known stays 0.
+ * width / heads, mlp_width = the family's factor times width; an embed_width that is the width is
+ * none. What cannot be known stays 0.
  * Shapes: none.
  * Ownership: borrows `spec`.
  * Local.

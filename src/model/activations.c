@@ -174,8 +174,10 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
         if (backward) a->qk_average = take_floats(c, 2 * T);
     }
     int64_t rows = ml_max(a->chunk, a->head_chunk);
-    a->n = take_floats(c, rows * d);
-    a->y = take_floats(c, rows * d);
+    int64_t widest = ml_max(d, m->spec.embed_width);
+    a->n = take_floats(c, rows * widest);
+    a->y = take_floats(c, rows * widest);
+    if (m->spec.embed_width > 0) a->projected = take_floats(c, rows * d);
     if (backward && m->dtype == ML_BF16) a->wide_x = take_floats(c, a->chunk * d);
     a->mean = take_floats(c, rows);
     a->rstd = take_floats(c, rows);

@@ -91,6 +91,12 @@ static void point_slot(ml_model *m, int64_t i)
         m->embed.weight_gradient = slot->gradient;
         if (m->spec.tied_head) point_linear(m, &m->head, i);
         return;
+    case ML_ROLE_PROJECT_IN:
+        point_linear(m, &m->project_in, i);
+        return;
+    case ML_ROLE_PROJECT_OUT:
+        point_linear(m, &m->project_out, i);
+        return;
     case ML_ROLE_POSITION:
         return; /* read from its slot */
     case ML_ROLE_HEAD:
@@ -171,7 +177,11 @@ int64_t ml_model_shapes(const ml_model *m, ml_weight shapes[ML_MODEL_SHAPES])
     const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
     int64_t n = 0;
     for (; n < 4; n++) shapes[n] = (ml_weight){NULL, m->dtype, linear[n]->out, linear[n]->in};
-    shapes[n++] = (ml_weight){NULL, m->dtype, m->vocab_count, m->spec.width};
+    shapes[n++] = (ml_weight){NULL, m->dtype, m->vocab_count, ml_model_embed_width(&m->spec)};
+    if (m->spec.embed_width > 0) {
+        shapes[n++] = (ml_weight){NULL, m->dtype, m->project_in.out, m->project_in.in};
+        shapes[n++] = (ml_weight){NULL, m->dtype, m->project_out.out, m->project_out.in};
+    }
     return n;
 }
 

@@ -82,6 +82,8 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
         return 2 * s->mlp_width;
     case ML_EXTENT_VOCAB:
         return s->vocab;
+    case ML_EXTENT_EMBED:
+        return ml_model_embed_width(s);
     case ML_EXTENT_CONTEXT:
         return s->context + s->position_offset;
     }
@@ -113,6 +115,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return !s->tied_head;
     case ML_PRESENT_FINAL_NORM:
         return !s->no_final_norm;
+    case ML_PRESENT_PROJECTED:
+        return s->embed_width > 0;
     case ML_PRESENT_FUSED:
         return false;
     }

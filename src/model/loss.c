@@ -26,9 +26,13 @@ void head_input(const ml_model *m, int64_t C, const float *x)
 {
     const activations *a = &m->act;
     float factor = (float)m->spec.logit_multiplier;
-    if (norm_forward(m, &m->final_norm, C, x, a->n, a->mean, a->rstd) == x)
+    const float *n =
+        norm_forward(m, &m->final_norm, C, x, a->projected ? a->projected : a->n, a->mean, a->rstd);
+    if (a->projected)
+        ml_linear_product(&m->project_out, m->kernels, C, n, a->n);
+    else if (n == x)
         memcpy(a->n, x, (size_t)(C * m->spec.width) * sizeof *x);
-    if (factor > 0.0F) m->kernels->scale(C * m->spec.width, factor, a->n, a->n);
+    if (factor > 0.0F) m->kernels->scale(C * m->head.in, factor, a->n, a->n);
 }
 
 /* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
@@ -51,6 +55,18 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
     return loss;
 }
 
+/* The gradient of the head's input (a->y) → of what was projected to it: a->y itself where nothing
+ * was. */
+static const float *project_backward(const ml_model *m, const ml_pass *pass, const float *x)
+{
+    const activations *a = &m->act;
+    const ml_pass whole = whole_pass(pass);
+    if (!a->projected) return a->y;
+    const float *n = norm_forward(m, &m->final_norm, pass->tokens, x, a->n, a->mean, a->rstd);
+    ml_linear_backward(&m->project_out, &whole, n, a->y, a->projected);
+    return a->projected;
+}
+
 /* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
  * where these train. */
 static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets,
@@ -64,10 +80,11 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
     if (a->slope) k->multiply(C * V, a->slope, a->logits);
     ml_linear_backward(&m->head, pass, a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
-        k->scale(C * d, (float)m->spec.logit_multiplier, a->y, a->y);
+        k->scale(C * m->head.in, (float)m->spec.logit_multiplier, a->y, a->y);
+    const float *dn = project_backward(m, pass, x);
     if (m->final_norm.weight)
-        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, a->y, a->n, false);
-    memcpy(x, m->final_norm.weight ? a->n : a->y, (size_t)(C * d) * sizeof *x);
+        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
+    memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
 }
 
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)

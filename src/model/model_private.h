@@ -47,7 +47,8 @@ typedef struct activations {
     float *logits, *row_max,
         *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In attention's place */
     float *slope;             /* [R, vocab_count] of the logits' cap; NULL: none, or no backward */
-    float *n, *y, *wide_x;    /* [max(C, R), d] ×2, [C, d] */
+    float *n, *y, *wide_x;    /* [max(C, R), max(d, e)] ×2, [C, d] */
+    float *projected;         /* [max(C, R), d] of a head that is projected to; NULL: it is not */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
@@ -79,6 +80,8 @@ struct ml_model {
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
     ml_norm embed_norm, final_norm;
+    ml_linear project_in,
+        project_out;       /* whole on every rank; without weights where there are none */
     ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
     int64_t nslots, capacity;
     ml_model_slot *slots;
@@ -203,6 +206,9 @@ void place_tokens(ml_model *m,
 
 void place_rope(ml_model *m, int64_t t, int64_t length);
 
+/* structure.c: a pass through a layer that every rank has whole, which sums nothing. */
+ml_pass whole_pass(const ml_pass *pass);
+
 /* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
@@ -226,7 +232,8 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
     return c->data + (layer * c->rows + row) * c->width;
 }
 
-/* loss.c: the norm of these rows, multiplied as logits are, in a->n: what the head starts from */
+/* loss.c: the norm of these rows, projected and multiplied as logits are, in a->n: what the head
+ * starts from */
 void head_input(const ml_model *m, int64_t C, const float *x);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 

@@ -36,7 +36,7 @@ static void add_blocks(const ml_model_slot *slot, int64_t first, int64_t count, 
 }
 
 /* Of tokens and positions, both cut by rows over tp: each rank adds the rows that it holds, one sum
- * makes the whole.
+ * makes the whole; tokens that are projected have a sum of their own before it.
  *
  * Row `index` of a slot held by this rank, multiplied by `factor`, onto x; nothing where another
  * rank holds it. */
@@ -45,7 +45,7 @@ static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_
 {
     if (index < first || index >= first + count) return;
     const ml_model_slot *slot = &m->slots[slot_index];
-    int64_t d = m->spec.width, at = (index - first) * d;
+    int64_t d = slot->cols, at = (index - first) * d;
     if (ml_dtype_is_block(slot->dtype)) {
         add_blocks(slot, at, d, factor, x);
     } else if (slot->dtype == ML_BF16) {
@@ -57,14 +57,26 @@ static void add_row(const ml_model *m, int64_t slot_index, int64_t first, int64_
     }
 }
 
+/* This rank's part of the embeddings of `count` tokens, [count, e]. */
+static void look_up(const ml_model *m, int64_t count, const int32_t *token, float *out)
+{
+    int64_t e = m->embed.out;
+    float factor = (float)ml_model_embed_multiplier(&m->spec);
+    memset(out, 0, (size_t)(count * e) * sizeof *out);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, token[i], factor, out + i * e);
+}
+
+static void sum_over_tp(const ml_model *m, float *x, int64_t count)
+{
+    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, count);
+}
+
 void ml_model_embed(const ml_model *m, int64_t count, const int32_t *token, float *out)
 {
-    int64_t d = m->spec.width;
-    float factor = (float)ml_model_embed_multiplier(&m->spec);
-    memset(out, 0, (size_t)(count * d) * sizeof *out);
-    for (int64_t i = 0; i < count; i++)
-        add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, token[i], factor, out + i * d);
-    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, out, count * d);
+    look_up(m, count, token, out);
+    sum_over_tp(m, out, count * m->embed.out);
 }
 
 static ml_pass look_up_pass(const ml_model *m, const ml_batch *batch, const chunk *c)
@@ -74,25 +86,49 @@ static ml_pass look_up_pass(const ml_model *m, const ml_batch *batch, const chun
     return pass;
 }
 
+/* Of a chunk, its adapter's part with it, in `out` [count, e]: this rank's part. */
+static void look_up_chunk(const ml_model *m, const ml_batch *batch, const chunk *c, float *out)
+{
+    const ml_linear_hook *hook = &m->embed.hook;
+    const ml_pass pass = look_up_pass(m, batch, c);
+    look_up(m, c->count, pass.token, out);
+    if (hook->forward) hook->forward(hook->self, &pass, NULL, out);
+}
+
+static void add_positions(const ml_model *m, int64_t T)
+{
+    int64_t d = m->spec.width;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++)
+        add_row(m, m->position_slot, m->position_first, m->position_count,
+                m->act.position[t] + m->spec.position_offset, 1.0F, m->act.x + t * d);
+}
+
+/* x += what the tokens' embeddings, in a->n, are projected to. */
+static void add_projected(const ml_model *m, const ml_batch *batch)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width;
+    for (chunk c = {.rows = batch->tokens}; next_chunk(m, &c);) {
+        look_up_chunk(m, batch, &c, a->n);
+        sum_over_tp(m, a->n, c.count * m->embed.out);
+        ml_linear_product(&m->project_in, m->kernels, c.count, a->n, a->y);
+        m->kernels->add(c.count * d, a->y, a->x + c.first * d);
+    }
+}
+
 void embed_forward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width, T = batch->tokens;
-    float factor = (float)ml_model_embed_multiplier(&m->spec);
-#pragma omp parallel for schedule(static)
-    for (int64_t t = 0; t < T; t++) {
-        float *x = m->act.x + t * d;
-        memset(x, 0, (size_t)d * sizeof *x);
-        add_row(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], factor, x);
-        if (m->position_slot >= 0)
-            add_row(m, m->position_slot, m->position_first, m->position_count,
-                    m->act.position[t] + m->spec.position_offset, 1.0F, x);
-    }
-    const ml_linear_hook *hook = &m->embed.hook;
-    for (chunk c = {.rows = T}; hook->forward && next_chunk(m, &c);) {
-        const ml_pass pass = look_up_pass(m, batch, &c);
-        hook->forward(hook->self, &pass, NULL, m->act.x + c.first * d);
-    }
-    if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, m->act.x, T * d);
+    bool projected = m->spec.embed_width > 0;
+    if (projected)
+        memset(m->act.x, 0, (size_t)(T * d) * sizeof *m->act.x);
+    else
+        for (chunk c = {.rows = T}; next_chunk(m, &c);)
+            look_up_chunk(m, batch, &c, m->act.x + c.first * d);
+    if (m->position_slot >= 0) add_positions(m, T);
+    sum_over_tp(m, m->act.x, T * d);
+    if (projected) add_projected(m, batch);
 }
 
 /* x ← norm(x), chunk by chunk; with `backward` x as it was is kept. */
@@ -112,35 +148,48 @@ void embed_norm_forward(ml_model *m, int64_t T, bool backward)
 static void add_gradient(const ml_model *m, int64_t slot_index, int64_t first, int64_t count,
                          int64_t index, float factor, const float *dx)
 {
+    const ml_model_slot *slot = &m->slots[slot_index];
     if (index < first || index >= first + count) return;
-    float *row = m->slots[slot_index].gradient + (index - first) * m->spec.width;
-    for (int64_t j = 0; j < m->spec.width; j++) row[j] += factor * dx[j];
+    float *row = slot->gradient + (index - first) * slot->cols;
+    for (int64_t j = 0; j < slot->cols; j++) row[j] += factor * dx[j];
 }
 
-static void look_up_backward(const ml_model *m, const ml_batch *batch)
+/* Of a chunk's embeddings, from that of the residual stream: where they are projected in a->y. */
+static const float *look_up_gradient(const ml_model *m, const ml_batch *batch, const chunk *c)
+{
+    const activations *a = &m->act;
+    const float *dx = a->x + c->first * m->spec.width;
+    if (m->spec.embed_width == 0) return dx;
+    const ml_pass pass = look_up_pass(m, batch, c), whole = whole_pass(&pass);
+    if (ml_linear_needs_input(&m->project_in)) {
+        look_up_chunk(m, batch, c, a->n);
+        sum_over_tp(m, a->n, c->count * m->embed.out);
+    }
+    ml_linear_backward(&m->project_in, &whole, a->n, dx, a->y);
+    return a->y;
+}
+
+static void look_up_backward(const ml_model *m, const ml_batch *batch, const chunk *c)
 {
     const ml_linear_hook *hook = &m->embed.hook;
-    for (chunk c = {.rows = batch->tokens}; hook->backward && next_chunk(m, &c);) {
-        const ml_pass pass = look_up_pass(m, batch, &c);
-        hook->backward(hook->self, &pass, NULL, m->act.x + c.first * m->spec.width, NULL);
-    }
+    const ml_pass pass = look_up_pass(m, batch, c);
+    float factor = (float)ml_model_embed_multiplier(&m->spec);
+    const float *dy = look_up_gradient(m, batch, c);
+    if (hook->backward) hook->backward(hook->self, &pass, NULL, dy, NULL);
+    for (int64_t i = 0; m->slots[m->embed_slot].gradient && i < c->count; i++)
+        add_gradient(m, m->embed_slot, m->vocab_first, m->vocab_count, pass.token[i], factor,
+                     dy + i * m->embed.out);
 }
 
 /* In the order of the tokens, by one thread: the same bits every time. */
 static void embed_backward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width;
-    float factor = (float)ml_model_embed_multiplier(&m->spec);
-    look_up_backward(m, batch);
-    for (int64_t t = 0; t < batch->tokens; t++) {
-        const float *dx = m->act.x + t * d;
-        if (m->slots[m->embed_slot].gradient)
-            add_gradient(m, m->embed_slot, m->vocab_first, m->vocab_count, batch->token[t], factor,
-                         dx);
-        if (m->position_slot >= 0 && m->slots[m->position_slot].gradient)
-            add_gradient(m, m->position_slot, m->position_first, m->position_count,
-                         m->act.position[t] + m->spec.position_offset, 1.0F, dx);
-    }
+    for (chunk c = {.rows = batch->tokens}; next_chunk(m, &c);) look_up_backward(m, batch, &c);
+    for (int64_t t = 0;
+         m->position_slot >= 0 && m->slots[m->position_slot].gradient && t < batch->tokens; t++)
+        add_gradient(m, m->position_slot, m->position_first, m->position_count,
+                     m->act.position[t] + m->spec.position_offset, 1.0F, m->act.x + t * d);
 }
 
 /* a->x: the gradient of what came out → of what went in. The statistics are found again. */
@@ -197,7 +246,8 @@ static bool norm_trains(const ml_norm *norm)
  * has. */
 static int64_t lowest_trained(const ml_model *m)
 {
-    if (m->virtual_hook.backward || ml_linear_trains(&m->embed) || norm_trains(&m->embed_norm) ||
+    if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
+        ml_linear_trains(&m->project_in) || norm_trains(&m->embed_norm) ||
         (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {

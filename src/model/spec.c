@@ -26,6 +26,9 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
         ml_status st = check_size(bad, sizes[i].field, sizes[i].value);
         if (st != ML_OK) return st;
     }
+    if (s->embed_width < 0 || s->embed_width > LARGEST)
+        return ml_fail(bad, "model: embed_width is %" PRId64 ", expected 0 (the width) to %d",
+                       s->embed_width, (int)LARGEST);
     if (s->layers > 10000)
         return ml_fail(bad, "model: layers is %" PRId64 ", expected at most 10000", s->layers);
     if (s->head_dim > 1024)
@@ -112,6 +115,13 @@ static bool must_have_bias(const ml_family *f, ml_role role)
     return false;
 }
 
+static bool must_have(const ml_family *family, ml_role role)
+{
+    for (const ml_family_tensor *row = family->tensors; row->module; row++)
+        if (row->role == role) return row->present == ML_PRESENT_ALWAYS;
+    return false;
+}
+
 static bool has_role(const ml_family *family, ml_role role)
 {
     for (const ml_family_tensor *row = family->tensors; row->module; row++)
@@ -144,6 +154,11 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        f->title, s->width, s->heads, s->head_dim);
     if (own->qk_norm && !s->qk_norm)
         return ml_fail(bad, "model: queries and keys of the %s family have norms", f->title);
+    if (s->embed_width > 0 && !has_role(f, ML_ROLE_PROJECT_IN))
+        return ml_fail(bad, "model: the embedding of the %s family has the model's width",
+                       f->title);
+    if (s->no_final_norm && must_have(f, ML_ROLE_FINAL_NORM))
+        return ml_fail(bad, "model: the %s family has a norm behind its last layer", f->title);
     if (s->qk_norm && !has_role(f, ML_ROLE_Q_NORM))
         return ml_fail(bad, "model: queries and keys of the %s family have no norms", f->title);
     if ((!s->qkv_bias && must_have_bias(f, ML_ROLE_QKV)) ||
@@ -198,6 +213,7 @@ void ml_model_spec_complete(ml_model_spec *s)
 {
     if (s->kv_heads == 0) s->kv_heads = s->heads;
     if (s->head_dim == 0 && s->heads > 0) s->head_dim = s->width / s->heads;
+    if (s->embed_width == s->width) s->embed_width = 0;
     if (s->mlp_width == 0 && s->width < LARGEST) s->mlp_width = s->family->mlp_factor * s->width;
 }
 
@@ -210,6 +226,11 @@ double ml_model_embed_multiplier(const ml_model_spec *s)
 {
     double own = s->embed_multiplier > 0.0 ? s->embed_multiplier : 1.0;
     return s->embed_root ? own * sqrt((double)s->width) : own;
+}
+
+int64_t ml_model_embed_width(const ml_model_spec *s)
+{
+    return s->embed_width > 0 ? s->embed_width : s->width;
 }
 
 int64_t ml_model_rope_width(const ml_model_spec *s)

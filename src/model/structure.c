@@ -56,12 +56,25 @@ static void describe_ends(ml_model *m)
     const ml_model_spec *s = &m->spec;
     const char *const embed[] = {ml_family_end(s->family, ML_ROLE_EMBED)->module},
                       *const head[] = {ml_family_end(s->family, ML_ROLE_HEAD)->module};
-    ml_linear_describe(&m->embed, ML_LINEAR_ROW, 1, embed, &s->width, s->vocab, &s->vocab, m->tp,
+    int64_t width = ml_model_embed_width(s), one = 1;
+    ml_linear_describe(&m->embed, ML_LINEAR_ROW, 1, embed, &width, s->vocab, &s->vocab, m->tp,
                        m->tp_rank);
-    ml_linear_describe(&m->head, ML_LINEAR_COLUMN, 1, head, &s->vocab, s->width, &s->vocab, m->tp,
+    ml_linear_describe(&m->head, ML_LINEAR_COLUMN, 1, head, &s->vocab, width, &s->vocab, m->tp,
                        m->tp_rank);
+    if (s->embed_width > 0) {
+        static const char *const in[] = {"project_in"}, *const out[] = {"project_out"};
+        ml_linear_describe(&m->project_in, ML_LINEAR_ROW, 1, in, &s->width, width, &one, 1, 0);
+        ml_linear_describe(&m->project_out, ML_LINEAR_ROW, 1, out, &width, s->width, &one, 1, 0);
+    }
     m->embed.lookup = true;
     m->embed.multiplier = (float)ml_model_embed_multiplier(s);
+}
+
+ml_pass whole_pass(const ml_pass *pass)
+{
+    ml_pass whole = *pass;
+    whole.grid = NULL;
+    return whole;
 }
 
 /* ---- slots --------------------------------------------------------------------------------- */

@@ -77,6 +77,11 @@ ml_status prefix_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
     bool embeddings =
         options->method == ML_METHOD_PREFIX_EMBED || options->method == ML_METHOD_LORA_PREFIX_EMBED;
     char name[96];
+    if (spec->embed_width > 0)
+        return ml_fail(ML_USAGE,
+                       "method.name: virtual tokens have the model's width, %" PRId64
+                       ", but its embedding has %" PRId64 " and is projected; choose prefix_kv",
+                       spec->width, spec->embed_width);
     ML_TRY(peft_create(&peft, &operations, model, parameters, options));
     ML_NEW(p, 1, ML_MEM_OTHER, "a method");
     peft->own = p;

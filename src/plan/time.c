@@ -240,17 +240,28 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
     t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, all * d);
 }
 
+/* What projects T rows from or to an embedding of a width of its own; `back`: with the gradient. */
+static void projection(tally *t, double T, double calls, bool back)
+{
+    double d = (double)t->spec->width, e = (double)t->spec->embed_width;
+    if (t->spec->embed_width == 0) return;
+    t->forward += product(t, forward_kind(t), T, d, e, calls);
+    if (back) t->backward += product(t, backward_kind(t), T, d, e, calls);
+    if (t->full) t->backward += product(t, ML_COST_WEIGHT_GRADIENT, T, d, e, calls);
+}
+
 static void head(tally *t, double vocab, const micro *b)
 {
-    double d = (double)t->spec->width, R = b->rows;
+    double d = (double)t->spec->width, e = (double)ml_model_embed_width(t->spec), R = b->rows;
+    projection(t, R, b->head_chunks, true);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d) +
-                  product(t, forward_kind(t), R, vocab, d, b->head_chunks);
+                  product(t, forward_kind(t), R, vocab, e, b->head_chunks);
     t->forward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab);
     t->backward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab) +
-                   product(t, backward_kind(t), R, vocab, d, b->head_chunks);
-    if (t->full) t->backward += product(t, ML_COST_WEIGHT_GRADIENT, R, vocab, d, b->head_chunks);
+                   product(t, backward_kind(t), R, vocab, e, b->head_chunks);
+    if (t->full) t->backward += product(t, ML_COST_WEIGHT_GRADIENT, R, vocab, e, b->head_chunks);
     t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, R * d);
-    tp_sum(t, 3.0 * b->head_chunks, R * (d + 3.0));
+    tp_sum(t, 3.0 * b->head_chunks, R * (e + 3.0));
 }
 
 static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activation_mode mode)
@@ -262,6 +273,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
     find_chunks(t, &b);
     t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
     tp_sum(t, 1.0, b.tokens * (double)t->spec->width);
+    projection(t, b.tokens, b.chunks, t->full);
     for (int64_t i = 0; i < t->spec->layers; i++) {
         const ml_layer *l = ml_model_layer(model, i);
         bool last = i == t->spec->layers - 1;

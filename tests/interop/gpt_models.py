@@ -14,8 +14,8 @@ FALCON = NAMES | {"architectures": ["FalconForCausalLM"], "model_type": "falcon"
 MODELS = {
     "opt": OPT,
     "opt-unbiased": OPT | {"enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
-    "opt-350m": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 48},
-    "opt-bare": OPT | {"_remove_final_layer_norm": True, "activation_function": "silu"},
+    "opt-350m": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 28},
+    "opt-bare": OPT | {"_remove_final_layer_norm": True, "activation_function": "silu", "word_embed_proj_dim": 56, "tie_word_embeddings": False},
     "gpt_neox": NEOX | {"use_parallel_residual": True, "tie_word_embeddings": False},
     "gpt_neox-in-turn": NEOX | {"use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_fast"},
     "bloom": {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": 3, "hidden_size": 48, "n_head": 6, "layer_norm_epsilon": 1e-5, "seq_length": reference.CONTEXT},

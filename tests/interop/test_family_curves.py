@@ -130,6 +130,23 @@ def check_crossing(checks, folder, name):
     checks.that(done.returncode == 2 and "original context" in done.stderr and done.stderr.count("\n") <= 2, f"{name}: exit {done.returncode}, {done.stderr}")
 
 
+def check_projected(checks, folder, name):
+    """Virtual tokens where the embedding is projected, and an adapter of the projections, are refused."""
+    config = write_config(folder, name, families.FULL, f"{folder}/{name}-refused", 1, 6, "full", None)
+    done = harness.start("train", config, "--set", "method.name=prefix_embed", "--set", "method.prefix=2", "--set", "data.max_len=32")
+    checks.that(done.returncode == 2 and "projected" in done.stderr and done.stderr.count("\n") <= 2, f"{name}: exit {done.returncode}, {done.stderr}")
+    shapes = {f"model.decoder.layers.{layer}.self_attn.q_proj.weight": [48, 48] for layer in range(3)} | {"model.decoder.project_in.weight": [48, 28]}
+    tensors = reference.Tensors("refused")
+    for path, (outputs, inputs) in shapes.items():
+        tensors.add(f"base_model.model.{path.removesuffix('.weight')}.lora_A.weight", [4, inputs], 0.2)
+        tensors.add(f"base_model.model.{path.removesuffix('.weight')}.lora_B.weight", [outputs, 4], 0.2)
+    os.makedirs(f"{folder}/all-linear")
+    reference.write_json(f"{folder}/all-linear/adapter_config.json", {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "project_in"]})
+    reference.write_safetensors(f"{folder}/all-linear/adapter_model.safetensors", tensors)
+    done = harness.start("eval", config, "--adapter", f"{folder}/all-linear")
+    checks.that(done.returncode == 3 and "project_in" in done.stderr and done.stderr.count("\n") <= 2, f"{name}: exit {done.returncode}, {done.stderr}")
+
+
 def check_formats(checks, folder, name, shapes):
     """The base out as a Hugging Face directory and back, and from GGUF, is the same; what GGUF does not say is warned of."""
     base, directory, file, back = inspect(f"{folder}/{name}.h5"), f"{folder}/{name}.hf", f"{folder}/{name}.gguf", f"{folder}/{name}-back.h5"
@@ -172,6 +189,8 @@ def main():
             check_formats(checks, folder, name, shapes)
             if name == "phi3":
                 check_crossing(checks, folder, name)
+            if name == "opt-350m":
+                check_projected(checks, folder, name)
             if name == "falcon-40b":
                 check_parts(checks, folder, name)
     checks.end()

@@ -28,6 +28,7 @@ typedef struct fixture {
 typedef struct fixture_options {
     const ml_family *family;
     ml_norm_places places; /* 0: the family's own */
+    int64_t embed_width;   /* 0: the width */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -118,6 +119,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                   int tp_rank)
 {
     ml_model_spec spec = fixture_spec(o->family);
+    spec.embed_width = o->embed_width;
     if (o->places) spec.norm_places = o->places;
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = "blas"};

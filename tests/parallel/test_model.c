@@ -11,7 +11,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 50 };
+enum { CASES = 53 };
 
 static fixture_options case_number(int c)
 {
@@ -69,6 +69,14 @@ static fixture_options case_number(int c)
         {.family = &ml_family_bloom, .places = ML_NORMS_STREAM, .targets = ML_TARGET_FC},
         {.family = &ml_family_opt, .places = ML_NORMS_SUM, .method = ML_METHOD_FULL},
         {.family = &ml_family_opt, .places = ML_NORMS_SUM, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_opt,
+         .places = ML_NORMS_SUM,
+         .embed_width = 10,
+         .method = ML_METHOD_FULL},
+        {.family = &ml_family_opt, .embed_width = 30, .method = ML_METHOD_FULL},
+        {.family = &ml_family_opt,
+         .embed_width = 10,
+         .targets = ML_TARGET_EMBED | ML_TARGET_HEAD | ML_TARGET_Q},
         {.family = &ml_family_opt, .places = ML_NORMS_SUM, .method = ML_METHOD_ADAPTER_L},
     };
     return cases[c];

@@ -228,6 +228,8 @@ static void gpts_kin_have_the_published_sizes(void **state)
         const char *name;
         int64_t parameters;
     } models[] = {{"opt-125m", 125239296},
+                  {"opt-350m", 331196416},
+                  {"stablelm-2-12b", 12143185920},
                   {"opt-1.3b", 1315758080},
                   {"opt-2.7b", 2651596800},
                   {"opt-6.7b", 6658473984},

@@ -1,10 +1,16 @@
 /* OPT (Zhang et al. 2022), 125m to 175b: GPT-3's models with ReLU, and learned positions that begin
- * with row 2 of their matrix. No GGUF file has them. */
+ * with row 2 of their matrix; 350m has its norms behind the sums and an embedding of its own width.
+ * No GGUF file has them. */
 #include "model/families/families.h"
 
+#define PROJECTION(module, role, rows, cols, hf)                                               \
+    FAMILY_ROW(module, false, role, rows, cols, NONE, MATRIX, PROJECTED, hf, ".weight", PLAIN, \
+               module, PLAIN, "")
+
 static const ml_family_tensor tensors[] = {
-    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, "model.decoder.embed_tokens", PLAIN, "token_embd",
+    WEIGHT("embed", EMBED, VOCAB, EMBED, ROWS, "model.decoder.embed_tokens", PLAIN, "token_embd",
            PLAIN, ""),
+    PROJECTION("project_in", PROJECT_IN, WIDTH, EMBED, "model.decoder.project_in"),
     WEIGHT("position", POSITION, CONTEXT, WIDTH, ROWS, "model.decoder.embed_positions", PLAIN,
            "position_embd", PLAIN, ""),
     LAYER_NORM(PLACE(BEFORE), "norm1", NORM1, "@.self_attn_layer_norm", "@.attn_norm"),
@@ -18,7 +24,8 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(PLACE(SUM), "norm2_behind", NORM2_BEHIND, "@.final_layer_norm", "@.post_ffw_norm"),
     LAYER_NORM_OF(FINAL_NORM, PLACE(BEFORE), "norm", FINAL_NORM, "model.decoder.final_layer_norm",
                   "output_norm"),
-    HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    PROJECTION("project_out", PROJECT_OUT, EMBED, WIDTH, "model.decoder.project_out"),
+    HEAD("head", VOCAB, EMBED, ROWS, "lm_head", "output"),
     {0},
 };
 
@@ -33,6 +40,7 @@ static const ml_family_key config_keys[] = {
     ALL_BIASES("enable_bias"),
     KEY("tie_word_embeddings", FLAG, tied_head),
     CHOICE("do_layer_norm_before", CHOICE, norm_places, ML_NORMS_BEFORE, ML_NORMS_SUM),
+    KEY("word_embed_proj_dim", SIZE, embed_width),
     CHECKED("layer_norm_elementwise_affine", ON),
     KEY("_remove_final_layer_norm", FLAG, no_final_norm),
     CHECKED("quantization_config", OFF),

@@ -33,7 +33,7 @@ ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
 static int64_t block_values(const ml_model_spec *spec)
 {
     int64_t widest = ml_max(spec->width, ml_max(spec->mlp_width, spec->heads * spec->head_dim));
-    return ml_max(BLOCK, widest);
+    return ml_max(BLOCK, ml_max(widest, spec->embed_width));
 }
 
 static ml_status copy_rows(const import_source *source, ml_base_writer *w, const ml_model_tensor *t,

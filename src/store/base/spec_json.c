@@ -37,6 +37,7 @@ static const field fields[] = {
     {"", "head_dim", FIELD_INT, AT(head_dim), NULL, false},
     {"", "vocab", FIELD_INT, AT(vocab), NULL, false},
     {"", "context", FIELD_INT, AT(context), NULL, false},
+    {"", "embed_width", FIELD_INT, AT(embed_width), NULL, true},
     {"", "activation", FIELD_WORD, AT(activation), ml_activation_words, false},
     {"", "norm_eps", FIELD_REAL, AT(norm_eps), NULL, false},
     {"", "rope_theta", FIELD_REAL, AT(rope_theta), NULL, false},
