@@ -44,12 +44,16 @@ typedef struct ml_kernels_owner {
     int64_t product_floats; /* its size */
     int64_t panel_floats;   /* of it, for panels: at its start */
     int64_t packed_rows;    /* of native_path.c */
-    int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c */
+    int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c, for the
+                               activations of onednn/blocks.c */
+    int64_t panel_elements; /* of the latter, for decoded weights */
     ml_attention_scratch attention;
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta,
                           float *y, int64_t ldy);
     ml_product_function product_function;
+    void (*decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                          uint16_t *out); /* groups of 32 weights of a row of blocks, as bf16 */
     double (*peak_gflops)(int threads);
     int64_t (*read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 } ml_kernels_owner;
@@ -63,6 +67,7 @@ typedef struct ml_backend {
     /* Fills the product entries of owner->table; product_scratch is there already. */
     ml_status (*start)(ml_kernels_owner *owner, const ml_kernels_options *options);
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
+    bool rounds;                           /* activations to bf16, and weights in blocks, too */
 } ml_backend;
 
 extern const ml_backend ml_backend_ref, ml_backend_native, ml_backend_blas, ml_backend_onednn,

@@ -94,4 +94,5 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_native = {"native", ml_backend_anywhere, scratch_floats, start, NULL};
+const ml_backend ml_backend_native = {"native", ml_backend_anywhere, scratch_floats, start, NULL,
+                                      false};

@@ -54,10 +54,10 @@ static ml_status describe(const ml_kernels_options *options, int threads, ml_tex
         ML_TRY(ml_text_printf(key, "%s %s %s\n", libraries[i].name, libraries[i].version,
                               libraries[i].path));
     ML_TRY(ml_text_printf(key, "blas kernel %s\n", ml_blas_kernel() ? ml_blas_kernel() : ""));
-    ML_TRY(
-        ml_text_printf(key, "weights %s, tokens %" PRId64 ", threads %d, backends %x\n",
-                       ml_dtype_name(options->weight_dtype), options->tokens, threads,
-                       all.backends & (options->among ? options->among->backends : all.backends)));
+    ML_TRY(ml_text_printf(
+        key, "weights %s%s, tokens %" PRId64 ", threads %d, backends %x\n",
+        ml_dtype_name(options->weight_dtype), options->exact ? " as they are" : "", options->tokens,
+        threads, all.backends & (options->among ? options->among->backends : all.backends)));
     for (int64_t i = 0; i < options->nshapes; i++)
         ML_TRY(ml_text_printf(key, "%" PRId64 " x %" PRId64 "\n", options->shapes[i].rows,
                               options->shapes[i].cols));

@@ -196,6 +196,7 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
                              ml_weight shapes[ML_MODEL_SHAPES])
 {
     options->weight_dtype = ml_model_weight_dtype(m);
+    options->exact = m->dtype == ML_FP32;
     options->tokens = tokens;
     options->nshapes = ml_model_shapes(m, shapes);
     options->shapes = shapes;

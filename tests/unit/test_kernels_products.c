@@ -172,7 +172,48 @@ static void every_block_format_is_right(void **state)
         }
 }
 
-/* Blocks go through the project's own product and the reference alone. */
+/* Panels of blocks as bf16: numbers that bf16 holds exactly give the reference's sums; every
+ * format, several panels in both directions, chunks of tokens and a rest; a matrix in bf16 beside
+ * them. */
+static void blocks_are_multiplied_in_bf16(void **state)
+{
+    (void)state;
+    static const ml_weight declared[] = {{.rows = 1100, .cols = 1280}};
+    static const int64_t sizes[][2] = {{37, 256}, {1100, 512}, {40, 1280}};
+    for (int v = 0; v < 2; v++)
+        for (int d = ML_BF16; d < ML_DTYPES; d++) {
+            ml_kernels_options options = {.backend = "onednn-bf16",
+                                          .vector_path = v ? "ref" : NULL,
+                                          .weight_dtype = d == ML_BF16 ? ML_Q8_0 : (ml_dtype)d,
+                                          .tokens = 200,
+                                          .shapes = declared,
+                                          .nshapes = 1};
+            const ml_block_format *f = ml_block_format_of((ml_dtype)d);
+            ml_kernels *k;
+            if (ml_kernels_create(&k, &options) != ML_OK) {
+                print_message("skipped: %s\n", ml_error_text());
+                return;
+            }
+            assert_string_equal(k->backend, "onednn-bf16");
+            for (size_t s = 0; s < COUNT(sizes); s++) {
+                int64_t count = sizes[s][0] * sizes[s][1] / f->weights;
+                uint8_t *blocks = fresh_blocks(f, count);
+                for (int64_t i = 0; d == ML_BF16 && i < count; i++)
+                    ((uint16_t *)(void *)blocks)[i] = ml_bf16_from_float((float)(i % 37) / 32);
+                const ml_weight w = {blocks, (ml_dtype)d, sizes[s][0], sizes[s][1]};
+                for (size_t t = 0; t < COUNT(tokens); t++)
+                    for (int add = 0; add < 2; add++)
+                        if (tokens[t] * (ml_max(w.rows, w.cols) + GAP) <= ROOM &&
+                            (!s || (!v && tokens[t] >= 7)))
+                            weight_products(k, tokens[t], &w, (float)add);
+                ml_memory_free(blocks);
+            }
+            ml_kernels_destroy(k);
+        }
+}
+
+/* Blocks go through the project's own product, oneDNN's in bf16 and the reference alone; exactly,
+ * not through bf16. */
 static void libraries_do_not_take_blocks(void **state)
 {
     (void)state;
@@ -180,6 +221,10 @@ static void libraries_do_not_take_blocks(void **state)
     ml_kernels *k;
     assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "with q4_k weights"));
+    options = options_of("onednn-bf16", ML_Q4_K);
+    options.exact = true;
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    assert_null(strstr(ml_error_text(), ", onednn-bf16"));
 }
 
 /* With beta 0 the old content is never read. */
@@ -317,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_path_is_right),
         cmocka_unit_test(every_block_format_is_right),
+        cmocka_unit_test(blocks_are_multiplied_in_bf16),
         cmocka_unit_test(libraries_do_not_take_blocks),
         cmocka_unit_test(old_content_is_not_read),
         cmocka_unit_test(undeclared_weights_are_right),

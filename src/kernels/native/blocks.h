@@ -242,9 +242,6 @@ ML_INLINE int ml_block_groups(ml_dtype dtype)
         break;                           \
     }
 
-/* decode.c: weights [first, first + count) of a row of blocks, whole groups of 32. */
-void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
-                           float *out);
 /* block_dots.c: rows [first, first + count) of W times each of T ≤ ML_SMALL_TOKENS rows of x. */
 void ML_NATIVE(block_dots)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                            int64_t first, int64_t count, float beta, float *y, int64_t ldy);

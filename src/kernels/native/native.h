@@ -101,6 +101,11 @@ void ML_NATIVE(native_exponentials)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);
 void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                               float beta, float *y, int64_t ldy);
+/* decode.c: weights [first, first + count) of a row of blocks, whole groups of 32. */
+void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                           float *out);
+void ML_NATIVE(decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                              uint16_t *out);
 double ML_NATIVE(peak_gflops)(int threads);
 int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 

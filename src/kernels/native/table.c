@@ -40,6 +40,7 @@ static void fill(ml_kernels *table)
     table->attention_decode = ML_NATIVE(attention_decode);
     ml_kernels_owner_of(table)->small_forward = ML_NATIVE(small_forward);
     ml_kernels_owner_of(table)->product_function = ML_NATIVE(product);
+    ml_kernels_owner_of(table)->decode_narrow = ML_NATIVE(decode_narrow);
     ml_kernels_owner_of(table)->peak_gflops = ML_NATIVE(peak_gflops);
     ml_kernels_owner_of(table)->read_memory = ML_NATIVE(read_memory);
 }

@@ -1,5 +1,6 @@
 /* The backends "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain
- * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way.
+ * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way (weights in
+ * blocks: blocks.c).
  *
  * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut
  * into chunks of a few fixed sizes, and the last one is filled up with zero rows. A chunk writes
@@ -37,7 +38,7 @@ static int64_t chunk_elements(const ml_kernels_options *options)
     return ml_round_up(most, 32);
 }
 
-static int64_t cache_floats(void)
+int64_t ml_onednn_cache_floats(void)
 {
     return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float);
 }
@@ -49,24 +50,25 @@ static int64_t as_floats(ml_dtype dtype, int64_t elements)
 
 static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
+    if (ml_dtype_is_block(options->weight_dtype)) return ml_onednn_blocks_scratch_floats(options);
     int64_t elements = chunk_elements(options);
     return ml_round_up(ml_panel_scratch_floats(options, threads), 16) +
-           as_floats(options->weight_dtype, elements) + elements + cache_floats();
+           as_floats(options->weight_dtype, elements) + elements + ml_onednn_cache_floats();
 }
 
-static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
+ml_matmul_cache *ml_onednn_cache_of(const ml_kernels_owner *owner)
 {
     return (ml_matmul_cache *)(void *)(owner->product_scratch + owner->product_floats -
-                                       cache_floats());
+                                       ml_onednn_cache_floats());
 }
 
-static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
-                             int64_t filled, int64_t n, const float *x, int64_t ldx, char *to)
+void ml_onednn_copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
+                                int64_t filled, int64_t n, const float *x, int64_t ldx, void *to)
 {
     int64_t size = type == dnnl_bf16 ? 2 : 4;
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < rows; t++) {
-        char *row = to + t * n * size;
+        char *row = (char *)to + t * n * size;
         if (t >= filled)
             memset(row, 0, (size_t)(n * size));
         else if (type == dnnl_bf16)
@@ -76,13 +78,13 @@ static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t
     }
 }
 
-static void put_results(int64_t rows, int64_t n, const float *from, float beta, float *c,
-                        int64_t ldc)
+void ml_onednn_put_results(int64_t rows, int64_t n, const float *from, bool add, float *c,
+                           int64_t ldc)
 {
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < rows; t++)
         for (int64_t i = 0; i < n; i++)
-            c[t * ldc + i] = from[t * n + i] + (beta != 0 ? c[t * ldc + i] : 0);
+            c[t * ldc + i] = from[t * n + i] + (add ? c[t * ldc + i] : 0);
 }
 
 /* One chunk of tokens; false where oneDNN has no fast code. */
@@ -94,6 +96,7 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
     ml_matmul_key key = {.m = chunk,
                          .rows = w->rows,
                          .cols = w->cols,
+                         .lda = in,
                          .ldc = ldy,
                          .backward = backward,
                          .add = beta != 0};
@@ -101,12 +104,12 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
     if (w->dtype == ML_FP32 && filled == chunk && ldx == in)
         a = x;
     else
-        copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
+        ml_onednn_copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
     if (filled == chunk && ml_matmul_run(s->cache, &key, a, w->data, y)) return true;
     key.ldc = out;
     key.add = false;
     if (!ml_matmul_run(s->cache, &key, a, w->data, s->c)) return false;
-    put_results(filled, out, s->c, beta, y, ldy);
+    ml_onednn_put_results(filled, out, s->c, beta != 0, y, ldy);
     return true;
 }
 
@@ -115,7 +118,7 @@ static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x
                    const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    ml_matmul_cache *cache = cache_of(owner);
+    ml_matmul_cache *cache = ml_onednn_cache_of(owner);
     if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return 0;
     int64_t widest = ml_max(w->rows, w->cols), t = 0;
     if (chunk_of(T, widest) * widest > owner->chunk_elements)
@@ -151,26 +154,27 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
+    if (ml_dtype_is_block(options->weight_dtype)) return ml_onednn_blocks_start(owner, options);
     owner->chunk_elements = chunk_elements(options);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
     owner->table.gemm = ml_onednn_gemm;
-    return ml_matmul_cache_start(cache_of(owner),
+    return ml_matmul_cache_start(ml_onednn_cache_of(owner),
                                  options->weight_dtype == ML_BF16 ? dnnl_bf16 : dnnl_f32);
 }
 
-static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(cache_of(owner)); }
+static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(ml_onednn_cache_of(owner)); }
 
 /* bf16 instructions, of AVX-512 or AMX, and code in oneDNN that uses them. */
 static bool bf16_available(ml_dtype dtype)
 {
-    return dtype == ML_BF16 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+    return dtype != ML_FP32 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
                                    dnnl_cpu_isa_avx512_core_bf16;
 }
 
 static bool fp32_available(ml_dtype dtype) { return dtype == ML_FP32; }
 
-const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats, start,
-                                           stop};
-const ml_backend ml_backend_onednn_matmul = {"onednn-matmul", fp32_available, scratch_floats, start,
-                                             stop};
+const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats,
+                                           start,         stop,           true};
+const ml_backend ml_backend_onednn_matmul = {"onednn-matmul", fp32_available, scratch_floats,
+                                             start,           stop,           false};

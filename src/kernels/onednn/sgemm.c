@@ -41,5 +41,5 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_onednn = {"onednn", ml_backend_without_blocks, ml_panel_scratch_floats,
-                                      start, NULL};
+const ml_backend ml_backend_onednn = {
+    "onednn", ml_backend_without_blocks, ml_panel_scratch_floats, start, NULL, false};

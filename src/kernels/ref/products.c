@@ -97,4 +97,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-const ml_backend ml_backend_ref = {"ref", always, no_scratch, start, NULL};
+const ml_backend ml_backend_ref = {"ref", always, no_scratch, start, NULL, false};
