@@ -150,14 +150,25 @@ int ml_grid_nodes(const ml_grid *grid);
 int ml_grid_ranks_on_node(const ml_grid *grid);
 
 /* NODE: the world's ranks on this rank's node. REPLICA: those of them that hold the same shard of
- * the weights (the same tp rank). */
+ * the weights (the same tp rank). HEAD: the world's ranks that hold the same key/value head, which
+ * `copies` neighbours of a tp group do; HEAD_TP: those neighbours. This rank alone, until
+ * ml_grid_group_heads makes them. */
 typedef enum ml_group {
     ML_GROUP_WORLD,
     ML_GROUP_TP,
     ML_GROUP_DP,
     ML_GROUP_NODE,
-    ML_GROUP_REPLICA
+    ML_GROUP_REPLICA,
+    ML_GROUP_HEAD,
+    ML_GROUP_HEAD_TP
 } ml_group;
+
+/* Makes the groups HEAD and HEAD_TP, unless they are there for as many copies.
+ * Shapes: `copies` divides tp.
+ * Ownership: borrows `grid`.
+ * Collective over the world.
+ * Errors: MPI's are fatal. */
+void ml_grid_group_heads(const ml_grid *grid, int copies);
 
 /* How many ranks this rank's group has, and this rank's number in it, from 0.
  * Shapes: none.

@@ -73,6 +73,8 @@ typedef struct ml_linear_part {
     char module[64];      /* "layers.3.attn.q" */
     int64_t out;          /* global rows */
     int64_t first, count; /* this rank's rows; 0, out for row-parallel */
+    int copies;           /* ranks of tp that hold these rows; */
+    bool spare;           /* this one is not the first of them */
 } ml_linear_part;
 
 typedef struct ml_linear {
@@ -94,14 +96,16 @@ typedef struct ml_linear {
 
 /* Fills kind, parts and sizes for tp_rank of tp. Parts of a column-parallel layer are cut by
  * ml_part_start over units[i] units (heads) of outs[i] / units[i] rows each, so a head is never
- * cut; for a row-parallel layer the input is cut over units[0] units.
- * Shapes: modules[nparts], outs[nparts], units[nparts].
+ * cut; for a row-parallel layer the input is cut over units[0] units. Where repeat[i], units that
+ * are fewer than the ranks are held by several, as ml_shard_units has it: each of them gets the
+ * whole output of its units and finds a part of their gradient.
+ * Shapes: modules[nparts], outs[nparts], units[nparts], repeat[nparts] or NULL: none.
  * Ownership: all borrowed; names are copied.
  * Local.
  * Errors: none. */
 void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
                         const char *const *modules, const int64_t *outs, int64_t global_in,
-                        const int64_t *units, int tp, int tp_rank);
+                        const int64_t *units, const bool *repeat, int tp, int tp_rank);
 
 /* This rank's part of projection `part`'s weight, or of its bias (whole for row-parallel).
  * Shapes: weight out × in; bias out × 1.

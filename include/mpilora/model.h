@@ -265,10 +265,19 @@ typedef struct ml_model ml_model;
  * Ownership: *out is the caller's, who ends it with ml_model_destroy; the grid is borrowed until
  * then.
  * Local.
- * Errors: ML_USAGE where tp does not divide the heads or key/value heads (both numbers named), or
- * would cut a block; ML_RESOURCE. */
+ * Errors: ML_USAGE where the model cannot be divided by tp (what it can be divided by is named);
+ * ML_RESOURCE. */
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
                           int tp_rank, ml_dtype dtype) ML_NODISCARD;
+
+/* Whether tp ranks can hold the model together: tp divides the heads; it divides the key/value
+ * heads, or is a multiple of them, and then tp / kv_heads neighbours hold the same one; and it
+ * leaves the blocks of a matrix whole.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+bool ml_model_can_divide(const ml_model_spec *spec, int64_t tp);
 
 /* Ends a model; NULL is fine.
  * Shapes: none.

@@ -5,6 +5,10 @@
  * tp, then the sharded ones. Gradients and moments have the same layout. Global (unsharded) names
  * and shapes make checkpoints independent of the grid.
  *
+ * Of a sharded tensor some ranks of tp may hold the same part (ml_shard's `copied`: key/value heads
+ * that are fewer than the ranks). Each has the gradient of its own queries; they are summed, and
+ * the first of these ranks alone counts the part in the norm.
+ *
  * Moments divided over dp (ZeRO's first stage, Rajbhandari et al. 2020, arXiv:1910.02054):
  * replicas hold the same values, so each keeps the moments of a part of them alone, updates that
  * part, and gets the others' from those who have them. Gradients are then summed by a scatter
@@ -46,6 +50,8 @@ typedef struct ml_parameters {
     int64_t replicated;  /* floats of the replicated tensors, at the buffers' start */
     int64_t local;       /* floats of this rank */
     int64_t global;      /* distinct trainable parameters of the whole grid */
+    int64_t copied;      /* floats of the parts that neighbours of tp hold as well, */
+    int copies;          /* so many of them: 1 where there are none */
     int dp, dp_rank;     /* the replicas that the moments are divided over; dp 1: each has all */
     int64_t piece, held; /* floats of a piece; moments of each kind that this rank holds */
     float *value, *gradient, *moment1,
@@ -79,6 +85,20 @@ void ml_parameters_lay_out(ml_parameters *p);
  * Local.
  * Errors: none. */
 void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece);
+
+/* A stretch of the sharded tensors, floats [first, first + count) of the buffers: of parts that
+ * other ranks of tp hold too, or not. Start with {0}; false: no more.
+ * Shapes: floats.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+typedef struct ml_stretch {
+    int64_t first, count;
+    bool copied, spare; /* spare: a rank before this one holds it */
+    int64_t item;       /* where the walk goes on */
+    int part;
+} ml_stretch;
+bool ml_parameters_next_stretch(const ml_parameters *p, ml_stretch *stretch);
 
 /* Allocates values (category trainable) and, with `training`, gradients and moments, zero.
  * Shapes: [local] floats, moments [held].
@@ -162,16 +182,13 @@ typedef struct ml_reduction {
 } ml_reduction;
 
 /* Sums gradients over the grid, in place: replicated tensors over tp × dp (identical ones enter
- * from tp rank 0 alone), sharded ones over dp. With divided moments the sums of this rank's share
- * alone are there.
- * Shapes: fp32; bytes as ml_reduction says.
- * Ownership: borrows `p`.
- * Collective over the world.
- * Errors: none. */
+ * from tp rank 0 alone), sharded ones over dp, and what several ranks of tp hold over these too.
+ * With divided moments the sums of this rank's share alone are there. Shapes: fp32; bytes as
+ * ml_reduction says. Ownership: borrows `p`. Collective over the world. Errors: none. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
-/* √Σ g² over all distinct trainable parameters (a replicated tensor counts once), in double. Not
- * finite where a gradient is not.
+/* √Σ g² over all distinct trainable parameters (what several ranks hold counts once), in double.
+ * Not finite where a gradient is not.
  * Shapes: none.
  * Ownership: all borrowed.
  * Collective over the world.

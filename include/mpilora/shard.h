@@ -4,6 +4,9 @@
  * ranges (dimension 0; several ranges where a fused tensor such as q|k|v is cut inside each part),
  * or one column range (dimension 1). The local tensor is the chosen ranges one after the other,
  * contiguous, row-major.
+ *
+ * Neighbouring ranks of tp may hold the same part: a model with fewer key/value heads than ranks
+ * has each of its heads on several of them.
  */
 #ifndef MPILORA_SHARD_H
 #define MPILORA_SHARD_H
@@ -26,7 +29,27 @@ typedef struct ml_shard {
     struct {
         int64_t start, count;
     } part[ML_SHARD_PARTS];
+    unsigned copied; /* bit i: `copies` neighbours of tp hold part i, this rank among them */
+    int copies;      /* 0 where there are none */
+    bool spare;      /* and one before this rank does, which writes it and counts it */
 } ml_shard;
+
+/* Units (heads) [first, first + count) of a rank, which `copies` neighbours hold; `spare`: this
+ * rank is not the first of them. */
+typedef struct ml_unit_range {
+    int64_t first, count;
+    int copies;
+    bool spare;
+} ml_unit_range;
+
+/* What rank `rank` of tp holds of so many units: its ml_part_count of them; or, where they `repeat`
+ * and are fewer than the ranks, of which there is a multiple, the one that tp / units neighbours
+ * hold.
+ * Shapes: units.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+ml_unit_range ml_shard_units(int64_t units, bool repeat, int tp, int rank);
 
 /* Rows and columns of the local tensor.
  * Shapes: `rows`, `cols` of the global tensor in, of the local one out.

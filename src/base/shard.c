@@ -1,6 +1,15 @@
 /* Copying between a global tensor and the ranges of it that a rank holds. */
 #include "mpilora/shard.h"
 
+ml_unit_range ml_shard_units(int64_t units, bool repeat, int tp, int rank)
+{
+    if (!repeat || units >= tp)
+        return (ml_unit_range){ml_part_start(units, tp, rank), ml_part_count(units, tp, rank), 1,
+                               false};
+    int copies = (int)(tp / units);
+    return (ml_unit_range){rank / copies, 1, copies, rank % copies != 0};
+}
+
 static int64_t held(const ml_shard *shard)
 {
     int64_t sum = 0;

@@ -86,6 +86,15 @@ int ml_grid_world_size(void)
     return size;
 }
 
+static void count_group(ml_grid *grid, int group)
+{
+    grid->group_size[group] = 1;
+    grid->group_rank[group] = 0;
+    if (grid->group[group] == MPI_COMM_NULL) return;
+    MPI_Comm_size(grid->group[group], &grid->group_size[group]);
+    MPI_Comm_rank(grid->group[group], &grid->group_rank[group]);
+}
+
 static void make_groups(ml_grid *grid)
 {
     MPI_Comm *group = grid->group;
@@ -95,10 +104,25 @@ static void make_groups(ml_grid *grid)
     MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
                         &group[ML_GROUP_NODE]);
     MPI_Comm_split(group[ML_GROUP_NODE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_REPLICA]);
-    for (int g = 0; g < GROUPS; g++) {
-        MPI_Comm_size(group[g], &grid->group_size[g]);
-        MPI_Comm_rank(group[g], &grid->group_rank[g]);
-    }
+    group[ML_GROUP_HEAD] = group[ML_GROUP_HEAD_TP] = MPI_COMM_NULL;
+    for (int g = 0; g < GROUPS; g++) count_group(grid, g);
+}
+
+/* The ranks of a tp group in order, so many next to each other. */
+void ml_grid_group_heads(const ml_grid *caller, int copies)
+{
+    ml_grid *grid = (ml_grid *)(uintptr_t)caller;
+    MPI_Comm *group = grid->group;
+    if (grid->copies == copies) return;
+    for (int g = ML_GROUP_HEAD; g <= ML_GROUP_HEAD_TP; g++)
+        if (group[g] != MPI_COMM_NULL) MPI_Comm_free(&group[g]);
+    grid->copies = copies;
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->tp_rank / copies, grid->rank,
+                   &group[ML_GROUP_HEAD]);
+    MPI_Comm_split(group[ML_GROUP_TP], grid->tp_rank / copies, grid->tp_rank,
+                   &group[ML_GROUP_HEAD_TP]);
+    count_group(grid, ML_GROUP_HEAD);
+    count_group(grid, ML_GROUP_HEAD_TP);
 }
 
 static void count_nodes(ml_grid *grid)
@@ -149,7 +173,8 @@ done:
 void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
-    for (int g = GROUPS - 1; g >= 0; g--) MPI_Comm_free(&grid->group[g]);
+    for (int g = GROUPS - 1; g >= 0; g--)
+        if (grid->group[g] != MPI_COMM_NULL) MPI_Comm_free(&grid->group[g]);
     free_memory(grid);
 }
 

@@ -5,17 +5,21 @@
 
 void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
                         const char *const *modules, const int64_t *outs, int64_t global_in,
-                        const int64_t *units, int tp, int tp_rank)
+                        const int64_t *units, const bool *repeat, int tp, int tp_rank)
 {
     *layer = (ml_linear){.kind = kind, .nparts = nparts, .global_in = global_in, .in = global_in};
     for (int i = 0; i < nparts; i++) {
         ml_linear_part *part = &layer->part[i];
         snprintf(part->module, sizeof part->module, "%s", modules[i]);
         part->out = part->count = outs[i];
+        part->copies = 1;
         if (kind == ML_LINEAR_COLUMN) {
             int64_t rows = outs[i] / units[i];
-            part->first = rows * ml_part_start(units[i], tp, tp_rank);
-            part->count = rows * ml_part_count(units[i], tp, tp_rank);
+            const ml_unit_range own = ml_shard_units(units[i], repeat && repeat[i], tp, tp_rank);
+            part->first = rows * own.first;
+            part->count = rows * own.count;
+            part->copies = own.copies;
+            part->spare = own.spare;
         }
         layer->out += part->count;
     }
@@ -31,6 +35,9 @@ ml_shard ml_linear_weight_shard(const ml_linear *layer, int part)
     ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = 1};
     shard.part[0].start = layer->part[part].first;
     shard.part[0].count = layer->part[part].count;
+    shard.copied = layer->part[part].copies > 1;
+    shard.copies = layer->part[part].copies;
+    shard.spare = layer->part[part].spare;
     if (layer->kind == ML_LINEAR_ROW) {
         shard.dim = ML_SHARD_COLS;
         shard.part[0].start = layer->first_in;

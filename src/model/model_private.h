@@ -77,6 +77,7 @@ struct ml_model {
     ml_dtype dtype;
     int64_t mlp_block;       /* what tp cuts an MLP's width into: 1, or the weights of a block */
     int64_t heads, kv_heads; /* of this rank */
+    int kv_copies;           /* ranks of tp that have the same key/value head */
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
     ml_norm embed_norm, final_norm;

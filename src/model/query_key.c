@@ -48,13 +48,18 @@ static void sum_over_tp(const ml_model *m, float *x, int64_t n)
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, n);
 }
 
+/* What a norm over all key heads is over, as often as a sum over tp counts them. */
+static float keys_counted(const ml_model *m)
+{
+    return (float)(m->spec.kv_heads * m->spec.head_dim * m->kv_copies);
+}
+
 /* a->qk_rstd of q and k as they were projected. */
 static void find_rstd(const ml_model *m, int64_t T, const float *qkv)
 {
     const activations *a = &m->act;
     int64_t width = qkv_width(m), h = m->spec.head_dim;
-    float q = (float)(m->spec.heads * h), k = (float)(m->spec.kv_heads * h),
-          eps = (float)m->spec.norm_eps;
+    float q = (float)(m->spec.heads * h), k = keys_counted(m), eps = (float)m->spec.norm_eps;
     m->kernels->wide_squares(T, q_width(m), qkv, width, a->qk_rstd);
     m->kernels->wide_squares(T, kv_width(m), qkv + q_width(m), width, a->qk_rstd + T);
     sum_over_tp(m, a->qk_rstd, 2 * T);
@@ -84,7 +89,8 @@ static void norm_width_backward(const ml_model *m, const ml_layer *layer, int64_
     k->wide_products(T, kv, qkv + q, width, k_norm->weight, rstd + T, dqkv + q, width, average + T);
     sum_over_tp(m, average, 2 * T);
     k->scale(T, 1.0F / (float)(m->spec.heads * h), average, average);
-    k->scale(T, 1.0F / (float)(m->spec.kv_heads * h), average + T, average + T);
+    /* Copies of a key head have a part of its gradient each, and take a part of its average. */
+    k->scale(T, 1.0F / keys_counted(m), average + T, average + T);
     k->wide_backward(T, q, qkv, width, q_norm->weight, rstd, average, dqkv, width,
                      q_norm->weight_gradient);
     k->wide_backward(T, kv, qkv + q, width, k_norm->weight, rstd + T, average + T, dqkv + q, width,

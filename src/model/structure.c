@@ -15,6 +15,10 @@ static int64_t units_of(const ml_model *m, ml_extent extent)
     return extent == ML_EXTENT_MLP ? units / m->mlp_block : units;
 }
 
+/* Key/value heads that are fewer than the ranks are held by several of these, each with those of
+ * its queries that attend to them. */
+static bool repeats(ml_extent extent) { return extent == ML_EXTENT_KEYS; }
+
 static bool is_weight_of(const ml_model *m, const ml_family_tensor *row, ml_role role)
 {
     return row->role == role && !row->bias && ml_family_has(&m->spec, row);
@@ -27,6 +31,7 @@ static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_ro
     char text[ML_LINEAR_PARTS][64];
     const char *modules[ML_LINEAR_PARTS];
     int64_t outs[ML_LINEAR_PARTS], units[ML_LINEAR_PARTS], in = 0;
+    bool repeat[ML_LINEAR_PARTS];
     ml_linear_kind kind = ML_LINEAR_COLUMN;
     int n = 0;
     for (const ml_family_tensor *row = s->family->tensors; row->module; row++) {
@@ -36,9 +41,10 @@ static void describe_linear(ml_model *m, ml_linear *linear, int64_t layer, ml_ro
         modules[n] = text[n];
         outs[n] = ml_extent_size(s, row->rows);
         in = ml_extent_size(s, row->cols);
+        repeat[n] = repeats(row->rows);
         units[n++] = units_of(m, kind == ML_LINEAR_ROW ? row->cols : row->rows);
     }
-    ml_linear_describe(linear, kind, n, modules, outs, in, units, m->tp, m->tp_rank);
+    ml_linear_describe(linear, kind, n, modules, outs, in, units, repeat, m->tp, m->tp_rank);
 }
 
 static void describe_layer(ml_model *m, int64_t l)
@@ -57,14 +63,16 @@ static void describe_ends(ml_model *m)
     const char *const embed[] = {ml_family_end(s->family, ML_ROLE_EMBED)->module},
                       *const head[] = {ml_family_end(s->family, ML_ROLE_HEAD)->module};
     int64_t width = ml_model_embed_width(s), one = 1;
-    ml_linear_describe(&m->embed, ML_LINEAR_ROW, 1, embed, &width, s->vocab, &s->vocab, m->tp,
+    ml_linear_describe(&m->embed, ML_LINEAR_ROW, 1, embed, &width, s->vocab, &s->vocab, NULL, m->tp,
                        m->tp_rank);
-    ml_linear_describe(&m->head, ML_LINEAR_COLUMN, 1, head, &s->vocab, width, &s->vocab, m->tp,
-                       m->tp_rank);
+    ml_linear_describe(&m->head, ML_LINEAR_COLUMN, 1, head, &s->vocab, width, &s->vocab, NULL,
+                       m->tp, m->tp_rank);
     if (s->embed_width > 0) {
         static const char *const in[] = {"project_in"}, *const out[] = {"project_out"};
-        ml_linear_describe(&m->project_in, ML_LINEAR_ROW, 1, in, &s->width, width, &one, 1, 0);
-        ml_linear_describe(&m->project_out, ML_LINEAR_ROW, 1, out, &width, s->width, &one, 1, 0);
+        ml_linear_describe(&m->project_in, ML_LINEAR_ROW, 1, in, &s->width, width, &one, NULL, 1,
+                           0);
+        ml_linear_describe(&m->project_out, ML_LINEAR_ROW, 1, out, &width, s->width, &one, NULL, 1,
+                           0);
     }
     m->embed.lookup = true;
     m->embed.multiplier = (float)ml_model_embed_multiplier(s);
@@ -79,16 +87,20 @@ ml_pass whole_pass(const ml_pass *pass)
 
 /* ---- slots --------------------------------------------------------------------------------- */
 
-/* This rank's part: whole units of the rows or columns that the table says are cut. */
+/* This rank's part: whole units of the rows or columns that the table says are cut. Columns are
+ * those of queries, which no two ranks share. */
 static ml_shard shard_of(const ml_model *m, const ml_family_tensor *row)
 {
     if (row->cut == ML_CUT_NONE) return (ml_shard){.dim = ML_SHARD_WHOLE};
     ml_extent extent = row->cut == ML_CUT_ROWS ? row->rows : row->cols;
     int64_t units = units_of(m, extent), size = ml_extent_size(&m->spec, extent) / units;
+    const ml_unit_range own = ml_shard_units(units, repeats(extent), m->tp, m->tp_rank);
     return (ml_shard){.dim = row->cut == ML_CUT_ROWS ? ML_SHARD_ROWS : ML_SHARD_COLS,
                       .nparts = 1,
-                      .part = {{size * ml_part_start(units, m->tp, m->tp_rank),
-                                size * ml_part_count(units, m->tp, m->tp_rank)}}};
+                      .part = {{size * own.first, size * own.count}},
+                      .copied = own.copies > 1,
+                      .copies = own.copies,
+                      .spare = own.spare};
 }
 
 /* Parts of one linear layer lie right behind one another, weights and biases apart. */
@@ -139,22 +151,6 @@ static void add_slots(ml_model *m)
 
 /* ---- the model ----------------------------------------------------------------------------- */
 
-static ml_status check_tp(const ml_model_spec *spec, int tp)
-{
-    if (spec->heads % tp != 0)
-        return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide the model's %" PRId64
-                       " heads; choose a divisor of both heads and key/value heads",
-                       tp, spec->heads);
-    if (spec->kv_heads % tp != 0)
-        return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide the model's %" PRId64
-                       " key/value heads; choose a divisor of both heads and "
-                       "key/value heads",
-                       tp, spec->kv_heads);
-    return ML_OK;
-}
-
 /* The largest block of the matrices whose columns are this extent; 1: none is kept in blocks. */
 static int64_t largest_block(const ml_model_spec *spec, ml_extent columns, ml_model_tensor *where)
 {
@@ -172,23 +168,59 @@ static int64_t largest_block(const ml_model_spec *spec, ml_extent columns, ml_mo
     return most;
 }
 
+/* A rank's queries attend to whole key/value heads, or all of them to the same one. */
+static bool divides_heads(const ml_model_spec *s, int64_t tp)
+{
+    return s->heads % tp == 0 && (s->kv_heads % tp == 0 || tp % s->kv_heads == 0);
+}
+
 /* A rank's heads are whole blocks of the attention output's rows. */
-static ml_status check_blocks(const ml_model_spec *spec, int tp)
+static bool leaves_blocks(const ml_model_spec *s, int64_t tp, int64_t block)
+{
+    return tp == 1 || s->heads / tp * s->head_dim % block == 0;
+}
+
+bool ml_model_can_divide(const ml_model_spec *spec, int64_t tp)
 {
     ml_model_tensor t;
-    char good[128] = "";
-    int64_t heads = spec->heads, block = largest_block(spec, ML_EXTENT_QUERIES, &t);
-    if (heads / tp * spec->head_dim % block == 0) return ML_OK;
-    for (int64_t n = 1; n <= heads; n++) {
-        size_t used = strlen(good);
-        if (heads % n == 0 && spec->kv_heads % n == 0 && heads / n * spec->head_dim % block == 0)
-            snprintf(good + used, sizeof good - used, "%s%" PRId64, used ? ", " : "", n);
+    return divides_heads(spec, tp) &&
+           leaves_blocks(spec, tp, largest_block(spec, ML_EXTENT_QUERIES, &t));
+}
+
+/* "1, 2 or 4": every tp that the model can be divided by. */
+static void list_divisors(const ml_model_spec *spec, char *out, size_t size)
+{
+    int64_t most = spec->heads;
+    while (!ml_model_can_divide(spec, most)) most--;
+    *out = '\0';
+    for (int64_t n = 1; n <= most; n++) {
+        size_t used = strlen(out);
+        if (ml_model_can_divide(spec, n))
+            snprintf(out + used, size - used, "%s%" PRId64,
+                     !used       ? ""
+                     : n == most ? " or "
+                                 : ", ",
+                     n);
     }
+}
+
+static ml_status check_tp(const ml_model_spec *spec, int tp)
+{
+    char good[256];
+    ml_model_tensor t;
+    if (ml_model_can_divide(spec, tp)) return ML_OK;
+    list_divisors(spec, good, sizeof good);
+    if (!divides_heads(spec, tp))
+        return ml_fail(ML_USAGE,
+                       "parallel.tp: %d does not divide the model's %" PRId64 " heads and %" PRId64
+                       " key/value heads; choose %s",
+                       tp, spec->heads, spec->kv_heads, good);
+    int64_t block = largest_block(spec, ML_EXTENT_QUERIES, &t);
     return ml_fail(ML_USAGE,
                    "parallel.tp: %d would cut the %s blocks of %s (%" PRId64
-                   " weights in a block, %" PRId64 " columns a rank); choose %s",
+                   " weights in a block, %" PRId64 " columns a rank); choose %s, or a base in bf16",
                    tp, ml_dtype_name(ml_model_format(spec, &t)), t.name, block,
-                   heads / tp * spec->head_dim, *good ? good : "a base in bf16");
+                   spec->heads / tp * spec->head_dim, good);
 }
 
 ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_grid *grid, int tp,
@@ -198,7 +230,6 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     ml_model *m = NULL;
     ml_model_tensor largest;
     ML_TRY(check_tp(spec, tp));
-    if (tp > 1) ML_TRY(check_blocks(spec, tp));
     ML_NEW(m, 1, ML_MEM_OTHER, "a model");
     m->spec = *spec;
     m->grid = grid && tp > 1 ? grid : NULL;
@@ -207,7 +238,9 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     m->dtype = dtype;
     m->mlp_block = largest_block(spec, ML_EXTENT_MLP, &largest);
     m->heads = spec->heads / tp;
-    m->kv_heads = spec->kv_heads / tp;
+    const ml_unit_range keys = ml_shard_units(spec->kv_heads, true, tp, tp_rank);
+    m->kv_heads = keys.count;
+    m->kv_copies = keys.copies;
     m->vocab_first = ml_part_start(spec->vocab, tp, tp_rank);
     m->vocab_count = ml_part_count(spec->vocab, tp, tp_rank);
     int64_t positions = ml_extent_size(spec, ML_EXTENT_CONTEXT);

@@ -17,30 +17,48 @@ static void drop_copies(ml_parameters *p)
     }
 }
 
-/* Returns the floats that this rank passed to sums. */
+/* Returns the floats that this rank passed to sums. Whoever holds the same gets it from one sum,
+ * so that copies stay the same bits. */
 static int64_t sum_whole(ml_parameters *p, const ml_grid *grid)
 {
-    int64_t sharded = p->local - p->replicated;
     ml_grid_sum_float(grid, ML_GROUP_WORLD, p->gradient, p->replicated);
-    ml_grid_sum_float(grid, ML_GROUP_DP, p->gradient + p->replicated, sharded);
-    return (ml_grid_size(grid) > 1 ? p->replicated : 0) + (ml_grid_dp(grid) > 1 ? sharded : 0);
+    for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);)
+        ml_grid_sum_float(grid, s.copied ? ML_GROUP_HEAD : ML_GROUP_DP, p->gradient + s.first,
+                          s.count);
+    return (ml_grid_size(grid) > 1 ? p->replicated : 0) +
+           (ml_grid_dp(grid) > 1 ? p->local - p->replicated : p->copied);
 }
 
 static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
 {
     ml_grid_sum_float(grid, ML_GROUP_TP, p->gradient, p->replicated);
+    for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);)
+        if (s.copied) ml_grid_sum_float(grid, ML_GROUP_HEAD_TP, p->gradient + s.first, s.count);
     for (int64_t at = 0; at < p->local; at += p->piece)
         ml_grid_reduce_scatter_float(grid, ML_GROUP_DP, p->gradient + at,
                                      ml_min(p->piece, p->local - at));
-    return (ml_grid_tp(grid) > 1 ? p->replicated : 0) + p->local;
+    return (ml_grid_tp(grid) > 1 ? p->replicated : 0) + p->copied + p->local;
 }
 
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid)
 {
     if (ml_grid_tp_rank(grid) != 0) drop_copies(p);
+    if (p->copies > 1) ml_grid_group_heads(grid, p->copies);
     int64_t passed = p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid);
     return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float),
                           .passed_bytes = passed * (int64_t)sizeof(float)};
+}
+
+/* Of the sharded tensors' gradients [first, end), what no rank before this one counts. */
+static double sum_sharded(const ml_parameters *p, const ml_kernels *kernels, int64_t first,
+                          int64_t end)
+{
+    double sum = 0.0;
+    for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);) {
+        int64_t from = ml_max(s.first, first), to = ml_min(s.first + s.count, end);
+        if (from < to && !s.spare) sum += kernels->sum_squares(to - from, p->gradient + from);
+    }
+    return sum;
 }
 
 double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
@@ -53,7 +71,7 @@ double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
         int64_t end = mine.first + mine.count,
                 border = ml_max(mine.first, ml_min(end, p->replicated));
         sum[ONCE] += kernels->sum_squares(border - mine.first, p->gradient + mine.first);
-        sum[SHARDED] += kernels->sum_squares(end - border, p->gradient + border);
+        sum[SHARDED] += sum_sharded(p, kernels, border, end);
     }
     if (p->dp > 1) ml_grid_sum_double(grid, ML_GROUP_DP, sum, SUMS);
     ml_grid_sum_double(grid, ML_GROUP_TP, &sum[SHARDED], 1);

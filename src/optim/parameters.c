@@ -23,6 +23,39 @@ done:
 
 static bool is_replicated(const ml_parameter *item) { return item->shard.dim == ML_SHARD_WHOLE; }
 
+/* Floats of a part of a sharded tensor, whose columns alone are one part. */
+static int64_t part_floats(const ml_parameter *item, int part)
+{
+    return item->shard.dim == ML_SHARD_ROWS ? item->shard.part[part].count * item->cols
+                                            : item->count;
+}
+
+bool ml_parameters_next_stretch(const ml_parameters *p, ml_stretch *s)
+{
+    s->first = ml_max(s->first + s->count, p->replicated);
+    for (s->count = 0; s->item < p->count; s->item++, s->part = 0) {
+        const ml_parameter *item = &p->items[s->item];
+        for (; !is_replicated(item) && s->part < item->shard.nparts; s->part++) {
+            bool copied = item->shard.copied >> s->part & 1U, spare = copied && item->shard.spare;
+            if (s->count > 0 && (copied != s->copied || spare != s->spare)) return true;
+            s->copied = copied;
+            s->spare = spare;
+            s->count += part_floats(item, s->part);
+        }
+    }
+    return s->count > 0;
+}
+
+static void count_copies(ml_parameters *p)
+{
+    p->copied = 0;
+    p->copies = 1;
+    for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);)
+        if (s.copied) p->copied += s.count;
+    for (int64_t i = 0; i < p->count; i++)
+        if (p->items[i].shard.copies > p->copies) p->copies = p->items[i].shard.copies;
+}
+
 void ml_parameters_lay_out(ml_parameters *p)
 {
     p->local = p->global = p->replicated = 0;
@@ -36,6 +69,7 @@ void ml_parameters_lay_out(ml_parameters *p)
         }
         if (!sharded) p->replicated = p->local;
     }
+    count_copies(p);
     ml_parameters_divide_moments(p, 1, 0, 0);
 }
 

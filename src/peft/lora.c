@@ -91,6 +91,9 @@ static ml_shard output_shard(const ml_linear *layer, int part)
     for (int i = 0; i < layer->nparts; i++) {
         shard.part[i].start = before + layer->part[i].first;
         shard.part[i].count = layer->part[i].count;
+        shard.copied |= (unsigned)(layer->part[i].copies > 1) << i;
+        if (layer->part[i].copies > shard.copies) shard.copies = layer->part[i].copies;
+        shard.spare = shard.spare || layer->part[i].spare;
         before += layer->part[i].out;
     }
     return shard;

@@ -95,8 +95,12 @@ ml_status prefix_kv_attach(ml_peft **out, ml_model *model, ml_parameters *parame
     ml_peft *peft = NULL;
     const ml_model_spec *spec = ml_model_get_spec(model);
     const ml_linear_part *mine = &ml_model_layer(model, 0)->qkv.part[1];
-    const ml_shard heads = {
-        .dim = ML_SHARD_COLS, .nparts = 1, .part = {{mine->first, mine->count}}};
+    const ml_shard heads = {.dim = ML_SHARD_COLS,
+                            .nparts = 1,
+                            .part = {{mine->first, mine->count}},
+                            .copied = mine->copies > 1,
+                            .copies = mine->copies,
+                            .spare = mine->spare};
     static const char *const words[] = {"key", "value"};
     char name[96];
     ML_TRY(check_sizes(options));

@@ -313,10 +313,15 @@ static double gradient_sums(const plan_step *s, const ml_parameters *p, double t
     enum { SMALL_SUMS = 8 }; /* agreements, losses, norms */
     const ml_sum_group world = group_of(s, s->ranks, 1.0),
                        dp = group_of(s, (double)s->ranks / tp, tp);
-    double replicated = 4.0 * (double)p->replicated, own = 4.0 * (double)(p->local - p->replicated);
+    const ml_sum_group head = group_of(s, p->copies * (double)s->ranks / tp, 1.0);
+    double calls[2] = {0.0, 0.0}, /* for each stretch, of what no other rank of tp holds, or does */
+        replicated = 4.0 * (double)p->replicated, copied = 4.0 * (double)p->copied,
+           own = 4.0 * (double)(p->local - p->replicated) - copied;
+    for (ml_stretch r = {0}; ml_parameters_next_stretch(p, &r);) calls[r.copied]++;
     return ml_sum_seconds(s->machine, &world, SMALL_SUMS + (replicated > 0.0 ? 1.0 : 0.0),
                           replicated) +
-           ml_sum_seconds(s->machine, &dp, own > 0.0 ? 1.0 : 0.0, own);
+           ml_sum_seconds(s->machine, &dp, calls[0], own) +
+           ml_sum_seconds(s->machine, &head, calls[1], copied);
 }
 
 ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p,

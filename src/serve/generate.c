@@ -157,7 +157,7 @@ static void describe(const job *j, ml_generate_report *report)
     report->seconds = seconds[1];
 }
 
-/* The largest divisor of the ranks that divides the model's heads; what is left of the ranks are
+/* The largest divisor of the ranks that the model can be divided by; what is left of the ranks are
  * replicas. */
 static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
 {
@@ -174,7 +174,7 @@ static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
     ML_TRY(ml_grid_agree(world, ml_base_open(&base, o->base)));
     ML_TRY(ml_grid_agree_on_file("the base", o->base, ml_base_content_hash(base)));
     const ml_model_spec *spec = ml_base_spec(base);
-    while (ranks % *tp != 0 || spec->heads % *tp != 0 || spec->kv_heads % *tp != 0) --*tp;
+    while (ranks % *tp != 0 || !ml_model_can_divide(spec, *tp)) --*tp;
 done:
     ml_base_close(base);
     ml_grid_destroy(world);

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <math.h>
+
 #include <cmocka.h>
 
 #include "model/families/families.h"
@@ -35,7 +37,8 @@ typedef struct fixture_options {
     bool dora;
     ml_dtype dtype;
     ml_activation_mode mode;
-    int64_t chunk;
+    int64_t chunk, kv_heads; /* kv_heads 0: 4 */
+    int64_t piece; /* moments are divided over the replicas in pieces of so many floats; 0: whole */
 } fixture_options;
 
 /* What differs from model to model of a family is on, and strong enough to be seen. */
@@ -121,6 +124,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     ml_model_spec spec = fixture_spec(o->family);
     spec.embed_width = o->embed_width;
     if (o->places) spec.norm_places = o->places;
+    if (o->kv_heads) spec.kv_heads = o->kv_heads;
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = "blas"};
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
@@ -141,6 +145,9 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                               .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
     ml_parameters_lay_out(&f->parameters);
+    if (o->piece)
+        ml_parameters_divide_moments(&f->parameters, ml_grid_dp(grid), ml_grid_dp_rank(grid),
+                                     o->piece);
     ml_model_kernel_options(f->model, FIXTURE_TOKENS, &kernels, shapes);
     assert_int_equal(ml_kernels_create(&f->kernels, &kernels), ML_OK);
     ml_model_use_kernels(f->model, f->kernels);
@@ -206,6 +213,29 @@ static inline double fixture_loss(fixture *f, bool backward, double smoothing)
     ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
     if (backward) ml_peft_before_sum(f->peft);
     return loss / (double)batch.rows;
+}
+
+/* Each tensor's gradient as one rank alone has it, against the reduced one of this rank's
+ * part; a tensor whose largest is less than `least` is measured by that. */
+static inline void fixture_compare_gradients(const fixture *one, const fixture *part, int number,
+                                             int tp, double least)
+{
+    for (int64_t t = 0; t < one->parameters.count; t++) {
+        const ml_parameter *whole = &one->parameters.items[t], *mine = &part->parameters.items[t];
+        float *expected = ml_memory_alloc(mine->count, sizeof *expected, ML_MEM_OTHER, "test");
+        assert_non_null(expected);
+        ml_shard_take(&mine->shard, whole->rows, whole->cols,
+                      one->parameters.gradient + whole->offset, expected);
+        const float *found = part->parameters.gradient + mine->offset;
+        double largest = least;
+        for (int64_t i = 0; i < mine->count; i++)
+            largest = fmax(largest, fabs((double)expected[i]));
+        for (int64_t i = 0; i < mine->count; i++)
+            if (!(fabs((double)(expected[i] - found[i])) <= 2e-5 * largest))
+                fail_msg("case %d, tp %d, %s[%d]: one rank %g, this grid %g", number, tp,
+                         whole->name, (int)i, (double)expected[i], (double)found[i]);
+        ml_memory_free(expected);
+    }
 }
 
 #endif

@@ -129,27 +129,6 @@ static void gradient_is_the_derivative(void **state)
     }
 }
 
-/* Each tensor's gradient as one rank alone has it, against the reduced one of this rank's part. */
-static void compare_gradients(const fixture *one, const fixture *part, int number, int tp)
-{
-    for (int64_t t = 0; t < one->parameters.count; t++) {
-        const ml_parameter *whole = &one->parameters.items[t], *mine = &part->parameters.items[t];
-        float *expected = ml_memory_alloc(mine->count, sizeof *expected, ML_MEM_OTHER, "test");
-        assert_non_null(expected);
-        ml_shard_take(&mine->shard, whole->rows, whole->cols,
-                      one->parameters.gradient + whole->offset, expected);
-        const float *found = part->parameters.gradient + mine->offset;
-        double largest = 2e-3; /* what should be 0 is the rounding of sums (biases of k) */
-        for (int64_t i = 0; i < mine->count; i++)
-            largest = fmax(largest, fabs((double)expected[i]));
-        for (int64_t i = 0; i < mine->count; i++)
-            if (!(fabs((double)(expected[i] - found[i])) <= 2e-5 * largest))
-                fail_msg("case %d, tp %d, %s[%d]: one rank %g, this grid %g", number, tp,
-                         whole->name, (int)i, (double)expected[i], (double)found[i]);
-        ml_memory_free(expected);
-    }
-}
-
 /* Every dp replica sees the same batch, so the sum over dp is dp times the gradient: divided again
  * here. */
 static void compare_grid(const ml_grid *grid, int c, ml_activation_mode mode, int64_t chunk)
@@ -168,7 +147,7 @@ static void compare_grid(const ml_grid *grid, int c, ml_activation_mode mode, in
     assert_int_equal(part.parameters.global, one.parameters.global);
     for (int64_t i = 0; i < part.parameters.local; i++)
         part.parameters.gradient[i] /= (float)ml_grid_dp(grid);
-    compare_gradients(&one, &part, c, tp);
+    fixture_compare_gradients(&one, &part, c, tp, 2e-3);
     double norm = ml_parameters_gradient_norm(&part.parameters, grid, part.kernels);
     double alone = sqrt(one.kernels->sum_squares(one.parameters.local, one.parameters.gradient));
     assert_true(fabs(norm - alone) < 1e-5 * alone);

@@ -1,7 +1,7 @@
 /* A state that is too large for one file (method full), written at once: each tp rank of dp replica
- * 0 writes its own shards, straight from where they are, file by file. What all tp ranks hold, the
- * first one writes; moments that are divided over the replicas come from them. The k-th file of tp
- * rank t is number k·tp + t, so that nobody has to ask for a number. */
+ * 0 writes its own shards, straight from where they are, file by file. What several tp ranks hold,
+ * the first of them writes; moments that are divided over the replicas come from them. The k-th
+ * file of tp rank t is number k·tp + t, so that nobody has to ask for a number. */
 #include <inttypes.h>
 
 #include "store/checkpoint/state_file.h"
@@ -17,13 +17,20 @@ typedef struct extent_walk {
     int64_t local;                   /* rows of the local tensor before the part */
 } extent_walk;
 
+/* What several ranks of tp hold, the first of them writes. */
+static bool is_written_here(const extent_walk *w)
+{
+    const ml_shard *shard = &w->p->items[w->tensor].shard;
+    if (shard->dim == ML_SHARD_WHOLE) return w->replicated;
+    return !(shard->spare && shard->copied >> w->part & 1U);
+}
+
 /* The part-th range that the rank holds: global rows and columns, nothing where it holds none. */
 static ml_state_extent part_of(const extent_walk *w)
 {
     const ml_parameter *item = &w->p->items[w->tensor];
     const ml_shard *shard = &item->shard;
     ml_state_extent e = {w->tensor, w->kind, 0, item->rows, 0, item->cols};
-    if (shard->dim == ML_SHARD_WHOLE && !w->replicated) e.rows = 0;
     if (shard->dim == ML_SHARD_ROWS) {
         e.first_row = shard->part[w->part].start;
         e.rows = shard->part[w->part].count;
@@ -56,10 +63,10 @@ static void go_on(extent_walk *w, int64_t rows)
 static bool next_extent(extent_walk *w, ml_state_extent *out, int64_t *offset, bool *opens_file)
 {
     ml_state_extent part;
-    for (;; go_on(w, 0)) {
+    for (;; go_on(w, part.rows)) {
         if (w->tensor == w->p->count) return false;
         part = part_of(w);
-        if (part.rows > 0) break;
+        if (part.rows > 0 && is_written_here(w)) break;
     }
     int64_t row_bytes = part.cols * (int64_t)sizeof(float), left = part.rows - w->row,
             fit = (w->limit - w->used) / row_bytes;

@@ -130,7 +130,7 @@ static ml_status put_rows(writer *w, const stored *s, const ml_model_tensor *t, 
     int64_t step = ml_max(1, BLOCK / t->cols);
     for (int64_t row = first; row < first + count; row += step) {
         int64_t n = ml_min(step, first + count - row);
-        const ml_shard shard = {ML_SHARD_ROWS, 1, {{row, n}}};
+        const ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{row, n}}};
         ml_status st = ml_base_read(w->base, t->name, &shard, ML_FP32, w->block);
         if (st == ML_OK) st = put_values(w, s->dtype, n * t->cols);
         if (st != ML_OK) return st;
@@ -143,7 +143,7 @@ static ml_status put_transposed(writer *w, const stored *s)
     int64_t step = ml_max(1, BLOCK / s->total);
     for (int64_t col = 0; col < s->cols; col += step) {
         int64_t n = ml_min(step, s->cols - col), first = 0;
-        const ml_shard shard = {ML_SHARD_COLS, 1, {{col, n}}};
+        const ml_shard shard = {.dim = ML_SHARD_COLS, .nparts = 1, .part = {{col, n}}};
         for (int p = 0; p < s->nparts; p++) {
             int64_t rows = s->part[p].rows;
             ml_status st = ml_base_read(w->base, s->part[p].name, &shard, ML_FP32, w->columns);

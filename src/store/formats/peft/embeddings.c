@@ -62,7 +62,7 @@ ml_status ml_peft_check_embedding(const ml_safetensors *tensors, const ml_safete
     ML_NEW(values, 2 * step * t.cols, ML_MEM_OTHER, "rows to be compared");
     for (int64_t row = 0; row < t.rows; row += step) {
         int64_t n = ml_min(step, t.rows - row), count = n * t.cols;
-        const ml_shard shard = {ML_SHARD_ROWS, 1, {{row, n}}};
+        const ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{row, n}}};
         ML_TRY(ml_safetensors_read(tensors, e, row * t.cols, count, values));
         ML_TRY(ml_base_read(base, t.name, &shard, ML_FP32, values + count));
         if (are_equal(values, values + count, count, ml_base_dtype(base))) continue;
