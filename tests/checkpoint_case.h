@@ -11,21 +11,27 @@
 
 static ml_shard case_shard(int i, int64_t rows, int64_t cols, int tp, int rank)
 {
-    ml_shard shard = {.dim = ML_SHARD_WHOLE};
-    if (i == 1) /* rows */
-        shard = (ml_shard){
-            ML_SHARD_ROWS, 1, {{ml_part_start(rows, tp, rank), ml_part_count(rows, tp, rank)}}};
-    if (i == 2) /* q, k and v in one tensor, each cut for itself */
-        shard = (ml_shard){
-            ML_SHARD_ROWS,
-            3,
-            {{ml_part_start(8, tp, rank), ml_part_count(8, tp, rank)},
-             {8 + ml_part_start(4, tp, rank), ml_part_count(4, tp, rank)},
-             {12 + ml_part_start(rows - 12, tp, rank), ml_part_count(rows - 12, tp, rank)}}};
+    const ml_unit_range heads = ml_shard_units(2, true, tp, rank); /* of two rows */
+    if (i == 1)                                                    /* rows */
+        return (ml_shard){.dim = ML_SHARD_ROWS,
+                          .nparts = 1,
+                          .part = {{ml_part_start(rows, tp, rank), ml_part_count(rows, tp, rank)}}};
+    if (i ==
+        2) /* q, k and v in one tensor, each cut for itself; of k several ranks have the same */
+        return (ml_shard){
+            .dim = ML_SHARD_ROWS,
+            .nparts = 3,
+            .part = {{ml_part_start(8, tp, rank), ml_part_count(8, tp, rank)},
+                     {8 + 2 * heads.first, 2 * heads.count},
+                     {12 + ml_part_start(rows - 12, tp, rank), ml_part_count(rows - 12, tp, rank)}},
+            .copied = heads.copies > 1 ? 2 : 0,
+            .copies = heads.copies,
+            .spare = heads.spare};
     if (i == 3)
-        shard = (ml_shard){
-            ML_SHARD_COLS, 1, {{ml_part_start(cols, tp, rank), ml_part_count(cols, tp, rank)}}};
-    return shard;
+        return (ml_shard){.dim = ML_SHARD_COLS,
+                          .nparts = 1,
+                          .part = {{ml_part_start(cols, tp, rank), ml_part_count(cols, tp, rank)}}};
+    return (ml_shard){.dim = ML_SHARD_WHOLE};
 }
 
 static float case_value(int64_t tensor, int kind, int64_t index)

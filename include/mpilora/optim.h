@@ -183,8 +183,11 @@ typedef struct ml_reduction {
 
 /* Sums gradients over the grid, in place: replicated tensors over tp × dp (identical ones enter
  * from tp rank 0 alone), sharded ones over dp, and what several ranks of tp hold over these too.
- * With divided moments the sums of this rank's share alone are there. Shapes: fp32; bytes as
- * ml_reduction says. Ownership: borrows `p`. Collective over the world. Errors: none. */
+ * With divided moments the sums of this rank's share alone are there.
+ * Shapes: fp32; bytes as ml_reduction says.
+ * Ownership: borrows `p`.
+ * Collective over the world.
+ * Errors: none. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
 /* √Σ g² over all distinct trainable parameters (what several ranks hold counts once), in double.

@@ -334,8 +334,9 @@ const key run_keys[] = {
      .offset = AT(parallel.tp),
      .least = 1,
      .most = 1 << 20,
-     .about = "Ranks that hold the weights together; it divides the heads and the key/value heads. "
-              "dp = ranks / tp."},
+     .about =
+         "Ranks that hold the weights together; it divides the heads, and the key/value heads or "
+         "is a multiple of them. dp = ranks / tp."},
     {.path = "parallel.pp",
      .kind = KEY_INT,
      .offset = AT(parallel.pp),

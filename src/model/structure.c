@@ -180,27 +180,27 @@ static bool leaves_blocks(const ml_model_spec *s, int64_t tp, int64_t block)
     return tp == 1 || s->heads / tp * s->head_dim % block == 0;
 }
 
+static bool can_divide(const ml_model_spec *spec, int64_t tp, int64_t block)
+{
+    return divides_heads(spec, tp) && leaves_blocks(spec, tp, block);
+}
+
 bool ml_model_can_divide(const ml_model_spec *spec, int64_t tp)
 {
     ml_model_tensor t;
-    return divides_heads(spec, tp) &&
-           leaves_blocks(spec, tp, largest_block(spec, ML_EXTENT_QUERIES, &t));
+    return can_divide(spec, tp, largest_block(spec, ML_EXTENT_QUERIES, &t));
 }
 
 /* "1, 2 or 4": every tp that the model can be divided by. */
-static void list_divisors(const ml_model_spec *spec, char *out, size_t size)
+static void list_divisors(const ml_model_spec *spec, int64_t block, char *out, size_t size)
 {
     int64_t most = spec->heads;
-    while (!ml_model_can_divide(spec, most)) most--;
+    while (!can_divide(spec, most, block)) most--;
     *out = '\0';
     for (int64_t n = 1; n <= most; n++) {
         size_t used = strlen(out);
-        if (ml_model_can_divide(spec, n))
-            snprintf(out + used, size - used, "%s%" PRId64,
-                     !used       ? ""
-                     : n == most ? " or "
-                                 : ", ",
-                     n);
+        const char *before = used == 0 ? "" : n == most ? " or " : ", ";
+        if (can_divide(spec, n, block)) snprintf(out + used, size - used, "%s%" PRId64, before, n);
     }
 }
 
@@ -208,14 +208,14 @@ static ml_status check_tp(const ml_model_spec *spec, int tp)
 {
     char good[256];
     ml_model_tensor t;
-    if (ml_model_can_divide(spec, tp)) return ML_OK;
-    list_divisors(spec, good, sizeof good);
+    int64_t block = largest_block(spec, ML_EXTENT_QUERIES, &t);
+    if (can_divide(spec, tp, block)) return ML_OK;
+    list_divisors(spec, block, good, sizeof good);
     if (!divides_heads(spec, tp))
         return ml_fail(ML_USAGE,
-                       "parallel.tp: %d does not divide the model's %" PRId64 " heads and %" PRId64
-                       " key/value heads; choose %s",
+                       "parallel.tp: %d ranks cannot share out the model's %" PRId64
+                       " heads and %" PRId64 " key/value heads; choose %s",
                        tp, spec->heads, spec->kv_heads, good);
-    int64_t block = largest_block(spec, ML_EXTENT_QUERIES, &t);
     return ml_fail(ML_USAGE,
                    "parallel.tp: %d would cut the %s blocks of %s (%" PRId64
                    " weights in a block, %" PRId64 " columns a rank); choose %s, or a base in bf16",

@@ -140,14 +140,12 @@ static void compare(const ml_grid *grid, int c, int64_t kv_heads, ml_activation_
 static void copied_heads_change_nothing(void **state)
 {
     (void)state;
-    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+    for (int tp = ml_grid_world_size() > 1 ? 2 : 1; tp <= ml_grid_world_size(); tp *= 2) {
         ml_grid *grid;
         assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
         for (int c = 0; c < CASES; c++)
             for (int64_t kv_heads = 1; kv_heads <= KEY_HEADS; kv_heads++)
-                for (ml_activation_mode mode = ML_ACTIVATIONS_FULL;
-                     mode <= ML_ACTIVATIONS_CHECKPOINT; mode++)
-                    compare(grid, c, kv_heads, mode);
+                compare(grid, c, kv_heads, c % 2 ? ML_ACTIVATIONS_FULL : ML_ACTIVATIONS_CHECKPOINT);
         ml_grid_destroy(grid);
     }
 }
@@ -156,7 +154,7 @@ static void copied_heads_change_nothing(void **state)
 static void copies_go_with_divided_moments(void **state)
 {
     (void)state;
-    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+    for (int tp = ml_grid_world_size() > 1 ? 2 : 1; tp <= ml_grid_world_size(); tp *= 2) {
         ml_grid *grid;
         assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
         for (int c = 0; c < CASES; c++) {

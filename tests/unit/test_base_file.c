@@ -131,8 +131,9 @@ static void check_tensor(ml_base *base, int64_t index, ml_dtype dtype)
     ml_model_tensor t;
     ml_model_tensor_at(&spec, index, &t);
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
-    const ml_shard rows = {ML_SHARD_ROWS, 2, {{1, 2}, {t.rows - 3, 3}}},
-                   columns = {ML_SHARD_COLS, 1, {{t.cols / 3, t.cols / 2}}};
+    const ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 2, .part = {{1, 2}, {t.rows - 3, 3}}},
+                   columns = {
+                       .dim = ML_SHARD_COLS, .nparts = 1, .part = {{t.cols / 3, t.cols / 2}}};
     check_shard(base, index, &whole, dtype);
     check_shard(base, index, &rows, dtype);
     if (!t.vector) check_shard(base, index, &columns, dtype);

@@ -496,7 +496,7 @@ static void writers_of_a_node_stay_below_their_bound(void **state)
             const int64_t rows[] = {50257, 3 * width, width, 4 * width};
             for (int i = 0; i < 40; i++) {
                 int64_t r = i ? rows[1 + i % 3] : rows[0];
-                ml_shard half = {i % 2 ? ML_SHARD_COLS : ML_SHARD_ROWS, 1, {{0, 0}}};
+                ml_shard half = {.dim = i % 2 ? ML_SHARD_COLS : ML_SHARD_ROWS, .nparts = 1};
                 int64_t cut = half.dim == ML_SHARD_COLS ? width : r;
                 half.part[0].start = ml_part_start(cut, tp, rank);
                 half.part[0].count = ml_part_count(cut, tp, rank);
