@@ -3,12 +3,22 @@
 #define MPILORA_MERGE_H
 
 #include "mpilora/base.h"
+#include "mpilora/blocks.h"
 #include "mpilora/store.h"
 
 ML_BEGIN_DECLS
 
+/* What a merged base is kept in. */
+typedef struct ml_merge_options {
+    bool plain; /* matrices become `dtype`; false, and nothing else: they become the base's */
+    ml_dtype dtype;
+    bool keep; /* each stays in its block format; what did not change keeps its bytes */
+    const ml_block_format *quantise; /* as in ml_import_options; NULL: no blocks */
+} ml_merge_options;
+
 typedef struct ml_merge_result {
     int64_t matrices; /* of the base that the adapter changed */
+    double error;     /* what rounding to blocks lost, as ml_base_writer_error says it */
     bool original;    /* subtract: the source hash is that of the base which was merged */
 } ml_merge_result;
 
@@ -30,12 +40,18 @@ typedef struct ml_merge_result {
  * one (by source hash); to subtract, this must be the merge of that one with this very adapter.
  * PEFT directories do not say where they belong: they are only checked by shape. An existing
  * `path` is replaced once the new file is whole.
+ *
+ * `options`, not with `subtract`, say what the result is kept in; sums that are kept in blocks are
+ * rounded to them once. NULL: the base's dtype.
  * Shapes: W[out, in], B[out, r], A[r, in].
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself; ML_RESOURCE. */
+ * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself, where nothing is in blocks
+ * that could be kept, or where a changed matrix is in a format that numbers cannot be rounded to
+ * here; ML_RESOURCE. */
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
-                   const char *path, ml_merge_result *result) ML_NODISCARD;
+                   const ml_merge_options *options, const char *path,
+                   ml_merge_result *result) ML_NODISCARD;
 
 ML_END_DECLS
 

@@ -10,6 +10,7 @@
 #include "io/durable.h"
 
 #include "mpilora/family.h"
+#include "mpilora/import.h"
 #include "mpilora/peft.h"
 
 static const int64_t block_floats = (8 << 20) / 4;
@@ -22,6 +23,8 @@ typedef struct merge {
     float sign;
     float *rows, *delta; /* a block of W; one row of B·A */
     float *merged;       /* with an original: the block as it is in the base */
+    ml_dtype *formats;   /* of the result's matrices; NULL: none in blocks */
+    bool keep;           /* they are the base's */
 } merge;
 
 /* ---- who belongs to whom ------------------------------------------------------------------- */
@@ -211,6 +214,81 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
     return changed;
 }
 
+static bool is_changed(const merge *m, const ml_model_tensor *tensor)
+{
+    if (find_trained(m->adapter, tensor->name)) return true;
+    for (int64_t i = 0; i < m->adapter->count; i++)
+        if (first_row_in(&m->spec, &m->adapter->pairs[i], tensor) >= 0) return true;
+    return false;
+}
+
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+/* The base's formats; a head that was tied to the embedding takes the embedding's. */
+static ml_status keep_formats(merge *m)
+{
+    const ml_model_spec *base = ml_base_spec(m->base);
+    ml_dtype embedding = ML_FP32;
+    if (!base->formats)
+        return ml_fail(ML_USAGE,
+                       "--dtype keep: %s has no matrix in blocks; choose bf16, fp32 or a "
+                       "format",
+                       ml_base_path(m->base));
+    memcpy(m->formats, base->formats, (size_t)ml_model_formats(base) * sizeof *m->formats);
+    for (int64_t i = 0; i < ml_model_tensor_count(&m->spec); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&m->spec, i, &t);
+        ml_dtype *format = &m->formats[ml_model_format_place(&m->spec, &t)];
+        if (t.row->role == ML_ROLE_EMBED) embedding = *format;
+        if (t.row->role == ML_ROLE_HEAD && base->tied_head) *format = embedding;
+        if (ml_dtype_is_block(*format) && !ml_block_format_of(*format)->quantise &&
+            is_changed(m, &t))
+            return ml_fail(ML_USAGE,
+                           "--dtype keep: %s is in %s, to which numbers cannot be rounded here; "
+                           "choose bf16, fp32 or another format",
+                           t.name, ml_dtype_name(*format));
+    }
+    return ML_OK;
+}
+
+/* m->formats and *dtype: what the result is kept in. */
+static ml_status choose_formats(merge *m, const ml_merge_options *options, ml_dtype *dtype)
+{
+    ml_status st = ML_OK;
+    *dtype = options && options->plain ? options->dtype : ml_base_dtype(m->base);
+    m->spec.formats = NULL; /* sums are in no blocks, unless they are asked for */
+    if (!options || options->plain) return ML_OK;
+    ML_NEW(m->formats, ml_model_formats(&m->spec), ML_MEM_OTHER, "formats of tensors");
+    m->keep = options->keep;
+    if (m->keep)
+        ML_TRY(keep_formats(m));
+    else
+        ml_import_formats(&m->spec,
+                          &(ml_import_options){.dtype = *dtype, .quantise = options->quantise},
+                          m->formats);
+    m->spec.formats = m->formats;
+done:
+    return st;
+}
+
+/* A matrix that did not change, as its blocks are. */
+static ml_status copy_blocks(const merge *m, const ml_model_tensor *tensor)
+{
+    ml_status st = ML_OK;
+    ml_dtype format = ml_model_format(&m->spec, tensor);
+    int64_t step = ml_max(1, block_floats / tensor->cols);
+    for (int64_t first = 0; first < tensor->rows; first += step) {
+        int64_t n = ml_min(step, tensor->rows - first);
+        ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
+        ML_TRY(ml_base_read(m->base, tensor->name, &rows, format, m->rows));
+        ML_TRY(ml_base_writer_blocks(m->writer, tensor->name, first, n, m->rows));
+    }
+done:
+    return st;
+}
+
+/* ---- all tensors --------------------------------------------------------------------------- */
+
 /* The original's rows, merged again, must be the base's: else something else was done to it, which
  * would be lost. m->rows: the original's. */
 static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows,
@@ -265,7 +343,11 @@ static ml_status copy_all(const merge *m, int64_t *matrices)
         ml_model_tensor tensor;
         bool changed = false;
         ml_model_tensor_at(spec, i, &tensor);
-        ML_TRY(copy_tensor(m, &tensor, &changed));
+        if (m->keep && ml_dtype_is_block(ml_model_format(&m->spec, &tensor)) &&
+            !is_changed(m, &tensor))
+            ML_TRY(copy_blocks(m, &tensor));
+        else
+            ML_TRY(copy_tensor(m, &tensor, &changed));
         *matrices += changed;
     }
 done:
@@ -292,7 +374,7 @@ done:
 }
 
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
-                   const char *path, ml_merge_result *result)
+                   const ml_merge_options *options, const char *path, ml_merge_result *result)
 {
     ml_status st = ML_OK;
     merge m = {.base = base,
@@ -300,6 +382,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
                .adapter = adapter,
                .sign = subtract && !original ? -1.0F : 1.0F};
     char source[ML_SHA256_HEX];
+    ml_dtype dtype;
     int64_t length;
     ml_base_files files = {0};
     const char *tokenizer = ml_base_tokenizer(base, &length);
@@ -314,13 +397,14 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
         (original && ml_durable_is_same(ml_base_path(original), path)))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
                        path);
-    m.spec.formats = NULL; /* sums are in no blocks: they become the base's dtype */
+    ML_TRY(choose_formats(&m, options, &dtype));
     ML_TRY(make_room(&m));
     ML_TRY(ml_base_read_files(base, &files));
-    ML_TRY(ml_base_writer_create(&m.writer, path, &m.spec, ml_base_dtype(base), tokenizer, length,
-                                 source, &files));
+    ML_TRY(
+        ml_base_writer_create(&m.writer, path, &m.spec, dtype, tokenizer, length, source, &files));
     ML_TRY(copy_all(&m, &result->matrices));
     ml_base_writer *writer = m.writer;
+    result->error = ml_base_writer_error(writer);
     m.writer = NULL;
     ML_TRY(ml_base_writer_finish(writer));
 done:
@@ -329,5 +413,6 @@ done:
     ml_memory_free(m.rows);
     ml_memory_free(m.delta);
     ml_memory_free(m.merged);
+    ml_memory_free(m.formats);
     return st;
 }

@@ -32,6 +32,7 @@ KINDS = [
 STEPS = 4
 STRUCTURES = 192 << 10  # bytes of structures that no plan counts; the same beside a base in fp32
 checks = harness.Checks()
+written = {}  # the tensors of model.gguf
 
 
 def letters():
@@ -69,6 +70,8 @@ def write_model(path, kinds=KINDS, spoil=None):
             data = bytearray(data)
             spoil(name, data)
         tensors[name] = (shape, bytes(data), *number)
+        if not spoil and kinds is KINDS:
+            written[name] = bytes(data)
     gguf_models.write_file(path, "llama", {
         "block_count": LAYERS, "embedding_length": WIDTH, "feed_forward_length": MLP, "attention.head_count": HEADS,
         "attention.head_count_kv": KV_HEADS, "context_length": 128, "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0,
@@ -186,6 +189,43 @@ def check_use(folder):
     checks.close("merged, in bf16", evaluate(folder, "merged"), evaluate(folder, "kept", *adapter), 2e-3)
 
 
+def formats_of(path):
+    return dict(re.findall(r"name (\S+), shape .*?, dtype (\S+)", harness.mpilora("inspect", path)))
+
+
+def check_merge(folder):
+    """merge --dtype: to fp32, to one format, and to the formats that the base has, where what did not change keeps its bytes."""
+    train(folder, "part", "kept", method={"name": "lora", "rank": 4, "targets": ["q", "v"]})
+    adapter, base = f"{folder}/part/adapter.h5", formats_of(f"{folder}/kept.h5")
+    wanted, bad = evaluate(folder, "kept", "--adapter", adapter), "layers.1.attn.v.weight"
+    for dtype, bound in (("fp32", 2e-5), ("bf16", 2e-3), ("q8_0", 5e-3), ("q4_k", 3e-2)):
+        done = harness.start("merge", "--base", f"{folder}/kept.h5", "--adapter", adapter, "--dtype", dtype, f"{folder}/as-{dtype}.h5")
+        checks.that(done.returncode == 0, f"merge --dtype {dtype}: {done.stderr}")
+        checks.that(("changed the weights by" in done.stderr) == (dtype[0] == "q"), f"merge --dtype {dtype} says: {done.stderr}")
+        found = formats_of(f"{folder}/as-{dtype}.h5")
+        checks.that(found["layers.0.attn.q.weight"] == dtype, f"merge --dtype {dtype}: q is {found['layers.0.attn.q.weight']}")
+        checks.close(f"merge --dtype {dtype}", evaluate(folder, f"as-{dtype}"), wanted, bound)
+    done = harness.start("merge", "--base", f"{folder}/kept.h5", "--adapter", adapter, "--dtype", "keep", f"{folder}/no.h5")
+    refused("keep, where a format cannot be made", done, 2, bad, "iq4_nl")
+    train(folder, "q", "kept", method={"name": "lora", "rank": 4, "targets": ["q"]})
+    adapter = f"{folder}/q/adapter.h5"
+    done = harness.start("merge", "--base", f"{folder}/kept.h5", "--adapter", adapter, "--dtype", "keep", f"{folder}/as-keep.h5")
+    checks.that(done.returncode == 0 and "changed the weights by" in done.stderr, f"merge --dtype keep: {done.stderr}")
+    checks.that(formats_of(f"{folder}/as-keep.h5") == base, f"merge --dtype keep: {formats_of(f'{folder}/as-keep.h5')}")
+    checks.close("merge --dtype keep", evaluate(folder, "as-keep"), evaluate(folder, "kept", "--adapter", adapter), 2e-2)
+    with open(f"{folder}/as-keep.h5", "rb") as file:
+        content = file.read()
+    harness.mpilora("verify", f"{folder}/as-keep.h5")
+    for name, (rows, cols) in MATRICES.items():
+        raw = written[f"blk.1.{name}.weight"]
+        if name not in ("attn_q", "attn_k"):  # whose rows have another order
+            checks.that(content.count(raw) == 1, f"merge --dtype keep: the blocks of {name} are not those of the base")
+    done = harness.start("merge", "--base", f"{folder}/wide.h5", "--adapter", f"{folder}/wide-lora/adapter.h5", "--dtype", "keep", f"{folder}/no.h5")
+    refused("keep without blocks", done, 2, "no matrix in blocks")
+    done = harness.start("merge", "--base", f"{folder}/kept.h5", "--adapter", adapter, "--dtype", "q2_k", f"{folder}/no.h5")
+    refused("no format of merge", done, 2, "q2_k")
+
+
 def refused(what, done, code, *words):
     checks.that(done.returncode == code and all(word in done.stderr for word in words), f"{what}: exit {done.returncode}, expected {code}: {done.stderr}")
 
@@ -229,6 +269,7 @@ def main():
         check_shared(folder)
         check_resume(folder)
         check_use(folder)
+        check_merge(folder)
         check_refusals(folder)
     checks.end()
 

@@ -68,7 +68,7 @@ static ml_status merge_file(const char *from, bool subtract, const char *to,
     ml_adapter adapter;
     assert_int_equal(ml_base_open(&base, from), ML_OK);
     assert_int_equal(ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL), ML_OK);
-    ml_status st = ml_merge(base, &adapter, subtract, NULL, to, result);
+    ml_status st = ml_merge(base, &adapter, subtract, NULL, NULL, to, result);
     ml_adapter_destroy(&adapter);
     ml_base_close(base);
     return st;

@@ -9,10 +9,11 @@
 #include "io/durable.h"
 
 static const char usage[] =
-    "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--subtract [--original ORIGINAL.h5]]";
+    "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--dtype bf16|fp32|keep|FORMAT | --subtract "
+    "[--original ORIGINAL.h5]]";
 
 static ml_status merge(const char *base_path, const char *adapter_path, bool subtract,
-                       const char *original_path, const char *out)
+                       const char *original_path, const ml_merge_options *options, const char *out)
 {
     ml_status st = ML_OK;
     ml_base *base = NULL, *original = NULL;
@@ -22,12 +23,15 @@ static ml_status merge(const char *base_path, const char *adapter_path, bool sub
     ML_TRY(subtract ? ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL)
                     : ml_adapter_read_for(&adapter, adapter_path, base));
     if (original_path) ML_TRY(ml_base_open(&original, original_path));
-    ML_TRY(ml_merge(base, &adapter, subtract, original, out, &result));
+    ML_TRY(ml_merge(base, &adapter, subtract, original, options, out, &result));
     ml_log("%s: %" PRId64 " matrices %s%s", out, result.matrices,
            subtract ? "freed of the adapter" : "merged",
            original          ? "; it is the original base, bit for bit"
            : result.original ? "; it counts as the original base"
                              : "");
+    if (options && !options->plain)
+        ml_log("rounding to blocks changed the weights by %.3g of their size (root mean square)",
+               result.error);
 done:
     ml_adapter_destroy(&adapter);
     ml_base_close(base);
@@ -36,7 +40,7 @@ done:
 }
 
 typedef struct given {
-    const char *base, *adapter, *original;
+    const char *base, *adapter, *original, *dtype;
     bool subtract;
 } given;
 
@@ -44,6 +48,11 @@ static const option options[] = {
     {"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
      "the base that the adapter was trained on (checked by the hash of its source)", NULL},
     {"--adapter", OPTION_TEXT, offsetof(given, adapter), "A", "adapter.h5 or a PEFT directory",
+     NULL},
+    {"--dtype", OPTION_TEXT, offsetof(given, dtype), "bf16|fp32|keep|FORMAT",
+     "what the matrices of OUT.h5 are kept in; keep: each in the block format that it has in "
+     "BASE.h5, and what did not change as it is; FORMAT: one of import --quantise, with its rules. "
+     "What rounding to blocks changed is said. Else BASE.h5's dtype, in no blocks",
      NULL},
     {"--subtract", OPTION_FLAG, offsetof(given, subtract), NULL,
      "BASE.h5 is the merge of A with some base: give that base back, W - s*B*A. With the same "
@@ -58,10 +67,26 @@ static const option options[] = {
      NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+static ml_status read_dtype(const char *word, ml_merge_options *out)
+{
+    out->plain = !strcmp(word, "bf16") || !strcmp(word, "fp32");
+    out->dtype = !strcmp(word, "fp32") ? ML_FP32 : ML_BF16;
+    out->keep = !strcmp(word, "keep");
+    if (out->plain || out->keep) return ML_OK;
+    out->quantise = ml_block_format_named(word);
+    if (out->quantise && out->quantise->quantise && ml_dtype_is_block(out->quantise->dtype))
+        return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "--dtype: \"%s\" is not one of bf16, fp32, keep, q8_0, q4_0, q4_1, q5_0, q5_1, "
+                   "q4_k, q5_k, q6_k, mxfp4",
+                   word);
+}
+
 static ml_status run(int argc, char **argv)
 {
     const char *out = NULL;
     given g = {0};
+    ml_merge_options o = {0};
     ml_status st = options_read(argc, argv, options, &g, 1, 1, &out, usage);
     if (st != ML_OK) return st;
     if (!g.base || !g.adapter)
@@ -72,7 +97,13 @@ static ml_status run(int argc, char **argv)
     if (ml_durable_is_same(g.adapter, out))
         return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name for the result",
                        out);
-    return merge(g.base, g.adapter, g.subtract, g.original, out);
+    if (g.dtype && g.subtract)
+        return ml_fail(ML_USAGE,
+                       "--dtype: --subtract gives back what was merged, in its own dtype; "
+                       "give one of them");
+    if (g.dtype) st = read_dtype(g.dtype, &o);
+    return st == ML_OK ? merge(g.base, g.adapter, g.subtract, g.original, g.dtype ? &o : NULL, out)
+                       : st;
 }
 
 const ml_command ml_command_merge = {
@@ -84,7 +115,7 @@ const ml_command ml_command_merge = {
         "else is needed to use it, and it runs as fast as the base itself. An existing OUT.h5 is "
         "replaced once the new one is whole; it cannot be BASE.h5 or A themselves.",
     .options = options,
-    .notes = "Sums are made in fp32 and rounded once to the dtype of the base.",
+    .notes = "Sums are made in fp32 and rounded once to what OUT.h5 is kept in.",
     .run = run,
     .parallel = false,
 };
