@@ -157,6 +157,35 @@ def write_adapter(directory, name, shapes):
     reference.write_safetensors(f"{directory}/adapter_model.safetensors", t)
 
 
+# ---- the other ends -------------------------------------------------------------------------------------------------------
+
+ENDS_GOLDEN = os.path.join(os.path.dirname(GOLDEN), "family_ends.json")
+ENDS = [name for name in MODELS if name not in gpt_models.BOTH_ENDS] + ["gpt2", "mistral", "qwen2", "qwen3"]
+ENDS_CASE = FULL | {"steps": 3}
+
+
+def other_ends(name, known):
+    """(configuration, shapes of its tensors) of the model `name`, untied where it is tied and tied where it is not; known: families.json."""
+    if name in MODELS:
+        config, shapes = MODELS[name], known[name]["tensors"]
+    else:
+        config = reference.MODELS[name]
+        made = reference.gpt2_tensors(name, config) if name == "gpt2" else reference.llama_tensors(name, config)
+        shapes = {("transformer." if name == "gpt2" else "") + key: shape for key, (shape, _) in made.items()}
+    head = "embed_out.weight" if name == "gpt_neox" else "lm_head.weight"
+    tied = head not in shapes
+    embedding = next(shape for key, shape in shapes.items() if key.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")))
+    rest = {key: shape for key, shape in shapes.items() if key != head}
+    return config | {"tie_word_embeddings": not tied}, rest | ({head: embedding} if tied else {})
+
+
+def write_other_ends(directory, name, known):
+    config, shapes = other_ends(name, known)
+    os.makedirs(directory)
+    reference.write_json(f"{directory}/config.json", config)
+    reference.write_safetensors(f"{directory}/model.safetensors", tensors(name, shapes))
+
+
 # ---- GGUF -----------------------------------------------------------------------------------------------------------------
 
 ARCHITECTURE = {"gemma3_text": "gemma3", "cohere": "command-r"}

@@ -34,6 +34,7 @@ MODELS["stablelm-parallel"] = MODELS["stablelm"] | {"use_parallel_residual": Tru
 MODELS = {name: COMMON | config for name, config in MODELS.items()}
 SDPA = ("falcon-rw",)  # with eager attention transformers 5.24 adds Falcon's ALiBi twice
 VARIANTS = ("opt-unbiased", "opt-bare", "bloom-stream", "stablelm-parallel", "gpt_neox-in-turn", "falcon-40b", "falcon-11b", "falcon-rw")  # not on every grid
+BOTH_ENDS = ("opt", "opt-unbiased", "opt-350m", "opt-bare", "gpt_neox-in-turn", "bloom", "bloom-stream", "falcon-7b", "falcon-40b", "falcon-11b", "falcon-rw", "stablelm", "stablelm-parallel")  # of which MODELS has tied and untied ones, or a sister
 UNCUT = ("falcon-7b",)  # one key/value head
 
 

@@ -22,6 +22,8 @@ static const ml_family_tensor tensors[] = {
     {0},
 };
 
+/* rope_pct of the first files (stablelm-epoch) is no key of transformers 5, which rotates a quarter
+ * of each head whatever it says. */
 static const ml_family_key config_keys[] = {
     REQUIRED("num_hidden_layers", SIZE, layers),
     REQUIRED("hidden_size", SIZE, width),
