@@ -146,6 +146,18 @@ typedef struct ml_interval {
     double seconds;
 } ml_interval;
 
+/* The data sets to train on, and which share of the sequences comes from each: its weight over the
+ * sum of all. One alone has weight 1. */
+enum { ML_MOST_DATA_FILES = 64 };
+typedef struct ml_data_file {
+    char *file; /* owned */
+    double weight;
+} ml_data_file;
+typedef struct ml_data_files {
+    int64_t count;
+    ml_data_file *item; /* [count], owned; NULL: none */
+} ml_data_files;
+
 /* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
@@ -176,8 +188,8 @@ typedef struct ml_run_config {
                               tokens: NULL */
     } method;
     struct {
-        char *train, *valid; /* NULL: without train, train refuses but plan and eval do not; without
-                                valid nothing is evaluated */
+        ml_data_files train; /* none: train refuses but plan and eval do not */
+        char *valid;         /* NULL: nothing is evaluated */
         int64_t max_len;     /* 0: the model's context */
         bool shuffle;        /* true */
         bool group_prompts;  /* false; true: sequences with equal prompts stay together */

@@ -191,6 +191,26 @@ ml_status ml_dataset_open(ml_dataset **out, const char *path) ML_NODISCARD;
 ml_status ml_dataset_open_together(ml_dataset **out, const char *path,
                                    const ml_grid *grid) ML_NODISCARD;
 
+/* Several data sets as one, the sequences of one after those of the other; a sampler takes them by
+ * weight. Its hash is that of the parts' hashes and shares (weight over the sum of all).
+ * Shapes: part[parts], weight[parts], each > 0 and at least a thousandth of their sum.
+ * Ownership: takes the parts, which are NULL then, on success; *out is the caller's.
+ * Local.
+ * Errors: ML_INPUT where vocabularies or tokenizers differ, naming two files; ML_RESOURCE. */
+ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part,
+                          const double *weight) ML_NODISCARD;
+
+/* Of a joined data set: how many parts it has (else 0), one of them with the number of sequences
+ * before it, and its weight; of one that was opened: its file.
+ * Shapes: sequences.
+ * Ownership: borrowed from `data`.
+ * Local.
+ * Errors: none. */
+int64_t ml_dataset_parts(const ml_dataset *data);
+const ml_dataset *ml_dataset_part(const ml_dataset *data, int64_t part, int64_t *first);
+double ml_dataset_weight(const ml_dataset *data, int64_t part);
+const char *ml_dataset_path(const ml_dataset *data);
+
 /* Ends a data set; NULL is fine.
  * Shapes: none.
  * Ownership: takes `data`.
@@ -337,7 +357,9 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options,
  * keyed permutation each epoch (seed, epoch). A pure function of its arguments: the cursor of a
  * run is one number, and nothing depends on the grid. With group_prompts the sequences of one
  * prompt (the same tokens up to the first target) follow each other in file order, groups in the
- * order of their first sequences, and a shuffle permutes the groups. */
+ * order of their first sequences, and a shuffle permutes the groups. Of a joined data set each part
+ * has its own order and epochs, and its share of the positions, exact to a sequence in every 4096
+ * of them; without shuffle the parts alternate as evenly as their shares allow. */
 typedef struct ml_sampler ml_sampler;
 typedef struct ml_sampler_order {
     bool shuffle, group_prompts;

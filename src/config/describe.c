@@ -36,6 +36,8 @@ static const char *type_name(const key *k)
         return "mapping of numbers";
     case KEY_NAMES:
         return "name or list of names";
+    case KEY_FILES:
+        return "file or list of files";
     }
     return "";
 }
@@ -91,6 +93,7 @@ static ml_status put_range(const key *k, ml_text *out)
     case KEY_TEXT:
     case KEY_LAYERS:
     case KEY_NAMES:
+    case KEY_FILES:
         break;
     }
     if (k->nullable) ML_TRY(ml_text_printf(out, "%s`null`", k->kind == KEY_TEXT ? "or " : "; or "));

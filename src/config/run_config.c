@@ -225,7 +225,7 @@ ml_status ml_run_config_check_training(const ml_run_config *c)
     if (!c->run_dir)
         return ml_run_config_refuse(c, "run.dir",
                                     "missing; name the directory that the run writes to");
-    if (!c->data.train)
+    if (c->data.train.count == 0)
         return ml_run_config_refuse(
             c, "data.train", "missing; name the data set to train on (mpilora tokenize makes one)");
     if (ml_run_config_first_adapter(c) && c->method.name == ML_METHOD_FULL)

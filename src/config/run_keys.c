@@ -179,10 +179,12 @@ const key run_keys[] = {
      .offset = AT(method.sizes.new_biases),
      .about = "`bitfit`: also the biases that the model lacks, as zeros."},
     {.path = "data.train",
-     .kind = KEY_TEXT,
+     .kind = KEY_FILES,
      .offset = AT(data.train),
      .nullable = true,
-     .about = "The data set to train on; `train` needs it."},
+     .about = "The data set to train on; `train` needs it. Several are mixed: `[{file: a.h5, "
+              "weight: 3}, {file: b.h5, weight: 1}]` takes three of four sequences from a.h5, "
+              "each file over and over. `train.epochs` then counts the sequences of all."},
     {.path = "data.valid",
      .kind = KEY_TEXT,
      .offset = AT(data.valid),

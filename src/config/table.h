@@ -21,7 +21,8 @@ typedef enum key_kind {
     KEY_LAYERS,  /* ml_layer_ranges: [0, 3, 6-9]; null gives none */
     KEY_SITES,   /* ml_module_patterns: {name: number, …}; null gives none; the range is the
                     numbers' */
-    KEY_NAMES    /* ml_module_patterns without numbers: [name, …] or one name; null gives none */
+    KEY_NAMES,   /* ml_module_patterns without numbers: [name, …] or one name; null gives none */
+    KEY_FILES    /* ml_data_files: a file, or [{file: …, weight: …}, …]; null gives none */
 } key_kind;
 
 typedef struct key {
@@ -57,6 +58,7 @@ struct yaml_node_s;
 ml_status value_read(const key *key, void *out, struct yaml_document_s *document,
                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+ml_status text_write(const char *text, ml_text *out) ML_NODISCARD; /* double-quoted; NULL: null */
 
 /* describe.c: the page of Markdown that says of each key its type, range, default (as `defaults`
  * has it) and meaning, a table a section. */
@@ -70,6 +72,12 @@ ml_status modules_read(const key *key, void *out, struct yaml_document_s *docume
 ml_status names_read(const key *key, void *out, struct yaml_document_s *document,
                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
 void modules_free(const key *key, void *in); /* of any kind */
+
+/* files.c */
+ml_status files_read(const key *key, void *out, struct yaml_document_s *document,
+                     struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status files_write(const void *in, ml_text *out) ML_NODISCARD;
+void files_free(void *in);
 
 /* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of
  * these. */

@@ -299,6 +299,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return modules_read(key, place, document, node, where);
     case KEY_NAMES:
         return names_read(key, place, document, node, where);
+    case KEY_FILES:
+        return files_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -306,7 +308,7 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
 /* ---- writing ------------------------------------------------------------------------------- */
 
 /* Double-quoted, as YAML and JSON both read it. */
-static ml_status write_text(const char *text, ml_text *out)
+ml_status text_write(const char *text, ml_text *out)
 {
     ml_status st = ML_OK;
     if (!text) return ml_text_printf(out, "null");
@@ -366,7 +368,7 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
     case KEY_BOOL:
         return ml_text_printf(out, "%s", *(const bool *)place ? "true" : "false");
     case KEY_TEXT:
-        return write_text(*(char *const *)place, out);
+        return text_write(*(char *const *)place, out);
     case KEY_CHOICE:
         return ml_text_printf(out, "%s", key->choices[*(const int *)place]);
     case KEY_PAIR:
@@ -379,6 +381,8 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return ml_module_patterns_write(place, out);
     case KEY_NAMES:
         return ml_module_names_write(place, out);
+    case KEY_FILES:
+        return files_write(place, out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

@@ -16,6 +16,10 @@
 struct ml_dataset {
     char *path;
     int fd;
+    int64_t parts;     /* of a joined one, which has nothing else but sums and hashes; else 0 */
+    ml_dataset **part; /* [parts] owned */
+    double *weight;    /* [parts] */
+    int64_t *first;    /* [parts + 1] the sequences before each part */
     int64_t sequences, tokens, vocab, max_len;
     int64_t tokens_at; /* byte in the file */
     int64_t *offsets;  /* [sequences + 1] */
@@ -259,9 +263,94 @@ done:
     return st;
 }
 
+/* ---- several as one ------------------------------------------------------------------------- */
+
+static ml_status check_alike(const ml_dataset *one, const ml_dataset *other)
+{
+    if (one->vocab == other->vocab && !strcmp(one->tokenizer_hash, other->tokenizer_hash))
+        return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s has a vocabulary of %" PRId64 " and tokenizer %.12s, %s one of %" PRId64
+                   " and tokenizer %.12s: data sets that are mixed are made with one base",
+                   one->path, one->vocab, one->tokenizer_hash, other->path, other->vocab,
+                   other->tokenizer_hash);
+}
+
+static ml_status hash_parts(ml_dataset *data)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    double sum = 0.0;
+    for (int64_t k = 0; k < data->parts; k++) sum += data->weight[k];
+    ML_TRY(ml_text_printf(&text, "mpilora-mixture 1\n"));
+    for (int64_t k = 0; k < data->parts; k++)
+        ML_TRY(ml_text_printf(&text, "%s %.17g\n", data->part[k]->hash, data->weight[k] / sum));
+    ml_sha256_of(text.data, (size_t)text.length, data->hash);
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, const double *weight)
+{
+    ml_status st = ML_OK;
+    ml_dataset *data = NULL;
+    ML_NEW(data, 1, ML_MEM_OTHER, "a joined data set");
+    data->fd = -1;
+    ML_NEW(data->part, parts, ML_MEM_OTHER, "a joined data set");
+    ML_NEW(data->weight, parts, ML_MEM_OTHER, "a joined data set");
+    ML_NEW(data->first, parts + 1, ML_MEM_OTHER, "a joined data set");
+    for (int64_t k = 0; k < parts; k++) {
+        ML_TRY(check_alike(part[0], part[k]));
+        data->part[k] = part[k];
+        data->weight[k] = weight[k];
+        data->sequences += part[k]->sequences;
+        data->tokens += part[k]->tokens;
+        data->max_len = ml_max(data->max_len, part[k]->max_len);
+        data->first[k + 1] = data->sequences;
+    }
+    data->vocab = part[0]->vocab;
+    memcpy(data->tokenizer_hash, part[0]->tokenizer_hash, sizeof data->tokenizer_hash);
+    data->parts = parts;
+    st = hash_parts(data);
+    if (st != ML_OK) {
+        data->parts = 0; /* what failed owns nothing */
+        goto done;
+    }
+    memset(part, 0, (size_t)parts * sizeof *part);
+    *out = data;
+    data = NULL;
+done:
+    ml_dataset_destroy(data);
+    return st;
+}
+
+int64_t ml_dataset_parts(const ml_dataset *data) { return data->parts; }
+const char *ml_dataset_path(const ml_dataset *data) { return data->path; }
+double ml_dataset_weight(const ml_dataset *data, int64_t part) { return data->weight[part]; }
+
+const ml_dataset *ml_dataset_part(const ml_dataset *data, int64_t part, int64_t *first)
+{
+    *first = data->first[part];
+    return data->part[part];
+}
+
+/* The part that sequence *i belongs to; *i becomes its number there. */
+static const ml_dataset *find_part(const ml_dataset *data, int64_t *i)
+{
+    int64_t k = 0;
+    while (k + 1 < data->parts && *i >= data->first[k + 1]) k++;
+    *i -= data->first[k];
+    return data->part[k];
+}
+
 void ml_dataset_destroy(ml_dataset *data)
 {
     if (!data) return;
+    for (int64_t k = 0; k < data->parts; k++) ml_dataset_destroy(data->part[k]);
+    ml_memory_free(data->part);
+    ml_memory_free(data->weight);
+    ml_memory_free(data->first);
     if (data->fd >= 0) close(data->fd);
     ml_memory_free(data->targets);
     ml_memory_free(data->offsets);
@@ -277,6 +366,7 @@ const char *ml_dataset_tokenizer_hash(const ml_dataset *data) { return data->tok
 
 int64_t ml_dataset_length(const ml_dataset *data, int64_t i, int64_t max_len)
 {
+    if (data->parts > 0) data = find_part(data, &i);
     int64_t length = data->offsets[i + 1] - data->offsets[i];
     return max_len > 0 ? ml_min(length, max_len) : length;
 }
@@ -297,6 +387,7 @@ static int64_t count_bits(const uint64_t *bits, int64_t from, int64_t to)
 
 int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len)
 {
+    if (data->parts > 0) data = find_part(data, &i);
     int64_t first = data->offsets[i];
     return count_bits(data->targets, first + 1, first + ml_dataset_length(data, i, max_len));
 }
@@ -304,6 +395,7 @@ int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len)
 ml_status ml_dataset_read(const ml_dataset *data, int64_t i, int64_t max_len, int32_t *tokens,
                           uint8_t *mask)
 {
+    if (data->parts > 0) data = find_part(data, &i);
     int64_t first = data->offsets[i], length = ml_dataset_length(data, i, max_len);
     for (int64_t t = 0; t < length; t++)
         mask[t] = (uint8_t)(data->targets[(first + t) / 64] >> ((first + t) % 64) & 1);

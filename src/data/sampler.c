@@ -4,6 +4,7 @@
  * for. */
 #include <stdlib.h>
 
+#include "data/mixture.h"
 #include "mpilora/data.h"
 
 /* ---- groups -------------------------------------------------------------------------------- */
@@ -95,6 +96,9 @@ struct ml_sampler {
     int64_t *group_order; /* [groups] of the epoch */
     int64_t *order;       /* [usable] of the epoch */
     int64_t *of_length;   /* [longest + 1] how many usable sequences have this cut length */
+    int64_t parts;        /* of a joined data set, whose sampler has these and sums alone; else 0 */
+    ml_sampler **part;    /* [parts] */
+    ml_mixture *mixture;
 };
 
 static void count_sequences(ml_sampler *s)
@@ -144,6 +148,34 @@ static ml_status list_groups(ml_sampler *s, bool group_prompts)
     return ML_OK;
 }
 
+static ml_status create_mixed(ml_sampler *s, const ml_sampler_order *order)
+{
+    ml_status st = ML_OK;
+    int64_t first, parts = ml_dataset_parts(s->data);
+    double *weight = NULL;
+    ML_NEW(s->part, parts, ML_MEM_OTHER, "the samplers of a mixture");
+    ML_NEW(weight, parts, ML_MEM_OTHER, "the weights of a mixture");
+    for (s->parts = 0; s->parts < parts; s->parts++) {
+        const ml_dataset *data = ml_dataset_part(s->data, s->parts, &first);
+        ml_sampler_order own = *order;
+        own.seed += (uint64_t)s->parts; /* files of one length are not shuffled alike */
+        st = ml_sampler_create(&s->part[s->parts], data, s->max_len, &own);
+        if (st == ML_INPUT) st = ml_fail_within(st, "%s", ml_dataset_path(data));
+        if (st != ML_OK) goto done;
+        const ml_sampler *p = s->part[s->parts];
+        weight[s->parts] = ml_dataset_weight(s->data, s->parts);
+        s->usable += p->usable;
+        s->skipped += p->skipped;
+        s->cut += p->cut;
+        s->longest = ml_max(s->longest, p->longest);
+    }
+    ML_TRY(ml_mixture_create(&s->mixture, parts, weight, order->shuffle,
+                             ml_random_key_make(order->seed, "mixture")));
+done:
+    ml_memory_free(weight);
+    return st;
+}
+
 ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len,
                             const ml_sampler_order *order)
 {
@@ -155,6 +187,12 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
                       .shuffle = order->shuffle,
                       .key = ml_random_key_make(order->seed, "shuffle"),
                       .epoch = -1};
+    if (ml_dataset_parts(data) > 0) {
+        ML_TRY(create_mixed(s, order));
+        *out = s;
+        s = NULL;
+        goto done;
+    }
     count_sequences(s);
     if (!s->usable) {
         st = ml_fail(ML_INPUT,
@@ -181,6 +219,9 @@ done:
 void ml_sampler_destroy(ml_sampler *sampler)
 {
     if (!sampler) return;
+    for (int64_t k = 0; k < sampler->parts; k++) ml_sampler_destroy(sampler->part[k]);
+    ml_memory_free(sampler->part);
+    ml_mixture_destroy(sampler->mixture);
     ml_memory_free(sampler->member);
     ml_memory_free(sampler->group_start);
     ml_memory_free(sampler->group_order);
@@ -208,8 +249,17 @@ static void shuffle_epoch(ml_sampler *s, int64_t epoch)
     s->epoch = epoch;
 }
 
+static int64_t mixed_at(ml_sampler *s, int64_t position)
+{
+    int64_t part, place, first;
+    ml_mixture_at(s->mixture, position, &part, &place);
+    (void)ml_dataset_part(s->data, part, &first);
+    return first + ml_sampler_at(s->part[part], place);
+}
+
 int64_t ml_sampler_at(ml_sampler *sampler, int64_t position)
 {
+    if (sampler->parts > 0) return mixed_at(sampler, position);
     int64_t epoch = position / sampler->usable;
     if (sampler->shuffle && epoch != sampler->epoch) shuffle_epoch(sampler, epoch);
     return sampler->order[position % sampler->usable];
@@ -223,11 +273,21 @@ static int64_t most_repeats(const ml_sampler *s, int64_t n)
     return s->shuffle ? (n - 2) / s->usable + 2 : (n - 1) / s->usable + 1;
 }
 
+/* How many of `n` consecutive positions can have sequences of this length; all of them may be of
+ * one part. */
+static int64_t most_of_length(const ml_sampler *s, int64_t length, int64_t n)
+{
+    int64_t sum = 0;
+    if (s->parts == 0) return length > s->longest ? 0 : s->of_length[length] * most_repeats(s, n);
+    for (int64_t k = 0; k < s->parts; k++) sum += most_of_length(s->part[k], length, n);
+    return sum;
+}
+
 int64_t ml_sampler_most_tokens(const ml_sampler *sampler, int64_t micro)
 {
-    int64_t repeats = most_repeats(sampler, micro), tokens = 0;
+    int64_t n = micro, tokens = 0;
     for (int64_t length = sampler->longest; length > 0 && micro > 0; length--) {
-        int64_t take = ml_min(micro, sampler->of_length[length] * repeats);
+        int64_t take = ml_min(micro, most_of_length(sampler, length, n));
         tokens += take * length;
         micro -= take;
     }

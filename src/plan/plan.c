@@ -41,13 +41,15 @@ static bool is_there(const char *path)
     return file != NULL;
 }
 
-static ml_status read_data(source *s, const ml_run_config *c, int which, const char *path,
+static ml_status read_data(source *s, const ml_run_config *c, int which, const ml_data_files *files,
                            int64_t micro)
 {
     ml_status st = ML_OK;
     const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed};
-    if (!is_there(path)) return ML_OK;
-    ML_TRY(ml_dataset_open(&s->data[which], path));
+    for (int64_t i = 0; i < files->count; i++)
+        if (!is_there(files->item[i].file)) return ML_OK;
+    if (files->count == 0) return ML_OK;
+    ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
 done:
@@ -64,10 +66,11 @@ static ml_status open_source(source *s, const ml_run_config *c, int dp)
 {
     ml_status st = ML_OK;
     int64_t micro = ml_run_config_micro(c, dp);
+    ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
-    ML_TRY(read_data(s, c, 0, c->data.train, micro));
-    ML_TRY(read_data(s, c, 1, c->data.valid, c->batch.micro));
+    ML_TRY(read_data(s, c, 0, &c->data.train, micro));
+    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
     if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);
 done:
     return st;

@@ -102,13 +102,43 @@ done:
     return st;
 }
 
+/* part[count] and weight[count], all of them or none. */
+static ml_status open_files(ml_dataset **part, double *weight, const ml_data_files *files,
+                            const ml_grid *grid)
+{
+    for (int64_t i = 0; i < files->count; i++) {
+        const char *path = files->item[i].file;
+        weight[i] = files->item[i].weight;
+        ml_status st = grid ? ml_grid_agree(grid, ml_dataset_open_together(&part[i], path, grid))
+                            : ml_dataset_open(&part[i], path);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
+ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files, const ml_grid *grid)
+{
+    enum { MOST = ML_MOST_DATA_FILES };
+    ml_dataset *part[MOST] = {NULL};
+    double weight[MOST];
+    ml_status st = open_files(part, weight, files, grid);
+    if (st == ML_OK && files->count == 1) {
+        *out = part[0];
+        return ML_OK;
+    }
+    if (st == ML_OK) {
+        st = ml_dataset_join(out, files->count, part, weight);
+        if (grid) st = ml_grid_agree(grid, st);
+    }
+    for (int64_t i = 0; i < files->count; i++) ml_dataset_destroy(part[i]);
+    return st;
+}
+
 static ml_status open_data(session *s, bool training)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    if (training)
-        ML_TRY(ml_grid_agree(s->grid,
-                             ml_dataset_open_together(&s->train.dataset, c->data.train, s->grid)));
+    if (training) ML_TRY(ml_session_open_files(&s->train.dataset, &c->data.train, s->grid));
     if (c->data.valid)
         ML_TRY(ml_grid_agree(s->grid,
                              ml_dataset_open_together(&s->valid.dataset, c->data.valid, s->grid)));
@@ -126,7 +156,7 @@ static ml_status prepare_data(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    if (s->train.dataset) ML_TRY(prepare_source(s, c->data.train, true, &s->train));
+    if (s->train.dataset) ML_TRY(prepare_source(s, c->data.train.item[0].file, true, &s->train));
     if (s->valid.dataset) ML_TRY(prepare_source(s, c->data.valid, false, &s->valid));
     if (s->train.sampler)
         s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
@@ -148,7 +178,8 @@ ml_status ml_session_agree_on_files(const session *s)
     if (s->base)
         ML_TRY(ml_grid_agree_on_file("the base", ml_base_path(s->base),
                                      ml_base_content_hash(s->base)));
-    ML_TRY(agree_on_data(s->config->data.train, &s->train));
+    const ml_data_files *files = &s->config->data.train;
+    ML_TRY(agree_on_data(files->count ? files->item[0].file : NULL, &s->train));
     ML_TRY(agree_on_data(s->config->data.valid, &s->valid));
 done:
     return st;

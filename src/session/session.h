@@ -74,6 +74,10 @@ typedef struct session {
  * ml_session_attach: model and method described; ml_session_build: kernels, storage, weights. Each
  * agrees on its status. Close with ml_session_close. */
 ml_status ml_session_open(session *s, const ml_run_config *config, bool training) ML_NODISCARD;
+/* The data set of data.train, count ≥ 1: one file, or several joined. Collective over the world;
+ * with `grid` NULL local. */
+ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files,
+                                const ml_grid *grid) ML_NODISCARD;
 ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of
  * the context. ML_USAGE where the context is too short. Local. */

@@ -40,6 +40,15 @@ static void print_data(const run *r)
            " tokens, %" PRId64 " left without a target and skipped",
            ml_dataset_sequences(s->train.dataset), ml_dataset_tokens(s->train.dataset),
            ml_sampler_cut(sampler), s->max_len, ml_sampler_skipped(sampler));
+    double sum = 0.0;
+    int64_t parts = ml_dataset_parts(s->train.dataset), first;
+    for (int64_t k = 0; k < parts; k++) sum += ml_dataset_weight(s->train.dataset, k);
+    for (int64_t k = 0; k < parts; k++) {
+        const ml_dataset *part = ml_dataset_part(s->train.dataset, k, &first);
+        ml_log("    %5.1f %%    %s: %" PRId64 " sequences",
+               100.0 * ml_dataset_weight(s->train.dataset, k) / sum, ml_dataset_path(part),
+               ml_dataset_sequences(part));
+    }
 }
 
 static void print_memory(const run *r)
