@@ -47,9 +47,10 @@ static void say_fallen(fallen counts[ML_DTYPES][ML_DTYPES], ml_dtype plain)
         for (int to = 0; to < ML_DTYPES; to++) {
             const fallen *c = &counts[from][to];
             if (c->count > 0)
-                ml_log("%" PRId64 " matrices become %s in the place of %s, whose blocks of %" PRId64
+                ml_log("%" PRId64 " %s %s in the place of %s, whose blocks of %" PRId64
                        " do not fit their rows (%" PRId64 " weights)",
-                       c->count, ml_dtype_name(to == ML_FP32 ? plain : (ml_dtype)to),
+                       c->count, c->count == 1 ? "matrix becomes" : "matrices become",
+                       ml_dtype_name(to == ML_FP32 ? plain : (ml_dtype)to),
                        ml_dtype_name((ml_dtype)from), c->wanted->weights, c->cols);
         }
 }
