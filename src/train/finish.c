@@ -16,11 +16,20 @@ static ml_status write_adapter(run *r, const char *path)
 
 /* ---- method full --------------------------------------------------------------------------- */
 
+/* Elements of a tensor that are gathered and written at a time: whole tensors would add gigabytes
+ * to the peak of a run, which the embedding of a large vocabulary alone does. */
+enum { PIECE = 1 << 18 };
+
 typedef struct model_writer {
     ml_base_writer *file;
     ml_base_files files;
     float *whole, *part;
 } model_writer;
+
+static int64_t piece_rows(int64_t rows, int64_t cols)
+{
+    return ml_min(rows, ml_max(PIECE / cols, 1));
+}
 
 static ml_status open_model(const session *s, const char *path, model_writer *w)
 {
@@ -28,10 +37,12 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     int64_t most = 0, length;
     const char *tokenizer = ml_base_tokenizer(s->base, &length);
     char identity[2 * ML_SHA256_HEX + 16], source[ML_SHA256_HEX];
-    for (int64_t i = 0; i < s->parameters.count; i++)
-        most = ml_max(most, s->parameters.items[i].rows * s->parameters.items[i].cols);
-    ML_NEW(w->whole, most, ML_MEM_COMMUNICATION, "a gathered tensor");
-    ML_NEW(w->part, most, ML_MEM_COMMUNICATION, "a gathered tensor");
+    for (int64_t i = 0; i < s->parameters.count; i++) {
+        const ml_parameter *item = &s->parameters.items[i];
+        most = ml_max(most, piece_rows(item->rows, item->cols) * item->cols);
+    }
+    ML_NEW(w->whole, most, ML_MEM_COMMUNICATION, "rows of a gathered tensor");
+    ML_NEW(w->part, most, ML_MEM_COMMUNICATION, "rows of a gathered tensor");
     snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
     ml_sha256_of(identity, strlen(identity), source);
     ML_TRY(ml_base_read_files(s->base, &w->files));
@@ -48,20 +59,30 @@ static int64_t find_parameter(const ml_parameters *p, const char *name)
     return -1;
 }
 
+static ml_status write_tensor(session *s, model_writer *w, int64_t i, ml_status st)
+{
+    const ml_parameter *item = &s->parameters.items[i];
+    int64_t step = piece_rows(item->rows, item->cols);
+    for (int64_t done = 0; done < item->rows; done += step) {
+        int64_t rows = ml_min(step, item->rows - done);
+        ml_parameters_gather_rows(&s->parameters, s->grid, i, s->parameters.value, done, rows,
+                                  w->whole, w->part);
+        if (ml_grid_rank(s->grid) == 0 && st == ML_OK)
+            st = ml_base_writer_rows(w->file, item->name, done, rows, w->whole);
+    }
+    return st;
+}
+
 /* Tensors in the order that the file wants; rank 0 writes, all take part in the gathering even
  * where writing has failed. */
 static ml_status write_tensors(session *s, model_writer *w)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(s->base);
-    bool writer = ml_grid_rank(s->grid) == 0;
     for (int64_t t = 0; t < ml_model_tensor_count(spec); t++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, t, &tensor);
-        int64_t i = find_parameter(&s->parameters, tensor.name);
-        ml_parameters_gather(&s->parameters, s->grid, i, s->parameters.value, w->whole, w->part);
-        if (writer && st == ML_OK)
-            st = ml_base_writer_rows(w->file, tensor.name, 0, tensor.rows, w->whole);
+        st = write_tensor(s, w, find_parameter(&s->parameters, tensor.name), st);
     }
     return st;
 }

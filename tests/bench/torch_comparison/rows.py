@@ -1,4 +1,4 @@
-"""Dense work: a LoRA step on sequences of 512 random tokens, all of them targets, at three shapes, beside every PyTorch variant of use here.
+"""Dense work: a LoRA step on sequences of 512 random tokens, all of them targets, at several shapes, beside every PyTorch variant of use here.
 
 First each variant runs alone, which gives its memory; the two fastest are then kept and run in turn with mpilora. The ratio that counts is the one against
 the variant that leaves the smallest. Each side's figure of a pair is the better of two steps.
@@ -34,6 +34,7 @@ class Row:
     width: int
     vocab: int
     length: int = 512
+    attention_width: int = 0  # heads x their size, where that is not the width
 
     def tokens(self):
         return self.sequences * self.length
@@ -44,22 +45,37 @@ class Row:
         frozen = self.layers * self.layer_weights + self.vocab * self.width
         adapters = self.layers * LORA_RANK * self.adapter_widths
         pairs = self.sequences * self.length * (self.length + 1) // 2
-        return self.tokens() * (4 * frozen + 6 * adapters) + 12 * self.layers * self.width * pairs
+        return self.tokens() * (4 * frozen + 6 * adapters) + 12 * self.layers * (self.attention_width or self.width) * pairs
 
 
-def _llama(layers, width, mlp, heads, kv_heads, vocab, context, tied):
+def _llama(layers, width, mlp, heads, kv_heads, vocab, context, tied, family="llama", head_dim=0, **more):
     """PyTorch's configuration, elements of a layer's matrices, in + out of q and v."""
+    size = head_dim or width // heads
     config = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": mlp, "num_attention_heads": heads,
               "num_key_value_heads": kv_heads, "vocab_size": vocab, "max_position_embeddings": context, "tie_word_embeddings": tied}
-    kv = width // heads * kv_heads
-    return {"family": "llama", "config": config, "our_targets": ["q", "v"], "their_targets": ["q_proj", "v_proj"], "layers": layers, "width": width,
-            "vocab": vocab, "layer_weights": 2 * width * (width + kv) + 3 * width * mlp, "adapter_widths": 2 * width + width + kv}
+    q, kv = size * heads, size * kv_heads
+    return {"family": family, "config": {**config, **({"head_dim": size} if head_dim else {}), **more}, "our_targets": ["q", "v"],
+            "their_targets": ["q_proj", "v_proj"], "layers": layers, "width": width, "vocab": vocab, "attention_width": q,
+            "layer_weights": 2 * width * (q + kv) + 3 * width * mlp, "adapter_widths": 2 * width + q + kv}
+
+
+# OPT drops out in training unless told not to.
+_OPT = {"num_hidden_layers": 12, "hidden_size": 768, "ffn_dim": 3072, "num_attention_heads": 12, "word_embed_proj_dim": 768, "dropout": 0.0}
+_BLOOM = {"n_layer": 24, "hidden_size": 1024, "n_head": 16, "vocab_size": 250880}
 
 
 ROWS = {
     1: Row("GPT-2 124M, r = 8 on the fused q|k|v", "gpt2-small", "gpt2", {}, 4, ["qkv"], ["c_attn"], 12 * 768 * 768, 4 * 768, 12, 768, 50257),
     2: Row("SmolLM2-135M, r = 8 on q and v", "smollm2-135m", sequences=4, **_llama(30, 576, 1536, 9, 3, 49152, 8192, True)),
     3: Row("two layers of width 4096, r = 8 on q and v", "llama-7b-2layers", sequences=2, **_llama(2, 4096, 11008, 32, 32, 32000, 4096, False)),
+    # Other families, so that what they add to a step is seen beside what it costs in PyTorch.
+    4: Row("Qwen3-0.6B, r = 8 on q and v", "qwen3-0.6b", sequences=2,
+           **_llama(28, 1024, 3072, 16, 8, 151936, 40960, True, "qwen3", 128)),
+    5: Row("Gemma 3 270M, r = 8 on q and v", "gemma-3-270m", sequences=2,
+           **_llama(18, 640, 2048, 4, 1, 262144, 32768, True, "gemma3_text", 256, sliding_window=512, query_pre_attn_scalar=256)),
+    6: Row("OPT-125m, r = 8 on q and v", "opt-125m", "opt", _OPT, 4, ["q", "v"], ["q_proj", "v_proj"], 12 * 768 * 768, 4 * 768, 12, 768, 50272),
+    7: Row("BLOOM-560m, r = 8 on the fused q|k|v", "bloom-560m", "bloom", _BLOOM, 2, ["qkv"], ["query_key_value"], 12 * 1024 * 1024, 4 * 1024, 24,
+           1024, 250880),
 }
 
 

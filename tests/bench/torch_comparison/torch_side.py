@@ -24,10 +24,9 @@ def make_model(spec):
     if "directory" in spec:
         return transformers.AutoModelForCausalLM.from_pretrained(spec["directory"], dtype=dtype, use_cache=False, **NO_DROPOUT)
     torch.set_default_dtype(dtype)  # so that there never is an fp32 copy, which would count in the peak
-    if spec["family"] == "gpt2":
-        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False, **NO_DROPOUT, **spec["config"]))
-    else:
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(use_cache=False, **spec["config"]))
+    dropout = NO_DROPOUT if spec["family"] == "gpt2" else {}
+    config = transformers.AutoConfig.for_model(spec["family"], use_cache=False, **dropout, **spec["config"])
+    model = transformers.AutoModelForCausalLM.from_config(config)
     torch.set_default_dtype(torch.float32)
     return model
 
