@@ -121,10 +121,11 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
 }
 
 /* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes
- * good products. Logits may have 32 MiB in any case. */
+ * good products. Logits may have 32 MiB in any case; of a large vocabulary, whose weight comes from
+ * memory and is packed anew for every chunk, so many rows as pay for that. */
 static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
 {
-    enum { LEAST_ROWS = 32, MOST_ROWS = 512 };
+    enum { LEAST_ROWS = 32, MOST_ROWS = 512, LARGE_VOCABULARY = 1 << 16, PAYING_ROWS = 256 };
     int64_t floats =
         h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
     if (backward) floats += h_width(m) + (m->spec.gated ? a_width(m) : 0);
@@ -137,7 +138,8 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
     }
-    a->head_chunk = ml_min(T, ml_max(LEAST_ROWS, ml_min(MOST_ROWS, rows)));
+    int64_t least = m->vocab_count > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
+    a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
 }
 
 static rope_table take_table(cursor *c, int64_t floats)

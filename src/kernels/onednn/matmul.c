@@ -5,10 +5,19 @@
  * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut
  * into chunks of a few fixed sizes, and the last one is filled up with zero rows. A chunk writes
  * straight into the caller's matrix where oneDNN has fast code for its row distance and no row is
- * filling; else it goes through scratch memory. */
+ * filling; else it goes through scratch memory.
+ *
+ * oneDNN copies the weight into an order of its own at every call, which few tokens do not pay
+ * for. So a weight with many rows, a head of 262,144 say, is multiplied panel by panel: the scratch
+ * memory then bounds the panel, and not the tokens of a chunk. */
 #include "kernels/onednn/primitives.h"
 
-enum { CHUNK_MOST = 512, CHUNK_LEAST = 64, CHUNK_ELEMENTS_MOST = 8 << 20 };
+enum {
+    CHUNK_MOST = 512,
+    CHUNK_LEAST = 32,
+    CHUNK_ELEMENTS_MOST = 8 << 20,
+    PANEL_ROWS = 8192 /* of the weight, at the most */
+};
 
 /* product_scratch: panels (for what oneDNN refuses), activations, results, cache. */
 typedef struct scratch {
@@ -16,6 +25,12 @@ typedef struct scratch {
     char *a;  /* [chunk][in] of the weight's type */
     float *c; /* [chunk][out] */
 } scratch;
+
+/* What a chunk's scratch memory has a row of, for either side of a panel. */
+static int64_t widest_of(int64_t rows, int64_t cols)
+{
+    return ml_max(ml_min(rows, PANEL_ROWS), cols);
+}
 
 /* The largest chunk size that is not more than `left` tokens and whose rows of `widest` stay
  * bounded; CHUNK_LEAST at the least. */
@@ -32,7 +47,7 @@ static int64_t chunk_elements(const ml_kernels_options *options)
 {
     int64_t most = 0;
     for (int64_t i = 0; i < options->nshapes; i++) {
-        int64_t widest = ml_max(options->shapes[i].rows, options->shapes[i].cols);
+        int64_t widest = widest_of(options->shapes[i].rows, options->shapes[i].cols);
         most = ml_max(most, chunk_of(options->tokens, widest) * widest);
     }
     return ml_round_up(most, 32);
@@ -87,7 +102,7 @@ void ml_onednn_put_results(int64_t rows, int64_t n, const float *from, bool add,
             c[t * ldc + i] = from[t * n + i] + (add ? c[t * ldc + i] : 0);
 }
 
-/* One chunk of tokens; false where oneDNN has no fast code. */
+/* One chunk of tokens by one panel; false where oneDNN has no fast code. */
 static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w, bool backward,
                       int64_t chunk, int64_t filled, const float *x, int64_t ldx, float beta,
                       float *y, int64_t ldy)
@@ -113,43 +128,64 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
     return true;
 }
 
-/* How many of the T tokens were done. */
-static int64_t run(const ml_kernels *k, bool backward, int64_t T, const float *x, int64_t ldx,
-                   const ml_weight *w, float beta, float *y, int64_t ldy)
+static ml_weight panel_of(const ml_weight *w, int64_t first)
+{
+    size_t row = (size_t)w->cols * (w->dtype == ML_BF16 ? sizeof(uint16_t) : sizeof(float));
+    return (ml_weight){.data = (const char *)w->data + (size_t)first * row,
+                       .dtype = w->dtype,
+                       .rows = ml_min(PANEL_ROWS, w->rows - first),
+                       .cols = w->cols};
+}
+
+/* A panel's rows are columns of what goes in backward, which is summed over the panels, and of
+ * what comes out forward. */
+static void run_panels(const ml_kernels *k, const scratch *s, const ml_weight *w, bool backward,
+                       int64_t chunk, int64_t filled, const float *x, int64_t ldx, float beta,
+                       float *y, int64_t ldy)
+{
+    for (int64_t first = 0; first < w->rows; first += PANEL_ROWS) {
+        ml_weight panel = panel_of(w, first);
+        const float *from = backward ? x + first : x;
+        float *to = backward ? y : y + first, sum = backward && first > 0 ? 1.0f : beta;
+        if (run_chunk(k, s, &panel, backward, chunk, filled, from, ldx, sum, to, ldy)) continue;
+        if (backward)
+            ml_panel_backward(ml_onednn_sgemm, k, filled, from, ldx, &panel, sum, to, ldy);
+        else
+            ml_panel_forward(ml_onednn_sgemm, k, filled, from, ldx, &panel, sum, to, ldy);
+    }
+}
+
+/* False: the weight is not of the kind or not among the shapes that the kernels were made for. */
+static bool run(const ml_kernels *k, bool backward, int64_t T, const float *x, int64_t ldx,
+                const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     ml_matmul_cache *cache = ml_onednn_cache_of(owner);
-    if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return 0;
-    int64_t widest = ml_max(w->rows, w->cols), t = 0;
-    if (chunk_of(T, widest) * widest > owner->chunk_elements)
-        return 0; /* not among the options' shapes */
+    if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return false;
+    int64_t widest = widest_of(w->rows, w->cols);
+    if (chunk_of(T, widest) * widest > owner->chunk_elements) return false;
     float *c = (float *)(void *)cache - owner->chunk_elements;
     const scratch s = {cache, (char *)(void *)(c - as_floats(w->dtype, owner->chunk_elements)), c};
-    while (t < T) {
+    for (int64_t t = 0; t < T;) {
         int64_t chunk = chunk_of(T - t, widest), filled = ml_min(chunk, T - t);
-        if (!run_chunk(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy))
-            break;
+        run_panels(k, &s, w, backward, chunk, filled, x + t * ldx, ldx, beta, y + t * ldy, ldy);
         t += filled;
     }
-    return t;
+    return true;
 }
 
 static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                            const ml_weight *w, float beta, float *y, int64_t ldy)
 {
-    int64_t done = T <= ML_SMALL_TOKENS ? 0 : run(k, false, T, x, ldx, w, beta, y, ldy);
-    if (done < T)
-        ml_panel_forward(ml_onednn_sgemm, k, T - done, x + done * ldx, ldx, w, beta, y + done * ldy,
-                         ldy);
+    if (T <= ML_SMALL_TOKENS || !run(k, false, T, x, ldx, w, beta, y, ldy))
+        ml_panel_forward(ml_onednn_sgemm, k, T, x, ldx, w, beta, y, ldy);
 }
 
 static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                             const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
-    int64_t done = run(k, true, T, dy, ldy, w, beta, dx, ldx);
-    if (done < T)
-        ml_panel_backward(ml_onednn_sgemm, k, T - done, dy + done * ldy, ldy, w, beta,
-                          dx + done * ldx, ldx);
+    if (!run(k, true, T, dy, ldy, w, beta, dx, ldx))
+        ml_panel_backward(ml_onednn_sgemm, k, T, dy, ldy, w, beta, dx, ldx);
 }
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
