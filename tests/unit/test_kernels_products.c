@@ -14,14 +14,16 @@
 #include "mpilora/kernels.h"
 
 static const char *const backends[] = {"native", "blas", "onednn", "onednn-matmul", "onednn-bf16"};
-static const int64_t tokens[] = {1, 2, 7, 64, 129};
-/* Less than a panel, several panels with a rest, not multiples of any vector. */
+static const int64_t tokens[] = {1, 2, 7, 33, 64, 129};
+/* Less than a panel, several panels with a rest, not multiples of any vector; more rows than oneDNN
+ * is given at a time. */
 static const ml_weight shapes[] = {{.rows = 37, .cols = 65},
                                    {.rows = 600, .cols = 50},
                                    {.rows = 1, .cols = 300},
-                                   {.rows = 256, .cols = 33}};
+                                   {.rows = 256, .cols = 33},
+                                   {.rows = 8200, .cols = 9}};
 #define COUNT(x) (sizeof(x) / sizeof *(x))
-enum { T_MOST = 129, WIDEST = 600, GAP = 5, ROOM = T_MOST * (WIDEST + GAP) };
+enum { T_MOST = 129, GAP = 5, ROOM = 33 * (8200 + GAP) };
 
 static ml_kernels_options options_of(const char *path, ml_dtype dtype)
 {
@@ -111,7 +113,7 @@ static void path_is_right(const char *path, ml_dtype dtype)
         ml_weight w = shapes[s];
         w.dtype = dtype;
         w.data = dtype == ML_BF16 ? (const void *)fp32_to_bf16 : (const void *)full;
-        for (size_t t = 0; t < COUNT(tokens); t++)
+        for (size_t t = 0; t < COUNT(tokens) && tokens[t] * (w.rows + GAP) <= ROOM; t++)
             for (int add = 0; add < 2; add++) weight_products(k, tokens[t], &w, (float)add);
     }
     plain_products(k);
