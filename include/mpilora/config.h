@@ -182,6 +182,8 @@ typedef struct ml_run_config {
         ml_layer_ranges layers;
         ml_module_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_module_patterns modules_to_save;             /* names alone: none */
+        ml_layer_ranges trainable_tokens,
+            trainable_head_tokens; /* rows that train, of the embedding and of an untied head */
         ml_method_sizes sizes;
         ml_prefix_init prefix_init; /* vocabulary */
         char *prefix_text; /* with prefix_init text, repeated or cut to the number of virtual

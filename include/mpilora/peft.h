@@ -43,8 +43,9 @@
  *   lora+prefix_*  both (appendix E)
  *
  * Beside any of them but full, top and bitfit whole modules of the base may train (PEFT's
- * modules_to_save). Where these are the embedding or the head of a tied model, it is no longer
- * tied: the one trains, the other stays as it was.
+ * modules_to_save), or rows of the embedding and of the head alone (its trainable_token_indices);
+ * a tied head follows the embedding's. Where whole modules are the embedding or the head of a tied
+ * model, it is no longer tied: the one trains, the other stays as it was.
  *
  * Order of calls: attach (describes; no storage) → ml_parameters_lay_out → ml_parameters_allocate
  * → ml_peft_bind → ml_model_bind → weights are read → ml_peft_initialise or ml_peft_load. For
@@ -92,8 +93,10 @@ typedef struct ml_peft_options {
     ml_method method;
     ml_method_sizes sizes;
     ml_lora_options lora;
-    ml_module_patterns modules_to_save; /* that train whole beside the method: names or ends of
-                                           names, ours or Hugging Face's; borrowed for the call */
+    ml_module_patterns modules_to_save;  /* that train whole beside the method: names or ends of
+                                            names, ours or Hugging Face's; borrowed for the call */
+    ml_layer_ranges trainable_tokens[2]; /* tokens whose rows of the embedding, and of an untied
+                                            head, train beside the method; borrowed for the call */
 } ml_peft_options;
 
 /* Attaches any method; one that is two attaches both.
@@ -133,6 +136,15 @@ ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
  * Errors: none. */
 void ml_peft_untie(ml_model_spec *spec, ml_method method, const ml_module_patterns *modules);
 void ml_peft_untie_for(ml_model_spec *spec, const ml_adapter *adapter);
+
+/* The rows of tokens that an adapter has of the embedding, or of the head: v[n, d], and in *ids
+ * their numbers [n, 1], ascending; NULL where it has none.
+ * Shapes: as the adapter has them, not checked.
+ * Ownership: borrowed from `adapter`.
+ * Local.
+ * Errors: none. */
+const ml_adapter_tensor *ml_peft_token_rows(const ml_adapter *adapter, bool head,
+                                            const ml_adapter_tensor **ids);
 
 /* Attaches an existing adapter, not to be trained: modules, ranks and scales are its own.
  * Shapes: those of the adapter.

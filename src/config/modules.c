@@ -44,7 +44,7 @@ static ml_status read_range(const key *key, const yaml_node_t *node, const char 
         good = read_layer(&rest, &last) && last >= first;
     }
     if (!good || *rest)
-        return ml_fail(ML_USAGE, "%s: %s: expected layers from 0 as 5 or 2-7, found %.40s", where,
+        return ml_fail(ML_USAGE, "%s: %s: expected numbers from 0 as 5 or 2-7, found %.40s", where,
                        key->path, text);
     out->range[out->count].first = first;
     out->range[out->count++].last = last;
@@ -80,8 +80,7 @@ ml_status layers_read(const key *key, void *out, yaml_document_t *document, yaml
     if (!list && is_null(node)) goto done;
     int64_t count = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
     if (count == 0)
-        return ml_fail(ML_USAGE, "%s: %s: expected at least one layer, or null for all of them",
-                       where, key->path);
+        return ml_fail(ML_USAGE, "%s: %s: expected at least one number, or null", where, key->path);
     ML_NEW(read.range, count, ML_MEM_OTHER, "a list of layers");
     if (!list) ML_TRY(read_range(key, node, where, &read));
     for (int64_t i = 0; list && i < count; i++)

@@ -119,6 +119,17 @@ const key run_keys[] = {
      .about = "Modules of the base that train whole beside the method, with fp32 masters: names or "
               "ends of names, as `[head, embed, norm]`, or Hugging Face's, as `[lm_head, "
               "embed_tokens]`. Not with `full`, `top` and `bitfit`."},
+    {.path = "method.trainable_tokens",
+     .kind = KEY_LAYERS,
+     .offset = AT(method.trainable_tokens),
+     .about =
+         "Tokens whose rows of the embedding (of a tied head, too) train beside the method, as "
+         "PEFT's `trainable_token_indices`: ids as `[500, 504-511]`. Not with `full`, `top` and "
+         "`bitfit`."},
+    {.path = "method.trainable_head_tokens",
+     .kind = KEY_LAYERS,
+     .offset = AT(method.trainable_head_tokens),
+     .about = "The same of a head of its own."},
     {.path = "method.alpha_pattern",
      .kind = KEY_SITES,
      .offset = AT(method.alpha_pattern),

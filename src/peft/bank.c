@@ -173,6 +173,12 @@ static ml_status check_biases(const ml_model_spec *base, const ml_model_spec *mo
         const ml_model_spec own = ml_peft_model_spec(base, adapters[i].method, &adapters[i].sizes);
         bool chooses =
             adapters[i].method == ML_METHOD_BITFIT || adapters[i].method == ML_METHOD_TOP;
+        const ml_adapter_tensor *ids;
+        if (base->tied_head && !model->tied_head && ml_peft_token_rows(&adapters[i], false, &ids))
+            return ml_fail(ML_USAGE,
+                           "adapter %lld trained rows of tokens for embedding and head together, "
+                           "which another adapter takes apart; give them one at a time",
+                           (long long)i + 1);
         if (chooses && (own.qkv_bias != model->qkv_bias || own.o_bias != model->o_bias ||
                         own.mlp_bias != model->mlp_bias))
             return ml_fail(ML_USAGE,

@@ -152,6 +152,24 @@ static bool adapts_ends(const ml_adapter *adapter, const ml_model_spec *spec)
     return untied.tied_head != spec->tied_head;
 }
 
+/* Rows of tokens fit the base; *found: the adapter's tensors that they are. */
+static ml_status check_token_rows(const ml_model_spec *spec, const ml_adapter *adapter, bool head,
+                                  int64_t *found)
+{
+    const ml_adapter_tensor *ids, *rows = ml_peft_token_rows(adapter, head, &ids);
+    *found = rows && ids ? 2 : 0;
+    if (!*found) return ML_OK;
+    bool good = ids->rows == rows->rows && ids->cols == 1 && rows->cols == spec->width &&
+                !(head && spec->tied_head);
+    for (int64_t i = 0; good && i < ids->rows; i++)
+        good = ids->value[i] >= 0.0F && ids->value[i] < (float)spec->vocab;
+    if (good) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: %" PRId64 " × %" PRId64 " rows of tokens do not fit a base of %" PRId64
+                   " tokens and width %" PRId64,
+                   rows->name, rows->rows, rows->cols, spec->vocab, spec->width);
+}
+
 /* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of
  * a base. */
 static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
@@ -172,6 +190,12 @@ static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
         return ml_fail(ML_USAGE, "--subtract: the adapter has a part on the embedding or the head, "
                                  "and the merged base does not say whether these were tied before; "
                                  "give the base that was merged with --original");
+    for (int head = 0; head < 2; head++) {
+        int64_t own = 0;
+        ml_status st = check_token_rows(spec, adapter, head, &own);
+        if (st != ML_OK) return st;
+        found += own;
+    }
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, i, &tensor);
@@ -192,6 +216,22 @@ static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
                    method, adapter->ntensors - found);
 }
 
+/* Trained rows of tokens take the places of the base's; a tied head has the embedding's. */
+static bool put_token_rows(const merge *m, const ml_model_tensor *tensor, int64_t first, int64_t n)
+{
+    bool head = !strcmp(tensor->name, "head.weight"), changed = false;
+    const ml_adapter_tensor *ids, *rows = ml_peft_token_rows(m->adapter, head, &ids);
+    if (!rows || (!head && strcmp(tensor->name, "embed.weight") != 0)) return false;
+    for (int64_t i = 0; i < ids->rows; i++) {
+        int64_t row = (int64_t)ids->value[i] - first;
+        if (row < 0 || row >= n) continue;
+        memcpy(m->rows + row * tensor->cols, rows->value + i * tensor->cols,
+               (size_t)tensor->cols * sizeof *m->rows);
+        changed = true;
+    }
+    return changed;
+}
+
 /* What the adapter makes of rows first … first + n − 1, in m->rows. */
 static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t first, int64_t n)
 {
@@ -202,6 +242,7 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
                (size_t)(n * tensor->cols) * sizeof *m->rows);
         changed = true;
     }
+    changed = put_token_rows(m, tensor, first, n) || changed;
     for (int64_t i = 0; i < m->adapter->count; i++) {
         int64_t start = first_row_in(&m->spec, &m->adapter->pairs[i], tensor);
         if (start < 0) continue;

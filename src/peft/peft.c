@@ -56,6 +56,15 @@ static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameter
         (*at)->end_parameter = parameters->count;
         if (adapter) ML_TRY(tensors_check(*at, adapter, ML_INPUT, "adapter"));
     }
+    for (int head = 0; head < 2; head++) {
+        while (*at) at = &(*at)->next;
+        start = parameters->count;
+        ML_TRY(tokens_attach(at, model, parameters, options, adapter, head));
+        if (!*at) continue;
+        (*at)->chosen = *options;
+        (*at)->first_parameter = start;
+        (*at)->end_parameter = parameters->count;
+    }
     if (adapter) ML_TRY(tensors_check_count(first, adapter, ML_INPUT, "adapter"));
     *out = first;
     first = NULL;
@@ -96,7 +105,11 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,
                                   .alpha_pattern = c->method.alpha_pattern}};
-    if (ml_method_saves_modules(method)) o.modules_to_save = c->method.modules_to_save;
+    if (ml_method_saves_modules(method)) {
+        o.modules_to_save = c->method.modules_to_save;
+        o.trainable_tokens[0] = c->method.trainable_tokens;
+        o.trainable_tokens[1] = c->method.trainable_head_tokens;
+    }
     if (ml_method_has_lora(method))
         st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets,
                                 &o.lora.targets);

@@ -18,6 +18,7 @@ typedef struct peft_operations {
     void (*bytes)(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES]);
     /* LoRA's; the tensors of every other method are read and collected by their names
      * (tensors.c). */
+    int tensors_each; /* of those with a load: an adapter's tensors for each parameter */
     ml_status (*load)(ml_peft *peft, const ml_adapter *adapter);
     ml_status (*collect)(const ml_peft *peft, const ml_grid *grid, ml_adapter *out);
 } peft_operations;
@@ -148,6 +149,10 @@ ml_status tensors_check_count(const ml_peft *peft, const ml_adapter *adapter, ml
                               const char *who) ML_NODISCARD;
 ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 
+/* Room for one more tensor. */
+ml_status tensors_append(ml_adapter *out, const char *name, int64_t rows, int64_t cols,
+                         float **value) ML_NODISCARD;
+
 /* slots.c: the slots of the model that `chosen` names train. */
 typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const void *by);
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
@@ -158,6 +163,12 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
  * that it has, NULL: those that the options name. */
 ml_status saved_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
                        const ml_peft_options *options, const ml_adapter *adapter) ML_NODISCARD;
+
+/* tokens.c: rows of the embedding, or of the head, beside a method; *out stays NULL where none are
+ * named. `adapter`: those that it has, NULL: those that the options name. */
+ml_status tokens_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+                        const ml_peft_options *options, const ml_adapter *adapter,
+                        bool head) ML_NODISCARD;
 
 /* Methods: slots.c (full, top, bitfit), bottleneck.c, compacter.c, prefix.c, prefix_kv.c. */
 typedef ml_status (*peft_attach)(ml_peft **out, ml_model *model, ml_parameters *parameters,

@@ -33,7 +33,8 @@ ml_status tensors_check_count(const ml_peft *peft, const ml_adapter *adapter, ml
 {
     int64_t own = 0;
     for (const ml_peft *p = peft; p; p = p->next)
-        if (!p->operations->load) own += p->end_parameter - p->first_parameter;
+        own += (p->end_parameter - p->first_parameter) *
+               (p->operations->load ? p->operations->tensors_each : 1);
     if (adapter->ntensors != own)
         return ml_fail(bad,
                        "%s: the adapter has %" PRId64 " tensors, method %s trains %" PRId64 " here",
@@ -49,6 +50,24 @@ ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
         ml_shard_take(&item->shard, item->rows, item->cols, find(adapter, item->name)->value,
                       peft_value(peft, i));
     }
+    return st;
+}
+
+ml_status tensors_append(ml_adapter *out, const char *name, int64_t rows, int64_t cols,
+                         float **value)
+{
+    ml_status st = ML_OK;
+    ml_adapter_tensor *all;
+    ML_NEW(all, out->ntensors + 1, ML_MEM_OTHER, "an adapter");
+    if (out->ntensors > 0) memcpy(all, out->tensors, (size_t)out->ntensors * sizeof *all);
+    ml_memory_free(out->tensors);
+    out->tensors = all;
+    ml_adapter_tensor *to = &all[out->ntensors++];
+    *to = (ml_adapter_tensor){.rows = rows, .cols = cols};
+    snprintf(to->name, sizeof to->name, "%s", name);
+    ML_NEW(to->value, rows * cols, ML_MEM_OTHER, "an adapter");
+    *value = to->value;
+done:
     return st;
 }
 

@@ -112,6 +112,18 @@ done:
     return st;
 }
 
+static ml_status add_tokens(run *r, const char *key, const ml_layer_ranges *tokens)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    if (tokens->count == 0 || !ml_method_saves_modules(r->config->method.name)) return ML_OK;
+    ML_TRY(ml_layer_ranges_write(tokens, &text));
+    add_long(r, key, &text);
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
 static ml_status add_prefix_text(run *r)
 {
     ml_status st = ML_OK;
@@ -161,6 +173,8 @@ ml_status describe_identity(run *r)
     }
     add_sizes(r);
     ML_TRY(add_saved(r));
+    ML_TRY(add_tokens(r, "method.trainable_tokens", &r->config->method.trainable_tokens));
+    ML_TRY(add_tokens(r, "method.trainable_head_tokens", &r->config->method.trainable_head_tokens));
     ML_TRY(add_prefix_text(r));
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

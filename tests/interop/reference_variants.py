@@ -54,6 +54,30 @@ CASES = {
         "method": {"init": "pissa", "rank_pattern": {"down": 2}, "lora_plus": 2.0},
         "peft": {"init_lora_weights": "pissa", "rank_pattern": {"down_proj": 2}},
     },
+    "tokens-llama": {  # rows of the embedding; the head is its own
+        "model": "llama",
+        "targets": ["q", "v"],
+        "method": {"trainable_tokens": [3, "100-102", 202]},
+        "peft": {"trainable_token_indices": [101, 3, 202, 100, 102]},
+    },
+    "tokens-ends": {
+        "model": "llama",
+        "targets": ["down"],
+        "method": {"trainable_tokens": [0, 5], "trainable_head_tokens": [150, 7, 8, 60], "modules_to_save": ["norm"]},
+        "peft": {"trainable_token_indices": {"embed_tokens": [5, 0], "lm_head": [7, 8, 60, 150]}, "modules_to_save": ["model.norm"]},
+    },
+    "tokens-scaled": {  # tied: the head follows
+        "model": "llama-scaled",
+        "targets": ["v"],
+        "method": {"trainable_tokens": ["2-9", 120]},
+        "peft": {"trainable_token_indices": {"embed_tokens": [2, 3, 4, 5, 6, 7, 8, 9, 120]}},
+    },
+    "tokens-gpt2": {
+        "model": "gpt2",
+        "targets": ["qkv"],
+        "method": {"trainable_tokens": [1, 110, 210]},
+        "peft": {"trainable_token_indices": [1, 110, 210]},
+    },
 }
 CASES = {name: {**LORA, "peft": {}, **case} for name, case in CASES.items()}
 
@@ -82,6 +106,17 @@ def adapted(case):
             yield path, *shapes[module], of_pattern(case["peft"].get("rank_pattern", {}), path, case["rank"])
 
 
+def add_tokens(t, case):
+    config, lists = reference.MODELS[case["model"]], case["peft"].get("trainable_token_indices", {})
+    gpt2 = config["model_type"] == "gpt2"
+    embed = "transformer.wte" if gpt2 else "model.embed_tokens"
+    for name, tokens in (lists.items() if isinstance(lists, dict) else [("embed_tokens", lists)]):
+        path = embed if name == "embed_tokens" else name
+        t.add(f"base_model.model.{path}.token_adapter.trainable_tokens_delta", [len(tokens), config["n_embd" if gpt2 else "hidden_size"]], 0.3)
+    if case["peft"].get("modules_to_save"):
+        t.add("base_model.model.model.norm.weight", [config["hidden_size"]], 0.2, 1.0)
+
+
 def write_adapter(directory, case):
     os.makedirs(directory)
     t = reference.Tensors(f"{case['model']}:variant")
@@ -91,6 +126,7 @@ def write_adapter(directory, case):
         t.add(f"{name}.lora_B.weight", [outputs, rank], 0.05)
         if case["method"].get("dora"):
             t.add(f"{name}.lora_magnitude_vector", [outputs], 0.3, 1.0)
+    add_tokens(t, case)
     reference.write_json(f"{directory}/adapter_config.json", peft_config(case))
     reference.write_safetensors(f"{directory}/adapter_model.safetensors", t)
 

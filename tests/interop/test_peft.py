@@ -47,6 +47,11 @@ def llama():
     return transformers.LlamaForCausalLM(config).eval()
 
 
+def untied():
+    model = llama()
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**model.config.to_dict(), "tie_word_embeddings": False})).eval()
+
+
 CASES = {
     "gpt2 fused": (gpt2, {"target_modules": ["c_attn"]}),
     "gpt2 all": (gpt2, {"target_modules": "all-linear", "use_rslora": True}),
@@ -64,6 +69,10 @@ CASES = {
     "llama layer 1": (llama, {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]}),
     "gpt2 dora": (gpt2, {"target_modules": "all-linear", "use_dora": True}),
     "llama dora": (llama, {"target_modules": "all-linear", "use_dora": True, "use_rslora": True, "rank_pattern": {"down_proj": 3}}),
+    "gpt2 tokens": (gpt2, {"target_modules": ["c_attn"], "trainable_token_indices": [7, 3, 49]}),
+    "llama tokens": (llama, {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [0, 11, 4]}}),
+    "untied tokens": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 2], "embed_tokens": [4]}}),
+    "untied embedding": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": [4, 5]}),
     "llama excluded": (
         llama,
         {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.0.self_attn.v_proj"]},
@@ -107,7 +116,7 @@ def check_case(name, make, options, folder):
     config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", fan_in_fan_out=make is gpt2, **options)
     adapted = peft.get_peft_model(model, config).eval()
     for parameter_name, parameter in adapted.named_parameters():
-        if "lora_" in parameter_name:
+        if "lora_" in parameter_name or "trainable_tokens" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(folder / "adapter")
     expected = adapted(ids).logits.detach()
@@ -125,7 +134,7 @@ def check_case(name, make, options, folder):
     merged = largest_difference(base_weights(folder / "merged.h5"), base_weights(folder / "expected.h5"))
     assert merged < 2e-6, f"{name}: merged weights differ by {merged}"
 
-    if options.get("use_dora"):
+    if options.get("use_dora") or options.get("trainable_token_indices"):
         return print(f"{name}: logits {difference:.1e}, merged {merged:.1e}")
     mpilora("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", folder / "adapter", folder / "back.h5")
     back = largest_difference(base_weights(folder / "back.h5"), base_weights(folder / "base.h5"))

@@ -35,6 +35,7 @@ static const known_key lora_keys[] = {
     {"use_dora", READ, NULL},
     {"bias", READ, NULL},
     {"modules_to_save", READ, NULL},
+    {"trainable_token_indices", READ, NULL},
     {"init_lora_weights", PLAIN, NULL},
     /* how the base's own weight lies; A and B are the same either way */
     {"fan_in_fan_out", SAYS_NOTHING, NULL},
@@ -55,7 +56,6 @@ static const known_key lora_keys[] = {
     {"lora_ga_config", SAYS_NOTHING, NULL},
     {"num_virtual_tokens", OFF, "it is prompt or prefix tuning's"},
     {"layer_replication", OFF, "layers of the base are repeated"},
-    {"trainable_token_indices", OFF, "rows of the embedding are trained"},
     {"target_parameters", OFF, "parameters are adapted that are no modules"},
     {"lora_bias", OFF, "B has a bias"},
     {"alora_invocation_tokens", OFF, "it acts behind the invocation tokens alone"},
@@ -122,6 +122,10 @@ const ml_json_key ml_peft_lora_keys[] = {
     {"use_dora", FLAG},
     {"modules_to_save", ML_JSON_ARRAY | ML_JSON_NULL},
     {"modules_to_save[]", ML_JSON_TEXT},
+    {"trainable_token_indices", ML_JSON_ARRAY | ML_JSON_OBJECT | ML_JSON_NULL},
+    {"trainable_token_indices[]", ML_JSON_INTEGER},
+    {"trainable_token_indices.*", ML_JSON_ARRAY},
+    {"trainable_token_indices.*[]", ML_JSON_INTEGER},
     {NULL, 0},
 };
 const ml_json_key ml_peft_prompt_keys[] = {

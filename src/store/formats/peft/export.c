@@ -11,6 +11,7 @@
 #include "store/formats/peft/export.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
+#include "store/formats/peft/token_rows.h"
 
 static const char config_name[] = "adapter_config.json",
                   tensors_name[] = "adapter_model.safetensors";
@@ -219,14 +220,15 @@ static ml_status put_saved(const export *e, ml_safetensors_item *items, int64_t 
 static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b}", "peft_type",
-        "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha", number(e->alpha),
-        "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e), "fan_in_fan_out",
-        is_transposed(e->spec->family), "bias", "none", "use_rslora", e->adapter->rslora,
-        "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path",
-        base_name, "modules_to_save", modules_to_save(e), "layers_to_transform",
-        layers_to_transform(e), "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern",
-        pattern(e, false), "init_lora_weights", 1);
+        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha",
+        number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
+        "fan_in_fan_out", is_transposed(e->spec->family), "bias", "none", "use_rslora",
+        e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1,
+        "base_model_name_or_path", base_name, "modules_to_save", modules_to_save(e),
+        "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
+        pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1,
+        "trainable_token_indices", ml_peft_token_indices(e->adapter, e->spec));
 }
 
 static ml_status config_text(json_t *config, ml_text *out)
@@ -285,6 +287,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
                  "base_model.model.%s.lora_magnitude_vector", path);
     }
     ML_TRY(put_saved(e, items, &count));
+    ml_peft_put_tokens(e->adapter, e->spec, items, &count);
     ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
 done:
     ml_memory_free(items);

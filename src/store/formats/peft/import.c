@@ -11,6 +11,7 @@
 #include "store/formats/peft/embeddings.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
+#include "store/formats/peft/token_rows.h"
 #include "store/formats/safetensors/safetensors.h"
 
 static const char config_name[] = "adapter_config.json",
@@ -256,6 +257,31 @@ static ml_status find_saved(import *in, const ml_safetensors_entry *e, const cha
     return ML_OK;
 }
 
+/* Rows of single tokens. */
+static ml_status read_tokens(import *in)
+{
+    ml_status st = ML_OK;
+    for (int head = 0; head < 2; head++) {
+        const json_t *list;
+        const ml_safetensors_entry *e;
+        char path[PATH];
+        ML_TRY(ml_peft_token_list(&in->config, in->spec, head, &list));
+        if (!list) continue;
+        ml_peft_path(in->spec->family,
+                     ml_family_end(in->spec->family, head ? ML_ROLE_HEAD : ML_ROLE_EMBED), -1, path,
+                     sizeof path);
+        ML_TRY(find_factor(in, path, ml_peft_token_factor, &e));
+        if (!e)
+            return ml_fail(ML_INPUT,
+                           "%s: trainable_token_indices is set, but base_model.model.%s.%s is "
+                           "missing",
+                           tensors_name, path, ml_peft_token_factor);
+        ML_TRY(ml_peft_read_tokens(in->tensors, e, list, in->spec, head, in->out));
+    }
+done:
+    return st;
+}
+
 /* A module that the list names and the file has not stays the base's, as in PEFT. */
 static void warn_of_unsaved(const import *in)
 {
@@ -310,6 +336,7 @@ static ml_status read_modules(import *in)
             if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
     ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_EMBED), -1));
     ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
+    ML_TRY(read_tokens(in));
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++)
         if (!in->used[i]) ML_TRY(check_other(in, ml_safetensors_at(in->tensors, i)));
     warn_of_unsaved(in);
