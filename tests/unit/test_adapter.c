@@ -338,7 +338,7 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
         {"s/\"r\": 2/\"r\": 3/", "expected 3 × 8"},
         {"s/\"r\": 2/\"layer_replication\": [[0,2]], \"r\": 2/", "layer_replication"},
         {"s/\"r\": 2/\"r\": 2, \"r\": 2/", "not a JSON object"},
-        {"s/\"r\": 2/\"trainable_token_indices\": [3], \"r\": 2/", "rows of the embedding"},
+        {"s/\"r\": 2/\"trainable_token_indices\": [3], \"r\": 2/", "trainable_token_indices is set"},
         {"s/\"r\": 2/\"kasa_config\": {\"beta\": 1}, \"r\": 2/", "kasa_config"},
         {"s/\"init_lora_weights\": true/\"init_lora_weights\": \"pissa\"/",
          "path_initial_model_for_weight_conversion"},

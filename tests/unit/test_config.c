@@ -492,7 +492,7 @@ static void variants_of_lora(void **state)
     static const char *const bad[][2] = {
         {"method.lora_plus=0", "(0, 3.40282e+38]"},
         {"method.lora_plus=x", "method.lora_plus"},
-        {"method.layers=[]", "at least one layer"},
+        {"method.layers=[]", "at least one number"},
         {"method.layers=[1, -2]", "found -2"},
         {"method.layers=[3-1]", "found 3-1"},
         {"method.layers=[1.5]", "found 1.5"},
