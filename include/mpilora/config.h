@@ -100,6 +100,11 @@ typedef enum ml_prefix_init {
  * Errors: none. */
 const char *ml_prefix_init_name(ml_prefix_init init);
 
+typedef enum ml_bias {
+    ML_BIAS_NONE,
+    ML_BIAS_ALL,
+    ML_BIAS_LORA_ONLY /* those of adapted modules */
+} ml_bias;
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
@@ -182,6 +187,7 @@ typedef struct ml_run_config {
         ml_layer_ranges layers;
         ml_module_patterns rank_pattern, alpha_pattern; /* in the place of rank and alpha */
         ml_module_patterns modules_to_save;             /* names alone: none */
+        ml_bias bias; /* of the base, that train beside LoRA: none */
         ml_layer_ranges trainable_tokens,
             trainable_head_tokens; /* rows that train, of the embedding and of an untied head */
         ml_method_sizes sizes;

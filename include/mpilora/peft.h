@@ -95,6 +95,7 @@ typedef struct ml_peft_options {
     ml_lora_options lora;
     ml_module_patterns modules_to_save;  /* that train whole beside the method: names or ends of
                                             names, ours or Hugging Face's; borrowed for the call */
+    ml_bias bias;                        /* which biases of the base train beside LoRA */
     ml_layer_ranges trainable_tokens[2]; /* tokens whose rows of the embedding, and of an untied
                                             head, train beside the method; borrowed for the call */
 } ml_peft_options;

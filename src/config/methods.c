@@ -90,6 +90,7 @@ static const reader readers[] = {
     {"method.rank_pattern", OF(rank_pattern), ml_method_has_lora},
     {"method.alpha_pattern", OF(alpha_pattern), ml_method_has_lora},
     {"method.modules_to_save", OF(modules_to_save), ml_method_saves_modules},
+    {"method.bias", OF(bias), ml_method_has_lora},
     {"method.trainable_tokens", OF(trainable_tokens), ml_method_saves_modules},
     {"method.trainable_head_tokens", OF(trainable_head_tokens), ml_method_saves_modules},
     {"method.top", OF(sizes.top), is_top},

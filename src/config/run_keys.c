@@ -5,6 +5,7 @@
 #include "config/table.h"
 #include "mpilora/config.h"
 
+static const char *const biases[] = {"none", "all", "lora_only", NULL};
 static const char *const scalings[] = {"standard", "rslora", NULL};
 const char *const prefix_init_words[] = {"random", "vocabulary", "text", NULL};
 const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
@@ -119,6 +120,13 @@ const key run_keys[] = {
      .about = "Modules of the base that train whole beside the method, with fp32 masters: names or "
               "ends of names, as `[head, embed, norm]`, or Hugging Face's, as `[lm_head, "
               "embed_tokens]`. Not with `full`, `top` and `bitfit`."},
+    {.path = "method.bias",
+     .kind = KEY_CHOICE,
+     .offset = AT(method.bias),
+     .choices = biases,
+     .about =
+         "LoRA: biases of the base that train beside it, as PEFT's `bias`: all of them, norms' "
+         "among them, or those of adapted modules."},
     {.path = "method.trainable_tokens",
      .kind = KEY_LAYERS,
      .offset = AT(method.trainable_tokens),

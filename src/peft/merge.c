@@ -157,9 +157,11 @@ static ml_status check_token_rows(const ml_model_spec *spec, const ml_adapter *a
                                   int64_t *found)
 {
     const ml_adapter_tensor *ids, *rows = ml_peft_token_rows(adapter, head, &ids);
+    ml_model_tensor embed; /* as wide as the head's rows */
+    ml_model_tensor_at(spec, 0, &embed);
     *found = rows && ids ? 2 : 0;
     if (!*found) return ML_OK;
-    bool good = ids->rows == rows->rows && ids->cols == 1 && rows->cols == spec->width &&
+    bool good = ids->rows == rows->rows && ids->cols == 1 && rows->cols == embed.cols &&
                 !(head && spec->tied_head);
     for (int64_t i = 0; good && i < ids->rows; i++)
         good = ids->value[i] >= 0.0F && ids->value[i] < (float)spec->vocab;
@@ -167,7 +169,7 @@ static ml_status check_token_rows(const ml_model_spec *spec, const ml_adapter *a
     return ml_fail(ML_INPUT,
                    "%s: %" PRId64 " × %" PRId64 " rows of tokens do not fit a base of %" PRId64
                    " tokens and width %" PRId64,
-                   rows->name, rows->rows, rows->cols, spec->vocab, spec->width);
+                   rows->name, rows->rows, rows->cols, spec->vocab, embed.cols);
 }
 
 /* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of

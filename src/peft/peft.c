@@ -49,7 +49,7 @@ static ml_status attach(ml_peft **out, ml_model *model, ml_parameters *parameter
         at = &(*at)->next;
     }
     int64_t start = parameters->count;
-    ML_TRY(saved_attach(at, model, parameters, options, adapter));
+    ML_TRY(saved_attach(at, first, parameters, options, adapter));
     if (*at) {
         (*at)->chosen = *options;
         (*at)->first_parameter = start;
@@ -106,6 +106,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .rank_pattern = c->method.rank_pattern,
                                   .alpha_pattern = c->method.alpha_pattern}};
     if (ml_method_saves_modules(method)) {
+        o.bias = ml_method_has_lora(method) ? c->method.bias : ML_BIAS_NONE;
         o.modules_to_save = c->method.modules_to_save;
         o.trainable_tokens[0] = c->method.trainable_tokens;
         o.trainable_tokens[1] = c->method.trainable_head_tokens;

@@ -159,9 +159,9 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
                        const ml_peft_options *options, slot_choice chosen,
                        const void *by) ML_NODISCARD;
 
-/* saved.c: whole modules beside a method; *out stays NULL where none is named. `adapter`: those
- * that it has, NULL: those that the options name. */
-ml_status saved_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+/* saved.c: whole modules, and biases, beside a method, `first` of the chain; *out stays NULL where
+ * none is named. `adapter`: those that it has, NULL: those that the options name. */
+ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *parameters,
                        const ml_peft_options *options, const ml_adapter *adapter) ML_NODISCARD;
 
 /* tokens.c: rows of the embedding, or of the head, beside a method; *out stays NULL where none are

@@ -1,5 +1,6 @@
-/* Whole modules of the base that train beside a method, as PEFT's modules_to_save: slots of the
- * model, chosen by the names of their modules or by what an adapter has. */
+/* Whole modules of the base that train beside a method, as PEFT's modules_to_save, and biases, as
+ * its `bias`: slots of the model, chosen by the names of their modules or by what an adapter has.
+ */
 #include "peft/peft_private.h"
 
 /* The whole path or its end behind a dot. */
@@ -25,6 +26,40 @@ static bool is_named(const ml_model *model, const ml_model_slot *slot, const voi
     for (int64_t i = 0; i < names->count; i++)
         if (is_called(ml_model_get_spec(model), slot, names->item[i].module)) return true;
     return false;
+}
+
+/* What trains of the base: modules of these names, and biases of all modules or of those that the
+ * method has adapted. */
+typedef struct choice {
+    const ml_module_patterns *names;
+    ml_bias bias;
+    const ml_peft *first;
+} choice;
+
+/* Whether LoRA is on this module of Hugging Face's model, in which several of ours may be one. */
+static bool is_adapted(const ml_peft *peft, const ml_model_slot *slot)
+{
+    const ml_model_spec *spec = ml_model_get_spec(peft->model);
+    char path[128], other[128];
+    ml_peft_path(spec->family, slot->row, slot->layer, path, sizeof path);
+    for (int64_t g = 0; g < peft->ngroups; g++)
+        for (int p = 0; p < peft->groups[g].npairs; p++) {
+            int64_t layer;
+            const ml_family_tensor *row =
+                ml_module_parse(spec, peft->groups[g].pair[p].module, &layer);
+            ml_peft_path(spec->family, row, layer, other, sizeof other);
+            if (!strcmp(path, other)) return true;
+        }
+    return false;
+}
+
+static bool is_chosen(const ml_model *model, const ml_model_slot *slot, const void *by)
+{
+    const choice *c = by;
+    const char *dot = strrchr(slot->name, '.');
+    if (is_named(model, slot, c->names)) return true;
+    if (c->bias == ML_BIAS_NONE || !dot || strcmp(dot, ".bias") != 0) return false;
+    return c->bias == ML_BIAS_ALL || is_adapted(c->first, slot);
 }
 
 static bool is_in_adapter(const ml_model *model, const ml_model_slot *slot, const void *by)
@@ -99,23 +134,30 @@ static ml_status check_adapters(ml_model *model, const ml_module_patterns *names
     return ML_OK;
 }
 
-ml_status saved_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
+ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *parameters,
                        const ml_peft_options *options, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
+    ml_model *model = first->model;
+    bool any = false;
     const ml_module_patterns *names = &options->modules_to_save;
     *out = NULL;
     if (!ml_method_saves_modules(options->method)) return ML_OK;
     if (adapter) {
-        bool any = false;
         for (int64_t i = 0; i < ml_model_slots(model); i++)
             any = any || is_in_adapter(model, ml_model_slot_at(model, i), adapter);
         return any ? slots_attach(out, model, parameters, options, is_in_adapter, adapter) : ML_OK;
     }
-    if (names->count == 0) return ML_OK;
+    const choice by = {names, options->bias, first};
+    if (names->count == 0 && by.bias == ML_BIAS_NONE) return ML_OK;
     ML_TRY(check_names(model, names));
     ML_TRY(check_adapters(model, names));
-    ML_TRY(slots_attach(out, model, parameters, options, is_named, names));
+    for (int64_t i = 0; i < ml_model_slots(model); i++)
+        any = any || is_chosen(model, ml_model_slot_at(model, i), &by);
+    if (!any)
+        return ml_fail(ML_USAGE, "method.bias: %s means no bias of this model; leave it out",
+                       by.bias == ML_BIAS_ALL ? "all" : "lora_only");
+    ML_TRY(slots_attach(out, model, parameters, options, is_chosen, &by));
 done:
     return st;
 }

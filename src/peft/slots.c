@@ -84,6 +84,23 @@ static const peft_operations operations = {.destroy = destroy,
                                            .after_update = after_update,
                                            .bytes = bytes};
 
+/* Parts of one layer are one product with one bias, so they train together or not at all. */
+static ml_status check_parts(ml_model *model, int64_t i, slot_choice chosen, const void *by)
+{
+    const ml_model_slot *slot = ml_model_slot_at(model, i);
+    for (int64_t k = 0; k < ml_model_slots(model); k++) {
+        const ml_model_slot *other = ml_model_slot_at(model, k);
+        if (other->layer != slot->layer || other->row->role != slot->row->role ||
+            other->row->bias != slot->row->bias || chosen(model, other, by))
+            continue;
+        return ml_fail(ML_USAGE,
+                       "%s would train without %s, with which it is one tensor here; let both "
+                       "train, or neither",
+                       slot->name, other->name);
+    }
+    return ML_OK;
+}
+
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
                        const ml_peft_options *options, slot_choice chosen, const void *by)
 {
@@ -105,6 +122,7 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
                          ml_method_name(options->method), slot->name, ml_dtype_name(slot->dtype));
             goto done;
         }
+        ML_TRY(check_parts(model, i, chosen, by));
         slot->apart = true;
         s->slot[s->count++] = i;
         ML_TRY(ml_parameters_add(

@@ -70,6 +70,8 @@ static ml_status add_variants(run *r)
     const ml_run_config *c = r->config;
     ml_text layers = {0};
     if (c->method.dora) ADD("method.dora", "true");
+    if (c->method.bias != ML_BIAS_NONE)
+        ADD("method.bias", "%s", c->method.bias == ML_BIAS_ALL ? "all" : "lora_only");
     if (c->method.lora_plus > 0.0) ADD("method.lora_plus", "%.17g", c->method.lora_plus);
     if (c->method.layers.count > 0) {
         ML_TRY(ml_layer_ranges_write(&c->method.layers, &layers));

@@ -78,6 +78,14 @@ CASES = {
         "method": {"trainable_tokens": [1, 110, 210]},
         "peft": {"trainable_token_indices": [1, 110, 210]},
     },
+    "bias-gpt2": {"model": "gpt2", "targets": ["qkv", "proj"], "method": {"bias": "all"}, "peft": {"bias": "all"}},
+    "bias-scaled": {"model": "llama-scaled", "targets": ["q", "k", "v", "o", "down"], "method": {"bias": "lora_only"}, "peft": {"bias": "lora_only"}},
+    "bias-fused": {  # a module that is turned and fused, whole
+        "model": "gpt2",
+        "targets": ["proj"],
+        "method": {"modules_to_save": ["h.1.attn.c_attn", "layers.0.mlp.fc", "norm"]},
+        "peft": {"modules_to_save": ["h.1.attn.c_attn", "h.0.mlp.c_fc", "ln_f"]},
+    },
 }
 CASES = {name: {**LORA, "peft": {}, **case} for name, case in CASES.items()}
 
@@ -106,6 +114,28 @@ def adapted(case):
             yield path, *shapes[module], of_pattern(case["peft"].get("rank_pattern", {}), path, case["rank"])
 
 
+def saved(case):
+    """Tensors of the base beside the factors: those of modules_to_save, and trained biases."""
+    config, names = reference.MODELS[case["model"]], case["peft"].get("modules_to_save", [])
+    if "ln_f" in names:
+        d = config["n_embd"]
+        return {"transformer.h.1.attn.c_attn.weight": [d, 3 * d], "transformer.h.1.attn.c_attn.bias": [3 * d], "transformer.h.0.mlp.c_fc.weight": [d, 4 * d],
+                "transformer.h.0.mlp.c_fc.bias": [4 * d], "transformer.ln_f.weight": [d], "transformer.ln_f.bias": [d]}
+    if names:
+        return {"model.norm.weight": [config["hidden_size"]]}
+    bias, found = case["peft"].get("bias", "none"), {}
+    if bias == "none":
+        return found
+    paths = {path: outputs for path, _, outputs, _ in adapted(case)}
+    gpt2 = config["model_type"] == "gpt2"
+    for name, (size, _) in (reference.gpt2_tensors if gpt2 else reference.llama_tensors)(case["model"], config).items():
+        name = f"transformer.{name}" if gpt2 else name
+        module = name.rsplit(".", 1)[0]
+        if name.endswith(".bias") and (bias == "all" or module in paths):
+            found[f"{module}.base_layer.bias" if module in paths else name] = size
+    return found
+
+
 def add_tokens(t, case):
     config, lists = reference.MODELS[case["model"]], case["peft"].get("trainable_token_indices", {})
     gpt2 = config["model_type"] == "gpt2"
@@ -113,8 +143,8 @@ def add_tokens(t, case):
     for name, tokens in (lists.items() if isinstance(lists, dict) else [("embed_tokens", lists)]):
         path = embed if name == "embed_tokens" else name
         t.add(f"base_model.model.{path}.token_adapter.trainable_tokens_delta", [len(tokens), config["n_embd" if gpt2 else "hidden_size"]], 0.3)
-    if case["peft"].get("modules_to_save"):
-        t.add("base_model.model.model.norm.weight", [config["hidden_size"]], 0.2, 1.0)
+    for name, shape in saved(case).items():
+        t.add(f"base_model.model.{name}", shape, 0.25, 1.0 if "norm" in name or "ln_" in name else 0.0)
 
 
 def write_adapter(directory, case):
@@ -140,7 +170,7 @@ def peft_config(case):
         "lora_dropout": 0.0,
         "target_modules": reference.adapted_modules(case),
         "fan_in_fan_out": reference.MODELS[case["model"]]["model_type"] == "gpt2",
-        "bias": "none",
+        "bias": case["peft"].get("bias", "none"),
         "use_rslora": case["scaling"] == "rslora",
         "use_dora": bool(case["method"].get("dora")),
         "inference_mode": True,

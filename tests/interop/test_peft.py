@@ -47,6 +47,12 @@ def llama():
     return transformers.LlamaForCausalLM(config).eval()
 
 
+def phi3():
+    config = transformers.Phi3Config(num_hidden_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=4, num_key_value_heads=2, vocab_size=VOCAB,
+                                     max_position_embeddings=CONTEXT, original_max_position_embeddings=CONTEXT, pad_token_id=0)
+    return transformers.Phi3ForCausalLM(config).eval()
+
+
 def untied():
     model = llama()
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**model.config.to_dict(), "tie_word_embeddings": False})).eval()
@@ -69,6 +75,10 @@ CASES = {
     "llama layer 1": (llama, {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]}),
     "gpt2 dora": (gpt2, {"target_modules": "all-linear", "use_dora": True}),
     "llama dora": (llama, {"target_modules": "all-linear", "use_dora": True, "use_rslora": True, "rank_pattern": {"down_proj": 3}}),
+    "gpt2 biases": (gpt2, {"target_modules": ["c_attn"], "bias": "all"}),
+    "gpt2 lora biases": (gpt2, {"target_modules": ["c_attn", "mlp.c_proj"], "bias": "lora_only"}),
+    "gpt2 modules": (gpt2, {"target_modules": ["mlp.c_proj"], "modules_to_save": ["h.0.attn.c_attn", "c_fc"]}),
+    "phi3 modules": (phi3, {"target_modules": ["o_proj"], "modules_to_save": ["qkv_proj", "layers.1.mlp.gate_up_proj"]}),
     "gpt2 tokens": (gpt2, {"target_modules": ["c_attn"], "trainable_token_indices": [7, 3, 49]}),
     "llama tokens": (llama, {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [0, 11, 4]}}),
     "untied tokens": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 2], "embed_tokens": [4]}}),
@@ -116,7 +126,7 @@ def check_case(name, make, options, folder):
     config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", fan_in_fan_out=make is gpt2, **options)
     adapted = peft.get_peft_model(model, config).eval()
     for parameter_name, parameter in adapted.named_parameters():
-        if "lora_" in parameter_name or "trainable_tokens" in parameter_name:
+        if "lora_" in parameter_name or "trainable_tokens" in parameter_name or parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(folder / "adapter")
     expected = adapted(ids).logits.detach()
@@ -134,7 +144,7 @@ def check_case(name, make, options, folder):
     merged = largest_difference(base_weights(folder / "merged.h5"), base_weights(folder / "expected.h5"))
     assert merged < 2e-6, f"{name}: merged weights differ by {merged}"
 
-    if options.get("use_dora") or options.get("trainable_token_indices"):
+    if options.get("use_dora") or not {"trainable_token_indices", "bias", "modules_to_save"}.isdisjoint(options):
         return print(f"{name}: logits {difference:.1e}, merged {merged:.1e}")
     mpilora("merge", "--subtract", "--base", folder / "merged.h5", "--adapter", folder / "adapter", folder / "back.h5")
     back = largest_difference(base_weights(folder / "back.h5"), base_weights(folder / "base.h5"))

@@ -150,6 +150,9 @@ CHANGES = {
     "tokens-ends": ["method.trainable_head_tokens=null"],
     "tokens-scaled": [],
     "tokens-gpt2": [],
+    "bias-gpt2": ["method.bias=lora_only"],
+    "bias-scaled": [],
+    "bias-fused": [],
     "patterns-llama": ["method.layers=[0]", "method.layers=null"],
 }
 

@@ -331,7 +331,7 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
     (void)state;
     static const char *const changes[][2] = {
         {"s/\"use_dora\": false/\"use_dora\": true/", "use_dora"},
-        {"s/\"bias\": \"none\"/\"bias\": \"all\"/", "bias"},
+        {"s/\"bias\": \"none\"/\"bias\": \"some\"/", "bias"},
         {"s/\"LORA\"/\"IA3\"/", "peft_type"},
         {"s/\"CAUSAL_LM\"/\"SEQ_CLS\"/", "task_type"},
         {"s/\"r\": 2/\"r\": 0/", "r: is 0"},

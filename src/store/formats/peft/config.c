@@ -208,9 +208,9 @@ static ml_status check_names(const json_t *json)
     if (st != ML_OK) return st;
     if (task && strcmp(task, "CAUSAL_LM") != 0)
         return ml_fail(ML_INPUT, "task_type: is %.40s, expected CAUSAL_LM", task);
-    if (bias && strcmp(bias, "none") != 0)
-        return ml_fail(ML_INPUT, "bias: is %.40s, expected none: trained biases are not supported",
-                       bias);
+    if (bias && strcmp(bias, "none") != 0 && strcmp(bias, "all") != 0 &&
+        strcmp(bias, "lora_only") != 0)
+        return ml_fail(ML_INPUT, "bias: is %.40s, expected none, all or lora_only", bias);
     return ML_OK;
 }
 
@@ -273,6 +273,8 @@ static ml_status read_lora_values(ml_peft_config *c)
     c->dropout = json_number_value(json_object_get(c->json, "lora_dropout"));
     c->rslora = json_is_true(json_object_get(c->json, "use_rslora"));
     c->dora = json_is_true(json_object_get(c->json, "use_dora"));
+    c->biases = json_object_get(c->json, "bias") &&
+                strcmp(json_string_value(json_object_get(c->json, "bias")), "none") != 0;
     c->start = start_of(json_object_get(c->json, "init_lora_weights"));
     if (c->start != ML_PEFT_START_PLAIN && c->dora)
         return ml_fail(ML_INPUT, "use_dora: with init_lora_weights \"%s\" it is not supported",

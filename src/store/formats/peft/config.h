@@ -19,6 +19,7 @@ typedef struct ml_peft_config {
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
+    bool biases; /* of the base are trained: all of them, or those of adapted modules */
     ml_peft_start start;
 } ml_peft_config;
 

@@ -55,7 +55,8 @@ ml_status ml_peft_check_embedding(const ml_safetensors *tensors, const ml_safete
     if (e->dims != 2 || e->shape[0] != t.rows || e->shape[1] != t.cols)
         return ml_fail(ML_INPUT,
                        "%s: is %" PRId64 " × %" PRId64 ", the base's is %" PRId64 " × %" PRId64
-                       ": import the base with the vocabulary that the adapter was trained with",
+                       ": import the base with the vocabulary that the adapter was trained with "
+                       "(--add-tokens)",
                        e->name, e->dims > 0 ? e->shape[0] : 0, e->dims > 1 ? e->shape[1] : 0,
                        t.rows, t.cols);
     int64_t step = ml_max(1, PIECE / t.cols);

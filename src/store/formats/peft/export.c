@@ -11,6 +11,7 @@
 #include "store/formats/peft/export.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
+#include "store/formats/peft/stored.h"
 #include "store/formats/peft/token_rows.h"
 
 static const char config_name[] = "adapter_config.json",
@@ -23,6 +24,7 @@ typedef struct export
     const ml_adapter *adapter;
     const ml_model_spec *spec;
     ml_peft_module *modules;
+    ml_peft_stored stored; /* what trained of the base itself */
     int64_t count;
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
@@ -161,20 +163,20 @@ static json_t *pattern(const export *e, bool rank)
     return object;
 }
 
-/* The tensors of modules that trained whole, in the order of the untied model's. */
-static bool next_saved(const export *e, int64_t *at, ml_model_tensor *t,
-                       const ml_adapter_tensor **found)
+/* ---- tensors of the base ------------------------------------------------------------------- */
+
+/* "model.norm" of "model.norm.weight". */
+static void module_of(const ml_safetensors_item *item, char path[PATH])
 {
-    ml_model_spec untied = *e->spec;
-    untied.tied_head = false;
-    for (; *at < ml_model_tensor_count(&untied); ++*at) {
-        ml_model_tensor_at(&untied, *at, t);
-        for (int64_t i = 0; i < e->adapter->ntensors; i++) {
-            *found = &e->adapter->tensors[i];
-            if (strcmp((*found)->name, t->name) != 0) continue;
-            ++*at;
-            return true;
-        }
+    snprintf(path, PATH, "%.*s", (int)(strrchr(item->name, '.') - item->name), item->name);
+}
+
+static bool is_adapted(const export *e, const char *module)
+{
+    char path[PATH];
+    for (int64_t i = 0; i < e->count; i++) {
+        ml_peft_path(e->spec->family, e->modules[i].row, e->modules[i].layer, path, sizeof path);
+        if (!strcmp(path, module)) return true;
     }
     return false;
 }
@@ -182,39 +184,43 @@ static bool next_saved(const export *e, int64_t *at, ml_model_tensor *t,
 static json_t *modules_to_save(const export *e)
 {
     json_t *list = json_array();
-    ml_model_tensor t;
-    const ml_adapter_tensor *found;
     char path[PATH];
-    for (int64_t at = 0; next_saved(e, &at, &t, &found);) {
-        ml_peft_path(e->spec->family, t.row, t.layer, path, sizeof path);
-        if (!contains(list, path) && json_array_append_new(list, json_string(path))) break;
+    for (int64_t i = 0; i < e->stored.count; i++) {
+        module_of(&e->stored.items[i], path);
+        if (e->stored.bias_alone[i] || contains(list, path)) continue;
+        if (json_array_append_new(list, json_string(path))) break;
     }
     if (json_array_size(list) > 0) return list;
     json_decref(list);
     return json_null();
 }
 
-static ml_status put_saved(const export *e, ml_safetensors_item *items, int64_t *count)
+/* Which biases PEFT would have trained. */
+static const char *biases(const export *e)
 {
-    ml_model_spec untied = *e->spec;
-    ml_model_tensor t;
-    const ml_adapter_tensor *from;
-    untied.tied_head = false;
-    for (int64_t at = 0; next_saved(e, &at, &t, &from);) {
-        ml_stored_place place;
-        ml_safetensors_item *to = &items[(*count)++];
-        ml_stored_place_of(&untied, &t, ML_FORMAT_HUGGINGFACE, &place);
-        if (place.layout != ML_LAYOUT_PLAIN || place.total != t.rows)
-            return ml_fail(
-                ML_USAGE,
-                "%s: Hugging Face's model has it turned, in pieces or with others in one tensor, "
-                "so it does not go into a PEFT directory; merge the adapter instead",
-                t.name);
-        *to = (ml_safetensors_item){
-            .rows = t.rows, .cols = t.cols, .vector = t.vector, .values = from->value};
-        snprintf(to->name, sizeof to->name, "base_model.model.%s", place.name);
+    const char *word = "none";
+    char path[PATH];
+    for (int64_t i = 0; i < e->stored.count; i++) {
+        if (!e->stored.bias_alone[i]) continue;
+        module_of(&e->stored.items[i], path);
+        if (!is_adapted(e, path)) return "all";
+        word = "lora_only";
     }
-    return ML_OK;
+    return word;
+}
+
+/* The bias of an adapted module belongs to the layer that PEFT has wrapped. */
+static void put_saved(const export *e, ml_safetensors_item *items, int64_t *count)
+{
+    char path[PATH];
+    for (int64_t i = 0; i < e->stored.count; i++) {
+        ml_safetensors_item *to = &items[(*count)++];
+        *to = e->stored.items[i];
+        module_of(to, path);
+        bool wrapped = e->stored.bias_alone[i] && is_adapted(e, path);
+        snprintf(to->name, sizeof to->name, "base_model.model.%s%s%s", path,
+                 wrapped ? ".base_layer" : "", strrchr(e->stored.items[i].name, '.'));
+    }
 }
 
 static json_t *lora_config(const export *e, const char *base_name)
@@ -223,7 +229,7 @@ static json_t *lora_config(const export *e, const char *base_name)
         "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
         "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha",
         number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
-        "fan_in_fan_out", is_transposed(e->spec->family), "bias", "none", "use_rslora",
+        "fan_in_fan_out", is_transposed(e->spec->family), "bias", biases(e), "use_rslora",
         e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1,
         "base_model_name_or_path", base_name, "modules_to_save", modules_to_save(e),
         "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
@@ -286,7 +292,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         snprintf(magnitudes->name, sizeof magnitudes->name,
                  "base_model.model.%s.lora_magnitude_vector", path);
     }
-    ML_TRY(put_saved(e, items, &count));
+    put_saved(e, items, &count);
     ml_peft_put_tokens(e->adapter, e->spec, items, &count);
     ML_TRY(ml_peft_write(directory, lora_config(e, base_name), items, count));
 done:
@@ -309,12 +315,16 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
                        ml_method_name(adapter->method));
     if (adapter->count == 0)
         return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
+    ml_model_spec untied = *spec;
+    untied.tied_head = false;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
+    ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;
     e.layers = layers_meant(&e);
     ML_TRY(write_modules(&e, base_name, directory));
 done:
     ml_peft_modules_destroy(e.modules, e.count);
+    ml_peft_stored_destroy(&e.stored);
     return st;
 }

@@ -11,6 +11,7 @@
 #include "store/formats/peft/embeddings.h"
 #include "store/formats/peft/fuse.h"
 #include "store/formats/peft/prompt.h"
+#include "store/formats/peft/stored.h"
 #include "store/formats/peft/token_rows.h"
 #include "store/formats/safetensors/safetensors.h"
 
@@ -203,58 +204,37 @@ static bool is_whole_module(const ml_model_spec *spec, const ml_family_tensor *r
     return !fused || fused == row;
 }
 
-/* ---- modules that were saved whole --------------------------------------------------------- */
+/* ---- tensors of the base ------------------------------------------------------------------- */
 
-/* Whether `name`, without prefixes, is this tensor of a module that modules_to_save names; PEFT
- * leaves its wrapper's name out. */
-static bool is_saved_tensor(const import *in, const ml_model_tensor *t, const ml_stored_place *at,
-                            const char *name)
+/* "….c_attn.base_layer.bias", of a module that PEFT has wrapped, is the bias of c_attn. */
+static bool is_bias(const import *in, const char *name, char plain[NAME])
 {
-    const char *prefix = in->spec->family->hf.prefix;
-    char path[PATH];
-    ml_peft_path(in->spec->family, t->row, t->layer, path, sizeof path);
-    return !strcmp(without(at->name, prefix), name) &&
-           ml_peft_config_saves(&in->config, path, t->layer < 0);
+    static const char wrapped[] = ".base_layer.bias";
+    size_t n = strlen(name), m = sizeof wrapped - 1;
+    snprintf(plain, NAME, "%s", name);
+    if (n > m && !strcmp(name + n - m, wrapped)) snprintf(plain + n - m, NAME - n + m, ".bias");
+    n = strlen(plain);
+    return in->config.biases && n > 5 && !strcmp(plain + n - 5, ".bias");
 }
 
-static ml_status read_saved(import *in, const ml_model_tensor *t, const ml_stored_place *at,
-                            const ml_safetensors_entry *e)
-{
-    ml_status st = ML_OK;
-    float *values;
-    bool plain = at->layout == ML_LAYOUT_PLAIN && at->total == t->rows;
-    if (!plain)
-        return ml_fail(ML_INPUT,
-                       "%s: modules_to_save has a module that is stored turned or with others in "
-                       "one tensor; merge the adapter into its base with PEFT first",
-                       e->name);
-    if (e->dims != (t->vector ? 1 : 2) || e->shape[0] != t->rows || e->count != t->rows * t->cols)
-        return ml_fail(ML_INPUT,
-                       "%s: has %" PRId64 " rows and %" PRId64 " numbers, the base's has %" PRId64
-                       " rows of %" PRId64
-                       ": import the base with the vocabulary that the adapter was trained with",
-                       e->name, e->dims > 0 ? e->shape[0] : 0, e->count, t->rows, t->cols);
-    ML_TRY(ml_adapter_add_tensor(in->out, t->name, t->rows, t->cols, &values));
-    ML_TRY(ml_safetensors_read(in->tensors, e, 0, e->count, values));
-done:
-    return st;
-}
-
+/* `name` lacks prefixes: a tensor of a module that modules_to_save names, whose wrapper's name PEFT
+ * leaves out, or a bias that was trained. */
 static ml_status find_saved(import *in, const ml_safetensors_entry *e, const char *name,
                             bool *found)
 {
     ml_model_spec untied = *in->spec;
+    char bias[NAME], path[PATH];
+    bool is_trained = is_bias(in, name, bias);
     untied.tied_head = *found = false;
+    if (is_trained) name = bias;
     for (int64_t i = 0; i < ml_model_tensor_count(&untied) && !*found; i++) {
         ml_model_tensor t;
-        ml_stored_place at;
         ml_model_tensor_at(&untied, i, &t);
-        ml_stored_place_of(&untied, &t, ML_FORMAT_HUGGINGFACE, &at);
-        if (!is_saved_tensor(in, &t, &at, name)) continue;
-        *found = true;
-        return read_saved(in, &t, &at, e);
+        if (!ml_peft_is_stored(&untied, &t, name)) continue;
+        ml_peft_path(in->spec->family, t.row, t.layer, path, sizeof path);
+        *found = is_trained || ml_peft_config_saves(&in->config, path, t.layer < 0);
     }
-    return ML_OK;
+    return *found ? ml_peft_read_stored(in->tensors, e, name, &untied, in->out) : ML_OK;
 }
 
 /* Rows of single tokens. */

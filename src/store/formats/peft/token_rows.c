@@ -107,7 +107,10 @@ ml_status ml_peft_read_tokens(const ml_safetensors *tensors, const ml_safetensor
     ml_status st = ML_OK;
     place *places = NULL;
     float *rows, *ids;
-    int64_t n = (int64_t)json_array_size(list), d = spec->width;
+    int64_t n = (int64_t)json_array_size(list), d;
+    ml_model_tensor embed; /* as wide as the head's rows */
+    ml_model_tensor_at(spec, 0, &embed);
+    d = embed.cols;
     if (e->dims != 2 || e->shape[0] != n || e->shape[1] != d)
         return ml_fail(ML_INPUT,
                        "%s: is %" PRId64 " × %" PRId64 ", expected %" PRId64 " × %" PRId64
