@@ -144,7 +144,7 @@ def add_tokens(t, case):
         path = embed if name == "embed_tokens" else name
         t.add(f"base_model.model.{path}.token_adapter.trainable_tokens_delta", [len(tokens), config["n_embd" if gpt2 else "hidden_size"]], 0.3)
     for name, shape in saved(case).items():
-        t.add(f"base_model.model.{name}", shape, 0.25, 1.0 if "norm" in name or "ln_" in name else 0.0)
+        t.add(f"base_model.model.{name}", shape, 0.2 if name == "model.norm.weight" else 0.25, 1.0 if "norm" in name or "ln_" in name else 0.0)
 
 
 def write_adapter(directory, case):
