@@ -259,7 +259,12 @@ static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t f
 
 static bool is_changed(const merge *m, const ml_model_tensor *tensor)
 {
+    bool head = !strcmp(tensor->name, "head.weight");
+    const ml_adapter_tensor *ids;
     if (find_trained(m->adapter, tensor->name)) return true;
+    if ((head || !strcmp(tensor->name, "embed.weight")) &&
+        ml_peft_token_rows(m->adapter, head, &ids))
+        return true;
     for (int64_t i = 0; i < m->adapter->count; i++)
         if (first_row_in(&m->spec, &m->adapter->pairs[i], tensor) >= 0) return true;
     return false;
