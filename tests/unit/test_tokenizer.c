@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -286,7 +287,8 @@ static void long_words_take_no_square_time(void **state)
     ml_memory_free(bytes);
 }
 
-/* 30,000 added tokens, all of one beginning: their number costs no square either. */
+/* 30,000 added tokens, all of one beginning, open within a second: their number costs no square
+ * either. */
 static void many_added_tokens_open_at_once(void **state)
 {
     (void)state;
@@ -303,9 +305,14 @@ static void many_added_tokens_open_at_once(void **state)
     }
     char *text = json_dumps(root, 0);
     write_file("tokenizer.json", text);
-    double start = ml_seconds();
+    clock_t start = clock(); /* of this process: others may have the cores */
     ml_tokenizer *tokenizer = tokenizer_of(folder);
-    assert_true(ml_seconds() - start < 5); /* 0.3 s; a sanitizer takes its time */
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+#ifdef __SANITIZE_ADDRESS__
+    assert_true(seconds < 10);
+#else
+    assert_true(seconds < 1); /* 0.5 s, with the import of the file */
+#endif
     assert_int_equal(ml_tokenizer_size(tokenizer), 2000 + COUNT);
     ml_ids ids = {0};
     assert_int_equal(ml_tokenizer_encode(tokenizer, "<extra_29998>", 13, true, &ids), ML_OK);

@@ -6,6 +6,8 @@
 typedef struct matcher {
     ml_trie trie; /* to the place in `tokens` */
     bool begins[256];
+    int beginnings; /* how many different bytes begin a token */
+    char beginning; /* one of them */
 } matcher;
 
 struct ml_added {
@@ -35,7 +37,9 @@ void ml_added_destroy(ml_added *added)
 
 static ml_status teach(matcher *m, const char *spelling, int64_t length, int64_t place)
 {
+    m->beginnings += !m->begins[(unsigned char)*spelling];
     m->begins[(unsigned char)*spelling] = true;
+    m->beginning = *spelling;
     return ml_trie_add(&m->trie, spelling, length, (int32_t)place);
 }
 
@@ -56,10 +60,21 @@ done:
 
 /* ---- searching ----------------------------------------------------------------------------- */
 
+/* The first place from `at` where a token may begin, or the text's length. */
+static int64_t next_beginning(const matcher *m, const char *text, int64_t length, int64_t at)
+{
+    if (!m->beginnings || at >= length) return length;
+    if (m->beginnings == 1) {
+        const char *found = memchr(text + at, m->beginning, (size_t)(length - at));
+        return found ? found - text : length;
+    }
+    while (at < length && !m->begins[(unsigned char)text[at]]) at++;
+    return at;
+}
+
 static const ml_added_token *token_at(const ml_added *added, const matcher *m, const char *text,
                                       int64_t length, int64_t at, int64_t *matched)
 {
-    if (!m->begins[(unsigned char)text[at]]) return NULL;
     int32_t place = ml_trie_longest(&m->trie, text, length, at, matched);
     return place < 0 ? NULL : &added->tokens[place];
 }
@@ -104,7 +119,7 @@ ml_status ml_added_find(const ml_added *added, const char *text, int64_t length,
     const matcher *m =
         search->specials ? &added->all[search->normalized] : &added->plain[search->normalized];
     int64_t done = 0, matched;
-    for (int64_t at = 0; at < length && m->trie.nodes;) {
+    for (int64_t at = 0; (at = next_beginning(m, text, length, at)) < length;) {
         const ml_added_token *token = token_at(added, m, text, length, at, &matched);
         int64_t start = at, end = at + (token ? matched : 1);
         at = end;
@@ -122,10 +137,15 @@ done:
 
 int64_t ml_added_count_specials(const ml_added *added, const char *bytes, int64_t length)
 {
-    int64_t count = 0, matched;
-    for (int64_t at = 0, step; at < length; at += step) {
+    int64_t count = 0, matched = 0, next[2] = {-1, -1}; /* by how */
+    for (int64_t at = 0, step;; at += step) {
+        for (int how = 0; how < 2; how++)
+            if (next[how] < at) next[how] = next_beginning(&added->all[how], bytes, length, at);
+        at = ml_min(next[0], next[1]);
+        if (at >= length) return count;
         step = 1;
         for (int how = 0; how < 2; how++) {
+            if (next[how] != at) continue;
             const ml_added_token *token =
                 token_at(added, &added->all[how], bytes, length, at, &matched);
             if (!token) continue;
@@ -134,5 +154,4 @@ int64_t ml_added_count_specials(const ml_added *added, const char *bytes, int64_
             break;
         }
     }
-    return count;
 }

@@ -43,7 +43,18 @@ static ml_status read_header(ml_canonical *c, const json_t *header)
     return st == ML_OK ? ML_OK : ml_fail_within(st, "tokenizer");
 }
 
-ml_status ml_canonical_read(ml_canonical *c, json_t **root, const char *text, int64_t length)
+/* The tokenizer.json, or what is left of it. */
+static ml_status read_root(const ml_canonical *c, json_t **root, ml_plain_model *plain)
+{
+    ml_status st = plain ? ml_plain_model_cut(plain, c->json, c->length) : ML_OK;
+    if (st != ML_OK) return st;
+    return plain && plain->vocab.text
+               ? ml_json_read(root, "tokenizer", plain->rest.data, plain->rest.length)
+               : ml_json_read(root, "tokenizer", c->json, c->length);
+}
+
+ml_status ml_canonical_read(ml_canonical *c, json_t **root, ml_plain_model *plain, const char *text,
+                            int64_t length)
 {
     ml_status st = ML_OK;
     json_t *header = NULL;
@@ -64,7 +75,7 @@ ml_status ml_canonical_read(ml_canonical *c, json_t **root, const char *text, in
     ML_TRY(read_header(c, header));
     c->json = text + ml_min(first + 1, length);
     c->length = length - ml_min(first + 1, length);
-    ML_TRY(ml_json_read(root, "tokenizer", c->json, c->length));
+    ML_TRY(read_root(c, root, plain));
 done:
     json_decref(header);
     return st;

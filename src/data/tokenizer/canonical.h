@@ -11,7 +11,7 @@
 
 #include <jansson.h>
 
-#include "mpilora/base.h"
+#include "data/tokenizer/plain_model.h"
 
 typedef struct ml_canonical {
     int64_t begin, end; /* what goes before and after a text; −1: nothing */
@@ -22,9 +22,10 @@ typedef struct ml_canonical {
 /* Appends the text of version 2; ML_INPUT where no tokenizer can be made of it. Local. */
 ml_status ml_canonical_write(const ml_canonical *canonical, ml_text *out) ML_NODISCARD;
 /* The tokenizer.json of a text of any version as *root, which the caller ends with json_decref.
+ * `plain`: takes the members of a BPE model that are large out of it; NULL: *root is whole.
  * ML_INPUT. Local. */
-ml_status ml_canonical_read(ml_canonical *canonical, json_t **root, const char *text,
-                            int64_t length) ML_NODISCARD;
+ml_status ml_canonical_read(ml_canonical *canonical, json_t **root, ml_plain_model *plain,
+                            const char *text, int64_t length) ML_NODISCARD;
 /* The tokenizer.json that an object of version 1 means, as *root. Local. */
 ml_status ml_canonical_convert_v1(ml_canonical *canonical, json_t **root,
                                   const json_t *old) ML_NODISCARD;

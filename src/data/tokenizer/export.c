@@ -42,7 +42,7 @@ ml_status ml_tokenizer_to_huggingface(const char *json, int64_t length, ml_text 
     json_t *root = NULL, *converted = NULL;
     ml_tokenizer *trial = NULL;
     ML_TRY(ml_tokenizer_create(&trial, json, length)); /* so that everything below is there */
-    ML_TRY(ml_canonical_read(&canonical, &root, json, length));
+    ML_TRY(ml_canonical_read(&canonical, &root, NULL, json, length));
     ML_TRY(make_config(root, &canonical, tokenizer_config_json));
     const char *type = ml_stage_text(json_object_get(root, "model"), "type");
     if (!strcmp(type, "SentencePiece")) {

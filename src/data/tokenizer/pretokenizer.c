@@ -14,7 +14,7 @@ typedef enum prepend_scheme { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } pre
 
 typedef struct stage stage;
 struct stage {
-    ml_status (*run)(stage *s, ml_piece piece, ml_piece_sink sink, void *context);
+    ml_status (*run)(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context);
     ml_split_behaviour behaviour;
     bool invert;
     bool (*is_match)(const stage *s, int32_t c); /* each character that is, is a match */
@@ -42,38 +42,39 @@ static bool is_number(const stage *s, int32_t c) { return (void)s, ml_char_is_nu
 static bool is_punctuation(const stage *s, int32_t c) { return (void)s, ml_char_is_punctuation(c); }
 static bool is_delimiter(const stage *s, int32_t c) { return c == s->delimiter; }
 
-static ml_status cut_at_characters(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_at_characters(stage *s, const ml_piece *piece, ml_piece_sink sink,
+                                   void *context)
 {
     ml_status st = ML_OK;
-    ml_split split = {piece, s->behaviour, sink, context, 0, 0, false};
+    ml_split split = {*piece, s->behaviour, sink, context, 0, 0, false};
     int size;
     int64_t start = 0; /* of what lies between matches */
-    for (int64_t at = 0; at < piece.length; at += size) {
-        if (!s->is_match(s, ml_utf8_next(piece.bytes, piece.length, at, &size))) continue;
+    for (int64_t at = 0; at < piece->length; at += size) {
+        if (!s->is_match(s, ml_utf8_next(piece->bytes, piece->length, at, &size))) continue;
         if (at > start) ML_TRY(ml_split_span(&split, start, at, false));
         start = at + size;
         ML_TRY(ml_split_span(&split, at, start, true));
     }
-    if (start < piece.length) ML_TRY(ml_split_span(&split, start, piece.length, false));
+    if (start < piece->length) ML_TRY(ml_split_span(&split, start, piece->length, false));
     ML_TRY(ml_split_end(&split));
 done:
     return st;
 }
 
 /* \w+|[^\w\s]+ : runs of word characters and of anything else but blanks. */
-static ml_status cut_words(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_words(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     int size;
     int64_t start = 0;
     int kind = 0, now; /* 0: blanks, 1: words, 2: others */
     (void)s;
     for (int64_t at = 0;; at += size) {
-        bool end = at == piece.length;
-        int32_t c = end ? ' ' : ml_utf8_next(piece.bytes, piece.length, at, &size);
+        bool end = at == piece->length;
+        int32_t c = end ? ' ' : ml_utf8_next(piece->bytes, piece->length, at, &size);
         now = ml_char_is_word(c) ? 1 : ml_char_is_space(c) ? 0 : 2;
         if (now == kind && !end) continue;
         if (kind && at > start) {
-            ml_status st = sink(context, ml_piece_part(piece, start, at));
+            ml_status st = ml_piece_send(piece, start, at, sink, context);
             if (st != ML_OK) return st;
         }
         if (end) return ML_OK;
@@ -82,30 +83,30 @@ static ml_status cut_words(stage *s, ml_piece piece, ml_piece_sink sink, void *c
     }
 }
 
-static ml_status cut_scripts(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_scripts(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     int size, last = -1;
     int64_t start = -1;
-    for (int64_t at = 0; at < piece.length; at += size) {
-        int script = ml_script_of(s->scripts, ml_utf8_next(piece.bytes, piece.length, at, &size));
+    for (int64_t at = 0; at < piece->length; at += size) {
+        int script = ml_script_of(s->scripts, ml_utf8_next(piece->bytes, piece->length, at, &size));
         if (script == ML_SCRIPT_ANY || script == last) continue;
         last = script;
-        ml_status st = start < 0 ? ML_OK : sink(context, ml_piece_part(piece, start, at));
+        ml_status st = start < 0 ? ML_OK : ml_piece_send(piece, start, at, sink, context);
         if (st != ML_OK) return st;
         start = at;
     }
-    return start < 0 ? ML_OK : sink(context, ml_piece_part(piece, start, piece.length));
+    return start < 0 ? ML_OK : ml_piece_send(piece, start, piece->length, sink, context);
 }
 
-static ml_status cut_lengths(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_lengths(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     int size;
     int64_t start = 0, count = 0;
-    for (int64_t at = 0; at < piece.length;) {
-        (void)ml_utf8_next(piece.bytes, piece.length, at, &size);
+    for (int64_t at = 0; at < piece->length;) {
+        (void)ml_utf8_next(piece->bytes, piece->length, at, &size);
         at += size;
-        if (++count < s->size && at < piece.length) continue;
-        ml_status st = sink(context, ml_piece_part(piece, start, at));
+        if (++count < s->size && at < piece->length) continue;
+        ml_status st = ml_piece_send(piece, start, at, sink, context);
         if (st != ML_OK) return st;
         start = at;
         count = 0;
@@ -115,31 +116,26 @@ static ml_status cut_lengths(stage *s, ml_piece piece, ml_piece_sink sink, void 
 
 /* ---- cutting by patterns ------------------------------------------------------------------- */
 
-static ml_status cut_by_scanner(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_by_scanner(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
-    for (int64_t at = 0, end; at < piece.length; at = end) {
-        end = ml_scanner_end(s->scanner, piece.bytes, piece.length, at);
-        ml_status st = sink(context, ml_piece_part(piece, at, end));
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
+    return ml_scanner_cut(s->scanner, piece, sink, context);
 }
 
-static ml_status cut_by_pattern(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_by_pattern(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     ml_status st = ML_OK;
-    ml_split split = {piece, s->behaviour, sink, context, 0, 0, false};
+    ml_split split = {*piece, s->behaviour, sink, context, 0, 0, false};
     ml_match m = {.last = -1};
     int64_t done = 0;
     bool found;
     for (;;) {
-        ML_TRY(ml_pattern_next(s->pattern, piece.bytes, piece.length, &m, &found));
+        ML_TRY(ml_pattern_next(s->pattern, piece->bytes, piece->length, &m, &found));
         if (!found) break;
         if (m.start > done) ML_TRY(ml_split_span(&split, done, m.start, s->invert));
         ML_TRY(ml_split_span(&split, m.start, m.end, !s->invert));
         done = m.end;
     }
-    if (done < piece.length) ML_TRY(ml_split_span(&split, done, piece.length, s->invert));
+    if (done < piece->length) ML_TRY(ml_split_span(&split, done, piece->length, s->invert));
     ML_TRY(ml_split_end(&split));
 done:
     return st;
@@ -147,52 +143,53 @@ done:
 
 /* ---- stages that rewrite ------------------------------------------------------------------- */
 
-static ml_status cut_at_marks(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status cut_at_marks(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     ml_status st = ML_OK;
     size_t width = strlen(s->mark);
-    ml_split split = {piece, ML_SPLIT_MERGED_WITH_NEXT, sink, context, 0, 0, false};
+    ml_split split = {*piece, ML_SPLIT_MERGED_WITH_NEXT, sink, context, 0, 0, false};
     int64_t start = 0;
-    for (const char *end = piece.bytes + piece.length, *at = piece.bytes;
+    for (const char *end = piece->bytes + piece->length, *at = piece->bytes;
          (at = memmem(at, (size_t)(end - at), s->mark, width)) != NULL; at += width) {
-        int64_t place = at - piece.bytes;
+        int64_t place = at - piece->bytes;
         if (place > start) ML_TRY(ml_split_span(&split, start, place, false));
         start = place + (int64_t)width;
         ML_TRY(ml_split_span(&split, place, start, true));
     }
-    if (start < piece.length) ML_TRY(ml_split_span(&split, start, piece.length, false));
+    if (start < piece->length) ML_TRY(ml_split_span(&split, start, piece->length, false));
     ML_TRY(ml_split_end(&split));
 done:
     return st;
 }
 
-static bool begins_with(ml_piece piece, const char *text)
+static bool begins_with(const ml_piece *piece, const char *text)
 {
     size_t length = strlen(text);
-    return piece.length >= (int64_t)length && !memcmp(piece.bytes, text, length);
+    return piece->length >= (int64_t)length && !memcmp(piece->bytes, text, length);
 }
 
 /* Blanks become marks, and a mark goes before. */
-static ml_status run_metaspace(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status run_metaspace(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     ml_status st = ML_OK;
     int64_t width = (int64_t)strlen(s->mark), prefix = 0, first = 0;
-    bool prepend = s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && piece.first > 0);
+    bool prepend =
+        s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && piece->first > 0);
     s->buffer.length = 0;
     if (prepend && !begins_with(piece, " ") && !begins_with(piece, s->mark)) {
         ML_TRY(ml_text_add(&s->buffer, s->mark, width));
-        prefix = piece.first ? width : 0;
+        prefix = piece->first ? width : 0;
     }
-    for (int64_t at = 0; at < piece.length;) {
-        const char *blank = memchr(piece.bytes + at, ' ', (size_t)(piece.length - at));
-        int64_t end = blank ? blank - piece.bytes : piece.length;
-        ML_TRY(ml_text_add(&s->buffer, piece.bytes + at, end - at));
+    for (int64_t at = 0; at < piece->length;) {
+        const char *blank = memchr(piece->bytes + at, ' ', (size_t)(piece->length - at));
+        int64_t end = blank ? blank - piece->bytes : piece->length;
+        ML_TRY(ml_text_add(&s->buffer, piece->bytes + at, end - at));
         if (blank) ML_TRY(ml_text_add(&s->buffer, s->mark, width));
         at = end + (blank != NULL);
     }
-    if (piece.first) first = prefix + (*piece.bytes == ' ' ? width : piece.first);
+    if (piece->first) first = prefix + (*piece->bytes == ' ' ? width : piece->first);
     ml_piece made = {s->buffer.data, s->buffer.length, first};
-    st = s->cuts ? cut_at_marks(s, made, sink, context) : sink(context, made);
+    st = s->cuts ? cut_at_marks(s, &made, sink, context) : sink(context, &made);
 done:
     return st;
 }
@@ -203,35 +200,38 @@ typedef struct to_alphabet {
     void *context;
 } to_alphabet;
 
-static ml_status write_alphabet(void *context, ml_piece piece)
+static ml_status write_alphabet(void *context, const ml_piece *piece)
 {
     to_alphabet *to = context;
     ml_text *buffer = &to->stage->buffer;
     int64_t before = buffer->length; /* behind the piece itself, where a blank was prepended */
-    ml_status st = ml_byte_level_encode(piece.bytes, piece.length, buffer);
+    ml_status st = ml_byte_level_encode(piece->bytes, piece->length, buffer);
     if (st != ML_OK) return st;
-    ml_piece made = {buffer->data + before, buffer->length - before, piece.first ? 1 : 0};
-    st = to->sink(to->context, made);
+    ml_piece made = {buffer->data + before, buffer->length - before, piece->first ? 1 : 0};
+    st = to->sink(to->context, &made);
     buffer->length = before;
     return st;
 }
 
-static ml_status run_byte_level(stage *s, ml_piece piece, ml_piece_sink sink, void *context)
+static ml_status run_alphabet(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
+{
+    to_alphabet to = {s, sink, context};
+    s->buffer.length = 0;
+    if (!s->maps)
+        return s->scanner ? ml_scanner_cut(s->scanner, piece, sink, context) : sink(context, piece);
+    return s->scanner ? ml_scanner_cut(s->scanner, piece, write_alphabet, &to)
+                      : write_alphabet(&to, piece);
+}
+
+static ml_status run_byte_level(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context)
 {
     ml_status st = ML_OK;
     ml_text prefixed = {0};
-    to_alphabet to = {s, sink, context};
-    s->buffer.length = 0;
-    if (s->prefix && !begins_with(piece, " ")) {
-        ML_TRY(ml_text_add(&prefixed, " ", 1));
-        ML_TRY(ml_text_add(&prefixed, piece.bytes, piece.length));
-        piece = (ml_piece){prefixed.data, prefixed.length, piece.first ? piece.first + 1 : 0};
-    }
-    if (s->maps) {
-        sink = write_alphabet;
-        context = &to;
-    }
-    st = s->scanner ? cut_by_scanner(s, piece, sink, context) : sink(context, piece);
+    if (!s->prefix || begins_with(piece, " ")) return run_alphabet(s, piece, sink, context);
+    ML_TRY(ml_text_add(&prefixed, " ", 1));
+    ML_TRY(ml_text_add(&prefixed, piece->bytes, piece->length));
+    ml_piece longer = {prefixed.data, prefixed.length, piece->first ? piece->first + 1 : 0};
+    ML_TRY(run_alphabet(s, &longer, sink, context));
 done:
     ml_text_destroy(&prefixed);
     return st;
@@ -338,7 +338,7 @@ static ml_status read_byte_level(stage *s, const json_t *json)
                                                   : ML_OK;
 }
 
-typedef ml_status (*stage_run)(stage *s, ml_piece piece, ml_piece_sink sink, void *context);
+typedef ml_status (*stage_run)(stage *s, const ml_piece *piece, ml_piece_sink sink, void *context);
 
 static const struct kind {
     const char *type;
@@ -454,7 +454,7 @@ typedef struct chain {
     void *context;
 } chain;
 
-static ml_status pass_on(void *context, ml_piece piece)
+static ml_status pass_on(void *context, const ml_piece *piece)
 {
     const chain *c = context;
     if (c->next == c->pretokenizer->count) return c->sink(c->context, piece);
@@ -464,7 +464,8 @@ static ml_status pass_on(void *context, ml_piece piece)
     return s->run(s, piece, pass_on, &rest);
 }
 
-ml_status ml_pretokenizer_run(ml_pretokenizer *p, ml_piece text, ml_piece_sink sink, void *context)
+ml_status ml_pretokenizer_run(ml_pretokenizer *p, const ml_piece *text, ml_piece_sink sink,
+                              void *context)
 {
     chain start = {p, 0, sink, context};
     return pass_on(&start, text);

@@ -20,7 +20,7 @@ bool ml_pretokenizer_ends_in_bytes(const ml_pretokenizer *pretokenizer);
 void ml_pretokenizer_keep_bytes(ml_pretokenizer *pretokenizer);
 
 /* Hands each piece of `text`, valid UTF-8, to `sink`, in order. */
-ml_status ml_pretokenizer_run(ml_pretokenizer *pretokenizer, ml_piece text, ml_piece_sink sink,
-                              void *context) ML_NODISCARD;
+ml_status ml_pretokenizer_run(ml_pretokenizer *pretokenizer, const ml_piece *text,
+                              ml_piece_sink sink, void *context) ML_NODISCARD;
 
 #endif

@@ -238,7 +238,13 @@ void ml_scanner_destroy(ml_scanner *s)
     ml_memory_free(s);
 }
 
-int64_t ml_scanner_end(const ml_scanner *s, const char *text, int64_t length, int64_t at)
+ml_status ml_scanner_cut(const ml_scanner *s, const ml_piece *piece, ml_piece_sink sink,
+                         void *context)
 {
-    return s->end(s, text, length, at);
+    for (int64_t at = 0, end; at < piece->length; at = end) {
+        end = s->end(s, piece->bytes, piece->length, at);
+        ml_status st = ml_piece_send(piece, at, end, sink, context);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
 }

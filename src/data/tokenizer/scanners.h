@@ -4,7 +4,7 @@
 #ifndef MPILORA_DATA_TOKENIZER_SCANNERS_H
 #define MPILORA_DATA_TOKENIZER_SCANNERS_H
 
-#include "mpilora/base.h"
+#include "data/tokenizer/split.h"
 
 #define ML_PATTERN_GPT2 \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
@@ -22,7 +22,8 @@ typedef struct ml_scanner ml_scanner;
 ml_status ml_scanner_create(ml_scanner **out, const char *pattern) ML_NODISCARD;
 void ml_scanner_destroy(ml_scanner *scanner);
 
-/* The end of the piece of text[0 … length) that begins at `at`. */
-int64_t ml_scanner_end(const ml_scanner *scanner, const char *text, int64_t length, int64_t at);
+/* Hands the pieces on; what the sink returns other than ML_OK ends it. */
+ml_status ml_scanner_cut(const ml_scanner *scanner, const ml_piece *piece, ml_piece_sink sink,
+                         void *context) ML_NODISCARD;
 
 #endif

@@ -15,18 +15,13 @@ ml_status ml_split_behaviour_read(ml_split_behaviour *out, const char *name)
     return ml_fail(ML_INPUT, "the behaviour \"%s\" is not known", name);
 }
 
-ml_piece ml_piece_part(ml_piece piece, int64_t start, int64_t end)
-{
-    return (ml_piece){piece.bytes + start, end - start, ml_max(0, piece.first - start)};
-}
-
 /* Hands on what is held, and holds [start, end). */
 static ml_status hold(ml_split *split, int64_t start, int64_t end)
 {
-    ml_piece held = ml_piece_part(split->of, split->start, split->end);
+    ml_piece held = ml_piece_part(&split->of, split->start, split->end);
     split->start = start;
     split->end = end;
-    return held.length ? split->sink(split->context, held) : ML_OK;
+    return held.length ? split->sink(split->context, &held) : ML_OK;
 }
 
 ml_status ml_split_span(ml_split *split, int64_t start, int64_t end, bool match)

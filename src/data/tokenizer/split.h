@@ -12,7 +12,7 @@ typedef struct ml_piece {
 } ml_piece;
 
 /* Takes a piece; what it returns other than ML_OK ends the cutting. */
-typedef ml_status (*ml_piece_sink)(void *context, ml_piece piece);
+typedef ml_status (*ml_piece_sink)(void *context, const ml_piece *piece);
 
 typedef enum ml_split_behaviour {
     ML_SPLIT_REMOVED,
@@ -40,6 +40,17 @@ ml_status ml_split_span(ml_split *split, int64_t start, int64_t end, bool match)
 ml_status ml_split_end(ml_split *split) ML_NODISCARD;
 
 /* The part [start, end) of a piece. */
-ml_piece ml_piece_part(ml_piece piece, int64_t start, int64_t end);
+static inline ml_piece ml_piece_part(const ml_piece *piece, int64_t start, int64_t end)
+{
+    return (ml_piece){piece->bytes + start, end - start, ml_max(0, piece->first - start)};
+}
+
+/* Hands that part on. */
+static inline ml_status ml_piece_send(const ml_piece *piece, int64_t start, int64_t end,
+                                      ml_piece_sink sink, void *context)
+{
+    const ml_piece part = ml_piece_part(piece, start, end);
+    return sink(context, &part);
+}
 
 #endif

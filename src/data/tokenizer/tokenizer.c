@@ -102,11 +102,12 @@ static void choose_bytes(ml_tokenizer *t, const json_t *model)
     if (t->bytes) ml_pretokenizer_keep_bytes(t->pretokenizer);
 }
 
-static ml_status read_all(ml_tokenizer *t, const json_t *root, const ml_canonical *canonical)
+static ml_status read_all(ml_tokenizer *t, const json_t *root, const ml_plain_model *plain,
+                          const ml_canonical *canonical)
 {
     ml_status st = ML_OK;
     const json_t *model = json_object_get(root, "model");
-    ML_TRY(ml_tokenizer_json_vocabulary(&t->vocabulary, root));
+    ML_TRY(ml_tokenizer_json_vocabulary(&t->vocabulary, root, plain));
     ML_TRY(ml_tokenizer_json_kind(model, &t->kind));
     ML_TRY(mark_special(t, canonical->begin, &t->begin));
     ML_TRY(mark_special(t, canonical->end, &t->end));
@@ -116,7 +117,7 @@ static ml_status read_all(ml_tokenizer *t, const json_t *root, const ml_canonica
     ML_TRY(add_ends(t));
     ML_TRY(ml_pretokenizer_create(&t->pretokenizer, json_object_get(root, "pre_tokenizer")));
     choose_bytes(t, model);
-    ML_TRY(t->kind->create(&t->model, model, &t->vocabulary, t->bytes));
+    ML_TRY(t->kind->create(&t->model, model, plain, &t->vocabulary, t->bytes));
     ML_TRY(ml_postprocessor_read(&t->postprocessor, json_object_get(root, "post_processor"),
                                  &t->vocabulary));
     ML_TRY(ml_decoder_create(&t->decoder, json_object_get(root, "decoder")));
@@ -124,21 +125,31 @@ done:
     return st;
 }
 
-ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t length)
+static ml_status create(ml_tokenizer **out, const char *json, int64_t length, bool cut)
 {
     ml_status st = ML_OK;
     ml_tokenizer *t = NULL;
     ml_canonical canonical;
+    ml_plain_model plain = {0};
     json_t *root = NULL;
-    ML_TRY(ml_canonical_read(&canonical, &root, json, length));
+    ML_TRY(ml_canonical_read(&canonical, &root, cut ? &plain : NULL, json, length));
     ML_NEW(t, 1, ML_MEM_OTHER, "a tokenizer");
-    ML_TRY(read_all(t, root, &canonical));
+    ML_TRY(read_all(t, root, &plain, &canonical));
     *out = t;
     t = NULL;
 done:
     ml_tokenizer_destroy(t);
+    ml_plain_model_destroy(&plain);
     json_decref(root);
     return st;
+}
+
+ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t length)
+{
+    ml_status st = create(out, json, length, true);
+    if (st != ML_INPUT) return st;
+    ml_error_clear(); /* what is not plainly written is not wrong; what is wrong is said so here */
+    return create(out, json, length, false);
 }
 
 void ml_tokenizer_destroy(ml_tokenizer *t)
@@ -164,10 +175,10 @@ typedef struct target {
     const char *start;   /* of the whole text; NULL: what is in work begins elsewhere */
 } target;
 
-static ml_status encode_piece(void *context, ml_piece piece)
+static ml_status encode_piece(void *context, const ml_piece *piece)
 {
     target *to = context;
-    return to->tokenizer->kind->encode(to->tokenizer->model, piece.bytes, piece.length,
+    return to->tokenizer->kind->encode(to->tokenizer->model, piece->bytes, piece->length,
                                        &to->encoding);
 }
 
@@ -177,9 +188,8 @@ static ml_status take_normalized(void *context, int32_t id, const char *text, in
     target *to = context;
     if (id >= 0) return ml_ids_add(to->encoding.ids, id);
     int64_t start = text - to->normalized.bytes;
-    return ml_pretokenizer_run(to->tokenizer->pretokenizer,
-                               ml_piece_part(to->normalized, start, start + length), encode_piece,
-                               to);
+    const ml_piece part = ml_piece_part(&to->normalized, start, start + length);
+    return ml_pretokenizer_run(to->tokenizer->pretokenizer, &part, encode_piece, to);
 }
 
 /* A token, or text between tokens. */
@@ -207,12 +217,27 @@ static ml_status encode_valid(target *to, const char *text, int64_t length)
     return ml_added_find(t->added, text, length, &search);
 }
 
+/* Past the characters of ASCII at `at`, eight at a time: most text is nothing else. */
+static int64_t skip_ascii(const char *bytes, int64_t length, int64_t at)
+{
+    uint64_t eight;
+    for (; length - at >= 8; at += 8) {
+        memcpy(&eight, bytes + at, 8);
+        if (eight & 0x8080808080808080u) break;
+    }
+    return at;
+}
+
 /* The end of the run of valid (or of invalid) UTF-8 that begins at `at`. */
 static int64_t end_of_validity(const char *bytes, int64_t length, int64_t at, bool *valid)
 {
     int size;
     *valid = ml_utf8_next(bytes, length, at, &size) >= 0;
-    while (at < length && (ml_utf8_next(bytes, length, at, &size) >= 0) == *valid) at += size;
+    if (*valid) at = skip_ascii(bytes, length, at);
+    while (at < length && (ml_utf8_next(bytes, length, at, &size) >= 0) == *valid) {
+        at += size;
+        if (*valid) at = skip_ascii(bytes, length, at);
+    }
     return at;
 }
 
@@ -223,7 +248,7 @@ static ml_status encode_bytes(target *to, const char *bytes, int64_t length)
     for (int64_t at = 0, end; at < length; at = end) {
         end = end_of_validity(bytes, length, at, &valid);
         ml_status st = valid ? encode_valid(to, bytes + at, end - at)
-                             : encode_piece(to, (ml_piece){bytes + at, end - at, 0});
+                             : encode_piece(to, &(ml_piece){bytes + at, end - at, 0});
         if (st != ML_OK) return st;
     }
     return ML_OK;

@@ -138,7 +138,8 @@ static ml_status read_added(ml_vocabulary *vocabulary, const json_t *added)
     return ML_OK;
 }
 
-ml_status ml_tokenizer_json_vocabulary(ml_vocabulary *vocabulary, const json_t *root)
+ml_status ml_tokenizer_json_vocabulary(ml_vocabulary *vocabulary, const json_t *root,
+                                       const ml_plain_model *plain)
 {
     ml_status st = ML_OK;
     const json_t *model = json_object_get(root, "model"), *vocab = json_object_get(model, "vocab");
@@ -150,7 +151,10 @@ ml_status ml_tokenizer_json_vocabulary(ml_vocabulary *vocabulary, const json_t *
     else if (json_is_array(vocab))
         ML_TRY(read_pieces(vocabulary, vocab, false));
     else
-        ML_TRY(read_object(vocabulary, vocab));
+        ML_TRY(plain->vocab.text ? ml_plain_model_vocab(plain, vocabulary)
+                                 : read_object(vocabulary, vocab));
+    for (int64_t id = 0; id < vocabulary->size; id++)
+        vocabulary->tokens[id].of_model = vocabulary->tokens[id].known;
     ML_TRY(read_added(vocabulary, json_object_get(root, "added_tokens")));
 done:
     return st;

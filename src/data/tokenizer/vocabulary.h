@@ -18,9 +18,10 @@ typedef struct ml_vocabulary {
         int32_t shown_length; /* 0: it is shown as it is spelt */
         int64_t shown;        /* in bytes */
         bool known, special, added;
-        float score;  /* of a Unigram or SentencePiece model */
-        uint8_t kind; /* of a SentencePiece model */
-    } * tokens;       /* [size] by id */
+        bool of_model; /* not of the added tokens alone */
+        float score;   /* of a Unigram or SentencePiece model */
+        uint8_t kind;  /* of a SentencePiece model */
+    } * tokens;        /* [size] by id */
     int64_t size, capacity;
     struct vocabulary_slot {
         uint32_t hash;

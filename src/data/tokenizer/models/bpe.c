@@ -2,8 +2,8 @@
 #include "data/tokenizer/models/bpe.h"
 
 enum {
-    CACHE_SLOTS = 1 << 16,
-    CACHED_BYTES = 26,
+    CACHE_SLOTS = 1 << 15,
+    CACHED_BYTES = 30,
     CACHED_IDS = 8,
     JOIN_BITS = 1 << 20,
     DEEPEST_UNMERGE = 100
@@ -21,8 +21,8 @@ typedef struct merge {
     int32_t rank, joined;
 } merge;
 
-typedef struct cached {
-    uint8_t length; /* 0: a free slot */
+typedef struct cached { /* a line of the processor's cache */
+    uint8_t length;     /* 0: a free slot */
     uint8_t count;
     char piece[CACHED_BYTES];
     int32_t ids[CACHED_IDS];
@@ -72,6 +72,20 @@ static uint64_t mix(uint64_t h)
     return h ^ (h >> 32);
 }
 
+/* Fewer than eight bytes as one number, all of them part of it, without a call of memcpy. */
+static uint64_t last_bytes(const char *bytes, int64_t length)
+{
+    uint32_t low, high;
+    if (length >= 4) {
+        memcpy(&low, bytes, 4);
+        memcpy(&high, bytes + length - 4, 4);
+        return (uint64_t)high << 32 | low;
+    }
+    if (!length) return 0;
+    const unsigned char *b = (const unsigned char *)bytes;
+    return (uint64_t)b[0] << 16 | (uint64_t)b[length / 2] << 8 | b[length - 1];
+}
+
 static uint64_t hash_bytes(const char *bytes, int64_t length)
 {
     uint64_t h = (uint64_t)length * 0x9e3779b97f4a7c15u, word;
@@ -79,9 +93,7 @@ static uint64_t hash_bytes(const char *bytes, int64_t length)
         memcpy(&word, bytes, 8);
         h = mix(h ^ word);
     }
-    word = 0;
-    memcpy(&word, bytes, (size_t)length);
-    return mix(h ^ word);
+    return mix(h ^ last_bytes(bytes, length));
 }
 
 static uint64_t table_size(int64_t entries)
@@ -519,28 +531,51 @@ void ml_ids_destroy(ml_ids *ids)
     *ids = (ml_ids){0};
 }
 
-/* A word, from the table where it was seen before. `start`: where the ids of its piece begin. */
-static ml_status encode_word(ml_bpe *bpe, const char *word, int64_t length, int64_t start,
-                             const ml_encoding *to)
+static ml_status add_cached(ml_ids *ids, const cached *c)
+{
+    ml_status st = ML_OK;
+    if (ids->capacity - ids->count >= CACHED_IDS) { /* all of them at once: a fixed size is quick */
+        memcpy(ids->data + ids->count, c->ids, sizeof c->ids);
+        ids->count += c->count;
+        return ML_OK;
+    }
+    for (int i = 0; i < c->count && st == ML_OK; i++) st = ml_ids_add(ids, c->ids[i]);
+    return st;
+}
+
+static cached *place_of(const ml_bpe *bpe, const char *word, int64_t length)
+{
+    return &bpe->cache[hash_bytes(word, length) % CACHE_SLOTS];
+}
+
+/* A word that the table does not have, and puts it there. `start`: where the ids of its piece
+ * begin. */
+static ml_status encode_new_word(ml_bpe *bpe, const char *word, int64_t length, int64_t start,
+                                 const ml_encoding *to)
 {
     ml_ids *ids = to->ids;
-    if (length > CACHED_BYTES || bpe->parts) return encode_by_merging(bpe, word, length, start, to);
-    cached *c = &bpe->cache[hash_bytes(word, length) % CACHE_SLOTS];
-    if (c->length == length && !memcmp(c->piece, word, (size_t)length)) {
-        ml_status st = ML_OK;
-        for (int i = 0; i < c->count && st == ML_OK; i++) st = ml_ids_add(ids, c->ids[i]);
-        return st;
-    }
     int64_t before = ids->count, lost_before = *to->lost;
     ml_status st = encode_by_merging(bpe, word, length, start, to);
     int64_t count = ids->count - before;
     bool joined = bpe->options.characters && count < 1; /* with the unknown token before it */
     if (st != ML_OK || count > CACHED_IDS || *to->lost > lost_before || joined) return st;
+    cached *c = place_of(bpe, word, length);
     c->length = (uint8_t)length;
     c->count = (uint8_t)count;
     memcpy(c->piece, word, (size_t)length);
     memcpy(c->ids, ids->data + before, (size_t)count * sizeof *c->ids);
     return ML_OK;
+}
+
+/* A word, from the table where it was seen before. */
+static inline ml_status encode_word(ml_bpe *bpe, const char *word, int64_t length, int64_t start,
+                                    const ml_encoding *to)
+{
+    if (length > CACHED_BYTES || bpe->parts) return encode_by_merging(bpe, word, length, start, to);
+    const cached *c = place_of(bpe, word, length);
+    if (c->length == length && !memcmp(c->piece, word, (size_t)length))
+        return add_cached(to->ids, c);
+    return encode_new_word(bpe, word, length, start, to);
 }
 
 /* Whether two characters that no merge joins may be parted all the same: not where both are

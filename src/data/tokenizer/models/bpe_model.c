@@ -43,21 +43,19 @@ int ml_byte_token_value(const char *text, int64_t length)
 
 /* ---- tokens -------------------------------------------------------------------------------- */
 
-static ml_status add_tokens(bpe_model *m, const json_t *vocab, const ml_vocabulary *vocabulary)
+static ml_status add_tokens(bpe_model *m, const ml_vocabulary *vocabulary)
 {
-    const char *text;
-    size_t length;
-    json_t *id;
-    json_object_keylen_foreach((json_t *)vocab, text, length, id)
-    {
+    int64_t length;
+    for (int64_t id = 0; id < vocabulary->size; id++) {
         ml_status st = ML_OK;
-        int32_t token = (int32_t)json_integer_value(id);
-        bool special = vocabulary->tokens[token].special;
+        const char *text = ml_vocabulary_text(vocabulary, id, &length);
+        bool special = vocabulary->tokens[id].special;
+        if (!vocabulary->tokens[id].of_model) continue;
         m->left.length = 0;
         if (!m->bytes)
-            st = ml_bpe_add_token(m->bpe, token, text, (int64_t)length, special);
-        else if (ml_byte_level_decode(text, (int64_t)length, &m->left, &st))
-            st = ml_bpe_add_token(m->bpe, token, m->left.data, m->left.length, special);
+            st = ml_bpe_add_token(m->bpe, (int32_t)id, text, length, special);
+        else if (ml_byte_level_decode(text, length, &m->left, &st))
+            st = ml_bpe_add_token(m->bpe, (int32_t)id, m->left.data, m->left.length, special);
         if (st != ML_OK) return st;
     }
     return ML_OK;
@@ -79,10 +77,11 @@ static ml_status read_part(bpe_model *m, const char *text, int64_t length, ml_te
     return ml_fail(ML_INPUT, "a merge has the part \"%.*s\", which is no token", (int)length, text);
 }
 
-static ml_status add_merge(bpe_model *m, const char *left, int64_t left_length, const char *right,
+static ml_status add_merge(void *self, const char *left, int64_t left_length, const char *right,
                            int64_t right_length, int32_t rank)
 {
     ml_status st = ML_OK;
+    bpe_model *m = self;
     int32_t left_id, right_id;
     size_t prefix = strlen(m->prefix);
     if (!left_length || !right_length)
@@ -157,7 +156,8 @@ static ml_status check(const json_t *json)
     return ML_OK;
 }
 
-static ml_status create(void **out, const json_t *json, const ml_vocabulary *vocabulary, bool bytes)
+static ml_status create(void **out, const json_t *json, const ml_plain_model *plain,
+                        const ml_vocabulary *vocabulary, bool bytes)
 {
     ml_status st = ML_OK;
     bpe_model *m = NULL;
@@ -185,8 +185,9 @@ static ml_status create(void **out, const json_t *json, const ml_vocabulary *voc
         .suffix = m->suffix};
     if (fallback && all) options.unknown = -1; /* nothing is unknown then */
     ML_TRY(ml_bpe_create(&m->bpe, vocabulary, (int64_t)json_array_size(merges), &options));
-    ML_TRY(add_tokens(m, json_object_get(json, "vocab"), vocabulary));
-    ML_TRY(read_merges(m, merges));
+    ML_TRY(add_tokens(m, vocabulary));
+    ML_TRY(plain->merges.text ? ml_plain_model_merges(plain, add_merge, m)
+                              : read_merges(m, merges));
     *out = m;
     m = NULL;
 done:

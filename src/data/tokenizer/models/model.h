@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "data/tokenizer/plain_model.h"
 #include "data/tokenizer/vocabulary.h"
 #include "mpilora/data.h"
 
@@ -16,10 +17,11 @@ typedef struct ml_encoding {
 
 typedef struct ml_model_kind {
     const char *type; /* in tokenizer.json */
-    /* `bytes`: pieces are bytes, tokens are written in the byte-level alphabet. The vocabulary is
-     * borrowed. ML_INPUT for what is not supported. */
-    ml_status (*create)(void **out, const json_t *json, const ml_vocabulary *vocabulary,
-                        bool bytes);
+    /* `plain`: what was cut out of the model's JSON. `bytes`: pieces are bytes, tokens are written
+     * in the byte-level alphabet. The vocabulary is borrowed. ML_INPUT for what is not supported.
+     */
+    ml_status (*create)(void **out, const json_t *json, const ml_plain_model *plain,
+                        const ml_vocabulary *vocabulary, bool bytes);
     void (*destroy)(void *self);
     ml_status (*encode)(void *self, const char *piece, int64_t length, const ml_encoding *to);
     bool takes_bytes; /* it can work on bytes */

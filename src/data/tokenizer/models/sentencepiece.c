@@ -180,12 +180,13 @@ static int32_t find_unknown(const ml_vocabulary *v)
     return -1;
 }
 
-static ml_status create(void **out, const json_t *json, const ml_vocabulary *vocabulary, bool bytes)
+static ml_status create(void **out, const json_t *json, const ml_plain_model *plain,
+                        const ml_vocabulary *vocabulary, bool bytes)
 {
     ml_status st = ML_OK;
     sentencepiece *s = NULL;
     const char *algorithm = ml_stage_text(json, "algorithm");
-    (void)bytes;
+    (void)plain, (void)bytes;
     ML_NEW(s, 1, ML_MEM_OTHER, "a SentencePiece model");
     s->vocabulary = vocabulary;
     s->fallback = ml_stage_flag(json, "byte_fallback", false);

@@ -44,13 +44,14 @@ done:
     return st;
 }
 
-static ml_status create(void **out, const json_t *json, const ml_vocabulary *vocabulary, bool bytes)
+static ml_status create(void **out, const json_t *json, const ml_plain_model *plain,
+                        const ml_vocabulary *vocabulary, bool bytes)
 {
     ml_status st = ML_OK;
     unigram *u = NULL;
     const json_t *unknown = json_object_get(json, "unk_id"),
                  *vocab = json_object_get(json, "vocab");
-    (void)bytes;
+    (void)plain, (void)bytes;
     if (!json_is_array(vocab) || !json_array_size(vocab))
         return ml_fail(ML_INPUT, "the model has no \"vocab\" of a Unigram");
     json_int_t id = json_is_integer(unknown) ? json_integer_value(unknown) : -1;

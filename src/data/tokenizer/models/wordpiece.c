@@ -57,13 +57,13 @@ done:
     return st;
 }
 
-static ml_status create_wordpiece(void **out, const json_t *json, const ml_vocabulary *vocabulary,
-                                  bool bytes)
+static ml_status create_wordpiece(void **out, const json_t *json, const ml_plain_model *plain,
+                                  const ml_vocabulary *vocabulary, bool bytes)
 {
     const json_t *most = json_object_get(json, "max_input_chars_per_word"),
                  *prefix = json_object_get(json, "continuing_subword_prefix");
     words *w = NULL;
-    (void)bytes;
+    (void)plain, (void)bytes;
     ml_status st = create_words(&w, json, vocabulary,
                                 json_is_string(prefix) ? json_string_value(prefix) : "##");
     if (st != ML_OK) return st;
@@ -72,11 +72,11 @@ static ml_status create_wordpiece(void **out, const json_t *json, const ml_vocab
     return ML_OK;
 }
 
-static ml_status create_wordlevel(void **out, const json_t *json, const ml_vocabulary *vocabulary,
-                                  bool bytes)
+static ml_status create_wordlevel(void **out, const json_t *json, const ml_plain_model *plain,
+                                  const ml_vocabulary *vocabulary, bool bytes)
 {
     words *w = NULL;
-    (void)bytes;
+    (void)plain, (void)bytes;
     ml_status st = create_words(&w, json, vocabulary, NULL);
     *out = w;
     return st;
