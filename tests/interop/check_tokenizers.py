@@ -231,12 +231,16 @@ def charsmap():
         return normalizer_map(f"{folder}/tokenizer.model")
 
 
-def normalizer_map(path):
+def model_proto(path):
     from sentencepiece import sentencepiece_model_pb2
     proto = sentencepiece_model_pb2.ModelProto()
     with open(path, "rb") as file:
         proto.ParseFromString(file.read())
-    return proto.normalizer_spec.precompiled_charsmap
+    return proto
+
+
+def normalizer_map(path):
+    return model_proto(path).normalizer_spec.precompiled_charsmap
 
 
 def train_sentencepiece(folder, **options):
@@ -249,10 +253,7 @@ def train_sentencepiece(folder, **options):
 
 def forget_folders(path):
     """SentencePiece writes into the model where it was trained and where its rules lay: a golden file says neither."""
-    from sentencepiece import sentencepiece_model_pb2
-    proto = sentencepiece_model_pb2.ModelProto()
-    with open(path, "rb") as file:
-        proto.ParseFromString(file.read())
+    proto = model_proto(path)
     proto.trainer_spec.model_prefix = "tokenizer"
     if proto.normalizer_spec.normalization_rule_tsv:
         proto.normalizer_spec.normalization_rule_tsv = "rules.tsv"
@@ -299,8 +300,8 @@ def gguf_pieces(model, **options):
     def make(folder):
         processor = model_file(**options)(folder)
         ids = range(processor.get_piece_size())
-        kinds = [6 if processor.is_byte(i) else 3 if processor.is_control(i) else 2 if processor.is_unknown(i) else 1 for i in ids]
-        keys = {"add_space_prefix": True, "remove_extra_whitespaces": options.get("remove_extra_whitespaces", True)}
+        kinds = [piece.type for piece in model_proto(f"{folder}/tokenizer.model").pieces]
+        keys = {"add_space_prefix": options.get("add_dummy_prefix", True), "remove_extra_whitespaces": options.get("remove_extra_whitespaces", True)}
         charsmap_bytes = normalizer_map(f"{folder}/tokenizer.model")
         if charsmap_bytes:
             keys["precompiled_charsmap"] = charsmap_bytes
@@ -319,6 +320,17 @@ def gguf_bytes(pre, stages, whole=False):
         merges = [" ".join(pair) for pair in data["model"]["merges"]]
         write_gguf(folder, "gpt2", tokens, [3 if token == "<|endoftext|>" else 1 for token in tokens], merges=merges, pre=pre, eos_token_id=0, bos_token_id=0)
         return tokenizer
+    return make
+
+
+def gguf_named(pre):
+    """A byte-level vocabulary whose pattern goes by the name alone: `tokenizers` gets the pattern that the import wrote into the base, and cuts by it
+    with its own regular expressions."""
+    def make(folder):
+        import h5py
+        gguf_bytes(pre, [split(GPT2)])(folder)
+        with h5py.File(f"{folder}/base.h5") as base:
+            return Tokenizer.from_str(bytes(base["tokenizer"][()]).split(b"\n", 1)[1].decode())
     return make
 
 
@@ -383,7 +395,13 @@ PRES = {"gpt-2": [GPT2], "starcoder": [r"\p{N}", GPT2], "falcon3": [LLAMA3], "qw
         "bloom": [BLOOM], "viking": [BLOOM, r"\p{N}"], "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
         "deepseek-v3": DEEPSEEK3, "superbpe": [r"\p{N}+", r"(?=(\d{3})+(?!\d))"]}
 KINDS |= {f"gguf {name}": gguf_bytes(name, [split(one) for one in stages], name in ("falcon3", "tekken")) for name, stages in PRES.items()}
+# One name of each pattern that PRES does not spell.
+NAMED = ("default smaug-bpe qwen35 ufakzeka granite-embed-multi-97m tiny_aya jais-2 deepseek-llm spark2_5 youtu falcon chameleon kimi-k2 bailingmoe "
+         "seed-coder afmoe laguna exaone-moe minicpm5").split()
+KINDS |= {f"gguf {name}, by its name": gguf_named(name) for name in NAMED}
 KINDS |= {
+    "gguf gemma": gguf_pieces("llama", model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+                              add_dummy_prefix=False, split_digits=True, user_defined_symbols=["<user>", "▁▁", "\t"]),
     "gguf llama": gguf_pieces("llama", model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False),
     "gguf t5": gguf_pieces("t5", model_type="unigram"),
     "gguf bert": gguf_bert,
@@ -391,6 +409,7 @@ KINDS |= {
 for behaviour in BEHAVIOURS:
     for inverted in (False, True):
         KINDS[f"split, {behaviour}{', inverted' * inverted}"] = word_level(None, split(r"\s|[aeiou]+", behaviour, inverted), decoders.Strip("t", 1, 0))  # with stop 1, too, it panics at "t"
+KINDS["split, word boundaries"] = word_level(None, pre_tokenizers.Sequence([split(r"\b"), split(r"\W"), split(r"\B\w\B|[\w]"), split(r"\p{Han}+|\P{Han}+")]))
 AFTER_UNICODE_9 = {"words, scripts"}  # later characters have no script there
 SCRIPTS = pre_tokenizers.UnicodeScripts()
 

@@ -107,6 +107,37 @@ static void qwen2_cuts_as_pcre2(void **state)
     compare_on((const char *[]){ML_PATTERN_QWEN2}, 1, "qwen2");
 }
 
+/* Words and scripts as Oniguruma has them, which PCRE2 has otherwise: ① is no word character, ½ is
+ * one except inside brackets, marks are; 。 is shared by scripts and of none. */
+static void words_and_scripts_are_those_of_oniguruma(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pattern, *text;
+        int64_t count, length[6];
+    } cases[] = {{"\\b", "9½①a", 3, {3, 3, 1}},
+                 {"\\B.", "a\xcc\xa3①", 3, {1, 2, 3}},
+                 {"\\w+", "a½①", 2, {3, 3}},
+                 {"[\\w]+", "a½①", 2, {1, 5}},
+                 {"\\W+", "a½①", 2, {3, 3}},
+                 {"\\p{Han}+", "。川川a", 3, {3, 6, 1}},
+                 {"\\p{^Han}+", "。川川a", 3, {3, 6, 1}},
+                 {"[\\P{Han}]+", "。川川a", 3, {3, 6, 1}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *text = cases[i].text;
+        ml_pretokenizer *p = splitter_of(&cases[i].pattern, 1, false);
+        cuts made = {.next = text};
+        assert_int_equal(
+            ml_pretokenizer_run(p, &(ml_piece){text, (int64_t)strlen(text), 1}, keep, &made),
+            ML_OK);
+        bool same = made.count == cases[i].count;
+        for (int64_t j = 0; same && j < made.count; j++)
+            same = made.length[j] == cases[i].length[j];
+        if (!same) fail_msg("%s cuts %s otherwise", cases[i].pattern, text);
+        ml_pretokenizer_destroy(p);
+    }
+}
+
 static void refused(const char *pre, const char *message)
 {
     json_t *json = json_loads(pre, 0, NULL);
@@ -167,9 +198,13 @@ static void utf8_is_read_and_written(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2_cuts_as_pcre2),       cmocka_unit_test(smollm_cuts_as_pcre2),
-        cmocka_unit_test(llama3_cuts_as_pcre2),     cmocka_unit_test(qwen2_cuts_as_pcre2),
-        cmocka_unit_test(bad_patterns_are_refused), cmocka_unit_test(utf8_is_read_and_written),
+        cmocka_unit_test(gpt2_cuts_as_pcre2),
+        cmocka_unit_test(smollm_cuts_as_pcre2),
+        cmocka_unit_test(llama3_cuts_as_pcre2),
+        cmocka_unit_test(qwen2_cuts_as_pcre2),
+        cmocka_unit_test(words_and_scripts_are_those_of_oniguruma),
+        cmocka_unit_test(bad_patterns_are_refused),
+        cmocka_unit_test(utf8_is_read_and_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -247,7 +247,7 @@ ml_status ml_tokenizer_grow(const char *json, int64_t length, const char *path, 
         goto done;
     }
     ML_TRY(ml_tokenizer_create(&old, json, length));
-    ML_TRY(ml_canonical_read(&canonical, &g.root, json, length));
+    ML_TRY(ml_canonical_read(&canonical, &g.root, NULL, json, length));
     if (!json_is_array(json_object_get(g.root, "added_tokens")) &&
         json_object_set_new(g.root, "added_tokens", json_array())) {
         st = no_memory();

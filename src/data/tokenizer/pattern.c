@@ -23,6 +23,8 @@ struct ml_pattern {
 #define WORDS                                                                   \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+/* Oniguruma counts ² ³ ¹ ¼ ½ ¾ as word characters where \w stands alone, and for \b. */
+#define FRACTIONS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define HEXADECIMALS "0-9a-fA-F"
 
 /* The members of the class that \c means, and whether it means all others; NULL: PCRE2 knows. */
@@ -46,15 +48,59 @@ static const char *members_of(char c, bool *others)
 
 /* A shorthand outside of brackets becomes a class; inside, its members, which those of \S cannot
  * become: \S and \W inside brackets stay with PCRE2's meaning. */
-static ml_status translate_escape(const char *text, int inside, ml_text *out)
+static ml_status translate_shorthand(const char *text, int inside, ml_text *out)
 {
     bool others;
     const char *members = members_of(text[1], &others);
     if (!members || (inside && others && text[1] != 'H')) return ml_text_add(out, text, 2);
     if (inside && others)
         return ml_fail(ML_INPUT, "tokenizer: the split pattern has \\H inside brackets");
-    return inside ? ml_text_printf(out, "%s", members)
-                  : ml_text_printf(out, "[%s%s]", others ? "^" : "", members);
+    if (inside) return ml_text_printf(out, "%s", members);
+    bool word = text[1] == 'w' || text[1] == 'W';
+    return ml_text_printf(out, "[%s%s%s]", others ? "^" : "", members, word ? FRACTIONS : "");
+}
+
+/* Where a word begins or ends, by Oniguruma's words; `inside`: it is where none does. */
+static ml_status translate_boundary(bool inside, ml_text *out)
+{
+    static const char word[] = "[" WORDS FRACTIONS "]";
+    return ml_text_printf(out, "(?:(?<=%s)(?%c%s)|(?<!%s)(?%c%s))", word, inside ? '=' : '!', word,
+                          word, inside ? '!' : '=', word);
+}
+
+/* Whether PCRE2 knows this name as a script's. */
+static bool is_script(const char *name, int length)
+{
+    char pattern[80];
+    int error, width = snprintf(pattern, sizeof pattern, "\\p{sc:%.*s}", length, name);
+    PCRE2_SIZE where;
+    if (length < 3 || width >= (int)sizeof pattern) return false; /* Lu is a category */
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &where, NULL);
+    pcre2_code_free(code);
+    return code != NULL;
+}
+
+/* \p{Han}: a script is that of the characters, as PCRE2 had it before 10.40; since then the name
+ * alone takes in characters that scripts share. *width: of the property in `text`. */
+static ml_status translate_property(const char *text, ml_text *out, int64_t *width)
+{
+    const char *end = text[2] == '{' ? strchr(text, '}') : NULL;
+    if (!end) return ml_text_add(out, text, *width);
+    const char *name = text + 3 + (text[3] == '^');
+    *width = end + 1 - text;
+    if (!is_script(name, (int)ml_min(end - name, 64))) return ml_text_add(out, text, *width);
+    return ml_text_printf(out, "%.*ssc:%.*s}", (int)(name - text), text, (int)(end - name), name);
+}
+
+/* An escape, of which *width bytes of the text are part. */
+static ml_status translate_escape(const char *text, int inside, ml_text *out, int64_t *width)
+{
+    *width = 2;
+    if (text[1] == 'p' || text[1] == 'P') return translate_property(text, out, width);
+    if (!inside && (text[1] == 'b' || text[1] == 'B'))
+        return translate_boundary(text[1] == 'B', out);
+    return translate_shorthand(text, inside, out);
 }
 
 /* Brackets inside brackets: their members are members of all (a[bc] is [abc]). What PCRE2 cannot
@@ -71,6 +117,7 @@ static ml_status open_nested(const char *text, const char *at)
 static ml_status translate(const char *text, ml_text *out)
 {
     ml_status st = ML_OK;
+    int64_t width;
     int depth = 0; /* of brackets */
     for (const char *at = text; *at; at++) {
         const char *named = depth && at[0] == '[' && at[1] == ':' ? strstr(at, ":]") : NULL;
@@ -78,8 +125,8 @@ static ml_status translate(const char *text, ml_text *out)
             ML_TRY(ml_text_add(out, at, named + 2 - at));
             at = named + 1;
         } else if (*at == '\\' && at[1]) {
-            ML_TRY(translate_escape(at, depth > 0, out));
-            at++;
+            ML_TRY(translate_escape(at, depth > 0, out, &width));
+            at += width - 1;
         } else if (depth && at[0] == '&' && at[1] == '&') {
             st = ml_fail(ML_INPUT,
                          "tokenizer: the split pattern \"%s\" has && in brackets, which is not "
