@@ -96,6 +96,7 @@ typedef struct ml_generate_report {
     double seconds;                       /* of generation */
     int64_t tokens;                       /* generated */
     ml_bank_switches switches;
+    int64_t spelled;   /* special tokens that prompts spell and that stay text */
     int64_t refused;   /* prompts that are not answered: empty, or too long */
     char refusal[512]; /* why the first of them is not */
 } ml_generate_report;

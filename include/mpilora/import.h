@@ -17,6 +17,8 @@ typedef struct ml_import_options {
                                description of the model takes the place of the file's (the family of
                                an architecture that several share, sliding windows); NULL: the
                                file's own, with a warning of what GGUF cannot say */
+    const char *tokenizer;  /* for a GGUF file, a directory whose tokenizer, with its files, takes
+                               the place of the file's; NULL: the file's own */
     ml_dtype dtype;         /* fp32 or bf16: of matrices in no blocks; norms and biases are fp32 */
     const char *add_tokens; /* a file of tokens that the tokenizer learns (ml_tokenizer_grow); the
                                rows of new ones, of embedding and head, are the mean of the old
@@ -32,10 +34,9 @@ typedef struct ml_import_options {
  * Shapes: as the family's table says.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_USAGE where hf_config stands beside a directory, or keep where nothing is in blocks,
- * or add_tokens beside a source without a tokenizer that can be read;
- * ML_INPUT naming file, tensor, what was found and what was expected; ML_RESOURCE where `out`
- * cannot be written. */
+ * Errors: ML_USAGE where hf_config or tokenizer stands beside a directory, or keep where nothing is
+ * in blocks, or add_tokens beside a source without a tokenizer that can be read; ML_INPUT naming
+ * file, tensor, what was found and what was expected; ML_RESOURCE where `out` cannot be written. */
 ml_status ml_import(const char *source, const ml_import_options *options,
                     const char *out) ML_NODISCARD;
 

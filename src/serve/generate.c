@@ -84,6 +84,10 @@ static ml_status encode_prompts(job *j, ml_generate_report *report)
             requests_add_end(&j->generation, *o->turn_end, ml_base_spec(j->session.base)->vocab));
     ML_NEW(j->refused, o->count, ML_MEM_OTHER, "prompts");
     for (int64_t i = 0; i < o->count; i++) {
+        const char *text = o->prompts[i].text;
+        if (o->specials_are_text)
+            report->spelled +=
+                ml_tokenizer_spelled(j->requests.tokenizer, text, (int64_t)strlen(text));
         ml_status good = encode_prompt(j, i);
         if (good == ML_OK) continue;
         bool last = report->refused + 1 == o->count;

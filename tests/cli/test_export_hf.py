@@ -156,6 +156,10 @@ def check_kept_files(checks, folder):
     checks.that(generated(base) == cut != whole, f"config.json: {generated(base)!r}, expected {cut!r}")
     begun = generated(base, "<|endoftext|>")
     checks.that(generated(base, "") == begun != generated(base, "<|endoftext|>", "--special-tokens", "text"), "an empty prompt is not the beginning token")
+    spelt = harness.start("generate", "--base", base, "--prompt", "<|endoftext|>a<|endoftext|>", "--max-new", 1, "--special-tokens", "text").stderr
+    checks.that("spell 2 special tokens, which stay text" in spelt, f"special tokens that stay text are not counted: {spelt!r}")
+    meant = harness.start("generate", "--base", base, "--prompt", "<|endoftext|>", "--max-new", 1).stderr
+    checks.that("special" not in meant, f"special tokens that are tokens are warned of: {meant!r}")
     reference.write_json(f"{source}/generation_config.json", {"eos_token_id": [256, 257], "temperature": 0.6})
     with open(f"{source}/chat_template.jinja", "w", newline="") as file:
         file.write("{% for m in messages %}<|im_start|>{{ m.role }}\r\n{% endfor %}")

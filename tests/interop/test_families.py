@@ -46,6 +46,33 @@ def refuse(checks, code, words, *command):
     checks.that(good, f"{command}: exit {done.returncode}, expected {code}, with {words}: {done.stderr}")
 
 
+def check_tokenizer(checks, folder, file, config):
+    """A directory's tokenizer in the place of the GGUF file's own: the base has it and its files; one with too many tokens, or none, is refused."""
+    source, base, out = f"{folder}/words", f"{folder}/words.h5", f"{folder}/words-out"
+    os.mkdir(source)
+    settings = {"eos_token": "<end>", "chat_template": "{{ messages[0].content }}"}
+
+    def write(size):
+        tokenizer = {"added_tokens": [{"id": size - 1, "content": "<end>", "special": True}], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+                     "pre_tokenizer": {"type": "Whitespace"}}
+        reference.write_json(f"{source}/tokenizer.json", tokenizer)
+
+    refuse(checks, INPUT, ["no tokenizer there", source], file, base, "--hf-config", config, "--tokenizer", source)
+    with open(config) as stream:
+        vocab = json.load(stream)["vocab_size"]
+    reference.write_json(f"{source}/tokenizer_config.json", settings)
+    write(vocab + 1)
+    refuse(checks, INPUT, [f"{vocab + 1} tokens", source], file, base, "--hf-config", config, "--tokenizer", source)
+    write(vocab)
+    harness.mpilora("import", file, base, "--hf-config", config, "--tokenizer", source)
+    harness.mpilora("export", "--format", "hf", "--base", base, out)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        with open(f"{source}/{name}", "rb") as given, open(f"{out}/{name}", "rb") as kept:
+            checks.that(given.read() == kept.read(), f"{name} of --tokenizer did not go out again")
+    checks.that(inspect(base)["tokenizer_sha256"] != inspect(f"{folder}/gguf.h5")["tokenizer_sha256"], "the base has the file's tokenizer")
+    refuse(checks, USAGE, ["--tokenizer", "has its own"], os.path.dirname(config), base, "--tokenizer", source)
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +86,7 @@ def main():
         refuse(checks, INPUT, ["eps", "other.json"], qwen3, out, "--hf-config", f"{folder}/other.json")
         refuse(checks, USAGE, ["--hf-config"], f"{folder}/qwen3", out, "--hf-config", config)
         checks.that(not os.path.exists(out), "a refused import left a file")
+        check_tokenizer(checks, folder, qwen3, config)
     checks.end()
 
 

@@ -128,6 +128,10 @@ done:
 
 static void tell(const prompts *p, const ml_generate_report *r)
 {
+    if (r->spelled)
+        ml_warn("the prompts spell %" PRId64 " special tokens, which stay text: letters, not the "
+                "tokens; --special-tokens ids reads them as tokens",
+                r->spelled);
     if (p->count == 1) return;
     ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)",
            p->count - r->refused, r->tokens, r->seconds, (double)r->tokens / r->seconds);

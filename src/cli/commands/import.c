@@ -8,8 +8,8 @@
 #include "mpilora/import.h"
 
 static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
-                            "FORMAT [--head-dtype FORMAT]] [--hf-config config.json] [--add-tokens "
-                            "FILE]  |  mpilora import "
+                            "FORMAT [--head-dtype FORMAT]] [--hf-config config.json] [--tokenizer "
+                            "DIR] [--add-tokens FILE]  |  mpilora import "
                             "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
                             "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
 
@@ -33,7 +33,10 @@ static const option options[] = {
     {"--config", OPTION_TEXT, offsetof(request, config), "M.yaml",
      "of --init: a model description, see configs/models/", NULL},
     {"--tokenizer", OPTION_TEXT, offsetof(request, tokenizer), "DIR",
-     "of --init: a directory that has a tokenizer", NULL},
+     "of a .gguf file or --init: a directory that has a tokenizer. In the place of a file's own it "
+     "brings its chat template and its other files, too; it must not have more tokens than the "
+     "model's vocabulary",
+     NULL},
     {"--seed", OPTION_INT, offsetof(request, seed), "N", "of --init", "1"},
     {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32|keep",
      "of the matrices; keep: those of a .gguf file that are in blocks (Q8_0, Q4_0, Q4_1, Q5_0, "
@@ -154,6 +157,7 @@ static ml_status run(int argc, char **argv)
     ML_TRY(read_dtype(q.dtype, &o));
     ML_TRY(read_formats(&q, &o));
     o.hf_config = q.hf_config;
+    o.tokenizer = q.tokenizer;
     o.add_tokens = q.add_tokens;
     if (q.init && words[1])
         return ml_fail(ML_USAGE,

@@ -17,6 +17,17 @@ ml_status import_read_tokenizer(ml_status st, ml_text *json)
     return ML_OK;
 }
 
+ml_status import_directory_tokenizer(const char *directory, ml_text *json)
+{
+    bool found = false;
+    ml_status st = ml_tokenizer_from_directory(directory, json, &found);
+    if (st != ML_OK || found) return st;
+    return ml_fail(ML_INPUT,
+                   "%s: no tokenizer there: expected tokenizer.json, vocab.json and merges.txt, "
+                   "vocab.txt or tokenizer.model",
+                   directory);
+}
+
 ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
 {
     ml_tokenizer *tokenizer = NULL;
@@ -166,11 +177,16 @@ ml_status ml_import(const char *path, const ml_import_options *options, const ch
                        "--hf-config is for a GGUF file; %s is a directory, which has its own "
                        "config.json",
                        path);
+    if (S_ISDIR(about.st_mode) && options->tokenizer)
+        return ml_fail(ML_USAGE,
+                       "--tokenizer is for a GGUF file or --init; %s is a directory, which has its "
+                       "own tokenizer",
+                       path);
     ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path)
-                                  : import_open_gguf(&source, path, options->hf_config));
+                                  : import_open_gguf(&source, path, options));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);
-    if (st != ML_OK) st = ml_fail_within(st, "%s", path);
-    st = import_read_tokenizer(st, &source.tokenizer);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", options->tokenizer ? options->tokenizer : path);
+    if (!options->tokenizer) st = import_read_tokenizer(st, &source.tokenizer);
     if (st == ML_OK && options->add_tokens)
         st = import_add_tokens(&grown, &source, options->add_tokens);
     if (st == ML_OK)

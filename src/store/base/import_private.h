@@ -24,10 +24,15 @@ typedef struct import_source {
 } import_source;
 
 ml_status import_open_huggingface(import_source *out, const char *directory) ML_NODISCARD;
-/* `hf_config`: a config.json that says what the model is, in the place of the file's own metadata,
- * which must not contradict it; NULL: the metadata, and a warning of what they cannot say. */
+/* options->hf_config: a config.json that says what the model is, in the place of the file's own
+ * metadata, which must not contradict it; NULL: the metadata, and a warning of what they cannot
+ * say. options->tokenizer: a directory whose tokenizer is taken in the place of the file's. */
 ml_status import_open_gguf(import_source *out, const char *path,
-                           const char *hf_config) ML_NODISCARD;
+                           const ml_import_options *options) ML_NODISCARD;
+/* The files of a Hugging Face directory that a base keeps. */
+ml_status import_keep_files(const char *directory, ml_base_files *files) ML_NODISCARD;
+/* The tokenizer of a directory that must have one. ML_INPUT. */
+ml_status import_directory_tokenizer(const char *directory, ml_text *json) ML_NODISCARD;
 
 /* Says what rounding to blocks has lost, where matrices were. */
 void import_say_error(const ml_base_writer *w, const ml_import_options *options);

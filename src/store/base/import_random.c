@@ -43,17 +43,6 @@ static ml_status source_hash(const ml_model_spec *spec, uint64_t seed, char hex[
     return st;
 }
 
-static ml_status read_tokenizer(const char *directory, ml_text *json)
-{
-    bool found = false;
-    if (!directory) return ML_OK;
-    ml_status st = ml_tokenizer_from_directory(directory, json, &found);
-    if (st != ML_OK || found) return st;
-    return ml_fail(ML_INPUT,
-                   "%s: no tokenizer there: expected tokenizer.json, or vocab.json and merges.txt",
-                   directory);
-}
-
 ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char *tokenizer,
                            const ml_import_options *options, const char *out)
 {
@@ -65,7 +54,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     ml_base_writer *w = NULL;
     float *piece = NULL;
     int64_t room = ml_max(PIECE, spec->width);
-    ML_TRY(read_tokenizer(tokenizer, &json));
+    if (tokenizer) ML_TRY(import_directory_tokenizer(tokenizer, &json));
     ML_TRY(import_check_tokenizer(&json, spec));
     ML_TRY(source_hash(spec, seed, hash));
     room = ml_max(room, spec->mlp_width);

@@ -371,7 +371,34 @@ done:
     return st;
 }
 
-ml_status import_open_gguf(import_source *out, const char *path, const char *hf_config)
+/* The file's own; one that cannot be read leaves the base without one. */
+static ml_status read_vocabulary(const gguf_source *g, import_source *out)
+{
+    ml_status st = ML_OK;
+    ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));
+    ML_TRY(keep_chat_template(g, &out->files));
+    ML_TRY(keep_ends(g, &out->files));
+done:
+    return st;
+}
+
+/* A directory's, with its files. What these do not say of conversations and ends the file says. */
+static ml_status read_directory(const gguf_source *g, const char *directory, import_source *out)
+{
+    ml_status st = ML_OK;
+    ML_TRY(import_directory_tokenizer(directory, &out->tokenizer));
+    ML_TRY(import_keep_files(directory, &out->files));
+    const ml_text *config = file_of(&out->files, "tokenizer_config.json");
+    if (!file_of(&out->files, "chat_template.jinja")->length &&
+        !file_of(&out->files, "chat_template.json")->length &&
+        !(config->length && strstr(config->data, "\"chat_template\"")))
+        ML_TRY(keep_chat_template(g, &out->files));
+    if (!file_of(&out->files, "generation_config.json")->length) ML_TRY(keep_ends(g, &out->files));
+done:
+    return st;
+}
+
+ml_status import_open_gguf(import_source *out, const char *path, const ml_import_options *options)
 {
     ml_status st = ML_OK;
     gguf_source *g = NULL;
@@ -384,10 +411,9 @@ ml_status import_open_gguf(import_source *out, const char *path, const char *hf_
     out->format_of = gguf_import_format;
     out->read_blocks = gguf_import_blocks;
     ML_TRY(gguf_open(&g->file, path));
-    ML_TRY(read_description(g, &out->spec, hf_config));
-    ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));
-    ML_TRY(keep_chat_template(g, &out->files));
-    ML_TRY(keep_ends(g, &out->files));
+    ML_TRY(read_description(g, &out->spec, options->hf_config));
+    ML_TRY(options->tokenizer ? read_directory(g, options->tokenizer, out)
+                              : read_vocabulary(g, out));
     ML_TRY(ml_sha256_of_file(path, out->hash));
 done:
     return st;

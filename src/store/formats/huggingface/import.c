@@ -269,7 +269,7 @@ done:
     return st;
 }
 
-static ml_status keep_files(const char *directory, ml_base_files *files)
+ml_status import_keep_files(const char *directory, ml_base_files *files)
 {
     ml_status st = ML_OK;
     for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
@@ -353,7 +353,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_NEW(h->column, widest, ML_MEM_OTHER, "a row");
     ML_TRY(import_read_tokenizer(ml_tokenizer_from_directory(directory, &out->tokenizer, &found),
                                  &out->tokenizer));
-    ML_TRY(keep_files(directory, &out->files));
+    ML_TRY(import_keep_files(directory, &out->files));
     ML_TRY(hash_source(h, &out->tokenizer, out->hash));
 done:
     ml_text_destroy(&path);
