@@ -66,7 +66,7 @@ static ml_status class_number(ml_predictions *set, const json_t *value, const ch
 static ml_status take_class(ml_predictions *set, const json_t *predicted, const json_t *label)
 {
     ml_status st = ML_OK;
-    double truth, value;
+    double truth = 0, value = 0;
     ML_TRY(class_number(set, label, "label", &truth));
     ML_TRY(class_number(set, predicted, "prediction", &value));
     ML_TRY(add_value(set, truth, value));
