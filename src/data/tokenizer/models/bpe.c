@@ -1,300 +1,16 @@
 /* Byte-pair encoding with a heap of candidate pairs over a linked list of symbols. */
-#include "data/tokenizer/models/bpe.h"
+#include "data/tokenizer/models/bpe_private.h"
 
-enum {
-    CACHE_SLOTS = 1 << 15,
-    CACHED_BYTES = 30,
-    CACHED_IDS = 8,
-    JOIN_BITS = 1 << 20,
-    DEEPEST_UNMERGE = 100
-};
-
-typedef struct token {
-    int64_t at; /* in `bytes` */
-    int32_t length, id;
-    uint64_t hash;
-    bool special;
-} token;
-
-typedef struct merge {
-    uint64_t pair; /* left << 32 | right; all ones: a free slot */
-    int32_t rank, joined;
-} merge;
-
-typedef struct cached { /* a line of the processor's cache */
-    uint8_t length;     /* 0: a free slot */
-    uint8_t count;
-    char piece[CACHED_BYTES];
-    int32_t ids[CACHED_IDS];
-} cached;
-
-typedef struct symbol {
-    int32_t id; /* −1: merged into the symbol before it */
-    int32_t previous, next;
-    int32_t at; /* its bytes begin here in the piece */
-} symbol;
-
-typedef struct candidate {
-    int32_t rank, left; /* ordered by rank, then by place */
-    int32_t left_id, right_id, joined;
-} candidate;
-
-typedef struct parts {
-    int32_t left, right;
-} parts;
-
-struct ml_bpe {
-    const ml_vocabulary *vocabulary;
-    ml_bpe_options options;
-    ml_text bytes; /* of all tokens, one after the other */
-    token *tokens; /* open addressing */
-    int64_t ntokens;
-    uint64_t token_mask;
-    merge *merges; /* open addressing */
-    int64_t nmerges;
-    uint64_t merge_mask;
-    int32_t byte_id[256]; /* the symbol of a single byte */
-    uint64_t *joins;      /* a bit for what two characters hash to that some merge joins; or NULL */
-    parts *parts;         /* [size] what a token was last joined from; NULL: not asked for */
-    cached *cache;        /* direct-mapped */
-    symbol *symbols;      /* [room] */
-    candidate *heap;      /* [3 × room] */
-    int64_t room, heap_count;
-    ml_text spelt; /* a symbol with prefix and suffix */
-};
-
-/* ---- hashing ------------------------------------------------------------------------------- */
-
-static uint64_t mix(uint64_t h)
-{
-    h ^= h >> 32;
-    h *= 0xd6e8feb86659fd93u;
-    return h ^ (h >> 32);
-}
-
-/* Fewer than eight bytes as one number, all of them part of it, without a call of memcpy. */
-static uint64_t last_bytes(const char *bytes, int64_t length)
-{
-    uint32_t low, high;
-    if (length >= 4) {
-        memcpy(&low, bytes, 4);
-        memcpy(&high, bytes + length - 4, 4);
-        return (uint64_t)high << 32 | low;
-    }
-    if (!length) return 0;
-    const unsigned char *b = (const unsigned char *)bytes;
-    return (uint64_t)b[0] << 16 | (uint64_t)b[length / 2] << 8 | b[length - 1];
-}
-
-static uint64_t hash_bytes(const char *bytes, int64_t length)
-{
-    uint64_t h = (uint64_t)length * 0x9e3779b97f4a7c15u, word;
-    for (; length >= 8; bytes += 8, length -= 8) {
-        memcpy(&word, bytes, 8);
-        h = mix(h ^ word);
-    }
-    return mix(h ^ last_bytes(bytes, length));
-}
-
-static uint64_t table_size(int64_t entries)
-{
-    uint64_t size = 16;
-    while (size < 2 * (uint64_t)entries) size *= 2;
-    return size;
-}
-
-/* ---- tokens and merges --------------------------------------------------------------------- */
-
-static ml_status take_options(ml_bpe *bpe, const ml_bpe_options *options)
-{
-    ml_status st = ML_OK;
-    bpe->options = *options;
-    bool affixes = *options->prefix || *options->suffix;
-    if (!options->bytes && !affixes && !options->unmerge)
-        ML_NEW(bpe->joins, JOIN_BITS / 64, ML_MEM_OTHER, "the joints of merges");
-    if (options->unmerge)
-        ML_NEW(bpe->parts, bpe->vocabulary->size, ML_MEM_OTHER, "the parts of tokens");
-done:
-    return st;
-}
-
-ml_status ml_bpe_create(ml_bpe **out, const ml_vocabulary *vocabulary, int64_t nmerges,
-                        const ml_bpe_options *options)
-{
-    ml_status st = ML_OK;
-    ml_bpe *bpe = NULL;
-    ML_NEW(bpe, 1, ML_MEM_OTHER, "a byte-pair encoder");
-    bpe->vocabulary = vocabulary;
-    ML_TRY(take_options(bpe, options));
-    bpe->token_mask = table_size(vocabulary->size) - 1;
-    bpe->merge_mask = table_size(nmerges) - 1;
-    ML_NEW(bpe->tokens, (int64_t)bpe->token_mask + 1, ML_MEM_OTHER, "the tokens");
-    ML_NEW(bpe->merges, (int64_t)bpe->merge_mask + 1, ML_MEM_OTHER, "the merges");
-    ML_NEW(bpe->cache, CACHE_SLOTS, ML_MEM_OTHER, "the table of pieces");
-    memset(bpe->merges, 0xff, (bpe->merge_mask + 1) * sizeof *bpe->merges);
-    memset(bpe->byte_id, 0xff, sizeof bpe->byte_id);
-    *out = bpe;
-    bpe = NULL;
-done:
-    ml_bpe_destroy(bpe);
-    return st;
-}
-
-void ml_bpe_destroy(ml_bpe *bpe)
-{
-    if (!bpe) return;
-    ml_text_destroy(&bpe->bytes);
-    ml_text_destroy(&bpe->spelt);
-    ml_memory_free(bpe->tokens);
-    ml_memory_free(bpe->merges);
-    ml_memory_free(bpe->joins);
-    ml_memory_free(bpe->parts);
-    ml_memory_free(bpe->cache);
-    ml_memory_free(bpe->symbols);
-    ml_memory_free(bpe->heap);
-    ml_memory_free(bpe);
-}
-
-/* The slot of these bytes, or the free one (length 0) where they belong. */
-static token *token_slot(const ml_bpe *bpe, const char *bytes, int64_t length, uint64_t hash)
-{
-    for (uint64_t i = hash;; i++) {
-        token *t = &bpe->tokens[i & bpe->token_mask];
-        if (!t->length) return t;
-        if (t->hash == hash && t->length == length &&
-            !memcmp(bpe->bytes.data + t->at, bytes, (size_t)length))
-            return t;
-    }
-}
-
-/* Twice the room; SentencePiece's characters come on top of the vocabulary. */
-static ml_status grow_tokens(ml_bpe *bpe)
-{
-    ml_status st = ML_OK;
-    token *old = bpe->tokens;
-    uint64_t before = bpe->token_mask + 1;
-    if (2 * (uint64_t)bpe->ntokens < before) return ML_OK;
-    ML_NEW(bpe->tokens, (int64_t)(2 * before), ML_MEM_OTHER, "the tokens");
-    bpe->token_mask = 2 * before - 1;
-    for (uint64_t i = 0; i < before; i++)
-        if (old[i].length)
-            *token_slot(bpe, bpe->bytes.data + old[i].at, old[i].length, old[i].hash) = old[i];
-    ml_memory_free(old);
-    return ML_OK;
-done:
-    bpe->tokens = old;
-    return st;
-}
-
-ml_status ml_bpe_add_token(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length, bool special)
-{
-    if (length < 1 || length > INT32_MAX) return ML_OK;
-    ml_status st = grow_tokens(bpe);
-    if (st != ML_OK) return st;
-    uint64_t hash = hash_bytes(bytes, length);
-    token *t = token_slot(bpe, bytes, length, hash);
-    if (t->length) return ML_OK;
-    *t = (token){bpe->bytes.length, (int32_t)length, id, hash, special};
-    bpe->ntokens++;
-    if (length == 1) bpe->byte_id[(unsigned char)bytes[0]] = id;
-    return ml_text_add(&bpe->bytes, bytes, length);
-}
-
-int32_t ml_bpe_find(const ml_bpe *bpe, const char *bytes, int64_t length)
-{
-    if (length == 1) return bpe->byte_id[(unsigned char)bytes[0]];
-    const token *t = token_slot(bpe, bytes, length, hash_bytes(bytes, length));
-    return t->length ? t->id : -1;
-}
-
-static merge *merge_slot(const ml_bpe *bpe, int32_t left, int32_t right)
-{
-    uint64_t pair = (uint64_t)left << 32 | (uint32_t)right;
-    for (uint64_t i = mix(pair * 0x9e3779b97f4a7c15u);; i++) {
-        merge *m = &bpe->merges[i & bpe->merge_mask];
-        if (m->pair == pair || m->pair == UINT64_MAX) return m;
-    }
-}
-
-static ml_status grow_merges(ml_bpe *bpe)
-{
-    ml_status st = ML_OK;
-    merge *old = bpe->merges;
-    uint64_t before = bpe->merge_mask + 1;
-    if (2 * (uint64_t)bpe->nmerges < before) return ML_OK;
-    ML_NEW(bpe->merges, (int64_t)(2 * before), ML_MEM_OTHER, "the merges");
-    memset(bpe->merges, 0xff, 2 * before * sizeof *bpe->merges);
-    bpe->merge_mask = 2 * before - 1;
-    for (uint64_t i = 0; i < before; i++)
-        if (old[i].pair != UINT64_MAX)
-            *merge_slot(bpe, (int32_t)(old[i].pair >> 32), (int32_t)(uint32_t)old[i].pair) = old[i];
-    ml_memory_free(old);
-    return ML_OK;
-done:
-    bpe->merges = old;
-    return st;
-}
-
-/* ---- where a piece may be cut -------------------------------------------------------------- */
-
-static uint32_t joint_of(int32_t left, int32_t right)
-{
-    uint64_t both = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    return (uint32_t)(both * 0x9e3779b97f4a7c15u >> 44); /* 20 bits */
-}
-
-static bool is_joint(const ml_bpe *bpe, int32_t left, int32_t right)
-{
-    uint32_t bit = joint_of(left, right);
-    return bpe->joins[bit / 64] >> bit % 64 & 1;
-}
-
-static int32_t last_character(const char *text, int64_t length)
-{
-    int size;
-    int64_t at = length - 1;
-    while (at > 0 && (text[at] & 0xc0) == 0x80) at--;
-    return ml_utf8_next(text, length, at, &size);
-}
-
-/* A merge of tokens that stand for other characters than their spelling has joins anything. */
-static bool is_no_spelling(const ml_bpe *bpe, int32_t id, const char *text, int64_t length)
-{
-    return id == bpe->options.unknown ||
-           (bpe->options.byte_tokens && ml_byte_token_value(text, length) >= 0);
-}
-
-ml_status ml_bpe_add_merge(ml_bpe *bpe, int32_t left, int32_t right, int32_t joined, int32_t rank,
-                           const char *last, int64_t last_length, const char *first,
-                           int64_t first_length)
-{
-    int size;
-    ml_status st = grow_merges(bpe);
-    if (st != ML_OK) return st;
-    merge *m = merge_slot(bpe, left, right);
-    bpe->nmerges += m->pair == UINT64_MAX;
-    *m = (merge){(uint64_t)left << 32 | (uint32_t)right, rank, joined};
-    if (!bpe->joins) return ML_OK;
-    if (is_no_spelling(bpe, left, last, last_length) ||
-        is_no_spelling(bpe, right, first, first_length)) {
-        ml_memory_free(bpe->joins);
-        bpe->joins = NULL;
-        return ML_OK;
-    }
-    uint32_t bit =
-        joint_of(last_character(last, last_length), ml_utf8_next(first, first_length, 0, &size));
-    bpe->joins[bit / 64] |= (uint64_t)1 << bit % 64;
-    return ML_OK;
-}
+enum { DEEPEST_UNMERGE = 100 };
 
 /* ---- the heap of candidates ---------------------------------------------------------------- */
 
-static bool goes_before(const candidate *a, const candidate *b)
+static bool goes_before(const bpe_candidate *a, const bpe_candidate *b)
 {
     return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
 }
 
-static void push(ml_bpe *bpe, candidate c)
+static void push(ml_bpe *bpe, bpe_candidate c)
 {
     int64_t i = bpe->heap_count++;
     while (i > 0 && goes_before(&c, &bpe->heap[(i - 1) / 2])) {
@@ -304,9 +20,9 @@ static void push(ml_bpe *bpe, candidate c)
     bpe->heap[i] = c;
 }
 
-static candidate pop(ml_bpe *bpe)
+static bpe_candidate pop(ml_bpe *bpe)
 {
-    candidate top = bpe->heap[0], last = bpe->heap[--bpe->heap_count];
+    bpe_candidate top = bpe->heap[0], last = bpe->heap[--bpe->heap_count];
     int64_t i = 0, n = bpe->heap_count;
     for (int64_t child = 1; child < n; child = 2 * i + 1) {
         if (child + 1 < n && goes_before(&bpe->heap[child + 1], &bpe->heap[child])) child++;
@@ -323,11 +39,11 @@ static void push_pair(ml_bpe *bpe, int32_t left)
     int32_t right = left >= 0 ? bpe->symbols[left].next : -1;
     if (right < 0) return;
     int32_t left_id = bpe->symbols[left].id, right_id = bpe->symbols[right].id;
-    const merge *m = merge_slot(bpe, left_id, right_id);
+    const bpe_merge *m = bpe_merge_slot(bpe, left_id, right_id);
     if (m->pair == UINT64_MAX) return;
-    push(bpe, (candidate){m->rank, left, left_id, right_id, m->joined});
+    push(bpe, (bpe_candidate){m->rank, left, left_id, right_id, m->joined});
     if (bpe->parts && m->joined < bpe->vocabulary->size)
-        bpe->parts[m->joined] = (parts){left_id, right_id};
+        bpe->parts[m->joined] = (bpe_parts){left_id, right_id};
 }
 
 /* ---- symbols ------------------------------------------------------------------------------- */
@@ -354,7 +70,7 @@ done:
 
 static int32_t add_symbol(ml_bpe *bpe, int32_t n, int32_t id, int64_t at)
 {
-    bpe->symbols[n] = (symbol){id, n - 1, n + 1, (int32_t)at};
+    bpe->symbols[n] = (bpe_symbol){id, n - 1, n + 1, (int32_t)at};
     return n + 1;
 }
 
@@ -434,12 +150,12 @@ static ml_status list_characters(ml_bpe *bpe, const char *piece, int64_t length,
 
 /* ---- encoding ------------------------------------------------------------------------------ */
 
-static void apply(ml_bpe *bpe, const candidate *c)
+static void apply(ml_bpe *bpe, const bpe_candidate *c)
 {
-    symbol *left = &bpe->symbols[c->left];
+    bpe_symbol *left = &bpe->symbols[c->left];
     if (left->id != c->left_id || left->next < 0 || bpe->symbols[left->next].id != c->right_id)
         return; /* merged otherwise since */
-    symbol *right = &bpe->symbols[left->next];
+    bpe_symbol *right = &bpe->symbols[left->next];
     left->id = c->joined;
     left->next = right->next;
     right->id = -1;
@@ -473,7 +189,7 @@ static ml_status emit(ml_bpe *bpe, int32_t id, const char *bytes, int64_t length
     const ml_vocabulary *v = bpe->vocabulary;
     bool unused = id < v->size && bpe->parts && v->tokens[id].kind == ML_PIECE_UNUSED;
     if (id < v->size && (!unused || depth > DEEPEST_UNMERGE)) return ml_ids_add(to->ids, id);
-    parts p = unused ? bpe->parts[id] : (parts){0, 0};
+    bpe_parts p = unused ? bpe->parts[id] : (bpe_parts){0, 0};
     if (!p.left && !p.right) return emit_unknown(bpe, bytes, length, start, to);
     int64_t left_length;
     (void)ml_vocabulary_text(v, p.left, &left_length);
@@ -505,11 +221,11 @@ static ml_status encode_by_merging(ml_bpe *bpe, const char *piece, int64_t lengt
     bpe->heap_count = 0;
     for (int32_t i = 0; i + 1 < n; i++) push_pair(bpe, i);
     while (bpe->heap_count) {
-        candidate c = pop(bpe);
+        bpe_candidate c = pop(bpe);
         apply(bpe, &c);
     }
     for (int32_t i = 0; i >= 0 && st == ML_OK; i = bpe->symbols[i].next) {
-        const symbol *s = &bpe->symbols[i];
+        const bpe_symbol *s = &bpe->symbols[i];
         int64_t end = s->next < 0 ? length : bpe->symbols[s->next].at;
         st = emit(bpe, s->id, piece + s->at, end - s->at, start, to, 0);
     }
@@ -531,7 +247,7 @@ void ml_ids_destroy(ml_ids *ids)
     *ids = (ml_ids){0};
 }
 
-static ml_status add_cached(ml_ids *ids, const cached *c)
+static ml_status add_cached(ml_ids *ids, const bpe_cached *c)
 {
     ml_status st = ML_OK;
     if (ids->capacity - ids->count >= CACHED_IDS) { /* all of them at once: a fixed size is quick */
@@ -543,9 +259,9 @@ static ml_status add_cached(ml_ids *ids, const cached *c)
     return st;
 }
 
-static cached *place_of(const ml_bpe *bpe, const char *word, int64_t length)
+static bpe_cached *place_of(const ml_bpe *bpe, const char *word, int64_t length)
 {
-    return &bpe->cache[hash_bytes(word, length) % CACHE_SLOTS];
+    return &bpe->cache[bpe_hash(word, length) % CACHE_SLOTS];
 }
 
 /* A word that the table does not have, and puts it there. `start`: where the ids of its piece
@@ -559,7 +275,7 @@ static ml_status encode_new_word(ml_bpe *bpe, const char *word, int64_t length, 
     int64_t count = ids->count - before;
     bool joined = bpe->options.characters && count < 1; /* with the unknown token before it */
     if (st != ML_OK || count > CACHED_IDS || *to->lost > lost_before || joined) return st;
-    cached *c = place_of(bpe, word, length);
+    bpe_cached *c = place_of(bpe, word, length);
     c->length = (uint8_t)length;
     c->count = (uint8_t)count;
     memcpy(c->piece, word, (size_t)length);
@@ -572,7 +288,7 @@ static inline ml_status encode_word(ml_bpe *bpe, const char *word, int64_t lengt
                                     const ml_encoding *to)
 {
     if (length > CACHED_BYTES || bpe->parts) return encode_by_merging(bpe, word, length, start, to);
-    const cached *c = place_of(bpe, word, length);
+    const bpe_cached *c = place_of(bpe, word, length);
     if (c->length == length && !memcmp(c->piece, word, (size_t)length))
         return add_cached(to->ids, c);
     return encode_new_word(bpe, word, length, start, to);
@@ -612,7 +328,7 @@ static ml_status encode_words(ml_bpe *bpe, const char *piece, int64_t length, co
             continue;
         }
         int32_t c = ml_utf8_next(piece, length, at, &size);
-        if (left >= 0 && bpe->joins && !is_joint(bpe, left, c) &&
+        if (left >= 0 && bpe->joins && !bpe_is_joint(bpe, left, c) &&
             may_part(bpe, piece, length, before, at)) {
             ML_TRY(encode_word(bpe, piece + word, at - word, start, to));
             word = at;
@@ -629,7 +345,7 @@ done:
 ml_status ml_bpe_encode(ml_bpe *bpe, const char *piece, int64_t length, const ml_encoding *to)
 {
     if (bpe->options.whole_pieces) {
-        const token *t = token_slot(bpe, piece, length, hash_bytes(piece, length));
+        const bpe_token *t = bpe_token_slot(bpe, piece, length, bpe_hash(piece, length));
         if (t->length && !t->special) return ml_ids_add(to->ids, t->id);
     }
     return bpe->options.bytes || (!bpe->joins && !bpe->options.frozen)
