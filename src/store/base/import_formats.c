@@ -1,5 +1,6 @@
-/* Which format each matrix gets when a model is quantised: llama.cpp's choices, a tensor at a time
- * (its quantiser's rules for the file types of one format, without an importance matrix). */
+/* Which format each matrix gets when a model is quantised: the one that was asked for, with
+ * llama.cpp's rules for the head and for rows that do not fit. Its mixtures (Q4_K_M: some matrices
+ * in Q6_K) and its rule for Falcon's head are not followed. */
 #include <inttypes.h>
 
 #include "mpilora/family.h"
