@@ -87,17 +87,19 @@ void ml_parameters_lay_out(ml_parameters *p);
 void ml_parameters_divide_moments(ml_parameters *p, int dp, int dp_rank, int64_t piece);
 
 /* A stretch of the sharded tensors, floats [first, first + count) of the buffers: of parts that
- * other ranks of tp hold too, or not. Start with {0}; false: no more.
- * Shapes: floats.
- * Ownership: borrows `p`.
- * Local.
- * Errors: none. */
+ * other ranks of tp hold too, or not. A walk over all of them starts with {0}. */
 typedef struct ml_stretch {
     int64_t first, count;
     bool copied, spare; /* spare: a rank before this one holds it */
     int64_t item;       /* where the walk goes on */
     int part;
 } ml_stretch;
+
+/* The next stretch of the walk into *stretch; false: there is no more.
+ * Shapes: floats.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
 bool ml_parameters_next_stretch(const ml_parameters *p, ml_stretch *stretch);
 
 /* Allocates values (category trainable) and, with `training`, gradients and moments, zero.

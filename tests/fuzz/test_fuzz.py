@@ -126,6 +126,11 @@ def make_inputs(folder):
                                   data={"train": f"{folder}/data.h5", "shuffle": True}, batch={"sequences": 2, "micro": 1}, optim={"lr": 1e-3, "betas": [0.9, 0.99]},
                                   train={"steps": 2}, memory={"limit": 2500000000}, precision="fp32")
     harness.mpilora("train", config)
+    with open(f"{folder}/run.yaml") as file:  # what is read alone, from here on, has a mixture
+        text = file.read()
+    mixed = text.replace(f'"train": "{folder}/data.h5"', f'"train": [{{"file": "{folder}/data.h5", "weight": 3}}, {{"file": "{folder}/other.h5"}}]')
+    assert mixed != text
+    write(f"{folder}/run.yaml", mixed)
     shutil.copy(f"{folder}/run/adapter.h5", f"{folder}/adapter.h5")
     harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", f"{folder}/adapter.h5", f"{folder}/peft")
     harness.mpilora("export", "--format", "hf", "--base", base, f"{folder}/hf")
