@@ -1,0 +1,76 @@
+"""Every field of PEFT's LoraConfig (tests/golden/peft_fields.json, by make_peft_fields.py) stands in the table of docs/file-formats.md, and the program does what
+the table says: its saved default is read without a word, an ignored field is read whatever it says, a refused one that is set is refused by name in one line.
+Lists of tokens that do not fit are refused, too."""
+
+import json
+import os
+import re
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+import reference_models as reference
+import reference_variants as variants
+
+CASE = "tokens-llama"
+TOKENS = {  # trainable_token_indices: what the line says; the file has five rows of the embedding
+    "[1, 2]": "is 5 × 48, expected 2 × 48",
+    "[1, 2, 3, 4, 203]": "token 203 is not one of the base's 203",
+    "[1, 2, 3, 4, -1]": "token -1 is not one of the base's 203",
+    "[1, 2, 3, 4, 4]": "token 4 stands there twice",
+    '{"q_proj": [1]}': "neither the embedding nor the head",
+    '{"lm_head": [1]}': "lm_head.token_adapter.trainable_tokens_delta is missing",
+    '"x"': "trainable_token_indices",
+    "null": "belongs to no module",
+}
+
+
+def table():
+    """Field → how its row of the table begins."""
+    with open(f"{harness.SOURCE}/docs/file-formats.md") as file:
+        page = file.read().split("## PEFT directories: what is read")[1]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", page, re.M)
+    return {name: what for keys, what in rows for name in re.findall(r"`(\w+)`", keys)}
+
+
+def read(folder, model, fields):
+    directory = tempfile.mkdtemp(dir=folder)
+    case = variants.CASES[CASE]
+    variants.write_adapter(f"{directory}/adapter", case)
+    reference.write_json(f"{directory}/adapter/adapter_config.json", fields)
+    return harness.start("export", "--format", "peft", "--base-name", "x", "--base", f"{folder}/{model}.h5", "--adapter", f"{directory}/adapter", f"{directory}/out")
+
+
+def main():
+    checks = harness.Checks()
+    with open(f"{harness.SOURCE}/tests/golden/peft_fields.json") as file:
+        defaults = json.load(file)
+    rows, own = table(), variants.peft_config(variants.CASES[CASE])
+    checks.that(set(defaults) <= set(rows), f"not in the table: {sorted(set(defaults) - set(rows))}")
+    with tempfile.TemporaryDirectory() as folder:
+        model = variants.CASES[CASE]["model"]
+        reference.write_model(f"{folder}/{model}", model)
+        harness.mpilora("import", f"{folder}/{model}", f"{folder}/{model}.h5")
+        done = read(folder, model, defaults | own)
+        checks.that(done.returncode == 0 and "warning" not in done.stderr, f"defaults: exit {done.returncode}, {done.stderr}")
+        for name in sorted(set(defaults) & set(rows)):
+            done = read(folder, model, defaults | own | {name: [[0, 1]]})
+            if rows[name].startswith("refused"):
+                fine = done.returncode == 3 and name in done.stderr and done.stderr.count("\n") == 1
+                checks.that(fine, f"{name} is set: exit {done.returncode}, {done.stderr!r}")
+            elif rows[name].startswith("ignored"):
+                checks.that(done.returncode == 0 and "warning" not in done.stderr, f"{name} is set: exit {done.returncode}, {done.stderr!r}")
+        for word in ("pissa_niter_4", "corda", "loftq", "lora_ga"):
+            done = read(folder, model, defaults | own | {"init_lora_weights": word})
+            checks.that(done.returncode == 3 and word in done.stderr and "path_initial_model" in done.stderr, f"{word}: exit {done.returncode}, {done.stderr!r}")
+        done = read(folder, model, defaults | own | {"no_such_field": 7})
+        checks.that(done.returncode == 0 and "no_such_field" in done.stderr, f"an unknown field: exit {done.returncode}, {done.stderr!r}")
+        for value, says in TOKENS.items():
+            done = read(folder, model, defaults | own | {"trainable_token_indices": json.loads(value)})
+            fine = done.returncode == 3 and says in done.stderr and done.stderr.count("\n") == 1
+            checks.that(fine, f"tokens {value}: exit {done.returncode}, {done.stderr!r}")
+    checks.end()
+
+
+main()
