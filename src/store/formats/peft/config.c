@@ -18,7 +18,8 @@ typedef struct known_key {
     const char *why;
 } known_key;
 
-/* Every key of PEFT 0.21's LoraConfig; docs/file-formats.md has the same table. */
+/* Every key of PEFT 0.21's LoraConfig; docs/file-formats.md has the same table, and
+ * tests/interop/test_peft_fields.py goes through it. */
 static const known_key lora_keys[] = {
     {"peft_type", READ, NULL},
     {"task_type", READ, NULL},
