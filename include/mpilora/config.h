@@ -105,6 +105,34 @@ typedef enum ml_bias {
     ML_BIAS_ALL,
     ML_BIAS_LORA_ONLY /* those of adapted modules */
 } ml_bias;
+
+/* What a run minimises. The last four compare two answers to a prompt; dpo and ipo by how far each
+ * has moved from the model as it was before the first step, cpo and simpo without that. */
+typedef enum ml_objective {
+    ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
+    ML_OBJECTIVE_DPO,
+    ML_OBJECTIVE_IPO, /* dpo with loss_type ipo */
+    ML_OBJECTIVE_CPO,
+    ML_OBJECTIVE_SIMPO
+} ml_objective;
+
+/* The loss of a pair; formulas: src/session/pair_loss.c. */
+typedef enum ml_pair_loss {
+    ML_PAIR_SIGMOID,
+    ML_PAIR_HINGE,
+    ML_PAIR_IPO,
+    ML_PAIR_SIGMOID_NORM,
+    ML_PAIR_ROBUST,
+    ML_PAIR_EXO,
+    ML_PAIR_NCA,
+    ML_PAIR_BCO,
+    ML_PAIR_SPPO_HARD,
+    ML_PAIR_APO_ZERO,
+    ML_PAIR_APO_DOWN,
+    ML_PAIR_DISCOPOP,
+    ML_PAIR_SIMPO /* objective simpo's, not a loss_type */
+} ml_pair_loss;
+
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
 /* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
@@ -195,6 +223,14 @@ typedef struct ml_run_config {
         char *prefix_text; /* with prefix_init text, repeated or cut to the number of virtual
                               tokens: NULL */
     } method;
+    struct {
+        ml_objective name;      /* sft */
+        ml_pair_loss loss_type; /* sigmoid */
+        double beta;            /* 0.1 */
+        double label_smoothing; /* 0 */
+        double gamma;           /* 0.5 */
+        double cpo_alpha;       /* 1 */
+    } objective;
     struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */
         char *valid;         /* NULL: nothing is evaluated */
@@ -344,6 +380,23 @@ bool ml_run_config_is_pissa(const ml_run_config *config);
  * Local.
  * Errors: none. */
 const char *ml_run_config_first_adapter(const ml_run_config *config);
+
+/* What batch.sequences and batch.micro count: 2 sequences where the objective compares pairs, else
+ * 1. Whether its loss asks for the log-probabilities before the first step.
+ * Shapes: sequences.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+int64_t ml_run_config_unit(const ml_run_config *config);
+bool ml_run_config_has_reference(const ml_run_config *config);
+
+/* The name of an objective, "dpo", and of a loss_type, "sigmoid".
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_objective_name(ml_objective objective);
+const char *ml_pair_loss_name(ml_pair_loss loss);
 
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro,
  * or its share of a step where that is less.

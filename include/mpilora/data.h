@@ -227,6 +227,13 @@ int64_t ml_dataset_sequences(const ml_dataset *data);
 int64_t ml_dataset_tokens(const ml_dataset *data);
 int64_t ml_dataset_vocab(const ml_dataset *data);
 
+/* Whether the sequences are pairs: 2k is the answer that is preferred to 2k + 1, of one prompt.
+ * Shapes: none.
+ * Ownership: borrows `data`.
+ * Local.
+ * Errors: none. */
+bool ml_dataset_has_pairs(const ml_dataset *data);
+
 /* SHA-256 of the content, and of the tokenizer, "" for ids without one; in hex.
  * Shapes: none.
  * Ownership: borrowed from `data`.
@@ -275,6 +282,13 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
  * sequence. */
 ml_status ml_dataset_writer_add(ml_dataset_writer *writer, const int32_t *tokens,
                                 const uint8_t *mask, int64_t count) ML_NODISCARD;
+
+/* Before finish: the sequences, an even number, are pairs (ml_dataset_has_pairs).
+ * Shapes: none.
+ * Ownership: borrows `writer`.
+ * Local.
+ * Errors: none. */
+void ml_dataset_writer_mark_pairs(ml_dataset_writer *writer);
 
 /* Puts the data set in its place and destroys the writer, also on failure.
  * Shapes: none.
@@ -366,7 +380,8 @@ typedef struct ml_sampler_order {
     uint64_t seed;
 } ml_sampler_order;
 
-/* The sampler of a data set whose sequences are cut to max_len tokens.
+/* The sampler of a data set whose sequences are cut to max_len tokens. Pairs stay together, the
+ * chosen one at an even position; they have no groups of prompts.
  * Shapes: max_len in tokens; 0: not cut.
  * Ownership: *out is the caller's, who ends it with ml_sampler_destroy; `data` is borrowed until
  * then.

@@ -65,7 +65,22 @@ typedef struct ml_targets {
     const int64_t *start;
     const int32_t *token;
     int64_t first;
+    const float *weight; /* of each target in the gradient; NULL: 1 */
 } ml_targets;
+
+static inline float ml_target_weight(const ml_targets *targets, int64_t i)
+{
+    return targets->weight ? targets->weight[i] : 1.0F;
+}
+
+/* Of all targets of row c. */
+static inline float ml_target_weights(const ml_targets *targets, int64_t c)
+{
+    float sum = 0.0F;
+    if (!targets->weight) return (float)(targets->start[c + 1] - targets->start[c]);
+    for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) sum += targets->weight[i];
+    return sum;
+}
 
 typedef struct ml_attention_shape {
     int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j
@@ -225,7 +240,8 @@ struct ml_kernels {
      * over the ranks between the calls.
      * xent_max: rowmax[c] = max_v z. xent_sum: sum[c] = Σ exp(z − rowmax); picked[c] = Σ z[target]
      * over the targets among these columns. xent_backward: z ← scale·(n_c·(exp(z − rowmax)/sum −
-     * smoothing/V_all) − (1 − smoothing)·[how often v is a target]), in place. */
+     * smoothing/V_all) − (1 − smoothing)·[how often v is a target]), in place; where targets have
+     * weights, n_c is their sum, and a target counts as often as it weighs. */
     void (*xent_max)(int64_t C, int64_t V, const float *z, int64_t ldz, float *rowmax);
     void (*xent_sum)(int64_t C, int64_t V, const float *z, int64_t ldz, const float *rowmax,
                      const ml_targets *targets, float *sum, float *picked);

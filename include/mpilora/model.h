@@ -499,6 +499,25 @@ void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward
 void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale,
                    double smoothing, double *loss_sum);
 
+/* Called between the passes of ml_model_weighed with log p of every target: may set
+ * batch->targets.weight. */
+typedef struct ml_weighing {
+    void (*weigh)(void *self, const float *log_p);
+    void *self;
+} ml_weighing;
+
+/* log p of every target, the same on every rank of a tp group; then weigh is called. With
+ * `backward` adds the gradients of Σ over targets of weight·(−log p) to everything that trains,
+ * with the weights that stand in batch->targets.weight after that call: an objective whose
+ * gradient depends on all of a sequence has its log-probabilities first. The head is computed
+ * twice then, the layers once.
+ * Shapes: log_p and the weights: [number of targets], nats.
+ * Ownership: all borrowed; `log_p` is the caller's.
+ * Collective over tp.
+ * Errors: none. */
+void ml_model_weighed(ml_model *model, const ml_batch *batch, bool backward, float *log_p,
+                      const ml_weighing *weighing);
+
 /* The embeddings of these tokens, without their positions'; every rank gets them whole.
  * Shapes: token[count], out[count, d].
  * Ownership: `out` is the caller's.

@@ -66,7 +66,7 @@ void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, i
 {
     packer *p = &s->packer;
     p->batch = (ml_batch){.tokens = count * n, .token = p->token, .rows = count * n, .row = p->row};
-    p->batch.targets = (ml_targets){p->target_start, p->target, 0};
+    p->batch.targets = (ml_targets){p->target_start, p->target, 0, NULL};
     ml_random_key key = ml_random_key_make(1, "tokens");
     for (int64_t i = 0; i < count; i++) {
         p->start[i] = i * n;

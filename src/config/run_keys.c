@@ -12,7 +12,14 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
+static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", NULL};
+static const char *const pair_losses[] = {
+    "sigmoid",  "hinge",     "ipo",      "sigmoid_norm", "robust",   "exo_pair", "nca_pair",
+    "bco_pair", "sppo_hard", "apo_zero", "apo_down",     "discopop", NULL};
 static const char *const measures[] = {"once", "always", NULL};
+
+const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
+const char *ml_pair_loss_name(ml_pair_loss loss) { return pair_losses[loss]; }
 
 #define AT(field) offsetof(ml_run_config, field)
 #define ANY_INT 9e18
@@ -197,6 +204,45 @@ const key run_keys[] = {
      .kind = KEY_BOOL,
      .offset = AT(method.sizes.new_biases),
      .about = "`bitfit`: also the biases that the model lacks, as zeros."},
+    {.path = "objective.name",
+     .kind = KEY_CHOICE,
+     .offset = AT(objective.name),
+     .choices = objectives,
+     .about = "What is minimised: `sft` the loss on tokens; the others compare the chosen and the "
+              "rejected answer of a pair, see [preferences](preferences.md)."},
+    {.path = "objective.loss_type",
+     .kind = KEY_CHOICE,
+     .offset = AT(objective.loss_type),
+     .choices = pair_losses,
+     .about = "The loss of a pair: of `dpo` any of them, of `cpo` `sigmoid`, `hinge` or `ipo`."},
+    {.path = "objective.beta",
+     .kind = KEY_REAL,
+     .offset = AT(objective.beta),
+     .least = 0,
+     .open_least = true,
+     .most = FLT_MAX,
+     .about = "β of the loss of a pair."},
+    {.path = "objective.label_smoothing",
+     .kind = KEY_REAL,
+     .offset = AT(objective.label_smoothing),
+     .least = 0,
+     .most = 0.5,
+     .open_most = true,
+     .about =
+         "How often labels are taken to be the wrong way round, by the loss types `robust` and "
+         "`exo_pair`, which alone read it."},
+    {.path = "objective.gamma",
+     .kind = KEY_REAL,
+     .offset = AT(objective.gamma),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "The margin of `simpo`."},
+    {.path = "objective.cpo_alpha",
+     .kind = KEY_REAL,
+     .offset = AT(objective.cpo_alpha),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Of `cpo` and `simpo`: how much of the chosen answers' loss on tokens is added."},
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),

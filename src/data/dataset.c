@@ -24,6 +24,7 @@ struct ml_dataset {
     int64_t tokens_at; /* byte in the file */
     int64_t *offsets;  /* [sequences + 1] */
     uint64_t *targets; /* a bit a token */
+    bool pairs;        /* chosen and rejected, one after the other */
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
 };
 
@@ -68,6 +69,19 @@ static ml_status read_hash(hid_t file, const char *path, const char *name, char 
                           name);
 }
 
+/* Data sets without the attribute have no pairs. */
+static ml_status read_pairs(hid_t file, ml_dataset *data)
+{
+    int64_t pairs = 0;
+    if (H5Aexists(file, "pairs") <= 0) return ML_OK;
+    ml_status st = read_integer(file, data->path, "pairs", &pairs);
+    data->pairs = pairs == 1;
+    if (st == ML_OK && !data->pairs)
+        return ml_fail(ML_INPUT, "%s: attribute \"pairs\" is %" PRId64 ", expected 1", data->path,
+                       pairs);
+    return st;
+}
+
 /* ---- contents ------------------------------------------------------------------------------ */
 
 static ml_status check_offsets(ml_dataset *data)
@@ -91,6 +105,7 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
     int64_t noffsets, offsets_at, nmask, mask_at;
     ML_TRY(read_integer(file, data->path, "vocab_size", &data->vocab));
     ML_TRY(read_integer(file, data->path, "max_len", &data->max_len));
+    ML_TRY(read_pairs(file, data));
     ML_TRY(read_hash(file, data->path, "content_sha256", data->hash));
     ML_TRY(read_hash(file, data->path, "tokenizer_sha256", data->tokenizer_hash));
     if (data->vocab < 1 || data->vocab > INT32_MAX || !data->hash[0]) {
@@ -112,6 +127,11 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
         goto done;
     }
     data->sequences = noffsets - 1;
+    if (data->pairs && data->sequences % 2 != 0) {
+        st = ml_fail(ML_INPUT, "%s: pairs of sequences, but their number is %" PRId64, data->path,
+                     data->sequences);
+        goto done;
+    }
     ML_NEW(data->offsets, noffsets, ML_MEM_OTHER, "the data set's offsets");
     ML_TRY(ml_file_read(data->fd, data->path, data->offsets,
                         noffsets * (int64_t)sizeof *data->offsets, offsets_at));
@@ -202,12 +222,14 @@ static bool is_one_file(const ml_dataset *data, const ml_grid *grid)
 /* What describes a data set, beside its arrays. */
 typedef struct header {
     int64_t sequences, tokens, vocab, max_len, tokens_at;
+    bool pairs;
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
 } header;
 
 static header describe(const ml_dataset *data)
 {
-    header h = {data->sequences, data->tokens, data->vocab, data->max_len, data->tokens_at, "", ""};
+    header h = {data->sequences, data->tokens, data->vocab, data->max_len,
+                data->tokens_at, data->pairs,  "",          ""};
     memcpy(h.hash, data->hash, sizeof h.hash);
     memcpy(h.tokenizer_hash, data->tokenizer_hash, sizeof h.tokenizer_hash);
     return h;
@@ -222,6 +244,7 @@ static ml_status take_header(ml_dataset *data, const header *h)
     data->vocab = h->vocab;
     data->max_len = h->max_len;
     data->tokens_at = h->tokens_at;
+    data->pairs = h->pairs;
     memcpy(data->hash, h->hash, sizeof data->hash);
     memcpy(data->tokenizer_hash, h->tokenizer_hash, sizeof data->tokenizer_hash);
     ML_NEW(data->offsets, data->sequences + 1, ML_MEM_OTHER, "the data set's offsets");
@@ -295,6 +318,13 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
 {
     ml_status st = ML_OK;
     ml_dataset *data = NULL;
+    for (int64_t k = 0; k < parts; k++)
+        if (part[k]->pairs)
+            return ml_fail(
+                ML_INPUT,
+                "%s: has pairs of answers, which are not mixed with other files; put all "
+                "pairs into one file before tokenize",
+                part[k]->path);
     ML_NEW(data, 1, ML_MEM_OTHER, "a joined data set");
     data->fd = -1;
     ML_NEW(data->part, parts, ML_MEM_OTHER, "a joined data set");
@@ -361,6 +391,7 @@ void ml_dataset_destroy(ml_dataset *data)
 int64_t ml_dataset_sequences(const ml_dataset *data) { return data->sequences; }
 int64_t ml_dataset_tokens(const ml_dataset *data) { return data->tokens; }
 int64_t ml_dataset_vocab(const ml_dataset *data) { return data->vocab; }
+bool ml_dataset_has_pairs(const ml_dataset *data) { return data->pairs; }
 const char *ml_dataset_hash(const ml_dataset *data) { return data->hash; }
 const char *ml_dataset_tokenizer_hash(const ml_dataset *data) { return data->tokenizer_hash; }
 

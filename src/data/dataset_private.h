@@ -2,8 +2,9 @@
  *
  * A data set is a sealed HDF5 file with tokens [T] int32, offsets [n + 1] int64 and mask [T] uint8
  * (1: a target), all contiguous, and the attributes format, version, vocab_size, max_len,
- * tokenizer_sha256 and content_sha256. The content hash is over vocabulary, tokenizer hash,
- * tokens, offsets and mask: the same content has the same hash whatever file it lies in. */
+ * tokenizer_sha256 and content_sha256; `pairs` is 1 where sequences 2k and 2k + 1 are a chosen and
+ * a rejected answer, and absent else. The content hash is over vocabulary, tokenizer hash, tokens,
+ * offsets and mask: the same content has the same hash whatever file it lies in. */
 #ifndef MPILORA_DATA_DATASET_PRIVATE_H
 #define MPILORA_DATA_DATASET_PRIVATE_H
 

@@ -33,6 +33,7 @@ struct ml_dataset_writer {
     int64_t filled;
     int64_t *offsets; /* [PIECE] likewise */
     int64_t filled_offsets;
+    bool pairs;
     int out;         /* the temporary file; −1 before it is made */
     bool made;       /* it is there and has to be removed */
     ml_sha256 *hash; /* of the content */
@@ -100,6 +101,8 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
     ml_memory_free(w->path);
     ml_memory_free(w);
 }
+
+void ml_dataset_writer_mark_pairs(ml_dataset_writer *w) { w->pairs = true; }
 
 static ml_status spool_piece(ml_dataset_writer *w)
 {
@@ -207,8 +210,8 @@ static ml_status hash_content(ml_dataset_writer *w)
     char head[256];
     int n =
         snprintf(head, sizeof head,
-                 ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "\n",
-                 w->vocab, w->tokenizer_hash, w->sequences);
+                 ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "%s\n",
+                 w->vocab, w->tokenizer_hash, w->sequences, w->pairs ? " pairs" : "");
     ML_TRY(ml_sha256_create(&w->hash));
     ml_sha256_add(w->hash, head, (size_t)n);
     for (int p = 0; p < PARTS; p++) ML_TRY(stream_part(w, p, hash_sink));
@@ -232,13 +235,14 @@ static bool put_attribute(hid_t file, const char *name, hid_t type, const void *
 
 static bool put_attributes(hid_t file, const ml_dataset_writer *w)
 {
-    const int64_t version = 1;
+    const int64_t version = 1, pairs = 1;
     char format[ML_SHA256_HEX] = ML_DATASET_KIND;
     hid_t text = ml_dataset_hash_type();
     bool good = text >= 0 && put_attribute(file, "format", text, format) &&
                 put_attribute(file, "version", H5T_NATIVE_INT64, &version) &&
                 put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) &&
                 put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
+                (!w->pairs || put_attribute(file, "pairs", H5T_NATIVE_INT64, &pairs)) &&
                 put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) &&
                 put_attribute(file, "content_sha256", text, w->content_hash);
     if (text >= 0) H5Tclose(text);

@@ -89,6 +89,7 @@ struct ml_sampler {
     int64_t max_len, usable, skipped, cut, longest;
     bool shuffle;
     ml_random_key key;
+    int64_t unit;         /* sequences that stay together: 2 of a pair, else 1 */
     int64_t epoch;        /* whose order is kept; −1: none yet */
     int64_t *member;      /* [usable] the usable sequences, group by group */
     int64_t *group_start; /* [groups + 1] into member */
@@ -101,12 +102,21 @@ struct ml_sampler {
     ml_mixture *mixture;
 };
 
+/* A pair is usable where both of its sequences are. */
+static bool is_usable(const ml_sampler *s, int64_t sequence)
+{
+    int64_t first = sequence - sequence % s->unit;
+    for (int64_t i = 0; i < s->unit; i++)
+        if (ml_dataset_targets(s->data, first + i, s->max_len) == 0) return false;
+    return true;
+}
+
 static void count_sequences(ml_sampler *s)
 {
     for (int64_t i = 0; i < ml_dataset_sequences(s->data); i++) {
         int64_t length = ml_dataset_length(s->data, i, s->max_len);
         s->cut += length < ml_dataset_length(s->data, i, 0);
-        if (ml_dataset_targets(s->data, i, s->max_len) == 0) {
+        if (!is_usable(s, i)) {
             s->skipped++;
             continue;
         }
@@ -115,13 +125,14 @@ static void count_sequences(ml_sampler *s)
     }
 }
 
-/* The usable sequences in file order, each a group of its own. */
+/* The usable sequences in file order, each a group of its own, or each pair. */
 static void list_usable(ml_sampler *s)
 {
+    int64_t n = 0;
     for (int64_t i = 0; i < ml_dataset_sequences(s->data); i++)
-        if (ml_dataset_targets(s->data, i, s->max_len) > 0) {
-            s->group_start[s->groups] = s->groups;
-            s->member[s->groups++] = i;
+        if (is_usable(s, i)) {
+            if (n % s->unit == 0) s->group_start[s->groups++] = n;
+            s->member[n++] = i;
         }
     s->group_start[s->groups] = s->usable;
 }
@@ -138,7 +149,7 @@ static void order_members(ml_sampler *s)
 static ml_status list_groups(ml_sampler *s, bool group_prompts)
 {
     list_usable(s);
-    if (group_prompts) {
+    if (group_prompts && s->unit == 1) {
         ml_status st =
             group_by_prompt(s->data, s->max_len, s->usable, s->member, s->group_start, &s->groups);
         if (st != ML_OK) return st;
@@ -185,6 +196,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
     *s = (ml_sampler){.data = data,
                       .max_len = max_len,
                       .shuffle = order->shuffle,
+                      .unit = ml_dataset_has_pairs(data) ? 2 : 1,
                       .key = ml_random_key_make(order->seed, "shuffle"),
                       .epoch = -1};
     if (ml_dataset_parts(data) > 0) {

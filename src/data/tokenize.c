@@ -125,7 +125,9 @@ static ml_status guess(ml_tokenize_job *job)
             return ml_fail_within(st, "%s: line %" PRId64 " (for plain text say --format text)",
                                   path, job->rows.line);
         job->rows.again = job->rows.row != NULL;
-        *format = json_object_get(job->rows.row, "input_ids") ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
+        bool ids = json_object_get(job->rows.row, "input_ids") ||
+                   json_object_get(job->rows.row, "prompt_ids");
+        *format = ids ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
     } else if (is_named_json(path)) {
         st = ml_fail(ML_INPUT,
                      "%s: line %" PRId64 ": begins with \"%.8s\", expected { or [ in a file of "
@@ -174,6 +176,11 @@ static ml_status read_all(ml_tokenize_job *job)
 {
     ml_status st = formats[job->report->format].read(job);
     int64_t line = job->rows.line ? job->rows.line : job->reader.number;
+    if (st == ML_OK && job->pairs && job->report->sequences != 2 * job->pairs)
+        return ml_fail(ML_INPUT,
+                       "%s: %" PRId64 " rows have chosen and rejected answers, %" PRId64
+                       " others have not; a data set has pairs alone or none",
+                       job->options->in, job->pairs, job->report->sequences - 2 * job->pairs);
     if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, line);
     if (st == ML_OK && !job->report->sequences)
         return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence",

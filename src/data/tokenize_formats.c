@@ -155,6 +155,8 @@ static ml_status jsonl_row(ml_tokenize_job *job, const json_t *row)
                  *completion = json_object_get(row, "completion"),
                  *text = json_object_get(row, "text");
     ml_status st = ML_OK;
+    if (json_object_get(row, "chosen") || json_object_get(row, "rejected"))
+        return ml_tokenize_preference(job, row);
     if (ml_conversation_is(row)) return emit_conversation(job, row);
     for (int i = 0; keys[i]; i++) ML_TRY(check_text(row, keys[i]));
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));

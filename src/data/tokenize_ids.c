@@ -54,6 +54,7 @@ static ml_status ids_row(ml_tokenize_job *job, const json_t *row)
     ml_status st = ML_OK;
     const json_t *ids = json_object_get(row, "input_ids"), *labels = json_object_get(row, "labels");
     size_t count = json_array_size(ids);
+    if (!ids && json_object_get(row, "prompt_ids")) return ml_tokenize_preference_ids(job, row);
     if (!ids) return ml_tokenize_lacks(row, keys, hint);
     if (!json_is_array(ids) || (labels && !json_is_array(labels)))
         return ml_fail(ML_INPUT, "\"input_ids\" or \"labels\" is not a list; %s", hint);

@@ -17,6 +17,7 @@ typedef struct ml_tokenize_job {
     ml_ids ids; /* of the sequence in hand */
     uint8_t *mask;
     int64_t mask_capacity;
+    int64_t pairs;      /* written so far: two sequences each */
     int64_t *of_length; /* [capacity]: how many sequences are so long */
     int64_t of_length_capacity;
 } ml_tokenize_job;
@@ -27,6 +28,16 @@ ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count) ML_NODISCAR
  * outside the vocabulary. */
 ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask,
                            int64_t count) ML_NODISCARD;
+
+/* Writes a pair of answers to a prompt, prompt.count tokens that stand before both. ML_INPUT where
+ * they are equal, one is empty, or rows before it were no pairs. */
+ml_status ml_tokenize_emit_pair(ml_tokenize_job *job, const ml_ids *prompt, const ml_ids *chosen,
+                                const ml_ids *rejected) ML_NODISCARD;
+
+/* preferences.c: a row of texts, and one of ids, with a prompt, what was chosen and what was
+ * rejected. */
+ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
+ml_status ml_tokenize_preference_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 
 /* Calls `one` for every row of job->rows. */
 ml_status ml_tokenize_rows(ml_tokenize_job *job,

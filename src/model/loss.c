@@ -19,7 +19,8 @@ static void reduce_sum(const ml_model *m, float *x, int64_t n)
 /* The targets of the rows from `first` on, relative to this rank's part of the vocabulary. */
 static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first)
 {
-    return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first};
+    return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first,
+                        batch->targets.weight};
 }
 
 void head_input(const ml_model *m, int64_t C, const float *x)
@@ -87,23 +88,31 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
     memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
 }
 
+/* The logits of C rows from `first` on in a->logits. */
+static ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t C,
+                            bool backward)
+{
+    activations *a = &m->act;
+    const chunk rows = {.rows = batch->rows, .first = first, .count = C, .predicted = true};
+    ml_pass pass = pass_over(m, batch, &rows);
+    pass.saved = backward ? a->hook_head : NULL;
+    head_input(m, C, a->x + first * m->spec.width);
+    ml_linear_forward(&m->head, &pass, a->n, a->logits);
+    if (m->spec.logit_cap > 0.0)
+        m->kernels->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,
+                             backward ? a->slope : NULL);
+    return pass;
+}
+
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)
 {
     activations *a = &m->act;
-    const ml_kernels *k = m->kernels;
     int64_t R = batch->rows, d = m->spec.width;
     double loss = 0.0;
     for (int64_t first = 0; first < R; first += a->head_chunk) {
         int64_t C = ml_min(a->head_chunk, R - first);
-        const chunk rows = {.rows = R, .first = first, .count = C, .predicted = true};
         const ml_targets targets = targets_from(m, batch, first);
-        ml_pass pass = pass_over(m, batch, &rows);
-        pass.saved = backward ? a->hook_head : NULL;
-        head_input(m, C, a->x + first * d);
-        ml_linear_forward(&m->head, &pass, a->n, a->logits);
-        if (m->spec.logit_cap > 0.0)
-            k->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,
-                        backward ? a->slope : NULL);
+        const ml_pass pass = chunk_logits(m, batch, first, C, backward);
         loss += chunk_loss(m, &targets, C);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
@@ -111,4 +120,38 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
         pass_enter(m, PASS_FORWARD);
     }
     return loss;
+}
+
+/* What this rank adds to log p of each target of C rows: its logit where it is among this rank's
+ * columns, and on the first rank less the logarithm of the row's sum. */
+static void chunk_log_probs(const ml_model *m, const ml_targets *targets, int64_t C, float *log_p)
+{
+    const activations *a = &m->act;
+    const ml_kernels *k = m->kernels;
+    int64_t V = m->vocab_count;
+    bool first = m->vocab_first == 0;
+    k->xent_max(C, V, a->logits, V, a->row_max);
+    reduce_max(m, a->row_max, C);
+    k->xent_sum(C, V, a->logits, V, a->row_max, targets, a->row_sums, a->row_sums + C);
+    reduce_sum(m, a->row_sums, C);
+    for (int64_t c = 0; c < C; c++) {
+        double whole = log((double)a->row_sums[c]) + (double)a->row_max[c];
+        for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
+            int64_t v = targets->token[i] - targets->first;
+            double own = v >= 0 && v < V ? (double)a->logits[c * V + v] : 0.0;
+            log_p[i] = (float)(own - (first ? whole : 0.0));
+        }
+    }
+}
+
+void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p)
+{
+    int64_t R = batch->rows;
+    for (int64_t first = 0; first < R; first += m->act.head_chunk) {
+        int64_t C = ml_min(m->act.head_chunk, R - first);
+        const ml_targets targets = targets_from(m, batch, first);
+        chunk_logits(m, batch, first, C, false);
+        chunk_log_probs(m, &targets, C, log_p);
+    }
+    reduce_sum(m, log_p, batch->targets.start[R]);
 }

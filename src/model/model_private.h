@@ -237,5 +237,7 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
  * starts from */
 void head_input(const ml_model *m, int64_t C, const float *x);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
+/* log p of every target, the same on all ranks of the tp group; collective over it. */
+void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p);
 
 #endif

@@ -293,8 +293,7 @@ static void go_back(ml_model *m, const ml_batch *batch)
     embed_backward(m, batch);
 }
 
-void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale,
-                   double smoothing, double *loss_sum)
+static void go_forward(ml_model *m, const ml_batch *batch, bool backward)
 {
     pass_enter(m, PASS_FORWARD);
     place_tokens(m, batch);
@@ -306,7 +305,26 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
         layer_finish(m, l, batch, backward);
         virtual_forward(m, l + 1, batch->tokens, batch->token, m->act.x);
     }
+}
+
+void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double scale,
+                   double smoothing, double *loss_sum)
+{
+    go_forward(m, batch, backward);
     *loss_sum = head_loss(m, batch, backward, scale, smoothing);
     if (backward) go_back(m, batch);
+    pass_enter(m, PASS_NONE);
+}
+
+void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *log_p,
+                      const ml_weighing *weighing)
+{
+    go_forward(m, batch, backward);
+    head_log_probs(m, batch, log_p);
+    weighing->weigh(weighing->self, log_p);
+    if (backward) {
+        head_loss(m, batch, true, 1.0, 0.0);
+        go_back(m, batch);
+    }
     pass_enter(m, PASS_NONE);
 }

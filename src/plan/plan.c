@@ -65,12 +65,13 @@ static int64_t virtual_tokens(const ml_run_config *c, ml_method method)
 static ml_status open_source(source *s, const ml_run_config *c, int dp)
 {
     ml_status st = ML_OK;
-    int64_t micro = ml_run_config_micro(c, dp);
+    int64_t unit = ml_run_config_unit(c), micro = unit * ml_run_config_micro(c, dp);
     ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, &c->data.train, micro));
-    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
+    ML_TRY(
+        read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, unit * c->batch.micro));
     if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);
 done:
     return st;
@@ -184,8 +185,8 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     int64_t more = virtual_tokens(c, method);
     ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&spec, method, &c->method.modules_to_save);
-    const ml_session_shape shape = {s->tokens + c->batch.micro * more,
-                                    c->batch.micro,
+    const ml_session_shape shape = {s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
+                                    c->batch.micro * ml_run_config_unit(c),
                                     s->max_len + more,
                                     c->backend,
                                     c->vector_path,

@@ -347,7 +347,7 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
         micro_batch(&t, model, &b, mode);
     }
     const ml_sum_group over_tp = group_of(s, tp, 1.0);
-    double tokens = (double)c->batch.sequences * s->sequence.tokens;
+    double tokens = (double)(c->batch.sequences * ml_run_config_unit(c)) * s->sequence.tokens;
     ml_plan_time out = {.forward_s = t.forward / cores,
                         .backward_s = t.backward / cores,
                         .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) +

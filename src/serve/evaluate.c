@@ -30,6 +30,12 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
     if (!config->data.valid)
         return ml_run_config_refuse(config, "data.valid",
                                     "missing; eval needs the data set to evaluate on");
+    if (ml_run_config_unit(config) == 2)
+        return ml_run_config_refuse(
+            config, "objective.name",
+            "%s is evaluated on data.valid by train; eval gives the loss on "
+            "tokens, of a data set without pairs and objective sft",
+            ml_objective_name(config->objective.name));
     ML_TRY(ml_session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter.hash));

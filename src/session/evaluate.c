@@ -1,17 +1,21 @@
 /* Mean loss over a data set, without gradients. */
 #include "session/session.h"
 
-static bool is_stopped(const session *s, const evaluation_stop *stop)
+bool ml_session_is_stopped(const session *s, const evaluation_stop *stop)
 {
     double wanted = stop && stop->wanted(stop->of) ? 1.0 : 0.0;
     if (stop) ml_grid_sum_double(s->grid, ML_GROUP_WORLD, &wanted, 1);
     return wanted > 0.0;
 }
 
-/* Adds one micro-batch: Σ −log p and the number of its targets. */
-static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
+/* Adds one micro-batch: Σ −log p and the number of its targets, or a pair's sums. */
+static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
 {
     double loss;
+    if (ml_run_config_unit(s->config) == 2) {
+        const pair_batch batch = {.first = at, .count = count};
+        return ml_session_compare(s, &s->valid, &batch, sums);
+    }
     ml_status st =
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->valid, at, count, false));
     if (st != ML_OK) return st;
@@ -23,16 +27,18 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double sums[2])
 
 /* This replica's sequences. All replicas go through as many rounds, also after a fault, since they
  * ask each other before each. */
-static ml_status add_losses(session *s, const evaluation_stop *stop, double sums[2])
+static ml_status add_losses(session *s, const evaluation_stop *stop, double *sums)
 {
     ml_status st = ML_OK;
-    int64_t n = ml_sampler_usable(s->valid.sampler), dp = ml_grid_dp(s->grid),
-            mine = ml_grid_dp_rank(s->grid), micro = s->config->batch.micro;
+    int64_t n = ml_sampler_usable(s->valid.sampler) / ml_run_config_unit(s->config),
+            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
+            micro = s->config->batch.micro;
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
     int64_t most = ml_part_count(n, dp, 0);
     for (int64_t done = 0; done < most; done += micro) {
         int64_t at = first + done;
-        if (is_stopped(s, stop)) return ml_fail(ML_STOPPED, "the evaluation was interrupted");
+        if (ml_session_is_stopped(s, stop))
+            return ml_fail(ML_STOPPED, "the evaluation was interrupted");
         if (st == ML_OK && at < end) st = add_loss(s, at, ml_min(micro, end - at), sums);
     }
     return st;
@@ -41,11 +47,12 @@ static ml_status add_losses(session *s, const evaluation_stop *stop, double sums
 ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
                               int64_t *targets)
 {
-    double sums[2] = {0.0, 0.0};
+    double sums[PAIR_SUMS] = {0.0};
     ml_status st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
-    ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, 2);
-    *loss = sums[0] / sums[1];
-    *targets = (int64_t)sums[1];
+    ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
+    bool compares = ml_run_config_unit(s->config) == 2;
+    *loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
+    *targets = (int64_t)sums[compares ? PAIRS : 1];
     return ML_OK;
 }

@@ -19,6 +19,13 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
     ML_NEW(p->target, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->target_start, tokens + 1, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->hit, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target_text, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->log_p, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->weight, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->text_log_p, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->text_slope, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->text_targets, sequences, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->text_at, sequences, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->start, sequences + 1, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->shared, sequences, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->key_sequence, sequences, ML_MEM_OTHER, "a micro-batch");
@@ -36,9 +43,11 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
     const packer *p = NULL;
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
                      sizeof *p->target_start + sizeof *p->hit + sizeof *p->read_token +
-                     sizeof *p->read_mask;
+                     sizeof *p->read_mask + sizeof *p->target_text + sizeof *p->log_p +
+                     sizeof *p->weight;
     size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence +
-                        sizeof *p->length + sizeof *p->read;
+                        sizeof *p->length + sizeof *p->read + sizeof *p->text_log_p +
+                        sizeof *p->text_slope + sizeof *p->text_targets + sizeof *p->text_at;
     return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
            sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
            max_len * (int64_t)sizeof *p->path;
@@ -59,6 +68,13 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->read_token);
     ml_memory_free(p->read_mask);
     ml_memory_free(p->path);
+    ml_memory_free(p->target_text);
+    ml_memory_free(p->log_p);
+    ml_memory_free(p->weight);
+    ml_memory_free(p->text_log_p);
+    ml_memory_free(p->text_slope);
+    ml_memory_free(p->text_targets);
+    ml_memory_free(p->text_at);
     *p = (packer){0};
 }
 
@@ -163,6 +179,7 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
 static void append(packer *p, const packed_sequence *sequence, int64_t shared)
 {
     ml_batch *batch = &p->batch;
+    int32_t text = (int32_t)(sequence - p->read);
     if (shared < sequence->inputs) {
         p->start[batch->sequences.count] = batch->tokens;
         p->shared[batch->sequences.count] = shared;
@@ -175,7 +192,7 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared)
     }
     for (int64_t i = 0; i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
-            p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1]};
+            p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text};
 }
 
 /* The hits, row by row: rows that predict something, and what; p->target_start first counts by
@@ -191,7 +208,11 @@ static void collect_targets(packer *p)
         count[t] = next;
         next += here;
     }
-    for (int64_t i = 0; i < p->hits; i++) p->target[count[p->hit[i].row]++] = p->hit[i].token;
+    for (int64_t i = 0; i < p->hits; i++) {
+        int64_t at = count[p->hit[i].row]++;
+        p->target[at] = p->hit[i].token;
+        p->target_text[at] = p->hit[i].text;
+    }
     /* count[t] is now where the targets of token t end */
     for (int64_t t = 0, begin = 0; t < batch->tokens; t++) {
         int64_t end = count[t];
@@ -211,8 +232,8 @@ ml_status ml_session_pack(session *s, const data_source *source, int64_t first, 
         s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
     ml_status st = read_sequences(s, source, first, count);
     if (st != ML_OK) return st;
-    p->batch =
-        (ml_batch){.token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0}};
+    p->batch = (ml_batch){
+        .token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0, NULL}};
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
     p->batch.length = p->length;
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;

@@ -7,6 +7,22 @@
 
 /* ---- data ---------------------------------------------------------------------------------- */
 
+/* Pairs for an objective that compares, and for no other. */
+static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_dataset *data)
+{
+    bool compares = ml_run_config_unit(c) == 2;
+    if (ml_dataset_has_pairs(data) == compares) return ML_OK;
+    if (compares)
+        return ml_fail(ML_INPUT,
+                       "%s: has no pairs, which objective %s compares; tokenize rows with prompt, "
+                       "chosen and rejected",
+                       path, ml_objective_name(c->objective.name));
+    return ml_fail(ML_INPUT,
+                   "%s: has pairs of chosen and rejected answers, but objective %s would learn "
+                   "both; set objective.name to dpo or another that compares",
+                   path, ml_objective_name(c->objective.name));
+}
+
 static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
 {
     const ml_model_spec *spec = ml_base_spec(s->base);
@@ -21,7 +37,7 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
                        "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
                        "again with this base",
                        path, found, ml_base_path(s->base), want);
-    return ML_OK;
+    return check_pairs(s->config, path, data);
 }
 
 /* The sequences as s->max_len cuts them. */
@@ -44,11 +60,13 @@ static void close_source(data_source *source)
 {
     ml_sampler_destroy(source->sampler);
     ml_dataset_destroy(source->dataset);
+    ml_memory_free(source->reference);
 }
 
-/* Of a micro-batch. */
-static int64_t most_tokens(const session *s, const data_source *source, int64_t sequences)
+/* Of a micro-batch of so many sequences, or pairs. */
+static int64_t most_tokens(const session *s, const data_source *source, int64_t micro)
 {
+    int64_t sequences = micro * ml_run_config_unit(s->config);
     return ml_sampler_most_tokens(source->sampler, sequences) + sequences * (s->prefix + s->infix);
 }
 
@@ -373,7 +391,8 @@ static ml_status allocate_parameters(session *s, bool training)
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
-    return st == ML_OK ? ml_packer_create(&s->packer, s->tokens, s->config->batch.micro,
+    return st == ML_OK ? ml_packer_create(&s->packer, s->tokens,
+                                          s->config->batch.micro * ml_run_config_unit(s->config),
                                           s->max_len + s->prefix + s->infix)
                        : st;
 }

@@ -17,6 +17,8 @@
 typedef struct data_source {
     ml_dataset *dataset;
     ml_sampler *sampler;
+    double *reference; /* [sequences] Σ log p of each one's targets before the first step; NULL:
+                          the objective asks for none */
 } data_source;
 
 /* A sequence as it was read; `inputs`: its tokens up to the last one whose successor is a
@@ -30,7 +32,7 @@ typedef struct packed_sequence {
 /* `token` is predicted by `row`. */
 typedef struct packed_hit {
     int64_t row;
-    int32_t token;
+    int32_t token, text; /* text: the sequence, as p->read has it */
 } packed_hit;
 
 /* A micro-batch under construction. */
@@ -42,6 +44,10 @@ typedef struct packer {
     packed_hit *hit;       /* [tokens] in the order of the sequences */
     int64_t hits;
     int32_t *token, *target; /* [tokens] */
+    int32_t *target_text;    /* [tokens] the sequence of each target, as `read` has it */
+    float *log_p, *weight;   /* [tokens] of each target: preference.c's, as are the next three */
+    double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
+    int64_t *text_targets, *text_at; /* [sequences] how many; where in `read` a position is */
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -165,7 +171,42 @@ typedef struct evaluation_stop {
     const void *of;
 } evaluation_stop;
 
-/* evaluate.c: mean loss over all usable sequences of s->valid. ML_STOPPED where `stop` (or NULL)
+/* Σ over pairs of what a step or an evaluation reports; NLL and TOKENS are of the chosen answers.
+ */
+enum {
+    PAIR_LOSS,
+    PAIR_RIGHT, /* the chosen one has the higher reward */
+    PAIR_REWARD_CHOSEN,
+    PAIR_REWARD_REJECTED,
+    PAIR_LOG_P_CHOSEN,
+    PAIR_LOG_P_REJECTED,
+    PAIR_NLL,
+    PAIR_TOKENS,
+    PAIRS,
+    PAIR_SUMS
+};
+
+/* preference.c: the pairs [first, first + count) of the source as one micro-batch: adds to `sums`,
+ * and with `backward` the gradients of their part of the batch's loss, which is the mean over
+ * `pairs` pairs, and over `tokens` tokens where the objective adds chosen answers' loss.
+ * Collective over tp. */
+typedef struct pair_batch {
+    int64_t first, count;
+    bool backward, keyed;
+    int64_t pairs, tokens;
+} pair_batch;
+ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
+                             double sums[PAIR_SUMS]) ML_NODISCARD;
+/* The objective of a batch, from the sums over all of it. */
+double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS]);
+/* source->reference, with the model as it is. ML_STOPPED as ml_session_evaluate. Collective. */
+ml_status ml_session_refer(session *s, data_source *source,
+                           const evaluation_stop *stop) ML_NODISCARD;
+/* Whether `stop` (or NULL) is wanted on any rank. Collective. */
+bool ml_session_is_stopped(const session *s, const evaluation_stop *stop);
+
+/* evaluate.c: mean loss over all usable sequences of s->valid; of pairs the objective, and *targets
+ * their number. ML_STOPPED where `stop` (or NULL)
  * says so on any rank. Collective. */
 ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
                               int64_t *targets) ML_NODISCARD;

@@ -44,10 +44,14 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
 ml_session_shape ml_session_shape_of(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (ml_session_shape){
-        s->tokens,           c->batch.micro,          s->max_len + s->prefix + s->infix,
-        c->backend,          c->vector_path,          omp_get_max_threads(),
-        ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid)};
+    return (ml_session_shape){s->tokens,
+                              c->batch.micro * ml_run_config_unit(c),
+                              s->max_len + s->prefix + s->infix,
+                              c->backend,
+                              c->vector_path,
+                              omp_get_max_threads(),
+                              ml_grid_tp(s->grid),
+                              ml_grid_tp_rank(s->grid)};
 }
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,

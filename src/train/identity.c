@@ -178,6 +178,14 @@ ml_status describe_identity(run *r)
     ML_TRY(add_tokens(r, "method.trainable_tokens", &r->config->method.trainable_tokens));
     ML_TRY(add_tokens(r, "method.trainable_head_tokens", &r->config->method.trainable_head_tokens));
     ML_TRY(add_prefix_text(r));
+    if (ml_run_config_unit(c) == 2) {
+        ADD("objective.name", "%s", ml_objective_name(c->objective.name));
+        ADD("objective.loss_type", "%s", ml_pair_loss_name(c->objective.loss_type));
+        ADD("objective.beta", "%.17g", c->objective.beta);
+        ADD("objective.label_smoothing", "%.17g", c->objective.label_smoothing);
+        ADD("objective.gamma", "%.17g", c->objective.gamma);
+        ADD("objective.cpo_alpha", "%.17g", c->objective.cpo_alpha);
+    }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
     ADD("data.group_prompts", "%s", c->data.group_prompts ? "true" : "false");

@@ -70,7 +70,8 @@ static void settle_steps(run *r)
         r->resolved.train.epochs * (double)ml_sampler_usable(r->session.train.sampler);
     if (r->resolved.train.epochs == 0.0) return;
     r->resolved.train.steps =
-        ml_max(1, (int64_t)ceil(sequences / (double)r->resolved.batch.sequences));
+        ml_max(1, (int64_t)ceil(sequences / (double)(r->resolved.batch.sequences *
+                                                     ml_run_config_unit(r->config))));
     r->resolved.train.epochs = 0.0;
 }
 
@@ -111,6 +112,7 @@ static ml_status start(run *r)
         ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
     ml_adapter_destroy(&r->first);
     ml_peft_after_update(s->peft);
+    ML_TRY(find_reference(r, found));
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);

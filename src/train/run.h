@@ -70,6 +70,10 @@ ml_status initial_values(run *r) ML_NODISCARD;
  * run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 
+/* reference.c: the log-probabilities before the first step, where the objective asks for them: with
+ * the model as it is, then in RUN/reference.bin; of a resumed run from there. Collective. */
+ml_status find_reference(run *r, bool resumed) ML_NODISCARD;
+
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;

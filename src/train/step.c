@@ -49,36 +49,54 @@ static void find_wait(const session *s, step_result *out)
 
 typedef struct passes {
     double loss_sum, computed;
+    int64_t targets, chosen;    /* of the step's whole batch; chosen: of the chosen answers */
+    double compared[PAIR_SUMS]; /* of an objective that compares pairs */
 } passes;
 
 /* Targets and tokens of the step's whole batch: every rank counts them, no rank asks another. */
-static void count_batch(const run *r, int64_t first, int64_t *targets, step_result *out)
+static void count_batch(const run *r, int64_t first, passes *p, step_result *out)
 {
     const session *s = &r->session;
+    int64_t unit = ml_run_config_unit(r->config);
     double since = busy_seconds(s);
-    *targets = 0;
-    for (int64_t i = 0; i < r->config->batch.sequences; i++) {
-        int64_t sequence = ml_sampler_at(s->train.sampler, first + i);
-        *targets += ml_dataset_targets(s->train.dataset, sequence, s->max_len);
+    for (int64_t i = 0; i < r->config->batch.sequences * unit; i++) {
+        int64_t sequence = ml_sampler_at(s->train.sampler, first * unit + i),
+                targets = ml_dataset_targets(s->train.dataset, sequence, s->max_len);
+        p->targets += targets;
+        if (i % unit == 0) p->chosen += targets;
         out->tokens += ml_dataset_length(s->train.dataset, sequence, s->max_len);
     }
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
+static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool keyed, passes *p)
+{
+    session *s = &r->session;
+    const pair_batch batch = {.first = at,
+                              .count = count,
+                              .backward = true,
+                              .keyed = keyed,
+                              .pairs = r->config->batch.sequences,
+                              .tokens = p->chosen};
+    ml_status st = ml_session_compare(s, &s->train, &batch, p->compared);
+    if (st == ML_OK) p->computed += (double)s->packer.batch.tokens;
+    return st;
+}
+
 /* Adds the gradients of the mean loss, Σ −log p, and the rows computed. */
-static ml_status run_micro_batch(run *r, int64_t at, int64_t count, int64_t targets, passes *p,
-                                 step_result *out)
+static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
     bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
     double loss, since = busy_seconds(s);
+    if (ml_run_config_unit(c) == 2) return compare_micro_batch(r, at, count, keyed, p);
     ml_status st =
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
-    ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)targets, c->optim.label_smoothing,
-                  &loss);
+    ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)p->targets,
+                  c->optim.label_smoothing, &loss);
     p->loss_sum += loss;
     p->computed += (double)s->packer.batch.tokens;
     return ML_OK;
@@ -103,7 +121,7 @@ static int64_t count_rounds(const run *r)
 }
 
 /* This replica's share of the batch, micro-batch by micro-batch. */
-static ml_status accumulate(run *r, int64_t first, int64_t targets, passes *p, step_result *out)
+static ml_status accumulate(run *r, int64_t first, passes *p, step_result *out)
 {
     const session *s = &r->session;
     const ml_run_config *c = r->config;
@@ -114,7 +132,7 @@ static ml_status accumulate(run *r, int64_t first, int64_t targets, passes *p, s
     for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
         if (round > 0 && round % r->look_every == 0 && leaves_step(r, st, out)) break;
         if (at < end && st == ML_OK)
-            st = run_micro_batch(r, at, ml_min(c->batch.micro, end - at), targets, p, out);
+            st = run_micro_batch(r, at, ml_min(c->batch.micro, end - at), p, out);
     }
     return st;
 }
@@ -171,25 +189,28 @@ ml_status run_step(run *r, step_result *out)
 {
     session *s = &r->session;
     step_clock clock = step_clock_start(s);
-    int64_t first = r->step * r->config->batch.sequences, targets;
-    enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, SUMS };
+    int64_t first = r->step * r->config->batch.sequences;
+    enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, COMPARED, SUMS = COMPARED + PAIR_SUMS };
     double sums[SUMS] = {0.0};
     passes p = {0};
     *out = (step_result){0};
-    count_batch(r, first, &targets, out);
+    count_batch(r, first, &p, out);
     clear_gradients(s, out);
-    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, targets, &p, out));
+    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, &p, out));
     if (st != ML_OK || out->given_up) return st;
     if (ml_grid_tp_rank(s->grid) == 0) {
         sums[LOSS] = p.loss_sum;
         sums[COMPUTED] = p.computed;
+        memcpy(sums + COMPARED, p.compared, sizeof p.compared);
     }
     sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;
     sums[SAVED] = save_has_ended(r) ? 1.0 : 0.0;
     sums[SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
     sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock.started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
-    out->loss = sums[LOSS] / (double)targets;
+    memcpy(out->compared, sums + COMPARED, sizeof out->compared);
+    out->loss = ml_run_config_unit(r->config) == 2 ? ml_session_pair_loss(s, out->compared)
+                                                   : sums[LOSS] / (double)p.targets;
     out->computed_tokens = (int64_t)sums[COMPUTED];
     out->stop = sums[STOP] > 0.0;
     out->saved = sums[SAVED] > 0.0;

@@ -16,10 +16,11 @@ typedef struct step_result {
     double wait_seconds; /* of the communication: what it took beyond that of the rank that waited
                             least */
     ml_reduction reduction;
-    bool stop;     /* a signal reached some rank */
-    bool given_up; /* it was left between two micro-batches, and nothing has changed */
-    bool saved;    /* the save beside training has ended */
-    bool save;     /* train.save_every is a time, and it has come */
+    double compared[PAIR_SUMS]; /* of the batch's pairs, where the objective compares */
+    bool stop;                  /* a signal reached some rank */
+    bool given_up;              /* it was left between two micro-batches, and nothing has changed */
+    bool saved;                 /* the save beside training has ended */
+    bool save;                  /* train.save_every is a time, and it has come */
 } step_result;
 
 /* A step's clock: what stood on the others when it began. Times outside collectives are differences

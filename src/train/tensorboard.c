@@ -149,6 +149,19 @@ ml_status tensorboard_open(run *r)
     return fflush(r->tensorboard) ? write_failed(r) : ML_OK;
 }
 
+/* TRL's names. */
+static void write_compared(FILE *to, int64_t step, const double sums[PAIR_SUMS])
+{
+    double n = sums[PAIRS];
+    write_scalar(to, step, "train/rewards/accuracies", sums[PAIR_RIGHT] / n);
+    write_scalar(to, step, "train/rewards/chosen", sums[PAIR_REWARD_CHOSEN] / n);
+    write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / n);
+    write_scalar(to, step, "train/rewards/margins",
+                 (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / n);
+    write_scalar(to, step, "train/logps/chosen", sums[PAIR_LOG_P_CHOSEN] / n);
+    write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / n);
+}
+
 /* transformers' names, so that runs of both lie in one picture. */
 ml_status tensorboard_step(const run *r, const step_result *step)
 {
@@ -157,6 +170,7 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
+    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->step, step->compared);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 

@@ -57,7 +57,7 @@ static void setup(bench *s, const ml_kernels *k)
         s->target_start[t + 1] = s->target_start[t] + 1 + t % 2; /* one or two a row */
     for (int i = 0; i < 2 * T; i++) s->target[i] = 100 + (3 * i) % V;
     s->target[1] = 96; /* on another rank */
-    s->targets = (ml_targets){s->target_start, s->target, 100};
+    s->targets = (ml_targets){s->target_start, s->target, 100, NULL};
     s->weight = (ml_weight){s->w, ML_FP32, 7, D};
 }
 

@@ -294,7 +294,7 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
     int64_t ld = V + 2, start[T_MOST + 1] = {0};
     for (int64_t c = 0; c < C; c++) start[c + 1] = start[c] + 1 + c % 3;
     for (int64_t i = 0; i < start[C]; i++) target[i] = (int32_t)((7 * i) % (2 * V));
-    const ml_targets targets = {start, target, V / 2};
+    const ml_targets targets = {start, target, V / 2, NULL};
     pair z = pair_of("z", 3), top = pair_of("top", 1), sum = pair_of("sum", 1),
          picked = pair_of("picked", 1);
     k->xent_max(C, V, z.got, ld, top.got);
@@ -304,9 +304,17 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
     ref->xent_sum(C, V, z.want, ld, top.want, &targets, sum.want, picked.want);
     compare("xent_sum", k, sum, 4e-6);
     compare("xent_sum picked", k, picked, 1e-6); /* sums of up to three */
+    pair logits = pair_of("z", 3);
     k->xent_backward(C, V, z.got, ld, top.got, sum.want, &targets, 0.1f, 2 * V, 0.3f);
     ref->xent_backward(C, V, z.want, ld, top.want, sum.want, &targets, 0.1f, 2 * V, 0.3f);
     compare("xent_backward", k, z, 6e-7);
+    static float weight[3 * T_MOST];
+    for (int64_t i = 0; i < start[C]; i++) weight[i] = 0.7f - 0.4f * (float)(i % 5);
+    const ml_targets weighed = {start, target, V / 2, weight};
+    k->xent_backward(C, V, logits.got, ld, top.got, sum.want, &weighed, 0.1f, 2 * V, 0.3f);
+    ref->xent_backward(C, V, logits.want, ld, top.want, sum.want, &weighed, 0.1f, 2 * V, 0.3f);
+    compare("xent_backward with weights", k, logits, 6e-7);
+    release(logits);
     pair const pairs[] = {z, top, sum, picked};
     for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
 }
@@ -388,7 +396,7 @@ static void not_a_number_is_never_lost(const ml_kernels *k, int64_t T, int64_t n
     const ml_kernels *ref = ml_kernels_reference();
     float *x = fresh("x", 1), *y = fresh("y", 1), sum[T_MOST], picked[T_MOST], top[T_MOST];
     int64_t start[T_MOST + 1] = {0}, last = T * n - 1;
-    const ml_targets none = {start, NULL, 0};
+    const ml_targets none = {start, NULL, 0, NULL};
     x[last] = NAN;
     assert_true(isnan(k->sum_squares(T * n, x)) && isnan(ref->sum_squares(T * n, x)));
     k->xent_max(T, n, x, n, top);

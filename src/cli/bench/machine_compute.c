@@ -127,7 +127,7 @@ static void run_cross_entropy(const lab *l, int64_t T, int64_t n)
     float *row = l->d;
     for (int64_t i = 0; i <= T; i++) start[i] = i;
     for (int64_t i = 0; i < T; i++) token[i] = (int32_t)(i % n);
-    const ml_targets targets = {start, token, 0};
+    const ml_targets targets = {start, token, 0, NULL};
     k->xent_max(T, n, l->c, n, row);
     k->xent_sum(T, n, l->c, n, row, &targets, row + T, row + 2 * T);
     k->xent_backward(T, n, l->c, n, row, row + T, &targets, 0.0F, n, 1.0F);

@@ -207,14 +207,13 @@ static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const flo
     float hit = scale * (1 - smoothing);
 #pragma omp parallel for schedule(static) if (C * V >= ML_PARALLEL_FROM)
     for (int64_t c = 0; c < C; c++) {
-        float *row = z + c * ldz, top = rowmax[c],
-              weight = scale * (float)(targets->start[c + 1] - targets->start[c]);
+        float *row = z + c * ldz, top = rowmax[c], weight = scale * ml_target_weights(targets, c);
         float factor = weight / sum[c], share = weight * smoothing / (float)V_all;
 #pragma omp simd
         for (int64_t v = 0; v < V; v++) row[v] = factor * ml_native_exp(row[v] - top) - share;
         for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
             int64_t v = column(targets, i, V);
-            if (v >= 0) row[v] -= hit;
+            if (v >= 0) row[v] -= hit * ml_target_weight(targets, i);
         }
     }
 }

@@ -120,7 +120,8 @@ static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const flo
                        (double)smoothing / (double)V_all,
                    dz = 0;
             for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++)
-                dz += p - (is_column(targets, i, v) ? 1 - (double)smoothing : 0);
+                dz += (double)ml_target_weight(targets, i) *
+                      (p - (is_column(targets, i, v) ? 1 - (double)smoothing : 0));
             z[c * ldz + v] = (float)((double)scale * dz);
         }
 }

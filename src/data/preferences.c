@@ -1,0 +1,120 @@
+/* Rows of preferences: a prompt and two answers to it, texts or ids. Each becomes two sequences,
+ * the prompt with the chosen answer and then with the rejected one; what they begin with is in
+ * both, and is computed once where they share a micro-batch. */
+#include <inttypes.h>
+
+#include "data/tokenize_private.h"
+
+/* ---- a pair --------------------------------------------------------------------------------- */
+
+static ml_status emit_answer(ml_tokenize_job *job, const ml_ids *prompt, const ml_ids *answer)
+{
+    ml_status st = ML_OK;
+    job->ids.count = 0;
+    ML_TRY(ml_tokenize_make_mask(job, prompt->count + answer->count));
+    for (int64_t i = 0; i < prompt->count; i++) ML_TRY(ml_ids_add(&job->ids, prompt->data[i]));
+    for (int64_t i = 0; i < answer->count; i++) ML_TRY(ml_ids_add(&job->ids, answer->data[i]));
+    for (int64_t i = 0; i < job->ids.count; i++) job->mask[i] = i >= prompt->count;
+    ML_TRY(ml_tokenize_emit(job, job->ids.data, job->mask, job->ids.count));
+done:
+    return st;
+}
+
+ml_status ml_tokenize_emit_pair(ml_tokenize_job *job, const ml_ids *prompt, const ml_ids *chosen,
+                                const ml_ids *rejected)
+{
+    ml_status st = ML_OK;
+    if (job->report->sequences != 2 * job->pairs)
+        return ml_fail(ML_INPUT, "has chosen and rejected answers, the rows before it have not; a "
+                                 "data set has pairs alone or none");
+    if (prompt->count < 1 || chosen->count < 1 || rejected->count < 1)
+        return ml_fail(ML_INPUT, "prompt, chosen or rejected has no token; each needs one");
+    if (chosen->count == rejected->count &&
+        !memcmp(chosen->data, rejected->data, (size_t)chosen->count * sizeof *chosen->data))
+        return ml_fail(
+            ML_INPUT,
+            "chosen and rejected are equal: there is nothing to prefer; leave the row out");
+    ML_TRY(emit_answer(job, prompt, chosen));
+    ML_TRY(emit_answer(job, prompt, rejected));
+    if (job->pairs++ == 0) ml_dataset_writer_mark_pairs(job->writer);
+done:
+    return st;
+}
+
+/* ---- texts ---------------------------------------------------------------------------------- */
+
+static ml_status encode(ml_tokenize_job *job, const json_t *text, bool begins, bool ends,
+                        ml_ids *out)
+{
+    ml_status st = ML_OK;
+    int32_t begin = ml_tokenizer_begin_of_text(job->options->tokenizer),
+            end = ml_tokenizer_end_of_text(job->options->tokenizer);
+    job->ids.count = 0;
+    if (begins && begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
+    ML_TRY(ml_tokenize_encode(job, json_string_value(text), (int64_t)json_string_length(text)));
+    if (ends && end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
+    for (int64_t i = 0; i < job->ids.count; i++) ML_TRY(ml_ids_add(out, job->ids.data[i]));
+done:
+    return st;
+}
+
+ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
+{
+    static const char *const keys[] = {"prompt", "chosen", "rejected", NULL};
+    static const char *const refused[] = {"completion", "text",   "messages", "label",
+                                          "tools",      "images", NULL};
+    static const char hint[] =
+        "expected {\"prompt\": …, \"chosen\": …, \"rejected\": …}, three texts";
+    ml_status st = ML_OK;
+    ml_ids part[3] = {{0}, {0}, {0}};
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
+    for (int i = 0; i < 3; i++) {
+        const json_t *text = json_object_get(row, keys[i]);
+        if (!json_is_string(text)) {
+            st = ml_fail(ML_INPUT, "\"%s\" %s; %s", keys[i],
+                         text ? "is not a string" : "is missing", hint);
+            goto done;
+        }
+        ML_TRY(encode(job, text, i == 0, i > 0, &part[i]));
+    }
+    ML_TRY(ml_tokenize_emit_pair(job, &part[0], &part[1], &part[2]));
+done:
+    for (int i = 0; i < 3; i++) ml_ids_destroy(&part[i]);
+    return st;
+}
+
+/* ---- ids ------------------------------------------------------------------------------------ */
+
+static ml_status take_ids(const json_t *list, const char *key, const char *hint, ml_ids *out)
+{
+    ml_status st = ML_OK;
+    if (!json_is_array(list))
+        return ml_fail(ML_INPUT, "\"%s\" %s; %s", key, list ? "is not a list" : "is missing", hint);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *id = json_array_get(list, i);
+        json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (value < 0 || value > INT32_MAX)
+            return ml_fail(ML_INPUT, "%s[%zu] is no token id", key, i);
+        ML_TRY(ml_ids_add(out, (int32_t)value));
+    }
+done:
+    return st;
+}
+
+ml_status ml_tokenize_preference_ids(ml_tokenize_job *job, const json_t *row)
+{
+    static const char *const keys[] = {"prompt_ids", "chosen_ids", "rejected_ids", NULL};
+    static const char *const refused[] = {"labels", "label", "position_ids", "completion_mask",
+                                          NULL};
+    static const char hint[] =
+        "expected {\"prompt_ids\": […], \"chosen_ids\": […], \"rejected_ids\": […]}";
+    ml_status st = ML_OK;
+    ml_ids part[3] = {{0}, {0}, {0}};
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
+    for (int i = 0; i < 3; i++)
+        ML_TRY(take_ids(json_object_get(row, keys[i]), keys[i], hint, &part[i]));
+    ML_TRY(ml_tokenize_emit_pair(job, &part[0], &part[1], &part[2]));
+done:
+    for (int i = 0; i < 3; i++) ml_ids_destroy(&part[i]);
+    return st;
+}

@@ -1,0 +1,115 @@
+/* The losses of a pair, with u, v, n, m as pair_point has them, d = u − v, x = βd, σ logistic:
+ *
+ *   sigmoid       −log σ(x)                                  DPO, arXiv:2305.18290
+ *   hinge         max(0, 1 − x)                              SLiC, arXiv:2305.10425
+ *   ipo           (u/n − v/m − 1/(2β))²                      arXiv:2310.12036
+ *   sigmoid_norm  −log σ(β(u/n − v/m))
+ *   robust        (−(1−ε) log σ(x) + ε log σ(−x)) / (1−2ε)   arXiv:2403.00409
+ *   exo_pair      σ(x)(log σ(x) − log(1−ε)) + σ(−x)(log σ(−x) − log ε)   arXiv:2402.00856
+ *   nca_pair      −log σ(βu) − ½ log σ(−βu) − ½ log σ(−βv)   arXiv:2402.05369
+ *   bco_pair      −log σ(βu) − log σ(−βv)                    arXiv:2404.04656
+ *   sppo_hard     (u − 1/(2β))² + (v + 1/(2β))²              arXiv:2405.00675
+ *   apo_zero      1 − σ(βu) + σ(βv)                          arXiv:2408.06266
+ *   apo_down      σ(βu) + 1 − σ(x)
+ *   discopop      −log σ(x)(1 − σ(x/τ)) + e^(−x) σ(x/τ), τ = 0.05   arXiv:2406.08414
+ *   simpo         −log σ(β(u/n − v/m) − γ)                   arXiv:2405.14734 */
+#include <math.h>
+
+#include "session/pair_loss.h"
+
+static double sigmoid(double x)
+{
+    return x >= 0.0 ? 1.0 / (1.0 + exp(-x)) : exp(x) / (1.0 + exp(x));
+}
+
+static double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
+
+static double slope_of_sigmoid(double x) { return sigmoid(x) * sigmoid(-x); }
+
+/* A loss f of x = βd, from f and its derivative. */
+static pair_value of_difference(double beta, double f, double slope)
+{
+    return (pair_value){f, beta * slope, -beta * slope};
+}
+
+static pair_value of_means(const pair_point *at, double f, double slope)
+{
+    return (pair_value){f, slope / at->n, -slope / at->m};
+}
+
+static pair_value robust(double beta, double x, double e)
+{
+    double f = -(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x),
+           slope = -(1.0 - e) * sigmoid(-x) - e * sigmoid(x);
+    return of_difference(beta, f / (1.0 - 2.0 * e), slope / (1.0 - 2.0 * e));
+}
+
+static pair_value exo(double beta, double x, double e)
+{
+    double right = log_sigmoid(x) - log1p(-e), wrong = log_sigmoid(-x) - log(e);
+    return of_difference(beta, sigmoid(x) * right + sigmoid(-x) * wrong,
+                         slope_of_sigmoid(x) * (right - wrong));
+}
+
+static pair_value discopop(double beta, double x)
+{
+    static const double tau = 0.05;
+    double s = sigmoid(x / tau), ds = slope_of_sigmoid(x / tau) / tau, e = exp(-x);
+    double f = -log_sigmoid(x) * (1.0 - s) + e * s,
+           slope = -sigmoid(-x) * (1.0 - s) + log_sigmoid(x) * ds - e * s + e * ds;
+    return of_difference(beta, f, slope);
+}
+
+static ml_pair_loss loss_of(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_IPO     ? ML_PAIR_IPO
+           : c->objective.name == ML_OBJECTIVE_SIMPO ? ML_PAIR_SIMPO
+                                                     : c->objective.loss_type;
+}
+
+bool ml_pair_loss_is_mean(const ml_run_config *c)
+{
+    ml_pair_loss loss = loss_of(c);
+    return loss == ML_PAIR_SIMPO || (loss == ML_PAIR_IPO && c->objective.name == ML_OBJECTIVE_CPO);
+}
+
+pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
+{
+    double b = c->objective.beta, e = c->objective.label_smoothing, half = 0.5 / b;
+    double u = at->u, v = at->v, x = b * (u - v), means = u / at->n - v / at->m,
+           y = b * means - (loss_of(c) == ML_PAIR_SIMPO ? c->objective.gamma : 0.0);
+    switch (loss_of(c)) {
+    case ML_PAIR_SIGMOID:
+        return of_difference(b, -log_sigmoid(x), -sigmoid(-x));
+    case ML_PAIR_HINGE:
+        return of_difference(b, fmax(0.0, 1.0 - x), x < 1.0 ? -1.0 : 0.0);
+    case ML_PAIR_IPO:
+        return of_means(at, (means - half) * (means - half), 2.0 * (means - half));
+    case ML_PAIR_SIGMOID_NORM:
+    case ML_PAIR_SIMPO:
+        return of_means(at, -log_sigmoid(y), -b * sigmoid(-y));
+    case ML_PAIR_ROBUST:
+        return robust(b, x, e);
+    case ML_PAIR_EXO:
+        return exo(b, x, e);
+    case ML_PAIR_NCA:
+        return (pair_value){-log_sigmoid(b * u) - 0.5 * (log_sigmoid(-b * u) + log_sigmoid(-b * v)),
+                            b * (0.5 * sigmoid(b * u) - sigmoid(-b * u)), 0.5 * b * sigmoid(b * v)};
+    case ML_PAIR_BCO:
+        return (pair_value){-log_sigmoid(b * u) - log_sigmoid(-b * v), -b * sigmoid(-b * u),
+                            b * sigmoid(b * v)};
+    case ML_PAIR_SPPO_HARD:
+        return (pair_value){(u - half) * (u - half) + (v + half) * (v + half), 2.0 * (u - half),
+                            2.0 * (v + half)};
+    case ML_PAIR_APO_ZERO:
+        return (pair_value){sigmoid(-b * u) + sigmoid(b * v), -b * slope_of_sigmoid(b * u),
+                            b * slope_of_sigmoid(b * v)};
+    case ML_PAIR_APO_DOWN:
+        return (pair_value){sigmoid(b * u) + sigmoid(-x),
+                            b * (slope_of_sigmoid(b * u) - slope_of_sigmoid(x)),
+                            b * slope_of_sigmoid(x)};
+    case ML_PAIR_DISCOPOP:
+        return discopop(b, x);
+    }
+    return (pair_value){NAN, NAN, NAN};
+}

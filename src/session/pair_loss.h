@@ -1,0 +1,23 @@
+/* The loss of one pair of answers, and its derivatives. */
+#ifndef MPILORA_SESSION_PAIR_LOSS_H
+#define MPILORA_SESSION_PAIR_LOSS_H
+
+#include "mpilora/config.h"
+
+/* u and v: what is compared of the chosen and of the rejected answer, sums over their n and m
+ * tokens of log p, less the reference's where there is one. Nats. */
+typedef struct pair_point {
+    double u, v, n, m;
+} pair_point;
+
+typedef struct pair_value {
+    double loss, du, dv;
+} pair_value;
+
+/* Local; no errors. */
+pair_value ml_pair_loss_at(const ml_run_config *config, const pair_point *at);
+/* Whether u/n and v/m are what an answer is worth, not u and v: SimPO, and IPO without a
+ * reference. */
+bool ml_pair_loss_is_mean(const ml_run_config *config);
+
+#endif

@@ -1,0 +1,151 @@
+/* Objectives that compare the two answers of a pair.
+ *
+ * Their loss is a function of Σ log p of each answer, so its gradient is that of Σ −log p with a
+ * weight for each answer. The answers' sums are found behind the layers' forward pass, the weights
+ * from them, then one backward pass takes them: ml_model_weighed. */
+#include "session/pair_loss.h"
+#include "session/session.h"
+
+typedef struct comparison {
+    session *s;
+    const data_source *source;
+    const pair_batch *batch;
+    double *sums;      /* NULL: the reference is found */
+    double *reference; /* [sequences] */
+} comparison;
+
+/* Σ log p and the number of targets of each sequence; where each position lies. */
+static void sum_texts(packer *p, int64_t first, int64_t texts, const float *log_p)
+{
+    for (int64_t i = 0; i < texts; i++) {
+        p->text_log_p[i] = 0.0;
+        p->text_targets[i] = 0;
+        p->text_at[p->read[i].position - first] = i;
+    }
+    for (int64_t j = 0; j < p->hits; j++) {
+        p->text_log_p[p->target_text[j]] += (double)log_p[j];
+        p->text_targets[p->target_text[j]]++;
+    }
+}
+
+static double reference_of(const comparison *c, int64_t position)
+{
+    const data_source *source = c->source;
+    return source->reference ? source->reference[ml_sampler_at(source->sampler, position)] : 0.0;
+}
+
+/* The derivatives of a pair's loss, and its figures. `chosen` and `rejected`: in p->read. */
+static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int64_t rejected)
+{
+    const ml_run_config *config = c->s->config;
+    packer *p = &c->s->packer;
+    double *sums = c->sums, a = p->text_log_p[chosen], b = p->text_log_p[rejected];
+    const pair_point at = {a - reference_of(c, 2 * pair), b - reference_of(c, 2 * pair + 1),
+                           (double)p->text_targets[chosen], (double)p->text_targets[rejected]};
+    const pair_value value = ml_pair_loss_at(config, &at);
+    bool mean = ml_pair_loss_is_mean(config);
+    double beta = config->objective.beta, up = beta * at.u / (mean ? at.n : 1.0),
+           down = beta * at.v / (mean ? at.m : 1.0);
+    p->text_slope[chosen] = value.du;
+    p->text_slope[rejected] = value.dv;
+    sums[PAIR_LOSS] += value.loss;
+    sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
+    sums[PAIR_REWARD_CHOSEN] += up;
+    sums[PAIR_REWARD_REJECTED] += down;
+    sums[PAIR_LOG_P_CHOSEN] += a / (mean ? at.n : 1.0);
+    sums[PAIR_LOG_P_REJECTED] += b / (mean ? at.m : 1.0);
+    sums[PAIR_NLL] -= a;
+    sums[PAIR_TOKENS] += at.n;
+    sums[PAIRS] += 1.0;
+}
+
+/* How much the loss on the chosen answers' tokens counts. */
+static double token_share(const ml_run_config *c)
+{
+    return ml_run_config_has_reference(c) ? 0.0 : c->objective.cpo_alpha;
+}
+
+static void weigh(void *self, const float *log_p)
+{
+    const comparison *c = self;
+    packer *p = &c->s->packer;
+    int64_t first = 2 * c->batch->first, texts = 2 * c->batch->count;
+    sum_texts(p, first, texts, log_p);
+    if (!c->sums) {
+        for (int64_t i = 0; i < texts; i++)
+            c->reference[ml_sampler_at(c->source->sampler, p->read[i].position)] = p->text_log_p[i];
+        return;
+    }
+    for (int64_t k = 0; k < c->batch->count; k++)
+        compare_pair(c, c->batch->first + k, p->text_at[2 * k], p->text_at[2 * k + 1]);
+    if (!c->batch->backward) return;
+    double tokens = token_share(c->s->config) / (double)c->batch->tokens;
+    for (int64_t j = 0; j < p->hits; j++) {
+        int64_t text = p->target_text[j];
+        bool chosen = p->read[text].position % 2 == 0;
+        p->weight[j] =
+            (float)(-p->text_slope[text] / (double)c->batch->pairs + (chosen ? tokens : 0.0));
+    }
+}
+
+static ml_status run_batch(comparison *c)
+{
+    session *s = c->s;
+    packer *p = &s->packer;
+    const pair_batch *b = c->batch;
+    const ml_weighing weighing = {weigh, c};
+    ml_status st = ml_grid_agree_in(
+        s->grid, ML_GROUP_TP, ml_session_pack(s, c->source, 2 * b->first, 2 * b->count, b->keyed));
+    if (st != ML_OK) return st;
+    p->batch.targets.weight = p->weight;
+    ml_model_weighed(s->model, &p->batch, b->backward, p->log_p, &weighing);
+    return ML_OK;
+}
+
+ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
+                             double sums[PAIR_SUMS])
+{
+    comparison c = {.s = s, .source = source, .batch = batch, .sums = sums};
+    return run_batch(&c);
+}
+
+double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS])
+{
+    double tokens = token_share(s->config), loss = sums[PAIR_LOSS] / sums[PAIRS];
+    return tokens > 0.0 ? loss + tokens * sums[PAIR_NLL] / sums[PAIR_TOKENS] : loss;
+}
+
+/* ---- before the first step ------------------------------------------------------------------ */
+
+/* This replica's pairs. All replicas go through as many rounds, since they ask each other before
+ * each. */
+static ml_status refer_part(session *s, data_source *source, const evaluation_stop *stop)
+{
+    ml_status st = ML_OK;
+    int64_t n = ml_sampler_usable(source->sampler) / 2, dp = ml_grid_dp(s->grid),
+            mine = ml_grid_dp_rank(s->grid), micro = ml_run_config_micro(s->config, (int)dp);
+    int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
+    for (int64_t done = 0; done < ml_part_count(n, dp, 0); done += micro) {
+        const pair_batch batch = {.first = first + done,
+                                  .count = ml_min(micro, end - first - done)};
+        comparison c = {.s = s, .source = source, .batch = &batch, .reference = source->reference};
+        if (ml_session_is_stopped(s, stop))
+            return ml_fail(ML_STOPPED, "interrupted before the first step, nothing was trained");
+        if (st == ML_OK && batch.count > 0) st = run_batch(&c);
+    }
+    return st;
+}
+
+ml_status ml_session_refer(session *s, data_source *source, const evaluation_stop *stop)
+{
+    ml_status st = ML_OK;
+    int64_t sequences = ml_dataset_sequences(source->dataset);
+    if (!source->reference)
+        ML_NEW(source->reference, sequences, ML_MEM_OTHER, "the reference's log-probabilities");
+    memset(source->reference, 0, (size_t)sequences * sizeof *source->reference);
+done:
+    st = ml_grid_agree(s->grid, st);
+    if (st == ML_OK) st = ml_grid_agree(s->grid, refer_part(s, source, stop));
+    if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_DP, source->reference, sequences);
+    return st;
+}

@@ -1,0 +1,100 @@
+"""Makes tests/golden/preferences.json: losses, gradient norms and rewards of ten steps of every objective of preference_cases.py in PyTorch and PEFT,
+fp32, with the formulas written down here. For developers; see make_golden.py for what it needs."""
+
+import os
+import sys
+import tempfile
+
+import peft
+import torch
+from torch.nn.functional import logsigmoid
+
+import make_golden
+import preference_cases
+import reference_models as reference
+import torch_side
+
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "preferences.json")
+
+
+def log_p(model, prompt, answer):
+    """Σ log p of the answer's tokens."""
+    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum()
+
+
+def both(model, pair):
+    return [log_p(model, pair["prompt_ids"], pair[key]) for key in ("chosen_ids", "rejected_ids")]
+
+
+def pair_loss(kind, u, v, n, m, beta, eps, gamma):
+    d, means = u - v, u / n - v / m
+    x, s = beta * (u - v), torch.sigmoid
+    return {
+        "sigmoid": lambda: -logsigmoid(x),
+        "hinge": lambda: torch.relu(1 - x),
+        "ipo": lambda: (means - 1 / (2 * beta)) ** 2,
+        "sigmoid_norm": lambda: -logsigmoid(beta * means),
+        "robust": lambda: (-(1 - eps) * logsigmoid(x) + eps * logsigmoid(-x)) / (1 - 2 * eps),
+        "exo_pair": lambda: s(x) * (logsigmoid(x) - torch.log(torch.tensor(1 - eps))) + s(-x) * (logsigmoid(-x) - torch.log(torch.tensor(eps))),
+        "nca_pair": lambda: -logsigmoid(beta * u) - 0.5 * logsigmoid(-beta * u) - 0.5 * logsigmoid(-beta * v),
+        "bco_pair": lambda: -logsigmoid(beta * u) - logsigmoid(-beta * v),
+        "sppo_hard": lambda: (u - 0.5 / beta) ** 2 + (v + 0.5 / beta) ** 2,
+        "apo_zero": lambda: 1 - s(beta * u) + s(beta * v),
+        "apo_down": lambda: s(beta * u) + 1 - s(beta * d),
+        "discopop": lambda: -logsigmoid(x) * (1 - s(x / 0.05)) + torch.exp(-x) * s(x / 0.05),
+        "simpo": lambda: -logsigmoid(beta * means - gamma),
+    }[kind]()
+
+
+def objective_of(model, batch, references, objective):
+    """The loss, and the means of what metrics.jsonl says of rewards."""
+    name = objective["name"]
+    kind = {"ipo": "ipo", "simpo": "simpo"}.get(name, objective.get("loss_type", "sigmoid"))
+    beta, own = objective.get("beta", 0.1), name in ("cpo", "simpo")
+    losses, nll, tokens, right, margin = [], 0.0, 0, 0.0, 0.0
+    for pair, (ref_c, ref_r) in zip(batch, references):
+        c, r = both(model, pair)
+        n, m = len(pair["chosen_ids"]), len(pair["rejected_ids"])
+        u, v = (c, r) if own else (c - ref_c, r - ref_r)
+        losses.append(pair_loss(kind, u, v, n, m, beta, objective.get("label_smoothing", 0.0), objective.get("gamma", 0.5)))
+        nll, tokens = nll - c, tokens + n
+        mean = own and kind in ("ipo", "simpo")
+        worth = (beta * (u / n if mean else u) - beta * (v / m if mean else v)).item()
+        right, margin = right + (worth > 0) / len(batch), margin + worth / len(batch)
+    loss = sum(losses) / len(losses)
+    if own:
+        loss = loss + objective.get("cpo_alpha", 1.0) * nll / tokens
+    return loss, right, margin
+
+
+def run_case(case, folder):
+    settings, objective = case
+    model = torch_side.load_model(folder, settings["model"])
+    if settings["method"] == "lora":
+        reference.write_adapter(f"{folder}/adapter", settings)
+        model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
+    train, valid = preference_cases.TRAIN, preference_cases.VALID
+    with torch.no_grad():
+        references = {id(pair): [x.item() for x in both(model, pair)] for pair in train + valid}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_golden.adamw(model, settings)
+    out = {"loss": [], "grad_norm": [], "rewards_accuracy": [], "rewards_margin": []}
+    for step in range(preference_cases.STEPS):
+        batch = [train[(step * preference_cases.PAIRS + i) % len(train)] for i in range(preference_cases.PAIRS)]
+        optimizer.zero_grad()
+        loss, right, margin = objective_of(model, batch, [references[id(p)] for p in batch], objective)
+        loss.backward()
+        out["grad_norm"].append(torch.nn.utils.clip_grad_norm_(parameters, settings["clip_norm"]).item())
+        out["loss"].append(loss.item())
+        out["rewards_accuracy"].append(right)
+        out["rewards_margin"].append(margin)
+        optimizer.step()
+    with torch.no_grad():
+        out["valid_loss"] = objective_of(model, valid, [references[id(p)] for p in valid], objective)[0].item()
+    return out
+
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float32)
+    make_golden.make(GOLDEN if len(sys.argv) < 2 else sys.argv[1], preference_cases.CASES, run_case)

@@ -1,0 +1,130 @@
+"""Objectives that compare pairs, laid over PyTorch's curves on every grid; a resumed run; what tokenize and train refuse. tests/golden/preferences.json
+comes from make_preference_golden.py."""
+
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+import preference_cases as cases
+import reference_models as reference
+
+GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "preferences.json")
+LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
+EVERYWHERE = ["dpo", "dpo-full", "simpo-full"]  # the others on one rank
+BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_margin": 1e-3}
+
+
+def prepare(folder):
+    for model in ("gpt2", "llama"):
+        reference.write_model(f"{folder}/{model}", model)
+        harness.mpilora("import", f"{folder}/{model}", f"{folder}/{model}.h5", "--dtype", "fp32")
+        for part, data in (("train", cases.TRAIN), ("valid", cases.VALID)):
+            cases.write_pairs(f"{folder}/{part}.jsonl", data)
+            harness.mpilora("tokenize", "--base", f"{folder}/{model}.h5", f"{folder}/{part}.jsonl", f"{folder}/{model}-{part}.h5")
+    reference.write_adapter(f"{folder}/adapter", cases.LORA)
+
+
+def write_config(folder, name, run_dir, tp, micro):
+    settings, objective = cases.CASES[name]
+    method = {"name": "full"}
+    if settings["method"] == "lora":
+        method = {"name": "lora", **{key: settings[key] for key in ("rank", "alpha", "targets")}, "init": f"{folder}/adapter"}
+    model = f"{folder}/{settings['model']}"
+    return harness.write_config(
+        f"{run_dir}.yaml",
+        run={"dir": run_dir, "seed": 1},
+        base=f"{model}.h5",
+        method=method,
+        objective=objective,
+        data={"train": f"{model}-train.h5", "valid": f"{model}-valid.h5", "shuffle": False},
+        batch={"sequences": cases.PAIRS, "micro": micro},
+        optim={"lr": settings["lr"], "weight_decay": settings["weight_decay"], "clip_norm": settings["clip_norm"]},
+        train={"steps": cases.STEPS},
+        parallel={"tp": tp},
+        precision="fp32",
+    )
+
+
+def check_curve(checks, folder, name, golden, layout):
+    dp, tp, micro = LAYOUTS[layout]
+    run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
+    harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
+    metrics = harness.read_metrics(run_dir)
+    for key, bound in BOUNDS.items():
+        found, expected = [line[key] for line in metrics], golden[key]
+        size = max(map(abs, expected))
+        checks.that(
+            len(found) == cases.STEPS and all(abs(a - b) <= bound * max(abs(b), 0.1 * size, 1e-2) for a, b in zip(found, expected)),
+            f"{name}, {layout}: {key} {found}, expected {expected}",
+        )
+    # a margin that is 0 but for rounding is on either side of it
+    sure = [i for i, margin in enumerate(golden["rewards_margin"]) if abs(margin) > 1e-4]
+    checks.that(
+        all(abs(metrics[i]["rewards_accuracy"] - golden["rewards_accuracy"][i]) < 1e-9 for i in sure) and sure,
+        f"{name}, {layout}: rewards_accuracy {[line['rewards_accuracy'] for line in metrics]}, expected {golden['rewards_accuracy']}",
+    )
+    checks.close(f"{name}, {layout}: valid_loss", harness.read_summary(run_dir)["valid_loss"], golden["valid_loss"], 5e-5)
+
+
+def check_resumed(checks, folder):
+    """A run of four steps that goes on to ten gives what a run of ten gives, also where all weights train."""
+    for name in ("dpo", "dpo-full"):
+        run_dir = f"{folder}/{name}-resumed"
+        config = write_config(folder, name, run_dir, 1, 4)
+        harness.mpilora("train", config, "--set", "train.steps=4")
+        harness.mpilora("train", config)
+        resumed, whole = harness.read_metrics(run_dir), harness.read_metrics(f"{folder}/{name}-1rank")
+        for key in ("loss", "grad_norm", "rewards_margin"):
+            checks.that([line[key] for line in resumed] == [line[key] for line in whole], f"{name} resumed: {key} differs")
+
+
+def refused(checks, what, words, code, *parts):
+    done = harness.start(*words)
+    checks.that(done.returncode == code and all(p in done.stderr for p in parts), f"{what}: code {done.returncode}, {done.stderr}")
+
+
+def check_refused(checks, folder):
+    pair = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}
+    bad = {
+        "equal": ([pair, {**pair, "rejected_ids": [3]}], "line 2", "chosen and rejected are equal"),
+        "empty": ([{**pair, "chosen_ids": []}], "line 1", "has no token"),
+        "missing": ([{"prompt_ids": [1], "chosen_ids": [3]}], "line 1", '"rejected_ids" is missing'),
+        "mixed": ([{"input_ids": [1, 2]}, pair], "line 2", "rows before it have not"),
+        "mixed the other way": ([pair, {"input_ids": [1, 2]}], "1 others have not", ""),
+        "range": ([{**pair, "chosen_ids": [100000]}], "line 1", "outside the vocabulary"),
+    }
+    for name, (rows, *parts) in bad.items():
+        cases.write_pairs(f"{folder}/bad.jsonl", rows)
+        refused(checks, name, ["tokenize", "--base", f"{folder}/llama.h5", f"{folder}/bad.jsonl", f"{folder}/bad.h5"], 3, *parts)
+        checks.that(not os.path.exists(f"{folder}/bad.h5"), f"{name}: a data set was written")
+    config = write_config(folder, "dpo", f"{folder}/refused", 1, 4)
+    reference.write_data(f"{folder}/plain.jsonl", reference.TRAIN)
+    harness.mpilora("tokenize", "--base", f"{folder}/llama.h5", f"{folder}/plain.jsonl", f"{folder}/plain.h5")
+    refused(checks, "no pairs", ["train", config, "--set", f"data.train={folder}/plain.h5"], 3, "has no pairs")
+    refused(checks, "pairs for sft", ["train", config, "--set", "objective.name=sft"], 3, "has pairs of chosen and rejected")
+    refused(checks, "type", ["train", config, "--set", "objective.loss_type=sigmod"], 2, "sigmoid", "hinge", "discopop")
+    refused(checks, "exo_pair", ["train", config, "--set", "objective.loss_type=exo_pair"], 2, "label_smoothing")
+    refused(checks, "simpo's type", ["train", config, "--set", "objective.name=simpo", "--set", "objective.loss_type=hinge"], 2, "no loss of objective simpo")
+    refused(checks, "eval", ["eval", config], 2, "evaluated on data.valid by train")
+    checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
+
+
+def main():
+    checks = harness.Checks()
+    with open(GOLDEN) as file:
+        curves = json.load(file)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+        for name, golden in curves.items():
+            for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
+                check_curve(checks, folder, name, golden, layout)
+        check_resumed(checks, folder)
+        check_refused(checks, folder)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
