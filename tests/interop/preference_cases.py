@@ -8,7 +8,8 @@ import reference_models as reference
 STEPS = 10
 PAIRS = 4  # a step
 LORA = {**reference.DEFAULTS, "model": "llama", "targets": ["q", "v"], "lr": 1e-2, "schedule": "constant", "warmup": 0}
-FULL = {**LORA, "model": "gpt2", "method": "full", "lr": 1e-3}
+# transformers' Trainer decays neither biases nor norms, which mpilora does: compared without decay
+FULL = {**LORA, "model": "gpt2", "method": "full", "lr": 1e-3, "weight_decay": 0.0}
 TYPES = ["hinge", "ipo", "sigmoid_norm", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"]
 CASES = {  # name: (what trains, objective)
     "dpo": (LORA, {"name": "dpo"}),
