@@ -204,10 +204,9 @@ static ml_status load(ml_peft *peft, const ml_adapter *adapter)
     if (!same)
         return ml_fail(ML_USAGE,
                        "method.init: the adapter has %s%" PRId64
-                       " trained tokens of the %s, method.trainable_%stokens names %s%" PRId64,
+                       " trained tokens of the %s, method.trainable_%stokens names %" PRId64,
                        ids && ids->rows == t->count ? "other " : "", ids ? ids->rows : 0,
-                       head ? "head" : "embedding", head ? "head_" : "",
-                       ids && ids->rows == t->count ? "" : "", t->count);
+                       head ? "head" : "embedding", head ? "head_" : "", t->count);
     memcpy(values(t), rows->value, (size_t)(t->count * t->width) * sizeof(float));
     return ML_OK;
 }
