@@ -224,7 +224,8 @@ done:
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-static ml_status read_family(const json_t *o, const ml_family *family, ml_model_spec *s)
+static ml_status read_family(const json_t *o, const char *path, const ml_family *family,
+                             ml_model_spec *s)
 {
     ml_status st = ML_OK;
     hf_config_keys kinds;
@@ -237,6 +238,7 @@ static ml_status read_family(const json_t *o, const ml_family *family, ml_model_
     if (s->positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed) ML_TRY(hf_rope_read(o, s));
     ML_TRY(read_windows(o, &family->hf.windows, s));
     st = ml_model_spec_check(s, ML_INPUT);
+    if (st == ML_OK) hf_config_warn_of_unread(o, family, &kinds, path);
 done:
     return st;
 }
@@ -267,7 +269,7 @@ ml_status hf_config_read(const char *path, ml_model_spec *out)
     for (const ml_family *const *f = ml_families(); *f && word; f++)
         if (!strcmp((*f)->hf.model_type, word)) family = *f;
     st = ml_json_check(root, type_keys);
-    if (st == ML_OK) st = family ? read_family(root, family, out) : unknown_type(word);
+    if (st == ML_OK) st = family ? read_family(root, path, family, out) : unknown_type(word);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
 done:
     json_decref(root);

@@ -21,6 +21,10 @@ typedef struct hf_config_keys {
 /* The key `place` with `key` behind it; nothing where it may have no kind. */
 void hf_config_add_key(hf_config_keys *to, const char *place, const char *key, unsigned kinds);
 ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out) ML_NODISCARD;
+/* config_unread.c: one warning that names the keys of `o` that are neither in `read` nor known to
+ * say nothing. */
+void hf_config_warn_of_unread(const json_t *o, const ml_family *family, const hf_config_keys *read,
+                              const char *path);
 
 /* The file `path`, a config.json. ML_INPUT naming the key: what changes the mathematics and is not
  * known here is refused, never ignored. */
