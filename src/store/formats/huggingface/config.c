@@ -132,6 +132,7 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
     switch (k->kind) {
     case ML_KEY_SIZE:
     case ML_KEY_COUNT:
+        if (k->when) *(int64_t *)at = 0; /* follows from other sizes where it is not there */
         return get_size(o, k, at);
     case ML_KEY_REAL:
         return get_real(o, k->key, k->required ? NULL : at, at);
