@@ -88,7 +88,8 @@ def check_kept(folder):
         with open(file, "w") as f:
             f.write(text)
         said, path = chosen()
-        checks.that(kept not in said and path == first, f"kept rates, {name}: {path} after {first}: {said}")
+        # Measured again it need not be the first choice, where two paths are nearly as fast; it is not what the file would have.
+        checks.that(kept not in said and path != other, f"kept rates, {name}: {path} after {first}: {said}")
         checks.that(kept in chosen()[0], f"kept rates, {name}: not written again")
     for name, environment in (("no room", {"XDG_CACHE_HOME": "/proc/nowhere"}), ("no place", {"XDG_CACHE_HOME": "", "HOME": ""})):
         said = chosen(**environment)[0]
