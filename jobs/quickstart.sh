@@ -73,7 +73,7 @@ make_data() {
     [ -e "$HERE/$name.$part.h5" ] ||
       "$PROGRAM" tokenize --base "$BASE" --format e2e "$HERE/$name/$part.txt" "$HERE/$name.$part.h5"
   done
-  cut -d'|' -f1 "$HERE/$name/valid.txt" | head -n 3 >"$HERE/prompts.txt"
+  head -n 3 "$HERE/$name/valid.txt" | cut -d'|' -f1 >"$HERE/prompts.txt" # head last could end cut by a signal, and the script
 }
 
 # write_config NAME BASE DATA METHOD STEPS LR SEQUENCES
