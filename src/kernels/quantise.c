@@ -44,6 +44,24 @@ static void round_up_from(const float *x, float from, float scale, float half, i
     }
 }
 
+/* Codes around the middle one, which is 0, with the largest number at code 0; the factor. */
+static float codes_by_largest(const float *x, int codes, uint8_t code[32])
+{
+    float half = (float)(codes / 2), d = largest(x) / -half;
+    round_up_from(x, 0, inverse(d), half + 0.5F, codes - 1, code);
+    return d;
+}
+
+/* Codes from the lowest number to the highest; the factor, and the lowest number. */
+static float codes_by_ends(const float *x, int codes, uint8_t code[32], float *low)
+{
+    float high;
+    ends(x, low, &high);
+    float d = (high - *low) / (float)(codes - 1);
+    round_up_from(x, *low, inverse(d), 0.5F, codes - 1, code);
+    return d;
+}
+
 static void put_nibbles(const uint8_t code[32], uint8_t *q)
 {
     for (int i = 0; i < 16; i++) q[i] = (uint8_t)((code[i] & 15) | (code[i + 16] & 15) << 4);
@@ -68,20 +86,15 @@ void ml_quantise_q8_0(const float *x, uint8_t *block)
 void ml_quantise_q4_0(const float *x, uint8_t *block)
 {
     uint8_t code[32];
-    float d = largest(x) / -8;
-    round_up_from(x, 0, inverse(d), 8.5F, 15, code);
-    ml_put_half(d, block);
+    ml_put_half(codes_by_largest(x, 16, code), block);
     put_nibbles(code, block + 2);
 }
 
 void ml_quantise_q4_1(const float *x, uint8_t *block)
 {
     uint8_t code[32];
-    float low, high;
-    ends(x, &low, &high);
-    float d = (high - low) / 15;
-    round_up_from(x, low, inverse(d), 0.5F, 15, code);
-    ml_put_half(d, block);
+    float low;
+    ml_put_half(codes_by_ends(x, 16, code, &low), block);
     ml_put_half(low, block + 2);
     put_nibbles(code, block + 4);
 }
@@ -89,9 +102,7 @@ void ml_quantise_q4_1(const float *x, uint8_t *block)
 void ml_quantise_q5_0(const float *x, uint8_t *block)
 {
     uint8_t code[32];
-    float d = largest(x) / -16;
-    round_up_from(x, 0, inverse(d), 16.5F, 31, code);
-    ml_put_half(d, block);
+    ml_put_half(codes_by_largest(x, 32, code), block);
     put_fifth_bits(code, block + 2);
     put_nibbles(code, block + 6);
 }
@@ -99,11 +110,8 @@ void ml_quantise_q5_0(const float *x, uint8_t *block)
 void ml_quantise_q5_1(const float *x, uint8_t *block)
 {
     uint8_t code[32];
-    float low, high;
-    ends(x, &low, &high);
-    float d = (high - low) / 31;
-    round_up_from(x, low, inverse(d), 0.5F, 31, code);
-    ml_put_half(d, block);
+    float low;
+    ml_put_half(codes_by_ends(x, 32, code, &low), block);
     ml_put_half(low, block + 2);
     put_fifth_bits(code, block + 4);
     put_nibbles(code, block + 8);
