@@ -5,8 +5,8 @@ import os
 import struct
 
 
-def read_safetensors(directory):
-    with open(f"{directory}/model.safetensors", "rb") as file:
+def read_safetensors(directory, name="model.safetensors"):
+    with open(f"{directory}/{name}", "rb") as file:
         data = file.read()
     length = struct.unpack("<Q", data[:8])[0]
     return json.loads(data[8 : 8 + length]), data[8 + length :]

@@ -183,21 +183,31 @@ def check_kept_files(checks, folder):
 
 
 def check_saved_embeddings(checks, folder):
-    """A PEFT directory may hold the base's own embedding, as PEFT saves it after a resize; another one, and a factor of the head, are refused by name."""
+    """A PEFT directory may hold an embedding and a head, as PEFT saves them after a resize: the base's own say nothing, others take their place at both
+    ends of a tied base. Two that differ, another vocabulary, and a factor of the head that no target means are refused by name."""
     base, factors = f"{folder}/chat.h5", {f"transformer.h.{layer}.attn.c_attn": (([2, 40], bytes(320)), ([120, 2], bytes(960))) for layer in range(2)}
     _, shape, data = tensors(f"{folder}/chat")["wte.weight"]
     own = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))  # bf16 as fp32
     other = own[:-2] + b"\0\0"
-    for number, (name, size, raw, code, needle) in enumerate([
-        ("transformer.wte.weight", shape, own, 0, ""), ("lm_head.weight", shape, own, 0, ""), ("transformer.wte.weight", shape, other, INPUT, "differs from the base's own"),
-        ("transformer.wte.weight", [shape[0] + 1, shape[1]], own + bytes(4 * shape[1]), INPUT, "301 × 40, the base's is 300 × 40"),
-        ("lm_head.lora_A.weight", [2, 40], bytes(320), INPUT, "belongs to no module"),
+    embed, head, larger = "transformer.wte.weight", "lm_head.weight", [shape[0] + 1, shape[1]]
+    for number, (saved, code, needle) in enumerate([
+        ({embed: (shape, own)}, 0, ""), ({head: (shape, own)}, 0, ""), ({embed: (shape, other)}, 0, ""), ({embed: (shape, other), head: (shape, other)}, 0, ""),
+        ({embed: (shape, other), head: (shape, other[:-4] + own[:4])}, INPUT, "the base ties embedding and head"),
+        ({"transformer.wte.base_layer.weight": (shape, other)}, INPUT, "differs from the base's own"),
+        ({embed: (larger, own + bytes(4 * shape[1]))}, INPUT, "301 × 40, the base's is 300 × 40"),
+        ({"lm_head.lora_A.weight": ([2, 40], bytes(320))}, INPUT, "belongs to no module"),
     ]):
         peft = harness.make_peft(f"{folder}/embeddings-{number}", 2, 4, factors)
         pairs = {f"base_model.model.{module}.lora_{letter}.weight": pair[i] for module, pair in factors.items() for i, letter in enumerate("AB")}
-        harness.write_safetensors(f"{peft}/adapter_model.safetensors", pairs | {f"base_model.model.{name}": (size, raw)})
-        done = harness.start("generate", "--base", base, "--adapter", peft, "--prompt", "a", "--max-new", 1)
-        checks.that(done.returncode == code and needle in done.stderr, f"{name} of {size}: exit {done.returncode}: {done.stderr!r}, expected {needle!r}")
+        harness.write_safetensors(f"{peft}/adapter_model.safetensors", pairs | {f"base_model.model.{name}": value for name, value in saved.items()})
+        out = f"{folder}/embeddings-{number}-out"
+        done = harness.start("export", "--format", "peft", "--base", base, "--adapter", peft, out)
+        checks.that(done.returncode == code and needle in done.stderr, f"{list(saved)}: exit {done.returncode}: {done.stderr!r}, expected {needle!r}")
+        if done.returncode == 0:
+            header, data = broken_files.read_safetensors(out, "adapter_model.safetensors")
+            entries = [header[f"base_model.model.{name}"] for name in (embed, head) if f"base_model.model.{name}" in header]
+            ends = [data[slice(*entry["data_offsets"])] for entry in entries]
+            checks.that(ends == ([other] * 2 if other in [raw for _, raw in saved.values()] else []), f"{list(saved)}: {len(ends)} ends came back")
 
 
 def leading(w):

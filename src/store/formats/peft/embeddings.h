@@ -5,9 +5,11 @@
 #include "mpilora/store.h"
 #include "store/formats/safetensors/safetensors.h"
 
-/* Whether the tensor of a PEFT directory, `name` without PEFT's and the family's prefixes, is the
- * embedding or the head of this base; then it has the base's own values, else ML_INPUT. */
-ml_status ml_peft_check_embedding(const ml_safetensors *tensors, const ml_safetensors_entry *entry,
-                                  const char *name, ml_base *base, bool *found) ML_NODISCARD;
+/* Where the tensor of a PEFT directory, `name` without PEFT's and the family's prefixes, is the
+ * embedding or the head of this base: *found, and out gets what is not the base's own. ML_INPUT for
+ * another vocabulary, and for a tied model's two ends that differ. */
+ml_status ml_peft_read_embedding(const ml_safetensors *tensors, const ml_safetensors_entry *entry,
+                                 const char *name, ml_base *base, ml_adapter *out,
+                                 bool *found) ML_NODISCARD;
 
 #endif

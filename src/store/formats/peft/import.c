@@ -286,8 +286,8 @@ static void warn_of_unsaved(const import *in)
     }
 }
 
-/* A tensor that no module has: of a module that was saved whole, the base's own
- * embedding or head, or nothing that is known. */
+/* A tensor that no module has: of a module that was saved whole, an embedding or a head beside the
+ * adapter, or nothing that is known. */
 static ml_status check_other(import *in, const ml_safetensors_entry *e)
 {
     char first[PATH], plain[NAME];
@@ -297,7 +297,7 @@ static ml_status check_other(import *in, const ml_safetensors_entry *e)
     const char *name = without(without(plain, "base_model.model."), in->spec->family->hf.prefix);
     st = find_saved(in, e, name, &found);
     if (st == ML_OK && !found && in->base)
-        st = ml_peft_check_embedding(in->tensors, e, name, in->base, &found);
+        st = ml_peft_read_embedding(in->tensors, e, name, in->base, in->out, &found);
     if (st != ML_OK || found) return st;
     ml_peft_path(in->spec->family, ml_family_target(in->spec->family->tensors), 0, first,
                  sizeof first);
