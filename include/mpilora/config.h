@@ -106,14 +106,15 @@ typedef enum ml_bias {
     ML_BIAS_LORA_ONLY /* those of adapted modules */
 } ml_bias;
 
-/* What a run minimises. The last four compare two answers to a prompt; dpo and ipo by how far each
- * has moved from the model as it was before the first step, cpo and simpo without that. */
+/* What a run minimises. All but the first compare two answers to a prompt; dpo and ipo by how far
+ * each has moved from the model as it was before the first step, the others without that. */
 typedef enum ml_objective {
     ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
     ML_OBJECTIVE_DPO,
     ML_OBJECTIVE_IPO, /* dpo with loss_type ipo */
     ML_OBJECTIVE_CPO,
-    ML_OBJECTIVE_SIMPO
+    ML_OBJECTIVE_SIMPO,
+    ML_OBJECTIVE_ORPO
 } ml_objective;
 
 /* The loss of a pair; formulas: src/session/pair_loss.c. */
@@ -130,7 +131,8 @@ typedef enum ml_pair_loss {
     ML_PAIR_APO_ZERO,
     ML_PAIR_APO_DOWN,
     ML_PAIR_DISCOPOP,
-    ML_PAIR_SIMPO /* objective simpo's, not a loss_type */
+    ML_PAIR_SIMPO, /* objective simpo's, not a loss_type; as is orpo's */
+    ML_PAIR_ORPO
 } ml_pair_loss;
 
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */

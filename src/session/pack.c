@@ -20,6 +20,7 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
     ML_NEW(p->target_start, tokens + 1, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->hit, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->target_text, tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(p->target_place, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->log_p, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->weight, tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(p->text_log_p, sequences, ML_MEM_OTHER, "a micro-batch");
@@ -43,8 +44,8 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
     const packer *p = NULL;
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
                      sizeof *p->target_start + sizeof *p->hit + sizeof *p->read_token +
-                     sizeof *p->read_mask + sizeof *p->target_text + sizeof *p->log_p +
-                     sizeof *p->weight;
+                     sizeof *p->read_mask + sizeof *p->target_text + sizeof *p->target_place +
+                     sizeof *p->log_p + sizeof *p->weight;
     size_t a_sequence = sizeof *p->start + sizeof *p->shared + sizeof *p->key_sequence +
                         sizeof *p->length + sizeof *p->read + sizeof *p->text_log_p +
                         sizeof *p->text_slope + sizeof *p->text_targets + sizeof *p->text_at;
@@ -69,6 +70,7 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->read_mask);
     ml_memory_free(p->path);
     ml_memory_free(p->target_text);
+    ml_memory_free(p->target_place);
     ml_memory_free(p->log_p);
     ml_memory_free(p->weight);
     ml_memory_free(p->text_log_p);
@@ -109,6 +111,18 @@ static void add_virtual(const session *s, packed_sequence *sequence, int32_t *to
     sequence->length += s->prefix + s->infix;
 }
 
+/* What a sequence's mask says of a token. */
+enum { NO_TARGET, ANSWER, PROMPT };
+
+/* Of objective orpo, which learns prompts of chosen answers, too: all tokens with one before them
+ * become targets. */
+static void target_prompt(const session *s, const packed_sequence *sequence, uint8_t *mask)
+{
+    bool learnt = s->config->objective.name == ML_OBJECTIVE_ORPO && sequence->position % 2 == 0;
+    for (int64_t i = s->prefix + 1; learnt && i < sequence->length; i++)
+        if (mask[i] == NO_TARGET && sequence->token[i] >= 0) mask[i] = PROMPT;
+}
+
 static ml_status read_sequences(session *s, const data_source *source, int64_t first, int64_t count)
 {
     packer *p = &s->packer;
@@ -123,6 +137,7 @@ static ml_status read_sequences(session *s, const data_source *source, int64_t f
         p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
         if (s->prefix + s->infix > 0)
             add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
+        target_prompt(s, &p->read[i], p->read_mask + at);
         p->read[i].inputs = count_inputs(&p->read[i]);
         p->file_tokens += length;
         at += p->read[i].length;
@@ -179,7 +194,7 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
 static void append(packer *p, const packed_sequence *sequence, int64_t shared)
 {
     ml_batch *batch = &p->batch;
-    int32_t text = (int32_t)(sequence - p->read);
+    int32_t text = (int32_t)(sequence - p->read), place = 0;
     if (shared < sequence->inputs) {
         p->start[batch->sequences.count] = batch->tokens;
         p->shared[batch->sequences.count] = shared;
@@ -192,7 +207,8 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared)
     }
     for (int64_t i = 0; i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
-            p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text};
+            p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text,
+                                             sequence->mask[i + 1] == ANSWER ? place++ : -1};
 }
 
 /* The hits, row by row: rows that predict something, and what; p->target_start first counts by
@@ -212,6 +228,7 @@ static void collect_targets(packer *p)
         int64_t at = count[p->hit[i].row]++;
         p->target[at] = p->hit[i].token;
         p->target_text[at] = p->hit[i].text;
+        p->target_place[at] = p->hit[i].place;
     }
     /* count[t] is now where the targets of token t end */
     for (int64_t t = 0, begin = 0; t < batch->tokens; t++) {

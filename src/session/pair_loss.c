@@ -12,7 +12,8 @@
  *   apo_zero      1 − σ(βu) + σ(βv)                          arXiv:2408.06266
  *   apo_down      σ(βu) + 1 − σ(x)
  *   discopop      −log σ(x)(1 − σ(x/τ)) + e^(−x) σ(x/τ), τ = 0.05   arXiv:2406.08414
- *   simpo         −log σ(β(u/n − v/m) − γ)                   arXiv:2405.14734 */
+ *   simpo         −log σ(β(u/n − v/m) − γ)                   arXiv:2405.14734
+ *   orpo          −β log σ(odds(u/n) − odds(v/m)), odds(t) = t − log(1 − e^t)   arXiv:2403.07691 */
 #include <math.h>
 
 #include "session/pair_loss.h"
@@ -60,17 +61,31 @@ static pair_value discopop(double beta, double x)
     return of_difference(beta, f, slope);
 }
 
+/* The mean log p of an answer; of one that is certain a little less, since its odds are infinite.
+ */
+static double mean_of(double sum, double tokens) { return fmin(sum / tokens, -1e-7); }
+
+static pair_value orpo(double beta, const pair_point *at)
+{
+    double c = mean_of(at->u, at->n), r = mean_of(at->v, at->m),
+           odds = c - r - (log(-expm1(c)) - log(-expm1(r))), slope = -beta * sigmoid(-odds);
+    return (pair_value){-beta * log_sigmoid(odds), slope / (-expm1(c) * at->n),
+                        -slope / (-expm1(r) * at->m)};
+}
+
 static ml_pair_loss loss_of(const ml_run_config *c)
 {
     return c->objective.name == ML_OBJECTIVE_IPO     ? ML_PAIR_IPO
            : c->objective.name == ML_OBJECTIVE_SIMPO ? ML_PAIR_SIMPO
+           : c->objective.name == ML_OBJECTIVE_ORPO  ? ML_PAIR_ORPO
                                                      : c->objective.loss_type;
 }
 
 bool ml_pair_loss_is_mean(const ml_run_config *c)
 {
     ml_pair_loss loss = loss_of(c);
-    return loss == ML_PAIR_SIMPO || (loss == ML_PAIR_IPO && c->objective.name == ML_OBJECTIVE_CPO);
+    return loss == ML_PAIR_SIMPO || loss == ML_PAIR_ORPO ||
+           (loss == ML_PAIR_IPO && c->objective.name == ML_OBJECTIVE_CPO);
 }
 
 pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
@@ -110,6 +125,8 @@ pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
                             b * slope_of_sigmoid(x)};
     case ML_PAIR_DISCOPOP:
         return discopop(b, x);
+    case ML_PAIR_ORPO:
+        return orpo(b, at);
     }
     return (pair_value){NAN, NAN, NAN};
 }

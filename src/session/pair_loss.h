@@ -16,8 +16,8 @@ typedef struct pair_value {
 
 /* Local; no errors. */
 pair_value ml_pair_loss_at(const ml_run_config *config, const pair_point *at);
-/* Whether u/n and v/m are what an answer is worth, not u and v: SimPO, and IPO without a
- * reference. */
+/* Whether u/n and v/m are what an answer is worth, not u and v: SimPO, ORPO, and IPO without
+ * a reference. */
 bool ml_pair_loss_is_mean(const ml_run_config *config);
 
 #endif

@@ -14,7 +14,7 @@ typedef struct comparison {
     double *reference; /* [sequences] */
 } comparison;
 
-/* Σ log p and the number of targets of each sequence; where each position lies. */
+/* Σ log p and the number of targets of each sequence's answer; where each position lies. */
 static void sum_texts(packer *p, int64_t first, int64_t texts, const float *log_p)
 {
     for (int64_t i = 0; i < texts; i++) {
@@ -23,8 +23,25 @@ static void sum_texts(packer *p, int64_t first, int64_t texts, const float *log_
         p->text_at[p->read[i].position - first] = i;
     }
     for (int64_t j = 0; j < p->hits; j++) {
+        if (p->target_place[j] < 0) continue;
         p->text_log_p[p->target_text[j]] += (double)log_p[j];
         p->text_targets[p->target_text[j]]++;
+    }
+}
+
+static bool is_chosen(const packer *p, int64_t target)
+{
+    return p->read[p->target_text[target]].position % 2 == 0;
+}
+
+/* The loss on the tokens of chosen sequences. */
+static void sum_tokens(const comparison *c, const float *log_p)
+{
+    const packer *p = &c->s->packer;
+    for (int64_t j = 0; j < p->hits; j++) {
+        if (!is_chosen(p, j)) continue;
+        c->sums[PAIR_NLL] -= (double)log_p[j];
+        c->sums[PAIR_TOKENS] += 1.0;
     }
 }
 
@@ -54,14 +71,13 @@ static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int6
     sums[PAIR_REWARD_REJECTED] += down;
     sums[PAIR_LOG_P_CHOSEN] += a / (mean ? at.n : 1.0);
     sums[PAIR_LOG_P_REJECTED] += b / (mean ? at.m : 1.0);
-    sums[PAIR_NLL] -= a;
-    sums[PAIR_TOKENS] += at.n;
     sums[PAIRS] += 1.0;
 }
 
 /* How much the loss on the chosen answers' tokens counts. */
 static double token_share(const ml_run_config *c)
 {
+    if (c->objective.name == ML_OBJECTIVE_ORPO) return 1.0;
     return ml_run_config_has_reference(c) ? 0.0 : c->objective.cpo_alpha;
 }
 
@@ -78,13 +94,12 @@ static void weigh(void *self, const float *log_p)
     }
     for (int64_t k = 0; k < c->batch->count; k++)
         compare_pair(c, c->batch->first + k, p->text_at[2 * k], p->text_at[2 * k + 1]);
+    sum_tokens(c, log_p);
     if (!c->batch->backward) return;
     double tokens = token_share(c->s->config) / (double)c->batch->tokens;
     for (int64_t j = 0; j < p->hits; j++) {
-        int64_t text = p->target_text[j];
-        bool chosen = p->read[text].position % 2 == 0;
-        p->weight[j] =
-            (float)(-p->text_slope[text] / (double)c->batch->pairs + (chosen ? tokens : 0.0));
+        double slope = p->target_place[j] < 0 ? 0.0 : p->text_slope[p->target_text[j]];
+        p->weight[j] = (float)(-slope / (double)c->batch->pairs + (is_chosen(p, j) ? tokens : 0.0));
     }
 }
 

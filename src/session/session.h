@@ -32,7 +32,7 @@ typedef struct packed_sequence {
 /* `token` is predicted by `row`. */
 typedef struct packed_hit {
     int64_t row;
-    int32_t token, text; /* text: the sequence, as p->read has it */
+    int32_t token, text, place; /* text: the sequence, as p->read has it; place: as target_place */
 } packed_hit;
 
 /* A micro-batch under construction. */
@@ -45,9 +45,11 @@ typedef struct packer {
     int64_t hits;
     int32_t *token, *target; /* [tokens] */
     int32_t *target_text;    /* [tokens] the sequence of each target, as `read` has it */
+    int32_t *target_place;   /* [tokens] the how-manieth of its answer, from 0; −1: of a prompt */
     float *log_p, *weight;   /* [tokens] of each target: preference.c's, as are the next three */
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
-    int64_t *text_targets, *text_at; /* [sequences] how many; where in `read` a position is */
+    int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read` a
+                                        position is */
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -171,8 +173,8 @@ typedef struct evaluation_stop {
     const void *of;
 } evaluation_stop;
 
-/* Σ over pairs of what a step or an evaluation reports; NLL and TOKENS are of the chosen answers.
- */
+/* Σ over pairs of what a step or an evaluation reports; NLL and TOKENS are of the chosen answers,
+ * of objective orpo with their prompts. */
 enum {
     PAIR_LOSS,
     PAIR_RIGHT, /* the chosen one has the higher reward */

@@ -49,7 +49,8 @@ static void find_wait(const session *s, step_result *out)
 
 typedef struct passes {
     double loss_sum, computed;
-    int64_t targets, chosen;    /* of the step's whole batch; chosen: of the chosen answers */
+    int64_t targets, chosen;    /* of the step's whole batch; chosen: learnt of the chosen
+                                ones */
     double compared[PAIR_SUMS]; /* of an objective that compares pairs */
 } passes;
 
@@ -58,13 +59,15 @@ static void count_batch(const run *r, int64_t first, passes *p, step_result *out
 {
     const session *s = &r->session;
     int64_t unit = ml_run_config_unit(r->config);
+    bool prompts = r->config->objective.name == ML_OBJECTIVE_ORPO; /* are learnt, too */
     double since = busy_seconds(s);
     for (int64_t i = 0; i < r->config->batch.sequences * unit; i++) {
         int64_t sequence = ml_sampler_at(s->train.sampler, first * unit + i),
                 targets = ml_dataset_targets(s->train.dataset, sequence, s->max_len);
         p->targets += targets;
-        if (i % unit == 0) p->chosen += targets;
-        out->tokens += ml_dataset_length(s->train.dataset, sequence, s->max_len);
+        int64_t length = ml_dataset_length(s->train.dataset, sequence, s->max_len);
+        if (i % unit == 0) p->chosen += prompts ? length - 1 : targets;
+        out->tokens += length;
     }
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }

@@ -1,4 +1,4 @@
-"""Lays tests/golden/preferences.json over TRL's own DPOTrainer: losses, gradient norms and reward margins of ten steps of every case of objectives dpo and ipo.
+"""Lays tests/golden/preferences.json over TRL's own trainers: losses, gradient norms and reward margins of ten steps of every case.
 For developers; beside what make_golden.py asks for it needs trl==1.16.*:
     venv/bin/python tests/interop/check_trl.py [case …]
 """
@@ -14,6 +14,7 @@ import tokenizers
 import torch
 import transformers
 import trl
+from trl.experimental import cpo, orpo
 
 import preference_cases as cases
 import reference_models as reference
@@ -23,14 +24,44 @@ GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"
 BOUNDS = {"loss": ("loss", 2e-5), "grad_norm": ("grad_norm", 1e-3), "rewards/margins": ("rewards_margin", 1e-3)}
 
 
-class InOrder(trl.DPOTrainer):
-    """Rows of ids as they are, one after the other."""
+def as_they_are(self, dataset, *words, **options):
+    return dataset
 
-    def _prepare_dataset(self, dataset, *words, **options):
-        return dataset
 
-    def _get_train_sampler(self, *words, **options):
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+def in_order(self, *words, **options):
+    return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def spell_out(self, row, *words, **options):
+    """What CPOTrainer and ORPOTrainer make of a row."""
+    out = {"prompt_input_ids": row["prompt_ids"], "prompt_attention_mask": [1] * len(row["prompt_ids"])}
+    for side in ("chosen", "rejected"):
+        ids = row["prompt_ids"] + row[f"{side}_ids"]
+        out |= {f"{side}_input_ids": ids, f"{side}_attention_mask": [1] * len(ids), f"{side}_labels": [-100] * len(row["prompt_ids"]) + row[f"{side}_ids"]}
+    return out
+
+
+def trainer_of(objective, common):
+    """The trainer's class, which takes rows of ids as they are, one after the other, and its options."""
+    name, beta = objective["name"], objective.get("beta", 0.1)
+    kind = objective.get("loss_type", "sigmoid")
+    own = {"_prepare_dataset": as_they_are, "_get_train_sampler": in_order, "tokenize_row": spell_out}
+    if name in ("dpo", "ipo"):
+        kinds = ["ipo"] if name == "ipo" else [kind]
+        options = trl.DPOConfig(**common, beta=beta, loss_type=kinds, label_smoothing=objective.get("label_smoothing", 0.0))
+        base = trl.DPOTrainer
+    elif name == "orpo":
+        options, base = orpo.ORPOConfig(**common, beta=beta), orpo.ORPOTrainer
+    else:
+        options = cpo.CPOConfig(
+            **common,
+            beta=beta,
+            loss_type="simpo" if name == "simpo" else kind,
+            cpo_alpha=objective.get("cpo_alpha", 1.0),
+            simpo_gamma=objective.get("gamma", 0.5),
+        )
+        base = cpo.CPOTrainer
+    return type("InOrder", (base,), own), options
 
 
 def train(settings, objective, folder):
@@ -41,27 +72,26 @@ def train(settings, objective, folder):
         reference.write_adapter(f"{folder}/adapter", settings)
         model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
     rows = [cases.TRAIN[i % len(cases.TRAIN)] for i in range(cases.STEPS * cases.PAIRS)]
-    options = trl.DPOConfig(
-        output_dir=f"{folder}/out",
-        per_device_train_batch_size=cases.PAIRS,
-        max_steps=cases.STEPS,
-        learning_rate=settings["lr"],
-        lr_scheduler_type="constant",
-        weight_decay=settings["weight_decay"],
-        max_grad_norm=settings["clip_norm"],
-        logging_steps=1,
-        beta=objective.get("beta", 0.1),
-        loss_type=[objective.get("loss_type", "ipo" if objective["name"] == "ipo" else "sigmoid")],
-        label_smoothing=objective.get("label_smoothing", 0.0),
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        precompute_ref_log_probs=settings["method"] == "full",  # else it looks for the base by its path
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    trainer = InOrder(model=model, args=options, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer)
+    common = {
+        "output_dir": f"{folder}/out",
+        "per_device_train_batch_size": cases.PAIRS,
+        "max_steps": cases.STEPS,
+        "learning_rate": settings["lr"],
+        "lr_scheduler_type": "constant",
+        "weight_decay": settings["weight_decay"],
+        "max_grad_norm": settings["clip_norm"],
+        "logging_steps": 1,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    if objective["name"] in ("dpo", "ipo"):
+        common["precompute_ref_log_probs"] = settings["method"] == "full"  # else it looks for the base by its path
+    kind, options = trainer_of(objective, common)
+    trainer = kind(model=model, args=options, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     return [line for line in trainer.state.log_history if "loss" in line]
 
@@ -70,7 +100,7 @@ def main():
     wrong = 0
     with open(GOLDEN) as file:
         curves = json.load(file)
-    names = sys.argv[1:] or [name for name, (_, objective) in cases.CASES.items() if objective["name"] in ("dpo", "ipo")]
+    names = sys.argv[1:] or list(cases.CASES)
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             lines = train(*cases.CASES[name], folder)

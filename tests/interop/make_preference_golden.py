@@ -23,6 +23,10 @@ def log_p(model, prompt, answer):
     return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum()
 
 
+def odds(mean):
+    return mean - torch.log1p(-torch.exp(mean))
+
+
 def both(model, pair):
     return [log_p(model, pair["prompt_ids"], pair[key]) for key in ("chosen_ids", "rejected_ids")]
 
@@ -44,27 +48,31 @@ def pair_loss(kind, u, v, n, m, beta, eps, gamma):
         "apo_down": lambda: s(beta * u) + 1 - s(beta * d),
         "discopop": lambda: -logsigmoid(x) * (1 - s(x / 0.05)) + torch.exp(-x) * s(x / 0.05),
         "simpo": lambda: -logsigmoid(beta * means - gamma),
+        "orpo": lambda: -beta * logsigmoid(odds(u / n) - odds(v / m)),
     }[kind]()
 
 
 def objective_of(model, batch, references, objective):
     """The loss, and the means of what metrics.jsonl says of rewards."""
     name = objective["name"]
-    kind = {"ipo": "ipo", "simpo": "simpo"}.get(name, objective.get("loss_type", "sigmoid"))
-    beta, own = objective.get("beta", 0.1), name in ("cpo", "simpo")
+    kind = {"ipo": "ipo", "simpo": "simpo", "orpo": "orpo"}.get(name, objective.get("loss_type", "sigmoid"))
+    beta, own = objective.get("beta", 0.1), name in ("cpo", "simpo", "orpo")
     losses, nll, tokens, right, margin = [], 0.0, 0, 0.0, 0.0
     for pair, (ref_c, ref_r) in zip(batch, references):
         c, r = both(model, pair)
         n, m = len(pair["chosen_ids"]), len(pair["rejected_ids"])
         u, v = (c, r) if own else (c - ref_c, r - ref_r)
         losses.append(pair_loss(kind, u, v, n, m, beta, objective.get("label_smoothing", 0.0), objective.get("gamma", 0.5)))
-        nll, tokens = nll - c, tokens + n
-        mean = own and kind in ("ipo", "simpo")
+        mean = own and kind in ("ipo", "simpo", "orpo")
         worth = (beta * (u / n if mean else u) - beta * (v / m if mean else v)).item()
+        if name == "orpo":  # learns the chosen answers' prompts, too
+            whole = pair["prompt_ids"] + pair["chosen_ids"]
+            c, n = log_p(model, whole[:1], whole[1:]), len(whole) - 1
+        nll, tokens = nll - c, tokens + n
         right, margin = right + (worth > 0) / len(batch), margin + worth / len(batch)
     loss = sum(losses) / len(losses)
     if own:
-        loss = loss + objective.get("cpo_alpha", 1.0) * nll / tokens
+        loss = loss + (1.0 if name == "orpo" else objective.get("cpo_alpha", 1.0)) * nll / tokens
     return loss, right, margin
 
 

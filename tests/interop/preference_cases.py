@@ -23,6 +23,8 @@ CASES = {  # name: (what trains, objective)
     "cpo": (LORA, {"name": "cpo"}),
     "cpo-ipo": (LORA, {"name": "cpo", "loss_type": "ipo", "cpo_alpha": 0.0}),
     "simpo": (LORA, {"name": "simpo", "beta": 2.0, "gamma": 1.0, "cpo_alpha": 0.0}),
+    "orpo": (LORA, {"name": "orpo", "beta": 0.5}),
+    "orpo-full": (FULL, {"name": "orpo", "beta": 0.2}),
     "simpo-full": (FULL, {"name": "simpo", "beta": 2.0, "cpo_alpha": 0.5}),
 }
 
