@@ -87,13 +87,15 @@ typedef struct ml_attention_shape {
                                           / (heads / kv_heads) */
     float scale;                       /* usually 1/√h */
     int64_t window; /* 0: a query sees every key at or before it; w ≥ 1: the last w keys of its
-                       path, itself one of them */
+                       path, itself one of them; with both_ways those at most w / 2 away */
     float cap;      /* scores s = scale·q·k become cap·tanh(s/cap); 0: they stay */
     const float *key_bias; /* [heads] rows b of key_bias_stride: the score of a query at position i
                               of its path with the key at position j gets b[j] − b[i] (ALiBi). Up
                               to ML_KEY_BIAS_BEYOND floats behind the last position may be read.
                               Not with a cap. NULL: none */
     int64_t key_bias_stride;
+    bool both_ways; /* a query sees the keys behind it as well, up to the end of its sequence.
+                       Sequences that share rows: see ml_attention_check */
 } ml_attention_shape;
 enum { ML_KEY_BIAS_BEYOND = 64 };
 
@@ -107,18 +109,33 @@ typedef struct ml_headnorm {
     const float *w, *b; /* b NULL: none */
 } ml_headnorm;
 
-/* The first position that a query at `position` of its path sees. */
+/* How many keys up to itself a query sees; 0: all. */
+static inline int64_t ml_attention_reach(int64_t window, bool both_ways)
+{
+    return window > 0 && both_ways ? window / 2 + 1 : window;
+}
+
+/* The positions that a query at `position` of a path of `length` sees: first … end − 1. */
 static inline int64_t ml_attention_first(const ml_attention_shape *shape, int64_t position)
 {
-    return shape->window > 0 && position >= shape->window ? position - shape->window + 1 : 0;
+    int64_t reach = ml_attention_reach(shape->window, shape->both_ways);
+    return reach > 0 && position >= reach ? position - reach + 1 : 0;
+}
+static inline int64_t ml_attention_end(const ml_attention_shape *shape, int64_t position,
+                                       int64_t length)
+{
+    if (!shape->both_ways) return position + 1;
+    return shape->window > 0 ? ml_min(length, position + shape->window / 2 + 1) : length;
 }
 
 /* Pairs of a query and a key that it sees, in a sequence of n: Σ_{i < n} min(i + 1, window), all
- * n·(n + 1)/2 with window 0. What attention's work is proportional to. */
-static inline double ml_attention_pairs(double n, int64_t window)
+ * n·(n + 1)/2 with window 0; with both_ways as many before the diagonal as behind it. What
+ * attention's work is proportional to. */
+static inline double ml_attention_pairs(double n, int64_t window, bool both_ways)
 {
-    double w = window > 0 && (double)window < n ? (double)window : n;
-    return w * (w + 1.0) / 2.0 + (n - w) * w;
+    double reach = (double)ml_attention_reach(window, both_ways),
+           w = reach > 0.0 && reach < n ? reach : n, causal = w * (w + 1.0) / 2.0 + (n - w) * w;
+    return both_ways ? 2.0 * causal - n : causal;
 }
 
 /* Rotary embedding turns the first `rotated` elements of each head, in pairs: i and i +
@@ -211,10 +228,11 @@ struct ml_kernels {
                            const float *up, int64_t ldg, const float *dy, int64_t lddy,
                            float *dgate, float *dup, int64_t lddg);
 
-    /* ---- causal attention along the path of each sequence (never across to another), blockwise
-     * with a running softmax (Dao et al. 2022). Query i sees the keys j of its path with
-     * i − window < j ≤ i by position on the path, so that a window may reach into shared rows;
-     * window 0: all j ≤ i. A window that no path outgrows gives the bits of none. q[T, H·h] ldq; k,
+    /* ---- attention along the path of each sequence (never across to another), blockwise with a
+     * running softmax (Dao et al. 2022). Query i sees the keys j of its path with i − window < j ≤
+     * i by position on the path, so that a window may reach into shared rows; window 0: all j ≤ i.
+     * With both_ways: |i − j| ≤ window / 2, window 0 all keys of its sequence. A window that no
+     * path outgrows gives the bits of none. q[T, H·h] ldq; k,
      * v[T, K·h] ldkv; o[T, H·h] ldo; lse[H, T] = log Σ exp(scale·q·k). Backward writes (not adds)
      * dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32
      * accumulators. Work proportional to the blocks in which a query sees a key. Workspace comes
@@ -230,7 +248,7 @@ struct ml_kernels {
                                float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv);
     /* One new token, at position n − 1, against a cache: q[H·h]; the key and the value of position
      * j < n are row row[j] of [rows, K·h] with ldkv; o[H·h]. Only the window's positions are read,
-     * of `row` too. For generation. */
+     * of `row` too. For generation, which goes one way: not with both_ways. */
     void (*attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
                              const int32_t *row, const float *q, const float *key,
                              const float *value, int64_t ldkv, float *o);
@@ -319,6 +337,15 @@ ml_kernels_paths ml_kernels_available(ml_dtype dtype);
  * Errors: none. */
 bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
                            const char *vector_path);
+
+/* Whether attention of this shape may run over these sequences: a query that sees what stands
+ * behind it has no place in a prefix tree, where several sequences go on from one row.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE naming the first sequence that shares rows, where shape->both_ways. */
+ml_status ml_attention_check(const ml_attention_shape *shape,
+                             const ml_sequences *sequences) ML_NODISCARD;
 
 /* Creates the table for this processor and these shapes: the first of the vector paths that it has
  * (the widest), and "native" unless another backend is clearly faster, so that the same command

@@ -23,14 +23,14 @@ const float *norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, con
 
 ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
 {
-    return (ml_attention_shape){m->heads,
-                                m->kv_heads,
-                                m->spec.head_dim,
-                                (float)ml_model_attention_scale(&m->spec),
-                                layer_window(m, layer),
-                                (float)m->spec.score_cap,
-                                m->act.key_bias,
-                                m->act.key_bias_stride};
+    return (ml_attention_shape){.heads = m->heads,
+                                .kv_heads = m->kv_heads,
+                                .head_dim = m->spec.head_dim,
+                                .scale = (float)ml_model_attention_scale(&m->spec),
+                                .window = layer_window(m, layer),
+                                .cap = (float)m->spec.score_cap,
+                                .key_bias = m->act.key_bias,
+                                .key_bias_stride = m->act.key_bias_stride};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)

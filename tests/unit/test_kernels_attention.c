@@ -1,5 +1,5 @@
 /* Blockwise attention of every vector path against the reference: short and long sequences, odd
- * head sizes, grouped heads; one and several threads; twice the same bits. */
+ * head sizes, grouped heads; causal and both ways; one and several threads; twice the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 
 #include "mpilora/kernels.h"
 
@@ -19,12 +20,17 @@ static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
 enum { BIASED_HEADS = 4, BIAS_STRIDE = T_MOST + ML_KEY_BIAS_BEYOND };
 static float key_bias[BIASED_HEADS * BIAS_STRIDE]; /* filled in main */
 static const ml_attention_shape shapes[] = {
-    {2, 2, 64, 0.125f, 0, 0, NULL, 0},
-    {4, 2, 10, 0.3f, 0, 0.8f, NULL, 0},
-    {3, 1, 80, 0.11f, 0, 0, NULL, 0},
-    {2, 1, 8, 0.35f, 0, 2, NULL, 0},
-    {1, 1, 256, 0.0625f, 0, 50, NULL, 0},
-    {4, 2, 10, 0.3f, 0, 0, key_bias, BIAS_STRIDE}}; /* with caps, with a bias, and without */
+    {.heads = 2, .kv_heads = 2, .head_dim = 64, .scale = 0.125f},
+    {.heads = 4, .kv_heads = 2, .head_dim = 10, .scale = 0.3f, .cap = 0.8f},
+    {.heads = 3, .kv_heads = 1, .head_dim = 80, .scale = 0.11f},
+    {.heads = 2, .kv_heads = 1, .head_dim = 8, .scale = 0.35f, .cap = 2},
+    {.heads = 1, .kv_heads = 1, .head_dim = 256, .scale = 0.0625f, .cap = 50},
+    {.heads = 4,
+     .kv_heads = 2,
+     .head_dim = 10,
+     .scale = 0.3f,
+     .key_bias = key_bias,
+     .key_bias_stride = BIAS_STRIDE}}; /* with caps, with a bias, and without */
 enum { CAPPED = 1, BIASED = 5 };
 /* One key, less than a block, a block and one beside it, several; in `trees` shorter and longer
  * than what is shared; the last one no path outgrows. */
@@ -94,12 +100,14 @@ static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_seque
 static void near(const char *what, const ml_kernels *k, const ml_attention_shape *s, int64_t n,
                  const float *got, const float *want)
 {
+    double tolerance = s->both_ways ? 3e-5 : 1e-5; /* twice the pairs, whose sums round more */
     for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)got[i] - (double)want[i]) <= 1e-5 * fmax(1, fabs((double)want[i]))))
-            fail_msg("%s (%s, head dimension %lld, window %lld): element %lld is %.9g, the "
+        if (!(fabs((double)got[i] - (double)want[i]) <= tolerance * fmax(1, fabs((double)want[i]))))
+            fail_msg("%s (%s, head dimension %lld, window %lld%s): element %lld is %.9g, the "
                      "reference says %.9g",
                      what, k->vector_path, (long long)s->head_dim, (long long)s->window,
-                     (long long)i, (double)got[i], (double)want[i]);
+                     s->both_ways ? ", both ways" : "", (long long)i, (double)got[i],
+                     (double)want[i]);
 }
 
 static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s,
@@ -139,7 +147,7 @@ static void wide_window_is_none(const ml_kernels *k, const ml_attention_shape *s
             wide = tensors_of(&s, none.T);
     s.window = 0;
     run(k, &s, sequences, &none);
-    s.window = longest;
+    s.window = s.both_ways ? 2 * longest : longest;
     run(k, &s, sequences, &wide);
     const size_t bytes = (size_t)none.room * sizeof(float);
     assert_memory_equal(none.o, wide.o, bytes);
@@ -163,6 +171,17 @@ static double score(const ml_attention_shape *s, const tensors *t, int64_t query
     return cap > 0 ? cap * tanh(plain / cap) : plain;
 }
 
+static int64_t length_of_path(const ml_sequences *sequences, int64_t i)
+{
+    return ml_sequences_shared(sequences, i) + sequences->start[i + 1] - sequences->start[i];
+}
+
+static bool sees(const ml_attention_shape *s, int64_t query, int64_t key)
+{
+    if (s->both_ways) return s->window == 0 || 2 * llabs(query - key) <= s->window;
+    return key <= query && (s->window == 0 || query - key < s->window);
+}
+
 /* Head 0 of the reference against the definition: every position of the path is asked whether the
  * query sees it. */
 static void reference_is_the_definition(const ml_attention_shape *s, const ml_sequences *sequences)
@@ -173,8 +192,8 @@ static void reference_is_the_definition(const ml_attention_shape *s, const ml_se
         for (int64_t row = sequences->start[q]; row < sequences->start[q + 1]; row++) {
             int64_t i = ml_sequences_shared(sequences, q) + row - sequences->start[q];
             double sum = 0, first_of_o = 0;
-            for (int64_t j = 0; j <= i; j++) {
-                if (s->window > 0 && j <= i - s->window) continue;
+            for (int64_t j = 0; j < length_of_path(sequences, q); j++) {
+                if (!sees(s, i, j)) continue;
                 int64_t key = ml_sequences_row(sequences, q, j);
                 double e = exp(score(s, &t, row, key, i, j));
                 sum += e;
@@ -195,7 +214,34 @@ static void test_reference_is_the_definition(void **state)
         s.window = windows[i / 2];
         reference_is_the_definition(&s, &packed);
         reference_is_the_definition(&s, &trees);
+        s.both_ways = true;
+        reference_is_the_definition(&s, &packed);
     }
+}
+
+static void test_both_ways_have_no_trees(void **state)
+{
+    (void)state;
+    ml_attention_shape s = shapes[0];
+    assert_int_equal(ml_attention_check(&s, &trees), ML_OK);
+    s.both_ways = true;
+    assert_int_equal(ml_attention_check(&s, &packed), ML_OK);
+    assert_int_equal(ml_attention_check(&s, &trees), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "sequence 1 shares its first 70 rows"));
+}
+
+/* What the definition sees, counted. */
+static void test_pairs(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < COUNT(windows); w++)
+        for (int both_ways = 0; both_ways < 2; both_ways++) {
+            const ml_attention_shape s = {.window = windows[w], .both_ways = both_ways};
+            int64_t pairs = 0;
+            for (int64_t i = 0; i < 150; i++)
+                for (int64_t j = 0; j < 150; j++) pairs += sees(&s, i, j);
+            assert_true(ml_attention_pairs(150, s.window, both_ways) == (double)pairs);
+        }
 }
 
 /* The trees against the same sequences each written out whole: what a row gets there in several
@@ -203,7 +249,8 @@ static void test_reference_is_the_definition(void **state)
 static void trees_are_sequences_written_out(int64_t window)
 {
     enum { SEQUENCES = COUNT(tree_shared), ROOM = 1000 };
-    const ml_attention_shape s = {4, 2, 10, 0.3f, window, 0.8f, NULL, 0};
+    ml_attention_shape s = shapes[CAPPED];
+    s.window = window;
     const ml_kernels *k = ml_kernels_reference();
     int64_t start[SEQUENCES + 1] = {0}, row[ROOM], Q = s.heads * s.head_dim,
                               KV = s.kv_heads * s.head_dim, T = trees.start[SEQUENCES];
@@ -287,6 +334,20 @@ static void decode_is_the_last_row(const ml_kernels *k, const ml_attention_shape
     release(&t);
 }
 
+static void both_ways(const ml_kernels *k, const ml_attention_shape *shape, bool with_windows)
+{
+    static const int64_t few[] = {0, 1, 17, 128, 131};
+    ml_attention_shape s = *shape;
+    s.both_ways = true;
+    for (size_t w = 0; w < COUNT(few) && (w == 0 || with_windows); w++) {
+        s.window = few[w];
+        same_as_reference(k, &s, &packed);
+        same_as_reference(k, &s, &one_long);
+    }
+    wide_window_is_none(k, &s, &packed, 200);
+    wide_window_is_none(k, &s, &one_long, one_long.start[1]);
+}
+
 static void every_shape(const char *vector_path)
 {
     for (size_t i = 0; i < COUNT(shapes); i++) {
@@ -312,6 +373,7 @@ static void every_shape(const char *vector_path)
         wide_window_is_none(k, &s, &packed, 200);
         wide_window_is_none(k, &s, &one_long, one_long.start[1]);
         wide_window_is_none(k, &s, &trees, 173);
+        if (s.head_dim <= 10) both_ways(k, &s, i == CAPPED);
         ml_kernels_destroy(k);
     }
 }
@@ -363,6 +425,8 @@ int main(void)
                                        cmocka_unit_test(test_many_threads),
                                        cmocka_unit_test(test_undeclared_length),
                                        cmocka_unit_test(test_reference_is_the_definition),
+                                       cmocka_unit_test(test_both_ways_have_no_trees),
+                                       cmocka_unit_test(test_pairs),
                                        cmocka_unit_test(test_trees_are_sequences_written_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -264,14 +264,20 @@ static void activations(bench *s)
 
 enum { BIAS_STRIDE = T + ML_KEY_BIAS_BEYOND };
 static float key_bias[HEADS * BIAS_STRIDE];
-static ml_attention_shape attention_shape = {HEADS, KV, HEAD_DIM, 0.4f, 0, 0, NULL, 0};
+static ml_attention_shape attention_shape = {
+    .heads = HEADS, .kv_heads = KV, .head_dim = HEAD_DIM, .scale = 0.4f};
 static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
-static const ml_sequences packed = {3, starts, shared};
+static const ml_sequences trees = {3, starts, shared}, apart = {3, starts, NULL};
+
+static const ml_sequences *attention_sequences(void)
+{
+    return attention_shape.both_ways ? &apart : &trees;
+}
 
 static double attention_loss(bench *s)
 {
-    s->k->attention_forward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q,
-                            s->lse);
+    s->k->attention_forward(s->k, &attention_shape, attention_sequences(), s->x, Q, s->w, s->u, KVD,
+                            s->y, Q, s->lse);
     return weighted(s, s->y, T * Q);
 }
 
@@ -279,8 +285,8 @@ static void attention_with(bench *s, int64_t window)
 {
     attention_shape.window = window;
     (void)attention_loss(s);
-    s->k->attention_backward(s->k, &attention_shape, &packed, s->x, Q, s->w, s->u, KVD, s->y, Q,
-                             s->lse, s->c, Q, s->dx, Q, s->dw, s->du, KVD);
+    s->k->attention_backward(s->k, &attention_shape, attention_sequences(), s->x, Q, s->w, s->u,
+                             KVD, s->y, Q, s->lse, s->c, Q, s->dx, Q, s->dw, s->du, KVD);
     check(s, "attention dq", attention_loss, s->x, T * Q, s->dx, 0);
     check(s, "attention dk", attention_loss, s->w, T * KVD, s->dw, 0);
     check(s, "attention dv", attention_loss, s->u, T * KVD, s->du, 0);
@@ -292,6 +298,9 @@ static void attention(bench *s)
     for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
         attention_shape.cap = i % 2 ? 0.7f : 0;
         attention_with(s, windows[i]);
+        attention_shape.both_ways = true;
+        attention_with(s, windows[i]);
+        attention_shape.both_ways = false;
     }
     for (int64_t i = 0; i < HEADS * BIAS_STRIDE; i++) key_bias[i] = 0.3f * (float)(i % 7);
     attention_shape.cap = 0;

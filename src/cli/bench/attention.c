@@ -1,4 +1,4 @@
-/* mpilora bench attention: the rate of causal attention, forward and backward, beside the
+/* mpilora bench attention: the rate of attention, forward and backward, beside the
  * multiply-add peak of the same run. */
 #include <inttypes.h>
 #include <math.h>
@@ -8,18 +8,20 @@
 static const double seconds_wanted = 2, most_elements = 1e10;
 
 typedef struct attention_options {
-    bool json;
+    bool json, both_ways;
     int64_t tokens, length, window, heads, kv_heads, head_dim;
 } attention_options;
 
 static const char usage[] = "mpilora bench attention [--json] [--tokens T] [--length N] "
-                            "[--window W] [--heads H] [--kv-heads K] [--head-dim D]";
+                            "[--window W] [--both-ways] [--heads H] [--kv-heads K] [--head-dim D]";
 
 static const option options[] = {
     {"--tokens", OPTION_INT, offsetof(attention_options, tokens), "T", "all tokens", "2048"},
     {"--length", OPTION_INT, offsetof(attention_options, length), "N", "of a sequence", "512"},
     {"--window", OPTION_INT, offsetof(attention_options, window), "W",
      "keys that a query sees, itself one of them; 0: all", "0"},
+    {"--both-ways", OPTION_FLAG, offsetof(attention_options, both_ways), NULL,
+     "queries see the keys behind them too, with a window those at most W / 2 away", NULL},
     {"--heads", OPTION_INT, offsetof(attention_options, heads), "H", "query heads", "12"},
     {"--kv-heads", OPTION_INT, offsetof(attention_options, kv_heads), "K",
      "key and value heads; else as many as query heads", NULL},
@@ -56,7 +58,8 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
                                     .kv_heads = o->kv_heads,
                                     .head_dim = o->head_dim,
                                     .scale = 1 / sqrtf((float)o->head_dim),
-                                    .window = o->window};
+                                    .window = o->window,
+                                    .both_ways = o->both_ways};
     ML_TRY(ml_kernels_create(&a->k, &options));
     for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
@@ -71,7 +74,8 @@ static double attention_gflops(const attention *a)
 {
     double pairs = 0;
     for (int64_t i = 0; i < a->sequences.count; i++)
-        pairs += ml_attention_pairs((double)(a->start[i + 1] - a->start[i]), a->shape.window);
+        pairs += ml_attention_pairs((double)(a->start[i + 1] - a->start[i]), a->shape.window,
+                                    a->shape.both_ways);
     return 4e-9 * pairs * (double)(a->shape.heads * a->shape.head_dim);
 }
 
@@ -104,8 +108,9 @@ static ml_status measure(const attention_options *o)
         bench_add(&forward, f);
         bench_add(&backward, b);
     }
-    char title[200], window[40] = "";
+    char title[200], window[60] = "";
     if (o->window > 0) snprintf(window, sizeof window, ", window %" PRId64, o->window);
+    if (o->both_ways) snprintf(window + strlen(window), 20, ", both ways");
     snprintf(title, sizeof title,
              "attention, %" PRId64 " tokens in sequences of %" PRId64 "%s, %" PRId64
              " heads (%" PRId64 ") × %" PRId64,
@@ -113,14 +118,14 @@ static ml_status measure(const attention_options *o)
     const ml_kernels_rate r = {.path = "blockwise",
                                .forward = bench_rates(&forward, gflops),
                                .backward = bench_rates(&backward, 2.5 * gflops)};
-    bench_report_rates(o->json,
-                       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "tokens",
-                                 (json_int_t)o->tokens, "length", (json_int_t)o->length, "heads",
-                                 (json_int_t)o->heads, "kv_heads", (json_int_t)o->kv_heads,
-                                 "head_dim", (json_int_t)o->head_dim, "window",
-                                 (json_int_t)o->window, "forward_seconds", bench_median(&forward),
-                                 "backward_seconds", bench_median(&backward)),
-                       title, bench_largest(&peaks), a.k, &r, 1);
+    bench_report_rates(
+        o->json,
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:f}", "tokens", (json_int_t)o->tokens,
+                  "length", (json_int_t)o->length, "heads", (json_int_t)o->heads, "kv_heads",
+                  (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim, "window",
+                  (json_int_t)o->window, "both_ways", o->both_ways, "forward_seconds",
+                  bench_median(&forward), "backward_seconds", bench_median(&backward)),
+        title, bench_largest(&peaks), a.k, &r, 1);
 done:
     ml_kernels_destroy(a.k);
     for (int i = 0; i < TENSORS; i++) ml_memory_free(a.t[i]);

@@ -1,9 +1,9 @@
 /* Blockwise attention: what forward and backward share. A block is up to ML_ATTENTION_BLOCK own
  * tokens of one sequence; query and key blocks of a sequence are cut at the same places, so only
- * blocks on the diagonal are masked, and exactly along their diagonal. Of an earlier sequence on
- * the path a key block may be used in part: its first rows. With a window, pairs of blocks in
- * which no query sees a key are never visited; in those that the window's edge crosses, what lies
- * before it is masked. */
+ * blocks on the diagonal are masked, and exactly along their diagonal; none is where queries see
+ * both ways. A key block may be used in part: its first rows. With a window, pairs of blocks in
+ * which no query sees a key are never visited; in those that an edge of the window crosses, what
+ * lies beyond it is masked. */
 #ifndef MPILORA_KERNELS_NATIVE_ATTENTION_H
 #define MPILORA_KERNELS_NATIVE_ATTENTION_H
 
@@ -57,19 +57,29 @@ ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, 
                    ml_sequences_shared(sequences, sequence) + index * BLOCK};
 }
 
-ML_INLINE bool on_diagonal(block queries, block keys) { return queries.first == keys.first; }
-
-/* Query i of a block sees the keys j > i − reach of another (of those not after it). */
-ML_INLINE int64_t window_reach(const ml_attention_shape *shape, block queries, block keys)
+/* Is this a pair that the causal mask cuts? */
+ML_INLINE bool on_diagonal(const ml_attention_shape *shape, block queries, block keys)
 {
-    return shape->window - (queries.position - keys.position);
+    return !shape->both_ways && queries.first == keys.first;
 }
 
-/* Does the window's edge cross this pair of blocks: is there a key that the last query no longer
- * sees? */
-ML_INLINE bool on_edge(const ml_attention_shape *shape, block queries, block keys)
+/* The window in a pair of blocks: query i sees the keys i − behind < j < i + ahead. An edge that
+ * there is not lies outside of the pair. */
+typedef struct sight {
+    int64_t behind, ahead;
+} sight;
+ML_INLINE sight window_sight(const ml_attention_shape *shape, block queries, block keys)
 {
-    return shape->window > 0 && window_reach(shape, queries, keys) < queries.rows;
+    int64_t reach = ml_attention_reach(shape->window, shape->both_ways),
+            apart = queries.position - keys.position;
+    if (reach == 0) return (sight){BLOCK, BLOCK};
+    return (sight){reach - apart, shape->both_ways ? reach + apart : BLOCK};
+}
+
+/* Is there a key that the last query, or the first, does not see? */
+ML_INLINE bool on_edge(sight window, block queries, block keys)
+{
+    return window.behind < queries.rows || window.ahead < keys.rows;
 }
 
 /* The bias of a head at the positions of a block. */
@@ -78,8 +88,8 @@ ML_INLINE const float *key_bias(const ml_attention_shape *shape, int64_t head, b
     return shape->key_bias + head * shape->key_bias_stride + of.position;
 }
 
-/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, then
- * those before it on the path, the nearest sequence first. */
+/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, or
+ * both ways as far as it sees, then those before it on the path, the nearest sequence first. */
 typedef struct key_walk {
     const ml_sequences *sequences;
     int64_t sequence, next, end; /* whose own tokens are under way, and which of them are left */
@@ -96,7 +106,12 @@ ML_INLINE int64_t walk_start(const key_walk *walk)
 ML_INLINE key_walk walk_keys(const ml_attention_shape *shape, const ml_sequences *sequences,
                              block queries)
 {
-    key_walk walk = {sequences, queries.sequence, 0, queries.first + queries.rows,
+    int64_t start = sequences->start[queries.sequence],
+            shared = ml_sequences_shared(sequences, queries.sequence),
+            length = shared + sequences->start[queries.sequence + 1] - start,
+            last = queries.position + queries.rows - 1;
+    key_walk walk = {sequences, queries.sequence, 0,
+                     start + ml_attention_end(shape, last, length) - shared,
                      ml_attention_first(shape, queries.position)};
     walk.next = walk_start(&walk);
     return walk;

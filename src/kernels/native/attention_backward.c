@@ -95,8 +95,8 @@ ML_INLINE void biased_row(int64_t n, float scale, const float *bias, float own, 
 static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
 {
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
-    bool diagonal = on_diagonal(queries, keys), edge = on_edge(c->shape, queries, keys);
-    int64_t reach = window_reach(c->shape, queries, keys);
+    const sight window = window_sight(c->shape, queries, keys);
+    bool diagonal = on_diagonal(c->shape, queries, keys), edge = on_edge(window, queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
     copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries,
               c->padded);
@@ -122,14 +122,15 @@ static void probabilities(const call *c, const space *s, block queries, block ke
             plain_row(end, scale, lse[i], dot[i], p, ds);
         for (int64_t j = i + 1; diagonal && j < ml_min(BLOCK, i + 1 + BEYOND_DIAGONAL); j++)
             p[j] = ds[j] = 0;
-        for (int64_t j = 0; edge && j < ml_min(n, i - reach + 1); j++) p[j] = ds[j] = 0;
+        for (int64_t j = 0; edge && j < ml_min(n, i - window.behind + 1); j++) p[j] = ds[j] = 0;
+        for (int64_t j = ml_max(0, i + window.ahead); edge && j < n; j++) p[j] = ds[j] = 0;
     }
 }
 
 /* dK and dV of the loaded key block from a query block, added to d_keys and d_values. */
 static void add_key_gradients(const call *c, const space *s, block queries, block keys)
 {
-    part which = on_diagonal(queries, keys) ? PART_A_UPPER : PART_ALL;
+    part which = on_diagonal(c->shape, queries, keys) ? PART_A_UPPER : PART_ALL;
     ML_NATIVE(block_product)
     (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded,
      s->d_values, c->padded, true);
@@ -142,7 +143,7 @@ static void add_key_gradients(const call *c, const space *s, block queries, bloc
 static void add_query_gradients(const call *c, const space *s, block queries, block keys,
                                 int64_t head)
 {
-    part which = on_diagonal(queries, keys) ? PART_A_LOWER : PART_ALL;
+    part which = on_diagonal(c->shape, queries, keys) ? PART_A_LOWER : PART_ALL;
     ML_NATIVE(block_product)
     (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded,
      s->d_queries, c->padded, false);
@@ -162,6 +163,13 @@ static void clear_query_gradients(const call *c, int64_t first, int64_t end, int
         memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
 }
 
+/* The first query block of the keys' own sequence that sees one of them. */
+static int64_t first_queries(const call *c, block keys)
+{
+    if (!c->shape->both_ways) return keys.index;
+    return ml_attention_first(c->shape, keys.position) / BLOCK;
+}
+
 /* The loaded key block with the query blocks of a sequence that see one of its keys, from the
  * index-th on, in every head of the group. */
 static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head,
@@ -169,8 +177,9 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t kv_h
 {
     int64_t group = c->shape->heads / c->shape->kv_heads, start = c->sequences->start[sequence],
             end = c->sequences->start[sequence + 1];
-    if (c->shape->window > 0) {
-        int64_t seen_before = keys.position + keys.rows - 1 + c->shape->window;
+    int64_t reach = ml_attention_reach(c->shape->window, c->shape->both_ways);
+    if (reach > 0) {
+        int64_t seen_before = keys.position + keys.rows - 1 + reach;
         end = ml_min(end, start + seen_before - ml_sequences_shared(c->sequences, sequence));
     }
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
@@ -191,7 +200,7 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
     load_keys(c, s, keys, kv_head);
     memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
-    meet_queries(c, s, keys, kv_head, keys.sequence, keys.index, with_queries);
+    meet_queries(c, s, keys, kv_head, keys.sequence, first_queries(c, keys), with_queries);
     block reached = keys;
     for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
         reached.rows = ml_min(reached.rows, ml_sequences_shared(sequences, i) - keys.position);

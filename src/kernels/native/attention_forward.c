@@ -62,12 +62,15 @@ static void mask_diagonal(int64_t keys, float *scores)
         for (int64_t i = first_query(true, j); i < j; i++) scores[j * BLOCK + i] = -INFINITY;
 }
 
-/* The queries whose window ends behind key j do not attend to it. A query that sees no key of the
- * block keeps its top and its sum: e^−∞ is zero. */
-static void mask_window(int64_t reach, int64_t keys, int64_t n, float *scores)
+/* The queries whose window ends behind key j, or before it, do not attend to it. A query that sees
+ * no key of the block keeps its top and its sum: e^−∞ is zero. */
+static void mask_window(sight window, int64_t keys, int64_t n, float *scores)
 {
-    for (int64_t j = 0; j < keys; j++)
-        for (int64_t i = ml_max(0, j + reach); i < n; i++) scores[j * BLOCK + i] = -INFINITY;
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = scores + j * BLOCK;
+        for (int64_t i = ml_max(0, j + window.behind); i < n; i++) row[i] = -INFINITY;
+        for (int64_t i = 0; i < ml_min(n, j - window.ahead + 1); i++) row[i] = -INFINITY;
+    }
 }
 
 /* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
@@ -117,7 +120,8 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
             group = c->shape->heads / c->shape->kv_heads;
     const float *key = c->key + keys.first * c->ldkv + head / group * h,
                 *value = c->value + keys.first * c->ldkv + head / group * h;
-    bool diagonal = on_diagonal(queries, keys);
+    bool diagonal = on_diagonal(c->shape, queries, keys);
+    const sight window = window_sight(c->shape, queries, keys);
     ML_NATIVE(block_product)
     (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
      s->queries, BLOCK, s->scores, BLOCK, false);
@@ -126,8 +130,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
         bias_scores(key_bias(c->shape, head, keys), key_bias(c->shape, head, queries), diagonal,
                     keys.rows, n, s->scores);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
-    if (on_edge(c->shape, queries, keys))
-        mask_window(window_reach(c->shape, queries, keys), keys.rows, n, s->scores);
+    if (on_edge(window, queries, keys)) mask_window(window, keys.rows, n, s->scores);
     softmax_step(s, diagonal, keys.rows, n);
     copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
     for (int64_t i = 0; i < queries.rows && !first; i++) {

@@ -1,7 +1,8 @@
 /* Reference attention: one query at a time, scores recomputed in each of three loops, so that no T
  * × T matrix is needed.
  *   s_ij = scale·q_i·k_j + b_j − b_i, or cap·tanh of scale·q_i·k_j/cap,  p_ij = exp(s_ij − lse_i)
- *   o_i = Σ_j p_ij·v_j over the j at or before i on its path, with a window w those with j > i − w
+ *   o_i = Σ_j p_ij·v_j over the j that i sees: at or before it on its path, or on both sides of it,
+ *     with a window those near enough
  *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
  *     dv_j = Σ p_ij·dO_i */
 #include <math.h>
@@ -15,11 +16,11 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* The keys that a query attends to: positions first … n−1 of a path, or of the rows of a list
- * (`sequences` NULL). */
+/* The keys that a query at position `own` attends to: positions first … n−1 of a path, or of the
+ * rows of a list (`sequences` NULL). */
 typedef struct keys {
     const ml_sequences *sequences;
-    int64_t sequence, first, n;
+    int64_t sequence, own, first, n;
     const int32_t *row;
     const float *bias; /* by position, of the head; NULL: none */
 } keys;
@@ -36,13 +37,13 @@ static double capped(const ml_attention_shape *shape, double score)
     return cap > 0 ? cap * tanh(score / cap) : score;
 }
 
-/* The score of a query, at position n − 1, with the key at position j. */
+/* The score of a query with the key at position j. */
 static double score_of(const ml_attention_shape *shape, const keys *keys, int64_t j, const float *q,
                        const float *key, int64_t ldkv)
 {
     double score = (double)shape->scale * dot(shape->head_dim, q, key + key_row(keys, j) * ldkv);
     if (!shape->key_bias) return capped(shape, score);
-    return score + (double)keys->bias[j] - (double)keys->bias[keys->n - 1];
+    return score + (double)keys->bias[j] - (double)keys->bias[keys->own];
 }
 
 /* One query; lse may be NULL. */
@@ -70,9 +71,14 @@ static const float *bias_of(const ml_attention_shape *shape, int64_t head)
 static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequences, int64_t s,
                     int64_t head, int64_t row)
 {
-    int64_t position = ml_sequences_shared(sequences, s) + row - sequences->start[s];
-    return (keys){sequences,    s,    ml_attention_first(shape, position),
-                  position + 1, NULL, bias_of(shape, head)};
+    int64_t shared = ml_sequences_shared(sequences, s), start = sequences->start[s],
+            position = shared + row - start, length = shared + sequences->start[s + 1] - start;
+    return (keys){.sequences = sequences,
+                  .sequence = s,
+                  .own = position,
+                  .first = ml_attention_first(shape, position),
+                  .n = ml_attention_end(shape, position, length),
+                  .bias = bias_of(shape, head)};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
@@ -146,7 +152,8 @@ static void attention_decode(const ml_kernels *k, const ml_attention_shape *shap
     (void)k;
     int64_t h = shape->head_dim, group = shape->heads / shape->kv_heads;
     for (int64_t head = 0; head < shape->heads; head++) {
-        const keys keys = {.first = ml_attention_first(shape, n - 1),
+        const keys keys = {.own = n - 1,
+                           .first = ml_attention_first(shape, n - 1),
                            .n = n,
                            .row = row,
                            .bias = bias_of(shape, head)};
