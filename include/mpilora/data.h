@@ -3,6 +3,7 @@
 #define MPILORA_DATA_H
 
 #include "mpilora/grid.h"
+#include "mpilora/labels.h"
 
 ML_BEGIN_DECLS
 
@@ -243,7 +244,7 @@ const char *ml_dataset_hash(const ml_dataset *data);
 const char *ml_dataset_tokenizer_hash(const ml_dataset *data);
 
 /* Length and number of targets of sequence i cut to max_len tokens (targets: mask set at positions
- * ≥ 1).
+ * ≥ 1; where sequences have labels 1; where tokens have, how many).
  * Shapes: tokens; max_len 0: not cut.
  * Ownership: borrows `data`.
  * Local.
@@ -329,6 +330,7 @@ typedef struct ml_tokenize_options {
     bool specials;              /* text that spells a special token becomes it */
     struct ml_chat *chat;       /* for conversations (chat.h), borrowed; NULL: there is no template,
                                    and they are refused */
+    const ml_label_names *labels; /* what is known of them before, borrowed; NULL: nothing */
 } ml_tokenize_options;
 
 typedef struct ml_tokenize_report {
@@ -343,6 +345,8 @@ typedef struct ml_tokenize_report {
     int64_t split_documents; /* text: documents that became several sequences */
     int64_t lost_bytes;      /* for which the vocabulary has no token */
     int64_t spelled;         /* special tokens that the texts spell */
+    ml_label_kind label_kind;
+    int64_t label_count;
 } ml_tokenize_report;
 
 /* The word of a format: "jsonl", "e2e", "text", "ids"; "guess".

@@ -19,6 +19,7 @@
 #include "mpilora/import.h"
 #include "mpilora/inspect.h"
 #include "mpilora/kernels.h"
+#include "mpilora/labels.h"
 #include "mpilora/linear.h"
 #include "mpilora/merge.h"
 #include "mpilora/model.h"

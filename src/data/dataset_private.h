@@ -3,14 +3,20 @@
  * A data set is a sealed HDF5 file with tokens [T] int32, offsets [n + 1] int64 and mask [T] uint8
  * (1: a target), all contiguous, and the attributes format, version, vocab_size, max_len,
  * tokenizer_sha256 and content_sha256; `pairs` is 1 where sequences 2k and 2k + 1 are a chosen and
- * a rejected answer, and absent else. The content hash is over vocabulary, tokenizer hash, tokens,
- * offsets and mask: the same content has the same hash whatever file it lies in. */
+ * a rejected answer, and absent else. Labels (labels.h) are the attributes label_kind, label_count
+ * and label_names with labels [n] or [n·count] int32 (float32 of numbers) or token_labels [T]
+ * int32; types [T] uint8 are there where one is not 0. The content hash is over vocabulary,
+ * tokenizer hash, tokens, offsets, mask, labels and types: the same content has the same hash
+ * whatever file it lies in. */
 #ifndef MPILORA_DATA_DATASET_PRIVATE_H
 #define MPILORA_DATA_DATASET_PRIVATE_H
 
 #include "io/hdf5_file.h"
 
 #define ML_DATASET_KIND "mpilora-dataset"
+
+/* An attribute of HDF5 has 64 KiB at most. */
+enum { ML_LABEL_NAMES_BYTES = 60000 };
 
 /* The HDF5 type of a hash attribute (64 digits and a zero); the caller closes it; negative on
  * failure. */

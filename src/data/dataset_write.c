@@ -12,37 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/dataset_private.h"
+#include "data/dataset_write.h"
 #include "io/hdf5_work.h"
-#include "mpilora/data.h"
 
-enum { PIECE = 1 << 16, /* tokens */ METADATA_BYTES = 1 << 16 };
-
-typedef struct extent {
-    int64_t at, bytes;
-} extent;
-
-enum { TOKENS, OFFSETS, MASK, PARTS };
-
-struct ml_dataset_writer {
-    char *path, *temporary;
-    int64_t vocab, max_len, tokens, sequences;
-    char tokenizer_hash[ML_SHA256_HEX], content_hash[ML_SHA256_HEX];
-    int spool, offset_spool;
-    int32_t *piece; /* [PIECE] being filled for the spool, later read back */
-    int64_t filled;
-    int64_t *offsets; /* [PIECE] likewise */
-    int64_t filled_offsets;
-    bool pairs;
-    int out;         /* the temporary file; −1 before it is made */
-    bool made;       /* it is there and has to be removed */
-    ml_sha256 *hash; /* of the content */
-    int64_t written; /* where the next piece of `out` goes */
-    extent part[PARTS];
-};
-
-/* A file without a name in the folder of `path`. */
-static int open_spool(const char *path)
+int ml_dataset_open_spool(const char *path)
 {
     char *name = NULL;
     if (asprintf(&name, "%s.spool-XXXXXX", path) < 0) return -1;
@@ -58,7 +31,7 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
     ml_status st = ML_OK;
     ml_dataset_writer *w = NULL;
     ML_NEW(w, 1, ML_MEM_OTHER, "a data set writer");
-    w->spool = w->offset_spool = w->out = -1;
+    w->spool = w->offset_spool = w->out = w->labels.fd = w->labels.type_fd = -1;
     w->vocab = vocab;
     w->max_len = max_len;
     snprintf(w->tokenizer_hash, sizeof w->tokenizer_hash, "%s", tokenizer_hash);
@@ -73,8 +46,8 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
         st = ML_RESOURCE;
         goto done;
     }
-    w->spool = open_spool(path);
-    w->offset_spool = open_spool(path);
+    w->spool = ml_dataset_open_spool(path);
+    w->offset_spool = ml_dataset_open_spool(path);
     if (w->spool < 0 || w->offset_spool < 0) {
         st =
             ml_fail(ML_RESOURCE, "%s: no file can be written beside it: %s", path, strerror(errno));
@@ -94,6 +67,7 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
     if (w->made) unlink(w->temporary);
     if (w->spool >= 0) close(w->spool);
     if (w->offset_spool >= 0) close(w->offset_spool);
+    ml_dataset_end_labels(&w->labels);
     ml_sha256_destroy(w->hash);
     ml_memory_free(w->piece);
     ml_memory_free(w->offsets);
@@ -141,13 +115,12 @@ ml_status ml_dataset_writer_add(ml_dataset_writer *w, const int32_t *tokens, con
     if (w->filled_offsets == PIECE) ML_TRY(spool_offsets(w));
     w->offsets[w->filled_offsets++] = w->tokens;
     w->sequences++;
+    w->last = count;
 done:
     return st;
 }
 
-/* ---- the three parts, piece by piece ------------------------------------------------------- */
-
-typedef ml_status (*part_sink)(ml_dataset_writer *w, const void *data, int64_t bytes);
+/* ---- the parts, piece by piece ------------------------------------------------------------- */
 
 /* Passes the tokens, or the mask, from the spool to `sink`. */
 static ml_status stream_spool(ml_dataset_writer *w, int part, part_sink sink)
@@ -188,6 +161,7 @@ static ml_status stream_offsets(ml_dataset_writer *w, part_sink sink)
 
 static ml_status stream_part(ml_dataset_writer *w, int part, part_sink sink)
 {
+    if (part == LABELS || part == TYPES) return ml_dataset_stream_labels(w, part, sink);
     return part == OFFSETS ? stream_offsets(w, sink) : stream_spool(w, part, sink);
 }
 
@@ -207,17 +181,19 @@ static ml_status file_sink(ml_dataset_writer *w, const void *data, int64_t bytes
 static ml_status hash_content(ml_dataset_writer *w)
 {
     ml_status st = ML_OK;
-    char head[256];
-    int n =
-        snprintf(head, sizeof head,
-                 ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "%s\n",
-                 w->vocab, w->tokenizer_hash, w->sequences, w->pairs ? " pairs" : "");
+    ml_text head = {0};
+    ML_TRY(ml_text_printf(
+        &head, ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "%s",
+        w->vocab, w->tokenizer_hash, w->sequences, w->pairs ? " pairs" : ""));
+    ML_TRY(ml_dataset_describe_labels(w, &head));
+    ML_TRY(ml_text_add(&head, "\n", 1));
     ML_TRY(ml_sha256_create(&w->hash));
-    ml_sha256_add(w->hash, head, (size_t)n);
+    ml_sha256_add(w->hash, head.data, (size_t)head.length);
     for (int p = 0; p < PARTS; p++) ML_TRY(stream_part(w, p, hash_sink));
     ml_sha256_finish(w->hash, w->content_hash);
     w->hash = NULL;
 done:
+    ml_text_destroy(&head);
     return st;
 }
 
@@ -233,6 +209,20 @@ static bool put_attribute(hid_t file, const char *name, hid_t type, const void *
     return good;
 }
 
+static bool put_label_attributes(hid_t file, const label_spools *l)
+{
+    const int64_t kind = l->kind;
+    const char *names = l->names ? l->names : "";
+    if (l->kind == ML_LABEL_NONE) return true;
+    hid_t text = H5Tcopy(H5T_C_S1);
+    bool good = text >= 0 && H5Tset_size(text, strlen(names) + 1) >= 0 &&
+                put_attribute(file, "label_kind", H5T_NATIVE_INT64, &kind) &&
+                put_attribute(file, "label_count", H5T_NATIVE_INT64, &l->count) &&
+                put_attribute(file, "label_names", text, names);
+    if (text >= 0) H5Tclose(text);
+    return good;
+}
+
 static bool put_attributes(hid_t file, const ml_dataset_writer *w)
 {
     const int64_t version = 1, pairs = 1;
@@ -243,6 +233,7 @@ static bool put_attributes(hid_t file, const ml_dataset_writer *w)
                 put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) &&
                 put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
                 (!w->pairs || put_attribute(file, "pairs", H5T_NATIVE_INT64, &pairs)) &&
+                put_label_attributes(file, &w->labels) &&
                 put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) &&
                 put_attribute(file, "content_sha256", text, w->content_hash);
     if (text >= 0) H5Tclose(text);
@@ -267,6 +258,21 @@ static bool put_dataset(hid_t file, const char *name, hid_t type, extent *part)
     if (plist >= 0) H5Pclose(plist);
     if (space >= 0) H5Sclose(space);
     return part->at >= 0;
+}
+
+/* The parts that every data set has, and those that are not empty. */
+static bool put_parts(hid_t file, ml_dataset_writer *w)
+{
+    const bool tokens = w->labels.kind == ML_LABEL_TOKENS;
+    extent *labels = &w->part[LABELS], *types = &w->part[TYPES];
+    return put_dataset(file, "tokens", H5T_NATIVE_INT32, &w->part[TOKENS]) &&
+           put_dataset(file, "offsets", H5T_NATIVE_INT64, &w->part[OFFSETS]) &&
+           put_dataset(file, "mask", H5T_NATIVE_UINT8, &w->part[MASK]) &&
+           (!labels->bytes ||
+            put_dataset(file, tokens ? "token_labels" : "labels",
+                        w->labels.kind == ML_LABEL_NUMBER ? H5T_NATIVE_FLOAT : H5T_NATIVE_INT32,
+                        labels)) &&
+           (!types->bytes || put_dataset(file, "types", H5T_NATIVE_UINT8, types));
 }
 
 static ml_status reserve_room(const ml_dataset_writer *w, int fd, int64_t bytes)
@@ -304,10 +310,7 @@ static ml_status make_skeleton(ml_dataset_writer *w)
         H5Pset_obj_track_times(create, false) >= 0)
         file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
     w->made = file >= 0 || !there;
-    bool good = file >= 0 && put_attributes(file, w) &&
-                put_dataset(file, "tokens", H5T_NATIVE_INT32, &w->part[TOKENS]) &&
-                put_dataset(file, "offsets", H5T_NATIVE_INT64, &w->part[OFFSETS]) &&
-                put_dataset(file, "mask", H5T_NATIVE_UINT8, &w->part[MASK]);
+    bool good = file >= 0 && put_attributes(file, w) && put_parts(file, w);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
     if (good) w->out = open(w->temporary, O_RDWR | O_CLOEXEC);
@@ -375,6 +378,7 @@ ml_status ml_dataset_writer_finish(ml_dataset_writer *w)
     w->part[TOKENS].bytes = w->tokens * (int64_t)sizeof(int32_t);
     w->part[OFFSETS].bytes = (w->sequences + 1) * (int64_t)sizeof(int64_t);
     w->part[MASK].bytes = w->tokens;
+    ML_TRY(ml_dataset_settle_labels(w));
     ML_TRY(hash_content(w));
     ML_TRY(try_room(w));
     ML_TRY(make_skeleton(w));

@@ -45,6 +45,20 @@ done:
     return st;
 }
 
+ml_status ml_tokenize_count(ml_tokenize_job *job, int64_t count, int64_t targets, int64_t kept)
+{
+    ml_tokenize_report *report = job->report;
+    ml_status st = count_length(job, count);
+    if (st != ML_OK) return st;
+    report->sequences++;
+    report->tokens += count;
+    report->targets += targets;
+    report->longer += count > report->limit;
+    report->cut_tokens += ml_max(0, count - report->limit);
+    report->without_target += !kept;
+    return ML_OK;
+}
+
 ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const uint8_t *mask,
                            int64_t count)
 {
@@ -60,15 +74,7 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
                        " tokens without a target: nothing in it can be learnt; leave it out",
                        count);
     ml_status st = ml_dataset_writer_add(job->writer, tokens, mask, count);
-    if (st == ML_OK) st = count_length(job, count);
-    if (st != ML_OK) return st;
-    report->sequences++;
-    report->tokens += count;
-    report->targets += targets;
-    report->longer += count > report->limit;
-    report->cut_tokens += ml_max(0, count - report->limit);
-    report->without_target += !kept;
-    return ML_OK;
+    return st == ML_OK ? ml_tokenize_count(job, count, targets, kept) : st;
 }
 
 /* ---- the report ---------------------------------------------------------------------------- */
@@ -181,10 +187,28 @@ static ml_status read_all(ml_tokenize_job *job)
                        "%s: %" PRId64 " rows have chosen and rejected answers, %" PRId64
                        " others have not; a data set has pairs alone or none",
                        job->options->in, job->pairs, job->report->sequences - 2 * job->pairs);
+    if (st == ML_OK && job->labelled && job->report->sequences != job->labelled)
+        return ml_fail(ML_INPUT,
+                       "%s: %" PRId64 " rows have labels, %" PRId64
+                       " others have not; a data set has labels for all or for none",
+                       job->options->in, job->labelled, job->report->sequences - job->labelled);
     if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, line);
     if (st == ML_OK && !job->report->sequences)
         return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence",
                        job->options->in);
+    return st;
+}
+
+static ml_status finish_labels(ml_tokenize_job *job)
+{
+    const ml_label_names *known = job->options->labels;
+    ml_status st = label_reader_finish(&job->labels);
+    job->report->label_kind = job->labels.kind;
+    job->report->label_count = ml_dataset_writer_label_count(job->writer);
+    if (st == ML_OK && known && known->count && !job->labelled)
+        return ml_fail(ML_INPUT, "%s: no row has a label, but --labels says what they are",
+                       job->options->in);
+    if (st == ML_INPUT) return ml_fail_within(st, "%s", job->options->in);
     return st;
 }
 
@@ -214,7 +238,9 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     ML_TRY(choose_format(&job));
     ML_TRY(ml_dataset_writer_create(&job.writer, options->out, options->vocab,
                                     options->tokenizer_hash, options->max_len));
+    ML_TRY(label_reader_create(&job.labels, options->labels, job.writer));
     ML_TRY(read_all(&job));
+    ML_TRY(finish_labels(&job));
     ML_TRY(warn_of_ignored(&job));
     summarise(&job);
     if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;
@@ -222,6 +248,7 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     job.writer = NULL;
 done:
     ml_dataset_writer_discard(job.writer);
+    label_reader_destroy(&job.labels);
     ml_rows_destroy(&job.rows);
     json_decref(job.ignored);
     ml_line_reader_close(&job.reader);

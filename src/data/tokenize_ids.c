@@ -26,9 +26,8 @@ static ml_status take_id(ml_tokenize_job *job, const json_t *id, const json_t *l
     return ml_ids_add(&job->ids, (int32_t)token);
 }
 
-/* A column that may stand beside the ids where it has this number for each of them. */
-static ml_status check_constant(const json_t *row, const char *key, json_int_t value, size_t count,
-                                const char *why)
+ml_status ml_tokenize_check_constant(const json_t *row, const char *key, json_int_t value,
+                                     size_t count, const char *why)
 {
     const json_t *column = json_object_get(row, key);
     if (!column) return ML_OK;
@@ -47,24 +46,27 @@ static ml_status ids_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"input_ids", "labels", "attention_mask", "token_type_ids",
                                        NULL};
-    static const char *const refused[] = {"completion_mask", "assistant_masks", "position_ids",
-                                          "seq_lengths",     "label",           "prompt_ids",
-                                          "chosen_ids",      "rejected_ids",    NULL};
+    static const char *const refused[] = {
+        "completion_mask", "assistant_masks", "position_ids", "seq_lengths",
+        "prompt_ids",      "chosen_ids",      "rejected_ids", NULL};
     static const char hint[] = "expected {\"input_ids\": […], \"labels\": […]}";
     ml_status st = ML_OK;
     const json_t *ids = json_object_get(row, "input_ids"), *labels = json_object_get(row, "labels");
     size_t count = json_array_size(ids);
     if (!ids && json_object_get(row, "prompt_ids")) return ml_tokenize_preference_ids(job, row);
     if (!ids) return ml_tokenize_lacks(row, keys, hint);
+    if (json_object_get(row, "label") || json_object_get(row, "token_labels"))
+        return ml_tokenize_labelled_ids(job, row);
     if (!json_is_array(ids) || (labels && !json_is_array(labels)))
         return ml_fail(ML_INPUT, "\"input_ids\" or \"labels\" is not a list; %s", hint);
     if (labels && json_array_size(labels) != count)
         return ml_fail(ML_INPUT, "there are %zu input_ids but %zu labels", count,
                        json_array_size(labels));
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
-    ML_TRY(check_constant(row, "attention_mask", 1, count,
-                          "leave padding out; what is not trained has the label -100"));
-    ML_TRY(check_constant(row, "token_type_ids", 0, count, "the model has no token types"));
+    ML_TRY(ml_tokenize_check_constant(row, "attention_mask", 1, count,
+                                      "leave padding out; what is not trained has the label -100"));
+    ML_TRY(ml_tokenize_check_constant(row, "token_type_ids", 0, count,
+                                      "the model has no token types"));
     job->ids.count = 0;
     ML_TRY(ml_tokenize_make_mask(job, (int64_t)count));
     for (size_t i = 0; i < count; i++) ML_TRY(take_id(job, json_array_get(ids, i), labels, i));

@@ -2,6 +2,7 @@
 #ifndef MPILORA_DATA_TOKENIZE_PRIVATE_H
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
+#include "data/label_reader.h"
 #include "data/rows.h"
 #include "data/tokenizer/models/model.h"
 #include "io/line_reader.h"
@@ -17,11 +18,17 @@ typedef struct ml_tokenize_job {
     ml_ids ids; /* of the sequence in hand */
     uint8_t *mask;
     int64_t mask_capacity;
-    int64_t pairs;      /* written so far: two sequences each */
+    int64_t pairs;    /* written so far: two sequences each */
+    int64_t labelled; /* sequences so far that have a label, or labels of tokens */
+    label_reader labels;
     int64_t *of_length; /* [capacity]: how many sequences are so long */
     int64_t of_length_capacity;
 } ml_tokenize_job;
 
+/* One sequence more in the report: its length, and how many targets it has, and keeps when it is
+ * cut. */
+ml_status ml_tokenize_count(ml_tokenize_job *job, int64_t count, int64_t targets,
+                            int64_t kept) ML_NODISCARD;
 /* Room for `count` mask bytes. */
 ml_status ml_tokenize_make_mask(ml_tokenize_job *job, int64_t count) ML_NODISCARD;
 /* Writes one sequence. ML_INPUT where none of its tokens after the first is a target, or an id is
@@ -33,6 +40,23 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
  * they are equal, one is empty, or rows before it were no pairs. */
 ml_status ml_tokenize_emit_pair(ml_tokenize_job *job, const ml_ids *prompt, const ml_ids *chosen,
                                 const ml_ids *rejected) ML_NODISCARD;
+
+/* labelled.c: writes one sequence with its label. `types`: its token types; NULL: all 0. ML_INPUT
+ * where rows before it had no label. */
+ml_status ml_tokenize_emit_labelled(ml_tokenize_job *job, const int32_t *tokens,
+                                    const uint8_t *types, int64_t count,
+                                    const json_t *label) ML_NODISCARD;
+/* The same with a class, or ML_LABEL_IGNORED, for each of its tokens: of one in the first `limit`
+ * at least there has to be a class. */
+ml_status ml_tokenize_emit_classes(ml_tokenize_job *job, const int32_t *tokens,
+                                   const uint8_t *types, int64_t count,
+                                   const int32_t *classes) ML_NODISCARD;
+/* A column that may stand beside `count` ids where it has this number for each of them; `why`: what
+ * is to be done. ML_INPUT. */
+ml_status ml_tokenize_check_constant(const json_t *row, const char *key, json_int_t value,
+                                     size_t count, const char *why) ML_NODISCARD;
+/* A row of ids with a label, or with labels of its tokens. */
+ml_status ml_tokenize_labelled_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 
 /* preferences.c: a row of texts, and one of ids, with a prompt, what was chosen and what was
  * rejected. */

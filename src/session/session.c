@@ -23,6 +23,15 @@ static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_
                    path, ml_objective_name(c->objective.name));
 }
 
+/* Without an objective that reads them, labels would be left out in silence. */
+static ml_status check_labels(const ml_run_config *c, const char *path, const ml_dataset *data)
+{
+    const ml_label_kind kind = ml_dataset_label_kind(data);
+    if (kind == ML_LABEL_NONE) return ML_OK;
+    return ml_fail(ML_INPUT, "%s: has labels of the kind %s, which objective %s does not read",
+                   path, ml_label_kind_name(kind), ml_objective_name(c->objective.name));
+}
+
 static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
 {
     const ml_model_spec *spec = ml_base_spec(s->base);
@@ -37,7 +46,8 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
                        "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
                        "again with this base",
                        path, found, ml_base_path(s->base), want);
-    return check_pairs(s->config, path, data);
+    ml_status st = check_labels(s->config, path, data);
+    return st == ML_OK ? check_pairs(s->config, path, data) : st;
 }
 
 /* The sequences as s->max_len cuts them. */
@@ -176,6 +186,8 @@ static ml_status prepare_data(session *s)
     const ml_run_config *c = s->config;
     if (s->train.dataset) ML_TRY(prepare_source(s, c->data.train.item[0].file, true, &s->train));
     if (s->valid.dataset) ML_TRY(prepare_source(s, c->data.valid, false, &s->valid));
+    if (s->train.dataset && s->valid.dataset)
+        ML_TRY(ml_dataset_check_labels(s->train.dataset, s->valid.dataset));
     if (s->train.sampler)
         s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));

@@ -11,7 +11,7 @@
 static const char usage[] =
     "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N] "
     "[--special-tokens text|ids] [--chat-template FILE] [--loss assistant|last|all] "
-    "[--date DATE]";
+    "[--date DATE] [--labels NAMES|FILE|N|number]";
 
 static ml_status read_format(const char *name, ml_text_format *out)
 {
@@ -23,6 +23,19 @@ static ml_status read_format(const char *name, ml_text_format *out)
     if (name && *out == ML_FORMAT_GUESS)
         return ml_fail(ML_USAGE, "--format %s: expected jsonl, e2e, text or ids", name);
     return ML_OK;
+}
+
+static void print_labels(const ml_tokenize_report *r)
+{
+    if (r->label_kind == ML_LABEL_NONE) return;
+    if (r->label_kind == ML_LABEL_NUMBER) {
+        printf("labels: numbers\n");
+        return;
+    }
+    printf("labels: %" PRId64 " %s\n", r->label_count,
+           r->label_kind == ML_LABEL_BITS     ? "bits a sequence"
+           : r->label_kind == ML_LABEL_TOKENS ? "classes of tokens"
+                                              : "classes");
 }
 
 static void print_report(const ml_tokenize_options *options, const ml_tokenize_report *r)
@@ -45,6 +58,7 @@ static void print_report(const ml_tokenize_options *options, const ml_tokenize_r
     else
         printf("none is longer than %" PRId64 " tokens (%s): nothing will be cut\n", r->limit,
                limit);
+    print_labels(r);
     if (r->lost_bytes)
         ml_warn("%" PRId64 " bytes have no token in this vocabulary and were left out",
                 r->lost_bytes);
@@ -106,7 +120,7 @@ static ml_status check_fit(const ml_tokenize_options *options, const char *base)
 }
 
 typedef struct given {
-    const char *base, *format, *specials;
+    const char *base, *format, *specials, *labels;
     int64_t max_len;
     chat_given chat;
 } given;
@@ -136,10 +150,29 @@ static const option options[] = {
      "YYYY-MM-DD, for templates that write today's date; else it is "
      "that of the start",
      NULL},
+    {"--labels", OPTION_TEXT, offsetof(given, labels), "NAMES|FILE|N|number",
+     "the classes in their order: names with commas between them, a file with a name a line, a "
+     "data "
+     "set (*.h5) whose classes are taken, or how many there are; number: labels are numbers to "
+     "regress",
+     NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+/* What --labels says, and the base's own names. */
+static ml_status read_labels(ml_label_names *out, const char *said, const ml_base *base)
+{
+    ml_status st = ML_OK;
+    ml_text config = {0};
+    if (said) ML_TRY(ml_label_names_read(out, said));
+    ML_TRY(ml_base_read_file(base, "config.json", &config));
+    if (config.length) ML_TRY(ml_label_names_of_config(out, config.data, config.length));
+done:
+    ml_text_destroy(&config);
+    return st;
+}
+
 static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const char **base,
-                           chat_given *chat)
+                           chat_given *chat, const char **labels)
 {
     const char *words[2];
     given g = {.max_len = INT64_MIN}; /* not given */
@@ -148,6 +181,7 @@ static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const
     if (!g.base) return ml_fail(ML_USAGE, "--base is missing; usage: %s", usage);
     *base = g.base;
     *chat = g.chat;
+    *labels = g.labels;
     if (g.max_len != INT64_MIN && g.max_len < 2)
         return ml_fail(ML_USAGE, "--max-len %" PRId64 ": expected at least 2 tokens", g.max_len);
     ML_TRY(options_choose("--special-tokens", g.specials, "text", "ids", &to->specials));
@@ -162,13 +196,14 @@ done:
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    const char *path = NULL, *json;
+    const char *path = NULL, *json, *said = NULL;
     ml_base *base = NULL;
-    ml_tokenize_options how = {0};
+    ml_label_names labels = {0};
+    ml_tokenize_options how = {.labels = &labels};
     ml_tokenize_report report;
     chat_given chat;
     int64_t length;
-    ML_TRY(read_line(argc, argv, &how, &path, &chat));
+    ML_TRY(read_line(argc, argv, &how, &path, &chat, &said));
     ML_TRY(check_out(path, how.out));
     ML_TRY(ml_base_open(&base, path));
     how.vocab = ml_base_spec(base)->vocab;
@@ -178,10 +213,12 @@ static ml_status run(int argc, char **argv)
     if (length) ML_TRY(ml_tokenizer_create(&how.tokenizer, json, length));
     ML_TRY(check_fit(&how, path));
     ML_TRY(chat_template_open(&how.chat, &chat, base, how.tokenizer));
+    ML_TRY(read_labels(&labels, said, base));
     ML_TRY(ml_tokenize_file(&how, &report));
     print_report(&how, &report);
     if (how.chat) print_chats(how.chat);
 done:
+    ml_label_names_destroy(&labels);
     ml_chat_destroy(how.chat);
     ml_tokenizer_destroy(how.tokenizer);
     ml_base_close(base);
@@ -202,7 +239,11 @@ const ml_command ml_command_tokenize = {
         "empty line ends a document; a document longer than --max-len (else the\n          "
         "model's context) becomes several sequences\n  ids     {\"input_ids\": [1, 2], "
         "\"labels\": [-100, 2]}; a label is the token itself or -100 (no\n          target); "
-        "without labels every token is a target\n\nPrompt and completion are tokenised apart, "
+        "without labels every token is a target; or {\"input_ids\": […], "
+        "\"token_type_ids\": […],\n          \"label\": …}: a class (a number or a name), a "
+        "number with a fraction to regress, a list\n          of bits; or \"token_labels\", a "
+        "class "
+        "a token or -100\n\nPrompt and completion are tokenised apart, "
         "without added blanks; the loss is on the completion and on the end-of-text token "
         "that follows it, or on a whole text. Text that spells a special token stays text unless "
         "--special-tokens ids is given. "

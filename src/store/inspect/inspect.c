@@ -93,6 +93,11 @@ ml_status inspect_dataset(const char *path, json_t *out)
     set_int(out, "shortest", shortest);
     set_int(out, "longest", longest);
     set_int(out, "vocab", ml_dataset_vocab(data));
+    if (ml_dataset_label_kind(data) != ML_LABEL_NONE) {
+        set_text(out, "label_kind", ml_label_kind_name(ml_dataset_label_kind(data)));
+        set_int(out, "label_count", ml_dataset_label_count(data));
+        set_text(out, "label_names", ml_dataset_label_names(data));
+    }
     set_text(out, "content_sha256", ml_dataset_hash(data));
     set_text(out, "tokenizer_sha256", ml_dataset_tokenizer_hash(data));
     ml_dataset_destroy(data);
