@@ -131,9 +131,24 @@ typedef enum ml_pair_loss {
     ML_PAIR_APO_ZERO,
     ML_PAIR_APO_DOWN,
     ML_PAIR_DISCOPOP,
+    ML_PAIR_AOT, /* compares the sorted values of a whole batch, as does the next */
+    ML_PAIR_AOT_UNPAIRED,
+    ML_PAIR_SFT,   /* the chosen answers' cross-entropy, over the tokens of a batch */
     ML_PAIR_SIMPO, /* objective simpo's, not a loss_type; as is orpo's */
     ML_PAIR_ORPO
 } ml_pair_loss;
+
+/* Lists of a configuration, of at most so many members: words as their places among those that a
+ * key has, each at most once, and numbers. */
+enum { ML_MOST_LISTED = 8 };
+typedef struct ml_words {
+    int64_t count;
+    int item[ML_MOST_LISTED];
+} ml_words;
+typedef struct ml_numbers {
+    int64_t count;
+    double item[ML_MOST_LISTED];
+} ml_numbers;
 
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
@@ -226,12 +241,15 @@ typedef struct ml_run_config {
                               tokens: NULL */
     } method;
     struct {
-        ml_objective name;      /* sft */
-        ml_pair_loss loss_type; /* sigmoid */
-        double beta;            /* 0.1 */
-        double label_smoothing; /* 0 */
-        double gamma;           /* 0.5 */
-        double cpo_alpha;       /* 1 */
+        ml_objective name;       /* sft */
+        ml_words loss_type;      /* of ml_pair_loss; none in the file: sigmoid */
+        ml_numbers loss_weights; /* as many, or none: 1 each */
+        double beta;             /* 0.1 */
+        double label_smoothing;  /* 0 */
+        double gamma;            /* 0.5 */
+        double cpo_alpha;        /* 1 */
+        double ld_alpha;         /* 1 */
+        double sft_weight;       /* 0 */
     } objective;
     struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */
@@ -391,6 +409,17 @@ const char *ml_run_config_first_adapter(const ml_run_config *config);
  * Errors: none. */
 int64_t ml_run_config_unit(const ml_run_config *config);
 bool ml_run_config_has_reference(const ml_run_config *config);
+
+/* How much a loss type counts in the sum that is minimised, 0 where it is not listed; of the
+ * chosen answers' loss on tokens, under whichever key. Whether the objective needs the
+ * log-probabilities of a whole step before its gradients.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+double ml_run_config_loss_weight(const ml_run_config *config, ml_pair_loss loss);
+double ml_run_config_token_weight(const ml_run_config *config);
+bool ml_run_config_looks_ahead(const ml_run_config *config);
 
 /* The name of an objective, "dpo", and of a loss_type, "sigmoid".
  * Shapes: none.

@@ -38,6 +38,10 @@ static const char *type_name(const key *k)
         return "name or list of names";
     case KEY_FILES:
         return "file or list of files";
+    case KEY_WORDS:
+        return "word or list of words";
+    case KEY_NUMBERS:
+        return "number or list of numbers";
     }
     return "";
 }
@@ -76,6 +80,7 @@ static ml_status put_range(const key *k, ml_text *out)
     case KEY_REAL:
     case KEY_PAIR:
     case KEY_SITES:
+    case KEY_NUMBERS:
         ML_TRY(put_bounds(k, out));
         break;
     case KEY_SEED:
@@ -85,6 +90,7 @@ static ml_status put_range(const key *k, ml_text *out)
         ML_TRY(ml_text_printf(out, "`true`, `false`"));
         break;
     case KEY_CHOICE:
+    case KEY_WORDS:
         ML_TRY(put_words(k->choices, out));
         break;
     case KEY_TARGETS:

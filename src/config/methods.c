@@ -122,4 +122,7 @@ void ml_run_config_warn_unread(const ml_run_config *c)
     }
     if (c->method.init && !ml_run_config_first_adapter(c) && !ml_run_config_is_pissa(c))
         warn(c, "method.init: pissa");
+    if (c->objective.label_smoothing > 0.0 && !objective_smooths(c))
+        ml_warn("%s: objective.label_smoothing: is set, but no loss type of objective %s reads it",
+                c->path, ml_objective_name(c->objective.name));
 }

@@ -10,14 +10,6 @@
 
 enum { MOST_LAYERS = 1 << 20 };
 
-static bool is_null(const yaml_node_t *node)
-{
-    const char *text = (const char *)node->data.scalar.value;
-    return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-           (!*text || !strcmp(text, "null") || !strcmp(text, "Null") || !strcmp(text, "NULL") ||
-            !strcmp(text, "~"));
-}
-
 /* ---- layers -------------------------------------------------------------------------------- */
 
 /* A number without a sign from *text on, which moves behind it. */
@@ -77,7 +69,7 @@ ml_status layers_read(const key *key, void *out, yaml_document_t *document, yaml
     ml_status st = ML_OK;
     ml_layer_ranges read = {0};
     bool list = node->type == YAML_SEQUENCE_NODE;
-    if (!list && is_null(node)) goto done;
+    if (!list && value_is_null(node)) goto done;
     int64_t count = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
     if (count == 0)
         return ml_fail(ML_USAGE, "%s: %s: expected at least one number, or null", where, key->path);
@@ -152,7 +144,7 @@ ml_status modules_read(const key *key, void *out, yaml_document_t *document, yam
 {
     ml_status st = ML_OK;
     ml_module_patterns read = {0};
-    if (is_null(node)) goto done;
+    if (value_is_null(node)) goto done;
     if (node->type != YAML_MAPPING_NODE)
         return ml_fail(
             ML_USAGE,
@@ -183,7 +175,7 @@ ml_status names_read(const key *key, void *out, yaml_document_t *document, yaml_
     ml_status st = ML_OK;
     ml_module_patterns read = {0};
     bool list = node->type == YAML_SEQUENCE_NODE;
-    if (!list && is_null(node)) goto done;
+    if (!list && value_is_null(node)) goto done;
     int64_t count = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
     if (count > 0) ML_NEW(read.item, count, ML_MEM_OTHER, "names of modules");
     for (; read.count < count; read.count++) {

@@ -10,24 +10,25 @@ enum { DEFAULT_MICRO = 8 };
 
 void ml_run_config_set_defaults(ml_run_config *c)
 {
-    *c = (ml_run_config){.seed = 1,
-                         .method = {.rank = 8,
-                                    .alpha = 16.0,
-                                    .targets = ML_TARGET_Q | ML_TARGET_V,
-                                    .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
-                                    .prefix_init = ML_PREFIX_VOCABULARY},
-                         .objective = {.beta = 0.1, .gamma = 0.5, .cpo_alpha = 1.0},
-                         .data = {.shuffle = true, .share_prompts = true},
-                         .batch = {.sequences = 32},
-                         .optim = {.lr = 2e-4,
-                                   .beta1 = 0.9,
-                                   .beta2 = 0.999,
-                                   .eps = 1e-8,
-                                   .weight_decay = 0.01,
-                                   .clip_norm = 1.0},
-                         .train = {.steps = 1000, .keep = 2},
-                         .parallel = {1, 1},
-                         .precision = ML_BF16};
+    *c =
+        (ml_run_config){.seed = 1,
+                        .method = {.rank = 8,
+                                   .alpha = 16.0,
+                                   .targets = ML_TARGET_Q | ML_TARGET_V,
+                                   .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
+                                   .prefix_init = ML_PREFIX_VOCABULARY},
+                        .objective = {.beta = 0.1, .gamma = 0.5, .cpo_alpha = 1.0, .ld_alpha = 1.0},
+                        .data = {.shuffle = true, .share_prompts = true},
+                        .batch = {.sequences = 32},
+                        .optim = {.lr = 2e-4,
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.999,
+                                  .eps = 1e-8,
+                                  .weight_decay = 0.01,
+                                  .clip_norm = 1.0},
+                        .train = {.steps = 1000, .keep = 2},
+                        .parallel = {1, 1},
+                        .precision = ML_BF16};
 }
 
 static bool says_pissa(const ml_run_config *c)
@@ -129,50 +130,6 @@ static ml_status check_length(const ml_run_config *c)
     return ML_OK;
 }
 
-int64_t ml_run_config_unit(const ml_run_config *c)
-{
-    return c->objective.name == ML_OBJECTIVE_SFT ? 1 : 2;
-}
-
-bool ml_run_config_has_reference(const ml_run_config *c)
-{
-    return c->objective.name == ML_OBJECTIVE_DPO || c->objective.name == ML_OBJECTIVE_IPO;
-}
-
-static ml_status check_objective(const ml_run_config *c)
-{
-    ml_objective name = c->objective.name;
-    ml_pair_loss type = c->objective.loss_type;
-    bool reads_type = name == ML_OBJECTIVE_DPO || (name == ML_OBJECTIVE_CPO && type <= ML_PAIR_IPO),
-         smooths = type == ML_PAIR_ROBUST || type == ML_PAIR_EXO;
-    if (type != ML_PAIR_SIGMOID && !reads_type)
-        return ml_run_config_refuse(c, "objective.loss_type",
-                                    "%s is no loss of objective %s; dpo has all of them, cpo has "
-                                    "sigmoid, hinge and ipo",
-                                    ml_pair_loss_name(type), ml_objective_name(name));
-    if (type == ML_PAIR_EXO && c->objective.label_smoothing == 0.0)
-        return ml_run_config_refuse(c, "objective.label_smoothing",
-                                    "is 0, which exo_pair takes the logarithm of; give a number "
-                                    "above 0");
-    if (c->objective.label_smoothing > 0.0 && !smooths)
-        return ml_run_config_refuse(c, "objective.label_smoothing",
-                                    "has no effect on objective %s with loss_type %s; only robust "
-                                    "and exo_pair read it",
-                                    ml_objective_name(name), ml_pair_loss_name(type));
-    if (name == ML_OBJECTIVE_SFT) return ML_OK;
-    if (c->optim.label_smoothing > 0.0)
-        return ml_run_config_refuse(c, "optim.label_smoothing",
-                                    "is of objective sft; with %s leave it at 0",
-                                    ml_objective_name(name));
-    if (ml_run_config_has_reference(c) && ml_method_has_prefix(c->method.name))
-        return ml_run_config_refuse(
-            c, "objective.name",
-            "%s compares with the model before the first step, which with "
-            "method %s is not the base; choose cpo, simpo or another method",
-            ml_objective_name(name), ml_method_name(c->method.name));
-    return ML_OK;
-}
-
 static ml_status check(ml_run_config *c)
 {
     if (!c->base)
@@ -184,7 +141,7 @@ static ml_status check(ml_run_config *c)
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_pissa(c);
-    if (st == ML_OK) st = check_objective(c);
+    if (st == ML_OK) st = objective_check(c);
     if (st == ML_OK) st = check_length(c);
     if (st != ML_OK) return st;
     if (c->train.early_stop.patience > 0) c->train.keep_best = true;

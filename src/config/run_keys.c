@@ -13,9 +13,10 @@ static const char *const activations[] = {"auto", "full", "selective", "checkpoi
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", NULL};
-static const char *const pair_losses[] = {
-    "sigmoid",  "hinge",     "ipo",      "sigmoid_norm", "robust",   "exo_pair", "nca_pair",
-    "bco_pair", "sppo_hard", "apo_zero", "apo_down",     "discopop", NULL};
+static const char *const pair_losses[] = {"sigmoid",   "hinge",        "ipo",      "sigmoid_norm",
+                                          "robust",    "exo_pair",     "nca_pair", "bco_pair",
+                                          "sppo_hard", "apo_zero",     "apo_down", "discopop",
+                                          "aot",       "aot_unpaired", "sft",      NULL};
 static const char *const measures[] = {"once", "always", NULL};
 
 const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
@@ -211,10 +212,21 @@ const key run_keys[] = {
      .about = "What is minimised: `sft` the loss on tokens; the others compare the chosen and the "
               "rejected answer of a pair, see [preferences](preferences.md)."},
     {.path = "objective.loss_type",
-     .kind = KEY_CHOICE,
+     .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),
      .choices = pair_losses,
-     .about = "The loss of a pair: of `dpo` any of them, of `cpo` `sigmoid`, `hinge` or `ipo`."},
+     .nullable = true,
+     .about = "The loss of a pair: of `dpo` any of them, or a list of several, which are added; of "
+              "`cpo` `sigmoid`, `hinge` or `ipo`.",
+     .absent = "`sigmoid`"},
+    {.path = "objective.loss_weights",
+     .kind = KEY_NUMBERS,
+     .offset = AT(objective.loss_weights),
+     .least = 0,
+     .most = FLT_MAX,
+     .nullable = true,
+     .about = "How much each loss of a list counts.",
+     .absent = "1 each"},
     {.path = "objective.beta",
      .kind = KEY_REAL,
      .offset = AT(objective.beta),
@@ -228,9 +240,8 @@ const key run_keys[] = {
      .least = 0,
      .most = 0.5,
      .open_most = true,
-     .about =
-         "How often labels are taken to be the wrong way round, by the loss types `robust` and "
-         "`exo_pair`, which alone read it."},
+     .about = "How often labels are taken to be the wrong way round, by the loss types `robust`, "
+              "`exo_pair`, `aot` and `aot_unpaired`, which alone read it."},
     {.path = "objective.gamma",
      .kind = KEY_REAL,
      .offset = AT(objective.gamma),
@@ -243,6 +254,20 @@ const key run_keys[] = {
      .least = 0,
      .most = FLT_MAX,
      .about = "Of `cpo` and `simpo`: how much of the chosen answers' loss on tokens is added."},
+    {.path = "objective.ld_alpha",
+     .kind = KEY_REAL,
+     .offset = AT(objective.ld_alpha),
+     .least = 0,
+     .most = 1,
+     .about = "Of `dpo` and `ipo`: how much the tokens of an answer count beyond the length of the "
+              "shorter answer of its pair."},
+    {.path = "objective.sft_weight",
+     .kind = KEY_REAL,
+     .offset = AT(objective.sft_weight),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Of `dpo` and `ipo`: how much of the chosen answers' loss on tokens is added; the "
+              "same as the loss type `sft` with this weight."},
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),

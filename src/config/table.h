@@ -4,6 +4,7 @@
 #define MPILORA_CONFIG_TABLE_H
 
 #include "mpilora/base.h"
+#include "mpilora/config.h"
 
 typedef enum key_kind {
     KEY_INT,     /* int64_t */
@@ -22,7 +23,9 @@ typedef enum key_kind {
     KEY_SITES,   /* ml_module_patterns: {name: number, …}; null gives none; the range is the
                     numbers' */
     KEY_NAMES,   /* ml_module_patterns without numbers: [name, …] or one name; null gives none */
-    KEY_FILES    /* ml_data_files: a file, or [{file: …, weight: …}, …]; null gives none */
+    KEY_FILES,   /* ml_data_files: a file, or [{file: …, weight: …}, …]; null gives none */
+    KEY_WORDS,   /* ml_words: a word of `choices` or a list of them; null gives none */
+    KEY_NUMBERS  /* ml_numbers: a number or a list of them; null gives none */
 } key_kind;
 
 typedef struct key {
@@ -58,6 +61,7 @@ struct yaml_node_s;
 ml_status value_read(const key *key, void *out, struct yaml_document_s *document,
                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status value_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+bool value_is_null(const struct yaml_node_s *node);
 ml_status text_write(const char *text, ml_text *out) ML_NODISCARD; /* double-quoted; NULL: null */
 
 /* describe.c: the page of Markdown that says of each key its type, range, default (as `defaults`
@@ -78,6 +82,19 @@ ml_status files_read(const key *key, void *out, struct yaml_document_s *document
                      struct yaml_node_s *node, const char *where) ML_NODISCARD;
 ml_status files_write(const void *in, ml_text *out) ML_NODISCARD;
 void files_free(void *in);
+
+/* lists.c */
+ml_status words_read(const key *key, void *out, struct yaml_document_s *document,
+                     struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status words_write(const key *key, const void *in, ml_text *out) ML_NODISCARD;
+ml_status numbers_read(const key *key, void *out, struct yaml_document_s *document,
+                       struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status numbers_write(const void *in, ml_text *out) ML_NODISCARD;
+
+/* objective.c: that the keys of `objective` go together; fills in its loss_type. */
+ml_status objective_check(ml_run_config *config) ML_NODISCARD;
+/* Whether a loss type reads objective.label_smoothing. */
+bool objective_smooths(const ml_run_config *config);
 
 /* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of
  * these. */

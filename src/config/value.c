@@ -33,7 +33,7 @@ static bool is_plain(const yaml_node_t *node)
     return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 }
 
-static bool is_null(const yaml_node_t *node)
+bool value_is_null(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
     return is_plain(node) && (!*text || !strcmp(text, "null") || !strcmp(text, "Null") ||
@@ -90,7 +90,7 @@ static ml_status read_bytes(const key *key, int64_t *out, const yaml_node_t *nod
     const char *expected = "a size as 2200000000, 2.2G or 512MiB",
                *text = scalar(key, node, where, expected);
     if (!text) return ML_USAGE;
-    if (key->nullable && is_null(node)) {
+    if (key->nullable && value_is_null(node)) {
         *out = 0;
         return ML_OK;
     }
@@ -113,7 +113,7 @@ static ml_status read_seconds(const key *key, double *out, const yaml_node_t *no
                *text = scalar(key, node, where, expected);
     double value = 0.0;
     if (!text) return ML_USAGE;
-    bool null = key->nullable && is_null(node);
+    bool null = key->nullable && value_is_null(node);
     if (!null && (!is_plain(node) || !duration_read(text, &value)))
         return wrong(key, where, expected, text);
     if (!null && !in_range(key, value)) return out_of_range(key, where, text);
@@ -160,7 +160,7 @@ static ml_status read_real(const key *key, double *out, const yaml_node_t *node,
 {
     const char *text = scalar(key, node, where, "a number");
     if (!text) return ML_USAGE;
-    if (key->nullable && is_null(node)) {
+    if (key->nullable && value_is_null(node)) {
         *out = 0.0;
         return ML_OK;
     }
@@ -188,7 +188,7 @@ static ml_status read_text(const key *key, char **out, const yaml_node_t *node, 
 {
     const char *text = scalar(key, node, where, "a text");
     if (!text) return ML_USAGE;
-    bool null = is_null(node);
+    bool null = value_is_null(node);
     if (null && !key->nullable) return wrong(key, where, "a text", "null");
     if (!null && !*text) return wrong(key, where, "a text", "an empty one");
     char *copy = null ? NULL : ml_memory_string(text);
@@ -301,6 +301,10 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return names_read(key, place, document, node, where);
     case KEY_FILES:
         return files_read(key, place, document, node, where);
+    case KEY_WORDS:
+        return words_read(key, place, document, node, where);
+    case KEY_NUMBERS:
+        return numbers_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -383,6 +387,10 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return ml_module_names_write(place, out);
     case KEY_FILES:
         return files_write(place, out);
+    case KEY_WORDS:
+        return words_write(key, place, out);
+    case KEY_NUMBERS:
+        return numbers_write(place, out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

@@ -8,10 +8,12 @@ bool ml_session_is_stopped(const session *s, const evaluation_stop *stop)
     return wanted > 0.0;
 }
 
-/* Adds one micro-batch: Σ −log p and the number of its targets, or a pair's sums. */
+/* Adds one micro-batch: Σ −log p and the number of its targets, or a pair's sums; with `sums` NULL
+ * what pairs need to be known before. */
 static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
 {
     double loss;
+    if (!sums) return ml_session_measure(s, &s->valid, at, count);
     if (ml_run_config_unit(s->config) == 2) {
         const pair_batch batch = {.first = at, .count = count};
         return ml_session_compare(s, &s->valid, &batch, sums);
@@ -44,11 +46,23 @@ static ml_status add_losses(session *s, const evaluation_stop *stop, double *sum
     return st;
 }
 
+static ml_status look_ahead(session *s, const evaluation_stop *stop)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_grid_agree(s->grid,
+                         ml_session_begin_ahead(s, 0, ml_sampler_usable(s->valid.sampler) / 2)));
+    ML_TRY(ml_grid_agree(s->grid, add_losses(s, stop, NULL)));
+    ml_session_end_ahead(s, &s->valid);
+done:
+    return st;
+}
+
 ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
                               int64_t *targets)
 {
     double sums[PAIR_SUMS] = {0.0};
-    ml_status st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
+    ml_status st = ml_run_config_looks_ahead(s->config) ? look_ahead(s, stop) : ML_OK;
+    if (st == ML_OK) st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     bool compares = ml_run_config_unit(s->config) == 2;

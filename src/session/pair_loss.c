@@ -38,6 +38,13 @@ static pair_value of_means(const pair_point *at, double f, double slope)
     return (pair_value){f, slope / at->n, -slope / at->m};
 }
 
+pair_value ml_pair_smoothed(double beta, double t, double e)
+{
+    double x = beta * t;
+    return of_difference(beta, -(1.0 - e) * log_sigmoid(x) - e * log_sigmoid(-x),
+                         -(1.0 - e) * sigmoid(-x) + e * sigmoid(x));
+}
+
 static pair_value robust(double beta, double x, double e)
 {
     double f = -(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x),
@@ -73,12 +80,13 @@ static pair_value orpo(double beta, const pair_point *at)
                         -slope / (-expm1(r) * at->m)};
 }
 
+/* Of an objective with one loss; dpo has a list. */
 static ml_pair_loss loss_of(const ml_run_config *c)
 {
     return c->objective.name == ML_OBJECTIVE_IPO     ? ML_PAIR_IPO
            : c->objective.name == ML_OBJECTIVE_SIMPO ? ML_PAIR_SIMPO
            : c->objective.name == ML_OBJECTIVE_ORPO  ? ML_PAIR_ORPO
-                                                     : c->objective.loss_type;
+                                                     : (ml_pair_loss)c->objective.loss_type.item[0];
 }
 
 bool ml_pair_loss_is_mean(const ml_run_config *c)
@@ -88,12 +96,12 @@ bool ml_pair_loss_is_mean(const ml_run_config *c)
            (loss == ML_PAIR_IPO && c->objective.name == ML_OBJECTIVE_CPO);
 }
 
-pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
+static pair_value value_of(const ml_run_config *c, ml_pair_loss loss, const pair_point *at)
 {
     double b = c->objective.beta, e = c->objective.label_smoothing, half = 0.5 / b;
     double u = at->u, v = at->v, x = b * (u - v), means = u / at->n - v / at->m,
-           y = b * means - (loss_of(c) == ML_PAIR_SIMPO ? c->objective.gamma : 0.0);
-    switch (loss_of(c)) {
+           y = b * means - (loss == ML_PAIR_SIMPO ? c->objective.gamma : 0.0);
+    switch (loss) {
     case ML_PAIR_SIGMOID:
         return of_difference(b, -log_sigmoid(x), -sigmoid(-x));
     case ML_PAIR_HINGE:
@@ -127,6 +135,26 @@ pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
         return discopop(b, x);
     case ML_PAIR_ORPO:
         return orpo(b, at);
+    case ML_PAIR_AOT:
+    case ML_PAIR_AOT_UNPAIRED:
+    case ML_PAIR_SFT:
+        break;
     }
-    return (pair_value){NAN, NAN, NAN};
+    return (pair_value){0.0, 0.0, 0.0};
+}
+
+pair_value ml_pair_loss_at(const ml_run_config *c, const pair_point *at)
+{
+    pair_value sum = {0.0, 0.0, 0.0};
+    const ml_words *types = &c->objective.loss_type;
+    if (c->objective.name != ML_OBJECTIVE_DPO) return value_of(c, loss_of(c), at);
+    for (int64_t i = 0; i < types->count; i++) {
+        ml_pair_loss loss = (ml_pair_loss)types->item[i];
+        double weight = ml_run_config_loss_weight(c, loss);
+        const pair_value value = value_of(c, loss, at);
+        sum.loss += weight * value.loss;
+        sum.du += weight * value.du;
+        sum.dv += weight * value.dv;
+    }
+    return sum;
 }

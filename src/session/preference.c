@@ -10,23 +10,39 @@ typedef struct comparison {
     session *s;
     const data_source *source;
     const pair_batch *batch;
-    double *sums;      /* NULL: the reference is found */
-    double *reference; /* [sequences] */
+    double *sums;      /* NULL: log p alone is found */
+    double *reference; /* [sequences] where to, or NULL: to s->ahead */
 } comparison;
 
-/* Σ log p and the number of targets of each sequence's answer; where each position lies. */
-static void sum_texts(packer *p, int64_t first, int64_t texts, const float *log_p)
+/* The number of targets of each sequence's answer; where each position lies. */
+static void count_targets(packer *p, int64_t first, int64_t texts)
 {
     for (int64_t i = 0; i < texts; i++) {
         p->text_log_p[i] = 0.0;
         p->text_targets[i] = 0;
         p->text_at[p->read[i].position - first] = i;
     }
-    for (int64_t j = 0; j < p->hits; j++) {
-        if (p->target_place[j] < 0) continue;
-        p->text_log_p[p->target_text[j]] += (double)log_p[j];
-        p->text_targets[p->target_text[j]]++;
-    }
+    for (int64_t j = 0; j < p->hits; j++)
+        if (p->target_place[j] >= 0) p->text_targets[p->target_text[j]]++;
+}
+
+/* How much a target counts in its answer's Σ log p: that of a prompt not at all, and those behind
+ * the length of the pair's shorter answer ld_alpha. */
+static double share_of(const comparison *c, int64_t target)
+{
+    const packer *p = &c->s->packer;
+    int32_t text = p->target_text[target], place = p->target_place[target];
+    if (place < 0) return 0.0;
+    int64_t other = p->text_at[(p->read[text].position ^ 1) - 2 * c->batch->first];
+    return place < p->text_targets[other] ? 1.0 : c->s->config->objective.ld_alpha;
+}
+
+static void sum_texts(const comparison *c, const float *log_p)
+{
+    packer *p = &c->s->packer;
+    count_targets(p, 2 * c->batch->first, 2 * c->batch->count);
+    for (int64_t j = 0; j < p->hits; j++)
+        p->text_log_p[p->target_text[j]] += share_of(c, j) * (double)log_p[j];
 }
 
 static bool is_chosen(const packer *p, int64_t target)
@@ -45,10 +61,17 @@ static void sum_tokens(const comparison *c, const float *log_p)
     }
 }
 
-static double reference_of(const comparison *c, int64_t position)
+double ml_session_reference_of(const data_source *source, int64_t position)
 {
-    const data_source *source = c->source;
     return source->reference ? source->reference[ml_sampler_at(source->sampler, position)] : 0.0;
+}
+
+static void add_sorted(const pairs_ahead *ahead, int64_t pair, pair_value *value)
+{
+    int64_t at = pair - ahead->first;
+    value->loss += ahead->loss[at];
+    value->du += ahead->slope[2 * at];
+    value->dv += ahead->slope[2 * at + 1];
 }
 
 /* The derivatives of a pair's loss, and its figures. `chosen` and `rejected`: in p->read. */
@@ -57,10 +80,12 @@ static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int6
     const ml_run_config *config = c->s->config;
     packer *p = &c->s->packer;
     double *sums = c->sums, a = p->text_log_p[chosen], b = p->text_log_p[rejected];
-    const pair_point at = {a - reference_of(c, 2 * pair), b - reference_of(c, 2 * pair + 1),
+    const pair_point at = {a - ml_session_reference_of(c->source, 2 * pair),
+                           b - ml_session_reference_of(c->source, 2 * pair + 1),
                            (double)p->text_targets[chosen], (double)p->text_targets[rejected]};
-    const pair_value value = ml_pair_loss_at(config, &at);
+    pair_value value = ml_pair_loss_at(config, &at);
     bool mean = ml_pair_loss_is_mean(config);
+    if (ml_run_config_looks_ahead(config)) add_sorted(&c->s->ahead, pair, &value);
     double beta = config->objective.beta, up = beta * at.u / (mean ? at.n : 1.0),
            down = beta * at.v / (mean ? at.m : 1.0);
     p->text_slope[chosen] = value.du;
@@ -74,31 +99,35 @@ static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int6
     sums[PAIRS] += 1.0;
 }
 
-/* How much the loss on the chosen answers' tokens counts. */
-static double token_share(const ml_run_config *c)
+static void keep_sums(const comparison *c, int64_t texts)
 {
-    if (c->objective.name == ML_OBJECTIVE_ORPO) return 1.0;
-    return ml_run_config_has_reference(c) ? 0.0 : c->objective.cpo_alpha;
+    const packer *p = &c->s->packer;
+    const pairs_ahead *ahead = &c->s->ahead;
+    for (int64_t i = 0; i < texts; i++) {
+        int64_t position = p->read[i].position;
+        if (c->reference)
+            c->reference[ml_sampler_at(c->source->sampler, position)] = p->text_log_p[i];
+        else
+            ahead->log_p[position - 2 * ahead->first] = p->text_log_p[i];
+    }
 }
 
 static void weigh(void *self, const float *log_p)
 {
     const comparison *c = self;
     packer *p = &c->s->packer;
-    int64_t first = 2 * c->batch->first, texts = 2 * c->batch->count;
-    sum_texts(p, first, texts, log_p);
+    sum_texts(c, log_p);
     if (!c->sums) {
-        for (int64_t i = 0; i < texts; i++)
-            c->reference[ml_sampler_at(c->source->sampler, p->read[i].position)] = p->text_log_p[i];
+        keep_sums(c, 2 * c->batch->count);
         return;
     }
     for (int64_t k = 0; k < c->batch->count; k++)
         compare_pair(c, c->batch->first + k, p->text_at[2 * k], p->text_at[2 * k + 1]);
     sum_tokens(c, log_p);
     if (!c->batch->backward) return;
-    double tokens = token_share(c->s->config) / (double)c->batch->tokens;
+    double tokens = ml_run_config_token_weight(c->s->config) / (double)c->batch->tokens;
     for (int64_t j = 0; j < p->hits; j++) {
-        double slope = p->target_place[j] < 0 ? 0.0 : p->text_slope[p->target_text[j]];
+        double slope = p->text_slope[p->target_text[j]] * share_of(c, j);
         p->weight[j] = (float)(-slope / (double)c->batch->pairs + (is_chosen(p, j) ? tokens : 0.0));
     }
 }
@@ -124,9 +153,16 @@ ml_status ml_session_compare(session *s, const data_source *source, const pair_b
     return run_batch(&c);
 }
 
+ml_status ml_session_measure(session *s, const data_source *source, int64_t first, int64_t count)
+{
+    const pair_batch batch = {.first = first, .count = count};
+    comparison c = {.s = s, .source = source, .batch = &batch};
+    return run_batch(&c);
+}
+
 double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS])
 {
-    double tokens = token_share(s->config), loss = sums[PAIR_LOSS] / sums[PAIRS];
+    double tokens = ml_run_config_token_weight(s->config), loss = sums[PAIR_LOSS] / sums[PAIRS];
     return tokens > 0.0 ? loss + tokens * sums[PAIR_NLL] / sums[PAIR_TOKENS] : loss;
 }
 

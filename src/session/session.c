@@ -424,6 +424,7 @@ done:
 void ml_session_close(session *s)
 {
     ml_packer_destroy(&s->packer);
+    ml_session_free_ahead(s);
     ml_peft_destroy(s->peft);
     ml_bank_destroy(s->bank);
     ml_model_destroy(s->model);

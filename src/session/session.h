@@ -56,6 +56,16 @@ typedef struct packer {
     int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
 } packer;
 
+/* What is known of all pairs of a step or an evaluation before their losses, where the objective
+ * compares sorted values of a whole batch. */
+typedef struct pairs_ahead {
+    int64_t first, count, room; /* pairs: the sampler's; there is room for so many */
+    double *log_p;              /* [2·room] of each answer */
+    double *loss, *slope;  /* [room], [2·room] what sorting gives: the loss of each pair, and the
+                              derivative of their sum by each answer's log p */
+    struct ranked *sorted; /* [2·room] */
+} pairs_ahead;
+
 typedef struct session {
     const ml_run_config *config; /* borrowed */
     ml_grid *grid;
@@ -72,6 +82,7 @@ typedef struct session {
     ml_peft *peft;                  /* NULL: the base alone, or a bank */
     ml_bank *bank;                  /* of several adapters, for generation */
     packer packer;
+    pairs_ahead ahead;
     ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL:
                             each has its own */
     double load_seconds; /* reading the weights took the slowest rank */
@@ -199,6 +210,16 @@ typedef struct pair_batch {
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;
+/* ahead.c, where ml_run_config_looks_ahead says so: before ml_session_compare over [first, first +
+ * count) of the source. begin: local; measure: a micro-batch of them, without gradients, collective
+ * over tp; end: with what all replicas measured, collective over dp. */
+ml_status ml_session_begin_ahead(session *s, int64_t first, int64_t count) ML_NODISCARD;
+ml_status ml_session_measure(session *s, const data_source *source, int64_t first,
+                             int64_t count) ML_NODISCARD;
+void ml_session_end_ahead(session *s, const data_source *source);
+void ml_session_free_ahead(session *s);
+/* The reference of a position; 0 where there is none. */
+double ml_session_reference_of(const data_source *source, int64_t position);
 /* The objective of a batch, from the sums over all of it. */
 double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS]);
 /* source->reference, with the model as it is. ML_STOPPED as ml_session_evaluate. Collective. */

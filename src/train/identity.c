@@ -160,6 +160,23 @@ static ml_status check_allowed(const run *r)
     return ML_OK;
 }
 
+static ml_status add_losses(run *r)
+{
+    ml_status st = ML_OK;
+    const ml_words *types = &r->config->objective.loss_type;
+    ml_text names = {0}, weights = {0};
+    for (int64_t i = 0; i < types->count; i++)
+        ML_TRY(ml_text_printf(&names, "%s%s", i == 0 ? "" : ", ",
+                              ml_pair_loss_name((ml_pair_loss)types->item[i])));
+    add_long(r, "objective.loss_type", &names);
+    ML_TRY(numbers_write(&r->config->objective.loss_weights, &weights));
+    add_long(r, "objective.loss_weights", &weights);
+done:
+    ml_text_destroy(&names);
+    ml_text_destroy(&weights);
+    return st;
+}
+
 ml_status describe_identity(run *r)
 {
     ml_status st = ML_OK;
@@ -180,11 +197,13 @@ ml_status describe_identity(run *r)
     ML_TRY(add_prefix_text(r));
     if (ml_run_config_unit(c) == 2) {
         ADD("objective.name", "%s", ml_objective_name(c->objective.name));
-        ADD("objective.loss_type", "%s", ml_pair_loss_name(c->objective.loss_type));
+        ML_TRY(add_losses(r));
         ADD("objective.beta", "%.17g", c->objective.beta);
         ADD("objective.label_smoothing", "%.17g", c->objective.label_smoothing);
         ADD("objective.gamma", "%.17g", c->objective.gamma);
         ADD("objective.cpo_alpha", "%.17g", c->objective.cpo_alpha);
+        ADD("objective.ld_alpha", "%.17g", c->objective.ld_alpha);
+        ADD("objective.sft_weight", "%.17g", c->objective.sft_weight);
     }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

@@ -15,7 +15,7 @@ typedef struct deadline {
     double step, save;
 } deadline;
 
-enum { IDENTITIES = 40 };
+enum { IDENTITIES = 48 };
 
 typedef struct run {
     session session;

@@ -123,8 +123,11 @@ static int64_t count_rounds(const run *r)
     return ((r->config->batch.sequences + dp - 1) / dp + micro - 1) / micro;
 }
 
+/* One micro-batch of some kind. */
+typedef ml_status micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out);
+
 /* This replica's share of the batch, micro-batch by micro-batch. */
-static ml_status accumulate(run *r, int64_t first, passes *p, step_result *out)
+static ml_status accumulate(run *r, int64_t first, micro_batch *one, passes *p, step_result *out)
 {
     const session *s = &r->session;
     const ml_run_config *c = r->config;
@@ -134,9 +137,29 @@ static ml_status accumulate(run *r, int64_t first, passes *p, step_result *out)
             end = at + ml_part_count(c->batch.sequences, dp, mine);
     for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
         if (round > 0 && round % r->look_every == 0 && leaves_step(r, st, out)) break;
-        if (at < end && st == ML_OK)
-            st = run_micro_batch(r, at, ml_min(c->batch.micro, end - at), p, out);
+        if (at < end && st == ML_OK) st = one(r, at, ml_min(c->batch.micro, end - at), p, out);
     }
+    return st;
+}
+
+static ml_status measure_micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out)
+{
+    ml_status st = ml_session_measure(&r->session, &r->session.train, at, count);
+    (void)out;
+    if (st == ML_OK) p->computed += (double)r->session.packer.batch.tokens;
+    return st;
+}
+
+/* What the objective has to know of the whole batch before its gradients. */
+static ml_status look_ahead(run *r, int64_t first, passes *p, step_result *out)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
+    if (!ml_run_config_looks_ahead(r->config)) return ML_OK;
+    ML_TRY(ml_grid_agree(s->grid, ml_session_begin_ahead(s, first, r->config->batch.sequences)));
+    ML_TRY(ml_grid_agree(s->grid, accumulate(r, first, measure_micro_batch, p, out)));
+    if (!out->given_up) ml_session_end_ahead(s, &s->train);
+done:
     return st;
 }
 
@@ -199,7 +222,9 @@ ml_status run_step(run *r, step_result *out)
     *out = (step_result){0};
     count_batch(r, first, &p, out);
     clear_gradients(s, out);
-    ml_status st = ml_grid_agree(s->grid, accumulate(r, first, &p, out));
+    ml_status st = look_ahead(r, first, &p, out);
+    if (st != ML_OK || out->given_up) return st;
+    st = ml_grid_agree(s->grid, accumulate(r, first, run_micro_batch, &p, out));
     if (st != ML_OK || out->given_up) return st;
     if (ml_grid_tp_rank(s->grid) == 0) {
         sums[LOSS] = p.loss_sum;

@@ -44,11 +44,21 @@ def spell_out(self, row, *words, **options):
 def trainer_of(objective, common):
     """The trainer's class, which takes rows of ids as they are, one after the other, and its options."""
     name, beta = objective["name"], objective.get("beta", 0.1)
-    kind = objective.get("loss_type", "sigmoid")
+    kind = "ipo" if name == "ipo" else objective.get("loss_type", "sigmoid")
     own = {"_prepare_dataset": as_they_are, "_get_train_sampler": in_order, "tokenize_row": spell_out}
     if name in ("dpo", "ipo"):
-        kinds = ["ipo"] if name == "ipo" else [kind]
-        options = trl.DPOConfig(**common, beta=beta, loss_type=kinds, label_smoothing=objective.get("label_smoothing", 0.0))
+        kinds = kind if isinstance(kind, list) else [kind]
+        weights = objective.get("loss_weights", [1.0] * len(kinds))
+        if "sft_weight" in objective:
+            kinds, weights = [*kinds, "sft"], [*weights, objective["sft_weight"]]
+        options = trl.DPOConfig(
+            **common,
+            beta=beta,
+            loss_type=kinds,
+            loss_weights=weights,
+            label_smoothing=objective.get("label_smoothing", 0.0),
+            ld_alpha=objective.get("ld_alpha"),
+        )
         base = trl.DPOTrainer
     elif name == "orpo":
         options, base = orpo.ORPOConfig(**common, beta=beta), orpo.ORPOTrainer

@@ -17,18 +17,25 @@ import torch_side
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "preferences.json")
 
 
-def log_p(model, prompt, answer):
-    """Σ log p of the answer's tokens."""
+def log_ps(model, prompt, answer):
+    """log p of each of the answer's tokens."""
     logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-    return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum()
+    return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
 
 
 def odds(mean):
     return mean - torch.log1p(-torch.exp(mean))
 
 
-def both(model, pair):
-    return [log_p(model, pair["prompt_ids"], pair[key]) for key in ("chosen_ids", "rejected_ids")]
+def both(model, pair, alpha):
+    """Σ log p of each answer, tokens beyond the shorter one's length times alpha; Σ log p of the chosen one as it is."""
+    each = [log_ps(model, pair["prompt_ids"], pair[key]) for key in ("chosen_ids", "rejected_ids")]
+    shorter = min(map(len, each))
+    return [x[:shorter].sum() + alpha * x[shorter:].sum() for x in each] + [each[0].sum()]
+
+
+def smoothed(t, beta, eps):
+    return -(1 - eps) * logsigmoid(beta * t) - eps * logsigmoid(-beta * t)
 
 
 def pair_loss(kind, u, v, n, m, beta, eps, gamma):
@@ -52,28 +59,42 @@ def pair_loss(kind, u, v, n, m, beta, eps, gamma):
     }[kind]()
 
 
+def sorted_loss(kind, sums, references, beta, eps):
+    """AOT: smallest meets smallest, over the batch."""
+    c, r = (torch.stack([x[i] for x in sums]) for i in range(2))
+    ref_c, ref_r = (torch.tensor([x[i] for x in references]) for i in range(2))
+    left, right = (c - r, ref_c - ref_r) if kind == "aot" else (c - ref_c, r - ref_r)
+    return smoothed(left.sort()[0] - right.sort()[0], beta, eps).mean()
+
+
 def objective_of(model, batch, references, objective):
     """The loss, and the means of what metrics.jsonl says of rewards."""
     name = objective["name"]
-    kind = {"ipo": "ipo", "simpo": "simpo", "orpo": "orpo"}.get(name, objective.get("loss_type", "sigmoid"))
-    beta, own = objective.get("beta", 0.1), name in ("cpo", "simpo", "orpo")
-    losses, nll, tokens, right, margin = [], 0.0, 0, 0.0, 0.0
-    for pair, (ref_c, ref_r) in zip(batch, references):
-        c, r = both(model, pair)
+    kinds = {"ipo": "ipo", "simpo": "simpo", "orpo": "orpo"}.get(name, objective.get("loss_type", "sigmoid"))
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    weights = dict(zip(kinds, objective.get("loss_weights", [1] * len(kinds))))
+    beta, eps, own = objective.get("beta", 0.1), objective.get("label_smoothing", 0.0), name in ("cpo", "simpo", "orpo")
+    loss, nll, tokens, right, margin = 0.0, 0.0, 0, 0.0, 0.0
+    sums = [both(model, pair, objective.get("ld_alpha", 1.0)) for pair in batch]
+    for pair, (c, r, whole_c), (ref_c, ref_r) in zip(batch, sums, references):
         n, m = len(pair["chosen_ids"]), len(pair["rejected_ids"])
         u, v = (c, r) if own else (c - ref_c, r - ref_r)
-        losses.append(pair_loss(kind, u, v, n, m, beta, objective.get("label_smoothing", 0.0), objective.get("gamma", 0.5)))
-        mean = own and kind in ("ipo", "simpo", "orpo")
+        for kind in set(kinds) - {"aot", "aot_unpaired", "sft"}:
+            loss = loss + weights[kind] * pair_loss(kind, u, v, n, m, beta, eps, objective.get("gamma", 0.5)) / len(batch)
+        mean = own and kinds[0] in ("ipo", "simpo", "orpo")
         worth = (beta * (u / n if mean else u) - beta * (v / m if mean else v)).item()
         if name == "orpo":  # learns the chosen answers' prompts, too
             whole = pair["prompt_ids"] + pair["chosen_ids"]
-            c, n = log_p(model, whole[:1], whole[1:]), len(whole) - 1
-        nll, tokens = nll - c, tokens + n
+            whole_c, n = log_ps(model, whole[:1], whole[1:]).sum(), len(whole) - 1
+        nll, tokens = nll - whole_c, tokens + n
         right, margin = right + (worth > 0) / len(batch), margin + worth / len(batch)
-    loss = sum(losses) / len(losses)
+    for kind in {"aot", "aot_unpaired"} & set(kinds):
+        loss = loss + weights[kind] * sorted_loss(kind, sums, references, beta, eps)
     if own:
-        loss = loss + (1.0 if name == "orpo" else objective.get("cpo_alpha", 1.0)) * nll / tokens
-    return loss, right, margin
+        share = 1.0 if name == "orpo" else objective.get("cpo_alpha", 1.0)
+    else:
+        share = objective.get("sft_weight", 0.0) + weights.get("sft", 0.0)
+    return loss + share * nll / tokens, right, margin
 
 
 def run_case(case, folder):
@@ -84,7 +105,7 @@ def run_case(case, folder):
         model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
     train, valid = preference_cases.TRAIN, preference_cases.VALID
     with torch.no_grad():
-        references = {id(pair): [x.item() for x in both(model, pair)] for pair in train + valid}
+        references = {id(pair): [x.item() for x in both(model, pair, objective.get("ld_alpha", 1.0))[:2]] for pair in train + valid}
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_golden.adamw(model, settings)
     out = {"loss": [], "grad_norm": [], "rewards_accuracy": [], "rewards_margin": []}

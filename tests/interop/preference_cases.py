@@ -19,6 +19,11 @@ CASES = {  # name: (what trains, objective)
     "dpo-exo_pair": (LORA, {"name": "dpo", "loss_type": "exo_pair", "label_smoothing": 0.1}),
     # its slope changes within 1/400 of a nat: a larger step would enlarge what fp32 rounds
     "dpo-discopop": ({**LORA, "lr": 1e-3}, {"name": "dpo", "loss_type": "discopop"}),
+    "dpo-aot": (LORA, {"name": "dpo", "loss_type": "aot", "label_smoothing": 0.1}),
+    "dpo-aot_unpaired": (LORA, {"name": "dpo", "loss_type": ["aot_unpaired"], "beta": 0.3}),
+    "dpo-sum": (LORA, {"name": "dpo", "loss_type": ["sigmoid", "aot", "sft", "bco_pair"], "loss_weights": [1, 0.5, 0.25, 0.3]}),
+    "dpo-sum-full": (FULL, {"name": "dpo", "loss_type": ["nca_pair", "aot_unpaired"], "sft_weight": 0.5, "beta": 0.3}),
+    "dpo-ld": (LORA, {"name": "dpo", "ld_alpha": 0.4, "beta": 0.3}),
     "ipo": (LORA, {"name": "ipo", "beta": 0.5}),
     "cpo": (LORA, {"name": "cpo"}),
     "cpo-ipo": (LORA, {"name": "cpo", "loss_type": "ipo", "cpo_alpha": 0.0}),

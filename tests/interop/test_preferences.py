@@ -1,4 +1,4 @@
-"""Objectives that compare pairs, laid over PyTorch's curves on every grid; a resumed run; what tokenize and train refuse. tests/golden/preferences.json
+"""Objectives that compare pairs, laid over PyTorch's curves on every grid; a resumed run. tests/golden/preferences.json
 comes from make_preference_golden.py."""
 
 import json
@@ -13,7 +13,7 @@ import reference_models as reference
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "preferences.json")
 LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
-EVERYWHERE = ["dpo", "dpo-full", "simpo-full"]  # the others on one rank
+EVERYWHERE = ["dpo", "dpo-sum-full", "orpo"]  # the others on one rank
 BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_margin": 1e-3}
 
 
@@ -81,37 +81,6 @@ def check_resumed(checks, folder):
             checks.that([line[key] for line in resumed] == [line[key] for line in whole], f"{name} resumed: {key} differs")
 
 
-def refused(checks, what, words, code, *parts):
-    done = harness.start(*words)
-    checks.that(done.returncode == code and all(p in done.stderr for p in parts), f"{what}: code {done.returncode}, {done.stderr}")
-
-
-def check_refused(checks, folder):
-    pair = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}
-    bad = {
-        "equal": ([pair, {**pair, "rejected_ids": [3]}], "line 2", "chosen and rejected are equal"),
-        "empty": ([{**pair, "chosen_ids": []}], "line 1", "has no token"),
-        "missing": ([{"prompt_ids": [1], "chosen_ids": [3]}], "line 1", '"rejected_ids" is missing'),
-        "mixed": ([{"input_ids": [1, 2]}, pair], "line 2", "rows before it have not"),
-        "mixed the other way": ([pair, {"input_ids": [1, 2]}], "1 others have not", ""),
-        "range": ([{**pair, "chosen_ids": [100000]}], "line 1", "outside the vocabulary"),
-    }
-    for name, (rows, *parts) in bad.items():
-        cases.write_pairs(f"{folder}/bad.jsonl", rows)
-        refused(checks, name, ["tokenize", "--base", f"{folder}/llama.h5", f"{folder}/bad.jsonl", f"{folder}/bad.h5"], 3, *parts)
-        checks.that(not os.path.exists(f"{folder}/bad.h5"), f"{name}: a data set was written")
-    config = write_config(folder, "dpo", f"{folder}/refused", 1, 4)
-    reference.write_data(f"{folder}/plain.jsonl", reference.TRAIN)
-    harness.mpilora("tokenize", "--base", f"{folder}/llama.h5", f"{folder}/plain.jsonl", f"{folder}/plain.h5")
-    refused(checks, "no pairs", ["train", config, "--set", f"data.train={folder}/plain.h5"], 3, "has no pairs")
-    refused(checks, "pairs for sft", ["train", config, "--set", "objective.name=sft"], 3, "has pairs of chosen and rejected")
-    refused(checks, "type", ["train", config, "--set", "objective.loss_type=sigmod"], 2, "sigmoid", "hinge", "discopop")
-    refused(checks, "exo_pair", ["train", config, "--set", "objective.loss_type=exo_pair"], 2, "label_smoothing")
-    refused(checks, "simpo's type", ["train", config, "--set", "objective.name=simpo", "--set", "objective.loss_type=hinge"], 2, "no loss of objective simpo")
-    refused(checks, "eval", ["eval", config], 2, "evaluated on data.valid by train")
-    checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
-
-
 def main():
     checks = harness.Checks()
     with open(GOLDEN) as file:
@@ -122,7 +91,6 @@ def main():
             for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
                 check_curve(checks, folder, name, golden, layout)
         check_resumed(checks, folder)
-        check_refused(checks, folder)
     checks.end()
 
 

@@ -1,0 +1,148 @@
+/* What `objective` says together: which loss types an objective has, and which key each reads. */
+#include <inttypes.h>
+
+#include "config/table.h"
+
+int64_t ml_run_config_unit(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_SFT ? 1 : 2;
+}
+
+bool ml_run_config_has_reference(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_DPO || c->objective.name == ML_OBJECTIVE_IPO;
+}
+
+double ml_run_config_loss_weight(const ml_run_config *c, ml_pair_loss loss)
+{
+    const ml_words *types = &c->objective.loss_type;
+    const ml_numbers *weights = &c->objective.loss_weights;
+    for (int64_t i = 0; i < types->count; i++)
+        if (types->item[i] == (int)loss) return weights->count > 0 ? weights->item[i] : 1.0;
+    return 0.0;
+}
+
+double ml_run_config_token_weight(const ml_run_config *c)
+{
+    if (c->objective.name == ML_OBJECTIVE_ORPO) return 1.0;
+    return ml_run_config_has_reference(c)
+               ? c->objective.sft_weight + ml_run_config_loss_weight(c, ML_PAIR_SFT)
+               : c->objective.cpo_alpha;
+}
+
+bool ml_run_config_looks_ahead(const ml_run_config *c)
+{
+    return ml_run_config_loss_weight(c, ML_PAIR_AOT) > 0.0 ||
+           ml_run_config_loss_weight(c, ML_PAIR_AOT_UNPAIRED) > 0.0;
+}
+
+static bool has_type(const ml_run_config *c, ml_pair_loss loss)
+{
+    bool found = false;
+    for (int64_t i = 0; i < c->objective.loss_type.count; i++)
+        found = found || c->objective.loss_type.item[i] == (int)loss;
+    return found;
+}
+
+static ml_status check_types(const ml_run_config *c)
+{
+    ml_objective name = c->objective.name;
+    const ml_words *types = &c->objective.loss_type;
+    if (name == ML_OBJECTIVE_DPO) return ML_OK;
+    if (types->count > 1)
+        return ml_run_config_refuse(c, "objective.loss_type",
+                                    "a list of %" PRId64 ", but objective %s has one loss; only "
+                                    "dpo adds several",
+                                    types->count, ml_objective_name(name));
+    int type = types->item[0];
+    if (type != ML_PAIR_SIGMOID && !(name == ML_OBJECTIVE_CPO && type <= ML_PAIR_IPO))
+        return ml_run_config_refuse(c, "objective.loss_type",
+                                    "%s is no loss of objective %s; dpo has all of them, cpo has "
+                                    "sigmoid, hinge and ipo",
+                                    ml_pair_loss_name((ml_pair_loss)type), ml_objective_name(name));
+    return ML_OK;
+}
+
+static ml_status check_weights(const ml_run_config *c)
+{
+    const ml_numbers *weights = &c->objective.loss_weights;
+    double sum = 0.0;
+    for (int64_t i = 0; i < weights->count; i++) sum += weights->item[i];
+    if (weights->count == 0) return ML_OK;
+    if (weights->count != c->objective.loss_type.count)
+        return ml_run_config_refuse(c, "objective.loss_weights",
+                                    "%" PRId64 " numbers for the %" PRId64
+                                    " members of objective.loss_type; give one for each",
+                                    weights->count, c->objective.loss_type.count);
+    if (sum == 0.0)
+        return ml_run_config_refuse(c, "objective.loss_weights",
+                                    "all are 0, so nothing is learnt; give one above 0");
+    return ML_OK;
+}
+
+/* Keys that one kind of objective reads would have no effect on the others. */
+static ml_status check_readers(const ml_run_config *c)
+{
+    bool moves = ml_run_config_has_reference(c);
+    const char *name = ml_objective_name(c->objective.name);
+    if (c->objective.ld_alpha != 1.0 && !moves)
+        return ml_run_config_refuse(c, "objective.ld_alpha",
+                                    "is of dpo and ipo; with objective %s leave it at 1", name);
+    if (c->objective.sft_weight > 0.0 && !moves)
+        return ml_run_config_refuse(
+            c, "objective.sft_weight", "is of dpo and ipo; with objective %s leave it at 0%s", name,
+            c->objective.name == ML_OBJECTIVE_SFT ? "" : " (cpo and simpo have cpo_alpha)");
+    return ML_OK;
+}
+
+/* The gradients of a batch come in a second pass, which has to meet the first one's values. */
+static ml_status check_ahead(const ml_run_config *c)
+{
+    if (!ml_run_config_looks_ahead(c) || !ml_method_has_lora(c->method.name) ||
+        c->method.dropout == 0.0)
+        return ML_OK;
+    return ml_run_config_refuse(c, "method.dropout",
+                                "%g, but loss types aot and aot_unpaired find the values of a "
+                                "batch in a pass of its own, without dropout; set it to 0",
+                                c->method.dropout);
+}
+
+bool objective_smooths(const ml_run_config *c)
+{
+    return has_type(c, ML_PAIR_ROBUST) || has_type(c, ML_PAIR_EXO) || has_type(c, ML_PAIR_AOT) ||
+           has_type(c, ML_PAIR_AOT_UNPAIRED);
+}
+
+static ml_status check_pairs(const ml_run_config *c)
+{
+    ml_objective name = c->objective.name;
+    if (name == ML_OBJECTIVE_SFT) return ML_OK;
+    if (c->optim.label_smoothing > 0.0)
+        return ml_run_config_refuse(c, "optim.label_smoothing",
+                                    "is of objective sft; with %s leave it at 0",
+                                    ml_objective_name(name));
+    if (ml_run_config_has_reference(c) && ml_method_has_prefix(c->method.name))
+        return ml_run_config_refuse(
+            c, "objective.name",
+            "%s compares with the model before the first step, which with "
+            "method %s is not the base; choose cpo, simpo or another method",
+            ml_objective_name(name), ml_method_name(c->method.name));
+    return check_ahead(c);
+}
+
+ml_status objective_check(ml_run_config *c)
+{
+    ml_status st = ML_OK;
+    ml_words *types = &c->objective.loss_type;
+    if (types->count == 0) *types = (ml_words){1, {ML_PAIR_SIGMOID}};
+    ML_TRY(check_types(c));
+    ML_TRY(check_weights(c));
+    ML_TRY(check_readers(c));
+    if (has_type(c, ML_PAIR_EXO) && c->objective.label_smoothing == 0.0)
+        return ml_run_config_refuse(c, "objective.label_smoothing",
+                                    "is 0, which exo_pair takes the logarithm of; give a number "
+                                    "above 0");
+    ML_TRY(check_pairs(c));
+done:
+    return st;
+}
