@@ -66,6 +66,37 @@ typedef struct ml_gguf_vocabulary {
  * ML_RESOURCE. */
 ml_status ml_tokenizer_from_gguf(const ml_gguf_vocabulary *vocabulary, ml_text *json) ML_NODISCARD;
 
+/* The other way: what GGUF's metadata say of a tokenizer, with the texts that they point to. */
+typedef struct ml_gguf_tokenizer {
+    ml_gguf_vocabulary vocabulary;
+    const char *caveat; /* what the format cannot say and a reader therefore does otherwise: a part
+                           of a sentence; NULL: nothing */
+    ml_text pool;       /* the texts, zero-ended */
+    const char **texts; /* tokens, then merges */
+    int32_t *types;
+    float *scores;
+} ml_gguf_tokenizer;
+
+/* The metadata of a canonical text: byte-level BPE whose split patterns llama.cpp has a name for,
+ * or SentencePiece's BPE. `tokens`: rows of the embedding; ids without a token become "[PAD<id>]",
+ * unused. `bos` is what goes before a text, −1 where nothing does; `unk` and add_bos, add_eos are
+ * filled in, `sep` is not.
+ * Shapes: json[length] bytes; tokens[tokens].
+ * Ownership: *out is the caller's, who ends it with ml_gguf_tokenizer_destroy, after a failure,
+ * too; `json` is borrowed.
+ * Local.
+ * Errors: ML_INPUT naming the stage of the tokenizer that the format has no word for; ML_RESOURCE.
+ */
+ml_status ml_tokenizer_to_gguf(const char *json, int64_t length, int64_t tokens,
+                               ml_gguf_tokenizer *out) ML_NODISCARD;
+
+/* Ends what ml_tokenizer_to_gguf made; {0} is fine.
+ * Shapes: none.
+ * Ownership: takes what `tokenizer` owns.
+ * Local.
+ * Errors: none. */
+void ml_gguf_tokenizer_destroy(ml_gguf_tokenizer *tokenizer);
+
 /* What became of a file of tokens: ids from `before` on, below `after`, are new; `known` of the
  * file's tokens had been added before and are as they were. */
 typedef struct ml_tokens_added {

@@ -178,10 +178,21 @@ typedef struct ml_family_huggingface {
     ml_rope_keys rope;
 } ml_family_huggingface;
 
+/* What llama.cpp expects of a head: a matrix, or else the embedding; a matrix, also where it is
+ * the embedding; the embedding alone. */
+typedef enum ml_gguf_head {
+    ML_GGUF_HEAD_ANY,
+    ML_GGUF_HEAD_ALWAYS,
+    ML_GGUF_HEAD_NEVER
+} ml_gguf_head;
+
 typedef struct ml_family_gguf {
     const char *architecture;
     bool borrowed; /* it is another family's, or no file has it: this one is known by its
                       config.json alone */
+    ml_gguf_head head;
+    int64_t wide_layers; /* scores are divided by √(width/heads) in models of so many layers, by
+                            √head_dim in all others, since no key says it; 0: the defaults say it */
     const ml_family_key *keys;
     const char *unsaid; /* what the format has no key for, and what is assumed; NULL: nothing */
 } ml_family_gguf;

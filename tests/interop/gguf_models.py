@@ -91,3 +91,60 @@ def write_file(path, architecture, metadata, tensors):
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 1 + len(metadata)) + pairs + infos
     with open(path, "wb") as file:
         file.write(head + bytes(-len(head) % 32) + data)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------------
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 12: (256, 144), 13: (256, 176), 14: (256, 210), 30: (1, 2), 39: (32, 17)}
+
+
+class Cursor:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, code):
+        value = struct.unpack_from(f"<{code}", self.data, self.at)[0]
+        self.at += struct.calcsize(f"<{code}")
+        return value
+
+    def text(self):
+        length = self.take("Q")
+        self.at += length
+        return self.data[self.at - length : self.at].decode()
+
+    def value(self, kind):
+        if kind == 8:
+            return self.text()
+        if kind == 9:
+            inner, count = self.take("I"), self.take("Q")
+            return [self.value(inner) for _ in range(count)]
+        return self.take(SCALARS[kind])
+
+
+def read_file(path):
+    """(metadata, tensors) of a GGUF file; tensors: name -> (shape as Python has it, GGUF's number of the type, bytes)."""
+    with open(path, "rb") as file:
+        cursor = Cursor(file.read())
+    assert cursor.data[:4] == b"GGUF"
+    cursor.at = 4
+    version, ntensors, nkeys = cursor.take("I"), cursor.take("Q"), cursor.take("Q")
+    assert version == 3
+    metadata = {}
+    for _ in range(nkeys):
+        key = cursor.text()
+        metadata[key] = cursor.value(cursor.take("I"))
+    infos = []
+    for _ in range(ntensors):
+        name = cursor.text()
+        shape = [cursor.take("Q") for _ in range(cursor.take("I"))]
+        infos.append((name, shape[::-1], cursor.take("I"), cursor.take("Q")))
+    start, tensors = -(-cursor.at // 32) * 32, {}
+    for name, shape, kind, offset in infos:
+        weights, size = BLOCKS[kind]
+        count = 1
+        for n in shape:
+            count *= n
+        assert offset % 32 == 0 and start + offset + count // weights * size <= len(cursor.data), name
+        tensors[name] = (shape, kind, cursor.data[start + offset : start + offset + count // weights * size])
+    return metadata, tensors

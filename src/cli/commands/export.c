@@ -5,12 +5,14 @@
 #include "cli/support/options.h"
 
 static const char usage[] = "mpilora export --format peft --base BASE.h5 --adapter A DIR  |  "
-                            "mpilora export --format hf --base BASE.h5 DIR";
+                            "mpilora export --format hf --base BASE.h5 DIR  |  "
+                            "mpilora export --format gguf --base BASE.h5 [--dtype T] "
+                            "[--adapter A [--merge]] OUT.gguf";
 
 static const struct {
     const char *name;
     ml_status (*run)(const export_request *request);
-} formats[] = {{"peft", export_peft}, {"hf", export_hf}};
+} formats[] = {{"peft", export_peft}, {"hf", export_hf}, {"gguf", export_gguf}};
 
 static ml_status export(const char *format, export_request *request)
 {
@@ -21,8 +23,8 @@ static ml_status export(const char *format, export_request *request)
         ml_base_close(request->base);
         return st;
     }
-    return ml_fail(ML_USAGE, "--format: there is no \"%s\", only peft and hf; usage: %s", format,
-                   usage);
+    return ml_fail(ML_USAGE, "--format: there is no \"%s\", only peft, hf and gguf; usage: %s",
+                   format, usage);
 }
 
 typedef struct given {
@@ -31,13 +33,24 @@ typedef struct given {
 } given;
 
 static const option options[] = {
-    {"--format", OPTION_TEXT, offsetof(given, format), "peft|hf",
+    {"--format", OPTION_TEXT, offsetof(given, format), "peft|hf|gguf",
      "peft: DIR becomes a PEFT adapter directory (adapter_config.json, adapter_model.safetensors); "
-     "hf: a Hugging Face model directory (config.json, model.safetensors, the tokenizer's files)",
+     "hf: a Hugging Face model directory (config.json, model.safetensors, the tokenizer's files); "
+     "gguf: a file for llama.cpp, with the tokenizer and the chat template inside",
      NULL},
     {"--base", OPTION_TEXT, offsetof(given, request.base_path), "BASE.h5", "the base", NULL},
     {"--adapter", OPTION_TEXT, offsetof(given, request.adapter), "A",
-     "peft: adapter.h5 or a PEFT directory", NULL},
+     "peft, gguf: adapter.h5 or a PEFT directory; gguf: OUT.gguf becomes llama.cpp's LoRA adapter, "
+     "or "
+     "with --merge the model that the adapter makes of the base",
+     NULL},
+    {"--merge", OPTION_FLAG, offsetof(given, request.merge), NULL,
+     "gguf: the adapter is merged into the weights", NULL},
+    {"--dtype", OPTION_TEXT, offsetof(given, request.dtype),
+     "f32|f16|bf16|q8_0|q4_0|q4_1|q5_0|q5_1|q4_k|q5_k|q6_k|mxfp4",
+     "gguf: what matrices become, blocks with the rules of import --quantise; else each is written "
+     "as the base keeps it",
+     NULL},
     {"--base-name", OPTION_TEXT, offsetof(given, request.name), "NAME",
      "peft: what base_model_name_or_path says; else the name that the base's own config.json "
      "has, or nothing",
@@ -60,7 +73,7 @@ const ml_command ml_command_export = {
     .summary = "a base or an adapter for other programs",
     .usage = usage,
     .about = "Writes a base or an adapter in another program's format. DIR must be new, empty, or "
-             "an earlier export.",
+             "an earlier export; an existing OUT.gguf is replaced once the new one is whole.",
     .options = options,
     .notes = "On GPT-2, q, k and v alone go out as one adapter of c_attn with the sum of their "
              "ranks: it computes the same. An adapter of prefix_embed without infix goes out as "

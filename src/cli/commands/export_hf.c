@@ -8,6 +8,9 @@ ml_status export_hf(const export_request *request)
         return ml_fail(ML_USAGE, "--format hf: --adapter is not taken here: a model goes out, so "
                                  "merge the adapter first (mpilora merge)");
     if (request->name) return ml_fail(ML_USAGE, "--format hf: --base-name is for --format peft");
+    if (request->merge || request->dtype)
+        return ml_fail(ML_USAGE, "--format hf: %s is for --format gguf",
+                       request->merge ? "--merge" : "--dtype");
     ml_status st = ml_export_huggingface(request->base, request->out);
     if (st == ML_OK)
         ml_log("%s: config.json and model.safetensors; load it with "

@@ -28,6 +28,9 @@ ml_status export_peft(const export_request *request)
     ml_adapter adapter = {0};
     ml_text name = {0};
     const ml_model_spec *spec = ml_base_spec(request->base);
+    if (request->merge || request->dtype)
+        return ml_fail(ML_USAGE, "--format peft: %s is for --format gguf",
+                       request->merge ? "--merge" : "--dtype");
     if (!request->adapter)
         return ml_fail(ML_USAGE,
                        "--format peft: --adapter is missing: what is exported is an adapter");

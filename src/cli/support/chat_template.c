@@ -150,6 +150,17 @@ done:
     return st;
 }
 
+ml_status chat_template_text(const ml_base *base, ml_text *out)
+{
+    ml_chat_options options = {0};
+    sources s = {0};
+    ml_status st = read_base(base, &s, &options);
+    if (st == ML_OK && options.template_text)
+        st = ml_text_add(out, options.template_text, (int64_t)strlen(options.template_text));
+    destroy_sources(&s);
+    return st;
+}
+
 ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
                              ml_tokenizer *tokenizer)
 {

@@ -3,6 +3,7 @@
  * whose pattern was not known. */
 #include "data/tokenizer/gguf_patterns.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "data/tokenizer/scanners.h"
@@ -60,7 +61,7 @@ static const ml_gguf_pre known[] = {
      false,
      false,
      {ML_PATTERN_DIGIT, ML_PATTERN_GPT2}},
-    {" llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano ",
+    {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano ",
      true,
      true,
      {ML_PATTERN_LLAMA3}},
@@ -116,7 +117,7 @@ static const ml_gguf_pre known[] = {
       "3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+",
       CASED(CONTRACTION "?") "|\\p{N}" MARKS BLANKS}},
     {" falcon ", false, false, {"[\\p{P}\\$\\+<=>\\^~\\|`]+", ML_PATTERN_GPT2, "[0-9][0-9][0-9]"}},
-    {" poro-chat bloom gpt3-finnish ", false, false, {BLOOM}},
+    {" bloom poro-chat gpt3-finnish ", false, false, {BLOOM}},
     {" viking ", false, false, {BLOOM, "\\p{N}"}},
     {" chameleon ",
      false,
@@ -171,5 +172,61 @@ const ml_gguf_pre *ml_gguf_find_pre(const char *name)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         for (const char *at = known[i].names; (at = strstr(at, name)) != NULL; at++)
             if (at[-1] == ' ' && at[length] == ' ') return &known[i];
+    return NULL;
+}
+
+/* \x{4e00} of a pattern, as the character that tokenizer.json has there. */
+static const char *take_code(const char *at, unsigned *code)
+{
+    int read = 0;
+    if (sscanf(at, "\\x{%x}%n", code, &read) == 1 && read > 0) return at + read;
+    return NULL;
+}
+
+static int put_character(unsigned code, char out[4])
+{
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    int length = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    static const unsigned lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (int i = length - 1; i > 0; i--, code >>= 6) out[i] = (char)(0x80 | (code & 0x3f));
+    out[0] = (char)(lead[length] | code);
+    return length;
+}
+
+/* Whether two patterns are the same text, codes written out. */
+static bool same_pattern(const char *ours, const char *theirs)
+{
+    char one[4];
+    unsigned code;
+    while (*ours) {
+        const char *behind = take_code(ours, &code);
+        int length = behind ? put_character(code, one) : 1;
+        if (behind && strncmp(theirs, ours, (size_t)(behind - ours)) == 0)
+            length = (int)(behind - ours);
+        else if (strncmp(theirs, behind ? one : ours, (size_t)length) != 0)
+            return false;
+        ours = behind ? behind : ours + 1;
+        theirs += length;
+    }
+    return !*theirs;
+}
+
+const char *ml_gguf_name_pre(const char *const *patterns, int count, bool whole_pieces,
+                             char out[ML_GGUF_PRE_NAME])
+{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        int n = 0;
+        while (n < count && n < ML_GGUF_PATTERNS && known[i].patterns[n] &&
+               same_pattern(known[i].patterns[n], patterns[n]))
+            n++;
+        bool all = n == count && (n == ML_GGUF_PATTERNS || !known[i].patterns[n]);
+        if (!all || known[i].whole_pieces != whole_pieces) continue;
+        const char *first = known[i].names + 1;
+        snprintf(out, ML_GGUF_PRE_NAME, "%.*s", (int)(strchr(first, ' ') - first), first);
+        return out;
+    }
     return NULL;
 }

@@ -56,5 +56,5 @@ const ml_family ml_family_cohere = {
     .tensors = tensors,
     .hf = {LLAMA_HF("cohere", "CohereForCausalLM"), .keys = config_keys,
            .rope = {.theta_required = true}},
-    .gguf = {.architecture = "command-r", .keys = gguf_keys},
+    .gguf = {.architecture = "command-r", .head = ML_GGUF_HEAD_NEVER, .keys = gguf_keys},
 };

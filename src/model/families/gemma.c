@@ -30,5 +30,5 @@ const ml_family ml_family_gemma = {
     .defaults = {.family = &ml_family_gemma, GEMMA_FEATURES(10000.0)},
     .tensors = tensors,
     .hf = {LLAMA_HF("gemma", "GemmaForCausalLM"), .keys = config_keys},
-    .gguf = {.architecture = "gemma", .keys = gguf_keys},
+    .gguf = {.architecture = "gemma", .head = ML_GGUF_HEAD_NEVER, .keys = gguf_keys},
 };

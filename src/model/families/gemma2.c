@@ -48,7 +48,9 @@ const ml_family ml_family_gemma2 = {
                        .default_size = 4096,
                        .full_every = 2}},
     .gguf = {.architecture = "gemma2",
+             .head = ML_GGUF_HEAD_NEVER,
+             .wide_layers = 46, /* 27b */
              .keys = gguf_keys,
-             .unsaid = "query_pre_attn_scalar and layer_types: scores / 16 and a window in every "
-                       "other layer are assumed"},
+             .unsaid = "query_pre_attn_scalar and layer_types: the head size (27b: width / heads) "
+                       "and a window in every other layer are assumed"},
 };

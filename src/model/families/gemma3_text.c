@@ -51,7 +51,9 @@ const ml_family ml_family_gemma3_text = {
                        .full_every = 6},
            .rope = {.local_theta = "rope_local_base_freq"}},
     .gguf = {.architecture = "gemma3",
+             .wide_layers = 62, /* 27b */
              .keys = gguf_keys,
-             .unsaid = "query_pre_attn_scalar, layer_types and rope_local_base_freq: scores / 16, "
-                       "a window in five layers of six and 10000 are assumed"},
+             .unsaid = "query_pre_attn_scalar, layer_types and rope_local_base_freq: the head "
+                       "size (27b: width / heads), a window in five layers of six and 10000 are "
+                       "assumed"},
 };

@@ -64,6 +64,7 @@ const ml_family ml_family_gpt_neox = {
            .keys = config_keys,
            .rope = {.part = "rotary_pct", .default_part = 0.25, .theta = "rotary_emb_base"}},
     .gguf = {.architecture = "gptneox",
+             .head = ML_GGUF_HEAD_ALWAYS,
              .keys = gguf_keys,
              .unsaid = "rope_theta and GELU's kind: 10000 and the exact one are assumed"},
 };

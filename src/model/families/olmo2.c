@@ -37,5 +37,5 @@ const ml_family ml_family_olmo2 = {
                  .qk_norm_kind = ML_QK_NORM_WIDTH},
     .tensors = tensors,
     .hf = {LLAMA_HF("olmo2", "Olmo2ForCausalLM"), .keys = config_keys},
-    .gguf = {.architecture = "olmo2", .keys = gguf_keys},
+    .gguf = {.architecture = "olmo2", .head = ML_GGUF_HEAD_ALWAYS, .keys = gguf_keys},
 };

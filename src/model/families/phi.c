@@ -68,5 +68,5 @@ const ml_family ml_family_phi = {
            .gelu_tanh = "gelu_new",
            .keys = config_keys,
            .rope = {.part = "partial_rotary_factor", .default_part = 0.5}},
-    .gguf = {.architecture = "phi2", .keys = gguf_keys},
+    .gguf = {.architecture = "phi2", .head = ML_GGUF_HEAD_ALWAYS, .keys = gguf_keys},
 };

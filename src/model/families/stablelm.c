@@ -65,5 +65,5 @@ const ml_family ml_family_stablelm = {
     .tensors = tensors,
     .hf = {LLAMA_HF("stablelm", "StableLmForCausalLM"), .keys = config_keys,
            .rope = {.part = "partial_rotary_factor", .default_part = 0.25}},
-    .gguf = {.architecture = "stablelm", .keys = gguf_keys},
+    .gguf = {.architecture = "stablelm", .head = ML_GGUF_HEAD_ALWAYS, .keys = gguf_keys},
 };

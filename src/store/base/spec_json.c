@@ -1,6 +1,7 @@
 /* A model specification as JSON text, and back: sizes and features by their names. What a file of
  * an older version does not say is its family's own. */
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "io/json.h"
@@ -262,5 +263,37 @@ ml_status base_spec_from_json(const char *json, ml_model_spec *out)
     *out = (ml_model_spec){0};
     st = unpack(o, out);
     json_decref(o);
+    return st;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------- */
+
+static bool same_value(const field *f, const ml_model_spec *a, const ml_model_spec *b, json_t *x,
+                       json_t *y)
+{
+    if (f->kind != FIELD_REAL) return json_equal(x, y);
+    double one = *(const double *)((const char *)a + f->offset),
+           two = *(const double *)((const char *)b + f->offset);
+    return fabs(one - two) <= 1e-6 * fabs(one);
+}
+
+ml_status base_spec_compare(const ml_model_spec *a, const ml_model_spec *b, ml_text *out)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; i < FIELDS && st == ML_OK && !out->length; i++) {
+        const field *f = &fields[i];
+        json_t *x = value_json(a, f), *y = value_json(b, f);
+        if (!same_value(f, a, b, x, y)) {
+            char *one = ml_json_dump(x, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)),
+                 *two = ml_json_dump(y, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+            st = ml_text_printf(out, "%s%s%s is %.200s here, and would be read as %.200s",
+                                f->section, *f->section ? "." : "", f->name, one ? one : "?",
+                                two ? two : "?");
+            free(one);
+            free(two);
+        }
+        json_decref(x);
+        json_decref(y);
+    }
     return st;
 }

@@ -96,11 +96,12 @@ static void find_norms(const gguf_source *g, ml_model_spec *s)
 {
     int64_t most = -1;
     ml_model_spec tried = *s;
+    const ml_norm_places said = s->norm_places; /* by a key, or the family's own */
     for (unsigned p = 0; s->family->norm_places >> p; p++) {
         tried.norm_places = (ml_norm_places)p;
         if (!(s->family->norm_places >> p & 1U) || !has_norms(g, &tried)) continue;
         int64_t tensors = ml_model_tensor_count(&tried);
-        bool better = tensors > most || (tensors == most && tried.norm_places == s->norm_places);
+        bool better = tensors > most || (tensors == most && tried.norm_places == said);
         if (!better) continue;
         most = tensors;
         s->norm_places = tried.norm_places;
@@ -229,11 +230,20 @@ static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
     return read_rope_factors(g, s);
 }
 
+static void assume_scale(ml_model_spec *s)
+{
+    int64_t wide = s->family->gguf.wide_layers;
+    if (wide)
+        s->attention_scale = 1.0 / sqrt(s->layers == wide ? (double)s->width / (double)s->heads
+                                                          : (double)s->head_dim);
+}
+
 static ml_status read_family(const gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
     for (const ml_family_key *k = s->family->gguf.keys; k->key; k++) ML_TRY(read_key(g, k, s));
     ml_model_spec_complete(s);
+    assume_scale(s);
     ML_TRY(read_shapes(g, s));
     if (s->positions == ML_POSITIONS_ROTARY) ML_TRY(read_rotation(g, s));
     ml_family_assume_layers(s);
@@ -283,7 +293,7 @@ done:
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-static const ml_family *family_of(const char *architecture)
+const ml_family *gguf_import_family(const char *architecture)
 {
     for (const ml_family *const *f = ml_families(); *f; f++)
         if (!(*f)->gguf.borrowed && !strcmp((*f)->gguf.architecture, architecture)) return *f;
@@ -350,15 +360,21 @@ done:
     return st;
 }
 
+ml_status gguf_import_describe(gguf_source *g, ml_model_spec *s)
+{
+    const gguf_value *v = gguf_find(&g->file, "general.architecture");
+    g->architecture = v && v->kind == GGUF_TEXT ? v->text : NULL;
+    const ml_family *family = g->architecture ? gguf_import_family(g->architecture) : NULL;
+    if (!family) return unknown_architecture(g);
+    *s = family->defaults;
+    return read_family(g, s);
+}
+
 static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *hf_config)
 {
     ml_status st = ML_OK;
-    const gguf_value *v = gguf_find(&g->file, "general.architecture");
-    g->architecture = v && v->kind == GGUF_TEXT ? v->text : NULL;
-    const ml_family *family = g->architecture ? family_of(g->architecture) : NULL;
-    if (!family) return unknown_architecture(g);
-    *s = family->defaults;
-    ML_TRY(read_family(g, s));
+    ML_TRY(gguf_import_describe(g, s));
+    const ml_family *family = s->family;
     ML_TRY(gguf_import_find_head(g, &s->tied_head));
     if (hf_config) ML_TRY(take_config(g, hf_config, s));
     if (!hf_config && family->gguf.unsaid)

@@ -11,6 +11,12 @@ typedef struct gguf_source {
     const char *architecture; /* general.architecture */
 } gguf_source;
 
+/* import.c. The family whose files say this architecture; NULL: none. */
+const ml_family *gguf_import_family(const char *architecture);
+/* What the file's own metadata say of the model, but for a tied head. Local; ML_INPUT naming file
+ * and key. */
+ml_status gguf_import_describe(gguf_source *g, ml_model_spec *spec) ML_NODISCARD;
+
 /* import_tensors.c. Each is Local; ML_INPUT naming file and tensor. */
 /* All that the model has, in its shapes, and nothing else. */
 ml_status gguf_import_check_tensors(const gguf_source *g) ML_NODISCARD;

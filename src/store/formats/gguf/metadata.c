@@ -3,6 +3,7 @@
 #include "store/formats/gguf/metadata.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "io/hdf5_file.h"
 
@@ -151,6 +152,19 @@ done:
     return st;
 }
 
+/* The shortest decimal number that is this fp32: what a configuration said before it was rounded,
+ * 1e-05 and not 9.99999975e-06. */
+static double shortest(float value)
+{
+    char text[32];
+    for (int digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+        double decimal = strtod(text, NULL);
+        if ((float)decimal == value) return decimal;
+    }
+    return (double)value;
+}
+
 ml_status gguf_take_value(gguf_cursor *c, gguf_value *v)
 {
     ml_status st = ML_OK;
@@ -165,7 +179,9 @@ ml_status gguf_take_value(gguf_cursor *c, gguf_value *v)
         return ml_fail(ML_INPUT, "%s: %s: type %" PRId64 " is not known", path, v->key, type);
     if (type == T_ARRAY) return take_array(c, v);
     v->kind = type == T_TEXT ? GGUF_TEXT : type == T_BOOL ? GGUF_FLAG : GGUF_NUMBER;
-    return type == T_TEXT ? gguf_take_text(c, v->key, &v->text) : take_number(c, type, v);
+    if (type == T_TEXT) return gguf_take_text(c, v->key, &v->text);
+    ML_TRY(take_number(c, type, v));
+    if (type == T_F32) v->real = shortest((float)v->real);
 done:
     return st;
 }

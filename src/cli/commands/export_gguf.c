@@ -1,0 +1,89 @@
+/* mpilora export --format gguf: a base, an adapter, or both in one, as a file for llama.cpp. */
+#include <unistd.h>
+
+#include "cli/commands/export.h"
+#include "cli/support/chat_template.h"
+#include "io/durable.h"
+#include "mpilora/export.h"
+#include "mpilora/merge.h"
+
+/* Words of --dtype in the order of messages. */
+static const char *const words[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0",  "q4_1", "q5_0",
+                                    "q5_1", "q4_k", "q5_k", "q6_k", "mxfp4", NULL};
+
+static ml_status read_type(const char *word, const ml_block_format **out)
+{
+    int i = 0;
+    *out = NULL;
+    if (!word) return ML_OK;
+    while (words[i] && strcmp(words[i], word) != 0) i++;
+    if (words[i]) *out = ml_block_format_named(word);
+    if (*out) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "--dtype: \"%s\" is not one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
+                   "q4_k, q5_k, q6_k, mxfp4",
+                   word);
+}
+
+static ml_status export_model(ml_base *base, const export_request *request)
+{
+    ml_status st = ML_OK;
+    ml_text template_text = {0};
+    ml_gguf_export_options options = {0};
+    ML_TRY(read_type(request->dtype, &options.type));
+    ML_TRY(chat_template_text(base, &template_text));
+    if (template_text.length) options.chat_template = template_text.data;
+    ML_TRY(ml_export_gguf(base, &options, request->out));
+    ml_log("%s: a GGUF file%s; llama.cpp loads it with -m", request->out,
+           template_text.length ? " with the chat template" : "");
+done:
+    ml_text_destroy(&template_text);
+    return st;
+}
+
+/* The merged model stands in a base file beside OUT for a moment. */
+static ml_status export_merged(const export_request *request)
+{
+    ml_status st = ML_OK;
+    ml_adapter adapter = {0};
+    ml_base *merged = NULL;
+    ml_merge_result result;
+    char path[ML_DURABLE_PATH] = "";
+    ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
+    ML_TRY(ml_durable_path(path, "%s.tmp-%ld.h5", request->out, (long)getpid()));
+    ML_TRY(ml_merge(request->base, &adapter, false, NULL, NULL, path, &result));
+    ML_TRY(ml_base_open(&merged, path));
+    st = export_model(merged, request);
+done:
+    ml_base_close(merged);
+    if (*path) (void)unlink(path);
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+static ml_status export_adapter(const export_request *request)
+{
+    ml_status st = ML_OK;
+    ml_adapter adapter = {0};
+    if (request->dtype)
+        return ml_fail(ML_USAGE, "--dtype: an adapter's factors are written in F32; it is for a "
+                                 "model, or for --merge");
+    ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
+    ML_TRY(ml_adapter_export_gguf(&adapter, ml_base_spec(request->base), request->out));
+    ml_log("%s: a GGUF adapter; llama.cpp loads it with --lora beside the exported base",
+           request->out);
+done:
+    ml_adapter_destroy(&adapter);
+    return st;
+}
+
+ml_status export_gguf(const export_request *request)
+{
+    if (request->name) return ml_fail(ML_USAGE, "--format gguf: --base-name is for --format peft");
+    if (request->merge && !request->adapter)
+        return ml_fail(ML_USAGE, "--merge: --adapter is missing: what is to be merged?");
+    if (request->adapter && ml_durable_is_same(request->adapter, request->out))
+        return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name", request->out);
+    if (request->merge) return export_merged(request);
+    return request->adapter ? export_adapter(request) : export_model(request->base, request);
+}
