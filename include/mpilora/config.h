@@ -106,15 +106,17 @@ typedef enum ml_bias {
     ML_BIAS_LORA_ONLY /* those of adapted modules */
 } ml_bias;
 
-/* What a run minimises. All but the first compare two answers to a prompt; dpo and ipo by how far
- * each has moved from the model as it was before the first step, the others without that. */
+/* What a run minimises. Those from dpo to reward compare two answers to a prompt: dpo and ipo by how
+ * far each has moved from the model as it was before the first step, cpo, simpo and orpo without
+ * that, reward by what a head with one label gives them. */
 typedef enum ml_objective {
     ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
     ML_OBJECTIVE_DPO,
     ML_OBJECTIVE_IPO, /* dpo with loss_type ipo */
     ML_OBJECTIVE_CPO,
     ML_OBJECTIVE_SIMPO,
-    ML_OBJECTIVE_ORPO
+    ML_OBJECTIVE_ORPO,
+    ML_OBJECTIVE_REWARD /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
 } ml_objective;
 
 /* The loss of a pair; formulas: src/session/pair_loss.c. */
@@ -250,6 +252,7 @@ typedef struct ml_run_config {
         double cpo_alpha;        /* 1 */
         double ld_alpha;         /* 1 */
         double sft_weight;       /* 0 */
+        double center_rewards;   /* 0 */
     } objective;
     struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */
@@ -402,13 +405,15 @@ bool ml_run_config_is_pissa(const ml_run_config *config);
 const char *ml_run_config_first_adapter(const ml_run_config *config);
 
 /* What batch.sequences and batch.micro count: 2 sequences where the objective compares pairs, else
- * 1. Whether its loss asks for the log-probabilities before the first step.
+ * 1. Whether its loss asks for the log-probabilities before the first step; whether it is that of
+ * tokens' log-probabilities, or of scores of labels.
  * Shapes: sequences.
  * Ownership: borrows `config`.
  * Local.
  * Errors: none. */
 int64_t ml_run_config_unit(const ml_run_config *config);
 bool ml_run_config_has_reference(const ml_run_config *config);
+bool ml_run_config_scores_labels(const ml_run_config *config);
 
 /* How much a loss type counts in the sum that is minimised, 0 where it is not listed; of the
  * chosen answers' loss on tokens, under whichever key. Whether the objective needs the

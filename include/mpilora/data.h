@@ -413,6 +413,7 @@ typedef struct ml_sampler ml_sampler;
 typedef struct ml_sampler_order {
     bool shuffle, group_prompts;
     uint64_t seed;
+    bool whole; /* a pair of which a sequence would be cut is left out */
 } ml_sampler_order;
 
 /* The sampler of a data set whose sequences are cut to max_len tokens. Pairs stay together, the

@@ -41,7 +41,8 @@ typedef enum ml_role {
     ML_ROLE_NORM2_BEHIND,
     ML_ROLE_FINAL_NORM,  /* from here: once in a model */
     ML_ROLE_PROJECT_OUT, /* from the model's width to the head's */
-    ML_ROLE_HEAD
+    ML_ROLE_HEAD,
+    ML_ROLE_CLASSIFY /* to a score for each label, in the place of the head */
 } ml_role;
 
 /* A tensor's rows or columns in sizes of the model; each is made of units that tp never cuts. */
@@ -56,7 +57,8 @@ typedef enum ml_extent {
     ML_EXTENT_GATE_UP, /* gate and up, of a fused target alone */
     ML_EXTENT_VOCAB,
     ML_EXTENT_EMBED,  /* columns of embedding and head: the width, but where they are projected */
-    ML_EXTENT_CONTEXT /* rows of learned positions */
+    ML_EXTENT_CONTEXT, /* rows of learned positions */
+    ML_EXTENT_LABELS   /* of a head that scores them */
 } ml_extent;
 
 typedef enum ml_cut { ML_CUT_NONE = 1, ML_CUT_ROWS, ML_CUT_COLS } ml_cut; /* over tp */
@@ -75,6 +77,7 @@ typedef enum ml_presence {
     ML_PRESENT_UNTIED,     /* where the head is not the embedding */
     ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
     ML_PRESENT_PROJECTED,  /* where the embedding has a width of its own */
+    ML_PRESENT_SEQUENCE,   /* where the head scores the labels of a sequence */
     ML_PRESENT_FUSED       /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 
@@ -170,6 +173,8 @@ typedef struct ml_rope_keys {
 
 typedef struct ml_family_huggingface {
     const char *model_type, *architecture;
+    const char *stem;          /* what the classes with a head for labels begin with, where it is not
+                                  what `architecture` begins with */
     const char *prefix;        /* which names may lack as a whole: "model." */
     const char *layers;        /* '@' is this and the layer's number: "model.layers." */
     const char *gelu_tanh;     /* the word that is written for it */
@@ -241,6 +246,15 @@ const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
  * Local.
  * Errors: none. */
 const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
+
+/* Whether the family has a head of this kind, and the class that transformers has for it
+ * ("LlamaForSequenceClassification").
+ * Shapes: out[size] bytes.
+ * Ownership: `out` is the caller's.
+ * Local.
+ * Errors: none. */
+bool ml_family_scores(const ml_family *family, ml_head_kind head);
+void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size);
 
 /* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.
  * Shapes: none.

@@ -58,6 +58,10 @@ typedef enum ml_positions {
     ML_POSITIONS_ALIBI_SCALED
 } ml_positions;
 
+/* What stands behind a model's layers: logits of the next token, or scores of labels, one set for a
+ * sequence. */
+typedef enum ml_head_kind { ML_HEAD_LANGUAGE, ML_HEAD_SEQUENCE } ml_head_kind;
+
 /* Some of a model's layers, which then are at most ML_LAYER_SET. */
 enum { ML_LAYER_SET = 1024 };
 typedef struct ml_layer_set {
@@ -109,15 +113,18 @@ typedef struct ml_model_spec {
     bool tied_head;
     int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
     ml_layer_set full_layers; /* they have no window all the same */
+    ml_head_kind head;
+    int64_t labels; /* that the head scores; 0 where it gives logits of tokens */
     const ml_dtype *formats; /* [ml_model_formats] what a base keeps its matrices in: block formats,
                                 ML_FP32 where it has none, which the run's precision then says;
                                 NULL: no matrix is in blocks. Borrowed from the base */
 } ml_model_spec;
 
-/* The words of ml_activation, ml_norm_places and ml_positions in their order, NULL-ended: in
- * descriptions and base files. */
+/* The words of ml_activation, ml_norm_places, ml_positions and ml_head_kind in their order,
+ * NULL-ended: in descriptions and base files. */
 extern const char *const ml_activation_words[], *const ml_norm_places_words[],
-                                                    *const ml_positions_words[];
+                                                    *const ml_positions_words[],
+                                                    *const ml_head_words[];
 
 /* The slope of ALiBi of one of so many heads.
  * Shapes: none.
@@ -517,6 +524,23 @@ typedef struct ml_weighing {
  * Errors: none. */
 void ml_model_weighed(ml_model *model, const ml_batch *batch, bool backward, float *log_p,
                       const ml_weighing *weighing);
+
+/* Called between the passes of ml_model_score with the scores of the batch's rows: sets `slope` to
+ * the loss's derivatives by them. */
+typedef struct ml_judging {
+    void (*judge)(void *self, const float *score, float *slope);
+    void *self;
+} ml_judging;
+
+/* A model with a head for labels: their scores on each of the batch's rows, whose targets are not
+ * looked at, the same on every rank of a tp group; then judge is called, and with `backward` adds
+ * the gradients of what it says to everything that trains.
+ * Shapes: score, slope [rows, labels].
+ * Ownership: all borrowed; `score` and `slope` are the caller's.
+ * Collective over tp.
+ * Errors: none. */
+void ml_model_score(ml_model *model, const ml_batch *batch, bool backward, float *score,
+                    float *slope, const ml_judging *judging);
 
 /* The embeddings of these tokens, without their positions'; every rank gets them whole.
  * Shapes: token[count], out[count, d].

@@ -245,6 +245,13 @@ ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec
  * Errors: as ml_adapter_read; ML_INPUT for an embedding or a head that differs. */
 ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base) ML_NODISCARD;
 
+/* The specification gets the head for labels that the adapter has, if it has one.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_INPUT where the base has one of another number of labels. */
+ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec) ML_NODISCARD;
+
 /* Writes adapter.h5 whole or not at all: temporary file, fsync, rename.
  * Shapes: none.
  * Ownership: all borrowed.

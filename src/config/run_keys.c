@@ -12,7 +12,7 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", NULL};
+static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", "reward", NULL};
 static const char *const pair_losses[] = {"sigmoid",   "hinge",        "ipo",      "sigmoid_norm",
                                           "robust",    "exo_pair",     "nca_pair", "bco_pair",
                                           "sppo_hard", "apo_zero",     "apo_down", "discopop",
@@ -209,8 +209,10 @@ const key run_keys[] = {
      .kind = KEY_CHOICE,
      .offset = AT(objective.name),
      .choices = objectives,
-     .about = "What is minimised: `sft` the loss on tokens; the others compare the chosen and the "
-              "rejected answer of a pair, see [preferences](preferences.md)."},
+     .about = "What is minimised: `sft` the loss on tokens; `dpo`, `ipo`, `cpo`, `simpo` and `orpo` "
+              "compare the two answers of a pair, see [preferences](preferences.md); "
+              "`reward` trains a head that tells them apart, see "
+              "[classification](classification.md)."},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),
@@ -268,6 +270,13 @@ const key run_keys[] = {
      .most = FLT_MAX,
      .about = "Of `dpo` and `ipo`: how much of the chosen answers' loss on tokens is added; the "
               "same as the loss type `sft` with this weight."},
+    {.path = "objective.center_rewards",
+     .kind = KEY_REAL,
+     .offset = AT(objective.center_rewards),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Of `reward`: this many times the square of the sum of a pair's rewards is added, "
+              "which keeps rewards around 0."},
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),

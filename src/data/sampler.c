@@ -87,7 +87,7 @@ done:
 struct ml_sampler {
     const ml_dataset *data; /* borrowed */
     int64_t max_len, usable, skipped, cut, longest;
-    bool shuffle;
+    bool shuffle, whole;
     ml_random_key key;
     int64_t unit;         /* sequences that stay together: 2 of a pair, else 1 */
     int64_t epoch;        /* whose order is kept; −1: none yet */
@@ -102,12 +102,19 @@ struct ml_sampler {
     ml_mixture *mixture;
 };
 
+static bool is_cut(const ml_sampler *s, int64_t sequence)
+{
+    return ml_dataset_length(s->data, sequence, s->max_len) <
+           ml_dataset_length(s->data, sequence, 0);
+}
+
 /* A pair is usable where both of its sequences are. */
 static bool is_usable(const ml_sampler *s, int64_t sequence)
 {
     int64_t first = sequence - sequence % s->unit;
-    for (int64_t i = 0; i < s->unit; i++)
-        if (ml_dataset_targets(s->data, first + i, s->max_len) == 0) return false;
+    for (int64_t i = first; i < first + s->unit; i++)
+        if (ml_dataset_targets(s->data, i, s->max_len) == 0 || (s->whole && is_cut(s, i)))
+            return false;
     return true;
 }
 
@@ -115,7 +122,7 @@ static void count_sequences(ml_sampler *s)
 {
     for (int64_t i = 0; i < ml_dataset_sequences(s->data); i++) {
         int64_t length = ml_dataset_length(s->data, i, s->max_len);
-        s->cut += length < ml_dataset_length(s->data, i, 0);
+        s->cut += is_cut(s, i);
         if (!is_usable(s, i)) {
             s->skipped++;
             continue;
@@ -196,6 +203,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
     *s = (ml_sampler){.data = data,
                       .max_len = max_len,
                       .shuffle = order->shuffle,
+                      .whole = order->whole,
                       .unit = ml_dataset_has_pairs(data) ? 2 : 1,
                       .key = ml_random_key_make(order->seed, "shuffle"),
                       .epoch = -1};

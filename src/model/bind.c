@@ -58,6 +58,17 @@ static void point_norm(ml_norm *norm, const ml_model_slot *slot)
     }
 }
 
+static void point_whole(whole_linear *linear, const ml_model_slot *slot)
+{
+    if (slot->row->bias) {
+        linear->bias = slot->data;
+        linear->bias_gradient = slot->gradient;
+    } else {
+        linear->weight = slot->data;
+        linear->weight_gradient = slot->gradient;
+    }
+}
+
 /* The layer's first part, or one that follows: its rows lie behind, or begin a weight in another
  * format. */
 static void point_linear(const ml_model *m, ml_linear *linear, int64_t i)
@@ -137,6 +148,9 @@ static void point_slot(ml_model *m, int64_t i)
         return;
     case ML_ROLE_FINAL_NORM:
         point_norm(&m->final_norm, slot);
+        return;
+    case ML_ROLE_CLASSIFY:
+        point_whole(&m->score, slot);
         return;
     }
 }

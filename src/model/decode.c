@@ -23,6 +23,7 @@ static void all_logits(ml_model *m, const ml_batch *batch, float *logits)
         const ml_pass pass = pass_over(m, batch, &c);
         float *to = logits + first * V + m->vocab_first;
         head_input(m, c.count, a->x + first * d);
+        head_multiply(m, c.count);
         ml_linear_forward(&m->head, &pass, a->n, a->logits);
         if (m->spec.logit_cap > 0.0)
             k->soft_cap(c.count * own, (float)m->spec.logit_cap, a->logits, NULL);

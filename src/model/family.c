@@ -10,6 +10,7 @@ const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "sil
 const char *const ml_norm_places_words[] = {"before", "behind", "both",   "parallel",
                                             "twin",   "sum",    "stream", NULL};
 const char *const ml_positions_words[] = {"rotary", "learned", "alibi", "alibi_scaled", NULL};
+const char *const ml_head_words[] = {"language", "sequence", NULL};
 
 #define FAMILY(name) &ml_family_##name,
 static const ml_family *const families[] = {
@@ -24,6 +25,33 @@ const ml_family *ml_family_find(const char *name)
     for (const ml_family *const *f = families; *f; f++)
         if (!strcmp((*f)->name, name)) return *f;
     return NULL;
+}
+
+/* ---- heads --------------------------------------------------------------------------------- */
+
+bool ml_family_scores(const ml_family *family, ml_head_kind head)
+{
+    ml_model_spec spec = family->defaults;
+    spec.head = head;
+    for (const ml_family_tensor *row = family->tensors; row->module; row++)
+        if (row->role == ML_ROLE_CLASSIFY && ml_family_has(&spec, row)) return true;
+    return false;
+}
+
+void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size)
+{
+    static const char *const ends[] = {"ForCausalLM", "LMHeadModel"};
+    const char *whole = family->hf.architecture, *end = NULL;
+    if (head == ML_HEAD_LANGUAGE) {
+        snprintf(out, size, "%s", whole);
+        return;
+    }
+    for (int i = 0; i < 2 && !end; i++) end = strstr(whole, ends[i]);
+    int stem = end ? (int)(end - whole) : (int)strlen(whole);
+    if (family->hf.stem)
+        snprintf(out, size, "%sForSequenceClassification", family->hf.stem);
+    else
+        snprintf(out, size, "%.*sForSequenceClassification", stem, whole);
 }
 
 /* ---- adapters' modules --------------------------------------------------------------------- */
@@ -86,6 +114,8 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
         return ml_model_embed_width(s);
     case ML_EXTENT_CONTEXT:
         return s->context + s->position_offset;
+    case ML_EXTENT_LABELS:
+        return s->labels;
     }
     return 0;
 }
@@ -100,6 +130,7 @@ int64_t ml_extent_units(const ml_model_spec *s, ml_extent extent)
 bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
 {
     if (row->places && !(row->places >> s->norm_places & 1U)) return false;
+    if (row->role == ML_ROLE_HEAD && s->head != ML_HEAD_LANGUAGE) return false;
     switch (row->present) {
     case ML_PRESENT_ALWAYS:
         return true;
@@ -117,6 +148,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return !s->no_final_norm;
     case ML_PRESENT_PROJECTED:
         return s->embed_width > 0;
+    case ML_PRESENT_SEQUENCE:
+        return s->head == ML_HEAD_SEQUENCE;
     case ML_PRESENT_FUSED:
         return false;
     }

@@ -26,14 +26,18 @@ static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t
 void head_input(const ml_model *m, int64_t C, const float *x)
 {
     const activations *a = &m->act;
-    float factor = (float)m->spec.logit_multiplier;
     const float *n =
         norm_forward(m, &m->final_norm, C, x, a->projected ? a->projected : a->n, a->mean, a->rstd);
     if (a->projected)
         ml_linear_product(&m->project_out, m->kernels, C, n, a->n);
     else if (n == x)
         memcpy(a->n, x, (size_t)(C * m->spec.width) * sizeof *x);
-    if (factor > 0.0F) m->kernels->scale(C * m->head.in, factor, a->n, a->n);
+}
+
+void head_multiply(const ml_model *m, int64_t C)
+{
+    float factor = (float)m->spec.logit_multiplier;
+    if (factor > 0.0F) m->kernels->scale(C * m->head.in, factor, m->act.n, m->act.n);
 }
 
 /* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
@@ -68,6 +72,16 @@ static const float *project_backward(const ml_model *m, const ml_pass *pass, con
     return a->projected;
 }
 
+void head_input_backward(const ml_model *m, const ml_pass *pass, float *x)
+{
+    const activations *a = &m->act;
+    int64_t C = pass->tokens, d = m->spec.width;
+    const float *dn = project_backward(m, pass, x);
+    if (m->final_norm.weight)
+        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
+    memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
+}
+
 /* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
  * where these train. */
 static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets,
@@ -75,17 +89,14 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    int64_t C = pass->tokens, V = m->vocab_count, d = m->spec.width;
+    int64_t C = pass->tokens, V = m->vocab_count;
     k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
                      m->spec.vocab, (float)scale);
     if (a->slope) k->multiply(C * V, a->slope, a->logits);
     ml_linear_backward(&m->head, pass, a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
         k->scale(C * m->head.in, (float)m->spec.logit_multiplier, a->y, a->y);
-    const float *dn = project_backward(m, pass, x);
-    if (m->final_norm.weight)
-        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
-    memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
+    head_input_backward(m, pass, x);
 }
 
 /* The logits of C rows from `first` on in a->logits. */
@@ -97,6 +108,7 @@ static ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, i
     ml_pass pass = pass_over(m, batch, &rows);
     pass.saved = backward ? a->hook_head : NULL;
     head_input(m, C, a->x + first * m->spec.width);
+    head_multiply(m, C);
     ml_linear_forward(&m->head, &pass, a->n, a->logits);
     if (m->spec.logit_cap > 0.0)
         m->kernels->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,

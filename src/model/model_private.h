@@ -70,6 +70,12 @@ typedef struct pass_clock {
     double since, seconds[PASS_PHASES];
 } pass_clock;
 
+/* A linear layer that every rank has whole, in fp32. */
+typedef struct whole_linear {
+    const float *weight, *bias;             /* bias NULL: none */
+    float *weight_gradient, *bias_gradient; /* NULL: frozen */
+} whole_linear;
+
 struct ml_model {
     ml_model_spec spec;
     const ml_grid *grid; /* NULL: sizes alone, or one rank */
@@ -84,6 +90,7 @@ struct ml_model {
     ml_linear project_in,
         project_out;       /* whole on every rank; without weights where there are none */
     ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
+    whole_linear score;    /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
@@ -233,11 +240,18 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
     return c->data + (layer * c->rows + row) * c->width;
 }
 
-/* loss.c: the norm of these rows, projected and multiplied as logits are, in a->n: what the head
- * starts from */
+/* loss.c: the norm of these rows, projected, in a->n: what a head starts from; and back, from its
+ * gradient in a->y to that of x, in place. */
 void head_input(const ml_model *m, int64_t C, const float *x);
+void head_input_backward(const ml_model *m, const ml_pass *pass, float *x);
+/* Multiplied as logits are, in a->n. */
+void head_multiply(const ml_model *m, int64_t C);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 /* log p of every target, the same on all ranks of the tp group; collective over it. */
 void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p);
+
+/* score.c: of the batch's rows, score[rows, labels]; and back, from the gradient of that. */
+void head_scores(const ml_model *m, const ml_batch *batch, float *score);
+void head_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope);
 
 #endif

@@ -316,6 +316,20 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
     pass_enter(m, PASS_NONE);
 }
 
+void ml_model_score(ml_model *m, const ml_batch *batch, bool backward, float *score, float *slope,
+                    const ml_judging *judging)
+{
+    go_forward(m, batch, backward);
+    head_scores(m, batch, score);
+    judging->judge(judging->self, score, slope);
+    if (backward) {
+        pass_enter(m, PASS_BACKWARD);
+        head_scores_backward(m, batch, slope);
+        go_back(m, batch);
+    }
+    pass_enter(m, PASS_NONE);
+}
+
 void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *log_p,
                       const ml_weighing *weighing)
 {

@@ -192,10 +192,22 @@ static ml_status check_multipliers(const ml_model_spec *s, ml_status bad)
     return ML_OK;
 }
 
+static ml_status check_head(const ml_model_spec *s, ml_status bad)
+{
+    bool scores = s->head != ML_HEAD_LANGUAGE;
+    if (s->labels < 0 || s->labels > LARGEST || scores != (s->labels > 0))
+        return ml_fail(bad, "model: a %s head with %" PRId64 " labels, expected %s",
+                       ml_head_words[s->head], s->labels, scores ? "at least 1" : "none");
+    if (scores && !ml_family_scores(s->family, s->head))
+        return ml_fail(bad, "model: the %s family has no head for labels", s->family->title);
+    return ML_OK;
+}
+
 ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
 {
     if (!s->family) return ml_fail(bad, "model: it belongs to no family");
     ml_status st = check_sizes(s, bad);
+    if (st == ML_OK) st = check_head(s, bad);
     if (st != ML_OK) return st;
     if (s->heads % s->kv_heads != 0)
         return ml_fail(bad,

@@ -179,6 +179,9 @@ static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
 {
     int64_t found = 0;
     const char *method = ml_method_name(adapter->method);
+    if (subtract && spec->head != ML_HEAD_LANGUAGE)
+        return ml_fail(ML_USAGE, "--subtract: the adapter has a head for labels, in whose place the "
+                                 "original base has one for tokens; take the original base");
     if (adapter->ntensors > 0 && subtract)
         return ml_fail(ML_USAGE,
                        "--subtract: the adapter was made by method %s, which leaves nothing to "
@@ -363,6 +366,13 @@ done:
     return st;
 }
 
+/* Of a head for labels that the base has not. */
+static bool is_new(const merge *m, const ml_model_tensor *tensor)
+{
+    return tensor->row->role == ML_ROLE_CLASSIFY &&
+           ml_base_spec(m->base)->head == ML_HEAD_LANGUAGE;
+}
+
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
 {
     ml_status st = ML_OK;
@@ -371,8 +381,11 @@ static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
-        ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32,
-                            m->rows));
+        if (is_new(m, tensor)) /* and the adapter's as a whole */
+            memset(m->rows, 0, (size_t)(n * tensor->cols) * sizeof *m->rows);
+        else
+            ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32,
+                                m->rows));
         if (m->original)
             ML_TRY(compare_rows(m, tensor, &rows, changed));
         else
@@ -436,6 +449,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     const char *tokenizer = ml_base_tokenizer(base, &length);
     m.spec = original ? *ml_base_spec(original) : *ml_base_spec(base);
     if (adapts_ends(adapter, &m.spec) && !original) m.spec.tied_head = false;
+    if (!original) ML_TRY(ml_adapter_take_head(adapter, &m.spec));
     *result = (ml_merge_result){0};
     ML_TRY(check_mergeable(base, &m.spec, adapter, subtract && !original));
     if (original) ML_TRY(name_original(base, adapter, original, source));

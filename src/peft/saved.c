@@ -57,7 +57,7 @@ static bool is_chosen(const ml_model *model, const ml_model_slot *slot, const vo
 {
     const choice *c = by;
     const char *dot = strrchr(slot->name, '.');
-    if (is_named(model, slot, c->names)) return true;
+    if (slot_is_score(slot) || is_named(model, slot, c->names)) return true;
     if (c->bias == ML_BIAS_NONE || !dot || strcmp(dot, ".bias") != 0) return false;
     return c->bias == ML_BIAS_ALL || is_adapted(c->first, slot);
 }
@@ -139,7 +139,7 @@ ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *param
 {
     ml_status st = ML_OK;
     ml_model *model = first->model;
-    bool any = false;
+    bool any = false, scores = false;
     const ml_module_patterns *names = &options->modules_to_save;
     *out = NULL;
     if (!ml_method_saves_modules(options->method)) return ML_OK;
@@ -149,12 +149,15 @@ ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *param
         return any ? slots_attach(out, model, parameters, options, is_in_adapter, adapter) : ML_OK;
     }
     const choice by = {names, options->bias, first};
-    if (names->count == 0 && by.bias == ML_BIAS_NONE) return ML_OK;
     ML_TRY(check_names(model, names));
     ML_TRY(check_adapters(model, names));
-    for (int64_t i = 0; i < ml_model_slots(model); i++)
-        any = any || is_chosen(model, ml_model_slot_at(model, i), &by);
-    if (!any)
+    for (int64_t i = 0; i < ml_model_slots(model); i++) {
+        const ml_model_slot *slot = ml_model_slot_at(model, i);
+        scores = scores || slot_is_score(slot);
+        any = any || (!slot_is_score(slot) && is_chosen(model, slot, &by));
+    }
+    if (!any && !scores && names->count == 0 && by.bias == ML_BIAS_NONE) return ML_OK;
+    if (!any && by.bias != ML_BIAS_NONE)
         return ml_fail(ML_USAGE, "method.bias: %s means no bias of this model; leave it out",
                        by.bias == ML_BIAS_ALL ? "all" : "lora_only");
     ML_TRY(slots_attach(out, model, parameters, options, is_chosen, &by));

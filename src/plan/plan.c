@@ -45,7 +45,8 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
                            int64_t micro)
 {
     ml_status st = ML_OK;
-    const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed};
+    const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed,
+                                    ml_run_config_scores_labels(c)};
     for (int64_t i = 0; i < files->count; i++)
         if (!is_there(files->item[i].file)) return ML_OK;
     if (files->count == 0) return ML_OK;
@@ -186,9 +187,12 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     int64_t more = virtual_tokens(c, method);
     ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&spec, method, &c->method.modules_to_save);
+    ml_status chosen = ml_session_choose_head(c, &spec);
+    if (chosen != ML_OK) return chosen;
     const ml_session_shape shape = {s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
                                     c->batch.micro * ml_run_config_unit(c),
                                     s->max_len + more,
+                                    spec.labels,
                                     c->backend,
                                     c->vector_path,
                                     omp_get_max_threads(),

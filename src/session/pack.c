@@ -11,7 +11,8 @@
  * piece of a path costs. */
 enum { LEAST_SHARED = 4 };
 
-ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len)
+ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
+                           int64_t labels)
 {
     ml_status st = ML_OK;
     ML_NEW(p->token, tokens, ML_MEM_OTHER, "a micro-batch");
@@ -35,11 +36,14 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
     ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->path, max_len, ML_MEM_OTHER, "a path");
+    if (labels == 0) goto done;
+    ML_NEW(p->score, sequences * labels, ML_MEM_OTHER, "scores of labels");
+    ML_NEW(p->slope, sequences * labels, ML_MEM_OTHER, "scores of labels");
 done:
     return st;
 }
 
-int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int64_t labels)
 {
     const packer *p = NULL;
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
@@ -51,7 +55,8 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len)
                         sizeof *p->text_slope + sizeof *p->text_targets + sizeof *p->text_at;
     return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
            sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
-           max_len * (int64_t)sizeof *p->path;
+           max_len * (int64_t)sizeof *p->path +
+           sequences * labels * (int64_t)(sizeof *p->score + sizeof *p->slope);
 }
 
 void ml_packer_destroy(packer *p)
@@ -77,14 +82,17 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->text_slope);
     ml_memory_free(p->text_targets);
     ml_memory_free(p->text_at);
+    ml_memory_free(p->score);
+    ml_memory_free(p->slope);
     *p = (packer){0};
 }
 
 /* Tokens after the last one whose successor is a target are no input to anything: they are left
- * out. */
-static int64_t count_inputs(const packed_sequence *sequence)
+ * out. Labels are scored on the last token. */
+static int64_t count_inputs(const session *s, const packed_sequence *sequence)
 {
     int64_t inputs = sequence->length - 1;
+    if (ml_run_config_scores_labels(s->config)) return sequence->length;
     while (inputs > 0 && !sequence->mask[inputs]) inputs--;
     return inputs;
 }
@@ -138,7 +146,7 @@ static ml_status read_sequences(session *s, const data_source *source, int64_t f
         if (s->prefix + s->infix > 0)
             add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
         target_prompt(s, &p->read[i], p->read_mask + at);
-        p->read[i].inputs = count_inputs(&p->read[i]);
+        p->read[i].inputs = count_inputs(s, &p->read[i]);
         p->file_tokens += length;
         at += p->read[i].length;
     }
@@ -191,7 +199,7 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
 
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path
  * becomes its path. */
-static void append(packer *p, const packed_sequence *sequence, int64_t shared)
+static void append(packer *p, const packed_sequence *sequence, int64_t shared, bool scored)
 {
     ml_batch *batch = &p->batch;
     int32_t text = (int32_t)(sequence - p->read), place = 0;
@@ -205,7 +213,8 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared)
         p->path[i] = batch->tokens;
         p->token[batch->tokens++] = sequence->token[i];
     }
-    for (int64_t i = 0; i < sequence->inputs; i++)
+    if (scored) p->hit[p->hits++] = (packed_hit){p->path[sequence->inputs - 1], 0, text, -1};
+    for (int64_t i = 0; !scored && i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
             p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text,
                                              sequence->mask[i + 1] == ANSWER ? place++ : -1};
@@ -258,7 +267,7 @@ ml_status ml_session_pack(session *s, const data_source *source, int64_t first, 
     if (share) sort_by_tokens(p->read, count);
     for (int64_t i = 0; i < count; i++) {
         int64_t shared = share && i > 0 ? shareable(s->spec, &p->read[i - 1], &p->read[i]) : 0;
-        append(p, &p->read[i], shared);
+        append(p, &p->read[i], shared, ml_run_config_scores_labels(s->config));
     }
     p->start[p->batch.sequences.count] = p->batch.tokens;
     collect_targets(p);

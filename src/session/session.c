@@ -55,7 +55,8 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed};
+    const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed,
+                                    ml_run_config_scores_labels(c)};
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
@@ -255,6 +256,7 @@ static ml_status attach_method(session *s)
                                     ml_base_path(s->base));
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
+    ML_TRY(ml_session_choose_head(c, &spec));
     ML_TRY(create_model(s, &spec));
     ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
@@ -314,6 +316,8 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     const ml_adapter *a = adapter ? adapter : &none;
     ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
     ml_peft_untie_for(&spec, a);
+    ML_TRY(ml_adapter_take_head(a, &spec));
+    ML_TRY(ml_session_check_head(s->config, &spec, adapter != NULL));
     ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {
@@ -335,7 +339,12 @@ ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
 static ml_status attach_bank(session *s, int64_t count, const ml_adapter *adapters)
 {
     const ml_model_spec spec = ml_bank_model_spec(s->spec, count, adapters);
-    ml_status st = create_model(s, &spec);
+    ml_model_spec scoring = *s->spec;
+    ml_status st = ML_OK;
+    for (int64_t i = 0; st == ML_OK && i < count; i++)
+        st = ml_adapter_take_head(&adapters[i], &scoring);
+    if (st == ML_OK) st = ml_session_check_head(s->config, &scoring, count > 0);
+    if (st == ML_OK) st = create_model(s, &spec);
     return st == ML_OK ? ml_bank_create(&s->bank, s->model, s->spec, count, adapters) : st;
 }
 
@@ -405,7 +414,8 @@ static ml_status allocate_passes(session *s, bool training)
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
     return st == ML_OK ? ml_packer_create(&s->packer, s->tokens,
                                           s->config->batch.micro * ml_run_config_unit(s->config),
-                                          s->max_len + s->prefix + s->infix)
+                                          s->max_len + s->prefix + s->infix,
+                                          ml_model_get_spec(s->model)->labels)
                        : st;
 }
 

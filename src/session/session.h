@@ -48,8 +48,14 @@ typedef struct packer {
     int32_t *target_place;   /* [tokens] the how-manieth of its answer, from 0; −1: of a prompt */
     float *log_p, *weight;   /* [tokens] of each target: preference.c's, as are the next three */
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
+<<<<<<< HEAD
     int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read` a
                                         position is */
+=======
+    int64_t *text_targets, *text_at; /* [sequences] how many; where in `read` a position is */
+    float *score, *slope;            /* [sequences, labels] of the head's rows, and the loss's
+                                        derivatives by them; NULL: no head for labels */
+>>>>>>> 973e853 (Reward models: a head for labels as a row of a family's table, objective reward)
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -118,11 +124,22 @@ void ml_session_close(session *s);
 /* That all ranks opened the same base and data. Collective over the world, once they did. */
 ml_status ml_session_agree_on_files(const session *s) ML_NODISCARD;
 
+/* labels.c. choose_head: the model's specification gets the head that the objective needs.
+ * check_head: whether the head of a base, or of a base with an adapter, is what the objective needs.
+ * Local. ML_USAGE, ML_INPUT. is_new: whether a tensor is of a head that the base has not; draw_head:
+ * these begin with small random numbers, the same on every rank. Local. */
+ml_status ml_session_choose_head(const ml_run_config *config, ml_model_spec *spec) ML_NODISCARD;
+ml_status ml_session_check_head(const ml_run_config *config, const ml_model_spec *spec,
+                                bool adapted) ML_NODISCARD;
+bool ml_session_is_new(const session *s, const ml_model_slot *slot);
+ml_status ml_session_draw_head(session *s) ML_NODISCARD;
+
 /* ---- sizes.c: memory before it is there ---------------------------------------------------- */
 
 /* What decides a rank's memory beside model and method. */
 typedef struct ml_session_shape {
     int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
+    int64_t labels;                     /* that the head scores */
     const char *backend, *vector_path;
     int threads;
     int tp, tp_rank;
@@ -170,10 +187,10 @@ ml_session_borrowed_bytes(const session *s); /* of the copy, where another rank 
 
 /* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch.
  * Local. `keyed`: with dropout, so that nothing is shared. */
-ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences,
-                           int64_t max_len) ML_NODISCARD;
+ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
+                           int64_t labels) ML_NODISCARD;
 void ml_packer_destroy(packer *p);
-int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len);
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int64_t labels);
 ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
                           bool keyed) ML_NODISCARD;
 
@@ -210,6 +227,7 @@ typedef struct pair_batch {
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;
+<<<<<<< HEAD
 /* ahead.c, where ml_run_config_looks_ahead says so: before ml_session_compare over [first, first +
  * count) of the source. begin: local; measure: a micro-batch of them, without gradients, collective
  * over tp; end: with what all replicas measured, collective over dp. */
@@ -220,6 +238,11 @@ void ml_session_end_ahead(session *s, const data_source *source);
 void ml_session_free_ahead(session *s);
 /* The reference of a position; 0 where there is none. */
 double ml_session_reference_of(const data_source *source, int64_t position);
+=======
+/* scoring.c: the same of an objective on scores of labels. Collective over tp. */
+ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
+                           double sums[PAIR_SUMS]) ML_NODISCARD;
+>>>>>>> 213e2e5 (Reward models: a head for labels as a row of a family's table, objective reward)
 /* The objective of a batch, from the sums over all of it. */
 double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS]);
 /* source->reference, with the model as it is. ML_STOPPED as ml_session_evaluate. Collective. */

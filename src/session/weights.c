@@ -82,12 +82,16 @@ static bool is_shared(const session *s, const ml_model_slot *slot)
     return first && data >= first && data < first + ml_model_weight_bytes(s->model);
 }
 
-/* Not so with biases that the method made: they stay zero. */
+/* Not so with biases that the method made, which stay zero, and with a new head. */
 static bool is_in_base(const session *s, const ml_model_slot *slot)
 {
     ml_model_tensor tensor;
+    const ml_model_spec *own = ml_model_get_spec(s->model), *base = s->spec;
     if (slot->row->role == ML_ROLE_HEAD) return true; /* of a tied base: its embedding */
-    if (ml_model_slots(s->model) == ml_model_tensor_count(s->spec)) return true;
+    if (ml_session_is_new(s, slot)) return false;
+    if (own->qkv_bias == base->qkv_bias && own->o_bias == base->o_bias &&
+        own->mlp_bias == base->mlp_bias)
+        return true;
     for (int64_t i = 0; i < ml_model_tensor_count(s->spec); i++) {
         ml_model_tensor_at(s->spec, i, &tensor);
         if (!strcmp(tensor.name, slot->name)) return true;
@@ -124,6 +128,7 @@ static ml_status load_all(session *s)
         ML_TRY(ml_shared_take_pages(s->shared));
         ML_TRY(load(s, true, requests));
     }
+    ML_TRY(ml_session_draw_head(s));
 done:
     ml_memory_free(requests);
     return st;

@@ -46,7 +46,7 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
     ml_sha256_of(identity, strlen(identity), source);
     ML_TRY(ml_base_read_files(s->base, &w->files));
-    ML_TRY(ml_base_writer_create(&w->file, path, ml_base_spec(s->base), s->config->precision,
+    ML_TRY(ml_base_writer_create(&w->file, path, ml_model_get_spec(s->model), s->config->precision,
                                  tokenizer, length, source, &w->files));
 done:
     return st;
@@ -78,7 +78,7 @@ static ml_status write_tensor(session *s, model_writer *w, int64_t i, ml_status 
 static ml_status write_tensors(session *s, model_writer *w)
 {
     ml_status st = ML_OK;
-    const ml_model_spec *spec = ml_base_spec(s->base);
+    const ml_model_spec *spec = ml_model_get_spec(s->model);
     for (int64_t t = 0; t < ml_model_tensor_count(spec); t++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, t, &tensor);

@@ -92,14 +92,15 @@ static double wall_clock(void)
 }
 
 /* Means over the batch's pairs. */
-static void write_compared(FILE *to, const double sums[PAIR_SUMS])
+static void write_compared(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
 {
     static const char *const names[] = {[PAIR_RIGHT] = "rewards_accuracy",
                                         [PAIR_REWARD_CHOSEN] = "rewards_chosen",
                                         [PAIR_REWARD_REJECTED] = "rewards_rejected",
                                         [PAIR_LOG_P_CHOSEN] = "logps_chosen",
                                         [PAIR_LOG_P_REJECTED] = "logps_rejected"};
-    for (int i = PAIR_RIGHT; i <= PAIR_LOG_P_REJECTED; i++)
+    int last = ml_run_config_scores_labels(c) ? PAIR_REWARD_REJECTED : PAIR_LOG_P_REJECTED;
+    for (int i = PAIR_RIGHT; i <= last; i++)
         fprintf(to, ", \"%s\": %.17g", names[i], sums[i] / sums[PAIRS]);
     fprintf(to, ", \"rewards_margin\": %.17g",
             (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / sums[PAIRS]);
@@ -116,7 +117,7 @@ ml_status metrics_step(run *r, const step_result *step)
             ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
             r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens,
             (double)step->tokens / step->seconds, step->seconds);
-    if (ml_run_config_unit(r->config) == 2) write_compared(to, step->compared);
+    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->config, step->compared);
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);

@@ -150,7 +150,8 @@ ml_status tensorboard_open(run *r)
 }
 
 /* TRL's names. */
-static void write_compared(FILE *to, int64_t step, const double sums[PAIR_SUMS])
+static void write_compared(FILE *to, const ml_run_config *c, int64_t step,
+                           const double sums[PAIR_SUMS])
 {
     double n = sums[PAIRS];
     write_scalar(to, step, "train/rewards/accuracies", sums[PAIR_RIGHT] / n);
@@ -158,6 +159,7 @@ static void write_compared(FILE *to, int64_t step, const double sums[PAIR_SUMS])
     write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / n);
     write_scalar(to, step, "train/rewards/margins",
                  (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / n);
+    if (ml_run_config_scores_labels(c)) return; /* nobody's log-probability */
     write_scalar(to, step, "train/logps/chosen", sums[PAIR_LOG_P_CHOSEN] / n);
     write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / n);
 }
@@ -170,7 +172,7 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
-    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->step, step->compared);
+    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->config, r->step, step->compared);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 

@@ -16,6 +16,7 @@ static const ml_family_tensor tensors[] = {
     GPT_MLP(MLP_BIAS, "@.mlp.dense_h_to_4h", "@.mlp.dense_4h_to_h"),
     LAYER_NORM(0, "norm", FINAL_NORM, "transformer.ln_f", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

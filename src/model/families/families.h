@@ -7,6 +7,7 @@
  *   WEIGHT       a matrix: module, role, rows, cols, cut over tp, Hugging Face's name and layout,
  *                GGUF's name and layout, target word ("": no adapter goes there)
  *   HEAD         a matrix that a tied model lacks
+ *   SCORE        of labels, of a sequence's last token, in the place of the head: cols
  *   FUSED        all modules of a role as one target: module, role, rows, cols, names, word
  *   BIAS         of a matrix: module, role, rows, cut, when it is there, names, GGUF's layout
  *   NORM_WEIGHT  and
@@ -46,6 +47,9 @@
 #define HEAD(module, rows, cols, cut, hf, gguf)                                                  \
     FAMILY_ROW(module, false, HEAD, rows, cols, cut, MATRIX, UNTIED, hf, ".weight", PLAIN, gguf, \
                PLAIN, "")
+#define SCORE(cols)                                                                              \
+    FAMILY_ROW("score", false, CLASSIFY, LABELS, cols, NONE, FP32, SEQUENCE, "score", ".weight", \
+               PLAIN, "cls.output", PLAIN, "")
 #define FUSED(module, role, rows, cols, hf, hf_layout, gguf, gguf_layout, target)              \
     FAMILY_ROW(module, false, role, rows, cols, ROWS, MATRIX, FUSED, hf, ".weight", hf_layout, \
                gguf, gguf_layout, target)

@@ -10,6 +10,7 @@ static const ml_family_tensor tensors[] = {
     GGUF_PLUS_ONE("norm2", NORM2, WIDTH, "@.post_attention_layernorm", "@.ffn_norm"),
     LLAMA_MLP,
     GEMMA_ENDS,
+    SCORE(WIDTH),
     {0},
 };
 

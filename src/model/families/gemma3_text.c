@@ -11,6 +11,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_O,
     GEMMA_MLP,
     GEMMA_ENDS,
+    SCORE(WIDTH),
     {0},
 };
 

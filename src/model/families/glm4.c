@@ -13,6 +13,7 @@ static const ml_family_tensor tensors[] = {
     FUSED_GATED_MLP,
     NORM_WEIGHT("norm2_behind", NORM2_BEHIND, WIDTH, "@.post_mlp_layernorm", "@.post_ffw_norm"),
     LLAMA_ENDS,
+    SCORE(WIDTH),
     {0},
 };
 

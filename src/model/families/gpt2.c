@@ -28,6 +28,7 @@ static const ml_family_tensor tensors[] = {
     NORM_WEIGHT("norm", FINAL_NORM, WIDTH, "transformer.ln_f", "output_norm"),
     NORM_BIAS("norm", FINAL_NORM, WIDTH, "transformer.ln_f", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

@@ -12,6 +12,7 @@ static const ml_family_tensor tensors[] = {
     GPT_MLP(ALWAYS, "@.mlp.dense_h_to_4h", "@.mlp.dense_4h_to_h"),
     LAYER_NORM(0, "norm", FINAL_NORM, "gpt_neox.final_layer_norm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "embed_out", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

@@ -14,6 +14,7 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(0, "norm", FINAL_NORM, "transformer.ln_f", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     HEAD_BIAS("lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

@@ -26,6 +26,7 @@ static const ml_family_tensor tensors[] = {
                   "output_norm"),
     PROJECTION("project_out", PROJECT_OUT, EMBED, WIDTH, "model.decoder.project_out"),
     HEAD("head", VOCAB, EMBED, ROWS, "lm_head", "output"),
+    SCORE(EMBED),
     {0},
 };
 

@@ -21,6 +21,7 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(0, "norm", FINAL_NORM, "model.final_layernorm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     HEAD_BIAS("lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

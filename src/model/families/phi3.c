@@ -16,6 +16,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_NORM2,
     FUSED_GATED_MLP,
     LLAMA_ENDS,
+    SCORE(WIDTH),
     {0},
 };
 

@@ -12,6 +12,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_NORM2,
     LLAMA_MLP,
     LLAMA_ENDS,
+    SCORE(WIDTH),
     {0},
 };
 

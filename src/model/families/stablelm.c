@@ -19,6 +19,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_MLP,
     LAYER_NORM(0, "norm", FINAL_NORM, "model.norm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

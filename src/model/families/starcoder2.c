@@ -13,6 +13,7 @@ static const ml_family_tensor tensors[] = {
     GPT_MLP(MLP_BIAS, "@.mlp.c_fc", "@.mlp.c_proj"),
     LAYER_NORM(0, "norm", FINAL_NORM, "model.norm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
+    SCORE(WIDTH),
     {0},
 };
 

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "mpilora/family.h"
+
 void ml_adapter_destroy(ml_adapter *adapter)
 {
     for (int64_t i = 0; i < adapter->count; i++) {
@@ -76,6 +78,33 @@ ml_status ml_adapter_add_tensor(ml_adapter *adapter, const char *name, int64_t r
     *value = t->value;
 done:
     return st;
+}
+
+/* ---- a head for labels --------------------------------------------------------------------- */
+
+static const ml_adapter_tensor *find_scores(const ml_adapter *adapter, const ml_family_tensor *row)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", row->module);
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
+    return NULL;
+}
+
+ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec)
+{
+    for (const ml_family_tensor *row = spec->family->tensors; row->module; row++) {
+        const ml_adapter_tensor *t =
+            row->role == ML_ROLE_CLASSIFY && !row->bias ? find_scores(adapter, row) : NULL;
+        if (!t) continue;
+        if (spec->head != ML_HEAD_LANGUAGE && spec->labels != t->rows)
+            return ml_fail(ML_INPUT,
+                           "the adapter's head has %" PRId64 " labels, the base's has %" PRId64,
+                           t->rows, spec->labels);
+        spec->head = ML_HEAD_SEQUENCE;
+        spec->labels = t->rows;
+    }
+    return ML_OK;
 }
 
 /* ---- checks -------------------------------------------------------------------------------- */

@@ -80,6 +80,8 @@ static const field fields[] = {
     {"", "gated", FIELD_BOOL, AT(gated), NULL, true},
     {"", "window", FIELD_INT, AT(window), NULL, true},
     {"", "full_layers", FIELD_LAYERS, AT(full_layers), NULL, true},
+    {"", "head", FIELD_WORD, AT(head), ml_head_words, true},
+    {"", "labels", FIELD_INT, AT(labels), NULL, true},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -122,12 +124,19 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
     return NULL;
 }
 
+/* What a base without a head for labels does not say, so that its hash is that of older versions. */
+static bool is_unsaid(const ml_model_spec *s, const field *f)
+{
+    return s->head == ML_HEAD_LANGUAGE && (f->offset == AT(head) || f->offset == AT(labels));
+}
+
 ml_status base_spec_to_json(const ml_model_spec *s, ml_text *out)
 {
     json_t *o = json_object(), *in;
     bool failed = json_object_set_new(o, "family", json_string(s->family->name)) != 0;
     for (int i = 0; i < FIELDS && !failed; i++) {
         const field *f = &fields[i];
+        if (is_unsaid(s, f)) continue;
         in = *f->section ? json_object_get(o, f->section) : o;
         if (!in) {
             failed = json_object_set_new(o, f->section, json_object()) != 0;

@@ -223,6 +223,55 @@ done:
     return st;
 }
 
+/* ---- a head for labels --------------------------------------------------------------------- */
+
+/* One for each name in id2label; without it two, which transformers leaves unsaid. */
+static ml_status count_labels(const json_t *o, int64_t *labels)
+{
+    const json_t *names = json_object_get(o, "id2label");
+    *labels = json_is_object(names) ? (int64_t)json_object_size(names) : 2;
+    for (int64_t i = 0; json_is_object(names) && i < *labels; i++) {
+        char number[24];
+        snprintf(number, sizeof number, "%" PRId64, i);
+        if (!json_is_string(json_object_get(names, number)))
+            return ml_fail(ML_INPUT,
+                           "id2label: has %" PRId64 " names, but none for label %" PRId64, *labels,
+                           i);
+    }
+    return ML_OK;
+}
+
+static ml_status read_head(const json_t *o, ml_model_spec *s)
+{
+    const json_t *classes = json_object_get(o, "architectures");
+    char own[96];
+    if (!ml_family_scores(s->family, ML_HEAD_SEQUENCE)) return ML_OK;
+    ml_family_class(s->family, ML_HEAD_SEQUENCE, own, sizeof own);
+    for (size_t i = 0; i < json_array_size(classes); i++) {
+        const char *class = json_string_value(json_array_get(classes, i));
+        if (!class || strcmp(class, own) != 0) continue;
+        s->head = ML_HEAD_SEQUENCE;
+        return count_labels(o, &s->labels);
+    }
+    return ML_OK;
+}
+
+/* As transformers writes them; it leaves two labels without names unsaid. */
+static int add_labels(json_t *o, const ml_model_spec *s)
+{
+    json_t *names = json_object(), *numbers = json_object();
+    int failed = 0;
+    for (int64_t i = 0; i < s->labels; i++) {
+        char number[24], name[32];
+        snprintf(number, sizeof number, "%" PRId64, i);
+        snprintf(name, sizeof name, "LABEL_%" PRId64, i);
+        failed |= json_object_set_new(names, number, json_string(name));
+        failed |= json_object_set_new(numbers, name, json_integer((json_int_t)i));
+    }
+    failed |= json_object_set_new(o, "id2label", names);
+    return failed | json_object_set_new(o, "label2id", numbers);
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 static ml_status read_family(const json_t *o, const char *path, const ml_family *family,
@@ -238,6 +287,7 @@ static ml_status read_family(const json_t *o, const char *path, const ml_family 
     ml_model_spec_complete(s);
     if (s->positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed) ML_TRY(hf_rope_read(o, s));
     ML_TRY(read_windows(o, &family->hf.windows, s));
+    ML_TRY(read_head(o, s));
     st = ml_model_spec_check(s, ML_INPUT);
     if (st == ML_OK) hf_config_warn_of_unread(o, family, &kinds, path);
 done:
@@ -395,27 +445,34 @@ static int add_windows(json_t *o, const ml_model_spec *s)
 static json_t *spec_json(const ml_model_spec *s)
 {
     const ml_family_huggingface *hf = &s->family->hf;
-    json_t *o =
-        json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", hf->architecture);
+    char class[96];
+    ml_family_class(s->family, s->head, class, sizeof class);
+    json_t *o = json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", class);
     int failed = 0;
     for (const ml_family_key *k = hf->keys; k->key; k++)
         if (k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON)
             failed |= json_object_set_new(o, k->key, key_json(s, k));
     if (s->positions == ML_POSITIONS_ROTARY && !hf->rope.fixed) failed |= hf_rope_write(o, s);
     if (hf->windows.size) failed |= add_windows(o, s);
+    if (s->head != ML_HEAD_LANGUAGE) failed |= add_labels(o, s);
     if (!failed) return o;
     json_decref(o);
     return NULL;
 }
 
-/* The special tokens that the model's own configuration named, one or several each. */
-static ml_status copy_token_ids(json_t *o, const ml_text *source)
+/* The special tokens that the model's own configuration named, one or several each, and the names
+ * of as many labels. */
+static ml_status copy_token_ids(json_t *o, const ml_text *source, int64_t labels)
 {
     static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id",
-                                       "decoder_start_token_id"};
+                                       "decoder_start_token_id", "id2label", "label2id"};
+    enum { KEYS = sizeof keys / sizeof *keys, WITHOUT_LABELS = KEYS - 2 };
     json_t *root = NULL;
     ml_status st = ml_json_read(&root, "config.json", source->data, source->length);
-    for (size_t i = 0; st == ML_OK && i < sizeof keys / sizeof *keys; i++) {
+    bool named = labels > 0 &&
+                 (int64_t)json_object_size(json_object_get(root, "id2label")) == labels &&
+                 (int64_t)json_object_size(json_object_get(root, "label2id")) == labels;
+    for (int i = 0; st == ML_OK && i < (named ? KEYS : WITHOUT_LABELS); i++) {
         json_t *value = json_object_get(root, keys[i]);
         if (value && json_object_set(o, keys[i], value))
             st = ml_fail(ML_RESOURCE, "config.json: out of memory");
@@ -434,7 +491,7 @@ ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end
         json_object_set_new(o, "torch_dtype",
                             json_string(dtype == ML_BF16 ? "bfloat16" : "float32"));
     if (o && end_of_text >= 0) json_object_set_new(o, "eos_token_id", json_integer(end_of_text));
-    if (o && source) checked = copy_token_ids(o, source);
+    if (o && source) checked = copy_token_ids(o, source, spec->labels);
     if (checked != ML_OK) {
         json_decref(o);
         return checked;

@@ -28,6 +28,7 @@ typedef struct export
     int64_t count;
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
+    bool scores; /* the model has a head for labels */
     int64_t
         layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
 }
@@ -227,7 +228,7 @@ static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
         "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
-        "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha",
+        "peft_type", "LORA", "task_type", e->scores ? "SEQ_CLS" : "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha",
         number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
         "fan_in_fan_out", is_transposed(e->spec->family), "bias", biases(e), "use_rslora",
         e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1,
@@ -317,6 +318,8 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
         return ml_fail(ML_INPUT, "the adapter has no pairs: nothing to export");
     ml_model_spec untied = *spec;
     untied.tied_head = false;
+    ML_TRY(ml_adapter_take_head(adapter, &untied));
+    e.scores = untied.head != ML_HEAD_LANGUAGE;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
     e.rank = adapter->pairs[0].rank;

@@ -22,7 +22,8 @@ static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, wi
 enum { PATH = 128, NAME = 256, MODULES_A_LAYER = 7 };
 
 typedef struct import {
-    const ml_model_spec *spec;
+    const ml_model_spec *spec; /* with the head that the adapter brings */
+    ml_model_spec own;
     ml_base *base; /* NULL: only its specification is at hand */
     ml_peft_config config;
     ml_safetensors *tensors;
@@ -237,6 +238,44 @@ static ml_status find_saved(import *in, const ml_safetensors_entry *e, const cha
     return *found ? ml_peft_read_stored(in->tensors, e, name, &untied, in->out) : ML_OK;
 }
 
+/* A head for labels, which the file has whole beside the factors: how many labels it has stands
+ * nowhere else. */
+static ml_status find_head(import *in, const ml_model_spec *base)
+{
+    const char *task = json_string_value(json_object_get(in->config.json, "task_type"));
+    bool sequence = task && !strcmp(task, "SEQ_CLS");
+    in->own = *base;
+    in->spec = &in->own;
+    for (const ml_family_tensor *row = base->family->tensors; row->module; row++) {
+        if (row->role != ML_ROLE_CLASSIFY || row->bias) continue;
+        for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
+            const ml_safetensors_entry *e = ml_safetensors_at(in->tensors, i);
+            char plain[NAME];
+            plain_name(e->name, plain);
+            if (strcmp(without(plain, "base_model.model."), row->hf.name) != 0) continue;
+            if (base->head != ML_HEAD_LANGUAGE && e->dims > 0 && base->labels != e->shape[0])
+                return ml_fail(ML_INPUT,
+                               "%s: is for %" PRId64 " labels, the base's head is for %" PRId64,
+                               e->name, e->shape[0], base->labels);
+            in->own.head = ML_HEAD_SEQUENCE;
+            in->own.labels = e->dims > 0 ? e->shape[0] : 0;
+        }
+    }
+    if (sequence && in->own.head == ML_HEAD_LANGUAGE)
+        return ml_fail(ML_INPUT,
+                       "task_type: is SEQ_CLS, but neither %s nor the base has a head for labels "
+                       "(base_model.model.score.weight)",
+                       tensors_name);
+    return ml_model_spec_check(&in->own, ML_INPUT);
+}
+
+/* PEFT lists both, whichever the model has. */
+static bool is_head_of_either(const import *in, const char *name)
+{
+    return in->spec->head != ML_HEAD_LANGUAGE &&
+           (!strcmp(name, "score") || !strcmp(name, "classifier"));
+}
+
 /* Rows of single tokens. */
 static ml_status read_tokens(import *in)
 {
@@ -270,7 +309,7 @@ static void warn_of_unsaved(const import *in)
     untied.tied_head = false;
     for (size_t n = 0; n < json_array_size(names); n++) {
         const char *name = json_string_value(json_array_get(names, n));
-        bool found = false;
+        bool found = is_head_of_either(in, name);
         for (int64_t i = 0; i < ml_model_tensor_count(&untied) && !found; i++) {
             ml_model_tensor t;
             char path[PATH];
@@ -378,6 +417,7 @@ import in = {.spec = spec, .base = base, .out = out };
     out->rslora = in.config.rslora;
     out->dropout = in.config.dropout;
     ML_TRY(open_tensors(&in, directory, hash));
+    if (!in.config.tokens) ML_TRY(find_head(&in, spec));
     ML_TRY(in.config.tokens ? ml_peft_prompt_read(out, &in.config, in.tensors, spec)
                             : read_modules(&in));
     ml_sha256_finish(hash, out->hash);

@@ -1,0 +1,69 @@
+/* Objectives on the scores of a head for labels.
+ *
+ * reward: a pair's loss is −log σ(c − r) + k·(c + r)², c and r the scores of the chosen and of the
+ * rejected answer on their last tokens, k objective.center_rewards (Bradley and Terry 1952; Ouyang
+ * et al. 2022, arXiv:2203.02155; Eisenstein et al. 2023, arXiv:2312.09244). */
+#include <math.h>
+
+#include "session/session.h"
+
+typedef struct scoring {
+    session *s;
+    const pair_batch *batch;
+    double *sums;
+} scoring;
+
+static double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
+static double sigmoid(double x) { return exp(log_sigmoid(x)); }
+
+/* text_at: where in p->read a position is, counted from the first; text_targets: the row of each
+ * text, which texts that are the same may share. */
+static void find_rows(packer *p, int64_t first, int64_t texts)
+{
+    for (int64_t i = 0; i < texts; i++) p->text_at[p->read[i].position - first] = i;
+    for (int64_t r = 0; r < p->batch.rows; r++)
+        for (int64_t j = p->target_start[r]; j < p->target_start[r + 1]; j++)
+            p->text_targets[p->target_text[j]] = r;
+}
+
+static void judge_pair(const scoring *c, int64_t pair, const float *score, float *slope)
+{
+    const packer *p = &c->s->packer;
+    int64_t chosen = p->text_targets[p->text_at[2 * pair]],
+            rejected = p->text_targets[p->text_at[2 * pair + 1]];
+    double up = (double)score[chosen], down = (double)score[rejected],
+           center = c->s->config->objective.center_rewards, sum = up + down;
+    double wrong = sigmoid(down - up), share = 1.0 / (double)c->batch->pairs;
+    slope[chosen] += (float)((2.0 * center * sum - wrong) * share);
+    slope[rejected] += (float)((2.0 * center * sum + wrong) * share);
+    c->sums[PAIR_LOSS] += center * sum * sum - log_sigmoid(up - down);
+    c->sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
+    c->sums[PAIR_REWARD_CHOSEN] += up;
+    c->sums[PAIR_REWARD_REJECTED] += down;
+    c->sums[PAIRS] += 1.0;
+}
+
+static void judge(void *self, const float *score, float *slope)
+{
+    const scoring *c = self;
+    packer *p = &c->s->packer;
+    int64_t labels = ml_model_get_spec(c->s->model)->labels;
+    memset(slope, 0, (size_t)(p->batch.rows * labels) * sizeof *slope);
+    find_rows(p, 2 * c->batch->first, 2 * c->batch->count);
+    for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, score, slope);
+}
+
+ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
+                           double sums[PAIR_SUMS])
+{
+    packer *p = &s->packer;
+    scoring c = {.s = s, .batch = batch, .sums = sums};
+    const ml_judging judging = {judge, &c};
+    int64_t unit = ml_run_config_unit(s->config);
+    ml_status st = ml_grid_agree_in(
+        s->grid, ML_GROUP_TP,
+        ml_session_pack(s, source, unit * batch->first, unit * batch->count, batch->keyed));
+    if (st != ML_OK) return st;
+    ml_model_score(s->model, &p->batch, batch->backward, p->score, p->slope, &judging);
+    return ML_OK;
+}
