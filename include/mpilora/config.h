@@ -106,9 +106,9 @@ typedef enum ml_bias {
     ML_BIAS_LORA_ONLY /* those of adapted modules */
 } ml_bias;
 
-/* What a run minimises. Those from dpo to reward compare two answers to a prompt: dpo and ipo by how
- * far each has moved from the model as it was before the first step, cpo, simpo and orpo without
- * that, reward by what a head with one label gives them. */
+/* What a run minimises. Those from dpo to reward compare two answers to a prompt: dpo and ipo by
+ * how far each has moved from the model as it was before the first step, cpo, simpo and orpo
+ * without that, reward by what a head with one label gives them. */
 typedef enum ml_objective {
     ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
     ML_OBJECTIVE_DPO,
@@ -425,6 +425,13 @@ bool ml_run_config_scores_labels(const ml_run_config *config);
 double ml_run_config_loss_weight(const ml_run_config *config, ml_pair_loss loss);
 double ml_run_config_token_weight(const ml_run_config *config);
 bool ml_run_config_looks_ahead(const ml_run_config *config);
+
+/* Whether an objective reports more of a row, or of a pair, than its loss: all but sft.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_has_figures(const ml_run_config *config);
 
 /* The name of an objective, "dpo", and of a loss_type, "sigmoid".
  * Shapes: none.

@@ -10,9 +10,12 @@
 ML_BEGIN_DECLS
 
 typedef struct ml_evaluation {
-    double loss; /* mean over target tokens, nats */
+    double loss; /* mean over target tokens, nats; of rows or pairs of an objective on scores */
     int64_t target_tokens;
-    int64_t outputs, output_tokens; /* generated */
+    int64_t rows;    /* or pairs; 0: the objective is of tokens */
+    double accuracy; /* of rows; how often the chosen answer has the higher reward */
+    double rewards_chosen, rewards_rejected; /* means over pairs */
+    int64_t outputs, output_tokens;          /* generated */
     double output_seconds;
 } ml_evaluation;
 

@@ -56,7 +56,7 @@ typedef enum ml_extent {
     ML_EXTENT_MLP,
     ML_EXTENT_GATE_UP, /* gate and up, of a fused target alone */
     ML_EXTENT_VOCAB,
-    ML_EXTENT_EMBED,  /* columns of embedding and head: the width, but where they are projected */
+    ML_EXTENT_EMBED,   /* columns of embedding and head: the width, but where they are projected */
     ML_EXTENT_CONTEXT, /* rows of learned positions */
     ML_EXTENT_LABELS   /* of a head that scores them */
 } ml_extent;
@@ -173,11 +173,11 @@ typedef struct ml_rope_keys {
 
 typedef struct ml_family_huggingface {
     const char *model_type, *architecture;
-    const char *stem;          /* what the classes with a head for labels begin with, where it is not
-                                  what `architecture` begins with */
-    const char *prefix;        /* which names may lack as a whole: "model." */
-    const char *layers;        /* '@' is this and the layer's number: "model.layers." */
-    const char *gelu_tanh;     /* the word that is written for it */
+    const char *stem;      /* what the classes with a head for labels begin with, where it is not
+                              what `architecture` begins with */
+    const char *prefix;    /* which names may lack as a whole: "model." */
+    const char *layers;    /* '@' is this and the layer's number: "model.layers." */
+    const char *gelu_tanh; /* the word that is written for it */
     const ml_family_key *keys; /* ended by a NULL key */
     ml_window_keys windows;
     ml_rope_keys rope;

@@ -114,7 +114,7 @@ typedef struct ml_model_spec {
     int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
     ml_layer_set full_layers; /* they have no window all the same */
     ml_head_kind head;
-    int64_t labels; /* that the head scores; 0 where it gives logits of tokens */
+    int64_t labels;          /* that the head scores; 0 where it gives logits of tokens */
     const ml_dtype *formats; /* [ml_model_formats] what a base keeps its matrices in: block formats,
                                 ML_FP32 where it has none, which the run's precision then says;
                                 NULL: no matrix is in blocks. Borrowed from the base */
@@ -122,9 +122,8 @@ typedef struct ml_model_spec {
 
 /* The words of ml_activation, ml_norm_places, ml_positions and ml_head_kind in their order,
  * NULL-ended: in descriptions and base files. */
-extern const char *const ml_activation_words[], *const ml_norm_places_words[],
-                                                    *const ml_positions_words[],
-                                                    *const ml_head_words[];
+extern const char *const ml_activation_words[],
+    *const ml_norm_places_words[], *const ml_positions_words[], *const ml_head_words[];
 
 /* The slope of ALiBi of one of so many heads.
  * Shapes: none.

@@ -8,6 +8,16 @@ int64_t ml_run_config_unit(const ml_run_config *c)
     return c->objective.name == ML_OBJECTIVE_SFT ? 1 : 2;
 }
 
+bool ml_run_config_has_figures(const ml_run_config *c)
+{
+    return c->objective.name != ML_OBJECTIVE_SFT;
+}
+
+bool ml_run_config_scores_labels(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_REWARD;
+}
+
 bool ml_run_config_has_reference(const ml_run_config *c)
 {
     return c->objective.name == ML_OBJECTIVE_DPO || c->objective.name == ML_OBJECTIVE_IPO;
@@ -25,6 +35,7 @@ double ml_run_config_loss_weight(const ml_run_config *c, ml_pair_loss loss)
 double ml_run_config_token_weight(const ml_run_config *c)
 {
     if (c->objective.name == ML_OBJECTIVE_ORPO) return 1.0;
+    if (ml_run_config_scores_labels(c)) return 0.0;
     return ml_run_config_has_reference(c)
                ? c->objective.sft_weight + ml_run_config_loss_weight(c, ML_PAIR_SFT)
                : c->objective.cpo_alpha;
@@ -92,6 +103,9 @@ static ml_status check_readers(const ml_run_config *c)
         return ml_run_config_refuse(
             c, "objective.sft_weight", "is of dpo and ipo; with objective %s leave it at 0%s", name,
             c->objective.name == ML_OBJECTIVE_SFT ? "" : " (cpo and simpo have cpo_alpha)");
+    if (c->objective.center_rewards > 0.0 && c->objective.name != ML_OBJECTIVE_REWARD)
+        return ml_run_config_refuse(c, "objective.center_rewards",
+                                    "is of objective reward; with %s leave it at 0", name);
     return ML_OK;
 }
 
@@ -113,10 +127,35 @@ bool objective_smooths(const ml_run_config *c)
            has_type(c, ML_PAIR_AOT_UNPAIRED);
 }
 
-static ml_status check_pairs(const ml_run_config *c)
+/* What belongs to a head that gives logits of tokens, which a head for labels replaces. */
+static ml_status check_scores(const ml_run_config *c)
+{
+    const char *name = ml_objective_name(c->objective.name), *key = NULL;
+    if (ml_method_has_lora(c->method.name) && c->method.targets & ML_TARGET_HEAD)
+        key = "method.targets";
+    else if (ml_method_saves_modules(c->method.name) && c->method.trainable_head_tokens.count > 0)
+        key = "method.trainable_head_tokens";
+    if (key)
+        return ml_run_config_refuse(c, key,
+                                    "is about the head for tokens, in whose place objective %s has "
+                                    "one for labels, which trains whole; leave it out",
+                                    name);
+    if (ml_method_has_prefix(c->method.name) && c->method.sizes.infix > 0)
+        return ml_run_config_refuse(c, "method.infix",
+                                    "%" PRId64 " virtual tokens stand before a completion, which "
+                                    "objective %s has not; set it to 0 and give method.prefix",
+                                    c->method.sizes.infix, name);
+    return ML_OK;
+}
+
+static ml_status check_rows(const ml_run_config *c)
 {
     ml_objective name = c->objective.name;
     if (name == ML_OBJECTIVE_SFT) return ML_OK;
+    if (ml_run_config_scores_labels(c)) {
+        ml_status st = check_scores(c);
+        if (st != ML_OK) return st;
+    }
     if (c->optim.label_smoothing > 0.0)
         return ml_run_config_refuse(c, "optim.label_smoothing",
                                     "is of objective sft; with %s leave it at 0",
@@ -142,7 +181,7 @@ ml_status objective_check(ml_run_config *c)
         return ml_run_config_refuse(c, "objective.label_smoothing",
                                     "is 0, which exo_pair takes the logarithm of; give a number "
                                     "above 0");
-    ML_TRY(check_pairs(c));
+    ML_TRY(check_rows(c));
 done:
     return st;
 }

@@ -209,10 +209,11 @@ const key run_keys[] = {
      .kind = KEY_CHOICE,
      .offset = AT(objective.name),
      .choices = objectives,
-     .about = "What is minimised: `sft` the loss on tokens; `dpo`, `ipo`, `cpo`, `simpo` and `orpo` "
-              "compare the two answers of a pair, see [preferences](preferences.md); "
-              "`reward` trains a head that tells them apart, see "
-              "[classification](classification.md)."},
+     .about =
+         "What is minimised: `sft` the loss on tokens; `dpo`, `ipo`, `cpo`, `simpo` and `orpo` "
+         "compare the two answers of a pair, see [preferences](preferences.md); "
+         "`reward` trains a head that tells them apart, see "
+         "[classification](classification.md)."},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),

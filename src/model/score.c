@@ -1,5 +1,5 @@
-/* A head that scores labels: final norm and one linear layer, which every rank has whole and in fp32,
- * on those rows that the labels belong to. What the scores are worth is the caller's. */
+/* A head that scores labels: final norm and one linear layer, which every rank has whole and in
+ * fp32, on those rows that the labels belong to. What the scores are worth is the caller's. */
 #include "model/model_private.h"
 
 /* a->n: what the layer starts from, of a chunk; score ← a->n·Wᵀ + b */

@@ -180,8 +180,9 @@ static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
     int64_t found = 0;
     const char *method = ml_method_name(adapter->method);
     if (subtract && spec->head != ML_HEAD_LANGUAGE)
-        return ml_fail(ML_USAGE, "--subtract: the adapter has a head for labels, in whose place the "
-                                 "original base has one for tokens; take the original base");
+        return ml_fail(ML_USAGE,
+                       "--subtract: the adapter has a head for labels, in whose place the "
+                       "original base has one for tokens; take the original base");
     if (adapter->ntensors > 0 && subtract)
         return ml_fail(ML_USAGE,
                        "--subtract: the adapter was made by method %s, which leaves nothing to "
@@ -369,8 +370,7 @@ done:
 /* Of a head for labels that the base has not. */
 static bool is_new(const merge *m, const ml_model_tensor *tensor)
 {
-    return tensor->row->role == ML_ROLE_CLASSIFY &&
-           ml_base_spec(m->base)->head == ML_HEAD_LANGUAGE;
+    return tensor->row->role == ML_ROLE_CLASSIFY && ml_base_spec(m->base)->head == ML_HEAD_LANGUAGE;
 }
 
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)

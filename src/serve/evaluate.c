@@ -19,6 +19,24 @@ static ml_status generate(session *s, outputs *o, const char *path, ml_evaluatio
     return ML_OK;
 }
 
+static ml_status evaluate(session *s, ml_evaluation *out)
+{
+    evaluation_result result;
+    ml_status st = ml_session_evaluate(s, NULL, &result);
+    if (st != ML_OK) return st;
+    out->loss = result.loss;
+    if (!ml_run_config_scores_labels(s->config)) {
+        out->target_tokens = result.targets;
+        return ML_OK;
+    }
+    double n = result.compared[PAIRS];
+    out->rows = result.targets;
+    out->accuracy = result.compared[PAIR_RIGHT] / n;
+    out->rewards_chosen = result.compared[PAIR_REWARD_CHOSEN] / n;
+    out->rewards_rejected = result.compared[PAIR_REWARD_REJECTED] / n;
+    return ML_OK;
+}
+
 ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
                           const ml_output_options *wanted, ml_evaluation *out)
 {
@@ -36,6 +54,11 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
             "%s is evaluated on data.valid by train; eval gives the loss on "
             "tokens, of a data set without pairs and objective sft",
             ml_objective_name(config->objective.name));
+    if (wanted && ml_run_config_scores_labels(config))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s has a head for labels, which continues no prompt; leave "
+                                    "--generate out",
+                                    ml_objective_name(config->objective.name));
     ML_TRY(ml_session_open(&s, config, false));
     ML_TRY(ml_grid_agree(s.grid, read_adapter(&s, path, &adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter.hash));
@@ -46,7 +69,7 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
         ML_TRY(ml_grid_agree(s.grid, ml_peft_load(s.peft, &adapter)));
         ml_peft_after_update(s.peft);
     }
-    ML_TRY(ml_session_evaluate(&s, NULL, &out->loss, &out->target_tokens));
+    ML_TRY(evaluate(&s, out));
     if (wanted) ML_TRY(generate(&s, &outputs, wanted->path, out));
 done:
     outputs_destroy(&outputs);

@@ -14,7 +14,7 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
 {
     double loss;
     if (!sums) return ml_session_measure(s, &s->valid, at, count);
-    if (ml_run_config_unit(s->config) == 2) {
+    if (ml_run_config_has_figures(s->config)) {
         const pair_batch batch = {.first = at, .count = count};
         return ml_session_compare(s, &s->valid, &batch, sums);
     }
@@ -57,16 +57,16 @@ done:
     return st;
 }
 
-ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
-                              int64_t *targets)
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, evaluation_result *out)
 {
     double sums[PAIR_SUMS] = {0.0};
     ml_status st = ml_run_config_looks_ahead(s->config) ? look_ahead(s, stop) : ML_OK;
     if (st == ML_OK) st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
-    bool compares = ml_run_config_unit(s->config) == 2;
-    *loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
-    *targets = (int64_t)sums[compares ? PAIRS : 1];
+    bool compares = ml_run_config_has_figures(s->config);
+    out->loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
+    out->targets = (int64_t)sums[compares ? PAIRS : 1];
+    memcpy(out->compared, sums, sizeof sums);
     return ML_OK;
 }

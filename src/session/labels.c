@@ -89,8 +89,8 @@ ml_status ml_session_draw_head(session *s)
         }
         ml_status st = range > 0.0 ? ML_OK : find_range(s, &range);
         if (st != ML_OK) return st;
-        ml_random_normals(ml_random_key_make(s->config->seed, slot->name), 0, 0, slot->count,
-                          range, slot->data);
+        ml_random_normals(ml_random_key_make(s->config->seed, slot->name), 0, 0, slot->count, range,
+                          slot->data);
     }
     return ML_OK;
 }

@@ -48,14 +48,10 @@ typedef struct packer {
     int32_t *target_place;   /* [tokens] the how-manieth of its answer, from 0; −1: of a prompt */
     float *log_p, *weight;   /* [tokens] of each target: preference.c's, as are the next three */
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
-<<<<<<< HEAD
-    int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read` a
-                                        position is */
-=======
-    int64_t *text_targets, *text_at; /* [sequences] how many; where in `read` a position is */
+    int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read`
+                                        a position is */
     float *score, *slope;            /* [sequences, labels] of the head's rows, and the loss's
                                         derivatives by them; NULL: no head for labels */
->>>>>>> 973e853 (Reward models: a head for labels as a row of a family's table, objective reward)
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -125,9 +121,9 @@ void ml_session_close(session *s);
 ml_status ml_session_agree_on_files(const session *s) ML_NODISCARD;
 
 /* labels.c. choose_head: the model's specification gets the head that the objective needs.
- * check_head: whether the head of a base, or of a base with an adapter, is what the objective needs.
- * Local. ML_USAGE, ML_INPUT. is_new: whether a tensor is of a head that the base has not; draw_head:
- * these begin with small random numbers, the same on every rank. Local. */
+ * check_head: whether the head of a base, or of a base with an adapter, is what the objective
+ * needs. Local. ML_USAGE, ML_INPUT. is_new: whether a tensor is of a head that the base has not;
+ * draw_head: these begin with small random numbers, the same on every rank. Local. */
 ml_status ml_session_choose_head(const ml_run_config *config, ml_model_spec *spec) ML_NODISCARD;
 ml_status ml_session_check_head(const ml_run_config *config, const ml_model_spec *spec,
                                 bool adapted) ML_NODISCARD;
@@ -227,7 +223,9 @@ typedef struct pair_batch {
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;
-<<<<<<< HEAD
+/* scoring.c: the same as ml_session_compare of an objective on scores of labels. Collective over tp. */
+ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
+                           double sums[PAIR_SUMS]) ML_NODISCARD;
 /* ahead.c, where ml_run_config_looks_ahead says so: before ml_session_compare over [first, first +
  * count) of the source. begin: local; measure: a micro-batch of them, without gradients, collective
  * over tp; end: with what all replicas measured, collective over dp. */
@@ -238,11 +236,6 @@ void ml_session_end_ahead(session *s, const data_source *source);
 void ml_session_free_ahead(session *s);
 /* The reference of a position; 0 where there is none. */
 double ml_session_reference_of(const data_source *source, int64_t position);
-=======
-/* scoring.c: the same of an objective on scores of labels. Collective over tp. */
-ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
-                           double sums[PAIR_SUMS]) ML_NODISCARD;
->>>>>>> 213e2e5 (Reward models: a head for labels as a row of a family's table, objective reward)
 /* The objective of a batch, from the sums over all of it. */
 double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS]);
 /* source->reference, with the model as it is. ML_STOPPED as ml_session_evaluate. Collective. */
@@ -251,10 +244,14 @@ ml_status ml_session_refer(session *s, data_source *source,
 /* Whether `stop` (or NULL) is wanted on any rank. Collective. */
 bool ml_session_is_stopped(const session *s, const evaluation_stop *stop);
 
-/* evaluate.c: mean loss over all usable sequences of s->valid; of pairs the objective, and *targets
- * their number. ML_STOPPED where `stop` (or NULL)
- * says so on any rank. Collective. */
-ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, double *loss,
-                              int64_t *targets) ML_NODISCARD;
+/* evaluate.c: over all usable sequences of s->valid; `targets` of the loss: tokens, or pairs or
+ * rows. ML_STOPPED where `stop` (or NULL) says so on any rank. Collective. */
+typedef struct evaluation_result {
+    double loss;
+    int64_t targets;
+    double compared[PAIR_SUMS]; /* Σ over pairs or labelled rows, where the objective has them */
+} evaluation_result;
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop,
+                              evaluation_result *out) ML_NODISCARD;
 
 #endif

@@ -37,8 +37,9 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     ml_parameters_bytes(parameters, true, bytes);
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
-    bytes[ML_MEM_OTHER] += ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->labels) +
-                           transient_bytes(model, parameters, shape, true);
+    bytes[ML_MEM_OTHER] +=
+        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->labels) +
+        transient_bytes(model, parameters, shape, true);
 }
 
 ml_session_shape ml_session_shape_of(const session *s)

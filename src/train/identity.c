@@ -195,19 +195,16 @@ ml_status describe_identity(run *r)
     ML_TRY(add_tokens(r, "method.trainable_tokens", &r->config->method.trainable_tokens));
     ML_TRY(add_tokens(r, "method.trainable_head_tokens", &r->config->method.trainable_head_tokens));
     ML_TRY(add_prefix_text(r));
-    if (ml_run_config_unit(c) == 2) {
+    if (ml_run_config_has_figures(c)) {
         ADD("objective.name", "%s", ml_objective_name(c->objective.name));
         ML_TRY(add_losses(r));
         ADD("objective.beta", "%.17g", c->objective.beta);
         ADD("objective.label_smoothing", "%.17g", c->objective.label_smoothing);
         ADD("objective.gamma", "%.17g", c->objective.gamma);
         ADD("objective.cpo_alpha", "%.17g", c->objective.cpo_alpha);
-<<<<<<< HEAD
         ADD("objective.ld_alpha", "%.17g", c->objective.ld_alpha);
         ADD("objective.sft_weight", "%.17g", c->objective.sft_weight);
-=======
         ADD("objective.center_rewards", "%.17g", c->objective.center_rewards);
->>>>>>> 213e2e5 (Reward models: a head for labels as a row of a family's table, objective reward)
     }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

@@ -158,10 +158,11 @@ static bool asked_to_stop(const void *of) { return wants_to_stop(of); }
 /* *stop where the run is to end before the evaluation does: it is done again by the next start. */
 static ml_status evaluate(run *r, bool *stop)
 {
-    int64_t targets;
+    evaluation_result result;
     const evaluation_stop interruption = {asked_to_stop, r};
     if (!r->session.valid.dataset) return ML_OK;
-    ml_status st = ml_session_evaluate(&r->session, &interruption, &r->valid_loss, &targets);
+    ml_status st = ml_session_evaluate(&r->session, &interruption, &result);
+    if (st == ML_OK) r->valid_loss = result.loss;
     if (st == ML_STOPPED) {
         *stop = true;
         return ML_OK;

@@ -117,7 +117,7 @@ ml_status metrics_step(run *r, const step_result *step)
             ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
             r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens,
             (double)step->tokens / step->seconds, step->seconds);
-    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->config, step->compared);
+    if (ml_run_config_has_figures(r->config)) write_compared(to, r->config, step->compared);
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);

@@ -93,7 +93,7 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
     const ml_run_config *c = r->config;
     bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
     double loss, since = busy_seconds(s);
-    if (ml_run_config_unit(c) == 2) return compare_micro_batch(r, at, count, keyed, p);
+    if (ml_run_config_has_figures(c)) return compare_micro_batch(r, at, count, keyed, p);
     ml_status st =
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
@@ -237,8 +237,8 @@ ml_status run_step(run *r, step_result *out)
     sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock.started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
     memcpy(out->compared, sums + COMPARED, sizeof out->compared);
-    out->loss = ml_run_config_unit(r->config) == 2 ? ml_session_pair_loss(s, out->compared)
-                                                   : sums[LOSS] / (double)p.targets;
+    out->loss = ml_run_config_has_figures(r->config) ? ml_session_pair_loss(s, out->compared)
+                                                     : sums[LOSS] / (double)p.targets;
     out->computed_tokens = (int64_t)sums[COMPUTED];
     out->stop = sums[STOP] > 0.0;
     out->saved = sums[SAVED] > 0.0;

@@ -172,7 +172,8 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
-    if (ml_run_config_unit(r->config) == 2) write_compared(to, r->config, r->step, step->compared);
+    if (ml_run_config_has_figures(r->config))
+        write_compared(to, r->config, r->step, step->compared);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 

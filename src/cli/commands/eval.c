@@ -11,9 +11,8 @@
 static const char usage[] =
     "mpilora eval CONFIG.yaml [--adapter A] [--set key=value]... [--generate OUT.jsonl] [--json]";
 
-static void print(const ml_evaluation *e, bool json)
+static void print_tokens(const ml_evaluation *e, bool json)
 {
-    if (ml_grid_world_rank() != 0) return;
     char loss[ML_JSON_NUMBER], perplexity[ML_JSON_NUMBER];
     if (json)
         printf("{\"loss\": %s, \"perplexity\": %s, \"target_tokens\": %" PRId64 "}\n",
@@ -22,6 +21,27 @@ static void print(const ml_evaluation *e, bool json)
     else
         printf("loss %.6f  perplexity %.4f  target tokens %" PRId64 "\n", e->loss, exp(e->loss),
                e->target_tokens);
+}
+
+static void print_rewards(const ml_evaluation *e, bool json)
+{
+    double margin = e->rewards_chosen - e->rewards_rejected;
+    if (json)
+        printf("{\"loss\": %.17g, \"rewards_accuracy\": %.17g, \"rewards_margin\": %.17g, "
+               "\"rewards_chosen\": %.17g, \"rewards_rejected\": %.17g, \"pairs\": %" PRId64 "}\n",
+               e->loss, e->accuracy, margin, e->rewards_chosen, e->rewards_rejected, e->rows);
+    else
+        printf("loss %.6f  rewards: accuracy %.4f, margin %.4f  pairs %" PRId64 "\n", e->loss,
+               e->accuracy, margin, e->rows);
+}
+
+static void print(const ml_evaluation *e, bool json)
+{
+    if (ml_grid_world_rank() != 0) return;
+    if (e->rows > 0)
+        print_rewards(e, json);
+    else
+        print_tokens(e, json);
     if (e->outputs)
         ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)",
                e->outputs, e->output_tokens, e->output_seconds,
@@ -47,7 +67,9 @@ static const option options[] = {
      "below are for it",
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
-     "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}", NULL},
+     "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
+     "objective reward {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, \"pairs\"}",
+     NULL},
     GENERATION_OPTIONS(given, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 

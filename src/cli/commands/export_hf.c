@@ -12,9 +12,11 @@ ml_status export_hf(const export_request *request)
         return ml_fail(ML_USAGE, "--format hf: %s is for --format gguf",
                        request->merge ? "--merge" : "--dtype");
     ml_status st = ml_export_huggingface(request->base, request->out);
+    bool scores = ml_base_spec(request->base)->head != ML_HEAD_LANGUAGE;
     if (st == ML_OK)
-        ml_log("%s: config.json and model.safetensors; load it with "
-               "AutoModelForCausalLM.from_pretrained(\"%s\")",
-               request->out, request->out);
+        ml_log("%s: config.json and model.safetensors; load it with %s.from_pretrained(\"%s\")",
+               request->out,
+               scores ? "AutoModelForSequenceClassification" : "AutoModelForCausalLM",
+               request->out);
     return st;
 }

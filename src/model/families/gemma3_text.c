@@ -44,7 +44,7 @@ const ml_family ml_family_gemma3_text = {
                  .attention_scale = 1.0 / 16.0,
                  .rope_local_theta = 10000.0},
     .tensors = tensors,
-    .hf = {LLAMA_HF("gemma3_text", "Gemma3ForCausalLM"), .keys = config_keys,
+    .hf = {LLAMA_HF("gemma3_text", "Gemma3ForCausalLM"), .stem = "Gemma3Text", .keys = config_keys,
            .windows = {.size = "sliding_window",
                        .types = "layer_types",
                        .every = "sliding_window_pattern",

@@ -124,7 +124,8 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
     return NULL;
 }
 
-/* What a base without a head for labels does not say, so that its hash is that of older versions. */
+/* What a base without a head for labels does not say, so that its hash is that of older versions.
+ */
 static bool is_unsaid(const ml_model_spec *s, const field *f)
 {
     return s->head == ML_HEAD_LANGUAGE && (f->offset == AT(head) || f->offset == AT(labels));

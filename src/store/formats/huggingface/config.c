@@ -234,9 +234,8 @@ static ml_status count_labels(const json_t *o, int64_t *labels)
         char number[24];
         snprintf(number, sizeof number, "%" PRId64, i);
         if (!json_is_string(json_object_get(names, number)))
-            return ml_fail(ML_INPUT,
-                           "id2label: has %" PRId64 " names, but none for label %" PRId64, *labels,
-                           i);
+            return ml_fail(ML_INPUT, "id2label: has %" PRId64 " names, but none for label %" PRId64,
+                           *labels, i);
     }
     return ML_OK;
 }
@@ -464,8 +463,8 @@ static json_t *spec_json(const ml_model_spec *s)
  * of as many labels. */
 static ml_status copy_token_ids(json_t *o, const ml_text *source, int64_t labels)
 {
-    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id",
-                                       "decoder_start_token_id", "id2label", "label2id"};
+    static const char *const keys[] = {"bos_token_id",           "eos_token_id", "pad_token_id",
+                                       "decoder_start_token_id", "id2label",     "label2id"};
     enum { KEYS = sizeof keys / sizeof *keys, WITHOUT_LABELS = KEYS - 2 };
     json_t *root = NULL;
     ml_status st = ml_json_read(&root, "config.json", source->data, source->length);

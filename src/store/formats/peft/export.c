@@ -228,14 +228,15 @@ static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
         "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
-        "peft_type", "LORA", "task_type", e->scores ? "SEQ_CLS" : "CAUSAL_LM", "r", (json_int_t)e->rank, "lora_alpha",
-        number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
-        "fan_in_fan_out", is_transposed(e->spec->family), "bias", biases(e), "use_rslora",
-        e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1,
-        "base_model_name_or_path", base_name, "modules_to_save", modules_to_save(e),
-        "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
-        pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1,
-        "trainable_token_indices", ml_peft_token_indices(e->adapter, e->spec));
+        "peft_type", "LORA", "task_type", e->scores ? "SEQ_CLS" : "CAUSAL_LM", "r",
+        (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
+        "target_modules", target_modules(e), "fan_in_fan_out", is_transposed(e->spec->family),
+        "bias", biases(e), "use_rslora", e->adapter->rslora, "use_dora",
+        e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path", base_name,
+        "modules_to_save", modules_to_save(e), "layers_to_transform", layers_to_transform(e),
+        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false),
+        "init_lora_weights", 1, "trainable_token_indices",
+        ml_peft_token_indices(e->adapter, e->spec));
 }
 
 static ml_status config_text(json_t *config, ml_text *out)

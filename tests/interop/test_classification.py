@@ -1,0 +1,178 @@
+"""Objectives on the scores of a head for labels, laid over PyTorch's curves on every grid; adapters and bases with a head out and back; what is refused.
+tests/golden/classification.json comes from make_classification_golden.py."""
+
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+import classification_cases as cases
+import preference_cases
+import reference_models as reference
+
+GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "classification.json")
+LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
+EVERYWHERE = ["reward-llama", "reward-gpt2-full"]  # the others on one rank
+BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_chosen": 1e-3, "rewards_rejected": 1e-3}
+
+
+def prepare(folder):
+    for model in sorted({settings["model"] for settings, _ in cases.CASES.values()}):
+        reference.write_model(f"{folder}/{model}", model)
+        harness.mpilora("import", f"{folder}/{model}", f"{folder}/{model}.h5", "--dtype", "fp32")
+        for part, data in cases.PAIRS.items():
+            preference_cases.write_pairs(f"{folder}/{part}.jsonl", data)
+            harness.mpilora("tokenize", "--base", f"{folder}/{model}.h5", f"{folder}/{part}.jsonl", f"{folder}/{model}-{part}.h5")
+    for name, case in cases.CASES.items():
+        settings, labels = case[0], cases.labels_of(case)
+        if settings["method"] == "lora":
+            cases.write_adapter(f"{folder}/{name}-adapter", settings, labels)
+        else:
+            cases.write_scoring_model(f"{folder}/{name}-model", settings["model"], labels)
+            harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
+
+
+def write_config(folder, name, run_dir, tp=1, micro=4):
+    settings, objective = cases.CASES[name]
+    model = f"{folder}/{settings['model']}"
+    base, method = f"{folder}/{name}.h5", {"name": "full"}
+    if settings["method"] == "lora":
+        base = f"{model}.h5"
+        method = {"name": "lora", **{key: settings[key] for key in ("rank", "alpha", "targets")}, "init": f"{folder}/{name}-adapter"}
+    return harness.write_config(
+        f"{run_dir}.yaml",
+        run={"dir": run_dir, "seed": 1},
+        base=base,
+        method=method,
+        objective=objective,
+        data={"train": f"{model}-train.h5", "valid": f"{model}-valid.h5", "shuffle": False},
+        batch={"sequences": cases.ROWS, "micro": micro},
+        optim={"lr": settings["lr"], "weight_decay": settings["weight_decay"], "clip_norm": settings["clip_norm"]},
+        train={"steps": settings["steps"]},
+        parallel={"tp": tp},
+        precision="fp32",
+    )
+
+
+def check_curve(checks, folder, name, golden, layout):
+    dp, tp, micro = LAYOUTS[layout]
+    run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
+    harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
+    metrics = harness.read_metrics(run_dir)
+    for key, expected in golden.items():
+        if key == "valid_loss":
+            continue
+        found = [line[key] for line in metrics]
+        size, bound = max(map(abs, expected)), BOUNDS.get(key, 1e-9)
+        checks.that(
+            len(found) == len(expected) and all(abs(a - b) <= bound * max(abs(b), 0.1 * size, 1e-2) for a, b in zip(found, expected)),
+            f"{name}, {layout}: {key} {found}, expected {expected}",
+        )
+    checks.close(f"{name}, {layout}: valid_loss", harness.read_summary(run_dir)["valid_loss"], golden["valid_loss"], 5e-5)
+
+
+def evaluate(config, *words, ranks=0):
+    return json.loads(harness.mpilora("eval", config, "--json", *words, ranks=ranks))
+
+
+def check_round_trip(checks, folder):
+    """A new head beside LoRA: its adapter, also from other grids, as a PEFT directory, merged, and exported and imported again, is worth the same."""
+    name = "reward-llama"
+    config, adapter = write_config(folder, name, f"{folder}/new", 2, 2), f"{folder}/new/adapter.h5"
+    harness.mpilora("train", config, "--set", "method.init=null", ranks=4)
+    base, merged = f"{folder}/llama.h5", f"{folder}/merged.h5"
+    harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", adapter, f"{folder}/peft")
+    with open(f"{folder}/peft/adapter_config.json") as file:
+        exported = json.load(file)
+    checks.that(exported["task_type"] == "SEQ_CLS" and exported["modules_to_save"] == ["score"], f"PEFT: {exported}")
+    harness.mpilora("merge", "--base", base, "--adapter", adapter, merged)
+    harness.mpilora("export", "--format", "hf", "--base", merged, f"{folder}/hf")
+    with open(f"{folder}/hf/config.json") as file:
+        exported = json.load(file)
+    checks.that(exported["architectures"] == ["LlamaForSequenceClassification"] and exported["id2label"] == {"0": "LABEL_0"}, f"hf: {exported}")
+    harness.mpilora("import", f"{folder}/hf", f"{folder}/again.h5", "--dtype", "fp32")
+    one = ("--set", "parallel.tp=1")
+    here = evaluate(config, *one, "--adapter", adapter)
+    checks.close("what train says", harness.read_summary(f"{folder}/new")["valid_loss"], here["loss"], 1e-5)
+    for what, words in {
+        "the adapter as PEFT's directory": ["--adapter", f"{folder}/peft"],
+        "merged": ["--set", f"base={merged}"],
+        "exported and imported": ["--set", f"base={folder}/again.h5"],
+    }.items():
+        there = evaluate(config, *one, *words)
+        for key, value in here.items():
+            checks.that(abs(there[key] - value) <= 1e-5, f"{what}: {key} {there[key]}, {value} with the adapter")
+    checks.that(here["pairs"] == len(cases.PAIRS["valid"]) and here["rewards_accuracy"] in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), f"eval: {here}")
+    for key, value in evaluate(config, "--adapter", adapter, ranks=4).items():
+        checks.that(abs(here[key] - value) <= 1e-5, f"on 4 ranks: {key} {value}, {here[key]} on one")
+
+
+def check_methods(checks, folder):
+    """The head trains beside every method, and the adapter that comes out has it."""
+    for method in ("full", "top", "bitfit", "prefix_embed", "prefix_kv", "adapter_h", "compacter", "lora+prefix_layer"):
+        run_dir = f"{folder}/method-{method}"
+        config = write_config(folder, "reward-gpt2", run_dir)
+        sizes = ["method.init=null", f"method.name={method}", "method.prefix=2", "method.infix=0", "method.bottleneck=4", "method.factors=2", "train.steps=3"]
+        sets = [word for key in sizes for word in ("--set", key)]
+        harness.mpilora("train", config, *sets, ranks=2)
+        words = ["--set", f"base={run_dir}/model.h5"] if method == "full" else ["--adapter", f"{run_dir}/adapter.h5"]
+        checks.close(f"{method}: eval", evaluate(config, *words)["loss"], harness.read_summary(run_dir)["valid_loss"], 1e-5)
+        losses = [line["loss"] for line in harness.read_metrics(run_dir)]
+        checks.that(len(set(losses)) == 3, f"{method}: losses {losses}")
+
+
+def check_resumed(checks, folder):
+    """A run of four steps goes on to ten on another grid."""
+    run_dir = f"{folder}/resumed"
+    config = write_config(folder, "reward-llama", run_dir)
+    harness.mpilora("train", config, "--set", "train.steps=4", ranks=2)
+    harness.mpilora("train", config, "--set", "parallel.tp=2", ranks=2)
+    resumed, whole = harness.read_metrics(run_dir), harness.read_metrics(f"{folder}/reward-llama-1rank")
+    checks.that(all(abs(a["loss"] - b["loss"]) <= 2e-5 for a, b in zip(resumed, whole, strict=True)), "resumed: losses differ")
+
+
+def refused(checks, what, words, code, *parts):
+    done = harness.start(*words)
+    lines = done.stderr.strip().split("\n")
+    checks.that(done.returncode == code and all(p in lines[-1] for p in parts) and len(lines) == 1, f"{what}: code {done.returncode}, {done.stderr}")
+
+
+def check_refused(checks, folder):
+    config = write_config(folder, "reward-llama", f"{folder}/refused")
+    reference.write_data(f"{folder}/plain.jsonl", reference.TRAIN)
+    harness.mpilora("tokenize", "--base", f"{folder}/llama.h5", f"{folder}/plain.jsonl", f"{folder}/plain.h5")
+
+    def train(what, code, parts, *sets):
+        refused(checks, what, ["train", config, *(word for key in sets for word in ("--set", key))], code, *parts)
+
+    train("no pairs", 3, ["plain.h5", "has no pairs"], f"data.train={folder}/plain.h5")
+    train("a head for tokens", 2, ["method.targets", "head for tokens"], "method.targets=[q,head]")
+    train("an infix", 2, ["method.infix", "set it to 0"], "method.name=prefix_embed", "method.init=null", "method.infix=2")
+    train("another's key", 2, ["objective.center_rewards", "reward"], "objective.name=dpo", "objective.center_rewards=0.1")
+    train("smoothing", 2, ["optim.label_smoothing"], "optim.label_smoothing=0.1")
+    train("tokens with a head for labels", 3, ["1 labels", "none for tokens"], f"base={folder}/reward-llama-full.h5", "objective.name=dpo", "method.init=null")
+    refused(checks, "eval without a head", ["eval", config], 3, "llama.h5", "has no head for labels")
+    refused(checks, "eval --generate", ["eval", config, "--adapter", f"{folder}/new/adapter.h5", "--generate", f"{folder}/out.jsonl"], 2, "continues no prompt")
+    checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
+
+
+def main():
+    checks = harness.Checks()
+    with open(GOLDEN) as file:
+        curves = json.load(file)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+        for name, golden in curves.items():
+            for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
+                check_curve(checks, folder, name, golden, layout)
+        check_round_trip(checks, folder)
+        check_methods(checks, folder)
+        check_resumed(checks, folder)
+        check_refused(checks, folder)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
