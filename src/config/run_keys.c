@@ -12,7 +12,8 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", "reward", NULL};
+static const char *const objectives[] = {"sft",   "dpo",  "ipo",    "cpo",
+                                         "simpo", "orpo", "reward", NULL};
 static const char *const pair_losses[] = {"sigmoid",   "hinge",        "ipo",      "sigmoid_norm",
                                           "robust",    "exo_pair",     "nca_pair", "bco_pair",
                                           "sppo_hard", "apo_zero",     "apo_down", "discopop",

@@ -223,7 +223,8 @@ typedef struct pair_batch {
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;
-/* scoring.c: the same as ml_session_compare of an objective on scores of labels. Collective over tp. */
+/* scoring.c: the same as ml_session_compare of an objective on scores of labels. Collective over
+ * tp. */
 ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
                            double sums[PAIR_SUMS]) ML_NODISCARD;
 /* ahead.c, where ml_run_config_looks_ahead says so: before ml_session_compare over [first, first +
