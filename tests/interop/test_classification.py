@@ -105,6 +105,10 @@ def check_round_trip(checks, folder):
         for key, value in here.items():
             checks.that(abs(there[key] - value) <= 1e-5, f"{what}: {key} {there[key]}, {value} with the adapter")
     checks.that(here["pairs"] == len(cases.PAIRS["valid"]) and here["rewards_accuracy"] in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), f"eval: {here}")
+    lengths = [max(len(pair["prompt_ids"] + pair[key]) for key in ("chosen_ids", "rejected_ids")) for pair in cases.PAIRS["valid"]]
+    for most in (min(lengths), sorted(lengths)[2]):  # a pair that would be cut is left out
+        found = evaluate(config, *one, "--adapter", adapter, "--set", f"data.max_len={most}")["pairs"]
+        checks.that(found == sum(n <= most for n in lengths), f"max_len {most}: {found} pairs of {lengths}")
     for key, value in evaluate(config, "--adapter", adapter, ranks=4).items():
         checks.that(abs(here[key] - value) <= 1e-5, f"on 4 ranks: {key} {value}, {here[key]} on one")
 
