@@ -347,8 +347,10 @@ typedef enum ml_text_format {
     ML_FORMAT_E2E,  /* prompt||completion a line */
     ML_FORMAT_TEXT, /* documents with an empty line between them; one longer than the limit becomes
                        several sequences */
-    ML_FORMAT_IDS /* {"input_ids": […], "labels": […]}, as jsonl; labels −100 or the token itself;
-                     without labels all are targets */
+    ML_FORMAT_IDS, /* {"input_ids": […], "labels": […]}, as jsonl; labels −100 or the token itself;
+                      without labels all are targets */
+    ML_FORMAT_GLUE, /* a table of GLUE's, with a task */
+    ML_FORMAT_CONLL /* a word a line, its class in the last column; an empty line ends a sentence */
 } ml_text_format;
 
 typedef struct ml_tokenize_options {
@@ -361,6 +363,7 @@ typedef struct ml_tokenize_options {
     bool specials;              /* text that spells a special token becomes it */
     struct ml_chat *chat;       /* for conversations (chat.h), borrowed; NULL: there is no template,
                                    and they are refused */
+    const char *task;           /* of a table: "cola", … (score --task); NULL for other formats */
     const ml_label_names *labels; /* what is known of them before, borrowed; NULL: nothing */
 } ml_tokenize_options;
 
@@ -371,7 +374,10 @@ typedef struct ml_tokenize_report {
     double median, mean;
     int64_t limit; /* max_len or the context */
     int64_t longer,
-        cut_tokens; /* sequences beyond the limit, which training cuts, and the tokens beyond it */
+        cut_tokens; /* sequences beyond the limit, which training cuts, and the tokens beyond it; of
+                       texts with labels those that are left out of the data set */
+    int64_t cut_texts;       /* with labels: cut to the limit, special tokens kept */
+    int64_t left_out;        /* glue: lines without a text or label; conll: words without a token */
     int64_t without_target;  /* of these: how many lose every target */
     int64_t split_documents; /* text: documents that became several sequences */
     int64_t lost_bytes;      /* for which the vocabulary has no token */
@@ -380,7 +386,7 @@ typedef struct ml_tokenize_report {
     int64_t label_count;
 } ml_tokenize_report;
 
-/* The word of a format: "jsonl", "e2e", "text", "ids"; "guess".
+/* The word of a format: "jsonl", "e2e", "text", "ids", "glue", "conll"; "guess".
  * Shapes: none.
  * Ownership: static.
  * Local.

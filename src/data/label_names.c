@@ -187,6 +187,7 @@ ml_status ml_label_names_of_config(ml_label_names *out, const char *json, int64_
             goto done;
         }
     }
+    if (!own) out->unnamed = (int64_t)count;
     if (own && count >= 2) st = keep_list(list, &out->base);
 done:
     json_decref(list);

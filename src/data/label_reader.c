@@ -258,28 +258,51 @@ static bool order_by_base(const label_reader *r, const json_t *base, int32_t *nu
     return true;
 }
 
+/* The names so far, sorted, or both of r->usual, seen or not. Returns how many. */
+static int64_t sort_names(label_reader *r, const char **sorted)
+{
+    const char *name;
+    json_t *seen;
+    int64_t n = 0;
+    if (r->usual && r->usual[0]) {
+        for (; n < 2; n++) sorted[n] = r->usual[n];
+        return n;
+    }
+    json_object_foreach(r->number_of, name, seen) sorted[n++] = name;
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_names);
+    return n;
+}
+
 static ml_status name_in_order(label_reader *r)
 {
     ml_status st = ML_OK;
-    const char **sorted = NULL, *name;
+    const char **sorted = NULL;
     int32_t *number = NULL;
-    json_t *list = json_array(), *base = NULL, *seen;
+    json_t *list = json_array(), *base = NULL;
     char *text = NULL;
-    int64_t n = 0, count = r->count;
+    int64_t count = r->count;
+    const bool numbered = r->usual && r->usual[0]; /* the table has the numbers 0 and 1 */
+    if (!numbered && r->known->unnamed == r->count) {
+        st = ml_fail(ML_INPUT,
+                     "the base has a head for %" PRId64
+                     " classes without names: say with --labels in which order they are",
+                     r->count);
+        goto done;
+    }
     if (r->known->base)
         ML_TRY(ml_json_read(&base, "id2label", r->known->base, (int64_t)strlen(r->known->base)));
-    ML_NEW(sorted, count, ML_MEM_OTHER, "the names of labels");
-    ML_NEW(number, ml_max(count, (int64_t)json_array_size(base)), ML_MEM_OTHER,
+    ML_NEW(sorted, ml_max(count, 2), ML_MEM_OTHER, "the names of labels");
+    ML_NEW(number, ml_max(ml_max(count, 2), (int64_t)json_array_size(base)), ML_MEM_OTHER,
            "the numbers of labels");
     if (base && order_by_base(r, base, number)) {
         json_decref(list);
         list = json_incref(base);
         count = (int64_t)json_array_size(base);
     } else {
-        json_object_foreach(r->number_of, name, seen) sorted[n++] = name;
-        qsort(sorted, (size_t)n, sizeof *sorted, compare_names);
-        for (int64_t i = 0; i < n; i++) {
-            number[json_integer_value(json_object_get(r->number_of, sorted[i]))] = (int32_t)i;
+        count = sort_names(r, sorted);
+        for (int64_t i = 0; i < count; i++) {
+            const json_t *seen = json_object_get(r->number_of, sorted[i]);
+            if (seen) number[json_integer_value(seen)] = (int32_t)i;
             json_array_append_new(list, json_string(sorted[i]));
         }
     }

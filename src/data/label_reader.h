@@ -9,6 +9,8 @@
 /* Start from {0}; end with label_reader_destroy. */
 typedef struct label_reader {
     const ml_label_names *known; /* borrowed */
+    const char *const *usual;    /* two names in their order where neither --labels nor the base
+                                    says another; NULL, or NULL first: the order of their bytes */
     ml_dataset_writer *writer;   /* borrowed */
     ml_label_kind kind;          /* NONE until the first label */
     bool named;                  /* the classes have names */

@@ -12,9 +12,13 @@ typedef struct format {
 } format;
 
 static const format formats[] = {
-    [ML_FORMAT_GUESS] = {"guess", NULL},        [ML_FORMAT_JSONL] = {"jsonl", ml_tokenize_jsonl},
-    [ML_FORMAT_E2E] = {"e2e", ml_tokenize_e2e}, [ML_FORMAT_TEXT] = {"text", ml_tokenize_text},
+    [ML_FORMAT_GUESS] = {"guess", NULL},
+    [ML_FORMAT_JSONL] = {"jsonl", ml_tokenize_jsonl},
+    [ML_FORMAT_E2E] = {"e2e", ml_tokenize_e2e},
+    [ML_FORMAT_TEXT] = {"text", ml_tokenize_text},
     [ML_FORMAT_IDS] = {"ids", ml_tokenize_ids},
+    [ML_FORMAT_GLUE] = {"glue", ml_tokenize_glue},
+    [ML_FORMAT_CONLL] = {"conll", ml_tokenize_conll},
 };
 
 const char *ml_text_format_name(ml_text_format format) { return formats[format].name; }
@@ -175,7 +179,7 @@ static ml_status check_options(const ml_tokenize_options *options)
         return ml_fail(ML_USAGE,
                        "%s and %s are the same file; the data set needs a name of its own",
                        options->in, options->out);
-    return ML_OK;
+    return ml_tokenize_check_task(options->format, options->task);
 }
 
 static ml_status read_all(ml_tokenize_job *job)
@@ -254,6 +258,7 @@ done:
     ml_line_reader_close(&job.reader);
     ml_ids_destroy(&job.ids);
     ml_memory_free(job.mask);
+    ml_text_destroy(&job.text);
     ml_memory_free(job.of_length);
     return st;
 }

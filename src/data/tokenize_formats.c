@@ -147,16 +147,16 @@ done:
 static ml_status jsonl_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"prompt", "completion", "text", NULL};
-    static const char *const refused[] = {"label",  "chosen", "rejected", "tools",
-                                          "images", "text_a", "text_b",   NULL};
-    static const char hint[] = "expected {\"prompt\": …, \"completion\": …}, {\"text\": …} or "
-                               "{\"messages\": […]}";
+    static const char *const refused[] = {"label", "chosen", "rejected", "tools", "images", NULL};
+    static const char hint[] = "expected {\"prompt\": …, \"completion\": …}, {\"text\": …}, "
+                               "{\"text\": …, \"label\": …} or {\"messages\": […]}";
     const json_t *prompt = json_object_get(row, "prompt"),
                  *completion = json_object_get(row, "completion"),
                  *text = json_object_get(row, "text");
     ml_status st = ML_OK;
     if (json_object_get(row, "chosen") || json_object_get(row, "rejected"))
         return ml_tokenize_preference(job, row);
+    if (ml_tokenize_is_labelled(row)) return ml_tokenize_labelled_row(job, row);
     if (ml_conversation_is(row)) return emit_conversation(job, row);
     for (int i = 0; keys[i]; i++) ML_TRY(check_text(row, keys[i]));
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));

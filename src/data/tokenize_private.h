@@ -20,6 +20,8 @@ typedef struct ml_tokenize_job {
     int64_t mask_capacity;
     int64_t pairs;    /* written so far: two sequences each */
     int64_t labelled; /* sequences so far that have a label, or labels of tokens */
+    bool two_texts;   /* those have two texts */
+    ml_text text;     /* of a word */
     label_reader labels;
     int64_t *of_length; /* [capacity]: how many sequences are so long */
     int64_t of_length_capacity;
@@ -40,6 +42,30 @@ ml_status ml_tokenize_emit(ml_tokenize_job *job, const int32_t *tokens, const ui
  * they are equal, one is empty, or rows before it were no pairs. */
 ml_status ml_tokenize_emit_pair(ml_tokenize_job *job, const ml_ids *prompt, const ml_ids *chosen,
                                 const ml_ids *rejected) ML_NODISCARD;
+
+/* Part of a text. */
+typedef struct ml_slice {
+    const char *data;
+    int64_t length;
+} ml_slice;
+
+/* labelled_texts.c: how many tokens of a text, or of two, the limit leaves beside the template's
+ * special ones. */
+int64_t ml_tokenize_room(const ml_tokenize_job *job, bool pair);
+/* One text, or a `pair`, as the template has it, cut to the limit with its special tokens kept:
+ * ids into *out, types into *types, an array that is allocated anew and the caller's. ML_INPUT
+ * where there is no room. */
+ml_status ml_tokenize_fill(ml_tokenize_job *job, const ml_ids text[2], bool pair, ml_ids *out,
+                           uint8_t **types) ML_NODISCARD;
+/* Writes one text, or two where b is not NULL, with a label. ML_INPUT where one has no token, and
+ * for two after one or the other way round. */
+ml_status ml_tokenize_labelled_text(ml_tokenize_job *job, const ml_slice *a, const ml_slice *b,
+                                    const json_t *label) ML_NODISCARD;
+/* A row of jsonl: whether it is one of these, and it. */
+bool ml_tokenize_is_labelled(const json_t *row);
+ml_status ml_tokenize_labelled_row(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
+/* glue.c: that a table's task is known, and that none is given for another format. ML_USAGE. */
+ml_status ml_tokenize_check_task(ml_text_format format, const char *name) ML_NODISCARD;
 
 /* labelled.c: writes one sequence with its label. `types`: its token types; NULL: all 0. ML_INPUT
  * where rows before it had no label. */
@@ -83,5 +109,7 @@ ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;
 ml_status ml_tokenize_e2e(ml_tokenize_job *job) ML_NODISCARD;
 ml_status ml_tokenize_ids(ml_tokenize_job *job) ML_NODISCARD;
 ml_status ml_tokenize_text(ml_tokenize_job *job) ML_NODISCARD;
+ml_status ml_tokenize_glue(ml_tokenize_job *job) ML_NODISCARD;
+ml_status ml_tokenize_conll(ml_tokenize_job *job) ML_NODISCARD;
 
 #endif

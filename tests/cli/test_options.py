@@ -26,7 +26,7 @@ SOME = {
 }
 VALUES = {
     ("import", "--dtype"): ["bf16", "fp32", "keep"],
-    ("tokenize", "--format"): ["e2e", "ids", "jsonl", "text"],
+    ("tokenize", "--format"): ["conll", "e2e", "glue", "ids", "jsonl", "text"],
     ("bench step", "--precision"): ["bf16", "fp32"],
     ("analyze subspace", "--of"): ["A", "B", "left", "right"],
 }

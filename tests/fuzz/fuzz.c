@@ -112,7 +112,7 @@ static ml_status read_model_yaml(const char *path)
     return ml_model_spec_read(&spec, path);
 }
 
-static ml_status read_lines(const char *path, ml_text_format format)
+static ml_status read_table(const char *path, ml_text_format format, const char *task)
 {
     const char *base = at("base.h5"), *out = at("out.h5");
     ml_tokenize_report report;
@@ -128,7 +128,8 @@ static ml_status read_lines(const char *path, ml_text_format format)
                                          .tokenizer = tokenizer,
                                          .tokenizer_hash = ml_base_tokenizer_hash(model),
                                          .vocab = ml_base_spec(model)->vocab,
-                                         .context = 64};
+                                         .context = 64,
+                                         .task = task};
     st = ml_tokenize_file(&options, &report);
     ml_tokenizer_destroy(tokenizer);
     ml_base_close(model);
@@ -136,10 +137,26 @@ static ml_status read_lines(const char *path, ml_text_format format)
     return st;
 }
 
+static ml_status read_lines(const char *path, ml_text_format format)
+{
+    return read_table(path, format, NULL);
+}
+
 static ml_status read_jsonl(const char *path) { return read_lines(path, ML_FORMAT_JSONL); }
 static ml_status read_e2e(const char *path) { return read_lines(path, ML_FORMAT_E2E); }
 static ml_status read_text(const char *path) { return read_lines(path, ML_FORMAT_TEXT); }
 static ml_status read_ids(const char *path) { return read_lines(path, ML_FORMAT_IDS); }
+
+static ml_status read_conll(const char *path) { return read_lines(path, ML_FORMAT_CONLL); }
+static ml_status read_qqp(const char *path) { return read_table(path, ML_FORMAT_GLUE, "qqp"); }
+
+static ml_status read_names(const char *path)
+{
+    ml_label_names names = {0};
+    ml_status st = ml_label_names_read(&names, path);
+    ml_label_names_destroy(&names);
+    return st;
+}
 
 static ml_status read_dataset(const char *path)
 {
@@ -148,7 +165,13 @@ static ml_status read_dataset(const char *path)
     for (int64_t i = 0; st == ML_OK && i < ml_dataset_sequences(data); i++) {
         int32_t token[64];
         uint8_t mask[64];
+        float *label = ml_memory_alloc(ml_max(1, ml_dataset_label_count(data)), sizeof *label,
+                                       ML_MEM_OTHER, "a label");
         st = ml_dataset_read(data, i, 64, token, mask);
+        if (st == ML_OK) st = ml_dataset_read_label(data, i, label);
+        if (st == ML_OK) st = ml_dataset_read_token_labels(data, i, 64, token);
+        if (st == ML_OK) st = ml_dataset_read_types(data, i, 64, mask);
+        ml_memory_free(label);
     }
     ml_dataset_destroy(data);
     return st;
@@ -202,6 +225,7 @@ static const reader readers[] = {
     {"adapter", "adapter.h5", "adapter.h5", MUTATE_BINARY, read_adapter},
     {"base", "other.h5", "other.h5", MUTATE_BINARY, read_base},
     {"dataset", "data.h5", "data.h5", MUTATE_BINARY, read_dataset},
+    {"dataset-labels", "labels.h5", "labels.h5", MUTATE_BINARY, read_dataset},
     {"manifest", "run/checkpoints/step-00000002/MANIFEST.json", "run/checkpoints/step-00000002",
      MUTATE_TEXT, read_checkpoint},
     {"state", "run/checkpoints/step-00000002/state.h5", "run/checkpoints/step-00000002",
@@ -212,6 +236,11 @@ static const reader readers[] = {
     {"e2e", "lines.e2e", "lines.e2e", MUTATE_TEXT, read_e2e},
     {"text", "lines.txt", "lines.txt", MUTATE_TEXT, read_text},
     {"ids", "lines.ids", "lines.ids", MUTATE_TEXT, read_ids},
+    {"labels", "labels.jsonl", "labels.jsonl", MUTATE_TEXT, read_jsonl},
+    {"labels-ids", "labels.ids", "labels.ids", MUTATE_TEXT, read_ids},
+    {"glue", "qqp.tsv", "qqp.tsv", MUTATE_TEXT, read_qqp},
+    {"conll", "words.conll", "words.conll", MUTATE_TEXT, read_conll},
+    {"names", "names.txt", "names.txt", MUTATE_TEXT, read_names},
 };
 
 /* ---- the loop ------------------------------------------------------------------------------ */

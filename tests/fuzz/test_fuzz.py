@@ -23,6 +23,11 @@ LINES = {
     "lines.jsonl": ['{"prompt": "name[Blue Lantern] ->", "completion": " A pub."}', '{"text": "A line of text, with \\u20ac and \\"quotes\\"."}'] * 3,
     "lines.e2e": ["name[Blue Lantern], food[Turkish]||There is a pub called Blue Lantern."] * 4,
     "lines.txt": ["A document of", "two lines.", "", "Another one.", ""],
+    "labels.jsonl": ['{"text_a": "A line", "text_b": "of text \\u20ac", "label": "yes"}', '{"text_a": "B", "text_b": "C", "label": "no"}'] * 3,
+    "labels.ids": ['{"input_ids": [1, 2, 3], "token_type_ids": [0, 0, 1], "label": [1, 0, 1]}', '{"input_ids": [5], "label": [0, 0, 0]}'] * 3,
+    "qqp.tsv": ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", '1\t2\t3\twhere "is\tNA\t1', "4\t5\t6\tshort", "4\t5\t6\ta\tb\t0"] * 1,
+    "words.conll": ["-DOCSTART- -X- O", "", "the DT O", "river NN B-LOC", "", "sea NN B-LOC", "runs VB O"],
+    "names.txt": ["no", "yes", "perhaps"],
     "lines.ids": ['{"input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, 4]}', '{"input_ids": [5, 6, 7]}'] * 3,
 }
 
@@ -122,6 +127,7 @@ def make_inputs(folder):
     for name, lines in LINES.items():
         write(f"{folder}/{name}", "\n".join(lines) + "\n")
     harness.mpilora("tokenize", "--base", base, "--format", "jsonl", f"{folder}/lines.jsonl", f"{folder}/data.h5")
+    harness.mpilora("tokenize", "--base", base, "--format", "conll", f"{folder}/words.conll", f"{folder}/labels.h5")
     config = harness.write_config(f"{folder}/run.yaml", run={"dir": f"{folder}/run"}, base=base, method={"rank": 2, "targets": ["q", "v"], "dropout": 0.0},
                                   data={"train": f"{folder}/data.h5", "shuffle": True}, batch={"sequences": 2, "micro": 1}, optim={"lr": 1e-3, "betas": [0.9, 0.99]},
                                   train={"steps": 2}, memory={"limit": 2500000000}, precision="fp32")

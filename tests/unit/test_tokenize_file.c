@@ -49,7 +49,8 @@ static void write_in(const char *text, size_t length)
 
 static ml_tokenize_options options_for(ml_text_format format)
 {
-    return (ml_tokenize_options){in, out, format, tokenizer, "", 401, 64, 0, false, NULL, NULL};
+    return (ml_tokenize_options){in, out, format, tokenizer, "",   401,
+                                 64, 0,   false,  NULL,      NULL, NULL};
 }
 
 /* Tokenises `text` and opens the data set. */
@@ -286,7 +287,7 @@ static void bad_lines_are_refused_by_number(void **state)
          "token_type_ids[1] is not 0"},
         {ML_FORMAT_IDS, "{\"input_ids\": [1, 2], \"completion_mask\": [0, 1]}",
          "\"completion_mask\" changes"},
-        {ML_FORMAT_JSONL, "{\"text\": \"a\", \"label\": 1}", "\"label\" changes"},
+        {ML_FORMAT_JSONL, "{\"text\": \"a\", \"label\": 1}", "has a label"},
     };
     static const char *const good[] = {[ML_FORMAT_JSONL] = "{\"text\": \"ab\"}",
                                        [ML_FORMAT_E2E] = "a||b",

@@ -9,19 +9,21 @@
 #include "mpilora/store.h"
 
 static const char usage[] =
-    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids] [--max-len N] "
+    "mpilora tokenize --base BASE.h5 IN OUT.h5 [--format jsonl|e2e|text|ids|glue|conll] [--task T] "
+    "[--max-len N] "
     "[--special-tokens text|ids] [--chat-template FILE] [--loss assistant|last|all] "
-    "[--date DATE] [--labels NAMES|FILE|N|number]";
+    "[--date DATE] [--labels CLASSES]";
 
 static ml_status read_format(const char *name, ml_text_format *out)
 {
-    static const ml_text_format all[] = {ML_FORMAT_JSONL, ML_FORMAT_E2E, ML_FORMAT_TEXT,
-                                         ML_FORMAT_IDS};
+    static const ml_text_format all[] = {ML_FORMAT_JSONL, ML_FORMAT_E2E,  ML_FORMAT_TEXT,
+                                         ML_FORMAT_IDS,   ML_FORMAT_GLUE, ML_FORMAT_CONLL};
     *out = ML_FORMAT_GUESS;
     for (size_t i = 0; name && i < sizeof all / sizeof *all; i++)
         if (!strcmp(name, ml_text_format_name(all[i]))) *out = all[i];
     if (name && *out == ML_FORMAT_GUESS)
-        return ml_fail(ML_USAGE, "--format %s: expected jsonl, e2e, text or ids", name);
+        return ml_fail(ML_USAGE, "--format %s: expected jsonl, e2e, text, ids, glue or conll",
+                       name);
     return ML_OK;
 }
 
@@ -55,10 +57,18 @@ static void print_report(const ml_tokenize_options *options, const ml_tokenize_r
                " tokens (%s): training cuts %" PRId64 " tokens off them; %" PRId64
                " of them lose every target and are skipped\n",
                r->longer, r->limit, limit, r->cut_tokens, r->without_target);
+    else if (r->cut_texts)
+        printf("%" PRId64 " texts are longer than %" PRId64
+               " tokens (%s) and were cut to that: %" PRId64 " tokens are left out\n",
+               r->cut_texts, r->limit, limit, r->cut_tokens);
     else
         printf("none is longer than %" PRId64 " tokens (%s): nothing will be cut\n", r->limit,
                limit);
     print_labels(r);
+    if (r->left_out)
+        printf("%" PRId64 " %s\n", r->left_out,
+               r->format == ML_FORMAT_CONLL ? "words have no token in this vocabulary"
+                                            : "lines without a text or a label were left out");
     if (r->lost_bytes)
         ml_warn("%" PRId64 " bytes have no token in this vocabulary and were left out",
                 r->lost_bytes);
@@ -120,7 +130,7 @@ static ml_status check_fit(const ml_tokenize_options *options, const char *base)
 }
 
 typedef struct given {
-    const char *base, *format, *specials, *labels;
+    const char *base, *format, *specials, *labels, *task;
     int64_t max_len;
     chat_given chat;
 } given;
@@ -128,8 +138,10 @@ typedef struct given {
 static const option options[] = {
     {"--base", OPTION_TEXT, offsetof(given, base), "BASE.h5",
      "the base file whose tokenizer and vocabulary are taken", NULL},
-    {"--format", OPTION_TEXT, offsetof(given, format), "jsonl|e2e|text|ids",
-     "what IN is; else the first line tells", NULL},
+    {"--format", OPTION_TEXT, offsetof(given, format), "jsonl|e2e|text|ids|glue|conll",
+     "what IN is; else the first line tells; glue and conll have to be said", NULL},
+    {"--task", OPTION_TEXT, offsetof(given, task), "cola|sst2|mrpc|stsb|qqp|mnli|qnli|rte|wnli",
+     "whose table IN is, of --format glue", NULL},
     {"--max-len", OPTION_INT, offsetof(given, max_len), "N",
      "the length that training will cut at, for the report and for "
      "text; at most the model's context",
@@ -150,7 +162,7 @@ static const option options[] = {
      "YYYY-MM-DD, for templates that write today's date; else it is "
      "that of the start",
      NULL},
-    {"--labels", OPTION_TEXT, offsetof(given, labels), "NAMES|FILE|N|number",
+    {"--labels", OPTION_TEXT, offsetof(given, labels), "CLASSES",
      "the classes in their order: names with commas between them, a file with a name a line, a "
      "data "
      "set (*.h5) whose classes are taken, or how many there are; number: labels are numbers to "
@@ -188,6 +200,7 @@ static ml_status read_line(int argc, char **argv, ml_tokenize_options *to, const
     to->in = words[0];
     to->out = words[1];
     to->max_len = ml_max(g.max_len, 0);
+    to->task = g.task;
     st = read_format(g.format, &to->format);
 done:
     return st;

@@ -131,7 +131,8 @@ ml_status ml_postprocessor_read(ml_postprocessor *p, const json_t *json,
     if (!p->single.count) ML_TRY(add_part(&p->single, ML_TEMPLATE_A, 0));
     if (!p->pair.count) {
         ML_TRY(add_part(&p->pair, ML_TEMPLATE_A, 0));
-        ML_TRY(add_part(&p->pair, ML_TEMPLATE_B, 0));
+        ML_TRY(
+            add_part(&p->pair, ML_TEMPLATE_B, 1)); /* as `tokenizers` has it without a template */
     }
 done:
     return st;
