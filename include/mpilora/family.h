@@ -28,6 +28,7 @@ typedef enum ml_role {
     ML_ROLE_EMBED = 1,
     ML_ROLE_PROJECT_IN, /* from the embedding's width to the model's */
     ML_ROLE_POSITION,   /* of learned positions */
+    ML_ROLE_TOKEN_TYPE,
     ML_ROLE_EMBED_NORM,
     ML_ROLE_NORM1, /* from here: a tensor of every layer */
     ML_ROLE_QKV,
@@ -58,7 +59,8 @@ typedef enum ml_extent {
     ML_EXTENT_VOCAB,
     ML_EXTENT_EMBED,   /* columns of embedding and head: the width, but where they are projected */
     ML_EXTENT_CONTEXT, /* rows of learned positions */
-    ML_EXTENT_LABELS   /* of a head that scores them */
+    ML_EXTENT_LABELS,  /* of a head that scores them */
+    ML_EXTENT_TYPES    /* token types */
 } ml_extent;
 
 typedef enum ml_cut { ML_CUT_NONE = 1, ML_CUT_ROWS, ML_CUT_COLS } ml_cut; /* over tp */
@@ -76,6 +78,7 @@ typedef enum ml_presence {
     ML_PRESENT_QK_NORM,
     ML_PRESENT_UNTIED,     /* where the head is not the embedding */
     ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
+    ML_PRESENT_TYPES,      /* where tokens have types */
     ML_PRESENT_PROJECTED,  /* where the embedding has a width of its own */
     ML_PRESENT_SEQUENCE,   /* where the head scores the labels of a sequence */
     ML_PRESENT_FUSED       /* never: the tensors of its role as one, a target of adapters */
@@ -129,7 +132,11 @@ typedef enum ml_key_kind {
     ML_KEY_ONE,        /* the same of a number: 1, or 2 */
     ML_KEY_SINGLE,     /* a flag: int64_t 1; false: 0 */
     ML_KEY_OFF,        /* must be missing, null, false or 0: it changes what a model computes */
-    ML_KEY_ON          /* must be missing, null or true */
+    ML_KEY_ON,         /* must be missing, null or true */
+    ML_KEY_NEXT,       /* a whole number from 0: int64_t, one more than what is said */
+    ML_KEY_PLACES,   /* rows of learned positions: int64_t, less those before the first position */
+    ML_KEY_ABSOLUTE, /* must be missing, null or "absolute" */
+    ML_KEY_IDLE      /* known, and says nothing of the model here: a flag */
 } ml_key_kind;
 
 enum { ML_KEY_LEAVE = -1 };
@@ -211,6 +218,7 @@ struct ml_family {
                                ml_model_spec_complete */
     int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
+    bool padded;            /* learned positions begin behind the row of the padding token's id */
     unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */
     const ml_family_tensor *tensors; /* ended by a NULL module */
     ml_family_huggingface hf;

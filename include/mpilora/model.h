@@ -3,7 +3,8 @@
  * Tensor names of mpilora, the same in base files, checkpoints and adapters (N counts layers from
  * 0; all matrices out × in):
  *   embed.weight [V, d], or [V, e] with project_in.weight [d, e], project_out.weight [e, d]
- * position.weight [context + offset, d] (learned positions) embed_norm.weight, .bias [d]
+ * position.weight [context + offset, d] (learned positions) token_type.weight [types, d]
+ *   embed_norm.weight, .bias [d]
  * norm.weight, norm.bias [d]    head.weight [V, d] (untied) head.bias [V]
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
  *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
@@ -93,6 +94,7 @@ typedef struct ml_model_spec {
     bool no_final_norm; /* the head starts from what the last layer gives */
     ml_positions positions;
     int64_t position_offset; /* learned positions begin with this row of their matrix */
+    int64_t token_types;     /* a token's type has a vector, too; 0: there are no types */
     double rope_theta;       /* of rotary positions */
     ml_rope_scaling rope_scaling;
     double rope_local_theta; /* of layers with a window, which then have no scaling; 0: the same */
@@ -112,6 +114,8 @@ typedef struct ml_model_spec {
     bool qkv_bias, o_bias, mlp_bias;
     bool tied_head;
     int64_t window; /* query i sees keys j with i − window < j ≤ i; 0: all up to itself */
+    bool both_ways; /* an encoder: query i sees keys j behind it as well as those before it, |i − j|
+                       ≤ window / 2; window 0: all of its sequence */
     ml_layer_set full_layers; /* they have no window all the same */
     ml_head_kind head;
     int64_t labels;          /* that the head scores; 0 where it gives logits of tokens */
@@ -428,6 +432,7 @@ typedef struct ml_batch {
     int64_t tokens;       /* T */
     const int32_t *token; /* [T] */
     ml_sequences sequences;
+    const uint8_t *type;   /* [T] token types, each < token_types; NULL: all are 0 */
     int64_t rows;          /* R */
     const int64_t *row;    /* [R] strictly ascending: the tokens whose successors are predicted */
     ml_targets targets;    /* the successors of each of these rows; first 0 */
@@ -540,6 +545,14 @@ typedef struct ml_judging {
  * Errors: none. */
 void ml_model_score(ml_model *model, const ml_batch *batch, bool backward, float *score,
                     float *slope, const ml_judging *judging);
+
+/* The last hidden states of batch->row, the norm behind the last layer included: what a head starts
+ * from. Forward only; the batch's targets are not looked at.
+ * Shapes: out[R, d].
+ * Ownership: all borrowed; `out` is the caller's.
+ * Collective over tp: every rank gets all of it.
+ * Errors: none. */
+void ml_model_hidden(ml_model *model, const ml_batch *batch, float *out);
 
 /* The embeddings of these tokens, without their positions'; every rank gets them whole.
  * Shapes: token[count], out[count, d].

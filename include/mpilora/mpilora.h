@@ -11,6 +11,7 @@
 #include "mpilora/checkpoint.h"
 #include "mpilora/config.h"
 #include "mpilora/data.h"
+#include "mpilora/embed.h"
 #include "mpilora/evaluate.h"
 #include "mpilora/export.h"
 #include "mpilora/family.h"

@@ -61,8 +61,9 @@ const char *ml_base_tokenizer_hash(const ml_base *base);
 
 /* Files of the source that a base keeps byte for byte, by their names as Hugging Face has them: the
  * tokenizer's, the chat template, generation_config.json, and config.json for the special tokens
- * that it names. Start from {0}; an empty text is a file that is not there. */
-enum { ML_BASE_FILES = 16 };
+ * that it names; what sentence-transformers adds to a model's directory. Start from {0}; an empty
+ * text is a file that is not there. */
+enum { ML_BASE_FILES = 20 };
 typedef struct ml_base_files {
     ml_text content[ML_BASE_FILES];
 } ml_base_files;

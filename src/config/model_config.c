@@ -46,6 +46,7 @@ static const key table[] = {
      .offset = AT(embed_width),
      .least = 0,
      .most = 1 << 26},
+    {.path = "token_types", .kind = KEY_INT, .offset = AT(token_types), .least = 0, .most = 256},
     {.path = "activation",
      .kind = KEY_CHOICE,
      .offset = AT(activation),

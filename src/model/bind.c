@@ -109,6 +109,7 @@ static void point_slot(ml_model *m, int64_t i)
         point_linear(m, &m->project_out, i);
         return;
     case ML_ROLE_POSITION:
+    case ML_ROLE_TOKEN_TYPE:
         return; /* read from its slot */
     case ML_ROLE_HEAD:
         point_linear(m, &m->head, i);

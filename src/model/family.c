@@ -116,6 +116,8 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
         return s->context + s->position_offset;
     case ML_EXTENT_LABELS:
         return s->labels;
+    case ML_EXTENT_TYPES:
+        return s->token_types;
     }
     return 0;
 }
@@ -146,6 +148,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return !s->tied_head;
     case ML_PRESENT_FINAL_NORM:
         return !s->no_final_norm;
+    case ML_PRESENT_TYPES:
+        return s->token_types > 0;
     case ML_PRESENT_PROJECTED:
         return s->embed_width > 0;
     case ML_PRESENT_SEQUENCE:
@@ -181,7 +185,7 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
                                             ml_family_end(spec->family, ML_ROLE_HEAD)};
     *layer = -1;
     for (int i = 0; i < 2; i++)
-        if (!strcmp(module, ends[i]->module)) return ends[i];
+        if (!strcmp(module, ends[i]->module)) return i == 1 && spec->both_ways ? NULL : ends[i];
     if (strncmp(module, "layers.", 7) != 0) return NULL;
     char *rest;
     *layer = strtoll(module + 7, &rest, 10);

@@ -40,6 +40,18 @@ void head_multiply(const ml_model *m, int64_t C)
     if (factor > 0.0F) m->kernels->scale(C * m->head.in, factor, m->act.n, m->act.n);
 }
 
+void head_states(const ml_model *m, int64_t rows, const float *x, float *out)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width;
+    for (int64_t first = 0; first < rows; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, rows - first);
+        const float *from = x + first * d, *n = norm_forward(m, &m->final_norm, C, from,
+                                                             out + first * d, a->mean, a->rstd);
+        if (n == from) memcpy(out + first * d, from, (size_t)(C * d) * sizeof *out);
+    }
+}
+
 /* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
  * gradient. */
 static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)

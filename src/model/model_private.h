@@ -93,8 +93,8 @@ struct ml_model {
     whole_linear score;    /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
-    bool *follows; /* slot i must lie right behind slot i − 1 */
-    int64_t embed_slot, position_slot;
+    bool *follows;                                /* slot i must lie right behind slot i − 1 */
+    int64_t embed_slot, position_slot, type_slot; /* −1: there is none */
     bool has_embed_norm;
     void *storage;
     const ml_kernels *kernels;
@@ -239,6 +239,9 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
 {
     return c->data + (layer * c->rows + row) * c->width;
 }
+
+/* loss.c: the norm behind the last layer of so many rows, for any number of them. */
+void head_states(const ml_model *m, int64_t rows, const float *x, float *out);
 
 /* loss.c: the norm of these rows, projected, in a->n: what a head starts from; and back, from its
  * gradient in a->y to that of x, in place. */

@@ -104,6 +104,17 @@ static void add_positions(const ml_model *m, int64_t T)
                 m->act.position[t] + m->spec.position_offset, 1.0F, m->act.x + t * d);
 }
 
+/* A few rows, which every rank has whole: the first adds them. */
+static void add_types(const ml_model *m, const ml_batch *batch)
+{
+    int64_t d = m->spec.width, types = m->spec.token_types;
+    if (m->tp_rank != 0) return;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < batch->tokens; t++)
+        add_row(m, m->type_slot, 0, types, batch->type ? batch->type[t] : 0, 1.0F,
+                m->act.x + t * d);
+}
+
 /* x += what the tokens' embeddings, in a->n, are projected to. */
 static void add_projected(const ml_model *m, const ml_batch *batch)
 {
@@ -126,6 +137,7 @@ void embed_forward(ml_model *m, const ml_batch *batch)
     else
         for (chunk c = {.rows = T}; next_chunk(m, &c);)
             look_up_chunk(m, batch, &c, m->act.x + c.first * d);
+    if (m->type_slot >= 0) add_types(m, batch);
     if (m->position_slot >= 0) add_positions(m, T);
     sum_over_tp(m, m->act.x, T * d);
     if (projected) add_projected(m, batch);
@@ -181,15 +193,20 @@ static void look_up_backward(const ml_model *m, const ml_batch *batch, const chu
                      dy + i * m->embed.out);
 }
 
+/* A tensor that a model may not have: slot −1. */
+static bool trains(const ml_model *m, int64_t slot) { return slot >= 0 && m->slots[slot].gradient; }
+
 /* In the order of the tokens, by one thread: the same bits every time. */
 static void embed_backward(ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width;
     for (chunk c = {.rows = batch->tokens}; next_chunk(m, &c);) look_up_backward(m, batch, &c);
-    for (int64_t t = 0;
-         m->position_slot >= 0 && m->slots[m->position_slot].gradient && t < batch->tokens; t++)
+    for (int64_t t = 0; trains(m, m->position_slot) && t < batch->tokens; t++)
         add_gradient(m, m->position_slot, m->position_first, m->position_count,
                      m->act.position[t] + m->spec.position_offset, 1.0F, m->act.x + t * d);
+    for (int64_t t = 0; trains(m, m->type_slot) && t < batch->tokens; t++)
+        add_gradient(m, m->type_slot, 0, m->spec.token_types, batch->type ? batch->type[t] : 0,
+                     1.0F, m->act.x + t * d);
 }
 
 /* a->x: the gradient of what came out → of what went in. The statistics are found again. */
@@ -248,7 +265,7 @@ static int64_t lowest_trained(const ml_model *m)
 {
     if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
         ml_linear_trains(&m->project_in) || norm_trains(&m->embed_norm) ||
-        (m->position_slot >= 0 && m->slots[m->position_slot].gradient))
+        trains(m, m->position_slot) || trains(m, m->type_slot))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
@@ -327,6 +344,13 @@ void ml_model_score(ml_model *m, const ml_batch *batch, bool backward, float *sc
         head_scores_backward(m, batch, slope);
         go_back(m, batch);
     }
+    pass_enter(m, PASS_NONE);
+}
+
+void ml_model_hidden(ml_model *m, const ml_batch *batch, float *out)
+{
+    go_forward(m, batch, false);
+    head_states(m, batch->rows, m->act.x, out);
     pass_enter(m, PASS_NONE);
 }
 

@@ -29,6 +29,12 @@ static ml_status check_sizes(const ml_model_spec *s, ml_status bad)
     if (s->embed_width < 0 || s->embed_width > LARGEST)
         return ml_fail(bad, "model: embed_width is %" PRId64 ", expected 0 (the width) to %d",
                        s->embed_width, (int)LARGEST);
+    if (s->token_types < 0 || s->token_types > 256)
+        return ml_fail(bad, "model: token_types is %" PRId64 ", expected 0 (none) to 256",
+                       s->token_types);
+    if (s->position_offset < 0 || s->position_offset > LARGEST)
+        return ml_fail(bad, "model: position_offset is %" PRId64 ", expected 0 to %d",
+                       s->position_offset, (int)LARGEST);
     if (s->layers > 10000)
         return ml_fail(bad, "model: layers is %" PRId64 ", expected at most 10000", s->layers);
     if (s->head_dim > 1024)
@@ -138,7 +144,8 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
              positions = f->positions ? f->positions : 1U << own->positions;
     if (s->norm != own->norm || s->gated != own->gated || s->qk_norm_kind != own->qk_norm_kind ||
         s->norm_plus_one != own->norm_plus_one || s->embed_root != own->embed_root ||
-        s->rope_neighbours != own->rope_neighbours || s->position_offset != own->position_offset ||
+        s->rope_neighbours != own->rope_neighbours || s->both_ways != own->both_ways ||
+        (s->position_offset != own->position_offset && !f->padded) ||
         !(places >> s->norm_places & 1U) || !(positions >> s->positions & 1U))
         return ml_fail(bad, "model: norms, positions or MLP are not those of the %s family",
                        f->title);
@@ -157,6 +164,8 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
     if (s->embed_width > 0 && !has_role(f, ML_ROLE_PROJECT_IN))
         return ml_fail(bad, "model: the embedding of the %s family has the model's width",
                        f->title);
+    if (s->token_types > 0 && !has_role(f, ML_ROLE_TOKEN_TYPE))
+        return ml_fail(bad, "model: tokens of the %s family have no types", f->title);
     if (s->no_final_norm && must_have(f, ML_ROLE_FINAL_NORM))
         return ml_fail(bad, "model: the %s family has a norm behind its last layer", f->title);
     if (s->qk_norm && !has_role(f, ML_ROLE_Q_NORM))

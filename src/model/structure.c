@@ -138,12 +138,13 @@ static void add_slot(ml_model *m, const ml_model_tensor *t)
 static void add_slots(ml_model *m)
 {
     int64_t count = ml_model_tensor_count(&m->spec);
-    m->position_slot = -1;
+    m->position_slot = m->type_slot = -1;
     for (int64_t i = 0; i < count; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&m->spec, i, &t);
         if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->nslots;
         if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
+        if (t.row->role == ML_ROLE_TOKEN_TYPE) m->type_slot = m->nslots;
         m->has_embed_norm |= t.row->role == ML_ROLE_EMBED_NORM;
         add_slot(m, &t);
     }

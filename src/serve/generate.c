@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "io/durable.h"
+#include "mpilora/family.h"
 #include "serve/requests.h"
 #include "session/session.h"
 
@@ -185,6 +186,15 @@ done:
     return st;
 }
 
+static ml_status check_direction(const session *s)
+{
+    if (!s->spec->both_ways) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "--base: %s is an encoder (%s) and writes no text; mpilora embed makes vectors "
+                   "of texts",
+                   ml_base_path(s->base), s->spec->family->title);
+}
+
 ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generate_report *report)
 {
     ml_status st = ML_OK;
@@ -196,6 +206,7 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
                             .precision = o->precision};
     ML_TRY(choose_tp(o, &config.parallel.tp));
     ML_TRY(ml_session_open(s, &config, false));
+    ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
     *report = (ml_generate_report){0};
     ML_TRY(prepare(&j, report));
     ML_TRY(ml_session_attach_bank(s, o->nadapters, j.adapters));

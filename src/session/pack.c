@@ -164,6 +164,7 @@ static int64_t common_inputs(const packed_sequence *a, const packed_sequence *b)
 static int64_t shareable(const ml_model_spec *spec, const packed_sequence *a,
                          const packed_sequence *b)
 {
+    if (spec->both_ways) return 0; /* what goes before a token depends on what follows it */
     bool alike = ml_model_is_beyond(spec, a->length) == ml_model_is_beyond(spec, b->length);
     int64_t common = alike ? common_inputs(a, b) : 0;
     return common < LEAST_SHARED ? 0 : common;

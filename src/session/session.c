@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <omp.h>
 
+#include "mpilora/family.h"
+
 /* ---- data ---------------------------------------------------------------------------------- */
 
 /* Pairs for an objective that compares, and for no other. */
@@ -118,12 +120,23 @@ ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes)
     return check_virtual(s->config, s->spec, s->prefix + s->infix);
 }
 
+/* An encoder sees the token that a causal objective would have it predict. */
+static ml_status check_direction(const ml_run_config *c, const ml_model_spec *spec, bool training)
+{
+    if (!spec->both_ways || (!training && !c->data.valid)) return ML_OK;
+    return ml_run_config_refuse(c, "objective.name",
+                                "%s predicts the next token, but %s is an encoder (%s), which sees "
+                                "it; mpilora embed makes vectors of texts",
+                                ml_objective_name(c->objective.name), c->base, spec->family->title);
+}
+
 static ml_status open_base(session *s, bool training)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
+    ML_TRY(check_direction(c, s->spec, training));
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));

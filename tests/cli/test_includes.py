@@ -9,7 +9,7 @@ LEVELS = [["base"], ["io"], ["kernels", "grid"], ["linear"], ["model"], ["optim"
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 # Public headers that are part of a module of another name.
 MODULE = {"blocks": "kernels", "shard": "base", "number": "base", "cache": "model", "version": "base", "family": "model", "rope": "model", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve",
-          "evaluate": "serve", "trial": "bench", "chat": "data", "labels": "data"}
+          "evaluate": "serve", "embed": "serve", "trial": "bench", "chat": "data", "labels": "data"}
 EVERYTHING = "mpilora/mpilora.h"
 # Headers of src/ that a module gives to those above it; io/ gives all of its own.
 GIVEN = {"session/session.h", "train/step.h", "store/adapter/adapter.h", "config/table.h"}

@@ -7,6 +7,7 @@ extern const ml_command ml_command_tokenize;
 extern const ml_command ml_command_train;
 extern const ml_command ml_command_eval;
 extern const ml_command ml_command_generate;
+extern const ml_command ml_command_embed;
 extern const ml_command ml_command_plan;
 extern const ml_command ml_command_merge;
 extern const ml_command ml_command_export;
@@ -27,6 +28,7 @@ const ml_command *const ml_commands[] = {
     &ml_command_train,
     &ml_command_eval,
     &ml_command_generate,
+    &ml_command_embed,
     &ml_command_plan,
     &ml_command_merge,
     &ml_command_export,

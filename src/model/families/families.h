@@ -245,4 +245,45 @@
 #define ALL_BIASES(key) KEY(key, FLAG, qkv_bias), KEY(key, FLAG, o_bias), KEY(key, FLAG, mlp_bias)
 #define GPT_BIASED .qkv_bias = true, .o_bias = true, .mlp_bias = true
 
+/* ---- BERT and its kin ------------------------------------------------------------------------
+ *
+ * Encoders: norms behind the sums, learned positions and token types, a norm behind the embedding.
+ * `p` stands before the names of the files of a model with a head; those of the bare model lack it.
+ * The head that predicts tokens is not among the tensors, but for its place in the table. */
+#define BERT_TENSORS(p, head)                                                                     \
+    WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, p "embeddings.word_embeddings", PLAIN,             \
+           "token_embd", PLAIN, ""),                                                              \
+        WEIGHT("position", POSITION, CONTEXT, WIDTH, ROWS, p "embeddings.position_embeddings",    \
+               PLAIN, "position_embd", PLAIN, ""),                                                \
+        FAMILY_ROW("token_type", false, TOKEN_TYPE, TYPES, WIDTH, NONE, MATRIX, TYPES,            \
+                   p "embeddings.token_type_embeddings", ".weight", PLAIN, "token_types", PLAIN,  \
+                   ""),                                                                           \
+        LAYER_NORM(0, "embed_norm", EMBED_NORM, p "embeddings.LayerNorm", "token_embd_norm"),     \
+        GPT_QKV(ALWAYS, "@.attention.self.query", "@.attention.self.key",                         \
+                "@.attention.self.value", PLAIN, "@.attn_q", "@.attn_k", "@.attn_v", PLAIN),      \
+        GPT_O(ALWAYS, "@.attention.output.dense"),                                                \
+        LAYER_NORM(0, "norm1_behind", NORM1_BEHIND, "@.attention.output.LayerNorm",               \
+                   "@.attn_output_norm"),                                                         \
+        GPT_MLP(ALWAYS, "@.intermediate.dense", "@.output.dense"),                                \
+        LAYER_NORM(0, "norm2_behind", NORM2_BEHIND, "@.output.LayerNorm", "@.layer_output_norm"), \
+        HEAD("head", VOCAB, WIDTH, ROWS, head, "output")
+
+#define BERT_KEYS                                                                              \
+    REQUIRED("num_hidden_layers", SIZE, layers), REQUIRED("hidden_size", SIZE, width),         \
+        REQUIRED("num_attention_heads", SIZE, heads),                                          \
+        REQUIRED("intermediate_size", SIZE, mlp_width), REQUIRED("vocab_size", SIZE, vocab),   \
+        KEY("hidden_act", ACTIVATION, activation), KEY("type_vocab_size", COUNT, token_types), \
+        KEY("layer_norm_eps", REAL, norm_eps), CHECKED("is_decoder", OFF),                     \
+        CHECKED("add_cross_attention", OFF), CHECKED("position_embedding_type", ABSOLUTE),     \
+        CHECKED("quantization_config", OFF), CHECKED("tie_word_embeddings", IDLE)
+
+/* The rows before that of the padding token, and its own, are no positions. */
+#define ROBERTA_PLACES \
+    KEY("pad_token_id", NEXT, position_offset), REQUIRED("max_position_embeddings", PLACES, context)
+
+#define BERT_FEATURES                                                                             \
+    .norm = ML_NORM_LAYER, .norm_eps = 1e-12, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
+    .positions = ML_POSITIONS_LEARNED, .token_types = 2, .both_ways = true,                       \
+    .activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
+
 #endif

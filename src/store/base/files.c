@@ -25,6 +25,10 @@ const char *const ml_base_file_names[] = {"config.json",
                                           "sentencepiece.bpe.model",
                                           "chat_template.jinja",
                                           "chat_template.json",
+                                          "modules.json",
+                                          "sentence_bert_config.json",
+                                          "config_sentence_transformers.json",
+                                          "1_Pooling/config.json",
                                           NULL};
 
 void ml_base_files_destroy(ml_base_files *files)
@@ -40,18 +44,27 @@ const ml_text *ml_base_files_find(const ml_base_files *files, const char *name)
     return NULL;
 }
 
+/* A file of a folder stands beside the others, since a slash would make a group. */
+static void name_dataset(const char *file, char out[80])
+{
+    snprintf(out, 80, "%s", file);
+    for (char *at = out; (at = strchr(at, '/'));) *at = ':';
+}
+
 /* ---- writing ------------------------------------------------------------------------------- */
 
 bool base_files_lay_out(hid_t file, const ml_base_files *files, base_put_dataset put,
                         extent place[ML_BASE_FILES])
 {
+    char name[80];
     bool good = true, any = false;
     for (int i = 0; i < ML_BASE_FILES; i++) any = any || files->content[i].length;
     if (!any) return true;
     hid_t group = H5Gcreate2(file, "files", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     for (int i = 0; group >= 0 && good && i < ML_BASE_FILES; i++) {
         hsize_t length = (hsize_t)files->content[i].length;
-        if (length) good = put(group, ml_base_file_names[i], H5T_STD_U8LE, 1, &length, &place[i]);
+        name_dataset(ml_base_file_names[i], name);
+        if (length) good = put(group, name, H5T_STD_U8LE, 1, &length, &place[i]);
     }
     if (group >= 0) H5Gclose(group);
     return group >= 0 && good;
@@ -73,11 +86,12 @@ ml_status base_files_write(int fd, const char *path, const ml_base_files *files,
 ml_status base_files_locate(ml_base *b, hid_t file, int64_t bytes)
 {
     ml_status st = ML_OK;
-    char name[80];
+    char own[80], name[96];
     if (H5Lexists(file, "files", H5P_DEFAULT) <= 0) return ML_OK;
     for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++) {
         extent *place = &b->files[i];
-        snprintf(name, sizeof name, "files/%s", ml_base_file_names[i]);
+        name_dataset(ml_base_file_names[i], own);
+        snprintf(name, sizeof name, "files/%s", own);
         if (H5Lexists(file, name, H5P_DEFAULT) > 0)
             st = ml_hdf5_locate(file, b->path, name, H5T_STD_U8LE, bytes, &place->bytes,
                                 &place->offset);

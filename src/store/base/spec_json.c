@@ -68,6 +68,8 @@ static const field fields[] = {
     {"", "no_final_norm", FIELD_BOOL, AT(no_final_norm), NULL, true},
     {"", "positions", FIELD_WORD, AT(positions), ml_positions_words, true},
     {"", "position_offset", FIELD_INT, AT(position_offset), NULL, true},
+    {"", "token_types", FIELD_INT, AT(token_types), NULL, true},
+    {"", "both_ways", FIELD_BOOL, AT(both_ways), NULL, true},
     {"", "qk_norm", FIELD_BOOL, AT(qk_norm), NULL, true},
     {"", "qk_norm_kind", FIELD_WORD, AT(qk_norm_kind), qk_norms, true},
     {"", "attention_scale", FIELD_REAL, AT(attention_scale), NULL, true},

@@ -115,6 +115,36 @@ static ml_status get_inverse(const json_t *o, const ml_family_key *k, double *ou
     return st;
 }
 
+static ml_status check_absolute(const json_t *o, const char *name)
+{
+    const json_t *value = json_object_get(o, name);
+    if (!value || json_is_null(value) || !strcmp(json_string_value(value), "absolute"))
+        return ML_OK;
+    return ml_fail(ML_INPUT, "%s: \"%.40s\" is not supported, only \"absolute\"", name,
+                   json_string_value(value));
+}
+
+/* The positions that a table of so many rows has behind those that stand for no position. */
+static ml_status get_places(const json_t *o, const ml_family_key *k, ml_model_spec *s)
+{
+    ml_status st = get_size(o, k, &s->context);
+    if (st != ML_OK) return st;
+    s->context -= s->position_offset;
+    if (s->context >= 1) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: %" PRId64 ", expected more than the %" PRId64
+                   " rows before the first position (pad_token_id and one)",
+                   k->key, s->context + s->position_offset, s->position_offset);
+}
+
+static ml_status get_next(const json_t *o, const ml_family_key *k, int64_t *out)
+{
+    int64_t said = *out - 1;
+    ml_status st = get_size(o, k, &said);
+    *out = said + 1;
+    return st;
+}
+
 /* true, or 1 of a number, chooses `yes`. */
 static void get_choice(const json_t *o, const ml_family_key *k, int *out)
 {
@@ -159,6 +189,14 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
         return check_off(o, k->key);
     case ML_KEY_ON:
         return check_on(o, k->key);
+    case ML_KEY_NEXT:
+        return get_next(o, k, at);
+    case ML_KEY_PLACES:
+        return get_places(o, k, s);
+    case ML_KEY_ABSOLUTE:
+        return check_absolute(o, k->key);
+    case ML_KEY_IDLE:
+        return ML_OK;
     }
     return ML_OK;
 }
@@ -281,7 +319,8 @@ static ml_status read_family(const json_t *o, const char *path, const ml_family 
     ML_TRY(hf_config_keys_of(family, &kinds));
     ML_TRY(ml_json_check(o, kinds.keys));
     *s = family->defaults;
-    ML_TRY(check_on(o, "is_causal")); /* false makes transformers 5 attend both ways */
+    if (!s->both_ways)
+        ML_TRY(check_on(o, "is_causal")); /* false makes transformers 5 attend both ways */
     for (const ml_family_key *k = family->hf.keys; k->key; k++) ML_TRY(read_key(o, k, s));
     ml_model_spec_complete(s);
     if (s->positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed) ML_TRY(hf_rope_read(o, s));
@@ -344,6 +383,13 @@ static json_t *inverse_json(ml_key_kind kind, double value)
     return json_real(said);
 }
 
+/* Of what the model computes; the other kinds are only looked at. */
+static bool says_something(ml_key_kind kind)
+{
+    return kind != ML_KEY_OFF && kind != ML_KEY_ON && kind != ML_KEY_ABSOLUTE &&
+           kind != ML_KEY_IDLE;
+}
+
 static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
 {
     const void *at = (const char *)s + k->field;
@@ -375,8 +421,14 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
         return json_integer(*(const int *)at == k->yes ? 1 : 2);
     case ML_KEY_SINGLE:
         return json_boolean(*(const int64_t *)at == 1);
+    case ML_KEY_NEXT:
+        return json_integer((json_int_t)(*(const int64_t *)at - 1));
+    case ML_KEY_PLACES:
+        return json_integer((json_int_t)(s->context + s->position_offset));
     case ML_KEY_OFF:
     case ML_KEY_ON:
+    case ML_KEY_ABSOLUTE:
+    case ML_KEY_IDLE:
         return NULL;
     }
     return NULL;
@@ -385,7 +437,7 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
 static const ml_family_key *key_of(const ml_family *family, size_t field)
 {
     for (const ml_family_key *k = family->hf.keys; k->key; k++)
-        if (k->field == field && k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON) return k;
+        if (k->field == field && says_something(k->kind)) return k;
     return NULL;
 }
 
@@ -449,8 +501,7 @@ static json_t *spec_json(const ml_model_spec *s)
     json_t *o = json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", class);
     int failed = 0;
     for (const ml_family_key *k = hf->keys; k->key; k++)
-        if (k->kind != ML_KEY_OFF && k->kind != ML_KEY_ON)
-            failed |= json_object_set_new(o, k->key, key_json(s, k));
+        if (says_something(k->kind)) failed |= json_object_set_new(o, k->key, key_json(s, k));
     if (s->positions == ML_POSITIONS_ROTARY && !hf->rope.fixed) failed |= hf_rope_write(o, s);
     if (hf->windows.size) failed |= add_windows(o, s);
     if (s->head != ML_HEAD_LANGUAGE) failed |= add_labels(o, s);

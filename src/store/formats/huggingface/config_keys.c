@@ -16,6 +16,8 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_SIZE:
     case ML_KEY_COUNT:
     case ML_KEY_ONE:
+    case ML_KEY_NEXT:
+    case ML_KEY_PLACES:
         return INTEGER;
     case ML_KEY_REAL:
     case ML_KEY_CAP:
@@ -27,7 +29,10 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_GROUPED:
     case ML_KEY_SINGLE:
     case ML_KEY_ON:
+    case ML_KEY_IDLE:
         return FLAG;
+    case ML_KEY_ABSOLUTE:
+        return ML_JSON_TEXT | ML_JSON_NULL;
     case ML_KEY_ACTIVATION:
     case ML_KEY_GELU:
         return ML_JSON_TEXT;

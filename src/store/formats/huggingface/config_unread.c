@@ -17,10 +17,11 @@ static const char *const without_effect[] = {
     "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "torchscript",
     "transformers_version", "use_bfloat16", "use_cache",
     /* dropout, initialisation, heads of other tasks */
-    "attention_dropout", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop",
-    "embedding_dropout", "hidden_dropout", "init_std", "initializer_range", "layerdrop",
-    "resid_pdrop", "residual_dropout", "summary_activation", "summary_first_dropout",
-    "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout",
+    "dropout", "embd_pdrop", "embedding_dropout", "hidden_dropout", "hidden_dropout_prob",
+    "init_std", "initializer_range", "layerdrop", "resid_pdrop", "residual_dropout",
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj",
     /* how it is computed, or trained elsewhere */
     "gradient_checkpointing", "n_ctx", "pretraining_tp", "reorder_and_upcast_attn",
     "slow_but_exact", "use_flash_attn",

@@ -38,6 +38,28 @@ done:
     return st;
 }
 
+static bool is_of_tokenizer(const char *name)
+{
+    static const char *const others[] = {
+        "generation_config.json",    "modules.json",
+        "sentence_bert_config.json", "config_sentence_transformers.json",
+        "1_Pooling/config.json",     NULL};
+    return ml_find_word(name, others) < 0;
+}
+
+/* Into its folder, which is made where it is not there. */
+static ml_status put_file(const char *directory, const char *name, const ml_text *content)
+{
+    char folder[ML_DURABLE_PATH];
+    const char *slash = strchr(name, '/');
+    ml_status st = ML_OK;
+    if (slash) {
+        st = ml_durable_path(folder, "%s/%.*s", directory, (int)(slash - name), name);
+        if (st == ML_OK) st = ml_durable_make_directories(folder);
+    }
+    return st == ML_OK ? export_directory_put(directory, name, content) : st;
+}
+
 /* The files that the base keeps, byte for byte, but for config.json, which is made anew; an earlier
  * export may have left others. *tokenizer: the tokenizer's are among them. */
 static ml_status put_files(const ml_base_files *files, const char *directory, bool *tokenizer)
@@ -49,8 +71,8 @@ static ml_status put_files(const ml_base_files *files, const char *directory, bo
         const char *name = ml_base_file_names[i];
         if (!strcmp(name, config_name)) continue;
         if (files->content[i].length) {
-            if (strcmp(name, "generation_config.json") != 0) *tokenizer = true;
-            st = export_directory_put(directory, name, &files->content[i]);
+            if (is_of_tokenizer(name)) *tokenizer = true;
+            st = put_file(directory, name, &files->content[i]);
         } else if ((st = ml_durable_path(path, "%s/%s", directory, name)) == ML_OK) {
             (void)unlink(path);
         }

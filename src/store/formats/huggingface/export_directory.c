@@ -9,8 +9,11 @@
 static bool is_own(const char *name, const char *const *names)
 {
     if (!strcmp(name, ".") || !strcmp(name, "..") || ml_durable_is_temporary(name)) return true;
-    while (*names && strcmp(name, *names) != 0) names++;
-    return *names;
+    for (; *names; names++) { /* a file, or the folder of one */
+        size_t n = strcspn(*names, "/");
+        if (strlen(name) == n && !strncmp(name, *names, n)) return true;
+    }
+    return false;
 }
 
 ml_status export_directory_check(const char *directory, const char *const *names)

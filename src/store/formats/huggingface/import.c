@@ -28,11 +28,12 @@ static void hf_close(void *self)
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-/* The row of the head, which a tied model does not have. */
+/* The row of the head, which a tied model does not have; that of an encoder is not read. */
 static bool find_head(const hf_source *h, ml_model_tensor *head)
 {
     ml_model_spec untied = *h->spec;
     untied.tied_head = false;
+    if (h->spec->both_ways) return false;
     for (int64_t i = ml_model_tensor_count(&untied) - 1; i > 0; i--) {
         ml_model_tensor_at(&untied, i, head);
         if (!strcmp(head->name, "head.weight")) return true;
@@ -127,7 +128,7 @@ static bool is_expected(const hf_source *h, const char *name)
     }
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
            ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias") ||
-           ends_with(name, "rotary_emb.inv_freq");
+           ends_with(name, "rotary_emb.inv_freq") || ends_with(name, "embeddings.position_ids");
 }
 
 /* A tensor that the model has not changes nothing in transformers, which names it, too. */
@@ -147,7 +148,11 @@ static void warn_of_rest(const hf_source *h)
             others++;
         }
     }
-    if (others > 0)
+    if (others > 0 && h->spec->both_ways)
+        ml_warn("%s: %" PRId64 " tensors of a head are left out, the first is %s: an encoder is "
+                "imported up to its last hidden states",
+                s->directory, others, first);
+    else if (others > 0)
         ml_warn("%s: tensor %s is not part of the model that config.json describes and is ignored "
                 "(%" PRId64 " such tensors)",
                 s->directory, first, others);

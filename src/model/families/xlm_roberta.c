@@ -1,0 +1,25 @@
+/* XLM-RoBERTa (Conneau et al. 2019, arXiv:1911.02116): RoBERTa in a hundred languages. */
+#include "model/families/families.h"
+
+static const ml_family_tensor tensors[] = {BERT_TENSORS("roberta.", "lm_head.decoder"), {0}};
+
+static const ml_family_key config_keys[] = {BERT_KEYS, ROBERTA_PLACES, {0}};
+
+static const ml_family_key gguf_keys[] = {GGUF_SIZES, GGUF_REFUSED, {0}};
+
+const ml_family ml_family_xlm_roberta = {
+    .name = "xlm_roberta",
+    .title = "XLM-RoBERTa",
+    .defaults = {.family = &ml_family_xlm_roberta, BERT_FEATURES, .position_offset = 2},
+    .mlp_factor = 4,
+    .plain_heads = true,
+    .padded = true,
+    .tensors = tensors,
+    .hf = {.model_type = "xlm-roberta",
+           .architecture = "XLMRobertaModel",
+           .prefix = "roberta.",
+           .layers = "roberta.encoder.layer.",
+           .gelu_tanh = "gelu_new",
+           .keys = config_keys},
+    .gguf = {.architecture = "bert", .borrowed = true, .keys = gguf_keys},
+};
