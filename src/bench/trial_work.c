@@ -64,9 +64,9 @@ static double attention_flops(const ml_trial *t)
                       first_adapted(&t->spec, t->options.targets) == TRIAL_QKV;
     double flops = 0.0;
     for (int64_t l = 0; l < t->spec.layers; l++) {
-        double pairs =
-            (double)t->options.sequences *
-            ml_attention_pairs((double)t->options.length, ml_model_window(&t->spec, l), false);
+        double pairs = (double)t->options.sequences *
+                       ml_attention_pairs((double)t->options.length, ml_model_window(&t->spec, l),
+                                          t->spec.both_ways);
         flops +=
             (l > 0 || to_the_end ? 12.0 : 4.0) * pairs * (double)(t->spec.heads * t->spec.head_dim);
     }

@@ -30,7 +30,8 @@ ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
                                 .window = layer_window(m, layer),
                                 .cap = (float)m->spec.score_cap,
                                 .key_bias = m->act.key_bias,
-                                .key_bias_stride = m->act.key_bias_stride};
+                                .key_bias_stride = m->act.key_bias_stride,
+                                .both_ways = m->spec.both_ways};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)

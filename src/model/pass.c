@@ -235,6 +235,13 @@ void place_rope(ml_model *m, int64_t t, int64_t length)
     a->rope_row[t] = (int32_t)(a->position[t] + beyond);
 }
 
+/* In RoBERTa and its kin a padding token that a text spells takes the row before those of
+ * positions, and no position from the others. */
+static bool stands_nowhere(const ml_model *m, int32_t token)
+{
+    return m->spec.family->padded && token == m->spec.position_offset - 1;
+}
+
 void place_tokens(ml_model *m, const ml_batch *batch)
 {
     activations *a = &m->act;
@@ -242,8 +249,8 @@ void place_tokens(ml_model *m, const ml_batch *batch)
         int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
         int64_t shared = ml_sequences_shared(&batch->sequences, s),
                 length = batch->length ? batch->length[s] : shared + end - start;
-        for (int64_t t = start; t < end; t++) {
-            a->position[t] = (int32_t)(shared + t - start);
+        for (int64_t t = start, next = shared; t < end; t++) {
+            a->position[t] = stands_nowhere(m, batch->token[t]) ? -1 : (int32_t)next++;
             place_rope(m, t, length);
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
         }

@@ -268,7 +268,8 @@ bool ml_model_is_sliding(const ml_model_spec *s, int64_t layer)
 
 int64_t ml_model_window(const ml_model_spec *s, int64_t layer)
 {
-    return ml_model_is_sliding(s, layer) && s->window < s->context ? s->window : 0;
+    bool reaches = ml_attention_reach(s->window, s->both_ways) >= s->context;
+    return ml_model_is_sliding(s, layer) && !reaches ? s->window : 0;
 }
 
 bool ml_model_is_beyond(const ml_model_spec *s, int64_t length)

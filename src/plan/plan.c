@@ -96,8 +96,8 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
     int64_t window = 0;
     for (int64_t l = 0; l < s->spec.layers; l++)
         window = ml_max(window, ml_model_window(&s->spec, l));
-    plan_sequence sum = {n, n, ml_attention_pairs(n, 0, false),
-                         ml_attention_pairs(n, window, false)};
+    plan_sequence sum = {n, n, ml_attention_pairs(n, 0, s->spec.both_ways),
+                         ml_attention_pairs(n, window, s->spec.both_ways)};
     int64_t count = s->sampler[0] ? ml_min(MOST_READ, ml_sampler_usable(s->sampler[0])) : 0;
     if (count == 0) return sum;
     sum = (plan_sequence){0.0, 0.0, 0.0, 0.0};
@@ -106,8 +106,8 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
         n = (double)(ml_dataset_length(s->data[0], at, s->max_len) + more);
         sum.tokens += n / (double)count;
         sum.rows += (double)ml_dataset_targets(s->data[0], at, s->max_len) / (double)count;
-        sum.pairs += ml_attention_pairs(n, 0, false) / (double)count;
-        sum.near_pairs += ml_attention_pairs(n, window, false) / (double)count;
+        sum.pairs += ml_attention_pairs(n, 0, s->spec.both_ways) / (double)count;
+        sum.near_pairs += ml_attention_pairs(n, window, s->spec.both_ways) / (double)count;
     }
     return sum;
 }

@@ -283,8 +283,8 @@ static ml_status read_adapter(job *j)
     ml_status st = path ? ml_adapter_read_for(&j->adapter, path, j->session.base) : ML_OK;
     if (st == ML_OK && path && ml_method_has_prefix(j->adapter.method))
         return ml_fail(ML_USAGE,
-                       "--adapter: %s puts virtual tokens before a text, which has no vector then; "
-                       "merge nothing, give an adapter of another method",
+                       "--adapter: %s puts virtual tokens before a text, which have no place in a "
+                       "vector; give an adapter of another method",
                        path);
     return st;
 }
@@ -365,6 +365,9 @@ ml_status ml_embed_run(const ml_embed_options *o, ml_embed_report *report)
                             .parallel = {o->tp, 1},
                             .precision = o->precision};
     *report = (ml_embed_report){0};
+    if (ml_grid_world_size() % (int)o->tp != 0)
+        return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %d ranks", o->tp,
+                       ml_grid_world_size());
     ML_TRY(ml_session_open(s, &config, false));
     ML_TRY(ml_grid_agree(s->grid, prepare(&j)));
     agree_on_sizes(&j);

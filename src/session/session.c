@@ -123,7 +123,13 @@ ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes)
 /* An encoder sees the token that a causal objective would have it predict. */
 static ml_status check_direction(const ml_run_config *c, const ml_model_spec *spec, bool training)
 {
+    bool scores = ml_run_config_scores_labels(c);
     if (!spec->both_ways || (!training && !c->data.valid)) return ML_OK;
+    if (scores && ml_family_scores(spec->family, ML_HEAD_SEQUENCE)) return ML_OK;
+    if (scores)
+        return ml_run_config_refuse(
+            c, "objective.name", "%s needs a head for labels, and %s (%s) cannot have one yet",
+            ml_objective_name(c->objective.name), c->base, spec->family->title);
     return ml_run_config_refuse(c, "objective.name",
                                 "%s predicts the next token, but %s is an encoder (%s), which sees "
                                 "it; mpilora embed makes vectors of texts",

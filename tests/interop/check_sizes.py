@@ -30,6 +30,7 @@ KEYS = {
     "qk_norm": "use_qk_norm",
 }
 OTHERS = ("gpt2",)  # families with keys of their own
+ENCODERS = {"bert": "bert", "roberta": "roberta", "xlm_roberta": "xlm-roberta", "modernbert": "modernbert"}  # family: model_type
 
 
 def read(path):
@@ -47,6 +48,18 @@ def count_there(description):
         return transformers.AutoModelForCausalLM.from_config(config).num_parameters()
 
 
+def count_encoder(description):
+    """Of the bare model without a pooler."""
+    said = {theirs: json.loads(description[ours]) for ours, theirs in KEYS.items() if ours in description and ours not in ("kv_heads", "head_dim")}
+    if "roberta" in description["family"]:
+        said |= {"max_position_embeddings": int(description["context"]) + 2, "type_vocab_size": int(description["token_types"])}
+    config = transformers.AutoConfig.for_model(ENCODERS[description["family"]], **said)
+    if description["family"] != "modernbert" and "intermediate_size" not in said:
+        config.intermediate_size = 4 * config.hidden_size
+    with torch.device("meta"):
+        return sum(value.numel() for key, value in transformers.AutoModel.from_config(config).named_parameters() if "pooler" not in key)
+
+
 def count_here(folder, path):
     config = harness.write_config(f"{folder}/run.yaml", base=path, method={"name": "full"}, data={"max_len": 32}, batch={"sequences": 1, "micro": 1}, run={"dir": f"{folder}/run"})
     return json.loads(harness.mpilora("plan", config, "--json"))["methods"][0]["params_total"]
@@ -59,7 +72,7 @@ def main():
             name, description = os.path.basename(path).removesuffix(".yaml"), read(path)
             if description["family"] in OTHERS or (sys.argv[1:] and name not in sys.argv[1:]):
                 continue
-            here, there = count_here(folder, path), count_there(description)
+            here, there = count_here(folder, path), (count_encoder if description["family"] in ENCODERS else count_there)(description)
             checks.that(here == there, f"{name}: {here} parameters, transformers counts {there}")
             print(f'{{"{name}", {there}}},', flush=True)
     checks.end()

@@ -10,7 +10,7 @@ import re
 import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-types = sorted(word for path in (ROOT / "src/model/families").glob("*.c") for word in re.findall(r'model_type = "(\w+)"|LLAMA_HF\("(\w+)"', path.read_text())
+types = sorted(word for path in (ROOT / "src/model/families").glob("*.c") for word in re.findall(r'model_type = "([\w-]+)"|LLAMA_HF\("(\w+)"', path.read_text())
                for word in word if word)
 fields = {word: sorted(transformers.AutoConfig.for_model(word).to_dict()) for word in types}
 common = sorted(set.intersection(*map(set, fields.values())))

@@ -55,8 +55,8 @@ static void check_keys(const ml_family_key *keys)
 static void check_norms(const ml_model_spec *s, unsigned roles)
 {
     const ml_norm_places places = s->norm_places;
-    bool before = places != ML_NORMS_BEHIND,
-         behind = places == ML_NORMS_BEHIND || places == ML_NORMS_BOTH;
+    bool before = places != ML_NORMS_BEHIND && places != ML_NORMS_SUM,
+         behind = places == ML_NORMS_BEHIND || places == ML_NORMS_BOTH || places == ML_NORMS_SUM;
     assert_int_equal((roles & 1U << ML_ROLE_NORM1) != 0, before);
     if (places != ML_NORMS_PARALLEL) assert_int_equal((roles & 1U << ML_ROLE_NORM2) != 0, before);
     assert_int_equal((roles & 1U << ML_ROLE_NORM1_BEHIND) != 0, behind);
@@ -80,10 +80,10 @@ static void every_column_is_filled(void **state)
             if (!row->places || row->places >> family->defaults.norm_places & 1U)
                 roles |= 1U << row->role;
         }
-        const ml_role needed[] = {ML_ROLE_EMBED, ML_ROLE_QKV,  ML_ROLE_O,
-                                  ML_ROLE_UP,    ML_ROLE_DOWN, ML_ROLE_FINAL_NORM};
+        const ml_role needed[] = {ML_ROLE_EMBED, ML_ROLE_QKV, ML_ROLE_O, ML_ROLE_UP, ML_ROLE_DOWN};
         for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
             assert_true(roles & 1U << needed[i]);
+        assert_int_equal((roles & 1U << ML_ROLE_FINAL_NORM) != 0, !family->defaults.no_final_norm);
         check_norms(&family->defaults, roles);
         assert_true(family->hf.model_type && family->hf.architecture && family->hf.gelu_tanh);
         assert_int_equal(strncmp(family->hf.layers, family->hf.prefix, strlen(family->hf.prefix)),
@@ -270,6 +270,20 @@ static void gpts_kin_have_the_published_sizes(void **state)
         check_size(models[i].name, models[i].parameters);
 }
 
+/* Encoders, without poolers and heads. */
+static void encoders_have_the_published_sizes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t parameters;
+    } models[] = {{"bert-base", 108891648},        {"bert-large", 334092288},
+                  {"roberta-base", 124055040},     {"roberta-large", 354310144},
+                  {"xlm-roberta-base", 277453056}, {"xlm-roberta-large", 558840832}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        check_size(models[i].name, models[i].parameters);
+}
+
 /* The powers of the paper for 8 heads; 12 heads have four more between them (BLOOM, transformers).
  */
 static void slopes_of_alibi(void **state)
@@ -293,6 +307,7 @@ int main(void)
         cmocka_unit_test(slopes_of_alibi),
         cmocka_unit_test(descriptions_have_the_published_sizes),
         cmocka_unit_test(gpts_kin_have_the_published_sizes),
+        cmocka_unit_test(encoders_have_the_published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

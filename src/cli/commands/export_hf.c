@@ -15,7 +15,10 @@ ml_status export_hf(const export_request *request)
     bool scores = ml_base_spec(request->base)->head != ML_HEAD_LANGUAGE;
     if (st == ML_OK)
         ml_log("%s: config.json and model.safetensors; load it with %s.from_pretrained(\"%s\")",
-               request->out, scores ? "AutoModelForSequenceClassification" : "AutoModelForCausalLM",
+               request->out,
+               scores                                   ? "AutoModelForSequenceClassification"
+               : ml_base_spec(request->base)->both_ways ? "AutoModel"
+                                                        : "AutoModelForCausalLM",
                request->out);
     return st;
 }

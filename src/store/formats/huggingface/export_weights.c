@@ -57,7 +57,7 @@ static void add_part(writer *w, const ml_model_tensor *t)
         stored *s = &w->list[w->count++];
         s->first = piece * place.run;
         ml_stored_name_at(&place, s->first, s->name, sizeof s->name);
-        if (spec->both_ways) leave_prefix_out(spec, s->name);
+        if (spec->both_ways && spec->head == ML_HEAD_LANGUAGE) leave_prefix_out(spec, s->name);
         s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
         s->total = place.total;
         s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;

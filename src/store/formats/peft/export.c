@@ -77,6 +77,27 @@ static json_t *layers_to_transform(const export *e)
     return list;
 }
 
+/* Modules of an encoder are named as the bare model has them, without the family's prefix. */
+static void leave_prefix_out(const export *e, char *name)
+{
+    const char *prefix = e->spec->family->hf.prefix;
+    size_t n = strlen(prefix);
+    if (e->spec->both_ways && !e->scores && !strncmp(name, prefix, n))
+        memmove(name, name + n, strlen(name + n) + 1);
+}
+
+static void path_of(const export *e, const ml_family_tensor *row, int64_t layer, char out[PATH])
+{
+    ml_peft_path(e->spec->family, row, layer, out, PATH);
+    leave_prefix_out(e, out);
+}
+
+static const char *task_type(const export *e)
+{
+    if (e->scores) return "SEQ_CLS";
+    return e->spec->both_ways ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
+}
+
 /* Whether all layers in question have this module; with `alike` also with the same rank and alpha
  * as m. */
 static bool in_every_layer(const export *e, const char *module, const ml_peft_module *alike)
@@ -121,7 +142,7 @@ static bool is_transposed(const ml_family *family)
 static void target_name(const export *e, const ml_peft_module *m, char out[PATH])
 {
     if (m->layer < 0 || !in_every_layer(e, m->module, NULL)) {
-        ml_peft_path(e->spec->family, m->row, m->layer, out, PATH);
+        path_of(e, m->row, m->layer, out);
         return;
     }
     const char *last = last_word(m->module);
@@ -157,7 +178,7 @@ static json_t *pattern(const export *e, bool rank)
         if (m->layer >= 0 && in_every_layer(e, m->module, m))
             snprintf(name, sizeof name, "%s", m->module);
         else
-            ml_peft_path(e->spec->family, m->row, m->layer, name, sizeof name);
+            path_of(e, m->row, m->layer, name);
         if (json_object_set_new(object, name, rank ? json_integer(m->rank) : number(m->alpha)))
             break;
     }
@@ -176,7 +197,7 @@ static bool is_adapted(const export *e, const char *module)
 {
     char path[PATH];
     for (int64_t i = 0; i < e->count; i++) {
-        ml_peft_path(e->spec->family, e->modules[i].row, e->modules[i].layer, path, sizeof path);
+        path_of(e, e->modules[i].row, e->modules[i].layer, path);
         if (!strcmp(path, module)) return true;
     }
     return false;
@@ -228,15 +249,14 @@ static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
         "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
-        "peft_type", "LORA", "task_type", e->scores ? "SEQ_CLS" : "CAUSAL_LM", "r",
-        (json_int_t)e->rank, "lora_alpha", number(e->alpha), "lora_dropout", e->adapter->dropout,
-        "target_modules", target_modules(e), "fan_in_fan_out", is_transposed(e->spec->family),
-        "bias", biases(e), "use_rslora", e->adapter->rslora, "use_dora",
-        e->adapter->pairs[0].m != NULL, "inference_mode", 1, "base_model_name_or_path", base_name,
-        "modules_to_save", modules_to_save(e), "layers_to_transform", layers_to_transform(e),
-        "layers_pattern", "rank_pattern", pattern(e, true), "alpha_pattern", pattern(e, false),
-        "init_lora_weights", 1, "trainable_token_indices",
-        ml_peft_token_indices(e->adapter, e->spec));
+        "peft_type", "LORA", "task_type", task_type(e), "r", (json_int_t)e->rank, "lora_alpha",
+        number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
+        "fan_in_fan_out", is_transposed(e->spec->family), "bias", biases(e), "use_rslora",
+        e->adapter->rslora, "use_dora", e->adapter->pairs[0].m != NULL, "inference_mode", 1,
+        "base_model_name_or_path", base_name, "modules_to_save", modules_to_save(e),
+        "layers_to_transform", layers_to_transform(e), "layers_pattern", "rank_pattern",
+        pattern(e, true), "alpha_pattern", pattern(e, false), "init_lora_weights", 1,
+        "trainable_token_indices", ml_peft_token_indices(e->adapter, e->spec));
 }
 
 static ml_status config_text(json_t *config, ml_text *out)
@@ -277,7 +297,7 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
         ml_safetensors_item *a = &items[count++], *b = &items[count++];
         *a = (ml_safetensors_item){.rows = m->rank, .cols = m->in, .values = m->a};
         *b = (ml_safetensors_item){.rows = m->out, .cols = m->rank, .values = m->b};
-        ml_peft_path(e->spec->family, m->row, m->layer, path, sizeof path);
+        path_of(e, m->row, m->layer, path);
         bool embed = m->row->role == ML_ROLE_EMBED; /* which PEFT saves without ".weight" */
         snprintf(a->name, sizeof a->name,
                  embed ? "base_model.model.%s.lora_embedding_A"
@@ -323,6 +343,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     e.scores = untied.head != ML_HEAD_LANGUAGE;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
+    for (int64_t i = 0; i < e.stored.count; i++) leave_prefix_out(&e, e.stored.items[i].name);
     e.rank = adapter->pairs[0].rank;
     e.alpha = adapter->pairs[0].alpha;
     e.layers = layers_meant(&e);

@@ -354,7 +354,8 @@ static ml_status read_modules(import *in)
         for (const ml_family_tensor *row = rows; row; row = ml_family_target(row + 1))
             if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
     ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_EMBED), -1));
-    ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
+    if (!in->spec->both_ways)
+        ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_HEAD), -1));
     ML_TRY(read_tokens(in));
     for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++)
         if (!in->used[i]) ML_TRY(check_other(in, ml_safetensors_at(in->tensors, i)));

@@ -1,0 +1,125 @@
+"""Encoders laid over transformers and PEFT (tests/golden/encoders.json, by make_encoder_golden.py): vectors of texts by every pooling on every grid, with
+adapters in and out, bases out and back; what is for models that write is refused."""
+
+import json
+import os
+import sys
+import tempfile
+
+import numpy
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import encoder_models as encoders
+import family_models as families
+import harness
+
+BOUND = 1e-5  # of the largest number
+GRIDS = {"mean": (0, 1), "cls": (2, 1), "last": (2, 2)}  # ranks, tp
+
+
+def inspect(path):
+    return json.loads(harness.mpilora("inspect", path, "--json"))
+
+
+def embed(folder, base, *words, ranks=0, tp=1):
+    out = f"{folder}/out.npy"
+    harness.mpilora("embed", "--base", base, f"{folder}/texts.txt", out, "--tp", tp, *words, ranks=ranks)
+    return numpy.load(out)
+
+
+def check_hdf5(checks, folder, base):
+    """The same matrix, which lies in the file as it is."""
+    expected, out = embed(folder, base), f"{folder}/out.h5"
+    said = json.loads(harness.mpilora("embed", "--base", base, f"{folder}/texts.txt", out, "--json"))
+    with open(out, "rb") as file:
+        content = file.read()
+    checks.that(expected.tobytes() in content and b"embeddings" in content, "HDF5: the matrix is not in it")
+    expected = {"texts": len(encoders.TEXTS), "width": 48, "tokens": sum(min(len(ids) + 2, encoders.CONTEXT) for ids in encoders.TEXTS), "cut": 1, "max_len": encoders.CONTEXT, "pooling": "mean", "normalised": False}
+    checks.that(said == expected, f"--json: {said}, expected {expected}")
+
+
+def compare(checks, label, found, expected):
+    expected = numpy.array(expected)
+    if not checks_shape(checks, label, found, expected):
+        return
+    off = float(numpy.abs(found - expected).max() / numpy.abs(expected).max())
+    checks.that(off <= BOUND, f"{label}: off by {off:.3g}")
+    print(f"{label}: {off:.2g}", flush=True)
+
+
+def checks_shape(checks, label, found, expected):
+    checks.that(found.shape == expected.shape and found.dtype == numpy.float32, f"{label}: {found.dtype} {found.shape}, expected {expected.shape}")
+    return found.shape == expected.shape
+
+
+def prepare(checks, folder, name, shapes):
+    directory, base = f"{folder}/{name}", f"{folder}/{name}.h5"
+    encoders.write_model(directory, name, shapes)
+    encoders.write_tokenizer(directory, name)
+    done = harness.start("import", directory, base, "--dtype", "fp32")
+    left = sum("cls." in key or "classifier" in key or "pooler" in key or "lm_head" in key for key in shapes)
+    said = f"{left} tensors of a head are left out" if left else ""
+    checks.that(done.returncode == 0 and said in done.stderr and ("left out" in done.stderr) == (left > 0), f"{name}: import: {done.returncode}, {done.stderr}")
+    with open(f"{folder}/texts.txt", "w") as file:
+        file.writelines(families.text(ids) + "\n" for ids in encoders.TEXTS)
+    return directory, base
+
+
+def check_vectors(checks, folder, name, golden, base):
+    for pooling, (ranks, tp) in GRIDS.items():
+        found = embed(folder, base, "--pooling", pooling, ranks=ranks, tp=tp)
+        compare(checks, f"{name}, {pooling}, {ranks} ranks, tp {tp}", found, golden["vectors"][pooling])
+
+
+def check_adapter(checks, folder, name, golden, shapes, base):
+    """Under the names of a model with a head and of the bare one; out again as PEFT has it."""
+    prefix = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "modernbert": "model."}[encoders.MODELS[name]["model_type"]]
+    encoders.write_adapter(f"{folder}/{name}.headed", name, shapes, prefix)
+    encoders.write_adapter(f"{folder}/{name}.bare", name, shapes, "")
+    for adapter in ("headed", "bare"):
+        found = embed(folder, base, "--adapter", f"{folder}/{name}.{adapter}", ranks=4 if adapter == "headed" else 0, tp=2 if adapter == "headed" else 1)
+        compare(checks, f"{name}, adapter, {adapter}", found, golden["adapted"])
+    merged = f"{folder}/{name}-merged.h5"
+    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/{name}.bare", merged)
+    compare(checks, f"{name}, merged", embed(folder, merged), golden["adapted"])
+
+
+def check_back(checks, folder, name, base):
+    harness.mpilora("export", "--format", "hf", "--base", base, f"{folder}/{name}.hf")
+    done = harness.start("import", f"{folder}/{name}.hf", f"{folder}/{name}-back.h5", "--dtype", "fp32")
+    found, expected = inspect(f"{folder}/{name}-back.h5"), inspect(base)
+    checks.that("left out" not in done.stderr, f"{name}, out and back: {done.stderr}")
+    for key in ("architecture", "content_sha256"):
+        checks.that(found[key] == expected[key], f"{name}, out and back: {key} {found[key]}, expected {expected[key]}")
+
+
+def check_refusals(checks, folder, name, base):
+    """What only a model that writes can do, before anything is computed."""
+    with open(f"{folder}/data.jsonl", "w") as file:
+        file.write(json.dumps({"input_ids": [3, 4, 5]}) + "\n")
+    harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    data = {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"}
+    config = harness.write_config(f"{folder}/run.yaml", base=base, run={"dir": f"{folder}/run"}, method={"name": "lora", "rank": 2, "targets": ["q"]}, data=data, batch={"sequences": 1, "micro": 1}, train={"steps": 1})
+    for words in (("generate", "--base", base, "--prompt", "<3>"), ("train", config), ("eval", config)):
+        done = harness.start(*words)
+        checks.that(done.returncode == 2 and "is an encoder" in done.stderr and done.stderr.count("\n") == 1, f"{name}: {words[0]}: exit {done.returncode}, {done.stderr}")
+    checks.that(not os.path.exists(f"{folder}/run"), f"{name}: train has made {folder}/run")
+    harness.mpilora("plan", config)
+
+
+def main():
+    checks, golden = harness.Checks(), encoders.golden()
+    for name in sys.argv[1:] or encoders.MODELS:
+        with tempfile.TemporaryDirectory() as folder:
+            shapes = golden[name]["tensors"]
+            directory, base = prepare(checks, folder, name, shapes)
+            check_vectors(checks, folder, name, golden[name], base)
+            check_adapter(checks, folder, name, golden[name], shapes, base)
+            check_back(checks, folder, name, base)
+            if name == "bert":
+                check_hdf5(checks, folder, base)
+                check_refusals(checks, folder, name, base)
+    checks.end()
+
+
+main()
