@@ -2,7 +2,8 @@
  *
  * A labelled data set has one target a sequence, its label: a class, a number, or a bit for each of
  * several classes that do not exclude each other. Or it has a class a token, −100 where there is
- * none. Its mask says of which tokens there is a class, and is zero of the other kinds. */
+ * none. Its mask says of which tokens there is a class, and is zero of the other kinds. Or it has
+ * answers to prompts, which its mask tells apart, and of each whether it is wanted. */
 #ifndef MPILORA_LABELS_H
 #define MPILORA_LABELS_H
 
@@ -19,12 +20,13 @@ typedef enum ml_label_kind {
     ML_LABEL_CLASS = 1,  /* 0 … count − 1 */
     ML_LABEL_NUMBER = 2, /* to regress; count is 1 */
     ML_LABEL_BITS = 3,   /* count of them, 0 or 1 */
-    ML_LABEL_TOKENS = 4  /* a class a token, or ML_LABEL_IGNORED */
+    ML_LABEL_TOKENS = 4, /* a class a token, or ML_LABEL_IGNORED */
+    ML_LABEL_WANTED = 5  /* 1: such an answer is wanted, 0: it is not; count is 2 */
 } ml_label_kind;
 
 enum { ML_LABEL_IGNORED = -100, ML_MOST_LABELS = 1 << 20 };
 
-/* The word of a kind: "none", "class", "number", "bits", "tokens".
+/* The word of a kind: "none", "class", "number", "bits", "tokens", "wanted".
  * Shapes: none.
  * Ownership: static.
  * Local.

@@ -12,7 +12,7 @@ enum { PIECE = 1 << 14 };
 
 const char *ml_label_kind_name(ml_label_kind kind)
 {
-    static const char *const words[] = {"none", "class", "number", "bits", "tokens"};
+    static const char *const words[] = {"none", "class", "number", "bits", "tokens", "wanted"};
     return words[kind];
 }
 
@@ -100,8 +100,9 @@ static ml_status load_attributes(dataset_labels *labels, const dataset_labels_fi
     int64_t kind = 0;
     ML_TRY(dataset_read_integer(from->file, from->path, "label_kind", &kind));
     ML_TRY(dataset_read_integer(from->file, from->path, "label_count", &labels->count));
-    if (kind < ML_LABEL_CLASS || kind > ML_LABEL_TOKENS || labels->count < 1 ||
-        labels->count > ML_MOST_LABELS || (kind == ML_LABEL_NUMBER && labels->count != 1)) {
+    if (kind < ML_LABEL_CLASS || kind > ML_LABEL_WANTED || labels->count < 1 ||
+        labels->count > ML_MOST_LABELS || (kind == ML_LABEL_NUMBER && labels->count != 1) ||
+        (kind == ML_LABEL_WANTED && labels->count != 2)) {
         st = ml_fail(ML_INPUT,
                      "%s: a label_kind of %" PRId64 " with a label_count of %" PRId64
                      " makes no sense",
@@ -163,10 +164,10 @@ done:
     return st;
 }
 
-/* Of a sequence there is one target, its label; a mask would be another one. */
+/* Of a sequence there is one target, its label; a mask would be another one, but of answers. */
 static ml_status check_mask(const dataset_labels *l, const dataset_labels_file *from)
 {
-    if (l->kind == ML_LABEL_TOKENS) return ML_OK;
+    if (l->kind == ML_LABEL_TOKENS || l->kind == ML_LABEL_WANTED) return ML_OK;
     for (int64_t t = 0; t < from->tokens; t++)
         if (from->targets[t / 64] >> (t % 64) & 1)
             return ml_fail(ML_INPUT,

@@ -43,8 +43,9 @@ int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len)
 {
     if (data->parts > 0) data = find_part(data, &i);
     const ml_label_kind kind = data->labels.kind;
-    if (kind != ML_LABEL_NONE && kind != ML_LABEL_TOKENS) return 1;
-    int64_t first = data->offsets[i], predicted = kind == ML_LABEL_NONE; /* from the one before */
+    bool predicted = kind == ML_LABEL_NONE || kind == ML_LABEL_WANTED; /* from the one before */
+    if (!predicted && kind != ML_LABEL_TOKENS) return 1;
+    int64_t first = data->offsets[i];
     return count_bits(data->targets, first + predicted,
                       first + ml_dataset_length(data, i, max_len));
 }

@@ -7,7 +7,7 @@
 
 static ml_status begin(ml_tokenize_job *job, int64_t count)
 {
-    if (job->report->sequences != job->labelled)
+    if (job->report->sequences != job->labelled || job->judged)
         return ml_fail(ML_INPUT, "has a label, the rows before it have none; a data set has labels "
                                  "for all or for none");
     if (count < 1) return ml_fail(ML_INPUT, "has no token; nothing can be told from it");

@@ -1,6 +1,7 @@
-/* Rows of preferences: a prompt and two answers to it, texts or ids. Each becomes two sequences,
- * the prompt with the chosen answer and then with the rejected one; what they begin with is in
- * both, and is computed once where they share a micro-batch. */
+/* Rows of preferences, texts or ids. A prompt and two answers to it become two sequences, the
+ * prompt with the chosen answer and then with the rejected one; what they begin with is in both,
+ * and is computed once where they share a micro-batch. A prompt and an answer of which it is said
+ * whether it is wanted become one. */
 #include <inttypes.h>
 
 #include "data/tokenize_private.h"
@@ -41,6 +42,42 @@ done:
     return st;
 }
 
+/* ---- one answer ----------------------------------------------------------------------------- */
+
+/* Of the values that stand for truth elsewhere, 0, 1 and "yes", none is taken: which of them means
+ * what is a guess. */
+static ml_status read_verdict(const json_t *row, float *out)
+{
+    const json_t *label = json_object_get(row, "label");
+    if (!json_is_boolean(label))
+        return ml_fail(ML_INPUT,
+                       "\"label\" %s; it says whether the answer is wanted, expected "
+                       "true or false",
+                       label ? "is no truth value" : "is missing");
+    *out = json_is_true(label) ? 1.0F : 0.0F;
+    return ML_OK;
+}
+
+static ml_status emit_judged(ml_tokenize_job *job, const json_t *row, const ml_ids *prompt,
+                             const ml_ids *answer)
+{
+    ml_status st = ML_OK;
+    float wanted;
+    ML_TRY(read_verdict(row, &wanted));
+    if (job->report->sequences != job->labelled || job->judged != (job->labelled > 0))
+        return ml_fail(ML_INPUT, "says whether its answer is wanted, the rows before it do not; a "
+                                 "data set has such rows alone or none");
+    if (prompt->count < 1 || answer->count < 1)
+        return ml_fail(ML_INPUT, "prompt or completion has no token; each needs one");
+    if (!job->judged) ML_TRY(ml_dataset_writer_labels(job->writer, ML_LABEL_WANTED, 2, ""));
+    ML_TRY(emit_answer(job, prompt, answer));
+    ML_TRY(ml_dataset_writer_add_label(job->writer, &wanted));
+    job->judged = true;
+    job->labelled++;
+done:
+    return st;
+}
+
 /* ---- texts ---------------------------------------------------------------------------------- */
 
 static ml_status encode(ml_tokenize_job *job, const json_t *text, bool begins, bool ends,
@@ -58,6 +95,22 @@ done:
     return st;
 }
 
+/* The texts under `keys`, the first of them a prompt. */
+static ml_status encode_texts(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+                              const char *hint, int64_t count, ml_ids *part)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < count; i++) {
+        const json_t *text = json_object_get(row, keys[i]);
+        if (!json_is_string(text))
+            return ml_fail(ML_INPUT, "\"%s\" %s; %s", keys[i],
+                           text ? "is not a string" : "is missing", hint);
+        ML_TRY(encode(job, text, i == 0, i > 0, &part[i]));
+    }
+done:
+    return st;
+}
+
 ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"prompt", "chosen", "rejected", NULL};
@@ -68,18 +121,25 @@ ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
     ml_status st = ML_OK;
     ml_ids part[3] = {{0}, {0}, {0}};
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
-    for (int i = 0; i < 3; i++) {
-        const json_t *text = json_object_get(row, keys[i]);
-        if (!json_is_string(text)) {
-            st = ml_fail(ML_INPUT, "\"%s\" %s; %s", keys[i],
-                         text ? "is not a string" : "is missing", hint);
-            goto done;
-        }
-        ML_TRY(encode(job, text, i == 0, i > 0, &part[i]));
-    }
+    ML_TRY(encode_texts(job, row, keys, hint, 3, part));
     ML_TRY(ml_tokenize_emit_pair(job, &part[0], &part[1], &part[2]));
 done:
     for (int i = 0; i < 3; i++) ml_ids_destroy(&part[i]);
+    return st;
+}
+
+ml_status ml_tokenize_judged(ml_tokenize_job *job, const json_t *row)
+{
+    static const char *const keys[] = {"prompt", "completion", "label", NULL};
+    static const char *const refused[] = {"text", "messages", "tools", "images", NULL};
+    static const char hint[] = "expected {\"prompt\": …, \"completion\": …, \"label\": true|false}";
+    ml_status st = ML_OK;
+    ml_ids part[2] = {{0}, {0}};
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
+    ML_TRY(encode_texts(job, row, keys, hint, 2, part));
+    ML_TRY(emit_judged(job, row, &part[0], &part[1]));
+done:
+    for (int i = 0; i < 2; i++) ml_ids_destroy(&part[i]);
     return st;
 }
 
@@ -116,5 +176,23 @@ ml_status ml_tokenize_preference_ids(ml_tokenize_job *job, const json_t *row)
     ML_TRY(ml_tokenize_emit_pair(job, &part[0], &part[1], &part[2]));
 done:
     for (int i = 0; i < 3; i++) ml_ids_destroy(&part[i]);
+    return st;
+}
+
+ml_status ml_tokenize_judged_ids(ml_tokenize_job *job, const json_t *row)
+{
+    static const char *const keys[] = {"prompt_ids", "completion_ids", "label", NULL};
+    static const char *const refused[] = {"labels", "chosen_ids", "rejected_ids", "position_ids",
+                                          NULL};
+    static const char hint[] =
+        "expected {\"prompt_ids\": […], \"completion_ids\": […], \"label\": true|false}";
+    ml_status st = ML_OK;
+    ml_ids part[2] = {{0}, {0}};
+    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
+    for (int i = 0; i < 2; i++)
+        ML_TRY(take_ids(json_object_get(row, keys[i]), keys[i], hint, &part[i]));
+    ML_TRY(emit_judged(job, row, &part[0], &part[1]));
+done:
+    for (int i = 0; i < 2; i++) ml_ids_destroy(&part[i]);
     return st;
 }

@@ -53,6 +53,7 @@ static ml_status ids_row(ml_tokenize_job *job, const json_t *row)
     ml_status st = ML_OK;
     const json_t *ids = json_object_get(row, "input_ids"), *labels = json_object_get(row, "labels");
     size_t count = json_array_size(ids);
+    if (!ids && json_object_get(row, "completion_ids")) return ml_tokenize_judged_ids(job, row);
     if (!ids && json_object_get(row, "prompt_ids")) return ml_tokenize_preference_ids(job, row);
     if (!ids) return ml_tokenize_lacks(row, keys, hint);
     if (json_object_get(row, "label") || json_object_get(row, "token_labels"))

@@ -22,6 +22,7 @@ typedef struct ml_tokenize_job {
     int64_t labelled; /* sequences so far that have a label, or labels of tokens */
     bool two_texts;   /* those have two texts */
     ml_text text;     /* of a word */
+    bool judged;      /* the labels say of answers whether they are wanted */
     label_reader labels;
     int64_t *of_length; /* [capacity]: how many sequences are so long */
     int64_t of_length_capacity;
@@ -66,6 +67,9 @@ bool ml_tokenize_is_labelled(const json_t *row);
 ml_status ml_tokenize_labelled_row(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 /* glue.c: that a table's task is known, and that none is given for another format. ML_USAGE. */
 ml_status ml_tokenize_check_task(ml_text_format format, const char *name) ML_NODISCARD;
+/* A row with a prompt, an answer and whether it is wanted: of texts, and of ids. */
+ml_status ml_tokenize_judged(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
+ml_status ml_tokenize_judged_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 
 /* labelled.c: writes one sequence with its label. `types`: its token types; NULL: all 0. ML_INPUT
  * where rows before it had no label. */

@@ -30,6 +30,10 @@ static ml_status read_format(const char *name, ml_text_format *out)
 static void print_labels(const ml_tokenize_report *r)
 {
     if (r->label_kind == ML_LABEL_NONE) return;
+    if (r->label_kind == ML_LABEL_WANTED) {
+        printf("labels: of each answer whether it is wanted\n");
+        return;
+    }
     if (r->label_kind == ML_LABEL_NUMBER) {
         printf("labels: numbers\n");
         return;
