@@ -108,7 +108,8 @@ typedef enum ml_bias {
 
 /* What a run minimises. Those from dpo to reward compare two answers to a prompt: dpo and ipo by
  * how far each has moved from the model as it was before the first step, cpo, simpo and orpo
- * without that, reward by what a head with one label gives them. */
+ * without that, reward by what a head with one label gives them. kto has answers of which each is
+ * wanted or not, and asks how far they have moved, too. */
 typedef enum ml_objective {
     ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
     ML_OBJECTIVE_DPO,
@@ -116,7 +117,8 @@ typedef enum ml_objective {
     ML_OBJECTIVE_CPO,
     ML_OBJECTIVE_SIMPO,
     ML_OBJECTIVE_ORPO,
-    ML_OBJECTIVE_REWARD /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
+    ML_OBJECTIVE_REWARD, /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
+    ML_OBJECTIVE_KTO
 } ml_objective;
 
 /* The loss of a pair; formulas: src/session/pair_loss.c. */
@@ -135,7 +137,9 @@ typedef enum ml_pair_loss {
     ML_PAIR_DISCOPOP,
     ML_PAIR_AOT, /* compares the sorted values of a whole batch, as does the next */
     ML_PAIR_AOT_UNPAIRED,
-    ML_PAIR_SFT,   /* the chosen answers' cross-entropy, over the tokens of a batch */
+    ML_PAIR_SFT, /* the chosen answers' cross-entropy, over the tokens of a batch */
+    ML_PAIR_KTO, /* objective kto's, as is the next */
+    ML_PAIR_APO_ZERO_UNPAIRED,
     ML_PAIR_SIMPO, /* objective simpo's, not a loss_type; as is orpo's */
     ML_PAIR_ORPO
 } ml_pair_loss;
@@ -243,16 +247,18 @@ typedef struct ml_run_config {
                               tokens: NULL */
     } method;
     struct {
-        ml_objective name;       /* sft */
-        ml_words loss_type;      /* of ml_pair_loss; none in the file: sigmoid */
-        ml_numbers loss_weights; /* as many, or none: 1 each */
-        double beta;             /* 0.1 */
-        double label_smoothing;  /* 0 */
-        double gamma;            /* 0.5 */
-        double cpo_alpha;        /* 1 */
-        double ld_alpha;         /* 1 */
-        double sft_weight;       /* 0 */
-        double center_rewards;   /* 0 */
+        ml_objective name;         /* sft */
+        ml_words loss_type;        /* of ml_pair_loss; none in the file: sigmoid, of kto kto */
+        ml_numbers loss_weights;   /* as many, or none: 1 each */
+        double beta;               /* 0.1 */
+        double label_smoothing;    /* 0 */
+        double gamma;              /* 0.5 */
+        double cpo_alpha;          /* 1 */
+        double ld_alpha;           /* 1 */
+        double sft_weight;         /* 0 */
+        double desirable_weight;   /* 1 */
+        double undesirable_weight; /* 1 */
+        double center_rewards;     /* 0 */
     } objective;
     struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */

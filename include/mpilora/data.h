@@ -420,10 +420,12 @@ typedef struct ml_sampler_order {
     bool shuffle, group_prompts;
     uint64_t seed;
     bool whole; /* a pair of which a sequence would be cut is left out */
+    bool apart; /* the answers of a pair are sequences of their own */
 } ml_sampler_order;
 
 /* The sampler of a data set whose sequences are cut to max_len tokens. Pairs stay together, the
- * chosen one at an even position; they have no groups of prompts.
+ * chosen one at an even position, unless the order takes them apart; they have no groups of
+ * prompts.
  * Shapes: max_len in tokens; 0: not cut.
  * Ownership: *out is the caller's, who ends it with ml_sampler_destroy; `data` is borrowed until
  * then.
@@ -447,6 +449,14 @@ void ml_sampler_destroy(ml_sampler *sampler);
 int64_t ml_sampler_usable(const ml_sampler *sampler);
 int64_t ml_sampler_skipped(const ml_sampler *sampler);
 int64_t ml_sampler_cut(const ml_sampler *sampler);
+
+/* The i-th of the usable sequences as they lie in the files, whatever their order; with
+ * group_prompts group by group.
+ * Shapes: i from 0 to ml_sampler_usable − 1.
+ * Ownership: borrows `sampler`.
+ * Local.
+ * Errors: none. */
+int64_t ml_sampler_member(const ml_sampler *sampler, int64_t i);
 
 /* The sequence at a position ≥ 0; the order of its epoch is made where it is not the one kept.
  * Shapes: none.

@@ -3,9 +3,22 @@
 
 #include "config/table.h"
 
+static bool has_type(const ml_run_config *c, ml_pair_loss loss)
+{
+    bool found = false;
+    for (int64_t i = 0; i < c->objective.loss_type.count; i++)
+        found = found || c->objective.loss_type.item[i] == (int)loss;
+    return found;
+}
+
 int64_t ml_run_config_unit(const ml_run_config *c)
 {
-    return c->objective.name == ML_OBJECTIVE_SFT ? 1 : 2;
+    return c->objective.name == ML_OBJECTIVE_SFT || c->objective.name == ML_OBJECTIVE_KTO ? 1 : 2;
+}
+
+static bool compares_gains(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_DPO || c->objective.name == ML_OBJECTIVE_IPO;
 }
 
 bool ml_run_config_has_figures(const ml_run_config *c)
@@ -20,7 +33,7 @@ bool ml_run_config_scores_labels(const ml_run_config *c)
 
 bool ml_run_config_has_reference(const ml_run_config *c)
 {
-    return c->objective.name == ML_OBJECTIVE_DPO || c->objective.name == ML_OBJECTIVE_IPO;
+    return compares_gains(c) || c->objective.name == ML_OBJECTIVE_KTO;
 }
 
 double ml_run_config_loss_weight(const ml_run_config *c, ml_pair_loss loss)
@@ -43,34 +56,35 @@ double ml_run_config_token_weight(const ml_run_config *c)
 
 bool ml_run_config_looks_ahead(const ml_run_config *c)
 {
+    if (c->objective.name == ML_OBJECTIVE_KTO) return has_type(c, ML_PAIR_KTO);
     return ml_run_config_loss_weight(c, ML_PAIR_AOT) > 0.0 ||
            ml_run_config_loss_weight(c, ML_PAIR_AOT_UNPAIRED) > 0.0;
 }
 
-static bool has_type(const ml_run_config *c, ml_pair_loss loss)
+static bool is_of(ml_objective name, int type)
 {
-    bool found = false;
-    for (int64_t i = 0; i < c->objective.loss_type.count; i++)
-        found = found || c->objective.loss_type.item[i] == (int)loss;
-    return found;
+    bool unpaired = type == ML_PAIR_KTO || type == ML_PAIR_APO_ZERO_UNPAIRED;
+    if (name == ML_OBJECTIVE_KTO) return unpaired;
+    if (name == ML_OBJECTIVE_DPO) return !unpaired;
+    return type == ML_PAIR_SIGMOID || (name == ML_OBJECTIVE_CPO && type <= ML_PAIR_IPO);
 }
 
 static ml_status check_types(const ml_run_config *c)
 {
     ml_objective name = c->objective.name;
     const ml_words *types = &c->objective.loss_type;
-    if (name == ML_OBJECTIVE_DPO) return ML_OK;
-    if (types->count > 1)
+    if (types->count > 1 && name != ML_OBJECTIVE_DPO)
         return ml_run_config_refuse(c, "objective.loss_type",
                                     "a list of %" PRId64 ", but objective %s has one loss; only "
                                     "dpo adds several",
                                     types->count, ml_objective_name(name));
-    int type = types->item[0];
-    if (type != ML_PAIR_SIGMOID && !(name == ML_OBJECTIVE_CPO && type <= ML_PAIR_IPO))
-        return ml_run_config_refuse(c, "objective.loss_type",
-                                    "%s is no loss of objective %s; dpo has all of them, cpo has "
-                                    "sigmoid, hinge and ipo",
-                                    ml_pair_loss_name((ml_pair_loss)type), ml_objective_name(name));
+    for (int64_t i = 0; i < types->count; i++)
+        if (!is_of(name, types->item[i]))
+            return ml_run_config_refuse(
+                c, "objective.loss_type",
+                "%s is no loss of objective %s; kto has kto and apo_zero_unpaired, dpo all others, "
+                "cpo sigmoid, hinge and ipo",
+                ml_pair_loss_name((ml_pair_loss)types->item[i]), ml_objective_name(name));
     return ML_OK;
 }
 
@@ -80,6 +94,11 @@ static ml_status check_weights(const ml_run_config *c)
     double sum = 0.0;
     for (int64_t i = 0; i < weights->count; i++) sum += weights->item[i];
     if (weights->count == 0) return ML_OK;
+    if (c->objective.name != ML_OBJECTIVE_DPO)
+        return ml_run_config_refuse(c, "objective.loss_weights",
+                                    "is of dpo, which adds several losses; with objective %s leave "
+                                    "it out",
+                                    ml_objective_name(c->objective.name));
     if (weights->count != c->objective.loss_type.count)
         return ml_run_config_refuse(c, "objective.loss_weights",
                                     "%" PRId64 " numbers for the %" PRId64
@@ -91,10 +110,30 @@ static ml_status check_weights(const ml_run_config *c)
     return ML_OK;
 }
 
+static ml_status check_verdict_weights(const ml_run_config *c)
+{
+    bool unpaired = c->objective.name == ML_OBJECTIVE_KTO;
+    const struct {
+        const char *key;
+        double value;
+    } weights[] = {{"objective.desirable_weight", c->objective.desirable_weight},
+                   {"objective.undesirable_weight", c->objective.undesirable_weight}};
+    for (int i = 0; i < 2; i++)
+        if (weights[i].value != 1.0 && !unpaired)
+            return ml_run_config_refuse(c, weights[i].key,
+                                        "is of kto; with objective %s leave it at 1",
+                                        ml_objective_name(c->objective.name));
+    if (weights[0].value == 0.0 && weights[1].value == 0.0)
+        return ml_run_config_refuse(c, weights[0].key,
+                                    "is 0, and so is objective.undesirable_weight: nothing is "
+                                    "learnt; give one above 0");
+    return ML_OK;
+}
+
 /* Keys that one kind of objective reads would have no effect on the others. */
 static ml_status check_readers(const ml_run_config *c)
 {
-    bool moves = ml_run_config_has_reference(c);
+    bool moves = compares_gains(c);
     const char *name = ml_objective_name(c->objective.name);
     if (c->objective.ld_alpha != 1.0 && !moves)
         return ml_run_config_refuse(c, "objective.ld_alpha",
@@ -106,14 +145,21 @@ static ml_status check_readers(const ml_run_config *c)
     if (c->objective.center_rewards > 0.0 && c->objective.name != ML_OBJECTIVE_REWARD)
         return ml_run_config_refuse(c, "objective.center_rewards",
                                     "is of objective reward; with %s leave it at 0", name);
-    return ML_OK;
+    return check_verdict_weights(c);
 }
 
-/* The gradients of a batch come in a second pass, which has to meet the first one's values. */
+/* Of loss types that look at a whole batch. The gradients of sorted values come in a second pass,
+ * which has to meet the first one's values. */
 static ml_status check_ahead(const ml_run_config *c)
 {
-    if (!ml_run_config_looks_ahead(c) || !ml_method_has_lora(c->method.name) ||
-        c->method.dropout == 0.0)
+    if (c->objective.name == ML_OBJECTIVE_KTO && has_type(c, ML_PAIR_KTO) &&
+        c->batch.sequences == 1)
+        return ml_run_config_refuse(c, "batch.sequences",
+                                    "1, but loss type kto puts the answer of one row of a step "
+                                    "behind the prompt of another; give at least 2, or choose "
+                                    "apo_zero_unpaired");
+    if (c->objective.name == ML_OBJECTIVE_KTO || !ml_run_config_looks_ahead(c) ||
+        !ml_method_has_lora(c->method.name) || c->method.dropout == 0.0)
         return ML_OK;
     return ml_run_config_refuse(c, "method.dropout",
                                 "%g, but loss types aot and aot_unpaired find the values of a "
@@ -173,7 +219,9 @@ ml_status objective_check(ml_run_config *c)
 {
     ml_status st = ML_OK;
     ml_words *types = &c->objective.loss_type;
-    if (types->count == 0) *types = (ml_words){1, {ML_PAIR_SIGMOID}};
+    if (types->count == 0)
+        *types =
+            (ml_words){1, {c->objective.name == ML_OBJECTIVE_KTO ? ML_PAIR_KTO : ML_PAIR_SIGMOID}};
     ML_TRY(check_types(c));
     ML_TRY(check_weights(c));
     ML_TRY(check_readers(c));

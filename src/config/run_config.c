@@ -10,25 +10,29 @@ enum { DEFAULT_MICRO = 8 };
 
 void ml_run_config_set_defaults(ml_run_config *c)
 {
-    *c =
-        (ml_run_config){.seed = 1,
-                        .method = {.rank = 8,
-                                   .alpha = 16.0,
-                                   .targets = ML_TARGET_Q | ML_TARGET_V,
-                                   .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
-                                   .prefix_init = ML_PREFIX_VOCABULARY},
-                        .objective = {.beta = 0.1, .gamma = 0.5, .cpo_alpha = 1.0, .ld_alpha = 1.0},
-                        .data = {.shuffle = true, .share_prompts = true},
-                        .batch = {.sequences = 32},
-                        .optim = {.lr = 2e-4,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .eps = 1e-8,
-                                  .weight_decay = 0.01,
-                                  .clip_norm = 1.0},
-                        .train = {.steps = 1000, .keep = 2},
-                        .parallel = {1, 1},
-                        .precision = ML_BF16};
+    *c = (ml_run_config){.seed = 1,
+                         .method = {.rank = 8,
+                                    .alpha = 16.0,
+                                    .targets = ML_TARGET_Q | ML_TARGET_V,
+                                    .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
+                                    .prefix_init = ML_PREFIX_VOCABULARY},
+                         .objective = {.beta = 0.1,
+                                       .gamma = 0.5,
+                                       .cpo_alpha = 1.0,
+                                       .ld_alpha = 1.0,
+                                       .desirable_weight = 1.0,
+                                       .undesirable_weight = 1.0},
+                         .data = {.shuffle = true, .share_prompts = true},
+                         .batch = {.sequences = 32},
+                         .optim = {.lr = 2e-4,
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.999,
+                                   .eps = 1e-8,
+                                   .weight_decay = 0.01,
+                                   .clip_norm = 1.0},
+                         .train = {.steps = 1000, .keep = 2},
+                         .parallel = {1, 1},
+                         .precision = ML_BF16};
 }
 
 static bool says_pissa(const ml_run_config *c)

@@ -12,12 +12,26 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft",   "dpo",  "ipo",    "cpo",
-                                         "simpo", "orpo", "reward", NULL};
-static const char *const pair_losses[] = {"sigmoid",   "hinge",        "ipo",      "sigmoid_norm",
-                                          "robust",    "exo_pair",     "nca_pair", "bco_pair",
-                                          "sppo_hard", "apo_zero",     "apo_down", "discopop",
-                                          "aot",       "aot_unpaired", "sft",      NULL};
+static const char *const objectives[] = {"sft",  "dpo",    "ipo", "cpo", "simpo",
+                                         "orpo", "reward", "kto", NULL};
+static const char *const pair_losses[] = {"sigmoid",
+                                          "hinge",
+                                          "ipo",
+                                          "sigmoid_norm",
+                                          "robust",
+                                          "exo_pair",
+                                          "nca_pair",
+                                          "bco_pair",
+                                          "sppo_hard",
+                                          "apo_zero",
+                                          "apo_down",
+                                          "discopop",
+                                          "aot",
+                                          "aot_unpaired",
+                                          "sft",
+                                          "kto",
+                                          "apo_zero_unpaired",
+                                          NULL};
 static const char *const measures[] = {"once", "always", NULL};
 
 const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
@@ -214,15 +228,15 @@ const key run_keys[] = {
          "What is minimised: `sft` the loss on tokens; `dpo`, `ipo`, `cpo`, `simpo` and `orpo` "
          "compare the two answers of a pair, see [preferences](preferences.md); "
          "`reward` trains a head that tells them apart, see "
-         "[classification](classification.md)."},
+         "[classification](classification.md); `kto` learns from answers that are wanted or not."},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),
      .choices = pair_losses,
      .nullable = true,
      .about = "The loss of a pair: of `dpo` any of them, or a list of several, which are added; of "
-              "`cpo` `sigmoid`, `hinge` or `ipo`.",
-     .absent = "`sigmoid`"},
+              "`cpo` `sigmoid`, `hinge` or `ipo`; of `kto` `kto` or `apo_zero_unpaired`.",
+     .absent = "`sigmoid`, of `kto` `kto`"},
     {.path = "objective.loss_weights",
      .kind = KEY_NUMBERS,
      .offset = AT(objective.loss_weights),
@@ -279,6 +293,18 @@ const key run_keys[] = {
      .most = FLT_MAX,
      .about = "Of `reward`: this many times the square of the sum of a pair's rewards is added, "
               "which keeps rewards around 0."},
+    {.path = "objective.desirable_weight",
+     .kind = KEY_REAL,
+     .offset = AT(objective.desirable_weight),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Of `kto`: how much the loss of an answer that is wanted counts."},
+    {.path = "objective.undesirable_weight",
+     .kind = KEY_REAL,
+     .offset = AT(objective.undesirable_weight),
+     .least = 0,
+     .most = FLT_MAX,
+     .about = "Of `kto`: how much the loss of an answer that is not wanted counts."},
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),

@@ -204,7 +204,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
                       .max_len = max_len,
                       .shuffle = order->shuffle,
                       .whole = order->whole,
-                      .unit = ml_dataset_has_pairs(data) ? 2 : 1,
+                      .unit = ml_dataset_has_pairs(data) && !order->apart ? 2 : 1,
                       .key = ml_random_key_make(order->seed, "shuffle"),
                       .epoch = -1};
     if (ml_dataset_parts(data) > 0) {
@@ -267,6 +267,15 @@ static void shuffle_epoch(ml_sampler *s, int64_t epoch)
     }
     order_members(s);
     s->epoch = epoch;
+}
+
+int64_t ml_sampler_member(const ml_sampler *s, int64_t i)
+{
+    int64_t k = 0, first;
+    if (s->parts == 0) return s->member[i];
+    for (; i >= s->part[k]->usable; k++) i -= s->part[k]->usable;
+    (void)ml_dataset_part(s->data, k, &first);
+    return first + s->part[k]->member[i];
 }
 
 static int64_t mixed_at(ml_sampler *s, int64_t position)

@@ -46,13 +46,17 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
 {
     ml_status st = ML_OK;
     const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed,
-                                    ml_run_config_scores_labels(c)};
+                                    ml_run_config_scores_labels(c),
+                                    c->objective.name == ML_OBJECTIVE_KTO};
     for (int64_t i = 0; i < files->count; i++)
         if (!is_there(files->item[i].file)) return ML_OK;
     if (files->count == 0) return ML_OK;
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
+    if (c->objective.name == ML_OBJECTIVE_KTO && ml_run_config_looks_ahead(c))
+        s->tokens = ml_max(s->tokens, micro * ml_unpaired_longest(s->data[which], s->sampler[which],
+                                                                  s->max_len, c->batch.sequences));
 done:
     return st;
 }

@@ -48,7 +48,7 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path,
     if (!config->data.valid)
         return ml_run_config_refuse(config, "data.valid",
                                     "missing; eval needs the data set to evaluate on");
-    if (ml_run_config_unit(config) == 2 && !ml_run_config_scores_labels(config))
+    if (ml_run_config_has_figures(config) && !ml_run_config_scores_labels(config))
         return ml_run_config_refuse(
             config, "objective.name",
             "%s is evaluated on data.valid by train; eval gives the loss on "

@@ -49,6 +49,7 @@ ml_status ml_session_begin_ahead(session *s, int64_t first, int64_t count)
     }
     a->first = first;
     a->count = count;
+    a->moved = 0.0;
     memset(a->log_p, 0, (size_t)(2 * count) * sizeof *a->log_p);
 done:
     return st;
@@ -95,6 +96,10 @@ static void add_aot(const session *s, const data_source *source, double weight, 
 void ml_session_end_ahead(session *s, const data_source *source)
 {
     pairs_ahead *a = &s->ahead;
+    if (s->config->objective.name == ML_OBJECTIVE_KTO) {
+        ml_unpaired_end_ahead(s);
+        return;
+    }
     double paired = ml_run_config_loss_weight(s->config, ML_PAIR_AOT),
            unpaired = ml_run_config_loss_weight(s->config, ML_PAIR_AOT_UNPAIRED);
     ml_grid_sum_double(s->grid, ML_GROUP_DP, a->log_p, 2 * a->count);

@@ -49,8 +49,8 @@ static ml_status add_losses(session *s, const evaluation_stop *stop, double *sum
 static ml_status look_ahead(session *s, const evaluation_stop *stop)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_grid_agree(s->grid,
-                         ml_session_begin_ahead(s, 0, ml_sampler_usable(s->valid.sampler) / 2)));
+    int64_t count = ml_sampler_usable(s->valid.sampler) / ml_run_config_unit(s->config);
+    ML_TRY(ml_grid_agree(s->grid, ml_session_begin_ahead(s, 0, count)));
     ML_TRY(ml_grid_agree(s->grid, add_losses(s, stop, NULL)));
     ml_session_end_ahead(s, &s->valid);
 done:

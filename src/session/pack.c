@@ -131,16 +131,26 @@ static void target_prompt(const session *s, const packed_sequence *sequence, uin
         if (mask[i] == NO_TARGET && sequence->token[i] >= 0) mask[i] = PROMPT;
 }
 
-static ml_status read_sequences(session *s, const data_source *source, int64_t first, int64_t count)
+/* Reads one sequence and its length. */
+typedef ml_status sequence_reader(const session *s, const data_source *source, int64_t sequence,
+                                  int32_t *token, uint8_t *mask, int64_t *length);
+
+static ml_status read_as_it_is(const session *s, const data_source *source, int64_t sequence,
+                               int32_t *token, uint8_t *mask, int64_t *length)
+{
+    *length = ml_dataset_length(source->dataset, sequence, s->max_len);
+    return ml_dataset_read(source->dataset, sequence, s->max_len, token, mask);
+}
+
+static ml_status read_sequences(session *s, const data_source *source, int64_t first, int64_t count,
+                                sequence_reader *read)
 {
     packer *p = &s->packer;
     int64_t at = 0;
     p->file_tokens = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t sequence = ml_sampler_at(source->sampler, first + i),
-                length = ml_dataset_length(source->dataset, sequence, s->max_len);
-        ml_status st = ml_dataset_read(source->dataset, sequence, s->max_len, p->read_token + at,
-                                       p->read_mask + at);
+        int64_t sequence = ml_sampler_at(source->sampler, first + i), length;
+        ml_status st = read(s, source, sequence, p->read_token + at, p->read_mask + at, &length);
         if (st != ML_OK) return st;
         p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
         if (s->prefix + s->infix > 0)
@@ -251,13 +261,13 @@ static void collect_targets(packer *p)
     p->target_start[batch->rows] = p->hits;
 }
 
-ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
-                          bool keyed)
+static ml_status pack(session *s, const data_source *source, int64_t first, int64_t count,
+                      bool keyed, sequence_reader *read)
 {
     packer *p = &s->packer;
     bool share =
         s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
-    ml_status st = read_sequences(s, source, first, count);
+    ml_status st = read_sequences(s, source, first, count, read);
     if (st != ML_OK) return st;
     p->batch = (ml_batch){
         .token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0, NULL}};
@@ -273,4 +283,16 @@ ml_status ml_session_pack(session *s, const data_source *source, int64_t first, 
     p->start[p->batch.sequences.count] = p->batch.tokens;
     collect_targets(p);
     return ML_OK;
+}
+
+ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
+                          bool keyed)
+{
+    return pack(s, source, first, count, keyed, read_as_it_is);
+}
+
+ml_status ml_session_pack_mismatched(session *s, const data_source *source, int64_t first,
+                                     int64_t count)
+{
+    return pack(s, source, first, count, false, ml_unpaired_read);
 }

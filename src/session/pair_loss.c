@@ -45,6 +45,11 @@ pair_value ml_pair_smoothed(double beta, double t, double e)
                          -(1.0 - e) * sigmoid(-x) + e * sigmoid(x));
 }
 
+pair_value ml_unpaired_loss(double beta, double t)
+{
+    return (pair_value){sigmoid(-beta * t), -beta * slope_of_sigmoid(beta * t), 0.0};
+}
+
 static pair_value robust(double beta, double x, double e)
 {
     double f = -(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x),
@@ -138,6 +143,8 @@ static pair_value value_of(const ml_run_config *c, ml_pair_loss loss, const pair
     case ML_PAIR_AOT:
     case ML_PAIR_AOT_UNPAIRED:
     case ML_PAIR_SFT:
+    case ML_PAIR_KTO:
+    case ML_PAIR_APO_ZERO_UNPAIRED:
         break;
     }
     return (pair_value){0.0, 0.0, 0.0};

@@ -16,6 +16,8 @@ typedef struct pair_value {
 
 /* −(1−e) log σ(βt) − e log σ(−βt) of a difference t = u − v. Local; no errors. */
 pair_value ml_pair_smoothed(double beta, double t, double e);
+/* 1 − σ(βt), and its derivative in du. Local; no errors. */
+pair_value ml_unpaired_loss(double beta, double t);
 /* Without what AOT and SFT add, which are of a batch. Local; no errors. */
 pair_value ml_pair_loss_at(const ml_run_config *config, const pair_point *at);
 /* Whether u/n and v/m are what an answer is worth, not u and v: SimPO, ORPO, and IPO without

@@ -150,6 +150,8 @@ ml_status ml_session_compare(session *s, const data_source *source, const pair_b
                              double sums[PAIR_SUMS])
 {
     if (ml_run_config_scores_labels(s->config)) return ml_session_score(s, source, batch, sums);
+    if (s->config->objective.name == ML_OBJECTIVE_KTO)
+        return ml_unpaired_compare(s, source, batch, sums);
     comparison c = {.s = s, .source = source, .batch = batch, .sums = sums};
     return run_batch(&c);
 }
@@ -157,6 +159,8 @@ ml_status ml_session_compare(session *s, const data_source *source, const pair_b
 ml_status ml_session_measure(session *s, const data_source *source, int64_t first, int64_t count)
 {
     const pair_batch batch = {.first = first, .count = count};
+    if (s->config->objective.name == ML_OBJECTIVE_KTO)
+        return ml_unpaired_measure(s, source, first, count);
     comparison c = {.s = s, .source = source, .batch = &batch};
     return run_batch(&c);
 }
@@ -169,35 +173,59 @@ double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS])
 
 /* ---- before the first step ------------------------------------------------------------------ */
 
-/* This replica's pairs. All replicas go through as many rounds, since they ask each other before
- * each. */
-static ml_status refer_part(session *s, data_source *source, const evaluation_stop *stop)
+/* One micro-batch. */
+static ml_status refer_batch(session *s, data_source *source, const pair_batch *batch,
+                             bool mismatched, double *out)
+{
+    comparison c = {.s = s, .source = source, .batch = batch, .reference = out};
+    return s->config->objective.name == ML_OBJECTIVE_KTO
+               ? ml_unpaired_refer(s, source, batch->first, batch->count, mismatched, out)
+               : run_batch(&c);
+}
+
+/* This replica's pairs, or rows. All replicas go through as many rounds, since they ask each other
+ * before each. */
+static ml_status refer_part(session *s, data_source *source, const evaluation_stop *stop,
+                            bool mismatched, double *out)
 {
     ml_status st = ML_OK;
-    int64_t n = ml_sampler_usable(source->sampler) / 2, dp = ml_grid_dp(s->grid),
-            mine = ml_grid_dp_rank(s->grid), micro = ml_run_config_micro(s->config, (int)dp);
+    int64_t n = ml_sampler_usable(source->sampler) / ml_run_config_unit(s->config),
+            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
+            micro = ml_run_config_micro(s->config, (int)dp);
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
     for (int64_t done = 0; done < ml_part_count(n, dp, 0); done += micro) {
         const pair_batch batch = {.first = first + done,
                                   .count = ml_min(micro, end - first - done)};
-        comparison c = {.s = s, .source = source, .batch = &batch, .reference = source->reference};
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "interrupted before the first step, nothing was trained");
-        if (st == ML_OK && batch.count > 0) st = run_batch(&c);
+        if (st == ML_OK && batch.count > 0) st = refer_batch(s, source, &batch, mismatched, out);
     }
+    return st;
+}
+
+static ml_status refer(session *s, data_source *source, const evaluation_stop *stop,
+                       bool mismatched, double **out)
+{
+    ml_status st = ML_OK;
+    int64_t sequences = ml_dataset_sequences(source->dataset);
+    if (!*out) ML_NEW(*out, sequences, ML_MEM_OTHER, "the reference's log-probabilities");
+    memset(*out, 0, (size_t)sequences * sizeof **out);
+done:
+    st = ml_grid_agree(s->grid, st);
+    if (st == ML_OK) st = ml_grid_agree(s->grid, refer_part(s, source, stop, mismatched, *out));
+    if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_DP, *out, sequences);
     return st;
 }
 
 ml_status ml_session_refer(session *s, data_source *source, const evaluation_stop *stop)
 {
-    ml_status st = ML_OK;
-    int64_t sequences = ml_dataset_sequences(source->dataset);
-    if (!source->reference)
-        ML_NEW(source->reference, sequences, ML_MEM_OTHER, "the reference's log-probabilities");
-    memset(source->reference, 0, (size_t)sequences * sizeof *source->reference);
-done:
-    st = ml_grid_agree(s->grid, st);
-    if (st == ML_OK) st = ml_grid_agree(s->grid, refer_part(s, source, stop));
-    if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_DP, source->reference, sequences);
+    ml_status st = refer(s, source, stop, false, &source->reference);
+    if (st == ML_OK && ml_session_refers_mismatched(s))
+        st = refer(s, source, stop, true, &source->unpaired.reference);
     return st;
+}
+
+bool ml_session_refers_mismatched(const session *s)
+{
+    return s->config->objective.name == ML_OBJECTIVE_KTO && ml_run_config_looks_ahead(s->config);
 }

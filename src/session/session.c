@@ -13,6 +13,7 @@
 static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_dataset *data)
 {
     bool compares = ml_run_config_unit(c) == 2;
+    if (c->objective.name == ML_OBJECTIVE_KTO) return ML_OK; /* takes their answers apart */
     if (ml_dataset_has_pairs(data) == compares) return ML_OK;
     if (compares)
         return ml_fail(ML_INPUT,
@@ -29,6 +30,19 @@ static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_
 static ml_status check_labels(const ml_run_config *c, const char *path, const ml_dataset *data)
 {
     const ml_label_kind kind = ml_dataset_label_kind(data);
+    bool judged = kind == ML_LABEL_WANTED || ml_dataset_has_pairs(data);
+    if (c->objective.name == ML_OBJECTIVE_KTO)
+        return judged ? ML_OK
+                      : ml_fail(ML_INPUT,
+                                "%s: does not say which answers are wanted, as objective kto "
+                                "needs; tokenize rows with prompt, completion and label true or "
+                                "false, or pairs",
+                                path);
+    if (kind == ML_LABEL_WANTED)
+        return ml_fail(ML_INPUT,
+                       "%s: has answers that are not wanted, which objective %s would learn; set "
+                       "objective.name to kto",
+                       path, ml_objective_name(c->objective.name));
     if (kind == ML_LABEL_NONE) return ML_OK;
     return ml_fail(ML_INPUT, "%s: has labels of the kind %s, which objective %s does not read",
                    path, ml_label_kind_name(kind), ml_objective_name(c->objective.name));
@@ -58,7 +72,8 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed,
-                                    ml_run_config_scores_labels(c)};
+                                    ml_run_config_scores_labels(c),
+                                    c->objective.name == ML_OBJECTIVE_KTO};
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
@@ -74,13 +89,16 @@ static void close_source(data_source *source)
     ml_sampler_destroy(source->sampler);
     ml_dataset_destroy(source->dataset);
     ml_memory_free(source->reference);
+    ml_unpaired_destroy(&source->unpaired);
 }
 
 /* Of a micro-batch of so many sequences, or pairs. */
 static int64_t most_tokens(const session *s, const data_source *source, int64_t micro)
 {
     int64_t sequences = micro * ml_run_config_unit(s->config);
-    return ml_sampler_most_tokens(source->sampler, sequences) + sequences * (s->prefix + s->infix);
+    return ml_max(ml_sampler_most_tokens(source->sampler, sequences),
+                  sequences * source->unpaired.longest) +
+           sequences * (s->prefix + s->infix);
 }
 
 static ml_status check_virtual(const ml_run_config *c, const ml_model_spec *spec, int64_t more)
@@ -197,7 +215,10 @@ done:
 static ml_status prepare_source(session *s, const char *path, bool training, data_source *out)
 {
     ml_status st = check_data(s, path, out->dataset);
-    return st == ML_OK ? cut_source(s, path, training, out) : st;
+    if (st == ML_OK) st = cut_source(s, path, training, out);
+    if (st == ML_OK && s->config->objective.name == ML_OBJECTIVE_KTO)
+        st = ml_unpaired_prepare(s, out);
+    return st;
 }
 
 static ml_status prepare_data(session *s)

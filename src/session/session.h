@@ -13,12 +13,25 @@
 #include "mpilora/peft.h"
 #include "mpilora/store.h"
 
+/* What objective kto knows of a file's answers: unpaired.c. */
+typedef struct unpaired {
+    int64_t *partner; /* [sequences] whose answer the prompt of each gets where the model's distance
+                         from the reference is estimated */
+    uint8_t *wanted;  /* [sequences] */
+    double *reference; /* [sequences] Σ log p of that answer behind that prompt, before the first
+                          step; NULL: it is not needed */
+    int64_t longest;   /* tokens of such a prompt and answer, at most */
+    int32_t *token;    /* [2·max_len] scratch, as is mask */
+    uint8_t *mask;
+} unpaired;
+
 /* One file of sequences and the order they are taken in. */
 typedef struct data_source {
     ml_dataset *dataset;
     ml_sampler *sampler;
     double *reference; /* [sequences] Σ log p of each one's targets before the first step; NULL:
                           the objective asks for none */
+    unpaired unpaired; /* of objective kto */
 } data_source;
 
 /* A sequence as it was read; `inputs`: its tokens up to the last one whose successor is a
@@ -66,6 +79,7 @@ typedef struct pairs_ahead {
     double *loss, *slope;  /* [room], [2·room] what sorting gives: the loss of each pair, and the
                               derivative of their sum by each answer's log p */
     struct ranked *sorted; /* [2·room] */
+    double moved;          /* kto: the estimate z of unpaired.c; until end_ahead a sum */
 } pairs_ahead;
 
 typedef struct session {
@@ -190,6 +204,10 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int6
 ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
                           bool keyed) ML_NODISCARD;
 
+/* The same with each prompt's answer replaced by its partner's; nothing is keyed. */
+ml_status ml_session_pack_mismatched(session *s, const data_source *source, int64_t first,
+                                     int64_t count) ML_NODISCARD;
+
 /* What is asked on every rank before each micro-batch of an evaluation, which may take longer than
  * a job has left. */
 typedef struct evaluation_stop {
@@ -209,6 +227,8 @@ enum {
     PAIR_NLL,
     PAIR_TOKENS,
     PAIRS,
+    PAIR_WANTED, /* kto, whose pairs are rows: those that are wanted */
+    PAIR_MOVED,  /* and the estimate z */
     PAIR_SUMS
 };
 
@@ -235,6 +255,24 @@ ml_status ml_session_measure(session *s, const data_source *source, int64_t firs
                              int64_t count) ML_NODISCARD;
 void ml_session_end_ahead(session *s, const data_source *source);
 void ml_session_free_ahead(session *s);
+/* unpaired.c, of objective kto. prepare: source->unpaired, local; ML_RESOURCE. longest: the tokens
+ * of the longest prompt with another row's answer, among chunks of so many rows. read: such a
+ * sequence, cut to s->max_len. The other four are what preference.c and ahead.c do for pairs:
+ * collective over tp, the last over dp. */
+ml_status ml_unpaired_prepare(session *s, data_source *source) ML_NODISCARD;
+void ml_unpaired_destroy(unpaired *u);
+int64_t ml_unpaired_longest(const ml_dataset *data, const ml_sampler *sampler, int64_t max_len,
+                            int64_t chunk);
+ml_status ml_unpaired_read(const session *s, const data_source *source, int64_t sequence,
+                           int32_t *token, uint8_t *mask, int64_t *length) ML_NODISCARD;
+ml_status ml_unpaired_compare(session *s, const data_source *source, const pair_batch *batch,
+                              double sums[PAIR_SUMS]) ML_NODISCARD;
+ml_status ml_unpaired_measure(session *s, const data_source *source, int64_t first,
+                              int64_t count) ML_NODISCARD;
+ml_status ml_unpaired_refer(session *s, const data_source *source, int64_t first, int64_t count,
+                            bool mismatched, double *keep) ML_NODISCARD;
+void ml_unpaired_end_ahead(session *s);
+
 /* The reference of a position; 0 where there is none. */
 double ml_session_reference_of(const data_source *source, int64_t position);
 /* The objective of a batch, from the sums over all of it. */
@@ -242,6 +280,8 @@ double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS]);
 /* source->reference, with the model as it is. ML_STOPPED as ml_session_evaluate. Collective. */
 ml_status ml_session_refer(session *s, data_source *source,
                            const evaluation_stop *stop) ML_NODISCARD;
+/* Whether that finds source->unpaired.reference, too. */
+bool ml_session_refers_mismatched(const session *s);
 /* Whether `stop` (or NULL) is wanted on any rank. Collective. */
 bool ml_session_is_stopped(const session *s, const evaluation_stop *stop);
 

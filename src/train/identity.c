@@ -205,6 +205,8 @@ ml_status describe_identity(run *r)
         ADD("objective.ld_alpha", "%.17g", c->objective.ld_alpha);
         ADD("objective.sft_weight", "%.17g", c->objective.sft_weight);
         ADD("objective.center_rewards", "%.17g", c->objective.center_rewards);
+        ADD("objective.desirable_weight", "%.17g", c->objective.desirable_weight);
+        ADD("objective.undesirable_weight", "%.17g", c->objective.undesirable_weight);
     }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

@@ -106,6 +106,31 @@ static void write_compared(FILE *to, const ml_run_config *c, const double sums[P
             (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / sums[PAIRS]);
 }
 
+/* Means over the batch's answers that are wanted, and those that are not; of a batch without the
+ * one or the other nothing is said of it. */
+static void write_judged(FILE *to, const double sums[PAIR_SUMS])
+{
+    double wanted = sums[PAIR_WANTED], others = sums[PAIRS] - wanted;
+    if (wanted > 0.0)
+        fprintf(to, ", \"rewards_chosen\": %.17g, \"logps_chosen\": %.17g",
+                sums[PAIR_REWARD_CHOSEN] / wanted, sums[PAIR_LOG_P_CHOSEN] / wanted);
+    if (others > 0.0)
+        fprintf(to, ", \"rewards_rejected\": %.17g, \"logps_rejected\": %.17g",
+                sums[PAIR_REWARD_REJECTED] / others, sums[PAIR_LOG_P_REJECTED] / others);
+    if (wanted > 0.0 && others > 0.0)
+        fprintf(to, ", \"rewards_margin\": %.17g",
+                sums[PAIR_REWARD_CHOSEN] / wanted - sums[PAIR_REWARD_REJECTED] / others);
+    fprintf(to, ", \"kl\": %.17g", sums[PAIR_MOVED] / sums[PAIRS]);
+}
+
+static void write_figures(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
+{
+    if (c->objective.name == ML_OBJECTIVE_KTO)
+        write_judged(to, sums);
+    else
+        write_compared(to, c, sums);
+}
+
 ml_status metrics_step(run *r, const step_result *step)
 {
     ml_status st = ML_OK;
@@ -117,7 +142,7 @@ ml_status metrics_step(run *r, const step_result *step)
             ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
             r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens,
             (double)step->tokens / step->seconds, step->seconds);
-    if (ml_run_config_has_figures(r->config)) write_compared(to, r->config, step->compared);
+    if (ml_run_config_has_figures(r->config)) write_figures(to, r->config, step->compared);
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);

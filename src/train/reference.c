@@ -20,20 +20,40 @@ static ml_status describe(const run *r, ml_text *out)
         s->valid.dataset ? ml_dataset_hash(s->valid.dataset) : "none", s->max_len);
 }
 
-static int64_t bytes_of(const data_source *source)
+/* The arrays of the file, one after the other, of all sequences of their data set. */
+typedef struct stored {
+    const data_source *source;
+    double **values;
+} stored;
+
+enum { MOST_STORED = 4 };
+
+static int list_stored(run *r, stored out[MOST_STORED])
 {
-    return source->dataset
-               ? ml_dataset_sequences(source->dataset) * (int64_t)sizeof *source->reference
-               : 0;
+    int count = 0;
+    data_source *sources[] = {&r->session.train, &r->session.valid};
+    for (int i = 0; i < 2; i++) {
+        data_source *source = sources[i];
+        if (!source->dataset) continue;
+        out[count++] = (stored){source, &source->reference};
+        if (ml_session_refers_mismatched(&r->session))
+            out[count++] = (stored){source, &source->unpaired.reference};
+    }
+    return count;
 }
 
-static ml_status write_file(const run *r, const char *path, ml_text *line)
+static int64_t bytes_of(const stored *one)
+{
+    return ml_dataset_sequences(one->source->dataset) * (int64_t)sizeof **one->values;
+}
+
+static ml_status write_file(run *r, const char *path, ml_text *line)
 {
     ml_status st = ML_OK;
-    const data_source *sources[] = {&r->session.train, &r->session.valid};
-    for (int i = 0; i < 2; i++)
-        if (sources[i]->dataset)
-            ML_TRY(ml_text_add(line, (const char *)sources[i]->reference, bytes_of(sources[i])));
+    stored all[MOST_STORED];
+    int count = list_stored(r, all);
+    for (int i = 0; i < count; i++)
+        ML_TRY(ml_text_add(line, (const char *)*all[i].values, bytes_of(&all[i])));
     ML_TRY(ml_durable_write(path, line->data, line->length, NULL));
 done:
     return st;
@@ -43,10 +63,11 @@ done:
 static ml_status read_file(run *r, const char *path, const ml_text *line)
 {
     ml_status st = ML_OK;
-    session *s = &r->session;
     char *bytes = NULL;
-    int64_t count, at = line->length, expected = at + bytes_of(&s->train) + bytes_of(&s->valid);
-    data_source *sources[] = {&s->train, &s->valid};
+    stored all[MOST_STORED];
+    int arrays = list_stored(r, all);
+    int64_t count, at = line->length, expected = at;
+    for (int i = 0; i < arrays; i++) expected += bytes_of(&all[i]);
     ML_TRY(ml_durable_read(path, expected + 1, &bytes, &count));
     if (count != expected || memcmp(bytes, line->data, (size_t)at) != 0) {
         st = ml_fail(ML_INPUT,
@@ -55,12 +76,11 @@ static ml_status read_file(run *r, const char *path, const ml_text *line)
                      path);
         goto done;
     }
-    for (int i = 0; i < 2; i++) {
-        int64_t n = bytes_of(sources[i]);
-        if (n == 0) continue;
-        ML_NEW(sources[i]->reference, ml_dataset_sequences(sources[i]->dataset), ML_MEM_OTHER,
+    for (int i = 0; i < arrays; i++) {
+        int64_t n = bytes_of(&all[i]);
+        ML_NEW(*all[i].values, ml_dataset_sequences(all[i].source->dataset), ML_MEM_OTHER,
                "the reference's log-probabilities");
-        memcpy(sources[i]->reference, bytes + at, (size_t)n);
+        memcpy(*all[i].values, bytes + at, (size_t)n);
         at += n;
     }
 done:

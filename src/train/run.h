@@ -15,7 +15,7 @@ typedef struct deadline {
     double step, save;
 } deadline;
 
-enum { IDENTITIES = 48 };
+enum { IDENTITIES = 64 };
 
 typedef struct run {
     session session;

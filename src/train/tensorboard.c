@@ -164,6 +164,33 @@ static void write_compared(FILE *to, const ml_run_config *c, int64_t step,
     write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / n);
 }
 
+/* The same of answers that are wanted or not. */
+static void write_judged(FILE *to, int64_t step, const double sums[PAIR_SUMS])
+{
+    double wanted = sums[PAIR_WANTED], others = sums[PAIRS] - wanted;
+    if (wanted > 0.0) {
+        write_scalar(to, step, "train/rewards/chosen", sums[PAIR_REWARD_CHOSEN] / wanted);
+        write_scalar(to, step, "train/logps/chosen", sums[PAIR_LOG_P_CHOSEN] / wanted);
+    }
+    if (others > 0.0) {
+        write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / others);
+        write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / others);
+    }
+    if (wanted > 0.0 && others > 0.0)
+        write_scalar(to, step, "train/rewards/margins",
+                     sums[PAIR_REWARD_CHOSEN] / wanted - sums[PAIR_REWARD_REJECTED] / others);
+    write_scalar(to, step, "train/kl", sums[PAIR_MOVED] / sums[PAIRS]);
+}
+
+static void write_figures(FILE *to, const ml_run_config *c, int64_t step,
+                          const double sums[PAIR_SUMS])
+{
+    if (c->objective.name == ML_OBJECTIVE_KTO)
+        write_judged(to, step, sums);
+    else
+        write_compared(to, c, step, sums);
+}
+
 /* transformers' names, so that runs of both lie in one picture. */
 ml_status tensorboard_step(const run *r, const step_result *step)
 {
@@ -172,8 +199,7 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
-    if (ml_run_config_has_figures(r->config))
-        write_compared(to, r->config, r->step, step->compared);
+    if (ml_run_config_has_figures(r->config)) write_figures(to, r->config, r->step, step->compared);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 

@@ -21,11 +21,20 @@ import reference_models as reference
 import torch_side
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "preferences.json")
-BOUNDS = {"loss": ("loss", 2e-5), "grad_norm": ("grad_norm", 1e-3), "rewards/margins": ("rewards_margin", 1e-3)}
+BOUNDS = {"loss": ("loss", 2e-5), "grad_norm": ("grad_norm", 1e-3), "rewards/margins": ("rewards_margin", 1e-3), "kl": ("kl", 1e-3)}
 
 
 def as_they_are(self, dataset, *words, **options):
     return dataset
+
+
+def rotated(self, dataset, *words, **options):
+    """The answers behind the prompts of others, as KTOTrainer makes them; its own rows would have to be texts."""
+
+    def add(rows):
+        return {"KL_completion_ids": [rows["completion_ids"][-1]] + rows["completion_ids"][:-1]}
+
+    return dataset.map(add, batched=True, batch_size=cases.PAIRS)
 
 
 def in_order(self, *words, **options):
@@ -60,6 +69,10 @@ def trainer_of(objective, common):
             ld_alpha=objective.get("ld_alpha"),
         )
         base = trl.DPOTrainer
+    elif name == "kto":
+        own |= {"_prepare_dataset": rotated}
+        keys = {key: objective[key] for key in ("loss_type", "desirable_weight", "undesirable_weight") if key in objective}
+        options, base = trl.KTOConfig(**common, beta=beta, **keys), trl.KTOTrainer
     elif name == "orpo":
         options, base = orpo.ORPOConfig(**common, beta=beta), orpo.ORPOTrainer
     else:
@@ -74,14 +87,15 @@ def trainer_of(objective, common):
     return type("InOrder", (base,), own), options
 
 
-def train(settings, objective, folder):
+def train(name, settings, objective, folder):
     words = tokenizers.models.WordLevel({str(i): i for i in range(203)}, unk_token="0")
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(words), eos_token="0", pad_token="202")
     model = torch_side.load_model(folder, settings["model"])
     if settings["method"] == "lora":
         reference.write_adapter(f"{folder}/adapter", settings)
         model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
-    rows = [cases.TRAIN[i % len(cases.TRAIN)] for i in range(cases.STEPS * cases.PAIRS)]
+    data = cases.data_of(name)[0]
+    rows = [data[i % len(data)] for i in range(cases.STEPS * cases.PAIRS)]
     common = {
         "output_dir": f"{folder}/out",
         "per_device_train_batch_size": cases.PAIRS,
@@ -98,7 +112,7 @@ def train(settings, objective, folder):
         "save_strategy": "no",
         "disable_tqdm": True,
     }
-    if objective["name"] in ("dpo", "ipo"):
+    if objective["name"] in ("dpo", "ipo", "kto"):
         common["precompute_ref_log_probs"] = settings["method"] == "full"  # else it looks for the base by its path
     kind, options = trainer_of(objective, common)
     trainer = kind(model=model, args=options, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer)
@@ -110,12 +124,15 @@ def main():
     wrong = 0
     with open(GOLDEN) as file:
         curves = json.load(file)
-    names = sys.argv[1:] or list(cases.CASES)
+    # KTOTrainer puts answers behind the prompts of pairs in another way
+    names = sys.argv[1:] or [name for name in cases.CASES if name != "kto-pairs"]
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            lines = train(*cases.CASES[name], folder)
+            lines = train(name, *cases.CASES[name], folder)
         worst = {}
         for key, (ours, bound) in BOUNDS.items():
+            if ours not in curves[name]:
+                continue
             size = max(map(abs, curves[name][ours]))
             pairs = list(zip((line[key] for line in lines), curves[name][ours], strict=True))
             worst[key] = max(abs(a - b) / max(abs(b), 0.1 * size, 1e-2) for a, b in pairs)

@@ -97,12 +97,59 @@ def objective_of(model, batch, references, objective):
     return loss + share * nll / tokens, right, margin
 
 
+def total(model, row, answer):
+    return log_ps(model, row["prompt_ids"], answer).sum()
+
+
+def kto_of(model, batch, objective):
+    """`batch`: rows, each with the answer that stands behind its prompt for z, and both answers' log p before the first step."""
+    beta, loss, sums = objective.get("beta", 0.1), 0.0, {True: [], False: []}
+    moved = 0.0
+    if objective.get("loss_type", "kto") == "kto":
+        with torch.no_grad():
+            moved = sum(total(model, row, other).item() - ref_other for row, other, _, ref_other in batch) / len(batch)
+    z = max(0.0, moved)
+    for row, _, ref, _ in batch:
+        u = total(model, row, row["completion_ids"]) - ref
+        key, sign = ("desirable_weight", 1) if row["label"] else ("undesirable_weight", -1)
+        loss = loss + objective.get(key, 1.0) * (1 - torch.sigmoid(sign * beta * (u - z))) / len(batch)
+        sums[row["label"]].append(beta * u.item())
+    means = [sum(x) / len(x) for x in (sums[True], sums[False])]
+    return loss, z, means[0] - means[1]
+
+
+def run_kto(model, name, settings, objective):
+    both = []
+    for rows in preference_cases.data_of(name):
+        others = [rows[i]["completion_ids"] for i in preference_cases.partners(name, len(rows))]
+        with torch.no_grad():
+            both.append([(row, other, total(model, row, row["completion_ids"]).item(), total(model, row, other).item()) for row, other in zip(rows, others)])
+    train, valid = both
+    parameters, optimizer = [p for p in model.parameters() if p.requires_grad], make_golden.adamw(model, settings)
+    out = {"loss": [], "grad_norm": [], "kl": [], "rewards_margin": []}
+    for step in range(preference_cases.STEPS):
+        batch = [train[(step * preference_cases.PAIRS + i) % len(train)] for i in range(preference_cases.PAIRS)]
+        optimizer.zero_grad()
+        loss, z, margin = kto_of(model, batch, objective)
+        loss.backward()
+        out["grad_norm"].append(torch.nn.utils.clip_grad_norm_(parameters, settings["clip_norm"]).item())
+        out["loss"].append(loss.item())
+        out["kl"].append(z)
+        out["rewards_margin"].append(margin)
+        optimizer.step()
+    with torch.no_grad():
+        out["valid_loss"] = kto_of(model, valid, objective)[0].item()
+    return out
+
+
 def run_case(case, folder):
-    settings, objective = case
+    name, settings, objective = case
     model = torch_side.load_model(folder, settings["model"])
     if settings["method"] == "lora":
         reference.write_adapter(f"{folder}/adapter", settings)
         model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
+    if objective["name"] == "kto":
+        return run_kto(model, name, settings, objective)
     train, valid = preference_cases.TRAIN, preference_cases.VALID
     with torch.no_grad():
         references = {id(pair): [x.item() for x in both(model, pair, objective.get("ld_alpha", 1.0))[:2]] for pair in train + valid}
@@ -126,4 +173,4 @@ def run_case(case, folder):
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float32)
-    make_golden.make(GOLDEN if len(sys.argv) < 2 else sys.argv[1], preference_cases.CASES, run_case)
+    make_golden.make(GOLDEN if len(sys.argv) < 2 else sys.argv[1], {name: (name, *case) for name, case in preference_cases.CASES.items()}, run_case)

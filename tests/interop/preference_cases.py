@@ -27,6 +27,10 @@ CASES = {  # name: (what trains, objective)
     "ipo": (LORA, {"name": "ipo", "beta": 0.5}),
     "cpo": (LORA, {"name": "cpo"}),
     "cpo-ipo": (LORA, {"name": "cpo", "loss_type": "ipo", "cpo_alpha": 0.0}),
+    "kto": (LORA, {"name": "kto"}),
+    "kto-full": (FULL, {"name": "kto", "beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}),
+    "kto-pairs": (LORA, {"name": "kto", "beta": 0.3}),  # of answers that were pairs
+    "kto-apo_zero_unpaired": (LORA, {"name": "kto", "loss_type": "apo_zero_unpaired", "beta": 0.2}),
     "simpo": (LORA, {"name": "simpo", "beta": 2.0, "gamma": 1.0, "cpo_alpha": 0.0}),
     "orpo": (LORA, {"name": "orpo", "beta": 0.5}),
     "orpo-full": (FULL, {"name": "orpo", "beta": 0.2}),
@@ -50,8 +54,37 @@ def pairs(name, count):
     return out
 
 
+def apart(rows):
+    """Pairs as answers that are wanted or not."""
+    sides = (("chosen_ids", True), ("rejected_ids", False))
+    return [{"prompt_ids": row["prompt_ids"], "completion_ids": row[key], "label": label} for row in rows for key, label in sides]
+
+
+def judged(name, count):
+    """Answers of different prompts, three of five of them wanted."""
+    return [apart([row])[0 if index % 5 < 3 else 1] for index, row in enumerate(pairs(name, count))]
+
+
 TRAIN = pairs("train", 11)
 VALID = pairs("valid", 5)
+JUDGED_TRAIN = judged("judged", 12)
+JUDGED_VALID = judged("judged valid", 7)
+
+
+def data_of(name):
+    """What a case trains on and is evaluated on, row by row."""
+    if name == "kto-pairs":
+        return apart(TRAIN), apart(VALID)
+    return (JUDGED_TRAIN, JUDGED_VALID) if name.startswith("kto") else (TRAIN, VALID)
+
+
+def partners(name, count):
+    """Behind the prompt of each row stands the answer of the one before it, of pairs of the second before, among PAIRS rows each."""
+    back, out = 2 if name == "kto-pairs" else 1, []
+    for first in range(0, count, PAIRS):
+        size = min(PAIRS, count - first)
+        out += [first + (i - back) % size for i in range(size)]
+    return out
 
 
 def write_pairs(path, data):

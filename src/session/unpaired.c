@@ -1,0 +1,207 @@
+/* Kahneman–Tversky optimisation (KTO, arXiv:2402.01306): answers of which each is wanted or not.
+ * With u what an answer's Σ log p gained over the reference, and z ≥ 0 an estimate of how far the
+ * model has moved from it, without a gradient:
+ *
+ *   wanted        w (1 − σ(β(u − z)))
+ *   not wanted    w' (1 − σ(β(z − u)))
+ *
+ * z is the mean of what the answers of a step gain behind prompts that they do not belong to, or 0
+ * where that is negative. The prompt of a row gets the answer of the row before it in the file;
+ * the first of each `batch.sequences` rows gets that of the last of them. Of rows that were pairs
+ * it is the second before, so that a rejected answer's prompt does not get its own chosen one. As
+ * this does not depend on the order of training, the reference of these, too, is found once.
+ *
+ * Loss type apo_zero_unpaired (arXiv:2408.06266) is the same with z = 0. */
+#include <math.h>
+
+#include "session/pair_loss.h"
+#include "session/session.h"
+
+void ml_unpaired_destroy(unpaired *u)
+{
+    ml_memory_free(u->partner);
+    ml_memory_free(u->wanted);
+    ml_memory_free(u->reference);
+    ml_memory_free(u->token);
+    ml_memory_free(u->mask);
+    *u = (unpaired){0};
+}
+
+/* ---- which answer stands behind which prompt ----------------------------------------------- */
+
+/* Of the usable sequence `i`, in the file's order, among chunks of `chunk`. */
+static int64_t partner_of(const ml_dataset *data, const ml_sampler *sampler, int64_t chunk,
+                          int64_t i)
+{
+    int64_t first = i - i % chunk, count = ml_min(chunk, ml_sampler_usable(sampler) - first),
+            back = ml_dataset_has_pairs(data) ? 2 : 1;
+    return first + (i - first + count - back % count) % count;
+}
+
+static int64_t prompt_length(const ml_dataset *data, int64_t sequence, int64_t max_len)
+{
+    return ml_dataset_length(data, sequence, max_len) - ml_dataset_targets(data, sequence, max_len);
+}
+
+int64_t ml_unpaired_longest(const ml_dataset *data, const ml_sampler *sampler, int64_t max_len,
+                            int64_t chunk)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < ml_sampler_usable(sampler); i++) {
+        int64_t other = ml_sampler_member(sampler, partner_of(data, sampler, chunk, i)),
+                tokens = prompt_length(data, ml_sampler_member(sampler, i), max_len) +
+                         ml_dataset_targets(data, other, 0);
+        longest = ml_max(longest, ml_min(tokens, max_len));
+    }
+    return longest;
+}
+
+static ml_status read_verdicts(const ml_dataset *data, uint8_t *wanted)
+{
+    ml_status st = ML_OK;
+    bool pairs = ml_dataset_has_pairs(data);
+    for (int64_t i = 0; i < ml_dataset_sequences(data); i++) {
+        float label = i % 2 == 0 ? 1.0F : 0.0F;
+        if (!pairs) ML_TRY(ml_dataset_read_label(data, i, &label));
+        wanted[i] = label > 0.0F;
+    }
+done:
+    return st;
+}
+
+ml_status ml_unpaired_prepare(session *s, data_source *source)
+{
+    ml_status st = ML_OK;
+    unpaired *u = &source->unpaired;
+    const ml_dataset *data = source->dataset;
+    int64_t n = ml_dataset_sequences(data), chunk = s->config->batch.sequences;
+    ml_unpaired_destroy(u);
+    ML_NEW(u->partner, n, ML_MEM_OTHER, "the order of answers");
+    ML_NEW(u->wanted, n, ML_MEM_OTHER, "the labels of answers");
+    ML_NEW(u->token, 2 * s->max_len, ML_MEM_OTHER, "an answer");
+    ML_NEW(u->mask, 2 * s->max_len, ML_MEM_OTHER, "an answer");
+    ML_TRY(read_verdicts(data, u->wanted));
+    for (int64_t i = 0; i < ml_sampler_usable(source->sampler); i++)
+        u->partner[ml_sampler_member(source->sampler, i)] =
+            ml_sampler_member(source->sampler, partner_of(data, source->sampler, chunk, i));
+    if (ml_run_config_looks_ahead(s->config))
+        u->longest = ml_unpaired_longest(data, source->sampler, s->max_len, chunk);
+done:
+    return st;
+}
+
+static int64_t find_answer(const uint8_t *mask, int64_t length)
+{
+    int64_t at = 0;
+    while (at < length && !mask[at]) at++;
+    return at;
+}
+
+ml_status ml_unpaired_read(const session *s, const data_source *source, int64_t sequence,
+                           int32_t *token, uint8_t *mask, int64_t *length)
+{
+    ml_status st = ML_OK;
+    const unpaired *u = &source->unpaired;
+    const ml_dataset *data = source->dataset;
+    int64_t other = u->partner[sequence], whole = ml_dataset_length(data, other, 2 * s->max_len);
+    ML_TRY(ml_dataset_read(data, sequence, s->max_len, token, mask));
+    ML_TRY(ml_dataset_read(data, other, 2 * s->max_len, u->token, u->mask));
+    int64_t prompt = find_answer(mask, ml_dataset_length(data, sequence, s->max_len)),
+            from = find_answer(u->mask, whole), count = ml_min(whole - from, s->max_len - prompt);
+    memcpy(token + prompt, u->token + from, (size_t)count * sizeof *token);
+    memset(mask + prompt, 1, (size_t)count);
+    *length = prompt + count;
+done:
+    return st;
+}
+
+/* ---- the passes ----------------------------------------------------------------------------- */
+
+typedef struct judgement {
+    session *s;
+    const data_source *source;
+    const pair_batch *batch;
+    double *keep; /* [sequences] where Σ log p go to; NULL: they are judged */
+    double *sums; /* NULL: s->ahead.moved */
+} judgement;
+
+static void judge(const judgement *j, int64_t text, int64_t sequence)
+{
+    const ml_run_config *c = j->s->config;
+    packer *p = &j->s->packer;
+    double *sums = j->sums, b = c->objective.beta,
+           u = p->text_log_p[text] - j->source->reference[sequence],
+           z = ml_run_config_looks_ahead(c) ? j->s->ahead.moved : 0.0;
+    bool wanted = j->source->unpaired.wanted[sequence];
+    const pair_value value = wanted ? ml_unpaired_loss(b, u - z) : ml_unpaired_loss(-b, u - z);
+    double weight = wanted ? c->objective.desirable_weight : c->objective.undesirable_weight;
+    p->text_slope[text] = weight * value.du;
+    sums[PAIR_LOSS] += weight * value.loss;
+    sums[wanted ? PAIR_REWARD_CHOSEN : PAIR_REWARD_REJECTED] += b * u;
+    sums[wanted ? PAIR_LOG_P_CHOSEN : PAIR_LOG_P_REJECTED] += p->text_log_p[text];
+    sums[PAIR_WANTED] += wanted ? 1.0 : 0.0;
+    sums[PAIR_MOVED] += z;
+    sums[PAIRS] += 1.0;
+}
+
+static void weigh(void *self, const float *log_p)
+{
+    const judgement *j = self;
+    packer *p = &j->s->packer;
+    for (int64_t i = 0; i < j->batch->count; i++) p->text_log_p[i] = 0.0;
+    for (int64_t t = 0; t < p->hits; t++) p->text_log_p[p->target_text[t]] += (double)log_p[t];
+    for (int64_t i = 0; i < j->batch->count; i++) {
+        int64_t sequence = ml_sampler_at(j->source->sampler, p->read[i].position);
+        if (j->keep)
+            j->keep[sequence] = p->text_log_p[i];
+        else if (j->sums)
+            judge(j, i, sequence);
+        else
+            j->s->ahead.moved += p->text_log_p[i] - j->source->unpaired.reference[sequence];
+    }
+    for (int64_t t = 0; j->batch->backward && t < p->hits; t++)
+        p->weight[t] = (float)(-p->text_slope[p->target_text[t]] / (double)j->batch->pairs);
+}
+
+static ml_status run(judgement *j, bool mismatched)
+{
+    session *s = j->s;
+    const pair_batch *b = j->batch;
+    const ml_weighing weighing = {weigh, j};
+    ml_status st = mismatched ? ml_session_pack_mismatched(s, j->source, b->first, b->count)
+                              : ml_session_pack(s, j->source, b->first, b->count, b->keyed);
+    st = ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+    if (st != ML_OK) return st;
+    s->packer.batch.targets.weight = s->packer.weight;
+    ml_model_weighed(s->model, &s->packer.batch, b->backward, s->packer.log_p, &weighing);
+    return ML_OK;
+}
+
+ml_status ml_unpaired_compare(session *s, const data_source *source, const pair_batch *batch,
+                              double sums[PAIR_SUMS])
+{
+    judgement j = {.s = s, .source = source, .batch = batch, .sums = sums};
+    return run(&j, false);
+}
+
+ml_status ml_unpaired_measure(session *s, const data_source *source, int64_t first, int64_t count)
+{
+    const pair_batch batch = {.first = first, .count = count};
+    judgement j = {.s = s, .source = source, .batch = &batch};
+    return run(&j, true);
+}
+
+ml_status ml_unpaired_refer(session *s, const data_source *source, int64_t first, int64_t count,
+                            bool mismatched, double *keep)
+{
+    const pair_batch batch = {.first = first, .count = count};
+    judgement j = {.s = s, .source = source, .batch = &batch, .keep = keep};
+    return run(&j, mismatched);
+}
+
+void ml_unpaired_end_ahead(session *s)
+{
+    pairs_ahead *a = &s->ahead;
+    ml_grid_sum_double(s->grid, ML_GROUP_DP, &a->moved, 1);
+    a->moved = fmax(0.0, a->moved / (double)a->count);
+}
