@@ -45,7 +45,8 @@ static ml_sampler *sampler(int64_t max_len, bool shuffle, uint64_t seed)
 {
     ml_sampler *s = NULL;
     assert_int_equal(
-        ml_sampler_create(&s, data, max_len, &(ml_sampler_order){shuffle, false, seed, false}),
+        ml_sampler_create(&s, data, max_len,
+                          &(ml_sampler_order){.shuffle = shuffle, .seed = seed, .whole = false}),
         ML_OK);
     return s;
 }
@@ -108,8 +109,8 @@ static void cutting_skips_sequences_without_a_target(void **state)
     for (int64_t p = 0; p < 2 * usable; p++)
         assert_in_range(ml_dataset_length(data, ml_sampler_at(s, p), 0), 2, 4);
     ml_sampler_destroy(s);
-    assert_int_equal(ml_sampler_create(&s, data, 1, &(ml_sampler_order){true, false, 1, false}),
-                     ML_INPUT);
+    assert_int_equal(
+        ml_sampler_create(&s, data, 1, &(ml_sampler_order){.shuffle = true, .seed = 1}), ML_INPUT);
 }
 
 static void no_window_has_more_tokens_than_the_bound(void **state)
