@@ -45,8 +45,7 @@ static ml_sampler *sampler(int64_t max_len, bool shuffle, uint64_t seed)
 {
     ml_sampler *s = NULL;
     assert_int_equal(
-        ml_sampler_create(&s, data, max_len,
-                          &(ml_sampler_order){.shuffle = shuffle, .seed = seed}),
+        ml_sampler_create(&s, data, max_len, &(ml_sampler_order){.shuffle = shuffle, .seed = seed}),
         ML_OK);
     return s;
 }
