@@ -45,8 +45,9 @@ static ml_status hash_prompts(const ml_dataset *data, int64_t max_len, int64_t n
     ML_NEW(mask, longest, ML_MEM_OTHER, "a sequence");
     for (int64_t i = 0; i < n; i++) {
         int64_t prompt = 1; /* the first token is never a target */
+        const int64_t length = ml_dataset_length(data, member[i], max_len);
         ML_TRY(ml_dataset_read(data, member[i], max_len, tokens, mask));
-        while (!mask[prompt]) prompt++; /* usable sequences have one */
+        while (prompt < length && !mask[prompt]) prompt++; /* labelled ones are all prompt */
         ml_sha256_of(tokens, (size_t)prompt * sizeof *tokens, entries[i].hash);
         entries[i].sequence = entries[i].leader = member[i];
     }

@@ -4,6 +4,7 @@ classes, and bad input, each with its line."""
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -145,6 +146,29 @@ def check_bad():
     checks.that("were cut to that: " in tokenize("long.jsonl", "\n".join(json.dumps(one("the river " * 40, label)) for label in "ab"))[0], "nothing said of texts that were cut")
 
 
+def check_supersenses():
+    """A small folder of WordNet's form: no word on both sides, definitions once, examples left out, the same rows for the same seed."""
+    os.makedirs("wordnet")
+    lines = {"noun": ["  1 a licence"], "verb": [], "adj": [], "adv": []}
+    for i in range(400):
+        words = [f"w{i}", f"w{(i * 7) % 50}"][: 1 + i % 2]
+        part, number = [("noun", 5), ("verb", 38), ("adj", 0)][i % 3]
+        lines[part].append(f"{i:08d} {number:02d} n {len(words):02x} " + " ".join(f"{word}(p) 0" for word in words) + f' 000 | what is called {i} or so; "w{i} shows the word"')
+    for part in lines:
+        write(f"wordnet/data.{part}", "".join(line + "\n" for line in lines[part]))
+    call = [sys.executable, os.path.join(harness.SOURCE, "jobs", "make_supersenses.py")]
+    subprocess.run([*call, "senses", "--wordnet", "wordnet", "--valid", "0.3"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*call, "again", "--wordnet", "wordnet", "--valid", "0.3", "--rows", "50"], check=True, stdout=subprocess.DEVNULL)
+    rows = {name: [json.loads(line) for line in open(f"{name}.jsonl")] for name in ("senses/train", "senses/valid", "again/train")}
+    words = {name: {word for row in found for word in (f"w{row['text'].split()[3]}", *([f"w{int(row['text'].split()[3]) * 7 % 50}"] if int(row["text"].split()[3]) % 2 else []))} for name, found in rows.items()}
+    checks.that(not words["senses/train"] & words["senses/valid"], f"words on both sides: {words['senses/train'] & words['senses/valid']}")
+    checks.that(len(rows["senses/train"]) > 150 and len(rows["senses/valid"]) > 50, f"{len(rows['senses/train'])} and {len(rows['senses/valid'])} rows of 400")
+    checks.that(all('"' not in row["text"] and row["label"] in ("noun.animal", "verb.motion", "adj.all") for found in rows.values() for row in found), "rows with an example or a wrong label")
+    checks.that(rows["again/train"] == rows["senses/train"][:50], "--rows takes other rows than the first ones")
+    said = harness.mpilora("tokenize", "--base", "base.h5", "senses/valid.jsonl", "out.h5", "--labels", "senses/labels.txt")
+    checks.that("45 classes" in said, f"supersenses: {said}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -155,6 +179,7 @@ def main():
         check_order()
         check_words()
         check_bad()
+        check_supersenses()
         os.chdir("/")
     checks.end()
 

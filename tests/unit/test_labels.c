@@ -7,8 +7,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <fcntl.h>
+
 #include <cmocka.h>
 
+#include "io/hdf5_file.h"
 #include "mpilora/data.h"
 
 static char in[64], out[64], other[64];
@@ -203,6 +206,81 @@ static void bad_labels_are_refused_when_written(void **state)
     ml_dataset_writer_discard(writer);
 }
 
+/* ---- files that others made ----------------------------------------------------------------- */
+
+/* Changes a data set by HDF5's own means, and seals it again. */
+static void forge(const char *set, int64_t place, int32_t value, const char *attribute,
+                  int64_t number)
+{
+    hid_t file = H5Fopen(out, H5F_ACC_RDWR, H5P_DEFAULT);
+    if (set) {
+        int32_t values[64];
+        hid_t data = H5Dopen2(file, set, H5P_DEFAULT);
+        assert_true(H5Dread(data, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+        values[place] = value;
+        assert_true(H5Dwrite(data, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+        H5Dclose(data);
+    }
+    if (attribute) {
+        hid_t at = H5Aopen(file, attribute, H5P_DEFAULT);
+        assert_true(H5Awrite(at, H5T_NATIVE_INT64, &number) >= 0);
+        H5Aclose(at);
+    }
+    H5Fclose(file);
+    char hex[ML_SHA256_HEX], block[ML_SEAL_BYTES];
+    int fd = open(out, O_RDWR);
+    assert_int_equal(ml_file_hash(fd, out, ML_SEAL_BYTES, lseek(fd, 0, SEEK_END), NULL, NULL, hex),
+                     ML_OK);
+    ml_seal_make(block, "mpilora-dataset", hex);
+    assert_int_equal(ml_file_write(fd, out, block, ML_SEAL_BYTES, 0), ML_OK);
+    close(fd);
+}
+
+static void open_refuses(const char *said)
+{
+    ml_dataset *data = NULL;
+    ml_error_clear();
+    assert_int_equal(ml_dataset_open(&data, out), ML_INPUT);
+    if (!strstr(ml_error_text(), said)) fail_msg("\"%s\" lacks \"%s\"", ml_error_text(), said);
+}
+
+static void forged_files_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set;
+        int64_t place;
+        int32_t value;
+        const char *attribute;
+        int64_t number;
+        const char *said;
+    } forgeries[] = {
+        {"labels", 2, 3, NULL, 0, "label 2 is 3, expected 0 to 2"},
+        {"labels", 0, -1, NULL, 0, "label 0 is -1"},
+        {"mask", 5, 1, NULL, 0, "token 5 is a target"},
+        {NULL, 0, 0, "label_kind", 5, "label_kind of 5"},
+        {NULL, 0, 0, "label_kind", 2, "label_kind of 2 with a label_count of 3"},
+        {NULL, 0, 0, "label_kind", 3, "5 labels of 5 sequences do not belong together"},
+        {NULL, 0, 0, "label_kind", 4, "token_labels"},
+        {NULL, 0, 0, "label_count", 2, "not a list of 2"},
+        {NULL, 0, 0, "label_count", 0, "makes no sense"},
+    };
+    for (size_t i = 0; i < sizeof forgeries / sizeof *forgeries; i++) {
+        ml_dataset_destroy(three_classes(out, NULL, 0));
+        forge(forgeries[i].set, forgeries[i].place, forgeries[i].value, forgeries[i].attribute,
+              forgeries[i].number);
+        open_refuses(forgeries[i].said);
+    }
+    const uint8_t mask[] = {0, 1, 0, 1};
+    ml_dataset_writer *writer = writer_of(out, ML_LABEL_TOKENS, 2, "");
+    add(writer, 0, 4, mask);
+    assert_int_equal(ml_dataset_writer_add_token_labels(writer, (int32_t[]){-100, 1, -100, 0}),
+                     ML_OK);
+    ml_dataset_destroy(finished(writer, out));
+    forge("token_labels", 1, -100, NULL, 0);
+    open_refuses("the mask of token 1 does not fit its label -100");
+}
+
 /* ---- rows of ids --------------------------------------------------------------------------- */
 
 static ml_status tokenize(const char *text, const char *labels)
@@ -385,6 +463,7 @@ int main(void)
         cmocka_unit_test(classes_of_tokens),
         cmocka_unit_test(a_joined_data_set_has_its_parts_labels),
         cmocka_unit_test(bad_labels_are_refused_when_written),
+        cmocka_unit_test(forged_files_are_refused),
         cmocka_unit_test(rows_with_labels),
         cmocka_unit_test(names_in_order),
         cmocka_unit_test(the_base_has_the_order),
