@@ -23,7 +23,8 @@ typedef struct ml_import_options {
     const char *add_tokens; /* a file of tokens that the tokenizer learns (ml_tokenizer_grow); the
                                rows of new ones, of embedding and head, are the mean of the old
                                tokens'; NULL: none */
-    bool keep;              /* matrices that the source has in blocks stay in them */
+    bool keep;              /* matrices that the source has in blocks, or packed as blocks say it
+                               exactly, stay in them */
     const ml_block_format *quantise; /* what matrices become; NULL: they become `dtype` */
     const ml_block_format *head; /* with `quantise`, what the head (of a tied model the embedding)
                                     becomes; NULL: llama.cpp's choice */

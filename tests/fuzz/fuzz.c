@@ -43,11 +43,11 @@ static const char *at(const char *name)
 /* ---- readers: each gets the path of the input (a file, or the directory that it lies in) ---- */
 
 /* What an import made must be readable. */
-static ml_status read_model(const char *path)
+static ml_status read_model_as(const char *path, bool keep)
 {
     ml_base *base = NULL;
     const char *out = at("out.h5");
-    ml_status st = ml_import(path, &(ml_import_options){.dtype = ML_BF16}, out);
+    ml_status st = ml_import(path, &(ml_import_options){.dtype = ML_BF16, .keep = keep}, out);
     if (st == ML_OK) st = ml_base_open(&base, out);
     if (st == ML_OK) {
         int64_t length;
@@ -63,6 +63,16 @@ static ml_status read_model(const char *path)
     }
     ml_base_close(base);
     (void)unlink(out);
+    return st;
+}
+
+static ml_status read_model(const char *path) { return read_model_as(path, false); }
+
+/* Packed matrices: widened, and kept in blocks, which usage says where none can be. */
+static ml_status read_packed(const char *path)
+{
+    ml_status st = read_model_as(path, false);
+    if (st == ML_OK && (st = read_model_as(path, true)) == ML_USAGE) st = ML_OK;
     return st;
 }
 
@@ -219,6 +229,20 @@ static const reader readers[] = {
     {"words", "words.d/vocab.txt", "words.d", MUTATE_TEXT, read_tokenizer},
     {"vocab", "vocab/vocab.json", "vocab", MUTATE_TEXT, read_model},
     {"merges", "vocab/merges.txt", "vocab", MUTATE_TEXT, read_model},
+    {"packed-fp8", "packed-fp8/model.safetensors", "packed-fp8", MUTATE_SAFETENSORS, read_packed},
+    {"packed-nf4", "packed-nf4/model.safetensors", "packed-nf4", MUTATE_SAFETENSORS, read_packed},
+    {"packed-int4", "packed-int4/model.safetensors", "packed-int4", MUTATE_SAFETENSORS,
+     read_packed},
+    {"packed-int6", "packed-int6/model.safetensors", "packed-int6", MUTATE_SAFETENSORS,
+     read_packed},
+    {"packed-mxfp4", "packed-mxfp4/model.safetensors", "packed-mxfp4", MUTATE_SAFETENSORS,
+     read_packed},
+    {"packed-nvfp4", "packed-nvfp4/model.safetensors", "packed-nvfp4", MUTATE_SAFETENSORS,
+     read_packed},
+    {"packed-awq", "packed-awq/model.safetensors", "packed-awq", MUTATE_SAFETENSORS, read_packed},
+    {"packed-gptq", "packed-gptq/model.safetensors", "packed-gptq", MUTATE_SAFETENSORS,
+     read_packed},
+    {"packed-config", "packed-int4/config.json", "packed-int4", MUTATE_TEXT, read_packed},
     {"gguf", "model.gguf", "model.gguf", MUTATE_BINARY, read_model},
     {"peft-config", "peft/adapter_config.json", "peft", MUTATE_TEXT, read_adapter},
     {"peft-weights", "peft/adapter_model.safetensors", "peft", MUTATE_SAFETENSORS, read_adapter},

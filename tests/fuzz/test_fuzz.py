@@ -15,7 +15,13 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
 import harness
+
+try:
+    import packed_models
+except ImportError:  # numpy
+    packed_models = None
 
 FUZZ = os.environ.get("MPILORA_FUZZ", "")
 MODEL = "{family: llama, layers: 1, width: 8, heads: 2, kv_heads: 1, mlp_width: 12, vocab: 257, context: 64}"
@@ -30,6 +36,7 @@ LINES = {
     "names.txt": ["no", "yes", "perhaps"],
     "lines.ids": ['{"input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, 4]}', '{"input_ids": [5, 6, 7]}'] * 3,
 }
+PACKED = {"fp8": "fp8 ragged", "nf4": "nf4 nested", "int4": "int4 groups", "int6": "int6 groups with zeros", "mxfp4": "mxfp4", "nvfp4": "nvfp4", "awq": "awq", "gptq": "gptq with an order"}
 
 
 def write(path, data):
@@ -118,6 +125,14 @@ def make_tokenizers(folder):
     write(f"{folder}/words.d/vocab.txt", "".join(word + "\n" for word in sorted(vocab, key=vocab.get)))
 
 
+def make_packed(folder):
+    """Golden cases of packed directories."""
+    with open(f"{harness.SOURCE}/tests/golden/packed.json") as file:
+        golden = json.load(file)
+    for name, case in PACKED.items():
+        packed_models.write_model(f"{folder}/packed-{name}", golden[case])
+
+
 def make_inputs(folder):
     write(f"{folder}/model.yaml", MODEL)
     subprocess.run([sys.executable, f"{harness.SOURCE}/jobs/make_byte_tokenizer.py", f"{folder}/tokenizer"], check=True)
@@ -144,6 +159,8 @@ def make_inputs(folder):
     make_vocabulary(folder)
     make_tokenizers(folder)
     make_gguf(f"{folder}/model.gguf")
+    if packed_models:
+        make_packed(folder)
 
 
 def fuzz(work, made, reader, count):
@@ -168,6 +185,9 @@ def main():
         return 77
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     readers = sys.argv[2:] or subprocess.run([FUZZ, "list", "", ""], capture_output=True, text=True).stdout.split()
+    if not packed_models:
+        print("numpy is not installed: packed directories are left out")
+        readers = [reader for reader in readers if not reader.startswith("packed")]
     memory = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
     checks = harness.Checks()
     with tempfile.TemporaryDirectory(prefix="mpilora-fuzz-", dir=memory) as work:

@@ -155,7 +155,7 @@ static void config_refused(const char *document, const char *message)
     char path[128];
     save("other.json", document, (int64_t)strlen(document));
     snprintf(path, sizeof path, "%s/other.json", directory);
-    ml_status st = hf_config_read(path, &spec);
+    ml_status st = hf_config_read(path, &spec, NULL);
     if (st != ML_INPUT || !strstr(ml_error_text(), message) || !strstr(ml_error_text(), path))
         fail_msg("%s: status %d, \"%s\", expected \"%s\"", document, (int)st, ml_error_text(),
                  message);

@@ -40,8 +40,8 @@ static const option options[] = {
     {"--seed", OPTION_INT, offsetof(request, seed), "N", "of --init", "1"},
     {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32|keep",
      "of the matrices; keep: those of a .gguf file that are in blocks (Q8_0, Q4_0, Q4_1, Q5_0, "
-     "Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4) stay in them, others become bf16; norms and biases "
-     "are always fp32",
+     "Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4) stay in them, so do packed ones of a directory that "
+     "such blocks say exactly, others become bf16; norms and biases are always fp32",
      "bf16"},
     {"--quantise", OPTION_TEXT, offsetof(request, quantise),
      "q8_0|q4_0|q4_1|q5_0|q5_1|q4_k|q5_k|q6_k|mxfp4",
@@ -185,9 +185,11 @@ const ml_command ml_command_import = {
     .name = "import",
     .summary = "pretrained weights to a base file",
     .usage = usage,
-    .about = "SRC is a Hugging Face directory of a known family (config.json, "
-             "model.safetensors or its sharded index, tokenizer.json or vocab.json + merges.txt) "
-             "or a .gguf file.",
+    .about =
+        "SRC is a Hugging Face directory of a known family (config.json, "
+        "model.safetensors or its sharded index, tokenizer.json or vocab.json + merges.txt; its "
+        "matrices may be packed by bitsandbytes, compressed-tensors, AWQ, GPTQ or as FP8) "
+        "or a .gguf file.",
     .options = options,
     .notes = "An existing BASE.h5 is replaced once the new one is whole; after a failure it is as "
              "it was.",

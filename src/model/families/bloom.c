@@ -32,7 +32,6 @@ static const ml_family_key config_keys[] = {
     KEY("tie_word_embeddings", FLAG, tied_head),
     CHOICE("apply_residual_connection_post_layernorm", CHOICE, norm_places, ML_NORMS_STREAM,
            ML_NORMS_BEFORE),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

@@ -46,7 +46,6 @@ static const ml_family_key config_keys[] = {
     CHOICE("alibi", CHOICE, positions, ML_POSITIONS_ALIBI_SCALED, ML_POSITIONS_ROTARY),
     ALL_BIASES("bias"),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

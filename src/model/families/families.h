@@ -135,7 +135,7 @@
         REQUIRED("num_attention_heads", SIZE, heads), KEY("num_key_value_heads", SIZE, kv_heads), \
         KEY("head_dim", SIZE, head_dim), REQUIRED("intermediate_size", SIZE, mlp_width),          \
         REQUIRED("vocab_size", SIZE, vocab), REQUIRED("max_position_embeddings", SIZE, context),  \
-        KEY("tie_word_embeddings", FLAG, tied_head), CHECKED("quantization_config", OFF)
+        KEY("tie_word_embeddings", FLAG, tied_head)
 #define LLAMA_SIZES LLAMA_SIZES_WITHOUT_EPS, KEY("rms_norm_eps", REAL, norm_eps)
 #define LLAMA_ACTIVATION KEY("hidden_act", ACTIVATION, activation)
 /* attention_bias stands for two of our flags: a model that has only one of them has no
@@ -275,7 +275,7 @@
         KEY("hidden_act", ACTIVATION, activation), KEY("type_vocab_size", COUNT, token_types), \
         KEY("layer_norm_eps", REAL, norm_eps), CHECKED("is_decoder", OFF),                     \
         CHECKED("add_cross_attention", OFF), CHECKED("position_embedding_type", ABSOLUTE),     \
-        CHECKED("quantization_config", OFF), CHECKED("tie_word_embeddings", IDLE)
+        CHECKED("tie_word_embeddings", IDLE)
 
 /* The rows before that of the padding token, and its own, are no positions. */
 #define ROBERTA_PLACES \

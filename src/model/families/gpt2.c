@@ -34,21 +34,13 @@ static const ml_family_tensor tensors[] = {
 
 /* n_ctx is what older files say for n_positions, and what llama.cpp's converter asks for. */
 static const ml_family_key config_keys[] = {
-    REQUIRED("n_layer", SIZE, layers),
-    REQUIRED("n_embd", SIZE, width),
-    REQUIRED("n_head", SIZE, heads),
-    KEY("n_inner", SIZE, mlp_width),
-    REQUIRED("vocab_size", SIZE, vocab),
-    KEY("n_ctx", SIZE, context),
-    KEY("n_positions", SIZE, context),
-    KEY("activation_function", ACTIVATION, activation),
-    KEY("layer_norm_epsilon", REAL, norm_eps),
-    KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("scale_attn_weights", ON),
-    CHECKED("scale_attn_by_inverse_layer_idx", OFF),
-    CHECKED("add_cross_attention", OFF),
-    CHECKED("quantization_config", OFF),
-    {0},
+    REQUIRED("n_layer", SIZE, layers),         REQUIRED("n_embd", SIZE, width),
+    REQUIRED("n_head", SIZE, heads),           KEY("n_inner", SIZE, mlp_width),
+    REQUIRED("vocab_size", SIZE, vocab),       KEY("n_ctx", SIZE, context),
+    KEY("n_positions", SIZE, context),         KEY("activation_function", ACTIVATION, activation),
+    KEY("layer_norm_epsilon", REAL, norm_eps), KEY("tie_word_embeddings", FLAG, tied_head),
+    CHECKED("scale_attn_weights", ON),         CHECKED("scale_attn_by_inverse_layer_idx", OFF),
+    CHECKED("add_cross_attention", OFF),       {0},
 };
 
 static const ml_family_key gguf_keys[] = {

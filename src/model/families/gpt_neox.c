@@ -29,7 +29,6 @@ static const ml_family_key config_keys[] = {
     KEY("attention_bias", FLAG, qkv_bias),
     KEY("attention_bias", FLAG, o_bias),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

@@ -19,12 +19,17 @@ static const ml_family_tensor tensors[] = {
 };
 
 static const ml_family_key config_keys[] = {
-    REQUIRED("n_layer", SIZE, layers),         REQUIRED("n_embd", SIZE, width),
-    REQUIRED("n_head", SIZE, heads),           KEY("n_inner", SIZE, mlp_width),
-    REQUIRED("vocab_size", SIZE, vocab),       REQUIRED("n_positions", SIZE, context),
-    KEY("rotary_dim", SIZE, rope_width),       KEY("activation_function", ACTIVATION, activation),
-    KEY("layer_norm_epsilon", REAL, norm_eps), KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),       {0},
+    REQUIRED("n_layer", SIZE, layers),
+    REQUIRED("n_embd", SIZE, width),
+    REQUIRED("n_head", SIZE, heads),
+    KEY("n_inner", SIZE, mlp_width),
+    REQUIRED("vocab_size", SIZE, vocab),
+    REQUIRED("n_positions", SIZE, context),
+    KEY("rotary_dim", SIZE, rope_width),
+    KEY("activation_function", ACTIVATION, activation),
+    KEY("layer_norm_epsilon", REAL, norm_eps),
+    KEY("tie_word_embeddings", FLAG, tied_head),
+    {0},
 };
 
 static const ml_family_key gguf_keys[] = {GGUF_SIZES, GGUF_REFUSED, {0}};

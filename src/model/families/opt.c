@@ -44,7 +44,6 @@ static const ml_family_key config_keys[] = {
     KEY("word_embed_proj_dim", SIZE, embed_width),
     CHECKED("layer_norm_elementwise_affine", ON),
     KEY("_remove_final_layer_norm", FLAG, no_final_norm),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

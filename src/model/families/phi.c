@@ -37,7 +37,6 @@ static const ml_family_key config_keys[] = {
     KEY("layer_norm_eps", REAL, norm_eps),
     KEY("qk_layernorm", FLAG, qk_norm),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

@@ -39,7 +39,6 @@ static const ml_family_key config_keys[] = {
     CHOICE("use_parallel_residual", CHOICE, norm_places, ML_NORMS_PARALLEL, ML_NORMS_BEFORE),
     KEY("tie_word_embeddings", FLAG, tied_head),
     KEY("qk_layernorm", FLAG, qk_norm),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

@@ -29,7 +29,6 @@ static const ml_family_key config_keys[] = {
     KEY("norm_epsilon", REAL, norm_eps),
     ALL_BIASES("use_bias"),
     KEY("tie_word_embeddings", FLAG, tied_head),
-    CHECKED("quantization_config", OFF),
     {0},
 };
 

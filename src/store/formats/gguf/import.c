@@ -346,7 +346,7 @@ static ml_status take_config(const gguf_source *g, const char *path, ml_model_sp
 {
     ml_status st = ML_OK;
     ml_model_spec file = *s;
-    ML_TRY(hf_config_read(path, s));
+    ML_TRY(hf_config_read(path, s, NULL));
     if (strcmp(s->family->gguf.architecture, g->architecture) != 0)
         return ml_fail(ML_INPUT,
                        "%s: general.architecture is %s, but %s describes a %s model, which GGUF "

@@ -345,7 +345,14 @@ static ml_status unknown_type(const char *word)
     return st;
 }
 
-ml_status hf_config_read(const char *path, ml_model_spec *out)
+/* quantization_config, of any family. */
+static ml_status read_packed(const json_t *root, packed_config *out)
+{
+    return out ? packed_config_read(json_object_get(root, "quantization_config"), out)
+               : check_off(root, "quantization_config");
+}
+
+ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *packed)
 {
     static const ml_json_key type_keys[] = {
         {"model_type", ML_JSON_TEXT}, {"is_causal", ML_JSON_FLAG | ML_JSON_NULL}, {NULL, 0}};
@@ -359,6 +366,7 @@ ml_status hf_config_read(const char *path, ml_model_spec *out)
         if (!strcmp((*f)->hf.model_type, word)) family = *f;
     st = ml_json_check(root, type_keys);
     if (st == ML_OK) st = family ? read_family(root, path, family, out) : unknown_type(word);
+    if (st == ML_OK) st = read_packed(root, packed);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
 done:
     json_decref(root);

@@ -74,6 +74,7 @@ ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out)
     if (family->defaults.positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed)
         hf_rope_keys(family, out);
     add_windows(&family->hf.windows, out);
+    hf_config_add_key(out, "", "quantization_config", OBJECT | FLAG);
     if (!out->full) return ML_OK;
     return ml_fail(ML_INPUT, "the %s family has more keys than can be checked", family->title);
 }

@@ -6,6 +6,7 @@
 #include "io/json.h"
 #include "mpilora/family.h"
 #include "mpilora/model.h"
+#include "store/formats/packed/packed.h"
 
 /* The keys that hf_config_read looks at in a config.json of one family, with the kinds that they
  * may have: those of the family's table, of rotary positions and of windows. `keys` points into
@@ -27,8 +28,9 @@ void hf_config_warn_of_unread(const json_t *o, const ml_family *family, const hf
                               const char *path);
 
 /* The file `path`, a config.json. ML_INPUT naming the key: what changes the mathematics and is not
- * known here is refused, never ignored. */
-ml_status hf_config_read(const char *path, ml_model_spec *out) ML_NODISCARD;
+ * known here is refused, never ignored. `packed`: what it says of matrices that are packed; NULL:
+ * it must say nothing of them. */
+ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *packed) ML_NODISCARD;
 /* The same, written; `dtype` becomes torch_dtype, and the ids of special tokens are those of
  * `source`, the config.json that the model came with, else `end_of_text` (−1: none). ML_INPUT where
  * the family's config.json has no key for a feature of this model. */

@@ -3,15 +3,16 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "io/durable.h"
 #include "mpilora/data.h"
 #include "mpilora/family.h"
 #include "store/base/import_private.h"
 #include "store/formats/huggingface/huggingface.h"
+#include "store/formats/huggingface/packed.h"
 #include "store/formats/huggingface/shards.h"
 
 typedef struct hf_source {
     hf_shards shards;
+    packed_config packed; /* what config.json says of packed matrices */
     ml_model_spec *spec;
     bool bare;            /* the files' names lack the family's prefix */
     bool embed_from_head; /* a tied pair of which the head alone was saved */
@@ -85,13 +86,32 @@ static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
                    h->shards.directory, entry->name, found, want[0], want[1]);
 }
 
+static void mark_as_needed(hf_source *h, hf_place at)
+{
+    if (at.entry)
+        h->shards.needed[at.shard][at.entry - ml_safetensors_at(h->shards.file[at.shard], 0)] =
+            true;
+}
+
+/* And marks its parts as needed. */
+static ml_status check_packed(hf_source *h, const ml_model_tensor *t, const ml_stored_place *place,
+                              bool *found)
+{
+    packed_matrix m;
+    ml_status st = hf_packed_open(&m, found, &h->packed, &h->shards, t, place);
+    if (st != ML_OK || !*found) return st;
+    for (int p = 0; p < PACKED_PARTS; p++) mark_as_needed(h, m.part[p]);
+    packed_close(&m);
+    return ML_OK;
+}
+
 /* And marks what it finds as needed. */
 static ml_status check_stored(hf_source *h, const ml_model_tensor *t, const ml_stored_place *place,
                               const char *name)
 {
     hf_place at = hf_shards_find(&h->shards, name);
     if (!at.entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->shards.directory, name);
-    h->shards.needed[at.shard][at.entry - ml_safetensors_at(h->shards.file[at.shard], 0)] = true;
+    mark_as_needed(h, at);
     if (!ml_safetensors_is_real(at.entry))
         return ml_fail(ML_INPUT, "%s: %s has type %.20s, expected F32, F16, BF16 or F64",
                        h->shards.directory, name, at.entry->dtype);
@@ -103,7 +123,10 @@ static ml_status check_tensor(hf_source *h, const ml_model_tensor *t)
     ml_status st = ML_OK;
     ml_stored_place place;
     char name[sizeof place.name];
+    bool packed;
     find_place(h, t, &place);
+    st = check_packed(h, t, &place, &packed);
+    if (st != ML_OK || packed) return st;
     for (int64_t piece = 0; piece < place.pieces && st == ML_OK; piece++) {
         ml_stored_name_at(&place, piece * place.run, name, sizeof name);
         st = check_stored(h, t, &place, name);
@@ -208,7 +231,7 @@ static ml_status settle_head(hf_source *h)
     find_place(h, &head, &head_place);
     hf_place e = hf_shards_find(&h->shards, embed_place.name),
              o = hf_shards_find(&h->shards, head_place.name);
-    if (!o.entry || h->embed_from_head) return ML_OK;
+    if (!e.entry || !o.entry || h->embed_from_head) return ML_OK;
     ML_TRY(are_equal(h, e, o, &equal));
     if (equal) return ML_OK;
     h->spec->tied_head = false;
@@ -234,13 +257,54 @@ static ml_status read_transposed(hf_source *h, hf_place at, int64_t first, int64
     return ML_OK;
 }
 
+static ml_status hf_read_blocks(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                                void *out)
+{
+    const hf_source *h = self;
+    ml_stored_place place;
+    packed_matrix m;
+    bool packed;
+    find_place(h, t, &place);
+    ml_status st = hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place);
+    if (st != ML_OK || !packed) return st;
+    st = hf_packed_read(&m, &place, first, count, ml_dtype_bytes(m.kept, t->cols), true, out);
+    packed_close(&m);
+    return st;
+}
+
+/* Of a matrix whose scales cannot be read: that it is not in blocks, and the error comes when it is
+ * read. */
+static const ml_block_format *hf_format_of(void *self, const ml_model_tensor *t)
+{
+    const hf_source *h = self;
+    const ml_block_format *f = ml_block_format_of(ML_FP32);
+    ml_stored_place place;
+    packed_matrix m;
+    bool packed;
+    find_place(h, t, &place);
+    if (hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place) != ML_OK || !packed)
+        return f;
+    if (packed_format(&m, &f) != ML_OK) f = ml_block_format_of(ML_FP32);
+    packed_close(&m);
+    return f;
+}
+
 static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
                               float *out)
 {
     hf_source *h = self;
     ml_stored_place place;
     char name[sizeof place.name];
+    packed_matrix m;
+    bool packed;
     find_place(h, t, &place);
+    ml_status opened = hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place);
+    if (opened == ML_OK && packed) {
+        opened =
+            hf_packed_read(&m, &place, first, count, t->cols * (int64_t)sizeof *out, false, out);
+        packed_close(&m);
+    }
+    if (opened != ML_OK || packed) return opened;
     if (is_transposed(t, &place))
         return read_transposed(h, hf_shards_find(&h->shards, place.name), place.first + first,
                                count, out);
@@ -253,33 +317,6 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
         if (st != ML_OK) return st;
     }
     return ML_OK;
-}
-
-/* ---- files that are kept ------------------------------------------------------------------- */
-
-static ml_status keep_file(const char *directory, const char *name, ml_text *out)
-{
-    static const int64_t largest = 256 << 20;
-    ml_status st = ML_OK;
-    ml_text path = {0};
-    char *bytes = NULL;
-    int64_t length;
-    if (!hf_has_file(directory, name)) return ML_OK;
-    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
-    ML_TRY(ml_durable_read(path.data, largest, &bytes, &length));
-    st = ml_text_add(out, bytes, length);
-done:
-    ml_memory_free(bytes);
-    ml_text_destroy(&path);
-    return st;
-}
-
-ml_status import_keep_files(const char *directory, ml_base_files *files)
-{
-    ml_status st = ML_OK;
-    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
-        st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
-    return st;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
@@ -314,8 +351,13 @@ done:
 static bool has_tensor(const hf_source *h, const ml_model_tensor *t)
 {
     ml_stored_place place;
+    packed_matrix m;
+    bool packed;
     find_place(h, t, &place);
-    return hf_shards_find(&h->shards, place.name).entry;
+    if (hf_shards_find(&h->shards, place.name).entry) return true;
+    if (hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place) == ML_OK && packed)
+        packed_close(&m);
+    return packed;
 }
 
 /* How the embedding is called, which tells the names of all. */
@@ -346,9 +388,11 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     out->self = h;
     out->close = hf_close;
     out->read_rows = hf_read_rows;
+    out->format_of = hf_format_of;
+    out->read_blocks = hf_read_blocks;
     h->spec = &out->spec;
     ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
-    ML_TRY(hf_config_read(path.data, &out->spec));
+    ML_TRY(hf_config_read(path.data, &out->spec, &h->packed));
     ML_TRY(hf_shards_open(&h->shards, directory));
     ML_TRY(find_prefix(h));
     ML_TRY(settle_head(h));

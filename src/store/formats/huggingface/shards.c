@@ -168,6 +168,12 @@ ml_status hf_shards_read(const hf_shards *s, hf_place place, int64_t first, int6
     return ml_safetensors_read(s->file[place.shard], place.entry, first, count, out);
 }
 
+ml_status hf_shards_read_bytes(const hf_shards *s, hf_place place, int64_t first, int64_t count,
+                               void *out)
+{
+    return ml_safetensors_read_bytes(s->file[place.shard], place.entry, first, count, out);
+}
+
 void hf_shards_warn_of_overlays(const hf_shards *s)
 {
     const char *tensor, *first = NULL;

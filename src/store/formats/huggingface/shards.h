@@ -35,6 +35,9 @@ hf_place hf_shards_find(const hf_shards *shards, const char *name);
 /* Elements [first, first + count) of it as fp32. */
 ml_status hf_shards_read(const hf_shards *shards, hf_place place, int64_t first, int64_t count,
                          float *out) ML_NODISCARD;
+/* Bytes [first, first + count) of it. */
+ml_status hf_shards_read_bytes(const hf_shards *shards, hf_place place, int64_t first,
+                               int64_t count, void *out) ML_NODISCARD;
 /* Warns where the index means another file than the one that a needed tensor is read from. */
 void hf_shards_warn_of_overlays(const hf_shards *shards);
 

@@ -159,3 +159,14 @@ ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_e
     }
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", file->path, e->name);
 }
+
+ml_status ml_safetensors_read_bytes(const ml_safetensors *file, const ml_safetensors_entry *e,
+                                    int64_t first, int64_t count, void *out)
+{
+    ml_status st = ML_OK;
+    if (first < 0 || count < 0 || first > e->bytes - count)
+        st = ml_fail(ML_INPUT, "has %" PRId64 " bytes, expected %" PRId64, e->bytes, first + count);
+    else
+        st = read_at(file, e->offset + first, out, count);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", file->path, e->name);
+}

@@ -35,5 +35,9 @@ bool ml_safetensors_is_real(const ml_safetensors_entry *entry);
  * file cannot be read. */
 ml_status ml_safetensors_read(const ml_safetensors *file, const ml_safetensors_entry *entry,
                               int64_t first, int64_t count, float *out) ML_NODISCARD;
+/* Bytes [first, first + count) of it, whatever its type. ML_INPUT where it has fewer or the file
+ * cannot be read. */
+ml_status ml_safetensors_read_bytes(const ml_safetensors *file, const ml_safetensors_entry *entry,
+                                    int64_t first, int64_t count, void *out) ML_NODISCARD;
 
 #endif

@@ -1,0 +1,29 @@
+/* The files of a Hugging Face directory that a base keeps as they are. */
+#include "io/durable.h"
+#include "store/base/import_private.h"
+#include "store/formats/huggingface/shards.h"
+
+static ml_status keep_file(const char *directory, const char *name, ml_text *out)
+{
+    static const int64_t largest = 256 << 20;
+    ml_status st = ML_OK;
+    ml_text path = {0};
+    char *bytes = NULL;
+    int64_t length;
+    if (!hf_has_file(directory, name)) return ML_OK;
+    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
+    ML_TRY(ml_durable_read(path.data, largest, &bytes, &length));
+    st = ml_text_add(out, bytes, length);
+done:
+    ml_memory_free(bytes);
+    ml_text_destroy(&path);
+    return st;
+}
+
+ml_status import_keep_files(const char *directory, ml_base_files *files)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
+        st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
+    return st;
+}

@@ -1,0 +1,120 @@
+/* Bytes that are numbers by themselves, times a scale for a block, a row or the whole matrix: FP8
+ * (E4M3) of DeepSeek and compressed-tensors, int8 of compressed-tensors and bitsandbytes.
+ *
+ * The blocks of FP8 tile the matrix from its first row and column; the last ones are cut short.
+ * What transformers makes of ragged ones is another matrix: it divides the sides by the number of
+ * scales. */
+#include <inttypes.h>
+
+#include "store/formats/packed/packed.h"
+
+static const char scale_types[] = "F32 F16 BF16";
+
+static int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
+
+static ml_status codes(const packed_matrix *m, int64_t first, int64_t count, uint8_t *out)
+{
+    return packed_read(m, PACKED_CODES, first * m->cols, count * m->cols, out);
+}
+
+/* ---- FP8 ----------------------------------------------------------------------------------- */
+
+static ml_status open_fp8(packed_matrix *m, const packed_config *config)
+{
+    ml_status st = ML_OK;
+    bool own = config->method == PACKED_FP8;
+    const char *types = own ? "F32 F16 BF16 F8_E8M0 U8" : scale_types;
+    const ml_safetensors_entry *scales = m->part[PACKED_SCALES].entry;
+    ML_TRY(packed_expect(m, PACKED_CODES, "F8_E4M3", m->rows, m->cols));
+    bool grid = scales->dims == 2 && scales->count > 1 && scales->shape[1] > 1;
+    if (config->block_rows > 0 && (own || grid)) {
+        m->block_rows = config->block_rows;
+        m->group = config->block_cols;
+        m->groups = parts_of(m->cols, m->group);
+        ML_TRY(packed_expect(m, PACKED_SCALES, types, parts_of(m->rows, m->block_rows), m->groups));
+    } else {
+        ML_TRY(packed_grid(m, types));
+    }
+    packed_values_e4m3(m->value);
+    if (!own) packed_round_as_scales(m);
+done:
+    return st;
+}
+
+/* ---- int8 ---------------------------------------------------------------------------------- */
+
+static ml_status open_int8(packed_matrix *m, const packed_config *config)
+{
+    ml_status st = ML_OK;
+    (void)config;
+    ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
+    ML_TRY(packed_grid(m, scale_types));
+    packed_values_int(8, m->value);
+    packed_round_as_scales(m);
+    m->kept = ML_Q8_0;
+    if (m->part[PACKED_ZEROS].entry)
+        ML_TRY(packed_expect(m, PACKED_ZEROS, "I8", m->block_rows > 1 ? 1 : m->rows,
+                             m->part[PACKED_SCALES].entry->dims == 1 ? -1 : m->groups));
+done:
+    return st;
+}
+
+static ml_status int8_zeros(const packed_matrix *m, int64_t first, int64_t count, float *out)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int8_t zero[PACKED_GROUPS_AT_ONCE];
+        int64_t at = (first + i) / m->block_rows * m->groups;
+        for (int64_t g = 0, n; g < m->groups; g += n) {
+            n = ml_min(PACKED_GROUPS_AT_ONCE, m->groups - g);
+            ml_status st = packed_read(m, PACKED_ZEROS, at + g, n, zero);
+            if (st != ML_OK) return st;
+            for (int64_t j = 0; j < n; j++) out[i * m->groups + g + j] = (float)zero[j];
+        }
+    }
+    return ML_OK;
+}
+
+/* w = q · SCB / 127, by a multiplication. */
+static ml_status open_scb(packed_matrix *m, const packed_config *config)
+{
+    ml_status st = ML_OK;
+    (void)config;
+    ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
+    ML_TRY(packed_expect(m, PACKED_SCALES, "F32", m->rows, -1));
+    ML_TRY(packed_grid(m, "F32"));
+    packed_values_int(8, m->value);
+    m->factor = 7.874015718698502e-3F;
+done:
+    return st;
+}
+
+const packed_layout packed_scaled_layouts[] = {
+    {PACKED_NAMED("FP8"), .method = PACKED_FP8, .codes_type = "F8_E4M3",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale_inv",
+              [PACKED_REST] = "activation_scale"},
+     .optional = 1U << PACKED_REST, .open = open_fp8, .codes = codes, .scales = packed_grid_scales},
+    {PACKED_NAMED("FP8 of compressed-tensors"), .method = PACKED_COMPRESSED,
+     .codes_type = "F8_E4M3",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale",
+              [PACKED_REST] = "input_scale"},
+     .optional = 1U << PACKED_REST, .open = open_fp8, .codes = codes, .scales = packed_grid_scales},
+    {PACKED_NAMED("int8 with zeros, of compressed-tensors"), .method = PACKED_COMPRESSED,
+     .codes_type = "I8",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale",
+              [PACKED_ZEROS] = "weight_zero_point",
+              [PACKED_REST] = "input_scale"},
+     .optional = 1U << PACKED_REST, .open = open_int8, .codes = codes, .scales = packed_grid_scales,
+     .zeros = int8_zeros},
+    {PACKED_NAMED("int8 of compressed-tensors"), .method = PACKED_COMPRESSED, .codes_type = "I8",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale",
+              [PACKED_REST] = "input_scale"},
+     .optional = 1U << PACKED_REST, .open = open_int8, .codes = codes,
+     .scales = packed_grid_scales},
+    {PACKED_NAMED("int8 of bitsandbytes"), .method = PACKED_BITSANDBYTES, .codes_type = "I8",
+     .part = {[PACKED_CODES] = "weight", [PACKED_SCALES] = "SCB", [PACKED_REST] = "weight_format"},
+     .optional = 1U << PACKED_REST, .open = open_scb, .codes = codes, .scales = packed_grid_scales},
+    {0}};

@@ -1,0 +1,277 @@
+"""Packed Hugging Face directories: every layout of tests/golden/packed.json to the bit, in fp32, in bf16 and kept in blocks; every family's names; what is
+refused, with its row and block."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print("numpy is not installed: skipped")
+    sys.exit(77)
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import family_models as families
+import harness
+import packed_models as models
+
+checks = harness.Checks()
+BLOCK_BYTES = {"q4_0": 18, "q8_0": 34, "mxfp4": 17}
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def to_bf16(x):
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def contents(path, size):
+    """The down projection, the last tensor of its size, by the list of places at the head of a base file."""
+    with open(path, "rb") as file:
+        data = file.read()
+    places = [tuple(map(int, pair)) for pair in re.findall(rb"^(\d+) (\d+)$", data[: data.index(b"\0")], re.M)]
+    start = max(offset for offset, length in places if length == size)
+    return data[start : start + size]
+
+
+def weights(path, type_="<f4"):
+    count = models.WIDTH * models.MLP
+    return np.frombuffer(contents(path, count * np.dtype(type_).itemsize), type_).reshape(models.WIDTH, models.MLP)
+
+
+# ---- the golden cases -----------------------------------------------------------------------------------------------------
+
+
+def decode_blocks(raw, format, rows, cols):
+    """Blocks of 32 as GGUF has them."""
+    block = np.frombuffer(raw, np.uint8).reshape(rows, cols // 32, BLOCK_BYTES[format])
+    if format == "q8_0":
+        value = block[:, :, 2:].view(np.int8).astype(np.float32)
+    else:
+        codes = block[:, :, 1 if format == "mxfp4" else 2 :]
+        codes = np.concatenate([codes & 15, codes >> 4], 2)
+        value = FP4[codes] if format == "mxfp4" else codes.astype(np.float32) - 8
+    if format == "mxfp4":
+        scale = np.ldexp(np.float32(1), block[:, :, :1].astype(np.int32) - 127)
+    else:
+        scale = np.ascontiguousarray(block[:, :, :2]).view("<f2").astype(np.float32)
+    return (value * scale).astype(np.float32).reshape(rows, cols)
+
+
+def as_scales(value, case):
+    """The libraries' weights are rounded to the type of the scales."""
+    dtype = next((dtype for name, (dtype, _, _) in case["parts"].items() if name.endswith(("scale", "scales"))), "F32")
+    if dtype == "F16":
+        return value.astype(np.float16).astype(np.float32)
+    return (to_bf16(value).astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else value
+
+
+def check_case(folder, name, case):
+    source, base = f"{folder}/hf", f"{folder}/base.h5"
+    models.write_model(source, case)
+    done = harness.start("import", source, base, "--dtype", "fp32")
+    checks.that(done.returncode == 0 and "ignored" not in done.stderr, f"{name}: exit {done.returncode}: {done.stderr}")
+    if done.returncode:
+        return
+    value = weights(base)
+    checks.that(hashlib.sha256(value.astype("<f4").tobytes()).hexdigest() == case["sha256"], f"{name}: other weights than its library's")
+    said = "--dtype keep would hold them" if case["kept"] else "not multiplied as they are"
+    checks.that(said in done.stderr, f"{name}: it is not said what becomes of its blocks: {done.stderr}")
+    harness.mpilora("import", source, base)
+    checks.that(np.array_equal(weights(base, "<u2"), to_bf16(value)), f"{name}: bf16 is not the rounded fp32")
+    done = harness.start("import", source, base, "--dtype", "keep")
+    if not case["kept"]:
+        checks.that(done.returncode == 2 and "no matrix in blocks that can be kept" in done.stderr, f"{name}, keep: exit {done.returncode}: {done.stderr}")
+        return
+    checks.that(done.returncode == 0 and f"1 × {case['kept']}" in done.stdout, f"{name}, keep: {done.stdout}{done.stderr}")
+    kept = decode_blocks(contents(base, value.size // 32 * BLOCK_BYTES[case["kept"]]), case["kept"], *value.shape)
+    checks.that(np.array_equal(as_scales(kept, case), value), f"{name}: its blocks say other weights")
+    harness.mpilora("verify", base)
+
+
+# ---- every family ---------------------------------------------------------------------------------------------------------
+
+
+def is_matrix(name, shape):
+    return len(shape) == 2 and name.endswith(".weight") and not any(word in name for word in ("embed", "wte", "wpe", "lm_head", "embed_out", "norm", "project_"))
+
+
+def check_family(folder, name, tensors):
+    """The same matrices as int8 with a scale a row, and as numbers: the same base."""
+    plain, packed = f"{folder}/plain", f"{folder}/packed"
+    families.write_model(plain, name, tensors)
+    shutil.copytree(plain, packed)
+    rng, numbers, codes, count = np.random.default_rng(3), {}, {}, 0
+    for tensor, (shape, raw) in families.tensors(name, tensors).items():
+        numbers[tensor] = codes[tensor] = ("F32", shape, raw)
+        if not is_matrix(tensor, shape):
+            continue
+        turned = families.MODELS[name]["model_type"] == "gpt2"
+        q = rng.integers(-127, 128, shape[::-1] if turned else shape).astype(np.int8)
+        scale = np.exp2(-rng.integers(7, 13, (q.shape[0], 1))).astype(np.float32)
+        value = (q * scale).astype(np.float32)
+        numbers[tensor] = ("F32", shape, np.ascontiguousarray(value.T if turned else value).tobytes())
+        codes[tensor] = ("I8", q.shape, q.tobytes())
+        codes[f"{tensor}_scale"] = ("F32", scale.shape, scale.tobytes())
+        count += 1
+    models.write_safetensors(f"{plain}/model.safetensors", numbers)
+    models.write_safetensors(f"{packed}/model.safetensors", codes)
+    with open(f"{packed}/config.json") as file:
+        config = json.load(file)
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {}, "ignore": ["lm_head"]}
+    harness.write_config(f"{packed}/config.json", **config)
+    hashes = []
+    for source in (plain, packed):
+        done = harness.start("import", source, f"{folder}/base.h5", "--dtype", "fp32")
+        checks.that(done.returncode == 0, f"{name}: {source}: {done.stderr}")
+        if done.returncode == 0:
+            hashes.append(json.loads(harness.mpilora("inspect", f"{folder}/base.h5", "--json"))["content_sha256"])
+    checks.that(count >= 4 and len(hashes) == 2 and hashes[0] == hashes[1], f"{name}: {count} packed matrices make another base")
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------------
+
+
+def changed(case, part, change):
+    """Its parts with other bytes in one; change(array of them) works in place."""
+    parts = models.parts_of(case)
+    dtype, shape, raw = parts[part]
+    bytes_ = bytearray(raw)
+    change(np.frombuffer(bytes_, {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<u4", "I64": "<i8"}.get(dtype, "u1")))
+    return parts | {part: (dtype, shape, bytes(bytes_))}
+
+
+def put(index, value):
+    def change(array):
+        array[index] = value
+
+    return change
+
+
+def check_refusals(folder, golden):
+    def refused(name, said, parts=None, config=None, code=3):
+        case = golden[name]
+        shutil.rmtree(f"{folder}/bad", ignore_errors=True)
+        models.write_model(f"{folder}/bad", case, parts=parts, config=config)
+        for dtype in ("fp32", "bf16") + (("keep",) if case["kept"] else ()):
+            done = harness.start("import", f"{folder}/bad", f"{folder}/bad.h5", "--dtype", dtype)
+            checks.that(done.returncode == code and all(word in done.stderr for word in said), f"{name}, {said}: exit {done.returncode}: {done.stderr}")
+            checks.that(not os.path.exists(f"{folder}/bad.h5"), f"{name}, {said}: a base is left behind")
+
+    nan, inf = float("nan"), float("inf")
+    scale = lambda name, part, index, value: changed(golden[name], part, put(index, value))
+    # scales that are Inf or NaN: row and block
+    refused("fp8 ragged", ("down_proj", "row 24, block 1"), scale("fp8 ragged", "weight_scale_inv", 4, nan))
+    refused("fp8 powers of two", ("row 0, block 2",), scale("fp8 powers of two", "weight_scale_inv", 2, 255))
+    refused("fp8 compressed channels", ("row 7, block 0",), scale("fp8 compressed channels", "weight_scale", 7, 0x7F80))
+    refused("fp8 ragged", ("row 2, column 5", "Inf or NaN"), scale("fp8 ragged", "weight", 2 * models.MLP + 5, 0x7F))
+    refused("nf4", ("row 6, block 10",), scale("nf4", "weight.absmax", 10, inf))
+    refused("nf4 nested", ("row 0, block 0",), scale("nf4 nested", "weight.nested_absmax", 0, nan))
+    refused("int8 bitsandbytes", ("row 9, block 0",), scale("int8 bitsandbytes", "SCB", 9, inf))
+    refused("int4 groups", ("row 3, block 2",), scale("int4 groups", "weight_scale", 11, 0x7FC0))
+    refused("int4 groups, scales in fp16", ("row 3, block 2",), scale("int4 groups, scales in fp16", "weight_scale", 11, inf))
+    refused("mxfp4", ("row 5, block 1",), scale("mxfp4", "weight_scale", 16, 255))
+    refused("nvfp4", ("row 1, block 0",), scale("nvfp4", "weight_scale", 6, 0x7F))
+    refused("nvfp4", ("Inf or NaN",), scale("nvfp4", "weight_global_scale", 0, 0))
+    refused("awq", ("row 4, block 1",), scale("awq", "scales", models.WIDTH + 4, nan))
+    refused("gptq", ("row 31, block 0",), scale("gptq", "scales", 31, inf))
+    # what the layout must have
+    for name, part in (("fp8 ragged", "weight_scale_inv"), ("nf4", "weight.absmax"), ("nf4", "weight.quant_map"), ("nf4 nested", "weight.nested_quant_map"), ("int8 bitsandbytes", "SCB"),
+                       ("int4 groups", "weight_scale"), ("int4 groups", "weight_shape"), ("mxfp4", "weight_scale"), ("awq", "scales"), ("gptq", "scales")):  # fmt: skip
+        parts = models.parts_of(golden[name])
+        del parts[part]
+        refused(name, (part, "missing"), parts)
+    refused("int4 groups", ("weight_shape", "[33, 96]"), scale("int4 groups", "weight_shape", 0, 33))
+    refused("gptq with an order", ("column 2", "group 3 of 3"), scale("gptq with an order", "g_idx", 2, 3))
+    refused("gptq", ("symmetric",), scale("gptq", "qzeros", 0, 0x77777767))
+    for name, part, shape in (("fp8 ragged", "weight_scale_inv", [3, 2]), ("nf4", "weight.absmax", [2, 24]), ("int4 groups", "weight_scale", [48, 2]), ("nvfp4", "weight_scale", [16, 12]),
+                              ("awq", "qzeros", [4, 3]), ("gptq", "g_idx", [2, 48])):  # fmt: skip
+        parts = models.parts_of(golden[name])
+        parts[part] = (parts[part][0], shape, parts[part][2])
+        refused(name, (part, "has shape", "expected"), parts)
+    parts = models.parts_of(golden["nf4"])
+    state = "weight.quant_state.bitsandbytes__nf4"
+    for old, new, said in ((b"[32, 96]", b"[96, 32]", ("shape", "[96, 32]")), (b"nf4", b"fp4", ("quant_type",)), (b"64", b"63", ("blocksize",)), (b"bfloat16", b"bfloat17", ("dtype",)), (b"{", b"[", (state,))):
+        assert old in parts[state][2]
+        refused("nf4", (state,) + said, parts | {state: (*parts[state][:2], parts[state][2].replace(old, new))})
+    refused("int4 groups", ("stands beside",), models.parts_of(golden["int4 groups"]) | {"weight": ("F32", [32, 96], bytes(4 * 32 * 96))})
+    # what config.json says
+    config = lambda name, **keys: golden[name]["config"] | keys
+    refused("nf4", ("quant_method", "hqq", "known are fp8"), config=config("nf4", quant_method="hqq"))
+    refused("fp8 ragged", ("fmt", "e5m2"), config=config("fp8 ragged", fmt="e5m2"))
+    refused("fp8 ragged", ("weight_scale_inv", "expected [1, 1]"), config=config("fp8 ragged", weight_block_size=[128, 128]))
+    refused("fp8 ragged", ("weight_block_size",), config=config("fp8 ragged", weight_block_size=[0, 128]))
+    refused("awq", ("version", "gemv"), config=config("awq", version="gemv"))
+    refused("awq", ("bits", "3"), config=config("awq", bits=3))
+    refused("gptq", ("checkpoint_format", "marlin"), config=config("gptq", checkpoint_format="marlin"))
+    refused("gptq", ("group_size", "0"), config=config("gptq", group_size=0))
+    refused("int4 groups", ("sparsity_config", "sparse-24-bitmask"), config=config("int4 groups", sparsity_config={"format": "sparse-24-bitmask"}))
+    refused("int4 groups", ("transform_config",), config=config("int4 groups", transform_config={"config_groups": {"u": {}}}))
+    refused("int4 groups", ("ignore",), config=config("int4 groups", ignore=7))
+    refused("int4 groups", ("no num_bits",), config=config("int4 groups", config_groups={"g": {"weights": {"num_bits": 8, "type": "int"}}}))
+    # packed tensors without a word of them
+    refused("fp8 ragged", ("has type F8_E4M3",), config=False)
+    refused("int4 groups", ("is missing",), config=False)
+
+
+def check_old_words(folder, golden):
+    """Integers of 3 and 6 bits as versions before 0.18 pack them: the same weights. Of 7 bits in rows of 7 both layouts have as many words."""
+    for name, bits in (("int3 groups", 3), ("int6 groups with zeros", 6)):
+        case, per = golden[name], 32 // bits
+        parts = models.parts_of(case)
+
+        def repack(part, count):
+            raw = np.unpackbits(np.frombuffer(part[2], np.uint8).reshape(part[1][0], -1), axis=1, bitorder="little")[:, : count * bits]
+            codes = raw.reshape(part[1][0], count, bits) @ (1 << np.arange(bits))
+            out = np.zeros((part[1][0], -(-count // per)), np.uint32)
+            for i in range(count):
+                out[:, i // per] |= codes[:, i].astype(np.uint32) << np.uint32(i % per * bits)
+            return out
+
+        old = repack(parts["weight_packed"], models.MLP)
+        parts["weight_packed"] = ("I32", list(old.shape), old.tobytes())
+        if "weight_zero_point" in parts:
+            dtype, shape, raw = parts["weight_zero_point"]
+            turned = np.ascontiguousarray(np.frombuffer(raw, np.uint32).reshape(shape).T)
+            zeros = np.ascontiguousarray(repack((dtype, turned.shape, turned.tobytes()), models.WIDTH).T)
+            parts["weight_zero_point"] = ("I32", list(zeros.shape), zeros.tobytes())
+        models.write_model(f"{folder}/old", case, parts=parts)
+        harness.mpilora("import", f"{folder}/old", f"{folder}/old.h5", "--dtype", "fp32")
+        checks.that(hashlib.sha256(weights(f"{folder}/old.h5").tobytes()).hexdigest() == case["sha256"], f"{name}: words of old versions make other weights")
+    case = golden["int3 groups"]
+    parts = models.parts_of(case)
+    groups = {str(bits): {"weights": {"num_bits": bits, "type": "int"}} for bits in (7, 8)}
+    parts["weight_packed"] = ("I32", [models.WIDTH, models.MLP // 4], bytes(models.WIDTH * models.MLP))
+    models.write_model(f"{folder}/both", case, parts=parts, config=case["config"] | {"config_groups": groups})
+    done = harness.start("import", f"{folder}/both", f"{folder}/both.h5")
+    checks.that(done.returncode == 3 and "can be read in 2 ways" in done.stderr, f"words that can be read in two ways: exit {done.returncode}: {done.stderr}")
+
+
+def main():
+    with open(f"{harness.SOURCE}/tests/golden/packed.json") as file:
+        golden = json.load(file)
+    checks.that(len(golden) >= 30, "cases are missing")
+    for name, case in golden.items():
+        with tempfile.TemporaryDirectory() as folder:
+            check_case(folder, name, case)
+    seen = set()
+    for name, known in families.golden().items():
+        if name not in families.MODELS or families.MODELS[name]["model_type"] in seen:
+            continue
+        seen.add(families.MODELS[name]["model_type"])
+        with tempfile.TemporaryDirectory() as folder:
+            check_family(folder, name, known["tensors"])
+    with tempfile.TemporaryDirectory() as folder:
+        check_refusals(folder, golden)
+        check_old_words(folder, golden)
+    checks.end()
+    return 0
+
+
+sys.exit(main())
