@@ -82,6 +82,18 @@ static inline float ml_target_weights(const ml_targets *targets, int64_t c)
     return sum;
 }
 
+/* What depends on how far apart a query and a key stand (DeBERTa's disentangled attention): the
+ * score of query i and key j, before the scale, is q_i·k_j + q_i·keys[r] + k_j·queries[r] with r =
+ * row[most + i − j]. */
+typedef struct ml_relative {
+    int64_t rows;                /* R */
+    int64_t most;                /* of a distance: one less than the longest sequence, or more */
+    const int32_t *row;          /* [2·most + 1], from the key furthest behind on */
+    const float *keys, *queries; /* [R, H·h] with ld; NULL: no such term */
+    int64_t ld;
+    float *d_keys, *d_queries; /* [R, H·h] with ld: backward writes their gradients; NULL: not */
+} ml_relative;
+
 typedef struct ml_attention_shape {
     int64_t heads, kv_heads, head_dim; /* heads a multiple of kv_heads: query head j uses key head j
                                           / (heads / kv_heads) */
@@ -96,6 +108,7 @@ typedef struct ml_attention_shape {
     int64_t key_bias_stride;
     bool both_ways; /* a query sees the keys behind it as well, up to the end of its sequence.
                        Sequences that share rows: see ml_attention_check */
+    const ml_relative *relative; /* with both_ways and without anything else; NULL: none */
 } ml_attention_shape;
 enum { ML_KEY_BIAS_BEYOND = 64 };
 
@@ -307,7 +320,8 @@ typedef struct ml_kernels_options {
                                 used to size the workspace */
     int64_t nshapes;
     int64_t head_dim, heads,
-        kv_heads; /* of this rank, to size the attention workspace; 0: no attention */
+        kv_heads;  /* of this rank, to size the attention workspace; 0: no attention */
+    bool relative; /* attention has relative terms */
 } ml_kernels_options;
 
 typedef struct ml_kernels_spread {
@@ -339,11 +353,13 @@ bool ml_kernels_paths_have(const ml_kernels_paths *paths, const char *backend,
                            const char *vector_path);
 
 /* Whether attention of this shape may run over these sequences: a query that sees what stands
- * behind it has no place in a prefix tree, where several sequences go on from one row.
+ * behind it has no place in a prefix tree, where several sequences go on from one row; relative
+ * terms go with both_ways and with as many key heads as query heads, and neither with a window, a
+ * cap or a bias nor with sequences that are longer than they have distances.
  * Shapes: none.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_USAGE naming the first sequence that shares rows, where shape->both_ways. */
+ * Errors: ML_USAGE naming the first sequence that shares rows, or is too long, or what else. */
 ml_status ml_attention_check(const ml_attention_shape *shape,
                              const ml_sequences *sequences) ML_NODISCARD;
 

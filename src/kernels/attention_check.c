@@ -3,6 +3,22 @@
 
 #include "mpilora/kernels.h"
 
+static ml_status check_relative(const ml_attention_shape *shape, const ml_sequences *sequences)
+{
+    if (!shape->both_ways || shape->kv_heads != shape->heads || shape->window > 0 ||
+        shape->cap > 0 || shape->key_bias)
+        return ml_fail(ML_USAGE, "attention with relative terms: expected both directions, as many "
+                                 "key heads as query heads, no window, no cap and no bias");
+    for (int64_t i = 0; i < sequences->count; i++)
+        if (sequences->start[i + 1] - sequences->start[i] > shape->relative->most + 1)
+            return ml_fail(ML_USAGE,
+                           "attention with relative terms: sequence %" PRId64 " has %" PRId64
+                           " tokens, expected at most %" PRId64 ", which have distances",
+                           i, sequences->start[i + 1] - sequences->start[i],
+                           shape->relative->most + 1);
+    return ML_OK;
+}
+
 ml_status ml_attention_check(const ml_attention_shape *shape, const ml_sequences *sequences)
 {
     for (int64_t i = 0; shape->both_ways && i < sequences->count; i++)
@@ -12,5 +28,5 @@ ml_status ml_attention_check(const ml_attention_shape *shape, const ml_sequences
                            "%" PRId64 " rows with the one before it, which a prefix tree allows to "
                            "causal attention alone; give each sequence rows of its own",
                            i, sequences->shared[i]);
-    return ML_OK;
+    return shape->relative ? check_relative(shape, sequences) : ML_OK;
 }

@@ -1,11 +1,16 @@
 /* The scratch memory of blockwise attention: one table for the call, and blocks for each thread. */
 #include "kernels/kernels_private.h"
 
-static int64_t thread_floats(int64_t head_dim)
+static int64_t thread_floats(const ml_kernels_options *options)
 {
-    int64_t padded = ml_round_up(head_dim, ML_ATTENTION_PAD);
+    int64_t padded = ml_round_up(options->head_dim, ML_ATTENTION_PAD), slabs = ML_ATTENTION_SLABS,
+            squares = 2;
+    if (options->relative) {
+        slabs += ML_ATTENTION_RELATIVE_SLABS;
+        squares += ML_ATTENTION_RELATIVE_SQUARES;
+    }
     return ML_ATTENTION_BLOCK *
-           (ML_ATTENTION_SLABS * padded + 2 * ML_ATTENTION_BLOCK + ML_ATTENTION_COLUMNS);
+           (slabs * padded + squares * ML_ATTENTION_BLOCK + ML_ATTENTION_COLUMNS);
 }
 
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads)
@@ -13,7 +18,7 @@ int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int thread
     if (options->heads == 0) return 0;
     return ml_round_up((options->tokens + 1) * (int64_t)sizeof(int64_t), 64) +
            ml_round_up(options->heads * options->tokens * (int64_t)sizeof(float), 64) +
-           threads * thread_floats(options->head_dim) * (int64_t)sizeof(float);
+           threads * thread_floats(options) * (int64_t)sizeof(float);
 }
 
 void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options,
@@ -26,7 +31,8 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
     scratch->row_dot = (float *)(void *)next;
     next += ml_round_up(options->heads * options->tokens * (int64_t)sizeof(float), 64);
     scratch->threads = (float *)(void *)next;
-    scratch->thread_floats = thread_floats(options->head_dim);
+    scratch->thread_floats = thread_floats(options);
+    scratch->relative = options->relative;
     scratch->tokens = options->tokens;
     scratch->heads = options->heads;
     scratch->head_dim = options->head_dim;
@@ -36,5 +42,5 @@ bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_s
                        int64_t T)
 {
     return T <= scratch->tokens && shape->heads <= scratch->heads &&
-           shape->head_dim <= scratch->head_dim;
+           shape->head_dim <= scratch->head_dim && (scratch->relative || !shape->relative);
 }

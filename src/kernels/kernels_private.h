@@ -19,7 +19,10 @@ enum {
     ML_ATTENTION_BLOCK = 64,
     ML_ATTENTION_PAD = 16,
     ML_ATTENTION_SLABS = 8,
-    ML_ATTENTION_COLUMNS = 4
+    ML_ATTENTION_COLUMNS = 4,
+    /* With relative terms besides: a pair of blocks has fewer than two blocks of distances. */
+    ML_ATTENTION_RELATIVE_SLABS = 7,
+    ML_ATTENTION_RELATIVE_SQUARES = 4
 };
 
 typedef struct ml_attention_scratch {
@@ -28,6 +31,7 @@ typedef struct ml_attention_scratch {
     float *threads;       /* thread_floats for each thread */
     int64_t thread_floats;
     int64_t tokens, heads, head_dim; /* the most that it is made for */
+    bool relative;
 } ml_attention_scratch;
 
 /* One block of the category workspace: the table, what it measured, and the scratch memory behind

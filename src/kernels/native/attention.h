@@ -135,6 +135,39 @@ ML_INLINE bool next_keys(key_walk *walk, block *keys)
     return true;
 }
 
+/* ---- relative terms (attention_relative.c) ---- */
+
+/* The distances of a pair of blocks: those that fall on one row of shape->relative stand together,
+ * numbered 0 … count − 1. */
+typedef struct distances {
+    int64_t count;
+    int32_t row[2 * BLOCK];    /* of each number */
+    int32_t number[2 * BLOCK]; /* of query i and key j at BLOCK − 1 + i − j */
+} distances;
+
+/* Behind what every pass has in its thread's memory. */
+typedef struct relative_space {
+    float *key_rows, *query_rows; /* [count][padded]: the rows of a pair's distances */
+    float *d_rows;                /* [count][padded] */
+    float *turned;                /* [h][BLOCK] */
+    float *of_queries, *of_keys;  /* [count][BLOCK]: products with the rows, or sums of dS */
+} relative_space;
+relative_space ML_NATIVE(relative_space_of)(float *memory, int64_t padded);
+
+/* Finds the distances of a pair, loads their rows and multiplies them by the queries and the keys,
+ * both [h][BLOCK]: of_queries[r][i] + of_keys[r][j] is what the score of i and j gets. */
+void ML_NATIVE(relative_products)(const ml_attention_shape *shape, const relative_space *s,
+                                  block queries, block keys, int64_t head, const float *queries_t,
+                                  const float *keys_t, distances *d);
+
+/* From dS [queries][BLOCK]: onto d_queries and d_keys, both [BLOCK][padded], and onto the gradients
+ * of the rows; queries and keys [BLOCK][padded]. Of the pair that relative_products came to last.
+ */
+void ML_NATIVE(relative_gradients)(const ml_attention_shape *shape, const relative_space *s,
+                                   const distances *d, block queries, block keys, int64_t head,
+                                   const float *ds, const float *query_rows, const float *key_rows,
+                                   float *d_queries, float *d_keys);
+
 ML_INLINE int64_t padded_head(const ml_attention_shape *shape)
 {
     return ml_round_up(shape->head_dim, ML_ATTENTION_PAD);

@@ -4,7 +4,8 @@
  * With enough heads and sequences a task is one (tree of sequences that share, key/value head) and
  * does all of it. Else the work is cut by blocks too:
  * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a
- * second time). Nothing is ever added by two threads, and each sum runs in one order. */
+ * second time). With relative terms, whose gradients all sequences add to, a task is a head.
+ * Nothing is ever added by two threads, and each sum runs in one order. */
 #include <omp.h>
 
 #include "kernels/native/attention.h"
@@ -23,6 +24,7 @@ typedef struct space {
     float *queries, *d_out;               /* [BLOCK][padded] */
     float *d_queries, *d_keys, *d_values; /* [BLOCK][padded] */
     float *p, *ds;                        /* [BLOCK queries][BLOCK keys] */
+    relative_space relative;
 } space;
 
 static space space_of(float *memory, int64_t padded)
@@ -30,8 +32,17 @@ static space space_of(float *memory, int64_t padded)
     float *slab[ML_ATTENTION_SLABS];
     for (int i = 0; i < ML_ATTENTION_SLABS; i++) slab[i] = memory + i * BLOCK * padded;
     float *squares = memory + ML_ATTENTION_SLABS * BLOCK * padded;
-    return (space){slab[0], slab[1], slab[2], slab[3], slab[4],
-                   slab[5], slab[6], slab[7], squares, squares + BLOCK * BLOCK};
+    return (space){slab[0],
+                   slab[1],
+                   slab[2],
+                   slab[3],
+                   slab[4],
+                   slab[5],
+                   slab[6],
+                   slab[7],
+                   squares,
+                   squares + BLOCK * BLOCK,
+                   ML_NATIVE(relative_space_of)(memory, padded)};
 }
 
 /* D[head][t] = Σ dO∘O. */
@@ -91,8 +102,30 @@ ML_INLINE void biased_row(int64_t n, float scale, const float *bias, float own, 
     }
 }
 
+/* S += what query and key get by their distance. */
+static void relative_scores(const call *c, const space *s, block queries, block keys, int64_t head,
+                            distances *d)
+{
+    const ml_relative *r = c->shape->relative;
+    const relative_space *own = &s->relative;
+    int64_t h = c->shape->head_dim;
+    copy_columns(queries.rows, h, 1, c->q + queries.first * c->ldq + head * h, c->ldq, own->turned);
+    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, own->turned, s->keys_t, d);
+    for (int64_t i = 0; i < queries.rows; i++) {
+        const int32_t *number = d->number + BLOCK - 1 + i;
+        float *row = s->p + i * BLOCK;
+#pragma omp simd
+        for (int64_t j = 0; j < (r->keys ? keys.rows : 0); j++)
+            row[j] += own->of_queries[number[-j] * BLOCK + i];
+#pragma omp simd
+        for (int64_t j = 0; j < (r->queries ? keys.rows : 0); j++)
+            row[j] += own->of_keys[number[-j] * BLOCK + j];
+    }
+}
+
 /* P and dS of a pair of blocks, from the loaded keys; queries and d_out are loaded here. */
-static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head)
+static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head,
+                          distances *d)
 {
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
     const sight window = window_sight(c->shape, queries, keys);
@@ -108,6 +141,7 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     ML_NATIVE(block_product)
     (which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK,
      false);
+    if (c->shape->relative) relative_scores(c, s, queries, keys, head, d);
     const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first,
                 *dot = c->row_dot + head * c->T + queries.first;
     for (int64_t i = 0; i < queries.rows; i++) {
@@ -139,14 +173,18 @@ static void add_key_gradients(const call *c, const space *s, block queries, bloc
      s->d_keys, c->padded, true);
 }
 
-/* dQ of a query block from the loaded key block, added. */
+/* dQ of a query block from the loaded key block, added; with relative terms what they give to dK
+ * and to the rows as well. */
 static void add_query_gradients(const call *c, const space *s, block queries, block keys,
-                                int64_t head)
+                                int64_t head, const distances *d)
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_LOWER : PART_ALL;
     ML_NATIVE(block_product)
     (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded,
      s->d_queries, c->padded, false);
+    if (c->shape->relative) ML_NATIVE(relative_gradients)
+    (c->shape, &s->relative, d, queries, keys, head, s->ds, s->queries, s->keys, s->d_queries,
+     s->d_keys);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *dq = c->dq + (queries.first + i) * c->lddq + head * c->shape->head_dim;
         const float *part_of = s->d_queries + i * c->padded;
@@ -185,9 +223,10 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t kv_h
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
         for (int64_t i = index; start + i * BLOCK < end; i++) {
             block queries = sequence_block(c->sequences, sequence, i);
-            probabilities(c, s, queries, keys, head);
+            distances d;
+            probabilities(c, s, queries, keys, head, &d);
             add_key_gradients(c, s, queries, keys);
-            if (with_queries) add_query_gradients(c, s, queries, keys, head);
+            if (with_queries) add_query_gradients(c, s, queries, keys, head, &d);
         }
 }
 
@@ -221,8 +260,8 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
     while (next_keys(&walk, &keys)) {
         load_keys(c, s, keys, head / group);
-        probabilities(c, s, queries, keys, head);
-        add_query_gradients(c, s, queries, keys, head);
+        probabilities(c, s, queries, keys, head, NULL);
+        add_query_gradients(c, s, queries, keys, head, NULL);
     }
 }
 
@@ -249,6 +288,23 @@ static void by_heads(const call *c, const space *s)
     for (int64_t task = 0; task < c->sequences->count * c->shape->kv_heads; task++) {
         int64_t sequence = task / c->shape->kv_heads;
         if (is_root(c->sequences, sequence)) tree(c, s, sequence, task % c->shape->kv_heads);
+    }
+}
+
+static void clear_rows(const call *c, float *gradient, int64_t head)
+{
+    int64_t h = c->shape->head_dim, ld = c->shape->relative->ld;
+    for (int64_t row = 0; gradient && row < c->shape->relative->rows; row++)
+        memset(gradient + row * ld + head * h, 0, (size_t)h * sizeof *gradient);
+}
+
+static void by_whole_heads(const call *c, const space *s)
+{
+#pragma omp for schedule(dynamic)
+    for (int64_t head = 0; head < c->shape->heads; head++) {
+        clear_rows(c, c->shape->relative->d_keys, head);
+        clear_rows(c, c->shape->relative->d_queries, head);
+        for (int64_t i = 0; i < c->sequences->count; i++) tree(c, s, i, head);
     }
 }
 
@@ -312,7 +368,9 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
         if (c.padded != shape->head_dim)
             memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
-        if (enough_heads)
+        if (shape->relative)
+            by_whole_heads(&c, &s);
+        else if (enough_heads)
             by_heads(&c, &s);
         else
             by_blocks(&c, &s, scratch->block_start);

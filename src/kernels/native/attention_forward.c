@@ -22,6 +22,7 @@ typedef struct space {
     float *values, *out;     /* [BLOCK][padded] */
     float *scores;           /* [BLOCK keys][BLOCK queries] */
     float *top, *sum, *keep; /* [BLOCK] queries: m, l, e^(m − m') */
+    relative_space relative;
 } space;
 
 static space space_of(float *memory, int64_t padded)
@@ -34,6 +35,7 @@ static space space_of(float *memory, int64_t padded)
     s.top = s.scores + BLOCK * BLOCK;
     s.sum = s.top + BLOCK;
     s.keep = s.sum + BLOCK;
+    s.relative = ML_NATIVE(relative_space_of)(memory, padded);
     return s;
 }
 
@@ -113,6 +115,29 @@ static void bias_scores(const float *key, const float *query, bool diagonal, int
     }
 }
 
+/* scores += what query and key get by their distance. */
+static void relative_scores(const call *c, const space *s, block queries, block keys, int64_t head,
+                            int64_t n)
+{
+    const ml_relative *r = c->shape->relative;
+    const relative_space *own = &s->relative;
+    int64_t h = c->shape->head_dim;
+    distances d;
+    copy_columns(keys.rows, h, c->shape->scale, c->key + keys.first * c->ldkv + head * h, c->ldkv,
+                 own->turned);
+    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, s->queries, own->turned, &d);
+    for (int64_t j = 0; j < keys.rows; j++) {
+        const int32_t *number = d.number + BLOCK - 1 - j;
+        float *row = s->scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = 0; i < (r->keys ? n : 0); i++)
+            row[i] += own->of_queries[number[i] * BLOCK + i];
+#pragma omp simd
+        for (int64_t i = 0; i < (r->queries ? n : 0); i++)
+            row[i] += own->of_keys[number[i] * BLOCK + j];
+    }
+}
+
 static void key_block(const call *c, const space *s, block queries, block keys, int64_t head,
                       bool first)
 {
@@ -129,6 +154,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     if (c->shape->key_bias)
         bias_scores(key_bias(c->shape, head, keys), key_bias(c->shape, head, queries), diagonal,
                     keys.rows, n, s->scores);
+    if (c->shape->relative) relative_scores(c, s, queries, keys, head, n);
     if (diagonal) mask_diagonal(keys.rows, s->scores);
     if (on_edge(window, queries, keys)) mask_window(window, keys.rows, n, s->scores);
     softmax_step(s, diagonal, keys.rows, n);

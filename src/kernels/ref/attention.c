@@ -3,6 +3,7 @@
  *   s_ij = scale·q_i·k_j + b_j − b_i, or cap·tanh of scale·q_i·k_j/cap,  p_ij = exp(s_ij − lse_i)
  *   o_i = Σ_j p_ij·v_j over the j that i sees: at or before it on its path, or on both sides of it,
  *     with a window those near enough
+ *   with relative terms q_i·k_j becomes q_i·k_j + q_i·K_r + k_j·Q_r, r the row of i − j
  *   D_i = dO_i·o_i,  ds_ij = p_ij·(dO_i·v_j − D_i)·scale,  dq_i = Σ ds_ij·k_j,  dk_j = Σ ds_ij·q_i,
  *     dv_j = Σ p_ij·dO_i */
 #include <math.h>
@@ -23,6 +24,7 @@ typedef struct keys {
     int64_t sequence, own, first, n;
     const int32_t *row;
     const float *bias; /* by position, of the head; NULL: none */
+    int64_t head;
 } keys;
 
 static int64_t key_row(const keys *k, int64_t j)
@@ -37,11 +39,30 @@ static double capped(const ml_attention_shape *shape, double score)
     return cap > 0 ? cap * tanh(score / cap) : score;
 }
 
+/* Where a head's part of the relative row of the key at position j begins. */
+static int64_t relative_at(const ml_attention_shape *shape, const keys *keys, int64_t j)
+{
+    const ml_relative *r = shape->relative;
+    return r->row[r->most + keys->own - j] * r->ld + keys->head * shape->head_dim;
+}
+
+static double relative_terms(const ml_attention_shape *shape, const keys *keys, int64_t j,
+                             const float *q, const float *key)
+{
+    const ml_relative *r = shape->relative;
+    int64_t at = relative_at(shape, keys, j), h = shape->head_dim;
+    return (r->keys ? dot(h, q, r->keys + at) : 0) +
+           (r->queries ? dot(h, key, r->queries + at) : 0);
+}
+
 /* The score of a query with the key at position j. */
 static double score_of(const ml_attention_shape *shape, const keys *keys, int64_t j, const float *q,
                        const float *key, int64_t ldkv)
 {
-    double score = (double)shape->scale * dot(shape->head_dim, q, key + key_row(keys, j) * ldkv);
+    const float *k = key + key_row(keys, j) * ldkv;
+    double product = dot(shape->head_dim, q, k);
+    if (shape->relative) product += relative_terms(shape, keys, j, q, k);
+    double score = (double)shape->scale * product;
     if (!shape->key_bias) return capped(shape, score);
     return score + (double)keys->bias[j] - (double)keys->bias[keys->own];
 }
@@ -78,7 +99,8 @@ static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequenc
                   .own = position,
                   .first = ml_attention_first(shape, position),
                   .n = ml_attention_end(shape, position, length),
-                  .bias = bias_of(shape, head)};
+                  .bias = bias_of(shape, head),
+                  .head = head};
 }
 
 static void attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
@@ -97,6 +119,33 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
                 attend_forward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                o + i * ldo + head * h, lse + head * T + i);
             }
+}
+
+/* y += factor·x */
+static void add_scaled(int64_t n, double factor, const float *x, float *y)
+{
+    for (int64_t c = 0; c < n; c++) y[c] += (float)(factor * (double)x[c]);
+}
+
+static void relative_gradients(const ml_attention_shape *shape, const keys *keys, int64_t j,
+                               double ds, const float *q, const float *key, float *dq, float *dk)
+{
+    const ml_relative *r = shape->relative;
+    int64_t at = relative_at(shape, keys, j), h = shape->head_dim;
+    if (r->keys) add_scaled(h, ds, r->keys + at, dq);
+    if (r->queries) add_scaled(h, ds, r->queries + at, dk);
+    if (r->keys && r->d_keys) add_scaled(h, ds, q, r->d_keys + at);
+    if (r->queries && r->d_queries) add_scaled(h, ds, key, r->d_queries + at);
+}
+
+static void clear_relative(const ml_attention_shape *shape)
+{
+    const ml_relative *r = shape->relative;
+    float *const both[] = {r->d_keys, r->d_queries};
+    for (int i = 0; i < 2; i++)
+        for (int64_t row = 0; both[i] && row < r->rows; row++)
+            memset(both[i] + row * r->ld, 0,
+                   (size_t)(shape->heads * shape->head_dim) * sizeof *both[i]);
 }
 
 /* All that one query of one head gives to dq, dk and dv. */
@@ -119,6 +168,8 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys, c
             dk[row * lddkv + c] += (float)(ds * (double)q[c]);
             dv[row * lddkv + c] += (float)(p * (double)d_o[c]);
         }
+        if (shape->relative)
+            relative_gradients(shape, keys, j, ds, q, key + row * ldkv, dq, dk + row * lddkv);
     }
 }
 
@@ -133,6 +184,7 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
             group = shape->heads / shape->kv_heads;
     for (int64_t t = 0; t < T; t++)
         for (int64_t c = 0; c < shape->kv_heads * h; c++) dk[t * lddkv + c] = dv[t * lddkv + c] = 0;
+    if (shape->relative) clear_relative(shape);
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
             for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
