@@ -30,8 +30,13 @@ typedef enum ml_role {
     ML_ROLE_POSITION,   /* of learned positions */
     ML_ROLE_TOKEN_TYPE,
     ML_ROLE_EMBED_NORM,
+    ML_ROLE_RELATIVE, /* rows of distances */
+    ML_ROLE_RELATIVE_NORM,
+    ML_ROLE_CONV, /* of the embedding, behind the first layer */
+    ML_ROLE_CONV_NORM,
     ML_ROLE_NORM1, /* from here: a tensor of every layer */
     ML_ROLE_QKV,
+    ML_ROLE_POS, /* q and k of the rows of distances */
     ML_ROLE_Q_NORM,
     ML_ROLE_K_NORM,
     ML_ROLE_O,
@@ -60,7 +65,9 @@ typedef enum ml_extent {
     ML_EXTENT_EMBED,   /* columns of embedding and head: the width, but where they are projected */
     ML_EXTENT_CONTEXT, /* rows of learned positions */
     ML_EXTENT_LABELS,  /* of a head that scores them */
-    ML_EXTENT_TYPES    /* token types */
+    ML_EXTENT_TYPES,   /* token types */
+    ML_EXTENT_DISTANCES, /* rows of distances */
+    ML_EXTENT_CONV       /* width · conv_kernel */
 } ml_extent;
 
 typedef enum ml_cut { ML_CUT_NONE = 1, ML_CUT_ROWS, ML_CUT_COLS } ml_cut; /* over tp */
@@ -79,9 +86,15 @@ typedef enum ml_presence {
     ML_PRESENT_UNTIED,     /* where the head is not the embedding */
     ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
     ML_PRESENT_TYPES,      /* where tokens have types */
-    ML_PRESENT_PROJECTED,  /* where the embedding has a width of its own */
-    ML_PRESENT_SEQUENCE,   /* where the head scores the labels of a sequence */
-    ML_PRESENT_FUSED       /* never: the tensors of its role as one, a target of adapters */
+    ML_PRESENT_LEARNED,    /* where positions are learned */
+    ML_PRESENT_RELATIVE,   /* where scores have relative terms */
+    ML_PRESENT_RELATIVE_NORM,
+    ML_PRESENT_POS_Q, /* where relative_queries are not shared */
+    ML_PRESENT_POS_K, /* where relative_keys are not shared */
+    ML_PRESENT_CONV,
+    ML_PRESENT_PROJECTED, /* where the embedding has a width of its own */
+    ML_PRESENT_SEQUENCE,  /* where the head scores the labels of a sequence */
+    ML_PRESENT_FUSED      /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 
 typedef enum ml_layout {
@@ -92,6 +105,7 @@ typedef enum ml_layout {
     ML_LAYOUT_BY_HEAD,    /* a vector stored as heads × head_dim */
     ML_LAYOUT_EACH_HEAD,  /* the same as a tensor for each head, its number in the place of '#' */
     ML_LAYOUT_PLUS_ONE,   /* a norm's weight stored as 1 + w */
+    ML_LAYOUT_CONV,       /* a matrix stored as rows × width × conv_kernel */
     ML_LAYOUT_GROUPED     /* fused q, k and v, cut by key/value heads: the rows of the queries that
                              share one, of its key, of its value, then the next */
 } ml_layout;
@@ -134,9 +148,17 @@ typedef enum ml_key_kind {
     ML_KEY_OFF,        /* must be missing, null, false or 0: it changes what a model computes */
     ML_KEY_ON,         /* must be missing, null or true */
     ML_KEY_NEXT,       /* a whole number from 0: int64_t, one more than what is said */
-    ML_KEY_PLACES,   /* rows of learned positions: int64_t, less those before the first position */
-    ML_KEY_ABSOLUTE, /* must be missing, null or "absolute" */
-    ML_KEY_IDLE      /* known, and says nothing of the model here: a flag */
+    ML_KEY_PLACES,    /* rows of learned positions: int64_t, less those before the first position */
+    ML_KEY_ABSOLUTE,  /* must be missing, null or "absolute" */
+    ML_KEY_IDLE,      /* known, and says nothing of the model here: a flag */
+    ML_KEY_SOLE,      /* must be missing, null or 1 */
+    ML_KEY_TERMS,     /* "c2p", "p2c", a list of them or both with | between them: the field is
+                         relative_keys */
+    ML_KEY_RELATIVE,  /* a flag without which there must be no such terms */
+    ML_KEY_NORMED,    /* a word: bool, whether it has "layer_norm" in it */
+    ML_KEY_BUCKETS,   /* a whole number: int64_t, 0 below 1 */
+    ML_KEY_DISTANCES, /* the same, but the context below 1 */
+    ML_KEY_CONV       /* conv_kernel, of which conv_act then has to say more */
 } ml_key_kind;
 
 enum { ML_KEY_LEAVE = -1 };

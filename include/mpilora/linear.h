@@ -86,11 +86,12 @@ typedef struct ml_linear {
     bool lookup;      /* x is one-hot, a token's number: its column of W, which is stored as Wᵀ */
     float multiplier; /* of a look-up: of what is found, with the adapter's part */
     int nweights;     /* 1, or more where parts are kept in different formats */
-    ml_weight weight[ML_LINEAR_PARTS]; /* [out, in], of a look-up [in, out]: their rows stand one
-                                          behind the other; borrowed */
-    const float *bias;                 /* [out] or NULL; borrowed */
-    float *weight_gradient;            /* NULL: frozen. [out, in]; borrowed */
-    float *bias_gradient;
+    ml_weight weight[ML_LINEAR_PARTS];  /* [out, in], of a look-up [in, out]: their rows stand one
+                                           behind the other; borrowed */
+    const float *bias[ML_LINEAR_PARTS]; /* [part[i].count] of each part, NULL where it has none;
+                                           borrowed */
+    float *weight_gradient;             /* NULL: frozen. [out, in]; borrowed */
+    float *bias_gradient[ML_LINEAR_PARTS];
     ml_linear_hook hook;
 } ml_linear;
 

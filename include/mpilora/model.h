@@ -4,9 +4,10 @@
  * 0; all matrices out × in):
  *   embed.weight [V, d], or [V, e] with project_in.weight [d, e], project_out.weight [e, d]
  * position.weight [context + offset, d] (learned positions) token_type.weight [types, d]
- *   embed_norm.weight, .bias [d]
+ *   embed_norm.weight, .bias [d] relative.weight [rows, d] relative_norm.weight, .bias [d]
+ *   conv.weight [d, d·kernel], .bias [d] conv_norm.weight, .bias [d]
  * norm.weight, norm.bias [d]    head.weight [V, d] (untied) head.bias [V]
- *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,o}.weight/.bias
+ *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,pos_q,pos_k,o}.weight/.bias
  *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
  *     layers.N.norm2.weight/.bias   layers.N.norm2_behind.weight
  *   layers.N.mlp.{fc,proj}.weight/.bias (plain)   layers.N.mlp.{gate,up,down}.weight/.bias (gated)
@@ -50,13 +51,14 @@ typedef enum ml_qk_norm_kind {
 /* Rotary: q and k are turned by their position; learned: a vector is added to the embedding; ALiBi
  * (Press et al. 2022): the score with the key at position p gets p times the head's slope,
  * 2^(−8n/c) of head n = 1 … c with c = 2^⌊log2 heads⌋, and 2^(−4(2n − 1)/c) of the n-th head behind
- * these; scaled: times the attention scale, from slopes and positions rounded to bf16 (Falcon's).
- */
+ * these; scaled: times the attention scale, from slopes and positions rounded to bf16 (Falcon's);
+ * none: nothing but relative terms knows of them. */
 typedef enum ml_positions {
     ML_POSITIONS_ROTARY,
     ML_POSITIONS_LEARNED,
     ML_POSITIONS_ALIBI,
-    ML_POSITIONS_ALIBI_SCALED
+    ML_POSITIONS_ALIBI_SCALED,
+    ML_POSITIONS_NONE
 } ml_positions;
 
 /* What stands behind a model's layers: logits of the next token, or scores of labels, one set for a
@@ -94,8 +96,21 @@ typedef struct ml_model_spec {
     bool no_final_norm; /* the head starts from what the last layer gives */
     ml_positions positions;
     int64_t position_offset; /* learned positions begin with this row of their matrix */
-    int64_t token_types;     /* a token's type has a vector, too; 0: there are no types */
-    double rope_theta;       /* of rotary positions */
+    /* Disentangled attention (DeBERTa): what the score of a query and a key gets by their distance,
+     * the query times a row of relative.weight (relative_keys), the key times one
+     * (relative_queries), projected for each layer. */
+    bool relative_keys, relative_queries;
+    bool relative_shared; /* the rows are projected as what the layer takes is, by its own q and k;
+                             else by pos_q and pos_k */
+    bool relative_norm;   /* and have a norm before it */
+    int64_t relative_distances; /* where they end: further ones have the last row */
+    int64_t relative_buckets;   /* distances from half of it on share rows in ever longer runs, so
+                                   that   as many rows either way do; 0: each has its own */
+    int64_t conv_kernel;        /* x = norm(x + activation(convolution of the embedding over so many
+                                   neighbours)) behind the first layer; 0: there is none */
+    ml_activation conv_activation;
+    int64_t token_types; /* a token's type has a vector, too; 0: there are no types */
+    double rope_theta;   /* of rotary positions */
     ml_rope_scaling rope_scaling;
     double rope_local_theta; /* of layers with a window, which then have no scaling; 0: the same */
     ml_layer_set unrotated_layers; /* their queries and keys know no positions */
@@ -128,6 +143,16 @@ typedef struct ml_model_spec {
  * NULL-ended: in descriptions and base files. */
 extern const char *const ml_activation_words[],
     *const ml_norm_places_words[], *const ml_positions_words[], *const ml_head_words[];
+
+/* Whether positions are ALiBi's, of either kind.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+static inline bool ml_model_has_alibi(const ml_model_spec *spec)
+{
+    return spec->positions == ML_POSITIONS_ALIBI || spec->positions == ML_POSITIONS_ALIBI_SCALED;
+}
 
 /* The slope of ALiBi of one of so many heads.
  * Shapes: none.
@@ -164,6 +189,16 @@ double ml_model_embed_multiplier(const ml_model_spec *spec);
  * Local.
  * Errors: none. */
 int64_t ml_model_embed_width(const ml_model_spec *spec);
+
+/* Whether scores have relative terms; the rows of relative.weight, and the one of a distance, that
+ * of the query less that of the key.
+ * Shapes: rows.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+bool ml_model_is_relative(const ml_model_spec *spec);
+int64_t ml_model_relative_rows(const ml_model_spec *spec);
+int64_t ml_model_relative_row(const ml_model_spec *spec, int64_t distance);
 
 /* Elements of a head that rotary positions turn.
  * Shapes: elements.
@@ -264,6 +299,8 @@ typedef struct ml_layer {
     ml_norm norm1, norm2, norm1_behind, norm2_behind; /* of attention and of the MLP */
     ml_norm q_norm, k_norm;
     ml_linear qkv, o;   /* parts q, k, v */
+    ml_linear pos;      /* parts pos_q, pos_k, of relative rows; without weights where there are
+                           none */
     ml_linear up, down; /* parts fc | gate, up; proj | down */
 } ml_layer;
 

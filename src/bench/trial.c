@@ -117,8 +117,8 @@ static ml_status train_one_bias(ml_trial *t)
     ml_layer *layer = ml_model_layer(t->session.model, 0);
     ml_linear *const linears[TRIAL_LINEARS] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
     ml_linear *first = linears[first_adapted(&t->spec, t->options.targets)];
-    ML_NEW(t->bias_gradient, first->out, ML_MEM_GRADIENT, "a bias's gradient");
-    first->bias_gradient = t->bias_gradient;
+    ML_NEW(t->bias_gradient, first->part[0].count, ML_MEM_GRADIENT, "a bias's gradient");
+    first->bias_gradient[0] = t->bias_gradient;
 done:
     return st;
 }

@@ -59,7 +59,9 @@ bool ml_linear_needs_input(const ml_linear *layer)
 
 bool ml_linear_trains(const ml_linear *layer)
 {
-    return layer->hook.self || layer->weight_gradient || layer->bias_gradient;
+    bool biases = false;
+    for (int i = 0; i < layer->nparts; i++) biases = biases || layer->bias_gradient[i];
+    return layer->hook.self || layer->weight_gradient || biases;
 }
 
 void ml_linear_product(const ml_linear *layer, const ml_kernels *k, int64_t T, const float *x,
@@ -95,7 +97,10 @@ void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float 
     ml_linear_product(layer, k, pass->tokens, x, y);
     if (layer->hook.forward) layer->hook.forward(layer->hook.self, pass, x, y);
     if (layer->kind == ML_LINEAR_ROW) sum_over_tp(pass, y, layer->out);
-    if (layer->bias) k->add_bias(pass->tokens, layer->out, layer->bias, y, layer->out);
+    float *part = y;
+    for (int i = 0; i < layer->nparts; part += layer->part[i++].count)
+        if (layer->bias[i])
+            k->add_bias(pass->tokens, layer->part[i].count, layer->bias[i], part, layer->out);
     if (layer->hook.after_forward) layer->hook.after_forward(layer->hook.self, pass, y);
 }
 
@@ -104,8 +109,11 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
 {
     const ml_kernels *k = pass->kernels;
     if (layer->hook.after_backward) dy = layer->hook.after_backward(layer->hook.self, pass, dy);
-    if (layer->bias_gradient)
-        k->sum_rows(pass->tokens, layer->out, dy, layer->out, layer->bias_gradient);
+    const float *part = dy;
+    for (int i = 0; i < layer->nparts; part += layer->part[i++].count)
+        if (layer->bias_gradient[i])
+            k->sum_rows(pass->tokens, layer->part[i].count, part, layer->out,
+                        layer->bias_gradient[i]);
     if (layer->hook.scale_backward) dy = layer->hook.scale_backward(layer->hook.self, pass, dy);
     if (layer->weight_gradient)
         k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x,

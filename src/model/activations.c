@@ -190,10 +190,38 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->key_sequence = take(c, T, sizeof *a->key_sequence);
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
     if (m->spec.positions == ML_POSITIONS_ROTARY) lay_out_rope(m, a, T, c);
-    if (m->spec.positions >= ML_POSITIONS_ALIBI) {
+    if (ml_model_has_alibi(&m->spec)) {
         a->key_bias_stride = alibi_stride(ml_min(T, m->spec.context));
         a->key_bias = take_floats(c, m->heads * a->key_bias_stride);
     }
+}
+
+/* Rows that the distances of sequences of at most T tokens fall on. */
+static void lay_out_relative(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)
+{
+    int64_t longest = ml_min(T, m->spec.context), rows = relative_rows_most(&m->spec, longest),
+            d = m->spec.width, width = relative_linear(m, 0)->out;
+    relative_rows *r = &a->relative;
+    r->row = take(c, 2 * longest - 1, sizeof *r->row);
+    r->x = take_floats(c, rows * d);
+    r->qk = take_floats(c, rows * width);
+    if (!backward) return;
+    r->d_x = take_floats(c, rows * d);
+    r->d_qk = take_floats(c, rows * width);
+    r->saved = take_floats(c, rows * relative_saved_per_row(m));
+    r->key_sequence = take(c, rows, sizeof *r->key_sequence);
+    r->key_position = take(c, rows, sizeof *r->key_position);
+}
+
+static void lay_out_convolution(const ml_model *m, activations *a, int64_t T, bool backward,
+                                cursor *c)
+{
+    convolution *v = &a->convolution;
+    v->input = take_floats(c, T * m->spec.width);
+    v->columns = take_floats(c, a->chunk * m->conv.in);
+    if (!backward) return;
+    v->d_input = take_floats(c, T * m->spec.width);
+    v->d_columns = take_floats(c, a->chunk * m->conv.in);
 }
 
 /* Fills pointers of `a` (and of a->layers where there are any) and advances both cursors. */
@@ -202,6 +230,10 @@ static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward,
 {
     lay_out_work(m, a, T, backward, work);
     if (backward) lay_out_saved(m, a, T, saved);
+    if (ml_model_is_relative(&m->spec)) lay_out_relative(m, a, T, backward, work);
+    if (m->spec.conv_kernel > 0) lay_out_convolution(m, a, T, backward, work);
+    if (backward && m->spec.conv_kernel > 0)
+        a->convolution.sum = take(saved, T * m->spec.width, ml_dtype_size(m->dtype));
     if (backward && m->has_embed_norm)
         a->embedded = take(saved, T * m->spec.width, ml_dtype_size(m->dtype));
 }

@@ -69,6 +69,17 @@ static void point_whole(whole_linear *linear, const ml_model_slot *slot)
     }
 }
 
+/* The part that a bias belongs to: not all have one. */
+static int part_of(const ml_linear *linear, const ml_model_slot *bias)
+{
+    int part = linear->nparts - 1;
+    for (size_t n; part > 0; part--) {
+        n = strlen(linear->part[part].module);
+        if (!strncmp(bias->name, linear->part[part].module, n) && bias->name[n] == '.') break;
+    }
+    return part;
+}
+
 /* The layer's first part, or one that follows: its rows lie behind, or begin a weight in another
  * format. */
 static void point_linear(const ml_model *m, ml_linear *linear, int64_t i)
@@ -77,9 +88,9 @@ static void point_linear(const ml_model *m, ml_linear *linear, int64_t i)
     const ml_weight own = {slot->data, slot->dtype, ml_shard_rows(&slot->shard, slot->rows),
                            linear->in};
     if (slot->row->bias) {
-        if (m->follows[i]) return;
-        linear->bias = slot->data;
-        linear->bias_gradient = slot->gradient;
+        int part = part_of(linear, slot);
+        linear->bias[part] = slot->data;
+        linear->bias_gradient[part] = slot->gradient;
     } else if (adjoins(m, i)) {
         linear->weight[linear->nweights - 1].rows += own.rows;
     } else {
@@ -110,7 +121,20 @@ static void point_slot(ml_model *m, int64_t i)
         return;
     case ML_ROLE_POSITION:
     case ML_ROLE_TOKEN_TYPE:
+    case ML_ROLE_RELATIVE:
         return; /* read from its slot */
+    case ML_ROLE_RELATIVE_NORM:
+        point_norm(&m->relative_norm, slot);
+        return;
+    case ML_ROLE_CONV:
+        point_linear(m, &m->conv, i);
+        return;
+    case ML_ROLE_CONV_NORM:
+        point_norm(&m->conv_norm, slot);
+        return;
+    case ML_ROLE_POS:
+        point_linear(m, &layer->pos, i);
+        return;
     case ML_ROLE_HEAD:
         point_linear(m, &m->head, i);
         return;
@@ -197,6 +221,7 @@ int64_t ml_model_shapes(const ml_model *m, ml_weight shapes[ML_MODEL_SHAPES])
         shapes[n++] = (ml_weight){NULL, m->dtype, m->project_in.out, m->project_in.in};
         shapes[n++] = (ml_weight){NULL, m->dtype, m->project_out.out, m->project_out.in};
     }
+    if (m->spec.conv_kernel > 0) shapes[n++] = (ml_weight){NULL, m->dtype, m->conv.out, m->conv.in};
     return n;
 }
 
@@ -218,6 +243,7 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
     options->head_dim = m->spec.head_dim;
     options->heads = m->heads;
     options->kv_heads = m->kv_heads;
+    options->relative = ml_model_is_relative(&m->spec);
 }
 
 static bool has_finite_blocks(const ml_model_slot *slot)

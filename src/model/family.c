@@ -9,7 +9,8 @@
 const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
 const char *const ml_norm_places_words[] = {"before", "behind", "both",   "parallel",
                                             "twin",   "sum",    "stream", NULL};
-const char *const ml_positions_words[] = {"rotary", "learned", "alibi", "alibi_scaled", NULL};
+const char *const ml_positions_words[] = {"rotary",       "learned", "alibi",
+                                          "alibi_scaled", "none",    NULL};
 const char *const ml_head_words[] = {"language", "sequence", NULL};
 
 #define FAMILY(name) &ml_family_##name,
@@ -118,6 +119,10 @@ int64_t ml_extent_size(const ml_model_spec *s, ml_extent extent)
         return s->labels;
     case ML_EXTENT_TYPES:
         return s->token_types;
+    case ML_EXTENT_DISTANCES:
+        return ml_model_relative_rows(s);
+    case ML_EXTENT_CONV:
+        return s->width * s->conv_kernel;
     }
     return 0;
 }
@@ -150,6 +155,18 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return !s->no_final_norm;
     case ML_PRESENT_TYPES:
         return s->token_types > 0;
+    case ML_PRESENT_LEARNED:
+        return s->positions == ML_POSITIONS_LEARNED;
+    case ML_PRESENT_RELATIVE:
+        return ml_model_is_relative(s);
+    case ML_PRESENT_RELATIVE_NORM:
+        return ml_model_is_relative(s) && s->relative_norm;
+    case ML_PRESENT_POS_Q:
+        return s->relative_queries && !s->relative_shared;
+    case ML_PRESENT_POS_K:
+        return s->relative_keys && !s->relative_shared;
+    case ML_PRESENT_CONV:
+        return s->conv_kernel > 0;
     case ML_PRESENT_PROJECTED:
         return s->embed_width > 0;
     case ML_PRESENT_SEQUENCE:

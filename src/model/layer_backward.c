@@ -135,8 +135,10 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
     float *dk = a->qkv + q, *dv = dk + kv;
     ml_attention_shape shape = attention_shape(m, l);
+    if (shape.relative) relative_forward(m, l, batch, true);
     k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
                           q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
+    if (shape.relative) relative_backward(m, l, batch);
     query_key_backward(m, l, batch, a->qkv);
 }
 

@@ -23,6 +23,7 @@ const float *norm_forward(const ml_model *m, const ml_norm *norm, int64_t T, con
 
 ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
 {
+    bool relative = ml_model_is_relative(&m->spec);
     return (ml_attention_shape){.heads = m->heads,
                                 .kv_heads = m->kv_heads,
                                 .head_dim = m->spec.head_dim,
@@ -31,7 +32,8 @@ ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
                                 .cap = (float)m->spec.score_cap,
                                 .key_bias = m->act.key_bias,
                                 .key_bias_stride = m->act.key_bias_stride,
-                                .both_ways = m->spec.both_ways};
+                                .both_ways = m->spec.both_ways,
+                                .relative = relative ? &m->act.relative.terms : NULL};
 }
 
 bool next_chunk(const ml_model *m, chunk *c)
@@ -103,6 +105,7 @@ static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const sa
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
     const float *key = a->qkv + q, *value = key + kv_width(m);
     const ml_attention_shape shape = attention_shape(m, l);
+    if (shape.relative) relative_forward(m, l, batch, false);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, key, value, width,
                          a->attention, q, saved ? saved->lse : a->lse);
     if (!saved) return;

@@ -28,6 +28,26 @@ typedef struct rope_table {
     float *cosine, *sine;
 } rope_table;
 
+/* Relative terms: of a batch's distances, which fall on `count` rows of relative.weight from the
+ * `first` on, what every layer projects, and what it is projected to in the layer under way. */
+typedef struct relative_rows {
+    int64_t first, count, longest; /* longest: sequence of the batch */
+    int32_t *row;                  /* [2·longest − 1] of each distance, counted from the first */
+    float *x, *d_x;                /* [count, d] normed, and the gradient of all layers */
+    float *qk, *d_qk;              /* [count, out of relative_linear] */
+    float *saved;                  /* of that layer's hook */
+    int64_t *key_sequence;         /* [count]: dropout has a place of its own for the rows */
+    int32_t *key_position;
+    ml_relative terms;
+} relative_rows;
+
+/* The convolution behind the first layer. */
+typedef struct convolution {
+    float *input, *d_input;     /* [T, d] the embedding, which it starts from */
+    float *columns, *d_columns; /* [C, d·kernel] the neighbours of each token */
+    void *sum; /* [T, d] what its norm starts from, of the model's dtype; NULL: nothing is kept */
+} convolution;
+
 /* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of
  * the head. The work buffers are fp32 and shared by all layers; forward and backward use them in
  * turn (x holds the residual stream, then its gradient). */
@@ -58,6 +78,8 @@ typedef struct activations {
     int32_t *rope_row;           /* [T] of the first; NULL: the position */
     float *key_bias;             /* [heads, key_bias_stride] of ALiBi; NULL: none */
     int64_t key_bias_stride;
+    relative_rows relative;
+    convolution convolution;
     void *embedded; /* [T, d] input of the norm behind the embedding, of the model's dtype; NULL:
                        none */
     void *saved_storage, *work_storage;
@@ -86,15 +108,16 @@ struct ml_model {
     int kv_copies;           /* ranks of tp that have the same key/value head */
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
-    ml_norm embed_norm, final_norm;
+    ml_norm embed_norm, final_norm, relative_norm, conv_norm;
+    ml_linear conv; /* whole on every rank, of neighbours laid side by side */
     ml_linear project_in,
         project_out;       /* whole on every rank; without weights where there are none */
     ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
     whole_linear score;    /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
-    bool *follows;                                /* slot i must lie right behind slot i − 1 */
-    int64_t embed_slot, position_slot, type_slot; /* −1: there is none */
+    bool *follows; /* slot i must lie right behind slot i − 1 */
+    int64_t embed_slot, position_slot, type_slot, relative_slot; /* −1: there is none */
     bool has_embed_norm;
     void *storage;
     const ml_kernels *kernels;
@@ -165,6 +188,25 @@ void query_key_forward(const ml_model *m, int64_t l, int64_t T, float *qkv);
 void virtual_keys_forward(const ml_model *m, int64_t l, const ml_batch *batch, float *qkv);
 const float *query_key_again(const ml_model *m, int64_t l, const ml_batch *batch);
 void query_key_backward(const ml_model *m, int64_t l, const ml_batch *batch, float *dqkv);
+
+/* relative.c: rows for the longest sequence; what projects them, and what its hook keeps of one;
+ * of a batch; of a layer, before attention and behind its backward; and, behind all layers, of the
+ * rows themselves. */
+int64_t relative_rows_most(const ml_model_spec *spec, int64_t longest);
+const ml_linear *relative_linear(const ml_model *m, int64_t l);
+int64_t relative_saved_per_row(const ml_model *m);
+void relative_place(ml_model *m, const ml_batch *batch);
+void relative_forward(ml_model *m, int64_t l, const ml_batch *batch, bool saves);
+void relative_backward(ml_model *m, int64_t l, const ml_batch *batch);
+bool relative_trains(const ml_model *m);
+void relative_embedding_backward(ml_model *m);
+
+/* convolution.c: x behind the first layer; backward before that layer's, with `below` the gradient
+ * of the embedding, which is added behind it. */
+void convolution_keep(ml_model *m, int64_t T);
+void convolution_forward(ml_model *m, const ml_batch *batch, bool backward);
+void convolution_backward(ml_model *m, const ml_batch *batch, bool below);
+void convolution_add(ml_model *m, int64_t T);
 
 /* alibi.c */
 int64_t alibi_stride(int64_t positions);

@@ -259,6 +259,7 @@ void place_tokens(ml_model *m, const ml_batch *batch)
         a->row_position[i] = a->position[batch->row[i]];
         a->row_key_sequence[i] = a->key_sequence[batch->row[i]];
     }
+    if (ml_model_is_relative(&m->spec)) relative_place(m, batch);
 }
 
 static bool norm_trains(const ml_norm *norm)
@@ -272,14 +273,16 @@ static int64_t lowest_trained(const ml_model *m)
 {
     if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
         ml_linear_trains(&m->project_in) || norm_trains(&m->embed_norm) ||
-        trains(m, m->position_slot) || trains(m, m->type_slot))
+        trains(m, m->position_slot) || trains(m, m->type_slot) || relative_trains(m) ||
+        ml_linear_trains(&m->conv) || norm_trains(&m->conv_norm))
         return OP_EMBEDDING;
     for (int64_t l = 0; l < m->spec.layers; l++) {
         const ml_layer *layer = &m->layers[l];
         const bool trains[OPS_A_LAYER] = {
             norm_trains(&layer->norm1),
-            ml_linear_trains(&layer->qkv) || norm_trains(&layer->q_norm) ||
-                norm_trains(&layer->k_norm) || m->virtual_hook.keys_backward,
+            ml_linear_trains(&layer->qkv) || ml_linear_trains(&layer->pos) ||
+                norm_trains(&layer->q_norm) || norm_trains(&layer->k_norm) ||
+                m->virtual_hook.keys_backward,
             ml_linear_trains(&layer->o) || norm_trains(&layer->norm1_behind),
             norm_trains(&layer->norm2),
             ml_linear_trains(&layer->up),
@@ -309,9 +312,13 @@ static void go_back(ml_model *m, const ml_batch *batch)
     int64_t lowest = lowest_trained(m);
     for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) {
         virtual_backward(m, l + 1, batch);
+        if (l == 0 && m->spec.conv_kernel > 0)
+            convolution_backward(m, batch, lowest == OP_EMBEDDING);
         layer_backward(m, l, batch, lowest);
     }
     if (lowest != OP_EMBEDDING) return;
+    if (relative_trains(m)) relative_embedding_backward(m);
+    if (m->spec.conv_kernel > 0) convolution_add(m, batch->tokens);
     embed_norm_backward(m, batch->tokens);
     virtual_backward(m, 0, batch);
     embed_backward(m, batch);
@@ -324,9 +331,11 @@ static void go_forward(ml_model *m, const ml_batch *batch, bool backward)
     embed_forward(m, batch);
     virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
     embed_norm_forward(m, batch->tokens, backward);
+    if (m->spec.conv_kernel > 0) convolution_keep(m, batch->tokens);
     for (int64_t l = 0; l < m->spec.layers; l++) {
         layer_attend(m, l, batch, backward);
         layer_finish(m, l, batch, backward);
+        if (l == 0 && m->spec.conv_kernel > 0) convolution_forward(m, batch, backward);
         virtual_forward(m, l + 1, batch->tokens, batch->token, m->act.x);
     }
 }

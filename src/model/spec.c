@@ -166,6 +166,13 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        f->title);
     if (s->token_types > 0 && !has_role(f, ML_ROLE_TOKEN_TYPE))
         return ml_fail(bad, "model: tokens of the %s family have no types", f->title);
+    if ((ml_model_is_relative(s) && !has_role(f, ML_ROLE_RELATIVE)) ||
+        (s->relative_norm && !has_role(f, ML_ROLE_RELATIVE_NORM)) ||
+        (s->conv_kernel > 0 && !has_role(f, ML_ROLE_CONV)))
+        return ml_fail(bad,
+                       "model: the %s family has no relative terms, no norm of their rows or no "
+                       "convolution",
+                       f->title);
     if (s->no_final_norm && must_have(f, ML_ROLE_FINAL_NORM))
         return ml_fail(bad, "model: the %s family has a norm behind its last layer", f->title);
     if (s->qk_norm && !has_role(f, ML_ROLE_Q_NORM))
@@ -178,8 +185,42 @@ static ml_status check_features(const ml_model_spec *s, ml_status bad)
                        : own->qkv_bias ? "each of q, k and v"
                                        : "the MLP",
                        f->title);
-    if (s->positions >= ML_POSITIONS_ALIBI && s->score_cap > 0.0)
+    if (ml_model_has_alibi(s) && s->score_cap > 0.0)
         return ml_fail(bad, "model: ALiBi and score_cap together are not supported");
+    return ML_OK;
+}
+
+/* What DeBERTa's models may differ in. */
+static ml_status check_relative(const ml_model_spec *s, ml_status bad)
+{
+    if (s->relative_distances < 0 || s->relative_distances > LARGEST / 2 ||
+        s->relative_buckets < 0 || s->relative_buckets > LARGEST / 2 || s->conv_kernel < 0 ||
+        s->conv_kernel > 1024)
+        return ml_fail(
+            bad,
+            "model: relative_distances, relative_buckets or conv_kernel is out of range: "
+            "%" PRId64 ", %" PRId64 ", %" PRId64,
+            s->relative_distances, s->relative_buckets, s->conv_kernel);
+    if (ml_model_is_relative(s) && s->relative_distances == 0)
+        return ml_fail(bad, "model: relative terms need relative_distances, found 0");
+    if (s->relative_buckets > 0 && s->relative_distances - 1 <= s->relative_buckets / 2)
+        return ml_fail(bad,
+                       "model: relative_buckets is %" PRId64 ", half of which expects "
+                       "relative_distances beyond it, found %" PRId64,
+                       s->relative_buckets, s->relative_distances);
+    if (s->relative_buckets == 1)
+        return ml_fail(bad, "model: relative_buckets is 1, expected 0 (none) or 2 and more");
+    if (has_role(s->family, ML_ROLE_RELATIVE) && s->embed_width > 0 &&
+        (s->positions == ML_POSITIONS_LEARNED || s->token_types > 0))
+        return ml_fail(bad,
+                       "model: an embedding of its own width (%" PRId64 ") beside learned "
+                       "positions or token types is not supported in the %s family",
+                       s->embed_width, s->family->title);
+    if (s->conv_kernel > 0 && s->conv_kernel % 2 == 0)
+        return ml_fail(bad, "model: conv_kernel is %" PRId64 ", expected an odd number",
+                       s->conv_kernel);
+    if (s->conv_kernel > 0 && s->layers < 2)
+        return ml_fail(bad, "model: a convolution behind the first layer needs a second one");
     return ML_OK;
 }
 
@@ -227,6 +268,7 @@ ml_status ml_model_spec_check(const ml_model_spec *s, ml_status bad)
     st = check_features(s, bad);
     if (st == ML_OK) st = check_multipliers(s, bad);
     if (st == ML_OK && s->positions == ML_POSITIONS_ROTARY) st = check_rotation(s, bad);
+    if (st == ML_OK) st = check_relative(s, bad);
     return st == ML_OK ? check_window(s, bad) : st;
 }
 
@@ -240,7 +282,9 @@ void ml_model_spec_complete(ml_model_spec *s)
 
 double ml_model_attention_scale(const ml_model_spec *s)
 {
-    return s->attention_scale > 0.0 ? s->attention_scale : 1.0 / sqrt((double)s->head_dim);
+    int64_t terms = 1 + s->relative_keys + s->relative_queries;
+    return s->attention_scale > 0.0 ? s->attention_scale
+                                    : 1.0 / sqrt((double)(s->head_dim * terms));
 }
 
 double ml_model_embed_multiplier(const ml_model_spec *s)

@@ -51,6 +51,7 @@ static void describe_layer(ml_model *m, int64_t l)
 {
     ml_layer *layer = &m->layers[l];
     describe_linear(m, &layer->qkv, l, ML_ROLE_QKV);
+    describe_linear(m, &layer->pos, l, ML_ROLE_POS);
     describe_linear(m, &layer->o, l, ML_ROLE_O);
     describe_linear(m, &layer->up, l, ML_ROLE_UP);
     describe_linear(m, &layer->down, l, ML_ROLE_DOWN);
@@ -73,6 +74,11 @@ static void describe_ends(ml_model *m)
                            0);
         ml_linear_describe(&m->project_out, ML_LINEAR_ROW, 1, out, &width, s->width, &one, NULL, 1,
                            0);
+    }
+    if (s->conv_kernel > 0) {
+        static const char *const conv[] = {"conv"};
+        ml_linear_describe(&m->conv, ML_LINEAR_ROW, 1, conv, &s->width,
+                           ml_extent_size(s, ML_EXTENT_CONV), &one, NULL, 1, 0);
     }
     m->embed.lookup = true;
     m->embed.multiplier = (float)ml_model_embed_multiplier(s);
@@ -138,13 +144,14 @@ static void add_slot(ml_model *m, const ml_model_tensor *t)
 static void add_slots(ml_model *m)
 {
     int64_t count = ml_model_tensor_count(&m->spec);
-    m->position_slot = m->type_slot = -1;
+    m->position_slot = m->type_slot = m->relative_slot = -1;
     for (int64_t i = 0; i < count; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&m->spec, i, &t);
         if (t.row->role == ML_ROLE_EMBED) m->embed_slot = m->nslots;
         if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
         if (t.row->role == ML_ROLE_TOKEN_TYPE) m->type_slot = m->nslots;
+        if (t.row->role == ML_ROLE_RELATIVE) m->relative_slot = m->nslots;
         m->has_embed_norm |= t.row->role == ML_ROLE_EMBED_NORM;
         add_slot(m, &t);
     }

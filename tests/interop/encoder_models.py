@@ -18,6 +18,11 @@ MODELS = {  # `class`: whose tensors are in the file
     "bert-bare": {"class": "BertModel", "model_type": "bert", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "hidden_act": "gelu_new", "layer_norm_eps": 1e-12},
     "roberta": {"class": "RobertaForSequenceClassification", "model_type": "roberta", "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2, "pad_token_id": 1},
     "roberta-padded": {"class": "RobertaModel", "model_type": "roberta", "type_vocab_size": 2, "max_position_embeddings": CONTEXT + 6, "pad_token_id": 5},
+    "deberta-v3": {"class": "DebertaV2Model", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "position_biased_input": False, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8, "max_relative_positions": -1, "layer_norm_eps": 1e-7},
+    "deberta-v2": {"class": "DebertaV2ForSequenceClassification", "model_type": "deberta-v2", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": -1, "max_relative_positions": 12, "conv_kernel_size": 5, "conv_act": "gelu", "hidden_act": "gelu_new"},
+    "deberta-v2-c2p": {"class": "DebertaV2ForMaskedLM", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "position_biased_input": False, "relative_attention": True, "pos_att_type": "c2p", "position_buckets": 6, "max_relative_positions": 30, "embedding_size": 24, "conv_kernel_size": 3, "conv_act": "relu"},
+    "deberta-v2-p2c": {"class": "DebertaV2Model", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": ["p2c"], "share_att_key": True, "norm_rel_ebd": "none"},
+    "deberta": {"class": "DebertaModel", "model_type": "deberta", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 9},
     "xlm-roberta": {"class": "XLMRobertaForTokenClassification", "model_type": "xlm-roberta", "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2, "pad_token_id": 1},
 }
 MODELS = {name: BERT | {"architectures": [config["class"]]} | {key: value for key, value in config.items() if key != "class"} for name, config in MODELS.items()}
@@ -75,12 +80,12 @@ def write_tokenizer(directory, name):
 
 
 def write_adapter(directory, name, shapes, prefix):
-    """A and B of every linear layer of the encoder, none of them zero, under the names of the bare model or of one with a head."""
+    """A and B of every linear layer of the encoder (but those of distances, which are no targets), none of them zero, under the names of the bare model or of one with a head."""
     os.makedirs(directory)
     t, words = reference.Tensors(f"{name}:adapter"), set()
     for key, shape in shapes.items():
         layers = next((word for word in ("encoder.layer.", "layers.") if word in key), None)
-        if len(shape) != 2 or not layers:
+        if len(shape) != 2 or not layers or ".pos_" in key:
             continue
         path = key.removesuffix(".weight")[key.index(layers) :]
         words.add(path.split(".", 3 if layers == "encoder.layer." else 2)[-1])

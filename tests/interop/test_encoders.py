@@ -73,7 +73,7 @@ def check_vectors(checks, folder, name, golden, base):
 
 def check_adapter(checks, folder, name, golden, shapes, base):
     """Under the names of a model with a head and of the bare one; out again as PEFT has it."""
-    prefix = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "modernbert": "model."}[encoders.MODELS[name]["model_type"]]
+    prefix = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "modernbert": "model.", "deberta-v2": "deberta.", "deberta": "deberta."}[encoders.MODELS[name]["model_type"]]
     encoders.write_adapter(f"{folder}/{name}.headed", name, shapes, prefix)
     encoders.write_adapter(f"{folder}/{name}.bare", name, shapes, "")
     for adapter in ("headed", "bare"):

@@ -31,6 +31,7 @@ typedef struct fixture_options {
     const ml_family *family;
     ml_norm_places places; /* 0: the family's own */
     int64_t embed_width;   /* 0: the width */
+    bool own_positions;    /* relative rows have projections of their own, and no buckets */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -57,6 +58,17 @@ static inline void fixture_features(ml_model_spec *s)
     if (hf->windows.full_every) s->window = 5;
     if (hf->windows.full_every) ml_layer_set_add(&s->full_layers, 1);
     if (hf->rope.layers) ml_layer_set_add(&s->unrotated_layers, 1);
+}
+
+/* DeBERTa's, with longer sequences than distances. */
+static inline void fixture_relative(ml_model_spec *s, bool own_positions)
+{
+    s->relative_keys = s->relative_queries = true;
+    s->relative_shared = s->relative_norm = !own_positions;
+    s->relative_distances = 8;
+    s->relative_buckets = own_positions ? 0 : 6;
+    if (ml_family_end(s->family, ML_ROLE_CONV)->module) s->conv_kernel = own_positions ? 5 : 3;
+    s->positions = own_positions ? ML_POSITIONS_LEARNED : ML_POSITIONS_NONE;
 }
 
 static inline ml_model_spec fixture_spec(const ml_family *family)
@@ -123,6 +135,8 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
 {
     ml_model_spec spec = fixture_spec(o->family);
     spec.embed_width = o->embed_width;
+    if (ml_family_end(o->family, ML_ROLE_RELATIVE)->module)
+        fixture_relative(&spec, o->own_positions);
     if (o->places) spec.norm_places = o->places;
     if (o->kv_heads) spec.kv_heads = o->kv_heads;
     ml_weight shapes[ML_MODEL_SHAPES];

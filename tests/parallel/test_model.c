@@ -7,11 +7,13 @@
 #include "mpilora/grid.h"
 
 static const unsigned gpt2_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
+static const unsigned bert_all =
+    ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
 static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP | ML_TARGET_DOWN;
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 53 };
+enum { CASES = 62 };
 
 static fixture_options case_number(int c)
 {
@@ -78,6 +80,15 @@ static fixture_options case_number(int c)
          .embed_width = 10,
          .targets = ML_TARGET_EMBED | ML_TARGET_HEAD | ML_TARGET_Q},
         {.family = &ml_family_opt, .places = ML_NORMS_SUM, .method = ML_METHOD_ADAPTER_L},
+        {.family = &ml_family_deberta_v2, .method = ML_METHOD_FULL},
+        {.family = &ml_family_deberta_v2, .own_positions = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_deberta_v2, .targets = bert_all},
+        {.family = &ml_family_deberta_v2, .targets = ML_TARGET_Q | ML_TARGET_V, .dropout = 0.25},
+        {.family = &ml_family_deberta_v2, .own_positions = true, .targets = bert_all},
+        {.family = &ml_family_deberta_v2, .targets = bert_all, .dora = true},
+        {.family = &ml_family_deberta_v2, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_deberta, .own_positions = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_deberta, .own_positions = true, .targets = gpt2_all},
     };
     return cases[c];
 }

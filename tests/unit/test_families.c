@@ -23,7 +23,7 @@ static bool ends_with(const char *text, const char *end)
 
 static void check_name(const ml_family_tensor *row, const char *name)
 {
-    assert_true(name && ends_with(name, row->bias ? ".bias" : ".weight"));
+    assert_true(name && ends_with(name, row->bias ? "bias" : ".weight")); /* q_bias of DeBERTa */
     assert_int_equal(*name == '@', ml_role_in_layer(row->role));
 }
 
@@ -270,6 +270,30 @@ static void gpts_kin_have_the_published_sizes(void **state)
         check_size(models[i].name, models[i].parameters);
 }
 
+/* A pass over twice the tokens takes twice as much. */
+static void relative_terms_take_linear_memory(void **state)
+{
+    (void)state;
+    ml_model_spec s = ml_family_deberta_v2.defaults;
+    ml_model *m;
+    int64_t bytes[3][ML_MEM_CATEGORIES] = {{0}}, sum[3] = {0};
+    s.layers = 2;
+    s.width = 64;
+    s.heads = 4;
+    s.vocab = 100;
+    s.context = s.relative_distances = 4096;
+    s.relative_keys = s.relative_queries = s.relative_shared = true;
+    ml_model_spec_complete(&s);
+    assert_int_equal(ml_model_spec_check(&s, ML_USAGE), ML_OK);
+    assert_int_equal(ml_model_create(&m, &s, NULL, 1, 0, ML_FP32), ML_OK);
+    for (int i = 0; i < 3; i++) {
+        ml_model_reserve_bytes(m, (int64_t)1024 << i, true, bytes[i]);
+        for (int c = 0; c < ML_MEM_CATEGORIES; c++) sum[i] += bytes[i][c];
+    }
+    assert_true((double)sum[1] < 2.1 * (double)sum[0] && (double)sum[2] < 2.1 * (double)sum[1]);
+    ml_model_destroy(m);
+}
+
 /* Encoders, without poolers and heads. */
 static void encoders_have_the_published_sizes(void **state)
 {
@@ -277,9 +301,12 @@ static void encoders_have_the_published_sizes(void **state)
     static const struct {
         const char *name;
         int64_t parameters;
-    } models[] = {{"bert-base", 108891648},        {"bert-large", 334092288},
-                  {"roberta-base", 124055040},     {"roberta-large", 354310144},
-                  {"xlm-roberta-base", 277453056}, {"xlm-roberta-large", 558840832}};
+    } models[] = {{"bert-base", 108891648},          {"bert-large", 334092288},
+                  {"roberta-base", 124055040},       {"roberta-large", 354310144},
+                  {"xlm-roberta-base", 277453056},   {"xlm-roberta-large", 558840832},
+                  {"deberta-v3-small", 141304320},   {"deberta-v3-base", 183831552},
+                  {"deberta-v3-large", 434012160},   {"deberta-v2-xlarge", 884593152},
+                  {"deberta-v2-xxlarge", 1564549632}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         check_size(models[i].name, models[i].parameters);
 }
@@ -297,6 +324,25 @@ static void slopes_of_alibi(void **state)
         assert_true(fabs(ml_alibi_slope(12, 8 + n) - pow(2.0, -0.5 - (double)n)) < 1e-15);
 }
 
+/* Σ (δ + 5001)·row(δ) of |δ| ≤ 5000, by transformers' make_log_bucket_position: one border that is
+ * elsewhere changes it. */
+static void rows_of_distances(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t buckets, distances, sum;
+    } cases[] = {{256, 512, 19158235717},  {32, 512, 2365112113},   {8, 40, 562846313},
+                 {6, 30, 412756990},       {2, 10, 125035002},      {7, 64, 489026945},
+                 {320, 1024, 23928877931}, {256, 4096, 18880326665}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const ml_model_spec s = {.relative_buckets = cases[i].buckets,
+                                 .relative_distances = cases[i].distances};
+        int64_t sum = 0;
+        for (int64_t d = -5000; d <= 5000; d++) sum += (d + 5001) * ml_model_relative_row(&s, d);
+        assert_int_equal(sum, cases[i].sum);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +351,8 @@ int main(void)
         cmocka_unit_test(unknown_features_are_refused),
         cmocka_unit_test(features_come_back),
         cmocka_unit_test(slopes_of_alibi),
+        cmocka_unit_test(rows_of_distances),
+        cmocka_unit_test(relative_terms_take_linear_memory),
         cmocka_unit_test(descriptions_have_the_published_sizes),
         cmocka_unit_test(gpts_kin_have_the_published_sizes),
         cmocka_unit_test(encoders_have_the_published_sizes),

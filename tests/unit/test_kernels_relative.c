@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 
 #include "mpilora/kernels.h"
 
@@ -225,6 +226,26 @@ static void test_paths(void **state)
     with("auto", false);
 }
 
+/* Twice the tokens, twice what grows. */
+static void test_memory_is_linear(void **state)
+{
+    (void)state;
+    int64_t bytes[3];
+    for (int i = 0; i < 3; i++) {
+        const ml_kernels_options options = {.backend = "ref",
+                                            .vector_path = "auto",
+                                            .tokens = (int64_t)1024 << i,
+                                            .head_dim = 64,
+                                            .heads = 12,
+                                            .kv_heads = 12,
+                                            .relative = true};
+        bytes[i] = ml_kernels_workspace_bytes(&options, 1);
+    }
+    assert_true(bytes[1] > bytes[0]);
+    assert_true(llabs(bytes[2] - bytes[1] - 2 * (bytes[1] - bytes[0])) <= 256);
+    assert_true(bytes[2] < 4 << 20);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -250,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference_is_the_definition), cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_paths), cmocka_unit_test(test_refused)};
+        cmocka_unit_test(test_paths), cmocka_unit_test(test_memory_is_linear),
+        cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,12 +8,13 @@
 static const double seconds_wanted = 2, most_elements = 1e10;
 
 typedef struct attention_options {
-    bool json, both_ways;
+    bool json, both_ways, relative;
     int64_t tokens, length, window, heads, kv_heads, head_dim;
 } attention_options;
 
-static const char usage[] = "mpilora bench attention [--json] [--tokens T] [--length N] "
-                            "[--window W] [--both-ways] [--heads H] [--kv-heads K] [--head-dim D]";
+static const char usage[] =
+    "mpilora bench attention [--json] [--tokens T] [--length N] "
+    "[--window W] [--both-ways] [--relative] [--heads H] [--kv-heads K] [--head-dim D]";
 
 static const option options[] = {
     {"--tokens", OPTION_INT, offsetof(attention_options, tokens), "T", "all tokens", "2048"},
@@ -22,6 +23,8 @@ static const option options[] = {
      "keys that a query sees, itself one of them; 0: all", "0"},
     {"--both-ways", OPTION_FLAG, offsetof(attention_options, both_ways), NULL,
      "queries see the keys behind them too, with a window those at most W / 2 away", NULL},
+    {"--relative", OPTION_FLAG, offsetof(attention_options, relative), NULL,
+     "with --both-ways: scores get terms of the distance too, as DeBERTa's", NULL},
     {"--heads", OPTION_INT, offsetof(attention_options, heads), "H", "query heads", "12"},
     {"--kv-heads", OPTION_INT, offsetof(attention_options, kv_heads), "K",
      "key and value heads; else as many as query heads", NULL},
@@ -30,29 +33,65 @@ static const option options[] = {
      "one JSON object on standard output", NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
-enum { Q, K, V, O, LSE, DO, DQ, DK, DV, TENSORS };
+enum { Q, K, V, O, LSE, DO, DQ, DK, DV, KEYS, QUERIES, D_KEYS, D_QUERIES, TENSORS };
+enum { RELATIVE_ROWS = 512 }; /* further distances have the last ones */
 
 typedef struct attention {
     ml_kernels *k;
     ml_attention_shape shape;
+    ml_relative relative;
     ml_sequences sequences;
     int64_t *start;
+    int32_t *row;
     float *t[TENSORS];
 } attention;
+
+static ml_status prepare_relative(attention *a, const attention_options *o)
+{
+    ml_status st = ML_OK;
+    int64_t most = ml_min(o->length, o->tokens) - 1, middle = RELATIVE_ROWS / 2;
+    ML_NEW(a->row, 2 * most + 1, ML_MEM_OTHER, "distances");
+    for (int64_t d = -most; d <= most; d++)
+        a->row[most + d] = (int32_t)ml_max(0, ml_min(RELATIVE_ROWS - 1, middle + d));
+    a->relative = (ml_relative){.rows = RELATIVE_ROWS,
+                                .most = most,
+                                .row = a->row,
+                                .keys = a->t[KEYS],
+                                .queries = a->t[QUERIES],
+                                .ld = o->heads * o->head_dim,
+                                .d_keys = a->t[D_KEYS],
+                                .d_queries = a->t[D_QUERIES]};
+    a->shape.relative = &a->relative;
+done:
+    return st;
+}
 
 static ml_status prepare_attention(attention *a, const attention_options *o)
 {
     ml_status st = ML_OK;
-    static const char *const names[TENSORS] = {"q",  "k",  "v",  "o", "log-sum-exp",
-                                               "do", "dq", "dk", "dv"};
+    static const char *const names[TENSORS] = {"q",
+                                               "k",
+                                               "v",
+                                               "o",
+                                               "log-sum-exp",
+                                               "do",
+                                               "dq",
+                                               "dk",
+                                               "dv",
+                                               "relative keys",
+                                               "relative queries",
+                                               "their gradient",
+                                               "their gradient"};
     int64_t query = o->tokens * o->heads * o->head_dim, key = o->tokens * o->kv_heads * o->head_dim;
     const int64_t sizes[TENSORS] = {query, key,   key, query, o->tokens * o->heads,
                                     query, query, key, key};
+    int64_t distances = o->relative ? RELATIVE_ROWS * o->heads * o->head_dim : 0;
     const ml_kernels_options options = {.backend = "blas",
                                         .tokens = o->tokens,
                                         .head_dim = o->head_dim,
                                         .heads = o->heads,
-                                        .kv_heads = o->kv_heads};
+                                        .kv_heads = o->kv_heads,
+                                        .relative = o->relative};
     int64_t count = (o->tokens + o->length - 1) / o->length;
     a->shape = (ml_attention_shape){.heads = o->heads,
                                     .kv_heads = o->kv_heads,
@@ -61,10 +100,14 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
                                     .window = o->window,
                                     .both_ways = o->both_ways};
     ML_TRY(ml_kernels_create(&a->k, &options));
-    for (int i = 0; i < TENSORS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
+    for (int i = 0; i < KEYS; i++) ML_TRY(bench_new_floats(&a->t[i], sizes[i], names[i]));
+    for (int i = KEYS; i < TENSORS && o->relative; i++)
+        ML_TRY(bench_new_floats(&a->t[i], distances, names[i]));
+    if (o->relative) ML_TRY(prepare_relative(a, o));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
     for (int64_t i = 0; i <= count; i++) a->start[i] = ml_min(i * o->length, o->tokens);
     a->sequences = (ml_sequences){count, a->start, NULL};
+    st = ml_attention_check(&a->shape, &a->sequences);
 done:
     return st;
 }
@@ -108,9 +151,11 @@ static ml_status measure(const attention_options *o)
         bench_add(&forward, f);
         bench_add(&backward, b);
     }
-    char title[200], window[60] = "";
+    char title[200], window[80] = "";
     if (o->window > 0) snprintf(window, sizeof window, ", window %" PRId64, o->window);
-    if (o->both_ways) snprintf(window + strlen(window), 20, ", both ways");
+    if (o->both_ways)
+        snprintf(window + strlen(window), 36, ", both ways%s",
+                 o->relative ? ", relative terms" : "");
     snprintf(title, sizeof title,
              "attention, %" PRId64 " tokens in sequences of %" PRId64 "%s, %" PRId64
              " heads (%" PRId64 ") × %" PRId64,
@@ -118,18 +163,20 @@ static ml_status measure(const attention_options *o)
     const ml_kernels_rate r = {.path = "blockwise",
                                .forward = bench_rates(&forward, gflops),
                                .backward = bench_rates(&backward, 2.5 * gflops)};
-    bench_report_rates(
-        o->json,
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:f}", "tokens", (json_int_t)o->tokens,
-                  "length", (json_int_t)o->length, "heads", (json_int_t)o->heads, "kv_heads",
-                  (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim, "window",
-                  (json_int_t)o->window, "both_ways", o->both_ways, "forward_seconds",
-                  bench_median(&forward), "backward_seconds", bench_median(&backward)),
-        title, bench_largest(&peaks), a.k, &r, 1);
+    bench_report_rates(o->json,
+                       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:f, s:f}", "tokens",
+                                 (json_int_t)o->tokens, "length", (json_int_t)o->length, "heads",
+                                 (json_int_t)o->heads, "kv_heads", (json_int_t)o->kv_heads,
+                                 "head_dim", (json_int_t)o->head_dim, "window",
+                                 (json_int_t)o->window, "both_ways", o->both_ways, "relative",
+                                 o->relative, "forward_seconds", bench_median(&forward),
+                                 "backward_seconds", bench_median(&backward)),
+                       title, bench_largest(&peaks), a.k, &r, 1);
 done:
     ml_kernels_destroy(a.k);
     for (int i = 0; i < TENSORS; i++) ml_memory_free(a.t[i]);
     ml_memory_free(a.start);
+    ml_memory_free(a.row);
     return st;
 }
 

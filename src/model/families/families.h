@@ -286,4 +286,53 @@
     .positions = ML_POSITIONS_LEARNED, .token_types = 2, .both_ways = true,                       \
     .activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
 
+/* ---- DeBERTa ---------------------------------------------------------------------------------
+ *
+ * Encoders whose scores have relative terms. No GGUF file has them: Hugging Face's name stands
+ * in the place of GGUF's. */
+#define MATRIX(module, role, rows, cols, cut, present, hf, layout)                               \
+    FAMILY_ROW(module, false, role, rows, cols, cut, MATRIX, present, hf, ".weight", layout, hf, \
+               PLAIN, "")
+#define VECTOR(module, role, rows, cut, present, hf) \
+    FAMILY_ROW(module, true, role, rows, ONE, cut, FP32, present, hf, ".bias", PLAIN, hf, PLAIN, "")
+#define NORM_OF(module, role, present, hf) LAYER_NORM_OF(present, 0, module, role, hf, hf)
+
+#define DEBERTA_EMBEDDINGS                                                                  \
+    WEIGHT("embed", EMBED, VOCAB, EMBED, ROWS, "deberta.embeddings.word_embeddings", PLAIN, \
+           "token_embd", PLAIN, ""),                                                        \
+        MATRIX("project_in", PROJECT_IN, WIDTH, EMBED, NONE, PROJECTED,                     \
+               "deberta.embeddings.embed_proj", PLAIN),                                     \
+        MATRIX("position", POSITION, CONTEXT, WIDTH, ROWS, LEARNED,                         \
+               "deberta.embeddings.position_embeddings", PLAIN),                            \
+        MATRIX("token_type", TOKEN_TYPE, TYPES, WIDTH, NONE, TYPES,                         \
+               "deberta.embeddings.token_type_embeddings", PLAIN),                          \
+        NORM_OF("embed_norm", EMBED_NORM, ALWAYS, "deberta.embeddings.LayerNorm"),          \
+        MATRIX("relative", RELATIVE, DISTANCES, WIDTH, NONE, RELATIVE,                      \
+               "deberta.encoder.rel_embeddings", PLAIN)
+#define DEBERTA_LAYER                                                                             \
+    GPT_O(ALWAYS, "@.attention.output.dense"),                                                    \
+        LAYER_NORM(0, "norm1_behind", NORM1_BEHIND, "@.attention.output.LayerNorm",               \
+                   "@.attn_output_norm"),                                                         \
+        GPT_MLP(ALWAYS, "@.intermediate.dense", "@.output.dense"),                                \
+        LAYER_NORM(0, "norm2_behind", NORM2_BEHIND, "@.output.LayerNorm", "@.layer_output_norm"), \
+        HEAD("head", VOCAB, EMBED, ROWS, "cls.predictions.decoder", "output")
+#define DEBERTA_KEYS                                                                           \
+    REQUIRED("num_hidden_layers", SIZE, layers), REQUIRED("hidden_size", SIZE, width),         \
+        REQUIRED("num_attention_heads", SIZE, heads),                                          \
+        REQUIRED("intermediate_size", SIZE, mlp_width), REQUIRED("vocab_size", SIZE, vocab),   \
+        KEY("embedding_size", SIZE, embed_width),                                              \
+        REQUIRED("max_position_embeddings", SIZE, context),                                    \
+        KEY("hidden_act", ACTIVATION, activation), KEY("type_vocab_size", COUNT, token_types), \
+        KEY("layer_norm_eps", REAL, norm_eps),                                                 \
+        CHOICE("position_biased_input", CHOICE, positions, ML_POSITIONS_LEARNED,               \
+               ML_POSITIONS_NONE),                                                             \
+        KEY("pos_att_type", TERMS, relative_keys), CHECKED("relative_attention", RELATIVE),    \
+        KEY("max_relative_positions", DISTANCES, relative_distances),                          \
+        CHECKED("tie_word_embeddings", IDLE)
+#define DEBERTA_FEATURES                                                                         \
+    .norm = ML_NORM_LAYER, .norm_eps = 1e-7, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
+    .positions = ML_POSITIONS_LEARNED, .both_ways = true, .activation = ML_GELU_ERF,             \
+    .conv_activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
+#define DEBERTA_POSITIONS (1U << ML_POSITIONS_LEARNED | 1U << ML_POSITIONS_NONE)
+
 #endif

@@ -64,7 +64,7 @@ void ml_import_formats(const ml_model_spec *spec, const ml_import_options *optio
         ml_model_tensor t;
         ml_model_tensor_at(spec, i, &t);
         if (t.norm_or_bias || t.vector || t.row->role == ML_ROLE_POSITION ||
-            t.row->role == ML_ROLE_TOKEN_TYPE)
+            t.row->role == ML_ROLE_TOKEN_TYPE || t.row->role == ML_ROLE_RELATIVE)
             continue;
         const ml_block_format *wanted = wanted_for(spec, options, &t);
         if (!ml_dtype_is_block(wanted->dtype)) continue; /* --head-dtype bf16 */

@@ -197,6 +197,14 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
         return check_absolute(o, k->key);
     case ML_KEY_IDLE:
         return ML_OK;
+    case ML_KEY_SOLE:
+    case ML_KEY_TERMS:
+    case ML_KEY_RELATIVE:
+    case ML_KEY_NORMED:
+    case ML_KEY_BUCKETS:
+    case ML_KEY_DISTANCES:
+    case ML_KEY_CONV:
+        return hf_relative_read(o, k, s);
     }
     return ML_OK;
 }
@@ -375,11 +383,11 @@ done:
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static const char *activation_word(const ml_model_spec *s)
+static const char *activation_word(const ml_model_spec *s, ml_activation activation)
 {
-    if (s->activation == ML_GELU_TANH) return s->family->hf.gelu_tanh;
+    if (activation == ML_GELU_TANH) return s->family->hf.gelu_tanh;
     int i = 0;
-    while (activation_words[i].activation != s->activation) i++;
+    while (activation_words[i].activation != activation) i++;
     return activation_words[i].word;
 }
 
@@ -395,7 +403,7 @@ static json_t *inverse_json(ml_key_kind kind, double value)
 static bool says_something(ml_key_kind kind)
 {
     return kind != ML_KEY_OFF && kind != ML_KEY_ON && kind != ML_KEY_ABSOLUTE &&
-           kind != ML_KEY_IDLE;
+           kind != ML_KEY_IDLE && kind != ML_KEY_SOLE;
 }
 
 static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
@@ -413,7 +421,7 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
         return json_boolean(*(const bool *)at);
     case ML_KEY_ACTIVATION:
     case ML_KEY_GELU:
-        return json_string(activation_word(s));
+        return json_string(activation_word(s, *(const ml_activation *)at));
     case ML_KEY_CAP:
         return *(const double *)at > 0.0 ? json_real(*(const double *)at) : json_null();
     case ML_KEY_INVERSE:
@@ -437,7 +445,15 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     case ML_KEY_ON:
     case ML_KEY_ABSOLUTE:
     case ML_KEY_IDLE:
+    case ML_KEY_SOLE:
         return NULL;
+    case ML_KEY_TERMS:
+    case ML_KEY_RELATIVE:
+    case ML_KEY_NORMED:
+    case ML_KEY_BUCKETS:
+    case ML_KEY_DISTANCES:
+    case ML_KEY_CONV:
+        return hf_relative_json(s, k);
     }
     return NULL;
 }

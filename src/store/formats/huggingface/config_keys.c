@@ -18,6 +18,10 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_ONE:
     case ML_KEY_NEXT:
     case ML_KEY_PLACES:
+    case ML_KEY_SOLE:
+    case ML_KEY_BUCKETS:
+    case ML_KEY_DISTANCES:
+    case ML_KEY_CONV:
         return INTEGER;
     case ML_KEY_REAL:
     case ML_KEY_CAP:
@@ -30,8 +34,12 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_SINGLE:
     case ML_KEY_ON:
     case ML_KEY_IDLE:
+    case ML_KEY_RELATIVE:
         return FLAG;
+    case ML_KEY_TERMS:
+        return ML_JSON_TEXT | ML_JSON_ARRAY | ML_JSON_NULL;
     case ML_KEY_ABSOLUTE:
+    case ML_KEY_NORMED:
         return ML_JSON_TEXT | ML_JSON_NULL;
     case ML_KEY_ACTIVATION:
     case ML_KEY_GELU:
@@ -69,8 +77,10 @@ static void add_windows(const ml_window_keys *w, hf_config_keys *to)
 ml_status hf_config_keys_of(const ml_family *family, hf_config_keys *out)
 {
     *out = (hf_config_keys){0};
-    for (const ml_family_key *k = family->hf.keys; k->key; k++)
+    for (const ml_family_key *k = family->hf.keys; k->key; k++) {
         hf_config_add_key(out, "", k->key, kinds_of(k->kind));
+        if (k->kind == ML_KEY_TERMS) hf_config_add_key(out, k->key, "[]", ML_JSON_TEXT);
+    }
     if (family->defaults.positions == ML_POSITIONS_ROTARY && !family->hf.rope.fixed)
         hf_rope_keys(family, out);
     add_windows(&family->hf.windows, out);

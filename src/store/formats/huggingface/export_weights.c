@@ -20,7 +20,7 @@ typedef struct stored {
     ml_model_tensor part[PARTS];
     bool transposed;
     int dims;
-    int64_t shape[2];    /* as it is stored */
+    int64_t shape[3];    /* as it is stored */
     int64_t total, cols; /* outputs of all parts, inputs */
     int64_t groups;      /* that the outputs of each part are cut into */
     int64_t first;       /* of a piece: its first output in the part */
@@ -70,6 +70,11 @@ static void add_part(writer *w, const ml_model_tensor *t)
             s->shape[0] = place.total / spec->head_dim;
             s->shape[1] = spec->head_dim;
         }
+        if (place.layout == ML_LAYOUT_CONV) {
+            s->dims = 3;
+            s->shape[1] = spec->width;
+            s->shape[2] = spec->conv_kernel;
+        }
         s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
         s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
         if (place.layout == ML_LAYOUT_EACH_HEAD) s->part[s->nparts++] = *t;
@@ -88,7 +93,8 @@ static ml_status header_text(const writer *w, ml_text *text)
         const stored *s = &w->list[i];
         ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name,
                               s->dtype == ML_BF16 ? "BF16" : "F32", s->shape[0]));
-        if (s->dims == 2) ML_TRY(ml_text_printf(text, ",%" PRId64, s->shape[1]));
+        for (int dim = 1; dim < s->dims; dim++)
+            ML_TRY(ml_text_printf(text, ",%" PRId64, s->shape[dim]));
         ML_TRY(ml_text_printf(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at,
                               at + s->bytes));
         at += s->bytes;

@@ -37,6 +37,10 @@ ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *pa
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           const ml_text *source, ml_text *out) ML_NODISCARD;
 
+/* relative_keys.c: DeBERTa's, from ML_KEY_SOLE on. */
+ml_status hf_relative_read(const json_t *o, const ml_family_key *k, ml_model_spec *s) ML_NODISCARD;
+json_t *hf_relative_json(const ml_model_spec *s, const ml_family_key *k);
+
 /* rope.c: the keys of rotary positions: those that are looked at; read; written, 0 where there was
  * memory. */
 void hf_rope_keys(const ml_family *family, hf_config_keys *to);
