@@ -331,6 +331,23 @@ done:
     return st;
 }
 
+ml_status ml_chat_render_ids(ml_chat *chat, const json_t *object, bool prompt, ml_ids *ids)
+{
+    ml_status st = ML_OK;
+    ml_conversation conversation = {0};
+    json_t *answer = NULL;
+    ML_TRY(ml_conversation_read(&conversation, object));
+    ML_TRY(ml_chat_render(&chat->renderer, &conversation, prompt, NULL, 0, &answer));
+    const json_t *text = json_object_get(answer, "text");
+    chat->report.dated = chat->report.dated || json_is_true(json_object_get(answer, "dated"));
+    st = ml_tokenizer_encode(chat->tokenizer, json_string_value(text),
+                             (int64_t)json_string_length(text), true, ids);
+done:
+    json_decref(answer);
+    ml_conversation_destroy(&conversation);
+    return st;
+}
+
 /* The messages of the prompt alone. */
 static ml_status read_prompt(ml_conversation *out, const char *json, int64_t length)
 {

@@ -86,4 +86,9 @@ void ml_marked_text_destroy(ml_marked_text *text);
 ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line, ml_ids *ids,
                          const uint8_t **mask) ML_NODISCARD;
 
+/* The tokens of a conversation, with `prompt` the beginning of an answer behind it, added to *ids.
+ * Errors as ml_chat_prompt. */
+ml_status ml_chat_render_ids(ml_chat *chat, const json_t *object, bool prompt,
+                             ml_ids *ids) ML_NODISCARD;
+
 #endif

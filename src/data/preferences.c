@@ -1,7 +1,7 @@
-/* Rows of preferences, texts or ids. A prompt and two answers to it become two sequences, the
- * prompt with the chosen answer and then with the rejected one; what they begin with is in both,
- * and is computed once where they share a micro-batch. A prompt and an answer of which it is said
- * whether it is wanted become one. */
+/* Rows of preferences, texts or ids (lists of messages: preference_chats.c). A prompt and two
+ * answers to it become two sequences, the prompt with the chosen answer and then with the rejected
+ * one; what they begin with is in both, and is computed once where they share a micro-batch. A
+ * prompt and an answer of which it is said whether it is wanted become one. */
 #include <inttypes.h>
 
 #include "data/tokenize_private.h"
@@ -95,11 +95,15 @@ done:
     return st;
 }
 
-/* The texts under `keys`, the first of them a prompt. */
-static ml_status encode_texts(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+/* The texts under `keys`, or the lists of messages, the first of them a prompt. */
+static ml_status encode_parts(ml_tokenize_job *job, const json_t *row, const char *const *keys,
                               const char *hint, int64_t count, ml_ids *part)
 {
     ml_status st = ML_OK;
+    bool lists = false;
+    for (int64_t i = 0; i < count; i++)
+        lists = lists || json_is_array(json_object_get(row, keys[i]));
+    if (lists) return ml_tokenize_render_parts(job, row, keys, count, part);
     for (int64_t i = 0; i < count; i++) {
         const json_t *text = json_object_get(row, keys[i]);
         if (!json_is_string(text))
@@ -111,32 +115,53 @@ done:
     return st;
 }
 
+/* Columns that change what a template makes of messages; texts have no template. */
+static ml_status check_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+                               const char *hint)
+{
+    static const char *const chats[] = {"tools", "chat_template_kwargs"};
+    static const char *const refused[] = {"completion", "text",   "messages", "label",
+                                          "images",     "chosen", "rejected", NULL};
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(row, chats[i]) && !json_is_null(json_object_get(row, chats[i])) &&
+            !json_is_array(json_object_get(row, keys[1])))
+            return ml_fail(ML_INPUT, "\"%s\" is of lists of messages, but the row has texts; %s",
+                           chats[i], hint);
+    return ml_tokenize_columns(job, row, keys, refused, hint);
+}
+
 ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
 {
-    static const char *const keys[] = {"prompt", "chosen", "rejected", NULL};
-    static const char *const refused[] = {"completion", "text",   "messages", "label",
-                                          "tools",      "images", NULL};
-    static const char hint[] =
-        "expected {\"prompt\": …, \"chosen\": …, \"rejected\": …}, three texts";
+    static const char *const keys[] = {
+        "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", NULL};
+    static const char hint[] = "expected {\"prompt\": …, \"chosen\": …, \"rejected\": …}, three "
+                               "texts or lists of messages";
     ml_status st = ML_OK;
+    json_t *own = NULL;
     ml_ids part[3] = {{0}, {0}, {0}};
-    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
-    ML_TRY(encode_texts(job, row, keys, hint, 3, part));
+    ML_TRY(check_columns(job, row, keys, hint));
+    if (!json_object_get(row, "prompt") && json_object_get(row, "chosen") &&
+        json_object_get(row, "rejected")) {
+        ML_TRY(ml_tokenize_find_prompt(row, &own));
+        row = own;
+    }
+    ML_TRY(encode_parts(job, row, keys, hint, 3, part));
     ML_TRY(ml_tokenize_emit_pair(job, &part[0], &part[1], &part[2]));
 done:
+    json_decref(own);
     for (int i = 0; i < 3; i++) ml_ids_destroy(&part[i]);
     return st;
 }
 
 ml_status ml_tokenize_judged(ml_tokenize_job *job, const json_t *row)
 {
-    static const char *const keys[] = {"prompt", "completion", "label", NULL};
-    static const char *const refused[] = {"text", "messages", "tools", "images", NULL};
+    static const char *const keys[] = {"prompt", "completion",           "label",
+                                       "tools",  "chat_template_kwargs", NULL};
     static const char hint[] = "expected {\"prompt\": …, \"completion\": …, \"label\": true|false}";
     ml_status st = ML_OK;
     ml_ids part[2] = {{0}, {0}};
-    ML_TRY(ml_tokenize_columns(job, row, keys, refused, hint));
-    ML_TRY(encode_texts(job, row, keys, hint, 2, part));
+    ML_TRY(check_columns(job, row, keys, hint));
+    ML_TRY(encode_parts(job, row, keys, hint, 2, part));
     ML_TRY(emit_judged(job, row, &part[0], &part[1]));
 done:
     for (int i = 0; i < 2; i++) ml_ids_destroy(&part[i]);

@@ -18,11 +18,12 @@ typedef struct ml_tokenize_job {
     ml_ids ids; /* of the sequence in hand */
     uint8_t *mask;
     int64_t mask_capacity;
-    int64_t pairs;    /* written so far: two sequences each */
-    int64_t labelled; /* sequences so far that have a label, or labels of tokens */
-    bool two_texts;   /* those have two texts */
-    ml_text text;     /* of a word */
-    bool judged;      /* the labels say of answers whether they are wanted */
+    int64_t pairs;          /* written so far: two sequences each */
+    int64_t labelled;       /* sequences so far that have a label, or labels of tokens */
+    bool two_texts;         /* those have two texts */
+    ml_text text;           /* of a word */
+    bool warned_of_prompts; /* that a chat template changes */
+    bool judged;            /* the labels say of answers whether they are wanted */
     label_reader labels;
     int64_t *of_length; /* [capacity]: how many sequences are so long */
     int64_t of_length_capacity;
@@ -67,6 +68,15 @@ bool ml_tokenize_is_labelled(const json_t *row);
 ml_status ml_tokenize_labelled_row(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 /* glue.c: that a table's task is known, and that none is given for another format. ML_USAGE. */
 ml_status ml_tokenize_check_task(ml_text_format format, const char *name) ML_NODISCARD;
+/* preference_chats.c. A row whose prompt is what chosen and rejected begin with in common: a copy
+ * that has it apart; the caller ends it with json_decref. ML_INPUT where they do not begin alike.
+ */
+ml_status ml_tokenize_find_prompt(const json_t *row, json_t **out) ML_NODISCARD;
+/* The tokens of `count` lists of messages of a row, the first of them a prompt, the others answers
+ * to it, each added to its part. ML_INPUT as the chat template. */
+ml_status ml_tokenize_render_parts(ml_tokenize_job *job, const json_t *row, const char *const *keys,
+                                   int64_t count, ml_ids *part) ML_NODISCARD;
+
 /* A row with a prompt, an answer and whether it is wanted: of texts, and of ids. */
 ml_status ml_tokenize_judged(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 ml_status ml_tokenize_judged_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;

@@ -95,7 +95,10 @@ static void print_example(const char *text)
 static void print_chats(const ml_chat *chat)
 {
     const ml_chat_report *r = ml_chat_figures(chat);
-    if (!r->conversations) return;
+    if (!r->conversations) { /* but maybe lists of messages in rows of preferences */
+        if (r->dated) printf("the template writes the date: %s\n", r->date);
+        return;
+    }
     printf("%" PRId64 " conversations: %" PRId64 " of %" PRId64
            " tokens carry loss (%.1f %%), found by %s\n",
            r->conversations, r->targets, r->tokens, 100.0 * (double)r->targets / (double)r->tokens,
@@ -268,6 +271,9 @@ const ml_command ml_command_tokenize = {
         "{\"conversations\": [{\"from\": …, \"value\": …}, …]}, or prompt and completion that are "
         "lists of messages; a chat template makes its text, as transformers' "
         "apply_chat_template does, and the loss is on the assistant's answers. "
+        "{\"prompt\": …, \"chosen\": …, \"rejected\": …} is a pair for preferences, "
+        "{\"prompt\": …, \"completion\": …, \"label\": true|false} an answer that is wanted or "
+        "not; both are texts or lists of messages. "
         "Sequences are stored whole: training cuts those beyond data.max_len, and the report "
         "says how many these are. An existing OUT.h5 is replaced only on success.",
     .run = run,
