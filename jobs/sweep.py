@@ -4,6 +4,8 @@
     python3 jobs/sweep.py count SWEEP.yaml             how many runs
     python3 jobs/sweep.py point SWEEP.yaml NUMBER      configuration and key=value lines of run NUMBER, from 0
     python3 jobs/sweep.py table SWEEP.yaml             DIR/table.csv of all runs that have ended, and the same on the screen
+    python3 jobs/sweep.py jobs SWEEP.yaml N            how many jobs, where up to N runs train in one on one copy of the weights
+    python3 jobs/sweep.py job SWEEP.yaml NUMBER N      as point, of job NUMBER of these
 
 SWEEP.yaml has one key a line; the values of a list are tried one after the other, the last key fastest:
 
@@ -20,6 +22,10 @@ import json
 import os
 import sys
 
+# What is one for all runs of a job, and methods that do not train beside others (docs/methods.md).
+COMMON = ("base", "precision", "parallel.", "memory.", "kernels.", "optim.label_smoothing", "objective.")
+ALONE = {"method.dora": ("false",), "method.init": ("null",), "method.name": ("lora",), "method.modules_to_save": ("null",), "method.bias": ("none",),
+         "method.trainable_tokens": ("null",), "method.trainable_head_tokens": ("null",), "objective.name": ("sft",)}
 COLUMNS = ("steps", "loss_last", "valid_loss", "params_trainable", "tokens_per_s", "checkpoint_bytes")
 
 
@@ -94,6 +100,36 @@ def print_point(sweep, number):
     print("\n".join([sweep[0], f"run.dir={folder}", *(f"{key}={value}" for key, value in values.items())]))
 
 
+def jobs(sweep, most):
+    """[[(run.dir, {key: value})]]: the runs in their order, up to `most` that have in common what belongs to the job."""
+    groups, done = {}, []
+    for folder, values in points(sweep):
+        alone = any(key in ALONE and value not in ALONE[key] for key, value in values.items())
+        group = groups.setdefault(tuple((key, value) for key, value in values.items() if key.startswith(COMMON)), [])
+        if alone or most == 1:
+            done.append([(folder, values)])
+            continue
+        group.append((folder, values))
+        if len(group) == 1:
+            done.append(group)
+        if len(group) == most:
+            groups = {key: others for key, others in groups.items() if others is not group}
+    return done
+
+
+def print_job(sweep, number, most):
+    """One run as key=value lines, several as a list of runs."""
+    all_jobs = jobs(sweep, most)
+    if not 0 <= number < len(all_jobs):
+        fail(f"job {number}: there are {len(all_jobs)}, numbered from 0; submit with --array=0-{len(all_jobs) - 1}")
+    runs = [(folder, values) for folder, values in all_jobs[number]]
+    if len(runs) == 1:
+        print("\n".join([sweep[0], f"run.dir={runs[0][0]}", *(f"{key}={value}" for key, value in runs[0][1].items())]))
+        return
+    texts = (f"{{dir: {json.dumps(folder)}, set: {{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in values.items()) + "}}" for folder, values in runs)
+    print(f"{sweep[0]}\nruns=[{', '.join(texts)}]")
+
+
 def write_table(sweep):
     """Written beside and renamed: several tasks may end at once."""
     rows = []
@@ -122,6 +158,10 @@ def main():
         print(len(points(read_sweep(words[1]))))
     elif words[:1] == ["point"] and len(words) == 3 and words[2].isdigit():
         print_point(read_sweep(words[1]), int(words[2]))
+    elif words[:1] == ["jobs"] and len(words) == 3 and words[2].isdigit() and int(words[2]) > 0:
+        print(len(jobs(read_sweep(words[1]), int(words[2]))))
+    elif words[:1] == ["job"] and len(words) == 4 and words[2].isdigit() and words[3].isdigit() and int(words[3]) > 0:
+        print_job(read_sweep(words[1]), int(words[2]), int(words[3]))
     elif words[:1] == ["table"] and len(words) == 2:
         write_table(read_sweep(words[1]))
     else:

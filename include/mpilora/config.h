@@ -214,6 +214,17 @@ typedef struct ml_data_files {
     ml_data_file *item; /* [count], owned; NULL: none */
 } ml_data_files;
 
+/* Runs that one job trains together: what each sets, as --set has it, its run.dir first. */
+enum { ML_MOST_RUNS = 256 };
+typedef struct ml_run_item {
+    int64_t sets;
+    char **set; /* [sets], owned */
+} ml_run_item;
+typedef struct ml_run_list {
+    int64_t count;
+    ml_run_item *item; /* [count], owned; NULL: none */
+} ml_run_list;
+
 /* In comments: what a key is where the file does not give it. `base` alone has no default. */
 typedef struct ml_run_config {
     char *path;        /* of the YAML file, for messages */
@@ -312,6 +323,7 @@ typedef struct ml_run_config {
     char *backend;      /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
     ml_measure measure; /* once: rates of products are kept from one start to the next */
+    ml_run_list runs;   /* none: this is one run */
 } ml_run_config;
 
 /* Reads `path` as ml_grid_read_text does (world rank 0 reads the file, every rank gets it),
@@ -401,6 +413,15 @@ bool ml_method_saves_modules(ml_method method);
  * Local.
  * Errors: none. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
+
+/* Whether run `config` may train in one job with run `first` (ml_train_together), which may be the
+ * same: its own keys, and those that are one for all.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: ML_USAGE naming the key, and where two differ both runs. */
+ml_status ml_run_config_check_together(const ml_run_config *first,
+                                       const ml_run_config *config) ML_NODISCARD;
 
 /* method.init where it is the path of an adapter to start from; NULL where there is none, or the
  * key says pissa.

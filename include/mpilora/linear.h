@@ -34,8 +34,9 @@ typedef struct ml_pass {
     const ml_kernels *kernels;
     const ml_grid *grid; /* NULL: one rank */
     int64_t tokens;      /* T */
-    int64_t first; /* of the micro-batch's rows that are gone through, the number of the first of
-                      these */
+    int64_t first;  /* of the micro-batch's rows that are gone through, the number of the first of
+                       these */
+    bool predicted; /* they are gone through where their successors are predicted, else all are */
     /* Where each token stands in the run, for dropout: the sampler's position of its sequence and
      * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;

@@ -477,6 +477,8 @@ typedef struct ml_batch {
                               of, which rotary positions may depend on; NULL: as they are here */
     const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout
                                     (then nothing may be shared); NULL: no dropout */
+    double *row_loss; /* [R] ml_model_loss writes Σ −log p of each row's targets there;
+                         NULL: nowhere */
 } ml_batch;
 
 /* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,

@@ -38,6 +38,18 @@ typedef struct ml_train_options {
  * with its text, the same on every rank. */
 ml_status ml_train_run(const ml_run_config *config, const ml_train_options *options) ML_NODISCARD;
 
+/* Trains several runs of one base in one job: the frozen weights are there once, and every step of
+ * the job is one of each run, in passes over all their sequences (as ml_train_run says of each: its
+ * losses, files, checkpoints and end are its own). A run whose numbers are none any more ends, and
+ * the others go on.
+ * Shapes: config[count], count >= 1.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: as ml_train_run; ML_USAGE where two runs differ in what is one for the job, or train what
+ * they share; ML_NUMERIC at the end where a run ended so. */
+ml_status ml_train_together(int64_t count, const ml_run_config *config,
+                            const ml_train_options *options) ML_NODISCARD;
+
 /* What a step's time goes to. The phases of a rank add up to its step. Collectives count as
  * communication wherever they are: sums inside forward and backward (tp), gradients, agreements;
  * waiting for slower ranks is part of it. Recomputation counts as backward. */

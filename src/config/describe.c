@@ -42,6 +42,8 @@ static const char *type_name(const key *k)
         return "word or list of words";
     case KEY_NUMBERS:
         return "number or list of numbers";
+    case KEY_RUNS:
+        return "list of runs";
     }
     return "";
 }
@@ -100,6 +102,7 @@ static ml_status put_range(const key *k, ml_text *out)
     case KEY_LAYERS:
     case KEY_NAMES:
     case KEY_FILES:
+    case KEY_RUNS:
         break;
     }
     if (k->nullable) ML_TRY(ml_text_printf(out, "%s`null`", k->kind == KEY_TEXT ? "or " : "; or "));

@@ -518,5 +518,14 @@ const key run_keys[] = {
      .about = "`once`: the rates that choose a path of products are kept in "
               "`$XDG_CACHE_HOME/mpilora` (`~/.cache/mpilora`), by processor, libraries, shapes and "
               "threads. `always`: measured at every start."},
+    {.path = "runs",
+     .kind = KEY_RUNS,
+     .offset = AT(runs),
+     .nullable = true,
+     .about = "`train` alone: several runs in one job on one copy of the frozen weights, "
+              "`[{dir: runs/a, set: {optim.lr: 1e-4}}, {dir: runs/b, set: {method.rank: 16}}]`. "
+              "`dir` is the run's `run.dir`, `set` has what is its own; what belongs to the model "
+              "and the job is one for all ([methods](methods.md#several-runs-in-one-job)). `null`: "
+              "one run."},
     {.path = NULL},
 };

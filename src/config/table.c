@@ -323,6 +323,7 @@ void table_free_values(const key *table, void *in)
         if (table->kind == KEY_LAYERS || table->kind == KEY_SITES || table->kind == KEY_NAMES)
             modules_free(table, place);
         if (table->kind == KEY_FILES) files_free(place);
+        if (table->kind == KEY_RUNS) runs_free(place);
         if (table->kind != KEY_TEXT) continue;
         char **text = place;
         ml_memory_free(*text);

@@ -25,7 +25,8 @@ typedef enum key_kind {
     KEY_NAMES,   /* ml_module_patterns without numbers: [name, …] or one name; null gives none */
     KEY_FILES,   /* ml_data_files: a file, or [{file: …, weight: …}, …]; null gives none */
     KEY_WORDS,   /* ml_words: a word of `choices` or a list of them; null gives none */
-    KEY_NUMBERS  /* ml_numbers: a number or a list of them; null gives none */
+    KEY_NUMBERS, /* ml_numbers: a number or a list of them; null gives none */
+    KEY_RUNS     /* ml_run_list: [{dir: …, set: {key: value}}, …]; null gives none */
 } key_kind;
 
 typedef struct key {
@@ -95,6 +96,12 @@ ml_status numbers_write(const void *in, ml_text *out) ML_NODISCARD;
 ml_status objective_check(ml_run_config *config) ML_NODISCARD;
 /* Whether a loss type reads objective.label_smoothing. */
 bool objective_smooths(const ml_run_config *config);
+
+/* runs.c */
+ml_status runs_read(const key *key, void *out, struct yaml_document_s *document,
+                    struct yaml_node_s *node, const char *where) ML_NODISCARD;
+ml_status runs_write(ml_text *out) ML_NODISCARD;
+void runs_free(void *in);
 
 /* duration.c: seconds of "90", "15m", "11:30:00" or "1-12:00:00"; false where it is none of
  * these. */

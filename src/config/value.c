@@ -305,6 +305,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return words_read(key, place, document, node, where);
     case KEY_NUMBERS:
         return numbers_read(key, place, document, node, where);
+    case KEY_RUNS:
+        return runs_read(key, place, document, node, where);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }
@@ -391,6 +393,8 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
         return words_write(key, place, out);
     case KEY_NUMBERS:
         return numbers_write(place, out);
+    case KEY_RUNS:
+        return runs_write(out);
     }
     return ml_fail(ML_INTERNAL, "%s: a key of no kind", key->path);
 }

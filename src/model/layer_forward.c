@@ -50,6 +50,7 @@ ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
                     .grid = m->grid,
                     .tokens = c->count,
                     .first = c->first,
+                    .predicted = c->predicted,
                     .scratch = a->scratch};
     if (batch->key_sequence) {
         pass.key_sequence = (c->predicted ? a->row_key_sequence : a->key_sequence) + c->first;

@@ -52,9 +52,9 @@ void head_states(const ml_model *m, int64_t rows, const float *x, float *out)
     }
 }
 
-/* Σ −log p(target) of C rows whose logits lie in a->logits; leaves row maxima and sums for the
- * gradient. */
-static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C)
+/* Σ −log p(target) of C rows whose logits lie in a->logits, with row_loss that of each of them,
+ * too; leaves row maxima and sums for the gradient. */
+static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C, double *row_loss)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -67,7 +67,9 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
     double loss = 0.0;
     for (int64_t c = 0; c < C; c++) {
         double count = (double)(targets->start[c + 1] - targets->start[c]);
-        loss += count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
+        double own = count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
+        if (row_loss) row_loss[c] = own;
+        loss += own;
     }
     return loss;
 }
@@ -137,7 +139,7 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
         int64_t C = ml_min(a->head_chunk, R - first);
         const ml_targets targets = targets_from(m, batch, first);
         const ml_pass pass = chunk_logits(m, batch, first, C, backward);
-        loss += chunk_loss(m, &targets, C);
+        loss += chunk_loss(m, &targets, C, batch->row_loss ? batch->row_loss + first : NULL);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
         chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);

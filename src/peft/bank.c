@@ -1,6 +1,8 @@
-/* Several adapters on one model: each is attached as if it were alone, then its hooks go into
- * exchanges that send every row to its own. */
+/* Several adapters on one model: each is attached as if it were alone, then its hooks go into an
+ * exchange that sends every row to its own. */
 #include "mpilora/bank.h"
+
+#include "peft/exchange.h"
 
 /* A tensor of the base in whose place an adapter has its own. */
 typedef struct replaced {
@@ -16,74 +18,18 @@ typedef struct tenant {
     replaced *replaced;
 } tenant;
 
-/* The hook of one linear layer. */
-typedef struct exchange {
-    const ml_bank *bank;
-    ml_linear *layer;
-    ml_linear_hook *hook; /* [tenants] */
-} exchange;
-
 struct ml_bank {
     ml_model *model;
-    int64_t count, nexchanges;
+    int64_t count;
     tenant *tenants;
-    exchange *exchanges;
-    ml_linear_hook *hooks; /* of all exchanges */
-    int64_t rows;          /* of the next pass, or 1: all */
-    const int64_t *adapter;
+    ml_exchange *exchange;
+    const int64_t *adapter;  /* of the rows of the next pass, or of all of them */
     int64_t last, replacing; /* adapter of the last row of the last pass; the one whose tensors the
                                 model computes with */
     ml_bank_switches switches;
 };
 
-/* ---- rows on their way --------------------------------------------------------------------- */
-
-/* Rows of a pass that have one adapter; start with count 0. */
-typedef struct run {
-    int64_t first, count, adapter;
-} run;
-
-static bool next_run(const ml_bank *bank, const ml_pass *pass, run *r)
-{
-    r->first += r->count;
-    if (r->first == pass->tokens) return false;
-    if (bank->rows == 1) {
-        *r = (run){0, pass->tokens, bank->adapter[0]};
-        return true;
-    }
-    const int64_t *adapter = bank->adapter + pass->first;
-    r->adapter = adapter[r->first];
-    for (r->count = 1;
-         r->first + r->count < pass->tokens && adapter[r->first + r->count] == r->adapter;)
-        r->count++;
-    return true;
-}
-
-static void forward(void *self, const ml_pass *pass, const float *x, float *y)
-{
-    const exchange *e = self;
-    for (run r = {0}; next_run(e->bank, pass, &r);) {
-        if (r.adapter < 0 || !e->hook[r.adapter].forward) continue;
-        const ml_linear_hook *hook = &e->hook[r.adapter];
-        ml_pass part = *pass;
-        part.tokens = r.count;
-        if (pass->token) part.token += r.first;
-        hook->forward(hook->self, &part, x ? x + r.first * e->layer->in : NULL,
-                      y + r.first * e->layer->out);
-    }
-}
-
-static void after_forward(void *self, const ml_pass *pass, float *y)
-{
-    const exchange *e = self;
-    for (run r = {0}; next_run(e->bank, pass, &r);) {
-        if (r.adapter < 0 || !e->hook[r.adapter].after_forward) continue;
-        const ml_linear_hook *hook = &e->hook[r.adapter];
-        ml_pass part = *pass;
-        part.tokens = r.count;
-        hook->after_forward(hook->self, &part, y + r.first * e->layer->out);
-    }
-}
+/* ---- virtual tokens ------------------------------------------------------------------------- */
 
 /* Only prompts have virtual tokens, and those of a pass have one adapter. */
 static void virtual_forward(void *self, int64_t level, int64_t tokens, const int32_t *token,
@@ -129,8 +75,11 @@ static void route(void *self, int64_t count, const int64_t *adapter)
     ml_bank *bank = self;
     bool another = adapter[0] != bank->last;
     double start = another ? ml_seconds() : 0.0;
-    bank->rows = count;
     bank->adapter = adapter;
+    if (count == 1)
+        ml_exchange_route_all(bank->exchange, adapter[0]);
+    else
+        ml_exchange_route(bank->exchange, adapter, adapter);
     bank->last = adapter[count - 1];
     replace(bank, adapter[0]);
     if (!another) return;
@@ -213,10 +162,7 @@ static ml_status admit(ml_bank *bank, int64_t i, const ml_adapter *adapter)
     tenant *t = &bank->tenants[i];
     ML_TRY(ml_peft_attach_adapter(&t->peft, bank->model, &t->parameters, adapter));
     ml_parameters_lay_out(&t->parameters);
-    for (int64_t e = 0; e < bank->nexchanges; e++) {
-        bank->exchanges[e].hook[i] = bank->exchanges[e].layer->hook;
-        bank->exchanges[e].layer->hook = (ml_linear_hook){0};
-    }
+    ml_exchange_admit(bank->exchange, i);
     t->virtual_hook = ml_model_virtual(bank->model);
     ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
     ML_TRY(list_replaced(bank, t));
@@ -226,14 +172,7 @@ done:
 
 static void install(ml_bank *bank)
 {
-    for (int64_t e = 0; e < bank->nexchanges; e++) {
-        ml_linear_hook hook = {
-            .self = &bank->exchanges[e], .forward = forward, .after_forward = after_forward};
-        for (int64_t i = 0; i < bank->count; i++)
-            hook.scratch_per_token =
-                ml_max(hook.scratch_per_token, bank->exchanges[e].hook[i].scratch_per_token);
-        bank->exchanges[e].layer->hook = hook;
-    }
+    ml_exchange_install(bank->exchange);
     ml_model_set_virtual(
         bank->model,
         (ml_virtual_hook){.self = bank, .forward = virtual_forward, .keys_forward = virtual_keys});
@@ -247,12 +186,8 @@ ml_status ml_bank_create(ml_bank **out, ml_model *model, const ml_model_spec *ba
     ML_TRY(check_biases(base, ml_model_get_spec(model), count, adapters));
     ML_NEW(bank, 1, ML_MEM_OTHER, "adapters");
     *bank = (ml_bank){.model = model, .count = count, .last = -1, .replacing = -1};
-    bank->nexchanges = ml_model_linears(model);
     ML_NEW(bank->tenants, count, ML_MEM_OTHER, "adapters");
-    ML_NEW(bank->exchanges, bank->nexchanges, ML_MEM_OTHER, "adapters");
-    ML_NEW(bank->hooks, count * bank->nexchanges, ML_MEM_OTHER, "adapters");
-    for (int64_t e = 0; e < bank->nexchanges; e++)
-        bank->exchanges[e] = (exchange){bank, ml_model_linear(model, e), bank->hooks + e * count};
+    ML_TRY(ml_exchange_create(&bank->exchange, model, count));
     for (int64_t i = 0; i < count; i++) ML_TRY(admit(bank, i, &adapters[i]));
     install(bank);
     *out = bank;
@@ -271,12 +206,9 @@ void ml_bank_destroy(ml_bank *bank)
         ml_parameters_destroy(&bank->tenants[i].parameters);
         ml_memory_free(bank->tenants[i].replaced);
     }
-    for (int64_t e = 0; bank->exchanges && e < bank->nexchanges; e++)
-        ml_model_linear(bank->model, e)->hook = (ml_linear_hook){0};
+    ml_exchange_destroy(bank->exchange);
     ml_model_set_virtual(bank->model, (ml_virtual_hook){0});
     ml_memory_free(bank->tenants);
-    ml_memory_free(bank->exchanges);
-    ml_memory_free(bank->hooks);
     ml_memory_free(bank);
 }
 

@@ -256,23 +256,47 @@ done:
     return st;
 }
 
+static ml_status check_batch(const session *s)
+{
+    const ml_run_config *c = s->config;
+    if (c->batch.sequences >= ml_grid_dp(s->grid)) return ML_OK;
+    return ml_run_config_refuse(
+        c, "batch.sequences",
+        "%" PRId64
+        " is less than the %d data-parallel replicas; give each replica at least one sequence",
+        c->batch.sequences, ml_grid_dp(s->grid));
+}
+
+static ml_status find_data(session *s, bool training)
+{
+    ml_status st = ML_OK;
+    ML_TRY(open_data(s, training));
+    ML_TRY(ml_session_agree_on_files(s));
+    ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
+done:
+    return st;
+}
+
 ml_status ml_session_open(session *s, const ml_run_config *config, bool training)
 {
     ml_status st = ML_OK;
     *s = (session){.config = config};
     ML_TRY(ml_grid_create(&s->grid, (int)config->parallel.tp));
-    if (training && config->batch.sequences < ml_grid_dp(s->grid)) {
-        st = ml_run_config_refuse(
-            config, "batch.sequences",
-            "%" PRId64
-            " is less than the %d data-parallel replicas; give each replica at least one sequence",
-            config->batch.sequences, ml_grid_dp(s->grid));
-        goto done;
-    }
+    if (training) ML_TRY(check_batch(s));
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
-    ML_TRY(open_data(s, training));
-    ML_TRY(ml_session_agree_on_files(s));
-    ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
+    ML_TRY(find_data(s, training));
+done:
+    return st;
+}
+
+ml_status ml_session_open_beside(session *s, const ml_run_config *config, const session *host)
+{
+    ml_status st = ML_OK;
+    *s = (session){
+        .config = config, .host = host, .grid = host->grid, .base = host->base, .spec = host->spec};
+    ML_TRY(check_batch(s));
+    ML_TRY(ml_session_find_length(config, s->spec, 0, &s->max_len));
+    ML_TRY(find_data(s, true));
 done:
     return st;
 }
@@ -304,13 +328,14 @@ done:
 }
 
 /* The ranks' largest need decides, so that all take the same mode. */
-static ml_status choose_activations(session *s)
+ml_status ml_session_settle_activations(session *s, int64_t more)
 {
     const ml_run_config *c = s->config;
     const ml_session_shape shape = ml_session_shape_of(s);
     int64_t need[ML_ACTIVATION_MODES];
     ml_activation_mode mode;
     ml_session_needs(s->model, s->peft, &s->parameters, &shape, need);
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) need[mode] += more;
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
     if (!ml_session_choose_activations(c, need, &mode))
         return ml_run_config_refuse(
@@ -334,7 +359,7 @@ ml_status ml_session_attach_method(session *s)
     if (s->config->memory.shard_optimizer)
         ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
                                      0);
-    return choose_activations(s);
+    return ml_session_settle_activations(s, 0);
 }
 
 /* In the sequences of data.valid, where the file was opened before it was known that an adapter
@@ -449,14 +474,17 @@ static ml_status allocate_parameters(session *s, bool training)
     return st == ML_OK && s->peft ? ml_peft_bind(s->peft) : st;
 }
 
+static ml_status create_packer(session *s)
+{
+    return ml_packer_create(&s->packer, s->tokens,
+                            s->config->batch.micro * ml_run_config_unit(s->config),
+                            s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model)->labels);
+}
+
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
-    return st == ML_OK ? ml_packer_create(&s->packer, s->tokens,
-                                          s->config->batch.micro * ml_run_config_unit(s->config),
-                                          s->max_len + s->prefix + s->infix,
-                                          ml_model_get_spec(s->model)->labels)
-                       : st;
+    return st == ML_OK ? create_packer(s) : st;
 }
 
 ml_status ml_session_build(session *s, bool training, const char *backend, const char *vector_path)
@@ -471,19 +499,30 @@ done:
     return st;
 }
 
+ml_status ml_session_build_beside(session *s)
+{
+    ml_status st = allocate_parameters(s, true);
+    return ml_grid_agree(s->grid, st == ML_OK ? create_packer(s) : st);
+}
+
+static void close_own(session *s)
+{
+    ml_bank_destroy(s->bank);
+    ml_model_destroy(s->model);
+    ml_shared_destroy(s->shared);
+    ml_kernels_destroy(s->kernels);
+    ml_base_close(s->base);
+}
+
 void ml_session_close(session *s)
 {
     ml_packer_destroy(&s->packer);
     ml_session_free_ahead(s);
     ml_peft_destroy(s->peft);
-    ml_bank_destroy(s->bank);
-    ml_model_destroy(s->model);
-    ml_shared_destroy(s->shared);
+    if (!s->host) close_own(s);
     ml_parameters_destroy(&s->parameters);
-    ml_kernels_destroy(s->kernels);
     close_source(&s->train);
     close_source(&s->valid);
-    ml_base_close(s->base);
-    ml_grid_destroy(s->grid);
+    if (!s->host) ml_grid_destroy(s->grid);
     *s = (session){0};
 }

@@ -84,6 +84,8 @@ typedef struct pairs_ahead {
 
 typedef struct session {
     const ml_run_config *config; /* borrowed */
+    const struct session *host;  /* whose grid, base, model, kernels and weights this one trains
+                                    with (together.h); NULL: they are its own */
     ml_grid *grid;
     ml_base *base;             /* NULL: random weights */
     const ml_model_spec *spec; /* borrowed: the base's, or a trial's */
@@ -113,7 +115,13 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
  * with `grid` NULL local. */
 ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files,
                                 const ml_grid *grid) ML_NODISCARD;
+/* Beside a session that is open: data of its own on what the host has. Collective. */
+ml_status ml_session_open_beside(session *s, const ml_run_config *config,
+                                 const session *host) ML_NODISCARD;
 ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
+/* memory.activations, with `more` bytes that others of this process are going to need. Collective
+ * over the world. */
+ml_status ml_session_settle_activations(session *s, int64_t more) ML_NODISCARD;
 /* The most tokens of a sequence beside `more` virtual ones: data.max_len, or what they leave of
  * the context. ML_USAGE where the context is too short. Local. */
 ml_status ml_session_find_length(const ml_run_config *config, const ml_model_spec *spec,
@@ -130,6 +138,8 @@ ml_kernels_paths ml_session_common_paths(const session *s);
  * can run. */
 ml_status ml_session_build(session *s, bool training, const char *backend,
                            const char *vector_path) ML_NODISCARD;
+/* The part of a session beside a host that has been built: parameters and packing. Collective. */
+ml_status ml_session_build_beside(session *s) ML_NODISCARD;
 void ml_session_close(session *s);
 /* That all ranks opened the same base and data. Collective over the world, once they did. */
 ml_status ml_session_agree_on_files(const session *s) ML_NODISCARD;

@@ -58,7 +58,7 @@ done:
     return st;
 }
 
-static bool is_finished(const run *r)
+bool run_is_finished(const run *r)
 {
     return r->progress.finished && (r->step == r->config->train.steps || early_stop_reached(r));
 }
@@ -75,15 +75,24 @@ static void settle_steps(run *r)
     r->resolved.train.epochs = 0.0;
 }
 
-static ml_status start(run *r)
+void run_init(run *r, const ml_run_config *config, const ml_train_options *options)
+{
+    r->resolved = *config;
+    r->config = &r->resolved;
+    r->options = options;
+    deadline_start(r);
+    r->saved_step = -1;
+    r->look_every = 1;
+    r->loss_first = r->loss_last = r->valid_loss = NAN;
+    r->progress.best_loss = r->progress.stop_loss = NAN;
+    r->progress.evaluated_step = -1;
+}
+
+ml_status run_open_directory(run *r, bool *found)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
-    bool found = false;
-    ML_TRY(ml_run_config_check_training(r->config));
-    ML_TRY(ml_session_open(s, r->config, true));
     settle_steps(r);
-    ML_TRY(ml_session_attach_method(s));
     ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
@@ -91,18 +100,19 @@ static ml_status start(run *r)
         leftovers_clean(r);
         leftovers_note(r);
     }
-    ML_TRY(look_for_checkpoint(r, &found));
-    if (is_finished(r)) {
+    ML_TRY(look_for_checkpoint(r, found));
+    if (run_is_finished(r))
         ml_log("%s: finished at step %" PRId64
                " already; nothing to do (raise train.steps, or start over with --fresh)",
                r->config->run_dir, r->step);
-        return ML_OK;
-    }
-    const char *product, *vector;
-    choose_paths(r, found, &product, &vector);
-    ml_session_predict(s, r->predicted);
-    if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
-    ML_TRY(ml_session_build(s, true, product, vector));
+done:
+    return st;
+}
+
+ml_status run_begin(run *r, bool found)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
     note_paths(r);
     bool pissa = ml_run_config_is_pissa(r->config);
     if (pissa) ML_TRY(start_pissa(r, found));
@@ -116,16 +126,37 @@ static ml_status start(run *r)
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
-    ML_TRY(print_binding(s));
     r->reduction.payload_bytes =
         4 *
         s->parameters
             .global; /* known before the first step, which may have been done by an earlier start */
-    if (found) ml_log("resumed from step %" PRId64, r->step);
+    if (found) ml_log("%sresumed from step %" PRId64, run_label(r), r->step);
     for (int64_t i = 0; i < r->changes.count; i++) {
         const ml_checkpoint_change *c = &r->changes.items[i];
         ml_log("%s: %s up to step %" PRId64 ", then %s", c->key, c->from, c->step, c->to);
     }
+    r->save_time = ml_seconds();
+done:
+    return st;
+}
+
+static ml_status start(run *r)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
+    bool found = false;
+    const char *product, *vector;
+    ML_TRY(ml_run_config_check_training(r->config));
+    ML_TRY(ml_session_open(s, r->config, true));
+    ML_TRY(ml_session_attach_method(s));
+    ML_TRY(run_open_directory(r, &found));
+    if (run_is_finished(r)) return ML_OK;
+    choose_paths(r, found, &product, &vector);
+    ml_session_predict(s, r->predicted);
+    if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
+    ML_TRY(ml_session_build(s, true, product, vector));
+    ML_TRY(run_begin(r, found));
+    ML_TRY(print_binding(s));
 done:
     return st;
 }
@@ -134,11 +165,9 @@ done:
 
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-static ml_status one_step(run *r, step_result *result)
+/* What a step leaves behind. Collective. */
+static ml_status note_step(run *r, const step_result *result)
 {
-    ml_status st = run_step(r, result);
-    if (st != ML_OK) return reject_checkpoint(r, st);
-    if (result->given_up) return ML_OK;
     if (r->step == 0) r->loss_first = result->loss;
     r->step++;
     r->loss_last = result->loss;
@@ -198,7 +227,7 @@ static ml_status save_where_due(run *r, bool due)
     return r->step < r->config->train.steps && (due || best) ? save_beside(r) : ML_OK;
 }
 
-static ml_status stop_here(run *r)
+ml_status run_stop(run *r)
 {
     ml_status st = r->saved_step == r->step ? save_wait(r) : save_now(r, false);
     if (st != ML_OK) return st;
@@ -218,36 +247,49 @@ static bool anyone_stops(const run *r)
     return seen > 0.0;
 }
 
-static bool is_done(const run *r)
+bool run_is_done(const run *r)
 {
     return r->step >= r->config->train.steps || early_stop_reached(r);
+}
+
+ml_status run_before_steps(run *r, bool *stop)
+{
+    *stop = anyone_stops(r);
+    ml_status st = evaluate_where_due(r, stop);
+    return st == ML_OK ? save_where_due(r, false) : st;
+}
+
+ml_status run_after_step(run *r, const step_result *result, bool *stop)
+{
+    ml_status st = ML_OK;
+    ML_TRY(note_step(r, result));
+    *stop = result->stop;
+    ML_TRY(evaluate_where_due(r, stop));
+    if (result->saved) ML_TRY(save_wait(r));
+    ML_TRY(save_where_due(r, result->save || is_due(r->step, r->config->train.save_every.steps)));
+done:
+    return st;
 }
 
 static ml_status steps(run *r)
 {
     ml_status st = ML_OK;
-    const ml_run_config *c = r->config;
-    bool stop = anyone_stops(r);
-    r->save_time = ml_seconds();
-    ML_TRY(evaluate_where_due(r, &stop));
-    ML_TRY(save_where_due(r, false));
-    while (!is_done(r) && !stop) {
+    bool stop;
+    ML_TRY(run_before_steps(r, &stop));
+    while (!run_is_done(r) && !stop) {
         step_result result;
-        ML_TRY(one_step(r, &result));
-        stop = result.stop || result.given_up;
+        ML_TRY(reject_checkpoint(r, run_step(r, &result)));
         if (result.given_up) break;
-        ML_TRY(evaluate_where_due(r, &stop));
-        if (result.saved) ML_TRY(save_wait(r));
-        ML_TRY(save_where_due(r, result.save || is_due(r->step, c->train.save_every.steps)));
+        ML_TRY(run_after_step(r, &result, &stop));
     }
-    if (!is_done(r)) return stop_here(r);
+    if (!run_is_done(r)) return run_stop(r);
 done:
     return st;
 }
 
 /* The checkpoint first, so that a run killed from here on repeats no step; it is marked finished
  * when everything else is written. */
-static ml_status finish(run *r)
+ml_status run_finish(run *r)
 {
     ml_status st = ML_OK;
     bool stop = false;
@@ -255,7 +297,7 @@ static ml_status finish(run *r)
     progress_end(r);
     bool known = r->progress.evaluated_step == r->step && !isnan(r->valid_loss);
     if (!known) ML_TRY(evaluate(r, &stop));
-    if (stop) return stop_here(r);
+    if (stop) return run_stop(r);
     ML_TRY(write_result(r));
     ML_TRY(write_best(r));
     ML_TRY(summary_write(r));
@@ -265,7 +307,7 @@ done:
     return st;
 }
 
-static void close_run(run *r)
+void run_close(run *r)
 {
     if (r->directory && ml_grid_rank(r->session.grid) == 0) leftovers_forget(r);
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
@@ -282,21 +324,13 @@ ml_status ml_train_run(const ml_run_config *config, const ml_train_options *opti
     run *r = NULL;
     ml_train_catch_signals();
     ML_NEW(r, 1, ML_MEM_OTHER, "a run");
-    r->resolved = *config;
-    r->config = &r->resolved;
-    r->options = options;
-    deadline_start(r);
-    r->saved_step = -1;
-    r->look_every = 1;
-    r->loss_first = r->loss_last = r->valid_loss = NAN;
-    r->progress.best_loss = r->progress.stop_loss = NAN;
-    r->progress.evaluated_step = -1;
+    run_init(r, config, options);
     ML_TRY(start(r));
-    if (is_finished(r)) goto done;
+    if (run_is_finished(r)) goto done;
     ML_TRY(steps(r));
-    ML_TRY(finish(r));
+    ML_TRY(run_finish(r));
 done:
-    if (r) close_run(r);
+    if (r) run_close(r);
     ml_memory_free(r);
     return st;
 }

@@ -9,6 +9,14 @@
 
 #include "train/run.h"
 
+const char *run_label(const run *r)
+{
+    static char label[256];
+    if (!r->among_others) return "";
+    snprintf(label, sizeof label, "%s: ", r->config->run_dir);
+    return label;
+}
+
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 
 static void print_kernels(const session *s)
@@ -69,12 +77,24 @@ static void print_memory(const run *r)
                ml_session_frozen_sharers(s));
 }
 
+/* Of a run whose base, grid and memory the table of the first has. */
+static void print_guest(const run *r)
+{
+    ml_log("%s%" PRId64 " parameters trained beside", run_label(r), r->session.parameters.global);
+    print_data(r);
+}
+
 void progress_table(run *r)
 {
     const session *s = &r->session;
     const ml_run_config *c = r->config;
     int64_t all = ml_model_parameters_total(ml_base_spec(s->base)), trained = s->parameters.global;
     int threads = omp_get_max_threads();
+    r->progress_time = ml_seconds();
+    if (s->host) {
+        print_guest(r);
+        return;
+    }
     ml_log("mpilora train: %s, %s, %s", c->base,
            c->method.name == ML_METHOD_FULL   ? "full fine-tuning"
            : c->method.name == ML_METHOD_LORA ? "LoRA"
@@ -93,7 +113,6 @@ void progress_table(run *r)
     ml_log("  activations  kept: %s", ml_activation_mode_name(s->activations));
     ml_log("  memory (rank 0)");
     print_memory(r);
-    r->progress_time = ml_seconds();
 }
 
 static void format_time(double seconds, char text[16])
@@ -139,12 +158,12 @@ void progress_step(run *r, const step_result *step)
     double each = r->seconds / (double)(r->step - r->first_step);
     format_time(each * (double)(r->config->train.steps - r->step), left);
     bool ends = r->step == r->config->train.steps || r->step == r->first_step + 1;
-    if (on_terminal()) {
+    if (on_terminal() && !r->among_others) {
         draw_bar(r, step, left);
     } else if (ends || ml_seconds() - r->progress_time >= LINE_SECONDS) {
-        ml_log("step %" PRId64 "/%" PRId64
+        ml_log("%sstep %" PRId64 "/%" PRId64
                "  loss %.6f  lr %.3g  grad_norm %.4f  %.0f tokens/s  %s left",
-               r->step, r->config->train.steps, step->loss, step->lr, step->grad_norm,
+               run_label(r), r->step, r->config->train.steps, step->loss, step->lr, step->grad_norm,
                (double)r->timed_tokens / r->seconds, left);
         r->progress_time = ml_seconds();
     }
@@ -152,14 +171,15 @@ void progress_step(run *r, const step_result *step)
 
 void progress_end(const run *r)
 {
-    if (ml_grid_rank(r->session.grid) == 0 && on_terminal()) fputc('\n', stderr);
+    if (ml_grid_rank(r->session.grid) == 0 && on_terminal() && !r->among_others)
+        fputc('\n', stderr);
 }
 
 void progress_evaluation(const run *r)
 {
     if (on_terminal() && r->step < r->config->train.steps) progress_end(r);
-    ml_log("step %" PRId64 ": validation loss %.6f, perplexity %.3f", r->step, r->valid_loss,
-           exp(r->valid_loss));
+    ml_log("%sstep %" PRId64 ": validation loss %.6f, perplexity %.3f", run_label(r), r->step,
+           r->valid_loss, exp(r->valid_loss));
 }
 
 /* Where the time went, as rank 0 saw it. */
@@ -178,7 +198,7 @@ static void print_phases(const run *r)
 
 void progress_summary(const run *r)
 {
-    print_phases(r);
+    if (!r->among_others) print_phases(r);
     bool full = r->config->method.name == ML_METHOD_FULL;
     const char *result = full ? "model.h5" : "adapter.h5";
     if (r->step == r->first_step) /* all steps were done before this start */

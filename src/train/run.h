@@ -6,6 +6,7 @@
 #include "mpilora/checkpoint.h"
 #include "mpilora/train.h"
 #include "session/session.h"
+#include "session/together.h"
 #include "train/step.h"
 
 /* stopping.c: when this start has to be over, and what the longest step and save took so far.
@@ -19,6 +20,7 @@ enum { IDENTITIES = 64 };
 
 typedef struct run {
     session session;
+    bool among_others;           /* it trains with others, and says in its lines which one it is */
     ml_run_config resolved;      /* the run's own copy, train.epochs made steps; texts borrowed */
     const ml_run_config *config; /* that copy */
     ml_run_directory *directory;
@@ -57,6 +59,21 @@ typedef struct run {
     char kernel[2 * ML_PATH_NAME];   /* product/vector of this start */
 } run;
 
+/* loop.c: a run from its start to its end, in the order in which these are called; collective
+ * where they give a status. run_open_directory: its files, and whether there is a checkpoint to go
+ * on from; the method is attached. run_begin: values, files, table; the session is built. */
+void run_init(run *r, const ml_run_config *config, const ml_train_options *options);
+ml_status run_open_directory(run *r, bool *found) ML_NODISCARD;
+bool run_is_finished(const run *r); /* by an earlier start: there is nothing to do */
+ml_status run_begin(run *r, bool found) ML_NODISCARD;
+/* What is due before the first step and after each one; *stop: the run is to save and end. */
+ml_status run_before_steps(run *r, bool *stop) ML_NODISCARD;
+ml_status run_after_step(run *r, const step_result *result, bool *stop) ML_NODISCARD;
+bool run_is_done(const run *r); /* its last step is done */
+ml_status run_finish(run *r) ML_NODISCARD;
+ml_status run_stop(run *r) ML_NODISCARD; /* saves; ML_STOPPED */
+void run_close(run *r);
+
 /* first_values.c. The tokens that virtual ones start as into r->start_token, where the
  * configuration says so: local. */
 ml_status choose_start_tokens(run *r) ML_NODISCARD;
@@ -77,6 +94,17 @@ ml_status find_reference(run *r, bool resumed) ML_NODISCARD;
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
+/* The same of several runs in passes that they share: run i's session is number member[i] of
+ * `together`'s. failed[i]: ML_NUMERIC of run i, of which nothing was updated; what ends them all is
+ * the status. */
+typedef struct step_group {
+    int64_t count, members;
+    run *const *run;
+    const int64_t *member;
+    ml_together *together;
+} step_group;
+ml_status run_steps_together(const step_group *group, step_result *out,
+                             ml_status *failed) ML_NODISCARD;
 
 /* paths.c: those to build the session with: the checkpoint's where every rank can run them
  * (collective); then their names into r->kernel, and the configuration with them (local). */
@@ -163,6 +191,8 @@ void progress_step(run *r, const step_result *step);
 void progress_evaluation(const run *r);
 void progress_end(const run *r); /* leaves the bar's line */
 void progress_summary(const run *r);
+const char *run_label(const run *r); /* "DIR: ", or nothing where the run is alone; until the next
+                                       call */
 
 /* finish.c: adapter.h5, or model.h5 of method full; with train.keep_best also best-adapter.h5 or
  * best-model.h5, from the checkpoint of the best step. Collective. */

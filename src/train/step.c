@@ -211,34 +211,25 @@ static int64_t rounds_between_looks(const run *r, double seconds)
     return (int64_t)fmin(rounds, 1e6);
 }
 
-ml_status run_step(run *r, step_result *out)
+/* What the passes of this rank have found → the step's results and the update. Collective. */
+static ml_status end_step(run *r, const passes *p, const step_clock *clock, step_result *out)
 {
     session *s = &r->session;
-    step_clock clock = step_clock_start(s);
-    int64_t first = r->step * r->config->batch.sequences;
     enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, COMPARED, SUMS = COMPARED + PAIR_SUMS };
     double sums[SUMS] = {0.0};
-    passes p = {0};
-    *out = (step_result){0};
-    count_batch(r, first, &p, out);
-    clear_gradients(s, out);
-    ml_status st = look_ahead(r, first, &p, out);
-    if (st != ML_OK || out->given_up) return st;
-    st = ml_grid_agree(s->grid, accumulate(r, first, run_micro_batch, &p, out));
-    if (st != ML_OK || out->given_up) return st;
     if (ml_grid_tp_rank(s->grid) == 0) {
-        sums[LOSS] = p.loss_sum;
-        sums[COMPUTED] = p.computed;
-        memcpy(sums + COMPARED, p.compared, sizeof p.compared);
+        sums[LOSS] = p->loss_sum;
+        sums[COMPUTED] = p->computed;
+        memcpy(sums + COMPARED, p->compared, sizeof p->compared);
     }
     sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;
     sums[SAVED] = save_has_ended(r) ? 1.0 : 0.0;
     sums[SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
-    sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock.started : 0.0;
+    sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock->started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
     memcpy(out->compared, sums + COMPARED, sizeof out->compared);
     out->loss = ml_run_config_has_figures(r->config) ? ml_session_pair_loss(s, out->compared)
-                                                     : sums[LOSS] / (double)p.targets;
+                                                     : sums[LOSS] / (double)p->targets;
     out->computed_tokens = (int64_t)sums[COMPUTED];
     out->stop = sums[STOP] > 0.0;
     out->saved = sums[SAVED] > 0.0;
@@ -247,7 +238,112 @@ ml_status run_step(run *r, step_result *out)
     reduce_gradients(s, out);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
-    step_clock_stop(&clock, s, out);
+    step_clock_stop(clock, s, out);
     find_wait(s, out);
     return ML_OK;
+}
+
+ml_status run_step(run *r, step_result *out)
+{
+    session *s = &r->session;
+    step_clock clock = step_clock_start(s);
+    int64_t first = r->step * r->config->batch.sequences;
+    passes p = {0};
+    *out = (step_result){0};
+    count_batch(r, first, &p, out);
+    clear_gradients(s, out);
+    ml_status st = look_ahead(r, first, &p, out);
+    if (st != ML_OK || out->given_up) return st;
+    st = ml_grid_agree(s->grid, accumulate(r, first, run_micro_batch, &p, out));
+    return st != ML_OK || out->given_up ? st : end_step(r, &p, &clock, out);
+}
+
+/* ---- steps of several runs ------------------------------------------------------------------ */
+
+/* A member's place in the step of its run, and what is left of it on this rank. */
+typedef struct share {
+    int64_t at, end;
+    passes p;
+} share;
+
+static share share_of(const run *r)
+{
+    const session *s = &r->session;
+    int64_t sequences = r->config->batch.sequences, dp = ml_grid_dp(s->grid),
+            mine = ml_grid_dp_rank(s->grid),
+            at = r->step * sequences + ml_part_start(sequences, dp, mine);
+    return (share){.at = at, .end = at + ml_part_count(sequences, dp, mine)};
+}
+
+/* The next micro-batch of every run that has one left. */
+static ml_status share_pass(const step_group *g, share *shares, ml_together_part *part,
+                            double *loss, double *computed)
+{
+    for (int64_t i = 0; i < g->members; i++) {
+        part[i] = (ml_together_part){0};
+        loss[i] = computed[i] = 0.0;
+    }
+    for (int64_t i = 0; i < g->count; i++) {
+        const ml_run_config *c = g->run[i]->config;
+        share *own = &shares[i];
+        int64_t count = ml_min(c->batch.micro, own->end - own->at);
+        part[g->member[i]] = (ml_together_part){.first = own->at,
+                                                .count = count,
+                                                .scale = 1.0 / (double)own->p.targets,
+                                                .keyed = c->method.dropout > 0.0};
+        own->at += count;
+    }
+    ml_status st = ml_together_pass(g->together, part, loss, computed);
+    for (int64_t i = 0; i < g->count && st == ML_OK; i++) {
+        shares[i].p.loss_sum += loss[g->member[i]];
+        shares[i].p.computed += computed[g->member[i]];
+    }
+    return st;
+}
+
+/* Until no run on any replica has a micro-batch left. */
+static ml_status share_passes(const step_group *g, share *shares, step_result *out)
+{
+    ml_status st = ML_OK;
+    ml_together_part *part = NULL;
+    double *sums = NULL;
+    int64_t rounds = 0, look_every = g->run[0]->look_every;
+    for (int64_t i = 0; i < g->count; i++) rounds = ml_max(rounds, count_rounds(g->run[i]));
+    ML_NEW(part, g->members, ML_MEM_OTHER, "a step of several runs");
+    ML_NEW(sums, 2 * g->members, ML_MEM_OTHER, "a step of several runs");
+    for (int64_t round = 0; round < rounds; round++) {
+        if (round > 0 && round % look_every == 0 && leaves_step(g->run[0], st, out)) break;
+        if (st == ML_OK) st = share_pass(g, shares, part, sums, sums + g->members);
+    }
+done:
+    ml_memory_free(part);
+    ml_memory_free(sums);
+    return st;
+}
+
+ml_status run_steps_together(const step_group *g, step_result *out, ml_status *failed)
+{
+    ml_status st = ML_OK;
+    share *shares = NULL;
+    const session *s = &g->run[0]->session;
+    step_clock clock = step_clock_start(s);
+    ML_NEW(shares, g->count, ML_MEM_OTHER, "a step of several runs");
+    for (int64_t i = 0; i < g->count; i++) {
+        run *r = g->run[i];
+        out[i] = (step_result){0};
+        failed[i] = ML_OK;
+        shares[i] = share_of(r);
+        count_batch(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]);
+        clear_gradients(&r->session, &out[i]);
+    }
+    ML_TRY(ml_grid_agree(s->grid, share_passes(g, shares, &out[0])));
+    for (int64_t i = 0; i < g->count; i++) {
+        out[i].given_up = out[0].given_up;
+        if (out[0].given_up) continue;
+        failed[i] = end_step(g->run[i], &shares[i].p, &clock, &out[i]);
+        if (failed[i] != ML_OK && failed[i] != ML_NUMERIC) return failed[i];
+    }
+done:
+    ml_memory_free(shares);
+    return st;
 }

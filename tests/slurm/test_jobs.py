@@ -154,6 +154,22 @@ def check_sweep(e):
     with open(f"{e.folder}/points/table.csv") as file:
         table = [line.strip().split(",") for line in file]
     checks.that(count == 4 and len(table) == 5 and all(row[-4] for row in table[1:]), f"sweep: {count} runs, table {table}")
+    check_sweep_together(e, sweep, table)
+
+
+def check_sweep_together(e, sweep, alone):
+    """The same runs in jobs of three: the same losses."""
+    with open(sweep) as file:
+        text = file.read().replace(f"{e.folder}/points", f"{e.folder}/points-together")
+    with open(f"{e.folder}/points.yaml", "w") as file:
+        file.write(text)
+    count = int(subprocess.run([sys.executable, f"{JOBS}/sweep.py", "jobs", sweep, "3"], check=True, capture_output=True, text=True).stdout)
+    job = e.submit("points", f"--array=0-{count - 1}", "-n", "1", script="sweep", words=["optim.warmup=1"], TOGETHER="3")
+    e.cluster.wait(lambda: not e.cluster.run("squeue", "-h", "-j", job, check=False).strip(), "the sweep of jobs of three", 120)
+    with open(f"{e.folder}/points-together/table.csv") as file:
+        table = [line.strip().split(",") for line in file]
+    same = len(table) == len(alone) and all(abs(float(a[-4]) - float(b[-4])) < 1e-5 for a, b in zip(alone[1:], table[1:]))
+    checks.that(count == 2 and same, f"sweep of {count} jobs: {table}, alone {alone}")
 
 
 def check_scaling(e):

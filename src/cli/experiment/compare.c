@@ -11,24 +11,11 @@
 static const char usage[] = "mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [--ranks "
                             "N] [--seeds 1,2,3] [--out DIR]";
 
-static void say(const compare_row *row, uint64_t number, int64_t seed)
-{
-    fprintf(stderr, "%s, seed %" PRIu64 ": ", row->words, number);
-    if (row->used[seed])
-        fprintf(stderr, "validation loss %.4f\n",
-                row->value[seed][compare_column_find("valid_loss")]);
-    else
-        fprintf(stderr, "%s\n", row->status);
-}
-
 static ml_status run_rows(const compare_options *o, compare_row *rows, int64_t count)
 {
     ml_status st = ML_OK;
     for (int64_t seed = 0; seed < o->nseeds; seed++) {
-        for (int64_t i = 0; i < count; i++) {
-            ML_TRY(compare_run(o, &rows[i], seed));
-            say(&rows[i], o->seed[seed], seed);
-        }
+        ML_TRY(compare_run_seed(o, rows, count, seed));
         ML_TRY(compare_write(o, rows, count)); /* what is known so far */
     }
 done:
@@ -46,7 +33,11 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
                      config->path);
         goto done;
     }
-    for (int64_t i = 0; i < count; i++) ML_TRY(compare_row_check(o, &rows[i]));
+    for (int64_t i = 0; i < count; i++) {
+        ml_run_config row = {0};
+        ML_TRY(compare_row_config(o, &rows[i], &row));
+        ml_run_config_destroy(&row);
+    }
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
     ML_TRY(ml_durable_make_directories(runs));
@@ -71,7 +62,12 @@ ml_status compare_options_read(compare_options **out, ml_run_config *config, con
         return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected at least 1", w->ranks);
     if (w->threads < 0)
         return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
+    if (w->together < 1 || w->together > ML_MOST_RUNS)
+        return ml_fail(ML_USAGE, "--together: %" PRId64 ", expected 1 to %d", w->together,
+                       (int)ML_MOST_RUNS);
     ML_TRY(ml_run_config_read(config, path, w->sets.items, w->sets.count));
+    if (config->runs.count > 0)
+        return ml_run_config_refuse(config, "runs", "are train's; name one run here");
     ML_NEW(o, 1, ML_MEM_OTHER, "a comparison");
     *o = (compare_options){.config_path = path,
                            .out = w->out,
@@ -80,6 +76,7 @@ ml_status compare_options_read(compare_options **out, ml_run_config *config, con
                            .nsets = w->sets.count,
                            .ranks = w->ranks,
                            .threads = launch_threads(w->threads, w->ranks),
+                           .together = w->together,
                            .base_loss = NAN};
     if (w->seeds)
         ML_TRY(compare_seeds_read(o, w->seeds));

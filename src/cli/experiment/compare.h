@@ -6,6 +6,7 @@
 #include "cli/support/launch.h"
 #include "cli/support/options.h"
 #include "cli/support/table_file.h"
+#include "io/durable.h"
 #include "mpilora/config.h"
 
 enum { COMPARE_ROWS = 256, COMPARE_SEEDS = 64, COMPARE_SETS = 16, COMPARE_WORDS = 256 };
@@ -32,6 +33,7 @@ typedef struct compare_options {
     char program[LAUNCH_PATH];
     const char *const *sets;
     int64_t nsets, ranks, threads, nseeds;
+    int64_t together; /* runs of one job at most */
     uint64_t seed[COMPARE_SEEDS];
     double base_loss; /* on data.valid, before any training; NaN: nothing to evaluate */
 } compare_options;
@@ -39,7 +41,7 @@ typedef struct compare_options {
 /* What compare and sweep are told alike. */
 typedef struct compare_words {
     const char *seeds, *launcher, *out;
-    int64_t ranks, threads;
+    int64_t ranks, threads, together;
     option_list sets;
     bool json;
 } compare_words;
@@ -48,6 +50,7 @@ typedef struct compare_words {
 #define COMPARE_OPTIONS(s, f, out_standard) {"--ranks", OPTION_INT, offsetof(s, f.ranks), "N", "of every run; parallel.tp is the configuration's", "1"}, \
     {"--seeds", OPTION_TEXT, offsetof(s, f.seeds), "LIST", "run.seed of the repetitions, as 1,2,3; else the configuration's", NULL}, \
     {"--threads", OPTION_INT, offsetof(s, f.threads), "N", "of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks", NULL}, \
+    {"--together", OPTION_INT, offsetof(s, f.together), "N", "up to N runs of a seed train in one job on one copy of the frozen weights; those that cannot (another method, another precision) run alone", "1"}, \
     {"--launcher", OPTION_TEXT, offsetof(s, f.launcher), "TEXT", "what starts a run; else \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, \"mpirun --oversubscribe --bind-to none -n {ranks}\" outside", NULL}, \
     {"--set", OPTION_LIST, offsetof(s, f.sets), "KEY=VALUE", "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again", NULL}, \
     {"--json", OPTION_FLAG, offsetof(s, f.json), NULL, "the table as one JSON object", NULL}, \
@@ -74,10 +77,20 @@ ml_status compare_seeds_read(compare_options *o, const char *words) ML_NODISCARD
 /* compare_run.c: what fails is noted in the row; only what concerns all of them is a status. A run
  * that was finished before is not run again. */
 ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed) ML_NODISCARD;
-/* ML_USAGE where the configuration with the row's keys is none: a slip of the pen is said before
- * anything has run. */
-ml_status compare_row_check(const compare_options *o, const compare_row *row) ML_NODISCARD;
+/* What a row trains as; the caller destroys *out. ML_USAGE where the configuration with the row's
+ * keys is none: a slip of the pen is said before anything has run. */
+ml_status compare_row_config(const compare_options *o, const compare_row *row,
+                             ml_run_config *out) ML_NODISCARD;
+/* compare_together.c: all rows with one seed, those that may be together `together` at a time. */
+ml_status compare_run_seed(const compare_options *o, compare_row *rows, int64_t count,
+                           int64_t seed) ML_NODISCARD;
 ml_status compare_base(compare_options *o) ML_NODISCARD; /* base_loss */
+/* For compare_together.c: the program's command, a row's directory, and what came of its run. */
+void compare_begin(const compare_options *o, const char *what, launch *c);
+ml_status compare_directory(const compare_options *o, const compare_row *row, int64_t seed,
+                            char path[ML_DURABLE_PATH]) ML_NODISCARD;
+void compare_take(compare_row *row, int64_t seed, const char *run_dir, bool ended, const char *log,
+                  int code);
 
 /* compare_table.c: OUT/compare.csv, OUT/compare.h5 */
 table_spread compare_spread(const compare_row *row, const char *column);

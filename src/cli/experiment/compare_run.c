@@ -24,7 +24,7 @@ int compare_column_find(const char *name)
     return table_find_column(compare_columns, COMPARE_COLUMNS, name);
 }
 
-static void begin(const compare_options *o, const char *what, launch *c)
+void compare_begin(const compare_options *o, const char *what, launch *c)
 {
     launch_add_launcher(c, o->launcher, o->ranks);
     launch_add_word(c, "%s", o->program);
@@ -39,24 +39,35 @@ static void add_row(const compare_row *row, launch *c)
     for (int i = 0; i < row->nsets; i++) launch_add_set(c, "%s", row->set[i]);
 }
 
-ml_status compare_row_check(const compare_options *o, const compare_row *row)
+ml_status compare_row_config(const compare_options *o, const compare_row *row, ml_run_config *out)
 {
     launch c = {0};
     const char *sets[LAUNCH_WORDS];
-    char why[1024];
     int64_t count = 0;
-    ml_run_config config = {0};
     for (int64_t i = 0; i < o->nsets; i++) launch_add_set(&c, "%s", o->sets[i]);
     add_row(row, &c);
     for (int i = 1; i < c.count; i += 2) sets[count++] = c.words[i]; /* those behind a --set */
-    ml_status st = ml_run_config_read(&config, o->config_path, sets, count);
-    if (st != ML_OK) {
-        snprintf(why, sizeof why, "%s", ml_error_text());
-        st = ml_fail(st, "--methods: %s: %s", row->words, why);
-    }
-    ml_run_config_destroy(&config);
+    ml_status st = ml_run_config_read(out, o->config_path, sets, count);
     launch_destroy(&c);
-    return st;
+    return st == ML_OK ? st : ml_fail_within(st, "--methods: %s", row->words);
+}
+
+ml_status compare_directory(const compare_options *o, const compare_row *row, int64_t seed,
+                            char path[ML_DURABLE_PATH])
+{
+    return ml_durable_path(path, "%s/runs/%s-seed%" PRIu64, o->out, row->name, o->seed[seed]);
+}
+
+void compare_take(compare_row *row, int64_t seed, const char *run_dir, bool ended, const char *log,
+                  int code)
+{
+    for (int i = 0; i < COMPARE_COLUMNS; i++) row->value[seed][i] = NAN;
+    row->used[seed] =
+        ended && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS, row->value[seed]);
+    if (row->used[seed])
+        row->done++;
+    else if (!strcmp(row->status, "ok"))
+        launch_explain(log, code, row->status);
 }
 
 ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
@@ -65,20 +76,14 @@ ml_status compare_run(const compare_options *o, compare_row *row, int64_t seed)
     launch c = {0};
     int code;
     char run_dir[ML_DURABLE_PATH], log[ML_DURABLE_PATH];
-    for (int i = 0; i < COMPARE_COLUMNS; i++) row->value[seed][i] = NAN;
-    ML_TRY(ml_durable_path(run_dir, "%s/runs/%s-seed%" PRIu64, o->out, row->name, o->seed[seed]));
+    ML_TRY(compare_directory(o, row, seed, run_dir));
     ML_TRY(ml_durable_path(log, "%s.log", run_dir));
-    begin(o, "train", &c);
+    compare_begin(o, "train", &c);
     launch_add_set(&c, "run.dir=%s", run_dir);
     launch_add_set(&c, "run.seed=%" PRIu64, o->seed[seed]);
     add_row(row, &c);
     ML_TRY(launch_run(&c, log, o->threads, &code));
-    row->used[seed] = code == 0 && table_read_summary(run_dir, compare_columns, COMPARE_COLUMNS,
-                                                      row->value[seed]);
-    if (row->used[seed])
-        row->done++;
-    else if (!strcmp(row->status, "ok"))
-        launch_explain(log, code, row->status);
+    compare_take(row, seed, run_dir, code == 0, log, code);
 done:
     launch_destroy(&c);
     return st;
@@ -91,7 +96,7 @@ ml_status compare_base(compare_options *o)
     int code;
     char log[ML_DURABLE_PATH];
     ML_TRY(ml_durable_path(log, "%s/runs/base.log", o->out));
-    begin(o, "eval", &c);
+    compare_begin(o, "eval", &c);
     launch_add_word(&c, "--json");
     ML_TRY(launch_run(&c, log, o->threads, &code));
     FILE *file = fopen(log, "r");

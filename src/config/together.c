@@ -1,0 +1,57 @@
+/* Which runs may train together on one copy of the frozen weights: those that have in common what
+ * belongs to the model and the job, and of which each trains nothing but adapters of its own. */
+#include "mpilora/config.h"
+
+static ml_status check_method(const ml_run_config *c)
+{
+    static const char frozen[] = "tensors of the base cannot train where others share them";
+    const struct {
+        const char *key;
+        bool wrong;
+        const char *why;
+    } all[] = {
+        {"method.name", c->method.name != ML_METHOD_LORA, "only lora trains beside others"},
+        {"method.dora", c->method.dora, "dora does not train beside others"},
+        {"method.init", ml_run_config_is_pissa(c), "pissa changes the weights that all share"},
+        {"method.modules_to_save", c->method.modules_to_save.count > 0, frozen},
+        {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},
+        {"method.trainable_tokens", c->method.trainable_tokens.count > 0, frozen},
+        {"method.trainable_head_tokens", c->method.trainable_head_tokens.count > 0, frozen},
+        {"objective.name", c->objective.name != ML_OBJECTIVE_SFT, "only sft trains beside others"}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].wrong)
+            return ml_run_config_refuse(c, all[i].key, "%s; take it out, or train this run alone",
+                                        all[i].why);
+    return ML_OK;
+}
+
+static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
+
+static const char *name_of(const ml_run_config *c) { return c->run_dir ? c->run_dir : "a run"; }
+
+ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_config *c)
+{
+    const struct {
+        const char *key;
+        bool same;
+    } all[] = {{"base", same_text(first->base, c->base)},
+               {"precision", first->precision == c->precision},
+               {"parallel.tp", first->parallel.tp == c->parallel.tp},
+               {"memory.activations", first->memory.activations == c->memory.activations},
+               {"memory.limit", first->memory.limit == c->memory.limit},
+               {"memory.share_frozen", first->memory.share_frozen == c->memory.share_frozen},
+               {"kernels.product", same_text(first->backend, c->backend)},
+               {"kernels.vector", same_text(first->vector_path, c->vector_path)},
+               {"kernels.measure", first->measure == c->measure},
+               {"optim.label_smoothing", first->optim.label_smoothing == c->optim.label_smoothing}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!all[i].same)
+            return ml_run_config_refuse(c, all[i].key,
+                                        "differs between %s and %s, but is one for all runs of a "
+                                        "job; give them the same, or train them apart",
+                                        name_of(first), name_of(c));
+    if (first != c && c->run_dir && same_text(first->run_dir, c->run_dir))
+        return ml_run_config_refuse(
+            c, "run.dir", "%s is the directory of two runs; each needs one of its own", c->run_dir);
+    return check_method(c);
+}

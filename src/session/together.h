@@ -1,0 +1,48 @@
+/* together: several sessions that train on one copy of the frozen weights. Each has its own data,
+ * method, parameters and packing; grid, base, model and kernels are the first one's. In a pass the
+ * micro-batches of all of them lie one behind the other: the frozen products go over all rows, and
+ * every row goes through the adapter of its own session. An internal module.
+ *
+ * A row's results depend on no other row but those of its sequence, so what a session computes is
+ * what it would compute alone, as far as the kernels' products do not round otherwise for another
+ * number of rows.
+ *
+ * Order of calls: ml_session_open(member 0), ml_session_open_beside(the others) → create → build →
+ * passes and evaluations → destroy → ml_session_close, the first one last. All collective. */
+#ifndef MPILORA_SESSION_TOGETHER_H
+#define MPILORA_SESSION_TOGETHER_H
+
+#include "session/session.h"
+
+typedef struct ml_together ml_together;
+
+/* Attaches every member's method. *out is the caller's; the sessions are borrowed until
+ * ml_together_destroy. ML_USAGE where a member asks for what cannot be together, naming key and
+ * both values; ML_RESOURCE. */
+ml_status ml_together_create(ml_together **out, int64_t count, session *const *member) ML_NODISCARD;
+void ml_together_destroy(ml_together *together);
+
+/* Kernels, storage and weights once, parameters for each; then as ml_session_build. */
+ml_status ml_together_build(ml_together *together, const char *backend,
+                            const char *vector_path) ML_NODISCARD;
+
+/* What ml_session_predict says, of all members. Before build. */
+void ml_together_predict(const ml_together *together, int64_t bytes[ML_MEM_CATEGORIES]);
+
+/* Passes of the model by itself, as in an evaluation, go through this member's adapter. */
+void ml_together_choose(ml_together *together, int64_t member);
+
+/* What a member has in a pass: `count` sequences of its training data from position `first` on; 0:
+ * nothing. scale: of its gradients. keyed: with dropout. */
+typedef struct ml_together_part {
+    int64_t first, count;
+    double scale;
+    bool keyed;
+} ml_together_part;
+
+/* Forward and backward: adds each member's gradients, Σ −log p to loss[count], and the rows
+ * computed to computed[count]. */
+ml_status ml_together_pass(ml_together *together, const ml_together_part *part, double *loss,
+                           double *computed) ML_NODISCARD;
+
+#endif

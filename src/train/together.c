@@ -1,0 +1,222 @@
+/* Runs that train together on one copy of the frozen weights (session/together.h): every step of
+ * the job is one of each run that is not at its end. A run keeps what it has alone: its directory
+ * with lock, checkpoints and metrics, its data's order, its schedule, its end. One whose numbers
+ * are none any more ends by itself; the others go on. */
+#include <inttypes.h>
+
+#include "mpilora/train.h"
+#include "train/run.h"
+
+typedef struct group {
+    int64_t count;
+    run *runs;
+    session **session;
+    bool *found;  /* a checkpoint, of each run */
+    run **active; /* those that train, and their numbers */
+    int64_t *number, actives;
+    int64_t failures;
+    ml_text failure; /* of the first one */
+    ml_together *together;
+} group;
+
+static ml_status create(group *g, int64_t count)
+{
+    ml_status st = ML_OK;
+    g->count = count;
+    ML_NEW(g->runs, count, ML_MEM_OTHER, "runs");
+    ML_NEW(g->session, count, ML_MEM_OTHER, "runs");
+    ML_NEW(g->found, count, ML_MEM_OTHER, "runs");
+    ML_NEW(g->active, count, ML_MEM_OTHER, "runs");
+    ML_NEW(g->number, count, ML_MEM_OTHER, "runs");
+    for (int64_t i = 0; i < count; i++) g->session[i] = &g->runs[i].session;
+done:
+    return st;
+}
+
+static void destroy(group *g)
+{
+    ml_together_destroy(g->together);
+    for (int64_t i = g->count; g->runs && i-- > 0;) run_close(&g->runs[i]); /* the host is last */
+    ml_memory_free(g->runs);
+    ml_memory_free(g->session);
+    ml_memory_free(g->found);
+    ml_memory_free(g->active);
+    ml_memory_free(g->number);
+    ml_text_destroy(&g->failure);
+}
+
+/* ---- start --------------------------------------------------------------------------------- */
+
+static ml_status open_sessions(group *g, const ml_run_config *config)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < g->count; i++) ML_TRY(ml_run_config_check_training(&config[i]));
+    ML_TRY(ml_session_open(g->session[0], g->runs[0].config, true));
+    for (int64_t i = 1; i < g->count; i++)
+        ML_TRY(ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0]));
+    ML_TRY(ml_together_create(&g->together, g->count, g->session));
+done:
+    return st;
+}
+
+static ml_status open_directories(group *g)
+{
+    for (int64_t i = 0; i < g->count; i++) {
+        run *r = &g->runs[i];
+        ml_status st = run_open_directory(r, &g->found[i]);
+        if (st != ML_OK) return st;
+        if (run_is_finished(r)) continue;
+        g->number[g->actives] = i;
+        g->active[g->actives++] = r;
+    }
+    return ML_OK;
+}
+
+/* The paths of the first run that has a checkpoint are all runs'. */
+static ml_status build(group *g)
+{
+    ml_status st = ML_OK;
+    int64_t bytes[ML_MEM_CATEGORIES] = {0}, chosen = 0;
+    const char *product, *vector;
+    for (int64_t i = g->actives; i-- > 0;)
+        if (g->found[g->number[i]]) chosen = i;
+    choose_paths(g->active[chosen], g->found[g->number[chosen]], &product, &vector);
+    ml_together_predict(g->together, bytes);
+    ML_TRY(ml_together_build(g->together, product, vector));
+    for (int64_t i = 0; i < g->actives; i++) {
+        memcpy(g->active[i]->predicted, bytes, sizeof bytes);
+        ML_TRY(run_begin(g->active[i], g->found[g->number[i]]));
+    }
+    ML_TRY(print_binding(g->session[0]));
+done:
+    return st;
+}
+
+/* ---- steps --------------------------------------------------------------------------------- */
+
+static void leave(group *g, int64_t i)
+{
+    for (g->actives--; i < g->actives; i++) {
+        g->active[i] = g->active[i + 1];
+        g->number[i] = g->number[i + 1];
+    }
+}
+
+/* A run that has come to a number that is none; what it has saved stays. */
+static ml_status note_failure(group *g, int64_t i)
+{
+    ml_status st = ML_OK;
+    run *r = g->active[i];
+    ml_warn("%s%s", run_label(r), ml_error_text());
+    if (g->failures++ == 0) st = ml_text_printf(&g->failure, "%s%s", run_label(r), ml_error_text());
+    return ml_grid_agree(r->session.grid, st);
+}
+
+/* After a step: what is due for run i, which may come to its end with it; *gone: it has left. */
+static ml_status go_on(group *g, int64_t i, const step_result *result, bool *stop, bool *gone)
+{
+    ml_status st = ML_OK;
+    run *r = g->active[i];
+    bool stops = false;
+    ml_together_choose(g->together, g->number[i]);
+    st = run_after_step(r, result, &stops);
+    if (st == ML_OK && run_is_done(r)) {
+        st = run_finish(r);
+        *gone = st == ML_OK;
+    }
+    if (st == ML_NUMERIC) {
+        st = note_failure(g, i);
+        *gone = true;
+    }
+    *stop = *stop || stops;
+    return st;
+}
+
+static ml_status one_step(group *g, step_result *result, ml_status *failed, bool *stop)
+{
+    ml_status st = ML_OK;
+    const step_group all = {g->actives, g->count, g->active, g->number, g->together};
+    ML_TRY(run_steps_together(&all, result, failed));
+    if (result[0].given_up) {
+        *stop = true;
+        return ML_OK;
+    }
+    for (int64_t i = 0, of = 0; i < g->actives; of++) {
+        bool gone = failed[of] == ML_NUMERIC;
+        if (gone && reject_checkpoint(g->active[i], ML_NUMERIC) != ML_OK)
+            ML_TRY(note_failure(g, i));
+        else
+            ML_TRY(go_on(g, i, &result[of], stop, &gone));
+        if (gone)
+            leave(g, i);
+        else
+            i++;
+    }
+done:
+    return st;
+}
+
+static ml_status stop_all(group *g)
+{
+    ml_status st = ML_STOPPED;
+    for (int64_t i = 0; i < g->actives; i++) {
+        ml_together_choose(g->together, g->number[i]);
+        ml_status own = run_stop(g->active[i]);
+        if (own != ML_STOPPED) st = own;
+    }
+    return st;
+}
+
+static ml_status steps(group *g)
+{
+    ml_status st = ML_OK, *failed = NULL;
+    step_result *result = NULL;
+    bool stop = false;
+    ML_NEW(result, g->count, ML_MEM_OTHER, "steps");
+    ML_NEW(failed, g->count, ML_MEM_OTHER, "steps");
+    for (int64_t i = 0; i < g->actives; i++) {
+        bool stops;
+        ml_together_choose(g->together, g->number[i]);
+        ML_TRY(run_before_steps(g->active[i], &stops));
+        stop = stop || stops;
+    }
+    for (int64_t i = 0; i < g->actives && !stop;) { /* all steps were done by an earlier start */
+        if (!run_is_done(g->active[i])) {
+            i++;
+            continue;
+        }
+        ml_together_choose(g->together, g->number[i]);
+        ML_TRY(run_finish(g->active[i]));
+        leave(g, i);
+    }
+    while (g->actives > 0 && !stop) ML_TRY(one_step(g, result, failed, &stop));
+    if (stop && g->actives > 0) ML_TRY(stop_all(g));
+done:
+    ml_memory_free(result);
+    ml_memory_free(failed);
+    return st;
+}
+
+ml_status ml_train_together(int64_t count, const ml_run_config *config,
+                            const ml_train_options *options)
+{
+    ml_status st = ML_OK;
+    group g = {0};
+    ml_train_catch_signals();
+    ML_TRY(create(&g, count));
+    for (int64_t i = 0; i < count; i++) {
+        run_init(&g.runs[i], &config[i], options);
+        g.runs[i].among_others = true;
+    }
+    ML_TRY(open_sessions(&g, config));
+    ML_TRY(open_directories(&g));
+    if (g.actives == 0) goto done;
+    ML_TRY(build(&g));
+    ML_TRY(steps(&g));
+    if (g.failures > 0)
+        st = ml_fail(ML_NUMERIC, "%" PRId64 " of %" PRId64 " runs ended early: %s", g.failures,
+                     count, g.failure.data);
+done:
+    destroy(&g);
+    return st;
+}

@@ -1,0 +1,146 @@
+"""Runs that train in one job on one copy of the frozen weights: each one's losses, evaluations and adapter are those of the run alone, on 1, 2 and 4 ranks, also when
+they differ in everything that is their own; a signal stops all and the same command goes on; a run whose numbers are none any more leaves the others going; the
+memory is as planned, with the frozen weights once; what cannot be together is refused before anything is written. compare trains so with --together."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+
+STEPS, USAGE, NUMERIC, STOPPED = 8, 2, 5, 75
+MODEL = "{family: llama, layers: 2, width: 32, heads: 4, kv_heads: 2, mlp_width: 48, vocab: 101, context: 64}\n"
+RUNS = {
+    "plain": {},
+    "larger": {"method.rank": 8, "optim.lr": 0.02, "run.seed": 7, "optim.schedule": "linear", "optim.clip_norm": 0.5},
+    "others": {"method.targets": ["q", "k", "down", "head"], "method.dropout": 0.1, "batch.sequences": 7, "batch.micro": 3, "train.steps": STEPS - 3},
+    "more": {"method.targets": ["embed", "up"], "method.alpha": 4, "data.share_prompts": False, "data.shuffle": False, "train.eval_every": 2},
+}
+
+
+def write(path, folder, runs=None, **more):
+    listed = {} if runs is None else {"runs": runs}
+    return harness.write_config(
+        path, base=f"{folder}/base.h5", run={"dir": f"{folder}/none"}, method={"rank": 2, "targets": ["q", "v"]},
+        data={"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"}, batch={"sequences": 4, "micro": 2},
+        optim={"lr": 0.01}, train={"steps": STEPS, "eval_every": 3, "save_every": 2}, precision="fp32", **listed, **more)
+
+
+def listed(folder, runs):
+    return [{"dir": f"{folder}/{name}", "set": sets} for name, sets in runs.items()]
+
+
+def losses(run_dir):
+    with open(f"{run_dir}/evaluations.jsonl") as file:
+        evaluations = [json.loads(line)["valid_loss"] for line in file]
+    return [line["loss"] for line in harness.read_metrics(run_dir)], [line["grad_norm"] for line in harness.read_metrics(run_dir)], evaluations
+
+
+def train_alone(folder):
+    for name, sets in RUNS.items():
+        words = [word for key, value in sets.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+        harness.mpilora("train", write(f"{folder}/alone.yaml", folder), "--set", f"run.dir={folder}/alone/{name}", *words)
+
+
+def compare(checks, folder, label, where):
+    for name in RUNS:
+        alone, together = losses(f"{folder}/alone/{name}"), losses(f"{where}/{name}")
+        for what, tolerance, a, b in zip(("losses", "gradient norms", "evaluations"), (1e-6, 1e-5, 1e-6), alone, together):
+            checks.that(len(a) == len(b), f"{label}: {name}: {len(b)} {what}, alone {len(a)}")
+            far = max((abs(x - y) / abs(x) for x, y in zip(a, b)), default=1)
+            checks.that(far <= tolerance, f"{label}: {name}: {what} are {far:.2g} from those alone")
+
+
+def check_grids(checks, folder):
+    for ranks, tp in ((0, 1), (2, 1), (2, 2), (4, 2)):
+        where = f"{folder}/grid-{ranks}-{tp}"
+        harness.mpilora("train", write(f"{folder}/together.yaml", folder, listed(where, RUNS)), "--set", f"parallel.tp={tp}", ranks=ranks)
+        compare(checks, folder, f"{ranks} ranks, tp {tp}", where)
+    memory = harness.read_summary(f"{folder}/grid-0-1/plain")["memory"]
+    share = memory["total_peak_bytes"] / memory["predicted"]["total_bytes"]  # checkpoints of all runs, an eighth here, may wait at once or not
+    checks.that(0.87 <= share <= 1.001, f"memory is {share:.4f} of what was predicted")
+    alone = harness.read_summary(f"{folder}/alone/plain")["memory"]
+    checks.that(memory["frozen"] == alone["frozen"], f"frozen weights: {memory['frozen']} bytes of four runs, {alone['frozen']} of one")
+
+
+def check_signal(checks, folder):
+    where = f"{folder}/stopped"
+    path = write(f"{folder}/together.yaml", folder, listed(where, RUNS))
+    process = subprocess.Popen(harness.command("train", path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not (os.path.exists(f"{where}/more/metrics.jsonl") and harness.count_lines(f"{where}/more/metrics.jsonl")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    checks.that(process.returncode in (0, STOPPED), f"after a signal: exit {process.returncode}: {said}")
+    again = harness.start("train", path)
+    checks.that(again.returncode == 0, f"going on: exit {again.returncode}: {again.stderr}")
+    compare(checks, folder, "stopped and gone on with", where)
+    again = harness.start("train", path)
+    checks.that(again.returncode == 0 and again.stderr.count("finished at step") == len(RUNS), f"finished: exit {again.returncode}: {again.stderr}")
+
+
+def check_failure(checks, folder):
+    where = f"{folder}/failed"
+    runs = {"plain": {}, "wild": {"optim.lr": 1e30, "optim.clip_norm": None}, "larger": RUNS["larger"]}
+    done = harness.start("train", write(f"{folder}/together.yaml", folder, listed(where, runs)))
+    last = done.stderr.strip().splitlines()[-1]
+    checks.that(done.returncode == NUMERIC and "1 of 3 runs" in last and f"{where}/wild" in last, f"a run that diverges: exit {done.returncode}: {last}")
+    checks.that(not os.path.exists(f"{where}/wild/adapter.h5"), "a run that diverged has a result")
+    for name in ("plain", "larger"):
+        checks.that(losses(f"{where}/{name}") == losses(f"{folder}/alone/{name}"), f"{name} is not as alone beside a run that diverges")
+
+
+def check_words(checks, folder):
+    where = f"{folder}/refused"
+    first = {"dir": f"{where}/a"}
+    for what, runs, needle in (
+        ("one directory twice", [first, first], "run.dir"),
+        ("another precision", [first, {"dir": f"{where}/b", "set": {"precision": "bf16"}}], "precision"),
+        ("another base", [first, {"dir": f"{where}/b", "set": {"base": "other.h5"}}], "base"),
+        ("another grid", [first, {"dir": f"{where}/b", "set": {"parallel.tp": 2}}], "parallel.tp"),
+        ("full fine-tuning", [first, {"dir": f"{where}/b", "set": {"method.name": "full"}}], "only lora"),
+        ("DoRA", [first, {"dir": f"{where}/b", "set": {"method.dora": True}}], "method.dora"),
+        ("modules of the base", [first, {"dir": f"{where}/b", "set": {"method.modules_to_save": ["norm"]}}], "method.modules_to_save"),
+        ("a key that is none", [first, {"dir": f"{where}/b", "set": {"method.rnk": 3}}], "method.rank"),
+        ("its directory as a key", [first, {"dir": f"{where}/b", "set": {"run.dir": "c"}}], "run.dir"),
+        ("no directory", [first, {"set": {"method.rank": 3}}], "no dir"),
+        ("another key", [first, {"dir": f"{where}/b", "sets": {}}], "dir and set"),
+        ("no runs", [], "runs"),
+        ("a mapping", {"a": 1}, "a list of"),
+    ):
+        done = harness.start("train", write(f"{folder}/refused.yaml", folder, runs))
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("warning:")]
+        checks.that(done.returncode == USAGE and len(lines) == 1 and needle in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+    checks.that(not os.path.exists(where), "something was written")
+
+
+def check_compare(checks, folder):
+    path = write(f"{folder}/compare.yaml", folder)
+    words = ("compare", path, "--methods", "lora,lora:rank=4,full,lora:targets=[q,k],lora:dora=true", "--json", "--out")
+    alone = json.loads(harness.mpilora(*words, f"{folder}/one-by-one"))["rows"]
+    together = json.loads(harness.mpilora(*words, f"{folder}/at-once", "--together", "2"))["rows"]
+    jobs = sorted(name for name in os.listdir(f"{folder}/at-once/runs") if name.startswith("together"))
+    checks.that(len(jobs) == 1, f"jobs of several runs: {jobs}, expected one")
+    for a, b in zip(alone, together):
+        checks.that(a["what"] == b["what"] and b["seeds"] == 1, f"row {b}")
+        checks.close(f"{b['what']}: validation loss", b["valid_loss"]["median"], a["valid_loss"]["median"], 1e-6)
+    done = harness.start(*words, f"{folder}/none", "--together", "0")
+    checks.that(done.returncode == USAGE and "--together" in done.stderr, f"--together 0: exit {done.returncode}: {done.stderr}")
+
+
+def main():
+    checks = harness.Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        harness.make_base(folder, MODEL, "fp32")
+        harness.make_data(folder, [[(7 * j) % 101 for j in range(12)] + [(5 * i + 3 * j) % 101 for j in range(4 + i)] for i in range(12)])
+        train_alone(folder)
+        for check in (check_grids, check_signal, check_failure, check_words, check_compare):
+            check(checks, folder)
+    checks.end()
+
+
+main()
