@@ -23,6 +23,7 @@ ROWS = {
     "GPT-2 large AdapterL 23.00 M": ("gpt2-large", "adapter_l", {"bottleneck": 248}, 23.00, 0.005),
     "GPT-2 large LoRA 0.77 M": ("gpt2-large", "lora", {"rank": 4, "targets": ["q", "v"]}, 0.74, 0.005),
     "GPT-2 large full 774.03 M": ("gpt2-large", "full", {}, 774.03, 0.005),
+    "DeBERTa XXL LoRA 4.7 M": ("deberta-v2-xxlarge", "lora", {"rank": 16, "targets": ["q", "v"]}, 4.7, 0.05),
     # By the paper's own formulas these come out otherwise than its tables say: README, "Methods".
     "GPT-3 PreLayer 20.2 M": ("gpt3-175b", "prefix_layer", {"prefix": 8, "infix": 8}, 18.87, 0.005),
     "GPT-3 BitFit 14.2 M": ("gpt3-175b", "bitfit", {}, 12.99, 0.005),
@@ -30,6 +31,7 @@ ROWS = {
     "GPT-2 medium PreLayer 0.35 M": ("gpt2-medium", "prefix_layer", {"prefix": 14}, 0.344, 0.0005),
     "GPT-2 large PreLayer 0.77 M": ("gpt2-large", "prefix_layer", {"prefix": 17}, 0.783, 0.0005),
     "GPT-2 medium full 354.92 M": ("gpt2-medium", "full", {}, 354.82, 0.005),
+    "DeBERTa XXL full 1,500.0 M": ("deberta-v2-xxlarge", "full", {}, 1564.5, 0.05),
     "GPT-3 full 175,255.8 M": ("gpt3-175b", "full", {}, 175221.8, 0.05),
 }
 

@@ -107,6 +107,37 @@ def check_refusals(checks, folder, name, base):
     harness.mpilora("plan", config)
 
 
+def check_deberta(checks, folder, name):
+    """What a configuration may not say, each by its name; what it may leave out."""
+    directory, path = f"{folder}/{name}", f"{folder}/{name}/config.json"
+    with open(path) as file:
+        plain = json.load(file)
+    refused = {
+        "pos_att_type": ["c2p|p2p", ["c2q"], 7],
+        "relative_attention": [False],
+        "conv_act": ["tanh"],
+        "conv_groups": [2],
+        "conv_kernel_size": [4, 3],
+        "position_buckets": [1, 22],
+        "num_hidden_layers": [1],
+        "embedding_size": [24],
+        "max_relative_positions": ["zzz"],
+    }
+    said = {("position_buckets", 22): "relative_buckets", ("position_buckets", 1): "relative_buckets", ("num_hidden_layers", 1): "convolution", ("embedding_size", 24): "of its own width", ("conv_kernel_size", 4): "conv_kernel", ("conv_kernel_size", 3): "encoder.conv.conv.weight has shape [48, 48, 5], expected [48, 48, 3]"}
+    for key, values in refused.items():
+        for value in values:
+            harness.write_config(path, **plain | {key: value})
+            done = harness.start("import", directory, f"{folder}/refused.h5")
+            expected = key if isinstance(value, list) else said.get((key, value), key)
+            checks.that(done.returncode == 3 and expected in done.stderr and done.stderr.count("\n") == 1, f"{name}, {key} {value}: exit {done.returncode}, {done.stderr}")
+    harness.write_config(path, **{key: value for key, value in plain.items() if key != "conv_act"})
+    done = harness.start("import", directory, f"{folder}/refused.h5")
+    checks.that(done.returncode == 3 and "conv_act: missing" in done.stderr, f"{name}, no conv_act: exit {done.returncode}, {done.stderr}")
+    harness.write_config(path, **plain | {"conv_groups": 1, "position_buckets": None})
+    done = harness.start("import", directory, f"{folder}/{name}-again.h5", "--dtype", "fp32")
+    checks.that(done.returncode == 0 and inspect(f"{folder}/{name}-again.h5")["content_sha256"] == inspect(f"{folder}/{name}.h5")["content_sha256"], f"{name}: exit {done.returncode}, {done.stderr}")
+
+
 def main():
     checks, golden = harness.Checks(), encoders.golden()
     for name in sys.argv[1:] or encoders.MODELS:
@@ -119,6 +150,8 @@ def main():
             if name == "bert":
                 check_hdf5(checks, folder, base)
                 check_refusals(checks, folder, name, base)
+            if name == "deberta-v2":
+                check_deberta(checks, folder, name)
     checks.end()
 
 
