@@ -150,7 +150,7 @@ typedef enum ml_key_kind {
     ML_KEY_NEXT,       /* a whole number from 0: int64_t, one more than what is said */
     ML_KEY_PLACES,    /* rows of learned positions: int64_t, less those before the first position */
     ML_KEY_ABSOLUTE,  /* must be missing, null or "absolute" */
-    ML_KEY_IDLE,      /* known, and says nothing of the model here: a flag */
+    ML_KEY_IDLE,      /* known, and says nothing of the model here */
     ML_KEY_SOLE,      /* must be missing, null or 1 */
     ML_KEY_TERMS,     /* "c2p", "p2c", a list of them or both with | between them: the field is
                          relative_keys */
@@ -182,6 +182,7 @@ typedef struct ml_window_keys {
     int64_t default_size, default_first_layer; /* size 0: none */
     int64_t full_every; /* where nothing says which: this many; 0: all have one */
     bool unrotated;     /* where nothing says which: the layers that know no positions */
+    bool first_full;    /* every so-manieth from the first layer on, not from the so-manieth */
 } ml_window_keys;
 
 /* Where config.json says how rotary positions differ from the usual. */
@@ -240,6 +241,7 @@ struct ml_family {
                                ml_model_spec_complete */
     int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
+    bool first_unnormed;    /* the first layer has no norm before attention, its first row */
     bool padded;            /* learned positions begin behind the row of the padding token's id */
     unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */
     const ml_family_tensor *tensors; /* ended by a NULL module */

@@ -213,17 +213,18 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
     return strcmp(again, module) == 0 ? row : NULL;
 }
 
-static void add_every(const ml_model_spec *s, int64_t every, ml_layer_set *set)
+static void add_every(const ml_model_spec *s, int64_t first, int64_t every, ml_layer_set *set)
 {
-    for (int64_t l = every - 1; every > 0 && l < ml_min(s->layers, ML_LAYER_SET); l += every)
+    for (int64_t l = first; every > 0 && l < ml_min(s->layers, ML_LAYER_SET); l += every)
         ml_layer_set_add(set, l);
 }
 
 void ml_family_assume_layers(ml_model_spec *s)
 {
     const ml_family_huggingface *hf = &s->family->hf;
-    add_every(s, hf->rope.unrotated_every, &s->unrotated_layers);
-    if (s->window > 0) add_every(s, hf->windows.full_every, &s->full_layers);
+    int64_t unrotated = hf->rope.unrotated_every, full = hf->windows.full_every;
+    add_every(s, unrotated - 1, unrotated, &s->unrotated_layers);
+    if (s->window > 0) add_every(s, hf->windows.first_full ? 0 : full - 1, full, &s->full_layers);
 }
 
 /* ---- names in other programs' files -------------------------------------------------------- */

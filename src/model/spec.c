@@ -326,11 +326,12 @@ bool ml_model_is_beyond(const ml_model_spec *s, int64_t length)
 /* Rows of the family's table that a model has: before its layers, in each, and behind them. */
 typedef struct sections {
     int64_t front, layer, back;
+    int64_t lacking; /* rows of a layer that the first layer lacks: the first ones */
 } sections;
 
 static sections count_rows(const ml_model_spec *s)
 {
-    sections n = {0};
+    sections n = {.lacking = s->family->first_unnormed};
     for (const ml_family_tensor *row = s->family->tensors; row->module; row++) {
         if (!ml_family_has(s, row)) continue;
         if (ml_role_in_layer(row->role))
@@ -355,12 +356,13 @@ static const ml_family_tensor *row_at(const ml_model_spec *s, int64_t index)
 int64_t ml_model_tensor_count(const ml_model_spec *s)
 {
     sections n = count_rows(s);
-    return n.front + s->layers * n.layer + n.back;
+    return n.front + s->layers * n.layer - n.lacking + n.back;
 }
 
 void ml_model_tensor_at(const ml_model_spec *s, int64_t index, ml_model_tensor *out)
 {
     sections n = count_rows(s);
+    if (index >= n.front) index += n.lacking;
     int64_t in_layers = index - n.front, layer = -1;
     if (in_layers >= s->layers * n.layer) {
         index -= (s->layers - 1) * n.layer;
@@ -407,5 +409,5 @@ int64_t ml_model_parameters_total(const ml_model_spec *s)
         if (ml_family_has(s, row))
             total += ml_extent_size(s, row->rows) * ml_extent_size(s, row->cols) *
                      (ml_role_in_layer(row->role) ? s->layers : 1);
-    return total;
+    return s->family->first_unnormed ? total - s->width : total;
 }

@@ -25,6 +25,16 @@ MODELS = {  # `class`: whose tensors are in the file
     "deberta": {"class": "DebertaModel", "model_type": "deberta", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 9},
     "xlm-roberta": {"class": "XLMRobertaForTokenClassification", "model_type": "xlm-roberta", "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2, "pad_token_id": 1},
 }
+MODERN = {"hidden_activation": "gelu", "norm_eps": 1e-5, "num_hidden_layers": 4, "local_attention": 6, "max_position_embeddings": CONTEXT, "pad_token_id": 0}
+MODELS["modernbert"] = MODERN | {
+    "class": "ModernBertForMaskedLM",
+    "model_type": "modernbert",
+    "attention_bias": True,
+    "mlp_bias": True,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 900.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}},
+}
+MODELS["modernbert-bare"] = MODERN | {"class": "ModernBertModel", "model_type": "modernbert", "local_attention": 9, "global_attn_every_n_layers": 2, "global_rope_theta": 700.0, "local_rope_theta": 40.0}
 MODELS = {name: BERT | {"architectures": [config["class"]]} | {key: value for key, value in config.items() if key != "class"} for name, config in MODELS.items()}
 BEGIN, END = 140, 141  # of every text
 TEXTS = [[7], [30, 2, 9], [(7 * i * i + 3) % 140 for i in range(17)], [(11 * i + 20) % 140 for i in range(60)], [64, 64, 64, 12, 64], [99, 12]]
@@ -79,7 +89,7 @@ def write_tokenizer(directory, name):
     reference.write_json(path, tokenizer)
 
 
-def write_adapter(directory, name, shapes, prefix):
+def write_adapter(directory, name, shapes, prefix, chosen=None):
     """A and B of every linear layer of the encoder (but those of distances, which are no targets), none of them zero, under the names of the bare model or of one with a head."""
     os.makedirs(directory)
     t, words = reference.Tensors(f"{name}:adapter"), set()
@@ -88,7 +98,9 @@ def write_adapter(directory, name, shapes, prefix):
         if len(shape) != 2 or not layers or ".pos_" in key:
             continue
         path = key.removesuffix(".weight")[key.index(layers) :]
-        words.add(path.split(".", 3 if layers == "encoder.layer." else 2)[-1])
+        if chosen and not chosen(path):
+            continue
+        words.add(path if chosen else path.split(".", 3 if layers == "encoder.layer." else 2)[-1])
         t.add(f"{path}.lora_A.weight", [RANK, shape[1]], 0.2)
         t.add(f"{path}.lora_B.weight", [shape[0], RANK], 0.05)
     config = {"peft_type": "LORA", "task_type": "FEATURE_EXTRACTION", "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.0, "bias": "none", "target_modules": sorted(words), "fan_in_fan_out": False, "inference_mode": True}

@@ -57,7 +57,7 @@ def prepare(checks, folder, name, shapes):
     encoders.write_model(directory, name, shapes)
     encoders.write_tokenizer(directory, name)
     done = harness.start("import", directory, base, "--dtype", "fp32")
-    left = sum("cls." in key or "classifier" in key or "pooler" in key or "lm_head" in key for key in shapes)
+    left = sum("cls." in key or "classifier" in key or "pooler" in key or "lm_head" in key or key.startswith(("head.", "decoder.")) for key in shapes)
     said = f"{left} tensors of a head are left out" if left else ""
     checks.that(done.returncode == 0 and said in done.stderr and ("left out" in done.stderr) == (left > 0), f"{name}: import: {done.returncode}, {done.stderr}")
     with open(f"{folder}/texts.txt", "w") as file:
@@ -82,6 +82,20 @@ def check_adapter(checks, folder, name, golden, shapes, base):
     merged = f"{folder}/{name}-merged.h5"
     harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/{name}.bare", merged)
     compare(checks, f"{name}, merged", embed(folder, merged), golden["adapted"])
+
+
+def check_parts(checks, folder, name, shapes, base):
+    """An adapter of output.dense alone, whose name is the end of attention.output.dense, out and back."""
+    first, again = f"{folder}/parts", f"{folder}/parts.again"
+    encoders.write_adapter(first, name, shapes, "", lambda path: path.endswith("output.dense") and "attention" not in path)
+    harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", first, again)
+    with open(f"{again}/adapter_config.json") as file:
+        targets = json.load(file)["target_modules"]
+    meant = [f"encoder.layer.{layer}.attention.output.dense" for layer in range(3)] + ["pooler.dense"]
+    checks.that(not any(path == word or path.endswith(f".{word}") for path in meant for word in targets), f"{name}: parts: {targets}")
+    found, expected = embed(folder, base, "--adapter", again), embed(folder, base, "--adapter", first)
+    compare(checks, f"{name}, parts out and back", found, expected)
+    checks.that(float(numpy.abs(found - embed(folder, base)).max()) > 1e-3, f"{name}: parts change nothing")
 
 
 def check_back(checks, folder, name, base):
@@ -149,6 +163,7 @@ def main():
             check_back(checks, folder, name, base)
             if name == "bert":
                 check_hdf5(checks, folder, base)
+                check_parts(checks, folder, name, shapes, base)
                 check_refusals(checks, folder, name, base)
             if name == "deberta-v2":
                 check_deberta(checks, folder, name)

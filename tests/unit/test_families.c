@@ -301,12 +301,13 @@ static void encoders_have_the_published_sizes(void **state)
     static const struct {
         const char *name;
         int64_t parameters;
-    } models[] = {{"bert-base", 108891648},          {"bert-large", 334092288},
-                  {"roberta-base", 124055040},       {"roberta-large", 354310144},
-                  {"xlm-roberta-base", 277453056},   {"xlm-roberta-large", 558840832},
-                  {"deberta-v3-small", 141304320},   {"deberta-v3-base", 183831552},
-                  {"deberta-v3-large", 434012160},   {"deberta-v2-xlarge", 884593152},
-                  {"deberta-v2-xxlarge", 1564549632}};
+    } models[] = {{"bert-base", 108891648},           {"bert-large", 334092288},
+                  {"roberta-base", 124055040},        {"roberta-large", 354310144},
+                  {"xlm-roberta-base", 277453056},    {"xlm-roberta-large", 558840832},
+                  {"deberta-v3-small", 141304320},    {"deberta-v3-base", 183831552},
+                  {"deberta-v3-large", 434012160},    {"deberta-v2-xlarge", 884593152},
+                  {"deberta-v2-xxlarge", 1564549632}, {"modernbert-base", 149014272},
+                  {"modernbert-large", 394781696}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         check_size(models[i].name, models[i].parameters);
 }

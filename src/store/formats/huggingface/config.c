@@ -242,7 +242,7 @@ static ml_status read_full_layers(const json_t *o, const ml_window_keys *keys, m
     if (every < 0)
         return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1", keys->every, every);
     for (int64_t l = 0; l < ml_min(s->layers, ML_LAYER_SET); l++)
-        if (l < first || (every > 0 && (l + 1) % every == 0) ||
+        if (l < first || (every > 0 && (l + !keys->first_full) % every == 0) ||
             (keys->unrotated && !ml_layer_set_has(&s->unrotated_layers, l)))
             ml_layer_set_add(&s->full_layers, l);
 done:

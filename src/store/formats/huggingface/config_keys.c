@@ -33,9 +33,10 @@ static unsigned kinds_of(ml_key_kind kind)
     case ML_KEY_GROUPED:
     case ML_KEY_SINGLE:
     case ML_KEY_ON:
-    case ML_KEY_IDLE:
     case ML_KEY_RELATIVE:
         return FLAG;
+    case ML_KEY_IDLE:
+        return NUMBER | FLAG | ML_JSON_TEXT;
     case ML_KEY_TERMS:
         return ML_JSON_TEXT | ML_JSON_ARRAY | ML_JSON_NULL;
     case ML_KEY_ABSOLUTE:

@@ -131,6 +131,21 @@ static bool means_no_other(const export *e, const char *last)
     return true;
 }
 
+/* Whether the name means a module of another kind as well, which is not adapted in every layer:
+ * BERT has output.dense and attention.output.dense. An encoder may have a pooler beside them, whose
+ * `dense` nobody means. */
+static bool means_another(const export *e, const char *module)
+{
+    for (const ml_family_tensor *row = ml_family_target(e->spec->family->tensors); row;
+         row = ml_family_target(row + 1)) {
+        const char *other = ml_peft_module_name(row);
+        if (strcmp(other, module) != 0 && ml_peft_ends_with(other, module) &&
+            (e->spec->both_ways || !in_every_layer(e, other, NULL)))
+            return true;
+    }
+    return false;
+}
+
 /* PEFT's fan_in_fan_out: the weights of the modules are stored in × out. */
 static bool is_transposed(const ml_family *family)
 {
@@ -146,7 +161,12 @@ static void target_name(const export *e, const ml_peft_module *m, char out[PATH]
         return;
     }
     const char *last = last_word(m->module);
-    snprintf(out, PATH, "%s", means_no_other(e, last) ? last : m->module);
+    if (means_no_other(e, last) && !means_another(e, last))
+        snprintf(out, PATH, "%s", last);
+    else if (!means_another(e, m->module))
+        snprintf(out, PATH, "%s", m->module);
+    else
+        path_of(e, m->row, m->layer, out);
 }
 
 static bool contains(const json_t *list, const char *word)
@@ -175,7 +195,7 @@ static json_t *pattern(const export *e, bool rank)
     for (int64_t i = 0; i < e->count; i++) {
         const ml_peft_module *m = &e->modules[i];
         if (rank ? m->rank == e->rank : m->alpha == e->alpha) continue;
-        if (m->layer >= 0 && in_every_layer(e, m->module, m))
+        if (m->layer >= 0 && in_every_layer(e, m->module, m) && !means_another(e, m->module))
             snprintf(name, sizeof name, "%s", m->module);
         else
             path_of(e, m->row, m->layer, name);
