@@ -25,6 +25,8 @@ static ml_status open_model(ml_decode_trial *t)
     s->spec = &t->spec;
     s->max_len = 1;
     s->tokens = o->tokens + 1;
+    if (t->spec.both_ways)
+        return ml_fail(ML_USAGE, "an encoder writes no text: there is nothing to generate");
     if (s->tokens > t->spec.context)
         return ml_fail(ML_USAGE,
                        "tokens: %lld and the first one are more than the model's context of %lld",

@@ -114,9 +114,9 @@ def check_refusals(checks, folder, name, base):
     harness.mpilora("tokenize", "--base", base, "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
     data = {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"}
     config = harness.write_config(f"{folder}/run.yaml", base=base, run={"dir": f"{folder}/run"}, method={"name": "lora", "rank": 2, "targets": ["q"]}, data=data, batch={"sequences": 1, "micro": 1}, train={"steps": 1})
-    for words in (("generate", "--base", base, "--prompt", "<3>"), ("train", config), ("eval", config)):
+    for words in (("generate", "--base", base, "--prompt", "<3>"), ("train", config), ("eval", config), ("bench", "generate", "--base", base)):
         done = harness.start(*words)
-        checks.that(done.returncode == 2 and "is an encoder" in done.stderr and done.stderr.count("\n") == 1, f"{name}: {words[0]}: exit {done.returncode}, {done.stderr}")
+        checks.that(done.returncode == 2 and "an encoder" in done.stderr and done.stderr.count("\n") == 1, f"{name}: {words[0]}: exit {done.returncode}, {done.stderr}")
     checks.that(not os.path.exists(f"{folder}/run"), f"{name}: train has made {folder}/run")
     harness.mpilora("plan", config)
 
