@@ -53,7 +53,6 @@ static const ml_family_key config_keys[] = {
     KEY("mlp_bias", FLAG, mlp_bias),
     CHECKED("norm_bias", OFF),
     CHECKED("position_embedding_type", ABSOLUTE),
-    CHECKED("quantization_config", OFF),
     CHECKED("tie_word_embeddings", IDLE),
     CHECKED("classifier_pooling", IDLE),
     CHECKED("classifier_activation", IDLE),
