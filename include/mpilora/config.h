@@ -242,7 +242,8 @@ typedef struct ml_run_config {
         double dropout;     /* 0 */
         unsigned targets;   /* ml_target bits: [q, v] */
         ml_scaling scaling; /* standard */
-        char *init;         /* adapter.h5 or PEFT directory, or pissa: NULL */
+        char *init;         /* adapter.h5 or PEFT directory, or pissa, loftq: NULL */
+        char *original;     /* of loftq, a base: NULL */
         bool dora;          /* false */
         double lora_plus;   /* B's learning rate is that many times lr (Hayou et al. 2024,
                                arXiv:2402.12354); null in the file gives 0: off */
@@ -423,8 +424,15 @@ bool ml_run_config_is_pissa(const ml_run_config *config);
 ml_status ml_run_config_check_together(const ml_run_config *first,
                                        const ml_run_config *config) ML_NODISCARD;
 
+/* Whether method.init is loftq and the method has LoRA.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_is_loftq(const ml_run_config *config);
+
 /* method.init where it is the path of an adapter to start from; NULL where there is none, or the
- * key says pissa.
+ * key says pissa or loftq.
  * Shapes: none.
  * Ownership: borrowed from `config`.
  * Local.

@@ -72,6 +72,7 @@ typedef struct ml_lora_options {
     uint64_t seed;          /* of initial A and dropout */
     bool dora;              /* without dropout */
     bool pissa;             /* without dora; LoRA alone */
+    bool loftq;             /* the same; not both */
     double lora_plus;       /* B's learning rate is that many times the step's; 0: the same */
     ml_layer_ranges layers; /* none: all */
     ml_module_patterns rank_pattern,
@@ -238,12 +239,15 @@ void ml_peft_after_update(ml_peft *peft);
 void ml_peft_merge(ml_peft *peft);
 
 /* PiSSA: the factors of every W from the whole matrices in the base, shared out among the ranks.
+ * LoftQ: the factors of what the base has lost of `original` (NULL: PiSSA); a matrix that has lost
+ * nothing keeps the factors that it has.
  * Shapes: W[out, in] → A[r, in], B[out, r].
  * Ownership: all borrowed; `peft` gets this rank's parts.
  * Collective over the world.
  * Errors: ML_USAGE where a rank is more than its matrix has (both named), or the matrix is beyond
  * LAPACK's counts; ML_INPUT of the base; ML_NUMERIC; ML_RESOURCE; the same on every rank. */
-ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, const ml_grid *grid) ML_NODISCARD;
+ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, ml_base *original,
+                            const ml_grid *grid) ML_NODISCARD;
 
 /* PiSSA: the factors as they are count as the initial ones from here on, and are taken out of the
  * model's weights, which are this model's own storage. Once.
@@ -261,7 +265,7 @@ ml_status ml_peft_take_out(ml_peft *peft) ML_NODISCARD;
  * Errors: none. */
 bool ml_peft_changes_weights(const ml_peft *peft);
 
-/* Adds what ml_peft_bind allocates, and what PiSSA's start holds.
+/* Adds what ml_peft_bind allocates, and what PiSSA's or LoftQ's start holds.
  * Shapes: bytes by category.
  * Ownership: all borrowed.
  * Local.

@@ -120,8 +120,12 @@ void ml_run_config_warn_unread(const ml_run_config *c)
             continue;
         warn(c, r->key);
     }
-    if (c->method.init && !ml_run_config_first_adapter(c) && !ml_run_config_is_pissa(c))
-        warn(c, "method.init: pissa");
+    bool word = c->method.init && !ml_run_config_first_adapter(c); /* pissa or loftq */
+    if (word && !ml_method_has_lora(c->method.name))
+        ml_warn("%s: method.init: %s: is set, but method %s does not read it", c->path,
+                c->method.init, ml_method_name(c->method.name));
+    if (c->method.original && !ml_run_config_is_loftq(c))
+        ml_warn("%s: method.original: is set, but only method.init: loftq reads it", c->path);
     if (c->objective.label_smoothing > 0.0 && !objective_smooths(c))
         ml_warn("%s: objective.label_smoothing: is set, but no loss type of objective %s reads it",
                 c->path, ml_objective_name(c->objective.name));

@@ -35,9 +35,10 @@ void ml_run_config_set_defaults(ml_run_config *c)
                          .precision = ML_BF16};
 }
 
-static bool says_pissa(const ml_run_config *c)
+/* method.init is this word, which is no path. */
+static bool says(const ml_run_config *c, const char *word)
 {
-    return c->method.init && !strcmp(c->method.init, "pissa");
+    return c->method.init && !strcmp(c->method.init, word);
 }
 
 static int line_of(const ml_run_config *c, const char *path)
@@ -63,24 +64,35 @@ ml_status ml_run_config_refuse(const ml_run_config *c, const char *key, const ch
 
 bool ml_run_config_is_pissa(const ml_run_config *c)
 {
-    return ml_method_has_lora(c->method.name) && says_pissa(c);
+    return ml_method_has_lora(c->method.name) && says(c, "pissa");
+}
+
+bool ml_run_config_is_loftq(const ml_run_config *c)
+{
+    return ml_method_has_lora(c->method.name) && says(c, "loftq");
 }
 
 const char *ml_run_config_first_adapter(const ml_run_config *c)
 {
-    return says_pissa(c) ? NULL : c->method.init;
+    return says(c, "pissa") || says(c, "loftq") ? NULL : c->method.init;
 }
 
-static ml_status check_pissa(const ml_run_config *c)
+/* PiSSA and LoftQ: factors that are not zero at first. */
+static ml_status check_factors(const ml_run_config *c)
 {
-    if (!ml_run_config_is_pissa(c)) return ML_OK;
+    bool loftq = ml_run_config_is_loftq(c);
+    if (!loftq && !ml_run_config_is_pissa(c)) return ML_OK;
     if (c->method.name != ML_METHOD_LORA)
-        return ml_run_config_refuse(c, "method.init", "pissa is for method.name lora, not for %s",
-                                    ml_method_name(c->method.name));
+        return ml_run_config_refuse(c, "method.init", "%s is for method.name lora, not for %s",
+                                    c->method.init, ml_method_name(c->method.name));
     if (c->method.dora)
-        return ml_run_config_refuse(c, "method.init",
-                                    "pissa and method.dora do not go together; choose one");
-    if (c->memory.share_frozen == ML_SHARE_ON)
+        return ml_run_config_refuse(
+            c, "method.init", "%s and method.dora do not go together; choose one", c->method.init);
+    if (loftq && !c->method.original)
+        return ml_run_config_refuse(c, "method.original",
+                                    "missing; method.init is loftq, so name the base as it was "
+                                    "before it was rounded to blocks");
+    if (!loftq && c->memory.share_frozen == ML_SHARE_ON)
         return ml_run_config_refuse(
             c, "memory.share_frozen",
             "on, but pissa changes the weights of each rank; set it to auto");
@@ -144,7 +156,7 @@ static ml_status check(ml_run_config *c)
                                     "pipeline parallelism is not available; expected 1");
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
-    if (st == ML_OK) st = check_pissa(c);
+    if (st == ML_OK) st = check_factors(c);
     if (st == ML_OK) st = objective_check(c);
     if (st == ML_OK) st = check_length(c);
     if (st != ML_OK) return st;

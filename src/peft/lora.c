@@ -247,6 +247,11 @@ static ml_status check_ends(const ml_lora_options *o)
                        "method.targets: %s: PiSSA changes the weight that it adapts, which "
                        "embedding and head may share; leave it out or choose another method.init",
                        embed ? "embed" : "head");
+    if (end && o->loftq)
+        return ml_fail(ML_USAGE,
+                       "method.targets: %s: LoftQ is for the matrices of layers; leave it out or "
+                       "choose another method.init",
+                       embed ? "embed" : "head");
     return ML_OK;
 }
 
@@ -267,6 +272,12 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
         st = ml_fail(ML_USAGE, "method.init: pissa takes the factors out of the weights, which the "
                                "base keeps in blocks that cannot be updated; import the model with "
                                "--dtype bf16, or choose another init");
+        goto done;
+    }
+    if (options->loftq && !ml_model_get_spec(model)->formats) {
+        st = ml_fail(ML_USAGE, "method.init: loftq starts from what rounding to blocks has lost, "
+                               "but the base has no blocks; make one with import --quantise, or "
+                               "choose another init");
         goto done;
     }
     for (int64_t i = 0; i < ml_model_linears(model); i++)

@@ -2,9 +2,13 @@
  *
  *   W = U·S·Vᵀ,  B0 = U_r·√(S_r/s),  A0 = √(S_r/s)·V_rᵀ,  W ← W − s·B0·A0
  *
- * For the base as it was, the same adapter has twice the rank: s·B·A − s·B0·A0 = s·[B, −B0]·[A;
- * A0]. That is what is written. The decompositions are divided among all ranks, a whole matrix
- * each. */
+ * LoftQ (Li et al. 2023, arXiv:2310.08659; one step, as PEFT's replace_lora_weights_loftq): the
+ * same of what rounding to blocks has lost, E = W_original − W; W stays as it is, and the run
+ * begins nearer to the original.
+ *
+ * PiSSA: for the base as it was, the same adapter has twice the rank: s·B·A − s·B0·A0 = s·[B,
+ * −B0]·[A; A0]. That is what is written. The decompositions are divided among all ranks, a whole
+ * matrix each. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -16,12 +20,14 @@ bool ml_peft_changes_weights(const ml_peft *peft) { return peft->options.pissa; 
 void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
 {
     int64_t most = 0;
-    for (int64_t g = 0; g < peft->ngroups && peft->options.pissa; g++)
+    const ml_lora_options *o = &peft->options;
+    int64_t matrices = o->loftq ? 2 : 1;
+    for (int64_t g = 0; g < peft->ngroups && (o->pissa || o->loftq); g++)
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
             int64_t rows = pair->global_out, cols = peft->groups[g].layer->global_in;
             most = ml_max(most, ml_svd_bytes(rows, cols) +
-                                    (rows * cols + pair->rank) * (int64_t)sizeof(float));
+                                    (matrices * rows * cols + pair->rank) * (int64_t)sizeof(float));
         }
     bytes[ML_MEM_WORKSPACE] += most;
     if (peft->options.pissa)
@@ -49,9 +55,23 @@ done:
     return st;
 }
 
-/* A0[r, in], then B0[out, r], into `factors`. */
-static ml_status decompose(ml_base *base, const ml_linear *layer, const lora_pair *pair,
-                           float *factors)
+/* What `base` has lost of the weight w, in its place. */
+static ml_status take_off(ml_base *base, const ml_linear *layer, const lora_pair *pair, float *w)
+{
+    ml_status st = ML_OK;
+    float *kept = NULL;
+    int64_t count = pair->global_out * layer->global_in;
+    ML_NEW(kept, count, ML_MEM_WORKSPACE, "a matrix in blocks, decoded");
+    ML_TRY(read_weight(base, layer, pair, kept));
+    for (int64_t i = 0; i < count; i++) w[i] -= kept[i];
+done:
+    ml_memory_free(kept);
+    return st;
+}
+
+/* A0[r, in], then B0[out, r], into `factors`; of W, or of what `base` has lost of `original`. */
+static ml_status decompose(ml_base *base, ml_base *original, const ml_linear *layer,
+                           const lora_pair *pair, float *factors)
 {
     ml_status st = ML_OK;
     float *w = NULL, *sigma = NULL;
@@ -59,12 +79,13 @@ static ml_status decompose(ml_base *base, const ml_linear *layer, const lora_pai
     float *a = factors, *b = factors + r * in;
     if (r > ml_min(out, in))
         return ml_fail(ML_USAGE,
-                       "method.init: pissa: rank %" PRId64
-                       " of %s is more than its matrix of %" PRId64 " × %" PRId64 " has",
-                       r, pair->module, out, in);
+                       "method.init: %s: rank %" PRId64 " of %s is more than its matrix of %" PRId64
+                       " × %" PRId64 " has",
+                       original ? "loftq" : "pissa", r, pair->module, out, in);
     ML_NEW(w, out * in, ML_MEM_WORKSPACE, "a matrix to be decomposed");
     ML_NEW(sigma, r, ML_MEM_WORKSPACE, "singular values");
-    ML_TRY(read_weight(base, layer, pair, w));
+    ML_TRY(read_weight(original ? original : base, layer, pair, w));
+    if (original) ML_TRY(take_off(base, layer, pair, w));
     ML_TRY(ml_svd_leading(out, in, w, r, b, sigma, a));
     for (int64_t k = 0; k < r; k++) {
         float root = sqrtf(sigma[k] / pair->scale);
@@ -101,21 +122,30 @@ static int64_t most_floats(const ml_peft *peft)
     return most;
 }
 
+/* Factors of nothing would never learn: those that are there stay. */
+static bool is_zero(const float *factors, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (factors[i] != 0) return false;
+    return true;
+}
+
 static void take(const ml_peft *peft, const lora_pair *pair, const float *factors)
 {
     const ml_parameter *a = &peft->parameters->items[pair->parameter_a],
                        *b = &peft->parameters->items[pair->parameter_b];
+    if (is_zero(factors, a->rows * a->cols)) return;
     ml_shard_take(&a->shard, a->rows, a->cols, factors, pair->a);
     ml_shard_take(&b->shard, b->rows, b->cols, factors + a->rows * a->cols, pair->b);
 }
 
 /* The pairs from `first` on, one a rank; then each rank's goes to all. */
-static ml_status one_round(ml_peft *peft, ml_base *base, const ml_grid *grid, int64_t first,
-                           float *mine, float *any)
+static ml_status one_round(ml_peft *peft, ml_base *base, ml_base *original, const ml_grid *grid,
+                           int64_t first, float *mine, float *any)
 {
     const ml_linear *layer;
     const lora_pair *own = pair_at(peft, first + ml_grid_rank(grid), &layer);
-    ml_status st = ml_grid_agree(grid, own ? decompose(base, layer, own, mine) : ML_OK);
+    ml_status st = ml_grid_agree(grid, own ? decompose(base, original, layer, own, mine) : ML_OK);
     for (int root = 0; st == ML_OK && root < ml_grid_size(grid); root++) {
         const lora_pair *pair = pair_at(peft, first + root, &layer);
         if (!pair) break;
@@ -128,7 +158,7 @@ static ml_status one_round(ml_peft *peft, ml_base *base, const ml_grid *grid, in
     return st;
 }
 
-ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, const ml_grid *grid)
+ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, ml_base *original, const ml_grid *grid)
 {
     ml_status st = ML_OK;
     float *mine = NULL, *any = NULL;
@@ -140,7 +170,7 @@ done:
     st = ml_grid_agree(grid, st);
     for (int64_t first = 0; st == ML_OK && pair_at(peft, first, &layer);
          first += ml_grid_size(grid))
-        st = one_round(peft, base, grid, first, mine, any);
+        st = one_round(peft, base, original, grid, first, mine, any);
     ml_memory_free(mine);
     ml_memory_free(any);
     return st;

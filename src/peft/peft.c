@@ -101,6 +101,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
                                   .seed = c->seed,
                                   .dora = c->method.dora,
                                   .pissa = ml_run_config_is_pissa(c),
+                                  .loftq = ml_run_config_is_loftq(c),
                                   .lora_plus = c->method.lora_plus,
                                   .layers = c->method.layers,
                                   .rank_pattern = c->method.rank_pattern,

@@ -106,12 +106,54 @@ ml_status start_pissa(run *r, bool resumed)
     if (resumed) {
         ML_TRY(ml_grid_agree(s->grid, read_initial(r, path.data)));
     } else {
-        ML_TRY(ml_peft_decompose(s->peft, s->base, s->grid));
+        ML_TRY(ml_peft_decompose(s->peft, s->base, NULL, s->grid));
         ML_TRY(write_initial(r, path.data));
     }
     ML_TRY(ml_grid_agree(s->grid, ml_peft_take_out(s->peft)));
 done:
     ml_text_destroy(&path);
+    return st;
+}
+
+/* ---- LoftQ --------------------------------------------------------------------------------- */
+
+/* That the original has the same matrices; a warning where it came from another source. */
+static ml_status check_original(const session *s, const ml_base *original)
+{
+    const ml_model_spec *a = s->spec, *b = ml_base_spec(original);
+    const char *path = ml_base_path(original);
+    if (a->family != b->family || a->layers != b->layers || a->width != b->width ||
+        a->heads != b->heads || a->kv_heads != b->kv_heads || a->head_dim != b->head_dim ||
+        a->mlp_width != b->mlp_width)
+        return ml_fail(ML_INPUT,
+                       "method.original: %s is another model than the base %s: its family or sizes "
+                       "differ",
+                       path, ml_base_path(s->base));
+    if (b->formats)
+        return ml_fail(ML_INPUT,
+                       "method.original: %s has blocks itself; name the base before it was rounded",
+                       path);
+    if (strcmp(ml_base_source_hash(s->base), ml_base_source_hash(original)) != 0)
+        ml_warn("method.original: %s was imported from other files than the base %s: its weights "
+                "are taken for what the base should be",
+                path, ml_base_path(s->base));
+    return ML_OK;
+}
+
+ml_status start_loftq(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    const char *path = r->config->method.original;
+    ml_base *original = NULL;
+    st = ml_base_open(&original, path);
+    if (st != ML_OK) st = ml_fail_within(st, "method.original");
+    if (st == ML_OK) st = check_original(s, original);
+    ML_TRY(ml_grid_agree(s->grid, st));
+    ML_TRY(ml_grid_agree_on_file("method.original", path, ml_base_content_hash(original)));
+    ML_TRY(ml_peft_decompose(s->peft, s->base, original, s->grid));
+done:
+    ml_base_close(original);
     return st;
 }
 

@@ -27,9 +27,9 @@ static void add_lora(run *r)
     ADD("method.dropout", "%.17g", c->method.dropout);
     ADD("method.scaling", "%s", c->method.scaling == ML_SCALING_RSLORA ? "rslora" : "standard");
     ADD("method.init", "%s",
-        r->first.hash[0]            ? r->first.hash
-        : ml_run_config_is_pissa(c) ? c->method.init
-                                    : "null");
+        r->first.hash[0]                                         ? r->first.hash
+        : ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c) ? c->method.init
+                                                                 : "null");
     unsigned targets = 0;
     ml_status st =
         ml_targets_resolve(ml_base_spec(r->session.base)->family, c->method.targets, &targets);

@@ -120,6 +120,7 @@ ml_status run_begin(run *r, bool found)
         ML_TRY(load_checkpoint(r));
     else if (!pissa)
         ML_TRY(ml_grid_agree(s->grid, initial_values(r)));
+    if (!found && ml_run_config_is_loftq(r->config)) ML_TRY(start_loftq(r));
     ml_adapter_destroy(&r->first);
     ml_peft_after_update(s->peft);
     ML_TRY(find_reference(r, found));

@@ -87,6 +87,9 @@ ml_status initial_values(run *r) ML_NODISCARD;
  * run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 
+/* LoftQ: the factors of a new run, beside values that are there. Collective. */
+ml_status start_loftq(run *r) ML_NODISCARD;
+
 /* reference.c: the log-probabilities before the first step, where the objective asks for them: with
  * the model as it is, then in RUN/reference.bin; of a resumed run from there. Collective. */
 ml_status find_reference(run *r, bool resumed) ML_NODISCARD;

@@ -4,7 +4,6 @@ refused, with its row and block."""
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -17,51 +16,23 @@ except ImportError:
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import base_numbers
 import family_models as families
 import harness
 import packed_models as models
 
 checks = harness.Checks()
-BLOCK_BYTES = {"q4_0": 18, "q8_0": 34, "mxfp4": 17}
-FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
-
-
 def to_bf16(x):
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def contents(path, size):
-    """The down projection, the last tensor of its size, by the list of places at the head of a base file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    places = [tuple(map(int, pair)) for pair in re.findall(rb"^(\d+) (\d+)$", data[: data.index(b"\0")], re.M)]
-    start = max(offset for offset, length in places if length == size)
-    return data[start : start + size]
-
-
-def weights(path, type_="<f4"):
-    count = models.WIDTH * models.MLP
-    return np.frombuffer(contents(path, count * np.dtype(type_).itemsize), type_).reshape(models.WIDTH, models.MLP)
+def weights(path, case):
+    """The packed matrix in the base."""
+    return base_numbers.contents(path)["layers.0.mlp.proj.weight" if case["family"] == "gpt2" else "layers.0.mlp.down.weight"]
 
 
 # ---- the golden cases -----------------------------------------------------------------------------------------------------
-
-
-def decode_blocks(raw, format, rows, cols):
-    """Blocks of 32 as GGUF has them."""
-    block = np.frombuffer(raw, np.uint8).reshape(rows, cols // 32, BLOCK_BYTES[format])
-    if format == "q8_0":
-        value = block[:, :, 2:].view(np.int8).astype(np.float32)
-    else:
-        codes = block[:, :, 1 if format == "mxfp4" else 2 :]
-        codes = np.concatenate([codes & 15, codes >> 4], 2)
-        value = FP4[codes] if format == "mxfp4" else codes.astype(np.float32) - 8
-    if format == "mxfp4":
-        scale = np.ldexp(np.float32(1), block[:, :, :1].astype(np.int32) - 127)
-    else:
-        scale = np.ascontiguousarray(block[:, :, :2]).view("<f2").astype(np.float32)
-    return (value * scale).astype(np.float32).reshape(rows, cols)
 
 
 def as_scales(value, case):
@@ -69,7 +40,7 @@ def as_scales(value, case):
     dtype = next((dtype for name, (dtype, _, _) in case["parts"].items() if name.endswith(("scale", "scales"))), "F32")
     if dtype == "F16":
         return value.astype(np.float16).astype(np.float32)
-    return (to_bf16(value).astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else value
+    return base_numbers.from_bf16(to_bf16(value)) if dtype == "BF16" else value
 
 
 def check_case(folder, name, case):
@@ -79,18 +50,20 @@ def check_case(folder, name, case):
     checks.that(done.returncode == 0 and "ignored" not in done.stderr, f"{name}: exit {done.returncode}: {done.stderr}")
     if done.returncode:
         return
-    value = weights(base)
+    value = base_numbers.numbers(weights(base, case))
     checks.that(hashlib.sha256(value.astype("<f4").tobytes()).hexdigest() == case["sha256"], f"{name}: other weights than its library's")
     said = "--dtype keep would hold them" if case["kept"] else "not multiplied as they are"
     checks.that(said in done.stderr, f"{name}: it is not said what becomes of its blocks: {done.stderr}")
     harness.mpilora("import", source, base)
-    checks.that(np.array_equal(weights(base, "<u2"), to_bf16(value)), f"{name}: bf16 is not the rounded fp32")
+    checks.that(weights(base, case)[2] == to_bf16(value).tobytes(), f"{name}: bf16 is not the rounded fp32")
     done = harness.start("import", source, base, "--dtype", "keep")
     if not case["kept"]:
         checks.that(done.returncode == 2 and "no matrix in blocks that can be kept" in done.stderr, f"{name}, keep: exit {done.returncode}: {done.stderr}")
         return
     checks.that(done.returncode == 0 and f"1 × {case['kept']}" in done.stdout, f"{name}, keep: {done.stdout}{done.stderr}")
-    kept = decode_blocks(contents(base, value.size // 32 * BLOCK_BYTES[case["kept"]]), case["kept"], *value.shape)
+    kept = weights(base, case)
+    checks.that(kept[0] == case["kept"], f"{name}: kept as {kept[0]}")
+    kept = base_numbers.numbers(kept)
     checks.that(np.array_equal(as_scales(kept, case), value), f"{name}: its blocks say other weights")
     harness.mpilora("verify", base)
 
@@ -243,7 +216,7 @@ def check_old_words(folder, golden):
             parts["weight_zero_point"] = ("I32", list(zeros.shape), zeros.tobytes())
         models.write_model(f"{folder}/old", case, parts=parts)
         harness.mpilora("import", f"{folder}/old", f"{folder}/old.h5", "--dtype", "fp32")
-        checks.that(hashlib.sha256(weights(f"{folder}/old.h5").tobytes()).hexdigest() == case["sha256"], f"{name}: words of old versions make other weights")
+        checks.that(hashlib.sha256(weights(f"{folder}/old.h5", case)[2]).hexdigest() == case["sha256"], f"{name}: words of old versions make other weights")
     case = golden["int3 groups"]
     parts = models.parts_of(case)
     groups = {str(bits): {"weights": {"num_bits": bits, "type": "int"}} for bits in (7, 8)}
