@@ -218,8 +218,11 @@ static inline ml_batch fixture_batch(bool virtual_tokens)
  * where the method has it). */
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
 {
+    static uint8_t type[FIXTURE_TOKENS];
     ml_batch batch = fixture_batch(f->virtual_tokens);
     double loss;
+    for (int t = 0; t < FIXTURE_TOKENS; t++) type[t] = t % 5 < 2;
+    if (ml_model_get_spec(f->model)->token_types > 1) batch.type = type;
     if (!f->hold) ml_peft_after_update(f->peft);
     if (backward)
         memset(f->parameters.gradient, 0,

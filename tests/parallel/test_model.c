@@ -13,7 +13,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 62 };
+enum { CASES = 67 };
 
 static fixture_options case_number(int c)
 {
@@ -89,6 +89,11 @@ static fixture_options case_number(int c)
         {.family = &ml_family_deberta_v2, .method = ML_METHOD_BITFIT},
         {.family = &ml_family_deberta, .own_positions = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_deberta, .own_positions = true, .targets = gpt2_all},
+        {.family = &ml_family_bert, .method = ML_METHOD_FULL},
+        {.family = &ml_family_bert, .targets = bert_all},
+        {.family = &ml_family_roberta, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_modernbert, .method = ML_METHOD_FULL},
+        {.family = &ml_family_modernbert, .targets = phi3_all, .dropout = 0.25},
     };
     return cases[c];
 }
