@@ -10,7 +10,7 @@ ML_BEGIN_DECLS
  * included; that of the first token; that of the last. */
 typedef enum ml_pooling {
     ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json), its
-                         normalisation with it; mean where it says nothing */
+                         normalisation and its prompt with it; mean where it says nothing */
     ML_POOLING_MEAN,
     ML_POOLING_CLS,
     ML_POOLING_LAST

@@ -22,6 +22,8 @@ typedef struct job {
     ml_tokenizer *tokenizer;
     const ml_template_part *part; /* of one text, borrowed from the tokenizer */
     int64_t parts;
+    ml_text prompt;         /* what every text begins with; empty: nothing */
+    ml_text whole;          /* a text behind it */
     int64_t first, count;   /* this replica's texts */
     ml_ids ids;             /* theirs, one behind the other */
     int64_t *start;         /* [count + 1] in ids */
@@ -88,10 +90,13 @@ done:
 static ml_status encode(job *j, int64_t i, ml_ids *own)
 {
     const ml_embed_options *o = j->options;
-    const char *text = o->texts[i];
     int64_t room = j->report->max_len - added_tokens(j), vocab = j->session.spec->vocab;
     own->count = 0;
-    ml_status st = ml_tokenizer_encode(j->tokenizer, text, (int64_t)strlen(text), true, own);
+    j->whole.length = 0;
+    ml_status st = ml_text_add(&j->whole, j->prompt.data, j->prompt.length);
+    if (st == ML_OK) st = ml_text_add(&j->whole, o->texts[i], (int64_t)strlen(o->texts[i]));
+    if (st == ML_OK)
+        st = ml_tokenizer_encode(j->tokenizer, j->whole.data, j->whole.length, true, own);
     if (st == ML_OK && own->count == 0)
         st = ml_fail(ML_INPUT, "%s:%" PRId64 ": the text is empty: it has no tokens", o->file,
                      o->line[i]);
@@ -273,6 +278,8 @@ static ml_status choose_pooling(job *j)
     j->report->pooling = o->pooling;
     if (o->pooling == ML_POOLING_GIVEN)
         st = sentence_encoder_pooling(j->session.base, &j->report->pooling, &j->report->normalised);
+    if (st == ML_OK && o->pooling == ML_POOLING_GIVEN)
+        st = sentence_encoder_prompt(j->session.base, &j->prompt);
     j->report->normalised = j->report->normalised || o->normalise;
     return st;
 }
@@ -370,6 +377,8 @@ ml_status ml_embed_run(const ml_embed_options *o, ml_embed_report *report)
                        ml_grid_world_size());
     ML_TRY(ml_session_open(s, &config, false));
     ML_TRY(ml_grid_agree(s->grid, prepare(&j)));
+    if (j.prompt.length && ml_grid_rank(s->grid) == 0)
+        ml_log("every text begins with the prompt of the base's directory, \"%s\"", j.prompt.data);
     agree_on_sizes(&j);
     ML_TRY(build(&j));
     ML_TRY(ml_grid_agree(s->grid, open_file(&j)));
@@ -387,6 +396,8 @@ done:
     ml_memory_free(j.row);
     ml_memory_free(j.start);
     ml_ids_destroy(&j.ids);
+    ml_text_destroy(&j.prompt);
+    ml_text_destroy(&j.whole);
     ml_tokenizer_destroy(j.tokenizer);
     ml_adapter_destroy(&j.adapter);
     ml_session_close(s);

@@ -6,6 +6,7 @@
 #include "io/json.h"
 
 static const char modules_name[] = "modules.json", pooling_name[] = "1_Pooling/config.json",
+                  prompts_name[] = "config_sentence_transformers.json",
                   length_name[] = "sentence_bert_config.json",
                   tokenizer_name[] = "tokenizer_config.json";
 
@@ -118,6 +119,39 @@ ml_status sentence_encoder_pooling(const ml_base *base, ml_pooling *pooling, boo
     json_decref(modules);
     st = within(base, modules_name, st);
     return st == ML_OK && pools ? read_pooling(base, pooling) : st;
+}
+
+/* ---- prompt -------------------------------------------------------------------------------- */
+
+static ml_status check_included(const ml_base *base)
+{
+    json_t *o;
+    ml_status st = read_file(base, pooling_name, false, &o);
+    if (st == ML_OK && json_is_false(json_object_get(o, "include_prompt")))
+        st = ml_fail(ML_INPUT, "include_prompt: false, which is not known here; put no prompt "
+                               "before the texts with --pooling mean, cls or last");
+    json_decref(o);
+    return within(base, pooling_name, st);
+}
+
+ml_status sentence_encoder_prompt(const ml_base *base, ml_text *prompt)
+{
+    static const ml_json_key keys[] = {{"prompts", ML_JSON_OBJECT | ML_JSON_NULL},
+                                       {"prompts.*", ML_JSON_TEXT},
+                                       {"default_prompt_name", ML_JSON_TEXT | ML_JSON_NULL},
+                                       {NULL, 0}};
+    json_t *o;
+    ml_status st = read_file(base, prompts_name, false, &o);
+    if (st == ML_OK) st = ml_json_check(o, keys);
+    const char *name = json_string_value(json_object_get(o, "default_prompt_name"));
+    const json_t *text = name ? json_object_get(json_object_get(o, "prompts"), name) : NULL;
+    if (st == ML_OK && name && !text)
+        st = ml_fail(ML_INPUT, "default_prompt_name: \"%.40s\" is not among the prompts", name);
+    if (st == ML_OK && text)
+        st = ml_text_add(prompt, json_string_value(text), (int64_t)json_string_length(text));
+    json_decref(o);
+    st = within(base, prompts_name, st);
+    return st == ML_OK && prompt->length ? check_included(base) : st;
 }
 
 /* ---- length -------------------------------------------------------------------------------- */

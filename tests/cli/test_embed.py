@@ -87,6 +87,26 @@ def check_directories(checks, folder, texts):
                 checks.that(one.read() == other.read(), f"{name}: {kept} does not come back")
 
 
+def check_prompt(checks, folder, texts):
+    """The default prompt stands before every text."""
+    directory, base = f"{folder}/prompted", f"{folder}/prompted.h5"
+    shutil.copytree(f"{folder}/encoder", directory)
+    write_modules(directory, "sentence_transformers.models")
+    write(f"{directory}/1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": True})
+    write(f"{directory}/config_sentence_transformers.json", {"prompts": {"query": "ask: ", "document": ""}, "default_prompt_name": "query", "similarity_fn_name": "cosine"})
+    harness.mpilora("import", directory, base, "--dtype", "fp32")
+    write(f"{folder}/asked.txt", "".join(f"ask: {text}\n" for text in TEXTS))
+    found, (expected, _) = embed(base, texts)[0], embed(f"{folder}/encoder.h5", f"{folder}/asked.txt", "--normalise")
+    checks.that(distance(found, expected) == 0, f"a prompt: {distance(found, expected)}")
+    checks.that(distance(embed(base, texts, "--pooling", "mean")[0], embed(f"{folder}/encoder.h5", texts)[0]) == 0, "--pooling heeds the prompt")
+    write(f"{directory}/1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False})
+    harness.mpilora("import", directory, base, "--dtype", "fp32")
+    refuse(checks, "a prompt that is left out", 3, ["include_prompt"], "--base", base, texts, f"{folder}/bad.npy")
+    write(f"{directory}/config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"})
+    harness.mpilora("import", directory, base, "--dtype", "fp32")
+    refuse(checks, "no such prompt", 3, ["default_prompt_name", "query"], "--base", base, texts, f"{folder}/bad.npy")
+
+
 def check_grids(checks, folder, texts):
     for name in ("encoder", "decoder"):
         base = f"{folder}/{name}.h5"
@@ -149,6 +169,7 @@ def main():
         write(texts, "\n".join(TEXTS) + "\n")
         write(f"{folder}/texts.jsonl", "\n".join(json.dumps({"text": text, "id": i}) for i, text in enumerate(TEXTS)) + "\n\n")
         check_directories(checks, folder, texts)
+        check_prompt(checks, folder, texts)
         check_grids(checks, folder, texts)
         check_bad_input(checks, folder, texts)
     checks.end()
