@@ -165,6 +165,15 @@ typedef struct ml_plan {
 ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks,
                          int nodes) ML_NODISCARD;
 
+/* Memory of several runs in one job (ml_train_together): method[0] is all of them, method[1] full
+ * fine-tuning of the first alone.
+ * Shapes: config[count], bytes.
+ * Ownership: all borrowed; names in *out are static.
+ * Local.
+ * Errors: as ml_plan_create; ML_USAGE where two cannot be together. */
+ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_config *config,
+                                  int ranks, int nodes) ML_NODISCARD;
+
 /* The same with the time of a step on `machine` (NULL: none) and `threads` of a rank (0: the cores
  * of a node shared out).
  * Shapes: bytes, seconds.

@@ -5,8 +5,10 @@
 #include "mpilora/checkpoint.h"
 #include "mpilora/data.h"
 #include "mpilora/store.h"
+#include "peft/exchange.h"
 #include "plan/time.h"
 #include "session/session.h"
+#include "session/together.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets
  * where they are there. */
@@ -18,6 +20,13 @@ typedef struct source {
     int64_t max_len, tokens;
     const ml_machine *machine; /* NULL: no times */
 } source;
+
+/* The runs of one job, and what is read for each: one, or several together. */
+typedef struct job {
+    int64_t count;
+    const ml_run_config *config; /* [count] */
+    source *source;              /* [count] */
+} job;
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -180,42 +189,101 @@ static common find_common(const ml_plan *plan, const ml_model *model,
                     ml_session_writer_bytes(model, parameters, shape)};
 }
 
-/* Rank 0 stands for all: no rank holds more. */
-static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
-                             const source *s, const ml_run_config *c)
+static ml_session_shape shape_of(const source *s, const ml_run_config *c, const ml_model_spec *spec,
+                                 int64_t more)
+{
+    return (ml_session_shape){s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
+                              c->batch.micro * ml_run_config_unit(c),
+                              s->max_len + more,
+                              spec->labels,
+                              c->backend,
+                              c->vector_path,
+                              omp_get_max_threads(),
+                              (int)c->parallel.tp,
+                              0};
+}
+
+static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
+                        ml_parameters *parameters, const ml_run_config *c, ml_method method)
+{
+    ml_status st = ml_peft_attach_configured(peft, model, parameters, c, method);
+    if (st != ML_OK) return st;
+    ml_parameters_lay_out(parameters);
+    if (c->memory.shard_optimizer) ml_parameters_divide_moments(parameters, plan->dp, 0, 0);
+    return ML_OK;
+}
+
+static void add_trained(ml_plan_method *m, const ml_parameters *parameters)
+{
+    m->params_trainable += parameters->global;
+    m->checkpoint_bytes += ml_checkpoint_bytes(parameters->global);
+    m->allreduce_bytes_per_step += 4 * parameters->global;
+    m->adapter_bytes_16bit += 2 * parameters->global;
+}
+
+/* The runs of a job but the first: what is trained goes to `m`, their bytes to `bytes`, tokens of
+ * a micro-batch to *tokens. */
+static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j, ml_model *model,
+                            ml_exchange *exchange, int64_t bytes[ML_MEM_CATEGORIES],
+                            int64_t *tokens)
 {
     ml_status st = ML_OK;
+    int64_t sequences = j->config[0].batch.micro;
+    for (int64_t i = 1; i < j->count && st == ML_OK; i++) {
+        const ml_run_config *c = &j->config[i];
+        const ml_session_shape shape = shape_of(&j->source[i], c, &j->source[i].spec, 0);
+        ml_peft *peft = NULL;
+        ml_parameters parameters = {0};
+        st = attach(plan, &peft, model, &parameters, c, ML_METHOD_LORA);
+        if (st == ML_OK) {
+            ml_exchange_admit(exchange, i);
+            add_trained(m, &parameters);
+            ml_together_guest_bytes(peft, &parameters, &shape, true, bytes);
+            *tokens += shape.tokens;
+            sequences += shape.sequences;
+        }
+        ml_peft_destroy(peft); /* its hooks are only counted from here on */
+        ml_parameters_destroy(&parameters);
+    }
+    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(*tokens, sequences);
+    return st;
+}
+
+/* Rank 0 stands for all: no rank holds more. */
+static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
+                             const job *j)
+{
+    ml_status st = ML_OK;
+    const source *s = &j->source[0];
+    const ml_run_config *c = &j->config[0];
     ml_model *model = NULL;
     ml_peft *peft = NULL;
+    ml_exchange *exchange = NULL;
     ml_parameters parameters = {0};
-    int64_t more = virtual_tokens(c, method);
+    int64_t more = virtual_tokens(c, method), beside[ML_MEM_CATEGORIES] = {0}, guests = 0;
     ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&spec, method, &c->method.modules_to_save);
     ml_status chosen = ml_session_choose_head(c, &spec);
     if (chosen != ML_OK) return chosen;
-    const ml_session_shape shape = {s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
-                                    c->batch.micro * ml_run_config_unit(c),
-                                    s->max_len + more,
-                                    spec.labels,
-                                    c->backend,
-                                    c->vector_path,
-                                    omp_get_max_threads(),
-                                    (int)c->parallel.tp,
-                                    0};
+    ml_session_shape shape = shape_of(s, c, &spec, more);
     ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
-    ML_TRY(ml_peft_attach_configured(&peft, model, &parameters, c, method));
-    ml_parameters_lay_out(&parameters);
-    if (c->memory.shard_optimizer) ml_parameters_divide_moments(&parameters, plan->dp, 0, 0);
+    if (j->count > 1) ML_TRY(ml_exchange_create(&exchange, model, j->count));
+    ML_TRY(attach(plan, &peft, model, &parameters, c, method));
     *out = (ml_plan_method){.name = ml_method_name(method),
-                            .params_total = ml_model_parameters_total(&s->spec),
-                            .params_trainable = parameters.global,
-                            .checkpoint_bytes = ml_checkpoint_bytes(parameters.global),
-                            .allreduce_bytes_per_step = 4 * parameters.global,
-                            .adapter_bytes_16bit = 2 * parameters.global};
+                            .params_total = ml_model_parameters_total(&s->spec)};
+    add_trained(out, &parameters);
+    if (exchange) {
+        ml_exchange_admit(exchange, 0);
+        ML_TRY(add_guests(plan, out, j, model, exchange, beside, &shape.tokens));
+        ml_exchange_install(exchange);
+        for (int i = 0; i < ML_MEM_CATEGORIES; i++) guests += beside[i];
+    }
     ml_session_needs(model, peft, &parameters, &shape, out->need);
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) out->need[mode] += guests;
     out->fits = ml_session_choose_activations(c, out->need, &out->activations);
     ml_model_set_activations(model, out->activations, 0);
     ml_session_bytes(model, peft, &parameters, &shape, out->per_rank);
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) out->per_rank[i] += beside[i];
     out->per_rank[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, model, &parameters, c, &shape);
@@ -226,6 +294,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     }
     st = add_up(out, plan, &together);
 done:
+    ml_exchange_destroy(exchange);
     ml_peft_destroy(peft);
     ml_parameters_destroy(&parameters);
     ml_model_destroy(model);
@@ -243,14 +312,9 @@ static int share_of_cores(const ml_machine *machine, int ranks, int nodes)
     return (int)ml_max(1, machine->cores / ml_part_count(ranks, nodes, 0));
 }
 
-ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes,
-                            const ml_machine *machine, int threads)
+static ml_status check_grid(const ml_run_config *c, int ranks, int nodes)
 {
-    ml_status st = ML_OK;
-    source s = {.machine = machine};
     int tp = (int)c->parallel.tp;
-    *out = (ml_plan){
-        .ranks = ranks, .nodes = nodes, .tp = tp, .runtime_floor_bytes = ml_memory_process_now()};
     if (ranks < 1 || ranks % tp != 0)
         return ml_run_config_refuse(c, "parallel.tp",
                                     "%d does not divide %d ranks; plan for a multiple of %d", tp,
@@ -258,15 +322,63 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     if (nodes < 1 || nodes > ranks)
         return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes,
                        ranks);
-    out->dp = ranks / tp;
-    if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
-    ML_TRY(open_source(&s, c, out->dp));
-    ML_TRY(check_countable(&s, c));
-    out->tokens = s.tokens;
+    return ML_OK;
+}
+
+/* The first run's full fine-tuning stands beside all of them. */
+static ml_status plan_job(ml_plan *out, const job *j)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = &j->config[0];
+    const job alone = {1, c, j->source};
+    for (int64_t i = 0; i < j->count; i++) {
+        ML_TRY(open_source(&j->source[i], &j->config[i], out->dp));
+        ML_TRY(check_countable(&j->source[i], &j->config[i]));
+        out->tokens += j->source[i].tokens;
+    }
     ML_TRY(plan_method(out, &out->method[0],
-                       c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, &s, c));
-    ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &s, c));
+                       c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, j));
+    ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &alone));
 done:
+    return st;
+}
+
+ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes,
+                            const ml_machine *machine, int threads)
+{
+    source s = {.machine = machine};
+    const job j = {1, c, &s};
+    *out = (ml_plan){.ranks = ranks,
+                     .nodes = nodes,
+                     .tp = (int)c->parallel.tp,
+                     .runtime_floor_bytes = ml_memory_process_now()};
+    ml_status st = check_grid(c, ranks, nodes);
+    if (st != ML_OK) return st;
+    out->dp = ranks / out->tp;
+    if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
+    st = plan_job(out, &j);
     close_source(&s);
+    return st;
+}
+
+ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_config *config,
+                                  int ranks, int nodes)
+{
+    ml_status st = ML_OK;
+    source *sources = NULL;
+    *out = (ml_plan){.ranks = ranks,
+                     .nodes = nodes,
+                     .tp = (int)config->parallel.tp,
+                     .runtime_floor_bytes = ml_memory_process_now()};
+    ML_TRY(check_grid(config, ranks, nodes));
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k <= i; k++)
+            ML_TRY(ml_run_config_check_together(&config[k], &config[i]));
+    out->dp = ranks / out->tp;
+    ML_NEW(sources, count, ML_MEM_OTHER, "what is read for a plan");
+    ML_TRY(plan_job(out, &(job){count, config, sources}));
+done:
+    for (int64_t i = 0; sources && i < count; i++) close_source(&sources[i]);
+    ml_memory_free(sources);
     return st;
 }

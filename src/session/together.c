@@ -66,23 +66,34 @@ done:
     return st;
 }
 
+void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameters,
+                             const ml_session_shape *shape, bool writer,
+                             int64_t bytes[ML_MEM_CATEGORIES])
+{
+    ml_peft_bytes(peft, true, bytes);
+    ml_parameters_bytes(parameters, true, bytes);
+    bytes[ML_MEM_OTHER] += ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, 0);
+    if (writer)
+        bytes[ML_MEM_OTHER] += ml_run_directory_bytes() +
+                               ml_checkpoint_memory(parameters, false, shape->tp, shape->tp_rank);
+}
+
+int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences)
+{
+    return tokens * (int64_t)(2 * sizeof(int32_t) + sizeof(float) + sizeof(double)) +
+           4 * (tokens + 1) * (int64_t)sizeof(int64_t) +
+           4 * (sequences + 1) * (int64_t)sizeof(int64_t);
+}
+
 /* Beside what the first session counts for itself. */
 static void add_beside(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])
 {
     for (int64_t i = 1; i < t->count; i++) {
         const session *s = t->member[i];
-        ml_peft_bytes(s->peft, true, bytes);
-        ml_parameters_bytes(&s->parameters, true, bytes);
-        bytes[ML_MEM_OTHER] += ml_packer_bytes(s->tokens, s->config->batch.micro, s->max_len, 0);
-        if (ml_grid_rank(s->grid) == 0)
-            bytes[ML_MEM_OTHER] += ml_run_directory_bytes() +
-                                   ml_checkpoint_memory(&s->parameters, false, ml_grid_tp(s->grid),
-                                                        ml_grid_tp_rank(s->grid));
+        const ml_session_shape shape = ml_session_shape_of(s);
+        ml_together_guest_bytes(s->peft, &s->parameters, &shape, ml_grid_rank(s->grid) == 0, bytes);
     }
-    bytes[ML_MEM_OTHER] +=
-        t->tokens * (int64_t)(2 * sizeof(int32_t) + sizeof(float) + sizeof(double)) +
-        4 * (t->tokens + 1) * (int64_t)sizeof(int64_t) +
-        4 * (t->sequences + 1) * (int64_t)sizeof(int64_t);
+    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(t->tokens, t->sequences);
 }
 
 void ml_together_predict(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])

@@ -29,6 +29,13 @@ ml_status ml_together_build(ml_together *together, const char *backend,
 /* What ml_session_predict says, of all members. Before build. */
 void ml_together_predict(const ml_together *together, int64_t bytes[ML_MEM_CATEGORIES]);
 
+/* What a member but the first adds to a rank, which is a writer of checkpoints; and what all of
+ * them need to join their micro-batches. Local. */
+void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameters,
+                             const ml_session_shape *shape, bool writer,
+                             int64_t bytes[ML_MEM_CATEGORIES]);
+int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences);
+
 /* Passes of the model by itself, as in an evaluation, go through this member's adapter. */
 void ml_together_choose(ml_together *together, int64_t member);
 

@@ -63,6 +63,11 @@ def check_grids(checks, folder):
     memory = harness.read_summary(f"{folder}/grid-0-1/plain")["memory"]
     share = memory["total_peak_bytes"] / memory["predicted"]["total_bytes"]  # checkpoints of all runs, an eighth here, may wait at once or not
     checks.that(0.87 <= share <= 1.001, f"memory is {share:.4f} of what was predicted")
+    path = write(f"{folder}/together.yaml", folder, listed(f"{folder}/grid-0-1", RUNS))
+    plan = json.loads(harness.mpilora("plan", path, "--json"))["methods"][0]
+    checks.close("the plan beside what was predicted at the start", plan["total_bytes"], memory["predicted"]["total_bytes"], 0.02)
+    trained = sum(harness.read_summary(f"{folder}/alone/{name}")["params_trainable"] for name in RUNS)
+    checks.that(plan["params_trainable"] == trained, f"the plan trains {plan['params_trainable']} parameters, the runs {trained}")
     alone = harness.read_summary(f"{folder}/alone/plain")["memory"]
     checks.that(memory["frozen"] == alone["frozen"], f"frozen weights: {memory['frozen']} bytes of four runs, {alone['frozen']} of one")
 

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/commands/plan_search.h"
 #include "cli/support/options.h"
+#include "cli/support/run_list.h"
 #include "io/json.h"
 #include "mpilora/grid.h"
 #include "mpilora/plan.h"
@@ -186,6 +187,21 @@ static ml_status read_options(int argc, char **argv, plan_options *o)
     return ML_OK;
 }
 
+static ml_status plan_together(const plan_options *o, const ml_run_config *config, int ranks,
+                               const ml_machine *machine, ml_plan *plan)
+{
+    ml_run_config *all = NULL;
+    if (machine)
+        return ml_run_config_refuse(config, "runs",
+                                    "the time of several runs in one job is not planned, their "
+                                    "memory is; leave --machine out, or plan with --set runs=null");
+    ml_status st = run_list_read(&all, o->path, &config->runs, &o->sets);
+    if (st == ML_OK)
+        st = ml_plan_create_together(plan, config->runs.count, all, ranks, (int)o->nodes);
+    run_list_destroy(all, config->runs.count);
+    return st;
+}
+
 static ml_status plan_one(const plan_options *o, const ml_run_config *config,
                           const ml_machine *machine)
 {
@@ -198,7 +214,9 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
                        "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64,
                        o->nodes, ranks);
     ml_status st =
-        ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine, (int)o->threads);
+        config->runs.count > 0
+            ? plan_together(o, config, (int)ranks, machine, &plan)
+            : ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine, (int)o->threads);
     if (st != ML_OK || ml_grid_world_rank() != 0) return st;
     if (o->json) return print_json(&plan);
     print_table(&plan);
@@ -214,7 +232,10 @@ static ml_status run(int argc, char **argv)
     ML_TRY(read_options(argc, argv, &o));
     ML_TRY(ml_run_config_read(&config, o.path, o.sets.items, o.sets.count));
     if (o.machine) ML_TRY(ml_machine_read(&machine, o.machine));
-    if (o.search)
+    if (o.search && config.runs.count > 0)
+        st = ml_run_config_refuse(&config, "runs",
+                                  "--search is for one run; take one out with --set runs=null");
+    else if (o.search)
         st = plan_search(&config, &machine, o.nodes, o.per_node, o.memory, o.json);
     else
         st = plan_one(&o, &config, o.machine ? &machine : NULL);
@@ -232,7 +253,8 @@ const ml_command ml_command_plan = {
              "allocates with. `base` may be a base file or a model description "
              "(configs/models/NAME.yaml). Micro-batches are as long as the data sets make them "
              "where these can be read, else batch.micro x data.max_len tokens. Nothing large is "
-             "allocated, no weights are read.",
+             "allocated, no weights are read. A configuration with `runs` is planned as one job of "
+             "all of them, beside full fine-tuning of the first.",
     .options = options,
     .run = run,
     .parallel = true,

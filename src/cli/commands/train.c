@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/support/options.h"
+#include "cli/support/run_list.h"
 
 static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh] "
                             "[--allow-change key]...";
@@ -24,37 +25,13 @@ static const option options[] = {
      NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
-/* A run of several: the file, what it sets, and what the command line sets for all. */
-static ml_status read_one(ml_run_config *out, const char *path, const ml_run_item *item,
-                          const option_list *sets)
-{
-    ml_status st = ML_OK;
-    const char **all = NULL;
-    int64_t n = 0;
-    ML_NEW(all, 1 + item->sets + sets->count, ML_MEM_OTHER, "what a run sets");
-    for (int64_t i = 0; i < sets->count; i++) all[n++] = sets->items[i];
-    all[n++] = "runs=null"; /* which may be one of them */
-    for (int64_t i = 0; i < item->sets; i++) all[n++] = item->set[i];
-    ML_TRY(ml_run_config_read(out, path, all, n));
-    ml_run_config_warn_unread(out);
-done:
-    ml_memory_free(all);
-    return st == ML_OK ? st : ml_fail_within(st, "%s", item->set[0] + strlen("run.dir="));
-}
-
 static ml_status train_together(const char *path, const ml_run_list *runs, const option_list *sets,
                                 const ml_train_options *how)
 {
-    ml_status st = ML_OK;
-    ml_run_config *config = NULL;
-    int64_t read = 0;
-    ML_NEW(config, runs->count, ML_MEM_OTHER, "the configurations of several runs");
-    for (; read < runs->count; read++)
-        ML_TRY(read_one(&config[read], path, &runs->item[read], sets));
-    ML_TRY(ml_train_together(runs->count, config, how));
-done:
-    while (read > 0) ml_run_config_destroy(&config[--read]);
-    ml_memory_free(config);
+    ml_run_config *config;
+    ml_status st = run_list_read(&config, path, runs, sets);
+    if (st == ML_OK) st = ml_train_together(runs->count, config, how);
+    run_list_destroy(config, runs->count);
     return st;
 }
 
