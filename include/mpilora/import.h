@@ -28,6 +28,8 @@ typedef struct ml_import_options {
     const ml_block_format *quantise; /* what matrices become; NULL: they become `dtype` */
     const ml_block_format *head; /* with `quantise`, what the head (of a tied model the embedding)
                                     becomes; NULL: llama.cpp's choice */
+    int64_t memory; /* bytes that the process may take while it imports a source; 0: as it is said
+                       above */
 } ml_import_options;
 
 /* Imports a Hugging Face directory or a GGUF file. An existing `out` is replaced only on success.
@@ -36,8 +38,9 @@ typedef struct ml_import_options {
  * Ownership: all borrowed.
  * Local.
  * Errors: ML_USAGE where hf_config or tokenizer stands beside a directory, or keep where nothing is
- * in blocks, or add_tokens beside a source without a tokenizer that can be read; ML_INPUT naming
- * file, tensor, what was found and what was expected; ML_RESOURCE where `out` cannot be written. */
+ * in blocks, or where `memory` is less than is needed, or add_tokens beside a source without a
+ * tokenizer that can be read; ML_INPUT naming file, tensor, what was found and what was expected;
+ * ML_RESOURCE where `out` cannot be written. */
 ml_status ml_import(const char *source, const ml_import_options *options,
                     const char *out) ML_NODISCARD;
 

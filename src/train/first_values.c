@@ -117,16 +117,29 @@ done:
 
 /* ---- LoftQ --------------------------------------------------------------------------------- */
 
+/* Whether every matrix in a layer of `a` is in `b`, too; tokens may have been added. */
+static bool has_matrices(const ml_model_spec *a, const ml_model_spec *b)
+{
+    int64_t count = ml_model_tensor_count(b), j = 0;
+    for (int64_t i = 0; i < ml_model_tensor_count(a); i++) {
+        ml_model_tensor t, other = {0};
+        ml_model_tensor_at(a, i, &t);
+        if (t.layer < 0 || t.norm_or_bias) continue;
+        while (j < count && strcmp(other.name, t.name) != 0) ml_model_tensor_at(b, j++, &other);
+        if (strcmp(other.name, t.name) != 0 || other.rows != t.rows || other.cols != t.cols)
+            return false;
+    }
+    return true;
+}
+
 /* That the original has the same matrices; a warning where it came from another source. */
 static ml_status check_original(const session *s, const ml_base *original)
 {
-    const ml_model_spec *a = s->spec, *b = ml_base_spec(original);
+    const ml_model_spec *b = ml_base_spec(original);
     const char *path = ml_base_path(original);
-    if (a->family != b->family || a->layers != b->layers || a->width != b->width ||
-        a->heads != b->heads || a->kv_heads != b->kv_heads || a->head_dim != b->head_dim ||
-        a->mlp_width != b->mlp_width)
+    if (!has_matrices(s->spec, b))
         return ml_fail(ML_INPUT,
-                       "method.original: %s is another model than the base %s: its family or sizes "
+                       "method.original: %s is another model than the base %s: its matrices "
                        "differ",
                        path, ml_base_path(s->base));
     if (b->formats)

@@ -7,14 +7,16 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
-static const char usage[] = "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
-                            "FORMAT [--head-dtype FORMAT]] [--hf-config config.json] [--tokenizer "
-                            "DIR] [--add-tokens FILE]  |  mpilora import "
-                            "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
-                            "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
+static const char usage[] =
+    "mpilora import SRC BASE.h5 [--dtype bf16|fp32|keep] [--quantise "
+    "FORMAT [--head-dtype FORMAT]] [--memory BYTES] [--hf-config config.json] [--tokenizer "
+    "DIR] [--add-tokens FILE]  |  mpilora import "
+    "--init random --config M.yaml [--seed n] [--tokenizer DIR] "
+    "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
 
 typedef struct request {
     const char *init, *config, *dtype, *tokenizer, *hf_config, *quantise, *head, *add_tokens;
+    const char *memory;
     int64_t seed;
 } request;
 
@@ -36,6 +38,10 @@ static const option options[] = {
      "of a .gguf file or --init: a directory that has a tokenizer. In the place of a file's own it "
      "brings its chat template and its other files, too; it must not have more tokens than the "
      "model's vocabulary",
+     NULL},
+    {"--memory", OPTION_TEXT, offsetof(request, memory), "BYTES",
+     "what the program may take while it imports SRC, as 512M or 1GiB: weights stream by in pieces "
+     "that fit; else pieces of 128 MiB, or a row where that is longer",
      NULL},
     {"--seed", OPTION_INT, offsetof(request, seed), "N", "of --init", "1"},
     {"--dtype", OPTION_TEXT, offsetof(request, dtype), "bf16|fp32|keep",
@@ -163,6 +169,10 @@ static ml_status run(int argc, char **argv)
         return ml_fail(ML_USAGE,
                        "--init makes a base from nothing: \"%s\" is one word too many; usage: %s",
                        words[0], usage);
+    if (q.init && q.memory)
+        return ml_fail(ML_USAGE, "--memory is for weights that are read, not for --init; usage: %s",
+                       usage);
+    if (q.memory) ML_TRY(options_read_bytes("--memory", q.memory, &o.memory));
     if (q.init && o.keep)
         return ml_fail(ML_USAGE, "--dtype keep is for a file that has blocks, not for --init");
     if (q.init && q.hf_config)

@@ -3,9 +3,9 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 
+#include "cli/support/options.h"
 #include "io/json.h"
 #include "mpilora/grid.h"
 
@@ -18,26 +18,6 @@ ml_status plan_print_object(json_t *o)
     if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
     puts(text);
     free(text);
-    return ML_OK;
-}
-
-/* "256G" is 256·10^9 bytes, "256GiB" or "256Gi" 256·2^30. */
-static ml_status read_bytes(const char *text, int64_t *out)
-{
-    static const char units[] = "KMGTP";
-    char *end;
-    double value = strtod(text, &end), factor = 1.0;
-    const char *unit = *end ? strchr(units, *end) : NULL;
-    if (unit) {
-        bool binary = end[1] == 'i';
-        factor = pow(binary ? 1024.0 : 1000.0, (double)(unit - units + 1));
-        end += binary ? 2 : 1;
-    }
-    if (*end == 'B') end++;
-    if (end == text || *end || !(value * factor >= 1.0 && value * factor < 0x1p60))
-        return ml_fail(ML_USAGE, "--memory-per-node: \"%s\", expected bytes, as 256G or 512GiB",
-                       text);
-    *out = (int64_t)(value * factor);
     return ML_OK;
 }
 
@@ -99,7 +79,7 @@ ml_status plan_search(const ml_run_config *config, const ml_machine *machine, in
     int64_t bytes = machine->memory,
             each = per_node == -1 ? ml_min(machine->domains, machine->cores) : per_node;
     const char *method = ml_method_name(config->method.name);
-    if (memory) ML_TRY(read_bytes(memory, &bytes));
+    if (memory) ML_TRY(options_read_bytes("--memory-per-node", memory, &bytes));
     if (bytes == 0)
         return ml_fail(ML_USAGE, "--memory-per-node: missing; the machine file does not say the "
                                  "memory of a node either");

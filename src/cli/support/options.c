@@ -160,3 +160,21 @@ ml_status options_read_numbers(const char *name, const char *text, int64_t most,
     }
     return ML_OK;
 }
+
+ml_status options_read_bytes(const char *option, const char *text, int64_t *out)
+{
+    static const char units[] = "KMGTP";
+    char *end;
+    double value = strtod(text, &end), factor = 1.0;
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (unit) {
+        bool binary = end[1] == 'i';
+        factor = pow(binary ? 1024.0 : 1000.0, (double)(unit - units + 1));
+        end += binary ? 2 : 1;
+    }
+    if (*end == 'B') end++;
+    if (end == text || *end || !(value * factor >= 1.0 && value * factor < 0x1p60))
+        return ml_fail(ML_USAGE, "%s: \"%s\", expected bytes, as 256G or 512MiB", option, text);
+    *out = (int64_t)(value * factor);
+    return ML_OK;
+}

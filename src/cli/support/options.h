@@ -40,6 +40,9 @@ ml_status options_read(int argc, char **argv, const option *table, void *given, 
 ml_status options_choose(const char *option, const char *text, const char *first,
                          const char *second, bool *is_second) ML_NODISCARD;
 
+/* "256G" is 256·10^9 bytes, "256GiB" or "256Gi" 256·2^30. ML_USAGE naming `option`. */
+ml_status options_read_bytes(const char *option, const char *text, int64_t *out) ML_NODISCARD;
+
 /* "32,16,1": whole numbers of at least 1 with commas between them, at most `most` of them.
  * ML_USAGE naming `option`. */
 ml_status options_read_numbers(const char *option, const char *text, int64_t most, int64_t *out,

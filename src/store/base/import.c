@@ -41,10 +41,29 @@ ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
     return st;
 }
 
-static int64_t block_values(const ml_model_spec *spec)
+/* Values of a row of any tensor, at most. */
+static int64_t widest_row(const ml_model_spec *spec)
 {
     int64_t widest = ml_max(spec->width, ml_max(spec->mlp_width, spec->heads * spec->head_dim));
-    return ml_max(BLOCK, ml_max(widest, spec->embed_width));
+    return ml_max(widest, spec->embed_width);
+}
+
+/* *values in memory at once: as many as `memory` leaves beside what the process has already, and
+ * what readers and the writer take for pieces of their own. */
+static ml_status block_values(const ml_model_spec *spec, int64_t memory, int64_t *values)
+{
+    static const int64_t beside = 24 << 20;
+    int64_t widest = widest_row(spec), size = sizeof(float);
+    *values = ml_max(BLOCK, widest);
+    if (memory == 0) return ML_OK;
+    int64_t taken = ml_memory_process_now() + beside, fit = (memory - taken) / size;
+    if (fit < widest)
+        return ml_fail(ML_USAGE,
+                       "--memory: %" PRId64 " bytes are less than the %" PRId64
+                       " that a row of this model needs beside the program",
+                       memory, taken + widest * size);
+    *values = ml_min(*values, fit);
+    return ML_OK;
 }
 
 static ml_status copy_rows(const import_source *source, ml_base_writer *w, const ml_model_tensor *t,
@@ -76,7 +95,8 @@ static ml_status copy_all(const import_source *source, const ml_model_spec *spec
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
     float *block = NULL;
-    int64_t room = block_values(spec);
+    int64_t room;
+    ML_TRY(block_values(spec, options->memory, &room));
     ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
     ML_TRY(ml_base_writer_create(&w, out, spec, options->dtype, source->tokenizer.data,
                                  source->tokenizer.length, source->hash, &source->files));
