@@ -14,7 +14,10 @@ typedef struct ml_evaluation {
     int64_t target_tokens;
     int64_t rows;    /* or pairs; 0: the objective is of tokens */
     double accuracy; /* of rows; how often the chosen answer has the higher reward */
-    double rewards_chosen, rewards_rejected; /* means over pairs */
+    double rewards_chosen, rewards_rejected, /* means over pairs, or over answers that are wanted
+                                                and those that are not; NaN: there are none */
+        logps_chosen, logps_rejected;        /* likewise; NaN: the objective has none */
+    double kl;                               /* objective kto's estimate; of others NaN */
     int64_t outputs, output_tokens;          /* generated */
     double output_seconds;
 } ml_evaluation;
@@ -29,12 +32,14 @@ typedef struct ml_output_options {
 } ml_output_options;
 
 /* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a
- * PEFT directory); `outputs` may be NULL.
+ * PEFT directory); `outputs` may be NULL. What an objective that asks how far answers have moved
+ * measures from is the base alone, or with the adapter of method.init, or the base `reference`
+ * where that is not NULL.
  * Shapes: as ml_evaluation says.
  * Ownership: all borrowed; *out is the caller's.
  * Collective over the world.
  * Errors: ML_USAGE, ML_INPUT, ML_RESOURCE, ML_NUMERIC; the same on every rank. */
-ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter,
+ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, const char *reference,
                           const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
 
 ML_END_DECLS

@@ -138,7 +138,8 @@ def run_kto(model, name, settings, objective):
         out["rewards_margin"].append(margin)
         optimizer.step()
     with torch.no_grad():
-        out["valid_loss"] = kto_of(model, valid, objective)[0].item()
+        loss, _, out["valid_margin"] = kto_of(model, valid, objective)
+    out["valid_loss"] = loss.item()
     return out
 
 
@@ -167,7 +168,8 @@ def run_case(case, folder):
         out["rewards_margin"].append(margin)
         optimizer.step()
     with torch.no_grad():
-        out["valid_loss"] = objective_of(model, valid, [references[id(p)] for p in valid], objective)[0].item()
+        loss, _, out["valid_margin"] = objective_of(model, valid, [references[id(p)] for p in valid], objective)
+    out["valid_loss"] = loss.item()
     return out
 
 

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 import preference_cases as cases
 from test_preference_errors import refused
-from test_preferences import check_curves, check_resumed, prepare, write_config
+from test_preferences import check_curves, check_evaluated, check_resumed, prepare, write_config
 
 
 def check_rows(checks, folder):
@@ -57,6 +57,8 @@ def main():
         prepare(folder)
         check_curves(checks, folder, [name for name in cases.CASES if name.startswith("kto")])
         check_resumed(checks, folder, "kto")
+        for name in ("kto", "kto-full"):
+            check_evaluated(checks, folder, name)
         check_rows(checks, folder)
         check_refused(checks, folder)
     checks.end()

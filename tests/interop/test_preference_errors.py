@@ -52,7 +52,8 @@ def check_refused(checks, folder):
     refused(checks, "dropout", ["train", config, "--set", "objective.loss_type=aot", "--set", "method.dropout=0.1"], 2, "aot", "set it to 0")
     done = harness.start("train", config, "--set", "objective.label_smoothing=0.1", "--set", "train.steps=1", "--set", f"run.dir={folder}/smoothed")
     checks.that(done.returncode == 0 and "label_smoothing: is set, but no loss type" in done.stderr, f"label_smoothing without a reader: {done.stderr}")
-    refused(checks, "eval", ["eval", config], 2, "evaluated on data.valid by train")
+    refused(checks, "a reference without a use", ["eval", config, "--reference", f"{folder}/llama.h5", "--set", "objective.name=simpo"], 2, "leave --reference out")
+    refused(checks, "a reference that is none", ["eval", config, "--reference", f"{folder}/plain.h5"], 3, "plain.h5")
     checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
 
 

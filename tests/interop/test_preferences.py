@@ -1,4 +1,4 @@
-"""Objectives that compare pairs, laid over PyTorch's curves on every grid; a resumed run. tests/golden/preferences.json
+"""Objective dpo, laid over PyTorch's curves on every grid; a resumed run. tests/golden/preferences.json
 comes from make_preference_golden.py."""
 
 import json
@@ -11,7 +11,8 @@ import harness
 import preference_cases as cases
 import reference_models as reference
 
-GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "preferences.json")
+with open(os.path.join(harness.SOURCE, "tests", "golden", "preferences.json")) as golden_file:
+    GOLDENS = json.load(golden_file)
 LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
 EVERYWHERE = ["dpo", "dpo-sum-full", "orpo", "kto"]  # the others on one rank
 BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_margin": 1e-3, "kl": 1e-3}
@@ -76,11 +77,23 @@ def check_curve(checks, folder, name, golden, layout):
 
 
 def check_curves(checks, folder, names):
-    with open(GOLDEN) as file:
-        curves = json.load(file)
     for name in names:
         for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
-            check_curve(checks, folder, name, curves[name], layout)
+            check_curve(checks, folder, name, GOLDENS[name], layout)
+
+
+def check_evaluated(checks, folder, name, ranks=0):
+    """eval of what a run left gives what the run found on data.valid."""
+    run_dir = f"{folder}/{name}-1rank"
+    result = ["--adapter", f"{run_dir}/adapter.h5"]
+    if name.endswith("full"):
+        result = ["--set", f"base={run_dir}/model.h5", *(["--reference", f"{folder}/gpt2.h5"] if name.startswith(("dpo", "kto")) else [])]
+    found = json.loads(harness.mpilora("eval", f"{run_dir}.yaml", *result, "--json", ranks=ranks))
+    checks.close(f"{name}, eval: loss", found["loss"], harness.read_summary(run_dir)["valid_loss"], 1e-6)
+    keys = {"loss", "rewards_margin", "rewards_chosen", "rewards_rejected", "logps_chosen", "logps_rejected"}
+    keys |= {"kl", "answers"} if name.startswith("kto") else {"rewards_accuracy", "pairs"}
+    checks.that(set(found) == keys, f"{name}, eval: {sorted(found)}, expected {sorted(keys)}")
+    checks.close(f"{name}, eval: rewards_margin", found["rewards_margin"], GOLDENS[name]["valid_margin"], 1e-3)
 
 
 def check_resumed(checks, folder, name):
@@ -94,13 +107,19 @@ def check_resumed(checks, folder, name):
         checks.that([line[key] for line in resumed] == [line[key] for line in whole], f"{name} resumed: {key} differs")
 
 
+def is_single(name):
+    """Objective dpo with one loss type; the others are test_preference_kinds.py's, and test_kto.py's."""
+    return name.startswith("dpo") and not name.startswith(("dpo-sum", "dpo-ld", "dpo-aot"))
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
-        check_curves(checks, folder, [name for name in cases.CASES if not name.startswith("kto")])
+        check_curves(checks, folder, [name for name in cases.CASES if is_single(name)])
         for name in ("dpo", "dpo-full"):
             check_resumed(checks, folder, name)
+        check_evaluated(checks, folder, "dpo", 2)
     checks.end()
 
 

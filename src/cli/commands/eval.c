@@ -8,8 +8,8 @@
 #include "mpilora/evaluate.h"
 #include "mpilora/grid.h"
 
-static const char usage[] =
-    "mpilora eval CONFIG.yaml [--adapter A] [--set key=value]... [--generate OUT.jsonl] [--json]";
+static const char usage[] = "mpilora eval CONFIG.yaml [--adapter A] [--reference BASE.h5] [--set "
+                            "key=value]... [--generate OUT.jsonl] [--json]";
 
 static void print_tokens(const ml_evaluation *e, bool json)
 {
@@ -23,23 +23,36 @@ static void print_tokens(const ml_evaluation *e, bool json)
                e->target_tokens);
 }
 
-static void print_rewards(const ml_evaluation *e, bool json)
+/* Those of the objective; what it has not is NaN. */
+static void print_figures(const ml_evaluation *e, bool json)
 {
-    double margin = e->rewards_chosen - e->rewards_rejected;
+    const struct {
+        const char *key;
+        double value;
+    } figures[] = {{"rewards_accuracy", e->accuracy},
+                   {"rewards_margin", e->rewards_chosen - e->rewards_rejected},
+                   {"rewards_chosen", e->rewards_chosen},
+                   {"rewards_rejected", e->rewards_rejected},
+                   {"logps_chosen", e->logps_chosen},
+                   {"logps_rejected", e->logps_rejected},
+                   {"kl", e->kl}};
+    const char *rows = isnan(e->kl) ? "pairs" : "answers";
+    char loss[ML_JSON_NUMBER];
     if (json)
-        printf("{\"loss\": %.17g, \"rewards_accuracy\": %.17g, \"rewards_margin\": %.17g, "
-               "\"rewards_chosen\": %.17g, \"rewards_rejected\": %.17g, \"pairs\": %" PRId64 "}\n",
-               e->loss, e->accuracy, margin, e->rewards_chosen, e->rewards_rejected, e->rows);
+        printf("{\"loss\": %s", ml_json_number(loss, e->loss));
     else
-        printf("loss %.6f  rewards: accuracy %.4f, margin %.4f  pairs %" PRId64 "\n", e->loss,
-               e->accuracy, margin, e->rows);
+        printf("loss %.6f", e->loss);
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        if (!isnan(figures[i].value))
+            printf(json ? ", \"%s\": %.17g" : "  %s %.6g", figures[i].key, figures[i].value);
+    printf(json ? ", \"%s\": %" PRId64 "}\n" : "  %s %" PRId64 "\n", rows, e->rows);
 }
 
 static void print(const ml_evaluation *e, bool json)
 {
     if (ml_grid_world_rank() != 0) return;
     if (e->rows > 0)
-        print_rewards(e, json);
+        print_figures(e, json);
     else
         print_tokens(e, json);
     if (e->outputs)
@@ -49,7 +62,7 @@ static void print(const ml_evaluation *e, bool json)
 }
 
 typedef struct given {
-    const char *adapter, *outputs;
+    const char *adapter, *reference, *outputs;
     option_list sets;
     bool json;
     generation_options generation;
@@ -58,6 +71,10 @@ typedef struct given {
 static const option options[] = {
     {"--adapter", OPTION_TEXT, offsetof(given, adapter), "A",
      "adapter.h5 or a PEFT directory; else the base alone", NULL},
+    {"--reference", OPTION_TEXT, offsetof(given, reference), "BASE.h5",
+     "of objectives dpo, ipo and kto: the base that answers are measured from; without it that of "
+     "the configuration, with the adapter of method.init",
+     NULL},
     {"--set", OPTION_LIST, offsetof(given, sets), "KEY=VALUE",
      "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again",
      NULL},
@@ -68,7 +85,8 @@ static const option options[] = {
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
      "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
-     "objective reward {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, \"pairs\"}",
+     "objectives that compare answers {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, "
+     "\"pairs\"}",
      NULL},
     GENERATION_OPTIONS(given, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
@@ -87,7 +105,8 @@ static ml_status run(int argc, char **argv)
     outputs.generation = given.generation.generation;
     outputs.together = given.generation.together;
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
-    ML_TRY(ml_evaluate_run(&config, given.adapter, outputs.path ? &outputs : NULL, &result));
+    ML_TRY(ml_evaluate_run(&config, given.adapter, given.reference, outputs.path ? &outputs : NULL,
+                           &result));
     if (!isfinite(result.loss)) {
         st = ml_fail(
             ML_NUMERIC,
@@ -105,8 +124,10 @@ const ml_command ml_command_eval = {
     .name = "eval",
     .summary = "mean loss and perplexity on data.valid",
     .usage = usage,
-    .about = "Evaluates the base alone, or with an adapter, on one or several ranks. The "
-             "configuration's method is ignored.",
+    .about =
+        "Evaluates the base alone, or with an adapter, on one or several ranks. The "
+        "configuration's method is ignored, but for the adapter of method.init in what answers "
+        "are measured from.",
     .options = options,
     .run = run,
     .parallel = true,
