@@ -88,11 +88,25 @@ done:
     return st;
 }
 
+/* From what another run has left, or by a pass of its own. */
+static ml_status find_one(run *r, data_source *source, const char *data)
+{
+    ml_status st = ML_OK;
+    const evaluation_stop stop = {asked_to_stop, r};
+    bool found;
+    if (!source->dataset) return ML_OK;
+    ML_TRY(shared_reference_take(r, source, data, &found));
+    if (found) return ML_OK;
+    ML_TRY(ml_session_refer(&r->session, source, &stop));
+    shared_reference_leave(r, source, data);
+done:
+    return st;
+}
+
 ml_status find_reference(run *r, bool resumed)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
-    const evaluation_stop stop = {asked_to_stop, r};
     ml_text line = {0};
     char path[ML_DURABLE_PATH];
     if (!ml_run_config_has_reference(r->config)) return ML_OK;
@@ -101,8 +115,8 @@ ml_status find_reference(run *r, bool resumed)
     if (resumed) {
         ML_TRY(ml_grid_agree(s->grid, read_file(r, path, &line)));
     } else {
-        ML_TRY(ml_session_refer(s, &s->train, &stop));
-        if (s->valid.dataset) ML_TRY(ml_session_refer(s, &s->valid, &stop));
+        ML_TRY(find_one(r, &s->train, r->config->data.train.item[0].file));
+        ML_TRY(find_one(r, &s->valid, r->config->data.valid));
         ML_TRY(ml_grid_agree(s->grid,
                              ml_grid_rank(s->grid) == 0 ? write_file(r, path, &line) : ML_OK));
     }

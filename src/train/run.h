@@ -94,6 +94,14 @@ ml_status start_loftq(run *r) ML_NODISCARD;
  * the model as it is, then in RUN/reference.bin; of a resumed run from there. Collective. */
 ml_status find_reference(run *r, bool resumed) ML_NODISCARD;
 
+/* shared_reference.c: source->reference, and of kto source->unpaired.reference, beside the data set
+ * `data`, for other runs. take: collective; ML_RESOURCE, ML_USAGE for a path that is too long; no
+ * file that helps is no error. leave: on world rank 0, else nothing; where it cannot, it does not.
+ */
+ml_status shared_reference_take(run *r, data_source *source, const char *data,
+                                bool *found) ML_NODISCARD;
+void shared_reference_leave(const run *r, data_source *source, const char *data);
+
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;

@@ -1,6 +1,7 @@
 """Objective dpo, laid over PyTorch's curves on every grid; a resumed run. tests/golden/preferences.json
 comes from make_preference_golden.py."""
 
+import glob
 import json
 import os
 import sys
@@ -51,9 +52,18 @@ def write_config(folder, name, run_dir, tp, micro):
     )
 
 
+def forget_references(folder):
+    """What earlier runs have left of their references beside the data sets: each run finds its own."""
+    paths = glob.glob(f"{folder}/*.reference-*")
+    for path in paths:
+        os.remove(path)
+    return paths
+
+
 def check_curve(checks, folder, name, golden, layout):
     dp, tp, micro = LAYOUTS[layout]
     run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
+    forget_references(folder)
     harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
     metrics = harness.read_metrics(run_dir)
     for key, bound in BOUNDS.items():
@@ -107,6 +117,32 @@ def check_resumed(checks, folder, name):
         checks.that([line[key] for line in resumed] == [line[key] for line in whole], f"{name} resumed: {key} differs")
 
 
+def check_shared(checks, folder):
+    """Runs over the same base and data take the reference from the first of them, not where it is damaged; a folder that refuses leaves runs as they are."""
+    forget_references(folder)
+    words = ["--set", "train.steps=2", "--set", "data.valid=null"]
+
+    def run(name, case="dpo", *more):
+        done = harness.start("train", write_config(folder, case, f"{folder}/shared-{name}", 1, 4), *words, *more)
+        checks.that(done.returncode == 0, f"shared reference, {name}: {done.stderr}")
+        return [line["loss"] for line in harness.read_metrics(f"{folder}/shared-{name}")], "the reference of" in done.stdout + done.stderr
+
+    first, found = run("first")
+    path = glob.glob(f"{folder}/llama-train.h5.reference-*")
+    checks.that(not found and len(path) == 1, f"shared reference: {path} after the first run, taken: {found}")
+    checks.that(run("second") == (first, True), "shared reference: the second run did not take it")
+    checks.that(not run("other", "dpo-ld")[1], "shared reference: ld_alpha has another, which was not found anew")
+    with open(path[0], "r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"damaged!")
+    checks.that(run("damaged") == (first, False), "shared reference: a damaged one was taken")
+    checks.that(run("again") == (first, True), "shared reference: it was not written again")
+    forget_references(folder)
+    os.mkdir(path[0])  # no file can be renamed to that
+    checks.that(run("refused") == (first, False), "shared reference: a name that is taken ends the run")
+    os.rmdir(path[0])
+
+
 def is_single(name):
     """Objective dpo with one loss type; the others are test_preference_kinds.py's, and test_kto.py's."""
     return name.startswith("dpo") and not name.startswith(("dpo-sum", "dpo-ld", "dpo-aot"))
@@ -120,6 +156,7 @@ def main():
         for name in ("dpo", "dpo-full"):
             check_resumed(checks, folder, name)
         check_evaluated(checks, folder, "dpo", 2)
+        check_shared(checks, folder)
     checks.end()
 
 
