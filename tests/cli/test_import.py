@@ -238,7 +238,7 @@ def check_tokenizers(folder):
 def check_configs(folder):
     source = make(folder / "config", GPT2, gpt2_shapes())
     cases = [
-        (GPT2 | {"model_type": "bert"}, "bert"), (GPT2 | {"n_head": 3}, "width"), (GPT2 | {"n_layer": "2"}, "n_layer"), (GPT2 | {"n_embd": None}, "n_embd"),
+        (GPT2 | {"model_type": "mamba"}, "mamba"), (GPT2 | {"n_head": 3}, "width"), (GPT2 | {"n_layer": "2"}, "n_layer"), (GPT2 | {"n_embd": None}, "n_embd"),
         (GPT2 | {"activation_function": "mish"}, "mish"), (GPT2 | {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (GPT2 | {"add_cross_attention": True}, "add_cross_attention"), (GPT2 | {"is_causal": False}, "is_causal"), (LLAMA | {"is_causal": 0}, "is_causal"), (GPT2 | {"quantization_config": {}}, "quantization_config"),
         (LLAMA | {"sliding_window": 4}, "sliding_window"), (LLAMA | {"rope_parameters": {"rope_type": "proportional"}}, "known are default, linear"),
