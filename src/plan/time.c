@@ -134,11 +134,54 @@ static void find_chunks(const tally *t, micro *b)
     b->head_chunks = ceil(b->rows / (double)head);
 }
 
+/* Rows of relative terms that sequences of the average length have. */
+static double relative_rows(const tally *t)
+{
+    int64_t last = (int64_t)ceil(t->step->sequence.tokens) - 1;
+    return (double)(ml_model_relative_row(t->spec, last) - ml_model_relative_row(t->spec, -last) +
+                    1);
+}
+
+/* Work of attention with relative terms, as a multiple of what it is without. Each term is one
+ * product more beside two, backward three beside five, with as many rows as the distances of each
+ * pair of blocks have: all rows, and those again that neighbouring pairs share. */
+static double relative_work(const tally *t, bool backward)
+{
+    enum { BLOCK = 64 };
+    double terms = (t->spec->relative_keys ? 1.0 : 0.0) + (t->spec->relative_queries ? 1.0 : 0.0),
+           n = t->step->sequence.tokens;
+    if (terms == 0.0) return 1.0;
+    return 1.0 + terms * (backward ? 0.6 : 0.5) * (relative_rows(t) + fmax(0.0, n - BLOCK)) / n;
+}
+
+static const ml_linear *relative_linear(const tally *t, const ml_layer *l)
+{
+    return t->spec->relative_shared ? &l->qkv : &l->pos;
+}
+
+/* The convolution behind the first layer, of T tokens. */
+static void convolution(tally *t, double T, double calls)
+{
+    double d = (double)t->spec->width, in = d * (double)t->spec->conv_kernel;
+    if (t->spec->conv_kernel == 0) return;
+    double forward = product(t, forward_kind(t), T, d, in, calls) +
+                     elements(t, ML_ELEMENT_MOVE, T * in) +
+                     elements(t, ML_ELEMENT_NORM_FORWARD, T * d);
+    t->forward += forward;
+    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, T * d);
+    if (t->full)
+        t->backward += forward + product(t, backward_kind(t), T, d, in, calls) +
+                       product(t, ML_COST_WEIGHT_GRADIENT, T, d, in, calls);
+}
+
 static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, const micro *b)
 {
     double width = (double)l->o.in;
-    double seconds = ml_cost_seconds(&t->step->machine->cost[kind], 4.0 * b->pairs * width, 0.0,
-                                     b->tokens * width);
+    double work = 4.0 * b->pairs * relative_work(t, kind == ML_COST_ATTENTION_BACKWARD);
+    double seconds =
+        ml_cost_seconds(&t->step->machine->cost[kind], work * width, 0.0, b->tokens * width);
+    if (ml_model_is_relative(t->spec)) /* projected, and again for backward */
+        seconds += linear_forward(t, relative_linear(t, l), relative_rows(t), 1.0);
     if (t->spec->positions == ML_POSITIONS_ROTARY)
         seconds += elements(t, ML_ELEMENT_MOVE, 2.0 * b->tokens * (double)l->qkv.out);
     if (t->spec->qk_norm)
@@ -233,6 +276,8 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
     if (stop >= O) return;
     t->backward += attention(t, ML_COST_ATTENTION_BACKWARD, l, b) +
                    elements(t, ML_ELEMENT_MOVE, all * (d + (double)(l->qkv.out + l->o.in)));
+    if (ml_model_is_relative(t->spec))
+        t->backward += linear_backward(t, relative_linear(t, l), relative_rows(t), 1.0, t->full);
     t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, all * d) +
                    linear_backward(t, &l->qkv, all, b->chunks, stop < QKV);
     if (stop >= QKV) return;
@@ -280,6 +325,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
         b.pairs = ml_model_window(t->spec, i) > 0 ? batch->near_pairs : batch->pairs;
         double T = last ? b.rows : b.tokens, calls = last ? b.last_chunks : b.chunks;
         layer_forward(t, l, &b, T, calls);
+        if (i == 0) convolution(t, b.tokens, b.chunks);
         int stop = goes_back ? -1 : first_trained(t, l);
         if (stop == LINEARS) continue;
         layer_again(t, l, &b, T, calls, mode, last);

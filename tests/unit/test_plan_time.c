@@ -110,6 +110,44 @@ static void the_largest_model_has_a_time(void **state)
     assert_true(lora.comm_s > 0.0 && full.optimizer_s > 100.0 * lora.optimizer_s);
 }
 
+/* Of a description with these lines besides. */
+static ml_plan_time time_of_encoder(const char *lines)
+{
+    char path[64], set[96];
+    snprintf(path, sizeof path, "test_plan_encoder-%ld.yaml", (long)getpid());
+    snprintf(set, sizeof set, "base=%s", path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file,
+            "family: deberta_v2\nlayers: 12\nwidth: 768\nheads: 12\nvocab: 1000\ncontext: 512\n"
+            "positions: none\n%s",
+            lines);
+    fclose(file);
+    ml_plan_time time = time_of(set, 1, 1, 0);
+    unlink(path);
+    return time;
+}
+
+/* With both terms attention of 512 tokens is some three times the work, and the rows are projected
+ * as as many tokens more; backward projects them again. */
+static void relative_terms_cost(void **state)
+{
+    (void)state;
+    ml_plan_time plain = time_of_encoder(""),
+                 both = time_of_encoder("relative_keys: true\nrelative_queries: true\n"
+                                        "relative_shared: true\nrelative_distances: 512\n"
+                                        "relative_buckets: 256\n"),
+                 one = time_of_encoder("relative_keys: true\nrelative_shared: true\n"
+                                       "relative_distances: 512\nrelative_buckets: 256\n"),
+                 convolution = time_of_encoder("conv_kernel: 3\n");
+    double ratio = both.forward_s / plain.forward_s;
+    assert_true(ratio > 1.2 && ratio < 2.0);
+    assert_true(plain.forward_s < one.forward_s && one.forward_s < both.forward_s);
+    assert_true(plain.backward_s < one.backward_s && one.backward_s < both.backward_s);
+    assert_true(convolution.forward_s > plain.forward_s &&
+                convolution.forward_s < 1.1 * plain.forward_s);
+}
+
 static void a_search_sorts_and_says_why(void **state)
 {
     (void)state;
@@ -144,6 +182,7 @@ int main(void)
         cmocka_unit_test(a_fit_finds_its_parts),
         cmocka_unit_test(a_sum_takes_latency_and_bandwidth),
         cmocka_unit_test(the_largest_model_has_a_time),
+        cmocka_unit_test(relative_terms_cost),
         cmocka_unit_test(a_search_sorts_and_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
