@@ -64,7 +64,9 @@ int64_t ml_generation_tokens(const ml_generation *options, int64_t count,
 /* ---- texts --------------------------------------------------------------------------------- */
 
 typedef struct ml_prompt {
-    const char *text;
+    const char *text;   /* NULL: the ids */
+    const int32_t *ids; /* [nids] with nothing added to them */
+    int64_t nids;
     int64_t adapter; /* a number in the list of adapters; −1: the base alone */
     int64_t line;    /* of `file`, or its number on the command line */
 } ml_prompt;
@@ -84,6 +86,9 @@ typedef struct ml_generate_options {
     bool specials_are_text;  /* a prompt that spells a special token means its letters */
     bool whole;              /* a prompt is what a chat template made: no token goes before it */
     const int32_t *turn_end; /* one more token that ends a continuation; NULL: none */
+    bool log_probs;          /* every token's are wanted: ml_generate_run says where */
+    int64_t top;             /* how many of the most probable tokens beside each */
+    bool echo;               /* the prompts' tokens, too */
     const char *file;        /* what the prompts are from, for messages; NULL: the command line */
     const char
         *out; /* where the results are to go: looked at before anything is computed; may be NULL */
@@ -101,15 +106,18 @@ typedef struct ml_generate_report {
     char refusal[512]; /* why the first of them is not */
 } ml_generate_report;
 
-/* Appends the bytes of continuation i to out[i], the same on every rank. A prompt that cannot be
- * answered is counted in the report, and its out[i] stays without data; where none can be it is an
- * error.
- * Shapes: out[options->count].
- * Ownership: options are borrowed; the texts are the caller's.
+/* Appends the bytes of continuation i to out[i], the same on every rank. With options->log_probs a
+ * JSON object goes to log_probs[i] (else NULL): {"tokens": ids of the continuation, with `echo` of
+ * the prompt before it, "texts": theirs, "logprobs": log p of each after all that stand before it,
+ * in nats, by the model as it is, whatever temperature or search chose it (null of the first token
+ * of all), "top": [[id, log p], …] of the most probable ones there, best first, "prompt": how many
+ * of them are the prompt's}. A prompt that cannot be answered is counted in the report, and its
+ * out[i] stays without data; where none can be it is an error. Shapes: out[options->count],
+ * log_probs[options->count]. Ownership: options are borrowed; the texts are the caller's.
  * Collective over the world.
  * Errors: ML_USAGE; ML_INPUT (no tokenizer, bad files; a prompt of `file` that is empty or too
  * long, else ML_USAGE); ML_RESOURCE; ML_NUMERIC. */
-ml_status ml_generate_run(const ml_generate_options *options, ml_text *out,
+ml_status ml_generate_run(const ml_generate_options *options, ml_text *out, ml_text *log_probs,
                           ml_generate_report *report) ML_NODISCARD;
 
 ML_END_DECLS

@@ -593,6 +593,28 @@ void ml_model_score(ml_model *model, const ml_batch *batch, bool backward, float
  * Errors: none. */
 void ml_model_hidden(ml_model *model, const ml_batch *batch, float *out);
 
+/* Takes the logits of `count` of the batch's rows from `first` on. */
+typedef struct ml_logits_reader {
+    void (*take)(void *self, int64_t first, int64_t count, const float *logits);
+    void *self;
+    float *room; /* [ml_model_logits_rows, V] */
+} ml_logits_reader;
+
+/* The logits of all rows, a piece at a time and in order, whole on every rank of a tp group; the
+ * batch's targets are not looked at.
+ * Shapes: logits[count, V].
+ * Ownership: all borrowed; `logits` until take returns.
+ * Collective over tp.
+ * Errors: none. */
+void ml_model_logits(ml_model *model, const ml_batch *batch, const ml_logits_reader *reader);
+
+/* Rows of such a piece, at most, where the model is reserved.
+ * Shapes: rows.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_logits_rows(const ml_model *model);
+
 /* The embeddings of these tokens, without their positions'; every rank gets them whole.
  * Shapes: token[count], out[count, d].
  * Ownership: `out` is the caller's.

@@ -181,3 +181,21 @@ void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p)
     }
     reduce_sum(m, log_p, batch->targets.start[R]);
 }
+
+void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader)
+{
+    const activations *a = &m->act;
+    int64_t R = batch->rows, V = m->spec.vocab, own = m->vocab_count;
+    for (int64_t first = 0; first < R; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, R - first);
+        chunk_logits(m, batch, first, C, false);
+        if (m->grid) memset(reader->room, 0, (size_t)(C * V) * sizeof *reader->room);
+        for (int64_t c = 0; c < C; c++)
+            memcpy(reader->room + c * V + m->vocab_first, a->logits + c * own,
+                   (size_t)own * sizeof *reader->room);
+        reduce_sum(m, reader->room, m->grid ? C * V : 0);
+        reader->take(reader->self, first, C, reader->room);
+    }
+}
+
+int64_t ml_model_logits_rows(const ml_model *m) { return m->act.head_chunk; }

@@ -294,6 +294,7 @@ void head_multiply(const ml_model *m, int64_t C);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
 /* log p of every target, the same on all ranks of the tp group; collective over it. */
 void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p);
+void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader);
 
 /* score.c: of the batch's rows, score[rows, labels]; and back, from the gradient of that. */
 void head_scores(const ml_model *m, const ml_batch *batch, float *score);

@@ -382,3 +382,10 @@ void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *
     }
     pass_enter(m, PASS_NONE);
 }
+
+void ml_model_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader)
+{
+    go_forward(m, batch, false);
+    head_logits(m, batch, reader);
+    pass_enter(m, PASS_NONE);
+}

@@ -321,9 +321,9 @@ ml_status ml_generate_tokens(ml_model *model, const ml_generation *options, int6
                    .places = ml_min(count, together),
                    .first = requests,
                    .count = count};
-    ML_TRY(check(model, options, count, requests));
     for (int64_t i = 0; i < count; i++) requests[i].count = 0;
     if (count == 0 || options->max_new == 0) return ML_OK;
+    ML_TRY(check(model, options, count, requests));
     ML_TRY(create(&g));
     while (g.next < count || g.running > 0) {
         ML_TRY(begin(&g));

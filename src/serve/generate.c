@@ -4,7 +4,9 @@
 #include <inttypes.h>
 
 #include "io/durable.h"
+#include "io/json.h"
 #include "mpilora/family.h"
+#include "serve/log_probs.h"
 #include "serve/requests.h"
 #include "session/session.h"
 
@@ -15,6 +17,7 @@ typedef struct job {
     ml_adapter *adapters;
     ml_generation generation;
     bool *refused; /* [prompts] */
+    log_probs log_probs;
 } job;
 
 static ml_status read_adapters(job *j)
@@ -29,14 +32,21 @@ done:
     return st;
 }
 
+/* The error of prompt i says where the prompt is from. */
+static ml_status name_prompt(const ml_generate_options *o, int64_t i, ml_status st)
+{
+    return o->file ? ml_fail_within(st, "%s:%" PRId64, o->file, o->prompts[i].line)
+                   : ml_fail_within(st, "--prompt, number %" PRId64, o->prompts[i].line);
+}
+
 /* That prompt i has a token, and with its continuation no more than the model's context. */
 static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
 {
     const ml_generate_options *o = j->options;
-    const ml_prompt *prompt = &o->prompts[i];
     const ml_model_spec *spec = ml_base_spec(j->session.base);
     int64_t length = j->requests.request[i].length, context = spec->context,
             end = length + o->generation.max_new;
+    if (o->echo && o->generation.max_new == 0) context++; /* nothing comes behind the last token */
     ml_status st = ML_OK;
     if (tokens == 0)
         st = ml_fail(o->file ? ML_INPUT : ML_USAGE,
@@ -52,9 +62,7 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
                      "the prompt has %" PRId64 " tokens, with %" PRId64
                      " new ones more than the context of %" PRId64,
                      length, o->generation.max_new, context);
-    if (st == ML_OK) return ML_OK;
-    return o->file ? ml_fail_within(st, "%s:%" PRId64, o->file, prompt->line)
-                   : ml_fail_within(st, "--prompt, number %" PRId64, prompt->line);
+    return st == ML_OK ? ML_OK : name_prompt(o, i, st);
 }
 
 static ml_status encode_prompt(job *j, int64_t i)
@@ -64,7 +72,10 @@ static ml_status encode_prompt(job *j, int64_t i)
     const ml_prompt *prompt = &o->prompts[i];
     const ml_adapter *adapter = prompt->adapter < 0 ? NULL : &j->adapters[prompt->adapter];
     bool dressed = adapter && ml_method_has_prefix(adapter->method);
-    ML_TRY(requests_encode(&j->requests, i, prompt->text, !o->specials_are_text, o->whole));
+    if (prompt->text)
+        ML_TRY(requests_encode(&j->requests, i, prompt->text, !o->specials_are_text, o->whole));
+    else if ((st = requests_take(&j->requests, i, prompt->ids, prompt->nids)) != ML_OK)
+        return name_prompt(o, i, st);
     int64_t tokens = j->requests.prompt[i].count;
     ML_TRY(requests_dress(&j->requests, i, prompt->adapter, dressed ? adapter->sizes.prefix : 0,
                           dressed ? adapter->sizes.infix : 0));
@@ -86,7 +97,7 @@ static ml_status encode_prompts(job *j, ml_generate_report *report)
     ML_NEW(j->refused, o->count, ML_MEM_OTHER, "prompts");
     for (int64_t i = 0; i < o->count; i++) {
         const char *text = o->prompts[i].text;
-        if (o->specials_are_text)
+        if (o->specials_are_text && text)
             report->spelled +=
                 ml_tokenizer_spelled(j->requests.tokenizer, text, (int64_t)strlen(text));
         ml_status good = encode_prompt(j, i);
@@ -150,6 +161,61 @@ static ml_status generate(job *j, ml_text *out)
     return st;
 }
 
+static ml_status add_scored(const job *j, int64_t i, ml_text *out)
+{
+    ml_status st = ML_OK;
+    char number[ML_JSON_NUMBER];
+    const log_probs *p = &j->log_probs;
+    const requests *r = &j->requests;
+    int64_t count = log_probs_count(p, i);
+    ml_text text = {0};
+    ML_TRY(ml_text_printf(out, "{\"tokens\": ["));
+    for (int64_t n = 0; n < count; n++)
+        ML_TRY(ml_text_printf(out, "%s%" PRId32, n ? ", " : "", log_probs_at(p, r, i, n).token));
+    ML_TRY(ml_text_printf(out, "], \"texts\": ["));
+    for (int64_t n = 0; n < count; n++) {
+        const int32_t token = log_probs_at(p, r, i, n).token;
+        text.length = 0;
+        ML_TRY(ml_tokenizer_decode(r->tokenizer, &token, 1, &text));
+        if (n) ML_TRY(ml_text_printf(out, ", "));
+        ML_TRY(json_text_add(out, text.data ? text.data : "", text.length));
+    }
+    ML_TRY(ml_text_printf(out, "], \"logprobs\": ["));
+    for (int64_t n = 0; n < count; n++) {
+        const scored_token s = log_probs_at(p, r, i, n);
+        ML_TRY(ml_text_printf(out, "%s%s", n ? ", " : "",
+                              s.known ? ml_json_number(number, (double)s.log_p) : "null"));
+    }
+    ML_TRY(ml_text_printf(out, "], \"top\": ["));
+    for (int64_t n = 0; n < count; n++) {
+        const scored_token s = log_probs_at(p, r, i, n);
+        ML_TRY(ml_text_printf(out, "%s%s", n ? ", " : "", s.known ? "[" : "null"));
+        for (int64_t t = 0; s.known && t < p->top; t++)
+            ML_TRY(ml_text_printf(out, "%s[%d, %s]", t ? ", " : "", (int)s.top[2 * t],
+                                  ml_json_number(number, (double)s.top[2 * t + 1])));
+        if (s.known) ML_TRY(ml_text_printf(out, "]"));
+    }
+    ML_TRY(ml_text_printf(out, "], \"prompt\": %" PRId64 "}", count - r->request[i].count));
+done:
+    ml_text_destroy(&text);
+    return st;
+}
+
+/* Collective over the grid. */
+static ml_status score(job *j, ml_text *out)
+{
+    const ml_generate_options *o = j->options;
+    const ml_router router = ml_bank_router(j->session.bank);
+    if (!o->log_probs) return ML_OK;
+    j->log_probs.top = ml_min(o->top, ml_base_spec(j->session.base)->vocab);
+    j->log_probs.echo = o->echo;
+    ml_status st =
+        log_probs_find(&j->log_probs, &j->requests, j->session.grid, j->session.model, &router);
+    for (int64_t i = 0; i < j->requests.count && st == ML_OK; i++)
+        st = add_scored(j, i, &out[j->requests.request[i].number]);
+    return st;
+}
+
 static void describe(const job *j, ml_generate_report *report)
 {
     double seconds[] = {report->adapter_seconds, report->seconds};
@@ -195,7 +261,8 @@ static ml_status check_direction(const session *s)
                    ml_base_path(s->base), s->spec->family->title);
 }
 
-ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generate_report *report)
+ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_text *log_probs,
+                          ml_generate_report *report)
 {
     ml_status st = ML_OK;
     job j = {.options = o, .generation = o->generation};
@@ -214,12 +281,14 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_generat
     ML_TRY(prepare_adapters(&j, &report->adapter_seconds));
     double start = ml_seconds();
     ML_TRY(ml_grid_agree(s->grid, generate(&j, out)));
+    ML_TRY(ml_grid_agree(s->grid, score(&j, log_probs)));
     report->seconds = ml_seconds() - start;
     describe(&j, report);
 done:
     for (int64_t i = 0; j.adapters && i < o->nadapters; i++) ml_adapter_destroy(&j.adapters[i]);
     ml_memory_free(j.adapters);
     ml_memory_free(j.refused);
+    log_probs_destroy(&j.log_probs);
     requests_destroy(&j.requests);
     ml_session_close(s);
     return st;

@@ -22,7 +22,11 @@ ml_status requests_create(requests *r, const ml_base *base, int64_t count, int64
     ml_status st = ML_OK;
     int64_t length, tokens;
     const char *json = ml_base_tokenizer(base, &length);
-    *r = (requests){.count = count, .made = count, .max_new = max_new, .begin = -1};
+    *r = (requests){.count = count,
+                    .made = count,
+                    .max_new = max_new,
+                    .vocab = ml_base_spec(base)->vocab,
+                    .begin = -1};
     int64_t context = ml_base_spec(base)->context;
     if (max_new > context)
         return ml_fail(ML_USAGE,
@@ -142,6 +146,21 @@ done:
     return st;
 }
 
+ml_status requests_take(requests *r, int64_t i, const int32_t *ids, int64_t count)
+{
+    ml_ids *to = &r->prompt[i];
+    ml_status st = make_room(to, count);
+    if (st != ML_OK) return st;
+    for (int64_t t = 0; t < count; t++) {
+        if (ids[t] < 0 || ids[t] >= r->vocab)
+            return ml_fail(
+                ML_INPUT, "token %" PRId32 " of the prompt is not one of the vocabulary's %" PRId64,
+                ids[t], r->vocab);
+        to->data[to->count++] = ids[t];
+    }
+    return ML_OK;
+}
+
 ml_status requests_dress(requests *r, int64_t i, int64_t adapter, int64_t prefix, int64_t infix)
 {
     ml_ids *ids = &r->prompt[i];
@@ -221,5 +240,7 @@ ml_status requests_generate(requests *r, const ml_grid *grid, ml_model *model,
 
 ml_status requests_decode(const requests *r, int64_t i, ml_text *out)
 {
+    ml_status st = ml_text_add(out, "", 0); /* no tokens are an empty text, not none */
+    if (st != ML_OK) return st;
     return ml_tokenizer_decode(r->tokenizer, r->request[i].out, r->request[i].count, out);
 }

@@ -10,7 +10,7 @@
 
 typedef struct requests {
     ml_tokenizer *tokenizer;
-    int64_t count, max_new;
+    int64_t count, max_new, vocab;
     int32_t begin;         /* what an empty text becomes; −1: the base names none */
     int64_t made;          /* count at first */
     ml_ids *prompt;        /* [made] */
@@ -32,6 +32,8 @@ ml_status requests_find_ends(requests *r, const ml_base *base,
  * becomes r->begin, where there is one. */
 ml_status requests_encode(requests *r, int64_t i, const char *text, bool specials,
                           bool whole) ML_NODISCARD;
+/* Prompt i as these tokens. ML_INPUT for one that the vocabulary does not have. */
+ml_status requests_take(requests *r, int64_t i, const int32_t *ids, int64_t count) ML_NODISCARD;
 /* One more token that ends a continuation. */
 ml_status requests_add_end(ml_generation *generation, int32_t id, int64_t vocab) ML_NODISCARD;
 /* Prompt i as it goes to the model: virtual tokens, `prefix` of them before it and `infix` behind

@@ -21,7 +21,7 @@ USAGE, INPUT, RESOURCE = 2, 3, 4
 SIZES = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "max_position_embeddings"]
 LLAMA = [*SIZES, "rms_norm_eps", "tie_word_embeddings", "rope_theta"]
 KEYS = {
-    "gpt2": ["n_layer", "n_embd", "n_head", "vocab_size", "n_positions", "activation_function", "layer_norm_epsilon"],
+    "gpt2": ["n_layer", "n_embd", "n_head", "vocab_size", "n_positions", "n_ctx", "activation_function", "layer_norm_epsilon"],
     "llama": [*LLAMA[:-1], "head_dim", "attention_bias", "mlp_bias"],
     "mistral": [*LLAMA, "head_dim", "sliding_window"],
     "qwen2": [*LLAMA, "use_sliding_window", "sliding_window"],
@@ -70,7 +70,7 @@ def check_config(checks, label, source, out):
     with open(f"{out}/config.json") as file:
         found = json.load(file)
     for key in KEYS[wanted["model_type"]]:
-        value = wanted.get(key, DEFAULTS.get(key))
+        value = wanted.get("n_positions" if key == "n_ctx" else key, DEFAULTS.get(key))  # llama.cpp's converter asks for n_ctx
         checks.that(found.get(key) == value, f"{label}: {key} is {found.get(key)}, expected {value}")
 
 

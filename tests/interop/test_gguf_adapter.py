@@ -1,5 +1,6 @@
 """export --format gguf --adapter: alpha / rank · B·A of every tensor of llama.cpp's adapter file is what merging the adapter adds to that tensor of the model's GGUF
-file, in its rows; and with --merge that model. Parts of a fused tensor, scales that differ, rsLoRA; what such a file cannot say is refused."""
+file, in its rows; and with --merge that model. Parts of a fused tensor, scales that differ, rsLoRA; what such a file cannot say is refused. PEFT directories of the same adapters say r and lora_alpha at the top where all
+modules agree, for readers that know no patterns."""
 
 import json
 import os
@@ -106,6 +107,21 @@ def check_parts(checks, folder):
     return config, base
 
 
+def check_peft(checks, folder, config, base):
+    """q and v alone make c_attn of twice the rank; with fc beside them there are two ranks, and patterns."""
+    for label, targets, wanted in (("q, v", ["q", "v"], (8, 32, {}, {})), ("q, v, fc", ["q", "v", "fc"], (4, 16, {"attn.c_attn": 8}, {"attn.c_attn": 32}))):
+        with open(config) as file:
+            settings = json.load(file)
+        run = f"{folder}/peft-{len(targets)}"
+        harness.write_config(f"{run}.yaml", **(settings | {"method": {"name": "lora", "rank": 4, "alpha": 16, "targets": targets}, "run": {"dir": run, "seed": 1}}))
+        harness.mpilora("train", f"{run}.yaml")
+        harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", f"{run}/adapter.h5", f"{run}.peft")
+        with open(f"{run}.peft/adapter_config.json") as file:
+            said = json.load(file)
+        found = tuple(said[key] for key in ("r", "lora_alpha", "rank_pattern", "alpha_pattern"))
+        checks.that(found == wanted and said["base_model_name_or_path"] is None, f"PEFT's configuration of {label}: {found}, expected {wanted}")
+
+
 def check_refusals(checks, folder, config, base):
     for name, targets in (("bitfit", None), ("adapter_h", None), ("lora", ["embed"]), ("lora", ["head"])):
         method = {"name": name} | ({"targets": targets, "rank": 2, "alpha": 2} if targets else {})
@@ -131,6 +147,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check_families(checks, folder)
         config, base = check_parts(checks, folder)
+        check_peft(checks, folder, config, base)
         check_refusals(checks, folder, config, base)
     checks.end()
 

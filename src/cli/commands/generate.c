@@ -17,7 +17,8 @@ typedef struct words {
     const char *base, *file, *out, *precision, *specials;
     bool specials_are_ids;
     option_list adapters, prompts;
-    bool json, chat;
+    bool json, chat, echo;
+    int64_t log_probs; /* −1: none */
     chat_given template;
     int64_t tp;
     generation_options generation;
@@ -30,7 +31,8 @@ static const option options[] = {
     {"--prompt", OPTION_LIST, offsetof(words, prompts), "TEXT",
      "what to go on from; again and again", NULL},
     {"--prompts", OPTION_TEXT, offsetof(words, file), "FILE.jsonl",
-     "lines {\"prompt\": TEXT, \"adapter\": NAME}: every prompt names its own adapter, by a name "
+     "lines {\"prompt\": TEXT, \"adapter\": NAME}, or \"prompt_ids\": [...] with nothing added: "
+     "every prompt names its own adapter, by a name "
      "that --adapter gave it or by its path; null is the base alone. Results are JSON lines",
      NULL},
     {"--chat", OPTION_FLAG, offsetof(words, chat), NULL,
@@ -47,6 +49,13 @@ static const option options[] = {
      "where the JSON lines go, in the order of the prompts; else to standard output", NULL},
     {"--json", OPTION_FLAG, offsetof(words, json), NULL,
      "JSON lines {\"prompt\", \"adapter\", \"output\"} also for --prompt", NULL},
+    {"--logprobs", OPTION_INT, offsetof(words, log_probs), "N",
+     "\"logprobs\" in every JSON line: the tokens, log p of each, and the N most probable ones in "
+     "its "
+     "place",
+     "-1"},
+    {"--echo", OPTION_FLAG, offsetof(words, echo), NULL,
+     "of --logprobs: of the prompt's tokens, too; with --max-new 0 of these alone", NULL},
     {"--precision", OPTION_TEXT, offsetof(words, precision), "bf16|fp32",
      "what is computed with; bf16 keeps the weights in half the memory", "bf16"},
     {"--special-tokens", OPTION_TEXT, offsetof(words, specials), "text|ids",
@@ -72,6 +81,10 @@ static ml_status read_words(int argc, char **argv, words *w)
     if (!w->chat && (w->template.file || w->template.date))
         return ml_fail(ML_USAGE, "%s: is for chats; give --chat, too",
                        w->template.file ? "--chat-template" : "--date");
+    if (w->log_probs < -1 || w->log_probs > 1024)
+        return ml_fail(ML_USAGE, "--logprobs: %" PRId64 ", expected 0 to 1024", w->log_probs);
+    if (w->echo && w->log_probs < 0)
+        return ml_fail(ML_USAGE, "--echo: is for --logprobs; give it, too");
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
     st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
     return st == ML_OK ? generation_check(&w->generation) : st;
@@ -85,33 +98,37 @@ static ml_status collect(const words *w, prompts *p)
     return st == ML_OK && w->chat ? prompts_render(p, w->base, &w->template, w->file) : st;
 }
 
-/* {"prompt": …, "adapter": …, "output": …} */
-static ml_status add_object(const prompts *p, int64_t i, const ml_text *output, ml_text *all)
+/* {"prompt": …, "adapter": …, "output": …, "logprobs": …} */
+static ml_status add_object(const prompts *p, int64_t i, const ml_text *output,
+                            const ml_text *log_probs, ml_text *all)
 {
     ml_status st = ML_OK;
     const char *prompt = p->items[i].text, *adapter = prompts_adapter_name(p, i);
     ML_TRY(ml_text_printf(all, "{\"prompt\": "));
-    ML_TRY(json_text_add(all, prompt, (int64_t)strlen(prompt)));
+    ML_TRY(prompt ? json_text_add(all, prompt, (int64_t)strlen(prompt))
+                  : ml_text_printf(all, "null"));
     ML_TRY(ml_text_printf(all, ", \"adapter\": "));
     ML_TRY(adapter ? json_text_add(all, adapter, (int64_t)strlen(adapter))
                    : ml_text_printf(all, "null"));
     ML_TRY(ml_text_printf(all, ", \"output\": "));
     ML_TRY(output->data ? json_text_add(all, output->data, output->length)
                         : ml_text_printf(all, "null"));
+    if (log_probs->length) ML_TRY(ml_text_printf(all, ", \"logprobs\": %s", log_probs->data));
     ML_TRY(ml_text_printf(all, "}\n"));
 done:
     return st;
 }
 
 /* On rank 0. */
-static ml_status write(const words *w, const prompts *p, const ml_text *outputs)
+static ml_status write(const words *w, const prompts *p, const ml_text *outputs,
+                       const ml_text *log_probs)
 {
     ml_status st = ML_OK;
     ml_text all = {0};
-    bool objects = w->json || w->file || w->out;
+    bool objects = w->json || w->file || w->out || w->log_probs >= 0;
     for (int64_t i = 0; i < p->count; i++) {
         if (objects) {
-            ML_TRY(add_object(p, i, &outputs[i], &all));
+            ML_TRY(add_object(p, i, &outputs[i], &log_probs[i], &all));
         } else {
             ML_TRY(ml_text_add(&all, outputs[i].data, outputs[i].length));
             ML_TRY(ml_text_add(&all, "\n", 1));
@@ -146,7 +163,7 @@ static void tell(const prompts *p, const ml_generate_report *r)
 static ml_status generate(const words *w, const prompts *p)
 {
     ml_status st = ML_OK;
-    ml_text *outputs = NULL;
+    ml_text *outputs = NULL, *log_probs = NULL;
     ml_generate_report report = {0};
     const char *paths[OPTION_REPEATS];
     for (int64_t i = 0; i < p->nadapters; i++) paths[i] = p->adapters[i].path;
@@ -163,12 +180,16 @@ static ml_status generate(const words *w, const prompts *p)
                                    .specials_are_text = !w->chat && !w->specials_are_ids,
                                    .whole = w->chat,
                                    .turn_end = w->chat && p->turn_end >= 0 ? &p->turn_end : NULL,
+                                   .log_probs = w->log_probs >= 0,
+                                   .top = ml_max(0, w->log_probs),
+                                   .echo = w->echo,
                                    .file = w->file,
                                    .out = w->out};
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");
-    ML_TRY(ml_generate_run(&o, outputs, &report));
+    ML_NEW(log_probs, p->count, ML_MEM_OTHER, "log-probabilities");
+    ML_TRY(ml_generate_run(&o, outputs, log_probs, &report));
     if (ml_grid_world_rank() == 0) {
-        ML_TRY(write(w, p, outputs));
+        ML_TRY(write(w, p, outputs, log_probs));
         tell(p, &report);
     }
     if (report.refused)
@@ -177,7 +198,9 @@ static ml_status generate(const words *w, const prompts *p)
                      report.refusal, report.refused, p->count);
 done:
     for (int64_t i = 0; outputs && i < p->count; i++) ml_text_destroy(&outputs[i]);
+    for (int64_t i = 0; log_probs && i < p->count; i++) ml_text_destroy(&log_probs[i]);
     ml_memory_free(outputs);
+    ml_memory_free(log_probs);
     return st;
 }
 

@@ -94,8 +94,35 @@ static ml_status add_prompt(prompts *p, const char *text, int64_t adapter, int64
     char *copy = ml_memory_string(text);
     if (!copy) return ML_RESOURCE;
     p->texts[p->count] = copy;
-    p->items[p->count++] = (ml_prompt){copy, adapter, line};
+    p->items[p->count++] = (ml_prompt){.text = copy, .adapter = adapter, .line = line};
     return ML_OK;
+}
+
+/* Tokens with nothing added to them; they take the place of the text. */
+static ml_status add_ids(prompts *p, const json_t *list, int64_t adapter, int64_t line)
+{
+    ml_status st = make_room(p);
+    int32_t *ids = NULL;
+    size_t i;
+    json_t *id;
+    if (st != ML_OK) return st;
+    ML_NEW(ids, (int64_t)json_array_size(list), ML_MEM_OTHER, "a prompt's tokens");
+    json_array_foreach(list, i, id)
+    {
+        json_int_t value = json_integer_value(id);
+        if (!json_is_integer(id) || value < 0 || value > INT32_MAX) {
+            st = ml_fail(ML_INPUT, "\"prompt_ids\": element %zu is no token's number", i);
+            goto done;
+        }
+        ids[i] = (int32_t)value;
+    }
+    p->texts[p->count] = (char *)ids;
+    p->items[p->count++] = (ml_prompt){
+        .ids = ids, .nids = (int64_t)json_array_size(list), .adapter = adapter, .line = line};
+    return ML_OK;
+done:
+    ml_memory_free(ids);
+    return st;
 }
 
 /* A text, which in a chat is what the user says. */
@@ -152,18 +179,27 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
     json_error_t error;
     json_t *line;
     st = ml_json_parse(&line, bytes, length, JSON_REJECT_DUPLICATES, &error);
-    const json_t *prompt = json_object_get(line, "prompt");
+    const json_t *prompt = json_object_get(line, "prompt"),
+                 *ids = json_object_get(line, "prompt_ids");
     int64_t adapter = p->given == 1 ? 0 : -1;
     if (!line)
         st = ml_fail_within(st, "%s:%" PRId64 ": no JSON object", path, number);
-    else if (!json_is_string(prompt) && !p->chat)
+    else if (ids && (prompt || p->chat || !json_is_array(ids)))
+        st = ml_fail(ML_INPUT,
+                     "%s:%" PRId64 ": \"prompt_ids\" is no list, or stands beside \"prompt\" or "
+                     "--chat",
+                     path, number);
+    else if (!ids && !json_is_string(prompt) && !p->chat)
         st = ml_fail(ML_INPUT,
                      "%s:%" PRId64
                      ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
                      path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
-    if (st == ML_OK)
+    if (st == ML_OK && ids) {
+        st = add_ids(p, ids, adapter, number);
+        if (st != ML_OK) st = ml_fail_within(st, "%s:%" PRId64, path, number);
+    } else if (st == ML_OK)
         st = json_is_string(prompt) ? add_words(p, json_string_value(prompt), adapter, number)
                                     : add_prompt(p, bytes, adapter, number);
     json_decref(line);

@@ -16,7 +16,7 @@ typedef struct prompts {
         capacity; /* given: adapters of the command line, the first ones */
     named_adapter adapters[OPTION_REPEATS];
     ml_prompt *items;
-    char **texts;     /* [count] what the items' texts point to */
+    char **texts;     /* [count] what the items' texts, or ids, point to */
     bool chat;        /* they are conversations as JSON: a text is what the user says */
     int32_t turn_end; /* the token that ends an answer; −1: none is known */
 } prompts;

@@ -205,6 +205,18 @@ static json_t *pattern(const export *e, bool rank)
     return object;
 }
 
+/* r and lora_alpha: those of all modules where they agree, since some readers know no patterns;
+ * else those of the first pair. */
+static void choose_own(export *e)
+{
+    const ml_peft_module *first = &e->modules[0];
+    bool alike = true;
+    for (int64_t i = 1; i < e->count; i++)
+        alike = alike && e->modules[i].rank == first->rank && e->modules[i].alpha == first->alpha;
+    e->rank = alike ? first->rank : e->adapter->pairs[0].rank;
+    e->alpha = alike ? first->alpha : e->adapter->pairs[0].alpha;
+}
+
 /* ---- tensors of the base ------------------------------------------------------------------- */
 
 /* "model.norm" of "model.norm.weight". */
@@ -364,8 +376,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
     for (int64_t i = 0; i < e.stored.count; i++) leave_prefix_out(&e, e.stored.items[i].name);
-    e.rank = adapter->pairs[0].rank;
-    e.alpha = adapter->pairs[0].alpha;
+    choose_own(&e);
     e.layers = layers_meant(&e);
     ML_TRY(write_modules(&e, base_name, directory));
 done:
