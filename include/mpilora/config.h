@@ -308,6 +308,10 @@ typedef struct ml_run_config {
             int64_t patience; /* 0: off */
             double min_delta; /* 0, nats a target */
         } early_stop;         /* with patience keep_best is true */
+        struct {
+            char *file;             /* prompts, a JSON line each; NULL: none */
+            int64_t every, max_new; /* 0, 64; every 0: none */
+        } samples;
     } train;
     struct {
         int64_t tp, pp; /* 1, 1 */

@@ -266,6 +266,14 @@ int64_t ml_dataset_vocab(const ml_dataset *data);
  * Errors: none. */
 bool ml_dataset_has_pairs(const ml_dataset *data);
 
+/* The date that the chat template wrote into the conversations, YYYY-MM-DDTHH:MM:SS; "" where it
+ * wrote none. Only of a data set that this rank has read by itself.
+ * Shapes: none.
+ * Ownership: borrowed from `data`.
+ * Local.
+ * Errors: none. */
+const char *ml_dataset_date(const ml_dataset *data);
+
 /* SHA-256 of the content, and of the tokenizer, "" for ids without one; in hex.
  * Shapes: none.
  * Ownership: borrowed from `data`.
@@ -314,6 +322,13 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
  * sequence. */
 ml_status ml_dataset_writer_add(ml_dataset_writer *writer, const int32_t *tokens,
                                 const uint8_t *mask, int64_t count) ML_NODISCARD;
+
+/* Before finish: the date that a chat template wrote (ml_dataset_date), at most 63 characters.
+ * Shapes: none.
+ * Ownership: borrows both.
+ * Local.
+ * Errors: none. */
+void ml_dataset_writer_set_date(ml_dataset_writer *writer, const char *date);
 
 /* Before finish: the sequences, an even number, are pairs (ml_dataset_has_pairs).
  * Shapes: none.

@@ -8,6 +8,7 @@
 #include "mpilora/base.h"
 #include "mpilora/grid.h"
 #include "mpilora/model.h"
+#include "mpilora/store.h"
 
 ML_BEGIN_DECLS
 
@@ -119,6 +120,32 @@ typedef struct ml_generate_report {
  * long, else ML_USAGE); ML_RESOURCE; ML_NUMERIC. */
 ml_status ml_generate_run(const ml_generate_options *options, ml_text *out, ml_text *log_probs,
                           ml_generate_report *report) ML_NODISCARD;
+
+/* ---- while a model trains ------------------------------------------------------------------- */
+
+typedef struct ml_samples ml_samples;
+
+/* The same prompts for a model that trains, greedily; end with ml_samples_destroy (NULL is fine).
+ * `file`: what the prompts are from.
+ * Shapes: prompts[count].
+ * Ownership: *out is the caller's; prompts and file are borrowed until it ends.
+ * Local.
+ * Errors: ML_RESOURCE. */
+ml_status ml_samples_create(ml_samples **out, const ml_prompt *prompts, int64_t count,
+                            int64_t max_new, const char *file) ML_NODISCARD;
+void ml_samples_destroy(ml_samples *samples);
+
+/* The two functions of ml_train_sampler (train.h), for a `self` of ml_samples: tokens of the
+ * prompts, and of a pass; continuations as lines {"step", "prompt", "output"}.
+ * Shapes: tokens.
+ * Ownership: all borrowed; `lines` is the caller's.
+ * prepare is Local, make Collective over the grid.
+ * Errors: ML_INPUT naming file and line of a prompt that is empty or too long, or a base without a
+ * tokenizer; ML_USAGE for an encoder; ML_NUMERIC; ML_RESOURCE. */
+ml_status ml_samples_prepare(void *samples, const ml_base *base, int64_t prefix, int64_t infix,
+                             int64_t *tokens) ML_NODISCARD;
+ml_status ml_samples_make(void *samples, const ml_grid *grid, ml_model *model, int64_t step,
+                          ml_text *lines) ML_NODISCARD;
 
 ML_END_DECLS
 

@@ -10,6 +10,7 @@
 #include "mpilora/base.h"
 #include "mpilora/config.h"
 #include "mpilora/model.h"
+#include "mpilora/store.h"
 
 ML_BEGIN_DECLS
 
@@ -22,11 +23,23 @@ ML_BEGIN_DECLS
  * Errors: none. */
 void ml_train_catch_signals(void);
 
+/* Continuations while a run trains (train.samples), made by what the caller hands over: prepare
+ * says how many tokens a pass of it has at most, before the model is built (local); make appends
+ * lines of JSON to `lines` (collective over the grid). */
+typedef struct ml_train_sampler {
+    void *self;
+    ml_status (*prepare)(void *self, const ml_base *base, int64_t prefix, int64_t infix,
+                         int64_t *tokens);
+    ml_status (*make)(void *self, const ml_grid *grid, ml_model *model, int64_t step,
+                      ml_text *lines);
+} ml_train_sampler;
+
 /* How a run starts. Borrowed strings. */
 typedef struct ml_train_options {
     bool fresh; /* does not resume: the checkpoints that are there are set aside */
     int64_t allowed;
     const char *const *allow; /* [allowed] keys of optim that may differ from the checkpoint's */
+    const ml_train_sampler *sampler; /* NULL: none, whatever train.samples says */
 } ml_train_options;
 
 /* Trains as `config` says, resuming from run.dir's newest valid checkpoint unless told otherwise.

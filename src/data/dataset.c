@@ -15,8 +15,8 @@
 
 /* ---- attributes ---------------------------------------------------------------------------- */
 
-/* A hash of 64 digits, or "". */
-static ml_status read_hash(hid_t file, const char *path, const char *name, char out[ML_SHA256_HEX])
+/* A text of at most 64 characters. */
+static bool read_short_text(hid_t file, const char *name, char out[ML_SHA256_HEX])
 {
     hid_t attribute = H5Aexists(file, name) > 0 ? H5Aopen(file, name, H5P_DEFAULT) : -1;
     hid_t space = attribute >= 0 ? H5Aget_space(attribute) : -1;
@@ -26,15 +26,30 @@ static ml_status read_hash(hid_t file, const char *path, const char *name, char 
                 H5Sget_simple_extent_npoints(space) == 1 && H5Tequal(type, wanted) > 0 &&
                 H5Aread(attribute, wanted, out) >= 0;
     out[ML_SHA256_HEX - 1] = '\0';
-    size_t length = good ? strspn(out, "0123456789abcdef") : 0;
-    good = good && out[length] == '\0' && (length == 0 || length == ML_SHA256_HEX - 1);
     if (wanted >= 0) H5Tclose(wanted);
     if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
     if (attribute >= 0) H5Aclose(attribute);
+    return good;
+}
+
+/* A hash of 64 digits, or "". */
+static ml_status read_hash(hid_t file, const char *path, const char *name, char out[ML_SHA256_HEX])
+{
+    bool good = read_short_text(file, name, out);
+    size_t length = good ? strspn(out, "0123456789abcdef") : 0;
+    good = good && out[length] == '\0' && (length == 0 || length == ML_SHA256_HEX - 1);
     return good ? ML_OK
                 : ml_fail(ML_INPUT, "%s: attribute \"%s\" is missing or is not a SHA-256", path,
                           name);
+}
+
+/* Data sets of other sources than conversations with a date have none. */
+static ml_status read_date(hid_t file, ml_dataset *data)
+{
+    if (H5Aexists(file, "chat_date") <= 0 || read_short_text(file, "chat_date", data->date))
+        return ML_OK;
+    return ml_fail(ML_INPUT, "%s: attribute \"chat_date\" is not a date", data->path);
 }
 
 /* Data sets without the attribute have no pairs. */
@@ -74,6 +89,7 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
     ML_TRY(dataset_read_integer(file, data->path, "vocab_size", &data->vocab));
     ML_TRY(dataset_read_integer(file, data->path, "max_len", &data->max_len));
     ML_TRY(read_pairs(file, data));
+    ML_TRY(read_date(file, data));
     ML_TRY(read_hash(file, data->path, "content_sha256", data->hash));
     ML_TRY(read_hash(file, data->path, "tokenizer_sha256", data->tokenizer_hash));
     if (data->vocab < 1 || data->vocab > INT32_MAX || !data->hash[0]) {

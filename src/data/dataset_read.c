@@ -16,6 +16,7 @@ int64_t ml_dataset_tokens(const ml_dataset *data) { return data->tokens; }
 int64_t ml_dataset_vocab(const ml_dataset *data) { return data->vocab; }
 bool ml_dataset_has_pairs(const ml_dataset *data) { return data->pairs; }
 const char *ml_dataset_hash(const ml_dataset *data) { return data->hash; }
+const char *ml_dataset_date(const ml_dataset *data) { return data->date; }
 const char *ml_dataset_tokenizer_hash(const ml_dataset *data) { return data->tokenizer_hash; }
 
 int64_t ml_dataset_length(const ml_dataset *data, int64_t i, int64_t max_len)

@@ -18,6 +18,7 @@ struct ml_dataset {
     bool pairs;        /* chosen and rejected, one after the other */
     dataset_labels labels;
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
+    char date[ML_SHA256_HEX]; /* "": none; on the rank that has read the file */
 };
 
 static inline int64_t ml_dataset_target_words(const ml_dataset *data)

@@ -76,6 +76,11 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
     ml_memory_free(w);
 }
 
+void ml_dataset_writer_set_date(ml_dataset_writer *w, const char *date)
+{
+    snprintf(w->date, sizeof w->date, "%s", date);
+}
+
 void ml_dataset_writer_mark_pairs(ml_dataset_writer *w) { w->pairs = true; }
 
 static ml_status spool_piece(ml_dataset_writer *w)
@@ -233,6 +238,7 @@ static bool put_attributes(hid_t file, const ml_dataset_writer *w)
                 put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) &&
                 put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
                 (!w->pairs || put_attribute(file, "pairs", H5T_NATIVE_INT64, &pairs)) &&
+                (!*w->date || put_attribute(file, "chat_date", text, w->date)) &&
                 put_label_attributes(file, &w->labels) &&
                 put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) &&
                 put_attribute(file, "content_sha256", text, w->content_hash);

@@ -30,6 +30,7 @@ struct ml_dataset_writer {
     int64_t vocab, max_len, tokens, sequences;
     int64_t last; /* tokens of the sequence added last */
     char tokenizer_hash[ML_SHA256_HEX], content_hash[ML_SHA256_HEX];
+    char date[ML_SHA256_HEX]; /* "": none */
     int spool, offset_spool;
     int32_t *piece; /* [PIECE] being filled for the spool, later read back */
     int64_t filled;

@@ -5,6 +5,7 @@
 
 #include "data/tokenize_private.h"
 #include "io/durable.h"
+#include "mpilora/chat.h"
 
 typedef struct format {
     const char *name;
@@ -247,6 +248,8 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     ML_TRY(finish_labels(&job));
     ML_TRY(warn_of_ignored(&job));
     summarise(&job);
+    if (options->chat && ml_chat_figures(options->chat)->dated)
+        ml_dataset_writer_set_date(job.writer, ml_chat_figures(options->chat)->date);
     if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;
     st = ml_dataset_writer_finish(job.writer);
     job.writer = NULL;

@@ -150,6 +150,7 @@ static ml_status start(run *r)
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(ml_session_open(s, r->config, true));
     ML_TRY(ml_session_attach_method(s));
+    ML_TRY(ml_grid_agree(s->grid, samples_prepare(r)));
     ML_TRY(run_open_directory(r, &found));
     if (run_is_finished(r)) return ML_OK;
     choose_paths(r, found, &product, &vector);
@@ -266,6 +267,7 @@ ml_status run_after_step(run *r, const step_result *result, bool *stop)
     ML_TRY(note_step(r, result));
     *stop = result->stop;
     ML_TRY(evaluate_where_due(r, stop));
+    ML_TRY(samples_where_due(r));
     if (result->saved) ML_TRY(save_wait(r));
     ML_TRY(save_where_due(r, result->save || is_due(r->step, r->config->train.save_every.steps)));
 done:

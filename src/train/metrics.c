@@ -15,7 +15,8 @@
 #include "train/run.h"
 
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
-                  saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv";
+                  saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv",
+                  samples_name[] = "samples.jsonl";
 
 static ml_status write_failed(const run *r, const char *name)
 {
@@ -55,6 +56,7 @@ static ml_status open_files(run *r)
     ML_TRY(open_file(r, metrics_name, &r->metrics));
     ML_TRY(open_file(r, saves_name, &r->save_list));
     if (r->config->data.valid) ML_TRY(open_file(r, evaluations_name, &r->evaluations));
+    if (r->config->train.samples.file) ML_TRY(open_file(r, samples_name, &r->samples));
     ML_TRY(open_csv(r));
     ML_TRY(tensorboard_open(r));
     ML_TRY(prometheus_open(r));
@@ -70,7 +72,8 @@ ml_status metrics_open(run *r)
 
 void metrics_close(run *r)
 {
-    FILE **files[] = {&r->metrics, &r->save_list, &r->evaluations, &r->csv, &r->tensorboard};
+    FILE **files[] = {&r->metrics, &r->save_list,   &r->evaluations,
+                      &r->csv,     &r->tensorboard, &r->samples};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (*files[i]) fclose(*files[i]); /* every line was flushed when it was written */
         *files[i] = NULL;
@@ -259,7 +262,8 @@ done:
 ml_status metrics_cut(const run *r)
 {
     ml_status st = ML_OK;
-    const char *const names[] = {metrics_name, evaluations_name, saves_name, csv_name};
+    const char *const names[] = {metrics_name, evaluations_name, saves_name, csv_name,
+                                 samples_name};
     /* A run without a checkpoint begins anew, with an evaluation before the first step, too. */
     int64_t step = r->saved_step < 0 ? -1 : r->step;
     char path[ML_DURABLE_PATH];

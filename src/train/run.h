@@ -41,7 +41,7 @@ typedef struct run {
     double save_time; /* when the newest was begun */
     bool
         best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
-    FILE *metrics, *evaluations, *save_list, *csv, *tensorboard; /* rank 0 */
+    FILE *metrics, *evaluations, *save_list, *csv, *tensorboard, *samples; /* rank 0 */
     double prometheus_time; /* of the file's newest writing; 0: there was none */
     bool prometheus_failed; /* which was said */
     int64_t predicted[ML_MEM_CATEGORIES];
@@ -175,6 +175,11 @@ ml_status tensorboard_evaluation(const run *r, double loss) ML_NODISCARD;
 ml_status prometheus_open(run *r) ML_NODISCARD;
 void prometheus_step(run *r, const step_result *step);
 void prometheus_close(run *r); /* says that no start goes on; nothing where none was opened */
+
+/* samples.c: the prompts, and room for them in the session, before the model is built: local; what
+ * the model makes of them where the step asks for it: collective. Nothing without train.samples. */
+ml_status samples_prepare(run *r) ML_NODISCARD;
+ml_status samples_where_due(run *r) ML_NODISCARD;
 
 /* summary.c */
 ml_status summary_write(run *r) ML_NODISCARD; /* collective: maxima over the ranks */

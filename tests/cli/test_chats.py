@@ -74,6 +74,10 @@ def example(report):
     return text.split("\nwarning:")[0].split("warning:")[0].removesuffix("\n")
 
 
+def inspect(path):
+    return json.loads(subprocess.run([PROGRAM, "inspect", path, "--json"], text=True, capture_output=True, timeout=120, check=True).stdout)
+
+
 def content():
     with open("out.h5", "rb") as file:
         return file.read()
@@ -88,6 +92,9 @@ def test_templates():
     report = tokenize({"messages": TALK}, "chatml.json", "--loss", "last")
     check.that(example(report).count("⟦") == 1 and "⟦<think>" in report, f"--loss last: {report}")
     tokenize({"messages": TALK}, "headers.json", says="writes the date: 2026-01-02")
+    check.that(inspect("out.h5").get("chat_date") == "2026-01-02T00:00:00", f"a data set with a date: {inspect('out.h5')}")
+    tokenize({"messages": TALK}, "chatml.json")
+    check.that("chat_date" not in inspect("out.h5"), f"a data set without a date: {inspect('out.h5')}")
     tokenize({"messages": TALK}, "instructs.json", says="the first: line 1, message 1 (system)")
     tokenize({"messages": TALK}, "plain.jinja", says="1 of 1 conversations have no token that ends an answer")
 
@@ -131,6 +138,7 @@ def test_base():
                 file.write(jinja)
         make_model(f"model-{name}")
         mpilora("import", f"model-{name}", f"{name}.h5")
+        check.that(inspect(f"{name}.h5").get("chat_template") == chat_cases.TURNS, f"{name}.h5: inspect shows {inspect(f'{name}.h5').get('chat_template')}")
         for template, case in ((None, "turns"), ("chatml.json", "chatml")):
             check.that(example(tokenize({"messages": TALK}, template, base=f"{name}.h5")) == EXPECTED[case][0], f"{name}.h5, --chat-template {template}: not the template {case}")
     with open("bos.jinja", "w") as file:

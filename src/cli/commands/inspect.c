@@ -3,7 +3,9 @@
 #include <jansson.h>
 
 #include "cli/cli.h"
+#include "cli/support/chat_template.h"
 #include "cli/support/options.h"
+#include "io/json.h"
 #include "mpilora/inspect.h"
 
 static const char usage[] = "mpilora inspect FILE.h5 [--json]";
@@ -114,6 +116,26 @@ static const option options[] = {{"--json", OPTION_FLAG, offsetof(given, json), 
                                   "one JSON object on standard output", NULL},
                                  {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+/* A base's chat template as one more member of its description. */
+static ml_status add_template(const char *path, ml_text *description)
+{
+    ml_status st = ML_OK;
+    ml_base *base = NULL;
+    ml_text template_text = {0};
+    if (strncmp(description->data, "{\"kind\":\"base\"", 14) != 0) return ML_OK;
+    ML_TRY(ml_base_open(&base, path));
+    ML_TRY(chat_template_text(base, &template_text));
+    if (!template_text.length) goto done;
+    description->length--; /* the closing brace */
+    ML_TRY(ml_text_printf(description, ",\"chat_template\":"));
+    ML_TRY(json_text_add(description, template_text.data, template_text.length));
+    ML_TRY(ml_text_printf(description, "}"));
+done:
+    ml_base_close(base);
+    ml_text_destroy(&template_text);
+    return st;
+}
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
@@ -122,6 +144,7 @@ static ml_status run(int argc, char **argv)
     ml_text text = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_inspect(path, &text));
+    ML_TRY(add_template(path, &text));
     if (given.json) {
         printf("%s\n", text.data);
         goto done;
@@ -144,7 +167,8 @@ const ml_command ml_command_inspect = {
     .about = "FILE.h5 is a base, a data set, adapter.h5 or a checkpoint's state; a run's directory "
              "or one of its checkpoints may be given as well. Hashes are checked on the way: exit "
              "code 3 where a file is damaged. Of a run every checkpoint is listed with step, age, "
-             "size and whether it is whole, or why not.",
+             "size and whether it is whole, or why not; of a base also the chat template, the last "
+             "field.",
     .options = options,
     .run = run,
     .parallel = false,

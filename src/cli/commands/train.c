@@ -3,7 +3,9 @@
 
 #include "cli/cli.h"
 #include "cli/support/options.h"
+#include "cli/support/prompts.h"
 #include "cli/support/run_list.h"
+#include "mpilora/grid.h"
 
 static const char usage[] = "mpilora train CONFIG.yaml [--set key=value]... [--fresh] "
                             "[--allow-change key]...";
@@ -25,14 +27,38 @@ static const option options[] = {
      NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+static bool has_samples(const ml_run_config *c)
+{
+    return c->train.samples.file && c->train.samples.every > 0;
+}
+
 static ml_status train_together(const char *path, const ml_run_list *runs, const option_list *sets,
                                 const ml_train_options *how)
 {
     ml_run_config *config;
     ml_status st = run_list_read(&config, path, runs, sets);
+    for (int64_t i = 0; i < runs->count && st == ML_OK; i++)
+        if (has_samples(&config[i]))
+            st = ml_run_config_refuse(&config[i], "train.samples.file",
+                                      "runs of one job make no samples; train them one by one");
     if (st == ML_OK) st = ml_train_together(runs->count, config, how);
     run_list_destroy(config, runs->count);
     return st;
+}
+
+/* The prompts of train.samples. */
+static ml_status read_samples(const ml_run_config *c, prompts *p, ml_samples **out)
+{
+    if (!has_samples(c)) return ML_OK;
+    ml_status st = ml_grid_settle(prompts_read(p, c->train.samples.file));
+    if (st == ML_OK && p->nadapters > 0)
+        st = ml_fail(ML_INPUT,
+                     "%s: names an adapter; the prompts of train.samples are for the one "
+                     "that trains",
+                     c->train.samples.file);
+    return st == ML_OK ? ml_samples_create(out, p->items, p->count, c->train.samples.max_new,
+                                           c->train.samples.file)
+                       : st;
 }
 
 static ml_status run(int argc, char **argv)
@@ -41,6 +67,8 @@ static ml_status run(int argc, char **argv)
     const char *path = NULL;
     given given = {0};
     ml_train_options how;
+    prompts *p = NULL;
+    ml_samples *samples = NULL;
     ml_run_config config = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
@@ -51,8 +79,15 @@ static ml_status run(int argc, char **argv)
         goto done;
     }
     ml_run_config_warn_unread(&config);
+    ML_NEW(p, 1, ML_MEM_OTHER, "prompts");
+    ML_TRY(read_samples(&config, p, &samples));
+    const ml_train_sampler sampler = {samples, ml_samples_prepare, ml_samples_make};
+    if (samples) how.sampler = &sampler;
     ML_TRY(ml_train_run(&config, &how));
 done:
+    ml_samples_destroy(samples);
+    if (p) prompts_destroy(p);
+    ml_memory_free(p);
     ml_run_config_destroy(&config);
     return st;
 }

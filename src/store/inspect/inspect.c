@@ -98,6 +98,7 @@ ml_status inspect_dataset(const char *path, json_t *out)
         set_int(out, "label_count", ml_dataset_label_count(data));
         set_text(out, "label_names", ml_dataset_label_names(data));
     }
+    if (*ml_dataset_date(data)) set_text(out, "chat_date", ml_dataset_date(data));
     set_text(out, "content_sha256", ml_dataset_hash(data));
     set_text(out, "tokenizer_sha256", ml_dataset_tokenizer_hash(data));
     ml_dataset_destroy(data);
