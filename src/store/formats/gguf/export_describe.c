@@ -14,8 +14,9 @@ ml_status gguf_architecture(const ml_model_spec *spec, const char **out)
 {
     *out = spec->family->gguf.architecture;
     if (spec->head != ML_HEAD_LANGUAGE)
-        return ml_fail(ML_INPUT, "GGUF is written of models with a head of words alone, not of %s "
-                                 "models with a head for labels",
+        return ml_fail(ML_INPUT,
+                       "GGUF is written of models with a head of words alone, not of %s "
+                       "models with a head for labels",
                        spec->family->title);
     if (*out && gguf_import_family(*out)) return ML_OK;
     return ml_fail(ML_INPUT, "GGUF has no architecture for %s models", spec->family->title);
