@@ -121,6 +121,24 @@ typedef struct ml_generate_report {
 ml_status ml_generate_run(const ml_generate_options *options, ml_text *out, ml_text *log_probs,
                           ml_generate_report *report) ML_NODISCARD;
 
+/* ---- conversations -------------------------------------------------------------------------- */
+
+/* Prompts that depend on the answers before them. next, on world rank 0: the text of the next
+ * prompt (empty before), `answer` that of the one before (NULL at first); *more false: there is
+ * none. */
+typedef struct ml_talk {
+    void *self;
+    ml_status (*next)(void *self, const ml_text *answer, ml_text *prompt, bool *more);
+} ml_talk;
+
+/* Answers one prompt after the other with one model, which is read once; options as for
+ * ml_generate_run, without prompts, and with one adapter at most, which answers.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Collective over the world.
+ * Errors: as ml_generate_run, and those of next; ML_INPUT where a conversation is too long. */
+ml_status ml_generate_talk(const ml_generate_options *options, const ml_talk *talk) ML_NODISCARD;
+
 /* ---- while a model trains ------------------------------------------------------------------- */
 
 typedef struct ml_samples ml_samples;

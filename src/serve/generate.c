@@ -293,3 +293,99 @@ done:
     ml_session_close(s);
     return st;
 }
+
+/* ---- conversations -------------------------------------------------------------------------- */
+
+enum { TALK_TOKENS = 8192 }; /* of a conversation and its next answer: room is made once */
+
+/* World rank 0's next prompt to all ranks; *more false: there is none. */
+static ml_status next_prompt(const ml_talk *talk, const ml_text *answer, ml_text *prompt,
+                             bool *more)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    *more = true;
+    prompt->length = 0;
+    if (ml_grid_world_rank() == 0) st = talk->next(talk->self, answer, &text, more);
+    if (st == ML_OK)
+        st = ml_text_printf(prompt, "%s%s", *more ? "+" : "-", text.data ? text.data : "");
+    st = ml_grid_settle(st);
+    if (st == ML_OK) st = ml_grid_share_text(prompt);
+    if (st == ML_OK) *more = *prompt->data == '+';
+    ml_text_destroy(&text);
+    return st;
+}
+
+static ml_status encode_turn(job *j, const char *prompt)
+{
+    ml_status st = ML_OK;
+    const ml_adapter *adapter = j->options->nadapters ? &j->adapters[0] : NULL;
+    bool dressed = adapter && ml_method_has_prefix(adapter->method);
+    j->generation = j->options->generation;
+    ML_TRY(requests_create(&j->requests, j->session.base, 1, j->generation.max_new));
+    ML_TRY(requests_find_ends(&j->requests, j->session.base, &j->generation));
+    if (j->options->turn_end)
+        ML_TRY(requests_add_end(&j->generation, *j->options->turn_end,
+                                ml_base_spec(j->session.base)->vocab));
+    ML_TRY(requests_encode(&j->requests, 0, prompt, true, true));
+    ML_TRY(requests_dress(&j->requests, 0, adapter ? 0 : -1, dressed ? adapter->sizes.prefix : 0,
+                          dressed ? adapter->sizes.infix : 0));
+    int64_t length = j->requests.request[0].length, room = j->session.tokens;
+    if (length + j->generation.max_new > room)
+        st = ml_fail(ML_INPUT,
+                     "the conversation has %" PRId64 " tokens, with %" PRId64
+                     " new ones more than the %" PRId64 " that there is room for: begin a new one",
+                     length, j->generation.max_new, room);
+done:
+    return st;
+}
+
+static ml_status answer_turn(job *j, const char *prompt, ml_text *out)
+{
+    ml_status st = ml_grid_agree(j->session.grid, encode_turn(j, prompt));
+    const ml_router router = ml_bank_router(j->session.bank);
+    if (st == ML_OK)
+        st = requests_generate(&j->requests, j->session.grid, j->session.model, &j->generation, 1,
+                               &router);
+    if (st == ML_OK) st = requests_decode(&j->requests, 0, out);
+    requests_destroy(&j->requests);
+    j->requests = (requests){0};
+    return ml_grid_agree(j->session.grid, st);
+}
+
+ml_status ml_generate_talk(const ml_generate_options *o, const ml_talk *talk)
+{
+    ml_status st = ML_OK;
+    job j = {.options = o, .generation = o->generation};
+    session *s = &j.session;
+    double seconds;
+    bool more;
+    ml_text prompt = {0}, answer = {0};
+    ml_run_config config = {.base = (char *)(uintptr_t)o->base,
+                            .batch = {1, 1},
+                            .parallel = {1, 1},
+                            .precision = o->precision};
+    ML_TRY(choose_tp(o, &config.parallel.tp));
+    ML_TRY(ml_session_open(s, &config, false));
+    ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
+    ML_TRY(ml_grid_agree(s->grid, open_here(&j, &seconds)));
+    for (int64_t i = 0; i < o->nadapters; i++)
+        ML_TRY(ml_grid_agree_on_file("the adapter", o->adapters[i], j.adapters[i].hash));
+    s->tokens = ml_min(TALK_TOKENS, s->spec->context);
+    ML_TRY(ml_session_attach_bank(s, o->nadapters, j.adapters));
+    ML_TRY(ml_session_build(s, false, NULL, NULL));
+    ML_TRY(prepare_adapters(&j, &seconds));
+    ML_TRY(next_prompt(talk, NULL, &prompt, &more));
+    while (more) {
+        answer.length = 0;
+        ML_TRY(answer_turn(&j, prompt.data + 1, &answer));
+        ML_TRY(next_prompt(talk, &answer, &prompt, &more));
+    }
+done:
+    ml_text_destroy(&prompt);
+    ml_text_destroy(&answer);
+    for (int64_t i = 0; j.adapters && i < o->nadapters; i++) ml_adapter_destroy(&j.adapters[i]);
+    ml_memory_free(j.adapters);
+    ml_session_close(s);
+    return st;
+}

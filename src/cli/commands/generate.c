@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/support/generation_options.h"
 #include "cli/support/prompts.h"
+#include "cli/support/talk.h"
 #include "io/durable.h"
 #include "io/json.h"
 #include "mpilora/grid.h"
@@ -37,7 +38,8 @@ static const option options[] = {
      NULL},
     {"--chat", OPTION_FLAG, offsetof(words, chat), NULL,
      "the prompts are what a user says, or lines {\"messages\": [...]}; the base's chat template "
-     "makes their texts, and the token that ends an answer ends it",
+     "makes their texts, and the token that ends an answer ends it. Without any a conversation: a "
+     "line of standard input is what the user says, and the answers stay part of it",
      NULL},
     {"--chat-template", OPTION_TEXT, offsetof(words, template.file), "FILE",
      "the template in the place of the base's: jinja2 text, or a tokenizer_config.json that has "
@@ -72,7 +74,7 @@ static ml_status read_words(int argc, char **argv, words *w)
     ml_status st = options_read(argc, argv, options, w, 0, 0, NULL, usage);
     if (st != ML_OK) return st;
     if (!w->base) return ml_fail(ML_USAGE, "--base: missing; usage: %s", usage);
-    if (!w->file && w->prompts.count == 0)
+    if (!w->file && w->prompts.count == 0 && !w->chat)
         return ml_fail(ML_USAGE, "--prompt: missing; usage: %s", usage);
     if (w->file && w->prompts.count > 0)
         return ml_fail(ML_USAGE, "--prompt and --prompts: give one of them");
@@ -85,6 +87,10 @@ static ml_status read_words(int argc, char **argv, words *w)
         return ml_fail(ML_USAGE, "--logprobs: %" PRId64 ", expected 0 to 1024", w->log_probs);
     if (w->echo && w->log_probs < 0)
         return ml_fail(ML_USAGE, "--echo: is for --logprobs; give it, too");
+    bool talks = w->chat && !w->file && w->prompts.count == 0;
+    if (talks && (w->out || w->json || w->log_probs >= 0 || w->adapters.count > 1))
+        return ml_fail(ML_USAGE, "--chat without a prompt is a conversation: without --out, --json "
+                                 "and --logprobs, and with one --adapter at most");
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
     st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
     return st == ML_OK ? generation_check(&w->generation) : st;
@@ -160,6 +166,27 @@ static void tell(const prompts *p, const ml_generate_report *r)
            100.0 * one / r->base_seconds);
 }
 
+static ml_generate_options options_of(const words *w, const prompts *p, const char *const *paths)
+{
+    return (ml_generate_options){.base = w->base,
+                                 .precision = strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
+                                 .generation = w->generation.generation,
+                                 .together = w->generation.together,
+                                 .tp = w->tp,
+                                 .nadapters = p->nadapters,
+                                 .adapters = paths,
+                                 .count = p->count,
+                                 .prompts = p->items,
+                                 .specials_are_text = !w->chat && !w->specials_are_ids,
+                                 .whole = w->chat,
+                                 .turn_end = w->chat && p->turn_end >= 0 ? &p->turn_end : NULL,
+                                 .log_probs = w->log_probs >= 0,
+                                 .top = ml_max(0, w->log_probs),
+                                 .echo = w->echo,
+                                 .file = w->file,
+                                 .out = w->out};
+}
+
 static ml_status generate(const words *w, const prompts *p)
 {
     ml_status st = ML_OK;
@@ -167,24 +194,7 @@ static ml_status generate(const words *w, const prompts *p)
     ml_generate_report report = {0};
     const char *paths[OPTION_REPEATS];
     for (int64_t i = 0; i < p->nadapters; i++) paths[i] = p->adapters[i].path;
-    const ml_generate_options o = {.base = w->base,
-                                   .precision =
-                                       strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
-                                   .generation = w->generation.generation,
-                                   .together = w->generation.together,
-                                   .tp = w->tp,
-                                   .nadapters = p->nadapters,
-                                   .adapters = paths,
-                                   .count = p->count,
-                                   .prompts = p->items,
-                                   .specials_are_text = !w->chat && !w->specials_are_ids,
-                                   .whole = w->chat,
-                                   .turn_end = w->chat && p->turn_end >= 0 ? &p->turn_end : NULL,
-                                   .log_probs = w->log_probs >= 0,
-                                   .top = ml_max(0, w->log_probs),
-                                   .echo = w->echo,
-                                   .file = w->file,
-                                   .out = w->out};
+    const ml_generate_options o = options_of(w, p, paths);
     ML_NEW(outputs, p->count, ML_MEM_OTHER, "continuations");
     ML_NEW(log_probs, p->count, ML_MEM_OTHER, "log-probabilities");
     ML_TRY(ml_generate_run(&o, outputs, log_probs, &report));
@@ -204,6 +214,20 @@ done:
     return st;
 }
 
+static ml_status converse(const words *w, prompts *p)
+{
+    talk t;
+    const char *paths[OPTION_REPEATS];
+    const ml_talk lines = {&t, talk_next};
+    ml_status st = talk_open(&t, w->base, &w->template);
+    for (int64_t i = 0; i < p->nadapters; i++) paths[i] = p->adapters[i].path;
+    p->turn_end = t.turn_end;
+    const ml_generate_options o = options_of(w, p, paths);
+    if (st == ML_OK) st = ml_generate_talk(&o, &lines);
+    talk_close(&t);
+    return st;
+}
+
 static ml_status run(int argc, char **argv)
 {
     words w = {0};
@@ -211,6 +235,11 @@ static ml_status run(int argc, char **argv)
     ml_status st = read_words(argc, argv, &w);
     if (st != ML_OK) return st;
     ML_NEW(p, 1, ML_MEM_OTHER, "prompts");
+    if (w.chat && !w.file && w.prompts.count == 0) {
+        ML_TRY(ml_grid_settle(prompts_name_adapters(p, &w.adapters)));
+        st = converse(&w, p);
+        goto done;
+    }
     ML_TRY(ml_grid_settle(collect(&w, p)));
     ML_TRY(generate(&w, p));
 done:
