@@ -113,8 +113,9 @@ typedef struct ml_generate_report {
  * in nats, by the model as it is, whatever temperature or search chose it (null of the first token
  * of all), "top": [[id, log p], …] of the most probable ones there, best first, "prompt": how many
  * of them are the prompt's}. A prompt that cannot be answered is counted in the report, and its
- * out[i] stays without data; where none can be it is an error. Shapes: out[options->count],
- * log_probs[options->count]. Ownership: options are borrowed; the texts are the caller's.
+ * out[i] stays without data; where none can be it is an error.
+ * Shapes: out[options->count], log_probs[options->count].
+ * Ownership: options are borrowed; the texts are the caller's.
  * Collective over the world.
  * Errors: ML_USAGE; ML_INPUT (no tokenizer, bad files; a prompt of `file` that is empty or too
  * long, else ML_USAGE); ML_RESOURCE; ML_NUMERIC. */
@@ -157,7 +158,7 @@ void ml_samples_destroy(ml_samples *samples);
  * prompts, and of a pass; continuations as lines {"step", "prompt", "output"}.
  * Shapes: tokens.
  * Ownership: all borrowed; `lines` is the caller's.
- * prepare is Local, make Collective over the grid.
+ * Collective over the grid; preparing is local.
  * Errors: ML_INPUT naming file and line of a prompt that is empty or too long, or a base without a
  * tokenizer; ML_USAGE for an encoder; ML_NUMERIC; ML_RESOURCE. */
 ml_status ml_samples_prepare(void *samples, const ml_base *base, int64_t prefix, int64_t infix,
