@@ -139,6 +139,10 @@ def check_refusals(checks, folder, config, base):
     export = ("export", "--format", "gguf", "--base", base, "--adapter")
     refuse(checks, USAGE, ["norm"], *export, adapter, f"{folder}/no-saved.gguf")
     refuse(checks, USAGE, ["--dtype"], *export, f"{folder}/run/adapter.h5", "--dtype", "f16", f"{folder}/no-dtype.gguf")
+    size = os.path.getsize(base)
+    for words in ([], ["--merge"]):
+        done = harness.start(*export, f"{folder}/run/adapter.h5", *words, base)
+        checks.that(done.returncode == USAGE and "the base itself" in done.stderr and os.path.getsize(base) == size, f"over the base, {words}: {done.stderr}")
     refuse(checks, INPUT, ["nothing-there"], *export, f"{folder}/nothing-there", f"{folder}/no-adapter.gguf")
 
 

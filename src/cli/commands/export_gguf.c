@@ -82,6 +82,8 @@ ml_status export_gguf(const export_request *request)
     if (request->name) return ml_fail(ML_USAGE, "--format gguf: --base-name is for --format peft");
     if (request->merge && !request->adapter)
         return ml_fail(ML_USAGE, "--merge: --adapter is missing: what is to be merged?");
+    if (ml_durable_is_same(request->base_path, request->out))
+        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name", request->out);
     if (request->adapter && ml_durable_is_same(request->adapter, request->out))
         return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name", request->out);
     if (request->merge) return export_merged(request);
