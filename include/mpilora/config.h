@@ -117,8 +117,11 @@ typedef enum ml_objective {
     ML_OBJECTIVE_CPO,
     ML_OBJECTIVE_SIMPO,
     ML_OBJECTIVE_ORPO,
-    ML_OBJECTIVE_REWARD, /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
-    ML_OBJECTIVE_KTO
+    ML_OBJECTIVE_KTO,
+    ML_OBJECTIVE_REWARD,   /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
+    ML_OBJECTIVE_CLASSIFY, /* by scores of labels: cross-entropy of classes, of each bit apart */
+    ML_OBJECTIVE_REGRESS,  /* the square of a score less the label */
+    ML_OBJECTIVE_TOKENS    /* cross-entropy of classes of tokens */
 } ml_objective;
 
 /* The loss of a pair; formulas: src/session/pair_loss.c. */

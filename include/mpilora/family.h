@@ -94,6 +94,7 @@ typedef enum ml_presence {
     ML_PRESENT_CONV,
     ML_PRESENT_PROJECTED, /* where the embedding has a width of its own */
     ML_PRESENT_SEQUENCE,  /* where the head scores the labels of a sequence */
+    ML_PRESENT_TOKENS,    /* … of a token */
     ML_PRESENT_FUSED      /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 
@@ -286,6 +287,8 @@ const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
  * Local.
  * Errors: none. */
 bool ml_family_scores(const ml_family *family, ml_head_kind head);
+ml_head_kind
+ml_family_head(const ml_family_tensor *row); /* that the row, of role CLASSIFY, is of */
 void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size);
 
 /* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.

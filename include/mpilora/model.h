@@ -62,8 +62,8 @@ typedef enum ml_positions {
 } ml_positions;
 
 /* What stands behind a model's layers: logits of the next token, or scores of labels, one set for a
- * sequence. */
-typedef enum ml_head_kind { ML_HEAD_LANGUAGE, ML_HEAD_SEQUENCE } ml_head_kind;
+ * sequence, or for each of its tokens. */
+typedef enum ml_head_kind { ML_HEAD_LANGUAGE, ML_HEAD_SEQUENCE, ML_HEAD_TOKENS } ml_head_kind;
 
 /* Some of a model's layers, which then are at most ML_LAYER_SET. */
 enum { ML_LAYER_SET = 1024 };

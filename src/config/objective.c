@@ -13,7 +13,22 @@ static bool has_type(const ml_run_config *c, ml_pair_loss loss)
 
 int64_t ml_run_config_unit(const ml_run_config *c)
 {
-    return c->objective.name == ML_OBJECTIVE_SFT || c->objective.name == ML_OBJECTIVE_KTO ? 1 : 2;
+    switch (c->objective.name) {
+    case ML_OBJECTIVE_SFT:
+    case ML_OBJECTIVE_KTO:
+    case ML_OBJECTIVE_CLASSIFY:
+    case ML_OBJECTIVE_REGRESS:
+    case ML_OBJECTIVE_TOKENS:
+        return 1;
+    case ML_OBJECTIVE_DPO:
+    case ML_OBJECTIVE_IPO:
+    case ML_OBJECTIVE_CPO:
+    case ML_OBJECTIVE_SIMPO:
+    case ML_OBJECTIVE_ORPO:
+    case ML_OBJECTIVE_REWARD:
+        return 2;
+    }
+    return 1;
 }
 
 static bool compares_gains(const ml_run_config *c)
@@ -28,7 +43,7 @@ bool ml_run_config_has_figures(const ml_run_config *c)
 
 bool ml_run_config_scores_labels(const ml_run_config *c)
 {
-    return c->objective.name == ML_OBJECTIVE_REWARD;
+    return c->objective.name >= ML_OBJECTIVE_REWARD && c->objective.name <= ML_OBJECTIVE_TOKENS;
 }
 
 bool ml_run_config_has_reference(const ml_run_config *c)

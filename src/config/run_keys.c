@@ -12,8 +12,7 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft",  "dpo",    "ipo", "cpo", "simpo",
-                                         "orpo", "reward", "kto", NULL};
+static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", "kto", "reward", "classify", "regress", "tokens", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
                                           "ipo",

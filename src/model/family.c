@@ -11,7 +11,7 @@ const char *const ml_norm_places_words[] = {"before", "behind", "both",   "paral
                                             "twin",   "sum",    "stream", NULL};
 const char *const ml_positions_words[] = {"rotary",       "learned", "alibi",
                                           "alibi_scaled", "none",    NULL};
-const char *const ml_head_words[] = {"language", "sequence", NULL};
+const char *const ml_head_words[] = {"language", "sequence", "tokens", NULL};
 
 #define FAMILY(name) &ml_family_##name,
 static const ml_family *const families[] = {
@@ -39,6 +39,11 @@ bool ml_family_scores(const ml_family *family, ml_head_kind head)
     return false;
 }
 
+ml_head_kind ml_family_head(const ml_family_tensor *row)
+{
+    return row->present == ML_PRESENT_TOKENS ? ML_HEAD_TOKENS : ML_HEAD_SEQUENCE;
+}
+
 void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size)
 {
     static const char *const ends[] = {"ForCausalLM", "LMHeadModel"};
@@ -49,10 +54,11 @@ void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size
     }
     for (int i = 0; i < 2 && !end; i++) end = strstr(whole, ends[i]);
     int stem = end ? (int)(end - whole) : (int)strlen(whole);
+    const char *what = head == ML_HEAD_TOKENS ? "Token" : "Sequence";
     if (family->hf.stem)
-        snprintf(out, size, "%sForSequenceClassification", family->hf.stem);
+        snprintf(out, size, "%sFor%sClassification", family->hf.stem, what);
     else
-        snprintf(out, size, "%.*sForSequenceClassification", stem, whole);
+        snprintf(out, size, "%.*sFor%sClassification", stem, whole, what);
 }
 
 /* ---- adapters' modules --------------------------------------------------------------------- */
@@ -171,6 +177,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return s->embed_width > 0;
     case ML_PRESENT_SEQUENCE:
         return s->head == ML_HEAD_SEQUENCE;
+    case ML_PRESENT_TOKENS:
+        return s->head == ML_HEAD_TOKENS;
     case ML_PRESENT_FUSED:
         return false;
     }

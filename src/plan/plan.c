@@ -54,8 +54,9 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
                            int64_t micro)
 {
     ml_status st = ML_OK;
-    const ml_sampler_order order = {which == 0 && c->data.shuffle, c->data.group_prompts, c->seed,
-                                    ml_run_config_scores_labels(c),
+    const ml_sampler_order order = {which == 0 && c->data.shuffle,
+                                    c->data.group_prompts && !ml_run_config_scores_labels(c), c->seed,
+                                    c->objective.name == ML_OBJECTIVE_REWARD,
                                     c->objective.name == ML_OBJECTIVE_KTO};
     for (int64_t i = 0; i < files->count; i++)
         if (!is_there(files->item[i].file)) return ML_OK;
@@ -195,7 +196,7 @@ static ml_session_shape shape_of(const source *s, const ml_run_config *c, const 
     return (ml_session_shape){s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
                               c->batch.micro * ml_run_config_unit(c),
                               s->max_len + more,
-                              spec->labels,
+                              spec,
                               c->backend,
                               c->vector_path,
                               omp_get_max_threads(),
@@ -263,7 +264,7 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     int64_t more = virtual_tokens(c, method), beside[ML_MEM_CATEGORIES] = {0}, guests = 0;
     ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&spec, method, &c->method.modules_to_save);
-    ml_status chosen = ml_session_choose_head(c, &spec);
+    ml_status chosen = ml_session_choose_head(c, s->data[0], &spec);
     if (chosen != ML_OK) return chosen;
     ml_session_shape shape = shape_of(s, c, &spec, more);
     ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));

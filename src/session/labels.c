@@ -8,48 +8,139 @@
 #include "mpilora/family.h"
 #include "session/session.h"
 
+static ml_head_kind head_of(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_TOKENS ? ML_HEAD_TOKENS : ML_HEAD_SEQUENCE;
+}
+
+/* ---- the data ------------------------------------------------------------------------------ */
+
+/* Whether an objective reads labels of a kind; NONE where it reads no labels. */
+static bool reads_kind(const ml_run_config *c, ml_label_kind kind)
+{
+    switch (c->objective.name) {
+    case ML_OBJECTIVE_CLASSIFY:
+        return kind == ML_LABEL_CLASS || kind == ML_LABEL_BITS;
+    case ML_OBJECTIVE_REGRESS:
+        return kind == ML_LABEL_NUMBER;
+    case ML_OBJECTIVE_TOKENS:
+        return kind == ML_LABEL_TOKENS;
+    default:
+        return kind == ML_LABEL_NONE;
+    }
+}
+
+/* Objective kto takes pairs apart, too. */
+static ml_status check_judged(const ml_run_config *c, const char *path, const ml_dataset *data)
+{
+    bool judged =
+        ml_dataset_label_kind(data) == ML_LABEL_WANTED || ml_dataset_has_pairs(data);
+    return judged ? ML_OK
+                  : ml_fail(ML_INPUT,
+                            "%s: does not say which answers are wanted, as objective %s needs; "
+                            "tokenize rows with prompt, completion and label true or false, or "
+                            "pairs",
+                            path, ml_objective_name(c->objective.name));
+}
+
+ml_status ml_session_check_labels(const ml_run_config *c, const char *path, const ml_dataset *data)
+{
+    static const char *const readers[] = {[ML_LABEL_CLASS] = "classify",
+                                          [ML_LABEL_NUMBER] = "regress",
+                                          [ML_LABEL_BITS] = "classify",
+                                          [ML_LABEL_TOKENS] = "tokens"};
+    const ml_label_kind kind = ml_dataset_label_kind(data);
+    const char *name = ml_objective_name(c->objective.name);
+    if (c->objective.name == ML_OBJECTIVE_KTO) return check_judged(c, path, data);
+    if (reads_kind(c, kind)) return ML_OK;
+    if (kind == ML_LABEL_NONE)
+        return ml_fail(ML_INPUT,
+                       "%s: has no labels, which objective %s needs; tokenize rows with a label "
+                       "each",
+                       path, name);
+    if (kind == ML_LABEL_WANTED)
+        return ml_fail(ML_INPUT,
+                       "%s: has answers that are not wanted, which objective %s would learn; set "
+                       "objective.name to kto",
+                       path, name);
+    return ml_fail(ML_INPUT,
+                   "%s: has labels of the kind %s, which objective %s does not read; set "
+                   "objective.name to %s",
+                   path, ml_label_kind_name(kind), name, readers[kind]);
+}
+
+/* ---- the head ------------------------------------------------------------------------------ */
+
 /* The one label of a reward model is its reward. */
-static ml_status count_labels(int64_t *labels)
+static ml_status count_labels(const ml_run_config *c, const ml_dataset *data, int64_t *labels)
 {
     *labels = 1;
+    if (c->objective.name == ML_OBJECTIVE_REWARD || c->objective.name == ML_OBJECTIVE_REGRESS)
+        return ML_OK;
+    if (!data)
+        return ml_run_config_refuse(c, "data.train",
+                                    "is not there, but how many labels objective %s has is known "
+                                    "from it alone",
+                                    ml_objective_name(c->objective.name));
+    *labels = ml_dataset_label_count(data);
     return ML_OK;
 }
 
-ml_status ml_session_choose_head(const ml_run_config *c, ml_model_spec *spec)
+/* Classes may be fewer than the head has; of bits and numbers each score has a meaning. */
+static bool fits(const ml_model_spec *spec, const ml_dataset *data, int64_t labels)
+{
+    bool classes = data && (ml_dataset_label_kind(data) == ML_LABEL_CLASS ||
+                            ml_dataset_label_kind(data) == ML_LABEL_TOKENS);
+    return classes ? labels <= spec->labels : labels == spec->labels;
+}
+
+ml_status ml_session_choose_head(const ml_run_config *c, const ml_dataset *data,
+                                 ml_model_spec *spec)
 {
     const char *name = ml_objective_name(c->objective.name);
     int64_t labels;
-    if (!ml_run_config_scores_labels(c)) return ml_session_check_head(c, spec, false);
-    ml_status st = count_labels(&labels);
+    if (!ml_run_config_scores_labels(c) || spec->head != ML_HEAD_LANGUAGE)
+        return ml_session_check_head(c, data, spec, false);
+    ml_status st = count_labels(c, data, &labels);
     if (st != ML_OK) return st;
-    if (!ml_family_scores(spec->family, ML_HEAD_SEQUENCE))
+    if (!ml_family_scores(spec->family, head_of(c)))
         return ml_run_config_refuse(c, "objective.name",
                                     "%s needs a head for labels, which models of the %s family "
                                     "have not in transformers either",
                                     name, spec->family->title);
-    if (spec->head != ML_HEAD_LANGUAGE && spec->labels != labels)
-        return ml_run_config_refuse(c, "base",
-                                    "%s has a head for %" PRId64 " labels, but objective %s "
-                                    "needs one for %" PRId64 "; take a base without a head",
-                                    c->base, spec->labels, name, labels);
-    spec->head = ML_HEAD_SEQUENCE;
+    spec->head = head_of(c);
     spec->labels = labels;
     return ML_OK;
 }
 
-ml_status ml_session_check_head(const ml_run_config *c, const ml_model_spec *spec, bool adapted)
+ml_status ml_session_check_head(const ml_run_config *c, const ml_dataset *data,
+                                const ml_model_spec *spec, bool adapted)
 {
-    const char *name = ml_objective_name(c->objective.name);
-    if (ml_run_config_scores_labels(c) == (spec->head != ML_HEAD_LANGUAGE)) return ML_OK;
-    if (spec->head == ML_HEAD_LANGUAGE)
+    const char *name = ml_objective_name(c->objective.name), *whose = adapted ? "adapter of " : "";
+    bool scores = ml_run_config_scores_labels(c);
+    int64_t labels;
+    if (scores && spec->head == ML_HEAD_LANGUAGE)
         return ml_fail(ML_INPUT,
                        "%s: has no head for labels, which objective %s needs%s; give the adapter "
                        "or the base that was trained with it",
                        c->base, name, adapted ? ", and the adapter has none either" : "");
-    return ml_fail(ML_INPUT,
-                   "%s%s: has a head for %" PRId64 " labels and none for tokens, which is needed "
-                   "here; give one that was trained on tokens, or objective.name",
-                   adapted ? "adapter of " : "", c->base, spec->labels);
+    if (scores ? spec->head != head_of(c) : spec->head != ML_HEAD_LANGUAGE)
+        return ml_fail(ML_INPUT,
+                       "%s%s: has a head for %" PRId64 " label%s of %s and none for %s, which is "
+                       "needed here; give one that was trained so, or another objective.name",
+                       whose, c->base, spec->labels, spec->labels == 1 ? "" : "s",
+                       spec->head == ML_HEAD_TOKENS ? "tokens" : "sequences",
+                       !scores                        ? "the next token"
+                       : head_of(c) == ML_HEAD_TOKENS ? "tokens"
+                                                      : "sequences");
+    if (!scores) return ML_OK;
+    ml_status st = count_labels(c, data, &labels);
+    if (st == ML_OK && !fits(spec, data, labels))
+        return ml_fail(ML_INPUT,
+                       "%s%s: has a head for %" PRId64 " labels, but the data have %" PRId64
+                       "; give one that was trained on these labels, or a base without a head",
+                       whose, c->base, spec->labels, labels);
+    return st;
 }
 
 /* ---- what a new head begins with ----------------------------------------------------------- */

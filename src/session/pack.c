@@ -11,8 +11,14 @@
  * piece of a path costs. */
 enum { LEAST_SHARED = 4 };
 
+/* The most that a micro-batch can have. */
+static int64_t score_rows(int64_t tokens, int64_t sequences, const ml_model_spec *spec)
+{
+    return spec->head == ML_HEAD_TOKENS ? tokens : sequences;
+}
+
 ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
-                           int64_t labels)
+                           const ml_model_spec *spec)
 {
     ml_status st = ML_OK;
     ML_NEW(p->token, tokens, ML_MEM_OTHER, "a micro-batch");
@@ -36,14 +42,19 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
     ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->path, max_len, ML_MEM_OTHER, "a path");
-    if (labels == 0) goto done;
-    ML_NEW(p->score, sequences * labels, ML_MEM_OTHER, "scores of labels");
-    ML_NEW(p->slope, sequences * labels, ML_MEM_OTHER, "scores of labels");
+    if (spec->labels == 0) goto done;
+    bool each = spec->head == ML_HEAD_TOKENS;
+    int64_t scores = score_rows(tokens, sequences, spec) * spec->labels;
+    ML_NEW(p->label, sequences * spec->labels, ML_MEM_OTHER, "labels");
+    if (each) ML_NEW(p->token_label, tokens, ML_MEM_OTHER, "labels");
+    ML_NEW(p->score, scores, ML_MEM_OTHER, "scores of labels");
+    ML_NEW(p->slope, scores, ML_MEM_OTHER, "scores of labels");
 done:
     return st;
 }
 
-int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int64_t labels)
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
+                        const ml_model_spec *spec)
 {
     const packer *p = NULL;
     size_t a_token = sizeof *p->token + sizeof *p->row + sizeof *p->target +
@@ -56,7 +67,10 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int6
     return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
            sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
            max_len * (int64_t)sizeof *p->path +
-           sequences * labels * (int64_t)(sizeof *p->score + sizeof *p->slope);
+           spec->labels * sequences * (int64_t)sizeof *p->label +
+           (spec->head == ML_HEAD_TOKENS ? tokens * (int64_t)sizeof *p->token_label : 0) +
+           spec->labels * score_rows(tokens, sequences, spec) *
+               (int64_t)(sizeof *p->score + sizeof *p->slope);
 }
 
 void ml_packer_destroy(packer *p)
@@ -82,6 +96,8 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->text_slope);
     ml_memory_free(p->text_targets);
     ml_memory_free(p->text_at);
+    ml_memory_free(p->label);
+    ml_memory_free(p->token_label);
     ml_memory_free(p->score);
     ml_memory_free(p->slope);
     *p = (packer){0};
@@ -131,6 +147,21 @@ static void target_prompt(const session *s, const packed_sequence *sequence, uin
         if (mask[i] == NO_TARGET && sequence->token[i] >= 0) mask[i] = PROMPT;
 }
 
+/* Of the i-th sequence, which begins at `at`. */
+static ml_status read_labels(session *s, const ml_dataset *data, int64_t sequence, int64_t i,
+                             int64_t at)
+{
+    packer *p = &s->packer;
+    if (!p->label) return ML_OK;
+    if (!p->token_label) {
+        float *label = p->label + i * ml_model_get_spec(s->model)->labels;
+        p->read[i].label = label;
+        return ml_dataset_read_label(data, sequence, label);
+    }
+    p->read[i].token_label = p->token_label + at;
+    return ml_dataset_read_token_labels(data, sequence, s->max_len, p->token_label + at);
+}
+
 /* Reads one sequence and its length. */
 typedef ml_status sequence_reader(const session *s, const data_source *source, int64_t sequence,
                                   int32_t *token, uint8_t *mask, int64_t *length);
@@ -152,7 +183,13 @@ static ml_status read_sequences(session *s, const data_source *source, int64_t f
         int64_t sequence = ml_sampler_at(source->sampler, first + i), length;
         ml_status st = read(s, source, sequence, p->read_token + at, p->read_mask + at, &length);
         if (st != ML_OK) return st;
-        p->read[i] = (packed_sequence){first + i, length, 0, p->read_token + at, p->read_mask + at};
+        p->read[i] = (packed_sequence){.position = first + i,
+                                       .length = length,
+                                       .token = p->read_token + at,
+                                       .mask = p->read_mask + at,
+                                       .own = length};
+        st = read_labels(s, source->dataset, sequence, i, at);
+        if (st != ML_OK) return st;
         if (s->prefix + s->infix > 0)
             add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
         target_prompt(s, &p->read[i], p->read_mask + at);
@@ -208,6 +245,18 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
     }
 }
 
+/* Labels of a sequence belong to its last token, those of tokens to their own, behind virtual
+ * ones. */
+static void add_scored(packer *p, const packed_sequence *sequence, int32_t text)
+{
+    const int64_t *path = p->path + sequence->length - sequence->own;
+    if (!sequence->token_label)
+        p->hit[p->hits++] = (packed_hit){p->path[sequence->inputs - 1], 0, text, -1};
+    for (int64_t i = 0; sequence->token_label && i < sequence->own; i++)
+        if (sequence->token_label[i] >= 0)
+            p->hit[p->hits++] = (packed_hit){path[i], sequence->token_label[i], text, -1};
+}
+
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path
  * becomes its path. */
 static void append(packer *p, const packed_sequence *sequence, int64_t shared, bool scored)
@@ -224,7 +273,7 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared, b
         p->path[i] = batch->tokens;
         p->token[batch->tokens++] = sequence->token[i];
     }
-    if (scored) p->hit[p->hits++] = (packed_hit){p->path[sequence->inputs - 1], 0, text, -1};
+    if (scored) add_scored(p, sequence, text);
     for (int64_t i = 0; !scored && i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
             p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text,

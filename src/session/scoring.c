@@ -1,4 +1,7 @@
-/* Objectives on the scores of a head for labels.
+/* Objectives on the scores of a head for labels: the mean over rows, or over pairs.
+ *
+ * classify, tokens: cross-entropy of the softmax of a row's scores; of several bits the mean over
+ * them of the cross-entropy of each one's σ. regress: (score − label)².
  *
  * reward: a pair's loss is −log σ(c − r) + k·(c + r)², c and r the scores of the chosen and of the
  * rejected answer on their last tokens, k objective.center_rewards (Bradley and Terry 1952; Ouyang
@@ -11,6 +14,7 @@ typedef struct scoring {
     session *s;
     const pair_batch *batch;
     double *sums;
+    ml_label_kind kind; /* NONE: pairs */
 } scoring;
 
 static double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
@@ -43,21 +47,112 @@ static void judge_pair(const scoring *c, int64_t pair, const float *score, float
     c->sums[PAIRS] += 1.0;
 }
 
+/* ---- labels -------------------------------------------------------------------------------- */
+
+/* One row against one label, whose loss counts `share` of the batch's. */
+typedef struct row {
+    int64_t labels;
+    const float *score;
+    float *slope;
+    double share;
+} row;
+
+static void add_slope(const row *r, int64_t i, double slope)
+{
+    r->slope[i] += (float)(slope * r->share);
+}
+
+/* Cross-entropy. */
+static double judge_class(const row *r, int64_t label, bool *right)
+{
+    double most = -INFINITY, sum = 0.0;
+    for (int64_t i = 0; i < r->labels; i++) most = fmax(most, (double)r->score[i]);
+    for (int64_t i = 0; i < r->labels; i++) sum += exp((double)r->score[i] - most);
+    int64_t best = 0;
+    for (int64_t i = 0; i < r->labels; i++) {
+        if (r->score[i] > r->score[best]) best = i;
+        add_slope(r, i, exp((double)r->score[i] - most) / sum - (i == label ? 1.0 : 0.0));
+    }
+    *right = best == label;
+    return log(sum) + most - (double)r->score[label];
+}
+
+/* The mean over the bits of the cross-entropy of each. */
+static double judge_bits(const row *r, const float *bit, bool *right)
+{
+    double loss = 0.0, n = (double)r->labels;
+    *right = true;
+    for (int64_t i = 0; i < r->labels; i++) {
+        double s = (double)r->score[i], b = (double)bit[i];
+        loss -= (b * log_sigmoid(s) + (1.0 - b) * log_sigmoid(-s)) / n;
+        add_slope(r, i, (sigmoid(s) - b) / n);
+        *right = *right && (s > 0.0) == (b > 0.5);
+    }
+    return loss;
+}
+
+static double judge_number(const row *r, double number)
+{
+    double off = (double)r->score[0] - number;
+    add_slope(r, 0, 2.0 * off);
+    return off * off;
+}
+
+/* The j-th label of the micro-batch, which belongs to a row. */
+static void judge_label(const scoring *c, const row *r, int64_t j)
+{
+    const packer *p = &c->s->packer;
+    const float *label = p->read[p->target_text[j]].label;
+    bool right = false;
+    double loss = 0.0;
+    switch (c->kind) {
+    case ML_LABEL_CLASS:
+        loss = judge_class(r, (int64_t)*label, &right);
+        break;
+    case ML_LABEL_TOKENS:
+        loss = judge_class(r, p->target[j], &right);
+        break;
+    case ML_LABEL_BITS:
+        loss = judge_bits(r, label, &right);
+        break;
+    case ML_LABEL_NUMBER:
+        loss = judge_number(r, (double)*label);
+        break;
+    case ML_LABEL_NONE: /* of pairs, and of another objective's answers */
+    case ML_LABEL_WANTED:
+        break;
+    }
+    c->sums[PAIR_LOSS] += loss;
+    c->sums[PAIR_RIGHT] += right ? 1.0 : 0.0;
+    c->sums[PAIRS] += 1.0;
+}
+
+/* ---- a micro-batch ------------------------------------------------------------------------- */
+
 static void judge(void *self, const float *score, float *slope)
 {
     const scoring *c = self;
     packer *p = &c->s->packer;
     int64_t labels = ml_model_get_spec(c->s->model)->labels;
     memset(slope, 0, (size_t)(p->batch.rows * labels) * sizeof *slope);
-    find_rows(p, 2 * c->batch->first, 2 * c->batch->count);
-    for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, score, slope);
+    if (c->kind == ML_LABEL_NONE) {
+        find_rows(p, 2 * c->batch->first, 2 * c->batch->count);
+        for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, score, slope);
+        return;
+    }
+    for (int64_t i = 0; i < p->batch.rows; i++) {
+        const row r = {labels, score + i * labels, slope + i * labels,
+                       1.0 / (double)c->batch->pairs};
+        for (int64_t j = p->target_start[i]; j < p->target_start[i + 1]; j++) judge_label(c, &r, j);
+    }
 }
 
 ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
                            double sums[PAIR_SUMS])
 {
     packer *p = &s->packer;
-    scoring c = {.s = s, .batch = batch, .sums = sums};
+    scoring c = {
+        .s = s, .batch = batch, .sums = sums, .kind = ml_dataset_label_kind(source->dataset)};
     const ml_judging judging = {judge, &c};
     int64_t unit = ml_run_config_unit(s->config);
     ml_status st = ml_grid_agree_in(

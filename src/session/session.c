@@ -26,28 +26,6 @@ static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_
                    path, ml_objective_name(c->objective.name));
 }
 
-/* Without an objective that reads them, labels would be left out in silence. */
-static ml_status check_labels(const ml_run_config *c, const char *path, const ml_dataset *data)
-{
-    const ml_label_kind kind = ml_dataset_label_kind(data);
-    bool judged = kind == ML_LABEL_WANTED || ml_dataset_has_pairs(data);
-    if (c->objective.name == ML_OBJECTIVE_KTO)
-        return judged ? ML_OK
-                      : ml_fail(ML_INPUT,
-                                "%s: does not say which answers are wanted, as objective kto "
-                                "needs; tokenize rows with prompt, completion and label true or "
-                                "false, or pairs",
-                                path);
-    if (kind == ML_LABEL_WANTED)
-        return ml_fail(ML_INPUT,
-                       "%s: has answers that are not wanted, which objective %s would learn; set "
-                       "objective.name to kto",
-                       path, ml_objective_name(c->objective.name));
-    if (kind == ML_LABEL_NONE) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: has labels of the kind %s, which objective %s does not read",
-                   path, ml_label_kind_name(kind), ml_objective_name(c->objective.name));
-}
-
 static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
 {
     const ml_model_spec *spec = ml_base_spec(s->base);
@@ -62,7 +40,7 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
                        "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
                        "again with this base",
                        path, found, ml_base_path(s->base), want);
-    ml_status st = check_labels(s->config, path, data);
+    ml_status st = ml_session_check_labels(s->config, path, data);
     return st == ML_OK ? check_pairs(s->config, path, data) : st;
 }
 
@@ -71,8 +49,9 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    const ml_sampler_order order = {training && c->data.shuffle, c->data.group_prompts, c->seed,
-                                    ml_run_config_scores_labels(c),
+    const ml_sampler_order order = {training && c->data.shuffle,
+                                    c->data.group_prompts && !ml_run_config_scores_labels(c), c->seed,
+                                    c->objective.name == ML_OBJECTIVE_REWARD,
                                     c->objective.name == ML_OBJECTIVE_KTO};
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
@@ -320,7 +299,7 @@ static ml_status attach_method(session *s)
                                     ml_base_path(s->base));
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
-    ML_TRY(ml_session_choose_head(c, &spec));
+    ML_TRY(ml_session_choose_head(c, s->train.dataset, &spec));
     ML_TRY(create_model(s, &spec));
     ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
@@ -382,7 +361,7 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
     ml_peft_untie_for(&spec, a);
     ML_TRY(ml_adapter_take_head(a, &spec));
-    ML_TRY(ml_session_check_head(s->config, &spec, adapter != NULL));
+    ML_TRY(ml_session_check_head(s->config, s->valid.dataset, &spec, adapter != NULL));
     ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {
@@ -408,7 +387,7 @@ static ml_status attach_bank(session *s, int64_t count, const ml_adapter *adapte
     ml_status st = ML_OK;
     for (int64_t i = 0; st == ML_OK && i < count; i++)
         st = ml_adapter_take_head(&adapters[i], &scoring);
-    if (st == ML_OK) st = ml_session_check_head(s->config, &scoring, count > 0);
+    if (st == ML_OK) st = ml_session_check_head(s->config, NULL, &scoring, count > 0);
     if (st == ML_OK) st = create_model(s, &spec);
     return st == ML_OK ? ml_bank_create(&s->bank, s->model, s->spec, count, adapters) : st;
 }
@@ -478,7 +457,7 @@ static ml_status create_packer(session *s)
 {
     return ml_packer_create(&s->packer, s->tokens,
                             s->config->batch.micro * ml_run_config_unit(s->config),
-                            s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model)->labels);
+                            s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model));
 }
 
 static ml_status allocate_passes(session *s, bool training)

@@ -40,6 +40,9 @@ typedef struct packed_sequence {
     int64_t position, length, inputs; /* position: the sampler's */
     const int32_t *token;
     const uint8_t *mask;
+    const int32_t *token_label; /* of its own tokens; NULL: they have none */
+    const float *label;         /* [labels], or a class or number alone; NULL: it has none */
+    int64_t own;                /* tokens of the file */
 } packed_sequence;
 
 /* `token` is predicted by `row`. */
@@ -63,8 +66,10 @@ typedef struct packer {
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
     int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read`
                                         a position is */
-    float *score, *slope;            /* [sequences, labels] of the head's rows, and the loss's
-                                        derivatives by them; NULL: no head for labels */
+    float *label;         /* [sequences, labels]; NULL, as the next three: no such head */
+    int32_t *token_label; /* [tokens] of a head that scores tokens */
+    float *score, *slope; /* [sequences or tokens, labels] of the head's rows, and the loss's
+                             derivatives by them */
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -144,13 +149,17 @@ void ml_session_close(session *s);
 /* That all ranks opened the same base and data. Collective over the world, once they did. */
 ml_status ml_session_agree_on_files(const session *s) ML_NODISCARD;
 
-/* labels.c. choose_head: the model's specification gets the head that the objective needs.
+/* labels.c. check_labels: that the data set has the labels that the objective reads, and no others.
+ * choose_head: the model's specification gets the head that the objective needs.
  * check_head: whether the head of a base, or of a base with an adapter, is what the objective
  * needs. Local. ML_USAGE, ML_INPUT. is_new: whether a tensor is of a head that the base has not;
  * draw_head: these begin with small random numbers, the same on every rank. Local. */
-ml_status ml_session_choose_head(const ml_run_config *config, ml_model_spec *spec) ML_NODISCARD;
-ml_status ml_session_check_head(const ml_run_config *config, const ml_model_spec *spec,
-                                bool adapted) ML_NODISCARD;
+ml_status ml_session_check_labels(const ml_run_config *config, const char *path,
+                                  const ml_dataset *data) ML_NODISCARD;
+ml_status ml_session_choose_head(const ml_run_config *config, const ml_dataset *data,
+                                 ml_model_spec *spec) ML_NODISCARD;
+ml_status ml_session_check_head(const ml_run_config *config, const ml_dataset *data,
+                                const ml_model_spec *spec, bool adapted) ML_NODISCARD;
 bool ml_session_is_new(const session *s, const ml_model_slot *slot);
 ml_status ml_session_draw_head(session *s) ML_NODISCARD;
 
@@ -159,7 +168,7 @@ ml_status ml_session_draw_head(session *s) ML_NODISCARD;
 /* What decides a rank's memory beside model and method. */
 typedef struct ml_session_shape {
     int64_t tokens, sequences, max_len; /* of a micro-batch; of a sequence */
-    int64_t labels;                     /* that the head scores */
+    const ml_model_spec *spec;          /* borrowed */
     const char *backend, *vector_path;
     int threads;
     int tp, tp_rank;
@@ -208,9 +217,10 @@ ml_session_borrowed_bytes(const session *s); /* of the copy, where another rank 
 /* pack.c: positions [first, first + count) of the source as one micro-batch in s->packer.batch.
  * Local. `keyed`: with dropout, so that nothing is shared. */
 ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
-                           int64_t labels) ML_NODISCARD;
+                           const ml_model_spec *spec) ML_NODISCARD;
 void ml_packer_destroy(packer *p);
-int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len, int64_t labels);
+int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
+                        const ml_model_spec *spec);
 ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
                           bool keyed) ML_NODISCARD;
 
@@ -249,7 +259,7 @@ enum {
 typedef struct pair_batch {
     int64_t first, count;
     bool backward, keyed;
-    int64_t pairs, tokens;
+    int64_t pairs, tokens; /* pairs: or labels */
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;

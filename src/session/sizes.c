@@ -38,7 +38,7 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
     bytes[ML_MEM_OTHER] +=
-        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->labels) +
+        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
         transient_bytes(model, parameters, shape, true);
 }
 
@@ -48,7 +48,7 @@ ml_session_shape ml_session_shape_of(const session *s)
     return (ml_session_shape){s->tokens,
                               c->batch.micro * ml_run_config_unit(c),
                               s->max_len + s->prefix + s->infix,
-                              ml_model_get_spec(s->model)->labels,
+                              ml_model_get_spec(s->model),
                               c->backend,
                               c->vector_path,
                               omp_get_max_threads(),

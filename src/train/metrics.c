@@ -94,6 +94,13 @@ static double wall_clock(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* How often the highest score is the label's. */
+static void write_accuracy(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
+{
+    if (c->objective.name != ML_OBJECTIVE_REGRESS)
+        fprintf(to, ", \"accuracy\": %.17g", sums[PAIR_RIGHT] / sums[PAIRS]);
+}
+
 /* Means over the batch's pairs. */
 static void write_compared(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
 {
@@ -102,6 +109,10 @@ static void write_compared(FILE *to, const ml_run_config *c, const double sums[P
                                         [PAIR_REWARD_REJECTED] = "rewards_rejected",
                                         [PAIR_LOG_P_CHOSEN] = "logps_chosen",
                                         [PAIR_LOG_P_REJECTED] = "logps_rejected"};
+    if (ml_run_config_unit(c) == 1) {
+        write_accuracy(to, c, sums);
+        return;
+    }
     int last = ml_run_config_scores_labels(c) ? PAIR_REWARD_REJECTED : PAIR_LOG_P_REJECTED;
     for (int i = PAIR_RIGHT; i <= last; i++)
         fprintf(to, ", \"%s\": %.17g", names[i], sums[i] / sums[PAIRS]);

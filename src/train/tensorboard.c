@@ -154,6 +154,11 @@ static void write_compared(FILE *to, const ml_run_config *c, int64_t step,
                            const double sums[PAIR_SUMS])
 {
     double n = sums[PAIRS];
+    if (ml_run_config_unit(c) == 1) {
+        if (c->objective.name != ML_OBJECTIVE_REGRESS)
+            write_scalar(to, step, "train/accuracy", sums[PAIR_RIGHT] / n);
+        return;
+    }
     write_scalar(to, step, "train/rewards/accuracies", sums[PAIR_RIGHT] / n);
     write_scalar(to, step, "train/rewards/chosen", sums[PAIR_REWARD_CHOSEN] / n);
     write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / n);

@@ -7,7 +7,7 @@ import sys
 import peft
 import torch
 import transformers
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 
 import classification_cases as cases
 import make_golden
@@ -19,7 +19,7 @@ GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"
 def load_model(folder, settings, labels):
     """Row by row and without padding, so the score is read on the last token whatever it is."""
     directory = f"{folder}/scoring"
-    cases.write_scoring_model(directory, settings["model"], labels)
+    cases.write_scoring_model(directory, settings["model"], labels, settings.get("kind") == "tokens")
     kind = getattr(transformers, reference.json.load(open(f"{directory}/config.json"))["architectures"][0])
     model, report = kind.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     assert not report["unexpected_keys"] and not report["missing_keys"], report
@@ -43,13 +43,36 @@ def reward_loss(model, batch, objective):
     return sum(losses) / len(losses), {"rewards_chosen": chosen, "rewards_rejected": rejected, "rewards_accuracy": right}
 
 
-def objective_of(model, batch, objective):
-    return reward_loss(model, batch, objective)
+def label_loss(model, batch, kind):
+    """The mean over labels; a class is right where its score is the highest, bits where all are."""
+    losses, right = [], 0
+    for row in batch:
+        found = model(input_ids=torch.tensor([row["input_ids"]])).logits[0]
+        if kind == "tokens":
+            there = [i for i, label in enumerate(row["token_labels"]) if label != -100]
+            target = torch.tensor(row["token_labels"])[there]
+            losses += list(cross_entropy(found[there], target, reduction="none"))
+            right += (found[there].argmax(-1) == target).sum().item()
+            continue
+        label = torch.tensor(row["label"])
+        if kind == "class":
+            losses.append(cross_entropy(found, label))
+            right += (found.argmax(-1) == label).item()
+        elif kind == "bits":
+            losses.append(binary_cross_entropy_with_logits(found, label.float()))
+            right += ((found > 0) == (label > 0)).all().item()
+        else:
+            losses.append((found[0] - label) ** 2)
+    return sum(losses) / len(losses), {} if kind == "number" else {"accuracy": right / len(losses)}
+
+
+def objective_of(model, batch, settings, objective):
+    return label_loss(model, batch, settings["kind"]) if "kind" in settings else reward_loss(model, batch, objective)
 
 
 def run_case(case, folder):
     settings, objective = case
-    data = cases.PAIRS
+    data = {part: cases.data_of(settings, part) for part in ("train", "valid")}
     model = load_model(folder, settings, cases.labels_of(case))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_golden.adamw(model, settings)
@@ -57,14 +80,14 @@ def run_case(case, folder):
     for step in range(settings["steps"]):
         batch = [data["train"][(step * cases.ROWS + i) % len(data["train"])] for i in range(cases.ROWS)]
         optimizer.zero_grad()
-        loss, figures = objective_of(model, batch, objective)
+        loss, figures = objective_of(model, batch, settings, objective)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings["clip_norm"]).item()
         for key, value in {"loss": loss.item(), "grad_norm": norm, **figures}.items():
             out.setdefault(key, []).append(value)
         optimizer.step()
     with torch.no_grad():
-        out["valid_loss"] = objective_of(model, data["valid"], objective)[0].item()
+        out["valid_loss"] = objective_of(model, data["valid"], settings, objective)[0].item()
     return out
 
 

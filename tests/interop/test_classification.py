@@ -14,7 +14,7 @@ import reference_models as reference
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "classification.json")
 LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
-EVERYWHERE = ["reward-llama", "reward-gpt2-full"]  # the others on one rank
+EVERYWHERE = ["reward-llama", "reward-gpt2-full", "class-llama", "bits-gpt2", "tokens-llama-full"]  # the others on one rank
 BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_chosen": 1e-3, "rewards_rejected": 1e-3}
 
 
@@ -22,21 +22,23 @@ def prepare(folder):
     for model in sorted({settings["model"] for settings, _ in cases.CASES.values()}):
         reference.write_model(f"{folder}/{model}", model)
         harness.mpilora("import", f"{folder}/{model}", f"{folder}/{model}.h5", "--dtype", "fp32")
-        for part, data in cases.PAIRS.items():
-            preference_cases.write_pairs(f"{folder}/{part}.jsonl", data)
-            harness.mpilora("tokenize", "--base", f"{folder}/{model}.h5", f"{folder}/{part}.jsonl", f"{folder}/{model}-{part}.h5")
+    for model, kind in sorted({(settings["model"], settings.get("kind", "pairs")) for settings, _ in cases.CASES.values()}):
+        for part in ("train", "valid"):
+            preference_cases.write_pairs(f"{folder}/{part}.jsonl", cases.data_of({} if kind == "pairs" else {"kind": kind}, part))
+            words = ["--labels", cases.LABELS] if kind in ("class", "tokens") else []
+            harness.mpilora("tokenize", "--base", f"{folder}/{model}.h5", *words, f"{folder}/{part}.jsonl", f"{folder}/{model}-{kind}-{part}.h5")
     for name, case in cases.CASES.items():
         settings, labels = case[0], cases.labels_of(case)
         if settings["method"] == "lora":
             cases.write_adapter(f"{folder}/{name}-adapter", settings, labels)
         else:
-            cases.write_scoring_model(f"{folder}/{name}-model", settings["model"], labels)
+            cases.write_scoring_model(f"{folder}/{name}-model", settings["model"], labels, settings.get("kind") == "tokens")
             harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
 
 
 def write_config(folder, name, run_dir, tp=1, micro=4):
     settings, objective = cases.CASES[name]
-    model = f"{folder}/{settings['model']}"
+    model, kind = f"{folder}/{settings['model']}", settings.get("kind", "pairs")
     base, method = f"{folder}/{name}.h5", {"name": "full"}
     if settings["method"] == "lora":
         base = f"{model}.h5"
@@ -47,7 +49,7 @@ def write_config(folder, name, run_dir, tp=1, micro=4):
         base=base,
         method=method,
         objective=objective,
-        data={"train": f"{model}-train.h5", "valid": f"{model}-valid.h5", "shuffle": False},
+        data={"train": f"{model}-{kind}-train.h5", "valid": f"{model}-{kind}-valid.h5", "shuffle": False},
         batch={"sequences": cases.ROWS, "micro": micro},
         optim={"lr": settings["lr"], "weight_decay": settings["weight_decay"], "clip_norm": settings["clip_norm"]},
         train={"steps": settings["steps"]},
@@ -156,7 +158,7 @@ def check_refused(checks, folder):
     train("an infix", 2, ["method.infix", "set it to 0"], "method.name=prefix_embed", "method.init=null", "method.infix=2")
     train("another's key", 2, ["objective.center_rewards", "reward"], "objective.name=dpo", "objective.center_rewards=0.1")
     train("smoothing", 2, ["optim.label_smoothing"], "optim.label_smoothing=0.1")
-    train("tokens with a head for labels", 3, ["1 labels", "none for tokens"], f"base={folder}/reward-llama-full.h5", "objective.name=dpo", "method.init=null")
+    train("tokens with a head for labels", 3, ["head for 1 label", "none for the next token"], f"base={folder}/reward-llama-full.h5", "objective.name=dpo", "method.init=null")
     refused(checks, "eval without a head", ["eval", config], 3, "llama.h5", "has no head for labels")
     refused(checks, "eval --generate", ["eval", config, "--adapter", f"{folder}/new/adapter.h5", "--generate", f"{folder}/out.jsonl"], 2, "continues no prompt")
     checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")

@@ -48,10 +48,27 @@ static void print_figures(const ml_evaluation *e, bool json)
     printf(json ? ", \"%s\": %" PRId64 "}\n" : "  %s %" PRId64 "\n", rows, e->rows);
 }
 
-static void print(const ml_evaluation *e, bool json)
+/* Of numbers there is no accuracy. */
+static void print_labels(const ml_evaluation *e, bool numbers, bool json)
+{
+    char accuracy[64] = "";
+    if (!numbers)
+        snprintf(accuracy, sizeof accuracy, json ? "\"accuracy\": %.17g, " : "accuracy %.4f  ",
+                 e->accuracy);
+    if (json)
+        printf("{\"loss\": %.17g, %s\"rows\": %" PRId64 "}\n", e->loss, accuracy, e->rows);
+    else
+        printf("loss %.6f  %srows %" PRId64 "\n", e->loss, accuracy, e->rows);
+}
+
+static void print(const ml_evaluation *e, ml_objective objective, bool json)
 {
     if (ml_grid_world_rank() != 0) return;
-    if (e->rows > 0)
+    bool labels = objective == ML_OBJECTIVE_CLASSIFY || objective == ML_OBJECTIVE_REGRESS ||
+                  objective == ML_OBJECTIVE_TOKENS;
+    if (e->rows > 0 && labels)
+        print_labels(e, objective == ML_OBJECTIVE_REGRESS, json);
+    else if (e->rows > 0)
         print_figures(e, json);
     else
         print_tokens(e, json);
@@ -86,7 +103,7 @@ static const option options[] = {
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
      "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
      "objectives that compare answers {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, "
-     "\"pairs\"}",
+     "\"pairs\"}, of classify and tokens {\"loss\", \"accuracy\", \"rows\"}",
      NULL},
     GENERATION_OPTIONS(given, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
@@ -114,7 +131,7 @@ static ml_status run(int argc, char **argv)
             config.data.valid, result.loss);
         goto done;
     }
-    print(&result, given.json);
+    print(&result, config.objective.name, given.json);
 done:
     ml_run_config_destroy(&config);
     return st;

@@ -11,14 +11,16 @@ ml_status export_hf(const export_request *request)
     if (request->merge || request->dtype)
         return ml_fail(ML_USAGE, "--format hf: %s is for --format gguf",
                        request->merge ? "--merge" : "--dtype");
+    static const char *const classes[] = {"AutoModelForCausalLM",
+                                          "AutoModelForSequenceClassification",
+                                          "AutoModelForTokenClassification"};
+    const ml_model_spec *spec = ml_base_spec(request->base);
     ml_status st = ml_export_huggingface(request->base, request->out);
-    bool scores = ml_base_spec(request->base)->head != ML_HEAD_LANGUAGE;
     if (st == ML_OK)
         ml_log("%s: config.json and model.safetensors; load it with %s.from_pretrained(\"%s\")",
                request->out,
-               scores                                   ? "AutoModelForSequenceClassification"
-               : ml_base_spec(request->base)->both_ways ? "AutoModel"
-                                                        : "AutoModelForCausalLM",
+               spec->head == ML_HEAD_LANGUAGE && spec->both_ways ? "AutoModel"
+                                                                 : classes[spec->head],
                request->out);
     return st;
 }

@@ -17,6 +17,7 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(0, "norm", FINAL_NORM, "transformer.ln_f", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     SCORE(WIDTH),
+    TOKEN_SCORE("classifier"),
     {0},
 };
 

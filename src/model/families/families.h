@@ -8,6 +8,7 @@
  *                GGUF's name and layout, target word ("": no adapter goes there)
  *   HEAD         a matrix that a tied model lacks
  *   SCORE        of labels, of a sequence's last token, in the place of the head: cols
+ *   TOKEN_SCORE  the same of each token: Hugging Face's name
  *   FUSED        all modules of a role as one target: module, role, rows, cols, names, word
  *   BIAS         of a matrix: module, role, rows, cut, when it is there, names, GGUF's layout
  *   NORM_WEIGHT  and
@@ -50,6 +51,12 @@
 #define SCORE(cols)                                                                              \
     FAMILY_ROW("score", false, CLASSIFY, LABELS, cols, NONE, FP32, SEQUENCE, "score", ".weight", \
                PLAIN, "cls.output", PLAIN, "")
+/* The same of each token, with a bias. */
+#define TOKEN_SCORE(hf)                                                                          \
+    FAMILY_ROW("token_score", false, CLASSIFY, LABELS, WIDTH, NONE, FP32, TOKENS, hf, ".weight", \
+               PLAIN, "cls.output", PLAIN, ""),                                                  \
+        FAMILY_ROW("token_score", true, CLASSIFY, LABELS, ONE, NONE, FP32, TOKENS, hf, ".bias",  \
+                   PLAIN, "cls.output", PLAIN, "")
 #define FUSED(module, role, rows, cols, hf, hf_layout, gguf, gguf_layout, target)              \
     FAMILY_ROW(module, false, role, rows, cols, ROWS, MATRIX, FUSED, hf, ".weight", hf_layout, \
                gguf, gguf_layout, target)

@@ -11,6 +11,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_MLP,
     GEMMA_ENDS,
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

@@ -10,6 +10,7 @@ static const ml_family_tensor tensors[] = {
     GEMMA_MLP,
     GEMMA_ENDS,
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

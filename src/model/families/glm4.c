@@ -14,6 +14,7 @@ static const ml_family_tensor tensors[] = {
     NORM_WEIGHT("norm2_behind", NORM2_BEHIND, WIDTH, "@.post_mlp_layernorm", "@.post_ffw_norm"),
     LLAMA_ENDS,
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

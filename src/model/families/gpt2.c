@@ -29,6 +29,7 @@ static const ml_family_tensor tensors[] = {
     NORM_BIAS("norm", FINAL_NORM, WIDTH, "transformer.ln_f", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     SCORE(WIDTH),
+    TOKEN_SCORE("classifier"),
     {0},
 };
 

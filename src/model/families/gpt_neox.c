@@ -13,6 +13,7 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(0, "norm", FINAL_NORM, "gpt_neox.final_layer_norm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "embed_out", "output"),
     SCORE(WIDTH),
+    TOKEN_SCORE("classifier"),
     {0},
 };
 

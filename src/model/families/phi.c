@@ -22,6 +22,7 @@ static const ml_family_tensor tensors[] = {
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     HEAD_BIAS("lm_head", "output"),
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

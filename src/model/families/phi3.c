@@ -17,6 +17,7 @@ static const ml_family_tensor tensors[] = {
     FUSED_GATED_MLP,
     LLAMA_ENDS,
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

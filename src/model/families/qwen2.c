@@ -3,9 +3,8 @@
 #include "model/families/families.h"
 
 static const ml_family_tensor tensors[] = {
-    LLAMA_EMBED, LLAMA_NORM1,  LLAMA_QKV(PLAIN, ALWAYS),
-    LLAMA_O,     LLAMA_NORM2,  LLAMA_MLP,
-    LLAMA_ENDS,  SCORE(WIDTH), {0},
+    LLAMA_EMBED, LLAMA_NORM1,  LLAMA_QKV(PLAIN, ALWAYS), LLAMA_O, LLAMA_NORM2, LLAMA_MLP,
+    LLAMA_ENDS,  SCORE(WIDTH), TOKEN_SCORE("score"),     {0},
 };
 
 static const ml_family_key config_keys[] = {LLAMA_SIZES, LLAMA_ACTIVATION, {0}};

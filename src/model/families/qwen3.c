@@ -13,6 +13,7 @@ static const ml_family_tensor tensors[] = {
     LLAMA_MLP,
     LLAMA_ENDS,
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

@@ -14,6 +14,7 @@ static const ml_family_tensor tensors[] = {
     LAYER_NORM(0, "norm", FINAL_NORM, "model.norm", "output_norm"),
     HEAD("head", VOCAB, WIDTH, ROWS, "lm_head", "output"),
     SCORE(WIDTH),
+    TOKEN_SCORE("score"),
     {0},
 };
 

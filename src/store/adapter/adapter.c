@@ -97,11 +97,14 @@ ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec)
         const ml_adapter_tensor *t =
             row->role == ML_ROLE_CLASSIFY && !row->bias ? find_scores(adapter, row) : NULL;
         if (!t) continue;
-        if (spec->head != ML_HEAD_LANGUAGE && spec->labels != t->rows)
+        if (spec->head != ML_HEAD_LANGUAGE &&
+            (spec->labels != t->rows || spec->head != ml_family_head(row)))
             return ml_fail(ML_INPUT,
-                           "the adapter's head has %" PRId64 " labels, the base's has %" PRId64,
-                           t->rows, spec->labels);
-        spec->head = ML_HEAD_SEQUENCE;
+                           "the adapter's head (%s) is for %" PRId64 " labels, the base's (%s) for "
+                           "%" PRId64,
+                           ml_head_words[ml_family_head(row)], t->rows, ml_head_words[spec->head],
+                           spec->labels);
+        spec->head = ml_family_head(row);
         spec->labels = t->rows;
     }
     return ML_OK;

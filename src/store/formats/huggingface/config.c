@@ -290,13 +290,15 @@ static ml_status read_head(const json_t *o, ml_model_spec *s)
 {
     const json_t *classes = json_object_get(o, "architectures");
     char own[96];
-    if (!ml_family_scores(s->family, ML_HEAD_SEQUENCE)) return ML_OK;
-    ml_family_class(s->family, ML_HEAD_SEQUENCE, own, sizeof own);
-    for (size_t i = 0; i < json_array_size(classes); i++) {
-        const char *class = json_string_value(json_array_get(classes, i));
-        if (!class || strcmp(class, own) != 0) continue;
-        s->head = ML_HEAD_SEQUENCE;
-        return count_labels(o, &s->labels);
+    for (ml_head_kind kind = ML_HEAD_SEQUENCE; kind <= ML_HEAD_TOKENS; kind++) {
+        if (!ml_family_scores(s->family, kind)) continue;
+        ml_family_class(s->family, kind, own, sizeof own);
+        for (size_t i = 0; i < json_array_size(classes); i++) {
+            const char *class = json_string_value(json_array_get(classes, i));
+            if (!class || strcmp(class, own) != 0) continue;
+            s->head = kind;
+            return count_labels(o, &s->labels);
+        }
     }
     return ML_OK;
 }

@@ -208,9 +208,10 @@ static ml_status check_names(const json_t *json)
     if (st == ML_OK) st = check_type(json_string_value(json_object_get(json, "peft_type")));
     if (st != ML_OK) return st;
     if (task && strcmp(task, "CAUSAL_LM") != 0 && strcmp(task, "SEQ_CLS") != 0 &&
-        strcmp(task, "FEATURE_EXTRACTION") != 0)
+        strcmp(task, "TOKEN_CLS") != 0 && strcmp(task, "FEATURE_EXTRACTION") != 0)
         return ml_fail(ML_INPUT,
-                       "task_type: is %.40s, expected CAUSAL_LM, SEQ_CLS or FEATURE_EXTRACTION",
+                       "task_type: is %.40s, expected CAUSAL_LM, SEQ_CLS, TOKEN_CLS or "
+                       "FEATURE_EXTRACTION",
                        task);
     if (bias && strcmp(bias, "none") != 0 && strcmp(bias, "all") != 0 &&
         strcmp(bias, "lora_only") != 0)

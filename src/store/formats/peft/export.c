@@ -28,7 +28,7 @@ typedef struct export
     int64_t count;
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
-    bool scores; /* the model has a head for labels */
+    ml_head_kind head;
     int64_t
         layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
 }
@@ -82,7 +82,7 @@ static void leave_prefix_out(const export *e, char *name)
 {
     const char *prefix = e->spec->family->hf.prefix;
     size_t n = strlen(prefix);
-    if (e->spec->both_ways && !e->scores && !strncmp(name, prefix, n))
+    if (e->spec->both_ways && e->head == ML_HEAD_LANGUAGE && !strncmp(name, prefix, n))
         memmove(name, name + n, strlen(name + n) + 1);
 }
 
@@ -94,7 +94,8 @@ static void path_of(const export *e, const ml_family_tensor *row, int64_t layer,
 
 static const char *task_type(const export *e)
 {
-    if (e->scores) return "SEQ_CLS";
+    if (e->head == ML_HEAD_SEQUENCE) return "SEQ_CLS";
+    if (e->head == ML_HEAD_TOKENS) return "TOKEN_CLS";
     return e->spec->both_ways ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
 }
 
@@ -372,7 +373,7 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ml_model_spec untied = *spec;
     untied.tied_head = false;
     ML_TRY(ml_adapter_take_head(adapter, &untied));
-    e.scores = untied.head != ML_HEAD_LANGUAGE;
+    e.head = untied.head;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
     for (int64_t i = 0; i < e.stored.count; i++) leave_prefix_out(&e, e.stored.items[i].name);

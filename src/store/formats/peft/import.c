@@ -243,29 +243,34 @@ static ml_status find_saved(import *in, const ml_safetensors_entry *e, const cha
 static ml_status find_head(import *in, const ml_model_spec *base)
 {
     const char *task = json_string_value(json_object_get(in->config.json, "task_type"));
-    bool sequence = task && !strcmp(task, "SEQ_CLS");
+    bool tokens = task && !strcmp(task, "TOKEN_CLS"),
+         scores = tokens || (task && !strcmp(task, "SEQ_CLS"));
+    ml_head_kind kind = tokens ? ML_HEAD_TOKENS : ML_HEAD_SEQUENCE;
     in->own = *base;
     in->spec = &in->own;
     for (const ml_family_tensor *row = base->family->tensors; row->module; row++) {
-        if (row->role != ML_ROLE_CLASSIFY || row->bias) continue;
+        if (row->role != ML_ROLE_CLASSIFY || row->bias || ml_family_head(row) != kind) continue;
         for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
             const ml_safetensors_entry *e = ml_safetensors_at(in->tensors, i);
             char plain[NAME];
             plain_name(e->name, plain);
             if (strcmp(without(plain, "base_model.model."), row->hf.name) != 0) continue;
-            if (base->head != ML_HEAD_LANGUAGE && e->dims > 0 && base->labels != e->shape[0])
+            if (base->head != ML_HEAD_LANGUAGE && e->dims > 0 &&
+                (base->labels != e->shape[0] || base->head != kind))
                 return ml_fail(ML_INPUT,
-                               "%s: is for %" PRId64 " labels, the base's head is for %" PRId64,
-                               e->name, e->shape[0], base->labels);
-            in->own.head = ML_HEAD_SEQUENCE;
+                               "%s: is for %" PRId64 " labels (%s), the base's head is for %" PRId64
+                               " (%s)",
+                               e->name, e->shape[0], ml_head_words[kind], base->labels,
+                               ml_head_words[base->head]);
+            in->own.head = kind;
             in->own.labels = e->dims > 0 ? e->shape[0] : 0;
         }
     }
-    if (sequence && in->own.head == ML_HEAD_LANGUAGE)
+    if (scores && in->own.head != kind)
         return ml_fail(ML_INPUT,
-                       "task_type: is SEQ_CLS, but neither %s nor the base has a head for labels "
+                       "task_type: is %s, but neither %s nor the base has such a head for labels "
                        "(base_model.model.score.weight)",
-                       tensors_name);
+                       task, tensors_name);
     return ml_model_spec_check(&in->own, ML_INPUT);
 }
 
