@@ -12,7 +12,8 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft", "dpo", "ipo", "cpo", "simpo", "orpo", "kto", "reward", "classify", "regress", "tokens", NULL};
+static const char *const objectives[] = {"sft", "dpo",    "ipo",      "cpo",     "simpo",  "orpo",
+                                         "kto", "reward", "classify", "regress", "tokens", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
                                           "ipo",
@@ -232,8 +233,9 @@ const key run_keys[] = {
      .about =
          "What is minimised: `sft` the loss on tokens; `dpo`, `ipo`, `cpo`, `simpo` and `orpo` "
          "compare the two answers of a pair, see [preferences](preferences.md); "
-         "`reward` trains a head that tells them apart, see "
-         "[classification](classification.md); `kto` learns from answers that are wanted or not."},
+         "`reward` trains a head that tells them apart, `classify`, `regress` and `tokens` one on "
+         "labels, see [classification](classification.md); `kto` learns from answers that are "
+         "wanted or not."},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),

@@ -54,10 +54,9 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
                            int64_t micro)
 {
     ml_status st = ML_OK;
-    const ml_sampler_order order = {which == 0 && c->data.shuffle,
-                                    c->data.group_prompts && !ml_run_config_scores_labels(c), c->seed,
-                                    c->objective.name == ML_OBJECTIVE_REWARD,
-                                    c->objective.name == ML_OBJECTIVE_KTO};
+    const ml_sampler_order order = {
+        which == 0 && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
+        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     for (int64_t i = 0; i < files->count; i++)
         if (!is_there(files->item[i].file)) return ML_OK;
     if (files->count == 0) return ML_OK;

@@ -33,8 +33,7 @@ static bool reads_kind(const ml_run_config *c, ml_label_kind kind)
 /* Objective kto takes pairs apart, too. */
 static ml_status check_judged(const ml_run_config *c, const char *path, const ml_dataset *data)
 {
-    bool judged =
-        ml_dataset_label_kind(data) == ML_LABEL_WANTED || ml_dataset_has_pairs(data);
+    bool judged = ml_dataset_label_kind(data) == ML_LABEL_WANTED || ml_dataset_has_pairs(data);
     return judged ? ML_OK
                   : ml_fail(ML_INPUT,
                             "%s: does not say which answers are wanted, as objective %s needs; "
@@ -137,9 +136,9 @@ ml_status ml_session_check_head(const ml_run_config *c, const ml_dataset *data,
     ml_status st = count_labels(c, data, &labels);
     if (st == ML_OK && !fits(spec, data, labels))
         return ml_fail(ML_INPUT,
-                       "%s%s: has a head for %" PRId64 " labels, but the data have %" PRId64
+                       "%s%s: has a head for %" PRId64 " label%s, but the data have %" PRId64
                        "; give one that was trained on these labels, or a base without a head",
-                       whose, c->base, spec->labels, labels);
+                       whose, c->base, spec->labels, spec->labels == 1 ? "" : "s", labels);
     return st;
 }
 

@@ -49,10 +49,9 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    const ml_sampler_order order = {training && c->data.shuffle,
-                                    c->data.group_prompts && !ml_run_config_scores_labels(c), c->seed,
-                                    c->objective.name == ML_OBJECTIVE_REWARD,
-                                    c->objective.name == ML_OBJECTIVE_KTO};
+    const ml_sampler_order order = {
+        training && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
+        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));

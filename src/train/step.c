@@ -75,13 +75,14 @@ static void count_batch(const run *r, int64_t first, passes *p, step_result *out
 static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool keyed, passes *p)
 {
     session *s = &r->session;
-    const pair_batch batch = {
-        .first = at,
-        .count = count,
-        .backward = true,
-        .keyed = keyed,
-        .pairs = ml_run_config_unit(r->config) == 2 ? r->config->batch.sequences : p->targets,
-        .tokens = p->chosen};
+    const ml_run_config *c = r->config;
+    bool tokens = c->objective.name == ML_OBJECTIVE_TOKENS; /* each has its label */
+    const pair_batch batch = {.first = at,
+                              .count = count,
+                              .backward = true,
+                              .keyed = keyed,
+                              .pairs = tokens ? p->targets : c->batch.sequences,
+                              .tokens = p->chosen};
     ml_status st = ml_session_compare(s, &s->train, &batch, p->compared);
     if (st == ML_OK) p->computed += (double)s->packer.batch.tokens;
     return st;

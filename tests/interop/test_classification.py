@@ -161,6 +161,15 @@ def check_refused(checks, folder):
     train("tokens with a head for labels", 3, ["head for 1 label", "none for the next token"], f"base={folder}/reward-llama-full.h5", "objective.name=dpo", "method.init=null")
     refused(checks, "eval without a head", ["eval", config], 3, "llama.h5", "has no head for labels")
     refused(checks, "eval --generate", ["eval", config, "--adapter", f"{folder}/new/adapter.h5", "--generate", f"{folder}/out.jsonl"], 2, "continues no prompt")
+    data = {kind: f"{folder}/llama-{kind}-train.h5" for kind in ("class", "number", "tokens", "pairs")}
+    train("no labels", 3, ["plain.h5", "has no labels"], "objective.name=classify", f"data.train={folder}/plain.h5", f"data.valid={folder}/plain.h5")
+    train("numbers for classes", 3, ["kind number", "objective.name to regress"], "objective.name=classify", f"data.train={data['number']}")
+    train("classes for tokens", 3, ["kind class", "objective.name to classify"], "objective.name=sft", f"data.train={data['class']}")
+    head = ["objective.name=classify", "method.init=null", f"data.train={data['class']}", f"data.valid={data['class']}"]
+    train("more classes than the head", 3, ["head for 1 label", "the data have 3"], *head, f"base={folder}/reward-llama-full.h5")
+    train("a head for tokens", 3, ["labels of tokens", "none for sequences"], *head, f"base={folder}/tokens-llama-full.h5")
+    words = [word for key in ("objective.name=classify", f"data.valid={data['class']}") for word in ("--set", key)]
+    refused(checks, "an adapter for one label", ["eval", config, *words, "--adapter", f"{folder}/new/adapter.h5"], 3, "head for 1 label", "the data have 3")
     checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
 
 
