@@ -72,7 +72,8 @@ void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameter
 {
     ml_peft_bytes(peft, true, bytes);
     ml_parameters_bytes(parameters, true, bytes);
-    bytes[ML_MEM_OTHER] += ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, 0);
+    bytes[ML_MEM_OTHER] +=
+        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec);
     if (writer)
         bytes[ML_MEM_OTHER] += ml_run_directory_bytes() +
                                ml_checkpoint_memory(parameters, false, shape->tp, shape->tp_rank);
