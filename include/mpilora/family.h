@@ -48,6 +48,7 @@ typedef enum ml_role {
     ML_ROLE_FINAL_NORM,  /* from here: once in a model */
     ML_ROLE_PROJECT_OUT, /* from the model's width to the head's */
     ML_ROLE_HEAD,
+    ML_ROLE_POOL,    /* what the first token becomes before its labels are scored */
     ML_ROLE_CLASSIFY /* to a score for each label, in the place of the head */
 } ml_role;
 
@@ -95,6 +96,7 @@ typedef enum ml_presence {
     ML_PRESENT_PROJECTED, /* where the embedding has a width of its own */
     ML_PRESENT_SEQUENCE,  /* where the head scores the labels of a sequence */
     ML_PRESENT_TOKENS,    /* … of a token */
+    ML_PRESENT_POOL,      /* where it scores those of a sequence, or the base has it all the same */
     ML_PRESENT_FUSED      /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 

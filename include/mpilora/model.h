@@ -133,7 +133,9 @@ typedef struct ml_model_spec {
                        ≤ window / 2; window 0: all of its sequence */
     ml_layer_set full_layers; /* they have no window all the same */
     ml_head_kind head;
-    int64_t labels;          /* that the head scores; 0 where it gives logits of tokens */
+    int64_t labels; /* that the head scores; 0 where it gives logits of tokens */
+    bool pool; /* the base brings the layer between a sequence's first token and its labels, which
+                  then is none of the head's */
     const ml_dtype *formats; /* [ml_model_formats] what a base keeps its matrices in: block formats,
                                 ML_FP32 where it has none, which the run's precision then says;
                                 NULL: no matrix is in blocks. Borrowed from the base */

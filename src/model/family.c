@@ -46,13 +46,13 @@ ml_head_kind ml_family_head(const ml_family_tensor *row)
 
 void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size)
 {
-    static const char *const ends[] = {"ForCausalLM", "LMHeadModel"};
+    static const char *const ends[] = {"ForCausalLM", "LMHeadModel", "Model"};
     const char *whole = family->hf.architecture, *end = NULL;
     if (head == ML_HEAD_LANGUAGE) {
         snprintf(out, size, "%s", whole);
         return;
     }
-    for (int i = 0; i < 2 && !end; i++) end = strstr(whole, ends[i]);
+    for (int i = 0; i < 3 && !end; i++) end = strstr(whole, ends[i]);
     int stem = end ? (int)(end - whole) : (int)strlen(whole);
     const char *what = head == ML_HEAD_TOKENS ? "Token" : "Sequence";
     if (family->hf.stem)
@@ -179,6 +179,8 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return s->head == ML_HEAD_SEQUENCE;
     case ML_PRESENT_TOKENS:
         return s->head == ML_HEAD_TOKENS;
+    case ML_PRESENT_POOL:
+        return s->head == ML_HEAD_SEQUENCE || s->pool;
     case ML_PRESENT_FUSED:
         return false;
     }

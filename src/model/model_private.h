@@ -69,6 +69,8 @@ typedef struct activations {
     float *slope;             /* [R, vocab_count] of the logits' cap; NULL: none, or no backward */
     float *n, *y, *wide_x;    /* [max(C, R), max(d, e)] ×2, [C, d] */
     float *projected;         /* [max(C, R), d] of a head that is projected to; NULL: it is not */
+    float *pooled, *d_pooled; /* [R, d] behind the first token's layer, and its gradient; NULL: the
+                                 head has no such layer */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
@@ -113,12 +115,13 @@ struct ml_model {
     ml_linear project_in,
         project_out;       /* whole on every rank; without weights where there are none */
     ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
+    whole_linear pool;     /* [d, d], with tanh before the scores; no weight: none */
     whole_linear score;    /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
     int64_t embed_slot, position_slot, type_slot, relative_slot; /* −1: there is none */
-    bool has_embed_norm;
+    bool has_embed_norm, has_pool;
     void *storage;
     const ml_kernels *kernels;
     ml_activation_mode mode;

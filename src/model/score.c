@@ -1,23 +1,48 @@
 /* A head that scores labels: final norm and one linear layer, which every rank has whole and in
- * fp32, on those rows that the labels belong to. What the scores are worth is the caller's. */
+ * fp32, on those rows that the labels belong to. Between them may stand a layer with tanh (BERT's
+ * pooler, RoBERTa's dense). What the scores are worth is the caller's. */
+#include <math.h>
+
 #include "model/model_private.h"
 
-/* a->n: what the layer starts from, of a chunk; score ← a->n·Wᵀ + b */
-static void chunk_scores(const ml_model *m, int64_t first, int64_t C, float *score)
+/* y[C, out] ← x[C, in]·Wᵀ + b */
+static void forward(const ml_model *m, const whole_linear *w, int64_t C, int64_t in, int64_t out,
+                    const float *x, float *y)
+{
+    const ml_kernels *k = m->kernels;
+    k->gemm(k, false, true, C, out, in, 1.0F, x, in, w->weight, in, 0.0F, y, out);
+    if (w->bias) k->add_bias(C, out, w->bias, y, out);
+}
+
+/* dx ← dy·W; adds to the gradients of weight and bias where these train. */
+static void backward(const ml_model *m, const whole_linear *w, int64_t C, int64_t in, int64_t out,
+                     const float *x, const float *dy, float *dx)
+{
+    const ml_kernels *k = m->kernels;
+    if (w->weight_gradient)
+        k->gemm(k, true, false, out, in, C, 1.0F, dy, out, x, in, 1.0F, w->weight_gradient, in);
+    if (w->bias_gradient) k->sum_rows(C, out, dy, out, w->bias_gradient);
+    k->gemm(k, false, false, C, in, out, 1.0F, dy, out, w->weight, in, 0.0F, dx, in);
+}
+
+/* What the scores start from, of C rows of x. */
+static const float *score_input(const ml_model *m, int64_t C, const float *x)
 {
     const activations *a = &m->act;
-    const ml_kernels *k = m->kernels;
-    int64_t L = m->spec.labels, e = ml_model_embed_width(&m->spec);
-    head_input(m, C, a->x + first * m->spec.width);
-    k->gemm(k, false, true, C, L, e, 1.0F, a->n, e, m->score.weight, e, 0.0F, score, L);
-    if (m->score.bias) k->add_bias(C, L, m->score.bias, score, L);
+    int64_t d = m->spec.width;
+    head_input(m, C, x);
+    if (!a->pooled) return a->n;
+    forward(m, &m->pool, C, d, d, a->n, a->pooled);
+    for (int64_t i = 0; i < C * d; i++) a->pooled[i] = tanhf(a->pooled[i]);
+    return a->pooled;
 }
 
 void head_scores(const ml_model *m, const ml_batch *batch, float *score)
 {
+    int64_t L = m->spec.labels, e = ml_model_embed_width(&m->spec), d = m->spec.width;
     for (int64_t first = 0; first < batch->rows; first += m->act.head_chunk) {
         int64_t C = ml_min(m->act.head_chunk, batch->rows - first);
-        chunk_scores(m, first, C, score + first * m->spec.labels);
+        forward(m, &m->score, C, e, L, score_input(m, C, m->act.x + first * d), score + first * L);
     }
 }
 
@@ -26,15 +51,14 @@ void head_scores(const ml_model *m, const ml_batch *batch, float *score)
 static void chunk_backward(const ml_model *m, const ml_pass *pass, const float *slope)
 {
     const activations *a = &m->act;
-    const ml_kernels *k = m->kernels;
-    const whole_linear *w = &m->score;
-    int64_t C = pass->tokens, L = m->spec.labels, e = ml_model_embed_width(&m->spec);
-    float *x = a->x + pass->first * m->spec.width;
-    head_input(m, C, x);
-    if (w->weight_gradient)
-        k->gemm(k, true, false, L, e, C, 1.0F, slope, L, a->n, e, 1.0F, w->weight_gradient, e);
-    if (w->bias_gradient) k->sum_rows(C, L, slope, L, w->bias_gradient);
-    k->gemm(k, false, false, C, e, L, 1.0F, slope, L, w->weight, e, 0.0F, a->y, e);
+    int64_t C = pass->tokens, L = m->spec.labels, e = ml_model_embed_width(&m->spec),
+            d = m->spec.width;
+    float *x = a->x + pass->first * d;
+    const float *from = score_input(m, C, x);
+    backward(m, &m->score, C, e, L, from, slope, a->pooled ? a->d_pooled : a->y);
+    for (int64_t i = 0; a->pooled && i < C * d; i++)
+        a->d_pooled[i] *= 1.0F - a->pooled[i] * a->pooled[i];
+    if (a->pooled) backward(m, &m->pool, C, d, d, a->n, a->d_pooled, a->y);
     head_input_backward(m, pass, x);
 }
 

@@ -152,6 +152,7 @@ static void add_slots(ml_model *m)
         if (t.row->role == ML_ROLE_POSITION) m->position_slot = m->nslots;
         if (t.row->role == ML_ROLE_TOKEN_TYPE) m->type_slot = m->nslots;
         if (t.row->role == ML_ROLE_RELATIVE) m->relative_slot = m->nslots;
+        m->has_pool |= t.row->role == ML_ROLE_POOL && m->spec.head == ML_HEAD_SEQUENCE;
         m->has_embed_norm |= t.row->role == ML_ROLE_EMBED_NORM;
         add_slot(m, &t);
     }

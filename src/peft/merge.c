@@ -370,7 +370,9 @@ done:
 /* Of a head for labels that the base has not. */
 static bool is_new(const merge *m, const ml_model_tensor *tensor)
 {
-    return tensor->row->role == ML_ROLE_CLASSIFY && ml_base_spec(m->base)->head == ML_HEAD_LANGUAGE;
+    const ml_model_spec *base = ml_base_spec(m->base);
+    return base->head == ML_HEAD_LANGUAGE && (tensor->row->role == ML_ROLE_CLASSIFY ||
+                                              (tensor->row->role == ML_ROLE_POOL && !base->pool));
 }
 
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)

@@ -57,7 +57,7 @@ static bool is_chosen(const ml_model *model, const ml_model_slot *slot, const vo
 {
     const choice *c = by;
     const char *dot = strrchr(slot->name, '.');
-    if (slot_is_score(slot) || is_named(model, slot, c->names)) return true;
+    if (slot_is_score(model, slot) || is_named(model, slot, c->names)) return true;
     if (c->bias == ML_BIAS_NONE || !dot || strcmp(dot, ".bias") != 0) return false;
     return c->bias == ML_BIAS_ALL || is_adapted(c->first, slot);
 }
@@ -153,8 +153,8 @@ ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *param
     ML_TRY(check_adapters(model, names));
     for (int64_t i = 0; i < ml_model_slots(model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(model, i);
-        scores = scores || slot_is_score(slot);
-        any = any || (!slot_is_score(slot) && is_chosen(model, slot, &by));
+        scores = scores || slot_is_score(model, slot);
+        any = any || (!slot_is_score(model, slot) && is_chosen(model, slot, &by));
     }
     if (!any && !scores && names->count == 0 && by.bias == ML_BIAS_NONE) return ML_OK;
     if (!any && by.bias != ML_BIAS_NONE)

@@ -158,8 +158,8 @@ static bool in_last_layers(const ml_model *model, const ml_model_slot *slot, con
 {
     const ml_method_sizes *sizes = by;
     int64_t layer;
-    return slot_is_score(slot) || (sscanf(slot->name, "layers.%" SCNd64 ".", &layer) == 1 &&
-                                   layer >= ml_model_get_spec(model)->layers - sizes->top);
+    return slot_is_score(model, slot) || (sscanf(slot->name, "layers.%" SCNd64 ".", &layer) == 1 &&
+                                          layer >= ml_model_get_spec(model)->layers - sizes->top);
 }
 
 ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
@@ -181,7 +181,7 @@ static bool is_bias(const ml_model *model, const ml_model_slot *slot, const void
     (void)model;
     (void)by;
     const char *dot = strrchr(slot->name, '.');
-    return slot_is_score(slot) || (dot && !strcmp(dot, ".bias"));
+    return slot_is_score(model, slot) || (dot && !strcmp(dot, ".bias"));
 }
 
 ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,

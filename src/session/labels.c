@@ -164,7 +164,9 @@ done:
 
 bool ml_session_is_new(const session *s, const ml_model_slot *slot)
 {
-    return slot->row->role == ML_ROLE_CLASSIFY && s->spec->head == ML_HEAD_LANGUAGE;
+    if (s->spec->head != ML_HEAD_LANGUAGE) return false;
+    return slot->row->role == ML_ROLE_CLASSIFY ||
+           (slot->row->role == ML_ROLE_POOL && !s->spec->pool);
 }
 
 ml_status ml_session_draw_head(session *s)

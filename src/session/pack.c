@@ -42,6 +42,10 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
     ML_NEW(p->read_token, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->read_mask, tokens, ML_MEM_OTHER, "sequences");
     ML_NEW(p->path, max_len, ML_MEM_OTHER, "a path");
+    if (spec->token_types > 0) {
+        ML_NEW(p->read_type, tokens, ML_MEM_OTHER, "token types");
+        ML_NEW(p->type, tokens, ML_MEM_OTHER, "token types");
+    }
     if (spec->labels == 0) goto done;
     bool each = spec->head == ML_HEAD_TOKENS;
     int64_t scores = score_rows(tokens, sequences, spec) * spec->labels;
@@ -67,6 +71,8 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
     return tokens * (int64_t)a_token + (int64_t)sizeof *p->target_start +
            sequences * (int64_t)a_sequence + (int64_t)sizeof *p->start +
            max_len * (int64_t)sizeof *p->path +
+           (spec->token_types > 0 ? tokens * (int64_t)(sizeof *p->read_type + sizeof *p->type)
+                                  : 0) +
            spec->labels * sequences * (int64_t)sizeof *p->label +
            (spec->head == ML_HEAD_TOKENS ? tokens * (int64_t)sizeof *p->token_label : 0) +
            spec->labels * score_rows(tokens, sequences, spec) *
@@ -96,6 +102,8 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->text_slope);
     ml_memory_free(p->text_targets);
     ml_memory_free(p->text_at);
+    ml_memory_free(p->read_type);
+    ml_memory_free(p->type);
     ml_memory_free(p->label);
     ml_memory_free(p->token_label);
     ml_memory_free(p->score);
@@ -147,11 +155,16 @@ static void target_prompt(const session *s, const packed_sequence *sequence, uin
         if (mask[i] == NO_TARGET && sequence->token[i] >= 0) mask[i] = PROMPT;
 }
 
-/* Of the i-th sequence, which begins at `at`. */
+/* And token types, of the i-th sequence, which begins at `at`. */
 static ml_status read_labels(session *s, const ml_dataset *data, int64_t sequence, int64_t i,
                              int64_t at)
 {
     packer *p = &s->packer;
+    if (p->read_type) {
+        ml_status st = ml_dataset_read_types(data, sequence, s->max_len, p->read_type + at);
+        if (st != ML_OK) return st;
+        p->read[i].type = p->read_type + at;
+    }
     if (!p->label) return ML_OK;
     if (!p->token_label) {
         float *label = p->label + i * ml_model_get_spec(s->model)->labels;
@@ -245,13 +258,14 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
     }
 }
 
-/* Labels of a sequence belong to its last token, those of tokens to their own, behind virtual
- * ones. */
-static void add_scored(packer *p, const packed_sequence *sequence, int32_t text)
+/* Labels of a sequence belong to its last token, of an encoder's to the first, those of tokens to
+ * their own, behind virtual ones. */
+static void add_scored(packer *p, const packed_sequence *sequence, int32_t text, bool first)
 {
     const int64_t *path = p->path + sequence->length - sequence->own;
     if (!sequence->token_label)
-        p->hit[p->hits++] = (packed_hit){p->path[sequence->inputs - 1], 0, text, -1};
+        p->hit[p->hits++] =
+            (packed_hit){first ? path[0] : p->path[sequence->inputs - 1], 0, text, -1};
     for (int64_t i = 0; sequence->token_label && i < sequence->own; i++)
         if (sequence->token_label[i] >= 0)
             p->hit[p->hits++] = (packed_hit){path[i], sequence->token_label[i], text, -1};
@@ -259,8 +273,9 @@ static void add_scored(packer *p, const packed_sequence *sequence, int32_t text)
 
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path
  * becomes its path. */
-static void append(packer *p, const packed_sequence *sequence, int64_t shared, bool scored)
+static void append(const session *s, packer *p, const packed_sequence *sequence, int64_t shared)
 {
+    bool scored = ml_run_config_scores_labels(s->config);
     ml_batch *batch = &p->batch;
     int32_t text = (int32_t)(sequence - p->read), place = 0;
     if (shared < sequence->inputs) {
@@ -270,10 +285,12 @@ static void append(packer *p, const packed_sequence *sequence, int64_t shared, b
         p->key_sequence[batch->sequences.count++] = sequence->position;
     }
     for (int64_t i = shared; i < sequence->inputs; i++) {
+        int64_t own = i - (sequence->length - sequence->own); /* virtual ones stand in front */
         p->path[i] = batch->tokens;
+        if (p->type) p->type[batch->tokens] = own < 0 ? 0 : sequence->type[own];
         p->token[batch->tokens++] = sequence->token[i];
     }
-    if (scored) add_scored(p, sequence, text);
+    if (scored) add_scored(p, sequence, text, s->spec->both_ways);
     for (int64_t i = 0; !scored && i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
             p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text,
@@ -322,12 +339,13 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
         .token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0, NULL}};
     p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
     p->batch.length = p->length;
+    p->batch.type = p->type;
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
     p->hits = 0;
     if (share) sort_by_tokens(p->read, count);
     for (int64_t i = 0; i < count; i++) {
         int64_t shared = share && i > 0 ? shareable(s->spec, &p->read[i - 1], &p->read[i]) : 0;
-        append(p, &p->read[i], shared, ml_run_config_scores_labels(s->config));
+        append(s, p, &p->read[i], shared);
     }
     p->start[p->batch.sequences.count] = p->batch.tokens;
     collect_targets(p);

@@ -40,6 +40,12 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
                        "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
                        "again with this base",
                        path, found, ml_base_path(s->base), want);
+    if (spec->token_types > 0 && ml_dataset_type_count(data) > spec->token_types)
+        return ml_fail(ML_INPUT,
+                       "%s: has tokens of type %" PRId64 ", but the base %s has %" PRId64
+                       " types; tokenize it again with this base",
+                       path, ml_dataset_type_count(data) - 1, ml_base_path(s->base),
+                       spec->token_types);
     ml_status st = ml_session_check_labels(s->config, path, data);
     return st == ML_OK ? check_pairs(s->config, path, data) : st;
 }

@@ -43,6 +43,7 @@ typedef struct packed_sequence {
     const int32_t *token_label; /* of its own tokens; NULL: they have none */
     const float *label;         /* [labels], or a class or number alone; NULL: it has none */
     int64_t own;                /* tokens of the file */
+    const uint8_t *type;        /* of its own tokens; NULL: the model has no types */
 } packed_sequence;
 
 /* `token` is predicted by `row`. */
@@ -66,7 +67,9 @@ typedef struct packer {
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
     int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read`
                                         a position is */
-    float *label;         /* [sequences, labels]; NULL, as the next three: no such head */
+    float *label; /* [sequences, labels]; NULL, as the next three: no such head */
+    uint8_t *read_type,
+        *type;            /* [tokens] of a model with token types, as read and packed; else NULL */
     int32_t *token_label; /* [tokens] of a head that scores tokens */
     float *score, *slope; /* [sequences or tokens, labels] of the head's rows, and the loss's
                              derivatives by them */

@@ -1,7 +1,9 @@
 /* BERT (Devlin et al. 2018, arXiv:1810.04805) and the sentence encoders made of it (MiniLM). */
 #include "model/families/families.h"
 
-static const ml_family_tensor tensors[] = {BERT_TENSORS("bert.", "cls.predictions.decoder"), {0}};
+static const ml_family_tensor tensors[] = {BERT_TENSORS("bert.", "cls.predictions.decoder"),
+                                           POOLED_SCORE("bert.pooler.dense", "classifier"),
+                                           {0}};
 
 static const ml_family_key config_keys[] = {
     BERT_KEYS,

@@ -57,6 +57,16 @@
                PLAIN, "cls.output", PLAIN, ""),                                                  \
         FAMILY_ROW("token_score", true, CLASSIFY, LABELS, ONE, NONE, FP32, TOKENS, hf, ".bias",  \
                    PLAIN, "cls.output", PLAIN, "")
+/* BERT's kin score a sequence on its first token: a layer with tanh, and the scores; and each token
+ * with one layer. Hugging Face's names. */
+#define WHOLE(module, role, rows, present, hf)                                                     \
+    FAMILY_ROW(module, false, role, rows, WIDTH, NONE, FP32, present, hf, ".weight", PLAIN, "cls", \
+               PLAIN, ""),                                                                         \
+        FAMILY_ROW(module, true, role, rows, ONE, NONE, FP32, present, hf, ".bias", PLAIN, "cls",  \
+                   PLAIN, "")
+#define POOLED_SCORE(pooled, scored)                                                              \
+    WHOLE("pool", POOL, WIDTH, POOL, pooled), WHOLE("score", CLASSIFY, LABELS, SEQUENCE, scored), \
+        TOKEN_SCORE("classifier")
 #define FUSED(module, role, rows, cols, hf, hf_layout, gguf, gguf_layout, target)              \
     FAMILY_ROW(module, false, role, rows, cols, ROWS, MATRIX, FUSED, hf, ".weight", hf_layout, \
                gguf, gguf_layout, target)

@@ -92,6 +92,7 @@ static const field fields[] = {
     {"", "full_layers", FIELD_LAYERS, AT(full_layers), NULL, true},
     {"", "head", FIELD_WORD, AT(head), ml_head_words, true},
     {"", "labels", FIELD_INT, AT(labels), NULL, true},
+    {"", "pool", FIELD_BOOL, AT(pool), NULL, true},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -138,6 +139,7 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
  */
 static bool is_unsaid(const ml_model_spec *s, const field *f)
 {
+    if (f->offset == AT(pool)) return !s->pool;
     return s->head == ML_HEAD_LANGUAGE && (f->offset == AT(head) || f->offset == AT(labels));
 }
 

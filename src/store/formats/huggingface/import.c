@@ -387,6 +387,23 @@ static ml_status find_prefix(hf_source *h)
                          h->shards.directory, whole.name);
 }
 
+/* A layer of the bare model that only heads for labels read: BERT's pooler. RoBERTa's is the head's
+ * own, under no prefix. */
+static void find_pool(hf_source *h)
+{
+    const char *prefix = h->spec->family->hf.prefix;
+    ml_model_spec pooled = *h->spec;
+    pooled.pool = true;
+    for (int64_t i = 0; i < ml_model_tensor_count(&pooled); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(&pooled, i, &t);
+        if (t.row->role != ML_ROLE_POOL || strncmp(t.row->hf.name, prefix, strlen(prefix)) != 0)
+            continue;
+        h->spec->pool = has_tensor(h, &t);
+        if (!h->spec->pool) return;
+    }
+}
+
 ml_status import_open_huggingface(import_source *out, const char *directory)
 {
     ml_status st = ML_OK;
@@ -405,6 +422,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_TRY(hf_shards_open(&h->shards, directory));
     ML_TRY(find_prefix(h));
     ML_TRY(settle_head(h));
+    find_pool(h);
     ML_TRY(check_tensors(h));
     int64_t widest = ml_max(ml_extent_size(&out->spec, ML_EXTENT_QKV),
                             ml_max(out->spec.mlp_width, out->spec.vocab));

@@ -238,10 +238,13 @@ static bool is_adapted(const export *e, const char *module)
 
 static json_t *modules_to_save(const export *e)
 {
+    static const char classifier[] = "classifier.";
     json_t *list = json_array();
     char path[PATH];
     for (int64_t i = 0; i < e->stored.count; i++) {
         module_of(&e->stored.items[i], path);
+        if (!strncmp(path, classifier, strlen(classifier) - 1)) /* as a whole, as PEFT has it */
+            path[strlen(classifier) - 1] = '\0';
         if (e->stored.bias_alone[i] || contains(list, path)) continue;
         if (json_array_append_new(list, json_string(path))) break;
     }

@@ -100,12 +100,24 @@ done:
     return st;
 }
 
+/* The module of this path, or one that it is a part of ("classifier" of "classifier.dense"). */
+static bool lies_in(const char *path, const char *name)
+{
+    char part[256];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *dot = part; dot; dot = strrchr(part, '.')) {
+        if (*dot == '.') *dot = '\0';
+        if (ml_peft_ends_with(part, name)) return true;
+    }
+    return false;
+}
+
 bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool outside)
 {
     const json_t *names = json_object_get(config->json, "modules_to_save");
     bool tied = json_is_true(json_object_get(config->json, "ensure_weight_tying"));
     for (size_t i = 0; i < json_array_size(names); i++)
-        if (ml_peft_ends_with(path, json_string_value(json_array_get(names, i)))) return true;
+        if (lies_in(path, json_string_value(json_array_get(names, i)))) return true;
     return tied && outside && json_array_size(names) > 0;
 }
 
