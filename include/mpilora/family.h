@@ -245,6 +245,7 @@ struct ml_family {
     int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
     bool first_unnormed;    /* the first layer has no norm before attention, its first row */
+    bool pool_gelu;         /* of the layer of role POOL: GELU; else tanh */
     bool padded;            /* learned positions begin behind the row of the padding token's id */
     unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */
     const ml_family_tensor *tensors; /* ended by a NULL module */

@@ -183,7 +183,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     if (backward && m->dtype == ML_BF16) a->wide_x = take_floats(c, a->chunk * d);
     if (m->has_pool) {
         a->pooled = take_floats(c, a->head_chunk * d);
-        if (backward) a->d_pooled = take_floats(c, a->head_chunk * d);
+        a->unpooled = take_floats(c, a->head_chunk * d);
     }
     a->mean = take_floats(c, rows);
     a->rstd = take_floats(c, rows);

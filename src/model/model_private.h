@@ -69,8 +69,8 @@ typedef struct activations {
     float *slope;             /* [R, vocab_count] of the logits' cap; NULL: none, or no backward */
     float *n, *y, *wide_x;    /* [max(C, R), max(d, e)] ×2, [C, d] */
     float *projected;         /* [max(C, R), d] of a head that is projected to; NULL: it is not */
-    float *pooled, *d_pooled; /* [R, d] behind the first token's layer, and its gradient; NULL: the
-                                 head has no such layer */
+    float *pooled, *unpooled; /* [R, d] behind the layer between first token and labels, and before
+                                 its function; NULL: the head has no such layer */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */

@@ -25,16 +25,32 @@ static void backward(const ml_model *m, const whole_linear *w, int64_t C, int64_
     k->gemm(k, false, false, C, in, out, 1.0F, dy, out, w->weight, in, 0.0F, dx, in);
 }
 
-/* What the scores start from, of C rows of x. */
+/* What the scores start from, of C rows of x; a->unpooled ← what the layer's function took. */
 static const float *score_input(const ml_model *m, int64_t C, const float *x)
 {
     const activations *a = &m->act;
     int64_t d = m->spec.width;
     head_input(m, C, x);
     if (!a->pooled) return a->n;
-    forward(m, &m->pool, C, d, d, a->n, a->pooled);
-    for (int64_t i = 0; i < C * d; i++) a->pooled[i] = tanhf(a->pooled[i]);
+    forward(m, &m->pool, C, d, d, a->n, a->unpooled);
+    if (m->spec.family->pool_gelu)
+        m->kernels->activation_forward(ML_GELU_ERF, C, d, a->unpooled, d, a->pooled, d);
+    else
+        for (int64_t i = 0; i < C * d; i++) a->pooled[i] = tanhf(a->unpooled[i]);
     return a->pooled;
+}
+
+/* a->y: the gradient of what the scores start from → of what the layer before them does. */
+static void pool_backward(const ml_model *m, int64_t C)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width;
+    if (m->spec.family->pool_gelu)
+        m->kernels->activation_backward(ML_GELU_ERF, C, d, a->unpooled, d, a->y, d, a->y, d);
+    else
+        for (int64_t i = 0; i < C * d; i++) a->y[i] *= 1.0F - a->pooled[i] * a->pooled[i];
+    backward(m, &m->pool, C, d, d, a->n, a->y, a->unpooled);
+    memcpy(a->y, a->unpooled, (size_t)(C * d) * sizeof *a->y);
 }
 
 void head_scores(const ml_model *m, const ml_batch *batch, float *score)
@@ -54,11 +70,8 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const float *
     int64_t C = pass->tokens, L = m->spec.labels, e = ml_model_embed_width(&m->spec),
             d = m->spec.width;
     float *x = a->x + pass->first * d;
-    const float *from = score_input(m, C, x);
-    backward(m, &m->score, C, e, L, from, slope, a->pooled ? a->d_pooled : a->y);
-    for (int64_t i = 0; a->pooled && i < C * d; i++)
-        a->d_pooled[i] *= 1.0F - a->pooled[i] * a->pooled[i];
-    if (a->pooled) backward(m, &m->pool, C, d, d, a->n, a->d_pooled, a->y);
+    backward(m, &m->score, C, e, L, score_input(m, C, x), slope, a->y);
+    if (a->pooled) pool_backward(m, C);
     head_input_backward(m, pass, x);
 }
 

@@ -17,6 +17,7 @@ static const ml_family_tensor tensors[] = {
     VECTOR("attn.pos_q", POS, QUERIES, ROWS, POS_Q, "@.attention.self.pos_query_proj"),
     VECTOR("attn.pos_k", POS, QUERIES, ROWS, POS_K, "@.attention.self.pos_key_proj"),
     DEBERTA_LAYER,
+    POOLED_SCORE("pooler.dense", "classifier"),
     {0},
 };
 
@@ -40,6 +41,7 @@ const ml_family ml_family_deberta_v2 = {
     .defaults = {.family = &ml_family_deberta_v2, DEBERTA_FEATURES},
     .mlp_factor = 4,
     .plain_heads = true,
+    .pool_gelu = true,
     .positions = DEBERTA_POSITIONS,
     .tensors = tensors,
     .hf = {.model_type = "deberta-v2",

@@ -91,8 +91,26 @@ static const ml_adapter_tensor *find_scores(const ml_adapter *adapter, const ml_
     return NULL;
 }
 
+/* The layer between the first token and the scores, where the base has none: without it the scores
+ * would be those of numbers drawn anew. */
+static ml_status check_pool(const ml_adapter *adapter, const ml_model_spec *base,
+                            const ml_model_spec *spec)
+{
+    for (const ml_family_tensor *row = spec->family->tensors; row->module; row++)
+        if (row->role == ML_ROLE_POOL && ml_family_has(spec, row) && !spec->pool &&
+            base->head == ML_HEAD_LANGUAGE && !row->bias && !find_scores(adapter, row))
+            return ml_fail(
+                ML_INPUT,
+                "the adapter has a head for labels but not %s, which stands before it and "
+                "which the base lacks, too: every process would draw another; save it "
+                "with modules_to_save, or import a base that has it",
+                row->peft);
+    return ML_OK;
+}
+
 ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec)
 {
+    const ml_model_spec base = *spec;
     for (const ml_family_tensor *row = spec->family->tensors; row->module; row++) {
         const ml_adapter_tensor *t =
             row->role == ML_ROLE_CLASSIFY && !row->bias ? find_scores(adapter, row) : NULL;
@@ -107,7 +125,7 @@ ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec)
         spec->head = ml_family_head(row);
         spec->labels = t->rows;
     }
-    return ML_OK;
+    return check_pool(adapter, &base, spec);
 }
 
 /* ---- checks -------------------------------------------------------------------------------- */

@@ -387,18 +387,16 @@ static ml_status find_prefix(hf_source *h)
                          h->shards.directory, whole.name);
 }
 
-/* A layer of the bare model that only heads for labels read: BERT's pooler. RoBERTa's is the head's
- * own, under no prefix. */
+/* The layer between a sequence's first token and its labels may come with the model (BERT's
+ * pooler), or be a part of the head that is new with every task (RoBERTa's classifier.dense). */
 static void find_pool(hf_source *h)
 {
-    const char *prefix = h->spec->family->hf.prefix;
     ml_model_spec pooled = *h->spec;
     pooled.pool = true;
     for (int64_t i = 0; i < ml_model_tensor_count(&pooled); i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&pooled, i, &t);
-        if (t.row->role != ML_ROLE_POOL || strncmp(t.row->hf.name, prefix, strlen(prefix)) != 0)
-            continue;
+        if (t.row->role != ML_ROLE_POOL || !strncmp(t.row->hf.name, "classifier.", 11)) continue;
         h->spec->pool = has_tensor(h, &t);
         if (!h->spec->pool) return;
     }

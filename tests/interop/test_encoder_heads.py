@@ -1,0 +1,88 @@
+"""Encoders with heads for labels, laid over PyTorch's curves on every grid; adapters and bases with a head out and back; what is refused.
+tests/golden/encoder_heads.json comes from make_encoder_heads_golden.py."""
+
+import json
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+import encoder_heads as heads
+import encoder_models as encoders
+import preference_cases
+
+GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "encoder_heads.json")
+LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
+EVERYWHERE = ["bert", "roberta-full", "deberta-v3"]  # the others on one rank
+BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3}
+
+
+def prepare(folder, name, case):
+    """Method full begins with a base that has the head, LoRA with an adapter that brings it."""
+    shapes = encoders.golden()[case["model"]]["tensors"]
+    if case["method"] == "lora":
+        encoders.write_model(f"{folder}/{name}-model", case["model"], shapes)
+        heads.write_adapter(f"{folder}/{name}-adapter", case, shapes)
+    else:
+        heads.write_scoring_model(f"{folder}/{name}-model", case, shapes)
+    harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
+    words = ["--labels", heads.LABELS] if case["kind"] in ("class", "tokens") else []
+    for part, rows in heads.data(case).items():
+        preference_cases.write_pairs(f"{folder}/{part}.jsonl", rows)
+        harness.mpilora("tokenize", "--base", f"{folder}/{name}.h5", *words, f"{folder}/{part}.jsonl", f"{folder}/{name}-{part}.h5")
+
+
+def write_config(folder, name, run_dir, tp=1, micro=4):
+    case = heads.CASES[name]
+    method = {"name": "full"}
+    if case["method"] == "lora":
+        method = {"name": "lora", "rank": encoders.RANK, "alpha": encoders.ALPHA, "targets": ["all"], "init": f"{folder}/{name}-adapter"}
+        if case["model"] == "deberta":
+            method["targets"] = ["qkv", "o", "fc", "proj"]
+    return harness.write_config(
+        f"{run_dir}.yaml",
+        run={"dir": run_dir, "seed": 1},
+        base=f"{folder}/{name}.h5",
+        method=method,
+        objective={"name": heads.OBJECTIVES[case["kind"]]},
+        data={"train": f"{folder}/{name}-train.h5", "valid": f"{folder}/{name}-valid.h5", "shuffle": False},
+        batch={"sequences": heads.ROWS, "micro": micro},
+        optim={"lr": case["lr"], "weight_decay": case["weight_decay"], "clip_norm": case["clip_norm"]},
+        train={"steps": case["steps"]},
+        parallel={"tp": tp},
+        precision="fp32",
+    )
+
+
+def check_curve(checks, folder, name, golden, layout):
+    dp, tp, micro = LAYOUTS[layout]
+    run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
+    harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
+    metrics = harness.read_metrics(run_dir)
+    for key, expected in golden.items():
+        if key == "valid_loss":
+            continue
+        found = [line[key] for line in metrics]
+        size, bound = max(map(abs, expected)), BOUNDS.get(key, 1e-9)
+        checks.that(
+            len(found) == len(expected) and all(abs(a - b) <= bound * max(abs(b), 0.1 * size, 1e-2) for a, b in zip(found, expected)),
+            f"{name}, {layout}: {key} {found}, expected {expected}",
+        )
+    checks.close(f"{name}, {layout}: valid_loss", harness.read_summary(run_dir)["valid_loss"], golden["valid_loss"], 5e-5)
+
+
+def main():
+    checks = harness.Checks()
+    with open(GOLDEN) as file:
+        curves = json.load(file)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, golden in curves.items():
+            prepare(folder, name, heads.CASES[name])
+            for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
+                check_curve(checks, folder, name, golden, layout)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
