@@ -366,7 +366,8 @@ static ml_status attach_adapter(session *s, const ml_adapter *adapter)
     ml_model_spec spec = ml_peft_model_spec(s->spec, a->method, &a->sizes);
     ml_peft_untie_for(&spec, a);
     ML_TRY(ml_adapter_take_head(a, &spec));
-    ML_TRY(ml_session_check_head(s->config, s->valid.dataset, &spec, adapter != NULL));
+    if (s->valid.dataset) /* else hidden states are wanted, which are in front of any head */
+        ML_TRY(ml_session_check_head(s->config, s->valid.dataset, &spec, adapter != NULL));
     ML_TRY(create_model(s, &spec));
     if (!adapter) return ML_OK;
     if (ml_method_has_prefix(a->method)) {

@@ -413,7 +413,6 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     const void *at = (const char *)s + k->field;
     switch (k->kind) {
     case ML_KEY_SIZE:
-        if (*(const int64_t *)at == 0) return json_null(); /* what follows from other sizes */
         return json_integer((json_int_t) * (const int64_t *)at);
     case ML_KEY_COUNT:
         return json_integer((json_int_t) * (const int64_t *)at);
@@ -526,8 +525,13 @@ static json_t *spec_json(const ml_model_spec *s)
     ml_family_class(s->family, s->head, class, sizeof class);
     json_t *o = json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", class);
     int failed = 0;
-    for (const ml_family_key *k = hf->keys; k->key; k++)
-        if (says_something(k->kind)) failed |= json_object_set_new(o, k->key, key_json(s, k));
+    for (const ml_family_key *k = hf->keys; k->key; k++) {
+        /* a size that follows from others is left out: DeBERTa's embedding_size may not be null */
+        bool follows =
+            k->kind == ML_KEY_SIZE && *(const int64_t *)((const char *)s + k->field) == 0;
+        if (says_something(k->kind) && !follows)
+            failed |= json_object_set_new(o, k->key, key_json(s, k));
+    }
     if (s->positions == ML_POSITIONS_ROTARY && !hf->rope.fixed) failed |= hf_rope_write(o, s);
     if (hf->windows.size) failed |= add_windows(o, s);
     if (s->head != ML_HEAD_LANGUAGE) failed |= add_labels(o, s);
