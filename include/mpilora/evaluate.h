@@ -6,6 +6,7 @@
 #include "mpilora/base.h"
 #include "mpilora/config.h"
 #include "mpilora/generate.h"
+#include "mpilora/score.h"
 
 ML_BEGIN_DECLS
 
@@ -18,6 +19,7 @@ typedef struct ml_evaluation {
                                                 and those that are not; NaN: there are none */
         logps_chosen, logps_rejected;        /* likewise; NaN: the objective has none */
     double kl;                               /* objective kto's estimate; of others NaN */
+    ml_figures figures;                      /* of labels: accuracy, f1, … (score.h); else none */
     int64_t outputs, output_tokens;          /* generated */
     double output_seconds;
 } ml_evaluation;
@@ -34,13 +36,15 @@ typedef struct ml_output_options {
 /* Loss on data.valid of the base, with the adapter at `adapter` where not NULL (adapter.h5 or a
  * PEFT directory); `outputs` may be NULL. What an objective that asks how far answers have moved
  * measures from is the base alone, or with the adapter of method.init, or the base `reference`
- * where that is not NULL.
+ * where that is not NULL. `predictions`, or NULL: a file for what is predicted of each label, lines
+ * {"prediction": …, "label": …} in the order of the data set.
  * Shapes: as ml_evaluation says.
  * Ownership: all borrowed; *out is the caller's.
  * Collective over the world.
  * Errors: ML_USAGE, ML_INPUT, ML_RESOURCE, ML_NUMERIC; the same on every rank. */
 ml_status ml_evaluate_run(const ml_run_config *config, const char *adapter, const char *reference,
-                          const ml_output_options *outputs, ml_evaluation *out) ML_NODISCARD;
+                          const ml_output_options *outputs, const char *predictions,
+                          ml_evaluation *out) ML_NODISCARD;
 
 ML_END_DECLS
 

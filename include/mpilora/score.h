@@ -230,6 +230,14 @@ ml_status ml_score_classes(const int32_t *truth, const int32_t *predicted, int64
 ml_status ml_score_bits(const uint8_t *truth, const uint8_t *predicted, int64_t n, int64_t bits,
                         ml_class_scores *out) ML_NODISCARD;
 
+/* Figures of a task by the names that `eval` and `score --task` print. */
+enum { ML_MOST_FIGURES = 8 };
+typedef struct ml_figures {
+    int64_t count;
+    const char *name[ML_MOST_FIGURES]; /* static */
+    double value[ML_MOST_FIGURES];     /* NaN: there is none, as of numbers that are all equal */
+} ml_figures;
+
 /* Pearson's correlation Σ(x − x̄)(y − ȳ) / √(Σ(x − x̄)² Σ(y − ȳ)²), and Spearman's: Pearson's of the
  * ranks, equal values having the mean of theirs. NaN where x or y is constant, as scipy.stats has
  * it.

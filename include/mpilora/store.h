@@ -89,6 +89,14 @@ void ml_base_files_destroy(ml_base_files *files);
  * Errors: none. */
 const ml_text *ml_base_files_find(const ml_base_files *files, const char *name);
 
+/* config.json among the files says that these are the classes, in id2label and label2id; where it
+ * is not there it says no more than that.
+ * Shapes: names, a JSON list of texts.
+ * Ownership: `files` is the caller's; `names` is borrowed.
+ * Local.
+ * Errors: ML_INPUT where config.json or `names` cannot be read; ML_RESOURCE. */
+ml_status ml_base_files_name_labels(ml_base_files *files, const char *names) ML_NODISCARD;
+
 /* Appends one of a base's files, or all of them; nothing where it is not there.
  * Shapes: bytes.
  * Ownership: `out` is the caller's.
@@ -227,6 +235,8 @@ typedef struct ml_adapter {
     char base_source_hash[ML_SHA256_HEX]; /* "" where unknown (PEFT) */
     char hash[ML_SHA256_HEX];             /* of the file or directory it came from */
     char kernel[64]; /* product/vector path that trained it; "" where unknown */
+    char
+        *label_names; /* owned JSON list of the names of the head's classes; NULL: they have none */
 } ml_adapter;
 
 /* Reads adapter.h5 or a PEFT directory, and checks shapes against `spec` and, where the adapter

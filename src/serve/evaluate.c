@@ -3,11 +3,23 @@
 
 #include <math.h>
 
+#include "io/durable.h"
 #include "serve/outputs.h"
 
 static ml_status read_adapter(session *s, const char *path, ml_adapter *adapter)
 {
     return path ? ml_adapter_read_for(adapter, path, s->base) : ML_OK;
+}
+
+/* Its classes are those of the data, in their order. */
+static ml_status check_names(const session *s, const char *path, const ml_adapter *adapter)
+{
+    const char *names = ml_dataset_label_names(s->valid.dataset);
+    if (!adapter->label_names || !*names || !strcmp(names, adapter->label_names)) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: tells the classes %.200s apart, but %s has %.200s; tokenize it with "
+                   "--labels and the data set of the training",
+                   path, adapter->label_names, s->config->data.valid, names);
 }
 
 static ml_status generate(session *s, outputs *o, const char *path, ml_evaluation *out)
@@ -45,10 +57,10 @@ static void take_judged(const double sums[PAIR_SUMS], ml_evaluation *out)
     out->kl = sums[PAIR_MOVED] / sums[PAIRS];
 }
 
-static ml_status evaluate(session *s, ml_evaluation *out)
+static ml_status evaluate(session *s, const char *predictions, ml_evaluation *out)
 {
     evaluation_result result;
-    ml_status st = ml_session_evaluate(s, NULL, &result);
+    ml_status st = ml_session_evaluate(s, NULL, predictions, &result);
     if (st != ML_OK) return st;
     out->loss = result.loss;
     if (!ml_run_config_has_figures(s->config)) {
@@ -56,6 +68,7 @@ static ml_status evaluate(session *s, ml_evaluation *out)
         return ML_OK;
     }
     out->rows = result.targets;
+    out->figures = result.figures;
     out->accuracy = out->logps_chosen = out->logps_rejected = out->kl = NAN;
     if (s->config->objective.name == ML_OBJECTIVE_KTO)
         take_judged(result.compared, out);
@@ -72,6 +85,7 @@ static ml_status build(session *s, const ml_run_config *config, const char *path
     ML_TRY(ml_session_open(s, config, false));
     ML_TRY(ml_grid_agree(s->grid, read_adapter(s, path, adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter->hash));
+    if (path) ML_TRY(ml_grid_agree(s->grid, check_names(s, path, adapter)));
     ML_TRY(ml_session_attach_adapter(s, path ? adapter : NULL));
     if (wanted) ML_TRY(ml_grid_agree(s->grid, outputs_prepare(outputs, s, wanted)));
     ML_TRY(ml_session_build(s, false, config->backend, config->vector_path));
@@ -107,7 +121,8 @@ done:
     return st;
 }
 
-static ml_status check(const ml_run_config *config, const char *reference, bool generates)
+static ml_status check(const ml_run_config *config, const char *reference, bool generates,
+                       bool predicts)
 {
     const char *name = ml_objective_name(config->objective.name);
     if (!config->data.valid)
@@ -121,11 +136,17 @@ static ml_status check(const ml_run_config *config, const char *reference, bool 
     if (reference && !ml_run_config_has_reference(config))
         return ml_run_config_refuse(config, "objective.name",
                                     "%s measures from no other model; leave --reference out", name);
+    if (predicts && (!ml_run_config_scores_labels(config) || ml_run_config_unit(config) == 2))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s predicts no labels; leave --predictions out, or set it to "
+                                    "classify, regress or tokens",
+                                    name);
     return ML_OK;
 }
 
 ml_status ml_evaluate_run(const ml_run_config *config, const char *path, const char *reference,
-                          const ml_output_options *wanted, ml_evaluation *out)
+                          const ml_output_options *wanted, const char *predictions,
+                          ml_evaluation *out)
 {
     ml_status st = ML_OK;
     session s = {0};
@@ -133,13 +154,14 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path, const c
     ml_adapter adapter = {0};
     data_source start = {0};
     *out = (ml_evaluation){0};
-    ML_TRY(check(config, reference, wanted != NULL));
+    ML_TRY(check(config, reference, wanted != NULL, predictions != NULL));
     if (ml_run_config_has_reference(config)) ML_TRY(find_reference(config, reference, &start));
     ML_TRY(build(&s, config, path, &adapter, &outputs, wanted));
+    if (predictions) ML_TRY(ml_grid_agree(s.grid, ml_durable_may_write(predictions)));
     s.valid.reference = start.reference;
     s.valid.unpaired.reference = start.unpaired.reference;
     start = (data_source){0};
-    ML_TRY(evaluate(&s, out));
+    ML_TRY(evaluate(&s, predictions, out));
     if (wanted) ML_TRY(generate(&s, &outputs, wanted->path, out));
 done:
     ml_memory_free(start.reference);

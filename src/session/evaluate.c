@@ -1,4 +1,5 @@
 /* Mean loss over a data set, without gradients. */
+#include "session/predictions.h"
 #include "session/session.h"
 
 bool ml_session_is_stopped(const session *s, const evaluation_stop *stop)
@@ -57,11 +58,48 @@ done:
     return st;
 }
 
-ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, evaluation_result *out)
+/* Whether what the head says of each label is kept, for figures that no sum gives. */
+static bool predicts(const session *s)
+{
+    return ml_run_config_scores_labels(s->config) && ml_run_config_unit(s->config) == 1;
+}
+
+static ml_status take_figures(session *s, predictions *p, const char *path, ml_figures *out)
+{
+    ml_status st = ML_OK;
+    predictions_gather(p, s->grid);
+    st = predictions_judge(p, out);
+    if (st == ML_OK && path && ml_grid_world_rank() == 0) st = predictions_write(p, path);
+    return ml_grid_agree(s->grid, st);
+}
+
+/* With the predictions of all labels, on every rank; `path`: of the file that they go to. */
+static ml_status evaluate_labels(session *s, const evaluation_stop *stop, const char *path,
+                                 double *sums, ml_figures *out)
+{
+    ml_status st = ML_OK;
+    predictions p = {0};
+    ML_TRY(ml_grid_agree(s->grid,
+                         predictions_create(&p, s->valid.dataset, s->valid.sampler, s->max_len)));
+    s->predictions = &p;
+    ML_TRY(ml_grid_agree(s->grid, add_losses(s, stop, sums)));
+    ML_TRY(take_figures(s, &p, path, out));
+done:
+    s->predictions = NULL;
+    predictions_destroy(&p);
+    return st;
+}
+
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const char *path,
+                              evaluation_result *out)
 {
     double sums[PAIR_SUMS] = {0.0};
     ml_status st = ml_run_config_looks_ahead(s->config) ? look_ahead(s, stop) : ML_OK;
-    if (st == ML_OK) st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
+    out->figures.count = 0;
+    if (st == ML_OK && predicts(s))
+        st = evaluate_labels(s, stop, path, sums, &out->figures);
+    else if (st == ML_OK)
+        st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     bool compares = ml_run_config_has_figures(s->config);

@@ -263,12 +263,13 @@ static void sort_by_tokens(packed_sequence *sequence, int64_t count)
 static void add_scored(packer *p, const packed_sequence *sequence, int32_t text, bool first)
 {
     const int64_t *path = p->path + sequence->length - sequence->own;
+    int32_t place = 0; /* among the labels of the sequence */
     if (!sequence->token_label)
         p->hit[p->hits++] =
             (packed_hit){first ? path[0] : p->path[sequence->inputs - 1], 0, text, -1};
     for (int64_t i = 0; sequence->token_label && i < sequence->own; i++)
         if (sequence->token_label[i] >= 0)
-            p->hit[p->hits++] = (packed_hit){path[i], sequence->token_label[i], text, -1};
+            p->hit[p->hits++] = (packed_hit){path[i], sequence->token_label[i], text, place++};
 }
 
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path

@@ -8,6 +8,7 @@
  * et al. 2022, arXiv:2203.02155; Eisenstein et al. 2023, arXiv:2312.09244). */
 #include <math.h>
 
+#include "session/predictions.h"
 #include "session/session.h"
 
 typedef struct scoring {
@@ -102,7 +103,8 @@ static double judge_number(const row *r, double number)
 static void judge_label(const scoring *c, const row *r, int64_t j)
 {
     const packer *p = &c->s->packer;
-    const float *label = p->read[p->target_text[j]].label;
+    const packed_sequence *sequence = &p->read[p->target_text[j]];
+    const float *label = sequence->label;
     bool right = false;
     double loss = 0.0;
     switch (c->kind) {
@@ -122,6 +124,9 @@ static void judge_label(const scoring *c, const row *r, int64_t j)
     case ML_LABEL_WANTED:
         break;
     }
+    if (c->s->predictions)
+        predictions_take(c->s->predictions, sequence->position, ml_max(0, p->target_place[j]),
+                         r->score, r->labels);
     c->sums[PAIR_LOSS] += loss;
     c->sums[PAIR_RIGHT] += right ? 1.0 : 0.0;
     c->sums[PAIRS] += 1.0;

@@ -11,6 +11,7 @@
 #include "mpilora/model.h"
 #include "mpilora/optim.h"
 #include "mpilora/peft.h"
+#include "mpilora/score.h"
 #include "mpilora/store.h"
 
 /* What objective kto knows of a file's answers: unpaired.c. */
@@ -62,7 +63,8 @@ typedef struct packer {
     int64_t hits;
     int32_t *token, *target; /* [tokens] */
     int32_t *target_text;    /* [tokens] the sequence of each target, as `read` has it */
-    int32_t *target_place;   /* [tokens] the how-manieth of its answer, from 0; −1: of a prompt */
+    int32_t *target_place;   /* [tokens] the how-manieth of its answer, or of a sequence's labels,
+                                from 0; −1: of a prompt */
     float *log_p, *weight;   /* [tokens] of each target: preference.c's, as are the next three */
     double *text_log_p, *text_slope; /* [sequences] Σ log p, and the loss's derivative by it */
     int64_t *text_targets, *text_at; /* [sequences] how many of the answer; where in `read`
@@ -108,6 +110,8 @@ typedef struct session {
     ml_peft *peft;                  /* NULL: the base alone, or a bank */
     ml_bank *bank;                  /* of several adapters, for generation */
     packer packer;
+    struct predictions *predictions; /* borrowed: takes the scores of an evaluation's labels; NULL:
+                                        nobody asks for them */
     pairs_ahead ahead;
     ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL:
                             each has its own */
@@ -314,8 +318,10 @@ typedef struct evaluation_result {
     double loss;
     int64_t targets;
     double compared[PAIR_SUMS]; /* Σ over pairs or labelled rows, where the objective has them */
+    ml_figures figures;         /* of labels, else none */
 } evaluation_result;
-ml_status ml_session_evaluate(session *s, const evaluation_stop *stop,
+/* `path`: a file for what is predicted of each label, NULL: none. */
+ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const char *path,
                               evaluation_result *out) ML_NODISCARD;
 
 #endif

@@ -1,6 +1,13 @@
 /* What a run leaves behind: adapter.h5, or, for full fine-tuning, a base file like any other. */
 #include "train/run.h"
 
+/* What the data call the classes of the head; "" where there are none or they have no names. */
+static const char *label_names(const session *s)
+{
+    const bool head = ml_run_config_scores_labels(s->config) && ml_run_config_unit(s->config) == 1;
+    return head ? ml_dataset_label_names(s->train.dataset) : "";
+}
+
 static ml_status write_adapter(run *r, const char *path)
 {
     session *s = &r->session;
@@ -8,8 +15,10 @@ static ml_status write_adapter(run *r, const char *path)
     ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
     if (st != ML_OK) return st;
     snprintf(adapter.kernel, sizeof adapter.kernel, "%s", r->kernel);
-    st = ml_grid_agree(s->grid,
-                       ml_grid_rank(s->grid) == 0 ? ml_adapter_write(&adapter, path) : ML_OK);
+    const char *names = label_names(s);
+    if (*names && !(adapter.label_names = ml_memory_string(names))) st = ML_RESOURCE;
+    if (st == ML_OK && ml_grid_rank(s->grid) == 0) st = ml_adapter_write(&adapter, path);
+    st = ml_grid_agree(s->grid, st);
     ml_adapter_destroy(&adapter);
     return st;
 }
@@ -46,6 +55,7 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     snprintf(identity, sizeof identity, "fine-tuned %s", ml_base_content_hash(s->base));
     ml_sha256_of(identity, strlen(identity), source);
     ML_TRY(ml_base_read_files(s->base, &w->files));
+    if (*label_names(s)) ML_TRY(ml_base_files_name_labels(&w->files, label_names(s)));
     ML_TRY(ml_base_writer_create(&w->file, path, ml_model_get_spec(s->model), s->config->precision,
                                  tokenizer, length, source, &w->files));
 done:

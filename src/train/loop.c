@@ -192,14 +192,15 @@ static ml_status evaluate(run *r, bool *stop)
     evaluation_result result;
     const evaluation_stop interruption = {asked_to_stop, r};
     if (!r->session.valid.dataset) return ML_OK;
-    ml_status st = ml_session_evaluate(&r->session, &interruption, &result);
+    ml_status st = ml_session_evaluate(&r->session, &interruption, NULL, &result);
     if (st == ML_OK) r->valid_loss = result.loss;
     if (st == ML_STOPPED) {
         *stop = true;
         return ML_OK;
     }
     if (st == ML_OK) st = reject_checkpoint(r, check_evaluation(r));
-    if (st == ML_OK) st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss));
+    if (st == ML_OK)
+        st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss, &result.figures));
     if (st != ML_OK) return st;
     r->progress.evaluated_step = r->step;
     early_stop_note(r);
@@ -209,7 +210,7 @@ static ml_status evaluate(run *r, bool *stop)
         r->progress.best_step = r->step;
         r->best_is_new = true;
     }
-    progress_evaluation(r);
+    progress_evaluation(r, &result.figures);
     return st;
 }
 

@@ -179,16 +179,20 @@ done:
 }
 
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */
-ml_status metrics_evaluation(const run *r, double loss)
+ml_status metrics_evaluation(const run *r, double loss, const ml_figures *figures)
 {
     if (!r->evaluations) return ML_OK;
     char number[ML_JSON_NUMBER];
-    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %s, \"time\": %.6f}\n",
-            r->step, ml_json_number(number, loss), wall_clock());
+    fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %s", r->step,
+            ml_json_number(number, loss));
+    for (int64_t i = 0; i < figures->count; i++)
+        fprintf(r->evaluations, ", \"%s\": %s", figures->name[i],
+                ml_json_number(number, figures->value[i]));
+    fprintf(r->evaluations, ", \"time\": %.6f}\n", wall_clock());
     fprintf(r->csv, "%" PRId64 ",,,,,,,%.17g,%.6f\n", r->step, loss, wall_clock());
     ml_status st = end_line(r, r->evaluations, evaluations_name);
     if (st == ML_OK) st = end_line(r, r->csv, csv_name);
-    return st == ML_OK ? tensorboard_evaluation(r, loss) : st;
+    return st == ML_OK ? tensorboard_evaluation(r, loss, figures) : st;
 }
 
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report)

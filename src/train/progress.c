@@ -175,9 +175,24 @@ void progress_end(const run *r)
         fputc('\n', stderr);
 }
 
-void progress_evaluation(const run *r)
+static void print_figures(const run *r, const ml_figures *figures)
+{
+    char text[256] = "";
+    size_t used = 0;
+    for (int64_t i = 0; i < figures->count && used < sizeof text; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, ", %s %.4f", figures->name[i],
+                                 figures->value[i]);
+    ml_log("%sstep %" PRId64 ": validation loss %.6f%s", run_label(r), r->step, r->valid_loss,
+           text);
+}
+
+void progress_evaluation(const run *r, const ml_figures *figures)
 {
     if (on_terminal() && r->step < r->config->train.steps) progress_end(r);
+    if (ml_run_config_scores_labels(r->config)) {
+        print_figures(r, figures);
+        return;
+    }
     ml_log("%sstep %" PRId64 ": validation loss %.6f, perplexity %.3f", run_label(r), r->step,
            r->valid_loss, exp(r->valid_loss));
 }

@@ -163,7 +163,7 @@ ml_status metrics_cut(const run *r) ML_NODISCARD;
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
 ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
-ml_status metrics_evaluation(const run *r, double loss) ML_NODISCARD;
+ml_status metrics_evaluation(const run *r, double loss, const ml_figures *figures) ML_NODISCARD;
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
 
@@ -171,7 +171,7 @@ ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's t
  * seconds; nothing where that is not given. On rank 0, which metrics.c calls them on. */
 ml_status tensorboard_open(run *r) ML_NODISCARD;
 ml_status tensorboard_step(const run *r, const step_result *step) ML_NODISCARD;
-ml_status tensorboard_evaluation(const run *r, double loss) ML_NODISCARD;
+ml_status tensorboard_evaluation(const run *r, double loss, const ml_figures *figures) ML_NODISCARD;
 ml_status prometheus_open(run *r) ML_NODISCARD;
 void prometheus_step(run *r, const step_result *step);
 void prometheus_close(run *r); /* says that no start goes on; nothing where none was opened */
@@ -204,7 +204,7 @@ ml_status print_binding(const session *s) ML_NODISCARD;
 /* progress.c: rank 0 alone prints. */
 void progress_table(run *r);
 void progress_step(run *r, const step_result *step);
-void progress_evaluation(const run *r);
+void progress_evaluation(const run *r, const ml_figures *figures);
 void progress_end(const run *r); /* leaves the bar's line */
 void progress_summary(const run *r);
 const char *run_label(const run *r); /* "DIR: ", or nothing where the run is alone; until the next

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -208,8 +209,14 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 
-ml_status tensorboard_evaluation(const run *r, double loss)
+ml_status tensorboard_evaluation(const run *r, double loss, const ml_figures *figures)
 {
+    char tag[64];
     write_scalar(r->tensorboard, r->step, "eval/loss", loss);
+    for (int64_t i = 0; i < figures->count; i++) {
+        snprintf(tag, sizeof tag, "eval/%s", figures->name[i]);
+        if (isfinite(figures->value[i]))
+            write_scalar(r->tensorboard, r->step, tag, figures->value[i]);
+    }
     return fflush(r->tensorboard) || ferror(r->tensorboard) ? write_failed(r) : ML_OK;
 }

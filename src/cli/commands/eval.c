@@ -9,7 +9,8 @@
 #include "mpilora/grid.h"
 
 static const char usage[] = "mpilora eval CONFIG.yaml [--adapter A] [--reference BASE.h5] [--set "
-                            "key=value]... [--generate OUT.jsonl] [--json]";
+                            "key=value]... [--generate OUT.jsonl] [--predictions OUT.jsonl] "
+                            "[--json]";
 
 static void print_tokens(const ml_evaluation *e, bool json)
 {
@@ -48,17 +49,22 @@ static void print_figures(const ml_evaluation *e, bool json)
     printf(json ? ", \"%s\": %" PRId64 "}\n" : "  %s %" PRId64 "\n", rows, e->rows);
 }
 
-/* Of numbers there is no accuracy. */
-static void print_labels(const ml_evaluation *e, bool numbers, bool json)
+static void print_labels(const ml_evaluation *e, bool json)
 {
-    char accuracy[64] = "";
-    if (!numbers)
-        snprintf(accuracy, sizeof accuracy, json ? "\"accuracy\": %.17g, " : "accuracy %.4f  ",
-                 e->accuracy);
+    char number[ML_JSON_NUMBER];
     if (json)
-        printf("{\"loss\": %.17g, %s\"rows\": %" PRId64 "}\n", e->loss, accuracy, e->rows);
+        printf("{\"loss\": %s", ml_json_number(number, e->loss));
     else
-        printf("loss %.6f  %srows %" PRId64 "\n", e->loss, accuracy, e->rows);
+        printf("loss %.6f", e->loss);
+    for (int64_t i = 0; i < e->figures.count; i++) {
+        if (json)
+            printf(", \"%s\": %s", e->figures.name[i], ml_json_number(number, e->figures.value[i]));
+        else if (isfinite(e->figures.value[i]))
+            printf("  %s %.4f", e->figures.name[i], e->figures.value[i]);
+        else
+            printf("  %s undefined", e->figures.name[i]);
+    }
+    printf(json ? ", \"rows\": %" PRId64 "}\n" : "  rows %" PRId64 "\n", e->rows);
 }
 
 static void print(const ml_evaluation *e, ml_objective objective, bool json)
@@ -67,7 +73,7 @@ static void print(const ml_evaluation *e, ml_objective objective, bool json)
     bool labels = objective == ML_OBJECTIVE_CLASSIFY || objective == ML_OBJECTIVE_REGRESS ||
                   objective == ML_OBJECTIVE_TOKENS;
     if (e->rows > 0 && labels)
-        print_labels(e, objective == ML_OBJECTIVE_REGRESS, json);
+        print_labels(e, json);
     else if (e->rows > 0)
         print_figures(e, json);
     else
@@ -79,7 +85,7 @@ static void print(const ml_evaluation *e, ml_objective objective, bool json)
 }
 
 typedef struct given {
-    const char *adapter, *reference, *outputs;
+    const char *adapter, *reference, *outputs, *predictions;
     option_list sets;
     bool json;
     generation_options generation;
@@ -99,6 +105,10 @@ static const option options[] = {
      "also write a continuation of every prompt of data.valid beside what stands there, for "
      "mpilora score: lines {\"prompt\", \"output\", \"references\"}; the options of the search "
      "below are for it",
+     NULL},
+    {"--predictions", OPTION_TEXT, offsetof(given, predictions), "OUT.jsonl",
+     "also write what is predicted of each label of data.valid, for mpilora score --task: lines "
+     "{\"prediction\", \"label\"}",
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
      "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
@@ -123,7 +133,7 @@ static ml_status run(int argc, char **argv)
     outputs.together = given.generation.together;
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
     ML_TRY(ml_evaluate_run(&config, given.adapter, given.reference, outputs.path ? &outputs : NULL,
-                           &result));
+                           given.predictions, &result));
     if (!isfinite(result.loss)) {
         st = ml_fail(
             ML_NUMERIC,

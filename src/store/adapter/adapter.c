@@ -21,6 +21,7 @@ void ml_adapter_destroy(ml_adapter *adapter)
     ml_memory_free(adapter->pairs);
     for (int64_t i = 0; i < adapter->ntensors; i++) ml_memory_free(adapter->tensors[i].value);
     ml_memory_free(adapter->tensors);
+    ml_memory_free(adapter->label_names);
     *adapter = (ml_adapter){0};
 }
 

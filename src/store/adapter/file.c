@@ -3,6 +3,7 @@
  *
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
  *     unknown)
+ *   attribute   label_names, a JSON list, where the classes of a head have names
  *   attribute   kernel, where it is known: product/vector path that trained it
  *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop,
  *     factors, new_biases
@@ -134,6 +135,7 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     ML_TRY(ml_image_put_double(file, "dropout", adapter->dropout));
     ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
     if (*adapter->kernel) ML_TRY(ml_image_put_text(file, "kernel", adapter->kernel));
+    if (adapter->label_names) ML_TRY(ml_image_put_text(file, "label_names", adapter->label_names));
     if (adapter->method != ML_METHOD_LORA) {
         ML_TRY(put_method(file, adapter));
     }
@@ -307,6 +309,11 @@ static ml_status get_header(ml_adapter *out, hid_t file)
                              sizeof out->base_source_hash));
     if (H5Aexists(file, "kernel") > 0)
         ML_TRY(ml_image_get_text(file, "kernel", out->kernel, sizeof out->kernel));
+    if (H5Aexists(file, "label_names") > 0) {
+        enum { MOST = 60000 }; /* an attribute of HDF5 has 64 KiB at most */
+        ML_NEW(out->label_names, MOST, ML_MEM_OTHER, "the names of classes");
+        ML_TRY(ml_image_get_text(file, "label_names", out->label_names, MOST));
+    }
     ML_TRY(get_method(file, out));
 done:
     return st;

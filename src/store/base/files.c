@@ -2,9 +2,11 @@
  * file, a data set of bytes each. They lie outside the extents of the contents, so the seal covers
  * them; content_sha256 does not: it is what two imports of the same weights have in common. */
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "io/hdf5_file.h"
 #include "io/hdf5_work.h"
+#include "io/json.h"
 #include "store/base/base_private.h"
 
 /* What a tokenizer, a chat and a generation need. The configuration is kept for its special tokens:
@@ -42,6 +44,50 @@ const ml_text *ml_base_files_find(const ml_base_files *files, const char *name)
         if (!strcmp(ml_base_file_names[i], name) && files->content[i].length)
             return &files->content[i];
     return NULL;
+}
+
+/* ---- names of classes ---------------------------------------------------------------------- */
+
+/* As transformers writes them. */
+static int set_names(json_t *config, const json_t *list)
+{
+    json_t *names = json_object(), *numbers = json_object();
+    int failed = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        char number[24];
+        const json_t *name = json_array_get(list, i);
+        snprintf(number, sizeof number, "%zu", i);
+        failed |= json_object_set_new(names, number, json_string(json_string_value(name)));
+        failed |=
+            json_object_set_new(numbers, json_string_value(name), json_integer((json_int_t)i));
+    }
+    failed |= json_object_set_new(config, "id2label", names);
+    return failed | json_object_set_new(config, "label2id", numbers);
+}
+
+ml_status ml_base_files_name_labels(ml_base_files *files, const char *names)
+{
+    ml_status st = ML_OK;
+    json_t *config = NULL, *list = NULL;
+    ml_text *content = &files->content[0];
+    char *text = NULL;
+    ML_TRY(ml_json_read(&list, "names of classes", names, (int64_t)strlen(names)));
+    if (content->length)
+        ML_TRY(ml_json_read(&config, "config.json", content->data, content->length));
+    else
+        config = json_object();
+    if (!config || set_names(config, list) ||
+        !(text = ml_json_dump(config, JSON_INDENT(2) | JSON_REAL_PRECISION(17)))) {
+        st = ml_fail(ML_RESOURCE, "config.json: out of memory");
+        goto done;
+    }
+    content->length = 0;
+    ML_TRY(ml_text_printf(content, "%s\n", text));
+done:
+    free(text);
+    json_decref(config);
+    json_decref(list);
+    return st;
 }
 
 /* A file of a folder stands beside the others, since a slash would make a group. */
