@@ -2,6 +2,7 @@
 """Shows what a quickstart run brought.
 
 usage: show_results.py answers DIRECTORY NAME   losses and answers, before and after
+       show_results.py classes DIRECTORY NAME   accuracy before and after, and some definitions with what they were taken for
        show_results.py table DIRECTORY NAME BASE.h5   memory of LoRA and of full fine-tuning, sizes of files, where everything lies
 """
 
@@ -33,6 +34,18 @@ def show_answers(directory, name):
     print()
 
 
+def show_classes(directory, name):
+    evaluations = [json.loads(line) for line in read_lines(f"{directory}/{name}/evaluations.jsonl")]
+    texts = [json.loads(line)["text"] for line in read_lines(f"{directory}/senses/valid.jsonl")]
+    found = [json.loads(line) for line in read_lines(f"{directory}/predictions.jsonl")]
+    for text, line in list(zip(texts, found))[:8]:
+        right = "" if line["prediction"] == line["label"] else f"   (it is {line['label']})"
+        print(f"  {line['prediction']:20} {text}{right}")
+    after = sum(line["prediction"] == line["label"] for line in found) / len(found)
+    print(f"\n  accuracy: {evaluations[0]['accuracy']:.3f} before, {after:.3f} after; {len(found)} definitions")
+    print(f"\n  {directory}/{name}/adapter.h5: the adapter with its head\n  {directory}/predictions.jsonl: what each definition was taken for")
+
+
 def show_memory(summary, plan):
     """Bytes a rank: measured for the run, predicted for both methods."""
     methods = {method["name"]: method for method in plan["methods"]}
@@ -61,6 +74,8 @@ def main():
     what, directory, name, *base = sys.argv[1:]
     if what == "answers":
         show_answers(directory, name)
+    elif what == "classes":
+        show_classes(directory, name)
     else:
         summary, plan = read_json(f"{directory}/{name}/summary.json"), read_json(f"{directory}/plan.json")
         show_memory(summary, plan)
