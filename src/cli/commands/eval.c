@@ -113,7 +113,7 @@ static const option options[] = {
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
      "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
      "objectives that compare answers {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, "
-     "\"pairs\"}, of classify and tokens {\"loss\", \"accuracy\", \"rows\"}",
+     "\"pairs\"}, of labels {\"loss\", figures as accuracy or pearson, \"rows\"}",
      NULL},
     GENERATION_OPTIONS(given, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
