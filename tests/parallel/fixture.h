@@ -16,7 +16,7 @@
 #include "model/families/families.h"
 #include "mpilora/peft.h"
 
-enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3 };
+enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3, FIXTURE_LABELS = 3 };
 
 typedef struct fixture {
     ml_model *model;
@@ -32,6 +32,7 @@ typedef struct fixture_options {
     ml_norm_places places; /* 0: the family's own */
     int64_t embed_width;   /* 0: the width */
     bool own_positions;    /* relative rows have projections of their own, and no buckets */
+    ml_head_kind head;     /* of three labels where it is not for the next token */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -135,6 +136,8 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
 {
     ml_model_spec spec = fixture_spec(o->family);
     spec.embed_width = o->embed_width;
+    spec.head = o->head;
+    spec.labels = o->head == ML_HEAD_LANGUAGE ? 0 : FIXTURE_LABELS;
     if (ml_family_end(o->family, ML_ROLE_RELATIVE)->module)
         fixture_relative(&spec, o->own_positions);
     if (o->places) spec.norm_places = o->places;
@@ -214,6 +217,32 @@ static inline ml_batch fixture_batch(bool virtual_tokens)
     return batch;
 }
 
+/* The squares of the scores less what they should be, over the rows, and little enough that what
+ * rounds stays small. */
+typedef struct fixture_judge {
+    int64_t rows;
+    double loss;
+} fixture_judge;
+
+static inline void fixture_judge_scores(void *self, const float *score, float *slope)
+{
+    fixture_judge *j = self;
+    for (int64_t i = 0; i < j->rows * FIXTURE_LABELS; i++) {
+        double off = (double)score[i] - 0.3 * (double)(i % 7) + 0.8;
+        slope[i] = (float)(0.4 * off / (double)j->rows);
+        j->loss += 0.2 * off * off / (double)j->rows;
+    }
+}
+
+static inline double fixture_score_loss(fixture *f, const ml_batch *batch, bool backward)
+{
+    float score[FIXTURE_TOKENS * FIXTURE_LABELS], slope[FIXTURE_TOKENS * FIXTURE_LABELS];
+    fixture_judge judge = {.rows = batch->rows};
+    ml_model_score(f->model, batch, backward, score, slope,
+                   &(ml_judging){fixture_judge_scores, &judge});
+    return judge.loss;
+}
+
 /* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout
  * where the method has it). */
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
@@ -227,7 +256,10 @@ static inline double fixture_loss(fixture *f, bool backward, double smoothing)
     if (backward)
         memset(f->parameters.gradient, 0,
                (size_t)f->parameters.local * sizeof *f->parameters.gradient);
-    ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
+    if (ml_model_get_spec(f->model)->head != ML_HEAD_LANGUAGE)
+        loss = (double)batch.rows * fixture_score_loss(f, &batch, backward);
+    else
+        ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
     if (backward) ml_peft_before_sum(f->peft);
     return loss / (double)batch.rows;
 }

@@ -13,7 +13,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 67 };
+enum { CASES = 74 };
 
 static fixture_options case_number(int c)
 {
@@ -94,6 +94,16 @@ static fixture_options case_number(int c)
         {.family = &ml_family_roberta, .method = ML_METHOD_BITFIT},
         {.family = &ml_family_modernbert, .method = ML_METHOD_FULL},
         {.family = &ml_family_modernbert, .targets = phi3_all, .dropout = 0.25},
+        {.family = &ml_family_llama, .head = ML_HEAD_SEQUENCE, .targets = llama_all},
+        {.family = &ml_family_gpt2, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
+        {.family = &ml_family_gpt2, .head = ML_HEAD_TOKENS, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_opt,
+         .embed_width = 10,
+         .head = ML_HEAD_SEQUENCE,
+         .method = ML_METHOD_FULL},
+        {.family = &ml_family_roberta, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
+        {.family = &ml_family_roberta, .head = ML_HEAD_TOKENS, .targets = bert_all},
+        {.family = &ml_family_deberta_v2, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
     };
     return cases[c];
 }
