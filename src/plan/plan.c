@@ -269,8 +269,9 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
     ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
     if (j->count > 1) ML_TRY(ml_exchange_create(&exchange, model, j->count));
     ML_TRY(attach(plan, &peft, model, &parameters, c, method));
+    const ml_model_spec *whole = spec.head == ML_HEAD_LANGUAGE ? &s->spec : &spec;
     *out = (ml_plan_method){.name = ml_method_name(method),
-                            .params_total = ml_model_parameters_total(&s->spec)};
+                            .params_total = ml_model_parameters_total(whole)};
     add_trained(out, &parameters);
     if (exchange) {
         ml_exchange_admit(exchange, 0);

@@ -89,11 +89,24 @@ done:
     return st;
 }
 
+/* A base whose head for labels is new, as it mostly is, has no loss of its own. */
+static ml_status finds_base(const compare_options *o, bool *yes)
+{
+    ml_run_config config = {0};
+    ml_status st = ml_run_config_read(&config, o->config_path, o->sets, o->nsets);
+    *yes = st == ML_OK && !ml_run_config_scores_labels(&config);
+    if (st == ML_OK) ml_run_config_destroy(&config);
+    return st;
+}
+
 ml_status compare_base(compare_options *o)
 {
     ml_status st = ML_OK;
     launch c = {0};
     int code;
+    bool has_loss;
+    ML_TRY(finds_base(o, &has_loss));
+    if (!has_loss) return ML_OK;
     char log[ML_DURABLE_PATH];
     ML_TRY(ml_durable_path(log, "%s/runs/base.log", o->out));
     compare_begin(o, "eval", &c);

@@ -141,10 +141,10 @@ static void print_memory(const compare_row *rows, int64_t count)
 
 void compare_print(const compare_options *o, const compare_row *rows, int64_t count)
 {
-    printf("%s on %" PRId64 " rank%s, %" PRId64
-           " seed%s; medians. Validation loss of the base alone: %.4f\n",
-           o->config_path, o->ranks, o->ranks > 1 ? "s" : "", o->nseeds, o->nseeds > 1 ? "s" : "",
-           o->base_loss);
+    printf("%s on %" PRId64 " rank%s, %" PRId64 " seed%s; medians.", o->config_path, o->ranks,
+           o->ranks > 1 ? "s" : "", o->nseeds, o->nseeds > 1 ? "s" : "");
+    if (!isnan(o->base_loss)) printf(" Validation loss of the base alone: %.4f", o->base_loss);
+    printf("\n");
     print_runs(rows, count);
     if (compare_any_done(rows, count)) print_memory(rows, count);
     printf(

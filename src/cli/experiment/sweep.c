@@ -1,6 +1,7 @@
 /* mpilora sweep: which weights to adapt at a fixed number of trained parameters, and with which
  * rank (tables 5 and 6 of Hu et al. 2021): rows for compare, and their table. */
 #include <inttypes.h>
+#include <math.h>
 #include <jansson.h>
 
 #include "cli/cli.h"
@@ -172,9 +173,10 @@ static ml_status print_plan_json(const sweep *s)
 
 static void print_table(const sweep *s, const compare_options *o, const compare_row *rows)
 {
-    printf("%s, %" PRId64
-           " seed%s: validation loss, median (least to most); of the base alone: %.4f\n",
-           o->config_path, o->nseeds, o->nseeds > 1 ? "s" : "", o->base_loss);
+    printf("%s, %" PRId64 " seed%s: validation loss, median (least to most)", o->config_path,
+           o->nseeds, o->nseeds > 1 ? "s" : "");
+    if (!isnan(o->base_loss)) printf("; of the base alone: %.4f", o->base_loss);
+    printf("\n");
     print_head(s, "       valid  (least to most)");
     for (int64_t i = 0; i < s->count; i++) {
         table_spread valid = compare_spread(&rows[i], "valid_loss");
