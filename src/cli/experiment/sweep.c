@@ -1,8 +1,8 @@
 /* mpilora sweep: which weights to adapt at a fixed number of trained parameters, and with which
  * rank (tables 5 and 6 of Hu et al. 2021): rows for compare, and their table. */
 #include <inttypes.h>
-#include <math.h>
 #include <jansson.h>
+#include <math.h>
 
 #include "cli/cli.h"
 #include "cli/experiment/compare.h"
