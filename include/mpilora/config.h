@@ -422,6 +422,14 @@ bool ml_method_saves_modules(ml_method method);
  * Errors: none. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
 
+/* Whether the configuration is one run's: every command but train and plan refuses a list of
+ * runs.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: ML_USAGE naming the key. */
+ml_status ml_run_config_check_single(const ml_run_config *config) ML_NODISCARD;
+
 /* Whether run `config` may train in one job with run `first` (ml_train_together), which may be the
  * same: its own keys, and those that are one for all.
  * Shapes: none.

@@ -94,6 +94,18 @@ static const char *kind_of(const yaml_node_t *node)
                                               : "a mapping";
 }
 
+/* The value of `word` in the mapping, or NULL. */
+static yaml_node_t *find(yaml_document_t *document, const yaml_node_t *mapping, const char *word)
+{
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start;
+         pair < mapping->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *name = yaml_document_get_node(document, pair->key);
+        if (name->type == YAML_SCALAR_NODE && !strcmp((const char *)name->data.scalar.value, word))
+            return yaml_document_get_node(document, pair->value);
+    }
+    return NULL;
+}
+
 /* What `set:` has, a mapping of dotted keys. */
 static ml_status read_sets(ml_run_item *item, yaml_document_t *document, yaml_node_t *node,
                            const char *where)
@@ -110,6 +122,9 @@ static ml_status read_sets(ml_run_item *item, yaml_document_t *document, yaml_no
                            "%s: runs: set: %s does not belong there; a run's directory is "
                            "its dir",
                            where, key);
+        if (find(document, node, key) != yaml_document_get_node(document, pair->value))
+            return ml_fail(ML_USAGE, "%s: runs: set: %s: given twice; leave one of them out", where,
+                           key);
         ML_TRY(add_set(item, key, document, yaml_document_get_node(document, pair->value)));
     }
 done:
@@ -121,18 +136,6 @@ static int64_t pairs_of(const yaml_node_t *node)
     return node && node->type == YAML_MAPPING_NODE
                ? node->data.mapping.pairs.top - node->data.mapping.pairs.start
                : 0;
-}
-
-/* The value of `word` in the mapping, or NULL. */
-static yaml_node_t *find(yaml_document_t *document, const yaml_node_t *mapping, const char *word)
-{
-    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start;
-         pair < mapping->data.mapping.pairs.top; pair++) {
-        const yaml_node_t *name = yaml_document_get_node(document, pair->key);
-        if (name->type == YAML_SCALAR_NODE && !strcmp((const char *)name->data.scalar.value, word))
-            return yaml_document_get_node(document, pair->value);
-    }
-    return NULL;
 }
 
 static ml_status read_run(ml_run_item *item, yaml_document_t *document, yaml_node_t *node,

@@ -2,6 +2,17 @@
  * belongs to the model and the job, and of which each trains nothing but adapters of its own. */
 #include "mpilora/config.h"
 
+static const char *name_of(const ml_run_config *c) { return c->run_dir ? c->run_dir : "a run"; }
+
+ml_status ml_run_config_check_single(const ml_run_config *c)
+{
+    if (c->runs.count == 0) return ML_OK;
+    return ml_run_config_refuse(
+        c, "runs",
+        "are read by train and plan alone; --set runs=null leaves the run that "
+        "stands beside them, other --set make it one of them");
+}
+
 static ml_status check_method(const ml_run_config *c)
 {
     static const char frozen[] = "tensors of the base cannot train where others share them";
@@ -20,14 +31,13 @@ static ml_status check_method(const ml_run_config *c)
         {"objective.name", c->objective.name != ML_OBJECTIVE_SFT, "only sft trains beside others"}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].wrong)
-            return ml_run_config_refuse(c, all[i].key, "%s; take it out, or train this run alone",
-                                        all[i].why);
+            return ml_run_config_refuse(c, all[i].key,
+                                        "%s; take it out of %s, or train that run alone",
+                                        all[i].why, name_of(c));
     return ML_OK;
 }
 
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
-
-static const char *name_of(const ml_run_config *c) { return c->run_dir ? c->run_dir : "a run"; }
 
 ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_config *c)
 {

@@ -24,22 +24,24 @@ static ml_status keep_list(const json_t *list, char **out)
     return *out ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: the names of labels");
 }
 
-/* At least two names, none empty, none twice. */
-static ml_status take_list(ml_label_names *out, const char *given, const json_t *list)
+/* At least two names, none empty, none twice; wrong: whose fault it is else, the file's or the
+ * command line's. */
+static ml_status take_list(ml_label_names *out, const char *given, const json_t *list,
+                           ml_status wrong)
 {
     ml_status st = ML_OK;
     json_t *seen = json_object();
     const size_t count = json_array_size(list);
     if (count < 2) {
-        st = ml_fail(ML_INPUT, "--labels %.200s: %zu names, expected two or more", given, count);
+        st = ml_fail(wrong, "--labels %.200s: %zu names, expected two or more", given, count);
         goto done;
     }
     for (size_t i = 0; i < count; i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (!name || !*name)
-            st = ml_fail(ML_INPUT, "--labels %.200s: name %zu is empty or no text", given, i + 1);
+            st = ml_fail(wrong, "--labels %.200s: name %zu is empty or no text", given, i + 1);
         else if (json_object_get(seen, name))
-            st = ml_fail(ML_INPUT, "--labels %.200s: \"%.200s\" is there twice", given, name);
+            st = ml_fail(wrong, "--labels %.200s: \"%.200s\" is there twice", given, name);
         else if (json_object_set_new(seen, name, json_null()))
             st = ml_fail(ML_RESOURCE, "out of memory: the names of labels");
         if (st != ML_OK) goto done;
@@ -135,7 +137,7 @@ ml_status ml_label_names_read(ml_label_names *out, const char *given)
     long count = strtol(given, &end, 10);
     if (*given && !*end) {
         if (errno || count < 2 || count > ML_MOST_LABELS)
-            return ml_fail(ML_INPUT, "--labels %s: expected 2 to %d classes", given,
+            return ml_fail(ML_USAGE, "--labels %s: expected 2 to %d classes", given,
                            (int)ML_MOST_LABELS);
         out->count = count;
         return ML_OK;
@@ -143,7 +145,7 @@ ml_status ml_label_names_read(ml_label_names *out, const char *given)
     if (is_dataset(given)) return take_dataset(out, given);
     bool file = stat(given, &about) == 0;
     if (!file && !strchr(given, ','))
-        return ml_fail(ML_INPUT,
+        return ml_fail(ML_USAGE,
                        "--labels %.200s: there is no such file, and it is neither \"number\", nor "
                        "a number, nor names with commas between them",
                        given);
@@ -153,7 +155,7 @@ ml_status ml_label_names_read(ml_label_names *out, const char *given)
     } else {
         ML_TRY(read_lines(&list, given));
     }
-    st = take_list(out, given, list);
+    st = take_list(out, given, list, file ? ML_INPUT : ML_USAGE);
 done:
     json_decref(list);
     return st;

@@ -47,13 +47,23 @@ static void destroy(group *g)
 
 /* ---- start --------------------------------------------------------------------------------- */
 
+/* What went wrong with one run, under its name where it does not begin with it. */
+static ml_status of_run(const run *r, ml_status st)
+{
+    const char *dir = r->config->run_dir;
+    if (st == ML_OK || !dir || !strncmp(ml_error_text(), dir, strlen(dir))) return st;
+    return ml_fail_within(st, "%s", dir);
+}
+
 static ml_status open_sessions(group *g, const ml_run_config *config)
 {
     ml_status st = ML_OK;
-    for (int64_t i = 0; i < g->count; i++) ML_TRY(ml_run_config_check_training(&config[i]));
-    ML_TRY(ml_session_open(g->session[0], g->runs[0].config, true));
+    for (int64_t i = 0; i < g->count; i++)
+        ML_TRY(of_run(&g->runs[i], ml_run_config_check_training(&config[i])));
+    ML_TRY(of_run(&g->runs[0], ml_session_open(g->session[0], g->runs[0].config, true)));
     for (int64_t i = 1; i < g->count; i++)
-        ML_TRY(ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0]));
+        ML_TRY(of_run(&g->runs[i],
+                      ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0])));
     ML_TRY(ml_together_create(&g->together, g->count, g->session));
 done:
     return st;
@@ -63,7 +73,7 @@ static ml_status open_directories(group *g)
 {
     for (int64_t i = 0; i < g->count; i++) {
         run *r = &g->runs[i];
-        ml_status st = run_open_directory(r, &g->found[i]);
+        ml_status st = of_run(r, run_open_directory(r, &g->found[i]));
         if (st != ML_OK) return st;
         if (run_is_finished(r)) continue;
         g->number[g->actives] = i;

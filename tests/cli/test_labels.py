@@ -142,7 +142,10 @@ def check_bad():
     refused("--task is missing", "sst2.tsv", "x\n", "--format", "glue", code=2)
     refused("--task sst: expected cola", "sst2.tsv", "x\n", *glue("sst"), code=2)
     refused("is for --format glue", "sst2.tsv", "x\n", "--task", "sst2", code=2)
-    refused("no such file", "good.jsonl", good, "--labels", "names")
+    for says, labels in (("no such file", "names"), ('"a" is there twice', "a,a"), ("name 2 is empty", "a,"), ("expected 2 to", "1"), ("expected 2 to", "-3")):
+        refused(says, "good.jsonl", good, "--labels", labels, code=2)
+    write("one.txt", "no\n")
+    refused("1 names, expected two", "good.jsonl", good, "--labels", "one.txt")
     checks.that("were cut to that: " in tokenize("long.jsonl", "\n".join(json.dumps(one("the river " * 40, label)) for label in "ab"))[0], "nothing said of texts that were cut")
 
 

@@ -104,6 +104,8 @@ def check_words(checks, folder):
     first = {"dir": f"{where}/a"}
     for what, runs, needle in (
         ("one directory twice", [first, first], "run.dir"),
+        ("a key twice", '[{dir: %s/a, set: {method.rank: 3, method.rank: 4}}]' % where, "method.rank: given twice"),
+        ("more than the context", [first, {"dir": f"{where}/b", "set": {"data.max_len": 999}}], f"{where}/b"),
         ("another precision", [first, {"dir": f"{where}/b", "set": {"precision": "bf16"}}], "precision"),
         ("another base", [first, {"dir": f"{where}/b", "set": {"base": "other.h5"}}], "base"),
         ("another grid", [first, {"dir": f"{where}/b", "set": {"parallel.tp": 2}}], "parallel.tp"),
@@ -117,10 +119,19 @@ def check_words(checks, folder):
         ("no runs", [], "runs"),
         ("a mapping", {"a": 1}, "a list of"),
     ):
-        done = harness.start("train", write(f"{folder}/refused.yaml", folder, runs))
+        words = ("--set", f"runs={runs}") if isinstance(runs, str) else ()
+        done = harness.start("train", write(f"{folder}/refused.yaml", folder, None if words else runs), *words)
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("warning:")]
         checks.that(done.returncode == USAGE and len(lines) == 1 and needle in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
     checks.that(not os.path.exists(where), "something was written")
+    path = write(f"{folder}/refused.yaml", folder, [first, {"dir": f"{where}/./a/"}])
+    done = harness.start("train", path)
+    checks.that(done.returncode == USAGE and "another run of this job" in done.stderr, f"one directory, spelled twice: exit {done.returncode}: {done.stderr}")
+    for words in (("eval", path), ("scale", path, "--ranks", "1", "--out", f"{folder}/none"), ("compare", path, "--methods", "lora", "--out", f"{folder}/none")):
+        done = harness.start(*words)
+        checks.that(done.returncode == USAGE and "runs: are read by train and plan alone" in done.stderr, f"{words[0]} of runs: exit {done.returncode}: {done.stderr}")
+        done = harness.start(*words, "--set", "runs=null") if words[0] == "eval" else done
+        checks.that(done.returncode == (0 if words[0] == "eval" else USAGE), f"{words[0]} with --set runs=null: exit {done.returncode}: {done.stderr}")
 
 
 def check_compare(checks, folder):

@@ -115,6 +115,12 @@ def check_round_trip(checks, folder):
         checks.that(abs(here[key] - value) <= 1e-5, f"on 4 ranks: {key} {value}, {here[key]} on one")
 
 
+def refused(checks, what, words, code, *parts):
+    done = harness.start(*words)
+    lines = done.stderr.strip().split("\n")
+    checks.that(done.returncode == code and all(p in lines[-1] for p in parts) and len(lines) == 1, f"{what}: code {done.returncode}, {done.stderr}")
+
+
 def check_methods(checks, folder):
     """The head trains beside every method, and the adapter that comes out has it."""
     for method in ("full", "top", "bitfit", "prefix_embed", "prefix_kv", "adapter_h", "compacter", "lora+prefix_layer"):
@@ -125,6 +131,8 @@ def check_methods(checks, folder):
         harness.mpilora("train", config, *sets, ranks=2)
         words = ["--set", f"base={run_dir}/model.h5"] if method == "full" else ["--adapter", f"{run_dir}/adapter.h5"]
         checks.close(f"{method}: eval", evaluate(config, *words)["loss"], harness.read_summary(run_dir)["valid_loss"], 1e-5)
+        if method in ("prefix_embed", "prefix_kv"):
+            refused(checks, f"{method} to PEFT", ["export", "--format", "peft", "--base", f"{folder}/gpt2.h5", *words, f"{folder}/out-{method}"], 2, "head for labels", method)
         losses = [line["loss"] for line in harness.read_metrics(run_dir)]
         checks.that(len(set(losses)) == 3, f"{method}: losses {losses}")
 
@@ -137,12 +145,6 @@ def check_resumed(checks, folder):
     harness.mpilora("train", config, "--set", "parallel.tp=2", ranks=2)
     resumed, whole = harness.read_metrics(run_dir), harness.read_metrics(f"{folder}/reward-llama-1rank")
     checks.that(all(abs(a["loss"] - b["loss"]) <= 2e-5 for a, b in zip(resumed, whole, strict=True)), "resumed: losses differ")
-
-
-def refused(checks, what, words, code, *parts):
-    done = harness.start(*words)
-    lines = done.stderr.strip().split("\n")
-    checks.that(done.returncode == code and all(p in lines[-1] for p in parts) and len(lines) == 1, f"{what}: code {done.returncode}, {done.stderr}")
 
 
 def check_refused(checks, folder):

@@ -132,7 +132,7 @@ def check_refusals(checks, folder, config, base):
         run = f"{folder}/{name}-{targets}"
         harness.write_config(f"{run}.yaml", **(settings | {"method": method, "run": {"dir": run, "seed": 1}}))
         harness.mpilora("train", f"{run}.yaml")
-        words = ["--merge", targets[0].replace("embed", "embedding") if targets else name]
+        words = ["no GGUF file can say what method adapter_h"] if name == "adapter_h" else ["--merge", targets[0].replace("embed", "embedding") if targets else name]
         refuse(checks, USAGE, words, "export", "--format", "gguf", "--base", base, "--adapter", f"{run}/adapter.h5", f"{folder}/no-{name}.gguf")
     adapter = f"{folder}/saved"
     reference.write_adapter(adapter, {**reference.DEFAULTS, "model": "gpt2", "targets": ["proj"], "saved": ["ln_f"]})
@@ -143,6 +143,8 @@ def check_refusals(checks, folder, config, base):
     for words in ([], ["--merge"]):
         done = harness.start(*export, f"{folder}/run/adapter.h5", *words, base)
         checks.that(done.returncode == USAGE and "the base itself" in done.stderr and os.path.getsize(base) == size, f"over the base, {words}: {done.stderr}")
+    harness.mpilora(*export, f"{folder}/run/adapter.h5", f"{folder}/lora.gguf")
+    refuse(checks, INPUT, ["lora.gguf", "is a GGUF adapter", "--adapter"], "import", f"{folder}/lora.gguf", f"{folder}/no-base.h5")
     refuse(checks, INPUT, ["nothing-there"], *export, f"{folder}/nothing-there", f"{folder}/no-adapter.gguf")
 
 

@@ -132,6 +132,7 @@ static ml_status run(int argc, char **argv)
     outputs.generation = given.generation.generation;
     outputs.together = given.generation.together;
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
+    ML_TRY(ml_run_config_check_single(&config));
     ML_TRY(ml_evaluate_run(&config, given.adapter, given.reference, outputs.path ? &outputs : NULL,
                            given.predictions, &result));
     if (!isfinite(result.loss)) {

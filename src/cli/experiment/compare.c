@@ -66,8 +66,7 @@ ml_status compare_options_read(compare_options **out, ml_run_config *config, con
         return ml_fail(ML_USAGE, "--together: %" PRId64 ", expected 1 to %d", w->together,
                        (int)ML_MOST_RUNS);
     ML_TRY(ml_run_config_read(config, path, w->sets.items, w->sets.count));
-    if (config->runs.count > 0)
-        return ml_run_config_refuse(config, "runs", "are train's; name one run here");
+    ML_TRY(ml_run_config_check_single(config));
     ML_NEW(o, 1, ML_MEM_OTHER, "a comparison");
     *o = (compare_options){.config_path = path,
                            .out = w->out,

@@ -209,6 +209,7 @@ static ml_status run(int argc, char **argv)
     o = (scale_options){.weak = w.weak, .steps = w.steps, .repetitions = w.repetitions};
     ML_TRY(check(&o, &w));
     ML_TRY(ml_run_config_read(&config, path, w.sets.items, w.sets.count));
+    ML_TRY(ml_run_config_check_single(&config));
     o.config_path = path;
     o.out = w.out;
     o.launcher = w.launcher ? w.launcher : launch_default();

@@ -136,6 +136,12 @@ void ml_lock_heartbeat_destroy(ml_lock_heartbeat *b)
 
 static ml_status in_use(const ml_run_directory *run, const ml_lock_owner *by)
 {
+    const ml_lock_owner me = ml_lock_myself();
+    if (ml_lock_is_same(by, &me))
+        return ml_fail(ML_USAGE,
+                       "%s: is run.dir of another run of this job, too; each run needs one of its "
+                       "own",
+                       run->path);
     return ml_fail(ML_USAGE,
                    "%s: in use by another job: host %s, pid %ld, job %s; wait for its end or "
                    "choose another run.dir",

@@ -45,10 +45,25 @@ static ml_status check_pair(const export *e, const ml_adapter_pair *pair)
     return ML_OK;
 }
 
+/* What stands outside the model goes into no file of llama.cpp's, merged or not. */
+static bool is_mergeable(ml_method method)
+{
+    return method == ML_METHOD_LORA || method == ML_METHOD_TOP || method == ML_METHOD_BITFIT;
+}
+
 static ml_status check(const export *e)
 {
     ml_status st = ML_OK;
     char what[160];
+    if (!is_mergeable(e->adapter->method))
+        return ml_fail(ML_USAGE,
+                       "no GGUF file can say what method %s trains; lora, top and bitfit go out, "
+                       "lora also as an adapter",
+                       ml_method_name(e->adapter->method));
+    for (int64_t i = 0; i < e->adapter->ntensors; i++)
+        if (!strncmp(e->adapter->tensors[i].name, "score.", strlen("score.")))
+            return ml_fail(ML_USAGE, "no GGUF file can say the adapter's head for labels; export "
+                                     "it with --format peft");
     if (e->adapter->method != ML_METHOD_LORA) {
         snprintf(what, sizeof what, "what method %s trains", ml_method_name(e->adapter->method));
         return refuse(what);

@@ -373,6 +373,12 @@ ml_status gguf_import_describe(gguf_source *g, ml_model_spec *s)
 static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *hf_config)
 {
     ml_status st = ML_OK;
+    const gguf_value *type = gguf_find(&g->file, "general.type");
+    if (type && type->kind == GGUF_TEXT && !strcmp(type->text, "adapter"))
+        return ml_fail(ML_INPUT,
+                       "%s: is a GGUF adapter, not a model; adapters are read as adapter.h5 or a "
+                       "PEFT directory, with --adapter",
+                       g->file.path);
     ML_TRY(gguf_import_describe(g, s));
     const ml_family *family = s->family;
     ML_TRY(gguf_import_find_head(g, &s->tied_head));

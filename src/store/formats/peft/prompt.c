@@ -101,6 +101,12 @@ static ml_status check(const ml_adapter *adapter, const parts *p)
                        "only those before a sequence, so it cannot "
                        "be exported: train with method.infix 0",
                        adapter->sizes.infix);
+    for (int64_t t = 0; t < adapter->ntensors; t++)
+        if (!strncmp(adapter->tensors[t].name, "score.", strlen("score.")))
+            return ml_fail(ML_USAGE,
+                           "a head for labels (%s) goes out beside LoRA alone, not beside method "
+                           "%s; give this adapter to eval with --adapter",
+                           adapter->tensors[t].name, ml_method_name(adapter->method));
     if (adapter->ntensors != p->count || tokens < 1)
         return ml_fail(ML_INPUT,
                        "the adapter has %" PRId64 " tensors for %" PRId64
