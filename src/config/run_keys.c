@@ -549,7 +549,7 @@ const key run_keys[] = {
      .kind = KEY_RUNS,
      .offset = AT(runs),
      .nullable = true,
-     .about = "`train` alone: several runs in one job on one copy of the frozen weights, "
+     .about = "Of `train` and `plan`: several runs in one job on one copy of the frozen weights, "
               "`[{dir: runs/a, set: {optim.lr: 1e-4}}, {dir: runs/b, set: {method.rank: 16}}]`. "
               "`dir` is the run's `run.dir`, `set` has what is its own; what belongs to the model "
               "and the job is one for all ([methods](methods.md#several-runs-in-one-job)). `null`: "

@@ -132,6 +132,9 @@ def refuse(checks, label, code, words, *call, ranks=0):
 
 def check_bad_input(checks, folder, texts):
     base, out = f"{folder}/encoder.h5", f"{folder}/bad.npy"
+    shutil.copy(texts, f"{folder}/texts.npy")
+    refuse(checks, "the texts as the vectors", 2, ["same file"], "--base", base, f"{folder}/texts.npy", f"{folder}/texts.npy")
+    refuse(checks, "the base as the vectors", 2, ["same file"], "--base", base, texts, base)
     files = {"empty.txt": "", "hole.txt": "one\n\nthree\n", "hole.jsonl": '{"text": "one"}\n{"text": ""}\n', "number.jsonl": '{"text": 3}\n', "broken.jsonl": '{"text": "one"\n'}
     for name, text in files.items():
         write(f"{folder}/{name}", text)

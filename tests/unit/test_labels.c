@@ -414,12 +414,17 @@ static void the_base_has_the_order(void **state)
     ml_label_names_destroy(&known);
 }
 
-static void refused(const char *text, const char *labels, const char *said)
+static void refused_with(ml_status code, const char *text, const char *labels, const char *said)
 {
     ml_error_clear();
-    assert_int_equal(tokenize(text, labels), ML_INPUT);
+    assert_int_equal(tokenize(text, labels), code);
     if (!strstr(ml_error_text(), said)) fail_msg("\"%s\" lacks \"%s\"", ml_error_text(), said);
     assert_null(strchr(ml_error_text(), '\n'));
+}
+
+static void refused(const char *text, const char *labels, const char *said)
+{
+    refused_with(ML_INPUT, text, labels, said);
 }
 
 static void bad_rows(void **state)
@@ -449,10 +454,10 @@ static void bad_rows(void **state)
     refused("{\"input_ids\": [1], \"label\": 1, \"labels\": [1]}", NULL, "\"labels\"");
     refused("{\"input_ids\": [1], \"token_labels\": [-100]}", NULL, "none of its 1 tokens");
     refused("{\"input_ids\": [1, 2]}", "a,b", "no row has a label");
-    refused("{\"input_ids\": [1], \"label\": 1}", "a", "no such file");
-    refused("{\"input_ids\": [1], \"label\": 1}", "a,a", "there twice");
-    refused("{\"input_ids\": [1], \"label\": 1}", "a,,b", "name 2 is empty");
-    refused("{\"input_ids\": [1], \"label\": 1}", "1", "expected 2 to");
+    refused_with(ML_USAGE, "{\"input_ids\": [1], \"label\": 1}", "a", "no such file");
+    refused_with(ML_USAGE, "{\"input_ids\": [1], \"label\": 1}", "a,a", "there twice");
+    refused_with(ML_USAGE, "{\"input_ids\": [1], \"label\": 1}", "a,,b", "name 2 is empty");
+    refused_with(ML_USAGE, "{\"input_ids\": [1], \"label\": 1}", "1", "expected 2 to");
 }
 
 int main(void)

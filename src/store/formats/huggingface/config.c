@@ -413,7 +413,6 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     const void *at = (const char *)s + k->field;
     switch (k->kind) {
     case ML_KEY_SIZE:
-        return json_integer((json_int_t) * (const int64_t *)at);
     case ML_KEY_COUNT:
         return json_integer((json_int_t) * (const int64_t *)at);
     case ML_KEY_REAL:
