@@ -261,19 +261,29 @@ static ml_status check_direction(const session *s)
                    ml_base_path(s->base), s->spec->family->title);
 }
 
+/* `config` is the session's, and has to stay as long. */
+static ml_status open_session(session *s, const ml_generate_options *o, ml_run_config *config)
+{
+    ml_status st = ML_OK;
+    *config = (ml_run_config){.base = (char *)(uintptr_t)o->base,
+                              .batch = {1, 1},
+                              .parallel = {1, 1},
+                              .precision = o->precision};
+    ML_TRY(choose_tp(o, &config->parallel.tp));
+    ML_TRY(ml_session_open(s, config, false));
+    ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
+done:
+    return st;
+}
+
 ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_text *log_probs,
                           ml_generate_report *report)
 {
     ml_status st = ML_OK;
     job j = {.options = o, .generation = o->generation};
     session *s = &j.session;
-    ml_run_config config = {.base = (char *)(uintptr_t)o->base,
-                            .batch = {1, 1},
-                            .parallel = {1, 1},
-                            .precision = o->precision};
-    ML_TRY(choose_tp(o, &config.parallel.tp));
-    ML_TRY(ml_session_open(s, &config, false));
-    ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
+    ml_run_config config;
+    ML_TRY(open_session(s, o, &config));
     *report = (ml_generate_report){0};
     ML_TRY(prepare(&j, report));
     ML_TRY(ml_session_attach_bank(s, o->nadapters, j.adapters));
@@ -361,13 +371,8 @@ ml_status ml_generate_talk(const ml_generate_options *o, const ml_talk *talk)
     double seconds;
     bool more;
     ml_text prompt = {0}, answer = {0};
-    ml_run_config config = {.base = (char *)(uintptr_t)o->base,
-                            .batch = {1, 1},
-                            .parallel = {1, 1},
-                            .precision = o->precision};
-    ML_TRY(choose_tp(o, &config.parallel.tp));
-    ML_TRY(ml_session_open(s, &config, false));
-    ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
+    ml_run_config config;
+    ML_TRY(open_session(s, o, &config));
     ML_TRY(ml_grid_agree(s->grid, open_here(&j, &seconds)));
     for (int64_t i = 0; i < o->nadapters; i++)
         ML_TRY(ml_grid_agree_on_file("the adapter", o->adapters[i], j.adapters[i].hash));

@@ -10,12 +10,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 import classification_cases as cases
 import preference_cases
+import score_curves
 import reference_models as reference
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "classification.json")
-LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
 EVERYWHERE = ["reward-llama", "reward-gpt2-full", "class-llama", "bits-gpt2", "tokens-llama-full"]  # the others on one rank
-BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_chosen": 1e-3, "rewards_rejected": 1e-3}
 
 
 def prepare(folder):
@@ -56,23 +55,6 @@ def write_config(folder, name, run_dir, tp=1, micro=4):
         parallel={"tp": tp},
         precision="fp32",
     )
-
-
-def check_curve(checks, folder, name, golden, layout):
-    dp, tp, micro = LAYOUTS[layout]
-    run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
-    harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
-    metrics = harness.read_metrics(run_dir)
-    for key, expected in golden.items():
-        if key == "valid_loss":
-            continue
-        found = [line[key] for line in metrics]
-        size, bound = max(map(abs, expected)), BOUNDS.get(key, 1e-9)
-        checks.that(
-            len(found) == len(expected) and all(abs(a - b) <= bound * max(abs(b), 0.1 * size, 1e-2) for a, b in zip(found, expected)),
-            f"{name}, {layout}: {key} {found}, expected {expected}",
-        )
-    checks.close(f"{name}, {layout}: valid_loss", harness.read_summary(run_dir)["valid_loss"], golden["valid_loss"], 5e-5)
 
 
 def evaluate(config, *words, ranks=0):
@@ -182,8 +164,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
         for name, golden in curves.items():
-            for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
-                check_curve(checks, folder, name, golden, layout)
+            for layout in score_curves.LAYOUTS if name in EVERYWHERE else ["1 rank"]:
+                score_curves.check_curve(checks, folder, name, golden, layout, write_config)
         check_round_trip(checks, folder)
         check_methods(checks, folder)
         check_resumed(checks, folder)

@@ -11,11 +11,10 @@ import harness
 import encoder_heads as heads
 import encoder_models as encoders
 import preference_cases
+import score_curves
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "encoder_heads.json")
-LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 2": (2, 2, 2)}
 EVERYWHERE = ["bert", "roberta-full", "deberta-v3"]  # the others on one rank
-BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3}
 
 
 def prepare(folder, name, case):
@@ -55,23 +54,6 @@ def write_config(folder, name, run_dir, tp=1, micro=4):
     )
 
 
-def check_curve(checks, folder, name, golden, layout):
-    dp, tp, micro = LAYOUTS[layout]
-    run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
-    harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
-    metrics = harness.read_metrics(run_dir)
-    for key, expected in golden.items():
-        if key == "valid_loss":
-            continue
-        found = [line[key] for line in metrics]
-        size, bound = max(map(abs, expected)), BOUNDS.get(key, 1e-9)
-        checks.that(
-            len(found) == len(expected) and all(abs(a - b) <= bound * max(abs(b), 0.1 * size, 1e-2) for a, b in zip(found, expected)),
-            f"{name}, {layout}: {key} {found}, expected {expected}",
-        )
-    checks.close(f"{name}, {layout}: valid_loss", harness.read_summary(run_dir)["valid_loss"], golden["valid_loss"], 5e-5)
-
-
 def main():
     checks = harness.Checks()
     with open(GOLDEN) as file:
@@ -79,8 +61,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, golden in curves.items():
             prepare(folder, name, heads.CASES[name])
-            for layout in LAYOUTS if name in EVERYWHERE else ["1 rank"]:
-                check_curve(checks, folder, name, golden, layout)
+            for layout in score_curves.LAYOUTS if name in EVERYWHERE else ["1 rank"]:
+                score_curves.check_curve(checks, folder, name, golden, layout, write_config)
     checks.end()
 
 
