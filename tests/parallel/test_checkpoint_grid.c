@@ -196,7 +196,7 @@ static void all_ranks_see_a_failure(void **state)
     make_directory(grid);
     assert_int_equal(ml_run_directory_open(&run, directory, false, grid), ML_OK);
     assert_int_equal(ml_run_directory_open(&second, directory, false, grid), ML_USAGE);
-    assert_non_null(strstr(ml_error_text(), "in use by another job"));
+    assert_non_null(strstr(ml_error_text(), "run.dir of another run of this job"));
     ml_run_directory_close(run);
     remove_directory(grid);
     ml_grid_destroy(grid);
