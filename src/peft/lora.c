@@ -88,7 +88,8 @@ static ml_shard output_shard(const ml_linear *layer, int part)
     if (part >= 0) return ml_linear_weight_shard(layer, part);
     ml_shard shard = {.dim = ML_SHARD_ROWS, .nparts = layer->nparts};
     int64_t before = 0;
-    for (int i = 0; i < layer->nparts; i++) {
+    /* The second bound always holds; without it gcc warns where shifts are checked. */
+    for (int i = 0; i < layer->nparts && i < ML_LINEAR_PARTS; i++) {
         shard.part[i].start = before + layer->part[i].first;
         shard.part[i].count = layer->part[i].count;
         shard.copied |= (unsigned)(layer->part[i].copies > 1) << i;
