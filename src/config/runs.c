@@ -163,9 +163,7 @@ ml_status runs_read(const key *k, void *out, yaml_document_t *document, yaml_nod
     ml_status st = ML_OK;
     ml_run_list read = {0};
     (void)k;
-    bool none = node->type == YAML_SCALAR_NODE &&
-                node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-                !strcmp((const char *)node->data.scalar.value, "null");
+    bool none = value_is_null(node);
     if (!none && node->type != YAML_SEQUENCE_NODE) return refuse(where, kind_of(node));
     int64_t count = none ? 0 : node->data.sequence.items.top - node->data.sequence.items.start;
     if (!none && (count < 1 || count > ML_MOST_RUNS))
