@@ -106,8 +106,9 @@ void shared_reference_leave(const run *r, data_source *source, const char *data)
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
 /* The same of several runs in passes that they share: run i's session is number member[i] of
- * `together`'s. failed[i]: ML_NUMERIC of run i, of which nothing was updated; what ends them all is
- * the status. */
+ * `together`'s. failed[count]: why a run came to ML_NUMERIC, of which nothing was updated then and
+ * a checkpoint that leads there is set aside; empty where it did not. What ends them all is the
+ * status. The caller destroys the texts. */
 typedef struct step_group {
     int64_t count, members;
     run *const *run;
@@ -115,7 +116,7 @@ typedef struct step_group {
     ml_together *together;
 } step_group;
 ml_status run_steps_together(const step_group *group, step_result *out,
-                             ml_status *failed) ML_NODISCARD;
+                             ml_text *failed) ML_NODISCARD;
 
 /* paths.c: those to build the session with: the checkpoint's where every rank can run them
  * (collective); then their names into r->kernel, and the configuration with them (local). */

@@ -323,7 +323,7 @@ done:
     return st;
 }
 
-ml_status run_steps_together(const step_group *g, step_result *out, ml_status *failed)
+ml_status run_steps_together(const step_group *g, step_result *out, ml_text *failed)
 {
     ml_status st = ML_OK;
     share *shares = NULL;
@@ -333,7 +333,7 @@ ml_status run_steps_together(const step_group *g, step_result *out, ml_status *f
     for (int64_t i = 0; i < g->count; i++) {
         run *r = g->run[i];
         out[i] = (step_result){0};
-        failed[i] = ML_OK;
+        ml_text_destroy(&failed[i]);
         shares[i] = share_of(r);
         count_batch(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]);
         clear_gradients(&r->session, &out[i]);
@@ -342,8 +342,10 @@ ml_status run_steps_together(const step_group *g, step_result *out, ml_status *f
     for (int64_t i = 0; i < g->count; i++) {
         out[i].given_up = out[0].given_up;
         if (out[0].given_up) continue;
-        failed[i] = end_step(g->run[i], &shares[i].p, &clock, &out[i]);
-        if (failed[i] != ML_OK && failed[i] != ML_NUMERIC) return failed[i];
+        st = reject_checkpoint(g->run[i], end_step(g->run[i], &shares[i].p, &clock, &out[i]));
+        if (st == ML_NUMERIC) /* the text of another run's failure would take its place */
+            st = ml_grid_agree(s->grid, ml_text_printf(&failed[i], "%s", ml_error_text()));
+        if (st != ML_OK) goto done;
     }
 done:
     ml_memory_free(shares);

@@ -113,12 +113,12 @@ static void leave(group *g, int64_t i)
 }
 
 /* A run that has come to a number that is none; what it has saved stays. */
-static ml_status note_failure(group *g, int64_t i)
+static ml_status note_failure(group *g, int64_t i, const char *why)
 {
     ml_status st = ML_OK;
     run *r = g->active[i];
-    ml_warn("%s%s", run_label(r), ml_error_text());
-    if (g->failures++ == 0) st = ml_text_printf(&g->failure, "%s%s", run_label(r), ml_error_text());
+    ml_warn("%s%s", run_label(r), why);
+    if (g->failures++ == 0) st = ml_text_printf(&g->failure, "%s%s", run_label(r), why);
     return ml_grid_agree(r->session.grid, st);
 }
 
@@ -135,14 +135,14 @@ static ml_status go_on(group *g, int64_t i, const step_result *result, bool *sto
         *gone = st == ML_OK;
     }
     if (st == ML_NUMERIC) {
-        st = note_failure(g, i);
+        st = note_failure(g, i, ml_error_text());
         *gone = true;
     }
     *stop = *stop || stops;
     return st;
 }
 
-static ml_status one_step(group *g, step_result *result, ml_status *failed, bool *stop)
+static ml_status one_step(group *g, step_result *result, ml_text *failed, bool *stop)
 {
     ml_status st = ML_OK;
     const step_group all = {g->actives, g->count, g->active, g->number, g->together};
@@ -152,9 +152,9 @@ static ml_status one_step(group *g, step_result *result, ml_status *failed, bool
         return ML_OK;
     }
     for (int64_t i = 0, of = 0; i < g->actives; of++) {
-        bool gone = failed[of] == ML_NUMERIC;
-        if (gone && reject_checkpoint(g->active[i], ML_NUMERIC) != ML_OK)
-            ML_TRY(note_failure(g, i));
+        bool gone = failed[of].length > 0;
+        if (gone)
+            ML_TRY(note_failure(g, i, failed[of].data));
         else
             ML_TRY(go_on(g, i, &result[of], stop, &gone));
         if (gone)
@@ -179,7 +179,8 @@ static ml_status stop_all(group *g)
 
 static ml_status steps(group *g)
 {
-    ml_status st = ML_OK, *failed = NULL;
+    ml_status st = ML_OK;
+    ml_text *failed = NULL;
     step_result *result = NULL;
     bool stop = false;
     ML_NEW(result, g->count, ML_MEM_OTHER, "steps");
@@ -202,6 +203,7 @@ static ml_status steps(group *g)
     while (g->actives > 0 && !stop) ML_TRY(one_step(g, result, failed, &stop));
     if (stop && g->actives > 0) ML_TRY(stop_all(g));
 done:
+    for (int64_t i = 0; failed && i < g->count; i++) ml_text_destroy(&failed[i]);
     ml_memory_free(result);
     ml_memory_free(failed);
     return st;

@@ -90,10 +90,14 @@ def check_signal(checks, folder):
 
 def check_failure(checks, folder):
     where = f"{folder}/failed"
-    runs = {"plain": {}, "wild": {"optim.lr": 1e30, "optim.clip_norm": None}, "larger": RUNS["larger"]}
+    wild = {"optim.lr": 1e30, "optim.clip_norm": None}
+    runs = {"plain": {}, "wild": wild, "larger": RUNS["larger"], "wilder": {**wild, "method.targets": ["o"]}}
     done = harness.start("train", write(f"{folder}/together.yaml", folder, listed(where, runs)))
     last = done.stderr.strip().splitlines()[-1]
-    checks.that(done.returncode == NUMERIC and "1 of 3 runs" in last and f"{where}/wild" in last, f"a run that diverges: exit {done.returncode}: {last}")
+    checks.that(done.returncode == NUMERIC and "2 of 4 runs" in last and f"{where}/wild" in last, f"a run that diverges: exit {done.returncode}: {last}")
+    for name, tensor in (("wild", ".q.lora"), ("wilder", ".o.lora")):  # both in the same step
+        said = [line for line in done.stderr.splitlines() if line.startswith(f"warning: {where}/{name}: ")]
+        checks.that(len(said) == 1 and tensor in said[0], f"{name}: {said}, expected one line about {tensor}")
     checks.that(not os.path.exists(f"{where}/wild/adapter.h5"), "a run that diverged has a result")
     for name in ("plain", "larger"):
         checks.that(losses(f"{where}/{name}") == losses(f"{folder}/alone/{name}"), f"{name} is not as alone beside a run that diverges")
