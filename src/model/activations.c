@@ -110,11 +110,18 @@ static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor
     if (m->spec.gated) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
+/* A head for labels has no logits of tokens. */
+static int64_t logits_of_row(const ml_model *m)
+{
+    return m->spec.head == ML_HEAD_LANGUAGE ? m->vocab_count : 0;
+}
+
 static void lay_out_head(const ml_model *m, activations *a, bool backward, cursor *c)
 {
-    a->logits = take_floats(c, a->head_chunk * m->vocab_count);
+    if (m->spec.head != ML_HEAD_LANGUAGE) return;
+    a->logits = take_floats(c, a->head_chunk * logits_of_row(m));
     if (backward && m->spec.logit_cap > 0.0)
-        a->slope = take_floats(c, a->head_chunk * m->vocab_count);
+        a->slope = take_floats(c, a->head_chunk * logits_of_row(m));
     a->row_max = take_floats(c, a->head_chunk);
     a->row_sums = take_floats(c, 2 * a->head_chunk);
     if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
@@ -132,13 +139,13 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
     a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
     int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1; /* logits, and the slope of their cap */
     int64_t rows = ml_max(room, (int64_t)32 << 20) /
-                   ((int64_t)sizeof(float) * matrices * ml_max(m->vocab_count, 1)) / LEAST_ROWS *
+                   ((int64_t)sizeof(float) * matrices * ml_max(logits_of_row(m), 1)) / LEAST_ROWS *
                    LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
     }
-    int64_t least = m->vocab_count > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
+    int64_t least = logits_of_row(m) > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
     a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
 }
 

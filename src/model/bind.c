@@ -219,7 +219,8 @@ int64_t ml_model_shapes(const ml_model *m, ml_weight shapes[ML_MODEL_SHAPES])
     const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
     int64_t n = 0;
     for (; n < 4; n++) shapes[n] = (ml_weight){NULL, m->dtype, linear[n]->out, linear[n]->in};
-    shapes[n++] = (ml_weight){NULL, m->dtype, m->vocab_count, ml_model_embed_width(&m->spec)};
+    if (m->spec.head == ML_HEAD_LANGUAGE)
+        shapes[n++] = (ml_weight){NULL, m->dtype, m->vocab_count, ml_model_embed_width(&m->spec)};
     if (m->spec.embed_width > 0) {
         shapes[n++] = (ml_weight){NULL, m->dtype, m->project_in.out, m->project_in.in};
         shapes[n++] = (ml_weight){NULL, m->dtype, m->project_out.out, m->project_out.in};

@@ -299,13 +299,14 @@ static void head(tally *t, double vocab, const micro *b)
 {
     double d = (double)t->spec->width, e = (double)ml_model_embed_width(t->spec), R = b->rows;
     projection(t, R, b->head_chunks, true);
-    t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d) +
-                  product(t, forward_kind(t), R, vocab, e, b->head_chunks);
-    t->forward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab);
+    t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d);
+    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, R * d);
+    if (t->spec->head != ML_HEAD_LANGUAGE) return; /* a few labels of a few rows */
+    t->forward += product(t, forward_kind(t), R, vocab, e, b->head_chunks) +
+                  elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab);
     t->backward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab) +
                    product(t, backward_kind(t), R, vocab, e, b->head_chunks);
     if (t->full) t->backward += product(t, ML_COST_WEIGHT_GRADIENT, R, vocab, e, b->head_chunks);
-    t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, R * d);
     tp_sum(t, 3.0 * b->head_chunks, R * (e + 3.0));
 }
 
