@@ -121,8 +121,19 @@ typedef enum ml_objective {
     ML_OBJECTIVE_REWARD,   /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
     ML_OBJECTIVE_CLASSIFY, /* by scores of labels: cross-entropy of classes, of each bit apart */
     ML_OBJECTIVE_REGRESS,  /* the square of a score less the label */
-    ML_OBJECTIVE_TOKENS    /* cross-entropy of classes of tokens */
+    ML_OBJECTIVE_TOKENS,   /* cross-entropy of classes of tokens */
+    ML_OBJECTIVE_CONTRASTIVE /* vectors of texts: which of a step's texts belongs to which */
 } ml_objective;
+
+/* How hidden states become one vector: their mean over all tokens of the text, special ones
+ * included; that of the first token; that of the last. */
+typedef enum ml_pooling {
+    ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json); mean
+                         where it says nothing */
+    ML_POOLING_MEAN,
+    ML_POOLING_CLS,
+    ML_POOLING_LAST
+} ml_pooling;
 
 /* The loss of a pair; formulas: src/session/pair_loss.c. */
 typedef enum ml_pair_loss {
@@ -274,6 +285,9 @@ typedef struct ml_run_config {
         double desirable_weight;   /* 1 */
         double undesirable_weight; /* 1 */
         double center_rewards;     /* 0 */
+        double temperature;        /* 0.05 */
+        ml_pooling pooling;        /* base */
+        bool normalise;            /* true: similarities are cosines */
     } objective;
     struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */
@@ -454,16 +468,21 @@ bool ml_run_config_is_loftq(const ml_run_config *config);
  * Errors: none. */
 const char *ml_run_config_first_adapter(const ml_run_config *config);
 
-/* What batch.sequences and batch.micro count: 2 sequences where the objective compares pairs, else
- * 1. Whether its loss asks for the log-probabilities before the first step; whether it is that of
- * tokens' log-probabilities, or of scores of labels.
- * Shapes: sequences.
- * Ownership: borrows `config`.
- * Local.
+/* What batch.sequences and batch.micro count: 2 sequences where the objective compares pairs, 2 at
+ * least where it reads rows of texts that belong together (ml_session_unit), else 1. Whether its
+ * loss asks for the log-probabilities before the first step; whether it is that of tokens'
+ * log-probabilities, or of scores of labels. Shapes: sequences. Ownership: borrows `config`. Local.
  * Errors: none. */
 int64_t ml_run_config_unit(const ml_run_config *config);
 bool ml_run_config_has_reference(const ml_run_config *config);
 bool ml_run_config_scores_labels(const ml_run_config *config);
+
+/* Whether the objective is one on vectors of texts.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_contrasts(const ml_run_config *config);
 
 /* How much a loss type counts in the sum that is minimised, 0 where it is not listed; of the
  * chosen answers' loss on tokens, under whichever key. Whether the objective needs the

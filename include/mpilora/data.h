@@ -266,6 +266,14 @@ int64_t ml_dataset_vocab(const ml_dataset *data);
  * Errors: none. */
 bool ml_dataset_has_pairs(const ml_dataset *data);
 
+/* How many sequences, one behind the other, are a row of texts that belong together: an anchor, its
+ * positive, and as many negatives as there are more. 0: the sequences are no such rows.
+ * Shapes: sequences.
+ * Ownership: borrows `data`.
+ * Local.
+ * Errors: none. */
+int64_t ml_dataset_related(const ml_dataset *data);
+
 /* The date that the chat template wrote into the conversations, YYYY-MM-DDTHH:MM:SS; "" where it
  * wrote none. Only of a data set that this rank has read by itself.
  * Shapes: none.
@@ -336,6 +344,15 @@ void ml_dataset_writer_set_date(ml_dataset_writer *writer, const char *date);
  * Local.
  * Errors: none. */
 void ml_dataset_writer_mark_pairs(ml_dataset_writer *writer);
+
+/* Before finish: the sequences, a multiple of `count`, are rows of that many texts
+ * (ml_dataset_related), 2 to ML_MOST_RELATED.
+ * Shapes: none.
+ * Ownership: borrows `writer`.
+ * Local.
+ * Errors: none. */
+enum { ML_MOST_RELATED = 64 };
+void ml_dataset_writer_mark_related(ml_dataset_writer *writer, int64_t count);
 
 /* Puts the data set in its place and destroys the writer, also on failure.
  * Shapes: none.

@@ -2,19 +2,9 @@
 #ifndef MPILORA_EMBED_H
 #define MPILORA_EMBED_H
 
-#include "mpilora/base.h"
+#include "mpilora/config.h"
 
 ML_BEGIN_DECLS
-
-/* How hidden states become one vector: their mean over all tokens of the text, special ones
- * included; that of the first token; that of the last. */
-typedef enum ml_pooling {
-    ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json), its
-                         normalisation and its prompt with it; mean where it says nothing */
-    ML_POOLING_MEAN,
-    ML_POOLING_CLS,
-    ML_POOLING_LAST
-} ml_pooling;
 
 /* The words of ml_pooling from ML_POOLING_MEAN on, NULL-ended. */
 extern const char *const ml_pooling_words[];
@@ -24,11 +14,11 @@ typedef struct ml_embed_options {
     const char *out; /* NAME.h5: a data set `embeddings` [count, d] with attributes that say what
                         made it; NAME.npy: NumPy's format. fp32 both */
     ml_dtype precision;
-    ml_pooling pooling;
-    bool normalise;  /* each vector divided by its length */
-    int64_t max_len; /* tokens of a text, special ones included; longer ones are cut. 0: what the
-                        base's directory says, at most the context */
-    int64_t tp;      /* ranks that share a replica's weights */
+    ml_pooling pooling; /* GIVEN: with the normalisation and the prompt of the base's directory */
+    bool normalise;     /* each vector divided by its length */
+    int64_t max_len;    /* tokens of a text, special ones included; longer ones are cut. 0: what the
+                           base's directory says, at most the context */
+    int64_t tp;         /* ranks that share a replica's weights */
     int64_t count;
     const char *const *texts; /* [count] */
     const int64_t *line;      /* [count] of `file`, for messages */

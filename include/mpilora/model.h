@@ -587,6 +587,26 @@ typedef struct ml_judging {
 void ml_model_score(ml_model *model, const ml_batch *batch, bool backward, float *score,
                     float *slope, const ml_judging *judging);
 
+/* Vectors of texts: of each the mean of the last hidden states, the norm behind the last layer
+ * included, of those of the batch's rows that belong to it. A row has a target for each text that
+ * it belongs to; their tokens are not looked at. */
+typedef struct ml_text_vectors {
+    int64_t texts;
+    const int32_t *text;   /* [targets] */
+    const float *share;    /* [texts] 1 / rows of the text */
+    float *vector, *slope; /* [texts, d] */
+} ml_text_vectors;
+
+/* Finds the vectors, the same on every rank of a tp group; then judge is called with them, sets
+ * `slope` to the loss's derivatives by them, and with `backward` the gradients are added to
+ * everything that trains.
+ * Shapes: as ml_text_vectors says.
+ * Ownership: all borrowed.
+ * Collective over tp.
+ * Errors: none. */
+void ml_model_vectors(ml_model *model, const ml_batch *batch, bool backward,
+                      const ml_text_vectors *vectors, const ml_judging *judging);
+
 /* The last hidden states of batch->row, the norm behind the last layer included: what a head starts
  * from. Forward only; the batch's targets are not looked at.
  * Shapes: out[R, d].

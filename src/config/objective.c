@@ -26,6 +26,7 @@ int64_t ml_run_config_unit(const ml_run_config *c)
     case ML_OBJECTIVE_SIMPO:
     case ML_OBJECTIVE_ORPO:
     case ML_OBJECTIVE_REWARD:
+    case ML_OBJECTIVE_CONTRASTIVE:
         return 2;
     }
     return 1;
@@ -46,6 +47,11 @@ bool ml_run_config_scores_labels(const ml_run_config *c)
     return c->objective.name >= ML_OBJECTIVE_REWARD && c->objective.name <= ML_OBJECTIVE_TOKENS;
 }
 
+bool ml_run_config_contrasts(const ml_run_config *c)
+{
+    return c->objective.name == ML_OBJECTIVE_CONTRASTIVE;
+}
+
 bool ml_run_config_has_reference(const ml_run_config *c)
 {
     return compares_gains(c) || c->objective.name == ML_OBJECTIVE_KTO;
@@ -63,7 +69,7 @@ double ml_run_config_loss_weight(const ml_run_config *c, ml_pair_loss loss)
 double ml_run_config_token_weight(const ml_run_config *c)
 {
     if (c->objective.name == ML_OBJECTIVE_ORPO) return 1.0;
-    if (ml_run_config_scores_labels(c)) return 0.0;
+    if (ml_run_config_scores_labels(c) || ml_run_config_contrasts(c)) return 0.0;
     return ml_run_config_has_reference(c)
                ? c->objective.sft_weight + ml_run_config_loss_weight(c, ML_PAIR_SFT)
                : c->objective.cpo_alpha;
@@ -163,6 +169,36 @@ static ml_status check_readers(const ml_run_config *c)
     return check_verdict_weights(c);
 }
 
+/* The keys of contrastive, and what has no place in a vector of a text. */
+static ml_status check_vectors(const ml_run_config *c)
+{
+    const char *name = ml_objective_name(c->objective.name);
+    bool contrasts = ml_run_config_contrasts(c);
+    const struct {
+        const char *key;
+        bool given;
+    } own[] = {{"objective.temperature", c->objective.temperature != 0.05},
+               {"objective.pooling", c->objective.pooling != ML_POOLING_GIVEN},
+               {"objective.normalise", !c->objective.normalise}};
+    for (int i = 0; i < 3 && !contrasts; i++)
+        if (own[i].given)
+            return ml_run_config_refuse(c, own[i].key,
+                                        "is of contrastive; with objective %s leave "
+                                        "it out",
+                                        name);
+    if (!contrasts) return ML_OK;
+    if (ml_method_has_prefix(c->method.name))
+        return ml_run_config_refuse(c, "method.name",
+                                    "%s puts virtual tokens before a text, which have no place in "
+                                    "its vector; choose another method for objective %s",
+                                    ml_method_name(c->method.name), name);
+    if (c->batch.sequences < 2)
+        return ml_run_config_refuse(c, "batch.sequences",
+                                    "1, but the texts of a step are each other's negatives; give "
+                                    "at least 2");
+    return ML_OK;
+}
+
 /* Of loss types that look at a whole batch. The gradients of sorted values come in a second pass,
  * which has to meet the first one's values. */
 static ml_status check_ahead(const ml_run_config *c)
@@ -196,6 +232,11 @@ static ml_status check_scores(const ml_run_config *c)
         key = "method.targets";
     else if (ml_method_saves_modules(c->method.name) && c->method.trainable_head_tokens.count > 0)
         key = "method.trainable_head_tokens";
+    if (key && ml_run_config_contrasts(c))
+        return ml_run_config_refuse(c, key,
+                                    "is about the head for tokens, which objective %s makes no "
+                                    "vector with; leave it out",
+                                    name);
     if (key)
         return ml_run_config_refuse(c, key,
                                     "is about the head for tokens, in whose place objective %s has "
@@ -213,7 +254,7 @@ static ml_status check_rows(const ml_run_config *c)
 {
     ml_objective name = c->objective.name;
     if (name == ML_OBJECTIVE_SFT) return ML_OK;
-    if (ml_run_config_scores_labels(c)) {
+    if (ml_run_config_scores_labels(c) || ml_run_config_contrasts(c)) {
         ml_status st = check_scores(c);
         if (st != ML_OK) return st;
     }
@@ -240,6 +281,7 @@ ml_status objective_check(ml_run_config *c)
     ML_TRY(check_types(c));
     ML_TRY(check_weights(c));
     ML_TRY(check_readers(c));
+    ML_TRY(check_vectors(c));
     if (has_type(c, ML_PAIR_EXO) && c->objective.label_smoothing == 0.0)
         return ml_run_config_refuse(c, "objective.label_smoothing",
                                     "is 0, which exo_pair takes the logarithm of; give a number "

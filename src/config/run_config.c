@@ -17,6 +17,8 @@ void ml_run_config_set_defaults(ml_run_config *c)
                                     .sizes = {.top = 2, .prefix = 8, .bottleneck = 8, .factors = 4},
                                     .prefix_init = ML_PREFIX_VOCABULARY},
                          .objective = {.beta = 0.1,
+                                       .temperature = 0.05,
+                                       .normalise = true,
                                        .gamma = 0.5,
                                        .cpo_alpha = 1.0,
                                        .ld_alpha = 1.0,

@@ -12,8 +12,10 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
-static const char *const objectives[] = {"sft", "dpo",    "ipo",      "cpo",     "simpo",  "orpo",
-                                         "kto", "reward", "classify", "regress", "tokens", NULL};
+static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
+                                         "orpo",   "kto",         "reward", "classify", "regress",
+                                         "tokens", "contrastive", NULL};
+static const char *const poolings[] = {"base", "mean", "cls", "last", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
                                           "ipo",
@@ -235,7 +237,8 @@ const key run_keys[] = {
          "compare the two answers of a pair, see [preferences](preferences.md); "
          "`reward` trains a head that tells them apart, `classify`, `regress` and `tokens` one on "
          "labels, see [classification](classification.md); `kto` learns from answers that are "
-         "wanted or not."},
+         "wanted or not; `contrastive` trains vectors of texts, see "
+         "[encoders](encoders.md#contrastive)."},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),
@@ -312,6 +315,26 @@ const key run_keys[] = {
      .least = 0,
      .most = FLT_MAX,
      .about = "Of `kto`: how much the loss of an answer that is not wanted counts."},
+    {.path = "objective.temperature",
+     .kind = KEY_REAL,
+     .offset = AT(objective.temperature),
+     .least = 0,
+     .open_least = true,
+     .most = FLT_MAX,
+     .about = "Of `contrastive`: what similarities are divided by; sentence-transformers' `scale` "
+              "is 1 over it."},
+    {.path = "objective.pooling",
+     .kind = KEY_CHOICE,
+     .offset = AT(objective.pooling),
+     .choices = poolings,
+     .about =
+         "Of `contrastive`: how the states of a text's tokens become its vector: their `mean`, "
+         "the first one (`cls`), the `last` one, or as the directory says that the `base` "
+         "came from, else the mean."},
+    {.path = "objective.normalise",
+     .kind = KEY_BOOL,
+     .offset = AT(objective.normalise),
+     .about = "Of `contrastive`: whether a similarity is a cosine; else it is a dot product."},
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),

@@ -65,6 +65,18 @@ static ml_status read_pairs(hid_t file, ml_dataset *data)
     return st;
 }
 
+/* Data sets without the attribute have rows of one text. */
+static ml_status read_related(hid_t file, ml_dataset *data)
+{
+    if (H5Aexists(file, "related") <= 0) return ML_OK;
+    ml_status st = dataset_read_integer(file, data->path, "related", &data->related);
+    if (st == ML_OK && (data->related < 2 || data->related > ML_MOST_RELATED || data->pairs))
+        return ml_fail(ML_INPUT,
+                       "%s: attribute \"related\" is %" PRId64 ", expected 2 to %d, and no pairs",
+                       data->path, data->related, ML_MOST_RELATED);
+    return st;
+}
+
 /* ---- contents ------------------------------------------------------------------------------ */
 
 static ml_status check_offsets(ml_dataset *data)
@@ -89,6 +101,7 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
     ML_TRY(dataset_read_integer(file, data->path, "vocab_size", &data->vocab));
     ML_TRY(dataset_read_integer(file, data->path, "max_len", &data->max_len));
     ML_TRY(read_pairs(file, data));
+    ML_TRY(read_related(file, data));
     ML_TRY(read_date(file, data));
     ML_TRY(read_hash(file, data->path, "content_sha256", data->hash));
     ML_TRY(read_hash(file, data->path, "tokenizer_sha256", data->tokenizer_hash));
@@ -116,6 +129,12 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
                      data->sequences);
         goto done;
     }
+    if (data->related && data->sequences % data->related != 0) {
+        st = ml_fail(ML_INPUT,
+                     "%s: rows of %" PRId64 " texts, but the number of sequences is %" PRId64,
+                     data->path, data->related, data->sequences);
+        goto done;
+    }
     ML_NEW(data->offsets, noffsets, ML_MEM_OTHER, "the data set's offsets");
     ML_TRY(ml_file_read(data->fd, data->path, data->offsets,
                         noffsets * (int64_t)sizeof *data->offsets, offsets_at));
@@ -124,8 +143,9 @@ static ml_status load(ml_dataset *data, hid_t file, int64_t bytes, const dataset
     ML_NEW(data->targets, ml_dataset_target_words(data), ML_MEM_OTHER, "the data set's mask");
     ML_TRY(dataset_scan_take_mask(scan, mask_at, data->tokens, data->targets));
     ML_TRY(dataset_labels_load(
-        &data->labels, &(dataset_labels_file){file, data->fd, data->path, bytes, data->sequences,
-                                              data->tokens, data->pairs, data->targets}));
+        &data->labels,
+        &(dataset_labels_file){file, data->fd, data->path, bytes, data->sequences, data->tokens,
+                               data->pairs || data->related > 0, data->targets}));
 done:
     return st;
 }
@@ -209,6 +229,7 @@ static bool is_one_file(const ml_dataset *data, const ml_grid *grid)
 /* What describes a data set, beside its arrays. */
 typedef struct header {
     int64_t sequences, tokens, vocab, max_len, tokens_at, names; /* bytes of the labels' names */
+    int64_t related;
     bool pairs;
     dataset_labels labels; /* but for its pointer */
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
@@ -222,6 +243,7 @@ static header describe(const ml_dataset *data)
                 .max_len = data->max_len,
                 .tokens_at = data->tokens_at,
                 .names = data->labels.names ? (int64_t)strlen(data->labels.names) + 1 : 0,
+                .related = data->related,
                 .pairs = data->pairs,
                 .labels = data->labels};
     memcpy(h.hash, data->hash, sizeof h.hash);
@@ -238,6 +260,7 @@ static ml_status take_header(ml_dataset *data, const header *h)
     data->vocab = h->vocab;
     data->max_len = h->max_len;
     data->tokens_at = h->tokens_at;
+    data->related = h->related;
     data->pairs = h->pairs;
     data->labels = h->labels;
     data->labels.names = NULL; /* the other rank's pointer */

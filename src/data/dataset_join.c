@@ -34,6 +34,12 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
     ml_status st = ML_OK;
     ml_dataset *data = NULL;
     for (int64_t k = 0; k < parts; k++)
+        if (part[k]->related)
+            return ml_fail(ML_INPUT,
+                           "%s: has rows of texts that belong together, which are not mixed with "
+                           "other files; put all rows into one file before tokenize",
+                           part[k]->path);
+    for (int64_t k = 0; k < parts; k++)
         if (part[k]->pairs)
             return ml_fail(
                 ML_INPUT,

@@ -110,7 +110,10 @@ static ml_status load_attributes(dataset_labels *labels, const dataset_labels_fi
         goto done;
     }
     if (from->pairs) {
-        st = ml_fail(ML_INPUT, "%s: pairs of answers have no labels, but it has some", from->path);
+        st = ml_fail(
+            ML_INPUT,
+            "%s: pairs of answers and texts that belong together have no labels, but it has some",
+            from->path);
         goto done;
     }
     labels->kind = (ml_label_kind)kind;

@@ -4,11 +4,12 @@
  * (1: a target), all contiguous, and the attributes format, version, vocab_size, max_len,
  * tokenizer_sha256 and content_sha256; `chat_date` is what a
  * chat template wrote for today, where it did; `pairs` is 1 where sequences 2k and 2k + 1 are a
- * chosen and a rejected answer, and absent else. Labels (labels.h) are the attributes label_kind,
- * label_count and label_names with labels [n] or [n·count] int32 (float32 of numbers) or
- * token_labels [T] int32; types [T] uint8 are there where one is not 0. The content hash is over
- * vocabulary, tokenizer hash, tokens, offsets, mask, labels and types: the same content has the
- * same hash whatever file it lies in. */
+ * chosen and a rejected answer, and absent else; `related` is how many sequences, one behind the
+ * other, are a row of an anchor, its positive and negatives, and absent else. Labels (labels.h) are
+ * the attributes label_kind, label_count and label_names with labels [n] or [n·count] int32
+ * (float32 of numbers) or token_labels [T] int32; types [T] uint8 are there where one is not 0. The
+ * content hash is over vocabulary, tokenizer hash, tokens, offsets, mask, labels and types: the
+ * same content has the same hash whatever file it lies in. */
 #ifndef MPILORA_DATA_DATASET_PRIVATE_H
 #define MPILORA_DATA_DATASET_PRIVATE_H
 

@@ -15,6 +15,7 @@ int64_t ml_dataset_sequences(const ml_dataset *data) { return data->sequences; }
 int64_t ml_dataset_tokens(const ml_dataset *data) { return data->tokens; }
 int64_t ml_dataset_vocab(const ml_dataset *data) { return data->vocab; }
 bool ml_dataset_has_pairs(const ml_dataset *data) { return data->pairs; }
+int64_t ml_dataset_related(const ml_dataset *data) { return data->related; }
 const char *ml_dataset_hash(const ml_dataset *data) { return data->hash; }
 const char *ml_dataset_date(const ml_dataset *data) { return data->date; }
 const char *ml_dataset_tokenizer_hash(const ml_dataset *data) { return data->tokenizer_hash; }
@@ -45,7 +46,7 @@ int64_t ml_dataset_targets(const ml_dataset *data, int64_t i, int64_t max_len)
     if (data->parts > 0) data = find_part(data, &i);
     const ml_label_kind kind = data->labels.kind;
     bool predicted = kind == ML_LABEL_NONE || kind == ML_LABEL_WANTED; /* from the one before */
-    if (!predicted && kind != ML_LABEL_TOKENS) return 1;
+    if ((!predicted && kind != ML_LABEL_TOKENS) || data->related > 0) return 1;
     int64_t first = data->offsets[i];
     return count_bits(data->targets, first + predicted,
                       first + ml_dataset_length(data, i, max_len));

@@ -16,6 +16,7 @@ struct ml_dataset {
     int64_t *offsets;  /* [sequences + 1] */
     uint64_t *targets; /* a bit a token */
     bool pairs;        /* chosen and rejected, one after the other */
+    int64_t related;   /* sequences of a row of texts that belong together; 0: none do */
     dataset_labels labels;
     char hash[ML_SHA256_HEX], tokenizer_hash[ML_SHA256_HEX];
     char date[ML_SHA256_HEX]; /* "": none; on the rank that has read the file */

@@ -82,6 +82,7 @@ void ml_dataset_writer_set_date(ml_dataset_writer *w, const char *date)
 }
 
 void ml_dataset_writer_mark_pairs(ml_dataset_writer *w) { w->pairs = true; }
+void ml_dataset_writer_mark_related(ml_dataset_writer *w, int64_t count) { w->related = count; }
 
 static ml_status spool_piece(ml_dataset_writer *w)
 {
@@ -190,6 +191,7 @@ static ml_status hash_content(ml_dataset_writer *w)
     ML_TRY(ml_text_printf(
         &head, ML_DATASET_KIND " 1 vocabulary %" PRId64 " tokenizer %s sequences %" PRId64 "%s",
         w->vocab, w->tokenizer_hash, w->sequences, w->pairs ? " pairs" : ""));
+    if (w->related) ML_TRY(ml_text_printf(&head, " related %" PRId64, w->related));
     ML_TRY(ml_dataset_describe_labels(w, &head));
     ML_TRY(ml_text_add(&head, "\n", 1));
     ML_TRY(ml_sha256_create(&w->hash));
@@ -238,6 +240,7 @@ static bool put_attributes(hid_t file, const ml_dataset_writer *w)
                 put_attribute(file, "vocab_size", H5T_NATIVE_INT64, &w->vocab) &&
                 put_attribute(file, "max_len", H5T_NATIVE_INT64, &w->max_len) &&
                 (!w->pairs || put_attribute(file, "pairs", H5T_NATIVE_INT64, &pairs)) &&
+                (!w->related || put_attribute(file, "related", H5T_NATIVE_INT64, &w->related)) &&
                 (!*w->date || put_attribute(file, "chat_date", text, w->date)) &&
                 put_label_attributes(file, &w->labels) &&
                 put_attribute(file, "tokenizer_sha256", text, w->tokenizer_hash) &&

@@ -37,6 +37,7 @@ struct ml_dataset_writer {
     int64_t *offsets; /* [PIECE] likewise */
     int64_t filled_offsets;
     bool pairs;
+    int64_t related; /* 0: no row of several texts */
     label_spools labels;
     int out;         /* the temporary file; −1 before it is made */
     bool made;       /* it is there and has to be removed */

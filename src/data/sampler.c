@@ -90,7 +90,7 @@ struct ml_sampler {
     int64_t max_len, usable, skipped, cut, longest;
     bool shuffle, whole;
     ml_random_key key;
-    int64_t unit;         /* sequences that stay together: 2 of a pair, else 1 */
+    int64_t unit;         /* sequences that stay together: of a pair, or a row of several texts */
     int64_t epoch;        /* whose order is kept; −1: none yet */
     int64_t *member;      /* [usable] the usable sequences, group by group */
     int64_t *group_start; /* [groups + 1] into member */
@@ -109,7 +109,7 @@ static bool is_cut(const ml_sampler *s, int64_t sequence)
            ml_dataset_length(s->data, sequence, 0);
 }
 
-/* A pair is usable where both of its sequences are. */
+/* A pair, or a row, is usable where all of its sequences are. */
 static bool is_usable(const ml_sampler *s, int64_t sequence)
 {
     int64_t first = sequence - sequence % s->unit;
@@ -133,7 +133,7 @@ static void count_sequences(ml_sampler *s)
     }
 }
 
-/* The usable sequences in file order, each a group of its own, or each pair. */
+/* The usable sequences in file order, each a group of its own, or each pair or row. */
 static void list_usable(ml_sampler *s)
 {
     int64_t n = 0;
@@ -205,7 +205,9 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
                       .max_len = max_len,
                       .shuffle = order->shuffle,
                       .whole = order->whole,
-                      .unit = ml_dataset_has_pairs(data) && !order->apart ? 2 : 1,
+                      .unit = ml_dataset_has_pairs(data) && !order->apart
+                                  ? 2
+                                  : ml_max(1, ml_dataset_related(data)),
                       .key = ml_random_key_make(order->seed, "shuffle"),
                       .epoch = -1};
     if (ml_dataset_parts(data) > 0) {

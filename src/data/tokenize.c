@@ -137,7 +137,8 @@ static ml_status guess(ml_tokenize_job *job)
                                   path, job->rows.line);
         job->rows.again = job->rows.row != NULL;
         bool ids = json_object_get(job->rows.row, "input_ids") ||
-                   json_object_get(job->rows.row, "prompt_ids");
+                   json_object_get(job->rows.row, "prompt_ids") ||
+                   json_object_get(job->rows.row, "anchor_ids");
         *format = ids ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
     } else if (is_named_json(path)) {
         st = ml_fail(ML_INPUT,
@@ -192,6 +193,11 @@ static ml_status read_all(ml_tokenize_job *job)
                        "%s: %" PRId64 " rows have chosen and rejected answers, %" PRId64
                        " others have not; a data set has pairs alone or none",
                        job->options->in, job->pairs, job->report->sequences - 2 * job->pairs);
+    if (st == ML_OK && job->related && job->report->sequences != job->row_texts * job->related)
+        return ml_fail(ML_INPUT,
+                       "%s: %" PRId64 " rows have an anchor, others have not; a data set has such "
+                       "rows alone or none",
+                       job->options->in, job->related);
     if (st == ML_OK && job->labelled && job->report->sequences != job->labelled)
         return ml_fail(ML_INPUT,
                        "%s: %" PRId64 " rows have labels, %" PRId64

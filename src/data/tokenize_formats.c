@@ -157,6 +157,7 @@ static ml_status jsonl_row(ml_tokenize_job *job, const json_t *row)
     if (json_object_get(row, "chosen") || json_object_get(row, "rejected"))
         return ml_tokenize_preference(job, row);
     if (completion && json_object_get(row, "label")) return ml_tokenize_judged(job, row);
+    if (ml_tokenize_is_related(row)) return ml_tokenize_related(job, row);
     if (ml_tokenize_is_labelled(row)) return ml_tokenize_labelled_row(job, row);
     if (ml_conversation_is(row)) return emit_conversation(job, row);
     for (int i = 0; keys[i]; i++) ML_TRY(check_text(row, keys[i]));

@@ -46,15 +46,16 @@ static ml_status ids_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"input_ids", "labels", "attention_mask", "token_type_ids",
                                        NULL};
-    static const char *const refused[] = {
-        "completion_mask", "assistant_masks", "position_ids", "seq_lengths",
-        "prompt_ids",      "chosen_ids",      "rejected_ids", NULL};
+    static const char *const refused[] = {"completion_mask", "assistant_masks", "position_ids",
+                                          "seq_lengths",     "prompt_ids",      "chosen_ids",
+                                          "rejected_ids",    "anchor_ids",      NULL};
     static const char hint[] = "expected {\"input_ids\": […], \"labels\": […]}";
     ml_status st = ML_OK;
     const json_t *ids = json_object_get(row, "input_ids"), *labels = json_object_get(row, "labels");
     size_t count = json_array_size(ids);
     if (!ids && json_object_get(row, "completion_ids")) return ml_tokenize_judged_ids(job, row);
     if (!ids && json_object_get(row, "prompt_ids")) return ml_tokenize_preference_ids(job, row);
+    if (!ids && json_object_get(row, "anchor_ids")) return ml_tokenize_related_ids(job, row);
     if (!ids) return ml_tokenize_lacks(row, keys, hint);
     if (json_object_get(row, "label") || json_object_get(row, "token_labels"))
         return ml_tokenize_labelled_ids(job, row);

@@ -19,6 +19,8 @@ typedef struct ml_tokenize_job {
     uint8_t *mask;
     int64_t mask_capacity;
     int64_t pairs;          /* written so far: two sequences each */
+    int64_t related;        /* rows so far of texts that belong together */
+    int64_t row_texts;      /* sequences of each of them */
     int64_t labelled;       /* sequences so far that have a label, or labels of tokens */
     bool two_texts;         /* those have two texts */
     ml_text text;           /* of a word */
@@ -102,6 +104,12 @@ ml_status ml_tokenize_labelled_ids(ml_tokenize_job *job, const json_t *row) ML_N
  * rejected. */
 ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 ml_status ml_tokenize_preference_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
+
+/* related.c: a row of an anchor, its positive and negatives: whether it is one, of texts, and of
+ * ids. */
+bool ml_tokenize_is_related(const json_t *row);
+ml_status ml_tokenize_related(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
+ml_status ml_tokenize_related_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 
 /* Calls `one` for every row of job->rows. */
 ml_status ml_tokenize_rows(ml_tokenize_job *job,

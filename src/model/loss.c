@@ -86,14 +86,18 @@ static const float *project_backward(const ml_model *m, const ml_pass *pass, con
     return a->projected;
 }
 
-void head_input_backward(const ml_model *m, const ml_pass *pass, float *x)
+void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x)
 {
     const activations *a = &m->act;
-    int64_t C = pass->tokens, d = m->spec.width;
-    const float *dn = project_backward(m, pass, x);
+    int64_t d = m->spec.width;
     if (m->final_norm.weight)
         norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
     memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
+}
+
+void head_input_backward(const ml_model *m, const ml_pass *pass, float *x)
+{
+    head_norm_backward(m, pass->tokens, project_backward(m, pass, x), x);
 }
 
 /* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm

@@ -292,6 +292,8 @@ void head_states(const ml_model *m, int64_t rows, const float *x, float *out);
  * gradient in a->y to that of x, in place. */
 void head_input(const ml_model *m, int64_t C, const float *x);
 void head_input_backward(const ml_model *m, const ml_pass *pass, float *x);
+/* The part of it that is the norm: from the gradient of the normed states. */
+void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x);
 /* Multiplied as logits are, in a->n. */
 void head_multiply(const ml_model *m, int64_t C);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
@@ -302,5 +304,9 @@ void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *rea
 /* score.c: of the batch's rows, score[rows, labels]; and back, from the gradient of that. */
 void head_scores(const ml_model *m, const ml_batch *batch, float *score);
 void head_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope);
+
+/* pool.c: the vectors, and back from their gradients. */
+void pool_vectors(const ml_model *m, const ml_batch *batch, const ml_text_vectors *v);
+void pool_vectors_backward(const ml_model *m, const ml_batch *batch, const ml_text_vectors *v);
 
 #endif

@@ -363,6 +363,20 @@ void ml_model_score(ml_model *m, const ml_batch *batch, bool backward, float *sc
     pass_enter(m, PASS_NONE);
 }
 
+void ml_model_vectors(ml_model *m, const ml_batch *batch, bool backward, const ml_text_vectors *v,
+                      const ml_judging *judging)
+{
+    go_forward(m, batch, backward);
+    pool_vectors(m, batch, v);
+    judging->judge(judging->self, v->vector, v->slope);
+    if (backward) {
+        pass_enter(m, PASS_BACKWARD);
+        pool_vectors_backward(m, batch, v);
+        go_back(m, batch);
+    }
+    pass_enter(m, PASS_NONE);
+}
+
 void ml_model_hidden(ml_model *m, const ml_batch *batch, float *out)
 {
     go_forward(m, batch, false);

@@ -62,6 +62,7 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
     if (files->count == 0) return ML_OK;
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
+    micro *= ml_session_unit_of(c, s->data[which]);
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
     if (c->objective.name == ML_OBJECTIVE_KTO && ml_run_config_looks_ahead(c))
         s->tokens = ml_max(s->tokens, micro * ml_unpaired_longest(s->data[which], s->sampler[which],
@@ -79,14 +80,14 @@ static int64_t virtual_tokens(const ml_run_config *c, ml_method method)
 static ml_status open_source(source *s, const ml_run_config *c, int dp)
 {
     ml_status st = ML_OK;
-    int64_t unit = ml_run_config_unit(c), micro = unit * ml_run_config_micro(c, dp);
+    int64_t micro = ml_run_config_micro(c, dp);
     ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, &c->data.train, micro));
-    ML_TRY(
-        read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, unit * c->batch.micro));
-    if (!s->sampler[0]) s->tokens = ml_max(s->tokens, micro * s->max_len);
+    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
+    if (!s->sampler[0])
+        s->tokens = ml_max(s->tokens, micro * ml_session_unit_of(c, NULL) * s->max_len);
 done:
     return st;
 }
@@ -192,15 +193,18 @@ static common find_common(const ml_plan *plan, const ml_model *model,
 static ml_session_shape shape_of(const source *s, const ml_run_config *c, const ml_model_spec *spec,
                                  int64_t more)
 {
-    return (ml_session_shape){s->tokens + c->batch.micro * ml_run_config_unit(c) * more,
-                              c->batch.micro * ml_run_config_unit(c),
+    int64_t unit = ml_session_unit_of(c, s->data[0]);
+    return (ml_session_shape){s->tokens + c->batch.micro * unit * more,
+                              c->batch.micro * unit,
                               s->max_len + more,
                               spec,
                               c->backend,
                               c->vector_path,
                               omp_get_max_threads(),
                               (int)c->parallel.tp,
-                              0};
+                              0,
+                              ml_run_config_contrasts(c) ? c->batch.sequences : 0,
+                              unit};
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,

@@ -8,7 +8,7 @@
 
 #include "io/durable.h"
 #include "io/vector_file.h"
-#include "serve/sentence_encoder.h"
+#include "session/sentence_encoder.h"
 #include "session/session.h"
 
 const char *const ml_pooling_words[] = {"mean", "cls", "last", NULL};

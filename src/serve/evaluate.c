@@ -133,6 +133,11 @@ static ml_status check(const ml_run_config *config, const char *reference, bool 
                                     "%s has a head for labels, which continues no prompt; leave "
                                     "--generate out",
                                     name);
+    if (generates && ml_run_config_contrasts(config))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s is of vectors of texts, which continue no prompt; leave "
+                                    "--generate out",
+                                    name);
     if (reference && !ml_run_config_has_reference(config))
         return ml_run_config_refuse(config, "objective.name",
                                     "%s measures from no other model; leave --reference out", name);

@@ -90,13 +90,37 @@ done:
     return st;
 }
 
+/* As many rows as a step has, in the file's order, are each other's negatives, on any grid. */
+static ml_status evaluate_vectors(session *s, const evaluation_stop *stop, double *sums)
+{
+    ml_status st = ML_OK;
+    int64_t n = ml_sampler_usable(s->valid.sampler) / ml_session_unit(s), dp = ml_grid_dp(s->grid),
+            mine = ml_grid_dp_rank(s->grid), micro = s->config->batch.micro;
+    for (int64_t at = 0; at < n; at += s->config->batch.sequences) {
+        int64_t count = ml_min(s->config->batch.sequences, n - at);
+        int64_t first = at + ml_part_start(count, dp, mine), own = ml_part_count(count, dp, mine);
+        if (ml_session_is_stopped(s, stop))
+            return ml_fail(ML_STOPPED, "the evaluation was interrupted");
+        st = ml_contrast_begin(s, at, count);
+        for (int64_t done = 0; st == ML_OK && done < own; done += micro)
+            st = ml_contrast_measure(s, &s->valid, first + done, ml_min(micro, own - done), false);
+        ML_TRY(ml_grid_agree(s->grid, st));
+        ml_contrast_end(s);
+        ml_contrast_add(s, first, own, sums);
+    }
+done:
+    return st;
+}
+
 ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const char *path,
                               evaluation_result *out)
 {
     double sums[PAIR_SUMS] = {0.0};
     ml_status st = ml_run_config_looks_ahead(s->config) ? look_ahead(s, stop) : ML_OK;
     out->figures.count = 0;
-    if (st == ML_OK && predicts(s))
+    if (st == ML_OK && ml_run_config_contrasts(s->config))
+        st = evaluate_vectors(s, stop, sums);
+    else if (st == ML_OK && predicts(s))
         st = evaluate_labels(s, stop, path, sums, &out->figures);
     else if (st == ML_OK)
         st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
@@ -106,5 +130,9 @@ ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const cha
     out->loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
     out->targets = (int64_t)sums[compares ? PAIRS : 1];
     memcpy(out->compared, sums, sizeof sums);
+    if (!ml_run_config_contrasts(s->config)) return ML_OK;
+    out->figures.name[0] = "accuracy";
+    out->figures.value[0] = sums[PAIR_RIGHT] / sums[PAIRS];
+    out->figures.count = 1;
     return ML_OK;
 }

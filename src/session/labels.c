@@ -123,6 +123,12 @@ ml_status ml_session_check_head(const ml_run_config *c, const ml_dataset *data,
                        "%s: has no head for labels, which objective %s needs%s; give the adapter "
                        "or the base that was trained with it",
                        c->base, name, adapted ? ", and the adapter has none either" : "");
+    if (ml_run_config_contrasts(c) && spec->head != ML_HEAD_LANGUAGE)
+        return ml_fail(ML_INPUT,
+                       "%s%s: has a head for %" PRId64 " label%s, which objective contrastive "
+                       "would leave as it is: vectors are made of what stands before any head; "
+                       "give one without",
+                       whose, c->base, spec->labels, spec->labels == 1 ? "" : "s");
     if (scores ? spec->head != head_of(c) : spec->head != ML_HEAD_LANGUAGE)
         return ml_fail(ML_INPUT,
                        "%s%s: has a head for %" PRId64 " label%s of %s and none for %s, which is "

@@ -57,6 +57,21 @@ done:
     return st;
 }
 
+ml_status ml_packer_add_vectors(packer *p, int64_t sequences, int64_t width)
+{
+    ml_status st = ML_OK;
+    ML_NEW(p->share, sequences, ML_MEM_OTHER, "vectors of texts");
+    ML_NEW(p->vector, sequences * width, ML_MEM_OTHER, "vectors of texts");
+    ML_NEW(p->vector_slope, sequences * width, ML_MEM_OTHER, "vectors of texts");
+done:
+    return st;
+}
+
+int64_t ml_packer_vector_bytes(int64_t sequences, int64_t width)
+{
+    return sequences * (2 * width + 1) * (int64_t)sizeof(float);
+}
+
 int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
                         const ml_model_spec *spec)
 {
@@ -108,15 +123,19 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->token_label);
     ml_memory_free(p->score);
     ml_memory_free(p->slope);
+    ml_memory_free(p->share);
+    ml_memory_free(p->vector);
+    ml_memory_free(p->vector_slope);
     *p = (packer){0};
 }
 
 /* Tokens after the last one whose successor is a target are no input to anything: they are left
- * out. Labels are scored on the last token. */
+ * out. Labels are scored on the last token, vectors are made of all. */
 static int64_t count_inputs(const session *s, const packed_sequence *sequence)
 {
     int64_t inputs = sequence->length - 1;
-    if (ml_run_config_scores_labels(s->config)) return sequence->length;
+    if (ml_run_config_scores_labels(s->config) || ml_run_config_contrasts(s->config))
+        return sequence->length;
     while (inputs > 0 && !sequence->mask[inputs]) inputs--;
     return inputs;
 }
@@ -272,11 +291,20 @@ static void add_scored(packer *p, const packed_sequence *sequence, int32_t text,
             p->hit[p->hits++] = (packed_hit){path[i], sequence->token_label[i], text, place++};
 }
 
+/* The rows that a text's vector is made of. */
+static void add_pooled(packer *p, const packed_sequence *sequence, int32_t text, ml_pooling pooling)
+{
+    int64_t first = pooling == ML_POOLING_LAST ? sequence->inputs - 1 : 0,
+            end = pooling == ML_POOLING_CLS ? 1 : sequence->inputs;
+    for (int64_t i = first; i < end; i++) p->hit[p->hits++] = (packed_hit){p->path[i], 0, text, -1};
+}
+
 /* The sequence's rows, but for the first `shared`, which are those of the path before it; p->path
  * becomes its path. */
 static void append(const session *s, packer *p, const packed_sequence *sequence, int64_t shared)
 {
-    bool scored = ml_run_config_scores_labels(s->config);
+    bool scored = ml_run_config_scores_labels(s->config),
+         pooled = ml_run_config_contrasts(s->config);
     ml_batch *batch = &p->batch;
     int32_t text = (int32_t)(sequence - p->read), place = 0;
     if (shared < sequence->inputs) {
@@ -292,7 +320,8 @@ static void append(const session *s, packer *p, const packed_sequence *sequence,
         p->token[batch->tokens++] = sequence->token[i];
     }
     if (scored) add_scored(p, sequence, text, s->spec->both_ways);
-    for (int64_t i = 0; !scored && i < sequence->inputs; i++)
+    if (pooled) add_pooled(p, sequence, text, s->pooling);
+    for (int64_t i = 0; !scored && !pooled && i < sequence->inputs; i++)
         if (sequence->mask[i + 1])
             p->hit[p->hits++] = (packed_hit){p->path[i], sequence->token[i + 1], text,
                                              sequence->mask[i + 1] == ANSWER ? place++ : -1};

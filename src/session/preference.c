@@ -149,6 +149,7 @@ static ml_status run_batch(comparison *c)
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS])
 {
+    if (ml_run_config_contrasts(s->config)) return ml_contrast_compare(s, source, batch, sums);
     if (ml_run_config_scores_labels(s->config)) return ml_session_score(s, source, batch, sums);
     if (s->config->objective.name == ML_OBJECTIVE_KTO)
         return ml_unpaired_compare(s, source, batch, sums);

@@ -12,13 +12,24 @@
 /* Pairs for an objective that compares, and for no other. */
 static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_dataset *data)
 {
-    bool compares = ml_run_config_unit(c) == 2;
+    bool compares = ml_run_config_unit(c) == 2, related = ml_dataset_related(data) > 0;
+    if (ml_run_config_contrasts(c) && related) return ML_OK;
+    if (ml_run_config_contrasts(c))
+        return ml_fail(ML_INPUT,
+                       "%s: has no rows of texts that belong together, which objective "
+                       "contrastive needs; tokenize rows with anchor and positive",
+                       path);
     if (c->objective.name == ML_OBJECTIVE_KTO) return ML_OK; /* takes their answers apart */
-    if (ml_dataset_has_pairs(data) == compares) return ML_OK;
-    if (compares)
+    if (!related && ml_dataset_has_pairs(data) == compares) return ML_OK;
+    if (compares && !related)
         return ml_fail(ML_INPUT,
                        "%s: has no pairs, which objective %s compares; tokenize rows with prompt, "
                        "chosen and rejected",
+                       path, ml_objective_name(c->objective.name));
+    if (related)
+        return ml_fail(ML_INPUT,
+                       "%s: has rows of an anchor and its positive, which objective %s does not "
+                       "read; set objective.name to contrastive",
                        path, ml_objective_name(c->objective.name));
     return ml_fail(ML_INPUT,
                    "%s: has pairs of chosen and rejected answers, but objective %s would learn "
@@ -79,7 +90,7 @@ static void close_source(data_source *source)
 /* Of a micro-batch of so many sequences, or pairs. */
 static int64_t most_tokens(const session *s, const data_source *source, int64_t micro)
 {
-    int64_t sequences = micro * ml_run_config_unit(s->config);
+    int64_t sequences = micro * ml_session_unit(s);
     return ml_max(ml_sampler_most_tokens(source->sampler, sequences),
                   sequences * source->unpaired.longest) +
            sequences * (s->prefix + s->infix);
@@ -127,6 +138,7 @@ static ml_status check_direction(const ml_run_config *c, const ml_model_spec *sp
 {
     bool scores = ml_run_config_scores_labels(c);
     if (!spec->both_ways || (!training && !c->data.valid)) return ML_OK;
+    if (ml_run_config_contrasts(c)) return ML_OK;
     if (scores && ml_family_scores(spec->family, ML_HEAD_SEQUENCE)) return ML_OK;
     if (scores)
         return ml_run_config_refuse(
@@ -148,6 +160,7 @@ static ml_status open_base(session *s, bool training)
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
+    ML_TRY(ml_session_choose_pooling(s));
 done:
     return st;
 }
@@ -205,14 +218,25 @@ static ml_status prepare_source(session *s, const char *path, bool training, dat
     return st;
 }
 
+/* The texts of a row, and what the labels mean. */
+static ml_status check_alike(const session *s)
+{
+    int64_t train = ml_dataset_related(s->train.dataset),
+            valid = ml_dataset_related(s->valid.dataset);
+    if (train == valid) return ml_dataset_check_labels(s->train.dataset, s->valid.dataset);
+    return ml_fail(ML_INPUT,
+                   "%s: has %" PRId64 " negatives a row, %s has %" PRId64
+                   "; tokenize rows with as many",
+                   s->config->data.valid, valid - 2, s->config->data.train.item[0].file, train - 2);
+}
+
 static ml_status prepare_data(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     if (s->train.dataset) ML_TRY(prepare_source(s, c->data.train.item[0].file, true, &s->train));
     if (s->valid.dataset) ML_TRY(prepare_source(s, c->data.valid, false, &s->valid));
-    if (s->train.dataset && s->valid.dataset)
-        ML_TRY(ml_dataset_check_labels(s->train.dataset, s->valid.dataset));
+    if (s->train.dataset && s->valid.dataset) ML_TRY(check_alike(s));
     if (s->train.sampler)
         s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));
@@ -461,9 +485,12 @@ static ml_status allocate_parameters(session *s, bool training)
 
 static ml_status create_packer(session *s)
 {
-    return ml_packer_create(&s->packer, s->tokens,
-                            s->config->batch.micro * ml_run_config_unit(s->config),
-                            s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model));
+    int64_t sequences = s->config->batch.micro * ml_session_unit(s);
+    ml_status st = ml_packer_create(&s->packer, s->tokens, sequences,
+                                    s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model));
+    if (st == ML_OK && ml_run_config_contrasts(s->config))
+        st = ml_packer_add_vectors(&s->packer, sequences, s->spec->width);
+    return st;
 }
 
 static ml_status allocate_passes(session *s, bool training)
@@ -503,6 +530,7 @@ void ml_session_close(session *s)
 {
     ml_packer_destroy(&s->packer);
     ml_session_free_ahead(s);
+    ml_contrast_destroy(&s->contrast);
     ml_peft_destroy(s->peft);
     if (!s->host) close_own(s);
     ml_parameters_destroy(&s->parameters);

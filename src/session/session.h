@@ -75,6 +75,8 @@ typedef struct packer {
     int32_t *token_label; /* [tokens] of a head that scores tokens */
     float *score, *slope; /* [sequences or tokens, labels] of the head's rows, and the loss's
                              derivatives by them */
+    float *share;         /* [sequences] of objective contrastive, as are the next two; else NULL */
+    float *vector, *vector_slope; /* [sequences, width] */
     int64_t *row, *target_start, *start, *shared, *key_sequence,
         *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
     ml_batch batch;
@@ -91,6 +93,17 @@ typedef struct pairs_ahead {
     struct ranked *sorted; /* [2·room] */
     double moved;          /* kto: the estimate z of unpaired.c; until end_ahead a sum */
 } pairs_ahead;
+
+/* The texts of a step, or of as many rows of an evaluation, of objective contrastive. */
+typedef struct contrast {
+    int64_t first, count, room; /* rows: the sampler's; there is room for so many */
+    int64_t unit, width;        /* texts of a row; of a vector */
+    bool gathered;              /* of all replicas, and loss and slope are there */
+    float *vector, *slope;      /* [room, unit, width] */
+    float *similarity, *length; /* [room, room·(unit − 1)], [room, unit] */
+    double *loss;               /* [room] */
+    uint8_t *right;             /* [room] the positive is the nearest */
+} contrast;
 
 typedef struct session {
     const ml_run_config *config; /* borrowed */
@@ -113,6 +126,8 @@ typedef struct session {
     struct predictions *predictions; /* borrowed: takes the scores of an evaluation's labels; NULL:
                                         nobody asks for them */
     pairs_ahead ahead;
+    contrast contrast;
+    ml_pooling pooling;  /* of objective contrastive, never GIVEN */
     ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL:
                             each has its own */
     double load_seconds; /* reading the weights took the slowest rank */
@@ -179,6 +194,7 @@ typedef struct ml_session_shape {
     const char *backend, *vector_path;
     int threads;
     int tp, tp_rank;
+    int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
 } ml_session_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
@@ -225,6 +241,9 @@ ml_session_borrowed_bytes(const session *s); /* of the copy, where another rank 
  * Local. `keyed`: with dropout, so that nothing is shared. */
 ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
                            const ml_model_spec *spec) ML_NODISCARD;
+/* Room for the vectors of so many sequences. Local. */
+ml_status ml_packer_add_vectors(packer *p, int64_t sequences, int64_t width) ML_NODISCARD;
+int64_t ml_packer_vector_bytes(int64_t sequences, int64_t width);
 void ml_packer_destroy(packer *p);
 int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
                         const ml_model_spec *spec);
@@ -274,6 +293,25 @@ ml_status ml_session_compare(session *s, const data_source *source, const pair_b
  * tp. */
 ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
                            double sums[PAIR_SUMS]) ML_NODISCARD;
+/* contrast.c: texts of a row, which batch.sequences and batch.micro count; of data that are not in
+ * a session, NULL: not there. choose_pooling: s->pooling; ML_INPUT as sentence_encoder_pooling.
+ * Local. */
+int64_t ml_session_unit(const session *s);
+int64_t ml_session_unit_of(const ml_run_config *config, const ml_dataset *data);
+ml_status ml_session_choose_pooling(session *s) ML_NODISCARD;
+/* The rows [first, first + count) of a step. begin: room for their vectors, local. Then either
+ * measure over all of this replica's rows, collective over tp, and end, over dp, and compare, over
+ * tp, as ml_session_compare; or compare alone, once on each replica for all of its rows, collective
+ * over the world. add: the figures of rows, behind end; local. */
+ml_status ml_contrast_begin(session *s, int64_t first, int64_t count) ML_NODISCARD;
+ml_status ml_contrast_measure(session *s, const data_source *source, int64_t first, int64_t count,
+                              bool keyed) ML_NODISCARD;
+void ml_contrast_end(session *s);
+ml_status ml_contrast_compare(session *s, const data_source *source, const pair_batch *batch,
+                              double sums[PAIR_SUMS]) ML_NODISCARD;
+void ml_contrast_add(const session *s, int64_t first, int64_t count, double sums[PAIR_SUMS]);
+void ml_contrast_destroy(contrast *c);
+int64_t ml_contrast_bytes(int64_t rows, int64_t unit, int64_t width);
 /* ahead.c, where ml_run_config_looks_ahead says so: before ml_session_compare over [first, first +
  * count) of the source. begin: local; measure: a micro-batch of them, without gradients, collective
  * over tp; end: with what all replicas measured, collective over dp. */

@@ -40,20 +40,26 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
         transient_bytes(model, parameters, shape, true);
+    if (shape->contrasted == 0) return;
+    bytes[ML_MEM_OTHER] += ml_packer_vector_bytes(shape->sequences, shape->spec->width);
+    bytes[ML_MEM_COMMUNICATION] +=
+        ml_contrast_bytes(shape->contrasted, shape->unit, shape->spec->width);
 }
 
 ml_session_shape ml_session_shape_of(const session *s)
 {
     const ml_run_config *c = s->config;
     return (ml_session_shape){s->tokens,
-                              c->batch.micro * ml_run_config_unit(c),
+                              c->batch.micro * ml_session_unit(s),
                               s->max_len + s->prefix + s->infix,
                               ml_model_get_spec(s->model),
                               c->backend,
                               c->vector_path,
                               omp_get_max_threads(),
                               ml_grid_tp(s->grid),
-                              ml_grid_tp_rank(s->grid)};
+                              ml_grid_tp_rank(s->grid),
+                              ml_run_config_contrasts(c) ? c->batch.sequences : 0,
+                              ml_session_unit(s)};
 }
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,

@@ -208,6 +208,11 @@ ml_status describe_identity(run *r)
         ADD("objective.desirable_weight", "%.17g", c->objective.desirable_weight);
         ADD("objective.undesirable_weight", "%.17g", c->objective.undesirable_weight);
     }
+    if (ml_run_config_contrasts(c)) {
+        ADD("objective.temperature", "%.17g", c->objective.temperature);
+        ADD("objective.pooling", "%d", (int)r->session.pooling);
+        ADD("objective.normalise", "%d", (int)c->objective.normalise);
+    }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");
     ADD("data.group_prompts", "%s", c->data.group_prompts ? "true" : "false");

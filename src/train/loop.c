@@ -71,7 +71,7 @@ static void settle_steps(run *r)
     if (r->resolved.train.epochs == 0.0) return;
     r->resolved.train.steps =
         ml_max(1, (int64_t)ceil(sequences / (double)(r->resolved.batch.sequences *
-                                                     ml_run_config_unit(r->config))));
+                                                     ml_session_unit(&r->session))));
     r->resolved.train.epochs = 0.0;
 }
 

@@ -109,7 +109,7 @@ static void write_compared(FILE *to, const ml_run_config *c, const double sums[P
                                         [PAIR_REWARD_REJECTED] = "rewards_rejected",
                                         [PAIR_LOG_P_CHOSEN] = "logps_chosen",
                                         [PAIR_LOG_P_REJECTED] = "logps_rejected"};
-    if (ml_run_config_unit(c) == 1) {
+    if (ml_run_config_unit(c) == 1 || ml_run_config_contrasts(c)) {
         write_accuracy(to, c, sums);
         return;
     }

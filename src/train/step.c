@@ -58,7 +58,7 @@ typedef struct passes {
 static void count_batch(const run *r, int64_t first, passes *p, step_result *out)
 {
     const session *s = &r->session;
-    int64_t unit = ml_run_config_unit(r->config);
+    int64_t unit = ml_session_unit(s);
     bool prompts = r->config->objective.name == ML_OBJECTIVE_ORPO; /* are learnt, too */
     double since = busy_seconds(s);
     for (int64_t i = 0; i < r->config->batch.sequences * unit; i++) {
@@ -88,12 +88,17 @@ static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool key
     return st;
 }
 
+static bool is_keyed(const ml_run_config *c)
+{
+    return ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
+}
+
 /* Adds the gradients of the mean loss, Σ −log p, and the rows computed. */
 static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out)
 {
     session *s = &r->session;
     const ml_run_config *c = r->config;
-    bool keyed = ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
+    bool keyed = is_keyed(c);
     double loss, since = busy_seconds(s);
     if (ml_run_config_has_figures(c)) return compare_micro_batch(r, at, count, keyed, p);
     ml_status st =
@@ -146,9 +151,25 @@ static ml_status accumulate(run *r, int64_t first, micro_batch *one, passes *p, 
 
 static ml_status measure_micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out)
 {
-    ml_status st = ml_session_measure(&r->session, &r->session.train, at, count);
+    session *s = &r->session;
+    ml_status st = ml_run_config_contrasts(r->config)
+                       ? ml_contrast_measure(s, &s->train, at, count, is_keyed(r->config))
+                       : ml_session_measure(s, &s->train, at, count);
     (void)out;
     if (st == ML_OK) p->computed += (double)r->session.packer.batch.tokens;
+    return st;
+}
+
+/* Of objective contrastive; one micro-batch finds them itself. */
+static ml_status gather_vectors(run *r, int64_t first, passes *p, step_result *out)
+{
+    ml_status st = ML_OK;
+    session *s = &r->session;
+    ML_TRY(ml_grid_agree(s->grid, ml_contrast_begin(s, first, r->config->batch.sequences)));
+    if (count_rounds(r) == 1) return ML_OK;
+    ML_TRY(ml_grid_agree(s->grid, accumulate(r, first, measure_micro_batch, p, out)));
+    if (!out->given_up) ml_contrast_end(s);
+done:
     return st;
 }
 
@@ -157,6 +178,7 @@ static ml_status look_ahead(run *r, int64_t first, passes *p, step_result *out)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
+    if (ml_run_config_contrasts(r->config)) return gather_vectors(r, first, p, out);
     if (!ml_run_config_looks_ahead(r->config)) return ML_OK;
     ML_TRY(ml_grid_agree(s->grid, ml_session_begin_ahead(s, first, r->config->batch.sequences)));
     ML_TRY(ml_grid_agree(s->grid, accumulate(r, first, measure_micro_batch, p, out)));

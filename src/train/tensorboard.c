@@ -155,7 +155,7 @@ static void write_compared(FILE *to, const ml_run_config *c, int64_t step,
                            const double sums[PAIR_SUMS])
 {
     double n = sums[PAIRS];
-    if (ml_run_config_unit(c) == 1) {
+    if (ml_run_config_unit(c) == 1 || ml_run_config_contrasts(c)) {
         if (c->objective.name != ML_OBJECTIVE_REGRESS)
             write_scalar(to, step, "train/accuracy", sums[PAIR_RIGHT] / n);
         return;

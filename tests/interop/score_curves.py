@@ -7,9 +7,9 @@ LAYOUTS = {"1 rank": (1, 1, 4), "dp 2": (2, 1, 1), "tp 2": (1, 2, 3), "dp 2, tp 
 BOUNDS = {"loss": 2e-5, "grad_norm": 1e-3, "rewards_chosen": 1e-3, "rewards_rejected": 1e-3}
 
 
-def check_curve(checks, folder, name, golden, layout, write_config):
+def check_curve(checks, folder, name, golden, layout, write_config, sizes=None):
     """Trains as write_config(folder, name, run_dir, tp, micro) says, and compares each key of `golden` step by step."""
-    dp, tp, micro = LAYOUTS[layout]
+    dp, tp, micro = sizes or LAYOUTS[layout]
     run_dir = f"{folder}/{name}-{layout.replace(' ', '').replace(',', '-')}"
     harness.mpilora("train", write_config(folder, name, run_dir, tp, micro), ranks=dp * tp if dp * tp > 1 else 0)
     metrics = harness.read_metrics(run_dir)

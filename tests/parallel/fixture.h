@@ -16,14 +16,14 @@
 #include "model/families/families.h"
 #include "mpilora/peft.h"
 
-enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3, FIXTURE_LABELS = 3 };
+enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3, FIXTURE_LABELS = 3, FIXTURE_TEXTS = 3 };
 
 typedef struct fixture {
     ml_model *model;
     ml_kernels *kernels;
     ml_parameters parameters;
     ml_peft *peft;
-    bool virtual_tokens;
+    bool virtual_tokens, vectors;
     bool hold; /* what is made of the parameters stays as it was */
 } fixture;
 
@@ -33,6 +33,7 @@ typedef struct fixture_options {
     int64_t embed_width;   /* 0: the width */
     bool own_positions;    /* relative rows have projections of their own, and no buckets */
     ml_head_kind head;     /* of three labels where it is not for the next token */
+    bool vectors;          /* the loss is one of vectors of texts */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -145,7 +146,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = "blas"};
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
-    *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method)};
+    *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method), .vectors = o->vectors};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
     const ml_peft_options options = {.method = o->method,
                                      .sizes = {.top = 1,
@@ -243,6 +244,41 @@ static inline double fixture_score_loss(fixture *f, const ml_batch *batch, bool 
     return judge.loss;
 }
 
+/* Likewise of vectors: of the rows of the first sequence, of the others, and of every fifth row of
+ * all, which belongs to two. */
+static inline void fixture_judge_vectors(void *self, const float *vector, float *slope)
+{
+    fixture_judge *j = self;
+    for (int64_t i = 0; i < FIXTURE_TEXTS * j->rows; i++) {
+        double off = (double)vector[i] - 0.3 * (double)(i % 7) + 0.8;
+        slope[i] = (float)(0.4 * off / (double)j->rows);
+        j->loss += 0.2 * off * off / (double)j->rows;
+    }
+}
+
+static inline double fixture_vector_loss(fixture *f, ml_batch *batch, bool backward)
+{
+    enum { MOST_WIDTH = 64 };
+    int32_t text[2 * FIXTURE_TOKENS];
+    int64_t start[FIXTURE_TOKENS + 1], hits = 0, width = ml_model_get_spec(f->model)->width;
+    float share[FIXTURE_TEXTS] = {0.0F}, vector[FIXTURE_TEXTS * MOST_WIDTH],
+          slope[FIXTURE_TEXTS * MOST_WIDTH];
+    fixture_judge judge = {.rows = width};
+    for (int64_t i = 0; i < batch->rows; i++) {
+        start[i] = hits;
+        text[hits++] = batch->row[i] < 9 ? 0 : 1;
+        if (i % 5 == 0) text[hits++] = 2;
+    }
+    start[batch->rows] = hits;
+    for (int64_t h = 0; h < hits; h++) share[text[h]] += 1.0F;
+    for (int i = 0; i < FIXTURE_TEXTS; i++) share[i] = 1.0F / share[i];
+    batch->targets = (ml_targets){.start = start};
+    const ml_text_vectors vectors = {FIXTURE_TEXTS, text, share, vector, slope};
+    ml_model_vectors(f->model, batch, backward, &vectors,
+                     &(ml_judging){fixture_judge_vectors, &judge});
+    return judge.loss;
+}
+
 /* Mean loss of the batch; with `backward` its gradient in f->parameters.gradient (and dropout
  * where the method has it). */
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
@@ -258,6 +294,8 @@ static inline double fixture_loss(fixture *f, bool backward, double smoothing)
                (size_t)f->parameters.local * sizeof *f->parameters.gradient);
     if (ml_model_get_spec(f->model)->head != ML_HEAD_LANGUAGE)
         loss = (double)batch.rows * fixture_score_loss(f, &batch, backward);
+    else if (f->vectors)
+        loss = (double)batch.rows * fixture_vector_loss(f, &batch, backward);
     else
         ml_model_loss(f->model, &batch, backward, 1.0 / (double)batch.rows, smoothing, &loss);
     if (backward) ml_peft_before_sum(f->peft);

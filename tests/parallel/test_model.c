@@ -13,7 +13,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 74 };
+enum { CASES = 78 };
 
 static fixture_options case_number(int c)
 {
@@ -104,6 +104,10 @@ static fixture_options case_number(int c)
         {.family = &ml_family_roberta, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
         {.family = &ml_family_roberta, .head = ML_HEAD_TOKENS, .targets = bert_all},
         {.family = &ml_family_deberta_v2, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
+        {.family = &ml_family_bert, .vectors = true, .targets = bert_all},
+        {.family = &ml_family_modernbert, .vectors = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_llama, .vectors = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_gpt2, .vectors = true, .method = ML_METHOD_BITFIT},
     };
     return cases[c];
 }

@@ -71,7 +71,7 @@ static void print(const ml_evaluation *e, ml_objective objective, bool json)
 {
     if (ml_grid_world_rank() != 0) return;
     bool labels = objective == ML_OBJECTIVE_CLASSIFY || objective == ML_OBJECTIVE_REGRESS ||
-                  objective == ML_OBJECTIVE_TOKENS;
+                  objective == ML_OBJECTIVE_TOKENS || objective == ML_OBJECTIVE_CONTRASTIVE;
     if (e->rows > 0 && labels)
         print_labels(e, json);
     else if (e->rows > 0)

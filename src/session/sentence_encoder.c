@@ -1,7 +1,7 @@
 /* Files of sentence-transformers, of 2.x to 6.x. modules.json lists the steps from a text to a
  * vector by the names of Python classes, whose modules have moved: the last word of each is what
  * counts. Pooling has its settings in a folder, by one key (6.x) or by a flag for each mode. */
-#include "serve/sentence_encoder.h"
+#include "session/sentence_encoder.h"
 
 #include "io/json.h"
 

@@ -1,9 +1,9 @@
 /* What a directory of sentence-transformers says of a base: how hidden states become a vector, and
  * how long a text may be. Local. */
-#ifndef MPILORA_SERVE_SENTENCE_ENCODER_H
-#define MPILORA_SERVE_SENTENCE_ENCODER_H
+#ifndef MPILORA_SESSION_SENTENCE_ENCODER_H
+#define MPILORA_SESSION_SENTENCE_ENCODER_H
 
-#include "mpilora/embed.h"
+#include "mpilora/config.h"
 #include "mpilora/store.h"
 
 /* ML_POOLING_MEAN and false where the base came from another directory. ML_INPUT naming the file
