@@ -47,6 +47,8 @@ typedef enum ml_role {
     ML_ROLE_NORM2_BEHIND,
     ML_ROLE_FINAL_NORM,  /* from here: once in a model */
     ML_ROLE_PROJECT_OUT, /* from the model's width to the head's */
+    ML_ROLE_TRANSFORM,   /* a layer before the head: norm(activation(W x + b)) */
+    ML_ROLE_TRANSFORM_NORM,
     ML_ROLE_HEAD,
     ML_ROLE_POOL,    /* what the first token becomes before its labels are scored */
     ML_ROLE_CLASSIFY /* to a score for each label, in the place of the head */
@@ -84,7 +86,7 @@ typedef enum ml_presence {
     ML_PRESENT_O_BIAS,
     ML_PRESENT_MLP_BIAS,
     ML_PRESENT_QK_NORM,
-    ML_PRESENT_UNTIED,     /* where the head is not the embedding */
+    ML_PRESENT_UNTIED,     /* where the head is not the embedding, and of encoders there is one */
     ML_PRESENT_FINAL_NORM, /* unless the specification says that there is none */
     ML_PRESENT_TYPES,      /* where tokens have types */
     ML_PRESENT_LEARNED,    /* where positions are learned */
@@ -97,7 +99,12 @@ typedef enum ml_presence {
     ML_PRESENT_SEQUENCE,  /* where the head scores the labels of a sequence */
     ML_PRESENT_TOKENS,    /* … of a token */
     ML_PRESENT_POOL,      /* where it scores those of a sequence, or the base has it all the same */
-    ML_PRESENT_FUSED      /* never: the tensors of its role as one, a target of adapters */
+    ML_PRESENT_MASKED,    /* where an encoder has a head for masked tokens */
+    ML_PRESENT_LEGACY,    /* … with DeBERTa's older names */
+    ML_PRESENT_RENAMED,   /* … with its newer ones */
+    ML_PRESENT_TRANSFORM, /* where it has one, or scores labels */
+    ML_PRESENT_TRANSFORM_BIAS,
+    ML_PRESENT_FUSED /* never: the tensors of its role as one, a target of adapters */
 } ml_presence;
 
 typedef enum ml_layout {
@@ -161,6 +168,7 @@ typedef enum ml_key_kind {
     ML_KEY_NORMED,    /* a word: bool, whether it has "layer_norm" in it */
     ML_KEY_BUCKETS,   /* a whole number: int64_t, 0 below 1 */
     ML_KEY_DISTANCES, /* the same, but the context below 1 */
+    ML_KEY_POOLING,   /* a word: bool, whether it is "mean", else "cls" */
     ML_KEY_CONV       /* conv_kernel, of which conv_act then has to say more */
 } ml_key_kind;
 
@@ -246,6 +254,7 @@ struct ml_family {
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
     bool first_unnormed;    /* the first layer has no norm before attention, its first row */
     bool pool_gelu;         /* of the layer of role POOL: GELU; else tanh */
+    bool shrinking_heads;   /* new heads are drawn the smaller the wider and deeper the model is */
     bool padded;            /* learned positions begin behind the row of the padding token's id */
     unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */
     const ml_family_tensor *tensors; /* ended by a NULL module */
@@ -283,7 +292,7 @@ const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
  * Errors: none. */
 const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
 
-/* Whether the family has a head of this kind, and the class that transformers has for it
+/* Whether the family has a head of this kind; and the class that transformers has for a model
  * ("LlamaForSequenceClassification").
  * Shapes: out[size] bytes.
  * Ownership: `out` is the caller's.
@@ -292,7 +301,16 @@ const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role);
 bool ml_family_scores(const ml_family *family, ml_head_kind head);
 ml_head_kind
 ml_family_head(const ml_family_tensor *row); /* that the row, of role CLASSIFY, is of */
-void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size);
+void ml_family_class(const ml_model_spec *spec, char *out, size_t size);
+
+/* Whether a row is of a head that a base does not bring: it is new, trains whole beside any method
+ * and is saved with it; and whether the family has a head for masked tokens.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+bool ml_family_is_new(const ml_model_spec *base, const ml_family_tensor *row);
+bool ml_family_predicts_masked(const ml_family *family);
 
 /* The row of the fused target that `row` is a part of, or that it is itself; NULL: none.
  * Shapes: none.

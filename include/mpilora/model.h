@@ -7,6 +7,7 @@
  *   embed_norm.weight, .bias [d] relative.weight [rows, d] relative_norm.weight, .bias [d]
  *   conv.weight [d, d·kernel], .bias [d] conv_norm.weight, .bias [d]
  * norm.weight, norm.bias [d]    head.weight [V, d] (untied) head.bias [V]
+ * transform.weight [e, d], .bias [e] transform_norm.weight, .bias [e]
  *   layers.N.norm1.weight/.bias   layers.N.attn.{q,k,v,pos_q,pos_k,o}.weight/.bias
  *     layers.N.attn.{q_norm,k_norm}.weight [h, or all heads'] layers.N.norm1_behind.weight
  *     layers.N.norm2.weight/.bias   layers.N.norm2_behind.weight
@@ -136,6 +137,14 @@ typedef struct ml_model_spec {
     int64_t labels; /* that the head scores; 0 where it gives logits of tokens */
     bool pool; /* the base brings the layer between a sequence's first token and its labels, which
                   then is none of the head's */
+    bool transform; /* the base brings the layer between its last states and what is predicted of
+                       them, and an encoder's head for masked tokens with it */
+    bool masked;    /* an encoder has such a head though its base does not bring it */
+    ml_activation transform_activation;
+    bool transform_bias; /* of that layer, in families where some have none */
+    bool legacy_head;    /* DeBERTa's head for masked tokens has its older names */
+    bool mean_pooled; /* an encoder scores a sequence on the mean of its tokens' last states, else
+                         on the first one */
     const ml_dtype *formats; /* [ml_model_formats] what a base keeps its matrices in: block formats,
                                 ML_FP32 where it has none, which the run's precision then says;
                                 NULL: no matrix is in blocks. Borrowed from the base */

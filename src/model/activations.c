@@ -186,11 +186,22 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     int64_t widest = ml_max(d, m->spec.embed_width);
     a->n = take_floats(c, rows * widest);
     a->y = take_floats(c, rows * widest);
-    if (m->spec.embed_width > 0) a->projected = take_floats(c, rows * d);
+    if (m->has_project_out) a->projected = take_floats(c, rows * d);
     if (backward && m->dtype == ML_BF16) a->wide_x = take_floats(c, a->chunk * d);
     if (m->has_pool) {
         a->pooled = take_floats(c, a->head_chunk * d);
         a->unpooled = take_floats(c, a->head_chunk * d);
+    }
+    if (m->has_transform) {
+        a->raw = take_floats(c, a->head_chunk * widest);
+        a->activated = take_floats(c, a->head_chunk * widest);
+        a->transformed = take_floats(c, a->head_chunk * widest);
+        a->transform_mean = take_floats(c, a->head_chunk);
+        a->transform_rstd = take_floats(c, a->head_chunk);
+    }
+    if (m->spec.mean_pooled && m->spec.head == ML_HEAD_SEQUENCE) {
+        a->means = take_floats(c, a->head_chunk * d);
+        if (backward) a->d_means = take_floats(c, a->head_chunk * d);
     }
     a->mean = take_floats(c, rows);
     a->rstd = take_floats(c, rows);

@@ -174,6 +174,12 @@ static void point_slot(ml_model *m, int64_t i)
     case ML_ROLE_FINAL_NORM:
         point_norm(&m->final_norm, slot);
         return;
+    case ML_ROLE_TRANSFORM:
+        point_whole(&m->transform, slot);
+        return;
+    case ML_ROLE_TRANSFORM_NORM:
+        point_norm(&m->transform_norm, slot);
+        return;
     case ML_ROLE_POOL:
         point_whole(&m->pool, slot);
         return;

@@ -44,21 +44,52 @@ ml_head_kind ml_family_head(const ml_family_tensor *row)
     return row->present == ML_PRESENT_TOKENS ? ML_HEAD_TOKENS : ML_HEAD_SEQUENCE;
 }
 
-void ml_family_class(const ml_family *family, ml_head_kind head, char *out, size_t size)
+static bool has_masked_head(const ml_model_spec *s)
 {
-    static const char *const ends[] = {"ForCausalLM", "LMHeadModel", "Model"};
+    return s->head == ML_HEAD_LANGUAGE && (s->transform || s->masked);
+}
+
+void ml_family_class(const ml_model_spec *spec, char *out, size_t size)
+{
+    static const char *const ends[] = {"ForCausalLM", "LMHeadModel", "Model"},
+                             *const heads[] = {"MaskedLM", "SequenceClassification",
+                                               "TokenClassification"};
+    const ml_family *family = spec->family;
     const char *whole = family->hf.architecture, *end = NULL;
-    if (head == ML_HEAD_LANGUAGE) {
-        snprintf(out, size, "%s", whole);
-        return;
-    }
     for (int i = 0; i < 3 && !end; i++) end = strstr(whole, ends[i]);
     int stem = end ? (int)(end - whole) : (int)strlen(whole);
-    const char *what = head == ML_HEAD_TOKENS ? "Token" : "Sequence";
-    if (family->hf.stem)
-        snprintf(out, size, "%sFor%sClassification", family->hf.stem, what);
+    if (spec->head == ML_HEAD_LANGUAGE && !has_masked_head(spec))
+        snprintf(out, size, "%s", whole);
+    else if (family->hf.stem)
+        snprintf(out, size, "%sFor%s", family->hf.stem, heads[spec->head]);
     else
-        snprintf(out, size, "%.*sFor%sClassification", stem, whole, what);
+        snprintf(out, size, "%.*sFor%s", stem, whole, heads[spec->head]);
+}
+
+bool ml_family_is_new(const ml_model_spec *base, const ml_family_tensor *row)
+{
+    switch (row->role) {
+    case ML_ROLE_CLASSIFY:
+        return true;
+    case ML_ROLE_POOL:
+        return !base->pool;
+    case ML_ROLE_TRANSFORM:
+    case ML_ROLE_TRANSFORM_NORM:
+        return !base->transform;
+    case ML_ROLE_HEAD:
+        return !base->transform &&
+               (row->present == ML_PRESENT_MASKED || row->present == ML_PRESENT_LEGACY ||
+                row->present == ML_PRESENT_RENAMED);
+    default:
+        return false;
+    }
+}
+
+bool ml_family_predicts_masked(const ml_family *family)
+{
+    const ml_family_tensor *row = family->tensors;
+    while (row->module && row->role != ML_ROLE_TRANSFORM) row++;
+    return row->module != NULL;
 }
 
 /* ---- adapters' modules --------------------------------------------------------------------- */
@@ -140,6 +171,12 @@ int64_t ml_extent_units(const ml_model_spec *s, ml_extent extent)
     return ml_extent_size(s, extent);
 }
 
+/* Of families that score labels through it. */
+static bool has_transform(const ml_model_spec *s)
+{
+    return s->head != ML_HEAD_LANGUAGE || has_masked_head(s);
+}
+
 bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
 {
     if (row->places && !(row->places >> s->norm_places & 1U)) return false;
@@ -156,7 +193,7 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
     case ML_PRESENT_QK_NORM:
         return s->qk_norm;
     case ML_PRESENT_UNTIED:
-        return !s->tied_head;
+        return !s->tied_head && (!s->both_ways || has_masked_head(s));
     case ML_PRESENT_FINAL_NORM:
         return !s->no_final_norm;
     case ML_PRESENT_TYPES:
@@ -179,6 +216,16 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
         return s->head == ML_HEAD_SEQUENCE;
     case ML_PRESENT_TOKENS:
         return s->head == ML_HEAD_TOKENS;
+    case ML_PRESENT_MASKED:
+        return has_masked_head(s);
+    case ML_PRESENT_LEGACY:
+        return has_masked_head(s) && s->legacy_head;
+    case ML_PRESENT_RENAMED:
+        return has_masked_head(s) && !s->legacy_head;
+    case ML_PRESENT_TRANSFORM:
+        return has_transform(s);
+    case ML_PRESENT_TRANSFORM_BIAS:
+        return has_transform(s) && s->transform_bias;
     case ML_PRESENT_POOL:
         return s->head == ML_HEAD_SEQUENCE || s->pool;
     case ML_PRESENT_FUSED:

@@ -111,9 +111,10 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
     k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
                      m->spec.vocab, (float)scale);
     if (a->slope) k->multiply(C * V, a->slope, a->logits);
-    ml_linear_backward(&m->head, pass, a->n, a->logits, a->y);
+    ml_linear_backward(&m->head, pass, a->transformed ? a->transformed : a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
         k->scale(C * m->head.in, (float)m->spec.logit_multiplier, a->y, a->y);
+    transform_backward(m, C);
     head_input_backward(m, pass, x);
 }
 
@@ -127,7 +128,7 @@ static ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, i
     pass.saved = backward ? a->hook_head : NULL;
     head_input(m, C, a->x + first * m->spec.width);
     head_multiply(m, C);
-    ml_linear_forward(&m->head, &pass, a->n, a->logits);
+    ml_linear_forward(&m->head, &pass, transform_forward(m, C), a->logits);
     if (m->spec.logit_cap > 0.0)
         m->kernels->soft_cap(C * m->vocab_count, (float)m->spec.logit_cap, a->logits,
                              backward ? a->slope : NULL);

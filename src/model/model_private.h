@@ -71,6 +71,12 @@ typedef struct activations {
     float *projected;         /* [max(C, R), d] of a head that is projected to; NULL: it is not */
     float *pooled, *unpooled; /* [R, d] behind the layer between first token and labels, and before
                                  its function; NULL: the head has no such layer */
+    float *raw, *activated, *transformed;   /* [R, max(d, e)] of the layer before the head: what its
+                                               activation took and gave, and behind its norm; NULL:
+                                               there is none */
+    float *transform_mean, *transform_rstd; /* [R] */
+    float *means, *d_means;   /* [R, d] of sequences that are scored on the mean of their tokens;
+                                 NULL: they are not */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
@@ -110,18 +116,19 @@ struct ml_model {
     int kv_copies;           /* ranks of tp that have the same key/value head */
     int64_t vocab_first, vocab_count, position_first, position_count;
     ml_layer *layers;
-    ml_norm embed_norm, final_norm, relative_norm, conv_norm;
+    ml_norm embed_norm, final_norm, relative_norm, conv_norm, transform_norm;
     ml_linear conv; /* whole on every rank, of neighbours laid side by side */
     ml_linear project_in,
-        project_out;       /* whole on every rank; without weights where there are none */
-    ml_linear embed, head; /* a tied head has the embedding's weight, and adapters of its own */
-    whole_linear pool;     /* [d, d], with tanh before the scores; no weight: none */
-    whole_linear score;    /* [labels, e]; in the head's place */
+        project_out;        /* whole on every rank; without weights where there are none */
+    ml_linear embed, head;  /* a tied head has the embedding's weight, and adapters of its own */
+    whole_linear transform; /* [e, d], with an activation and a norm behind it, before the head */
+    whole_linear pool;      /* [d, d], with tanh before the scores; no weight: none */
+    whole_linear score;     /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
     bool *follows; /* slot i must lie right behind slot i − 1 */
     int64_t embed_slot, position_slot, type_slot, relative_slot; /* −1: there is none */
-    bool has_embed_norm, has_pool;
+    bool has_embed_norm, has_pool, has_transform, has_project_out;
     void *storage;
     const ml_kernels *kernels;
     ml_activation_mode mode;
@@ -301,7 +308,27 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
 void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p);
 void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader);
 
-/* score.c: of the batch's rows, score[rows, labels]; and back, from the gradient of that. */
+/* transform.c: y[C, out] ← x[C, in]·Wᵀ + b; and back, dx ← dy·W, which adds to the gradients of W
+ * and b where these train. */
+void whole_forward(const ml_model *m, const whole_linear *w, int64_t C, int64_t in, int64_t out,
+                   const float *x, float *y);
+void whole_backward(const ml_model *m, const whole_linear *w, int64_t C, int64_t in, int64_t out,
+                    const float *x, const float *dy, float *dx);
+/* The layer before the head: what the head takes of C rows in a->n, which are that themselves where
+ * there is no such layer; and back, a->y from the gradient of that to the one of a->n. */
+const float *transform_forward(const ml_model *m, int64_t C);
+void transform_backward(const ml_model *m, int64_t C);
+
+/* mean.c: where sequences are scored on the mean of their tokens, of `count` sequences from the
+ * first on, in a->n; and back, from its gradient in a->y to the rows of a->x. `row`: of the batch's
+ * rows the first that is theirs. Both return the row behind theirs. */
+int64_t sequence_means(const ml_model *m, const ml_batch *batch, int64_t sequence, int64_t count,
+                       int64_t row);
+int64_t sequence_means_backward(const ml_model *m, const ml_batch *batch, int64_t sequence,
+                                int64_t count, int64_t row);
+
+/* score.c: of the batch's rows, or where means are scored of its sequences, score[rows, labels];
+ * and back, from the gradient of that. */
 void head_scores(const ml_model *m, const ml_batch *batch, float *score);
 void head_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope);
 

@@ -153,6 +153,8 @@ static void add_slots(ml_model *m)
         if (t.row->role == ML_ROLE_TOKEN_TYPE) m->type_slot = m->nslots;
         if (t.row->role == ML_ROLE_RELATIVE) m->relative_slot = m->nslots;
         m->has_pool |= t.row->role == ML_ROLE_POOL && m->spec.head == ML_HEAD_SEQUENCE;
+        m->has_transform |= t.row->role == ML_ROLE_TRANSFORM;
+        m->has_project_out |= t.row->role == ML_ROLE_PROJECT_OUT;
         m->has_embed_norm |= t.row->role == ML_ROLE_EMBED_NORM;
         add_slot(m, &t);
     }

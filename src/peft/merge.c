@@ -371,8 +371,7 @@ done:
 static bool is_new(const merge *m, const ml_model_tensor *tensor)
 {
     const ml_model_spec *base = ml_base_spec(m->base);
-    return base->head == ML_HEAD_LANGUAGE && (tensor->row->role == ML_ROLE_CLASSIFY ||
-                                              (tensor->row->role == ML_ROLE_POOL && !base->pool));
+    return base->head == ML_HEAD_LANGUAGE && ml_family_is_new(base, tensor->row);
 }
 
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)

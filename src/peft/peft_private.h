@@ -154,12 +154,11 @@ ml_status tensors_append(ml_adapter *out, const char *name, int64_t rows, int64_
                          float **value) ML_NODISCARD;
 
 /* slots.c: the slots of the model that `chosen` names train. */
-/* Whether a tensor is of a head for labels, which trains beside any method: all of it that the base
- * does not bring. */
+/* Whether a tensor is of a head for labels, or for masked tokens, which trains beside any method:
+ * all of it that the base does not bring. */
 static inline bool slot_is_score(const ml_model *model, const ml_model_slot *slot)
 {
-    return slot->row->role == ML_ROLE_CLASSIFY ||
-           (slot->row->role == ML_ROLE_POOL && !ml_model_get_spec(model)->pool);
+    return ml_family_is_new(ml_model_get_spec(model), slot->row);
 }
 typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const void *by);
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,

@@ -3,6 +3,7 @@
  * method. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 
 #include "io/json.h"
 #include "mpilora/family.h"
@@ -150,45 +151,90 @@ ml_status ml_session_check_head(const ml_run_config *c, const ml_dataset *data,
 
 /* ---- what a new head begins with ----------------------------------------------------------- */
 
-/* The deviation that the model's own configuration names. */
-static ml_status find_range(const session *s, double *range)
+/* Deviations as the model's own configuration names them: of matrices, and where they are cut
+ * off, in deviations; 0: nowhere. */
+typedef struct beginnings {
+    bool known;
+    double range, cut;
+} beginnings;
+
+static double number_of(const json_t *root, const char *key, double otherwise)
+{
+    const json_t *value = json_object_get(root, key);
+    return json_is_number(value) ? json_number_value(value) : otherwise;
+}
+
+static ml_status find_beginnings(const session *s, beginnings *out)
 {
     ml_status st = ML_OK;
     ml_text text = {0};
     json_t *root = NULL;
-    *range = 0.02; /* transformers' default in every family */
+    if (out->known) return ML_OK;
     ML_TRY(ml_base_read_file(s->base, "config.json", &text));
-    if (text.length == 0) goto done;
-    ML_TRY(ml_json_read(&root, "config.json", text.data, text.length));
-    const json_t *value = json_object_get(root, "initializer_range");
-    if (json_is_number(value)) *range = json_number_value(value);
+    if (text.length > 0) ML_TRY(ml_json_read(&root, "config.json", text.data, text.length));
+    out->known = true;
+    out->range = number_of(root, "initializer_range", 0.02); /* transformers' in every family */
+    if (s->spec->family->shrinking_heads)
+        out->cut = number_of(root, "initializer_cutoff_factor", 2.0);
 done:
     json_decref(root);
     ml_text_destroy(&text);
     return st;
 }
 
+/* As transformers has it of ModernBERT: of what goes back into the width by depth, of the scores by
+ * width. */
+static double deviation_of(const session *s, const ml_model_slot *slot, const beginnings *b)
+{
+    const ml_model_spec *spec = s->spec;
+    if (!spec->family->shrinking_heads) return b->range;
+    if (slot->row->role == ML_ROLE_CLASSIFY) return 1.0 / sqrt((double)spec->width);
+    return b->range / sqrt(2.0 * (double)spec->layers);
+}
+
+/* Normal numbers of which those beyond the cut are drawn again. */
+static void draw_cut(ml_random_key key, int64_t count, double deviation, double cut, float *out)
+{
+    enum { TIMES = 1000 };
+    for (int64_t i = 0; i < count; i++) {
+        double x = 0.0;
+        for (uint64_t again = 0; again < TIMES; again++) {
+            x = ml_random_normal(key, again, (uint64_t)i);
+            if (fabs(x) <= cut) break;
+        }
+        out[i] = (float)(deviation * x);
+    }
+}
+
+static void draw(const session *s, const ml_model_slot *slot, const beginnings *b)
+{
+    const ml_random_key key = ml_random_key_make(s->config->seed, slot->name);
+    double deviation = deviation_of(s, slot, b);
+    if (b->cut > 0.0)
+        draw_cut(key, slot->count, deviation, b->cut, slot->data);
+    else
+        ml_random_normals(key, 0, 0, slot->count, deviation, slot->data);
+}
+
 bool ml_session_is_new(const session *s, const ml_model_slot *slot)
 {
-    if (s->spec->head != ML_HEAD_LANGUAGE) return false;
-    return slot->row->role == ML_ROLE_CLASSIFY ||
-           (slot->row->role == ML_ROLE_POOL && !s->spec->pool);
+    return s->spec->head == ML_HEAD_LANGUAGE && ml_family_is_new(s->spec, slot->row);
 }
 
 ml_status ml_session_draw_head(session *s)
 {
-    double range = 0.0;
+    beginnings b = {.known = false};
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
-        ml_model_slot *slot = ml_model_slot_at(s->model, i);
+        const ml_model_slot *slot = ml_model_slot_at(s->model, i);
         if (!ml_session_is_new(s, slot)) continue;
-        if (slot->row->bias) {
-            memset(slot->data, 0, (size_t)slot->count * sizeof(float));
+        if (slot->vector) { /* a norm's weight is 1, biases are 0 */
+            float *value = slot->data;
+            for (int64_t k = 0; k < slot->count; k++) value[k] = slot->row->bias ? 0.0F : 1.0F;
             continue;
         }
-        ml_status st = range > 0.0 ? ML_OK : find_range(s, &range);
+        ml_status st = find_beginnings(s, &b);
         if (st != ML_OK) return st;
-        ml_random_normals(ml_random_key_make(s->config->seed, slot->name), 0, 0, slot->count, range,
-                          slot->data);
+        draw(s, slot, &b);
     }
     return ML_OK;
 }

@@ -328,8 +328,8 @@ static void append(const session *s, packer *p, const packed_sequence *sequence,
 }
 
 /* The hits, row by row: rows that predict something, and what; p->target_start first counts by
- * token. */
-static void collect_targets(packer *p)
+ * token. `every`: all tokens of the texts are rows, whose mean is scored. */
+static void collect_targets(packer *p, bool every)
 {
     ml_batch *batch = &p->batch;
     int64_t *count = p->target_start, next = 0;
@@ -349,7 +349,7 @@ static void collect_targets(packer *p)
     /* count[t] is now where the targets of token t end */
     for (int64_t t = 0, begin = 0; t < batch->tokens; t++) {
         int64_t end = count[t];
-        if (end == begin) continue;
+        if (end == begin && !(every && p->token[t] >= 0)) continue;
         p->row[batch->rows] = t;
         p->target_start[batch->rows++] = begin; /* batch->rows ≤ t: what it overwrites was read */
         begin = end;
@@ -378,7 +378,8 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
         append(s, p, &p->read[i], shared);
     }
     p->start[p->batch.sequences.count] = p->batch.tokens;
-    collect_targets(p);
+    const ml_model_spec *spec = ml_model_get_spec(s->model);
+    collect_targets(p, spec->head == ML_HEAD_SEQUENCE && spec->mean_pooled);
     return ML_OK;
 }
 

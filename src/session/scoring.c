@@ -21,14 +21,31 @@ typedef struct scoring {
 static double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
 static double sigmoid(double x) { return exp(log_sigmoid(x)); }
 
-/* text_at: where in p->read a position is, counted from the first; text_targets: the row of each
+/* Scores are those of rows that have a label, in their order: where means are scored there are
+ * other rows. */
+static bool is_scored(const packer *p, int64_t row)
+{
+    return p->target_start[row + 1] > p->target_start[row];
+}
+
+static int64_t count_scores(const packer *p)
+{
+    int64_t scores = 0;
+    for (int64_t r = 0; r < p->batch.rows; r++) scores += is_scored(p, r);
+    return scores;
+}
+
+/* text_at: where in p->read a position is, counted from the first; text_targets: the score of each
  * text, which texts that are the same may share. */
 static void find_rows(packer *p, int64_t first, int64_t texts)
 {
+    int64_t at = 0;
     for (int64_t i = 0; i < texts; i++) p->text_at[p->read[i].position - first] = i;
-    for (int64_t r = 0; r < p->batch.rows; r++)
+    for (int64_t r = 0; r < p->batch.rows; r++) {
         for (int64_t j = p->target_start[r]; j < p->target_start[r + 1]; j++)
-            p->text_targets[p->target_text[j]] = r;
+            p->text_targets[p->target_text[j]] = at;
+        at += is_scored(p, r);
+    }
 }
 
 static void judge_pair(const scoring *c, int64_t pair, const float *score, float *slope)
@@ -138,16 +155,17 @@ static void judge(void *self, const float *score, float *slope)
 {
     const scoring *c = self;
     packer *p = &c->s->packer;
-    int64_t labels = ml_model_get_spec(c->s->model)->labels;
-    memset(slope, 0, (size_t)(p->batch.rows * labels) * sizeof *slope);
+    int64_t labels = ml_model_get_spec(c->s->model)->labels, at = 0;
+    memset(slope, 0, (size_t)(count_scores(p) * labels) * sizeof *slope);
     if (c->kind == ML_LABEL_NONE) {
         find_rows(p, 2 * c->batch->first, 2 * c->batch->count);
         for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, score, slope);
         return;
     }
     for (int64_t i = 0; i < p->batch.rows; i++) {
-        const row r = {labels, score + i * labels, slope + i * labels,
+        const row r = {labels, score + at * labels, slope + at * labels,
                        1.0 / (double)c->batch->pairs};
+        at += is_scored(p, i);
         for (int64_t j = p->target_start[i]; j < p->target_start[i + 1]; j++) judge_label(c, &r, j);
     }
 }

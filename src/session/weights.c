@@ -87,8 +87,8 @@ static bool is_in_base(const session *s, const ml_model_slot *slot)
 {
     ml_model_tensor tensor;
     const ml_model_spec *own = ml_model_get_spec(s->model), *base = s->spec;
-    if (slot->row->role == ML_ROLE_HEAD) return true; /* of a tied base: its embedding */
     if (ml_session_is_new(s, slot)) return false;
+    if (slot->row->role == ML_ROLE_HEAD) return true; /* of a tied base: its embedding */
     if (own->qkv_bias == base->qkv_bias && own->o_bias == base->o_bias &&
         own->mlp_bias == base->mlp_bias)
         return true;

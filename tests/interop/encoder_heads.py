@@ -22,9 +22,13 @@ CASES = {
     "deberta": {**LORA, "model": "deberta", "kind": "number"},
     "deberta-v3": {**LORA, "model": "deberta-v3", "kind": "class"},
     "deberta-v3-full": {**FULL, "model": "deberta-v3", "kind": "class"},
+    "modernbert": {**LORA, "model": "modernbert-bare", "kind": "class"},  # on the first token
+    "modernbert-mean": {**LORA, "model": "modernbert", "kind": "bits"},  # on the mean; the layer before the scores is the base's, frozen
+    "modernbert-full": {**FULL, "model": "modernbert", "kind": "number"},
+    "modernbert-tokens": {**FULL, "model": "modernbert-bare", "kind": "tokens"},
 }
 OBJECTIVES = {"class": "classify", "bits": "classify", "number": "regress", "tokens": "tokens"}
-STEMS = {"bert": "Bert", "roberta": "Roberta", "deberta": "Deberta", "deberta-v2": "DebertaV2"}
+STEMS = {"bert": "Bert", "roberta": "Roberta", "deberta": "Deberta", "deberta-v2": "DebertaV2", "modernbert": "ModernBert"}
 
 
 def config_of(case):
@@ -40,7 +44,13 @@ def class_of(case):
 
 
 def prefix_of(case):
-    return config_of(case)["model_type"].split("-")[0] + "."
+    kind = config_of(case)["model_type"].split("-")[0]
+    return "model." if kind == "modernbert" else kind + "."
+
+
+def base_has_transform(case):
+    """Whether ModernBERT's layer before the scores comes with the base, which has it for masked tokens."""
+    return case["model"] == "modernbert"
 
 
 def rows(name, count, case):
@@ -50,7 +60,7 @@ def rows(name, count, case):
     for index in range(count):
         ids = [encoders.BEGIN] + [10 + int(130 * source.random() * source.random()) for _ in range(source.randint(1, 24))] + [encoders.END]
         row = {"input_ids": ids}
-        if config_of(case)["type_vocab_size"] > 1:
+        if config_of(case).get("type_vocab_size", 1) > 1:
             row["token_type_ids"] = [int(i > len(ids) // 2) for i in range(len(ids))]
         if case["kind"] == "class":
             row["label"] = (ids[1] + len(ids)) % LABELS
@@ -72,7 +82,10 @@ def head(case):
     """Name → (shape, bytes) of what the bare model lacks."""
     d, labels, family = config_of(case)["hidden_size"], labels_of(case), prefix_of(case)
     t = reference.Tensors(f"{case['model']}:{case['kind']}")
-    pooled = case["kind"] != "tokens"
+    pooled = case["kind"] != "tokens" and family != "model."
+    if family == "model." and not base_has_transform(case):
+        t.linear("head.dense", [d, d], d, False)
+        t.add("head.norm.weight", [d], 0.5, 1.0)
     if pooled and family != "bert.":
         t.linear("classifier.dense" if family == "roberta." else "pooler.dense", [d, d], d, True)
     t.linear("classifier.out_proj" if pooled and family == "roberta." else "classifier", [labels, d], labels, True)
@@ -85,7 +98,8 @@ def write_scoring_model(directory, case, shapes):
     config["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels_of(case))}
     config["label2id"] = {f"LABEL_{i}": i for i in range(labels_of(case))}
     keeps = prefix_of(case) == "bert." and case["kind"] != "tokens"
-    named = {prefix_of(case) + name: value for name, value in encoders.tensors(case["model"], shapes).items() if keeps or not name.startswith("pooler.")}
+    prefix = "" if base_has_transform(case) else prefix_of(case)
+    named = {prefix + name: value for name, value in encoders.tensors(case["model"], shapes).items() if keeps or not name.startswith(("pooler.", "decoder."))}
     os.makedirs(directory)
     reference.write_json(f"{directory}/config.json", config)
     reference.write_safetensors(f"{directory}/model.safetensors", named | head(case))
@@ -104,7 +118,7 @@ def write_adapter(directory, case, shapes):
     with open(f"{directory}/adapter_config.json") as file:
         config = json.load(file)
     tokens = case["kind"] == "tokens"
-    saved = ["pooler"] if prefix_of(case) == "deberta." and not tokens else []
+    saved = ["pooler"] if prefix_of(case) == "deberta." and not tokens else ["head"] if prefix_of(case) == "model." and not base_has_transform(case) else []
     config |= {"task_type": "TOKEN_CLS" if tokens else "SEQ_CLS", "modules_to_save": [*saved, "classifier", "score"]}
     tensors = read_safetensors(f"{directory}/adapter_model.safetensors")
     tensors |= {f"base_model.model.{name}": value for name, value in head(case).items()}

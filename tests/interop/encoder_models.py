@@ -31,6 +31,7 @@ MODELS["modernbert"] = MODERN | {
     "model_type": "modernbert",
     "attention_bias": True,
     "mlp_bias": True,
+    "classifier_pooling": "mean",
     "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
     "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 900.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}},
 }

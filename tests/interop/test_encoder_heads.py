@@ -14,7 +14,7 @@ import preference_cases
 import score_curves
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "encoder_heads.json")
-EVERYWHERE = ["bert", "roberta-full", "deberta-v3"]  # the others on one rank
+EVERYWHERE = ["bert", "roberta-full", "deberta-v3", "modernbert-full"]  # the others on one rank
 
 
 def prepare(folder, name, case):

@@ -58,11 +58,13 @@ def prepare(checks, folder, name, shapes):
     encoders.write_tokenizer(directory, name)
     done = harness.start("import", directory, base, "--dtype", "fp32")
     config = encoders.MODELS[name]
-    labelled = config["architectures"][0].endswith(("SequenceClassification", "TokenClassification")) and config["model_type"] != "modernbert"
+    labelled = config["architectures"][0].endswith(("SequenceClassification", "TokenClassification"))
     taken = ("classifier", "pooler") if labelled else ("pooler",) if config["model_type"] == "bert" else ()
-    left = sum("cls." in key or "classifier" in key or "pooler" in key or "lm_head" in key or key.startswith(("head.", "decoder.")) for key in shapes if not any(word in key for word in taken))
+    left = sum("classifier" in key or "pooler" in key for key in shapes if not any(word in key for word in taken))
     said = f"{left} tensors of a head are left out" if left else ""
     checks.that(done.returncode == 0 and said in done.stderr and ("left out" in done.stderr) == (left > 0), f"{name}: import: {done.returncode}, {done.stderr}")
+    masked = config["architectures"][0].endswith("MaskedLM")
+    checks.that(("transform" in inspect(base)["architecture"]) == masked, f"{name}: a head for masked tokens: {not masked}")
     with open(f"{folder}/texts.txt", "w") as file:
         file.writelines(families.text(ids) + "\n" for ids in encoders.TEXTS)
     return directory, base
@@ -108,6 +110,15 @@ def check_back(checks, folder, name, base):
     checks.that("left out" not in done.stderr, f"{name}, out and back: {done.stderr}")
     for key in ("architecture", "content_sha256"):
         checks.that(found[key] == expected[key], f"{name}, out and back: {key} {found[key]}, expected {expected[key]}")
+
+
+def check_parts_of_a_head(checks, folder, name, shapes):
+    """A head for masked tokens that lacks a tensor is none."""
+    rest = {key: shape for key, shape in shapes.items() if not key.endswith("transform.dense.bias")}
+    encoders.write_model(f"{folder}/{name}-parts", name, rest)
+    done = harness.start("import", f"{folder}/{name}-parts", f"{folder}/{name}-parts.h5")
+    checks.that(done.returncode == 0 and "4 tensors of a head are left out, the first is cls.predictions" in done.stderr, f"{name}, part of a head: {done.returncode}, {done.stderr}")
+    checks.that("transform" not in inspect(f"{folder}/{name}-parts.h5")["architecture"], f"{name}: part of a head is taken")
 
 
 def check_refusals(checks, folder, name, base):
@@ -168,6 +179,7 @@ def main():
                 check_hdf5(checks, folder, base)
                 check_parts(checks, folder, name, shapes, base)
                 check_refusals(checks, folder, name, base)
+                check_parts_of_a_head(checks, folder, name, shapes)
             if name == "deberta-v2":
                 check_deberta(checks, folder, name)
     checks.end()

@@ -34,6 +34,8 @@ typedef struct fixture_options {
     bool own_positions;    /* relative rows have projections of their own, and no buckets */
     ml_head_kind head;     /* of three labels where it is not for the next token */
     bool vectors;          /* the loss is one of vectors of texts */
+    bool mean, masked;     /* labels are scored on the mean; a head for masked tokens */
+    bool untied;           /* whose matrix is its own */
     ml_method method;
     unsigned targets;
     double dropout;
@@ -138,6 +140,9 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     ml_model_spec spec = fixture_spec(o->family);
     spec.embed_width = o->embed_width;
     spec.head = o->head;
+    spec.mean_pooled = o->mean;
+    spec.masked = o->masked;
+    if (o->untied) spec.tied_head = false;
     spec.labels = o->head == ML_HEAD_LANGUAGE ? 0 : FIXTURE_LABELS;
     if (ml_family_end(o->family, ML_ROLE_RELATIVE)->module)
         fixture_relative(&spec, o->own_positions);
@@ -192,8 +197,8 @@ static inline void fixture_destroy(fixture *f)
 }
 
 /* Three sequences of 9, 1 and 13 tokens; some tokens are not targets; with `virtual_tokens` some
- * have no word. */
-static inline ml_batch fixture_batch(bool virtual_tokens)
+ * have no word; with `every` all of them are rows. */
+static inline ml_batch fixture_batch(bool virtual_tokens, bool every)
 {
     static int32_t token[FIXTURE_TOKENS], target[FIXTURE_TOKENS];
     static int64_t row[FIXTURE_TOKENS], target_start[FIXTURE_TOKENS + 1];
@@ -209,7 +214,7 @@ static inline ml_batch fixture_batch(bool virtual_tokens)
         token[t] = (t * 7 + 3) % 37;
         if (virtual_tokens && (t < 2 || t == 9 || t == 10 || t == 11 || t == 16))
             token[t] = t == 16 ? -3 : -1 - (t % 2);
-        if (t % 4 == 1) continue;
+        if (t % 4 == 1 && !every) continue;
         row[batch.rows] = t;
         target_start[batch.rows] = batch.rows;
         target[batch.rows++] = (t * 11 + 5) % 37;
@@ -238,7 +243,9 @@ static inline void fixture_judge_scores(void *self, const float *score, float *s
 static inline double fixture_score_loss(fixture *f, const ml_batch *batch, bool backward)
 {
     float score[FIXTURE_TOKENS * FIXTURE_LABELS], slope[FIXTURE_TOKENS * FIXTURE_LABELS];
-    fixture_judge judge = {.rows = batch->rows};
+    const ml_model_spec *spec = ml_model_get_spec(f->model);
+    bool mean = spec->head == ML_HEAD_SEQUENCE && spec->mean_pooled;
+    fixture_judge judge = {.rows = mean ? batch->sequences.count : batch->rows};
     ml_model_score(f->model, batch, backward, score, slope,
                    &(ml_judging){fixture_judge_scores, &judge});
     return judge.loss;
@@ -284,7 +291,9 @@ static inline double fixture_vector_loss(fixture *f, ml_batch *batch, bool backw
 static inline double fixture_loss(fixture *f, bool backward, double smoothing)
 {
     static uint8_t type[FIXTURE_TOKENS];
-    ml_batch batch = fixture_batch(f->virtual_tokens);
+    const ml_model_spec *spec = ml_model_get_spec(f->model);
+    bool mean = spec->head == ML_HEAD_SEQUENCE && spec->mean_pooled;
+    ml_batch batch = fixture_batch(f->virtual_tokens, mean);
     double loss;
     for (int t = 0; t < FIXTURE_TOKENS; t++) type[t] = t % 5 < 2;
     if (ml_model_get_spec(f->model)->token_types > 1) batch.type = type;

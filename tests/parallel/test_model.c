@@ -13,7 +13,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 78 };
+enum { CASES = 86 };
 
 static fixture_options case_number(int c)
 {
@@ -108,6 +108,23 @@ static fixture_options case_number(int c)
         {.family = &ml_family_modernbert, .vectors = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_llama, .vectors = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_gpt2, .vectors = true, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_modernbert, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
+        {.family = &ml_family_modernbert,
+         .head = ML_HEAD_SEQUENCE,
+         .mean = true,
+         .method = ML_METHOD_FULL},
+        {.family = &ml_family_modernbert,
+         .head = ML_HEAD_SEQUENCE,
+         .mean = true,
+         .targets = phi3_all},
+        {.family = &ml_family_modernbert, .head = ML_HEAD_TOKENS, .targets = phi3_all},
+        {.family = &ml_family_bert, .masked = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_roberta, .masked = true, .untied = true, .method = ML_METHOD_FULL},
+        {.family = &ml_family_deberta_v2,
+         .masked = true,
+         .embed_width = 10,
+         .method = ML_METHOD_FULL},
+        {.family = &ml_family_modernbert, .masked = true, .targets = phi3_all},
     };
     return cases[c];
 }

@@ -40,7 +40,8 @@ static void check_row(const ml_family_tensor *row)
                   row->role == ML_ROLE_DOWN;
     assert_int_equal(*row->target != '\0', linear && !row->bias);
     if (*row->target) assert_true(ml_target_find(row->target) != 0);
-    assert_int_equal(row->cols == ML_EXTENT_ONE || row->role >= ML_ROLE_POOL,
+    assert_int_equal(row->cols == ML_EXTENT_ONE || row->role == ML_ROLE_TRANSFORM ||
+                         row->role >= ML_ROLE_POOL,
                      row->storage == ML_STORED_FP32);
 }
 

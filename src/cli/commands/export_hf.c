@@ -19,8 +19,9 @@ ml_status export_hf(const export_request *request)
     if (st == ML_OK)
         ml_log("%s: config.json and model.safetensors; load it with %s.from_pretrained(\"%s\")",
                request->out,
-               spec->head == ML_HEAD_LANGUAGE && spec->both_ways ? "AutoModel"
-                                                                 : classes[spec->head],
+               spec->head != ML_HEAD_LANGUAGE || !spec->both_ways ? classes[spec->head]
+               : spec->transform                                  ? "AutoModelForMaskedLM"
+                                                                  : "AutoModel",
                request->out);
     return st;
 }

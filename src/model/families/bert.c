@@ -3,10 +3,14 @@
 
 static const ml_family_tensor tensors[] = {BERT_TENSORS("bert.", "cls.predictions.decoder"),
                                            POOLED_SCORE("bert.pooler.dense", "classifier"),
+                                           MASKED_HEAD(MASKED, "cls.predictions.transform.dense",
+                                                       "cls.predictions.transform.LayerNorm",
+                                                       "cls.predictions"),
                                            {0}};
 
 static const ml_family_key config_keys[] = {
     BERT_KEYS,
+    TRANSFORM_AS_LAYERS,
     REQUIRED("max_position_embeddings", SIZE, context),
     {0},
 };

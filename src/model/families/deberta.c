@@ -24,6 +24,7 @@ static const ml_family_tensor tensors[] = {
     VECTOR("attn.pos_q", POS, QUERIES, ROWS, POS_Q, "@.attention.self.pos_q_proj"),
     DEBERTA_LAYER,
     POOLED_SCORE("pooler.dense", "classifier"),
+    DEBERTA_MASKED,
     {0},
 };
 

@@ -18,6 +18,7 @@ static const ml_family_tensor tensors[] = {
     VECTOR("attn.pos_k", POS, QUERIES, ROWS, POS_K, "@.attention.self.pos_key_proj"),
     DEBERTA_LAYER,
     POOLED_SCORE("pooler.dense", "classifier"),
+    DEBERTA_MASKED,
     {0},
 };
 

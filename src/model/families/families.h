@@ -67,6 +67,20 @@
 #define POOLED_SCORE(pooled, scored)                                                              \
     WHOLE("pool", POOL, WIDTH, POOL, pooled), WHOLE("score", CLASSIFY, LABELS, SEQUENCE, scored), \
         TOKEN_SCORE("classifier")
+/* A layer with an activation and a norm, and what its head adds to logits: the names of both layers
+ * and of the bias. */
+#define TRANSFORM_ROW(bias_, rows_, cols_, present_, hf_, suffix_)                              \
+    FAMILY_ROW("transform", bias_, TRANSFORM, rows_, cols_, NONE, FP32, present_, hf_, suffix_, \
+               PLAIN, "cls.transform", PLAIN, "")
+#define TRANSFORM_NORM_ROW(bias_, present_, hf_, suffix_)                                      \
+    FAMILY_ROW("transform_norm", bias_, TRANSFORM_NORM, EMBED, ONE, NONE, FP32, present_, hf_, \
+               suffix_, PLAIN, "cls.norm", PLAIN, "")
+#define MASKED_BIAS(present, hf) BIAS("head", HEAD, VOCAB, ROWS, present, hf, "cls", PLAIN)
+#define MASKED_HEAD(present, dense, norm, head)                    \
+    TRANSFORM_ROW(false, EMBED, WIDTH, present, dense, ".weight"), \
+        TRANSFORM_ROW(true, EMBED, ONE, present, dense, ".bias"),  \
+        TRANSFORM_NORM_ROW(false, present, norm, ".weight"),       \
+        TRANSFORM_NORM_ROW(true, present, norm, ".bias"), MASKED_BIAS(present, head)
 #define FUSED(module, role, rows, cols, hf, hf_layout, gguf, gguf_layout, target)              \
     FAMILY_ROW(module, false, role, rows, cols, ROWS, MATRIX, FUSED, hf, ".weight", hf_layout, \
                gguf, gguf_layout, target)
@@ -266,7 +280,7 @@
  *
  * Encoders: norms behind the sums, learned positions and token types, a norm behind the embedding.
  * `p` stands before the names of the files of a model with a head; those of the bare model lack it.
- * The head that predicts tokens is not among the tensors, but for its place in the table. */
+ */
 #define BERT_TENSORS(p, head)                                                                     \
     WEIGHT("embed", EMBED, VOCAB, WIDTH, ROWS, p "embeddings.word_embeddings", PLAIN,             \
            "token_embd", PLAIN, ""),                                                              \
@@ -292,7 +306,9 @@
         KEY("hidden_act", ACTIVATION, activation), KEY("type_vocab_size", COUNT, token_types), \
         KEY("layer_norm_eps", REAL, norm_eps), CHECKED("is_decoder", OFF),                     \
         CHECKED("add_cross_attention", OFF), CHECKED("position_embedding_type", ABSOLUTE),     \
-        CHECKED("tie_word_embeddings", IDLE)
+        KEY("tie_word_embeddings", FLAG, tied_head)
+/* The layer before its head for masked tokens has the activation of the others; RoBERTa's, GELU. */
+#define TRANSFORM_AS_LAYERS KEY("hidden_act", ACTIVATION, transform_activation)
 
 /* The rows before that of the padding token, and its own, are no positions. */
 #define ROBERTA_PLACES \
@@ -301,7 +317,7 @@
 #define BERT_FEATURES                                                                             \
     .norm = ML_NORM_LAYER, .norm_eps = 1e-12, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
     .positions = ML_POSITIONS_LEARNED, .token_types = 2, .both_ways = true,                       \
-    .activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
+    .activation = ML_GELU_ERF, .transform_activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
 
 /* ---- DeBERTa ---------------------------------------------------------------------------------
  *
@@ -345,11 +361,19 @@
                ML_POSITIONS_NONE),                                                             \
         KEY("pos_att_type", TERMS, relative_keys), CHECKED("relative_attention", RELATIVE),    \
         KEY("max_relative_positions", DISTANCES, relative_distances),                          \
-        CHECKED("tie_word_embeddings", IDLE)
+        KEY("tie_word_embeddings", FLAG, tied_head), KEY("legacy", FLAG, legacy_head),         \
+        TRANSFORM_AS_LAYERS
+/* Where config.json says `legacy: false`, the last names. */
+#define DEBERTA_MASKED                                                                            \
+    MASKED_HEAD(LEGACY, "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", \
+                "cls.predictions"),                                                               \
+        MASKED_HEAD(RENAMED, "lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm",  \
+                    "lm_predictions.lm_head")
 #define DEBERTA_FEATURES                                                                         \
     .norm = ML_NORM_LAYER, .norm_eps = 1e-7, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
     .positions = ML_POSITIONS_LEARNED, .both_ways = true, .activation = ML_GELU_ERF,             \
-    .conv_activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
+    .conv_activation = ML_GELU_ERF, .transform_activation = ML_GELU_ERF, .legacy_head = true,    \
+    GPT_BIASED, .tied_head = true
 #define DEBERTA_POSITIONS (1U << ML_POSITIONS_LEARNED | 1U << ML_POSITIONS_NONE)
 
 #endif

@@ -2,9 +2,11 @@
  * padding token's id. */
 #include "model/families/families.h"
 
-static const ml_family_tensor tensors[] = {BERT_TENSORS("roberta.", "lm_head.decoder"),
-                                           POOLED_SCORE("classifier.dense", "classifier.out_proj"),
-                                           {0}};
+static const ml_family_tensor tensors[] = {
+    BERT_TENSORS("roberta.", "lm_head.decoder"),
+    POOLED_SCORE("classifier.dense", "classifier.out_proj"),
+    MASKED_HEAD(MASKED, "lm_head.dense", "lm_head.layer_norm", "lm_head"),
+    {0}};
 
 static const ml_family_key config_keys[] = {BERT_KEYS, ROBERTA_PLACES, {0}};
 

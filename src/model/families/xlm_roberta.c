@@ -1,9 +1,11 @@
 /* XLM-RoBERTa (Conneau et al. 2019, arXiv:1911.02116): RoBERTa in a hundred languages. */
 #include "model/families/families.h"
 
-static const ml_family_tensor tensors[] = {BERT_TENSORS("roberta.", "lm_head.decoder"),
-                                           POOLED_SCORE("classifier.dense", "classifier.out_proj"),
-                                           {0}};
+static const ml_family_tensor tensors[] = {
+    BERT_TENSORS("roberta.", "lm_head.decoder"),
+    POOLED_SCORE("classifier.dense", "classifier.out_proj"),
+    MASKED_HEAD(MASKED, "lm_head.dense", "lm_head.layer_norm", "lm_head"),
+    {0}};
 
 static const ml_family_key config_keys[] = {BERT_KEYS, ROBERTA_PLACES, {0}};
 

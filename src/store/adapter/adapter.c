@@ -98,8 +98,9 @@ static ml_status check_pool(const ml_adapter *adapter, const ml_model_spec *base
                             const ml_model_spec *spec)
 {
     for (const ml_family_tensor *row = spec->family->tensors; row->module; row++)
-        if (row->role == ML_ROLE_POOL && ml_family_has(spec, row) && !spec->pool &&
-            base->head == ML_HEAD_LANGUAGE && !row->bias && !find_scores(adapter, row))
+        if (row->role != ML_ROLE_CLASSIFY && ml_family_is_new(spec, row) &&
+            ml_family_has(spec, row) && base->head == ML_HEAD_LANGUAGE && !row->bias &&
+            !find_scores(adapter, row))
             return ml_fail(
                 ML_INPUT,
                 "the adapter has a head for labels but not %s, which stands before it and "
@@ -126,6 +127,10 @@ ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec)
         spec->head = ml_family_head(row);
         spec->labels = t->rows;
     }
+    for (const ml_family_tensor *row = spec->family->tensors; row->module; row++)
+        if (row->role == ML_ROLE_TRANSFORM && !row->bias && !spec->transform &&
+            spec->head == ML_HEAD_LANGUAGE && find_scores(adapter, row))
+            spec->masked = true;
     return check_pool(adapter, &base, spec);
 }
 

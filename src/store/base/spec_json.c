@@ -93,6 +93,11 @@ static const field fields[] = {
     {"", "head", FIELD_WORD, AT(head), ml_head_words, true},
     {"", "labels", FIELD_INT, AT(labels), NULL, true},
     {"", "pool", FIELD_BOOL, AT(pool), NULL, true},
+    {"", "transform", FIELD_BOOL, AT(transform), NULL, true},
+    {"", "transform_activation", FIELD_WORD, AT(transform_activation), ml_activation_words, true},
+    {"", "transform_bias", FIELD_BOOL, AT(transform_bias), NULL, true},
+    {"", "legacy_head", FIELD_BOOL, AT(legacy_head), NULL, true},
+    {"", "mean_pooled", FIELD_BOOL, AT(mean_pooled), NULL, true},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -135,11 +140,16 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
     return NULL;
 }
 
-/* What a base without a head for labels does not say, so that its hash is that of older versions.
- */
+/* What a base without a head does not say, so that its hash is that of older versions. */
 static bool is_unsaid(const ml_model_spec *s, const field *f)
 {
     if (f->offset == AT(pool)) return !s->pool;
+    if (f->offset == AT(transform)) return !s->transform;
+    if (f->offset == AT(transform_activation))
+        return s->transform_activation == s->family->defaults.transform_activation;
+    if (f->offset == AT(transform_bias)) return !s->transform_bias;
+    if (f->offset == AT(legacy_head)) return s->legacy_head == s->family->defaults.legacy_head;
+    if (f->offset == AT(mean_pooled)) return !s->mean_pooled;
     return s->head == ML_HEAD_LANGUAGE && (f->offset == AT(head) || f->offset == AT(labels));
 }
 

@@ -168,7 +168,9 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ml_text architecture = {0};
     ML_NEW(w, 1, ML_MEM_OTHER, "a base writer");
     w->fd = -1;
-    w->spec = *spec;
+    w->spec = *spec; /* what was new is the base's from now on */
+    w->spec.transform = spec->transform || spec->masked;
+    w->spec.masked = false;
     w->dtype = dtype;
     ML_TRY(copy_formats(w));
     w->ntensors = ml_model_tensor_count(spec);
@@ -185,7 +187,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
     if (dtype == ML_BF16 || w->formats) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
-    ML_TRY(base_spec_to_json(spec, &architecture));
+    ML_TRY(base_spec_to_json(&w->spec, &architecture));
     ML_TRY(base_content_begin(&w->content, architecture.data));
     ML_TRY(lay_out(w, architecture.data, source_hash));
     ML_TRY(open_contents(w));

@@ -155,6 +155,16 @@ static void get_choice(const json_t *o, const ml_family_key *k, int *out)
     if (chosen != ML_KEY_LEAVE) *out = chosen;
 }
 
+static ml_status get_pooling(const json_t *o, const char *name, bool *mean)
+{
+    const char *word = json_string_value(json_object_get(o, name));
+    if (!word) return ML_OK;
+    *mean = !strcmp(word, "mean");
+    return *mean || !strcmp(word, "cls")
+               ? ML_OK
+               : ml_fail(ML_INPUT, "%s: \"%.40s\" is not known; known are cls, mean", name, word);
+}
+
 static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec *s)
 {
     void *at = (char *)s + k->field;
@@ -197,6 +207,8 @@ static ml_status read_key(const json_t *o, const ml_family_key *k, ml_model_spec
         return check_absolute(o, k->key);
     case ML_KEY_IDLE:
         return ML_OK;
+    case ML_KEY_POOLING:
+        return get_pooling(o, k->key, at);
     case ML_KEY_SOLE:
     case ML_KEY_TERMS:
     case ML_KEY_RELATIVE:
@@ -292,7 +304,8 @@ static ml_status read_head(const json_t *o, ml_model_spec *s)
     char own[96];
     for (ml_head_kind kind = ML_HEAD_SEQUENCE; kind <= ML_HEAD_TOKENS; kind++) {
         if (!ml_family_scores(s->family, kind)) continue;
-        ml_family_class(s->family, kind, own, sizeof own);
+        const ml_model_spec scoring = {.family = s->family, .head = kind};
+        ml_family_class(&scoring, own, sizeof own);
         for (size_t i = 0; i < json_array_size(classes); i++) {
             const char *class = json_string_value(json_array_get(classes, i));
             if (!class || strcmp(class, own) != 0) continue;
@@ -439,6 +452,8 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
         return json_boolean(*(const int64_t *)at == 1);
     case ML_KEY_NEXT:
         return json_integer((json_int_t)(*(const int64_t *)at - 1));
+    case ML_KEY_POOLING:
+        return json_string(*(const bool *)at ? "mean" : "cls");
     case ML_KEY_PLACES:
         return json_integer((json_int_t)(s->context + s->position_offset));
     case ML_KEY_OFF:
@@ -521,7 +536,7 @@ static json_t *spec_json(const ml_model_spec *s)
 {
     const ml_family_huggingface *hf = &s->family->hf;
     char class[96];
-    ml_family_class(s->family, s->head, class, sizeof class);
+    ml_family_class(s, class, sizeof class);
     json_t *o = json_pack("{s:s, s:[s]}", "model_type", hf->model_type, "architectures", class);
     int failed = 0;
     for (const ml_family_key *k = hf->keys; k->key; k++) {

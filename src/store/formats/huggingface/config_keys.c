@@ -44,6 +44,7 @@ static unsigned kinds_of(ml_key_kind kind)
         return ML_JSON_TEXT | ML_JSON_NULL;
     case ML_KEY_ACTIVATION:
     case ML_KEY_GELU:
+    case ML_KEY_POOLING:
         return ML_JSON_TEXT;
     case ML_KEY_OFF:
         return 0;

@@ -40,7 +40,7 @@ typedef struct writer {
 
 /* ---- the list ------------------------------------------------------------------------------ */
 
-/* An encoder goes out without a head, and transformers names the tensors of a bare model so. */
+/* An encoder may go out without a head, and transformers names the tensors of a bare model so. */
 static void leave_prefix_out(const ml_model_spec *spec, char *name)
 {
     const char *prefix = spec->family->hf.prefix;
@@ -57,7 +57,8 @@ static void add_part(writer *w, const ml_model_tensor *t)
         stored *s = &w->list[w->count++];
         s->first = piece * place.run;
         ml_stored_name_at(&place, s->first, s->name, sizeof s->name);
-        if (spec->both_ways && spec->head == ML_HEAD_LANGUAGE) leave_prefix_out(spec, s->name);
+        if (spec->both_ways && spec->head == ML_HEAD_LANGUAGE && !spec->transform)
+            leave_prefix_out(spec, s->name);
         s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
         s->total = place.total;
         s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;

@@ -29,17 +29,29 @@ static void hf_close(void *self)
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-/* The row of the head, which a tied model does not have; that of an encoder is not read. */
+/* The row of the head, which a tied model does not have; that of an encoder is read where its head
+ * for masked tokens is whole. */
 static bool find_head(const hf_source *h, ml_model_tensor *head)
 {
     ml_model_spec untied = *h->spec;
     untied.tied_head = false;
-    if (h->spec->both_ways) return false;
+    if (h->spec->both_ways && !h->spec->transform) return false;
     for (int64_t i = ml_model_tensor_count(&untied) - 1; i > 0; i--) {
         ml_model_tensor_at(&untied, i, head);
         if (!strcmp(head->name, "head.weight")) return true;
     }
     return false;
+}
+
+/* The bias of a head for masked tokens may be stored as its matrix's own, which transformers then
+ * takes. */
+static void find_bias(const hf_source *h, const ml_model_tensor *t, ml_stored_place *place)
+{
+    char own[sizeof place->name];
+    const ml_family *family = h->spec->family;
+    if (t->row->role != ML_ROLE_HEAD || !t->row->bias || !h->spec->both_ways) return;
+    snprintf(own, sizeof own, "%s.bias", ml_family_end(family, ML_ROLE_HEAD)->peft);
+    if (hf_shards_find(&h->shards, own).entry) snprintf(place->name, sizeof place->name, "%s", own);
 }
 
 /* The name that a tensor has in these files; also that of a tied model's head. */
@@ -52,6 +64,7 @@ static void find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_p
     untied.tied_head = false;
     if (h->embed_from_head && !strcmp(t->name, "embed.weight") && find_head(h, &head)) t = &head;
     ml_stored_place_of(&untied, t, ML_FORMAT_HUGGINGFACE, place);
+    find_bias(h, t, place);
     if (h->bare && !strncmp(place->name, prefix, n))
         memmove(place->name, place->name + n, strlen(place->name + n) + 1);
 }
@@ -158,6 +171,9 @@ static bool is_expected(const hf_source *h, const char *name)
         find_place(h, &head, &place);
         if (!strcmp(place.name, name)) return true;
     }
+    if (h->spec->transform &&
+        (ends_with(name, ".predictions.bias") || !strcmp(name, "lm_head.bias")))
+        return true; /* beside the matrix's own */
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
            ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias") ||
            ends_with(name, "rotary_emb.inv_freq") || ends_with(name, "embeddings.position_ids");
@@ -182,7 +198,8 @@ static void warn_of_rest(const hf_source *h)
     }
     if (others > 0 && h->spec->both_ways)
         ml_warn("%s: %" PRId64 " tensors of a head are left out, the first is %s: an encoder is "
-                "imported up to its last hidden states",
+                "imported up to its last hidden states, with a head for masked tokens or labels "
+                "where that is whole and config.json names no other",
                 s->directory, others, first);
     else if (others > 0)
         ml_warn("%s: tensor %s is not part of the model that config.json describes and is ignored "
@@ -402,6 +419,45 @@ static void find_pool(hf_source *h)
     }
 }
 
+/* Whether the files have all that `with` has beside the model so far. */
+static bool has_rest(const hf_source *h, const ml_model_spec *with)
+{
+    for (int64_t i = 0; i < ml_model_tensor_count(with); i++) {
+        ml_model_tensor t;
+        ml_model_tensor_at(with, i, &t);
+        if (!ml_family_has(h->spec, t.row) && !has_tensor(h, &t)) return false;
+    }
+    return true;
+}
+
+static bool has_role(const ml_model_spec *s, ml_role role)
+{
+    for (const ml_family_tensor *row = s->family->tensors; row->module; row++)
+        if (row->role == role && ml_family_has(s, row)) return true;
+    return false;
+}
+
+/* A head for masked tokens is read where it is whole; also DeBERTa's under the names that
+ * config.json does not mean, which transformers would leave out for a head drawn anew. */
+static void find_transform(hf_source *h)
+{
+    ml_model_spec *s = h->spec;
+    if (!s->both_ways || !ml_family_predicts_masked(s->family)) return;
+    ml_model_spec with = *s;
+    with.transform = true;
+    if (s->head != ML_HEAD_LANGUAGE) { /* ModernBERT's stands before labels as well */
+        s->transform = has_role(s, ML_ROLE_TRANSFORM);
+        s->tied_head = true;
+        return;
+    }
+    s->transform = has_rest(h, &with);
+    if (!s->transform && s->family->defaults.legacy_head) {
+        with.legacy_head = !s->legacy_head;
+        if (has_rest(h, &with)) *s = with;
+    }
+    if (!s->transform) s->tied_head = true;
+}
+
 ml_status import_open_huggingface(import_source *out, const char *directory)
 {
     ml_status st = ML_OK;
@@ -419,6 +475,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_TRY(hf_config_read(path.data, &out->spec, &h->packed));
     ML_TRY(hf_shards_open(&h->shards, directory));
     ML_TRY(find_prefix(h));
+    find_transform(h);
     ML_TRY(settle_head(h));
     find_pool(h);
     ML_TRY(check_tensors(h));
