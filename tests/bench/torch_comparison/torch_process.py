@@ -1,4 +1,4 @@
-"""Starts torch_side.py, one process a rank, and asks it for steps."""
+"""Starts torch_side.py, or another script that answers in the same way, one process a rank, and asks it for steps."""
 
 import json
 import os
@@ -17,7 +17,7 @@ class TorchFault(Exception):
 class TorchSide:
     """The processes of one variant; `with` ends them."""
 
-    def __init__(self, python, spec, threads):
+    def __init__(self, python, spec, threads, script=SCRIPT):
         self.ranks = 2 if spec["variant"] == "ddp" else 1
         self.folder = tempfile.TemporaryDirectory()
         self.errors = open(os.path.join(self.folder.name, "errors"), "w+", encoding="utf-8", errors="replace")
@@ -26,7 +26,7 @@ class TorchSide:
         if "sequences" in spec:
             spec["sequences"] //= self.ranks
         environment = dict(os.environ, OMP_NUM_THREADS=str(each), GLOO_SOCKET_IFNAME="lo", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-        self.processes = [subprocess.Popen([python, SCRIPT, json.dumps(spec), str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.processes = [subprocess.Popen([python, script, json.dumps(spec), str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=self.errors, text=True, env=environment) for rank in range(self.ranks)]
 
     def __enter__(self):
