@@ -21,6 +21,14 @@ typedef struct ml_tokenizer ml_tokenizer;
  * Errors: ML_INPUT where the text is malformed; ML_RESOURCE. */
 ml_status ml_tokenizer_create(ml_tokenizer **out, const char *json, int64_t length) ML_NODISCARD;
 
+/* The same tokenizer for another thread: it has what encoding writes for itself and borrows the
+ * rest from `of`, which is only read and may encode at the same time.
+ * Shapes: none.
+ * Ownership: *out is the caller's, who ends it with ml_tokenizer_destroy before `of`.
+ * Local.
+ * Errors: ML_RESOURCE. */
+ml_status ml_tokenizer_share(ml_tokenizer **out, const ml_tokenizer *of) ML_NODISCARD;
+
 /* Ends a tokenizer; NULL is fine.
  * Shapes: none.
  * Ownership: takes `tokenizer`.

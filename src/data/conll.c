@@ -91,7 +91,7 @@ done:
 static bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 /* The first and the last of a line's columns between blanks; how many there are. */
-static int split(const ml_text *line, ml_slice *first, ml_slice *last)
+static int split(const ml_slice *line, ml_slice *first, ml_slice *last)
 {
     int count = 0;
     for (int64_t at = 0; at < line->length;) {
@@ -105,11 +105,30 @@ static int split(const ml_text *line, ml_slice *first, ml_slice *last)
     return count;
 }
 
-static ml_status take_line(sentence *s)
+/* A line with a blank before it, which is part of what is encoded where there has to be one. */
+static ml_status find_line(void *context, ml_text *to, ml_ahead_row *row, bool *more)
+{
+    const ml_ahead_source lines = ml_tokenize_lines(((sentence *)context)->job);
+    ml_status st = ml_text_add(to, " ", 1);
+    return st == ML_OK ? lines.find(lines.context, to, row, more) : st;
+}
+
+static void prepare_line(const void *context, ml_ahead_row *row, ml_ahead_worker *worker)
+{
+    ml_slice word, label;
+    const ml_slice line = {row->text, row->length};
+    const int blank = ((const sentence *)context)->blank;
+    if (split(&line, &word, &label) > 1)
+        ml_ahead_encode(worker, row, word.data - blank, word.length + blank);
+}
+
+static ml_status take_line(void *self, ml_ahead_row *row)
 {
     ml_status st = ML_OK;
+    sentence *s = self;
     ml_slice word, label;
-    int columns = split(&s->job->reader.line, &word, &label);
+    const ml_slice line = {row->text, row->length};
+    int columns = split(&line, &word, &label);
     if (columns == 0) return end_sentence(s);
     static const char mark[] = "-DOCSTART-";
     if (word.length == (int64_t)strlen(mark) && !memcmp(word.data, mark, strlen(mark)))
@@ -119,7 +138,7 @@ static ml_status take_line(sentence *s)
     if (!s->columns) s->columns = columns;
     if (columns != s->columns)
         return ml_fail(ML_INPUT, "has %d columns, the lines before have %d", columns, s->columns);
-    if (!s->line) s->line = s->job->reader.number;
+    if (!s->line) s->line = s->job->line;
     ML_TRY(add_word(s, &word, &label));
 done:
     return st;
@@ -128,14 +147,11 @@ done:
 ml_status ml_tokenize_conll(ml_tokenize_job *job)
 {
     ml_status st = ML_OK;
-    bool more = true;
     sentence s = {.job = job};
+    const ml_ahead_source lines = ml_tokenize_lines(job),
+                          source = {find_line, prepare_line, &s, lines.most_bytes};
     ML_TRY(find_blank(job, &s.blank));
-    for (;;) {
-        ML_TRY(ml_line_reader_next(&job->reader, &more));
-        if (!more) break;
-        ML_TRY(take_line(&s));
-    }
+    ML_TRY(ml_tokenize_each(job, &source, take_line, &s));
     ML_TRY(end_sentence(&s));
 done:
     ml_ids_destroy(&s.pieces);

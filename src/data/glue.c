@@ -56,7 +56,7 @@ ml_status ml_tokenize_check_task(ml_text_format format, const char *name)
 /* ---- fields -------------------------------------------------------------------------------- */
 
 /* How many fields a line has, at most MOST_FIELDS of them in `field`. */
-static int split(const ml_text *line, ml_slice field[MOST_FIELDS])
+static int split(const ml_slice *line, ml_slice field[MOST_FIELDS])
 {
     int count = 0;
     const char *at = line->length ? line->data : "", *end = at + line->length;
@@ -82,7 +82,7 @@ typedef struct columns {
 } columns;
 
 /* By the header, the line in hand; CoLA's files without one are known by their second field. */
-static ml_status find_columns(const task *t, const ml_text *line, columns *out, bool *header)
+static ml_status find_columns(const task *t, const ml_slice *line, columns *out, bool *header)
 {
     ml_slice field[MOST_FIELDS];
     int count = split(line, field);
@@ -140,10 +140,41 @@ static bool is_left_out(const task *t, const columns *c, const ml_slice *field, 
            field[c->label].data[0] == '-';
 }
 
-static ml_status take_row(ml_tokenize_job *job, const task *t, const columns *c)
+typedef struct table {
+    ml_tokenize_job *job;
+    const task *task;
+    columns columns;
+} table;
+
+static ml_status find_line(void *context, ml_text *to, ml_ahead_row *row, bool *more)
 {
+    const table *of = context;
+    const ml_ahead_source lines = ml_tokenize_lines(of->job);
+    return lines.find(lines.context, to, row, more);
+}
+
+static void prepare_row(const void *context, ml_ahead_row *row, ml_ahead_worker *worker)
+{
+    const table *of = context;
     ml_slice field[MOST_FIELDS];
-    int count = split(&job->reader.line, field);
+    const ml_slice line = {row->text, row->length};
+    if (split(&line, field) != of->columns.count) return;
+    for (int i = 0; i < 2; i++) {
+        const int at = of->columns.text[i];
+        if (at >= 0) ml_ahead_encode(worker, row, field[at].data, field[at].length);
+    }
+}
+
+static ml_status take_row(void *self, ml_ahead_row *row)
+{
+    const table *of = self;
+    ml_tokenize_job *job = of->job;
+    const task *t = of->task;
+    const columns *c = &of->columns;
+    ml_slice field[MOST_FIELDS];
+    const ml_slice line = {row->text, row->length};
+    if (!line.length) return ML_OK;
+    int count = split(&line, field);
     json_t *label = NULL;
     if (is_left_out(t, c, field, count)) {
         job->report->left_out++;
@@ -162,24 +193,23 @@ static ml_status take_row(ml_tokenize_job *job, const task *t, const columns *c)
 ml_status ml_tokenize_glue(ml_tokenize_job *job)
 {
     ml_status st = ML_OK;
-    const task *t = find_task(job->options->task);
-    columns c;
+    table of = {.job = job, .task = find_task(job->options->task)};
+    const ml_ahead_source lines = ml_tokenize_lines(job),
+                          source = {find_line, prepare_row, &of, lines.most_bytes};
     bool more = true, header;
-    job->labels.usual = t->classes;
+    job->labels.usual = of.task->classes;
     ML_TRY(ml_line_reader_next(&job->reader, &more));
+    job->line = job->reader.number;
     if (!more) goto done;
-    ML_TRY(find_columns(t, &job->reader.line, &c, &header));
-    if (c.count > MOST_FIELDS) {
-        st = ml_fail(ML_INPUT, "has %d fields between tabs, expected at most %d", c.count,
+    const ml_slice line = {job->reader.line.data, job->reader.line.length};
+    ML_TRY(find_columns(of.task, &line, &of.columns, &header));
+    if (of.columns.count > MOST_FIELDS) {
+        st = ml_fail(ML_INPUT, "has %d fields between tabs, expected at most %d", of.columns.count,
                      (int)MOST_FIELDS);
         goto done;
     }
     job->reader.again = !header;
-    for (;;) {
-        ML_TRY(ml_line_reader_next(&job->reader, &more));
-        if (!more) break;
-        if (job->reader.line.length) ML_TRY(take_row(job, t, &c));
-    }
+    ML_TRY(ml_tokenize_each(job, &source, take_row, &of));
 done:
     return st;
 }

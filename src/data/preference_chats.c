@@ -121,7 +121,7 @@ static void warn_of_rest(ml_tokenize_job *job, int64_t rest)
     ml_warn("%s: line %" PRId64 ": the chat template, or a token across the border, changes the "
             "last %" PRId64 " tokens of a prompt once an answer follows: what stands there instead "
             "counts as answer (this is said once)",
-            job->options->in, job->rows.line, rest);
+            job->options->in, job->line, rest);
 }
 
 ml_status ml_tokenize_render_parts(ml_tokenize_job *job, const json_t *row, const char *const *keys,

@@ -11,7 +11,6 @@ static const int64_t longest_row = 256 << 20;
 
 void ml_rows_destroy(ml_rows *rows)
 {
-    json_decref(rows->row);
     ml_text_destroy(&rows->text);
     *rows = (ml_rows){0};
 }
@@ -50,16 +49,19 @@ static ml_status unexpected(const ml_rows *rows, const char *expected)
 
 /* ---- one row ------------------------------------------------------------------------------- */
 
-static ml_status parse(ml_rows *rows)
+ml_status ml_rows_parse(json_t **out, const char *text, int64_t length, int64_t *line)
 {
     json_error_t error;
-    ml_status st = ml_json_parse(&rows->row, rows->text.data, rows->text.length,
-                                 JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    ml_status st =
+        ml_json_parse(out, text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (st == ML_INPUT) {
-        rows->line += ml_max(0, error.line - 1);
+        *line += ml_max(0, error.line - 1);
         st = ml_fail_within(st, "column %d: not valid JSON", error.column);
     }
-    return st == ML_OK && !json_is_object(rows->row) ? ml_fail(ML_INPUT, "not a JSON object") : st;
+    if (st != ML_OK || json_is_object(*out)) return st;
+    json_decref(*out);
+    *out = NULL;
+    return ml_fail(ML_INPUT, "not a JSON object");
 }
 
 typedef struct nesting {
@@ -109,7 +111,6 @@ static ml_status collect(ml_rows *rows)
                        more ? " in 256 MiB" : "");
     }
     rows->line = first;
-    st = parse(rows);
 done:
     return st;
 }
@@ -121,7 +122,7 @@ static ml_status take_line(ml_rows *rows)
     ml_status st = ml_text_add(&rows->text, line->data, line->length);
     rows->at = line->length;
     rows->line = rows->reader->number;
-    return st == ML_OK ? parse(rows) : st;
+    return st;
 }
 
 /* ---- the layouts --------------------------------------------------------------------------- */
@@ -160,19 +161,18 @@ static void find_layout(ml_rows *rows)
     rows->at++;
 }
 
-ml_status ml_rows_next(ml_rows *rows)
+ml_status ml_rows_find(ml_rows *rows, bool *more)
 {
     ml_status st = ML_OK;
-    bool more = true, end = false;
+    bool end = false;
+    *more = true;
     if (rows->again) {
         rows->again = false;
         return ML_OK;
     }
-    json_decref(rows->row);
-    rows->row = NULL;
     for (;;) {
-        ML_TRY(skip_blanks(rows, &more));
-        if (!more) break;
+        ML_TRY(skip_blanks(rows, more));
+        if (!*more) break;
         if (rows->layout == ML_ROWS_UNKNOWN) {
             find_layout(rows);
             if (rows->layout == ML_ROWS_ARRAY) continue;

@@ -17,8 +17,7 @@ typedef enum ml_rows_layout {
 typedef struct ml_rows {
     ml_line_reader *reader; /* borrowed */
     ml_rows_layout layout;
-    json_t *row;  /* the one in hand; NULL at the end */
-    int64_t line; /* where it begins, from 1; after an error, where that is */
+    int64_t line; /* where the one in hand begins, from 1; after an error, where that is */
     bool again;   /* the next row is the one in hand once more */
     bool between; /* array: an element has been read, a comma or the end follows */
     bool closed;  /* array: its end has been read */
@@ -26,10 +25,14 @@ typedef struct ml_rows {
     ml_text text; /* of the row in hand */
 } ml_rows;
 
-/* The next object into rows->row, which stays owned by `rows` until the next call; blank lines
- * count for nothing. The text is read as a stream. ML_INPUT for what is not JSON or another value
- * than an object, with its column but not its line. */
-ml_status ml_rows_next(ml_rows *rows) ML_NODISCARD;
+/* The text of the next object into rows->text; *more false at the end. Blank lines count for
+ * nothing. The text is read as a stream. ML_INPUT for what has no place between objects, with its
+ * column but not its line. */
+ml_status ml_rows_find(ml_rows *rows, bool *more) ML_NODISCARD;
+/* The object that a text is; the caller ends it with json_decref. `line`: where the text begins,
+ * moved to where it is wrong. ML_INPUT for what is not JSON or another value than an object, with
+ * its column. */
+ml_status ml_rows_parse(json_t **out, const char *text, int64_t length, int64_t *line) ML_NODISCARD;
 void ml_rows_destroy(ml_rows *rows);
 
 #endif

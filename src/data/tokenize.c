@@ -112,6 +112,26 @@ static bool is_named_json(const char *path)
     return end && (!strcasecmp(end, ".json") || !strcasecmp(end, ".jsonl"));
 }
 
+/* By the first row, which is given back. */
+static ml_status guess_json(ml_tokenize_job *job, ml_text_format *format)
+{
+    json_t *row = NULL;
+    ml_rows *rows = &job->rows;
+    bool more;
+    ml_status st = ml_rows_find(rows, &more);
+    rows->again = st == ML_OK && more;
+    if (rows->again) st = ml_rows_parse(&row, rows->text.data, rows->text.length, &rows->line);
+    *format = json_object_get(row, "input_ids") || json_object_get(row, "prompt_ids") ||
+                      json_object_get(row, "anchor_ids")
+                  ? ML_FORMAT_IDS
+                  : ML_FORMAT_JSONL;
+    json_decref(row);
+    return st == ML_OK
+               ? st
+               : ml_fail_within(st, "%s: line %" PRId64 " (for plain text say --format text)",
+                                job->options->in, rows->line);
+}
+
 /* By the first line that is not blank, which is given back to the reader. JSON is never taken for
  * plain text: its braces and keys would be learnt. */
 static ml_status guess(ml_tokenize_job *job)
@@ -131,15 +151,7 @@ static ml_status guess(ml_tokenize_job *job)
     char first = line->data[blanks];
     job->reader.again = true;
     if (first == '{' || first == '[') {
-        st = ml_rows_next(&job->rows);
-        if (st != ML_OK)
-            return ml_fail_within(st, "%s: line %" PRId64 " (for plain text say --format text)",
-                                  path, job->rows.line);
-        job->rows.again = job->rows.row != NULL;
-        bool ids = json_object_get(job->rows.row, "input_ids") ||
-                   json_object_get(job->rows.row, "prompt_ids") ||
-                   json_object_get(job->rows.row, "anchor_ids");
-        *format = ids ? ML_FORMAT_IDS : ML_FORMAT_JSONL;
+        ML_TRY(guess_json(job, format));
     } else if (is_named_json(path)) {
         st = ml_fail(ML_INPUT,
                      "%s: line %" PRId64 ": begins with \"%.8s\", expected { or [ in a file of "
@@ -187,7 +199,6 @@ static ml_status check_options(const ml_tokenize_options *options)
 static ml_status read_all(ml_tokenize_job *job)
 {
     ml_status st = formats[job->report->format].read(job);
-    int64_t line = job->rows.line ? job->rows.line : job->reader.number;
     if (st == ML_OK && job->pairs && job->report->sequences != 2 * job->pairs)
         return ml_fail(ML_INPUT,
                        "%s: %" PRId64 " rows have chosen and rejected answers, %" PRId64
@@ -203,7 +214,7 @@ static ml_status read_all(ml_tokenize_job *job)
                        "%s: %" PRId64 " rows have labels, %" PRId64
                        " others have not; a data set has labels for all or for none",
                        job->options->in, job->labelled, job->report->sequences - job->labelled);
-    if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, line);
+    if (st == ML_INPUT) return ml_fail_within(st, "%s: line %" PRId64, job->options->in, job->line);
     if (st == ML_OK && !job->report->sequences)
         return ml_fail(ML_INPUT, "%s: is empty; a data set needs at least one sequence",
                        job->options->in);
@@ -256,7 +267,8 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options, ml_tokenize_repor
     summarise(&job);
     if (options->chat && ml_chat_figures(options->chat)->dated)
         ml_dataset_writer_set_date(job.writer, ml_chat_figures(options->chat)->date);
-    if (options->tokenizer) report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost;
+    if (options->tokenizer)
+        report->lost_bytes = ml_tokenizer_lost(options->tokenizer) - lost + job.lost;
     st = ml_dataset_writer_finish(job.writer);
     job.writer = NULL;
 done:

@@ -1,20 +1,11 @@
-/* What may stand in a text file: e2e, a sequence a line, jsonl, a sequence a row, and plain text;
- * ids are in tokenize_ids.c. Each format reads all of a job's text and hands its sequences to
- * ml_tokenize_emit. */
-#include <inttypes.h>
-
+/* What may stand in a text file: e2e, a sequence a line, and jsonl, a sequence a row; plain text is
+ * in tokenize_documents.c, ids are in tokenize_ids.c. Each format takes all rows of a job's text
+ * (tokenize_rows.c) and hands its sequences to ml_tokenize_emit. */
 #include "data/chat_private.h"
 #include "data/tokenize_private.h"
 #include "data/tokenizer/tokenizer_json.h"
 
 /* ---- prompt and completion ------------------------------------------------------------------ */
-
-ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t length)
-{
-    ml_tokenizer *t = job->options->tokenizer;
-    job->report->spelled += ml_tokenizer_spelled(t, bytes, length);
-    return ml_tokenizer_encode(t, bytes, length, job->options->specials, &job->ids);
-}
 
 /* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after
  * it. */
@@ -39,47 +30,40 @@ done:
 
 /* ---- e2e ----------------------------------------------------------------------------------- */
 
-static bool is_blank_line(const ml_text *line)
+bool ml_tokenize_is_blank(const char *line, int64_t length)
 {
-    for (int64_t i = 0; i < line->length; i++)
-        if (line->data[i] != ' ' && line->data[i] != '\t') return false;
+    for (int64_t i = 0; i < length; i++)
+        if (line[i] != ' ' && line[i] != '\t') return false;
     return true;
 }
 
-static ml_status e2e_line(ml_tokenize_job *job, const char *line, int64_t length)
+static void prepare_e2e(const void *context, ml_ahead_row *row, ml_ahead_worker *worker)
 {
-    const char *bars = memmem(line, (size_t)length, "||", 2);
+    const char *bars = memmem(row->text, (size_t)row->length, "||", 2);
+    (void)context;
+    if (!bars) return;
+    ml_ahead_encode(worker, row, row->text, bars - row->text);
+    ml_ahead_encode(worker, row, bars + 2, row->length - (bars + 2 - row->text));
+}
+
+static ml_status take_e2e(void *self, ml_ahead_row *row)
+{
+    const char *line = row->text;
+    if (ml_tokenize_is_blank(line, row->length)) return ML_OK;
+    const char *bars = memmem(line, (size_t)row->length, "||", 2);
     if (!bars)
         return ml_fail(ML_INPUT, "there is no \"||\" between meaning representation and text");
-    return emit_pair(job, line, bars - line, bars + 2, length - (bars + 2 - line));
+    return emit_pair(self, line, bars - line, bars + 2, row->length - (bars + 2 - line));
 }
 
 ml_status ml_tokenize_e2e(ml_tokenize_job *job)
 {
-    ml_status st = ML_OK;
-    bool more = true;
-    while (st == ML_OK) {
-        st = ml_line_reader_next(&job->reader, &more);
-        if (st != ML_OK || !more) break;
-        const ml_text *line = &job->reader.line;
-        if (!is_blank_line(line)) st = e2e_line(job, line->data, line->length);
-    }
-    return st;
+    ml_ahead_source source = ml_tokenize_lines(job);
+    source.prepare = prepare_e2e;
+    return ml_tokenize_each(job, &source, take_e2e, job);
 }
 
 /* ---- jsonl --------------------------------------------------------------------------------- */
-
-ml_status ml_tokenize_rows(ml_tokenize_job *job,
-                           ml_status (*one)(ml_tokenize_job *job, const json_t *row))
-{
-    ml_status st = ML_OK;
-    while (st == ML_OK) {
-        st = ml_rows_next(&job->rows);
-        if (st != ML_OK || !job->rows.row) break;
-        st = one(job, job->rows.row);
-    }
-    return st;
-}
 
 static bool is_one_of(const char *const *words, const char *word)
 {
@@ -138,7 +122,7 @@ static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
         return ml_fail(ML_INPUT, "a conversation, but the base has no chat template; give one with "
                                  "--chat-template FILE");
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, "expected a conversation"));
-    ML_TRY(ml_chat_encode(chat, row, job->rows.line, &job->ids, &mask));
+    ML_TRY(ml_chat_encode(chat, row, job->line, &job->ids, &mask));
     ML_TRY(ml_tokenize_emit(job, job->ids.data, mask, job->ids.count));
 done:
     return st;
@@ -173,105 +157,3 @@ done:
 }
 
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) { return ml_tokenize_rows(job, jsonl_row); }
-
-/* ---- plain text: documents with an empty line between them, each followed by end-of-text --- */
-
-/* A document longer than the limit becomes several sequences. Documents of any length are read with
- * bounded memory: part of one is encoded when it has grown, cut where the next line begins with
- * something visible, which is where the split patterns cut as well. */
-enum { PART = 4 << 20, LONGEST_PART = 64 << 20 };
-
-typedef struct document {
-    ml_text text; /* not encoded yet */
-    bool open;    /* a line of it has been seen */
-    bool several; /* it has been cut */
-} document;
-
-/* Writes sequences of at most `limit` tokens until at most `keep` tokens are left. A last token
- * alone would have no target, so the piece before it leaves it one more. */
-static ml_status emit_pieces(ml_tokenize_job *job, document *doc, int64_t keep)
-{
-    ml_status st = ML_OK;
-    int64_t limit = job->report->limit, start = 0;
-    ML_TRY(ml_tokenize_make_mask(job, limit));
-    memset(job->mask, 1, (size_t)limit);
-    while (job->ids.count - start > keep) {
-        int64_t left = job->ids.count - start, count = ml_min(left, limit);
-        if (left == limit + 1 && limit > 2) count = limit - 1;
-        if (count < left && !doc->several) {
-            doc->several = true;
-            job->report->split_documents++;
-        }
-        if (count == 1 && doc->several)
-            break; /* limit 2 and an odd number of tokens: the last one is no target anyhow */
-        ML_TRY(ml_tokenize_emit(job, job->ids.data + start, job->mask, count));
-        start += count;
-    }
-    job->ids.count -= start;
-    memmove(job->ids.data, job->ids.data + start, (size_t)job->ids.count * sizeof *job->ids.data);
-done:
-    return st;
-}
-
-static ml_status encode_part(ml_tokenize_job *job, document *doc)
-{
-    ml_status st = ml_tokenize_encode(job, doc->text.data, doc->text.length);
-    doc->text.length = 0;
-    return st;
-}
-
-static ml_status end_document(ml_tokenize_job *job, document *doc)
-{
-    ml_status st = ML_OK;
-    int32_t end = ml_tokenizer_end_of_text(job->options->tokenizer);
-    if (!doc->open) return ML_OK;
-    ML_TRY(encode_part(job, doc));
-    if (end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
-    ML_TRY(emit_pieces(job, doc, 0));
-    job->ids.count = 0;
-    doc->open = doc->several = false;
-done:
-    return st;
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || (c >= '\n' && c <= '\r') || (c & 0x80);
-}
-
-static ml_status add_line(ml_tokenize_job *job, document *doc)
-{
-    ml_status st = ML_OK;
-    const ml_text *line = &job->reader.line;
-    int32_t begin = ml_tokenizer_begin_of_text(job->options->tokenizer);
-    if (!doc->open && begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
-    if (doc->open) ML_TRY(ml_text_add(&doc->text, "\n", 1));
-    if (doc->text.length > LONGEST_PART || (doc->text.length > PART && !is_blank(line->data[0]))) {
-        ML_TRY(encode_part(job, doc));
-        ML_TRY(emit_pieces(job, doc, 2 * job->report->limit));
-    }
-    ML_TRY(ml_text_add(&doc->text, line->data, line->length));
-    doc->open = true;
-done:
-    return st;
-}
-
-ml_status ml_tokenize_text(ml_tokenize_job *job)
-{
-    ml_status st = ML_OK;
-    document doc = {0};
-    bool more;
-    for (;;) {
-        ML_TRY(ml_line_reader_next(&job->reader, &more));
-        if (!more) break;
-        if (is_blank_line(&job->reader.line)) {
-            ML_TRY(end_document(job, &doc));
-        } else {
-            ML_TRY(add_line(job, &doc));
-        }
-    }
-    ML_TRY(end_document(job, &doc));
-done:
-    ml_text_destroy(&doc.text);
-    return st;
-}

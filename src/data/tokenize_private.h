@@ -2,6 +2,7 @@
 #ifndef MPILORA_DATA_TOKENIZE_PRIVATE_H
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
+#include "data/ahead.h"
 #include "data/label_reader.h"
 #include "data/rows.h"
 #include "data/tokenizer/models/model.h"
@@ -13,6 +14,9 @@ typedef struct ml_tokenize_job {
     ml_tokenize_report *report;
     ml_line_reader reader;
     ml_rows rows;    /* of JSON: over the reader */
+    ml_ahead *ahead; /* over either, while rows are taken */
+    int64_t line;    /* of the row in hand, from 1 */
+    int64_t lost;    /* bytes of texts that were encoded ahead */
     json_t *ignored; /* names of columns that nothing reads, as keys */
     ml_dataset_writer *writer;
     ml_ids ids; /* of the sequence in hand */
@@ -111,6 +115,13 @@ bool ml_tokenize_is_related(const json_t *row);
 ml_status ml_tokenize_related(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 ml_status ml_tokenize_related_ids(ml_tokenize_job *job, const json_t *row) ML_NODISCARD;
 
+/* tokenize_rows.c: calls `one` for every row of a source, in order, with job->line at its line. */
+ml_status ml_tokenize_each(ml_tokenize_job *job, const ml_ahead_source *source,
+                           ml_status (*one)(void *self, ml_ahead_row *row),
+                           void *self) ML_NODISCARD;
+/* The lines of job->reader as a source, to which the caller adds what it encodes. */
+ml_ahead_source ml_tokenize_lines(ml_tokenize_job *job);
+bool ml_tokenize_is_blank(const char *line, int64_t length);
 /* Calls `one` for every row of job->rows. */
 ml_status ml_tokenize_rows(ml_tokenize_job *job,
                            ml_status (*one)(ml_tokenize_job *job, const json_t *row)) ML_NODISCARD;
@@ -123,7 +134,8 @@ ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const cha
  * one of `keys`. */
 ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys,
                             const char *hint) ML_NODISCARD;
-/* Appends a text's ids to job->ids, and counts the special tokens that it spells. */
+/* Appends a text's ids to job->ids, those that were found ahead where they were, and counts the
+ * special tokens that it spells. */
 ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t length) ML_NODISCARD;
 
 /* The formats: each reads all of job->reader. Messages name the line but not the file. */

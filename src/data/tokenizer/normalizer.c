@@ -9,6 +9,7 @@ struct ml_normalizer {
     normalizer_stage stages[MOST_STAGES];
     const ml_trie *frozen;
     ml_aligned texts[2];
+    bool borrows; /* what stages have, but for patterns */
 };
 
 /* ---- reading ------------------------------------------------------------------------------- */
@@ -184,12 +185,35 @@ done:
     return st;
 }
 
+ml_status ml_normalizer_share(ml_normalizer **out, const ml_normalizer *of)
+{
+    ml_status st = ML_OK;
+    ml_normalizer *n = NULL;
+    *out = NULL;
+    if (!of) return ML_OK;
+    ML_NEW(n, 1, ML_MEM_OTHER, "a normalizer");
+    n->borrows = true;
+    n->frozen = of->frozen;
+    for (; n->count < of->count; n->count++) {
+        normalizer_stage *s = &n->stages[n->count];
+        *s = of->stages[n->count];
+        s->pattern = NULL; /* `count` has this stage only once its pattern is its own */
+        ML_TRY(ml_pattern_share(&s->pattern, of->stages[n->count].pattern));
+    }
+    *out = n;
+    n = NULL;
+done:
+    ml_normalizer_destroy(n);
+    return st;
+}
+
 void ml_normalizer_destroy(ml_normalizer *n)
 {
     if (!n) return;
     for (int64_t i = 0; i < n->count; i++) {
-        ml_memory_free(n->stages[i].text);
         ml_pattern_destroy(n->stages[i].pattern);
+        if (n->borrows) continue;
+        ml_memory_free(n->stages[i].text);
         ml_charsmap_destroy(n->stages[i].map);
     }
     ml_text_destroy(&n->texts[0].text);

@@ -21,6 +21,8 @@ typedef struct ml_aligned {
  * leaves as they are; borrowed. ML_INPUT for what is not known. Local, as all of these. */
 ml_status ml_normalizer_create(ml_normalizer **out, const json_t *json,
                                const ml_trie *frozen) ML_NODISCARD;
+/* The same for another thread: it borrows the stages of `of`, which outlives it. NULL of NULL. */
+ml_status ml_normalizer_share(ml_normalizer **out, const ml_normalizer *of) ML_NODISCARD;
 void ml_normalizer_destroy(ml_normalizer *normalizer);
 /* *out is the normalizer's, valid until the next call. NULL `normalizer` is none. `first`: the text
  * begins where the original one does. */

@@ -13,6 +13,8 @@ struct ml_pattern {
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
+    bool compiled; /* to the processor's code */
+    bool borrows;  /* the literal, the code */
 };
 
 /* ---- translation --------------------------------------------------------------------------- */
@@ -153,6 +155,18 @@ done:
 
 /* ---- making one ---------------------------------------------------------------------------- */
 
+/* What a search writes. */
+static ml_status make_scratch(ml_pattern *p)
+{
+    p->match = pcre2_match_data_create_from_pattern(p->code, NULL);
+    p->context = pcre2_match_context_create(NULL);
+    if (p->compiled) p->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MOST, NULL);
+    if (!p->match || !p->context || (p->compiled && !p->stack))
+        return ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
+    if (p->stack) pcre2_jit_stack_assign(p->context, NULL, p->stack);
+    return ML_OK;
+}
+
 static ml_status compile(ml_pattern *p, const char *text)
 {
     ml_status st = ML_OK;
@@ -164,7 +178,10 @@ static ml_status compile(ml_pattern *p, const char *text)
     p->code = pcre2_compile((PCRE2_SPTR)(translated.data ? translated.data : ""),
                             (PCRE2_SIZE)translated.length, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
                             &error, &where, NULL);
-    if (!p->code && error == PCRE2_ERROR_HEAP_FAILED) goto no_memory;
+    if (!p->code && error == PCRE2_ERROR_HEAP_FAILED) {
+        st = ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
+        goto done;
+    }
     if (!p->code) {
         char reason[128];
         pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
@@ -173,20 +190,11 @@ static ml_status compile(ml_pattern *p, const char *text)
                      text, (size_t)where, reason);
         goto done;
     }
-    p->match = pcre2_match_data_create_from_pattern(p->code, NULL);
-    p->context = pcre2_match_context_create(NULL);
-    if (!p->match || !p->context) goto no_memory;
-    if (pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0) { /* else it is slow, not wrong */
-        p->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MOST, NULL);
-        if (!p->stack) goto no_memory;
-        pcre2_jit_stack_assign(p->context, NULL, p->stack);
-    }
+    p->compiled = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* else slow, not wrong */
+    st = make_scratch(p);
 done:
     ml_text_destroy(&translated);
     return st;
-no_memory:
-    st = ml_fail(ML_RESOURCE, "out of memory: the split pattern of a tokenizer");
-    goto done;
 }
 
 ml_status ml_pattern_create(ml_pattern **out, const char *text)
@@ -228,14 +236,36 @@ ml_status ml_pattern_read(ml_pattern **out, const json_t *json)
     return ml_fail(ML_INPUT, "tokenizer: a pattern is neither {\"Regex\": …} nor {\"String\": …}");
 }
 
+ml_status ml_pattern_share(ml_pattern **out, const ml_pattern *of)
+{
+    ml_status st = ML_OK;
+    ml_pattern *p = NULL;
+    *out = NULL;
+    if (!of) return ML_OK;
+    ML_NEW(p, 1, ML_MEM_OTHER, "a pattern");
+    *p = *of;
+    p->borrows = true;
+    p->match = NULL;
+    p->context = NULL;
+    p->stack = NULL;
+    if (p->code) ML_TRY(make_scratch(p));
+    *out = p;
+    p = NULL;
+done:
+    ml_pattern_destroy(p);
+    return st;
+}
+
 void ml_pattern_destroy(ml_pattern *p)
 {
     if (!p) return;
     pcre2_jit_stack_free(p->stack);
     pcre2_match_context_free(p->context);
     pcre2_match_data_free(p->match);
-    pcre2_code_free(p->code);
-    ml_memory_free(p->literal);
+    if (!p->borrows) {
+        pcre2_code_free(p->code);
+        ml_memory_free(p->literal);
+    }
     ml_memory_free(p);
 }
 

@@ -13,6 +13,9 @@ typedef struct ml_pattern ml_pattern;
 ml_status ml_pattern_create(ml_pattern **out, const char *text) ML_NODISCARD;
 /* From {"Regex": …}, {"String": …}, or a bare string, which is one. */
 ml_status ml_pattern_read(ml_pattern **out, const json_t *json) ML_NODISCARD;
+/* The same pattern for another thread: what it compiles to is borrowed from `of`, which outlives
+ * it, what a search writes is its own. NULL of NULL. */
+ml_status ml_pattern_share(ml_pattern **out, const ml_pattern *of) ML_NODISCARD;
 void ml_pattern_destroy(ml_pattern *pattern);
 
 /* Where matches are looked for, and the one found. Start with `from` 0 and `last` −1. */

@@ -12,6 +12,7 @@ typedef ml_cut_stage stage;
 struct ml_pretokenizer {
     int64_t count;
     stage stages[MOST_STAGES];
+    bool borrows; /* what stages have, but for patterns and buffers */
 };
 
 /* ---- reading ------------------------------------------------------------------------------- */
@@ -212,14 +213,35 @@ done:
     return st;
 }
 
+ml_status ml_pretokenizer_share(ml_pretokenizer **out, const ml_pretokenizer *of)
+{
+    ml_status st = ML_OK;
+    ml_pretokenizer *p = NULL;
+    ML_NEW(p, 1, ML_MEM_OTHER, "a pre-tokenizer");
+    p->borrows = true;
+    for (; p->count < of->count; p->count++) {
+        stage *s = &p->stages[p->count];
+        *s = of->stages[p->count];
+        s->pattern = NULL; /* `count` has this stage only once its pattern is its own */
+        s->buffer = (ml_text){0};
+        ML_TRY(ml_pattern_share(&s->pattern, of->stages[p->count].pattern));
+    }
+    *out = p;
+    p = NULL;
+done:
+    ml_pretokenizer_destroy(p);
+    return st;
+}
+
 void ml_pretokenizer_destroy(ml_pretokenizer *p)
 {
     if (!p) return;
     for (int64_t i = 0; i < p->count; i++) {
         ml_pattern_destroy(p->stages[i].pattern);
+        ml_text_destroy(&p->stages[i].buffer);
+        if (p->borrows) continue;
         ml_scanner_destroy(p->stages[i].scanner);
         ml_scripts_destroy(p->stages[i].scripts);
-        ml_text_destroy(&p->stages[i].buffer);
     }
     ml_memory_free(p);
 }

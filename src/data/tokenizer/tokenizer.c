@@ -24,6 +24,7 @@ struct ml_tokenizer {
     int32_t begin, end;
     int64_t lost;
     ml_text valid; /* a text in which what is no UTF-8 was replaced */
+    bool borrows;  /* all that encoding only reads */
 };
 
 /* ---- making it ----------------------------------------------------------------------------- */
@@ -156,14 +157,38 @@ void ml_tokenizer_destroy(ml_tokenizer *t)
 {
     if (!t) return;
     if (t->kind && t->model) t->kind->destroy(t->model);
-    ml_added_destroy(t->added);
     ml_normalizer_destroy(t->normalizer);
     ml_pretokenizer_destroy(t->pretokenizer);
-    ml_postprocessor_destroy(&t->postprocessor);
-    ml_decoder_destroy(t->decoder);
-    ml_vocabulary_destroy(&t->vocabulary);
     ml_text_destroy(&t->valid);
+    if (!t->borrows) {
+        ml_added_destroy(t->added);
+        ml_postprocessor_destroy(&t->postprocessor);
+        ml_decoder_destroy(t->decoder);
+        ml_vocabulary_destroy(&t->vocabulary);
+    }
     ml_memory_free(t);
+}
+
+ml_status ml_tokenizer_share(ml_tokenizer **out, const ml_tokenizer *of)
+{
+    ml_status st = ML_OK;
+    ml_tokenizer *t = NULL;
+    ML_NEW(t, 1, ML_MEM_OTHER, "a tokenizer");
+    *t = *of;
+    t->borrows = true;
+    t->normalizer = NULL;
+    t->pretokenizer = NULL;
+    t->model = NULL;
+    t->lost = 0;
+    t->valid = (ml_text){0};
+    ML_TRY(ml_normalizer_share(&t->normalizer, of->normalizer));
+    ML_TRY(ml_pretokenizer_share(&t->pretokenizer, of->pretokenizer));
+    ML_TRY(of->kind->share(&t->model, of->model));
+    *out = t;
+    t = NULL;
+done:
+    ml_tokenizer_destroy(t);
+    return st;
 }
 
 /* ---- encoding ------------------------------------------------------------------------------ */

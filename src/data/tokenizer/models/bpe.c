@@ -241,6 +241,17 @@ done:
     return st;
 }
 
+ml_status ml_ids_append(ml_ids *ids, const int32_t *more, int64_t count)
+{
+    ml_status st = ML_OK;
+    while (ids->capacity - ids->count < count)
+        ML_GROW(ids->data, ids->capacity, ids->capacity, ML_MEM_OTHER, "token ids");
+    if (count) memcpy(ids->data + ids->count, more, (size_t)count * sizeof *more);
+    ids->count += count;
+done:
+    return st;
+}
+
 void ml_ids_destroy(ml_ids *ids)
 {
     ml_memory_free(ids->data);

@@ -29,6 +29,8 @@ typedef struct ml_bpe_options {
 /* `vocabulary` and what the options point to are borrowed. */
 ml_status ml_bpe_create(ml_bpe **out, const ml_vocabulary *vocabulary, int64_t nmerges,
                         const ml_bpe_options *options) ML_NODISCARD;
+/* The same for another thread: tables are borrowed from `of`, which outlives it. */
+ml_status ml_bpe_share(ml_bpe **out, const ml_bpe *of) ML_NODISCARD;
 void ml_bpe_destroy(ml_bpe *bpe);
 /* The bytes of a token; a later token of the same bytes is not found by them. `special`: only
  * merges make it, never a whole piece. */

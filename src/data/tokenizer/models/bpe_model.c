@@ -146,6 +146,19 @@ static void destroy(void *self)
     ml_memory_free(m);
 }
 
+static ml_status share(void **out, const void *of)
+{
+    ml_status st = ML_OK;
+    bpe_model *m = NULL;
+    ML_NEW(m, 1, ML_MEM_OTHER, "a BPE model");
+    ML_TRY(ml_bpe_share(&m->bpe, ((const bpe_model *)of)->bpe));
+    *out = m;
+    m = NULL;
+done:
+    destroy(m);
+    return st;
+}
+
 static ml_status check(const json_t *json)
 {
     if (!json_is_object(json_object_get(json, "vocab")) ||
@@ -200,4 +213,4 @@ static ml_status encode(void *self, const char *piece, int64_t length, const ml_
     return ml_bpe_encode(((bpe_model *)self)->bpe, piece, length, to);
 }
 
-const ml_model_kind ml_bpe_kind = {"BPE", create, destroy, encode, true};
+const ml_model_kind ml_bpe_kind = {"BPE", create, share, destroy, encode, true};

@@ -59,6 +59,7 @@ struct ml_bpe {
     bpe_candidate *heap;  /* [3 × room] */
     int64_t room, heap_count;
     ml_text spelt; /* a symbol with prefix and suffix */
+    bool borrows;  /* bytes, tokens, merges, joins */
 };
 
 /* ---- hashing ------------------------------------------------------------------------------- */

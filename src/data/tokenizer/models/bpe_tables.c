@@ -38,14 +38,38 @@ done:
     return st;
 }
 
+ml_status ml_bpe_share(ml_bpe **out, const ml_bpe *of)
+{
+    ml_status st = ML_OK;
+    ml_bpe *bpe = NULL;
+    ML_NEW(bpe, 1, ML_MEM_OTHER, "a byte-pair encoder");
+    *bpe = *of;
+    bpe->borrows = true;
+    bpe->parts = NULL;
+    bpe->cache = NULL;
+    bpe->symbols = NULL;
+    bpe->heap = NULL;
+    bpe->room = bpe->heap_count = 0;
+    bpe->spelt = (ml_text){0};
+    ML_NEW(bpe->cache, CACHE_SLOTS, ML_MEM_OTHER, "the table of pieces");
+    if (of->parts) ML_NEW(bpe->parts, of->vocabulary->size, ML_MEM_OTHER, "the parts of tokens");
+    *out = bpe;
+    bpe = NULL;
+done:
+    ml_bpe_destroy(bpe);
+    return st;
+}
+
 void ml_bpe_destroy(ml_bpe *bpe)
 {
     if (!bpe) return;
-    ml_text_destroy(&bpe->bytes);
+    if (!bpe->borrows) {
+        ml_text_destroy(&bpe->bytes);
+        ml_memory_free(bpe->tokens);
+        ml_memory_free(bpe->merges);
+        ml_memory_free(bpe->joins);
+    }
     ml_text_destroy(&bpe->spelt);
-    ml_memory_free(bpe->tokens);
-    ml_memory_free(bpe->merges);
-    ml_memory_free(bpe->joins);
     ml_memory_free(bpe->parts);
     ml_memory_free(bpe->cache);
     ml_memory_free(bpe->symbols);

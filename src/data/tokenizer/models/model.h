@@ -22,6 +22,9 @@ typedef struct ml_model_kind {
      */
     ml_status (*create)(void **out, const json_t *json, const ml_plain_model *plain,
                         const ml_vocabulary *vocabulary, bool bytes);
+    /* The same model for another thread: tables are borrowed from `of`, which outlives it, what
+     * encoding writes is its own. */
+    ml_status (*share)(void **out, const void *of);
     void (*destroy)(void *self);
     ml_status (*encode)(void *self, const char *piece, int64_t length, const ml_encoding *to);
     bool takes_bytes; /* it can work on bytes */
@@ -40,6 +43,8 @@ typedef enum ml_piece_kind {
     ML_PIECE_BYTE
 } ml_piece_kind;
 
+/* Appends ids. ML_RESOURCE. */
+ml_status ml_ids_append(ml_ids *ids, const int32_t *more, int64_t count) ML_NODISCARD;
 /* Appends one id. ML_RESOURCE. */
 ml_status ml_ids_add(ml_ids *ids, int32_t id) ML_NODISCARD;
 

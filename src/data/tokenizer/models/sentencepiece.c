@@ -27,6 +27,23 @@ static void destroy(void *self)
     ml_memory_free(s);
 }
 
+static ml_status share(void **out, const void *of)
+{
+    ml_status st = ML_OK;
+    sentencepiece *s = NULL;
+    const sentencepiece *from = of;
+    ML_NEW(s, 1, ML_MEM_OTHER, "a SentencePiece model");
+    *s = *from;
+    s->bpe = NULL;
+    s->viterbi = ml_viterbi_share(&from->viterbi);
+    if (from->bpe) ML_TRY(ml_bpe_share(&s->bpe, from->bpe));
+    *out = s;
+    s = NULL;
+done:
+    destroy(s);
+    return st;
+}
+
 static bool is_usable(const struct vocabulary_token *token)
 {
     return token->kind == ML_PIECE_NORMAL || token->kind == ML_PIECE_USER_DEFINED ||
@@ -214,4 +231,5 @@ static ml_status encode(void *self, const char *piece, int64_t length, const ml_
     return s->bpe ? ml_bpe_encode(s->bpe, piece, length, to) : encode_unigram(s, piece, length, to);
 }
 
-const ml_model_kind ml_sentencepiece_kind = {"SentencePiece", create, destroy, encode, false};
+const ml_model_kind ml_sentencepiece_kind = {"SentencePiece", create, share,
+                                             destroy,         encode, false};

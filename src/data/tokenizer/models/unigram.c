@@ -19,6 +19,18 @@ static void destroy(void *self)
     ml_memory_free(u);
 }
 
+static ml_status share(void **out, const void *of)
+{
+    ml_status st = ML_OK;
+    unigram *u = NULL;
+    ML_NEW(u, 1, ML_MEM_OTHER, "a Unigram model");
+    *u = *(const unigram *)of;
+    u->viterbi = ml_viterbi_share(&u->viterbi);
+    *out = u;
+done:
+    return st;
+}
+
 static ml_status read_pieces(unigram *u, const json_t *vocab)
 {
     const double unknown_penalty = 10;
@@ -113,4 +125,4 @@ static ml_status encode(void *self, const char *piece, int64_t length, const ml_
     return st;
 }
 
-const ml_model_kind ml_unigram_kind = {"Unigram", create, destroy, encode, false};
+const ml_model_kind ml_unigram_kind = {"Unigram", create, share, destroy, encode, false};

@@ -1,10 +1,22 @@
 /* Viterbi's algorithm over the pieces of a trie. */
 #include "data/tokenizer/models/viterbi.h"
 
+ml_viterbi ml_viterbi_share(const ml_viterbi *of)
+{
+    ml_viterbi v = *of;
+    v.borrows = true;
+    v.nodes = NULL;
+    v.spans = NULL;
+    v.room = v.nspans = v.span_room = 0;
+    return v;
+}
+
 void ml_viterbi_destroy(ml_viterbi *v)
 {
-    ml_trie_destroy(&v->trie);
-    ml_memory_free(v->scores);
+    if (!v->borrows) {
+        ml_trie_destroy(&v->trie);
+        ml_memory_free(v->scores);
+    }
     ml_memory_free(v->nodes);
     ml_memory_free(v->spans);
     *v = (ml_viterbi){0};

@@ -26,11 +26,14 @@ typedef struct ml_viterbi {
         int32_t id;
     } * spans; /* [nspans] the best path, from the last piece to the first */
     int64_t nspans, span_room;
+    bool borrows; /* trie and scores */
 } ml_viterbi;
 
 /* Finds the best path. `specials` false: no special token is part of it. ML_RESOURCE. Local. */
 ml_status ml_viterbi_run(ml_viterbi *v, const char *text, int64_t length,
                          bool specials) ML_NODISCARD;
+/* The same for another thread: trie and scores are those of `of`, which outlives it. */
+ml_viterbi ml_viterbi_share(const ml_viterbi *of);
 void ml_viterbi_destroy(ml_viterbi *v);
 
 #endif

@@ -10,15 +10,30 @@ typedef struct words {
     ml_trie begin, go_on; /* tokens by their text, and those with the prefix without it */
     int64_t most;         /* characters of a word that is looked at */
     int32_t unknown;      /* −1: none */
+    bool borrows;         /* the tries */
 } words;
 
 static void destroy(void *self)
 {
     words *w = self;
     if (!w) return;
-    ml_trie_destroy(&w->begin);
-    ml_trie_destroy(&w->go_on);
+    if (!w->borrows) {
+        ml_trie_destroy(&w->begin);
+        ml_trie_destroy(&w->go_on);
+    }
     ml_memory_free(w);
+}
+
+static ml_status share(void **out, const void *of)
+{
+    ml_status st = ML_OK;
+    words *w = NULL;
+    ML_NEW(w, 1, ML_MEM_OTHER, "a model of words");
+    *w = *(const words *)of;
+    w->borrows = true;
+    *out = w;
+done:
+    return st;
 }
 
 static ml_status read_tokens(words *w, const json_t *vocab, const char *prefix)
@@ -130,7 +145,7 @@ static ml_status encode_wordlevel(void *self, const char *piece, int64_t length,
     return emit_unknown(w, length, to);
 }
 
-const ml_model_kind ml_wordpiece_kind = {"WordPiece", create_wordpiece, destroy, encode_wordpiece,
-                                         false};
-const ml_model_kind ml_wordlevel_kind = {"WordLevel", create_wordlevel, destroy, encode_wordlevel,
-                                         false};
+const ml_model_kind ml_wordpiece_kind = {"WordPiece", create_wordpiece, share,
+                                         destroy,     encode_wordpiece, false};
+const ml_model_kind ml_wordlevel_kind = {"WordLevel", create_wordlevel, share,
+                                         destroy,     encode_wordlevel, false};
