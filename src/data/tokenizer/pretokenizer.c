@@ -12,7 +12,6 @@ typedef ml_cut_stage stage;
 struct ml_pretokenizer {
     int64_t count;
     stage stages[MOST_STAGES];
-    bool borrows; /* what stages have, but for patterns and buffers */
 };
 
 /* ---- reading ------------------------------------------------------------------------------- */
@@ -218,13 +217,19 @@ ml_status ml_pretokenizer_share(ml_pretokenizer **out, const ml_pretokenizer *of
     ml_status st = ML_OK;
     ml_pretokenizer *p = NULL;
     ML_NEW(p, 1, ML_MEM_OTHER, "a pre-tokenizer");
-    p->borrows = true;
-    for (; p->count < of->count; p->count++) {
-        stage *s = &p->stages[p->count];
-        *s = of->stages[p->count];
-        s->pattern = NULL; /* `count` has this stage only once its pattern is its own */
-        s->buffer = (ml_text){0};
-        ML_TRY(ml_pattern_share(&s->pattern, of->stages[p->count].pattern));
+    p->count = of->count;
+    for (int64_t i = 0; i < of->count; i++) { /* first nothing is shared, then each has its own */
+        p->stages[i] = of->stages[i];
+        p->stages[i].pattern = NULL;
+        p->stages[i].scanner = NULL;
+        p->stages[i].scripts = NULL;
+        p->stages[i].buffer = (ml_text){0};
+    }
+    for (int64_t i = 0; i < of->count; i++) {
+        stage *s = &p->stages[i];
+        ML_TRY(ml_pattern_share(&s->pattern, of->stages[i].pattern));
+        if (of->stages[i].scanner) ML_TRY(ml_scanner_share(&s->scanner, of->stages[i].scanner));
+        if (of->stages[i].scripts) ML_TRY(ml_scripts_create(&s->scripts));
     }
     *out = p;
     p = NULL;
@@ -239,7 +244,6 @@ void ml_pretokenizer_destroy(ml_pretokenizer *p)
     for (int64_t i = 0; i < p->count; i++) {
         ml_pattern_destroy(p->stages[i].pattern);
         ml_text_destroy(&p->stages[i].buffer);
-        if (p->borrows) continue;
         ml_scanner_destroy(p->stages[i].scanner);
         ml_scripts_destroy(p->stages[i].scripts);
     }

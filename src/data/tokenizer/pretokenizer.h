@@ -12,7 +12,7 @@ typedef struct ml_pretokenizer ml_pretokenizer;
 /* A null or absent JSON makes one of no stages. ML_INPUT for what is not known. Local, as all of
  * these. */
 ml_status ml_pretokenizer_create(ml_pretokenizer **out, const json_t *json) ML_NODISCARD;
-/* The same for another thread: it borrows the stages of `of`, which outlives it. */
+/* The same for another thread: of `of`, which outlives it, it borrows compiled patterns. */
 ml_status ml_pretokenizer_share(ml_pretokenizer **out, const ml_pretokenizer *of) ML_NODISCARD;
 void ml_pretokenizer_destroy(ml_pretokenizer *pretokenizer);
 

@@ -231,6 +231,22 @@ done:
     return st;
 }
 
+ml_status ml_scanner_share(ml_scanner **out, const ml_scanner *of)
+{
+    ml_status st = ML_OK;
+    ml_scanner *s = NULL;
+    *out = NULL;
+    ML_NEW(s, 1, ML_MEM_OTHER, "a scanner");
+    s->end = of->end;
+    s->numbers = of->numbers;
+    ML_TRY(create_classes(&s->classes));
+    *out = s;
+    s = NULL;
+done:
+    ml_scanner_destroy(s);
+    return st;
+}
+
 void ml_scanner_destroy(ml_scanner *s)
 {
     if (!s) return;

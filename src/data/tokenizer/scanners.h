@@ -20,6 +20,8 @@ typedef struct ml_scanner ml_scanner;
 
 /* *out NULL (and ML_OK) where there is no scanner for the pattern. Local, as all of these. */
 ml_status ml_scanner_create(ml_scanner **out, const char *pattern) ML_NODISCARD;
+/* The same for another thread: a scanner learns what characters are while it runs. */
+ml_status ml_scanner_share(ml_scanner **out, const ml_scanner *of) ML_NODISCARD;
 void ml_scanner_destroy(ml_scanner *scanner);
 
 /* Hands the pieces on; what the sink returns other than ML_OK ends it. */
