@@ -86,6 +86,15 @@ void ml_memory_free(void *pointer)
     free(h->start);
 }
 
+void ml_memory_take_pages(void *pointer)
+{
+    enum { PAGE = 4096 };
+    char *block = pointer;
+    int64_t bytes = pointer ? header_of(pointer)->bytes : 0;
+#pragma omp parallel for schedule(static)
+    for (int64_t page = 0; page < bytes; page += PAGE) *(volatile char *)(block + page) = 0;
+}
+
 void *ml_memory_resize(void *pointer, int64_t count, size_t size, const char *what)
 {
     header *h = header_of(pointer);

@@ -7,6 +7,7 @@
 #include "cli/support/commands.h"
 #include "cli/support/help.h"
 #include "cli/support/last_words.h"
+#include "cli/support/waiting.h"
 #include "mpilora/grid.h"
 
 /* A word of a command's, or in the place of a command. */
@@ -122,6 +123,7 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "--version"))
         return (int)version_print(argc == 3 && !strcmp(argv[2], "--json"));
     const ml_command *command = commands_find(argv[1]);
+    if (command && command->parallel) waiting_settle(argv);
     ml_status st = run(command, argc - 1, argv + 1);
     if (st != ML_OK) print_error(command);
     ml_grid_stop();

@@ -6,22 +6,37 @@
 
 static bool started_here;
 
-/* A process without a launcher. Open MPI would start a daemon for it, only needed to start more
+/* What Open MPI is told where the user has said nothing. Not to processes that are started from
+ * here later, mpirun above all. */
+typedef struct setting {
+    const char *name, *value;
+} setting;
+enum { SETTINGS_MOST = 2 };
+
+static bool start_with(const setting *settings, int count, int *argc, char ***argv, int *provided)
+{
+    bool set[SETTINGS_MOST];
+    for (int i = 0; i < count; i++)
+        set[i] = !getenv(settings[i].name) && setenv(settings[i].name, settings[i].value, 0) == 0;
+    bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, provided) == MPI_SUCCESS;
+    for (int i = 0; i < count; i++)
+        if (set[i]) unsetenv(settings[i].name);
+    return started;
+}
+
+/* A process without a launcher: Open MPI would start a daemon for it, only needed to start more
  * processes, and wait for it (0.15 s of 0.5 s); without the daemon all such processes of a user
  * share one session directory, and one that ends removes it while another is starting: they get
- * none. Not for processes that are started from here later, mpirun above all. */
-static bool start_alone(int *argc, char ***argv, int *provided)
+ * none. A launched one waits for others: between two looks it lets another process have the core,
+ * which may be the rank that it waits for. mpirun alone knows of too few cores, and only where its
+ * own ranks are too many. */
+static bool start_mpi(bool launched, int *argc, char ***argv, int *provided)
 {
-    static const char *const settings[][2] = {{"OMPI_MCA_ess_singleton_isolated", "1"},
-                                              {"OMPI_MCA_orte_create_session_dirs", "0"}};
-    enum { SETTINGS = sizeof settings / sizeof *settings };
-    bool set[SETTINGS];
-    for (int i = 0; i < SETTINGS; i++)
-        set[i] = !getenv(settings[i][0]) && setenv(settings[i][0], settings[i][1], 0) == 0;
-    bool started = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, provided) == MPI_SUCCESS;
-    for (int i = 0; i < SETTINGS; i++)
-        if (set[i]) unsetenv(settings[i][0]);
-    return started;
+    static const setting alone[] = {{"OMPI_MCA_ess_singleton_isolated", "1"},
+                                    {"OMPI_MCA_orte_create_session_dirs", "0"}},
+                         beside[] = {{"OMPI_MCA_mpi_yield_when_idle", "1"}};
+    return launched ? start_with(beside, 1, argc, argv, provided)
+                    : start_with(alone, 2, argc, argv, provided);
 }
 
 /* MPI is called by the main thread alone: OpenMP's threads compute, and the thread that writes a
@@ -41,8 +56,7 @@ ml_status ml_grid_start(int *argc, char ***argv)
     if (running) return ML_OK;
     (void)ml_grid_launch();
     bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
-    if (!(launched ? MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS
-                   : start_alone(argc, argv, &provided)))
+    if (!start_mpi(launched, argc, argv, &provided))
         return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
     warn_of_threads(provided);

@@ -311,6 +311,10 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     lay_out(m, a, tokens, backward, &saved, &work);
     a->tokens = tokens;
     a->backward = backward;
+    if (backward) { /* training uses all of it at once: not the first step's time */
+        ml_memory_take_pages(a->saved_storage);
+        ml_memory_take_pages(a->work_storage);
+    }
     if (a->key_bias) fill_alibi(m, ml_min(tokens, m->spec.context), a->key_bias);
     if (a->rope.cosine)
         fill_rope_tables(&m->spec, ml_min(tokens, m->spec.context), &a->rope, &a->local_rope);

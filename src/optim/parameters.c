@@ -90,6 +90,9 @@ ml_status ml_parameters_allocate(ml_parameters *p, bool training)
     ML_NEW(p->gradient, p->local, ML_MEM_GRADIENT, "gradients");
     ML_NEW(p->moment1, p->held, ML_MEM_OPTIMIZER, "AdamW's first moments");
     ML_NEW(p->moment2, p->held, ML_MEM_OPTIMIZER, "AdamW's second moments");
+    ml_memory_take_pages(p->gradient);
+    ml_memory_take_pages(p->moment1);
+    ml_memory_take_pages(p->moment2);
 done:
     return st;
 }

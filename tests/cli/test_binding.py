@@ -1,7 +1,9 @@
-"""A run says where its ranks compute, and warns where threads outnumber the cores that they may use: by rank, by host, under an affinity of the job."""
+"""A run says where its ranks compute, and warns where threads outnumber the cores that they may use: by rank, by host, under an affinity of the job.
+Threads that wait for each other soon sleep, unless the user says how they are to wait."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,25 @@ def bindings(text):
     return [line.strip().removeprefix("binding").strip() for line in text.splitlines() if " core" in line and "rank " in line and ", core" in line]
 
 
+def waits(threads, **said):
+    """How often OpenMP's threads look for work before they sleep, once for each time that the program starts, as libgomp itself says it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(harness.command("train", "--help"), text=True, capture_output=True, timeout=120,
+                          env={**environment, "OMP_NUM_THREADS": str(threads), "OMP_DISPLAY_ENV": "verbose", **said})
+    checks.that(done.returncode == 0 and "run.dir" in done.stdout, f"{threads} threads, {said}: exit {done.returncode}: {done.stderr}")
+    return re.findall(r"GOMP_SPINCOUNT = '(.*)'", done.stderr)
+
+
+def check_waiting():
+    if len(waits(1)) != 1:
+        return  # not libgomp: nothing is said here
+    checks.that(waits(2)[1:] == ["1000"], f"two threads wait as {waits(2)}, not as the second start says")
+    checks.that(waits(1) == waits(2)[:1], f"one thread has nobody to wait for: {waits(1)}")
+    checks.that(waits(2, GOMP_SPINCOUNT="77") == ["77"], "the user's number of looks is not left alone")
+    checks.that(len(waits(2, OMP_WAIT_POLICY="active")) == 1, "the user's way to wait is not left alone")
+
+
+check_waiting()
 with tempfile.TemporaryDirectory() as folder:
     config = prepare(folder)
     host = os.uname().nodename

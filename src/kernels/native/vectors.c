@@ -92,24 +92,36 @@ static void sum_rows(int64_t T, int64_t n, const float *x, int64_t ldx, float *s
     }
 }
 
+/* Both also turn row after row inside other loops over threads, where a loop of their own would
+ * cost more than a row, whatever its `if` says. */
+ML_INLINE void narrow(int64_t first, int64_t end, const float *x, uint16_t *y)
+{
+#pragma omp simd
+    for (int64_t i = first; i < end; i++) y[i] = ml_bf16_from_float(x[i]);
+}
+
+ML_INLINE void widen(int64_t first, int64_t end, const uint16_t *x, float *y)
+{
+#pragma omp simd
+    for (int64_t i = first; i < end; i++) y[i] = ml_bf16_to_float(x[i]);
+}
+
 static void fp32_to_bf16(int64_t n, const float *x, uint16_t *y)
 {
-    FOR_RANGES(n)
-    {
-        int64_t end = ml_min(n, first + RANGE);
-#pragma omp simd
-        for (int64_t i = first; i < end; i++) y[i] = ml_bf16_from_float(x[i]);
+    if (n < 2 * ML_PARALLEL_FROM) {
+        narrow(0, n, x, y);
+        return;
     }
+    FOR_RANGES(n) narrow(first, ml_min(n, first + RANGE), x, y);
 }
 
 static void bf16_to_fp32(int64_t n, const uint16_t *x, float *y)
 {
-    FOR_RANGES(n)
-    {
-        int64_t end = ml_min(n, first + RANGE);
-#pragma omp simd
-        for (int64_t i = first; i < end; i++) y[i] = ml_bf16_to_float(x[i]);
+    if (n < 2 * ML_PARALLEL_FROM) {
+        widen(0, n, x, y);
+        return;
     }
+    FOR_RANGES(n) widen(first, ml_min(n, first + RANGE), x, y);
 }
 
 static double sum_squares(int64_t n, const float *x)

@@ -15,6 +15,7 @@
 enum {
     CHUNK_MOST = 512,
     CHUNK_LEAST = 32,
+    FILLING_ROWS = 64, /* to multiply them takes about as long as to copy the weight */
     CHUNK_ELEMENTS_MOST = 8 << 20,
     PANEL_ROWS = 8192 /* of the weight, at the most */
 };
@@ -32,12 +33,13 @@ static int64_t widest_of(int64_t rows, int64_t cols)
     return ml_max(ml_min(rows, PANEL_ROWS), cols);
 }
 
-/* The largest chunk size that is not more than `left` tokens and whose rows of `widest` stay
- * bounded; CHUNK_LEAST at the least. */
+/* The largest chunk size that is not more than `left` tokens, or the next one where the rows that
+ * fill it cost less than copying the weight once more would; rows of `widest` stay bounded.
+ * CHUNK_LEAST at the least. */
 static int64_t chunk_of(int64_t left, int64_t widest)
 {
     int64_t chunk = CHUNK_LEAST, most = ml_min(CHUNK_MOST, CHUNK_ELEMENTS_MOST / ml_max(widest, 1));
-    while (2 * chunk <= ml_min(left, most)) chunk *= 2;
+    while (2 * chunk <= most && chunk < left && 2 * chunk - left < FILLING_ROWS) chunk *= 2;
     return chunk;
 }
 

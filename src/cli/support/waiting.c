@@ -1,0 +1,30 @@
+/* How long OpenMP's threads look for new work before they sleep.
+ *
+ * libgomp's threads look 300,000 times, some 5 ms, unless the environment says otherwise before
+ * the process begins. That is right where every thread has a core of its own. Where another process
+ * has one of them, the thread that waits keeps the core that the late one needs, each of the
+ * thousand meetings of a step lasts a time slice, and a step of 0.2 s takes 10. After a thousand
+ * looks, which is libgomp's own number where it knows of too few cores, a waiting thread gives its
+ * core away and the scheduler moves the late one there; threads whose cores are their own meet
+ * within that time. */
+#include "cli/support/waiting.h"
+
+#include <omp.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+static const char looks[] = "1000";
+
+/* By the user, or by ourselves before. */
+static bool is_said(void) { return getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"); }
+
+/* A program that the loader was told to start is not what /proc/self/exe names. */
+static bool can_start_again(void) { return getauxval(AT_BASE) != 0; }
+
+void waiting_settle(char **argv)
+{
+    if (is_said() || omp_get_max_threads() < 2 || !can_start_again()) return;
+    if (setenv("GOMP_SPINCOUNT", looks, 0) == 0) (void)execv("/proc/self/exe", argv);
+}
