@@ -353,13 +353,14 @@ void ml_dataset_writer_set_date(ml_dataset_writer *writer, const char *date);
  * Errors: none. */
 void ml_dataset_writer_mark_pairs(ml_dataset_writer *writer);
 
+enum { ML_MOST_RELATED = 64 };
+
 /* Before finish: the sequences, a multiple of `count`, are rows of that many texts
  * (ml_dataset_related), 2 to ML_MOST_RELATED.
  * Shapes: none.
  * Ownership: borrows `writer`.
  * Local.
  * Errors: none. */
-enum { ML_MOST_RELATED = 64 };
 void ml_dataset_writer_mark_related(ml_dataset_writer *writer, int64_t count);
 
 /* Puts the data set in its place and destroys the writer, also on failure.

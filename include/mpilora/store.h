@@ -97,6 +97,16 @@ const ml_text *ml_base_files_find(const ml_base_files *files, const char *name);
  * Errors: ML_INPUT where config.json or `names` cannot be read; ML_RESOURCE. */
 ml_status ml_base_files_name_labels(ml_base_files *files, const char *names) ML_NODISCARD;
 
+/* The files are those of a directory of sentence-transformers whose texts become vectors so:
+ * modules.json, 1_Pooling/config.json, and sentence_bert_config.json where it is not there, with
+ * tokenizer_config.json's length and at most the context. `pooling` is mean, cls or last.
+ * Shapes: none.
+ * Ownership: `files` is the caller's; the rest is borrowed.
+ * Local.
+ * Errors: ML_INPUT where tokenizer_config.json cannot be read; ML_RESOURCE. */
+ml_status ml_base_files_make_vectors(ml_base_files *files, const ml_model_spec *spec,
+                                     const char *pooling, bool normalised) ML_NODISCARD;
+
 /* Appends one of a base's files, or all of them; nothing where it is not there.
  * Shapes: bytes.
  * Ownership: `out` is the caller's.
@@ -237,6 +247,9 @@ typedef struct ml_adapter {
     char kernel[64]; /* product/vector path that trained it; "" where unknown */
     char
         *label_names; /* owned JSON list of the names of the head's classes; NULL: they have none */
+    char pooling[8];  /* of objective contrastive: mean, cls or last, how its vectors are made,
+                         where the base's directory says nothing or something else; else "" */
+    bool normalised;  /* and whether each is divided by its length */
 } ml_adapter;
 
 /* Reads adapter.h5 or a PEFT directory, and checks shapes against `spec` and, where the adapter

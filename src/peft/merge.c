@@ -465,6 +465,8 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     ML_TRY(ml_base_read_files(base, &files));
     if (adapter->label_names && !original)
         ML_TRY(ml_base_files_name_labels(&files, adapter->label_names));
+    if (*adapter->pooling && !original && !subtract)
+        ML_TRY(ml_base_files_make_vectors(&files, &m.spec, adapter->pooling, adapter->normalised));
     ML_TRY(
         ml_base_writer_create(&m.writer, path, &m.spec, dtype, tokenizer, length, source, &files));
     ML_TRY(copy_all(&m, &result->matrices));

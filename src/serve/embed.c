@@ -276,9 +276,14 @@ static ml_status choose_pooling(job *j)
     ml_status st = ML_OK;
     const ml_embed_options *o = j->options;
     j->report->pooling = o->pooling;
-    if (o->pooling == ML_POOLING_GIVEN)
+    if (o->pooling == ML_POOLING_GIVEN && *j->adapter.pooling) {
+        j->report->pooling =
+            (ml_pooling)(ML_POOLING_MEAN + ml_find_word(j->adapter.pooling, ml_pooling_words));
+        j->report->normalised = j->adapter.normalised;
+    } else if (o->pooling == ML_POOLING_GIVEN) {
         st = sentence_encoder_pooling(j->session.base, &j->report->pooling, &j->report->normalised);
-    if (st == ML_OK && o->pooling == ML_POOLING_GIVEN)
+    }
+    if (st == ML_OK && o->pooling == ML_POOLING_GIVEN && !*j->adapter.pooling)
         st = sentence_encoder_prompt(j->session.base, &j->prompt);
     j->report->normalised = j->report->normalised || o->normalise;
     return st;
@@ -301,8 +306,8 @@ static ml_status prepare(job *j)
     ml_status st = ML_OK;
     bool first = ml_grid_rank(j->session.grid) == 0;
     if (first) ML_TRY(ml_durable_may_write(j->options->out));
-    ML_TRY(choose_pooling(j));
     ML_TRY(read_adapter(j));
+    ML_TRY(choose_pooling(j));
     ML_TRY(encode_share(j));
 done:
     return st;

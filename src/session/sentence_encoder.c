@@ -102,7 +102,8 @@ static ml_status read_modules(const json_t *modules, bool *pools, bool *normalis
         else if (i > 0 || strcmp(word, "Transformer") != 0)
             return ml_fail(ML_INPUT,
                            "module %zu, \"%.60s\", is not known, only Transformer, Pooling and "
-                           "Normalize; leave it out with --pooling mean, cls or last",
+                           "Normalize; leave it out with --pooling (in training objective.pooling) "
+                           "mean, cls or last",
                            i, word);
     }
     return ML_OK;

@@ -8,6 +8,29 @@ static const char *label_names(const session *s)
     return head ? ml_dataset_label_names(s->train.dataset) : "";
 }
 
+/* How the vectors of objective contrastive are made, where the base's directory says nothing or
+ * something else; NULL: it says so. */
+static const char *pooling_of(const session *s, const ml_base_files *files)
+{
+    static const char *const words[] = {
+        [ML_POOLING_MEAN] = "mean", [ML_POOLING_CLS] = "cls", [ML_POOLING_LAST] = "last"};
+    if (!ml_run_config_contrasts(s->config)) return NULL;
+    bool said = s->config->objective.pooling == ML_POOLING_GIVEN &&
+                ml_base_files_find(files, "modules.json");
+    return said ? NULL : words[s->pooling];
+}
+
+static ml_status describe_vectors(const session *s, ml_adapter *adapter)
+{
+    ml_base_files files = {0};
+    ml_status st = ml_base_read_files(s->base, &files);
+    const char *pooling = st == ML_OK ? pooling_of(s, &files) : NULL;
+    if (pooling) snprintf(adapter->pooling, sizeof adapter->pooling, "%s", pooling);
+    adapter->normalised = pooling && s->config->objective.normalise;
+    ml_base_files_destroy(&files);
+    return st;
+}
+
 static ml_status write_adapter(run *r, const char *path)
 {
     session *s = &r->session;
@@ -17,6 +40,7 @@ static ml_status write_adapter(run *r, const char *path)
     snprintf(adapter.kernel, sizeof adapter.kernel, "%s", r->kernel);
     const char *names = label_names(s);
     if (*names && !(adapter.label_names = ml_memory_string(names))) st = ML_RESOURCE;
+    if (st == ML_OK) st = describe_vectors(s, &adapter);
     if (st == ML_OK && ml_grid_rank(s->grid) == 0) st = ml_adapter_write(&adapter, path);
     st = ml_grid_agree(s->grid, st);
     ml_adapter_destroy(&adapter);
@@ -56,6 +80,10 @@ static ml_status open_model(const session *s, const char *path, model_writer *w)
     ml_sha256_of(identity, strlen(identity), source);
     ML_TRY(ml_base_read_files(s->base, &w->files));
     if (*label_names(s)) ML_TRY(ml_base_files_name_labels(&w->files, label_names(s)));
+    const char *pooling = pooling_of(s, &w->files);
+    if (pooling)
+        ML_TRY(ml_base_files_make_vectors(&w->files, ml_model_get_spec(s->model), pooling,
+                                          s->config->objective.normalise));
     ML_TRY(ml_base_writer_create(&w->file, path, ml_model_get_spec(s->model), s->config->precision,
                                  tokenizer, length, source, &w->files));
 done:

@@ -107,6 +107,33 @@ def check_run():
     refused("objective.temperature", "train", config("plain", "encoder", "train", "valid", objective={"temperature": 0.1}), code=2)
 
 
+def check_directory():
+    """What the vectors were trained with is in the adapter, in the merged base and in the directory that goes out; a base that says it itself keeps its word."""
+    with open("texts.txt", "w") as file:
+        file.write("\n".join(WORDS) + "\n")
+    here, modules = os.getcwd(), {"Transformer", "Pooling", "Normalize"}
+    harness.mpilora("train", config("pooled", "encoder", "train", objective={"pooling": "cls", "normalise": False, "temperature": 9.0}))
+    found, said = test_embed.embed(f"{here}/encoder.h5", "texts.txt", "--adapter", "pooled/adapter.h5")
+    checks.that(said["pooling"] == "cls" and not said["normalised"], f"the adapter: {said}")
+    expected = test_embed.embed(f"{here}/encoder.h5", "texts.txt", "--adapter", "pooled/adapter.h5", "--pooling", "cls")[0]
+    checks.that(test_embed.distance(found, expected) == 0, "the adapter: other vectors than those of --pooling cls")
+    harness.mpilora("merge", "--base", "encoder.h5", "--adapter", "pooled/adapter.h5", "merged.h5")
+    found, said = test_embed.embed(f"{here}/merged.h5", "texts.txt")
+    checks.that(said["pooling"] == "cls" and test_embed.distance(found, expected) < 1e-5, f"the merged base: {said}, {test_embed.distance(found, expected)}")
+    harness.mpilora("train", config("whole", "encoder", "train", method={"name": "full"}))
+    for base, pooling, kinds in (("merged.h5", "cls", modules - {"Normalize"}), ("whole/model.h5", "mean", modules)):
+        out = f"{base.replace('/', '-')}-out"
+        harness.mpilora("export", "--format", "hf", "--base", base, out)
+        with open(f"{out}/modules.json") as listed, open(f"{out}/1_Pooling/config.json") as pooled, open(f"{out}/sentence_bert_config.json") as length:
+            found, mode, length = {module["type"].split(".")[-1] for module in json.load(listed)}, json.load(pooled), json.load(length)
+        on = [key for key, value in mode.items() if value is True and key.startswith("pooling_mode")]
+        checks.that(found == kinds and len(on) == 1 and pooling in on[0] and length["max_seq_length"] == 48, f"{base}: {found}, {mode}, {length}")
+    harness.mpilora("import", "whole-model.h5-out", "known.h5", "--dtype", "fp32")
+    harness.mpilora("train", config("kept", "known", "train"))
+    said = json.loads(harness.mpilora("inspect", "kept/adapter.h5", "--json"))
+    checks.that("pooling" not in said, f"an adapter of a base that says how vectors are made: {said}")
+
+
 def refused(says, *words, code=3):
     done = harness.start(*words)
     checks.that(done.returncode == code and says in done.stderr and done.stderr.count("\n") == 1, f"{words}: {done.returncode} {done.stderr!r}, expected {code} {says!r}")
@@ -161,6 +188,7 @@ def main():
         tokenize("encoder", "valid", rows(20, 7))
         check_dropout()
         check_run()
+        check_directory()
         check_rows()
         check_runs()
     checks.end()

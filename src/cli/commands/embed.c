@@ -27,7 +27,8 @@ static const option options[] = {
      "adapter.h5 or a PEFT directory; else the base alone", NULL},
     {"--pooling", OPTION_TEXT, offsetof(given, pooling), "mean|cls|last",
      "the vector is the mean of the last hidden states of a text, or that of its first or its last "
-     "token, special tokens included; else as the modules.json of the base's directory says it, "
+     "token, special tokens included; else as the adapter was trained, or the modules.json of the "
+     "base's directory says it, "
      "its normalisation with it, and the mean where there is none",
      NULL},
     {"--normalise", OPTION_FLAG, offsetof(given, normalise), NULL,

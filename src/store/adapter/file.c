@@ -4,6 +4,7 @@
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
  *     unknown)
  *   attribute   label_names, a JSON list, where the classes of a head have names
+ *   attributes  pooling and normalised, where vectors of texts were trained
  *   attribute   kernel, where it is known: product/vector path that trained it
  *   attribute   method, where it is not lora; then its sizes: top, prefix, infix, bottleneck, drop,
  *     factors, new_biases
@@ -136,6 +137,10 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
     if (*adapter->kernel) ML_TRY(ml_image_put_text(file, "kernel", adapter->kernel));
     if (adapter->label_names) ML_TRY(ml_image_put_text(file, "label_names", adapter->label_names));
+    if (*adapter->pooling) {
+        ML_TRY(ml_image_put_text(file, "pooling", adapter->pooling));
+        ML_TRY(ml_image_put_int(file, "normalised", adapter->normalised));
+    }
     if (adapter->method != ML_METHOD_LORA) {
         ML_TRY(put_method(file, adapter));
     }
@@ -290,6 +295,20 @@ done:
     return st;
 }
 
+static ml_status get_pooling(hid_t file, ml_adapter *out)
+{
+    static const char *const words[] = {"mean", "cls", "last", NULL};
+    ml_status st = ML_OK;
+    int64_t normalised;
+    ML_TRY(ml_image_get_text(file, "pooling", out->pooling, sizeof out->pooling));
+    ML_TRY(ml_image_get_int(file, "normalised", &normalised));
+    out->normalised = normalised != 0;
+    if (ml_find_word(out->pooling, words) < 0)
+        st = ml_fail(ML_INPUT, "pooling is \"%s\", expected mean, cls or last", out->pooling);
+done:
+    return st;
+}
+
 static ml_status get_header(ml_adapter *out, hid_t file)
 {
     ml_status st = ML_OK;
@@ -314,6 +333,7 @@ static ml_status get_header(ml_adapter *out, hid_t file)
         ML_NEW(out->label_names, MOST, ML_MEM_OTHER, "the names of classes");
         ML_TRY(ml_image_get_text(file, "label_names", out->label_names, MOST));
     }
+    if (H5Aexists(file, "pooling") > 0) ML_TRY(get_pooling(file, out));
     ML_TRY(get_method(file, out));
 done:
     return st;

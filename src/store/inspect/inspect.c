@@ -129,6 +129,7 @@ ml_status inspect_adapter(const char *path, json_t *out)
     json_object_set_new(out, "dropout", json_real(adapter.dropout));
     set_text(out, "base_source_sha256", adapter.base_source_hash);
     set_text(out, "kernel", adapter.kernel);
+    if (*adapter.pooling) set_text(out, "pooling", adapter.pooling);
     set_text(out, "sha256", adapter.hash);
     json_object_set_new(out, "pairs", pairs);
     json_object_set_new(out, "tensors", tensors);
