@@ -200,6 +200,20 @@ ml_status ml_score_rouge(const ml_score_set *set, bool stem, ml_rouge *out) ML_N
  * Errors: ML_INPUT where the set has no item or an item has no reference; ML_RESOURCE. */
 ml_status ml_score_exact(const ml_score_set *set, bool ignore_case, double *out) ML_NODISCARD;
 
+/* The part of items whose output asks for the same as one of its references, queries as WikiSQL has
+ * them:
+ *   SELECT [MAX|MIN|COUNT|SUM|AVG](column) FROM name WHERE column =|>|< value AND …
+ * with "columns" and 'values' in quotes, of which one inside is doubled, or values of one word
+ * without; no aggregate and no parentheses around a plain column. The conditions are a set, and
+ * values are compared in lower case, as in WikiSQL's evaluation of logical form; an output that is
+ * no such query is wrong.
+ * Shapes: 0 to 1.
+ * Ownership: borrows `set`.
+ * Local.
+ * Errors: ML_INPUT where the set has no item, an item has no reference, or a reference is no such
+ * query; ML_RESOURCE. */
+ml_status ml_score_logical_form(const ml_score_set *set, double *out) ML_NODISCARD;
+
 /* ---- predictions against labels ------------------------------------------------------------ */
 
 /* Of n rows; F1 of a class = 2·both / (true + predicted), what is divided by nothing 0, as

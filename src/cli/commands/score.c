@@ -11,8 +11,8 @@
 
 static const char usage[] =
     "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
-    "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact] [--json] | --task TASK "
-    "PREDICTIONS.jsonl";
+    "bleu,nist,meteor,meteor_nltk,rouge_l,cider,rouge,rouge_stem,exact,logical_form] [--json] | "
+    "--task TASK PREDICTIONS.jsonl";
 
 typedef struct figures {
     json_t *object;
@@ -114,13 +114,22 @@ static ml_status exact(const ml_score_set *set, const figures *f)
     return st;
 }
 
+static ml_status logical_form(const ml_score_set *set, const figures *f)
+{
+    double x;
+    ml_status st = ml_score_logical_form(set, &x);
+    if (st == ML_OK) put(f, "logical_form", x);
+    return st;
+}
+
 static const struct {
     const char *name;
     ml_status (*compute)(const ml_score_set *set, const figures *f);
-} metrics[] = {
-    {"bleu", bleu},       {"nist", nist},   {"meteor", meteor}, {"meteor_nltk", meteor_nltk},
-    {"rouge_l", rouge_l}, {"cider", cider}, {"rouge", rouge},   {"rouge_stem", rouge_stem},
-    {"exact", exact}};
+} metrics[] = {{"bleu", bleu},       {"nist", nist},
+               {"meteor", meteor},   {"meteor_nltk", meteor_nltk},
+               {"rouge_l", rouge_l}, {"cider", cider},
+               {"rouge", rouge},     {"rouge_stem", rouge_stem},
+               {"exact", exact},     {"logical_form", logical_form}};
 enum { METRICS = sizeof metrics / sizeof *metrics };
 
 /* Those that `words` names, as bits. */
@@ -136,7 +145,7 @@ static ml_status choose(const char *words, unsigned *chosen)
         if (i == METRICS)
             return ml_fail(ML_USAGE,
                            "--metrics: \"%.*s\" is not known; bleu, nist, meteor, meteor_nltk, "
-                           "rouge_l, cider, rouge, rouge_stem and exact are",
+                           "rouge_l, cider, rouge, rouge_stem, exact and logical_form are",
                            (int)length, at);
         *chosen |= 1U << i;
         at += length;
@@ -181,7 +190,8 @@ static const option options[] = {
      "files)",
      NULL},
     {"--metrics", OPTION_TEXT, offsetof(given, metrics), "LIST",
-     "some of bleu, nist, meteor, rouge_l, cider, meteor_nltk, rouge, rouge_stem, exact",
+     "some of bleu, nist, meteor, rouge_l, cider, meteor_nltk, rouge, rouge_stem, exact, "
+     "logical_form",
      "bleu,nist,meteor,rouge_l,cider"},
     {"--function-words", OPTION_TEXT, offsetof(given, function_words), "FILE",
      "METEOR's list, a word a line (function.words of its release): they weigh a third of the "
@@ -246,7 +256,9 @@ const ml_command ml_command_score = {
         "penalty. meteor: METEOR 1.5 with exact and stem matches, of the set and the mean of "
         "its items. meteor_nltk: NLTK's meteor_score without WordNet. rouge_l, cider: as the "
         "MS COCO caption evaluation, with Stanford's Penn Treebank tokens. rouge, rouge_stem: "
-        "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. include/mpilora/score.h "
+        "F1 of ROUGE-1, -2, -L as rouge-score. exact: blanks apart. logical_form: queries of "
+        "WikiSQL's kind, "
+        "conditions in any order, values of any case. include/mpilora/score.h "
         "has every formula, tokenisation and smoothing. Tasks: accuracy, f1, f1_micro, f1_macro, "
         "matthews as scikit-learn, pearson, spearman as scipy have them; f1_micro of tokens "
         "leaves the class O out.",
