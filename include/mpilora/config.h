@@ -471,7 +471,11 @@ const char *ml_run_config_first_adapter(const ml_run_config *config);
 /* What batch.sequences and batch.micro count: 2 sequences where the objective compares pairs, 2 at
  * least where it reads rows of several texts (ml_dataset_related), else 1. Whether its loss asks
  * for the log-probabilities before the first step; whether it is that of tokens' log-probabilities,
- * or of scores of labels. Shapes: sequences. Ownership: borrows `config`. Local. Errors: none. */
+ * or of scores of labels.
+ * Shapes: sequences.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
 int64_t ml_run_config_unit(const ml_run_config *config);
 bool ml_run_config_has_reference(const ml_run_config *config);
 bool ml_run_config_scores_labels(const ml_run_config *config);
