@@ -13,6 +13,15 @@ ml_status ml_run_config_check_single(const ml_run_config *c)
         "stands beside them, other --set make it one of them");
 }
 
+/* What these train is added to the outputs of linear layers, row by row: each row can have another
+ * run's. */
+static bool is_on_outputs(ml_method method)
+{
+    return method == ML_METHOD_LORA || method == ML_METHOD_ADAPTER_H ||
+           method == ML_METHOD_ADAPTER_L || method == ML_METHOD_ADAPTER_P ||
+           method == ML_METHOD_ADAPTER_DROP || method == ML_METHOD_COMPACTER;
+}
+
 static ml_status check_method(const ml_run_config *c)
 {
     static const char frozen[] = "tensors of the base cannot train where others share them";
@@ -21,8 +30,9 @@ static ml_status check_method(const ml_run_config *c)
         bool wrong;
         const char *why;
     } all[] = {
-        {"method.name", c->method.name != ML_METHOD_LORA, "only lora trains beside others"},
-        {"method.dora", c->method.dora, "dora does not train beside others"},
+        {"method.name", !is_on_outputs(c->method.name),
+         "only lora, adapter_h, adapter_l, adapter_p, adapter_drop and compacter train beside "
+         "others"},
         {"method.init", ml_run_config_is_pissa(c), "pissa changes the weights that all share"},
         {"method.modules_to_save", c->method.modules_to_save.count > 0, frozen},
         {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},

@@ -1,6 +1,8 @@
 /* A layer's exchange cuts a pass into the parts of its tenants, and calls each one's hook with its
  * part. What hooks keep from forward to backward lies where the part begins, with the distance of
- * the tenant that keeps most: a pass is cut alike both ways. */
+ * the tenant that keeps most: a pass is cut alike both ways. Where a hook gives another dy back
+ * (one that scales the output, or goes behind it), those of all parts are put together at the
+ * beginning of the scratch; hooks have what is behind that. */
 #include "peft/exchange.h"
 
 /* The hook of one linear layer. */
@@ -8,6 +10,7 @@ typedef struct place {
     const ml_exchange *exchange;
     ml_linear *layer;
     ml_linear_hook *hook; /* [tenants] */
+    int64_t dy;           /* of the scratch, what a row of another dy takes; 0: there is none */
 } place;
 
 struct ml_exchange {
@@ -47,6 +50,7 @@ static ml_pass pass_of(const place *at, const ml_pass *pass, const part *p)
     ml_pass own = *pass;
     own.tokens = p->count;
     own.first += p->first;
+    if (own.scratch) own.scratch += pass->tokens * at->dy;
     if (own.token) own.token += p->first;
     if (own.key_sequence) own.key_sequence += p->first;
     if (own.key_position) own.key_position += p->first;
@@ -95,6 +99,36 @@ static void after_forward(void *self, const ml_pass *pass, float *y)
     }
 }
 
+/* dy of all parts behind one another; those of hooks that have no such function as they are. */
+static const float *give_back(const place *at, const ml_pass *pass, const float *dy, bool scaled)
+{
+    const int64_t out = at->layer->out;
+    float *all = pass->scratch;
+    for (part p = {0}; next_part(at->exchange, pass, &p);) {
+        const ml_linear_hook *hook = hook_of(at, &p);
+        const ml_pass own = pass_of(at, pass, &p);
+        const float *(*run)(void *, const ml_pass *, const float *) = !hook ? NULL
+                                                                      : scaled
+                                                                          ? hook->scale_backward
+                                                                          : hook->after_backward;
+        const float *given = dy + p.first * out;
+        float *to = all + p.first * out;
+        if (run) given = run(hook->self, &own, given);
+        if (given != to) memcpy(to, given, (size_t)(p.count * out) * sizeof *to);
+    }
+    return all;
+}
+
+static const float *scale_backward(void *self, const ml_pass *pass, const float *dy)
+{
+    return give_back(self, pass, dy, true);
+}
+
+static const float *after_backward(void *self, const ml_pass *pass, const float *dy)
+{
+    return give_back(self, pass, dy, false);
+}
+
 void ml_exchange_route(ml_exchange *e, const int64_t *token, const int64_t *predicted)
 {
     e->token = token;
@@ -118,7 +152,7 @@ ml_status ml_exchange_create(ml_exchange **out, ml_model *model, int64_t tenants
     ML_NEW(e->place, e->places, ML_MEM_OTHER, "adapters");
     ML_NEW(e->hooks, tenants * e->places, ML_MEM_OTHER, "adapters");
     for (int64_t i = 0; i < e->places; i++)
-        e->place[i] = (place){e, ml_model_linear(model, i), e->hooks + i * tenants};
+        e->place[i] = (place){e, ml_model_linear(model, i), e->hooks + i * tenants, 0};
     *out = e;
     e = NULL;
 done:
@@ -155,10 +189,15 @@ void ml_exchange_install(ml_exchange *e)
             if (own->self) hook.self = at;
             if (own->forward) hook.forward = forward;
             if (own->backward) hook.backward = backward;
+            if (own->scale_backward) hook.scale_backward = scale_backward;
             if (own->after_forward) hook.after_forward = after_forward;
+            if (own->after_backward) hook.after_backward = after_backward;
+            hook.scaled_per_token = ml_max(hook.scaled_per_token, own->scaled_per_token);
             hook.saved_per_token = ml_max(hook.saved_per_token, own->saved_per_token);
             hook.scratch_per_token = ml_max(hook.scratch_per_token, own->scratch_per_token);
         }
+        at->dy = hook.scale_backward || hook.after_backward ? at->layer->out : 0;
+        hook.scratch_per_token += at->dy;
         at->layer->hook = hook;
     }
 }

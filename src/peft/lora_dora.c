@@ -40,7 +40,7 @@ ml_status dora_add(ml_peft *peft, lora_group *group)
     }
     ml_linear_hook *hook = &group->layer->hook;
     hook->scale_backward = scale_backward;
-    hook->scaled_per_token = columns_of(group);
+    hook->scaled_per_token = group->scaled = columns_of(group);
     hook->saved_per_token += hook->scaled_per_token;
     hook->scratch_per_token += group->layer->out;
 done:
@@ -205,8 +205,7 @@ void dora_initialise(ml_peft *peft)
 
 void dora_scale(const lora_group *group, const ml_pass *pass, float *y)
 {
-    int64_t T = pass->tokens, out = group->layer->out,
-            columns = group->layer->hook.scaled_per_token, at = 0;
+    int64_t T = pass->tokens, out = group->layer->out, columns = group->scaled, at = 0;
     float *saved = pass->saved ? pass->saved + T * group->rank : NULL;
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
@@ -226,7 +225,7 @@ static void magnitude_gradient(const lora_group *group, const lora_pair *pair, i
                                const float *z, const float *dy, int64_t first, int64_t last)
 {
     double sum[BLOCK] = {0.0};
-    int64_t out = group->layer->out, columns = group->layer->hook.scaled_per_token;
+    int64_t out = group->layer->out, columns = group->scaled;
     for (int64_t t = 0; t < T; t++)
         for (int64_t j = first; j < last; j++)
             sum[j - first] += (double)dy[t * out + pair->start + j] * (double)z[t * columns + j];

@@ -49,6 +49,7 @@ typedef struct lora_group {
     int64_t rank; /* of all pairs together */
     double dropout;
     struct dora *dora; /* NULL: plain LoRA. Borrowed */
+    int64_t scaled;    /* columns that it scales */
 } lora_group;
 
 struct ml_peft {

@@ -238,7 +238,7 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
         const ml_session_shape shape = shape_of(&j->source[i], c, &j->source[i].spec, 0);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
-        st = attach(plan, &peft, model, &parameters, c, ML_METHOD_LORA);
+        st = attach(plan, &peft, model, &parameters, c, c->method.name);
         if (st == ML_OK) {
             ml_exchange_admit(exchange, i);
             add_trained(m, &parameters);

@@ -18,6 +18,10 @@ RUNS = {
     "plain": {},
     "larger": {"method.rank": 8, "optim.lr": 0.02, "run.seed": 7, "optim.schedule": "linear", "optim.clip_norm": 0.5},
     "others": {"method.targets": ["q", "k", "down", "head"], "method.dropout": 0.1, "batch.sequences": 7, "batch.micro": 3, "train.steps": STEPS - 3},
+    "dora": {"method.dora": True, "method.targets": ["q", "o", "up", "down"], "run.seed": 3, "optim.lr": 0.005},
+    "behind": {"method.name": "adapter_h", "method.bottleneck": 4, "run.seed": 4},
+    "norms": {"method.name": "adapter_l", "method.bottleneck": 3, "batch.sequences": 2, "batch.micro": 2},
+    "factors": {"method.name": "compacter", "method.bottleneck": 4, "method.factors": 2},
     "more": {"method.targets": ["embed", "up"], "method.alpha": 4, "data.share_prompts": False, "data.shuffle": False, "train.eval_every": 2},
 }
 
@@ -113,8 +117,9 @@ def check_words(checks, folder):
         ("another precision", [first, {"dir": f"{where}/b", "set": {"precision": "bf16"}}], "precision"),
         ("another base", [first, {"dir": f"{where}/b", "set": {"base": "other.h5"}}], "base"),
         ("another grid", [first, {"dir": f"{where}/b", "set": {"parallel.tp": 2}}], "parallel.tp"),
-        ("full fine-tuning", [first, {"dir": f"{where}/b", "set": {"method.name": "full"}}], "only lora"),
-        ("DoRA", [first, {"dir": f"{where}/b", "set": {"method.dora": True}}], "method.dora"),
+        ("full fine-tuning", [first, {"dir": f"{where}/b", "set": {"method.name": "full"}}], "only lora, adapter_h"),
+        ("biases", [first, {"dir": f"{where}/b", "set": {"method.name": "bitfit"}}], "method.name"),
+        ("virtual tokens", [first, {"dir": f"{where}/b", "set": {"method.name": "lora+prefix_kv"}}], "method.name"),
         ("modules of the base", [first, {"dir": f"{where}/b", "set": {"method.modules_to_save": ["norm"]}}], "method.modules_to_save"),
         ("a key that is none", [first, {"dir": f"{where}/b", "set": {"method.rnk": 3}}], "method.rank"),
         ("its directory as a key", [first, {"dir": f"{where}/b", "set": {"run.dir": "c"}}], "run.dir"),
@@ -144,7 +149,7 @@ def check_compare(checks, folder):
     alone = json.loads(harness.mpilora(*words, f"{folder}/one-by-one"))["rows"]
     together = json.loads(harness.mpilora(*words, f"{folder}/at-once", "--together", "2"))["rows"]
     jobs = sorted(name for name in os.listdir(f"{folder}/at-once/runs") if name.startswith("together"))
-    checks.that(len(jobs) == 1, f"jobs of several runs: {jobs}, expected one")
+    checks.that(len(jobs) == 2, f"jobs of several runs: {jobs}, expected two")
     for a, b in zip(alone, together):
         checks.that(a["what"] == b["what"] and b["seeds"] == 1, f"row {b}")
         checks.close(f"{b['what']}: validation loss", b["valid_loss"]["median"], a["valid_loss"]["median"], 1e-6)
