@@ -11,7 +11,8 @@
  *
  * State holds global tensors, or rectangles of them, under global names, so any process grid reads
  * what any other wrote. World rank 0 writes and reads an adapter's; a state beyond one file is
- * written by the tp ranks of dp replica 0, each its own shards, and read by as many ranks. World
+ * written by the tp ranks of dp replica 0 in each stage, each its own shards, and read by as many
+ * ranks as tp has. World
  * rank 0 alone commits. All functions that take a grid are collective over the world and return
  * the same status on every rank.
  */
@@ -224,22 +225,22 @@ int64_t ml_checkpoint_bytes(int64_t global);
  * Errors: none. */
 int64_t ml_run_directory_bytes(void);
 
-/* How many ranks write a checkpoint, the first ones of the world: 1, or for a state beyond one
- * file all tp ranks of dp replica 0, each its own shards.
+/* How many ranks write a checkpoint: world rank 0 alone, or for a state beyond one file each of so
+ * many that hold a part of the model (tp · pp), in dp replica 0.
  * Shapes: none.
  * Ownership: borrows `parameters`.
  * Local.
  * Errors: none. */
-int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int tp);
+int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int parts);
 
-/* Accounted bytes (category other) that a writer, world rank tp_rank, holds while it saves, beside
- * training or not; other ranks hold none. At most 1 GiB and some overhead for all writers of a
- * state beyond one file together.
+/* Accounted bytes (category other) that a writer, number `part` = stage · tp + tp rank of tp · pp
+ * parts, holds while it saves, beside training or not; other ranks hold none. At most 1 GiB and
+ * some overhead for all writers of a stage's state beyond one file together.
  * Shapes: bytes.
  * Ownership: borrows `parameters`.
  * Local.
  * Errors: none. */
-int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int tp, int tp_rank);
+int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int parts, int part);
 
 ML_END_DECLS
 

@@ -1,7 +1,7 @@
-/* grid: the process grid dp × tp (pp later) and its named collectives: the only MPI outside
- * analyze/.
+/* grid: the process grid pp × dp × tp and its named collectives: the only MPI outside analyze/.
  *
- * World rank = (dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits inside a node.
+ * World rank = (stage·dp + dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits
+ * inside a node; stages of a pipeline slowest, since they exchange least.
  * The library never calls MPI elsewhere: a parallel routine is its local function plus one named
  * collective of this header.
  *
@@ -120,12 +120,22 @@ void ml_grid_abort(int code);
 int ml_grid_world_rank(void);
 int ml_grid_world_size(void);
 
-/* The grid of all ranks with tp ranks to a tensor-parallel group: dp = size / tp.
+/* The grid of all ranks with tp ranks to a tensor-parallel group and pp stages, in
+ * ml_grid_create one: dp = size / (tp·pp).
  * Shapes: none.
  * Ownership: *out is the caller's, who ends it with ml_grid_destroy.
  * Collective over the world.
- * Errors: ML_USAGE where tp does not divide the number of ranks (both named); ML_RESOURCE. */
+ * Errors: ML_USAGE where tp, or tp·pp, does not divide the number of ranks, with what would;
+ * ML_RESOURCE. */
 ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
+ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp) ML_NODISCARD;
+
+/* Whether so many ranks are tp groups of pp stages.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: ML_USAGE as ml_grid_create_stages. */
+ml_status ml_grid_check_shape(int ranks, int tp, int pp) ML_NODISCARD;
 
 /* Ends a grid; NULL is fine.
  * Shapes: none.
@@ -134,8 +144,9 @@ ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
  * Errors: none. */
 void ml_grid_destroy(ml_grid *grid);
 
-/* This rank's number and the number of ranks, in the world, in its tp group and among the dp
- * replicas; distinct shared-memory nodes of the world, and the most ranks on any of them.
+/* This rank's number and the number of ranks, in the world, in its tp group, among the dp replicas
+ * and among the stages; distinct shared-memory nodes of the world, and the most ranks on any of
+ * them.
  * Shapes: none.
  * Ownership: borrows `grid`.
  * Local.
@@ -146,17 +157,31 @@ int ml_grid_tp(const ml_grid *grid);
 int ml_grid_tp_rank(const ml_grid *grid);
 int ml_grid_dp(const ml_grid *grid);
 int ml_grid_dp_rank(const ml_grid *grid);
+int ml_grid_pp(const ml_grid *grid);
+int ml_grid_stage(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);
 int ml_grid_ranks_on_node(const ml_grid *grid);
 
-/* NODE: the world's ranks on this rank's node. REPLICA: those of them that hold the same shard of
- * the weights (the same tp rank). HEAD: the world's ranks that hold the same key/value head, which
- * `copies` neighbours of a tp group do; HEAD_TP: those neighbours. This rank alone, until
- * ml_grid_group_heads makes them. */
+/* The world rank that stands at a place of the grid.
+ * Shapes: none.
+ * Ownership: borrows `grid`.
+ * Local.
+ * Errors: none. */
+int ml_grid_rank_at(const ml_grid *grid, int stage, int dp_rank, int tp_rank);
+
+/* STAGE: the world's ranks that hold this rank's layers; TP and DP lie in it. PIPE: one rank of
+ * each stage, with the same tp and dp rank, in their order; ENDS: the first and the last of them,
+ * elsewhere this rank alone. NODE: the world's ranks on this rank's node. REPLICA: those of them
+ * that hold the same shard of the weights (the same stage and tp rank). HEAD: the stage's ranks
+ * that hold the same key/value head, which `copies` neighbours of a tp group do; HEAD_TP: those
+ * neighbours. This rank alone, until ml_grid_group_heads makes them. */
 typedef enum ml_group {
     ML_GROUP_WORLD,
     ML_GROUP_TP,
     ML_GROUP_DP,
+    ML_GROUP_STAGE,
+    ML_GROUP_PIPE,
+    ML_GROUP_ENDS,
     ML_GROUP_NODE,
     ML_GROUP_REPLICA,
     ML_GROUP_HEAD,
@@ -166,7 +191,7 @@ typedef enum ml_group {
 /* Makes the groups HEAD and HEAD_TP, unless they are there for as many copies.
  * Shapes: `copies` divides tp.
  * Ownership: borrows `grid`.
- * Collective over the world.
+ * Collective over the stage.
  * Errors: MPI's are fatal. */
 void ml_grid_group_heads(const ml_grid *grid, int copies);
 
@@ -246,6 +271,27 @@ void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int6
  * Errors: MPI's are fatal. */
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n);
 void ml_grid_receive(const ml_grid *grid, int from, void *bytes, int64_t n);
+
+typedef enum ml_direction { ML_TO_NEXT, ML_TO_PREVIOUS } ml_direction;
+
+/* Between neighbouring stages of a pipe. Sending returns at once: x must stay as it is until the
+ * next send in this direction, or ml_grid_pipe_wait, which both return only when the neighbour has
+ * taken what was sent before. Receiving returns how many numbers the neighbour sent, at most
+ * `most`; it may send none.
+ * Shapes: x[n], n < 2³¹; counts of floats.
+ * Ownership: borrows `grid`; x is the caller's.
+ * Collective over the two ranks.
+ * Errors: MPI's are fatal, a message of more than `most` among them. */
+void ml_grid_pipe_send(const ml_grid *grid, ml_direction direction, const float *x, int64_t n);
+int64_t ml_grid_pipe_receive(const ml_grid *grid, ml_direction direction, float *x, int64_t most);
+void ml_grid_pipe_wait(const ml_grid *grid, ml_direction direction);
+
+/* What this rank sent to its neighbours in the pipe so far.
+ * Shapes: bytes.
+ * Ownership: borrows `grid`.
+ * Local.
+ * Errors: none. */
+int64_t ml_grid_piped_bytes(const ml_grid *grid);
 
 /* What this rank passed to sums and maxima over a group so far; nothing is passed in a group of
  * one.

@@ -298,6 +298,7 @@ typedef struct ml_model_slot {
     bool apart;      /* its storage is the method's: it trains. Set when the method attaches */
     bool partial;    /* whole on every rank of the tp group, but each finds only a part of its
                         gradient (its own heads') */
+    bool elsewhere;  /* another stage of the pipeline holds it, this rank has no row of it */
 } ml_model_slot;
 
 typedef struct ml_norm {

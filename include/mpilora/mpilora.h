@@ -31,6 +31,7 @@
 #include "mpilora/rope.h"
 #include "mpilora/score.h"
 #include "mpilora/shard.h"
+#include "mpilora/stages.h"
 #include "mpilora/store.h"
 #include "mpilora/train.h"
 #include "mpilora/trial.h"

@@ -42,6 +42,9 @@ typedef struct ml_parameter {
     int64_t offset, count; /* this rank's part in the buffers, in floats */
     double lr_factor; /* its learning rate is that of the step times this: 1 unless the method says
                          otherwise */
+    int stage, also;  /* of the pipeline's stages: that which holds it; another that does, too (both
+                         ends), or the same */
+    bool whole;       /* replicated over tp where it is held: there its shard says so, too */
 } ml_parameter;
 
 typedef struct ml_parameters {
@@ -52,6 +55,8 @@ typedef struct ml_parameters {
     int64_t global;      /* distinct trainable parameters of the whole grid */
     int64_t copied;      /* floats of the parts that neighbours of tp hold as well, */
     int copies;          /* so many of them: 1 where there are none */
+    int64_t ends;        /* floats that the other end of the pipe holds as well */
+    int pp, stage;       /* of the pipeline's stages, the one of this rank; pp 0: there is one */
     int dp, dp_rank;     /* the replicas that the moments are divided over; dp 1: each has all */
     int64_t piece, held; /* floats of a piece; moments of each kind that this rank holds */
     float *value, *gradient, *moment1,
@@ -77,6 +82,14 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
  * Local.
  * Errors: none. */
 void ml_parameters_lay_out(ml_parameters *p);
+
+/* Between the last add and lay_out: stages `first` and `also` (the same: one) of a pipeline hold
+ * tensor i. A rank whose stage, p->stage of p->pp, is neither has no row of it.
+ * Shapes: none.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+void ml_parameters_place(ml_parameters *p, int64_t i, int first, int also);
 
 /* After lay_out, before allocate: this rank's moments are its share of dp (ZeRO's first stage,
  * Rajbhandari et al. 2020).
@@ -124,7 +137,7 @@ void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML
 void ml_parameters_destroy(ml_parameters *p);
 
 /* Tensor i of `buffer` (the values, or what is laid out like them) whole on world rank 0, from the
- * ranks of dp replica 0.
+ * ranks of dp replica 0 in its stage.
  * Shapes: whole[rows, cols] and the work space part[rows × cols], both on world rank 0 and ignored
  * elsewhere.
  * Ownership: all borrowed.
@@ -183,8 +196,9 @@ typedef struct ml_reduction {
     int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
 } ml_reduction;
 
-/* Sums gradients over the grid, in place: replicated tensors over tp × dp (identical ones enter
- * from tp rank 0 alone), sharded ones over dp, and what several ranks of tp hold over these too.
+/* Sums gradients over the grid, in place: what both ends of a pipe hold over these; then replicated
+ * tensors over tp × dp of their stage (identical ones enter from tp rank 0 alone), sharded ones
+ * over dp, and what several ranks of tp hold over these too.
  * With divided moments the sums of this rank's share alone are there.
  * Shapes: fp32; bytes as ml_reduction says.
  * Ownership: borrows `p`.

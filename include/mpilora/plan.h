@@ -122,21 +122,25 @@ double ml_sum_seconds(const ml_machine *machine, const ml_sum_group *group, doub
 /* ---- plans --------------------------------------------------------------------------------- */
 
 /* One step as its slowest rank sees it. forward and backward as in metrics.jsonl: what is computed
- * again and the head's gradient are backward. */
+ * again and the head's gradient are backward. bubble: what the slowest stage of a pipeline waits
+ * for the others' first and last micro-batches, which in metrics.jsonl is part of comm. */
 typedef struct ml_plan_time {
-    double forward_s, backward_s, comm_s, optimizer_s, data_s, step_s, tokens_per_s;
+    double forward_s, backward_s, comm_s, bubble_s, optimizer_s, data_s, step_s, tokens_per_s;
 } ml_plan_time;
 
 typedef struct ml_plan_method {
     const char *name; /* of the configuration's method, or "lora" where that is full; "full" */
     int64_t params_total, params_trainable;
     int64_t checkpoint_bytes, allreduce_bytes_per_step;
-    int64_t adapter_bytes_16bit;       /* the trained tensors in 16 bit, as the paper counts them */
-    ml_activation_mode activations;    /* chosen, and what per_rank is for */
-    bool fits;                         /* into memory.limit */
-    int64_t need[ML_ACTIVATION_MODES]; /* of a process, MPI and libraries included */
-    int64_t per_rank[ML_MEM_CATEGORIES];
+    int64_t piped_bytes_per_step;   /* that the busiest rank sends to neighbouring stages, of data
+                                       without common beginnings; 0: one stage */
+    int64_t adapter_bytes_16bit;    /* the trained tensors in 16 bit, as the paper counts them */
+    ml_activation_mode activations; /* chosen, and what per_rank is for */
+    bool fits;                      /* into memory.limit */
+    int64_t need[ML_ACTIVATION_MODES];   /* of a process, MPI and libraries included */
+    int64_t per_rank[ML_MEM_CATEGORIES]; /* of the stage that needs most, number `stage` */
     int64_t total_bytes_per_rank;
+    int stage;
     int frozen_shared_by; /* ranks of a node that hold one copy of the frozen weights; 1: none share
                            */
     int64_t node_bytes,
@@ -147,7 +151,7 @@ typedef struct ml_plan_method {
 enum { ML_PLAN_METHODS = 2 };
 
 typedef struct ml_plan {
-    int ranks, nodes, dp, tp;
+    int ranks, nodes, dp, tp, pp;
     int threads;                 /* of a rank, where a machine is given */
     int64_t tokens;              /* of the largest micro-batch */
     int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not

@@ -34,6 +34,16 @@ typedef struct ml_shard {
     bool spare;      /* and one before this rank does, which writes it and counts it */
 } ml_shard;
 
+/* No row of any tensor: what a rank has of what another one holds.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+static inline ml_shard ml_shard_nothing(void)
+{
+    return (ml_shard){.dim = ML_SHARD_ROWS, .nparts = 1};
+}
+
 /* Units (heads) [first, first + count) of a rank, which `copies` neighbours hold; `spare`: this
  * rank is not the first of them. */
 typedef struct ml_unit_range {

@@ -153,9 +153,6 @@ static ml_status check(ml_run_config *c)
     if (!c->base)
         return ml_run_config_refuse(c, "base",
                                     "missing; name a base file (mpilora import makes one)");
-    if (c->parallel.pp != 1)
-        return ml_run_config_refuse(c, "parallel.pp",
-                                    "pipeline parallelism is not available; expected 1");
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_factors(c);

@@ -515,13 +515,15 @@ const key run_keys[] = {
      .most = 1 << 20,
      .about =
          "Ranks that hold the weights together; it divides the heads, and the key/value heads or "
-         "is a multiple of them. dp = ranks / tp."},
+         "is a multiple of them. dp = ranks / (tp · pp)."},
     {.path = "parallel.pp",
      .kind = KEY_INT,
      .offset = AT(parallel.pp),
      .least = 1,
      .most = 1 << 20,
-     .about = "Pipeline stages; only 1 is available."},
+     .about = "Stages of a pipeline, each with some of the layers: at most as many as layers. A "
+              "replica's micro-batches go through them one after the other, so batch.micro should "
+              "be a small part of its sequences."},
     {.path = "memory.activations",
      .kind = KEY_CHOICE,
      .offset = AT(memory.activations),

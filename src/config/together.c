@@ -64,6 +64,11 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                {"kernels.vector", same_text(first->vector_path, c->vector_path)},
                {"kernels.measure", first->measure == c->measure},
                {"optim.label_smoothing", first->optim.label_smoothing == c->optim.label_smoothing}};
+    if (c->parallel.pp > 1)
+        return ml_run_config_refuse(c, "parallel.pp",
+                                    "%d does not know several runs in one job yet; take pp 1, or "
+                                    "one run",
+                                    (int)c->parallel.pp);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!all[i].same)
             return ml_run_config_refuse(c, all[i].key,

@@ -1,5 +1,6 @@
-/* The process grid: tp fastest, then dp; one communicator a group, the groups of a node among
- * them. */
+/* The process grid: tp fastest, then dp, then pp; one communicator a group, the groups of a node
+ * among them. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "grid/grid_private.h"
@@ -109,15 +110,35 @@ static void count_group(ml_grid *grid, int group)
     MPI_Comm_rank(grid->group[group], &grid->group_rank[group]);
 }
 
+/* Of one stage all ranks are the stage, and none has neighbours in a pipe. */
+static void make_stages(ml_grid *grid)
+{
+    MPI_Comm *group = grid->group;
+    group[ML_GROUP_PIPE] = group[ML_GROUP_ENDS] = MPI_COMM_NULL;
+    grid->sent[ML_TO_NEXT] = grid->sent[ML_TO_PREVIOUS] = MPI_REQUEST_NULL;
+    if (grid->pp == 1) {
+        group[ML_GROUP_STAGE] = group[ML_GROUP_WORLD];
+        return;
+    }
+    bool inside = grid->stage > 0 && grid->stage < grid->pp - 1;
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->stage, grid->rank, &group[ML_GROUP_STAGE]);
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->rank % (grid->dp * grid->tp), grid->stage,
+                   &group[ML_GROUP_PIPE]);
+    MPI_Comm_split(group[ML_GROUP_PIPE], inside ? grid->stage : 0, grid->stage,
+                   &group[ML_GROUP_ENDS]);
+}
+
 static void make_groups(ml_grid *grid)
 {
     MPI_Comm *group = grid->group;
     MPI_Comm_dup(MPI_COMM_WORLD, &group[ML_GROUP_WORLD]);
-    MPI_Comm_split(group[ML_GROUP_WORLD], grid->dp_rank, grid->tp_rank, &group[ML_GROUP_TP]);
-    MPI_Comm_split(group[ML_GROUP_WORLD], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_DP]);
+    make_stages(grid);
+    MPI_Comm_split(group[ML_GROUP_STAGE], grid->dp_rank, grid->tp_rank, &group[ML_GROUP_TP]);
+    MPI_Comm_split(group[ML_GROUP_STAGE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_DP]);
     MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
                         &group[ML_GROUP_NODE]);
-    MPI_Comm_split(group[ML_GROUP_NODE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_REPLICA]);
+    MPI_Comm_split(group[ML_GROUP_NODE], grid->stage * grid->tp + grid->tp_rank, grid->dp_rank,
+                   &group[ML_GROUP_REPLICA]);
     group[ML_GROUP_HEAD] = group[ML_GROUP_HEAD_TP] = MPI_COMM_NULL;
     for (int g = 0; g < GROUPS; g++) count_group(grid, g);
 }
@@ -131,7 +152,7 @@ void ml_grid_group_heads(const ml_grid *caller, int copies)
     for (int g = ML_GROUP_HEAD; g <= ML_GROUP_HEAD_TP; g++)
         if (group[g] != MPI_COMM_NULL) MPI_Comm_free(&group[g]);
     grid->copies = copies;
-    MPI_Comm_split(group[ML_GROUP_WORLD], grid->tp_rank / copies, grid->rank,
+    MPI_Comm_split(group[ML_GROUP_STAGE], grid->tp_rank / copies, grid->rank,
                    &group[ML_GROUP_HEAD]);
     MPI_Comm_split(group[ML_GROUP_TP], grid->tp_rank / copies, grid->tp_rank,
                    &group[ML_GROUP_HEAD_TP]);
@@ -156,25 +177,57 @@ static void free_memory(ml_grid *grid)
     ml_memory_free(grid);
 }
 
-ml_status ml_grid_create(ml_grid **out, int tp)
+/* "1, 2 or 4": every pp that divides so many tp groups. */
+static void list_stages(int groups, char *out, size_t size)
 {
-    ml_status st = ML_OK;
-    ml_grid *grid = NULL;
-    int size = ml_grid_world_size();
+    *out = '\0';
+    for (int pp = 1; pp <= groups; pp++) {
+        size_t used = strlen(out);
+        if (groups % pp == 0)
+            snprintf(out + used, size - used, "%s%d",
+                     used == 0      ? ""
+                     : pp == groups ? " or "
+                                    : ", ",
+                     pp);
+    }
+}
+
+ml_status ml_grid_check_shape(int size, int tp, int pp)
+{
+    char good[256];
     if (tp < 1 || size % tp != 0)
         return ml_fail(ML_USAGE,
                        "parallel.tp: %d does not divide the %d ranks of this job; start a multiple "
                        "of %d ranks or change tp",
                        tp, size, tp);
+    if (pp >= 1 && size / tp % pp == 0) return ML_OK;
+    list_stages(size / tp, good, sizeof good);
+    return ml_fail(
+        ML_USAGE,
+        "parallel.pp: %d stages of tp %d do not divide the %d ranks of this job; start a "
+        "multiple of %" PRId64 " ranks, or choose pp %s",
+        pp, tp, size, (int64_t)tp * pp, good);
+}
+
+ml_status ml_grid_create(ml_grid **out, int tp) { return ml_grid_create_stages(out, tp, 1); }
+
+ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp)
+{
+    ml_status st = ML_OK;
+    ml_grid *grid = NULL;
+    int size = ml_grid_world_size();
+    ML_TRY(ml_grid_check_shape(size, tp, pp));
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");
     grid->rank = ml_grid_world_rank();
     grid->size = size;
     grid->tp = tp;
-    grid->dp = size / tp;
+    grid->pp = pp;
+    grid->dp = size / tp / pp;
     grid->tp_rank = grid->rank % tp;
-    grid->dp_rank = grid->rank / tp;
+    grid->dp_rank = grid->rank / tp % grid->dp;
+    grid->stage = grid->rank / tp / grid->dp;
     make_groups(grid);
     count_nodes(grid);
     *out = grid;
@@ -187,6 +240,7 @@ done:
 void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
+    if (grid->pp == 1) grid->group[ML_GROUP_STAGE] = MPI_COMM_NULL; /* the world's */
     for (int g = GROUPS - 1; g >= 0; g--)
         if (grid->group[g] != MPI_COMM_NULL) MPI_Comm_free(&grid->group[g]);
     free_memory(grid);
@@ -198,6 +252,12 @@ int ml_grid_tp(const ml_grid *grid) { return grid->tp; }
 int ml_grid_tp_rank(const ml_grid *grid) { return grid->tp_rank; }
 int ml_grid_dp(const ml_grid *grid) { return grid->dp; }
 int ml_grid_dp_rank(const ml_grid *grid) { return grid->dp_rank; }
+int ml_grid_pp(const ml_grid *grid) { return grid->pp; }
+int ml_grid_stage(const ml_grid *grid) { return grid->stage; }
+int ml_grid_rank_at(const ml_grid *grid, int stage, int dp_rank, int tp_rank)
+{
+    return (stage * grid->dp + dp_rank) * grid->tp + tp_rank;
+}
 int ml_grid_group_size(const ml_grid *grid, ml_group group) { return grid->group_size[group]; }
 int ml_grid_group_rank(const ml_grid *grid, ml_group group) { return grid->group_rank[group]; }
 int ml_grid_nodes(const ml_grid *grid) { return grid->nodes; }

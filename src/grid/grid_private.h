@@ -11,11 +11,13 @@ enum { GROUPS = ML_GROUP_HEAD_TP + 1 };
 struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two; MPI_COMM_NULL: not made */
     int group_size[GROUPS], group_rank[GROUPS];
-    int rank, size, tp, tp_rank, dp, dp_rank, nodes, ranks_on_node;
+    int rank, size, tp, tp_rank, dp, dp_rank, pp, stage, nodes, ranks_on_node;
     int copies;             /* that the groups of heads were made for; 0: they were not */
     int *count, *start;     /* [size] each: parts of an array, while a collective runs */
     double seconds;         /* inside collectives */
     int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
+    MPI_Request sent[2];    /* by ml_direction: what a neighbour may not have taken yet */
+    int64_t piped;          /* bytes sent to neighbours */
 };
 
 /* launcher.c: that MPI sees the ranks that were started. ML_USAGE. Local, after MPI_Init. */

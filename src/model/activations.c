@@ -5,6 +5,8 @@
  * layers, and what is never needed at the same time lies in the same place: the matrices of
  * attention, [T, …] each; those of the MLP, which goes chunk by chunk of the tokens; the logits,
  * chunk by chunk, too. */
+#include "mpilora/stages.h"
+
 #include "model/model_private.h"
 
 enum { ALIGNMENT = 64, LEAST_CHUNK = 512 };
@@ -47,18 +49,35 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     k->hook_up = take_floats(c, T * layer->up.hook.saved_per_token);
 }
 
-/* In checkpoint mode every layer has its x1 and all share the rest. */
-static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *c)
+/* What each micro-batch on its way has for itself: in checkpoint mode every layer's x1. */
+static void lay_out_place(const ml_model *m, activations *a, int64_t T, cursor *c)
 {
-    for (int64_t l = 0; l < m->spec.layers; l++) {
-        saved_layer k = {.x1 = take(c, T * m->spec.width, ml_dtype_size(m->dtype)),
+    size_t size = ml_dtype_size(m->dtype);
+    int64_t start = c->used, d = m->spec.width;
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
+        saved_layer k = {.x1 = take(c, T * d, size),
                          .hook_down = take_floats(c, T * m->layers[l].down.hook.saved_per_token)};
-        if (is_normed_behind(m)) k.y2 = take(c, T * m->spec.width, ml_dtype_size(m->dtype));
+        if (is_normed_behind(m)) k.y2 = take(c, T * d, size);
         if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, l, T, &k, c);
         if (a->layers) a->layers[l] = k;
     }
+    if (m->spec.conv_kernel > 0) a->convolution.sum = take(c, T * d, size);
+    if (m->has_embed_norm && m->first_layer == 0) a->embedded = take(c, T * d, size);
+    a->kept = c->used - start;
+}
+
+/* The places one behind the other, of which the micro-batch under way has a->place, and behind
+ * them what in checkpoint mode all layers and places share. */
+static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *c)
+{
+    int64_t start = c->used;
+    c->used += a->place * a->kept; /* known where there is more than one place: counted before */
+    lay_out_place(m, a, T, c);
+    c->used = start + m->in_flight * a->kept;
+    c->most = ml_max(c->most, c->used);
     int64_t shared = c->used;
-    for (int64_t l = 0; m->mode == ML_ACTIVATIONS_CHECKPOINT && l < m->spec.layers; l++) {
+    for (int64_t l = m->first_layer; m->mode == ML_ACTIVATIONS_CHECKPOINT && l < m->end_layer;
+         l++) {
         saved_layer k = a->layers ? a->layers[l] : (saved_layer){0};
         c->used = shared;
         lay_out_recomputed(m, l, T, &k, c);
@@ -67,11 +86,20 @@ static void lay_out_saved(const ml_model *m, activations *a, int64_t T, cursor *
     c->used = c->most;
 }
 
+void ml_model_choose_place(ml_model *m, int64_t place)
+{
+    activations *a = &m->act;
+    cursor saved = {.base = a->saved_storage};
+    if (!a->backward || a->place == place) return;
+    a->place = place;
+    lay_out_saved(m, a, a->tokens, &saved);
+}
+
 /* In floats. */
 static int64_t hook_scratch(const ml_model *m, const activations *a)
 {
     int64_t most = 0;
-    for (int64_t l = 0; l < m->spec.layers; l++) {
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
         const ml_layer *layer = &m->layers[l];
         const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
         for (int i = 0; i < 4; i++) most = ml_max(most, linear[i]->hook.scratch_per_token);
@@ -254,10 +282,6 @@ static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward,
     if (backward) lay_out_saved(m, a, T, saved);
     if (ml_model_is_relative(&m->spec)) lay_out_relative(m, a, T, backward, work);
     if (m->spec.conv_kernel > 0) lay_out_convolution(m, a, T, backward, work);
-    if (backward && m->spec.conv_kernel > 0)
-        a->convolution.sum = take(saved, T * m->spec.width, ml_dtype_size(m->dtype));
-    if (backward && m->has_embed_norm)
-        a->embedded = take(saved, T * m->spec.width, ml_dtype_size(m->dtype));
 }
 
 void ml_model_chunks(const ml_model *m, int64_t tokens, bool backward, int64_t *chunk,

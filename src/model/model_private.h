@@ -54,7 +54,9 @@ typedef struct convolution {
 typedef struct activations {
     int64_t tokens, chunk, head_chunk;
     bool backward;
-    saved_layer *layers; /* [spec.layers]; all pointers NULL without backward */
+    saved_layer
+        *layers; /* [spec.layers]; all pointers NULL without backward, or of another stage */
+    int64_t place, kept; /* of the micro-batch under way; bytes of each place */
     float *x, *other_x;  /* [T, d]; other_x: in checkpoint mode, what is computed again */
     float *branch; /* [T, d] where branches are parallel: what attention adds, or its gradient */
     float *qk_rstd, *qk_average; /* [2, T] of q and k, where norms go over all heads */
@@ -110,6 +112,10 @@ struct ml_model {
     ml_model_spec spec;
     const ml_grid *grid; /* NULL: sizes alone, or one rank */
     int tp, tp_rank;
+    int pp, stage;                  /* of the pipeline's stages */
+    int64_t first_layer, end_layer; /* of this stage: [first_layer, end_layer) */
+    int64_t *stage_end;             /* [pp] where each stage's layers end; NULL: there is one */
+    int64_t in_flight;              /* micro-batches between forward and backward, at most */
     ml_dtype dtype;
     int64_t mlp_block;       /* what tp cuts an MLP's width into: 1, or the weights of a block */
     int64_t heads, kv_heads; /* of this rank */
@@ -182,8 +188,13 @@ const float *saved_rows(const ml_model *m, const void *saved, int64_t first, flo
                         int64_t count); /* as fp32, converted into `wide` in bf16 */
 void release_activations(ml_model *m);
 
-/* pass.c: from now on time belongs to `phase`. */
+/* pass.c: from now on time belongs to `phase`; this stage's layers forward, from the embedding on
+ * the first one, and back, as far as something trains; the number of the first operation that has
+ * something to train, past the last one where nothing has. */
 void pass_enter(ml_model *m, pass_phase phase);
+void go_forward(ml_model *m, const ml_batch *batch, bool backward);
+void go_back(ml_model *m, const ml_batch *batch);
+int64_t lowest_trained(const ml_model *m);
 
 /* rope.c: rows of the first table for so many positions, and whether it has some of sequences
  * beyond the original context. */

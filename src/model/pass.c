@@ -267,9 +267,7 @@ static bool norm_trains(const ml_norm *norm)
     return norm->weight_gradient || norm->bias_gradient;
 }
 
-/* The number of the first operation that has something to train; past the last one where nothing
- * has. */
-static int64_t lowest_trained(const ml_model *m)
+int64_t lowest_trained(const ml_model *m)
 {
     if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||
         ml_linear_trains(&m->project_in) || norm_trains(&m->embed_norm) ||
@@ -306,17 +304,17 @@ static void virtual_backward(ml_model *m, int64_t level, const ml_batch *batch)
                                  m->act.x);
 }
 
-static void go_back(ml_model *m, const ml_batch *batch)
+void go_back(ml_model *m, const ml_batch *batch)
 {
     pass_enter(m, PASS_BACKWARD);
     int64_t lowest = lowest_trained(m);
-    for (int64_t l = m->spec.layers - 1; l >= 0 && lowest < (l + 1) * OPS_A_LAYER; l--) {
-        virtual_backward(m, l + 1, batch);
+    for (int64_t l = m->end_layer - 1; l >= m->first_layer && lowest < (l + 1) * OPS_A_LAYER; l--) {
         if (l == 0 && m->spec.conv_kernel > 0)
             convolution_backward(m, batch, lowest == OP_EMBEDDING);
         layer_backward(m, l, batch, lowest);
+        if (l > 0 && lowest < l * OPS_A_LAYER) virtual_backward(m, l, batch);
     }
-    if (lowest != OP_EMBEDDING) return;
+    if (lowest != OP_EMBEDDING || m->first_layer > 0) return;
     if (relative_trains(m)) relative_embedding_backward(m);
     if (m->spec.conv_kernel > 0) convolution_add(m, batch->tokens);
     embed_norm_backward(m, batch->tokens);
@@ -324,19 +322,25 @@ static void go_back(ml_model *m, const ml_batch *batch)
     embed_backward(m, batch);
 }
 
-static void go_forward(ml_model *m, const ml_batch *batch, bool backward)
+/* What the layers start from. */
+static void go_in(ml_model *m, const ml_batch *batch, bool backward)
 {
-    pass_enter(m, PASS_FORWARD);
-    place_tokens(m, batch);
     embed_forward(m, batch);
     virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
     embed_norm_forward(m, batch->tokens, backward);
     if (m->spec.conv_kernel > 0) convolution_keep(m, batch->tokens);
-    for (int64_t l = 0; l < m->spec.layers; l++) {
+}
+
+void go_forward(ml_model *m, const ml_batch *batch, bool backward)
+{
+    pass_enter(m, PASS_FORWARD);
+    place_tokens(m, batch);
+    if (m->first_layer == 0) go_in(m, batch, backward);
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
+        if (l > 0) virtual_forward(m, l, batch->tokens, batch->token, m->act.x);
         layer_attend(m, l, batch, backward);
         layer_finish(m, l, batch, backward);
         if (l == 0 && m->spec.conv_kernel > 0) convolution_forward(m, batch, backward);
-        virtual_forward(m, l + 1, batch->tokens, batch->token, m->act.x);
     }
 }
 

@@ -247,6 +247,9 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
     m->tp = tp;
     m->tp_rank = tp_rank;
     m->dtype = dtype;
+    m->pp = 1;
+    m->end_layer = spec->layers;
+    m->in_flight = 1;
     m->mlp_block = largest_block(spec, ML_EXTENT_MLP, &largest);
     m->heads = spec->heads / tp;
     const ml_unit_range keys = ml_shard_units(spec->kv_heads, true, tp, tp_rank);
@@ -278,6 +281,7 @@ void ml_model_destroy(ml_model *m)
     ml_memory_free(m->storage);
     ml_memory_free(m->slots);
     ml_memory_free(m->follows);
+    ml_memory_free(m->stage_end);
     ml_memory_free(m->layers);
     ml_memory_free(m);
 }

@@ -21,12 +21,22 @@ static void drop_copies(ml_parameters *p)
  * so that copies stay the same bits. */
 static int64_t sum_whole(ml_parameters *p, const ml_grid *grid)
 {
-    ml_grid_sum_float(grid, ML_GROUP_WORLD, p->gradient, p->replicated);
+    ml_grid_sum_float(grid, ML_GROUP_STAGE, p->gradient, p->replicated);
     for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);)
         ml_grid_sum_float(grid, s.copied ? ML_GROUP_HEAD : ML_GROUP_DP, p->gradient + s.first,
                           s.count);
-    return (ml_grid_size(grid) > 1 ? p->replicated : 0) +
+    return (ml_grid_group_size(grid, ML_GROUP_STAGE) > 1 ? p->replicated : 0) +
            (ml_grid_dp(grid) > 1 ? p->local - p->replicated : p->copied);
+}
+
+/* Each end has found its part of the gradient of what both hold: the embedding's rows that went in,
+ * and those that logits came from. Both get the same sum, of the same order. */
+static void sum_ends(ml_parameters *p, const ml_grid *grid)
+{
+    for (int64_t i = 0; i < p->count && p->ends > 0; i++)
+        if (p->items[i].also != p->items[i].stage)
+            ml_grid_sum_float(grid, ML_GROUP_ENDS, p->gradient + p->items[i].offset,
+                              p->items[i].count);
 }
 
 static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
@@ -44,9 +54,25 @@ ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid)
 {
     if (ml_grid_tp_rank(grid) != 0) drop_copies(p);
     if (p->copies > 1) ml_grid_group_heads(grid, p->copies);
-    int64_t passed = p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid);
+    sum_ends(p, grid);
+    int64_t passed = p->ends + (p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid));
     return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float),
                           .passed_bytes = passed * (int64_t)sizeof(float)};
+}
+
+/* Of gradients [first, end) without what the other end of the pipe counts. */
+static double sum_counted(const ml_parameters *p, const ml_kernels *kernels, int64_t first,
+                          int64_t end)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < p->count && p->ends > 0; i++) {
+        const ml_parameter *item = &p->items[i];
+        int64_t from = ml_max(item->offset, first), to = ml_min(item->offset + item->count, end);
+        if (item->also == item->stage || item->also != p->stage || from >= to) continue;
+        sum += kernels->sum_squares(from - first, p->gradient + first);
+        first = to;
+    }
+    return sum + kernels->sum_squares(end - first, p->gradient + first);
 }
 
 /* Of the sharded tensors' gradients [first, end), what no rank before this one counts. */
@@ -56,7 +82,7 @@ static double sum_sharded(const ml_parameters *p, const ml_kernels *kernels, int
     double sum = 0.0;
     for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);) {
         int64_t from = ml_max(s.first, first), to = ml_min(s.first + s.count, end);
-        if (from < to && !s.spare) sum += kernels->sum_squares(to - from, p->gradient + from);
+        if (from < to && !s.spare) sum += sum_counted(p, kernels, from, to);
     }
     return sum;
 }
@@ -70,11 +96,12 @@ double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
         ml_share mine = ml_parameters_share(p, i, p->dp_rank);
         int64_t end = mine.first + mine.count,
                 border = ml_max(mine.first, ml_min(end, p->replicated));
-        sum[ONCE] += kernels->sum_squares(border - mine.first, p->gradient + mine.first);
+        sum[ONCE] += sum_counted(p, kernels, mine.first, border);
         sum[SHARDED] += sum_sharded(p, kernels, border, end);
     }
     if (p->dp > 1) ml_grid_sum_double(grid, ML_GROUP_DP, sum, SUMS);
     ml_grid_sum_double(grid, ML_GROUP_TP, &sum[SHARDED], 1);
+    ml_grid_sum_double(grid, ML_GROUP_PIPE, sum, SUMS);
     return sqrt(sum[ONCE] + sum[SHARDED]);
 }
 

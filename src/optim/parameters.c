@@ -14,11 +14,22 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
                            .vector = vector,
                            .shard = shard,
                            .kind = kind,
-                           .lr_factor = 1.0};
+                           .lr_factor = 1.0,
+                           .whole = shard.dim == ML_SHARD_WHOLE};
     snprintf(item->name, sizeof item->name, "%s", name);
     item->count = ml_shard_rows(&shard, rows) * ml_shard_cols(&shard, cols);
 done:
     return st;
+}
+
+void ml_parameters_place(ml_parameters *p, int64_t i, int first, int also)
+{
+    ml_parameter *item = &p->items[i];
+    item->stage = first;
+    item->also = also;
+    if (p->stage == first || p->stage == also) return;
+    item->shard = ml_shard_nothing();
+    item->count = 0;
 }
 
 static bool is_replicated(const ml_parameter *item) { return item->shard.dim == ML_SHARD_WHOLE; }
@@ -58,7 +69,7 @@ static void count_copies(ml_parameters *p)
 
 void ml_parameters_lay_out(ml_parameters *p)
 {
-    p->local = p->global = p->replicated = 0;
+    p->local = p->global = p->replicated = p->ends = 0;
     for (int sharded = 0; sharded < 2; sharded++) {
         for (int64_t i = 0; i < p->count; i++) {
             ml_parameter *item = &p->items[i];
@@ -66,6 +77,7 @@ void ml_parameters_lay_out(ml_parameters *p)
             item->offset = p->local;
             p->local += item->count;
             p->global += item->rows * item->cols;
+            if (item->also != item->stage) p->ends += item->count;
         }
         if (!sharded) p->replicated = p->local;
     }
@@ -155,6 +167,12 @@ void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const 
     }
 }
 
+/* The world rank that stands at this rank's place in another replica. */
+static int replica(const ml_grid *grid, int dp_rank)
+{
+    return ml_grid_rank_at(grid, ml_grid_stage(grid), dp_rank, ml_grid_tp_rank(grid));
+}
+
 const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
                                     const float *buffer, int64_t at, int64_t n)
 {
@@ -165,10 +183,9 @@ const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
             int64_t bytes = part.count * (int64_t)sizeof *buffer;
             if (bytes == 0 || (p->dp_rank != 0 && p->dp_rank != place)) continue;
             if (p->dp_rank != 0)
-                ml_grid_send(grid, ml_grid_tp_rank(grid), buffer + part.at, bytes);
+                ml_grid_send(grid, replica(grid, 0), buffer + part.at, bytes);
             else if (place != 0)
-                ml_grid_receive(grid, place * ml_grid_tp(grid) + ml_grid_tp_rank(grid),
-                                p->gradient + part.first, bytes);
+                ml_grid_receive(grid, replica(grid, place), p->gradient + part.first, bytes);
             else
                 memcpy(p->gradient + part.first, buffer + part.at, (size_t)bytes);
         }
@@ -178,7 +195,7 @@ const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
 
 /* ---- made whole on world rank 0 ------------------------------------------------------------ */
 
-/* What a rank of the tp group sends before its part. */
+/* What a rank of the stage sends before its part. */
 typedef struct header {
     ml_shard shard;
     int64_t count;
@@ -189,20 +206,23 @@ void ml_parameters_gather_rows(const ml_parameters *p, const ml_grid *grid, int6
                                float *part)
 {
     const ml_parameter *item = &p->items[i];
-    int tp = ml_grid_tp(grid);
-    bool alone = item->shard.dim == ML_SHARD_WHOLE || tp == 1;
-    if (ml_grid_dp_rank(grid) != 0 || (alone && ml_grid_rank(grid) != 0)) return;
+    int holders = item->whole ? 1 : ml_grid_tp(grid);
+    bool root = ml_grid_rank(grid) == 0, holds = ml_grid_dp_rank(grid) == 0 &&
+                                                 ml_grid_stage(grid) == item->stage &&
+                                                 ml_grid_tp_rank(grid) < holders;
+    if (!holds && !root) return;
     header mine;
     const float *data =
         buffer + item->offset + ml_shard_within(&item->shard, first, rows, item->cols, &mine.shard);
     mine.count = ml_shard_rows(&mine.shard, rows) * ml_shard_cols(&mine.shard, item->cols);
-    if (ml_grid_rank(grid) != 0) {
+    if (!root) {
         ml_grid_send(grid, 0, &mine, (int64_t)sizeof mine);
         ml_grid_send(grid, 0, data, mine.count * (int64_t)sizeof *data);
         return;
     }
-    ml_shard_put(&mine.shard, rows, item->cols, data, whole);
-    for (int from = 1; !alone && from < tp; from++) {
+    if (holds) ml_shard_put(&mine.shard, rows, item->cols, data, whole);
+    for (int tp_rank = holds ? 1 : 0; tp_rank < holders; tp_rank++) {
+        int from = ml_grid_rank_at(grid, item->stage, 0, tp_rank);
         header theirs;
         ml_grid_receive(grid, from, &theirs, (int64_t)sizeof theirs);
         ml_grid_receive(grid, from, part, theirs.count * (int64_t)sizeof *part);

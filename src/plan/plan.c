@@ -7,7 +7,7 @@
 #include "mpilora/store.h"
 #include "peft/exchange.h"
 #include "plan/time.h"
-#include "session/session.h"
+#include "session/pipeline.h"
 #include "session/together.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets
@@ -83,6 +83,7 @@ static ml_status open_source(source *s, const ml_run_config *c, int dp)
     int64_t micro = ml_run_config_micro(c, dp);
     ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
+    ML_TRY(ml_stages_check_config(c, &s->spec, true));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, &c->data.train, micro));
     ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
@@ -145,37 +146,64 @@ static ml_status check_countable(const source *s, const ml_run_config *c)
                    c->base, (long long)s->tokens);
 }
 
-/* What ranks hold together, beside what each holds for itself. */
+/* What ranks of a stage hold together, beside what each holds for itself. */
 typedef struct common {
     bool frozen;    /* replicas of a node share the frozen weights */
-    int writers;    /* the first ranks of the world, which write checkpoints */
+    int writers;    /* the first ranks of the stage, which write checkpoints */
     int64_t writer; /* bytes that they hold for it, and the others do not */
 } common;
 
-/* All ranks of node `node`; what they share counts once. Consecutive ranks have different tp
- * ranks. */
-static int64_t node_bytes(const ml_plan *plan, const ml_plan_method *m, const common *c, int node)
+/* Nodes are counted as stages go through them: one may have the last ranks of a stage and the first
+ * of the next. */
+typedef struct node_walk {
+    int node;
+    int64_t bytes; /* of its ranks so far */
+} node_walk;
+
+/* The ranks of a stage, each of so many bytes, on their nodes; what they share counts once.
+ * Consecutive ranks have different tp ranks. */
+static void add_ranks(const ml_plan *plan, ml_plan_method *m, node_walk *w, int stage,
+                      const int64_t per_rank[ML_MEM_CATEGORIES], const common *c)
 {
-    int64_t here = ml_part_count(plan->ranks, plan->nodes, node),
-            copies = c->frozen ? ml_min(here, plan->tp) : here;
-    int64_t writers =
-        ml_min(here, ml_max(0, c->writers - ml_part_start(plan->ranks, plan->nodes, node)));
-    return here * m->total_bytes_per_rank - (here - copies) * m->per_rank[ML_MEM_FROZEN] -
-           (here - writers) * c->writer;
+    int64_t each = 0, first = (int64_t)stage * plan->dp * plan->tp,
+            end = first + (int64_t)plan->dp * plan->tp;
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) each += per_rank[i];
+    for (int64_t at = first; at < end;) {
+        int64_t node_end = ml_part_start(plan->ranks, plan->nodes, w->node + 1);
+        if (at == node_end) {
+            *w = (node_walk){.node = w->node + 1};
+            continue;
+        }
+        int64_t here = ml_min(node_end, end) - at,
+                copies = c->frozen ? ml_min(here, plan->tp) : here,
+                writers = ml_min(here, ml_max(0, first + c->writers - at));
+        int64_t bytes =
+            here * each - (here - copies) * per_rank[ML_MEM_FROZEN] - (here - writers) * c->writer;
+        w->bytes += bytes;
+        m->total_bytes += bytes;
+        m->node_bytes = ml_max(m->node_bytes, w->bytes);
+        at += here;
+    }
 }
 
-static ml_status add_up(ml_plan_method *m, const ml_plan *plan, const common *c)
+/* One stage of the job, whose ranks need no more than its first one. */
+static ml_status add_stage(ml_plan_method *m, const ml_plan *plan, node_walk *w, int stage,
+                           const int64_t per_rank[ML_MEM_CATEGORIES], const common *c)
 {
-    int64_t all, most = ml_part_count(plan->ranks, plan->nodes, 0);
-    for (int i = 0; i < ML_MEM_CATEGORIES; i++) m->total_bytes_per_rank += m->per_rank[i];
-    if (!ml_multiply(plan->ranks, m->total_bytes_per_rank, &all))
+    int64_t all, total = 0, most = ml_part_count(plan->ranks, plan->nodes, 0);
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) total += per_rank[i];
+    if (!ml_multiply(plan->ranks, total, &all))
         return ml_fail(ML_USAGE,
                        "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for "
                        "fewer ranks or a larger parallel.tp",
-                       plan->ranks, (long long)m->total_bytes_per_rank);
+                       plan->ranks, (long long)total);
+    most = ml_min(most, (int64_t)plan->dp * plan->tp);
     m->frozen_shared_by = c->frozen ? (int)((most + plan->tp - 1) / plan->tp) : 1;
-    m->node_bytes = node_bytes(plan, m, c, 0);
-    for (int node = 0; node < plan->nodes; node++) m->total_bytes += node_bytes(plan, m, c, node);
+    add_ranks(plan, m, w, stage, per_rank, c);
+    if (total <= m->total_bytes_per_rank) return ML_OK;
+    m->stage = stage;
+    m->total_bytes_per_rank = total;
+    memcpy(m->per_rank, per_rank, sizeof m->per_rank);
     return ML_OK;
 }
 
@@ -184,14 +212,18 @@ static common find_common(const ml_plan *plan, const ml_model *model,
                           const ml_session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
-    bool frozen = !full && ml_part_count(plan->ranks, plan->nodes, 0) > plan->tp;
-    return (common){frozen && c->memory.share_frozen != ML_SHARE_OFF && !ml_run_config_is_pissa(c),
-                    ml_checkpoint_writers(parameters, full, plan->tp),
+    int64_t on_node =
+        ml_min(ml_part_count(plan->ranks, plan->nodes, 0), (int64_t)plan->dp * plan->tp);
+    int writers = ml_checkpoint_writers(parameters, full, plan->tp * plan->pp);
+    if (writers == 1 && shape->stage > 0) writers = 0; /* world rank 0 alone */
+    return (common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
+                        !ml_run_config_is_pissa(c),
+                    (int)ml_min(writers, plan->tp),
                     ml_session_writer_bytes(model, parameters, shape)};
 }
 
 static ml_session_shape shape_of(const source *s, const ml_run_config *c, const ml_model_spec *spec,
-                                 int64_t more)
+                                 int64_t more, int stage)
 {
     int64_t unit = ml_session_unit_of(c, s->data[0]);
     return (ml_session_shape){s->tokens + c->batch.micro * unit * more,
@@ -203,15 +235,19 @@ static ml_session_shape shape_of(const source *s, const ml_run_config *c, const 
                               omp_get_max_threads(),
                               (int)c->parallel.tp,
                               0,
+                              (int)c->parallel.pp,
+                              stage,
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
                               unit};
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
-                        ml_parameters *parameters, const ml_run_config *c, ml_method method)
+                        ml_parameters *parameters, const ml_run_config *c, ml_method method,
+                        int stage)
 {
     ml_status st = ml_peft_attach_configured(peft, model, parameters, c, method);
     if (st != ML_OK) return st;
+    ml_stages_place(model, plan->pp, stage, parameters);
     ml_parameters_lay_out(parameters);
     if (c->memory.shard_optimizer) ml_parameters_divide_moments(parameters, plan->dp, 0, 0);
     return ML_OK;
@@ -235,10 +271,10 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
     int64_t sequences = j->config[0].batch.micro;
     for (int64_t i = 1; i < j->count && st == ML_OK; i++) {
         const ml_run_config *c = &j->config[i];
-        const ml_session_shape shape = shape_of(&j->source[i], c, &j->source[i].spec, 0);
+        const ml_session_shape shape = shape_of(&j->source[i], c, &j->source[i].spec, 0, 0);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
-        st = attach(plan, &peft, model, &parameters, c, c->method.name);
+        st = attach(plan, &peft, model, &parameters, c, c->method.name, 0);
         if (st == ML_OK) {
             ml_exchange_admit(exchange, i);
             add_trained(m, &parameters);
@@ -253,56 +289,133 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
     return st;
 }
 
-/* Rank 0 stands for all: no rank holds more. */
-static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
-                             const job *j)
+/* A method on one stage's first rank. */
+typedef struct described {
+    ml_model_spec spec;
+    ml_model *model;
+    ml_peft *peft;
+    ml_exchange *exchange;
+    ml_parameters parameters;
+    ml_session_shape shape;
+    int64_t beside[ML_MEM_CATEGORIES]; /* of a job's other runs */
+} described;
+
+static void forget(described *d)
+{
+    ml_exchange_destroy(d->exchange);
+    ml_peft_destroy(d->peft);
+    ml_parameters_destroy(&d->parameters);
+    ml_model_destroy(d->model);
+    *d = (described){0};
+}
+
+/* Its needs become those of `out` where they are larger. The first stage says what is trained. */
+static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method method, const job *j,
+                          int stage, described *d)
 {
     ml_status st = ML_OK;
     const source *s = &j->source[0];
     const ml_run_config *c = &j->config[0];
-    ml_model *model = NULL;
-    ml_peft *peft = NULL;
-    ml_exchange *exchange = NULL;
-    ml_parameters parameters = {0};
-    int64_t more = virtual_tokens(c, method), beside[ML_MEM_CATEGORIES] = {0}, guests = 0;
-    ml_model_spec spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
-    ml_peft_untie(&spec, method, &c->method.modules_to_save);
-    ml_status chosen = ml_session_choose_head(c, s->data[0], &spec);
-    if (chosen != ML_OK) return chosen;
-    ml_session_shape shape = shape_of(s, c, &spec, more);
-    ML_TRY(ml_model_create(&model, &spec, NULL, (int)c->parallel.tp, 0, c->precision));
-    if (j->count > 1) ML_TRY(ml_exchange_create(&exchange, model, j->count));
-    ML_TRY(attach(plan, &peft, model, &parameters, c, method));
-    const ml_model_spec *whole = spec.head == ML_HEAD_LANGUAGE ? &s->spec : &spec;
-    *out = (ml_plan_method){.name = ml_method_name(method),
-                            .params_total = ml_model_parameters_total(whole)};
-    add_trained(out, &parameters);
-    if (exchange) {
-        ml_exchange_admit(exchange, 0);
-        ML_TRY(add_guests(plan, out, j, model, exchange, beside, &shape.tokens));
-        ml_exchange_install(exchange);
-        for (int i = 0; i < ML_MEM_CATEGORIES; i++) guests += beside[i];
+    int64_t guests = 0, need[ML_ACTIVATION_MODES];
+    d->spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
+    ml_peft_untie(&d->spec, method, &c->method.modules_to_save);
+    ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
+    d->shape = shape_of(s, c, &d->spec, virtual_tokens(c, method), stage);
+    ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
+    if (plan->pp > 1)
+        ML_TRY(ml_model_hold_stage(d->model, plan->pp, stage,
+                                   ml_stages_in_flight(c, plan->dp, plan->pp, stage)));
+    if (j->count > 1) ML_TRY(ml_exchange_create(&d->exchange, d->model, j->count));
+    ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method, stage));
+    if (stage == 0) add_trained(out, &d->parameters);
+    if (d->exchange) {
+        ml_exchange_admit(d->exchange, 0);
+        ML_TRY(add_guests(plan, out, j, d->model, d->exchange, d->beside, &d->shape.tokens));
+        ml_exchange_install(d->exchange);
+        for (int i = 0; i < ML_MEM_CATEGORIES; i++) guests += d->beside[i];
     }
-    ml_session_needs(model, peft, &parameters, &shape, out->need);
-    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) out->need[mode] += guests;
-    out->fits = ml_session_choose_activations(c, out->need, &out->activations);
-    ml_model_set_activations(model, out->activations, 0);
-    ml_session_bytes(model, peft, &parameters, &shape, out->per_rank);
-    for (int i = 0; i < ML_MEM_CATEGORIES; i++) out->per_rank[i] += beside[i];
-    out->per_rank[ML_MEM_OTHER] +=
-        ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    const common together = find_common(plan, model, &parameters, c, &shape);
-    if (s->machine) {
-        const plan_step step = {
-            s->machine, c, plan->ranks, plan->nodes, plan->threads, mean_sequence(s, more)};
-        out->time = plan_time(&step, model, &parameters, method, out->activations);
-    }
-    st = add_up(out, plan, &together);
+    ml_session_needs(d->model, d->peft, &d->parameters, &d->shape, need);
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
+        out->need[mode] = ml_max(out->need[mode], need[mode] + guests);
 done:
-    ml_exchange_destroy(exchange);
-    ml_peft_destroy(peft);
-    ml_parameters_destroy(&parameters);
-    ml_model_destroy(model);
+    return st;
+}
+
+/* What the ranks of a stage hold, and what a step takes them, in the mode that was chosen. Adds the
+ * stage's first micro-batch to *first_s. */
+static ml_status size_up(const ml_plan *plan, ml_plan_method *out, ml_method method, const job *j,
+                         described *d, node_walk *nodes, double *first_s)
+{
+    const ml_run_config *c = &j->config[0];
+    const source *s = &j->source[0];
+    int64_t bytes[ML_MEM_CATEGORIES] = {0};
+    double micro_s = 0.0;
+    ml_model_set_activations(d->model, out->activations, 0);
+    ml_session_bytes(d->model, d->peft, &d->parameters, &d->shape, bytes);
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) bytes[i] += d->beside[i];
+    bytes[ML_MEM_OTHER] +=
+        ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
+    const common together = find_common(plan, d->model, &d->parameters, c, &d->shape);
+    if (s->machine) {
+        const plan_step step = {s->machine,    c,
+                                plan->ranks,   plan->nodes,
+                                plan->threads, mean_sequence(s, virtual_tokens(c, method))};
+        const ml_plan_time own =
+            plan_time(&step, d->model, &d->parameters, method, out->activations, &micro_s);
+        *first_s += micro_s;
+        if (own.step_s > out->time.step_s) {
+            out->time = own;
+            out->time.bubble_s = micro_s; /* its own, until those of the others are known */
+        }
+    }
+    return add_stage(out, plan, nodes, d->shape.stage, bytes, &together);
+}
+
+/* Of the rank in the middle of a pipe, or at the end of one with two stages. */
+static int64_t piped_bytes(const ml_plan *plan, const job *j, ml_method method, bool goes_back)
+{
+    const ml_run_config *c = &j->config[0];
+    double tokens =
+        (double)(ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c)) *
+        mean_sequence(&j->source[0], virtual_tokens(c, method)).tokens;
+    if (plan->pp == 1) return 0;
+    return (int64_t)(tokens * 4.0 * (double)j->source[0].spec.width) *
+           (plan->pp > 2 && goes_back ? 2 : 1);
+}
+
+/* The first rank of each stage stands for all of it: none holds more. A job of one stage is
+ * described once; of several, all needs are known before a mode is chosen. */
+static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
+                             const job *j)
+{
+    ml_status st = ML_OK;
+    const ml_run_config *c = &j->config[0];
+    described d = {0};
+    node_walk nodes = {0};
+    double first_s = 0.0;
+    *out = (ml_plan_method){.name = ml_method_name(method)};
+    for (int stage = plan->pp - 1; stage >= 0; stage--) {
+        forget(&d);
+        ML_TRY(describe(plan, out, method, j, stage, &d));
+    }
+    const ml_model_spec *whole = d.spec.head == ML_HEAD_LANGUAGE ? &j->source[0].spec : &d.spec;
+    out->params_total = ml_model_parameters_total(whole);
+    out->fits = ml_session_choose_activations(c, out->need, &out->activations);
+    out->piped_bytes_per_step = piped_bytes(plan, j, method, ml_model_stage_goes_back(d.model));
+    for (int stage = 0; stage < plan->pp; stage++) {
+        ml_plan_method again = {0};
+        if (stage > 0) {
+            forget(&d);
+            ML_TRY(describe(plan, &again, method, j, stage, &d));
+        }
+        ML_TRY(size_up(plan, out, method, j, &d, &nodes, &first_s));
+    }
+    if (plan->pp > 1 && out->time.step_s > 0.0)
+        plan_time_add_bubble(&out->time, first_s - out->time.bubble_s);
+    else
+        out->time.bubble_s = 0.0;
+done:
+    forget(&d);
     return st;
 }
 
@@ -324,6 +437,8 @@ static ml_status check_grid(const ml_run_config *c, int ranks, int nodes)
         return ml_run_config_refuse(c, "parallel.tp",
                                     "%d does not divide %d ranks; plan for a multiple of %d", tp,
                                     ranks, tp);
+    ml_status st = ml_grid_check_shape(ranks, tp, (int)c->parallel.pp);
+    if (st != ML_OK) return st;
     if (nodes < 1 || nodes > ranks)
         return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes,
                        ranks);
@@ -356,10 +471,11 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)c->parallel.tp,
+                     .pp = (int)c->parallel.pp,
                      .runtime_floor_bytes = ml_memory_process_now()};
     ml_status st = check_grid(c, ranks, nodes);
     if (st != ML_OK) return st;
-    out->dp = ranks / out->tp;
+    out->dp = ranks / out->tp / out->pp;
     if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
     st = plan_job(out, &j);
     close_source(&s);
@@ -374,12 +490,13 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)config->parallel.tp,
+                     .pp = (int)config->parallel.pp,
                      .runtime_floor_bytes = ml_memory_process_now()};
     ML_TRY(check_grid(config, ranks, nodes));
     for (int64_t i = 0; i < count; i++)
         for (int64_t k = 0; k <= i; k++)
             ML_TRY(ml_run_config_check_together(&config[k], &config[i]));
-    out->dp = ranks / out->tp;
+    out->dp = ranks / out->tp / out->pp;
     ML_NEW(sources, count, ML_MEM_OTHER, "what is read for a plan");
     ML_TRY(plan_job(out, &(job){count, config, sources}));
 done:

@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include "mpilora/stages.h"
+
 /* What a rank spends: compute in seconds of one core, sums of its groups in calls and bytes. */
 typedef struct tally {
     const plan_step *step;
@@ -316,11 +318,17 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
     double vocab = (double)((t->spec->vocab + t->step->config->parallel.tp - 1) /
                             t->step->config->parallel.tp);
     bool goes_back = false; /* a layer before this one trains */
+    int64_t first, end;
+    ml_model_stage_layers(model, &first, &end);
     find_chunks(t, &b);
-    t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
-    tp_sum(t, 1.0, b.tokens * (double)t->spec->width);
-    projection(t, b.tokens, b.chunks, t->full);
-    for (int64_t i = 0; i < t->spec->layers; i++) {
+    if (first == 0) {
+        t->forward += elements(t, ML_ELEMENT_MOVE, b.tokens * (double)t->spec->width);
+        tp_sum(t, 1.0, b.tokens * (double)t->spec->width);
+        projection(t, b.tokens, b.chunks, t->full);
+    }
+    for (int64_t i = 0; i < first; i++)
+        goes_back = goes_back || first_trained(t, ml_model_layer(model, i)) != LINEARS;
+    for (int64_t i = first; i < end; i++) {
         const ml_layer *l = ml_model_layer(model, i);
         bool last = i == t->spec->layers - 1;
         b.pairs = ml_model_window(t->spec, i) > 0 ? batch->near_pairs : batch->pairs;
@@ -333,7 +341,7 @@ static void micro_batch(tally *t, ml_model *model, const micro *batch, ml_activa
         layer_backward(t, l, &b, T, calls, stop);
         goes_back = true;
     }
-    head(t, vocab, &b);
+    if (end == t->spec->layers) head(t, vocab, &b);
 }
 
 /* ---- a step -------------------------------------------------------------------------------- */
@@ -358,21 +366,45 @@ static ml_sum_group group_of(const plan_step *s, double members, double stride)
 static double gradient_sums(const plan_step *s, const ml_parameters *p, double tp)
 {
     enum { SMALL_SUMS = 8 }; /* agreements, losses, norms */
-    const ml_sum_group world = group_of(s, s->ranks, 1.0),
-                       dp = group_of(s, (double)s->ranks / tp, tp);
-    const ml_sum_group head = group_of(s, p->copies * (double)s->ranks / tp, 1.0);
+    double ranks = (double)s->ranks / (double)s->config->parallel.pp;
+    const ml_sum_group world = group_of(s, s->ranks, 1.0), stage = group_of(s, ranks, 1.0),
+                       dp = group_of(s, ranks / tp, tp), ends = group_of(s, 2.0, s->ranks - ranks);
+    const ml_sum_group head = group_of(s, p->copies * ranks / tp, 1.0);
     double calls[2] = {0.0, 0.0}, /* for each stretch, of what no other rank of tp holds, or does */
         replicated = 4.0 * (double)p->replicated, copied = 4.0 * (double)p->copied,
            own = 4.0 * (double)(p->local - p->replicated) - copied;
     for (ml_stretch r = {0}; ml_parameters_next_stretch(p, &r);) calls[r.copied]++;
-    return ml_sum_seconds(s->machine, &world, SMALL_SUMS + (replicated > 0.0 ? 1.0 : 0.0),
-                          replicated) +
+    return ml_sum_seconds(s->machine, &world, SMALL_SUMS, 0.0) +
+           ml_sum_seconds(s->machine, &stage, replicated > 0.0 ? 1.0 : 0.0, replicated) +
+           (p->ends > 0 ? ml_sum_seconds(s->machine, &ends, 1.0, 4.0 * (double)p->ends) : 0.0) +
            ml_sum_seconds(s->machine, &dp, calls[0], own) +
            ml_sum_seconds(s->machine, &head, calls[1], copied);
 }
 
+/* What of a micro-batch a stage waits for until its neighbours' messages are here: the stream from
+ * the one before, its gradient from the one behind. */
+static double messages(const tally *t, const micro *b)
+{
+    const plan_step *s = t->step;
+    int64_t first, end;
+    ml_model_stage_layers(t->model, &first, &end);
+    double count = (first > 0 ? 1.0 : 0.0) + (end < t->spec->layers ? 1.0 : 0.0);
+    if (count == 0.0) return 0.0;
+    const ml_sum_group pair = group_of(s, 2.0, (double)s->ranks / (double)s->config->parallel.pp);
+    return ml_sum_seconds(s->machine, &pair, count,
+                          count * b->tokens * (double)t->spec->width * (double)sizeof(float));
+}
+
+void plan_time_add_bubble(ml_plan_time *slowest, double others_s)
+{
+    double step = slowest->step_s + others_s;
+    slowest->bubble_s = others_s;
+    slowest->tokens_per_s *= slowest->step_s / step;
+    slowest->step_s = step;
+}
+
 ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p,
-                       ml_method method, ml_activation_mode mode)
+                       ml_method method, ml_activation_mode mode, double *micro_s)
 {
     const ml_run_config *c = s->config;
     tally t = {.step = s,
@@ -382,9 +414,10 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
                .full = method == ML_METHOD_FULL,
                .dtype = c->precision};
     double tp = (double)c->parallel.tp, on_node = ceil((double)s->ranks / s->nodes);
-    double cores = least(s->threads, (double)s->machine->cores / on_node);
-    int64_t dp = s->ranks / c->parallel.tp, most = ml_part_count(c->batch.sequences, dp, 0),
-            size = ml_run_config_micro(c, (int)dp);
+    double cores = least(s->threads, (double)s->machine->cores / on_node), piped = 0.0;
+    const ml_sum_group over_tp = group_of(s, tp, 1.0);
+    int64_t dp = s->ranks / c->parallel.tp / c->parallel.pp,
+            most = ml_part_count(c->batch.sequences, dp, 0), size = ml_run_config_micro(c, (int)dp);
     for (int64_t at = 0; at < most; at += size) {
         double n = (double)ml_min(size, most - at);
         const micro b = {.tokens = n * s->sequence.tokens,
@@ -392,13 +425,16 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
                          .pairs = n * s->sequence.pairs,
                          .near_pairs = n * s->sequence.near_pairs};
         micro_batch(&t, model, &b, mode);
+        piped += messages(&t, &b);
+        if (at == 0)
+            *micro_s = (t.forward + t.backward) / cores + piped +
+                       ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes);
     }
-    const ml_sum_group over_tp = group_of(s, tp, 1.0);
     double tokens = (double)(c->batch.sequences * ml_run_config_unit(c)) * s->sequence.tokens;
     ml_plan_time out = {.forward_s = t.forward / cores,
                         .backward_s = t.backward / cores,
                         .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) +
-                                  gradient_sums(s, p, tp),
+                                  piped + gradient_sums(s, p, tp),
                         .optimizer_s = optimizer(&t, (double)p->held, cores, on_node),
                         .data_s = elements(&t, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
     out.step_s = out.forward_s + out.backward_s + out.comm_s + out.optimizer_s + out.data_s;

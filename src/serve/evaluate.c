@@ -128,6 +128,11 @@ static ml_status check(const ml_run_config *config, const char *reference, bool 
     if (!config->data.valid)
         return ml_run_config_refuse(config, "data.valid",
                                     "missing; eval needs the data set to evaluate on");
+    if (generates && config->parallel.pp > 1)
+        return ml_run_config_refuse(config, "parallel.pp",
+                                    "%d does not know eval --generate yet; leave it out, or take "
+                                    "pp 1",
+                                    (int)config->parallel.pp);
     if (generates && ml_run_config_scores_labels(config))
         return ml_run_config_refuse(config, "objective.name",
                                     "%s has a head for labels, which continues no prompt; leave "

@@ -1,6 +1,6 @@
 /* Mean loss over a data set, without gradients. */
+#include "session/pipeline.h"
 #include "session/predictions.h"
-#include "session/session.h"
 
 bool ml_session_is_stopped(const session *s, const evaluation_stop *stop)
 {
@@ -28,21 +28,62 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
     return ML_OK;
 }
 
+/* Micro-batches on their way through the stages, from position `at` on. */
+typedef struct staged {
+    session *s;
+    int64_t at, end;
+    double *sums;
+} staged;
+
+static ml_status pack_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    session *s = g->s;
+    int64_t micro = s->config->batch.micro, at = g->at + i * micro, unit = ml_session_unit(s);
+    ml_status st =
+        ml_session_pack(s, &s->valid, unit * at, unit * ml_min(micro, g->end - at), false);
+    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+}
+
+static ml_status finish_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    int64_t micro = g->s->config->batch.micro, at = g->at + i * micro;
+    return add_loss(g->s, at, ml_min(micro, g->end - at), g->sums);
+}
+
+/* [at, end): of one stage a micro-batch, else several, which keep the stages busy. */
+static ml_status add_round(session *s, int64_t at, int64_t end, double *sums)
+{
+    int64_t micro = s->config->batch.micro;
+    staged all = {s, at, end, sums};
+    const pipeline_work work = {.of = &all,
+                                .count = (end - at + micro - 1) / micro,
+                                .pack = pack_staged,
+                                .finish = finish_staged};
+    return ml_grid_pp(s->grid) > 1 ? ml_session_pipeline(s, &work)
+                                   : add_loss(s, at, end - at, sums);
+}
+
 /* This replica's sequences. All replicas go through as many rounds, also after a fault, since they
  * ask each other before each. */
 static ml_status add_losses(session *s, const evaluation_stop *stop, double *sums)
 {
+    enum { ROUNDS_A_STAGE = 4 };
     ml_status st = ML_OK;
     int64_t n = ml_sampler_usable(s->valid.sampler) / ml_run_config_unit(s->config),
-            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
-            micro = s->config->batch.micro;
+            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), stages = ml_grid_pp(s->grid),
+            round = s->config->batch.micro * (stages > 1 ? ROUNDS_A_STAGE * stages : 1);
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
     int64_t most = ml_part_count(n, dp, 0);
-    for (int64_t done = 0; done < most; done += micro) {
+    for (int64_t done = 0; done < most; done += round) {
         int64_t at = first + done;
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "the evaluation was interrupted");
-        if (st == ML_OK && at < end) st = add_loss(s, at, ml_min(micro, end - at), sums);
+        if (at < end && (st == ML_OK || stages > 1)) {
+            ml_status own = add_round(s, at, ml_min(at + round, end), sums);
+            st = st == ML_OK ? own : st;
+        }
     }
     return st;
 }
@@ -126,6 +167,7 @@ ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const cha
         st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
+    ml_grid_sum_double(s->grid, ML_GROUP_PIPE, sums, PAIR_SUMS); /* the last stage's, others' 0 */
     bool compares = ml_run_config_has_figures(s->config);
     out->loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
     out->targets = (int64_t)sums[compares ? PAIRS : 1];

@@ -1,6 +1,6 @@
 /* Opening a session: grid, base, data, model, method, kernels, weights, in that order; every step
  * ends in an agreement of all ranks. */
-#include "session/session.h"
+#include "session/pipeline.h"
 
 #include <inttypes.h>
 #include <omp.h>
@@ -157,6 +157,7 @@ static ml_status open_base(session *s, bool training)
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
     ML_TRY(check_direction(c, s->spec, training));
+    ML_TRY(ml_stages_check_config(c, s->spec, training));
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
@@ -289,7 +290,7 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
 {
     ml_status st = ML_OK;
     *s = (session){.config = config};
-    ML_TRY(ml_grid_create(&s->grid, (int)config->parallel.tp));
+    ML_TRY(ml_grid_create_stages(&s->grid, (int)config->parallel.tp, (int)config->parallel.pp));
     if (training) ML_TRY(check_batch(s));
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
     ML_TRY(find_data(s, training));
@@ -313,8 +314,19 @@ done:
 
 static ml_status create_model(session *s, const ml_model_spec *spec)
 {
-    return ml_model_create(&s->model, spec, s->grid, ml_grid_tp(s->grid), ml_grid_tp_rank(s->grid),
-                           s->config->precision);
+    const ml_grid *g = s->grid;
+    int pp = ml_grid_pp(g), stage = ml_grid_stage(g);
+    ml_status st = ml_model_create(&s->model, spec, g, ml_grid_tp(g), ml_grid_tp_rank(g),
+                                   s->config->precision);
+    if (st != ML_OK || pp == 1) return st;
+    return ml_model_hold_stage(s->model, pp, stage,
+                               ml_stages_in_flight(s->config, ml_grid_dp(g), pp, stage));
+}
+
+static void lay_out_parameters(session *s)
+{
+    ml_stages_place(s->model, ml_grid_pp(s->grid), ml_grid_stage(s->grid), &s->parameters);
+    ml_parameters_lay_out(&s->parameters);
 }
 
 static ml_status attach_method(session *s)
@@ -363,7 +375,7 @@ ml_status ml_session_attach_method(session *s)
 {
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
-    ml_parameters_lay_out(&s->parameters);
+    lay_out_parameters(s);
     if (s->config->memory.shard_optimizer)
         ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
                                      0);
@@ -406,7 +418,7 @@ done:
 ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
 {
     ml_status st = ml_grid_agree(s->grid, attach_adapter(s, adapter));
-    if (st == ML_OK) ml_parameters_lay_out(&s->parameters);
+    if (st == ML_OK) lay_out_parameters(s);
     return st;
 }
 
@@ -493,9 +505,27 @@ static ml_status create_packer(session *s)
     return st;
 }
 
+/* For the neighbours that there are. */
+static ml_status allocate_messages(session *s)
+{
+    ml_status st = ML_OK;
+    int pp = ml_grid_pp(s->grid), stage = ml_grid_stage(s->grid);
+    int64_t n = s->tokens * s->spec->width;
+    if (pp > 1 && n > INT32_MAX)
+        return ml_run_config_refuse(s->config, "batch.micro",
+                                    "a micro-batch of %" PRId64 " tokens of width %" PRId64
+                                    " is more than one message between stages holds; lower it",
+                                    s->tokens, s->spec->width);
+    if (stage < pp - 1) ML_NEW(s->sent[ML_TO_NEXT], n, ML_MEM_COMMUNICATION, "a message");
+    if (stage > 0) ML_NEW(s->sent[ML_TO_PREVIOUS], n, ML_MEM_COMMUNICATION, "a message");
+done:
+    return st;
+}
+
 static ml_status allocate_passes(session *s, bool training)
 {
     ml_status st = ml_model_reserve(s->model, s->tokens, training);
+    if (st == ML_OK) st = allocate_messages(s);
     return st == ML_OK ? create_packer(s) : st;
 }
 
@@ -529,6 +559,8 @@ static void close_own(session *s)
 void ml_session_close(session *s)
 {
     ml_packer_destroy(&s->packer);
+    ml_memory_free(s->sent[ML_TO_NEXT]);
+    ml_memory_free(s->sent[ML_TO_PREVIOUS]);
     ml_session_free_ahead(s);
     ml_contrast_destroy(&s->contrast);
     ml_peft_destroy(s->peft);

@@ -123,6 +123,8 @@ typedef struct session {
     ml_peft *peft;                  /* NULL: the base alone, or a bank */
     ml_bank *bank;                  /* of several adapters, for generation */
     packer packer;
+    float *sent[2]; /* [tokens, d] by ml_direction: what a neighbour in the pipeline has not taken
+                       yet; NULL: there is no such neighbour */
     struct predictions *predictions; /* borrowed: takes the scores of an evaluation's labels; NULL:
                                         nobody asks for them */
     pairs_ahead ahead;
@@ -193,7 +195,7 @@ typedef struct ml_session_shape {
     const ml_model_spec *spec;          /* borrowed */
     const char *backend, *vector_path;
     int threads;
-    int tp, tp_rank;
+    int tp, tp_rank, pp, stage;
     int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
 } ml_session_shape;
 

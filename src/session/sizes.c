@@ -4,7 +4,13 @@
 #include <omp.h>
 
 #include "mpilora/checkpoint.h"
-#include "session/session.h"
+#include "session/pipeline.h"
+
+/* Of the parts that a model is divided into. */
+static int part_of(const ml_session_shape *shape)
+{
+    return shape->stage * shape->tp + shape->tp_rank;
+}
 
 /* What is held for a moment while everything else is there: reading weights, or images of a
  * checkpoint's files, on world rank 0 beside the run's directory. */
@@ -13,9 +19,10 @@ static int64_t transient_bytes(const ml_model *model, const ml_parameters *param
 {
     bool full = ml_model_weight_bytes(model) == 0;
     int64_t reading = ml_base_load_bytes(ml_model_slots(model), shape->threads),
-            directory = shape->tp_rank == 0 ? ml_run_directory_bytes() : 0;
-    return writer ? directory + ml_max(reading, ml_checkpoint_memory(parameters, full, shape->tp,
-                                                                     shape->tp_rank))
+            directory = part_of(shape) == 0 ? ml_run_directory_bytes() : 0;
+    return writer ? directory +
+                        ml_max(reading, ml_checkpoint_memory(parameters, full,
+                                                             shape->tp * shape->pp, part_of(shape)))
                   : reading;
 }
 
@@ -37,6 +44,9 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     ml_parameters_bytes(parameters, true, bytes);
     ml_model_reserve_bytes(model, shape->tokens, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
+    bytes[ML_MEM_COMMUNICATION] +=
+        (int64_t)sizeof(float) *
+        ml_stages_buffers(shape->tokens, shape->spec->width, shape->pp, shape->stage);
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
         transient_bytes(model, parameters, shape, true);
@@ -58,6 +68,8 @@ ml_session_shape ml_session_shape_of(const session *s)
                               omp_get_max_threads(),
                               ml_grid_tp(s->grid),
                               ml_grid_tp_rank(s->grid),
+                              ml_grid_pp(s->grid),
+                              ml_grid_stage(s->grid),
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
                               ml_session_unit(s)};
 }
@@ -95,7 +107,8 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES])
     const ml_session_shape shape = ml_session_shape_of(s);
     bool full = s->config->method.name == ML_METHOD_FULL;
     ml_session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
-    if (ml_grid_rank(s->grid) >= ml_checkpoint_writers(&s->parameters, full, ml_grid_tp(s->grid)))
+    int writers = ml_checkpoint_writers(&s->parameters, full, shape.tp * shape.pp);
+    if (ml_grid_dp_rank(s->grid) != 0 || part_of(&shape) >= writers)
         bytes[ML_MEM_OTHER] -= ml_session_writer_bytes(s->model, &s->parameters, &shape);
     bytes[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures */
 }

@@ -108,7 +108,7 @@ static ml_status load(session *s, bool shared, ml_base_request *requests)
     for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(s->model, i);
         float *master = s->peft ? ml_peft_master(s->peft, i) : NULL;
-        if (is_shared(s, slot) != shared || !is_in_base(s, slot)) continue;
+        if (slot->elsewhere || is_shared(s, slot) != shared || !is_in_base(s, slot)) continue;
         requests[count++] =
             (ml_base_request){slot->name, &slot->shard, master ? ML_FP32 : slot->dtype,
                               master ? (void *)master : slot->data};

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "session/pipeline.h"
 #include "train/run.h"
 
 /* ---- where the time goes ------------------------------------------------------------------- */
@@ -133,15 +134,58 @@ static int64_t count_rounds(const run *r)
 /* One micro-batch of some kind. */
 typedef ml_status micro_batch(run *r, int64_t at, int64_t count, passes *p, step_result *out);
 
-/* This replica's share of the batch, micro-batch by micro-batch. */
+/* The micro-batches of a replica on their way through the stages. */
+typedef struct staged {
+    run *r;
+    int64_t at, end;
+    micro_batch *one;
+    passes *p;
+    step_result *out;
+} staged;
+
+static int64_t staged_count(const staged *g, int64_t i)
+{
+    int64_t micro = g->r->config->batch.micro;
+    return ml_min(micro, g->end - g->at - i * micro);
+}
+
+static ml_status pack_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    session *s = &g->r->session;
+    double since = busy_seconds(s);
+    int64_t micro = g->r->config->batch.micro, unit = ml_session_unit(&g->r->session);
+    ml_status st = ml_session_pack(s, &s->train, unit * (g->at + i * micro),
+                                   unit * staged_count(g, i), is_keyed(g->r->config));
+    g->out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
+    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+}
+
+static ml_status finish_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    return g->one(g->r, g->at + i * g->r->config->batch.micro, staged_count(g, i), g->p, g->out);
+}
+
+/* This replica's share of the batch, micro-batch by micro-batch; through the stages of a pipeline
+ * without a look between them, since these are at different ones. */
 static ml_status accumulate(run *r, int64_t first, micro_batch *one, passes *p, step_result *out)
 {
-    const session *s = &r->session;
+    session *s = &r->session;
     const ml_run_config *c = r->config;
     ml_status st = ML_OK;
     int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), rounds = count_rounds(r);
     int64_t at = first + ml_part_start(c->batch.sequences, dp, mine),
             end = at + ml_part_count(c->batch.sequences, dp, mine);
+    if (ml_grid_pp(s->grid) > 1) {
+        staged all = {r, at, end, one, p, out};
+        const pipeline_work work = {.of = &all,
+                                    .count = (end - at + c->batch.micro - 1) / c->batch.micro,
+                                    .backward = one == run_micro_batch,
+                                    .pack = pack_staged,
+                                    .finish = finish_staged};
+        return ml_session_pipeline(s, &work);
+    }
     for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
         if (round > 0 && round % r->look_every == 0 && leaves_step(r, st, out)) break;
         if (at < end && st == ML_OK) st = one(r, at, ml_min(c->batch.micro, end - at), p, out);

@@ -61,11 +61,27 @@ static memory_figures find_memory(const run *r)
     return m;
 }
 
-static json_t *describe_memory(const run *r, const memory_figures *m)
+/* What was predicted for the rank that was to need most: stages of a pipeline differ. Collective.
+ */
+static void find_predicted(const run *r, int64_t predicted[ML_MEM_CATEGORIES])
 {
-    json_t *predicted = memory_table(r->predicted), *memory = memory_table(m->peak);
+    const ml_grid *g = r->session.grid;
+    int64_t own = 0;
+    memcpy(predicted, r->predicted, sizeof r->predicted);
+    if (ml_grid_pp(g) == 1) return;
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) own += predicted[c];
+    int64_t most = own;
+    ml_grid_max_int64(g, ML_GROUP_WORLD, &most, 1);
+    int64_t first = own == most ? -ml_grid_rank(g) : -ml_grid_size(g);
+    ml_grid_max_int64(g, ML_GROUP_WORLD, &first, 1);
+    ml_grid_broadcast(g, ML_GROUP_WORLD, (int)-first, predicted, sizeof r->predicted);
+}
+
+static json_t *describe_memory(const memory_figures *m, const int64_t planned[ML_MEM_CATEGORIES])
+{
+    json_t *predicted = memory_table(planned), *memory = memory_table(m->peak);
     int64_t total = 0;
-    for (int c = 0; c < ML_MEM_CATEGORIES; c++) total += r->predicted[c];
+    for (int c = 0; c < ML_MEM_CATEGORIES; c++) total += planned[c];
     json_object_set_new(predicted, "total_bytes", json_integer(total));
     json_object_set_new(predicted, "node_bytes", json_integer(m->node_predicted));
     json_object_set_new(memory, "total_peak_bytes", json_integer(m->total));
@@ -97,7 +113,8 @@ static json_t *describe_changes(const ml_checkpoint_changes *changes)
     return list;
 }
 
-static json_t *describe(const run *r, const memory_figures *memory)
+static json_t *describe(const run *r, const memory_figures *memory,
+                        const int64_t predicted[ML_MEM_CATEGORIES])
 {
     const session *s = &r->session;
     json_t *o = json_object();
@@ -116,7 +133,7 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "ranks", json_integer(ml_grid_size(s->grid)));
     json_object_set_new(o, "dp", json_integer(ml_grid_dp(s->grid)));
     json_object_set_new(o, "tp", json_integer(ml_grid_tp(s->grid)));
-    json_object_set_new(o, "pp", json_integer(1));
+    json_object_set_new(o, "pp", json_integer(ml_grid_pp(s->grid)));
     json_object_set_new(o, "params_total",
                         json_integer(ml_model_parameters_total(ml_base_spec(s->base))));
     json_object_set_new(o, "params_trainable", json_integer(s->parameters.global));
@@ -132,7 +149,7 @@ static json_t *describe(const run *r, const memory_figures *memory)
     json_object_set_new(o, "activations", json_string(ml_activation_mode_name(s->activations)));
     json_object_set_new(o, "allowed_changes", describe_changes(&r->changes));
     json_object_set_new(o, "load", describe_load(s));
-    json_object_set_new(o, "memory", describe_memory(r, memory));
+    json_object_set_new(o, "memory", describe_memory(memory, predicted));
     return o;
 }
 
@@ -158,8 +175,10 @@ ml_status summary_write(run *r)
     ml_status st = ML_OK;
     const session *s = &r->session;
     const memory_figures memory = find_memory(r);
+    int64_t predicted[ML_MEM_CATEGORIES];
+    find_predicted(r, predicted);
     if (ml_grid_rank(s->grid) == 0) {
-        json_t *object = describe(r, &memory);
+        json_t *object = describe(r, &memory, predicted);
         st = object ? write_json(r, object) : ml_fail(ML_RESOURCE, "summary.json: out of memory");
         json_decref(object);
     }

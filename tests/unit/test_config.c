@@ -310,7 +310,7 @@ static void values_are_strict(void **state)
         snprintf(key, sizeof key, "%.*s", (int)strcspn(sets[i], "="), sets[i]);
         set_refused(sets[i], key);
     }
-    refused("base: b.h5\nparallel: {pp: 2}\n", ".yaml:2: parallel.pp: ");
+    refused("base: b.h5\nparallel: {pp: 0}\n", ".yaml:2: parallel.pp: ");
 }
 
 /* Also as fp32, which is what they are computed with. */

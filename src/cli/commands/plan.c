@@ -18,9 +18,10 @@ static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [-
 
 static json_t *time_json(const ml_plan_time *t)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "forward_s", t->forward_s, "backward_s",
-                     t->backward_s, "comm_s", t->comm_s, "optimizer_s", t->optimizer_s, "data_s",
-                     t->data_s, "step_s", t->step_s, "tokens_per_s", t->tokens_per_s);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "forward_s", t->forward_s,
+                     "backward_s", t->backward_s, "comm_s", t->comm_s, "bubble_s", t->bubble_s,
+                     "optimizer_s", t->optimizer_s, "data_s", t->data_s, "step_s", t->step_s,
+                     "tokens_per_s", t->tokens_per_s);
 }
 
 static json_t *method_json(const ml_plan_method *m)
@@ -34,6 +35,7 @@ static json_t *method_json(const ml_plan_method *m)
     json_object_set_new(o, "checkpoint_bytes", json_integer(m->checkpoint_bytes));
     json_object_set_new(o, "adapter_bytes_16bit", json_integer(m->adapter_bytes_16bit));
     json_object_set_new(o, "allreduce_bytes_per_step", json_integer(m->allreduce_bytes_per_step));
+    json_object_set_new(o, "piped_bytes_per_step", json_integer(m->piped_bytes_per_step));
     json_object_set_new(o, "activations", json_string(ml_activation_mode_name(m->activations)));
     json_object_set_new(o, "fits", json_boolean(m->fits));
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
@@ -41,6 +43,7 @@ static json_t *method_json(const ml_plan_method *m)
                             json_integer(m->need[mode]));
     json_object_set_new(o, "process_bytes_by_activations", need);
     json_object_set_new(o, "per_rank", rank);
+    json_object_set_new(o, "stage", json_integer(m->stage));
     json_object_set_new(o, "total_bytes_per_rank", json_integer(m->total_bytes_per_rank));
     json_object_set_new(o, "frozen_shared_by", json_integer(m->frozen_shared_by));
     json_object_set_new(o, "node_bytes", json_integer(m->node_bytes));
@@ -52,10 +55,10 @@ static json_t *method_json(const ml_plan_method *m)
 static ml_status print_json(const ml_plan *p)
 {
     json_t *o =
-        json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes", p->nodes,
-                  "dp", p->dp, "tp", p->tp, "micro_batch_tokens", (json_int_t)p->tokens,
-                  "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes, "methods",
-                  method_json(&p->method[0]), method_json(&p->method[1]));
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes",
+                  p->nodes, "dp", p->dp, "tp", p->tp, "pp", p->pp, "micro_batch_tokens",
+                  (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes,
+                  "methods", method_json(&p->method[0]), method_json(&p->method[1]));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
     return plan_print_object(o);
 }
@@ -107,8 +110,10 @@ static void print_time(const ml_plan *p)
 static void print_table(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    printf("%d ranks = dp %d x tp %d on %d node%s; micro-batches of up to %" PRId64 " tokens\n",
-           p->ranks, p->dp, p->tp, p->nodes, p->nodes > 1 ? "s" : "", p->tokens);
+    char stages[32] = "";
+    if (p->pp > 1) snprintf(stages, sizeof stages, " x pp %d", p->pp);
+    printf("%d ranks = dp %d x tp %d%s on %d node%s; micro-batches of up to %" PRId64 " tokens\n",
+           p->ranks, p->dp, p->tp, stages, p->nodes, p->nodes > 1 ? "s" : "", p->tokens);
     printf("%-34s%16s%16s\n", "", a->name, b->name);
     printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total,
            1e-6 * (double)b->params_total);
@@ -120,7 +125,14 @@ static void print_table(const ml_plan *p)
            1e-6 * (double)b->checkpoint_bytes);
     printf("%-34s%16.1f%16.1f\n", "all-reduced a step, MB",
            1e-6 * (double)a->allreduce_bytes_per_step, 1e-6 * (double)b->allreduce_bytes_per_step);
-    puts("memory of a rank, MiB");
+    if (p->pp > 1)
+        printf("%-34s%16.1f%16.1f\n", "sent to neighbouring stages, MB",
+               1e-6 * (double)a->piped_bytes_per_step, 1e-6 * (double)b->piped_bytes_per_step);
+    if (p->pp > 1)
+        printf("memory of a rank, MiB, of stage %d (%s) and %d (%s), which need most\n", a->stage,
+               a->name, b->stage, b->name);
+    else
+        puts("memory of a rank, MiB");
     for (int c = 0; c < ML_MEM_CATEGORIES; c++)
         if (a->per_rank[c] || b->per_rank[c])
             printf("  %-32s%16.1f%16.1f\n", ml_category_name((ml_category)c), mib(a->per_rank[c]),
@@ -143,7 +155,7 @@ typedef struct plan_options {
 
 static const option options[] = {
     {"--ranks", OPTION_INT, offsetof(plan_options, ranks), "N",
-     "ranks; else parallel.tp. dp = N / parallel.tp", NULL},
+     "ranks; else parallel.tp x parallel.pp. dp = N / (parallel.tp x parallel.pp)", NULL},
     {"--nodes", OPTION_INT, offsetof(plan_options, nodes), "M",
      "nodes that the ranks are spread over", "1"},
     {"--machine", OPTION_TEXT, offsetof(plan_options, machine), "FILE",
@@ -206,7 +218,7 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
                           const ml_machine *machine)
 {
     ml_plan plan;
-    int64_t ranks = o->ranks == -1 ? config->parallel.tp : o->ranks;
+    int64_t ranks = o->ranks == -1 ? config->parallel.tp * config->parallel.pp : o->ranks;
     if (ranks < 1 || ranks > 1 << 24)
         return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
     if (o->nodes < 1 || o->nodes > ranks)

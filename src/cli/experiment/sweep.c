@@ -46,7 +46,7 @@ static ml_status count_trained(const sweep *s, const char *targets, int64_t rank
     snprintf(set[2], sizeof set[2], "method.rank=%" PRId64, rank);
     for (int i = 0; i < (targets ? SETS : 1); i++) sets[n++] = set[i];
     ML_TRY(ml_run_config_read(&config, s->path, sets, n));
-    ML_TRY(ml_plan_create(&plan, &config, (int)config.parallel.tp, 1));
+    ML_TRY(ml_plan_create(&plan, &config, (int)(config.parallel.tp * config.parallel.pp), 1));
     *trained = plan.method[0].params_trainable;
 done:
     ml_run_config_destroy(&config);

@@ -177,13 +177,14 @@ int64_t ml_checkpoint_bytes(int64_t global)
     return ML_STATE_KINDS * (int64_t)sizeof(float) * global;
 }
 
-int ml_checkpoint_writers(const ml_parameters *p, bool full, int tp)
+int ml_checkpoint_writers(const ml_parameters *p, bool full, int parts)
 {
-    return ml_state_is_gathered(p, full) ? 1 : tp;
+    return ml_state_is_gathered(p, full) ? 1 : parts;
 }
 
-int64_t ml_checkpoint_memory(const ml_parameters *p, bool full, int tp, int tp_rank)
+int64_t ml_checkpoint_memory(const ml_parameters *p, bool full, int parts, int part)
 {
-    if (ml_state_is_gathered(p, full)) return tp_rank == 0 ? gather_memory(p) : 0;
-    return ml_state_shards_memory(p, tp, tp_rank);
+    if (ml_state_is_gathered(p, full)) return part == 0 ? gather_memory(p) : 0;
+    int tp = parts / (p->pp > 1 ? p->pp : 1);
+    return ml_state_shards_memory(p, tp, part % tp);
 }

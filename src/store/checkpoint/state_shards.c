@@ -1,7 +1,8 @@
 /* A state that is too large for one file (method full), written at once: each tp rank of dp replica
- * 0 writes its own shards, straight from where they are, file by file. What several tp ranks hold,
- * the first of them writes; moments that are divided over the replicas come from them. The k-th
- * file of tp rank t is number k·tp + t, so that nobody has to ask for a number. */
+ * 0, of each stage, writes its own shards, straight from where they are, file by file. What several
+ * ranks hold, the first of them writes; moments that are divided over the replicas come from them.
+ * The k-th file of tp rank t of stage s is number (k·pp + s)·tp + t, so that nobody has to ask for
+ * a number. */
 #include <inttypes.h>
 
 #include "store/checkpoint/state_file.h"
@@ -17,10 +18,12 @@ typedef struct extent_walk {
     int64_t local;                   /* rows of the local tensor before the part */
 } extent_walk;
 
-/* What several ranks of tp hold, the first of them writes. */
+/* What several ranks of tp, or both ends of a pipe, hold, the first of them writes. */
 static bool is_written_here(const extent_walk *w)
 {
-    const ml_shard *shard = &w->p->items[w->tensor].shard;
+    const ml_parameter *item = &w->p->items[w->tensor];
+    const ml_shard *shard = &item->shard;
+    if (item->stage != w->p->stage) return false;
     if (shard->dim == ML_SHARD_WHOLE) return w->replicated;
     return !(shard->spare && shard->copied >> w->part & 1U);
 }
@@ -180,7 +183,9 @@ static ml_status write_image(own_files *o, ml_image *image)
     ml_status st = ML_OK;
     ml_manifest_file file;
     char path[ML_DURABLE_PATH], *bytes;
-    int64_t number = o->files->count * ml_grid_tp(o->grid) + ml_grid_tp_rank(o->grid);
+    int64_t number =
+        (o->files->count * ml_grid_pp(o->grid) + ml_grid_stage(o->grid)) * ml_grid_tp(o->grid) +
+        ml_grid_tp_rank(o->grid);
     ML_TRY(ml_image_finish(image, &bytes, &file.bytes));
     snprintf(file.name, sizeof file.name, "state-%04" PRId64 ".h5", number);
     ML_TRY(ml_step_path(o->run, o->state->progress.step, file.name, path));
@@ -260,8 +265,10 @@ static ml_status collect_lists(const own_files *o)
             ml_grid_send(o->grid, 0, &own->file[i], (int64_t)sizeof *own->file);
         return ML_OK;
     }
-    for (int rank = 1; rank < ml_grid_tp(o->grid); rank++) {
+    int tp = ml_grid_tp(o->grid);
+    for (int part = 1; part < ml_grid_pp(o->grid) * tp; part++) {
         int64_t count;
+        int rank = ml_grid_rank_at(o->grid, part / tp, 0, part % tp);
         ml_manifest_file file;
         ml_grid_receive(o->grid, rank, &count, (int64_t)sizeof count);
         for (int64_t i = 0; i < count; i++) {

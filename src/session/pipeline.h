@@ -1,0 +1,37 @@
+/* Micro-batches through the stages of a pipeline: pipeline.c; what a stage of it holds: stages.c.
+ */
+#ifndef MPILORA_SESSION_PIPELINE_H
+#define MPILORA_SESSION_PIPELINE_H
+
+#include "mpilora/stages.h"
+#include "session/session.h"
+
+/* What goes through: micro-batches 0 … count − 1, the same on all stages of a pipe. `pack` makes
+ * one of them s->packer.batch, again where backward comes later; `finish` is the last stage's whole
+ * pass over one, its packing with it, by ml_model_loss or another pass of the model. Both return
+ * the same status on every rank of the tp group. */
+typedef struct pipeline_work {
+    void *of;
+    int64_t count;
+    bool backward;
+    ml_status (*pack)(void *of, int64_t i);
+    ml_status (*finish)(void *of, int64_t i);
+} pipeline_work;
+
+/* All of them, with their gradients where `backward`. A stage that fails goes on with empty
+ * messages, and so do its neighbours, so that none waits; its status is its own. Collective over
+ * the pipe and over tp. */
+ml_status ml_session_pipeline(session *s, const pipeline_work *work) ML_NODISCARD;
+
+/* stages.c: whether the configuration can have more than one stage; ML_USAGE naming what cannot.
+ * Local. */
+ml_status ml_stages_check_config(const ml_run_config *config, const ml_model_spec *spec,
+                                 bool training) ML_NODISCARD;
+/* Most micro-batches of a replica that a stage has between forward and backward. Local. */
+int64_t ml_stages_in_flight(const ml_run_config *config, int dp, int pp, int stage);
+/* The model holds one stage; where its trained tensors are, before they are laid out. Local. */
+void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *parameters);
+/* Floats of the messages to the neighbours that wait to be taken. Local. */
+int64_t ml_stages_buffers(int64_t tokens, int64_t width, int pp, int stage);
+
+#endif

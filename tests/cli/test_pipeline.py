@@ -1,0 +1,159 @@
+"""Pipeline stages, end to end: every grid with stages has the losses, gradient norms and evaluations of one rank (within 1e-6 in fp32, and in the same order of sums bit for
+bit), leaves the same adapter or model, and keeps within the memory that plan says.
+
+Runs are killed and resumed on other grids; what cannot be divided is refused in one line that names what would fit.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, ".."))
+import harness
+
+STEPS, HALF = 4, 2
+LORA = {"name": "lora", "rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["all"]}
+MODELS = {
+    "llama": "family: llama\nlayers: 4\nwidth: 32\nmlp_width: 80\nheads: 4\nkv_heads: 2\nvocab: 257\ncontext: 128\n",
+    "gpt2": "family: gpt2\nlayers: 5\nwidth: 32\nheads: 4\nvocab: 257\ncontext: 128\n",
+}
+# Name: model, method, grids as (dp, tp, pp); each is trained on alone and compared with one rank.
+CASES = {
+    "llama lora": ("llama", LORA, [(2, 1, 2), (1, 2, 2), (1, 1, 4)]),
+    "gpt2 lora": ("gpt2", LORA, [(1, 1, 2)]),
+    "llama, lora on the last layers": ("llama", {**LORA, "dropout": 0.0, "layers": [3]}, [(1, 1, 2)]),
+}
+checks = harness.Checks()
+
+
+def prepare(folder, model):
+    os.mkdir(folder)
+    harness.make_base(folder, MODELS[model], "fp32")
+    harness.make_data(folder, [[(i * i + 7 * j + i * j * j) % 257 for j in range(20 + 5 * i)] for i in range(14)])
+
+
+def write_config(folder, method, name, **sections):
+    return harness.write_config(
+        f"{folder}/{name}.yaml",
+        **{
+            "run": {"dir": f"{folder}/{name}", "seed": 5},
+            "base": f"{folder}/base.h5",
+            "method": method,
+            "data": {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5", "max_len": 96},
+            "batch": {"sequences": 7, "micro": 1},
+            "optim": {"lr": 1e-3, "schedule": "constant", "warmup": 3},
+            "train": {"steps": STEPS, "eval_every": 2},
+            "kernels": {"product": "native"},
+            "precision": "fp32",
+            **sections,
+        },
+    )
+
+
+def words_of(grid):
+    return ["--set", f"parallel.tp={grid[1]}", "--set", f"parallel.pp={grid[2]}"]
+
+
+def ranks_of(grid):
+    ranks = grid[0] * grid[1] * grid[2]
+    return ranks if ranks > 1 else 0
+
+
+def train(config, grid, *words):
+    harness.mpilora("train", config, *words_of(grid), *words, ranks=ranks_of(grid))
+
+
+def check_same(what, found, expected, bound=1e-6):
+    """Run directories."""
+    lines, wanted = harness.read_metrics(found), harness.read_metrics(expected)
+    checks.that([line["step"] for line in lines] == [line["step"] for line in wanted], f"{what}: steps {[line['step'] for line in lines]}")
+    for key in ("loss", "grad_norm"):
+        checks.close(f"{what}: {key}", [line[key] for line in lines], [line[key] for line in wanted], bound)
+    for key in ("tokens", "lr"):
+        checks.that([line[key] for line in lines] == [line[key] for line in wanted], f"{what}: {key} {[line[key] for line in lines]}")
+    left, right = harness.read_summary(found), harness.read_summary(expected)
+    checks.that(abs(left["valid_loss"] - right["valid_loss"]) < bound * right["valid_loss"], f"{what}: valid_loss {left['valid_loss']}, of one rank {right['valid_loss']}")
+    checks.that(left["allreduce_bytes_per_step"] == right["allreduce_bytes_per_step"], f"{what}: summed bytes {left['allreduce_bytes_per_step']}")
+
+
+def check_memory(what, config, run, method, grid):
+    """Accounted bytes of the largest rank beside what was planned before it, by the run and by plan."""
+    memory = harness.read_summary(run)["memory"]
+    plan = json.loads(harness.mpilora("plan", config, *words_of(grid), "--ranks", max(1, ranks_of(grid)), "--json"))
+    planned_for = plan["methods"][method["name"] == "full"]
+    for which, planned in (("the run", memory["predicted"]["total_bytes"]), ("plan", planned_for["total_bytes_per_rank"])):
+        ratio = memory["total_peak_bytes"] / planned
+        checks.that(0.97 <= ratio <= 1.02, f"{what}: accounted / predicted by {which} = {ratio}")
+    checks.that(memory["activation"] == planned_for["per_rank"]["activation"], f"{what}: kept {memory['activation']}, planned {planned_for['per_rank']['activation']}")
+
+
+def check_left(what, folder, run, method):
+    """Adapter or model against what one rank left, evaluated by one rank."""
+    full = method["name"] == "full"
+    left = lambda name: ["--set", f"base={folder}/{name}/model.h5"] if full else ["--adapter", f"{folder}/{name}/adapter.h5"]
+    found, expected = (json.loads(harness.mpilora("eval", f"{folder}/whole.yaml", *left(name), "--json"))["loss"] for name in (run, "whole"))
+    checks.that(abs(found - expected) < 1e-6 * expected, f"{what}: what it left has a loss of {found}, what one rank left {expected}")
+
+
+def check_resumed(what, folder, method, grids):
+    """Killed after a checkpoint on each grid, gone on with on the next one."""
+    name = "resumed"
+    for i, grid in enumerate(grids):
+        done = (i + 2) * STEPS // (len(grids) + 1)
+        train(write_config(folder, method, name, train={"steps": STEPS, "eval_every": 2, "save_every": 1}), grid, "--set", f"train.steps={done}")
+    check_same(f"{what}, resumed", f"{folder}/{name}", f"{folder}/whole")
+    check_left(f"{what}, resumed", folder, name, method)
+
+
+def check_case(name, folder):
+    model, method, grids = CASES[name]
+    prepare(folder, model)
+    whole = write_config(folder, method, "whole")
+    train(whole, (1, 1, 1))
+    for grid in grids:
+        label = "x".join(map(str, grid))
+        what = f"{name} on {label}"
+        config = write_config(folder, method, label)
+        train(config, grid)
+        check_same(what, f"{folder}/{label}", f"{folder}/whole")
+        check_memory(what, config, f"{folder}/{label}", method, grid)
+    if len(grids) > 2:
+        check_resumed(name, folder, method, [grids[-1], (2, 1, 1), grids[0]])
+
+
+REFUSED = {
+    "more stages than layers": (["parallel.pp=5"], 5, "parallel.pp: 5 stages, but the model has 4 layers; choose at most 4"),
+    "stages that do not divide": (["parallel.pp=3"], 4, "parallel.pp: 3 stages of tp 1 do not divide the 4 ranks of this job; start a multiple of 3 ranks, or choose pp 1, 2 or 4"),
+    "with tp": (["parallel.pp=4", "parallel.tp=2"], 4, "parallel.pp: 4 stages of tp 2 do not divide the 4 ranks of this job; start a multiple of 8 ranks, or choose pp 1 or 2"),
+    "a method": (["parallel.pp=2", "method.name=compacter"], 2, "parallel.pp: 2 does not know method compacter yet"),
+    "an init": (["parallel.pp=2", "method.init=pissa"], 2, "parallel.pp: 2 does not know method.init pissa yet"),
+}
+
+
+def check_refused(folder):
+    prepare(folder, "llama")
+    config = write_config(folder, LORA, "refused")
+    for name, (sets, ranks, text) in REFUSED.items():
+        done = harness.start("train", config, *[word for one in sets for word in ("--set", one)], ranks=ranks)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora ")]
+        checks.that(done.returncode == 2 and len(lines) == 1 and text in lines[0], f"{name}: ended with {done.returncode}\n{done.stderr}")
+        done = harness.start("plan", config, "--ranks", ranks, *[word for one in sets for word in ("--set", one)])
+        checks.that(done.returncode == 2 and text.split(" of this job")[0].split(" yet")[0] in done.stderr, f"plan, {name}: ended with {done.returncode}\n{done.stderr}")
+
+
+def main():
+    folder = tempfile.mkdtemp()
+    try:
+        for i, name in enumerate(CASES):
+            check_case(name, f"{folder}/{i}")
+        check_refused(f"{folder}/refused")
+    finally:
+        shutil.rmtree(folder)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
