@@ -1,12 +1,14 @@
-# src/kernels/native/: the same sources compiled once for each instruction set, under names that end
+# src/kernels/native/ and src/kernels/rounded/: the same sources compiled once for each instruction set, under names that end
 # in the set's name. Which one runs is decided when the program starts, so one build serves every
 # processor. MPILORA_OBJECTS: all objects of the library, these among them.
 set(MPILORA_OBJECTS $<TARGET_OBJECTS:mpilora_objects>)
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
+file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS src/kernels/rounded/*.c)
 
-function(mpilora_native_kernels name)
-  set(target mpilora_native_${name})
-  add_library(${target} OBJECT ${MPILORA_NATIVE_SOURCES})
+function(mpilora_kernels folder name)
+  set(target mpilora_${folder}_${name})
+  string(TOUPPER ${folder} sources)
+  add_library(${target} OBJECT ${MPILORA_${sources}_SOURCES})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_link_libraries(${target} PRIVATE mpilora_flags OpenMP::OpenMP_C)
   target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast ${ARGN})
@@ -14,10 +16,13 @@ function(mpilora_native_kernels name)
   set(MPILORA_OBJECTS ${MPILORA_OBJECTS} $<TARGET_OBJECTS:${target}> PARENT_SCOPE)
 endfunction()
 
-mpilora_native_kernels(generic)
+set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
+mpilora_kernels(native generic)
+mpilora_kernels(rounded generic)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   target_compile_definitions(mpilora_objects PRIVATE MPILORA_NATIVE_X86)
-  mpilora_native_kernels(avx2 -mavx2 -mfma -mf16c)
-  mpilora_native_kernels(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma 
-                        -mprefer-vector-width=512)
+  mpilora_kernels(native avx2 -mavx2 -mfma -mf16c)
+  mpilora_kernels(native avx512 ${avx512})
+  mpilora_kernels(rounded avx2 -mavx2 -mfma -mf16c)
+  mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
 endif()

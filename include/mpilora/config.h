@@ -341,8 +341,10 @@ typedef struct ml_run_config {
         bool shard_optimizer; /* false; true: the replicas divide the optimizer's moments (ZeRO's
                                  first stage) */
     } memory;
-    ml_dtype precision; /* bf16 */
-    char *backend;      /* `kernels: {product: …, vector: …}`; NULL: measured */
+    ml_dtype precision;      /* bf16 */
+    bool rounds_activations; /* no key: what eval and generate are asked for on the command line:
+                                products take activations of 8 bits */
+    char *backend;           /* `kernels: {product: …, vector: …}`; NULL: measured */
     char *vector_path;
     ml_measure measure; /* once: rates of products are kept from one start to the next */
     ml_run_list runs;   /* none: this is one run */

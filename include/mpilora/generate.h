@@ -87,6 +87,7 @@ typedef struct ml_generate_options {
     bool specials_are_text;  /* a prompt that spells a special token means its letters */
     bool whole;              /* a prompt is what a chat template made: no token goes before it */
     const int32_t *turn_end; /* one more token that ends a continuation; NULL: none */
+    bool rounds_activations; /* products with weights in blocks take activations of 8 bits */
     bool log_probs;          /* every token's are wanted: ml_generate_run says where */
     int64_t top;             /* how many of the most probable tokens beside each */
     bool echo;               /* the prompts' tokens, too */

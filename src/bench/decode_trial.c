@@ -1,5 +1,5 @@
-/* Generation in memory, to be measured: one sequence, greedy, beside a plain read of the same
- * weights. */
+/* Generation in memory, to be measured: one sequence or several, greedy, beside a plain read of the
+ * same weights. */
 #include "mpilora/generate.h"
 #include "mpilora/trial.h"
 #include "session/session.h"
@@ -12,8 +12,34 @@ struct ml_decode_trial {
     ml_adapter adapter;
     int64_t count, bytes;
     ml_memory_span *spans;
-    int32_t *out;
+    ml_request *requests;   /* [sequences] */
+    int32_t *prompts, *out; /* [sequences][prompt], [sequences][tokens] */
 };
+
+static ml_generation greedy_of(const ml_decode_trial *t)
+{
+    return (ml_generation){.max_new = t->options.tokens, .beams = 1, .top_p = 1.0};
+}
+
+/* Prompts that differ from their first token on, so that none shares what another has computed. */
+static ml_status write_prompts(ml_decode_trial *t)
+{
+    ml_status st = ML_OK;
+    const ml_decode_options *o = &t->options;
+    const ml_generation greedy = greedy_of(t);
+    ML_NEW(t->requests, o->sequences, ML_MEM_OTHER, "sequences");
+    ML_NEW(t->prompts, o->sequences * o->prompt, ML_MEM_OTHER, "prompts");
+    ML_NEW(t->out, o->sequences * o->tokens, ML_MEM_OTHER, "continuations");
+    for (int64_t i = 0; i < o->sequences; i++) {
+        int32_t *prompt = t->prompts + i * o->prompt;
+        for (int64_t j = 0; j < o->prompt; j++) prompt[j] = (int32_t)((i + 31 * j) % t->spec.vocab);
+        t->requests[i] = (ml_request){
+            .prompt = prompt, .length = o->prompt, .number = i, .out = t->out + i * o->tokens};
+    }
+    t->session.tokens = ml_generation_tokens(&greedy, o->sequences, t->requests, o->sequences);
+done:
+    return st;
+}
 
 static ml_status open_model(ml_decode_trial *t)
 {
@@ -24,13 +50,16 @@ static ml_status open_model(ml_decode_trial *t)
     t->spec = s->base ? *ml_base_spec(s->base) : *o->spec;
     s->spec = &t->spec;
     s->max_len = 1;
-    s->tokens = o->tokens + 1;
     if (t->spec.both_ways)
         return ml_fail(ML_USAGE, "an encoder writes no text: there is nothing to generate");
-    if (s->tokens > t->spec.context)
+    if (o->prompt + o->tokens > t->spec.context)
         return ml_fail(ML_USAGE,
-                       "tokens: %lld and the first one are more than the model's context of %lld",
-                       (long long)o->tokens, (long long)t->spec.context);
+                       "tokens: %lld and %lld before them are more than the model's context of "
+                       "%lld",
+                       (long long)o->tokens, (long long)o->prompt, (long long)t->spec.context);
+    if (o->rounds_activations && !t->spec.formats)
+        return ml_fail(ML_USAGE, "--activations q8: is for a --base that keeps weights in blocks");
+    ML_TRY(write_prompts(t));
     if (o->adapter)
         ML_TRY(s->base ? ml_adapter_read_for(&t->adapter, o->adapter, s->base)
                        : ml_adapter_read(&t->adapter, o->adapter, s->spec, NULL));
@@ -77,7 +106,6 @@ static ml_status build(ml_decode_trial *t)
                        t->options.base));
     if (t->options.how == ML_DECODE_MERGED) ml_peft_merge(s->peft);
     ML_TRY(ml_grid_agree(s->grid, list_spans(t)));
-    ML_NEW(t->out, t->options.tokens, ML_MEM_OTHER, "a continuation");
 done:
     return st;
 }
@@ -95,7 +123,8 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
                                            .targets = options->targets},
                                 .batch = {1, 1},
                                 .parallel = {ml_grid_world_size(), 1},
-                                .precision = options->precision};
+                                .precision = options->precision,
+                                .rounds_activations = options->rounds_activations};
     t->session.config = &t->config;
     ML_TRY(ml_grid_create(&t->session.grid, ml_grid_world_size()));
     ML_TRY(ml_grid_agree(t->session.grid, open_model(t)));
@@ -116,18 +145,19 @@ void ml_decode_trial_destroy(ml_decode_trial *t)
     ml_adapter_destroy(&t->adapter);
     ml_session_close(&t->session);
     ml_memory_free(t->spans);
+    ml_memory_free(t->requests);
+    ml_memory_free(t->prompts);
     ml_memory_free(t->out);
     ml_memory_free(t);
 }
 
 ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
 {
-    const int32_t first = 0;
-    const ml_generation greedy = {.max_new = t->options.tokens, .beams = 1, .top_p = 1.0};
-    ml_request request = {.prompt = &first, .length = 1, .out = t->out};
+    const ml_generation greedy = greedy_of(t);
+    int64_t count = t->options.sequences;
     ml_grid_barrier(t->session.grid);
     double start = ml_seconds();
-    ml_status st = ml_generate_tokens(t->session.model, &greedy, 1, &request, 1, NULL);
+    ml_status st = ml_generate_tokens(t->session.model, &greedy, count, t->requests, count, NULL);
     *seconds = ml_seconds() - start;
     return ml_grid_agree(t->session.grid, st);
 }

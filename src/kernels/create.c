@@ -6,7 +6,7 @@
 #include "kernels/kernels_private.h"
 
 typedef struct sizes {
-    int64_t owner, product, attention; /* bytes, each a multiple of 64 */
+    int64_t owner, product, attention, rounded; /* bytes, each a multiple of 64 */
 } sizes;
 
 static sizes sizes_of(const ml_kernels_options *options, int threads)
@@ -16,6 +16,7 @@ static sizes sizes_of(const ml_kernels_options *options, int threads)
         .owner = ml_round_up((int64_t)sizeof(ml_kernels_owner), 64),
         .product = ml_round_up(floats * (int64_t)sizeof(float), 64),
         .attention = ml_round_up(ml_attention_scratch_bytes(options, threads), 64),
+        .rounded = ml_rounded_scratch_bytes(options),
     };
 }
 
@@ -33,7 +34,7 @@ int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int thread
 {
     ml_kernels_options o = with_environment(options);
     sizes s = sizes_of(&o, threads);
-    return s.owner + s.product + s.attention;
+    return s.owner + s.product + s.attention + s.rounded;
 }
 
 ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
@@ -44,7 +45,8 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     sizes s = sizes_of(&o, threads);
     char *block = NULL;
     ml_kernels_owner *owner = NULL;
-    ML_NEW(block, s.owner + s.product + s.attention, ML_MEM_WORKSPACE, "the kernels' workspace");
+    ML_NEW(block, s.owner + s.product + s.attention + s.rounded, ML_MEM_WORKSPACE,
+           "the kernels' workspace");
     owner = (ml_kernels_owner *)(void *)block;
     owner->table = *ml_kernels_reference();
     owner->table.workspace = owner;
@@ -55,6 +57,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     ml_attention_scratch_place(&owner->attention, &o, block + s.owner + s.product);
     ML_TRY(ml_choose_vector_path(&owner->table, &o));
     ML_TRY(ml_choose_backend(owner, &o));
+    ml_rounded_start(owner, &o, block + s.owner + s.product + s.attention);
     *out = &owner->table;
     owner = NULL;
 done:

@@ -8,6 +8,7 @@
 #define MPILORA_KERNELS_KERNELS_PRIVATE_H
 
 #include "kernels/product.h"
+#include "kernels/rounded.h"
 #include "mpilora/kernels.h"
 
 enum { ML_MAX_PATHS = 8 };
@@ -58,6 +59,13 @@ typedef struct ml_kernels_owner {
     ml_product_function product_function;
     void (*decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
                           uint16_t *out); /* groups of 32 weights of a row of blocks, as bf16 */
+    /* Where activations are rounded to 8 bits (rounded.c); else NULL. */
+    const ml_rounded_set *rounded;
+    void *rounded_rows;
+    int64_t rounded_bytes; /* of rounded_rows */
+    void (*exact_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                          const ml_weight *w, float beta, float *y,
+                          int64_t ldy); /* the backend's */
     double (*peak_gflops)(int threads);
     int64_t (*read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 } ml_kernels_owner;

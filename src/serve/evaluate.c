@@ -108,6 +108,7 @@ static ml_status find_reference(const ml_run_config *config, const char *base, d
     ml_run_config other = *config; /* borrows all of it */
     if (base && !path) return ML_RESOURCE;
     if (base) other.base = path;
+    other.rounds_activations = false; /* what is measured from stays the same */
     ML_TRY(
         build(&s, &other, base ? NULL : ml_run_config_first_adapter(config), &adapter, NULL, NULL));
     ML_TRY(ml_session_refer(&s, &s.valid, NULL));

@@ -268,7 +268,8 @@ static ml_status open_session(session *s, const ml_generate_options *o, ml_run_c
     *config = (ml_run_config){.base = (char *)(uintptr_t)o->base,
                               .batch = {1, 1},
                               .parallel = {1, 1},
-                              .precision = o->precision};
+                              .precision = o->precision,
+                              .rounds_activations = o->rounds_activations};
     ML_TRY(choose_tp(o, &config->parallel.tp));
     ML_TRY(ml_session_open(s, config, false));
     ML_TRY(ml_grid_agree(s->grid, check_direction(s)));

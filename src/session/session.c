@@ -286,6 +286,15 @@ done:
     return st;
 }
 
+static ml_status check_rounding(const session *s)
+{
+    if (!s->config->rounds_activations || s->spec->formats) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "--activations q8: is for weights in blocks, but %s keeps none in blocks; "
+                   "import it with --quantise or --dtype keep, or leave the option out",
+                   ml_base_path(s->base));
+}
+
 ml_status ml_session_open(session *s, const ml_run_config *config, bool training)
 {
     ml_status st = ML_OK;
@@ -293,6 +302,7 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
     ML_TRY(ml_grid_create_stages(&s->grid, (int)config->parallel.tp, (int)config->parallel.pp));
     if (training) ML_TRY(check_batch(s));
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
+    ML_TRY(ml_grid_agree(s->grid, check_rounding(s)));
     ML_TRY(find_data(s, training));
 done:
     return st;
@@ -469,6 +479,7 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
                             .vector_path = vector_path,
                             .among = &common,
                             .recall = s->config->measure == ML_MEASURE_ONCE,
+                            .rounded = s->config->rounds_activations,
                             .keep = true};
     struct {
         char product[32], vector[32];

@@ -1,6 +1,6 @@
-/* mpilora bench generate: tokens a second of one sequence, beside what reading the weights once a
- * token allows. The base, the base with an adapter beside it, the base with the adapter merged
- * into it, and plain reads of the same weights take turns. */
+/* mpilora bench generate: tokens a second of one sequence or several, beside what reading the
+ * weights once a token allows. The base, the base with an adapter beside it, the base with the
+ * adapter merged into it, and plain reads of the same weights take turns. */
 #include <inttypes.h>
 #include <omp.h>
 
@@ -9,14 +9,15 @@
 
 static const char usage[] = "mpilora bench generate [--json] [--base BASE.h5 | --model MODEL.yaml] "
                             "[--adapter A | --targets q,v [--rank R]] [--merged] "
-                            "[--tokens N] [--precision bf16|fp32] [--rounds N] [--seconds X]";
+                            "[--tokens N] [--sequences N] [--prompt N] [--precision bf16|fp32] "
+                            "[--activations exact|q8] [--rounds N] [--seconds X]";
 
 enum { VARIANTS = 3 };
 static const char *const variant_names[VARIANTS] = {"base", "unmerged", "merged"};
 
 typedef struct generate_options {
     bool json, merged;
-    const char *base, *model, *adapter, *targets, *precision;
+    const char *base, *model, *adapter, *targets, *precision, *activations;
     int64_t rounds;
     double seconds;
     ml_model_spec spec;
@@ -79,20 +80,23 @@ static const char *model_name(const generate_options *o)
 static json_t *describe(const generate_bench *b, const generate_options *o)
 {
     json_t *variants = json_object();
-    double read = bench_median(&b->read), bytes = (double)ml_decode_trial_bytes(b->trial[0]);
+    double read = bench_median(&b->read), bytes = (double)ml_decode_trial_bytes(b->trial[0]),
+           sequences = (double)o->trial.sequences;
     for (int v = 0; v < VARIANTS; v++) {
         if (!b->trial[v]) continue;
         double seconds = bench_median(&b->seconds[v]);
         json_object_set_new(variants, variant_names[v],
-                            json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", 1.0 / seconds,
+                            json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", sequences / seconds,
                                       "token_s", seconds, "bound_share", bench_median(&b->share[v]),
                                       "time_to_base", bench_median(&b->ratio[v])));
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "model",
-                     model_name(o), "precision", ml_dtype_name(o->trial.precision), "ranks",
-                     ml_grid_size(b->grid), "threads", omp_get_max_threads(), "tokens",
-                     (json_int_t)o->trial.tokens, "rounds", (json_int_t)b->seconds[0].count,
-                     "vector_path", ml_decode_trial_vector_path(b->trial[0]), "weight_bytes",
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:s, s:I, s:f, s:f, s:o}",
+                     "model", model_name(o), "precision", ml_dtype_name(o->trial.precision),
+                     "activations", o->activations, "sequences", (json_int_t)o->trial.sequences,
+                     "prompt", (json_int_t)o->trial.prompt, "ranks", ml_grid_size(b->grid),
+                     "threads", omp_get_max_threads(), "tokens", (json_int_t)o->trial.tokens,
+                     "rounds", (json_int_t)b->seconds[0].count, "vector_path",
+                     ml_decode_trial_vector_path(b->trial[0]), "weight_bytes",
                      (json_int_t)ml_decode_trial_bytes(b->trial[0]), "memory_bytes_per_s",
                      bytes / read, "bound_tokens_per_s", 1.0 / read, "variants", variants);
 }
@@ -100,17 +104,19 @@ static json_t *describe(const generate_bench *b, const generate_options *o)
 static void print_table(const generate_bench *b, const generate_options *o)
 {
     double read = bench_median(&b->read), bytes = (double)ml_decode_trial_bytes(b->trial[0]);
-    printf("%s, %s; %" PRId64 " tokens of one sequence; %d rank%s of %d thread%s, %s\n",
-           model_name(o), ml_dtype_name(o->trial.precision), o->trial.tokens, ml_grid_size(b->grid),
-           ml_grid_size(b->grid) > 1 ? "s" : "", omp_get_max_threads(),
-           omp_get_max_threads() > 1 ? "s" : "", ml_decode_trial_vector_path(b->trial[0]));
+    printf("%s, %s, activations %s; %" PRId64 " tokens of %" PRId64
+           " sequences; %d rank%s of %d thread%s, %s\n",
+           model_name(o), ml_dtype_name(o->trial.precision), o->activations, o->trial.tokens,
+           o->trial.sequences, ml_grid_size(b->grid), ml_grid_size(b->grid) > 1 ? "s" : "",
+           omp_get_max_threads(), omp_get_max_threads() > 1 ? "s" : "",
+           ml_decode_trial_vector_path(b->trial[0]));
     printf("a token reads %.1f MB a rank; a plain read of them: %.2f GB/s, which allows %.1f "
            "tokens/s\n",
            1e-6 * bytes, 1e-9 * bytes / read, 1.0 / read);
     for (int v = 0; v < VARIANTS; v++)
         if (b->trial[v])
             printf("  %-9s %8.2f tokens/s, %5.1f %% of the bound, time beside the base %.3f\n",
-                   variant_names[v], 1.0 / bench_median(&b->seconds[v]),
+                   variant_names[v], (double)o->trial.sequences / bench_median(&b->seconds[v]),
                    100.0 * bench_median(&b->share[v]), bench_median(&b->ratio[v]));
 }
 
@@ -118,10 +124,10 @@ static void print_table(const generate_bench *b, const generate_options *o)
 
 static ml_status check(const generate_options *o)
 {
-    const bench_size sizes[] = {{"--tokens", o->trial.tokens, 1 << 24},
-                                {"--rank", o->trial.rank, 1 << 16},
-                                {"--rounds", o->rounds, BENCH_ROUNDS_MOST},
-                                {NULL, 0, 0}};
+    const bench_size sizes[] = {
+        {"--tokens", o->trial.tokens, 1 << 24},     {"--sequences", o->trial.sequences, 1 << 10},
+        {"--prompt", o->trial.prompt, 1 << 24},     {"--rank", o->trial.rank, 1 << 16},
+        {"--rounds", o->rounds, BENCH_ROUNDS_MOST}, {NULL, 0, 0}};
     if (o->adapter && o->targets)
         return ml_fail(ML_USAGE,
                        "--adapter and --targets: give one of them; an adapter has its own targets");
@@ -146,8 +152,16 @@ static const option options[] = {
     {"--merged", OPTION_FLAG, offsetof(generate_options, merged), NULL,
      "also with the adapter merged into the weights", NULL},
     {"--tokens", OPTION_INT, offsetof(generate_options, trial.tokens), "N", "of a sequence", "64"},
+    {"--sequences", OPTION_INT, offsetof(generate_options, trial.sequences), "N",
+     "at once; a token a second of each counts", "1"},
+    {"--prompt", OPTION_INT, offsetof(generate_options, trial.prompt), "N",
+     "tokens before the first new one, of each sequence", "1"},
     {"--precision", OPTION_TEXT, offsetof(generate_options, precision), "bf16|fp32",
      "of weights and activations", "bf16"},
+    {"--activations", OPTION_TEXT, offsetof(generate_options, activations), "exact|q8",
+     "q8: products with weights in blocks take activations rounded to 8 bits, as llama.cpp's do: "
+     "faster, and other results",
+     "exact"},
     {"--rounds", OPTION_INT, offsetof(generate_options, rounds), "N", "rounds, at least", "5"},
     {"--seconds", OPTION_NUMBER, offsetof(generate_options, seconds), "X", "seconds, at least",
      "5"},
@@ -162,6 +176,7 @@ static ml_status read_options(int argc, char **argv, generate_options *o)
     ML_TRY(options_read(argc, argv, options, o, 0, 0, NULL, usage));
     ML_TRY(check(o));
     if (o->targets) ML_TRY(bench_read_targets(o->targets, &t->targets));
+    ML_TRY(options_choose("--activations", o->activations, "exact", "q8", &t->rounds_activations));
     ML_TRY(bench_check_dtype("--precision", o->precision, &t->precision));
     ML_TRY(bench_read_model(o->base, o->model, &o->spec));
     t->base = o->base;

@@ -12,11 +12,14 @@ static const char usage[] = "mpilora eval CONFIG.yaml [--adapter A] [--reference
                             "key=value]... [--generate OUT.jsonl] [--predictions OUT.jsonl] "
                             "[--json]";
 
-static void print_tokens(const ml_evaluation *e, bool json)
+/* What a JSON object begins with. */
+static const char *start_of(bool rounds) { return rounds ? "{\"activations\": \"q8\", " : "{"; }
+
+static void print_tokens(const ml_evaluation *e, bool json, const char *start)
 {
     char loss[ML_JSON_NUMBER], perplexity[ML_JSON_NUMBER];
     if (json)
-        printf("{\"loss\": %s, \"perplexity\": %s, \"target_tokens\": %" PRId64 "}\n",
+        printf("%s\"loss\": %s, \"perplexity\": %s, \"target_tokens\": %" PRId64 "}\n", start,
                ml_json_number(loss, e->loss), ml_json_number(perplexity, exp(e->loss)),
                e->target_tokens);
     else
@@ -25,7 +28,7 @@ static void print_tokens(const ml_evaluation *e, bool json)
 }
 
 /* Those of the objective; what it has not is NaN. */
-static void print_figures(const ml_evaluation *e, bool json)
+static void print_figures(const ml_evaluation *e, bool json, const char *start)
 {
     const struct {
         const char *key;
@@ -40,7 +43,7 @@ static void print_figures(const ml_evaluation *e, bool json)
     const char *rows = isnan(e->kl) ? "pairs" : "answers";
     char loss[ML_JSON_NUMBER];
     if (json)
-        printf("{\"loss\": %s", ml_json_number(loss, e->loss));
+        printf("%s\"loss\": %s", start, ml_json_number(loss, e->loss));
     else
         printf("loss %.6f", e->loss);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
@@ -49,11 +52,11 @@ static void print_figures(const ml_evaluation *e, bool json)
     printf(json ? ", \"%s\": %" PRId64 "}\n" : "  %s %" PRId64 "\n", rows, e->rows);
 }
 
-static void print_labels(const ml_evaluation *e, bool json)
+static void print_labels(const ml_evaluation *e, bool json, const char *start)
 {
     char number[ML_JSON_NUMBER];
     if (json)
-        printf("{\"loss\": %s", ml_json_number(number, e->loss));
+        printf("%s\"loss\": %s", start, ml_json_number(number, e->loss));
     else
         printf("loss %.6f", e->loss);
     for (int64_t i = 0; i < e->figures.count; i++) {
@@ -67,17 +70,18 @@ static void print_labels(const ml_evaluation *e, bool json)
     printf(json ? ", \"rows\": %" PRId64 "}\n" : "  rows %" PRId64 "\n", e->rows);
 }
 
-static void print(const ml_evaluation *e, ml_objective objective, bool json)
+static void print(const ml_evaluation *e, ml_objective objective, bool json, bool rounds)
 {
+    const char *start = start_of(rounds);
     if (ml_grid_world_rank() != 0) return;
     bool labels = objective == ML_OBJECTIVE_CLASSIFY || objective == ML_OBJECTIVE_REGRESS ||
                   objective == ML_OBJECTIVE_TOKENS || objective == ML_OBJECTIVE_CONTRASTIVE;
     if (e->rows > 0 && labels)
-        print_labels(e, json);
+        print_labels(e, json, start);
     else if (e->rows > 0)
-        print_figures(e, json);
+        print_figures(e, json, start);
     else
-        print_tokens(e, json);
+        print_tokens(e, json, start);
     if (e->outputs)
         ml_log("%" PRId64 " continuations, %" PRId64 " tokens in %.2f s (%.1f tokens/s)",
                e->outputs, e->output_tokens, e->output_seconds,
@@ -85,9 +89,9 @@ static void print(const ml_evaluation *e, ml_objective objective, bool json)
 }
 
 typedef struct given {
-    const char *adapter, *reference, *outputs, *predictions;
+    const char *adapter, *reference, *outputs, *predictions, *activations;
     option_list sets;
-    bool json;
+    bool json, rounds;
     generation_options generation;
 } given;
 
@@ -110,6 +114,10 @@ static const option options[] = {
      "also write what is predicted of each label of data.valid, for mpilora score --task: lines "
      "{\"prediction\", \"label\"}",
      NULL},
+    {"--activations", OPTION_TEXT, offsetof(given, activations), "exact|q8",
+     "q8: products with weights in blocks take activations rounded to 8 bits, as llama.cpp's do: "
+     "faster, and other results",
+     "exact"},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL,
      "print {\"loss\": mean over target tokens in nats, \"perplexity\", \"target_tokens\"}; of "
      "objectives that compare answers {\"loss\", \"rewards_accuracy\", \"rewards_margin\", …, "
@@ -127,12 +135,14 @@ static ml_status run(int argc, char **argv)
     ml_evaluation result;
     ml_output_options outputs = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
+    ML_TRY(options_choose("--activations", given.activations, "exact", "q8", &given.rounds));
     ML_TRY(generation_check(&given.generation));
     outputs.path = given.outputs;
     outputs.generation = given.generation.generation;
     outputs.together = given.generation.together;
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
     ML_TRY(ml_run_config_check_single(&config));
+    config.rounds_activations = given.rounds;
     ML_TRY(ml_evaluate_run(&config, given.adapter, given.reference, outputs.path ? &outputs : NULL,
                            given.predictions, &result));
     if (!isfinite(result.loss)) {
@@ -142,7 +152,7 @@ static ml_status run(int argc, char **argv)
             config.data.valid, result.loss);
         goto done;
     }
-    print(&result, config.objective.name, given.json);
+    print(&result, config.objective.name, given.json, given.rounds);
 done:
     ml_run_config_destroy(&config);
     return st;

@@ -15,8 +15,8 @@ static const char usage[] = "mpilora generate --base BASE.h5 [--adapter [NAME=]A
                             "TEXT... | --prompts FILE.jsonl [option]...";
 
 typedef struct words {
-    const char *base, *file, *out, *precision, *specials;
-    bool specials_are_ids;
+    const char *base, *file, *out, *precision, *specials, *activations;
+    bool specials_are_ids, rounds;
     option_list adapters, prompts;
     bool json, chat, echo;
     int64_t log_probs; /* −1: none */
@@ -60,6 +60,10 @@ static const option options[] = {
      "of --logprobs: of the prompt's tokens, too; with --max-new 0 of these alone", NULL},
     {"--precision", OPTION_TEXT, offsetof(words, precision), "bf16|fp32",
      "what is computed with; bf16 keeps the weights in half the memory", "bf16"},
+    {"--activations", OPTION_TEXT, offsetof(words, activations), "exact|q8",
+     "q8: products with weights in blocks take activations rounded to 8 bits, as llama.cpp's do: "
+     "faster, and other results",
+     "exact"},
     {"--special-tokens", OPTION_TEXT, offsetof(words, specials), "text|ids",
      "what a prompt that spells a special token means: its letters, or that token", "ids"},
     {"--tp", OPTION_INT, offsetof(words, tp), "N",
@@ -92,6 +96,8 @@ static ml_status read_words(int argc, char **argv, words *w)
         return ml_fail(ML_USAGE, "--chat without a prompt is a conversation: without --out, --json "
                                  "and --logprobs, and with one --adapter at most");
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
+    st = options_choose("--activations", w->activations, "exact", "q8", &w->rounds);
+    if (st != ML_OK) return st;
     st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
     return st == ML_OK ? generation_check(&w->generation) : st;
 }
@@ -104,8 +110,8 @@ static ml_status collect(const words *w, prompts *p)
     return st == ML_OK && w->chat ? prompts_render(p, w->base, &w->template, w->file) : st;
 }
 
-/* {"prompt": …, "adapter": …, "output": …, "logprobs": …} */
-static ml_status add_object(const prompts *p, int64_t i, const ml_text *output,
+/* {"prompt": …, "adapter": …, "activations": "q8", "output": …, "logprobs": …} */
+static ml_status add_object(const words *w, const prompts *p, int64_t i, const ml_text *output,
                             const ml_text *log_probs, ml_text *all)
 {
     ml_status st = ML_OK;
@@ -116,6 +122,7 @@ static ml_status add_object(const prompts *p, int64_t i, const ml_text *output,
     ML_TRY(ml_text_printf(all, ", \"adapter\": "));
     ML_TRY(adapter ? json_text_add(all, adapter, (int64_t)strlen(adapter))
                    : ml_text_printf(all, "null"));
+    if (w->rounds) ML_TRY(ml_text_printf(all, ", \"activations\": \"q8\""));
     ML_TRY(ml_text_printf(all, ", \"output\": "));
     ML_TRY(output->data ? json_text_add(all, output->data, output->length)
                         : ml_text_printf(all, "null"));
@@ -134,7 +141,7 @@ static ml_status write(const words *w, const prompts *p, const ml_text *outputs,
     bool objects = w->json || w->file || w->out || w->log_probs >= 0;
     for (int64_t i = 0; i < p->count; i++) {
         if (objects) {
-            ML_TRY(add_object(p, i, &outputs[i], &log_probs[i], &all));
+            ML_TRY(add_object(w, p, i, &outputs[i], &log_probs[i], &all));
         } else {
             ML_TRY(ml_text_add(&all, outputs[i].data, outputs[i].length));
             ML_TRY(ml_text_add(&all, "\n", 1));
@@ -170,6 +177,7 @@ static ml_generate_options options_of(const words *w, const prompts *p, const ch
 {
     return (ml_generate_options){.base = w->base,
                                  .precision = strcmp(w->precision, "bf16") == 0 ? ML_BF16 : ML_FP32,
+                                 .rounds_activations = w->rounds,
                                  .generation = w->generation.generation,
                                  .together = w->generation.together,
                                  .tp = w->tp,

@@ -14,6 +14,18 @@
 
 enum { ML_GROUP = 32, ML_GROUP_VECTORS = ML_GROUP / ML_LANES };
 
+/* fp16 at any address. */
+ML_INLINE float ml_scale_at(const uint8_t *bytes)
+{
+#if defined(__F16C__)
+    uint16_t half;
+    memcpy(&half, bytes, sizeof half);
+    return _cvtsh_ss(half);
+#else
+    return ml_half_at(bytes);
+#endif
+}
+
 typedef uint8_t ml_bytes __attribute__((vector_size(16)));
 typedef uint8_t ml_bytes_anywhere __attribute__((vector_size(16), aligned(1), may_alias));
 
@@ -82,8 +94,8 @@ ML_INLINE void ml_take_k(const uint8_t *b, int group, const uint8_t *q, ml_coded
 {
     int scale, minimum;
     ml_k_scale_and_minimum(b + 4, group, &scale, &minimum);
-    out->scale[0] = out->scale[1] = ml_half_at(b) * (float)scale;
-    out->offset = -(ml_half_at(b + 2) * (float)minimum);
+    out->scale[0] = out->scale[1] = ml_scale_at(b) * (float)scale;
+    out->offset = -(ml_scale_at(b + 2) * (float)minimum);
     for (int h = 0; h < 2; h++) {
         const ml_bytes both = ml_load_bytes(q + group / 2 * 32 + 16 * h);
         out->half[h] = group % 2 ? both >> 4 : both & 15;
@@ -106,7 +118,7 @@ ML_INLINE void ml_take_q6_k(const uint8_t *b, int group, ml_coded *out)
                        high = ml_load_bytes(b + 128 + 32 * part + 16 * h);
         out->half[h] =
             ((quarter / 2 ? low >> 4 : low & 15) | (high >> (uint8_t)(2 * quarter) & 3) << 4) - 32;
-        out->scale[h] = ml_half_at(b + 208) * (float)scale[h];
+        out->scale[h] = ml_scale_at(b + 208) * (float)scale[h];
     }
 }
 
@@ -114,7 +126,7 @@ ML_INLINE void ml_take_q6_k(const uint8_t *b, int group, ml_coded *out)
 ML_INLINE void ml_take_group(ml_dtype dtype, const uint8_t *b, int group, ml_coded *out)
 {
     if (dtype != ML_Q4_K && dtype != ML_Q5_K && dtype != ML_Q6_K)
-        out->scale[0] = out->scale[1] = dtype == ML_MXFP4 ? ml_half_of_e8m0(b[0]) : ml_half_at(b);
+        out->scale[0] = out->scale[1] = dtype == ML_MXFP4 ? ml_half_of_e8m0(b[0]) : ml_scale_at(b);
     switch (dtype) {
     case ML_Q8_0:
         out->half[0] = ml_load_bytes(b + 2);
@@ -126,7 +138,7 @@ ML_INLINE void ml_take_group(ml_dtype dtype, const uint8_t *b, int group, ml_cod
         return;
     case ML_Q4_1:
         ml_take_nibbles(b + 4, out);
-        out->offset = ml_half_at(b + 2);
+        out->offset = ml_scale_at(b + 2);
         return;
     case ML_Q5_0:
         ml_take_five_bits(b + 2, b + 6, out);
@@ -134,7 +146,7 @@ ML_INLINE void ml_take_group(ml_dtype dtype, const uint8_t *b, int group, ml_cod
         return;
     case ML_Q5_1:
         ml_take_five_bits(b + 4, b + 8, out);
-        out->offset = ml_half_at(b + 2);
+        out->offset = ml_scale_at(b + 2);
         return;
     case ML_Q4_K:
         ml_take_k(b, group, b + 16, out);

@@ -1,7 +1,7 @@
 /* The native table of one instruction set, and whether this processor can run it. */
 #include "kernels/native/attention.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <cpuid.h>
 
 /* clang's __builtin_cpu_supports does not know F16C before version 16. That the system keeps the
@@ -21,7 +21,7 @@ static bool available(void)
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("fma") && has_f16c();
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #else

@@ -1,0 +1,147 @@
+/* What the products of one instruction set are made of: the codes of 32 weights as bytes, and dot
+ * products of bytes. The instructions that there are multiply unsigned by signed bytes, so codes of
+ * weights are made unsigned by adding a bias, and what that adds to a product, bias·Σ codes of x,
+ * is taken off where its sum starts (ml_rounded.start). AVX2 adds two products in 16 bits, which
+ * codes above 127 would overflow: there the two formats that have such codes stay signed, and the
+ * sign moves to x. */
+#ifndef MPILORA_KERNELS_ROUNDED_CODES_H
+#define MPILORA_KERNELS_ROUNDED_CODES_H
+
+#include "kernels/native/blocks.h"
+#include "kernels/rounded.h"
+
+/* Rows of W that a thread multiplies side by side with few rows of x. */
+enum { ML_ROUNDED_DOTS = 4 };
+
+/* Codes that need all of a signed byte. */
+ML_INLINE bool ml_is_wide(ml_dtype dtype) { return dtype == ML_Q8_0 || dtype == ML_IQ4_NL; }
+
+ML_INLINE bool ml_stays_signed(ml_dtype dtype)
+{
+#if defined(__AVX512VNNI__)
+    (void)dtype;
+    return false;
+#else
+    return ml_is_wide(dtype);
+#endif
+}
+
+ML_INLINE int ml_code_bias(ml_dtype dtype)
+{
+    if (ml_is_wide(dtype)) return ml_stays_signed(dtype) ? 0 : 128;
+    return dtype == ML_Q6_K                        ? 32
+           : dtype == ML_Q5_0 || dtype == ML_MXFP4 ? 16
+           : dtype == ML_Q4_0                      ? 8
+                                                   : 0;
+}
+
+ML_INLINE bool ml_has_offset(ml_dtype dtype)
+{
+    return dtype == ML_Q4_1 || dtype == ML_Q5_1 || dtype == ML_Q4_K || dtype == ML_Q5_K;
+}
+
+/* Scales for 16 weights, not for 32. */
+ML_INLINE bool ml_has_halves(ml_dtype dtype) { return dtype == ML_Q6_K; }
+
+/* Group `group` of a block with its bias. */
+ML_INLINE void ml_take_biased(ml_dtype dtype, const uint8_t *block, int group, ml_coded *out)
+{
+    ml_take_group(dtype, block, group, out);
+    for (int h = 0; h < 2; h++) out->half[h] += (uint8_t)ml_code_bias(dtype);
+}
+
+/* ---- sums of products of a row with a row --------------------------------------------------- */
+
+/* Lanes of the first and of the second half of a group. */
+#if defined(__AVX2__)
+typedef __m256i ml_ints;
+typedef __m256 ml_floats;
+#else
+typedef struct ml_ints {
+    int32_t half[2];
+} ml_ints;
+typedef float ml_floats;
+#endif
+
+#if defined(__AVX2__)
+
+/* sum + the products of 32 bytes, four of them a lane. */
+ML_INLINE ml_ints ml_dot_bytes(bool is_signed, ml_ints sum, __m256i w, __m256i x)
+{
+#if defined(__AVX512VNNI__)
+    (void)is_signed;
+    return _mm256_dpbusd_epi32(sum, w, x);
+#else
+    const __m256i pairs = is_signed
+                              ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+                              : _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
+}
+
+ML_INLINE __m256i ml_both_halves(const ml_coded *w)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)w->half[0]), (__m128i)w->half[1],
+                                   1);
+}
+
+/* sum + scales · the group's dot product with x. */
+ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_coded *w, const int8_t *x,
+                                 const int32_t *start, float scale)
+{
+    const __m256i code = ml_both_halves(w);
+    __m256i first = _mm256_setzero_si256();
+    __m256 scales;
+    if (ml_has_halves(dtype)) {
+        first = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_cvtsi32_si128(start[0])),
+                                        _mm_cvtsi32_si128(start[1]), 1);
+        scales = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(w->scale[0] * scale)),
+                                      _mm_set1_ps(w->scale[1] * scale), 1);
+    } else {
+        if (ml_code_bias(dtype))
+            first = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_cvtsi32_si128(*start), 0);
+        scales = _mm256_set1_ps(w->scale[0] * scale);
+    }
+    const __m256i ints = ml_dot_bytes(ml_stays_signed(dtype), first, code,
+                                      _mm256_loadu_si256((const __m256i *)(const void *)x));
+    return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(ints), scales));
+}
+
+ML_INLINE float ml_add_lanes(ml_floats sum)
+{
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
+ML_INLINE ml_floats ml_no_floats(void) { return _mm256_setzero_ps(); }
+
+#else
+
+ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_coded *w, const int8_t *x,
+                                 const int32_t *start, float scale)
+{
+    for (int h = 0; h < 2; h++) {
+        int32_t dot = ml_has_halves(dtype) ? start[h] : h == 0 ? *start : 0;
+        for (int i = 0; i < 16; i++) {
+            const int code = ml_stays_signed(dtype) ? (int8_t)w->half[h][i] : w->half[h][i];
+            dot += code * x[16 * h + i];
+        }
+        sum += (float)dot * (w->scale[h] * scale);
+    }
+    return sum;
+}
+
+ML_INLINE float ml_add_lanes(ml_floats sum) { return sum; }
+ML_INLINE ml_floats ml_no_floats(void) { return 0; }
+
+#endif
+
+/* dots.c: rows [first, first + count) of W times T ≤ ML_ROUNDED_DOTS rows of x. */
+void ML_NATIVE(rounded_dots)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
+                             int64_t count, float beta, float *y, int64_t ldy);
+/* panels.c: the same of any T. */
+void ML_NATIVE(rounded_panels)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
+                               int64_t count, float beta, float *y, int64_t ldy);
+
+#endif
