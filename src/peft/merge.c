@@ -452,6 +452,11 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
     if (adapts_ends(adapter, &m.spec) && !original) m.spec.tied_head = false;
     if (!original) ML_TRY(ml_adapter_take_head(adapter, &m.spec));
     *result = (ml_merge_result){0};
+    if (original && m.spec.head != ml_base_spec(base)->head)
+        return ml_fail(ML_USAGE,
+                       "--subtract: %s has a head for labels in the place of the head for tokens "
+                       "that %s has, so it cannot be checked against it; take %s as it is",
+                       ml_base_path(base), ml_base_path(original), ml_base_path(original));
     ML_TRY(check_mergeable(base, &m.spec, adapter, subtract && !original));
     if (original) ML_TRY(name_original(base, adapter, original, source));
     result->original = original != NULL;

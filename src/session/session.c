@@ -210,10 +210,24 @@ done:
     return st;
 }
 
+/* tokenize cuts texts with labels so that they keep the special token at their end. */
+static void warn_of_cut(const session *s, const char *path, const data_source *source)
+{
+    int64_t cut = ml_sampler_cut(source->sampler);
+    if (cut == 0 || !ml_base_spec(s->base)->both_ways || ml_grid_rank(s->grid) != 0 ||
+        ml_dataset_label_kind(source->dataset) == ML_LABEL_NONE)
+        return;
+    ml_warn("%s: data.max_len %" PRId64 " cuts %" PRId64
+            " sequences, which lose the special token at their end, as transformers' truncation "
+            "does not; tokenize with --max-len %" PRId64,
+            path, s->max_len, cut, s->max_len);
+}
+
 static ml_status prepare_source(session *s, const char *path, bool training, data_source *out)
 {
     ml_status st = check_data(s, path, out->dataset);
     if (st == ML_OK) st = cut_source(s, path, training, out);
+    if (st == ML_OK) warn_of_cut(s, path, out);
     if (st == ML_OK && s->config->objective.name == ML_OBJECTIVE_KTO)
         st = ml_unpaired_prepare(s, out);
     return st;
@@ -224,6 +238,8 @@ static ml_status check_alike(const session *s)
 {
     int64_t train = ml_dataset_related(s->train.dataset),
             valid = ml_dataset_related(s->valid.dataset);
+    if (s->config->objective.name == ML_OBJECTIVE_KTO)
+        return ML_OK; /* pairs on the one side are answers as those of the other */
     if (train == valid) return ml_dataset_check_labels(s->train.dataset, s->valid.dataset);
     return ml_fail(ML_INPUT,
                    "%s: has %" PRId64 " negatives a row, %s has %" PRId64

@@ -184,13 +184,30 @@ done:
     return st;
 }
 
+/* A head for labels has no place beside one for tokens. */
+static ml_status check_head(const run *r)
+{
+    ml_model_spec spec = *ml_base_spec(r->session.base);
+    ml_status st = ml_adapter_take_head(&r->first, &spec);
+    if (st != ML_OK || spec.head == r->session.spec->head || ml_run_config_scores_labels(r->config))
+        return st;
+    return ml_fail(ML_USAGE,
+                   "method.init: the adapter has a head for labels, of which objective %s makes no "
+                   "use; set objective.name to one that has labels, or take another adapter",
+                   ml_objective_name(r->config->objective.name));
+}
+
 ml_status initial_values(run *r)
 {
+    ml_status st = ML_OK;
     session *s = &r->session;
+    const char *path = ml_run_config_first_adapter(r->config);
     ml_peft_initialise(s->peft);
     start_virtual(r);
-    if (!ml_run_config_first_adapter(r->config)) return ML_OK;
-    ml_status st =
-        ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets);
-    return st == ML_OK ? ml_peft_load(s->peft, &r->first) : st;
+    if (!path) return ML_OK;
+    ML_TRY(check_head(r));
+    ML_TRY(ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets));
+    ML_TRY(ml_peft_load(s->peft, &r->first));
+done:
+    return st == ML_OK ? st : ml_fail_within(st, "%s", path);
 }
