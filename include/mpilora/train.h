@@ -55,7 +55,7 @@ ml_status ml_train_run(const ml_run_config *config, const ml_train_options *opti
  * the job is one of each run, in passes over all their sequences (as ml_train_run says of each: its
  * losses, files, checkpoints and end are its own). A run whose numbers are none any more ends, and
  * the others go on.
- * Shapes: config[count], count >= 1.
+ * Shapes: config[count], options[count], count >= 1.
  * Ownership: all borrowed.
  * Collective over the world.
  * Errors: as ml_train_run; ML_USAGE where two runs differ in what is one for the job, or train what

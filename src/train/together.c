@@ -65,6 +65,11 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
         ML_TRY(of_run(&g->runs[i],
                       ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0])));
     ML_TRY(ml_together_create(&g->together, g->count, g->session));
+    for (int64_t i = 0; i < g->count; i++) {
+        ML_TRY(
+            of_run(&g->runs[i], ml_grid_agree(g->session[0]->grid, samples_prepare(&g->runs[i]))));
+        g->session[0]->tokens = ml_max(g->session[0]->tokens, g->session[i]->tokens);
+    }
 done:
     return st;
 }
@@ -217,7 +222,7 @@ ml_status ml_train_together(int64_t count, const ml_run_config *config,
     ml_train_catch_signals();
     ML_TRY(create(&g, count));
     for (int64_t i = 0; i < count; i++) {
-        run_init(&g.runs[i], &config[i], options);
+        run_init(&g.runs[i], &config[i], &options[i]);
         g.runs[i].among_others = true;
     }
     ML_TRY(open_sessions(&g, config));

@@ -20,7 +20,7 @@ def read(path):
         return [json.loads(line) for line in file]
 
 
-def train(folder, name, ranks=0, code=0, method=None, samples=None, **train_keys):
+def train(folder, name, ranks=0, code=0, method=None, samples=None, runs=None, **train_keys):
     config = harness.write_config(
         f"{folder}/{name}.yaml",
         run={"dir": f"{folder}/{name}", "seed": 1},
@@ -32,6 +32,7 @@ def train(folder, name, ranks=0, code=0, method=None, samples=None, **train_keys
         train={"steps": 7, "save_every": 2, "samples": {"file": f"{folder}/prompts.jsonl", "every": 3, "max_new": 6} | (samples or {})} | train_keys,
         parallel={"tp": 2 if ranks == 2 else 1},
         precision="fp32",
+        **({"runs": runs} if runs else {}),
     )
     done = harness.start("train", config, ranks=ranks)
     if done.returncode != code:
@@ -57,6 +58,18 @@ def refuse(checks, folder, words, prompts, code=INPUT):
     checks.that(not os.path.exists(f"{folder}/bad/metrics.jsonl"), f"{prompts}: the run began")
 
 
+def check_together(checks, folder, alone):
+    """Runs of one job make the samples that each makes alone, of its own prompts and at its own steps."""
+    behind = {"name": "adapter_p", "bottleneck": 8}
+    train(folder, "behind", method=behind, samples={"every": 2, "max_new": 4})
+    own = {"method.name": "adapter_p", "method.bottleneck": 8, "train.samples.every": 2, "train.samples.max_new": 4}
+    train(folder, "job", runs=[{"dir": f"{folder}/job/lora"}, {"dir": f"{folder}/job/behind", "set": own}, {"dir": f"{folder}/job/none", "set": {"train.samples.every": 0}}])
+    checks.that(check_last(checks, folder, "job/lora") == alone, f"lora beside others samples otherwise: {read(f'{folder}/job/lora/samples.jsonl')}")
+    found = [read(f"{folder}/{name}/samples.jsonl") for name in ("job/behind", "behind")]
+    checks.that(found[0] == found[1] and len(found[0]) == 12, f"an adapter beside others samples otherwise: {found}")
+    checks.that(not os.path.exists(f"{folder}/job/none/samples.jsonl") or not read(f"{folder}/job/none/samples.jsonl"), "a run without samples has some")
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +85,7 @@ def main():
         checks.that(alone[0][1] != alone[3][1], f"training changes nothing: {alone}")
         train(folder, "two", ranks=2)
         checks.that(check_last(checks, folder, "two") == alone, f"tp 2 samples otherwise: {read(f'{folder}/two/samples.jsonl')}")
+        check_together(checks, folder, alone)
         train(folder, "prefix", method={"name": "prefix_embed", "prefix": 3, "infix": 2})
         check_last(checks, folder, "prefix")
         train(folder, "part", steps=4)

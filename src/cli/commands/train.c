@@ -32,33 +32,61 @@ static bool has_samples(const ml_run_config *c)
     return c->train.samples.file && c->train.samples.every > 0;
 }
 
-static ml_status train_together(const char *path, const ml_run_list *runs, const option_list *sets,
-                                const ml_train_options *how)
+/* What a run makes of the prompts of its train.samples. */
+typedef struct sampling {
+    prompts *prompts;
+    ml_samples *samples;
+    ml_train_sampler sampler;
+} sampling;
+
+/* Sets how->sampler where the run has samples. */
+static ml_status read_samples(const ml_run_config *c, sampling *s, ml_train_options *how)
 {
-    ml_run_config *config;
-    ml_status st = run_list_read(&config, path, runs, sets);
-    for (int64_t i = 0; i < runs->count && st == ML_OK; i++)
-        if (has_samples(&config[i]))
-            st = ml_run_config_refuse(&config[i], "train.samples.file",
-                                      "runs of one job make no samples; train them one by one");
-    if (st == ML_OK) st = ml_train_together(runs->count, config, how);
-    run_list_destroy(config, runs->count);
+    ml_status st = ML_OK;
+    if (!has_samples(c)) return ML_OK;
+    ML_NEW(s->prompts, 1, ML_MEM_OTHER, "prompts");
+    ML_TRY(ml_grid_settle(prompts_read(s->prompts, c->train.samples.file)));
+    if (s->prompts->nadapters > 0)
+        return ml_fail(ML_INPUT,
+                       "%s: names an adapter; the prompts of train.samples are for the one "
+                       "that trains",
+                       c->train.samples.file);
+    ML_TRY(ml_samples_create(&s->samples, s->prompts->items, s->prompts->count,
+                             c->train.samples.max_new, c->train.samples.file));
+    s->sampler = (ml_train_sampler){s->samples, ml_samples_prepare, ml_samples_make};
+    how->sampler = &s->sampler;
+done:
     return st;
 }
 
-/* The prompts of train.samples. */
-static ml_status read_samples(const ml_run_config *c, prompts *p, ml_samples **out)
+static void destroy_samples(sampling *s)
 {
-    if (!has_samples(c)) return ML_OK;
-    ml_status st = ml_grid_settle(prompts_read(p, c->train.samples.file));
-    if (st == ML_OK && p->nadapters > 0)
-        st = ml_fail(ML_INPUT,
-                     "%s: names an adapter; the prompts of train.samples are for the one "
-                     "that trains",
-                     c->train.samples.file);
-    return st == ML_OK ? ml_samples_create(out, p->items, p->count, c->train.samples.max_new,
-                                           c->train.samples.file)
-                       : st;
+    ml_samples_destroy(s->samples);
+    if (s->prompts) prompts_destroy(s->prompts);
+    ml_memory_free(s->prompts);
+}
+
+static ml_status train_together(const char *path, const ml_run_list *runs, const option_list *sets,
+                                const ml_train_options *how)
+{
+    ml_status st = ML_OK;
+    ml_run_config *config = NULL;
+    sampling *samples = NULL;
+    ml_train_options *each = NULL;
+    ML_NEW(samples, runs->count, ML_MEM_OTHER, "prompts");
+    ML_NEW(each, runs->count, ML_MEM_OTHER, "runs");
+    ML_TRY(run_list_read(&config, path, runs, sets));
+    for (int64_t i = 0; i < runs->count; i++) {
+        each[i] = *how;
+        ML_TRY(read_samples(&config[i], &samples[i], &each[i]));
+    }
+    ML_TRY(ml_train_together(runs->count, config, each));
+done:
+    for (int64_t i = 0; samples && i < runs->count; i++) destroy_samples(&samples[i]);
+    ml_memory_free(samples);
+    ml_memory_free(each);
+    run_list_destroy(config, runs->count);
+    return st;
 }
 
 static ml_status run(int argc, char **argv)
@@ -67,8 +95,7 @@ static ml_status run(int argc, char **argv)
     const char *path = NULL;
     given given = {0};
     ml_train_options how;
-    prompts *p = NULL;
-    ml_samples *samples = NULL;
+    sampling samples = {0};
     ml_run_config config = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
@@ -79,15 +106,10 @@ static ml_status run(int argc, char **argv)
         goto done;
     }
     ml_run_config_warn_unread(&config);
-    ML_NEW(p, 1, ML_MEM_OTHER, "prompts");
-    ML_TRY(read_samples(&config, p, &samples));
-    const ml_train_sampler sampler = {samples, ml_samples_prepare, ml_samples_make};
-    if (samples) how.sampler = &sampler;
+    ML_TRY(read_samples(&config, &samples, &how));
     ML_TRY(ml_train_run(&config, &how));
 done:
-    ml_samples_destroy(samples);
-    if (p) prompts_destroy(p);
-    ml_memory_free(p);
+    destroy_samples(&samples);
     ml_run_config_destroy(&config);
     return st;
 }
