@@ -32,6 +32,7 @@ typedef struct ml_weight {
     int64_t rows, cols;
 } ml_weight;
 
+enum { ML_SLOPE_STEPS = 196, ML_SLOPE_ZERO = 30 };
 typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU } ml_activation;
 
 /* Packed sequences: the own tokens of sequence i are rows start[i] … start[i+1]−1 (one at least)
@@ -235,6 +236,14 @@ struct ml_kernels {
                                float *y, int64_t ldy);
     void (*activation_backward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
                                 const float *dy, int64_t lddy, float *dx, int64_t lddx);
+    /* All that the backward of a plain activation takes from x, in 8 bits: code[T, n] =
+     * ML_SLOPE_STEPS·a'(x) rounded, + ML_SLOPE_ZERO, which is exact for 0 and 1 and off by 0.0026
+     * at the most (every a' here lies in [−0.153, 1.148]); dx = dy·(code − ML_SLOPE_ZERO) /
+     * ML_SLOPE_STEPS (dx may be dy). */
+    void (*slopes_forward)(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                           uint8_t *code);
+    void (*slopes_backward)(int64_t T, int64_t n, const uint8_t *code, const float *dy,
+                            int64_t lddy, float *dx, int64_t lddx);
     void (*gated_forward)(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
                           int64_t ldg, float *y, int64_t ldy);
     void (*gated_backward)(ml_activation a, int64_t T, int64_t n, const float *gate,

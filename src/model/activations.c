@@ -27,6 +27,25 @@ static void *take(cursor *c, int64_t count, size_t size)
 
 static float *take_floats(cursor *c, int64_t count) { return take(c, count, sizeof(float)); }
 
+static bool trains_down(const ml_model *m, int64_t l)
+{
+    for (int64_t i = 0; i < m->nslots; i++) {
+        const ml_model_slot *slot = &m->slots[i];
+        bool is_down = slot->layer == l && slot->row->role == ML_ROLE_DOWN && !slot->vector;
+        if (is_down && (slot->apart || slot->gradient)) return true;
+    }
+    return false;
+}
+
+/* Where nothing of `down` trains that would need its input, backward takes of h the activation's
+ * slope alone, which 8 bits hold about as well as bf16 holds h. Both factors of a gated activation
+ * are needed. */
+static bool keeps_slopes(const ml_model *m, int64_t l)
+{
+    return m->dtype == ML_BF16 && !m->spec.gated && !m->layers[l].down.hook.backward &&
+           !trains_down(m, l);
+}
+
 /* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
  * nothing else after x2 is. */
 static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_layer *k, cursor *c)
@@ -38,7 +57,10 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     k->attention = take(c, T * q_width(m), size);
     k->x2 = is_parallel(m) && l < m->spec.layers - 1 ? k->x1 : take(c, T * m->spec.width, size);
     if (is_normed_behind(m)) k->y1 = take(c, T * m->spec.width, size);
-    if (m->mode == ML_ACTIVATIONS_FULL) k->h = take(c, T * layer->up.out, size);
+    if (m->mode == ML_ACTIVATIONS_FULL && keeps_slopes(m, l))
+        k->slopes = take(c, T * layer->up.out, sizeof *k->slopes);
+    else if (m->mode == ML_ACTIVATIONS_FULL)
+        k->h = take(c, T * layer->up.out, size);
     if (means) k->mean1 = take_floats(c, T);
     if (means) k->mean2 = take_floats(c, T);
     k->rstd1 = take_floats(c, T);

@@ -81,16 +81,17 @@ static void branch_input_gradient(const ml_model *m, const ml_norm *norm, int64_
 }
 
 /* h of a chunk, and *n, what the MLP starts from, where somebody needs it: as kept, or computed
- * again. */
+ * again. NULL: the slopes are kept. */
 static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk *c,
                               const float *x2, const float **n)
 {
     activations *a = &m->act;
     const ml_layer *layer = &m->layers[l];
     const saved_layer *saved = &a->layers[l];
-    if (!saved->h || ml_linear_needs_input(&layer->up))
+    if ((!saved->h && !saved->slopes) || ml_linear_needs_input(&layer->up))
         *n = norm_forward(m, &layer->norm2, c->count, x2, a->n,
                           saved->mean2 ? saved->mean2 + c->first : NULL, saved->rstd2 + c->first);
+    if (saved->slopes) return NULL;
     if (saved->h)
         return saved_rows(m, saved->h, c->first * h_width(m), a->h, c->count * h_width(m));
     pass->saved = hook_rows(saved->hook_up, &layer->up, c);
@@ -114,7 +115,11 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     pass.saved = hook_rows(saved->hook_down, &layer->down, c);
     ml_linear_backward(&layer->down, &pass, a->a, dy, lowest < first + OP_DOWN ? da : NULL);
     if (lowest >= first + OP_DOWN) return;
-    activation_gradient(m, c->count, h, da);
+    if (h)
+        activation_gradient(m, c->count, h, da);
+    else
+        m->kernels->slopes_backward(c->count, a_width(m), saved->slopes + c->first * a_width(m), da,
+                                    a_width(m), a->dh, h_width(m));
     pass.saved = hook_rows(saved->hook_up, &layer->up, c);
     ml_linear_backward(&layer->up, &pass, n, a->dh, lowest < first + OP_UP ? a->y : NULL);
     if (lowest < first + OP_UP)

@@ -189,6 +189,9 @@ static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, i
         ml_linear_forward(&layer->up, &pass, n, a->h);
         if (saved && saved->h)
             save_rows(m, saved->h, c.first * h_width(m), a->h, c.count * h_width(m));
+        if (saved && saved->slopes)
+            m->kernels->slopes_forward(m->spec.activation, c.count, a_width(m), a->h, h_width(m),
+                                       saved->slopes + c.first * a_width(m));
         activate(m, c.count, a->h, a->a);
         pass.saved = hook_rows(saved ? saved->hook_down : NULL, &layer->down, &c);
         ml_linear_forward(&layer->down, &pass, a->a, a->y);

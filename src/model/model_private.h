@@ -14,10 +14,12 @@ enum { OP_EMBEDDING = -1 };
 
 /* What one layer keeps for backward. x1, x2: what attention and the MLP start from; qkv: what
  * attention took, or with norms of q and k what the projection gave; h: inputs of the activation,
- * NULL where it is computed again; y1, y2: inputs of the norms behind attention and MLP, NULL where
- * there are none; all of the model's dtype. */
+ * NULL where it is computed again or where slopes are kept in its place, the activation's in 8
+ * bits, since nothing else of it is needed; y1, y2: inputs of the norms behind attention and MLP,
+ * NULL where there are none; all of the model's dtype. */
 typedef struct saved_layer {
     void *x1, *qkv, *attention, *x2, *h, *y1, *y2;
+    uint8_t *slopes;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
 } saved_layer;

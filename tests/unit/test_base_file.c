@@ -341,9 +341,35 @@ static void damage_is_refused(void **state)
     free(content);
 }
 
+/* Between the look at its description and the reading of its numbers somebody cuts the file: all
+ * threads read their parts, and what the run ends with is one line that names it. */
+static void a_file_cut_while_in_use_is_named(void **state)
+{
+    (void)state;
+    int64_t bytes, count = ml_model_tensor_count(&spec);
+    const ml_shard whole = {.dim = ML_SHARD_WHOLE};
+    ml_base *base;
+    char expected[160];
+    write_file(ML_BF16);
+    assert_int_equal(ml_base_open(&base, path), ML_OK);
+    ml_model_tensor t;
+    ml_model_tensor_at(&spec, count - 1, &t);
+    float *out = calloc((size_t)(t.rows * t.cols), sizeof *out);
+    const ml_base_request last = {t.name, &whole, ML_FP32, out};
+    assert_int_equal(ml_base_load(base, &last, 1, NULL, &bytes), ML_OK);
+    int64_t end = base->offset[count - 1] + 1;
+    assert_int_equal(truncate(path, end), 0);
+    assert_int_equal(ml_base_load(base, &last, 1, NULL, &bytes), ML_INPUT);
+    snprintf(expected, sizeof expected, "%s: the file ends at byte %" PRId64, path, end);
+    assert_non_null(strstr(ml_error_text(), expected));
+    free(out);
+    ml_base_close(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_file_cut_while_in_use_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_written_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(divided_loading_reads_each_part_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(equal_content_has_equal_hashes, set_up, tear_down),

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "mpilora/kernels.h"
 
@@ -192,6 +193,35 @@ static void caps(const ml_kernels *k, int64_t T, int64_t n)
     for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
 }
 
+/* Codes of slopes, which may round to the other side of a tie, and dx = dy·slope from them: exactly
+ * dy or 0 where the slope is 1 or 0, else off by half a step. */
+static void slopes(const ml_kernels *k, ml_activation a, int64_t T, int64_t n, const float *x,
+                   const float *dy)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    int64_t ld = n + 3;
+    const float off = 0.5f / ML_SLOPE_STEPS + 1e-5f;
+    uint8_t *code[2] = {calloc((size_t)(T * n), 1), calloc((size_t)(T * n), 1)};
+    float *dx = fresh("dx", 1), *exact = fresh("exact", 1), *one = fresh("one", 0);
+    for (int64_t i = 0; i < ROOM; i++) one[i] = 1;
+    k->slopes_forward(a, T, n, x, ld, code[0]);
+    ref->slopes_forward(a, T, n, x, ld, code[1]);
+    k->slopes_backward(T, n, code[0], dy, ld, dx, ld);
+    ref->activation_backward(a, T, n, x, ld, one, ld, exact, ld);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) {
+            float slope = exact[t * ld + i], want = dy[t * ld + i] * slope;
+            assert_true(abs(code[0][t * n + i] - code[1][t * n + i]) <= 1);
+            assert_true(fabsf(dx[t * ld + i] - want) <= off * fabsf(dy[t * ld + i]));
+            if (slope == 0 || slope == 1) assert_true(dx[t * ld + i] == want);
+        }
+    ml_memory_free(dx);
+    ml_memory_free(exact);
+    ml_memory_free(one);
+    free(code[0]);
+    free(code[1]);
+}
+
 /* The bounds that native/exponentials.c states; inputs from tiny to the far tails. */
 static void activations(const ml_kernels *k, int64_t T, int64_t n)
 {
@@ -210,6 +240,7 @@ static void activations(const ml_kernels *k, int64_t T, int64_t n)
         k->activation_backward(a, T, n, x, ld, dy, ld, y.got, ld);
         ref->activation_backward(a, T, n, x, ld, dy, ld, y.want, ld);
         compare("activation backward", k, y, 2e-6);
+        slopes(k, a, T, n, x, dy);
         k->gated_forward(a, T, n, x, up, ld, y.got, ld);
         ref->gated_forward(a, T, n, x, up, ld, y.want, ld);
         compare("gated", k, y, 1e-6);

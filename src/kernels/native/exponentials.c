@@ -99,6 +99,22 @@ static void backward_row(ml_activation a, int64_t n, const float *x, const float
 #undef LOOP
 }
 
+/* A slope that is no number becomes the least one: the loss has told of it before. */
+static void slope_row(ml_activation a, int64_t n, const float *x, uint8_t *code)
+{
+    const float steps = ML_SLOPE_STEPS, least = -(float)ML_SLOPE_ZERO / ML_SLOPE_STEPS,
+                most = (float)(UINT8_MAX - ML_SLOPE_ZERO) / ML_SLOPE_STEPS;
+#define LOOP(constant)                                                                      \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                     \
+    {                                                                                       \
+        float s = slope_of(constant, x[i]);                                                 \
+        s = s > least ? s : least;                                                          \
+        code[i] = (uint8_t)(int32_t)(steps * (s < most ? s : most) + ML_SLOPE_ZERO + 0.5f); \
+    }
+    FOR_CONSTANT(a, LOOP)
+#undef LOOP
+}
+
 static void gated_forward_row(ml_activation a, int64_t n, const float *gate, const float *up,
                               float *y)
 {
@@ -135,6 +151,27 @@ static void activation_backward(ml_activation a, int64_t T, int64_t n, const flo
 {
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) backward_row(a, n, x + t * ldx, dy + t * lddy, dx + t * lddx);
+}
+
+static void slopes_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                           uint8_t *code)
+{
+#pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) slope_row(a, n, x + t * ldx, code + t * n);
+}
+
+static void slopes_backward(int64_t T, int64_t n, const uint8_t *code, const float *dy,
+                            int64_t lddy, float *dx, int64_t lddx)
+{
+#pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
+    for (int64_t t = 0; t < T; t++) {
+        const uint8_t *row = code + t * n;
+        const float *from = dy + t * lddy;
+        float *to = dx + t * lddx;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            to[i] = from[i] * ((float)((int32_t)row[i] - ML_SLOPE_ZERO) * (1.0f / ML_SLOPE_STEPS));
+    }
 }
 
 static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
@@ -222,6 +259,8 @@ void ML_NATIVE(native_exponentials)(ml_kernels *table)
 {
     table->activation_forward = activation_forward;
     table->activation_backward = activation_backward;
+    table->slopes_forward = slopes_forward;
+    table->slopes_backward = slopes_backward;
     table->gated_forward = gated_forward;
     table->gated_backward = gated_backward;
     table->xent_max = xent_max;

@@ -17,7 +17,7 @@ enum {
     CHUNK_LEAST = 32,
     FILLING_ROWS = 64, /* to multiply them takes about as long as to copy the weight */
     CHUNK_ELEMENTS_MOST = 8 << 20,
-    PANEL_ROWS = 8192 /* of the weight, at the most */
+    PANEL_ROWS = 4096 /* of the weight, at the most */
 };
 
 /* product_scratch: panels (for what oneDNN refuses), activations, results, cache. */

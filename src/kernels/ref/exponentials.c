@@ -56,6 +56,25 @@ static void activation_backward(ml_activation a, int64_t T, int64_t n, const flo
             dx[t * lddx + i] = (float)((double)dy[t * lddy + i] * slope(a, (double)x[t * ldx + i]));
 }
 
+static void slopes_forward(ml_activation a, int64_t T, int64_t n, const float *x, int64_t ldx,
+                           uint8_t *code)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++) {
+            double steps = ML_SLOPE_STEPS * slope(a, (double)x[t * ldx + i]) + ML_SLOPE_ZERO;
+            code[t * n + i] = (uint8_t)lround(fmin(fmax(steps, 0), 255));
+        }
+}
+
+static void slopes_backward(int64_t T, int64_t n, const uint8_t *code, const float *dy,
+                            int64_t lddy, float *dx, int64_t lddx)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < n; i++)
+            dx[t * lddx + i] = (float)((double)dy[t * lddy + i] *
+                                       (code[t * n + i] - ML_SLOPE_ZERO) / ML_SLOPE_STEPS);
+}
+
 static void gated_forward(ml_activation a, int64_t T, int64_t n, const float *gate, const float *up,
                           int64_t ldg, float *y, int64_t ldy)
 {
@@ -130,6 +149,8 @@ void ml_reference_exponentials(ml_kernels *table)
 {
     table->activation_forward = activation_forward;
     table->activation_backward = activation_backward;
+    table->slopes_forward = slopes_forward;
+    table->slopes_backward = slopes_backward;
     table->gated_forward = gated_forward;
     table->gated_backward = gated_backward;
     table->xent_max = xent_max;
