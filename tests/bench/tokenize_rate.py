@@ -17,15 +17,25 @@ import time
 SLICE = 10_000
 
 
+def peak_of(pid):
+    """The most that the process has had so far: what wait4 says of it has the memory of the one that started it, too."""
+    with open(f"/proc/{pid}/status") as file:
+        return max((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:")), default=0)
+
+
 def run(*words, **environment):
     """(clock seconds, processor seconds, peak bytes)"""
-    since = time.monotonic()
+    since, ended, peak = time.monotonic(), 0, 0
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, env={**os.environ, **environment})
-    _, status, usage = os.wait4(process.pid, 0)
+    while not ended:
+        peak = max(peak, peak_of(process.pid))
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if not ended:
+            time.sleep(0.01)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{words}: {process.returncode}")
-    return time.monotonic() - since, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return time.monotonic() - since, usage.ru_utime + usage.ru_stime, peak
 
 
 def make_lines(path, count):
