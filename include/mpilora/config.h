@@ -274,6 +274,7 @@ typedef struct ml_run_config {
     } method;
     struct {
         ml_objective name;         /* sft */
+        bool by_data;              /* name was not given: what labels the data have may choose it */
         ml_words loss_type;        /* of ml_pair_loss; none in the file: sigmoid, of kto kto */
         ml_numbers loss_weights;   /* as many, or none: 1 each */
         double beta;               /* 0.1 */
@@ -481,6 +482,13 @@ const char *ml_run_config_first_adapter(const ml_run_config *config);
 int64_t ml_run_config_unit(const ml_run_config *config);
 bool ml_run_config_has_reference(const ml_run_config *config);
 bool ml_run_config_scores_labels(const ml_run_config *config);
+
+/* Takes an objective that was not given, and checks what the configuration says with it.
+ * Shapes: none.
+ * Ownership: `config` is the caller's.
+ * Local.
+ * Errors: ML_USAGE naming the key that does not go with it. */
+ml_status ml_run_config_choose_objective(ml_run_config *config, ml_objective name) ML_NODISCARD;
 
 /* Whether the objective is one on vectors of texts.
  * Shapes: none.

@@ -11,6 +11,7 @@
 ML_BEGIN_DECLS
 
 typedef struct ml_evaluation {
+    ml_objective objective; /* the configuration's, or what data.valid has chosen */
     double loss; /* mean over target tokens, nats; of rows or pairs of an objective on scores */
     int64_t target_tokens;
     int64_t rows;    /* or pairs; 0: the objective is of tokens */

@@ -290,3 +290,10 @@ ml_status objective_check(ml_run_config *c)
 done:
     return st;
 }
+
+ml_status ml_run_config_choose_objective(ml_run_config *c, ml_objective name)
+{
+    c->objective.name = name;
+    c->objective.by_data = false;
+    return objective_check(c);
+}

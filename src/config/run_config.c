@@ -156,6 +156,7 @@ static ml_status check(ml_run_config *c)
     ml_status st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_factors(c);
+    c->objective.by_data = c->line && line_of(c, "objective.name") == 0;
     if (st == ML_OK) st = objective_check(c);
     if (st == ML_OK) st = check_length(c);
     if (st != ML_OK) return st;

@@ -19,6 +19,7 @@ typedef struct source {
     ml_sampler *sampler[2];
     int64_t max_len, tokens;
     const ml_machine *machine; /* NULL: no times */
+    ml_run_config *settles;    /* of which data may choose the objective, NULL: of none */
 } source;
 
 /* The runs of one job, and what is read for each: one, or several together. */
@@ -54,13 +55,14 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
                            int64_t micro)
 {
     ml_status st = ML_OK;
-    const ml_sampler_order order = {
-        which == 0 && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
-        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     for (int64_t i = 0; i < files->count; i++)
         if (!is_there(files->item[i].file)) return ML_OK;
     if (files->count == 0) return ML_OK;
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
+    if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
+    const ml_sampler_order order = {
+        which == 0 && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
+        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     micro *= ml_session_unit_of(c, s->data[which]);
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
@@ -83,9 +85,9 @@ static ml_status open_source(source *s, const ml_run_config *c, int dp)
     int64_t micro = ml_run_config_micro(c, dp);
     ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
-    ML_TRY(ml_stages_check_config(c, &s->spec, true));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
     ML_TRY(read_data(s, c, 0, &c->data.train, micro));
+    ML_TRY(ml_stages_check_config(c, &s->spec, true));
     ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
     if (!s->sampler[0])
         s->tokens = ml_max(s->tokens, micro * ml_session_unit_of(c, NULL) * s->max_len);
@@ -466,8 +468,9 @@ done:
 ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes,
                             const ml_machine *machine, int threads)
 {
-    source s = {.machine = machine};
-    const job j = {1, c, &s};
+    ml_run_config own = *c; /* borrows all of it */
+    source s = {.machine = machine, .settles = &own};
+    const job j = {1, &own, &s};
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)c->parallel.tp,

@@ -63,6 +63,7 @@ static ml_status evaluate(session *s, const char *predictions, ml_evaluation *ou
     ml_status st = ml_session_evaluate(s, NULL, predictions, &result);
     if (st != ML_OK) return st;
     out->loss = result.loss;
+    out->objective = s->config->objective.name;
     if (!ml_run_config_has_figures(s->config)) {
         out->target_tokens = result.targets;
         return ML_OK;
@@ -77,12 +78,46 @@ static ml_status evaluate(session *s, const char *predictions, ml_evaluation *ou
     return ML_OK;
 }
 
+typedef struct asked {
+    const ml_output_options *outputs; /* NULL: none */
+    bool predictions;
+} asked;
+
+/* What is asked for beside the loss, and does not go with an objective. */
+static ml_status check_objective(const ml_run_config *config, bool generates, bool predicts)
+{
+    const char *name = ml_objective_name(config->objective.name);
+    if (generates && config->parallel.pp > 1)
+        return ml_run_config_refuse(config, "parallel.pp",
+                                    "%d does not know eval --generate yet; leave it out, or take "
+                                    "pp 1",
+                                    (int)config->parallel.pp);
+    if (generates && ml_run_config_scores_labels(config))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s has a head for labels, which continues no prompt; leave "
+                                    "--generate out",
+                                    name);
+    if (generates && ml_run_config_contrasts(config))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s is of vectors of texts, which continue no prompt; leave "
+                                    "--generate out",
+                                    name);
+    if (predicts && (!ml_run_config_scores_labels(config) || ml_run_config_unit(config) == 2))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "%s predicts no labels; leave --predictions out, or set it to "
+                                    "classify, regress or tokens",
+                                    name);
+    return ML_OK;
+}
+
 /* The base, with the adapter at `path` where that is not NULL, ready for a pass. */
 static ml_status build(session *s, const ml_run_config *config, const char *path,
-                       ml_adapter *adapter, outputs *outputs, const ml_output_options *wanted)
+                       ml_adapter *adapter, outputs *outputs, const asked *asks)
 {
     ml_status st = ML_OK;
+    const ml_output_options *wanted = asks ? asks->outputs : NULL;
     ML_TRY(ml_session_open(s, config, false));
+    if (asks) ML_TRY(check_objective(s->config, wanted != NULL, asks->predictions));
     ML_TRY(ml_grid_agree(s->grid, read_adapter(s, path, adapter)));
     if (path) ML_TRY(ml_grid_agree_on_file("the adapter", path, adapter->hash));
     if (path) ML_TRY(ml_grid_agree(s->grid, check_names(s, path, adapter)));
@@ -122,36 +157,15 @@ done:
     return st;
 }
 
-static ml_status check(const ml_run_config *config, const char *reference, bool generates,
-                       bool predicts)
+static ml_status check(const ml_run_config *config, const char *reference)
 {
-    const char *name = ml_objective_name(config->objective.name);
     if (!config->data.valid)
         return ml_run_config_refuse(config, "data.valid",
                                     "missing; eval needs the data set to evaluate on");
-    if (generates && config->parallel.pp > 1)
-        return ml_run_config_refuse(config, "parallel.pp",
-                                    "%d does not know eval --generate yet; leave it out, or take "
-                                    "pp 1",
-                                    (int)config->parallel.pp);
-    if (generates && ml_run_config_scores_labels(config))
-        return ml_run_config_refuse(config, "objective.name",
-                                    "%s has a head for labels, which continues no prompt; leave "
-                                    "--generate out",
-                                    name);
-    if (generates && ml_run_config_contrasts(config))
-        return ml_run_config_refuse(config, "objective.name",
-                                    "%s is of vectors of texts, which continue no prompt; leave "
-                                    "--generate out",
-                                    name);
     if (reference && !ml_run_config_has_reference(config))
         return ml_run_config_refuse(config, "objective.name",
-                                    "%s measures from no other model; leave --reference out", name);
-    if (predicts && (!ml_run_config_scores_labels(config) || ml_run_config_unit(config) == 2))
-        return ml_run_config_refuse(config, "objective.name",
-                                    "%s predicts no labels; leave --predictions out, or set it to "
-                                    "classify, regress or tokens",
-                                    name);
+                                    "%s measures from no other model; leave --reference out",
+                                    ml_objective_name(config->objective.name));
     return ML_OK;
 }
 
@@ -165,9 +179,10 @@ ml_status ml_evaluate_run(const ml_run_config *config, const char *path, const c
     ml_adapter adapter = {0};
     data_source start = {0};
     *out = (ml_evaluation){0};
-    ML_TRY(check(config, reference, wanted != NULL, predictions != NULL));
+    const asked asks = {wanted, predictions != NULL};
+    ML_TRY(check(config, reference));
     if (ml_run_config_has_reference(config)) ML_TRY(find_reference(config, reference, &start));
-    ML_TRY(build(&s, config, path, &adapter, &outputs, wanted));
+    ML_TRY(build(&s, config, path, &adapter, &outputs, &asks));
     if (predictions) ML_TRY(ml_grid_agree(s.grid, ml_durable_may_write(predictions)));
     s.valid.reference = start.reference;
     s.valid.unpaired.reference = start.unpaired.reference;

@@ -69,6 +69,25 @@ ml_status ml_session_check_labels(const ml_run_config *c, const char *path, cons
                    path, ml_label_kind_name(kind), name, readers[kind]);
 }
 
+ml_status ml_session_settle_objective(ml_run_config *c, const ml_dataset *data)
+{
+    static const ml_objective readers[] = {[ML_LABEL_NONE] = ML_OBJECTIVE_SFT,
+                                           [ML_LABEL_CLASS] = ML_OBJECTIVE_CLASSIFY,
+                                           [ML_LABEL_NUMBER] = ML_OBJECTIVE_REGRESS,
+                                           [ML_LABEL_BITS] = ML_OBJECTIVE_CLASSIFY,
+                                           [ML_LABEL_TOKENS] = ML_OBJECTIVE_TOKENS,
+                                           [ML_LABEL_WANTED] = ML_OBJECTIVE_KTO};
+    bool related = ml_dataset_related(data) > 0;
+    const ml_label_kind kind = ml_dataset_label_kind(data);
+    ml_objective name = related ? ML_OBJECTIVE_CONTRASTIVE : readers[kind];
+    if (!c->objective.by_data || name == ML_OBJECTIVE_SFT || name == ML_OBJECTIVE_KTO) return ML_OK;
+    if (ml_grid_world_rank() == 0)
+        ml_log("objective.name is not given: %s, for the data have %s%s", ml_objective_name(name),
+               related ? "rows of texts that belong together" : "labels of the kind ",
+               related ? "" : ml_label_kind_name(kind));
+    return ml_run_config_choose_objective(c, name);
+}
+
 /* ---- the head ------------------------------------------------------------------------------ */
 
 /* The one label of a reward model is its reward. */

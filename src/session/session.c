@@ -156,12 +156,9 @@ static ml_status open_base(session *s, bool training)
     const ml_run_config *c = s->config;
     ML_TRY(ml_base_open(&s->base, c->base));
     s->spec = ml_base_spec(s->base);
-    ML_TRY(check_direction(c, s->spec, training));
-    ML_TRY(ml_stages_check_config(c, s->spec, training));
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
-    ML_TRY(ml_session_choose_pooling(s));
 done:
     return st;
 }
@@ -292,10 +289,28 @@ static ml_status check_batch(const session *s)
         c->batch.sequences, ml_grid_dp(s->grid));
 }
 
+/* What is to be done with the data, and whether the base can. */
+static ml_status settle_objective(session *s, bool training)
+{
+    ml_status st = ML_OK;
+    const ml_dataset *data = s->train.dataset ? s->train.dataset : s->valid.dataset;
+    if (data && s->config->objective.by_data) {
+        s->settled = *s->config;
+        s->config = &s->settled;
+        ML_TRY(ml_session_settle_objective(&s->settled, data));
+    }
+    ML_TRY(check_direction(s->config, s->spec, training));
+    ML_TRY(ml_stages_check_config(s->config, s->spec, training));
+    ML_TRY(ml_session_choose_pooling(s));
+done:
+    return st;
+}
+
 static ml_status find_data(session *s, bool training)
 {
     ml_status st = ML_OK;
     ML_TRY(open_data(s, training));
+    if (!s->host) ML_TRY(ml_grid_agree(s->grid, settle_objective(s, training)));
     ML_TRY(ml_session_agree_on_files(s));
     ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
 done:

@@ -149,6 +149,8 @@ static ml_status start(run *r)
     const char *product, *vector;
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(ml_session_open(s, r->config, true));
+    r->resolved.objective = s->config->objective; /* which the data may have chosen */
+    s->config = r->config;
     ML_TRY(ml_session_attach_method(s));
     ML_TRY(ml_grid_agree(s->grid, samples_prepare(r)));
     ML_TRY(run_open_directory(r, &found));

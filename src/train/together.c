@@ -61,6 +61,8 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
     for (int64_t i = 0; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i], ml_run_config_check_training(&config[i])));
     ML_TRY(of_run(&g->runs[0], ml_session_open(g->session[0], g->runs[0].config, true)));
+    g->runs[0].resolved.objective = g->session[0]->config->objective;
+    g->session[0]->config = g->runs[0].config;
     for (int64_t i = 1; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i],
                       ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0])));

@@ -70,9 +70,10 @@ static void print_labels(const ml_evaluation *e, bool json, const char *start)
     printf(json ? ", \"rows\": %" PRId64 "}\n" : "  rows %" PRId64 "\n", e->rows);
 }
 
-static void print(const ml_evaluation *e, ml_objective objective, bool json, bool rounds)
+static void print(const ml_evaluation *e, bool json, bool rounds)
 {
     const char *start = start_of(rounds);
+    ml_objective objective = e->objective;
     if (ml_grid_world_rank() != 0) return;
     bool labels = objective == ML_OBJECTIVE_CLASSIFY || objective == ML_OBJECTIVE_REGRESS ||
                   objective == ML_OBJECTIVE_TOKENS || objective == ML_OBJECTIVE_CONTRASTIVE;
@@ -152,7 +153,7 @@ static ml_status run(int argc, char **argv)
             config.data.valid, result.loss);
         goto done;
     }
-    print(&result, config.objective.name, given.json, given.rounds);
+    print(&result, given.json, given.rounds);
 done:
     ml_run_config_destroy(&config);
     return st;

@@ -6,6 +6,7 @@
 
 #include "cli/experiment/compare.h"
 #include "io/durable.h"
+#include "session/session.h"
 
 const table_column compare_columns[COMPARE_COLUMNS] = {
     TABLE_TOP("params_trainable"),
@@ -93,9 +94,17 @@ done:
 static ml_status finds_base(const compare_options *o, bool *yes)
 {
     ml_run_config config = {0};
+    ml_dataset *data = NULL;
     ml_status st = ml_run_config_read(&config, o->config_path, o->sets, o->nsets);
-    *yes = st == ML_OK && !ml_run_config_scores_labels(&config);
-    if (st == ML_OK) ml_run_config_destroy(&config);
+    if (st != ML_OK) return st;
+    if (config.objective.by_data && config.data.valid) {
+        ML_TRY(ml_dataset_open(&data, config.data.valid));
+        ML_TRY(ml_session_settle_objective(&config, data));
+    }
+    *yes = !ml_run_config_scores_labels(&config);
+done:
+    ml_dataset_destroy(data);
+    ml_run_config_destroy(&config);
     return st;
 }
 
