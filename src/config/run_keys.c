@@ -238,7 +238,9 @@ const key run_keys[] = {
          "`reward` trains a head that tells them apart, `classify`, `regress` and `tokens` one on "
          "labels, see [classification](classification.md); `kto` learns from answers that are "
          "wanted or not; `contrastive` trains vectors of texts, see "
-         "[encoders](encoders.md#contrastive)."},
+         "[encoders](encoders.md#contrastive).",
+     .absent = "what the data are of: labels `classify`, `regress` or `tokens`, rows of an anchor "
+               "and its positive `contrastive`; else `sft`"},
     {.path = "objective.loss_type",
      .kind = KEY_WORDS,
      .offset = AT(objective.loss_type),

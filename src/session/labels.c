@@ -71,12 +71,10 @@ ml_status ml_session_check_labels(const ml_run_config *c, const char *path, cons
 
 ml_status ml_session_settle_objective(ml_run_config *c, const ml_dataset *data)
 {
-    static const ml_objective readers[] = {[ML_LABEL_NONE] = ML_OBJECTIVE_SFT,
-                                           [ML_LABEL_CLASS] = ML_OBJECTIVE_CLASSIFY,
-                                           [ML_LABEL_NUMBER] = ML_OBJECTIVE_REGRESS,
-                                           [ML_LABEL_BITS] = ML_OBJECTIVE_CLASSIFY,
-                                           [ML_LABEL_TOKENS] = ML_OBJECTIVE_TOKENS,
-                                           [ML_LABEL_WANTED] = ML_OBJECTIVE_KTO};
+    static const ml_objective readers[] = {
+        [ML_LABEL_NONE] = ML_OBJECTIVE_SFT,       [ML_LABEL_CLASS] = ML_OBJECTIVE_CLASSIFY,
+        [ML_LABEL_NUMBER] = ML_OBJECTIVE_REGRESS, [ML_LABEL_BITS] = ML_OBJECTIVE_CLASSIFY,
+        [ML_LABEL_TOKENS] = ML_OBJECTIVE_TOKENS,  [ML_LABEL_WANTED] = ML_OBJECTIVE_KTO};
     bool related = ml_dataset_related(data) > 0;
     const ml_label_kind kind = ml_dataset_label_kind(data);
     ml_objective name = related ? ML_OBJECTIVE_CONTRASTIVE : readers[kind];

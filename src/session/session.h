@@ -107,7 +107,7 @@ typedef struct contrast {
 
 typedef struct session {
     const ml_run_config *config; /* borrowed, or `settled` */
-    ml_run_config settled; /* borrows all of it; where the data have chosen the objective */
+    ml_run_config settled;       /* borrows all of it; where the data have chosen the objective */
     const struct session *host;  /* whose grid, base, model, kernels and weights this one trains
                                     with (together.h); NULL: they are its own */
     ml_grid *grid;
@@ -137,8 +137,8 @@ typedef struct session {
     int64_t load_bytes;  /* that all ranks together read of the base */
 } session;
 
-/* Of an objective that was not given: what the data are for. Their labels say it where one objective
- * alone reads them, and it is said; else nothing is chosen. Local. ML_USAGE. */
+/* Of an objective that was not given: what the data are for. Their labels say it where one
+ * objective alone reads them, and it is said; else nothing is chosen. Local. ML_USAGE. */
 ml_status ml_session_settle_objective(ml_run_config *config, const ml_dataset *data) ML_NODISCARD;
 /* Collective. ml_session_open: grid, base, data (train where `training`, valid where configured);
  * ml_session_attach: model and method described; ml_session_build: kernels, storage, weights. Each

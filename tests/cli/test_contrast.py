@@ -134,6 +134,50 @@ def check_directory():
     checks.that("pooling" not in said, f"an adapter of a base that says how vectors are made: {said}")
 
 
+def check_choice():
+    """Without objective.name the data choose it: in train, eval and plan."""
+    labels = {"class": ["yes", "no"], "number": [0.5, 1.5], "bits": [[0, 1], [1, 1]], "tokens": None}
+    chosen = {"class": "classify", "number": "regress", "bits": "classify", "tokens": "tokens"}
+    for base in ("encoder", "decoder"):
+        for kind, values in labels.items():
+            data = [{"input_ids": [3, 4 + i, 5], **({"token_labels": [0, 1, -100]} if kind == "tokens" else {"label": values[i % 2]})} for i in range(6)]
+            tokenize(base, f"{base}-{kind}", data)
+            check_chosen(base, f"{base}-{kind}", chosen[kind])
+    check_chosen("encoder", "train", "contrastive")
+    check_chosen("decoder", "decoded", "contrastive")
+    tokenize("decoder", "texts", [{"text": "the river runs"}] * 6)
+    check_chosen("decoder", "texts", "sft")
+    said = harness.start("train", config("none", "encoder", "encoder-class", objective={"name": "sft"}))
+    checks.that(said.returncode == 2 and "predicts the next token" in said.stderr, f"sft that was given, on an encoder: {said.returncode} {said.stderr}")
+    said = harness.start("eval", unnamed("none", "decoder", "decoder-class"), "--adapter", "chosen-decoder-class/adapter.h5", "--generate", "o.jsonl")
+    checks.that(said.returncode == 2 and "classify has a head for labels, which continues no prompt" in said.stderr, f"a head that is to write: {said.returncode} {said.stderr}")
+
+
+def unnamed(name, base, data):
+    path = config(name, base, data, data, batch={"sequences": 3})
+    with open(path) as file:
+        written = json.load(file)
+    del written["objective"]
+    return harness.write_config(path, **written)
+
+
+def check_chosen(base, data, objective):
+    name = f"chosen-{data}"
+    path = unnamed(name, base, data)
+    planned = json.loads(harness.mpilora("plan", path, "--json"))["methods"][0]["params_trainable"]
+    done = harness.start("train", path)
+    said = f"objective.name is not given: {objective}, for the data have" in done.stderr + done.stdout
+    checks.that(done.returncode == 0 and said == (objective != "sft"), f"{name}: {done.returncode} {done.stdout}{done.stderr}")
+    with open(f"{name}/config.yaml") as file:
+        checks.that(f"name: {objective}" in file.read(), f"{name}: config.yaml does not say {objective}")
+    found = harness.read_summary(name)["params_trainable"]
+    checks.that(planned == found, f"{name}: plan has {planned} parameters, the run {found}")
+    again = harness.mpilora("train", path)
+    done = json.loads(harness.mpilora("eval", path, "--adapter", f"{name}/adapter.h5", "--json"))
+    expected = harness.read_summary(name)["valid_loss"]
+    checks.that(abs(done["loss"] - expected) < 1e-5 * abs(expected) and ("perplexity" in done) == (objective == "sft"), f"{name}: eval {done}, the run {expected} {again}")
+
+
 def refused(says, *words, code=3):
     done = harness.start(*words)
     checks.that(done.returncode == code and says in done.stderr and done.stderr.count("\n") == 1, f"{words}: {done.returncode} {done.stderr!r}, expected {code} {says!r}")
@@ -191,6 +235,7 @@ def main():
         check_directory()
         check_rows()
         check_runs()
+        check_choice()
     checks.end()
 
 
