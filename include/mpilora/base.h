@@ -138,8 +138,11 @@ void *ml_memory_alloc(int64_t count, size_t size, ml_category category,
 void ml_memory_free(void *pointer);
 
 /* Lets the kernel give its pages to a block that ml_memory_alloc has just made, by all threads:
- * what otherwise makes its first use slow. The block stays zero. Shapes: none. Ownership: borrows
- * `pointer`; NULL is fine. Local. Errors: none. */
+ * what otherwise makes its first use slow. The block stays zero.
+ * Shapes: none.
+ * Ownership: borrows `pointer`; NULL is fine.
+ * Local.
+ * Errors: none. */
 void ml_memory_take_pages(void *pointer);
 
 /* Grows (or shrinks) a block of the same category, new bytes zero.
