@@ -299,6 +299,7 @@ typedef struct ml_model_slot {
     bool partial;    /* whole on every rank of the tp group, but each finds only a part of its
                         gradient (its own heads') */
     bool elsewhere;  /* another stage of the pipeline holds it, this rank has no row of it */
+    bool whole;      /* on every rank of the tp group that holds it */
 } ml_model_slot;
 
 typedef struct ml_norm {

@@ -91,6 +91,16 @@ void ml_parameters_lay_out(ml_parameters *p);
  * Errors: none. */
 void ml_parameters_place(ml_parameters *p, int64_t i, int first, int also);
 
+/* Whether this rank's stage holds tensor i.
+ * Shapes: none.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+static inline bool ml_parameters_hold(const ml_parameters *p, int64_t i)
+{
+    return p->items[i].stage == p->stage || p->items[i].also == p->stage;
+}
+
 /* After lay_out, before allocate: this rank's moments are its share of dp (ZeRO's first stage,
  * Rajbhandari et al. 2020).
  * Shapes: `piece` in floats; 0: 4 Mi.

@@ -100,9 +100,11 @@ void ml_model_stages_of(const ml_model *m, const char *tensor, int *first, int *
             stages_of_slot(m, &m->slots[i], first, also);
             return;
         }
-    /* A factor beside a matrix outside the layers: the head has its own, also where it is tied. */
+    /* What stands beside a matrix outside the layers: the head has factors of its own, also where
+     * it is tied; trained rows of a tied embedding are rows of the head. */
     size_t n = strlen(m->head.part[0].module);
     if (!strncmp(tensor, m->head.part[0].module, n) && tensor[n] == '.') *first = *also = m->pp - 1;
+    if (!strcmp(tensor, "embed.tokens") && m->spec.tied_head) *also = m->pp - 1;
 }
 
 ml_status ml_model_hold_stage(ml_model *m, int pp, int stage, int64_t in_flight)

@@ -138,6 +138,7 @@ static void add_slot(ml_model *m, const ml_model_tensor *t)
                             .dtype = slot_dtype(m, t),
                             .partial = t->row->rows == ML_EXTENT_HEAD};
     snprintf(slot->name, sizeof slot->name, "%s", t->name);
+    slot->whole = slot->shard.dim == ML_SHARD_WHOLE;
     slot->count = ml_shard_rows(&slot->shard, slot->rows) * ml_shard_cols(&slot->shard, slot->cols);
 }
 

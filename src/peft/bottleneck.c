@@ -189,6 +189,7 @@ static void initialise(ml_peft *peft)
     for (int64_t i = 0; i < all->count; i++) {
         const bottleneck *s = &all->module[i];
         if (kinds[peft->chosen.method].compact) continue;
+        if (!ml_parameters_hold(peft->parameters, s->parameter[DOWN_WEIGHT])) continue;
         peft_draw_uniform(&peft->parameters->items[s->parameter[DOWN_WEIGHT]],
                           peft->chosen.lora.seed, s->down);
         for (int64_t j = 0; all->norm && j < s->width; j++)

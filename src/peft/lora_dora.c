@@ -55,6 +55,7 @@ static void count(const ml_peft *peft, int64_t *rows, int64_t *partial, int64_t 
     for (int64_t g = 0; g < peft->ngroups; g++) {
         const lora_group *group = &peft->groups[g];
         int64_t columns = columns_of(group);
+        if (!lora_is_here(peft, group)) continue;
         *rows += columns;
         if (group->layer->kind == ML_LINEAR_ROW) *partial += columns;
         *work = ml_max(*work, group->rank * (group->layer->out + group->rank));
@@ -82,7 +83,7 @@ ml_status dora_bind(ml_peft *peft)
         for (int i = 0; i < group->npairs; i++) {
             lora_pair *pair = &group->pair[i];
             pair->first_row = *at;
-            *at += pair->count;
+            if (lora_is_here(peft, group)) *at += pair->count;
             pair->m = peft_value(peft, pair->parameter_m);
             pair->dm = peft_gradient(peft, pair->parameter_m);
         }
@@ -179,13 +180,17 @@ void dora_renew(ml_peft *peft)
     const ml_grid *grid = ml_model_grid(peft->model);
     for (int64_t g = 0; g < peft->ngroups; g++) {
         const lora_group *group = &peft->groups[g];
+        if (!lora_is_here(peft, group)) continue;
         for (int i = 0; i < group->npairs && !d->measured; i++) measure(d, group, &group->pair[i]);
         renew_group(d, k, group);
     }
     d->measured = true;
     if (grid && d->partial > 0) ml_grid_sum_double(grid, ML_GROUP_TP, d->norm, d->partial);
-    for (int64_t g = 0; g < peft->ngroups; g++)
-        for (int i = 0; i < peft->groups[g].npairs; i++) renew_gains(d, &peft->groups[g].pair[i]);
+    for (int64_t g = 0; g < peft->ngroups; g++) {
+        const lora_group *group = &peft->groups[g];
+        for (int i = 0; i < group->npairs && lora_is_here(peft, group); i++)
+            renew_gains(d, &group->pair[i]);
+    }
 }
 
 void dora_initialise(ml_peft *peft)
@@ -193,8 +198,9 @@ void dora_initialise(ml_peft *peft)
     const dora *d = peft->own;
     dora_renew(peft);
     for (int64_t g = 0; g < peft->ngroups; g++) {
-        for (int i = 0; i < peft->groups[g].npairs; i++) {
-            const lora_pair *pair = &peft->groups[g].pair[i];
+        const lora_group *group = &peft->groups[g];
+        for (int i = 0; i < group->npairs && lora_is_here(peft, group); i++) {
+            const lora_pair *pair = &group->pair[i];
             for (int64_t j = 0; j < pair->count; j++)
                 pair->m[j] = (float)d->norm[pair->first_row + j];
         }

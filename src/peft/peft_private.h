@@ -133,6 +133,11 @@ static inline float *peft_value(const ml_peft *peft, int64_t parameter)
 {
     return peft->parameters->value + peft->parameters->items[parameter].offset;
 }
+/* Whether a pair's layer is on this rank's stage of a pipeline. */
+static inline bool lora_is_here(const ml_peft *peft, const lora_group *group)
+{
+    return ml_parameters_hold(peft->parameters, group->pair[0].parameter_a);
+}
 /* NULL where nothing trains. */
 static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
 {

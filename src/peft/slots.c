@@ -112,7 +112,7 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
     peft->own = s;
     peft->first_parameter = parameters->count;
     ML_NEW(s->slot, ml_model_slots(model), ML_MEM_OTHER, "a method's tensors");
-    for (int64_t i = 0; i < ml_model_slots(model); i++) {
+    for (int64_t i = 0, added; i < ml_model_slots(model); i++) {
         ml_model_slot *slot = ml_model_slot_at(model, i);
         if (!chosen(model, slot, by)) continue;
         if (ml_dtype_is_block(slot->dtype)) {
@@ -127,7 +127,8 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
         s->slot[s->count++] = i;
         ML_TRY(ml_parameters_add(
             parameters, slot->name, slot->rows, slot->cols, slot->vector, slot->shard,
-            slot->partial ? ML_GRADIENT_PARTIAL : ML_GRADIENT_IDENTICAL, NULL));
+            slot->partial ? ML_GRADIENT_PARTIAL : ML_GRADIENT_IDENTICAL, &added));
+        parameters->items[added].whole = slot->whole;
     }
     *out = peft;
     peft = NULL;

@@ -122,6 +122,12 @@ static void read_row(const tokens *t, int64_t i, int64_t first_row, float *row)
     ml_dtype_decode(slot->dtype, slot->data, (t->id[i] - first_row) * t->width, t->width, row);
 }
 
+/* Whether the end of the pipeline is this rank's that the tokens belong to. */
+static bool is_here(const tokens *t)
+{
+    return ml_parameters_hold(t->peft->parameters, t->peft->first_parameter);
+}
+
 static const site *either(const tokens *t) { return t->embed.layer ? &t->embed : &t->head; }
 
 static void initialise(ml_peft *peft)
@@ -129,6 +135,7 @@ static void initialise(ml_peft *peft)
     const tokens *t = peft->own;
     const site *s = either(t);
     const ml_grid *grid = ml_model_grid(peft->model);
+    if (!is_here(t)) return;
     memset(values(t), 0, (size_t)(t->count * t->width) * sizeof(float));
     for (int64_t i = s->first; i < s->first + s->count; i++)
         read_row(t, i, s->first_row, values(t) + i * t->width);
@@ -139,7 +146,7 @@ static void after_update(ml_peft *peft)
 {
     const tokens *t = peft->own;
     const site *s = either(t);
-    for (int64_t i = s->first; i < s->first + s->count; i++) {
+    for (int64_t i = s->first; i < s->first + s->count && is_here(t); i++) {
         float *delta = t->delta + i * t->width;
         const float *value = values(t) + i * t->width;
         read_row(t, i, s->first_row, delta);
@@ -207,7 +214,7 @@ static ml_status load(ml_peft *peft, const ml_adapter *adapter)
                        " trained tokens of the %s, method.trainable_%stokens names %" PRId64,
                        ids && ids->rows == t->count ? "other " : "", ids ? ids->rows : 0,
                        head ? "head" : "embedding", head ? "head_" : "", t->count);
-    memcpy(values(t), rows->value, (size_t)(t->count * t->width) * sizeof(float));
+    if (is_here(t)) memcpy(values(t), rows->value, (size_t)(t->count * t->width) * sizeof(float));
     return ML_OK;
 }
 

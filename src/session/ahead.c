@@ -103,6 +103,7 @@ void ml_session_end_ahead(session *s, const data_source *source)
     double paired = ml_run_config_loss_weight(s->config, ML_PAIR_AOT),
            unpaired = ml_run_config_loss_weight(s->config, ML_PAIR_AOT_UNPAIRED);
     ml_grid_sum_double(s->grid, ML_GROUP_DP, a->log_p, 2 * a->count);
+    ml_grid_sum_double(s->grid, ML_GROUP_PIPE, a->log_p, 2 * a->count);
     memset(a->loss, 0, (size_t)a->count * sizeof *a->loss);
     memset(a->slope, 0, (size_t)(2 * a->count) * sizeof *a->slope);
     if (paired > 0.0) add_aot(s, source, paired, true);

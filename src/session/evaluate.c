@@ -28,40 +28,23 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
     return ML_OK;
 }
 
-/* Micro-batches on their way through the stages, from position `at` on. */
-typedef struct staged {
+typedef struct adding {
     session *s;
-    int64_t at, end;
     double *sums;
-} staged;
+} adding;
 
-static ml_status pack_staged(void *of, int64_t i)
+static ml_status add_one(void *of, int64_t at, int64_t count)
 {
-    const staged *g = of;
-    session *s = g->s;
-    int64_t micro = s->config->batch.micro, at = g->at + i * micro, unit = ml_session_unit(s);
-    ml_status st =
-        ml_session_pack(s, &s->valid, unit * at, unit * ml_min(micro, g->end - at), false);
-    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+    const adding *a = of;
+    return add_loss(a->s, at, count, a->sums);
 }
 
-static ml_status finish_staged(void *of, int64_t i)
-{
-    const staged *g = of;
-    int64_t micro = g->s->config->batch.micro, at = g->at + i * micro;
-    return add_loss(g->s, at, ml_min(micro, g->end - at), g->sums);
-}
-
-/* [at, end): of one stage a micro-batch, else several, which keep the stages busy. */
+/* [at, end): of one stage a micro-batch, else several. */
 static ml_status add_round(session *s, int64_t at, int64_t end, double *sums)
 {
-    int64_t micro = s->config->batch.micro;
-    staged all = {s, at, end, sums};
-    const pipeline_work work = {.of = &all,
-                                .count = (end - at + micro - 1) / micro,
-                                .pack = pack_staged,
-                                .finish = finish_staged};
-    return ml_grid_pp(s->grid) > 1 ? ml_session_pipeline(s, &work)
+    adding all = {s, sums};
+    const pipeline_part part = {s, &s->valid, at, end, s->config->batch.micro, &all, add_one};
+    return ml_grid_pp(s->grid) > 1 ? ml_session_pipeline_part(&part)
                                    : add_loss(s, at, end - at, sums);
 }
 
@@ -69,18 +52,17 @@ static ml_status add_round(session *s, int64_t at, int64_t end, double *sums)
  * ask each other before each. */
 static ml_status add_losses(session *s, const evaluation_stop *stop, double *sums)
 {
-    enum { ROUNDS_A_STAGE = 4 };
     ml_status st = ML_OK;
     int64_t n = ml_sampler_usable(s->valid.sampler) / ml_run_config_unit(s->config),
-            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), stages = ml_grid_pp(s->grid),
-            round = s->config->batch.micro * (stages > 1 ? ROUNDS_A_STAGE * stages : 1);
+            dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
+            round = ml_session_pipeline_round(s, s->config->batch.micro);
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
     int64_t most = ml_part_count(n, dp, 0);
     for (int64_t done = 0; done < most; done += round) {
         int64_t at = first + done;
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "the evaluation was interrupted");
-        if (at < end && (st == ML_OK || stages > 1)) {
+        if (at < end && (st == ML_OK || ml_grid_pp(s->grid) > 1)) {
             ml_status own = add_round(s, at, ml_min(at + round, end), sums);
             st = st == ML_OK ? own : st;
         }

@@ -135,3 +135,39 @@ ml_status ml_session_pipeline(session *s, const pipeline_work *work)
     ml_model_choose_place(s->model, 0);
     return p.status;
 }
+
+/* ---- evaluations --------------------------------------------------------------------------- */
+
+static ml_status pack_part(void *of, int64_t i)
+{
+    const pipeline_part *part = of;
+    session *s = part->s;
+    int64_t at = part->at + i * part->micro, unit = ml_session_unit(s);
+    ml_status st = ml_session_pack(s, part->source, unit * at,
+                                   unit * ml_min(part->micro, part->end - at), false);
+    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+}
+
+static ml_status finish_part(void *of, int64_t i)
+{
+    const pipeline_part *part = of;
+    int64_t at = part->at + i * part->micro;
+    return part->one(part->of, at, ml_min(part->micro, part->end - at));
+}
+
+ml_status ml_session_pipeline_part(const pipeline_part *part)
+{
+    pipeline_part own = *part;
+    const pipeline_work work = {.of = &own,
+                                .count = (part->end - part->at + part->micro - 1) / part->micro,
+                                .pack = pack_part,
+                                .finish = finish_part};
+    return ml_session_pipeline(part->s, &work);
+}
+
+int64_t ml_session_pipeline_round(const session *s, int64_t micro)
+{
+    enum { ROUNDS_A_STAGE = 4 };
+    int64_t stages = ml_grid_pp(s->grid);
+    return stages > 1 ? micro * ROUNDS_A_STAGE * stages : micro;
+}

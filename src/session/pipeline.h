@@ -23,6 +23,21 @@ typedef struct pipeline_work {
  * the pipe and over tp. */
 ml_status ml_session_pipeline(session *s, const pipeline_work *work) ML_NODISCARD;
 
+/* Positions [at, end) of a source, forward alone, in micro-batches of `micro`: `one` is the last
+ * stage's whole pass over one of them. Collective over the pipe and over tp. */
+typedef struct pipeline_part {
+    session *s;
+    const data_source *source;
+    int64_t at, end, micro;
+    void *of;
+    ml_status (*one)(void *of, int64_t at, int64_t count);
+} pipeline_part;
+ml_status ml_session_pipeline_part(const pipeline_part *part) ML_NODISCARD;
+
+/* Positions of a replica that go through between two questions to all ranks: several micro-batches
+ * a stage, so that all are busy; without stages one. Local. */
+int64_t ml_session_pipeline_round(const session *s, int64_t micro);
+
 /* stages.c: whether the configuration can have more than one stage; ML_USAGE naming what cannot.
  * Local. */
 ml_status ml_stages_check_config(const ml_run_config *config, const ml_model_spec *spec,

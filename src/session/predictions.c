@@ -73,6 +73,7 @@ void predictions_take(predictions *p, int64_t position, int64_t place, const flo
 void predictions_gather(predictions *p, const ml_grid *grid)
 {
     ml_grid_sum_float(grid, ML_GROUP_DP, p->value, p->values);
+    ml_grid_sum_float(grid, ML_GROUP_PIPE, p->value, p->values); /* only its last stage has any */
 }
 
 /* ---- what is true -------------------------------------------------------------------------- */

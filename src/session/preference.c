@@ -4,7 +4,7 @@
  * weight for each answer. The answers' sums are found behind the layers' forward pass, the weights
  * from them, then one backward pass takes them: ml_model_weighed. */
 #include "session/pair_loss.h"
-#include "session/session.h"
+#include "session/pipeline.h"
 
 typedef struct comparison {
     session *s;
@@ -184,6 +184,20 @@ static ml_status refer_batch(session *s, data_source *source, const pair_batch *
                : run_batch(&c);
 }
 
+typedef struct referring {
+    session *s;
+    data_source *source;
+    bool mismatched;
+    double *out;
+} referring;
+
+static ml_status refer_one(void *of, int64_t at, int64_t count)
+{
+    const referring *r = of;
+    const pair_batch batch = {.first = at, .count = count};
+    return refer_batch(r->s, r->source, &batch, r->mismatched, r->out);
+}
+
 /* This replica's pairs, or rows. All replicas go through as many rounds, since they ask each other
  * before each. */
 static ml_status refer_part(session *s, data_source *source, const evaluation_stop *stop,
@@ -194,12 +208,17 @@ static ml_status refer_part(session *s, data_source *source, const evaluation_st
             dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid),
             micro = ml_run_config_micro(s->config, (int)dp);
     int64_t first = ml_part_start(n, dp, mine), end = first + ml_part_count(n, dp, mine);
-    for (int64_t done = 0; done < ml_part_count(n, dp, 0); done += micro) {
-        const pair_batch batch = {.first = first + done,
-                                  .count = ml_min(micro, end - first - done)};
+    referring all = {s, source, mismatched, out};
+    int64_t round = ml_session_pipeline_round(s, micro);
+    for (int64_t done = 0; done < ml_part_count(n, dp, 0); done += round) {
+        const pipeline_part part = {s,     source, first + done, ml_min(first + done + round, end),
+                                    micro, &all,   refer_one};
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "interrupted before the first step, nothing was trained");
-        if (st == ML_OK && batch.count > 0) st = refer_batch(s, source, &batch, mismatched, out);
+        if (part.at >= part.end || (st != ML_OK && ml_grid_pp(s->grid) == 1)) continue;
+        ml_status own = ml_grid_pp(s->grid) > 1 ? ml_session_pipeline_part(&part)
+                                                : refer_one(&all, part.at, part.end - part.at);
+        st = st == ML_OK ? own : st;
     }
     return st;
 }
@@ -215,6 +234,7 @@ done:
     st = ml_grid_agree(s->grid, st);
     if (st == ML_OK) st = ml_grid_agree(s->grid, refer_part(s, source, stop, mismatched, *out));
     if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_DP, *out, sequences);
+    if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_PIPE, *out, sequences);
     return st;
 }
 

@@ -12,14 +12,20 @@ static ml_status refuse(const ml_run_config *c, const char *what, const char *ad
 /* Keys of the method that look at weights or layers of another stage than their own. */
 static const char *unknown_key(const ml_run_config *c)
 {
-    if (c->method.dora) return "method.dora";
+    bool starts = c->method.prefix_init != ML_PREFIX_RANDOM, /* from a pass over tokens */
+        in_layers = ml_method_has_keys(c->method.name) ||
+                    c->method.name == ML_METHOD_PREFIX_LAYER ||
+                    c->method.name == ML_METHOD_LORA_PREFIX_LAYER;
     if (ml_run_config_is_pissa(c)) return "method.init pissa";
     if (ml_run_config_is_loftq(c)) return "method.init loftq";
-    if (c->method.modules_to_save.count > 0) return "method.modules_to_save";
-    if (c->method.bias != ML_BIAS_NONE) return "method.bias";
-    if (c->method.trainable_tokens.count > 0) return "method.trainable_tokens";
-    if (c->method.trainable_head_tokens.count > 0) return "method.trainable_head_tokens";
+    if (starts && in_layers) return "method.prefix_init other than random in layers";
     return NULL;
+}
+
+/* Those whose passes need more than one stage's part of a micro-batch. */
+static bool knows_objective(ml_objective name)
+{
+    return name <= ML_OBJECTIVE_TOKENS && name != ML_OBJECTIVE_KTO;
 }
 
 ml_status ml_stages_check_config(const ml_run_config *c, const ml_model_spec *spec, bool training)
@@ -29,22 +35,18 @@ ml_status ml_stages_check_config(const ml_run_config *c, const ml_model_spec *sp
     if (pp == 1) return ML_OK;
     ml_status st = ml_stages_check(spec, pp);
     if (st != ML_OK) return st;
-    if (training && c->method.name != ML_METHOD_LORA) {
-        snprintf(what, sizeof what, "method %s", ml_method_name(c->method.name));
-        return refuse(c, what, "take lora, or pp 1");
-    }
+    if (training && c->method.name == ML_METHOD_COMPACTER)
+        return refuse(c, "method compacter, whose layers share a tensor", "take another, or pp 1");
     const char *key = training ? unknown_key(c) : NULL;
-    if (key) return refuse(c, key, "leave it out, or take pp 1");
-    if (c->objective.name != ML_OBJECTIVE_SFT) {
+    if (key) return refuse(c, key, "change it, or take pp 1");
+    if (!knows_objective(c->objective.name)) {
         snprintf(what, sizeof what, "objective %s", ml_objective_name(c->objective.name));
-        return refuse(c, what, "take sft, or pp 1");
+        return refuse(c, what, "take another, or pp 1");
     }
     if (ml_model_is_relative(spec))
         return refuse(c, "relative positions, which all layers share", "take pp 1");
     if (training && c->train.samples.every > 0)
         return refuse(c, "train.samples", "leave them out, or take pp 1");
-    if (training && c->memory.shard_optimizer)
-        return refuse(c, "memory.shard_optimizer", "leave it out, or take pp 1");
     return ML_OK;
 }
 
