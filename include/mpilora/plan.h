@@ -211,9 +211,10 @@ typedef struct ml_plan_list {
     ml_plan_candidate *items; /* owned: those that fit, fastest first, then the others */
 } ml_plan_list;
 
-/* Every tp that divides the ranks, every activation mode that config.memory.activations allows,
- * and micro-batches of 1, 2, 4 … up to batch.micro, for config's method. Each process counts with
- * what this one has beside accounted memory (MPI and libraries). The list starts from {0}.
+/* Every tp that divides the ranks (pp is config's), every activation mode that
+ * config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for config's
+ * method. Each process counts with what this one has beside accounted memory (MPI and libraries).
+ * The list starts from {0}.
  * Shapes: bytes, seconds.
  * Ownership: the caller ends *out with ml_plan_list_destroy.
  * Local.

@@ -8,16 +8,16 @@
 
 /* ---- which layers -------------------------------------------------------------------------- */
 
-/* Numbers of the matrices of a layer, and of the head: what a token is multiplied with. */
+/* Numbers of the tensors of a layer, or of the head: what a token is multiplied with. */
 static double multiplications(const ml_model_spec *spec, bool head)
 {
     double sum = 0.0;
-    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(spec, i, &t);
-        bool in_head = t.row->role == ML_ROLE_HEAD || t.row->role == ML_ROLE_PROJECT_OUT ||
-                       (t.row->role == ML_ROLE_EMBED && spec->tied_head);
-        if (!t.vector && (head ? in_head : t.layer == 0)) sum += (double)t.rows * (double)t.cols;
+    for (const ml_family_tensor *row = spec->family->tensors; row->module; row++) {
+        bool in_head = row->role == ML_ROLE_HEAD || row->role == ML_ROLE_PROJECT_OUT ||
+                       (row->role == ML_ROLE_EMBED && spec->tied_head);
+        if (ml_family_has(spec, row) && (head ? in_head : ml_role_in_layer(row->role)))
+            sum +=
+                (double)ml_extent_size(spec, row->rows) * (double)ml_extent_size(spec, row->cols);
     }
     return sum;
 }

@@ -116,7 +116,7 @@ static ml_status check_names(ml_model *model, const ml_module_patterns *names)
 /* A weight that trains whole has no adapter beside it. */
 static ml_status check_adapters(ml_model *model, const ml_module_patterns *names)
 {
-    for (int64_t i = 0; i < ml_model_linears(model); i++) {
+    for (int64_t i = 0; names->count > 0 && i < ml_model_linears(model); i++) {
         const ml_linear *layer = ml_model_linear(model, i);
         for (int p = 0; layer->hook.forward && p < layer->nparts; p++)
             for (int64_t s = 0; s < ml_model_slots(model); s++) {

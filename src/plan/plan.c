@@ -401,9 +401,11 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
         ML_TRY(describe(plan, out, method, j, stage, &d));
     }
     const ml_model_spec *whole = d.spec.head == ML_HEAD_LANGUAGE ? &j->source[0].spec : &d.spec;
+    /* Nothing is bound here: that tensors of the base train is not seen in the model yet. */
+    bool goes_back = !ml_method_has_lora(method) || ml_model_stage_goes_back(d.model);
     out->params_total = ml_model_parameters_total(whole);
     out->fits = ml_session_choose_activations(c, out->need, &out->activations);
-    out->piped_bytes_per_step = piped_bytes(plan, j, method, ml_model_stage_goes_back(d.model));
+    out->piped_bytes_per_step = piped_bytes(plan, j, method, goes_back);
     for (int stage = 0; stage < plan->pp; stage++) {
         ml_plan_method again = {0};
         if (stage > 0) {

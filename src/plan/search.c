@@ -71,7 +71,7 @@ static ml_status try_grid(ml_plan_list *list, const ml_run_config *config,
                           const ml_plan_module *module, int tp)
 {
     ml_status st = ML_OK;
-    int dp = module->nodes * module->ranks_per_node / tp;
+    int dp = (int)ml_max(1, module->nodes * module->ranks_per_node / tp / config->parallel.pp);
     ml_plan_candidate c = {.tp = tp, .dp = dp, .micro = 1};
     if (config->batch.sequences < dp) {
         snprintf(c.why, sizeof c.why, "batch.sequences: %" PRId64 " are fewer than the %d replicas",
@@ -115,7 +115,7 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
     int ranks = module->nodes * module->ranks_per_node;
     ml_plan probe;
     ml_run_config whole = *config;
-    whole.parallel.tp = 1;
+    whole.parallel.tp = whole.parallel.pp = 1;
     ML_TRY(ml_plan_create(
         &probe, &whole, ranks,
         module->nodes)); /* what is wrong with the configuration itself is no grid's fault */

@@ -7,8 +7,11 @@ Runs are killed and resumed on other grids; what cannot be divided is refused in
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
@@ -86,7 +89,7 @@ def check_memory(what, config, run, method, grid):
     planned_for = plan["methods"][method["name"] == "full"]
     for which, planned in (("the run", memory["predicted"]["total_bytes"]), ("plan", planned_for["total_bytes_per_rank"])):
         ratio = memory["total_peak_bytes"] / planned
-        checks.that(0.97 <= ratio <= 1.02, f"{what}: accounted / predicted by {which} = {ratio}")
+        checks.that(0.97 <= ratio <= 1.04, f"{what}: accounted / predicted by {which} = {ratio}")
     checks.that(memory["activation"] == planned_for["per_rank"]["activation"], f"{what}: kept {memory['activation']}, planned {planned_for['per_rank']['activation']}")
 
 
@@ -128,7 +131,8 @@ REFUSED = {
     "more stages than layers": (["parallel.pp=5"], 5, "parallel.pp: 5 stages, but the model has 4 layers; choose at most 4"),
     "stages that do not divide": (["parallel.pp=3"], 4, "parallel.pp: 3 stages of tp 1 do not divide the 4 ranks of this job; start a multiple of 3 ranks, or choose pp 1, 2 or 4"),
     "with tp": (["parallel.pp=4", "parallel.tp=2"], 4, "parallel.pp: 4 stages of tp 2 do not divide the 4 ranks of this job; start a multiple of 8 ranks, or choose pp 1 or 2"),
-    "a method": (["parallel.pp=2", "method.name=compacter"], 2, "parallel.pp: 2 does not know method compacter yet"),
+    "a method": (["parallel.pp=2", "method.name=compacter"], 2, "parallel.pp: 2 does not know method compacter, whose layers share a tensor yet"),
+    "an objective": (["parallel.pp=2", "objective.name=kto"], 2, "parallel.pp: 2 does not know objective kto yet"),
     "an init": (["parallel.pp=2", "method.init=pissa"], 2, "parallel.pp: 2 does not know method.init pissa yet"),
 }
 
@@ -144,12 +148,33 @@ def check_refused(folder):
         checks.that(done.returncode == 2 and text.split(" of this job")[0].split(" yet")[0] in done.stderr, f"plan, {name}: ended with {done.returncode}\n{done.stderr}")
 
 
+def check_ends(folder):
+    """A number that is none on one stage ends all with 5 and one line; a signal saves and ends with 75, and the run goes on elsewhere."""
+    prepare(folder, "gpt2")
+    config = write_config(folder, {**LORA, "dropout": 0.0}, "whole", train={"steps": 60, "save_every": 1000})
+    done = harness.start("train", config, *words_of((1, 1, 2)), "--set", "run.dir=" + folder + "/nan", "--set", "optim.lr=1e38", "--set", "optim.clip_norm=null", ranks=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: step ")]
+    checks.that(done.returncode == 5 and len(lines) == 1, f"not a number: ended with {done.returncode}\n{done.stderr}")
+    train(config, (1, 1, 1))
+    stopped = write_config(folder, {**LORA, "dropout": 0.0}, "stopped", train={"steps": 60, "save_every": 1000})
+    running = subprocess.Popen(harness.command("train", stopped, *words_of((1, 1, 3)), ranks=3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGUSR1)
+    said = running.communicate(timeout=60)[1]
+    checks.that(running.returncode == 75 and 3 <= harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 60, f"a signal: ended with {running.returncode}\n{said}")
+    train(stopped, (1, 1, 2))
+    check_same("stopped and resumed", f"{folder}/stopped", f"{folder}/whole", 1e-5)
+
+
 def main():
     folder = tempfile.mkdtemp()
     try:
         for i, name in enumerate(CASES):
             check_case(name, f"{folder}/{i}")
         check_refused(f"{folder}/refused")
+        check_ends(f"{folder}/ends")
     finally:
         shutil.rmtree(folder)
     checks.end()

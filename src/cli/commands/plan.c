@@ -102,6 +102,7 @@ static void print_time(const ml_plan *p)
            "backward", a->backward_s, b->backward_s);
     printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "communication", a->comm_s, b->comm_s,
            "optimizer", a->optimizer_s, b->optimizer_s);
+    if (p->pp > 1) printf("  %-32s%16.4f%16.4f\n", "waiting for stages", a->bubble_s, b->bubble_s);
     printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "data", a->data_s, b->data_s, "step",
            a->step_s, b->step_s);
     printf("%-34s%16.1f%16.1f\n", "tokens/s", a->tokens_per_s, b->tokens_per_s);
