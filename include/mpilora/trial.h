@@ -204,12 +204,14 @@ ml_status ml_decode_trial_create(ml_decode_trial **out,
 void ml_decode_trial_destroy(ml_decode_trial *trial);
 
 /* Generates options.tokens tokens of every sequence behind its prompt, as `mpilora generate` does;
- * *seconds of all of them together.
+ * *seconds of all of them together, by the clock, and *processor, those that all threads of this
+ * rank have had of processors.
  * Shapes: seconds.
  * Ownership: borrows `trial`.
  * Collective over the world.
  * Errors: ML_NUMERIC, ML_RESOURCE. */
-ml_status ml_decode_trial_run(ml_decode_trial *trial, double *seconds) ML_NODISCARD;
+ml_status ml_decode_trial_run(ml_decode_trial *trial, double *seconds,
+                              double *processor) ML_NODISCARD;
 
 /* The time in which every rank's threads read its weights once: all that a token needs (linear
  * layers, norms, head).

@@ -1,6 +1,9 @@
 /* Generation in memory, to be measured: one sequence or several, greedy, beside a plain read of the
  * same weights. */
 #include "mpilora/generate.h"
+
+#include <time.h>
+
 #include "mpilora/trial.h"
 #include "session/session.h"
 
@@ -151,14 +154,23 @@ void ml_decode_trial_destroy(ml_decode_trial *t)
     ml_memory_free(t);
 }
 
-ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds)
+/* That this process has had of processors. */
+static double processor_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+ml_status ml_decode_trial_run(ml_decode_trial *t, double *seconds, double *processor)
 {
     const ml_generation greedy = greedy_of(t);
     int64_t count = t->options.sequences;
     ml_grid_barrier(t->session.grid);
-    double start = ml_seconds();
+    double start = ml_seconds(), worked = processor_seconds();
     ml_status st = ml_generate_tokens(t->session.model, &greedy, count, t->requests, count, NULL);
     *seconds = ml_seconds() - start;
+    *processor = processor_seconds() - worked;
     return ml_grid_agree(t->session.grid, st);
 }
 

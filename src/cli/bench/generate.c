@@ -28,6 +28,7 @@ typedef struct generate_bench {
     ml_grid *grid;
     ml_decode_trial *trial[VARIANTS];               /* NULL: not asked for */
     bench_times seconds[VARIANTS], ratio[VARIANTS]; /* a token; to the base's of the same round */
+    bench_times processor[VARIANTS];                /* seconds of a token */
     bench_times share[VARIANTS];                    /* of the bound of the same round */
     bench_times read;
 } generate_bench;
@@ -52,16 +53,17 @@ static ml_status measure(generate_bench *b, const generate_options *o)
     ml_status st = ML_OK;
     double start = ml_seconds();
     for (int64_t round = -1; bench_goes_on(b->grid, round, o->rounds, start, o->seconds); round++) {
-        double seconds[VARIANTS] = {0};
+        double seconds[VARIANTS] = {0}, processor;
         for (int v = 0; v < VARIANTS; v++) {
             if (!b->trial[v]) continue;
             double read = ml_decode_trial_read(b->trial[v]);
-            ML_TRY(ml_decode_trial_run(b->trial[v], &seconds[v]));
+            ML_TRY(ml_decode_trial_run(b->trial[v], &seconds[v], &processor));
             seconds[v] /= (double)o->trial.tokens;
             read = (read + ml_decode_trial_read(b->trial[v])) / 2.0;
             if (round < 0) continue;
             bench_add(&b->read, read);
             bench_add(&b->seconds[v], seconds[v]);
+            bench_add(&b->processor[v], processor / (double)o->trial.tokens);
             bench_add(&b->share[v], read / seconds[v]);
             bench_add(&b->ratio[v], seconds[v] / seconds[0]);
         }
@@ -85,10 +87,11 @@ static json_t *describe(const generate_bench *b, const generate_options *o)
     for (int v = 0; v < VARIANTS; v++) {
         if (!b->trial[v]) continue;
         double seconds = bench_median(&b->seconds[v]);
-        json_object_set_new(variants, variant_names[v],
-                            json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", sequences / seconds,
-                                      "token_s", seconds, "bound_share", bench_median(&b->share[v]),
-                                      "time_to_base", bench_median(&b->ratio[v])));
+        json_object_set_new(
+            variants, variant_names[v],
+            json_pack("{s:f, s:f, s:f, s:f, s:f}", "tokens_per_s", sequences / seconds, "token_s",
+                      seconds, "cpu_token_s", bench_median(&b->processor[v]), "bound_share",
+                      bench_median(&b->share[v]), "time_to_base", bench_median(&b->ratio[v])));
     }
     return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:s, s:I, s:f, s:f, s:o}",
                      "model", model_name(o), "precision", ml_dtype_name(o->trial.precision),

@@ -13,11 +13,13 @@ ML_INLINE void some_dots(ml_dtype dtype, int rows, int64_t T, int64_t cols, cons
     enum { SUMS = 2 }; /* so that no multiply-add waits for the one before it */
     const int groups = ml_block_groups(dtype), bytes = ml_block_bytes(dtype);
     ml_vector sum[ROWS][ML_SMALL_TOKENS][SUMS] = {0};
-    for (int64_t c = 0; c < cols; w += bytes)
+    for (int64_t c = 0; c < cols; w += bytes) {
+        ml_factors factors[ROWS];
+        for (int r = 0; r < rows; r++) ml_take_factors(dtype, w + r * step, &factors[r]);
         for (int group = 0; group < groups; group++, c += ML_GROUP)
             for (int r = 0; r < rows; r++) {
                 ml_vector weights[ML_GROUP_VECTORS];
-                ml_decode_group(dtype, w + r * step, group, weights);
+                ml_decode_group(dtype, w + r * step, group, &factors[r], weights);
                 if (group % 2 == 0) __builtin_prefetch(w + r * step + group * 16 + AHEAD);
                 for (int64_t t = 0; t < T; t++)
                     for (int v = 0; v < ML_GROUP_VECTORS; v++)
@@ -25,6 +27,7 @@ ML_INLINE void some_dots(ml_dtype dtype, int rows, int64_t T, int64_t cols, cons
                             weights[v] *
                             *(const ml_vector *)(const void *)(x + t * ldx + c + v * ML_LANES);
             }
+    }
     for (int r = 0; r < rows; r++)
         for (int64_t t = 0; t < T; t++) {
             ml_vector all = sum[r][t][0] + sum[r][t][1];

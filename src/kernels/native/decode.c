@@ -6,9 +6,12 @@ ML_INLINE void decode_groups(ml_dtype dtype, const uint8_t *row, int64_t first, 
                              float *out)
 {
     const int64_t groups = ml_block_groups(dtype), bytes = ml_block_bytes(dtype);
+    ml_factors factors;
     for (int64_t g = first / ML_GROUP; g < (first + count) / ML_GROUP; g++) {
         ml_vector weights[ML_GROUP_VECTORS];
-        ml_decode_group(dtype, row + g / groups * bytes, (int)(g % groups), weights);
+        const uint8_t *block = row + g / groups * bytes;
+        if (g % groups == 0 || g == first / ML_GROUP) ml_take_factors(dtype, block, &factors);
+        ml_decode_group(dtype, block, (int)(g % groups), &factors, weights);
         for (int v = 0; v < ML_GROUP_VECTORS; v++, out += ML_LANES)
             *(ml_vector *)(void *)out = weights[v];
     }
@@ -25,9 +28,12 @@ ML_INLINE void narrow_groups(ml_dtype dtype, const uint8_t *row, int64_t first, 
                              uint16_t *out)
 {
     const int64_t groups = ml_block_groups(dtype), bytes = ml_block_bytes(dtype);
+    ml_factors factors;
     for (int64_t g = first / ML_GROUP; g < (first + count) / ML_GROUP; g++, out += ML_GROUP) {
         ml_vector weights[ML_GROUP_VECTORS];
-        ml_decode_group(dtype, row + g / groups * bytes, (int)(g % groups), weights);
+        const uint8_t *block = row + g / groups * bytes;
+        if (g % groups == 0 || g == first / ML_GROUP) ml_take_factors(dtype, block, &factors);
+        ml_decode_group(dtype, block, (int)(g % groups), &factors, weights);
         const float *each = (const float *)(const void *)weights;
 #pragma omp simd
         for (int i = 0; i < ML_GROUP; i++) out[i] = ml_bf16_from_float(each[i]);

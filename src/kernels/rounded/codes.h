@@ -35,20 +35,8 @@ ML_INLINE int ml_code_bias(ml_dtype dtype)
                                                    : 0;
 }
 
-ML_INLINE bool ml_has_offset(ml_dtype dtype)
-{
-    return dtype == ML_Q4_1 || dtype == ML_Q5_1 || dtype == ML_Q4_K || dtype == ML_Q5_K;
-}
-
 /* Scales for 16 weights, not for 32. */
 ML_INLINE bool ml_has_halves(ml_dtype dtype) { return dtype == ML_Q6_K; }
-
-/* Group `group` of a block with its bias. */
-ML_INLINE void ml_take_biased(ml_dtype dtype, const uint8_t *block, int group, ml_coded *out)
-{
-    ml_take_group(dtype, block, group, out);
-    for (int h = 0; h < 2; h++) out->half[h] += (uint8_t)ml_code_bias(dtype);
-}
 
 /* ---- sums of products of a row with a row --------------------------------------------------- */
 
@@ -79,32 +67,39 @@ ML_INLINE ml_ints ml_dot_bytes(bool is_signed, ml_ints sum, __m256i w, __m256i x
 #endif
 }
 
-ML_INLINE __m256i ml_both_halves(const ml_coded *w)
+/* sum + scale · the group's dot product with x; scale[2] of its halves. */
+ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_codes *w, const int8_t *x,
+                                 const int32_t *start, const float *scale)
 {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)w->half[0]), (__m128i)w->half[1],
-                                   1);
-}
-
-/* sum + scales · the group's dot product with x. */
-ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_coded *w, const int8_t *x,
-                                 const int32_t *start, float scale)
-{
-    const __m256i code = ml_both_halves(w);
     __m256i first = _mm256_setzero_si256();
     __m256 scales;
     if (ml_has_halves(dtype)) {
         first = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_cvtsi32_si128(start[0])),
                                         _mm_cvtsi32_si128(start[1]), 1);
-        scales = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(w->scale[0] * scale)),
-                                      _mm_set1_ps(w->scale[1] * scale), 1);
+        scales = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(scale[0])),
+                                      _mm_set1_ps(scale[1]), 1);
     } else {
         if (ml_code_bias(dtype))
             first = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_cvtsi32_si128(*start), 0);
-        scales = _mm256_set1_ps(w->scale[0] * scale);
+        scales = _mm256_set1_ps(*scale);
     }
-    const __m256i ints = ml_dot_bytes(ml_stays_signed(dtype), first, code,
+    const __m256i ints = ml_dot_bytes(ml_stays_signed(dtype), first, w->all,
                                       _mm256_loadu_si256((const __m256i *)(const void *)x));
     return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(ints), scales));
+}
+
+ML_INLINE ml_floats ml_scaled(ml_floats sum, float scale)
+{
+    return _mm256_mul_ps(sum, _mm256_set1_ps(scale));
+}
+
+/* sum + the offsets of a block's groups · the sums of x's. */
+ML_INLINE ml_floats ml_add_offsets(int groups, ml_floats sum, const float *offset, const float *x)
+{
+    if (groups == 8)
+        return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_load_ps(offset), _mm256_loadu_ps(x)));
+    const __m128 one = _mm_mul_ss(_mm_load_ss(offset), _mm_load_ss(x));
+    return _mm256_add_ps(sum, _mm256_zextps128_ps256(one));
 }
 
 ML_INLINE float ml_add_lanes(ml_floats sum)
@@ -118,8 +113,8 @@ ML_INLINE ml_floats ml_no_floats(void) { return _mm256_setzero_ps(); }
 
 #else
 
-ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_coded *w, const int8_t *x,
-                                 const int32_t *start, float scale)
+ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_codes *w, const int8_t *x,
+                                 const int32_t *start, const float *scale)
 {
     for (int h = 0; h < 2; h++) {
         int32_t dot = ml_has_halves(dtype) ? start[h] : h == 0 ? *start : 0;
@@ -127,11 +122,18 @@ ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_coded *
             const int code = ml_stays_signed(dtype) ? (int8_t)w->half[h][i] : w->half[h][i];
             dot += code * x[16 * h + i];
         }
-        sum += (float)dot * (w->scale[h] * scale);
+        sum += (float)dot * scale[ml_has_halves(dtype) ? h : 0];
     }
     return sum;
 }
 
+ML_INLINE ml_floats ml_scaled(ml_floats sum, float scale) { return sum * scale; }
+
+ML_INLINE ml_floats ml_add_offsets(int groups, ml_floats sum, const float *offset, const float *x)
+{
+    for (int j = 0; j < groups; j++) sum += offset[j] * x[j];
+    return sum;
+}
 ML_INLINE float ml_add_lanes(ml_floats sum) { return sum; }
 ML_INLINE ml_floats ml_no_floats(void) { return 0; }
 

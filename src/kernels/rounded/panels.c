@@ -1,8 +1,10 @@
 /* Many rows of x: as many rows of W as a vector has lanes are taken from their blocks into a panel
  * that stays in the first cache, four codes of each row side by side, and rows of x run over it,
  * TOKENS at a time with their sums in registers. A thread decodes a panel once for all rows of x.
- */
+ * Without vectors of bytes there is nothing to win by that, and dots.c does it all. */
 #include "kernels/rounded/codes.h"
+
+#if defined(__AVX2__)
 
 enum { TOKENS = 8, DEPTH = 1024, DEPTH_GROUPS = DEPTH / ML_GROUP, QUADS = ML_GROUP / 4 };
 
@@ -16,8 +18,6 @@ typedef struct panel {
 } panel;
 
 /* ---- packing ------------------------------------------------------------------------------- */
-
-#if defined(__AVX2__)
 
 /* Four dwords of the rows i, i + 4, … one below the other, a 128-bit lane of each. */
 ML_INLINE void turn_quads(const __m128i row[ML_LANES], uint8_t (*out)[ML_LANES][4])
@@ -49,33 +49,34 @@ ML_INLINE void turn_quads(const __m128i row[ML_LANES], uint8_t (*out)[ML_LANES][
 #endif
 }
 
-#endif
-
-/* One group of all rows, `row` bytes apart; the last of `rows` stands for those that there are not.
+/* One block of all rows, `row` bytes apart; the last of `rows` stands for those that there are not.
  */
-ML_INLINE void pack_group(ml_dtype dtype, const uint8_t *block, int64_t row, int64_t rows,
-                          int group, int64_t g, panel *p)
+ML_INLINE void pack_block(ml_dtype dtype, const uint8_t *w, int64_t row, int64_t rows,
+                          int64_t first, panel *p)
 {
-#if defined(__AVX2__)
-    __m128i half[2][ML_LANES];
-#endif
+    const int groups = ml_block_groups(dtype);
+    ml_factors factors[ML_LANES];
     for (int64_t r = 0; r < ML_LANES; r++) {
-        ml_coded codes;
-        ml_take_biased(dtype, block + ml_min(r, rows - 1) * row, group, &codes);
-        p->scale[g][0][r] = codes.scale[0];
-        if (ml_has_halves(dtype)) p->scale[g][1][r] = codes.scale[1];
-        if (ml_has_offset(dtype)) p->offset[g][r] = codes.offset;
-#if defined(__AVX2__)
-        half[0][r] = (__m128i)codes.half[0];
-        half[1][r] = (__m128i)codes.half[1];
-#else
-        for (int i = 0; i < ML_GROUP; i++) p->code[g][i / 4][r][i % 4] = codes.half[i / 16][i % 16];
-#endif
+        ml_take_factors(dtype, w + ml_min(r, rows - 1) * row, &factors[r]);
+        for (int g = 0; g < groups; g++) {
+            for (int half = 0; half < (ml_has_halves(dtype) ? 2 : 1); half++)
+                p->scale[first + g][half][r] =
+                    factors[r].scale[ml_has_halves(dtype) ? 2 * g + half : g];
+            if (ml_has_offset(dtype)) p->offset[first + g][r] = factors[r].offset[g];
+        }
     }
-#if defined(__AVX2__)
-    turn_quads(half[0], p->code[g]);
-    turn_quads(half[1], p->code[g] + QUADS / 2);
-#endif
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) {
+        __m128i half[2][ML_LANES];
+        for (int64_t r = 0; r < ML_LANES; r++) {
+            ml_codes codes;
+            ml_take_codes(dtype, w + ml_min(r, rows - 1) * row, g, ml_code_bias(dtype), &codes);
+            half[0][r] = _mm256_castsi256_si128(codes.all);
+            half[1][r] = _mm256_extracti128_si256(codes.all, 1);
+        }
+        turn_quads(half[0], p->code[first + g]);
+        turn_quads(half[1], p->code[first + g] + QUADS / 2);
+    }
 }
 
 ML_INLINE void pack(ml_dtype dtype, const uint8_t *w, int64_t row, int64_t rows, int64_t first,
@@ -83,9 +84,8 @@ ML_INLINE void pack(ml_dtype dtype, const uint8_t *w, int64_t row, int64_t rows,
 {
     const int groups = ml_block_groups(dtype);
     w += first / groups * ml_block_bytes(dtype);
-    for (int64_t g = 0; g < count; w += ml_block_bytes(dtype))
-        for (int group = 0; group < groups; group++, g++)
-            pack_group(dtype, w, row, rows, group, g, p);
+    for (int64_t g = 0; g < count; g += groups, w += ml_block_bytes(dtype))
+        pack_block(dtype, w, row, rows, g, p);
 }
 
 static void pack_any(ml_dtype dtype, const uint8_t *w, int64_t row, int64_t rows, int64_t first,
@@ -113,22 +113,16 @@ ML_INLINE kind kind_of(ml_dtype dtype)
 ML_INLINE int_vector multiply_quad(kind k, int_vector sum, const uint8_t w[ML_LANES][4],
                                    const int8_t *x)
 {
-#if defined(__AVX2__)
     int32_t four;
     memcpy(&four, x, sizeof four);
-#endif
 #if defined(__AVX512VNNI__)
     (void)k;
     return (int_vector)_mm512_dpbusd_epi32((__m512i)sum, _mm512_load_si512(w),
                                            _mm512_set1_epi32(four));
-#elif defined(__AVX2__)
+#else
     return (int_vector)ml_dot_bytes(k == SIGNED, (__m256i)sum,
                                     _mm256_load_si256((const __m256i *)(const void *)w),
                                     _mm256_set1_epi32(four));
-#else
-    for (int r = 0; r < ML_LANES; r++)
-        for (int i = 0; i < 4; i++) sum[r] += (k == SIGNED ? (int8_t)w[r][i] : w[r][i]) * x[i];
-    return sum;
 #endif
 }
 
@@ -239,3 +233,5 @@ void ML_NATIVE(rounded_panels)(int64_t T, const ml_rounded *x, const ml_weight *
         }
     }
 }
+
+#endif

@@ -96,6 +96,19 @@ static void round_rows(ml_dtype dtype, int64_t first, int64_t T, const float *x,
     for (int64_t t = 0; t < T; t++) round_row(dtype, x + t * ldx, first + t, out);
 }
 
+/* The rows from t on. */
+static ml_rounded rows_from(ml_dtype dtype, const ml_rounded *x, int64_t t)
+{
+    const int parts = ml_has_halves(dtype) ? 2 : 1;
+    ml_rounded out = *x;
+    out.code += t * x->cols;
+    out.scale += t * x->groups;
+    out.sum += t * x->groups;
+    out.half += t * 2 * x->groups;
+    out.start += t * parts * x->groups;
+    return out;
+}
+
 static void multiply(int64_t T, const ml_rounded *x, const ml_weight *w, float beta, float *y,
                      int64_t ldy)
 {
@@ -104,10 +117,17 @@ static void multiply(int64_t T, const ml_rounded *x, const ml_weight *w, float b
         int64_t threads = omp_get_num_threads(), mine = omp_get_thread_num();
         int64_t first = ml_part_start(w->rows, threads, mine),
                 count = ml_part_count(w->rows, threads, mine);
-        if (T <= ML_ROUNDED_DOTS)
-            ML_NATIVE(rounded_dots)(T, x, w, first, count, beta, y, ldy);
-        else
+#if defined(__AVX2__)
+        if (T > ML_ROUNDED_DOTS) {
             ML_NATIVE(rounded_panels)(T, x, w, first, count, beta, y, ldy);
+            count = 0;
+        }
+#endif
+        for (int64_t t = 0; count > 0 && t < T; t += ML_ROUNDED_DOTS) {
+            const ml_rounded some = rows_from(w->dtype, x, t);
+            ML_NATIVE(rounded_dots)
+            (ml_min(ML_ROUNDED_DOTS, T - t), &some, w, first, count, beta, y + t * ldy, ldy);
+        }
     }
 }
 
