@@ -20,11 +20,9 @@ typedef struct merge {
     ml_model_spec spec;       /* of the result */
     const ml_adapter *adapter;
     ml_base_writer *writer;
-    float sign;
     float *rows, *delta; /* a block of W; one row of B·A */
-    float *merged;       /* with an original: the block as it is in the base */
+    void *merged, *made; /* with an original: the block as it is in the base, and as it should be */
     ml_dtype *formats;   /* of the result's matrices; NULL: none in blocks */
-    bool keep;           /* they are the base's */
 } merge;
 
 /* ---- who belongs to whom ------------------------------------------------------------------- */
@@ -47,39 +45,21 @@ static ml_status name_original(const ml_base *base, const ml_adapter *adapter,
         return ml_fail(
             ML_INPUT, "%s: is not the merge of this adapter with %s; give the base that was merged",
             ml_base_path(base), ml_base_path(original));
-    if (ml_base_dtype(original) != ml_base_dtype(base))
-        return ml_fail(ML_INPUT, "%s: is %s, but %s is %s; give the file that was merged",
-                       ml_base_path(original), ml_dtype_name(ml_base_dtype(original)),
-                       ml_base_path(base), ml_dtype_name(ml_base_dtype(base)));
     memcpy(out, source, ML_SHA256_HEX);
     return ML_OK;
 }
 
 /* The source hash of the result. */
-static ml_status name_result(const ml_base *base, const ml_adapter *adapter, bool subtract,
-                             char out[ML_SHA256_HEX], bool *original)
+static ml_status name_result(const ml_base *base, const ml_adapter *adapter,
+                             char out[ML_SHA256_HEX])
 {
     const char *source = ml_base_source_hash(base), *home = adapter->base_source_hash;
-    char merged[ML_SHA256_HEX];
-    *original = false;
     merged_hash(source, adapter->hash, out);
-    if (!home[0]) return ML_OK;
-    if (!subtract) {
-        if (!strcmp(home, source)) return ML_OK;
-        return ml_fail(ML_INPUT,
-                       "%s: the adapter belongs to another base: it was trained on %.16s…, this "
-                       "base is %.16s… (SHA-256 of the source)",
-                       ml_base_path(base), home, source);
-    }
-    merged_hash(home, adapter->hash, merged);
-    if (strcmp(merged, source) != 0)
-        return ml_fail(ML_INPUT,
-                       "%s: is not the merge of this adapter with its base (%.16s…), so nothing "
-                       "can be subtracted",
-                       ml_base_path(base), home);
-    memcpy(out, home, ML_SHA256_HEX);
-    *original = true;
-    return ML_OK;
+    if (!home[0] || !strcmp(home, source)) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: the adapter belongs to another base: it was trained on %.16s…, this base "
+                   "is %.16s… (SHA-256 of the source)",
+                   ml_base_path(base), home, source);
 }
 
 /* ---- one matrix ---------------------------------------------------------------------------- */
@@ -106,7 +86,7 @@ static void set_norm(float norm, int64_t n, float *row)
     for (int64_t j = 0; j < n; j++) row[j] *= gain;
 }
 
-/* Of the embedding, whose rows are columns of B·A: rows[n, out] ± s·(B·A)ᵀ[first …] */
+/* Of the embedding, whose rows are columns of B·A: rows[n, out] + s·(B·A)ᵀ[first …] */
 static void add_columns(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
@@ -114,21 +94,20 @@ static void add_columns(const merge *m, const ml_adapter_pair *pair, int64_t fir
             float delta = 0.0F;
             for (int64_t k = 0; k < pair->rank; k++)
                 delta += pair->b[j * pair->rank + k] * pair->a[k * pair->in + first + i];
-            m->rows[i * pair->out + j] += m->sign * pair->scale * delta;
+            m->rows[i * pair->out + j] += pair->scale * delta;
         }
 }
 
-/* rows[n, in] ± s·B[first …]·A, and with DoRA its magnitudes */
+/* rows[n, in] + s·B[first …]·A, and with DoRA its magnitudes */
 static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first, int64_t n)
 {
-    float scale = m->sign * pair->scale;
     for (int64_t i = 0; i < n; i++) {
         const float *b = pair->b + (first + i) * pair->rank;
         float *row = m->rows + i * pair->in;
         memset(m->delta, 0, (size_t)pair->in * sizeof *m->delta);
         for (int64_t k = 0; k < pair->rank; k++)
             for (int64_t j = 0; j < pair->in; j++) m->delta[j] += b[k] * pair->a[k * pair->in + j];
-        for (int64_t j = 0; j < pair->in; j++) row[j] += scale * m->delta[j];
+        for (int64_t j = 0; j < pair->in; j++) row[j] += pair->scale * m->delta[j];
         if (pair->m) set_norm(pair->m[first + i], pair->in, row);
     }
 }
@@ -172,30 +151,11 @@ static ml_status check_token_rows(const ml_model_spec *spec, const ml_adapter *a
                    rows->name, rows->rows, rows->cols, spec->vocab, embed.cols);
 }
 
-/* LoRA's ΔW can be added and taken off; tensors of the base can be put in; nothing else is part of
- * a base. */
-static ml_status check_mergeable(const ml_base *base, const ml_model_spec *spec,
-                                 const ml_adapter *adapter, bool subtract)
+/* LoRA's ΔW can be added; tensors of the base can be put in; nothing else is part of a base. */
+static ml_status check_mergeable(const ml_model_spec *spec, const ml_adapter *adapter)
 {
     int64_t found = 0;
     const char *method = ml_method_name(adapter->method);
-    if (subtract && spec->head != ML_HEAD_LANGUAGE)
-        return ml_fail(ML_USAGE,
-                       "--subtract: the adapter has a head for labels, in whose place the "
-                       "original base has one for tokens; take the original base");
-    if (adapter->ntensors > 0 && subtract)
-        return ml_fail(ML_USAGE,
-                       "--subtract: the adapter was made by method %s, which leaves nothing to "
-                       "subtract; take the original base",
-                       method);
-    if (subtract && adapter->count > 0 && adapter->pairs[0].m)
-        return ml_fail(ML_USAGE, "--subtract: a DoRA adapter scales the rows of its weights, and "
-                                 "the merged ones do not say by how much; "
-                                 "take the original base");
-    if (subtract && adapts_ends(adapter, ml_base_spec(base)))
-        return ml_fail(ML_USAGE, "--subtract: the adapter has a part on the embedding or the head, "
-                                 "and the merged base does not say whether these were tied before; "
-                                 "give the base that was merged with --original");
     for (int head = 0; head < 2; head++) {
         int64_t own = 0;
         ml_status st = check_token_rows(spec, adapter, head, &own);
@@ -303,16 +263,22 @@ static ml_status keep_formats(merge *m)
     return ML_OK;
 }
 
-/* m->formats and *dtype: what the result is kept in. */
+/* m->formats and *dtype: what the result is kept in; sums in bf16, unless something else is asked
+ * for. */
 static ml_status choose_formats(merge *m, const ml_merge_options *options, ml_dtype *dtype)
 {
     ml_status st = ML_OK;
-    *dtype = options && options->plain ? options->dtype : ml_base_dtype(m->base);
-    m->spec.formats = NULL; /* sums are in no blocks, unless they are asked for */
-    if (!options || options->plain) return ML_OK;
+    if (m->original) { /* whose specification it is */
+        *dtype = ml_base_dtype(m->original);
+        return ML_OK;
+    }
+    m->spec.formats = NULL;
+    *dtype = options && options->keep    ? ml_base_dtype(m->base)
+             : options && options->plain ? options->dtype
+                                         : ML_BF16;
+    if (!options || (!options->keep && !options->quantise)) return ML_OK;
     ML_NEW(m->formats, ml_model_formats(&m->spec), ML_MEM_OTHER, "formats of tensors");
-    m->keep = options->keep;
-    if (m->keep)
+    if (options->keep)
         ML_TRY(keep_formats(m));
     else
         ml_import_formats(&m->spec,
@@ -323,16 +289,33 @@ done:
     return st;
 }
 
-/* A matrix that did not change, as its blocks are. */
-static ml_status copy_blocks(const merge *m, const ml_model_tensor *tensor)
+/* What a base has a tensor in; of a tied model's head, what its embedding is in. */
+static ml_dtype stored_in(const ml_base *base, const ml_model_tensor *tensor)
+{
+    const ml_model_spec *spec = ml_base_spec(base);
+    ml_model_tensor t = *tensor;
+    if (t.row->role == ML_ROLE_HEAD && spec->tied_head)
+        t.row = ml_family_end(spec->family, ML_ROLE_EMBED);
+    ml_dtype format = ml_model_format(spec, &t);
+    return t.norm_or_bias ? ML_FP32 : ml_dtype_is_block(format) ? format : ml_base_dtype(base);
+}
+
+/* The blocks of `from` are those of the result: a matrix that did not change and has its format. */
+static bool keeps_blocks(const merge *m, const ml_base *from, const ml_model_tensor *tensor,
+                         ml_dtype format)
+{
+    return ml_dtype_is_block(format) && stored_in(from, tensor) == format && !is_changed(m, tensor);
+}
+
+/* A matrix as its blocks are. */
+static ml_status copy_blocks(const merge *m, ml_base *from, const ml_model_tensor *tensor)
 {
     ml_status st = ML_OK;
-    ml_dtype format = ml_model_format(&m->spec, tensor);
     int64_t step = ml_max(1, block_floats / tensor->cols);
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
-        ML_TRY(ml_base_read(m->base, tensor->name, &rows, format, m->rows));
+        ML_TRY(ml_base_read(from, tensor->name, &rows, stored_in(from, tensor), m->rows));
         ML_TRY(ml_base_writer_blocks(m->writer, tensor->name, first, n, m->rows));
     }
 done:
@@ -341,32 +324,6 @@ done:
 
 /* ---- all tensors --------------------------------------------------------------------------- */
 
-/* The original's rows, merged again, must be the base's: else something else was done to it, which
- * would be lost. m->rows: the original's. */
-static ml_status compare_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows,
-                              bool *changed)
-{
-    ml_status st = ML_OK;
-    int64_t first = rows->part[0].start, n = rows->part[0].count;
-    bool rounds = ml_base_dtype(m->base) == ML_BF16 && !tensor->norm_or_bias;
-    ML_TRY(ml_base_read(m->base, tensor->name, rows, ML_FP32, m->merged));
-    *changed = change_rows(m, tensor, first, n) || *changed;
-    for (int64_t i = 0; i < n * tensor->cols; i++) {
-        float merged = rounds ? ml_bf16_to_float(ml_bf16_from_float(m->rows[i])) : m->rows[i];
-        if (memcmp(&merged, &m->merged[i], sizeof merged) == 0) continue;
-        st = ml_fail(
-            ML_INPUT,
-            "%s: row %" PRId64
-            " of %s is not what the merge of %s makes of it: the file was changed afterwards",
-            ml_base_path(m->base), first + i / tensor->cols, tensor->name,
-            ml_base_path(m->original));
-        goto done;
-    }
-    ML_TRY(ml_base_read(m->original, tensor->name, rows, ML_FP32, m->rows));
-done:
-    return st;
-}
-
 /* Of a head for labels that the base has not. */
 static bool is_new(const merge *m, const ml_model_tensor *tensor)
 {
@@ -374,24 +331,74 @@ static bool is_new(const merge *m, const ml_model_tensor *tensor)
     return base->head == ML_HEAD_LANGUAGE && ml_family_is_new(base, tensor->row);
 }
 
+/* m->rows: rows of the base, or of the original where there is one, in fp32. */
+static ml_status read_rows(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows)
+{
+    ml_base *from = m->original ? m->original : m->base;
+    if (!is_new(m, tensor)) return ml_base_read(from, tensor->name, rows, ML_FP32, m->rows);
+    memset(m->rows, 0, (size_t)(rows->part[0].count * tensor->cols) * sizeof *m->rows);
+    return ML_OK; /* and the adapter's as a whole */
+}
+
 static ml_status copy_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
 {
     ml_status st = ML_OK;
     int64_t step = ml_max(1, block_floats / tensor->cols);
-    bool wanted = ml_family_has(&m->spec, tensor->row);
     for (int64_t first = 0; first < tensor->rows; first += step) {
         int64_t n = ml_min(step, tensor->rows - first);
         ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
-        if (is_new(m, tensor)) /* and the adapter's as a whole */
-            memset(m->rows, 0, (size_t)(n * tensor->cols) * sizeof *m->rows);
-        else
-            ML_TRY(ml_base_read(m->original ? m->original : m->base, tensor->name, &rows, ML_FP32,
-                                m->rows));
-        if (m->original)
-            ML_TRY(compare_rows(m, tensor, &rows, changed));
-        else
-            *changed = change_rows(m, tensor, first, n) || *changed;
-        if (wanted) ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
+        ML_TRY(read_rows(m, tensor, &rows));
+        if (!m->original) *changed = change_rows(m, tensor, first, n) || *changed;
+        ML_TRY(ml_base_writer_rows(m->writer, tensor->name, first, n, m->rows));
+    }
+done:
+    return st;
+}
+
+/* What the merge keeps of the original's rows, in m->made: it rounds them once. */
+static ml_status make_merged(const merge *m, const ml_model_tensor *tensor, const ml_shard *rows,
+                             ml_dtype stored, bool *changed)
+{
+    int64_t n = rows->part[0].count * tensor->cols;
+    const ml_block_format *f = ml_block_format_of(stored);
+    ml_block_error lost = {0};
+    if (!is_new(m, tensor) && keeps_blocks(m, m->original, tensor, stored))
+        return ml_base_read(m->original, tensor->name, rows, stored, m->made);
+    ml_status st = read_rows(m, tensor, rows);
+    if (st != ML_OK) return st;
+    *changed = change_rows(m, tensor, rows->part[0].start, rows->part[0].count) || *changed;
+    uint16_t *halves = m->made;
+    if (stored == ML_FP32) memcpy(m->made, m->rows, (size_t)n * sizeof *m->rows);
+    for (int64_t i = 0; stored == ML_BF16 && i < n; i++) halves[i] = ml_bf16_from_float(m->rows[i]);
+    if (ml_dtype_is_block(stored) && f->quantise)
+        (void)ml_block_quantise(f, m->rows, n / f->weights, m->made, &lost); /* else it differs */
+    return ML_OK;
+}
+
+/* The original, merged again, must be what the base holds: else something else was done to it,
+ * which would be lost. */
+static ml_status compare_tensor(const merge *m, const ml_model_tensor *tensor, bool *changed)
+{
+    ml_status st = ML_OK;
+    ml_dtype stored = stored_in(m->base, tensor);
+    int64_t step = ml_max(1, block_floats / tensor->cols);
+    size_t row = (size_t)ml_dtype_bytes(stored, tensor->cols);
+    for (int64_t first = 0; first < tensor->rows; first += step) {
+        int64_t n = ml_min(step, tensor->rows - first);
+        ml_shard rows = {.dim = ML_SHARD_ROWS, .nparts = 1, .part = {{first, n}}};
+        ML_TRY(make_merged(m, tensor, &rows, stored, changed));
+        ML_TRY(ml_base_read(m->base, tensor->name, &rows, stored, m->merged));
+        for (int64_t i = 0; i < n; i++) {
+            if (memcmp((char *)m->made + (size_t)i * row, (char *)m->merged + (size_t)i * row,
+                       row) == 0)
+                continue;
+            st = ml_fail(
+                ML_INPUT,
+                "%s: row %" PRId64
+                " of %s is not what the merge of %s makes of it: the file was changed afterwards",
+                ml_base_path(m->base), first + i, tensor->name, ml_base_path(m->original));
+            goto done;
+        }
     }
 done:
     return st;
@@ -401,19 +408,29 @@ static ml_status copy_all(const merge *m, int64_t *matrices)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = m->original ? ml_base_spec(m->base) : &m->spec;
+    ml_base *from = m->original ? m->original : m->base;
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         bool changed = false;
         ml_model_tensor_at(spec, i, &tensor);
-        if (m->keep && ml_dtype_is_block(ml_model_format(&m->spec, &tensor)) &&
-            !is_changed(m, &tensor))
-            ML_TRY(copy_blocks(m, &tensor));
-        else
-            ML_TRY(copy_tensor(m, &tensor, &changed));
+        ml_dtype format = ml_model_format(&m->spec, &tensor);
+        if (m->original) ML_TRY(compare_tensor(m, &tensor, &changed));
+        if (ml_family_has(&m->spec, tensor.row)) {
+            if (m->original ? ml_dtype_is_block(format) : keeps_blocks(m, from, &tensor, format))
+                ML_TRY(copy_blocks(m, from, &tensor));
+            else
+                ML_TRY(copy_tensor(m, &tensor, &changed));
+        }
         *matrices += changed;
     }
 done:
     return st;
+}
+
+static ml_status make_block(void **out, int64_t floats)
+{
+    *out = ml_memory_alloc(floats, sizeof(float), ML_MEM_OTHER, "a block of a matrix");
+    return *out ? ML_OK : ML_RESOURCE;
 }
 
 /* Room for a block of the widest tensor. */
@@ -428,26 +445,25 @@ static ml_status make_room(merge *m)
         widest = ml_max(widest, tensor.cols);
     }
     ML_NEW(m->rows, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
-    if (m->original)
-        ML_NEW(m->merged, ml_max(block_floats, widest), ML_MEM_OTHER, "a block of a matrix");
+    if (m->original) {
+        ML_TRY(make_block(&m->merged, ml_max(block_floats, widest)));
+        ML_TRY(make_block(&m->made, ml_max(block_floats, widest)));
+    }
     ML_NEW(m->delta, widest, ML_MEM_OTHER, "a row of a matrix");
 done:
     return st;
 }
 
-ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_base *original,
+ml_status ml_merge(ml_base *base, const ml_adapter *adapter, ml_base *original,
                    const ml_merge_options *options, const char *path, ml_merge_result *result)
 {
     ml_status st = ML_OK;
-    merge m = {.base = base,
-               .original = original,
-               .adapter = adapter,
-               .sign = subtract && !original ? -1.0F : 1.0F};
+    merge m = {.base = base, .original = original, .adapter = adapter};
     char source[ML_SHA256_HEX];
     ml_dtype dtype;
     int64_t length;
     ml_base_files files = {0};
-    const char *tokenizer = ml_base_tokenizer(base, &length);
+    const char *tokenizer = ml_base_tokenizer(original ? original : base, &length);
     m.spec = original ? *ml_base_spec(original) : *ml_base_spec(base);
     if (adapts_ends(adapter, &m.spec) && !original) m.spec.tied_head = false;
     if (!original) ML_TRY(ml_adapter_take_head(adapter, &m.spec));
@@ -457,17 +473,16 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, bool subtract, ml_b
                        "--subtract: %s has a head for labels in the place of the head for tokens "
                        "that %s has, so it cannot be checked against it; take %s as it is",
                        ml_base_path(base), ml_base_path(original), ml_base_path(original));
-    ML_TRY(check_mergeable(base, &m.spec, adapter, subtract && !original));
-    if (original) ML_TRY(name_original(base, adapter, original, source));
-    result->original = original != NULL;
-    if (!original) ML_TRY(name_result(base, adapter, subtract, source, &result->original));
+    ML_TRY(check_mergeable(&m.spec, adapter));
+    ML_TRY(original ? name_original(base, adapter, original, source)
+                    : name_result(base, adapter, source));
     if (ml_durable_is_same(ml_base_path(base), path) ||
         (original && ml_durable_is_same(ml_base_path(original), path)))
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name for the result",
                        path);
     ML_TRY(choose_formats(&m, options, &dtype));
     ML_TRY(make_room(&m));
-    ML_TRY(ml_base_read_files(base, &files));
+    ML_TRY(ml_base_read_files(original ? original : base, &files));
     if (adapter->label_names && !original)
         ML_TRY(ml_base_files_name_labels(&files, adapter->label_names));
     if (*adapter->pooling && !original && !subtract)
@@ -485,6 +500,7 @@ done:
     ml_memory_free(m.rows);
     ml_memory_free(m.delta);
     ml_memory_free(m.merged);
+    ml_memory_free(m.made);
     ml_memory_free(m.formats);
     return st;
 }

@@ -177,7 +177,7 @@ def evaluate(folder, base, *words):
 
 
 def check_use(folder):
-    """eval and generate, alone and with the adapter; merged, which is in the base's plain dtype."""
+    """eval and generate, alone and with the adapter; merged, which is in bf16."""
     adapter = ("--adapter", f"{folder}/kept-lora/adapter.h5")
     for words in ((), adapter):
         checks.close(f"eval {words[:1]}", evaluate(folder, "kept", *words), evaluate(folder, "wide", *words) if not words else evaluate(
@@ -213,8 +213,15 @@ def check_merge(folder):
     checks.that(done.returncode == 0 and "changed the weights by" in done.stderr, f"merge --dtype keep: {done.stderr}")
     checks.that(formats_of(f"{folder}/as-keep.h5") == base, f"merge --dtype keep: {formats_of(f'{folder}/as-keep.h5')}")
     checks.close("merge --dtype keep", evaluate(folder, "as-keep"), evaluate(folder, "kept", "--adapter", adapter), 2e-2)
-    with open(f"{folder}/as-keep.h5", "rb") as file:
-        content = file.read()
+    with open(f"{folder}/as-keep.h5", "rb") as file, open(f"{folder}/kept.h5", "rb") as original:
+        content, before = file.read(), original.read()
+    for merged in ("as-keep", "as-q4_k"):
+        if merged == "as-q4_k":
+            harness.mpilora("merge", "--base", f"{folder}/kept.h5", "--adapter", adapter, "--dtype", "q4_k", f"{folder}/as-q4_k.h5")
+        words = ("merge", "--subtract", "--original", f"{folder}/kept.h5", "--base", f"{folder}/{merged}.h5", "--adapter", adapter, f"{folder}/back.h5")
+        harness.mpilora(*words)
+        with open(f"{folder}/back.h5", "rb") as file:
+            checks.that(file.read() == before, f"merge --subtract of {merged}: not the base in blocks")
     harness.mpilora("verify", f"{folder}/as-keep.h5")
     for name, (rows, cols) in MATRICES.items():
         raw = written[f"blk.1.{name}.weight"]

@@ -168,7 +168,7 @@ def check_kept_files(checks, folder):
     checks.that(generated(base) == whole, "generation_config.json does not stand above config.json")
     factors = (([2, 40], bytes(320)), ([120, 2], bytes(960)))
     harness.make_peft(f"{folder}/chat-adapter", 2, 4, {f"transformer.h.{layer}.attn.c_attn": factors for layer in range(2)})
-    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/chat-adapter", merged)
+    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/chat-adapter", "--dtype", "fp32", merged)
     for label, file in (("import", base), ("merge", merged)):
         export(file, out)
         for name in sorted(os.listdir(source)):
@@ -243,7 +243,7 @@ def check_changed_bases(checks, folder):
         with open(f"{peft}/adapter_config.json") as file:
             config = json.load(file)
         reference.write_json(f"{peft}/adapter_config.json", config | {"init_lora_weights": start, "layers_to_transform": [0]})
-        harness.mpilora("merge", "--base", base, "--adapter", peft, merged)
+        harness.mpilora("merge", "--base", base, "--adapter", peft, "--dtype", "fp32", merged)
         export(merged, out)
         found = struct.unpack("<4800f", tensors(out)["h.0.attn.c_attn.weight"][2])
         wrong = max(abs(found[i * 120 + o] - (w[o][i] + scale * b[o] * a[i] - taken[o][i])) for i in range(40) for o in range(120))

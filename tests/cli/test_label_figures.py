@@ -80,7 +80,7 @@ def check_order(found):
 
 def check_names():
     """The names go into the adapter, a merged base, and what `export` writes of it; they are told apart from others."""
-    harness.mpilora("merge", "--base", "base.h5", "--adapter", "two/adapter.h5", "merged.h5")
+    harness.mpilora("merge", "--base", "base.h5", "--adapter", "two/adapter.h5", "--dtype", "fp32", "merged.h5")
     harness.mpilora("export", "--format", "hf", "--base", "merged.h5", "directory")
     with open("directory/config.json") as file:
         config = json.load(file)

@@ -182,7 +182,7 @@ def check_merge(checks, folder, name):
     _, summary = train(folder)
     if os.path.exists(f"{folder}/merged.h5"):
         os.remove(f"{folder}/merged.h5")
-    harness.mpilora("merge", "--base", f"{folder}/base.h5", "--adapter", f"{folder}/run/adapter.h5", f"{folder}/merged.h5")
+    harness.mpilora("merge", "--base", f"{folder}/base.h5", "--adapter", f"{folder}/run/adapter.h5", "--dtype", "fp32", f"{folder}/merged.h5")
     found = json.loads(harness.mpilora("eval", f"{folder}/run.yaml", "--set", f"base={folder}/merged.h5", "--json"))["loss"]
     checks.close(f"{name}: merged", found, summary["valid_loss"], 1e-6)
     harness.mpilora("merge", "--subtract", "--original", f"{folder}/base.h5", "--base", f"{folder}/merged.h5", "--adapter", f"{folder}/run/adapter.h5", f"{folder}/back.h5")

@@ -98,7 +98,7 @@ def check_family(checks, name, kind, folder):
     compare(checks, f"{name}: PEFT's directory", adapted, config, folder, "--adapter", f"{folder}/peft")
     adapted.save_pretrained(f"{folder}/again")
     compare(checks, f"{name}: what PEFT saves again", adapted, config, folder, "--adapter", f"{folder}/again")
-    harness.mpilora("merge", "--base", base, "--adapter", adapter, f"{folder}/merged.h5")
+    harness.mpilora("merge", "--base", base, "--adapter", adapter, "--dtype", "fp32", f"{folder}/merged.h5")
     harness.mpilora("export", "--format", "hf", "--base", f"{folder}/merged.h5", f"{folder}/hf")
     loaded, report = kind.from_pretrained(f"{folder}/hf", dtype=torch.float32, attn_implementation=model.config._attn_implementation, output_loading_info=True)
     checks.that(not report["unexpected_keys"] and not report["missing_keys"] and loaded.num_labels == 1, f"{name}: transformers reads our directory with {report}")

@@ -71,7 +71,7 @@ def check_round_trip(checks, folder):
     with open(f"{folder}/peft/adapter_config.json") as file:
         exported = json.load(file)
     checks.that(exported["task_type"] == "SEQ_CLS" and exported["modules_to_save"] == ["score"], f"PEFT: {exported}")
-    harness.mpilora("merge", "--base", base, "--adapter", adapter, merged)
+    harness.mpilora("merge", "--base", base, "--adapter", adapter, "--dtype", "fp32", merged)
     harness.mpilora("export", "--format", "hf", "--base", merged, f"{folder}/hf")
     with open(f"{folder}/hf/config.json") as file:
         exported = json.load(file)

@@ -92,7 +92,7 @@ def check_files(checks, folder, name, golden, config, trained):
     losses = {"base_loss": [evaluate(config)]}
     if case["method"] == "lora":
         merged, exported = f"{trained}.merged.h5", f"{trained}.peft"
-        harness.mpilora("merge", "--base", base, "--adapter", trained, merged)
+        harness.mpilora("merge", "--base", base, "--adapter", trained, "--dtype", "fp32", merged)
         harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", trained, exported)
         losses["start_loss"] = [evaluate(config, "--adapter", f"{folder}/{name}.adapter")]
         losses["valid_loss"] = [

@@ -85,7 +85,7 @@ def check_adapter(checks, folder, name, golden, shapes, base):
         found = embed(folder, base, "--adapter", f"{folder}/{name}.{adapter}", ranks=4 if adapter == "headed" else 0, tp=2 if adapter == "headed" else 1)
         compare(checks, f"{name}, adapter, {adapter}", found, golden["adapted"])
     merged = f"{folder}/{name}-merged.h5"
-    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/{name}.bare", merged)
+    harness.mpilora("merge", "--base", base, "--adapter", f"{folder}/{name}.bare", "--dtype", "fp32", merged)
     compare(checks, f"{name}, merged", embed(folder, merged), golden["adapted"])
 
 

@@ -78,7 +78,7 @@ def check_files(checks, folder, name, golden, config, run_dir):
     """The base, and what was trained: as it is, merged, and through a PEFT directory, on two ranks where the heads allow, have the losses of PEFT."""
     base, trained = f"{folder}/{name}.h5", f"{run_dir}/adapter.h5"
     merged, exported = f"{run_dir}/merged.h5", f"{run_dir}/peft"
-    harness.mpilora("merge", "--base", base, "--adapter", trained, merged)
+    harness.mpilora("merge", "--base", base, "--adapter", trained, "--dtype", "fp32", merged)
     harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", trained, exported)
     tp = () if name in gpt_models.UNCUT else ("--set", "parallel.tp=2")
     checks.close(f"{name}: base", [evaluate(config), evaluate(config, *tp, ranks=2)], [golden["base_loss"]] * 2, LOSS)

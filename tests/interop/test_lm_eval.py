@@ -125,7 +125,7 @@ def main():
             compare(checks, f"begins {begins}", ours, theirs)
         adapter, merged = f"{folder}/adapter", f"{folder}/merged"
         reference.write_adapter(adapter, {**reference.DEFAULTS, "model": "llama", "targets": ["all"]})
-        harness.mpilora("merge", "--base", base, "--adapter", adapter, f"{merged}.h5")
+        harness.mpilora("merge", "--base", base, "--adapter", adapter, "--dtype", "fp32", f"{merged}.h5")
         adapted = evaluate(folder, bridge.Mpilora(base=base, tokenizer=source, adapter=adapter, program=harness.PROGRAM, precision="fp32"))
         expected = evaluate(folder, bridge.Mpilora(base=f"{merged}.h5", tokenizer=source, program=harness.PROGRAM, precision="fp32"))
         compare(checks, "an adapter", adapted, expected)

@@ -81,7 +81,7 @@ def check_files(checks, folder, name, golden, config, run_dir):
     """What was trained, as it is, on two ranks, through a PEFT directory, and merged, has PEFT's loss."""
     base = f"{folder}/{variants.CASES[name]['model']}.h5"
     trained, merged, exported = f"{run_dir}/adapter.h5", f"{run_dir}/merged.h5", f"{run_dir}/peft"
-    harness.mpilora("merge", "--base", base, "--adapter", trained, merged)
+    harness.mpilora("merge", "--base", base, "--adapter", trained, "--dtype", "fp32", merged)
     harness.mpilora("export", "--format", "peft", "--base", base, "--adapter", trained, exported)
     found = {
         "adapter.h5": evaluate(config, "--adapter", trained),

@@ -51,7 +51,8 @@ static ml_status export_merged(const export_request *request)
     char path[ML_DURABLE_PATH] = "";
     ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
     ML_TRY(ml_durable_path(path, "%s.tmp-%ld.h5", request->out, (long)getpid()));
-    ML_TRY(ml_merge(request->base, &adapter, false, NULL, NULL, path, &result));
+    const ml_merge_options kept = {.plain = true, .dtype = ml_base_dtype(request->base)};
+    ML_TRY(ml_merge(request->base, &adapter, NULL, &kept, path, &result));
     ML_TRY(ml_base_open(&merged, path));
     st = export_model(merged, request);
 done:

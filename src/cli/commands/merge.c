@@ -1,4 +1,4 @@
-/* mpilora merge: an adapter into a base, or out of it again. */
+/* mpilora merge: an adapter into a base, or the base of such a sum again. */
 #include "mpilora/merge.h"
 
 #include <inttypes.h>
@@ -10,28 +10,27 @@
 
 static const char usage[] =
     "mpilora merge --base BASE.h5 --adapter A OUT.h5 [--dtype bf16|fp32|keep|FORMAT | --subtract "
-    "[--original ORIGINAL.h5]]";
+    "--original ORIGINAL.h5]";
 
-static ml_status merge(const char *base_path, const char *adapter_path, bool subtract,
-                       const char *original_path, const ml_merge_options *options, const char *out)
+static ml_status merge(const char *base_path, const char *adapter_path, const char *original_path,
+                       const ml_merge_options *options, const char *out)
 {
     ml_status st = ML_OK;
     ml_base *base = NULL, *original = NULL;
     ml_adapter adapter = {0};
     ml_merge_result result;
     ML_TRY(ml_base_open(&base, base_path));
-    ML_TRY(subtract ? ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL)
-                    : ml_adapter_read_for(&adapter, adapter_path, base));
+    ML_TRY(original_path ? ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL)
+                         : ml_adapter_read_for(&adapter, adapter_path, base));
     if (original_path) ML_TRY(ml_base_open(&original, original_path));
-    ML_TRY(ml_merge(base, &adapter, subtract, original, options, out, &result));
-    ml_log("%s: %" PRId64 " matrices %s%s", out, result.matrices,
-           subtract ? "freed of the adapter" : "merged",
-           original          ? "; it is the original base, bit for bit"
-           : result.original ? "; it counts as the original base"
-                             : "");
-    if (options && !options->plain)
+    ML_TRY(ml_merge(base, &adapter, original, options, out, &result));
+    ml_log("%s: %" PRId64 " matrices %s", out, result.matrices,
+           original ? "freed of the adapter; it is the original base, bit for bit" : "merged");
+    if (options->keep || options->quantise)
         ml_log("rounding to blocks changed the weights by %.3g of their size (root mean square)",
                result.error);
+    else if (!original && !options->plain && ml_base_dtype(base) == ML_FP32)
+        ml_log("its matrices are bf16, the base's are fp32: --dtype fp32 does not round the sums");
 done:
     ml_adapter_destroy(&adapter);
     ml_base_close(base);
@@ -52,19 +51,14 @@ static const option options[] = {
     {"--dtype", OPTION_TEXT, offsetof(given, dtype), "bf16|fp32|keep|FORMAT",
      "what the matrices of OUT.h5 are kept in; keep: each in the block format that it has in "
      "BASE.h5, and what did not change as it is; FORMAT: one of import --quantise, with its rules. "
-     "What rounding to blocks changed is said. Else BASE.h5's dtype, in no blocks",
+     "What rounding to blocks changed is said. bf16 where it is not given",
      NULL},
     {"--subtract", OPTION_FLAG, offsetof(given, subtract), NULL,
-     "BASE.h5 is the merge of A with some base: give that base back, W - s*B*A. With the same "
-     "adapter.h5 the result counts as the original again (same source hash). Its weights are the "
-     "original's within the rounding of the two sums: 2^-23 * (|W| + |s*B*A|) in fp32, 2^-7 * (|W| "
-     "+ |s*B*A|) in bf16",
+     "BASE.h5 is the merge of A with ORIGINAL.h5: give ORIGINAL.h5 back, bit for bit, for every "
+     "method that can be merged, after a check that BASE.h5 is that merge and nothing else",
      NULL},
     {"--original", OPTION_TEXT, offsetof(given, original), "ORIGINAL.h5",
-     "of --subtract: the base that was merged, where it is still there; the result is that base "
-     "bit for bit, for every method that can be merged, after a check that BASE.h5 is its merge "
-     "with A and nothing else",
-     NULL},
+     "of --subtract, which needs it: the base that was merged", NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
 static ml_status read_dtype(const char *word, ml_merge_options *out)
@@ -92,6 +86,10 @@ static ml_status run(int argc, char **argv)
     if (!g.base || !g.adapter)
         return ml_fail(ML_USAGE, "%s is missing; usage: %s", g.base ? "--adapter" : "--base",
                        usage);
+    if (g.subtract && !g.original)
+        return ml_fail(ML_USAGE,
+                       "--subtract: needs --original ORIGINAL.h5, the base that was merged: a sum "
+                       "that has been rounded does not give it back");
     if (g.original && !g.subtract)
         return ml_fail(ML_USAGE, "--original: is for --subtract; usage: %s", usage);
     if (ml_durable_is_same(g.adapter, out))
@@ -102,8 +100,7 @@ static ml_status run(int argc, char **argv)
                        "--dtype: --subtract gives back what was merged, in its own dtype; "
                        "give one of them");
     if (g.dtype) st = read_dtype(g.dtype, &o);
-    return st == ML_OK ? merge(g.base, g.adapter, g.subtract, g.original, g.dtype ? &o : NULL, out)
-                       : st;
+    return st == ML_OK ? merge(g.base, g.adapter, g.original, &o, out) : st;
 }
 
 const ml_command ml_command_merge = {
