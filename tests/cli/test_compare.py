@@ -59,6 +59,18 @@ def check_variants(checks, folder, path):
     checks.that([row["seeds"] for row in table["rows"]] == [1, 1, 1], f"with LoRA's variants: {table['rows']}")
 
 
+def check_bases(checks, folder, path):
+    """A row may have a base of its own: its loss is that of a run on it, its frozen bytes are the base's."""
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--seed", 1, "--quantise", "q8_0", f"{folder}/base8.h5")
+    words = f"lora,lora:base={folder}/base8.h5,lora:base={folder}/base8.h5:init=loftq:original={folder}/base.h5"
+    rows = json.loads(harness.mpilora("compare", path, "--methods", words, "--out", f"{folder}/bases", "--together", 3, "--json"))["rows"]
+    checks.that([row["seeds"] for row in rows] == [1, 1, 1], f"bases: {rows}")
+    plain, packed = (row["memory_frozen"]["median"] for row in rows[:2])
+    checks.that(packed < 0.6 * plain, f"bases: {packed} frozen bytes on Q8_0, {plain} on the other")
+    for row in rows[1:]:
+        checks.that(row["loss_first"]["median"] != rows[0]["loss_first"]["median"], f"bases: the loss of {row['what']} is the other base's")
+
+
 def check_words(checks, folder, path):
     for what, words, expected in (
         ("an unknown method", ("--methods", "lora,adapterH"), "adapterH"),

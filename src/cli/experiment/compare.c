@@ -138,9 +138,9 @@ const ml_command ml_command_compare = {
              "the ranks itself. A run that fails is a row that says why; started again, the "
              "command goes on where it was stopped.",
     .options = options,
-    .notes =
-        "In --methods a key without a dot is one of method; method.init of the configuration is "
-        "for lora alone. analysis/compare.py draws validation loss over trained parameters.",
+    .notes = "In --methods a key without a dot is one of method, except base: lora:base=other.h5 "
+             "trains on another base of the same tokenizer. method.init of the configuration is "
+             "for lora alone. analysis/compare.py draws validation loss over trained parameters.",
     .run = run,
     .parallel = false,
 };

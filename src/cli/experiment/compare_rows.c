@@ -16,7 +16,7 @@ static size_t piece_length(const char *at, char separator)
     return n;
 }
 
-/* "rank=4" stands for "method.rank=4". */
+/* "rank=4" stands for "method.rank=4"; "base=other.h5" is the configuration's own key. */
 static ml_status add_set(compare_row *row, const char *at, size_t length)
 {
     const char *equals = memchr(at, '=', length);
@@ -25,7 +25,8 @@ static ml_status add_set(compare_row *row, const char *at, size_t length)
                        row->words);
     if (row->nsets == COMPARE_SETS)
         return ml_fail(ML_USAGE, "--methods: %s: more than %d keys", row->words, COMPARE_SETS);
-    bool whole = memchr(at, '.', (size_t)(equals - at)) != NULL;
+    bool whole = memchr(at, '.', (size_t)(equals - at)) != NULL ||
+                 (equals - at == 4 && !memcmp(at, "base", 4));
     snprintf(row->set[row->nsets++], COMPARE_WORDS, "%s%.*s", whole ? "" : "method.", (int)length,
              at);
     return ML_OK;
