@@ -5,6 +5,10 @@ set(MPILORA_OBJECTS $<TARGET_OBJECTS:mpilora_objects>)
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
 file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS src/kernels/rounded/*.c)
 
+# Blocks have the bytes of other programs, which round every product.
+set_source_files_properties(src/kernels/native/quantise_plain.c src/kernels/native/quantise_search.c PROPERTIES
+  COMPILE_OPTIONS "-ffp-contract=off;-fno-trapping-math;-fno-math-errno;-Wno-psabi")
+
 function(mpilora_kernels folder name)
   set(target mpilora_${folder}_${name})
   string(TOUPPER ${folder} sources)

@@ -40,9 +40,8 @@ typedef struct ml_merge_result {
  * Shapes: W[out, in], B[out, r], A[r, in].
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself, where nothing is in blocks
- * that could be kept, or where a changed matrix is in a format that numbers cannot be rounded to
- * here; ML_RESOURCE. */
+ * Errors: ML_INPUT as said; ML_USAGE where `path` is the base itself, or where nothing is in
+ * blocks that could be kept; ML_RESOURCE. */
 ml_status ml_merge(ml_base *base, const ml_adapter *adapter, ml_base *original,
                    const ml_merge_options *options, const char *path,
                    ml_merge_result *result) ML_NODISCARD;

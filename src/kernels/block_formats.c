@@ -170,7 +170,7 @@ static const ml_block_format formats[] = {
     {ML_Q4_K, "Q4_K", 12, 256, 144, decode_q4_k, ml_quantise_q4_k, {0, 2}},
     {ML_Q5_K, "Q5_K", 13, 256, 176, decode_q5_k, ml_quantise_q5_k, {0, 2}},
     {ML_Q6_K, "Q6_K", 14, 256, 210, decode_q6_k, ml_quantise_q6_k, {208, -1}},
-    {ML_IQ4_NL, "IQ4_NL", 20, 32, 18, decode_iq4_nl, NULL, {0, -1}},
+    {ML_IQ4_NL, "IQ4_NL", 20, 32, 18, decode_iq4_nl, ml_quantise_iq4_nl, {0, -1}},
     {ML_BF16, "IQ4_XS", 23, 256, 136, decode_iq4_xs, NULL, {0, -1}},
     {ML_MXFP4, "MXFP4", 39, 32, 17, decode_mxfp4, ml_quantise_mxfp4, {-1, -1}},
 };

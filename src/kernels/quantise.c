@@ -1,7 +1,8 @@
 /* Numbers to blocks, as ggml's quantize_row_*_ref and the gguf package do it: the same bytes. Each
  * takes the block's largest number (or its two ends) to the end of the codes and rounds. A product
  * is rounded before 0.5 is added (this file is compiled without contraction). What searches is in
- * quantise_k.c. */
+ * quantise_k.c; native/quantise_*.c make the same bytes with vector instructions, and these
+ * functions stay for what is left over, and as their reference. */
 #include <math.h>
 
 #include "kernels/quantise.h"
@@ -60,6 +61,12 @@ static float codes_by_ends(const float *x, int codes, uint8_t code[32], float *l
     float d = (high - *low) / (float)(codes - 1);
     round_up_from(x, *low, inverse(d), 0.5F, codes - 1, code);
     return d;
+}
+
+/* Of a format whose scales are searched for: quantise_k.c. */
+static bool is_searched(const ml_block_format *f)
+{
+    return f->weights > 32 || f->dtype == ML_IQ4_NL;
 }
 
 static void put_nibbles(const uint8_t code[32], uint8_t *q)
@@ -139,38 +146,81 @@ void ml_quantise_mxfp4(const float *x, uint8_t *block)
 /* ---- arrays of blocks ---------------------------------------------------------------------- */
 
 /* Finite, and in formats whose search multiplies squares not so large that these overflow. */
-static bool all_fit(const ml_block_format *f, const float *x)
+static bool all_fit(const ml_block_format *f, const float *x, int64_t count)
 {
-    const float most = f->weights > 32 ? 65536.0F : 3.4e38F;
+    const float most = is_searched(f) ? 65536.0F : 3.4e38F;
     bool fit = true;
-    for (int64_t i = 0; i < f->weights; i++) fit &= fabsf(x[i]) <= most; /* not NaN */
+    for (int64_t i = 0; i < count * f->weights; i++) fit &= fabsf(x[i]) <= most; /* not NaN */
     return fit;
+}
+
+static void lose(const ml_block_format *f, const float *x, const uint8_t *block, int64_t count,
+                 ml_loss *loss)
+{
+    float back[ML_BLOCK_WEIGHTS_MOST];
+    for (int64_t i = 0; i < count; i++) {
+        f->decode(block + i * f->bytes, back);
+        for (int64_t j = 0; j < f->weights; j++) {
+            double w = (double)x[i * f->weights + j], d = (double)back[j] - w;
+            loss->lost[j % ML_LOSS_LANES] += d * d;
+            loss->whole[j % ML_LOSS_LANES] += w * w;
+        }
+    }
+}
+
+/* One after the other; the first bad one, or count. */
+static int64_t quantise_slowly(const ml_block_format *f, const float *x, int64_t count,
+                               uint8_t *out, ml_loss *loss)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const float *from = x + i * f->weights;
+        if (!all_fit(f, from, 1)) return i;
+        f->quantise(from, out + i * f->bytes);
+        if (ml_block_find_bad(f, out + i * f->bytes, 1) == 0) return i;
+        lose(f, from, out + i * f->bytes, 1, loss);
+    }
+    return count;
+}
+
+/* One thread's; the first bad one, or count. Where the vector functions stop, one block goes the
+ * slow way, which finds out what is the matter. */
+static int64_t quantise_blocks(const ml_block_format *f, const float *x, int64_t count,
+                               uint8_t *out, ml_loss *loss)
+{
+    const ml_vector_quantiser *vector = ml_choose_vector_quantiser();
+    if (is_searched(f)) {
+        int64_t done = all_fit(f, x, count) ? vector->search(f, x, count, out) : 0;
+        int64_t bad = ml_block_find_bad(f, out, done);
+        lose(f, x, out, bad >= 0 ? bad : done, loss);
+        if (bad >= 0) return bad;
+        return done +
+               quantise_slowly(f, x + done * f->weights, count - done, out + done * f->bytes, loss);
+    }
+    for (int64_t at = 0; at < count; at++) {
+        at += vector->plain(f, x + at * f->weights, count - at, out + at * f->bytes, loss);
+        if (at < count &&
+            quantise_slowly(f, x + at * f->weights, 1, out + at * f->bytes, loss) == 0)
+            return at;
+    }
+    return count;
 }
 
 int64_t ml_block_quantise(const ml_block_format *f, const float *x, int64_t count, void *out,
                           ml_block_error *error)
 {
-    int64_t bad = count;
+    enum { PART = 4096 }; /* weights: what stays in a core's own cache */
+    int64_t bad = count, step = PART / f->weights, parts = (count + step - 1) / step;
     double lost = 0, whole = 0;
 #pragma omp parallel for schedule(static) reduction(min : bad) reduction(+ : lost, whole)
-    for (int64_t i = 0; i < count; i++) {
-        const float *from = x + i * f->weights;
-        uint8_t *block = (uint8_t *)out + i * f->bytes;
-        float back[ML_BLOCK_WEIGHTS_MOST];
-        if (!all_fit(f, from)) {
-            bad = ml_min(bad, i);
-            continue;
-        }
-        f->quantise(from, block);
-        if (ml_block_find_bad(f, block, 1) == 0) {
-            bad = ml_min(bad, i);
-            continue;
-        }
-        f->decode(block, back);
-        for (int64_t j = 0; j < f->weights; j++) {
-            double d = (double)back[j] - (double)from[j];
-            lost += d * d;
-            whole += (double)from[j] * (double)from[j];
+    for (int64_t p = 0; p < parts; p++) {
+        ml_loss loss = {0};
+        int64_t first = p * step, n = ml_min(step, count - first);
+        int64_t good =
+            quantise_blocks(f, x + first * f->weights, n, (uint8_t *)out + first * f->bytes, &loss);
+        if (good < n) bad = ml_min(bad, first + good);
+        for (int l = 0; l < ML_LOSS_LANES; l++) {
+            lost += loss.lost[l];
+            whole += loss.whole[l];
         }
     }
     error->lost += lost;

@@ -5,6 +5,21 @@
 
 #include "kernels/block_formats.h"
 
+/* What blocks lost, as ml_block_error, by the lanes of a register. */
+enum { ML_LOSS_LANES = 8 };
+typedef struct ml_loss {
+    double lost[ML_LOSS_LANES], whole[ML_LOSS_LANES];
+} ml_loss;
+
+/* The blocks of one thread for one instruction set (native/quantise.h), and those of the widest set
+ * of this processor (choose.c). */
+typedef struct ml_vector_quantiser {
+    int64_t (*plain)(const ml_block_format *f, const float *x, int64_t count, uint8_t *out,
+                     ml_loss *loss);
+    int64_t (*search)(const ml_block_format *f, const float *x, int64_t count, uint8_t *out);
+} ml_vector_quantiser;
+const ml_vector_quantiser *ml_choose_vector_quantiser(void);
+
 /* fp16, little-endian. */
 static inline void ml_put_half(float value, uint8_t *to)
 {
@@ -25,5 +40,11 @@ void ml_quantise_mxfp4(const float *x, uint8_t *block);
 void ml_quantise_q4_k(const float *x, uint8_t *block);
 void ml_quantise_q5_k(const float *x, uint8_t *block);
 void ml_quantise_q6_k(const float *x, uint8_t *block);
+void ml_quantise_iq4_nl(const float *x, uint8_t *block);
+
+/* And what follows the search: blocks from the scales (and offsets ≤ 0) of their groups. */
+void ml_put_q4_k(const float *x, const float scale[8], const float offset[8], uint8_t *block);
+void ml_put_q5_k(const float *x, const float scale[8], const float offset[8], uint8_t *block);
+void ml_put_q6_k(const float *x, const float scale[16], uint8_t *block);
 
 #endif

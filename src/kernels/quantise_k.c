@@ -1,9 +1,9 @@
-/* Numbers to the blocks of Q4_K, Q5_K and Q6_K. A block has 8 groups of 32 (16 of 16) with scales
- * of their own, which are codes themselves. A group's scale and minimum are those of the least
- * weighted squared error among some: for each candidate scale the numbers are rounded to codes, and
- * then the best scale and minimum for these codes follow from normal equations. What is searched
- * and how numbers weigh is what ggml's quantize_row_q*_K_ref do, so that errors are theirs; sums
- * may be rounded otherwise. */
+/* Numbers to the blocks of Q4_K, Q5_K, Q6_K and IQ4_NL. A K block has 8 groups of 32 (16 of 16)
+ * with scales of their own, which are codes themselves. A group's scale and minimum are those of
+ * the least weighted squared error among some: for each candidate scale the numbers are rounded to
+ * codes, and then the best scale and minimum for these codes follow from normal equations. What is
+ * searched and how numbers weigh is what ggml's quantize_row_q*_K_ref do, so that errors are
+ * theirs; sums may be rounded otherwise. */
 #include <math.h>
 
 #include "kernels/quantise.h"
@@ -122,19 +122,18 @@ static void put_scales(const int scale[K_GROUPS], const int minimum[K_GROUPS], u
 }
 
 /* The head of a block (d, least, 12 bytes) and the codes of all weights. */
-static void quantise_k(const float *x, const search *s, uint8_t *block, uint8_t code[K_WEIGHTS])
+static void put_k(const float *x, const float scales[K_GROUPS], const float offsets[K_GROUPS],
+                  float highest, uint8_t *block, uint8_t code[K_WEIGHTS])
 {
-    fit f[K_GROUPS];
     int scale[K_GROUPS], minimum[K_GROUPS];
     float most = 0, deepest = 0;
     for (int j = 0; j < K_GROUPS; j++) {
-        f[j] = fit_group(x + K_GROUP * j, s);
-        most = f[j].scale > most ? f[j].scale : most;
-        deepest = -f[j].offset > deepest ? -f[j].offset : deepest;
+        most = scales[j] > most ? scales[j] : most;
+        deepest = -offsets[j] > deepest ? -offsets[j] : deepest;
     }
     for (int j = 0; j < K_GROUPS; j++) {
-        scale[j] = most > 0 ? (int)nearest(63 / most * f[j].scale, 0, 63) : 0;
-        minimum[j] = deepest > 0 ? (int)nearest(63 / deepest * -f[j].offset, 0, 63) : 0;
+        scale[j] = most > 0 ? (int)nearest(63 / most * scales[j], 0, 63) : 0;
+        minimum[j] = deepest > 0 ? (int)nearest(63 / deepest * -offsets[j], 0, 63) : 0;
     }
     ml_put_half(most / 63, block);
     ml_put_half(deepest / 63, block + 2);
@@ -143,7 +142,7 @@ static void quantise_k(const float *x, const search *s, uint8_t *block, uint8_t 
         float d = ml_half_at(block) * (float)scale[j],
               least = ml_half_at(block + 2) * (float)minimum[j];
         for (int i = K_GROUP * j; i < K_GROUP * (j + 1); i++)
-            code[i] = (uint8_t)(d != 0 ? nearest((x[i] + least) / d, 0, s->most) : 0);
+            code[i] = (uint8_t)(d != 0 ? nearest((x[i] + least) / d, 0, highest) : 0);
     }
 }
 
@@ -154,23 +153,49 @@ static void put_nibbles(const uint8_t code[K_WEIGHTS], uint8_t *q)
             *q++ = (uint8_t)((code[K_GROUP * j + i] & 15) | code[K_GROUP * (j + 1) + i] << 4);
 }
 
+void ml_put_q4_k(const float *x, const float scale[K_GROUPS], const float offset[K_GROUPS],
+                 uint8_t *block)
+{
+    uint8_t code[K_WEIGHTS];
+    put_k(x, scale, offset, 15, block, code);
+    put_nibbles(code, block + 16);
+}
+
+void ml_put_q5_k(const float *x, const float scale[K_GROUPS], const float offset[K_GROUPS],
+                 uint8_t *block)
+{
+    uint8_t code[K_WEIGHTS], *high = block + 16;
+    put_k(x, scale, offset, 31, block, code);
+    memset(high, 0, K_GROUP);
+    for (int i = 0; i < K_WEIGHTS; i++)
+        high[i % K_GROUP] |= (uint8_t)((code[i] >> 4) << (i / K_GROUP));
+    put_nibbles(code, block + 48);
+}
+
+static void fit_block(const float *x, const search *s, float scale[K_GROUPS],
+                      float offset[K_GROUPS])
+{
+    for (int j = 0; j < K_GROUPS; j++) {
+        fit f = fit_group(x + K_GROUP * j, s);
+        scale[j] = f.scale;
+        offset[j] = f.offset;
+    }
+}
+
 void ml_quantise_q4_k(const float *x, uint8_t *block)
 {
     static const search s = {15, -1.0F, 0.1F, 20};
-    uint8_t code[K_WEIGHTS];
-    quantise_k(x, &s, block, code);
-    put_nibbles(code, block + 16);
+    float scale[K_GROUPS], offset[K_GROUPS];
+    fit_block(x, &s, scale, offset);
+    ml_put_q4_k(x, scale, offset, block);
 }
 
 void ml_quantise_q5_k(const float *x, uint8_t *block)
 {
     static const search s = {31, -0.5F, 0.1F, 15};
-    uint8_t code[K_WEIGHTS], *high = block + 16;
-    quantise_k(x, &s, block, code);
-    memset(high, 0, K_GROUP);
-    for (int i = 0; i < K_WEIGHTS; i++)
-        high[i % K_GROUP] |= (uint8_t)((code[i] >> 4) << (i / K_GROUP));
-    put_nibbles(code, block + 48);
+    float scale[K_GROUPS], offset[K_GROUPS];
+    fit_block(x, &s, scale, offset);
+    ml_put_q5_k(x, scale, offset, block);
 }
 
 /* ---- Q6_K: a signed scale a group of 16, codes from −32 to 31 ------------------------------- */
@@ -209,12 +234,10 @@ static float fit_signed(const float x[Q6_GROUP])
     return scale;
 }
 
-void ml_quantise_q6_k(const float *x, uint8_t *block)
+void ml_put_q6_k(const float *x, const float scales[Q6_GROUPS], uint8_t *block)
 {
-    float scales[Q6_GROUPS];
     int8_t *scale = (int8_t *)(block + 192);
     uint8_t code[K_WEIGHTS];
-    for (int j = 0; j < Q6_GROUPS; j++) scales[j] = fit_signed(x + Q6_GROUP * j);
     float peak = largest(scales, Q6_GROUPS);
     memset(block, 0, 210);
     if (fabsf(peak) < 1e-15F) return;
@@ -231,4 +254,53 @@ void ml_quantise_q6_k(const float *x, uint8_t *block)
         block[64 * half + quarter % 2 * 32 + at] |= (uint8_t)((code[i] & 15) << (quarter / 2 * 4));
         block[128 + 32 * half + at] |= (uint8_t)((code[i] >> 4) << (2 * quarter));
     }
+}
+
+void ml_quantise_q6_k(const float *x, uint8_t *block)
+{
+    float scales[Q6_GROUPS];
+    for (int j = 0; j < Q6_GROUPS; j++) scales[j] = fit_signed(x + Q6_GROUP * j);
+    ml_put_q6_k(x, scales, block);
+}
+
+/* ---- IQ4_NL: one scale a block, codes of a table that is denser in the middle --------------- */
+
+/* The place of the nearest number, of two the upper. */
+static int nearest_in_table(float v)
+{
+    int code = 0;
+    for (int k = 0; k < 15; k++)
+        code += v >= 0.5F * (float)(ml_iq4_values[k] + ml_iq4_values[k + 1]);
+    return code;
+}
+
+/* As Q6_K's groups: the scale that takes most off Σ w·x², w = x², among 16 that lead the largest
+ * number to about one end of the table or the negated end. */
+static float fit_to_table(const float x[K_GROUP])
+{
+    float peak = largest(x, K_GROUP), bottom = ml_iq4_values[0], best = 0, scale = 0;
+    if (fabsf(peak) < 1e-15F) return 0;
+    for (int step = 0; step < 16; step++) {
+        float inverse = step == 0 ? 1 / (-peak / bottom) : ((float)(step - 8) + bottom) / peak;
+        float cx = 0, c2 = 0;
+        for (int i = 0; i < K_GROUP; i++) {
+            float value = ml_iq4_values[nearest_in_table(inverse * x[i])], w = x[i] * x[i];
+            cx += w * value * x[i];
+            c2 += w * value * value;
+        }
+        if (step == 0 || (c2 > 0 && cx * cx > best * c2)) {
+            scale = cx / c2;
+            best = scale * cx;
+        }
+    }
+    return scale;
+}
+
+void ml_quantise_iq4_nl(const float *x, uint8_t *block)
+{
+    float scale = fit_to_table(x), inverse = scale != 0 ? 1 / scale : 0;
+    ml_put_half(scale, block);
+    for (int i = 0; i < 16; i++)
+        block[2 + i] = (uint8_t)(nearest_in_table(inverse * x[i]) |
+                                 nearest_in_table(inverse * x[i + 16]) << 4);
 }

@@ -253,12 +253,6 @@ static ml_status keep_formats(merge *m)
         ml_dtype *format = &m->formats[ml_model_format_place(&m->spec, &t)];
         if (t.row->role == ML_ROLE_EMBED) embedding = *format;
         if (t.row->role == ML_ROLE_HEAD && base->tied_head) *format = embedding;
-        if (ml_dtype_is_block(*format) && !ml_block_format_of(*format)->quantise &&
-            is_changed(m, &t))
-            return ml_fail(ML_USAGE,
-                           "--dtype keep: %s is in %s, to which numbers cannot be rounded here; "
-                           "choose bf16, fp32 or another format",
-                           t.name, ml_dtype_name(*format));
     }
     return ML_OK;
 }
@@ -370,8 +364,8 @@ static ml_status make_merged(const merge *m, const ml_model_tensor *tensor, cons
     uint16_t *halves = m->made;
     if (stored == ML_FP32) memcpy(m->made, m->rows, (size_t)n * sizeof *m->rows);
     for (int64_t i = 0; stored == ML_BF16 && i < n; i++) halves[i] = ml_bf16_from_float(m->rows[i]);
-    if (ml_dtype_is_block(stored) && f->quantise)
-        (void)ml_block_quantise(f, m->rows, n / f->weights, m->made, &lost); /* else it differs */
+    if (ml_dtype_is_block(stored)) /* what no block can hold differs */
+        (void)ml_block_quantise(f, m->rows, n / f->weights, m->made, &lost);
     return ML_OK;
 }
 

@@ -104,6 +104,7 @@ def main():
         path = configuration(folder, valid=f"{folder}/data.h5")
         check_going_on(checks, folder, check_table(checks, folder, path))
         check_variants(checks, folder, path)
+        check_bases(checks, folder, path)
         check_words(checks, folder, path)
     checks.end()
 

@@ -1,6 +1,6 @@
-"""Golden values of tests/unit/test_quantise.c (a developer's script: needs numpy, gguf; for the K formats xllamacpp, whose library has ggml_quantize_chunk).
+"""Golden values of tests/unit/test_quantise.c (a developer's script: needs numpy, gguf; for the searched formats xllamacpp, whose library has ggml_quantize_chunk).
 
-Numbers come from a generator that C repeats exactly. For the formats that the gguf package quantises: the SHA-256 of its bytes. For Q4_K, Q5_K and Q6_K: the
+Numbers come from a generator that C repeats exactly. For the formats that the gguf package quantises: the SHA-256 of its bytes. For Q4_K, Q5_K, Q6_K and IQ4_NL: the
 squared error of ggml's own quantiser. With a library: the errors of a million random numbers beside each other.
 
 usage: python tests/interop/make_quantise_golden.py [libmpilora.so]
@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
 EXACT = [Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.MXFP4]
-SEARCHED = [Type.Q4_K, Type.Q5_K, Type.Q6_K]
+SEARCHED = [Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL]
 COUNT = 256 * 512
 
 

@@ -62,8 +62,10 @@ static const struct {
 static const struct {
     const char *name;
     double lost; /* of ggml */
-} searched[] = {
-    {"Q4_K", 49.24198220494629}, {"Q5_K", 12.644187464254985}, {"Q6_K", 3.0068649296602405}};
+} searched[] = {{"Q4_K", 49.24198220494629},
+                {"Q5_K", 12.644187464254985},
+                {"Q6_K", 3.0068649296602405},
+                {"IQ4_NL", 58.33126123725678}};
 
 static double quantise(const char *name, const float *x, uint8_t *out, char hex[ML_SHA256_HEX])
 {
@@ -126,6 +128,35 @@ static void halves_round_to_nearest(void **state)
     assert_true(isnan(ml_half_to_float(ml_half_from_float(NAN))));
 }
 
+/* The format's own function, one block after the other, is the reference: also of zeros with signs,
+ * of numbers next to fp32's and fp16's ends, and of counts that lanes do not divide. */
+static void bytes_do_not_depend_on_instructions(void **state)
+{
+    (void)state;
+    enum { SOME = 4099 };
+    static const float odd[] = {0,      -0.0F,    1e-45F, -1e-45F, 1e-38F,         6e-8F,
+                                65504,  -65536,   1,      -1,      0x1.fffffep-3F, 0x1.fffp9F,
+                                1e-15F, 9.9e-16F, -0.0F,  0};
+    float *x = make_numbers();
+    uint8_t *out = malloc(2 * COUNT), block[ML_BLOCK_BYTES_MOST];
+    assert_non_null(out);
+    for (int i = 0; i < 64 * WHOLE; i++)
+        x[i] = odd[(i * 7 + i / 32 * i / 5) % 16] * (i / 512 % 2 ? 1 : 0.01F);
+    for (int i = 0; i < 8 * WHOLE; i++) x[i] = i / 64 % 2 ? -0.0F : 0;
+    for (ml_dtype d = ML_Q8_0; d < ML_DTYPES; d++) {
+        const ml_block_format *f = ml_block_format_of(d);
+        int64_t count = f->weights > 32 ? BLOCKS - 1 : SOME;
+        ml_block_error error = {0};
+        assert_int_equal(ml_block_quantise(f, x, count, out, &error), -1);
+        for (int64_t i = 0; i < count; i++) {
+            f->quantise(x + i * f->weights, block);
+            assert_memory_equal(block, out + i * f->bytes, (size_t)f->bytes);
+        }
+    }
+    free(out);
+    free(x);
+}
+
 static void what_blocks_cannot_hold_is_named(void **state)
 {
     (void)state;
@@ -151,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_those_of_the_gguf_package),
         cmocka_unit_test(errors_are_not_above_those_of_ggml),
+        cmocka_unit_test(bytes_do_not_depend_on_instructions),
         cmocka_unit_test(halves_round_to_nearest),
         cmocka_unit_test(what_blocks_cannot_hold_is_named),
     };

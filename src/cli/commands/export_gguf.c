@@ -21,7 +21,7 @@ static ml_status read_type(const char *word, const ml_block_format **out)
     if (*out) return ML_OK;
     return ml_fail(ML_USAGE,
                    "--dtype: \"%s\" is not one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-                   "q4_k, q5_k, q6_k, mxfp4",
+                   "q4_k, q5_k, q6_k, iq4_nl, mxfp4",
                    word);
 }
 

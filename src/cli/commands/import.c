@@ -76,9 +76,10 @@ static ml_status read_format(const char *option, const char *word, const ml_bloc
 {
     *out = ml_block_format_named(word);
     if (*out && (*out)->quantise && ml_dtype_is_block((*out)->dtype)) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "%s: \"%s\" is not one of q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, mxfp4",
-                   option, word);
+    return ml_fail(
+        ML_USAGE,
+        "%s: \"%s\" is not one of q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, iq4_nl, mxfp4",
+        option, word);
 }
 
 static ml_status read_formats(const request *q, ml_import_options *out)

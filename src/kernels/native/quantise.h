@@ -1,0 +1,30 @@
+/* What the quantisers of one instruction set share. */
+#ifndef MPILORA_KERNELS_NATIVE_QUANTISE_H
+#define MPILORA_KERNELS_NATIVE_QUANTISE_H
+
+#include "kernels/native/native.h"
+#include "kernels/quantise.h"
+
+/* GGUF's numbers of the formats that are made here. */
+enum {
+    ML_GGUF_Q4_0 = 2,
+    ML_GGUF_Q4_1 = 3,
+    ML_GGUF_Q5_0 = 6,
+    ML_GGUF_Q5_1 = 7,
+    ML_GGUF_Q8_0 = 8,
+    ML_GGUF_Q4_K = 12,
+    ML_GGUF_Q5_K = 13,
+    ML_GGUF_Q6_K = 14,
+    ML_GGUF_IQ4_NL = 20,
+    ML_GGUF_MXFP4 = 39
+};
+
+/* The first blocks of `count`, as the scalar functions make them; returns how many. What stopped it
+ * is for these: a number that no block holds; too few blocks for the lanes of a search, whose
+ * numbers the caller has checked. */
+int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int64_t count,
+                                  uint8_t *out, ml_loss *loss);
+int64_t ML_NATIVE(quantise_search)(const ml_block_format *f, const float *x, int64_t count,
+                                   uint8_t *out);
+
+#endif
