@@ -71,11 +71,13 @@ typedef struct ml_block_error {
 } ml_block_error;
 
 /* Numbers to blocks: the bytes of the gguf package in Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and MXFP4; in
- * Q4_K, Q5_K, Q6_K and IQ4_NL with ggml's search for scales. Returns the first block whose numbers
- * are not finite or too large for the format (of these four: beyond ±65,536); −1 where there is
- * none. The errors of all blocks but these are added to `error`. Shapes: in[count ·
- * format->weights]; out[count · format->bytes]. Ownership: all borrowed; format->quantise is not
- * NULL. Local. Errors: none. */
+ * Q4_K, Q5_K and Q6_K with ggml's search for scales. Returns the first block whose numbers are not
+ * finite or too large for the format (of these three: beyond ±65,536); −1 where there is none. The
+ * errors of all blocks but these are added to `error`.
+ * Shapes: in[count · format->weights]; out[count · format->bytes].
+ * Ownership: all borrowed; format->quantise is not NULL.
+ * Local.
+ * Errors: none. */
 int64_t ml_block_quantise(const ml_block_format *format, const float *in, int64_t count, void *out,
                           ml_block_error *error);
 

@@ -102,15 +102,6 @@ int64_t ml_product_scratch_floats(const ml_kernels_options *options, int threads
     return most;
 }
 
-/* The widest set of instructions; the bytes of blocks do not depend on it. */
-const ml_vector_quantiser *ml_choose_vector_quantiser(void)
-{
-    int i = 0;
-    while (!vector_paths[i]->available() || is_left_out(vector_paths[i]->name))
-        if (!vector_paths[++i + 1]) break; /* the last one runs everywhere */
-    return &vector_paths[i]->quantiser;
-}
-
 /* ---- the vector path ----------------------------------------------------------------------- */
 
 ml_status ml_choose_vector_path(ml_kernels *table, const ml_kernels_options *options)

@@ -8,7 +8,6 @@
 #define MPILORA_KERNELS_KERNELS_PRIVATE_H
 
 #include "kernels/product.h"
-#include "kernels/quantise.h"
 #include "kernels/rounded.h"
 #include "mpilora/kernels.h"
 
@@ -91,7 +90,6 @@ typedef struct ml_vector_path {
     const char *name;
     bool (*available)(void);
     void (*fill)(ml_kernels *table);
-    struct ml_vector_quantiser quantiser;
 } ml_vector_path;
 
 extern const ml_vector_path ml_vector_path_generic, ml_vector_path_avx2,

@@ -184,10 +184,9 @@ static int64_t quantise_slowly(const ml_block_format *f, const float *x, int64_t
 
 /* One thread's; the first bad one, or count. Where the vector functions stop, one block goes the
  * slow way, which finds out what is the matter. */
-static int64_t quantise_blocks(const ml_block_format *f, const float *x, int64_t count,
-                               uint8_t *out, ml_loss *loss)
+static int64_t quantise_blocks(const ml_vector_quantiser *vector, const ml_block_format *f,
+                               const float *x, int64_t count, uint8_t *out, ml_loss *loss)
 {
-    const ml_vector_quantiser *vector = ml_choose_vector_quantiser();
     if (is_searched(f)) {
         int64_t done = all_fit(f, x, count) ? vector->search(f, x, count, out) : 0;
         int64_t bad = ml_block_find_bad(f, out, done);
@@ -209,14 +208,15 @@ int64_t ml_block_quantise(const ml_block_format *f, const float *x, int64_t coun
                           ml_block_error *error)
 {
     enum { PART = 4096 }; /* weights: what stays in a core's own cache */
+    const ml_vector_quantiser *vector = ml_choose_vector_quantiser();
     int64_t bad = count, step = PART / f->weights, parts = (count + step - 1) / step;
     double lost = 0, whole = 0;
 #pragma omp parallel for schedule(static) reduction(min : bad) reduction(+ : lost, whole)
     for (int64_t p = 0; p < parts; p++) {
         ml_loss loss = {0};
         int64_t first = p * step, n = ml_min(step, count - first);
-        int64_t good =
-            quantise_blocks(f, x + first * f->weights, n, (uint8_t *)out + first * f->bytes, &loss);
+        int64_t good = quantise_blocks(vector, f, x + first * f->weights, n,
+                                       (uint8_t *)out + first * f->bytes, &loss);
         if (good < n) bad = ml_min(bad, first + good);
         for (int l = 0; l < ML_LOSS_LANES; l++) {
             lost += loss.lost[l];

@@ -12,8 +12,9 @@ typedef struct ml_loss {
 } ml_loss;
 
 /* The blocks of one thread for one instruction set (native/quantise.h), and those of the widest set
- * of this processor (choose.c). */
+ * of this processor (choose_quantiser.c), by the names of the vector paths. */
 typedef struct ml_vector_quantiser {
+    const char *name;
     int64_t (*plain)(const ml_block_format *f, const float *x, int64_t count, uint8_t *out,
                      ml_loss *loss);
     int64_t (*search)(const ml_block_format *f, const float *x, int64_t count, uint8_t *out);

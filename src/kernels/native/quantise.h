@@ -27,4 +27,7 @@ int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int6
 int64_t ML_NATIVE(quantise_search)(const ml_block_format *f, const float *x, int64_t count,
                                    uint8_t *out);
 
+/* Both, for choose_quantiser.c. */
+extern const ml_vector_quantiser ML_NATIVE(vector_quantiser);
+
 #endif

@@ -6,6 +6,9 @@
 
 #include "kernels/native/quantise.h"
 
+#define ML_TEXT_(x) #x
+#define ML_TEXT(x) ML_TEXT_(x)
+
 enum { LANES = 16 };
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t words __attribute__((vector_size(4 * LANES)));
@@ -282,3 +285,6 @@ int64_t ML_NATIVE(quantise_search)(const ml_block_format *f, const float *x, int
     }
     return done;
 }
+
+const ml_vector_quantiser ML_NATIVE(vector_quantiser) = {
+    ML_TEXT(ML_NATIVE_NAME), ML_NATIVE(quantise_plain), ML_NATIVE(quantise_search)};

@@ -1,6 +1,5 @@
 /* The native table of one instruction set, and whether this processor can run it. */
 #include "kernels/native/attention.h"
-#include "kernels/native/quantise.h"
 
 #if defined(__AVX2__)
 #include <cpuid.h>
@@ -46,8 +45,4 @@ static void fill(ml_kernels *table)
     ml_kernels_owner_of(table)->read_memory = ML_NATIVE(read_memory);
 }
 
-const ml_vector_path ML_NATIVE(vector_path) = {
-    ML_TEXT(ML_NATIVE_NAME),
-    available,
-    fill,
-    {ML_NATIVE(quantise_plain), ML_NATIVE(quantise_search)}};
+const ml_vector_path ML_NATIVE(vector_path) = {ML_TEXT(ML_NATIVE_NAME), available, fill};
