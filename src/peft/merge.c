@@ -479,7 +479,7 @@ ml_status ml_merge(ml_base *base, const ml_adapter *adapter, ml_base *original,
     ML_TRY(ml_base_read_files(original ? original : base, &files));
     if (adapter->label_names && !original)
         ML_TRY(ml_base_files_name_labels(&files, adapter->label_names));
-    if (*adapter->pooling && !original && !subtract)
+    if (*adapter->pooling && !original)
         ML_TRY(ml_base_files_make_vectors(&files, &m.spec, adapter->pooling, adapter->normalised));
     ML_TRY(
         ml_base_writer_create(&m.writer, path, &m.spec, dtype, tokenizer, length, source, &files));

@@ -117,7 +117,7 @@ def check_directory():
     checks.that(said["pooling"] == "cls" and not said["normalised"], f"the adapter: {said}")
     expected = test_embed.embed(f"{here}/encoder.h5", "texts.txt", "--adapter", "pooled/adapter.h5", "--pooling", "cls")[0]
     checks.that(test_embed.distance(found, expected) == 0, "the adapter: other vectors than those of --pooling cls")
-    harness.mpilora("merge", "--base", "encoder.h5", "--adapter", "pooled/adapter.h5", "merged.h5")
+    harness.mpilora("merge", "--base", "encoder.h5", "--adapter", "pooled/adapter.h5", "--dtype", "fp32", "merged.h5")
     found, said = test_embed.embed(f"{here}/merged.h5", "texts.txt")
     checks.that(said["pooling"] == "cls" and test_embed.distance(found, expected) < 1e-5, f"the merged base: {said}, {test_embed.distance(found, expected)}")
     harness.mpilora("train", config("whole", "encoder", "train", method={"name": "full"}))

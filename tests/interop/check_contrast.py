@@ -73,7 +73,7 @@ def main():
             if method["name"] == "full":
                 base = "run/model.h5"
             else:
-                harness.mpilora("merge", "--base", f"{name}.h5", "--adapter", "run/adapter.h5", base)
+                harness.mpilora("merge", "--base", f"{name}.h5", "--adapter", "run/adapter.h5", "--dtype", "fp32", base)
             harness.mpilora("export", "--format", "hf", "--base", base, f"out-{number}")
             compare(checks, label, base, f"out-{number}")
             if method["name"] == "lora":
