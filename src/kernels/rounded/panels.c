@@ -57,7 +57,10 @@ ML_INLINE void pack_block(ml_dtype dtype, const uint8_t *w, int64_t row, int64_t
     const int groups = ml_block_groups(dtype);
     ml_factors factors[ML_LANES];
     for (int64_t r = 0; r < ML_LANES; r++) {
-        ml_take_factors(dtype, w + ml_min(r, rows - 1) * row, &factors[r]);
+        const uint8_t *block = w + ml_min(r, rows - 1) * row;
+        ml_take_factors(dtype, block, &factors[r]);
+        for (int at = 0; at < ml_block_bytes(dtype); at += 64) /* of the panel after this one */
+            __builtin_prefetch(block + ML_LANES * row + at);
         for (int g = 0; g < groups; g++) {
             for (int half = 0; half < (ml_has_halves(dtype) ? 2 : 1); half++)
                 p->scale[first + g][half][r] =
