@@ -122,7 +122,8 @@ typedef enum ml_objective {
     ML_OBJECTIVE_CLASSIFY, /* by scores of labels: cross-entropy of classes, of each bit apart */
     ML_OBJECTIVE_REGRESS,  /* the square of a score less the label */
     ML_OBJECTIVE_TOKENS,   /* cross-entropy of classes of tokens */
-    ML_OBJECTIVE_CONTRASTIVE /* vectors of texts: which of a step's texts belongs to which */
+    ML_OBJECTIVE_CONTRASTIVE, /* vectors of texts: which of a step's texts belongs to which */
+    ML_OBJECTIVE_MLM          /* cross-entropy of some tokens, which are hidden from an encoder */
 } ml_objective;
 
 /* How hidden states become one vector: their mean over all tokens of the text, special ones
@@ -286,6 +287,11 @@ typedef struct ml_run_config {
         double desirable_weight;   /* 1 */
         double undesirable_weight; /* 1 */
         double center_rewards;     /* 0 */
+        double mask_probability;   /* 0.15 */
+        double mask_replace;       /* 0.8 */
+        double random_replace;     /* 0.1 */
+        bool whole_words;          /* false */
+        int64_t mask_token;        /* −1: the tokenizer's */
         double temperature;        /* 0.05 */
         ml_pooling pooling;        /* base */
         bool normalise;            /* true: similarities are cosines */
@@ -490,6 +496,13 @@ bool ml_run_config_scores_labels(const ml_run_config *config);
  * Errors: ML_USAGE naming the key that does not go with it. */
 ml_status ml_run_config_choose_objective(ml_run_config *config, ml_objective name) ML_NODISCARD;
 
+/* Whether the objective predicts tokens that are hidden from an encoder.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_masks(const ml_run_config *config);
+
 /* Whether the objective is one on vectors of texts.
  * Shapes: none.
  * Ownership: borrows `config`.
@@ -508,7 +521,7 @@ double ml_run_config_loss_weight(const ml_run_config *config, ml_pair_loss loss)
 double ml_run_config_token_weight(const ml_run_config *config);
 bool ml_run_config_looks_ahead(const ml_run_config *config);
 
-/* Whether an objective reports more of a row, or of a pair, than its loss: all but sft.
+/* Whether an objective reports more of a row, or of a pair, than its loss: all but sft and mlm.
  * Shapes: none.
  * Ownership: borrows `config`.
  * Local.

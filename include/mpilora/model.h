@@ -194,6 +194,13 @@ int64_t ml_model_window(const ml_model_spec *spec, int64_t layer);
 double ml_model_attention_scale(const ml_model_spec *spec);
 double ml_model_embed_multiplier(const ml_model_spec *spec);
 
+/* Whether an encoder has a head for masked tokens.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+bool ml_model_predicts_masked(const ml_model_spec *spec);
+
 /* Columns of the embedding and of the head.
  * Shapes: elements.
  * Ownership: borrows `spec`.

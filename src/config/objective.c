@@ -19,6 +19,7 @@ int64_t ml_run_config_unit(const ml_run_config *c)
     case ML_OBJECTIVE_CLASSIFY:
     case ML_OBJECTIVE_REGRESS:
     case ML_OBJECTIVE_TOKENS:
+    case ML_OBJECTIVE_MLM:
         return 1;
     case ML_OBJECTIVE_DPO:
     case ML_OBJECTIVE_IPO:
@@ -39,8 +40,10 @@ static bool compares_gains(const ml_run_config *c)
 
 bool ml_run_config_has_figures(const ml_run_config *c)
 {
-    return c->objective.name != ML_OBJECTIVE_SFT;
+    return c->objective.name != ML_OBJECTIVE_SFT && !ml_run_config_masks(c);
 }
+
+bool ml_run_config_masks(const ml_run_config *c) { return c->objective.name == ML_OBJECTIVE_MLM; }
 
 bool ml_run_config_scores_labels(const ml_run_config *c)
 {
@@ -199,6 +202,49 @@ static ml_status check_vectors(const ml_run_config *c)
     return ML_OK;
 }
 
+/* The keys of mlm. */
+static ml_status check_mask_keys(const ml_run_config *c)
+{
+    const struct {
+        const char *key;
+        bool given;
+    } own[] = {{"objective.mask_probability", c->objective.mask_probability != 0.15},
+               {"objective.mask_replace", c->objective.mask_replace != 0.8},
+               {"objective.random_replace", c->objective.random_replace != 0.1},
+               {"objective.whole_words", c->objective.whole_words},
+               {"objective.mask_token", c->objective.mask_token >= 0}};
+    for (int i = 0; i < 5 && !ml_run_config_masks(c); i++)
+        if (own[i].given)
+            return ml_run_config_refuse(c, own[i].key, "is of mlm; with objective %s leave it out",
+                                        ml_objective_name(c->objective.name));
+    if (c->objective.mask_replace + c->objective.random_replace > 1.0)
+        return ml_run_config_refuse(c, "objective.random_replace",
+                                    "%g, and objective.mask_replace is %g: both are shares of the "
+                                    "chosen tokens, at most 1 together",
+                                    c->objective.random_replace, c->objective.mask_replace);
+    return ML_OK;
+}
+
+/* What has no place before or behind a hidden token. */
+static ml_status check_masks(const ml_run_config *c)
+{
+    bool target = ml_method_has_lora(c->method.name) && c->method.targets & ML_TARGET_HEAD,
+         rows =
+             ml_method_saves_modules(c->method.name) && c->method.trainable_head_tokens.count > 0;
+    ml_status st = check_mask_keys(c);
+    if (st != ML_OK || !ml_run_config_masks(c)) return st;
+    if (target || rows)
+        return ml_run_config_refuse(c, rows ? "method.trainable_head_tokens" : "method.targets",
+                                    "an encoder's head for masked tokens takes no adapter; leave "
+                                    "the head out");
+    if (ml_method_has_prefix(c->method.name) && c->method.sizes.infix > 0)
+        return ml_run_config_refuse(c, "method.infix",
+                                    "%" PRId64 " virtual tokens stand before a completion, which "
+                                    "objective mlm has not; set it to 0 and give method.prefix",
+                                    c->method.sizes.infix);
+    return ML_OK;
+}
+
 /* Of loss types that look at a whole batch. The gradients of sorted values come in a second pass,
  * which has to meet the first one's values. */
 static ml_status check_ahead(const ml_run_config *c)
@@ -282,6 +328,7 @@ ml_status objective_check(ml_run_config *c)
     ML_TRY(check_weights(c));
     ML_TRY(check_readers(c));
     ML_TRY(check_vectors(c));
+    ML_TRY(check_masks(c));
     if (has_type(c, ML_PAIR_EXO) && c->objective.label_smoothing == 0.0)
         return ml_run_config_refuse(c, "objective.label_smoothing",
                                     "is 0, which exo_pair takes the logarithm of; give a number "

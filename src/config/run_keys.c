@@ -14,7 +14,7 @@ static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
                                          "orpo",   "kto",         "reward", "classify", "regress",
-                                         "tokens", "contrastive", NULL};
+                                         "tokens", "contrastive", "mlm",    NULL};
 static const char *const poolings[] = {"base", "mean", "cls", "last", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
@@ -238,7 +238,8 @@ const key run_keys[] = {
          "`reward` trains a head that tells them apart, `classify`, `regress` and `tokens` one on "
          "labels, see [classification](classification.md); `kto` learns from answers that are "
          "wanted or not; `contrastive` trains vectors of texts, see "
-         "[encoders](encoders.md#contrastive).",
+         "[encoders](encoders.md#contrastive); `mlm` predicts tokens that are hidden from an "
+         "encoder, see [encoders](encoders.md#masked-tokens).",
      .absent = "what the data are of: labels `classify`, `regress` or `tokens`, rows of an anchor "
                "and its positive `contrastive`; else `sft`"},
     {.path = "objective.loss_type",
@@ -317,6 +318,37 @@ const key run_keys[] = {
      .least = 0,
      .most = FLT_MAX,
      .about = "Of `kto`: how much the loss of an answer that is not wanted counts."},
+    {.path = "objective.mask_probability",
+     .kind = KEY_REAL,
+     .offset = AT(objective.mask_probability),
+     .least = 0,
+     .open_least = true,
+     .most = 1,
+     .about = "Of `mlm`: how probable it is for a token, or with `whole_words` for a word, to be "
+              "chosen. Special tokens never are."},
+    {.path = "objective.mask_replace",
+     .kind = KEY_REAL,
+     .offset = AT(objective.mask_replace),
+     .least = 0,
+     .most = 1,
+     .about = "Of `mlm`: the share of the chosen tokens in whose place the mask token stands."},
+    {.path = "objective.random_replace",
+     .kind = KEY_REAL,
+     .offset = AT(objective.random_replace),
+     .least = 0,
+     .most = 1,
+     .about = "Of `mlm`: the share in whose place a token of the vocabulary stands that is drawn; "
+              "the rest stay as they are, and are predicted all the same."},
+    {.path = "objective.whole_words",
+     .kind = KEY_BOOL,
+     .offset = AT(objective.whole_words),
+     .about = "Of `mlm`: the pieces of a word are chosen together."},
+    {.path = "objective.mask_token",
+     .kind = KEY_INT,
+     .offset = AT(objective.mask_token),
+     .least = -1,
+     .most = INT32_MAX,
+     .about = "Of `mlm`: the id of the mask token; -1: as the base's tokenizer has it."},
     {.path = "objective.temperature",
      .kind = KEY_REAL,
      .offset = AT(objective.temperature),

@@ -101,7 +101,7 @@ static ml_status take_part(void *self, ml_ahead_row *row)
     documents *d = self;
     ml_tokenize_job *job = d->job;
     int32_t begin = ml_tokenizer_begin_of_text(job->options->tokenizer),
-            end = ml_tokenizer_end_of_text(job->options->tokenizer);
+            end = ml_tokenize_end(job->options->tokenizer);
     if (row->begins && begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
     ML_TRY(ml_tokenize_encode(job, row->text, row->length));
     if (row->ends && end >= 0) ML_TRY(ml_ids_add(&job->ids, end));

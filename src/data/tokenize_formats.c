@@ -7,6 +7,14 @@
 
 /* ---- prompt and completion ------------------------------------------------------------------ */
 
+int32_t ml_tokenize_end(const ml_tokenizer *t)
+{
+    int64_t count;
+    const ml_template_part *part = ml_tokenizer_template(t, false, &count);
+    int32_t end = ml_tokenizer_end_of_text(t);
+    return end < 0 && count > 0 && part[count - 1].id >= 0 ? part[count - 1].id : end;
+}
+
 /* Prompt and completion are tokenised apart; loss is on the completion and the end-of-text after
  * it. */
 static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t prompt_length,
@@ -14,7 +22,7 @@ static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t pro
 {
     ml_status st = ML_OK;
     ml_tokenizer *t = job->options->tokenizer;
-    int32_t begin = ml_tokenizer_begin_of_text(t), end = ml_tokenizer_end_of_text(t);
+    int32_t begin = ml_tokenizer_begin_of_text(t), end = ml_tokenize_end(t);
     job->ids.count = 0;
     if (begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
     ML_TRY(ml_tokenize_encode(job, prompt, prompt_length));

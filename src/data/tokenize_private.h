@@ -137,6 +137,9 @@ ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys,
 /* Appends a text's ids to job->ids, those that were found ahead where they were, and counts the
  * special tokens that it spells. */
 ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t length) ML_NODISCARD;
+/* What ends a text: end-of-text, and where a tokenizer has none, what its template puts there (an
+ * encoder's [SEP]); −1: nothing. */
+int32_t ml_tokenize_end(const ml_tokenizer *tokenizer);
 
 /* The formats: each reads all of job->reader. Messages name the line but not the file. */
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;

@@ -44,7 +44,7 @@ ml_head_kind ml_family_head(const ml_family_tensor *row)
     return row->present == ML_PRESENT_TOKENS ? ML_HEAD_TOKENS : ML_HEAD_SEQUENCE;
 }
 
-static bool has_masked_head(const ml_model_spec *s)
+bool ml_model_predicts_masked(const ml_model_spec *s)
 {
     return s->head == ML_HEAD_LANGUAGE && (s->transform || s->masked);
 }
@@ -58,7 +58,7 @@ void ml_family_class(const ml_model_spec *spec, char *out, size_t size)
     const char *whole = family->hf.architecture, *end = NULL;
     for (int i = 0; i < 3 && !end; i++) end = strstr(whole, ends[i]);
     int stem = end ? (int)(end - whole) : (int)strlen(whole);
-    if (spec->head == ML_HEAD_LANGUAGE && !has_masked_head(spec))
+    if (spec->head == ML_HEAD_LANGUAGE && !ml_model_predicts_masked(spec))
         snprintf(out, size, "%s", whole);
     else if (family->hf.stem)
         snprintf(out, size, "%sFor%s", family->hf.stem, heads[spec->head]);
@@ -174,7 +174,7 @@ int64_t ml_extent_units(const ml_model_spec *s, ml_extent extent)
 /* Of families that score labels through it. */
 static bool has_transform(const ml_model_spec *s)
 {
-    return s->head != ML_HEAD_LANGUAGE || has_masked_head(s);
+    return s->head != ML_HEAD_LANGUAGE || ml_model_predicts_masked(s);
 }
 
 bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
@@ -193,7 +193,7 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
     case ML_PRESENT_QK_NORM:
         return s->qk_norm;
     case ML_PRESENT_UNTIED:
-        return !s->tied_head && (!s->both_ways || has_masked_head(s));
+        return !s->tied_head && (!s->both_ways || ml_model_predicts_masked(s));
     case ML_PRESENT_FINAL_NORM:
         return !s->no_final_norm;
     case ML_PRESENT_TYPES:
@@ -217,11 +217,11 @@ bool ml_family_has(const ml_model_spec *s, const ml_family_tensor *row)
     case ML_PRESENT_TOKENS:
         return s->head == ML_HEAD_TOKENS;
     case ML_PRESENT_MASKED:
-        return has_masked_head(s);
+        return ml_model_predicts_masked(s);
     case ML_PRESENT_LEGACY:
-        return has_masked_head(s) && s->legacy_head;
+        return ml_model_predicts_masked(s) && s->legacy_head;
     case ML_PRESENT_RENAMED:
-        return has_masked_head(s) && !s->legacy_head;
+        return ml_model_predicts_masked(s) && !s->legacy_head;
     case ML_PRESENT_TRANSFORM:
         return has_transform(s);
     case ML_PRESENT_TRANSFORM_BIAS:

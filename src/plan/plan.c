@@ -61,7 +61,8 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
     const ml_sampler_order order = {
-        which == 0 && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
+        which == 0 && c->data.shuffle,
+        c->data.group_prompts && !ml_run_config_scores_labels(c) && !ml_run_config_masks(c),
         c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     micro *= ml_session_unit_of(c, s->data[which]);
@@ -400,7 +401,8 @@ static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method
         forget(&d);
         ML_TRY(describe(plan, out, method, j, stage, &d));
     }
-    const ml_model_spec *whole = d.spec.head == ML_HEAD_LANGUAGE ? &j->source[0].spec : &d.spec;
+    const ml_model_spec *whole =
+        d.spec.head == ML_HEAD_LANGUAGE && !d.spec.masked ? &j->source[0].spec : &d.spec;
     /* Nothing is bound here: that tensors of the base train is not seen in the model yet. */
     bool goes_back = !ml_method_has_lora(method) || ml_model_stage_goes_back(d.model);
     out->params_total = ml_model_parameters_total(whole);

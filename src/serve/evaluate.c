@@ -97,6 +97,10 @@ static ml_status check_objective(const ml_run_config *config, bool generates, bo
                                     "%s has a head for labels, which continues no prompt; leave "
                                     "--generate out",
                                     name);
+    if (generates && ml_run_config_masks(config))
+        return ml_run_config_refuse(config, "objective.name",
+                                    "mlm is of encoders, which continue no prompt; leave "
+                                    "--generate out");
     if (generates && ml_run_config_contrasts(config))
         return ml_run_config_refuse(config, "objective.name",
                                     "%s is of vectors of texts, which continue no prompt; leave "

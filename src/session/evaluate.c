@@ -21,7 +21,7 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
     }
     ml_status st =
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->valid, at, count, false));
-    if (st != ML_OK) return st;
+    if (st != ML_OK || s->packer.hits == 0) return st; /* mlm may choose no token */
     ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
     sums[0] += loss;
     sums[1] += (double)s->packer.hits;
@@ -151,6 +151,11 @@ ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const cha
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     ml_grid_sum_double(s->grid, ML_GROUP_PIPE, sums, PAIR_SUMS); /* the last stage's, others' 0 */
     bool compares = ml_run_config_has_figures(s->config);
+    if (!compares && sums[1] == 0.0)
+        return ml_fail(ML_INPUT,
+                       "%s: objective mlm has chosen no token of its texts, so there is nothing to "
+                       "predict; raise objective.mask_probability, or take more texts",
+                       s->config->data.valid);
     out->loss = compares ? ml_session_pair_loss(s, sums) : sums[0] / sums[1];
     out->targets = (int64_t)sums[compares ? PAIRS : 1];
     memcpy(out->compared, sums, sizeof sums);

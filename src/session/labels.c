@@ -111,11 +111,24 @@ static bool fits(const ml_model_spec *spec, const ml_dataset *data, int64_t labe
     return classes ? labels <= spec->labels : labels == spec->labels;
 }
 
+ml_status ml_session_check_masks(const ml_run_config *c, const ml_model_spec *spec)
+{
+    if (spec->both_ways && ml_family_predicts_masked(spec->family)) return ML_OK;
+    return ml_run_config_refuse(c, "objective.name",
+                                "mlm predicts a token from both sides of it, but %s (%s) is a "
+                                "decoder; choose sft",
+                                c->base, spec->family->title);
+}
+
 ml_status ml_session_choose_head(const ml_run_config *c, const ml_dataset *data,
                                  ml_model_spec *spec)
 {
     const char *name = ml_objective_name(c->objective.name);
     int64_t labels;
+    if (ml_run_config_masks(c) && spec->head == ML_HEAD_LANGUAGE) {
+        spec->masked = !spec->transform;
+        return ml_session_check_masks(c, spec);
+    }
     if (!ml_run_config_scores_labels(c) || spec->head != ML_HEAD_LANGUAGE)
         return ml_session_check_head(c, data, spec, false);
     ml_status st = count_labels(c, data, &labels);
@@ -147,13 +160,19 @@ ml_status ml_session_check_head(const ml_run_config *c, const ml_dataset *data,
                        "would leave as it is: vectors are made of what stands before any head; "
                        "give one without",
                        whose, c->base, spec->labels, spec->labels == 1 ? "" : "s");
+    if (ml_run_config_masks(c) && spec->head == ML_HEAD_LANGUAGE && !ml_model_predicts_masked(spec))
+        return ml_fail(ML_INPUT,
+                       "%s: has no head for masked tokens, which objective mlm needs%s; give the "
+                       "adapter or the base that was trained with it",
+                       c->base, adapted ? ", and the adapter has none either" : "");
     if (scores ? spec->head != head_of(c) : spec->head != ML_HEAD_LANGUAGE)
         return ml_fail(ML_INPUT,
                        "%s%s: has a head for %" PRId64 " label%s of %s and none for %s, which is "
                        "needed here; give one that was trained so, or another objective.name",
                        whose, c->base, spec->labels, spec->labels == 1 ? "" : "s",
                        spec->head == ML_HEAD_TOKENS ? "tokens" : "sequences",
-                       !scores                        ? "the next token"
+                       ml_run_config_masks(c)         ? "masked tokens"
+                       : !scores                      ? "the next token"
                        : head_of(c) == ML_HEAD_TOKENS ? "tokens"
                                                       : "sequences");
     if (!scores) return ML_OK;

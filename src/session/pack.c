@@ -17,6 +17,12 @@ static int64_t score_rows(int64_t tokens, int64_t sequences, const ml_model_spec
     return spec->head == ML_HEAD_TOKENS ? tokens : sequences;
 }
 
+/* Whether tokens may have labels, or others in their places that they are predicted to be. */
+static bool labels_tokens(const ml_model_spec *spec)
+{
+    return spec->head == ML_HEAD_TOKENS || ml_model_predicts_masked(spec);
+}
+
 ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t max_len,
                            const ml_model_spec *spec)
 {
@@ -46,11 +52,10 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
         ML_NEW(p->read_type, tokens, ML_MEM_OTHER, "token types");
         ML_NEW(p->type, tokens, ML_MEM_OTHER, "token types");
     }
+    if (labels_tokens(spec)) ML_NEW(p->token_label, tokens, ML_MEM_OTHER, "labels");
     if (spec->labels == 0) goto done;
-    bool each = spec->head == ML_HEAD_TOKENS;
     int64_t scores = score_rows(tokens, sequences, spec) * spec->labels;
     ML_NEW(p->label, sequences * spec->labels, ML_MEM_OTHER, "labels");
-    if (each) ML_NEW(p->token_label, tokens, ML_MEM_OTHER, "labels");
     ML_NEW(p->score, scores, ML_MEM_OTHER, "scores of labels");
     ML_NEW(p->slope, scores, ML_MEM_OTHER, "scores of labels");
 done:
@@ -89,7 +94,7 @@ int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
            (spec->token_types > 0 ? tokens * (int64_t)(sizeof *p->read_type + sizeof *p->type)
                                   : 0) +
            spec->labels * sequences * (int64_t)sizeof *p->label +
-           (spec->head == ML_HEAD_TOKENS ? tokens * (int64_t)sizeof *p->token_label : 0) +
+           (labels_tokens(spec) ? tokens * (int64_t)sizeof *p->token_label : 0) +
            spec->labels * score_rows(tokens, sequences, spec) *
                (int64_t)(sizeof *p->score + sizeof *p->slope);
 }
@@ -130,11 +135,12 @@ void ml_packer_destroy(packer *p)
 }
 
 /* Tokens after the last one whose successor is a target are no input to anything: they are left
- * out. Labels are scored on the last token, vectors are made of all. */
+ * out. Labels are scored on the last token, vectors are made of all, hidden ones are predicted from
+ * all. */
 static int64_t count_inputs(const session *s, const packed_sequence *sequence)
 {
     int64_t inputs = sequence->length - 1;
-    if (ml_run_config_scores_labels(s->config) || ml_run_config_contrasts(s->config))
+    if (ml_run_config_scores_labels(s->config) || ml_run_config_contrasts(s->config) || s->masking)
         return sequence->length;
     while (inputs > 0 && !sequence->mask[inputs]) inputs--;
     return inputs;
@@ -194,6 +200,17 @@ static ml_status read_labels(session *s, const ml_dataset *data, int64_t sequenc
     return ml_dataset_read_token_labels(data, sequence, s->max_len, p->token_label + at);
 }
 
+/* Hides some tokens of the i-th sequence, which begins at `at`, from the model. */
+static void hide_tokens(session *s, const data_source *source, int64_t sequence, int64_t i,
+                        int64_t at)
+{
+    packer *p = &s->packer;
+    bool training = source == &s->train;
+    p->read[i].token_label = p->token_label + at;
+    (void)ml_masking_draw(s->masking, training, training ? p->read[i].position : sequence,
+                          p->read[i].length, p->read_token + at, p->token_label + at);
+}
+
 /* Reads one sequence and its length. */
 typedef ml_status sequence_reader(const session *s, const data_source *source, int64_t sequence,
                                   int32_t *token, uint8_t *mask, int64_t *length);
@@ -222,6 +239,7 @@ static ml_status read_sequences(session *s, const data_source *source, int64_t f
                                        .own = length};
         st = read_labels(s, source->dataset, sequence, i, at);
         if (st != ML_OK) return st;
+        if (s->masking) hide_tokens(s, source, sequence, i, at);
         if (s->prefix + s->infix > 0)
             add_virtual(s, &p->read[i], p->read_token + at, p->read_mask + at);
         target_prompt(s, &p->read[i], p->read_mask + at);
@@ -303,7 +321,7 @@ static void add_pooled(packer *p, const packed_sequence *sequence, int32_t text,
  * becomes its path. */
 static void append(const session *s, packer *p, const packed_sequence *sequence, int64_t shared)
 {
-    bool scored = ml_run_config_scores_labels(s->config),
+    bool scored = ml_run_config_scores_labels(s->config) || s->masking,
          pooled = ml_run_config_contrasts(s->config);
     ml_batch *batch = &p->batch;
     int32_t text = (int32_t)(sequence - p->read), place = 0;

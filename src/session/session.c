@@ -67,7 +67,8 @@ static ml_status cut_source(session *s, const char *path, bool training, data_so
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
     const ml_sampler_order order = {
-        training && c->data.shuffle, c->data.group_prompts && !ml_run_config_scores_labels(c),
+        training && c->data.shuffle,
+        c->data.group_prompts && !ml_run_config_scores_labels(c) && !ml_run_config_masks(c),
         c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
@@ -137,6 +138,7 @@ ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes)
 static ml_status check_direction(const ml_run_config *c, const ml_model_spec *spec, bool training)
 {
     bool scores = ml_run_config_scores_labels(c);
+    if (ml_run_config_masks(c)) return ml_session_check_masks(c, spec);
     if (!spec->both_ways || (!training && !c->data.valid)) return ML_OK;
     if (ml_run_config_contrasts(c)) return ML_OK;
     if (scores && ml_family_scores(spec->family, ML_HEAD_SEQUENCE)) return ML_OK;
@@ -159,6 +161,10 @@ static ml_status open_base(session *s, bool training)
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
+    if (ml_run_config_masks(c)) {
+        ML_TRY(ml_session_check_masks(c, s->spec));
+        ML_TRY(ml_masking_create(&s->masking, c, s->base));
+    }
 done:
     return st;
 }
@@ -382,6 +388,10 @@ static ml_status attach_method(session *s)
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->train.dataset, &spec));
+    if (spec.masked && ml_grid_rank(s->grid) == 0)
+        ml_warn("%s: has no head for masked tokens; a new one is drawn, trains whole beside the "
+                "method and is saved with it",
+                c->base);
     ML_TRY(create_model(s, &spec));
     ML_TRY(ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name));
 done:
@@ -603,6 +613,7 @@ void ml_session_close(session *s)
     ml_packer_destroy(&s->packer);
     ml_memory_free(s->sent[ML_TO_NEXT]);
     ml_memory_free(s->sent[ML_TO_PREVIOUS]);
+    ml_masking_destroy(s->masking);
     ml_session_free_ahead(s);
     ml_contrast_destroy(&s->contrast);
     ml_peft_destroy(s->peft);

@@ -126,6 +126,7 @@ typedef struct session {
     packer packer;
     float *sent[2]; /* [tokens, d] by ml_direction: what a neighbour in the pipeline has not taken
                        yet; NULL: there is no such neighbour */
+    struct masking *masking;         /* of objective mlm, else NULL */
     struct predictions *predictions; /* borrowed: takes the scores of an evaluation's labels; NULL:
                                         nobody asks for them */
     pairs_ahead ahead;
@@ -188,6 +189,9 @@ ml_status ml_session_choose_head(const ml_run_config *config, const ml_dataset *
                                  ml_model_spec *spec) ML_NODISCARD;
 ml_status ml_session_check_head(const ml_run_config *config, const ml_dataset *data,
                                 const ml_model_spec *spec, bool adapted) ML_NODISCARD;
+/* check_masks: whether the model can have a head for masked tokens. */
+ml_status ml_session_check_masks(const ml_run_config *config,
+                                 const ml_model_spec *spec) ML_NODISCARD;
 bool ml_session_is_new(const session *s, const ml_model_slot *slot);
 ml_status ml_session_draw_head(session *s) ML_NODISCARD;
 
@@ -259,6 +263,20 @@ ml_status ml_session_pack(session *s, const data_source *source, int64_t first, 
 /* The same with each prompt's answer replaced by its partner's; nothing is keyed. */
 ml_status ml_session_pack_mismatched(session *s, const data_source *source, int64_t first,
                                      int64_t count) ML_NODISCARD;
+
+/* masking.c: which tokens objective mlm hides. create: what the base's tokenizer says of them;
+ * ML_USAGE where the mask token is not known, ML_INPUT. draw: hides some of a sequence's tokens, in
+ * place; original[length]: what stood there, −1 where nothing is predicted; returns how many are.
+ * It depends on run.seed and `place` alone: the sampler's position in training, else the sequence's
+ * place in the file. count: of all sequences of the source at the positions [first, first + count).
+ * Local. */
+ml_status ml_masking_create(struct masking **out, const ml_run_config *config,
+                            const ml_base *base) ML_NODISCARD;
+void ml_masking_destroy(struct masking *masking);
+int64_t ml_masking_draw(const struct masking *masking, bool training, int64_t place, int64_t length,
+                        int32_t *token, int32_t *original);
+ml_status ml_session_count_masked(session *s, const data_source *source, int64_t first,
+                                  int64_t count, int64_t *targets) ML_NODISCARD;
 
 /* What is asked on every rank before each micro-batch of an evaluation, which may take longer than
  * a job has left. */

@@ -208,6 +208,13 @@ ml_status describe_identity(run *r)
         ADD("objective.desirable_weight", "%.17g", c->objective.desirable_weight);
         ADD("objective.undesirable_weight", "%.17g", c->objective.undesirable_weight);
     }
+    if (ml_run_config_masks(c)) {
+        ADD("objective.mask_probability", "%.17g", c->objective.mask_probability);
+        ADD("objective.mask_replace", "%.17g", c->objective.mask_replace);
+        ADD("objective.random_replace", "%.17g", c->objective.random_replace);
+        ADD("objective.whole_words", "%d", (int)c->objective.whole_words);
+        ADD("objective.mask_token", "%" PRId64, c->objective.mask_token);
+    }
     if (ml_run_config_contrasts(c)) {
         ADD("objective.temperature", "%.17g", c->objective.temperature);
         ADD("objective.pooling", "%d", (int)r->session.pooling);

@@ -193,7 +193,7 @@ void progress_evaluation(const run *r, const ml_figures *figures)
     if (on_terminal() && r->step < r->config->train.steps) progress_end(r);
     if (ml_run_config_scores_labels(r->config) || ml_run_config_contrasts(r->config))
         print_figures(r, figures);
-    else if (r->config->objective.name == ML_OBJECTIVE_SFT)
+    else if (!ml_run_config_has_figures(r->config))
         ml_log("%sstep %" PRId64 ": validation loss %.6f, perplexity %.3f", run_label(r), r->step,
                r->valid_loss, exp(r->valid_loss));
     else /* no mean over tokens */

@@ -18,6 +18,10 @@ ml_status samples_prepare(run *r)
         return ml_run_config_refuse(r->config, "train.samples.file",
                                     "objective %s has a head for labels, which continues no prompt",
                                     ml_objective_name(r->config->objective.name));
+    if (ml_run_config_masks(r->config))
+        return ml_run_config_refuse(r->config, "train.samples.file",
+                                    "objective mlm trains encoders, which continue no prompt; "
+                                    "leave it out");
     if (ml_run_config_contrasts(r->config))
         return ml_run_config_refuse(r->config, "train.samples.file",
                                     "objective contrastive trains vectors of texts, which continue "

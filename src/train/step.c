@@ -73,6 +73,25 @@ static void count_batch(const run *r, int64_t first, passes *p, step_result *out
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
 }
 
+/* Of objective mlm, whose targets are drawn: each replica counts those of its share. Without any
+ * the step has no loss. Collective. */
+static ml_status count_masked(run *r, int64_t first, passes *p, step_result *out)
+{
+    session *s = &r->session;
+    if (!ml_run_config_masks(r->config)) return ML_OK;
+    int64_t sequences = r->config->batch.sequences, dp = ml_grid_dp(s->grid),
+            mine = ml_grid_dp_rank(s->grid), targets = 0;
+    double since = busy_seconds(s);
+    ml_status st = ml_grid_agree(
+        s->grid, ml_session_count_masked(s, &s->train, first + ml_part_start(sequences, dp, mine),
+                                         ml_part_count(sequences, dp, mine), &targets));
+    if (st != ML_OK) return st;
+    ml_grid_sum_int64(s->grid, ML_GROUP_DP, &targets, 1);
+    p->targets = ml_max(1, targets);
+    out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
+    return ML_OK;
+}
+
 static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool keyed, passes *p)
 {
     session *s = &r->session;
@@ -106,6 +125,7 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
+    if (s->packer.hits == 0) return ML_OK; /* mlm may choose no token */
     ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)p->targets,
                   c->optim.label_smoothing, &loss);
     p->loss_sum += loss;
@@ -320,7 +340,8 @@ ml_status run_step(run *r, step_result *out)
     *out = (step_result){0};
     count_batch(r, first, &p, out);
     clear_gradients(s, out);
-    ml_status st = look_ahead(r, first, &p, out);
+    ml_status st = count_masked(r, first, &p, out);
+    if (st == ML_OK) st = look_ahead(r, first, &p, out);
     if (st != ML_OK || out->given_up) return st;
     st = ml_grid_agree(s->grid, accumulate(r, first, run_micro_batch, &p, out));
     return st != ML_OK || out->given_up ? st : end_step(r, &p, &clock, out);

@@ -90,7 +90,8 @@ done:
     return st;
 }
 
-/* A base whose head for labels is new, as it mostly is, has no loss of its own. */
+/* A base whose head for labels is new, as it mostly is, has no loss of its own; one for masked
+ * tokens may be new. */
 static ml_status finds_base(const compare_options *o, bool *yes)
 {
     ml_run_config config = {0};
@@ -101,7 +102,7 @@ static ml_status finds_base(const compare_options *o, bool *yes)
         ML_TRY(ml_dataset_open(&data, config.data.valid));
         ML_TRY(ml_session_settle_objective(&config, data));
     }
-    *yes = !ml_run_config_scores_labels(&config);
+    *yes = !ml_run_config_scores_labels(&config) && !ml_run_config_masks(&config);
 done:
     ml_dataset_destroy(data);
     ml_run_config_destroy(&config);

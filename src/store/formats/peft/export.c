@@ -376,6 +376,11 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ml_model_spec untied = *spec;
     untied.tied_head = false;
     ML_TRY(ml_adapter_take_head(adapter, &untied));
+    if (untied.masked)
+        return ml_fail(ML_USAGE,
+                       "the adapter has a head for masked tokens, whose bias PEFT saves with no "
+                       "module of its own; merge the adapter (mpilora merge) and export the base "
+                       "with --format hf");
     e.head = untied.head;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
