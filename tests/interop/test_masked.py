@@ -55,7 +55,7 @@ def check_back(checks, folder, name):
     config, base = f"{run_dir}.yaml", f"{run_dir}/model.h5"
     if masked.CASES[name]["method"] == "lora":
         base = f"{folder}/{name}-merged.h5"
-        harness.mpilora("merge", "--base", f"{folder}/{name}.h5", "--adapter", f"{run_dir}/adapter.h5", base)
+        harness.mpilora("merge", "--base", f"{folder}/{name}.h5", "--adapter", f"{run_dir}/adapter.h5", "--dtype", "fp32", base)
     harness.mpilora("export", "--format", "hf", "--base", base, f"{folder}/{name}-out")
     with open(f"{folder}/{name}-out/config.json") as file:
         written = json.load(file)
