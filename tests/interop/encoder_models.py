@@ -90,6 +90,12 @@ def write_tokenizer(directory, name):
     reference.write_json(path, tokenizer)
 
 
+def lora_method(case, init):
+    """The method of a run that starts with what write_adapter has written."""
+    targets = ["qkv", "o", "fc", "proj"] if case["model"] == "deberta" else ["all"]
+    return {"name": "lora", "rank": RANK, "alpha": ALPHA, "targets": targets, "init": init}
+
+
 def write_adapter(directory, name, shapes, prefix, chosen=None):
     """A and B of every linear layer of the encoder (but those of distances, which are no targets), none of them zero, under the names of the bare model or of one with a head."""
     os.makedirs(directory)

@@ -8,8 +8,8 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import contrast_cases as cases
+import encoder_models as encoders
 import harness
-import preference_cases
 import score_curves
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "contrast.json")
@@ -21,34 +21,22 @@ def prepare(folder, name, case):
     cases.write_model(f"{folder}/{name}-model", case)
     if case["method"] == "lora":
         cases.write_adapter(f"{folder}/{name}-adapter", case)
-    harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
-    for part, rows in cases.data(case).items():
-        preference_cases.write_pairs(f"{folder}/{part}.jsonl", rows)
-        harness.mpilora("tokenize", "--base", f"{folder}/{name}.h5", f"{folder}/{part}.jsonl", f"{folder}/{name}-{part}.h5")
+    score_curves.prepare_data(folder, name, cases.data(case))
 
 
 def method_of(folder, name, case):
     if case["method"] != "lora":
         return {"name": case["method"]}
-    own = {"rank": 4, "alpha": 12, "targets": ["all"]} if cases.is_encoder(case) else {key: case[key] for key in ("rank", "alpha", "targets")}
-    return {"name": "lora", "init": f"{folder}/{name}-adapter", **own}
+    init = f"{folder}/{name}-adapter"
+    if cases.is_encoder(case):
+        return encoders.lora_method(case, init)
+    return {"name": "lora", "init": init, **{key: case[key] for key in ("rank", "alpha", "targets")}}
 
 
 def write_config(folder, name, run_dir, tp=1, micro=4, **objective):
     case = cases.CASES[name]
-    return harness.write_config(
-        f"{run_dir}.yaml",
-        run={"dir": run_dir, "seed": 1},
-        base=f"{folder}/{name}.h5",
-        method=method_of(folder, name, case),
-        objective={"name": "contrastive", **{key: case[key] for key in ("temperature", "pooling", "normalise")}, **objective},
-        data={"train": f"{folder}/{name}-train.h5", "valid": f"{folder}/{name}-valid.h5", "shuffle": False},
-        batch={"sequences": cases.ROWS, "micro": micro},
-        optim={"lr": case["lr"], "weight_decay": case["weight_decay"], "clip_norm": case["clip_norm"]},
-        train={"steps": case["steps"]},
-        parallel={"tp": tp},
-        precision="fp32",
-    )
+    objective = {"name": "contrastive", **{key: case[key] for key in ("temperature", "pooling", "normalise")}, **objective}
+    return score_curves.write_config(folder, name, run_dir, case, method_of(folder, name, case), objective, cases.ROWS, tp, micro)
 
 
 def main():

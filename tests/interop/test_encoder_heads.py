@@ -10,7 +10,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 import encoder_heads as heads
 import encoder_models as encoders
-import preference_cases
 import score_curves
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "encoder_heads.json")
@@ -25,33 +24,14 @@ def prepare(folder, name, case):
         heads.write_adapter(f"{folder}/{name}-adapter", case, shapes)
     else:
         heads.write_scoring_model(f"{folder}/{name}-model", case, shapes)
-    harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
     words = ["--labels", heads.LABELS] if case["kind"] in ("class", "tokens") else []
-    for part, rows in heads.data(case).items():
-        preference_cases.write_pairs(f"{folder}/{part}.jsonl", rows)
-        harness.mpilora("tokenize", "--base", f"{folder}/{name}.h5", *words, f"{folder}/{part}.jsonl", f"{folder}/{name}-{part}.h5")
+    score_curves.prepare_data(folder, name, heads.data(case), *words)
 
 
 def write_config(folder, name, run_dir, tp=1, micro=4):
     case = heads.CASES[name]
-    method = {"name": "full"}
-    if case["method"] == "lora":
-        method = {"name": "lora", "rank": encoders.RANK, "alpha": encoders.ALPHA, "targets": ["all"], "init": f"{folder}/{name}-adapter"}
-        if case["model"] == "deberta":
-            method["targets"] = ["qkv", "o", "fc", "proj"]
-    return harness.write_config(
-        f"{run_dir}.yaml",
-        run={"dir": run_dir, "seed": 1},
-        base=f"{folder}/{name}.h5",
-        method=method,
-        objective={"name": heads.OBJECTIVES[case["kind"]]},
-        data={"train": f"{folder}/{name}-train.h5", "valid": f"{folder}/{name}-valid.h5", "shuffle": False},
-        batch={"sequences": heads.ROWS, "micro": micro},
-        optim={"lr": case["lr"], "weight_decay": case["weight_decay"], "clip_norm": case["clip_norm"]},
-        train={"steps": case["steps"]},
-        parallel={"tp": tp},
-        precision="fp32",
-    )
+    method = encoders.lora_method(case, f"{folder}/{name}-adapter") if case["method"] == "lora" else {"name": "full"}
+    return score_curves.write_config(folder, name, run_dir, case, method, {"name": heads.OBJECTIVES[case["kind"]]}, heads.ROWS, tp, micro)
 
 
 def main():

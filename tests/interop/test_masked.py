@@ -10,7 +10,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 import encoder_models as encoders
 import masked_cases as masked
-import preference_cases
 import score_curves
 
 GOLDEN = os.path.join(harness.SOURCE, "tests", "golden", "masked.json")
@@ -21,32 +20,14 @@ def prepare(folder, name, case):
     masked.write_model(f"{folder}/{name}-model", case)
     if case["method"] == "lora":
         masked.write_adapter(f"{folder}/{name}-adapter", case)
-    harness.mpilora("import", f"{folder}/{name}-model", f"{folder}/{name}.h5", "--dtype", "fp32")
-    for part, rows in masked.data().items():
-        preference_cases.write_pairs(f"{folder}/{part}.jsonl", [{"input_ids": ids} for ids in rows])
-        harness.mpilora("tokenize", "--base", f"{folder}/{name}.h5", f"{folder}/{part}.jsonl", f"{folder}/{name}-{part}.h5")
+    score_curves.prepare_data(folder, name, {part: [{"input_ids": ids} for ids in rows] for part, rows in masked.data().items()})
 
 
 def write_config(folder, name, run_dir, tp=1, micro=4):
     case = masked.CASES[name]
-    method = {"name": "full"}
-    if case["method"] == "lora":
-        method = {"name": "lora", "rank": encoders.RANK, "alpha": encoders.ALPHA, "targets": ["all"], "init": f"{folder}/{name}-adapter"}
-        if case["model"] == "deberta":
-            method["targets"] = ["qkv", "o", "fc", "proj"]
-    return harness.write_config(
-        f"{run_dir}.yaml",
-        run={"dir": run_dir, "seed": masked.SEED},
-        base=f"{folder}/{name}.h5",
-        method=method,
-        objective={"name": "mlm", "mask_probability": masked.PROBABILITY, "mask_replace": masked.REPLACE, "random_replace": masked.RANDOM, "mask_token": masked.MASK},
-        data={"train": f"{folder}/{name}-train.h5", "valid": f"{folder}/{name}-valid.h5", "shuffle": False},
-        batch={"sequences": masked.ROWS, "micro": micro},
-        optim={"lr": case["lr"], "weight_decay": case["weight_decay"], "clip_norm": case["clip_norm"]},
-        train={"steps": case["steps"]},
-        parallel={"tp": tp},
-        precision="fp32",
-    )
+    method = encoders.lora_method(case, f"{folder}/{name}-adapter") if case["method"] == "lora" else {"name": "full"}
+    objective = {"name": "mlm", "mask_probability": masked.PROBABILITY, "mask_replace": masked.REPLACE, "random_replace": masked.RANDOM, "mask_token": masked.MASK}
+    return score_curves.write_config(folder, name, run_dir, case, method, objective, masked.ROWS, tp, micro, masked.SEED)
 
 
 def check_back(checks, folder, name):
