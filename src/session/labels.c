@@ -5,8 +5,8 @@
 #include <jansson.h>
 #include <math.h>
 
-#include "io/json.h"
 #include "mpilora/family.h"
+#include "session/base_json.h"
 #include "session/session.h"
 
 static ml_head_kind head_of(const ml_run_config *c)
@@ -203,18 +203,15 @@ static double number_of(const json_t *root, const char *key, double otherwise)
 static ml_status find_beginnings(const session *s, beginnings *out)
 {
     ml_status st = ML_OK;
-    ml_text text = {0};
     json_t *root = NULL;
     if (out->known) return ML_OK;
-    ML_TRY(ml_base_read_file(s->base, "config.json", &text));
-    if (text.length > 0) ML_TRY(ml_json_read(&root, "config.json", text.data, text.length));
+    ML_TRY(ml_session_read_json(&root, s->base, "config.json"));
     out->known = true;
     out->range = number_of(root, "initializer_range", 0.02); /* transformers' in every family */
     if (s->spec->family->shrinking_heads)
         out->cut = number_of(root, "initializer_cutoff_factor", 2.0);
 done:
     json_decref(root);
-    ml_text_destroy(&text);
     return st;
 }
 

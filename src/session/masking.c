@@ -8,7 +8,7 @@
  * the sequences in their file: it asks the same each time. */
 #include <inttypes.h>
 
-#include "io/json.h"
+#include "session/base_json.h"
 #include "session/session.h"
 
 enum { SPECIAL = 1, BEGINS = 2 }; /* what is known of a token: never chosen; begins a word */
@@ -45,16 +45,13 @@ static ml_status find_id(ml_tokenizer *t, const char *text, int32_t *id)
 static ml_status find_named(const ml_base *base, const char *file, ml_tokenizer *t, int32_t *id)
 {
     ml_status st = ML_OK;
-    ml_text text = {0};
     json_t *root = NULL;
-    ML_TRY(ml_base_read_file(base, file, &text));
-    if (text.length > 0) ML_TRY(ml_json_read(&root, file, text.data, text.length));
+    ML_TRY(ml_session_read_json(&root, base, file));
     const json_t *token = json_object_get(root, "mask_token");
     if (json_is_object(token)) token = json_object_get(token, "content");
     if (json_is_string(token)) ML_TRY(find_id(t, json_string_value(token), id));
 done:
     json_decref(root);
-    ml_text_destroy(&text);
     return st;
 }
 
@@ -76,10 +73,8 @@ static ml_status mark_named(masking *m, const ml_base *base)
     static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id",
                                        "cls_token_id", "sep_token_id"};
     ml_status st = ML_OK;
-    ml_text text = {0};
     json_t *root = NULL;
-    ML_TRY(ml_base_read_file(base, "config.json", &text));
-    if (text.length > 0) ML_TRY(ml_json_read(&root, "config.json", text.data, text.length));
+    ML_TRY(ml_session_read_json(&root, base, "config.json"));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *id = json_object_get(root, keys[i]);
         if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < m->vocab)
@@ -87,7 +82,6 @@ static ml_status mark_named(masking *m, const ml_base *base)
     }
 done:
     json_decref(root);
-    ml_text_destroy(&text);
     return st;
 }
 
