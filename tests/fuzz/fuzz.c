@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "heads.h"
 #include "mpilora/config.h"
 #include "mpilora/data.h"
 #include "mpilora/grid.h"
@@ -160,6 +161,24 @@ static ml_status read_ids(const char *path) { return read_lines(path, ML_FORMAT_
 static ml_status read_conll(const char *path) { return read_lines(path, ML_FORMAT_CONLL); }
 static ml_status read_qqp(const char *path) { return read_table(path, ML_FORMAT_GLUE, "qqp"); }
 
+static ml_status read_mnli(const char *path) { return read_table(path, ML_FORMAT_GLUE, "mnli"); }
+static ml_status read_stsb(const char *path) { return read_table(path, ML_FORMAT_GLUE, "stsb"); }
+static ml_status read_cola(const char *path) { return read_table(path, ML_FORMAT_GLUE, "cola"); }
+
+static ml_status read_headed(const char *path) { return read_headed_model(path, at("out.h5")); }
+static ml_status read_sentences(const char *path)
+{
+    return read_sentence_directory(path, at("out.h5"));
+}
+static ml_status read_class_adapter(const char *path)
+{
+    return read_headed_adapter(path, at("encoder.h5"));
+}
+static ml_status read_token_adapter(const char *path)
+{
+    return read_headed_adapter(path, at("base.h5"));
+}
+
 static ml_status read_names(const char *path)
 {
     ml_label_names names = {0};
@@ -265,6 +284,32 @@ static const reader readers[] = {
     {"glue", "qqp.tsv", "qqp.tsv", MUTATE_TEXT, read_qqp},
     {"conll", "words.conll", "words.conll", MUTATE_TEXT, read_conll},
     {"names", "names.txt", "names.txt", MUTATE_TEXT, read_names},
+    {"glue-mnli", "mnli.tsv", "mnli.tsv", MUTATE_TEXT, read_mnli},
+    {"glue-stsb", "stsb.tsv", "stsb.tsv", MUTATE_TEXT, read_stsb},
+    {"glue-cola", "cola.tsv", "cola.tsv", MUTATE_TEXT, read_cola},
+    {"related", "related.jsonl", "related.jsonl", MUTATE_TEXT, read_jsonl},
+    {"predictions", "predictions.jsonl", "predictions.jsonl", MUTATE_TEXT, read_predictions},
+    {"dataset-classes", "classes.h5", "classes.h5", MUTATE_BINARY, read_dataset},
+    {"dataset-bits", "bits.h5", "bits.h5", MUTATE_BINARY, read_dataset},
+    {"dataset-related", "related.h5", "related.h5", MUTATE_BINARY, read_dataset},
+    {"head-config", "headed/config.json", "headed", MUTATE_TEXT, read_headed},
+    {"head-weights", "headed/model.safetensors", "headed", MUTATE_SAFETENSORS, read_headed},
+    {"masked-config", "masked/config.json", "masked", MUTATE_TEXT, read_headed},
+    {"masked-weights", "masked/model.safetensors", "masked", MUTATE_SAFETENSORS, read_headed},
+    {"head-adapter", "classes-adapter.h5", "classes-adapter.h5", MUTATE_BINARY, read_class_adapter},
+    {"head-peft-config", "classes-peft/adapter_config.json", "classes-peft", MUTATE_TEXT,
+     read_class_adapter},
+    {"head-peft-weights", "classes-peft/adapter_model.safetensors", "classes-peft",
+     MUTATE_SAFETENSORS, read_class_adapter},
+    {"token-peft-weights", "tokens-peft/adapter_model.safetensors", "tokens-peft",
+     MUTATE_SAFETENSORS, read_token_adapter},
+    {"sentence-modules", "sentences/modules.json", "sentences", MUTATE_TEXT, read_sentences},
+    {"sentence-pooling", "sentences/1_Pooling/config.json", "sentences", MUTATE_TEXT,
+     read_sentences},
+    {"sentence-length", "sentences/sentence_bert_config.json", "sentences", MUTATE_TEXT,
+     read_sentences},
+    {"sentence-prompts", "sentences/config_sentence_transformers.json", "sentences", MUTATE_TEXT,
+     read_sentences},
 };
 
 /* ---- the loop ------------------------------------------------------------------------------ */

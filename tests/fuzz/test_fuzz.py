@@ -17,6 +17,7 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
 import harness
+import head_inputs
 
 try:
     import packed_models
@@ -159,6 +160,7 @@ def make_inputs(folder):
     make_vocabulary(folder)
     make_tokenizers(folder)
     make_gguf(f"{folder}/model.gguf")
+    head_inputs.make(folder)
     if packed_models:
         make_packed(folder)
 
