@@ -246,6 +246,7 @@ typedef struct ml_run_config {
     int *line;         /* of each key there: see ml_run_config_refuse. NULL: none is known */
     char *run_dir;     /* run.dir: NULL */
     char *prometheus;  /* run.prometheus: NULL: no such file */
+    bool trace;        /* run.trace: false */
     uint64_t seed;     /* run.seed: 1 */
     double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
                           before, with a checkpoint */

@@ -189,7 +189,7 @@ void ml_trial_run(ml_trial *t, ml_trial_step *out)
     t->tp_bytes = ml_grid_summed_bytes(s->grid, ML_GROUP_TP) - summed;
     ml_grid_barrier(s->grid);
     double comm = ml_grid_comm_seconds(s->grid);
-    reduce_gradients(s, &result);
+    reduce_gradients(s, NULL, &result);
     out->gradient_seconds = ml_grid_comm_seconds(s->grid) - comm;
     update_parameters(s, t->steps++, &result);
     step_clock_stop(&clock, s, &result);

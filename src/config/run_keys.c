@@ -68,6 +68,11 @@ const key run_keys[] = {
      .about =
          "A folder in which the run keeps a file with its newest figures, for the collector of "
          "text files of a Prometheus node exporter."},
+    {.path = "run.trace",
+     .kind = KEY_BOOL,
+     .offset = AT(trace),
+     .about = "`trace.jsonl` gets hashes of every tensor's gradient by step and rank, before and "
+              "after the sum over the grid, for `mpilora verify --same`."},
     {.path = "base",
      .kind = KEY_TEXT,
      .offset = AT(base),

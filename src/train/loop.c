@@ -125,6 +125,7 @@ ml_status run_begin(run *r, bool found)
     ml_peft_after_update(s->peft);
     ML_TRY(find_reference(r, found));
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
+    ML_TRY(ml_grid_agree(s->grid, trace_create(r)));
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
     r->reduction.payload_bytes =
@@ -318,6 +319,7 @@ void run_close(run *r)
     if (r->directory && ml_grid_rank(r->session.grid) == 0) leftovers_forget(r);
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
+    trace_destroy(r);
     ml_session_close(&r->session);
     ml_adapter_destroy(&r->first);
     ml_memory_free(r->start_token);

@@ -16,7 +16,7 @@
 
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
                   saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv",
-                  samples_name[] = "samples.jsonl";
+                  samples_name[] = "samples.jsonl", trace_name[] = "trace.jsonl";
 
 static ml_status write_failed(const run *r, const char *name)
 {
@@ -57,6 +57,7 @@ static ml_status open_files(run *r)
     ML_TRY(open_file(r, saves_name, &r->save_list));
     if (r->config->data.valid) ML_TRY(open_file(r, evaluations_name, &r->evaluations));
     if (r->config->train.samples.file) ML_TRY(open_file(r, samples_name, &r->samples));
+    if (r->config->trace) ML_TRY(open_file(r, trace_name, &r->trace_file));
     ML_TRY(open_csv(r));
     ML_TRY(tensorboard_open(r));
     ML_TRY(prometheus_open(r));
@@ -72,8 +73,8 @@ ml_status metrics_open(run *r)
 
 void metrics_close(run *r)
 {
-    FILE **files[] = {&r->metrics, &r->save_list,   &r->evaluations,
-                      &r->csv,     &r->tensorboard, &r->samples};
+    FILE **files[] = {&r->metrics,     &r->save_list, &r->evaluations, &r->csv,
+                      &r->tensorboard, &r->samples,   &r->trace_file};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (*files[i]) fclose(*files[i]); /* every line was flushed when it was written */
         *files[i] = NULL;
@@ -205,6 +206,12 @@ ml_status metrics_save(const run *r, const ml_checkpoint_report *report)
     return end_line(r, r->save_list, saves_name);
 }
 
+ml_status trace_write(const run *r, const char *lines, int64_t length)
+{
+    fwrite(lines, 1, (size_t)length, r->trace_file);
+    return end_line(r, r->trace_file, trace_name);
+}
+
 ml_status metrics_sync(const run *r)
 {
     ml_status st = ML_OK;
@@ -277,8 +284,8 @@ done:
 ml_status metrics_cut(const run *r)
 {
     ml_status st = ML_OK;
-    const char *const names[] = {metrics_name, evaluations_name, saves_name, csv_name,
-                                 samples_name};
+    const char *const names[] = {metrics_name, evaluations_name, saves_name,
+                                 csv_name,     samples_name,     trace_name};
     /* A run without a checkpoint begins anew, with an evaluation before the first step, too. */
     int64_t step = r->saved_step < 0 ? -1 : r->step;
     char path[ML_DURABLE_PATH];

@@ -41,7 +41,8 @@ typedef struct run {
     double save_time; /* when the newest was begun */
     bool
         best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
-    FILE *metrics, *evaluations, *save_list, *csv, *tensorboard, *samples; /* rank 0 */
+    FILE *metrics, *evaluations, *save_list, *csv, *tensorboard, *samples, *trace_file; /* rank 0 */
+    gradient_trace trace;   /* of run.trace; owned */
     double prometheus_time; /* of the file's newest writing; 0: there was none */
     bool prometheus_failed; /* which was said */
     int64_t predicted[ML_MEM_CATEGORIES];
@@ -167,6 +168,13 @@ ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
 ml_status metrics_evaluation(const run *r, double loss, const ml_figures *figures) ML_NODISCARD;
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
+
+/* trace.c: room for the hashes of run.trace (local), and the lines of the step that is being done
+ * (collective); nothing without it. metrics.c writes them. */
+ml_status trace_create(run *r) ML_NODISCARD;
+void trace_destroy(run *r);
+ml_status trace_step(const run *r) ML_NODISCARD;
+ml_status trace_write(const run *r, const char *lines, int64_t length) ML_NODISCARD;
 
 /* tensorboard.c: RUN/tb, a file a start. prometheus.c: a file in run.prometheus, at most every few
  * seconds; nothing where that is not given. On rank 0, which metrics.c calls them on. */

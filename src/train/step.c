@@ -260,11 +260,13 @@ void clear_gradients(session *s, step_result *out)
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
 }
 
-void reduce_gradients(session *s, step_result *out)
+void reduce_gradients(session *s, const gradient_trace *trace, step_result *out)
 {
     double since = busy_seconds(s);
     if (s->peft) ml_peft_before_sum(s->peft);
+    if (trace) trace_gradients(s, trace->before);
     out->reduction = ml_parameters_reduce(&s->parameters, s->grid);
+    if (trace) trace_gradients(s, trace->after);
     out->grad_norm = ml_parameters_gradient_norm(&s->parameters, s->grid, s->kernels);
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
 }
@@ -323,7 +325,9 @@ static ml_status end_step(run *r, const passes *p, const step_clock *clock, step
     out->saved = sums[SAVED] > 0.0;
     out->save = sums[SAVE] > 0.0;
     r->look_every = rounds_between_looks(r, sums[SECONDS]);
-    reduce_gradients(s, out);
+    reduce_gradients(s, &r->trace, out);
+    ml_status st = trace_step(r);
+    if (st != ML_OK) return st;
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
     step_clock_stop(clock, s, out);

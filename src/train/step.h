@@ -34,9 +34,21 @@ step_clock step_clock_start(const session *s);
 /* Fills in the seconds and the phases that are not yet there. Local. */
 void step_clock_stop(const step_clock *clock, const session *s, step_result *out);
 
+/* A hash of each trainable tensor's gradient on this rank, before the sum over the grid and after:
+ * trace.c; NULL where run.trace is off. */
+typedef struct trace_hash {
+    char hex[17];
+} trace_hash;
+typedef struct gradient_trace {
+    trace_hash *before, *after; /* [parameters.count] */
+} gradient_trace;
+/* Nothing where `out` is NULL. Local. */
+void trace_gradients(const session *s, trace_hash *out);
+
 /* The parts before and after the passes. */
-void clear_gradients(session *s, step_result *out);  /* local */
-void reduce_gradients(session *s, step_result *out); /* over the grid, and their norm; collective */
+void clear_gradients(session *s, step_result *out); /* local */
+/* Over the grid, and their norm; `trace` may be NULL. Collective. */
+void reduce_gradients(session *s, const gradient_trace *trace, step_result *out);
 void update_parameters(session *s, int64_t done, step_result *out); /* collective */
 
 #endif

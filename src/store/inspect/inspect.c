@@ -230,7 +230,7 @@ done:
     return st;
 }
 
-ml_status inspect_checkpoint(const char *path, json_t *out)
+ml_status inspect_open_step(const char *path, ml_run_directory **out, int64_t *step)
 {
     ml_status st = ML_OK;
     char resolved[ML_DURABLE_PATH + 1], manifest[ML_DURABLE_PATH], *end;
@@ -245,12 +245,24 @@ ml_status inspect_checkpoint(const char *path, json_t *out)
         return ml_fail(ML_INPUT,
                        "%s: is no file of mpilora: a state file lies beside its %s in step-…/",
                        path, ml_manifest_name);
-    int64_t step = strtoll(name + 5, &end, 10);
+    *step = strtoll(name + 5, &end, 10);
     ML_NEW(run, 1, ML_MEM_OTHER, "a run's directory");
     ML_TRY(ml_durable_path(run->checkpoints, "%.*s", (int)(name - 1 - directory), directory));
+    *out = run;
+    run = NULL;
+done:
+    ml_memory_free(run);
+    return st;
+}
+
+ml_status inspect_checkpoint(const char *path, json_t *out)
+{
+    int64_t step;
+    ml_run_directory *run = NULL;
+    ml_status st = inspect_open_step(path, &run, &step);
+    if (st != ML_OK) return st;
     st = describe_step(run, step, out);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
-done:
     ml_memory_free(run);
     return st;
 }

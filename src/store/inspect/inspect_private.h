@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "mpilora/base.h"
+#include "store/checkpoint/run_directory.h"
 
 ml_status inspect_base(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_dataset(const char *path, json_t *out) ML_NODISCARD;
@@ -14,6 +15,11 @@ ml_status inspect_adapter(const char *path, json_t *out) ML_NODISCARD;
  * checkpoints/. */
 ml_status inspect_checkpoint(const char *path, json_t *out) ML_NODISCARD;
 ml_status inspect_run(const char *path, json_t *out) ML_NODISCARD;
+
+/* Which checkpoint a directory step-%08d, or a state file in it, is: its step, and a run of which
+ * only its `checkpoints` are known, for the functions on steps. The caller frees *out with
+ * ml_memory_free, and its `verified` before. ML_INPUT. */
+ml_status inspect_open_step(const char *path, ml_run_directory **out, int64_t *step) ML_NODISCARD;
 
 /* *name: base, dataset, adapter, checkpoint, run or peft (a PEFT directory). ML_INPUT where it is
  * none of these. */
