@@ -605,6 +605,24 @@ typedef struct ml_judging {
 void ml_model_score(ml_model *model, const ml_batch *batch, bool backward, float *score,
                     float *slope, const ml_judging *judging);
 
+/* Some of a batch's rows, and its sequences that these belong to, with a head of their own. */
+typedef struct ml_scored_part {
+    int64_t row, rows, sequence, sequences; /* the first ones, and how many */
+    float *score, *slope;
+    ml_judging judging;
+    void (*choose)(void *self); /* points the model at the head: its slots, then ml_model_point;
+                                   NULL: it is there */
+    void *self;
+} ml_scored_part;
+
+/* The same, of parts that lie behind one another and are all of the batch.
+ * Shapes: score, slope [rows of the part, labels].
+ * Ownership: all borrowed.
+ * Collective over tp.
+ * Errors: none. */
+void ml_model_score_parts(ml_model *model, const ml_batch *batch, bool backward, int64_t count,
+                          const ml_scored_part *parts);
+
 /* Vectors of texts: of each the mean of the last hidden states, the norm behind the last layer
  * included, of those of the batch's rows that belong to it. A row has a target for each text that
  * it belongs to; their tokens are not looked at. */

@@ -174,6 +174,14 @@ void ml_peft_destroy(ml_peft *peft);
  * Errors: ML_RESOURCE. */
 ml_status ml_peft_bind(ml_peft *peft) ML_NODISCARD;
 
+/* Where several methods train tensors of the same name on one model: the model computes with those
+ * of this one from here on. After ml_peft_bind and ml_model_bind; NULL is fine.
+ * Shapes: none.
+ * Ownership: borrows `peft`.
+ * Local.
+ * Errors: none. */
+void ml_peft_point(ml_peft *peft);
+
 /* Where the fp32 master of slot `index` is kept apart from the slot's own data (in bf16): base
  * weights are read there; else NULL.
  * Shapes: this rank's part of the slot, in floats.

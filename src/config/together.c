@@ -39,7 +39,8 @@ static ml_status check_method(const ml_run_config *c)
         {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},
         {"method.trainable_tokens", c->method.trainable_tokens.count > 0, frozen},
         {"method.trainable_head_tokens", c->method.trainable_head_tokens.count > 0, frozen},
-        {"objective.name", c->objective.name != ML_OBJECTIVE_SFT, "only sft trains beside others"}};
+        {"objective.name", ml_run_config_contrasts(c),
+         "the vectors of a step's texts are compared with each other alone"}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].wrong)
             return ml_run_config_refuse(c, all[i].key,

@@ -342,8 +342,8 @@ int64_t sequence_means_backward(const ml_model *m, const ml_batch *batch, int64_
 
 /* score.c: of the batch's rows, or where means are scored of its sequences, score[rows, labels];
  * and back, from the gradient of that. */
-void head_scores(const ml_model *m, const ml_batch *batch, float *score);
-void head_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope);
+void head_scores(const ml_model *m, const ml_batch *batch, const ml_scored_part *part);
+void head_scores_backward(const ml_model *m, const ml_batch *batch, const ml_scored_part *part);
 
 /* pool.c: the vectors, and back from their gradients. */
 void pool_vectors(const ml_model *m, const ml_batch *batch, const ml_text_vectors *v);

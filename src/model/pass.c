@@ -353,18 +353,33 @@ void ml_model_loss(ml_model *m, const ml_batch *batch, bool backward, double sca
     pass_enter(m, PASS_NONE);
 }
 
+void ml_model_score_parts(ml_model *m, const ml_batch *batch, bool backward, int64_t count,
+                          const ml_scored_part *parts)
+{
+    go_forward(m, batch, backward);
+    for (int64_t i = 0; i < count; i++) {
+        const ml_scored_part *part = &parts[i];
+        if (part->choose) part->choose(part->self);
+        head_scores(m, batch, part);
+        part->judging.judge(part->judging.self, part->score, part->slope);
+        if (!backward) continue;
+        pass_enter(m, PASS_BACKWARD);
+        head_scores_backward(m, batch, part);
+        pass_enter(m, PASS_FORWARD);
+    }
+    if (backward) go_back(m, batch);
+    pass_enter(m, PASS_NONE);
+}
+
 void ml_model_score(ml_model *m, const ml_batch *batch, bool backward, float *score, float *slope,
                     const ml_judging *judging)
 {
-    go_forward(m, batch, backward);
-    head_scores(m, batch, score);
-    judging->judge(judging->self, score, slope);
-    if (backward) {
-        pass_enter(m, PASS_BACKWARD);
-        head_scores_backward(m, batch, slope);
-        go_back(m, batch);
-    }
-    pass_enter(m, PASS_NONE);
+    const ml_scored_part all = {.rows = batch->rows,
+                                .sequences = batch->sequences.count,
+                                .score = score,
+                                .slope = slope,
+                                .judging = *judging};
+    ml_model_score_parts(m, batch, backward, 1, &all);
 }
 
 void ml_model_vectors(ml_model *m, const ml_batch *batch, bool backward, const ml_text_vectors *v,

@@ -57,69 +57,71 @@ static void scores_backward(const ml_model *m, int64_t C, const float *slope)
 
 /* ---- of rows ------------------------------------------------------------------------------- */
 
-static void row_scores(const ml_model *m, const ml_batch *batch, float *score)
+static void row_scores(const ml_model *m, const ml_scored_part *part)
 {
     int64_t L = m->spec.labels, d = m->spec.width;
-    for (int64_t first = 0; first < batch->rows; first += m->act.head_chunk) {
-        int64_t C = ml_min(m->act.head_chunk, batch->rows - first);
-        head_input(m, C, m->act.x + first * d);
-        scores_of(m, C, score + first * L);
+    for (int64_t first = 0; first < part->rows; first += m->act.head_chunk) {
+        int64_t C = ml_min(m->act.head_chunk, part->rows - first);
+        head_input(m, C, m->act.x + (part->row + first) * d);
+        scores_of(m, C, part->score + first * L);
     }
 }
 
 /* The rows of a->x become the gradient of what they were. */
-static void row_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope)
+static void row_scores_backward(const ml_model *m, const ml_batch *batch,
+                                const ml_scored_part *part)
 {
-    for (int64_t first = 0; first < batch->rows; first += m->act.head_chunk) {
+    for (int64_t first = 0; first < part->rows; first += m->act.head_chunk) {
         const chunk rows = {.rows = batch->rows,
-                            .first = first,
-                            .count = ml_min(m->act.head_chunk, batch->rows - first),
+                            .first = part->row + first,
+                            .count = ml_min(m->act.head_chunk, part->rows - first),
                             .predicted = true};
         const ml_pass pass = pass_over(m, batch, &rows);
-        float *x = m->act.x + first * m->spec.width;
+        float *x = m->act.x + rows.first * m->spec.width;
         head_input(m, rows.count, x);
-        scores_backward(m, rows.count, slope + first * m->spec.labels);
+        scores_backward(m, rows.count, part->slope + first * m->spec.labels);
         head_input_backward(m, &pass, x);
     }
 }
 
 /* ---- of means ------------------------------------------------------------------------------ */
 
-static void mean_scores(const ml_model *m, const ml_batch *batch, float *score)
+static void mean_scores(const ml_model *m, const ml_batch *batch, const ml_scored_part *part)
 {
     int64_t L = m->spec.labels;
-    for (int64_t s = 0, row = 0; s < batch->sequences.count; s += m->act.head_chunk) {
-        int64_t C = ml_min(m->act.head_chunk, batch->sequences.count - s);
-        row = sequence_means(m, batch, s, C, row);
-        scores_of(m, C, score + s * L);
+    for (int64_t s = 0, row = part->row; s < part->sequences; s += m->act.head_chunk) {
+        int64_t C = ml_min(m->act.head_chunk, part->sequences - s);
+        row = sequence_means(m, batch, part->sequence + s, C, row);
+        scores_of(m, C, part->score + s * L);
     }
 }
 
-static void mean_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope)
+static void mean_scores_backward(const ml_model *m, const ml_batch *batch,
+                                 const ml_scored_part *part)
 {
     int64_t L = m->spec.labels;
-    for (int64_t s = 0, row = 0; s < batch->sequences.count; s += m->act.head_chunk) {
-        int64_t C = ml_min(m->act.head_chunk, batch->sequences.count - s);
-        (void)sequence_means(m, batch, s, C, row);
-        scores_backward(m, C, slope + s * L);
-        row = sequence_means_backward(m, batch, s, C, row);
+    for (int64_t s = 0, row = part->row; s < part->sequences; s += m->act.head_chunk) {
+        int64_t C = ml_min(m->act.head_chunk, part->sequences - s);
+        (void)sequence_means(m, batch, part->sequence + s, C, row);
+        scores_backward(m, C, part->slope + s * L);
+        row = sequence_means_backward(m, batch, part->sequence + s, C, row);
     }
 }
 
 /* -------------------------------------------------------------------------------------------- */
 
-void head_scores(const ml_model *m, const ml_batch *batch, float *score)
+void head_scores(const ml_model *m, const ml_batch *batch, const ml_scored_part *part)
 {
     if (m->act.means)
-        mean_scores(m, batch, score);
+        mean_scores(m, batch, part);
     else
-        row_scores(m, batch, score);
+        row_scores(m, part);
 }
 
-void head_scores_backward(const ml_model *m, const ml_batch *batch, const float *slope)
+void head_scores_backward(const ml_model *m, const ml_batch *batch, const ml_scored_part *part)
 {
     if (m->act.means)
-        mean_scores_backward(m, batch, slope);
+        mean_scores_backward(m, batch, part);
     else
-        row_scores_backward(m, batch, slope);
+        row_scores_backward(m, batch, part);
 }

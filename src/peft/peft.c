@@ -165,6 +165,17 @@ ml_status ml_peft_bind(ml_peft *peft)
     return st;
 }
 
+void ml_peft_point(ml_peft *peft)
+{
+    bool any = false;
+    for (ml_peft *p = peft; p; p = p->next) {
+        if (!p->operations->point) continue;
+        p->operations->point(p);
+        any = true;
+    }
+    if (any) ml_model_point(peft->model);
+}
+
 float *ml_peft_master(ml_peft *peft, int64_t index)
 {
     float *master = NULL;

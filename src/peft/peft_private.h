@@ -10,6 +10,7 @@
 typedef struct peft_operations {
     void (*destroy)(ml_peft *peft); /* what is its own, and its hooks in the model */
     ml_status (*bind)(ml_peft *peft);
+    void (*point)(ml_peft *peft); /* slots of the model at its tensors, behind bind */
     float *(*master)(ml_peft *peft, int64_t index);
     void (*initialise)(ml_peft *peft);
     void (*start_virtual)(ml_peft *peft, const int32_t *token);

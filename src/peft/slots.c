@@ -29,6 +29,16 @@ static void destroy(ml_peft *peft)
     ml_memory_free(s->copies);
 }
 
+static void point(ml_peft *peft)
+{
+    const slots *s = peft->own;
+    for (int64_t i = 0; i < s->count; i++) {
+        ml_model_slot *slot = slot_of(peft, i);
+        if (slot->dtype == ML_FP32) slot->data = peft_value(peft, peft->first_parameter + i);
+        slot->gradient = peft_gradient(peft, peft->first_parameter + i);
+    }
+}
+
 static ml_status bind(ml_peft *peft)
 {
     ml_status st = ML_OK;
@@ -40,11 +50,7 @@ static ml_status bind(ml_peft *peft)
         s->copies = copies;
         ml_model_lay_out_apart(peft->model, copies);
     }
-    for (int64_t i = 0; i < s->count; i++) {
-        ml_model_slot *slot = slot_of(peft, i);
-        if (slot->dtype == ML_FP32) slot->data = peft_value(peft, peft->first_parameter + i);
-        slot->gradient = peft_gradient(peft, peft->first_parameter + i);
-    }
+    point(peft);
 done:
     return st;
 }
@@ -80,6 +86,7 @@ static void bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEG
 
 static const peft_operations operations = {.destroy = destroy,
                                            .bind = bind,
+                                           .point = point,
                                            .master = master,
                                            .after_update = after_update,
                                            .bytes = bytes};

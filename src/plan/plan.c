@@ -271,10 +271,11 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
                             int64_t *tokens)
 {
     ml_status st = ML_OK;
-    int64_t sequences = j->config[0].batch.micro;
+    int64_t sequences =
+        j->config[0].batch.micro * ml_session_unit_of(&j->config[0], j->source[0].data[0]);
     for (int64_t i = 1; i < j->count && st == ML_OK; i++) {
         const ml_run_config *c = &j->config[i];
-        const ml_session_shape shape = shape_of(&j->source[i], c, &j->source[i].spec, 0, 0);
+        const ml_session_shape shape = shape_of(&j->source[i], c, ml_model_get_spec(model), 0, 0);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
         st = attach(plan, &peft, model, &parameters, c, c->method.name, 0);
@@ -288,7 +289,7 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
         ml_peft_destroy(peft); /* its hooks are only counted from here on */
         ml_parameters_destroy(&parameters);
     }
-    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(*tokens, sequences);
+    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(*tokens, sequences, &j->source[0].spec);
     return st;
 }
 

@@ -6,14 +6,6 @@
 #include "session/pair_loss.h"
 #include "session/pipeline.h"
 
-typedef struct comparison {
-    session *s;
-    const data_source *source;
-    const pair_batch *batch;
-    double *sums;      /* NULL: log p alone is found */
-    double *reference; /* [sequences] where to, or NULL: to s->ahead */
-} comparison;
-
 /* The number of targets of each sequence's answer; where each position lies. */
 static void count_targets(packer *p, int64_t first, int64_t texts)
 {
@@ -105,16 +97,15 @@ static void keep_sums(const comparison *c, int64_t texts)
     const pairs_ahead *ahead = &c->s->ahead;
     for (int64_t i = 0; i < texts; i++) {
         int64_t position = p->read[i].position;
-        if (c->reference)
-            c->reference[ml_sampler_at(c->source->sampler, position)] = p->text_log_p[i];
+        if (c->keep)
+            c->keep[ml_sampler_at(c->source->sampler, position)] = p->text_log_p[i];
         else
             ahead->log_p[position - 2 * ahead->first] = p->text_log_p[i];
     }
 }
 
-static void weigh(void *self, const float *log_p)
+static void weigh_pairs(const comparison *c, const float *log_p)
 {
-    const comparison *c = self;
     packer *p = &c->s->packer;
     sum_texts(c, log_p);
     if (!c->sums) {
@@ -132,17 +123,36 @@ static void weigh(void *self, const float *log_p)
     }
 }
 
+/* ---- a micro-batch ------------------------------------------------------------------------- */
+
+ml_status ml_comparison_pack(const comparison *c)
+{
+    const pair_batch *b = c->batch;
+    int64_t unit = ml_run_config_unit(c->s->config);
+    return c->mismatched
+               ? ml_session_pack_mismatched(c->s, c->source, b->first, b->count)
+               : ml_session_pack(c->s, c->source, unit * b->first, unit * b->count, b->keyed);
+}
+
+void ml_comparison_weigh(const comparison *c, const float *log_p)
+{
+    if (c->s->config->objective.name == ML_OBJECTIVE_KTO)
+        ml_unpaired_weigh(c, log_p);
+    else
+        weigh_pairs(c, log_p);
+}
+
+static void weigh(void *self, const float *log_p) { ml_comparison_weigh(self, log_p); }
+
 static ml_status run_batch(comparison *c)
 {
     session *s = c->s;
     packer *p = &s->packer;
-    const pair_batch *b = c->batch;
     const ml_weighing weighing = {weigh, c};
-    ml_status st = ml_grid_agree_in(
-        s->grid, ML_GROUP_TP, ml_session_pack(s, c->source, 2 * b->first, 2 * b->count, b->keyed));
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_comparison_pack(c));
     if (st != ML_OK) return st;
     p->batch.targets.weight = p->weight;
-    ml_model_weighed(s->model, &p->batch, b->backward, p->log_p, &weighing);
+    ml_model_weighed(s->model, &p->batch, c->batch->backward, p->log_p, &weighing);
     return ML_OK;
 }
 
@@ -151,18 +161,22 @@ ml_status ml_session_compare(session *s, const data_source *source, const pair_b
 {
     if (ml_run_config_contrasts(s->config)) return ml_contrast_compare(s, source, batch, sums);
     if (ml_run_config_scores_labels(s->config)) return ml_session_score(s, source, batch, sums);
-    if (s->config->objective.name == ML_OBJECTIVE_KTO)
-        return ml_unpaired_compare(s, source, batch, sums);
     comparison c = {.s = s, .source = source, .batch = batch, .sums = sums};
     return run_batch(&c);
+}
+
+comparison ml_comparison_ahead(session *s, const data_source *source, const pair_batch *batch)
+{
+    return (comparison){.s = s,
+                        .source = source,
+                        .batch = batch,
+                        .mismatched = s->config->objective.name == ML_OBJECTIVE_KTO};
 }
 
 ml_status ml_session_measure(session *s, const data_source *source, int64_t first, int64_t count)
 {
     const pair_batch batch = {.first = first, .count = count};
-    if (s->config->objective.name == ML_OBJECTIVE_KTO)
-        return ml_unpaired_measure(s, source, first, count);
-    comparison c = {.s = s, .source = source, .batch = &batch};
+    comparison c = ml_comparison_ahead(s, source, &batch);
     return run_batch(&c);
 }
 
@@ -173,16 +187,6 @@ double ml_session_pair_loss(const session *s, const double sums[PAIR_SUMS])
 }
 
 /* ---- before the first step ------------------------------------------------------------------ */
-
-/* One micro-batch. */
-static ml_status refer_batch(session *s, data_source *source, const pair_batch *batch,
-                             bool mismatched, double *out)
-{
-    comparison c = {.s = s, .source = source, .batch = batch, .reference = out};
-    return s->config->objective.name == ML_OBJECTIVE_KTO
-               ? ml_unpaired_refer(s, source, batch->first, batch->count, mismatched, out)
-               : run_batch(&c);
-}
 
 typedef struct referring {
     session *s;
@@ -195,7 +199,12 @@ static ml_status refer_one(void *of, int64_t at, int64_t count)
 {
     const referring *r = of;
     const pair_batch batch = {.first = at, .count = count};
-    return refer_batch(r->s, r->source, &batch, r->mismatched, r->out);
+    comparison c = {.s = r->s,
+                    .source = r->source,
+                    .batch = &batch,
+                    .keep = r->out,
+                    .mismatched = r->mismatched};
+    return run_batch(&c);
 }
 
 /* This replica's pairs, or rows. All replicas go through as many rounds, since they ask each other

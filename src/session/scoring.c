@@ -11,13 +11,6 @@
 #include "session/predictions.h"
 #include "session/session.h"
 
-typedef struct scoring {
-    session *s;
-    const pair_batch *batch;
-    double *sums;
-    ml_label_kind kind; /* NONE: pairs */
-} scoring;
-
 static double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
 static double sigmoid(double x) { return exp(log_sigmoid(x)); }
 
@@ -151,7 +144,7 @@ static void judge_label(const scoring *c, const row *r, int64_t j)
 
 /* ---- a micro-batch ------------------------------------------------------------------------- */
 
-static void judge(void *self, const float *score, float *slope)
+void ml_scoring_judge(void *self, const float *score, float *slope)
 {
     const scoring *c = self;
     packer *p = &c->s->packer;
@@ -170,17 +163,27 @@ static void judge(void *self, const float *score, float *slope)
     }
 }
 
+scoring ml_scoring_of(session *s, const data_source *source, const pair_batch *batch,
+                      double sums[PAIR_SUMS])
+{
+    return (scoring){
+        .s = s, .batch = batch, .sums = sums, .kind = ml_dataset_label_kind(source->dataset)};
+}
+
+ml_status ml_scoring_pack(const scoring *c, const data_source *source)
+{
+    int64_t unit = ml_run_config_unit(c->s->config);
+    return ml_session_pack(c->s, source, unit * c->batch->first, unit * c->batch->count,
+                           c->batch->keyed);
+}
+
 ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
                            double sums[PAIR_SUMS])
 {
     packer *p = &s->packer;
-    scoring c = {
-        .s = s, .batch = batch, .sums = sums, .kind = ml_dataset_label_kind(source->dataset)};
-    const ml_judging judging = {judge, &c};
-    int64_t unit = ml_run_config_unit(s->config);
-    ml_status st = ml_grid_agree_in(
-        s->grid, ML_GROUP_TP,
-        ml_session_pack(s, source, unit * batch->first, unit * batch->count, batch->keyed));
+    scoring c = ml_scoring_of(s, source, batch, sums);
+    const ml_judging judging = {ml_scoring_judge, &c};
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_scoring_pack(&c, source));
     if (st != ML_OK) return st;
     ml_model_score(s->model, &p->batch, batch->backward, p->score, p->slope, &judging);
     return ML_OK;

@@ -152,6 +152,16 @@ static ml_status check_direction(const ml_run_config *c, const ml_model_spec *sp
                                 ml_objective_name(c->objective.name), c->base, spec->family->title);
 }
 
+static ml_status open_masking(session *s)
+{
+    ml_status st = ML_OK;
+    if (!ml_run_config_masks(s->config)) return ML_OK;
+    ML_TRY(ml_session_check_masks(s->config, s->spec));
+    ML_TRY(ml_masking_create(&s->masking, s->config, s->base));
+done:
+    return st;
+}
+
 static ml_status open_base(session *s, bool training)
 {
     ml_status st = ML_OK;
@@ -161,10 +171,7 @@ static ml_status open_base(session *s, bool training)
     if (training && ml_method_has_prefix(c->method.name))
         ML_TRY(ml_session_add_virtual(s, &c->method.sizes));
     ML_TRY(ml_session_find_length(c, s->spec, s->prefix + s->infix, &s->max_len));
-    if (ml_run_config_masks(c)) {
-        ML_TRY(ml_session_check_masks(c, s->spec));
-        ML_TRY(ml_masking_create(&s->masking, c, s->base));
-    }
+    ML_TRY(open_masking(s));
 done:
     return st;
 }
@@ -316,7 +323,7 @@ static ml_status find_data(session *s, bool training)
 {
     ml_status st = ML_OK;
     ML_TRY(open_data(s, training));
-    if (!s->host) ML_TRY(ml_grid_agree(s->grid, settle_objective(s, training)));
+    ML_TRY(ml_grid_agree(s->grid, settle_objective(s, training)));
     ML_TRY(ml_session_agree_on_files(s));
     ML_TRY(ml_grid_agree(s->grid, prepare_data(s)));
 done:
@@ -352,6 +359,7 @@ ml_status ml_session_open_beside(session *s, const ml_run_config *config, const 
         .config = config, .host = host, .grid = host->grid, .base = host->base, .spec = host->spec};
     ML_TRY(check_batch(s));
     ML_TRY(ml_session_find_length(config, s->spec, 0, &s->max_len));
+    ML_TRY(ml_grid_agree(s->grid, open_masking(s)));
     ML_TRY(find_data(s, true));
 done:
     return st;

@@ -313,10 +313,36 @@ typedef struct pair_batch {
 } pair_batch;
 ml_status ml_session_compare(session *s, const data_source *source, const pair_batch *batch,
                              double sums[PAIR_SUMS]) ML_NODISCARD;
+/* The same of answers' Σ log p in two parts, so that the rows of other sessions may lie beside in
+ * the pass between them: pack fills s->packer.batch; weigh takes log p of its targets, adds to the
+ * sums, and leaves each target's weight in s->packer.weight. ahead: the one of ml_session_measure.
+ * Local. */
+typedef struct comparison {
+    session *s;
+    const data_source *source;
+    const pair_batch *batch;
+    double *sums;    /* [PAIR_SUMS]; NULL: log p alone is found */
+    double *keep;    /* [sequences] where to, or NULL: to s->ahead */
+    bool mismatched; /* of kto: each prompt has its partner's answer */
+} comparison;
+ml_status ml_comparison_pack(const comparison *c) ML_NODISCARD;
+void ml_comparison_weigh(const comparison *c, const float *log_p);
+comparison ml_comparison_ahead(session *s, const data_source *source, const pair_batch *batch);
 /* scoring.c: the same as ml_session_compare of an objective on scores of labels. Collective over
  * tp. */
 ml_status ml_session_score(session *s, const data_source *source, const pair_batch *batch,
                            double sums[PAIR_SUMS]) ML_NODISCARD;
+/* Its parts, as a comparison's: judge is one of ml_judging, with scores that lie row by row. */
+typedef struct scoring {
+    session *s;
+    const pair_batch *batch;
+    double *sums;
+    ml_label_kind kind; /* NONE: pairs */
+} scoring;
+scoring ml_scoring_of(session *s, const data_source *source, const pair_batch *batch,
+                      double sums[PAIR_SUMS]);
+ml_status ml_scoring_pack(const scoring *c, const data_source *source) ML_NODISCARD;
+void ml_scoring_judge(void *self, const float *score, float *slope);
 /* contrast.c: texts of a row, which batch.sequences and batch.micro count; of data that are not in
  * a session, NULL: not there. choose_pooling: s->pooling; ML_INPUT as sentence_encoder_pooling.
  * Local. */
@@ -346,20 +372,15 @@ void ml_session_end_ahead(session *s, const data_source *source);
 void ml_session_free_ahead(session *s);
 /* unpaired.c, of objective kto. prepare: source->unpaired, local; ML_RESOURCE. longest: the tokens
  * of the longest prompt with another row's answer, among chunks of so many rows. read: such a
- * sequence, cut to s->max_len. The other four are what preference.c and ahead.c do for pairs:
- * collective over tp, the last over dp. */
+ * sequence, cut to s->max_len. weigh: of ml_comparison_weigh, local. end_ahead: of
+ * ml_session_end_ahead, collective over dp. */
 ml_status ml_unpaired_prepare(session *s, data_source *source) ML_NODISCARD;
 void ml_unpaired_destroy(unpaired *u);
 int64_t ml_unpaired_longest(const ml_dataset *data, const ml_sampler *sampler, int64_t max_len,
                             int64_t chunk);
 ml_status ml_unpaired_read(const session *s, const data_source *source, int64_t sequence,
                            int32_t *token, uint8_t *mask, int64_t *length) ML_NODISCARD;
-ml_status ml_unpaired_compare(session *s, const data_source *source, const pair_batch *batch,
-                              double sums[PAIR_SUMS]) ML_NODISCARD;
-ml_status ml_unpaired_measure(session *s, const data_source *source, int64_t first,
-                              int64_t count) ML_NODISCARD;
-ml_status ml_unpaired_refer(session *s, const data_source *source, int64_t first, int64_t count,
-                            bool mismatched, double *keep) ML_NODISCARD;
+void ml_unpaired_weigh(const comparison *c, const float *log_p);
 void ml_unpaired_end_ahead(session *s);
 
 /* The reference of a position; 0 where there is none. */

@@ -1,26 +1,8 @@
-/* The members of a job, what they have to have in common, and their rows in one pass. */
-#include "session/together.h"
+/* The members of a job, and what they have to have in common. */
+#include <inttypes.h>
 
 #include "mpilora/checkpoint.h"
-#include "peft/exchange.h"
-
-/* The micro-batches of all members, one behind the other. */
-typedef struct joined {
-    int32_t *token, *target;                               /* [tokens] */
-    float *weight;                                         /* [tokens] of a target */
-    int64_t *row, *target_start, *token_owner, *row_owner; /* [tokens + 1] */
-    int64_t *start, *shared, *key_sequence, *length;       /* [sequences + 1] */
-    double *row_loss;                                      /* [tokens] */
-    int64_t targets;
-    ml_batch batch;
-} joined;
-
-struct ml_together {
-    int64_t count, tokens, sequences; /* the most of all members' micro-batches together */
-    session *const *member;           /* borrowed */
-    ml_exchange *exchange;
-    joined all;
-};
+#include "session/together_private.h"
 
 /* ---- making -------------------------------------------------------------------------------- */
 
@@ -33,9 +15,47 @@ static ml_status check(const ml_together *t)
     return st;
 }
 
-static ml_status create_model(session *host)
+/* The model's specification with the head that a member's objective needs. */
+static ml_status find_head(const session *s, ml_model_spec *spec)
 {
-    return ml_model_create(&host->model, host->spec, host->grid, ml_grid_tp(host->grid),
+    *spec = *s->spec;
+    ml_status st = ml_session_choose_head(s->config, s->train.dataset, spec);
+    if (st != ML_OK || !spec->masked) return st;
+    return ml_run_config_refuse(s->config, "objective.name",
+                                "mlm needs a head for masked tokens, which %s does not bring, and "
+                                "a new one cannot train where others share the model; train that "
+                                "run alone",
+                                ml_base_path(s->base));
+}
+
+/* Each member has a head of its own, but its passes go on behind those of all. */
+static ml_status check_heads(const ml_together *t, const ml_model_spec *first)
+{
+    for (int64_t i = 1; i < t->count; i++) {
+        const session *s = t->member[i];
+        ml_model_spec spec;
+        ml_status st = find_head(s, &spec);
+        if (st != ML_OK) return st;
+        if (spec.head == first->head && spec.labels == first->labels) continue;
+        return ml_run_config_refuse(
+            s->config, "objective.name",
+            "%s needs a head for %" PRId64 " labels (%s), but %s of the first run for %" PRId64
+            " (%s); the runs of a job have as many labels of the same kind: train this one alone",
+            ml_objective_name(s->config->objective.name), spec.labels, ml_head_words[spec.head],
+            ml_objective_name(t->member[0]->config->objective.name), first->labels,
+            ml_head_words[first->head]);
+    }
+    return ML_OK;
+}
+
+static ml_status create_model(const ml_together *t)
+{
+    session *host = t->member[0];
+    ml_model_spec spec;
+    ml_status st = find_head(host, &spec);
+    if (st == ML_OK) st = check_heads(t, &spec);
+    if (st != ML_OK) return st;
+    return ml_model_create(&host->model, &spec, host->grid, ml_grid_tp(host->grid),
                            ml_grid_tp_rank(host->grid), host->config->precision);
 }
 
@@ -58,7 +78,7 @@ static ml_status attach_all(ml_together *t)
 {
     ml_status st = ML_OK;
     ML_TRY(check(t));
-    ML_TRY(create_model(t->member[0]));
+    ML_TRY(create_model(t));
     ML_TRY(ml_exchange_create(&t->exchange, t->member[0]->model, t->count));
     for (int64_t i = 0; i < t->count; i++) ML_TRY(attach(t, i));
     ml_exchange_install(t->exchange);
@@ -79,9 +99,10 @@ void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameter
                                ml_checkpoint_memory(parameters, false, shape->tp, shape->tp_rank);
 }
 
-int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences)
+int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences, const ml_model_spec *spec)
 {
-    return tokens * (int64_t)(2 * sizeof(int32_t) + sizeof(float) + sizeof(double)) +
+    size_t type = spec->token_types > 0 ? sizeof(uint8_t) : 0;
+    return tokens * (int64_t)(2 * sizeof(int32_t) + 2 * sizeof(float) + sizeof(double) + type) +
            4 * (tokens + 1) * (int64_t)sizeof(int64_t) +
            4 * (sequences + 1) * (int64_t)sizeof(int64_t);
 }
@@ -94,7 +115,7 @@ static void add_beside(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])
         const ml_session_shape shape = ml_session_shape_of(s);
         ml_together_guest_bytes(s->peft, &s->parameters, &shape, ml_grid_rank(s->grid) == 0, bytes);
     }
-    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(t->tokens, t->sequences);
+    bytes[ML_MEM_OTHER] += ml_together_pass_bytes(t->tokens, t->sequences, t->member[0]->spec);
 }
 
 void ml_together_predict(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])
@@ -111,9 +132,11 @@ ml_status ml_together_create(ml_together **out, int64_t count, session *const *m
     int64_t bytes[ML_MEM_CATEGORIES] = {0}, more = 0;
     ML_NEW(t, 1, ML_MEM_OTHER, "runs together");
     *t = (ml_together){.count = count, .member = member};
+    ML_NEW(t->joined, count, ML_MEM_OTHER, "runs together");
+    ML_NEW(t->parts, count, ML_MEM_OTHER, "runs together");
     for (int64_t i = 0; i < count; i++) {
         t->tokens += member[i]->tokens;
-        t->sequences += member[i]->config->batch.micro;
+        t->sequences += member[i]->config->batch.micro * ml_session_unit(member[i]);
     }
     ML_TRY(ml_grid_agree(host->grid, attach_all(t)));
     host->tokens = t->tokens; /* the model's passes are as large as all of them */
@@ -135,6 +158,9 @@ static ml_status allocate(ml_together *t)
     ML_NEW(a->token, t->tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(a->target, t->tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(a->weight, t->tokens, ML_MEM_OTHER, "a micro-batch");
+    ML_NEW(a->log_p, t->tokens, ML_MEM_OTHER, "a micro-batch");
+    if (t->member[0]->spec->token_types > 0)
+        ML_NEW(a->type, t->tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(a->row_loss, t->tokens, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(a->row, t->tokens + 1, ML_MEM_OTHER, "a micro-batch");
     ML_NEW(a->target_start, t->tokens + 1, ML_MEM_OTHER, "a micro-batch");
@@ -146,6 +172,27 @@ static ml_status allocate(ml_together *t)
     ML_NEW(a->length, t->sequences + 1, ML_MEM_OTHER, "a micro-batch");
 done:
     return st;
+}
+
+static const ml_parameter *find_parameter(const ml_parameters *p, const char *name)
+{
+    for (int64_t i = 0; i < p->count; i++)
+        if (!strcmp(p->items[i].name, name)) return &p->items[i];
+    return NULL;
+}
+
+/* A member's own head begins as the base's, which the host has read, or as one that is new. */
+static ml_status begin_head(session *s, const session *host)
+{
+    for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
+        const ml_model_slot *slot = ml_model_slot_at(s->model, i);
+        const ml_parameter *to = find_parameter(&s->parameters, slot->name),
+                           *from = find_parameter(&host->parameters, slot->name);
+        if (to && from && !ml_session_is_new(s, slot))
+            memcpy(s->parameters.value + to->offset, host->parameters.value + from->offset,
+                   (size_t)to->count * sizeof *s->parameters.value);
+    }
+    return ml_session_draw_head(s);
 }
 
 ml_status ml_together_build(ml_together *t, const char *backend, const char *vector_path)
@@ -161,6 +208,7 @@ ml_status ml_together_build(ml_together *t, const char *backend, const char *vec
         s->load_seconds = host->load_seconds;
         s->load_bytes = host->load_bytes;
         ML_TRY(ml_session_build_beside(s));
+        ML_TRY(ml_grid_agree(host->grid, begin_head(s, host)));
     }
 done:
     return st;
@@ -172,90 +220,15 @@ void ml_together_destroy(ml_together *t)
     joined *a = &t->all;
     void *const memory[] = {a->token,       a->target,    a->weight, a->row_loss,
                             a->row,         a->start,     a->shared, a->target_start,
-                            a->token_owner, a->row_owner, a->length, a->key_sequence};
+                            a->token_owner, a->row_owner, a->length, a->key_sequence,
+                            a->log_p,       a->type,      t->joined};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) ml_memory_free(memory[i]);
     ml_exchange_destroy(t->exchange);
     ml_memory_free(t);
 }
 
-/* ---- passes -------------------------------------------------------------------------------- */
-
 void ml_together_choose(ml_together *t, int64_t member)
 {
     ml_exchange_route_all(t->exchange, member);
-}
-
-static void begin(joined *a)
-{
-    a->targets = 0;
-    a->batch = (ml_batch){.token = a->token,
-                          .row = a->row,
-                          .targets = {a->target_start, a->target, 0, a->weight},
-                          .sequences = {0, a->start, a->shared},
-                          .length = a->length,
-                          .row_loss = a->row_loss};
-}
-
-/* Member i's micro-batch behind those that are there. */
-static void append(joined *a, int64_t i, const ml_batch *own, const ml_together_part *part)
-{
-    ml_batch *all = &a->batch;
-    int64_t token = all->tokens, row = all->rows, first = all->sequences.count,
-            targets = own->targets.start[own->rows];
-    for (int64_t s = 0; s < own->sequences.count; s++) {
-        a->start[first + s] = token + own->sequences.start[s];
-        a->shared[first + s] = ml_sequences_shared(&own->sequences, s);
-        a->length[first + s] = own->length[s];
-        a->key_sequence[first + s] = own->key_sequence ? own->key_sequence[s] : 0;
-    }
-    for (int64_t t = 0; t < own->tokens; t++) {
-        a->token[token + t] = own->token[t];
-        a->token_owner[token + t] = i;
-    }
-    for (int64_t r = 0; r < own->rows; r++) {
-        a->row[row + r] = token + own->row[r];
-        a->row_owner[row + r] = i;
-        a->target_start[row + r] = a->targets + own->targets.start[r];
-    }
-    for (int64_t n = 0; n < targets; n++) {
-        a->target[a->targets + n] = own->targets.token[n];
-        a->weight[a->targets + n] = (float)part->scale;
-    }
-    if (part->keyed) all->key_sequence = a->key_sequence;
-    all->tokens += own->tokens;
-    all->rows += own->rows;
-    all->sequences.count += own->sequences.count;
-    a->targets += targets;
-    a->start[all->sequences.count] = all->tokens;
-    a->target_start[all->rows] = a->targets;
-}
-
-static ml_status join(ml_together *t, const ml_together_part *part, double *computed)
-{
-    ml_status st = ML_OK;
-    joined *a = &t->all;
-    begin(a);
-    for (int64_t i = 0; i < t->count; i++) {
-        session *s = t->member[i];
-        if (part[i].count == 0) continue;
-        ML_TRY(ml_session_pack(s, &s->train, part[i].first, part[i].count, part[i].keyed));
-        append(a, i, &s->packer.batch, &part[i]);
-        computed[i] += (double)s->packer.batch.tokens;
-    }
-done:
-    return st;
-}
-
-ml_status ml_together_pass(ml_together *t, const ml_together_part *part, double *loss,
-                           double *computed)
-{
-    const session *host = t->member[0];
-    joined *a = &t->all;
-    double sum;
-    ml_status st = ml_grid_agree_in(host->grid, ML_GROUP_TP, join(t, part, computed));
-    if (st != ML_OK || a->batch.tokens == 0) return st;
-    ml_exchange_route(t->exchange, a->token_owner, a->row_owner);
-    ml_model_loss(host->model, &a->batch, true, 1.0, host->config->optim.label_smoothing, &sum);
-    for (int64_t r = 0; r < a->batch.rows; r++) loss[a->row_owner[r]] += a->row_loss[r];
-    return ML_OK;
+    ml_peft_point(t->member[member]->peft);
 }

@@ -34,22 +34,26 @@ void ml_together_predict(const ml_together *together, int64_t bytes[ML_MEM_CATEG
 void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameters,
                              const ml_session_shape *shape, bool writer,
                              int64_t bytes[ML_MEM_CATEGORIES]);
-int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences);
+int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences, const ml_model_spec *spec);
 
 /* Passes of the model by itself, as in an evaluation, go through this member's adapter. */
 void ml_together_choose(ml_together *together, int64_t member);
 
-/* What a member has in a pass: `count` sequences of its training data from position `first` on; 0:
- * nothing. scale: of its gradients. keyed: with dropout. */
+/* What a member has in a pass: `count` of its objective's units (sequences, pairs, answers) of its
+ * training data from position `first` on; 0: nothing. */
 typedef struct ml_together_part {
     int64_t first, count;
-    double scale;
-    bool keyed;
+    int64_t targets, tokens; /* of its step: what the mean loss, and that on tokens of chosen
+                                answers, is over; as of pair_batch */
+    bool keyed;              /* with dropout */
+    double loss;             /* += Σ −log p of its targets */
+    double computed;         /* += the rows computed */
+    double *compared;        /* [PAIR_SUMS] += where the objective has figures */
 } ml_together_part;
 
-/* Forward and backward: adds each member's gradients, Σ −log p to loss[count], and the rows
- * computed to computed[count]. */
-ml_status ml_together_pass(ml_together *together, const ml_together_part *part, double *loss,
-                           double *computed) ML_NODISCARD;
+/* Forward and backward of part[count of members]: adds each member's gradients. ahead: forward
+ * alone, of the members whose objective looks ahead: ml_session_measure. Collective over tp. */
+ml_status ml_together_pass(ml_together *together, ml_together_part *part) ML_NODISCARD;
+ml_status ml_together_ahead(ml_together *together, ml_together_part *part) ML_NODISCARD;
 
 #endif

@@ -115,17 +115,9 @@ done:
     return st;
 }
 
-/* ---- the passes ----------------------------------------------------------------------------- */
+/* ---- what the answers are worth ------------------------------------------------------------ */
 
-typedef struct judgement {
-    session *s;
-    const data_source *source;
-    const pair_batch *batch;
-    double *keep; /* [sequences] where Σ log p go to; NULL: they are judged */
-    double *sums; /* NULL: s->ahead.moved */
-} judgement;
-
-static void judge(const judgement *j, int64_t text, int64_t sequence)
+static void judge(const comparison *j, int64_t text, int64_t sequence)
 {
     const ml_run_config *c = j->s->config;
     packer *p = &j->s->packer;
@@ -144,9 +136,8 @@ static void judge(const judgement *j, int64_t text, int64_t sequence)
     sums[PAIRS] += 1.0;
 }
 
-static void weigh(void *self, const float *log_p)
+void ml_unpaired_weigh(const comparison *j, const float *log_p)
 {
-    const judgement *j = self;
     packer *p = &j->s->packer;
     for (int64_t i = 0; i < j->batch->count; i++) p->text_log_p[i] = 0.0;
     for (int64_t t = 0; t < p->hits; t++) p->text_log_p[p->target_text[t]] += (double)log_p[t];
@@ -161,42 +152,6 @@ static void weigh(void *self, const float *log_p)
     }
     for (int64_t t = 0; j->batch->backward && t < p->hits; t++)
         p->weight[t] = (float)(-p->text_slope[p->target_text[t]] / (double)j->batch->pairs);
-}
-
-static ml_status run(judgement *j, bool mismatched)
-{
-    session *s = j->s;
-    const pair_batch *b = j->batch;
-    const ml_weighing weighing = {weigh, j};
-    ml_status st = mismatched ? ml_session_pack_mismatched(s, j->source, b->first, b->count)
-                              : ml_session_pack(s, j->source, b->first, b->count, b->keyed);
-    st = ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
-    if (st != ML_OK) return st;
-    s->packer.batch.targets.weight = s->packer.weight;
-    ml_model_weighed(s->model, &s->packer.batch, b->backward, s->packer.log_p, &weighing);
-    return ML_OK;
-}
-
-ml_status ml_unpaired_compare(session *s, const data_source *source, const pair_batch *batch,
-                              double sums[PAIR_SUMS])
-{
-    judgement j = {.s = s, .source = source, .batch = batch, .sums = sums};
-    return run(&j, false);
-}
-
-ml_status ml_unpaired_measure(session *s, const data_source *source, int64_t first, int64_t count)
-{
-    const pair_batch batch = {.first = first, .count = count};
-    judgement j = {.s = s, .source = source, .batch = &batch};
-    return run(&j, true);
-}
-
-ml_status ml_unpaired_refer(session *s, const data_source *source, int64_t first, int64_t count,
-                            bool mismatched, double *keep)
-{
-    const pair_batch batch = {.first = first, .count = count};
-    judgement j = {.s = s, .source = source, .batch = &batch, .keep = keep};
-    return run(&j, mismatched);
 }
 
 void ml_unpaired_end_ahead(session *s)

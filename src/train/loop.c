@@ -203,7 +203,7 @@ static ml_status evaluate(run *r, bool *stop)
     }
     if (st == ML_OK) st = reject_checkpoint(r, check_evaluation(r));
     if (st == ML_OK)
-        st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss, &result.figures));
+        st = ml_grid_agree(r->session.grid, metrics_evaluation(r, r->valid_loss, &result));
     if (st != ML_OK) return st;
     r->progress.evaluated_step = r->step;
     early_stop_note(r);

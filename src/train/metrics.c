@@ -95,55 +95,12 @@ static double wall_clock(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* How often the highest score is the label's. */
-static void write_accuracy(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
+static void write_figures(FILE *to, const run_figures *figures)
 {
-    if (c->objective.name != ML_OBJECTIVE_REGRESS)
-        fprintf(to, ", \"accuracy\": %.17g", sums[PAIR_RIGHT] / sums[PAIRS]);
-}
-
-/* Means over the batch's pairs. */
-static void write_compared(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
-{
-    static const char *const names[] = {[PAIR_RIGHT] = "rewards_accuracy",
-                                        [PAIR_REWARD_CHOSEN] = "rewards_chosen",
-                                        [PAIR_REWARD_REJECTED] = "rewards_rejected",
-                                        [PAIR_LOG_P_CHOSEN] = "logps_chosen",
-                                        [PAIR_LOG_P_REJECTED] = "logps_rejected"};
-    if (ml_run_config_unit(c) == 1 || ml_run_config_contrasts(c)) {
-        write_accuracy(to, c, sums);
-        return;
-    }
-    int last = ml_run_config_scores_labels(c) ? PAIR_REWARD_REJECTED : PAIR_LOG_P_REJECTED;
-    for (int i = PAIR_RIGHT; i <= last; i++)
-        fprintf(to, ", \"%s\": %.17g", names[i], sums[i] / sums[PAIRS]);
-    fprintf(to, ", \"rewards_margin\": %.17g",
-            (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / sums[PAIRS]);
-}
-
-/* Means over the batch's answers that are wanted, and those that are not; of a batch without the
- * one or the other nothing is said of it. */
-static void write_judged(FILE *to, const double sums[PAIR_SUMS])
-{
-    double wanted = sums[PAIR_WANTED], others = sums[PAIRS] - wanted;
-    if (wanted > 0.0)
-        fprintf(to, ", \"rewards_chosen\": %.17g, \"logps_chosen\": %.17g",
-                sums[PAIR_REWARD_CHOSEN] / wanted, sums[PAIR_LOG_P_CHOSEN] / wanted);
-    if (others > 0.0)
-        fprintf(to, ", \"rewards_rejected\": %.17g, \"logps_rejected\": %.17g",
-                sums[PAIR_REWARD_REJECTED] / others, sums[PAIR_LOG_P_REJECTED] / others);
-    if (wanted > 0.0 && others > 0.0)
-        fprintf(to, ", \"rewards_margin\": %.17g",
-                sums[PAIR_REWARD_CHOSEN] / wanted - sums[PAIR_REWARD_REJECTED] / others);
-    fprintf(to, ", \"kl\": %.17g", sums[PAIR_MOVED] / sums[PAIRS]);
-}
-
-static void write_figures(FILE *to, const ml_run_config *c, const double sums[PAIR_SUMS])
-{
-    if (c->objective.name == ML_OBJECTIVE_KTO)
-        write_judged(to, sums);
-    else
-        write_compared(to, c, sums);
+    char number[ML_JSON_NUMBER];
+    for (int i = 0; i < figures->count; i++)
+        fprintf(to, ", \"%s\": %s", figures->item[i].key,
+                ml_json_number(number, figures->item[i].value));
 }
 
 ml_status metrics_step(run *r, const step_result *step)
@@ -151,13 +108,14 @@ ml_status metrics_step(run *r, const step_result *step)
     ml_status st = ML_OK;
     FILE *to = r->metrics;
     if (!to) return ML_OK;
+    const run_figures figures = step_figures(r->config, step->compared);
     fprintf(to,
             "{\"step\": %" PRId64
             ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64
             ", \"computed_tokens\": %" PRId64 ", \"tokens_per_s\": %.9g, \"step_s\": %.9g",
             r->step, step->loss, step->lr, step->grad_norm, step->tokens, step->computed_tokens,
             (double)step->tokens / step->seconds, step->seconds);
-    if (ml_run_config_has_figures(r->config)) write_figures(to, r->config, step->compared);
+    write_figures(to, &figures);
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);
@@ -180,20 +138,23 @@ done:
 }
 
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */
-ml_status metrics_evaluation(const run *r, double loss, const ml_figures *figures)
+ml_status metrics_evaluation(const run *r, double loss, const evaluation_result *result)
 {
     if (!r->evaluations) return ML_OK;
+    const ml_figures *figures = &result->figures;
+    const run_figures preferences = preference_figures(r->config, result->compared);
     char number[ML_JSON_NUMBER];
     fprintf(r->evaluations, "{\"step\": %" PRId64 ", \"valid_loss\": %s", r->step,
             ml_json_number(number, loss));
     for (int64_t i = 0; i < figures->count; i++)
         fprintf(r->evaluations, ", \"%s\": %s", figures->name[i],
                 ml_json_number(number, figures->value[i]));
+    write_figures(r->evaluations, &preferences);
     fprintf(r->evaluations, ", \"time\": %.6f}\n", wall_clock());
     fprintf(r->csv, "%" PRId64 ",,,,,,,%.17g,%.6f\n", r->step, loss, wall_clock());
     ml_status st = end_line(r, r->evaluations, evaluations_name);
     if (st == ML_OK) st = end_line(r, r->csv, csv_name);
-    return st == ML_OK ? tensorboard_evaluation(r, loss, figures) : st;
+    return st == ML_OK ? tensorboard_evaluation(r, loss, result) : st;
 }
 
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report)

@@ -159,13 +159,27 @@ bool deadline_is_near(const run *r, int steps);
 bool wants_to_stop(const run *r);
 bool wants_to_give_up(const run *r); /* within a step: a signal, or no room but for a save */
 
+/* figures.c: what a step's or an evaluation's sums say, of the objectives that compare or judge
+ * answers; step: of all that have such sums. Local. */
+typedef struct run_figure {
+    const char *key, *tag; /* here, and in TensorBoard */
+    double value;
+} run_figure;
+typedef struct run_figures {
+    int count;
+    run_figure item[8];
+} run_figures;
+run_figures preference_figures(const ml_run_config *config, const double sums[PAIR_SUMS]);
+run_figures step_figures(const ml_run_config *config, const double sums[PAIR_SUMS]);
+
 /* metrics.c: metrics.jsonl, evaluations.jsonl, saves.jsonl and metrics.csv, on rank 0; elsewhere
  * they do nothing. Lines of later steps than r->step go from all of them; on rank 0. */
 ml_status metrics_cut(const run *r) ML_NODISCARD;
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
 ml_status metrics_step(run *r, const step_result *step) ML_NODISCARD;
-ml_status metrics_evaluation(const run *r, double loss, const ml_figures *figures) ML_NODISCARD;
+ml_status metrics_evaluation(const run *r, double loss,
+                             const evaluation_result *result) ML_NODISCARD;
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
 
@@ -180,7 +194,8 @@ ml_status trace_write(const run *r, const char *lines, int64_t length) ML_NODISC
  * seconds; nothing where that is not given. On rank 0, which metrics.c calls them on. */
 ml_status tensorboard_open(run *r) ML_NODISCARD;
 ml_status tensorboard_step(const run *r, const step_result *step) ML_NODISCARD;
-ml_status tensorboard_evaluation(const run *r, double loss, const ml_figures *figures) ML_NODISCARD;
+ml_status tensorboard_evaluation(const run *r, double loss,
+                                 const evaluation_result *result) ML_NODISCARD;
 ml_status prometheus_open(run *r) ML_NODISCARD;
 void prometheus_step(run *r, const step_result *step);
 void prometheus_close(run *r); /* says that no start goes on; nothing where none was opened */

@@ -368,49 +368,73 @@ static share share_of(const run *r)
     return (share){.at = at, .end = at + ml_part_count(sequences, dp, mine)};
 }
 
-/* The next micro-batch of every run that has one left. */
-static ml_status share_pass(const step_group *g, share *shares, ml_together_part *part,
-                            double *loss, double *computed)
+/* The next micro-batch of every run that has one left; `ahead`: what an objective has to know of
+ * the whole batch before. */
+static ml_status share_pass(const step_group *g, share *shares, ml_together_part *part, bool ahead)
 {
-    for (int64_t i = 0; i < g->members; i++) {
-        part[i] = (ml_together_part){0};
-        loss[i] = computed[i] = 0.0;
-    }
+    for (int64_t i = 0; i < g->members; i++) part[i] = (ml_together_part){0};
     for (int64_t i = 0; i < g->count; i++) {
         const ml_run_config *c = g->run[i]->config;
         share *own = &shares[i];
         int64_t count = ml_min(c->batch.micro, own->end - own->at);
-        part[g->member[i]] = (ml_together_part){.first = own->at,
-                                                .count = count,
-                                                .scale = 1.0 / (double)own->p.targets,
-                                                .keyed = c->method.dropout > 0.0};
+        bool by_rows = ml_run_config_has_figures(c) && c->objective.name != ML_OBJECTIVE_TOKENS;
+        part[g->member[i]] =
+            (ml_together_part){.first = own->at,
+                               .count = count,
+                               .targets = by_rows ? c->batch.sequences : own->p.targets,
+                               .tokens = own->p.chosen,
+                               .keyed = is_keyed(c),
+                               .compared = own->p.compared};
         own->at += count;
     }
-    ml_status st = ml_together_pass(g->together, part, loss, computed);
+    ml_status st =
+        ahead ? ml_together_ahead(g->together, part) : ml_together_pass(g->together, part);
     for (int64_t i = 0; i < g->count && st == ML_OK; i++) {
-        shares[i].p.loss_sum += loss[g->member[i]];
-        shares[i].p.computed += computed[g->member[i]];
+        shares[i].p.loss_sum += part[g->member[i]].loss;
+        shares[i].p.computed += part[g->member[i]].computed;
     }
     return st;
 }
 
 /* Until no run on any replica has a micro-batch left. */
-static ml_status share_passes(const step_group *g, share *shares, step_result *out)
+static ml_status share_passes(const step_group *g, share *shares, bool ahead, step_result *out)
 {
     ml_status st = ML_OK;
     ml_together_part *part = NULL;
-    double *sums = NULL;
     int64_t rounds = 0, look_every = g->run[0]->look_every;
     for (int64_t i = 0; i < g->count; i++) rounds = ml_max(rounds, count_rounds(g->run[i]));
     ML_NEW(part, g->members, ML_MEM_OTHER, "a step of several runs");
-    ML_NEW(sums, 2 * g->members, ML_MEM_OTHER, "a step of several runs");
     for (int64_t round = 0; round < rounds; round++) {
         if (round > 0 && round % look_every == 0 && leaves_step(g->run[0], st, out)) break;
-        if (st == ML_OK) st = share_pass(g, shares, part, sums, sums + g->members);
+        if (st == ML_OK) st = share_pass(g, shares, part, ahead);
     }
 done:
     ml_memory_free(part);
-    ml_memory_free(sums);
+    return st;
+}
+
+/* As look_ahead of a run by itself. Collective. */
+static ml_status look_ahead_together(const step_group *g, share *shares, step_result *out)
+{
+    ml_status st = ML_OK;
+    bool any = false;
+    for (int64_t i = 0; i < g->count; i++) {
+        const run *r = g->run[i];
+        session *s = &g->run[i]->session;
+        if (!ml_run_config_looks_ahead(r->config)) continue;
+        any = true;
+        int64_t sequences = r->config->batch.sequences;
+        ML_TRY(ml_grid_agree(s->grid, ml_session_begin_ahead(s, r->step * sequences, sequences)));
+    }
+    if (!any) return ML_OK;
+    ML_TRY(ml_grid_agree(g->run[0]->session.grid, share_passes(g, shares, true, out)));
+    for (int64_t i = 0; i < g->count && !out->given_up; i++) {
+        session *s = &g->run[i]->session;
+        if (ml_run_config_looks_ahead(s->config)) ml_session_end_ahead(s, &s->train);
+        const share again = share_of(g->run[i]);
+        shares[i].at = again.at;
+    }
+done:
     return st;
 }
 
@@ -428,8 +452,10 @@ ml_status run_steps_together(const step_group *g, step_result *out, ml_text *fai
         shares[i] = share_of(r);
         count_batch(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]);
         clear_gradients(&r->session, &out[i]);
+        ML_TRY(count_masked(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]));
     }
-    ML_TRY(ml_grid_agree(s->grid, share_passes(g, shares, &out[0])));
+    ML_TRY(look_ahead_together(g, shares, &out[0]));
+    if (!out[0].given_up) ML_TRY(ml_grid_agree(s->grid, share_passes(g, shares, false, &out[0])));
     for (int64_t i = 0; i < g->count; i++) {
         out[i].given_up = out[0].given_up;
         if (out[0].given_up) continue;

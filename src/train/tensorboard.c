@@ -150,51 +150,14 @@ ml_status tensorboard_open(run *r)
     return fflush(r->tensorboard) ? write_failed(r) : ML_OK;
 }
 
-/* TRL's names. */
-static void write_compared(FILE *to, const ml_run_config *c, int64_t step,
-                           const double sums[PAIR_SUMS])
+/* Under TRL's names. */
+static void write_figures(const run *r, const char *of, const run_figures *figures)
 {
-    double n = sums[PAIRS];
-    if (ml_run_config_unit(c) == 1 || ml_run_config_contrasts(c)) {
-        if (c->objective.name != ML_OBJECTIVE_REGRESS)
-            write_scalar(to, step, "train/accuracy", sums[PAIR_RIGHT] / n);
-        return;
+    char tag[64];
+    for (int i = 0; i < figures->count; i++) {
+        snprintf(tag, sizeof tag, "%s/%s", of, figures->item[i].tag);
+        write_scalar(r->tensorboard, r->step, tag, figures->item[i].value);
     }
-    write_scalar(to, step, "train/rewards/accuracies", sums[PAIR_RIGHT] / n);
-    write_scalar(to, step, "train/rewards/chosen", sums[PAIR_REWARD_CHOSEN] / n);
-    write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / n);
-    write_scalar(to, step, "train/rewards/margins",
-                 (sums[PAIR_REWARD_CHOSEN] - sums[PAIR_REWARD_REJECTED]) / n);
-    if (ml_run_config_scores_labels(c)) return; /* nobody's log-probability */
-    write_scalar(to, step, "train/logps/chosen", sums[PAIR_LOG_P_CHOSEN] / n);
-    write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / n);
-}
-
-/* The same of answers that are wanted or not. */
-static void write_judged(FILE *to, int64_t step, const double sums[PAIR_SUMS])
-{
-    double wanted = sums[PAIR_WANTED], others = sums[PAIRS] - wanted;
-    if (wanted > 0.0) {
-        write_scalar(to, step, "train/rewards/chosen", sums[PAIR_REWARD_CHOSEN] / wanted);
-        write_scalar(to, step, "train/logps/chosen", sums[PAIR_LOG_P_CHOSEN] / wanted);
-    }
-    if (others > 0.0) {
-        write_scalar(to, step, "train/rewards/rejected", sums[PAIR_REWARD_REJECTED] / others);
-        write_scalar(to, step, "train/logps/rejected", sums[PAIR_LOG_P_REJECTED] / others);
-    }
-    if (wanted > 0.0 && others > 0.0)
-        write_scalar(to, step, "train/rewards/margins",
-                     sums[PAIR_REWARD_CHOSEN] / wanted - sums[PAIR_REWARD_REJECTED] / others);
-    write_scalar(to, step, "train/kl", sums[PAIR_MOVED] / sums[PAIRS]);
-}
-
-static void write_figures(FILE *to, const ml_run_config *c, int64_t step,
-                          const double sums[PAIR_SUMS])
-{
-    if (c->objective.name == ML_OBJECTIVE_KTO)
-        write_judged(to, step, sums);
-    else
-        write_compared(to, c, step, sums);
 }
 
 /* transformers' names, so that runs of both lie in one picture. */
@@ -205,12 +168,15 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
-    if (ml_run_config_has_figures(r->config)) write_figures(to, r->config, r->step, step->compared);
+    const run_figures figures = step_figures(r->config, step->compared);
+    write_figures(r, "train", &figures);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }
 
-ml_status tensorboard_evaluation(const run *r, double loss, const ml_figures *figures)
+ml_status tensorboard_evaluation(const run *r, double loss, const evaluation_result *result)
 {
+    const ml_figures *figures = &result->figures;
+    const run_figures preferences = preference_figures(r->config, result->compared);
     char tag[64];
     write_scalar(r->tensorboard, r->step, "eval/loss", loss);
     for (int64_t i = 0; i < figures->count; i++) {
@@ -218,5 +184,6 @@ ml_status tensorboard_evaluation(const run *r, double loss, const ml_figures *fi
         if (isfinite(figures->value[i]))
             write_scalar(r->tensorboard, r->step, tag, figures->value[i]);
     }
+    write_figures(r, "eval", &preferences);
     return fflush(r->tensorboard) || ferror(r->tensorboard) ? write_failed(r) : ML_OK;
 }

@@ -61,11 +61,13 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
     for (int64_t i = 0; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i], ml_run_config_check_training(&config[i])));
     ML_TRY(of_run(&g->runs[0], ml_session_open(g->session[0], g->runs[0].config, true)));
-    g->runs[0].resolved.objective = g->session[0]->config->objective;
-    g->session[0]->config = g->runs[0].config;
     for (int64_t i = 1; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i],
                       ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0])));
+    for (int64_t i = 0; i < g->count; i++) { /* the data may have chosen it */
+        g->runs[i].resolved.objective = g->session[i]->config->objective;
+        g->session[i]->config = g->runs[i].config;
+    }
     ML_TRY(ml_together_create(&g->together, g->count, g->session));
     for (int64_t i = 0; i < g->count; i++) {
         ML_TRY(
@@ -102,6 +104,7 @@ static ml_status build(group *g)
     ML_TRY(ml_together_build(g->together, product, vector));
     for (int64_t i = 0; i < g->actives; i++) {
         memcpy(g->active[i]->predicted, bytes, sizeof bytes);
+        ml_together_choose(g->together, g->number[i]); /* for the pass that finds a reference */
         ML_TRY(run_begin(g->active[i], g->found[g->number[i]]));
     }
     ML_TRY(print_binding(g->session[0]));

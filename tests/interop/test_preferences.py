@@ -104,6 +104,11 @@ def check_evaluated(checks, folder, name, ranks=0):
     keys |= {"kl", "answers"} if name.startswith("kto") else {"rewards_accuracy", "pairs"}
     checks.that(set(found) == keys, f"{name}, eval: {sorted(found)}, expected {sorted(keys)}")
     checks.close(f"{name}, eval: rewards_margin", found["rewards_margin"], GOLDENS[name]["valid_margin"], 1e-3)
+    with open(f"{run_dir}/evaluations.jsonl") as file:
+        last = json.loads(file.read().splitlines()[-1])
+    checks.that(keys - {"loss", "pairs", "answers"} <= set(last), f"{name}, evaluations.jsonl: {sorted(last)}")
+    for key in keys & set(last):
+        checks.close(f"{name}, evaluations.jsonl: {key}", last[key], found[key], 1e-4)
 
 
 def check_resumed(checks, folder, name):
