@@ -144,6 +144,29 @@ static void threads_share_rows(void **state)
     omp_set_num_threads(threads);
 }
 
+/* Few rows with K formats: a block's sum is one of integers, and lanes are the same eight. */
+static void vector_sets_have_the_same_bits(void **state)
+{
+    enum { ROWS = 19, COLS = 1280 };
+    (void)state;
+    static const ml_dtype kinds[] = {ML_Q4_K, ML_Q5_K, ML_Q6_K};
+    if (!ml_rounded_sets[0]->available() || ml_rounded_sets[0] == &ml_rounded_set_generic) skip();
+    fill_activations(4, COLS, r.x);
+    for (size_t kind = 0; kind < COUNT(kinds); kind++)
+        for (int64_t T = 1; T <= 4; T++) {
+            const ml_block_format *format = ml_block_format_of(kinds[kind]);
+            const ml_weight w = {r.blocks, kinds[kind], ROWS, COLS};
+            const ml_rounded x = ml_rounded_lay_out(T, COLS, r.rows);
+            float *const to[] = {r.got, r.want};
+            fill_blocks(format, ROWS * COLS / format->weights, r.blocks);
+            for (int i = 0; i < 2; i++) { /* AVX-512 VNNI, AVX2 */
+                ml_rounded_sets[i]->round(w.dtype, 0, T, r.x, COLS, &x);
+                ml_rounded_sets[i]->multiply(T, &x, &w, 0, to[i], ROWS);
+            }
+            assert_memory_equal(r.got, r.want, (size_t)(T * ROWS) * sizeof *r.got);
+        }
+}
+
 /* The codes of the reference but where x lies half-way; never further away than half a step. */
 static void rounding_is_ggmls(void **state)
 {
@@ -233,9 +256,11 @@ static void tables_round(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_are_right), cmocka_unit_test(threads_share_rows),
-        cmocka_unit_test(rounding_is_ggmls), cmocka_unit_test(what_is_not_finite_stays_so),
-        cmocka_unit_test(tables_round)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products_are_right),
+                                       cmocka_unit_test(threads_share_rows),
+                                       cmocka_unit_test(vector_sets_have_the_same_bits),
+                                       cmocka_unit_test(rounding_is_ggmls),
+                                       cmocka_unit_test(what_is_not_finite_stays_so),
+                                       cmocka_unit_test(tables_round)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

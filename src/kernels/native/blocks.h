@@ -375,44 +375,52 @@ ML_INLINE int ml_block_groups(ml_dtype dtype)
     return dtype == ML_Q4_K || dtype == ML_Q5_K || dtype == ML_Q6_K ? 8 : 1;
 }
 
-/* `call(dtype)` with the dtype as a constant. */
-#define ML_FOR_BLOCK_FORMAT(dtype, call) \
-    switch (dtype) {                     \
-    case ML_Q8_0:                        \
-        call(ML_Q8_0);                   \
-        break;                           \
-    case ML_Q4_0:                        \
-        call(ML_Q4_0);                   \
-        break;                           \
-    case ML_Q4_1:                        \
-        call(ML_Q4_1);                   \
-        break;                           \
-    case ML_Q5_0:                        \
-        call(ML_Q5_0);                   \
-        break;                           \
-    case ML_Q5_1:                        \
-        call(ML_Q5_1);                   \
-        break;                           \
-    case ML_Q4_K:                        \
-        call(ML_Q4_K);                   \
-        break;                           \
-    case ML_Q5_K:                        \
-        call(ML_Q5_K);                   \
-        break;                           \
-    case ML_Q6_K:                        \
-        call(ML_Q6_K);                   \
-        break;                           \
-    case ML_IQ4_NL:                      \
-        call(ML_IQ4_NL);                 \
-        break;                           \
-    case ML_MXFP4:                       \
-        call(ML_MXFP4);                  \
-        break;                           \
-    case ML_FP32:                        \
-    case ML_BF16:                        \
-    case ML_DTYPES:                      \
-        break;                           \
+/* `call(dtype)` with the dtype as a constant: of the formats in blocks of 32, of 256, of all. */
+#define ML_FOR_SMALL_BLOCK_FORMAT(dtype, call) \
+    switch (dtype) {                           \
+    case ML_Q8_0:                              \
+        call(ML_Q8_0);                         \
+        break;                                 \
+    case ML_Q4_0:                              \
+        call(ML_Q4_0);                         \
+        break;                                 \
+    case ML_Q4_1:                              \
+        call(ML_Q4_1);                         \
+        break;                                 \
+    case ML_Q5_0:                              \
+        call(ML_Q5_0);                         \
+        break;                                 \
+    case ML_Q5_1:                              \
+        call(ML_Q5_1);                         \
+        break;                                 \
+    case ML_IQ4_NL:                            \
+        call(ML_IQ4_NL);                       \
+        break;                                 \
+    case ML_MXFP4:                             \
+        call(ML_MXFP4);                        \
+        break;                                 \
+    default:                                   \
+        break;                                 \
     }
+
+#define ML_FOR_K_FORMAT(dtype, call) \
+    switch (dtype) {                 \
+    case ML_Q4_K:                    \
+        call(ML_Q4_K);               \
+        break;                       \
+    case ML_Q5_K:                    \
+        call(ML_Q5_K);               \
+        break;                       \
+    case ML_Q6_K:                    \
+        call(ML_Q6_K);               \
+        break;                       \
+    default:                         \
+        break;                       \
+    }
+
+#define ML_FOR_BLOCK_FORMAT(dtype, call)   \
+    ML_FOR_SMALL_BLOCK_FORMAT(dtype, call) \
+    ML_FOR_K_FORMAT(dtype, call)
 
 /* block_dots.c: rows [first, first + count) of W times each of T ≤ ML_SMALL_TOKENS rows of x. */
 void ML_NATIVE(block_dots)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,

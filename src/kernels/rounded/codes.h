@@ -10,9 +10,6 @@
 #include "kernels/native/blocks.h"
 #include "kernels/rounded.h"
 
-/* Rows of W that a thread multiplies side by side with few rows of x. */
-enum { ML_ROUNDED_DOTS = 4 };
-
 /* Codes that need all of a signed byte. */
 ML_INLINE bool ml_is_wide(ml_dtype dtype) { return dtype == ML_Q8_0 || dtype == ML_IQ4_NL; }
 
@@ -40,14 +37,10 @@ ML_INLINE bool ml_has_halves(ml_dtype dtype) { return dtype == ML_Q6_K; }
 
 /* ---- sums of products of a row with a row --------------------------------------------------- */
 
-/* Lanes of the first and of the second half of a group. */
 #if defined(__AVX2__)
 typedef __m256i ml_ints;
 typedef __m256 ml_floats;
 #else
-typedef struct ml_ints {
-    int32_t half[2];
-} ml_ints;
 typedef float ml_floats;
 #endif
 
@@ -67,39 +60,22 @@ ML_INLINE ml_ints ml_dot_bytes(bool is_signed, ml_ints sum, __m256i w, __m256i x
 #endif
 }
 
-/* sum + scale · the group's dot product with x; scale[2] of its halves. */
+/* sum + scale · a block's dot product with x, whose sum starts from *start. */
 ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_codes *w, const int8_t *x,
-                                 const int32_t *start, const float *scale)
+                                 const int32_t *start, float scale)
 {
     __m256i first = _mm256_setzero_si256();
-    __m256 scales;
-    if (ml_has_halves(dtype)) {
-        first = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_cvtsi32_si128(start[0])),
-                                        _mm_cvtsi32_si128(start[1]), 1);
-        scales = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(scale[0])),
-                                      _mm_set1_ps(scale[1]), 1);
-    } else {
-        if (ml_code_bias(dtype))
-            first = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_cvtsi32_si128(*start), 0);
-        scales = _mm256_set1_ps(*scale);
-    }
+    if (ml_code_bias(dtype))
+        first = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_cvtsi32_si128(*start), 0);
     const __m256i ints = ml_dot_bytes(ml_stays_signed(dtype), first, w->all,
                                       _mm256_loadu_si256((const __m256i *)(const void *)x));
-    return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(ints), scales));
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(ints), _mm256_set1_ps(scale), sum);
 }
 
-ML_INLINE ml_floats ml_scaled(ml_floats sum, float scale)
+/* sum + a block's offset · the sum of x's. */
+ML_INLINE ml_floats ml_add_offset(ml_floats sum, float offset, const float *x)
 {
-    return _mm256_mul_ps(sum, _mm256_set1_ps(scale));
-}
-
-/* sum + the offsets of a block's groups · the sums of x's. */
-ML_INLINE ml_floats ml_add_offsets(int groups, ml_floats sum, const float *offset, const float *x)
-{
-    if (groups == 8)
-        return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_load_ps(offset), _mm256_loadu_ps(x)));
-    const __m128 one = _mm_mul_ss(_mm_load_ss(offset), _mm_load_ss(x));
-    return _mm256_add_ps(sum, _mm256_zextps128_ps256(one));
+    return _mm256_add_ps(sum, _mm256_zextps128_ps256(_mm_set_ss(offset * *x)));
 }
 
 ML_INLINE float ml_add_lanes(ml_floats sum)
@@ -114,34 +90,30 @@ ML_INLINE ml_floats ml_no_floats(void) { return _mm256_setzero_ps(); }
 #else
 
 ML_INLINE ml_floats ml_add_group(ml_dtype dtype, ml_floats sum, const ml_codes *w, const int8_t *x,
-                                 const int32_t *start, const float *scale)
+                                 const int32_t *start, float scale)
 {
-    for (int h = 0; h < 2; h++) {
-        int32_t dot = ml_has_halves(dtype) ? start[h] : h == 0 ? *start : 0;
-        for (int i = 0; i < 16; i++) {
-            const int code = ml_stays_signed(dtype) ? (int8_t)w->half[h][i] : w->half[h][i];
-            dot += code * x[16 * h + i];
-        }
-        sum += (float)dot * scale[ml_has_halves(dtype) ? h : 0];
+    int32_t dot = ml_code_bias(dtype) ? *start : 0;
+    for (int i = 0; i < ML_GROUP; i++) {
+        const uint8_t code = w->half[i / 16][i % 16];
+        dot += (ml_stays_signed(dtype) ? (int8_t)code : code) * x[i];
     }
-    return sum;
+    return sum + (float)dot * scale;
 }
 
-ML_INLINE ml_floats ml_scaled(ml_floats sum, float scale) { return sum * scale; }
-
-ML_INLINE ml_floats ml_add_offsets(int groups, ml_floats sum, const float *offset, const float *x)
+ML_INLINE ml_floats ml_add_offset(ml_floats sum, float offset, const float *x)
 {
-    for (int j = 0; j < groups; j++) sum += offset[j] * x[j];
-    return sum;
+    return sum + offset * *x;
 }
 ML_INLINE float ml_add_lanes(ml_floats sum) { return sum; }
 ML_INLINE ml_floats ml_no_floats(void) { return 0; }
 
 #endif
 
-/* dots.c: rows [first, first + count) of W times T ≤ ML_ROUNDED_DOTS rows of x. */
+/* dots.c, dots_k.c: rows [first, first + count) of W times T ≤ ML_SMALL_TOKENS rows of x. */
 void ML_NATIVE(rounded_dots)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
                              int64_t count, float beta, float *y, int64_t ldy);
+void ML_NATIVE(rounded_dots_k)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
+                               int64_t count, float beta, float *y, int64_t ldy);
 /* panels.c: the same of any T. */
 void ML_NATIVE(rounded_panels)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
                                int64_t count, float beta, float *y, int64_t ldy);

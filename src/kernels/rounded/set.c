@@ -118,15 +118,15 @@ static void multiply(int64_t T, const ml_rounded *x, const ml_weight *w, float b
         int64_t first = ml_part_start(w->rows, threads, mine),
                 count = ml_part_count(w->rows, threads, mine);
 #if defined(__AVX2__)
-        if (T > ML_ROUNDED_DOTS) {
+        if (T > ML_SMALL_TOKENS) {
             ML_NATIVE(rounded_panels)(T, x, w, first, count, beta, y, ldy);
             count = 0;
         }
 #endif
-        for (int64_t t = 0; count > 0 && t < T; t += ML_ROUNDED_DOTS) {
+        for (int64_t t = 0; count > 0 && t < T; t += ML_SMALL_TOKENS) {
             const ml_rounded some = rows_from(w->dtype, x, t);
             ML_NATIVE(rounded_dots)
-            (ml_min(ML_ROUNDED_DOTS, T - t), &some, w, first, count, beta, y + t * ldy, ldy);
+            (ml_min(ML_SMALL_TOKENS, T - t), &some, w, first, count, beta, y + t * ldy, ldy);
         }
     }
 }
