@@ -1,5 +1,5 @@
-/* import: pretrained weights from other programs' files to base files. Streams: memory stays below
- * 1 GiB and the largest tensor. Local. */
+/* import: pretrained weights from other programs' files to base files. Streams on all threads:
+ * a thread holds half a million weights, or a row where that is longer. Local. */
 #ifndef MPILORA_IMPORT_H
 #define MPILORA_IMPORT_H
 

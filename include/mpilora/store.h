@@ -161,8 +161,8 @@ int64_t ml_base_load_bytes(int64_t count, int threads);
 typedef struct ml_base_writer ml_base_writer;
 
 /* Begins a base file beside `path`, with the files of its source; NULL: none. Matrices become
- * `dtype`, or what `spec->formats` says.
- * Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
+ * `dtype`, or what `spec->formats` says. source_hash NULL: ml_base_writer_source tells it before
+ * the file is finished. Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
  * Ownership: *out is the caller's, until finish or discard; `files` is borrowed until then; the
  * rest is borrowed and copied.
  * Local.
@@ -170,6 +170,13 @@ typedef struct ml_base_writer ml_base_writer;
 ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml_model_spec *spec,
                                 ml_dtype dtype, const char *tokenizer, int64_t tokenizer_length,
                                 const char *source_hash, const ml_base_files *files) ML_NODISCARD;
+
+/* The SHA-256 of the source, which may be known only when it has gone by.
+ * Shapes: hash: ML_SHA256_HEX.
+ * Ownership: borrowed.
+ * Local.
+ * Errors: none. */
+void ml_base_writer_source(ml_base_writer *writer, const char *hash);
 
 /* Rows [first_row, first_row + nrows) of a tensor, rounded once to the base's type, or to the
  * blocks in which it is kept.

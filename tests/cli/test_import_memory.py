@@ -1,4 +1,5 @@
-"""import --memory: the process stays below it, whatever is imported and made of it, and the base is the same; less than a row needs is refused."""
+"""import --memory: the process stays below it, whatever is imported and made of it, and the base is the same, as it is with any number of threads; less than a row needs
+is refused. Of several weights that no block holds the first is named, whoever finds another one earlier."""
 
 import json
 import os
@@ -23,14 +24,29 @@ WATCH = "import os, sys; _, end, used = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv
 checks = harness.Checks()
 
 
-def start(*words):
+def start(*words, threads=12):
     """Exit code, peak in bytes, what is said on standard error."""
-    done = subprocess.run([sys.executable, "-S", "-c", WATCH, harness.PROGRAM, *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-S", "-c", WATCH, harness.PROGRAM, *words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     return done.returncode, int(done.stdout.split()[-1]), done.stderr
 
 
 def identity(base):
     return json.loads(harness.mpilora("inspect", base, "--json"))["content_sha256"]
+
+
+def damaged(folder):
+    """A model whose embedding has Inf in several pieces of an import, the first of them after a long way of good rows."""
+    os.mkdir(folder)
+    tensors = models.plain_tensors("llama", WIDTH, 512)
+    dtype, shape, raw = tensors["model.embed_tokens.weight"]
+    embed = np.frombuffer(raw, "<f4").reshape(shape).copy()
+    for row, column in ((9000, 3 * 32 + 5), (9001, 0), (16000, 7), (30000, 200)):
+        embed[row, column] = np.inf
+    tensors["model.embed_tokens.weight"] = (dtype, shape, embed.tobytes())
+    models.write_safetensors(f"{folder}/model.safetensors", tensors)
+    with open(f"{folder}/config.json", "w") as file:
+        json.dump(models.config_of("llama", WIDTH, 512), file)
+    return folder
 
 
 def main():
@@ -51,14 +67,20 @@ def main():
         size = os.path.getsize(f"{source}/model.safetensors")
         for how in ([], ["--dtype", "keep"], ["--quantise", "q8_0"]):
             code, peak, said = start("import", source, base, *how)
-            checks.that(code == 0 and peak > 64_000_000, f"{how}: exit {code}, {peak} bytes: {said}")
+            checks.that(code == 0 and peak > 56_000_000, f"{how}: exit {code}, {peak} bytes: {said}")
             if code:
                 continue
             wanted = identity(base)
-            for memory in (64_000_000, 52_000_000):
+            for memory in (50_000_000, 36_000_000):
                 code, peak, said = start("import", source, base, "--memory", str(memory), *how)
                 checks.that(code == 0 and peak < memory < size, f"{how}: exit {code}, {peak} bytes of {memory}, from a file of {size}: {said}")
                 checks.that(identity(base) == wanted, f"{how}: another base with --memory {memory}")
+            code, _, said = start("import", source, base, *how, threads=1)
+            checks.that(code == 0 and identity(base) == wanted, f"{how}: exit {code}, or another base by one thread: {said}")
+        damaged(f"{folder}/damaged")
+        for threads in (1, 12):
+            code, _, said = start("import", f"{folder}/damaged", base, "--quantise", "q4_0", "--head-dtype", "q4_0", threads=threads)
+            checks.that(code == 3 and "embed.weight: row 9000, block 3 has a weight that is not finite" in said, f"{threads} threads: exit {code}: {said}")
         code, _, said = start("import", source, base, "--memory", "20M")
         checks.that(code == 2 and "--memory: 20000000 bytes are less than the" in said, f"20M: exit {code}: {said}")
         for words_, expected in ((("--memory", "much"), '"much", expected bytes'), (("--memory", "0"), "expected bytes")):

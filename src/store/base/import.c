@@ -1,12 +1,10 @@
-/* Import: a source of weights, tensor by tensor, in blocks of rows, into a base file. */
+/* Import: what becomes of a source's matrices, and its way into a base file. */
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/stat.h>
 
 #include "mpilora/data.h"
-#include "store/base/import_private.h"
-
-enum { BLOCK = 32 << 20 }; /* values in memory at once: 128 MiB */
+#include "store/base/stream.h"
 
 ml_status import_read_tokenizer(ml_status st, ml_text *json)
 {
@@ -41,76 +39,29 @@ ml_status import_check_tokenizer(const ml_text *json, const ml_model_spec *spec)
     return st;
 }
 
-/* Values of a row of any tensor, at most. */
-static int64_t widest_row(const ml_model_spec *spec)
-{
-    int64_t widest = ml_max(spec->width, ml_max(spec->mlp_width, spec->heads * spec->head_dim));
-    return ml_max(widest, spec->embed_width);
-}
-
-/* *values in memory at once: as many as `memory` leaves beside what the process has already, and
- * what readers and the writer take for pieces of their own. */
-static ml_status block_values(const ml_model_spec *spec, int64_t memory, int64_t *values)
-{
-    static const int64_t beside = 24 << 20;
-    int64_t widest = widest_row(spec), size = sizeof(float);
-    *values = ml_max(BLOCK, widest);
-    if (memory == 0) return ML_OK;
-    int64_t taken = ml_memory_process_now() + beside, fit = (memory - taken) / size;
-    if (fit < widest)
-        return ml_fail(ML_USAGE,
-                       "--memory: %" PRId64 " bytes are less than the %" PRId64
-                       " that a row of this model needs beside the program",
-                       memory, taken + widest * size);
-    *values = ml_min(*values, fit);
-    return ML_OK;
-}
-
-static ml_status copy_rows(const import_source *source, ml_base_writer *w, const ml_model_tensor *t,
-                           int64_t first, int64_t count, bool blocks, float *block)
-{
-    ml_status st = blocks ? source->read_blocks(source->self, t, first, count, block)
-                          : source->read_rows(source->self, t, first, count, block);
-    if (st != ML_OK) return st;
-    return blocks ? ml_base_writer_blocks(w, t->name, first, count, block)
-                  : ml_base_writer_rows(w, t->name, first, count, block);
-}
-
-static ml_status copy_tensor(const import_source *source, ml_base_writer *w,
-                             const ml_model_spec *spec, const ml_model_tensor *t, bool kept,
-                             float *block, int64_t room)
-{
-    bool blocks = kept && ml_dtype_is_block(ml_model_format(spec, t));
-    int64_t step = ml_max(1, room / t->cols);
-    for (int64_t row = 0; row < t->rows; row += step) {
-        ml_status st = copy_rows(source, w, t, row, ml_min(step, t->rows - row), blocks, block);
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-}
-
 static ml_status copy_all(const import_source *source, const ml_model_spec *spec,
                           const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
-    float *block = NULL;
-    int64_t room;
-    ML_TRY(block_values(spec, options->memory, &room));
-    ML_NEW(block, room, ML_MEM_OTHER, "a block of rows");
+    import_hashing *hashing = NULL;
+    import_room room;
+    char hash[ML_SHA256_HEX];
+    ML_TRY(import_find_room(spec, options->memory, &room));
+    ML_TRY(import_hash_begin(&hashing, source));
     ML_TRY(ml_base_writer_create(&w, out, spec, options->dtype, source->tokenizer.data,
-                                 source->tokenizer.length, source->hash, &source->files));
-    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(spec, i, &t);
-        ML_TRY(copy_tensor(source, w, spec, &t, options->keep, block, room));
-    }
+                                 source->tokenizer.length, NULL, &source->files));
+    ML_TRY(import_stream(source, w, spec, options->keep, &room));
     import_say_error(w, options);
+    st = import_hash_finish(hashing, hash);
+    hashing = NULL;
+    if (st != ML_OK) goto done;
+    ml_base_writer_source(w, hash);
     st = ml_base_writer_finish(w);
     w = NULL;
 done:
+    import_hash_discard(hashing);
     ml_base_writer_discard(w);
-    ml_memory_free(block);
     return st;
 }
 

@@ -2,18 +2,21 @@
 #ifndef MPILORA_STORE_BASE_IMPORT_PRIVATE_H
 #define MPILORA_STORE_BASE_IMPORT_PRIVATE_H
 
+#include <stdatomic.h>
+
 #include "mpilora/blocks.h"
 #include "mpilora/import.h"
 #include "mpilora/store.h"
 
 /* A source of weights: what it is and rows [first, first + count) of each of its tensors, as
- * mpilora lays them out (out × in), in fp32. */
+ * mpilora lays them out (out × in), in fp32. Several threads read at once. */
 typedef struct import_source {
     void *self;
     ml_model_spec spec;
     ml_text tokenizer;   /* canonical JSON; empty: none. Owned */
     ml_base_files files; /* owned */
-    char hash[ML_SHA256_HEX];
+    /* The SHA-256 of what was read. Ends early, as it likes, once *stop is set. */
+    ml_status (*hash)(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX]);
     ml_status (*read_rows)(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count,
                            float *out);
     /* What the source has a matrix in, and rows of it as they are there; NULL: no blocks. */
@@ -33,6 +36,10 @@ ml_status import_open_gguf(import_source *out, const char *path,
 ml_status import_keep_files(const char *directory, ml_base_files *files) ML_NODISCARD;
 /* The tokenizer of a directory that must have one. ML_INPUT. */
 ml_status import_directory_tokenizer(const char *directory, ml_text *json) ML_NODISCARD;
+
+/* source_hash.c: the SHA-256 of a file; ML_INTERNAL once *stop is set. */
+ml_status import_hash_file(const char *path, atomic_bool *stop,
+                           char hex[ML_SHA256_HEX]) ML_NODISCARD;
 
 /* Says what rounding to blocks has lost, where matrices were. */
 void import_say_error(const ml_base_writer *w, const ml_import_options *options);

@@ -3,10 +3,12 @@
 #include <math.h>
 
 #include "mpilora/data.h"
-#include "store/base/base_private.h"
-#include "store/base/import_private.h"
+#include "store/base/stream.h"
 
-enum { PIECE = 1 << 20 }; /* values */
+typedef struct random_weights {
+    const ml_model_spec *spec;
+    uint64_t seed;
+} random_weights;
 
 static double deviation_of(const ml_model_spec *spec, const ml_model_tensor *t)
 {
@@ -16,20 +18,15 @@ static double deviation_of(const ml_model_spec *spec, const ml_model_tensor *t)
     return 0.02;
 }
 
-static ml_status write_tensor(ml_base_writer *w, const ml_model_spec *spec,
-                              const ml_model_tensor *t, uint64_t seed, float *piece, int64_t room)
+static ml_status random_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
+                             float *out)
 {
-    ml_random_key key = ml_random_key_make(seed, t->name);
-    double deviation = deviation_of(spec, t);
-    int64_t step = ml_max(1, room / t->cols);
-    float constant = strstr(t->name, "bias") ? 0.0F : 1.0F;
-    for (int64_t row = 0; row < t->rows; row += step) {
-        int64_t n = ml_min(step, t->rows - row), first = row * t->cols, count = n * t->cols;
-        for (int64_t i = 0; t->norm_or_bias && i < count; i++) piece[i] = constant;
-        if (!t->norm_or_bias) ml_random_normals(key, 0, (uint64_t)first, count, deviation, piece);
-        ml_status st = ml_base_writer_rows(w, t->name, row, n, piece);
-        if (st != ML_OK) return st;
-    }
+    const random_weights *r = self;
+    ml_random_key key = ml_random_key_make(r->seed, t->name);
+    int64_t n = count * t->cols;
+    if (!t->norm_or_bias)
+        ml_random_normals(key, 0, (uint64_t)(first * t->cols), n, deviation_of(r->spec, t), out);
+    for (int64_t i = 0; t->norm_or_bias && i < n; i++) out[i] = strstr(t->name, "bias") ? 0 : 1;
     return ML_OK;
 }
 
@@ -52,13 +49,13 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     ml_model_spec kept = *spec;
     ml_dtype *formats = NULL;
     ml_base_writer *w = NULL;
-    float *piece = NULL;
-    int64_t room = ml_max(PIECE, spec->width);
+    random_weights weights = {spec, seed};
+    const import_source source = {.self = &weights, .read_rows = random_rows};
+    import_room room;
     if (tokenizer) ML_TRY(import_directory_tokenizer(tokenizer, &json));
     ML_TRY(import_check_tokenizer(&json, spec));
     ML_TRY(source_hash(spec, seed, hash));
-    room = ml_max(room, spec->mlp_width);
-    ML_NEW(piece, room, ML_MEM_OTHER, "a piece of a tensor");
+    ML_TRY(import_find_room(spec, 0, &room));
     if (options->quantise) {
         ML_NEW(formats, ml_model_formats(spec), ML_MEM_OTHER, "formats of tensors");
         ml_import_formats(spec, options, formats);
@@ -66,17 +63,12 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     }
     ML_TRY(
         ml_base_writer_create(&w, out, &kept, options->dtype, json.data, json.length, hash, NULL));
-    for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
-        ml_model_tensor t;
-        ml_model_tensor_at(spec, i, &t);
-        ML_TRY(write_tensor(w, spec, &t, seed, piece, room));
-    }
+    ML_TRY(import_stream(&source, w, &kept, false, &room));
     import_say_error(w, options);
     st = ml_base_writer_finish(w);
     w = NULL;
 done:
     ml_base_writer_discard(w);
-    ml_memory_free(piece);
     ml_memory_free(formats);
     ml_text_destroy(&json);
     return st;

@@ -3,6 +3,7 @@
  * transformers resizes a model, but for its noise of 1e-9). A vocabulary that is padded has room
  * for some, so that it need not grow. */
 #include <inttypes.h>
+#include <pthread.h>
 
 #include "mpilora/data.h"
 #include "mpilora/family.h"
@@ -13,14 +14,17 @@ enum { PIECE = 1 << 20 }; /* values */
 typedef struct grown {
     const import_source *from;
     ml_tokens_added added;
-    const ml_family_tensor *row; /* whose mean is known; NULL: none yet */
+    char tokenizer[ML_SHA256_HEX]; /* of the one that has learnt */
+    const ml_family_tensor *row;   /* whose mean is known; NULL: none yet */
     float *mean;
+    pthread_mutex_t mutex; /* of row and mean */
 } grown;
 
 static void grown_close(void *self)
 {
     grown *g = self;
     ml_memory_free(g->mean);
+    pthread_mutex_destroy(&g->mutex);
     ml_memory_free(g);
 }
 
@@ -51,6 +55,21 @@ done:
     return st;
 }
 
+/* The rows of new tokens among [first, first + count). */
+static ml_status put_means(grown *g, const ml_model_tensor *t, int64_t first, int64_t count,
+                           float *out)
+{
+    ml_status st = ML_OK;
+    int64_t begin = ml_max(first, g->added.before), end = ml_min(first + count, g->added.after);
+    if (begin >= end) return ML_OK;
+    pthread_mutex_lock(&g->mutex);
+    if (g->row != t->row) st = find_mean(g, t);
+    for (int64_t i = begin; st == ML_OK && i < end; i++)
+        memcpy(out + (i - first) * t->cols, g->mean, (size_t)t->cols * sizeof *out);
+    pthread_mutex_unlock(&g->mutex);
+    return st;
+}
+
 static ml_status grown_rows(void *self, const ml_model_tensor *tensor, int64_t first, int64_t count,
                             float *out)
 {
@@ -59,12 +78,9 @@ static ml_status grown_rows(void *self, const ml_model_tensor *tensor, int64_t f
     ml_model_tensor t = *tensor;
     if (!import_is_by_token(&t)) return g->from->read_rows(g->from->self, &t, first, count, out);
     t.rows = g->from->spec.vocab;
-    if (g->row != t.row) ML_TRY(find_mean(g, &t));
     int64_t old = ml_min(first + count, t.rows) - first;
     if (old > 0) ML_TRY(g->from->read_rows(g->from->self, &t, first, old, out));
-    for (int64_t i = 0; i < count; i++)
-        if (first + i >= g->added.before && first + i < g->added.after)
-            memcpy(out + i * t.cols, g->mean, (size_t)t.cols * sizeof *out);
+    ML_TRY(put_means(g, &t, first, count, out));
 done:
     return st;
 }
@@ -108,13 +124,13 @@ done:
     return st;
 }
 
-static ml_status renew_hash(import_source *s)
+static ml_status grown_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX])
 {
+    const grown *g = self;
     ml_text text = {0};
-    char tokenizer[ML_SHA256_HEX];
-    ml_sha256_of(s->tokenizer.data, (size_t)s->tokenizer.length, tokenizer);
-    ml_status st = ml_text_printf(&text, "add-tokens %s %s", s->hash, tokenizer);
-    if (st == ML_OK) ml_sha256_of(text.data, (size_t)text.length, s->hash);
+    ml_status st = g->from->hash(g->from->self, stop, hex);
+    if (st == ML_OK) st = ml_text_printf(&text, "add-tokens %s %s", hex, g->tokenizer);
+    if (st == ML_OK) ml_sha256_of(text.data, (size_t)text.length, hex);
     ml_text_destroy(&text);
     return st;
 }
@@ -142,11 +158,13 @@ ml_status import_add_tokens(import_source *out, import_source *from, const char 
                        "which would learn them",
                        path);
     ML_NEW(g, 1, ML_MEM_OTHER, "a source with more tokens");
+    pthread_mutex_init(&g->mutex, NULL);
     *out = *from;
     out->tokenizer = (ml_text){0};
     from->files = (ml_base_files){0};
     out->self = g;
     out->close = grown_close;
+    out->hash = grown_hash;
     out->read_rows = grown_rows;
     out->format_of = from->format_of ? grown_format : NULL;
     out->read_blocks = from->read_blocks ? grown_blocks : NULL;
@@ -155,7 +173,7 @@ ml_status import_add_tokens(import_source *out, import_source *from, const char 
                              &g->added));
     out->spec.vocab = ml_max(from->spec.vocab, g->added.after);
     ML_TRY(renew_files(out));
-    ML_TRY(renew_hash(out));
+    ml_sha256_of(out->tokenizer.data, (size_t)out->tokenizer.length, g->tokenizer);
     say(g, path, from->spec.vocab, out->spec.vocab);
 done:
     return st;

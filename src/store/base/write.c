@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,27 +11,7 @@
 #include "io/durable.h"
 #include "io/hdf5_file.h"
 #include "io/hdf5_work.h"
-#include "store/base/base_private.h"
-
-struct ml_base_writer {
-    char path[BASE_PATH], temporary[BASE_PATH + 32];
-    ml_model_spec spec;
-    ml_dtype dtype, *formats; /* formats: the specification's, copied; NULL: no blocks */
-    int fd;
-    bool made;                     /* the temporary file is there */
-    int64_t ntensors, tensor, row; /* the next row expected */
-    int64_t nplaces;               /* the tensors', and the tokenizer's where there is one */
-    extent *place;                 /* [nplaces] */
-    char *tokenizer;
-    int64_t tokenizer_length;
-    const ml_base_files *files; /* borrowed; NULL: none */
-    extent file_place[ML_BASE_FILES];
-    ml_sha256 *content;
-    uint16_t *rounded;    /* a piece in bf16 or in blocks */
-    ml_block_error error; /* of the blocks that were made here */
-};
-
-enum { NARROW = 1 << 18 };
+#include "store/base/writer.h"
 
 static ml_status hdf5_failed(const ml_base_writer *w)
 {
@@ -102,8 +81,7 @@ static bool put_files(ml_base_writer *w, hid_t file)
 
 static int version_of(const ml_base_writer *w) { return w->formats ? BASE_VERSION : 1; }
 
-static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture,
-                           const char *source)
+static bool put_attributes(const ml_base_writer *w, hid_t file, const char *architecture)
 {
     char tokenizer[ML_SHA256_HEX] = "", version[16], unknown[ML_SHA256_HEX];
     if (w->tokenizer_length) ml_sha256_of(w->tokenizer, (size_t)w->tokenizer_length, tokenizer);
@@ -112,12 +90,12 @@ static bool put_attributes(const ml_base_writer *w, hid_t file, const char *arch
     return put_text(file, "format", BASE_FORMAT) && put_text(file, "version", version) &&
            put_text(file, "architecture", architecture) &&
            put_text(file, "dtype", ml_dtype_name(w->dtype)) &&
-           put_text(file, "source_sha256", source) &&
+           put_text(file, "source_sha256", unknown) &&
            put_text(file, "tokenizer_sha256", tokenizer) &&
            put_text(file, "content_sha256", unknown);
 }
 
-static ml_status lay_out(ml_base_writer *w, const char *architecture, const char *source)
+static ml_status lay_out(ml_base_writer *w, const char *architecture)
 {
     ml_hdf5_begin(w->temporary);
     hid_t create = H5Pcreate(H5P_FILE_CREATE), file = -1;
@@ -126,7 +104,7 @@ static ml_status lay_out(ml_base_writer *w, const char *architecture, const char
     if (good) file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
     w->made = file >= 0 || !there;
     good = file >= 0 && put_tensors(w, file) && put_files(w, file) &&
-           put_attributes(w, file, architecture, source);
+           put_attributes(w, file, architecture);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
     return ml_hdf5_end(good ? ML_OK : hdf5_failed(w), w->path);
@@ -172,6 +150,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     w->spec.transform = spec->transform || spec->masked;
     w->spec.masked = false;
     w->dtype = dtype;
+    if (source_hash) ml_base_writer_source(w, source_hash);
     ML_TRY(copy_formats(w));
     w->ntensors = ml_model_tensor_count(spec);
     w->tokenizer_length = tokenizer_length;
@@ -186,10 +165,9 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
-    if (dtype == ML_BF16 || w->formats) ML_NEW(w->rounded, NARROW, ML_MEM_OTHER, "a write buffer");
     ML_TRY(base_spec_to_json(&w->spec, &architecture));
     ML_TRY(base_content_begin(&w->content, architecture.data));
-    ML_TRY(lay_out(w, architecture.data, source_hash));
+    ML_TRY(lay_out(w, architecture.data));
     ML_TRY(open_contents(w));
     *out = w;
     w = NULL;
@@ -199,133 +177,43 @@ done:
     return st;
 }
 
+void ml_base_writer_source(ml_base_writer *w, const char *hash)
+{
+    snprintf(w->source, sizeof w->source, "%s", hash);
+}
+
 void ml_base_writer_discard(ml_base_writer *w)
 {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     if (w->made) unlink(w->temporary);
     ml_sha256_destroy(w->content);
-    ml_memory_free(w->rounded);
+    ml_memory_free(w->piece);
     ml_memory_free(w->tokenizer);
     ml_memory_free(w->place);
     ml_memory_free(w->formats);
     ml_memory_free(w);
 }
 
-/* ---- contents ------------------------------------------------------------------------------ */
-
-static ml_status put_values(ml_base_writer *w, const float *values, int64_t count, bool bf16,
-                            int64_t offset)
-{
-    for (int64_t at = 0; at < count; at += NARROW) {
-        int64_t n = ml_min(NARROW, count - at), size = bf16 ? 2 : 4;
-        const void *data = values + at;
-        for (int64_t i = 0; bf16 && i < n; i++) w->rounded[i] = ml_bf16_from_float(values[at + i]);
-        if (bf16) data = w->rounded;
-        ml_sha256_add(w->content, data, (size_t)(n * size));
-        ml_status st = ml_file_write(w->fd, w->temporary, data, n * size, offset + at * size);
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-}
-
-/* Numbers in blocks, a whole number of them in every piece. No format takes more than two bytes a
- * weight. */
-static ml_status put_quantised(ml_base_writer *w, const ml_model_tensor *t, ml_dtype stored,
-                               int64_t first_row, int64_t nrows, const float *values)
-{
-    const ml_block_format *f = ml_block_format_of(stored);
-    int64_t offset = w->place[w->tensor].offset + ml_dtype_bytes(stored, first_row * t->cols);
-    for (int64_t at = 0, n; at < nrows * t->cols; at += n) {
-        n = ml_min(NARROW, nrows * t->cols - at);
-        int64_t bad = ml_block_quantise(f, values + at, n / f->weights, w->rounded, &w->error),
-                weight = at + bad * f->weights, row = first_row + weight / t->cols;
-        if (bad >= 0)
-            return ml_fail(ML_INPUT,
-                           "%s: row %" PRId64 ", block %" PRId64
-                           " has a weight that is not finite or too large for %s",
-                           t->name, row, weight % t->cols / f->weights, ml_dtype_name(stored));
-        int64_t bytes = ml_dtype_bytes(stored, n);
-        ml_sha256_add(w->content, w->rounded, (size_t)bytes);
-        ml_status st = ml_file_write(w->fd, w->temporary, w->rounded, bytes,
-                                     offset + ml_dtype_bytes(stored, at));
-        if (st != ML_OK) return st;
-    }
-    return ML_OK;
-}
-
-double ml_base_writer_error(const ml_base_writer *w)
-{
-    return w->error.whole > 0 ? sqrt(w->error.lost / w->error.whole) : 0;
-}
-
-/* *t: the tensor that is due, of which these rows must be the next. */
-static ml_status expect_rows(const ml_base_writer *w, const char *name, int64_t first_row,
-                             int64_t nrows, ml_model_tensor *out)
-{
-    ml_model_tensor t = {.name = "nothing more"};
-    if (w->tensor < w->ntensors) ml_model_tensor_at(&w->spec, w->tensor, &t);
-    if (strcmp(t.name, name) != 0 || first_row != w->row || nrows > t.rows - first_row)
-        return ml_fail(ML_INTERNAL,
-                       "%s: rows %" PRId64 "+%" PRId64 " of %s come where row %" PRId64
-                       " of %s is due",
-                       w->path, first_row, nrows, name, w->row, t.name);
-    if (first_row == 0) base_content_name(w->content, t.name);
-    *out = t;
-    return ML_OK;
-}
-
-static void pass_rows(ml_base_writer *w, const ml_model_tensor *t, int64_t nrows)
-{
-    w->row += nrows;
-    if (w->row < t->rows) return;
-    w->row = 0;
-    w->tensor++;
-}
-
-ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first_row, int64_t nrows,
-                              const float *rows)
-{
-    ml_model_tensor t;
-    ml_status st = expect_rows(w, name, first_row, nrows, &t);
-    if (st != ML_OK) return st;
-    ml_dtype stored = base_stored(&w->spec, w->dtype, &t);
-    bool bf16 = stored == ML_BF16;
-    if (ml_dtype_is_block(stored))
-        st = put_quantised(w, &t, stored, first_row, nrows, rows);
-    else
-        st = put_values(w, rows, nrows * t.cols, bf16,
-                        w->place[w->tensor].offset + first_row * t.cols * (bf16 ? 2 : 4));
-    pass_rows(w, &t, nrows);
-    return st;
-}
-
-ml_status ml_base_writer_blocks(ml_base_writer *w, const char *name, int64_t first_row,
-                                int64_t nrows, const void *blocks)
-{
-    ml_model_tensor t;
-    ml_status st = expect_rows(w, name, first_row, nrows, &t);
-    if (st != ML_OK) return st;
-    ml_dtype stored = base_stored(&w->spec, w->dtype, &t);
-    int64_t bytes = ml_dtype_bytes(stored, nrows * t.cols);
-    ml_sha256_add(w->content, blocks, (size_t)bytes);
-    st = ml_file_write(w->fd, w->temporary, blocks, bytes,
-                       w->place[w->tensor].offset + ml_dtype_bytes(stored, first_row * t.cols));
-    pass_rows(w, &t, nrows);
-    return st;
-}
-
 /* ---- finish -------------------------------------------------------------------------------- */
 
-static ml_status put_content_hash(const ml_base_writer *w, const char *hex)
+static bool put_hash(hid_t file, const char *name, const char *hex)
 {
-    ml_hdf5_begin(w->temporary);
-    hid_t file = H5Fopen(w->temporary, H5F_ACC_RDWR, H5P_DEFAULT);
-    hid_t attribute = file >= 0 ? H5Aopen(file, "content_sha256", H5P_DEFAULT) : -1;
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
     bool good = type >= 0 && H5Awrite(attribute, type, hex) >= 0;
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
+    return good;
+}
+
+/* What is known only when everything has gone by. */
+static ml_status put_hashes(const ml_base_writer *w, const char *content)
+{
+    ml_hdf5_begin(w->temporary);
+    hid_t file = H5Fopen(w->temporary, H5F_ACC_RDWR, H5P_DEFAULT);
+    bool good = file >= 0 && put_hash(file, "source_sha256", w->source) &&
+                put_hash(file, "content_sha256", content);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     return ml_hdf5_end(good ? ML_OK : hdf5_failed(w), w->path);
 }
@@ -347,7 +235,7 @@ static ml_status seal_and_rename(ml_base_writer *w)
         ML_TRY(ml_file_write(w->fd, w->temporary, w->tokenizer, w->tokenizer_length,
                              w->place[w->ntensors].offset));
     if (w->files) ML_TRY(base_files_write(w->fd, w->temporary, w->files, w->file_place));
-    ML_TRY(put_content_hash(w, hex));
+    ML_TRY(put_hashes(w, hex));
     if (fstat(w->fd, &about))
         return ml_fail(ML_RESOURCE, "%s: cannot be examined: %s", w->temporary, strerror(errno));
     qsort(w->place, (size_t)w->nplaces, sizeof *w->place, by_offset);

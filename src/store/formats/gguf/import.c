@@ -15,6 +15,12 @@ static void source_close(void *self)
     ml_memory_free(g);
 }
 
+static ml_status source_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX])
+{
+    const gguf_source *g = self;
+    return import_hash_file(g->file.path, stop, hex);
+}
+
 /* ---- metadata ------------------------------------------------------------------------------ */
 
 static const gguf_value *find_own(const gguf_source *g, const char *name)
@@ -429,6 +435,7 @@ ml_status import_open_gguf(import_source *out, const char *path, const ml_import
     g->spec = &out->spec;
     out->self = g;
     out->close = source_close;
+    out->hash = source_hash;
     out->read_rows = gguf_import_rows;
     out->format_of = gguf_import_format;
     out->read_blocks = gguf_import_blocks;
@@ -436,7 +443,6 @@ ml_status import_open_gguf(import_source *out, const char *path, const ml_import
     ML_TRY(read_description(g, &out->spec, options->hf_config));
     ML_TRY(options->tokenizer ? read_directory(g, options->tokenizer, out)
                               : read_vocabulary(g, out));
-    ML_TRY(ml_sha256_of_file(path, out->hash));
 done:
     return st;
 }

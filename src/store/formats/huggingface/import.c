@@ -14,16 +14,16 @@ typedef struct hf_source {
     hf_shards shards;
     packed_config packed; /* what config.json says of packed matrices */
     ml_model_spec *spec;
-    bool bare;            /* the files' names lack the family's prefix */
-    bool embed_from_head; /* a tied pair of which the head alone was saved */
-    float *column;        /* a stored row of a transposed tensor */
+    bool bare;             /* the files' names lack the family's prefix */
+    bool embed_from_head;  /* a tied pair of which the head alone was saved */
+    const char *tokenizer; /* as it was read: the source's, which may not keep its length */
+    int64_t tokenizer_length;
 } hf_source;
 
 static void hf_close(void *self)
 {
     hf_source *h = self;
     hf_shards_close(&h->shards);
-    ml_memory_free(h->column);
     ml_memory_free(h);
 }
 
@@ -271,16 +271,20 @@ done:
 /* ---- rows ---------------------------------------------------------------------------------- */
 
 /* Rows first … of the transpose: elements of each stored row. */
-static ml_status read_transposed(hf_source *h, hf_place at, int64_t first, int64_t count,
+static ml_status read_transposed(const hf_source *h, hf_place at, int64_t first, int64_t count,
                                  float *out)
 {
+    ml_status st = ML_OK;
+    float *column = NULL;
     int64_t stored_rows = at.entry->shape[0], stored_cols = at.entry->shape[1];
+    ML_NEW(column, count, ML_MEM_OTHER, "a row");
     for (int64_t j = 0; j < stored_rows; j++) {
-        ml_status st = hf_shards_read(&h->shards, at, j * stored_cols + first, count, h->column);
-        if (st != ML_OK) return st;
-        for (int64_t i = 0; i < count; i++) out[i * stored_rows + j] = h->column[i];
+        ML_TRY(hf_shards_read(&h->shards, at, j * stored_cols + first, count, column));
+        for (int64_t i = 0; i < count; i++) out[i * stored_rows + j] = column[i];
     }
-    return ML_OK;
+done:
+    ml_memory_free(column);
+    return st;
 }
 
 static ml_status hf_read_blocks(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
@@ -318,7 +322,7 @@ static const ml_block_format *hf_format_of(void *self, const ml_model_tensor *t)
 static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
                               float *out)
 {
-    hf_source *h = self;
+    const hf_source *h = self;
     ml_stored_place place;
     char name[sizeof place.name];
     packed_matrix m;
@@ -347,27 +351,29 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-static ml_status add_hash(const hf_source *h, const char *name, ml_text *list)
+static ml_status add_hash(const hf_source *h, const char *name, atomic_bool *stop, ml_text *list)
 {
     ml_text path = {0};
     char hex[ML_SHA256_HEX];
     const char *directory = h->shards.directory;
     ml_status st = ml_text_printf(&path, "%s/%s", directory, name);
     if (st == ML_OK && hf_has_file(directory, name)) {
-        st = ml_sha256_of_file(path.data, hex);
+        st = import_hash_file(path.data, stop, hex);
         if (st == ML_OK) st = ml_text_printf(list, "%s %s\n", name, hex);
     }
     ml_text_destroy(&path);
     return st;
 }
 
-static ml_status hash_source(const hf_source *h, const ml_text *tokenizer, char hex[ML_SHA256_HEX])
+static ml_status hf_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
+    const hf_source *h = self;
     ml_text list = {0};
-    ML_TRY(add_hash(h, "config.json", &list));
-    for (int64_t i = 0; i < h->shards.count; i++) ML_TRY(add_hash(h, h->shards.name[i], &list));
-    ML_TRY(ml_text_add(&list, tokenizer->data, tokenizer->length));
+    ML_TRY(add_hash(h, "config.json", stop, &list));
+    for (int64_t i = 0; i < h->shards.count; i++)
+        ML_TRY(add_hash(h, h->shards.name[i], stop, &list));
+    ML_TRY(ml_text_add(&list, h->tokenizer, h->tokenizer_length));
     ml_sha256_of(list.data, (size_t)list.length, hex);
 done:
     ml_text_destroy(&list);
@@ -467,6 +473,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_NEW(h, 1, ML_MEM_OTHER, "a source");
     out->self = h;
     out->close = hf_close;
+    out->hash = hf_hash;
     out->read_rows = hf_read_rows;
     out->format_of = hf_format_of;
     out->read_blocks = hf_read_blocks;
@@ -479,13 +486,11 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     ML_TRY(settle_head(h));
     find_pool(h);
     ML_TRY(check_tensors(h));
-    int64_t widest = ml_max(ml_extent_size(&out->spec, ML_EXTENT_QKV),
-                            ml_max(out->spec.mlp_width, out->spec.vocab));
-    ML_NEW(h->column, widest, ML_MEM_OTHER, "a row");
     ML_TRY(import_read_tokenizer(ml_tokenizer_from_directory(directory, &out->tokenizer, &found),
                                  &out->tokenizer));
     ML_TRY(import_keep_files(directory, &out->files));
-    ML_TRY(hash_source(h, &out->tokenizer, out->hash));
+    h->tokenizer = out->tokenizer.data;
+    h->tokenizer_length = out->tokenizer.length;
 done:
     ml_text_destroy(&path);
     return st;
