@@ -61,6 +61,7 @@ typedef struct ml_kernels_owner {
                           uint16_t *out); /* groups of 32 weights of a row of blocks, as bf16 */
     /* Where activations are rounded to 8 bits (rounded.c); else NULL. */
     const ml_rounded_set *rounded;
+    const ml_fine_products *fine; /* NULL: the processor has none */
     void *rounded_rows;
     int64_t rounded_bytes; /* of rounded_rows */
     void (*exact_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
@@ -129,7 +130,18 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
 typedef void (*ml_sgemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
                          const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                          float *c, int64_t ldc);
-enum { ML_SMALL_TOKENS = 4 }; /* up to so many, ml_panel_forward reads the weight directly */
+/* Up to so many tokens ml_small_forward (rounded.c) reads the weight directly, one in blocks for
+ * more. It may write into the first ML_SMALL_SCRATCH bytes of product_scratch. */
+enum { ML_SMALL_TOKENS = 4, ML_SMALL_BLOCK_TOKENS = 32, ML_SMALL_SCRATCH = 512 << 10 };
+void ml_small_forward(const ml_kernels_owner *owner, int64_t T, const float *x, int64_t ldx,
+                      const ml_weight *w, float beta, float *y, int64_t ldy);
+static inline bool ml_takes_small_forward(const ml_kernels_owner *owner, int64_t T,
+                                          const ml_weight *w)
+{
+    return owner->small_forward &&
+           T <= (ml_dtype_is_block(w->dtype) ? ML_SMALL_BLOCK_TOKENS : ML_SMALL_TOKENS);
+}
+
 int64_t ml_panel_scratch_floats(const ml_kernels_options *options, int threads);
 void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                       const ml_weight *w, float beta, float *y, int64_t ldy);

@@ -27,8 +27,8 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
                            const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (T <= ML_SMALL_TOKENS && owner->small_forward) {
-        owner->small_forward(T, x, ldx, w, beta, y, ldy);
+    if (ml_takes_small_forward(owner, T, w)) {
+        ml_small_forward(owner, T, x, ldx, w, beta, y, ldy);
         return;
     }
     multiply(k, &(ml_product){.m = T,

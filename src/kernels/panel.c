@@ -43,8 +43,8 @@ void ml_panel_forward(ml_sgemm sgemm, const ml_kernels *k, int64_t T, const floa
                       const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (T <= ML_SMALL_TOKENS && owner->small_forward) {
-        owner->small_forward(T, x, ldx, w, beta, y, ldy);
+    if (ml_takes_small_forward(owner, T, w)) {
+        ml_small_forward(owner, T, x, ldx, w, beta, y, ldy);
         return;
     }
     if (w->dtype == ML_FP32) {

@@ -68,10 +68,46 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
     }
 }
 
+/* ---- few rows as they are ------------------------------------------------------------------- */
+
+int64_t ml_fine_row_bytes(int64_t cols)
+{
+    return 3 * cols + cols / 4 * (int64_t)sizeof(int32_t) +
+           cols / 32 * (int64_t)(2 * sizeof(float));
+}
+
+ml_fine ml_fine_lay_out(int64_t T, int64_t cols, void *scratch)
+{
+    int8_t *digits = scratch;
+    ml_fine out = {.cols = cols, .groups = cols / 32};
+    for (int i = 0; i < 3; i++) out.digit[i] = digits + i * T * cols;
+    out.start = (int32_t *)(void *)(digits + 3 * T * cols);
+    out.scale = (float *)(void *)(out.start + T * cols / 4);
+    out.sum = out.scale + T * out.groups;
+    return out;
+}
+
+void ml_small_forward(const ml_kernels_owner *owner, int64_t T, const float *x, int64_t ldx,
+                      const ml_weight *w, float beta, float *y, int64_t ldy)
+{
+    const ml_fine_products *fine = owner->fine;
+    int64_t room = ml_min(owner->product_floats * (int64_t)sizeof(float), ML_SMALL_SCRATCH);
+    if (!fine || T > ML_FINE_TOKENS || !ml_dtype_is_block(w->dtype) || w->dtype == ML_Q8_0 ||
+        w->dtype == ML_IQ4_NL || T * ml_fine_row_bytes(w->cols) > room) {
+        owner->small_forward(T, x, ldx, w, beta, y, ldy);
+        return;
+    }
+    const ml_fine rows = ml_fine_lay_out(T, w->cols, owner->product_scratch);
+    fine->round(w->dtype, T, x, ldx, &rows);
+    fine->multiply(T, &rows, w, beta, y, ldy);
+}
+
 void ml_rounded_start(ml_kernels_owner *owner, const ml_kernels_options *options, void *scratch)
 {
+    const ml_rounded_set *set = ml_rounded_set_for(owner->table.vector_path);
+    owner->fine = set->fine && set->fine->multiply ? set->fine : NULL;
     if (!options->rounded) return;
-    owner->rounded = ml_rounded_set_for(owner->table.vector_path);
+    owner->rounded = set;
     owner->rounded_rows = scratch;
     owner->rounded_bytes = ml_rounded_scratch_bytes(options);
     owner->exact_forward = owner->table.weight_forward;

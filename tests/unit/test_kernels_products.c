@@ -14,7 +14,7 @@
 #include "mpilora/kernels.h"
 
 static const char *const backends[] = {"native", "blas", "onednn", "onednn-matmul", "onednn-bf16"};
-static const int64_t tokens[] = {1, 2, 7, 33, 64, 129};
+static const int64_t tokens[] = {1, 2, 7, 20, 33, 64, 129};
 /* Less than a panel, several panels with a rest, not multiples of any vector; more rows than oneDNN
  * is given at a time. */
 static const ml_weight shapes[] = {{.rows = 37, .cols = 65},

@@ -167,6 +167,84 @@ static void vector_sets_have_the_same_bits(void **state)
         }
 }
 
+/* Activations as they are, in three digits: sums in double of the decoded weights and of x itself,
+ * to what fp32 holds of the largest weight and number of a block; the same bits with any vectors
+ * and any number of threads. */
+static void fine_products_of(const ml_rounded_set *set, ml_dtype dtype, int64_t T, float beta,
+                             float *got)
+{
+    enum { ROWS = 19, COLS = 1280, LDX = COLS + GAP, LDY = ROWS + GAP };
+    const ml_block_format *f = ml_block_format_of(dtype);
+    const ml_weight w = {r.blocks, dtype, ROWS, COLS};
+    const ml_fine x = ml_fine_lay_out(T, COLS, r.rows);
+    float piece[32];
+    assert_true(T * ml_fine_row_bytes(COLS) <= (int64_t)sizeof r.rows);
+    fill_blocks(f, ROWS * COLS / f->weights, r.blocks);
+    for (int64_t i = 0; i < T * LDY; i++) got[i] = (float)(i % 13);
+    set->fine->round(dtype, T, r.x, LDX, &x);
+    set->fine->multiply(T, &x, &w, beta, got, LDY);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t row = 0; row < LDY; row++) {
+            double want = (double)((t * LDY + row) % 13), size = 13;
+            if (row < ROWS && beta == 0) want = 0;
+            for (int64_t at = 0; row < ROWS && at < COLS; at += 32) {
+                double most_w = 0, most_x = 0;
+                ml_dtype_decode(dtype, w.data, row * COLS + at, 32, piece);
+                for (int i = 0; i < 32; i++) {
+                    const double factor = (double)r.x[t * LDX + at + i];
+                    want += (double)piece[i] * factor;
+                    most_w = fmax(most_w, fabs((double)piece[i]));
+                    most_x = fmax(most_x, fabs(factor));
+                }
+                size += 32 * most_w * most_x;
+            }
+            const double bound = row < ROWS ? size / (1 << 22) : 0;
+            if (!(fabs((double)got[t * LDY + row] - want) <= bound))
+                fail_msg("%s, %s, token %lld of %lld, row %lld: %.9g, expected %.9g", set->name,
+                         ml_dtype_name(dtype), (long long)t, (long long)T, (long long)row,
+                         (double)got[t * LDY + row], want);
+        }
+}
+
+static void fine_products_are_those_of_fp32(void **state)
+{
+    (void)state;
+    int threads = omp_get_max_threads();
+    fill_activations(2, 1280 + GAP, r.x);
+    for (size_t f = 0; f < COUNT(formats); f++)
+        for (int64_t T = 1; T <= ML_FINE_TOKENS; T++) {
+            const ml_rounded_set *first = NULL;
+            if (formats[f] == ML_Q8_0 || formats[f] == ML_IQ4_NL) continue;
+            for (const ml_rounded_set *const *set = ml_rounded_sets; *set; set++) {
+                if (!(*set)->available() || !(*set)->fine || !(*set)->fine->multiply) continue;
+                omp_set_num_threads(first ? 3 : 1);
+                fine_products_of(*set, formats[f], T, (float)(f % 2), first ? r.got : r.want);
+                if (first) assert_memory_equal(r.got, r.want, (size_t)(T * 22) * sizeof *r.got);
+                first = *set;
+            }
+        }
+    omp_set_num_threads(threads);
+}
+
+static void fine_rows_that_are_not_finite_stay_so(void **state)
+{
+    (void)state;
+    const ml_weight w = {r.blocks, ML_Q4_0, 20, 64};
+    fill_blocks(ml_block_format_of(w.dtype), 40, r.blocks);
+    for (const ml_rounded_set *const *set = ml_rounded_sets; *set; set++)
+        for (int bad = 0; bad < 2; bad++) {
+            if (!(*set)->available() || !(*set)->fine || !(*set)->fine->multiply) continue;
+            const ml_fine x = ml_fine_lay_out(2, 64, r.rows);
+            fill_activations(2, 64, r.x);
+            for (int i = 0; i < 32; i++) r.x[i] = i == 7 ? 1e-44F : 0; /* nearly nothing */
+            r.x[32] = 1e35F;
+            r.x[64 + 50] = bad ? NAN : INFINITY;
+            (*set)->fine->round(w.dtype, 2, r.x, 64, &x);
+            (*set)->fine->multiply(2, &x, &w, 0, r.got, 20);
+            for (int64_t i = 0; i < 40; i++) assert_true(isfinite(r.got[i]) == (i < 20));
+        }
+}
+
 /* The codes of the reference but where x lies half-way; never further away than half a step. */
 static void rounding_is_ggmls(void **state)
 {
@@ -259,6 +337,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(products_are_right),
                                        cmocka_unit_test(threads_share_rows),
                                        cmocka_unit_test(vector_sets_have_the_same_bits),
+                                       cmocka_unit_test(fine_products_are_those_of_fp32),
+                                       cmocka_unit_test(fine_rows_that_are_not_finite_stay_so),
                                        cmocka_unit_test(rounding_is_ggmls),
                                        cmocka_unit_test(what_is_not_finite_stays_so),
                                        cmocka_unit_test(tables_round)};

@@ -44,7 +44,8 @@ void ML_NATIVE(block_dots)(int64_t T, const float *x, int64_t ldx, const ml_weig
                            int64_t first, int64_t count, float beta, float *y, int64_t ldy)
 {
     const activations a = {x, w->cols, ldx};
-#define MULTIPLY(constant) ml_few_rows(some_dots, constant, T, &a, w, first, count, beta, y, ldy)
+#define MULTIPLY(constant) \
+    ml_few_rows(some_dots, ML_SMALL_TOKENS, constant, T, &a, w, first, count, beta, y, ldy)
     ML_FOR_BLOCK_FORMAT(w->dtype, MULTIPLY)
 #undef MULTIPLY
 }

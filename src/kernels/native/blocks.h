@@ -422,8 +422,13 @@ ML_INLINE int ml_block_groups(ml_dtype dtype)
     ML_FOR_SMALL_BLOCK_FORMAT(dtype, call) \
     ML_FOR_K_FORMAT(dtype, call)
 
-/* block_dots.c: rows [first, first + count) of W times each of T ≤ ML_SMALL_TOKENS rows of x. */
+/* block_dots.c, few_panels.c: rows [first, first + count) of W times each of T rows of x, of which
+ * the first takes ML_SMALL_TOKENS at most. */
 void ML_NATIVE(block_dots)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                            int64_t first, int64_t count, float beta, float *y, int64_t ldy);
+#if defined(__AVX2__)
+void ML_NATIVE(few_panels)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
+                           int64_t first, int64_t count, float beta, float *y, int64_t ldy);
+#endif
 
 #endif

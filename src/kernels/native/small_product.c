@@ -126,6 +126,20 @@ static void multiply_rows(int64_t T, const float *x, int64_t ldx, const ml_weigh
     }
 }
 
+/* Without vectors of bytes panels win nothing, and dot products do it all. */
+static void multiply_blocks(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
+                            int64_t first, int64_t count, float beta, float *y, int64_t ldy)
+{
+#if defined(__AVX2__)
+    if (T > ML_SMALL_TOKENS) {
+        ML_NATIVE(few_panels)(T, x, ldx, w, first, count, beta, y, ldy);
+        return;
+    }
+#endif
+    for (int64_t t = 0; t < T; t += ML_SMALL_TOKENS) ML_NATIVE(block_dots)
+    (ml_min(ML_SMALL_TOKENS, T - t), x + t * ldx, ldx, w, first, count, beta, y + t * ldy, ldy);
+}
+
 void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                               float beta, float *y, int64_t ldy)
 {
@@ -135,7 +149,7 @@ void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_w
         int64_t first = ml_part_start(w->rows, threads, mine),
                 count = ml_part_count(w->rows, threads, mine);
         if (ml_dtype_is_block(w->dtype)) {
-            ML_NATIVE(block_dots)(T, x, ldx, w, first, count, beta, y, ldy);
+            multiply_blocks(T, x, ldx, w, first, count, beta, y, ldy);
             count = 0;
         }
         int64_t step = rows_at_once(w, T, count);

@@ -222,7 +222,7 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
                            const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (w->dtype == ML_FP32 || (T <= ML_SMALL_TOKENS && owner->small_forward))
+    if (w->dtype == ML_FP32 || ml_takes_small_forward(owner, T, w))
         ml_panel_forward(ml_onednn_sgemm, k, T, x, ldx, w, beta, y, ldy);
     else
         run(k, false, T, x, ldx, w, beta, y, ldy);

@@ -57,4 +57,4 @@ static void multiply(int64_t T, const ml_rounded *x, const ml_weight *w, float b
 
 static bool available(void) { return true; }
 
-const ml_rounded_set ml_rounded_set_reference = {"ref", available, round_rows, multiply};
+const ml_rounded_set ml_rounded_set_reference = {"ref", available, round_rows, multiply, NULL};

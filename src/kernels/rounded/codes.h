@@ -118,4 +118,7 @@ void ML_NATIVE(rounded_dots_k)(int64_t T, const ml_rounded *x, const ml_weight *
 void ML_NATIVE(rounded_panels)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
                                int64_t count, float beta, float *y, int64_t ldy);
 
+/* fine.c */
+extern const ml_fine_products ML_NATIVE(fine_products);
+
 #endif

@@ -37,7 +37,8 @@ ML_INLINE void some_dots(ml_dtype dtype, int rows, int64_t T, const void *of, co
 void ML_NATIVE(rounded_dots)(int64_t T, const ml_rounded *x, const ml_weight *w, int64_t first,
                              int64_t count, float beta, float *y, int64_t ldy)
 {
-#define MULTIPLY(constant) ml_few_rows(some_dots, constant, T, x, w, first, count, beta, y, ldy)
+#define MULTIPLY(constant) \
+    ml_few_rows(some_dots, ML_SMALL_TOKENS, constant, T, x, w, first, count, beta, y, ldy)
     ML_FOR_SMALL_BLOCK_FORMAT(w->dtype, MULTIPLY)
 #undef MULTIPLY
     if (ml_block_groups(w->dtype) > 1)

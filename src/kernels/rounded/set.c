@@ -148,4 +148,4 @@ static bool available(void)
 #define ML_TEXT(x) ML_TEXT_(x)
 
 const ml_rounded_set ML_NATIVE(rounded_set) = {ML_TEXT(ML_NATIVE_NAME), available, round_rows,
-                                               multiply};
+                                               multiply, &ML_NATIVE(fine_products)};
