@@ -106,6 +106,10 @@ void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, in
                            float *out);
 void ML_NATIVE(decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
                               uint16_t *out);
+#if defined(__AVX512F__) /* of processors with AVX-512 BF16 */
+void ML_NATIVE(decode_narrow_at_once)(ml_dtype dtype, const uint8_t *row, int64_t first,
+                                      int64_t count, uint16_t *out);
+#endif
 double ML_NATIVE(peak_gflops)(int threads);
 int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 

@@ -41,6 +41,10 @@ static void fill(ml_kernels *table)
     ml_kernels_owner_of(table)->small_forward = ML_NATIVE(small_forward);
     ml_kernels_owner_of(table)->product_function = ML_NATIVE(product);
     ml_kernels_owner_of(table)->decode_narrow = ML_NATIVE(decode_narrow);
+#if defined(__AVX512F__)
+    if (__builtin_cpu_supports("avx512bf16"))
+        ml_kernels_owner_of(table)->decode_narrow = ML_NATIVE(decode_narrow_at_once);
+#endif
     ml_kernels_owner_of(table)->peak_gflops = ML_NATIVE(peak_gflops);
     ml_kernels_owner_of(table)->read_memory = ML_NATIVE(read_memory);
 }
