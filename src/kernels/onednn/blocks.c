@@ -69,11 +69,10 @@ typedef struct panel {
     int64_t row, rows, column, columns;
 } panel;
 
-static void decode_row(const ml_kernels *k, const ml_weight *w, int64_t row, int64_t column,
-                       int64_t count, uint16_t *to)
+static void decode_row(const ml_kernels *k, const ml_weight *w, const uint8_t *blocks,
+                       int64_t column, int64_t count, uint16_t *to)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    const uint8_t *blocks = (const uint8_t *)w->data + row * ml_dtype_bytes(w->dtype, w->cols);
     if (w->dtype == ML_BF16) /* what has no whole blocks in its rows */
         memcpy(to, blocks + 2 * column, (size_t)count * sizeof *to);
     else if (owner->decode_narrow)
@@ -88,9 +87,11 @@ static void decode_row(const ml_kernels *k, const ml_weight *w, int64_t row, int
 
 static void decode_panel(const ml_kernels *k, const ml_weight *w, const panel *p, uint16_t *to)
 {
+    const int64_t bytes = ml_dtype_bytes(w->dtype, w->cols);
+    const uint8_t *first = (const uint8_t *)w->data + p->row * bytes;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < p->rows; i++)
-        decode_row(k, w, p->row + i, p->column, p->columns, to + i * p->columns);
+        decode_row(k, w, first + i * bytes, p->column, p->columns, to + i * p->columns);
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
