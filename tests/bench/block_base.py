@@ -39,19 +39,17 @@ def prepare(options, model, folder, names):
             run(words + (["--quantise", name] if name != "bf16" else []), options.threads)
 
 
-def data_of(options, folder, tokens):
-    length = tokens // SEQUENCES
-    lines, data = f"{folder}/lines-{tokens}.jsonl", f"{folder}/data-{tokens}.h5"
+def make_data(options, folder, tokens):
+    lines, length = f"{folder}/lines-{tokens}.jsonl", tokens // SEQUENCES
     with open(lines, "w") as file:
         for i in range(16 * SEQUENCES):
             file.write(json.dumps({"input_ids": [(i * 131 + 7 * j + j * j) % 250 for j in range(length)]}) + "\n")
-    run([options.mpilora, "tokenize", "--base", f"{folder}/bf16.h5", "--format", "ids", lines, data], options.threads)
-    return data, length
+    run([options.mpilora, "tokenize", "--base", f"{folder}/bf16.h5", "--format", "ids", lines, f"{folder}/data-{tokens}.h5"], options.threads)
 
 
 def steps(options, folder, name, targets, tokens, count):
     """Processor seconds of a run of so many steps, and the seconds of its last ones by the clock."""
-    data, length = data_of(options, folder, tokens)
+    data, length = f"{folder}/data-{tokens}.h5", tokens // SEQUENCES
     home = f"{folder}/run-{name}"
     config = {"run": {"dir": home}, "base": f"{folder}/{name}.h5", "method": {"name": "lora", "rank": 8, "targets": targets}, "data": {"train": data, "max_len": length},
               "batch": {"sequences": SEQUENCES, "micro": SEQUENCES}, "train": {"steps": count}, "precision": "bf16"}  # fmt: skip
@@ -82,6 +80,9 @@ def compare(options, title, model, targets, folder, tokens):
     formats = options.formats.split(",")
     names = ["bf16", *formats]
     prepare(options, model, folder, names)
+    make_data(options, folder, tokens)
+    for name in names:
+        steps(options, folder, name, targets, tokens, 1)  # measures the paths, which later starts remember
     ratios = {name: ([], []) for name in formats}
     for number in range(options.turns):
         found = turn(options, folder, names[:: -1 if number % 2 else 1], targets, tokens)

@@ -13,7 +13,7 @@ enum {
     PANEL_OUTS = 1024,         /* of the results that a panel gives */
     GROUP = 32,                /* weights that decode together */
     CHUNK_MOST = 512,
-    CHUNK_LEAST = 64,
+    CHUNK_LEAST = 32,
     ACTIVATIONS_MOST = 8 << 20 /* narrowed at a time; at least CHUNK_MOST rows */
 };
 
