@@ -128,6 +128,12 @@ typedef enum ml_objective {
 
 /* How hidden states become one vector: their mean over all tokens of the text, special ones
  * included; that of the first token; that of the last. */
+/* Of objective kto on pairs: how their answers follow each other. */
+typedef enum ml_pair_order {
+    ML_PAIRS_MIXED, /* a pair's chosen answer, then its rejected one */
+    ML_PAIRS_BLOCKS /* the chosen ones of ML_PAIR_BLOCK pairs, then the rejected ones of these */
+} ml_pair_order;
+
 typedef enum ml_pooling {
     ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json); mean
                          where it says nothing */
@@ -294,6 +300,7 @@ typedef struct ml_run_config {
         bool whole_words;          /* false */
         int64_t mask_token;        /* −1: the tokenizer's */
         double temperature;        /* 0.05 */
+        ml_pair_order pair_order;  /* mixed */
         ml_pooling pooling;        /* base */
         bool normalise;            /* true: similarities are cosines */
     } objective;

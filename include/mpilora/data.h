@@ -457,11 +457,13 @@ ml_status ml_tokenize_file(const ml_tokenize_options *options,
  * has its own order and epochs, and its share of the positions, exact to a sequence in every 4096
  * of them; without shuffle the parts alternate as evenly as their shares allow. */
 typedef struct ml_sampler ml_sampler;
+enum { ML_PAIR_BLOCK = 1000 };
 typedef struct ml_sampler_order {
     bool shuffle, group_prompts;
     uint64_t seed;
-    bool whole; /* a pair of which a sequence would be cut is left out */
-    bool apart; /* the answers of a pair are sequences of their own */
+    bool whole;  /* a pair of which a sequence would be cut is left out */
+    bool apart;  /* the answers of a pair are sequences of their own */
+    bool blocks; /* of these: the chosen answers of ML_PAIR_BLOCK pairs, then their rejected ones */
 } ml_sampler_order;
 
 /* The sampler of a data set whose sequences are cut to max_len tokens. Pairs stay together, the
@@ -490,6 +492,13 @@ void ml_sampler_destroy(ml_sampler *sampler);
 int64_t ml_sampler_usable(const ml_sampler *sampler);
 int64_t ml_sampler_skipped(const ml_sampler *sampler);
 int64_t ml_sampler_cut(const ml_sampler *sampler);
+
+/* Whether the answers of pairs that were taken apart follow each other pair by pair.
+ * Shapes: none.
+ * Ownership: borrows `sampler`.
+ * Local.
+ * Errors: none. */
+bool ml_sampler_alternates(const ml_sampler *sampler);
 
 /* The i-th of the usable sequences as they lie in the files, whatever their order; with
  * group_prompts group by group.

@@ -154,6 +154,21 @@ static ml_status check_verdict_weights(const ml_run_config *c)
     return ML_OK;
 }
 
+/* An order that another would undo. */
+static ml_status check_pair_order(const ml_run_config *c)
+{
+    if (c->objective.pair_order == ML_PAIRS_MIXED) return ML_OK;
+    if (c->objective.name != ML_OBJECTIVE_KTO)
+        return ml_run_config_refuse(c, "objective.pair_order",
+                                    "is of kto; with objective %s leave it out",
+                                    ml_objective_name(c->objective.name));
+    if (!c->data.shuffle && !c->data.group_prompts) return ML_OK;
+    return ml_run_config_refuse(c, "objective.pair_order",
+                                "blocks is an order of the data, which data.%s would undo; set "
+                                "that to false",
+                                c->data.shuffle ? "shuffle" : "group_prompts");
+}
+
 /* Keys that one kind of objective reads would have no effect on the others. */
 static ml_status check_readers(const ml_run_config *c)
 {
@@ -169,7 +184,8 @@ static ml_status check_readers(const ml_run_config *c)
     if (c->objective.center_rewards > 0.0 && c->objective.name != ML_OBJECTIVE_REWARD)
         return ml_run_config_refuse(c, "objective.center_rewards",
                                     "is of objective reward; with %s leave it at 0", name);
-    return check_verdict_weights(c);
+    ml_status st = check_pair_order(c);
+    return st == ML_OK ? check_verdict_weights(c) : st;
 }
 
 /* The keys of contrastive, and what has no place in a vector of a text. */

@@ -15,6 +15,7 @@ static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
                                          "orpo",   "kto",         "reward", "classify", "regress",
                                          "tokens", "contrastive", "mlm",    NULL};
+static const char *const pair_orders[] = {"mixed", "blocks", NULL};
 static const char *const poolings[] = {"base", "mean", "cls", "last", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
@@ -323,6 +324,12 @@ const key run_keys[] = {
      .least = 0,
      .most = FLT_MAX,
      .about = "Of `kto`: how much the loss of an answer that is not wanted counts."},
+    {.path = "objective.pair_order",
+     .kind = KEY_CHOICE,
+     .offset = AT(objective.pair_order),
+     .choices = pair_orders,
+     .about = "Of `kto` on pairs: `mixed`, each chosen answer and its rejected one, or `blocks`, a "
+              "thousand chosen answers and then their rejected ones, which is TRL's order."},
     {.path = "objective.mask_probability",
      .kind = KEY_REAL,
      .offset = AT(objective.mask_probability),

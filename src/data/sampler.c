@@ -89,6 +89,7 @@ struct ml_sampler {
     const ml_dataset *data; /* borrowed */
     int64_t max_len, usable, skipped, cut, longest;
     bool shuffle, whole;
+    bool alternates; /* a pair's answers, which follow each other */
     ml_random_key key;
     int64_t unit;         /* sequences that stay together: of a pair, or a row of several texts */
     int64_t epoch;        /* whose order is kept; −1: none yet */
@@ -145,6 +146,22 @@ static void list_usable(ml_sampler *s)
     s->group_start[s->groups] = s->usable;
 }
 
+/* Usable answers of pairs from `from` on that are among the first or among the second of theirs. */
+static int64_t list_side(ml_sampler *s, int64_t from, int64_t side, int64_t n)
+{
+    int64_t end = ml_min(from + 2 * ML_PAIR_BLOCK, ml_dataset_sequences(s->data));
+    for (int64_t i = from + side; i < end; i += 2)
+        if (is_usable(s, i)) s->member[n++] = i;
+    return n;
+}
+
+static void list_blocks(ml_sampler *s)
+{
+    int64_t n = 0;
+    for (int64_t from = 0; from < ml_dataset_sequences(s->data); from += 2 * ML_PAIR_BLOCK)
+        for (int64_t side = 0; side < 2; side++) n = list_side(s, from, side, n);
+}
+
 static void order_members(ml_sampler *s)
 {
     int64_t n = 0;
@@ -154,10 +171,12 @@ static void order_members(ml_sampler *s)
             s->order[n++] = s->member[i];
 }
 
-static ml_status list_groups(ml_sampler *s, bool group_prompts)
+static ml_status list_groups(ml_sampler *s, const ml_sampler_order *order)
 {
+    bool blocks = order->blocks && order->apart && ml_dataset_has_pairs(s->data);
     list_usable(s);
-    if (group_prompts && s->unit == 1) {
+    if (blocks) list_blocks(s);
+    if (order->group_prompts && !blocks && s->unit == 1) {
         ml_status st =
             group_by_prompt(s->data, s->max_len, s->usable, s->member, s->group_start, &s->groups);
         if (st != ML_OK) return st;
@@ -205,6 +224,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
                       .max_len = max_len,
                       .shuffle = order->shuffle,
                       .whole = order->whole,
+                      .alternates = ml_dataset_has_pairs(data) && order->apart && !order->blocks,
                       .unit = ml_dataset_has_pairs(data) && !order->apart
                                   ? 2
                                   : ml_max(1, ml_dataset_related(data)),
@@ -229,7 +249,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
     ML_NEW(s->group_order, s->usable, ML_MEM_OTHER, "the order of the groups");
     ML_NEW(s->order, s->usable, ML_MEM_OTHER, "the order of the sequences");
     ML_NEW(s->of_length, s->longest + 1, ML_MEM_OTHER, "the lengths of the sequences");
-    ML_TRY(list_groups(s, order->group_prompts));
+    ML_TRY(list_groups(s, order));
     for (int64_t i = 0; i < s->usable; i++)
         s->of_length[ml_dataset_length(data, s->member[i], max_len)]++;
     *out = s;
@@ -256,6 +276,7 @@ void ml_sampler_destroy(ml_sampler *sampler)
 int64_t ml_sampler_usable(const ml_sampler *sampler) { return sampler->usable; }
 int64_t ml_sampler_skipped(const ml_sampler *sampler) { return sampler->skipped; }
 int64_t ml_sampler_cut(const ml_sampler *sampler) { return sampler->cut; }
+bool ml_sampler_alternates(const ml_sampler *sampler) { return sampler->alternates; }
 
 static void shuffle_epoch(ml_sampler *s, int64_t epoch)
 {

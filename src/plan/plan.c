@@ -60,10 +60,7 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
     if (files->count == 0) return ML_OK;
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
-    const ml_sampler_order order = {
-        which == 0 && c->data.shuffle,
-        c->data.group_prompts && !ml_run_config_scores_labels(c) && !ml_run_config_masks(c),
-        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
+    const ml_sampler_order order = ml_session_order_of(c, which == 0);
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
     micro *= ml_session_unit_of(c, s->data[which]);
     s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));

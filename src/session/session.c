@@ -61,15 +61,24 @@ static ml_status check_data(const session *s, const char *path, const ml_dataset
     return st == ML_OK ? check_pairs(s->config, path, data) : st;
 }
 
+ml_sampler_order ml_session_order_of(const ml_run_config *c, bool training)
+{
+    return (ml_sampler_order){.shuffle = training && c->data.shuffle,
+                              .group_prompts = c->data.group_prompts &&
+                                               !ml_run_config_scores_labels(c) &&
+                                               !ml_run_config_masks(c),
+                              .seed = c->seed,
+                              .whole = c->objective.name == ML_OBJECTIVE_REWARD,
+                              .apart = c->objective.name == ML_OBJECTIVE_KTO,
+                              .blocks = c->objective.pair_order == ML_PAIRS_BLOCKS};
+}
+
 /* The sequences as s->max_len cuts them. */
 static ml_status cut_source(session *s, const char *path, bool training, data_source *out)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    const ml_sampler_order order = {
-        training && c->data.shuffle,
-        c->data.group_prompts && !ml_run_config_scores_labels(c) && !ml_run_config_masks(c),
-        c->seed, c->objective.name == ML_OBJECTIVE_REWARD, c->objective.name == ML_OBJECTIVE_KTO};
+    const ml_sampler_order order = ml_session_order_of(c, training);
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
     ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));

@@ -152,6 +152,8 @@ ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files,
 /* Beside a session that is open: data of its own on what the host has. Collective. */
 ml_status ml_session_open_beside(session *s, const ml_run_config *config,
                                  const session *host) ML_NODISCARD;
+/* How the sequences of data.train, or of data.valid, follow each other. Local. */
+ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training);
 ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* memory.activations, with `more` bytes that others of this process are going to need. Collective
  * over the world. */

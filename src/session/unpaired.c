@@ -8,8 +8,9 @@
  * z is the mean of what the answers of a step gain behind prompts that they do not belong to, or 0
  * where that is negative. The prompt of a row gets the answer of the row before it in the file;
  * the first of each `batch.sequences` rows gets that of the last of them. Of rows that were pairs
- * it is the second before, so that a rejected answer's prompt does not get its own chosen one. As
- * this does not depend on the order of training, the reference of these, too, is found once.
+ * it is the second before (where they follow each other, not in blocks), so that a rejected
+ * answer's prompt does not get its own chosen one. As this does not depend on the order of
+ * training, the reference of these, too, is found once.
  *
  * Loss type apo_zero_unpaired (arXiv:2408.06266) is the same with z = 0. */
 #include <math.h>
@@ -30,11 +31,10 @@ void ml_unpaired_destroy(unpaired *u)
 /* ---- which answer stands behind which prompt ----------------------------------------------- */
 
 /* Of the usable sequence `i`, in the file's order, among chunks of `chunk`. */
-static int64_t partner_of(const ml_dataset *data, const ml_sampler *sampler, int64_t chunk,
-                          int64_t i)
+static int64_t partner_of(const ml_sampler *sampler, int64_t chunk, int64_t i)
 {
     int64_t first = i - i % chunk, count = ml_min(chunk, ml_sampler_usable(sampler) - first),
-            back = ml_dataset_has_pairs(data) ? 2 : 1;
+            back = ml_sampler_alternates(sampler) ? 2 : 1;
     return first + (i - first + count - back % count) % count;
 }
 
@@ -48,7 +48,7 @@ int64_t ml_unpaired_longest(const ml_dataset *data, const ml_sampler *sampler, i
 {
     int64_t longest = 0;
     for (int64_t i = 0; i < ml_sampler_usable(sampler); i++) {
-        int64_t other = ml_sampler_member(sampler, partner_of(data, sampler, chunk, i)),
+        int64_t other = ml_sampler_member(sampler, partner_of(sampler, chunk, i)),
                 tokens = prompt_length(data, ml_sampler_member(sampler, i), max_len) +
                          ml_dataset_targets(data, other, 0);
         longest = ml_max(longest, ml_min(tokens, max_len));
@@ -83,7 +83,7 @@ ml_status ml_unpaired_prepare(session *s, data_source *source)
     ML_TRY(read_verdicts(data, u->wanted));
     for (int64_t i = 0; i < ml_sampler_usable(source->sampler); i++)
         u->partner[ml_sampler_member(source->sampler, i)] =
-            ml_sampler_member(source->sampler, partner_of(data, source->sampler, chunk, i));
+            ml_sampler_member(source->sampler, partner_of(source->sampler, chunk, i));
     if (ml_run_config_looks_ahead(s->config))
         u->longest = ml_unpaired_longest(data, source->sampler, s->max_len, chunk);
 done:

@@ -207,6 +207,8 @@ ml_status describe_identity(run *r)
         ADD("objective.center_rewards", "%.17g", c->objective.center_rewards);
         ADD("objective.desirable_weight", "%.17g", c->objective.desirable_weight);
         ADD("objective.undesirable_weight", "%.17g", c->objective.undesirable_weight);
+        if (c->objective.name == ML_OBJECTIVE_KTO)
+            ADD("objective.pair_order", "%d", (int)c->objective.pair_order);
     }
     if (ml_run_config_masks(c)) {
         ADD("objective.mask_probability", "%.17g", c->objective.mask_probability);

@@ -34,7 +34,10 @@ static ml_status describe(const run *r, const data_source *source, ml_text *out)
         ml_dataset_hash(source->dataset), s->max_len, ml_dtype_name(c->precision),
         c->objective.ld_alpha, ml_run_config_unit(c) == 2 ? "paired" : "apart",
         mismatched ? c->batch.sequences : 0,
-        mismatched && c->data.group_prompts ? ", grouped" : "");
+        !mismatched                                  ? ""
+        : c->data.group_prompts                      ? ", grouped"
+        : c->objective.pair_order == ML_PAIRS_BLOCKS ? ", in blocks"
+                                                     : "");
 }
 
 /* The file's name, and how many arrays it has. */

@@ -44,11 +44,30 @@ def check_refused(checks, folder):
         "a list": ("has one loss", "objective.loss_type=[kto, apo_zero_unpaired]"),
         "weights of 0": ("nothing is learnt", "objective.desirable_weight=0", "objective.undesirable_weight=0"),
         "weights of another": ("is of kto", "objective.name=dpo", "objective.undesirable_weight=2"),
+        "an order that is shuffled": ("data.shuffle would undo", "objective.pair_order=blocks", "data.shuffle=true"),
+        "an order of another": ("is of kto", "objective.name=dpo", "objective.pair_order=blocks"),
         "kto's loss": ("no loss of objective dpo", "objective.name=dpo", "objective.loss_type=kto"),
     }
     for name, (part, *sets) in bad.items():
         refused(checks, name, ["train", config, *(word for one in sets for word in ("--set", one))], 2, part)
     checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
+
+
+def check_blocks(checks, folder):
+    """Pairs in blocks are what rows in that order are."""
+    rows = cases.TRAIN
+    cases.write_pairs(f"{folder}/block-pairs.jsonl", rows)
+    cases.write_pairs(f"{folder}/block-rows.jsonl", cases.apart(rows)[::2] + cases.apart(rows)[1::2])
+    curves = {}
+    for name, more in (("block-pairs", ["objective.pair_order=blocks"]), ("block-rows", []), ("mixed", [])):
+        data = "block-pairs" if name == "mixed" else name
+        harness.mpilora("tokenize", "--base", f"{folder}/llama.h5", f"{folder}/{data}.jsonl", f"{folder}/{data}.h5")
+        sets = [f"data.train={folder}/{data}.h5", f"data.valid={folder}/{data}.h5", "train.steps=7", *more]
+        config = write_config(folder, "kto", f"{folder}/run-{name}", 1, 3)
+        harness.mpilora("train", config, *(word for one in sets for word in ("--set", one)))
+        curves[name] = [[line[key] for key in ("loss", "kl", "grad_norm")] for line in harness.read_metrics(f"{folder}/run-{name}")], harness.read_summary(f"{folder}/run-{name}")["valid_loss"]
+    checks.that(curves["block-pairs"] == curves["block-rows"], f"pairs in blocks: {curves['block-pairs']}, rows in that order {curves['block-rows']}")
+    checks.that(curves["block-pairs"] != curves["mixed"], "pairs in blocks are as pairs that are mixed")
 
 
 def main():
@@ -57,6 +76,7 @@ def main():
         prepare(folder)
         check_curves(checks, folder, [name for name in cases.CASES if name.startswith("kto")])
         check_resumed(checks, folder, "kto")
+        check_blocks(checks, folder)
         for name in ("kto", "kto-full"):
             check_evaluated(checks, folder, name)
         check_rows(checks, folder)

@@ -135,6 +135,40 @@ static void no_window_has_more_tokens_than_the_bound(void **state)
     ml_sampler_destroy(shuffled);
 }
 
+/* Of 1,500 pairs the first thousand chosen answers, their rejected ones, and the rest likewise; an
+ * answer that loses its target is left out. */
+static void pairs_stand_in_blocks(void **state)
+{
+    (void)state;
+    enum { PAIRS_HERE = 1500, LEFT_OUT = 3 };
+    ml_dataset_writer *writer;
+    ml_dataset *pairs = NULL;
+    ml_sampler *s = NULL;
+    const char *path = "test_sampler-pairs.h5";
+    assert_int_equal(ml_dataset_writer_create(&writer, path, 10, "", 0), ML_OK);
+    ml_dataset_writer_mark_pairs(writer);
+    for (int i = 0; i < 2 * PAIRS_HERE; i++) {
+        int32_t tokens[] = {1, 2, 3};
+        uint8_t mask[] = {0, i != 2 * LEFT_OUT + 1, 1};
+        assert_int_equal(ml_dataset_writer_add(writer, tokens, mask, 3), ML_OK);
+    }
+    assert_int_equal(ml_dataset_writer_finish(writer), ML_OK);
+    assert_int_equal(ml_dataset_open(&pairs, path), ML_OK);
+    unlink(path);
+    const ml_sampler_order order = {.apart = true, .blocks = true};
+    assert_int_equal(ml_sampler_create(&s, pairs, 2, &order), ML_OK);
+    int64_t at = 0;
+    for (int first = 0; first < PAIRS_HERE; first += ML_PAIR_BLOCK)
+        for (int side = 0; side < 2; side++)
+            for (int k = first; k < first + ML_PAIR_BLOCK && k < PAIRS_HERE; k++)
+                if (2 * k + side != 2 * LEFT_OUT + 1)
+                    assert_int_equal(ml_sampler_at(s, at++), 2 * k + side);
+    assert_int_equal(ml_sampler_usable(s), at);
+    assert_false(ml_sampler_alternates(s));
+    ml_sampler_destroy(s);
+    ml_dataset_destroy(pairs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +177,7 @@ int main(void)
         cmocka_unit_test(the_order_depends_on_seed_and_position_only),
         cmocka_unit_test(cutting_skips_sequences_without_a_target),
         cmocka_unit_test(no_window_has_more_tokens_than_the_bound),
+        cmocka_unit_test(pairs_stand_in_blocks),
     };
     return cmocka_run_group_tests(tests, make_data, drop_data);
 }
