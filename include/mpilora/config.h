@@ -126,14 +126,14 @@ typedef enum ml_objective {
     ML_OBJECTIVE_MLM          /* cross-entropy of some tokens, which are hidden from an encoder */
 } ml_objective;
 
-/* How hidden states become one vector: their mean over all tokens of the text, special ones
- * included; that of the first token; that of the last. */
 /* Of objective kto on pairs: how their answers follow each other. */
 typedef enum ml_pair_order {
     ML_PAIRS_MIXED, /* a pair's chosen answer, then its rejected one */
     ML_PAIRS_BLOCKS /* the chosen ones of ML_PAIR_BLOCK pairs, then the rejected ones of these */
 } ml_pair_order;
 
+/* How hidden states become one vector: their mean over all tokens of the text, special ones
+ * included; that of the first token; that of the last. */
 typedef enum ml_pooling {
     ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json); mean
                          where it says nothing */
