@@ -162,7 +162,8 @@ typedef struct ml_base_writer ml_base_writer;
 
 /* Begins a base file beside `path`, with the files of its source; NULL: none. Matrices become
  * `dtype`, or what `spec->formats` says. source_hash NULL: ml_base_writer_source tells it before
- * the file is finished. Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
+ * the file is finished.
+ * Shapes: tokenizer[tokenizer_length] bytes, its canonical JSON; 0: none.
  * Ownership: *out is the caller's, until finish or discard; `files` is borrowed until then; the
  * rest is borrowed and copied.
  * Local.

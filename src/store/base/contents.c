@@ -72,7 +72,9 @@ double ml_base_writer_error(const ml_base_writer *w)
 
 /* ---- rows one after the other -------------------------------------------------------------- */
 
-enum { NARROW = 1 << 20 }; /* bytes of a piece, or a row where that is longer */
+enum { NARROW = 1 << 19 }; /* bytes of a piece, or a row where that is longer */
+/* Rows in fp32 are written from where they are; all other types take no more bytes a weight. */
+enum { NARROW_WEIGHT = sizeof(uint16_t) };
 
 /* *t: the tensor that is due, of which these rows must be the next. */
 static ml_status expect_rows(const ml_base_writer *w, const char *name, int64_t first_row,
@@ -98,7 +100,7 @@ static ml_status make_piece(ml_base_writer *w)
     for (int64_t i = 0; i < w->ntensors; i++) {
         ml_model_tensor t;
         ml_model_tensor_at(&w->spec, i, &t);
-        most = ml_max(most, t.cols * (int64_t)sizeof(float));
+        most = ml_max(most, t.cols * NARROW_WEIGHT);
     }
     ML_NEW(w->piece, most, ML_MEM_OTHER, "a write buffer");
 done:
@@ -111,12 +113,18 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     ml_status st = ML_OK;
     ml_model_tensor t;
     ML_TRY(expect_rows(w, name, first_row, nrows, &t));
+    ml_block_error error = {0};
+    base_rows r = base_writer_at(w, &t, w->tensor, first_row, nrows);
+    if (r.stored == ML_FP32) {
+        ML_TRY(base_writer_put(w, &r, rows));
+        base_writer_pass(w, &r, rows, &error);
+        return ML_OK;
+    }
     ML_TRY(make_piece(w));
-    int64_t step = ml_max(1, NARROW / (t.cols * (int64_t)sizeof *rows));
+    int64_t step = ml_max(1, NARROW / (t.cols * NARROW_WEIGHT));
     for (int64_t at = 0, n; at < nrows; at += n) {
         n = ml_min(step, nrows - at);
-        ml_block_error error;
-        base_rows r = base_writer_at(w, &t, w->tensor, first_row + at, n);
+        r = base_writer_at(w, &t, w->tensor, first_row + at, n);
         ML_TRY(base_writer_encode(&r, rows + at * t.cols, w->piece, &error));
         ML_TRY(base_writer_put(w, &r, w->piece));
         base_writer_pass(w, &r, w->piece, &error);
