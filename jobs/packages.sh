@@ -34,6 +34,6 @@ install_check_packages() {
 
 # Everything that the build and its tests stand on.
 install_build_packages() {
-  install_packages build-essential cmake pkg-config python3 python3-jinja2 openmpi-bin libopenmpi-dev libopenblas-openmp-dev libdnnl-dev \
+  install_packages build-essential cmake pkg-config python3 python3-jinja2 python3-yaml openmpi-bin libopenmpi-dev libopenblas-openmp-dev libdnnl-dev \
     libscalapack-openmpi-dev libhdf5-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libcmocka-dev
 }
