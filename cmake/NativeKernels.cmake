@@ -1,9 +1,10 @@
-# src/kernels/native/ and src/kernels/rounded/: the same sources compiled once for each instruction set, under names that end
+# src/kernels/native/, src/kernels/rounded/ and src/kernels/narrow/: the same sources compiled once for each instruction set, under names that end
 # in the set's name. Which one runs is decided when the program starts, so one build serves every
 # processor. MPILORA_OBJECTS: all objects of the library, these among them.
 set(MPILORA_OBJECTS $<TARGET_OBJECTS:mpilora_objects>)
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
 file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS src/kernels/rounded/*.c)
+file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS src/kernels/narrow/*.c)
 
 # Blocks have the bytes of other programs, which round every product.
 set_source_files_properties(src/kernels/native/quantise_plain.c src/kernels/native/quantise_search.c PROPERTIES
@@ -29,4 +30,5 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   mpilora_kernels(native avx512 ${avx512})
   mpilora_kernels(rounded avx2 -mavx2 -mfma -mf16c)
   mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
+  mpilora_kernels(narrow avx512bf16 ${avx512} -mavx512bf16)
 endif()

@@ -12,6 +12,9 @@
 static const ml_backend *const backends[] = {&ml_backend_native,      &ml_backend_blas,
 #ifdef MPILORA_HAS_ONEDNN
                                              &ml_backend_onednn,      &ml_backend_onednn_matmul,
+#endif
+                                             &ml_backend_native_bf16,
+#ifdef MPILORA_HAS_ONEDNN
                                              &ml_backend_onednn_bf16,
 #endif
                                              &ml_backend_ref,         NULL};
@@ -84,13 +87,30 @@ static ml_kernels_paths paths_of(const ml_kernels_options *options)
                               p.vector_paths & options->among->vector_paths};
 }
 
+/* Where "native-bf16" runs, oneDNN has other instructions for the same only with AMX; else its
+ * scratch memory, the largest of all, need not be there. */
+static bool is_outdone(const ml_backend *path, const ml_kernels_options *options,
+                       const ml_kernels_paths *paths)
+{
+#ifdef MPILORA_HAS_ONEDNN
+    return path == &ml_backend_onednn_bf16 && options->weight_dtype == ML_BF16 &&
+           ml_kernels_paths_have(paths, ml_backend_native_bf16.name, NULL) &&
+           !ml_onednn_has_tiles();
+#else
+    (void)path;
+    (void)options;
+    (void)paths;
+    return false;
+#endif
+}
+
 /* May this path be taken under these options? The reference only where it is forced. */
 static bool is_candidate(const ml_backend *path, const ml_kernels_options *options)
 {
     const ml_kernels_paths paths = paths_of(options);
     if (!ml_kernels_paths_have(&paths, path->name, NULL)) return false;
     if (path->rounds && options->exact) return false;
-    return is_auto(options->backend) ? path != &ml_backend_ref
+    return is_auto(options->backend) ? path != &ml_backend_ref && !is_outdone(path, options, &paths)
                                      : !strcmp(path->name, options->backend);
 }
 

@@ -49,6 +49,8 @@ typedef struct ml_kernels_owner {
     int64_t product_floats; /* its size */
     int64_t panel_floats;   /* of it, for panels: at its start */
     int64_t packed_rows;    /* of native_path.c */
+    int64_t narrow_start;   /* of narrow_path.c: where its own part begins, and its rows */
+    int64_t narrow_rows;
     int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c, for the
                                activations of onednn/blocks.c */
     int64_t panel_elements; /* of the latter, for decoded weights */
@@ -84,7 +86,7 @@ typedef struct ml_backend {
 } ml_backend;
 
 extern const ml_backend ml_backend_ref, ml_backend_native, ml_backend_blas, ml_backend_onednn,
-    ml_backend_onednn_matmul, ml_backend_onednn_bf16;
+    ml_backend_onednn_matmul, ml_backend_native_bf16, ml_backend_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -156,6 +158,15 @@ void ml_onednn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float al
 void ml_onednn_gemm(const ml_kernels *kernels, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                     float beta, float *c, int64_t ldc); /* the entry of the table */
+
+/* native_path.c: the products of "native". */
+void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                       const ml_weight *w, float beta, float *y, int64_t ldy);
+void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                        const ml_weight *w, float beta, float *dx, int64_t ldx);
+
+/* onednn/matmul.c: has the processor AMX's tiles, and oneDNN code for them? */
+bool ml_onednn_has_tiles(void);
 
 /* What OpenBLAS calls the kernel that it took for this processor; NULL: another BLAS. */
 const char *ml_blas_kernel(void);

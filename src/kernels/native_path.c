@@ -23,8 +23,8 @@ static void multiply(const ml_kernels *k, const ml_product *product)
     if (product->m > 0 && product->n > 0) owner->product_function(product, &scratch);
 }
 
-static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
-                           const ml_weight *w, float beta, float *y, int64_t ldy)
+void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                       const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     if (ml_takes_small_forward(owner, T, w)) {
@@ -46,8 +46,8 @@ static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64
                               .ldc = ldy});
 }
 
-static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
-                            const ml_weight *w, float beta, float *dx, int64_t ldx)
+void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                        const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     multiply(k, &(ml_product){.m = T,
                               .n = w->cols,
@@ -88,8 +88,8 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     owner->packed_rows = packed_rows(options);
     if (!owner->product_function)
         owner->product_function = ml_product_generic; /* vector path "ref" */
-    owner->table.weight_forward = weight_forward;
-    owner->table.weight_backward = weight_backward;
+    owner->table.weight_forward = ml_native_forward;
+    owner->table.weight_backward = ml_native_backward;
     owner->table.gemm = gemm;
     return ML_OK;
 }
