@@ -215,6 +215,31 @@ static void blocks_are_multiplied_in_bf16(void **state)
         }
 }
 
+/* Backward over so many rows only what a panel needs is narrowed at a time. */
+static void a_vocabulary_of_blocks_is_multiplied_in_bf16(void **state)
+{
+    (void)state;
+    enum { ROWS = 16500, COLS = 64 };
+    static const ml_weight declared[] = {{.rows = ROWS, .cols = COLS}};
+    const ml_block_format *f = ml_block_format_of(ML_Q8_0);
+    ml_kernels_options options = {.backend = "onednn-bf16",
+                                  .weight_dtype = ML_Q8_0,
+                                  .tokens = 200,
+                                  .shapes = declared,
+                                  .nshapes = 1};
+    ml_kernels *k;
+    if (ml_kernels_create(&k, &options) != ML_OK) {
+        print_message("skipped: %s\n", ml_error_text());
+        return;
+    }
+    uint8_t *blocks = fresh_blocks(f, ROWS * COLS / f->weights);
+    const ml_weight w = {blocks, ML_Q8_0, ROWS, COLS};
+    for (int64_t T = 7; T * (ROWS + GAP) <= ROOM; T += 9)
+        for (int add = 0; add < 2; add++) weight_products(k, T, &w, (float)add);
+    ml_memory_free(blocks);
+    ml_kernels_destroy(k);
+}
+
 /* Blocks go through the project's own product, oneDNN's in bf16 and the reference alone; exactly,
  * not through bf16. */
 static void libraries_do_not_take_blocks(void **state)
@@ -399,6 +424,7 @@ int main(void)
         cmocka_unit_test(every_path_is_right),
         cmocka_unit_test(every_block_format_is_right),
         cmocka_unit_test(blocks_are_multiplied_in_bf16),
+        cmocka_unit_test(a_vocabulary_of_blocks_is_multiplied_in_bf16),
         cmocka_unit_test(libraries_do_not_take_blocks),
         cmocka_unit_test(rows_do_not_depend_on_their_number),
         cmocka_unit_test(old_content_is_not_read),

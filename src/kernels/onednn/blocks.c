@@ -14,30 +14,52 @@ enum {
     GROUP = 32,                /* weights that decode together */
     CHUNK_MOST = 512,
     CHUNK_LEAST = 32,
-    ACTIVATIONS_MOST = 8 << 20 /* narrowed at a time; at least CHUNK_MOST rows */
+    ACTIVATIONS_MOST = 8 << 20 /* narrowed at a time */
 };
 
 typedef struct scratch {
     ml_matmul_cache *cache;
-    uint16_t *a;     /* [tokens at a time][in] */
+    uint16_t *a;     /* [tokens at a time][inputs at a time] */
     uint16_t *panel; /* [PANEL_WEIGHTS], or one row where that is more */
     float *c;        /* [CHUNK_MOST][PANEL_OUTS] */
 } scratch;
 
-static int64_t tokens_at_a_time(int64_t tokens, int64_t in)
+/* A size cut into parts of about the same length, multiples of `step`. */
+static int64_t length_of_parts(int64_t size, int64_t most, int64_t step)
 {
-    int64_t most = ml_max(CHUNK_MOST, ACTIVATIONS_MOST / ml_max(1, in) / CHUNK_LEAST * CHUNK_LEAST);
-    return ml_min(ml_round_up(tokens, CHUNK_LEAST), most);
+    int64_t parts = (size + most - 1) / most;
+    return ml_min(size, ml_round_up((size + parts - 1) / parts, step));
+}
+
+/* How a product is cut: columns and rows of W in a panel, and what is narrowed at a time, which
+ * grows with the tokens. Backward over a vocabulary, the activations of all its rows would be the
+ * largest memory of a step: there only those are narrowed that a panel needs, once for each part of
+ * the columns. */
+typedef struct cut {
+    int64_t columns, rows, inputs, tokens;
+} cut;
+
+static cut cut_of(const ml_weight *w, bool backward, int64_t tokens)
+{
+    const int64_t chunk = ml_min(ml_round_up(tokens, CHUNK_LEAST), CHUNK_MOST);
+    cut c = {.columns = w->cols, .inputs = w->cols};
+    if (backward) c.columns = length_of_parts(w->cols, PANEL_OUTS, GROUP);
+    int64_t fit = ml_max(1, PANEL_WEIGHTS / c.columns);
+    c.rows = length_of_parts(w->rows, backward ? fit : ml_min(fit, PANEL_OUTS), 1);
+    if (backward) c.inputs = CHUNK_MOST * w->rows <= ACTIVATIONS_MOST ? w->rows : c.rows;
+    int64_t most = ACTIVATIONS_MOST / c.inputs / CHUNK_LEAST * CHUNK_LEAST;
+    c.tokens = ml_min(ml_round_up(tokens, CHUNK_LEAST), ml_max(chunk, most));
+    return c;
 }
 
 static int64_t activation_elements(const ml_kernels_options *options)
 {
     int64_t most = 0;
-    for (int64_t i = 0; i < options->nshapes; i++) {
-        const ml_weight *w = &options->shapes[i];
-        most = ml_max(most, tokens_at_a_time(options->tokens, w->rows) * w->rows);
-        most = ml_max(most, tokens_at_a_time(options->tokens, w->cols) * w->cols);
-    }
+    for (int64_t i = 0; i < options->nshapes; i++)
+        for (int backward = 0; backward < 2; backward++) {
+            cut c = cut_of(&options->shapes[i], backward, options->tokens);
+            most = ml_max(most, c.tokens * c.inputs);
+        }
     return ml_round_up(most, 64);
 }
 
@@ -101,11 +123,20 @@ typedef struct job {
     const ml_kernels *k;
     const scratch *s;
     const ml_weight *w;
-    bool backward;
-    int64_t in, tokens, padded; /* padded: tokens and zero rows up to a whole chunk */
+    cut cut;
+    bool backward, whole;   /* whole: all inputs are narrowed before the first panel */
+    int64_t tokens, padded; /* padded: tokens and zero rows up to a whole chunk */
+    const float *x;
     float beta, *y;
-    int64_t ldy;
+    int64_t ldx, ldy;
 } job;
+
+/* Inputs of a narrowed row. */
+static int64_t narrowed(const job *j, const panel *p)
+{
+    if (j->whole) return j->cut.inputs;
+    return j->backward ? p->rows : p->columns;
+}
 
 static int64_t chunk_of(int64_t left)
 {
@@ -119,13 +150,13 @@ static void multiply_plainly(const job *j, const panel *p, int64_t n, int64_t ou
                              const uint16_t *a, bool add, float *y)
 {
     int64_t in = j->backward ? p->rows : p->columns, step = j->backward ? p->columns : 1,
-            next = j->backward ? 1 : p->columns;
+            next = j->backward ? 1 : p->columns, lda = narrowed(j, p);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n; t++)
         for (int64_t o = 0; o < outs; o++) {
             float sum = add ? y[t * j->ldy + o] : 0;
             for (int64_t i = 0; i < in; i++)
-                sum += ml_bf16_to_float(a[t * j->in + i]) *
+                sum += ml_bf16_to_float(a[t * lda + i]) *
                        ml_bf16_to_float(j->s->panel[o * next + i * step]);
             y[t * j->ldy + o] = sum;
         }
@@ -136,14 +167,14 @@ static void multiply_chunk(const job *j, const panel *p, int64_t t, int64_t chun
 {
     int64_t first_in = j->backward ? p->row : p->column,
             first_out = j->backward ? p->column : p->row, outs = j->backward ? p->columns : p->rows,
-            filled = ml_min(chunk, j->tokens - t);
-    const uint16_t *a = j->s->a + t * j->in + first_in;
+            filled = ml_min(chunk, j->tokens - t), lda = narrowed(j, p);
+    const uint16_t *a = j->s->a + t * lda + (j->whole ? first_in : 0);
     float *y = j->y + t * j->ldy + first_out;
     bool add = j->beta != 0 || first_in > 0;
     ml_matmul_key key = {.m = chunk,
                          .rows = p->rows,
                          .cols = p->columns,
-                         .lda = j->in,
+                         .lda = lda,
                          .ldc = j->ldy,
                          .backward = j->backward,
                          .add = add};
@@ -165,23 +196,21 @@ static void multiply_panel(const job *j, const panel *p)
     }
 }
 
-/* A size cut into parts of about the same length, multiples of `step`. */
-static int64_t length_of_parts(int64_t size, int64_t most, int64_t step)
+static void narrow(const job *j, int64_t first_in, int64_t count)
 {
-    int64_t parts = (size + most - 1) / most;
-    return ml_min(size, ml_round_up((size + parts - 1) / parts, step));
+    ml_onednn_copy_activations(j->k, dnnl_bf16, j->padded, j->tokens, count, j->x + first_in,
+                               j->ldx, j->s->a);
 }
 
 static void multiply(const job *j)
 {
     const ml_weight *w = j->w;
-    int64_t columns = j->backward ? length_of_parts(w->cols, PANEL_OUTS, GROUP) : w->cols;
-    int64_t fit = ml_max(1, PANEL_WEIGHTS / columns);
-    int64_t rows = length_of_parts(w->rows, j->backward ? fit : ml_min(fit, PANEL_OUTS), 1);
-    for (int64_t column = 0; column < w->cols; column += columns)
-        for (int64_t row = 0; row < w->rows; row += rows) {
-            const panel p = {row, ml_min(rows, w->rows - row), column,
-                             ml_min(columns, w->cols - column)};
+    if (j->whole) narrow(j, 0, j->cut.inputs);
+    for (int64_t column = 0; column < w->cols; column += j->cut.columns)
+        for (int64_t row = 0; row < w->rows; row += j->cut.rows) {
+            const panel p = {row, ml_min(j->cut.rows, w->rows - row), column,
+                             ml_min(j->cut.columns, w->cols - column)};
+            if (!j->whole) narrow(j, row, p.rows);
             multiply_panel(j, &p);
         }
 }
@@ -193,28 +222,30 @@ static void run(const ml_kernels *k, bool backward, int64_t T, const float *x, i
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const scratch s = scratch_of(owner);
-    int64_t in = backward ? w->rows : w->cols, most = tokens_at_a_time(T, in);
-    bool room = most * in <= owner->chunk_elements && w->cols <= owner->panel_elements;
+    const cut c = cut_of(w, backward, T);
+    bool room = c.tokens * c.inputs <= owner->chunk_elements && w->cols <= owner->panel_elements;
     for (int64_t t = 0, n; t < T; t += n) {
-        n = ml_min(most, T - t);
+        n = ml_min(c.tokens, T - t);
         const job j = {.k = k,
                        .s = &s,
                        .w = w,
+                       .cut = c,
                        .backward = backward,
-                       .in = in,
+                       .whole = c.inputs == (backward ? w->rows : w->cols),
                        .tokens = n,
                        .padded = ml_round_up(n, CHUNK_LEAST),
                        .beta = beta,
+                       .x = x + t * ldx,
                        .y = y + t * ldy,
+                       .ldx = ldx,
                        .ldy = ldy};
         const ml_kernels *ref = ml_kernels_reference();
-        if (room) {
-            ml_onednn_copy_activations(k, dnnl_bf16, j.padded, n, in, x + t * ldx, ldx, s.a);
+        if (room)
             multiply(&j);
-        } else if (backward)
-            ref->weight_backward(ref, n, x + t * ldx, ldx, w, beta, j.y, ldy);
+        else if (backward)
+            ref->weight_backward(ref, n, j.x, ldx, w, beta, j.y, ldy);
         else
-            ref->weight_forward(ref, n, x + t * ldx, ldx, w, beta, j.y, ldy);
+            ref->weight_forward(ref, n, j.x, ldx, w, beta, j.y, ldy);
     }
 }
 
