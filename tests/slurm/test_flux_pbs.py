@@ -3,6 +3,7 @@ end with the losses of a run that nothing disturbed; stopped by the time of the 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,7 +177,9 @@ def check_time(system, folder, limit, **more):
     number = system.lora(configure(folder, name, ENDLESS), "optim.betas=[0.9,0.95]", limit=limit, NO_REQUEUE="1")
     before = system.count()
     code = end(system, number, system.run(number, **more))
-    checks.that(code == STOPPED and "this start has 3 s" in system.said(number), f"{name}: ended with {code}:\n{system.said(number)}")
+    left = re.search("this start has ([0-9]+) s", system.said(number))
+    # The script leaves half of so short a job for the end, and the start before the program takes time of its own.
+    checks.that(code == STOPPED and left and 0 < int(left[1]) <= 5, f"{name}: ended with {code}:\n{system.said(number)}")
     checks.that(system.count() == before, f"{name}: submitted again")
 
 
@@ -208,7 +211,7 @@ with tempfile.TemporaryDirectory(prefix="mpilora-systems-") as folder:
     harness.mpilora("train", configure(folder, "reference", STEPS), "--set", "optim.betas=[0.9,0.95]", ranks=2)
     reference = [line["loss"] for line in harness.read_metrics(f"{folder}/reference")]
     flux, pbs = Flux(f"{folder}/flux"), Pbs(f"{folder}/pbs")
-    for system, limit in ((flux, "6s"), (pbs, "00:06")):
+    for system, limit in ((flux, "10s"), (pbs, "00:10")):
         check_signal(system, folder, reference)
         check_time(system, folder, limit)
     check_cancelled(pbs, folder)
