@@ -123,7 +123,8 @@ double ml_sum_seconds(const ml_machine *machine, const ml_sum_group *group, doub
 
 /* One step as its slowest rank sees it. forward and backward as in metrics.jsonl: what is computed
  * again and the head's gradient are backward. bubble: what the slowest stage of a pipeline waits
- * for the others' first and last micro-batches, which in metrics.jsonl is part of comm. */
+ * for the others in the order of session/pipeline_order.c, which in metrics.jsonl is part of comm.
+ */
 typedef struct ml_plan_time {
     double forward_s, backward_s, comm_s, bubble_s, optimizer_s, data_s, step_s, tokens_per_s;
 } ml_plan_time;
@@ -195,27 +196,30 @@ typedef struct ml_plan_module {
     const ml_machine *machine;
 } ml_plan_module;
 
+enum { ML_PLAN_WHY = 160 };
+
 /* One grid. */
 typedef struct ml_plan_candidate {
-    int tp, dp;
+    int tp, dp, pp;
     int64_t micro;
     ml_activation_mode activations;
     bool fits;
     int64_t node_bytes;
     double step_s, tokens_per_s;
-    char why[160]; /* it does not fit; "" where it does */
+    double bubble_s;       /* of step_s */
+    char why[ML_PLAN_WHY]; /* it does not fit; "" where it does */
 } ml_plan_candidate;
 
 typedef struct ml_plan_list {
     int64_t count, capacity;
-    ml_plan_candidate *items; /* owned: those that fit, fastest first, then the others */
+    ml_plan_candidate *items;    /* owned: those that fit, fastest first, then the others */
+    char one_stage[ML_PLAN_WHY]; /* why no more than one stage was tried; "" where more were */
 } ml_plan_list;
 
-/* Every tp that divides the ranks (pp is config's), every activation mode that
+/* Every tp and pp that divide the ranks, pp up to the model's layers, every activation mode that
  * config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for config's
- * method. Each process counts with what this one has beside accounted memory (MPI and libraries).
- * The list starts from {0}.
- * Shapes: bytes, seconds.
+ * method. What stages do not know is tried with one. Each process counts with what this one has
+ * beside accounted memory (MPI and libraries). The list starts from {0}. Shapes: bytes, seconds.
  * Ownership: the caller ends *out with ml_plan_list_destroy.
  * Local.
  * Errors: as ml_plan_create. */

@@ -41,6 +41,14 @@ ml_status ml_stages_check(const ml_model_spec *spec, int pp) ML_NODISCARD;
  * Errors: ML_RESOURCE. */
 ml_status ml_model_hold_stage(ml_model *model, int pp, int stage, int64_t in_flight) ML_NODISCARD;
 
+/* Before ml_model_reserve: room for another number of micro-batches between their forward and their
+ * backward.
+ * Shapes: none.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+void ml_model_keep_in_flight(ml_model *model, int64_t in_flight);
+
 /* The layers [first, end) that this rank has.
  * Shapes: layers.
  * Ownership: all borrowed.

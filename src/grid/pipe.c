@@ -1,7 +1,7 @@
 /* Messages between neighbouring stages. What is sent waits for nobody: the sender goes on, and
  * looks only before its next message in the same direction whether the last one was taken, so that
  * one buffer in each direction is enough. The order in which the stages of a pipe send and receive,
- * and why they never wait for each other in a circle, is session/pipeline.c's. */
+ * and why they never wait for each other in a circle, is session/pipeline_order.c's. */
 #include "grid/grid_private.h"
 
 enum { TAG_NEXT = 8, TAG_PREVIOUS = 9 };

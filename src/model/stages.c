@@ -130,6 +130,8 @@ done:
     return st;
 }
 
+void ml_model_keep_in_flight(ml_model *m, int64_t in_flight) { m->in_flight = in_flight; }
+
 void ml_model_stage_layers(const ml_model *m, int64_t *first, int64_t *end)
 {
     *first = m->first_layer;

@@ -91,15 +91,22 @@ static const peft_operations operations = {.destroy = destroy,
                                            .after_update = after_update,
                                            .bytes = bytes};
 
-/* Parts of one layer are one product with one bias, so they train together or not at all. */
+static bool are_parts(const ml_model_slot *a, const ml_model_slot *b)
+{
+    return a->layer == b->layer && a->row->role == b->row->role && a->row->bias == b->row->bias;
+}
+
+/* Parts of one layer are one product with one bias, so they train together or not at all. They lie
+ * right behind one another. */
 static ml_status check_parts(ml_model *model, int64_t i, slot_choice chosen, const void *by)
 {
     const ml_model_slot *slot = ml_model_slot_at(model, i);
-    for (int64_t k = 0; k < ml_model_slots(model); k++) {
+    int64_t k = i;
+    while (k > 0 && are_parts(ml_model_slot_at(model, k - 1), slot)) k--;
+    for (; k < ml_model_slots(model); k++) {
         const ml_model_slot *other = ml_model_slot_at(model, k);
-        if (other->layer != slot->layer || other->row->role != slot->row->role ||
-            other->row->bias != slot->row->bias || chosen(model, other, by))
-            continue;
+        if (!are_parts(other, slot)) break;
+        if (chosen(model, other, by)) continue;
         return ml_fail(ML_USAGE,
                        "%s would train without %s, with which it is one tensor here; let both "
                        "train, or neither",

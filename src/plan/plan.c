@@ -6,8 +6,10 @@
 #include "mpilora/data.h"
 #include "mpilora/store.h"
 #include "peft/exchange.h"
+#include "plan/grid.h"
 #include "plan/time.h"
 #include "session/pipeline.h"
+#include "session/pipeline_order.h"
 #include "session/together.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets
@@ -17,7 +19,8 @@ typedef struct source {
     ml_model_spec spec;
     ml_dataset *data[2];
     ml_sampler *sampler[2];
-    int64_t max_len, tokens;
+    int64_t max_len, tokens;   /* of a sequence; of the largest micro-batch */
+    plan_sequence mean;        /* of the method that is planned */
     const ml_machine *machine; /* NULL: no times */
     ml_run_config *settles;    /* of which data may choose the objective, NULL: of none */
 } source;
@@ -51,8 +54,7 @@ static bool is_there(const char *path)
     return file != NULL;
 }
 
-static ml_status read_data(source *s, const ml_run_config *c, int which, const ml_data_files *files,
-                           int64_t micro)
+static ml_status read_data(source *s, const ml_run_config *c, int which, const ml_data_files *files)
 {
     ml_status st = ML_OK;
     for (int64_t i = 0; i < files->count; i++)
@@ -62,11 +64,6 @@ static ml_status read_data(source *s, const ml_run_config *c, int which, const m
     if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
     const ml_sampler_order order = ml_session_order_of(c, which == 0);
     ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
-    micro *= ml_session_unit_of(c, s->data[which]);
-    s->tokens = ml_max(s->tokens, ml_sampler_most_tokens(s->sampler[which], micro));
-    if (c->objective.name == ML_OBJECTIVE_KTO && ml_run_config_looks_ahead(c))
-        s->tokens = ml_max(s->tokens, micro * ml_unpaired_longest(s->data[which], s->sampler[which],
-                                                                  s->max_len, c->batch.sequences));
 done:
     return st;
 }
@@ -77,20 +74,54 @@ static int64_t virtual_tokens(const ml_run_config *c, ml_method method)
     return ml_method_has_prefix(method) ? c->method.sizes.prefix + c->method.sizes.infix : 0;
 }
 
-static ml_status open_source(source *s, const ml_run_config *c, int dp)
+static ml_status open_source(source *s, const ml_run_config *c)
 {
     ml_status st = ML_OK;
-    int64_t micro = ml_run_config_micro(c, dp);
     ml_data_file valid = {c->data.valid, 1.0};
     ML_TRY(read_spec(s, c));
     ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
-    ML_TRY(read_data(s, c, 0, &c->data.train, micro));
-    ML_TRY(ml_stages_check_config(c, &s->spec, true));
-    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}, c->batch.micro));
-    if (!s->sampler[0])
-        s->tokens = ml_max(s->tokens, micro * ml_session_unit_of(c, NULL) * s->max_len);
+    ML_TRY(read_data(s, c, 0, &c->data.train));
+    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}));
 done:
     return st;
+}
+
+/* Of a micro-batch of so many. */
+static int64_t most_tokens(const source *s, const ml_run_config *c, int which, int64_t micro)
+{
+    micro *= ml_session_unit_of(c, s->data[which]);
+    int64_t tokens = ml_sampler_most_tokens(s->sampler[which], micro);
+    if (c->objective.name != ML_OBJECTIVE_KTO || !ml_run_config_looks_ahead(c)) return tokens;
+    return ml_max(tokens, micro * ml_unpaired_longest(s->data[which], s->sampler[which], s->max_len,
+                                                      c->batch.sequences));
+}
+
+/* The sizing functions count in 64 bits and do not check: a bound from above in floating point,
+ * before they are asked, keeps sizes that no machine has out. */
+static ml_status check_countable(const source *s, const ml_run_config *c)
+{
+    const ml_model_spec *m = &s->spec;
+    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width),
+           layers = (double)m->layers, rank = (double)c->method.rank;
+    for (int64_t i = 0; i < c->method.rank_pattern.count; i++)
+        rank = fmax(rank, c->method.rank_pattern.item[i].value);
+    double weights = layers * wide * (2.0 * wide + 14.0 * rank) +
+                     2.0 * (double)(m->vocab + m->context) * (double)m->width;
+    double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
+    if (bytes < 0x1p62) return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower "
+                   "batch.micro, data.max_len or the model's sizes",
+                   c->base, (long long)s->tokens);
+}
+
+static ml_status find_tokens(source *s, const ml_run_config *c, int dp)
+{
+    int64_t micro = ml_run_config_micro(c, dp);
+    s->tokens = s->sampler[0] ? most_tokens(s, c, 0, micro)
+                              : micro * ml_session_unit_of(c, NULL) * s->max_len;
+    if (s->sampler[1]) s->tokens = ml_max(s->tokens, most_tokens(s, c, 1, c->batch.micro));
+    return check_countable(s, c);
 }
 
 static void close_source(source *s)
@@ -125,25 +156,6 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
         sum.near_pairs += ml_attention_pairs(n, window, s->spec.both_ways) / (double)count;
     }
     return sum;
-}
-
-/* The sizing functions count in 64 bits and do not check: a bound from above in floating point,
- * before they are asked, keeps sizes that no machine has out. */
-static ml_status check_countable(const source *s, const ml_run_config *c)
-{
-    const ml_model_spec *m = &s->spec;
-    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width),
-           layers = (double)m->layers, rank = (double)c->method.rank;
-    for (int64_t i = 0; i < c->method.rank_pattern.count; i++)
-        rank = fmax(rank, c->method.rank_pattern.item[i].value);
-    double weights = layers * wide * (2.0 * wide + 14.0 * rank) +
-                     2.0 * (double)(m->vocab + m->context) * (double)m->width;
-    double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
-    if (bytes < 0x1p62) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower "
-                   "batch.micro, data.max_len or the model's sizes",
-                   c->base, (long long)s->tokens);
 }
 
 /* What ranks of a stage hold together, beside what each holds for itself. */
@@ -299,6 +311,7 @@ typedef struct described {
     ml_parameters parameters;
     ml_session_shape shape;
     int64_t beside[ML_MEM_CATEGORIES]; /* of a job's other runs */
+    bool gives;                        /* a gradient goes to the stage before */
 } described;
 
 static void forget(described *d)
@@ -310,14 +323,28 @@ static void forget(described *d)
     *d = (described){0};
 }
 
-/* Its needs become those of `out` where they are larger. The first stage says what is trained. */
+/* Whether something trains before this stage. Nothing is bound here, so that the model does not
+ * see yet which tensors of the base do. */
+static bool gives_gradient(described *d)
+{
+    int first, also;
+    if (d->shape.stage == 0) return false;
+    for (int64_t i = 0; i < ml_model_slots(d->model); i++) {
+        const ml_model_slot *slot = ml_model_slot_at(d->model, i);
+        if (!slot->apart) continue;
+        ml_model_stages_of(d->model, slot->name, &first, &also);
+        if (first < d->shape.stage) return true;
+    }
+    return ml_model_stage_gives_gradient(d->model);
+}
+
+/* The first stage says what is trained. */
 static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method method, const job *j,
                           int stage, described *d)
 {
     ml_status st = ML_OK;
     const source *s = &j->source[0];
     const ml_run_config *c = &j->config[0];
-    int64_t guests = 0, need[ML_ACTIVATION_MODES];
     d->spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&d->spec, method, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
@@ -328,99 +355,190 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
                                    ml_stages_in_flight(c, plan->dp, plan->pp, stage)));
     if (j->count > 1) ML_TRY(ml_exchange_create(&d->exchange, d->model, j->count));
     ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method, stage));
+    d->gives = gives_gradient(d);
     if (stage == 0) add_trained(out, &d->parameters);
     if (d->exchange) {
         ml_exchange_admit(d->exchange, 0);
         ML_TRY(add_guests(plan, out, j, d->model, d->exchange, d->beside, &d->shape.tokens));
         ml_exchange_install(d->exchange);
-        for (int i = 0; i < ML_MEM_CATEGORIES; i++) guests += d->beside[i];
     }
-    ml_session_needs(d->model, d->peft, &d->parameters, &d->shape, need);
-    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++)
-        out->need[mode] = ml_max(out->need[mode], need[mode] + guests);
 done:
     return st;
 }
 
-/* What the ranks of a stage hold, and what a step takes them, in the mode that was chosen. Adds the
- * stage's first micro-batch to *first_s. */
-static ml_status size_up(const ml_plan *plan, ml_plan_method *out, ml_method method, const job *j,
-                         described *d, node_walk *nodes, double *first_s)
+/* ---- a method on all stages ---------------------------------------------------------------- */
+
+/* Micro-batches of one size on all stages. */
+typedef struct sizing {
+    plan_micro *out;
+    ml_run_config config; /* borrows all of it */
+    int64_t tokens;       /* of the largest micro-batch */
+    node_walk nodes[ML_ACTIVATION_MODES];
+    double *pass[ML_ACTIVATION_MODES][2]; /* [pp]: seconds of a micro-batch, forward and backward */
+} sizing;
+
+enum { PASSES = 2 * ML_ACTIVATION_MODES };
+
+/* Another size than the one that the stage was described with. */
+static void resize(const ml_plan *plan, const source *s, const sizing *z, ml_method method,
+                   described *d)
 {
-    const ml_run_config *c = &j->config[0];
-    const source *s = &j->source[0];
+    const ml_run_config *c = &z->config;
+    int stage = d->shape.stage;
+    d->shape = shape_of(s, c, &d->spec, virtual_tokens(c, method), stage);
+    ml_model_keep_in_flight(d->model, ml_stages_in_flight(c, plan->dp, plan->pp, stage));
+}
+
+/* What the ranks of a stage hold in one mode, and what a step takes them. */
+static ml_status size_up(const ml_plan *plan, const source *s, sizing *z, ml_method method,
+                         ml_activation_mode mode, described *d)
+{
+    const ml_run_config *c = &z->config;
+    ml_plan_method *out = &z->out->mode[mode];
     int64_t bytes[ML_MEM_CATEGORIES] = {0};
-    double micro_s = 0.0;
-    ml_model_set_activations(d->model, out->activations, 0);
+    int stage = d->shape.stage;
+    ml_model_set_activations(d->model, mode, 0);
     ml_session_bytes(d->model, d->peft, &d->parameters, &d->shape, bytes);
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) bytes[i] += d->beside[i];
     bytes[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
     const common together = find_common(plan, d->model, &d->parameters, c, &d->shape);
+    out->activations = mode;
     if (s->machine) {
-        const plan_step step = {s->machine,    c,
-                                plan->ranks,   plan->nodes,
-                                plan->threads, mean_sequence(s, virtual_tokens(c, method))};
-        const ml_plan_time own =
-            plan_time(&step, d->model, &d->parameters, method, out->activations, &micro_s);
-        *first_s += micro_s;
-        if (own.step_s > out->time.step_s) {
-            out->time = own;
-            out->time.bubble_s = micro_s; /* its own, until those of the others are known */
-        }
+        double pass[2];
+        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, s->mean};
+        const ml_plan_time own = plan_time(&step, d->model, &d->parameters, method, mode, pass);
+        for (int back = 0; back < 2; back++) z->pass[mode][back][stage] = pass[back];
+        if (own.step_s > out->time.step_s) out->time = own;
     }
-    return add_stage(out, plan, nodes, d->shape.stage, bytes, &together);
+    return add_stage(out, plan, &z->nodes[mode], stage, bytes, &together);
 }
 
-/* Of the rank in the middle of a pipe, or at the end of one with two stages. */
-static int64_t piped_bytes(const ml_plan *plan, const job *j, ml_method method, bool goes_back)
-{
-    const ml_run_config *c = &j->config[0];
-    double tokens =
-        (double)(ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c)) *
-        mean_sequence(&j->source[0], virtual_tokens(c, method)).tokens;
-    if (plan->pp == 1) return 0;
-    return (int64_t)(tokens * 4.0 * (double)j->source[0].spec.width) *
-           (plan->pp > 2 && goes_back ? 2 : 1);
-}
-
-/* The first rank of each stage stands for all of it: none holds more. A job of one stage is
- * described once; of several, all needs are known before a mode is chosen. */
-static ml_status plan_method(const ml_plan *plan, ml_plan_method *out, ml_method method,
-                             const job *j)
+static ml_status size_up_stage(const ml_plan *plan, const source *s, sizing *z, ml_method method,
+                               described *d)
 {
     ml_status st = ML_OK;
-    const ml_run_config *c = &j->config[0];
+    int64_t guests = 0, need[ML_ACTIVATION_MODES];
+    for (int i = 0; i < ML_MEM_CATEGORIES; i++) guests += d->beside[i];
+    ml_session_needs(d->model, d->peft, &d->parameters, &d->shape, need);
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) {
+        for (int of = 0; of < ML_ACTIVATION_MODES; of++)
+            z->out->mode[mode].need[of] = ml_max(z->out->mode[mode].need[of], need[of] + guests);
+        ML_TRY(size_up(plan, s, z, method, (ml_activation_mode)mode, d));
+    }
+done:
+    return st;
+}
+
+/* A stage waits for what all do together beyond what it does itself. */
+static ml_status add_bubble(const ml_plan *plan, const sizing *z, ml_activation_mode mode)
+{
+    const ml_run_config *c = &z->config;
+    ml_plan_time *time = &z->out->mode[mode].time;
+    int64_t most = ml_part_count(c->batch.sequences, plan->dp, 0),
+            micro = ml_run_config_micro(c, plan->dp), count = (most + micro - 1) / micro;
+    const pipeline_lengths lengths = {plan->pp, count,
+                                      (double)(most - (count - 1) * micro) / (double)micro,
+                                      z->pass[mode][0], z->pass[mode][1]};
+    double all, own = 0.0;
+    ml_status st = ml_pipeline_seconds(&lengths, &all);
+    for (int stage = 0; stage < plan->pp; stage++)
+        own = fmax(own, lengths.forward[stage] + lengths.backward[stage]);
+    if (st == ML_OK) plan_time_add_bubble(time, all - own * ((double)(count - 1) + lengths.last));
+    return st;
+}
+
+/* Every size starts from nothing. */
+static ml_status begin_sizing(const ml_plan *plan, const job *j, plan_micro *micro, double *pass,
+                              sizing *z)
+{
+    source *s = &j->source[0];
+    *z = (sizing){.out = micro, .config = j->config[0]};
+    z->config.batch.micro = micro->micro;
+    for (int i = 0; i < PASSES; i++) z->pass[i / 2][i % 2] = pass + (int64_t)i * plan->pp;
+    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) micro->mode[mode] = (ml_plan_method){0};
+    ml_status st = find_tokens(s, &z->config, plan->dp);
+    z->tokens = s->tokens;
+    return st;
+}
+
+/* What no size and no mode changes is in `common`. */
+static ml_status end_sizing(const ml_plan *plan, const source *s, sizing *z,
+                            const ml_plan_method *common)
+{
+    ml_status st = ML_OK;
+    for (int mode = 0; mode < ML_ACTIVATION_MODES && st == ML_OK; mode++) {
+        ml_plan_method *out = &z->out->mode[mode];
+        out->name = common->name;
+        out->params_total = common->params_total;
+        out->params_trainable = common->params_trainable;
+        out->checkpoint_bytes = common->checkpoint_bytes;
+        out->allreduce_bytes_per_step = common->allreduce_bytes_per_step;
+        out->piped_bytes_per_step = common->piped_bytes_per_step;
+        out->adapter_bytes_16bit = common->adapter_bytes_16bit;
+        if (s->machine && plan->pp > 1) st = add_bubble(plan, z, (ml_activation_mode)mode);
+    }
+    return st;
+}
+
+/* What the busiest rank sends in so many directions. */
+static int64_t piped_bytes(const ml_plan *plan, const source *s, const ml_run_config *c,
+                           int directions)
+{
+    int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
+    return directions * (int64_t)(4.0 * (double)sequences * s->mean.tokens * (double)s->spec.width);
+}
+
+/* The first rank of each stage stands for all of it: none holds more. */
+static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j, int64_t count,
+                             plan_micro *micro)
+{
+    ml_status st = ML_OK;
+    source *s = &j->source[0];
     described d = {0};
-    node_walk nodes = {0};
-    double first_s = 0.0;
-    *out = (ml_plan_method){.name = ml_method_name(method)};
-    for (int stage = plan->pp - 1; stage >= 0; stage--) {
-        forget(&d);
-        ML_TRY(describe(plan, out, method, j, stage, &d));
-    }
-    const ml_model_spec *whole =
-        d.spec.head == ML_HEAD_LANGUAGE && !d.spec.masked ? &j->source[0].spec : &d.spec;
-    /* Nothing is bound here: that tensors of the base train is not seen in the model yet. */
-    bool goes_back = !ml_method_has_lora(method) || ml_model_stage_goes_back(d.model);
-    out->params_total = ml_model_parameters_total(whole);
-    out->fits = ml_session_choose_activations(c, out->need, &out->activations);
-    out->piped_bytes_per_step = piped_bytes(plan, j, method, goes_back);
+    sizing *all = NULL;
+    double *pass = NULL;
+    int directions = 0;
+    ml_plan_method common = {.name = ml_method_name(method)};
+    s->mean = mean_sequence(s, virtual_tokens(&j->config[0], method));
+    ML_NEW(all, count, ML_MEM_OTHER, "a plan");
+    ML_NEW(pass, count * PASSES * plan->pp, ML_MEM_OTHER, "a plan");
+    for (int64_t k = 0; k < count; k++)
+        ML_TRY(begin_sizing(plan, j, &micro[k], pass + k * PASSES * plan->pp, &all[k]));
     for (int stage = 0; stage < plan->pp; stage++) {
-        ml_plan_method again = {0};
-        if (stage > 0) {
-            forget(&d);
-            ML_TRY(describe(plan, &again, method, j, stage, &d));
+        forget(&d);
+        s->tokens = all[0].tokens;
+        ML_TRY(describe(plan, &common, method, j, stage, &d));
+        directions = (int)ml_max(directions, (stage < plan->pp - 1) + d.gives);
+        for (int64_t k = 0; k < count; k++) {
+            s->tokens = all[k].tokens;
+            if (k > 0) resize(plan, s, &all[k], method, &d);
+            ML_TRY(size_up_stage(plan, s, &all[k], method, &d));
         }
-        ML_TRY(size_up(plan, out, method, j, &d, &nodes, &first_s));
     }
-    if (plan->pp > 1 && out->time.step_s > 0.0)
-        plan_time_add_bubble(&out->time, first_s - out->time.bubble_s);
-    else
-        out->time.bubble_s = 0.0;
+    common.params_total = ml_model_parameters_total(
+        d.spec.head == ML_HEAD_LANGUAGE && !d.spec.masked ? &s->spec : &d.spec);
+    common.piped_bytes_per_step = piped_bytes(plan, s, &j->config[0], directions);
+    for (int64_t k = 0; k < count; k++) ML_TRY(end_sizing(plan, s, &all[k], &common));
 done:
     forget(&d);
+    ml_memory_free(pass);
+    ml_memory_free(all);
     return st;
+}
+
+/* In the activation mode that the run would choose. */
+static ml_status plan_chosen(const ml_plan *plan, ml_plan_method *out, ml_method method,
+                             const job *j)
+{
+    plan_micro all = {.micro = j->config[0].batch.micro};
+    ml_activation_mode mode;
+    ml_status st = plan_method(plan, method, j, 1, &all);
+    if (st != ML_OK) return st;
+    bool fits = ml_session_choose_activations(&j->config[0], all.mode[0].need, &mode);
+    *out = all.mode[mode];
+    out->fits = fits;
+    return ML_OK;
 }
 
 ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks, int nodes)
@@ -456,13 +574,14 @@ static ml_status plan_job(ml_plan *out, const job *j)
     const ml_run_config *c = &j->config[0];
     const job alone = {1, c, j->source};
     for (int64_t i = 0; i < j->count; i++) {
-        ML_TRY(open_source(&j->source[i], &j->config[i], out->dp));
-        ML_TRY(check_countable(&j->source[i], &j->config[i]));
+        ML_TRY(open_source(&j->source[i], &j->config[i]));
+        ML_TRY(ml_stages_check_config(&j->config[i], &j->source[i].spec, true));
+        ML_TRY(find_tokens(&j->source[i], &j->config[i], out->dp));
         out->tokens += j->source[i].tokens;
     }
-    ML_TRY(plan_method(out, &out->method[0],
+    ML_TRY(plan_chosen(out, &out->method[0],
                        c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, j));
-    ML_TRY(plan_method(out, &out->method[1], ML_METHOD_FULL, &alone));
+    ML_TRY(plan_chosen(out, &out->method[1], ML_METHOD_FULL, &alone));
 done:
     return st;
 }
@@ -508,4 +627,64 @@ done:
     for (int64_t i = 0; sources && i < count; i++) close_source(&sources[i]);
     ml_memory_free(sources);
     return st;
+}
+
+/* ---- one run on many grids ----------------------------------------------------------------- */
+
+struct plan_run {
+    ml_run_config config; /* borrows all of it; the data may choose its objective */
+    source source;
+};
+
+ml_status plan_run_open(plan_run **out, const ml_run_config *c, const ml_machine *machine)
+{
+    ml_status st = ML_OK;
+    plan_run *run = NULL;
+    ML_NEW(run, 1, ML_MEM_OTHER, "a plan");
+    run->config = *c;
+    run->source = (source){.machine = machine, .settles = &run->config};
+    ML_TRY(open_source(&run->source, &run->config));
+    *out = run;
+    run = NULL;
+done:
+    plan_run_close(run);
+    return st;
+}
+
+void plan_run_close(plan_run *run)
+{
+    if (!run) return;
+    close_source(&run->source);
+    ml_memory_free(run);
+}
+
+const ml_model_spec *plan_run_spec(const plan_run *run) { return &run->source.spec; }
+
+ml_status plan_run_check_stages(const plan_run *run, int pp)
+{
+    ml_run_config c = run->config;
+    c.parallel.pp = pp;
+    return ml_stages_check_config(&c, &run->source.spec, true);
+}
+
+ml_status plan_run_on(plan_run *run, ml_plan *grid, ml_method method, int64_t count,
+                      plan_micro *micro)
+{
+    int64_t possible = 0;
+    ml_run_config c = run->config;
+    grid->dp = grid->ranks / grid->tp / grid->pp;
+    grid->threads = share_of_cores(run->source.machine, grid->ranks, grid->nodes);
+    c.parallel.tp = grid->tp;
+    c.parallel.pp = grid->pp;
+    for (; possible < count; possible++) {
+        plan_micro *next = &micro[possible];
+        c.batch.micro = next->micro;
+        if (find_tokens(&run->source, &c, grid->dp) == ML_OK) continue;
+        snprintf(next->why, sizeof next->why, "%.*s", ML_PLAN_WHY - 1, ml_error_text());
+        ml_error_clear();
+        break;
+    }
+    c.batch.micro = micro[0].micro;
+    return possible == 0 ? ML_OK
+                         : plan_method(grid, method, &(job){1, &c, &run->source}, possible, micro);
 }

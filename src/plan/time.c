@@ -15,7 +15,8 @@ typedef struct tally {
     const ml_model_spec *spec;
     ml_model *model;
     ml_method method;
-    bool full; /* every tensor trains */
+    bool full;  /* every tensor trains */
+    bool apart; /* a tensor of the base does */
     ml_dtype dtype;
     double forward, backward;
     double tp_calls, tp_bytes;
@@ -66,10 +67,11 @@ static int64_t adapter_width(const tally *t, const ml_linear *l)
 static bool trains(const tally *t, const ml_linear *l, const char *what)
 {
     char name[96];
+    if (!t->apart) return false;
     snprintf(name, sizeof name, "%s.%s", l->part[0].module, what);
     for (int64_t i = 0; i < ml_model_slots(t->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(t->model, i);
-        if (!strcmp(slot->name, name)) return slot->apart;
+        if (slot->apart && !strcmp(slot->name, name)) return true;
     }
     return false;
 }
@@ -395,48 +397,81 @@ static double messages(const tally *t, const micro *b)
                           count * b->tokens * (double)t->spec->width * (double)sizeof(float));
 }
 
-void plan_time_add_bubble(ml_plan_time *slowest, double others_s)
+void plan_time_add_bubble(ml_plan_time *time, double waits_s)
 {
-    double step = slowest->step_s + others_s;
-    slowest->bubble_s = others_s;
-    slowest->tokens_per_s *= slowest->step_s / step;
-    slowest->step_s = step;
+    double step = time->step_s + waits_s;
+    time->bubble_s = waits_s;
+    time->tokens_per_s *= time->step_s / step;
+    time->step_s = step;
+}
+
+/* Passes of micro-batches: seconds of computing, of sums over tp and of messages. */
+typedef struct passes {
+    double forward, backward, sums;
+} passes;
+
+static passes passes_of(const tally *empty, ml_model *model, ml_activation_mode mode, int64_t size,
+                        double cores)
+{
+    const plan_step *s = empty->step;
+    const ml_sum_group over_tp = group_of(s, (double)s->config->parallel.tp, 1.0);
+    double n = (double)size;
+    const micro b = {.tokens = n * s->sequence.tokens,
+                     .rows = n * s->sequence.rows,
+                     .pairs = n * s->sequence.pairs,
+                     .near_pairs = n * s->sequence.near_pairs};
+    tally t = *empty;
+    micro_batch(&t, model, &b, mode);
+    double over = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes);
+    return (passes){t.forward / cores, t.backward / cores, over + messages(&t, &b)};
+}
+
+static void add_passes(passes *sum, const passes *p, int64_t times)
+{
+    sum->forward += (double)times * p->forward;
+    sum->backward += (double)times * p->backward;
+    sum->sums += (double)times * p->sums;
+}
+
+static bool has_apart(ml_model *model)
+{
+    for (int64_t i = 0; i < ml_model_slots(model); i++)
+        if (ml_model_slot_at(model, i)->apart) return true;
+    return false;
 }
 
 ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters *p,
-                       ml_method method, ml_activation_mode mode, double *micro_s)
+                       ml_method method, ml_activation_mode mode, double pass[2])
 {
     const ml_run_config *c = s->config;
-    tally t = {.step = s,
-               .spec = ml_model_get_spec(model),
-               .model = model,
-               .method = method,
-               .full = method == ML_METHOD_FULL,
-               .dtype = c->precision};
+    const tally empty = {.step = s,
+                         .spec = ml_model_get_spec(model),
+                         .model = model,
+                         .method = method,
+                         .full = method == ML_METHOD_FULL,
+                         .apart = has_apart(model),
+                         .dtype = c->precision};
     double tp = (double)c->parallel.tp, on_node = ceil((double)s->ranks / s->nodes);
-    double cores = least(s->threads, (double)s->machine->cores / on_node), piped = 0.0;
-    const ml_sum_group over_tp = group_of(s, tp, 1.0);
+    double cores = least(s->threads, (double)s->machine->cores / on_node);
     int64_t dp = s->ranks / c->parallel.tp / c->parallel.pp,
             most = ml_part_count(c->batch.sequences, dp, 0), size = ml_run_config_micro(c, (int)dp);
-    for (int64_t at = 0; at < most; at += size) {
-        double n = (double)ml_min(size, most - at);
-        const micro b = {.tokens = n * s->sequence.tokens,
-                         .rows = n * s->sequence.rows,
-                         .pairs = n * s->sequence.pairs,
-                         .near_pairs = n * s->sequence.near_pairs};
-        micro_batch(&t, model, &b, mode);
-        piped += messages(&t, &b);
-        if (at == 0)
-            *micro_s = (t.forward + t.backward) / cores + piped +
-                       ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes);
+    const passes whole = passes_of(&empty, model, mode, size, cores);
+    passes sum = {0.0, 0.0, 0.0};
+    add_passes(&sum, &whole, most / size);
+    if (most % size > 0) {
+        const passes rest = passes_of(&empty, model, mode, most % size, cores);
+        add_passes(&sum, &rest, 1);
     }
+    double back = whole.backward > 0.0 ? 0.5 : 0.0; /* as many sums backward as forward */
+    pass[0] = whole.forward + (1.0 - back) * whole.sums;
+    pass[1] = whole.backward + back * whole.sums;
     double tokens = (double)(c->batch.sequences * ml_run_config_unit(c)) * s->sequence.tokens;
-    ml_plan_time out = {.forward_s = t.forward / cores,
-                        .backward_s = t.backward / cores,
-                        .comm_s = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) +
-                                  piped + gradient_sums(s, p, tp),
-                        .optimizer_s = optimizer(&t, (double)p->held, cores, on_node),
-                        .data_s = elements(&t, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
+    ml_plan_time out = {.forward_s = sum.forward,
+                        .backward_s = sum.backward,
+                        .comm_s = sum.sums + gradient_sums(s, p, tp),
+                        .optimizer_s = optimizer(&empty, (double)p->held, cores, on_node),
+                        .data_s =
+                            elements(&empty, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
     out.step_s = out.forward_s + out.backward_s + out.comm_s + out.optimizer_s + out.data_s;
     out.tokens_per_s = tokens / out.step_s;
     return out;

@@ -19,12 +19,12 @@ typedef struct plan_step {
 } plan_step;
 
 /* `model`, or a stage of it, in its activation mode, with the method attached and laid out, as if
- * no other stage was waited for. *micro_s: what its first micro-batch takes of that. */
+ * no other stage was waited for. pass[2]: what a whole micro-batch takes of that, forward and
+ * backward. */
 ml_plan_time plan_time(const plan_step *step, ml_model *model, const ml_parameters *parameters,
-                       ml_method method, ml_activation_mode activations, double *micro_s);
+                       ml_method method, ml_activation_mode activations, double pass[2]);
 
-/* The slowest stage's step with the bubble: the first micro-batch of all the others, which goes
- * through them before and behind its own. */
-void plan_time_add_bubble(ml_plan_time *slowest, double others_s);
+/* A step in which a stage waits so long for the others. */
+void plan_time_add_bubble(ml_plan_time *time, double waits_s);
 
 #endif

@@ -1,45 +1,24 @@
-/* Micro-batches through the stages of a pipeline, one forward and one backward in turn (1F1B:
- * Narayanan et al. 2019, arXiv:1806.03377, with a flush a step).
- *
- * With P stages and n micro-batches, stage s runs F0 … F(P−s−1), then a backward and a forward in
- * turn, B0, F(P−s), B1, …, and at the end the backwards that are left. So at most P − s micro-
- * batches are between their forward and their backward, and activations are kept for no more.
- *
- * Nobody waits in a circle. Give every operation a slot of one clock, of the whole pipe:
- *
- *     Fk of stage s   s + k where k < P − s, else s + 2k
- *     Bk of stage s   2P − 1 − s + 2k
- *
- * Each stage goes through its own operations in the order of their slots. There are two waits, and
- * each is for something of an earlier slot, or of the beginning of the same one:
- *
- *   - at its beginning an operation receives, Fk of stage s what Fk of stage s − 1 sends at its
- *     end, which has a smaller slot; Bk what Bk of stage s + 1 sends at its end, one slot before;
- *   - at its end it sends, once the neighbour has taken the last message in that direction: Fk
- *     waits for stage s + 1 to begin F(k−1), Bk for stage s − 1 to begin B(k−1); their slots are
- *     not behind that of the one that waits.
- *
- * So the operation that is first among those that have not ended, by (slot, beginning before end),
- * can always go on, whatever MPI buffers. What only some stages do, evaluations that go forward
- * alone, is the same clock without Bk. A tp group does the same operations in the same order. */
+/* Micro-batches through the stages of a pipeline, in the order of pipeline_order.c, which says why
+ * nobody waits in a circle. */
 #include <inttypes.h>
 
 #include "session/pipeline.h"
+#include "session/pipeline_order.h"
 
 typedef struct pipeline {
     session *s;
     const pipeline_work *work;
-    int64_t first_backward; /* forwards before it: P − s, or all */
-    int64_t packed;         /* the micro-batch that is in the packer; −1: none yet */
-    bool gets, gives;       /* a gradient from the next stage, one to the stage before */
-    bool broken;            /* this stage, or one that sends to it, has failed */
-    ml_status status;       /* of this stage's own failure */
+    int64_t places;   /* micro-batches between their forward and their backward */
+    int64_t packed;   /* the micro-batch that is in the packer; −1: none yet */
+    bool gets, gives; /* a gradient from the next stage, one to the stage before */
+    bool broken;      /* this stage, or one that sends to it, has failed */
+    ml_status status; /* of this stage's own failure */
 } pipeline;
 
 static bool is_first(const session *s) { return ml_grid_stage(s->grid) == 0; }
 static bool is_last(const session *s) { return ml_grid_stage(s->grid) == ml_grid_pp(s->grid) - 1; }
 
-static int64_t place_of(const pipeline *p, int64_t i) { return i % p->first_backward; }
+static int64_t place_of(const pipeline *p, int64_t i) { return i % p->places; }
 
 static void note(pipeline *p, ml_status st)
 {
@@ -118,17 +97,16 @@ static void backward(pipeline *p, int64_t i)
 
 ml_status ml_session_pipeline(session *s, const pipeline_work *work)
 {
-    int64_t n = work->count, ahead = ml_grid_pp(s->grid) - ml_grid_stage(s->grid);
-    pipeline p = {
-        .s = s, .work = work, .first_backward = ml_max(1, ml_min(ahead, n)), .packed = -1};
+    pipeline_order order =
+        ml_pipeline_order(ml_grid_pp(s->grid), ml_grid_stage(s->grid), work->count, work->backward);
+    pipeline p = {.s = s, .work = work, .places = order.ahead, .packed = -1};
     p.gets = work->backward && ml_model_stage_goes_back(s->model);
     p.gives = work->backward && ml_model_stage_gives_gradient(s->model);
-    for (int64_t f = 0, b = 0; f < n || (work->backward && b < n);) {
-        bool back = work->backward && (f == n || f - b == p.first_backward);
-        if (back)
-            backward(&p, b++);
+    for (pipeline_operation next; ml_pipeline_next(&order, &next);) {
+        if (next.backward)
+            backward(&p, next.micro);
         else
-            forward(&p, f++);
+            forward(&p, next.micro);
     }
     ml_grid_pipe_wait(s->grid, ML_TO_NEXT);
     ml_grid_pipe_wait(s->grid, ML_TO_PREVIOUS);

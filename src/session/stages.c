@@ -1,5 +1,6 @@
 /* One stage of a pipeline in a session: what can be divided so, and which part of it a rank has. */
 #include "session/pipeline.h"
+#include "session/pipeline_order.h"
 
 /* ---- what is known of stages --------------------------------------------------------------- */
 
@@ -55,7 +56,7 @@ ml_status ml_stages_check_config(const ml_run_config *c, const ml_model_spec *sp
 int64_t ml_stages_in_flight(const ml_run_config *c, int dp, int pp, int stage)
 {
     int64_t most = ml_part_count(c->batch.sequences, dp, 0), micro = ml_run_config_micro(c, dp);
-    return ml_max(1, ml_min(pp - stage, (most + micro - 1) / micro));
+    return ml_pipeline_order(pp, stage, (most + micro - 1) / micro, true).ahead;
 }
 
 void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *p)

@@ -56,11 +56,28 @@ def test_search(folder):
     path = config(folder, "")
     result = plan(path, "--search", "--nodes", 10, "--ranks-per-node", 4, "--memory-per-node", "200G", "--machine", f"{MACHINES}/cluster-2x32.yaml")
     steps = [grid["step_s"] for grid in result["grids"]]
-    assert steps and steps == sorted(steps) and all(g["node_bytes"] <= 200e9 and g["dp"] * g["tp"] == 40 for g in result["grids"])
+    assert steps and steps == sorted(steps) and all(g["node_bytes"] <= 200e9 for g in result["grids"])
+    assert all(g["dp"] * g["tp"] * g["pp"] == 40 for g in result["grids"] + result["rejected"]) and "one_stage" not in result
+    assert {g["pp"] for g in result["grids"]} >= {2, 4, 5} and all((g["bubble_s"] > 0) == (g["pp"] > 1) for g in result["grids"])
     reasons = [grid["why"] for grid in result["rejected"]]
     assert any("heads" in why for why in reasons) and any("GB more than there is" in why for why in reasons), reasons
     table = call("plan", path, "--search", "--nodes", 2, "--machine", f"{MACHINES}/cluster-2x32.yaml")
     assert table.returncode == 0 and "these do not fit" in table.stdout, table
+    rows = [line.split() for line in table.stdout.splitlines() if line[:6].strip().isdigit() and "more, of" not in line]
+    assert len({tuple(row[:3]) for row in rows}) == len(rows) and ["1", "1", "8"] in [row[:3] for row in rows], table.stdout
+
+
+def test_search_with_one_stage(folder):
+    """Stages are no more than layers; what they do not know is searched with one, and named."""
+    path, on = config(folder, ""), ("--search", "--nodes", 16, "--machine", f"{MACHINES}/cluster-2x32.yaml")
+    tiny = plan(path, *on, "--set", f"base={SOURCE}/configs/models/gpt2-small.yaml", "--set", "data.max_len=512")
+    assert max(g["pp"] for g in tiny["grids"]) == 8, "12 layers, 64 ranks"
+    for sets, reason in ((["method.name=compacter"], "compacter"), (["objective.name=kto"], "kto"), (["method.init=pissa"], "pissa")):
+        result = plan(path, *on, *[word for one in sets for word in ("--set", one)])
+        assert reason in result["one_stage"] and {g["pp"] for g in result["grids"] + result["rejected"]} == {1}, result["one_stage"]
+    table = call("plan", path, *on, "--set", "method.name=compacter")
+    assert "pp 1 alone: " in table.stdout and "compacter" in table.stdout, table
+
 
 
 def test_bad_input(folder):
@@ -87,5 +104,5 @@ def test_bad_input(folder):
 
 
 with tempfile.TemporaryDirectory() as directory:
-    for test in (test_machine_file, test_committed_machines, test_search, test_bad_input):
+    for test in (test_machine_file, test_committed_machines, test_search, test_search_with_one_stage, test_bad_input):
         test(directory)

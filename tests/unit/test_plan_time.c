@@ -154,14 +154,19 @@ static void a_search_sorts_and_says_why(void **state)
     ml_run_config config;
     ml_machine machine;
     ml_plan_list list = {0};
-    int heads = 0, memory = 0, fits = 0;
+    int heads = 0, memory = 0, fits = 0, stages = 0;
     read_inputs(&config, &machine, "batch.micro=2");
     const ml_plan_module module = {
         10, 4, (int64_t)200e9, &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
     if (ml_plan_search(&list, &config, &module) != ML_OK) fail_msg("%s", ml_error_text());
+    assert_true(!*list.one_stage);
     for (int64_t i = 0; i < list.count; i++) {
         const ml_plan_candidate *c = &list.items[i];
         fits += c->fits;
+        stages += c->pp > 1;
+        assert_int_equal(c->dp * c->tp * c->pp, 40);
+        assert_true(c->pp > 1 && c->step_s > 0.0 ? c->bubble_s > 0.0 && c->bubble_s < c->step_s
+                                                 : c->bubble_s == 0.0);
         if (c->fits)
             assert_true(i == fits - 1 && c->node_bytes <= module.memory_per_node && !*c->why &&
                         c->step_s > 0.0);
@@ -170,10 +175,56 @@ static void a_search_sorts_and_says_why(void **state)
         memory += strstr(c->why, "GB more than there is") && c->node_bytes > module.memory_per_node;
         assert_true(c->fits || *c->why);
     }
-    assert_true(fits > 0 && heads == 4 && memory > 0);
+    assert_true(fits > 0 && heads == 4 && memory > 0 && stages > 0);
     ml_plan_list_destroy(&list);
     ml_run_config_destroy(&config);
     ml_machine_destroy(&machine);
+}
+
+/* A candidate of the search is what plan says of its grid. */
+static void a_candidate_is_what_plan_says(void **state)
+{
+    (void)state;
+    ml_run_config config;
+    ml_machine machine;
+    ml_plan_list list = {0};
+    int compared = 0;
+    read_inputs(&config, &machine, "batch.micro=2");
+    const ml_plan_module module = {4, 4, (int64_t)1e12, &machine};
+    if (ml_plan_search(&list, &config, &module) != ML_OK) fail_msg("%s", ml_error_text());
+    for (int64_t i = 0; i < list.count; i++) {
+        const ml_plan_candidate *c = &list.items[i];
+        ml_run_config own = config;
+        ml_plan plan;
+        if (!c->fits || (c->pp != 1 && c->pp != 4)) continue;
+        own.parallel.tp = c->tp;
+        own.parallel.pp = c->pp;
+        own.batch.micro = c->micro;
+        own.memory.activations = (ml_keep_activations)(ML_KEEP_FULL + (int)c->activations);
+        if (ml_plan_create_on(&plan, &own, 16, 4, &machine, 0) != ML_OK)
+            fail_msg("%s", ml_error_text());
+        near(c->step_s, plan.method[0].time.step_s);
+        near(c->tokens_per_s, plan.method[0].time.tokens_per_s);
+        double bytes = (double)(plan.method[0].node_bytes + 4 * plan.runtime_floor_bytes);
+        assert_true(fabs((double)c->node_bytes - bytes) < 1e-3 * bytes);
+        compared++;
+    }
+    assert_true(compared > 10);
+    ml_plan_list_destroy(&list);
+    ml_run_config_destroy(&config);
+    ml_machine_destroy(&machine);
+}
+
+/* 96 equal layers: a stage waits for 7 of n + 7 parts of the passes. */
+static void stages_wait_as_the_formula_says(void **state)
+{
+    (void)state;
+    const ml_plan_time t = time_of("parallel.pp=8", 8, 8, 0);
+    double n = 32.0, passes = t.step_s - t.optimizer_s - t.data_s, share = t.bubble_s / passes;
+    near(t.forward_s + t.backward_s + t.comm_s + t.bubble_s + t.optimizer_s + t.data_s, t.step_s);
+    assert_true(fabs(share - 7.0 / (n + 7.0)) < 0.1 * share);
+    const ml_plan_time kept = time_of("parallel.pp=1", 8, 8, 0);
+    assert_true(kept.bubble_s == 0.0);
 }
 
 int main(void)
@@ -184,6 +235,8 @@ int main(void)
         cmocka_unit_test(the_largest_model_has_a_time),
         cmocka_unit_test(relative_terms_cost),
         cmocka_unit_test(a_search_sorts_and_says_why),
+        cmocka_unit_test(a_candidate_is_what_plan_says),
+        cmocka_unit_test(stages_wait_as_the_formula_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,10 +24,11 @@ ml_status plan_print_object(json_t *o)
 static json_t *candidate_json(const ml_plan_candidate *c, int threads)
 {
     json_t *o =
-        json_pack("{s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f}", "tp", c->tp, "dp", c->dp,
-                  "threads", threads, "micro", (json_int_t)c->micro, "activations",
-                  ml_activation_mode_name(c->activations), "fits", (int)c->fits, "node_bytes",
-                  (json_int_t)c->node_bytes, "step_s", c->step_s, "tokens_per_s", c->tokens_per_s);
+        json_pack("{s:i, s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f, s:f}", "tp", c->tp, "dp",
+                  c->dp, "pp", c->pp, "threads", threads, "micro", (json_int_t)c->micro,
+                  "activations", ml_activation_mode_name(c->activations), "fits", (int)c->fits,
+                  "node_bytes", (json_int_t)c->node_bytes, "step_s", c->step_s, "bubble_s",
+                  c->bubble_s, "tokens_per_s", c->tokens_per_s);
     if (!c->fits) json_object_set_new(o, "why", json_string(c->why));
     return o;
 }
@@ -44,31 +45,63 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_module *modu
                           "method", method, "nodes", module->nodes, "ranks_per_node",
                           module->ranks_per_node, "memory_per_node",
                           (json_int_t)module->memory_per_node, "grids", fit, "rejected", others);
+    if (o && list->one_stage[0]) json_object_set_new(o, "one_stage", json_string(list->one_stage));
     return plan_print_object(o);
+}
+
+/* Whether a candidate stands for its grid: the first that fits, which is the fastest, or of those
+ * that do not the one that needs least. */
+static bool stands_for_grid(const ml_plan_list *list, int64_t i)
+{
+    const ml_plan_candidate *own = &list->items[i];
+    for (int64_t k = 0; k < list->count; k++) {
+        const ml_plan_candidate *c = &list->items[k];
+        if (k == i || c->tp != own->tp || c->pp != own->pp) continue;
+        if (c->fits && (!own->fits || k < i)) return false;
+        if (!own->fits &&
+            (c->node_bytes < own->node_bytes || (c->node_bytes == own->node_bytes && k < i)))
+            return false;
+    }
+    return true;
+}
+
+static void print_candidate(const ml_plan_candidate *c)
+{
+    printf("%6d%6d%6d%7" PRId64 "  %-12s", c->dp, c->tp, c->pp, c->micro,
+           ml_activation_mode_name(c->activations));
+    if (c->fits)
+        printf("%14.2f%12.4f%7.0f%%%12.1f\n", 1e-9 * (double)c->node_bytes, c->step_s,
+               100.0 * c->bubble_s / c->step_s, c->tokens_per_s);
+    else
+        printf("  %s\n", c->why);
 }
 
 static void print_table(const ml_plan_list *list, const ml_plan_module *module, const char *method)
 {
+    int64_t left = 0;
     bool others = false;
     printf("%s on %d node%s of %s, %d rank%s of %" PRId64 " thread(s) each, %.1f GB a node\n",
            method, module->nodes, module->nodes > 1 ? "s" : "", module->machine->name,
            module->ranks_per_node, module->ranks_per_node > 1 ? "s" : "",
            ml_max(1, module->machine->cores / module->ranks_per_node),
            1e-9 * (double)module->memory_per_node);
-    printf("%6s%6s%7s  %-12s%14s%12s%12s\n", "tp", "dp", "micro", "activations", "GB a node",
-           "s a step", "tokens/s");
+    if (list->one_stage[0]) printf("pp 1 alone: %s\n", list->one_stage);
+    printf("%6s%6s%6s%7s  %-12s%14s%12s%8s%12s\n", "dp", "tp", "pp", "micro", "activations",
+           "GB a node", "s a step", "bubble", "tokens/s");
     for (int64_t i = 0; i < list->count; i++) {
         const ml_plan_candidate *c = &list->items[i];
+        if (!stands_for_grid(list, i)) {
+            left++;
+            continue;
+        }
         if (!c->fits && !others) puts("these do not fit:");
         others = !c->fits;
-        printf("%6d%6d%7" PRId64 "  %-12s", c->tp, c->dp, c->micro,
-               ml_activation_mode_name(c->activations));
-        if (c->fits)
-            printf("%14.2f%12.4f%12.1f\n", 1e-9 * (double)c->node_bytes, c->step_s,
-                   c->tokens_per_s);
-        else
-            printf("  %s\n", c->why);
+        print_candidate(c);
     }
+    if (left > 0)
+        printf("%" PRId64 " more, of the same grids with other micro-batches and activations: "
+               "--json\n",
+               left);
 }
 
 ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes,

@@ -8,8 +8,10 @@
  * wide registers is what the question for AVX2 has answered. */
 static bool has_f16c(void)
 {
+    static _Atomic int known; /* ±1; the question takes long on a virtual machine */
     unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    if (known == 0) known = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? 1 : -1;
+    return known > 0;
 }
 #endif
 
