@@ -560,6 +560,13 @@ int64_t ml_run_config_micro(const ml_run_config *config, int dp);
  * Errors: ML_USAGE naming the key that is missing or does not go. */
 ml_status ml_run_config_check_training(const ml_run_config *config) ML_NODISCARD;
 
+/* Whether a path names a model description, not a base file: it ends with .yaml or .yml.
+ * Shapes: none.
+ * Ownership: borrows `path`.
+ * Local.
+ * Errors: none. */
+bool ml_model_spec_is_description(const char *path);
+
 /* Reads a model description, `{family: gpt2, layers: …, …}`, as ml_run_config_read reads its file;
  * see configs/models/. What it leaves out is the family's own or follows from the rest.
  * Shapes: as ml_model_spec says.

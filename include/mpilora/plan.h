@@ -171,22 +171,24 @@ ml_status ml_plan_create(ml_plan *out, const ml_run_config *config, int ranks,
                          int nodes) ML_NODISCARD;
 
 /* Memory of several runs in one job (ml_train_together): method[0] is all of them, method[1] full
- * fine-tuning of the first alone.
+ * fine-tuning of the first alone. `model` as in ml_plan_create_on.
  * Shapes: config[count], bytes.
  * Ownership: all borrowed; names in *out are static.
  * Local.
  * Errors: as ml_plan_create; ML_USAGE where two cannot be together. */
 ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_config *config,
-                                  int ranks, int nodes) ML_NODISCARD;
+                                  int ranks, int nodes, const ml_model_spec *model) ML_NODISCARD;
 
 /* The same with the time of a step on `machine` (NULL: none) and `threads` of a rank (0: the cores
- * of a node shared out).
+ * of a node shared out). `model`: what the base of a description is to be, with formats that an
+ * import gave it; NULL: what config->base says.
  * Shapes: bytes, seconds.
  * Ownership: all borrowed; names in *out are static.
  * Local.
  * Errors: as ml_plan_create. */
 ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *config, int ranks, int nodes,
-                            const ml_machine *machine, int threads) ML_NODISCARD;
+                            const ml_machine *machine, int threads,
+                            const ml_model_spec *model) ML_NODISCARD;
 
 /* ---- search -------------------------------------------------------------------------------- */
 
@@ -194,6 +196,7 @@ typedef struct ml_plan_module {
     int nodes, ranks_per_node;
     int64_t memory_per_node; /* bytes */
     const ml_machine *machine;
+    const ml_model_spec *model; /* as in ml_plan_create_on */
 } ml_plan_module;
 
 enum { ML_PLAN_WHY = 160 };

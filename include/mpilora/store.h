@@ -23,6 +23,14 @@ typedef struct ml_base ml_base;
  * Errors: ML_INPUT naming file and tensor; ML_RESOURCE. */
 ml_status ml_base_open(ml_base **out, const char *path) ML_NODISCARD;
 
+/* A base that no file has, to plan with: of this specification with its formats, no tokenizer. It
+ * takes the memory that an open one does; nothing can be read of it.
+ * Shapes: none.
+ * Ownership: `spec` is copied; *out is the caller's, who ends it with ml_base_close.
+ * Local.
+ * Errors: ML_RESOURCE. */
+ml_status ml_base_describe(ml_base **out, const char *path, const ml_model_spec *spec) ML_NODISCARD;
+
 /* Closes a base; NULL is fine.
  * Shapes: none.
  * Ownership: takes `base`.

@@ -197,6 +197,12 @@ static ml_status read_description(description *d, int *line, const char *path, c
     return st;
 }
 
+bool ml_model_spec_is_description(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
+}
+
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path)
 {
     int line[KEYS] = {0};

@@ -8,9 +8,10 @@
 /* The run's description and, where they are there, its data. */
 typedef struct plan_run plan_run;
 
-/* `machine` NULL: no times. Both are borrowed. Local. ML_USAGE, ML_INPUT, ML_RESOURCE. */
-ml_status plan_run_open(plan_run **out, const ml_run_config *config,
-                        const ml_machine *machine) ML_NODISCARD;
+/* `machine` NULL: no times; `model` as in ml_plan_create_on. All are borrowed. Local. ML_USAGE,
+ * ML_INPUT, ML_RESOURCE. */
+ml_status plan_run_open(plan_run **out, const ml_run_config *config, const ml_machine *machine,
+                        const ml_model_spec *model) ML_NODISCARD;
 void plan_run_close(plan_run *run);
 const ml_model_spec *plan_run_spec(const plan_run *run);
 /* Whether it can be divided into so many stages. Local. ML_USAGE naming what cannot. */

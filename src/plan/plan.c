@@ -19,10 +19,11 @@ typedef struct source {
     ml_model_spec spec;
     ml_dataset *data[2];
     ml_sampler *sampler[2];
-    int64_t max_len, tokens;   /* of a sequence; of the largest micro-batch */
-    plan_sequence mean;        /* of the method that is planned */
-    const ml_machine *machine; /* NULL: no times */
-    ml_run_config *settles;    /* of which data may choose the objective, NULL: of none */
+    int64_t max_len, tokens;    /* of a sequence; of the largest micro-batch */
+    plan_sequence mean;         /* of the method that is planned */
+    const ml_model_spec *model; /* in the place of what config's base says; NULL: that */
+    const ml_machine *machine;  /* NULL: no times */
+    ml_run_config *settles;     /* of which data may choose the objective, NULL: of none */
 } source;
 
 /* The runs of one job, and what is read for each: one, or several together. */
@@ -32,18 +33,17 @@ typedef struct job {
     source *source;              /* [count] */
 } job;
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 static ml_status read_spec(source *s, const ml_run_config *c)
 {
-    if (ends_with(c->base, ".yaml") || ends_with(c->base, ".yml"))
-        return ml_model_spec_read(&s->spec, c->base);
-    ml_status st = ml_base_open(&s->base, c->base);
-    if (st == ML_OK) s->spec = *ml_base_spec(s->base);
+    ml_status st = ML_OK;
+    bool described = s->model || ml_model_spec_is_description(c->base);
+    ml_model_spec read;
+    if (described && !s->model) ML_TRY(ml_model_spec_read(&read, c->base));
+    ML_TRY(described ? ml_base_describe(&s->base, c->base, s->model ? s->model : &read)
+                     : ml_base_open(&s->base, c->base));
+    s->spec = *ml_base_spec(s->base);
+    st = ml_session_check_full(c, &s->spec, described ? "plan without --quantise" : NULL);
+done:
     return st;
 }
 
@@ -543,7 +543,7 @@ static ml_status plan_chosen(const ml_plan *plan, ml_plan_method *out, ml_method
 
 ml_status ml_plan_create(ml_plan *out, const ml_run_config *c, int ranks, int nodes)
 {
-    return ml_plan_create_on(out, c, ranks, nodes, NULL, 0);
+    return ml_plan_create_on(out, c, ranks, nodes, NULL, 0, NULL);
 }
 
 /* The cores of a node shared out among its ranks, one at least. */
@@ -587,10 +587,10 @@ done:
 }
 
 ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int nodes,
-                            const ml_machine *machine, int threads)
+                            const ml_machine *machine, int threads, const ml_model_spec *model)
 {
     ml_run_config own = *c; /* borrows all of it */
-    source s = {.machine = machine, .settles = &own};
+    source s = {.model = model, .machine = machine, .settles = &own};
     const job j = {1, &own, &s};
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
@@ -607,7 +607,7 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
 }
 
 ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_config *config,
-                                  int ranks, int nodes)
+                                  int ranks, int nodes, const ml_model_spec *model)
 {
     ml_status st = ML_OK;
     source *sources = NULL;
@@ -622,6 +622,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
             ML_TRY(ml_run_config_check_together(&config[k], &config[i]));
     out->dp = ranks / out->tp / out->pp;
     ML_NEW(sources, count, ML_MEM_OTHER, "what is read for a plan");
+    for (int64_t i = 0; i < count; i++) sources[i].model = model;
     ML_TRY(plan_job(out, &(job){count, config, sources}));
 done:
     for (int64_t i = 0; sources && i < count; i++) close_source(&sources[i]);
@@ -636,13 +637,14 @@ struct plan_run {
     source source;
 };
 
-ml_status plan_run_open(plan_run **out, const ml_run_config *c, const ml_machine *machine)
+ml_status plan_run_open(plan_run **out, const ml_run_config *c, const ml_machine *machine,
+                        const ml_model_spec *model)
 {
     ml_status st = ML_OK;
     plan_run *run = NULL;
     ML_NEW(run, 1, ML_MEM_OTHER, "a plan");
     run->config = *c;
-    run->source = (source){.machine = machine, .settles = &run->config};
+    run->source = (source){.model = model, .machine = machine, .settles = &run->config};
     ML_TRY(open_source(&run->source, &run->config));
     *out = run;
     run = NULL;

@@ -168,10 +168,9 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
     ml_run_config whole = *config;
     searched s = {list, config, module, NULL, ml_memory_process_now()};
     whole.parallel.tp = whole.parallel.pp = 1;
-    ML_TRY(ml_plan_create(
-        &probe, &whole, ranks,
-        module->nodes)); /* what is wrong with the configuration itself is no grid's fault */
-    ML_TRY(plan_run_open(&s.run, config, module->machine));
+    /* What is wrong with the configuration itself is no grid's fault. */
+    ML_TRY(ml_plan_create_on(&probe, &whole, ranks, module->nodes, NULL, 0, module->model));
+    ML_TRY(plan_run_open(&s.run, config, module->machine, module->model));
     int64_t stages = plan_run_spec(s.run)->layers;
     if (stages > 1 && plan_run_check_stages(s.run, 2) == ML_USAGE) {
         take_reason(list->one_stage);

@@ -393,15 +393,21 @@ static void lay_out_parameters(session *s)
     ml_parameters_lay_out(&s->parameters);
 }
 
+ml_status ml_session_check_full(const ml_run_config *c, const ml_model_spec *spec,
+                                const char *instead)
+{
+    if (c->method.name != ML_METHOD_FULL || !spec->formats) return ML_OK;
+    return ml_run_config_refuse(c, "method.name",
+                                "full trains every weight, but %s keeps them in blocks, which "
+                                "cannot be updated; %s",
+                                c->base, instead ? instead : "import the model with --dtype bf16");
+}
+
 static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    if (c->method.name == ML_METHOD_FULL && s->spec->formats)
-        return ml_run_config_refuse(c, "method.name",
-                                    "full trains every weight, but %s keeps them in blocks, which "
-                                    "cannot be updated; import the model with --dtype bf16",
-                                    ml_base_path(s->base));
+    ML_TRY(ml_session_check_full(c, s->spec, NULL));
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->train.dataset, &spec));

@@ -154,6 +154,10 @@ ml_status ml_session_open_beside(session *s, const ml_run_config *config,
                                  const session *host) ML_NODISCARD;
 /* How the sequences of data.train, or of data.valid, follow each other. Local. */
 ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training);
+/* That method full trains no weights in blocks. `instead`: what the message tells to do, NULL: to
+ * import otherwise. Local. ML_USAGE. */
+ml_status ml_session_check_full(const ml_run_config *config, const ml_model_spec *spec,
+                                const char *instead) ML_NODISCARD;
 ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* memory.activations, with `more` bytes that others of this process are going to need. Collective
  * over the world. */

@@ -18,7 +18,7 @@ SOME = {
     "import": ["--init", "--config", "--tokenizer", "--seed", "--dtype"],
     "train": ["--set", "--fresh", "--allow-change"],
     "eval": ["--adapter", "--generate", "--json", "--beams", "--batch"],
-    "plan": ["--ranks", "--nodes", "--machine", "--search"],
+    "plan": ["--ranks", "--nodes", "--machine", "--search", "--quantise", "--head-dtype"],
     "compare": ["--methods", "--seeds", "--launcher", "--out"],
     "sweep": ["--budget", "--lora-ranks", "--plan", "--out"],
     "bench step": ["--methods", "--tokens", "--rounds"],
@@ -26,6 +26,7 @@ SOME = {
 }
 VALUES = {
     ("import", "--dtype"): ["bf16", "fp32", "keep"],
+    ("plan", "--quantise"): ["iq4_nl", "mxfp4", "q4_0", "q4_1", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k", "q8_0"],
     ("tokenize", "--format"): ["conll", "e2e", "glue", "ids", "jsonl", "text"],
     ("bench step", "--precision"): ["bf16", "fp32"],
     ("analyze subspace", "--of"): ["A", "B", "left", "right"],

@@ -80,7 +80,7 @@ static ml_plan_time time_of(const char *set, int ranks, int nodes, int method)
     ml_machine machine;
     ml_plan plan;
     read_inputs(&config, &machine, set);
-    if (ml_plan_create_on(&plan, &config, ranks, nodes, &machine, 0) != ML_OK)
+    if (ml_plan_create_on(&plan, &config, ranks, nodes, &machine, 0, NULL) != ML_OK)
         fail_msg("%s", ml_error_text());
     ml_run_config_destroy(&config);
     ml_machine_destroy(&machine);
@@ -156,8 +156,8 @@ static void a_search_sorts_and_says_why(void **state)
     ml_plan_list list = {0};
     int heads = 0, memory = 0, fits = 0, stages = 0;
     read_inputs(&config, &machine, "batch.micro=2");
-    const ml_plan_module module = {
-        10, 4, (int64_t)200e9, &machine}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
+    const ml_plan_module module = {10, 4, (int64_t)200e9, &machine,
+                                   NULL}; /* 40 ranks: 5 and its multiples do not divide 96 heads */
     if (ml_plan_search(&list, &config, &module) != ML_OK) fail_msg("%s", ml_error_text());
     assert_true(!*list.one_stage);
     for (int64_t i = 0; i < list.count; i++) {
@@ -190,7 +190,7 @@ static void a_candidate_is_what_plan_says(void **state)
     ml_plan_list list = {0};
     int compared = 0;
     read_inputs(&config, &machine, "batch.micro=2");
-    const ml_plan_module module = {4, 4, (int64_t)1e12, &machine};
+    const ml_plan_module module = {4, 4, (int64_t)1e12, &machine, NULL};
     if (ml_plan_search(&list, &config, &module) != ML_OK) fail_msg("%s", ml_error_text());
     for (int64_t i = 0; i < list.count; i++) {
         const ml_plan_candidate *c = &list.items[i];
@@ -201,7 +201,7 @@ static void a_candidate_is_what_plan_says(void **state)
         own.parallel.pp = c->pp;
         own.batch.micro = c->micro;
         own.memory.activations = (ml_keep_activations)(ML_KEEP_FULL + (int)c->activations);
-        if (ml_plan_create_on(&plan, &own, 16, 4, &machine, 0) != ML_OK)
+        if (ml_plan_create_on(&plan, &own, 16, 4, &machine, 0, NULL) != ML_OK)
             fail_msg("%s", ml_error_text());
         near(c->step_s, plan.method[0].time.step_s);
         near(c->tokens_per_s, plan.method[0].time.tokens_per_s);

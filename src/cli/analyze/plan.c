@@ -8,12 +8,6 @@
 
 static const double mib = 1 << 20;
 
-static bool is_description(const char *path)
-{
-    const char *dot = strrchr(path, '.');
-    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
-}
-
 static void print_table(const ml_svd_kind *kinds, int64_t count, int ranks)
 {
     printf("singular values in double precision on %d ranks, one matrix at a time\n", ranks);
@@ -71,8 +65,8 @@ ml_status analyze_plan(const analyze_options *o, int64_t ranks, const char *usag
         return ml_fail(ML_USAGE, "--ranks: %" PRId64 " is out of range", ranks);
     if (o->targets) ML_TRY(bench_read_targets(o->targets, &targets));
     if (targets & ML_TARGET_ALL) targets = 0;
-    ML_TRY(is_description(o->base) ? bench_read_model(NULL, o->base, &spec)
-                                   : bench_read_model(o->base, NULL, &spec));
+    ML_TRY(ml_model_spec_is_description(o->base) ? bench_read_model(NULL, o->base, &spec)
+                                                 : bench_read_model(o->base, NULL, &spec));
     int planned = ranks > 0 ? (int)ranks : ml_grid_world_size();
     ML_TRY(ml_svd_plan_model(kinds, &count, &spec, targets, planned));
     if (analyze_speaks()) (o->json ? print_json : print_table)(kinds, count, planned);

@@ -2,7 +2,7 @@
 #include "cli/commands/export.h"
 
 #include "cli/cli.h"
-#include "cli/support/options.h"
+#include "cli/support/block_options.h"
 
 static const char usage[] = "mpilora export --format peft --base BASE.h5 --adapter A DIR  |  "
                             "mpilora export --format hf --base BASE.h5 DIR  |  "
@@ -46,8 +46,7 @@ static const option options[] = {
      NULL},
     {"--merge", OPTION_FLAG, offsetof(given, request.merge), NULL,
      "gguf: the adapter is merged into the weights", NULL},
-    {"--dtype", OPTION_TEXT, offsetof(given, request.dtype),
-     "f32|f16|bf16|q8_0|q4_0|q4_1|q5_0|q5_1|q4_k|q5_k|q6_k|mxfp4",
+    {"--dtype", OPTION_TEXT, offsetof(given, request.dtype), "f32|f16|bf16|" BLOCK_FORMATS,
      "gguf: what matrices become, blocks with the rules of import --quantise; else each is written "
      "as the base keeps it",
      NULL},

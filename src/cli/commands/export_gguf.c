@@ -2,27 +2,20 @@
 #include <unistd.h>
 
 #include "cli/commands/export.h"
+#include "cli/support/block_options.h"
 #include "cli/support/chat_template.h"
 #include "io/durable.h"
 #include "mpilora/export.h"
 #include "mpilora/merge.h"
 
-/* Words of --dtype in the order of messages. */
-static const char *const words[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0",  "q4_1", "q5_0",
-                                    "q5_1", "q4_k", "q5_k", "q6_k", "mxfp4", NULL};
-
 static ml_status read_type(const char *word, const ml_block_format **out)
 {
-    int i = 0;
     *out = NULL;
     if (!word) return ML_OK;
-    while (words[i] && strcmp(words[i], word) != 0) i++;
-    if (words[i]) *out = ml_block_format_named(word);
-    if (*out) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "--dtype: \"%s\" is not one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-                   "q4_k, q5_k, q6_k, iq4_nl, mxfp4",
-                   word);
+    if (strcmp(word, "f32") != 0 && strcmp(word, "f16") != 0 && strcmp(word, "bf16") != 0)
+        return block_options_format("--dtype", word, "f32, f16, bf16, ", out);
+    *out = ml_block_format_named(word);
+    return ML_OK;
 }
 
 static ml_status export_model(ml_base *base, const export_request *request)

@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
-#include "cli/support/options.h"
+#include "cli/support/block_options.h"
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
@@ -15,8 +15,8 @@ static const char usage[] =
     "[--dtype bf16|fp32] [--quantise FORMAT [--head-dtype FORMAT]] BASE.h5";
 
 typedef struct request {
-    const char *init, *config, *dtype, *tokenizer, *hf_config, *quantise, *head, *add_tokens;
-    const char *memory;
+    const char *init, *config, *dtype, *tokenizer, *hf_config, *add_tokens, *memory;
+    block_options blocks;
     int64_t seed;
 } request;
 
@@ -49,16 +49,14 @@ static const option options[] = {
      "Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4) stay in them, so do packed ones of a directory that "
      "such blocks say exactly, others become bf16; norms and biases are always fp32",
      "bf16"},
-    {"--quantise", OPTION_TEXT, offsetof(request, quantise),
-     "q8_0|q4_0|q4_1|q5_0|q5_1|q4_k|q5_k|q6_k|mxfp4",
+    {"--quantise", OPTION_TEXT, offsetof(request, blocks.quantise), BLOCK_FORMATS,
      "matrices are rounded to blocks of this format. Rows that are no multiple of 256 take "
      "llama.cpp's fallback (q4_k: q5_0, q5_k: q5_1, q6_k: q8_0), which is printed; positions, and "
      "rows that are no multiple of 32, become what --dtype says",
      NULL},
-    {"--head-dtype", OPTION_TEXT, offsetof(request, head), "FORMAT|bf16|fp32",
+    {"--head-dtype", OPTION_TEXT, offsetof(request, blocks.head), "FORMAT|bf16|fp32",
      "of --quantise: what the head becomes, of a tied model the embedding; bf16 and fp32 must be "
-     "--dtype's. Else llama.cpp's choice: q8_0 beside q8_0 and mxfp4 and where rows do not fit the "
-     "format, else q6_k",
+     "--dtype's. " BLOCK_HEAD_CHOICE,
      NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
@@ -71,33 +69,12 @@ static ml_status read_dtype(const char *word, ml_import_options *out)
     return ML_OK;
 }
 
-/* A format that numbers can be rounded to and that products take. */
-static ml_status read_format(const char *option, const char *word, const ml_block_format **out)
-{
-    *out = ml_block_format_named(word);
-    if (*out && (*out)->quantise && ml_dtype_is_block((*out)->dtype)) return ML_OK;
-    return ml_fail(
-        ML_USAGE,
-        "%s: \"%s\" is not one of q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, iq4_nl, mxfp4",
-        option, word);
-}
-
 static ml_status read_formats(const request *q, ml_import_options *out)
 {
-    ml_status st = ML_OK;
-    if (q->head && !q->quantise)
-        return ml_fail(ML_USAGE, "--head-dtype belongs to --quantise; usage: %s", usage);
-    if (!q->quantise) return ML_OK;
-    if (out->keep)
+    if (q->blocks.quantise && out->keep)
         return ml_fail(ML_USAGE, "--dtype keep leaves blocks as they are, --quantise makes new "
                                  "ones; give one of them");
-    ML_TRY(read_format("--quantise", q->quantise, &out->quantise));
-    if (q->head && strcmp(q->head, ml_dtype_name(out->dtype)) == 0)
-        out->head = ml_block_format_of(out->dtype);
-    else if (q->head)
-        ML_TRY(read_format("--head-dtype", q->head, &out->head));
-done:
-    return st;
+    return block_options_read(&q->blocks, out, usage);
 }
 
 static ml_status import_random(const request *q, const ml_import_options *o, const char *out)

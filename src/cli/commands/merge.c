@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
-#include "cli/support/options.h"
+#include "cli/support/block_options.h"
 #include "io/durable.h"
 
 static const char usage[] =
@@ -67,13 +67,7 @@ static ml_status read_dtype(const char *word, ml_merge_options *out)
     out->dtype = !strcmp(word, "fp32") ? ML_FP32 : ML_BF16;
     out->keep = !strcmp(word, "keep");
     if (out->plain || out->keep) return ML_OK;
-    out->quantise = ml_block_format_named(word);
-    if (out->quantise && out->quantise->quantise && ml_dtype_is_block(out->quantise->dtype))
-        return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "--dtype: \"%s\" is not one of bf16, fp32, keep, q8_0, q4_0, q4_1, q5_0, q5_1, "
-                   "q4_k, q5_k, q6_k, iq4_nl, mxfp4",
-                   word);
+    return block_options_format("--dtype", word, "bf16, fp32, keep, ", &out->quantise);
 }
 
 static ml_status run(int argc, char **argv)

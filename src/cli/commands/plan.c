@@ -5,16 +5,18 @@
 
 #include "cli/cli.h"
 #include "cli/commands/plan_search.h"
-#include "cli/support/options.h"
+#include "cli/support/block_options.h"
 #include "cli/support/run_list.h"
 #include "io/json.h"
 #include "mpilora/grid.h"
 #include "mpilora/plan.h"
 
 static const char usage[] = "mpilora plan CONFIG.yaml [--ranks N] [--nodes M] [--machine FILE] "
-                            "[--set key=value]... [--json]  |  mpilora plan CONFIG.yaml "
+                            "[--quantise FORMAT [--head-dtype FORMAT]] [--set key=value]... "
+                            "[--json]  |  mpilora plan CONFIG.yaml "
                             "--search --nodes M --machine FILE [--ranks-per-node R] "
-                            "[--memory-per-node BYTES] [--set key=value]... [--json]";
+                            "[--memory-per-node BYTES] [--quantise FORMAT [--head-dtype FORMAT]] "
+                            "[--set key=value]... [--json]";
 
 static json_t *time_json(const ml_plan_time *t)
 {
@@ -152,6 +154,7 @@ typedef struct plan_options {
     bool json, search;
     int64_t ranks, nodes, per_node, threads;
     option_list sets;
+    block_options blocks;
 } plan_options;
 
 static const option options[] = {
@@ -174,6 +177,14 @@ static const option options[] = {
      "of --search; else one a memory domain of the machine", NULL},
     {"--memory-per-node", OPTION_TEXT, offsetof(plan_options, memory), "BYTES",
      "of --search: 256G, 512GiB; else the machine file's", NULL},
+    {"--quantise", OPTION_TEXT, offsetof(plan_options, blocks.quantise), BLOCK_FORMATS,
+     "of a model description as base: as if `import --init random --quantise` had made a base of "
+     "it",
+     NULL},
+    {"--head-dtype", OPTION_TEXT, offsetof(plan_options, blocks.head), "FORMAT|bf16|fp32",
+     "of --quantise: what the head is kept in, of a tied model the embedding; bf16 or fp32: in no "
+     "blocks. " BLOCK_HEAD_CHOICE,
+     NULL},
     {"--set", OPTION_LIST, offsetof(plan_options, sets), "KEY=VALUE",
      "sets a key of the configuration, as optim.lr=1e-4 or method.targets=[q,v]; again and again",
      NULL},
@@ -201,7 +212,7 @@ static ml_status read_options(int argc, char **argv, plan_options *o)
 }
 
 static ml_status plan_together(const plan_options *o, const ml_run_config *config, int ranks,
-                               const ml_machine *machine, ml_plan *plan)
+                               const ml_machine *machine, const ml_model_spec *model, ml_plan *plan)
 {
     ml_run_config *all = NULL;
     if (machine)
@@ -210,13 +221,13 @@ static ml_status plan_together(const plan_options *o, const ml_run_config *confi
                                     "memory is; leave --machine out, or plan with --set runs=null");
     ml_status st = run_list_read(&all, o->path, &config->runs, &o->sets);
     if (st == ML_OK)
-        st = ml_plan_create_together(plan, config->runs.count, all, ranks, (int)o->nodes);
+        st = ml_plan_create_together(plan, config->runs.count, all, ranks, (int)o->nodes, model);
     run_list_destroy(all, config->runs.count);
     return st;
 }
 
 static ml_status plan_one(const plan_options *o, const ml_run_config *config,
-                          const ml_machine *machine)
+                          const ml_machine *machine, const ml_model_spec *model)
 {
     ml_plan plan;
     int64_t ranks = o->ranks == -1 ? config->parallel.tp * config->parallel.pp : o->ranks;
@@ -226,10 +237,10 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
         return ml_fail(ML_USAGE,
                        "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64,
                        o->nodes, ranks);
-    ml_status st =
-        config->runs.count > 0
-            ? plan_together(o, config, (int)ranks, machine, &plan)
-            : ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine, (int)o->threads);
+    ml_status st = config->runs.count > 0
+                       ? plan_together(o, config, (int)ranks, machine, model, &plan)
+                       : ml_plan_create_on(&plan, config, (int)ranks, (int)o->nodes, machine,
+                                           (int)o->threads, model);
     if (st != ML_OK || ml_grid_world_rank() != 0) return st;
     if (o->json) return print_json(&plan);
     print_table(&plan);
@@ -242,17 +253,23 @@ static ml_status run(int argc, char **argv)
     plan_options o = {.ranks = -1, .per_node = -1};
     ml_run_config config = {0};
     ml_machine machine = {0};
+    ml_model_spec quantised;
+    ml_dtype *formats = NULL;
     ML_TRY(read_options(argc, argv, &o));
     ML_TRY(ml_run_config_read(&config, o.path, o.sets.items, o.sets.count));
     if (o.machine) ML_TRY(ml_machine_read(&machine, o.machine));
+    if (o.blocks.quantise || o.blocks.head)
+        ML_TRY(block_options_describe(&o.blocks, config.base, usage, &quantised, &formats));
+    const ml_model_spec *model = formats ? &quantised : NULL;
     if (o.search && config.runs.count > 0)
         st = ml_run_config_refuse(&config, "runs",
                                   "--search is for one run; take one out with --set runs=null");
     else if (o.search)
-        st = plan_search(&config, &machine, o.nodes, o.per_node, o.memory, o.json);
+        st = plan_search(&config, &machine, model, o.nodes, o.per_node, o.memory, o.json);
     else
-        st = plan_one(&o, &config, o.machine ? &machine : NULL);
+        st = plan_one(&o, &config, o.machine ? &machine : NULL, model);
 done:
+    ml_memory_free(formats);
     ml_machine_destroy(&machine);
     ml_run_config_destroy(&config);
     return st;

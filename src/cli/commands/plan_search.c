@@ -104,8 +104,9 @@ static void print_table(const ml_plan_list *list, const ml_plan_module *module, 
                left);
 }
 
-ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes,
-                      int64_t per_node, const char *memory, bool json)
+ml_status plan_search(const ml_run_config *config, const ml_machine *machine,
+                      const ml_model_spec *model, int64_t nodes, int64_t per_node,
+                      const char *memory, bool json)
 {
     ml_status st = ML_OK;
     ml_plan_list list = {0};
@@ -121,7 +122,7 @@ ml_status plan_search(const ml_run_config *config, const ml_machine *machine, in
     if (each < 1 || each > RANKS_MOST / nodes)
         return ml_fail(ML_USAGE, "--ranks-per-node: %" PRId64 ", expected 1 to %" PRId64, each,
                        RANKS_MOST / nodes);
-    const ml_plan_module module = {(int)nodes, (int)each, bytes, machine};
+    const ml_plan_module module = {(int)nodes, (int)each, bytes, machine, model};
     ML_TRY(ml_plan_search(&list, config, &module));
     if (ml_grid_world_rank() != 0) goto done;
     if (json)

@@ -6,9 +6,11 @@
 
 #include "mpilora/plan.h"
 
-/* per_node −1: one a memory domain; memory NULL: the machine's. World rank 0 prints. */
-ml_status plan_search(const ml_run_config *config, const ml_machine *machine, int64_t nodes,
-                      int64_t per_node, const char *memory, bool json) ML_NODISCARD;
+/* model as in ml_plan_create_on; per_node −1: one a memory domain; memory NULL: the machine's.
+ * World rank 0 prints. */
+ml_status plan_search(const ml_run_config *config, const ml_machine *machine,
+                      const ml_model_spec *model, int64_t nodes, int64_t per_node,
+                      const char *memory, bool json) ML_NODISCARD;
 
 /* Prints and releases what --json shows; NULL is a lack of memory. */
 ml_status plan_print_object(json_t *object) ML_NODISCARD;
