@@ -222,7 +222,8 @@ typedef struct ml_plan_list {
 /* Every tp and pp that divide the ranks, pp up to the model's layers, every activation mode that
  * config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for config's
  * method. What stages do not know is tried with one. Each process counts with what this one has
- * beside accounted memory (MPI and libraries). The list starts from {0}. Shapes: bytes, seconds.
+ * beside accounted memory (MPI and libraries). Lists start from {0}.
+ * Shapes: bytes, seconds.
  * Ownership: the caller ends *out with ml_plan_list_destroy.
  * Local.
  * Errors: as ml_plan_create. */
