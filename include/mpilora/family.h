@@ -169,7 +169,7 @@ typedef enum ml_key_kind {
     ML_KEY_BUCKETS,   /* a whole number: int64_t, 0 below 1 */
     ML_KEY_DISTANCES, /* the same, but the context below 1 */
     ML_KEY_POOLING,   /* a word: bool, whether it is "mean", else "cls" */
-    ML_KEY_CONV       /* conv_kernel, of which conv_act then has to say more */
+    ML_KEY_CONV       /* as ML_KEY_BUCKETS, but none is written as 0, not as −1 */
 } ml_key_kind;
 
 enum { ML_KEY_LEAVE = -1 };
@@ -253,7 +253,6 @@ struct ml_family {
     int64_t mlp_factor;     /* mlp_width in widths where nothing says it; 0: it must be said */
     bool plain_heads;       /* kv_heads = heads, heads × head_dim = width */
     bool first_unnormed;    /* the first layer has no norm before attention, its first row */
-    bool pool_gelu;         /* of the layer of role POOL: GELU; else tanh */
     bool shrinking_heads;   /* new heads are drawn the smaller the wider and deeper the model is */
     bool padded;            /* learned positions begin behind the row of the padding token's id */
     unsigned norm_places, positions; /* bit p: models may have that value; 0: the defaults' alone */

@@ -33,7 +33,7 @@ typedef struct ml_weight {
 } ml_weight;
 
 enum { ML_SLOPE_STEPS = 196, ML_SLOPE_ZERO = 30 };
-typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU } ml_activation;
+typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU, ML_TANH } ml_activation;
 
 /* Packed sequences: the own tokens of sequence i are rows start[i] … start[i+1]−1 (one at least)
  * of every T-row matrix; start[count] = T. Sequences that begin alike may share these rows: the

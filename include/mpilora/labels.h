@@ -85,7 +85,8 @@ typedef struct ml_label_names {
     int64_t count;      /* 0: the data tell */
     char *names;        /* owned JSON array of `count` texts; NULL: there are none */
     char *base;         /* owned JSON array: the base's classes in their order; NULL: none */
-    int64_t unnamed;    /* the base has so many classes, LABEL_0 …; 0: it has none or has names */
+    int64_t unnamed;    /* the base has so many classes, which are not told apart by their names
+                           (LABEL_0 …, or one twice); 0: it has none or has names */
 } ml_label_names;
 
 /* What `given` says: "number", a number of classes, names with commas between them, a text file
@@ -97,7 +98,8 @@ typedef struct ml_label_names {
  * two; ML_RESOURCE. */
 ml_status ml_label_names_read(ml_label_names *out, const char *given) ML_NODISCARD;
 
-/* id2label of a config.json into out->base, or out->unnamed where its names are LABEL_0 …
+/* id2label of a config.json into out->base, or out->unnamed where its names are LABEL_0 …, or one
+ * is there twice, or where num_labels says that they are not this head's.
  * Shapes: json[length] bytes.
  * Ownership: as ml_label_names_read.
  * Local.

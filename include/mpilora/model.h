@@ -137,6 +137,7 @@ typedef struct ml_model_spec {
     int64_t labels; /* that the head scores; 0 where it gives logits of tokens */
     bool pool; /* the base brings the layer between a sequence's first token and its labels, which
                   then is none of the head's */
+    ml_activation pool_activation; /* of that layer, whoever brings it */
     bool transform; /* the base brings the layer between its last states and what is predicted of
                        them, and an encoder's head for masked tokens with it */
     bool masked;    /* an encoder has such a head though its base does not bring it */

@@ -163,13 +163,23 @@ done:
 
 /* ---- the base ------------------------------------------------------------------------------ */
 
+static bool are_different(const json_t *names)
+{
+    json_t *seen = json_object();
+    for (size_t i = 0; i < json_array_size(names); i++)
+        json_object_set_new(seen, json_string_value(json_array_get(names, i)), json_null());
+    bool different = json_object_size(seen) == json_array_size(names);
+    json_decref(seen);
+    return different;
+}
+
 ml_status ml_label_names_of_config(ml_label_names *out, const char *json, int64_t length)
 {
     ml_status st = ML_OK;
     json_t *root = NULL, *list = json_array();
     bool own = false;
     ML_TRY(ml_json_read(&root, "config.json", json, length));
-    const json_t *table = json_object_get(root, "id2label");
+    const json_t *table = json_object_get(root, "id2label"), *said;
     const size_t count = json_object_size(table);
     for (size_t i = 0; i < count; i++) {
         char key[32], usual[32];
@@ -189,8 +199,13 @@ ml_status ml_label_names_of_config(ml_label_names *out, const char *json, int64_
             goto done;
         }
     }
-    if (!own) out->unnamed = (int64_t)count;
-    if (own && count >= 2) st = keep_list(list, &out->base);
+    said = json_object_get(root, "num_labels");
+    if (said && !json_is_null(said) && json_integer_value(said) != (json_int_t)count)
+        out->unnamed = json_integer_value(said);
+    else if (!own || !are_different(list))
+        out->unnamed = (int64_t)count;
+    else if (count >= 2)
+        st = keep_list(list, &out->base);
 done:
     json_decref(list);
     json_decref(root);

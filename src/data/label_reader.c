@@ -282,11 +282,11 @@ static ml_status name_in_order(label_reader *r)
     char *text = NULL;
     int64_t count = r->count;
     const bool numbered = r->usual && r->usual[0]; /* the table has the numbers 0 and 1 */
-    if (!numbered && r->known->unnamed == r->count) {
+    if (!numbered && r->known->unnamed >= r->count) {
         st = ml_fail(ML_INPUT,
                      "the base has a head for %" PRId64
                      " classes without names: say with --labels in which order they are",
-                     r->count);
+                     r->known->unnamed);
         goto done;
     }
     if (r->known->base)

@@ -6,7 +6,7 @@
 
 #include "model/families/families.h"
 
-const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", NULL};
+const char *const ml_activation_words[] = {"gelu_tanh", "gelu_erf", "relu", "silu", "tanh", NULL};
 const char *const ml_norm_places_words[] = {"before", "behind", "both",   "parallel",
                                             "twin",   "sum",    "stream", NULL};
 const char *const ml_positions_words[] = {"rotary",       "learned", "alibi",

@@ -1,9 +1,7 @@
 /* A head that scores labels: final norm and one linear layer, which every rank has whole and in
  * fp32, on those rows that the labels belong to, or on means of rows (mean.c). Between them may
- * stand a layer with tanh or GELU (BERT's pooler, RoBERTa's dense), or one with an activation and a
- * norm (transform.c). What the scores are worth is the caller's. */
-#include <math.h>
-
+ * stand a layer with an activation (BERT's pooler, RoBERTa's dense), or one with an activation and
+ * a norm (transform.c). What the scores are worth is the caller's. */
 #include "model/model_private.h"
 
 /* Columns of the score. */
@@ -19,10 +17,7 @@ static const float *score_input(const ml_model *m, int64_t C)
     int64_t d = m->spec.width;
     if (!a->pooled) return transform_forward(m, C);
     whole_forward(m, &m->pool, C, d, d, a->n, a->unpooled);
-    if (m->spec.family->pool_gelu)
-        m->kernels->activation_forward(ML_GELU_ERF, C, d, a->unpooled, d, a->pooled, d);
-    else
-        for (int64_t i = 0; i < C * d; i++) a->pooled[i] = tanhf(a->unpooled[i]);
+    m->kernels->activation_forward(m->spec.pool_activation, C, d, a->unpooled, d, a->pooled, d);
     return a->pooled;
 }
 
@@ -31,10 +26,8 @@ static void pool_backward(const ml_model *m, int64_t C)
 {
     const activations *a = &m->act;
     int64_t d = m->spec.width;
-    if (m->spec.family->pool_gelu)
-        m->kernels->activation_backward(ML_GELU_ERF, C, d, a->unpooled, d, a->y, d, a->y, d);
-    else
-        for (int64_t i = 0; i < C * d; i++) a->y[i] *= 1.0F - a->pooled[i] * a->pooled[i];
+    m->kernels->activation_backward(m->spec.pool_activation, C, d, a->unpooled, d, a->y, d, a->y,
+                                    d);
     whole_backward(m, &m->pool, C, d, d, a->n, a->y, a->unpooled);
     memcpy(a->y, a->unpooled, (size_t)(C * d) * sizeof *a->y);
 }

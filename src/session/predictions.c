@@ -132,15 +132,17 @@ static ml_status judge_classes(const predictions *p, const float *truth, ml_figu
     ml_status st = ML_OK;
     int32_t *class = NULL;
     ml_class_scores s;
-    int64_t none = -1, count = ml_dataset_label_count(p->data);
+    int64_t none = -1, count = ml_dataset_label_count(p->data), classes = count;
     const bool tokens = ml_dataset_label_kind(p->data) == ML_LABEL_TOKENS;
     if (tokens) ML_TRY(find_name(p->data, "O", &none));
     ML_NEW(class, 2 * p->values, ML_MEM_OTHER, "classes");
     for (int64_t i = 0; i < p->values; i++) {
         class[i] = (int32_t)truth[i];
         class[p->values + i] = (int32_t)p->value[i];
+        /* The head may have more classes than the data. */
+        classes = ml_max(classes, (int64_t) class[p->values + i] + 1);
     }
-    ML_TRY(ml_score_classes(class, class + p->values, p->values, count, none, count == 2 ? 1 : -1,
+    ML_TRY(ml_score_classes(class, class + p->values, p->values, classes, none, count == 2 ? 1 : -1,
                             &s));
     add(out, "accuracy", s.accuracy);
     if (count == 2 && !tokens) add(out, "f1", s.f1);

@@ -18,9 +18,9 @@ TOKENIZER = os.path.join(harness.SOURCE, "tests", "golden", "tokenizer", "bert",
 MNLI = ["index", "promptID", "pairID", "genre", "sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse", "sentence1", "sentence2", "label1", "gold_label"]
 
 
-def make_base(name, id2label=None):
+def make_base(name, id2label=None, **config):
     """A model directory with a tokenizer, and with classes in its config.json."""
-    reference.MODELS[name] = {**reference.MODELS["llama"], "vocab_size": 700, **({"id2label": id2label} if id2label else {})}
+    reference.MODELS[name] = {**reference.MODELS["llama"], "vocab_size": 700, **({"id2label": id2label} if id2label else {}), **config}
     reference.write_model(name, name)
     shutil.copy(TOKENIZER, name)
     harness.mpilora("import", name, f"{name}.h5")
@@ -98,6 +98,9 @@ def check_order():
     found = tokenize("mnli.tsv", mnli, *glue("mnli"), base="named")[1]
     checks.that(found["label_names"] == '["ENTAILMENT","NEUTRAL","CONTRADICTION"]', f"mnli of a base: {found}")
     refused("classes without names", "mnli.tsv", mnli, *glue("mnli"), base="unnamed")
+    refused("3 classes without names", "two.jsonl", "\n".join(json.dumps(one(text, text)) for text in ("sea", "river")), base="unnamed")
+    refused("classes without names", "two.jsonl", "\n".join(json.dumps(one(text, text)) for text in ("sea", "river")), base="double")
+    refused("3 classes without names", "mnli.tsv", mnli, *glue("mnli"), base="counted")
     found = tokenize("mnli.tsv", mnli, *glue("mnli"), "--labels", "entailment,neutral,contradiction", base="unnamed")[1]
     checks.that(found["label_names"] == '["entailment","neutral","contradiction"]', f"mnli with --labels: {found}")
     few = tokenize("few.jsonl", "\n".join(json.dumps(two("a", "b", label)) for label in ("neutral", "neutral")), "--labels", "entailment,neutral,contradiction")[1]
@@ -178,6 +181,8 @@ def main():
         make_base("base")
         make_base("named", {"0": "ENTAILMENT", "1": "NEUTRAL", "2": "CONTRADICTION"})
         make_base("unnamed", {str(i): f"LABEL_{i}" for i in range(3)})
+        make_base("double", {"0": "A", "1": "A"})
+        make_base("counted", {"0": "ENTAILMENT", "1": "NEUTRAL"}, num_labels=3)
         check_glue()
         check_order()
         check_words()

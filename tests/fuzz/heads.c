@@ -2,6 +2,7 @@
  * names of classes say, an adapter's head is that of the model it is put on. */
 #include "heads.h"
 
+#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,6 +18,14 @@ static ml_status import_to(ml_base **base, const char *path, const char *out)
     return st == ML_OK ? ml_base_open(base, out) : st;
 }
 
+static int64_t length_of(const char *list)
+{
+    json_t *json = json_loads(list, 0, NULL);
+    int64_t n = (int64_t)json_array_size(json);
+    json_decref(json);
+    return n;
+}
+
 /* The names of classes are those of the head's labels. */
 static ml_status check_names(const ml_base *base)
 {
@@ -25,7 +34,7 @@ static ml_status check_names(const ml_base *base)
     ml_text text = {0};
     ml_status st = ml_base_read_file(base, "config.json", &text);
     if (st == ML_OK && text.length) st = ml_label_names_of_config(&names, text.data, text.length);
-    int64_t named = names.base ? names.count : names.unnamed;
+    int64_t named = names.base ? length_of(names.base) : names.unnamed;
     if (st == ML_OK && spec->head != ML_HEAD_LANGUAGE && spec->labels < 1)
         st = ml_fail(ML_INTERNAL, "a head of %d labels", (int)spec->labels);
     if (st == ML_OK && spec->head != ML_HEAD_LANGUAGE && named > 0 && named != spec->labels)

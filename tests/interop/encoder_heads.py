@@ -19,7 +19,7 @@ CASES = {
     "roberta": {**LORA, "model": "roberta-padded", "kind": "class"},
     "roberta-full": {**FULL, "model": "roberta-padded", "kind": "number"},
     "roberta-tokens": {**FULL, "model": "roberta-padded", "kind": "tokens"},
-    "deberta": {**LORA, "model": "deberta", "kind": "number"},
+    "deberta": {**LORA, "model": "deberta", "kind": "number", "lr": 1e-3, "config": {"pooler_hidden_act": "tanh"}},
     "deberta-v3": {**LORA, "model": "deberta-v3", "kind": "class"},
     "deberta-v3-full": {**FULL, "model": "deberta-v3", "kind": "class"},
     "modernbert": {**LORA, "model": "modernbert-bare", "kind": "class"},  # on the first token
@@ -32,7 +32,7 @@ STEMS = {"bert": "Bert", "roberta": "Roberta", "deberta": "Deberta", "deberta-v2
 
 
 def config_of(case):
-    return encoders.MODELS[case["model"]]
+    return encoders.MODELS[case["model"]] | case.get("config", {})
 
 
 def labels_of(case):

@@ -19,7 +19,7 @@ MODELS = {  # `class`: whose tensors are in the file
     "roberta": {"class": "RobertaForSequenceClassification", "model_type": "roberta", "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2, "pad_token_id": 1},
     "roberta-padded": {"class": "RobertaModel", "model_type": "roberta", "type_vocab_size": 2, "max_position_embeddings": CONTEXT + 6, "pad_token_id": 5},
     "deberta-v3": {"class": "DebertaV2Model", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "position_biased_input": False, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8, "max_relative_positions": -1, "layer_norm_eps": 1e-7},
-    "deberta-v2": {"class": "DebertaV2ForSequenceClassification", "model_type": "deberta-v2", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": -1, "max_relative_positions": 12, "conv_kernel_size": 5, "conv_act": "gelu", "hidden_act": "gelu_new"},
+    "deberta-v2": {"class": "DebertaV2ForSequenceClassification", "model_type": "deberta-v2", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": -1, "max_relative_positions": 12, "conv_kernel_size": 5, "hidden_act": "gelu_new"},
     "deberta-v2-c2p": {"class": "DebertaV2ForMaskedLM", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "position_biased_input": False, "relative_attention": True, "pos_att_type": "c2p", "position_buckets": 6, "max_relative_positions": 30, "embedding_size": 24, "conv_kernel_size": 3, "conv_act": "relu"},
     "deberta-v2-p2c": {"class": "DebertaV2Model", "model_type": "deberta-v2", "type_vocab_size": 0, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": ["p2c"], "share_att_key": True, "norm_rel_ebd": "none"},
     "deberta": {"class": "DebertaModel", "model_type": "deberta", "type_vocab_size": 2, "max_position_embeddings": CONTEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 9},
@@ -69,9 +69,9 @@ def tensors(name, shapes):
     return t
 
 
-def write_model(directory, name, shapes):
+def write_model(directory, name, shapes, **config):
     os.makedirs(directory)
-    reference.write_json(f"{directory}/config.json", MODELS[name])
+    reference.write_json(f"{directory}/config.json", MODELS[name] | config)
     reference.write_safetensors(f"{directory}/model.safetensors", tensors(name, shapes))
 
 

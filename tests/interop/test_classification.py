@@ -129,6 +129,38 @@ def check_resumed(checks, folder):
     checks.that(all(abs(a["loss"] - b["loss"]) <= 2e-5 for a, b in zip(resumed, whole, strict=True)), "resumed: losses differ")
 
 
+def macro_f1(rows):
+    """As scikit-learn defines it: the mean over the classes that are true or predicted somewhere."""
+    truth, predicted = ([row[key] for row in rows] for key in ("label", "prediction"))
+    figures = []
+    for one in set(truth) | set(predicted):
+        both = sum(a == b == one for a, b in zip(truth, predicted, strict=True))
+        figures.append(2 * both / (truth.count(one) + predicted.count(one)))
+    return sum(figures) / len(figures)
+
+
+def check_wider_head(checks, folder):
+    """A head for more classes than the data have; num_labels of config.json says how many, whatever id2label names."""
+    path = f"{folder}/wide/config.json"
+    cases.write_scoring_model(f"{folder}/wide", "llama", 9)
+    with open(path) as file:
+        plain = json.load(file)
+    names = {str(i): f"class {i}" for i in range(cases.LABELS)}
+    reference.write_json(path, plain | {"num_labels": 9, "id2label": names, "label2id": {}})
+    harness.mpilora("import", f"{folder}/wide", f"{folder}/wide.h5", "--dtype", "fp32")
+    config = write_config(folder, "class-llama", f"{folder}/wide-run")
+    found = evaluate(config, "--set", "method.init=null", "--set", f"base={folder}/wide.h5", "--predictions", f"{folder}/wide.jsonl", ranks=2)
+    with open(f"{folder}/wide.jsonl") as file:
+        rows = [json.loads(line) for line in file]
+    right = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    checks.that(any(row["prediction"] >= cases.LABELS for row in rows), f"no row has a class that is not among the data's: {rows}")
+    checks.close("accuracy of a wider head", found["accuracy"], right, 1e-6)
+    checks.close("F1 of a wider head", found["f1_macro"], macro_f1(rows), 1e-6)
+    for said in (0, -3, "9", 1 << 30):
+        reference.write_json(path, plain | {"num_labels": said})
+        refused(checks, f"num_labels {said}", ["import", f"{folder}/wide", f"{folder}/refused.h5"], 3, "num_labels")
+
+
 def check_refused(checks, folder):
     config = write_config(folder, "reward-llama", f"{folder}/refused")
     reference.write_data(f"{folder}/plain.jsonl", reference.TRAIN)
@@ -169,6 +201,7 @@ def main():
         check_round_trip(checks, folder)
         check_methods(checks, folder)
         check_resumed(checks, folder)
+        check_wider_head(checks, folder)
         check_refused(checks, folder)
     checks.end()
 

@@ -20,7 +20,7 @@ def prepare(folder, name, case):
     """Method full begins with a base that has the head, LoRA with an adapter that brings it."""
     shapes = encoders.golden()[case["model"]]["tensors"]
     if case["method"] == "lora":
-        encoders.write_model(f"{folder}/{name}-model", case["model"], shapes)
+        encoders.write_model(f"{folder}/{name}-model", case["model"], shapes, **case.get("config", {}))
         heads.write_adapter(f"{folder}/{name}-adapter", case, shapes)
     else:
         heads.write_scoring_model(f"{folder}/{name}-model", case, shapes)

@@ -185,6 +185,8 @@ static ml_status read_labels(ml_label_names *out, const char *said, const ml_bas
     if (said) ML_TRY(ml_label_names_read(out, said));
     ML_TRY(ml_base_read_file(base, "config.json", &config));
     if (config.length) ML_TRY(ml_label_names_of_config(out, config.data, config.length));
+    /* transformers leaves two classes without names unsaid. */
+    if (!out->base && ml_base_spec(base)->labels > 1) out->unnamed = ml_base_spec(base)->labels;
 done:
     ml_text_destroy(&config);
     return st;

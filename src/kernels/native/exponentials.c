@@ -4,7 +4,8 @@
  * within 3e-7·max(1, |x|).
  *   gelu (tanh) = x·σ(2u), u = √(2/π)·(x + 0.044715·x³): 1/2·(1 + tanh u) is σ(2u)
  *   gelu (erf) = x·Φ(x), Φ from erfc(z) = e^(−z²)·t·P(t), t = 1/(1 + z/2): one polynomial for all z
- *     ≥ 0 */
+ *     ≥ 0
+ *   tanh from e^(−2|x|), and near 0, where that cancels, its series */
 #include "kernels/native/native.h"
 
 static const float root_2_over_pi = 0.797884561f, cubic = 0.044715f, half_root_2 = 0.707106781f,
@@ -31,6 +32,15 @@ ML_INLINE float normal_cdf(float x, float *density)
     return x < 0 ? tail : 1.0f - tail;
 }
 
+ML_INLINE float hyperbolic_tangent(float x)
+{
+    float z = x < 0 ? -x : x, e = ml_native_exp(-2 * z), q = x * x;
+    float far = (1 - e) / (1 + e);
+    float near = z + z * q * (-1.0f / 3 + q * (2.0f / 15 + q * (-17.0f / 315 + q * 62 / 2835)));
+    float y = z < 0.3f ? near : far;
+    return x < 0 ? -y : y;
+}
+
 ML_INLINE float activate(ml_activation a, float x)
 {
     float density;
@@ -43,6 +53,8 @@ ML_INLINE float activate(ml_activation a, float x)
         return x < 0 ? 0 : x;
     case ML_SILU:
         return x * sigmoid(x);
+    case ML_TANH:
+        return hyperbolic_tangent(x);
     }
     return 0;
 }
@@ -62,6 +74,9 @@ ML_INLINE float slope_of(ml_activation a, float x)
     case ML_SILU:
         s = sigmoid(x);
         return s + x * s * (1 - s);
+    case ML_TANH:
+        s = hyperbolic_tangent(x);
+        return 1 - s * s;
     }
     return 0;
 }
@@ -80,6 +95,9 @@ ML_INLINE float slope_of(ml_activation a, float x)
         break;                \
     case ML_SILU:             \
         loop(ML_SILU);        \
+        break;                \
+    case ML_TANH:             \
+        loop(ML_TANH);        \
         break;                \
     }
 

@@ -1,6 +1,6 @@
 /* What is made of e^x, in double with the C library's functions: activations and cross-entropy.
  *   gelu (tanh): x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))    gelu (erf): x·Φ(x)    relu: max(x, 0)
- *     silu: x/(1 + e^−x) */
+ *     silu: x/(1 + e^−x)    tanh */
 #include <math.h>
 
 #include "kernels/kernels_private.h"
@@ -18,6 +18,8 @@ static double value(ml_activation a, double x)
         return x < 0 ? 0 : x;
     case ML_SILU:
         return x / (1 + exp(-x));
+    case ML_TANH:
+        return tanh(x);
     }
     return 0;
 }
@@ -37,6 +39,8 @@ static double slope(ml_activation a, double x)
         double s = 1 / (1 + exp(-x));
         return s * (1 + x * (1 - s));
     }
+    case ML_TANH:
+        return 1 - tanh(x) * tanh(x);
     }
     return 0;
 }

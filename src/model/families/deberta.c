@@ -42,7 +42,6 @@ const ml_family ml_family_deberta = {
     .defaults = {.family = &ml_family_deberta, DEBERTA_FEATURES},
     .mlp_factor = 4,
     .plain_heads = true,
-    .pool_gelu = true,
     .positions = DEBERTA_POSITIONS,
     .tensors = tensors,
     .hf = {.model_type = "deberta",

@@ -42,7 +42,6 @@ const ml_family ml_family_deberta_v2 = {
     .defaults = {.family = &ml_family_deberta_v2, DEBERTA_FEATURES},
     .mlp_factor = 4,
     .plain_heads = true,
-    .pool_gelu = true,
     .positions = DEBERTA_POSITIONS,
     .tensors = tensors,
     .hf = {.model_type = "deberta-v2",

@@ -317,7 +317,8 @@
 #define BERT_FEATURES                                                                             \
     .norm = ML_NORM_LAYER, .norm_eps = 1e-12, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
     .positions = ML_POSITIONS_LEARNED, .token_types = 2, .both_ways = true,                       \
-    .activation = ML_GELU_ERF, .transform_activation = ML_GELU_ERF, GPT_BIASED, .tied_head = true
+    .activation = ML_GELU_ERF, .transform_activation = ML_GELU_ERF, .pool_activation = ML_TANH,   \
+    GPT_BIASED, .tied_head = true
 
 /* ---- DeBERTa ---------------------------------------------------------------------------------
  *
@@ -362,7 +363,7 @@
         KEY("pos_att_type", TERMS, relative_keys), CHECKED("relative_attention", RELATIVE),    \
         KEY("max_relative_positions", DISTANCES, relative_distances),                          \
         KEY("tie_word_embeddings", FLAG, tied_head), KEY("legacy", FLAG, legacy_head),         \
-        TRANSFORM_AS_LAYERS
+        KEY("pooler_hidden_act", ACTIVATION, pool_activation), TRANSFORM_AS_LAYERS
 /* Where config.json says `legacy: false`, the last names. */
 #define DEBERTA_MASKED                                                                            \
     MASKED_HEAD(LEGACY, "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", \
@@ -372,8 +373,8 @@
 #define DEBERTA_FEATURES                                                                         \
     .norm = ML_NORM_LAYER, .norm_eps = 1e-7, .norm_places = ML_NORMS_SUM, .no_final_norm = true, \
     .positions = ML_POSITIONS_LEARNED, .both_ways = true, .activation = ML_GELU_ERF,             \
-    .conv_activation = ML_GELU_ERF, .transform_activation = ML_GELU_ERF, .legacy_head = true,    \
-    GPT_BIASED, .tied_head = true
+    .conv_activation = ML_TANH, .transform_activation = ML_GELU_ERF,                             \
+    .pool_activation = ML_GELU_ERF, .legacy_head = true, GPT_BIASED, .tied_head = true
 #define DEBERTA_POSITIONS (1U << ML_POSITIONS_LEARNED | 1U << ML_POSITIONS_NONE)
 
 #endif

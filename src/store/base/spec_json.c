@@ -93,6 +93,7 @@ static const field fields[] = {
     {"", "head", FIELD_WORD, AT(head), ml_head_words, true},
     {"", "labels", FIELD_INT, AT(labels), NULL, true},
     {"", "pool", FIELD_BOOL, AT(pool), NULL, true},
+    {"", "pool_activation", FIELD_WORD, AT(pool_activation), ml_activation_words, true},
     {"", "transform", FIELD_BOOL, AT(transform), NULL, true},
     {"", "transform_activation", FIELD_WORD, AT(transform_activation), ml_activation_words, true},
     {"", "transform_bias", FIELD_BOOL, AT(transform_bias), NULL, true},
@@ -144,6 +145,8 @@ static json_t *value_json(const ml_model_spec *s, const field *f)
 static bool is_unsaid(const ml_model_spec *s, const field *f)
 {
     if (f->offset == AT(pool)) return !s->pool;
+    if (f->offset == AT(pool_activation))
+        return s->pool_activation == s->family->defaults.pool_activation;
     if (f->offset == AT(transform)) return !s->transform;
     if (f->offset == AT(transform_activation))
         return s->transform_activation == s->family->defaults.transform_activation;

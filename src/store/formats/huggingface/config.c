@@ -7,6 +7,7 @@
 
 #include "io/json.h"
 #include "mpilora/family.h"
+#include "mpilora/labels.h"
 #include "store/formats/huggingface/huggingface.h"
 
 /* ---- single values ------------------------------------------------------------------------- */
@@ -49,7 +50,7 @@ static const struct {
 } activation_words[] = {{"gelu_new", ML_GELU_TANH},  {"gelu_pytorch_tanh", ML_GELU_TANH},
                         {"gelu_fast", ML_GELU_TANH}, {"gelu", ML_GELU_ERF},
                         {"relu", ML_RELU},           {"silu", ML_SILU},
-                        {"swish", ML_SILU}};
+                        {"swish", ML_SILU},          {"tanh", ML_TANH}};
 enum { ACTIVATION_WORDS = sizeof activation_words / sizeof *activation_words };
 
 /* `gelu`: every GELU is that with tanh, whatever the file says. */
@@ -66,8 +67,8 @@ static ml_status get_activation(const json_t *o, const char *name, bool gelu, ml
     }
     return ml_fail(
         ML_INPUT,
-        "%s: \"%s\" is not known; known are gelu_new, gelu_pytorch_tanh, gelu, relu, silu", name,
-        word);
+        "%s: \"%s\" is not known; known are gelu_new, gelu_pytorch_tanh, gelu, relu, silu, tanh",
+        name, word);
 }
 
 /* ---- the family's keys --------------------------------------------------------------------- */
@@ -283,11 +284,19 @@ done:
 
 /* ---- a head for labels --------------------------------------------------------------------- */
 
-/* One for each name in id2label; without it two, which transformers leaves unsaid. */
+/* One for each name in id2label; without it two, which transformers leaves unsaid. Where num_labels
+ * says another number, that holds, and the names are those of none. */
 static ml_status count_labels(const json_t *o, int64_t *labels)
 {
-    const json_t *names = json_object_get(o, "id2label");
+    const json_t *names = json_object_get(o, "id2label"), *said = json_object_get(o, "num_labels");
     *labels = json_is_object(names) ? (int64_t)json_object_size(names) : 2;
+    if (said && !json_is_null(said) && json_integer_value(said) != *labels) {
+        *labels = json_integer_value(said);
+        return *labels >= 1 && *labels <= ML_MOST_LABELS
+                   ? ML_OK
+                   : ml_fail(ML_INPUT, "num_labels: expected a whole number from 1 to %d",
+                             (int)ML_MOST_LABELS);
+    }
     for (int64_t i = 0; json_is_object(names) && i < *labels; i++) {
         char number[24];
         snprintf(number, sizeof number, "%" PRId64, i);

@@ -20,9 +20,8 @@ static const char *const without_effect[] = {
     "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout",
     "cls_dropout", "dropout", "embd_pdrop", "embedding_dropout", "hidden_dropout",
     "hidden_dropout_prob", "init_std", "initializer_range", "layerdrop", "legacy", "pooler_dropout",
-    "pooler_hidden_act", "pooler_hidden_size", "resid_pdrop", "residual_dropout",
-    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj",
+    "pooler_hidden_size", "resid_pdrop", "residual_dropout", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
     /* how it is computed, or trained elsewhere */
     "gradient_checkpointing", "n_ctx", "pretraining_tp", "reorder_and_upcast_attn",
     "slow_but_exact", "use_flash_attn",

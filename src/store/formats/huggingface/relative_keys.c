@@ -56,13 +56,6 @@ static void get_positive(const json_t *o, const char *name, int64_t otherwise, i
     *out = said >= 1 ? said : otherwise;
 }
 
-static ml_status get_convolution(const json_t *o, const ml_family_key *k, int64_t *out)
-{
-    get_positive(o, k->key, 0, out);
-    if (*out == 0 || json_object_get(o, "conv_act")) return ML_OK;
-    return ml_fail(ML_INPUT, "conv_act: missing, which stands for tanh and is not supported");
-}
-
 static bool has_norm(const json_t *o, const char *name)
 {
     const char *word = json_string_value(json_object_get(o, name));
@@ -82,14 +75,12 @@ ml_status hf_relative_read(const json_t *o, const ml_family_key *k, ml_model_spe
     case ML_KEY_NORMED:
         *(bool *)at = has_norm(o, k->key);
         return ML_OK;
-    case ML_KEY_BUCKETS:
-        get_positive(o, k->key, 0, at);
-        return ML_OK;
     case ML_KEY_DISTANCES:
         get_positive(o, k->key, s->context, at);
         return ML_OK;
     default:
-        return get_convolution(o, k, at);
+        get_positive(o, k->key, 0, at);
+        return ML_OK;
     }
 }
 
