@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """DPO with LoRA by mpilora beside TRL's DPOTrainer, in alternating runs: pairs a second and peak memory of both.
 
-    python3 tests/bench/compare_trl.py --program build/mpilora --python venv/bin/python [--models gpt2-124m smollm2-135m] [--turns 3] [--steps 8]
+    python3 tests/bench/compare_trl.py --program build/mpilora --python venv/bin/python [--models gpt2-124m] [--variants mpilora-fp32 trl-fp32-before …]
+        [--turns 2] [--steps 2] [--pairs 2] [--results FILE]
 
 --python has torch, transformers, peft, datasets and trl 1.16. Pairs of 256 prompt tokens and twice 128 answer tokens, drawn at random, on models with random
-weights; LoRA of rank 8 on q and v (GPT-2: its fused projection on TRL's side). TRL runs with every variant, fp32 and bf16 autocast, the reference computed before
-and in every step; its best one counts. A step's seconds are the median without the first two; those of all pairs have the reference's pass and the start of
-training beside them, on TRL's side without the imports and the loading of weights, on ours with all of the process. Not part of CTest.
+weights; LoRA of rank 8 on q and v (GPT-2: its fused projection on TRL's side). Variants are fp32 and bf16 (TRL: autocast), for TRL with the reference computed
+before the first step or within each; the best one of each side counts. A step's seconds are the median without the first; those of all pairs have the reference's
+pass and the start of training beside them, on TRL's side without the imports and the loading of weights, on ours with all of the process.
+
+Every run is printed when it has ended, the ratios so far after every turn, and what was measured also where the script is interrupted (Ctrl-C, SIGTERM). A run
+that fails or takes longer than --seconds is named, and the others go on. --results adds a line of JSON a run to a file. Not part of CTest.
 """
 
 import argparse
@@ -14,13 +18,14 @@ import json
 import os
 import random
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-PROMPT, ANSWER, PAIRS = 256, 128, 4
+PROMPT, ANSWER = 256, 128
 MODELS = {
     "gpt2-124m": ("gpt2", {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}, ["c_attn"]),
     "smollm2-135m": (
@@ -39,7 +44,11 @@ MODELS = {
     ),
 }
 MODELS["tiny"] = ("gpt2", {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 500, "n_positions": 512}, ["c_attn"])  # to try this script
-VARIANTS = [(precision, before) for precision in ("fp32", "bf16") for before in (True, False)]
+VARIANTS = ["mpilora-fp32", "mpilora-bf16", "trl-fp32-before", "trl-fp32-within", "trl-bf16-before", "trl-bf16-within"]
+
+
+class Failed(Exception):
+    """A run without a figure; its text says why."""
 
 
 def make_rows(vocabulary, count):
@@ -54,7 +63,7 @@ def make_rows(vocabulary, count):
 # ---- TRL's side, in a process of its own -----------------------------------------------------------
 
 
-def run_trl(job):
+def train_trl(job):
     import datasets
     import peft
     import tokenizers
@@ -71,10 +80,13 @@ def run_trl(job):
 
     class Clock(transformers.TrainerCallback):
         def __init__(self):
-            self.times = []
+            self.steps = []
+
+        def on_step_begin(self, *words, **more):
+            self.began = time.perf_counter()
 
         def on_step_end(self, *words, **more):
-            self.times.append(time.perf_counter())
+            self.steps.append(time.perf_counter() - self.began)
 
     torch.set_num_threads(job["threads"])
     words = tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a")
@@ -83,7 +95,7 @@ def run_trl(job):
     clock, began = Clock(), time.perf_counter()
     options = trl.DPOConfig(
         output_dir=job["out"],
-        per_device_train_batch_size=PAIRS,
+        per_device_train_batch_size=job["pairs"],
         max_steps=job["steps"],
         learning_rate=1e-4,
         bf16=job["precision"] == "bf16",
@@ -99,9 +111,8 @@ def run_trl(job):
     rows = datasets.Dataset.from_list(job["rows"])
     InOrder(model=model, args=options, train_dataset=rows, processing_class=tokenizer, peft_config=lora, callbacks=[clock]).train()
     end = time.perf_counter()
-    steps = [b - a for a, b in zip(clock.times, clock.times[1:])][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"step": statistics.median(steps), "whole": end - began, "peak": peak}))
+    print(json.dumps({"step": statistics.median(clock.steps[1:]), "whole": end - began, "peak": peak}))
 
 
 def make_model(job):
@@ -116,115 +127,169 @@ def make_model(job):
 # ---- both --------------------------------------------------------------------------------------------
 
 
-def call(words, **more):
-    done = subprocess.run([str(word) for word in words], text=True, capture_output=True, timeout=7200, **more)
-    if done.returncode:
-        sys.exit(f"{words} ended with {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+def call(words, seconds=None):
+    """Its output, the resources it used, and its seconds; its own process group, so that nothing of it outlives this script."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
+        process = subprocess.Popen([str(word) for word in words], stdout=out, stderr=err, start_new_session=True)
+        try:
+            while True:
+                done, status, used = os.wait4(process.pid, os.WNOHANG)
+                if done:
+                    break
+                if seconds and time.perf_counter() - began > seconds:
+                    raise Failed(f"took longer than {seconds} s")
+                time.sleep(0.02)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            os.wait4(process.pid, 0)
+            raise
+        whole = time.perf_counter() - began
+        out.seek(0)
+        err.seek(0)
+        if status:
+            lines = (err.read() or out.read()).strip().splitlines()
+            raise Failed(f"ended with status {os.waitstatus_to_exitcode(status)}: {lines[-1] if lines else 'nothing said'}")
+        return out.read(), used, whole
 
 
-def in_python(options, folder, what, job):
+def in_python(options, folder, what, job, seconds=None):
     with open(f"{folder}/job.json", "w") as file:
         json.dump(job, file)
-    return call([options.python, os.path.abspath(__file__), what, f"{folder}/job.json"])
+    return call([options.python, os.path.abspath(__file__), what, f"{folder}/job.json"], seconds)[0]
 
 
-def run_ours(options, folder, precision, turn):
-    home = f"{folder}/run-{precision}-{turn}"
+def run_trl(options, folder, model, precision, reference):
+    job = {"model": f"{folder}/model", "out": f"{folder}/trl", "rows": model["rows"], "targets": model["targets"]}
+    job |= {"steps": options.steps, "pairs": options.pairs, "threads": options.threads, "precision": precision, "before": reference == "before"}
+    return json.loads(in_python(options, folder, "trl", job, options.seconds).splitlines()[-1])
+
+
+def run_ours(options, folder, precision):
+    home = tempfile.mkdtemp(prefix=f"run-{precision}-", dir=folder)
     config = {
-        "run": {"dir": home},
+        "run": {"dir": f"{home}/run"},
         "base": f"{folder}/base.h5",
         "method": {"name": "lora", "rank": 8, "alpha": 16, "targets": ["q", "v"]},
         "objective": {"name": "dpo"},
         "data": {"train": f"{folder}/pairs.h5", "shuffle": False},
-        "batch": {"sequences": PAIRS, "micro": PAIRS},
+        "batch": {"sequences": options.pairs, "micro": options.pairs},
         "optim": {"lr": 1e-4},
         "train": {"steps": options.steps},
         "precision": precision,
     }
-    with open(f"{folder}/config.yaml", "w") as file:
+    with open(f"{home}/config.yaml", "w") as file:
         json.dump(config, file)
-    for name in os.listdir(folder):  # what an earlier turn has left of its reference
+    for name in os.listdir(folder):  # what an earlier run has left of its reference
         if ".reference-" in name:
             os.remove(f"{folder}/{name}")
-    before = time.perf_counter()
-    process = subprocess.Popen(
-        [options.program, "train", f"{folder}/config.yaml"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
-    )
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    whole = time.perf_counter() - before
-    if status:
-        sys.exit(f"mpilora train ended with status {status}\n{said}")
-    with open(f"{home}/metrics.jsonl") as file:
-        steps = [json.loads(line)["step_s"] for line in file][2:]
+    _, used, whole = call([options.program, "train", f"{home}/config.yaml"], options.seconds)
+    with open(f"{home}/run/metrics.jsonl") as file:
+        steps = [json.loads(line)["step_s"] for line in file][1:]
     return {"step": statistics.median(steps), "whole": whole, "peak": used.ru_maxrss * 1024}
 
 
-def compare(options, name):
+def prepare(options, folder, name):
     family, config, targets = MODELS[name]
+    rows = make_rows(config["vocab_size"], options.steps * options.pairs)
+    in_python(options, folder, "make", {"family": family, "config": config, "out": f"{folder}/model"})
+    with open(f"{folder}/pairs.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    call([options.program, "import", f"{folder}/model", f"{folder}/base.h5", "--dtype", "fp32"])
+    call([options.program, "tokenize", "--base", f"{folder}/base.h5", f"{folder}/pairs.jsonl", f"{folder}/pairs.h5"])
+    return {"rows": rows, "targets": targets}
+
+
+def measure(options, folder, name, model, turn, side, found):
+    label = f"{name}, turn {turn + 1} of {options.turns}, {side}"
+    who, *how = side.split("-")
+    try:
+        result = run_ours(options, folder, *how) if who == "mpilora" else run_trl(options, folder, model, *how)
+    except Failed as error:
+        print(f"{label}: {error}", flush=True)
+        return
+    found.setdefault(side, []).append(result)
+    print(f"{label}: {describe(options, [result])}", flush=True)
+    if options.results:
+        with open(options.results, "a") as file:
+            shape = {"pairs": options.pairs, "steps": options.steps, "threads": options.threads}
+            file.write(json.dumps({"model": name, "side": side, "turn": turn + 1} | shape | result) + "\n")
+
+
+def compare(options, name):
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        rows = make_rows(config["vocab_size"], options.steps * PAIRS)
-        in_python(options, folder, "make", {"family": family, "config": config, "out": f"{folder}/model"})
-        with open(f"{folder}/pairs.jsonl", "w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        call([options.program, "import", f"{folder}/model", f"{folder}/base.h5", "--dtype", "fp32"])
-        call([options.program, "tokenize", "--base", f"{folder}/base.h5", f"{folder}/pairs.jsonl", f"{folder}/pairs.h5"])
-        found = {}
-        for turn in range(options.turns):
-            sides = [("mpilora", precision, None) for precision in ("fp32", "bf16")] + [("trl", *variant) for variant in VARIANTS]
-            for side in sides if turn % 2 == 0 else sides[::-1]:
-                if side[0] == "mpilora":
-                    result = run_ours(options, folder, side[1], turn)
-                else:
-                    job = {"model": f"{folder}/model", "out": f"{folder}/trl", "rows": rows, "steps": options.steps, "threads": options.threads}
-                    job |= {"precision": side[1], "before": side[2], "targets": targets}
-                    result = json.loads(in_python(options, folder, "trl", job).splitlines()[-1])
-                found.setdefault(side, []).append(result)
-    report(options, name, found)
+        model, found, said = prepare(options, folder, name), {}, 0
+        try:
+            for turn in range(options.turns):
+                for side in options.variants if turn % 2 == 0 else options.variants[::-1]:
+                    measure(options, folder, name, model, turn, side, found)
+                said = report(options, name, found)
+        finally:
+            if sum(map(len, found.values())) > said:
+                report(options, name, found)
+
+
+def middle(results, key):
+    return statistics.median(each[key] for each in results)
+
+
+def describe(options, results):
+    pairs = options.steps * options.pairs
+    return (
+        f"{options.pairs / middle(results, 'step'):.3f} pairs/s in a step, {pairs / middle(results, 'whole'):.3f} with all around, "
+        f"{middle(results, 'peak') / 2**20:.0f} MiB at most"
+    )
 
 
 def report(options, name, found):
-    def middle(side, key):
-        return statistics.median(each[key] for each in found[side])
+    """The medians so far and their ratios; how many runs they come from."""
+    runs = sum(map(len, found.values()))
+    print(f"{name} after {runs} runs of {options.steps} steps of {options.pairs} pairs, {options.threads} threads")
+    for side, results in found.items():
+        print(f"  {side}: {describe(options, results)}")
+    sides = [[results for side, results in found.items() if side.startswith(who)] for who in ("mpilora", "trl")]
+    if all(sides):
+        for key, what in (("step", "steps"), ("whole", "all pairs")):
+            ours, theirs = (min(middle(results, key) for results in side) for side in sides)
+            print(f"  {what}: TRL's seconds, best of its variants, by ours: {theirs / ours:.2f}")
+        ours, theirs = (min(middle(results, "peak") for results in side) for side in sides)
+        print(f"  memory: ours by TRL's least: {ours / theirs:.3f}")
+    sys.stdout.flush()
+    return runs
 
-    pairs = options.steps * PAIRS
-    print(f"{name}: {options.turns} turns of {options.steps} steps of {PAIRS} pairs, {options.threads} threads")
-    for side in found:
-        how = "" if side[2] is None else ", reference before" if side[2] else ", reference in every step"
-        print(
-            f"  {side[0]} {side[1]}{how}: {PAIRS / middle(side, 'step'):.3f} pairs/s in a step, {pairs / middle(side, 'whole'):.3f} with all around, "
-            f"{middle(side, 'peak') / 2**20:.0f} MiB at most"
-        )
-    for key, what in (("step", "steps"), ("whole", "all pairs")):
-        ours, theirs = (min(middle(side, key) for side in found if side[0] == name) for name in ("mpilora", "trl"))
-        print(f"  {what}: TRL's seconds, best of its variants, by ours: {theirs / ours:.2f}")
-    ours, theirs = (min(middle(side, "peak") for side in found if side[0] == name) for name in ("mpilora", "trl"))
-    print(f"  memory: ours by TRL's least: {ours / theirs:.3f}", flush=True)
+
+def interrupt(*_):
+    sys.exit("interrupted")
 
 
 def main():
     if len(sys.argv) == 3 and sys.argv[1] in ("trl", "make"):
         with open(sys.argv[2]) as file:
-            return (run_trl if sys.argv[1] == "trl" else make_model)(json.load(file))
+            return (train_trl if sys.argv[1] == "trl" else make_model)(json.load(file))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default="build/mpilora")
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has torch, transformers, peft, datasets and trl")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2-124m", "smollm2-135m"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2-124m"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2, help="steps a run")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs a step")
+    parser.add_argument("--seconds", type=int, default=900, help="after which a run is given up")
+    parser.add_argument("--results", help="a file that gets one line of JSON a run")
     parser.add_argument("--folder", help="where the temporary folders are made")
     options = parser.parse_args()
-    if options.steps < 4 or options.turns < 1 or options.threads < 1:
-        parser.error("--steps: at least 4, --turns and --threads: at least 1")
+    if options.steps < 2 or min(options.turns, options.pairs, options.threads, options.seconds) < 1:
+        parser.error("--steps: at least 2; --turns, --pairs, --threads and --seconds: at least 1")
     options.program = os.path.abspath(options.program)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     for name in options.models:
-        compare(options, name)
+        try:
+            compare(options, name)
+        except Failed as error:
+            sys.exit(f"{name}: {error}")
 
 
 main()
