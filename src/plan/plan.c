@@ -481,12 +481,30 @@ static ml_status end_sizing(const ml_plan *plan, const source *s, sizing *z,
     return st;
 }
 
-/* What the busiest rank sends in so many directions. */
+/* Messages of a micro-batch from a stage: its stream, once more where the objective looks ahead,
+ * and the gradient. */
+static int messages_of(const ml_plan *plan, const ml_run_config *c, int stage, bool gives)
+{
+    int forward = ml_run_config_looks_ahead(c) ? 2 : 1;
+    return (stage < plan->pp - 1 ? forward : 0) + (gives ? 1 : 0);
+}
+
+/* Rows of a sequence: its last token is no input where the next one is predicted, as after it comes
+ * no target. */
+static double rows_of(const source *s, const ml_run_config *c)
+{
+    bool reads_all =
+        ml_run_config_scores_labels(c) || ml_run_config_contrasts(c) || ml_run_config_masks(c);
+    return s->mean.tokens - (reads_all ? 0.0 : 1.0);
+}
+
+/* What a rank sends, of so many messages of a micro-batch. */
 static int64_t piped_bytes(const ml_plan *plan, const source *s, const ml_run_config *c,
-                           int directions)
+                           int messages)
 {
     int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
-    return directions * (int64_t)(4.0 * (double)sequences * s->mean.tokens * (double)s->spec.width);
+    return messages *
+           (int64_t)llround(4.0 * (double)sequences * rows_of(s, c) * (double)s->spec.width);
 }
 
 /* The first rank of each stage stands for all of it: none holds more. */
@@ -498,7 +516,7 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
     described d = {0};
     sizing *all = NULL;
     double *pass = NULL;
-    int directions = 0;
+    int messages = 0;
     ml_plan_method common = {.name = ml_method_name(method)};
     s->mean = mean_sequence(s, virtual_tokens(&j->config[0], method));
     ML_NEW(all, count, ML_MEM_OTHER, "a plan");
@@ -509,7 +527,7 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
         forget(&d);
         s->tokens = all[0].tokens;
         ML_TRY(describe(plan, &common, method, j, stage, &d));
-        directions = (int)ml_max(directions, (stage < plan->pp - 1) + d.gives);
+        messages = (int)ml_max(messages, messages_of(plan, &j->config[0], stage, d.gives));
         for (int64_t k = 0; k < count; k++) {
             s->tokens = all[k].tokens;
             if (k > 0) resize(plan, s, &all[k], method, &d);
@@ -518,7 +536,7 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
     }
     common.params_total = ml_model_parameters_total(
         d.spec.head == ML_HEAD_LANGUAGE && !d.spec.masked ? &s->spec : &d.spec);
-    common.piped_bytes_per_step = piped_bytes(plan, s, &j->config[0], directions);
+    common.piped_bytes_per_step = piped_bytes(plan, s, &j->config[0], messages);
     for (int64_t k = 0; k < count; k++) ML_TRY(end_sizing(plan, s, &all[k], &common));
 done:
     forget(&d);

@@ -182,6 +182,7 @@ static ml_status note_step(run *r, const step_result *result)
     r->deadline.step = fmax(r->deadline.step, result->seconds);
     r->wait_seconds += result->wait_seconds;
     for (int p = 0; p < ML_PHASES; p++) r->phase[p] += result->phase[p];
+    r->piped_bytes += result->piped_bytes;
     r->reduction = result->reduction;
     progress_step(r, result);
     return ml_grid_agree(r->session.grid, metrics_step(r, result));

@@ -32,6 +32,7 @@ typedef struct run {
     double seconds;                           /* in steps of this start, as are the next two */
     double phase[ML_PHASES], wait_seconds;
     int64_t timed_tokens; /* in steps of this start */
+    int64_t piped_bytes;  /* in steps of this start */
     ml_reduction reduction;
     int64_t checkpoint_bytes;
     int64_t saves; /* of this start, as are the next two */

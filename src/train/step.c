@@ -24,7 +24,8 @@ double busy_seconds(const session *s) { return ml_seconds() - ml_grid_comm_secon
 step_clock step_clock_start(const session *s)
 {
     return (step_clock){ml_seconds(), ml_grid_comm_seconds(s->grid),
-                        ml_model_forward_seconds(s->model), ml_model_backward_seconds(s->model)};
+                        ml_model_forward_seconds(s->model), ml_model_backward_seconds(s->model),
+                        ml_grid_piped_bytes(s->grid)};
 }
 
 void step_clock_stop(const step_clock *clock, const session *s, step_result *out)
@@ -34,16 +35,18 @@ void step_clock_stop(const step_clock *clock, const session *s, step_result *out
     out->phase[ML_PHASE_BACKWARD] = ml_model_backward_seconds(s->model) - clock->backward;
     out->phase[ML_PHASE_COMM] = ml_grid_comm_seconds(s->grid) - clock->comm;
     out->seconds = ml_seconds() - clock->started;
+    out->piped_bytes = ml_grid_piped_bytes(s->grid) - clock->piped;
     for (int p = 0; p < ML_PHASE_OTHER; p++) named += out->phase[p];
     out->phase[ML_PHASE_OTHER] = out->seconds > named ? out->seconds - named : 0.0;
 }
 
-/* Collective. */
-static void find_wait(const session *s, step_result *out)
+/* What one rank does not know alone. Collective. */
+static void compare_ranks(const session *s, step_result *out)
 {
-    double least = -out->phase[ML_PHASE_COMM];
-    ml_grid_max_double(s->grid, ML_GROUP_WORLD, &least, 1);
-    out->wait_seconds = out->phase[ML_PHASE_COMM] + least;
+    double most[] = {-out->phase[ML_PHASE_COMM], (double)out->piped_bytes};
+    ml_grid_max_double(s->grid, ML_GROUP_WORLD, most, 2);
+    out->wait_seconds = out->phase[ML_PHASE_COMM] + most[0];
+    out->piped_bytes = (int64_t)most[1];
 }
 
 /* ---- passes: forward and backward of the micro-batches ------------------------------------- */
@@ -331,7 +334,7 @@ static ml_status end_step(run *r, const passes *p, const step_clock *clock, step
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
     step_clock_stop(clock, s, out);
-    find_wait(s, out);
+    compare_ranks(s, out);
     return ML_OK;
 }
 

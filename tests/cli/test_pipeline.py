@@ -17,7 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 import harness
 
-STEPS, HALF = 4, 2
+STEPS, WIDTH = 4, 32
 LORA = {"name": "lora", "rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["all"]}
 MODELS = {
     "llama": "family: llama\nlayers: 4\nwidth: 32\nmlp_width: 80\nheads: 4\nkv_heads: 2\nvocab: 257\ncontext: 128\n",
@@ -93,6 +93,45 @@ def check_memory(what, config, run, method, grid):
     checks.that(memory["activation"] == planned_for["per_rank"]["activation"], f"{what}: kept {memory['activation']}, planned {planned_for['per_rank']['activation']}")
 
 
+def check_bytes(what, config, run, method, grid, messages):
+    """Bytes that the busiest rank sent to its neighbours, a step: of each message a token's stream, fp32. What plan says is exact where all sequences are equally
+    long."""
+    lines, summary = harness.read_metrics(run), harness.read_summary(run)
+    plan = json.loads(harness.mpilora("plan", config, *words_of(grid), "--ranks", max(1, ranks_of(grid)), "--json"))
+    planned = plan["methods"][method["name"] == "full"]["piped_bytes_per_step"]
+    for line in lines:
+        found = line["piped_bytes"]
+        checks.that(found == planned, f"{what}: {found} bytes sent in step {line['step']}, planned {planned}")
+        checks.that(found == 4 * WIDTH * line["computed_tokens"] // grid[0] * messages, f"{what}: {found} bytes sent in step {line['step']}: {line}")
+    checks.that(summary["piped_bytes_per_step"] == planned, f"{what}: summary.json has {summary['piped_bytes_per_step']} bytes a step, planned {planned}")
+
+
+# Model, method, grid, messages a micro-batch of the rank that sends most.
+SENT = {
+    "one stage": ("llama", LORA, (2, 1, 1), 0),
+    "two stages": ("llama", LORA, (1, 1, 2), 1),
+    "four stages": ("llama", LORA, (1, 1, 4), 2),
+    "two stages, two replicas": ("llama", LORA, (2, 1, 2), 1),
+    "two stages of two": ("llama", LORA, (1, 2, 2), 1),
+    "the last layer": ("llama", {**LORA, "layers": [3]}, (1, 1, 4), 1),
+    "the last two layers": ("llama", {**LORA, "layers": [2, 3]}, (1, 1, 4), 1),
+    "from the second layer on": ("llama", {**LORA, "layers": [1, 2, 3]}, (1, 1, 4), 2),
+    "the base's last layers": ("gpt2", {"name": "top", "top": 1}, (1, 1, 3), 1),
+    "biases": ("gpt2", {"name": "bitfit"}, (1, 1, 3), 2),
+    "full": ("gpt2", {"name": "full"}, (1, 1, 3), 2),
+}
+
+
+def check_sent(folder):
+    for model in MODELS:
+        prepare(f"{folder}-{model}", model)
+        harness.make_data(f"{folder}-{model}", [[(i * i + 7 * j + i * j * j) % 257 for j in range(40)] for i in range(16)])
+    for name, (model, method, grid, messages) in SENT.items():
+        config = write_config(f"{folder}-{model}", method, name.replace(" ", "-"), batch={"sequences": 8, "micro": 3}, train={"steps": 2})
+        train(config, grid)
+        check_bytes(f"bytes, {name}", config, f"{folder}-{model}/{name.replace(' ', '-')}", method, grid, messages)
+
+
 def check_left(what, folder, run, method):
     """Adapter or model against what one rank left, evaluated by one rank."""
     full = method["name"] == "full"
@@ -123,6 +162,10 @@ def check_case(name, folder):
         train(config, grid)
         check_same(what, f"{folder}/{label}", f"{folder}/whole")
         check_memory(what, config, f"{folder}/{label}", method, grid)
+        if grid[0] == 1 and "layers" not in method:
+            for line in harness.read_metrics(f"{folder}/{label}"):
+                sent = 4 * WIDTH * line["computed_tokens"] * (2 if grid[2] > 2 else 1)
+                checks.that(line["piped_bytes"] == sent, f"{what}: {line['piped_bytes']} bytes sent in step {line['step']}, {sent} by its rows")
     if len(grids) > 2:
         check_resumed(name, folder, method, [grids[-1], (2, 1, 1), grids[0]])
 
@@ -173,6 +216,7 @@ def main():
     try:
         for i, name in enumerate(CASES):
             check_case(name, f"{folder}/{i}")
+        check_sent(f"{folder}/sent")
         check_refused(f"{folder}/refused")
         check_ends(f"{folder}/ends")
     finally:

@@ -37,22 +37,51 @@ OBJECTIVES = {
 checks = pipeline.checks
 
 
-def check_objective(name, folder):
-    model, objective, rows, grid = OBJECTIVES[name]
+def prepare_objective(folder, model, rows):
     os.mkdir(folder)
     harness.make_base(folder, model, "fp32")
     with open(f"{folder}/data.jsonl", "w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+
+
+def check_objective(name, folder):
+    model, objective, rows, grid = OBJECTIVES[name]
+    prepare_objective(folder, model, rows)
     for run, on in (("whole", (1, 1, 1)), ("stages", grid)):
         pipeline.train(pipeline.write_config(folder, LORA, run, objective=objective, batch={"sequences": 6, "micro": 1}), on)
     pipeline.check_same(name, f"{folder}/stages", f"{folder}/whole")
+    for line in harness.read_metrics(f"{folder}/stages"):  # of the replica that sends more; rows of a pass before the gradients count in both
+        sent = 4 * pipeline.WIDTH * line["computed_tokens"]
+        checks.that(sent / grid[0] <= line["piped_bytes"] < sent / (grid[0] - 0.9), f"{name}: {line['piped_bytes']} bytes sent in step {line['step']}, {sent} by all rows")
     found, expected = ([json.loads(line) for line in open(f"{folder}/{run}/evaluations.jsonl")] for run in ("stages", "whole"))
     for one, other in zip(found, expected, strict=True):
         for key in set(other) - {"time"}:
             # A reward is a small difference of two log probabilities: it is exact to what those are exact to.
             size = abs(other["logps_chosen"]) if key.startswith("rewards_") else abs(other[key])
             checks.that(one[key] == other[key] or abs(one[key] - other[key]) < 1e-6 * size, f"{name}: {key} {one[key]}, of one rank {other[key]}")
+
+
+def check_sent(folder):
+    """Prefixes, pairs that are looked at twice, and labels, of sequences that are equally long: bytes sent are plan's."""
+    pairs = [{"prompt_ids": ids(i, 8), "chosen_ids": ids(i + 3, 6), "rejected_ids": ids(i + 5, 6)} for i in range(13)]
+    labels = [{"input_ids": ids(i, 12), "label": i % 3} for i in range(13)]
+    texts = [{"input_ids": ids(i, 12)} for i in range(13)]
+    cases = {
+        "aot": (pipeline.MODELS["llama"], LORA, {"name": "dpo", "loss_type": "aot"}, pairs),
+        "dpo": (pipeline.MODELS["llama"], LORA, {"name": "dpo"}, pairs),
+        "classify": (BERT, LORA, {"name": "classify"}, labels),
+        "prefix": (pipeline.MODELS["llama"], {"name": "prefix_embed", "prefix_init": "random"}, {"name": "sft"}, texts),
+    }
+    for name, (model, method, objective, rows) in cases.items():
+        prepare_objective(f"{folder}-{name}", model, rows)
+        data = {"train": f"{folder}-{name}/data.h5", "share_prompts": False}
+        config = pipeline.write_config(f"{folder}-{name}", method, "run", objective=objective, batch={"sequences": 6, "micro": 1}, train={"steps": 2}, data=data)
+        pipeline.train(config, (1, 1, 2))
+        plan = json.loads(harness.mpilora("plan", config, *pipeline.words_of((1, 1, 2)), "--json"))["methods"][0]["piped_bytes_per_step"]
+        for line in harness.read_metrics(f"{folder}-{name}/run"):
+            sent = 4 * pipeline.WIDTH * line["computed_tokens"]
+            checks.that(line["piped_bytes"] == plan == sent, f"bytes, {name}: {line['piped_bytes']} sent, planned {plan}, {sent} by the rows")
 
 
 def main():
@@ -65,6 +94,7 @@ def main():
                 pipeline.check_resumed(name, f"{folder}/{i}", METHODS[name][1], [METHODS[name][2][0], (2, 1, 1)])
         for name in OBJECTIVES:
             check_objective(name, f"{folder}/{name}")
+        check_sent(f"{folder}/sent")
     finally:
         shutil.rmtree(folder)
     checks.end()

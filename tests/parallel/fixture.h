@@ -15,6 +15,7 @@
 
 #include "model/families/families.h"
 #include "mpilora/peft.h"
+#include "session/pipeline.h"
 
 enum { FIXTURE_TOKENS = 23, FIXTURE_SEQUENCES = 3, FIXTURE_LABELS = 3, FIXTURE_TEXTS = 3 };
 
@@ -44,6 +45,8 @@ typedef struct fixture_options {
     ml_activation_mode mode;
     int64_t chunk, kv_heads; /* kv_heads 0: 4 */
     int64_t piece; /* moments are divided over the replicas in pieces of so many floats; 0: whole */
+    int64_t layers, in_flight; /* 0: two; in_flight > 0: of the grid's stages this rank's, with room
+                                  for so many micro-batches */
 } fixture_options;
 
 /* What differs from model to model of a family is on, and strong enough to be seen. */
@@ -113,6 +116,7 @@ static inline void fixture_weights(fixture *f)
 {
     for (int64_t i = 0; i < ml_model_slots(f->model); i++) {
         ml_model_slot *slot = ml_model_slot_at(f->model, i);
+        if (slot->elsewhere) continue;
         bool norm = strstr(slot->name, "norm") && strstr(slot->name, "weight") &&
                     !ml_model_get_spec(f->model)->norm_plus_one;
         float *values = ml_memory_alloc(slot->count, sizeof *values, ML_MEM_OTHER, "test");
@@ -138,6 +142,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                   int tp_rank)
 {
     ml_model_spec spec = fixture_spec(o->family);
+    if (o->layers) spec.layers = o->layers;
     spec.embed_width = o->embed_width;
     spec.head = o->head;
     spec.mean_pooled = o->mean;
@@ -153,6 +158,10 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method), .vectors = o->vectors};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
+    if (o->in_flight)
+        assert_int_equal(
+            ml_model_hold_stage(f->model, ml_grid_pp(grid), ml_grid_stage(grid), o->in_flight),
+            ML_OK);
     const ml_peft_options options = {.method = o->method,
                                      .sizes = {.top = 1,
                                                .prefix = 3 - infix,
@@ -167,6 +176,8 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                               .targets = o->targets,
                                               .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
+    if (o->in_flight)
+        ml_stages_place(f->model, ml_grid_pp(grid), ml_grid_stage(grid), &f->parameters);
     ml_parameters_lay_out(&f->parameters);
     if (o->piece)
         ml_parameters_divide_moments(&f->parameters, ml_grid_dp(grid), ml_grid_dp_rank(grid),
@@ -183,6 +194,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     if (fixture_trains_base(o->method)) return;
     for (int64_t i = 0; i < f->parameters.count; i++) { /* B not zero, so that A has a gradient */
         const ml_parameter *p = &f->parameters.items[i];
+        if (p->count == 0) continue;
         fixture_fill(p->name, &p->shard, p->rows, p->cols, 0.2, 0.0,
                      f->parameters.value + p->offset);
     }

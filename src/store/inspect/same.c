@@ -68,9 +68,13 @@ ml_status same_next_line(const char *run, const char *name, const char **at, con
  * start. */
 static bool is_measured(const char *key)
 {
-    static const char *const keys[] = {
-        "time",           "kernel", "peak_bytes", "allreduce_bytes", "allreduce_bytes_passed",
-        "computed_tokens"};
+    static const char *const keys[] = {"time",
+                                       "kernel",
+                                       "peak_bytes",
+                                       "allreduce_bytes",
+                                       "allreduce_bytes_passed",
+                                       "computed_tokens",
+                                       "piped_bytes"};
     size_t length = strlen(key);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
