@@ -183,7 +183,7 @@ typedef struct ml_svd_plan {
  * Errors: none. */
 void ml_svd_plan_make(ml_svd_plan *out, int64_t rows, int64_t cols, int ranks);
 
-enum { ML_SVD_KINDS = 8 };
+enum { ML_SVD_KINDS = 10 };
 typedef struct ml_svd_kind {
     const char *target; /* "q" */
     ml_svd_plan plan;

@@ -179,8 +179,9 @@ typedef struct ml_numbers {
 
 typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
 
-/* Targets as bits; which of them a family has is checked against the model. ML_TARGET_ALL stands
- * for "every linear layer", which head and embedding are not. */
+/* Targets as bits; which of them a model has is checked against it. ML_TARGET_ALL stands for
+ * "every linear layer that tokens go through", which head, embedding and what projects the rows of
+ * DeBERTa's distances are not. */
 typedef enum ml_target {
     ML_TARGET_Q = 1,
     ML_TARGET_K = 2,
@@ -195,7 +196,9 @@ typedef enum ml_target {
     ML_TARGET_GATE_UP = 1024,
     ML_TARGET_HEAD = 2048,
     ML_TARGET_EMBED = 4096,
-    ML_TARGET_ALL = 8192
+    ML_TARGET_POS_Q = 8192, /* of the rows of distances, where they are not q's and k's */
+    ML_TARGET_POS_K = 16384,
+    ML_TARGET_ALL = 32768
 } ml_target;
 
 /* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */
@@ -575,13 +578,13 @@ bool ml_model_spec_is_description(const char *path);
  * Errors: ML_USAGE as the top of this header says; ML_RESOURCE. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
 
-/* Targets of `bits` that a family has, ML_TARGET_ALL resolved.
+/* Targets of `bits` that a model has, ML_TARGET_ALL resolved.
  * Shapes: ml_target bits.
  * Ownership: all borrowed.
  * Local.
- * Errors: ML_USAGE naming the first target that the family lacks and those it has, and where all,
+ * Errors: ML_USAGE naming the first target that the model lacks and those it has, and where all,
  * or a fused target and its parts, do not stand alone; ML_RESOURCE. */
-ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out) ML_NODISCARD;
+ml_status ml_targets_resolve(const ml_model_spec *spec, unsigned bits, unsigned *out) ML_NODISCARD;
 
 /* The word of a target as method.targets has it; "?" for what is not one bit of them.
  * Shapes: none.

@@ -283,6 +283,13 @@ const ml_family *ml_family_find(const char *name);
  * Errors: none. */
 const ml_family_tensor *ml_family_target(const ml_family_tensor *row);
 
+/* The same of those that a model has.
+ * Shapes: none.
+ * Ownership: constants of the library.
+ * Local.
+ * Errors: none. */
+const ml_family_tensor *ml_model_target(const ml_model_spec *spec, const ml_family_tensor *row);
+
 /* The row of the weight of the embedding, or of the head (ML_ROLE_EMBED, ML_ROLE_HEAD), which are
  * targets outside the layers; a tied model has no tensor of its own for the head, but the target.
  * Shapes: none.

@@ -363,11 +363,11 @@ const ml_model_spec *ml_model_get_spec(const ml_model *model);
 const ml_grid *ml_model_grid(const ml_model *model);
 ml_layer *ml_model_layer(ml_model *model, int64_t layer);
 
-enum { ML_LINEARS_A_LAYER = 4, ML_LINEARS_OUTSIDE = 2 };
+enum { ML_LINEARS_A_LAYER = 5, ML_LINEARS_OUTSIDE = 2 };
 
-/* Where hooks are attached: the number of linear layers, and one of them. Those of layer l are 4·l
- * (q, k and v), 4·l + 1 (o), 4·l + 2 (up) and 4·l + 3 (down); behind all of them stand the
- * embedding and the head.
+/* Where hooks are attached: the number of linear layers, and one of them. Those of layer l are 5·l
+ * (q, k and v), 5·l + 1 (of distances; without parts where the model has none), 5·l + 2 (o),
+ * 5·l + 3 (up) and 5·l + 4 (down); behind all of them stand the embedding and the head.
  * Shapes: none.
  * Ownership: borrowed from `model`.
  * Local.

@@ -19,8 +19,8 @@ static bool layer_is_selected(const ml_selection *s, int64_t layer)
 static ml_status check_selection(const ml_selection *s, const ml_model_spec *spec)
 {
     unsigned has = 0;
-    for (const ml_family_tensor *row = ml_family_target(spec->family->tensors); row;
-         row = ml_family_target(row + 1))
+    for (const ml_family_tensor *row = ml_model_target(spec, spec->family->tensors); row;
+         row = ml_model_target(spec, row + 1))
         has |= ml_target_find(row->target);
     for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
         if (s->targets & ~has & bit)
@@ -150,12 +150,12 @@ static ml_status list_modules(ml_study *study, const ml_selection *selection)
 {
     ml_status st = ML_OK;
     const ml_model_spec *spec = ml_base_spec(study->base);
-    const ml_family_tensor *first = ml_family_target(spec->family->tensors);
+    const ml_family_tensor *first = ml_model_target(spec, spec->family->tensors);
     int64_t targets = 0;
-    for (const ml_family_tensor *row = first; row; row = ml_family_target(row + 1)) targets++;
+    for (const ml_family_tensor *row = first; row; row = ml_model_target(spec, row + 1)) targets++;
     ML_NEW(study->modules, spec->layers * targets, ML_MEM_OTHER, "a list of modules");
     for (int64_t layer = 0; layer < spec->layers; layer++)
-        for (const ml_family_tensor *row = first; row; row = ml_family_target(row + 1))
+        for (const ml_family_tensor *row = first; row; row = ml_model_target(spec, row + 1))
             ML_TRY(consider(study, selection, layer, row));
     st = check_found(study, selection);
 done:
@@ -213,8 +213,8 @@ ml_status ml_svd_plan_model(ml_svd_kind out[ML_SVD_KINDS], int64_t *count,
     ml_status st = check_selection(&(ml_selection){.targets = targets}, spec);
     if (st != ML_OK) return st;
     *count = 0;
-    for (const ml_family_tensor *row = ml_family_target(spec->family->tensors); row;
-         row = ml_family_target(row + 1)) {
+    for (const ml_family_tensor *row = ml_model_target(spec, spec->family->tensors); row;
+         row = ml_model_target(spec, row + 1)) {
         int64_t width, rows;
         if (!is_chosen(targets, row)) continue;
         ml_module_shape(spec, row, &width, &rows);

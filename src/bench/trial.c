@@ -20,7 +20,8 @@ int first_adapted(const ml_model_spec *spec, unsigned targets)
         for (int linear = 0; linear < first; linear++)
             if (trial_role[linear] == row->role && (targets & ml_target_find(row->target)))
                 first = linear;
-    return first;
+    /* Of distances, in the place of q, k and v. */
+    return targets & (ML_TARGET_POS_Q | ML_TARGET_POS_K) ? TRIAL_QKV : first;
 }
 
 /* ---- creation ------------------------------------------------------------------------------ */
@@ -59,7 +60,7 @@ static ml_status check(ml_trial *t)
     if (o->length > t->spec.context)
         return ml_fail(ML_USAGE, "length: %" PRId64 " is more than the model's context of %" PRId64,
                        o->length, t->spec.context);
-    return ml_targets_resolve(t->spec.family, o->targets, &o->targets);
+    return ml_targets_resolve(&t->spec, o->targets, &o->targets);
 }
 
 void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, int64_t n)

@@ -4,8 +4,9 @@
 #include "mpilora/config.h"
 #include "mpilora/family.h"
 
-const char *const target_words[] = {"q",    "k",   "v",       "o",    "fc",    "proj", "gate", "up",
-                                    "down", "qkv", "gate_up", "head", "embed", "all",  NULL};
+const char *const target_words[] = {"q",     "k",     "v",     "o",   "fc",      "proj",
+                                    "gate",  "up",    "down",  "qkv", "gate_up", "head",
+                                    "embed", "pos_q", "pos_k", "all", NULL};
 
 /* What Hugging Face's models call the two outside the layers. */
 static const struct {
@@ -60,21 +61,25 @@ const char *ml_target_name(ml_target target)
     return "?";
 }
 
-/* The words of some rows: all of the family, and the parts of those that are fused. */
+/* The words of some rows: all of the model, the parts of those that are fused, and those that stand
+ * beside `all`: PEFT's all-linear has the projections of distances, too, but runs of `all` began
+ * without them, and would not go on with more parameters than they have. */
 typedef struct words {
-    unsigned all, parts;
+    unsigned all, parts, beside;
 } words;
 
-static words words_of(const ml_family *family)
+static words words_of(const ml_model_spec *spec)
 {
-    words w = {0};
-    for (const ml_family_tensor *row = ml_family_target(family->tensors); row;
-         row = ml_family_target(row + 1)) {
-        const ml_family_tensor *fused = ml_family_fused(family, row);
+    words w = {.beside = ML_TARGET_HEAD | ML_TARGET_EMBED}; /* every model has them */
+    for (const ml_family_tensor *row = ml_model_target(spec, spec->family->tensors); row;
+         row = ml_model_target(spec, row + 1)) {
+        const ml_family_tensor *fused = ml_family_fused(spec->family, row);
         unsigned bit = ml_target_find(row->target);
         w.all |= bit;
         if (fused && fused != row) w.parts |= bit;
+        if (row->role == ML_ROLE_POS) w.beside |= bit;
     }
+    w.all |= w.beside;
     return w;
 }
 
@@ -94,13 +99,13 @@ static ml_status check_fused(const ml_family *family, unsigned bits)
     return ML_OK;
 }
 
-static ml_status lacks(const ml_family *family, unsigned bit)
+static ml_status lacks(const ml_model_spec *spec, unsigned bit)
 {
     ml_text list = {0};
     ml_status st = ML_OK;
     const char *between = "";
-    for (const ml_family_tensor *row = ml_family_target(family->tensors); row && st == ML_OK;
-         row = ml_family_target(row + 1)) {
+    for (const ml_family_tensor *row = ml_model_target(spec, spec->family->tensors);
+         row && st == ML_OK; row = ml_model_target(spec, row + 1)) {
         bool fused = row->present == ML_PRESENT_FUSED;
         st = ml_text_printf(&list, "%s%s%s", fused ? " or " : between, row->target,
                             fused ? " (fused)" : "");
@@ -109,27 +114,25 @@ static ml_status lacks(const ml_family *family, unsigned bit)
     if (st == ML_OK)
         st = ml_fail(
             ML_USAGE,
-            "method.targets: the model has no %s; a model of the %s family has %s, head, embed",
-            ml_target_name((ml_target)bit), family->title, list.data);
+            "method.targets: the model has no %s; this model of the %s family has %s, head, embed",
+            ml_target_name((ml_target)bit), spec->family->title, list.data);
     ml_text_destroy(&list);
     return st;
 }
 
-ml_status ml_targets_resolve(const ml_family *family, unsigned bits, unsigned *out)
+ml_status ml_targets_resolve(const ml_model_spec *spec, unsigned bits, unsigned *out)
 {
-    words has = words_of(family);
-    const unsigned ends = ML_TARGET_HEAD | ML_TARGET_EMBED; /* every family has them */
+    const words has = words_of(spec);
+    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
+        if (bits & ~has.all & bit) return lacks(spec, bit);
     if (bits & ML_TARGET_ALL) {
-        if (bits & ~(ML_TARGET_ALL | ends))
-            return ml_fail(ML_USAGE, "method.targets: all names every linear layer; only head and "
-                                     "embed can stand beside it");
-        *out = (has.all & ~has.parts) | (bits & ends);
+        if (bits & ~(ML_TARGET_ALL | has.beside))
+            return ml_fail(ML_USAGE, "method.targets: all names every linear layer; only head, "
+                                     "embed, and DeBERTa's pos_q and pos_k can stand beside it");
+        *out = (has.all & ~has.parts & ~has.beside) | (bits & has.beside);
         return ML_OK;
     }
-    has.all |= ends;
-    for (unsigned bit = 1; bit < ML_TARGET_ALL; bit <<= 1)
-        if (bits & ~has.all & bit) return lacks(family, bit);
-    ml_status st = check_fused(family, bits);
+    ml_status st = check_fused(spec->family, bits);
     if (st != ML_OK) return st;
     *out = bits;
     return ML_OK;

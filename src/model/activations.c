@@ -123,8 +123,10 @@ static int64_t hook_scratch(const ml_model *m, const activations *a)
     int64_t most = 0;
     for (int64_t l = m->first_layer; l < m->end_layer; l++) {
         const ml_layer *layer = &m->layers[l];
-        const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
-        for (int i = 0; i < 4; i++) most = ml_max(most, linear[i]->hook.scratch_per_token);
+        const ml_linear *linear[ML_LINEARS_A_LAYER] = {&layer->qkv, &layer->pos, &layer->o,
+                                                       &layer->up, &layer->down};
+        for (int i = 0; i < ML_LINEARS_A_LAYER; i++)
+            most = ml_max(most, linear[i]->hook.scratch_per_token);
     }
     most = ml_max(most, m->embed.hook.scratch_per_token);
     return ml_max(a->chunk * most, a->head_chunk * m->head.hook.scratch_per_token);

@@ -100,6 +100,14 @@ const ml_family_tensor *ml_family_target(const ml_family_tensor *row)
     return row->module ? row : NULL;
 }
 
+const ml_family_tensor *ml_model_target(const ml_model_spec *spec, const ml_family_tensor *row)
+{
+    row = ml_family_target(row);
+    while (row && row->present != ML_PRESENT_FUSED && !ml_family_has(spec, row))
+        row = ml_family_target(row + 1);
+    return row;
+}
+
 const ml_family_tensor *ml_family_end(const ml_family *family, ml_role role)
 {
     const ml_family_tensor *row = family->tensors;
@@ -265,7 +273,7 @@ const ml_family_tensor *ml_module_parse(const ml_model_spec *spec, const char *m
     *layer = strtoll(module + 7, &rest, 10);
     if (*layer < 0 || *layer >= spec->layers || *rest != '.') return NULL;
     const ml_family_tensor *row = ml_family_find_target(spec->family, rest + 1);
-    if (!row) return NULL;
+    if (!row || ml_model_target(spec, row) != row) return NULL;
     snprintf(again, sizeof again, "layers.%" PRId64 ".%s", *layer, row->module);
     return strcmp(again, module) == 0 ? row : NULL;
 }

@@ -302,7 +302,8 @@ ml_linear *ml_model_linear(ml_model *model, int64_t index)
     int64_t outside = index - ML_LINEARS_A_LAYER * model->spec.layers;
     if (outside >= 0) return outside == 0 ? &model->embed : &model->head;
     ml_layer *layer = &model->layers[index / ML_LINEARS_A_LAYER];
-    ml_linear *const all[ML_LINEARS_A_LAYER] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
+    ml_linear *const all[ML_LINEARS_A_LAYER] = {&layer->qkv, &layer->pos, &layer->o, &layer->up,
+                                                &layer->down};
     return all[index % ML_LINEARS_A_LAYER];
 }
 

@@ -113,8 +113,7 @@ ml_status ml_peft_attach_configured(ml_peft **out, ml_model *model, ml_parameter
         o.trainable_tokens[1] = c->method.trainable_head_tokens;
     }
     if (ml_method_has_lora(method))
-        st = ml_targets_resolve(ml_model_get_spec(model)->family, c->method.targets,
-                                &o.lora.targets);
+        st = ml_targets_resolve(ml_model_get_spec(model), c->method.targets, &o.lora.targets);
     return st == ML_OK ? ml_peft_attach(out, model, parameters, &o) : st;
 }
 

@@ -67,7 +67,7 @@ static int64_t adapter_width(const tally *t, const ml_linear *l)
 static bool trains(const tally *t, const ml_linear *l, const char *what)
 {
     char name[96];
-    if (!t->apart) return false;
+    if (!t->apart || l->nparts == 0) return false;
     snprintf(name, sizeof name, "%s.%s", l->part[0].module, what);
     for (int64_t i = 0; i < ml_model_slots(t->model); i++) {
         const ml_model_slot *slot = ml_model_slot_at(t->model, i);
@@ -247,17 +247,22 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
         t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
 }
 
+static bool has_trained(const tally *t, const ml_linear *l)
+{
+    return l->hook.self || trains(t, l, "bias") || trains(t, l, "weight");
+}
+
 /* The first linear layer of a layer that trains: in the first layer that has one, no gradient is
- * needed before it. LINEARS: none; −1: what is before them all. */
+ * needed before it. What projects distances lies where q, k and v do. LINEARS: none; −1: what is
+ * before them all. */
 static int first_trained(const tally *t, const ml_layer *l)
 {
     const ml_linear *const all[LINEARS] = {&l->qkv, &l->o, &l->up, &l->down};
     int i = 0;
     if (ml_method_has_keys(t->method)) return QKV;
     if (t->full || ml_method_has_prefix(t->method)) return -1;
-    while (i < LINEARS && !all[i]->hook.self && !trains(t, all[i], "bias") &&
-           !trains(t, all[i], "weight"))
-        i++;
+    if (has_trained(t, &l->pos)) return QKV;
+    while (i < LINEARS && !has_trained(t, all[i])) i++;
     return i;
 }
 

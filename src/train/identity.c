@@ -31,8 +31,7 @@ static void add_lora(run *r)
         : ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c) ? c->method.init
                                                                  : "null");
     unsigned targets = 0;
-    ml_status st =
-        ml_targets_resolve(ml_base_spec(r->session.base)->family, c->method.targets, &targets);
+    ml_status st = ml_targets_resolve(ml_base_spec(r->session.base), c->method.targets, &targets);
     add(r, "method.targets");
     char *text = r->identity_text[r->identities++];
     size_t used = 0;

@@ -22,6 +22,8 @@ CASES = {
     "deberta": {**LORA, "model": "deberta", "kind": "number", "lr": 1e-3, "config": {"pooler_hidden_act": "tanh"}},
     "deberta-v3": {**LORA, "model": "deberta-v3", "kind": "class"},
     "deberta-v3-full": {**FULL, "model": "deberta-v3", "kind": "class"},
+    "deberta-distances": {**LORA, "model": "deberta", "kind": "class", "distances": True},  # pos_proj and pos_q_proj have adapters, too
+    "deberta-v3-distances": {**LORA, "model": "deberta-v3", "kind": "class", "distances": True, "config": {"share_att_key": False}},  # pos_key_proj and pos_query_proj
     "modernbert": {**LORA, "model": "modernbert-bare", "kind": "class"},  # on the first token
     "modernbert-mean": {**LORA, "model": "modernbert", "kind": "bits"},  # on the mean; the layer before the scores is the base's, frozen
     "modernbert-full": {**FULL, "model": "modernbert", "kind": "number"},
@@ -33,6 +35,16 @@ STEMS = {"bert": "Bert", "roberta": "Roberta", "deberta": "Deberta", "deberta-v2
 
 def config_of(case):
     return encoders.MODELS[case["model"]] | case.get("config", {})
+
+
+def shapes_of(case):
+    """Of the bare model, with the projections of distances where the configuration no longer shares q's and k's."""
+    shapes = dict(encoders.golden()[case["model"]]["tensors"])
+    d = config_of(case)["hidden_size"]
+    for layer in range(config_of(case)["num_hidden_layers"] if case.get("config", {}).get("share_att_key") is False else 0):
+        for name in ("pos_key_proj", "pos_query_proj"):
+            shapes |= {f"encoder.layer.{layer}.attention.self.{name}.weight": [d, d], f"encoder.layer.{layer}.attention.self.{name}.bias": [d]}
+    return shapes
 
 
 def labels_of(case):
@@ -114,7 +126,7 @@ def read_safetensors(path):
 
 def write_adapter(directory, case, shapes):
     """A PEFT directory, whose head stands beside the factors: the pooler, too, where the bare model lacks it."""
-    encoders.write_adapter(directory, case["model"], shapes, prefix_of(case))
+    encoders.write_adapter(directory, case["model"], shapes, prefix_of(case), distances=case.get("distances", False))
     with open(f"{directory}/adapter_config.json") as file:
         config = json.load(file)
     tokens = case["kind"] == "tokens"

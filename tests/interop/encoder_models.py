@@ -93,16 +93,18 @@ def write_tokenizer(directory, name):
 def lora_method(case, init):
     """The method of a run that starts with what write_adapter has written."""
     targets = ["qkv", "o", "fc", "proj"] if case["model"] == "deberta" else ["all"]
+    if case.get("distances"):
+        targets += ["pos_q", "pos_k"]
     return {"name": "lora", "rank": RANK, "alpha": ALPHA, "targets": targets, "init": init}
 
 
-def write_adapter(directory, name, shapes, prefix, chosen=None):
-    """A and B of every linear layer of the encoder (but those of distances, which are no targets), none of them zero, under the names of the bare model or of one with a head."""
+def write_adapter(directory, name, shapes, prefix, chosen=None, distances=False):
+    """A and B of every linear layer of the encoder (those of distances where they are asked for), none of them zero, under the names of the bare model or of one with a head."""
     os.makedirs(directory)
     t, words = reference.Tensors(f"{name}:adapter"), set()
     for key, shape in shapes.items():
         layers = next((word for word in ("encoder.layer.", "layers.") if word in key), None)
-        if len(shape) != 2 or not layers or ".pos_" in key:
+        if len(shape) != 2 or not layers or (".pos_" in key and not distances):
             continue
         path = key.removesuffix(".weight")[key.index(layers) :]
         if chosen and not chosen(path):

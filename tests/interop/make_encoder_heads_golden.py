@@ -9,7 +9,6 @@ import torch
 import transformers
 
 import encoder_heads as heads
-import encoder_models as encoders
 import make_classification_golden as decoders
 import make_golden
 
@@ -23,7 +22,7 @@ def logits_of(model, row):
 
 
 def load_model(folder, case):
-    shapes = encoders.golden()[case["model"]]["tensors"]
+    shapes = heads.shapes_of(case)
     heads.write_scoring_model(f"{folder}/model", case, shapes)
     kind = getattr(transformers, heads.class_of(case))
     model, report = kind.from_pretrained(f"{folder}/model", dtype=torch.float32, attn_implementation="eager", output_loading_info=True)

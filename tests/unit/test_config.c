@@ -440,17 +440,43 @@ static void targets_belong_to_a_family(void **state)
 {
     (void)state;
     unsigned bits = 0;
-    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(ml_targets_resolve(&ml_family_gpt2.defaults, ML_TARGET_ALL, &bits), ML_OK);
     assert_int_equal(bits, ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ);
-    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(ml_targets_resolve(&ml_family_llama.defaults, ML_TARGET_ALL, &bits), ML_OK);
     assert_int_equal(bits, ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O | ML_TARGET_GATE |
                                ML_TARGET_UP | ML_TARGET_DOWN);
-    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_QKV | ML_TARGET_Q, &bits),
-                     ML_USAGE);
-    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_QKV, &bits), ML_USAGE);
-    assert_int_equal(ml_targets_resolve(&ml_family_llama, ML_TARGET_FC, &bits), ML_USAGE);
-    assert_int_equal(ml_targets_resolve(&ml_family_gpt2, ML_TARGET_ALL | ML_TARGET_Q, &bits),
-                     ML_USAGE);
+    assert_int_equal(
+        ml_targets_resolve(&ml_family_gpt2.defaults, ML_TARGET_QKV | ML_TARGET_Q, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(&ml_family_llama.defaults, ML_TARGET_QKV, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(&ml_family_llama.defaults, ML_TARGET_FC, &bits), ML_USAGE);
+    assert_int_equal(
+        ml_targets_resolve(&ml_family_gpt2.defaults, ML_TARGET_ALL | ML_TARGET_Q, &bits), ML_USAGE);
+}
+
+/* Projections of distances are those of a model that has them, and stand beside `all`. */
+static void targets_of_distances(void **state)
+{
+    (void)state;
+    const unsigned both = ML_TARGET_POS_Q | ML_TARGET_POS_K,
+                   tokens = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_FC | ML_TARGET_PROJ;
+    unsigned bits = 0;
+    ml_model_spec s = ml_family_deberta.defaults;
+    s.relative_keys = true;
+    s.relative_queries = false;
+    assert_int_equal(ml_targets_resolve(&s, ML_TARGET_ALL, &bits), ML_OK);
+    assert_int_equal(bits, tokens);
+    assert_int_equal(ml_targets_resolve(&s, ML_TARGET_ALL | ML_TARGET_POS_K, &bits), ML_OK);
+    assert_int_equal(bits, tokens | ML_TARGET_POS_K);
+    assert_int_equal(ml_targets_resolve(&s, ML_TARGET_POS_Q, &bits), ML_USAGE);
+    assert_int_equal(ml_targets_resolve(&s, ML_TARGET_ALL | ML_TARGET_POS_Q, &bits), ML_USAGE);
+    s = ml_family_deberta_v2.defaults;
+    s.relative_keys = s.relative_queries = true;
+    assert_int_equal(ml_targets_resolve(&s, both, &bits), ML_OK);
+    assert_int_equal(bits, both);
+    s.relative_shared = true;
+    assert_int_equal(ml_targets_resolve(&s, both, &bits), ML_USAGE);
+    assert_int_equal(ml_target_find("pos_proj"), ML_TARGET_POS_K);
+    assert_int_equal(ml_target_find("pos_query_proj"), ML_TARGET_POS_Q);
 }
 
 /* Written again: in order, joined, and read back the same. */
@@ -559,6 +585,7 @@ int main(void)
         cmocka_unit_test(descriptions_follow_their_family),
         cmocka_unit_test(words_of_others_are_read),
         cmocka_unit_test(targets_belong_to_a_family),
+        cmocka_unit_test(targets_of_distances),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,7 @@ static void check_row(const ml_family_tensor *row)
     assert_int_equal(strncmp(row->hf.name, row->peft, strlen(row->peft)), 0);
     assert_non_null(row->target);
     bool linear = row->role == ML_ROLE_QKV || row->role == ML_ROLE_O || row->role == ML_ROLE_UP ||
-                  row->role == ML_ROLE_DOWN;
+                  row->role == ML_ROLE_DOWN || row->role == ML_ROLE_POS;
     assert_int_equal(*row->target != '\0', linear && !row->bias);
     if (*row->target) assert_true(ml_target_find(row->target) != 0);
     assert_int_equal(row->cols == ML_EXTENT_ONE || row->role == ML_ROLE_TRANSFORM ||

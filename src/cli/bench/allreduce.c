@@ -49,7 +49,7 @@ static ml_status count_lora(const allreduce_options *o, int64_t *count)
     ml_peft *peft = NULL;
     ml_parameters parameters = {0};
     ml_lora_options lora = {.rank = o->rank, .alpha = (double)o->rank};
-    ML_TRY(ml_targets_resolve(o->spec.family, o->targets, &lora.targets));
+    ML_TRY(ml_targets_resolve(&o->spec, o->targets, &lora.targets));
     ML_TRY(ml_model_create(&model, &o->spec, NULL, 1, 0, ML_BF16));
     ML_TRY(ml_peft_attach_lora(&peft, model, &parameters, &lora));
     ml_parameters_lay_out(&parameters);

@@ -327,6 +327,9 @@
 #define MATRIX(module, role, rows, cols, cut, present, hf, layout)                               \
     FAMILY_ROW(module, false, role, rows, cols, cut, MATRIX, present, hf, ".weight", layout, hf, \
                PLAIN, "")
+#define DISTANCES(module, present, hf, target)                                                  \
+    FAMILY_ROW(module, false, POS, QUERIES, WIDTH, ROWS, MATRIX, present, hf, ".weight", PLAIN, \
+               hf, PLAIN, target)
 #define VECTOR(module, role, rows, cut, present, hf) \
     FAMILY_ROW(module, true, role, rows, ONE, cut, FP32, present, hf, ".bias", PLAIN, hf, PLAIN, "")
 #define NORM_OF(module, role, present, hf) LAYER_NORM_OF(present, 0, module, role, hf, hf)

@@ -124,8 +124,8 @@ static const char *last_word(const char *module)
  * mlp.c_proj end alike). */
 static bool means_no_other(const export *e, const char *last)
 {
-    for (const ml_family_tensor *row = ml_family_target(e->spec->family->tensors); row;
-         row = ml_family_target(row + 1)) {
+    for (const ml_family_tensor *row = ml_model_target(e->spec, e->spec->family->tensors); row;
+         row = ml_model_target(e->spec, row + 1)) {
         const char *module = ml_peft_module_name(row);
         if (!strcmp(last_word(module), last) && !in_every_layer(e, module, NULL)) return false;
     }
@@ -137,8 +137,8 @@ static bool means_no_other(const export *e, const char *last)
  * `dense` nobody means. */
 static bool means_another(const export *e, const char *module)
 {
-    for (const ml_family_tensor *row = ml_family_target(e->spec->family->tensors); row;
-         row = ml_family_target(row + 1)) {
+    for (const ml_family_tensor *row = ml_model_target(e->spec, e->spec->family->tensors); row;
+         row = ml_model_target(e->spec, row + 1)) {
         const char *other = ml_peft_module_name(row);
         if (strcmp(other, module) != 0 && ml_peft_ends_with(other, module) &&
             (e->spec->both_ways || !in_every_layer(e, other, NULL)))

@@ -19,7 +19,7 @@ static const char config_name[] = "adapter_config.json",
                   tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
 static const int64_t largest_config = 1 << 20;
 static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, without ".weight" */
-enum { PATH = 128, NAME = 256, MODULES_A_LAYER = 7 };
+enum { PATH = 128, NAME = 256, MODULES_A_LAYER = 9 };
 
 typedef struct import {
     const ml_model_spec *spec; /* with the head that the adapter brings */
@@ -354,9 +354,9 @@ static ml_status check_other(import *in, const ml_safetensors_entry *e)
 static ml_status read_modules(import *in)
 {
     ml_status st = ML_OK;
-    const ml_family_tensor *rows = ml_family_target(in->spec->family->tensors);
+    const ml_family_tensor *rows = ml_model_target(in->spec, in->spec->family->tensors);
     for (int64_t layer = 0; layer < in->spec->layers; layer++)
-        for (const ml_family_tensor *row = rows; row; row = ml_family_target(row + 1))
+        for (const ml_family_tensor *row = rows; row; row = ml_model_target(in->spec, row + 1))
             if (is_whole_module(in->spec, row)) ML_TRY(read_module(in, row, layer));
     ML_TRY(read_module(in, ml_family_end(in->spec->family, ML_ROLE_EMBED), -1));
     if (!in->spec->both_ways)
