@@ -126,6 +126,7 @@ ml_status run_begin(run *r, bool found)
     ML_TRY(find_reference(r, found));
     ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? prepare_files(r) : ML_OK));
     ML_TRY(ml_grid_agree(s->grid, trace_create(r)));
+    ML_TRY(ml_grid_agree(s->grid, waits_create(r)));
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
     r->reduction.payload_bytes =
@@ -180,7 +181,7 @@ static ml_status note_step(run *r, const step_result *result)
     r->timed_tokens += result->tokens;
     r->seconds += result->seconds;
     r->deadline.step = fmax(r->deadline.step, result->seconds);
-    r->wait_seconds += result->wait_seconds;
+    waits_add(r);
     for (int p = 0; p < ML_PHASES; p++) r->phase[p] += result->phase[p];
     r->piped_bytes += result->piped_bytes;
     r->reduction = result->reduction;
@@ -321,6 +322,7 @@ void run_close(run *r)
     ml_run_directory_close(r->directory); /* first: a save under way syncs the metrics */
     metrics_close(r);
     trace_destroy(r);
+    waits_destroy(r);
     ml_session_close(&r->session);
     ml_adapter_destroy(&r->first);
     ml_memory_free(r->start_token);

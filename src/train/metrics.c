@@ -103,6 +103,16 @@ static void write_figures(FILE *to, const run_figures *figures)
                 ml_json_number(number, figures->item[i].value));
 }
 
+/* One rank waits for none. */
+static void write_waits(FILE *to, const run *r)
+{
+    const rank_waits *w = &r->waits;
+    fprintf(to, ", \"wait_s\": %.9g", w->step[0]); /* of rank 0, as the phases are */
+    for (int i = 0; w->ranks > 1 && i < w->ranks; i++)
+        fprintf(to, "%s%.3g", i ? ", " : ", \"wait_s_by_rank\": [", w->step[i]);
+    if (w->ranks > 1) fputc(']', to);
+}
+
 ml_status metrics_step(run *r, const step_result *step)
 {
     ml_status st = ML_OK;
@@ -119,12 +129,13 @@ ml_status metrics_step(run *r, const step_result *step)
     for (int p = 0; p < ML_PHASES; p++)
         fprintf(to, ", \"%s_s\": %.9g", ml_phase_name((ml_phase)p), step->phase[p]);
     if (r->step == r->first_step + 1) fprintf(to, ", \"kernel\": \"%s\"", r->kernel);
+    write_waits(to, r);
     fprintf(to,
-            ", \"wait_s\": %.9g, \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64
+            ", \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64
             ", \"allreduce_bytes_passed\": %" PRId64 ", \"piped_bytes\": %" PRId64
             ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
-            step->wait_seconds, r->save_wait, step->reduction.payload_bytes,
-            step->reduction.passed_bytes, step->piped_bytes, ml_memory_peak_total(), wall_clock());
+            r->save_wait, step->reduction.payload_bytes, step->reduction.passed_bytes,
+            step->piped_bytes, ml_memory_peak_total(), wall_clock());
     r->save_wait = 0.0;
     fprintf(r->csv, "%" PRId64 ",%.17g,%.17g,%.17g,%" PRId64 ",%.9g,%.9g,,%.6f\n", r->step,
             step->loss, step->lr, step->grad_norm, step->tokens,

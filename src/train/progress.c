@@ -209,9 +209,13 @@ static void print_phases(const run *r)
     for (int p = 0; p < ML_PHASES; p++)
         ml_log("    %-11s%10.4f s  %5.1f %%", ml_phase_name((ml_phase)p), r->phase[p] / steps,
                100.0 * r->phase[p] / r->seconds);
-    if (ml_grid_size(r->session.grid) > 1)
-        ml_log("    of comm, %.4f s (%.1f %%) were waiting for slower ranks",
-               r->wait_seconds / steps, 100.0 * r->wait_seconds / r->seconds);
+    if (r->waits.ranks < 2) return;
+    double others;
+    int slowest = waits_slowest(r, &others);
+    ml_log("    of comm, %.4f s (%.1f %%) were waiting for slower ranks; rank %d waited least, the "
+           "others %.4f s (%.1f %%)",
+           r->waits.sum[0] / steps, 100.0 * r->waits.sum[0] / r->seconds, slowest, others / steps,
+           100.0 * others / r->seconds);
 }
 
 void progress_summary(const run *r)

@@ -18,6 +18,12 @@ typedef struct deadline {
 
 enum { IDENTITIES = 64 };
 
+/* Seconds of each rank of the world that it waited for others, the same on every rank. */
+typedef struct rank_waits {
+    int ranks;
+    double *step, *sum; /* [ranks] of the newest step, and of the steps of this start; owned */
+} rank_waits;
+
 typedef struct run {
     session session;
     bool among_others;           /* it trains with others, and says in its lines which one it is */
@@ -30,7 +36,8 @@ typedef struct run {
     int64_t tokens;     /* since step 1 */
     double loss_first, loss_last, valid_loss; /* NaN: not known */
     double seconds;                           /* in steps of this start, as are the next two */
-    double phase[ML_PHASES], wait_seconds;
+    double phase[ML_PHASES];
+    rank_waits waits;     /* also of this start */
     int64_t timed_tokens; /* in steps of this start */
     int64_t piped_bytes;  /* in steps of this start */
     ml_reduction reduction;
@@ -183,6 +190,15 @@ ml_status metrics_evaluation(const run *r, double loss,
                              const evaluation_result *result) ML_NODISCARD;
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
+
+/* waits.c: room for the waiting times, local; those of a step in which this rank communicated for
+ * `comm` seconds, collective; into the sums. waits_slowest: the rank that waited least since the
+ * start; *others ← what the others waited in the mean, s. */
+ml_status waits_create(run *r) ML_NODISCARD;
+void waits_destroy(run *r);
+void waits_find(run *r, double comm);
+void waits_add(run *r);
+int waits_slowest(const run *r, double *others);
 
 /* trace.c: room for the hashes of run.trace (local), and the lines of the step that is being done
  * (collective); nothing without it. metrics.c writes them. */

@@ -40,15 +40,6 @@ void step_clock_stop(const step_clock *clock, const session *s, step_result *out
     out->phase[ML_PHASE_OTHER] = out->seconds > named ? out->seconds - named : 0.0;
 }
 
-/* What one rank does not know alone. Collective. */
-static void compare_ranks(const session *s, step_result *out)
-{
-    double most[] = {-out->phase[ML_PHASE_COMM], (double)out->piped_bytes};
-    ml_grid_max_double(s->grid, ML_GROUP_WORLD, most, 2);
-    out->wait_seconds = out->phase[ML_PHASE_COMM] + most[0];
-    out->piped_bytes = (int64_t)most[1];
-}
-
 /* ---- passes: forward and backward of the micro-batches ------------------------------------- */
 
 typedef struct passes {
@@ -334,7 +325,8 @@ static ml_status end_step(run *r, const passes *p, const step_clock *clock, step
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
     step_clock_stop(clock, s, out);
-    compare_ranks(s, out);
+    waits_find(r, out->phase[ML_PHASE_COMM]);
+    if (ml_grid_pp(s->grid) > 1) ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &out->piped_bytes, 1);
     return ML_OK;
 }
 

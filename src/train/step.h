@@ -13,8 +13,6 @@ typedef struct step_result {
     int64_t tokens, computed_tokens; /* of the global batch; rows computed for it: common beginnings
                                         once, none that predicts nothing */
     double seconds, phase[ML_PHASES];
-    double wait_seconds; /* of the communication: what it took beyond that of the rank that waited
-                            least */
     int64_t piped_bytes; /* that the busiest rank sent to neighbouring stages */
     ml_reduction reduction;
     double compared[PAIR_SUMS]; /* of the batch's pairs, where the objective compares */

@@ -19,6 +19,16 @@ static json_t *memory_table(const int64_t bytes[ML_MEM_CATEGORIES])
     return table;
 }
 
+static void add_waits(json_t *table, const run *r, double steps)
+{
+    double others;
+    json_t *list = json_array();
+    for (int i = 0; i < r->waits.ranks; i++)
+        json_array_append_new(list, number(r->waits.sum[i] / steps));
+    json_object_set_new(table, "wait_s_by_rank", list);
+    json_object_set_new(table, "slowest_rank", json_integer(waits_slowest(r, &others)));
+}
+
 /* Seconds a step on rank 0, the mean over this start's steps; the phases add up to step_s. */
 static json_t *phase_table(const run *r)
 {
@@ -30,7 +40,8 @@ static json_t *phase_table(const run *r)
         json_object_set_new(table, key, number(r->phase[p] / steps));
     }
     json_object_set_new(table, "step_s", number(r->seconds / steps));
-    json_object_set_new(table, "wait_s", number(r->wait_seconds / steps));
+    json_object_set_new(table, "wait_s", number(r->waits.sum[0] / steps));
+    if (r->waits.ranks > 1) add_waits(table, r, steps);
     return table;
 }
 

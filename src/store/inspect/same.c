@@ -70,6 +70,7 @@ static bool is_measured(const char *key)
 {
     static const char *const keys[] = {"time",
                                        "kernel",
+                                       "wait_s_by_rank",
                                        "peak_bytes",
                                        "allreduce_bytes",
                                        "allreduce_bytes_passed",
