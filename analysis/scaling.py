@@ -46,7 +46,8 @@ def read_tables(paths):
 
 
 def grid_name(row):
-    return f"{row['dp']:.0f}×{row['tp']:.0f}"
+    stages = row.get("pp", 1)  # older tables have no such column
+    return f"{row['dp']:.0f}×{row['tp']:.0f}" + (f"×{stages:.0f}" if stages > 1 else "")
 
 
 def are_apart(one, other):
@@ -98,7 +99,7 @@ def plot_speed(rows, path):
         panel.set_yscale("log", base=2)
         panel.set_xticks(every_rank, [f"{ranks:.0f}" for ranks in every_rank])
         panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:,.10g}"))
-        panel.set_xlabel("ranks (dp×tp beside the points)")
+        panel.set_xlabel("ranks (dp×tp, or dp×tp×pp, beside the points)")
         panel.set_ylabel("tokens/s")
         panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))
         panel.margins(0.12)
@@ -116,7 +117,7 @@ def bars(rows, parts, colours, value, names, unit, title):
         panel.bar(range(len(rows)), heights, bottom=bottom, color=colour, label=name, width=0.7)
         bottom = [a + b for a, b in zip(bottom, heights)]
     panel.set_xticks(range(len(rows)), [f"{NAMES[row['method']]}\n{grid_name(row)}" for row in rows], fontsize=8)
-    panel.set_xlabel("method, dp×tp")
+    panel.set_xlabel("method, dp×tp or dp×tp×pp")
     panel.set_ylabel(unit)
     panel.set_title(title)
     panel.grid(True, axis="y", alpha=0.3)

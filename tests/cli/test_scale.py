@@ -23,20 +23,28 @@ def prepare(folder):
 
 def check_table(folder, config):
     out = f"{folder}/strong"
-    text = harness.mpilora("scale", config, "--grid", "1x1,2x1,1x2", "--methods", "lora,full", "--repetitions", 2, "--steps", 2, "--out", out)
+    machine = os.path.join(os.environ["MPILORA_SOURCE_DIR"], "configs", "machines", "zen3-2core.yaml")
+    text = harness.mpilora("scale", config, "--grid", "1x1,2x1,1x2,1x1x2", "--methods", "lora,full", "--repetitions", 2, "--steps", 2, "--machine", machine, "--out", out)
     with open(f"{out}/scaling.csv") as file:
         rows = list(csv.DictReader(file))
-    checks.that([(row["method"], row["dp"], row["tp"]) for row in rows] == [(m, d, t) for m in ("lora", "full") for d, t in (("1", "1"), ("2", "1"), ("1", "2"))],
-                f"rows: {rows}")
+    grids = (("1", "1", "1"), ("2", "1", "1"), ("1", "2", "1"), ("1", "1", "2"))
+    checks.that([(row["method"], row["dp"], row["tp"], row["pp"]) for row in rows] == [(m, *grid) for m in ("lora", "full") for grid in grids], f"rows: {rows}")
     for row in rows:
-        what = f"{row['method']} {row['dp']}x{row['tp']}"
+        stages = f"x{row['pp']}" if row["pp"] != "1" else ""
+        what = f"{row['method']}-{row['dp']}x{row['tp']}{stages}"
         checks.that(row["status"] == "ok" and row["repetitions"] == "2" and row["sequences"] == "4", f"{what}: {row}")
         checks.that(row["allreduce_bytes"] == row["allreduce_bytes_expected"], f"{what}: {row['allreduce_bytes']} bytes, formula {row['allreduce_bytes_expected']}")
-        for part in ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace"):
-            checks.that(row[f"memory_{part}"] == row[f"planned_{part}"], f"{what}: {part}: {row[f'memory_{part}']}, planned {row[f'planned_{part}']}")
+        checks.that(row["piped_bytes"] == row["planned_piped_bytes"] and (float(row["piped_bytes"]) > 0) == (row["pp"] == "2"), f"{what}: bytes sent to the next stage: {row}")
+        check_planned(what, config, row, machine)
+        if row["pp"] == "1":
+            for part in ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace"):
+                checks.that(row[f"memory_{part}"] == row[f"planned_{part}"], f"{what}: {part}: {row[f'memory_{part}']}, planned {row[f'planned_{part}']}")
+        else:  # parts are those of the stage that has most of each, plan's those of the stage that has most of all
+            total, planned = float(row["memory_total"]), float(row["planned_total"])
+            checks.that(abs(total - planned) < max(0.04 * planned, 1 << 19), f"{what}: {total} bytes in all, planned {planned}")
         low, middle, high = (float(row[f"tokens_per_s{end}"]) for end in ("_min", "", "_max"))
         checks.that(low <= middle <= high, f"{what}: {low}, {middle}, {high}")
-        steps = [line for repetition in (1, 2) for line in harness.read_metrics(f"{out}/runs/{row['method']}-{row['dp']}x{row['tp']}-{repetition}")[1:]]
+        steps = [line for repetition in (1, 2) for line in harness.read_metrics(f"{out}/runs/{what}-{repetition}")[1:]]
         for key in ("tokens_per_s", "step_s", *(f"{phase}_s" for phase in ("forward", "backward", "comm", "optimizer", "data", "other"))):
             checks.close(f"{what}: {key}", float(row[key]), statistics.median(line[key] for line in steps), 1e-6)
     first = {row["method"]: float(row["tokens_per_s"]) / int(row["ranks"]) for row in reversed(rows)}
@@ -46,8 +54,19 @@ def check_table(folder, config):
             checks.close("efficiency", float(row["efficiency"]), own / first[row["method"]], 1e-6)
         elif row["ranks"] == "1":
             checks.that(False, f"no efficiency of the first grid: {row}")
+    lines = [line.split() for line in text.splitlines() if line.startswith(("lora ", "full "))]
+    checks.that([line[5] for line in lines if line[1].isdigit()] == [row["pp"] for row in rows], f"the column pp: {text}")
+    checks.that(f"lora, dp 1 x tp 1 x pp 2: {rows[3]['piped_bytes']} bytes a step to neighbouring stages, {rows[3]['planned_piped_bytes']} planned" in text, f"planned: {text}")
     checks.that("scaling.csv" in text and os.path.getsize(f"{out}/scaling.h5") > 0, f"said: {text}")
     checks.that(not os.path.exists(f"{folder}/untouched"), "the configuration's own run.dir was used")
+
+
+def check_planned(what, config, row, machine):
+    """plan's seconds a step for this grid."""
+    sets = (f"parallel.tp={row['tp']}", f"parallel.pp={row['pp']}", f"method.name={row['method']}")
+    words = [word for one in sets for word in ("--set", one)]
+    plan = json.loads(harness.mpilora("plan", config, "--ranks", row["ranks"], "--machine", machine, "--threads", row["threads"], *words, "--json"))
+    checks.close(f"{what}: planned_step_s", float(row["planned_step_s"]), plan["methods"][row["method"] == "full"]["time"]["step_s"], 1e-6)
 
 
 def check_lora_file(folder, config):
@@ -68,6 +87,10 @@ def check_lora_file(folder, config):
 def check_weak(folder, config):
     answer = json.loads(harness.mpilora("scale", config, "--ranks", "1,2", "--weak", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/weak", "--json"))
     checks.that(answer["scaling"] == "weak" and [e["sequences"] for e in answer["experiments"]] == [4, 8], f"weak: {answer}")
+    checks.that(all(e["pp"] == 1 and e["planned_piped_bytes"] == 0 and e["planned_step_s"] is None for e in answer["experiments"]), f"weak: {answer}")
+    words = ("--ranks", "2,4", "--set", "parallel.pp=2", "--weak", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/stages", "--json")
+    grids = [(e["dp"], e["tp"], e["pp"], e["sequences"], e["status"]) for e in json.loads(harness.mpilora("scale", config, *words))["experiments"]]
+    checks.that(grids == [(1, 1, 2, 4, "ok"), (2, 1, 2, 8, "ok")], f"the configuration's own stages: {grids}")
 
 
 LAUNCHER = """import json, os, sys
@@ -109,7 +132,12 @@ def check_failures(folder, config):
     done = harness.start("scale", config, "--grid", "1x1,1x3", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/some", "--json")
     bad = json.loads(done.stdout)["experiments"][1]
     checks.that(done.returncode == 0 and bad["repetitions"] == 0 and bad["tokens_per_s"]["median"] is None and "exit code 2" in bad["status"], f"a bad grid: {bad}")
-    cases = [(["--ranks", "1,x"], 2, "--ranks"), (["--ranks", "0"], 2, "--ranks"), (["--grid", "2"], 2, "--grid"), (["--grid", "1x1,"], 2, "--grid"), ([], 2, "--ranks"),
+    done = harness.start("scale", config, "--grid", "1x1x3,1x1", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/layers", "--json")
+    bad = json.loads(done.stdout)["experiments"][0]
+    checks.that(done.returncode == 0 and "3 stages, but the model has 2 layers" in bad["status"] and bad["planned_piped_bytes"] is None, f"more stages than layers: {bad}")
+    cases = [(["--grid", "1x1x1x1"], 2, "--grid"), (["--grid", "1x1x0"], 2, "--grid"), (["--grid", "1x1x"], 2, "--grid"), (["--grid", "1000000x1000000x2"], 2, "--grid"),
+             (["--ranks", "3", "--set", "parallel.pp=2"], 2, "parallel.pp 2"), (["--ranks", "1", "--nodes", "2"], 2, "--machine"),
+             (["--ranks", "1", "--machine", "nowhere.yaml"], 2, "nowhere.yaml"), (["--ranks", "1,x"], 2, "--ranks"), (["--ranks", "0"], 2, "--ranks"), (["--grid", "2"], 2, "--grid"), (["--grid", "1x1,"], 2, "--grid"), ([], 2, "--ranks"),
              (["--ranks", "1", "--methods", "lora,magic"], 2, "--methods"), (["--ranks", "1", "--weak", "--strong"], 2, "--weak"),
              (["--ranks", "1", "--launcher", "no-such-launcher {ranks}"], 2, "no-such-launcher"), (["--ranks", "1", "--repetitions", "0"], 2, "--repetitions"),
              (["--ranks", "3", "--set", "parallel.tp=3", "--repetitions", "1"], 3, "no run ended well")]

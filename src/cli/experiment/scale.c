@@ -10,21 +10,22 @@
 #include "cli/support/options.h"
 #include "io/durable.h"
 
-static const char usage[] = "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP,...] [--weak | "
-                            "--strong] [--methods lora,full] [--steps N] [--repetitions N]";
+static const char usage[] =
+    "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP[xPP],...] [--weak | "
+    "--strong] [--methods lora,full] [--steps N] [--repetitions N]";
 
 typedef struct words {
-    const char *ranks, *grid, *methods, *launcher, *out;
-    int64_t threads, steps, repetitions;
+    const char *ranks, *grid, *methods, *launcher, *machine, *out;
+    int64_t threads, steps, repetitions, nodes;
     option_list sets;
     bool weak, strong, json;
 } words;
 
 static const option options[] = {
     {"--ranks", OPTION_TEXT, offsetof(words, ranks), "LIST",
-     "numbers of ranks as 1,2,4, with the configuration's parallel.tp", NULL},
+     "numbers of ranks as 1,2,4, with the configuration's parallel.tp and parallel.pp", NULL},
     {"--grid", OPTION_TEXT, offsetof(words, grid), "LIST",
-     "dp x tp of each grid instead, as 4x1,2x2", NULL},
+     "dp x tp of each grid instead, as 4x1,2x2, or dp x tp x pp, as 1x1x2", NULL},
     {"--strong", OPTION_FLAG, offsetof(words, strong), NULL,
      "the same batch on every grid, as without an option", NULL},
     {"--weak", OPTION_FLAG, offsetof(words, weak), NULL, "batch.sequences grows with dp", NULL},
@@ -34,6 +35,10 @@ static const option options[] = {
     {"--repetitions", OPTION_INT, offsetof(words, repetitions), "N", "of every grid, in turn", "3"},
     {"--threads", OPTION_INT, offsetof(words, threads), "N",
      "of a rank; else OMP_NUM_THREADS, else the cores here divided by the ranks", NULL},
+    {"--machine", OPTION_TEXT, offsetof(words, machine), "FILE",
+     "as `mpilora bench machine` writes it: plan's seconds a step beside the measured ones", NULL},
+    {"--nodes", OPTION_INT, offsetof(words, nodes), "M", "that the ranks of a run lie on, for that",
+     "1"},
     {"--launcher", OPTION_TEXT, offsetof(words, launcher), "TEXT",
      "what starts a run; else \"srun --mpi=pmix --exact -n {ranks}\" inside a SLURM job, \"mpirun "
      "--oversubscribe --bind-to none -n {ranks}\" outside",
@@ -48,6 +53,8 @@ static const option options[] = {
 
 /* ---- which experiments --------------------------------------------------------------------- */
 
+enum { SCALE_RANKS = 1 << 20 };
+
 typedef struct plan {
     const ml_run_config *config;
     const words *words;
@@ -56,8 +63,9 @@ typedef struct plan {
     int64_t count, first_dp;
 } plan;
 
-static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t tp)
+static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t tp, int64_t pp)
 {
+    int64_t ranks = dp * tp * pp;
     if (p->count == SCALE_EXPERIMENTS)
         return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
     if (p->first_dp == 0) p->first_dp = dp;
@@ -65,44 +73,69 @@ static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t
     if (p->options->weak) sequences = ml_max(1, sequences * dp / p->first_dp);
     scale_experiment *e = &p->all[p->count++];
     *e = (scale_experiment){.method = method,
-                            .ranks = dp * tp,
+                            .ranks = ranks,
                             .dp = dp,
                             .tp = tp,
-                            .threads = launch_threads(p->words->threads, dp * tp),
+                            .pp = pp,
+                            .threads = launch_threads(p->words->threads, ranks),
                             .sequences = sequences,
                             .status = "ok"};
     return ML_OK;
 }
 
-/* "1,2,4" with the configuration's tp, or "4x1,2x2". */
+/* "4x1" or "2x1x2" at *at, which goes on behind it. */
+static bool read_grid(const char **at, int64_t grid[3])
+{
+    int read = 0;
+    grid[2] = 1;
+    for (bool more = true; more; read++) {
+        char *end;
+        if (read == 3) return false;
+        grid[read] = strtoll(*at, &end, 10);
+        if (end == *at || grid[read] < 1 || grid[read] > SCALE_RANKS) return false;
+        more = *end == 'x';
+        *at = end + more;
+    }
+    return read >= 2;
+}
+
+/* A number of ranks, with the configuration's tp and pp; *divides: it can be divided by these. */
+static bool read_ranks(const char **at, const ml_run_config *c, int64_t grid[3], bool *divides)
+{
+    char *end;
+    int64_t ranks = strtoll(*at, &end, 10), parts = c->parallel.tp * c->parallel.pp;
+    if (end == *at || ranks < 1 || ranks > SCALE_RANKS) return false;
+    *at = end;
+    *divides = ranks % parts == 0;
+    grid[0] = ranks / parts;
+    grid[1] = c->parallel.tp;
+    grid[2] = c->parallel.pp;
+    return true;
+}
+
+/* "1,2,4" with the configuration's tp and pp, or "4x1,2x2,1x1x2". */
 static ml_status add_grids(plan *p, const char *method)
 {
     bool grids = p->words->grid != NULL;
     const char *text = grids ? p->words->grid : p->words->ranks,
                *option = grids ? "--grid" : "--ranks";
     for (const char *at = text; *at;) {
-        int64_t tp = grids ? 0 : p->config->parallel.tp;
-        char *end;
-        int64_t number = strtoll(at, &end, 10);
-        bool good = end > at && number > 0;
-        if (good && grids) {
-            at = end + 1;
-            good = *end == 'x';
-            if (good) tp = strtoll(at, &end, 10);
-            good = good && end > at && tp > 0;
-        }
-        if (!good || (*end && *end != ',') || (*end && !end[1]) || number > 1 << 20 || tp > 1 << 20)
+        int64_t grid[3];
+        bool divides = true;
+        bool good = grids ? read_grid(&at, grid) : read_ranks(&at, p->config, grid, &divides);
+        if (!good || (*at && *at != ',') || (*at && !at[1]) ||
+            grid[0] * grid[1] > SCALE_RANKS / grid[2])
             return ml_fail(ML_USAGE, "%s: \"%s\", expected %s", option, text,
-                           grids ? "dp x tp of each grid, as 4x1,2x2,1x4"
+                           grids ? "dp x tp of each grid, as 4x1,2x2,1x4, or dp x tp x pp, as 2x1x2"
                                  : "numbers of ranks, as 1,2,4");
-        if (!grids && number % tp != 0)
+        if (!divides)
             return ml_fail(ML_USAGE,
-                           "--ranks: parallel.tp of %" PRId64 " does not divide %" PRId64
-                           " ranks; name the grids with --grid",
-                           tp, number);
-        ml_status st = add_experiment(p, method, grids ? number : number / tp, tp);
+                           "--ranks: \"%s\", expected multiples of parallel.tp %" PRId64
+                           " x parallel.pp %" PRId64 "; name the grids with --grid",
+                           text, p->config->parallel.tp, p->config->parallel.pp);
+        ml_status st = add_experiment(p, method, grid[0], grid[1], grid[2]);
         if (st != ML_OK) return st;
-        at = *end ? end + 1 : end;
+        at += *at == ',';
     }
     return ML_OK;
 }
@@ -134,15 +167,15 @@ static ml_status add_methods(plan *p)
 static ml_status run_all(const plan *p)
 {
     ml_status st = ML_OK;
+    char grid[SCALE_GRID];
     for (int64_t repetition = 0; repetition < p->options->repetitions; repetition++) {
         for (int64_t k = 0; k < p->count; k++) {
             /* Every second time in reverse order: what grows with time hits all alike. */
             int64_t i = repetition % 2 ? p->count - 1 - k : k;
             scale_experiment *e = &p->all[i];
             ML_TRY(scale_run(p->options, e, repetition));
-            fprintf(stderr,
-                    "repetition %" PRId64 ": %s, dp %" PRId64 " x tp %" PRId64 ": %.1f tokens/s\n",
-                    repetition + 1, e->method, e->dp, e->tp,
+            fprintf(stderr, "repetition %" PRId64 ": %s, %s: %.1f tokens/s\n", repetition + 1,
+                    e->method, scale_grid_name(e, grid),
                     e->value[repetition][scale_column_find("tokens_per_s")]);
         }
     }
@@ -161,6 +194,9 @@ static ml_status check(const scale_options *o, const words *w)
     if (o->repetitions < 1 || o->repetitions > SCALE_REPETITIONS)
         return ml_fail(ML_USAGE, "--repetitions: %" PRId64 ", expected 1 to %d", o->repetitions,
                        SCALE_REPETITIONS);
+    if (w->nodes < 1 || w->nodes > SCALE_RANKS)
+        return ml_fail(ML_USAGE, "--nodes: %" PRId64 ", expected 1 to %d", w->nodes, SCALE_RANKS);
+    if (w->nodes > 1 && !w->machine) return ml_fail(ML_USAGE, "--nodes: belongs to --machine");
     if (w->threads < 0)
         return ml_fail(ML_USAGE, "--threads: %" PRId64 ", expected at least 1", w->threads);
     return ML_OK;
@@ -183,6 +219,7 @@ static ml_status experiment(plan *p, char *program)
     ML_TRY(ml_run_config_check_training(p->config));
     ML_TRY(ml_durable_path(runs, "%s/runs", p->options->out));
     ML_TRY(ml_durable_make_directories(runs));
+    for (int64_t i = 0; i < p->count; i++) ML_TRY(scale_predict(p->options, &p->all[i]));
     ML_TRY(run_all(p));
     ML_TRY(scale_write(p->options, p->all, p->count));
     if (p->words->json)
@@ -205,11 +242,16 @@ static ml_status run(int argc, char **argv)
     words w = {0};
     scale_options o;
     ml_run_config config = {0};
+    ml_machine machine = {0};
     ML_TRY(options_read(argc, argv, options, &w, 1, 1, &path, usage));
     o = (scale_options){.weak = w.weak, .steps = w.steps, .repetitions = w.repetitions};
     ML_TRY(check(&o, &w));
     ML_TRY(ml_run_config_read(&config, path, w.sets.items, w.sets.count));
     ML_TRY(ml_run_config_check_single(&config));
+    if (w.machine) ML_TRY(ml_machine_read(&machine, w.machine));
+    o.config = &config;
+    o.machine = w.machine ? &machine : NULL;
+    o.nodes = w.nodes;
     o.config_path = path;
     o.out = w.out;
     o.launcher = w.launcher ? w.launcher : launch_default();
@@ -219,6 +261,7 @@ static ml_status run(int argc, char **argv)
     plan p = {.config = &config, .words = &w, .options = &o};
     st = experiment(&p, program);
 done:
+    ml_machine_destroy(&machine);
     ml_run_config_destroy(&config);
     return st;
 }

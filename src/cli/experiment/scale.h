@@ -6,6 +6,7 @@
 #include "cli/support/table_file.h"
 #include "mpilora/base.h"
 #include "mpilora/config.h"
+#include "mpilora/plan.h"
 
 enum {
     SCALE_EXPERIMENTS = 256,
@@ -15,13 +16,19 @@ enum {
 };
 
 /* Figures of steps are without the first one of a run, which warms up. */
-enum { SCALE_COLUMNS = 28 };
+enum { SCALE_COLUMNS = 29 };
 extern const table_column scale_columns[SCALE_COLUMNS];
 int scale_column_find(const char *name);
 
+/* What plan says of an experiment before it runs; NaN: not known. */
+typedef struct scale_plan {
+    double piped_bytes, step_s; /* a step; step_s where there is a machine file */
+} scale_plan;
+
 typedef struct scale_experiment {
     const char *method;
-    int64_t ranks, dp, tp, threads, sequences;
+    int64_t ranks, dp, tp, pp, threads, sequences;
+    scale_plan planned;
     int64_t done;                                   /* repetitions that ended well */
     bool used[SCALE_REPETITIONS];                   /* which they are */
     double value[SCALE_REPETITIONS][SCALE_COLUMNS]; /* NaN where it is not known; of steps their
@@ -36,7 +43,17 @@ typedef struct scale_options {
     const char *const *sets;
     int64_t nsets, steps, repetitions;
     bool weak;
+    const ml_run_config *config;
+    const ml_machine *machine; /* NULL: none */
+    int64_t nodes;             /* that plan lays the ranks on */
 } scale_options;
+
+/* "dp 2 x tp 1", and its pp where there are stages. */
+enum { SCALE_GRID = 80 };
+const char *scale_grid_name(const scale_experiment *e, char text[SCALE_GRID]);
+
+/* scale_plan.c. What cannot be planned is not known, since its run says why. */
+ml_status scale_predict(const scale_options *o, scale_experiment *e) ML_NODISCARD;
 
 /* scale_run.c: one repetition. What fails is noted in the experiment; only what concerns all of
  * them is a status. */

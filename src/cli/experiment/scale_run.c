@@ -19,6 +19,7 @@ const table_column scale_columns[SCALE_COLUMNS] = {
     TABLE_STEP("wait_s"),
     TABLE_STEP("allreduce_bytes"),
     TABLE_STEP("allreduce_bytes_passed"),
+    TABLE_STEP("piped_bytes"),
     TABLE_TOP("params_trainable"),
     TABLE_MEMORIES,
     {"node_peak_bytes", "memory", "node_peak_bytes", NULL},
@@ -47,6 +48,7 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     launch_add_set(c, "train.steps=%" PRId64, o->steps + 1);
     launch_add_method(c, e->method);
     launch_add_set(c, "parallel.tp=%" PRId64, e->tp);
+    launch_add_set(c, "parallel.pp=%" PRId64, e->pp);
     launch_add_set(c, "batch.sequences=%" PRId64, e->sequences);
 }
 
@@ -97,9 +99,10 @@ ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetit
     ml_status st = ML_OK;
     launch c = {0};
     int code;
-    char run_dir[SCALE_PATH], log[SCALE_PATH + 8];
-    snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "-%" PRId64, o->out,
-             e->method, e->dp, e->tp, repetition + 1);
+    char run_dir[SCALE_PATH], log[SCALE_PATH + 8], stages[24] = "";
+    if (e->pp > 1) snprintf(stages, sizeof stages, "x%" PRId64, e->pp);
+    snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "%s-%" PRId64, o->out,
+             e->method, e->dp, e->tp, stages, repetition + 1);
     snprintf(log, sizeof log, "%s.log", run_dir);
     for (int i = 0; i < SCALE_COLUMNS; i++) e->value[repetition][i] = NAN;
     make_command(o, e, run_dir, &c);

@@ -55,12 +55,15 @@ static ml_status add_row(ml_text *text, const scale_options *o, const scale_expe
                          int64_t count, const scale_experiment *e)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_text_printf(
-        text, "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
-        o->weak ? "weak" : "strong", e->method, e->ranks, e->dp, e->tp, e->threads, e->sequences,
-        e->done));
+    ML_TRY(ml_text_printf(text,
+                          "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
+                          ",%" PRId64 ",%" PRId64,
+                          o->weak ? "weak" : "strong", e->method, e->ranks, e->dp, e->tp, e->pp,
+                          e->threads, e->sequences, e->done));
     ML_TRY(table_add_number(text, scale_efficiency(all, count, e)));
     ML_TRY(table_add_number(text, expected_bytes(e)));
+    ML_TRY(table_add_number(text, e->planned.piped_bytes));
+    ML_TRY(table_add_number(text, e->planned.step_s));
     for (int i = 0; i < SCALE_COLUMNS; i++) ML_TRY(table_add_spread(text, scale_spread_of(e, i)));
     ML_TRY(ml_text_printf(text, ","));
     ML_TRY(table_add_quoted(text, e->status));
@@ -73,8 +76,9 @@ static ml_status make_csv(const scale_options *o, const scale_experiment *all, i
                           ml_text *text)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,threads,sequences,repetitions,"
-                                "efficiency,allreduce_bytes_expected"));
+    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,pp,threads,sequences,repetitions,"
+                                "efficiency,allreduce_bytes_expected,planned_piped_bytes,"
+                                "planned_step_s"));
     ML_TRY(table_add_heads(text, scale_columns, SCALE_COLUMNS));
     ML_TRY(ml_text_printf(text, ",status\n"));
     for (int64_t i = 0; i < count; i++) ML_TRY(add_row(text, o, all, count, &all[i]));
@@ -86,12 +90,17 @@ static ml_status put_columns(hid_t file, const scale_options *o, const scale_exp
                              int64_t count, double *work)
 {
     ml_status st = ML_OK;
-    const char *const grid[] = {"ranks", "dp", "tp", "threads", "sequences", "full"};
-    for (int k = 0; k < 6; k++) {
+    const char *const grid[] = {"ranks", "dp", "tp", "pp", "threads", "sequences", "full"};
+    for (int k = 0; k < 7; k++) {
         for (int64_t i = 0; i < count; i++) {
             const scale_experiment *e = &all[i];
-            const int64_t number[] = {e->ranks,   e->dp,        e->tp,
-                                      e->threads, e->sequences, !strcmp(e->method, "full")};
+            const int64_t number[] = {e->ranks,
+                                      e->dp,
+                                      e->tp,
+                                      e->pp,
+                                      e->threads,
+                                      e->sequences,
+                                      !strcmp(e->method, "full")};
             work[i] = (double)number[k];
         }
         ML_TRY(table_put_column(file, grid[k], count, 0, work));
@@ -100,6 +109,10 @@ static ml_status put_columns(hid_t file, const scale_options *o, const scale_exp
     ML_TRY(table_put_column(file, "efficiency", count, 0, work));
     for (int64_t i = 0; i < count; i++) work[i] = expected_bytes(&all[i]);
     ML_TRY(table_put_column(file, "allreduce_bytes_expected", count, 0, work));
+    for (int64_t i = 0; i < count; i++) work[i] = all[i].planned.piped_bytes;
+    ML_TRY(table_put_column(file, "planned_piped_bytes", count, 0, work));
+    for (int64_t i = 0; i < count; i++) work[i] = all[i].planned.step_s;
+    ML_TRY(table_put_column(file, "planned_step_s", count, 0, work));
     for (int c = 0; c < SCALE_COLUMNS; c++) {
         for (int64_t i = 0; i < count * o->repetitions; i++)
             work[i] = all[i / o->repetitions].value[i % o->repetitions][c];
@@ -160,13 +173,14 @@ static void print_efficiency(double efficiency)
 /* Every other method beside the first one, on the grids that both have. */
 static void print_comparison(const scale_experiment *all, int64_t count)
 {
+    char grid[SCALE_GRID];
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i], *first = all;
-        while (first < e && (first->dp != e->dp || first->tp != e->tp)) first++;
+        while (first < e && (first->dp != e->dp || first->tp != e->tp || first->pp != e->pp))
+            first++;
         if (first == e || first->done == 0 || e->done == 0) continue;
         double ratio = clear_ratio(e, first);
-        printf("%s beside %s, dp %" PRId64 " x tp %" PRId64 ": ", e->method, first->method, e->dp,
-               e->tp);
+        printf("%s beside %s, %s: ", e->method, first->method, scale_grid_name(e, grid));
         if (isfinite(ratio))
             printf("%.2f x its tokens/s\n", ratio);
         else
@@ -174,22 +188,47 @@ static void print_comparison(const scale_experiment *all, int64_t count)
     }
 }
 
+/* Measured beside planned, of each experiment that has it. */
+static void print_planned(const scale_experiment *all, int64_t count)
+{
+    char grid[SCALE_GRID];
+    for (int64_t i = 0; i < count; i++) {
+        const scale_experiment *e = &all[i];
+        double step = median_of(e, "step_s");
+        if (e->done == 0) continue;
+        if (e->pp > 1 && isfinite(e->planned.piped_bytes))
+            printf("%s, %s: %.0f bytes a step to neighbouring stages, %.0f planned\n", e->method,
+                   scale_grid_name(e, grid), median_of(e, "piped_bytes"), e->planned.piped_bytes);
+        if (isfinite(e->planned.step_s))
+            printf("%s, %s: %.4f s a step, %.4f planned (%+.0f %%)\n", e->method,
+                   scale_grid_name(e, grid), step, e->planned.step_s,
+                   100.0 * (e->planned.step_s / step - 1.0));
+    }
+}
+
+const char *scale_grid_name(const scale_experiment *e, char text[SCALE_GRID])
+{
+    int used = snprintf(text, SCALE_GRID, "dp %" PRId64 " x tp %" PRId64, e->dp, e->tp);
+    if (e->pp > 1) snprintf(text + used, (size_t)(SCALE_GRID - used), " x pp %" PRId64, e->pp);
+    return text;
+}
+
 void scale_print(const scale_options *o, const scale_experiment *all, int64_t count)
 {
     printf("%s scaling of %s: %" PRId64 " steps, %" PRId64
            " repetitions; medians (least to most)\n",
            o->weak ? "weak" : "strong", o->config_path, o->steps, o->repetitions);
-    printf("%-6s %5s %9s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method", "ranks",
-           "dp x tp", "threads", "sequences", "tokens/s", "eff.", "forward", "backward", "comm",
-           "other", "sum, bytes", "formula", "MiB/rank", "planned");
+    printf("%-6s %5s %9s %4s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method",
+           "ranks", "dp x tp", "pp", "threads", "sequences", "tokens/s", "eff.", "forward",
+           "backward", "comm", "other", "sum, bytes", "formula", "MiB/rank", "planned");
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
         table_spread rate = scale_spread_of(e, scale_column_find("tokens_per_s"));
         char grid[32], spread[48];
         snprintf(grid, sizeof grid, "%" PRId64 " x %" PRId64, e->dp, e->tp);
         snprintf(spread, sizeof spread, "%.1f (%.1f to %.1f)", rate.median, rate.least, rate.most);
-        printf("%-6s %5" PRId64 " %9s %7" PRId64 " %9" PRId64 " ", e->method, e->ranks, grid,
-               e->threads, e->sequences);
+        printf("%-6s %5" PRId64 " %9s %4" PRId64 " %7" PRId64 " %9" PRId64 " ", e->method, e->ranks,
+               grid, e->pp, e->threads, e->sequences);
         if (e->done == 0) {
             printf("%s\n", e->status);
             continue;
@@ -207,6 +246,7 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
                strcmp(e->status, "ok") ? e->status : "");
     }
     print_comparison(all, count);
+    print_planned(all, count);
     printf(
         "table: %s/scaling.csv, %s/scaling.h5; plots: python3 analysis/scaling.py %s/scaling.csv\n",
         o->out, o->out, o->out);
@@ -217,13 +257,15 @@ ml_status scale_print_json(const scale_options *o, const scale_experiment *all, 
     json_t *list = json_array();
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
-        json_t *item =
-            json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "method", e->method, "ranks",
-                      (json_int_t)e->ranks, "dp", (json_int_t)e->dp, "tp", (json_int_t)e->tp,
-                      "threads", (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
-                      "repetitions", (json_int_t)e->done, "status", e->status, "efficiency",
-                      table_json_number(scale_efficiency(all, count, e)),
-                      "allreduce_bytes_expected", table_json_number(expected_bytes(e)));
+        json_t *item = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "method",
+                                 e->method, "ranks", (json_int_t)e->ranks, "dp", (json_int_t)e->dp,
+                                 "tp", (json_int_t)e->tp, "pp", (json_int_t)e->pp, "threads",
+                                 (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
+                                 "repetitions", (json_int_t)e->done, "status", e->status,
+                                 "efficiency", table_json_number(scale_efficiency(all, count, e)),
+                                 "allreduce_bytes_expected", table_json_number(expected_bytes(e)),
+                                 "planned_piped_bytes", table_json_number(e->planned.piped_bytes),
+                                 "planned_step_s", table_json_number(e->planned.step_s));
         for (int c = 0; item && c < SCALE_COLUMNS; c++) {
             json_object_set_new(item, scale_columns[c].name,
                                 table_json_spread(scale_spread_of(e, c)));
