@@ -14,6 +14,7 @@ typedef struct place {
 } place;
 
 struct ml_exchange {
+    ml_model *model;
     int64_t tenants, places;
     place *place;
     ml_linear_hook *hooks;            /* of all places */
@@ -148,7 +149,8 @@ ml_status ml_exchange_create(ml_exchange **out, ml_model *model, int64_t tenants
     ml_status st = ML_OK;
     ml_exchange *e = NULL;
     ML_NEW(e, 1, ML_MEM_OTHER, "adapters");
-    *e = (ml_exchange){.tenants = tenants, .places = ml_model_linears(model), .all = -1};
+    *e = (ml_exchange){
+        .model = model, .tenants = tenants, .places = ml_model_linears(model), .all = -1};
     ML_NEW(e->place, e->places, ML_MEM_OTHER, "adapters");
     ML_NEW(e->hooks, tenants * e->places, ML_MEM_OTHER, "adapters");
     for (int64_t i = 0; i < e->places; i++)
@@ -200,4 +202,20 @@ void ml_exchange_install(ml_exchange *e)
         hook.scratch_per_token += at->dy;
         at->layer->hook = hook;
     }
+}
+
+ml_status ml_exchange_check(const ml_exchange *e)
+{
+    const ml_model_spec *spec = ml_model_get_spec(e->model);
+    bool shared = spec->relative_shared, adapted = false;
+    for (int64_t l = 0; ml_model_is_relative(spec) && l < spec->layers; l++) {
+        const ml_layer *layer = ml_model_layer(e->model, l);
+        adapted = adapted || (shared ? &layer->qkv : &layer->pos)->hook.self;
+    }
+    if (!adapted) return ML_OK;
+    return ml_fail(
+        ML_USAGE,
+        "runs: method.targets has %s, which project the rows of distances that the texts "
+        "of all runs share in this model; take others, or train each run alone",
+        shared ? "q, k or v" : "pos_q or pos_k");
 }

@@ -19,6 +19,10 @@ void ml_exchange_admit(ml_exchange *exchange, int64_t tenant);
 /* Once all are admitted: on every layer where a tenant has something. */
 void ml_exchange_install(ml_exchange *exchange);
 
+/* Whether the rows of a pass can have owners: those of DeBERTa's distances are all texts' rows.
+ * Local. ML_USAGE where a tenant adapts what projects them. */
+ml_status ml_exchange_check(const ml_exchange *exchange) ML_NODISCARD;
+
 /* Whose the rows of the next passes are, equal ones next to each other; −1: nobody's. `token` for
  * passes over all tokens of a micro-batch, `predicted` for those over the rows that predict.
  * Borrowed until the next call. */

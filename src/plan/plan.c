@@ -361,6 +361,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
         ml_exchange_admit(d->exchange, 0);
         ML_TRY(add_guests(plan, out, j, d->model, d->exchange, d->beside, &d->shape.tokens));
         ml_exchange_install(d->exchange);
+        ML_TRY(ml_exchange_check(d->exchange));
     }
 done:
     return st;

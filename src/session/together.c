@@ -82,6 +82,7 @@ static ml_status attach_all(ml_together *t)
     ML_TRY(ml_exchange_create(&t->exchange, t->member[0]->model, t->count));
     for (int64_t i = 0; i < t->count; i++) ML_TRY(attach(t, i));
     ml_exchange_install(t->exchange);
+    st = ml_exchange_check(t->exchange);
 done:
     return st;
 }

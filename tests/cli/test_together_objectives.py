@@ -36,6 +36,7 @@ REWARDS = {
     "centred": {"objective": {"name": "reward", "center_rewards": 0.1}, "run.seed": 4},
     "number": {"objective": {"name": "regress"}, "data.train": "number.h5", "data.valid": "number.h5"},
 }
+DISTANCES = "{family: deberta_v2, layers: 2, width: 32, heads: 4, mlp_width: 48, vocab: 101, context: 64, positions: none, relative_keys: true, relative_queries: true, relative_distances: 20, relative_shared: %s}\n"
 HIDDEN = {
     "hidden": {"objective": {"name": "mlm", "mask_token": 3}, "data.train": "plain.h5", "data.valid": "plain.h5"},
     "more": {"objective": {"name": "mlm", "mask_token": 3, "mask_probability": 0.4}, "data.train": "plain.h5", "data.valid": "plain.h5", "run.seed": 9},
@@ -141,7 +142,7 @@ def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for name, model in (("decoder", DECODER), ("encoder", ENCODER)):
+        for name, model in (("decoder", DECODER), ("encoder", ENCODER), ("own", DISTANCES % "false"), ("shared", DISTANCES % "true")):
             with open(f"{name}.yaml", "w") as file:
                 file.write(model)
             harness.mpilora("import", "--init", "random", "--config", f"{name}.yaml", "--dtype", "fp32", f"{name}.h5")
@@ -154,6 +155,10 @@ def main():
         refused(checks, "decoder.h5", "heads of other sizes", {"reward": REWARDS["reward"], "classes": LABELS["classes"]}, USAGE, "for 3 labels", "for 1 (")
         refused(checks, "decoder.h5", "pairs for sft", {"dpo": ANSWERS["dpo"], "sft": {}}, 3, "would learn both")
         check(checks, "encoder.h5", "classes", LABELS, ((0, 1),))
+        check(checks, "own.h5", "distances", LABELS, ((0, 1), (2, 2)))
+        positions = {name: {**sets, "method.targets": ["q", "pos_k"]} for name, sets in LABELS.items()}
+        refused(checks, "own.h5", "adapters of distances", positions, USAGE, "pos_q or pos_k", "rows of distances")
+        refused(checks, "shared.h5", "adapters of q, which distances share", LABELS, USAGE, "q, k or v", "rows of distances")
         refused(checks, "encoder.h5", "a new head for hidden tokens", HIDDEN, USAGE, "mlm needs a head for masked tokens", "alone")
         train_alone("encoder.h5", "head", {"hidden": HIDDEN["hidden"]})
         harness.mpilora("merge", "--base", "encoder.h5", "--adapter", "head/hidden/adapter.h5", "headed.h5")
