@@ -121,6 +121,18 @@ def refused(says, *words, code=3):
     checks.that(done.returncode == code and len(lines) == 1 and says in lines[0], f"{words}: {done.returncode}, {done.stderr}; expected {code}: {says}")
 
 
+def check_compare():
+    """The base alone has a loss where it brings the head."""
+    found = {}
+    for base in ("merged", "encoder"):
+        run = config(f"compared-{base}", base=base, train={"steps": 1})
+        table = json.loads(harness.mpilora("compare", run, "--methods", "lora", "--json", "--out", f"compare-{base}"))
+        found[base] = table["base_valid_loss"]
+        checks.that(len(table["rows"]) == 1 and table["rows"][0]["status"] == "ok", f"compare on {base}: {table}")
+    checks.that(found["encoder"] is None, f"a base without a head: {found}")
+    checks.that(found["merged"] == evaluate("compared-merged.yaml")["loss"], f"a base with a head: {found}")
+
+
 def check_refusals():
     for says, code, words in [
         ("objective.name: mlm predicts a token from both sides of it, but decoder.h5", 2, config("bad0", base="decoder")),
@@ -152,6 +164,7 @@ def main():
         check_run()
         check_resume()
         check_choice()
+        check_compare()
         check_refusals()
     checks.end()
 

@@ -90,8 +90,20 @@ done:
     return st;
 }
 
-/* A base whose head for labels is new, as it mostly is, has no loss of its own; one for masked
- * tokens may be new. */
+/* Whether the base brings the head for masked tokens. */
+static ml_status predicts_masked(const char *path, bool *yes)
+{
+    ml_status st = ML_OK;
+    ml_base *base = NULL;
+    ML_TRY(ml_base_open(&base, path));
+    *yes = ml_model_predicts_masked(ml_base_spec(base));
+done:
+    ml_base_close(base);
+    return st;
+}
+
+/* A base whose head for labels is new, as it mostly is, has no loss of its own; nor has one without
+ * a head for masked tokens. */
 static ml_status finds_base(const compare_options *o, bool *yes)
 {
     ml_run_config config = {0};
@@ -102,7 +114,8 @@ static ml_status finds_base(const compare_options *o, bool *yes)
         ML_TRY(ml_dataset_open(&data, config.data.valid));
         ML_TRY(ml_session_settle_objective(&config, data));
     }
-    *yes = !ml_run_config_scores_labels(&config) && !ml_run_config_masks(&config);
+    *yes = !ml_run_config_scores_labels(&config);
+    if (ml_run_config_masks(&config)) ML_TRY(predicts_masked(config.base, yes));
 done:
     ml_dataset_destroy(data);
     ml_run_config_destroy(&config);
