@@ -30,7 +30,7 @@ CASES = {
     "modernbert-tokens": {**FULL, "model": "modernbert-bare", "kind": "tokens"},
 }
 OBJECTIVES = {"class": "classify", "bits": "classify", "number": "regress", "tokens": "tokens"}
-STEMS = {"bert": "Bert", "roberta": "Roberta", "deberta": "Deberta", "deberta-v2": "DebertaV2", "modernbert": "ModernBert"}
+STEMS = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "deberta": "Deberta", "deberta-v2": "DebertaV2", "modernbert": "ModernBert"}
 
 
 def config_of(case):
@@ -56,7 +56,7 @@ def class_of(case):
 
 
 def prefix_of(case):
-    kind = config_of(case)["model_type"].split("-")[0]
+    kind = config_of(case)["model_type"].removeprefix("xlm-").split("-")[0]
     return "model." if kind == "modernbert" else kind + "."
 
 

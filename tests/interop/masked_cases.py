@@ -15,6 +15,7 @@ CASES = {
     "bert": {**LORA, "model": "bert"},
     "bert-untied": {**FULL, "model": "bert", "config": {"tie_word_embeddings": False}},
     "roberta": {**FULL, "model": "roberta-padded"},
+    "xlm-roberta": {**LORA, "model": "xlm-roberta", "config": {"pad_token_id": 2}},  # 1 is drawn in the place of a hidden token
     "deberta": {**LORA, "model": "deberta"},
     "deberta-v2": {**LORA, "model": "deberta-v2-c2p"},  # with an embedding of its own width
     "deberta-v3": {**FULL, "model": "deberta-v3", "config": {"legacy": False}},
@@ -84,7 +85,7 @@ def head(case):
     """What the file lacks that encoder_models.py has the tensors of."""
     config, t = config_of(case), reference.Tensors(f"{case['model']}:masked")
     d, vocab = config["hidden_size"], config["vocab_size"]
-    names = {"roberta-padded": ("lm_head.dense", "lm_head.layer_norm", "lm_head"), "deberta": tuple(f"cls.predictions{part}" for part in (".transform.dense", ".transform.LayerNorm", "")), "deberta-v3": tuple(f"lm_predictions.lm_head{part}" for part in (".dense", ".LayerNorm", ""))}
+    names = {**dict.fromkeys(("roberta-padded", "xlm-roberta"), ("lm_head.dense", "lm_head.layer_norm", "lm_head")), "deberta": tuple(f"cls.predictions{part}" for part in (".transform.dense", ".transform.LayerNorm", "")), "deberta-v3": tuple(f"lm_predictions.lm_head{part}" for part in (".dense", ".LayerNorm", ""))}
     if case["model"] in names:
         dense, norm, bias = names[case["model"]]
         t.linear(dense, [d, d], d, True)
@@ -100,7 +101,7 @@ def write_model(directory, case):
     shapes = encoders.golden()[case["model"]]["tensors"]
     bare = encoders.MODELS[case["model"]]["architectures"][0].endswith("Model")
     prefix = heads.prefix_of(case) if bare else ""
-    tensors = {prefix + name: value for name, value in encoders.tensors(case["model"], shapes).items() if not name.startswith("pooler.")}
+    tensors = {prefix + name: value for name, value in encoders.tensors(case["model"], shapes).items() if not name.startswith(("pooler.", "classifier."))}
     os.makedirs(directory)
     reference.write_json(f"{directory}/config.json", config_of(case))
     reference.write_safetensors(f"{directory}/model.safetensors", tensors | head(case))
