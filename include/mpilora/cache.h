@@ -57,7 +57,7 @@ void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
  * batch's. Every rank gets all V.
  * Shapes: logits[batch->rows, V].
  * Ownership: all borrowed.
- * Collective over tp.
+ * Collective over a replica: tp and the stages of a pipeline, which compute in turn.
  * Errors: none. */
 void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch,
                       float *logits);
@@ -65,7 +65,7 @@ void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, con
 /* One more token for each of `count` different slots, and the logits after it.
  * Shapes: slot[count], token[count], logits[count, V].
  * Ownership: all borrowed.
- * Collective over tp.
+ * Collective over a replica: tp and the stages of a pipeline, which compute in turn.
  * Errors: none. */
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
                      const int32_t *token, float *logits);

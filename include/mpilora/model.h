@@ -663,7 +663,7 @@ typedef struct ml_logits_reader {
  * batch's targets are not looked at.
  * Shapes: logits[count, V].
  * Ownership: all borrowed; `logits` until take returns.
- * Collective over tp.
+ * Collective over a replica: of a pipeline's stages the last takes them.
  * Errors: none. */
 void ml_model_logits(ml_model *model, const ml_batch *batch, const ml_logits_reader *reader);
 

@@ -34,12 +34,14 @@ void ml_stages_layers(const ml_model_spec *spec, int pp, int stage, int64_t *fir
 ml_status ml_stages_check(const ml_model_spec *spec, int pp) ML_NODISCARD;
 
 /* Right after ml_model_create: this rank has the layers of one stage, and room for `in_flight`
- * micro-batches between their forward and their backward.
+ * micro-batches between their forward and their backward. `grid`: whose pipe passes without a
+ * gradient of their own go through; NULL where only sizes are asked for.
  * Shapes: none.
- * Ownership: borrows `model`.
+ * Ownership: borrows `model`, and `grid` as long as it.
  * Local.
  * Errors: ML_RESOURCE. */
-ml_status ml_model_hold_stage(ml_model *model, int pp, int stage, int64_t in_flight) ML_NODISCARD;
+ml_status ml_model_hold_stage(ml_model *model, const ml_grid *grid, int pp, int stage,
+                              int64_t in_flight) ML_NODISCARD;
 
 /* Before ml_model_reserve: room for another number of micro-batches between their forward and their
  * backward.

@@ -22,13 +22,14 @@ ml_status ml_cache_create(ml_cache **out, const ml_model *m, int64_t slots, int6
     *c = (ml_cache){.slots = slots,
                     .capacity = capacity,
                     .rows = rows,
+                    .first_layer = m->first_layer,
                     .width = 2 * kv_width(m),
                     .spares = rows};
     ML_NEW(c->length, slots, ML_MEM_OTHER, "a cache");
     ML_NEW(c->path, slots * capacity, ML_MEM_OTHER, "a cache");
     ML_NEW(c->uses, rows, ML_MEM_OTHER, "a cache");
     ML_NEW(c->spare, rows, ML_MEM_OTHER, "a cache");
-    ML_NEW(c->data, m->spec.layers * rows * c->width, ML_MEM_ACTIVATION,
+    ML_NEW(c->data, (m->end_layer - m->first_layer) * rows * c->width, ML_MEM_ACTIVATION,
            "keys and values of the sequences");
     for (int64_t i = 0; i < rows; i++) c->spare[i] = (int32_t)(rows - 1 - i);
     *out = c;

@@ -1,5 +1,6 @@
 /* Passes with a cache of keys and values: prompts at once, then one token for each of several
- * sequences. The cache keeps every position; a layer with a window reads its last ones. */
+ * sequences. The cache keeps every position; a layer with a window reads its last ones. The stages
+ * of a pipeline compute in turn, each with a cache of its own layers. */
 #include "model/model_private.h"
 
 static void store_token(const ml_model *m, ml_cache *c, int64_t layer, int32_t row, int64_t token)
@@ -33,6 +34,22 @@ static void all_logits(ml_model *m, const ml_batch *batch, float *logits)
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, logits, rows * V);
 }
 
+/* What the layers start from: embedded tokens, or what the stage before has made of them. */
+static void begin(ml_model *m, const ml_batch *batch, bool prompts)
+{
+    if (stage_receive(m, batch->tokens)) return;
+    embed_forward(m, batch);
+    if (prompts) virtual_forward(m, 0, batch->tokens, batch->token, m->act.x);
+    embed_norm_forward(m, batch->tokens, false);
+}
+
+/* Logits behind the last stage, which all stages get. */
+static void end(ml_model *m, const ml_batch *batch, float *logits)
+{
+    if (!stage_send(m, batch->tokens)) all_logits(m, batch, logits);
+    stage_share(m, logits, batch->rows * m->spec.vocab);
+}
+
 /* Rows of the pool for every sequence of the batch, shared ones from the sequence before. */
 static void place_prompts(ml_cache *c, const int64_t *slot, const ml_sequences *sequences)
 {
@@ -60,19 +77,16 @@ static void store_prompts(const ml_model *m, ml_cache *c, int64_t layer, const i
 void ml_model_prefill(ml_model *m, ml_cache *c, const int64_t *slot, const ml_batch *batch,
                       float *logits)
 {
-    int64_t T = batch->tokens;
     place_prompts(c, slot, &batch->sequences);
     place_tokens(m, batch);
-    embed_forward(m, batch);
-    virtual_forward(m, 0, T, batch->token, m->act.x);
-    embed_norm_forward(m, T, false);
-    for (int64_t l = 0; l < m->spec.layers; l++) {
+    begin(m, batch, true);
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
+        if (l > 0) virtual_forward(m, l, batch->tokens, batch->token, m->act.x);
         layer_attend(m, l, batch, false);
         store_prompts(m, c, l, slot, &batch->sequences);
         layer_finish(m, l, batch, false);
-        virtual_forward(m, l + 1, T, batch->token, m->act.x);
     }
-    all_logits(m, batch, logits);
+    end(m, batch, logits);
 }
 
 /* Attention of one layer: each token against its own slot, which has a row for it already. */
@@ -102,13 +116,12 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
         cache_append(c, slot[i]);
         place_rope(m, i, c->length[slot[i]]);
     }
-    embed_forward(m, &batch);
-    embed_norm_forward(m, count, false);
-    for (int64_t l = 0; l < m->spec.layers; l++) {
+    begin(m, &batch, false);
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
         const ml_layer *layer = &m->layers[l];
         project_qkv(m, l, &batch, NULL);
         attend_cache(m, c, l, count, slot);
         add_attention_and_mlp(m, layer, &batch, count, false, NULL);
     }
-    all_logits(m, &batch, logits);
+    end(m, &batch, logits);
 }

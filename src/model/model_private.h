@@ -115,6 +115,7 @@ struct ml_model {
     const ml_grid *grid; /* NULL: sizes alone, or one rank */
     int tp, tp_rank;
     int pp, stage;                  /* of the pipeline's stages */
+    const ml_grid *pipe;            /* NULL: sizes alone, or one stage */
     int64_t first_layer, end_layer; /* of this stage: [first_layer, end_layer) */
     int64_t *stage_end;             /* [pp] where each stage's layers end; NULL: there is one */
     int64_t in_flight;              /* micro-batches between forward and backward, at most */
@@ -285,6 +286,13 @@ ml_pass whole_pass(const ml_pass *pass);
 /* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
+/* stages.c: passes in which the stages compute in turn, without a gradient. stage_receive: the
+ * residual stream of T tokens from the stage before; false: this one is the first. stage_send: to
+ * the next; false: this one is the last. stage_share: n numbers of the last one to all. */
+bool stage_receive(ml_model *m, int64_t T);
+bool stage_send(ml_model *m, int64_t T);
+void stage_share(const ml_model *m, float *x, int64_t n);
+
 /* cache.c */
 struct ml_cache {
     int64_t slots, capacity, rows, width; /* width: keys and values of one token, 2·kv heads·h */
@@ -293,7 +301,8 @@ struct ml_cache {
     int32_t *uses;                        /* [rows] sequences that list it */
     int32_t *spare;                       /* [spares] rows that none lists */
     int64_t spares;
-    float *data; /* [layers, rows, width] */
+    int64_t first_layer;
+    float *data; /* [layers of this stage, rows, width] */
 };
 void cache_append(ml_cache *c, int64_t slot); /* a spare row */
 static inline int32_t *cache_path(const ml_cache *c, int64_t slot)
@@ -302,7 +311,7 @@ static inline int32_t *cache_path(const ml_cache *c, int64_t slot)
 }
 static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
 {
-    return c->data + (layer * c->rows + row) * c->width;
+    return c->data + ((layer - c->first_layer) * c->rows + row) * c->width;
 }
 
 /* loss.c: the norm behind the last layer of so many rows, for any number of them. */

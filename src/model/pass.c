@@ -418,7 +418,8 @@ void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *
 
 void ml_model_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader)
 {
+    stage_receive(m, batch->tokens);
     go_forward(m, batch, false);
-    head_logits(m, batch, reader);
+    if (!stage_send(m, batch->tokens)) head_logits(m, batch, reader);
     pass_enter(m, PASS_NONE);
 }

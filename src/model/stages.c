@@ -107,10 +107,12 @@ void ml_model_stages_of(const ml_model *m, const char *tensor, int *first, int *
     if (!strcmp(tensor, "embed.tokens") && m->spec.tied_head) *also = m->pp - 1;
 }
 
-ml_status ml_model_hold_stage(ml_model *m, int pp, int stage, int64_t in_flight)
+ml_status ml_model_hold_stage(ml_model *m, const ml_grid *grid, int pp, int stage,
+                              int64_t in_flight)
 {
     ml_status st = ML_OK;
     ML_NEW(m->stage_end, pp, ML_MEM_OTHER, "the stages of a pipeline");
+    m->pipe = grid;
     m->pp = pp;
     m->stage = stage;
     m->in_flight = in_flight;
@@ -164,4 +166,27 @@ void ml_model_stage_backward(ml_model *m, const ml_batch *batch)
     place_tokens(m, batch); /* as of the last forward, another micro-batch's are there */
     go_back(m, batch);
     pass_enter(m, PASS_NONE);
+}
+
+/* ---- in turn ------------------------------------------------------------------------------- */
+
+bool stage_receive(ml_model *m, int64_t T)
+{
+    if (m->first_layer == 0) return false;
+    ml_grid_pipe_receive(m->pipe, ML_TO_NEXT, m->act.x, T * m->spec.width);
+    return true;
+}
+
+/* The stream is written again only by what comes after the wait. */
+bool stage_send(ml_model *m, int64_t T)
+{
+    if (m->end_layer == m->spec.layers) return false;
+    ml_grid_pipe_send(m->pipe, ML_TO_NEXT, m->act.x, T * m->spec.width);
+    ml_grid_pipe_wait(m->pipe, ML_TO_NEXT);
+    return true;
+}
+
+void stage_share(const ml_model *m, float *x, int64_t n)
+{
+    if (m->pp > 1) ml_grid_broadcast(m->pipe, ML_GROUP_PIPE, m->pp - 1, x, n * (int64_t)sizeof *x);
 }

@@ -351,7 +351,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
     d->shape = shape_of(s, c, &d->spec, virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
     if (plan->pp > 1)
-        ML_TRY(ml_model_hold_stage(d->model, plan->pp, stage,
+        ML_TRY(ml_model_hold_stage(d->model, NULL, plan->pp, stage,
                                    ml_stages_in_flight(c, plan->dp, plan->pp, stage)));
     if (j->count > 1) ML_TRY(ml_exchange_create(&d->exchange, d->model, j->count));
     ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method, stage));

@@ -87,11 +87,6 @@ typedef struct asked {
 static ml_status check_objective(const ml_run_config *config, bool generates, bool predicts)
 {
     const char *name = ml_objective_name(config->objective.name);
-    if (generates && config->parallel.pp > 1)
-        return ml_run_config_refuse(config, "parallel.pp",
-                                    "%d does not know eval --generate yet; leave it out, or take "
-                                    "pp 1",
-                                    (int)config->parallel.pp);
     if (generates && ml_run_config_scores_labels(config))
         return ml_run_config_refuse(config, "objective.name",
                                     "%s has a head for labels, which continues no prompt; leave "

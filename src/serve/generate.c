@@ -228,18 +228,21 @@ static void describe(const job *j, ml_generate_report *report)
     report->seconds = seconds[1];
 }
 
-/* The largest divisor of the ranks that the model can be divided by; what is left of the ranks are
- * replicas. */
-static ml_status choose_tp(const ml_generate_options *o, int64_t *tp)
+/* The largest divisor of a stage's ranks that the model can be divided by; what is left of the
+ * ranks are replicas. */
+static ml_status choose_tp(const ml_generate_options *o, int64_t pp, int64_t *tp)
 {
     ml_status st = ML_OK;
     ml_grid *world = NULL;
     ml_base *base = NULL;
-    int64_t ranks = *tp = ml_grid_world_size();
+    int64_t world_size = ml_grid_world_size(), ranks = *tp = world_size / pp;
+    if (world_size % pp != 0)
+        return ml_fail(ML_USAGE, "--pp: %" PRId64 " does not divide the %" PRId64 " ranks", pp,
+                       world_size);
     if (o->tp > 0) *tp = o->tp;
     if (ranks % *tp != 0)
-        return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %" PRId64 " ranks", *tp,
-                       ranks);
+        return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %" PRId64 " ranks%s", *tp,
+                       ranks, pp > 1 ? " of a stage" : "");
     if (ranks == 1 || o->tp > 0) return ML_OK;
     ML_TRY(ml_grid_create(&world, 1));
     ML_TRY(ml_grid_agree(world, ml_base_open(&base, o->base)));
@@ -267,10 +270,10 @@ static ml_status open_session(session *s, const ml_generate_options *o, ml_run_c
     ml_status st = ML_OK;
     *config = (ml_run_config){.base = (char *)(uintptr_t)o->base,
                               .batch = {1, 1},
-                              .parallel = {1, 1},
+                              .parallel = {.tp = 1, .pp = ml_max(o->pp, 1)},
                               .precision = o->precision,
                               .rounds_activations = o->rounds_activations};
-    ML_TRY(choose_tp(o, &config->parallel.tp));
+    ML_TRY(choose_tp(o, config->parallel.pp, &config->parallel.tp));
     ML_TRY(ml_session_open(s, config, false));
     ML_TRY(ml_grid_agree(s->grid, check_direction(s)));
 done:

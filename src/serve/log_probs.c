@@ -105,6 +105,8 @@ done:
         score_request(&s, r, i, model, room, router);
     if (st == ML_OK && dp > 1)
         ml_grid_sum_float(grid, ML_GROUP_DP, p->value, p->start[r->count] * s.stride);
+    if (st == ML_OK) /* only the last stage of a pipeline has logits */
+        ml_grid_sum_float(grid, ML_GROUP_PIPE, p->value, p->start[r->count] * s.stride);
     ml_memory_free(room);
     ml_memory_free(s.token);
     ml_memory_free(s.row);

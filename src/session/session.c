@@ -383,7 +383,7 @@ static ml_status create_model(session *s, const ml_model_spec *spec)
     ml_status st = ml_model_create(&s->model, spec, g, ml_grid_tp(g), ml_grid_tp_rank(g),
                                    s->config->precision);
     if (st != ML_OK || pp == 1) return st;
-    return ml_model_hold_stage(s->model, pp, stage,
+    return ml_model_hold_stage(s->model, g, pp, stage,
                                ml_stages_in_flight(s->config, ml_grid_dp(g), pp, stage));
 }
 

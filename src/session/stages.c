@@ -46,8 +46,6 @@ ml_status ml_stages_check_config(const ml_run_config *c, const ml_model_spec *sp
     }
     if (ml_model_is_relative(spec))
         return refuse(c, "relative positions, which all layers share", "take pp 1");
-    if (training && c->train.samples.every > 0)
-        return refuse(c, "train.samples", "leave them out, or take pp 1");
     return ML_OK;
 }
 

@@ -159,9 +159,9 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method), .vectors = o->vectors};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
     if (o->in_flight)
-        assert_int_equal(
-            ml_model_hold_stage(f->model, ml_grid_pp(grid), ml_grid_stage(grid), o->in_flight),
-            ML_OK);
+        assert_int_equal(ml_model_hold_stage(f->model, grid, ml_grid_pp(grid), ml_grid_stage(grid),
+                                             o->in_flight),
+                         ML_OK);
     const ml_peft_options options = {.method = o->method,
                                      .sizes = {.top = 1,
                                                .prefix = 3 - infix,

@@ -21,7 +21,7 @@ typedef struct words {
     bool json, chat, echo;
     int64_t log_probs; /* −1: none */
     chat_given template;
-    int64_t tp;
+    int64_t tp, pp;
     generation_options generation;
 } words;
 
@@ -70,6 +70,8 @@ static const option options[] = {
      "ranks that share a replica's weights; else as many as divide the model's heads. The replicas "
      "share the prompts",
      NULL},
+    {"--pp", OPTION_INT, offsetof(words, pp), "N",
+     "stages that divide a replica's layers and compute in turn", "1"},
     GENERATION_OPTIONS(words, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
@@ -96,6 +98,7 @@ static ml_status read_words(int argc, char **argv, words *w)
         return ml_fail(ML_USAGE, "--chat without a prompt is a conversation: without --out, --json "
                                  "and --logprobs, and with one --adapter at most");
     if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
+    if (w->pp < 1) return ml_fail(ML_USAGE, "--pp: %" PRId64 ", expected 1 or more", w->pp);
     st = options_choose("--activations", w->activations, "exact", "q8", &w->rounds);
     if (st != ML_OK) return st;
     st = options_choose("--special-tokens", w->specials, "text", "ids", &w->specials_are_ids);
@@ -181,6 +184,7 @@ static ml_generate_options options_of(const words *w, const prompts *p, const ch
                                  .generation = w->generation.generation,
                                  .together = w->generation.together,
                                  .tp = w->tp,
+                                 .pp = w->pp,
                                  .nadapters = p->nadapters,
                                  .adapters = paths,
                                  .count = p->count,
