@@ -18,6 +18,7 @@
 #include "store/base/base_private.h"
 #include "store/checkpoint/state_file.h"
 #include "store/inspect/inspect_private.h"
+#include "store/inspect/state_tensors.h"
 
 static void set_text(json_t *o, const char *key, const char *value)
 {
@@ -149,8 +150,6 @@ static ml_status inspect_peft(const char *path, json_t *out)
 
 /* ---- checkpoints: one, from its manifest and state files, or all of a run ------------------ */
 
-static const int64_t largest_state = (int64_t)4 << 30;
-
 static int64_t bytes_of(const json_t *manifest)
 {
     int64_t bytes = 0;
@@ -186,18 +185,10 @@ done:
 static ml_status list_state(const char *path, const char *expected, json_t *tensors)
 {
     ml_status st = ML_OK;
-    char *bytes = NULL, hash[ML_SHA256_HEX];
-    int64_t count;
+    char *bytes = NULL;
     ml_image *image = NULL;
     hid_t group = -1;
-    ML_TRY(ml_durable_read(path, largest_state, &bytes, &count));
-    ml_sha256_of(bytes, (size_t)count, hash);
-    if (strcmp(hash, expected) != 0) {
-        st = ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", path, hash,
-                     expected);
-        goto done;
-    }
-    ML_TRY(ml_image_open(&image, path, bytes, count));
+    ML_TRY(state_image_open(path, expected, &bytes, &image));
     ML_TRY(ml_image_get_group(ml_image_file(image), ml_state_kind[0], &group));
     ML_TRY(list_group(group, tensors));
 done:

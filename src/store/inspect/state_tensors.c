@@ -91,20 +91,28 @@ done:
     return st;
 }
 
+ml_status state_image_open(const char *path, const char *expected, char **bytes, ml_image **image)
+{
+    ml_status st = ML_OK;
+    int64_t count;
+    char hash[ML_SHA256_HEX];
+    ML_TRY(ml_durable_read(path, largest_state, bytes, &count));
+    ml_sha256_of(*bytes, (size_t)count, hash);
+    if (strcmp(hash, expected) != 0)
+        st = ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", path, hash,
+                     expected);
+    else
+        st = ml_image_open(image, path, *bytes, count);
+done:
+    return st;
+}
+
 static ml_status read_state(const char *path, const char *expected, state_tensors *t)
 {
     ml_status st = ML_OK;
-    char *bytes = NULL, hash[ML_SHA256_HEX];
-    int64_t count;
+    char *bytes = NULL;
     ml_image *image = NULL;
-    ML_TRY(ml_durable_read(path, largest_state, &bytes, &count));
-    ml_sha256_of(bytes, (size_t)count, hash);
-    if (strcmp(hash, expected) != 0) {
-        st = ml_fail(ML_INPUT, "%s: its SHA-256 is %.12s…, the manifest says %.12s…", path, hash,
-                     expected);
-        goto done;
-    }
-    ML_TRY(ml_image_open(&image, path, bytes, count));
+    ML_TRY(state_image_open(path, expected, &bytes, &image));
     for (int kind = 0; kind < ML_STATE_KINDS; kind++) {
         st = read_group(ml_image_file(image), kind, t);
         if (st != ML_OK) {

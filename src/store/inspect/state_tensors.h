@@ -20,6 +20,11 @@ typedef struct state_tensors {
     state_tensor *item; /* by kind (values first), then by name; owned */
 } state_tensors;
 
+/* A state file in memory as HDF5 reads it, once its hash was found to be the manifest's. Local. The
+ * caller destroys *image, and then frees *bytes, also after a failure. ML_INPUT naming the file. */
+ml_status state_image_open(const char *path, const char *expected, char **bytes,
+                           ml_image **image) ML_NODISCARD;
+
 /* All tensors of a step's files, each file hashed before HDF5 sees it; as much memory as the
  * checkpoint has bytes, and its largest file. Local. ML_INPUT where it is not whole, naming the
  * file or tensor. */
