@@ -580,8 +580,8 @@ typedef struct ml_weighing {
 /* log p of every target, the same on every rank of a tp group; then weigh is called. With
  * `backward` adds the gradients of Σ over targets of weight·(−log p) to everything that trains,
  * with the weights that stand in batch->targets.weight after that call: an objective whose
- * gradient depends on all of a sequence has its log-probabilities first. The head is computed
- * twice then, the layers once.
+ * gradient depends on all of a sequence has its log-probabilities first. Where the head itself
+ * trains it is computed twice then, the layers once.
  * Shapes: log_p and the weights: [number of targets], nats.
  * Ownership: all borrowed; `log_p` is the caller's.
  * Collective over tp.

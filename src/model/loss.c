@@ -6,18 +6,17 @@
 
 #include "model/model_private.h"
 
-static void reduce_max(const ml_model *m, float *x, int64_t n)
+void reduce_max(const ml_model *m, float *x, int64_t n)
 {
     if (m->grid) ml_grid_max_float(m->grid, ML_GROUP_TP, x, n);
 }
 
-static void reduce_sum(const ml_model *m, float *x, int64_t n)
+void reduce_sum(const ml_model *m, float *x, int64_t n)
 {
     if (m->grid) ml_grid_sum_float(m->grid, ML_GROUP_TP, x, n);
 }
 
-/* The targets of the rows from `first` on, relative to this rank's part of the vocabulary. */
-static ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first)
+ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first)
 {
     return (ml_targets){batch->targets.start + first, batch->targets.token, m->vocab_first,
                         batch->targets.weight};
@@ -100,17 +99,12 @@ void head_input_backward(const ml_model *m, const ml_pass *pass, float *x)
     head_norm_backward(m, pass->tokens, project_backward(m, pass, x), x);
 }
 
-/* Logits → gradient of the chunk's rows x, in place; adds to the gradients of head and final norm
- * where these train. */
-static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets,
-                           float *x, double scale, double smoothing)
+void logits_backward(const ml_model *m, const ml_pass *pass, float *x)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
-    int64_t C = pass->tokens, V = m->vocab_count;
-    k->xent_backward(C, V, a->logits, V, a->row_max, a->row_sums, targets, (float)smoothing,
-                     m->spec.vocab, (float)scale);
-    if (a->slope) k->multiply(C * V, a->slope, a->logits);
+    int64_t C = pass->tokens;
+    if (a->slope) k->multiply(C * m->vocab_count, a->slope, a->logits);
     ml_linear_backward(&m->head, pass, a->transformed ? a->transformed : a->n, a->logits, a->y);
     if (m->spec.logit_multiplier > 0.0)
         k->scale(C * m->head.in, (float)m->spec.logit_multiplier, a->y, a->y);
@@ -118,9 +112,17 @@ static void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targ
     head_input_backward(m, pass, x);
 }
 
-/* The logits of C rows from `first` on in a->logits. */
-static ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t C,
-                            bool backward)
+void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets, float *x,
+                    double scale, double smoothing)
+{
+    const activations *a = &m->act;
+    int64_t V = m->vocab_count;
+    m->kernels->xent_backward(pass->tokens, V, a->logits, V, a->row_max, a->row_sums, targets,
+                              (float)smoothing, m->spec.vocab, (float)scale);
+    logits_backward(m, pass, x);
+}
+
+ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t C, bool backward)
 {
     activations *a = &m->act;
     const chunk rows = {.rows = batch->rows, .first = first, .count = C, .predicted = true};
@@ -151,40 +153,6 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
         pass_enter(m, PASS_FORWARD);
     }
     return loss;
-}
-
-/* What this rank adds to log p of each target of C rows: its logit where it is among this rank's
- * columns, and on the first rank less the logarithm of the row's sum. */
-static void chunk_log_probs(const ml_model *m, const ml_targets *targets, int64_t C, float *log_p)
-{
-    const activations *a = &m->act;
-    const ml_kernels *k = m->kernels;
-    int64_t V = m->vocab_count;
-    bool first = m->vocab_first == 0;
-    k->xent_max(C, V, a->logits, V, a->row_max);
-    reduce_max(m, a->row_max, C);
-    k->xent_sum(C, V, a->logits, V, a->row_max, targets, a->row_sums, a->row_sums + C);
-    reduce_sum(m, a->row_sums, C);
-    for (int64_t c = 0; c < C; c++) {
-        double whole = log((double)a->row_sums[c]) + (double)a->row_max[c];
-        for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
-            int64_t v = targets->token[i] - targets->first;
-            double own = v >= 0 && v < V ? (double)a->logits[c * V + v] : 0.0;
-            log_p[i] = (float)(own - (first ? whole : 0.0));
-        }
-    }
-}
-
-void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p)
-{
-    int64_t R = batch->rows;
-    for (int64_t first = 0; first < R; first += m->act.head_chunk) {
-        int64_t C = ml_min(m->act.head_chunk, R - first);
-        const ml_targets targets = targets_from(m, batch, first);
-        chunk_logits(m, batch, first, C, false);
-        chunk_log_probs(m, &targets, C, log_p);
-    }
-    reduce_sum(m, log_p, batch->targets.start[R]);
 }
 
 void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader)

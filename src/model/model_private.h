@@ -326,9 +326,24 @@ void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x)
 /* Multiplied as logits are, in a->n. */
 void head_multiply(const ml_model *m, int64_t C);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);
-/* log p of every target, the same on all ranks of the tp group; collective over it. */
-void head_log_probs(ml_model *m, const ml_batch *batch, float *log_p);
 void head_logits(ml_model *m, const ml_batch *batch, const ml_logits_reader *reader);
+/* Of a chunk of rows: their targets from `first` on, relative to this rank's part of the
+ * vocabulary; the logits of C rows in a->logits, which start from a->x and need no targets; from
+ * the logits, and from their gradient, that of the rows x, in place: adds to the gradients of head
+ * and final norm where these train. */
+ml_targets targets_from(const ml_model *m, const ml_batch *batch, int64_t first);
+ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t C, bool backward);
+void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *targets, float *x,
+                    double scale, double smoothing);
+void logits_backward(const ml_model *m, const ml_pass *pass, float *x);
+/* Over the tp group. */
+void reduce_max(const ml_model *m, float *x, int64_t n);
+void reduce_sum(const ml_model *m, float *x, int64_t n);
+
+/* weighed.c: log p of every target, the same on all ranks of the tp group; what weighs them; and
+ * with `backward` the gradient of the rows in a->x. Collective over that group. */
+void head_weighed(ml_model *m, const ml_batch *batch, bool backward, float *log_p,
+                  const ml_weighing *weighing);
 
 /* transform.c: y[C, out] ← x[C, in]·Wᵀ + b; and back, dx ← dy·W, which adds to the gradients of W
  * and b where these train. */

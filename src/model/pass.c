@@ -407,12 +407,8 @@ void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *
                       const ml_weighing *weighing)
 {
     go_forward(m, batch, backward);
-    head_log_probs(m, batch, log_p);
-    weighing->weigh(weighing->self, log_p);
-    if (backward) {
-        head_loss(m, batch, true, 1.0, 0.0);
-        go_back(m, batch);
-    }
+    head_weighed(m, batch, backward, log_p, weighing);
+    if (backward) go_back(m, batch);
     pass_enter(m, PASS_NONE);
 }
 
