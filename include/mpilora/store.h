@@ -299,14 +299,16 @@ ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec) M
  * Errors: ML_RESOURCE. */
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path) ML_NODISCARD;
 
-/* Writes a PEFT directory; `base_name` goes to base_model_name_or_path; NULL: null.
+/* Writes a PEFT directory; `base_name` goes to base_model_name_or_path; NULL: null. `base` is read
+ * for a new head for masked tokens, whose matrix PEFT saves; NULL where the adapter has none.
  * Shapes: none.
  * Ownership: all borrowed.
  * Local.
  * Errors: ML_USAGE where PEFT has no such method, or the directory holds other files; ML_RESOURCE.
  */
 ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec,
-                                 const char *base_name, const char *directory) ML_NODISCARD;
+                                 ml_base *base, const char *base_name,
+                                 const char *directory) ML_NODISCARD;
 
 /* Pairs of a fused projection that are really its parts side by side (q, k or v, gate or up, as
  * ml_adapter_export_peft puts them) become those pairs again, so that a run with such targets can

@@ -1,6 +1,7 @@
 """Encoders with heads for masked tokens that golden curves of objective mlm exist of, and which tokens mpilora chooses: shared by make_masked_golden.py and
 test_masked.py. The encoders are those of encoder_models.py."""
 
+import json
 import os
 import random
 
@@ -92,7 +93,7 @@ def head(case):
         t.add(f"{norm}.weight", [d], 0.5, 1.0)
         t.add(f"{norm}.bias", [d], 0.3)
         t.add(f"{bias}.bias", [vocab], 0.3)
-    if not config.get("tie_word_embeddings", True):  # its own bias counts, not the other that is there as well
+    if case["model"] == "bert" and not config.get("tie_word_embeddings", True):  # its own bias counts, not the other that is there as well
         t.linear("cls.predictions.decoder", [vocab, d], vocab, True)
     return t
 
@@ -109,6 +110,37 @@ def write_model(directory, case):
 
 def write_adapter(directory, case):
     encoders.write_adapter(directory, case["model"], encoders.golden()[case["model"]]["tensors"], heads.prefix_of(case))
+
+
+# PEFT's modules_to_save, and the matrix that its copy of the head has: DeBERTa's newer names have none
+SAVED = {"roberta-padded": ("lm_head", "lm_head.decoder"), "deberta": ("cls", "cls.predictions.decoder"), "deberta-v3": ("lm_predictions", None)}
+
+
+def write_headed_adapter(directory, case, own=False):
+    """As PEFT saves the head of a bare encoder beside the factors: whole, the embedding among it, or a matrix that trained apart (`own`)."""
+    write_adapter(directory, case)
+    module, matrix = SAVED[case["model"]]
+    tensors, name = head(case), next(name for name in encoders.golden()[case["model"]]["tensors"] if "word_embeddings" in name)
+    if matrix:
+        tensors[f"{matrix}.bias"] = tensors[matrix.removesuffix(".decoder") + ".bias"]
+        tensors[f"{matrix}.weight"] = matrix_of(case) if own else encoders.tensors(case["model"], encoders.golden()[case["model"]]["tensors"])[name]
+    with open(f"{directory}/adapter_config.json") as file:
+        config = json.load(file) | {"task_type": None, "modules_to_save": [module]}
+    factors = heads.read_safetensors(f"{directory}/adapter_model.safetensors")
+    reference.write_json(f"{directory}/adapter_config.json", config)
+    reference.write_safetensors(f"{directory}/adapter_model.safetensors", factors | {f"base_model.model.{name}": value for name, value in tensors.items()})
+
+
+def matrix_of(case):
+    return reference.tensor(f"{case['model']}:own", [encoders.VOCAB, config_of(case)["hidden_size"]], 0.25)
+
+
+def write_own_model(directory, case):
+    """The model whose head has a matrix of its own."""
+    write_model(directory, {**case, "config": {**case.get("config", {}), "tie_word_embeddings": False}})
+    matrix = SAVED[case["model"]][1]
+    tensors = heads.read_safetensors(f"{directory}/model.safetensors")
+    reference.write_safetensors(f"{directory}/model.safetensors", tensors | {f"{matrix}.weight": matrix_of(case), f"{matrix}.bias": tensors[matrix.removesuffix(".decoder") + ".bias"]})
 
 
 def rows(name, count):

@@ -8,6 +8,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
+import encoder_heads as heads
 import encoder_models as encoders
 import masked_cases as masked
 import score_curves
@@ -46,6 +47,33 @@ def check_back(checks, folder, name):
     checks.close(f"{name}, out and back: loss", found["loss"], harness.read_summary(run_dir)["valid_loss"], 1e-6)
 
 
+def evaluate(folder, name, base, *words):
+    config = write_config(folder, name, f"{folder}/{name}-evaluated")
+    return json.loads(harness.mpilora("eval", config, "--json", "--set", f"base={base}", *words))["loss"]
+
+
+def check_adapter(checks, folder, name, own):
+    """A PEFT directory with a head that its base lacks scores as the base that has it; goes out as it came, and into the base."""
+    case, where = masked.CASES[name], f"{folder}/{name}-{'own' if own else 'saved'}"
+    headed, bare, adapter, plain = (f"{where}-{word}" for word in ("headed", "bare", "peft", "plain"))
+    (masked.write_own_model if own else masked.write_model)(headed, case)
+    encoders.write_model(bare, case["model"], encoders.golden()[case["model"]]["tensors"], **case.get("config", {}))
+    masked.write_headed_adapter(adapter, case, own)
+    masked.write_adapter(plain, case)
+    for directory in (headed, bare):
+        harness.mpilora("import", directory, f"{directory}.h5", "--dtype", "fp32")
+    expected = evaluate(folder, name, f"{headed}.h5", "--adapter", plain)
+    checks.close(f"{where}: loss", evaluate(folder, name, f"{bare}.h5", "--adapter", adapter), expected, 1e-7)
+    harness.mpilora("merge", "--base", f"{bare}.h5", "--adapter", adapter, "--dtype", "fp32", f"{where}-merged.h5")
+    checks.close(f"{where}: merged", evaluate(folder, name, f"{where}-merged.h5"), expected, 1e-5)
+    harness.mpilora("export", "--format", "peft", "--base", f"{bare}.h5", "--adapter", adapter, f"{adapter}-again")
+    before, after = (heads.read_safetensors(f"{directory}/adapter_model.safetensors") for directory in (adapter, f"{adapter}-again"))
+    checks.that(before == after, f"{where}, out and back: {[key for key in set(before) | set(after) if before.get(key) != after.get(key)]}")
+    with open(f"{adapter}-again/adapter_config.json") as file:
+        config = json.load(file)
+    checks.that(config["task_type"] is None and config["modules_to_save"] == [masked.SAVED[case["model"]][0]] and config["bias"] == "none", f"{where}: {config}")
+
+
 def main():
     checks = harness.Checks()
     with open(GOLDEN) as file:
@@ -56,6 +84,10 @@ def main():
             for layout in score_curves.LAYOUTS if name in EVERYWHERE else ["1 rank"]:
                 score_curves.check_curve(checks, folder, name, golden, layout, write_config)
             check_back(checks, folder, name)
+            if masked.CASES[name]["model"] in masked.SAVED:
+                check_adapter(checks, folder, name, False)
+        for name in ("roberta", "deberta"):
+            check_adapter(checks, folder, name, True)
     checks.end()
 
 

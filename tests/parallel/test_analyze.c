@@ -345,7 +345,7 @@ static void test_fused(void **state)
     if (ml_grid_rank(grid) == 0) {
         ml_adapter a;
         assert_int_equal(ml_adapter_read(&a, a_path, &tiny_gpt2, NULL), ML_OK);
-        assert_int_equal(ml_adapter_export_peft(&a, &tiny_gpt2, "base", out_path), ML_OK);
+        assert_int_equal(ml_adapter_export_peft(&a, &tiny_gpt2, NULL, "base", out_path), ML_OK);
         ml_adapter_destroy(&a);
     }
     ml_grid_barrier(grid);

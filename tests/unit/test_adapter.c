@@ -131,7 +131,7 @@ static void shapes_and_values_are_checked(void **state)
 
 static void export_and_read(const ml_adapter *adapter, const ml_model_spec *spec, ml_adapter *read)
 {
-    assert_int_equal(ml_adapter_export_peft(adapter, spec, "base name", peft), ML_OK);
+    assert_int_equal(ml_adapter_export_peft(adapter, spec, NULL, "base name", peft), ML_OK);
     ml_status st = ml_adapter_read(read, peft, spec, SOURCE_HASH);
     if (st != ML_OK) print_error("%s\n", ml_error_text());
     assert_int_equal(st, ML_OK);
@@ -223,7 +223,7 @@ static void magnitudes_are_checked(void **state)
     static const char *const both[] = {"attn.qkv", "attn.v", NULL};
     ml_adapter adapter = make_adapter(&tiny_gpt2, q_and_v, 0, 3, 6, false);
     add_magnitudes(&adapter);
-    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_gpt2, "b", peft),
+    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_gpt2, NULL, "b", peft),
                      ML_USAGE); /* rows of k would have none */
     ml_memory_free(adapter.pairs[1].m);
     adapter.pairs[1].m = NULL;
@@ -313,7 +313,7 @@ static void a_directory_with_other_files_is_left_alone(void **state)
     ml_adapter adapter = make_adapter(&tiny_llama, q_and_v, 0, 2, 4, false);
     shell("mkdir -p %s/peft", directory);
     shell("touch %s/peft/mine.txt", directory);
-    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_llama, "b", peft), ML_USAGE);
+    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_llama, NULL, "b", peft), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "mine.txt"));
     ml_adapter_destroy(&adapter);
 }
@@ -322,7 +322,7 @@ static void write_peft(void)
 {
     ml_adapter adapter = make_adapter(&tiny_llama, q_and_v, 0, 2, 4, false);
     shell("rm -rf %s/peft", directory);
-    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_llama, "b", peft), ML_OK);
+    assert_int_equal(ml_adapter_export_peft(&adapter, &tiny_llama, NULL, "b", peft), ML_OK);
     ml_adapter_destroy(&adapter);
 }
 

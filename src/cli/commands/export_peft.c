@@ -36,7 +36,8 @@ ml_status export_peft(const export_request *request)
                        "--format peft: --adapter is missing: what is exported is an adapter");
     ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
     ML_TRY(find_name(request, &name));
-    ML_TRY(ml_adapter_export_peft(&adapter, spec, name.length ? name.data : NULL, request->out));
+    ML_TRY(ml_adapter_export_peft(&adapter, spec, request->base, name.length ? name.data : NULL,
+                                  request->out));
     if (!name.length)
         ml_warn("base_model_name_or_path is null: --base-name NAME says which model it is, for "
                 "programs that look it up");

@@ -33,6 +33,8 @@ extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_promp
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 /* Whether a name is the whole path or its end behind a dot. */
 bool ml_peft_ends_with(const char *path, const char *name);
+/* The same, or of a module that the path is a part of ("classifier" of "classifier.dense"). */
+bool ml_peft_lies_in(const char *path, const char *name);
 
 /* Whether modules_to_save, or ensure_weight_tying where it stands outside the layers, says that the
  * module of this path was trained whole. */

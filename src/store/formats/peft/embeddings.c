@@ -48,9 +48,9 @@ static bool are_equal(const float *a, const float *b, int64_t count, ml_dtype dt
     return true;
 }
 
-/* Whether e holds what the base's tensor of the same shape has, a piece of rows at a time. */
-static ml_status compare_with_base(const ml_safetensors *tensors, const ml_safetensors_entry *e,
-                                   ml_base *base, const char *name, bool *same)
+/* A piece of rows at a time. */
+ml_status ml_peft_is_of_base(const ml_safetensors *tensors, const ml_safetensors_entry *e,
+                             ml_base *base, const char *name, bool *same)
 {
     ml_status st = ML_OK;
     float *values = NULL;
@@ -118,7 +118,7 @@ ml_status ml_peft_read_embedding(const ml_safetensors *tensors, const ml_safeten
                        "(--add-tokens)",
                        e->name, e->dims > 0 ? e->shape[0] : 0, e->dims > 1 ? e->shape[1] : 0,
                        t.rows, t.cols);
-    ML_TRY(compare_with_base(tensors, e, base, spec->tied_head ? ends[0] : t.name, &same));
+    ML_TRY(ml_peft_is_of_base(tensors, e, base, spec->tied_head ? ends[0] : t.name, &same));
     if (same) return ML_OK;
     if (wrapped)
         return ml_fail(ML_INPUT,

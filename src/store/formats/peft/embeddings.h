@@ -12,4 +12,9 @@ ml_status ml_peft_read_embedding(const ml_safetensors *tensors, const ml_safeten
                                  const char *name, ml_base *base, ml_adapter *out,
                                  bool *found) ML_NODISCARD;
 
+/* Whether the matrix `entry` holds what the base's tensor of the same shape has, as the base stores
+ * it. ML_INPUT and ML_RESOURCE where one cannot be read. */
+ml_status ml_peft_is_of_base(const ml_safetensors *tensors, const ml_safetensors_entry *entry,
+                             ml_base *base, const char *name, bool *same) ML_NODISCARD;
+
 #endif

@@ -10,6 +10,7 @@
 #include "store/formats/huggingface/export_directory.h"
 #include "store/formats/peft/export.h"
 #include "store/formats/peft/fuse.h"
+#include "store/formats/peft/masked_head.h"
 #include "store/formats/peft/prompt.h"
 #include "store/formats/peft/stored.h"
 #include "store/formats/peft/token_rows.h"
@@ -29,6 +30,7 @@ typedef struct export
     int64_t rank; /* of the configuration; modules that differ stand in the patterns */
     double alpha;
     ml_head_kind head;
+    bool masked; /* a new head for masked tokens stands beside the factors */
     int64_t
         layers; /* that names without a layer's number mean: all, or those in layers_to_transform */
 }
@@ -77,12 +79,14 @@ static json_t *layers_to_transform(const export *e)
     return list;
 }
 
-/* Modules of an encoder are named as the bare model has them, without the family's prefix. */
+/* Modules of an encoder without a new head are named as the bare model has them, without the
+ * family's prefix. */
 static void leave_prefix_out(const export *e, char *name)
 {
     const char *prefix = e->spec->family->hf.prefix;
     size_t n = strlen(prefix);
-    if (e->spec->both_ways && e->head == ML_HEAD_LANGUAGE && !strncmp(name, prefix, n))
+    if (e->spec->both_ways && e->head == ML_HEAD_LANGUAGE && !e->masked &&
+        !strncmp(name, prefix, n))
         memmove(name, name + n, strlen(name + n) + 1);
 }
 
@@ -92,8 +96,10 @@ static void path_of(const export *e, const ml_family_tensor *row, int64_t layer,
     leave_prefix_out(e, out);
 }
 
+/* NULL: PEFT has no word for masked tokens. */
 static const char *task_type(const export *e)
 {
+    if (e->masked) return NULL;
     if (e->head == ML_HEAD_SEQUENCE) return "SEQ_CLS";
     if (e->head == ML_HEAD_TOKENS) return "TOKEN_CLS";
     return e->spec->both_ways ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
@@ -236,15 +242,24 @@ static bool is_adapted(const export *e, const char *module)
     return false;
 }
 
-static json_t *modules_to_save(const export *e)
+/* Heads are saved as a whole: "classifier" of RoBERTa's classifier.dense, "cls" or "lm_head" of one
+ * for masked tokens. */
+static void whole_head(const export *e, char path[PATH])
 {
     static const char classifier[] = "classifier.";
+    const char *prefix = e->spec->family->hf.prefix;
+    if (!strncmp(path, classifier, strlen(classifier) - 1) ||
+        (e->masked && strncmp(path, prefix, strlen(prefix)) != 0))
+        path[strcspn(path, ".")] = '\0';
+}
+
+static json_t *modules_to_save(const export *e)
+{
     json_t *list = json_array();
     char path[PATH];
     for (int64_t i = 0; i < e->stored.count; i++) {
         module_of(&e->stored.items[i], path);
-        if (!strncmp(path, classifier, strlen(classifier) - 1)) /* as a whole, as PEFT has it */
-            path[strlen(classifier) - 1] = '\0';
+        whole_head(e, path);
         if (e->stored.bias_alone[i] || contains(list, path)) continue;
         if (json_array_append_new(list, json_string(path))) break;
     }
@@ -284,7 +299,7 @@ static void put_saved(const export *e, ml_safetensors_item *items, int64_t *coun
 static json_t *lora_config(const export *e, const char *base_name)
 {
     return json_pack(
-        "{s:s,s:s,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
+        "{s:s,s:s?,s:I,s:o,s:f,s:o,s:b,s:s,s:b,s:b,s:b,s:s?,s:o,s:o,s:n,s:o,s:o,s:b,s:o}",
         "peft_type", "LORA", "task_type", task_type(e), "r", (json_int_t)e->rank, "lora_alpha",
         number(e->alpha), "lora_dropout", e->adapter->dropout, "target_modules", target_modules(e),
         "fan_in_fan_out", is_transposed(e->spec->family), "bias", biases(e), "use_rslora",
@@ -327,7 +342,8 @@ static ml_status write_modules(const export *e, const char *base_name, const cha
     ml_safetensors_item *items = NULL;
     char path[PATH];
     int64_t count = 0;
-    ML_NEW(items, 3 * e->count + e->adapter->ntensors, ML_MEM_OTHER, "exported tensors");
+    ML_NEW(items, 3 * e->count + e->adapter->ntensors + e->stored.count, ML_MEM_OTHER,
+           "exported tensors");
     for (int64_t i = 0; i < e->count; i++) {
         const ml_peft_module *m = &e->modules[i];
         ml_safetensors_item *a = &items[count++], *b = &items[count++];
@@ -359,7 +375,7 @@ done:
 }
 
 ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec *spec,
-                                 const char *base_name, const char *directory)
+                                 ml_base *base, const char *base_name, const char *directory)
 {
     ml_status st = ML_OK;
     export e = {.adapter = adapter, .spec = spec};
@@ -376,14 +392,11 @@ ml_status ml_adapter_export_peft(const ml_adapter *adapter, const ml_model_spec 
     ml_model_spec untied = *spec;
     untied.tied_head = false;
     ML_TRY(ml_adapter_take_head(adapter, &untied));
-    if (untied.masked)
-        return ml_fail(ML_USAGE,
-                       "the adapter has a head for masked tokens, whose bias PEFT saves with no "
-                       "module of its own; merge the adapter (mpilora merge) and export the base "
-                       "with --format hf");
     e.head = untied.head;
+    e.masked = untied.masked;
     ML_TRY(ml_peft_fuse(adapter, spec, &e.modules, &e.count));
     ML_TRY(ml_peft_collect_stored(adapter, &untied, &e.stored));
+    if (e.masked) ML_TRY(ml_peft_add_masked_head(&untied, base, &e.stored));
     for (int64_t i = 0; i < e.stored.count; i++) leave_prefix_out(&e, e.stored.items[i].name);
     choose_own(&e);
     e.layers = layers_meant(&e);

@@ -10,6 +10,7 @@
 #include "store/formats/peft/config.h"
 #include "store/formats/peft/embeddings.h"
 #include "store/formats/peft/fuse.h"
+#include "store/formats/peft/masked_head.h"
 #include "store/formats/peft/prompt.h"
 #include "store/formats/peft/stored.h"
 #include "store/formats/peft/token_rows.h"
@@ -19,7 +20,7 @@ static const char config_name[] = "adapter_config.json",
                   tensors_name[] = "adapter_model.safetensors", pickle_name[] = "adapter_model.bin";
 static const int64_t largest_config = 1 << 20;
 static const char magnitude[] = "lora_magnitude_vector"; /* as PEFT saves it, without ".weight" */
-enum { PATH = 128, NAME = 256, MODULES_A_LAYER = 9 };
+enum { PATH = 128, NAME = ML_PEFT_NAME, MODULES_A_LAYER = 9 };
 
 typedef struct import {
     const ml_model_spec *spec; /* with the head that the adapter brings */
@@ -40,20 +41,6 @@ static const char *without(const char *name, const char *prefix)
     return strncmp(name, prefix, n) != 0 ? name : name + n;
 }
 
-/* torch.compile puts "_orig_mod." into the names of what it compiled. */
-static void plain_name(const char *name, char plain[NAME])
-{
-    static const char compiled[] = "_orig_mod.";
-    size_t used = 0;
-    while (*name && used + 1 < NAME) {
-        if (!strncmp(name, compiled, sizeof compiled - 1))
-            name += sizeof compiled - 1;
-        else
-            plain[used++] = *name++;
-    }
-    plain[used] = '\0';
-}
-
 /* Whether a tensor's name is the factor of the module's path: with or without "base_model.model.",
  * the model's own prefix, "default", ".weight" (which magnitudes and factors of embeddings lack).
  */
@@ -62,8 +49,8 @@ static bool is_factor(const ml_model_spec *spec, const char *name, const char *p
 {
     const char *prefix = spec->family->hf.prefix;
     char plain[NAME];
-    plain_name(name, plain);
-    name = without(without(plain, "base_model.model."), prefix);
+    ml_peft_plain_name(name, plain);
+    name = without(plain, prefix);
     path = without(path, prefix);
     size_t n = strlen(path), m = strlen(factor);
     if (strncmp(name, path, n) != 0 || name[n] != '.' || strncmp(name + n + 1, factor, m) != 0)
@@ -238,7 +225,7 @@ static ml_status find_saved(import *in, const ml_safetensors_entry *e, const cha
     return *found ? ml_peft_read_stored(in->tensors, e, name, &untied, in->out) : ML_OK;
 }
 
-/* A head for labels, which the file has whole beside the factors: how many labels it has stands
+/* A head, which the file has whole beside the factors: how many labels one for labels has stands
  * nowhere else. */
 static ml_status find_head(import *in, const ml_model_spec *base)
 {
@@ -253,8 +240,8 @@ static ml_status find_head(import *in, const ml_model_spec *base)
         for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
             const ml_safetensors_entry *e = ml_safetensors_at(in->tensors, i);
             char plain[NAME];
-            plain_name(e->name, plain);
-            if (strcmp(without(plain, "base_model.model."), row->hf.name) != 0) continue;
+            ml_peft_plain_name(e->name, plain);
+            if (strcmp(plain, row->hf.name) != 0) continue;
             if (base->head != ML_HEAD_LANGUAGE && e->dims > 0 &&
                 (base->labels != e->shape[0] || base->head != kind))
                 return ml_fail(ML_INPUT,
@@ -271,6 +258,7 @@ static ml_status find_head(import *in, const ml_model_spec *base)
                        "task_type: is %s, but neither %s nor the base has such a head for labels "
                        "(base_model.model.score.weight)",
                        task, tensors_name);
+    ml_peft_find_masked_head(in->tensors, &in->own);
     return ml_model_spec_check(&in->own, ML_INPUT);
 }
 
@@ -321,7 +309,7 @@ static void warn_of_unsaved(const import *in)
             ml_model_tensor_at(&untied, i, &t);
             ml_peft_path(in->spec->family, t.row, t.layer, path, sizeof path);
             for (int64_t k = 0; k < in->out->ntensors && !found; k++)
-                found = !strcmp(in->out->tensors[k].name, t.name) && ml_peft_ends_with(path, name);
+                found = !strcmp(in->out->tensors[k].name, t.name) && ml_peft_lies_in(path, name);
         }
         if (!found)
             ml_warn("%s: modules_to_save names %.80s, but %s has no tensor of such a module: the "
@@ -337,9 +325,10 @@ static ml_status check_other(import *in, const ml_safetensors_entry *e)
     char first[PATH], plain[NAME];
     bool found = false;
     ml_status st = ML_OK;
-    plain_name(e->name, plain);
-    const char *name = without(without(plain, "base_model.model."), in->spec->family->hf.prefix);
-    st = find_saved(in, e, name, &found);
+    ml_peft_plain_name(e->name, plain);
+    const char *name = without(plain, in->spec->family->hf.prefix);
+    st = ml_peft_read_masked_head(in->tensors, e, name, in->spec, in->base, in->out, &found);
+    if (st == ML_OK && !found) st = find_saved(in, e, name, &found);
     if (st == ML_OK && !found && in->base)
         st = ml_peft_read_embedding(in->tensors, e, name, in->base, in->out, &found);
     if (st != ML_OK || found) return st;

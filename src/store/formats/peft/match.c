@@ -100,8 +100,7 @@ done:
     return st;
 }
 
-/* The module of this path, or one that it is a part of ("classifier" of "classifier.dense"). */
-static bool lies_in(const char *path, const char *name)
+bool ml_peft_lies_in(const char *path, const char *name)
 {
     char part[256];
     snprintf(part, sizeof part, "%s", path);
@@ -117,7 +116,7 @@ bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool o
     const json_t *names = json_object_get(config->json, "modules_to_save");
     bool tied = json_is_true(json_object_get(config->json, "ensure_weight_tying"));
     for (size_t i = 0; i < json_array_size(names); i++)
-        if (lies_in(path, json_string_value(json_array_get(names, i)))) return true;
+        if (ml_peft_lies_in(path, json_string_value(json_array_get(names, i)))) return true;
     return tied && outside && json_array_size(names) > 0;
 }
 

@@ -6,6 +6,21 @@
 
 #include "store/adapter/adapter.h"
 
+void ml_peft_plain_name(const char *name, char plain[ML_PEFT_NAME])
+{
+    static const char wrapper[] = "base_model.model.", compiled[] = "_orig_mod.";
+    size_t used = 0;
+    while (*name && used + 1 < ML_PEFT_NAME) {
+        if (!strncmp(name, compiled, sizeof compiled - 1))
+            name += sizeof compiled - 1;
+        else
+            plain[used++] = *name++;
+    }
+    plain[used] = '\0';
+    if (!strncmp(plain, wrapper, sizeof wrapper - 1))
+        memmove(plain, plain + sizeof wrapper - 1, strlen(plain + sizeof wrapper - 1) + 1);
+}
+
 static void find_place(const ml_model_spec *untied, const ml_model_tensor *t,
                        ml_stored_place *place)
 {
@@ -153,7 +168,7 @@ ml_status ml_peft_collect_stored(const ml_adapter *adapter, const ml_model_spec 
                                  ml_peft_stored *s)
 {
     ml_status st = ML_OK;
-    int64_t most = ml_max(1, adapter->ntensors);
+    int64_t most = adapter->ntensors + 2; /* a head for masked tokens may need two more */
     ML_NEW(s->items, most, ML_MEM_OTHER, "exported tensors");
     ML_NEW(s->values, most, ML_MEM_OTHER, "exported tensors");
     ML_NEW(s->filled, most, ML_MEM_OTHER, "exported tensors");

@@ -8,6 +8,12 @@
 #include "store/formats/safetensors/image.h"
 #include "store/formats/safetensors/safetensors.h"
 
+enum { ML_PEFT_NAME = 256 };
+
+/* A tensor's name in a PEFT directory without "base_model.model." and without the "_orig_mod." that
+ * torch.compile puts into names of what it compiled. */
+void ml_peft_plain_name(const char *name, char plain[ML_PEFT_NAME]);
+
 /* Whether tensor `t` of the untied model is, or is a part of, Hugging Face's tensor `name`, which
  * lacks PEFT's and the family's prefixes. */
 bool ml_peft_is_stored(const ml_model_spec *untied, const ml_model_tensor *t, const char *name);
