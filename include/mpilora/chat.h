@@ -1,8 +1,9 @@
 /* chat: conversations to tokens and loss masks, by a model's chat template.
  *
  * A template is a jinja2 program that comes with a model. It is rendered exactly as transformers'
- * apply_chat_template renders it, by jinja2's sandbox in one child process (Python with jinja2,
- * started when the first conversation comes), whose processor time, memory and output are bounded.
+ * apply_chat_template renders it, by jinja2's sandbox in child processes (Python with jinja2,
+ * started when the first conversation comes; one for each thread that reads a file ahead), whose
+ * processor time, memory and output are bounded.
  *
  * A conversation is a JSON object:
  *   {"messages": [{"role": …, "content": …}, …], "tools": […]}

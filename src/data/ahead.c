@@ -24,6 +24,7 @@ struct ml_ahead_worker {
     ml_ahead *ahead;
     ml_tokenizer *tokenizer;
     ml_ids ids[2]; /* of each batch */
+    void *own;     /* the source's */
     pthread_t thread;
 };
 
@@ -54,13 +55,14 @@ bool ml_ahead_parse(ml_ahead_row *row)
     return false;
 }
 
-void ml_ahead_encode(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes, int64_t length)
+static void encode(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes, int64_t length,
+                   bool specials)
 {
     ml_tokenizer *t = worker->tokenizer;
     if (!t || row->count == ML_AHEAD_TEXTS) return;
     ml_ids *ids = &worker->ids[worker->ahead->side];
     int64_t first = ids->count, lost = ml_tokenizer_lost(t);
-    if (ml_tokenizer_encode(t, bytes, length, worker->ahead->specials, ids) != ML_OK) {
+    if (ml_tokenizer_encode(t, bytes, length, specials, ids) != ML_OK) {
         ml_error_clear();
         ids->count = first;
         return;
@@ -74,11 +76,26 @@ void ml_ahead_encode(ml_ahead_worker *worker, ml_ahead_row *row, const char *byt
                                                worker};
 }
 
+void ml_ahead_encode(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes, int64_t length)
+{
+    encode(worker, row, bytes, length, worker->ahead->specials);
+}
+
+void ml_ahead_encode_special(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes,
+                             int64_t length)
+{
+    encode(worker, row, bytes, length, true);
+}
+
+void **ml_ahead_own(ml_ahead_worker *worker) { return &worker->own; }
+int64_t ml_ahead_threads(const ml_ahead_worker *worker) { return worker->ahead->threads; }
+
 static void forget(ml_ahead_row *row)
 {
     json_decref(row->json);
     json_decref(row->own);
-    row->json = row->own = NULL;
+    json_decref(row->rendered);
+    row->json = row->own = row->rendered = NULL;
     row->count = 0;
 }
 
@@ -213,6 +230,8 @@ const ml_ahead_text *ml_ahead_find(const ml_ahead *a, const char *bytes, int64_t
     return NULL;
 }
 
+const json_t *ml_ahead_rendered(const ml_ahead *a) { return a->row ? a->row->rendered : NULL; }
+
 const int32_t *ml_ahead_ids(const ml_ahead *a, const ml_ahead_text *text)
 {
     return text->worker->ids[a->now].data + text->first;
@@ -269,6 +288,7 @@ void ml_ahead_destroy(ml_ahead *a)
     pthread_mutex_unlock(&a->mutex);
     for (int64_t i = 1; i < a->started; i++) pthread_join(a->workers[i].thread, NULL);
     for (int64_t i = 0; a->workers && i < a->threads; i++) {
+        if (a->workers[i].own) a->source.release(a->workers[i].own);
         ml_tokenizer_destroy(a->workers[i].tokenizer);
         for (int k = 0; k < 2; k++) ml_ids_destroy(&a->workers[i].ids[k]);
     }

@@ -31,6 +31,7 @@ typedef struct ml_ahead_row {
     const char *text; /* [length], in the batch */
     int64_t length, line, at;
     json_t *json, *own; /* a row's object, once it is parsed, and a copy that texts are taken of */
+    json_t *rendered;   /* what `prepare` has made of it besides; NULL: nothing */
     bool begins, ends;  /* whether this part begins a document, and ends it */
     int count;
     ml_ahead_text found[ML_AHEAD_TEXTS];
@@ -46,6 +47,8 @@ typedef struct ml_ahead_source {
     void (*prepare)(const void *context, ml_ahead_row *row, ml_ahead_worker *worker);
     void *context;
     int64_t most_bytes; /* of a batch */
+    /* Ends what a thread has kept (ml_ahead_own); NULL: nothing is kept. */
+    void (*release)(void *own);
 } ml_ahead_source;
 
 /* `tokenizer` NULL: nothing is encoded. The number of threads is OpenMP's. ML_RESOURCE. */
@@ -57,6 +60,12 @@ void ml_ahead_destroy(ml_ahead *ahead);
 bool ml_ahead_parse(ml_ahead_row *row);
 /* For `prepare`: encodes a text that stays where it is as long as the row does. */
 void ml_ahead_encode(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes, int64_t length);
+/* The same with the special tokens that the text spells, whatever ml_ahead_create was told. */
+void ml_ahead_encode_special(ml_ahead_worker *worker, ml_ahead_row *row, const char *bytes,
+                             int64_t length);
+/* For `prepare`: where the thread keeps something from row to row; NULL at first. */
+void **ml_ahead_own(ml_ahead_worker *worker);
+int64_t ml_ahead_threads(const ml_ahead_worker *worker);
 
 /* The next row, which lives until the next call; NULL behind the last one. `line`: where it, or
  * what is wrong, is. Errors of the source, behind all rows before them. */
@@ -64,6 +73,8 @@ ml_status ml_ahead_next(ml_ahead *ahead, ml_ahead_row **row, int64_t *line) ML_N
 
 /* The ids of a text of the row in hand, or NULL where it was not met ahead. */
 const ml_ahead_text *ml_ahead_find(const ml_ahead *ahead, const char *bytes, int64_t length);
+/* What `prepare` has made of the row in hand, or NULL. */
+const json_t *ml_ahead_rendered(const ml_ahead *ahead);
 const int32_t *ml_ahead_ids(const ml_ahead *ahead, const ml_ahead_text *text);
 
 #endif

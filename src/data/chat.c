@@ -312,16 +312,26 @@ done:
 
 /* ---- conversations ------------------------------------------------------------------------- */
 
-ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line, ml_ids *ids,
-                         const uint8_t **mask)
+/* Ids that were found, or the text's own. */
+static ml_status add_ids(ml_chat *chat, const char *text, int64_t length,
+                         const ml_chat_found *found, ml_ids *ids)
+{
+    if (found->ids) return ml_ids_append(ids, found->ids, found->count);
+    return ml_tokenizer_encode(chat->tokenizer, text, length, true, ids);
+}
+
+ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line,
+                         const ml_chat_found *found, ml_ids *ids, const uint8_t **mask)
 {
     ml_status st = ML_OK;
     ml_conversation conversation = {0};
     ml_marked_text marked = {0};
     ids->count = 0;
     ML_TRY(ml_conversation_read(&conversation, object));
-    ML_TRY(ml_chat_mark(&chat->renderer, &conversation, chat->loss, &marked));
-    ML_TRY(ml_tokenizer_encode(chat->tokenizer, marked.text, marked.length, true, ids));
+    st = found->rendered ? ml_chat_take_marked(found->rendered, &marked)
+                         : ml_chat_mark(&chat->renderer, &conversation, chat->loss, &marked);
+    if (st != ML_OK) goto done;
+    ML_TRY(add_ids(chat, marked.text, marked.length, found, ids));
     ML_TRY(make_mask(chat, &marked, ids));
     ML_TRY(note(chat, &conversation, &marked, line, ids));
     *mask = chat->mask;
@@ -331,22 +341,28 @@ done:
     return st;
 }
 
-ml_status ml_chat_render_ids(ml_chat *chat, const json_t *object, bool prompt, ml_ids *ids)
+ml_status ml_chat_render_text(ml_chat_renderer *renderer, const json_t *object, bool prompt,
+                              json_t **out)
 {
     ml_status st = ML_OK;
     ml_conversation conversation = {0};
-    json_t *answer = NULL;
+    *out = NULL;
     ML_TRY(ml_conversation_read(&conversation, object));
-    ML_TRY(ml_chat_render(&chat->renderer, &conversation, prompt, NULL, 0, &answer));
-    const json_t *text = json_object_get(answer, "text");
-    chat->report.dated = chat->report.dated || json_is_true(json_object_get(answer, "dated"));
-    st = ml_tokenizer_encode(chat->tokenizer, json_string_value(text),
-                             (int64_t)json_string_length(text), true, ids);
+    st = ml_chat_render(renderer, &conversation, prompt, NULL, 0, out);
 done:
-    json_decref(answer);
     ml_conversation_destroy(&conversation);
     return st;
 }
+
+ml_status ml_chat_encode_text(ml_chat *chat, const json_t *text, bool dated,
+                              const ml_chat_found *found, ml_ids *ids)
+{
+    chat->report.dated = chat->report.dated || dated;
+    return add_ids(chat, json_string_value(text), (int64_t)json_string_length(text), found, ids);
+}
+
+ml_chat_renderer *ml_chat_get_renderer(ml_chat *chat) { return &chat->renderer; }
+ml_chat_loss ml_chat_get_loss(const ml_chat *chat) { return chat->loss; }
 
 /* The messages of the prompt alone. */
 static ml_status read_prompt(ml_conversation *out, const char *json, int64_t length)
@@ -399,7 +415,7 @@ ml_status ml_chat_end_token(ml_chat *chat, int32_t *out)
     ml_chat_report kept = chat->report;
     *out = -1;
     ML_TRY(ml_json_parse(&object, trial, (int64_t)strlen(trial), 0, &error));
-    st = ml_chat_encode(chat, object, 0, &ids, &mask);
+    st = ml_chat_encode(chat, object, 0, &(ml_chat_found){0}, &ids, &mask);
     for (int64_t i = 0; st == ML_OK && i < ids.count; i++)
         if (mask[i] && ml_tokenizer_is_special(chat->tokenizer, ids.data[i])) *out = ids.data[i];
     if (st == ML_INPUT) {

@@ -1,12 +1,14 @@
 /* What the parts of chats share: a conversation read, rendered, and marked.
  *
  * chat_messages.c reads a JSON object as a conversation; chat_render.c has it rendered by the child
- * process; chat_targets.c finds the answers in the text; chat.c makes tokens and mask of it. */
+ * process; chat_targets.c finds the answers in the text; chat.c makes tokens and mask of it;
+ * chat_ahead.c has the next conversations of a file rendered by several processes. */
 #ifndef MPILORA_DATA_CHAT_PRIVATE_H
 #define MPILORA_DATA_CHAT_PRIVATE_H
 
 #include <jansson.h>
 
+#include "data/ahead.h"
 #include "data/tokenizer/models/model.h"
 #include "io/child.h"
 #include "io/json.h"
@@ -33,7 +35,8 @@ const char *ml_conversation_role(const ml_conversation *conversation, int64_t i)
 
 typedef struct ml_chat_renderer {
     ml_child child;
-    char *setup; /* what the child is told first */
+    char *setup;        /* what the child is told first */
+    int64_t most_bytes; /* of an answer */
     ml_text frame;
 } ml_chat_renderer;
 
@@ -47,6 +50,9 @@ typedef struct ml_beginning {
 /* The set-up of the options: templates, tokens, bounds, date. */
 ml_status ml_chat_renderer_create(ml_chat_renderer *out, const ml_chat_options *options,
                                   const char *date, const json_t *tokens) ML_NODISCARD;
+/* Another one, with a child of its own. */
+ml_status ml_chat_renderer_copy(ml_chat_renderer *out, const ml_chat_renderer *of,
+                                int64_t most_bytes) ML_NODISCARD;
 void ml_chat_renderer_destroy(ml_chat_renderer *renderer);
 /* The answer of the child, which it starts where there is none: {"text", "marks": the template has
  * generation blocks, "spans": [[first byte, end], …] of these, "beginnings": [text or null, …],
@@ -78,17 +84,45 @@ typedef struct ml_marked_text {
 ml_status ml_chat_mark(ml_chat_renderer *renderer, const ml_conversation *conversation,
                        ml_chat_loss loss, ml_marked_text *out) ML_NODISCARD;
 void ml_marked_text_destroy(ml_marked_text *text);
+/* An answer more, where it is not empty. */
+ml_status ml_marked_text_add(ml_marked_text *text, int64_t first, int64_t end) ML_NODISCARD;
 
 /* ---- for tokenize -------------------------------------------------------------------------- */
 
+/* What another thread has found of a conversation: all NULL where nothing. */
+typedef struct ml_chat_found {
+    const json_t *rendered; /* of chat_ahead.c */
+    const int32_t *ids;     /* [count] of its text */
+    int64_t count;
+} ml_chat_found;
+
 /* The tokens of a training conversation, in the place of what *ids held, and their mask, which is
  * borrowed until the next one; `line` for the report. */
-ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line, ml_ids *ids,
+ml_status ml_chat_encode(ml_chat *chat, const json_t *object, int64_t line,
+                         const ml_chat_found *found, ml_ids *ids,
                          const uint8_t **mask) ML_NODISCARD;
 
-/* The tokens of a conversation, with `prompt` the beginning of an answer behind it, added to *ids.
- * Errors as ml_chat_prompt. */
-ml_status ml_chat_render_ids(ml_chat *chat, const json_t *object, bool prompt,
-                             ml_ids *ids) ML_NODISCARD;
+/* The text of a conversation, with `prompt` the beginning of an answer behind it: "text" of *out,
+ * which the caller ends with json_decref. Errors as ml_chat_prompt. */
+ml_status ml_chat_render_text(ml_chat_renderer *renderer, const json_t *object, bool prompt,
+                              json_t **out) ML_NODISCARD;
+/* The tokens of such a text, added to *ids; `dated`: whether the template wrote the date. */
+ml_status ml_chat_encode_text(ml_chat *chat, const json_t *text, bool dated,
+                              const ml_chat_found *found, ml_ids *ids) ML_NODISCARD;
+ml_chat_renderer *ml_chat_get_renderer(ml_chat *chat);
+ml_chat_loss ml_chat_get_loss(const ml_chat *chat);
+
+/* chat_ahead.c: the texts of a row by a child of the thread's own, for ml_ahead_rendered: of a
+ * conversation {"text", "spans", "by_blocks", "last_only", "dated"}, of a row of preferences in
+ * lists of messages {"texts", "dated"}; their tokens are found as well; {"error", "status"} of one
+ * that fails. Nothing where that needs much memory, or another one failed. False: the row has no
+ * messages. */
+bool ml_chat_prepare(ml_chat *chat, ml_ahead_row *row, ml_ahead_worker *worker);
+/* The failure that was found ahead, or ML_OK. */
+ml_status ml_chat_check_rendered(const json_t *rendered) ML_NODISCARD;
+/* Ends what ml_chat_prepare keeps for a thread. */
+void ml_chat_release(void *own);
+/* A conversation that was found, as ml_chat_mark makes it. */
+ml_status ml_chat_take_marked(const json_t *rendered, ml_marked_text *out) ML_NODISCARD;
 
 #endif

@@ -21,10 +21,17 @@ static ml_status frame_of(json_t *value, char **out)
     return *out ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: a conversation's JSON");
 }
 
+ml_status ml_chat_renderer_copy(ml_chat_renderer *out, const ml_chat_renderer *of,
+                                int64_t most_bytes)
+{
+    *out = (ml_chat_renderer){.setup = strdup(of->setup), .most_bytes = most_bytes};
+    return out->setup ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: a chat template");
+}
+
 ml_status ml_chat_renderer_create(ml_chat_renderer *out, const ml_chat_options *o, const char *date,
                                   const json_t *tokens)
 {
-    *out = (ml_chat_renderer){0};
+    *out = (ml_chat_renderer){.most_bytes = ANSWER_BYTES};
     json_t *setup = json_pack("{s:s, s:O, s:s, s:i, s:I, s:i}", "template", o->template_text,
                               "tokens", tokens, "now", date, "cpu_seconds", CPU_SECONDS,
                               "memory_bytes", (json_int_t)memory_bytes, "output_bytes", TEXT_BYTES);
@@ -48,7 +55,7 @@ static ml_status ask(ml_chat_renderer *r, const char *question, json_t **answer)
     ml_status st = ML_OK;
     json_error_t error;
     ML_TRY(ml_child_send(&r->child, question, (int64_t)strlen(question)));
-    st = ml_child_receive(&r->child, &r->frame, ANSWER_BYTES, SILENCE_SECONDS);
+    st = ml_child_receive(&r->child, &r->frame, r->most_bytes, SILENCE_SECONDS);
     if (st != ML_OK) {
         st = ml_fail_within(st, "the process that renders the chat template");
         goto done;

@@ -5,7 +5,7 @@
 
 static const char assistant[] = "assistant";
 
-static ml_status add_span(ml_marked_text *m, int64_t first, int64_t end)
+ml_status ml_marked_text_add(ml_marked_text *m, int64_t first, int64_t end)
 {
     ml_status st = ML_OK;
     if (end <= first) return ML_OK;
@@ -50,7 +50,7 @@ static ml_status mark_by_blocks(const ml_conversation *c, ml_chat_loss loss, ml_
         int64_t first = json_integer_value(json_array_get(span, 0)),
                 end = json_integer_value(json_array_get(span, 1));
         if (first < from) continue;
-        ml_status st = add_span(m, first, end);
+        ml_status st = ml_marked_text_add(m, first, end);
         if (st != ML_OK) return st;
     }
     return ML_OK;
@@ -128,7 +128,7 @@ static ml_status mark_last(const ml_conversation *c, int64_t answer, int64_t at,
         first = common_beginning(m, prompt);
     else
         first = find_words(m, json_array_get(c->messages, (size_t)at));
-    if (first >= 0) return add_span(m, first, end);
+    if (first >= 0) return ml_marked_text_add(m, first, end);
     return ml_fail(ML_INPUT,
                    "message %" PRId64 " (%s): the chat template writes neither its words nor what "
                    "stands before it as it does without it, so that its loss has no place",
@@ -149,9 +149,9 @@ static ml_status mark_by_beginnings(const ml_conversation *c, ml_chat_loss loss,
                        broken + 1, assistant);
     if (broken >= 0) return mark_last(c, answer - 1, last, m);
     for (int64_t i = 0; i < answer; i++)
-        ML_TRY(add_span(m,
-                        (int64_t)json_string_length(beginning_at(m, QUESTIONS * i + WITH_PROMPT)),
-                        (int64_t)json_string_length(beginning_at(m, QUESTIONS * i + BEHIND))));
+        ML_TRY(ml_marked_text_add(
+            m, (int64_t)json_string_length(beginning_at(m, QUESTIONS * i + WITH_PROMPT)),
+            (int64_t)json_string_length(beginning_at(m, QUESTIONS * i + BEHIND))));
 done:
     return st;
 }

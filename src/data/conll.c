@@ -148,8 +148,10 @@ ml_status ml_tokenize_conll(ml_tokenize_job *job)
 {
     ml_status st = ML_OK;
     sentence s = {.job = job};
-    const ml_ahead_source lines = ml_tokenize_lines(job),
-                          source = {find_line, prepare_line, &s, lines.most_bytes};
+    const ml_ahead_source lines = ml_tokenize_lines(job), source = {.find = find_line,
+                                                                    .prepare = prepare_line,
+                                                                    .context = &s,
+                                                                    .most_bytes = lines.most_bytes};
     ML_TRY(find_blank(job, &s.blank));
     ML_TRY(ml_tokenize_each(job, &source, take_line, &s));
     ML_TRY(end_sentence(&s));

@@ -194,8 +194,10 @@ ml_status ml_tokenize_glue(ml_tokenize_job *job)
 {
     ml_status st = ML_OK;
     table of = {.job = job, .task = find_task(job->options->task)};
-    const ml_ahead_source lines = ml_tokenize_lines(job),
-                          source = {find_line, prepare_row, &of, lines.most_bytes};
+    const ml_ahead_source lines = ml_tokenize_lines(job), source = {.find = find_line,
+                                                                    .prepare = prepare_row,
+                                                                    .context = &of,
+                                                                    .most_bytes = lines.most_bytes};
     bool more = true, header;
     job->labels.usual = of.task->classes;
     ML_TRY(ml_line_reader_next(&job->reader, &more));

@@ -75,27 +75,50 @@ ml_status ml_tokenize_find_prompt(const json_t *row, json_t **out)
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
-/* Prompt and answer, or the prompt with the beginning of an answer where `answer` is NULL. */
-static ml_status render(ml_tokenize_job *job, const json_t *row, const json_t *prompt,
-                        const json_t *answer, ml_ids *out)
+ml_status ml_tokenize_part(const json_t *row, const char *key, json_t **out)
 {
     static const char *const kept[] = {"tools", "chat_template_kwargs"};
-    ml_status st = ML_OK;
-    json_t *messages = slice(prompt, 0, (int64_t)json_array_size(prompt)), *object = json_object();
+    const json_t *prompt = json_object_get(row, "prompt");
+    json_t *messages = slice(prompt, 0, (int64_t)json_array_size(prompt)), *object = json_object(),
+           *answer = key ? json_object_get(row, key) : NULL;
     bool good = messages && object && json_object_set(object, "messages", messages) == 0;
-    if (good && answer) good = json_array_extend(messages, (json_t *)(uintptr_t)answer) == 0;
+    if (good && answer) good = json_array_extend(messages, answer) == 0;
     for (int i = 0; good && i < 2; i++) {
         json_t *value = json_object_get(row, kept[i]);
         good = !value || json_object_set(object, kept[i], value) == 0;
     }
-    if (!good) {
-        st = ml_fail(ML_RESOURCE, "out of memory: a row of preferences");
-        goto done;
-    }
-    ML_TRY(ml_chat_render_ids(job->options->chat, object, !answer, out));
-done:
     json_decref(messages);
+    if (good) {
+        *out = object;
+        return ML_OK;
+    }
     json_decref(object);
+    return ml_fail(ML_RESOURCE, "out of memory: a row of preferences");
+}
+
+/* The i-th part of a row: as it was rendered ahead, else now. */
+static ml_status render(ml_tokenize_job *job, const json_t *row, const char *const *keys, int64_t i,
+                        ml_ids *out)
+{
+    ml_status st = ML_OK;
+    ml_chat *chat = job->options->chat;
+    const json_t *ahead = job->ahead ? ml_ahead_rendered(job->ahead) : NULL;
+    json_t *part = NULL, *answer = json_incref((json_t *)(uintptr_t)ahead),
+           *text = json_array_get(json_object_get(ahead, "texts"), (size_t)i);
+    ML_TRY(ml_chat_check_rendered(ahead));
+    if (!text) {
+        ML_TRY(ml_tokenize_part(row, i > 0 ? keys[i] : NULL, &part));
+        json_decref(answer);
+        answer = NULL;
+        ML_TRY(ml_chat_render_text(ml_chat_get_renderer(chat), part, i == 0, &answer));
+        text = json_object_get(answer, "text");
+    }
+    const ml_chat_found found = ml_tokenize_find_rendered(job, text);
+    st = ml_chat_encode_text(chat, text, json_is_true(json_object_get(answer, "dated")), &found,
+                             out);
+done:
+    json_decref(part);
+    json_decref(answer);
     return st;
 }
 
@@ -141,11 +164,10 @@ ml_status ml_tokenize_render_parts(ml_tokenize_job *job, const json_t *row, cons
                            : json_is_array(list) ? "has no message"
                                                  : "is no list of messages");
     }
-    const json_t *prompt = json_object_get(row, keys[0]);
-    ML_TRY(render(job, row, prompt, NULL, &part[0]));
+    ML_TRY(render(job, row, keys, 0, &part[0]));
     common = part[0].count;
     for (int64_t i = 1; i < count; i++) {
-        ML_TRY(render(job, row, prompt, json_object_get(row, keys[i]), &part[i]));
+        ML_TRY(render(job, row, keys, i, &part[i]));
         common = ml_min(common, common_ids(&part[0], &part[i]));
     }
     warn_of_rest(job, part[0].count - common);

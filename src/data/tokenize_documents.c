@@ -116,6 +116,7 @@ done:
 ml_status ml_tokenize_text(ml_tokenize_job *job)
 {
     documents d = {.job = job};
-    const ml_ahead_source source = {find_part, prepare_part, &d, PARTS_BYTES};
+    const ml_ahead_source source = {
+        .find = find_part, .prepare = prepare_part, .context = &d, .most_bytes = PARTS_BYTES};
     return ml_tokenize_each(job, &source, take_part, &d);
 }

@@ -130,7 +130,9 @@ static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
         return ml_fail(ML_INPUT, "a conversation, but the base has no chat template; give one with "
                                  "--chat-template FILE");
     ML_TRY(ml_tokenize_columns(job, row, keys, refused, "expected a conversation"));
-    ML_TRY(ml_chat_encode(chat, row, job->line, &job->ids, &mask));
+    const json_t *rendered = job->ahead ? ml_ahead_rendered(job->ahead) : NULL;
+    const ml_chat_found found = ml_tokenize_find_rendered(job, json_object_get(rendered, "text"));
+    ML_TRY(ml_chat_encode(chat, row, job->line, &found, &job->ids, &mask));
     ML_TRY(ml_tokenize_emit(job, job->ids.data, mask, job->ids.count));
 done:
     return st;

@@ -3,6 +3,7 @@
 #define MPILORA_DATA_TOKENIZE_PRIVATE_H
 
 #include "data/ahead.h"
+#include "data/chat_private.h"
 #include "data/label_reader.h"
 #include "data/rows.h"
 #include "data/tokenizer/models/model.h"
@@ -78,6 +79,12 @@ ml_status ml_tokenize_check_task(ml_text_format format, const char *name) ML_NOD
  * that has it apart; the caller ends it with json_decref. ML_INPUT where they do not begin alike.
  */
 ml_status ml_tokenize_find_prompt(const json_t *row, json_t **out) ML_NODISCARD;
+/* The conversation of a row's prompt and the answer under `key`, or of the prompt alone where that
+ * is NULL; the caller ends it with json_decref. ML_RESOURCE. */
+ml_status ml_tokenize_part(const json_t *row, const char *key, json_t **out) ML_NODISCARD;
+/* The tokens of a rendered text of the row in hand, where other threads have found them, and what
+ * the row was rendered to. */
+ml_chat_found ml_tokenize_find_rendered(ml_tokenize_job *job, const json_t *text);
 /* The tokens of `count` lists of messages of a row, the first of them a prompt, the others answers
  * to it, each added to its part. ML_INPUT as the chat template. */
 ml_status ml_tokenize_render_parts(ml_tokenize_job *job, const json_t *row, const char *const *keys,

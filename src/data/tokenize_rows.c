@@ -21,6 +21,17 @@ done:
     return st;
 }
 
+ml_chat_found ml_tokenize_find_rendered(ml_tokenize_job *job, const json_t *text)
+{
+    if (!job->ahead || !text) return (ml_chat_found){0};
+    const ml_ahead_text *found =
+        ml_ahead_find(job->ahead, json_string_value(text), (int64_t)json_string_length(text));
+    if (!found) return (ml_chat_found){.rendered = ml_ahead_rendered(job->ahead)};
+    job->lost += found->lost;
+    return (ml_chat_found){ml_ahead_rendered(job->ahead), ml_ahead_ids(job->ahead, found),
+                           found->count};
+}
+
 ml_status ml_tokenize_each(ml_tokenize_job *job, const ml_ahead_source *source,
                            ml_status (*one)(void *self, ml_ahead_row *row), void *self)
 {
@@ -68,8 +79,9 @@ static void prepare_row(const void *context, ml_ahead_row *row, ml_ahead_worker 
 {
     static const char *const keys[] = {"prompt", "completion", "chosen", "rejected", "text",
                                        "text_a", "text_b",     "anchor", "positive", "negative"};
-    (void)context;
+    ml_chat *chat = ((const ml_tokenize_job *)context)->options->chat;
     if (!ml_ahead_parse(row)) return;
+    if (chat && ml_chat_prepare(chat, row, worker)) return;
     const json_t *from = row->json;
     if (json_is_string(json_object_get(from, "chosen")) && !json_object_get(from, "prompt")) {
         if (ml_tokenize_find_prompt(from, &row->own) != ML_OK) ml_error_clear();
@@ -102,6 +114,10 @@ ml_status ml_tokenize_rows(ml_tokenize_job *job,
                            ml_status (*one)(ml_tokenize_job *job, const json_t *row))
 {
     row_taker taker = {job, one};
-    const ml_ahead_source source = {find_row, prepare_row, job, ROWS_BYTES};
+    const ml_ahead_source source = {.find = find_row,
+                                    .prepare = prepare_row,
+                                    .context = job,
+                                    .most_bytes = ROWS_BYTES,
+                                    .release = ml_chat_release};
     return ml_tokenize_each(job, &source, take_row, &taker);
 }

@@ -120,7 +120,8 @@ ml_status ml_child_receive(ml_child *child, ml_text *out, int64_t most, int seco
     ML_TRY(receive_all(child, (char *)head, HEAD, seconds));
     int64_t left = 0;
     for (int i = 0; i < HEAD; i++) left = left << 8 | head[i];
-    if (left > most) {
+    child->outgrown = left > most;
+    if (child->outgrown) {
         ml_child_end(child);
         return ml_fail(ML_INPUT, "answers with %lld bytes, more than the %lld that are allowed",
                        (long long)left, (long long)most);

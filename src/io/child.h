@@ -11,6 +11,7 @@
 typedef struct ml_child {
     pid_t pid; /* 0: none */
     int socket;
+    bool outgrown; /* its last answer was longer than allowed */
 } ml_child;
 
 /* Starts argv[0], looked for in PATH, with no signal blocked and output and errors thrown away.

@@ -13,6 +13,10 @@ SOURCE = os.environ["MPILORA_SOURCE_DIR"]
 TOKENIZERS = os.path.join(SOURCE, "tests", "golden", "tokenizer")
 MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: 4096\ncontext: 64\n"
 ROWS = 9000  # more than a batch
+TEMPLATE = (
+    "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('never so') }}{% endif %}{{ '<|' + m.role + '|>' + m.content + '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 def tokenize(threads, *words, code=0):
@@ -58,6 +62,18 @@ def make_files():
     write("e2e.txt", [text() + "|| the sea" + text() for i in range(300)])
     write("words.conll", [f"{draw.choice(words)} x {draw.choice(['O', 'B-LOC'])}" if i % 7 else "" for i in range(300)])
     write("table.tsv", ["sentence\tlabel"] + [f"{text()}\t{i % 2}" for i in range(300)])
+
+    def talk(turns, last=None):
+        roles = ["user", "assistant"] * turns
+        return [{"role": role, "content": text()} for role in roles[:-1]] + [{"role": "assistant", "content": last or text() + " end"}]
+
+    write("talks.jsonl", rows(lambda i: {"messages": talk(1 + i % 3)}, 2500))
+    write("long.jsonl", rows(lambda i: {"messages": talk(400 if i % 5 == 0 else 2)}, 20))  # more than is rendered ahead
+    write("given.jsonl", rows(lambda i: {"prompt": talk(1 + i % 2)[:-1], "completion": talk(1)[1:]}, 200))
+    write("chosen.jsonl", rows(lambda i: {"prompt": talk(1)[:-1], "chosen": [talk(1, f"a {i}")[-1]], "rejected": [talk(1, f"b {i}")[-1]]}, 300))
+    write("alike.jsonl", rows(lambda i: {"chosen": (start := talk(1 + i % 2)[:-1]) + [talk(1, "a b")[-1]], "rejected": start + [talk(1, "c d")[-1]]}, 300))
+    write("wanted.jsonl", rows(lambda i: {"prompt": talk(1)[:-1], "completion": talk(1)[1:], "label": i % 3 > 0}, 300))
+    write("template.jinja", [TEMPLATE])
     write("text.txt", [text(30) if i % 50 else "" for i in range(30000)])  # documents
     write("book.txt", [text(30) for i in range(30000)])  # one, in several parts
 
@@ -75,6 +91,19 @@ def test_models():
     for name in ("gpt2", "llama", "llama3", "bert", "unigram", "words", "sentencepiece-bpe", "sentencepiece-unigram"):
         make_base(name)
         same(f"{name}.h5", "e2e.txt")
+
+
+def test_chats():
+    """Each thread has its own process for the template. What a template refuses is the first of its kind, too."""
+    for name in ("talks", "long", "given", "chosen", "alike", "wanted"):
+        same("smollm.h5", f"{name}.jsonl", "--chat-template", "template.jinja")
+    with open("talks.jsonl", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    no, none = json.dumps({"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "a"}]}), '{"messages": [{"role": "user", "content": "a"}]}'
+    for number, first, second, words in ((3, no, none, "never so"), (1500, none, no, "no message of the assistant")):
+        write("bad.jsonl", lines[:number] + [first] + lines[number : number + 200] + [second] * 3)
+        said = {tokenize(threads, "--base", "smollm.h5", "--chat-template", "template.jinja", "bad.jsonl", "bad.h5", code=3) for threads in (1, 4)}
+        assert len(said) == 1 and f"bad.jsonl: line {number + 1}: " in min(said) and words in min(said), (number, said)
 
 
 def test_errors():
@@ -102,6 +131,7 @@ def main():
         make_files()
         test_formats()
         test_models()
+        test_chats()
         test_errors()
         os.chdir("/")
 
