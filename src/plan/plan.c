@@ -10,6 +10,7 @@
 #include "plan/time.h"
 #include "session/pipeline.h"
 #include "session/pipeline_order.h"
+#include "session/sentence_encoder.h"
 #include "session/together.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets
@@ -133,9 +134,29 @@ static void close_source(source *s)
     ml_base_close(s->base);
 }
 
+/* Tokens of a sequence of n whose last hidden states are wanted: those that its vector is the mean
+ * of or is read at, the one that a reward is read at, else those that predict something. */
+static double rows_wanted(const source *s, const ml_run_config *c, ml_pooling pooling, int64_t at,
+                          double n)
+{
+    if (ml_run_config_contrasts(c)) return pooling == ML_POOLING_MEAN ? n : 1.0;
+    if (ml_run_config_scores_labels(c) && ml_run_config_unit(c) == 2) return 1.0;
+    return (double)ml_dataset_targets(s->data[0], at, s->max_len);
+}
+
+static ml_status find_pooling(const source *s, const ml_run_config *c, ml_pooling *out)
+{
+    bool normalise;
+    *out = c->objective.pooling == ML_POOLING_GIVEN ? ML_POOLING_MEAN : c->objective.pooling;
+    if (!ml_run_config_contrasts(c) || c->objective.pooling != ML_POOLING_GIVEN || !s->base)
+        return ML_OK;
+    return sentence_encoder_pooling(s->base, out, &normalise);
+}
+
 /* The mean of the first sequences of the run, `more` virtual tokens with each; without data all
  * have max_len tokens and predict at each. */
-static plan_sequence mean_sequence(const source *s, int64_t more)
+static plan_sequence mean_sequence(const source *s, const ml_run_config *c, ml_pooling pooling,
+                                   int64_t more)
 {
     enum { MOST_READ = 4096 };
     double n = (double)(s->max_len + more);
@@ -151,7 +172,7 @@ static plan_sequence mean_sequence(const source *s, int64_t more)
         int64_t at = ml_sampler_at(s->sampler[0], i);
         n = (double)(ml_dataset_length(s->data[0], at, s->max_len) + more);
         sum.tokens += n / (double)count;
-        sum.rows += (double)ml_dataset_targets(s->data[0], at, s->max_len) / (double)count;
+        sum.rows += rows_wanted(s, c, pooling, at, n) / (double)count;
         sum.pairs += ml_attention_pairs(n, 0, s->spec.both_ways) / (double)count;
         sum.near_pairs += ml_attention_pairs(n, window, s->spec.both_ways) / (double)count;
     }
@@ -407,7 +428,13 @@ static ml_status size_up(const ml_plan *plan, const source *s, sizing *z, ml_met
     out->activations = mode;
     if (s->machine) {
         double pass[2];
-        const plan_step step = {s->machine, c, plan->ranks, plan->nodes, plan->threads, s->mean};
+        const plan_step step = {s->machine,
+                                c,
+                                plan->ranks,
+                                plan->nodes,
+                                plan->threads,
+                                s->mean,
+                                ml_session_unit_of(c, s->data[0])};
         const ml_plan_time own = plan_time(&step, d->model, &d->parameters, method, mode, pass);
         for (int back = 0; back < 2; back++) z->pass[mode][back][stage] = pass[back];
         if (own.step_s > out->time.step_s) out->time = own;
@@ -518,8 +545,10 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
     sizing *all = NULL;
     double *pass = NULL;
     int messages = 0;
+    ml_pooling pooling;
     ml_plan_method common = {.name = ml_method_name(method)};
-    s->mean = mean_sequence(s, virtual_tokens(&j->config[0], method));
+    ML_TRY(find_pooling(s, &j->config[0], &pooling));
+    s->mean = mean_sequence(s, &j->config[0], pooling, virtual_tokens(&j->config[0], method));
     ML_NEW(all, count, ML_MEM_OTHER, "a plan");
     ML_NEW(pass, count * PASSES * plan->pp, ML_MEM_OTHER, "a plan");
     for (int64_t k = 0; k < count; k++)

@@ -310,7 +310,8 @@ static void head(tally *t, double vocab, const micro *b)
     projection(t, R, b->head_chunks, true);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, R * d);
     t->backward += elements(t, ML_ELEMENT_NORM_BACKWARD, R * d);
-    if (t->spec->head != ML_HEAD_LANGUAGE) return; /* a few labels of a few rows */
+    if (t->spec->head != ML_HEAD_LANGUAGE) return;        /* a few labels of a few rows */
+    if (ml_run_config_contrasts(t->step->config)) return; /* hidden states alone */
     t->forward += product(t, forward_kind(t), R, vocab, e, b->head_chunks) +
                   elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab);
     t->backward += elements(t, ML_ELEMENT_CROSS_ENTROPY, 0.5 * R * vocab) +
@@ -420,7 +421,7 @@ static passes passes_of(const tally *empty, ml_model *model, ml_activation_mode 
 {
     const plan_step *s = empty->step;
     const ml_sum_group over_tp = group_of(s, (double)s->config->parallel.tp, 1.0);
-    double n = (double)size;
+    double n = (double)(size * s->unit);
     const micro b = {.tokens = n * s->sequence.tokens,
                      .rows = n * s->sequence.rows,
                      .pairs = n * s->sequence.pairs,
@@ -436,6 +437,24 @@ static void add_passes(passes *sum, const passes *p, int64_t times)
     sum->forward += (double)times * p->forward;
     sum->backward += (double)times * p->backward;
     sum->sums += (double)times * p->sums;
+}
+
+/* Of what the objective knows of a whole step before its gradients: a pass without them, and
+ * vectors from all replicas; where each has one micro-batch, vectors need no pass of their own. */
+static void look_ahead(const plan_step *s, double width, bool several, passes *sum)
+{
+    const ml_run_config *c = s->config;
+    double tp = (double)c->parallel.tp, ranks = (double)s->ranks / (double)c->parallel.pp;
+    const ml_sum_group dp = group_of(s, ranks / tp, tp);
+    bool contrasts = ml_run_config_contrasts(c);
+    if (contrasts ? several : ml_run_config_looks_ahead(c)) {
+        double part = sum->backward > 0.0 ? 0.5 : 1.0; /* of the sums over tp */
+        sum->forward *= 2.0;
+        sum->sums += part * sum->sums;
+    }
+    if (contrasts)
+        sum->sums += ml_sum_seconds(s->machine, &dp, 1.0,
+                                    4.0 * (double)(c->batch.sequences * s->unit) * width);
 }
 
 static bool has_apart(ml_model *model)
@@ -467,16 +486,17 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
         const passes rest = passes_of(&empty, model, mode, most % size, cores);
         add_passes(&sum, &rest, 1);
     }
+    look_ahead(s, (double)empty.spec->width, most > size, &sum);
     double back = whole.backward > 0.0 ? 0.5 : 0.0; /* as many sums backward as forward */
     pass[0] = whole.forward + (1.0 - back) * whole.sums;
     pass[1] = whole.backward + back * whole.sums;
-    double tokens = (double)(c->batch.sequences * ml_run_config_unit(c)) * s->sequence.tokens;
-    ml_plan_time out = {.forward_s = sum.forward,
-                        .backward_s = sum.backward,
-                        .comm_s = sum.sums + gradient_sums(s, p, tp),
-                        .optimizer_s = optimizer(&empty, (double)p->held, cores, on_node),
-                        .data_s =
-                            elements(&empty, ML_ELEMENT_DATA, (double)most * s->sequence.tokens)};
+    double tokens = (double)(c->batch.sequences * s->unit) * s->sequence.tokens;
+    ml_plan_time out = {
+        .forward_s = sum.forward,
+        .backward_s = sum.backward,
+        .comm_s = sum.sums + gradient_sums(s, p, tp),
+        .optimizer_s = optimizer(&empty, (double)p->held, cores, on_node),
+        .data_s = elements(&empty, ML_ELEMENT_DATA, (double)(most * s->unit) * s->sequence.tokens)};
     out.step_s = out.forward_s + out.backward_s + out.comm_s + out.optimizer_s + out.data_s;
     out.tokens_per_s = tokens / out.step_s;
     return out;

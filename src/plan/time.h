@@ -16,6 +16,8 @@ typedef struct plan_step {
     const ml_run_config *config;
     int ranks, nodes, threads;
     plan_sequence sequence;
+    int64_t
+        unit; /* sequences of a row of the data: both of a pair, all texts that belong together */
 } plan_step;
 
 /* `model`, or a stage of it, in its activation mode, with the method attached and laid out, as if

@@ -80,6 +80,55 @@ def test_search_with_one_stage(folder):
 
 
 
+def make(folder, name, model, rows):
+    """A base of random numbers and a data set for it."""
+    base, path, data = (os.path.join(folder, f"{name}.{end}") for end in ("base.h5", "jsonl", "h5"))
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    for words in (["import", "--init", "random", "--config", model, base], ["tokenize", "--base", base, path, data]):
+        run = call(*words)
+        assert run.returncode == 0, run.stderr
+    return base, data
+
+
+def time_of(folder, base, data, objective, *words):
+    path = os.path.join(folder, "objective.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"base: {base}\nobjective: {{{objective}}}\ndata: {{train: {data}, max_len: 64}}\nbatch: {{sequences: 8, micro: 8}}\n"
+                   "method: {name: lora, rank: 4}\n")
+    return plan(path, "--machine", f"{MACHINES}/cluster-2x32.yaml", *words)["methods"][0]["time"]
+
+
+def near(found, expected, bound):
+    assert abs(found - expected) <= bound * expected, (found, expected)
+
+
+def test_objectives(folder):
+    """All texts of a row are computed; a step's vectors are found before its gradients where it has several micro-batches; a reward is read at one place."""
+    model = os.path.join(folder, "encoder.yaml")
+    with open(model, "w", encoding="utf-8") as file:
+        file.write("{family: bert, layers: 4, width: 256, heads: 4, vocab: 30000, context: 64}\n")
+    texts = [[5 + (7 * i + 3 * j) % 900 for j in range(60)] for i in range(40)]
+    base, two = make(folder, "two", model, [{"anchor_ids": texts[i], "positive_ids": texts[i + 1]} for i in range(16)])
+    _, four = make(folder, "four", model, [{"anchor_ids": texts[i], "positive_ids": texts[i + 1], "negative_ids": [texts[i + 2], texts[i + 3]]} for i in range(16)])
+    contrast = "name: contrastive, pooling: mean"
+    whole, halves = (time_of(folder, base, two, contrast, "--set", f"batch.micro={micro}") for micro in (8, 4))
+    near(halves["forward_s"], 2.0 * whole["forward_s"], 0.05)
+    near(halves["backward_s"], whole["backward_s"], 0.05)
+    near(time_of(folder, base, four, contrast)["forward_s"], 2.0 * whole["forward_s"], 0.02)
+    near(whole["tokens_per_s"] * whole["step_s"], 8 * 2 * 60, 1e-6)
+    masked = time_of(folder, base, two, "name: contrastive, pooling: cls")
+    assert 0.7 * whole["forward_s"] < masked["forward_s"] < 0.99 * whole["forward_s"], (masked, whole)
+    with open(model, "w", encoding="utf-8") as file:
+        file.write("{family: gpt2, layers: 4, width: 256, heads: 4, vocab: 30000, context: 128}\n")
+    base, pairs = make(folder, "pairs", model, [{"prompt_ids": texts[i][:30], "chosen_ids": texts[i][30:], "rejected_ids": texts[i + 1][30:]} for i in range(16)])
+    base, labels = make(folder, "labels", model, [{"input_ids": texts[i], "label": i % 3} for i in range(16)])
+    reward, classes = time_of(folder, base, pairs, "name: reward"), time_of(folder, base, labels, "name: classify")
+    near(reward["forward_s"], 2.0 * classes["forward_s"], 0.02)
+    near(reward["step_s"], 2.0 * classes["step_s"], 0.1)
+    near(reward["tokens_per_s"] * reward["step_s"], 8 * 2 * 60, 1e-6)
+
+
 def test_bad_input(folder):
     path, machine = config(folder, ""), os.path.join(folder, "bad.yaml")
     with open(f"{MACHINES}/cluster-2x32.yaml", encoding="utf-8") as file:
@@ -104,5 +153,5 @@ def test_bad_input(folder):
 
 
 with tempfile.TemporaryDirectory() as directory:
-    for test in (test_machine_file, test_committed_machines, test_search, test_search_with_one_stage, test_bad_input):
+    for test in (test_machine_file, test_committed_machines, test_search, test_search_with_one_stage, test_objectives, test_bad_input):
         test(directory)
