@@ -5,6 +5,12 @@
 
 static ml_status check_alike(const ml_dataset *one, const ml_dataset *other)
 {
+    if (one->related != other->related)
+        return ml_fail(ML_INPUT,
+                       "%s has %" PRId64 " texts a row and %s %" PRId64
+                       " (0: no rows of texts that belong together): data sets that are mixed have "
+                       "as many",
+                       one->path, one->related, other->path, other->related);
     if (one->vocab == other->vocab && !strcmp(one->tokenizer_hash, other->tokenizer_hash))
         return ml_dataset_check_labels(one, other);
     return ml_fail(ML_INPUT,
@@ -34,12 +40,6 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
     ml_status st = ML_OK;
     ml_dataset *data = NULL;
     for (int64_t k = 0; k < parts; k++)
-        if (part[k]->related)
-            return ml_fail(ML_INPUT,
-                           "%s: has rows of texts that belong together, which are not mixed with "
-                           "other files; put all rows into one file before tokenize",
-                           part[k]->path);
-    for (int64_t k = 0; k < parts; k++)
         if (part[k]->pairs)
             return ml_fail(
                 ML_INPUT,
@@ -61,6 +61,7 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
         data->first[k + 1] = data->sequences;
     }
     data->vocab = part[0]->vocab;
+    data->related = part[0]->related;
     memcpy(data->tokenizer_hash, part[0]->tokenizer_hash, sizeof data->tokenizer_hash);
     data->parts = parts;
     st = hash_parts(data);

@@ -302,12 +302,13 @@ int64_t ml_sampler_member(const ml_sampler *s, int64_t i)
     return first + s->part[k]->member[i];
 }
 
+/* Rows are mixed as a whole. */
 static int64_t mixed_at(ml_sampler *s, int64_t position)
 {
-    int64_t part, place, first;
-    ml_mixture_at(s->mixture, position, &part, &place);
+    int64_t part, place, first, row = position / s->unit, within = position % s->unit;
+    ml_mixture_at(s->mixture, row, &part, &place);
     (void)ml_dataset_part(s->data, part, &first);
-    return first + ml_sampler_at(s->part[part], place);
+    return first + ml_sampler_at(s->part[part], place * s->unit + within);
 }
 
 int64_t ml_sampler_at(ml_sampler *sampler, int64_t position)

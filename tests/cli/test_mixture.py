@@ -2,6 +2,7 @@
 
 The lengths of the sequences are chosen so that the tokens of a step of two say which two it took."""
 
+import json
 import os
 import sys
 import tempfile
@@ -98,6 +99,42 @@ def check_refused(folder):
     checks.that(done.returncode == 3 and "a vocabulary of 257" in done.stderr, f"other vocabulary: {done.returncode} {done.stderr}")
 
 
+def rows_of(kind, file):
+    texts = [[(11 * i + 5 * j + 97 * file + i * j) % 257 for j in range(4 + (i * 3 + file) % 9)] for i in range(24)]
+    if kind == "labels":
+        return [{"input_ids": text, "label": (i + file) % 3} for i, text in enumerate(texts[:8])]
+    return [{"anchor_ids": texts[i], "positive_ids": texts[i + 8], "negative_ids": [texts[i + 16]]} for i in range(8)]
+
+
+def write_rows(folder, name, rows):
+    with open(f"{folder}/{name}.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", f"{folder}/{name}.jsonl", f"{folder}/{name}.h5")
+
+
+def check_kinds(folder):
+    """Two files in equal shares are the file in which their rows alternate: sets with labels, and rows of several texts."""
+    for kind in ("labels", "rows"):
+        first, second = rows_of(kind, 0), rows_of(kind, 1)
+        for name, rows in ((f"{kind}-a", first), (f"{kind}-b", second), (f"{kind}-both", [row for pair in zip(first, second) for row in pair])):
+            write_rows(folder, name, rows)
+        files = [{"file": f"{folder}/{kind}-{name}.h5"} for name in "ab"]
+        settings = {"shuffle": False, "steps": 7, "sequences": 3}
+        sets = ("--set", "objective.name=contrastive", "--set", "objective.pooling=mean") if kind == "rows" else ()
+        whole = train(folder, f"{kind}-one", f"{folder}/{kind}-both.h5", sets=sets, **settings)
+        for ranks in (1, 2):
+            mixed = train(folder, f"{kind}-mixed-{ranks}", files, ranks=ranks, sets=sets, **settings)
+            checks.that([line["tokens"] for line in mixed] == [line["tokens"] for line in whole], f"{kind}, {ranks} ranks: other rows")
+            checks.close(f"{kind}, {ranks} ranks: losses", [line["loss"] for line in mixed], [line["loss"] for line in whole], 1e-5)
+        shuffled = train(folder, f"{kind}-shuffled", files, sets=sets, steps=7, sequences=3)
+        checks.that([line["loss"] for line in shuffled] != [line["loss"] for line in whole], f"{kind}: not shuffled")
+        checks.that(json.loads(harness.mpilora("plan", f"{folder}/{kind}-shuffled.yaml", *sets, "--json"))["methods"], f"{kind}: plan")
+    write_rows(folder, "fewer", [{"anchor_ids": [1, 2], "positive_ids": [3, 4]}])
+    for other, message in (("fewer", "has 3 texts a row and"), ("a", "has 3 texts a row and")):
+        done = harness.start("train", config(folder, "bad", [{"file": f"{folder}/rows-a.h5"}, {"file": f"{folder}/{other}.h5"}]))
+        checks.that(done.returncode == 3 and message in done.stderr and done.stderr.strip().count("\n") == 0, f"{other}: {done.returncode} {done.stderr}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         harness.make_base(folder, MODEL, "fp32")
@@ -107,6 +144,7 @@ def main():
         check_grids(folder, whole)
         check_one(folder)
         check_refused(folder)
+        check_kinds(folder)
     checks.end()
 
 
