@@ -214,7 +214,7 @@ def check_runs():
         (2, "objective.pooling: is of contrastive", (["decoder", "plainly"], dict(objective={"name": "sft", "pooling": "cls"}))),
         (2, "virtual tokens before a text", (["decoder", "decoded"], dict(method={"name": "lora+prefix_kv", "prefix": 2}))),
         (2, "which objective contrastive makes no vector with", (["decoder", "decoded"], dict(method={"targets": ["q", "head"]}))),
-        (3, "which are not mixed with other files", (["encoder"], dict(data={"train": [{"file": "train.h5", "weight": 1}, {"file": "valid.h5", "weight": 1}]}))),
+        (3, "train.h5 has 2 texts a row and more.h5 3", (["encoder"], dict(data={"train": [{"file": "train.h5", "weight": 1}, {"file": "more.h5", "weight": 1}]}))),
     ):
         refused(says, "train", config("bad", *words, **sections), code=code)
 
