@@ -1,6 +1,8 @@
 /* mpilora: finds the subcommand, runs it, prints one line where it fails; the status is the exit
  * code. */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/commands/version.h"
@@ -98,6 +100,16 @@ static void print_error(const ml_command *command)
         sleep(1);
 }
 
+/* What was printed is a result like a file: where it cannot be written, the command has failed. */
+static ml_status finish_output(ml_status st)
+{
+    errno = 0;
+    if ((!fflush(stdout) && !ferror(stdout)) || st != ML_OK) return st;
+    return ml_fail(ML_RESOURCE,
+                   "standard output cannot be written%s%s: what was printed there is not whole",
+                   errno ? ": " : "", errno ? strerror(errno) : "");
+}
+
 #ifdef MPILORA_CHECK_LEAKS
 /* In sanitizer builds: what a command has not given back is a fault, also where Open MPI keeps the
  * leak checker from looking. */
@@ -120,11 +132,11 @@ int main(int argc, char **argv)
         commands_print(stderr);
         return ML_USAGE;
     }
-    if (!strcmp(argv[1], "--version"))
-        return (int)version_print(argc == 3 && !strcmp(argv[2], "--json"));
     const ml_command *command = commands_find(argv[1]);
     if (command && command->parallel) waiting_settle(argv);
-    ml_status st = run(command, argc - 1, argv + 1);
+    ml_status st = finish_output(!strcmp(argv[1], "--version")
+                                     ? version_print(argc == 3 && !strcmp(argv[2], "--json"))
+                                     : run(command, argc - 1, argv + 1));
     if (st != ML_OK) print_error(command);
     ml_grid_stop();
 #ifdef MPILORA_CHECK_LEAKS

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -307,6 +308,17 @@ def check_other_commands(cases, folder):
     os.remove(broken)
 
 
+def check_output(cases, folder):
+    """Standard output on a full disk: what was printed is lost, and the command says so."""
+    config, base = f"{folder}/run.yaml", f"{folder}/llama.h5"
+    for words in (("plan", config, "--json"), ("inspect", base), ("eval", config, "--json"), ("--version",), ("--help",), ("plan", "--help")):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(harness.command(*words), stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS)
+        said = done.stderr.splitlines()[-1:]
+        right = done.returncode == RESOURCE and said and said[0].startswith("mpilora") and "standard output" in said[0]
+        cases.checks.that(right, f"{words} with a full standard output: exit code {done.returncode} and {said}")
+
+
 def main():
     checks = harness.Checks()
     cases = Cases(checks)
@@ -320,6 +332,7 @@ def main():
         check_imports(cases, folder)
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)
+        check_output(cases, folder)
         after = snapshot(folder)
         changed = [path for path in before if after.get(path) != before[path]]
         checks.that(not changed, f"files were changed: {changed}")
