@@ -10,6 +10,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "..", "interop")]
 import broken_files
+import gguf_models
 import harness
 import reference_models as reference
 
@@ -241,6 +242,26 @@ def check_imports(cases, folder):
     cases.fails("import, no such folder", RESOURCE, ["none"], "import", f"{folder}/llama", f"{folder}/none/base.h5")
 
 
+def check_gguf_keys(cases, folder):
+    """Keys that GGUF's families do not read: refused where they change the mathematics, named where nobody knows them."""
+    out, source = f"{folder}/llama.h5", f"{folder}/keys.gguf"
+    architecture, metadata, tensors = gguf_models.contents("mistral")
+    neutral = {"attention.causal": True, "attention.clamp_kqv": 0.0, "rope.scaling.attn_factor": 1.0, "vocab_size": 203}
+    changing = {"attention.causal": False, "attention.clamp_kqv": 8.0, "attention.max_alibi_bias": 8.0, "attention.temperature_scale": 0.1}
+    changing |= {"rope.scaling.attn_factor": 1.5, "rope.scaling.yarn_log_multiplier": 0.1, "split.count": 3}
+    for key, value in changing.items():
+        gguf_models.write_file(source, architecture, metadata | {key: value}, tensors)
+        cases.fails(f"import GGUF, {key} {value}", INPUT, ["keys.gguf", key.split(".")[0]], "import", source, out)
+    gguf_models.write_file(source, architecture, metadata | neutral, tensors)
+    known = harness.start("import", source, f"{folder}/keys.h5")
+    cases.checks.that(known.returncode == 0 and "ignored" not in known.stderr, f"neutral keys: {known}")
+    gguf_models.write_file(source, architecture, metadata | {"attention.vision": 3}, tensors)
+    unknown = harness.start("import", source, f"{folder}/keys.h5")
+    cases.checks.that(unknown.returncode == 0 and f"{architecture}.attention.vision" in unknown.stderr, f"an unknown key: {unknown}")
+    os.remove(source)
+    os.remove(f"{folder}/keys.h5")
+
+
 def check_tokenize(cases, folder):
     out, path = f"{folder}/llama-data.h5", f"{folder}/bad.jsonl"
     lines = {
@@ -330,6 +351,7 @@ def main():
         check_files_of_train(cases, folder)
         check_pipes(cases, folder)
         check_imports(cases, folder)
+        check_gguf_keys(cases, folder)
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)
         check_output(cases, folder)

@@ -77,7 +77,7 @@ def write_file(path, architecture, metadata, tensors):
     """GGUF version 3. tensors: name -> (shape, bytes), F32, or (shape, bytes, GGUF's number of the type)."""
     pairs, infos, data = text("general.architecture") + struct.pack("<I", 8) + text(architecture), b"", b""
     for key, value in metadata.items():
-        pairs += text(key if key.startswith("tokenizer.") else f"{architecture}.{key}")
+        pairs += text(key if key.startswith(("tokenizer.", "split.")) else f"{architecture}.{key}")
         if isinstance(value, str):
             pairs += struct.pack("<I", 8) + text(value)
         elif isinstance(value, list):

@@ -385,6 +385,12 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *
                        "%s: is a GGUF adapter, not a model; adapters are read as adapter.h5 or a "
                        "PEFT directory, with --adapter",
                        g->file.path);
+    const gguf_value *files = gguf_find(&g->file, "split.count");
+    if (files && files->kind == GGUF_NUMBER && files->integer > 1)
+        return ml_fail(ML_INPUT,
+                       "%s: is one of the %" PRId64 " files of a model that was split; join them "
+                       "first (llama-gguf-split --merge)",
+                       g->file.path, files->integer);
     ML_TRY(gguf_import_describe(g, s));
     const ml_family *family = s->family;
     ML_TRY(gguf_import_find_head(g, &s->tied_head));
@@ -394,6 +400,7 @@ static ml_status read_description(gguf_source *g, ml_model_spec *s, const char *
                 family->gguf.unsaid);
     st = ml_model_spec_check(s, ML_INPUT);
     if (st != ML_OK) return ml_fail_within(st, "%s", g->file.path);
+    ML_TRY(gguf_import_check_unread(g));
     ML_TRY(gguf_import_check_tensors(g));
 done:
     return st;

@@ -17,6 +17,10 @@ const ml_family *gguf_import_family(const char *architecture);
  * and key. */
 ml_status gguf_import_describe(gguf_source *g, ml_model_spec *spec) ML_NODISCARD;
 
+/* unread.c. Keys of the architecture that spec was not read from: refused where they change what is
+ * computed, else named in a warning. Local; ML_INPUT naming file and key. */
+ml_status gguf_import_check_unread(const gguf_source *g) ML_NODISCARD;
+
 /* import_tensors.c. Each is Local; ML_INPUT naming file and tensor. */
 /* All that the model has, in its shapes, and nothing else. */
 ml_status gguf_import_check_tensors(const gguf_source *g) ML_NODISCARD;
