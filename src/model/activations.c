@@ -46,6 +46,19 @@ static bool keeps_slopes(const ml_model *m, int64_t l)
            !trains_down(m, l);
 }
 
+/* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
+ * little else, each rank keeps a part of it. The convolution reads all of its input. */
+static bool keeps_part(const ml_model *m)
+{
+    return m->mode == ML_ACTIVATIONS_CHECKPOINT && m->tp > 1 && m->spec.conv_kernel == 0;
+}
+
+/* x1 of T rows in words of four bytes, as ranks divide it. */
+static int64_t stream_words(const ml_model *m, int64_t T)
+{
+    return (T * m->spec.width * (int64_t)ml_dtype_size(m->dtype) + 3) / 4;
+}
+
 /* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
  * nothing else after x2 is. */
 static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_layer *k, cursor *c)
@@ -53,6 +66,7 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     const ml_layer *layer = &m->layers[l];
     size_t size = ml_dtype_size(m->dtype);
     bool means = m->spec.norm == ML_NORM_LAYER;
+    if (keeps_part(m)) k->x1 = take_floats(c, stream_words(m, T));
     k->qkv = take(c, T * qkv_width(m), size);
     k->attention = take(c, T * q_width(m), size);
     k->x2 = is_parallel(m) && l < m->spec.layers - 1 ? k->x1 : take(c, T * m->spec.width, size);
@@ -71,14 +85,19 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     k->hook_up = take_floats(c, T * layer->up.hook.saved_per_token);
 }
 
-/* What each micro-batch on its way has for itself: in checkpoint mode every layer's x1. */
+/* What each micro-batch on its way has for itself: in checkpoint mode every layer's x1, or this
+ * rank's part of it. */
 static void lay_out_place(const ml_model *m, activations *a, int64_t T, cursor *c)
 {
     size_t size = ml_dtype_size(m->dtype);
     int64_t start = c->used, d = m->spec.width;
     for (int64_t l = m->first_layer; l < m->end_layer; l++) {
-        saved_layer k = {.x1 = take(c, T * d, size),
-                         .hook_down = take_floats(c, T * m->layers[l].down.hook.saved_per_token)};
+        saved_layer k = {0};
+        if (keeps_part(m))
+            k.x1_part = take_floats(c, ml_part_count(stream_words(m, T), m->tp, 0));
+        else
+            k.x1 = take(c, T * d, size);
+        k.hook_down = take_floats(c, T * m->layers[l].down.hook.saved_per_token);
         if (is_normed_behind(m)) k.y2 = take(c, T * d, size);
         if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, l, T, &k, c);
         if (a->layers) a->layers[l] = k;
@@ -379,6 +398,24 @@ void release_activations(ml_model *m)
     ml_memory_free(m->act.work_storage);
     ml_memory_free(m->act.layers);
     m->act = (activations){0};
+}
+
+void save_stream(const ml_model *m, const saved_layer *saved, int64_t T)
+{
+    int64_t n = stream_words(m, T), start = ml_part_start(n, m->tp, m->tp_rank);
+    save_rows(m, saved->x1, 0, m->act.x, T * m->spec.width);
+    if (saved->x1_part)
+        memcpy(saved->x1_part, (float *)saved->x1 + start,
+               (size_t)ml_part_count(n, m->tp, m->tp_rank) * sizeof(float));
+}
+
+void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T)
+{
+    int64_t n = stream_words(m, T), start = ml_part_start(n, m->tp, m->tp_rank);
+    if (!saved->x1_part) return;
+    memcpy((float *)saved->x1 + start, saved->x1_part,
+           (size_t)ml_part_count(n, m->tp, m->tp_rank) * sizeof(float));
+    ml_grid_allgather_float(m->grid, ML_GROUP_TP, saved->x1, n);
 }
 
 void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, int64_t count)

@@ -86,7 +86,7 @@ void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_laye
     const ml_layer *layer = &m->layers[l];
     activations *a = &m->act;
     int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
-    if (saved) save_rows(m, saved->x1, 0, a->x, T * d);
+    if (saved) save_stream(m, saved, T);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
         const float *n = branch_input(m, &layer->norm1, c.count, a->x + c.first * d,
@@ -241,6 +241,7 @@ void layer_recompute(ml_model *m, int64_t l, const ml_batch *batch)
     float *gradient = a->x;
     a->x = a->other_x;
     a->other_x = gradient;
+    gather_stream(m, saved, batch->tokens);
     const float *x1 = saved_rows(m, saved->x1, 0, a->x, count);
     if (x1 != a->x) memcpy(a->x, x1, (size_t)count * sizeof *x1);
     layer_attend(m, l, batch, true);

@@ -16,9 +16,10 @@ enum { OP_EMBEDDING = -1 };
  * attention took, or with norms of q and k what the projection gave; h: inputs of the activation,
  * NULL where it is computed again or where slopes are kept in its place, the activation's in 8
  * bits, since nothing else of it is needed; y1, y2: inputs of the norms behind attention and MLP,
- * NULL where there are none; all of the model's dtype. */
+ * NULL where there are none; all of the model's dtype. x1_part: what of x1 this rank of the tp
+ * group keeps until backward, where x1 itself is the room of the layer under way; else NULL. */
 typedef struct saved_layer {
-    void *x1, *qkv, *attention, *x2, *h, *y1, *y2;
+    void *x1, *x1_part, *qkv, *attention, *x2, *h, *y1, *y2;
     uint8_t *slopes;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
     float *hook_qkv, *hook_o, *hook_up, *hook_down;
@@ -189,6 +190,10 @@ void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
                int64_t count); /* x → kept, rounded in bf16 */
 const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
                         int64_t count); /* as fp32, converted into `wide` in bf16 */
+/* a->x of T rows as the layer's x1; and before it is computed again x1 whole, where each rank has
+ * kept its part. */
+void save_stream(const ml_model *m, const saved_layer *saved, int64_t T);
+void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T);
 void release_activations(ml_model *m);
 
 /* pass.c: from now on time belongs to `phase`; this stage's layers forward, from the embedding on

@@ -243,8 +243,11 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
     if (mode == ML_ACTIVATIONS_FULL) return;
     t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) +
                    linear_forward(t, &l->up, T, calls);
-    if (mode == ML_ACTIVATIONS_CHECKPOINT && !last)
-        t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
+    if (mode != ML_ACTIVATIONS_CHECKPOINT || last) return;
+    t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
+    /* The ranks' parts of x come together, which is half of a sum. */
+    if (t->spec->conv_kernel == 0)
+        tp_sum(t, 1.0, T * (double)(t->spec->width * (int64_t)ml_dtype_size(t->dtype)) / 8.0);
 }
 
 static bool has_trained(const tally *t, const ml_linear *l)
