@@ -106,6 +106,14 @@ def check_bytes(what, config, run, method, grid, messages):
     checks.that(summary["piped_bytes_per_step"] == planned, f"{what}: summary.json has {summary['piped_bytes_per_step']} bytes a step, planned {planned}")
 
 
+def check_parts(what, folder, label, method, grid):
+    """Ranks of tp keep parts of what layers start from, of each micro-batch on its way."""
+    config = write_config(folder, method, f"{label}-again", memory={"activations": "checkpoint"})
+    train(config, grid)
+    check_same(f"{what}, checkpoint", f"{folder}/{label}-again", f"{folder}/whole")
+    check_memory(f"{what}, checkpoint", config, f"{folder}/{label}-again", method, grid)
+
+
 # Model, method, grid, messages a micro-batch of the rank that sends most.
 SENT = {
     "one stage": ("llama", LORA, (2, 1, 1), 0),
@@ -162,6 +170,8 @@ def check_case(name, folder):
         train(config, grid)
         check_same(what, f"{folder}/{label}", f"{folder}/whole")
         check_memory(what, config, f"{folder}/{label}", method, grid)
+        if grid[1] > 1:
+            check_parts(what, folder, label, method, grid)
         if grid[0] == 1 and "layers" not in method:
             for line in harness.read_metrics(f"{folder}/{label}"):
                 sent = 4 * WIDTH * line["computed_tokens"] * (2 if grid[2] > 2 else 1)
