@@ -108,9 +108,11 @@ const key run_keys[] = {
     {.path = "method.targets",
      .kind = KEY_TARGETS,
      .offset = AT(method.targets),
-     .about = "LoRA: which linear layers are adapted; `all` is every one of the model's layers. "
-              "The head and the embedding are named apart, also beside `all`, by their words or as "
-              "Hugging Face's models have them: `lm_head`, `embed_tokens`, `wte`."},
+     .about =
+         "LoRA: which linear layers are adapted; `all` is every one of the model's layers that "
+         "tokens go through. The head and the embedding are named apart, also beside `all`, by "
+         "their words or as Hugging Face's models have them: `lm_head`, `embed_tokens`, `wte`; and "
+         "so are `pos_q` and `pos_k`, [DeBERTa's](encoders.md) projections of distances."},
     {.path = "method.scaling",
      .kind = KEY_CHOICE,
      .offset = AT(method.scaling),
