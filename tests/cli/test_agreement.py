@@ -26,7 +26,7 @@ def ranks(*groups):
     for i, (count, own, *rest) in enumerate(groups):
         environment, folder = (*rest, *({}, None)[len(rest):])
         words += ([":"] if i else []) + ["-n", str(count)]
-        words += [word for name, value in environment.items() for word in ("-x", f"{name}={value}")]
+        words += [word for name, value in environment.items() for word in (("-x", f"{name}={value}") if harness.OPEN_MPI else ("-env", name, value))]
         words += (["-wdir", folder] if folder else []) + [harness.PROGRAM, *map(str, own)]
     return words
 
