@@ -61,7 +61,7 @@ typedef struct ml_gguf_vocabulary {
     const char *charsmap;      /* the precompiled character map, or NULL */
     int64_t charsmap_length;
     int64_t bos, eos, unk, sep;
-    int add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, lowercase;
+    int add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, lowercase, strip_accents;
 } ml_gguf_vocabulary;
 
 /* Appends the canonical text of a tokenizer in GGUF's metadata, with llama.cpp's meaning of what
@@ -80,20 +80,19 @@ typedef struct ml_gguf_tokenizer {
     const char *caveat; /* what the format cannot say and a reader therefore does otherwise: a part
                            of a sentence; NULL: nothing */
     ml_text pool;       /* the texts, zero-ended */
+    ml_text charsmap;   /* what the vocabulary's points to */
     const char **texts; /* tokens, then merges */
     int32_t *types;
     float *scores;
 } ml_gguf_tokenizer;
 
 /* The metadata of a canonical text: byte-level BPE whose split patterns llama.cpp has a name for,
- * or SentencePiece's BPE. `tokens`: rows of the embedding; ids without a token become "[PAD<id>]",
- * unused. `bos` is what goes before a text, −1 where nothing does; `unk` and add_bos, add_eos are
- * filled in, `sep` is not.
- * Shapes: json[length] bytes; tokens[tokens].
- * Ownership: *out is the caller's, who ends it with ml_gguf_tokenizer_destroy, after a failure,
- * too; `json` is borrowed.
- * Local.
- * Errors: ML_INPUT naming the stage of the tokenizer that the format has no word for; ML_RESOURCE.
+ * SentencePiece's BPE or Unigram, or BERT's WordPiece. `tokens`: rows of the embedding; ids without
+ * a token become "[PAD<id>]", unused. `bos` is what goes before a text, −1 where nothing does;
+ * `unk` and add_bos, add_eos are filled in; `sep` ends a text of WordPiece. Shapes: json[length]
+ * bytes; tokens[tokens]. Ownership: *out is the caller's, who ends it with
+ * ml_gguf_tokenizer_destroy, after a failure, too; `json` is borrowed. Local. Errors: ML_INPUT
+ * naming the stage of the tokenizer that the format has no word for; ML_RESOURCE.
  */
 ml_status ml_tokenizer_to_gguf(const char *json, int64_t length, int64_t tokens,
                                ml_gguf_tokenizer *out) ML_NODISCARD;

@@ -166,11 +166,13 @@ def check_half(checks, folder):
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------------
 
-SAID = {"gpt2": ("gpt2", "gpt-2"), "llama3": ("gpt2", "dbrx"), "smollm": ("gpt2", "smollm"), "sentencepiece-bpe": ("llama", "default")}
+SAID = {"gpt2": ("gpt2", "gpt-2"), "llama3": ("gpt2", "dbrx"), "smollm": ("gpt2", "smollm"), "sentencepiece-bpe": ("llama", "default"),
+        "sentencepiece-unigram": ("t5", "default"), **{name: ("t5", "default") for name in ("converted", "words-of-pieces", "never-before")},
+        **{name: ("bert", "default") for name in ("bert-plain", "bert-cased")}}
 TEXTS = ["Hello, world!  It's 2024: 12345 tests.\n\n\tEnd", "naïve café — 東京 😀", " leading and trailing ", "x" * 30]
 
 
-def check_tokenizer(checks, folder, name, source):
+def check_tokenizer(checks, folder, name, source, texts=TEXTS):
     model, base, out, back = f"{folder}/words.yaml", f"{folder}/words.h5", f"{folder}/words.gguf", f"{folder}/words2.h5"
     with open(model, "w") as file:
         file.write(MODEL.format("llama", 32, 32, 2000).replace("head_dim: 64", "head_dim: 8"))
@@ -185,7 +187,7 @@ def check_tokenizer(checks, folder, name, source):
     checks.that(found == SAID[name], f"tokenizer {name}: {found}, expected {SAID[name]}: {text}")
     harness.mpilora("import", out, back)
     with open(f"{folder}/texts.jsonl", "w") as file:
-        for line in TEXTS:
+        for line in texts:
             file.write(json.dumps({"text": line}) + "\n")
     ids = [tokens_of(one, folder) for one in (base, back)]
     checks.that(ids[0] == ids[1], f"tokenizer {name}: other ids after the way through GGUF: {[len(one) for one in ids]}")
@@ -206,6 +208,69 @@ def check_pieces(checks, folder):
     for key in ("tokens", "token_type", "bos_token_id", "eos_token_id", "unknown_token_id", "add_bos_token", "add_space_prefix"):
         one, two = (metadata.get(f"tokenizer.ggml.{key}") for metadata in found)
         checks.that(one == two, f"pieces, {key}: {str(one)[:200]} of SentencePiece's file, {str(two)[:200]} of tokenizer.json")
+
+
+def write_variant(folder, name, tokenizer, **changes):
+    os.makedirs(f"{folder}/{name}", exist_ok=True)
+    if "</s>" in (token["content"] for token in tokenizer["added_tokens"]):  # else readers of a Unigram take token 1
+        reference.write_json(f"{folder}/{name}/tokenizer_config.json", {"eos_token": "</s>"})
+    with open(f"{folder}/{name}/tokenizer.json", "w") as file:
+        json.dump({**tokenizer, **changes}, file)
+    return f"{folder}/{name}"
+
+
+def metadata_of(folder):
+    metadata, _ = gguf.read_file(f"{folder}/words.gguf")
+    return {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
+
+
+def refuse_variant(checks, folder, words, tokenizer, **changes):
+    source, base = write_variant(folder, "refused", tokenizer, **changes), f"{folder}/refused.h5"
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/words.yaml", "--tokenizer", source, base)
+    text = export(base, f"{folder}/refused.gguf")
+    checks.that(words in text, f"expected \"{words}\" of a tokenizer: {text}")
+
+
+def check_unigram(checks, folder):
+    """SentencePiece's Unigram in the stages of `tokenizers`, as transformers converts it and as XLM-R's file has them."""
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/words.yaml", "--tokenizer", f"{TOKENIZERS}/sentencepiece-unigram", f"{folder}/pieces.h5")
+    harness.mpilora("export", "--format", "hf", "--base", f"{folder}/pieces.h5", f"{folder}/unigram")
+    with open(f"{folder}/unigram/tokenizer.json") as file:
+        made = json.load(file)
+    check_tokenizer(checks, folder, "converted", write_variant(folder, "converted", made))
+    one = metadata_of(folder)
+    check_tokenizer(checks, folder, "sentencepiece-unigram", f"{TOKENIZERS}/sentencepiece-unigram")
+    two = metadata_of(folder)
+    for key in ("tokens", "scores", "precompiled_charsmap", "unknown_token_id", "add_space_prefix", "remove_extra_whitespaces"):
+        checks.that(one.get(key) == two.get(key) is not None, f"Unigram, {key}: {str(one.get(key))[:200]} of tokenizer.json, {str(two.get(key))[:200]} of SentencePiece's file")
+    metaspace = made["pre_tokenizer"]
+    words = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]}
+    check_tokenizer(checks, folder, "words-of-pieces", write_variant(folder, "words-of-pieces", made, normalizer=None, pre_tokenizer=words), TEXTS[1:])
+    never = write_variant(folder, "never-before", made, normalizer=None, pre_tokenizer={**metaspace, "prepend_scheme": "never"})
+    check_tokenizer(checks, folder, "never-before", never)
+    vocab = [*made["model"]["vocab"], ["a\u2581b", -1.0]]
+    refuse_variant(checks, folder, "pieces with a blank inside", made, model={**made["model"], "vocab": vocab})
+    refuse_variant(checks, folder, "makes bytes of unknown characters", made, model={**made["model"], "byte_fallback": True})
+    refuse_variant(checks, folder, "its normalizer has a NFKC", made, normalizer={"type": "NFKC"})
+
+
+def check_bert(checks, folder):
+    """BERT's words, small and as they are; what would be one text with another token."""
+    with open(f"{TOKENIZERS}/bert/tokenizer.json") as file:
+        bert = json.load(file)
+    added = [token for token in bert["added_tokens"] if token["content"].startswith("[")]
+    check_tokenizer(checks, folder, "bert-plain", write_variant(folder, "bert-plain", bert, added_tokens=added))
+    found = metadata_of(folder)
+    ids = {token["content"]: token["id"] for token in added}
+    wanted = {"bos_token_id": ids["[CLS]"], "seperator_token_id": ids["[SEP]"], "unknown_token_id": ids["[UNK]"], "normalizer.lowercase": True, "normalizer.strip_accents": True}
+    checks.that({key: found.get(key) for key in wanted} == wanted, f"BERT's special tokens: {found}")
+    texts, vocab = found["tokens"], bert["model"]["vocab"]
+    checks.that(texts[vocab["the"]] == "\u2581the" and texts[vocab["##s"]] == "s" and texts[ids["[CLS]"]] == "[CLS]", f"BERT's words: {texts[:20]}")
+    cased = {**bert["normalizer"], "lowercase": False, "strip_accents": False}
+    check_tokenizer(checks, folder, "bert-cased", write_variant(folder, "bert-cased", bert, added_tokens=added, normalizer=cased))
+    refuse_variant(checks, folder, "would both be \"river\"", bert)
+    refuse_variant(checks, folder, "its normalizer is not BERT's", bert, added_tokens=added, normalizer={"type": "Lowercase"})
+    refuse_variant(checks, folder, "does not put one token before a text", bert, added_tokens=added, post_processor=None)
 
 
 def tokens_of(base, folder):
@@ -242,6 +307,8 @@ def main():
             if os.path.isdir(f"{TOKENIZERS}/{name}"):
                 check_tokenizer(checks, folder, name, f"{TOKENIZERS}/{name}")
         check_pieces(checks, folder)
+        check_unigram(checks, folder)
+        check_bert(checks, folder)
         check_template(checks, folder)
     checks.end()
 

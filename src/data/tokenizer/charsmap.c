@@ -88,26 +88,30 @@ done:
     return st;
 }
 
-ml_status ml_charsmap_create_base64(ml_charsmap **out, const char *text, int64_t length)
+ml_status ml_base64_read(ml_text *out, const char *text, int64_t length)
 {
-    ml_status st = ML_OK;
-    ml_text blob = {0};
     uint32_t word = 0;
     int bits = 0;
     while (length > 0 && text[length - 1] == '=') length--;
     for (int64_t i = 0; i < length; i++) {
         const char *place = text[i] ? strchr(alphabet, text[i]) : NULL;
-        if (!place) {
-            st = ml_fail(ML_INPUT, "the precompiled character map is no base64");
-            goto done;
-        }
+        if (!place) return ml_fail(ML_INPUT, "the precompiled character map is no base64");
         word = word << 6 | (uint32_t)(place - alphabet);
         bits += 6;
         if (bits < 8) continue;
         bits -= 8;
         char byte = (char)(word >> bits & 0xff);
-        ML_TRY(ml_text_add(&blob, &byte, 1));
+        ml_status st = ml_text_add(out, &byte, 1);
+        if (st != ML_OK) return st;
     }
+    return ML_OK;
+}
+
+ml_status ml_charsmap_create_base64(ml_charsmap **out, const char *text, int64_t length)
+{
+    ml_status st = ML_OK;
+    ml_text blob = {0};
+    ML_TRY(ml_base64_read(&blob, text, length));
     ML_TRY(ml_charsmap_create(out, blob.data ? blob.data : "", blob.length));
 done:
     ml_text_destroy(&blob);

@@ -19,7 +19,8 @@ void ml_charsmap_destroy(ml_charsmap *map);
 const char *ml_charsmap_find(const ml_charsmap *map, const char *text, int64_t length, bool longest,
                              int64_t *key);
 
-/* Appends bytes as base64. */
+/* Appends the bytes that base64 says; ML_INPUT. Then the other way. */
+ml_status ml_base64_read(ml_text *out, const char *text, int64_t length) ML_NODISCARD;
 ml_status ml_base64_add(ml_text *out, const char *bytes, int64_t length) ML_NODISCARD;
 
 #endif

@@ -123,7 +123,7 @@ static ml_status read_words(ml_source *s, const ml_gguf_vocabulary *g)
 {
     ml_status st = ML_OK;
     ml_maker m = {0};
-    bool lower = flag(g->lowercase, true);
+    bool lower = flag(g->lowercase, true), strips = flag(g->strip_accents, lower);
     int64_t cls = token(g, g->bos, 101), sep = token(g, g->sep, 102), unk = token(g, g->unk, 100);
     ML_TRY(ml_maker_start(&m, false));
     for (int64_t id = 0; id < g->ntokens; id++) ML_TRY(add_word(&m, g, id));
@@ -133,7 +133,7 @@ static ml_status read_words(ml_source *s, const ml_gguf_vocabulary *g)
         "{s:s, s:O, s:{s:s, s:b, s:b, s:b, s:b}, s:{s:s}, s:o, s:{s:s, s:s, s:b}, "
         "s:{s:s, s:s?, s:s, s:i, s:O}}",
         "version", "1.0", "added_tokens", m.added, "normalizer", "type", "BertNormalizer",
-        "clean_text", 1, "handle_chinese_chars", 1, "strip_accents", lower, "lowercase", lower,
+        "clean_text", 1, "handle_chinese_chars", 1, "strip_accents", strips, "lowercase", lower,
         "pre_tokenizer", "type", "BertPreTokenizer", "post_processor",
         ml_make_template(s->begin < 0 ? NULL : g->tokens[s->begin], s->begin,
                          sep < 0 ? NULL : g->tokens[sep], sep),

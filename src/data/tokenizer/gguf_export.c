@@ -4,39 +4,27 @@
  * has for exactly these, so a pattern of which it does not know makes no tokenizer. A BPE with
  * byte_fallback is SentencePiece's: there every pair whose text is a piece may be merged, the piece
  * of the highest score first, so the merges must be all such pairs, a piece's next to each other,
- * and its score is the place of the first, negative. */
+ * and its score is the place of the first, negative. Unigram and WordPiece:
+ * gguf_export_pieces.c, gguf_export_wordpiece.c. */
 #include <inttypes.h>
 
 #include "data/tokenizer/canonical.h"
-#include "data/tokenizer/gguf_patterns.h"
-#include "data/tokenizer/models/model.h"
+#include "data/tokenizer/gguf_export.h"
 #include "data/tokenizer/scanners.h"
 #include "data/tokenizer/stages.h"
 
-#define BLANK "\xe2\x96\x81" /* ▁ U+2581 */
-
-typedef struct words {
-    ml_gguf_tokenizer *out;
-    const json_t *root, *model, *vocab;
-    int64_t tokens, merges;
-    int64_t *place; /* in the pool, of tokens and then of merges; −1: none yet */
-    const char *patterns[ML_GGUF_PATTERNS];
-    int npatterns;
-    bool byte_level, metaspace;
-} words;
-
-static ml_status unsaid(const char *what)
+ml_status gguf_unsaid(const char *what)
 {
     return ml_fail(ML_INPUT, "GGUF has no word for this tokenizer: %s", what);
 }
 
-static ml_status put_text(words *w, int64_t slot, const char *text)
+static ml_status put_text(gguf_words *w, int64_t slot, const char *text)
 {
     w->place[slot] = w->out->pool.length;
     return ml_text_add(&w->out->pool, text, (int64_t)strlen(text) + 1);
 }
 
-static ml_status put_token(words *w, json_int_t id, const char *text, ml_piece_kind kind)
+ml_status gguf_put_token(gguf_words *w, json_int_t id, const char *text, ml_piece_kind kind)
 {
     if (id < 0 || id >= w->tokens)
         return ml_fail(ML_INPUT,
@@ -49,18 +37,18 @@ static ml_status put_token(words *w, json_int_t id, const char *text, ml_piece_k
 
 /* ---- what both kinds have ------------------------------------------------------------------ */
 
-static ml_status put_vocabulary(words *w)
+static ml_status put_vocabulary(gguf_words *w)
 {
     ml_status st = ML_OK;
     const char *text;
     json_t *id;
     json_object_foreach((json_t *)(uintptr_t)w->vocab, text, id)
-        ML_TRY(put_token(w, json_integer_value(id), text, ML_PIECE_NORMAL));
+        ML_TRY(gguf_put_token(w, json_integer_value(id), text, ML_PIECE_NORMAL));
 done:
     return st;
 }
 
-static ml_status put_added(words *w)
+ml_status gguf_put_added(gguf_words *w)
 {
     ml_status st = ML_OK;
     size_t i;
@@ -69,21 +57,21 @@ static ml_status put_added(words *w)
     {
         const char *text = json_string_value(json_object_get(one, "content"));
         bool special = json_is_true(json_object_get(one, "special"));
-        ML_TRY(put_token(w, json_integer_value(json_object_get(one, "id")), text ? text : "",
-                         special ? ML_PIECE_CONTROL : ML_PIECE_USER_DEFINED));
+        ML_TRY(gguf_put_token(w, json_integer_value(json_object_get(one, "id")), text ? text : "",
+                              special ? ML_PIECE_CONTROL : ML_PIECE_USER_DEFINED));
     }
 done:
     return st;
 }
 
-static ml_status fill_gaps(words *w)
+static ml_status fill_gaps(gguf_words *w)
 {
     ml_status st = ML_OK;
     char text[32];
     for (int64_t id = 0; id < w->tokens; id++) {
         if (w->place[id] >= 0) continue;
         snprintf(text, sizeof text, "[PAD%" PRId64 "]", id);
-        ML_TRY(put_token(w, id, text, ML_PIECE_UNUSED));
+        ML_TRY(gguf_put_token(w, id, text, ML_PIECE_UNUSED));
     }
 done:
     return st;
@@ -103,11 +91,11 @@ static ml_status merge_parts(const json_t *merge, const char **left, const char 
         *left = copy;
         *right = blank ? blank + 1 : NULL;
     }
-    return *left && *right ? ML_OK : unsaid("a merge is not two tokens");
+    return *left && *right ? ML_OK : gguf_unsaid("a merge is not two tokens");
 }
 
 /* What begins and ends every text. */
-static ml_status take_ends(words *w, const char *json, int64_t length)
+static ml_status take_ends(gguf_words *w, const char *json, int64_t length)
 {
     ml_status st = ML_OK;
     ml_tokenizer *tokenizer = NULL;
@@ -116,28 +104,37 @@ static ml_status take_ends(words *w, const char *json, int64_t length)
     ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
     const ml_template_part *part = ml_tokenizer_template(tokenizer, false, &parts);
     while (before < parts && part[before].id >= 0) before++;
-    int64_t behind = ml_max(0, parts - before - 1);
+    w->before = before;
+    w->behind = ml_max(0, parts - before - 1);
+    w->first = before > 0 ? part[0].id : -1;
+    w->last = w->behind > 0 ? part[parts - 1].id : -1;
     v->bos = ml_tokenizer_begin_of_text(tokenizer);
     v->eos = ml_tokenizer_end_of_text(tokenizer);
     v->add_bos = v->bos >= 0;
-    v->add_eos = behind == 1 && part[before + 1].id == v->eos;
-    if (before > 1 || behind > 1 || (behind == 1 && !v->add_eos))
-        st = unsaid("its post_processor adds more than a token before and one behind a text");
+    v->add_eos = w->behind == 1 && w->last == v->eos;
 done:
     ml_tokenizer_destroy(tokenizer);
     return st;
 }
 
+ml_status gguf_check_ends(const gguf_words *w)
+{
+    if (w->before > 1 || w->behind > 1 || (w->behind == 1 && !w->out->vocabulary.add_eos))
+        return gguf_unsaid("its post_processor adds more than a token before and one behind a "
+                           "text");
+    return ML_OK;
+}
+
 /* ---- byte-level BPE ------------------------------------------------------------------------ */
 
-static ml_status add_pattern(words *w, const char *pattern)
+static ml_status add_pattern(gguf_words *w, const char *pattern)
 {
-    if (w->npatterns == ML_GGUF_PATTERNS) return unsaid("too many split patterns");
+    if (w->npatterns == ML_GGUF_PATTERNS) return gguf_unsaid("too many split patterns");
     w->patterns[w->npatterns++] = pattern;
     return ML_OK;
 }
 
-static ml_status take_split(words *w, const json_t *stage)
+static ml_status take_split(gguf_words *w, const json_t *stage)
 {
     const json_t *pattern = json_object_get(stage, "pattern");
     const char *regex = json_string_value(json_object_get(pattern, "Regex"));
@@ -145,20 +142,21 @@ static ml_status take_split(words *w, const json_t *stage)
     bool invert = ml_stage_flag(stage, "invert", false);
     bool isolated = !strcmp(behavior, "Isolated") || (!strcmp(behavior, "Removed") && invert);
     if (!regex) regex = json_string_value(json_object_get(pattern, "String"));
-    if (!regex || !isolated) return unsaid("its pre_tokenizer splits otherwise than by isolating");
+    if (!regex || !isolated)
+        return gguf_unsaid("its pre_tokenizer splits otherwise than by isolating");
     return add_pattern(w, regex);
 }
 
 static ml_status take_stage(void *self, const char *type, const json_t *stage)
 {
-    words *w = self;
+    gguf_words *w = self;
     if (!strcmp(type, "Split")) return take_split(w, stage);
     if (!strcmp(type, "Digits"))
         return add_pattern(w, ml_stage_flag(stage, "individual_digits", false) ? ML_PATTERN_DIGIT
                                                                                : "\\p{N}+");
     if (!strcmp(type, "ByteLevel")) {
         if (ml_stage_flag(stage, "add_prefix_space", true))
-            return unsaid("its byte-level pre_tokenizer puts a blank before a text");
+            return gguf_unsaid("its byte-level pre_tokenizer puts a blank before a text");
         w->byte_level = true;
         return ml_stage_flag(stage, "use_regex", true) ? add_pattern(w, ML_PATTERN_GPT2) : ML_OK;
     }
@@ -166,7 +164,7 @@ static ml_status take_stage(void *self, const char *type, const json_t *stage)
                    type);
 }
 
-static ml_status take_normalizer(words *w)
+static ml_status take_normalizer(gguf_words *w)
 {
     const json_t *normalizer = json_object_get(w->root, "normalizer");
     if (json_is_null(normalizer) || !normalizer) return ML_OK;
@@ -179,7 +177,7 @@ static ml_status take_normalizer(words *w)
                    ml_stage_text(normalizer, "type"));
 }
 
-static ml_status put_merges(words *w)
+static ml_status put_merges(gguf_words *w)
 {
     ml_status st = ML_OK;
     ml_text line = {0};
@@ -199,7 +197,7 @@ done:
     return st;
 }
 
-static ml_status write_bytes(words *w, char pre[ML_GGUF_PRE_NAME])
+static ml_status write_bytes(gguf_words *w, char pre[ML_GGUF_PRE_NAME])
 {
     ml_status st = ML_OK;
     ML_TRY(take_normalizer(w));
@@ -212,7 +210,7 @@ static ml_status write_bytes(words *w, char pre[ML_GGUF_PRE_NAME])
     w->out->vocabulary.model = "gpt2";
     w->out->vocabulary.pre = pre;
     ML_TRY(put_vocabulary(w));
-    ML_TRY(put_added(w));
+    ML_TRY(gguf_put_added(w));
     ML_TRY(put_merges(w));
 done:
     return st;
@@ -223,7 +221,7 @@ done:
 /* Whether texts begin with a blank, and blanks become ▁. */
 static ml_status take_blanks(void *self, const char *type, const json_t *stage)
 {
-    words *w = self;
+    gguf_words *w = self;
     const json_t *pattern = json_object_get(stage, "pattern");
     const char *blank = json_string_value(json_object_get(pattern, "String"));
     if (!strcmp(type, "Prepend") && !strcmp(ml_stage_text(stage, "prepend"), BLANK)) {
@@ -241,7 +239,7 @@ static ml_status take_blanks(void *self, const char *type, const json_t *stage)
 /* Stages that cut nothing that SentencePiece does not. */
 static ml_status take_cuts(void *self, const char *type, const json_t *stage)
 {
-    words *w = self;
+    gguf_words *w = self;
     const char *blank =
         json_string_value(json_object_get(json_object_get(stage, "pattern"), "String"));
     if (!strcmp(type, "Split") && blank && !strcmp(blank, " ") && w->metaspace) return ML_OK;
@@ -258,7 +256,7 @@ static ml_status take_cuts(void *self, const char *type, const json_t *stage)
 }
 
 /* The scores, and how many merges make each piece: they stand next to each other. */
-static ml_status score_merges(words *w, int64_t *made)
+static ml_status score_merges(gguf_words *w, int64_t *made)
 {
     ml_status st = ML_OK;
     ml_text piece = {0};
@@ -275,7 +273,7 @@ static ml_status score_merges(words *w, int64_t *made)
         const json_t *found = json_object_get(w->vocab, piece.data);
         int64_t id = found ? (int64_t)json_integer_value(found) : -1;
         if (id < 0 || id >= w->tokens || (made[id] > 0 && id != last)) {
-            st = unsaid("its merges are not in the order of its pieces");
+            st = gguf_unsaid("its merges are not in the order of its pieces");
             goto done;
         }
         if (made[id]++ == 0) w->out->scores[id] = -(float)(i + 1);
@@ -287,7 +285,7 @@ done:
 }
 
 /* How many ways there are to cut a piece into two. */
-static int64_t count_cuts(const words *w, const char *text)
+static int64_t count_cuts(const gguf_words *w, const char *text)
 {
     int64_t count = 0;
     char left[512];
@@ -301,7 +299,7 @@ static int64_t count_cuts(const words *w, const char *text)
     return count;
 }
 
-static ml_status check_merges(words *w, const int64_t *made)
+static ml_status check_merges(gguf_words *w, const int64_t *made)
 {
     const char *text;
     json_t *id;
@@ -310,12 +308,12 @@ static ml_status check_merges(words *w, const int64_t *made)
         int64_t at = (int64_t)json_integer_value(id);
         bool plain = at >= 0 && at < w->tokens && w->out->types[at] == ML_PIECE_NORMAL;
         if (plain && count_cuts(w, text) != made[at])
-            return unsaid("its merges are not all pairs of pieces that make a piece");
+            return gguf_unsaid("its merges are not all pairs of pieces that make a piece");
     }
     return ML_OK;
 }
 
-static void mark_bytes(words *w, const char *unknown)
+static void mark_bytes(gguf_words *w, const char *unknown)
 {
     const char *text;
     json_t *id;
@@ -330,7 +328,7 @@ static void mark_bytes(words *w, const char *unknown)
     }
 }
 
-static ml_status write_merged_pieces(words *w)
+static ml_status write_merged_pieces(gguf_words *w)
 {
     ml_status st = ML_OK;
     int64_t *made = NULL;
@@ -343,11 +341,11 @@ static ml_status write_merged_pieces(words *w)
     ML_TRY(ml_stages_each(json_object_get(w->root, "pre_tokenizer"), "pre_tokenizer",
                           "pretokenizers", take_cuts, w));
     if (!w->metaspace) {
-        st = unsaid("its blanks stay blanks");
+        st = gguf_unsaid("its blanks stay blanks");
         goto done;
     }
     ML_TRY(put_vocabulary(w));
-    ML_TRY(put_added(w));
+    ML_TRY(gguf_put_added(w));
     mark_bytes(w, ml_stage_text(w->model, "unk_token"));
     ML_TRY(score_merges(w, made));
     ML_TRY(check_merges(w, made));
@@ -356,49 +354,9 @@ done:
     return st;
 }
 
-/* A vocabulary that came from SentencePiece's own file, or from GGUF. */
-static ml_status write_pieces(words *w)
-{
-    ml_status st = ML_OK;
-    const json_t *normalizer = json_object_get(w->root, "normalizer");
-    ml_gguf_vocabulary *v = &w->out->vocabulary;
-    size_t i;
-    json_t *piece;
-    if (strcmp(ml_stage_text(w->model, "algorithm"), "bpe") != 0)
-        return unsaid("its model is SentencePiece's Unigram");
-    if (*ml_stage_text(normalizer, "precompiled_charsmap"))
-        return unsaid("its normalizer has a map of characters");
-    if (ml_stage_flag(normalizer, "remove_extra_whitespaces", false) ||
-        ml_stage_flag(normalizer, "treat_whitespace_as_suffix", false) ||
-        !ml_stage_flag(normalizer, "escape_whitespaces", true))
-        return unsaid("its normalizer takes blanks away, or leaves them blanks");
-    v->model = "llama";
-    v->pre = "default";
-    v->add_space_prefix = ml_stage_flag(normalizer, "add_dummy_prefix", true);
-    json_array_foreach(json_object_get(w->model, "pieces"), i, piece)
-    {
-        const char *text = json_string_value(json_array_get(piece, 0));
-        int64_t kind = (int64_t)json_integer_value(json_array_get(piece, 2));
-        ML_TRY(put_token(w, (json_int_t)i, text ? text : "", (ml_piece_kind)kind));
-        w->out->scores[i] = (float)json_number_value(json_array_get(piece, 1));
-        if (kind == ML_PIECE_UNKNOWN) v->unk = (int64_t)i;
-    }
-    json_array_foreach(json_object_get(w->root, "added_tokens"), i, piece)
-    {
-        int64_t id = (int64_t)json_integer_value(json_object_get(piece, "id"));
-        const char *text = json_string_value(json_object_get(piece, "content"));
-        bool special = json_is_true(json_object_get(piece, "special"));
-        if (id >= 0 && id < w->tokens && w->place[id] >= 0) continue;
-        ML_TRY(
-            put_token(w, id, text ? text : "", special ? ML_PIECE_CONTROL : ML_PIECE_USER_DEFINED));
-    }
-done:
-    return st;
-}
-
 /* ---- all ----------------------------------------------------------------------------------- */
 
-static ml_status start(words *w, int64_t tokens)
+static ml_status start(gguf_words *w, int64_t tokens)
 {
     ml_status st = ML_OK;
     ml_gguf_tokenizer *out = w->out;
@@ -417,13 +375,34 @@ static ml_status start(words *w, int64_t tokens)
                                            .sep = -1,
                                            .add_space_prefix = -1,
                                            .remove_extra_whitespaces = -1,
-                                           .lowercase = -1};
+                                           .lowercase = -1,
+                                           .strip_accents = -1};
 done:
     return st;
 }
 
+/* llama.cpp stops at a file in which two tokens have one text. */
+static ml_status check_texts(const gguf_words *w)
+{
+    ml_status st = ML_OK;
+    json_t *seen = json_object();
+    for (int64_t id = 0; id < w->tokens && st == ML_OK; id++) {
+        const char *text = w->out->pool.data + w->place[id];
+        const json_t *other = json_object_get(seen, text);
+        if (other)
+            st = ml_fail(ML_INPUT,
+                         "GGUF has no word for this tokenizer: tokens %" JSON_INTEGER_FORMAT
+                         " and %" PRId64 " would both be \"%.80s\"",
+                         json_integer_value(other), id, text);
+        else if (json_object_set_new_nocheck(seen, text, json_integer((json_int_t)id)))
+            st = ml_fail(ML_RESOURCE, "out of memory: a tokenizer");
+    }
+    json_decref(seen);
+    return st;
+}
+
 /* The texts stay where they are from here on. */
-static void finish(words *w)
+static void finish(gguf_words *w)
 {
     ml_gguf_tokenizer *out = w->out;
     ml_gguf_vocabulary *v = &out->vocabulary;
@@ -433,24 +412,28 @@ static void finish(words *w)
     v->ntokens = w->tokens;
     v->tokens = out->texts;
     v->types = out->types;
-    v->scores = bytes ? NULL : out->scores;
+    v->scores = bytes || !strcmp(v->model, "bert") ? NULL : out->scores;
     v->nmerges = bytes ? w->merges : 0;
     v->merges = bytes ? out->texts + w->tokens : NULL;
 }
 
-static ml_status write_model(words *w, char pre[ML_GGUF_PRE_NAME])
+static ml_status write_model(gguf_words *w, char pre[ML_GGUF_PRE_NAME])
 {
     const char *type = ml_stage_text(w->model, "type");
-    if (!strcmp(type, "SentencePiece")) return write_pieces(w);
+    if (!strcmp(type, "SentencePiece")) return gguf_write_pieces(w);
+    if (!strcmp(type, "Unigram")) return gguf_write_unigram(w);
+    if (!strcmp(type, "WordPiece")) return gguf_write_wordpiece(w);
     if (strcmp(type, "BPE") != 0 && !(*type == '\0' && w->merges))
         return ml_fail(ML_INPUT, "GGUF has no word for this tokenizer here: its model is %s", type);
     if (*ml_stage_text(w->model, "continuing_subword_prefix") ||
         *ml_stage_text(w->model, "end_of_word_suffix"))
-        return unsaid("its words have a prefix or a suffix");
+        return gguf_unsaid("its words have a prefix or a suffix");
+    ml_status st = gguf_check_ends(w);
+    if (st != ML_OK) return st;
     if (ml_stage_flag(w->model, "byte_fallback", false)) return write_merged_pieces(w);
-    ml_status st = ml_stages_each(json_object_get(w->root, "pre_tokenizer"), "pre_tokenizer",
-                                  "pretokenizers", take_stage, w);
-    if (st == ML_OK && !w->byte_level) st = unsaid("its BPE works on characters");
+    st = ml_stages_each(json_object_get(w->root, "pre_tokenizer"), "pre_tokenizer", "pretokenizers",
+                        take_stage, w);
+    if (st == ML_OK && !w->byte_level) st = gguf_unsaid("its BPE works on characters");
     return st == ML_OK ? write_bytes(w, pre) : st;
 }
 
@@ -460,7 +443,7 @@ ml_status ml_tokenizer_to_gguf(const char *json, int64_t length, int64_t tokens,
     ml_status st = ML_OK;
     ml_canonical canonical;
     json_t *root = NULL;
-    words w = {.out = out};
+    gguf_words w = {.out = out};
     char pre[ML_GGUF_PRE_NAME];
     *out = (ml_gguf_tokenizer){0};
     ML_TRY(ml_canonical_read(&canonical, &root, NULL, json, length));
@@ -469,6 +452,7 @@ ml_status ml_tokenizer_to_gguf(const char *json, int64_t length, int64_t tokens,
     ML_TRY(take_ends(&w, json, length));
     ML_TRY(write_model(&w, pre));
     ML_TRY(fill_gaps(&w));
+    ML_TRY(check_texts(&w));
     int64_t name = out->pool.length;
     ML_TRY(ml_text_add(&out->pool, out->vocabulary.pre, (int64_t)strlen(out->vocabulary.pre) + 1));
     finish(&w);
@@ -482,6 +466,7 @@ done:
 void ml_gguf_tokenizer_destroy(ml_gguf_tokenizer *t)
 {
     ml_text_destroy(&t->pool);
+    ml_text_destroy(&t->charsmap);
     ml_memory_free((void *)(uintptr_t)t->texts);
     ml_memory_free(t->types);
     ml_memory_free(t->scores);

@@ -56,6 +56,12 @@ static ml_status put_id(gguf_writer *w, const char *key, int64_t id)
     return id >= 0 ? gguf_put_count(w, key, id) : ML_OK;
 }
 
+/* A flag that is −1 where nothing is said. */
+static ml_status put_said(gguf_writer *w, const char *key, int said)
+{
+    return said >= 0 ? gguf_put_flag(w, key, said) : ML_OK;
+}
+
 static ml_status put_special(gguf_writer *w, const ml_base *base, const ml_gguf_vocabulary *v)
 {
     ml_status st = ML_OK;
@@ -66,12 +72,16 @@ static ml_status put_special(gguf_writer *w, const ml_base *base, const ml_gguf_
     ML_TRY(put_id(w, "tokenizer.ggml.bos_token_id", bos));
     ML_TRY(put_id(w, "tokenizer.ggml.eos_token_id", v->eos));
     ML_TRY(put_id(w, "tokenizer.ggml.unknown_token_id", v->unk));
+    ML_TRY(put_id(w, "tokenizer.ggml.seperator_token_id", v->sep)); /* spelt so in the format */
     ML_TRY(put_id(w, "tokenizer.ggml.padding_token_id", named_token(config, "pad_token", v)));
+    ML_TRY(put_id(w, "tokenizer.ggml.mask_token_id", named_token(config, "mask_token", v)));
     ML_TRY(put_ends(w, generation, v));
     ML_TRY(gguf_put_flag(w, "tokenizer.ggml.add_bos_token", v->add_bos));
     ML_TRY(gguf_put_flag(w, "tokenizer.ggml.add_eos_token", v->add_eos));
-    if (v->add_space_prefix >= 0)
-        ML_TRY(gguf_put_flag(w, "tokenizer.ggml.add_space_prefix", v->add_space_prefix));
+    ML_TRY(put_said(w, "tokenizer.ggml.add_space_prefix", v->add_space_prefix));
+    ML_TRY(put_said(w, "tokenizer.ggml.remove_extra_whitespaces", v->remove_extra_whitespaces));
+    ML_TRY(put_said(w, "tokenizer.ggml.normalizer.lowercase", v->lowercase));
+    ML_TRY(put_said(w, "tokenizer.ggml.normalizer.strip_accents", v->strip_accents));
 done:
     json_decref(config);
     json_decref(generation);
@@ -86,6 +96,9 @@ static ml_status put_vocabulary(gguf_writer *w, const ml_gguf_vocabulary *v)
     ML_TRY(gguf_put_texts(w, "tokenizer.ggml.tokens", v->tokens, v->ntokens));
     ML_TRY(gguf_put_integers(w, "tokenizer.ggml.token_type", v->types, v->ntokens));
     if (v->scores) ML_TRY(gguf_put_reals(w, "tokenizer.ggml.scores", v->scores, v->ntokens));
+    if (v->charsmap)
+        ML_TRY(gguf_put_bytes(w, "tokenizer.ggml.precompiled_charsmap", v->charsmap,
+                              v->charsmap_length));
     if (v->merges) ML_TRY(gguf_put_texts(w, "tokenizer.ggml.merges", v->merges, v->nmerges));
 done:
     return st;

@@ -92,7 +92,8 @@ ml_status gguf_read_tokenizer(const gguf_file *f, ml_text *json)
         .add_eos = flag(f, "tokenizer.ggml.add_eos_token"),
         .add_space_prefix = flag(f, "tokenizer.ggml.add_space_prefix"),
         .remove_extra_whitespaces = flag(f, "tokenizer.ggml.remove_extra_whitespaces"),
-        .lowercase = flag(f, "tokenizer.ggml.normalizer.lowercase")};
+        .lowercase = flag(f, "tokenizer.ggml.normalizer.lowercase"),
+        .strip_accents = flag(f, "tokenizer.ggml.normalizer.strip_accents")};
     ML_TRY(take_arrays(f, &a, &v));
     st = ml_tokenizer_from_gguf(&v, json);
     if (st != ML_OK) st = ml_fail_within(st, "%s", f->path);

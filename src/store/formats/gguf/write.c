@@ -10,7 +10,7 @@
 #include "io/hdf5_file.h"
 
 enum { ALIGNMENT = 32, VERSION = 3 };
-enum { T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_TEXT = 8, T_ARRAY = 9 };
+enum { T_U8 = 0, T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_TEXT = 8, T_ARRAY = 9 };
 
 /* ---- bytes --------------------------------------------------------------------------------- */
 
@@ -88,6 +88,12 @@ ml_status gguf_put_integers(gguf_writer *w, const char *key, const int32_t *valu
     for (int64_t i = 0; st == ML_OK && i < count; i++)
         st = put_whole(&w->keys, (uint32_t)values[i], 4);
     return st;
+}
+
+ml_status gguf_put_bytes(gguf_writer *w, const char *key, const char *values, int64_t count)
+{
+    ml_status st = put_array(w, key, T_U8, count);
+    return st == ML_OK ? ml_text_add(&w->keys, values, count) : st;
 }
 
 ml_status gguf_put_reals(gguf_writer *w, const char *key, const float *values, int64_t count)

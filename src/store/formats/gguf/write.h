@@ -35,6 +35,8 @@ ml_status gguf_put_texts(gguf_writer *w, const char *key, const char *const *tex
                          int64_t count) ML_NODISCARD;
 ml_status gguf_put_integers(gguf_writer *w, const char *key, const int32_t *values,
                             int64_t count) ML_NODISCARD;
+ml_status gguf_put_bytes(gguf_writer *w, const char *key, const char *values,
+                         int64_t count) ML_NODISCARD;
 ml_status gguf_put_reals(gguf_writer *w, const char *key, const float *values,
                          int64_t count) ML_NODISCARD;
 
