@@ -89,10 +89,12 @@ typedef struct ml_gguf_tokenizer {
 /* The metadata of a canonical text: byte-level BPE whose split patterns llama.cpp has a name for,
  * SentencePiece's BPE or Unigram, or BERT's WordPiece. `tokens`: rows of the embedding; ids without
  * a token become "[PAD<id>]", unused. `bos` is what goes before a text, −1 where nothing does;
- * `unk` and add_bos, add_eos are filled in; `sep` ends a text of WordPiece. Shapes: json[length]
- * bytes; tokens[tokens]. Ownership: *out is the caller's, who ends it with
- * ml_gguf_tokenizer_destroy, after a failure, too; `json` is borrowed. Local. Errors: ML_INPUT
- * naming the stage of the tokenizer that the format has no word for; ML_RESOURCE.
+ * `unk` and add_bos, add_eos are filled in; `sep` is what ends a text of WordPiece, else −1.
+ * Shapes: json[length] bytes; tokens[tokens].
+ * Ownership: *out is the caller's, who ends it with ml_gguf_tokenizer_destroy, after a failure,
+ * too; `json` is borrowed.
+ * Local.
+ * Errors: ML_INPUT naming the stage of the tokenizer that the format has no word for; ML_RESOURCE.
  */
 ml_status ml_tokenizer_to_gguf(const char *json, int64_t length, int64_t tokens,
                                ml_gguf_tokenizer *out) ML_NODISCARD;
