@@ -125,8 +125,8 @@ int ml_grid_world_size(void);
  * Shapes: none.
  * Ownership: *out is the caller's, who ends it with ml_grid_destroy.
  * Collective over the world.
- * Errors: ML_USAGE where tp, or tp·pp, does not divide the number of ranks, with what would;
- * ML_RESOURCE. */
+ * Errors: ML_USAGE where tp, or tp·pp, does not divide the number of ranks, with what would, or
+ * where MPILORA_SUMS is unknown; ML_RESOURCE. */
 ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
 ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp) ML_NODISCARD;
 
@@ -239,6 +239,31 @@ void ml_grid_sum_double(const ml_grid *grid, ml_group group, double *x, int64_t 
 void ml_grid_max_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
 void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
 void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
+
+/* Whether sums of floats over this group (the two halves of a sum, too) go through memory that its
+ * ranks share, as they do where these lie on one node and can see each other's: in the order of the
+ * ranks, the same bits on all of them. Else MPI sums, as it does everything else.
+ * MPILORA_SUMS=mpi in the environment lets MPI do it all.
+ * Shapes: none.
+ * Ownership: borrows `grid`.
+ * Local.
+ * Errors: none. */
+bool ml_grid_shares_sums(const ml_grid *grid, ml_group group);
+
+/* From here on (or, false, no longer) MPI sums all vectors, to be compared with.
+ * Shapes: none.
+ * Ownership: borrows `grid`.
+ * Collective over the world.
+ * Errors: none. */
+void ml_grid_sum_by_mpi(ml_grid *grid, bool always);
+
+/* What a rank accounts for (category communication) so that sums go through shared memory, where
+ * there are so many ranks on its node.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_grid_sums_bytes(int ranks_on_node);
 
 /* The root's bytes on every rank of the group.
  * Shapes: bytes[n].

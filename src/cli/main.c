@@ -36,7 +36,7 @@ static ml_status show_help(const ml_command *command, int argc, char **argv)
 
 /* Variables of the environment that choose what is computed, or how ranks work together. */
 static const char *const choosing[] = {"MPILORA_PRODUCT_PATH", "MPILORA_VECTOR_PATH",
-                                       "MPILORA_SHARED_MEMORY", NULL};
+                                       "MPILORA_SHARED_MEMORY", "MPILORA_SUMS", NULL};
 
 static ml_status agree_on_start(int argc, char **argv)
 {

@@ -1,6 +1,6 @@
 /* The named collectives: each is one call of MPI on the communicator of a group, cut into pieces
- * that MPI's int counts can say, timed, and with its bytes counted. A group of one rank costs
- * nothing. */
+ * that MPI's int counts can say, timed, and with its bytes counted; vectors of floats are summed in
+ * memory that the ranks share where they do (segment.h). A group of one rank costs nothing. */
 #include "grid/grid_private.h"
 
 /* MPI counts are int: larger ones go in pieces. */
@@ -28,7 +28,16 @@ static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size
 
 void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
-    reduce(grid, group, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
+    segment *shared = sums_segment(grid, group);
+    if (!shared) {
+        reduce(grid, group, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
+        return;
+    }
+    if (n == 0) return;
+    double since = ml_seconds();
+    segment_sum(shared, group, x, n);
+    grid_add_seconds(grid, since);
+    counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
@@ -71,25 +80,43 @@ static void find_parts(const ml_grid *grid, ml_group group, int64_t n)
 }
 
 /* MPI leaves the sum where x begins. */
-void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+static void reduce_scatter(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
     int mine = grid->group_rank[group];
-    if (grid->group_size[group] == 1 || n == 0) return;
-    double since = ml_seconds();
     find_parts(grid, group, n);
     MPI_Reduce_scatter(MPI_IN_PLACE, x, grid->count, MPI_FLOAT, MPI_SUM, grid->group[group]);
     memmove(x + grid->start[mine], x, (size_t)grid->count[mine] * sizeof *x);
+}
+
+void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    segment *shared = sums_segment(grid, group);
+    if (grid->group_size[group] == 1 || n == 0) return;
+    double since = ml_seconds();
+    if (shared)
+        segment_reduce_scatter(shared, group, x, n);
+    else
+        reduce_scatter(grid, group, x, n);
     grid_add_seconds(grid, since);
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 
-void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+static void allgather(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
-    if (grid->group_size[group] == 1 || n == 0) return;
-    double since = ml_seconds();
     find_parts(grid, group, n);
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, grid->count, grid->start, MPI_FLOAT,
                    grid->group[group]);
+}
+
+void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    segment *shared = sums_segment(grid, group);
+    if (grid->group_size[group] == 1 || n == 0) return;
+    double since = ml_seconds();
+    if (shared)
+        segment_allgather(shared, group, x, n);
+    else
+        allgather(grid, group, x, n);
     grid_add_seconds(grid, since);
 }
 

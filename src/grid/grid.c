@@ -158,6 +158,7 @@ void ml_grid_group_heads(const ml_grid *caller, int copies)
                    &group[ML_GROUP_HEAD_TP]);
     count_group(grid, ML_GROUP_HEAD);
     count_group(grid, ML_GROUP_HEAD_TP);
+    sums_renew_heads(grid);
 }
 
 static void count_nodes(ml_grid *grid)
@@ -174,6 +175,7 @@ static void free_memory(ml_grid *grid)
     if (!grid) return;
     ml_memory_free(grid->count);
     ml_memory_free(grid->start);
+    ml_memory_free(grid->member);
     ml_memory_free(grid);
 }
 
@@ -217,6 +219,7 @@ ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp)
     ml_grid *grid = NULL;
     int size = ml_grid_world_size();
     ML_TRY(ml_grid_check_shape(size, tp, pp));
+    ML_TRY(sums_check());
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");
@@ -230,6 +233,7 @@ ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp)
     grid->stage = grid->rank / tp / grid->dp;
     make_groups(grid);
     count_nodes(grid);
+    sums_start(grid);
     *out = grid;
     grid = NULL;
 done:
@@ -240,6 +244,7 @@ done:
 void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
+    sums_stop(grid);
     if (grid->pp == 1) grid->group[ML_GROUP_STAGE] = MPI_COMM_NULL; /* the world's */
     for (int g = GROUPS - 1; g >= 0; g--)
         if (grid->group[g] != MPI_COMM_NULL) MPI_Comm_free(&grid->group[g]);

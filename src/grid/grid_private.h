@@ -4,9 +4,9 @@
 
 #include <mpi.h>
 
-#include "mpilora/grid.h"
+#include "grid/segment.h"
 
-enum { GROUPS = ML_GROUP_HEAD_TP + 1 };
+enum { GROUPS = SEGMENT_GROUPS };
 
 struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two; MPI_COMM_NULL: not made */
@@ -18,6 +18,11 @@ struct ml_grid {
     int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
     MPI_Request sent[2];    /* by ml_direction: what a neighbour may not have taken yet */
     int64_t piped;          /* bytes sent to neighbours */
+    ml_shared *shared;      /* where sums go on this node; NULL: through MPI */
+    segment segment;        /* in it */
+    int segment_ranks;      /* of this node */
+    int *member;            /* [GROUPS][segment_ranks]: segment.h's */
+    bool by_mpi;            /* all sums, whatever there is */
 };
 
 /* launcher.c: that MPI sees the ranks that were started. ML_USAGE. Local, after MPI_Init. */
@@ -25,6 +30,17 @@ ml_status grid_check_launch(void) ML_NODISCARD;
 
 /* collective.c: this rank was inside a collective since then. */
 void grid_add_seconds(const ml_grid *grid, double since);
+
+/* sums.c: whether MPILORA_SUMS is a word that it knows. ML_USAGE. Local. */
+ml_status sums_check(void) ML_NODISCARD;
+/* The segment of this rank's node, where one can be made; nothing is said where none can.
+ * Collective over the node. */
+void sums_start(ml_grid *grid);
+/* The groups of heads were made anew. Collective over the stage. */
+void sums_renew_heads(ml_grid *grid);
+void sums_stop(ml_grid *grid);
+/* The segment, where sums over the group go through it; else NULL. */
+segment *sums_segment(const ml_grid *grid, ml_group group);
 
 /* agree.c: the communicator that ml_grid_settle uses. Collective over the world. */
 void settling_start(void);

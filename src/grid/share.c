@@ -1,4 +1,5 @@
-/* Memory that the replicas of a node hold together: which way it is made, its pages, its end. */
+/* Memory that ranks of a node hold together, its replicas above all: which way it is made, its
+ * pages, its end. */
 #include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
@@ -22,7 +23,7 @@ static ml_status make_block(ml_shared *shared, const ml_grid *grid)
     const char *way = getenv("MPILORA_SHARED_MEMORY");
     int allowed[2] = {!way || strcmp(way, "window") != 0, !way || strcmp(way, "file") != 0};
     char reason[512];
-    ml_grid_broadcast(grid, ML_GROUP_REPLICA, 0, allowed, (int64_t)sizeof allowed);
+    ml_grid_broadcast(grid, shared->of, 0, allowed, (int64_t)sizeof allowed);
     ml_status st = allowed[0] ? share_memory_file(shared, grid) : ML_RESOURCE;
     if (st == ML_OK || !allowed[1]) return st;
     snprintf(reason, sizeof reason, "%s",
@@ -30,6 +31,25 @@ static ml_status make_block(ml_shared *shared, const ml_grid *grid)
     shared->mapped = 0;
     st = share_window(shared, grid);
     return st == ML_OK ? ML_OK : ml_fail(st, "%s; %s", reason, ml_error_text());
+}
+
+ml_status share_block(ml_shared **out, const ml_grid *grid, ml_group group, int64_t bytes)
+{
+    ml_status st = ML_OK;
+    ml_shared *shared = ml_memory_alloc(1, sizeof *shared, ML_MEM_COMMUNICATION, "a shared block");
+    ML_TRY(ml_grid_agree_in(grid, group, shared ? ML_OK : ML_RESOURCE));
+    shared->bytes = bytes;
+    shared->window = MPI_WIN_NULL;
+    shared->of = group;
+    shared->group = grid->group[group];
+    shared->group_size = grid->group_size[group];
+    shared->group_rank = grid->group_rank[group];
+    ML_TRY(make_block(shared, grid));
+    *out = shared;
+    shared = NULL;
+done:
+    ml_memory_free(shared);
+    return st;
 }
 
 static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char *what,
@@ -44,27 +64,14 @@ static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char
 ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
                         const char *what)
 {
-    ml_status st = ML_OK;
-    ml_shared *shared = ml_memory_alloc(1, sizeof *shared, ML_MEM_COMMUNICATION, "a shared block");
-    ML_TRY(ml_grid_agree_in(grid, ML_GROUP_REPLICA, shared ? ML_OK : ML_RESOURCE));
-    shared->bytes = bytes;
-    shared->window = MPI_WIN_NULL;
-    shared->group = grid->group[ML_GROUP_REPLICA];
-    shared->group_size = grid->group_size[ML_GROUP_REPLICA];
-    shared->group_rank = grid->group_rank[ML_GROUP_REPLICA];
+    ml_shared *shared;
+    ml_status st = share_block(&shared, grid, ML_GROUP_REPLICA, bytes);
+    if (st != ML_OK) return describe_failure(grid, bytes, what, st);
     shared->category = category;
-    st = make_block(shared, grid);
-    if (st != ML_OK) {
-        st = describe_failure(grid, bytes, what, st);
-        goto done;
-    }
     shared->accounts = shared->group_rank == 0;
     if (shared->accounts) ml_memory_account(category, bytes);
     *out = shared;
-    shared = NULL;
-done:
-    ml_memory_free(shared);
-    return st;
+    return ML_OK;
 }
 
 void *ml_shared_data(const ml_shared *shared) { return shared->data; }
@@ -81,16 +88,34 @@ static void take_huge_pages(const ml_shared *shared, int64_t first, int64_t end)
     if (first < end) (void)madvise(shared->data + first, (size_t)(end - first), MADV_COLLAPSE);
 }
 
-/* Bytes [first, end) of the block, in this thread's domain. */
-static bool take_pages(const ml_shared *shared, int64_t first, int64_t end)
+static bool take_small_pages(const ml_shared *shared, int64_t first, int64_t end)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (first >= end) return true;
-    if (shared->mapped) take_huge_pages(shared, first, end);
     char *start = shared->data + first, *last = shared->data + ml_min(end, shared->bytes);
     start -= (uintptr_t)start % page;
     return !madvise(start, (size_t)(last - start), MADV_POPULATE_WRITE) ||
            errno == EINVAL; /* EINVAL: an older kernel; then when it is written */
+}
+
+/* Bytes [first, end) of the block, in this thread's domain. */
+static bool take_pages(const ml_shared *shared, int64_t first, int64_t end)
+{
+    if (first >= end) return true;
+    if (shared->mapped) take_huge_pages(shared, first, end);
+    return take_small_pages(shared, first, end);
+}
+
+static ml_status lack_pages(const ml_shared *shared)
+{
+    return ml_fail(ML_RESOURCE,
+                   "out of memory: no pages for this rank's part of %" PRId64
+                   " bytes that %d ranks share",
+                   shared->bytes, shared->group_size);
+}
+
+ml_status share_take_pages(const ml_shared *shared, int64_t first, int64_t end)
+{
+    return take_small_pages(shared, first, end) ? ML_OK : lack_pages(shared);
 }
 
 ml_status ml_shared_take_pages(ml_shared *shared)
@@ -106,11 +131,7 @@ ml_status ml_shared_take_pages(ml_shared *shared)
                         (first + ml_part_count(count, threads, thread)) * SHARE_UNIT))
             failed = 1;
     }
-    if (!failed) return ML_OK;
-    return ml_fail(ML_RESOURCE,
-                   "out of memory: no pages for this rank's part of %" PRId64
-                   " bytes that %d ranks share",
-                   shared->bytes, shared->group_size);
+    return failed ? lack_pages(shared) : ML_OK;
 }
 
 /* The block's whole pages: a window's neighbours are MPI's. */

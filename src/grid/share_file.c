@@ -84,15 +84,15 @@ ml_status share_memory_file(ml_shared *shared, const ml_grid *grid)
     ml_status st = ML_OK;
     offer o = {0};
     int fd = -1;
-    bool first = grid->group_rank[ML_GROUP_REPLICA] == 0;
+    bool first = shared->group_rank == 0;
     shared->mapped = ml_round_up(shared->bytes, SHARE_UNIT);
     if (first) st = make_file(shared->mapped, &o);
     if (first && st == ML_OK) fd = (int)o.fd;
-    ML_TRY(ml_grid_agree_in(grid, ML_GROUP_REPLICA, st));
-    ml_grid_broadcast(grid, ML_GROUP_REPLICA, 0, &o, (int64_t)sizeof o);
+    ML_TRY(ml_grid_agree_in(grid, shared->of, st));
+    ml_grid_broadcast(grid, shared->of, 0, &o, (int64_t)sizeof o);
     if (!first) st = open_file(&o, &fd);
     if (st == ML_OK) st = map_file(shared, fd);
-    ML_TRY(ml_grid_agree_in(grid, ML_GROUP_REPLICA, st));
+    ML_TRY(ml_grid_agree_in(grid, shared->of, st));
 done:
     if (fd >= 0) close(fd);
     if (st != ML_OK && shared->data) munmap(shared->data, (size_t)shared->mapped);

@@ -26,9 +26,9 @@ static ml_status check_room(int64_t bytes)
 
 ml_status share_window(ml_shared *shared, const ml_grid *grid)
 {
-    bool first = grid->group_rank[ML_GROUP_REPLICA] == 0;
+    bool first = shared->group_rank == 0;
     ml_status st =
-        ml_grid_agree_in(grid, ML_GROUP_REPLICA, first ? check_room(shared->bytes + PAGE) : ML_OK);
+        ml_grid_agree_in(grid, shared->of, first ? check_room(shared->bytes + PAGE) : ML_OK);
     if (st != ML_OK) return st;
     MPI_Aint bytes = first ? (MPI_Aint)shared->bytes + PAGE : 0;
     int unit;
@@ -41,7 +41,7 @@ ml_status share_window(ml_shared *shared, const ml_grid *grid)
     st = failed ? ml_fail(ML_RESOURCE, "MPI makes no shared window of %" PRId64 " bytes",
                           shared->bytes)
                 : ML_OK;
-    st = ml_grid_agree_in(grid, ML_GROUP_REPLICA, st);
+    st = ml_grid_agree_in(grid, shared->of, st);
     if (st != ML_OK) return st;
     char *window;
     if (MPI_Win_shared_query(shared->window, 0, &bytes, &unit, &window))

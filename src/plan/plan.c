@@ -255,8 +255,8 @@ static common find_common(const ml_plan *plan, const ml_model *model,
                     ml_session_writer_bytes(model, parameters, shape)};
 }
 
-static ml_session_shape shape_of(const source *s, const ml_run_config *c, const ml_model_spec *spec,
-                                 int64_t more, int stage)
+static ml_session_shape shape_of(const ml_plan *plan, const source *s, const ml_run_config *c,
+                                 const ml_model_spec *spec, int64_t more, int stage)
 {
     int64_t unit = ml_session_unit_of(c, s->data[0]);
     return (ml_session_shape){s->tokens + c->batch.micro * unit * more,
@@ -270,6 +270,7 @@ static ml_session_shape shape_of(const source *s, const ml_run_config *c, const 
                               0,
                               (int)c->parallel.pp,
                               stage,
+                              (int)ml_part_count(plan->ranks, plan->nodes, 0),
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
                               unit};
 }
@@ -305,7 +306,8 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
         j->config[0].batch.micro * ml_session_unit_of(&j->config[0], j->source[0].data[0]);
     for (int64_t i = 1; i < j->count && st == ML_OK; i++) {
         const ml_run_config *c = &j->config[i];
-        const ml_session_shape shape = shape_of(&j->source[i], c, ml_model_get_spec(model), 0, 0);
+        const ml_session_shape shape =
+            shape_of(plan, &j->source[i], c, ml_model_get_spec(model), 0, 0);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
         st = attach(plan, &peft, model, &parameters, c, c->method.name, 0);
@@ -369,7 +371,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
     d->spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&d->spec, method, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
-    d->shape = shape_of(s, c, &d->spec, virtual_tokens(c, method), stage);
+    d->shape = shape_of(plan, s, c, &d->spec, virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
     if (plan->pp > 1)
         ML_TRY(ml_model_hold_stage(d->model, NULL, plan->pp, stage,
@@ -407,7 +409,7 @@ static void resize(const ml_plan *plan, const source *s, const sizing *z, ml_met
 {
     const ml_run_config *c = &z->config;
     int stage = d->shape.stage;
-    d->shape = shape_of(s, c, &d->spec, virtual_tokens(c, method), stage);
+    d->shape = shape_of(plan, s, c, &d->spec, virtual_tokens(c, method), stage);
     ml_model_keep_in_flight(d->model, ml_stages_in_flight(c, plan->dp, plan->pp, stage));
 }
 

@@ -210,6 +210,7 @@ typedef struct ml_session_shape {
     const char *backend, *vector_path;
     int threads;
     int tp, tp_rank, pp, stage;
+    int node_ranks;           /* of the fullest node */
     int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
 } ml_session_shape;
 

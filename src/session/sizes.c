@@ -47,6 +47,7 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     bytes[ML_MEM_COMMUNICATION] +=
         (int64_t)sizeof(float) *
         ml_stages_buffers(shape->tokens, shape->spec->width, shape->pp, shape->stage);
+    bytes[ML_MEM_COMMUNICATION] += ml_grid_sums_bytes(shape->node_ranks);
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
         transient_bytes(model, parameters, shape, true);
@@ -59,19 +60,21 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
 ml_session_shape ml_session_shape_of(const session *s)
 {
     const ml_run_config *c = s->config;
-    return (ml_session_shape){s->tokens,
-                              c->batch.micro * ml_session_unit(s),
-                              s->max_len + s->prefix + s->infix,
-                              ml_model_get_spec(s->model),
-                              c->backend,
-                              c->vector_path,
-                              omp_get_max_threads(),
-                              ml_grid_tp(s->grid),
-                              ml_grid_tp_rank(s->grid),
-                              ml_grid_pp(s->grid),
-                              ml_grid_stage(s->grid),
-                              ml_run_config_contrasts(c) ? c->batch.sequences : 0,
-                              ml_session_unit(s)};
+    return (ml_session_shape){
+        s->tokens,
+        c->batch.micro * ml_session_unit(s),
+        s->max_len + s->prefix + s->infix,
+        ml_model_get_spec(s->model),
+        c->backend,
+        c->vector_path,
+        omp_get_max_threads(),
+        ml_grid_tp(s->grid),
+        ml_grid_tp_rank(s->grid),
+        ml_grid_pp(s->grid),
+        ml_grid_stage(s->grid),
+        ml_grid_shares_sums(s->grid, ML_GROUP_NODE) ? ml_grid_ranks_on_node(s->grid) : 0,
+        ml_run_config_contrasts(c) ? c->batch.sequences : 0,
+        ml_session_unit(s)};
 }
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,

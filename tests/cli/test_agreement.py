@@ -105,7 +105,7 @@ def check_words(folder):
 
 
 def check_environment(folder):
-    for name, value in (("MPILORA_PRODUCT_PATH", "native"), ("MPILORA_VECTOR_PATH", "scalar"), ("MPILORA_SHARED_MEMORY", "window")):
+    for name, value in (("MPILORA_PRODUCT_PATH", "native"), ("MPILORA_VECTOR_PATH", "scalar"), ("MPILORA_SHARED_MEMORY", "window"), ("MPILORA_SUMS", "mpi")):
         refused(f"{name} on one rank only", ranks((1, ["train", "run.yaml"]), (1, ["train", "run.yaml"], {name: value})), folder, name,
                 "unset on rank 0", f"{value} on rank 1")
 

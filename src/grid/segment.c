@@ -1,0 +1,261 @@
+/* The movements of data of segment.h. */
+#include "grid/segment.h"
+
+_Static_assert(sizeof(segment_flags) == SEGMENT_LINE,
+               "a rank's flags share no line with another's");
+_Static_assert(SEGMENT_GROUPS *SEGMENT_LINE <= SEGMENT_FLAGS, "the flags of all groups find room");
+
+enum {
+    LINE_FLOATS = SEGMENT_LINE / 4,
+    HALF_FLOATS = SEGMENT_HALF / 4,
+    WHOLE_MOST = 1024,  /* floats of a vector that each rank adds up by itself: one wait, not two */
+    BLOCK_FLOATS = 2048 /* that stay in the nearest cache while all ranks' parts are added */
+};
+
+/* A sum, or half of one, under way. */
+typedef struct passage {
+    segment *segment;
+    segment_group *group;
+    int number; /* of the group */
+    float *x;
+    int64_t n;
+    int64_t piece, pieces; /* floats of a rank's part in one piece; pieces */
+    uint32_t first;        /* of the group's pieces */
+    bool adds, gathers;
+} passage;
+
+static char *block_of(const segment *s, int rank)
+{
+    return s->memory + (int64_t)rank * SEGMENT_BLOCK;
+}
+
+static segment_flags *flags_of(const segment *s, int rank, int group)
+{
+    return (segment_flags *)(void *)block_of(s, rank) + group;
+}
+
+static segment_flags *member_flags(const passage *p, int member)
+{
+    return flags_of(p->segment, p->group->member[member], p->number);
+}
+
+void segment_reset(segment *s, ml_group group)
+{
+    segment_flags *own = flags_of(s, s->rank, (int)group);
+    for (int half = 0; half < 2; half++)
+        if (s->reader[half].group == &s->group[group]) s->reader[half].group = NULL;
+    s->group[group].turn = 0;
+    atomic_store(&own->written, 0);
+    atomic_store(&own->added, 0);
+    atomic_store(&own->left, 0);
+}
+
+/* ---- halves -------------------------------------------------------------------------------- */
+
+static int half_of(const passage *p, int64_t piece) { return (int)((p->first + piece) & 1); }
+
+/* Where a rank put what it wrote for `part`, or, of its own part, the result. */
+static float *place_of(const passage *p, int64_t piece, int writer, int part)
+{
+    char *half = block_of(p->segment, p->group->member[writer]) + SEGMENT_FLAGS +
+                 (int64_t)half_of(p, piece) * SEGMENT_HALF;
+    return (float *)(void *)half + part * p->piece;
+}
+
+/* A part's floats in a piece: where they lie in x, and how many. */
+static float *floats_of(const passage *p, int64_t piece, int part, int64_t *count)
+{
+    int64_t members = p->group->size, all = ml_part_count(p->n, members, part);
+    *count = ml_max(0, ml_min(p->piece, all - piece * p->piece));
+    return p->x + ml_part_start(p->n, members, part) + piece * p->piece;
+}
+
+/* Until the halves that are going to be written are read by nobody. */
+static void wait_for_readers(const passage *p)
+{
+    const segment *s = p->segment;
+    for (int64_t piece = 0; piece < ml_min(2, p->pieces); piece++) {
+        const segment_group *group = s->reader[half_of(p, piece)].group;
+        uint32_t left = s->reader[half_of(p, piece)].left;
+        for (int i = 0; group && i < group->size; i++) {
+            segment_flags *flags = flags_of(s, group->member[i], (int)(group - s->group));
+            if (i != group->rank) segment_wait(s, flags, &flags->left, left);
+        }
+    }
+}
+
+static void leave(const passage *p)
+{
+    segment *s = p->segment;
+    segment_flags *own = member_flags(p, p->group->rank);
+    for (int64_t piece = ml_max(0, p->pieces - 2); piece < p->pieces; piece++) {
+        s->reader[half_of(p, piece)].group = p->group;
+        s->reader[half_of(p, piece)].left = p->first + (uint32_t)piece + 1;
+    }
+    p->group->turn = p->first + (uint32_t)p->pieces;
+    /* A flag that another kind of sum did not need stays within reach of those that do. */
+    atomic_store_explicit(&own->written, p->group->turn, memory_order_relaxed);
+    atomic_store_explicit(&own->added, p->group->turn, memory_order_relaxed);
+    segment_tell(own, &own->left, p->group->turn);
+}
+
+/* The others in turn, beginning with the next one, so that not all read the same memory at once. */
+static int other(const passage *p, int i) { return (p->group->rank + i) % p->group->size; }
+
+static void wait_for_written(const passage *p, int64_t piece)
+{
+    for (int i = 1; i < p->group->size; i++) {
+        segment_flags *flags = member_flags(p, other(p, i));
+        segment_wait(p->segment, flags, &flags->written, p->first + (uint32_t)piece + 1);
+    }
+}
+
+static void wait_for_added(const passage *p, int member, int64_t piece)
+{
+    segment_flags *flags = member_flags(p, member);
+    segment_wait(p->segment, flags, &flags->added, p->first + (uint32_t)piece + 1);
+}
+
+/* ---- the three movements ------------------------------------------------------------------- */
+
+static void copy(float *to, const float *from, int64_t count)
+{
+    memcpy(to, from, (size_t)count * sizeof *to);
+}
+
+/* The half was used two pieces ago: what was written for others they have added, and who adds
+ * nothing has copied it. */
+static void write_piece(const passage *p, int64_t piece)
+{
+    segment_flags *own = member_flags(p, p->group->rank);
+    int64_t count;
+    for (int i = 1; piece >= 2 && i < p->group->size; i++) {
+        segment_flags *flags = member_flags(p, other(p, i));
+        segment_wait(p->segment, flags, p->adds ? &flags->added : &flags->left,
+                     p->first + (uint32_t)piece - 1);
+    }
+    for (int i = p->adds; i < (p->adds ? p->group->size : 1); i++) {
+        const float *from = floats_of(p, piece, other(p, i), &count);
+        copy(place_of(p, piece, p->group->rank, other(p, i)), from, count);
+    }
+    segment_tell(own, p->adds ? &own->written : &own->added, p->first + (uint32_t)piece + 1);
+}
+
+static void add(int64_t count, const float *a, const float *b, float *sum)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) sum[i] = a[i] + b[i];
+}
+
+/* This rank's part, from floats `at` on. */
+static void add_block(const passage *p, int64_t piece, float *x, int64_t at, int64_t count)
+{
+    int members = p->group->size, rank = p->group->rank;
+    float sums[BLOCK_FLOATS];
+    const float *sum = NULL;
+    for (int i = 0; i < members; i++) {
+        const float *part = i == rank ? x + at : place_of(p, piece, i, rank) + at;
+        float *to = i == members - 1 ? x + at : sums;
+        if (sum) add(count, sum, part, to);
+        sum = sum ? to : part;
+    }
+}
+
+/* The results of the half's last use are copied: whoever wrote this piece had copied them before.
+ * They go there at one go: storing to lines that are in another core's cache, a few at a time and
+ * between other work, takes longer. */
+static void add_piece(const passage *p, int64_t piece)
+{
+    int rank = p->group->rank;
+    segment_flags *own = member_flags(p, rank);
+    int64_t count;
+    float *x = floats_of(p, piece, rank, &count);
+    wait_for_written(p, piece);
+    for (int64_t at = 0; at < count; at += BLOCK_FLOATS)
+        add_block(p, piece, x, at, ml_min(BLOCK_FLOATS, count - at));
+    if (p->gathers) copy(place_of(p, piece, rank, rank), x, count);
+    segment_tell(own, &own->added, p->first + (uint32_t)piece + 1);
+}
+
+static void copy_results(const passage *p, int64_t piece)
+{
+    segment_flags *own = member_flags(p, p->group->rank);
+    int64_t count;
+    for (int i = 1; i < p->group->size; i++) {
+        int member = other(p, i);
+        float *to = floats_of(p, piece, member, &count);
+        wait_for_added(p, member, piece);
+        copy(to, place_of(p, piece, member, member), count);
+    }
+    if (!p->adds) segment_tell(own, &own->left, p->first + (uint32_t)piece + 1);
+}
+
+static void pass(passage *p)
+{
+    p->piece = HALF_FLOATS / p->group->size / LINE_FLOATS * LINE_FLOATS;
+    p->pieces = (ml_part_count(p->n, p->group->size, 0) + p->piece - 1) / p->piece;
+    wait_for_readers(p);
+    for (int64_t piece = 0; piece < p->pieces + 2; piece++) {
+        if (p->gathers && piece >= 2) copy_results(p, piece - 2);
+        if (piece < p->pieces) write_piece(p, piece);
+        if (p->adds && piece >= 1 && piece <= p->pieces) add_piece(p, piece - 1);
+    }
+    leave(p);
+}
+
+/* ---- small vectors ------------------------------------------------------------------------- */
+
+/* Everybody writes all of it, and adds all of it from where the ranks, itself too, wrote it, into
+ * its own half behind that: the same instructions on operands that lie alike, so the same bits,
+ * whatever they are (of two NaN the order of operands would tell which one is left). */
+static void sum_whole(passage *p)
+{
+    int rank = p->group->rank;
+    float *result = place_of(p, 0, rank, 0) + WHOLE_MOST;
+    segment_flags *own = member_flags(p, rank);
+    p->pieces = 1;
+    wait_for_readers(p);
+    copy(place_of(p, 0, rank, 0), p->x, p->n);
+    segment_tell(own, &own->written, p->first + 1);
+    wait_for_written(p, 0);
+    const float *sum = place_of(p, 0, 0, 0);
+    for (int i = 1; i < p->group->size; i++) {
+        add(p->n, sum, place_of(p, 0, i, 0), result);
+        sum = result;
+    }
+    copy(p->x, result, p->n);
+    leave(p);
+}
+
+/* ---- the collectives ----------------------------------------------------------------------- */
+
+static passage begin(segment *s, ml_group group, float *x, int64_t n)
+{
+    segment_group *g = &s->group[group];
+    return (passage){
+        .segment = s, .group = g, .number = (int)group, .x = x, .n = n, .first = g->turn};
+}
+
+void segment_sum(segment *s, ml_group group, float *x, int64_t n)
+{
+    passage p = begin(s, group, x, n);
+    p.adds = p.gathers = true;
+    if (n <= WHOLE_MOST)
+        sum_whole(&p);
+    else
+        pass(&p);
+}
+
+void segment_reduce_scatter(segment *s, ml_group group, float *x, int64_t n)
+{
+    passage p = begin(s, group, x, n);
+    p.adds = true;
+    pass(&p);
+}
+
+void segment_allgather(segment *s, ml_group group, float *x, int64_t n)
+{
+    passage p = begin(s, group, x, n);
+    p.gathers = true;
+    pass(&p);
+}

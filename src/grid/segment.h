@@ -1,0 +1,77 @@
+/* Sums of float vectors through memory that the ranks of a node share; no MPI in here.
+ *
+ * Each rank has a block of the segment: its flags, and two halves that hold a piece of its vector
+ * each. The elements of a vector are divided into as many parts as a group has ranks, and each part
+ * into pieces. Of the k-th piece a rank (1) writes the other ranks' parts into its half k mod 2,
+ * (2) adds its own part up from where the others wrote it, in the order of their ranks, and leaves
+ * the result there, and (3) copies the others' results. One rank adds an element, so all ranks have
+ * the same bits, and the order of addition does not depend on who came first. While a rank adds a
+ * piece, the next one is in the other half already: nobody waits for a rank that is a piece behind.
+ *
+ * A flag counts pieces, is written by its owner alone, and is released after what it speaks of;
+ * whoever reads the memory has acquired the flag before. Flags count for each group by itself;
+ * halves are the same for all groups, so what a rank wrote is overwritten only when the group that
+ * it was for has left it. */
+#ifndef MPILORA_GRID_SEGMENT_H
+#define MPILORA_GRID_SEGMENT_H
+
+#include <stdatomic.h>
+
+#include "mpilora/grid.h"
+
+enum {
+    SEGMENT_GROUPS = ML_GROUP_HEAD_TP + 1,
+    SEGMENT_LINE = 64,         /* bytes of a line of the caches */
+    SEGMENT_FLAGS = 4096,      /* bytes that a rank's flags lie in: a page */
+    SEGMENT_HALF = 128 << 10,  /* bytes */
+    SEGMENT_RANKS_MOST = 1024, /* so that a rank's part of a half is a line and more */
+    SEGMENT_BLOCK = SEGMENT_FLAGS + 2 * SEGMENT_HALF /* bytes of a rank */
+};
+
+/* Of one rank in one group. Pieces so far that it has (1) written, (2) added up, (3) left for good;
+ * and how many ranks sleep until one of these changes. */
+typedef struct segment_flags {
+    _Alignas(SEGMENT_LINE) _Atomic uint32_t written;
+    _Atomic uint32_t added, left, sleepers;
+} segment_flags;
+
+/* The ranks of a group by their numbers in the segment. */
+typedef struct segment_group {
+    const int *member; /* [size], borrowed; NULL: not all of them are in this segment */
+    int size, rank;
+    uint32_t turn; /* pieces so far */
+} segment_group;
+
+/* What one rank knows of the segment. */
+typedef struct segment {
+    char *memory;
+    int rank;  /* the number of its block */
+    int looks; /* at a flag, before it lets others have the core */
+    segment_group group[SEGMENT_GROUPS];
+    struct {
+        const segment_group *group; /* NULL: nobody */
+        uint32_t left;              /* what its members' flags say when they need it no more */
+    } reader[2];                    /* of what was last written into each half */
+    /* Called again and again while a rank waits for long: whether it may sleep for a while. */
+    bool (*idle)(void *self);
+    void *self;
+} segment;
+
+/* Clears this rank's flags of a group, all of whose ranks are between two sums; they go on when
+ * each has done so.
+ * Local. */
+void segment_reset(segment *s, ml_group group);
+
+/* In place, over a group whose members are all in the segment: the sum on every rank; the two
+ * halves of it, as ml_grid_reduce_scatter_float and ml_grid_allgather_float.
+ * Shapes: x[n].
+ * Collective over the group. */
+void segment_sum(segment *s, ml_group group, float *x, int64_t n);
+void segment_reduce_scatter(segment *s, ml_group group, float *x, int64_t n);
+void segment_allgather(segment *s, ml_group group, float *x, int64_t n);
+
+/* segment_wait.c: until another rank's flag says so many pieces; and to say so of one's own. */
+void segment_wait(const segment *s, segment_flags *of, _Atomic uint32_t *flag, uint32_t pieces);
+void segment_tell(segment_flags *own, _Atomic uint32_t *flag, uint32_t pieces);
+
+#endif

@@ -1,0 +1,188 @@
+/* Sums through shared memory, by threads that stand for ranks (so that ThreadSanitizer sees them
+ * all): bits, order of addition, groups in turn, ranks that come late, flags that wrap around. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "grid/segment.h"
+
+enum { RANKS_MOST = 4, FLOATS = 3 * SEGMENT_HALF / 4 + 7 };
+
+/* Around every border: of small vectors, of a line, of a piece of 2, 3 and 4 ranks. */
+static const int64_t sizes[] = {1,    2,     3,     17,    1023,  1024,  1025,  4099,
+                                8192, 16384, 16385, 32767, 32768, 32769, 65537, FLOATS};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+typedef struct team {
+    int ranks, rounds;
+    uint32_t start; /* of all flags */
+    char *memory;
+} team;
+
+typedef struct thread {
+    const team *team;
+    int rank, faults, calls;
+    segment segment;
+    float *x, *expected;
+    int all[RANKS_MOST], pair[2], stride[2];
+} thread;
+
+/* The ranks' addends differ by up to 2^20, so that another order of addition is seen. */
+static float addend(int rank, int64_t i, int round)
+{
+    uint32_t bits = (uint32_t)i * 2654435761U + (uint32_t)rank * 40503U + (uint32_t)round * 97U;
+    bits ^= bits >> 15;
+    return ((float)(bits % 20011U) - 10005.0F) * (float)(1U << (bits / 65536U % 21U));
+}
+
+static bool stay_awake(void *self)
+{
+    thread *t = self;
+    t->calls++;
+    return t->team->rounds > 1;
+}
+
+static void join(thread *t, ml_group group, const int *member, int size, int rank)
+{
+    segment_flags *own =
+        (segment_flags *)(void *)(t->team->memory + (int64_t)t->rank * SEGMENT_BLOCK) + group;
+    t->segment.group[group] = (segment_group){member, size, rank, 0};
+    segment_reset(&t->segment, group);
+    t->segment.group[group].turn = t->team->start;
+    atomic_store(&own->written, t->team->start);
+    atomic_store(&own->added, t->team->start);
+    atomic_store(&own->left, t->team->start);
+}
+
+static void join_all(thread *t)
+{
+    const team *team = t->team;
+    t->segment = (segment){
+        .memory = team->memory, .rank = t->rank, .looks = 50, .idle = stay_awake, .self = t};
+    for (int i = 0; i < team->ranks; i++) t->all[i] = i;
+    join(t, ML_GROUP_WORLD, t->all, team->ranks, t->rank);
+    if (team->ranks != 4) return;
+    for (int i = 0; i < 2; i++) {
+        t->pair[i] = t->rank / 2 * 2 + i;
+        t->stride[i] = t->rank % 2 + 2 * i;
+    }
+    join(t, ML_GROUP_TP, t->pair, 2, t->rank % 2);
+    join(t, ML_GROUP_DP, t->stride, 2, t->rank / 2);
+}
+
+static void fill(thread *t, const segment_group *g, int64_t n, int round)
+{
+    for (int64_t i = 0; i < n; i++) {
+        t->x[i] = addend(t->rank, i, round);
+        t->expected[i] = addend(g->member[0], i, round);
+        for (int m = 1; m < g->size; m++) t->expected[i] += addend(g->member[m], i, round);
+    }
+}
+
+static void compare(thread *t, int64_t first, int64_t count)
+{
+    if (memcmp(t->x + first, t->expected + first, (size_t)count * sizeof *t->x) != 0) t->faults++;
+}
+
+/* Every size in a different group, in all three ways. */
+static void play(thread *t, ml_group group, int64_t n, int round)
+{
+    const segment_group *g = &t->segment.group[group];
+    int64_t first = ml_part_start(n, g->size, g->rank), count = ml_part_count(n, g->size, g->rank);
+    fill(t, g, n, round);
+    segment_sum(&t->segment, group, t->x, n);
+    compare(t, 0, n);
+    fill(t, g, n, round + 1);
+    segment_reduce_scatter(&t->segment, group, t->x, n);
+    compare(t, first, count);
+    for (int64_t i = 0; i < n; i++)
+        if (i < first || i >= first + count) t->x[i] = -1.0F;
+    segment_allgather(&t->segment, group, t->x, n);
+    compare(t, 0, n);
+}
+
+static void *run(void *argument)
+{
+    thread *t = argument;
+    static const ml_group groups[] = {ML_GROUP_WORLD, ML_GROUP_TP, ML_GROUP_DP};
+    int kinds = t->team->ranks == 4 ? 3 : 1;
+    for (int round = 0; round < t->team->rounds; round++)
+        for (int i = 0; i < SIZES; i++) {
+            const struct timespec late = {.tv_nsec = 3 * 1000 * 1000};
+            if (i == round % SIZES && t->rank == round % t->team->ranks) nanosleep(&late, NULL);
+            play(t, groups[(i + round) % kinds], sizes[(i * 7 + round) % SIZES], round + i);
+        }
+    return NULL;
+}
+
+static void check_team(int ranks, uint32_t start, int rounds)
+{
+    team team = {ranks, rounds, start, NULL};
+    int calls = 0;
+    thread *threads = calloc((size_t)ranks, sizeof *threads);
+    pthread_t id[RANKS_MOST];
+    team.memory = aligned_alloc(SEGMENT_FLAGS, (size_t)ranks * SEGMENT_BLOCK);
+    assert_non_null(threads);
+    assert_non_null(team.memory);
+    memset(team.memory, 0xff, (size_t)ranks * SEGMENT_BLOCK);
+    for (int i = 0; i < ranks; i++) {
+        thread *t = &threads[i];
+        t->team = &team;
+        t->rank = i;
+        t->x = calloc(FLOATS, sizeof *t->x);
+        t->expected = calloc(FLOATS, sizeof *t->x);
+        assert_true(t->x && t->expected);
+        memset(team.memory + (size_t)i * SEGMENT_BLOCK, 0, SEGMENT_FLAGS);
+        join_all(t);
+    }
+    for (int i = 0; i < ranks; i++)
+        assert_int_equal(pthread_create(&id[i], NULL, run, &threads[i]), 0);
+    for (int i = 0; i < ranks; i++) {
+        assert_int_equal(pthread_join(id[i], NULL), 0);
+        if (threads[i].faults > 0)
+            fail_msg("rank %d of %d: %d vectors are wrong", i, ranks, threads[i].faults);
+        calls += threads[i].calls;
+        free(threads[i].x);
+        free(threads[i].expected);
+    }
+    assert_true(calls > 0); /* a rank that waits for a late one looks after MPI */
+    free(team.memory);
+    free(threads);
+}
+
+static void sums_are_those_in_the_order_of_ranks(void **state)
+{
+    (void)state;
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12);
+}
+
+static void flags_wrap_around(void **state)
+{
+    (void)state;
+    check_team(2, UINT32_MAX - 5, 2);
+    check_team(4, UINT32_MAX - 40, 2);
+}
+
+/* Where `idle` says that a message is on its way nobody sleeps. */
+static void nobody_sleeps_over_messages(void **state)
+{
+    (void)state;
+    check_team(3, 0, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_are_those_in_the_order_of_ranks),
+        cmocka_unit_test(flags_wrap_around),
+        cmocka_unit_test(nobody_sleeps_over_messages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
