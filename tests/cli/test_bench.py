@@ -142,6 +142,9 @@ def test_allreduce():
         sizes = [size["bytes"] for size in result["sizes"]]
         assert sizes == [4 ** i for i in range(1, 9)] and all(size["seconds"] > 0 for size in result["sizes"]), result
         assert result["latency_s"] > 0 and result["bus_bandwidth_bytes_per_s"] > 0, result
+        assert result["sums"] == "shared" and all(0 < size["mpi_least_seconds"] <= size["mpi_seconds"] and size["mpi_ratio"] > 0 for size in result["sizes"]), result
+        result = run_json("allreduce", "--model", model, "--largest", "70000", ranks=2, MPILORA_SUMS="mpi")
+        assert result["sums"] == "mpi" and not any("mpi_seconds" in size for size in result["sizes"]), result
         assert run_json("allreduce", "--model", model, "--largest", "70000")["ranks"] == 1
 
 

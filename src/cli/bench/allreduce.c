@@ -3,7 +3,8 @@
  *
  * Formula: t(n) = α + 2·(p − 1)/p · n/β for n bytes on p ranks (what a ring or a reduce-scatter
  * with an all-gather has to move). α is the time of 4 bytes, β is taken from the largest size;
- * what the sizes between take beside it shows where the library changes its method. */
+ * what the sizes between take beside it shows where the library changes its method. Where the ranks
+ * share memory for sums, MPI's are measured in turn with them. */
 #include <inttypes.h>
 
 #include "cli/bench/bench.h"
@@ -29,7 +30,8 @@ typedef struct size_result {
     int64_t bytes;    /* asked for */
     int64_t measured; /* ≤ largest */
     int64_t calls;    /* a round */
-    bench_times seconds;
+    bench_times seconds, by_mpi;
+    bench_times gain; /* MPI's seconds to the sum's own, of each round */
 } size_result;
 
 typedef struct allreduce {
@@ -95,6 +97,20 @@ static double time_sums(const allreduce *a, const size_result *s, int64_t calls)
     return seconds;
 }
 
+static bool is_shared(const allreduce *a) { return ml_grid_shares_sums(a->grid, ML_GROUP_WORLD); }
+
+static void measure_round(const allreduce *a, size_result *s)
+{
+    double own = time_sums(a, s, s->calls);
+    bench_add(&s->seconds, own);
+    if (!is_shared(a)) return;
+    ml_grid_sum_by_mpi(a->grid, true);
+    double by_mpi = time_sums(a, s, s->calls);
+    ml_grid_sum_by_mpi(a->grid, false);
+    bench_add(&s->by_mpi, by_mpi);
+    bench_add(&s->gain, by_mpi / own);
+}
+
 static void measure(allreduce *a)
 {
     for (int64_t i = 0; i < a->count; i++) {
@@ -107,8 +123,7 @@ static void measure(allreduce *a)
     double start = ml_seconds();
     for (int64_t round = 0; bench_goes_on(a->grid, round, ROUNDS_LEAST, start, seconds_wanted);
          round++)
-        for (int64_t i = 0; i < a->count; i++)
-            bench_add(&a->sizes[i].seconds, time_sums(a, &a->sizes[i], a->sizes[i].calls));
+        for (int64_t i = 0; i < a->count; i++) measure_round(a, &a->sizes[i]);
 }
 
 /* ---- report -------------------------------------------------------------------------------- */
@@ -135,11 +150,13 @@ static double formula(const line *l, int64_t bytes)
 }
 
 /* A size beyond the largest that is measured is so many times that one. */
-static double seconds_of(const size_result *s)
+static double beyond(const size_result *s, const bench_times *times)
 {
-    return bench_median(&s->seconds) *
-           (s->measured > 0 ? (double)s->bytes / (double)s->measured : 1.0);
+    return bench_median(times) * (s->measured > 0 ? (double)s->bytes / (double)s->measured : 1.0);
 }
+static double seconds_of(const size_result *s) { return beyond(s, &s->seconds); }
+
+static double least(const bench_times *times) { return 1.0 / bench_rates(times, 1.0).most; }
 
 static json_t *describe(const allreduce *a, const allreduce_options *o, const line *l)
 {
@@ -152,12 +169,19 @@ static json_t *describe(const allreduce *a, const allreduce_options *o, const li
                       seconds, "formula_seconds", formula(l, s->bytes), "bus_bytes_per_s",
                       seconds > 0.0 ? l->share * (double)s->bytes / seconds : 0.0, "extrapolated",
                       (int)(s->measured < s->bytes));
+        if (is_shared(a)) {
+            json_object_set_new(entry, "mpi_seconds", json_real(beyond(s, &s->by_mpi)));
+            json_object_set_new(entry, "least_seconds", json_real(least(&s->seconds)));
+            json_object_set_new(entry, "mpi_least_seconds", json_real(least(&s->by_mpi)));
+            json_object_set_new(entry, "mpi_ratio", json_real(bench_median(&s->gain)));
+        }
         if (*s->name)
             json_object_set_new(gradients, s->name, entry);
         else
             json_array_append_new(sizes, entry);
     }
-    return json_pack("{s:s, s:i, s:i, s:I, s:f, s:f, s:o, s:o}", "model",
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:o, s:o}", "sums",
+                     is_shared(a) ? "shared" : "mpi", "model",
                      o->base    ? o->base
                      : o->model ? o->model
                                 : "gpt2-small",
@@ -168,20 +192,24 @@ static json_t *describe(const allreduce *a, const allreduce_options *o, const li
 
 static void print_table(const allreduce *a, const allreduce_options *o, const line *l)
 {
-    printf("sums over %d ranks on %d node%s: latency %.1f us, bandwidth %.2f GB/s a rank; t(n) = "
+    printf("sums over %d ranks on %d node%s%s: latency %.1f us, bandwidth %.2f GB/s a rank; t(n) = "
            "latency + %.2f n / bandwidth\n",
            ml_grid_size(a->grid), ml_grid_nodes(a->grid), ml_grid_nodes(a->grid) > 1 ? "s" : "",
-           1e6 * l->latency, 1e-9 * l->bandwidth, l->share);
+           is_shared(a) ? ", in memory that they share" : ", by MPI", 1e6 * l->latency,
+           1e-9 * l->bandwidth, l->share);
     for (int64_t i = 0; i < a->count; i++) {
         const size_result *s = &a->sizes[i];
-        char name[64] = "";
+        char name[64] = "", beside[64] = "";
+        if (is_shared(a))
+            snprintf(beside, sizeof beside, "  MPI %12.2f us, x %.2f", 1e6 * beyond(s, &s->by_mpi),
+                     bench_median(&s->gain));
         if (*s->name)
             snprintf(name, sizeof name, "  gradients of %s%s", s->name,
                      s->measured < s->bytes ? ", from the largest" : "");
-        printf("  %12" PRId64 " bytes  %12.2f us  (formula %12.2f us)  %7.2f GB/s%s\n", s->bytes,
+        printf("  %12" PRId64 " bytes  %12.2f us  (formula %12.2f us)  %7.2f GB/s%s%s\n", s->bytes,
                1e6 * seconds_of(s), 1e6 * formula(l, s->bytes),
                seconds_of(s) > 0.0 ? 1e-9 * l->share * (double)s->bytes / seconds_of(s) : 0.0,
-               name);
+               beside, name);
     }
     printf("lora: r = %" PRId64 "; both of %s\n", o->rank,
            o->base    ? o->base
