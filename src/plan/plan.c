@@ -7,255 +7,36 @@
 #include "mpilora/store.h"
 #include "peft/exchange.h"
 #include "plan/grid.h"
+#include "plan/ranks.h"
+#include "plan/source.h"
 #include "plan/time.h"
 #include "session/pipeline.h"
 #include "session/pipeline_order.h"
-#include "session/sentence_encoder.h"
 #include "session/together.h"
-
-/* What is read for the plan and stays open while it is made: the description, and the data sets
- * where they are there. */
-typedef struct source {
-    ml_base *base;
-    ml_model_spec spec;
-    ml_dataset *data[2];
-    ml_sampler *sampler[2];
-    int64_t max_len, tokens;    /* of a sequence; of the largest micro-batch */
-    plan_sequence mean;         /* of the method that is planned */
-    const ml_model_spec *model; /* in the place of what config's base says; NULL: that */
-    const ml_machine *machine;  /* NULL: no times */
-    ml_run_config *settles;     /* of which data may choose the objective, NULL: of none */
-} source;
 
 /* The runs of one job, and what is read for each: one, or several together. */
 typedef struct job {
     int64_t count;
     const ml_run_config *config; /* [count] */
-    source *source;              /* [count] */
+    plan_source *source;         /* [count] */
 } job;
 
-static ml_status read_spec(source *s, const ml_run_config *c)
-{
-    ml_status st = ML_OK;
-    bool described = s->model || ml_model_spec_is_description(c->base);
-    ml_model_spec read;
-    if (described && !s->model) ML_TRY(ml_model_spec_read(&read, c->base));
-    ML_TRY(described ? ml_base_describe(&s->base, c->base, s->model ? s->model : &read)
-                     : ml_base_open(&s->base, c->base));
-    s->spec = *ml_base_spec(s->base);
-    st = ml_session_check_full(c, &s->spec, described ? "plan without --quantise" : NULL);
-done:
-    return st;
-}
-
-static bool is_there(const char *path)
-{
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    if (file) fclose(file);
-    return file != NULL;
-}
-
-static ml_status read_data(source *s, const ml_run_config *c, int which, const ml_data_files *files)
-{
-    ml_status st = ML_OK;
-    for (int64_t i = 0; i < files->count; i++)
-        if (!is_there(files->item[i].file)) return ML_OK;
-    if (files->count == 0) return ML_OK;
-    ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
-    if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
-    const ml_sampler_order order = ml_session_order_of(c, which == 0);
-    ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
-done:
-    return st;
-}
-
-/* Of a sequence. */
-static int64_t virtual_tokens(const ml_run_config *c, ml_method method)
-{
-    return ml_method_has_prefix(method) ? c->method.sizes.prefix + c->method.sizes.infix : 0;
-}
-
-static ml_status open_source(source *s, const ml_run_config *c)
-{
-    ml_status st = ML_OK;
-    ml_data_file valid = {c->data.valid, 1.0};
-    ML_TRY(read_spec(s, c));
-    ML_TRY(ml_session_find_length(c, &s->spec, virtual_tokens(c, c->method.name), &s->max_len));
-    ML_TRY(read_data(s, c, 0, &c->data.train));
-    ML_TRY(read_data(s, c, 1, &(ml_data_files){c->data.valid != NULL, &valid}));
-done:
-    return st;
-}
-
-/* Of a micro-batch of so many. */
-static int64_t most_tokens(const source *s, const ml_run_config *c, int which, int64_t micro)
-{
-    micro *= ml_session_unit_of(c, s->data[which]);
-    int64_t tokens = ml_sampler_most_tokens(s->sampler[which], micro);
-    if (c->objective.name != ML_OBJECTIVE_KTO || !ml_run_config_looks_ahead(c)) return tokens;
-    return ml_max(tokens, micro * ml_unpaired_longest(s->data[which], s->sampler[which], s->max_len,
-                                                      c->batch.sequences));
-}
-
-/* The sizing functions count in 64 bits and do not check: a bound from above in floating point,
- * before they are asked, keeps sizes that no machine has out. */
-static ml_status check_countable(const source *s, const ml_run_config *c)
-{
-    const ml_model_spec *m = &s->spec;
-    double wide = (double)(m->width + m->heads * m->head_dim + m->mlp_width),
-           layers = (double)m->layers, rank = (double)c->method.rank;
-    for (int64_t i = 0; i < c->method.rank_pattern.count; i++)
-        rank = fmax(rank, c->method.rank_pattern.item[i].value);
-    double weights = layers * wide * (2.0 * wide + 14.0 * rank) +
-                     2.0 * (double)(m->vocab + m->context) * (double)m->width;
-    double bytes = 32.0 * weights + 64.0 * (double)s->tokens * (layers * wide + (double)m->vocab);
-    if (bytes < 0x1p62) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "%s with micro-batches of %lld tokens: more bytes than 64 bits count; lower "
-                   "batch.micro, data.max_len or the model's sizes",
-                   c->base, (long long)s->tokens);
-}
-
-static ml_status find_tokens(source *s, const ml_run_config *c, int dp)
-{
-    int64_t micro = ml_run_config_micro(c, dp);
-    s->tokens = s->sampler[0] ? most_tokens(s, c, 0, micro)
-                              : micro * ml_session_unit_of(c, NULL) * s->max_len;
-    if (s->sampler[1]) s->tokens = ml_max(s->tokens, most_tokens(s, c, 1, c->batch.micro));
-    return check_countable(s, c);
-}
-
-static void close_source(source *s)
-{
-    for (int i = 0; i < 2; i++) {
-        ml_sampler_destroy(s->sampler[i]);
-        ml_dataset_destroy(s->data[i]);
-    }
-    ml_base_close(s->base);
-}
-
-/* Tokens of a sequence of n whose last hidden states are wanted: those that its vector is the mean
- * of or is read at, the one that a reward is read at, else those that predict something. */
-static double rows_wanted(const source *s, const ml_run_config *c, ml_pooling pooling, int64_t at,
-                          double n)
-{
-    if (ml_run_config_contrasts(c)) return pooling == ML_POOLING_MEAN ? n : 1.0;
-    if (ml_run_config_scores_labels(c) && ml_run_config_unit(c) == 2) return 1.0;
-    return (double)ml_dataset_targets(s->data[0], at, s->max_len);
-}
-
-static ml_status find_pooling(const source *s, const ml_run_config *c, ml_pooling *out)
-{
-    bool normalise;
-    *out = c->objective.pooling == ML_POOLING_GIVEN ? ML_POOLING_MEAN : c->objective.pooling;
-    if (!ml_run_config_contrasts(c) || c->objective.pooling != ML_POOLING_GIVEN || !s->base)
-        return ML_OK;
-    return sentence_encoder_pooling(s->base, out, &normalise);
-}
-
-/* The mean of the first sequences of the run, `more` virtual tokens with each; without data all
- * have max_len tokens and predict at each. */
-static plan_sequence mean_sequence(const source *s, const ml_run_config *c, ml_pooling pooling,
-                                   int64_t more)
-{
-    enum { MOST_READ = 4096 };
-    double n = (double)(s->max_len + more);
-    int64_t window = 0;
-    for (int64_t l = 0; l < s->spec.layers; l++)
-        window = ml_max(window, ml_model_window(&s->spec, l));
-    plan_sequence sum = {n, n, ml_attention_pairs(n, 0, s->spec.both_ways),
-                         ml_attention_pairs(n, window, s->spec.both_ways)};
-    int64_t count = s->sampler[0] ? ml_min(MOST_READ, ml_sampler_usable(s->sampler[0])) : 0;
-    if (count == 0) return sum;
-    sum = (plan_sequence){0.0, 0.0, 0.0, 0.0};
-    for (int64_t i = 0; i < count; i++) {
-        int64_t at = ml_sampler_at(s->sampler[0], i);
-        n = (double)(ml_dataset_length(s->data[0], at, s->max_len) + more);
-        sum.tokens += n / (double)count;
-        sum.rows += rows_wanted(s, c, pooling, at, n) / (double)count;
-        sum.pairs += ml_attention_pairs(n, 0, s->spec.both_ways) / (double)count;
-        sum.near_pairs += ml_attention_pairs(n, window, s->spec.both_ways) / (double)count;
-    }
-    return sum;
-}
-
-/* What ranks of a stage hold together, beside what each holds for itself. */
-typedef struct common {
-    bool frozen;    /* replicas of a node share the frozen weights */
-    int writers;    /* the first ranks of the stage, which write checkpoints */
-    int64_t writer; /* bytes that they hold for it, and the others do not */
-} common;
-
-/* Nodes are counted as stages go through them: one may have the last ranks of a stage and the first
- * of the next. */
-typedef struct node_walk {
-    int node;
-    int64_t bytes; /* of its ranks so far */
-} node_walk;
-
-/* The ranks of a stage, each of so many bytes, on their nodes; what they share counts once.
- * Consecutive ranks have different tp ranks. */
-static void add_ranks(const ml_plan *plan, ml_plan_method *m, node_walk *w, int stage,
-                      const int64_t per_rank[ML_MEM_CATEGORIES], const common *c)
-{
-    int64_t each = 0, first = (int64_t)stage * plan->dp * plan->tp,
-            end = first + (int64_t)plan->dp * plan->tp;
-    for (int i = 0; i < ML_MEM_CATEGORIES; i++) each += per_rank[i];
-    for (int64_t at = first; at < end;) {
-        int64_t node_end = ml_part_start(plan->ranks, plan->nodes, w->node + 1);
-        if (at == node_end) {
-            *w = (node_walk){.node = w->node + 1};
-            continue;
-        }
-        int64_t here = ml_min(node_end, end) - at,
-                copies = c->frozen ? ml_min(here, plan->tp) : here,
-                writers = ml_min(here, ml_max(0, first + c->writers - at));
-        int64_t bytes =
-            here * each - (here - copies) * per_rank[ML_MEM_FROZEN] - (here - writers) * c->writer;
-        w->bytes += bytes;
-        m->total_bytes += bytes;
-        m->node_bytes = ml_max(m->node_bytes, w->bytes);
-        at += here;
-    }
-}
-
-/* One stage of the job, whose ranks need no more than its first one. */
-static ml_status add_stage(ml_plan_method *m, const ml_plan *plan, node_walk *w, int stage,
-                           const int64_t per_rank[ML_MEM_CATEGORIES], const common *c)
-{
-    int64_t all, total = 0, most = ml_part_count(plan->ranks, plan->nodes, 0);
-    for (int i = 0; i < ML_MEM_CATEGORIES; i++) total += per_rank[i];
-    if (!ml_multiply(plan->ranks, total, &all))
-        return ml_fail(ML_USAGE,
-                       "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for "
-                       "fewer ranks or a larger parallel.tp",
-                       plan->ranks, (long long)total);
-    most = ml_min(most, (int64_t)plan->dp * plan->tp);
-    m->frozen_shared_by = c->frozen ? (int)((most + plan->tp - 1) / plan->tp) : 1;
-    add_ranks(plan, m, w, stage, per_rank, c);
-    if (total <= m->total_bytes_per_rank) return ML_OK;
-    m->stage = stage;
-    m->total_bytes_per_rank = total;
-    memcpy(m->per_rank, per_rank, sizeof m->per_rank);
-    return ML_OK;
-}
-
-static common find_common(const ml_plan *plan, const ml_model *model,
-                          const ml_parameters *parameters, const ml_run_config *c,
-                          const ml_session_shape *shape)
+static plan_common find_common(const ml_plan *plan, const ml_model *model,
+                               const ml_parameters *parameters, const ml_run_config *c,
+                               const ml_session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
     int64_t on_node =
         ml_min(ml_part_count(plan->ranks, plan->nodes, 0), (int64_t)plan->dp * plan->tp);
     int writers = ml_checkpoint_writers(parameters, full, plan->tp * plan->pp);
     if (writers == 1 && shape->stage > 0) writers = 0; /* world rank 0 alone */
-    return (common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
-                        !ml_run_config_is_pissa(c),
-                    (int)ml_min(writers, plan->tp),
-                    ml_session_writer_bytes(model, parameters, shape)};
+    return (plan_common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
+                             !ml_run_config_is_pissa(c),
+                         (int)ml_min(writers, plan->tp),
+                         ml_session_writer_bytes(model, parameters, shape)};
 }
 
-static ml_session_shape shape_of(const ml_plan *plan, const source *s, const ml_run_config *c,
+static ml_session_shape shape_of(const ml_plan *plan, const plan_source *s, const ml_run_config *c,
                                  const ml_model_spec *spec, int64_t more, int stage)
 {
     int64_t unit = ml_session_unit_of(c, s->data[0]);
@@ -366,12 +147,12 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
                           int stage, described *d)
 {
     ml_status st = ML_OK;
-    const source *s = &j->source[0];
+    const plan_source *s = &j->source[0];
     const ml_run_config *c = &j->config[0];
     d->spec = ml_peft_model_spec(&s->spec, method, &c->method.sizes);
     ml_peft_untie(&d->spec, method, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
-    d->shape = shape_of(plan, s, c, &d->spec, virtual_tokens(c, method), stage);
+    d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
     if (plan->pp > 1)
         ML_TRY(ml_model_hold_stage(d->model, NULL, plan->pp, stage,
@@ -397,24 +178,24 @@ typedef struct sizing {
     plan_micro *out;
     ml_run_config config; /* borrows all of it */
     int64_t tokens;       /* of the largest micro-batch */
-    node_walk nodes[ML_ACTIVATION_MODES];
+    plan_node_walk nodes[ML_ACTIVATION_MODES];
     double *pass[ML_ACTIVATION_MODES][2]; /* [pp]: seconds of a micro-batch, forward and backward */
 } sizing;
 
 enum { PASSES = 2 * ML_ACTIVATION_MODES };
 
 /* Another size than the one that the stage was described with. */
-static void resize(const ml_plan *plan, const source *s, const sizing *z, ml_method method,
+static void resize(const ml_plan *plan, const plan_source *s, const sizing *z, ml_method method,
                    described *d)
 {
     const ml_run_config *c = &z->config;
     int stage = d->shape.stage;
-    d->shape = shape_of(plan, s, c, &d->spec, virtual_tokens(c, method), stage);
+    d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
     ml_model_keep_in_flight(d->model, ml_stages_in_flight(c, plan->dp, plan->pp, stage));
 }
 
 /* What the ranks of a stage hold in one mode, and what a step takes them. */
-static ml_status size_up(const ml_plan *plan, const source *s, sizing *z, ml_method method,
+static ml_status size_up(const ml_plan *plan, const plan_source *s, sizing *z, ml_method method,
                          ml_activation_mode mode, described *d)
 {
     const ml_run_config *c = &z->config;
@@ -426,7 +207,7 @@ static ml_status size_up(const ml_plan *plan, const source *s, sizing *z, ml_met
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) bytes[i] += d->beside[i];
     bytes[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    const common together = find_common(plan, d->model, &d->parameters, c, &d->shape);
+    const plan_common together = find_common(plan, d->model, &d->parameters, c, &d->shape);
     out->activations = mode;
     if (s->machine) {
         double pass[2];
@@ -441,11 +222,11 @@ static ml_status size_up(const ml_plan *plan, const source *s, sizing *z, ml_met
         for (int back = 0; back < 2; back++) z->pass[mode][back][stage] = pass[back];
         if (own.step_s > out->time.step_s) out->time = own;
     }
-    return add_stage(out, plan, &z->nodes[mode], stage, bytes, &together);
+    return plan_ranks_add(out, plan, &z->nodes[mode], stage, bytes, &together);
 }
 
-static ml_status size_up_stage(const ml_plan *plan, const source *s, sizing *z, ml_method method,
-                               described *d)
+static ml_status size_up_stage(const ml_plan *plan, const plan_source *s, sizing *z,
+                               ml_method method, described *d)
 {
     ml_status st = ML_OK;
     int64_t guests = 0, need[ML_ACTIVATION_MODES];
@@ -482,18 +263,18 @@ static ml_status add_bubble(const ml_plan *plan, const sizing *z, ml_activation_
 static ml_status begin_sizing(const ml_plan *plan, const job *j, plan_micro *micro, double *pass,
                               sizing *z)
 {
-    source *s = &j->source[0];
+    plan_source *s = &j->source[0];
     *z = (sizing){.out = micro, .config = j->config[0]};
     z->config.batch.micro = micro->micro;
     for (int i = 0; i < PASSES; i++) z->pass[i / 2][i % 2] = pass + (int64_t)i * plan->pp;
     for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) micro->mode[mode] = (ml_plan_method){0};
-    ml_status st = find_tokens(s, &z->config, plan->dp);
+    ml_status st = plan_source_find_tokens(s, &z->config, plan->dp);
     z->tokens = s->tokens;
     return st;
 }
 
 /* What no size and no mode changes is in `common`. */
-static ml_status end_sizing(const ml_plan *plan, const source *s, sizing *z,
+static ml_status end_sizing(const ml_plan *plan, const plan_source *s, sizing *z,
                             const ml_plan_method *common)
 {
     ml_status st = ML_OK;
@@ -521,7 +302,7 @@ static int messages_of(const ml_plan *plan, const ml_run_config *c, int stage, b
 
 /* Rows of a sequence: its last token is no input where the next one is predicted, as after it comes
  * no target. */
-static double rows_of(const source *s, const ml_run_config *c)
+static double rows_of(const plan_source *s, const ml_run_config *c)
 {
     bool reads_all =
         ml_run_config_scores_labels(c) || ml_run_config_contrasts(c) || ml_run_config_masks(c);
@@ -529,7 +310,7 @@ static double rows_of(const source *s, const ml_run_config *c)
 }
 
 /* What a rank sends, of so many messages of a micro-batch. */
-static int64_t piped_bytes(const ml_plan *plan, const source *s, const ml_run_config *c,
+static int64_t piped_bytes(const ml_plan *plan, const plan_source *s, const ml_run_config *c,
                            int messages)
 {
     int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
@@ -542,15 +323,16 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
                              plan_micro *micro)
 {
     ml_status st = ML_OK;
-    source *s = &j->source[0];
+    plan_source *s = &j->source[0];
     described d = {0};
     sizing *all = NULL;
     double *pass = NULL;
     int messages = 0;
     ml_pooling pooling;
     ml_plan_method common = {.name = ml_method_name(method)};
-    ML_TRY(find_pooling(s, &j->config[0], &pooling));
-    s->mean = mean_sequence(s, &j->config[0], pooling, virtual_tokens(&j->config[0], method));
+    ML_TRY(plan_source_pooling(s, &j->config[0], &pooling));
+    s->mean =
+        plan_source_mean(s, &j->config[0], pooling, plan_virtual_tokens(&j->config[0], method));
     ML_NEW(all, count, ML_MEM_OTHER, "a plan");
     ML_NEW(pass, count * PASSES * plan->pp, ML_MEM_OTHER, "a plan");
     for (int64_t k = 0; k < count; k++)
@@ -624,9 +406,9 @@ static ml_status plan_job(ml_plan *out, const job *j)
     const ml_run_config *c = &j->config[0];
     const job alone = {1, c, j->source};
     for (int64_t i = 0; i < j->count; i++) {
-        ML_TRY(open_source(&j->source[i], &j->config[i]));
+        ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
         ML_TRY(ml_stages_check_config(&j->config[i], &j->source[i].spec, true));
-        ML_TRY(find_tokens(&j->source[i], &j->config[i], out->dp));
+        ML_TRY(plan_source_find_tokens(&j->source[i], &j->config[i], out->dp));
         out->tokens += j->source[i].tokens;
     }
     ML_TRY(plan_chosen(out, &out->method[0],
@@ -640,7 +422,7 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
                             const ml_machine *machine, int threads, const ml_model_spec *model)
 {
     ml_run_config own = *c; /* borrows all of it */
-    source s = {.model = model, .machine = machine, .settles = &own};
+    plan_source s = {.model = model, .machine = machine, .settles = &own};
     const job j = {1, &own, &s};
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
@@ -652,7 +434,7 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     out->dp = ranks / out->tp / out->pp;
     if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
     st = plan_job(out, &j);
-    close_source(&s);
+    plan_source_close(&s);
     return st;
 }
 
@@ -660,7 +442,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
                                   int ranks, int nodes, const ml_model_spec *model)
 {
     ml_status st = ML_OK;
-    source *sources = NULL;
+    plan_source *sources = NULL;
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)config->parallel.tp,
@@ -675,7 +457,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
     for (int64_t i = 0; i < count; i++) sources[i].model = model;
     ML_TRY(plan_job(out, &(job){count, config, sources}));
 done:
-    for (int64_t i = 0; sources && i < count; i++) close_source(&sources[i]);
+    for (int64_t i = 0; sources && i < count; i++) plan_source_close(&sources[i]);
     ml_memory_free(sources);
     return st;
 }
@@ -684,7 +466,7 @@ done:
 
 struct plan_run {
     ml_run_config config; /* borrows all of it; the data may choose its objective */
-    source source;
+    plan_source source;
 };
 
 ml_status plan_run_open(plan_run **out, const ml_run_config *c, const ml_machine *machine,
@@ -694,8 +476,8 @@ ml_status plan_run_open(plan_run **out, const ml_run_config *c, const ml_machine
     plan_run *run = NULL;
     ML_NEW(run, 1, ML_MEM_OTHER, "a plan");
     run->config = *c;
-    run->source = (source){.model = model, .machine = machine, .settles = &run->config};
-    ML_TRY(open_source(&run->source, &run->config));
+    run->source = (plan_source){.model = model, .machine = machine, .settles = &run->config};
+    ML_TRY(plan_source_open(&run->source, &run->config));
     *out = run;
     run = NULL;
 done:
@@ -706,7 +488,7 @@ done:
 void plan_run_close(plan_run *run)
 {
     if (!run) return;
-    close_source(&run->source);
+    plan_source_close(&run->source);
     ml_memory_free(run);
 }
 
@@ -731,7 +513,7 @@ ml_status plan_run_on(plan_run *run, ml_plan *grid, ml_method method, int64_t co
     for (; possible < count; possible++) {
         plan_micro *next = &micro[possible];
         c.batch.micro = next->micro;
-        if (find_tokens(&run->source, &c, grid->dp) == ML_OK) continue;
+        if (plan_source_find_tokens(&run->source, &c, grid->dp) == ML_OK) continue;
         snprintf(next->why, sizeof next->why, "%.*s", ML_PLAN_WHY - 1, ml_error_text());
         ml_error_clear();
         break;
