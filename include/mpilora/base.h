@@ -379,6 +379,14 @@ ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes) ML_NODISCAR
  * Errors: ML_INPUT as ml_open_regular. */
 ml_status ml_open_regular_stream(const char *path, FILE **out) ML_NODISCARD;
 
+/* Whether a whole file may take the name `path`: nothing is there, or a regular file. What is
+ * renamed to the name of a device or of a pipe would take its place for everybody.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: ML_RESOURCE naming the path, what it is and what was expected. */
+ml_status ml_check_replaceable(const char *path) ML_NODISCARD;
+
 /* A monotonic clock.
  * Shapes: seconds.
  * Ownership: none.

@@ -46,3 +46,22 @@ ml_status ml_open_regular_stream(const char *path, FILE **out)
     (void)close(fd);
     return ml_fail(ML_RESOURCE, "%s: out of memory: it cannot be read as a stream", path);
 }
+
+/* As /dev/stdout does: a link to a stream of this process, whatever that is at the moment. */
+static bool leads_to_stream(const char *path)
+{
+    static const char streams[] = "/proc/";
+    char to[sizeof streams] = "";
+    ssize_t n = readlink(path, to, sizeof to - 1);
+    return n > 0 && !strcmp(to, streams);
+}
+
+ml_status ml_check_replaceable(const char *path)
+{
+    struct stat about;
+    if (leads_to_stream(path))
+        return ml_fail(ML_RESOURCE, "%s: is a stream, expected the name of a file to write", path);
+    if (stat(path, &about) || S_ISREG(about.st_mode)) return ML_OK;
+    return ml_fail(ML_RESOURCE, "%s: is %s, expected the name of a file to write", path,
+                   kind_of(about.st_mode));
+}

@@ -38,6 +38,7 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
     ML_NEW(w->offsets, PIECE, ML_MEM_OTHER, "a write buffer");
     w->filled_offsets = 1; /* the first sequence begins at 0 */
     ML_NEW(w->piece, PIECE, ML_MEM_OTHER, "a write buffer");
+    ML_TRY(ml_check_replaceable(path));
     ml_text name = {0};
     st = ml_text_printf(&name, "%s.tmp-%ld", path, (long)getpid());
     w->temporary = name.data;

@@ -170,6 +170,7 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, c
     ml_status st = ML_OK;
     char temporary[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
     ml_sha256_of(bytes, (size_t)count, hash);
+    ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(temporary, "%s%s%ld", path, temporary_mark, (long)getpid()));
     st = fill_file(temporary, bytes, count);
     if (st == ML_OK) st = read_back(temporary, hash);
@@ -188,6 +189,7 @@ ml_status ml_durable_may_write(const char *path)
 {
     ml_status st = ML_OK;
     char directory[ML_DURABLE_PATH];
+    ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(directory, "%s", path));
     char *slash = strrchr(directory, '/');
     if (slash) slash[slash == directory] = '\0';

@@ -19,7 +19,8 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count,
                            char *sha256) ML_NODISCARD;
 
 /* Whether a file of this name can be written where it is to go, before the work whose result it
- * holds is done: ML_RESOURCE naming the path where the directory is not there or refuses. No more
+ * holds is done: ML_RESOURCE naming the path where the directory is not there or refuses, or where
+ * something else than a file has the name. No more
  * than a guess: the disk may fill up. */
 ml_status ml_durable_may_write(const char *path) ML_NODISCARD;
 

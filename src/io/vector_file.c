@@ -115,6 +115,7 @@ ml_status vector_file_create(vector_file **out, const char *path, int64_t rows, 
     ML_NEW(f, 1, ML_MEM_OTHER, "a file of vectors");
     f->fd = -1;
     f->cols = cols;
+    ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(f->path, "%s", path));
     ML_TRY(ml_durable_path(f->temporary, "%s.tmp-%ld", path, (long)getpid()));
     (void)unlink(f->temporary); /* left by a killed process that had this number */

@@ -340,6 +340,28 @@ def check_output(cases, folder):
         cases.checks.that(right, f"{words} with a full standard output: exit code {done.returncode} and {said}")
 
 
+def check_names(cases, folder):
+    """A pipe, a directory or a stream in the place of a file to write: refused before the work, and it stays what it was."""
+    base, adapter, inside = f"{folder}/llama.h5", f"{folder}/run/adapter.h5", f"{folder}/names"
+    commands = {
+        "import": (f"{folder}/llama",),
+        "tokenize": ("--format", "ids", "--base", base, f"{folder}/data.jsonl"),
+        "merge": ("--base", base, "--adapter", adapter),
+        "export": ("--format", "gguf", "--base", base),
+    }
+    os.mkdir(inside)
+    os.mkdir(f"{inside}/directory")
+    os.mkfifo(f"{inside}/pipe")
+    os.symlink("/proc/self/fd/1", f"{inside}/stream")
+    before = {name: os.lstat(f"{inside}/{name}").st_mode for name in os.listdir(inside)}
+    for name in before:
+        for command, words in commands.items():
+            cases.fails(f"{command}, a {name} to write", RESOURCE, [f"is a {name}"], command, *words, f"{inside}/{name}")
+    after = {name: os.lstat(f"{inside}/{name}").st_mode for name in os.listdir(inside)}
+    cases.checks.that(after == before, f"names that are no files: {before} became {after}")
+    shutil.rmtree(inside)
+
+
 def main():
     checks = harness.Checks()
     cases = Cases(checks)
@@ -355,6 +377,7 @@ def main():
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)
         check_output(cases, folder)
+        check_names(cases, folder)
         after = snapshot(folder)
         changed = [path for path in before if after.get(path) != before[path]]
         checks.that(not changed, f"files were changed: {changed}")

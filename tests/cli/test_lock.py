@@ -56,6 +56,17 @@ def check_second(folder):
     checks.that(os.path.getsize(f"{folder}/held/lock") == 0, "the lock was not given back")
 
 
+def check_removed(folder):
+    """A run.dir that is removed under a run: exit code 2 at the next save, with what happened, and nothing is made anew."""
+    config = write_config(folder, "removed", 100000)
+    job = start(config)
+    wait_for_steps(folder, "removed", job)
+    os.rename(f"{folder}/removed", f"{folder}/elsewhere")
+    said = job.communicate()[1]
+    checks.that(job.returncode == 2 and "removed/lock: is not there" in said, f"a directory that was removed: exit {job.returncode}: {said}")
+    checks.that(not os.path.exists(f"{folder}/removed"), "a directory that was removed was made again")
+
+
 def check_dead(folder):
     """kill -9: the next start takes over at once and says so; also where the record names another host, or a process that has the pid by now."""
     config = write_config(folder, "dead", 100000)
@@ -105,6 +116,7 @@ def check_race(folder):
 with tempfile.TemporaryDirectory() as scratch:
     kills.prepare(scratch)
     check_second(scratch)
+    check_removed(scratch)
     check_dead(scratch)
     check_race(scratch)
 checks.end()

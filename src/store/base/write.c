@@ -160,6 +160,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
         st = ml_fail(ML_USAGE, "%.64s…: the path is too long", path);
         goto done;
     }
+    ML_TRY(ml_check_replaceable(path));
     snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
     (void)unlink(w->temporary); /* left by a killed process that had this number */
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");

@@ -302,6 +302,11 @@ ml_status ml_lock_check(const ml_run_directory *run)
         ML_TRY(ml_lock_read(path, &now, &mine));
         mine = mine && ml_lock_is_same(&now, ml_lock_heartbeat_owner(run->heartbeat));
     }
+    if (!mine && !ml_durable_exists(path))
+        return ml_fail(ML_USAGE,
+                       "%s: is not there: it was removed, or its directory was, while the run went "
+                       "on; nothing more is saved",
+                       path);
     if (!mine)
         return ml_fail(ML_USAGE,
                        "%s: its lock was taken by another job while this one stood still: host %s, "

@@ -171,7 +171,8 @@ ml_status gguf_put_contents(gguf_writer *w, const gguf_out_tensor *t, int64_t fi
 ml_status gguf_create(gguf_writer *w, const char *path)
 {
     *w = (gguf_writer){.fd = -1};
-    ml_status st = ml_durable_path(w->path, "%s", path);
+    ml_status st = ml_check_replaceable(path);
+    if (st == ML_OK) st = ml_durable_path(w->path, "%s", path);
     if (st == ML_OK) st = ml_durable_path(w->temporary, "%s.tmp-%ld", path, (long)getpid());
     if (st != ML_OK) return st;
     w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

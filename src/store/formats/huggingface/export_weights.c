@@ -242,7 +242,8 @@ done:
 ml_status export_hf_weights(ml_base *base, const char *path)
 {
     char temporary[ML_DURABLE_PATH];
-    ml_status st = ml_durable_path(temporary, "%s.tmp-%ld", path, (long)getpid());
+    ml_status st = ml_check_replaceable(path);
+    if (st == ML_OK) st = ml_durable_path(temporary, "%s.tmp-%ld", path, (long)getpid());
     if (st != ML_OK) return st;
     writer w = {.base = base, .path = temporary};
     w.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
