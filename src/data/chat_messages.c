@@ -73,6 +73,15 @@ static json_t *from_share_gpt(const json_t *message)
     return out;
 }
 
+/* OpenAI's mark of an answer that is not learnt from. */
+static ml_status check_weight(const json_t *weight)
+{
+    double value = json_number_value(weight);
+    if (!weight || json_is_null(weight)) return ML_OK;
+    if (json_is_number(weight) && (value == 0.0 || value == 1.0)) return ML_OK;
+    return ml_fail(ML_INPUT, "its \"weight\" is neither 0 nor 1");
+}
+
 static ml_status read_message(ml_conversation *c, json_t *message)
 {
     ml_status st = ML_OK;
@@ -87,6 +96,7 @@ static ml_status read_message(ml_conversation *c, json_t *message)
         st =
             ml_fail(ML_INPUT, "it has no \"role\"; expected {\"role\": \"…\", \"content\": \"…\"}");
     if (st == ML_OK) st = check_content(json_object_get(message, "content"));
+    if (st == ML_OK) st = check_weight(json_object_get(message, "weight"));
     if (st == ML_OK && json_array_append(c->messages, message))
         st = ml_fail(ML_RESOURCE, "out of memory");
     json_decref(own);

@@ -33,27 +33,82 @@ static const json_t *beginning_at(const ml_marked_text *m, int64_t i)
     return json_array_get(json_object_get(m->answer, "beginnings"), (size_t)i);
 }
 
+/* ---- answers ------------------------------------------------------------------------------- */
+
+static bool is_answer(const ml_conversation *c, int64_t i)
+{
+    const char *role = ml_conversation_role(c, i);
+    return role && !strcmp(role, assistant);
+}
+
+static bool has_no_weight(const ml_conversation *c, int64_t i)
+{
+    const json_t *weight = json_object_get(json_array_get(c->messages, (size_t)i), "weight");
+    return json_is_number(weight) && json_number_value(weight) == 0.0;
+}
+
+/* Answers that are learnt from: no part of a prompt, and not of weight 0. */
+static bool is_target(const ml_conversation *c, int64_t i)
+{
+    return i >= c->given && is_answer(c, i) && !has_no_weight(c, i);
+}
+
+static int64_t last_target(const ml_conversation *c)
+{
+    int64_t i = c->count - 1;
+    while (i >= 0 && !is_target(c, i)) i--;
+    return i;
+}
+
 /* ---- by generation blocks ------------------------------------------------------------------ */
+
+/* Which blocks are of answers without weight; they are told apart where each answer has one block.
+ * Returns the first such answer where they cannot be, else −1. */
+static int64_t leave_out(const ml_conversation *c, size_t blocks, bool *out)
+{
+    size_t answers = 0;
+    int64_t first = -1;
+    for (int64_t i = 0; i < c->count; i++) {
+        if (!is_answer(c, i)) continue;
+        bool none = i >= c->given && has_no_weight(c, i);
+        if (none && first < 0) first = i;
+        if (answers < blocks) out[answers] = none;
+        answers++;
+    }
+    return answers == blocks ? -1 : first;
+}
 
 /* Those behind the prompt of prompt and completion; where that is no beginning of the text, the
  * last one is taken. */
 static ml_status mark_by_blocks(const ml_conversation *c, ml_chat_loss loss, ml_marked_text *m)
 {
     const json_t *spans = json_object_get(m->answer, "spans"), *prompt = beginning_at(m, 0);
+    ml_status st = ML_OK;
     size_t n = json_array_size(spans);
-    bool known = !c->given || begins(m, prompt);
-    int64_t from = c->given && known ? (int64_t)json_string_length(prompt) : 0;
+    bool known = !c->given || begins(m, prompt), *left_out = NULL;
+    int64_t from = c->given && known ? (int64_t)json_string_length(prompt) : 0, unknown;
     m->by_blocks = true;
     m->last_only = !known && n > 1;
+    ML_NEW(left_out, (int64_t)n + 1, ML_MEM_OTHER, "the answers of a conversation");
+    unknown = leave_out(c, n, left_out);
+    if (unknown >= 0) {
+        st = ml_fail(ML_INPUT,
+                     "message %" PRId64 " (%s) has weight 0, but the template's {%% generation %%} "
+                     "blocks, %zu of them, are not one for each answer",
+                     unknown + 1, assistant, n);
+        goto done;
+    }
+    while (n > 0 && left_out[n - 1]) n--;
     for (size_t i = loss == ML_CHAT_LAST || !known ? n - (n > 0) : 0; i < n; i++) {
         const json_t *span = json_array_get(spans, i);
         int64_t first = json_integer_value(json_array_get(span, 0)),
                 end = json_integer_value(json_array_get(span, 1));
-        if (first < from) continue;
-        ml_status st = ml_marked_text_add(m, first, end);
-        if (st != ML_OK) return st;
+        if (first < from || left_out[i]) continue;
+        ML_TRY(ml_marked_text_add(m, first, end));
     }
-    return ML_OK;
+done:
+    ml_memory_free(left_out);
+    return st;
 }
 
 /* ---- by beginnings ------------------------------------------------------------------------- */
@@ -61,19 +116,6 @@ static ml_status mark_by_blocks(const ml_conversation *c, ml_chat_loss loss, ml_
 /* The questions about each answer: before it, with the prompt, and behind it; then, once, before
  * the last one without the prompt. */
 enum { WITH_PROMPT, BEHIND, QUESTIONS };
-
-static bool is_answer(const ml_conversation *c, int64_t i)
-{
-    const char *role = ml_conversation_role(c, i);
-    return i >= c->given && role && !strcmp(role, assistant);
-}
-
-static int64_t last_answer(const ml_conversation *c)
-{
-    int64_t i = c->count - 1;
-    while (i >= 0 && !is_answer(c, i)) i--;
-    return i;
-}
 
 /* Whether an answer is what its prompt's text lacks to the text behind it, and both begin the
  * whole. */
@@ -138,9 +180,9 @@ static ml_status mark_last(const ml_conversation *c, int64_t answer, int64_t at,
 static ml_status mark_by_beginnings(const ml_conversation *c, ml_chat_loss loss, ml_marked_text *m)
 {
     ml_status st = ML_OK;
-    int64_t last = last_answer(c), first = loss == ML_CHAT_LAST ? last : 0, answer = 0, broken = -1;
+    int64_t last = last_target(c), first = loss == ML_CHAT_LAST ? last : 0, answer = 0, broken = -1;
     for (int64_t i = first; i <= last && i >= 0; i++)
-        if (is_answer(c, i) && !holds(m, answer++) && broken < 0) broken = i;
+        if (is_target(c, i) && !holds(m, answer++) && broken < 0) broken = i;
     if (broken >= 0 && loss == ML_CHAT_ALL)
         return ml_fail(ML_INPUT,
                        "message %" PRId64 " (%s): the chat template writes it, or what stands "
@@ -164,17 +206,24 @@ static ml_status ask_beginnings(const ml_conversation *c, ml_chat_loss loss, ml_
                                 int64_t *count)
 {
     ml_status st = ML_OK;
-    int64_t last = last_answer(c);
+    int64_t last = last_target(c);
     *count = 0;
     ML_NEW(*out, QUESTIONS * c->count + 1, ML_MEM_OTHER, "beginnings of a conversation");
     for (int64_t i = loss == ML_CHAT_LAST ? last : 0; i <= last && i >= 0; i++) {
-        if (!is_answer(c, i)) continue;
+        if (!is_target(c, i)) continue;
         (*out)[(*count)++] = (ml_beginning){i, true};
         (*out)[(*count)++] = (ml_beginning){i + 1, false};
     }
     (*out)[(*count)++] = (ml_beginning){last, false};
 done:
     return st;
+}
+
+static const char *weightless(const ml_conversation *c)
+{
+    for (int64_t i = c->given; i < c->count; i++)
+        if (is_answer(c, i)) return " but such of weight 0";
+    return "";
 }
 
 ml_status ml_chat_mark(ml_chat_renderer *renderer, const ml_conversation *c, ml_chat_loss loss,
@@ -184,9 +233,10 @@ ml_status ml_chat_mark(ml_chat_renderer *renderer, const ml_conversation *c, ml_
     ml_beginning *beginnings = NULL;
     int64_t count;
     *out = (ml_marked_text){0};
-    if (last_answer(c) < 0)
-        return ml_fail(ML_INPUT, "no message of the %s%s: nothing in this conversation is a target",
-                       assistant, c->given ? " in the completion" : "");
+    if (last_target(c) < 0)
+        return ml_fail(ML_INPUT,
+                       "no message of the %s%s%s: nothing in this conversation is a target",
+                       assistant, c->given ? " in the completion" : "", weightless(c));
     ML_TRY(ask_beginnings(c, loss, &beginnings, &count));
     ML_TRY(ml_chat_render(renderer, c, false, beginnings, count, &out->answer));
     take_text(out, json_object_get(out->answer, "text"));

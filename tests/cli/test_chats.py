@@ -129,6 +129,23 @@ def test_shapes():
     check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
 
 
+def test_weights():
+    """An answer of weight 0 is context: the text is the same, its loss is not taken."""
+    def weighed(first, second):
+        return {"messages": [TALK[0], TALK[1], {**TALK[2], "weight": first}, TALK[3], {"role": "assistant", "content": "Two", "weight": second}]}
+
+    for template in ("chatml.json", "marked.json", "headers.json"):
+        for weights, options, marked in (((1, 1), (), ["One", "Two"]), ((None, 1.0), (), ["One", "Two"]), ((0, 1), (), ["Two"]), ((1, 0), (), ["One"]), ((1, 0), ("--loss", "last"), ["One"]), ((0, 1), ("--loss", "all"), ["Two"])):
+            shown = example(tokenize(weighed(*weights), template, *options))
+            found = [word for word in ("One", "Two") if "⟦" + word in shown]
+            check.that(found == marked and "One" in shown and "Two" in shown, f"{template}, weights {weights} {options}: {shown}")
+        tokenize(weighed(0, 0), template, code=3, says="but such of weight 0")
+    shown = example(tokenize(weighed(0, 1), "thinks.json"))
+    check.that(shown.count("⟦") == 1 and shown.index("One") < shown.index("⟦") < shown.index("Two"), f"a template that rewrites, the first of weight 0: {shown}")
+    for wrong in (0.5, -1, "0", True):
+        tokenize(weighed(1, wrong), "chatml.json", code=3, says='message 5: its "weight" is neither 0 nor 1')
+
+
 def test_base():
     """The template that a base keeps, by a file of its own or in the configuration; --chat-template goes before it."""
     for name, config, jinja in (("kept", chat_cases.TURNS, None), ("own", chat_cases.MARKED, chat_cases.TURNS)):
@@ -247,7 +264,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_base, test_generate, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_weights, test_base, test_generate, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()
