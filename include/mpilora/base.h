@@ -369,7 +369,8 @@ const char *ml_nearest_word(const char *word, const char *const *words);
  * Shapes: *bytes: its size.
  * Ownership: *fd is the caller's, or −1 on failure.
  * Local.
- * Errors: ML_INPUT naming the path, what it is and what was expected. */
+ * Errors: ML_INPUT naming the path, what it is and what was expected; also for a pointer of Git
+ * LFS, which stands in the place of a file that was not fetched. */
 ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes) ML_NODISCARD;
 
 /* The same as a stream.

@@ -14,6 +14,16 @@ static const char *kind_of(mode_t mode)
     return S_ISCHR(mode) || S_ISBLK(mode) ? "a device" : "no file";
 }
 
+/* What a clone without Git LFS has in the place of a large file: a few lines that name it. */
+static bool is_pointer(int fd, int64_t bytes)
+{
+    static const char beginning[] = "version https://git-lfs.github.com/spec/";
+    enum { LENGTH = sizeof beginning - 1, MOST = 1024 };
+    char found[LENGTH];
+    return bytes >= LENGTH && bytes <= MOST && pread(fd, found, LENGTH, 0) == LENGTH &&
+           !memcmp(found, beginning, LENGTH);
+}
+
 ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes)
 {
     struct stat about;
@@ -26,6 +36,11 @@ ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes)
         st = ml_fail(ML_INPUT, "%s: cannot be looked at: %s", path, strerror(errno));
     else if (!S_ISREG(about.st_mode))
         st = ml_fail(ML_INPUT, "%s: is %s, expected a regular file", path, kind_of(about.st_mode));
+    else if (is_pointer(*fd, (int64_t)about.st_size))
+        st = ml_fail(ML_INPUT,
+                     "%s: is a pointer of Git LFS in the place of the file; git lfs pull in its "
+                     "folder fetches that",
+                     path);
     if (st == ML_OK) {
         *bytes = (int64_t)about.st_size;
         return ML_OK;

@@ -242,6 +242,17 @@ def check_imports(cases, folder):
     cases.fails("import, no such folder", RESOURCE, ["none"], "import", f"{folder}/llama", f"{folder}/none/base.h5")
 
 
+def check_pointers(cases, folder):
+    """What a clone without Git LFS has in the place of a large file, under every name that a model's files have."""
+    source, pointer = f"{folder}/cloned", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 269060552\n"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "model.gguf"):
+        shutil.copytree(f"{folder}/llama", source)
+        with open(f"{source}/{name}", "wb") as file:
+            file.write(pointer)
+        cases.fails(f"import, {name} not fetched", INPUT, [name, "pointer of Git LFS", "git lfs pull"], "import", f"{source}/{name}" if name.endswith("gguf") else source, f"{folder}/out.h5")
+        shutil.rmtree(source)
+
+
 def check_gguf_keys(cases, folder):
     """Keys that GGUF's families do not read: refused where they change the mathematics, named where nobody knows them."""
     out, source = f"{folder}/llama.h5", f"{folder}/keys.gguf"
@@ -373,6 +384,7 @@ def main():
         check_files_of_train(cases, folder)
         check_pipes(cases, folder)
         check_imports(cases, folder)
+        check_pointers(cases, folder)
         check_gguf_keys(cases, folder)
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)
