@@ -13,7 +13,11 @@ import sys
 PROGRAM = os.environ["MPILORA"]
 MPIEXEC = os.environ.get("MPILORA_MPIEXEC", "mpiexec")  # of the MPI that the program was built for
 SOURCE = os.environ["MPILORA_SOURCE_DIR"]
-OPEN_MPI = "Open" in subprocess.run([MPIEXEC, "--version"], text=True, capture_output=True, check=False).stdout  # Open MPI, OpenRTE; else one of MPICH's kin
+
+
+def is_open_mpi():
+    """Else it is one of MPICH's kin."""
+    return "Open" in subprocess.run([MPIEXEC, "--version"], text=True, capture_output=True, check=False).stdout  # Open MPI, or OpenRTE
 
 
 def launcher(ranks):

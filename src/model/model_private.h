@@ -132,7 +132,7 @@ struct ml_model {
         project_out;        /* whole on every rank; without weights where there are none */
     ml_linear embed, head;  /* a tied head has the embedding's weight, and adapters of its own */
     whole_linear transform; /* [e, d], with an activation and a norm behind it, before the head */
-    whole_linear pool;      /* [d, d], with tanh before the scores; no weight: none */
+    whole_linear pool;      /* [d, d], with an activation before the scores; no weight: none */
     whole_linear score;     /* [labels, e]; in the head's place */
     int64_t nslots, capacity;
     ml_model_slot *slots;
@@ -287,6 +287,11 @@ void place_rope(ml_model *m, int64_t t, int64_t length);
 
 /* structure.c: a pass through a layer that every rank has whole, which sums nothing. */
 ml_pass whole_pass(const ml_pass *pass);
+
+static inline bool norm_trains(const ml_norm *norm)
+{
+    return norm->weight_gradient || norm->bias_gradient;
+}
 
 /* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);

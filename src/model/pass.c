@@ -262,11 +262,6 @@ void place_tokens(ml_model *m, const ml_batch *batch)
     if (ml_model_is_relative(&m->spec)) relative_place(m, batch);
 }
 
-static bool norm_trains(const ml_norm *norm)
-{
-    return norm->weight_gradient || norm->bias_gradient;
-}
-
 int64_t lowest_trained(const ml_model *m)
 {
     if (m->virtual_hook.backward || ml_linear_trains(&m->embed) ||

@@ -33,11 +33,6 @@ static void chunk_log_probs(const ml_model *m, const ml_targets *targets, int64_
     }
 }
 
-static bool norm_trains(const ml_norm *norm)
-{
-    return norm->weight_gradient || norm->bias_gradient;
-}
-
 /* Whether anything behind the last layer does. */
 static bool head_trains(const ml_model *m)
 {

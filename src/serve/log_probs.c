@@ -103,10 +103,10 @@ done:
     st = ml_grid_agree(grid, st);
     for (int64_t i = mine; i < end && st == ML_OK; i++)
         score_request(&s, r, i, model, room, router);
-    if (st == ML_OK && dp > 1)
+    if (st == ML_OK) { /* each replica knows its own, and of its stages the last */
         ml_grid_sum_float(grid, ML_GROUP_DP, p->value, p->start[r->count] * s.stride);
-    if (st == ML_OK) /* only the last stage of a pipeline has logits */
         ml_grid_sum_float(grid, ML_GROUP_PIPE, p->value, p->start[r->count] * s.stride);
+    }
     ml_memory_free(room);
     ml_memory_free(s.token);
     ml_memory_free(s.row);

@@ -183,7 +183,7 @@ with tempfile.TemporaryDirectory() as folder:
     prepare(folder)
     check_bad_limits(folder)
     check_long_step(folder)
-    if harness.OPEN_MPI:
+    if harness.is_open_mpi():
         check_leftovers(folder)
     for ranks in (0, 2):
         whole = check_signals(folder, ranks)
