@@ -1,0 +1,76 @@
+"""GPT-3 175B on 16 to 1,024 simulated ranks of a fat tree: a step beside plan's, bytes beside the formulas. Prints a CSV table, which analysis/simulated.py draws.
+
+    python3 tests/simulate/check_scaling.py [PROGRAM] [--out TABLE.csv] [--only KIND]
+"""
+
+import argparse
+import csv
+import os
+import resource
+import sys
+import tempfile
+import time
+
+from cluster import describe, plan, simulate, skip_where_missing
+from harness import SOURCE
+
+MACHINE, MODEL = f"{SOURCE}/configs/machines/fat-tree-2x100g.yaml", f"{SOURCE}/configs/models/gpt3-175b.yaml"
+METHOD = {"name": "lora", "rank": 8, "targets": ["q", "v"]}
+LENGTH, ON_NODE = 2048, 8
+FIELDS = ("kind", "ranks", "tp", "pp", "dp", "sequences", "simulated_s", "plan_s", "ratio", "forward_s", "backward_s", "comm_s", "plan_forward_s", "plan_backward_s",
+          "plan_comm_s", "plan_bubble_s", "tokens_per_s", "sums_inside_bytes", "sums_between_bytes", "piped_bytes", "wall_s", "peak_mib")
+
+# kind, tp, pp, dp, sequences. strong: the same batch; weak: 16 sequences a replica; grids: 1,024 ranks otherwise divided.
+STRONG, WEAK = 256, 16
+CASES = ([("strong", 8, 2, 1, STRONG), ("strong", 8, 8, 1, STRONG), ("strong", 8, 8, 4, STRONG), ("strong", 8, 8, 16, STRONG)]
+         + [("weak", 8, 2, 1, WEAK), ("weak", 8, 8, 1, WEAK), ("weak", 8, 8, 4, 4 * WEAK), ("weak", 8, 8, 16, 16 * WEAK)]
+         + [("grids", 8, 4, 32, STRONG), ("grids", 8, 16, 8, STRONG), ("grids", 16, 8, 8, STRONG)])
+
+
+def run_case(kind, tp, pp, dp, sequences):
+    ranks = tp * pp * dp
+    with tempfile.TemporaryDirectory() as folder:
+        describe(folder, model=MODEL, method=METHOD, length=LENGTH, micro=1, micros=sequences // dp, tp=tp, pp=pp, dp=dp)
+        since = time.monotonic()
+        metrics, sent = simulate(folder, MACHINE, ranks, ON_NODE, timeout=3600)
+        wall = time.monotonic() - since
+        expected = plan(folder, MACHINE, ranks, ON_NODE)
+    step, of = metrics[-1], expected["time"]
+    return {"kind": kind, "ranks": ranks, "tp": tp, "pp": pp, "dp": dp, "sequences": sequences, "simulated_s": step["step_s"], "plan_s": of["step_s"],
+            "ratio": step["step_s"] / of["step_s"], "forward_s": step["forward_s"], "backward_s": step["backward_s"], "comm_s": step["comm_s"],
+            "plan_forward_s": of["forward_s"], "plan_backward_s": of["backward_s"], "plan_comm_s": of["comm_s"], "plan_bubble_s": of["bubble_s"],
+            "tokens_per_s": sequences * LENGTH / step["step_s"], "sums_inside_bytes": max(sent["sums_inside"]), "sums_between_bytes": max(sent["sums_between"]),
+            "piped_bytes": step.get("piped_bytes", 0), "wall_s": round(wall, 1),
+            "peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024}
+
+
+def main():
+    skip_where_missing()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("program", nargs="?")
+    parser.add_argument("--out", help="also into this file, line by line")
+    parser.add_argument("--only", help="cases of this kind")
+    parser.add_argument("--ranks", type=int, default=1 << 20, help="cases of at most so many")
+    arguments = parser.parse_args()
+    out = open(arguments.out, "a", encoding="utf-8") if arguments.out else None
+    tables = [csv.DictWriter(file, FIELDS) for file in (sys.stdout, out) if file]
+    for table in tables:
+        table.writeheader()
+    wrong = []
+    for case in CASES:
+        kind, tp, pp, dp, _ = case
+        if (arguments.only and kind != arguments.only) or tp * pp * dp > arguments.ranks:
+            continue
+        row = run_case(*case)
+        for table in tables:
+            table.writerow(row)
+        sys.stdout.flush()
+        if out:
+            out.flush()
+        if abs(row["ratio"] - 1.0) > 0.1:
+            wrong.append(f"tp {tp} pp {pp} dp {dp}: {row['simulated_s']:.2f} s simulated, {row['plan_s']:.2f} s by plan")
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+main()
