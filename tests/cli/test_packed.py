@@ -68,6 +68,78 @@ def check_case(folder, name, case):
     harness.mpilora("verify", base)
 
 
+# ---- by their formulas ----------------------------------------------------------------------------------------------------
+
+ROWS, COLS = models.WIDTH, models.MLP
+INT8 = {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"g": {"weights": {"num_bits": 8, "type": "int", "strategy": "group", "group_size": 32, "actorder": "group"}}}}
+TILES = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"g": {"weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [24, 128]}}}}
+MODELOPT = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"], "producer": {"name": "modelopt", "version": "0.47.0"},
+            "config_groups": {"group_0": {"weights": {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}}}}  # fmt: skip
+
+
+def e4m3():
+    """The value of each byte."""
+    i = np.arange(256)
+    exponent, fraction = i >> 3 & 15, i & 7
+    size = np.where(exponent > 0, (8 + fraction) * 2.0 ** (exponent - 10), fraction * 2.0**-9)
+    return np.where(i & 127 == 127, np.nan, np.where(i & 128, -size, size)).astype(np.float32)
+
+
+def formula_cases():
+    """name -> (quantization_config, parts, what the matrix is in fp32)."""
+    rng = np.random.default_rng(11)
+    q = rng.integers(-127, 128, (ROWS, COLS)).astype(np.int8)
+    scale = rng.uniform(0.001, 0.1, (ROWS, 3)).astype(np.float32)
+    order = rng.permutation(np.arange(COLS, dtype=np.int32) // 32)
+    ints = {"weight": ("I8", [ROWS, COLS], q.tobytes()), "weight_scale": ("F32", [ROWS, 3], scale.tobytes())}
+    index = lambda g: {"weight_g_idx": ("I32", [COLS], g.astype("<i4").tobytes())}
+    small = (rng.integers(0, 2, (ROWS, COLS)) * 128 + rng.integers(0, 120, (ROWS, COLS))).astype(np.uint8)
+    tile = np.array([[0.5], [0.03]], np.float32)
+    whole = np.array(0.0123, np.float32)
+    codes = rng.integers(0, 16, (ROWS, COLS)).astype(np.uint8)
+    fours = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)[codes]
+    eights = rng.integers(1, 126, (ROWS, COLS // 16)).astype(np.uint8)
+    both = e4m3()[eights] * whole
+    nvfp4 = {"weight": ("U8", [ROWS, COLS // 2], (codes[:, ::2] | codes[:, 1::2] << 4).tobytes()), "weight_scale": ("F8_E4M3", [ROWS, COLS // 16], eights.tobytes()),
+             "weight_scale_2": ("F32", [], whole.tobytes()), "input_scale": ("F32", [], whole.tobytes())}  # fmt: skip
+    fp8 = {"weight": ("F8_E4M3", [ROWS, COLS], small.tobytes()), "weight_scale": ("F32", [], whole.tobytes()), "input_scale": ("F32", [], whole.tobytes())}
+    rows = {"weight": fp8["weight"], "weight_scale": ("F32", [ROWS], scale[:, 0].tobytes())}
+    algorithm = lambda word: MODELOPT | {"quant_algo": word}
+    return {
+        "int8 with an order": (INT8, ints | index(order), q * scale[:, order]),
+        "int8 with an order that was never set": (INT8, ints | index(np.full(COLS, -1)), q * np.repeat(scale, 32, 1)),
+        "fp8 tiles as wide as the rows": (TILES, {"weight": fp8["weight"], "weight_scale": ("F32", [2, 1], tile.tobytes())}, e4m3()[small] * np.repeat(tile, 24, 0)[:ROWS]),
+        "nvfp4 of modelopt": (MODELOPT, nvfp4, base_numbers.from_bf16(to_bf16(fours * np.repeat(both, 16, 1)))),
+        "fp8 of modelopt": (algorithm("FP8"), fp8, e4m3()[small] * whole),
+        "fp8 of modelopt, rows": (algorithm("FP8_PER_CHANNEL_PER_TOKEN"), rows, e4m3()[small] * scale[:, :1]),
+    }
+
+
+def check_formulas(folder):
+    cases = formula_cases()
+    for name, (config, parts, value) in cases.items():
+        case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": config}
+        shutil.rmtree(f"{folder}/formula", ignore_errors=True)
+        models.write_model(f"{folder}/formula", case, parts=parts)
+        done = harness.start("import", f"{folder}/formula", f"{folder}/formula.h5", "--dtype", "fp32")
+        checks.that(done.returncode == 0 and "ignored" not in done.stderr, f"{name}: exit {done.returncode}: {done.stderr}")
+        if done.returncode == 0:
+            found = base_numbers.numbers(weights(f"{folder}/formula.h5", case))
+            checks.that(np.array_equal(found, value.astype(np.float32)), f"{name}: {np.sum(found != value)} other weights")
+    # ModelOpt's own file beside a config.json that says nothing
+    config, parts, value = cases["nvfp4 of modelopt"]
+    case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": None}
+    models.write_model(f"{folder}/own", case, parts=parts)
+    harness.write_config(f"{folder}/own/config.json", **models.config_of("llama"))
+    for algorithm, code, said in (("NVFP4", 0, ""), ("W4A8_AWQ", 3, 'hf_quant_config.json: quantization: quant_algo: "W4A8_AWQ" is not known'), (None, 3, "has type U8")):
+        harness.write_config(f"{folder}/own/hf_quant_config.json", producer={"name": "modelopt"}, quantization={"quant_algo": algorithm, "kv_cache_quant_algo": None, "exclude_modules": ["lm_head"]})
+        done = harness.start("import", f"{folder}/own", f"{folder}/own.h5", "--dtype", "fp32")
+        checks.that(done.returncode == code and said in done.stderr, f"hf_quant_config.json, {algorithm}: exit {done.returncode}: {done.stderr}")
+        if code == 0:
+            checks.that(np.array_equal(base_numbers.numbers(weights(f"{folder}/own.h5", case)), value), "hf_quant_config.json: other weights")
+    return cases
+
+
 # ---- every family ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +260,17 @@ def check_refusals(folder, golden):
     refused("int4 groups", ("transform_config",), config=config("int4 groups", transform_config={"config_groups": {"u": {}}}))
     refused("int4 groups", ("ignore",), config=config("int4 groups", ignore=7))
     refused("int4 groups", ("no num_bits",), config=config("int4 groups", config_groups={"g": {"weights": {"num_bits": 8, "type": "int"}}}))
+    # an order of weights that a GPU wants; activations that are scaled
+    refused("int8 bitsandbytes", ("weight_format is 2",), scale("int8 bitsandbytes", "weight_format", 0, 2))
+    for name, (config_, parts, _) in check_formulas(folder).items():
+        if "modelopt" not in name:
+            continue
+        case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": config_, "kept": None}
+        golden[name] = case
+        refused(name, ("pre_quant_scale", "activations are scaled"), parts | {"pre_quant_scale": ("F32", [COLS], bytes(4 * COLS))})
+        refused(name, ("quant_algo", "W8A8_SQ_PER_CHANNEL"), parts, config_ | {"quant_algo": "W8A8_SQ_PER_CHANNEL"})
+        if "weight_scale_2" in parts:
+            refused(name, ("weight_scale_2", "expected one number"), parts | {"weight_scale_2": ("F32", [2], bytes(8))})
     # packed tensors without a word of them
     refused("fp8 ragged", ("has type F8_E4M3",), config=False)
     refused("int4 groups", ("is missing",), config=False)

@@ -392,6 +392,24 @@ static bool has_tensor(const hf_source *h, const ml_model_tensor *t)
     return packed;
 }
 
+/* Where config.json says nothing, ModelOpt's own file may. */
+static ml_status read_modelopt(hf_source *h, const char *directory)
+{
+    ml_status st = ML_OK;
+    static const char name[] = "hf_quant_config.json";
+    ml_text path = {0};
+    json_t *root = NULL;
+    if (h->packed.method != PACKED_NONE || !hf_has_file(directory, name)) return ML_OK;
+    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
+    ML_TRY(ml_json_read_file(&root, path.data, false));
+    st = packed_config_read_modelopt(root, &h->packed);
+    if (st != ML_OK) st = ml_fail_within(st, "%s", path.data);
+done:
+    json_decref(root);
+    ml_text_destroy(&path);
+    return st;
+}
+
 /* How the embedding is called, which tells the names of all. */
 static ml_status find_prefix(hf_source *h)
 {
@@ -480,6 +498,7 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     h->spec = &out->spec;
     ML_TRY(ml_text_printf(&path, "%s/config.json", directory));
     ML_TRY(hf_config_read(path.data, &out->spec, &h->packed));
+    ML_TRY(read_modelopt(h, directory));
     ML_TRY(hf_shards_open(&h->shards, directory));
     ML_TRY(find_prefix(h));
     find_transform(h);

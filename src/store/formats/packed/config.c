@@ -44,6 +44,9 @@ static const ml_json_key keys[] = {
     {"group_size", INTEGER},
     {"version", TEXT},
     {"checkpoint_format", TEXT},
+    /* ModelOpt */
+    {"quant_library", TEXT},
+    {"quant_algo", TEXT},
     {NULL, 0},
 };
 
@@ -54,7 +57,8 @@ static const struct {
                {"bitsandbytes", PACKED_BITSANDBYTES},
                {"compressed-tensors", PACKED_COMPRESSED},
                {"awq", PACKED_AWQ},
-               {"gptq", PACKED_GPTQ}};
+               {"gptq", PACKED_GPTQ},
+               {"modelopt", PACKED_MODELOPT}};
 enum { METHODS = sizeof methods / sizeof *methods };
 
 static const char *text_of(const json_t *o, const char *key, const char *otherwise)
@@ -76,12 +80,13 @@ static ml_status find_method(const json_t *o, packed_method *out)
     bool loads = json_is_true(json_object_get(o, "load_in_4bit")) ||
                  json_is_true(json_object_get(o, "load_in_8bit"));
     if (!word && loads) word = "bitsandbytes"; /* which wrote none at first */
+    if (!word) word = json_string_value(json_object_get(o, "quant_library")); /* ModelOpt, too */
     for (int i = 0; i < METHODS && word; i++)
         if (!strcmp(methods[i].word, word)) *out = methods[i].method;
     if (*out != PACKED_NONE) return ML_OK;
     return ml_fail(ML_INPUT,
                    "quant_method: \"%.60s\" is not known; known are fp8, bitsandbytes, "
-                   "compressed-tensors, awq, gptq",
+                   "compressed-tensors, awq, gptq, modelopt",
                    word ? word : "(missing)");
 }
 
@@ -151,6 +156,20 @@ static ml_status read_words(const json_t *o, packed_config *out)
     return ML_OK;
 }
 
+/* What layouts there may be; of each matrix its tensors say which. */
+static ml_status check_algorithm(const json_t *o)
+{
+    static const char *const known[] = {
+        "FP8",         "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "NVFP4_AWQ",
+        "W4A16_NVFP4", "MIXED_PRECISION",           NULL};
+    const char *word = text_of(o, "quant_algo", "(missing)");
+    if (ml_find_word(word, known) >= 0) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "quant_algo: \"%.60s\" is not known; known are FP8, FP8_PER_CHANNEL_PER_TOKEN, "
+                   "NVFP4, NVFP4_AWQ, W4A16_NVFP4, MIXED_PRECISION",
+                   word);
+}
+
 static ml_status read_method(const json_t *o, packed_config *out)
 {
     ml_status st = ML_OK;
@@ -168,6 +187,9 @@ static ml_status read_method(const json_t *o, packed_config *out)
     case PACKED_GPTQ:
         ML_TRY(read_words(o, out));
         break;
+    case PACKED_MODELOPT:
+        ML_TRY(check_algorithm(o));
+        break;
     case PACKED_BITSANDBYTES:
     case PACKED_NONE:
         break;
@@ -182,4 +204,20 @@ ml_status packed_config_read(const json_t *value, packed_config *out)
     if (!value || json_is_null(value) || json_is_false(value)) return ML_OK;
     ml_status st = read_method(value, out);
     return st == ML_OK ? ML_OK : ml_fail_within(st, "quantization_config");
+}
+
+ml_status packed_config_read_modelopt(const json_t *root, packed_config *out)
+{
+    static const ml_json_key file_keys[] = {
+        {"quantization", ML_JSON_OBJECT}, {"quantization.quant_algo", TEXT}, {NULL, 0}};
+    ml_status st = ML_OK;
+    const json_t *o = json_object_get(root, "quantization");
+    *out = (packed_config){0};
+    ML_TRY(ml_json_check(root, file_keys));
+    if (!json_is_string(json_object_get(o, "quant_algo"))) return ML_OK; /* nothing is packed */
+    st = check_algorithm(o);
+    if (st != ML_OK) return ml_fail_within(st, "quantization");
+    out->method = PACKED_MODELOPT;
+done:
+    return st;
 }

@@ -1,6 +1,7 @@
-/* Numbers of 4 bits (E2M1) of compressed-tensors, the even one in the low half of a byte: MXFP4,
- * with a power of two for 32 of them, and NVFP4, with an FP8 scale for 16 of them that is divided
- * by a factor of the whole matrix. Either comes out in bf16. */
+/* Numbers of 4 bits (E2M1) of compressed-tensors and ModelOpt, the even one in the low half of a
+ * byte: MXFP4, with a power of two for 32 of them, and NVFP4, with an FP8 scale for 16 of them and
+ * a factor of the whole matrix, by which compressed-tensors divides the scale and ModelOpt
+ * multiplies it. Either comes out in bf16. */
 #include <inttypes.h>
 
 #include "store/formats/packed/packed.h"
@@ -18,7 +19,7 @@ static ml_status open_fp4(packed_matrix *m, const packed_config *config)
     m->groups = m->cols / m->group;
     ML_TRY(packed_expect(m, PACKED_CODES, "U8", m->rows, m->cols / 2));
     ML_TRY(packed_expect(m, PACKED_SCALES, nv ? "F8_E4M3" : "U8 F8_E8M0", m->rows, m->groups));
-    if (nv) ML_TRY(packed_expect(m, PACKED_FACTOR, "F32", 1, -1));
+    if (nv) ML_TRY(packed_expect_one(m, PACKED_FACTOR, "F32"));
     for (int i = 0; i < 16; i++) m->value[i] = i < 8 ? sizes[i] : -sizes[i - 8];
     m->rounding = ML_BF16;
     m->kept = nv ? ML_FP32 : ML_MXFP4;
@@ -55,6 +56,17 @@ done:
     return st;
 }
 
+static ml_status multiplied_scales(const packed_matrix *m, int64_t first, int64_t count, float *out)
+{
+    ml_status st = ML_OK;
+    float factor;
+    ML_TRY(packed_numbers(m, PACKED_FACTOR, 0, 1, &factor));
+    ML_TRY(scales(m, first, count, out));
+    for (int64_t i = 0; i < count * m->groups; i++) out[i] *= factor;
+done:
+    return st;
+}
+
 const packed_layout packed_fp4_layouts[] = {
     {PACKED_NAMED("NVFP4"), .method = PACKED_COMPRESSED, .codes_type = "U8",
      .part = {[PACKED_CODES] = "weight_packed",
@@ -67,4 +79,12 @@ const packed_layout packed_fp4_layouts[] = {
               [PACKED_SCALES] = "weight_scale",
               [PACKED_REST] = "input_global_scale"},
      .optional = 1U << PACKED_REST, .open = open_fp4, .codes = codes, .scales = scales},
+    {PACKED_NAMED("NVFP4 of ModelOpt"), .method = PACKED_MODELOPT, .codes_type = "U8",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale",
+              [PACKED_FACTOR] = "weight_scale_2",
+              [PACKED_BEFORE] = "pre_quant_scale",
+              [PACKED_REST] = "input_scale"},
+     .optional = 1U << PACKED_REST | 1U << PACKED_BEFORE, .open = open_fp4, .codes = codes,
+     .scales = multiplied_scales},
     {0}};

@@ -64,6 +64,11 @@ static ml_status check_parts(const packed_matrix *m)
             return ml_fail(ML_INPUT, "%s: tensor %s.%s is missing: %s is packed as %s",
                            m->shards->directory, m->name, m->layout->part[p], m->name,
                            m->layout->name);
+    if (m->part[PACKED_BEFORE].entry)
+        return ml_fail(ML_INPUT,
+                       "%s: %s: activations are scaled before they meet the matrix, which is not "
+                       "supported",
+                       m->shards->directory, m->part[PACKED_BEFORE].entry->name);
     return ML_OK;
 }
 

@@ -21,7 +21,8 @@ typedef enum packed_method {
     PACKED_BITSANDBYTES,
     PACKED_COMPRESSED, /* "compressed-tensors" */
     PACKED_AWQ,
-    PACKED_GPTQ
+    PACKED_GPTQ,
+    PACKED_MODELOPT
 } packed_method;
 
 typedef struct packed_config {
@@ -35,6 +36,9 @@ typedef struct packed_config {
 /* The value of "quantization_config". NULL, null and false: *out has PACKED_NONE. ML_INPUT naming
  * the key: a method that is not known, and what changes a layout in a way that is not. */
 ml_status packed_config_read(const json_t *value, packed_config *out) ML_NODISCARD;
+/* The contents of hf_quant_config.json, which ModelOpt writes beside config.json, and older
+ * versions alone. */
+ml_status packed_config_read_modelopt(const json_t *root, packed_config *out) ML_NODISCARD;
 
 /* ---- a matrix ------------------------------------------------------------------------------ */
 
@@ -49,7 +53,8 @@ typedef enum packed_part {
     PACKED_MAP,
     PACKED_NESTED_SCALES,
     PACKED_NESTED_MAP,
-    PACKED_REST, /* says nothing of the weights */
+    PACKED_BEFORE, /* scales of activations, which the weights lack: the matrix is refused */
+    PACKED_REST,   /* says nothing of the weights */
     PACKED_PARTS
 } packed_part;
 
@@ -146,6 +151,9 @@ ml_status packed_numbers(const packed_matrix *m, packed_part part, int64_t first
 ml_status packed_expect(const packed_matrix *m, packed_part part, const char *types, int64_t rows,
                         int64_t cols) ML_NODISCARD;
 bool packed_is(const packed_matrix *m, packed_part part, const char *type);
+/* That the part is one number of one of these types. */
+ml_status packed_expect_one(const packed_matrix *m, packed_part part,
+                            const char *types) ML_NODISCARD;
 
 /* Scales as a grid: one number; a column [rows] or [rows, 1]; or [rows, groups] with groups that
  * divide the columns. Sets groups, group and block_rows. */

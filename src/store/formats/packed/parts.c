@@ -66,6 +66,13 @@ ml_status packed_expect(const packed_matrix *m, packed_part part, const char *ty
     return wrong_shape(m, part, expected);
 }
 
+ml_status packed_expect_one(const packed_matrix *m, packed_part part, const char *types)
+{
+    ml_status st = expect_type(m, part, types);
+    if (st != ML_OK || m->part[part].entry->count == 1) return st;
+    return wrong_shape(m, part, "one number");
+}
+
 ml_status packed_grid(packed_matrix *m, const char *types)
 {
     const ml_safetensors_entry *e = m->part[PACKED_SCALES].entry;
@@ -163,12 +170,14 @@ void packed_round_as_scales(packed_matrix *m)
 ml_status packed_read_order(packed_matrix *m)
 {
     ml_status st = ML_OK;
-    bool plain = true;
+    /* compressed-tensors makes the part before it knows an order: a -1 says that there is none */
+    bool plain = true, may_lack = m->layout->method == PACKED_COMPRESSED, unset = false;
     if (!m->part[PACKED_ORDER].entry) return ML_OK;
     ML_TRY(packed_expect(m, PACKED_ORDER, "I32", m->cols, -1));
     ML_NEW(m->order, m->cols, ML_MEM_OTHER, "the order of columns");
     ML_TRY(packed_read(m, PACKED_ORDER, 0, m->cols * (int64_t)sizeof *m->order, m->order));
-    for (int64_t c = 0; c < m->cols; c++) {
+    for (int64_t c = 0; c < m->cols && !unset; c++) unset = may_lack && m->order[c] == -1;
+    for (int64_t c = 0; c < m->cols && !unset; c++) {
         if (m->order[c] < 0 || m->order[c] >= m->groups)
             return ml_fail(ML_INPUT, "%s: %s: column %" PRId64 " has group %" PRId32 " of %" PRId64,
                            m->shards->directory, m->part[PACKED_ORDER].entry->name, c, m->order[c],

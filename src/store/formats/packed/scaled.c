@@ -1,5 +1,5 @@
 /* Bytes that are numbers by themselves, times a scale for a block, a row or the whole matrix: FP8
- * (E4M3) of DeepSeek and compressed-tensors, int8 of compressed-tensors and bitsandbytes.
+ * (E4M3) of DeepSeek, compressed-tensors and ModelOpt, int8 of compressed-tensors and bitsandbytes.
  *
  * The blocks of FP8 tile the matrix from its first row and column; the last ones are cut short.
  * What transformers makes of ragged ones is another matrix: it divides the sides by the number of
@@ -26,14 +26,16 @@ static ml_status open_fp8(packed_matrix *m, const packed_config *config)
     const char *types = own ? "F32 F16 BF16 F8_E8M0 U8" : scale_types;
     const ml_safetensors_entry *scales = m->part[PACKED_SCALES].entry;
     ML_TRY(packed_expect(m, PACKED_CODES, "F8_E4M3", m->rows, m->cols));
-    bool grid = scales->dims == 2 && scales->count > 1 && scales->shape[1] > 1;
-    if (config->block_rows > 0 && (own || grid)) {
+    bool column = scales->dims != 2 || scales->shape[1] == 1, /* also of tiles as wide as rows */
+        rowwise = column && (scales->count == 1 || scales->shape[0] == m->rows);
+    if (config->block_rows > 0 && (own || !rowwise)) {
         m->block_rows = config->block_rows;
         m->group = config->block_cols;
         m->groups = parts_of(m->cols, m->group);
         ML_TRY(packed_expect(m, PACKED_SCALES, types, parts_of(m->rows, m->block_rows), m->groups));
     } else {
         ML_TRY(packed_grid(m, types));
+        ML_TRY(packed_read_order(m));
     }
     packed_values_e4m3(m->value);
     if (!own) packed_round_as_scales(m);
@@ -49,6 +51,7 @@ static ml_status open_int8(packed_matrix *m, const packed_config *config)
     (void)config;
     ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
     ML_TRY(packed_grid(m, scale_types));
+    ML_TRY(packed_read_order(m));
     packed_values_int(8, m->value);
     packed_round_as_scales(m);
     m->kept = ML_Q8_0;
@@ -74,12 +77,31 @@ static ml_status int8_zeros(const packed_matrix *m, int64_t first, int64_t count
     return ML_OK;
 }
 
+/* Files of old versions may have the order of rows and columns that a GPU wants. */
+static ml_status check_plain_order(const packed_matrix *m)
+{
+    ml_status st = ML_OK;
+    uint8_t order = 0;
+    const ml_safetensors_entry *e = m->part[PACKED_REST].entry;
+    if (!e) return ML_OK;
+    ML_TRY(packed_expect_one(m, PACKED_REST, "U8"));
+    ML_TRY(packed_read(m, PACKED_REST, 0, 1, &order));
+    if (order == 0) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: %s is %d, an order of weights for one kind of GPU; only 0, row by row, is "
+                   "read",
+                   m->shards->directory, e->name, order);
+done:
+    return st;
+}
+
 /* w = q · SCB / 127, by a multiplication. */
 static ml_status open_scb(packed_matrix *m, const packed_config *config)
 {
     ml_status st = ML_OK;
     (void)config;
     ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
+    ML_TRY(check_plain_order(m));
     ML_TRY(packed_expect(m, PACKED_SCALES, "F32", m->rows, -1));
     ML_TRY(packed_grid(m, "F32"));
     packed_values_int(8, m->value);
@@ -98,21 +120,32 @@ const packed_layout packed_scaled_layouts[] = {
      .codes_type = "F8_E4M3",
      .part = {[PACKED_CODES] = "weight",
               [PACKED_SCALES] = "weight_scale",
+              [PACKED_ORDER] = "weight_g_idx",
               [PACKED_REST] = "input_scale"},
-     .optional = 1U << PACKED_REST, .open = open_fp8, .codes = codes, .scales = packed_grid_scales},
+     .optional = 1U << PACKED_REST | 1U << PACKED_ORDER, .open = open_fp8, .codes = codes,
+     .scales = packed_grid_scales},
+    {PACKED_NAMED("FP8 of ModelOpt"), .method = PACKED_MODELOPT, .codes_type = "F8_E4M3",
+     .part = {[PACKED_CODES] = "weight",
+              [PACKED_SCALES] = "weight_scale",
+              [PACKED_BEFORE] = "pre_quant_scale",
+              [PACKED_REST] = "input_scale"},
+     .optional = 1U << PACKED_REST | 1U << PACKED_BEFORE, .open = open_fp8, .codes = codes,
+     .scales = packed_grid_scales},
     {PACKED_NAMED("int8 with zeros, of compressed-tensors"), .method = PACKED_COMPRESSED,
      .codes_type = "I8",
      .part = {[PACKED_CODES] = "weight",
               [PACKED_SCALES] = "weight_scale",
               [PACKED_ZEROS] = "weight_zero_point",
+              [PACKED_ORDER] = "weight_g_idx",
               [PACKED_REST] = "input_scale"},
-     .optional = 1U << PACKED_REST, .open = open_int8, .codes = codes, .scales = packed_grid_scales,
-     .zeros = int8_zeros},
+     .optional = 1U << PACKED_REST | 1U << PACKED_ORDER, .open = open_int8, .codes = codes,
+     .scales = packed_grid_scales, .zeros = int8_zeros},
     {PACKED_NAMED("int8 of compressed-tensors"), .method = PACKED_COMPRESSED, .codes_type = "I8",
      .part = {[PACKED_CODES] = "weight",
               [PACKED_SCALES] = "weight_scale",
+              [PACKED_ORDER] = "weight_g_idx",
               [PACKED_REST] = "input_scale"},
-     .optional = 1U << PACKED_REST, .open = open_int8, .codes = codes,
+     .optional = 1U << PACKED_REST | 1U << PACKED_ORDER, .open = open_int8, .codes = codes,
      .scales = packed_grid_scales},
     {PACKED_NAMED("int8 of bitsandbytes"), .method = PACKED_BITSANDBYTES, .codes_type = "I8",
      .part = {[PACKED_CODES] = "weight", [PACKED_SCALES] = "SCB", [PACKED_REST] = "weight_format"},
