@@ -256,12 +256,31 @@ def check_configs(folder):
     call("import", source, folder / "no.h5", expect=3, contains="config.json")
 
 
+def check_finite(folder, shapes):
+    """A weight that is no number, or none any more in the base's type: its tensor, row and column."""
+    wte, bias = "transformer.wte.weight", "transformer.h.1.mlp.c_fc.bias"
+    source = make(folder / "finite", GPT2, shapes)
+    for name, bad, dtype, kept, said in (
+        (wte, float("nan"), "F32", "bf16", "embed.weight: row 2, column 3"), (wte, float("-inf"), "F32", "fp32", "embed.weight: row 2, column 3"), (wte, float("inf"), "F16", "fp32", "too large for fp32"),
+        (wte, 1e39, "F64", "fp32", "embed.weight: row 2, column 3"), (wte, 3.4e38, "F32", "bf16", "too large for bf16"), (bias, float("nan"), "BF16", "bf16", "layers.1.mlp.fc.bias: row 19, column 0"),
+    ):  # fmt: skip
+        values = values_of(name, shapes[name])
+        values[19] = bad
+        write_safetensors(source / "model.safetensors", shapes, dtype, {name: values})
+        call("import", source, folder / "no.h5", "--dtype", kept, expect=3, contains=("has a weight that is not finite or too large for", said))
+    values[19] = 3.4e38
+    write_safetensors(source / "model.safetensors", shapes, "F32", {bias: values})
+    call("import", source, folder / "large.h5", "--dtype", "fp32")
+    (folder / "large.h5").unlink()
+
+
 def check_weights(folder):
     shapes = gpt2_shapes()
     missing = {n: s for n, s in shapes.items() if n != "transformer.h.1.mlp.c_fc.bias"}
     call("import", make(folder / "w1", GPT2, missing), folder / "no.h5", expect=3, contains="transformer.h.1.mlp.c_fc.bias is missing")
     turned = shapes | {"transformer.h.0.mlp.c_fc.weight": (32, 8)}
     call("import", make(folder / "w3", GPT2, turned), folder / "no.h5", expect=3, contains=("c_fc.weight", "[32, 8]", "[8, 32]"))
+    check_finite(folder, shapes)
     whole = (folder / "gpt2-F32/model.safetensors").read_bytes()
     (folder / "w1/model.safetensors").write_bytes(whole[:-1])
     call("import", folder / "w1", folder / "no.h5", expect=3, contains="model.safetensors")

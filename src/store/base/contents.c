@@ -21,6 +21,23 @@ base_rows base_writer_at(const ml_base_writer *w, const ml_model_tensor *tensor,
                        .bytes = ml_dtype_bytes(stored, count * tensor->cols)};
 }
 
+/* No NaN and no Inf, also none that rounding has made of a number. The loops have no way out, so
+ * that they become vector code: nearly always all is well. */
+static ml_status check_finite(const base_rows *r, const float *values, const uint16_t *halves)
+{
+    const int64_t cols = r->tensor.cols, count = r->count * cols;
+    int wrong = 0;
+    for (int64_t i = 0; i < count && !halves; i++) wrong |= !isfinite(values[i]);
+    for (int64_t i = 0; i < count && halves; i++) wrong |= !isfinite(ml_bf16_to_float(halves[i]));
+    if (!wrong) return ML_OK;
+    int64_t bad = 0;
+    while (isfinite(halves ? ml_bf16_to_float(halves[bad]) : values[bad])) bad++;
+    return ml_fail(ML_INPUT,
+                   "%s: row %" PRId64 ", column %" PRId64
+                   " has a weight that is not finite or too large for %s",
+                   r->tensor.name, r->first + bad / cols, bad % cols, ml_dtype_name(r->stored));
+}
+
 ml_status base_writer_encode(const base_rows *r, const float *values, void *out,
                              ml_block_error *error)
 {
@@ -31,7 +48,8 @@ ml_status base_writer_encode(const base_rows *r, const float *values, void *out,
     if (r->stored == ML_FP32) memcpy(out, values, (size_t)r->bytes);
     if (r->stored == ML_BF16)
         for (int64_t i = 0; i < count; i++) halves[i] = ml_bf16_from_float(values[i]);
-    if (!ml_dtype_is_block(r->stored)) return ML_OK;
+    if (!ml_dtype_is_block(r->stored))
+        return check_finite(r, values, r->stored == ML_BF16 ? halves : NULL);
     int64_t bad = ml_block_quantise(f, values, count / f->weights, out, error),
             weight = bad * f->weights;
     if (bad < 0) return ML_OK;
@@ -116,6 +134,7 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     ml_block_error error = {0};
     base_rows r = base_writer_at(w, &t, w->tensor, first_row, nrows);
     if (r.stored == ML_FP32) {
+        ML_TRY(check_finite(&r, rows, NULL));
         ML_TRY(base_writer_put(w, &r, rows));
         base_writer_pass(w, &r, rows, &error);
         return ML_OK;
