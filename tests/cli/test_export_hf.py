@@ -268,10 +268,10 @@ def check_refusals(checks, folder):
         checks.that(done.returncode == code and needle in done.stderr, f"{label}: exit {done.returncode}: {done.stderr!r}, expected {code}")
     checks.that(os.listdir(taken) == ["thesis.tex"], "files in the directory of somebody else")
     checks.that(not os.path.exists(f"{folder}/new"), "a refused export made its directory")
-    check_full_disk(checks, base, out)
+    check_full_disk(checks, folder, base, out)
 
 
-def check_full_disk(checks, base, out):
+def check_full_disk(checks, folder, base, out):
     """Files may not grow beyond some kB: exit 4, and the earlier export stays."""
     before = tensors(out)
 
@@ -283,6 +283,11 @@ def check_full_disk(checks, base, out):
     checks.that(done.returncode == RESOURCE and "model.safetensors" in done.stderr, f"a full disk: exit {done.returncode}: {done.stderr!r}")
     checks.that(tensors(out) == before, "a full disk: the earlier export changed")
     checks.that(sorted(os.listdir(out)) == ["config.json", "model.safetensors"], f"a full disk: left {sorted(os.listdir(out))}")
+    for what, size in (("weights", 9000), ("what comes behind the weights", os.path.getsize(f"{out}/model.safetensors"))):
+        new = f"{folder}/above/new"
+        done = subprocess.run([*words[:-1], new], text=True, capture_output=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), restore_signals=False, timeout=120)
+        full = done.returncode == RESOURCE if what == "weights" else done.returncode in (0, RESOURCE)
+        checks.that(full and os.path.exists(new) == (done.returncode == 0), f"a full disk, {what}: exit {done.returncode}, left {os.path.exists(new)}: {done.stderr!r}")
 
 
 def main():

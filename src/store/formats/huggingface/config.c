@@ -284,27 +284,13 @@ done:
 
 /* ---- a head for labels --------------------------------------------------------------------- */
 
-/* One for each name in id2label; without it two, which transformers leaves unsaid. Where num_labels
- * says another number, that holds, and the names are those of none. */
+/* Two are left unsaid. */
 static ml_status count_labels(const json_t *o, int64_t *labels)
 {
-    const json_t *names = json_object_get(o, "id2label"), *said = json_object_get(o, "num_labels");
-    *labels = json_is_object(names) ? (int64_t)json_object_size(names) : 2;
-    if (said && !json_is_null(said) && json_integer_value(said) != *labels) {
-        *labels = json_integer_value(said);
-        return *labels >= 1 && *labels <= ML_MOST_LABELS
-                   ? ML_OK
-                   : ml_fail(ML_INPUT, "num_labels: expected a whole number from 1 to %d",
-                             (int)ML_MOST_LABELS);
-    }
-    for (int64_t i = 0; json_is_object(names) && i < *labels; i++) {
-        char number[24];
-        snprintf(number, sizeof number, "%" PRId64, i);
-        if (!json_is_string(json_object_get(names, number)))
-            return ml_fail(ML_INPUT, "id2label: has %" PRId64 " names, but none for label %" PRId64,
-                           *labels, i);
-    }
-    return ML_OK;
+    const json_t *names;
+    ml_status st = ml_labels_of_config(o, labels, &names);
+    if (st == ML_OK && *labels == 0) *labels = 2;
+    return st;
 }
 
 static ml_status read_head(const json_t *o, ml_model_spec *s)

@@ -15,11 +15,11 @@ static const char weights_name[] = "model.safetensors", config_name[] = "config.
                   tokenizer_config_name[] = "tokenizer_config.json";
 
 /* Everything that an export may have written. */
-static ml_status check_directory(const char *directory)
+static void list_own(const char *names[ML_BASE_FILES + 2])
 {
-    const char *names[ML_BASE_FILES + 2] = {weights_name};
+    memset(names, 0, (ML_BASE_FILES + 2) * sizeof *names);
+    names[0] = weights_name;
     for (int i = 0; ml_base_file_names[i]; i++) names[i + 1] = ml_base_file_names[i];
-    return export_directory_check(directory, names);
 }
 
 /* Of a tokenizer that did not come as files. */
@@ -88,9 +88,10 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
     ml_base_files files = {0};
     char path[ML_DURABLE_PATH];
     int64_t length;
-    bool has_tokenizer;
-    const char *json = ml_base_tokenizer(base, &length);
-    ML_TRY(check_directory(directory));
+    bool has_tokenizer, made = false;
+    const char *json = ml_base_tokenizer(base, &length), *own[ML_BASE_FILES + 2];
+    list_own(own);
+    ML_TRY(export_directory_check(directory, own));
     if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
     ML_TRY(ml_base_read_files(base, &files));
     st = hf_config_write(ml_base_spec(base), ml_base_dtype(base),
@@ -98,13 +99,14 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
                          ml_base_files_find(&files, config_name), &config);
     if (st != ML_OK) st = ml_fail_within(st, "%s", ml_base_path(base));
     if (st != ML_OK) goto done;
-    ML_TRY(ml_durable_make_directories(directory));
+    ML_TRY(export_directory_make(directory, &made));
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));
     ML_TRY(put_files(&files, directory, &has_tokenizer));
     if (!has_tokenizer) ML_TRY(make_tokenizer(tokenizer, json, length, directory));
     ML_TRY(export_directory_put(directory, config_name, &config));
 done:
+    if (st != ML_OK && made) export_directory_unmake(directory, own);
     ml_tokenizer_destroy(tokenizer);
     ml_base_files_destroy(&files);
     ml_text_destroy(&config);

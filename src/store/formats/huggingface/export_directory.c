@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <unistd.h>
 
 #include "io/durable.h"
 
@@ -33,6 +34,24 @@ ml_status export_directory_check(const char *directory, const char *const *names
                          directory, entry->d_name);
     (void)closedir(dir);
     return st;
+}
+
+ml_status export_directory_make(const char *directory, bool *made)
+{
+    *made = !ml_durable_exists(directory);
+    return ml_durable_make_directories(directory);
+}
+
+void export_directory_unmake(const char *directory, const char *const *names)
+{
+    char path[ML_DURABLE_PATH];
+    for (; *names; names++) {
+        if (ml_durable_path(path, "%s/%s", directory, *names) == ML_OK) (void)unlink(path);
+        if (!strchr(*names, '/')) continue; /* the folder of a file */
+        *strrchr(path, '/') = '\0';
+        (void)rmdir(path);
+    }
+    (void)rmdir(directory);
 }
 
 ml_status export_directory_put(const char *directory, const char *name, const ml_text *content)

@@ -7,6 +7,11 @@
 /* ML_USAGE where `directory` exists and holds another file than `names` (NULL-ended): only an
  * earlier export is written over. */
 ml_status export_directory_check(const char *directory, const char *const *names) ML_NODISCARD;
+/* The directory with its parents; *made: it was not there before. */
+ml_status export_directory_make(const char *directory, bool *made) ML_NODISCARD;
+/* After a failure: takes away what an export of `names` may have left in a directory that it made,
+ * and the directory. */
+void export_directory_unmake(const char *directory, const char *const *names);
 /* `directory`/`name`, whole or not at all. */
 ml_status export_directory_put(const char *directory, const char *name,
                                const ml_text *content) ML_NODISCARD;
