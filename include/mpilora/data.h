@@ -474,7 +474,7 @@ typedef struct ml_sampler_order {
  * Ownership: *out is the caller's, who ends it with ml_sampler_destroy; `data` is borrowed until
  * then.
  * Local.
- * Errors: ML_INPUT where no sequence keeps a target, or on a read error; ML_RESOURCE. */
+ * Errors: ML_USAGE where no sequence keeps a target; ML_INPUT on a read error; ML_RESOURCE. */
 ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t max_len,
                             const ml_sampler_order *order) ML_NODISCARD;
 

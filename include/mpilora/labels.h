@@ -98,6 +98,19 @@ typedef struct ml_label_names {
  * two; ML_RESOURCE. */
 ml_status ml_label_names_read(ml_label_names *out, const char *given) ML_NODISCARD;
 
+struct json_t; /* jansson.h */
+
+/* The classes that a config.json of transformers says, read with jansson: *count of them, 0 where
+ * it says nothing (transformers' default is two), and *names, its id2label, a name for each of "0"
+ * … "count − 1". num_labels holds where it says another number; *names is NULL then, as where there
+ * is no id2label.
+ * Shapes: none.
+ * Ownership: *names is borrowed from `config`.
+ * Local.
+ * Errors: ML_INPUT naming the key, for an id2label with a hole and a num_labels out of range. */
+ml_status ml_labels_of_config(const struct json_t *config, int64_t *count,
+                              const struct json_t **names) ML_NODISCARD;
+
 /* id2label of a config.json into out->base, or out->unnamed where its names are LABEL_0 …, or one
  * is there twice, or where num_labels says that they are not this head's.
  * Shapes: json[length] bytes.

@@ -11,6 +11,11 @@ static ml_status check_alike(const ml_dataset *one, const ml_dataset *other)
                        " (0: no rows of texts that belong together): data sets that are mixed have "
                        "as many",
                        one->path, one->related, other->path, other->related);
+    if (one->pairs != other->pairs)
+        return ml_fail(ML_INPUT,
+                       "%s has pairs of chosen and rejected answers and %s has none: data sets "
+                       "that are mixed are of one kind",
+                       one->pairs ? one->path : other->path, one->pairs ? other->path : one->path);
     if (one->vocab == other->vocab && !strcmp(one->tokenizer_hash, other->tokenizer_hash))
         return ml_dataset_check_labels(one, other);
     return ml_fail(ML_INPUT,
@@ -39,13 +44,6 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
 {
     ml_status st = ML_OK;
     ml_dataset *data = NULL;
-    for (int64_t k = 0; k < parts; k++)
-        if (part[k]->pairs)
-            return ml_fail(
-                ML_INPUT,
-                "%s: has pairs of answers, which are not mixed with other files; put all "
-                "pairs into one file before tokenize",
-                part[k]->path);
     ML_NEW(data, 1, ML_MEM_OTHER, "a joined data set");
     data->fd = -1;
     ML_NEW(data->part, parts, ML_MEM_OTHER, "a joined data set");
@@ -62,6 +60,7 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
     }
     data->vocab = part[0]->vocab;
     data->related = part[0]->related;
+    data->pairs = part[0]->pairs;
     memcpy(data->tokenizer_hash, part[0]->tokenizer_hash, sizeof data->tokenizer_hash);
     data->parts = parts;
     st = hash_parts(data);

@@ -173,37 +173,58 @@ static bool are_different(const json_t *names)
     return different;
 }
 
+static json_t *name_of(const json_t *names, int64_t label)
+{
+    char key[24];
+    snprintf(key, sizeof key, "%" PRId64, label);
+    return json_object_get(names, key);
+}
+
+ml_status ml_labels_of_config(const json_t *config, int64_t *count, const json_t **names)
+{
+    const json_t *table = json_object_get(config, "id2label"),
+                 *said = json_object_get(config, "num_labels");
+    *count = (int64_t)json_object_size(table);
+    *names = *count > 0 ? table : NULL;
+    if (said && !json_is_null(said) && json_integer_value(said) != *count) {
+        *count = json_integer_value(said);
+        *names = NULL;
+        if (*count >= 1 && *count <= ML_MOST_LABELS) return ML_OK;
+        return ml_fail(ML_INPUT, "num_labels: expected a whole number from 1 to %d",
+                       (int)ML_MOST_LABELS);
+    }
+    for (int64_t i = 0; i < *count; i++)
+        if (!json_is_string(name_of(table, i)))
+            return ml_fail(ML_INPUT, "id2label: has %" PRId64 " names, but none for label %" PRId64,
+                           *count, i);
+    return ML_OK;
+}
+
 ml_status ml_label_names_of_config(ml_label_names *out, const char *json, int64_t length)
 {
     ml_status st = ML_OK;
     json_t *root = NULL, *list = json_array();
+    const json_t *names;
+    int64_t count;
     bool own = false;
     ML_TRY(ml_json_read(&root, "config.json", json, length));
-    const json_t *table = json_object_get(root, "id2label"), *said;
-    const size_t count = json_object_size(table);
-    for (size_t i = 0; i < count; i++) {
-        char key[32], usual[32];
-        snprintf(key, sizeof key, "%zu", i);
-        snprintf(usual, sizeof usual, "LABEL_%zu", i);
-        json_t *name = json_object_get(table, key);
-        if (!json_is_string(name)) {
-            st = ml_fail(ML_INPUT,
-                         "config.json of the base: id2label has no name for %zu, one of its %zu "
-                         "classes",
-                         i, count);
-            goto done;
-        }
+    st = ml_labels_of_config(root, &count, &names);
+    if (st != ML_OK) {
+        st = ml_fail_within(st, "config.json of the base");
+        goto done;
+    }
+    for (int64_t i = 0; names && i < count; i++) {
+        json_t *name = name_of(names, i);
+        char usual[32];
+        snprintf(usual, sizeof usual, "LABEL_%" PRId64, i);
         own = own || strcmp(json_string_value(name), usual) != 0;
         if (json_array_append(list, name)) {
             st = ml_fail(ML_RESOURCE, "out of memory: the names of labels");
             goto done;
         }
     }
-    said = json_object_get(root, "num_labels");
-    if (said && !json_is_null(said) && json_integer_value(said) != (json_int_t)count)
-        out->unnamed = json_integer_value(said);
-    else if (!own || !are_different(list))
-        out->unnamed = (int64_t)count;
+    if (!own || !are_different(list))
+        out->unnamed = count;
     else if (count >= 2)
         st = keep_list(list, &out->base);
 done:

@@ -198,7 +198,7 @@ static ml_status create_mixed(ml_sampler *s, const ml_sampler_order *order)
         ml_sampler_order own = *order;
         own.seed += (uint64_t)s->parts; /* files of one length are not shuffled alike */
         st = ml_sampler_create(&s->part[s->parts], data, s->max_len, &own);
-        if (st == ML_INPUT) st = ml_fail_within(st, "%s", ml_dataset_path(data));
+        if (st == ML_USAGE) st = ml_fail_within(st, "%s", ml_dataset_path(data));
         if (st != ML_OK) goto done;
         const ml_sampler *p = s->part[s->parts];
         weight[s->parts] = ml_dataset_weight(s->data, s->parts);
@@ -238,9 +238,7 @@ ml_status ml_sampler_create(ml_sampler **out, const ml_dataset *data, int64_t ma
     }
     count_sequences(s);
     if (!s->usable) {
-        st = ml_fail(ML_INPUT,
-                     "no sequence of the data set has a target within its first %lld tokens; raise "
-                     "data.max_len",
+        st = ml_fail(ML_USAGE, "no sequence has a target within its first %lld tokens",
                      (long long)max_len);
         goto done;
     }

@@ -36,8 +36,8 @@ static ml_status read_data(plan_source *s, const ml_run_config *c, int which,
     if (files->count == 0) return ML_OK;
     ML_TRY(ml_session_open_files(&s->data[which], files, NULL));
     if (which == 0 && s->settles) ML_TRY(ml_session_settle_objective(s->settles, s->data[0]));
-    const ml_sampler_order order = ml_session_order_of(c, which == 0);
-    ML_TRY(ml_sampler_create(&s->sampler[which], s->data[which], s->max_len, &order));
+    ML_TRY(ml_session_sample(c, files->item[0].file, s->data[which], s->max_len, which == 0,
+                             &s->sampler[which]));
 done:
     return st;
 }

@@ -73,20 +73,24 @@ ml_sampler_order ml_session_order_of(const ml_run_config *c, bool training)
                               .blocks = c->objective.pair_order == ML_PAIRS_BLOCKS};
 }
 
+ml_status ml_session_sample(const ml_run_config *c, const char *path, const ml_dataset *data,
+                            int64_t max_len, bool training, ml_sampler **out)
+{
+    const ml_sampler_order order = ml_session_order_of(c, training);
+    ml_status st = ml_sampler_create(out, data, max_len, &order);
+    if (st != ML_USAGE) return st;
+    if (ml_dataset_parts(data) == 0) st = ml_fail_within(st, "%s", path); /* else its part is */
+    if (c->data.max_len == 0) return ML_INPUT; /* it is the base's context that is too short */
+    return ml_run_config_refuse(c, "data.max_len", "%" PRId64 ": %s; raise it", max_len,
+                                ml_error_text());
+}
+
 /* The sequences as s->max_len cuts them. */
 static ml_status cut_source(session *s, const char *path, bool training, data_source *out)
 {
-    ml_status st = ML_OK;
-    const ml_run_config *c = s->config;
-    const ml_sampler_order order = ml_session_order_of(c, training);
     ml_sampler_destroy(out->sampler);
     out->sampler = NULL;
-    ML_TRY(ml_sampler_create(&out->sampler, out->dataset, s->max_len, &order));
-    if (ml_sampler_usable(out->sampler) == 0)
-        st = ml_fail(ML_INPUT, "%s: no sequence has a target within max_len %" PRId64, path,
-                     s->max_len);
-done:
-    return st;
+    return ml_session_sample(s->config, path, out->dataset, s->max_len, training, &out->sampler);
 }
 
 static void close_source(data_source *source)

@@ -154,6 +154,10 @@ ml_status ml_session_open_beside(session *s, const ml_run_config *config,
                                  const session *host) ML_NODISCARD;
 /* How the sequences of data.train, or of data.valid, follow each other. Local. */
 ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training);
+/* Their sampler. `path`: of `data`, where it is not joined from several. Local. ML_USAGE where
+ * data.max_len leaves no target, ML_INPUT where the base's context does. */
+ml_status ml_session_sample(const ml_run_config *config, const char *path, const ml_dataset *data,
+                            int64_t max_len, bool training, ml_sampler **out) ML_NODISCARD;
 /* That method full trains no weights in blocks. `instead`: what the message tells to do, NULL: to
  * import otherwise. Local. ML_USAGE. */
 ml_status ml_session_check_full(const ml_run_config *config, const ml_model_spec *spec,

@@ -14,6 +14,7 @@ SIDON = [n + 3 for n in (1, 2, 4, 8, 13, 21, 31, 45, 66, 81, 97, 123)]
 FIRST, SECOND = SIDON[::2], SIDON[1::2][:5]
 MODEL = "{family: llama, layers: 1, width: 16, mlp_width: 24, heads: 2, kv_heads: 2, vocab: 257, context: 128}"
 STEPS = 40
+PAIRED = ("dpo", "reward")
 checks = harness.Checks()
 
 
@@ -103,6 +104,8 @@ def rows_of(kind, file):
     texts = [[(11 * i + 5 * j + 97 * file + i * j) % 257 for j in range(4 + (i * 3 + file) % 9)] for i in range(24)]
     if kind == "labels":
         return [{"input_ids": text, "label": (i + file) % 3} for i, text in enumerate(texts[:8])]
+    if kind in PAIRED:
+        return [{"prompt_ids": texts[i], "chosen_ids": texts[i + 8], "rejected_ids": texts[i + 16]} for i in range(8)]
     return [{"anchor_ids": texts[i], "positive_ids": texts[i + 8], "negative_ids": [texts[i + 16]]} for i in range(8)]
 
 
@@ -113,14 +116,14 @@ def write_rows(folder, name, rows):
 
 
 def check_kinds(folder):
-    """Two files in equal shares are the file in which their rows alternate: sets with labels, and rows of several texts."""
-    for kind in ("labels", "rows"):
+    """Two files in equal shares are the file in which their rows alternate: sets with labels, rows of several texts, and pairs, whose reference is found once for all."""
+    for kind in ("labels", "rows", *PAIRED):
         first, second = rows_of(kind, 0), rows_of(kind, 1)
         for name, rows in ((f"{kind}-a", first), (f"{kind}-b", second), (f"{kind}-both", [row for pair in zip(first, second) for row in pair])):
             write_rows(folder, name, rows)
         files = [{"file": f"{folder}/{kind}-{name}.h5"} for name in "ab"]
         settings = {"shuffle": False, "steps": 7, "sequences": 3}
-        sets = ("--set", "objective.name=contrastive", "--set", "objective.pooling=mean") if kind == "rows" else ()
+        sets = {"rows": ("--set", "objective.name=contrastive", "--set", "objective.pooling=mean"), "labels": ()}.get(kind, ("--set", f"objective.name={kind}"))
         whole = train(folder, f"{kind}-one", f"{folder}/{kind}-both.h5", sets=sets, **settings)
         for ranks in (1, 2):
             mixed = train(folder, f"{kind}-mixed-{ranks}", files, ranks=ranks, sets=sets, **settings)
@@ -130,8 +133,8 @@ def check_kinds(folder):
         checks.that([line["loss"] for line in shuffled] != [line["loss"] for line in whole], f"{kind}: not shuffled")
         checks.that(json.loads(harness.mpilora("plan", f"{folder}/{kind}-shuffled.yaml", *sets, "--json"))["methods"], f"{kind}: plan")
     write_rows(folder, "fewer", [{"anchor_ids": [1, 2], "positive_ids": [3, 4]}])
-    for other, message in (("fewer", "has 3 texts a row and"), ("a", "has 3 texts a row and")):
-        done = harness.start("train", config(folder, "bad", [{"file": f"{folder}/rows-a.h5"}, {"file": f"{folder}/{other}.h5"}]))
+    for one, other, message in (("rows-a", "fewer", "has 3 texts a row and"), ("rows-a", "a", "has 3 texts a row and"), ("a", "dpo-a", "dpo-a.h5 has pairs of chosen and rejected answers and")):
+        done = harness.start("train", config(folder, "bad", [{"file": f"{folder}/{one}.h5"}, {"file": f"{folder}/{other}.h5"}]))
         checks.that(done.returncode == 3 and message in done.stderr and done.stderr.strip().count("\n") == 0, f"{other}: {done.returncode} {done.stderr}")
 
 

@@ -182,7 +182,7 @@ def check_tokenizer(checks, folder, name, source, texts=TEXTS):
     if name not in SAID:
         good = metadata["tokenizer.ggml.model"] == "none" and "GGUF has no word for this tokenizer" in text
         checks.that(good, f"tokenizer {name}: {metadata['tokenizer.ggml.model']}, {metadata.get('tokenizer.ggml.pre')}: {text}")
-        return
+        return text
     found = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre")
     checks.that(found == SAID[name], f"tokenizer {name}: {found}, expected {SAID[name]}: {text}")
     harness.mpilora("import", out, back)
@@ -191,6 +191,7 @@ def check_tokenizer(checks, folder, name, source, texts=TEXTS):
             file.write(json.dumps({"text": line}) + "\n")
     ids = [tokens_of(one, folder) for one in (base, back)]
     checks.that(ids[0] == ids[1], f"tokenizer {name}: other ids after the way through GGUF: {[len(one) for one in ids]}")
+    return text
 
 
 def check_pieces(checks, folder):
@@ -245,7 +246,8 @@ def check_unigram(checks, folder):
         checks.that(one.get(key) == two.get(key) is not None, f"Unigram, {key}: {str(one.get(key))[:200]} of tokenizer.json, {str(two.get(key))[:200]} of SentencePiece's file")
     metaspace = made["pre_tokenizer"]
     words = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]}
-    check_tokenizer(checks, folder, "words-of-pieces", write_variant(folder, "words-of-pieces", made, normalizer=None, pre_tokenizer=words), TEXTS[1:])
+    said = check_tokenizer(checks, folder, "words-of-pieces", write_variant(folder, "words-of-pieces", made, normalizer=None, pre_tokenizer=words), TEXTS[1:])
+    checks.that("line feeds and tabs" in said and "a \"\u2581\" of a text's own" in said, f"words of pieces: {said}")
     never = write_variant(folder, "never-before", made, normalizer=None, pre_tokenizer={**metaspace, "prepend_scheme": "never"})
     check_tokenizer(checks, folder, "never-before", never)
     vocab = [*made["model"]["vocab"], ["a\u2581b", -1.0]]

@@ -109,7 +109,7 @@ static void cutting_skips_sequences_without_a_target(void **state)
         assert_in_range(ml_dataset_length(data, ml_sampler_at(s, p), 0), 2, 4);
     ml_sampler_destroy(s);
     assert_int_equal(
-        ml_sampler_create(&s, data, 1, &(ml_sampler_order){.shuffle = true, .seed = 1}), ML_INPUT);
+        ml_sampler_create(&s, data, 1, &(ml_sampler_order){.shuffle = true, .seed = 1}), ML_USAGE);
 }
 
 static void no_window_has_more_tokens_than_the_bound(void **state)

@@ -75,6 +75,9 @@ done:
 
 /* ---- a Unigram of `tokenizers` --------------------------------------------------------------- */
 
+/* tokenizers puts no blank before a word that begins with the sign for one. */
+#define OWN_BLANK "that a \"" BLANK "\" of a text's own, where a word begins, is its blank"
+
 /* What becomes of blanks. */
 typedef struct blanks {
     gguf_words *w;
@@ -155,7 +158,9 @@ static ml_status take_blanks(gguf_words *w)
         return gguf_unsaid("its words are put together without blanks");
     v->remove_extra_whitespaces = b.merged || b.words;
     if (b.words && (!v->charsmap || !maps_white_space(w)))
-        w->out->caveat = "that line feeds and tabs separate words";
+        w->out->caveat = "that line feeds and tabs separate words, and " OWN_BLANK;
+    else if (b.words)
+        w->out->caveat = OWN_BLANK;
     else if (b.merged && !b.stripped && !b.words)
         w->out->caveat = "that blanks at the ends of a text stay";
     else if (!v->remove_extra_whitespaces && v->add_space_prefix)
