@@ -25,6 +25,17 @@ def launcher(ranks):
     return [MPIEXEC, "-n", str(ranks)]
 
 
+def launch_apart(*groups):
+    """The launcher's words for groups of ranks that differ: (number of ranks, the program's words[, environment[, working directory]])."""
+    words, named = [MPIEXEC], is_open_mpi()
+    for i, (count, own, *rest) in enumerate(groups):
+        environment, folder = (*rest, *({}, None)[len(rest):])
+        words += ([":"] if i else []) + ["-n", str(count)]
+        words += [word for name, value in environment.items() for word in (("-x", f"{name}={value}") if named else ("-env", name, value))]
+        words += (["-wdir", folder] if folder else []) + [PROGRAM, *map(str, own)]
+    return words
+
+
 def command(*words, ranks=0):
     """ranks 0: the program alone, without mpirun."""
     return [*(launcher(ranks) if ranks else []), PROGRAM, *map(str, words)]
@@ -105,10 +116,15 @@ def count_lines(path):
         return file.read().count(b"\n")
 
 
-def ranks_of(launcher):
-    """Processes that mpirun started."""
-    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+def ranks_of(process):
+    """The program's processes that a launcher started, in the order of their ranks; MPICH's has one of its own between."""
+    try:
+        if os.path.samefile(f"/proc/{process}/exe", PROGRAM):
+            return [process]
+        with open(f"/proc/{process}/task/{process}/children") as file:
+            return [rank for child in file.read().split() for rank in ranks_of(int(child))]
+    except OSError:
+        return []  # it has ended meanwhile
 
 
 def read_metrics(run_dir):

@@ -54,18 +54,19 @@ void ml_cache_clear(ml_cache *cache, int64_t slot);
 void ml_cache_share(ml_cache *cache, int64_t from, int64_t to, int64_t n);
 
 /* The batch's sequences start slots anew, slot[i] the i-th. Needs a spare token for each of the
- * batch's. Every rank gets all V.
+ * batch's. Every rank of tp gets all V; of a pipeline's stages the last has them, and tells them to
+ * the others by ml_model_tell_logits.
  * Shapes: logits[batch->rows, V].
  * Ownership: all borrowed.
- * Collective over a replica: tp and the stages of a pipeline, which compute in turn.
+ * Collective over a replica: tp and the stages of a pipeline.
  * Errors: none. */
 void ml_model_prefill(ml_model *model, ml_cache *cache, const int64_t *slot, const ml_batch *batch,
                       float *logits);
 
-/* One more token for each of `count` different slots, and the logits after it.
+/* One more token for each of `count` different slots, and the logits after it, as above.
  * Shapes: slot[count], token[count], logits[count, V].
  * Ownership: all borrowed.
- * Collective over a replica: tp and the stages of a pipeline, which compute in turn.
+ * Collective over a replica: tp and the stages of a pipeline.
  * Errors: none. */
 void ml_model_decode(ml_model *model, ml_cache *cache, int64_t count, const int64_t *slot,
                      const int32_t *token, float *logits);

@@ -257,6 +257,7 @@ typedef struct ml_run_config {
     char *prometheus;  /* run.prometheus: NULL: no such file */
     bool trace;        /* run.trace: false */
     uint64_t seed;     /* run.seed: 1 */
+    double wait_limit; /* run.wait_limit, seconds of one exchange; 0: none (null in the file) */
     double time_limit; /* run.time_limit, seconds of one start: 0, none (null in the file); it ends
                           before, with a checkpoint */
     char *base;        /* BASE.h5, or a model description *.yaml for plan */

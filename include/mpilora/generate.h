@@ -42,9 +42,10 @@ typedef struct ml_request {
 } ml_request;
 
 /* All continuations, at most `together` of them at a time; where one ends the next begins. Prompts
- * that begin alike share that beginning where they begin at the same time. A continuation depends
- * on its own request alone, but for rounding. The same on every rank of the replica. The model
- * must be reserved for ml_generation_tokens. `router` NULL: the model as it is.
+ * that begin alike share that beginning where they begin at the same time. On the stages of a
+ * pipeline those under way are as many groups as stages, each of which is in another stage. A
+ * continuation depends on its own request alone, but for rounding. The same on every rank of the
+ * replica. The model must be reserved for ml_generation_tokens. `router` NULL: the model as it is.
  * Shapes: requests[count].
  * Ownership: all borrowed; the requests' `out` is written.
  * Collective over a replica.
@@ -78,7 +79,7 @@ typedef struct ml_generate_options {
     ml_generation generation; /* `end` is taken from the base: its tokenizer's end of text, and what
                                  generation_config.json, else config.json, of its source names */
     int64_t together;         /* prompts at a time in each replica, at most */
-    int64_t pp;               /* stages of a pipeline, which compute in turn; 0: one */
+    int64_t pp;               /* stages of a pipeline; 0: one */
     int64_t tp; /* ranks of a tensor-parallel group; 0: as many as the model's heads can be divided
                    among */
     int64_t nadapters;

@@ -162,6 +162,9 @@ int ml_grid_stage(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);
 int ml_grid_ranks_on_node(const ml_grid *grid);
 
+/* In the place of a stage's number: every stage holds it. */
+enum { ML_STAGE_EVERY = -1 };
+
 /* The world rank that stands at a place of the grid.
  * Shapes: none.
  * Ownership: borrows `grid`.
@@ -194,6 +197,16 @@ typedef enum ml_group {
  * Collective over the stage.
  * Errors: MPI's are fatal. */
 void ml_grid_group_heads(const ml_grid *grid, int copies);
+
+/* From here on this rank ends its process, with one line and ML_RESOURCE as the exit code, when it
+ * has waited for others in one exchange for longer than `seconds`: their node is gone, or the way
+ * to it. Of the ranks of a node the first speaks; the launcher then ends the others, who follow by
+ * themselves where it cannot.
+ * Shapes: seconds > 0.
+ * Ownership: borrows `grid`, which ends it with itself.
+ * Local.
+ * Errors: ML_RESOURCE. */
+ml_status ml_grid_limit_waits(ml_grid *grid, double seconds) ML_NODISCARD;
 
 /* How many ranks this rank's group has, and this rank's number in it, from 0.
  * Shapes: none.
@@ -310,6 +323,17 @@ typedef enum ml_direction { ML_TO_NEXT, ML_TO_PREVIOUS } ml_direction;
 void ml_grid_pipe_send(const ml_grid *grid, ml_direction direction, const float *x, int64_t n);
 int64_t ml_grid_pipe_receive(const ml_grid *grid, ml_direction direction, float *x, int64_t most);
 void ml_grid_pipe_wait(const ml_grid *grid, ml_direction direction);
+
+/* From the last stage of a pipe to all others. Telling returns at once: x must stay as it is until
+ * ml_grid_pipe_told with the same `place`, which returns when all have taken it. What is told comes
+ * in its order; hearing returns when x is there.
+ * Shapes: x[rows, width], both < 2³¹; place: 0 … pp − 1.
+ * Ownership: borrows `grid`; x is the caller's.
+ * Collective over the pipe: for each call of the last stage one of every other.
+ * Errors: MPI's are fatal. */
+void ml_grid_pipe_tell(const ml_grid *grid, int place, const float *x, int64_t rows, int64_t width);
+void ml_grid_pipe_told(const ml_grid *grid, int place);
+void ml_grid_pipe_hear(const ml_grid *grid, float *x, int64_t rows, int64_t width);
 
 /* What this rank sent to its neighbours in the pipe so far.
  * Shapes: bytes.

@@ -652,6 +652,13 @@ void ml_model_vectors(ml_model *model, const ml_batch *batch, bool backward,
  * Errors: none. */
 void ml_model_hidden(ml_model *model, const ml_batch *batch, float *out);
 
+/* A pass through the layers for the sake of the virtual hook alone; no row of the batch predicts.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Collective over a replica: the stages of a pipeline compute in turn.
+ * Errors: none. */
+void ml_model_watch(ml_model *model, const ml_batch *batch);
+
 /* Takes the logits of `count` of the batch's rows from `first` on. */
 typedef struct ml_logits_reader {
     void (*take)(void *self, int64_t first, int64_t count, const float *logits);

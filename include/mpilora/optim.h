@@ -43,7 +43,7 @@ typedef struct ml_parameter {
     double lr_factor; /* its learning rate is that of the step times this: 1 unless the method says
                          otherwise */
     int stage, also;  /* of the pipeline's stages: that which holds it; another that does, too (both
-                         ends), or the same */
+                         ends), or the same; ML_STAGE_EVERY: they all do, `stage` is the first */
     bool whole;       /* replicated over tp where it is held: there its shard says so, too */
 } ml_parameter;
 
@@ -55,7 +55,7 @@ typedef struct ml_parameters {
     int64_t global;      /* distinct trainable parameters of the whole grid */
     int64_t copied;      /* floats of the parts that neighbours of tp hold as well, */
     int copies;          /* so many of them: 1 where there are none */
-    int64_t ends;        /* floats that the other end of the pipe holds as well */
+    int64_t repeated;    /* floats that other stages of the pipe hold as well */
     int pp, stage;       /* of the pipeline's stages, the one of this rank; pp 0: there is one */
     int dp, dp_rank;     /* the replicas that the moments are divided over; dp 1: each has all */
     int64_t piece, held; /* floats of a piece; moments of each kind that this rank holds */
@@ -83,8 +83,8 @@ ml_status ml_parameters_add(ml_parameters *p, const char *name, int64_t rows, in
  * Errors: none. */
 void ml_parameters_lay_out(ml_parameters *p);
 
-/* Between the last add and lay_out: stages `first` and `also` (the same: one) of a pipeline hold
- * tensor i. A rank whose stage, p->stage of p->pp, is neither has no row of it.
+/* Between the last add and lay_out: stages `first` and `also` (the same: one; ML_STAGE_EVERY: all)
+ * of a pipeline hold tensor i. A rank whose stage, p->stage of p->pp, does not has no row of it.
  * Shapes: none.
  * Ownership: borrows `p`.
  * Local.
@@ -98,7 +98,18 @@ void ml_parameters_place(ml_parameters *p, int64_t i, int first, int also);
  * Errors: none. */
 static inline bool ml_parameters_hold(const ml_parameters *p, int64_t i)
 {
-    return p->items[i].stage == p->stage || p->items[i].also == p->stage;
+    const ml_parameter *item = &p->items[i];
+    return item->stage == p->stage || item->also == p->stage || item->also == ML_STAGE_EVERY;
+}
+
+/* Whether several stages hold tensor i.
+ * Shapes: none.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+static inline bool ml_parameters_repeat(const ml_parameters *p, int64_t i)
+{
+    return p->pp > 1 && p->items[i].also != p->items[i].stage;
 }
 
 /* After lay_out, before allocate: this rank's moments are its share of dp (ZeRO's first stage,
@@ -206,7 +217,7 @@ typedef struct ml_reduction {
     int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
 } ml_reduction;
 
-/* Sums gradients over the grid, in place: what both ends of a pipe hold over these; then replicated
+/* Sums gradients over the grid, in place: what several stages hold over these; then replicated
  * tensors over tp × dp of their stage (identical ones enter from tp rank 0 alone), sharded ones
  * over dp, and what several ranks of tp hold over these too.
  * With divided moments the sums of this rank's share alone are there.

@@ -209,7 +209,7 @@ void ml_peft_initialise(ml_peft *peft);
  * weights, kernels and room for as many tokens.
  * Shapes: token[l_p + l_i].
  * Ownership: all borrowed.
- * Collective over tp.
+ * Collective over a replica.
  * Errors: none. */
 void ml_peft_start_virtual(ml_peft *peft, const int32_t *token);
 

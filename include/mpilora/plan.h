@@ -215,13 +215,12 @@ typedef struct ml_plan_candidate {
 
 typedef struct ml_plan_list {
     int64_t count, capacity;
-    ml_plan_candidate *items;    /* owned: those that fit, fastest first, then the others */
-    char one_stage[ML_PLAN_WHY]; /* why no more than one stage was tried; "" where more were */
+    ml_plan_candidate *items; /* owned: those that fit, fastest first, then the others */
 } ml_plan_list;
 
 /* Every tp and pp that divide the ranks, pp up to the model's layers, every activation mode that
  * config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for config's
- * method. What stages do not know is tried with one. Each process counts with what this one has
+ * method. Each process counts with what this one has
  * beside accounted memory (MPI and libraries). Lists start from {0}.
  * Shapes: bytes, seconds.
  * Ownership: the caller ends *out with ml_plan_list_destroy.

@@ -3,7 +3,8 @@
  * Every rank has the structure of the whole model, so that lists of tensors and hooks are the same
  * on all of them, but weights and trained tensors of its own stage alone: of the others it holds
  * no rows. The first stage embeds, the last one has the norm behind the layers and the head; a tied
- * head's weight lies on both. Between two stages goes the residual stream as it is computed, fp32,
+ * head's weight lies on both, and the rows of distances of relative positions, which all layers
+ * read, on every one. Between two stages goes the residual stream as it is computed, fp32,
  * and back its gradient.
  *
  * Letters: P stages, L layers, T tokens of a micro-batch, d width.
@@ -59,7 +60,7 @@ void ml_model_keep_in_flight(ml_model *model, int64_t in_flight);
 void ml_model_stage_layers(const ml_model *model, int64_t *first, int64_t *end);
 
 /* Which stages hold a trained tensor, by its name: *first, and *also, which is another one where
- * both ends of the pipe hold it.
+ * both ends of the pipe hold it, ML_STAGE_EVERY where all do.
  * Shapes: stages.
  * Ownership: all borrowed.
  * Local.
@@ -89,6 +90,24 @@ void ml_model_choose_place(ml_model *model, int64_t place);
  * Errors: none. */
 void ml_model_stage_forward(ml_model *model, const ml_batch *batch, bool backward);
 void ml_model_stage_backward(ml_model *model, const ml_batch *batch);
+
+/* Of the pipeline that the model lies on; 1: there is none.
+ * Shapes: none.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+int ml_model_stages(const ml_model *model);
+
+/* Logits of a pass of ml_model_prefill or ml_model_decode, which the last stage has, for all
+ * stages: it tells them right behind the pass and goes on; each takes them when it needs them, in
+ * the order in which they were told. Between the two calls of a place the logits stay as they are.
+ * Nothing happens where there is one stage.
+ * Shapes: logits[rows, V]; place: 0 … P − 1.
+ * Ownership: all borrowed.
+ * Collective over the pipe.
+ * Errors: none. */
+void ml_model_tell_logits(const ml_model *model, int place, const float *logits, int64_t rows);
+void ml_model_take_logits(const ml_model *model, int place, float *logits, int64_t rows);
 
 /* Whether the stage goes back at all, and whether the one before it does: where nothing trains so
  * far down, no gradient is asked for.

@@ -62,6 +62,17 @@ const key run_keys[] = {
      .nullable = true,
      .about = "How long the job may run, as `90m` or `11:30:00`; the run saves and ends with code "
               "75 before. Without it `SLURM_JOB_END_TIME` counts."},
+    {.path = "run.wait_limit",
+     .kind = KEY_SECONDS,
+     .offset = AT(wait_limit),
+     .least = 0,
+     .open_least = true,
+     .most = 1e9,
+     .nullable = true,
+     .about =
+         "How long a rank waits for others in one exchange before it ends the job with code 4, "
+         "since a node or the way to it is gone; longer than any step, evaluation and save "
+         "takes. `null`: without an end."},
     {.path = "run.prometheus",
      .kind = KEY_TEXT,
      .offset = AT(prometheus),

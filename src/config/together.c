@@ -33,7 +33,6 @@ static ml_status check_method(const ml_run_config *c)
         {"method.name", !is_on_outputs(c->method.name),
          "only lora, adapter_h, adapter_l, adapter_p, adapter_drop and compacter train beside "
          "others"},
-        {"parallel.pp", c->parallel.pp > 1, "stages take one run at a time"},
         {"method.init", ml_run_config_is_pissa(c), "pissa changes the weights that all share"},
         {"method.modules_to_save", c->method.modules_to_save.count > 0, frozen},
         {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},
@@ -59,6 +58,7 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
     } all[] = {{"base", same_text(first->base, c->base)},
                {"precision", first->precision == c->precision},
                {"parallel.tp", first->parallel.tp == c->parallel.tp},
+               {"parallel.pp", first->parallel.pp == c->parallel.pp},
                {"memory.activations", first->memory.activations == c->memory.activations},
                {"memory.limit", first->memory.limit == c->memory.limit},
                {"memory.share_frozen", first->memory.share_frozen == c->memory.share_frozen},
@@ -66,11 +66,6 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                {"kernels.vector", same_text(first->vector_path, c->vector_path)},
                {"kernels.measure", first->measure == c->measure},
                {"optim.label_smoothing", first->optim.label_smoothing == c->optim.label_smoothing}};
-    if (c->parallel.pp > 1)
-        return ml_run_config_refuse(c, "parallel.pp",
-                                    "%d does not know several runs in one job yet; take pp 1, or "
-                                    "one run",
-                                    (int)c->parallel.pp);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!all[i].same)
             return ml_run_config_refuse(c, all[i].key,

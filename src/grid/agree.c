@@ -78,11 +78,11 @@ ml_status ml_grid_agree_in(const ml_grid *grid, ml_group group, ml_status local)
     int size = grid->group_size[group], rank = grid->group_rank[group];
     MPI_Comm comm = grid->group[group];
     if (size == 1) return local;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     verdict mine = verdict_of(local, rank, size), v;
     MPI_Allreduce(&mine, &v, 2, MPI_INT, MPI_MIN, comm);
     ml_status st = v.first == size ? ML_OK : spread(comm, rank, v, local);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
     return size == ml_grid_world_size() ? remember(st) : st;
 }
 

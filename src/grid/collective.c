@@ -9,8 +9,16 @@ static const int64_t piece = (int64_t)1 << 30;
 /* The grid is const to callers; clock and counters are all that a collective changes. */
 static ml_grid *counters(const ml_grid *grid) { return (ml_grid *)(uintptr_t)grid; }
 
-void grid_add_seconds(const ml_grid *grid, double since)
+double grid_enter(const ml_grid *grid)
 {
+    double now = ml_seconds();
+    atomic_store_explicit(&counters(grid)->inside_since, now, memory_order_relaxed);
+    return now;
+}
+
+void grid_leave(const ml_grid *grid, double since)
+{
+    atomic_store_explicit(&counters(grid)->inside_since, 0.0, memory_order_relaxed);
     counters(grid)->seconds += ml_seconds() - since;
 }
 
@@ -18,11 +26,11 @@ static void reduce(const ml_grid *grid, ml_group group, void *x, int64_t n, size
                    MPI_Datatype type, MPI_Op operation)
 {
     if (grid->group_size[group] == 1) return;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     for (int64_t at = 0; at < n; at += piece)
         MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)ml_min(piece, n - at), type,
                       operation, grid->group[group]);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
     counters(grid)->summed[group] += n * (int64_t)size;
 }
 
@@ -34,9 +42,9 @@ void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
         return;
     }
     if (n == 0) return;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     segment_sum(shared, group, x, n);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
@@ -63,11 +71,11 @@ void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
 {
     if (grid->group_size[group] == 1) return;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     for (int64_t at = 0; at < n; at += piece)
         MPI_Bcast((char *)bytes + at, (int)ml_min(piece, n - at), MPI_BYTE, root,
                   grid->group[group]);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
 }
 
 static void find_parts(const ml_grid *grid, ml_group group, int64_t n)
@@ -92,12 +100,12 @@ void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x,
 {
     segment *shared = sums_segment(grid, group);
     if (grid->group_size[group] == 1 || n == 0) return;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     if (shared)
         segment_reduce_scatter(shared, group, x, n);
     else
         reduce_scatter(grid, group, x, n);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
 
@@ -112,19 +120,19 @@ void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int6
 {
     segment *shared = sums_segment(grid, group);
     if (grid->group_size[group] == 1 || n == 0) return;
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     if (shared)
         segment_allgather(shared, group, x, n);
     else
         allgather(grid, group, x, n);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
 }
 
 void ml_grid_barrier(const ml_grid *grid)
 {
-    double since = ml_seconds();
+    double since = grid_enter(grid);
     MPI_Barrier(grid->group[ML_GROUP_WORLD]);
-    grid_add_seconds(grid, since);
+    grid_leave(grid, since);
 }
 
 enum { TAG = 7 };

@@ -173,6 +173,7 @@ static void count_nodes(ml_grid *grid)
 static void free_memory(ml_grid *grid)
 {
     if (!grid) return;
+    ml_memory_free(grid->told);
     ml_memory_free(grid->count);
     ml_memory_free(grid->start);
     ml_memory_free(grid->member);
@@ -231,6 +232,8 @@ ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp)
     grid->tp_rank = grid->rank % tp;
     grid->dp_rank = grid->rank / tp % grid->dp;
     grid->stage = grid->rank / tp / grid->dp;
+    ML_NEW(grid->told, (int64_t)pp * (pp - 1), ML_MEM_COMMUNICATION, "the process grid");
+    for (int i = 0; i < pp * (pp - 1); i++) grid->told[i] = MPI_REQUEST_NULL;
     make_groups(grid);
     count_nodes(grid);
     sums_start(grid);
@@ -244,6 +247,7 @@ done:
 void ml_grid_destroy(ml_grid *grid)
 {
     if (!grid) return;
+    patience_stop(grid);
     sums_stop(grid);
     if (grid->pp == 1) grid->group[ML_GROUP_STAGE] = MPI_COMM_NULL; /* the world's */
     for (int g = GROUPS - 1; g >= 0; g--)

@@ -3,6 +3,7 @@
 #define MPILORA_GRID_GRID_PRIVATE_H
 
 #include <mpi.h>
+#include <stdatomic.h>
 
 #include "grid/segment.h"
 
@@ -12,24 +13,31 @@ struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two; MPI_COMM_NULL: not made */
     int group_size[GROUPS], group_rank[GROUPS];
     int rank, size, tp, tp_rank, dp, dp_rank, pp, stage, nodes, ranks_on_node;
-    int copies;             /* that the groups of heads were made for; 0: they were not */
-    int *count, *start;     /* [size] each: parts of an array, while a collective runs */
-    double seconds;         /* inside collectives */
-    int64_t summed[GROUPS]; /* bytes passed to sums and maxima of a group */
-    MPI_Request sent[2];    /* by ml_direction: what a neighbour may not have taken yet */
-    int64_t piped;          /* bytes sent to neighbours */
-    ml_shared *shared;      /* where sums go on this node; NULL: through MPI */
-    segment segment;        /* in it */
-    int segment_ranks;      /* of this node */
-    int *member;            /* [GROUPS][segment_ranks]: segment.h's */
-    bool by_mpi;            /* all sums, whatever there is */
+    int copies;                  /* that the groups of heads were made for; 0: they were not */
+    int *count, *start;          /* [size] each: parts of an array, while a collective runs */
+    double seconds;              /* inside collectives */
+    _Atomic double inside_since; /* when this rank began to exchange something; 0: it does not */
+    struct patience *patience;   /* NULL: it waits for as long as it takes */
+    int64_t summed[GROUPS];      /* bytes passed to sums and maxima of a group */
+    MPI_Request sent[2];         /* by ml_direction: what a neighbour may not have taken yet */
+    int64_t piped;               /* bytes sent to neighbours */
+    MPI_Request *told; /* [pp, pp − 1] of the last stage: what others may not have taken yet */
+    ml_shared *shared; /* where sums go on this node; NULL: through MPI */
+    segment segment;   /* in it */
+    int segment_ranks; /* of this node */
+    int *member;       /* [GROUPS][segment_ranks]: segment.h's */
+    bool by_mpi;       /* all sums, whatever there is */
 };
 
 /* launcher.c: that MPI sees the ranks that were started. ML_USAGE. Local, after MPI_Init. */
 ml_status grid_check_launch(void) ML_NODISCARD;
 
-/* collective.c: this rank was inside a collective since then. */
-void grid_add_seconds(const ml_grid *grid, double since);
+/* collective.c: this rank is about to exchange something with others, and has: since then. */
+double grid_enter(const ml_grid *grid);
+void grid_leave(const ml_grid *grid, double since);
+
+/* patience.c: the thread that ml_grid_limit_waits has started. */
+void patience_stop(ml_grid *grid);
 
 /* sums.c: whether MPILORA_SUMS is a word that it knows. ML_USAGE. Local. */
 ml_status sums_check(void) ML_NODISCARD;

@@ -53,6 +53,12 @@ static bool keeps_part(const ml_model *m)
     return m->mode == ML_ACTIVATIONS_CHECKPOINT && m->tp > 1 && m->spec.conv_kernel == 0;
 }
 
+/* Behind the first layer, on its stage. */
+static bool has_convolution(const ml_model *m)
+{
+    return m->spec.conv_kernel > 0 && m->first_layer == 0;
+}
+
 /* x1 of T rows in words of four bytes, as ranks divide it. */
 static int64_t stream_words(const ml_model *m, int64_t T)
 {
@@ -102,7 +108,7 @@ static void lay_out_place(const ml_model *m, activations *a, int64_t T, cursor *
         if (m->mode != ML_ACTIVATIONS_CHECKPOINT) lay_out_recomputed(m, l, T, &k, c);
         if (a->layers) a->layers[l] = k;
     }
-    if (m->spec.conv_kernel > 0) a->convolution.sum = take(c, T * d, size);
+    if (has_convolution(m)) a->convolution.sum = take(c, T * d, size);
     if (m->has_embed_norm && m->first_layer == 0) a->embedded = take(c, T * d, size);
     a->kept = c->used - start;
 }
@@ -324,7 +330,7 @@ static void lay_out(const ml_model *m, activations *a, int64_t T, bool backward,
     lay_out_work(m, a, T, backward, work);
     if (backward) lay_out_saved(m, a, T, saved);
     if (ml_model_is_relative(&m->spec)) lay_out_relative(m, a, T, backward, work);
-    if (m->spec.conv_kernel > 0) lay_out_convolution(m, a, T, backward, work);
+    if (has_convolution(m)) lay_out_convolution(m, a, T, backward, work);
 }
 
 void ml_model_chunks(const ml_model *m, int64_t tokens, bool backward, int64_t *chunk,

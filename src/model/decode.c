@@ -1,6 +1,6 @@
 /* Passes with a cache of keys and values: prompts at once, then one token for each of several
  * sequences. The cache keeps every position; a layer with a window reads its last ones. The stages
- * of a pipeline compute in turn, each with a cache of its own layers. */
+ * of a pipeline have a cache of their own layers each. */
 #include "model/model_private.h"
 
 static void store_token(const ml_model *m, ml_cache *c, int64_t layer, int32_t row, int64_t token)
@@ -43,11 +43,10 @@ static void begin(ml_model *m, const ml_batch *batch, bool prompts)
     embed_norm_forward(m, batch->tokens, false);
 }
 
-/* Logits behind the last stage, which all stages get. */
+/* Logits behind the last stage. */
 static void end(ml_model *m, const ml_batch *batch, float *logits)
 {
     if (!stage_send(m, batch->tokens)) all_logits(m, batch, logits);
-    stage_share(m, logits, batch->rows * m->spec.vocab);
 }
 
 /* Rows of the pool for every sequence of the batch, shared ones from the sequence before. */

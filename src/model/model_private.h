@@ -296,12 +296,11 @@ static inline bool norm_trains(const ml_norm *norm)
 /* pass.c: what stands for virtual tokens, at a level */
 void virtual_forward(ml_model *m, int64_t level, int64_t T, const int32_t *token, float *x);
 
-/* stages.c: passes in which the stages compute in turn, without a gradient. stage_receive: the
- * residual stream of T tokens from the stage before; false: this one is the first. stage_send: to
- * the next; false: this one is the last. stage_share: n numbers of the last one to all. */
+/* stages.c: passes without a gradient. stage_receive: the residual stream of T tokens from the
+ * stage before; false: this one is the first. stage_send: to the next, as soon as it takes it;
+ * false: this one is the last. */
 bool stage_receive(ml_model *m, int64_t T);
 bool stage_send(ml_model *m, int64_t T);
-void stage_share(const ml_model *m, float *x, int64_t n);
 
 /* cache.c */
 struct ml_cache {

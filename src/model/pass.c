@@ -309,8 +309,8 @@ void go_back(ml_model *m, const ml_batch *batch)
         layer_backward(m, l, batch, lowest);
         if (l > 0 && lowest < l * OPS_A_LAYER) virtual_backward(m, l, batch);
     }
-    if (lowest != OP_EMBEDDING || m->first_layer > 0) return;
     if (relative_trains(m)) relative_embedding_backward(m);
+    if (lowest != OP_EMBEDDING || m->first_layer > 0) return;
     if (m->spec.conv_kernel > 0) convolution_add(m, batch->tokens);
     embed_norm_backward(m, batch->tokens);
     virtual_backward(m, 0, batch);
@@ -404,6 +404,14 @@ void ml_model_weighed(ml_model *m, const ml_batch *batch, bool backward, float *
     go_forward(m, batch, backward);
     head_weighed(m, batch, backward, log_p, weighing);
     if (backward) go_back(m, batch);
+    pass_enter(m, PASS_NONE);
+}
+
+void ml_model_watch(ml_model *m, const ml_batch *batch)
+{
+    stage_receive(m, batch->tokens);
+    go_forward(m, batch, false);
+    stage_send(m, batch->tokens);
     pass_enter(m, PASS_NONE);
 }
 

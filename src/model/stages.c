@@ -68,7 +68,14 @@ ml_status ml_stages_check(const ml_model_spec *spec, int pp)
 static bool is_at_the_end(ml_role role)
 {
     return role == ML_ROLE_FINAL_NORM || role == ML_ROLE_HEAD || role == ML_ROLE_PROJECT_OUT ||
-           role == ML_ROLE_POOL || role == ML_ROLE_CLASSIFY;
+           role == ML_ROLE_POOL || role == ML_ROLE_CLASSIFY || role == ML_ROLE_TRANSFORM ||
+           role == ML_ROLE_TRANSFORM_NORM;
+}
+
+/* What every layer reads. */
+static bool is_in_all_layers(ml_role role)
+{
+    return role == ML_ROLE_RELATIVE || role == ML_ROLE_RELATIVE_NORM;
 }
 
 static int stage_of_layer(const ml_model *m, int64_t layer)
@@ -83,7 +90,9 @@ static void stages_of_slot(const ml_model *m, const ml_model_slot *slot, int *fi
     *first = slot->layer >= 0                 ? stage_of_layer(m, slot->layer)
              : is_at_the_end(slot->row->role) ? m->pp - 1
                                               : 0;
-    *also = slot->row->role == ML_ROLE_EMBED && m->spec.tied_head ? m->pp - 1 : *first;
+    *also = slot->row->role == ML_ROLE_EMBED && m->spec.tied_head ? m->pp - 1
+            : is_in_all_layers(slot->row->role)                   ? ML_STAGE_EVERY
+                                                                  : *first;
 }
 
 void ml_model_stages_of(const ml_model *m, const char *tensor, int *first, int *also)
@@ -123,7 +132,7 @@ ml_status ml_model_hold_stage(ml_model *m, const ml_grid *grid, int pp, int stag
     for (int64_t i = 0; i < m->nslots; i++) {
         int first, also;
         stages_of_slot(m, &m->slots[i], &first, &also);
-        if (stage == first || stage == also) continue;
+        if (stage == first || stage == also || also == ML_STAGE_EVERY) continue;
         m->slots[i].elsewhere = true;
         m->slots[i].shard = ml_shard_nothing();
         m->slots[i].count = 0;
@@ -186,7 +195,22 @@ bool stage_send(ml_model *m, int64_t T)
     return true;
 }
 
-void stage_share(const ml_model *m, float *x, int64_t n)
+/* ---- logits for all stages ------------------------------------------------------------------ */
+
+int ml_model_stages(const ml_model *m) { return m->pp; }
+
+static bool has_logits(const ml_model *m) { return m->stage == m->pp - 1; }
+
+void ml_model_tell_logits(const ml_model *m, int place, const float *logits, int64_t rows)
 {
-    if (m->pp > 1) ml_grid_broadcast(m->pipe, ML_GROUP_PIPE, m->pp - 1, x, n * (int64_t)sizeof *x);
+    if (m->pp > 1 && has_logits(m)) ml_grid_pipe_tell(m->pipe, place, logits, rows, m->spec.vocab);
+}
+
+void ml_model_take_logits(const ml_model *m, int place, float *logits, int64_t rows)
+{
+    if (m->pp == 1) return;
+    if (has_logits(m))
+        ml_grid_pipe_told(m->pipe, place);
+    else
+        ml_grid_pipe_hear(m->pipe, logits, rows, m->spec.vocab);
 }

@@ -29,14 +29,17 @@ static int64_t sum_whole(ml_parameters *p, const ml_grid *grid)
            (ml_grid_dp(grid) > 1 ? p->local - p->replicated : p->copied);
 }
 
-/* Each end has found its part of the gradient of what both hold: the embedding's rows that went in,
- * and those that logits came from. Both get the same sum, of the same order. */
-static void sum_ends(ml_parameters *p, const ml_grid *grid)
+/* Each stage has found its part of the gradient of what several hold: of an embedding that is the
+ * head as well the rows that went in and those that logits came from; of what all layers share what
+ * its own layers gave. All get the same sum, of the same order. */
+static void sum_repeated(ml_parameters *p, const ml_grid *grid)
 {
-    for (int64_t i = 0; i < p->count && p->ends > 0; i++)
-        if (p->items[i].also != p->items[i].stage)
-            ml_grid_sum_float(grid, ML_GROUP_ENDS, p->gradient + p->items[i].offset,
-                              p->items[i].count);
+    for (int64_t i = 0; i < p->count && p->repeated > 0; i++) {
+        const ml_parameter *item = &p->items[i];
+        if (ml_parameters_repeat(p, i) && ml_parameters_hold(p, i))
+            ml_grid_sum_float(grid, item->also == ML_STAGE_EVERY ? ML_GROUP_PIPE : ML_GROUP_ENDS,
+                              p->gradient + item->offset, item->count);
+    }
 }
 
 static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
@@ -54,21 +57,21 @@ ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid)
 {
     if (ml_grid_tp_rank(grid) != 0) drop_copies(p);
     if (p->copies > 1) ml_grid_group_heads(grid, p->copies);
-    sum_ends(p, grid);
-    int64_t passed = p->ends + (p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid));
+    sum_repeated(p, grid);
+    int64_t passed = p->repeated + (p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid));
     return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float),
                           .passed_bytes = passed * (int64_t)sizeof(float)};
 }
 
-/* Of gradients [first, end) without what the other end of the pipe counts. */
+/* Of gradients [first, end) without what an earlier stage counts. */
 static double sum_counted(const ml_parameters *p, const ml_kernels *kernels, int64_t first,
                           int64_t end)
 {
     double sum = 0.0;
-    for (int64_t i = 0; i < p->count && p->ends > 0; i++) {
+    for (int64_t i = 0; i < p->count && p->repeated > 0; i++) {
         const ml_parameter *item = &p->items[i];
         int64_t from = ml_max(item->offset, first), to = ml_min(item->offset + item->count, end);
-        if (item->also == item->stage || item->also != p->stage || from >= to) continue;
+        if (!ml_parameters_repeat(p, i) || item->stage == p->stage || from >= to) continue;
         sum += kernels->sum_squares(from - first, p->gradient + first);
         first = to;
     }

@@ -27,7 +27,7 @@ void ml_parameters_place(ml_parameters *p, int64_t i, int first, int also)
     ml_parameter *item = &p->items[i];
     item->stage = first;
     item->also = also;
-    if (p->stage == first || p->stage == also) return;
+    if (ml_parameters_hold(p, i)) return;
     item->shard = ml_shard_nothing();
     item->count = 0;
 }
@@ -69,7 +69,7 @@ static void count_copies(ml_parameters *p)
 
 void ml_parameters_lay_out(ml_parameters *p)
 {
-    p->local = p->global = p->replicated = p->ends = 0;
+    p->local = p->global = p->replicated = p->repeated = 0;
     for (int sharded = 0; sharded < 2; sharded++) {
         for (int64_t i = 0; i < p->count; i++) {
             ml_parameter *item = &p->items[i];
@@ -77,7 +77,7 @@ void ml_parameters_lay_out(ml_parameters *p)
             item->offset = p->local;
             p->local += item->count;
             p->global += item->rows * item->cols;
-            if (item->also != item->stage) p->ends += item->count;
+            if (ml_parameters_repeat(p, i)) p->repeated += item->count;
         }
         if (!sharded) p->replicated = p->local;
     }

@@ -94,9 +94,11 @@ ml_status compacter_check(const ml_peft *peft)
 ml_status compacter_add_rule(ml_peft *peft)
 {
     bottlenecks *all = peft->own;
-    return ml_parameters_add(peft->parameters, "compacter.rule", factors(peft) * factors(peft),
-                             factors(peft), false, (ml_shard){.dim = ML_SHARD_WHOLE},
-                             ML_GRADIENT_IDENTICAL, &all->rule);
+    ml_status st = ml_parameters_add(
+        peft->parameters, "compacter.rule", factors(peft) * factors(peft), factors(peft), false,
+        (ml_shard){.dim = ML_SHARD_WHOLE}, ML_GRADIENT_IDENTICAL, &all->rule);
+    if (st == ML_OK) peft->parameters->items[all->rule].also = ML_STAGE_EVERY;
+    return st;
 }
 
 ml_status compacter_add(bottleneck *s, const char *place)
@@ -113,11 +115,24 @@ done:
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-/* D and U of all modules. */
+/* Whether this rank's stage has the layer of a module. */
+static bool is_here(const bottleneck *s)
+{
+    return ml_parameters_hold(s->peft->parameters, s->parameter[DOWN_LEFT]);
+}
+
+/* D or U of one module, and those of all that are here. */
+static int64_t one_floats(const ml_peft *peft)
+{
+    return peft->chosen.sizes.bottleneck * ml_model_get_spec(peft->model)->width;
+}
+
 static int64_t made_floats(const ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
-    return 2 * all->count * peft->chosen.sizes.bottleneck * ml_model_get_spec(peft->model)->width;
+    int64_t count = 0;
+    for (int64_t i = 0; i < all->count; i++) count += is_here(&all->module[i]) ? 1 : 0;
+    return 2 * count * one_floats(peft);
 }
 
 void compacter_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATEGORIES])
@@ -129,14 +144,16 @@ ml_status compacter_bind(ml_peft *peft)
 {
     ml_status st = ML_OK;
     bottlenecks *all = peft->own;
-    int64_t all_floats = made_floats(peft), one = all_floats / ml_max(1, 2 * all->count);
+    int64_t all_floats = made_floats(peft), one = one_floats(peft), used = 0;
     bool training = peft->parameters->gradient != NULL;
     ML_NEW(all->made, (training ? 2 : 1) * all_floats, ML_MEM_TRAINABLE,
            "matrices made of factors");
     for (int64_t i = 0; i < all->count; i++) {
         bottleneck *s = &all->module[i];
-        s->down = all->made + 2 * i * one;
+        if (!is_here(s)) continue;
+        s->down = all->made + used;
         s->up = s->down + one;
+        used += 2 * one;
         s->d_down = training ? s->down + all_floats : NULL;
         s->d_up = training ? s->up + all_floats : NULL;
     }
@@ -165,6 +182,7 @@ void compacter_before_sum(ml_peft *peft)
     for (int64_t i = 0; i < all->count; i++) {
         const product down = product_of(&all->module[i], false),
                       up = product_of(&all->module[i], true);
+        if (!is_here(&all->module[i])) continue;
         contract(&down);
         contract(&up);
     }
@@ -177,6 +195,7 @@ void compacter_after_update(ml_peft *peft)
     for (int64_t i = 0; i < all->count; i++) {
         const product down = product_of(&all->module[i], false),
                       up = product_of(&all->module[i], true);
+        if (!is_here(&all->module[i])) continue;
         make(&down);
         make(&up);
     }

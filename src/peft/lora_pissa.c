@@ -185,6 +185,7 @@ ml_status ml_peft_take_out(ml_peft *peft)
     for (int64_t g = 0; g < peft->ngroups; g++)
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             lora_pair taken = peft->groups[g].pair[i];
+            if (!ml_parameters_hold(peft->parameters, taken.parameter_a)) continue;
             taken.scale = -taken.scale;
             lora_merge_pair(&peft->groups[g], &taken);
         }

@@ -295,10 +295,8 @@ void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook)
     const ml_virtual_hook own = ml_model_virtual(peft->model);
     const int64_t count = peft->chosen.sizes.prefix + peft->chosen.sizes.infix,
                   start[] = {0, count};
-    /* Without rows that predict: a model that scores has no space for logits of tokens. */
     const ml_batch batch = {.tokens = count, .token = token, .sequences = {1, start, NULL}};
-    double loss;
     ml_model_set_virtual(peft->model, hook);
-    ml_model_loss(peft->model, &batch, false, 1.0, 0.0, &loss);
+    ml_model_watch(peft->model, &batch);
     ml_model_set_virtual(peft->model, own);
 }

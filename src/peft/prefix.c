@@ -59,9 +59,9 @@ static void record(void *self, int64_t level, int64_t tokens, const int32_t *tok
 static void start_virtual(ml_peft *peft, const int32_t *token)
 {
     const prefix *p = peft->own;
-    if (!ml_parameters_hold(peft->parameters, p->first)) return; /* nor the embedding */
-    ml_model_embed(peft->model, peft->chosen.sizes.prefix + peft->chosen.sizes.infix, token,
-                   peft_value(peft, p->first));
+    if (ml_parameters_hold(peft->parameters, p->first)) /* else the embedding is elsewhere, too */
+        ml_model_embed(peft->model, peft->chosen.sizes.prefix + peft->chosen.sizes.infix, token,
+                       peft_value(peft, p->first));
     if (p->levels > 1) peft_watch(peft, token, (ml_virtual_hook){.self = peft, .forward = record});
 }
 

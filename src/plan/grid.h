@@ -14,8 +14,6 @@ ml_status plan_run_open(plan_run **out, const ml_run_config *config, const ml_ma
                         const ml_model_spec *model) ML_NODISCARD;
 void plan_run_close(plan_run *run);
 const ml_model_spec *plan_run_spec(const plan_run *run);
-/* Whether it can be divided into so many stages. Local. ML_USAGE naming what cannot. */
-ml_status plan_run_check_stages(const plan_run *run, int pp) ML_NODISCARD;
 
 /* Micro-batches of one size, in every activation mode. */
 typedef struct plan_micro {

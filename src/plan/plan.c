@@ -79,7 +79,7 @@ static void add_trained(ml_plan_method *m, const ml_parameters *parameters)
 /* The runs of a job but the first: what is trained goes to `m`, their bytes to `bytes`, tokens of
  * a micro-batch to *tokens. */
 static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j, ml_model *model,
-                            ml_exchange *exchange, int64_t bytes[ML_MEM_CATEGORIES],
+                            ml_exchange *exchange, int stage, int64_t bytes[ML_MEM_CATEGORIES],
                             int64_t *tokens)
 {
     ml_status st = ML_OK;
@@ -88,14 +88,14 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const job *j
     for (int64_t i = 1; i < j->count && st == ML_OK; i++) {
         const ml_run_config *c = &j->config[i];
         const ml_session_shape shape =
-            shape_of(plan, &j->source[i], c, ml_model_get_spec(model), 0, 0);
+            shape_of(plan, &j->source[i], c, ml_model_get_spec(model), 0, stage);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
-        st = attach(plan, &peft, model, &parameters, c, c->method.name, 0);
+        st = attach(plan, &peft, model, &parameters, c, c->method.name, stage);
         if (st == ML_OK) {
             ml_exchange_admit(exchange, i);
-            add_trained(m, &parameters);
-            ml_together_guest_bytes(peft, &parameters, &shape, true, bytes);
+            if (stage == 0) add_trained(m, &parameters);
+            ml_together_guest_bytes(peft, &parameters, &shape, stage == 0, bytes);
             *tokens += shape.tokens;
             sequences += shape.sequences;
         }
@@ -142,6 +142,15 @@ static bool gives_gradient(described *d)
     return ml_model_stage_gives_gradient(d->model);
 }
 
+/* Micro-batches of the run that has the most of them. */
+static int64_t most_in_flight(const ml_plan *plan, const job *j, int stage)
+{
+    int64_t most = 1;
+    for (int64_t i = 0; i < j->count; i++)
+        most = ml_max(most, ml_stages_in_flight(&j->config[i], plan->dp, plan->pp, stage));
+    return most;
+}
+
 /* The first stage says what is trained. */
 static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method method, const job *j,
                           int stage, described *d)
@@ -155,15 +164,15 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
     d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
     if (plan->pp > 1)
-        ML_TRY(ml_model_hold_stage(d->model, NULL, plan->pp, stage,
-                                   ml_stages_in_flight(c, plan->dp, plan->pp, stage)));
+        ML_TRY(
+            ml_model_hold_stage(d->model, NULL, plan->pp, stage, most_in_flight(plan, j, stage)));
     if (j->count > 1) ML_TRY(ml_exchange_create(&d->exchange, d->model, j->count));
     ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method, stage));
     d->gives = gives_gradient(d);
     if (stage == 0) add_trained(out, &d->parameters);
     if (d->exchange) {
         ml_exchange_admit(d->exchange, 0);
-        ML_TRY(add_guests(plan, out, j, d->model, d->exchange, d->beside, &d->shape.tokens));
+        ML_TRY(add_guests(plan, out, j, d->model, d->exchange, stage, d->beside, &d->shape.tokens));
         ml_exchange_install(d->exchange);
         ML_TRY(ml_exchange_check(d->exchange));
     }
@@ -292,11 +301,11 @@ static ml_status end_sizing(const ml_plan *plan, const plan_source *s, sizing *z
     return st;
 }
 
-/* Messages of a micro-batch from a stage: its stream, once more where the objective looks ahead,
- * and the gradient. */
+/* Messages of a micro-batch from a stage: its stream, once more where the objective knows of the
+ * whole step before its gradients, and the gradient. */
 static int messages_of(const ml_plan *plan, const ml_run_config *c, int stage, bool gives)
 {
-    int forward = ml_run_config_looks_ahead(c) ? 2 : 1;
+    int forward = ml_run_config_looks_ahead(c) || ml_run_config_contrasts(c) ? 2 : 1;
     return (stage < plan->pp - 1 ? forward : 0) + (gives ? 1 : 0);
 }
 
@@ -309,13 +318,33 @@ static double rows_of(const plan_source *s, const ml_run_config *c)
     return s->mean.tokens - (reads_all ? 0.0 : 1.0);
 }
 
-/* What a rank sends, of so many messages of a micro-batch. */
-static int64_t piped_bytes(const ml_plan *plan, const plan_source *s, const ml_run_config *c,
-                           int messages)
+/* What a rank of the stage sends in a step, of all runs. */
+static int64_t piped_bytes(const ml_plan *plan, const job *j, int stage, bool gives)
 {
-    int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
-    return messages *
-           (int64_t)llround(4.0 * (double)sequences * rows_of(s, c) * (double)s->spec.width);
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < j->count; i++) {
+        const ml_run_config *c = &j->config[i];
+        const plan_source *s = &j->source[i];
+        int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
+        bytes += messages_of(plan, c, stage, gives) *
+                 (int64_t)llround(4.0 * (double)sequences * rows_of(s, c) * (double)s->spec.width);
+    }
+    return bytes;
+}
+
+/* Sequences and tokens of a micro-batch of each run, as they are on average. */
+static ml_status find_means(const job *j, ml_method method)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < j->count; i++) {
+        const ml_run_config *c = &j->config[i];
+        ml_pooling pooling;
+        ML_TRY(plan_source_pooling(&j->source[i], c, &pooling));
+        j->source[i].mean = plan_source_mean(
+            &j->source[i], c, pooling, plan_virtual_tokens(c, i == 0 ? method : c->method.name));
+    }
+done:
+    return st;
 }
 
 /* The first rank of each stage stands for all of it: none holds more. */
@@ -327,12 +356,8 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
     described d = {0};
     sizing *all = NULL;
     double *pass = NULL;
-    int messages = 0;
-    ml_pooling pooling;
     ml_plan_method common = {.name = ml_method_name(method)};
-    ML_TRY(plan_source_pooling(s, &j->config[0], &pooling));
-    s->mean =
-        plan_source_mean(s, &j->config[0], pooling, plan_virtual_tokens(&j->config[0], method));
+    ML_TRY(find_means(j, method));
     ML_NEW(all, count, ML_MEM_OTHER, "a plan");
     ML_NEW(pass, count * PASSES * plan->pp, ML_MEM_OTHER, "a plan");
     for (int64_t k = 0; k < count; k++)
@@ -341,7 +366,8 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
         forget(&d);
         s->tokens = all[0].tokens;
         ML_TRY(describe(plan, &common, method, j, stage, &d));
-        messages = (int)ml_max(messages, messages_of(plan, &j->config[0], stage, d.gives));
+        common.piped_bytes_per_step =
+            ml_max(common.piped_bytes_per_step, piped_bytes(plan, j, stage, d.gives));
         for (int64_t k = 0; k < count; k++) {
             s->tokens = all[k].tokens;
             if (k > 0) resize(plan, s, &all[k], method, &d);
@@ -350,7 +376,6 @@ static ml_status plan_method(const ml_plan *plan, ml_method method, const job *j
     }
     common.params_total = ml_model_parameters_total(
         d.spec.head == ML_HEAD_LANGUAGE && !d.spec.masked ? &s->spec : &d.spec);
-    common.piped_bytes_per_step = piped_bytes(plan, s, &j->config[0], messages);
     for (int64_t k = 0; k < count; k++) ML_TRY(end_sizing(plan, s, &all[k], &common));
 done:
     forget(&d);
@@ -407,7 +432,7 @@ static ml_status plan_job(ml_plan *out, const job *j)
     const job alone = {1, c, j->source};
     for (int64_t i = 0; i < j->count; i++) {
         ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
-        ML_TRY(ml_stages_check_config(&j->config[i], &j->source[i].spec, true));
+        ML_TRY(ml_stages_check(&j->source[i].spec, out->pp));
         ML_TRY(plan_source_find_tokens(&j->source[i], &j->config[i], out->dp));
         out->tokens += j->source[i].tokens;
     }
@@ -493,13 +518,6 @@ void plan_run_close(plan_run *run)
 }
 
 const ml_model_spec *plan_run_spec(const plan_run *run) { return &run->source.spec; }
-
-ml_status plan_run_check_stages(const plan_run *run, int pp)
-{
-    ml_run_config c = run->config;
-    c.parallel.pp = pp;
-    return ml_stages_check_config(&c, &run->source.spec, true);
-}
 
 ml_status plan_run_on(plan_run *run, ml_plan *grid, ml_method method, int64_t count,
                       plan_micro *micro)

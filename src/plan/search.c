@@ -172,10 +172,6 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
     ML_TRY(ml_plan_create_on(&probe, &whole, ranks, module->nodes, NULL, 0, module->model));
     ML_TRY(plan_run_open(&s.run, config, module->machine, module->model));
     int64_t stages = plan_run_spec(s.run)->layers;
-    if (stages > 1 && plan_run_check_stages(s.run, 2) == ML_USAGE) {
-        take_reason(list->one_stage);
-        stages = 1;
-    }
     for (int tp = 1; tp <= ranks; tp++)
         if (ranks % tp == 0) ML_TRY(try_stages(&s, tp, stages));
     if (list->count > 1) qsort(list->items, (size_t)list->count, sizeof *list->items, compare);

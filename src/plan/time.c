@@ -387,7 +387,8 @@ static double gradient_sums(const plan_step *s, const ml_parameters *p, double t
     for (ml_stretch r = {0}; ml_parameters_next_stretch(p, &r);) calls[r.copied]++;
     return ml_sum_seconds(s->machine, &world, SMALL_SUMS, 0.0) +
            ml_sum_seconds(s->machine, &stage, replicated > 0.0 ? 1.0 : 0.0, replicated) +
-           (p->ends > 0 ? ml_sum_seconds(s->machine, &ends, 1.0, 4.0 * (double)p->ends) : 0.0) +
+           (p->repeated > 0 ? ml_sum_seconds(s->machine, &ends, 1.0, 4.0 * (double)p->repeated)
+                            : 0.0) +
            ml_sum_seconds(s->machine, &dp, calls[0], own) +
            ml_sum_seconds(s->machine, &head, calls[1], copied);
 }
@@ -443,7 +444,8 @@ static void add_passes(passes *sum, const passes *p, int64_t times)
 }
 
 /* Of what the objective knows of a whole step before its gradients: a pass without them, and
- * vectors from all replicas; where each has one micro-batch, vectors need no pass of their own. */
+ * vectors from all replicas; where each has one micro-batch and one stage, vectors need no pass of
+ * their own. */
 static void look_ahead(const plan_step *s, double width, bool several, passes *sum)
 {
     const ml_run_config *c = s->config;
@@ -489,7 +491,7 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
         const passes rest = passes_of(&empty, model, mode, most % size, cores);
         add_passes(&sum, &rest, 1);
     }
-    look_ahead(s, (double)empty.spec->width, most > size, &sum);
+    look_ahead(s, (double)empty.spec->width, most > size || c->parallel.pp > 1, &sum);
     double back = whole.backward > 0.0 ? 0.5 : 0.0; /* as many sums backward as forward */
     pass[0] = whole.forward + (1.0 - back) * whole.sums;
     pass[1] = whole.backward + back * whole.sums;

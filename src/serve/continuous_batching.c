@@ -1,11 +1,19 @@
 /* Many continuations by continuous batching: requests wait in the order of their prompts, prompts
  * that begin alike go through the model together, then every request's rows take one token a pass.
- * Where a search ends, its place is taken by a waiting request. */
+ * Where a search ends, its place is taken by a waiting request.
+ *
+ * On the stages of a pipeline there are as many groups of requests, each with a pass of its own:
+ * while one is in one stage the others are in the others. A stage takes the groups in turn: it
+ * looks at the logits of the group's last pass, which the last stage has told meanwhile, and begins
+ * the next. All stages go through the same turns and decide the same. A turn waits for what earlier
+ * turns send alone, the stream of the stage before excepted, which comes in the same turn from a
+ * stage that does not wait for this one: so none waits in a circle. */
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "mpilora/cache.h"
 #include "mpilora/generate.h"
+#include "mpilora/stages.h"
 #include "serve/search.h"
 
 /* A request under way; its rows' slots are place·beams …. */
@@ -16,6 +24,19 @@ typedef struct running {
     int64_t *slot; /* [beams] of each row */
 } running;
 
+typedef enum pass_kind { PASS_NONE, PASS_PROMPTS, PASS_TOKENS } pass_kind;
+
+/* Requests whose rows take a pass together. */
+typedef struct group {
+    int number;
+    int64_t places;      /* of the generator's, at most */
+    running **under_way; /* [places] in the order in which they began */
+    int64_t running;
+    pass_kind pass;      /* whose logits were not looked at yet */
+    int64_t first, rows; /* of it: the first prompt's place in under_way; rows of logits */
+    float *logits;       /* [places · beams, V] */
+} group;
+
 typedef struct generator {
     ml_model *model;
     const ml_generation *options;
@@ -25,10 +46,9 @@ typedef struct generator {
     ml_request *first;    /* of the caller's array */
     int64_t count, next;
     ml_cache *cache;
-    running **under_way; /* [places] in the order in which they began */
-    int64_t running;
+    int groups;
+    group *group;
     bool *taken;      /* [places] */
-    float *logits;    /* [places · beams, V] */
     candidate *order; /* of a search */
     int64_t *slot, *adapter, *start, *shared, *row;
     int32_t *token; /* of a pass */
@@ -64,17 +84,45 @@ int64_t ml_generation_tokens(const ml_generation *o, int64_t count, const ml_req
                                               ml_min(count, together) * o->beams));
 }
 
+static void end_request(running *r)
+{
+    search_destroy(&r->search);
+    ml_memory_free(r->slot);
+    ml_memory_free(r);
+}
+
+/* What was told to a stage has to be taken, also where it is of no use any more. */
+static void take_logits(const generator *g, group *own)
+{
+    if (own->pass != PASS_NONE) ml_model_take_logits(g->model, own->number, own->logits, own->rows);
+}
+
+static void destroy_group(const generator *g, group *own)
+{
+    take_logits(g, own);
+    for (int64_t i = 0; own->under_way && i < own->running; i++) end_request(own->under_way[i]);
+    ml_memory_free(own->under_way);
+    ml_memory_free(own->logits);
+}
+
 static void destroy(generator *g)
 {
-    for (int64_t i = 0; g->under_way && i < g->running; i++) {
-        search_destroy(&g->under_way[i]->search);
-        ml_memory_free(g->under_way[i]->slot);
-        ml_memory_free(g->under_way[i]);
-    }
+    for (int k = 0; g->group && k < g->groups; k++) destroy_group(g, &g->group[k]);
     ml_cache_destroy(g->cache);
-    void *const all[] = {g->waiting, g->under_way, g->taken,  g->logits, g->order, g->slot,
-                         g->adapter, g->start,     g->shared, g->row,    g->token};
+    void *const all[] = {g->waiting, g->group, g->taken,  g->order, g->slot,
+                         g->adapter, g->start, g->shared, g->row,   g->token};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ml_memory_free(all[i]);
+}
+
+static ml_status create_group(const generator *g, int number)
+{
+    ml_status st = ML_OK;
+    group *own = &g->group[number];
+    *own = (group){.number = number, .places = ml_part_count(g->places, g->groups, number)};
+    ML_NEW(own->under_way, own->places, ML_MEM_OTHER, "requests");
+    ML_NEW(own->logits, own->places * g->beams * g->V, ML_MEM_WORKSPACE, "logits");
+done:
+    return st;
 }
 
 static ml_status create(generator *g)
@@ -85,9 +133,9 @@ static ml_status create(generator *g)
     ML_TRY(ml_cache_create(&g->cache, g->model, rows, longest + new_tokens,
                            g->places * (longest + g->beams * new_tokens)));
     ML_NEW(g->waiting, g->count, ML_MEM_OTHER, "requests");
-    ML_NEW(g->under_way, g->places, ML_MEM_OTHER, "requests");
     ML_NEW(g->taken, g->places, ML_MEM_OTHER, "requests");
-    ML_NEW(g->logits, rows * g->V, ML_MEM_WORKSPACE, "logits");
+    ML_NEW(g->group, g->groups, ML_MEM_OTHER, "requests");
+    for (int k = 0; k < g->groups; k++) ML_TRY(create_group(g, k));
     ML_NEW(g->order, search_candidates(g->options, g->V), ML_MEM_WORKSPACE, "candidates");
     ML_NEW(g->slot, rows, ML_MEM_OTHER, "a pass");
     ML_NEW(g->adapter, rows, ML_MEM_OTHER, "a pass");
@@ -130,10 +178,10 @@ static void route(const generator *g, int64_t count, const int64_t *adapter)
     if (g->router) g->router->route(g->router->self, count, adapter);
 }
 
-static bool may_begin(const generator *g, const ml_request *request)
+static bool may_begin(const generator *g, const group *own, const ml_request *request)
 {
-    if (g->running == 0 || !g->router) return true;
-    return g->router->may_meet(g->router->self, g->under_way[g->running - 1]->request->adapter,
+    if (own->running == 0 || !g->router) return true;
+    return g->router->may_meet(g->router->self, own->under_way[own->running - 1]->request->adapter,
                                request->adapter);
 }
 
@@ -147,23 +195,23 @@ static int64_t common_beginning(const ml_model_spec *spec, const ml_request *a, 
 
 /* How many of those that wait go through the model in one pass from now on: of one adapter, as
  * many as there is room for. Their sequences are described. */
-static int64_t pack_prompts(generator *g)
+static int64_t pack_prompts(generator *g, const group *own)
 {
-    int64_t n = 0, free_places = g->places - g->running, used = 0;
+    int64_t n = 0, free_places = own->places - own->running, used = 0;
     while (n < free_places && g->next + n < g->count) {
         const ml_request *request = g->waiting[g->next + n],
                          *before = n ? g->waiting[g->next + n - 1] : NULL;
-        if (before ? before->adapter != request->adapter : !may_begin(g, request)) break;
+        if (before ? before->adapter != request->adapter : !may_begin(g, own, request)) break;
         int64_t shared =
                     before ? ml_min(common_beginning(ml_model_get_spec(g->model), before, request),
                                     request->length - 1)
                            : 0,
-                own = request->length - shared;
-        if (used + own > ml_model_reserved_tokens(g->model)) break;
+                rest = request->length - shared;
+        if (used + rest > ml_model_reserved_tokens(g->model)) break;
         g->start[n] = used;
         g->shared[n] = shared;
-        memcpy(g->token + used, request->prompt + shared, (size_t)own * sizeof *g->token);
-        used += own;
+        memcpy(g->token + used, request->prompt + shared, (size_t)rest * sizeof *g->token);
+        used += rest;
         g->row[n++] = used - 1;
     }
     g->start[n] = used;
@@ -178,12 +226,12 @@ static int64_t take_place(generator *g)
     return place;
 }
 
-static ml_status start_search(generator *g, ml_request *request)
+static ml_status start_search(generator *g, group *own, ml_request *request)
 {
     ml_status st = ML_OK;
     running *r;
     ML_NEW(r, 1, ML_MEM_OTHER, "a request");
-    g->under_way[g->running++] = r;
+    own->under_way[own->running++] = r;
     r->request = request;
     ML_NEW(r->slot, g->beams, ML_MEM_OTHER, "a request");
     r->place = take_place(g);
@@ -226,16 +274,17 @@ static ml_status advance(generator *g, running *r, float *logits)
     return st;
 }
 
-/* Prompts of one pass. *began: how many. */
-static ml_status begin_some(generator *g, int64_t *began)
+/* A pass of prompts; none where no request can begin. Few places at a time are not worth one. */
+static ml_status begin_prompts(generator *g, group *own)
 {
     ml_status st = ML_OK;
-    int64_t n = pack_prompts(g), first = g->running;
-    *began = n;
+    int64_t first = own->running, spare = own->places - own->running;
+    if (g->next == g->count || (own->running > 0 && spare < (own->places + 3) / 4)) return ML_OK;
+    int64_t n = pack_prompts(g, own);
     if (n == 0) return ML_OK;
     for (int64_t i = 0; i < n; i++) {
-        ML_TRY(start_search(g, g->waiting[g->next + i]));
-        g->slot[i] = g->under_way[first + i]->slot[0];
+        ML_TRY(start_search(g, own, g->waiting[g->next + i]));
+        g->slot[i] = own->under_way[first + i]->slot[0];
     }
     const ml_batch batch = {.tokens = g->start[n],
                             .token = g->token,
@@ -243,53 +292,23 @@ static ml_status begin_some(generator *g, int64_t *began)
                             .rows = n,
                             .row = g->row};
     route(g, 1, &g->waiting[g->next]->adapter);
-    ml_model_prefill(g->model, g->cache, g->slot, &batch, g->logits);
-    for (int64_t i = 0; i < n; i++)
-        ML_TRY(advance(g, g->under_way[first + i], g->logits + i * g->V));
+    ml_model_prefill(g->model, g->cache, g->slot, &batch, own->logits);
     g->next += n;
+    own->pass = PASS_PROMPTS;
+    own->first = first;
+    own->rows = n;
 done:
     return st;
 }
 
 /* ---- requests that go on and end ----------------------------------------------------------- */
 
-static void end_finished(generator *g)
-{
-    int64_t saved = 0;
-    for (int64_t i = 0; i < g->running; i++) {
-        running *r = g->under_way[i];
-        if (r->search.rows > 0) {
-            g->under_way[saved++] = r;
-            continue;
-        }
-        r->request->count = search_result(&r->search, r->request->out);
-        for (int64_t b = 0; b < g->beams; b++) ml_cache_clear(g->cache, r->place * g->beams + b);
-        g->taken[r->place] = false;
-        search_destroy(&r->search);
-        ml_memory_free(r->slot);
-        ml_memory_free(r);
-    }
-    g->running = saved;
-}
-
-/* Few places at a time are not worth a pass of their own. */
-static ml_status begin(generator *g)
-{
-    int64_t began = 1;
-    while (began > 0 && g->next < g->count &&
-           (g->running == 0 || g->places - g->running >= (g->places + 3) / 4)) {
-        ml_status st = begin_some(g, &began);
-        if (st != ML_OK) return st;
-        end_finished(g);
-    }
-    return ML_OK;
-}
-
-static ml_status one_token(generator *g)
+/* A pass of one token of each row. */
+static void begin_tokens(const generator *g, group *own)
 {
     int64_t rows = 0;
-    for (int64_t i = 0; i < g->running; i++) {
-        const running *r = g->under_way[i];
+    for (int64_t i = 0; i < own->running; i++) {
+        const running *r = own->under_way[i];
         for (int64_t b = 0; b < r->search.rows; b++, rows++) {
             g->slot[rows] = r->slot[b];
             g->token[rows] = r->search.token[b];
@@ -297,15 +316,71 @@ static ml_status one_token(generator *g)
         }
     }
     route(g, rows, g->adapter);
-    ml_model_decode(g->model, g->cache, rows, g->slot, g->token, g->logits);
-    float *logits = g->logits;
-    for (int64_t i = 0; i < g->running; i++) {
-        int64_t taken = g->under_way[i]->search.rows;
-        ml_status st = advance(g, g->under_way[i], logits);
-        if (st != ML_OK) return st;
+    ml_model_decode(g->model, g->cache, rows, g->slot, g->token, own->logits);
+    own->pass = PASS_TOKENS;
+    own->first = 0;
+    own->rows = rows;
+}
+
+static void end_finished(const generator *g, group *own)
+{
+    int64_t saved = 0;
+    for (int64_t i = 0; i < own->running; i++) {
+        running *r = own->under_way[i];
+        if (r->search.rows > 0) {
+            own->under_way[saved++] = r;
+            continue;
+        }
+        r->request->count = search_result(&r->search, r->request->out);
+        for (int64_t b = 0; b < g->beams; b++) ml_cache_clear(g->cache, r->place * g->beams + b);
+        g->taken[r->place] = false;
+        end_request(r);
+    }
+    own->running = saved;
+}
+
+/* Each search gets its rows of the last pass's logits. */
+static ml_status look_at_logits(generator *g, group *own)
+{
+    ml_status st = ML_OK;
+    float *logits = own->logits;
+    if (own->pass == PASS_NONE) return ML_OK;
+    take_logits(g, own);
+    own->pass = PASS_NONE;
+    for (int64_t i = own->first; i < own->running; i++) {
+        int64_t taken = own->under_way[i]->search.rows;
+        ML_TRY(advance(g, own->under_way[i], logits));
         logits += taken * g->V;
     }
-    end_finished(g);
+    end_finished(g, own);
+done:
+    return st;
+}
+
+static ml_status take_turn(generator *g, group *own)
+{
+    ml_status st = ML_OK;
+    ML_TRY(look_at_logits(g, own));
+    ML_TRY(begin_prompts(g, own));
+    if (own->pass == PASS_NONE && own->running > 0) begin_tokens(g, own);
+    if (own->pass != PASS_NONE) ml_model_tell_logits(g->model, own->number, own->logits, own->rows);
+done:
+    return st;
+}
+
+/* Until no group has a pass under way: then no request waits either, since a group with nothing
+ * under way begins some. */
+static ml_status take_turns(generator *g)
+{
+    bool busy = true;
+    while (busy) {
+        busy = false;
+        for (int k = 0; k < g->groups; k++) {
+            ml_status st = take_turn(g, &g->group[k]);
+            if (st != ML_OK) return st;
+            busy = busy || g->group[k].pass != PASS_NONE;
+        }
+    }
     return ML_OK;
 }
 
@@ -321,14 +396,12 @@ ml_status ml_generate_tokens(ml_model *model, const ml_generation *options, int6
                    .places = ml_min(count, together),
                    .first = requests,
                    .count = count};
+    g.groups = (int)ml_min(ml_model_stages(model), g.places);
     for (int64_t i = 0; i < count; i++) requests[i].count = 0;
     if (count == 0 || options->max_new == 0) return ML_OK;
     ML_TRY(check(model, options, count, requests));
     ML_TRY(create(&g));
-    while (g.next < count || g.running > 0) {
-        ML_TRY(begin(&g));
-        if (g.running > 0) ML_TRY(one_token(&g));
-    }
+    ML_TRY(take_turns(&g));
 done:
     destroy(&g);
     return st;

@@ -10,9 +10,9 @@
  * and a step's their mean. It needs the vectors of the whole step, whatever replica and micro-batch
  * they are of: a pass without gradients finds them, one sum over the replicas brings them together,
  * every rank finds the loss and its derivatives by each vector, and the step's own passes take
- * these (Gao et al. 2021, arXiv:2101.06983). Where each replica's share is one micro-batch the
- * vectors meet inside of that pass, and there is no other. Dropout is keyed by place, so that both
- * passes drop the same. */
+ * these (Gao et al. 2021, arXiv:2101.06983). Where each replica's share is one micro-batch, and the
+ * model one stage, the vectors meet inside of that pass, and there is no other. Dropout is keyed by
+ * place, so that both passes drop the same. */
 #include <math.h>
 
 #include "session/sentence_encoder.h"
@@ -161,12 +161,19 @@ static void judge(const session *s)
     if (s->config->objective.normalise) normalise_backward(c);
 }
 
+/* Vectors come out of the last stage, and are wanted there alone. */
+static bool has_vectors(const session *s)
+{
+    return ml_grid_stage(s->grid) == ml_grid_pp(s->grid) - 1;
+}
+
 void ml_contrast_end(session *s)
 {
     contrast *c = &s->contrast;
+    c->gathered = true;
+    if (!has_vectors(s)) return;
     ml_grid_sum_float(s->grid, ML_GROUP_DP, c->vector, c->count * c->unit * c->width);
     judge(s);
-    c->gathered = true;
 }
 
 /* ---- the passes ----------------------------------------------------------------------------- */
@@ -242,6 +249,7 @@ ml_status ml_contrast_measure(session *s, const data_source *source, int64_t fir
 void ml_contrast_add(const session *s, int64_t first, int64_t count, double sums[PAIR_SUMS])
 {
     const contrast *c = &s->contrast;
+    if (!has_vectors(s)) return;
     for (int64_t i = first - c->first; i < first + count - c->first; i++) {
         sums[PAIR_LOSS] += c->loss[i];
         sums[PAIR_RIGHT] += c->right[i] ? 1.0 : 0.0;

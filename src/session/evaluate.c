@@ -43,7 +43,15 @@ static ml_status add_one(void *of, int64_t at, int64_t count)
 static ml_status add_round(session *s, int64_t at, int64_t end, double *sums)
 {
     adding all = {s, sums};
-    const pipeline_part part = {s, &s->valid, at, end, s->config->batch.micro, &all, add_one};
+    const pipeline_part part = {.s = s,
+                                .source = &s->valid,
+                                .at = at,
+                                .end = end,
+                                .micro = s->config->batch.micro,
+                                .mismatched =
+                                    !sums && s->config->objective.name == ML_OBJECTIVE_KTO,
+                                .of = &all,
+                                .one = add_one};
     return ml_grid_pp(s->grid) > 1 ? ml_session_pipeline_part(&part)
                                    : add_loss(s, at, end - at, sums);
 }
@@ -113,21 +121,42 @@ done:
     return st;
 }
 
+static ml_status measure_one(void *of, int64_t at, int64_t count)
+{
+    session *s = of;
+    return ml_contrast_measure(s, &s->valid, at, count, false);
+}
+
+/* The vectors of [at, end), all micro-batches of this replica. */
+static ml_status measure_vectors(session *s, int64_t at, int64_t end)
+{
+    ml_status st = ML_OK;
+    int64_t micro = s->config->batch.micro;
+    const pipeline_part part = {.s = s,
+                                .source = &s->valid,
+                                .at = at,
+                                .end = end,
+                                .micro = micro,
+                                .of = s,
+                                .one = measure_one};
+    if (ml_grid_pp(s->grid) > 1) return ml_session_pipeline_part(&part);
+    for (; st == ML_OK && at < end; at += micro) st = measure_one(s, at, ml_min(micro, end - at));
+    return st;
+}
+
 /* As many rows as a step has, in the file's order, are each other's negatives, on any grid. */
 static ml_status evaluate_vectors(session *s, const evaluation_stop *stop, double *sums)
 {
     ml_status st = ML_OK;
     int64_t n = ml_sampler_usable(s->valid.sampler) / ml_session_unit(s), dp = ml_grid_dp(s->grid),
-            mine = ml_grid_dp_rank(s->grid), micro = s->config->batch.micro;
+            mine = ml_grid_dp_rank(s->grid);
     for (int64_t at = 0; at < n; at += s->config->batch.sequences) {
         int64_t count = ml_min(s->config->batch.sequences, n - at);
         int64_t first = at + ml_part_start(count, dp, mine), own = ml_part_count(count, dp, mine);
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "the evaluation was interrupted");
-        st = ml_contrast_begin(s, at, count);
-        for (int64_t done = 0; st == ML_OK && done < own; done += micro)
-            st = ml_contrast_measure(s, &s->valid, first + done, ml_min(micro, own - done), false);
-        ML_TRY(ml_grid_agree(s->grid, st));
+        ML_TRY(ml_grid_agree(s->grid, ml_contrast_begin(s, at, count)));
+        ML_TRY(ml_grid_agree(s->grid, measure_vectors(s, first, first + own)));
         ml_contrast_end(s);
         ml_contrast_add(s, first, own, sums);
     }

@@ -39,8 +39,8 @@ static int64_t receive(const pipeline *p, ml_direction direction)
 static void send(const pipeline *p, ml_direction direction)
 {
     session *s = p->s;
-    float *copy = s->sent[direction];
-    int64_t n = p->broken ? 0 : s->packer.batch.tokens * s->spec->width;
+    float *copy = (s->host ? s->host : s)->sent[direction];
+    int64_t n = p->broken ? 0 : p->work->batch->tokens * s->spec->width;
     ml_grid_pipe_wait(s->grid, direction);
     memcpy(copy, ml_model_stream(s->model), (size_t)n * sizeof *copy);
     ml_grid_pipe_send(s->grid, direction, copy, n);
@@ -56,7 +56,7 @@ static void pack(pipeline *p, int64_t i)
 /* An empty message comes from a stage that is broken, which has its own text. */
 static void compare(pipeline *p, int64_t received)
 {
-    int64_t expected = p->s->packer.batch.tokens * p->s->spec->width;
+    int64_t expected = p->work->batch->tokens * p->s->spec->width;
     if (received == expected || p->broken) return;
     p->broken = true;
     if (received > 0)
@@ -77,7 +77,7 @@ static void forward(pipeline *p, int64_t i)
     }
     pack(p, i);
     if (!is_first(s)) compare(p, received);
-    if (!p->broken) ml_model_stage_forward(s->model, &s->packer.batch, p->work->backward);
+    if (!p->broken) ml_model_stage_forward(s->model, p->work->batch, p->work->backward);
     send(p, ML_TO_NEXT);
 }
 
@@ -90,7 +90,7 @@ static void backward(pipeline *p, int64_t i)
         pack(p, i);
         compare(p, received);
         ml_model_choose_place(s->model, place_of(p, i));
-        if (!p->broken) ml_model_stage_backward(s->model, &s->packer.batch);
+        if (!p->broken) ml_model_stage_backward(s->model, p->work->batch);
     }
     if (p->gives) send(p, ML_TO_PREVIOUS);
 }
@@ -121,8 +121,9 @@ static ml_status pack_part(void *of, int64_t i)
     const pipeline_part *part = of;
     session *s = part->s;
     int64_t at = part->at + i * part->micro, unit = ml_session_unit(s);
-    ml_status st = ml_session_pack(s, part->source, unit * at,
-                                   unit * ml_min(part->micro, part->end - at), false);
+    int64_t first = unit * at, count = unit * ml_min(part->micro, part->end - at);
+    ml_status st = part->mismatched ? ml_session_pack_mismatched(s, part->source, first, count)
+                                    : ml_session_pack(s, part->source, first, count, false);
     return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
 }
 
@@ -138,6 +139,7 @@ ml_status ml_session_pipeline_part(const pipeline_part *part)
     pipeline_part own = *part;
     const pipeline_work work = {.of = &own,
                                 .count = (part->end - part->at + part->micro - 1) / part->micro,
+                                .batch = &part->s->packer.batch,
                                 .pack = pack_part,
                                 .finish = finish_part};
     return ml_session_pipeline(part->s, &work);

@@ -7,13 +7,14 @@
 #include "session/session.h"
 
 /* What goes through: micro-batches 0 … count − 1, the same on all stages of a pipe. `pack` makes
- * one of them s->packer.batch, again where backward comes later; `finish` is the last stage's whole
+ * one of them `batch`, again where backward comes later; `finish` is the last stage's whole
  * pass over one, its packing with it, by ml_model_loss or another pass of the model. Both return
  * the same status on every rank of the tp group. */
 typedef struct pipeline_work {
     void *of;
     int64_t count;
     bool backward;
+    const ml_batch *batch; /* borrowed */
     ml_status (*pack)(void *of, int64_t i);
     ml_status (*finish)(void *of, int64_t i);
 } pipeline_work;
@@ -24,11 +25,13 @@ typedef struct pipeline_work {
 ml_status ml_session_pipeline(session *s, const pipeline_work *work) ML_NODISCARD;
 
 /* Positions [at, end) of a source, forward alone, in micro-batches of `micro`: `one` is the last
- * stage's whole pass over one of them. Collective over the pipe and over tp. */
+ * stage's whole pass over one of them; `mismatched`: the answers of objective kto behind others'
+ * prompts. Collective over the pipe and over tp. */
 typedef struct pipeline_part {
     session *s;
     const data_source *source;
     int64_t at, end, micro;
+    bool mismatched;
     void *of;
     ml_status (*one)(void *of, int64_t at, int64_t count);
 } pipeline_part;
@@ -38,11 +41,8 @@ ml_status ml_session_pipeline_part(const pipeline_part *part) ML_NODISCARD;
  * a stage, so that all are busy; without stages one. Local. */
 int64_t ml_session_pipeline_round(const session *s, int64_t micro);
 
-/* stages.c: whether the configuration can have more than one stage; ML_USAGE naming what cannot.
- * Local. */
-ml_status ml_stages_check_config(const ml_run_config *config, const ml_model_spec *spec,
-                                 bool training) ML_NODISCARD;
-/* Most micro-batches of a replica that a stage has between forward and backward. Local. */
+/* stages.c: most micro-batches of a replica that a stage has between forward and backward. Local.
+ */
 int64_t ml_stages_in_flight(const ml_run_config *config, int dp, int pp, int stage);
 /* The model holds one stage; where its trained tensors are, before they are laid out. Local. */
 void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *parameters);

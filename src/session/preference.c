@@ -220,8 +220,14 @@ static ml_status refer_part(session *s, data_source *source, const evaluation_st
     referring all = {s, source, mismatched, out};
     int64_t round = ml_session_pipeline_round(s, micro);
     for (int64_t done = 0; done < ml_part_count(n, dp, 0); done += round) {
-        const pipeline_part part = {s,     source, first + done, ml_min(first + done + round, end),
-                                    micro, &all,   refer_one};
+        const pipeline_part part = {.s = s,
+                                    .source = source,
+                                    .at = first + done,
+                                    .end = ml_min(first + done + round, end),
+                                    .micro = micro,
+                                    .mismatched = mismatched,
+                                    .of = &all,
+                                    .one = refer_one};
         if (ml_session_is_stopped(s, stop))
             return ml_fail(ML_STOPPED, "interrupted before the first step, nothing was trained");
         if (part.at >= part.end || (st != ML_OK && ml_grid_pp(s->grid) == 1)) continue;

@@ -326,7 +326,7 @@ static ml_status settle_objective(session *s, bool training)
         ML_TRY(ml_session_settle_objective(&s->settled, data));
     }
     ML_TRY(check_direction(s->config, s->spec, training));
-    ML_TRY(ml_stages_check_config(s->config, s->spec, training));
+    ML_TRY(ml_stages_check(s->spec, ml_grid_pp(s->grid)));
     ML_TRY(ml_session_choose_pooling(s));
 done:
     return st;
@@ -357,6 +357,8 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
     ml_status st = ML_OK;
     *s = (session){.config = config};
     ML_TRY(ml_grid_create_stages(&s->grid, (int)config->parallel.tp, (int)config->parallel.pp));
+    if (config->wait_limit > 0.0)
+        ML_TRY(ml_grid_agree(s->grid, ml_grid_limit_waits(s->grid, config->wait_limit)));
     if (training) ML_TRY(check_batch(s));
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
     ML_TRY(ml_grid_agree(s->grid, check_rounding(s)));
@@ -380,21 +382,35 @@ done:
 
 /* ---- model and method ---------------------------------------------------------------------- */
 
-static ml_status create_model(session *s, const ml_model_spec *spec)
+ml_status ml_session_create_model(session *s, const ml_model_spec *spec, int64_t in_flight)
 {
     const ml_grid *g = s->grid;
-    int pp = ml_grid_pp(g), stage = ml_grid_stage(g);
+    int pp = ml_grid_pp(g);
     ml_status st = ml_model_create(&s->model, spec, g, ml_grid_tp(g), ml_grid_tp_rank(g),
                                    s->config->precision);
     if (st != ML_OK || pp == 1) return st;
-    return ml_model_hold_stage(s->model, g, pp, stage,
-                               ml_stages_in_flight(s->config, ml_grid_dp(g), pp, stage));
+    return ml_model_hold_stage(s->model, g, pp, ml_grid_stage(g), in_flight);
 }
 
-static void lay_out_parameters(session *s)
+static ml_status create_model(session *s, const ml_model_spec *spec)
+{
+    const ml_grid *g = s->grid;
+    return ml_session_create_model(
+        s, spec, ml_stages_in_flight(s->config, ml_grid_dp(g), ml_grid_pp(g), ml_grid_stage(g)));
+}
+
+static void place_parameters(session *s)
 {
     ml_stages_place(s->model, ml_grid_pp(s->grid), ml_grid_stage(s->grid), &s->parameters);
     ml_parameters_lay_out(&s->parameters);
+}
+
+void ml_session_lay_out(session *s)
+{
+    place_parameters(s);
+    if (s->config->memory.shard_optimizer)
+        ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
+                                     0);
 }
 
 ml_status ml_session_check_full(const ml_run_config *c, const ml_model_spec *spec,
@@ -453,10 +469,7 @@ ml_status ml_session_attach_method(session *s)
 {
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
-    lay_out_parameters(s);
-    if (s->config->memory.shard_optimizer)
-        ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
-                                     0);
+    ml_session_lay_out(s);
     return ml_session_settle_activations(s, 0);
 }
 
@@ -496,7 +509,7 @@ done:
 ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
 {
     ml_status st = ml_grid_agree(s->grid, attach_adapter(s, adapter));
-    if (st == ML_OK) lay_out_parameters(s);
+    if (st == ML_OK) place_parameters(s);
     return st;
 }
 

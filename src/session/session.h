@@ -247,6 +247,12 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* ---- the parts ----------------------------------------------------------------------------- */
 
+/* session.c: the model of this rank's stage, with room for so many micro-batches on their way; and
+ * where what trains lies in its buffers. Local. */
+ml_status ml_session_create_model(session *s, const ml_model_spec *spec,
+                                  int64_t in_flight) ML_NODISCARD;
+void ml_session_lay_out(session *s);
+
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
  * would write weights needs memory.share_frozen: off. */
 ml_status ml_session_store_weights(session *s) ML_NODISCARD;

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "mpilora/checkpoint.h"
+#include "session/pipeline.h"
 #include "session/together_private.h"
 
 /* ---- making -------------------------------------------------------------------------------- */
@@ -48,6 +49,17 @@ static ml_status check_heads(const ml_together *t, const ml_model_spec *first)
     return ML_OK;
 }
 
+/* Micro-batches of the member that has the most of them. */
+static int64_t most_in_flight(const ml_together *t)
+{
+    const ml_grid *grid = t->member[0]->grid;
+    int64_t most = 1;
+    for (int64_t i = 0; i < t->count; i++)
+        most = ml_max(most, ml_stages_in_flight(t->member[i]->config, ml_grid_dp(grid),
+                                                ml_grid_pp(grid), ml_grid_stage(grid)));
+    return most;
+}
+
 static ml_status create_model(const ml_together *t)
 {
     session *host = t->member[0];
@@ -55,8 +67,7 @@ static ml_status create_model(const ml_together *t)
     ml_status st = find_head(host, &spec);
     if (st == ML_OK) st = check_heads(t, &spec);
     if (st != ML_OK) return st;
-    return ml_model_create(&host->model, &spec, host->grid, ml_grid_tp(host->grid),
-                           ml_grid_tp_rank(host->grid), host->config->precision);
+    return ml_session_create_model(host, &spec, most_in_flight(t));
 }
 
 static ml_status attach(ml_together *t, int64_t i)
@@ -66,10 +77,7 @@ static ml_status attach(ml_together *t, int64_t i)
     s->model = t->member[0]->model;
     ml_status st = ml_peft_attach_configured(&s->peft, s->model, &s->parameters, c, c->method.name);
     if (st != ML_OK) return st;
-    ml_parameters_lay_out(&s->parameters);
-    if (c->memory.shard_optimizer)
-        ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
-                                     0);
+    ml_session_lay_out(s);
     ml_exchange_admit(t->exchange, i);
     return ML_OK;
 }
@@ -97,7 +105,7 @@ void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameter
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec);
     if (writer)
         bytes[ML_MEM_OTHER] += ml_run_directory_bytes() +
-                               ml_checkpoint_memory(parameters, false, shape->tp, shape->tp_rank);
+                               ml_checkpoint_memory(parameters, false, shape->tp * shape->pp, 0);
 }
 
 int64_t ml_together_pass_bytes(int64_t tokens, int64_t sequences, const ml_model_spec *spec)

@@ -51,9 +51,24 @@ typedef struct ml_together_part {
     double *compared;        /* [PAIR_SUMS] += where the objective has figures */
 } ml_together_part;
 
-/* Forward and backward of part[count of members]: adds each member's gradients. ahead: forward
- * alone, of the members whose objective looks ahead: ml_session_measure. Collective over tp. */
-ml_status ml_together_pass(ml_together *together, ml_together_part *part) ML_NODISCARD;
-ml_status ml_together_ahead(ml_together *together, ml_together_part *part) ML_NODISCARD;
+/* Passes over the members' micro-batches. choose: the parts of the i-th into part[members]; take:
+ * of a part that was computed, on the last stage. ahead: forward alone, of the members whose
+ * objective looks ahead: ml_session_measure; else forward and backward, which adds each member's
+ * gradients. */
+typedef struct ml_together_passes {
+    void *of;
+    int64_t count; /* of ml_together_staged; in each some member has something */
+    bool ahead;
+    ml_together_part *part; /* [members] borrowed */
+    void (*choose)(void *of, int64_t i, ml_together_part *part);
+    void (*take)(void *of, const ml_together_part *part);
+} ml_together_passes;
+
+/* The i-th pass, of a model in one stage. Collective over tp. */
+ml_status ml_together_pass(ml_together *together, const ml_together_passes *passes,
+                           int64_t i) ML_NODISCARD;
+/* All of them through the stages of a pipeline, as ml_session_pipeline. Collective over the pipe
+ * and over tp. */
+ml_status ml_together_staged(ml_together *together, const ml_together_passes *passes) ML_NODISCARD;
 
 #endif

@@ -3,6 +3,7 @@
  * gradient are one computation; where one compares answers, all targets' log p are found first, and
  * each member says what its own count; heads for labels are each member's own, one after the other.
  */
+#include "session/pipeline.h"
 #include "session/together_private.h"
 
 static void begin(joined *a)
@@ -91,7 +92,8 @@ static ml_status join(ml_together *t, ml_together_part *part, bool ahead)
             .first = a->targets, .row = a->batch.rows, .sequence = a->batch.sequences.count};
         if (part[i].count == 0 || (ahead && !ml_run_config_looks_ahead(s->config))) continue;
         ML_TRY(pack(t, i, &part[i], ahead));
-        if (s->packer.hits == 0) continue; /* mlm may choose no token */
+        /* mlm may choose no token; of stages the last alone would leave it out */
+        if (s->packer.hits == 0 && ml_grid_pp(s->grid) == 1) continue;
         append(a, i, &s->packer.batch, s->packer.batch.key_sequence != NULL);
         t->joined[i].count = a->targets - t->joined[i].first;
         part[i].computed += (double)s->packer.batch.tokens;
@@ -181,17 +183,61 @@ static void compute(ml_together *t, const ml_together_part *part, bool ahead)
         ml_model_loss(host->model, &a->batch, true, 1.0, host->config->optim.label_smoothing, &sum);
 }
 
-static ml_status pass(ml_together *t, ml_together_part *part, bool ahead)
+/* The members' micro-batches of a pass, joined and on their way to their adapters. */
+static ml_status prepare(ml_together *t, ml_together_part *part, bool ahead)
 {
     joined *a = &t->all;
     ml_status st = ml_grid_agree_in(t->member[0]->grid, ML_GROUP_TP, join(t, part, ahead));
-    if (st != ML_OK || a->batch.tokens == 0) return st;
-    ml_exchange_route(t->exchange, a->token_owner, a->row_owner);
-    compute(t, part, ahead);
-    if (!ahead) add_losses(t, part);
+    if (st == ML_OK) ml_exchange_route(t->exchange, a->token_owner, a->row_owner);
+    return st;
+}
+
+ml_status ml_together_pass(ml_together *t, const ml_together_passes *p, int64_t i)
+{
+    const joined *a = &t->all;
+    const session *host = t->member[0];
+    p->choose(p->of, i, p->part);
+    ml_status st = prepare(t, p->part, p->ahead);
+    if (st != ML_OK) return st;
+    if (a->batch.rows > 0)
+        compute(t, p->part, p->ahead);
+    else /* nothing is hidden from any member; a stage before waits for a gradient */
+        memset(ml_model_stream(host->model), 0,
+               (size_t)(a->batch.tokens * host->spec->width) * sizeof(float));
+    if (!p->ahead) add_losses(t, p->part);
+    p->take(p->of, p->part);
     return ML_OK;
 }
 
-ml_status ml_together_pass(ml_together *t, ml_together_part *part) { return pass(t, part, false); }
+/* ---- through the stages of a pipeline ------------------------------------------------------- */
 
-ml_status ml_together_ahead(ml_together *t, ml_together_part *part) { return pass(t, part, true); }
+typedef struct staged {
+    ml_together *t;
+    const ml_together_passes *passes;
+} staged;
+
+static ml_status pack_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    const ml_together_passes *p = g->passes;
+    p->choose(p->of, i, p->part);
+    return prepare(g->t, p->part, p->ahead);
+}
+
+static ml_status finish_staged(void *of, int64_t i)
+{
+    const staged *g = of;
+    return ml_together_pass(g->t, g->passes, i);
+}
+
+ml_status ml_together_staged(ml_together *t, const ml_together_passes *passes)
+{
+    staged all = {t, passes};
+    const pipeline_work work = {.of = &all,
+                                .count = passes->count,
+                                .backward = !passes->ahead,
+                                .batch = &t->all.batch,
+                                .pack = pack_staged,
+                                .finish = finish_staged};
+    return ml_session_pipeline(t->member[0], &work);
+}

@@ -158,5 +158,6 @@ void ml_unpaired_end_ahead(session *s)
 {
     pairs_ahead *a = &s->ahead;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, &a->moved, 1);
+    ml_grid_sum_double(s->grid, ML_GROUP_PIPE, &a->moved, 1); /* the last stage's, others' 0 */
     a->moved = fmax(0.0, a->moved / (double)a->count);
 }

@@ -119,7 +119,11 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
-    if (s->packer.hits == 0) return ML_OK; /* mlm may choose no token */
+    if (s->packer.hits == 0) { /* mlm may choose no token; the stage before waits for a gradient */
+        memset(ml_model_stream(s->model), 0,
+               (size_t)(s->packer.batch.tokens * s->spec->width) * sizeof(float));
+        return ML_OK;
+    }
     ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)p->targets,
                   c->optim.label_smoothing, &loss);
     p->loss_sum += loss;
@@ -153,6 +157,7 @@ typedef struct staged {
     run *r;
     int64_t at, end;
     micro_batch *one;
+    bool keyed, mismatched; /* how the others pack what the last stage packs in `one` */
     passes *p;
     step_result *out;
 } staged;
@@ -168,9 +173,10 @@ static ml_status pack_staged(void *of, int64_t i)
     const staged *g = of;
     session *s = &g->r->session;
     double since = busy_seconds(s);
-    int64_t micro = g->r->config->batch.micro, unit = ml_session_unit(&g->r->session);
-    ml_status st = ml_session_pack(s, &s->train, unit * (g->at + i * micro),
-                                   unit * staged_count(g, i), is_keyed(g->r->config));
+    int64_t micro = g->r->config->batch.micro, unit = ml_session_unit(&g->r->session),
+            first = unit * (g->at + i * micro), count = unit * staged_count(g, i);
+    ml_status st = g->mismatched ? ml_session_pack_mismatched(s, &s->train, first, count)
+                                 : ml_session_pack(s, &s->train, first, count, g->keyed);
     g->out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
     return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
 }
@@ -179,6 +185,28 @@ static ml_status finish_staged(void *of, int64_t i)
 {
     const staged *g = of;
     return g->one(g->r, g->at + i * g->r->config->batch.micro, staged_count(g, i), g->p, g->out);
+}
+
+static ml_status accumulate_staged(run *r, int64_t at, int64_t end, micro_batch *one, passes *p,
+                                   step_result *out)
+{
+    const ml_run_config *c = r->config;
+    bool trains = one == run_micro_batch;
+    staged all = {.r = r,
+                  .at = at,
+                  .end = end,
+                  .one = one,
+                  .keyed = is_keyed(c) && (trains || ml_run_config_contrasts(c)),
+                  .mismatched = !trains && c->objective.name == ML_OBJECTIVE_KTO,
+                  .p = p,
+                  .out = out};
+    const pipeline_work work = {.of = &all,
+                                .count = (end - at + c->batch.micro - 1) / c->batch.micro,
+                                .backward = trains,
+                                .batch = &r->session.packer.batch,
+                                .pack = pack_staged,
+                                .finish = finish_staged};
+    return ml_session_pipeline(&r->session, &work);
 }
 
 /* This replica's share of the batch, micro-batch by micro-batch; through the stages of a pipeline
@@ -191,15 +219,7 @@ static ml_status accumulate(run *r, int64_t first, micro_batch *one, passes *p, 
     int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), rounds = count_rounds(r);
     int64_t at = first + ml_part_start(c->batch.sequences, dp, mine),
             end = at + ml_part_count(c->batch.sequences, dp, mine);
-    if (ml_grid_pp(s->grid) > 1) {
-        staged all = {r, at, end, one, p, out};
-        const pipeline_work work = {.of = &all,
-                                    .count = (end - at + c->batch.micro - 1) / c->batch.micro,
-                                    .backward = one == run_micro_batch,
-                                    .pack = pack_staged,
-                                    .finish = finish_staged};
-        return ml_session_pipeline(s, &work);
-    }
+    if (ml_grid_pp(s->grid) > 1) return accumulate_staged(r, at, end, one, p, out);
     for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
         if (round > 0 && round % r->look_every == 0 && leaves_step(r, st, out)) break;
         if (at < end && st == ML_OK) st = one(r, at, ml_min(c->batch.micro, end - at), p, out);
@@ -218,13 +238,13 @@ static ml_status measure_micro_batch(run *r, int64_t at, int64_t count, passes *
     return st;
 }
 
-/* Of objective contrastive; one micro-batch finds them itself. */
+/* Of objective contrastive; one micro-batch of one stage finds them itself. */
 static ml_status gather_vectors(run *r, int64_t first, passes *p, step_result *out)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
     ML_TRY(ml_grid_agree(s->grid, ml_contrast_begin(s, first, r->config->batch.sequences)));
-    if (count_rounds(r) == 1) return ML_OK;
+    if (count_rounds(r) == 1 && ml_grid_pp(s->grid) == 1) return ML_OK;
     ML_TRY(ml_grid_agree(s->grid, accumulate(r, first, measure_micro_batch, p, out)));
     if (!out->given_up) ml_contrast_end(s);
 done:
@@ -348,7 +368,7 @@ ml_status run_step(run *r, step_result *out)
 
 /* ---- steps of several runs ------------------------------------------------------------------ */
 
-/* A member's place in the step of its run, and what is left of it on this rank. */
+/* A member's part of the step of its run on this rank. */
 typedef struct share {
     int64_t at, end;
     passes p;
@@ -363,45 +383,75 @@ static share share_of(const run *r)
     return (share){.at = at, .end = at + ml_part_count(sequences, dp, mine)};
 }
 
-/* The next micro-batch of every run that has one left; `ahead`: what an objective has to know of
- * the whole batch before. */
-static ml_status share_pass(const step_group *g, share *shares, ml_together_part *part, bool ahead)
+/* Passes over what all members have; `ahead`: what an objective has to know of the whole batch
+ * before. */
+typedef struct shared_passes {
+    const step_group *g;
+    share *shares;
+    bool ahead;
+} shared_passes;
+
+/* The i-th micro-batch of every run that has as many. */
+static void choose_parts(void *of, int64_t i, ml_together_part *part)
 {
-    for (int64_t i = 0; i < g->members; i++) part[i] = (ml_together_part){0};
-    for (int64_t i = 0; i < g->count; i++) {
-        const ml_run_config *c = g->run[i]->config;
-        share *own = &shares[i];
-        int64_t count = ml_min(c->batch.micro, own->end - own->at);
+    const shared_passes *s = of;
+    const step_group *g = s->g;
+    for (int64_t k = 0; k < g->members; k++) part[k] = (ml_together_part){0};
+    for (int64_t k = 0; k < g->count; k++) {
+        const ml_run_config *c = g->run[k]->config;
+        share *own = &s->shares[k];
+        int64_t at = own->at + i * c->batch.micro;
         bool by_rows = ml_run_config_has_figures(c) && c->objective.name != ML_OBJECTIVE_TOKENS;
-        part[g->member[i]] =
-            (ml_together_part){.first = own->at,
-                               .count = count,
+        part[g->member[k]] =
+            (ml_together_part){.first = at,
+                               .count = ml_max(0, ml_min(c->batch.micro, own->end - at)),
                                .targets = by_rows ? c->batch.sequences : own->p.targets,
                                .tokens = own->p.chosen,
                                .keyed = is_keyed(c),
                                .compared = own->p.compared};
-        own->at += count;
     }
-    ml_status st =
-        ahead ? ml_together_ahead(g->together, part) : ml_together_pass(g->together, part);
-    for (int64_t i = 0; i < g->count && st == ML_OK; i++) {
-        shares[i].p.loss_sum += part[g->member[i]].loss;
-        shares[i].p.computed += part[g->member[i]].computed;
+}
+
+static void take_parts(void *of, const ml_together_part *part)
+{
+    const shared_passes *s = of;
+    for (int64_t k = 0; k < s->g->count; k++) {
+        s->shares[k].p.loss_sum += part[s->g->member[k]].loss;
+        s->shares[k].p.computed += part[s->g->member[k]].computed;
     }
-    return st;
+}
+
+/* As many as the run of this rank with the most has; on any rank: count_rounds. */
+static int64_t count_passes(const shared_passes *s)
+{
+    int64_t most = 0;
+    for (int64_t k = 0; k < s->g->count; k++) {
+        const ml_run_config *c = s->g->run[k]->config;
+        const share *own = &s->shares[k];
+        if (s->ahead && !ml_run_config_looks_ahead(c)) continue;
+        most = ml_max(most, (own->end - own->at + c->batch.micro - 1) / c->batch.micro);
+    }
+    return most;
 }
 
 /* Until no run on any replica has a micro-batch left. */
 static ml_status share_passes(const step_group *g, share *shares, bool ahead, step_result *out)
 {
     ml_status st = ML_OK;
+    shared_passes all = {g, shares, ahead};
     ml_together_part *part = NULL;
     int64_t rounds = 0, look_every = g->run[0]->look_every;
     for (int64_t i = 0; i < g->count; i++) rounds = ml_max(rounds, count_rounds(g->run[i]));
     ML_NEW(part, g->members, ML_MEM_OTHER, "a step of several runs");
+    ml_together_passes passes = {&all, 0, ahead, part, choose_parts, take_parts};
+    if (ml_grid_pp(g->run[0]->session.grid) > 1) {
+        passes.count = count_passes(&all);
+        st = ml_together_staged(g->together, &passes);
+        goto done;
+    }
     for (int64_t round = 0; round < rounds; round++) {
         if (round > 0 && round % look_every == 0 && leaves_step(g->run[0], st, out)) break;
-        if (st == ML_OK) st = share_pass(g, shares, part, ahead);
+        if (st == ML_OK) st = ml_together_pass(g->together, &passes, round);
     }
 done:
     ml_memory_free(part);
@@ -426,8 +476,6 @@ static ml_status look_ahead_together(const step_group *g, share *shares, step_re
     for (int64_t i = 0; i < g->count && !out->given_up; i++) {
         session *s = &g->run[i]->session;
         if (ml_run_config_looks_ahead(s->config)) ml_session_end_ahead(s, &s->train);
-        const share again = share_of(g->run[i]);
-        shares[i].at = again.at;
     }
 done:
     return st;

@@ -18,18 +18,7 @@ SOON = 5.0  # seconds
 checks = harness.Checks()
 pool = concurrent.futures.ThreadPoolExecutor(2)  # a start waits more than it computes
 waiting = []
-OPEN_MPI = harness.is_open_mpi()
-
-
-def ranks(*groups):
-    """mpirun's words for groups of ranks that differ: (number of ranks, words[, environment[, working directory]])."""
-    words = [harness.MPIEXEC]
-    for i, (count, own, *rest) in enumerate(groups):
-        environment, folder = (*rest, *({}, None)[len(rest):])
-        words += ([":"] if i else []) + ["-n", str(count)]
-        words += [word for name, value in environment.items() for word in (("-x", f"{name}={value}") if OPEN_MPI else ("-env", name, value))]
-        words += (["-wdir", folder] if folder else []) + [harness.PROGRAM, *map(str, own)]
-    return words
+ranks = harness.launch_apart
 
 
 def run(words, folder, **environment):

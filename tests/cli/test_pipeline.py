@@ -184,9 +184,6 @@ REFUSED = {
     "more stages than layers": (["parallel.pp=5"], 5, "parallel.pp: 5 stages, but the model has 4 layers; choose at most 4"),
     "stages that do not divide": (["parallel.pp=3"], 4, "parallel.pp: 3 stages of tp 1 do not divide the 4 ranks of this job; start a multiple of 3 ranks, or choose pp 1, 2 or 4"),
     "with tp": (["parallel.pp=4", "parallel.tp=2"], 4, "parallel.pp: 4 stages of tp 2 do not divide the 4 ranks of this job; start a multiple of 8 ranks, or choose pp 1 or 2"),
-    "a method": (["parallel.pp=2", "method.name=compacter"], 2, "parallel.pp: 2 does not know method compacter, whose layers share a tensor yet"),
-    "an objective": (["parallel.pp=2", "objective.name=kto"], 2, "parallel.pp: 2 does not know objective kto yet"),
-    "an init": (["parallel.pp=2", "method.init=pissa"], 2, "parallel.pp: 2 does not know method.init pissa yet"),
 }
 
 

@@ -59,11 +59,23 @@ def compare(checks, folder, label, where):
             checks.that(far <= tolerance, f"{label}: {name}: {what} are {far:.2g} from those alone")
 
 
+def check_stages(checks, path, run, ranks):
+    """Memory and bytes between stages, of all runs, as they were planned."""
+    summary, plan = harness.read_summary(run), json.loads(harness.mpilora("plan", path, "--ranks", ranks, "--json"))["methods"][0]
+    share = summary["memory"]["total_peak_bytes"] / summary["memory"]["predicted"]["total_bytes"]
+    checks.that(0.85 <= share <= 1.01, f"{ranks} ranks in stages: memory is {share:.4f} of what was predicted")
+    checks.close(f"{ranks} ranks in stages: the plan beside what was predicted at the start", plan["total_bytes_per_rank"], summary["memory"]["predicted"]["total_bytes"], 0.03)
+    checks.that(plan["piped_bytes_per_step"] > 0, "no bytes between stages are planned")
+
+
 def check_grids(checks, folder):
-    for ranks, tp in ((0, 1), (2, 1), (2, 2), (4, 2)):
-        where = f"{folder}/grid-{ranks}-{tp}"
-        harness.mpilora("train", write(f"{folder}/together.yaml", folder, listed(where, RUNS)), "--set", f"parallel.tp={tp}", ranks=ranks)
-        compare(checks, folder, f"{ranks} ranks, tp {tp}", where)
+    for ranks, tp, pp in ((0, 1, 1), (2, 1, 1), (2, 2, 1), (4, 2, 1), (2, 1, 2), (4, 2, 2)):
+        where = f"{folder}/grid-{ranks}-{tp}" + (f"-{pp}" if pp > 1 else "")
+        path = write(f"{folder}/together.yaml", folder, listed(where, RUNS), parallel={"tp": tp, "pp": pp})
+        harness.mpilora("train", path, ranks=ranks)
+        compare(checks, folder, f"{ranks} ranks, tp {tp}, pp {pp}", where)
+        if pp > 1:
+            check_stages(checks, path, f"{where}/plain", ranks)
     memory = harness.read_summary(f"{folder}/grid-0-1/plain")["memory"]
     share = memory["total_peak_bytes"] / memory["predicted"]["total_bytes"]  # checkpoints of all runs, an eighth here, may wait at once or not
     checks.that(0.87 <= share <= 1.001, f"memory is {share:.4f} of what was predicted")

@@ -102,13 +102,13 @@ def compare(checks, label, runs, alone, together):
 
 def check(checks, base, what, runs, grids):
     train_alone(base, f"alone-{what}", runs)
-    for ranks, tp in grids:
-        where = f"{what}-{ranks}-{tp}"
+    for ranks, tp, *stages in grids:
+        where = f"{what}-{ranks}-{tp}{''.join(f'-{pp}' for pp in stages)}"
         path = write(base, where, runs)
         for left in (name for name in os.listdir(".") if ".reference-" in name):  # what the runs before it have left
             os.remove(left)
-        harness.mpilora("train", path, "--set", f"parallel.tp={tp}", ranks=ranks)
-        compare(checks, f"{what}, {ranks} ranks, tp {tp}", runs, f"alone-{what}", where)
+        harness.mpilora("train", path, "--set", f"parallel.tp={tp}", *[word for pp in stages for word in ("--set", f"parallel.pp={pp}")], ranks=ranks)
+        compare(checks, f"{what}, {ranks} ranks, tp {tp}{''.join(f', pp {pp}' for pp in stages)}", runs, f"alone-{what}", where)
         if ranks:
             continue
         memory = harness.read_summary(f"{where}/{next(iter(runs))}")["memory"]
@@ -147,8 +147,8 @@ def main():
                 file.write(model)
             harness.mpilora("import", "--init", "random", "--config", f"{name}.yaml", "--dtype", "fp32", f"{name}.h5")
         prepare("decoder.h5", ("pairs", "wanted", "plain", "class", "number"))
-        check(checks, "decoder.h5", "answers", ANSWERS, ((0, 1), (2, 1), (2, 2)))
-        check(checks, "decoder.h5", "labels", LABELS, ((0, 1), (2, 1)))
+        check(checks, "decoder.h5", "answers", ANSWERS, ((0, 1), (2, 1), (2, 2), (4, 1, 2)))
+        check(checks, "decoder.h5", "labels", LABELS, ((0, 1), (2, 1), (2, 1, 2)))
         check(checks, "decoder.h5", "rewards", REWARDS, ((0, 1), (2, 2)))
         check_stopped(checks, "decoder.h5")
         refused(checks, "decoder.h5", "a head beside none", {"dpo": ANSWERS["dpo"], **LABELS}, USAGE, "classify needs a head", "of the first run")
@@ -162,7 +162,7 @@ def main():
         refused(checks, "encoder.h5", "a new head for hidden tokens", HIDDEN, USAGE, "mlm needs a head for masked tokens", "alone")
         train_alone("encoder.h5", "head", {"hidden": HIDDEN["hidden"]})
         harness.mpilora("merge", "--base", "encoder.h5", "--adapter", "head/hidden/adapter.h5", "headed.h5")
-        check(checks, "headed.h5", "hidden", HIDDEN, ((0, 1), (2, 1)))
+        check(checks, "headed.h5", "hidden", HIDDEN, ((0, 1), (2, 1), (4, 2, 2)))
     checks.end()
 
 

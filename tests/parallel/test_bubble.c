@@ -75,8 +75,12 @@ static void stop(sleeper *own)
 /* Seconds of all micro-batches, of the rank that sees most. */
 static double run(sleeper *own, int64_t count)
 {
-    const pipeline_work work = {
-        .of = own, .count = count, .backward = true, .pack = pack, .finish = finish};
+    const pipeline_work work = {.of = own,
+                                .count = count,
+                                .backward = true,
+                                .batch = &own->s.packer.batch,
+                                .pack = pack,
+                                .finish = finish};
     assert_int_equal(ml_grid_agree(own->s.grid, ML_OK), ML_OK);
     double since = ml_seconds();
     assert_int_equal(ml_session_pipeline(&own->s, &work), ML_OK);

@@ -70,8 +70,7 @@ static const option options[] = {
      "ranks that share a replica's weights; else as many as divide the model's heads. The replicas "
      "share the prompts",
      NULL},
-    {"--pp", OPTION_INT, offsetof(words, pp), "N",
-     "stages that divide a replica's layers and compute in turn", "1"},
+    {"--pp", OPTION_INT, offsetof(words, pp), "N", "stages that divide a replica's layers", "1"},
     GENERATION_OPTIONS(words, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 

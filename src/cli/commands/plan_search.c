@@ -45,7 +45,6 @@ static ml_status print_json(const ml_plan_list *list, const ml_plan_module *modu
                           "method", method, "nodes", module->nodes, "ranks_per_node",
                           module->ranks_per_node, "memory_per_node",
                           (json_int_t)module->memory_per_node, "grids", fit, "rejected", others);
-    if (o && list->one_stage[0]) json_object_set_new(o, "one_stage", json_string(list->one_stage));
     return plan_print_object(o);
 }
 
@@ -85,7 +84,6 @@ static void print_table(const ml_plan_list *list, const ml_plan_module *module, 
            module->ranks_per_node, module->ranks_per_node > 1 ? "s" : "",
            ml_max(1, module->machine->cores / module->ranks_per_node),
            1e-9 * (double)module->memory_per_node);
-    if (list->one_stage[0]) printf("pp 1 alone: %s\n", list->one_stage);
     printf("%6s%6s%6s%7s  %-12s%14s%12s%8s%12s\n", "dp", "tp", "pp", "micro", "activations",
            "GB a node", "s a step", "bubble", "tokens/s");
     for (int64_t i = 0; i < list->count; i++) {
