@@ -8,8 +8,9 @@
 
 #include "grid/grid_private.h"
 
-enum { HOST_BYTES = 256, MOST_APART = 10 };
-static const double between_looks = 0.25, apart = 1.0; /* seconds; apart: ranks of a node */
+enum { HOST_BYTES = 256, MOST_APART = 4 };
+/* Seconds; apart: ranks of a node, so that the launcher has ended the others before they speak. */
+static const double between_looks = 0.25, apart = 5.0;
 
 typedef struct patience {
     const ml_grid *grid;
