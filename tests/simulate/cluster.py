@@ -18,9 +18,11 @@ SMPIRUN, SIMULATE = os.environ.get("MPILORA_SMPIRUN", ""), os.environ.get("MPILO
 NODES_A_SWITCH = 16
 
 # The network is what the machine file says: no correction factors of one real network, no acknowledgements that take bandwidth. What is computed here takes no
-# time there. Sums that messages.c leaves to SMPI are those that Open MPI would choose. (smpirun takes the folder of its ranks' copies of
+# time there. Of what messages.c leaves to SMPI the small sums double their
+# distances, as Open MPI's; the algorithms that ask which ranks share a node first ask all of them, which takes minutes for a thousand. (smpirun takes the folder of its ranks' copies of
 # the program from TMPDIR: its own option for that takes the next word for the program.)
-OPTIONS = ("smpi/simulate-computation:no", "smpi/coll-selector:ompi", "smpi/bw-factor:0:1", "smpi/lat-factor:0:1", "network/crosstraffic:0", "network/weight-S:0",
+OPTIONS = ("smpi/simulate-computation:no", "smpi/coll-selector:ompi", "smpi/bcast:binomial_tree", "smpi/allreduce:rdb", "smpi/barrier:ompi_recursivedoubling", "smpi/allgather:rdb",
+           "smpi/bw-factor:0:1", "smpi/lat-factor:0:1", "network/crosstraffic:0", "network/weight-S:0",
            "smpi/wtime:0", "smpi/host-speed:1e9f")
 
 
@@ -52,12 +54,13 @@ def write_platform(folder, machine, nodes, ranks_on_node):
 
 
 def describe(folder, *, model, method, length, micro, micros, tp, pp, dp, steps=1, **sections):
-    """FOLDER/run.yaml, with data of the model's vocabulary; each replica has so many micro-batches."""
+    """FOLDER/run.yaml, with data of the model's vocabulary; each replica has so many micro-batches. The token at a position is in that part of the vocabulary
+    that the position is in of all: a rank that looks embeddings up, which is not left out, writes into its own rows alone, the same ones each time."""
     with open(model, encoding="utf-8") as file:
         vocab = yaml.safe_load(file)["vocab"]
     if not os.path.exists(f"{folder}/data.h5"):
         make_base(folder, f"family: gpt2\nlayers: 1\nwidth: 8\nheads: 1\nvocab: {vocab}\ncontext: {length}\n")
-        make_data(folder, [[(7 * i * j + i + j) % vocab for j in range(length)] for i in range(16)])
+        make_data(folder, [[i * vocab // length for i in range(length)]] * 16)
         os.remove(f"{folder}/base.h5")
     return write_config(f"{folder}/run.yaml", run={"dir": f"{folder}/run", "seed": 1}, base=model, method=method,
                         data={"train": f"{folder}/data.h5", "max_len": length, "shuffle": False}, batch={"sequences": dp * micro * micros, "micro": micro},

@@ -77,6 +77,7 @@ int main(int argc, char **argv)
         fputs("usage: simulate CONFIG.yaml MACHINE.yaml [key=value]...\n", stderr);
         return ML_USAGE;
     }
+    memory_start();
     ml_status st = ml_grid_start(&argc, &argv);
     if (st == ML_OK) {
         messages_start();

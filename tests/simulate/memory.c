@@ -1,6 +1,8 @@
 /* Large memory is reserved but never touched: what would fill it is left out. Copies within it take
  * their time and are not made; small ones, of tokens, targets, names, are. Weights are not read,
  * and trained values stay 0, not drawn. */
+#include <sys/prctl.h>
+
 #include "mpilora/family.h"
 #include "mpilora/peft.h"
 #include "mpilora/store.h"
@@ -39,6 +41,9 @@ void __wrap_ml_memory_free(void *pointer)
         if (block[i].start == pointer) block[i].start = block[i].end = NULL;
     __real_ml_memory_free(pointer);
 }
+
+/* Small pages: a large one is cleared whole for the few numbers that are written into it. */
+void memory_start(void) { prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); }
 
 bool memory_is_empty(const void *at, int64_t bytes)
 {

@@ -7,7 +7,6 @@
 #include <mpi.h>
 #include <smpi/smpi.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "simulate.h"
 
@@ -68,24 +67,60 @@ static void *contents(const void *own, int64_t bytes)
     return NULL;
 }
 
-static int world_rank(MPI_Comm comm, int rank)
+/* Which ranks of a communicator are on this rank's node; kept, since all messages ask. */
+enum { COMMUNICATORS_MOST = 32 };
+static struct {
+    MPI_Comm comm;
+    bool *inside;
+} known[COMMUNICATORS_MOST];
+static int known_count;
+
+static bool *find_inside(MPI_Comm comm)
 {
     MPI_Group members, world;
-    int found;
+    int size, own;
+    PMPI_Comm_rank(MPI_COMM_WORLD, &own);
+    PMPI_Comm_size(comm, &size);
     PMPI_Comm_group(comm, &members);
     PMPI_Comm_group(MPI_COMM_WORLD, &world);
-    PMPI_Group_translate_ranks(members, 1, &rank, world, &found);
+    bool *inside = calloc((size_t)size, sizeof *inside);
+    if (!inside) abort();
+    for (int i = 0, rank; i < size; i++) {
+        PMPI_Group_translate_ranks(members, 1, &i, world, &rank);
+        inside[i] = node_of[rank] == node_of[own];
+    }
     PMPI_Group_free(&members);
     PMPI_Group_free(&world);
-    return found;
+    return inside;
+}
+
+static const bool *inside_of(MPI_Comm comm)
+{
+    int i = 0;
+    while (i < known_count && known[i].comm != comm) i++;
+    if (i < known_count) return known[i].inside;
+    if (i == COMMUNICATORS_MOST) abort();
+    known[i].comm = comm;
+    known[i].inside = find_inside(comm);
+    known_count++;
+    return known[i].inside;
 }
 
 static void count(message_kind kind, MPI_Comm comm, int to, int64_t bytes)
 {
-    int own;
-    PMPI_Comm_rank(MPI_COMM_WORLD, &own);
-    bool inside = node_of[world_rank(comm, to)] == node_of[own];
-    sent.bytes[kind][inside ? MESSAGE_INSIDE : MESSAGE_BETWEEN] += bytes;
+    sent.bytes[kind][inside_of(comm)[to] ? MESSAGE_INSIDE : MESSAGE_BETWEEN] += bytes;
+}
+
+/* What was known of it is not so of another that may get its place. */
+int MPI_Comm_free(MPI_Comm *comm)
+{
+    int i = 0;
+    while (i < known_count && known[i].comm != *comm) i++;
+    if (i < known_count) {
+        free(known[i].inside);
+        known[i] = known[--known_count];
+    }
+    return PMPI_Comm_free(comm);
 }
 
 int MPI_Send(const void *x, int n, MPI_Datatype type, int to, int tag, MPI_Comm comm)
@@ -116,6 +151,12 @@ int MPI_Wait(MPI_Request *request, MPI_Status *status)
 {
     clock_pass();
     return PMPI_Wait(request, status);
+}
+
+int MPI_Waitall(int n, MPI_Request *requests, MPI_Status *statuses)
+{
+    clock_pass();
+    return PMPI_Waitall(n, requests, statuses);
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */
@@ -168,23 +209,12 @@ static void sum_all(MPI_Comm comm, int64_t bytes)
     go_round(comm, bytes);
 }
 
-/* The pages that looking embeddings up wrote into are given back: they would stay with all ranks.
- */
-static void forget(void *x, int64_t bytes)
-{
-    enum { PAGE = 4096 };
-    uintptr_t first = ((uintptr_t)x + PAGE - 1) / PAGE * PAGE,
-              end = ((uintptr_t)x + (uintptr_t)bytes) / PAGE * PAGE;
-    if (memory_is_empty(x, bytes)) madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
 int MPI_Allreduce(const void *own, void *x, int n, MPI_Datatype type, MPI_Op operation,
                   MPI_Comm comm)
 {
     clock_pass();
     int64_t bytes = bytes_of(n, type);
     if (bytes < LARGE_BYTES) return PMPI_Allreduce(own, x, n, type, operation, comm);
-    forget(x, bytes);
     sum_all(comm, bytes);
     return MPI_SUCCESS;
 }
@@ -217,6 +247,23 @@ int MPI_Allgatherv(const void *own, int n, MPI_Datatype own_type, void *x, const
         return PMPI_Allgatherv(own, n, own_type, x, counts, starts, type, comm);
     go_round(comm, bytes);
     return MPI_SUCCESS;
+}
+
+/* SMPI's own sends from every rank to every rank. This one waits for the others at once: a rank
+ * that failed, which src/grid would not let wait, is found by SMPI. */
+int MPI_Iallreduce(const void *own, void *x, int n, MPI_Datatype type, MPI_Op operation,
+                   MPI_Comm comm, MPI_Request *request)
+{
+    clock_pass();
+    *request = MPI_REQUEST_NULL;
+    return PMPI_Allreduce(own, x, n, type, operation, comm);
+}
+
+/* Asked for nothing else. */
+int MPI_Test(MPI_Request *request, int *done, MPI_Status *status)
+{
+    *done = *request == MPI_REQUEST_NULL;
+    return *done ? MPI_SUCCESS : PMPI_Test(request, done, status);
 }
 
 /* ---- what keeps its contents --------------------------------------------------------------- */

@@ -34,6 +34,7 @@ void kernels_move(double floats);
 
 /* From this many bytes on a message's contents are of no importance, as are those of a copy. */
 enum { LARGE_BYTES = 64 << 10 };
+void memory_start(void);
 /* Whether so many bytes lie in memory that is reserved alone. */
 bool memory_is_empty(const void *at, int64_t bytes);
 
