@@ -192,46 +192,82 @@ static bool leaves_blocks(const ml_model_spec *s, int64_t tp, int64_t block)
     return tp == 1 || s->heads / tp * s->head_dim % block == 0;
 }
 
-static bool can_divide(const ml_model_spec *spec, int64_t tp, int64_t block)
+/* The largest blocks that ranks would share out, and matrices that have them. */
+typedef struct blocks_cut {
+    int64_t heads, mlp;
+    ml_model_tensor o, down;
+} blocks_cut;
+
+static blocks_cut find_blocks(const ml_model_spec *spec)
 {
-    return divides_heads(spec, tp) && leaves_blocks(spec, tp, block);
+    blocks_cut b = {0};
+    b.heads = largest_block(spec, ML_EXTENT_QUERIES, &b.o);
+    b.mlp = largest_block(spec, ML_EXTENT_MLP, &b.down);
+    return b;
+}
+
+/* Each rank has some of the MLP's units, in whole blocks, though not as many as the others. */
+static bool fills_ranks(const ml_model_spec *s, int64_t tp, int64_t block)
+{
+    return s->mlp_width / block >= tp;
+}
+
+static bool can_divide(const ml_model_spec *spec, int64_t tp, const blocks_cut *b)
+{
+    return divides_heads(spec, tp) && leaves_blocks(spec, tp, b->heads) &&
+           fills_ranks(spec, tp, b->mlp);
 }
 
 bool ml_model_can_divide(const ml_model_spec *spec, int64_t tp)
 {
-    ml_model_tensor t;
-    return can_divide(spec, tp, largest_block(spec, ML_EXTENT_QUERIES, &t));
+    blocks_cut b = find_blocks(spec);
+    return can_divide(spec, tp, &b);
 }
 
 /* "1, 2 or 4": every tp that the model can be divided by. */
-static void list_divisors(const ml_model_spec *spec, int64_t block, char *out, size_t size)
+static void list_divisors(const ml_model_spec *spec, const blocks_cut *b, char *out, size_t size)
 {
     int64_t most = spec->heads;
-    while (!can_divide(spec, most, block)) most--;
+    while (!can_divide(spec, most, b)) most--;
     *out = '\0';
     for (int64_t n = 1; n <= most; n++) {
         size_t used = strlen(out);
         const char *before = used == 0 ? "" : n == most ? " or " : ", ";
-        if (can_divide(spec, n, block)) snprintf(out + used, size - used, "%s%" PRId64, before, n);
+        if (can_divide(spec, n, b)) snprintf(out + used, size - used, "%s%" PRId64, before, n);
     }
+}
+
+/* A rank would be left without a part of the MLP. */
+static ml_status too_few_units(const ml_model_spec *spec, int tp, const blocks_cut *b,
+                               const char *good)
+{
+    if (b->mlp == 1)
+        return ml_fail(ML_USAGE,
+                       "parallel.tp: %d ranks cannot share out an MLP %" PRId64 " wide; choose %s",
+                       tp, spec->mlp_width, good);
+    return ml_fail(ML_USAGE,
+                   "parallel.tp: %d ranks cannot share out the %" PRId64
+                   " %s blocks in a row of %s; choose %s, or a base in bf16",
+                   tp, spec->mlp_width / b->mlp, ml_dtype_name(ml_model_format(spec, &b->down)),
+                   b->down.name, good);
 }
 
 static ml_status check_tp(const ml_model_spec *spec, int tp)
 {
     char good[256];
-    ml_model_tensor t;
-    int64_t block = largest_block(spec, ML_EXTENT_QUERIES, &t);
-    if (can_divide(spec, tp, block)) return ML_OK;
-    list_divisors(spec, block, good, sizeof good);
+    blocks_cut b = find_blocks(spec);
+    if (can_divide(spec, tp, &b)) return ML_OK;
+    list_divisors(spec, &b, good, sizeof good);
     if (!divides_heads(spec, tp))
         return ml_fail(ML_USAGE,
                        "parallel.tp: %d ranks cannot share out the model's %" PRId64
                        " heads and %" PRId64 " key/value heads; choose %s",
                        tp, spec->heads, spec->kv_heads, good);
+    if (leaves_blocks(spec, tp, b.heads)) return too_few_units(spec, tp, &b, good);
     return ml_fail(ML_USAGE,
                    "parallel.tp: %d would cut the %s blocks of %s (%" PRId64
                    " weights in a block, %" PRId64 " columns a rank); choose %s, or a base in bf16",
-                   tp, ml_dtype_name(ml_model_format(spec, &t)), t.name, block,
+                   tp, ml_dtype_name(ml_model_format(spec, &b.o)), b.o.name, b.heads,
                    spec->heads / tp * spec->head_dim, good);
 }
 

@@ -17,6 +17,7 @@ except ImportError:
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
 import base_numbers
+import encoder_models as encoders
 import family_models as families
 import harness
 import packed_models as models
@@ -147,17 +148,17 @@ def is_matrix(name, shape):
     return len(shape) == 2 and name.endswith(".weight") and not any(word in name for word in ("embed", "wte", "wpe", "lm_head", "embed_out", "norm", "project_"))
 
 
-def check_family(folder, name, tensors):
-    """The same matrices as int8 with a scale a row, and as numbers: the same base."""
+def check_family(folder, of, name, tensors):
+    """The same matrices as int8 with a scale a row, and as numbers: the same base. of: the module with the models."""
     plain, packed = f"{folder}/plain", f"{folder}/packed"
-    families.write_model(plain, name, tensors)
+    of.write_model(plain, name, tensors)
     shutil.copytree(plain, packed)
     rng, numbers, codes, count = np.random.default_rng(3), {}, {}, 0
-    for tensor, (shape, raw) in families.tensors(name, tensors).items():
+    for tensor, (shape, raw) in of.tensors(name, tensors).items():
         numbers[tensor] = codes[tensor] = ("F32", shape, raw)
         if not is_matrix(tensor, shape):
             continue
-        turned = families.MODELS[name]["model_type"] == "gpt2"
+        turned = of.MODELS[name]["model_type"] == "gpt2"
         q = rng.integers(-127, 128, shape[::-1] if turned else shape).astype(np.int8)
         scale = np.exp2(-rng.integers(7, 13, (q.shape[0], 1))).astype(np.float32)
         value = (q * scale).astype(np.float32)
@@ -317,12 +318,13 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             check_case(folder, name, case)
     seen = set()
-    for name, known in families.golden().items():
-        if name not in families.MODELS or families.MODELS[name]["model_type"] in seen:
+    for of, name, known in [(of, *item) for of in (families, encoders) for item in of.golden().items()]:
+        kind = name in of.MODELS and of.MODELS[name]["model_type"] + (of.MODELS[name]["architectures"][0] if of is encoders else "")  # an encoder's with its head
+        if not kind or kind in seen:
             continue
-        seen.add(families.MODELS[name]["model_type"])
+        seen.add(kind)
         with tempfile.TemporaryDirectory() as folder:
-            check_family(folder, name, known["tensors"])
+            check_family(folder, of, name, known["tensors"])
     with tempfile.TemporaryDirectory() as folder:
         check_refusals(folder, golden)
         check_old_words(folder, golden)

@@ -126,6 +126,12 @@ def check_refusals(folder):
     of_description = harness.start("plan", config(folder, "c", "cut.yaml"), *grid, "--quantise", "q8_0")
     checks.that(of_base.returncode == 2 and "would cut the q8_0 blocks of layers.0.attn.o.weight" in of_base.stderr, f"tp 4: {of_base.stderr}")
     checks.that((of_description.returncode, of_description.stderr) == (of_base.returncode, of_base.stderr), f"tp 4 of a description: {of_description.stderr}")
+    # A rank without any of the MLP's units.
+    for width, words, expected in ((96, ("--quantise", "q8_0"), "the 3 q8_0 blocks in a row of layers.0.mlp.down.weight; choose 1 or 2, or a base in bf16"), (96, (), None), (3, (), "an MLP 3 wide; choose 1 or 2")):
+        write(f"{folder}/thin.yaml", f"{{family: llama, layers: 1, width: 128, heads: 4, head_dim: 32, mlp_width: {width}, vocab: 100, context: 64}}")
+        thin = harness.start("plan", config(folder, "c", "thin.yaml"), *grid, *words)
+        good = thin.returncode == 0 if expected is None else thin.returncode == 2 and f"parallel.tp: 4 ranks cannot share out {expected}" in thin.stderr
+        checks.that(good, f"an MLP {width} wide, {words}: exit {thin.returncode}: {thin.stderr}")
     checks.that(harness.start("plan", narrow, "--ranks", 6, "--set", "parallel.tp=6", "--quantise", "q8_0").returncode == 0, "heads of whole blocks are refused")
 
 

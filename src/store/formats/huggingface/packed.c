@@ -10,8 +10,7 @@ ml_status hf_packed_open(packed_matrix *out, bool *found, const packed_config *c
     char module[sizeof place->name];
     size_t length = strlen(place->name), n = sizeof end - 1;
     *found = false;
-    if (t->vector || t->norm_or_bias || length <= n || strcmp(place->name + length - n, end) != 0)
-        return ML_OK;
+    if (t->vector || length <= n || strcmp(place->name + length - n, end) != 0) return ML_OK;
     snprintf(module, sizeof module, "%.*s", (int)(length - n), place->name);
     ml_status st = packed_open(out, found, config, shards, module, place->total, t->cols);
     if (st != ML_OK || !*found) return st;
