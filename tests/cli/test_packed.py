@@ -126,7 +126,7 @@ def check_formulas(folder):
         checks.that(done.returncode == 0 and "ignored" not in done.stderr, f"{name}: exit {done.returncode}: {done.stderr}")
         if done.returncode == 0:
             found = base_numbers.numbers(weights(f"{folder}/formula.h5", case))
-            checks.that(np.array_equal(found, value.astype(np.float32)), f"{name}: {np.sum(found != value)} other weights")
+            checks.that(found.tobytes() == value.astype("<f4").tobytes(), f"{name}: {np.sum(found != value)} other weights, or another sign of a zero")
     # ModelOpt's own file beside a config.json that says nothing
     config, parts, value = cases["nvfp4 of modelopt"]
     case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": None}

@@ -21,6 +21,7 @@ static ml_status open_fp4(packed_matrix *m, const packed_config *config)
     ML_TRY(packed_expect(m, PACKED_SCALES, nv ? "F8_E4M3" : "U8 F8_E8M0", m->rows, m->groups));
     if (nv) ML_TRY(packed_expect_one(m, PACKED_FACTOR, "F32"));
     for (int i = 0; i < 16; i++) m->value[i] = i < 8 ? sizes[i] : -sizes[i - 8];
+    if (m->layout->method == PACKED_MODELOPT) m->value[8] = 0; /* whose zero has no sign */
     m->rounding = ML_BF16;
     m->kept = nv ? ML_FP32 : ML_MXFP4;
 done:
