@@ -324,9 +324,11 @@ typedef struct ml_kernels_options {
     bool keep;   /* rates that are measured are kept for later starts */
     ml_dtype weight_dtype; /* of the weights that will be multiplied */
     bool exact;            /* weights in blocks and activations are not rounded to bf16 */
-    bool rounded;   /* weight_forward with weights in blocks takes activations rounded to 8 bits, as
-                       ggml rounds them, and integer dot products; for passes without backward */
-    int64_t tokens; /* the largest T */
+    bool ordered; /* a row of a product has the same bits whatever rows are multiplied with it, and
+                     whatever part of the outputs this rank has: "native", or "ref" */
+    bool rounded; /* weight_forward with weights in blocks takes activations rounded to 8 bits, as
+                     ggml rounds them, and integer dot products; for passes without backward */
+    int64_t tokens;          /* the largest T */
     const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and
                                 used to size the workspace */
     int64_t nshapes;

@@ -51,6 +51,7 @@ ml_status ml_kernels_create(ml_kernels **out, const ml_kernels_options *options)
     owner->table = *ml_kernels_reference();
     owner->table.workspace = owner;
     owner->threads = threads;
+    owner->ordered = o.ordered;
     owner->product_scratch = (float *)(void *)(block + s.owner);
     owner->product_floats = s.product / (int64_t)sizeof(float);
     owner->panel_floats = ml_panel_scratch_floats(&o, threads);

@@ -40,6 +40,7 @@ typedef struct ml_attention_scratch {
 typedef struct ml_kernels_owner {
     ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
     int threads;
+    bool ordered; /* as the options say: no other products for few rows */
     const struct ml_backend *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
@@ -140,7 +141,7 @@ void ml_small_forward(const ml_kernels_owner *owner, int64_t T, const float *x, 
 static inline bool ml_takes_small_forward(const ml_kernels_owner *owner, int64_t T,
                                           const ml_weight *w)
 {
-    return owner->small_forward &&
+    return owner->small_forward && !owner->ordered &&
            T <= (ml_dtype_is_block(w->dtype) ? ML_SMALL_BLOCK_TOKENS : ML_SMALL_TOKENS);
 }
 
