@@ -10,6 +10,11 @@ file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS src/kernels/narrow/*.c)
 set_source_files_properties(src/kernels/native/quantise_plain.c src/kernels/native/quantise_search.c PROPERTIES
   COMPILE_OPTIONS "-ffp-contract=off;-fno-trapping-math;-fno-math-errno;-Wno-psabi")
 
+# What a gradient goes through says itself where a product is rounded (native.h, ml_fma): its bits do not depend on the compiler.
+foreach(file attention_backward attention_forward block_product exponentials norms product query_key_norms vectors)
+  set_source_files_properties(src/kernels/native/${file}.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+endforeach()
+
 function(mpilora_kernels folder name)
   set(target mpilora_${folder}_${name})
   string(TOUPPER ${folder} sources)

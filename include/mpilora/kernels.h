@@ -32,6 +32,11 @@ typedef struct ml_weight {
     int64_t rows, cols;
 } ml_weight;
 
+/* Rows [first, first + count) of a matrix. */
+typedef struct ml_rows {
+    int64_t first, count;
+} ml_rows;
+
 enum { ML_SLOPE_STEPS = 196, ML_SLOPE_ZERO = 30 };
 typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU, ML_TANH } ml_activation;
 
@@ -178,6 +183,16 @@ struct ml_kernels {
                            const ml_weight *w, float beta, float *y, int64_t ldy);
     void (*weight_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                             const ml_weight *w, float beta, float *dx, int64_t ldx);
+    /* Of some of W's columns, whole blocks of them: Y[T, rows] = beta·Y + X[T, count]·W[:, first …
+     * first + count)ᵀ. By "native", and by the reference for every other backend. */
+    void (*columns_forward)(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                            const ml_weight *w, int64_t first, int64_t count, float beta, float *y,
+                            int64_t ldy);
+    /* And of some of its rows, one or more runs of them: dX[T, cols] = beta·dX + Σ over the runs of
+     * dY[:, run]·W[run, :]. */
+    void (*rows_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                          const ml_weight *w, int count, const ml_rows *run, float beta, float *dx,
+                          int64_t ldx);
 
     /* ---- C[m, n] = alpha·op(A)·op(B) + beta·C, fp32; op(A) is m × k: A is [m, k], or [k, m]
      * where ta; the same for B. */

@@ -12,8 +12,14 @@
  * The embedding is a look-up: row-parallel over the vocabulary, its weight turned, and the model
  * itself finds the columns; what it has in common with the others is where adapters hang.
  *
+ * Leaves: what tp cuts, cut further into a number of shares that the model alone decides. Where
+ * `leaves` is set, a sum over what tp cuts is the sum of these shares' sums, added as a tree in
+ * which each rank's share is one node, so that its bits do not depend on tp. Then the adapter's
+ * part is not a partial sum either: its hook is called behind the layer's own sum, and sums what it
+ * contracts itself.
+ *
  * All matrices here are contiguous, a row a token.
- * An adapter enters through the hook, before the layer's own sum, so it adds no collective.
+ * Without leaves an adapter enters before the layer's own sum, so it adds no collective.
  */
 #ifndef MPILORA_LINEAR_H
 #define MPILORA_LINEAR_H
@@ -41,23 +47,12 @@ typedef struct ml_pass {
      * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;
     const int32_t *key_position;
-    /* Where a new piece of gradients begins: each gives a partial sum by itself (`numerics: grid`,
-     * optim.h). [T], the first of them is one; NULL: all rows are one. */
-    const uint8_t *starts;
     const int32_t *token; /* [T] of a look-up, in the place of x; virtual tokens are negative */
     float *saved; /* [T, hook.saved_per_token]: written by the hook's forward, read by its backward;
                     NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
+    float *partial; /* room of ml_linear_sum_leaves; NULL without leaves */
 } ml_pass;
-
-/* Rows of the piece of gradients that begins at row `at`; 0: there is none. */
-static inline int64_t ml_pass_piece(const ml_pass *pass, int64_t at)
-{
-    if (!pass->starts || at == pass->tokens) return pass->tokens - at;
-    int64_t end = at + 1;
-    while (end < pass->tokens && !pass->starts[end]) end++;
-    return end - at;
-}
 
 /* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its
  * local output before the sum over tp. */
@@ -66,7 +61,8 @@ typedef struct ml_linear_hook {
     int64_t saved_per_token; /* floats */
     int64_t scratch_per_token;
     void (*forward)(void *self, const ml_pass *pass, const float *x, float *y);
-    /* Adds to its own gradients; dx += where dx is not NULL. */
+    /* Adds to its own gradients; dx += where dx is not NULL. With leaves y, dy and dx are whole
+     * sums: what has been summed over tp has been so before. */
     void (*backward)(void *self, const ml_pass *pass, const float *x, const float *dy, float *dx);
     /* Where forward also scales y's columns (DoRA): dy for what was scaled, in the pass's scratch;
      * the weight's and the input's gradients and the backward above take it in the place of dy.
@@ -86,6 +82,7 @@ typedef struct ml_linear_part {
     char module[64];      /* "layers.3.attn.q" */
     int64_t out;          /* global rows */
     int64_t first, count; /* this rank's rows; 0, out for row-parallel */
+    int64_t units, unit;  /* what tp cuts is so many units of so many rows, or columns */
     int copies;           /* ranks of tp that hold these rows; */
     bool spare;           /* this one is not the first of them */
 } ml_linear_part;
@@ -94,8 +91,9 @@ typedef struct ml_linear {
     ml_linear_kind kind;
     int nparts;
     ml_linear_part part[ML_LINEAR_PARTS];
-    int64_t global_in, first_in; /* this rank's input columns start there (row-parallel) */
-    int64_t in, out;             /* of this rank */
+    int64_t global_in, first_in;      /* this rank's input columns start there (row-parallel) */
+    int64_t in, out;                  /* of this rank */
+    int leaves, leaf_first, leaf_end; /* of the model, 0: none; this rank's */
     bool lookup;      /* x is one-hot, a token's number: its column of W, which is stored as Wᵀ */
     float multiplier; /* of a look-up: of what is found, with the adapter's part */
     int nweights;     /* 1, or more where parts are kept in different formats */
@@ -144,6 +142,43 @@ void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float 
  * Errors: none. */
 void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float *x,
                         const float *dy, float *dx);
+
+/* What tp cuts of this layer is summed in so many leaves; tp, as ml_linear_describe had it, divides
+ * them.
+ * Shapes: none.
+ * Ownership: `layer` is the caller's.
+ * Local.
+ * Errors: none. */
+void ml_linear_set_leaves(ml_linear *layer, int leaves, int tp, int tp_rank);
+
+/* Where leaf `leaf` begins, and the one before it ends, among this rank's rows of projection `part`
+ * (column-parallel, among all rows of the layer) or among its columns (row-parallel, part 0).
+ * Shapes: rows or columns.
+ * Ownership: borrows `layer`.
+ * Local.
+ * Errors: none. */
+int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf);
+
+/* Makes y = beta·y + one leaf's part of it, beta 0 (what is in y is never read) or 1; the part is
+ * one sum, to which y is added. */
+typedef void ml_leaf_product(const void *self, int leaf, float beta, float *y);
+
+/* y = Σ over all leaves of all ranks of tp, as a tree: the sum of the first 2^k of them, of the
+ * largest k that leaves others, and that of the others, added.
+ * `apart`: multiply can only beta 0, and the leaf is added behind it.
+ * Shapes: y[T, n], contiguous; pass->partial[ml_linear_leaf_rooms, T, n].
+ * Ownership: all borrowed; y is overwritten.
+ * Collective over tp.
+ * Errors: none. */
+void ml_linear_sum_leaves(const ml_linear *layer, const ml_pass *pass, ml_leaf_product *multiply,
+                          const void *self, bool apart, int64_t n, float *y);
+
+/* How many partial sums wait while so many leaves are added.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_linear_leaf_rooms(int leaves, bool apart);
 
 /* y = x·Wᵀ alone: no hook, bias or sum. And columns [first, first + count) of a row of W as fp32.
  * Shapes: x[T, in], y[T, out], out[count] of this rank.

@@ -347,6 +347,23 @@ ml_status ml_model_create(ml_model **out, const ml_model_spec *spec, const ml_gr
  * Errors: none. */
 bool ml_model_can_divide(const ml_model_spec *spec, int64_t tp);
 
+/* In how many leaves (linear.h) a model sums over what tp cuts, so that its numbers have the same
+ * bits for every tp that divides them; 1: with tp 1 alone. It follows from the key/value heads: 8,
+ * 4 or 2 where these divide them, else 3.
+ * Shapes: none.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+int ml_model_leaves(const ml_model_spec *spec);
+
+/* From here on sums over what tp cuts are sums of leaves. Right after ml_model_create, before a
+ * method is attached; its kernels have products that are `ordered`.
+ * Shapes: none.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: ML_USAGE where tp does not divide the leaves, with what does. */
+ml_status ml_model_sum_leaves(ml_model *model) ML_NODISCARD;
+
 /* Ends a model; NULL is fine.
  * Shapes: none.
  * Ownership: takes `model`.
@@ -500,7 +517,6 @@ typedef struct ml_batch {
                                     (then nothing may be shared); NULL: no dropout */
     double *row_loss; /* [R] ml_model_loss writes Σ −log p of each row's targets there;
                          NULL: nowhere */
-    ml_exact *losses; /* ml_model_loss adds these to it; NULL: nowhere */
 } ml_batch;
 
 /* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,
@@ -529,15 +545,6 @@ const char *ml_activation_mode_name(ml_activation_mode mode);
  * Local.
  * Errors: none. */
 void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t chunk);
-
-/* Before ml_model_reserve: gradients are sums over pieces of sequences, ml_pass's `starts`, which
- * are the same in every micro-batch: 512 tokens, and 64 rows of the head, from their sequence's
- * first on. A pass goes through whole pieces.
- * Shapes: tokens.
- * Ownership: borrows `model`.
- * Local.
- * Errors: none. */
-void ml_model_cut_pieces(ml_model *model);
 
 /* Room for the activations of micro-batches of at most `tokens` tokens; with `backward` all that
  * backward needs. Once.

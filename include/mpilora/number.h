@@ -89,15 +89,16 @@ static inline int64_t ml_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ml_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ml_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Part `index` of n items cut into `parts` ranges whose lengths differ by at most one (the longer
- * ones first). */
+/* Part `index` of n items cut into `parts` ranges whose lengths differ by at most one: it begins at
+ * ⌈n·index / parts⌉, so that the first one is one of the longest, and that each of fewer parts is
+ * some of more parts where their number divides the other. */
 static inline int64_t ml_part_start(int64_t n, int64_t parts, int64_t index)
 {
-    return n / parts * index + ml_min(index, n % parts);
+    return n / parts * index + (n % parts * index + parts - 1) / parts;
 }
 static inline int64_t ml_part_count(int64_t n, int64_t parts, int64_t index)
 {
-    return n / parts + (index < n % parts ? 1 : 0);
+    return ml_part_start(n, parts, index + 1) - ml_part_start(n, parts, index);
 }
 
 #endif

@@ -3,6 +3,8 @@
  * memory that the ranks share where they do (segment.h). A group of one rank costs nothing. */
 #include "grid/grid_private.h"
 
+enum { TAG = 7 };
+
 /* MPI counts are int: larger ones go in pieces. */
 static const int64_t piece = (int64_t)1 << 30;
 
@@ -47,6 +49,53 @@ void ml_grid_sum_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
     grid_leave(grid, since);
     counters(grid)->summed[group] += n * (int64_t)sizeof *x;
 }
+
+/* Without shared memory: each rank adds what its neighbours at a growing distance have. */
+static void exchange_tree(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    enum { PIECE = 1 << 14 };
+    float other[PIECE];
+    int size = grid->group_size[group], rank = grid->group_rank[group];
+    for (int distance = 1; distance < size; distance *= 2)
+        for (int64_t at = 0; at < n; at += PIECE) {
+            int count = (int)ml_min(PIECE, n - at);
+            MPI_Sendrecv(x + at, count, MPI_FLOAT, rank ^ distance, TAG, other, count, MPI_FLOAT,
+                         rank ^ distance, TAG, grid->group[group], MPI_STATUS_IGNORE);
+            for (int i = 0; i < count; i++) x[at + i] += other[i];
+        }
+}
+
+/* Three ranks: the first one adds. */
+static void exchange_chain(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    enum { PIECE = 1 << 14 };
+    float other[PIECE];
+    int size = grid->group_size[group], rank = grid->group_rank[group];
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int count = (int)ml_min(PIECE, n - at);
+        if (rank > 0) MPI_Send(x + at, count, MPI_FLOAT, 0, TAG, grid->group[group]);
+        for (int from = 1; rank == 0 && from < size; from++) {
+            MPI_Recv(other, count, MPI_FLOAT, from, TAG, grid->group[group], MPI_STATUS_IGNORE);
+            for (int i = 0; i < count; i++) x[at + i] += other[i];
+        }
+        MPI_Bcast(x + at, count, MPI_FLOAT, 0, grid->group[group]);
+    }
+}
+
+void ml_grid_sum_ordered(const ml_grid *grid, ml_group group, float *x, int64_t n)
+{
+    segment *shared = sums_segment(grid, group);
+    int size = grid->group_size[group];
+    if (size == 1 || n == 0) return;
+    double since = grid_enter(grid);
+    if (shared)
+        segment_sum_tree(shared, group, x, n);
+    else
+        (size & (size - 1) ? exchange_chain : exchange_tree)(grid, group, x, n);
+    grid_leave(grid, since);
+    counters(grid)->summed[group] += n * (int64_t)sizeof *x;
+}
+
 void ml_grid_max_float(const ml_grid *grid, ml_group group, float *x, int64_t n)
 {
     reduce(grid, group, x, n, sizeof *x, MPI_FLOAT, MPI_MAX);
@@ -66,34 +115,6 @@ void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
 void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n)
 {
     reduce(grid, group, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
-}
-
-/* MPI's operation on ml_fixed: 128-bit integers, whose sum depends on no order. */
-static void add_fixed(void *in, void *inout, int *n, MPI_Datatype *type)
-{
-    const ml_fixed *x = in;
-    ml_fixed *sum = inout;
-    (void)type;
-    for (int i = 0; i < *n; i++) sum[i] = ml_fixed_add(sum[i], x[i]);
-}
-
-void ml_grid_sum_fixed(const ml_grid *grid, ml_group group, ml_fixed *x, int64_t n)
-{
-    MPI_Datatype type;
-    MPI_Op sum;
-    if (grid->group_size[group] == 1 || n == 0) return;
-    MPI_Type_contiguous(2, MPI_INT64_T, &type);
-    MPI_Type_commit(&type);
-    MPI_Op_create(add_fixed, 1, &sum);
-    reduce(grid, group, x, n, sizeof *x, type, sum);
-    MPI_Op_free(&sum);
-    MPI_Type_free(&type);
-}
-
-void ml_grid_sum_exact(const ml_grid *grid, ml_group group, ml_exact *x)
-{
-    ml_exact_settle(x);
-    ml_grid_sum_int64(grid, group, x->digit, ML_EXACT_DIGITS);
 }
 
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
@@ -162,8 +183,6 @@ void ml_grid_barrier(const ml_grid *grid)
     MPI_Barrier(grid->group[ML_GROUP_WORLD]);
     grid_leave(grid, since);
 }
-
-enum { TAG = 7 };
 
 void ml_grid_send(const ml_grid *grid, int to, const void *bytes, int64_t n)
 {

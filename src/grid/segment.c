@@ -8,9 +8,13 @@ _Static_assert(SEGMENT_GROUPS *SEGMENT_LINE <= SEGMENT_FLAGS, "the flags of all 
 enum {
     LINE_FLOATS = SEGMENT_LINE / 4,
     HALF_FLOATS = SEGMENT_HALF / 4,
-    WHOLE_MOST = 1024,  /* floats of a vector that each rank adds up by itself: one wait, not two */
-    BLOCK_FLOATS = 2048 /* that stay in the nearest cache while all ranks' parts are added */
+    WHOLE_MOST = 1024, /* floats of a vector that each rank adds up by itself: one wait, not two */
+    BLOCK_FLOATS = 2048, /* that stay in the nearest cache while all ranks' parts are added */
+    TREE_LEVELS = 10     /* of SEGMENT_RANKS_MOST ranks */
 };
+
+_Static_assert(1 << TREE_LEVELS == SEGMENT_RANKS_MOST, "the largest tree finds room");
+_Static_assert((int)WHOLE_MOST <= (int)BLOCK_FLOATS, "a small vector is one block of a tree");
 
 /* A sum, or half of one, under way. */
 typedef struct passage {
@@ -22,6 +26,7 @@ typedef struct passage {
     int64_t piece, pieces; /* floats of a rank's part in one piece; pieces */
     uint32_t first;        /* of the group's pieces */
     bool adds, gathers;
+    bool tree; /* of additions; else the ranks' addends one after the other */
 } passage;
 
 static char *block_of(const segment *s, int rank)
@@ -147,11 +152,39 @@ static void add(int64_t count, const float *a, const float *b, float *sum)
     for (int64_t i = 0; i < count; i++) sum[i] = a[i] + b[i];
 }
 
+/* The sum of some vectors: that of the first 2^k of them, of the largest k that leaves others, and
+ * that of the others, added. It is one of the vectors, or lies in rooms[0]. */
+static const float *add_tree(int64_t count, int vectors, const float *const *vector,
+                             float (*rooms)[BLOCK_FLOATS])
+{
+    int first = 1;
+    if (vectors == 1) return vector[0];
+    while (2 * first < vectors) first *= 2;
+    const float *left = add_tree(count, first, vector, rooms),
+                *right = add_tree(count, vectors - first, vector + first, rooms + 1);
+    add(count, left, right, rooms[0]);
+    return rooms[0];
+}
+
+static void add_block_as_tree(const passage *p, int64_t piece, float *x, int64_t at, int64_t count)
+{
+    const float *part[SEGMENT_RANKS_MOST];
+    float rooms[TREE_LEVELS][BLOCK_FLOATS];
+    int members = p->group->size, rank = p->group->rank;
+    for (int i = 0; i < members; i++)
+        part[i] = i == rank ? x + at : place_of(p, piece, i, rank) + at;
+    copy(x + at, add_tree(count, members, part, rooms), count);
+}
+
 /* This rank's part, from floats `at` on. */
 static void add_block(const passage *p, int64_t piece, float *x, int64_t at, int64_t count)
 {
     int members = p->group->size, rank = p->group->rank;
     float sums[BLOCK_FLOATS];
+    if (p->tree) {
+        add_block_as_tree(p, piece, x, at, count);
+        return;
+    }
     const float *sum = NULL;
     for (int i = 0; i < members; i++) {
         const float *part = i == rank ? x + at : place_of(p, piece, i, rank) + at;
@@ -219,11 +252,17 @@ static void sum_whole(passage *p)
     segment_tell(own, &own->written, p->first + 1);
     wait_for_written(p, 0);
     const float *sum = place_of(p, 0, 0, 0);
-    for (int i = 1; i < p->group->size; i++) {
+    for (int i = 1; !p->tree && i < p->group->size; i++) {
         add(p->n, sum, place_of(p, 0, i, 0), result);
         sum = result;
     }
-    copy(p->x, result, p->n);
+    if (p->tree) {
+        const float *part[SEGMENT_RANKS_MOST];
+        float rooms[TREE_LEVELS][BLOCK_FLOATS];
+        for (int i = 0; i < p->group->size; i++) part[i] = place_of(p, 0, i, 0);
+        sum = add_tree(p->n, p->group->size, part, rooms);
+    }
+    copy(p->x, sum, p->n);
     leave(p);
 }
 
@@ -236,14 +275,26 @@ static passage begin(segment *s, ml_group group, float *x, int64_t n)
         .segment = s, .group = g, .number = (int)group, .x = x, .n = n, .first = g->turn};
 }
 
+static void sum_all(passage *p)
+{
+    p->adds = p->gathers = true;
+    if (p->n <= WHOLE_MOST)
+        sum_whole(p);
+    else
+        pass(p);
+}
+
 void segment_sum(segment *s, ml_group group, float *x, int64_t n)
 {
     passage p = begin(s, group, x, n);
-    p.adds = p.gathers = true;
-    if (n <= WHOLE_MOST)
-        sum_whole(&p);
-    else
-        pass(&p);
+    sum_all(&p);
+}
+
+void segment_sum_tree(segment *s, ml_group group, float *x, int64_t n)
+{
+    passage p = begin(s, group, x, n);
+    p.tree = true;
+    sum_all(&p);
 }
 
 void segment_reduce_scatter(segment *s, ml_group group, float *x, int64_t n)

@@ -62,11 +62,12 @@ typedef struct segment {
  * Local. */
 void segment_reset(segment *s, ml_group group);
 
-/* In place, over a group whose members are all in the segment: the sum on every rank; the two
- * halves of it, as ml_grid_reduce_scatter_float and ml_grid_allgather_float.
- * Shapes: x[n].
- * Collective over the group. */
+/* In place, over a group whose members are all in the segment: the sum on every rank, and the same
+ * with its additions as a tree (ml_grid_sum_ordered); the two halves of it, as
+ * ml_grid_reduce_scatter_float and ml_grid_allgather_float. Shapes: x[n]. Collective over the
+ * group. */
 void segment_sum(segment *s, ml_group group, float *x, int64_t n);
+void segment_sum_tree(segment *s, ml_group group, float *x, int64_t n);
 void segment_reduce_scatter(segment *s, ml_group group, float *x, int64_t n);
 void segment_allgather(segment *s, ml_group group, float *x, int64_t n);
 

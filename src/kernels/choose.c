@@ -109,7 +109,7 @@ static bool is_candidate(const ml_backend *path, const ml_kernels_options *optio
 {
     const ml_kernels_paths paths = paths_of(options);
     if (!ml_kernels_paths_have(&paths, path->name, NULL)) return false;
-    if (path->rounds && options->exact) return false;
+    if ((path->rounds && options->exact) || (!path->ordered && options->ordered)) return false;
     return is_auto(options->backend) ? path != &ml_backend_ref && !is_outdone(path, options, &paths)
                                      : !strcmp(path->name, options->backend);
 }
@@ -161,7 +161,8 @@ static ml_status no_such_path(const ml_kernels_options *options)
     const ml_kernels_paths paths = paths_of(options);
     for (const ml_backend *const *p = backends; *p; p++) {
         size_t used = strlen(text);
-        if (ml_kernels_paths_have(&paths, (*p)->name, NULL) && !((*p)->rounds && options->exact))
+        if (ml_kernels_paths_have(&paths, (*p)->name, NULL) && !((*p)->rounds && options->exact) &&
+            ((*p)->ordered || !options->ordered))
             snprintf(text + used, sizeof text - used, ", %s", (*p)->name);
     }
     return ml_fail(

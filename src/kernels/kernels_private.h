@@ -84,6 +84,7 @@ typedef struct ml_backend {
     ml_status (*start)(ml_kernels_owner *owner, const ml_kernels_options *options);
     void (*stop)(ml_kernels_owner *owner); /* NULL: nothing to end */
     bool rounds;                           /* activations to bf16, and weights in blocks, too */
+    bool ordered;                          /* can it do what ml_kernels_options.ordered asks for? */
 } ml_backend;
 
 extern const ml_backend ml_backend_ref, ml_backend_native, ml_backend_blas, ml_backend_onednn,

@@ -107,5 +107,5 @@ static bool available(ml_dtype dtype)
 
 #endif
 
-const ml_backend ml_backend_native_bf16 = {"native-bf16", available, scratch_floats,
-                                           start,         NULL,      true};
+const ml_backend ml_backend_native_bf16 = {"native-bf16", available, scratch_floats, start,
+                                           NULL,          true,      false};

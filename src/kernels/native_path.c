@@ -63,6 +63,47 @@ void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t
                               .ldc = ldx});
 }
 
+static void columns_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                            const ml_weight *w, int64_t first, int64_t count, float beta, float *y,
+                            int64_t ldy)
+{
+    multiply(k, &(ml_product){.m = T,
+                              .n = w->rows,
+                              .k = count,
+                              .alpha = 1,
+                              .beta = beta,
+                              .a = x,
+                              .lda = ldx,
+                              .b = (const char *)w->data + ml_dtype_bytes(w->dtype, first),
+                              .b_dtype = w->dtype,
+                              .b_turned = true,
+                              .ldb = w->cols,
+                              .c = y,
+                              .ldc = ldy});
+}
+
+static void rows_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                          const ml_weight *w, int count, const ml_rows *run, float beta, float *dx,
+                          int64_t ldx)
+{
+    int64_t depth = 0;
+    for (int i = 0; i < count; i++) depth += run[i].count;
+    multiply(k, &(ml_product){.m = T,
+                              .n = w->cols,
+                              .k = depth,
+                              .alpha = 1,
+                              .beta = beta,
+                              .a = dy,
+                              .lda = ldy,
+                              .b = w->data,
+                              .b_dtype = w->dtype,
+                              .ldb = w->cols,
+                              .c = dx,
+                              .ldc = ldx,
+                              .runs = count,
+                              .run = run});
+}
+
 static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk,
                  float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                  float *c, int64_t ldc)
@@ -90,9 +131,11 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
         owner->product_function = ml_product_generic; /* vector path "ref" */
     owner->table.weight_forward = ml_native_forward;
     owner->table.weight_backward = ml_native_backward;
+    owner->table.columns_forward = columns_forward;
+    owner->table.rows_backward = rows_backward;
     owner->table.gemm = gemm;
     return ML_OK;
 }
 
-const ml_backend ml_backend_native = {"native", ml_backend_anywhere, scratch_floats, start, NULL,
-                                      false};
+const ml_backend ml_backend_native = {
+    "native", ml_backend_anywhere, scratch_floats, start, NULL, false, true};

@@ -9,7 +9,7 @@
 /* op(A) is m × k: A is [m, k], or [k, m] where a_turned; op(B) is k × n: B is [k, n], or [n, k]
  * where b_turned. B may be bf16, widened as it is packed, or blocks, whole
  * ones in its rows, decoded as they are packed. beta is 0 (C is never read) or anything
- * else. */
+ * else. With runs k is the sum of their counts, and they are contracted one behind the other. */
 typedef struct ml_product {
     int64_t m, n, k;
     float alpha, beta;
@@ -19,6 +19,8 @@ typedef struct ml_product {
     ml_dtype b_dtype;
     float *c;
     int64_t lda, ldb, ldc;
+    int runs;           /* 0: all of k */
+    const ml_rows *run; /* columns of op(A), rows of op(B) */
 } ml_product;
 
 /* Depth of the panels, the most rows of A packed at a time, columns of B that a thread packs at a

@@ -1,5 +1,5 @@
 /* Column- and row-parallel linear layers: the local product, the adapter's hook, one named sum. */
-#include "mpilora/linear.h"
+#include "linear/leaves.h"
 
 #include "mpilora/blocks.h"
 
@@ -13,6 +13,8 @@ void ml_linear_describe(ml_linear *layer, ml_linear_kind kind, int nparts,
         snprintf(part->module, sizeof part->module, "%s", modules[i]);
         part->out = part->count = outs[i];
         part->copies = 1;
+        part->units = units[i];
+        part->unit = (kind == ML_LINEAR_COLUMN ? outs[i] : global_in) / units[i];
         if (kind == ML_LINEAR_COLUMN) {
             int64_t rows = outs[i] / units[i];
             const ml_unit_range own = ml_shard_units(units[i], repeat && repeat[i], tp, tp_rank);
@@ -94,9 +96,13 @@ static void sum_over_tp(const ml_pass *pass, float *x, int64_t n)
 void ml_linear_forward(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
 {
     const ml_kernels *k = pass->kernels;
-    ml_linear_product(layer, k, pass->tokens, x, y);
+    bool row = layer->kind == ML_LINEAR_ROW, leaves = layer->leaves > 0;
+    if (row && leaves)
+        ml_linear_forward_leaves(layer, pass, x, y);
+    else
+        ml_linear_product(layer, k, pass->tokens, x, y);
     if (layer->hook.forward) layer->hook.forward(layer->hook.self, pass, x, y);
-    if (layer->kind == ML_LINEAR_ROW) sum_over_tp(pass, y, layer->out);
+    if (row && !leaves) sum_over_tp(pass, y, layer->out);
     float *part = y;
     for (int i = 0; i < layer->nparts; part += layer->part[i++].count)
         if (layer->bias[i])
@@ -118,7 +124,11 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
     if (layer->weight_gradient)
         k->gemm(k, true, false, layer->out, layer->in, pass->tokens, 1.0F, dy, layer->out, x,
                 layer->in, 1.0F, layer->weight_gradient, layer->in);
-    if (dx) multiply_backward(layer, k, pass->tokens, dy, dx);
+    bool column = layer->kind == ML_LINEAR_COLUMN, leaves = layer->leaves > 0;
+    if (dx && column && leaves)
+        ml_linear_backward_leaves(layer, pass, dy, dx);
+    else if (dx)
+        multiply_backward(layer, k, pass->tokens, dy, dx);
     if (layer->hook.backward) layer->hook.backward(layer->hook.self, pass, x, dy, dx);
-    if (dx && layer->kind == ML_LINEAR_COLUMN) sum_over_tp(pass, dx, layer->in);
+    if (dx && column && !leaves) sum_over_tp(pass, dx, layer->in);
 }

@@ -51,10 +51,46 @@ void head_states(const ml_model *m, int64_t rows, const float *x, float *out)
     }
 }
 
-/* Σ −log p(target) of C rows from the `first` on, whose logits lie in a->logits, and where the
- * batch wants them those of each row; leaves row maxima and sums for the gradient. */
-static double chunk_loss(const ml_model *m, const ml_batch *batch, int64_t first, int64_t C,
-                         const ml_targets *targets)
+typedef struct exponentials {
+    const ml_model *model;
+    const ml_targets *targets;
+    int64_t rows;
+    const float *z, *row_max;
+    float *leaf; /* [2·C] */
+} exponentials;
+
+static void sum_of_leaf(const void *self, int leaf, float beta, float *sum)
+{
+    const exponentials *e = self;
+    const ml_kernels *k = e->model->kernels;
+    const ml_linear *head = &e->model->head;
+    int64_t C = e->rows, V = e->model->vocab_count, first = ml_linear_leaf_start(head, 0, leaf),
+            count = ml_linear_leaf_start(head, 0, leaf + 1) - first;
+    ml_targets own = *e->targets;
+    float *to = beta == 0.0F ? sum : e->leaf;
+    own.first += first;
+    k->xent_sum(C, count, e->z + first, V, e->row_max, &own, to, to + C);
+    if (beta != 0.0F) k->add(2 * C, to, sum);
+}
+
+void sum_exponentials(const ml_model *m, const ml_targets *targets, int64_t C, const float *z,
+                      const float *row_max, float *sum)
+{
+    int64_t V = m->vocab_count;
+    const exponentials e = {m, targets, C, z, row_max, m->act.row_sums + 2 * m->act.head_chunk};
+    const ml_pass pass = {
+        .kernels = m->kernels, .grid = m->grid, .tokens = C, .partial = m->act.partial};
+    if (m->leaves > 0) {
+        ml_linear_sum_leaves(&m->head, &pass, sum_of_leaf, &e, false, 2, sum);
+        return;
+    }
+    m->kernels->xent_sum(C, V, z, V, row_max, targets, sum, sum + C);
+    reduce_sum(m, sum, 2 * C);
+}
+
+/* Σ −log p(target) of C rows whose logits lie in a->logits, with row_loss that of each of them,
+ * too; leaves row maxima and sums for the gradient. */
+static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C, double *row_loss)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -62,14 +98,12 @@ static double chunk_loss(const ml_model *m, const ml_batch *batch, int64_t first
     float *sum = a->row_sums, *picked = sum + C;
     k->xent_max(C, V, a->logits, V, a->row_max);
     reduce_max(m, a->row_max, C);
-    k->xent_sum(C, V, a->logits, V, a->row_max, targets, sum, picked);
-    reduce_sum(m, sum, 2 * C);
+    sum_exponentials(m, targets, C, a->logits, a->row_max, sum);
     double loss = 0.0;
     for (int64_t c = 0; c < C; c++) {
         double count = (double)(targets->start[c + 1] - targets->start[c]);
         double own = count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
-        if (batch->row_loss) batch->row_loss[first + c] = own;
-        if (batch->losses) ml_exact_add(batch->losses, own);
+        if (row_loss) row_loss[c] = own;
         loss += own;
     }
     return loss;
@@ -130,7 +164,6 @@ ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t 
     const chunk rows = {.rows = batch->rows, .first = first, .count = C, .predicted = true};
     ml_pass pass = pass_over(m, batch, &rows);
     pass.saved = backward ? a->hook_head : NULL;
-    if (a->head_starts) pass.starts = a->head_starts + first;
     head_input(m, C, a->x + first * m->spec.width);
     head_multiply(m, C);
     ml_linear_forward(&m->head, &pass, transform_forward(m, C), a->logits);
@@ -143,13 +176,13 @@ ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t 
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)
 {
     activations *a = &m->act;
-    int64_t d = m->spec.width;
+    int64_t R = batch->rows, d = m->spec.width;
     double loss = 0.0;
-    for (chunk c = {.rows = batch->rows, .predicted = true}; next_head_chunk(m, &c);) {
-        int64_t first = c.first, C = c.count;
+    for (int64_t first = 0; first < R; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, R - first);
         const ml_targets targets = targets_from(m, batch, first);
         const ml_pass pass = chunk_logits(m, batch, first, C, backward);
-        loss += chunk_loss(m, batch, first, C, &targets);
+        loss += chunk_loss(m, &targets, C, batch->row_loss ? batch->row_loss + first : NULL);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
         chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);

@@ -104,11 +104,12 @@ static void add_positions(const ml_model *m, int64_t T)
                 m->act.position[t] + m->spec.position_offset, 1.0F, m->act.x + t * d);
 }
 
-/* A few rows, which every rank has whole: the first adds them. */
+/* A few rows, which every rank has whole: the first adds them; with leaves all do, behind the sum,
+ * which then has no more than two addends that are not zero. */
 static void add_types(const ml_model *m, const ml_batch *batch)
 {
     int64_t d = m->spec.width, types = m->spec.token_types;
-    if (m->tp_rank != 0) return;
+    if (m->tp_rank != 0 && m->leaves == 0) return;
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < batch->tokens; t++)
         add_row(m, m->type_slot, 0, types, batch->type ? batch->type[t] : 0, 1.0F,
@@ -137,9 +138,11 @@ void embed_forward(ml_model *m, const ml_batch *batch)
     else
         for (chunk c = {.rows = T}; next_chunk(m, &c);)
             look_up_chunk(m, batch, &c, m->act.x + c.first * d);
-    if (m->type_slot >= 0) add_types(m, batch);
+    bool types = m->type_slot >= 0, leaves = m->leaves > 0;
+    if (types && !leaves) add_types(m, batch);
     if (m->position_slot >= 0) add_positions(m, T);
     sum_over_tp(m, m->act.x, T * d);
+    if (types && leaves) add_types(m, batch);
     if (projected) add_projected(m, batch);
 }
 
@@ -255,7 +258,6 @@ void place_tokens(ml_model *m, const ml_batch *batch)
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
         }
     }
-    place_pieces(m, batch);
     for (int64_t i = 0; i < batch->rows; i++) {
         a->row_position[i] = a->position[batch->row[i]];
         a->row_key_sequence[i] = a->key_sequence[batch->row[i]];

@@ -54,15 +54,65 @@ static float keys_counted(const ml_model *m)
     return (float)(m->spec.kv_heads * m->spec.head_dim * m->kv_copies);
 }
 
+/* Of q and k, [2, T]: a sum over a leaf's heads. */
+typedef struct head_sums {
+    const ml_model *model;
+    const ml_layer *layer;
+    int64_t T;
+    const float *qkv, *dqkv; /* dqkv NULL: Σ x², else what norm_width_backward averages */
+} head_sums;
+
+static void sum_part(const head_sums *s, int part, int64_t first, int64_t count, float *sum)
+{
+    const ml_model *m = s->model;
+    const ml_kernels *k = m->kernels;
+    const ml_norm *norm = part == 0 ? &s->layer->q_norm : &s->layer->k_norm;
+    int64_t width = qkv_width(m), begins = part == 0 ? 0 : q_width(m);
+    if (s->dqkv)
+        k->wide_products(s->T, count, s->qkv + first, width, norm->weight + (first - begins),
+                         m->act.qk_rstd + part * s->T, s->dqkv + first, width, sum);
+    else
+        k->wide_squares(s->T, count, s->qkv + first, width, sum);
+}
+
+static void sum_leaf(const void *self, int leaf, float beta, float *sum)
+{
+    const head_sums *s = self;
+    const ml_model *m = s->model;
+    const ml_linear *linear = &s->layer->qkv;
+    int64_t n = 2 * s->T, rooms = ml_linear_leaf_rooms(m->leaves / m->tp, false);
+    float *to = beta == 0.0F ? sum : m->act.qk_partial + rooms * n;
+    for (int part = 0; part < 2; part++) {
+        int64_t first = ml_linear_leaf_start(linear, part, leaf),
+                end = ml_linear_leaf_start(linear, part, leaf + 1);
+        sum_part(s, part, first, end - first, to + part * s->T);
+    }
+    if (beta != 0.0F) m->kernels->add(n, to, sum);
+}
+
+/* sum[2, T], over tp. */
+static void sum_heads(const head_sums *s, float *sum)
+{
+    const ml_model *m = s->model;
+    const ml_pass pass = {
+        .kernels = m->kernels, .grid = m->grid, .tokens = s->T, .partial = m->act.qk_partial};
+    if (m->leaves > 0) {
+        ml_linear_sum_leaves(&s->layer->qkv, &pass, sum_leaf, s, false, 2, sum);
+        return;
+    }
+    sum_part(s, 0, 0, q_width(m), sum);
+    sum_part(s, 1, q_width(m), kv_width(m), sum + s->T);
+    sum_over_tp(m, sum, 2 * s->T);
+}
+
 /* a->qk_rstd of q and k as they were projected. */
-static void find_rstd(const ml_model *m, int64_t T, const float *qkv)
+static void find_rstd(const ml_model *m, const ml_layer *layer, int64_t T, const float *qkv)
 {
     const activations *a = &m->act;
-    int64_t width = qkv_width(m), h = m->spec.head_dim;
+    const head_sums squares = {m, layer, T, qkv, NULL};
+    int64_t h = m->spec.head_dim;
     float q = (float)(m->spec.heads * h), k = keys_counted(m), eps = (float)m->spec.norm_eps;
-    m->kernels->wide_squares(T, q_width(m), qkv, width, a->qk_rstd);
-    m->kernels->wide_squares(T, kv_width(m), qkv + q_width(m), width, a->qk_rstd + T);
-    sum_over_tp(m, a->qk_rstd, 2 * T);
+    sum_heads(&squares, a->qk_rstd);
     for (int64_t t = 0; t < 2 * T; t++)
         a->qk_rstd[t] = 1.0F / sqrtf(a->qk_rstd[t] / (t < T ? q : k) + eps);
 }
@@ -70,7 +120,7 @@ static void find_rstd(const ml_model *m, int64_t T, const float *qkv)
 static void norm_width(const ml_model *m, const ml_layer *layer, int64_t T, float *qkv)
 {
     const activations *a = &m->act;
-    find_rstd(m, T, qkv);
+    find_rstd(m, layer, T, qkv);
     m->kernels->wide_forward(T, q_width(m), qkv, qkv_width(m), layer->q_norm.weight, a->qk_rstd);
     m->kernels->wide_forward(T, kv_width(m), qkv + q_width(m), qkv_width(m), layer->k_norm.weight,
                              a->qk_rstd + T);
@@ -84,10 +134,9 @@ static void norm_width_backward(const ml_model *m, const ml_layer *layer, int64_
     const ml_norm *q_norm = &layer->q_norm, *k_norm = &layer->k_norm;
     int64_t width = qkv_width(m), q = q_width(m), kv = kv_width(m), h = m->spec.head_dim;
     float *rstd = a->qk_rstd, *average = a->qk_average;
-    find_rstd(m, T, qkv);
-    k->wide_products(T, q, qkv, width, q_norm->weight, rstd, dqkv, width, average);
-    k->wide_products(T, kv, qkv + q, width, k_norm->weight, rstd + T, dqkv + q, width, average + T);
-    sum_over_tp(m, average, 2 * T);
+    const head_sums products = {m, layer, T, qkv, dqkv};
+    find_rstd(m, layer, T, qkv);
+    sum_heads(&products, average);
     k->scale(T, 1.0F / (float)(m->spec.heads * h), average, average);
     /* Copies of a key head have a part of its gradient each, and take a part of its average. */
     k->scale(T, 1.0F / keys_counted(m), average + T, average + T);

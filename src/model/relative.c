@@ -110,7 +110,8 @@ static ml_pass pass_of(const ml_model *m, const ml_linear *linear, const ml_batc
                     .grid = m->grid,
                     .tokens = c->count,
                     .first = c->first,
-                    .scratch = m->act.scratch};
+                    .scratch = m->act.scratch,
+                    .partial = m->act.partial};
     if (saves) pass.saved = r->saved + c->first * linear->hook.saved_per_token;
     if (batch->key_sequence && r->key_sequence) {
         pass.key_sequence = r->key_sequence + c->first;

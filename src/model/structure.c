@@ -311,6 +311,40 @@ done:
     return st;
 }
 
+/* ---- leaves -------------------------------------------------------------------------------- */
+
+int ml_model_leaves(const ml_model_spec *spec)
+{
+    static const int most_first[] = {8, 4, 2, 3};
+    for (size_t i = 0; i < sizeof most_first / sizeof *most_first; i++)
+        if (spec->kv_heads % most_first[i] == 0) return most_first[i];
+    return 1;
+}
+
+ml_status ml_model_sum_leaves(ml_model *m)
+{
+    char good[64] = "1";
+    int leaves = ml_model_leaves(&m->spec);
+    for (int tp = 2; tp <= leaves; tp++) {
+        size_t used = strlen(good);
+        if (leaves % tp == 0)
+            snprintf(good + used, sizeof good - used, "%s%d", tp == leaves ? " or " : ", ", tp);
+    }
+    if (leaves % m->tp != 0)
+        return ml_fail(ML_USAGE,
+                       "numerics: grid sums this model, of %" PRId64
+                       " key/value heads, in %d shares, which parallel.tp: %d does not divide; "
+                       "choose tp %s, or numerics: fast",
+                       m->spec.kv_heads, leaves, m->tp, good);
+    if (leaves == 1) return ML_OK;
+    m->leaves = leaves;
+    for (int64_t i = 0; i < ml_model_linears(m); i++)
+        ml_linear_set_leaves(ml_model_linear(m, i), leaves, m->tp, m->tp_rank);
+    return ML_OK;
+}
+
+/* ---- its parts ----------------------------------------------------------------------------- */
+
 void ml_model_destroy(ml_model *m)
 {
     if (!m) return;

@@ -11,18 +11,30 @@
 
 #include "model/model_private.h"
 
+/* log p of C rows' targets from their logits, which one rank each has. */
+static void subtract_whole(const ml_model *m, const ml_targets *targets, int64_t C, float *log_p)
+{
+    const activations *a = &m->act;
+    reduce_sum(m, log_p + targets->start[0], targets->start[C] - targets->start[0]);
+    for (int64_t c = 0; c < C; c++) {
+        double whole = log((double)a->row_sums[c]) + (double)a->row_max[c];
+        for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++)
+            log_p[i] = (float)((double)log_p[i] - whole);
+    }
+}
+
 /* What this rank adds to log p of each target of C rows: its logit where it is among this rank's
- * columns, and on the first rank less the logarithm of the row's sum. */
+ * columns, and on the first rank less the logarithm of the row's sum. With leaves all of it, on
+ * every rank: the logits are whole before anything else is added. */
 static void chunk_log_probs(const ml_model *m, const ml_targets *targets, int64_t C, float *log_p)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t V = m->vocab_count;
-    bool first = m->vocab_first == 0;
+    bool leaves = m->leaves > 0, first = m->vocab_first == 0 && !leaves;
     k->xent_max(C, V, a->logits, V, a->row_max);
     reduce_max(m, a->row_max, C);
-    k->xent_sum(C, V, a->logits, V, a->row_max, targets, a->row_sums, a->row_sums + C);
-    reduce_sum(m, a->row_sums, C);
+    sum_exponentials(m, targets, C, a->logits, a->row_max, a->row_sums);
     for (int64_t c = 0; c < C; c++) {
         double whole = log((double)a->row_sums[c]) + (double)a->row_max[c];
         for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
@@ -31,6 +43,7 @@ static void chunk_log_probs(const ml_model *m, const ml_targets *targets, int64_
             log_p[i] = (float)(own - (first ? whole : 0.0));
         }
     }
+    if (leaves) subtract_whole(m, targets, C, log_p);
 }
 
 /* Whether anything behind the last layer does. */
@@ -83,9 +96,9 @@ static int64_t keep_parting(ml_model *m, const ml_batch *batch, int64_t first, i
 static void ones_backward(ml_model *m, const ml_batch *batch, float *log_p)
 {
     activations *a = &m->act;
-    int64_t kept = 0;
-    for (chunk c = {.rows = batch->rows, .predicted = true}; next_head_chunk(m, &c);) {
-        int64_t first = c.first, C = c.count;
+    int64_t R = batch->rows, kept = 0;
+    for (int64_t first = 0; first < R; first += a->head_chunk) {
+        int64_t C = ml_min(a->head_chunk, R - first);
         ml_targets targets = targets_from(m, batch, first);
         const ml_pass pass = chunk_logits(m, batch, first, C, true);
         chunk_log_probs(m, &targets, C, log_p);
@@ -124,9 +137,14 @@ static int64_t parting_chunk(ml_model *m, const ml_batch *batch, int64_t first, 
     reduce_max(m, a->row_max, C);
     for (int64_t c = 0; c < C; c++, r++) {
         const ml_targets targets = targets_from(m, batch, r = next_parting(batch, r));
-        k->xent_sum(1, V, a->logits + c * V, V, a->row_max + c, &targets, sum + c, sum + C + c);
+        if (m->leaves > 0) {
+            float own[2];
+            sum_exponentials(m, &targets, 1, a->logits + c * V, a->row_max + c, own);
+            sum[c] = own[0];
+        } else
+            k->xent_sum(1, V, a->logits + c * V, V, a->row_max + c, &targets, sum + c, sum + C + c);
     }
-    reduce_sum(m, sum, C);
+    if (m->leaves == 0) reduce_sum(m, sum, C);
     r = row;
     for (int64_t c = 0; c < C; c++, r++) {
         const ml_targets targets = targets_from(m, batch, r = next_parting(batch, r));
@@ -178,7 +196,7 @@ void head_weighed(ml_model *m, const ml_batch *batch, bool backward, float *log_
         ones_backward(m, batch, log_p);
     else
         log_probs(m, batch, log_p);
-    reduce_sum(m, log_p, targets);
+    if (m->leaves == 0) reduce_sum(m, log_p, targets);
     weighing->weigh(weighing->self, log_p);
     if (once) {
         add_row_losses(batch, log_p);

@@ -122,22 +122,23 @@ static ml_status add_parameters(ml_peft *peft, lora_group *group, const int *par
     ml_status st = ML_OK;
     ml_parameters *p = peft->parameters;
     const ml_linear *layer = group->layer;
-    bool row = layer->kind == ML_LINEAR_ROW;
+    bool row = layer->kind == ML_LINEAR_ROW, leaves = layer->leaves > 0;
+    ml_gradient_kind a = leaves && !row ? ML_GRADIENT_IDENTICAL : ML_GRADIENT_PARTIAL,
+                     b = leaves && row ? ML_GRADIENT_IDENTICAL : ML_GRADIENT_PARTIAL;
     const ml_shard whole = {.dim = ML_SHARD_WHOLE};
     char name[96];
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
         snprintf(name, sizeof name, "%s.lora_A", pair->module);
         ML_TRY(ml_parameters_add(p, name, pair->rank, layer->global_in, false,
-                                 row ? ml_linear_weight_shard(layer, 0) : whole,
-                                 ML_GRADIENT_PARTIAL, &pair->parameter_a));
+                                 row ? ml_linear_weight_shard(layer, 0) : whole, a,
+                                 &pair->parameter_a));
     }
     for (int i = 0; i < group->npairs; i++) {
         lora_pair *pair = &group->pair[i];
         snprintf(name, sizeof name, "%s.lora_B", pair->module);
         ML_TRY(ml_parameters_add(p, name, pair->global_out, pair->rank, false,
-                                 output_shard(layer, parts[i]), ML_GRADIENT_PARTIAL,
-                                 &pair->parameter_b));
+                                 output_shard(layer, parts[i]), b, &pair->parameter_b));
         if (peft->options.lora_plus > 0.0)
             p->items[pair->parameter_b].lr_factor = peft->options.lora_plus;
     }
@@ -176,6 +177,7 @@ static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameter
     ML_NEW(peft->groups, ml_model_linears(model), ML_MEM_OTHER, "an adapter's layers");
     if (has_dora) {
         dora *d;
+        ML_TRY(peft_check_leaves(model, "method.dora"));
         ML_NEW(d, 1, ML_MEM_OTHER, "an adapter");
         peft->own = d;
     }
@@ -221,7 +223,7 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
     const ml_lora_options *o = &peft->options;
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
-    *group = (lora_group){.layer = layer, .parameters = peft->parameters};
+    *group = (lora_group){.layer = layer};
     char module[64];
     const ml_family_tensor *fused = fused_target(peft->model, layer, module);
     if (fused && (o->targets & ml_target_find(fused->target)))
@@ -300,7 +302,7 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, const ml_adapter 
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
     char fused[64] = "";
-    *group = (lora_group){.layer = layer, .parameters = peft->parameters};
+    *group = (lora_group){.layer = layer};
     (void)fused_target(peft->model, layer, fused);
     for (int64_t j = 0; j < adapter->count; j++) {
         const ml_adapter_pair *from = &adapter->pairs[j];

@@ -39,6 +39,71 @@ static void apply_dropout(const lora_group *group, const lora_pair *pair, const 
     }
 }
 
+/* ---- sums in leaves ------------------------------------------------------------------------ */
+
+/* What tp cuts is contracted by one factor of each pair: A of a row-parallel layer on the way in, B
+ * of a column-parallel one on the way back. With leaves these sums are whole on every rank, and so
+ * are the gradients that come of them: dB of a row-parallel layer, dA of a column-parallel one. */
+typedef struct contraction {
+    const lora_group *group;
+    const ml_pass *pass;
+    const float *x; /* or dy */
+} contraction;
+
+/* h[T, R] of a leaf of x's columns. */
+static void contract_inputs(const void *self, int leaf, float beta, float *h)
+{
+    const contraction *c = self;
+    const lora_group *group = c->group;
+    const ml_linear *layer = group->layer;
+    const ml_kernels *k = c->pass->kernels;
+    int64_t first = ml_linear_leaf_start(layer, 0, leaf),
+            count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
+    k->gemm(k, false, true, c->pass->tokens, group->rank, count, 1.0F, c->x + first, layer->in,
+            group->pair[0].a + first, layer->in, beta, h, group->rank);
+}
+
+/* dh[T, r] of a pair without its scale, of a leaf of each projection that it adapts. */
+static void contract_pair(const contraction *c, const lora_pair *pair, int leaf, float beta,
+                          float *dh)
+{
+    const ml_linear *layer = c->group->layer;
+    const ml_kernels *k = c->pass->kernels;
+    const ml_weight b = {pair->b, ML_FP32, pair->count, pair->rank};
+    ml_rows run[ML_LINEAR_PARTS];
+    int64_t start = 0;
+    int runs = 0;
+    for (int part = 0; part < layer->nparts; start += layer->part[part++].count) {
+        if (start < pair->start || start >= pair->start + pair->count) continue;
+        int64_t first = ml_linear_leaf_start(layer, part, leaf),
+                count = ml_linear_leaf_start(layer, part, leaf + 1) - first;
+        if (count > 0) run[runs++] = (ml_rows){first - pair->start, count};
+    }
+    k->rows_backward(k, c->pass->tokens, c->x + pair->start, layer->out, &b, runs, run, beta, dh,
+                     c->group->rank);
+}
+
+static void contract_outputs(const void *self, int leaf, float beta, float *dh)
+{
+    const contraction *c = self;
+    for (int i = 0; i < c->group->npairs; dh += c->group->pair[i++].rank)
+        contract_pair(c, &c->group->pair[i], leaf, beta, dh);
+}
+
+static void scale_pairs(const lora_group *group, int64_t T, float *dh)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int i = 0; i < group->npairs; dh += group->pair[i++].rank)
+            for (int64_t j = 0; j < group->pair[i].rank; j++) dh[j] *= group->pair[i].scale;
+}
+
+static bool sums_leaves(const lora_group *group, ml_linear_kind kind)
+{
+    return group->layer->leaves > 0 && group->layer->kind == kind;
+}
+
+/* ---- a linear layer ------------------------------------------------------------------------ */
+
 static void add_outputs(const lora_group *group, const ml_pass *pass, const float *h, float *y)
 {
     const ml_kernels *k = pass->kernels;
@@ -57,7 +122,12 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
     float *h = pass->saved ? pass->saved : pass->scratch, *dropped = pass->scratch + T * R;
-    if (!drops(group, pass)) {
+    bool drop = drops(group, pass);
+    if (sums_leaves(group, ML_LINEAR_ROW)) { /* of one projection, and so with one pair */
+        const contraction inputs = {group, pass, drop ? dropped : x};
+        if (drop) apply_dropout(group, &group->pair[0], pass, x, dropped, false);
+        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, false, R, h);
+    } else if (!drop) {
         k->gemm(k, false, true, T, R, in, 1.0F, x, in, group->pair[0].a, in, 0.0F, h, R);
     } else {
         for (int i = 0; i < group->npairs; i++) {
@@ -72,32 +142,26 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     if (group->dora) dora_scale(group, pass, y);
 }
 
-/* gradient[rows, cols] += scale·dyᵀ·x, piece by piece of the rows where there are pieces. */
-static void add_product(const lora_group *group, const ml_pass *pass, int64_t rows, int64_t cols,
-                        float scale, const float *dy, int64_t ldy, const float *x, int64_t ldx,
-                        float *gradient)
-{
-    const ml_kernels *k = pass->kernels;
-    for (int64_t at = 0, n; (n = ml_pass_piece(pass, at)) > 0; at += n) {
-        k->gemm(k, true, false, rows, cols, n, scale, dy + at * ldy, ldy, x + at * ldx, ldx, 1.0F,
-                gradient, cols);
-        ml_parameters_take(group->parameters, gradient, rows * cols);
-    }
-}
-
 /* dB of every pair, and dH[T, R]. */
 static void output_gradients(const lora_group *group, const ml_pass *pass, const float *dy,
                              float *dh)
 {
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, out = group->layer->out, R = group->rank, at = 0;
+    const contraction outputs = {group, pass, dy};
+    bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
+    if (leaves) {
+        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, false, R, dh);
+        scale_pairs(group, T, dh);
+    }
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         const float *dy_pair = dy + pair->start;
-        add_product(group, pass, pair->count, pair->rank, pair->scale, dy_pair, out,
-                    pass->saved + at, R, pair->db);
-        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
-                pair->rank, 0.0F, dh + at, R);
+        k->gemm(k, true, false, pair->count, pair->rank, T, pair->scale, dy_pair, out,
+                pass->saved + at, R, 1.0F, pair->db, pair->rank);
+        if (!leaves)
+            k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
+                    pair->rank, 0.0F, dh + at, R);
         at += pair->rank;
     }
 }
@@ -110,7 +174,8 @@ static void backward_dropped(const lora_group *group, const ml_pass *pass, const
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         apply_dropout(group, pair, pass, x, dropped, false);
-        add_product(group, pass, pair->rank, in, 1.0F, dh + at, R, dropped, in, pair->da);
+        k->gemm(k, true, false, pair->rank, in, T, 1.0F, dh + at, R, dropped, in, 1.0F, pair->da,
+                in);
         if (dx) {
             k->gemm(k, false, false, T, in, pair->rank, 1.0F, dh + at, R, pair->a, in, 0.0F,
                     dropped, in);
@@ -131,7 +196,7 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
         backward_dropped(group, pass, x, dh, pass->scratch + T * R, dx);
         return;
     }
-    add_product(group, pass, R, in, 1.0F, dh, R, x, in, group->pair[0].da);
+    k->gemm(k, true, false, R, in, T, 1.0F, dh, R, x, in, 1.0F, group->pair[0].da, in);
     if (dx) k->gemm(k, false, false, T, in, R, 1.0F, dh, R, group->pair[0].a, in, 1.0F, dx, in);
 }
 
@@ -167,46 +232,25 @@ static void look_up_forward(void *self, const ml_pass *pass, const float *x, flo
             pass->scratch, r, pair->b, r, 1.0F, y, out);
 }
 
-/* dA of tokens [at, at + n), in their order, by one thread: the same bits every time. */
-static void add_columns(const lora_group *group, const ml_pass *pass, int64_t at, int64_t n,
-                        const float *dh)
-{
-    const lora_pair *pair = &group->pair[0];
-    int64_t r = pair->rank, in = group->layer->in;
-    for (int64_t t = at; t < at + n; t++) {
-        int64_t column = column_of(group->layer, pass->token[t]);
-        for (int64_t i = 0; column >= 0 && i < r; i++) pair->da[i * in + column] += dh[t * r + i];
-    }
-}
-
-/* A token's column that was there before is zero by then. */
-static void take_columns(const lora_group *group, const ml_pass *pass, int64_t at, int64_t n)
-{
-    const lora_pair *pair = &group->pair[0];
-    int64_t in = group->layer->in;
-    for (int64_t t = at; t < at + n; t++) {
-        int64_t column = column_of(group->layer, pass->token[t]);
-        for (int64_t i = 0; column >= 0 && i < pair->rank; i++)
-            ml_parameters_take(group->parameters, pair->da + i * in + column, 1);
-    }
-}
-
+/* Columns in the order of the tokens, by one thread: the same bits every time. */
 static void look_up_backward(void *self, const ml_pass *pass, const float *x, const float *dy,
                              float *dx)
 {
     const lora_group *group = self;
     const lora_pair *pair = &group->pair[0];
     const ml_kernels *k = pass->kernels;
-    int64_t T = pass->tokens, r = pair->rank, out = group->layer->out;
+    int64_t T = pass->tokens, r = pair->rank, in = group->layer->in, out = group->layer->out;
     float scale = pair->scale * group->layer->multiplier, *h = pass->scratch;
     (void)x;
     (void)dx;
     look_up_columns(group, pass, h);
-    add_product(group, pass, out, r, scale, dy, out, h, r, pair->db);
+    if (group->layer->leaves > 0 && pass->grid) /* every rank has all of dB */
+        ml_grid_sum_ordered(pass->grid, ML_GROUP_TP, h, T * r);
+    k->gemm(k, true, false, out, r, T, scale, dy, out, h, r, 1.0F, pair->db, r);
     k->gemm(k, false, false, T, r, out, scale, dy, out, pair->b, r, 0.0F, h, r);
-    for (int64_t at = 0, n; (n = ml_pass_piece(pass, at)) > 0; at += n) {
-        add_columns(group, pass, at, n, h);
-        take_columns(group, pass, at, n);
+    for (int64_t t = 0; t < T; t++) {
+        int64_t column = column_of(group->layer, pass->token[t]);
+        for (int64_t i = 0; column >= 0 && i < r; i++) pair->da[i * in + column] += h[t * r + i];
     }
 }
 

@@ -45,7 +45,6 @@ enum { PAIRS_A_LAYER = ML_LINEAR_PARTS + 1 };
  * make one product. */
 typedef struct lora_group {
     ml_linear *layer;
-    ml_parameters *parameters; /* that the pairs are in. Borrowed */
     int npairs;
     lora_pair pair[PAIRS_A_LAYER];
     int64_t rank; /* of all pairs together */
@@ -122,6 +121,9 @@ extern const peft_operations lora_operations;
 ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model,
                       ml_parameters *parameters, const ml_peft_options *options) ML_NODISCARD;
 /* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
+/* That `what` is not asked for on several ranks of tp where sums are sums of leaves: its own sums
+ * are those of the ranks' shares. Local. ML_USAGE. */
+ml_status peft_check_leaves(ml_model *model, const char *what) ML_NODISCARD;
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
 /* Normal, likewise. */
 void peft_draw_normal(const ml_parameter *item, uint64_t seed, double deviation, float *values);

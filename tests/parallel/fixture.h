@@ -45,6 +45,7 @@ typedef struct fixture_options {
     ml_activation_mode mode;
     int64_t chunk, kv_heads; /* kv_heads 0: 4 */
     int64_t piece; /* moments are divided over the replicas in pieces of so many floats; 0: whole */
+    bool leaves;   /* sums over what tp cuts are sums of leaves, in ordered products */
     int64_t layers, in_flight; /* 0: two; in_flight > 0: of the grid's stages this rank's, with room
                                   for so many micro-batches */
 } fixture_options;
@@ -154,10 +155,11 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     if (o->places) spec.norm_places = o->places;
     if (o->kv_heads) spec.kv_heads = o->kv_heads;
     ml_weight shapes[ML_MODEL_SHAPES];
-    ml_kernels_options kernels = {.backend = "blas"};
+    ml_kernels_options kernels = {.backend = o->leaves ? "native" : "blas", .ordered = o->leaves};
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method), .vectors = o->vectors};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);
+    if (o->leaves) assert_int_equal(ml_model_sum_leaves(f->model), ML_OK);
     if (o->in_flight)
         assert_int_equal(ml_model_hold_stage(f->model, grid, ml_grid_pp(grid), ml_grid_stage(grid),
                                              o->in_flight),

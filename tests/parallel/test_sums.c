@@ -51,6 +51,27 @@ static void check_order(const ml_grid *grid, ml_group group, int64_t n)
     }
 }
 
+/* Neighbours first: of members [first, first + count), a power of two of them, or three. */
+static float tree_of(const ml_grid *grid, ml_group group, int first, int count, int64_t i)
+{
+    if (count == 1) return addend(world_rank(grid, group, first), i);
+    int left = count == 3 ? 2 : count / 2;
+    return tree_of(grid, group, first, left, i) +
+           tree_of(grid, group, first + left, count - left, i);
+}
+
+static void check_ordered(const ml_grid *grid, ml_group group, int64_t n)
+{
+    fill(x, ml_grid_rank(grid), n);
+    ml_grid_sum_ordered(grid, group, x, n);
+    for (int64_t i = 0; i < n; i++) {
+        float sum = tree_of(grid, group, 0, ml_grid_group_size(grid, group), i);
+        if (memcmp(&sum, &x[i], sizeof sum) != 0)
+            fail_msg("group %d, %lld floats, [%lld]: %.9g, a tree gives %.9g", (int)group,
+                     (long long)n, (long long)i, (double)x[i], (double)sum);
+    }
+}
+
 /* Every rank of the group has rank 0's bytes. */
 static void check_same(const ml_grid *grid, ml_group group, int64_t n)
 {
@@ -114,6 +135,25 @@ static void sums_are_exact_and_alike(void **state)
         }
         ml_grid_destroy(grid);
         assert_int_equal(ml_memory_current(ML_MEM_COMMUNICATION), before);
+    }
+}
+
+/* The same tree in shared memory and by messages. */
+static void ordered_sums_are_trees(void **state)
+{
+    (void)state;
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        for (int by_mpi = 0; by_mpi < 2; by_mpi++) {
+            ml_grid_sum_by_mpi(grid, by_mpi);
+            for (int s = 0; s < SIZES; s++) {
+                check_ordered(grid, ML_GROUP_TP, sizes[s]);
+                check_ordered(grid, ML_GROUP_DP, sizes[s]);
+            }
+        }
+        ml_grid_sum_by_mpi(grid, false);
+        ml_grid_destroy(grid);
     }
 }
 
@@ -244,6 +284,7 @@ int main(int argc, char **argv)
     y = calloc(FLOATS + 16, sizeof *y);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_exact_and_alike),
+        cmocka_unit_test(ordered_sums_are_trees),
         cmocka_unit_test(two_ranks_sum_as_mpi_does),
         cmocka_unit_test(what_is_not_finite_goes_through),
         cmocka_unit_test(groups_take_turns),

@@ -91,13 +91,28 @@ static void compare(thread *t, int64_t first, int64_t count)
     if (memcmp(t->x + first, t->expected + first, (size_t)count * sizeof *t->x) != 0) t->faults++;
 }
 
-/* Every size in a different group, in all three ways. */
+/* Neighbours first, ((0 + 1) + (2 + 3)) or ((0 + 1) + 2). */
+static void fill_tree(thread *t, const segment_group *g, int64_t n, int round)
+{
+    fill(t, g, n, round);
+    for (int64_t i = 0; i < n && g->size > 2; i++) {
+        float left = addend(g->member[0], i, round) + addend(g->member[1], i, round),
+              right = addend(g->member[2], i, round);
+        if (g->size == 4) right += addend(g->member[3], i, round);
+        t->expected[i] = left + right;
+    }
+}
+
+/* Every size in a different group, in all four ways. */
 static void play(thread *t, ml_group group, int64_t n, int round)
 {
     const segment_group *g = &t->segment.group[group];
     int64_t first = ml_part_start(n, g->size, g->rank), count = ml_part_count(n, g->size, g->rank);
     fill(t, g, n, round);
     segment_sum(&t->segment, group, t->x, n);
+    compare(t, 0, n);
+    fill_tree(t, g, n, round);
+    segment_sum_tree(&t->segment, group, t->x, n);
     compare(t, 0, n);
     fill(t, g, n, round + 1);
     segment_reduce_scatter(&t->segment, group, t->x, n);

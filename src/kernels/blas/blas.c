@@ -51,4 +51,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
 }
 
 const ml_backend ml_backend_blas = {
-    "blas", ml_backend_without_blocks, ml_panel_scratch_floats, start, NULL, false};
+    "blas", ml_backend_without_blocks, ml_panel_scratch_floats, start, NULL, false, false};

@@ -5,7 +5,7 @@
  * does all of it. Else the work is cut by blocks too:
  * one pass over key blocks for dK and dV, one over query blocks for dQ (which computes P and dP a
  * second time). With relative terms, whose gradients all sequences add to, a task is a head.
- * Nothing is ever added by two threads, and each sum runs in one order. */
+ * Nothing is ever added by two threads, and each sum runs in one order, the same in both ways. */
 #include <omp.h>
 
 #include "kernels/native/attention.h"
@@ -53,10 +53,9 @@ static void fill_row_dot(const call *c, const float *o, int64_t ldo, float *row_
     for (int64_t t = 0; t < c->T; t++)
         for (int64_t head = 0; head < heads; head++) {
             const float *a = o + t * ldo + head * h, *b = c->d_o + t * c->lddo + head * h;
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < h; i++) sum += a[i] * b[i];
-            row_dot[head * c->T + t] = sum;
+            float sum[ML_SUM_LANES] = {0};
+            ML_FOR_LANES(h, sum[l] = ml_fma(a[i], b[i], sum[l]));
+            row_dot[head * c->T + t] = ml_sum_of_lanes(sum);
         }
 }
 
@@ -73,7 +72,7 @@ ML_INLINE void plain_row(int64_t n, float scale, float lse, float dot, float *p,
 {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        p[j] = ml_native_exp_small(scale * p[j] - lse);
+        p[j] = ml_native_exp_small(ml_fma(scale, p[j], -lse));
         ds[j] = scale * p[j] * (ds[j] - dot);
     }
 }
@@ -86,8 +85,8 @@ ML_INLINE void capped_row(int64_t n, float scale, float cap, float lse, float do
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float t = ml_native_tanh(inverse * p[j]);
-        p[j] = ml_native_exp_small(cap * t - lse);
-        ds[j] = scale * (1 - t * t) * p[j] * (ds[j] - dot);
+        p[j] = ml_native_exp_small(ml_fma(cap, t, -lse));
+        ds[j] = scale * ml_fma(-t, t, 1) * p[j] * (ds[j] - dot);
     }
 }
 
@@ -97,7 +96,7 @@ ML_INLINE void biased_row(int64_t n, float scale, const float *bias, float own, 
 {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        p[j] = ml_native_exp_small(scale * p[j] + (bias[j] - own) - lse);
+        p[j] = ml_native_exp_small(ml_fma(scale, p[j], bias[j] - own) - lse);
         ds[j] = scale * p[j] * (ds[j] - dot);
     }
 }
@@ -252,17 +251,35 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
               c->lddkv);
 }
 
-static void query_block(const call *c, const space *s, block queries, int64_t head)
+/* Sequences on the path of a query block whose keys it sees. */
+static int64_t count_sequences(const call *c, block queries)
 {
-    int64_t group = c->shape->heads / c->shape->kv_heads;
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
-    block keys;
-    clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
-    while (next_keys(&walk, &keys)) {
+    int64_t count = 0, last = -1;
+    for (block keys; next_keys(&walk, &keys); last = keys.sequence) count += keys.sequence != last;
+    return count;
+}
+
+/* The keys of the n-th sequence of the walk, from 0. */
+static void meet_keys(const call *c, const space *s, block queries, int64_t head, int64_t n)
+{
+    int64_t group = c->shape->heads / c->shape->kv_heads, at = -1, last = -1;
+    key_walk walk = walk_keys(c->shape, c->sequences, queries);
+    for (block keys; next_keys(&walk, &keys); last = keys.sequence) {
+        at += keys.sequence != last;
+        if (at != n) continue;
         load_keys(c, s, keys, head / group);
         probabilities(c, s, queries, keys, head, NULL);
         add_query_gradients(c, s, queries, keys, head, NULL);
     }
+}
+
+/* In the order of tree(): the path from its root on. */
+static void query_block(const call *c, const space *s, block queries, int64_t head)
+{
+    clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
+    for (int64_t n = count_sequences(c, queries) - 1; n >= 0; n--)
+        meet_keys(c, s, queries, head, n);
 }
 
 static bool is_root(const ml_sequences *sequences, int64_t i)

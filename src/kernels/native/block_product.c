@@ -35,7 +35,7 @@ ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
         for (int i = 0; i < rows; i++) {
             float x = a[i * row + l * col];
 #pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] += x * b[j];
+            for (int j = 0; j < vectors; j++) sum[i][j] = ml_fma_lanes(x, b[j], sum[i][j]);
         }
     }
 #pragma GCC unroll 12

@@ -17,17 +17,17 @@ ML_INLINE float sigmoid(float x) { return 1.0f / (1.0f + ml_native_exp(-x)); }
 ML_INLINE float normal_cdf(float x, float *density)
 {
     float z = (x < 0 ? -x : x) * half_root_2;
-    float t = 1.0f / (1.0f + 0.5f * z);
+    float t = 1.0f / ml_fma(0.5f, z, 1.0f);
     *density = ml_native_exp(-0.5f * x * x);
     float p = -5.906890617e-02f;
-    p = p * t + 2.845747281e-01f;
-    p = p * t - 4.871994689e-01f;
-    p = p * t + 2.780667333e-01f;
-    p = p * t - 2.662541597e-02f;
-    p = p * t + 2.026867819e-01f;
-    p = p * t + 2.431037802e-01f;
-    p = p * t + 2.823753067e-01f;
-    p = p * t + 2.820864179e-01f;
+    p = ml_fma(p, t, 2.845747281e-01f);
+    p = ml_fma(p, t, -4.871994689e-01f);
+    p = ml_fma(p, t, 2.780667333e-01f);
+    p = ml_fma(p, t, -2.662541597e-02f);
+    p = ml_fma(p, t, 2.026867819e-01f);
+    p = ml_fma(p, t, 2.431037802e-01f);
+    p = ml_fma(p, t, 2.823753067e-01f);
+    p = ml_fma(p, t, 2.820864179e-01f);
     float tail = 0.5f * *density * t * p; /* Φ(−|x|) */
     return x < 0 ? tail : 1.0f - tail;
 }
@@ -36,7 +36,8 @@ ML_INLINE float hyperbolic_tangent(float x)
 {
     float z = x < 0 ? -x : x, e = ml_native_exp(-2 * z), q = x * x;
     float far = (1 - e) / (1 + e);
-    float near = z + z * q * (-1.0f / 3 + q * (2.0f / 15 + q * (-17.0f / 315 + q * 62 / 2835)));
+    float near = ml_fma(q, -17.0f / 315 + q * 62 / 2835, 2.0f / 15);
+    near = ml_fma(z * q, ml_fma(q, near, -1.0f / 3), z);
     float y = z < 0.3f ? near : far;
     return x < 0 ? -y : y;
 }
@@ -46,7 +47,7 @@ ML_INLINE float activate(ml_activation a, float x)
     float density;
     switch (a) {
     case ML_GELU_TANH:
-        return x * sigmoid(2 * root_2_over_pi * (x + cubic * x * x * x));
+        return x * sigmoid(2 * root_2_over_pi * ml_fma(cubic * x * x, x, x));
     case ML_GELU_ERF:
         return x * normal_cdf(x, &density);
     case ML_RELU:
@@ -64,19 +65,19 @@ ML_INLINE float slope_of(ml_activation a, float x)
     float density, s;
     switch (a) {
     case ML_GELU_TANH:
-        s = sigmoid(2 * root_2_over_pi * (x + cubic * x * x * x));
-        return s + x * s * (1 - s) * 2 * root_2_over_pi * (1 + 3 * cubic * x * x);
+        s = sigmoid(2 * root_2_over_pi * ml_fma(cubic * x * x, x, x));
+        return ml_fma(x * s * (1 - s) * 2 * root_2_over_pi, ml_fma(3 * cubic * x, x, 1), s);
     case ML_GELU_ERF:
         s = normal_cdf(x, &density);
-        return s + x * density * density_at_0;
+        return ml_fma(x * density, density_at_0, s);
     case ML_RELU:
         return x > 0 ? 1 : 0;
     case ML_SILU:
         s = sigmoid(x);
-        return s + x * s * (1 - s);
+        return ml_fma(x * s, 1 - s, s);
     case ML_TANH:
         s = hyperbolic_tangent(x);
-        return 1 - s * s;
+        return ml_fma(-s, s, 1);
     }
     return 0;
 }
@@ -122,12 +123,12 @@ static void slope_row(ml_activation a, int64_t n, const float *x, uint8_t *code)
 {
     const float steps = ML_SLOPE_STEPS, least = -(float)ML_SLOPE_ZERO / ML_SLOPE_STEPS,
                 most = (float)(UINT8_MAX - ML_SLOPE_ZERO) / ML_SLOPE_STEPS;
-#define LOOP(constant)                                                                      \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                     \
-    {                                                                                       \
-        float s = slope_of(constant, x[i]);                                                 \
-        s = s > least ? s : least;                                                          \
-        code[i] = (uint8_t)(int32_t)(steps * (s < most ? s : most) + ML_SLOPE_ZERO + 0.5f); \
+#define LOOP(constant)                                                                          \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                         \
+    {                                                                                           \
+        float s = slope_of(constant, x[i]);                                                     \
+        s = s > least ? s : least;                                                              \
+        code[i] = (uint8_t)(int32_t)(ml_fma(steps, s < most ? s : most, ML_SLOPE_ZERO) + 0.5f); \
     }
     FOR_CONSTANT(a, LOOP)
 #undef LOOP
@@ -226,10 +227,9 @@ static float sum_row(int64_t V, const float *z, float top)
     double sum = 0;
     for (int64_t first = 0; first < V; first += RUN) {
         int64_t end = ml_min(V, first + RUN);
-        float run = 0;
-#pragma omp simd reduction(+ : run)
-        for (int64_t v = first; v < end; v++) run += ml_native_exp(z[v] - top);
-        sum += (double)run;
+        float lane[ML_SUM_LANES] = {0};
+        ML_FOR_LANES(end - first, lane[l] += ml_native_exp(z[first + i] - top));
+        sum += (double)ml_sum_of_lanes(lane);
     }
     return (float)sum;
 }
@@ -265,10 +265,11 @@ static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const flo
         float *row = z + c * ldz, top = rowmax[c], weight = scale * ml_target_weights(targets, c);
         float factor = weight / sum[c], share = weight * smoothing / (float)V_all;
 #pragma omp simd
-        for (int64_t v = 0; v < V; v++) row[v] = factor * ml_native_exp(row[v] - top) - share;
+        for (int64_t v = 0; v < V; v++)
+            row[v] = ml_fma(factor, ml_native_exp(row[v] - top), -share);
         for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
             int64_t v = column(targets, i, V);
-            if (v >= 0) row[v] -= hit * ml_target_weight(targets, i);
+            if (v >= 0) row[v] = ml_fma(-hit, ml_target_weight(targets, i), row[v]);
         }
     }
 }

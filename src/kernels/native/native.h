@@ -7,6 +7,12 @@
 
 #include "kernels/kernels_private.h"
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #define ML_PASTE_(name, set) ml_##name##_##set
 #define ML_PASTE(name, set) ML_PASTE_(name, set)
 #define ML_NATIVE(name) ML_PASTE(name, ML_NATIVE_NAME)
@@ -22,6 +28,60 @@ enum { ML_LANES = 4 };
 typedef float ml_vector __attribute__((vector_size(4 * ML_LANES), aligned(4), may_alias));
 
 #define ML_INLINE static inline __attribute__((always_inline))
+
+/* a·b + c, rounded once where the instruction set can. What numbers go through on their way to a
+ * gradient says where that is done (these files are compiled with -ffp-contract=off), so that its
+ * bits depend neither on the compiler nor on whether a vector or the rest of a row has a number. */
+ML_INLINE float ml_fma(float a, float b, float c)
+{
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* c + a·b of a number and a vector. */
+ML_INLINE ml_vector ml_fma_lanes(float a, ml_vector b, ml_vector c)
+{
+#if defined(__AVX512F__)
+    return (ml_vector)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (ml_vector)_mm256_fmadd_ps(_mm256_set1_ps(a), (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA) && defined(__aarch64__)
+    return (ml_vector)vfmaq_n_f32((float32x4_t)c, (float32x4_t)b, a);
+#else
+    return c + a * b;
+#endif
+}
+
+/* Sums of a row run in so many lanes, whatever a register holds: lane l adds the terms l, l +
+ * ML_SUM_LANES … of a row, which another rank may have elsewhere in its memory. */
+enum { ML_SUM_LANES = 16 };
+ML_INLINE float ml_sum_of_lanes(const float lane[ML_SUM_LANES])
+{
+    float half[ML_SUM_LANES / 2], quarter[ML_SUM_LANES / 4];
+    for (int l = 0; l < ML_SUM_LANES / 2; l++) half[l] = lane[l] + lane[l + ML_SUM_LANES / 2];
+    for (int l = 0; l < ML_SUM_LANES / 4; l++) quarter[l] = half[l] + half[l + ML_SUM_LANES / 4];
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+/* Does `step` for i = 0 … n − 1, each with its lane l. */
+#define ML_FOR_LANES(n, step)                                          \
+    do {                                                               \
+        const int64_t whole_ = (n) / ML_SUM_LANES * ML_SUM_LANES;      \
+        for (int64_t at_ = 0; at_ < whole_; at_ += ML_SUM_LANES) {     \
+            _Pragma("omp simd") for (int l = 0; l < ML_SUM_LANES; l++) \
+            {                                                          \
+                const int64_t i = at_ + l;                             \
+                step;                                                  \
+            }                                                          \
+        }                                                              \
+        for (int64_t i = whole_; i < (n); i++) {                       \
+            const int l = (int)(i - whole_);                           \
+            step;                                                      \
+        }                                                              \
+    } while (0)
 
 /* Smaller work than this many elements is not worth waking threads. */
 enum { ML_PARALLEL_FROM = 1 << 14 };
@@ -48,18 +108,17 @@ ML_INLINE float ml_native_exp_small(float x)
 {
     const float shifter =
         12582912.0f; /* 1.5·2^23: adding it rounds to an integer in the low bits */
-    float shifted = x * 1.44269504f + shifter;
+    float shifted = ml_fma(x, 1.44269504f, shifter);
     float n = shifted - shifter;
-    float r =
-        x -
-        n * 0.693145752f; /* ln 2 in two parts: the first has few digits, so the product is exact */
-    r = r - n * 1.42860677e-6f;
+    float r = ml_fma(n, -0.693145752f,
+                     x); /* ln 2 in two parts: the first has few digits, so the product is exact */
+    r = ml_fma(n, -1.42860677e-6f, r);
     float p = 1.381446736e-3f;
-    p = p * r + 8.368780775e-3f;
-    p = p * r + 4.166839423e-2f;
-    p = p * r + 1.666652010e-1f;
-    p = p * r + 4.999999341e-1f;
-    p = p * (r * r) + r + 1.0f;
+    p = ml_fma(p, r, 8.368780775e-3f);
+    p = ml_fma(p, r, 4.166839423e-2f);
+    p = ml_fma(p, r, 1.666652010e-1f);
+    p = ml_fma(p, r, 4.999999341e-1f);
+    p = ml_fma(p, r * r, r) + 1.0f;
     float power = ml_float_of_bits((ml_bits_of_float(shifted) - ml_bits_of_float(shifter) + 127u)
                                    << 23); /* 2^n */
     return x < -87.33f ? 0.0f : p * power;
@@ -73,8 +132,8 @@ ML_INLINE float ml_native_exp(float x) { return ml_native_exp_small(x > 89.0f ? 
 ML_INLINE float ml_native_tanh(float x)
 {
     float u = x * x, size = x < 0 ? -x : x;
-    float top = 135135.0f + u * (17325.0f + u * (378.0f + u));
-    float bottom = 135135.0f + u * (62370.0f + u * (3150.0f + u * 28.0f));
+    float top = ml_fma(u, ml_fma(u, 378.0f + u, 17325.0f), 135135.0f);
+    float bottom = ml_fma(u, ml_fma(u, ml_fma(u, 28.0f, 3150.0f), 62370.0f), 135135.0f);
     float large = 1.0f - 2.0f / (ml_native_exp_small(2.0f * (size > 10.0f ? 10.0f : size)) + 1.0f);
     return size < 1.0f ? x * top / bottom : (x < 0 ? -large : large);
 }

@@ -10,18 +10,16 @@ enum { STRIP = 64, RUN = 256 };
 /* Σ x and Σ (x − shift)² in float lanes: a row is at most some ten thousand elements. */
 ML_INLINE float row_sum(int64_t d, const float *x)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < d; i++) sum += x[i];
-    return sum;
+    float lane[ML_SUM_LANES] = {0};
+    ML_FOR_LANES(d, lane[l] += x[i]);
+    return ml_sum_of_lanes(lane);
 }
 
 ML_INLINE float row_squares(int64_t d, const float *x, float shift)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < d; i++) sum += (x[i] - shift) * (x[i] - shift);
-    return sum;
+    float lane[ML_SUM_LANES] = {0};
+    ML_FOR_LANES(d, lane[l] = ml_fma(x[i] - shift, x[i] - shift, lane[l]));
+    return ml_sum_of_lanes(lane);
 }
 
 /* out = (x − m)·r·w + b; b may be NULL. */
@@ -34,7 +32,7 @@ static void normalise(int64_t d, const float *x, const float *w, const float *b,
         return;
     }
 #pragma omp simd
-    for (int64_t i = 0; i < d; i++) out[i] = (x[i] - m) * r * w[i] + b[i];
+    for (int64_t i = 0; i < d; i++) out[i] = ml_fma((x[i] - m) * r, w[i], b[i]);
 }
 
 /* `plus_one` is a constant where it is called, so that no loop asks for it. */
@@ -81,26 +79,30 @@ static void rmsnorm_forward(int64_t T, int64_t d, const float *x, const float *w
 
 /* With z = (x − m)·r and g = dy·w: dx = r·(g − average(g) − z·average(g·z)); RMS norm has no
  * average(g). */
+ML_INLINE float input_gradient(bool plus_one, float x, float w, float m, float r, float dy,
+                               float g_mean, float gz_mean)
+{
+    return ml_fma(-((x - m) * r), gz_mean, ml_fma(dy, weight_of(plus_one, w), -g_mean));
+}
+
 ML_INLINE void backward_of(bool centred, bool plus_one, int64_t d, const float *x, const float *w,
                            float m, float r, const float *dy, float *dx, bool add)
 {
-    float g_sum = 0, gz_sum = 0;
-#pragma omp simd reduction(+ : g_sum, gz_sum)
-    for (int64_t i = 0; i < d; i++) {
-        float g = dy[i] * weight_of(plus_one, w[i]);
-        g_sum += g;
-        gz_sum += g * ((x[i] - m) * r);
-    }
-    float g_mean = centred ? g_sum / (float)d : 0, gz_mean = gz_sum / (float)d;
+    float g[ML_SUM_LANES] = {0}, gz[ML_SUM_LANES] = {0};
+    ML_FOR_LANES(d, float own = dy[i] * weight_of(plus_one, w[i]); g[l] += own;
+                 gz[l] = ml_fma(own, (x[i] - m) * r, gz[l]));
+    float g_mean = centred ? ml_sum_of_lanes(g) / (float)d : 0,
+          gz_mean = ml_sum_of_lanes(gz) / (float)d;
     if (!add) { /* what was there may be anything, NaN too */
 #pragma omp simd
         for (int64_t i = 0; i < d; i++)
-            dx[i] = r * (dy[i] * weight_of(plus_one, w[i]) - g_mean - (x[i] - m) * r * gz_mean);
+            dx[i] = r * input_gradient(plus_one, x[i], w[i], m, r, dy[i], g_mean, gz_mean);
         return;
     }
 #pragma omp simd
     for (int64_t i = 0; i < d; i++)
-        dx[i] += r * (dy[i] * weight_of(plus_one, w[i]) - g_mean - (x[i] - m) * r * gz_mean);
+        dx[i] =
+            ml_fma(r, input_gradient(plus_one, x[i], w[i], m, r, dy[i], g_mean, gz_mean), dx[i]);
 }
 
 static void backward_row(bool centred, bool plus_one, int64_t d, const float *x, const float *w,
@@ -128,7 +130,7 @@ static void sum_weight_gradients(int64_t T, int64_t d, const float *x, const flo
                 const float *in = x + t * d + first, *out = dy + t * d + first;
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++) {
-                    weight[i] += out[i] * ((in[i] - m) * r);
+                    weight[i] = ml_fma(out[i], (in[i] - m) * r, weight[i]);
                     bias[i] += out[i];
                 }
             }
@@ -164,8 +166,8 @@ ML_INLINE void turn_pairs(int64_t pairs, float *first, float *second, int64_t st
 #pragma omp simd
     for (int64_t i = 0; i < pairs; i++) {
         float a = first[step * i], b = second[step * i], turn = sign * s[i];
-        first[step * i] = a * c[i] - b * turn;
-        second[step * i] = b * c[i] + a * turn;
+        first[step * i] = ml_fma(a, c[i], -(b * turn));
+        second[step * i] = ml_fma(b, c[i], a * turn);
     }
 }
 

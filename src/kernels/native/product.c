@@ -149,6 +149,7 @@ typedef struct block_part {
     const uint8_t *rows;
     ml_dtype dtype;
     int64_t row_bytes, first, lanes, depth;
+    int64_t panel; /* depth of a panel, of which this may be a part */
     bool turned;
 } block_part;
 
@@ -176,7 +177,7 @@ static void spread_blocks(const block_part *p, float *to)
     for (int64_t l = 0; l < p->depth; l++, to += TILE_COLUMNS) {
         ML_NATIVE(decode_run)(p->dtype, p->rows + l * p->row_bytes, p->first, p->lanes, row);
         for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)
-            memcpy(to + j * p->depth, row + j, TILE_COLUMNS * sizeof *row);
+            memcpy(to + j * p->panel, row + j, TILE_COLUMNS * sizeof *row);
     }
 }
 
@@ -187,7 +188,7 @@ static void pack_blocks(const block_part *p, float *to)
         return;
     }
     for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)
-        turn_blocks(p, j, ml_min(TILE_COLUMNS, p->lanes - j), to + j * p->depth);
+        turn_blocks(p, j, ml_min(TILE_COLUMNS, p->lanes - j), to + j * p->panel);
 }
 
 /* ---- the register tile --------------------------------------------------------------------- */
@@ -211,7 +212,8 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
         for (int i = 0; i < rows; i++) {
             float x = a[l * TILE_ROWS + i];
 #pragma GCC unroll 2
-            for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] += x * column[j];
+            for (int j = 0; j < TILE_VECTORS; j++)
+                sum[i][j] = ml_fma_lanes(x, column[j], sum[i][j]);
         }
     }
 #pragma GCC unroll 12
@@ -219,7 +221,7 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
 #pragma GCC unroll 2
         for (int j = 0; j < TILE_VECTORS; j++) {
             ml_vector *to = (ml_vector *)(void *)(c + i * ldc + j * ML_LANES);
-            if (beta != 0) sum[i][j] += beta * *to;
+            if (beta != 0) sum[i][j] = ml_fma_lanes(beta, *to, sum[i][j]);
             *to = sum[i][j];
         }
     }
@@ -261,8 +263,9 @@ static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float 
     tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
-            float *to = c + i * ldc + j;
-            *to = tile[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * *to);
+            float *to = c + i * ldc + j, sum = tile[i * TILE_COLUMNS + j];
+            if (beta != 0) sum = ml_fma(beta, *to, sum);
+            *to = sum;
         }
 }
 
@@ -278,29 +281,49 @@ typedef struct pass {
     int64_t row_parts, rows_a_part, groups; /* tasks: row_parts × groups */
 } pass;
 
+/* Depth from `at` on that lies together in the operands, up to `end`; *place: where. */
+static int64_t next_stretch(const ml_product *x, int64_t at, int64_t end, int64_t *place)
+{
+    int64_t before = 0;
+    *place = at;
+    for (int i = 0; i < x->runs; before += x->run[i++].count)
+        if (at < before + x->run[i].count) {
+            *place = x->run[i].first + at - before;
+            return ml_min(end, before + x->run[i].count) - at;
+        }
+    return end - at;
+}
+
 static void pack_panel_of_a(const pass *p, int64_t panel)
 {
     const ml_product *x = p->product;
-    int64_t row = p->row + panel * TILE_ROWS;
-    const matrix_part part = {.data = (const char *)(x->a_turned ? x->a + p->at * x->lda + row
-                                                                 : x->a + row * x->lda + p->at),
-                              .ld = x->lda,
-                              .lanes = ml_min(TILE_ROWS, p->row + p->rows - row),
-                              .depth = p->depth,
-                              .turned = x->a_turned};
-    pack_rows(&part, x->alpha, p->scratch->packed_a + panel * TILE_ROWS * p->depth);
+    int64_t row = p->row + panel * TILE_ROWS, end = p->at + p->depth, place;
+    float *to = p->scratch->packed_a + panel * TILE_ROWS * p->depth;
+    for (int64_t at = p->at, n; at < end; at += n, to += n * TILE_ROWS) {
+        n = next_stretch(x, at, end, &place);
+        const matrix_part part = {.data = (const char *)(x->a_turned ? x->a + place * x->lda + row
+                                                                     : x->a + row * x->lda + place),
+                                  .ld = x->lda,
+                                  .lanes = ml_min(TILE_ROWS, p->row + p->rows - row),
+                                  .depth = n,
+                                  .turned = x->a_turned};
+        pack_rows(&part, x->alpha, to);
+    }
 }
 
-static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
+/* Of depth n that lies together from `place` on. */
+static void pack_stretch_of_b(const pass *p, int64_t place, int64_t n, int64_t column,
+                              int64_t columns, float *to)
 {
     const ml_product *x = p->product;
     if (ml_dtype_is_block(x->b_dtype)) {
         int64_t bytes = ml_dtype_bytes(x->b_dtype, x->ldb);
-        const block_part blocks = {(const uint8_t *)x->b + (x->b_turned ? column : p->at) * bytes,
+        const block_part blocks = {(const uint8_t *)x->b + (x->b_turned ? column : place) * bytes,
                                    x->b_dtype,
                                    bytes,
-                                   x->b_turned ? p->at : column,
+                                   x->b_turned ? place : column,
                                    columns,
+                                   n,
                                    p->depth,
                                    x->b_turned};
         pack_blocks(&blocks, to);
@@ -308,10 +331,19 @@ static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, floa
     }
     int64_t size = (int64_t)ml_dtype_size(x->b_dtype);
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
-        int64_t first = x->b_turned ? (column + j) * x->ldb + p->at : p->at * x->ldb + column + j;
+        int64_t first = x->b_turned ? (column + j) * x->ldb + place : place * x->ldb + column + j;
         const matrix_part part = {(const char *)x->b + first * size, x->b_dtype, x->ldb,
-                                  ml_min(TILE_COLUMNS, columns - j), p->depth,   x->b_turned};
+                                  ml_min(TILE_COLUMNS, columns - j), n,          x->b_turned};
         pack_columns(&part, to + j * p->depth);
+    }
+}
+
+static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
+{
+    int64_t end = p->at + p->depth, place;
+    for (int64_t at = p->at, n; at < end; at += n, to += n * TILE_COLUMNS) {
+        n = next_stretch(p->product, at, end, &place);
+        pack_stretch_of_b(p, place, n, column, columns, to);
     }
 }
 

@@ -14,15 +14,11 @@ typedef struct statistics {
 static statistics statistics_of(const ml_headnorm *n, const float *x)
 {
     int64_t h = n->head_dim;
-    float sum = 0, square = 0;
-    if (n->centred) {
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < h; i++) sum += x[i];
-    }
-    float mean = sum / (float)h;
-#pragma omp simd reduction(+ : square)
-    for (int64_t i = 0; i < h; i++) square += (x[i] - mean) * (x[i] - mean);
-    return (statistics){mean, 1 / sqrtf(square / (float)h + n->eps)};
+    float sum[ML_SUM_LANES] = {0}, square[ML_SUM_LANES] = {0};
+    if (n->centred) ML_FOR_LANES(h, sum[l] += x[i]);
+    float mean = ml_sum_of_lanes(sum) / (float)h;
+    ML_FOR_LANES(h, square[l] = ml_fma(x[i] - mean, x[i] - mean, square[l]));
+    return (statistics){mean, 1 / sqrtf(ml_sum_of_lanes(square) / (float)h + n->eps)};
 }
 
 static void forward_head(const ml_headnorm *n, int64_t at, float *x)
@@ -55,25 +51,23 @@ static void backward_head(const ml_headnorm *n, int64_t at, const float *x, floa
     const float *w = n->w + at;
     const statistics s = statistics_of(n, x);
     int64_t h = n->head_dim;
-    float one = n->plus_one ? 1 : 0, g_sum = 0, gz_sum = 0;
+    float one = n->plus_one ? 1 : 0, g[ML_SUM_LANES] = {0}, gz[ML_SUM_LANES] = {0};
     if (dw) {
 #pragma omp simd
-        for (int64_t i = 0; i < h; i++) dw[i] += dy[i] * ((x[i] - s.mean) * s.rstd);
+        for (int64_t i = 0; i < h; i++) dw[i] = ml_fma(dy[i], (x[i] - s.mean) * s.rstd, dw[i]);
     }
     if (db) {
 #pragma omp simd
         for (int64_t i = 0; i < h; i++) db[i] += dy[i];
     }
-#pragma omp simd reduction(+ : g_sum, gz_sum)
-    for (int64_t i = 0; i < h; i++) {
-        float g = dy[i] * (one + w[i]);
-        g_sum += g;
-        gz_sum += g * ((x[i] - s.mean) * s.rstd);
-    }
-    float g_mean = n->centred ? g_sum / (float)h : 0, gz_mean = gz_sum / (float)h;
+    ML_FOR_LANES(h, float own = dy[i] * (one + w[i]); g[l] += own;
+                 gz[l] = ml_fma(own, (x[i] - s.mean) * s.rstd, gz[l]));
+    float g_mean = n->centred ? ml_sum_of_lanes(g) / (float)h : 0,
+          gz_mean = ml_sum_of_lanes(gz) / (float)h;
 #pragma omp simd
     for (int64_t i = 0; i < h; i++)
-        dy[i] = s.rstd * (dy[i] * (one + w[i]) - g_mean - (x[i] - s.mean) * s.rstd * gz_mean);
+        dy[i] = s.rstd *
+                ml_fma(-((x[i] - s.mean) * s.rstd), gz_mean, ml_fma(dy[i], one + w[i], -g_mean));
 }
 
 enum { PARTS = 16, MOST = 1024 };
@@ -125,10 +119,9 @@ static void wide_squares(int64_t T, int64_t n, const float *x, int64_t ldx, floa
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
         const float *row = x + t * ldx;
-        float square = 0;
-#pragma omp simd reduction(+ : square)
-        for (int64_t i = 0; i < n; i++) square += row[i] * row[i];
-        sum[t] = square;
+        float square[ML_SUM_LANES] = {0};
+        ML_FOR_LANES(n, square[l] = ml_fma(row[i], row[i], square[l]));
+        sum[t] = ml_sum_of_lanes(square);
     }
 }
 
@@ -149,10 +142,9 @@ static void wide_products(int64_t T, int64_t n, const float *x, int64_t ldx, con
 #pragma omp parallel for schedule(static) if (T * n >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < T; t++) {
         const float *row = x + t * ldx, *d = dy + t * lddy;
-        float product = 0;
-#pragma omp simd reduction(+ : product)
-        for (int64_t i = 0; i < n; i++) product += d[i] * w[i] * row[i];
-        sum[t] = product * rstd[t];
+        float product[ML_SUM_LANES] = {0};
+        ML_FOR_LANES(n, product[l] = ml_fma(d[i] * w[i], row[i], product[l]));
+        sum[t] = ml_sum_of_lanes(product) * rstd[t];
     }
 }
 
@@ -169,7 +161,7 @@ static void sum_weight_gradient(int64_t T, int64_t n, const float *x, int64_t ld
         for (int64_t t = 0; t < T; t++) {
             const float *row = x + t * ldx + first, *d = dy + t * lddy + first;
 #pragma omp simd
-            for (int64_t i = 0; i < width; i++) sum[i] += d[i] * row[i] * rstd[t];
+            for (int64_t i = 0; i < width; i++) sum[i] = ml_fma(d[i] * row[i], rstd[t], sum[i]);
         }
         for (int64_t i = 0; i < width; i++) dw[first + i] += sum[i];
     }
@@ -185,7 +177,7 @@ static void wide_backward(int64_t T, int64_t n, const float *x, int64_t ldx, con
         const float *row = x + t * ldx;
         float *d = dy + t * lddy, r = rstd[t], a = average[t];
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) d[i] = r * (d[i] * w[i] - row[i] * r * a);
+        for (int64_t i = 0; i < n; i++) d[i] = r * ml_fma(d[i], w[i], -(row[i] * r * a));
     }
 }
 

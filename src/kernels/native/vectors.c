@@ -59,7 +59,7 @@ static void soft_cap(int64_t n, float cap, float *x, float *slope)
         for (int64_t i = first; i < end; i++) {
             float t = ml_native_tanh(inverse * x[i]);
             x[i] = cap * t;
-            slope[i] = 1 - t * t;
+            slope[i] = ml_fma(-t, t, 1);
         }
     }
 }
@@ -155,9 +155,9 @@ static void adamw(const ml_adamw *step, int64_t n, float *p, const float *grad, 
 #pragma omp simd
         for (int64_t i = first; i < end; i++) {
             float g = grad[i] * scale;
-            m[i] = b1 * m[i] + new1 * g;
-            v[i] = b2 * v[i] + new2 * g * g;
-            p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
+            m[i] = ml_fma(b1, m[i], new1 * g);
+            v[i] = ml_fma(b2, v[i], new2 * g * g);
+            p[i] = ml_fma(p[i], keep, -(rate * m[i] / ml_fma(sqrtf(v[i]), root, eps)));
         }
     }
 }

@@ -218,7 +218,7 @@ bool ml_onednn_has_tiles(void)
 
 static bool fp32_available(ml_dtype dtype) { return dtype == ML_FP32; }
 
-const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats,
-                                           start,         stop,           true};
-const ml_backend ml_backend_onednn_matmul = {"onednn-matmul", fp32_available, scratch_floats,
-                                             start,           stop,           false};
+const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats, start,
+                                           stop,          true,           false};
+const ml_backend ml_backend_onednn_matmul = {
+    "onednn-matmul", fp32_available, scratch_floats, start, stop, false, false};

@@ -42,4 +42,4 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
 }
 
 const ml_backend ml_backend_onednn = {
-    "onednn", ml_backend_without_blocks, ml_panel_scratch_floats, start, NULL, false};
+    "onednn", ml_backend_without_blocks, ml_panel_scratch_floats, start, NULL, false, false};

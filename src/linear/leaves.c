@@ -1,0 +1,143 @@
+/* Sums over what tp cuts, in leaves: a leaf's products are added into one vector after the other,
+ * each behind the last one, and the leaves as a tree. On one rank the tree has all leaves; on more
+ * each of them has a node of it, and ml_grid_sum_ordered goes on from there.
+ *
+ * A leaf of one product is added to the one before it while it is multiplied (beta 1), so that of
+ * four leaves only one sum waits in memory, of eight two. */
+#include "linear/leaves.h"
+
+#include "mpilora/blocks.h"
+
+void ml_linear_set_leaves(ml_linear *layer, int leaves, int tp, int tp_rank)
+{
+    layer->leaves = leaves;
+    layer->leaf_first = leaves / tp * tp_rank;
+    layer->leaf_end = leaves / tp * (tp_rank + 1);
+}
+
+/* Whole units, and of a matrix in blocks whole blocks of its rows. */
+int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf)
+{
+    const ml_linear_part *p = &layer->part[part];
+    int64_t start = p->unit * ml_part_start(p->units, layer->leaves, leaf);
+    if (layer->kind == ML_LINEAR_ROW) {
+        bool blocks = layer->nweights > 0 && ml_dtype_is_block(layer->weight[0].dtype);
+        int64_t block = blocks ? ml_block_format_of(layer->weight[0].dtype)->weights : 1;
+        return ml_round_up(start, block) - layer->first_in;
+    }
+    for (int i = 0; i < part; i++) start += layer->part[i].count;
+    return start - p->first;
+}
+
+/* ---- the tree ------------------------------------------------------------------------------ */
+
+/* Of some neighbours those that are added first. */
+static int left_of(int leaves)
+{
+    int left = 1;
+    while (2 * left < leaves) left *= 2;
+    return left;
+}
+
+int64_t ml_linear_leaf_rooms(int leaves, bool apart)
+{
+    if (leaves <= 1) return 0;
+    int left = left_of(leaves), right = leaves - left;
+    return ml_max(ml_linear_leaf_rooms(left, apart),
+                  right == 1 && !apart ? 0 : 1 + ml_linear_leaf_rooms(right, apart));
+}
+
+typedef struct tree {
+    const ml_kernels *kernels;
+    ml_leaf_product *multiply;
+    const void *self;
+    bool apart;
+    int64_t floats; /* of y */
+} tree;
+
+static void add_up(const tree *t, int first, int leaves, float *y, float *rooms)
+{
+    if (leaves == 1) {
+        t->multiply(t->self, first, 0.0F, y);
+        return;
+    }
+    int left = left_of(leaves), right = leaves - left;
+    add_up(t, first, left, y, rooms);
+    if (right == 1 && !t->apart) {
+        t->multiply(t->self, first + left, 1.0F, y);
+        return;
+    }
+    add_up(t, first + left, right, rooms, rooms + t->floats);
+    t->kernels->add(t->floats, rooms, y);
+}
+
+void ml_linear_sum_leaves(const ml_linear *layer, const ml_pass *pass, ml_leaf_product *multiply,
+                          const void *self, bool apart, int64_t n, float *y)
+{
+    const tree t = {pass->kernels, multiply, self, apart, pass->tokens * n};
+    add_up(&t, layer->leaf_first, layer->leaf_end - layer->leaf_first, y, pass->partial);
+    if (pass->grid) ml_grid_sum_ordered(pass->grid, ML_GROUP_TP, y, t.floats);
+}
+
+/* ---- the products -------------------------------------------------------------------------- */
+
+typedef struct operands {
+    const ml_linear *layer;
+    const ml_pass *pass;
+    const float *x; /* or dy */
+} operands;
+
+static void multiply_columns(const void *self, int leaf, float beta, float *y)
+{
+    const operands *o = self;
+    const ml_linear *layer = o->layer;
+    const ml_kernels *k = o->pass->kernels;
+    int64_t first = ml_linear_leaf_start(layer, 0, leaf),
+            count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
+    k->columns_forward(k, o->pass->tokens, o->x + first, layer->in, &layer->weight[0], first, count,
+                       beta, y, layer->out);
+}
+
+void ml_linear_forward_leaves(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
+{
+    const operands o = {layer, pass, x};
+    ml_linear_sum_leaves(layer, pass, multiply_columns, &o, false, layer->out, y);
+}
+
+/* The leaf of each projection that is among rows [first, end) of the layer's; returns how many. */
+static int leaf_rows(const ml_linear *layer, int leaf, int64_t first, int64_t end,
+                     ml_rows run[ML_LINEAR_PARTS])
+{
+    int count = 0;
+    for (int part = 0; part < layer->nparts; part++) {
+        int64_t start = ml_linear_leaf_start(layer, part, leaf),
+                stop = ml_linear_leaf_start(layer, part, leaf + 1);
+        if (start < stop && start >= first && start < end)
+            run[count++] = (ml_rows){start - first, stop - start};
+    }
+    return count;
+}
+
+/* Of all projections: they are one sum. */
+static void multiply_rows(const void *self, int leaf, float beta, float *dx)
+{
+    const operands *o = self;
+    const ml_linear *layer = o->layer;
+    const ml_kernels *k = o->pass->kernels;
+    int64_t first = 0;
+    for (int i = 0; i < layer->nweights; first += layer->weight[i++].rows, beta = 1.0F) {
+        const ml_weight *w = &layer->weight[i];
+        ml_rows run[ML_LINEAR_PARTS];
+        int runs = leaf_rows(layer, leaf, first, first + w->rows, run);
+        k->rows_backward(k, o->pass->tokens, o->x + first, layer->out, w, runs, run, beta, dx,
+                         layer->in);
+    }
+}
+
+void ml_linear_backward_leaves(const ml_linear *layer, const ml_pass *pass, const float *dy,
+                               float *dx)
+{
+    const operands o = {layer, pass, dy};
+    /* Weights in several formats are several products. */
+    ml_linear_sum_leaves(layer, pass, multiply_rows, &o, layer->nweights > 1, layer->in, dx);
+}
