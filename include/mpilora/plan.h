@@ -110,8 +110,9 @@ typedef struct ml_sum_group {
 } ml_sum_group;
 
 /* Time of `calls` sums of `bytes` altogether: ⌈log2⌉ latencies a call inside and between nodes,
- * and 2·(p − 1)/p of the bytes at the slower of the two bandwidths (Thakur, Rabenseifner and Gropp
- * 2005). 0 of one rank.
+ * and of the bytes 2·(i − 1)/i at the bandwidth inside, for the i members on a node, and then
+ * 2·(n − 1)/n at a node's share of the one between its n nodes: by halving and doubling neighbours
+ * exchange first (Thakur, Rabenseifner and Gropp 2005). 0 of one rank.
  * Shapes: seconds.
  * Ownership: all borrowed.
  * Local.

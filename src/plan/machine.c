@@ -92,15 +92,14 @@ static double log2_up(double n) { return ceil(log2(fmax(n, 1.0)) - 1e-9); }
 
 double ml_sum_seconds(const ml_machine *m, const ml_sum_group *g, double calls, double bytes)
 {
-    double crowd = fmax(1.0, g->crowd), inside = fmax(1.0, ceil(g->ranks / g->nodes));
+    double crowd = fmax(1.0, g->crowd), nodes = fmax(1.0, g->nodes),
+           inside = fmax(1.0, ceil(g->ranks / nodes));
     if (g->ranks <= 1.0) return 0.0;
-    double latency = m->inside_latency * log2_up(inside) * crowd,
-           slowness = inside > 1.0 ? crowd / m->inside_bandwidth : 0.0;
-    if (g->nodes > 1.0) {
-        latency += m->between_latency * log2_up(g->nodes);
-        slowness = fmax(slowness, fmax(1.0, g->beside) / m->between_bandwidth);
-    }
-    return calls * latency + 2.0 * (g->ranks - 1.0) / g->ranks * bytes * slowness;
+    double latency =
+        m->inside_latency * log2_up(inside) * crowd + m->between_latency * log2_up(nodes);
+    double slowness = 2.0 * (inside - 1.0) / inside * crowd / m->inside_bandwidth +
+                      2.0 * (nodes - 1.0) / nodes * fmax(1.0, g->beside) / m->between_bandwidth;
+    return calls * latency + bytes * slowness;
 }
 
 /* ---- rates from measurements --------------------------------------------------------------- */

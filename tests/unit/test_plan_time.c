@@ -54,7 +54,7 @@ static void a_sum_takes_latency_and_bandwidth(void **state)
     near(ml_sum_seconds(&m, &g, 3.0, 1e9), 3.0 * 4e-6 + 1.5 * 1.0);
     g = (ml_sum_group){8.0, 4.0, 3.0,
                        1.0}; /* two ranks on each of four nodes, three groups over one link */
-    near(ml_sum_seconds(&m, &g, 1.0, 1e9), 1e-6 + 2e-5 + 1.75 * 3.0);
+    near(ml_sum_seconds(&m, &g, 1.0, 1e9), 1e-6 + 2e-5 + 1.0 * 0.5 + 1.5 * 3.0);
 }
 
 static void read_inputs(ml_run_config *config, ml_machine *machine, const char *set)
