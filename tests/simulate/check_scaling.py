@@ -13,17 +13,18 @@ import time
 
 import yaml
 
-from cluster import describe, plan, simulate, skip_where_missing
+from cluster import describe, plan, simulate, skip_where_missing, summed_bytes
 from harness import SOURCE
 
 MACHINE, MODEL = f"{SOURCE}/configs/machines/fat-tree-2x100g.yaml", f"{SOURCE}/configs/models/gpt3-175b.yaml"
-METHOD = {"name": "lora", "rank": 8, "targets": ["q", "v"]}
-LENGTH, ON_NODE = 2048, 8
+RANK, LAYERS, WIDTH, LENGTH, ON_NODE = 8, 96, 12288, 2048, 8
+MOST_MIB = 20 << 10  # of the whole simulation
+METHOD = {"name": "lora", "rank": RANK, "targets": ["q", "v"]}
 FIELDS = ("kind", "ranks", "tp", "pp", "dp", "sequences", "simulated_s", "plan_s", "ratio", "forward_s", "backward_s", "comm_s", "plan_forward_s", "plan_backward_s",
-          "plan_comm_s", "plan_bubble_s", "tokens_per_s", "sums_inside_bytes", "sums_between_bytes", "piped_bytes", "wall_s", "peak_mib")
+          "plan_comm_s", "plan_bubble_s", "tokens_per_s", "summed_ratio", "sums_inside_bytes", "sums_between_bytes", "piped_bytes", "wall_s", "peak_mib")
 
 # kind, tp, pp, dp, sequences. strong: the same batch; weak: 8 sequences a replica; grids: 1,024 ranks otherwise divided; fast: a network that is a large part.
-STRONG, WEAK = 128, 8
+STRONG, WEAK = 32, 8
 CASES = ([("strong", 8, 2, 1, STRONG), ("strong", 8, 8, 1, STRONG), ("strong", 8, 8, 4, STRONG), ("strong", 8, 8, 16, STRONG)]
          + [("weak", 8, 2, 1, WEAK), ("weak", 8, 8, 1, WEAK), ("weak", 8, 8, 4, 4 * WEAK), ("weak", 8, 8, 16, 16 * WEAK)]
          + [("grids", 8, 4, 32, 64), ("grids", 16, 8, 8, 32), ("grids", 8, 16, 8, 32)]
@@ -57,8 +58,9 @@ def run_case(kind, tp, pp, dp, sequences):
     return {"kind": kind, "ranks": ranks, "tp": tp, "pp": pp, "dp": dp, "sequences": sequences, "simulated_s": step["step_s"], "plan_s": of["step_s"],
             "ratio": step["step_s"] / of["step_s"], "forward_s": step["forward_s"], "backward_s": step["backward_s"], "comm_s": step["comm_s"],
             "plan_forward_s": of["forward_s"], "plan_backward_s": of["backward_s"], "plan_comm_s": of["comm_s"], "plan_bubble_s": of["bubble_s"],
-            "tokens_per_s": sequences * LENGTH / step["step_s"], "sums_inside_bytes": max(sent["sums_inside"]), "sums_between_bytes": max(sent["sums_between"]),
-            "piped_bytes": step.get("piped_bytes", 0), "wall_s": round(wall, 1),
+            "tokens_per_s": sequences * LENGTH / step["step_s"],
+            "summed_ratio": (sum(sent["sums_inside"]) + sum(sent["sums_between"])) / summed_bytes(RANK, LAYERS, WIDTH, LENGTH - 1, tp, pp, dp, sequences // dp),
+            "sums_inside_bytes": max(sent["sums_inside"]), "sums_between_bytes": max(sent["sums_between"]), "piped_bytes": step.get("piped_bytes", 0), "wall_s": round(wall, 1),
             "peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024}
 
 
@@ -85,6 +87,10 @@ def main():
         sys.stdout.flush()
         if out:
             out.flush()
+        if abs(row["summed_ratio"] - 1.0) > 1e-6:
+            wrong.append(f"tp {tp} pp {pp} dp {dp}: {row['summed_ratio']} of the formula's bytes of sums")
+        if row["peak_mib"] > MOST_MIB:
+            wrong.append(f"tp {tp} pp {pp} dp {dp}: {row['peak_mib']} MiB")
         if abs(row["ratio"] - 1.0) > 0.1:
             wrong.append(f"tp {tp} pp {pp} dp {dp}: {row['simulated_s']:.2f} s simulated, {row['plan_s']:.2f} s by plan")
     if wrong:

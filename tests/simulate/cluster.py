@@ -85,3 +85,12 @@ def simulate(folder, machine_file, ranks, ranks_on_node, timeout=600):
 def plan(folder, machine_file, ranks, ranks_on_node):
     """What plan says of the configuration's method."""
     return json.loads(mpilora("plan", f"{folder}/run.yaml", "--ranks", ranks, "--nodes", ranks // ranks_on_node, "--machine", machine_file, "--json"))["methods"][0]
+
+
+def summed_bytes(rank, layers, width, rows, tp, pp, dp, micros):
+    """What all ranks together send of large sums in a step of LoRA on q and v of a GPT: a sum of b bytes over n ranks takes 2·(n − 1)·b. Of a micro-batch over
+    tp: the embedding, two a layer forward, two backward but for what is before the first layer that trains, and the gradient of the head's input. Once: A's
+    gradient over a stage, B's over dp."""
+    over_tp = dp * micros * (1 + 4 * layers - 1 + 1) * 2 * (tp - 1) * 4 * rows * width
+    factor = 4 * 2 * rank * width * layers  # all layers' A, or B
+    return over_tp + 2 * (tp * dp - 1) * factor + 2 * (dp - 1) * factor

@@ -5,7 +5,7 @@ import tempfile
 
 import yaml
 
-from cluster import describe, plan, simulate, skip_where_missing
+from cluster import describe, plan, simulate, skip_where_missing, summed_bytes
 from harness import SOURCE
 
 MACHINE, MODEL = f"{SOURCE}/configs/machines/fat-tree-2x100g.yaml", f"{SOURCE}/configs/models/gpt3-125m.yaml"
@@ -19,16 +19,6 @@ def check(what, found, expected, within):
         sys.exit(f"{what}: {found}, expected {expected} within {within:.1%}")
 
 
-def summed_bytes(layers, width, rows, tp, pp, dp, micros):
-    """What all ranks together send of large sums in a step: a sum of b bytes over n ranks takes 2·(n − 1)·b. Of a micro-batch over tp: the embedding, two a
-    layer forward, two backward but for what is before the first layer that trains, and the gradient of the head's input. Once: A's gradient over a stage,
-    B's over dp."""
-    stream = 4 * rows * width
-    over_tp = dp * micros * (1 + 4 * layers - 1 + 1) * 2 * (tp - 1) * stream
-    factor = 4 * 2 * RANK * width * layers // pp  # of q and v, in a stage
-    return over_tp + pp * 2 * (tp * dp - 1) * factor + pp * tp * 2 * (dp - 1) * factor // tp
-
-
 def test_run(folder):
     """GPT-2's smallest on 2 nodes of 8 ranks, tp 2 × pp 4 × dp 2."""
     tp, pp, dp, micros, length, layers, width = 2, 4, 2, 8, 512, 12, 768
@@ -39,7 +29,7 @@ def test_run(folder):
     check("bytes that the busiest rank sends to its neighbours", step["piped_bytes"], expected["piped_bytes_per_step"], 0)
     check("bytes between stages", sum(sent["piped_inside"]) + sum(sent["piped_between"]),
           len(metrics) * tp * dp * micros * 2 * (pp - 1) * 4 * (length - 1) * width, 0)
-    check("bytes of sums", sum(sent["sums_inside"]) + sum(sent["sums_between"]), len(metrics) * summed_bytes(layers, width, length - 1, tp, pp, dp, micros), 1e-6)
+    check("bytes of sums", sum(sent["sums_inside"]) + sum(sent["sums_between"]), len(metrics) * summed_bytes(RANK, layers, width, length - 1, tp, pp, dp, micros), 1e-6)
     check("a step's seconds", step["step_s"], expected["time"]["step_s"], 0.1)
 
 
