@@ -211,7 +211,8 @@ def check_ends(folder):
     until = time.monotonic() + 60
     while harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 3 and time.monotonic() < until:
         time.sleep(0.02)
-    running.send_signal(signal.SIGUSR1)
+    for rank in harness.ranks_of(running.pid):
+        os.kill(rank, signal.SIGUSR1)
     said = running.communicate(timeout=60)[1]
     checks.that(running.returncode == 75 and 3 <= harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 60, f"a signal: ended with {running.returncode}\n{said}")
     train(stopped, (1, 1, 2))

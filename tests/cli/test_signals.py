@@ -111,18 +111,19 @@ def check_signals(folder, ranks):
 
 def check_long_step(folder):
     """A signal in the middle of a step of many micro-batches: the step is left, the one before it saved, and the next start does it again. Ctrl-C at Open
-    MPI's mpirun gives the ranks about two seconds, and mpirun ends with 1 whatever they return."""
+    MPI's mpirun gives the ranks about two seconds, and mpirun ends with 1 whatever they return; MPICH's hands it on and ends with their 75, or with 0."""
     long = ("--set", "batch.sequences=500", "--set", "batch.micro=1", "--set", "train.steps=2", "--set", "train.eval_every=0")
     harness.mpilora("train", configure(folder, "long"), *long, ranks=2)
     whole = results(f"{folder}/long")
-    for case, number, whom, expected in (("long-ranks", signal.SIGTERM, "ranks", STOPPED), ("long-mpirun", signal.SIGINT, "mpirun", 1)):
+    interrupted = (1,) if harness.is_open_mpi() else (0, STOPPED)
+    for case, number, whom, expected in (("long-ranks", signal.SIGTERM, "ranks", (STOPPED,)), ("long-mpirun", signal.SIGINT, "mpirun", interrupted)):
         config, run_dir = configure(folder, case), f"{folder}/{case}"
         process = subprocess.Popen(harness.command("train", config, *long, ranks=2), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         wait_for(process, lambda run_dir=run_dir: harness.count_lines(f"{run_dir}/metrics.jsonl") == 1, case)
         for pid in harness.ranks_of(process.pid) if whom == "ranks" else [process.pid]:
             os.kill(pid, number)
         code, said = end_of(process, case)
-        checks.that(code == expected and "after saving step 1 of 2" in said, f"{case}: exit code {code}, expected {expected} after step 1: {said}")
+        checks.that(code in expected and "after saving step 1 of 2" in said, f"{case}: exit code {code}, expected {expected} after step 1: {said}")
         harness.mpilora("train", config, *long, ranks=2)
         checks.that(results(run_dir) == whole, f"{case}: the results differ from those of the run that nothing stopped")
 
@@ -185,6 +186,8 @@ with tempfile.TemporaryDirectory() as folder:
     check_long_step(folder)
     if harness.is_open_mpi():
         check_leftovers(folder)
+    else:
+        print("Open MPI's segments in /dev/shm: skipped, MPICH leaves none")
     for ranks in (0, 2):
         whole = check_signals(folder, ranks)
         check_time_limits(folder, ranks, whole)
