@@ -83,6 +83,7 @@ typedef enum ml_keep_activations {
     ML_KEEP_SELECTIVE,
     ML_KEEP_CHECKPOINT
 } ml_keep_activations;
+typedef enum ml_numerics { ML_NUMERICS_FAST, ML_NUMERICS_GRID } ml_numerics;
 typedef enum ml_measure { ML_MEASURE_ONCE, ML_MEASURE_ALWAYS } ml_measure;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
 /* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or
@@ -361,6 +362,7 @@ typedef struct ml_run_config {
                                  first stage) */
     } memory;
     ml_dtype precision;      /* bf16 */
+    ml_numerics numerics;    /* fast; grid: the same bits on every grid */
     bool rounds_activations; /* no key: what eval and generate are asked for on the command line:
                                 products take activations of 8 bits */
     char *backend;           /* `kernels: {product: …, vector: …}`; NULL: measured */
@@ -456,6 +458,20 @@ bool ml_method_saves_modules(ml_method method);
  * Local.
  * Errors: none. */
 bool ml_run_config_is_pissa(const ml_run_config *config);
+
+/* Whether sums must not depend on the grid: numerics is grid.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_is_exact(const ml_run_config *config);
+
+/* The word of `numerics`.
+ * Shapes: none.
+ * Ownership: static.
+ * Local.
+ * Errors: none. */
+const char *ml_numerics_name(ml_numerics numerics);
 
 /* Whether the configuration is one run's: every command but train and plan refuses a list of
  * runs.

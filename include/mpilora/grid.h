@@ -12,6 +12,7 @@
 #define MPILORA_GRID_H
 
 #include "mpilora/base.h"
+#include "mpilora/exact.h"
 #include "mpilora/version.h"
 
 ML_BEGIN_DECLS
@@ -252,6 +253,15 @@ void ml_grid_sum_double(const ml_grid *grid, ml_group group, double *x, int64_t 
 void ml_grid_max_double(const ml_grid *grid, ml_group group, double *x, int64_t n);
 void ml_grid_max_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
 void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t n);
+
+/* Exact sums (exact.h) over the group's ranks, in place: the same bits whatever the ranks' order
+ * and number.
+ * Shapes: x[n], or one.
+ * Ownership: borrows `grid`; x is the caller's.
+ * Collective over the group.
+ * Errors: MPI's are fatal. */
+void ml_grid_sum_fixed(const ml_grid *grid, ml_group group, ml_fixed *x, int64_t n);
+void ml_grid_sum_exact(const ml_grid *grid, ml_group group, ml_exact *x);
 
 /* The same sum of floats with a fixed order of additions, wherever the ranks are: those of a group
  * of 2^k ranks or three are added as a tree, of two neighbouring ranks first, then of these sums

@@ -47,12 +47,24 @@ typedef struct ml_pass {
      * the place in the sequence. NULL: no dropout. */
     const int64_t *key_sequence;
     const int32_t *key_position;
+    /* Where a new piece of gradients begins: each gives a partial sum by itself (`numerics: grid`,
+     * optim.h). [T], the first of them is one; NULL: all rows are one. */
+    const uint8_t *starts;
     const int32_t *token; /* [T] of a look-up, in the place of x; virtual tokens are negative */
     float *saved; /* [T, hook.saved_per_token]: written by the hook's forward, read by its backward;
                     NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
     float *partial; /* room of ml_linear_sum_leaves; NULL without leaves */
 } ml_pass;
+
+/* Rows of the piece of gradients that begins at row `at`; 0: there is none. */
+static inline int64_t ml_pass_piece(const ml_pass *pass, int64_t at)
+{
+    if (!pass->starts || at == pass->tokens) return pass->tokens - at;
+    int64_t end = at + 1;
+    while (end < pass->tokens && !pass->starts[end]) end++;
+    return end - at;
+}
 
 /* Implemented by peft/. Matrices are contiguous, T rows; x is the layer's (local) input, y its
  * local output before the sum over tp. */

@@ -517,6 +517,7 @@ typedef struct ml_batch {
                                     (then nothing may be shared); NULL: no dropout */
     double *row_loss; /* [R] ml_model_loss writes Σ −log p of each row's targets there;
                          NULL: nowhere */
+    ml_exact *losses; /* ml_model_loss adds these to it; NULL: nowhere */
 } ml_batch;
 
 /* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,
@@ -545,6 +546,15 @@ const char *ml_activation_mode_name(ml_activation_mode mode);
  * Local.
  * Errors: none. */
 void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t chunk);
+
+/* Before ml_model_reserve: gradients are sums over pieces of sequences, ml_pass's `starts`, which
+ * are the same in every micro-batch: 512 tokens, and 64 rows of the head, from their sequence's
+ * first on. A pass goes through whole pieces.
+ * Shapes: tokens.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+void ml_model_cut_pieces(ml_model *model);
 
 /* Room for the activations of micro-batches of at most `tokens` tokens; with `backward` all that
  * backward needs. Once.

@@ -13,6 +13,7 @@
 #include "mpilora/data.h"
 #include "mpilora/embed.h"
 #include "mpilora/evaluate.h"
+#include "mpilora/exact.h"
 #include "mpilora/export.h"
 #include "mpilora/family.h"
 #include "mpilora/generate.h"

@@ -15,6 +15,10 @@
  * instead of to all, as many bytes as before in both halves together. The buffer is cut into
  * pieces, so that what MPI holds meanwhile stays small, and of each piece every replica has one
  * part.
+ *
+ * Gradients that do not depend on the grid (`numerics: grid`): a partial gradient, of one sequence
+ * or a piece of it at a fixed place, is found in fp32 in a fixed order and then taken into an exact
+ * sum (exact.h) over pieces, micro-batches and ranks, which is rounded to fp32 once.
  */
 #ifndef MPILORA_OPTIM_H
 #define MPILORA_OPTIM_H
@@ -60,7 +64,10 @@ typedef struct ml_parameters {
     int dp, dp_rank;     /* the replicas that the moments are divided over; dp 1: each has all */
     int64_t piece, held; /* floats of a piece; moments of each kind that this rank holds */
     float *value, *gradient, *moment1,
-        *moment2; /* [local], moments [held]; owned; NULL before ml_parameters_allocate */
+        *moment2;    /* [local], moments [held]; owned; NULL before ml_parameters_allocate */
+    bool exact;      /* gradients are summed exactly, in */
+    ml_fixed *sum;   /* [local]; owned; NULL where they are not, or before allocate */
+    int64_t refused; /* partial gradients of the step that were not finite, or too large */
 } ml_parameters;
 
 /* ---- the list ------------------------------------------------------------------------------ */
@@ -135,6 +142,13 @@ typedef struct ml_stretch {
  * Local.
  * Errors: none. */
 bool ml_parameters_next_stretch(const ml_parameters *p, ml_stretch *stretch);
+
+/* Before allocate: gradients are to be summed exactly, which takes 16 bytes a parameter more.
+ * Shapes: none.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+void ml_parameters_sum_exactly(ml_parameters *p);
 
 /* Allocates values (category trainable) and, with `training`, gradients and moments, zero.
  * Shapes: [local] floats, moments [held].
@@ -211,23 +225,51 @@ const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
 
 /* ---- a step -------------------------------------------------------------------------------- */
 
+/* Before a step's passes: no gradient yet.
+ * Shapes: none.
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+void ml_parameters_clear(ml_parameters *p);
+
+/* Where gradients are summed exactly: a partial gradient is complete, and what lies at `gradient`,
+ * in p->gradient, goes into the sum and becomes zero (NaN where it is not finite). Else nothing
+ * happens: gradients add up where they lie.
+ * Shapes: gradient[count].
+ * Ownership: borrows `p`.
+ * Local.
+ * Errors: none. */
+void ml_parameters_take(ml_parameters *p, float *gradient, int64_t count);
+
+/* Bytes that a gradient has in the sum over the grid: 4, or 16 where that is exact.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+static inline int64_t ml_gradient_bytes(bool exact)
+{
+    return (int64_t)(exact ? sizeof(ml_fixed) : sizeof(float));
+}
+
 typedef struct ml_reduction {
-    int64_t payload_bytes; /* 4 × distinct trainable parameters of the whole grid: the same for
-                              every grid */
+    int64_t payload_bytes; /* ml_gradient_bytes × distinct trainable parameters of the whole grid:
+                              the same for every grid */
     int64_t passed_bytes;  /* what this rank passed to the call; 0 on one rank */
 } ml_reduction;
 
 /* Sums gradients over the grid, in place: what several stages hold over these; then replicated
  * tensors over tp × dp of their stage (identical ones enter from tp rank 0 alone), sharded ones
  * over dp, and what several ranks of tp hold over these too.
- * With divided moments the sums of this rank's share alone are there.
+ * With divided moments the sums of this rank's share alone are there. Exact sums take what is left
+ * in p->gradient first, and are rounded into it.
  * Shapes: fp32; bytes as ml_reduction says.
  * Ownership: borrows `p`.
  * Collective over the world.
  * Errors: none. */
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid);
 
-/* √Σ g² over all distinct trainable parameters (what several ranks hold counts once), in double.
+/* √Σ g² over all distinct trainable parameters (what several ranks hold counts once), in double;
+ * where gradients are summed exactly so are their squares.
  * Not finite where a gradient is not.
  * Shapes: none.
  * Ownership: all borrowed.

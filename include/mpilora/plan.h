@@ -154,6 +154,7 @@ enum { ML_PLAN_METHODS = 2 };
 
 typedef struct ml_plan {
     int ranks, nodes, dp, tp, pp;
+    ml_numerics numerics;
     int threads;                 /* of a rank, where a machine is given */
     int64_t tokens;              /* of the largest micro-batch */
     int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not

@@ -350,6 +350,7 @@ ml_status objective_check(ml_run_config *c)
                                     "is 0, which exo_pair takes the logarithm of; give a number "
                                     "above 0");
     ML_TRY(check_rows(c));
+    ML_TRY(numerics_check(c));
 done:
     return st;
 }

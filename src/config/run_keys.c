@@ -12,6 +12,7 @@ const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
+static const char *const numerics[] = {"fast", "grid", NULL};
 static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
                                          "orpo",   "kto",         "reward", "classify", "regress",
                                          "tokens", "contrastive", "mlm",    NULL};
@@ -37,6 +38,7 @@ static const char *const pair_losses[] = {"sigmoid",
                                           NULL};
 static const char *const measures[] = {"once", "always", NULL};
 
+const char *ml_numerics_name(ml_numerics n) { return numerics[n]; }
 const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
 const char *ml_pair_loss_name(ml_pair_loss loss) { return pair_losses[loss]; }
 
@@ -611,6 +613,13 @@ const key run_keys[] = {
      .offset = AT(precision),
      .choices = precisions,
      .about = "Of frozen weights and activations; what trains is fp32 in both."},
+    {.path = "numerics",
+     .kind = KEY_CHOICE,
+     .offset = AT(numerics),
+     .choices = numerics,
+     .about = "`grid`: losses, gradients and all that trains have the same bits for every number "
+              "of replicas, stages and threads, every `batch.micro` and `memory.activations` "
+              "([reproducibility](reproducibility.md)); what cannot promise that is refused."},
     {.path = "kernels.product",
      .kind = KEY_TEXT,
      .offset = AT(backend),

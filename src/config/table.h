@@ -97,6 +97,10 @@ ml_status objective_check(ml_run_config *config) ML_NODISCARD;
 /* Whether a loss type reads objective.label_smoothing. */
 bool objective_smooths(const ml_run_config *config);
 
+/* numerics.c: that what is asked for has the same bits on every grid, where that is; fills in what
+ * that needs of batch.micro and kernels.product. */
+ml_status numerics_check(ml_run_config *config) ML_NODISCARD;
+
 /* runs.c */
 ml_status runs_read(const key *key, void *out, struct yaml_document_s *document,
                     struct yaml_node_s *node, const char *where) ML_NODISCARD;

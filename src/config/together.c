@@ -57,6 +57,7 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
         bool same;
     } all[] = {{"base", same_text(first->base, c->base)},
                {"precision", first->precision == c->precision},
+               {"numerics", first->numerics == c->numerics},
                {"parallel.tp", first->parallel.tp == c->parallel.tp},
                {"parallel.pp", first->parallel.pp == c->parallel.pp},
                {"memory.activations", first->memory.activations == c->memory.activations},
@@ -72,6 +73,13 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                                         "differs between %s and %s, but is one for all runs of a "
                                         "job; give them the same, or train them apart",
                                         name_of(first), name_of(c));
+    if (ml_run_config_is_exact(c) &&
+        ml_run_config_has_figures(first) != ml_run_config_has_figures(c))
+        return ml_run_config_refuse(c, "objective.name",
+                                    "numerics is grid, but %s beside %s is computed otherwise than "
+                                    "alone; train them apart, or set numerics to fast",
+                                    ml_objective_name(c->objective.name),
+                                    ml_objective_name(first->objective.name));
     if (first != c && c->run_dir && same_text(first->run_dir, c->run_dir))
         return ml_run_config_refuse(
             c, "run.dir", "%s is the directory of two runs; each needs one of its own", c->run_dir);

@@ -117,6 +117,34 @@ void ml_grid_sum_int64(const ml_grid *grid, ml_group group, int64_t *x, int64_t 
     reduce(grid, group, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
 }
 
+/* MPI's operation on ml_fixed: 128-bit integers, whose sum depends on no order. */
+static void add_fixed(void *in, void *inout, int *n, MPI_Datatype *type)
+{
+    const ml_fixed *x = in;
+    ml_fixed *sum = inout;
+    (void)type;
+    for (int i = 0; i < *n; i++) sum[i] = ml_fixed_add(sum[i], x[i]);
+}
+
+void ml_grid_sum_fixed(const ml_grid *grid, ml_group group, ml_fixed *x, int64_t n)
+{
+    MPI_Datatype type;
+    MPI_Op sum;
+    if (grid->group_size[group] == 1 || n == 0) return;
+    MPI_Type_contiguous(2, MPI_INT64_T, &type);
+    MPI_Type_commit(&type);
+    MPI_Op_create(add_fixed, 1, &sum);
+    reduce(grid, group, x, n, sizeof *x, type, sum);
+    MPI_Op_free(&sum);
+    MPI_Type_free(&type);
+}
+
+void ml_grid_sum_exact(const ml_grid *grid, ml_group group, ml_exact *x)
+{
+    ml_exact_settle(x);
+    ml_grid_sum_int64(grid, group, x->digit, ML_EXACT_DIGITS);
+}
+
 void ml_grid_broadcast(const ml_grid *grid, ml_group group, int root, void *bytes, int64_t n)
 {
     if (grid->group_size[group] == 1) return;

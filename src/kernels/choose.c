@@ -167,8 +167,9 @@ static ml_status no_such_path(const ml_kernels_options *options)
     }
     return ml_fail(
         ML_USAGE,
-        "product path \"%s\" cannot run here with %s weights; this processor and build have: %s",
-        options->backend, ml_dtype_name(options->weight_dtype), text);
+        "product path \"%s\" cannot run here with %s weights%s; this processor and build have: %s",
+        options->backend, ml_dtype_name(options->weight_dtype),
+        options->ordered ? " under numerics: grid" : "", text);
 }
 
 static void stop_path(ml_kernels_owner *owner, const ml_backend *path)

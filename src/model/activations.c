@@ -11,6 +11,10 @@
 
 enum { ALIGNMENT = 64, LEAST_CHUNK = 512 };
 
+/* Rows of a piece of gradients, in layers and in the head: no more than the least that a chunk has
+ * room for. What does not know of pieces sums over a chunk, so these are as long as that may be. */
+enum { PIECE = LEAST_CHUNK, HEAD_PIECE = 64 };
+
 /* A cursor over one block; with base NULL it only counts. */
 typedef struct cursor {
     char *base;
@@ -42,8 +46,8 @@ static bool trains_down(const ml_model *m, int64_t l)
  * are needed. */
 static bool keeps_slopes(const ml_model *m, int64_t l)
 {
-    return m->dtype == ML_BF16 && !m->spec.gated && !m->layers[l].down.hook.backward &&
-           !trains_down(m, l);
+    return m->dtype == ML_BF16 && !m->pieces && !m->spec.gated &&
+           !m->layers[l].down.hook.backward && !trains_down(m, l);
 }
 
 /* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
@@ -222,6 +226,7 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
     }
+    if (m->pieces) a->chunk = ml_min(T, LEAST_CHUNK); /* whatever the micro-batch */
     int64_t least = logits_of_row(m) > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
     a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
 }
@@ -309,6 +314,9 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->rstd = take_floats(c, rows);
     a->lse = take_floats(c, T * m->heads);
     a->scratch = take_floats(c, hook_scratch(m, a));
+    if (m->pieces) a->starts = take(c, T, sizeof *a->starts);
+    if (m->pieces) a->row_starts = take(c, T, sizeof *a->row_starts);
+    if (m->pieces) a->head_starts = take(c, T, sizeof *a->head_starts);
     lay_out_leaves(m, a, T, rows, c);
     a->position = take(c, T, sizeof *a->position);
     a->row_position = take(c, T, sizeof *a->row_position);
@@ -422,6 +430,42 @@ done:
     return st;
 }
 
+void ml_model_cut_pieces(ml_model *m) { m->pieces = true; }
+
+void place_pieces(const ml_model *m, const ml_batch *batch)
+{
+    const activations *a = &m->act;
+    if (!m->pieces) return;
+    for (int64_t s = 0, row = 0; s < batch->sequences.count; s++) {
+        int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
+        for (int64_t t = start; t < end; t++) a->starts[t] = (t - start) % PIECE == 0;
+        for (int64_t first = row; row < batch->rows && batch->row[row] < end; row++) {
+            a->row_starts[row] = (row - first) % PIECE == 0;
+            a->head_starts[row] = (row - first) % HEAD_PIECE == 0;
+        }
+    }
+}
+
+/* At most `most` rows behind the chunk, of whole pieces. */
+static bool advance(const uint8_t *starts, int64_t most, chunk *c)
+{
+    c->first += c->count;
+    c->count = ml_min(most, c->rows - c->first);
+    while (starts && c->first + c->count < c->rows && !starts[c->first + c->count]) c->count--;
+    return c->count > 0;
+}
+
+bool next_chunk(const ml_model *m, chunk *c)
+{
+    const activations *a = &m->act;
+    return advance(c->predicted ? a->row_starts : a->starts, a->chunk, c);
+}
+
+bool next_head_chunk(const ml_model *m, chunk *c)
+{
+    return advance(m->act.head_starts, m->act.head_chunk, c);
+}
+
 int64_t ml_model_reserved_tokens(const ml_model *m) { return m->act.tokens; }
 
 void release_activations(ml_model *m)
@@ -456,6 +500,13 @@ void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, in
         m->kernels->fp32_to_bf16(count, x, (uint16_t *)saved + first);
     else
         memcpy((float *)saved + first, x, (size_t)count * sizeof *x);
+}
+
+void round_as_kept(const ml_model *m, float *x, int64_t count)
+{
+    if (!m->pieces || m->dtype != ML_BF16) return;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i++) x[i] = ml_bf16_to_float(ml_bf16_from_float(x[i]));
 }
 
 const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,

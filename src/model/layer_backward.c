@@ -96,6 +96,7 @@ static const float *mlp_input(ml_model *m, int64_t l, ml_pass *pass, const chunk
         return saved_rows(m, saved->h, c->first * h_width(m), a->h, c->count * h_width(m));
     pass->saved = hook_rows(saved->hook_up, &layer->up, c);
     ml_linear_forward(&layer->up, pass, *n, a->h);
+    round_as_kept(m, a->h, c->count * h_width(m));
     return a->h;
 }
 

@@ -36,13 +36,6 @@ ml_attention_shape attention_shape(const ml_model *m, int64_t layer)
                                 .relative = relative ? &m->act.relative.terms : NULL};
 }
 
-bool next_chunk(const ml_model *m, chunk *c)
-{
-    c->first += c->count;
-    c->count = ml_min(m->act.chunk, c->rows - c->first);
-    return c->count > 0;
-}
-
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
 {
     const activations *a = &m->act;
@@ -53,6 +46,8 @@ ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c)
                     .predicted = c->predicted,
                     .scratch = a->scratch,
                     .partial = a->partial};
+    const uint8_t *starts = c->predicted ? a->row_starts : a->starts;
+    if (starts) pass.starts = starts + c->first;
     if (batch->key_sequence) {
         pass.key_sequence = (c->predicted ? a->row_key_sequence : a->key_sequence) + c->first;
         pass.key_position = (c->predicted ? a->row_position : a->position) + c->first;
@@ -87,6 +82,7 @@ void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_laye
     const ml_layer *layer = &m->layers[l];
     activations *a = &m->act;
     int64_t T = batch->tokens, width = qkv_width(m), d = m->spec.width;
+    round_as_kept(m, a->x, T * d);
     if (saved) save_stream(m, saved, T);
     for (chunk c = {.rows = T}; next_chunk(m, &c);) {
         ml_pass pass = pass_over(m, batch, &c);
@@ -172,6 +168,7 @@ static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *ba
         else
             add_branch(m, &layer->norm1_behind, y1, &c);
     }
+    round_as_kept(m, a->x, rows * d);
     if (saved && saved->x2 != saved->x1) save_rows(m, saved->x2, 0, a->x, rows * d);
 }
 

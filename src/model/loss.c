@@ -88,9 +88,10 @@ void sum_exponentials(const ml_model *m, const ml_targets *targets, int64_t C, c
     reduce_sum(m, sum, 2 * C);
 }
 
-/* Σ −log p(target) of C rows whose logits lie in a->logits, with row_loss that of each of them,
- * too; leaves row maxima and sums for the gradient. */
-static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C, double *row_loss)
+/* Σ −log p(target) of C rows from the `first` on, whose logits lie in a->logits, and where the
+ * batch wants them those of each row; leaves row maxima and sums for the gradient. */
+static double chunk_loss(const ml_model *m, const ml_batch *batch, int64_t first, int64_t C,
+                         const ml_targets *targets)
 {
     const activations *a = &m->act;
     const ml_kernels *k = m->kernels;
@@ -103,7 +104,8 @@ static double chunk_loss(const ml_model *m, const ml_targets *targets, int64_t C
     for (int64_t c = 0; c < C; c++) {
         double count = (double)(targets->start[c + 1] - targets->start[c]);
         double own = count * (log((double)sum[c]) + (double)a->row_max[c]) - (double)picked[c];
-        if (row_loss) row_loss[c] = own;
+        if (batch->row_loss) batch->row_loss[first + c] = own;
+        if (batch->losses) ml_exact_add(batch->losses, own);
         loss += own;
     }
     return loss;
@@ -164,6 +166,7 @@ ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t 
     const chunk rows = {.rows = batch->rows, .first = first, .count = C, .predicted = true};
     ml_pass pass = pass_over(m, batch, &rows);
     pass.saved = backward ? a->hook_head : NULL;
+    if (a->head_starts) pass.starts = a->head_starts + first;
     head_input(m, C, a->x + first * m->spec.width);
     head_multiply(m, C);
     ml_linear_forward(&m->head, &pass, transform_forward(m, C), a->logits);
@@ -176,13 +179,13 @@ ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t 
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing)
 {
     activations *a = &m->act;
-    int64_t R = batch->rows, d = m->spec.width;
+    int64_t d = m->spec.width;
     double loss = 0.0;
-    for (int64_t first = 0; first < R; first += a->head_chunk) {
-        int64_t C = ml_min(a->head_chunk, R - first);
+    for (chunk c = {.rows = batch->rows, .predicted = true}; next_head_chunk(m, &c);) {
+        int64_t first = c.first, C = c.count;
         const ml_targets targets = targets_from(m, batch, first);
         const ml_pass pass = chunk_logits(m, batch, first, C, backward);
-        loss += chunk_loss(m, &targets, C, batch->row_loss ? batch->row_loss + first : NULL);
+        loss += chunk_loss(m, batch, first, C, &targets);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
         chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);

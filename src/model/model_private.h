@@ -87,6 +87,9 @@ typedef struct activations {
     float *partial;           /* of ml_linear_sum_leaves; NULL: without leaves, or only two */
     float *qk_partial;        /* [2, T] and as often as partial sums wait: of those of qk_rstd */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
+    uint8_t *starts, *row_starts, *head_starts; /* [T] where pieces of gradients begin: of tokens,
+                                                   and of rows that are predicted, which are shorter
+                                                   in the head; NULL: there are none */
     int32_t *position, *row_position;
     int64_t *key_sequence, *row_key_sequence;
     rope_table rope, local_rope; /* the second NULL where the model has one rope */
@@ -146,6 +149,7 @@ struct ml_model {
     const ml_kernels *kernels;
     ml_activation_mode mode;
     int64_t chunk_most; /* 0: chosen */
+    bool pieces;        /* gradients come in pieces, which chunks do not cut */
     activations act;
     pass_clock clock;
     ml_virtual_hook virtual_hook;
@@ -191,6 +195,9 @@ static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; 
 /* activations.c: `count` numbers from the `first` on. */
 void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
                int64_t count); /* x → kept, rounded in bf16 */
+/* Where gradients come in pieces: x as it would come back. What is computed again starts from that,
+ * so the same bits in every mode need that forward does, too. */
+void round_as_kept(const ml_model *m, float *x, int64_t count);
 const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
                         int64_t count); /* as fp32, converted into `wide` in bf16 */
 /* a->x of T rows as the layer's x1; and before it is computed again x1 whole, where each rank has
@@ -198,6 +205,8 @@ const float *saved_rows(const ml_model *m, const void *saved, int64_t first, flo
 void save_stream(const ml_model *m, const saved_layer *saved, int64_t T);
 void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T);
 void release_activations(ml_model *m);
+/* Where the pieces of a batch begin. */
+void place_pieces(const ml_model *m, const ml_batch *batch);
 
 /* pass.c: from now on time belongs to `phase`; this stage's layers forward, from the embedding on
  * the first one, and back, as far as something trains; the number of the first operation that has
@@ -257,12 +266,14 @@ void norm_backward(const ml_model *m, const ml_norm *norm, int64_t T, const floa
                    const float *mean, const float *rstd, const float *dy, float *dx, bool add);
 
 /* Some of the rows that a pass goes over: all tokens, or those whose successor is predicted. Start
- * with count 0. */
+ * with count 0. Where gradients come in pieces, a chunk has whole ones. */
 typedef struct chunk {
     int64_t rows, first, count;
     bool predicted;
 } chunk;
 bool next_chunk(const ml_model *m, chunk *c);
+/* The same of the rows that go to a head. */
+bool next_head_chunk(const ml_model *m, chunk *c);
 
 /* layer_forward.c, layer_backward.c */
 ml_pass pass_over(const ml_model *m, const ml_batch *batch, const chunk *c);

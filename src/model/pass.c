@@ -258,6 +258,7 @@ void place_tokens(ml_model *m, const ml_batch *batch)
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;
         }
     }
+    place_pieces(m, batch);
     for (int64_t i = 0; i < batch->rows; i++) {
         a->row_position[i] = a->position[batch->row[i]];
         a->row_key_sequence[i] = a->key_sequence[batch->row[i]];

@@ -96,9 +96,9 @@ static int64_t keep_parting(ml_model *m, const ml_batch *batch, int64_t first, i
 static void ones_backward(ml_model *m, const ml_batch *batch, float *log_p)
 {
     activations *a = &m->act;
-    int64_t R = batch->rows, kept = 0;
-    for (int64_t first = 0; first < R; first += a->head_chunk) {
-        int64_t C = ml_min(a->head_chunk, R - first);
+    int64_t kept = 0;
+    for (chunk c = {.rows = batch->rows, .predicted = true}; next_head_chunk(m, &c);) {
+        int64_t first = c.first, C = c.count;
         ml_targets targets = targets_from(m, batch, first);
         const ml_pass pass = chunk_logits(m, batch, first, C, true);
         chunk_log_probs(m, &targets, C, log_p);

@@ -5,15 +5,16 @@
 
 #include "mpilora/optim.h"
 
-/* ---- gradients summed, their norm ---------------------------------------------------------- */
+/* ---- gradients summed in floats ------------------------------------------------------------ */
 
 /* Only tp rank 0's copy of an identical gradient may enter the sum over tp. */
 static void drop_copies(ml_parameters *p)
 {
     for (int64_t i = 0; i < p->count; i++) {
         const ml_parameter *item = &p->items[i];
-        if (item->shard.dim == ML_SHARD_WHOLE && item->kind == ML_GRADIENT_IDENTICAL)
-            memset(p->gradient + item->offset, 0, (size_t)item->count * sizeof *p->gradient);
+        if (item->shard.dim != ML_SHARD_WHOLE || item->kind != ML_GRADIENT_IDENTICAL) continue;
+        memset(p->gradient + item->offset, 0, (size_t)item->count * sizeof *p->gradient);
+        if (p->sum) memset(p->sum + item->offset, 0, (size_t)item->count * sizeof *p->sum);
     }
 }
 
@@ -29,6 +30,11 @@ static int64_t sum_whole(ml_parameters *p, const ml_grid *grid)
            (ml_grid_dp(grid) > 1 ? p->local - p->replicated : p->copied);
 }
 
+static ml_group group_of_repeated(const ml_parameters *p, int64_t i)
+{
+    return p->items[i].also == ML_STAGE_EVERY ? ML_GROUP_PIPE : ML_GROUP_ENDS;
+}
+
 /* Each stage has found its part of the gradient of what several hold: of an embedding that is the
  * head as well the rows that went in and those that logits came from; of what all layers share what
  * its own layers gave. All get the same sum, of the same order. */
@@ -37,8 +43,8 @@ static void sum_repeated(ml_parameters *p, const ml_grid *grid)
     for (int64_t i = 0; i < p->count && p->repeated > 0; i++) {
         const ml_parameter *item = &p->items[i];
         if (ml_parameters_repeat(p, i) && ml_parameters_hold(p, i))
-            ml_grid_sum_float(grid, item->also == ML_STAGE_EVERY ? ML_GROUP_PIPE : ML_GROUP_ENDS,
-                              p->gradient + item->offset, item->count);
+            ml_grid_sum_float(grid, group_of_repeated(p, i), p->gradient + item->offset,
+                              item->count);
     }
 }
 
@@ -53,59 +59,125 @@ static int64_t sum_divided(ml_parameters *p, const ml_grid *grid)
     return (ml_grid_tp(grid) > 1 ? p->replicated : 0) + p->copied + p->local;
 }
 
+/* ---- gradients summed exactly -------------------------------------------------------------- */
+
+void ml_parameters_clear(ml_parameters *p)
+{
+    memset(p->gradient, 0, (size_t)p->local * sizeof *p->gradient);
+    if (p->sum) memset(p->sum, 0, (size_t)p->local * sizeof *p->sum);
+    p->refused = 0;
+}
+
+void ml_parameters_take(ml_parameters *p, float *gradient, int64_t count)
+{
+    if (p->sum) p->refused += ml_fixed_take(count, gradient, p->sum + (gradient - p->gradient));
+}
+
+/* As sum_whole and sum_repeated; moments that are divided change nothing. */
+static int64_t sum_exactly(ml_parameters *p, const ml_grid *grid)
+{
+    int64_t sharded = p->local - p->replicated;
+    for (int64_t i = 0; i < p->count && p->repeated > 0; i++)
+        if (ml_parameters_repeat(p, i) && ml_parameters_hold(p, i))
+            ml_grid_sum_fixed(grid, group_of_repeated(p, i), p->sum + p->items[i].offset,
+                              p->items[i].count);
+    ml_grid_sum_fixed(grid, ML_GROUP_STAGE, p->sum, p->replicated);
+    for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);)
+        ml_grid_sum_fixed(grid, s.copied ? ML_GROUP_HEAD : ML_GROUP_DP, p->sum + s.first, s.count);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < p->local; i++) p->gradient[i] = ml_fixed_to_float(p->sum[i]);
+    return p->repeated + (ml_grid_group_size(grid, ML_GROUP_STAGE) > 1 ? p->replicated : 0) +
+           (ml_grid_dp(grid) > 1 ? sharded : p->copied);
+}
+
+/* ---- the sum over the grid ----------------------------------------------------------------- */
+
 ml_reduction ml_parameters_reduce(ml_parameters *p, const ml_grid *grid)
 {
+    int64_t size = ml_gradient_bytes(p->exact), passed;
+    ml_parameters_take(p, p->gradient, p->local);
     if (ml_grid_tp_rank(grid) != 0) drop_copies(p);
     if (p->copies > 1) ml_grid_group_heads(grid, p->copies);
-    sum_repeated(p, grid);
-    int64_t passed = p->repeated + (p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid));
-    return (ml_reduction){.payload_bytes = p->global * (int64_t)sizeof(float),
-                          .passed_bytes = passed * (int64_t)sizeof(float)};
+    if (p->exact) ml_grid_sum_int64(grid, ML_GROUP_WORLD, &p->refused, 1);
+    if (p->exact && p->refused == 0) {
+        passed = sum_exactly(p, grid);
+    } else { /* NaN of one rank becomes that of all */
+        sum_repeated(p, grid);
+        passed = p->repeated + (p->dp == 1 ? sum_whole(p, grid) : sum_divided(p, grid));
+    }
+    return (ml_reduction){.payload_bytes = p->global * size, .passed_bytes = passed * size};
+}
+
+/* ---- their norm ---------------------------------------------------------------------------- */
+
+/* The squares of some gradients, with the others'. */
+typedef struct squares {
+    const ml_kernels *kernels; /* NULL: exactly */
+    double sum;
+    ml_exact exact;
+} squares;
+
+static void add_squares(squares *s, int64_t n, const float *x)
+{
+    if (s->kernels)
+        s->sum += s->kernels->sum_squares(n, x);
+    else
+        ml_exact_add_squares(&s->exact, n, x);
+}
+
+enum { ONCE, SHARDED, SUMS }; /* gradients that tp's ranks have all, and have in parts */
+
+static void sum_over(squares s[SUMS], int first, const ml_grid *grid, ml_group group)
+{
+    double sum[SUMS] = {s[ONCE].sum, s[SHARDED].sum};
+    if (s[ONCE].kernels) ml_grid_sum_double(grid, group, sum + first, SUMS - first);
+    for (int i = first; i < SUMS; i++) {
+        s[i].sum = sum[i];
+        if (!s[i].kernels) ml_grid_sum_exact(grid, group, &s[i].exact);
+    }
 }
 
 /* Of gradients [first, end) without what an earlier stage counts. */
-static double sum_counted(const ml_parameters *p, const ml_kernels *kernels, int64_t first,
-                          int64_t end)
+static void add_counted(const ml_parameters *p, squares *s, int64_t first, int64_t end)
 {
-    double sum = 0.0;
     for (int64_t i = 0; i < p->count && p->repeated > 0; i++) {
         const ml_parameter *item = &p->items[i];
         int64_t from = ml_max(item->offset, first), to = ml_min(item->offset + item->count, end);
         if (!ml_parameters_repeat(p, i) || item->stage == p->stage || from >= to) continue;
-        sum += kernels->sum_squares(from - first, p->gradient + first);
+        add_squares(s, from - first, p->gradient + first);
         first = to;
     }
-    return sum + kernels->sum_squares(end - first, p->gradient + first);
+    add_squares(s, end - first, p->gradient + first);
 }
 
 /* Of the sharded tensors' gradients [first, end), what no rank before this one counts. */
-static double sum_sharded(const ml_parameters *p, const ml_kernels *kernels, int64_t first,
-                          int64_t end)
+static void add_sharded(const ml_parameters *p, squares *squares, int64_t first, int64_t end)
 {
-    double sum = 0.0;
     for (ml_stretch s = {0}; ml_parameters_next_stretch(p, &s);) {
         int64_t from = ml_max(s.first, first), to = ml_min(s.first + s.count, end);
-        if (from < to && !s.spare) sum += sum_counted(p, kernels, from, to);
+        if (from < to && !s.spare) add_counted(p, squares, from, to);
     }
-    return sum;
 }
 
 double ml_parameters_gradient_norm(const ml_parameters *p, const ml_grid *grid,
                                    const ml_kernels *kernels)
 {
-    enum { ONCE, SHARDED, SUMS };
-    double sum[SUMS] = {0.0};
+    squares sum[SUMS] = {{.kernels = p->exact ? NULL : kernels},
+                         {.kernels = p->exact ? NULL : kernels}};
     for (int64_t i = 0; i < ml_parameters_pieces(p); i++) {
         ml_share mine = ml_parameters_share(p, i, p->dp_rank);
         int64_t end = mine.first + mine.count,
                 border = ml_max(mine.first, ml_min(end, p->replicated));
-        sum[ONCE] += sum_counted(p, kernels, mine.first, border);
-        sum[SHARDED] += sum_sharded(p, kernels, border, end);
+        add_counted(p, &sum[ONCE], mine.first, border);
+        add_sharded(p, &sum[SHARDED], border, end);
     }
-    if (p->dp > 1) ml_grid_sum_double(grid, ML_GROUP_DP, sum, SUMS);
-    ml_grid_sum_double(grid, ML_GROUP_TP, &sum[SHARDED], 1);
-    ml_grid_sum_double(grid, ML_GROUP_PIPE, sum, SUMS);
-    return sqrt(sum[ONCE] + sum[SHARDED]);
+    if (p->dp > 1) sum_over(sum, ONCE, grid, ML_GROUP_DP);
+    sum_over(sum, SHARDED, grid, ML_GROUP_TP);
+    sum_over(sum, ONCE, grid, ML_GROUP_PIPE);
+    if (!p->exact) return sqrt(sum[ONCE].sum + sum[SHARDED].sum);
+    for (int i = 0; i < ML_EXACT_DIGITS; i++)
+        sum[ONCE].exact.digit[i] += sum[SHARDED].exact.digit[i];
+    return sqrt(ml_exact_to_double(&sum[ONCE].exact));
 }
 
 /* Of floats [first, first + count) of what is laid out like the values. */

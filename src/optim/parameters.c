@@ -90,9 +90,11 @@ void ml_parameters_bytes(const ml_parameters *p, bool training, int64_t bytes[ML
     int64_t one = p->local * (int64_t)sizeof(float);
     bytes[ML_MEM_TRAINABLE] += one;
     if (!training) return;
-    bytes[ML_MEM_GRADIENT] += one;
+    bytes[ML_MEM_GRADIENT] += one + (p->exact ? p->local * (int64_t)sizeof *p->sum : 0);
     bytes[ML_MEM_OPTIMIZER] += 2 * p->held * (int64_t)sizeof(float);
 }
+
+void ml_parameters_sum_exactly(ml_parameters *p) { p->exact = true; }
 
 ml_status ml_parameters_allocate(ml_parameters *p, bool training)
 {
@@ -100,9 +102,11 @@ ml_status ml_parameters_allocate(ml_parameters *p, bool training)
     ML_NEW(p->value, p->local, ML_MEM_TRAINABLE, "trainable parameters");
     if (!training) return ML_OK;
     ML_NEW(p->gradient, p->local, ML_MEM_GRADIENT, "gradients");
+    if (p->exact) ML_NEW(p->sum, p->local, ML_MEM_GRADIENT, "exact sums of gradients");
     ML_NEW(p->moment1, p->held, ML_MEM_OPTIMIZER, "AdamW's first moments");
     ML_NEW(p->moment2, p->held, ML_MEM_OPTIMIZER, "AdamW's second moments");
     ml_memory_take_pages(p->gradient);
+    if (p->sum) ml_memory_take_pages(p->sum);
     ml_memory_take_pages(p->moment1);
     ml_memory_take_pages(p->moment2);
 done:
@@ -114,6 +118,7 @@ void ml_parameters_destroy(ml_parameters *p)
     ml_memory_free(p->items);
     ml_memory_free(p->value);
     ml_memory_free(p->gradient);
+    ml_memory_free(p->sum);
     ml_memory_free(p->moment1);
     ml_memory_free(p->moment2);
     *p = (ml_parameters){0};

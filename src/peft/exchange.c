@@ -53,6 +53,7 @@ static ml_pass pass_of(const place *at, const ml_pass *pass, const part *p)
     own.first += p->first;
     if (own.scratch) own.scratch += pass->tokens * at->dy;
     if (own.token) own.token += p->first;
+    if (own.starts) own.starts += p->first;
     if (own.key_sequence) own.key_sequence += p->first;
     if (own.key_position) own.key_position += p->first;
     if (own.saved) own.saved += p->first * at->layer->hook.saved_per_token;

@@ -223,7 +223,7 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
     const ml_lora_options *o = &peft->options;
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
-    *group = (lora_group){.layer = layer};
+    *group = (lora_group){.layer = layer, .parameters = peft->parameters};
     char module[64];
     const ml_family_tensor *fused = fused_target(peft->model, layer, module);
     if (fused && (o->targets & ml_target_find(fused->target)))
@@ -302,7 +302,7 @@ static ml_status attach_pairs(ml_peft *peft, ml_linear *layer, const ml_adapter 
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
     char fused[64] = "";
-    *group = (lora_group){.layer = layer};
+    *group = (lora_group){.layer = layer, .parameters = peft->parameters};
     (void)fused_target(peft->model, layer, fused);
     for (int64_t j = 0; j < adapter->count; j++) {
         const ml_adapter_pair *from = &adapter->pairs[j];

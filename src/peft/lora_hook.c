@@ -142,6 +142,19 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     if (group->dora) dora_scale(group, pass, y);
 }
 
+/* gradient[rows, cols] += scale·dyᵀ·x, piece by piece of the rows where there are pieces. */
+static void add_product(const lora_group *group, const ml_pass *pass, int64_t rows, int64_t cols,
+                        float scale, const float *dy, int64_t ldy, const float *x, int64_t ldx,
+                        float *gradient)
+{
+    const ml_kernels *k = pass->kernels;
+    for (int64_t at = 0, n; (n = ml_pass_piece(pass, at)) > 0; at += n) {
+        k->gemm(k, true, false, rows, cols, n, scale, dy + at * ldy, ldy, x + at * ldx, ldx, 1.0F,
+                gradient, cols);
+        ml_parameters_take(group->parameters, gradient, rows * cols);
+    }
+}
+
 /* dB of every pair, and dH[T, R]. */
 static void output_gradients(const lora_group *group, const ml_pass *pass, const float *dy,
                              float *dh)
@@ -157,8 +170,8 @@ static void output_gradients(const lora_group *group, const ml_pass *pass, const
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         const float *dy_pair = dy + pair->start;
-        k->gemm(k, true, false, pair->count, pair->rank, T, pair->scale, dy_pair, out,
-                pass->saved + at, R, 1.0F, pair->db, pair->rank);
+        add_product(group, pass, pair->count, pair->rank, pair->scale, dy_pair, out,
+                    pass->saved + at, R, pair->db);
         if (!leaves)
             k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
                     pair->rank, 0.0F, dh + at, R);
@@ -174,8 +187,7 @@ static void backward_dropped(const lora_group *group, const ml_pass *pass, const
     for (int i = 0; i < group->npairs; i++) {
         const lora_pair *pair = &group->pair[i];
         apply_dropout(group, pair, pass, x, dropped, false);
-        k->gemm(k, true, false, pair->rank, in, T, 1.0F, dh + at, R, dropped, in, 1.0F, pair->da,
-                in);
+        add_product(group, pass, pair->rank, in, 1.0F, dh + at, R, dropped, in, pair->da);
         if (dx) {
             k->gemm(k, false, false, T, in, pair->rank, 1.0F, dh + at, R, pair->a, in, 0.0F,
                     dropped, in);
@@ -196,7 +208,7 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
         backward_dropped(group, pass, x, dh, pass->scratch + T * R, dx);
         return;
     }
-    k->gemm(k, true, false, R, in, T, 1.0F, dh, R, x, in, 1.0F, group->pair[0].da, in);
+    add_product(group, pass, R, in, 1.0F, dh, R, x, in, group->pair[0].da);
     if (dx) k->gemm(k, false, false, T, in, R, 1.0F, dh, R, group->pair[0].a, in, 1.0F, dx, in);
 }
 
@@ -232,25 +244,48 @@ static void look_up_forward(void *self, const ml_pass *pass, const float *x, flo
             pass->scratch, r, pair->b, r, 1.0F, y, out);
 }
 
-/* Columns in the order of the tokens, by one thread: the same bits every time. */
+/* dA of tokens [at, at + n), in their order, by one thread: the same bits every time. */
+static void add_columns(const lora_group *group, const ml_pass *pass, int64_t at, int64_t n,
+                        const float *dh)
+{
+    const lora_pair *pair = &group->pair[0];
+    int64_t r = pair->rank, in = group->layer->in;
+    for (int64_t t = at; t < at + n; t++) {
+        int64_t column = column_of(group->layer, pass->token[t]);
+        for (int64_t i = 0; column >= 0 && i < r; i++) pair->da[i * in + column] += dh[t * r + i];
+    }
+}
+
+/* A token's column that was there before is zero by then. */
+static void take_columns(const lora_group *group, const ml_pass *pass, int64_t at, int64_t n)
+{
+    const lora_pair *pair = &group->pair[0];
+    int64_t in = group->layer->in;
+    for (int64_t t = at; t < at + n; t++) {
+        int64_t column = column_of(group->layer, pass->token[t]);
+        for (int64_t i = 0; column >= 0 && i < pair->rank; i++)
+            ml_parameters_take(group->parameters, pair->da + i * in + column, 1);
+    }
+}
+
 static void look_up_backward(void *self, const ml_pass *pass, const float *x, const float *dy,
                              float *dx)
 {
     const lora_group *group = self;
     const lora_pair *pair = &group->pair[0];
     const ml_kernels *k = pass->kernels;
-    int64_t T = pass->tokens, r = pair->rank, in = group->layer->in, out = group->layer->out;
+    int64_t T = pass->tokens, r = pair->rank, out = group->layer->out;
     float scale = pair->scale * group->layer->multiplier, *h = pass->scratch;
     (void)x;
     (void)dx;
     look_up_columns(group, pass, h);
     if (group->layer->leaves > 0 && pass->grid) /* every rank has all of dB */
         ml_grid_sum_ordered(pass->grid, ML_GROUP_TP, h, T * r);
-    k->gemm(k, true, false, out, r, T, scale, dy, out, h, r, 1.0F, pair->db, r);
+    add_product(group, pass, out, r, scale, dy, out, h, r, pair->db);
     k->gemm(k, false, false, T, r, out, scale, dy, out, pair->b, r, 0.0F, h, r);
-    for (int64_t t = 0; t < T; t++) {
-        int64_t column = column_of(group->layer, pass->token[t]);
-        for (int64_t i = 0; column >= 0 && i < r; i++) pair->da[i * in + column] += h[t * r + i];
+    for (int64_t at = 0, n; (n = ml_pass_piece(pass, at)) > 0; at += n) {
+        add_columns(group, pass, at, n, h);
+        take_columns(group, pass, at, n);
     }
 }
 

@@ -45,6 +45,7 @@ enum { PAIRS_A_LAYER = ML_LINEAR_PARTS + 1 };
  * make one product. */
 typedef struct lora_group {
     ml_linear *layer;
+    ml_parameters *parameters; /* that the pairs are in. Borrowed */
     int npairs;
     lora_pair pair[PAIRS_A_LAYER];
     int64_t rank; /* of all pairs together */

@@ -64,6 +64,7 @@ static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
     if (st != ML_OK) return st;
     ml_stages_place(model, plan->pp, stage, parameters);
     ml_parameters_lay_out(parameters);
+    if (ml_run_config_is_exact(c)) ml_parameters_sum_exactly(parameters);
     if (c->memory.shard_optimizer) ml_parameters_divide_moments(parameters, plan->dp, 0, 0);
     return ML_OK;
 }
@@ -72,7 +73,7 @@ static void add_trained(ml_plan_method *m, const ml_parameters *parameters)
 {
     m->params_trainable += parameters->global;
     m->checkpoint_bytes += ml_checkpoint_bytes(parameters->global);
-    m->allreduce_bytes_per_step += 4 * parameters->global;
+    m->allreduce_bytes_per_step += ml_gradient_bytes(parameters->exact) * parameters->global;
     m->adapter_bytes_16bit += 2 * parameters->global;
 }
 
@@ -163,6 +164,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
     ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
     d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
+    if (ml_run_config_is_exact(c)) ml_model_cut_pieces(d->model);
     if (plan->pp > 1)
         ML_TRY(
             ml_model_hold_stage(d->model, NULL, plan->pp, stage, most_in_flight(plan, j, stage)));
@@ -453,6 +455,7 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
                      .nodes = nodes,
                      .tp = (int)c->parallel.tp,
                      .pp = (int)c->parallel.pp,
+                     .numerics = c->numerics,
                      .runtime_floor_bytes = ml_memory_process_now()};
     ml_status st = check_grid(c, ranks, nodes);
     if (st != ML_OK) return st;
@@ -472,6 +475,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
                      .nodes = nodes,
                      .tp = (int)config->parallel.tp,
                      .pp = (int)config->parallel.pp,
+                     .numerics = config->numerics,
                      .runtime_floor_bytes = ml_memory_process_now()};
     ML_TRY(check_grid(config, ranks, nodes));
     for (int64_t i = 0; i < count; i++)

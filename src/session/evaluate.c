@@ -22,6 +22,7 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
     ml_status st =
         ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->valid, at, count, false));
     if (st != ML_OK || s->packer.hits == 0) return st; /* mlm may choose no token */
+    s->packer.batch.losses = s->losses;
     ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
     sums[0] += loss;
     sums[1] += (double)s->packer.hits;
@@ -164,22 +165,34 @@ done:
     return st;
 }
 
+/* As sums[0], but exactly. Collective. */
+static double sum_losses(const session *s, ml_exact *losses)
+{
+    ml_grid_sum_exact(s->grid, ML_GROUP_DP, losses);
+    ml_grid_sum_exact(s->grid, ML_GROUP_PIPE, losses);
+    return ml_exact_to_double(losses);
+}
+
 ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const char *path,
                               evaluation_result *out)
 {
     double sums[PAIR_SUMS] = {0.0};
+    ml_exact losses = {{0}, 0};
     ml_status st = ml_run_config_looks_ahead(s->config) ? look_ahead(s, stop) : ML_OK;
     out->figures.count = 0;
+    if (ml_run_config_is_exact(s->config)) s->losses = &losses;
     if (st == ML_OK && ml_run_config_contrasts(s->config))
         st = evaluate_vectors(s, stop, sums);
     else if (st == ML_OK && predicts(s))
         st = evaluate_labels(s, stop, path, sums, &out->figures);
     else if (st == ML_OK)
         st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
+    s->losses = NULL;
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     ml_grid_sum_double(s->grid, ML_GROUP_PIPE, sums, PAIR_SUMS); /* the last stage's, others' 0 */
     bool compares = ml_run_config_has_figures(s->config);
+    if (ml_run_config_is_exact(s->config) && !compares) sums[0] = sum_losses(s, &losses);
     if (!compares && sums[1] == 0.0)
         return ml_fail(ML_INPUT,
                        "%s: objective mlm has chosen no token of its texts, so there is nothing to "

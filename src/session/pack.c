@@ -379,8 +379,9 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
                       bool keyed, sequence_reader *read)
 {
     packer *p = &s->packer;
-    bool share =
-        s->config->data.share_prompts && !keyed; /* dropout differs from sequence to sequence */
+    /* Dropout differs from sequence to sequence; and the gradient of a row that several share is a
+     * sum over them, which depends on who shares it. */
+    bool share = s->config->data.share_prompts && !keyed && !ml_run_config_is_exact(s->config);
     ml_status st = read_sequences(s, source, first, count, read);
     if (st != ML_OK) return st;
     p->batch = (ml_batch){

@@ -91,6 +91,7 @@ static void backward(pipeline *p, int64_t i)
         compare(p, received);
         ml_model_choose_place(s->model, place_of(p, i));
         if (!p->broken) ml_model_stage_backward(s->model, p->work->batch);
+        if (p->work->complete) p->work->complete(p->work->of);
     }
     if (p->gives) send(p, ML_TO_PREVIOUS);
 }

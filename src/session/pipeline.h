@@ -17,6 +17,8 @@ typedef struct pipeline_work {
     const ml_batch *batch; /* borrowed */
     ml_status (*pack)(void *of, int64_t i);
     ml_status (*finish)(void *of, int64_t i);
+    void (*complete)(void *of); /* behind a micro-batch's backward on a stage before the last: its
+                                   gradients are there; NULL: nobody asks */
 } pipeline_work;
 
 /* All of them, with their gradients where `backward`. A stage that fails goes on with empty

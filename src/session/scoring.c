@@ -51,10 +51,10 @@ static void judge_pair(const scoring *c, int64_t pair, const float *score, float
     double wrong = sigmoid(down - up), share = 1.0 / (double)c->batch->pairs;
     slope[chosen] += (float)((2.0 * center * sum - wrong) * share);
     slope[rejected] += (float)((2.0 * center * sum + wrong) * share);
-    c->sums[PAIR_LOSS] += center * sum * sum - log_sigmoid(up - down);
+    ml_session_add(c->s, &c->sums[PAIR_LOSS], center * sum * sum - log_sigmoid(up - down));
     c->sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
-    c->sums[PAIR_REWARD_CHOSEN] += up;
-    c->sums[PAIR_REWARD_REJECTED] += down;
+    ml_session_add(c->s, &c->sums[PAIR_REWARD_CHOSEN], up);
+    ml_session_add(c->s, &c->sums[PAIR_REWARD_REJECTED], down);
     c->sums[PAIRS] += 1.0;
 }
 
@@ -137,7 +137,7 @@ static void judge_label(const scoring *c, const row *r, int64_t j)
     if (c->s->predictions)
         predictions_take(c->s->predictions, sequence->position, ml_max(0, p->target_place[j]),
                          r->score, r->labels);
-    c->sums[PAIR_LOSS] += loss;
+    ml_session_add(c->s, &c->sums[PAIR_LOSS], loss);
     c->sums[PAIR_RIGHT] += right ? 1.0 : 0.0;
     c->sums[PAIRS] += 1.0;
 }

@@ -315,6 +315,17 @@ static ml_status check_batch(const session *s)
         c->batch.sequences, ml_grid_dp(s->grid));
 }
 
+/* The rows of distances between tokens are all sequences' together. */
+static ml_status check_distances(const ml_run_config *c, const ml_model_spec *spec)
+{
+    if (!ml_run_config_is_exact(c) || !ml_model_is_relative(spec) || c->batch.micro == 1)
+        return ML_OK;
+    return ml_run_config_refuse(c, "batch.micro",
+                                "numerics is grid, and sequences of %s share what stands for their "
+                                "distances; set batch.micro to 1, or numerics to fast",
+                                c->base);
+}
+
 /* What is to be done with the data, and whether the base can. */
 static ml_status settle_objective(session *s, bool training)
 {
@@ -326,6 +337,7 @@ static ml_status settle_objective(session *s, bool training)
         ML_TRY(ml_session_settle_objective(&s->settled, data));
     }
     ML_TRY(check_direction(s->config, s->spec, training));
+    ML_TRY(check_distances(s->config, s->spec));
     ML_TRY(ml_stages_check(s->spec, ml_grid_pp(s->grid)));
     ML_TRY(ml_session_choose_pooling(s));
 done:
@@ -388,6 +400,7 @@ ml_status ml_session_create_model(session *s, const ml_model_spec *spec, int64_t
     int pp = ml_grid_pp(g);
     ml_status st = ml_model_create(&s->model, spec, g, ml_grid_tp(g), ml_grid_tp_rank(g),
                                    s->config->precision);
+    if (st == ML_OK && ml_run_config_is_exact(s->config)) ml_model_cut_pieces(s->model);
     if (st != ML_OK || pp == 1) return st;
     return ml_model_hold_stage(s->model, g, pp, ml_grid_stage(g), in_flight);
 }
@@ -408,9 +421,19 @@ static void place_parameters(session *s)
 void ml_session_lay_out(session *s)
 {
     place_parameters(s);
+    if (ml_run_config_is_exact(s->config)) ml_parameters_sum_exactly(&s->parameters);
     if (s->config->memory.shard_optimizer)
         ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
                                      0);
+}
+
+ml_status ml_session_check_stages(const session *s)
+{
+    if (!ml_run_config_is_exact(s->config) || s->parameters.repeated == 0) return ML_OK;
+    return ml_run_config_refuse(
+        s->config, "parallel.pp",
+        "numerics is grid, but stages have a trained tensor in common (a tied embedding), whose "
+        "gradient one stage sums in another order; take pp 1, or numerics to fast");
 }
 
 ml_status ml_session_check_full(const ml_run_config *c, const ml_model_spec *spec,
@@ -470,6 +493,8 @@ ml_status ml_session_attach_method(session *s)
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
     ml_session_lay_out(s);
+    st = ml_grid_agree(s->grid, ml_session_check_stages(s));
+    if (st != ML_OK) return st;
     return ml_session_settle_activations(s, 0);
 }
 
@@ -550,6 +575,19 @@ ml_kernels_paths ml_session_common_paths(const session *s)
     return common;
 }
 
+/* What the environment has forced. */
+static ml_status check_paths(const session *s)
+{
+    const ml_kernels *k = s->kernels;
+    bool invariant = !strcmp(k->backend, "native") && strcmp(k->vector_path, "ref") != 0;
+    if (!ml_run_config_is_exact(s->config) || invariant) return ML_OK;
+    return ml_run_config_refuse(
+        s->config, "numerics",
+        "grid, but the environment forces product path %s and vector path %s; let the product be "
+        "native, and the vector path avx512, avx2 or generic, or set numerics to fast",
+        k->backend, k->vector_path);
+}
+
 /* Rank 0 measures, the others take its choice. */
 static ml_status create_kernels(session *s, const char *backend, const char *vector_path)
 {
@@ -561,6 +599,7 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
                             .among = &common,
                             .recall = s->config->measure == ML_MEASURE_ONCE,
                             .rounded = s->config->rounds_activations,
+                            .ordered = ml_run_config_is_exact(s->config),
                             .keep = true};
     struct {
         char product[32], vector[32];
@@ -577,6 +616,7 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
     o.vector_path = choice.vector;
     ML_TRY(ml_grid_agree(s->grid, first ? ML_OK : ml_kernels_create(&s->kernels, &o)));
     ml_model_use_kernels(s->model, s->kernels);
+    ML_TRY(check_paths(s));
 done:
     return st;
 }

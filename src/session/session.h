@@ -3,6 +3,8 @@
 #ifndef MPILORA_SESSION_SESSION_H
 #define MPILORA_SESSION_SESSION_H
 
+#include <math.h>
+
 #include "mpilora/bank.h"
 #include "mpilora/config.h"
 #include "mpilora/data.h"
@@ -129,6 +131,7 @@ typedef struct session {
     struct masking *masking;         /* of objective mlm, else NULL */
     struct predictions *predictions; /* borrowed: takes the scores of an evaluation's labels; NULL:
                                         nobody asks for them */
+    ml_exact *losses; /* borrowed: takes the losses of an evaluation's targets; NULL: nobody does */
     pairs_ahead ahead;
     contrast contrast;
     ml_pooling pooling;  /* of objective contrastive, never GIVEN */
@@ -252,6 +255,9 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
 ml_status ml_session_create_model(session *s, const ml_model_spec *spec,
                                   int64_t in_flight) ML_NODISCARD;
 void ml_session_lay_out(session *s);
+/* After that: whether the gradients of what stages have in common may be summed as they are.
+ * Local. ML_USAGE. */
+ml_status ml_session_check_stages(const session *s) ML_NODISCARD;
 
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
  * would write weights needs memory.share_frozen: off. */
@@ -318,6 +324,14 @@ enum {
     PAIR_MOVED,  /* and the estimate z */
     PAIR_SUMS
 };
+
+/* sum += x. Where that must not depend on an order (`numerics: grid`) x is rounded to a multiple of
+ * 2^-28, whose sums are exact up to 2^25. Local. */
+static inline void ml_session_add(const session *s, double *sum, double x)
+{
+    const double grain = 0x1p-28;
+    *sum += ml_run_config_is_exact(s->config) ? rint(x / grain) * grain : x;
+}
 
 /* preference.c: the pairs [first, first + count) of the source as one micro-batch: adds to `sums`,
  * and with `backward` the gradients of their part of the batch's loss, which is the mean over

@@ -79,7 +79,7 @@ static ml_status attach(ml_together *t, int64_t i)
     if (st != ML_OK) return st;
     ml_session_lay_out(s);
     ml_exchange_admit(t->exchange, i);
-    return ML_OK;
+    return ml_session_check_stages(s);
 }
 
 static ml_status attach_all(ml_together *t)

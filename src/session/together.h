@@ -48,6 +48,7 @@ typedef struct ml_together_part {
     bool keyed;              /* with dropout */
     double loss;             /* += Σ −log p of its targets */
     double computed;         /* += the rows computed */
+    ml_exact *losses;        /* += as loss, where sums are exact */
     double *compared;        /* [PAIR_SUMS] += where the objective has figures */
 } ml_together_part;
 

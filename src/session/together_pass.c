@@ -130,9 +130,12 @@ static void weigh(void *self, const float *log_p)
 static void add_losses(const ml_together *t, ml_together_part *part)
 {
     const joined *a = &t->all;
-    for (int64_t r = 0; r < a->batch.rows; r++)
-        if (!ml_run_config_has_figures(t->member[a->row_owner[r]]->config))
-            part[a->row_owner[r]].loss += a->row_loss[r];
+    for (int64_t r = 0; r < a->batch.rows; r++) {
+        ml_together_part *own = &part[a->row_owner[r]];
+        if (ml_run_config_has_figures(t->member[a->row_owner[r]]->config)) continue;
+        own->loss += a->row_loss[r];
+        ml_exact_add(own->losses, a->row_loss[r]);
+    }
 }
 
 /* A member's head for labels. */
@@ -192,6 +195,14 @@ static ml_status prepare(ml_together *t, ml_together_part *part, bool ahead)
     return st;
 }
 
+static void take_gradients(const ml_together *t)
+{
+    for (int64_t i = 0; i < t->count; i++) {
+        ml_parameters *p = &t->member[i]->parameters;
+        ml_parameters_take(p, p->gradient, p->local);
+    }
+}
+
 ml_status ml_together_pass(ml_together *t, const ml_together_passes *p, int64_t i)
 {
     const joined *a = &t->all;
@@ -205,6 +216,7 @@ ml_status ml_together_pass(ml_together *t, const ml_together_passes *p, int64_t 
         memset(ml_model_stream(host->model), 0,
                (size_t)(a->batch.tokens * host->spec->width) * sizeof(float));
     if (!p->ahead) add_losses(t, p->part);
+    take_gradients(t);
     p->take(p->of, p->part);
     return ML_OK;
 }
@@ -230,6 +242,12 @@ static ml_status finish_staged(void *of, int64_t i)
     return ml_together_pass(g->t, g->passes, i);
 }
 
+static void complete_staged(void *of)
+{
+    const staged *g = of;
+    take_gradients(g->t);
+}
+
 ml_status ml_together_staged(ml_together *t, const ml_together_passes *passes)
 {
     staged all = {t, passes};
@@ -238,6 +256,7 @@ ml_status ml_together_staged(ml_together *t, const ml_together_passes *passes)
                                 .backward = !passes->ahead,
                                 .batch = &t->all.batch,
                                 .pack = pack_staged,
-                                .finish = finish_staged};
+                                .finish = finish_staged,
+                                .complete = complete_staged};
     return ml_session_pipeline(t->member[0], &work);
 }

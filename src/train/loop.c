@@ -130,7 +130,7 @@ ml_status run_begin(run *r, bool found)
     ML_TRY(metrics_open(r));
     if (ml_grid_rank(s->grid) == 0) progress_table(r);
     r->reduction.payload_bytes =
-        4 *
+        ml_gradient_bytes(s->parameters.exact) *
         s->parameters
             .global; /* known before the first step, which may have been done by an earlier start */
     if (found) ml_log("%sresumed from step %" PRId64, run_label(r), r->step);

@@ -95,11 +95,11 @@ void progress_table(run *r)
         print_guest(r);
         return;
     }
-    ml_log("mpilora train: %s, %s, %s", c->base,
+    ml_log("mpilora train: %s, %s, %s%s", c->base,
            c->method.name == ML_METHOD_FULL   ? "full fine-tuning"
            : c->method.name == ML_METHOD_LORA ? "LoRA"
                                               : ml_method_name(c->method.name),
-           ml_dtype_name(c->precision));
+           ml_dtype_name(c->precision), s->parameters.exact ? ", numerics grid" : "");
     char stages[32] = "";
     if (ml_grid_pp(s->grid) > 1) snprintf(stages, sizeof stages, " x pp %d", ml_grid_pp(s->grid));
     ml_log("  grid         %d ranks = dp %d x tp %d%s on %d node%s (%d a node), %d thread%s a rank",
@@ -109,7 +109,8 @@ void progress_table(run *r)
     print_kernels(s);
     ml_log("  parameters   %" PRId64 " in the base, %" PRId64
            " trained (%.3f %%); %.3f MB summed a step",
-           all, trained, 100.0 * (double)trained / (double)all, 4e-6 * (double)trained);
+           all, trained, 100.0 * (double)trained / (double)all,
+           1e-6 * (double)(ml_gradient_bytes(s->parameters.exact) * trained));
     print_data(r);
     print_load(s);
     ml_log("  activations  kept: %s", ml_activation_mode_name(s->activations));

@@ -44,6 +44,7 @@ void step_clock_stop(const step_clock *clock, const session *s, step_result *out
 
 typedef struct passes {
     double loss_sum, computed;
+    ml_exact losses;            /* loss_sum, where sums are exact */
     int64_t targets, chosen;    /* of the step's whole batch; chosen: learnt of the chosen
                                 ones */
     double compared[PAIR_SUMS]; /* of an objective that compares pairs */
@@ -98,6 +99,7 @@ static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool key
                               .pairs = tokens ? p->targets : c->batch.sequences,
                               .tokens = p->chosen};
     ml_status st = ml_session_compare(s, &s->train, &batch, p->compared);
+    ml_parameters_take(&s->parameters, s->parameters.gradient, s->parameters.local);
     if (st == ML_OK) p->computed += (double)s->packer.batch.tokens;
     return st;
 }
@@ -105,6 +107,16 @@ static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool key
 static bool is_keyed(const ml_run_config *c)
 {
     return ml_method_has_lora(c->method.name) && c->method.dropout > 0.0;
+}
+
+/* Where bits may not depend on whether a run is alone: each target weighs what it does where
+ * several runs train together. Returns the scale that is left. */
+static double weigh_targets(packer *p, double scale, ml_exact *losses)
+{
+    for (int64_t j = 0; j < p->hits; j++) p->weight[j] = (float)scale;
+    p->batch.targets.weight = p->weight;
+    p->batch.losses = losses;
+    return 1.0;
 }
 
 /* Adds the gradients of the mean loss, Σ −log p, and the rows computed. */
@@ -124,8 +136,10 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
                (size_t)(s->packer.batch.tokens * s->spec->width) * sizeof(float));
         return ML_OK;
     }
-    ml_model_loss(s->model, &s->packer.batch, true, 1.0 / (double)p->targets,
-                  c->optim.label_smoothing, &loss);
+    double scale = 1.0 / (double)p->targets;
+    if (s->parameters.exact) scale = weigh_targets(&s->packer, scale, &p->losses);
+    ml_model_loss(s->model, &s->packer.batch, true, scale, c->optim.label_smoothing, &loss);
+    ml_parameters_take(&s->parameters, s->parameters.gradient, s->parameters.local);
     p->loss_sum += loss;
     p->computed += (double)s->packer.batch.tokens;
     return ML_OK;
@@ -187,6 +201,13 @@ static ml_status finish_staged(void *of, int64_t i)
     return g->one(g->r, g->at + i * g->r->config->batch.micro, staged_count(g, i), g->p, g->out);
 }
 
+static void complete_staged(void *of)
+{
+    const staged *g = of;
+    ml_parameters *p = &g->r->session.parameters;
+    ml_parameters_take(p, p->gradient, p->local);
+}
+
 static ml_status accumulate_staged(run *r, int64_t at, int64_t end, micro_batch *one, passes *p,
                                    step_result *out)
 {
@@ -205,7 +226,8 @@ static ml_status accumulate_staged(run *r, int64_t at, int64_t end, micro_batch 
                                 .backward = trains,
                                 .batch = &r->session.packer.batch,
                                 .pack = pack_staged,
-                                .finish = finish_staged};
+                                .finish = finish_staged,
+                                .complete = complete_staged};
     return ml_session_pipeline(&r->session, &work);
 }
 
@@ -270,7 +292,7 @@ done:
 void clear_gradients(session *s, step_result *out)
 {
     double since = busy_seconds(s);
-    memset(s->parameters.gradient, 0, (size_t)s->parameters.local * sizeof *s->parameters.gradient);
+    ml_parameters_clear(&s->parameters);
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
 }
 
@@ -278,9 +300,9 @@ void reduce_gradients(session *s, const gradient_trace *trace, step_result *out)
 {
     double since = busy_seconds(s);
     if (s->peft) ml_peft_before_sum(s->peft);
-    if (trace) trace_gradients(s, trace->before);
+    if (trace) trace_gradients(s, false, trace->before);
     out->reduction = ml_parameters_reduce(&s->parameters, s->grid);
-    if (trace) trace_gradients(s, trace->after);
+    if (trace) trace_gradients(s, true, trace->after);
     out->grad_norm = ml_parameters_gradient_norm(&s->parameters, s->grid, s->kernels);
     out->phase[ML_PHASE_OPTIMIZER] += busy_seconds(s) - since;
 }
@@ -315,8 +337,17 @@ static int64_t rounds_between_looks(const run *r, double seconds)
     return (int64_t)fmin(rounds, 1e6);
 }
 
+/* Σ −log p of the step's batch; `rounded`: as sums of doubles have it. Collective. */
+static double whole_loss(const session *s, passes *p, double rounded)
+{
+    if (!s->parameters.exact) return rounded;
+    if (ml_grid_tp_rank(s->grid) != 0) p->losses = (ml_exact){{0}, 0};
+    ml_grid_sum_exact(s->grid, ML_GROUP_WORLD, &p->losses);
+    return ml_exact_to_double(&p->losses);
+}
+
 /* What the passes of this rank have found → the step's results and the update. Collective. */
-static ml_status end_step(run *r, const passes *p, const step_clock *clock, step_result *out)
+static ml_status end_step(run *r, passes *p, const step_clock *clock, step_result *out)
 {
     session *s = &r->session;
     enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, COMPARED, SUMS = COMPARED + PAIR_SUMS };
@@ -332,8 +363,9 @@ static ml_status end_step(run *r, const passes *p, const step_clock *clock, step
     sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock->started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
     memcpy(out->compared, sums + COMPARED, sizeof out->compared);
-    out->loss = ml_run_config_has_figures(r->config) ? ml_session_pair_loss(s, out->compared)
-                                                     : sums[LOSS] / (double)p->targets;
+    out->loss = ml_run_config_has_figures(r->config)
+                    ? ml_session_pair_loss(s, out->compared)
+                    : whole_loss(s, p, sums[LOSS]) / (double)p->targets;
     out->computed_tokens = (int64_t)sums[COMPUTED];
     out->stop = sums[STOP] > 0.0;
     out->saved = sums[SAVED] > 0.0;
@@ -408,6 +440,7 @@ static void choose_parts(void *of, int64_t i, ml_together_part *part)
                                .targets = by_rows ? c->batch.sequences : own->p.targets,
                                .tokens = own->p.chosen,
                                .keyed = is_keyed(c),
+                               .losses = &own->p.losses,
                                .compared = own->p.compared};
     }
 }

@@ -43,8 +43,8 @@ typedef struct trace_hash {
 typedef struct gradient_trace {
     trace_hash *before, *after; /* [parameters.count] */
 } gradient_trace;
-/* Nothing where `out` is NULL. Local. */
-void trace_gradients(const session *s, trace_hash *out);
+/* What a rank holds, or with `summed` what the grid does. Nothing where `out` is NULL. Local. */
+void trace_gradients(const session *s, bool summed, trace_hash *out);
 
 /* The parts before and after the passes. */
 void clear_gradients(session *s, step_result *out); /* local */

@@ -159,6 +159,7 @@ static json_t *describe(const run *r, const memory_figures *memory,
     json_object_set_new(o, "save_waited_seconds", number(r->save_waited));
     json_object_set_new(o, "product_path", json_string(s->kernels->backend));
     json_object_set_new(o, "vector_path", json_string(s->kernels->vector_path));
+    json_object_set_new(o, "numerics", json_string(ml_numerics_name(r->config->numerics)));
     json_object_set_new(o, "activations", json_string(ml_activation_mode_name(s->activations)));
     json_object_set_new(o, "allowed_changes", describe_changes(&r->changes));
     json_object_set_new(o, "load", describe_load(s));

@@ -27,13 +27,16 @@ void trace_destroy(run *r)
     r->trace = (gradient_trace){0};
 }
 
-void trace_gradients(const session *s, trace_hash *out)
+void trace_gradients(const session *s, bool summed, trace_hash *out)
 {
     const ml_parameters *p = &s->parameters;
     char hash[ML_SHA256_HEX];
+    bool exact = p->sum && !summed;
     for (int64_t i = 0; out && i < p->count; i++) {
         const ml_parameter *item = &p->items[i];
-        ml_sha256_of(p->gradient + item->offset, (size_t)item->count * sizeof *p->gradient, hash);
+        const void *held = exact ? (const void *)(p->sum + item->offset)
+                                 : (const void *)(p->gradient + item->offset);
+        ml_sha256_of(held, (size_t)(item->count * ml_gradient_bytes(exact)), hash);
         snprintf(out[i].hex, sizeof out[i].hex, "%.16s", hash);
     }
 }

@@ -8,7 +8,7 @@ import sys
 LEVELS = [["base"], ["io"], ["score"], ["kernels", "grid"], ["linear"], ["model"], ["optim", "data"], ["config"], ["store"], ["peft"], ["session"], ["train", "serve", "plan", "analyze"], ["bench"], ["cli"]]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 # Public headers that are part of a module of another name.
-MODULE = {"blocks": "kernels", "shard": "base", "number": "base", "cache": "model", "stages": "model", "version": "base", "family": "model", "rope": "model", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve",
+MODULE = {"blocks": "kernels", "shard": "base", "number": "base", "exact": "base", "cache": "model", "stages": "model", "version": "base", "family": "model", "rope": "model", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve",
           "evaluate": "serve", "embed": "serve", "trial": "bench", "chat": "data", "labels": "data"}
 EVERYTHING = "mpilora/mpilora.h"
 # Headers of src/ that a module gives to those above it; io/ gives all of its own.

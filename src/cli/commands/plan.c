@@ -61,6 +61,7 @@ static ml_status print_json(const ml_plan *p)
                   p->nodes, "dp", p->dp, "tp", p->tp, "pp", p->pp, "micro_batch_tokens",
                   (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes,
                   "methods", method_json(&p->method[0]), method_json(&p->method[1]));
+    if (o) json_object_set_new(o, "numerics", json_string(ml_numerics_name(p->numerics)));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
     return plan_print_object(o);
 }
@@ -115,8 +116,10 @@ static void print_table(const ml_plan *p)
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
     char stages[32] = "";
     if (p->pp > 1) snprintf(stages, sizeof stages, " x pp %d", p->pp);
-    printf("%d ranks = dp %d x tp %d%s on %d node%s; micro-batches of up to %" PRId64 " tokens\n",
-           p->ranks, p->dp, p->tp, stages, p->nodes, p->nodes > 1 ? "s" : "", p->tokens);
+    printf("%d ranks = dp %d x tp %d%s on %d node%s; micro-batches of up to %" PRId64
+           " tokens; numerics %s\n",
+           p->ranks, p->dp, p->tp, stages, p->nodes, p->nodes > 1 ? "s" : "", p->tokens,
+           ml_numerics_name(p->numerics));
     printf("%-34s%16s%16s\n", "", a->name, b->name);
     printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total,
            1e-6 * (double)b->params_total);

@@ -1,0 +1,50 @@
+/* numerics: grid promises the same bits on every grid; what cannot promise them yet is refused. */
+#include "config/table.h"
+
+bool ml_run_config_is_exact(const ml_run_config *c) { return c->numerics == ML_NUMERICS_GRID; }
+
+/* Whether all that the method trains gives its gradients piece by piece of a sequence; what others
+ * train sums over a micro-batch, which therefore has to be one sequence. */
+static bool comes_in_pieces(const ml_run_config *c)
+{
+    bool new_head = ml_run_config_scores_labels(c) || ml_run_config_masks(c);
+    return !new_head && c->method.name == ML_METHOD_LORA && !c->method.dora &&
+           c->method.bias == ML_BIAS_NONE && c->method.modules_to_save.count == 0 &&
+           c->method.trainable_tokens.count == 0 && c->method.trainable_head_tokens.count == 0;
+}
+
+static bool is_path(const char *given, const char *path) { return given && !strcmp(given, path); }
+
+ml_status numerics_check(ml_run_config *c)
+{
+    const struct {
+        const char *key;
+        bool wrong;
+        const char *why;
+    } all[] = {
+        {"kernels.product", c->backend && strcmp(c->backend, "native") != 0,
+         "of the products native alone has one order of summation for any number of rows and "
+         "threads; set it to native, or leave it out"},
+        {"kernels.vector", is_path(c->vector_path, "ref"),
+         "ref has an order of its own; choose avx2 or avx512 (alike) or generic, or leave it out"},
+        {"parallel.tp", c->parallel.tp > 1,
+         "sums over the ranks of tp depend on their number; take tp 1"},
+        {"objective.name",
+         c->objective.name == ML_OBJECTIVE_KTO || ml_run_config_contrasts(c) ||
+             ml_run_config_looks_ahead(c),
+         "kto, contrastive and the loss types aot compare over a whole batch; choose another"},
+        {"method.name", c->method.name == ML_METHOD_COMPACTER,
+         "what compacter's factors are made into has gradients of a whole step; choose another"},
+        {"method.init", ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c),
+         "LAPACK's decomposition has other bits with other threads; leave it out, or start from an "
+         "adapter"}};
+    if (!ml_run_config_is_exact(c)) return ML_OK;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].wrong)
+            return ml_run_config_refuse(c, all[i].key, "numerics is grid: %s, or numerics to fast",
+                                        all[i].why);
+    if (!comes_in_pieces(c)) c->batch.micro = 1;
+    if (c->backend) return ML_OK;
+    c->backend = ml_memory_string("native");
+    return c->backend ? ML_OK : ML_RESOURCE;
+}

@@ -1,0 +1,107 @@
+"""numerics: grid with the other methods and objectives, whose gradients are of one sequence (or pair) at a time, with LoRA's variants, and with several runs in one job: the
+same digest, losses and norms on one rank and on others (test_numerics.py)."""
+
+import json
+import os
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), HERE]
+import harness
+import test_numerics as numerics
+
+METHODS = {
+    "dropout": {"dropout": 0.1},
+    "both ends": {"targets": ["all", "head", "embed"]},
+    "pattern, LoRA+": {"targets": ["all"], "rank_pattern": {"q": 2}, "lora_plus": 4.0},
+    "dora": {"dora": True, "targets": ["all"]},
+    "biases": {"bias": "all"},  # of GPT-2
+    "whole modules": {"modules_to_save": ["head", "norm"]},
+    "trained tokens": {"trainable_tokens": [3, 7, 200]},
+    "full": {"name": "full"},
+    "top": {"name": "top", "top": 1},
+    "bitfit": {"name": "bitfit"},  # of GPT-2
+    "adapter_h": {"name": "adapter_h"},
+    "adapter_l": {"name": "adapter_l"},
+    "prefix_embed": {"name": "prefix_embed", "prefix": 3, "infix": 0},
+    "prefix_layer": {"name": "prefix_layer", "prefix": 3, "prefix_init": "random"},
+    "prefix_kv": {"name": "prefix_kv", "prefix": 3},
+    "lora+prefix_layer": {"name": "lora+prefix_layer", "prefix": 3},
+}
+OTHERS = {
+    "dp 2, micro 3": {"ranks": 2, "batch__micro": 3},
+    "2 threads, checkpoint": {"threads": 2, "memory__activations": "checkpoint"},
+    "dp 3, moments divided": {"ranks": 3, "batch__micro": 1, "memory__shard_optimizer": "true", "memory__activations": "selective"},
+}
+
+
+def check(folder, what):
+    numerics.train(folder, "first")
+    expected = numerics.result(folder, "first")
+    for name, settings in OTHERS.items():
+        numerics.train(folder, name, **settings)
+        numerics.same(folder, what, name, expected)
+
+
+def check_methods():
+    for method, keys in METHODS.items():
+        family = "gpt2" if "bias" in keys or keys.get("name") == "bitfit" else "llama"
+        with tempfile.TemporaryDirectory() as folder:
+            harness.make_base(folder, numerics.MODELS[family], "fp32")
+            harness.make_data(folder, numerics.sequences())
+            numerics.configure(folder, {"name": "lora", "rank": 4, **keys} if keys.get("name", "lora").startswith("lora") else keys)
+            check(folder, f"{family}, {method}")
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------------------------------------------
+
+
+def ids(i, length):
+    return [(i * i + 7 * j + i * j * j) % 257 for j in range(length)]
+
+
+PAIRS = [{"prompt_ids": ids(i, 8 + i), "chosen_ids": ids(i + 3, 6 + 20 * (i % 3)), "rejected_ids": ids(i + 5, 4 + i % 3)} for i in range(13)]
+LABELS = [{"input_ids": ids(i, 8 + 3 * i), "label": i % 3} for i in range(13)]
+OBJECTIVES = {
+    "dpo": ({"name": "dpo", "sft_weight": 0.5}, PAIRS), "simpo": ({"name": "simpo"}, PAIRS), "orpo": ({"name": "orpo"}, PAIRS), "reward": ({"name": "reward"}, PAIRS),
+    "classify": ({"name": "classify"}, LABELS)}  # fmt: skip
+
+
+def check_objectives(family):
+    for name, (objective, rows) in OBJECTIVES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            harness.make_base(folder, numerics.MODELS[family], "fp32")
+            with open(f"{folder}/data.jsonl", "w") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+            harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+            numerics.configure(folder, objective=objective)
+            check(folder, f"{family}, {name}")
+
+
+# ---- several runs ----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def check_together(folder):
+    runs = {"a": {"optim.lr": 0.02}, "b": {"method.rank": 2, "method.targets": ["q", "down", "head"]}, "c": {"method.dora": True, "batch.sequences": 5},
+            "d": {"method.name": "adapter_h", "batch.micro": 1}}  # fmt: skip
+    harness.make_base(folder, numerics.MODELS["llama"], "fp32")
+    harness.make_data(folder, numerics.sequences())
+    numerics.configure(folder, runs=[{"dir": f"{folder}/{name} beside", "set": sets} for name, sets in runs.items()])
+    numerics.train(folder, "all", ranks=2)
+    numerics.configure(folder)
+    for name, sets in runs.items():
+        numerics.train(folder, name, **{key.replace(".", "__"): json.dumps(value) for key, value in sets.items()})
+        numerics.same(folder, "together", f"{name} beside", numerics.result(folder, name))
+
+
+def main():
+    check_methods()
+    check_objectives("gpt2")
+    with tempfile.TemporaryDirectory() as folder:
+        check_together(folder)
+    print(f"{numerics.compared} settings compared")
+    numerics.checks.end()
+
+
+main()
