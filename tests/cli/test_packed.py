@@ -236,6 +236,9 @@ def check_refusals(folder, golden):
     refused("int4 groups", ("weight_shape", "[33, 96]"), scale("int4 groups", "weight_shape", 0, 33))
     refused("gptq with an order", ("column 2", "group 3 of 3"), scale("gptq with an order", "g_idx", 2, 3))
     refused("gptq", ("symmetric",), scale("gptq", "qzeros", 0, 0x77777767))
+    ordered = models.parts_of(golden["gptq with an order"])
+    del ordered["g_idx"]
+    refused("gptq with an order", ("g_idx is missing", "desc_act"), ordered)
     for name, part, shape in (("fp8 ragged", "weight_scale_inv", [3, 2]), ("nf4", "weight.absmax", [2, 24]), ("int4 groups", "weight_scale", [48, 2]), ("nvfp4", "weight_scale", [16, 12]),
                               ("awq", "qzeros", [4, 3]), ("gptq", "g_idx", [2, 48])):  # fmt: skip
         parts = models.parts_of(golden[name])

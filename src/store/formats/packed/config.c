@@ -44,6 +44,7 @@ static const ml_json_key keys[] = {
     {"group_size", INTEGER},
     {"version", TEXT},
     {"checkpoint_format", TEXT},
+    {"desc_act", FLAG},
     /* ModelOpt */
     {"quant_library", TEXT},
     {"quant_algo", TEXT},
@@ -143,6 +144,7 @@ static ml_status read_words(const json_t *o, packed_config *out)
     const char *version = text_of(o, awq ? "version" : "checkpoint_format", awq ? "gemm" : "gptq");
     out->group = json_is_integer(group) ? json_integer_value(group) : -1;
     out->less_one = !awq && strcmp(version, "gptq") == 0;
+    out->ordered = !awq && json_is_true(json_object_get(o, "desc_act"));
     if (bits != 4 && (awq || bits != 8))
         return ml_fail(ML_INPUT, "bits: %" PRId64 ", expected 4%s", bits, awq ? "" : " or 8");
     if (out->group < 1 && out->group != -1)

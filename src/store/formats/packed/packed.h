@@ -31,6 +31,7 @@ typedef struct packed_config {
     int64_t group;                  /* AWQ and GPTQ: columns under one scale; -1: all */
     unsigned widths;                /* bit b: there are integers of b bits */
     bool less_one;                  /* GPTQ's first version: zeros are stored less 1 */
+    bool ordered;                   /* GPTQ: columns have an order, which must be there */
 } packed_config;
 
 /* The value of "quantization_config". NULL, null and false: *out has PACKED_NONE. ML_INPUT naming

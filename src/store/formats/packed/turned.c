@@ -124,6 +124,11 @@ static ml_status open_gptq(packed_matrix *m, const packed_config *config)
     ml_status st = ML_OK;
     m->bits = config->widths >> 8 & 1U ? 8 : 4;
     m->per_word = 32 / m->bits;
+    if (config->ordered && !m->part[PACKED_ORDER].entry)
+        return ml_fail(ML_INPUT,
+                       "%s: tensor %s.%s is missing: quantization_config says with desc_act that "
+                       "columns have an order",
+                       m->shards->directory, m->name, m->layout->part[PACKED_ORDER]);
     if (m->rows % m->per_word != 0 || m->cols % m->per_word != 0)
         return ml_fail(ML_INPUT, "%s: %s: its sides are no multiples of %" PRId64,
                        m->shards->directory, m->name, m->per_word);
