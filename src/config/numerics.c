@@ -26,7 +26,7 @@ ml_status numerics_check(ml_run_config *c)
          "of the products native alone has one order of summation for any number of rows and "
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
-         "ref has an order of its own; choose avx2 or avx512 (alike) or generic, or leave it out"},
+         "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
         {"parallel.tp", c->parallel.tp > 1,
          "sums over the ranks of tp depend on their number; take tp 1"},
         {"objective.name",

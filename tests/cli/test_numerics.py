@@ -75,6 +75,13 @@ SETTINGS = {
 FEW = ("micro 3", "dp 2", "selective", "checkpoint, dp 2", "pp 2, micro 2")
 
 
+def check_memory(folder, what, name):
+    with open(f"{folder}/{name}/summary.json") as file:
+        memory = json.load(file)["memory"]
+    ratio = memory["total_peak_bytes"] / memory["predicted"]["total_bytes"]
+    checks.that(0.99 <= ratio <= 1.01, f"{what}: {name}: {ratio} of the bytes that plan says")
+
+
 def same(folder, what, name, expected):
     global compared
     compared += 1
@@ -88,6 +95,7 @@ def compare(folder, what, settings):
     for name in settings:
         train(folder, name, **SETTINGS[name])
         same(folder, what, name, expected)
+        check_memory(folder, what, name)
     train(folder, "resumed", ranks=2, train__steps=2, train__save_every=2)
     train(folder, "resumed", ranks=1, threads=2, batch__micro=3)
     same(folder, what, "resumed", expected)

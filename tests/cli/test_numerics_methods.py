@@ -30,16 +30,17 @@ METHODS = {
     "lora+prefix_layer": {"name": "lora+prefix_layer", "prefix": 3},
 }
 OTHERS = {
-    "dp 2, micro 3": {"ranks": 2, "batch__micro": 3},
-    "2 threads, checkpoint": {"threads": 2, "memory__activations": "checkpoint"},
-    "dp 3, moments divided": {"ranks": 3, "batch__micro": 1, "memory__shard_optimizer": "true", "memory__activations": "selective"},
+    "dp 2, micro 3, checkpoint": {"ranks": 2, "batch__micro": 3, "memory__activations": "checkpoint"},
+    "dp 3, moments divided, 2 threads": {"ranks": 3, "threads": 2, "batch__micro": 1, "memory__shard_optimizer": "true", "memory__activations": "selective"},
 }
+STAGES = {"pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2}}
+IN_STAGES = ("both ends", "dora", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
 
 
-def check(folder, what):
+def check(folder, what, others=None):
     numerics.train(folder, "first")
     expected = numerics.result(folder, "first")
-    for name, settings in OTHERS.items():
+    for name, settings in (others or OTHERS).items():
         numerics.train(folder, name, **settings)
         numerics.same(folder, what, name, expected)
 
@@ -51,7 +52,7 @@ def check_methods():
             harness.make_base(folder, numerics.MODELS[family], "fp32")
             harness.make_data(folder, numerics.sequences())
             numerics.configure(folder, {"name": "lora", "rank": 4, **keys} if keys.get("name", "lora").startswith("lora") else keys)
-            check(folder, f"{family}, {method}")
+            check(folder, f"{family}, {method}", {**OTHERS, **STAGES} if method in IN_STAGES else OTHERS)
 
 
 # ---- objectives ------------------------------------------------------------------------------------------------------------------------------------------
