@@ -26,7 +26,7 @@ def read_table(path):
     """Rows with numbers as numbers."""
     try:
         with open(path, encoding="utf-8") as file:
-            return [{key: value if key == "kind" else float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [{key: value if key == "kind" else float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, TypeError, ValueError) as fault:
         sys.exit(f"simulated.py: {path}: is no table of tests/simulate/check_scaling.py: {fault}")
 
