@@ -27,7 +27,7 @@ FIELDS = ("kind", "ranks", "tp", "pp", "dp", "sequences", "simulated_s", "plan_s
 STRONG, WEAK = 32, 8
 CASES = ([("strong", 8, 2, 1, STRONG), ("strong", 8, 8, 1, STRONG), ("strong", 8, 8, 4, STRONG), ("strong", 8, 8, 16, STRONG)]
          + [("weak", 8, 2, 1, WEAK), ("weak", 8, 8, 1, WEAK), ("weak", 8, 8, 4, 4 * WEAK), ("weak", 8, 8, 16, 16 * WEAK)]
-         + [("grids", 8, 4, 32, 64), ("grids", 16, 8, 8, 32), ("grids", 8, 16, 8, 32)]
+         + [("grids", 8, 4, 32, 64), ("grids", 16, 8, 8, 32), ("grids", 8, 16, 8, 16)]
          + [("fast", 8, 8, 1, WEAK), ("fast", 16, 4, 1, WEAK), ("fast", 8, 8, 4, 4 * WEAK)])
 
 
