@@ -27,8 +27,6 @@ ml_status numerics_check(ml_run_config *c)
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
          "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
-        {"parallel.tp", c->parallel.tp > 1,
-         "sums over the ranks of tp depend on their number; take tp 1"},
         {"objective.name",
          c->objective.name == ML_OBJECTIVE_KTO || ml_run_config_contrasts(c) ||
              ml_run_config_looks_ahead(c),

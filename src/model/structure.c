@@ -332,7 +332,7 @@ ml_status ml_model_sum_leaves(ml_model *m)
     }
     if (leaves % m->tp != 0)
         return ml_fail(ML_USAGE,
-                       "numerics: grid sums this model, of %" PRId64
+                       "numerics is grid, which sums this model, of %" PRId64
                        " key/value heads, in %d shares, which parallel.tp: %d does not divide; "
                        "choose tp %s, or numerics: fast",
                        m->spec.kv_heads, leaves, m->tp, good);

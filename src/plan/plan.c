@@ -164,7 +164,10 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
     ML_TRY(ml_session_choose_head(c, s->data[0], &d->spec));
     d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
     ML_TRY(ml_model_create(&d->model, &d->spec, NULL, plan->tp, 0, c->precision));
-    if (ml_run_config_is_exact(c)) ml_model_cut_pieces(d->model);
+    if (ml_run_config_is_exact(c)) {
+        ml_model_cut_pieces(d->model);
+        ML_TRY(ml_model_sum_leaves(d->model));
+    }
     if (plan->pp > 1)
         ML_TRY(
             ml_model_hold_stage(d->model, NULL, plan->pp, stage, most_in_flight(plan, j, stage)));

@@ -400,7 +400,10 @@ ml_status ml_session_create_model(session *s, const ml_model_spec *spec, int64_t
     int pp = ml_grid_pp(g);
     ml_status st = ml_model_create(&s->model, spec, g, ml_grid_tp(g), ml_grid_tp_rank(g),
                                    s->config->precision);
-    if (st == ML_OK && ml_run_config_is_exact(s->config)) ml_model_cut_pieces(s->model);
+    if (st == ML_OK && ml_run_config_is_exact(s->config)) {
+        ml_model_cut_pieces(s->model);
+        st = ml_model_sum_leaves(s->model);
+    }
     if (st != ML_OK || pp == 1) return st;
     return ml_model_hold_stage(s->model, g, pp, ml_grid_stage(g), in_flight);
 }

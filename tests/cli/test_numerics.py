@@ -67,12 +67,16 @@ SETTINGS = {
     "dp 2, moments divided": {"ranks": 2, "memory__shard_optimizer": "true"},
     "pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2},
     "dp 2, pp 2": {"ranks": 4, "parallel__pp": 2, "batch__micro": 1},
+    "tp 2": {"ranks": 2, "parallel__tp": 2},
+    "tp 4": {"ranks": 4, "parallel__tp": 4},
+    "tp 2, dp 2, micro 1": {"ranks": 4, "parallel__tp": 2, "batch__micro": 1},
+    "tp 2, pp 2": {"ranks": 4, "parallel__tp": 2, "parallel__pp": 2, "batch__micro": 2},
     "selective": {"memory__activations": "selective"},
     "checkpoint, dp 2": {"memory__activations": "checkpoint", "ranks": 2},
     "prompts apart": {"data__share_prompts": "false"},
 }
 
-FEW = ("micro 3", "dp 2", "selective", "checkpoint, dp 2", "pp 2, micro 2")
+FEW = ("micro 3", "tp 2", "dp 2", "selective", "checkpoint, dp 2", "pp 2, micro 2")
 
 
 def check_memory(folder, what, name):
@@ -104,7 +108,7 @@ def compare(folder, what, settings):
 def check_refusals(folder):
     for words, text in (
         ({"kernels__product": "blas"}, "kernels.product"), ({"kernels__vector": "ref"}, "kernels.vector"),
-        ({"parallel__tp": 2, "ranks": 2}, "parallel.tp"), ({"method__name": "compacter"}, "method.name"), ({"method__init": "pissa"}, "method.init"),
+        ({"parallel__tp": 2, "ranks": 2, "method__dora": "true"}, "method.dora"), ({"method__name": "compacter"}, "method.name"), ({"method__init": "pissa"}, "method.init"),
         ({"objective__name": "kto"}, "objective.name")):  # fmt: skip
         error = train(folder, "refused", expect=2, **words)
         checks.that(text in error and "numerics is grid" in error, f"{words}: {error}")

@@ -42,7 +42,7 @@ static void check_refusal(const ml_grid *grid, int c)
         ML_OK);
     assert_int_equal(ml_model_sum_leaves(model), ML_OK);
     assert_int_equal(ml_peft_attach(&peft, model, &parameters, &options), ML_USAGE);
-    assert_non_null(strstr(ml_error_text(), "numerics: grid"));
+    assert_non_null(strstr(ml_error_text(), "numerics is grid"));
     ml_parameters_destroy(&parameters);
     ml_model_destroy(model);
 }
